@@ -1,6 +1,7 @@
 //! SQLSTATEs: those of PostgreSQL, by its own names for them, and those of the schema's own errors, all of which
 //! `docs/schema.md` lists.
 
+pub const NULL_VALUE_NOT_ALLOWED: &str = "22004";
 pub const INVALID_TEXT_REPRESENTATION: &str = "22P02";
 pub const UNTRANSLATABLE_CHARACTER: &str = "22P05";
 pub const FOREIGN_KEY_VIOLATION: &str = "23503";
@@ -11,6 +12,7 @@ pub const TRIGGERED_DATA_CHANGE_VIOLATION: &str = "27000";
 pub const SERIALIZATION_FAILURE: &str = "40001";
 pub const DEADLOCK_DETECTED: &str = "40P01";
 pub const INSUFFICIENT_PRIVILEGE: &str = "42501";
+pub const WRONG_OBJECT_TYPE: &str = "42809";
 pub const GENERATED_ALWAYS: &str = "428C9";
 pub const DISK_FULL: &str = "53100";
 pub const OUT_OF_MEMORY: &str = "53200";
@@ -19,6 +21,7 @@ pub const STATEMENT_TOO_COMPLEX: &str = "54001";
 pub const LOCK_NOT_AVAILABLE: &str = "55P03";
 pub const QUERY_CANCELED: &str = "57014";
 pub const ADMIN_SHUTDOWN: &str = "57P01";
+pub const IO_ERROR: &str = "58030";
 pub const INTERNAL_ERROR: &str = "XX000";
 
 pub const CHARACTER_LIMIT_REACHED: &str = "SP001";

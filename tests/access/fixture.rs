@@ -1,13 +1,14 @@
-//! The rows to which access is attempted: public and private sessions in every status, and one user for each relation
-//! that a user can have to these sessions.
+//! The rows to which access is attempted: public and private sessions in every status, archived sessions, and
+//! adventures in every status; and one user for each relation that a user can have to these sessions.
 
 use uuid::Uuid;
 
 use crate::world::{Person, Player, World, insert_seat_sql};
 
+/// Every status of a session.
 pub const STATUSES: [&str; 6] = ["waiting", "starting_soon", "active", "paused", "completed", "cancelled"];
 
-/// Names of the actors. The introduction of the page says who they are.
+/// Names of the actors. `INTRODUCTION` in `mod.rs` says who they are.
 pub const ACTORS: [&str; 10] =
     ["visitor", "stranger", "player", "left", "retired", "removed", "closed", "other Seer", "Seer", "service"];
 
@@ -18,8 +19,8 @@ pub struct Actor {
     pub id: Uuid,
     /// The character with which the user takes seats.
     pub character: Uuid,
-    /// A character that never had a seat.
-    pub spare: Uuid,
+    /// A character of the user's that never had a seat.
+    pub spare_character: Uuid,
 }
 
 /// A session of the Seer, with a roll of the player and the session's first event.
@@ -27,11 +28,13 @@ pub struct Game {
     /// The session's visibility and status, as the page names them.
     pub name: String,
     pub status: &'static str,
+    /// The id of the session.
     pub id: Uuid,
-    pub roll: Uuid,
-    pub event: Uuid,
+    pub roll_id: Uuid,
+    pub event_id: Uuid,
 }
 
+/// A database with all these rows.
 pub struct Fixture {
     pub world: World,
     /// In the order of [`ACTORS`].
@@ -40,12 +43,12 @@ pub struct Fixture {
     /// A waiting and an active session of the other Seer. The player of each takes part in no other session.
     pub other_seers_sessions: [Uuid; 2],
     /// An archived public session and an archived private one.
-    pub archived: [Uuid; 2],
-    /// The Seer's adventures, each with its name on the page and a creature. Only the first one was played, so it
-    /// cannot be deleted.
+    pub archived_sessions: [Uuid; 2],
+    /// The Seer's adventures: of each, its name on the page, its id, and the id of its creature. Only the first one was
+    /// played, so it cannot be deleted.
     pub adventures: Vec<(&'static str, Uuid, Uuid)>,
     /// The creature of the adventure that was played.
-    pub creature: Uuid,
+    pub played_creature: Uuid,
 }
 
 impl Fixture {
@@ -57,14 +60,17 @@ impl Fixture {
         for _ in 1..ACTORS.len() - 1 {
             people.push((world.new_player().await, Uuid::nil()));
         }
-        for (player, spare) in &mut people {
-            *spare = world.new_character(player.user_id).await;
+        for (player, spare_character) in &mut people {
+            *spare_character = world.new_character(player.user_id).await;
             let tutorial = format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", player.user_id);
             owner.execute(&tutorial).await.unwrap();
         }
-        let [_, _, _, (retired, _), _, (closed, _), (other_seer, _), (seer, _)] = &people[..] else { unreachable!() };
-        let (retired, closed, other_seer, seer) =
-            (retired.character_id, closed.user_id, other_seer.user_id, seer.user_id);
+        let [_stranger, _player, _left, (retired, _), _removed, (closed, _), (other_seer, _), (seer, _)] = &people[..]
+        else {
+            unreachable!()
+        };
+        let (character_to_retire, account_to_close) = (retired.character_id, closed.user_id);
+        let (other_seer, seer) = (other_seer.user_id, seer.user_id);
 
         let mut adventures = Vec::new();
         for (name, status) in [
@@ -81,51 +87,54 @@ impl Fixture {
             let sql = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{id}', 'Reed Horror') RETURNING id");
             adventures.push((name, id, owner.fetch_value(&sql).await.unwrap()));
         }
-        let (_, adventure, creature) = adventures[0];
+        let (_, played_adventure, played_creature) = adventures[0];
 
         let mut games = Vec::new();
         for is_public in [true, false] {
             for status in STATUSES {
-                games.push(create_game(&world, &people, adventure, is_public, status).await);
+                games.push(create_game(&world, &people, played_adventure, is_public, status).await);
             }
         }
-        let mut archived = [Uuid::nil(); 2];
-        for (is_public, id) in [true, false].into_iter().zip(&mut archived) {
-            *id = create_game(&world, &people, adventure, is_public, "completed").await.id;
+        let mut archived_sessions = [Uuid::nil(); 2];
+        for (is_public, id) in [true, false].into_iter().zip(&mut archived_sessions) {
+            *id = create_game(&world, &people, played_adventure, is_public, "completed").await.id;
             let sql = format!("UPDATE sessions SET ended_at = now() - INTERVAL '1 year' WHERE id = '{id}'");
             owner.execute(&sql).await.unwrap();
         }
         assert_eq!(owner.fetch_value::<i32>("SELECT private.archive_sessions(10)").await, Ok(2));
-        let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{retired}'");
+        let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{character_to_retire}'");
         owner.execute(&retire).await.unwrap();
         let mut other_seers_sessions = [Uuid::nil(); 2];
         for (is_active, id) in [false, true].into_iter().zip(&mut other_seers_sessions) {
-            *id = create_session(&world, other_seer, adventure, true).await;
+            *id = create_session(&world, other_seer, played_adventure, true).await;
             let guest = world.new_player().await;
             owner.execute(&insert_seat_sql(*id, guest.user_id, guest.character_id)).await.unwrap();
             if is_active {
                 owner.execute(&format!("UPDATE sessions SET status = 'active' WHERE id = '{id}'")).await.unwrap();
             }
         }
-        let close = format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{closed}'");
+        let close = format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{account_to_close}'");
         owner.execute(&close).await.unwrap();
 
         let without_account =
-            |person: Person| Actor { person, id: Uuid::nil(), character: Uuid::nil(), spare: Uuid::nil() };
+            |person: Person| Actor { person, id: Uuid::nil(), character: Uuid::nil(), spare_character: Uuid::nil() };
         let mut actors = vec![without_account(world.visitor())];
-        for (player, spare) in people {
-            actors.push(Actor { person: player.person, id: player.user_id, character: player.character_id, spare });
+        for (player, spare_character) in people {
+            let Player { person, user_id, character_id } = player;
+            actors.push(Actor { person, id: user_id, character: character_id, spare_character });
         }
         actors.push(without_account(world.service()));
-        Self { world, actors, games, other_seers_sessions, archived, adventures, creature }
+        Self { world, actors, games, other_seers_sessions, archived_sessions, adventures, played_creature }
     }
 
+    /// Returns the actor with one of the names in [`ACTORS`].
     pub fn actor(&self, name: &str) -> &Actor {
         let index = ACTORS.iter().position(|actor| *actor == name).unwrap();
         &self.actors[index]
     }
 }
 
+/// Creates a waiting session and returns its id.
 async fn create_session(world: &World, seer: Uuid, adventure: Uuid, is_public: bool) -> Uuid {
     let sql = format!(
         "INSERT INTO sessions (seer_id, adventure_id, is_public) VALUES ('{seer}', '{adventure}', {is_public}) RETURNING id"
@@ -143,7 +152,8 @@ async fn create_game(
     status: &'static str,
 ) -> Game {
     let owner = world.owner();
-    let [_, (player, _), (left, _), (retired, _), (removed, _), (closed, _), _, (seer, _)] = people else {
+    let [_stranger, (player, _), (left, _), (retired, _), (removed, _), (closed, _), _other_seer, (seer, _)] = people
+    else {
         unreachable!()
     };
     let id = create_session(world, seer.user_id, adventure, is_public).await;
@@ -158,10 +168,9 @@ async fn create_game(
         );
         assert_eq!(deactivated_by.execute(&deactivate).await, Ok(1));
     }
-    // The roll is dated an hour in the future (-3600 seconds ago), so that a heroic save is never too late.
-    let roll = world.new_roll(id, player.character_id, "{1,2}", 10, -3600).await;
-    let event = format!("SELECT id FROM session_events WHERE session_id = '{id}' ORDER BY seq LIMIT 1");
-    let event = owner.fetch_value(&event).await.unwrap();
+    let roll_id = world.new_failed_roll(id, player.character_id).await;
+    let first_event = format!("SELECT id FROM session_events WHERE session_id = '{id}' ORDER BY seq LIMIT 1");
+    let event_id = owner.fetch_value(&first_event).await.unwrap();
     let steps: &[&str] = match status {
         "waiting" => &[],
         "paused" => &["active", "paused"],
@@ -172,5 +181,5 @@ async fn create_game(
         owner.execute(&format!("UPDATE sessions SET status = '{step}' WHERE id = '{id}'")).await.unwrap();
     }
     let name = format!("{}, {}", if is_public { "public" } else { "private" }, status.replace('_', " "));
-    Game { name, status, id, roll, event }
+    Game { name, status, id, roll_id, event_id }
 }

@@ -35,6 +35,7 @@ async fn attempt(person: &Person, sql: &str) -> Attempt {
         Ok(_) => Attempt::NoAccess,
         Err(refused) if refused.is_forbidden() => Attempt::NoAccess,
         Err(refused) => {
+            // The schema's own errors, and integrity constraint violations.
             assert!(refused.code.starts_with("SP") || refused.code.starts_with("23"), "{refused:?}: {sql}");
             Attempt::RefusedByRule
         }
@@ -75,7 +76,7 @@ async fn the_page_about_access_is_up_to_date() {
     assert_up_to_date("access.md", &page, "access");
 }
 
-/// Writes a section's heading and introduction, and the head of its table.
+/// Writes the heading and introduction of a section of the page, and the head of the section's table.
 fn write_heading(page: &mut String, title: &str, introduction: &str, columns: &[&str]) {
     write!(
         page,
@@ -86,6 +87,7 @@ fn write_heading(page: &mut String, title: &str, introduction: &str, columns: &[
     .unwrap();
 }
 
+/// Writes a row of a table of the page.
 fn write_row(page: &mut String, cells: &[String]) {
     writeln!(page, "| {} |", cells.join(" | ")).unwrap();
 }

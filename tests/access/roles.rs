@@ -1,16 +1,18 @@
 //! What each role's privileges allow on columns, whole tables and functions.
 
-use crate::sqlstates::GENERATED_ALWAYS;
-use crate::world::{Person, World};
+use crate::{
+    sqlstates::{GENERATED_ALWAYS, WRONG_OBJECT_TYPE},
+    world::{Person, World},
+};
 
 use super::{write_heading, write_row};
 
 /// Returns whether the role's privileges allow the statement. It may still fail with another error.
 async fn is_allowed(person: &Person, sql: &str) -> bool {
     // PostgreSQL reports two errors before it checks privileges, so they do not count as allowed: a generated or
-    // identity column cannot be written (428C9), and a view does not support the operation (42809).
+    // identity column cannot be written, and a view does not support the operation.
     person.execute(sql).await.map_or_else(
-        |refused| !refused.is_forbidden() && ![GENERATED_ALWAYS, "42809"].contains(&refused.code.as_str()),
+        |refused| !refused.is_forbidden() && ![GENERATED_ALWAYS, WRONG_OBJECT_TYPE].contains(&refused.code.as_str()),
         |_| true,
     )
 }

@@ -57,7 +57,7 @@ fn another_account(fixture: &Fixture, actor: &Actor) -> Uuid {
     if actor.id == player { fixture.actor("left").id } else { player }
 }
 
-/// Writes every section about rows, except the transitions of a session's status.
+/// Writes every section about rows, except the transitions of a session's status (`write_transitions`).
 pub async fn write_sections(fixture: &Fixture, page: &mut String) {
     write_users(fixture, page).await;
     write_characters(fixture, page).await;
@@ -93,7 +93,7 @@ pub async fn write_sections(fixture: &Fixture, page: &mut String) {
         write_attempts(fixture, page, &format!("{row_name} (i: as its Seer, f: in another's name)"), statements).await;
     }
     write_seats(fixture, page).await;
-    write_rolls(fixture, page).await;
+    write_rolls_and_events(fixture, page).await;
     write_other_seers_sessions(fixture, page).await;
     write_archive(fixture, page).await;
 }
@@ -139,7 +139,7 @@ async fn write_characters(fixture: &Fixture, page: &mut String) {
         "r: reads it, u: changes its name, h: wounds it by UPDATE, w: wounds it by the function, x: gives it experience, t: retires\n\
          or unretires it, d: deletes it.",
     );
-    write_attempts(fixture, page, "own, never played", character_statements(|actor| actor.spare)).await;
+    write_attempts(fixture, page, "own, never played", character_statements(|actor| actor.spare_character)).await;
     write_attempts(
         fixture,
         page,
@@ -161,6 +161,7 @@ async fn write_characters(fixture: &Fixture, page: &mut String) {
     write_attempts(fixture, page, "new (i: their own, f: another user's, x: with a level)", new_character).await;
 }
 
+/// Returns the attempts on the character that `character_of` returns for an actor.
 fn character_statements<'a>(character_of: impl Fn(&Actor) -> Uuid + Copy + Send + 'a) -> Statements<'a> {
     statements![
         'r' => |actor| format!("SELECT FROM characters WHERE id = '{}'", character_of(actor)),
@@ -229,14 +230,14 @@ async fn write_seats(fixture: &Fixture, page: &mut String) {
         };
         let statements = statements![
             'r' => |_| format!("SELECT FROM session_players WHERE session_id = '{id}' AND user_id = '{}'", player.id),
-            'j' => |actor| { let account = account_for(fixture, actor); insert_seat_sql(*id, account.id, account.spare) },
+            'j' => |actor| { let account = account_for(fixture, actor); insert_seat_sql(*id, account.id, account.spare_character) },
             's' => |_| insert_seat_sql(*id, stranger.id, stranger.character),
             'a' => |actor| update("is_active = NOT is_active", actor.id),
             'k' => |_| update("is_active = false", player.id),
             'b' => |_| update("is_active = true", removed.id),
             'l' => |_| update("removed_at = NULL", removed.id),
-            'c' => |actor| update(&format!("character_id = '{}'", actor.spare), actor.id),
-            'x' => |_| update(&format!("character_id = '{}'", player.spare), player.id),
+            'c' => |actor| update(&format!("character_id = '{}'", actor.spare_character), actor.id),
+            'x' => |_| update(&format!("character_id = '{}'", player.spare_character), player.id),
             'h' => |actor| update("heroic_saves_used = 0", account_for(fixture, actor).id),
             'd' => |_| format!("DELETE FROM session_players WHERE session_id = '{id}' AND user_id = '{}'", player.id),
         ];
@@ -244,7 +245,8 @@ async fn write_seats(fixture: &Fixture, page: &mut String) {
     }
 }
 
-async fn write_rolls(fixture: &Fixture, page: &mut String) {
+/// Writes the section about rolls and events.
+async fn write_rolls_and_events(fixture: &Fixture, page: &mut String) {
     write_actors_heading(
         page,
         "dice_rolls, session_events",
@@ -253,7 +255,7 @@ async fn write_rolls(fixture: &Fixture, page: &mut String) {
          kind of the server's, w: updates one, b: deletes one.",
     );
     let player = fixture.actor("player");
-    for Game { name, id, roll: roll_id, event, .. } in &fixture.games {
+    for Game { name, id, roll_id, event_id, .. } in &fixture.games {
         let insert_event =
             |kind: &str| format!("INSERT INTO session_events (session_id, event_type) VALUES ('{id}', '{kind}')");
         let statements = statements![
@@ -262,24 +264,24 @@ async fn write_rolls(fixture: &Fixture, page: &mut String) {
             'p' => |_| insert_roll_sql(*id, player.character),
             'c' => |_| format!(
                 "INSERT INTO dice_rolls (session_id, creature_id, attribute, difficulty, roll_type)
-                 VALUES ('{id}', '{}', 'might', 10, 'attack')", fixture.creature),
+                 VALUES ('{id}', '{}', 'might', 10, 'attack')", fixture.played_creature),
             'n' => |actor| format!(
                 "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, results)
                  VALUES ('{id}', '{}', 'might', 10, 'attack', '{{6,6}}')", account_for(fixture, actor).character),
             's' => |_| insert_heroic_save_sql(*id, player.character, *roll_id),
             'u' => |_| format!("UPDATE dice_rolls SET description = '' WHERE id = '{roll_id}'"),
             'd' => |_| format!("DELETE FROM dice_rolls WHERE id = '{roll_id}'"),
-            'e' => |_| format!("SELECT FROM session_events WHERE id = '{event}'"),
+            'e' => |_| format!("SELECT FROM session_events WHERE id = '{event_id}'"),
             'k' => |_| insert_event("client.emote"),
             'f' => |_| insert_event("dice_rolled"),
-            'w' => |_| format!("UPDATE session_events SET payload = '{{}}' WHERE id = '{event}'"),
-            'b' => |_| format!("DELETE FROM session_events WHERE id = '{event}'"),
+            'w' => |_| format!("UPDATE session_events SET payload = '{{}}' WHERE id = '{event_id}'"),
+            'b' => |_| format!("DELETE FROM session_events WHERE id = '{event_id}'"),
         ];
         write_attempts(fixture, page, name, statements).await;
     }
 }
 
-/// Writes who may seat and roll for characters that never had a seat in the session.
+/// Writes who may take seats for, and roll for, characters that never had a seat in the session.
 async fn write_other_seers_sessions(fixture: &Fixture, page: &mut String) {
     write_actors_heading(
         page,
@@ -289,10 +291,10 @@ async fn write_other_seers_sessions(fixture: &Fixture, page: &mut String) {
     let (player, stranger) = (fixture.actor("player"), fixture.actor("stranger"));
     for (name, id) in ["waiting", "active"].into_iter().zip(fixture.other_seers_sessions) {
         let statements = statements![
-            's' => |_| insert_seat_sql(id, player.id, player.spare),
-            'g' => |_| insert_seat_sql(id, stranger.id, stranger.spare),
+            's' => |_| insert_seat_sql(id, player.id, player.spare_character),
+            'g' => |_| insert_seat_sql(id, stranger.id, stranger.spare_character),
             'p' => |_| insert_roll_sql(id, player.character),
-            'o' => |actor| insert_roll_sql(id, account_for(fixture, actor).spare),
+            'o' => |actor| insert_roll_sql(id, account_for(fixture, actor).spare_character),
         ];
         write_attempts(fixture, page, name, statements).await;
     }
@@ -304,7 +306,7 @@ async fn write_archive(fixture: &Fixture, page: &mut String) {
         "archived_sessions, archived_session_players, archived_dice_rolls",
         "r: reads it, u: updates it, d: deletes it.",
     );
-    for (visibility, id) in ["public", "private"].into_iter().zip(fixture.archived) {
+    for (visibility, id) in ["public", "private"].into_iter().zip(fixture.archived_sessions) {
         for (table, key, set) in [
             ("archived_sessions", "id", "looking_for = ''"),
             ("archived_session_players", "session_id", "is_active = false"),

@@ -1,5 +1,5 @@
-//! The same user on two connections: a statement that is sent while the user's first transaction is open gets the same
-//! answer as one that is sent after that transaction has ended.
+//! The same user on two connections: a statement that is sent while another transaction of the user's is open gets the
+//! same answer as one that is sent after that transaction has ended.
 
 use sea_orm::ConnectionTrait;
 use uuid::Uuid;
@@ -8,8 +8,8 @@ use crate::world::{
     Person, World, insert_character_sql, insert_heroic_save_sql, insert_roll_sql, insert_seat_sql, into_sql_error,
 };
 
-/// Writes that users may send twice, by a second click or from a second device. Each write affects rows that no
-/// other write affects.
+/// Returns writes that users may send twice, by a second click or from a second device, each with its user. Each write
+/// affects rows that no other write affects.
 async fn repeated_writes(world: &World) -> Vec<(Person, String)> {
     let owner = world.owner();
     let mut writes = Vec::new();
@@ -18,6 +18,7 @@ async fn repeated_writes(world: &World) -> Vec<(Person, String)> {
     writes.push((player.person.clone(), insert_character_sql(character, player.user_id)));
     writes.push((player.person.clone(), format!("DELETE FROM characters WHERE id = '{}'", player.character_id)));
 
+    // Ten characters are the limit, so only the first of two such insertions succeeds.
     let with_nine_characters = world.new_user().await;
     for _ in 0..9 {
         world.new_character(with_nine_characters.user_id()).await;
@@ -42,6 +43,7 @@ async fn repeated_writes(world: &World) -> Vec<(Person, String)> {
         format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", player.user_id),
     ));
 
+    // The last free seat of a session, first in a public one, then by the join code of a private one.
     let game = world.new_session(3).await;
     owner.execute(&format!("UPDATE sessions SET is_public = true WHERE id = '{}'", game.session_id)).await.unwrap();
     let player = world.new_player().await;
@@ -60,6 +62,7 @@ async fn repeated_writes(world: &World) -> Vec<(Person, String)> {
     let game = world.new_active_session(2).await;
     let player = &game.players[0];
     writes.push((player.person.clone(), update_seat(game.session_id, player.user_id, "is_active = false")));
+    // If the Seer sends this twice, the second one would give the seat back to the player.
     let game = world.new_active_session(2).await;
     writes
         .push((game.seer.clone(), update_seat(game.session_id, game.players[0].user_id, "is_active = NOT is_active")));
@@ -67,8 +70,8 @@ async fn repeated_writes(world: &World) -> Vec<(Person, String)> {
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
     writes.push((player.person.clone(), insert_roll_sql(game.session_id, player.character_id)));
-    let failed = world.new_roll(game.session_id, player.character_id, "{1,2}", 10, -3600).await;
-    writes.push((player.person.clone(), insert_heroic_save_sql(game.session_id, player.character_id, failed)));
+    let failed_roll = world.new_failed_roll(game.session_id, player.character_id).await;
+    writes.push((player.person.clone(), insert_heroic_save_sql(game.session_id, player.character_id, failed_roll)));
     let event =
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", game.session_id);
     writes.push((player.person.clone(), event));
@@ -84,8 +87,8 @@ async fn repeated_writes(world: &World) -> Vec<(Person, String)> {
         writes.push((game.seer.clone(), format!("UPDATE sessions SET {set} WHERE id = '{}'", game.session_id)));
     }
     let seer = world.new_user().await;
-    let draft = world.new_draft(seer.user_id()).await;
-    writes.push((seer.clone(), format!("DELETE FROM adventures WHERE id = '{draft}'")));
+    let draft_adventure = world.new_draft(seer.user_id()).await;
+    writes.push((seer.clone(), format!("DELETE FROM adventures WHERE id = '{draft_adventure}'")));
     let seer = world.new_user().await;
     let session = format!(
         "INSERT INTO sessions (id, seer_id, adventure_id) VALUES ('{}', '{}', '{}')",
@@ -99,7 +102,8 @@ async fn repeated_writes(world: &World) -> Vec<(Person, String)> {
     writes
 }
 
-fn outcome_code(outcome: Result<sea_orm::ExecResult, sea_orm::DbErr>) -> String {
+/// Returns the number of affected rows, such as `1 rows`, or the SQLSTATE of the refusal.
+fn rows_or_sqlstate(outcome: Result<sea_orm::ExecResult, sea_orm::DbErr>) -> String {
     outcome
         .map_err(into_sql_error)
         .map_or_else(|refused| refused.code, |result| format!("{} rows", result.rows_affected()))
@@ -114,17 +118,17 @@ async fn a_user_gets_the_same_answers_on_two_connections_as_on_one() {
         for ((person, sql), (concurrent_person, concurrent_sql)) in sequential.into_iter().zip(concurrent) {
             // The second transaction begins after the first one has ended.
             let first = person.begin().await;
-            let first_outcome = outcome_code(first.execute_unprepared(&sql).await);
+            let first_outcome = rows_or_sqlstate(first.execute_unprepared(&sql).await);
             if first_commits { first.commit().await } else { first.rollback().await }.unwrap();
-            let expected = outcome_code(person.begin().await.execute_unprepared(&sql).await);
+            let expected = rows_or_sqlstate(person.begin().await.execute_unprepared(&sql).await);
             // The same two transactions, but the second one begins while the first one is open.
             let first = concurrent_person.begin().await;
-            assert_eq!(outcome_code(first.execute_unprepared(&concurrent_sql).await), first_outcome, "{sql}");
+            assert_eq!(rows_or_sqlstate(first.execute_unprepared(&concurrent_sql).await), first_outcome, "{sql}");
             let second = tokio::spawn({
                 let (person, sql) = (concurrent_person.clone(), concurrent_sql.clone());
                 async move {
                     let second = person.begin().await;
-                    let outcome = outcome_code(second.execute_unprepared(&sql).await);
+                    let outcome = rows_or_sqlstate(second.execute_unprepared(&sql).await);
                     second.rollback().await.unwrap();
                     outcome
                 }

@@ -5,7 +5,7 @@ use sea_orm::ConnectionTrait;
 use uuid::Uuid;
 
 use super::{
-    assert_invariants, attempt, execute_and_commit, execute_in, open_session, query_number,
+    assert_invariants, attempt, execute_and_commit, execute_in, open_public_session, query_number,
     sqlstates::{
         ADVENTURE_NOT_PLAYABLE, ADVENTURE_PUBLISHED, CHECK_VIOLATION, FOREIGN_KEY_VIOLATION, ILLEGAL_TRANSITION,
         INSUFFICIENT_PRIVILEGE, SESSION_OVER,
@@ -13,20 +13,20 @@ use super::{
 };
 use crate::world::{Person, World, insert_seat_sql};
 
-/// Cancels a session and, if `is_archived`, archives it.
-async fn cancel(world: &World, session: Uuid, is_archived: bool) {
+async fn cancel_session(world: &World, session: Uuid) {
     let sql = format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{session}'");
     assert_eq!(attempt(&world.owner(), &sql).await, "done");
-    if is_archived {
-        let sql = format!("UPDATE sessions SET ended_at = now() - INTERVAL '1 year' WHERE id = '{session}'");
-        assert_eq!(attempt(&world.owner(), &sql).await, "done");
-        let archived: i32 = world.service().fetch_value("SELECT private.archive_sessions(100)").await.unwrap();
-        assert_eq!(archived, 1, "a cancelled session is archived too");
-    }
+}
+
+/// Archives an ended session, as is done 90 days after its end.
+async fn archive_session(world: &World, session: Uuid) {
+    let sql = format!("UPDATE sessions SET ended_at = now() - INTERVAL '1 year' WHERE id = '{session}'");
+    assert_eq!(attempt(&world.owner(), &sql).await, "done");
+    assert_eq!(world.service().fetch_value::<i32>("SELECT private.archive_sessions(100)").await, Ok(1));
 }
 
 #[tokio::test]
-async fn a_strangers_empty_session_does_not_prevent_the_deletion_of_an_adventure() {
+async fn a_strangers_session_without_players_does_not_prevent_the_deletion_of_an_adventure() {
     for is_archived in [false, true] {
         for session_count in [1, 3] {
             let world = World::new().await;
@@ -39,7 +39,10 @@ async fn a_strangers_empty_session_does_not_prevent_the_deletion_of_an_adventure
                     stranger.user_id()
                 );
                 let session: Uuid = stranger.fetch_value(&insert).await.unwrap();
-                cancel(&world, session, is_archived).await;
+                cancel_session(&world, session).await;
+                if is_archived {
+                    archive_session(&world, session).await;
+                }
             }
             let delete = format!("DELETE FROM adventures WHERE id = '{adventure}'");
             assert_eq!(attempt(&stranger, &delete).await, "no row");
@@ -55,12 +58,12 @@ async fn a_strangers_empty_session_does_not_prevent_the_deletion_of_an_adventure
 }
 
 #[tokio::test]
-async fn a_strangers_empty_session_does_not_prevent_the_deletion_of_a_profile() {
+async fn a_strangers_session_without_players_does_not_prevent_the_deletion_of_a_profile() {
     let world = World::new().await;
     let creator = world.new_user().await;
     let (adventure, stranger) = (world.new_adventure(creator.user_id()).await, world.new_account().await);
-    let session = open_session(&world, stranger, adventure, true).await;
-    cancel(&world, session, false).await;
+    let session = open_public_session(&world, stranger, adventure).await;
+    cancel_session(&world, session).await;
     let delete = format!("DELETE FROM auth.users WHERE id = '{}'", creator.user_id());
     assert_eq!(attempt(&world.owner(), &delete).await, "done");
     assert_eq!(
@@ -73,13 +76,13 @@ async fn a_strangers_empty_session_does_not_prevent_the_deletion_of_a_profile() 
 
 #[tokio::test]
 async fn history_prevents_the_deletion_of_an_adventure() {
-    // Each of these sessions is part of other users' history.
+    // A live session, or an ended one in which somebody had a seat, is history of other users.
     for kind in ["live", "live with a player", "left and cancelled", "completed", "archived"] {
         let world = World::new().await;
         let creator = world.new_user().await;
         let adventure = world.new_adventure(creator.user_id()).await;
         let (stranger, player) = (world.new_account().await, world.new_player().await);
-        let session = open_session(&world, stranger, adventure, true).await;
+        let session = open_public_session(&world, stranger, adventure).await;
         if kind != "live" {
             assert_eq!(
                 attempt(&player.person, &insert_seat_sql(session, player.user_id, player.character_id)).await,
@@ -105,8 +108,7 @@ async fn history_prevents_the_deletion_of_an_adventure() {
             _ => {}
         }
         if kind == "archived" {
-            update_session("ended_at = now() - INTERVAL '1 year'").await;
-            world.service().execute("SELECT private.archive_sessions(10)").await.unwrap();
+            archive_session(&world, session).await;
         }
         assert_eq!(
             attempt(&creator, &format!("DELETE FROM adventures WHERE id = '{adventure}'")).await,
@@ -123,19 +125,23 @@ async fn history_prevents_the_deletion_of_an_adventure() {
 
 /// Returns whether a user can read the word `secret` in the details of a session, in its adventure or in a creature of
 /// the adventure.
-async fn can_read_content(person: &Person, session: Uuid, adventure: Uuid) -> bool {
+async fn can_read_secret(person: &Person, session: Uuid, adventure: Uuid) -> bool {
     for sql in [
         format!(
-            "SELECT count(*) FROM public.get_session_details('{session}') AS details WHERE details::text LIKE '%secret%'"
+            "SELECT count(*) FROM public.get_session_details('{session}') AS details
+             WHERE details::text LIKE '%secret%'"
         ),
         format!(
-            "SELECT count(*) FROM private.session_details('{session}') AS details WHERE details::text LIKE '%secret%'"
+            "SELECT count(*) FROM private.session_details('{session}') AS details
+             WHERE details::text LIKE '%secret%'"
         ),
         format!(
-            "SELECT count(*) FROM adventures AS adventure WHERE id = '{adventure}' AND adventure::text LIKE '%secret%'"
+            "SELECT count(*) FROM adventures AS adventure
+             WHERE id = '{adventure}' AND adventure::text LIKE '%secret%'"
         ),
         format!(
-            "SELECT count(*) FROM creatures AS creature WHERE adventure_id = '{adventure}' AND creature::text LIKE '%secret%'"
+            "SELECT count(*) FROM creatures AS creature
+             WHERE adventure_id = '{adventure}' AND creature::text LIKE '%secret%'"
         ),
     ] {
         if person.fetch_value::<i64>(&sql).await.unwrap_or(0) > 0 {
@@ -154,7 +160,7 @@ async fn unpublished_content_is_readable_only_while_it_is_played() {
     let mut sessions = Vec::new();
     for kind in ["live", "cancelled", "completed", "archived"] {
         let (player, leaver) = (world.new_player().await, world.new_player().await);
-        let session = open_session(&world, stranger.user_id(), adventure, true).await;
+        let session = open_public_session(&world, stranger.user_id(), adventure).await;
         for player in [&player, &leaver] {
             assert_eq!(
                 attempt(&player.person, &insert_seat_sql(session, player.user_id, player.character_id)).await,
@@ -182,20 +188,18 @@ async fn unpublished_content_is_readable_only_while_it_is_played() {
             assert_eq!(attempt(&world.owner(), &sql).await, "done");
         }
         if *kind == "archived" {
-            let sql = format!("UPDATE sessions SET ended_at = now() - INTERVAL '1 year' WHERE id = '{session}'");
-            assert_eq!(attempt(&world.owner(), &sql).await, "done");
-            world.service().execute("SELECT private.archive_sessions(10)").await.unwrap();
+            archive_session(&world, *session).await;
         }
     }
     for (kind, session, player, leaver) in &sessions {
         let is_live = *kind == "live";
-        assert_eq!(can_read_content(&stranger, *session, adventure).await, is_live, "the Seer, {kind}");
-        assert_eq!(can_read_content(&player.person, *session, adventure).await, is_live, "a player, {kind}");
-        assert!(!can_read_content(&leaver.person, *session, adventure).await, "a player who left, {kind}");
-        assert!(!can_read_content(&world.new_user().await, *session, adventure).await, "a stranger, {kind}");
-        assert!(!can_read_content(&world.visitor(), *session, adventure).await, "a visitor, {kind}");
+        assert_eq!(can_read_secret(&stranger, *session, adventure).await, is_live, "the Seer, {kind}");
+        assert_eq!(can_read_secret(&player.person, *session, adventure).await, is_live, "a player, {kind}");
+        assert!(!can_read_secret(&leaver.person, *session, adventure).await, "a player who left, {kind}");
+        assert!(!can_read_secret(&world.new_user().await, *session, adventure).await, "a stranger, {kind}");
+        assert!(!can_read_secret(&world.visitor(), *session, adventure).await, "a visitor, {kind}");
         if *kind != "archived" {
-            assert!(can_read_content(&creator, *session, adventure).await, "its creator, {kind}");
+            assert!(can_read_secret(&creator, *session, adventure).await, "its creator, {kind}");
         }
     }
 }
@@ -205,8 +209,8 @@ async fn a_session_that_has_ended_cannot_be_reopened_to_read_its_adventure() {
     let world = World::new().await;
     let (creator, stranger) = (world.new_user().await, world.new_user().await);
     let adventure = world.new_adventure(creator.user_id()).await;
-    let session = open_session(&world, stranger.user_id(), adventure, true).await;
-    cancel(&world, session, false).await;
+    let session = open_public_session(&world, stranger.user_id(), adventure).await;
+    cancel_session(&world, session).await;
     assert_eq!(
         attempt(&creator, &format!("UPDATE adventures SET status = 'draft' WHERE id = '{adventure}'")).await,
         "done"
@@ -254,13 +258,14 @@ async fn json_that_differs_only_in_the_digits_of_a_number_counts_as_changed() {
             "{variant} has not been validated"
         );
 
-        // The second time that the variant is written, the state does not change.
+        // The second time that the variant is written, the state does not change: neither its version nor its events.
         for state in [variant.as_str(), variant, original] {
-            let is_new = i64::from(state != current_state(&world).await);
-            let before = (query_number(&world, version).await, query_number(&world, event_count).await);
+            let expected_increase = i64::from(state != current_state(&world).await);
+            let (version_before, events_before) =
+                (query_number(&world, version).await, query_number(&world, event_count).await);
             assert_eq!(attempt(&game.seer, &write_state(state)).await, "done");
             let after = (query_number(&world, version).await, query_number(&world, event_count).await);
-            assert_eq!(after, (before.0 + is_new, before.1 + is_new), "{state}");
+            assert_eq!(after, (version_before + expected_increase, events_before + expected_increase), "{state}");
         }
     }
     world.update_session(&game, "status = 'completed'").await;
@@ -281,18 +286,19 @@ async fn current_state(world: &World) -> String {
 async fn publishing_again_keeps_the_time_of_the_first_publication() {
     let world = World::new().await;
     let creator = world.new_user().await;
-    let adventure = world.new_adventure(creator.user_id()).await;
-    let set = |status: &str| format!("UPDATE adventures SET status = '{status}' WHERE id = '{adventure}'");
-    let draft = world.new_draft(creator.user_id()).await;
-    let publish = format!("UPDATE adventures SET is_valid = true, status = 'published' WHERE id = '{draft}'");
+    let published_adventure = world.new_adventure(creator.user_id()).await;
+    let set_status = |status: &str| format!("UPDATE adventures SET status = '{status}' WHERE id = '{published_adventure}'");
+    let draft_adventure = world.new_draft(creator.user_id()).await;
+    let publish =
+        format!("UPDATE adventures SET is_valid = true, status = 'published' WHERE id = '{draft_adventure}'");
     assert_eq!(attempt(&world.service(), &publish).await, "done");
-    let has_time = format!("SELECT published_at IS NOT NULL FROM adventures WHERE id = '{draft}'");
+    let has_time = format!("SELECT published_at IS NOT NULL FROM adventures WHERE id = '{draft_adventure}'");
     assert_eq!(world.owner().fetch_value::<bool>(&has_time).await, Ok(true));
-    let published_at = format!("SELECT published_at::text FROM adventures WHERE id = '{adventure}'");
-    let first: String = world.owner().fetch_value(&published_at).await.unwrap();
+    let published_at = format!("SELECT published_at::text FROM adventures WHERE id = '{published_adventure}'");
+    let time_of_first_publication: String = world.owner().fetch_value(&published_at).await.unwrap();
     for status in ["draft", "published", "archived", "published"] {
-        assert_eq!(attempt(&creator, &set(status)).await, "done");
-        assert_eq!(world.owner().fetch_value::<String>(&published_at).await.unwrap(), first, "{status}");
+        assert_eq!(attempt(&creator, &set_status(status)).await, "done");
+        assert_eq!(world.owner().fetch_value::<String>(&published_at).await.unwrap(), time_of_first_publication, "{status}");
     }
 }
 
@@ -302,10 +308,12 @@ async fn publishing_again_keeps_the_time_of_the_first_publication() {
 async fn two_edits_of_an_adventure_never_have_the_same_time() {
     let world = World::new().await;
     let creator = world.new_user().await;
-    let draft = world.new_draft(creator.user_id()).await;
-    let updated_at = format!("SELECT updated_at::text FROM adventures WHERE id = '{draft}'");
+    let draft_adventure = world.new_draft(creator.user_id()).await;
+    let updated_at = format!("SELECT updated_at::text FROM adventures WHERE id = '{draft_adventure}'");
     let mut times = std::collections::BTreeSet::new();
-    let edit = |name: &str| format!("UPDATE adventures SET content = '{{\"name\": \"{name}\"}}' WHERE id = '{draft}'");
+    let edit = |name: &str| {
+        format!("UPDATE adventures SET content = '{{\"name\": \"{name}\"}}' WHERE id = '{draft_adventure}'")
+    };
     let transaction = creator.begin().await;
     for name in ["Ford", "Ford", "Mill"] {
         execute_in(&transaction, &edit(name)).await.unwrap();
@@ -321,14 +329,14 @@ async fn no_session_is_opened_on_an_adventure_that_is_unpublished_meanwhile() {
     let world = World::new().await;
     let adventure = world.new_adventure(world.new_user().await.user_id()).await;
     let seer = world.new_user().await;
-    // Opening a session first checks the adventure. Then it must update the Seer's counter, and waits for this lock.
+    // The INSERT of a session first checks the adventure. Then it updates the Seer's counter, and waits for this lock.
     let holder = world.owner().begin().await;
     execute_in(&holder, &format!("SELECT FROM users WHERE id = '{}' FOR UPDATE", seer.id.unwrap())).await.unwrap();
     let (person, sql) = (seer.clone(), format!("INSERT INTO sessions (adventure_id) VALUES ('{adventure}')"));
-    let opening = tokio::spawn(async move { attempt(&person, &sql).await });
+    let opening_task = tokio::spawn(async move { attempt(&person, &sql).await });
     world.owner().wait_for_lock_waiters(1).await;
     let unpublish = format!("UPDATE adventures SET status = 'draft' WHERE id = '{adventure}'");
     assert_eq!(attempt(&world.owner(), &unpublish).await, "done");
     holder.commit().await.unwrap();
-    assert_eq!(opening.await.unwrap(), ADVENTURE_NOT_PLAYABLE);
+    assert_eq!(opening_task.await.unwrap(), ADVENTURE_NOT_PLAYABLE);
 }

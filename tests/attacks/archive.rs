@@ -14,8 +14,11 @@ use sparc::{
 use uuid::Uuid;
 
 use super::{
-    assert_invariants, attempt, dry_run, execute_and_commit, execute_in, open_session,
-    sqlstates::{SERIALIZATION_FAILURE, SESSION_OVER, SESSION_STARTED, UNIQUE_VIOLATION},
+    assert_invariants, attempt, dry_run, execute_and_commit, execute_in, open_private_session,
+    sqlstates::{
+        DISK_FULL, INTERNAL_ERROR, IO_ERROR, QUERY_CANCELED, SERIALIZATION_FAILURE, SESSION_OVER, SESSION_STARTED,
+        UNIQUE_VIOLATION,
+    },
 };
 use crate::world::{GameSession, World, insert_roll_sql};
 
@@ -25,8 +28,8 @@ async fn end_session(world: &World, game: &GameSession, status: &str, days_ago: 
     world.update_session(game, &format!("ended_at = now() - INTERVAL '{days_ago} days'")).await;
 }
 
-/// Archives one batch and returns how many sessions were archived.
-async fn archive(world: &World, batch_size: i32) -> i32 {
+/// Archives one batch of at most `batch_size` sessions, and returns how many were archived.
+async fn archive_batch(world: &World, batch_size: i32) -> i32 {
     world.service().fetch_value(&format!("SELECT private.archive_sessions({batch_size})")).await.unwrap()
 }
 
@@ -39,41 +42,41 @@ async fn create_archived_session(world: &World) -> (GameSession, Uuid) {
     let game = world.new_active_session(1).await;
     let roll = world.new_roll(game.session_id, game.players[0].character_id, "{1,2,3,4,5}", 10, 0).await;
     end_session(world, &game, "completed", 91).await;
-    assert_eq!(archive(world, 10).await, 1);
+    assert_eq!(archive_batch(world, 10).await, 1);
     (game, roll)
 }
 
 #[tokio::test]
 async fn the_id_of_an_archived_session_is_refused_like_the_id_of_a_stored_one() {
     let world = World::new().await;
-    let (archived, _) = create_archived_session(&world).await;
-    let stored = world.new_session(0).await;
-    let other = world.new_user().await;
-    for person in [&archived.seer, &other, &archived.players[0].person, &world.service(), &world.owner()] {
-        let seer = person.id.unwrap_or(other.user_id());
+    let (archived_game, _) = create_archived_session(&world).await;
+    let stored_game = world.new_session(0).await;
+    let stranger = world.new_user().await;
+    for person in [&archived_game.seer, &stranger, &archived_game.players[0].person, &world.service(), &world.owner()] {
+        let seer = person.id.unwrap_or(stranger.user_id());
         let insert = |id: Uuid| {
             format!(
                 "INSERT INTO sessions (id, seer_id, adventure_id) VALUES ('{id}', '{seer}', '{}')",
-                archived.adventure_id
+                archived_game.adventure_id
             )
         };
-        let duplicate_key = person.execute(&insert(stored.session_id)).await.unwrap_err();
+        let duplicate_key = person.execute(&insert(stored_game.session_id)).await.unwrap_err();
         assert!(duplicate_key.has(UNIQUE_VIOLATION, "sessions_pkey"), "{duplicate_key:?}");
-        assert_eq!(person.execute(&insert(archived.session_id)).await.unwrap_err(), duplicate_key);
-        let skipping_conflicts = format!("{} ON CONFLICT DO NOTHING", insert(archived.session_id));
+        assert_eq!(person.execute(&insert(archived_game.session_id)).await.unwrap_err(), duplicate_key);
+        let skipping_conflicts = format!("{} ON CONFLICT DO NOTHING", insert(archived_game.session_id));
         assert_eq!(attempt(person, &skipping_conflicts).await, UNIQUE_VIOLATION);
         let two_rows = format!(
             "INSERT INTO sessions (id, seer_id, adventure_id)
              SELECT id, '{seer}', '{}' FROM unnest('{{{}, {}}}'::uuid[]) AS wanted (id)",
-            archived.adventure_id,
+            archived_game.adventure_id,
             Uuid::new_v4(),
-            archived.session_id
+            archived_game.session_id
         );
         assert_eq!(attempt(person, &two_rows).await, UNIQUE_VIOLATION);
     }
     let reused_id =
-        NewSession { id: Some(archived.session_id), adventure_id: archived.adventure_id, ..NewSession::default() };
-    let created = world.sparc.as_user(archived.seer.user_id()).sessions().create(reused_id).await;
+        NewSession { id: Some(archived_game.session_id), adventure_id: archived_game.adventure_id, ..NewSession::default() };
+    let created = world.sparc.as_user(archived_game.seer.user_id()).sessions().create(reused_id).await;
     assert_error!(created, Error::IdConflict { what: "session" });
     assert_invariants(&world).await;
 }
@@ -81,10 +84,10 @@ async fn the_id_of_an_archived_session_is_refused_like_the_id_of_a_stored_one() 
 #[tokio::test]
 async fn the_id_of_an_archived_roll_is_refused_like_the_id_of_a_stored_one() {
     let world = World::new().await;
-    let (archived, roll) = create_archived_session(&world).await;
+    let (archived_game, archived_roll) = create_archived_session(&world).await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
-    let stored = world.new_roll(game.session_id, player.character_id, "{1,2,3,4,5}", 10, 0).await;
+    let stored_roll = world.new_roll(game.session_id, player.character_id, "{1,2,3,4,5}", 10, 0).await;
     for person in [&player.person, &game.seer, &world.service(), &world.owner()] {
         let insert = |id: Uuid| {
             format!(
@@ -93,16 +96,16 @@ async fn the_id_of_an_archived_roll_is_refused_like_the_id_of_a_stored_one() {
                 game.session_id, player.character_id
             )
         };
-        let duplicate_key = person.execute(&insert(stored)).await.unwrap_err();
+        let duplicate_key = person.execute(&insert(stored_roll)).await.unwrap_err();
         assert!(duplicate_key.has(UNIQUE_VIOLATION, "dice_rolls_pkey"), "{duplicate_key:?}");
-        assert_eq!(person.execute(&insert(roll)).await.unwrap_err(), duplicate_key);
-        assert_eq!(attempt(person, &format!("{} ON CONFLICT DO NOTHING", insert(roll))).await, UNIQUE_VIOLATION);
+        assert_eq!(person.execute(&insert(archived_roll)).await.unwrap_err(), duplicate_key);
+        assert_eq!(attempt(person, &format!("{} ON CONFLICT DO NOTHING", insert(archived_roll))).await, UNIQUE_VIOLATION);
         // A roll may have the id of an archived session.
-        assert_eq!(dry_run(person, &insert(archived.session_id)).await, "done");
+        assert_eq!(dry_run(person, &insert(archived_game.session_id)).await, "done");
     }
     let roller = Roller::Character(player.character_id);
     let attack = NewRoll::attack(game.session_id, roller, Attribute::Might, Difficulty::MIN);
-    let reused_id = NewRoll { id: Some(roll), ..attack };
+    let reused_id = NewRoll { id: Some(archived_roll), ..attack };
     let rolled = world.sparc.as_user(player.user_id).dice().roll(reused_id).await;
     assert_error!(rolled, Error::IdConflict { what: "roll" });
     assert_invariants(&world).await;
@@ -113,13 +116,13 @@ async fn a_session_that_cannot_be_archived_does_not_stop_the_job() {
     let world = World::new().await;
     // Two of the oldest sessions cannot be archived: one has a roll with the id of an archived roll, and the other
     // violates a check.
-    let (_, roll) = create_archived_session(&world).await;
-    let with_reused_id = world.new_active_session(1).await;
+    let (_, archived_roll) = create_archived_session(&world).await;
+    let game_with_reused_id = world.new_active_session(1).await;
     let roll_values = format!(
-        "'{roll}', '{}', '{}', 'might', 10, 'attack'",
-        with_reused_id.session_id, with_reused_id.players[0].character_id
+        "'{archived_roll}', '{}', '{}', 'might', 10, 'attack'",
+        game_with_reused_id.session_id, game_with_reused_id.players[0].character_id
     );
-    // The trigger `Emit_roll` would refuse the reused id.
+    // The trigger `Emit_roll` would refuse the reused id, so it is disabled.
     let reuse_id_and_add_check = format!(
         "ALTER TABLE dice_rolls DISABLE TRIGGER \"Emit_roll\";
          INSERT INTO dice_rolls (id, session_id, character_id, attribute, difficulty, roll_type) VALUES ({roll_values});
@@ -127,27 +130,27 @@ async fn a_session_that_cannot_be_archived_does_not_stop_the_job() {
          ALTER TABLE archived_sessions ADD CHECK (looking_for <> 'nobody')"
     );
     world.superuser().await.execute(&reuse_id_and_add_check).await.unwrap();
-    end_session(&world, &with_reused_id, "completed", 120).await;
-    let violating_check = world.new_active_session(1).await;
-    world.update_session(&violating_check, "looking_for = 'nobody'").await;
-    end_session(&world, &violating_check, "cancelled", 110).await;
-    let mut others = Vec::new();
+    end_session(&world, &game_with_reused_id, "completed", 120).await;
+    let game_violating_check = world.new_active_session(1).await;
+    world.update_session(&game_violating_check, "looking_for = 'nobody'").await;
+    end_session(&world, &game_violating_check, "cancelled", 110).await;
+    let mut archivable_sessions = Vec::new();
     for days in [115, 105, 100, 95] {
         let game = world.new_active_session(1).await;
         end_session(&world, &game, "completed", days).await;
-        others.push(game.session_id);
+        archivable_sessions.push(game.session_id);
     }
 
-    // However small a batch is, the sessions that cannot be archived do not count towards it.
+    // Sessions that cannot be archived do not count towards a batch, however small it is.
     let mut archived_counts = Vec::new();
     for batch_size in [1, 2, 2, 2] {
-        archived_counts.push(archive(&world, batch_size).await);
+        archived_counts.push(archive_batch(&world, batch_size).await);
     }
     assert_eq!(archived_counts, [1, 2, 1, 0]);
-    for session in others {
+    for session in archivable_sessions {
         assert!(is_archived(&world, session).await);
     }
-    for session in [with_reused_id.session_id, violating_check.session_id] {
+    for session in [game_with_reused_id.session_id, game_violating_check.session_id] {
         assert!(!is_archived(&world, session).await);
         let of_session = |table: &str| format!("{table} WHERE session_id = '{session}'");
         assert_eq!(world.owner().count(&of_session("session_players")).await, 1, "none of its rows was moved");
@@ -156,9 +159,9 @@ async fn a_session_that_cannot_be_archived_does_not_stop_the_job() {
     let report = world.sparc.as_service().maintenance().archive_sessions(JobOptions::default(), |_| ()).await.unwrap();
     assert_eq!((report.rows, report.is_finished), (0, true));
     // As soon as a session no longer violates the check, it is archived.
-    world.update_session(&violating_check, "looking_for = 'somebody'").await;
-    assert_eq!(archive(&world, 1).await, 1);
-    assert!(is_archived(&world, violating_check.session_id).await);
+    world.update_session(&game_violating_check, "looking_for = 'somebody'").await;
+    assert_eq!(archive_batch(&world, 1).await, 1);
+    assert!(is_archived(&world, game_violating_check.session_id).await);
 }
 
 #[tokio::test]
@@ -167,23 +170,23 @@ async fn a_batch_skips_a_session_that_cannot_be_archived_but_ends_if_the_server_
     let add_check = "ALTER TABLE archived_sessions ADD CHECK (looking_for <> 'nobody')";
     world.superuser().await.execute(add_check).await.unwrap();
     let mut games = Vec::new();
-    for days in [110, 105, 100, 95, 92] {
+    for days_ago in [110, 105, 100, 95, 92] {
         let game = world.new_active_session(1).await;
-        if days == 100 {
+        if days_ago == 100 {
             // This session violates the check.
             world.update_session(&game, "looking_for = 'nobody'").await;
         }
-        end_session(&world, &game, "completed", days).await;
-        games.push((days, game.session_id));
+        end_session(&world, &game, "completed", days_ago).await;
+        games.push((days_ago, game.session_id));
     }
-    // An error that concerns the server and not a row ends the job, and nothing is archived.
+    // An error that concerns the server and not a row ends the batch, and nothing is archived.
     let create_function = "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN RAISE EXCEPTION 'no' USING ERRCODE = TG_ARGV[0]; END $$";
     world.superuser().await.execute(create_function).await.unwrap();
-    // Serialization failure, disk full, query cancelled, I/O error, internal error.
-    for code in [SERIALIZATION_FAILURE, "53100", "57014", "58030", "XX000"] {
+    for code in [SERIALIZATION_FAILURE, DISK_FULL, QUERY_CANCELED, IO_ERROR, INTERNAL_ERROR] {
         let trigger = format!(
-            "CREATE OR REPLACE TRIGGER fail BEFORE INSERT ON archived_sessions FOR EACH ROW EXECUTE FUNCTION fail('{code}')"
+            "CREATE OR REPLACE TRIGGER fail BEFORE INSERT ON archived_sessions
+             FOR EACH ROW EXECUTE FUNCTION fail('{code}')"
         );
         world.superuser().await.execute(&trigger).await.unwrap();
         assert_eq!(attempt(&world.service(), "SELECT private.archive_sessions(10)").await, code);
@@ -191,17 +194,19 @@ async fn a_batch_skips_a_session_that_cannot_be_archived_but_ends_if_the_server_
     world.superuser().await.execute("DROP TRIGGER fail ON archived_sessions; DROP FUNCTION fail()").await.unwrap();
     assert_eq!(world.owner().count("archived_sessions").await, 0);
 
-    assert_eq!(archive(&world, 10).await, 4);
-    for (days, session) in games {
-        assert_eq!(is_archived(&world, session).await, days != 100, "{days}");
+    assert_eq!(archive_batch(&world, 10).await, 4);
+    for (days_ago, session) in games {
+        assert_eq!(is_archived(&world, session).await, days_ago != 100, "{days_ago}");
     }
 }
 
 #[tokio::test]
 async fn a_deadlock_does_not_stop_the_jobs() {
     for (job, table) in [("archive_sessions", "archived_sessions"), ("cancel_abandoned_sessions", "sessions")] {
-        // A job repeats an attempt that ended in a deadlock, at most twice. With a thousand deadlocks, none succeeds.
-        for (session_count, deadlock_count, expected) in [(1, 1, 1), (1, 2, 1), (4, 3, 4), (1, 1000, 0), (4, 1000, 0)] {
+        // If an attempt at several sessions fails, the job tries each half of them. An attempt at a single session that
+        // ends in a deadlock is repeated at most twice. Here the first `deadlock_count` attempts end in one, so with a
+        // thousand none succeeds.
+        for (session_count, deadlock_count, expected_count) in [(1, 1, 1), (1, 2, 1), (4, 3, 4), (1, 1000, 0), (4, 1000, 0)] {
             let world = World::new().await;
             for _ in 0..session_count {
                 let game = world.new_session(1).await;
@@ -224,7 +229,7 @@ async fn a_deadlock_does_not_stop_the_jobs() {
             );
             world.superuser().await.execute(&create_trigger).await.unwrap();
             let processed: i32 = world.service().fetch_value(&format!("SELECT private.{job}(10)")).await.unwrap();
-            assert_eq!(processed, expected, "{job}: {session_count} sessions, {deadlock_count} deadlocks");
+            assert_eq!(processed, expected_count, "{job}: {session_count} sessions, {deadlock_count} deadlocks");
         }
     }
 }
@@ -236,14 +241,14 @@ async fn a_session_that_cannot_be_cancelled_does_not_stop_the_job() {
     for _ in 0..6 {
         let seer = world.new_account().await;
         let adventure = world.new_adventure(seer).await;
-        let session = open_session(&world, seer, adventure, false).await;
+        let session = open_private_session(&world, seer, adventure).await;
         let abandon = format!("UPDATE sessions SET created_at = now() - INTERVAL '60 days' WHERE id = '{session}'");
         world.owner().execute(&abandon).await.unwrap();
         sessions.push((session, seer));
     }
     sessions.sort();
-    // The counter `live_sessions` cannot become negative. So with a counter of 0, which can only be wrong, the first
-    // and the third session cannot end. Loading data with triggers disabled can leave such a counter.
+    // The Seers of the first and the third session get a wrong counter of live sessions: 0. Loading data with triggers
+    // disabled can leave such a counter. When a session ends, the counter would become negative, so these cannot end.
     for index in [0, 2] {
         let set_wrong_counter = format!("UPDATE users SET live_sessions = 0 WHERE id = '{}'", sessions[index].1);
         world.owner().execute(&set_wrong_counter).await.unwrap();
@@ -264,40 +269,40 @@ async fn a_session_that_cannot_be_cancelled_does_not_stop_the_job() {
 #[tokio::test]
 async fn the_id_of_an_archived_row_is_refused_in_an_older_snapshot_too() {
     let world = World::new().await;
-    let (ended, live) = (world.new_active_session(1).await, world.new_active_session(1).await);
-    let player = &live.players[0];
-    let roll = world.new_roll(ended.session_id, ended.players[0].character_id, "{1,2,3,4,5}", 10, 0).await;
-    // Both sessions get the same Seer. If the ended one were another Seer's, its id would be refused for another
-    // reason: the snapshot still shows that the id belongs to somebody else's session.
-    world.update_session(&ended, &format!("seer_id = '{}'", live.seer.user_id())).await;
-    end_session(&world, &ended, "completed", 91).await;
+    let (ended_game, live_game) = (world.new_active_session(1).await, world.new_active_session(1).await);
+    let player = &live_game.players[0];
+    let archived_roll = world.new_roll(ended_game.session_id, ended_game.players[0].character_id, "{1,2,3,4,5}", 10, 0).await;
+    // Both sessions get the same Seer. If the ended session were another Seer's, its id would be refused for another
+    // reason: the snapshot still shows that it belongs to somebody else's session.
+    world.update_session(&ended_game, &format!("seer_id = '{}'", live_game.seer.user_id())).await;
+    end_session(&world, &ended_game, "completed", 91).await;
     let insert_session = |id: Uuid| {
         format!(
             "INSERT INTO sessions (id, seer_id, adventure_id) VALUES ('{id}', '{}', '{}')",
-            live.seer.user_id(),
-            live.adventure_id
+            live_game.seer.user_id(),
+            live_game.adventure_id
         )
     };
     let insert_roll = |id: Uuid| {
         format!(
             "INSERT INTO dice_rolls (id, session_id, character_id, attribute, difficulty, roll_type)
              VALUES ('{id}', '{}', '{}', 'might', 10, 'attack')",
-            live.session_id, player.character_id
+            live_game.session_id, player.character_id
         )
     };
     let (mut with_archived_id, mut with_new_id) = (Vec::new(), Vec::new());
     for level in [IsolationLevel::RepeatableRead, IsolationLevel::Serializable] {
-        for (person, reused, new) in [
-            (&live.seer, insert_session(ended.session_id), insert_session(Uuid::new_v4())),
-            (&player.person, insert_roll(roll), insert_roll(Uuid::new_v4())),
+        for (person, with_reused_id, with_unused_id) in [
+            (&live_game.seer, insert_session(ended_game.session_id), insert_session(Uuid::new_v4())),
+            (&player.person, insert_roll(archived_roll), insert_roll(Uuid::new_v4())),
         ] {
-            for (list, sql) in [(&mut with_archived_id, reused), (&mut with_new_id, new)] {
+            for (list, sql) in [(&mut with_archived_id, with_reused_id), (&mut with_new_id, with_unused_id)] {
                 let transaction = person.begin_at_with_snapshot(level).await;
                 list.push((transaction, sql, level));
             }
         }
     }
-    assert_eq!(archive(&world, 10).await, 1);
+    assert_eq!(archive_batch(&world, 10).await, 1);
     for (transaction, sql, level) in with_archived_id {
         assert_eq!(execute_and_commit(transaction, &sql).await, UNIQUE_VIOLATION, "{level}: {sql}");
     }
@@ -312,10 +317,10 @@ async fn the_id_of_an_archived_row_is_refused_in_an_older_snapshot_too() {
 async fn a_session_with_a_removal_in_progress_is_archived_later() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
-    let (removed, kept) = (&game.players[0], &game.players[1]);
+    let (removed, leaver) = (&game.players[0], &game.players[1]);
     let leave = format!("UPDATE session_players SET is_active = false WHERE session_id = '{}'", game.session_id);
     world.owner().execute(&leave).await.unwrap();
-    // After the end of the session, its Seer can still mark a player as removed.
+    // After the end of a session, its Seer can still mark a player as removed who had left before the end.
     end_session(&world, &game, "completed", 91).await;
     let removal = game.seer.begin().await;
     let sql = format!(
@@ -323,18 +328,18 @@ async fn a_session_with_a_removal_in_progress_is_archived_later() {
         game.session_id, removed.user_id
     );
     assert_eq!(execute_in(&removal, &sql).await, Ok(1));
-    assert_eq!(archive(&world, 10).await, 0, "the session is skipped");
+    assert_eq!(archive_batch(&world, 10).await, 0, "the session is skipped");
     removal.commit().await.unwrap();
-    assert_eq!(archive(&world, 10).await, 1);
+    assert_eq!(archive_batch(&world, 10).await, 1);
     assert_eq!(world.owner().count("archived_session_players WHERE removed_at IS NOT NULL").await, 1);
     let archived = format!("archived_sessions WHERE id = '{}'", game.session_id);
-    for (player, visible_sessions) in [(removed, 0), (kept, 1)] {
+    for (player, visible_sessions) in [(removed, 0), (leaver, 1)] {
         assert_eq!(player.person.count(&archived).await, visible_sessions);
     }
 }
 
 #[tokio::test]
-async fn a_seat_of_an_ended_session_is_refused_without_waiting_for_the_session() {
+async fn a_change_of_an_active_seat_of_an_ended_session_is_refused_without_waiting_for_the_session() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     world.update_session(&game, "status = 'completed'").await;
@@ -385,7 +390,7 @@ async fn a_session_with_a_roll_of_an_account_that_no_longer_exists_is_archived()
     let game = world.new_active_session(1).await;
     let former_seer = game.seer.user_id();
     game.seer.execute(&insert_roll_sql(game.session_id, game.players[0].character_id)).await.unwrap();
-    // The service hands the session and its adventure to another user, so only the roll still names the former Seer.
+    // The session and its adventure are handed to another user, so only the roll still names the former Seer.
     let new_seer = world.new_user().await.user_id();
     world.update_session(&game, &format!("seer_id = '{new_seer}'")).await;
     let owner = world.owner();
@@ -397,7 +402,7 @@ async fn a_session_with_a_roll_of_an_account_that_no_longer_exists_is_archived()
     assert_eq!(owner.count(&format!("users WHERE id = '{former_seer}'")).await, 0);
     assert_eq!(owner.count(&format!("dice_rolls WHERE rolled_by = '{former_seer}'")).await, 1);
     end_session(&world, &game, "completed", 91).await;
-    assert_eq!(archive(&world, 10).await, 1);
+    assert_eq!(archive_batch(&world, 10).await, 1);
     assert!(is_archived(&world, game.session_id).await);
     assert_invariants(&world).await;
 }

@@ -1,6 +1,6 @@
 //! A statement writes a row, and an expression of the same statement changes that row again. The triggers would record
-//! the two changes in the wrong order, so such a statement is refused, mostly with SQLSTATE 27000
-//! (`triggered_data_change_violation`).
+//! the two changes in the wrong order (that of the expression first), so such a statement is refused, mostly with
+//! `triggered_data_change_violation`.
 
 use uuid::Uuid;
 
@@ -11,11 +11,13 @@ use super::{
 };
 use crate::world::{Person, World, insert_character_sql, insert_seat_sql};
 
-/// Runs a statement whose RETURNING clause calls a function that runs `inner`; returns the SQLSTATE, or "done".
-async fn run_with_inner(person: &Person, outer: &str, inner: &str) -> String {
+/// Runs the statement `outer`, whose RETURNING clause calls a function that runs the statement `inner`. Returns "done"
+/// or the SQLSTATE of the refusal.
+async fn attempt_with_inner(person: &Person, outer: &str, inner: &str) -> String {
     let transaction = person.begin().await;
     let function = format!(
-        "CREATE OR REPLACE FUNCTION pg_temp.change_again() RETURNS int LANGUAGE plpgsql AS $$ BEGIN {inner}; RETURN 1; END $$"
+        "CREATE OR REPLACE FUNCTION pg_temp.change_again() RETURNS int LANGUAGE plpgsql
+         AS $$ BEGIN {inner}; RETURN 1; END $$"
     );
     execute_in(&transaction, &function).await.unwrap();
     let outcome = execute_in(&transaction, &format!("{outer} RETURNING pg_temp.change_again()")).await;
@@ -40,54 +42,52 @@ async fn a_statement_that_changes_a_session_or_a_seat_twice_is_refused() {
         ("status = 'paused'", "current_encounter_id = 'c'"),
     ] {
         assert_eq!(
-            run_with_inner(&game.seer, &set(outer), &set(inner)).await,
+            attempt_with_inner(&game.seer, &set(outer), &set(inner)).await,
             TRIGGERED_DATA_CHANGE_VIOLATION,
             "{outer}, then {inner}"
         );
     }
     let edit = set("looking_for = 'somebody'");
-    assert_eq!(run_with_inner(&game.seer, &edit, &edit).await, "done", "no event shows this change");
+    assert_eq!(attempt_with_inner(&game.seer, &edit, &edit).await, "done", "no event records a change of the note");
 
-    let (waiting, player) = (world.new_session(0).await, world.new_player().await);
-    world.update_session(&waiting, "is_public = true").await;
+    let (waiting_game, player) = (world.new_session(0).await, world.new_player().await);
+    world.update_session(&waiting_game, "is_public = true").await;
     let update_seat = |is_active: bool| {
-        format!("UPDATE session_players SET is_active = {is_active} WHERE session_id = '{}'", waiting.session_id)
+        format!("UPDATE session_players SET is_active = {is_active} WHERE session_id = '{}'", waiting_game.session_id)
     };
-    let join = insert_seat_sql(waiting.session_id, player.user_id, player.character_id);
-    assert_eq!(
-        run_with_inner(&player.person, &join, &update_seat(false)).await,
-        CHECK_VIOLATION,
-        "the seat is not yet counted"
-    );
+    let join = insert_seat_sql(waiting_game.session_id, player.user_id, player.character_id);
+    // The inner statement gives up a seat that the outer one has not counted yet, and the count cannot become negative.
+    assert_eq!(attempt_with_inner(&player.person, &join, &update_seat(false)).await, CHECK_VIOLATION);
     assert_eq!(attempt(&player.person, &join).await, "done");
     assert_eq!(
-        run_with_inner(&player.person, &update_seat(false), &update_seat(true)).await,
+        attempt_with_inner(&player.person, &update_seat(false), &update_seat(true)).await,
         TRIGGERED_DATA_CHANGE_VIOLATION
     );
     assert_eq!(attempt(&player.person, &update_seat(false)).await, "done");
-    assert_eq!(
-        run_with_inner(&player.person, &update_seat(true), &update_seat(false)).await,
-        CHECK_VIOLATION,
-        "the seat is not yet counted"
-    );
+    // As above, the seat is not yet counted.
+    assert_eq!(attempt_with_inner(&player.person, &update_seat(true), &update_seat(false)).await, CHECK_VIOLATION);
     assert_invariants(&world).await;
 }
 
+/// `private.requests` stores a digest of the request that created a row, by which a repeated request is recognized.
 #[tokio::test]
 async fn a_row_that_its_own_statement_deletes_leaves_no_digest_of_its_request() {
     let world = World::new().await;
     let fixture = create_full_account(&world).await;
     let id = Uuid::new_v4();
     for (table, insert) in [
-        ("characters", insert_character_sql(id, fixture.account)),
+        ("characters", insert_character_sql(id, fixture.account_id)),
         ("adventures", format!("INSERT INTO adventures (id, name) VALUES ('{id}', 'A draft')")),
         (
             "creatures",
-            format!("INSERT INTO creatures (id, adventure_id, name) VALUES ('{id}', '{}', 'Wolf')", fixture.published),
+            format!(
+                "INSERT INTO creatures (id, adventure_id, name) VALUES ('{id}', '{}', 'Wolf')",
+                fixture.published_adventure_id
+            ),
         ),
     ] {
         let delete = format!("DELETE FROM {table} WHERE id = '{id}'");
-        assert_eq!(run_with_inner(&fixture.person, &insert, &delete).await, "done", "{table}");
+        assert_eq!(attempt_with_inner(&fixture.person, &insert, &delete).await, "done", "{table}");
         assert_eq!(world.owner().count(&format!("{table} WHERE id = '{id}'")).await, 0, "{table}");
         assert_eq!(world.owner().count(&format!("private.requests WHERE id = '{id}'")).await, 0, "{table}");
     }

@@ -1,5 +1,5 @@
-//! A client that chooses the id of a row can neither reach another user's row by it, nor create a row that has the
-//! history of a deleted one.
+//! A client may choose the id of a row that it inserts. By that, it can neither reach another user's row, nor create a
+//! row that has the history of a deleted one.
 
 use uuid::Uuid;
 
@@ -10,51 +10,53 @@ use super::{
 };
 use crate::world::{World, insert_character_sql};
 
-/// Creates a function that an attacker puts into a condition. It fails as soon as PostgreSQL evaluates the condition on
-/// a row.
+/// Creates a function that an attacker puts into a condition. The function fails as soon as PostgreSQL evaluates the
+/// condition on a row.
 const CREATE_READ_FUNCTION: &str = "CREATE FUNCTION pg_temp.read(anyelement) RETURNS boolean LANGUAGE plpgsql
     AS $$ BEGIN RAISE EXCEPTION USING ERRCODE = 'XX999', MESSAGE = 'read'; END $$";
 
-/// PostgreSQL evaluates the condition of `ON CONFLICT DO UPDATE ... WHERE` on the existing row, and locks that row,
-/// before it evaluates row security. So the id must be refused before that.
+/// PostgreSQL locks the existing row, and evaluates the condition of `ON CONFLICT DO UPDATE ... WHERE` on it, before it
+/// evaluates row security. So the id of another user's row must be refused even earlier.
 #[tokio::test]
 async fn the_condition_of_an_upsert_reads_and_locks_no_row_of_others() {
     let world = World::new().await;
     let victim = create_full_account(&world).await;
     let attacker = create_full_account(&world).await;
-    let draft = world.new_draft(victim.account).await;
-    let insert_hidden = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', 'Wolf') RETURNING id");
+    let draft_adventure = world.new_draft(victim.account_id).await;
+    let insert_hidden =
+        format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft_adventure}', 'Wolf') RETURNING id");
     let hidden_creature: Uuid = world.owner().fetch_value(&insert_hidden).await.unwrap();
-    world.update_session(&victim.live, "is_public = false").await;
-    let own_draft = world.new_draft(attacker.account).await;
+    world.update_session(&victim.live_session, "is_public = false").await;
+    let own_draft = world.new_draft(attacker.account_id).await;
     let insert_session = |id: Uuid| {
         format!(
             "INSERT INTO sessions (id, seer_id, adventure_id) VALUES ('{id}', '{}', '{}')",
-            attacker.account, attacker.published
+            attacker.account_id, attacker.published_adventure_id
         )
     };
     let insert_adventure = |id: Uuid| {
-        format!("INSERT INTO adventures (id, creator_id, name) VALUES ('{id}', '{}', 'Mine')", attacker.account)
+        format!("INSERT INTO adventures (id, creator_id, name) VALUES ('{id}', '{}', 'Mine')", attacker.account_id)
     };
     let insert_creature =
         |id: Uuid| format!("INSERT INTO creatures (id, adventure_id, name) VALUES ('{id}', '{own_draft}', 'Mine')");
     let rows = [
+        // The table, a change, an INSERT with the id of a row of the victim's, and one with the id of an own row.
         (
             "characters",
             "name = 'Mine'",
-            insert_character_sql(victim.hero, attacker.account),
-            insert_character_sql(attacker.spare, attacker.account),
+            insert_character_sql(victim.seated_character_id, attacker.account_id),
+            insert_character_sql(attacker.spare_character_id, attacker.account_id),
         ),
         (
             "sessions",
             "looking_for = 'x'",
-            insert_session(victim.live.session_id),
-            insert_session(attacker.live.session_id),
+            insert_session(victim.live_session.session_id),
+            insert_session(attacker.live_session.session_id),
         ),
-        ("adventures", "name = 'Mine'", insert_adventure(draft), insert_adventure(own_draft)),
-        ("adventures", "name = 'Mine'", insert_adventure(victim.published), insert_adventure(own_draft)),
-        ("creatures", "name = 'Mine'", insert_creature(hidden_creature), insert_creature(attacker.creature)),
-        ("creatures", "name = 'Mine'", insert_creature(victim.creature), insert_creature(attacker.creature)),
+        ("adventures", "name = 'Mine'", insert_adventure(draft_adventure), insert_adventure(own_draft)),
+        ("adventures", "name = 'Mine'", insert_adventure(victim.published_adventure_id), insert_adventure(own_draft)),
+        ("creatures", "name = 'Mine'", insert_creature(hidden_creature), insert_creature(attacker.creature_id)),
+        ("creatures", "name = 'Mine'", insert_creature(victim.creature_id), insert_creature(attacker.creature_id)),
     ];
     for (table, change, with_victims_id, with_own_id) in rows {
         for condition in [format!("pg_temp.read({table})"), format!("{table}.created_at < now()"), "true".to_owned()] {
@@ -92,8 +94,8 @@ async fn the_condition_of_an_upsert_reads_and_locks_no_row_of_others() {
 async fn a_creature_for_a_deleted_adventure_reads_no_creature_of_others() {
     let world = World::new().await;
     let (attacker, victim) = (world.new_user().await, world.new_user().await);
-    let hidden = world.new_draft(victim.user_id()).await;
-    let insert = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{hidden}', 'Wolf') RETURNING id");
+    let victims_draft = world.new_draft(victim.user_id()).await;
+    let insert = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{victims_draft}', 'Wolf') RETURNING id");
     let creature: Uuid = world.owner().fetch_value(&insert).await.unwrap();
     let own_draft = world.new_draft(attacker.user_id()).await;
     for condition in ["pg_temp.read(creatures)", "true", "false"] {
@@ -109,32 +111,32 @@ async fn a_creature_for_a_deleted_adventure_reads_no_creature_of_others() {
     }
 }
 
-/// A foreign key only requires that a row with its key exists at the end of the statement. So a new row with the id of
-/// the deleted one would get its history.
+/// A foreign key only requires that a row with the referenced key exists at the end of the statement. So a new row with
+/// the id of a deleted one would get the history of the deleted one.
 #[tokio::test]
 async fn a_statement_cannot_replace_a_row_and_keep_its_history() {
     let world = World::new().await;
     let fixture = create_full_account(&world).await;
-    let played = world.new_adventure(fixture.account).await;
-    let play = format!("UPDATE sessions SET adventure_id = '{played}' WHERE id = '{}'", fixture.joined.session_id);
-    world.owner().execute(&play).await.unwrap();
+    let played_adventure = world.new_adventure(fixture.account_id).await;
+    world.update_session(&fixture.joined_session, &format!("adventure_id = '{played_adventure}'")).await;
     let better_values = "'Better', 'wizard', 6, 6, 6, 6, '{}'";
     let columns = "id, user_id, name, class, might, grace, wit, heart, special_ability";
     let mut statements = Vec::new();
-    for id in [fixture.hero, fixture.spare] {
+    for id in [fixture.seated_character_id, fixture.spare_character_id] {
         statements.push(("characters", id, format!("({columns}) SELECT id, user_id, {better_values}")));
     }
-    for id in [played, fixture.published] {
+    for id in [played_adventure, fixture.published_adventure_id] {
         statements.push(("adventures", id, "(id, creator_id, name) SELECT id, creator_id, 'Better'".to_owned()));
     }
     let into_another_adventure =
-        format!("(id, adventure_id, name) SELECT id, '{}', 'Better'", world.new_draft(fixture.account).await);
-    statements.push(("creatures", fixture.creature, into_another_adventure));
+        format!("(id, adventure_id, name) SELECT id, '{}', 'Better'", world.new_draft(fixture.account_id).await);
+    statements.push(("creatures", fixture.creature_id, into_another_adventure));
     statements.push((
         "creatures",
-        fixture.creature,
+        fixture.creature_id,
         "(id, adventure_id, name) SELECT id, adventure_id, 'Better'".to_owned(),
     ));
+    // `insert` is an INSERT without `INSERT INTO table` and without FROM.
     for (table, id, insert) in statements {
         let delete = format!("DELETE FROM {table} WHERE id = '{id}' RETURNING *");
         let replacements = [
@@ -153,14 +155,15 @@ async fn a_statement_cannot_replace_a_row_and_keep_its_history() {
     }
     // In two statements, the deletion is refused if the row has history. Otherwise, the insertion creates a new row.
     let delete = |id: Uuid| format!("DELETE FROM characters WHERE id = '{id}'");
-    assert_eq!(attempt(&fixture.person, &delete(fixture.hero)).await, FOREIGN_KEY_VIOLATION);
-    assert_eq!(attempt(&fixture.person, &delete(fixture.spare)).await, "done");
-    assert_eq!(attempt(&fixture.person, &insert_character_sql(fixture.spare, fixture.account)).await, "done");
+    assert_eq!(attempt(&fixture.person, &delete(fixture.seated_character_id)).await, FOREIGN_KEY_VIOLATION);
+    assert_eq!(attempt(&fixture.person, &delete(fixture.spare_character_id)).await, "done");
+    assert_eq!(attempt(&fixture.person, &insert_character_sql(fixture.spare_character_id, fixture.account_id)).await, "done");
     assert_invariants(&world).await;
 }
 
-/// The service stores the result of a validation for the adventure whose `updated_at` it has read. So the times must
-/// differ even in one transaction, where `now()` does not change.
+/// The service stores the result of a validation only if the adventure still has the `updated_at` that was read with
+/// the content. So the times of the deleted and the new adventure must differ even in one transaction, where `now()`
+/// does not change.
 #[tokio::test]
 async fn an_adventure_with_the_id_of_a_deleted_one_has_another_time() {
     let world = World::new().await;

@@ -7,9 +7,9 @@ use tokio::{task::JoinHandle, time::timeout};
 use uuid::Uuid;
 
 use super::{
-    assert_invariants, attempt, close_or_delete, execute_and_commit, execute_in,
+    assert_invariants, attempt, close_account_sql, close_or_delete_account_sql, execute_and_commit, execute_in,
     full_account::create_full_account,
-    is_closed, open_session, outcome_code,
+    is_account_closed, open_private_session, outcome_code,
     sqlstates::{
         ACCOUNT_CLOSED, CHECK_VIOLATION, INSUFFICIENT_PRIVILEGE, SESSION_OVER, TRIGGERED_DATA_CHANGE_VIOLATION,
     },
@@ -17,11 +17,11 @@ use super::{
 use crate::world::{GameSession, Person, World, insert_character_sql, insert_roll_sql, insert_seat_sql};
 
 /// Creates four sessions, each with a Seer of its own, and seats the player in all of them.
-async fn create_four_sessions(world: &World, player: Uuid, hero: Uuid) -> Vec<GameSession> {
+async fn create_four_sessions(world: &World, player: Uuid, character: Uuid) -> Vec<GameSession> {
     let mut games = Vec::new();
     for _ in 0..4 {
         let game = world.new_session(1).await;
-        world.owner().execute(&insert_seat_sql(game.session_id, player, hero)).await.unwrap();
+        world.owner().execute(&insert_seat_sql(game.session_id, player, character)).await.unwrap();
         games.push(game);
     }
     games
@@ -41,13 +41,13 @@ fn spawn_repeating(person: &Person, sql: &str) -> Vec<JoinHandle<()>> {
 #[tokio::test]
 async fn short_writes_do_not_delay_closing_an_account_for_ever() {
     // Events lock the sessions; a Seer's change of a seat locks the seat.
-    for (locked, is_deletion) in [("sessions", false), ("sessions", true), ("seats", false), ("seats", true)] {
+    for (locked_rows, is_deletion) in [("sessions", false), ("sessions", true), ("seats", false), ("seats", true)] {
         let world = World::new().await;
         let player = world.new_player().await;
         let games = create_four_sessions(&world, player.user_id, player.character_id).await;
         let mut writers = Vec::new();
         for game in &games {
-            let sql = match locked {
+            let sql = match locked_rows {
                 "sessions" => format!(
                     "INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')
                      RETURNING pg_sleep(0.09)",
@@ -59,18 +59,18 @@ async fn short_writes_do_not_delay_closing_an_account_for_ever() {
                     game.session_id, player.user_id
                 ),
             };
-            // `pg_sleep` keeps the locks for 90 ms. This first run makes sure that the statement succeeds.
+            // `pg_sleep` keeps the locks of each run for 90 ms. This first run makes sure that the statement succeeds.
             game.seer.execute(&sql).await.unwrap();
             writers.extend(spawn_repeating(&game.seer, &sql));
         }
-        let sql = close_or_delete(player.user_id, is_deletion);
+        let sql = close_or_delete_account_sql(player.user_id, is_deletion);
         let closing = timeout(Duration::from_secs(60), world.owner().execute(&sql)).await;
-        assert_eq!(closing.expect("the writes must not delay the closing for ever"), Ok(1), "{locked}");
+        assert_eq!(closing.expect("the writes must not delay the closing for ever"), Ok(1), "{locked_rows}");
         for writer in writers {
             assert!(!writer.is_finished(), "the writes must go on while the account closes");
             writer.abort();
         }
-        assert!(is_closed(&world, player.user_id).await);
+        assert!(is_account_closed(&world, player.user_id).await);
     }
 }
 
@@ -94,9 +94,10 @@ async fn short_writes_do_not_keep_players_from_leaving_several_sessions() {
     writers.iter().for_each(JoinHandle::abort);
 }
 
-/// Closing an account first locks the account's row in `private.account_gates`. Here a transaction has locked the
-/// character of a player in the Seer's session, which the closing locks too, because it cancels that session. Then the
-/// transaction waits for the row in `account_gates`. That is a deadlock; the closing tries again, and succeeds.
+/// Closing an account first locks the account's row in `private.account_gates`, as every write to the account does.
+/// Here the account of a Seer is closed. A transaction has locked the character of a player in the Seer's session, for
+/// which the closing waits, because it cancels that session. Then the transaction inserts a row for the Seer's account,
+/// and waits for the row in `account_gates`. That is a deadlock; the closing tries again, and succeeds.
 #[tokio::test]
 async fn closing_survives_a_deadlock() {
     let world = World::new().await;
@@ -105,18 +106,18 @@ async fn closing_survives_a_deadlock() {
     let seer = game.seer.user_id();
     let equip = format!("UPDATE characters SET equipment = '[1]' WHERE id = '{}'", game.players[0].character_id);
     // The timeouts make the closing detect the deadlock: a backend checks for one after it has waited for
-    // `deadlock_timeout`.
+    // `deadlock_timeout`. Only a superuser may set it.
     let writing = superuser.begin().await;
     execute_in(&writing, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
     execute_in(&writing, &equip).await.unwrap();
     let closing = superuser.begin().await;
     execute_in(&closing, "SET LOCAL deadlock_timeout = '3s'").await.unwrap();
-    let sql = close_or_delete(seer, false);
-    let closed = tokio::spawn(async move { execute_and_commit(closing, &sql).await });
+    let sql = close_account_sql(seer);
+    let closing_task = tokio::spawn(async move { execute_and_commit(closing, &sql).await });
     world.owner().wait_for_lock_waiters(1).await;
     assert_eq!(execute_and_commit(writing, &insert_character_sql(Uuid::new_v4(), seer)).await, "done");
-    assert_eq!(closed.await.unwrap(), "done");
-    assert!(is_closed(&world, seer).await);
+    assert_eq!(closing_task.await.unwrap(), "done");
+    assert!(is_account_closed(&world, seer).await);
     assert_invariants(&world).await;
 }
 
@@ -126,20 +127,21 @@ async fn an_account_is_closed_or_deleted_while_a_stranger_creates_a_session_of_i
         let world = World::new().await;
         let (author, stranger) = (world.new_user().await, world.new_user().await);
         let adventure = world.new_adventure(author.user_id()).await;
-        let draft = world.new_draft(author.user_id()).await;
+        let draft_adventure = world.new_draft(author.user_id()).await;
         let holder = stranger.begin().await;
         let session =
             format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", stranger.user_id());
         execute_in(&holder, &session).await.unwrap();
-        let sql = close_or_delete(author.user_id(), is_deletion);
+        let sql = close_or_delete_account_sql(author.user_id(), is_deletion);
         // Closing waits for none of the stranger's locks, so overlapping transactions of strangers cannot prevent it.
         assert_eq!(attempt(&world.owner(), &format!("SET LOCAL lock_timeout = '10s'; {sql}")).await, "done");
-        assert!(is_closed(&world, author.user_id()).await);
+        assert!(is_account_closed(&world, author.user_id()).await);
         holder.commit().await.unwrap();
-        let kept =
+        // The adventure stays for the stranger's session, but the draft, which nobody has played, is deleted.
+        let session_with_adventure =
             format!("sessions JOIN adventures ON adventures.id = adventure_id WHERE adventure_id = '{adventure}'");
-        assert_eq!(world.owner().count(&kept).await, 1);
-        assert_eq!(world.owner().count(&format!("adventures WHERE id = '{draft}'")).await, 0);
+        assert_eq!(world.owner().count(&session_with_adventure).await, 1);
+        assert_eq!(world.owner().count(&format!("adventures WHERE id = '{draft_adventure}'")).await, 0);
         assert_invariants(&world).await;
     }
 }
@@ -150,24 +152,29 @@ async fn an_adventure_is_deleted_although_a_stranger_writes_to_an_ended_session_
     let (author, stranger) = (world.new_user().await, world.new_user().await);
     for session_count in [1, 3] {
         let adventure = world.new_adventure(author.user_id()).await;
-        let mut ended = Vec::new();
+        let mut ended_sessions = Vec::new();
         for _ in 0..session_count {
-            let session = open_session(&world, stranger.user_id(), adventure, false).await;
+            let session = open_private_session(&world, stranger.user_id(), adventure).await;
             let end = format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{session}'");
             assert_eq!(attempt(&stranger, &end).await, "done");
-            ended.push(session);
+            ended_sessions.push(session);
         }
-        let last = ended[session_count - 1];
+        let locked_session = ended_sessions[session_count - 1];
         // The first deletion is rolled back, so that the second one has something to delete.
         for (write, commits_deletion) in [
-            (format!("INSERT INTO session_events (session_id, event_type) VALUES ('{last}', 'client.wave')"), false),
-            (format!("UPDATE sessions SET looking_for = 'anybody' WHERE id = '{last}'"), true),
+            (
+                format!(
+                    "INSERT INTO session_events (session_id, event_type) VALUES ('{locked_session}', 'client.wave')"
+                ),
+                false,
+            ),
+            (format!("UPDATE sessions SET looking_for = 'anybody' WHERE id = '{locked_session}'"), true),
         ] {
             let holder = stranger.begin().await;
             execute_in(&holder, &write).await.unwrap();
             let deleting = author.begin().await;
             let sql = format!("DELETE FROM adventures WHERE id = '{adventure}'");
-            let deleted = tokio::spawn(async move {
+            let deletion_task = tokio::spawn(async move {
                 if commits_deletion {
                     execute_and_commit(deleting, &sql).await
                 } else {
@@ -178,7 +185,7 @@ async fn an_adventure_is_deleted_although_a_stranger_writes_to_an_ended_session_
             });
             world.owner().wait_for_lock_waiters(1).await;
             holder.commit().await.unwrap();
-            assert_eq!(deleted.await.unwrap(), "done", "{write}");
+            assert_eq!(deletion_task.await.unwrap(), "done", "{write}");
         }
         assert_eq!(world.owner().count(&format!("sessions WHERE adventure_id = '{adventure}'")).await, 0);
     }
@@ -190,7 +197,7 @@ async fn an_account_is_deleted_while_a_stranger_writes_to_an_ended_session_of_it
     let world = World::new().await;
     let (author, stranger) = (world.new_user().await, world.new_user().await);
     let adventure = world.new_adventure(author.user_id()).await;
-    let session = open_session(&world, stranger.user_id(), adventure, false).await;
+    let session = open_private_session(&world, stranger.user_id(), adventure).await;
     let end = format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{session}'");
     assert_eq!(attempt(&stranger, &end).await, "done");
     let holder = stranger.begin().await;
@@ -202,7 +209,7 @@ async fn an_account_is_deleted_while_a_stranger_writes_to_an_ended_session_of_it
     // Deleting an account waits for no lock of a stranger. So the adventure of the locked session stays, and with it
     // the profile, which is closed.
     assert_eq!(world.owner().count(&format!("adventures WHERE id = '{adventure}'")).await, 1, "the adventure stays");
-    assert!(is_closed(&world, author.user_id()).await);
+    assert!(is_account_closed(&world, author.user_id()).await);
     assert_invariants(&world).await;
 }
 
@@ -210,77 +217,94 @@ async fn an_account_is_deleted_while_a_stranger_writes_to_an_ended_session_of_it
 async fn no_statement_closes_the_account_and_then_writes() {
     let world = World::new().await;
     let fixture = create_full_account(&world).await;
-    let (account, live, finished, left) =
-        (fixture.account, fixture.live.session_id, fixture.finished.session_id, fixture.left.session_id);
-    let (published, creature) = (fixture.published, fixture.creature);
+    let (account, live_session, completed_session, left_session) = (
+        fixture.account_id,
+        fixture.live_session.session_id,
+        fixture.completed_session.session_id,
+        fixture.left_session.session_id,
+    );
+    let (adventure, creature) = (fixture.published_adventure_id, fixture.creature_id);
+    let (spare_character, seated_character) = (fixture.spare_character_id, fixture.seated_character_id);
     // An expression that closes the account and returns true.
     let close = format!("private.close_account('{account}')");
     let closing_then = |value: &str| format!("CASE WHEN {close} THEN '{value}' END");
     let insert_event = |kind: &str, payload: &str| {
-        format!("INSERT INTO session_events (session_id, event_type, payload) VALUES ('{finished}', {kind}, {payload})")
-    };
-    let refused_as_closed = [
-        format!("UPDATE adventures SET name = {} WHERE id = '{published}'", closing_then("still here")),
-        format!("UPDATE adventures SET status = {}::adventure_status WHERE id = '{published}'", closing_then("draft")),
-        format!("UPDATE adventures SET name = 'Renamed' WHERE id = '{published}' RETURNING {close}"),
         format!(
-            "UPDATE adventures SET name = 'Renamed' FROM (SELECT {close} AS is_closed OFFSET 0) AS closing WHERE is_closed AND id = '{published}'"
+            "INSERT INTO session_events (session_id, event_type, payload)
+             VALUES ('{completed_session}', {kind}, {payload})"
+        )
+    };
+    let refused_because_closed = [
+        format!("UPDATE adventures SET name = {} WHERE id = '{adventure}'", closing_then("still here")),
+        format!("UPDATE adventures SET status = {}::adventure_status WHERE id = '{adventure}'", closing_then("draft")),
+        format!("UPDATE adventures SET name = 'Renamed' WHERE id = '{adventure}' RETURNING {close}"),
+        format!(
+            "UPDATE adventures SET name = 'Renamed' FROM (SELECT {close} AS is_closed OFFSET 0) AS closing
+             WHERE is_closed AND id = '{adventure}'"
         ),
         format!(
-            "WITH closing AS MATERIALIZED (SELECT {close} AS is_closed) UPDATE adventures SET name = 'Renamed' FROM closing WHERE is_closed AND id = '{published}'"
+            "WITH closing AS MATERIALIZED (SELECT {close} AS is_closed)
+             UPDATE adventures SET name = 'Renamed' FROM closing WHERE is_closed AND id = '{adventure}'"
         ),
         format!("INSERT INTO adventures (creator_id, name) VALUES ('{account}', {})", closing_then("Another draft")),
         format!("INSERT INTO adventures (creator_id, name) VALUES ('{account}', 'Another draft') RETURNING {close}"),
-        format!("DELETE FROM adventures WHERE id = '{published}' AND {close}"),
+        format!("DELETE FROM adventures WHERE id = '{adventure}' AND {close}"),
         format!(
-            "INSERT INTO creatures (adventure_id, name) SELECT '{published}', CASE WHEN i = 1 THEN 'Wolf' WHEN {close} THEN 'Mud Hag' END FROM generate_series(1, 2) AS i"
+            "INSERT INTO creatures (adventure_id, name)
+             SELECT '{adventure}', CASE WHEN number = 1 THEN 'Wolf' WHEN {close} THEN 'Mud Hag' END
+             FROM generate_series(1, 2) AS number"
         ),
-        format!("INSERT INTO creatures (adventure_id, name) VALUES ('{published}', {})", closing_then("Mud Hag")),
+        format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure}', {})", closing_then("Mud Hag")),
         format!("UPDATE creatures SET name = {} WHERE id = '{creature}'", closing_then("Mud Hag")),
         format!("DELETE FROM creatures WHERE id = '{creature}' AND {close}"),
         format!("DELETE FROM creatures WHERE id = '{creature}' RETURNING {close}"),
         format!("INSERT INTO characters (user_id, name) VALUES ('{account}', {})", closing_then("Another")),
-        format!("UPDATE characters SET name = {} WHERE id = '{}'", closing_then("Renamed"), fixture.spare),
-        format!("UPDATE characters SET equipment = '[1]' WHERE id = '{}' RETURNING {close}", fixture.spare),
-        format!("DELETE FROM characters WHERE id = '{}' AND {close}", fixture.spare),
+        format!("UPDATE characters SET name = {} WHERE id = '{spare_character}'", closing_then("Renamed")),
+        format!("UPDATE characters SET equipment = '[1]' WHERE id = '{spare_character}' RETURNING {close}"),
+        format!("DELETE FROM characters WHERE id = '{spare_character}' AND {close}"),
         format!(
-            "MERGE INTO characters AS hero USING (SELECT '{}'::uuid AS id) AS wanted ON hero.id = wanted.id WHEN MATCHED THEN UPDATE SET name = {}",
-            fixture.spare,
+            "MERGE INTO characters AS target USING (SELECT '{spare_character}'::uuid AS id) AS wanted
+             ON target.id = wanted.id WHEN MATCHED THEN UPDATE SET name = {}",
             closing_then("Merged")
         ),
         format!(
-            "INSERT INTO sessions (seer_id, adventure_id, looking_for) VALUES ('{account}', '{published}', {})",
+            "INSERT INTO sessions (seer_id, adventure_id, looking_for) VALUES ('{account}', '{adventure}', {})",
             closing_then("anybody")
         ),
-        format!("UPDATE sessions SET looking_for = {} WHERE id = '{finished}'", closing_then("anybody")),
+        format!("UPDATE sessions SET looking_for = {} WHERE id = '{completed_session}'", closing_then("anybody")),
         insert_event(&closing_then("client.wave"), "'{}'"),
         insert_event("'client.wave'", &format!("CASE WHEN {close} THEN '{{}}'::jsonb END")),
         format!("{} RETURNING {close}", insert_event("'client.wave'", "'{}'")),
         format!("UPDATE tutorial_progress SET skipped = {close} WHERE user_id = '{account}'"),
         format!("UPDATE tutorial_progress SET skipped = true WHERE user_id = '{account}' RETURNING {close}"),
         format!(
-            "INSERT INTO tutorial_progress (user_id, skipped) VALUES ('{account}', true) ON CONFLICT (user_id) DO UPDATE SET skipped = {close}"
+            "INSERT INTO tutorial_progress (user_id, skipped) VALUES ('{account}', true)
+             ON CONFLICT (user_id) DO UPDATE SET skipped = {close}"
         ),
     ];
-    // Closing changes these rows itself, or rows that the statement needs. So PostgreSQL or another rule may refuse the
-    // statement first, or it finds no row.
-    let without_effect = [
+    // Closing changes the rows that these statements write, or rows that they need. So PostgreSQL or another rule may
+    // refuse such a statement first, or the statement finds no row.
+    let refused_or_without_effect = [
         format!(
-            "UPDATE session_players SET removed_at = CASE WHEN {close} THEN now() END WHERE session_id = '{finished}'"
+            "UPDATE session_players SET removed_at = CASE WHEN {close} THEN now() END
+             WHERE session_id = '{completed_session}'"
         ),
         format!("UPDATE users SET bio = {} WHERE id = '{account}'", closing_then("Back.")),
         format!("UPDATE users SET bio = 'Back.' WHERE id = '{account}' RETURNING {close}"),
-        format!("UPDATE sessions SET looking_for = {} WHERE id = '{live}'", closing_then("anybody")),
-        format!("UPDATE session_players SET is_active = {close} WHERE session_id = '{left}' AND user_id = '{account}'"),
-        format!("{} RETURNING {close}", insert_seat_sql(fixture.public_session, account, fixture.hero)),
-        format!("{} RETURNING {close}", insert_roll_sql(fixture.joined.session_id, fixture.hero)),
-        format!("{} RETURNING {close}", insert_roll_sql(live, fixture.live.players[0].character_id)),
-        format!("SELECT * FROM private.change_hit_points('{}', CASE WHEN {close} THEN -1 END)", fixture.hero),
+        format!("UPDATE sessions SET looking_for = {} WHERE id = '{live_session}'", closing_then("anybody")),
+        format!(
+            "UPDATE session_players SET is_active = {close}
+             WHERE session_id = '{left_session}' AND user_id = '{account}'"
+        ),
+        format!("{} RETURNING {close}", insert_seat_sql(fixture.public_session_id, account, seated_character)),
+        format!("{} RETURNING {close}", insert_roll_sql(fixture.joined_session.session_id, seated_character)),
+        format!("{} RETURNING {close}", insert_roll_sql(live_session, fixture.live_session.players[0].character_id)),
+        format!("SELECT * FROM private.change_hit_points('{seated_character}', CASE WHEN {close} THEN -1 END)"),
     ];
     for (statements, codes) in [
-        (&refused_as_closed[..], &[ACCOUNT_CLOSED][..]),
+        (&refused_because_closed[..], &[ACCOUNT_CLOSED][..]),
         (
-            &without_effect[..],
+            &refused_or_without_effect[..],
             &[
                 ACCOUNT_CLOSED,
                 INSUFFICIENT_PRIVILEGE,
@@ -306,10 +330,10 @@ async fn no_statement_closes_the_account_and_then_writes() {
     }
     // Closing alone succeeds, and so does a write before it in the same transaction.
     let transaction = fixture.person.begin().await;
-    let rename = format!("UPDATE adventures SET name = 'Renamed' WHERE id = '{published}'");
+    let rename = format!("UPDATE adventures SET name = 'Renamed' WHERE id = '{adventure}'");
     assert_eq!(execute_in(&transaction, &rename).await, Ok(1));
     assert_eq!(execute_and_commit(transaction, &format!("SELECT {close}")).await, "done");
-    assert!(is_closed(&world, account).await);
+    assert!(is_account_closed(&world, account).await);
     assert_invariants(&world).await;
     // The fixture's account has a row in `tutorial_progress` already.
     let newcomer = world.new_user().await;

@@ -1,12 +1,13 @@
 //! Closing or deleting an account does not deadlock with other users' statements, in whatever order these lock rows. No
-//! account can delay its own closing by overlapping writes.
+//! account can delay its own closing by overlapping writes. Every write of an account, and its closing, first locks the
+//! account's row in `private.account_gates`.
 
 use uuid::Uuid;
 
 use super::{
-    assert_invariants, attempt, close_or_delete, execute_and_commit, execute_in,
+    assert_invariants, attempt, close_account_sql, close_or_delete_account_sql, delete_account_sql, execute_and_commit, execute_in,
     full_account::create_full_account,
-    is_closed, open_session,
+    is_account_closed, open_private_session,
     sqlstates::{ACCOUNT_CLOSED, DEADLOCK_DETECTED, SERIALIZATION_FAILURE},
 };
 use crate::world::{GameSession, Person, World, insert_character_sql, insert_roll_sql, insert_seat_sql};
@@ -15,50 +16,53 @@ use crate::world::{GameSession, Person, World, insert_character_sql, insert_roll
 struct ConflictingWrites {
     /// Which rows the statements lock.
     rows: &'static str,
-    closing_account: Uuid,
+    /// The account that is closed or deleted meanwhile.
+    account_to_close: Uuid,
     writer: Person,
     statements: [String; 2],
 }
 
-fn insert_event(session: Uuid) -> String {
+fn insert_event_sql(session: Uuid) -> String {
     format!("INSERT INTO session_events (session_id, event_type) VALUES ('{session}', 'client.wave')")
 }
 
-fn equip(hero: Uuid) -> String {
-    format!("UPDATE characters SET equipment = '[1]' WHERE id = '{hero}'")
+/// Returns an UPDATE of a character.
+fn equip_sql(character: Uuid) -> String {
+    format!("UPDATE characters SET equipment = '[1]' WHERE id = '{character}'")
 }
 
 /// Creates a second session of the same Seer, in which the same player has a seat with another character. Returns the
 /// session and the character.
 async fn create_second_session(world: &World, game: &GameSession) -> (Uuid, Uuid) {
-    let session = open_session(world, game.seer.user_id(), game.adventure_id, false).await;
-    let hero = world.new_character(game.players[0].user_id).await;
-    world.owner().execute(&insert_seat_sql(session, game.players[0].user_id, hero)).await.unwrap();
-    (session, hero)
+    let session = open_private_session(world, game.seer.user_id(), game.adventure_id).await;
+    let character = world.new_character(game.players[0].user_id).await;
+    world.owner().execute(&insert_seat_sql(session, game.players[0].user_id, character)).await.unwrap();
+    (session, character)
 }
 
-/// Returns a player's transaction that writes the given rows. The account that closes is the Seer's.
+/// Returns a player's transaction that writes the given rows. The account to close is the Seer's.
 async fn player_writes(world: &World, rows: &'static str) -> ConflictingWrites {
     let game = world.new_session(1).await;
     let player = &game.players[0];
-    let (session, hero) = create_second_session(world, &game).await;
-    let profile = format!("UPDATE users SET bio = 'Plays.' WHERE id = '{}'", player.user_id);
+    let (session, character) = create_second_session(world, &game).await;
+    let update_profile = format!("UPDATE users SET bio = 'Plays.' WHERE id = '{}'", player.user_id);
     let statements = match rows {
-        "characters" => [equip(player.character_id), equip(hero)],
-        "sessions" => [insert_event(game.session_id), insert_event(session)],
-        "character and session" => [equip(player.character_id), insert_event(session)],
-        "profile and session" => [profile, insert_event(session)],
-        "profile and character" => [profile, equip(hero)],
+        "characters" => [equip_sql(player.character_id), equip_sql(character)],
+        "sessions" => [insert_event_sql(game.session_id), insert_event_sql(session)],
+        "character and session" => [equip_sql(player.character_id), insert_event_sql(session)],
+        "profile and session" => [update_profile, insert_event_sql(session)],
+        "profile and character" => [update_profile, equip_sql(character)],
         other => panic!("unknown rows: {other}"),
     };
-    ConflictingWrites { rows, closing_account: game.seer.user_id(), writer: player.person.clone(), statements }
+    ConflictingWrites { rows, account_to_close: game.seer.user_id(), writer: player.person.clone(), statements }
 }
 
-/// Returns a Seer's transaction that writes the given rows. The account that closes is the player's.
+/// Returns a Seer's transaction that writes the given rows. The account to close is the player's.
 async fn seer_writes(world: &World, rows: &'static str) -> ConflictingWrites {
     let game = world.new_session(1).await;
     let player = &game.players[0];
     let (session, _) = create_second_session(world, &game).await;
+    // Changes no value, but locks the seat.
     let touch_seat = |session: Uuid| {
         format!(
             "UPDATE session_players SET removed_at = removed_at
@@ -68,10 +72,10 @@ async fn seer_writes(world: &World, rows: &'static str) -> ConflictingWrites {
     };
     let statements = match rows {
         "seats" => [touch_seat(game.session_id), touch_seat(session)],
-        "session and seat" => [insert_event(game.session_id), touch_seat(session)],
+        "session and seat" => [insert_event_sql(game.session_id), touch_seat(session)],
         other => panic!("unknown rows: {other}"),
     };
-    ConflictingWrites { rows, closing_account: player.user_id, writer: game.seer.clone(), statements }
+    ConflictingWrites { rows, account_to_close: player.user_id, writer: game.seer.clone(), statements }
 }
 
 #[tokio::test]
@@ -89,7 +93,7 @@ async fn closing_does_not_deadlock_with_writes_of_others() {
             for rows in ["seats", "session and seat"] {
                 cases.push(seer_writes(&world, rows).await);
             }
-            for ConflictingWrites { rows, closing_account, writer, mut statements } in cases {
+            for ConflictingWrites { rows, account_to_close, writer, mut statements } in cases {
                 if is_reversed {
                     statements.reverse();
                 }
@@ -97,15 +101,15 @@ async fn closing_does_not_deadlock_with_writes_of_others() {
                 let transaction = writer.begin().await;
                 assert_eq!(execute_in(&transaction, &statements[0]).await, Ok(1), "{case}");
                 let closing = superuser.begin().await;
-                // The closing itself does not look for deadlocks, because it would just try again. So in a deadlock,
-                // the server would refuse the user's statement, and the test would fail.
+                // The closing must not be the one that detects a deadlock, because it would just try again. Instead,
+                // PostgreSQL would cancel the user's statement, and the test would fail.
                 execute_in(&closing, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
-                let sql = close_or_delete(closing_account, is_deletion);
-                let closed = tokio::spawn(async move { execute_and_commit(closing, &sql).await });
+                let sql = close_or_delete_account_sql(account_to_close, is_deletion);
+                let closing_task = tokio::spawn(async move { execute_and_commit(closing, &sql).await });
                 world.owner().wait_for_lock_waiters(1).await;
                 assert_eq!(execute_and_commit(transaction, &statements[1]).await, "done", "{case}");
-                assert_eq!(closed.await.unwrap(), "done", "{case}");
-                assert!(is_closed(&world, closing_account).await, "{case}");
+                assert_eq!(closing_task.await.unwrap(), "done", "{case}");
+                assert!(is_account_closed(&world, account_to_close).await, "{case}");
             }
         }
     }
@@ -136,23 +140,23 @@ async fn deleting_an_account_does_not_deadlock_with_writes_in_its_ended_sessions
                 sessions.reverse();
             }
             let transaction = game.players[0].person.begin().await;
-            execute_in(&transaction, &insert_event(sessions[0])).await.unwrap();
+            execute_in(&transaction, &insert_event_sql(sessions[0])).await.unwrap();
             let deletion = superuser.begin().await;
             execute_in(&deletion, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
             execute_in(&deletion, "SET LOCAL lock_timeout = '10s'").await.unwrap();
-            let sql = close_or_delete(game.seer.user_id(), true);
+            let sql = delete_account_sql(game.seer.user_id());
             let is_live_session_locked = is_live && sessions[0] == game.session_id;
             if is_live_session_locked {
-                let deleted = tokio::spawn(async move { execute_and_commit(deletion, &sql).await });
+                let deletion_task = tokio::spawn(async move { execute_and_commit(deletion, &sql).await });
                 world.owner().wait_for_lock_waiters(1).await;
-                assert_eq!(execute_and_commit(transaction, &insert_event(sessions[1])).await, "done");
-                assert_eq!(deleted.await.unwrap(), "done");
+                assert_eq!(execute_and_commit(transaction, &insert_event_sql(sessions[1])).await, "done");
+                assert_eq!(deletion_task.await.unwrap(), "done");
             } else {
                 // The deletion keeps ended sessions that others have played, so it does not wait for their locks.
                 assert_eq!(execute_and_commit(deletion, &sql).await, "done");
-                assert_eq!(execute_and_commit(transaction, &insert_event(sessions[1])).await, "done");
+                assert_eq!(execute_and_commit(transaction, &insert_event_sql(sessions[1])).await, "done");
             }
-            assert!(is_closed(&world, game.seer.user_id()).await);
+            assert!(is_account_closed(&world, game.seer.user_id()).await);
         }
     }
     assert_invariants(&world).await;
@@ -166,15 +170,15 @@ async fn closing_does_not_wait_for_the_clean_up_of_old_events() {
         let world = World::new().await;
         let game = world.new_session(1).await;
         let player = &game.players[0];
-        let other = world.new_session(0).await;
+        let unrelated_game = world.new_session(0).await;
         let age_events = "UPDATE session_events SET created_at = now() - INTERVAL '2 days'";
         assert_eq!(world.owner().execute(age_events).await, Ok(1), "only the event of joining exists");
-        let cleaning = other.seer.begin().await;
-        execute_in(&cleaning, &insert_event(other.session_id)).await.unwrap();
-        let sql = format!("SET LOCAL lock_timeout = '10s'; {}", close_or_delete(player.user_id, is_deletion));
+        let cleaning = unrelated_game.seer.begin().await;
+        execute_in(&cleaning, &insert_event_sql(unrelated_game.session_id)).await.unwrap();
+        let sql = format!("SET LOCAL lock_timeout = '10s'; {}", close_or_delete_account_sql(player.user_id, is_deletion));
         assert_eq!(attempt(&world.owner(), &sql).await, "done");
         cleaning.commit().await.unwrap();
-        assert!(is_closed(&world, player.user_id).await);
+        assert!(is_account_closed(&world, player.user_id).await);
         let with_name =
             "session_events WHERE payload ->> 'user_id' = (SELECT id::text FROM users WHERE closed_at IS NOT NULL)
                      AND payload ->> 'display_name' <> 'Former player'";
@@ -183,8 +187,9 @@ async fn closing_does_not_wait_for_the_clean_up_of_old_events() {
     }
 }
 
-/// A transaction has inserted an event, which deleted old events of a session that is to be deleted with the account.
-/// Then it waits for the account. The closing or deletion detects the deadlock, and still succeeds.
+/// A transaction has inserted an event. That deleted old events of another session, which is to be deleted with the
+/// account. Then the transaction writes to the account, and waits for the closing or deletion, which waits for the old
+/// events. The closing or deletion detects the deadlock, and still succeeds.
 #[tokio::test]
 async fn closing_and_deleting_an_account_survive_a_deadlock_over_old_events() {
     for is_strangers_session in [false, true] {
@@ -194,7 +199,7 @@ async fn closing_and_deleting_an_account_survive_a_deadlock_over_old_events() {
             let (author, stranger) = (world.new_account().await, world.new_account().await);
             let adventure = world.new_adventure(author).await;
             let seer = if is_strangers_session { stranger } else { author };
-            let session = open_session(&world, seer, adventure, false).await;
+            let session = open_private_session(&world, seer, adventure).await;
             world
                 .owner()
                 .execute(&format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{session}'"))
@@ -204,23 +209,23 @@ async fn closing_and_deleting_an_account_survive_a_deadlock_over_old_events() {
             world.owner().execute(&unpublish).await.unwrap();
             let age_events = "UPDATE session_events SET created_at = now() - INTERVAL '2 days'";
             assert_eq!(world.owner().execute(age_events).await, Ok(1), "only the event of cancelling exists");
-            let unrelated = world.new_session(0).await;
+            let unrelated_game = world.new_session(0).await;
             let cleaning = superuser.begin().await;
             execute_in(&cleaning, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
-            execute_in(&cleaning, &insert_event(unrelated.session_id)).await.unwrap();
+            execute_in(&cleaning, &insert_event_sql(unrelated_game.session_id)).await.unwrap();
             let closing = superuser.begin().await;
             execute_in(&closing, "SET LOCAL deadlock_timeout = '2s'").await.unwrap();
-            let sql = close_or_delete(author, is_deletion);
-            let closed = tokio::spawn(async move { execute_and_commit(closing, &sql).await });
+            let sql = close_or_delete_account_sql(author, is_deletion);
+            let closing_task = tokio::spawn(async move { execute_and_commit(closing, &sql).await });
             world.owner().wait_for_lock_waiters(1).await;
             let insert_outcome = execute_and_commit(cleaning, &insert_character_sql(Uuid::new_v4(), author)).await;
             assert_eq!(
-                closed.await.unwrap(),
+                closing_task.await.unwrap(),
                 "done",
                 "stranger's session: {is_strangers_session}, is deletion: {is_deletion}"
             );
             assert_eq!(insert_outcome, ACCOUNT_CLOSED);
-            assert!(is_closed(&world, author).await);
+            assert!(is_account_closed(&world, author).await);
             assert_invariants(&world).await;
         }
     }
@@ -233,48 +238,49 @@ async fn ending_sessions_does_not_deadlock_with_writes_to_characters() {
     let world = World::new().await;
     for is_reversed in [false, true] {
         let game = world.new_active_session(1).await;
-        let (_, hero) = create_second_session(&world, &game).await;
-        let mut heroes = [game.players[0].character_id, hero];
-        heroes.sort();
+        let (_, character) = create_second_session(&world, &game).await;
+        let mut characters = [game.players[0].character_id, character];
+        characters.sort();
         if is_reversed {
-            heroes.reverse();
+            characters.reverse();
         }
         let transaction = game.players[0].person.begin().await;
-        execute_in(&transaction, &equip(heroes[0])).await.unwrap();
+        execute_in(&transaction, &equip_sql(characters[0])).await.unwrap();
         let ending = game.seer.begin().await;
         let sql = format!("UPDATE sessions SET status = 'cancelled' WHERE seer_id = '{}'", game.seer.user_id());
-        let ended = tokio::spawn(async move { execute_and_commit(ending, &sql).await });
+        let ending_task = tokio::spawn(async move { execute_and_commit(ending, &sql).await });
         world.owner().wait_for_lock_waiters(1).await;
-        assert_eq!(execute_and_commit(transaction, &equip(heroes[1])).await, "done");
-        assert_eq!(ended.await.unwrap(), "done");
+        assert_eq!(execute_and_commit(transaction, &equip_sql(characters[1])).await, "done");
+        assert_eq!(ending_task.await.unwrap(), "done");
     }
     assert_invariants(&world).await;
 }
 
-/// One write of the account is in progress, the closing waits for it, and then other writes arrive. If these overtook
-/// the closing, writes that keep arriving would delay it for ever.
+/// One write of the account is in progress, and the closing waits for it. Then other writes of the account arrive. If
+/// these overtook the closing, writes that keep arriving would delay it for ever.
 #[tokio::test]
 async fn no_write_overtakes_a_closing_that_waits() {
     let world = World::new().await;
     for is_deletion in [false, true] {
         for has_snapshot in [false, true] {
             let fixture = create_full_account(&world).await;
-            let rename = format!("UPDATE adventures SET name = 'Renamed' WHERE id = '{}'", fixture.published);
+            let rename =
+                format!("UPDATE adventures SET name = 'Renamed' WHERE id = '{}'", fixture.published_adventure_id);
             let in_progress = fixture.person.begin().await;
             execute_in(&in_progress, &rename).await.unwrap();
             let closing = world.owner().begin().await;
-            let sql = close_or_delete(fixture.account, is_deletion);
-            let closed = tokio::spawn(async move { execute_and_commit(closing, &sql).await });
+            let sql = close_or_delete_account_sql(fixture.account_id, is_deletion);
+            let closing_task = tokio::spawn(async move { execute_and_commit(closing, &sql).await });
             world.owner().wait_for_lock_waiters(1).await;
             let writes = [
-                format!("UPDATE users SET bio = 'Here.' WHERE id = '{}'", fixture.account),
-                format!("UPDATE characters SET equipment = '[1]' WHERE user_id = '{}'", fixture.account),
-                format!("INSERT INTO adventures (creator_id, name) VALUES ('{}', 'A draft')", fixture.account),
+                format!("UPDATE users SET bio = 'Here.' WHERE id = '{}'", fixture.account_id),
+                format!("UPDATE characters SET equipment = '[1]' WHERE user_id = '{}'", fixture.account_id),
+                format!("INSERT INTO adventures (creator_id, name) VALUES ('{}', 'A draft')", fixture.account_id),
                 format!(
                     "INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.x')",
-                    fixture.joined.session_id
+                    fixture.joined_session.session_id
                 ),
-                insert_roll_sql(fixture.joined.session_id, fixture.hero),
+                insert_roll_sql(fixture.joined_session.session_id, fixture.seated_character_id),
             ];
             let mut waiting = Vec::new();
             for write in writes {
@@ -289,7 +295,7 @@ async fn no_write_overtakes_a_closing_that_waits() {
                 world.owner().wait_for_lock_waiters(1 + waiting.len() as i64).await;
             }
             in_progress.commit().await.unwrap();
-            assert_eq!(closed.await.unwrap(), "done");
+            assert_eq!(closing_task.await.unwrap(), "done");
             for write in waiting {
                 let (outcome, sql) = write.await.unwrap();
                 assert_eq!(outcome, if has_snapshot { SERIALIZATION_FAILURE } else { ACCOUNT_CLOSED }, "{sql}");
@@ -299,8 +305,8 @@ async fn no_write_overtakes_a_closing_that_waits() {
     assert_invariants(&world).await;
 }
 
-/// The account of a draft's creator closes. A Seer's transaction has completed a session on that draft, and then
-/// cancels another session, in which the creator has a seat.
+/// The account of a draft's creator is closed or deleted. A Seer's transaction has completed a session on that draft,
+/// and then cancels another session, in which the creator has a seat.
 #[tokio::test]
 async fn closing_holds_no_session_while_it_waits_for_a_draft() {
     let world = World::new().await;
@@ -309,80 +315,80 @@ async fn closing_holds_no_session_while_it_waits_for_a_draft() {
         let creator = world.new_account().await;
         let set_creator = format!("UPDATE adventures SET creator_id = '{creator}' WHERE id = '{}'", game.adventure_id);
         world.owner().execute(&set_creator).await.unwrap();
-        let other = open_session(&world, game.seer.user_id(), game.adventure_id, false).await;
-        let hero = world.new_character(creator).await;
-        world.owner().execute(&insert_seat_sql(other, creator, hero)).await.unwrap();
+        let creators_session = open_private_session(&world, game.seer.user_id(), game.adventure_id).await;
+        let character = world.new_character(creator).await;
+        world.owner().execute(&insert_seat_sql(creators_session, creator, character)).await.unwrap();
         let unpublish = format!("UPDATE adventures SET status = 'draft' WHERE id = '{}'", game.adventure_id);
         world.owner().execute(&unpublish).await.unwrap();
         let writing = game.seer.begin().await;
         let complete = format!("UPDATE sessions SET status = 'completed' WHERE id = '{}'", game.session_id);
         execute_in(&writing, &complete).await.unwrap();
         let closing = world.owner().begin().await;
-        let sql = close_or_delete(creator, is_deletion);
-        let closed = tokio::spawn(async move { execute_and_commit(closing, &sql).await });
+        let sql = close_or_delete_account_sql(creator, is_deletion);
+        let closing_task = tokio::spawn(async move { execute_and_commit(closing, &sql).await });
         world.owner().wait_for_lock_waiters(1).await;
-        // If the closing held a row of the creator's session, it would deadlock with this transaction.
+        // If the closing held a row of the session with the creator's seat, it would deadlock with this transaction.
         execute_in(&writing, "SET LOCAL lock_timeout = '5s'").await.unwrap();
-        let cancel = format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{other}'");
+        let cancel = format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{creators_session}'");
         assert_eq!(execute_and_commit(writing, &cancel).await, "done");
-        assert_eq!(closed.await.unwrap(), "done");
+        assert_eq!(closing_task.await.unwrap(), "done");
     }
     assert_invariants(&world).await;
 }
 
-/// The platform's deletion has locked the account's row in `auth.users`, and waits for the account's gate (its row in
-/// `private.account_gates`). A transaction of the account that has written holds the gate.
+/// The platform's deletion has locked the account's row in `auth.users`, and waits for the account's row in
+/// `private.account_gates`. A transaction of the account has written, and so has locked the latter.
 #[tokio::test]
 async fn closing_ones_own_account_fails_at_once_while_a_deletion_waits_for_the_caller() {
     let world = World::new().await;
-    let account = world.new_user().await;
-    let writing = account.begin().await;
-    execute_in(&writing, &format!("UPDATE users SET bio = 'Here.' WHERE id = '{}'", account.user_id())).await.unwrap();
+    let user = world.new_user().await;
+    let writing = user.begin().await;
+    execute_in(&writing, &format!("UPDATE users SET bio = 'Here.' WHERE id = '{}'", user.user_id())).await.unwrap();
     let deletion = world.owner().begin().await;
-    let sql = close_or_delete(account.user_id(), true);
-    let deleted = tokio::spawn(async move { execute_and_commit(deletion, &sql).await });
+    let sql = delete_account_sql(user.user_id());
+    let deletion_task = tokio::spawn(async move { execute_and_commit(deletion, &sql).await });
     world.owner().wait_for_lock_waiters(1).await;
     for _ in 0..3 {
         execute_in(&writing, "SAVEPOINT before").await.unwrap();
-        let close = format!("SELECT private.close_account('{}')", account.user_id());
+        let close = format!("SELECT private.close_account('{}')", user.user_id());
         assert_eq!(execute_in(&writing, &close).await.unwrap_err().code, SERIALIZATION_FAILURE);
         execute_in(&writing, "ROLLBACK TO before").await.unwrap();
     }
-    // From the second change of the profile on, the check of its foreign key waits for the account's row. However often
-    // that ends in a deadlock, the deletion goes on.
+    // From the second change of the profile on, the check of its foreign key waits for the account's row in
+    // `auth.users`. However often that ends in a deadlock, the deletion goes on.
     for _ in 0..3 {
         execute_in(&writing, "SAVEPOINT before").await.unwrap();
-        let bio = format!("UPDATE users SET bio = 'Still here.' WHERE id = '{}'", account.user_id());
+        let bio = format!("UPDATE users SET bio = 'Still here.' WHERE id = '{}'", user.user_id());
         assert_eq!(execute_in(&writing, &bio).await.unwrap_err().code, DEADLOCK_DETECTED);
         execute_in(&writing, "ROLLBACK TO before").await.unwrap();
     }
     writing.commit().await.unwrap();
-    assert_eq!(deleted.await.unwrap(), "done");
+    assert_eq!(deletion_task.await.unwrap(), "done");
 }
 
-/// A transaction that has written holds locks for which the closing waits. So its next write must not wait for the
-/// closing.
+/// A transaction that has written holds locks for which the closing waits. So the transaction's next write must not
+/// wait for the closing.
 #[tokio::test]
 async fn a_transaction_that_has_written_goes_on_while_a_closing_waits_for_it() {
     let world = World::new().await;
     let fixture = create_full_account(&world).await;
-    let bio = format!("UPDATE users SET bio = 'Here.' WHERE id = '{}'", fixture.account);
-    let equip = format!("UPDATE characters SET equipment = '[1]' WHERE user_id = '{}'", fixture.account);
+    let update_bio = format!("UPDATE users SET bio = 'Here.' WHERE id = '{}'", fixture.account_id);
+    let update_characters = format!("UPDATE characters SET equipment = '[1]' WHERE user_id = '{}'", fixture.account_id);
     let writing = fixture.person.begin().await;
     execute_in(&writing, "SET LOCAL lock_timeout = '10s'").await.unwrap();
-    execute_in(&writing, &bio).await.unwrap();
+    execute_in(&writing, &update_bio).await.unwrap();
     let closing = world.owner().begin().await;
-    let sql = close_or_delete(fixture.account, false);
-    let closed = tokio::spawn(async move { execute_and_commit(closing, &sql).await });
+    let sql = close_account_sql(fixture.account_id);
+    let closing_task = tokio::spawn(async move { execute_and_commit(closing, &sql).await });
     world.owner().wait_for_lock_waiters(1).await;
-    execute_in(&writing, &equip).await.unwrap();
-    assert_eq!(execute_and_commit(writing, &bio).await, "done");
-    assert_eq!(closed.await.unwrap(), "done");
-    assert!(is_closed(&world, fixture.account).await);
+    execute_in(&writing, &update_characters).await.unwrap();
+    assert_eq!(execute_and_commit(writing, &update_bio).await, "done");
+    assert_eq!(closing_task.await.unwrap(), "done");
+    assert!(is_account_closed(&world, fixture.account_id).await);
 }
 
-/// An event locks the account's gate before the session. So while the event waits for the gate, another transaction of
-/// the account, which holds the gate, can lock the session.
+/// An INSERT of an event locks the account's row in `private.account_gates` before the session. So while it waits for
+/// that row, another transaction of the account, which has locked the row, can lock the session.
 #[tokio::test]
 async fn an_event_does_not_deadlock_with_a_transaction_of_the_same_account() {
     let world = World::new().await;
@@ -390,12 +396,12 @@ async fn an_event_does_not_deadlock_with_a_transaction_of_the_same_account() {
     let transaction = game.seer.begin().await;
     let bio = format!("UPDATE users SET bio = 'Runs games.' WHERE id = '{}'", game.seer.user_id());
     assert_eq!(execute_in(&transaction, &bio).await, Ok(1));
-    let event = {
+    let event_task = {
         let (seer, session) = (game.seer.clone(), game.session_id);
-        tokio::spawn(async move { attempt(&seer, &insert_event(session)).await })
+        tokio::spawn(async move { attempt(&seer, &insert_event_sql(session)).await })
     };
     world.owner().wait_for_lock_waiters(1).await;
     let pause = format!("UPDATE sessions SET status = 'paused' WHERE id = '{}'", game.session_id);
     assert_eq!(execute_and_commit(transaction, &pause).await, "done");
-    assert_eq!(event.await.unwrap(), "done");
+    assert_eq!(event_task.await.unwrap(), "done");
 }

@@ -3,7 +3,7 @@
 
 use uuid::Uuid;
 
-use super::{assert_invariants, attempt, execute_in, limits::create_characters, query_number};
+use super::{assert_invariants, attempt, execute_in, limits::create_living_characters, query_number};
 use crate::world::{Person, World, insert_character_sql, insert_seat_sql, run_together};
 
 /// Deletes rows in a transaction, starts inserts with the same ids, which wait for it, and commits it. Then inserts
@@ -37,7 +37,8 @@ async fn each_deleted_character_makes_room_for_at_most_one() {
     for on_conflict in ["", " ON CONFLICT DO NOTHING", " ON CONFLICT (id) DO UPDATE SET name = excluded.name"] {
         let world = World::new().await;
         let user = world.new_user().await;
-        create_characters(&world, user.user_id(), 10, false).await;
+        // Ten is the limit.
+        create_living_characters(&world, user.user_id(), 10).await;
         let ids: Vec<Uuid> = world
             .owner()
             .fetch_values(&format!("SELECT id FROM characters WHERE user_id = '{}' LIMIT 8", user.user_id()))
@@ -60,15 +61,18 @@ async fn each_deleted_character_makes_room_for_at_most_one() {
 #[tokio::test]
 async fn each_deleted_draft_or_creature_makes_room_for_exactly_one() {
     let world = World::new().await;
-    let (user, other) = (world.new_user().await, world.new_user().await);
-    let draft = world.new_draft(other.user_id()).await;
-    for (person, table, parent_column, parent) in
-        [(&user, "adventures", "creator_id", user.user_id()), (&other, "creatures", "adventure_id", draft)]
-    {
+    let (author_of_drafts, author_of_creatures) = (world.new_user().await, world.new_user().await);
+    let draft_adventure = world.new_draft(author_of_creatures.user_id()).await;
+    for (person, table, parent_column, parent) in [
+        (&author_of_drafts, "adventures", "creator_id", author_of_drafts.user_id()),
+        (&author_of_creatures, "creatures", "adventure_id", draft_adventure),
+    ] {
+        // An account may have two hundred adventures, and an adventure two hundred creatures.
         let insert =
             |id: Uuid| format!("INSERT INTO {table} (id, {parent_column}, name) VALUES ('{id}', '{parent}', 'New')");
         let fill = format!(
-            "INSERT INTO {table} (id, {parent_column}, name) SELECT gen_random_uuid(), '{parent}', 'Old' FROM generate_series(1, 200)"
+            "INSERT INTO {table} (id, {parent_column}, name)
+             SELECT gen_random_uuid(), '{parent}', 'Old' FROM generate_series(1, 200)"
         );
         world.owner().execute(&fill).await.unwrap();
         let ids: Vec<Uuid> = world
@@ -88,14 +92,18 @@ async fn a_deleted_seat_makes_room_for_exactly_one() {
     let world = World::new().await;
     let game = world.new_session(4).await;
     world.update_session(&game, "is_public = true").await;
-    let seated = &game.players[0];
+    let seated_player = &game.players[0];
     let deletion = world.service().begin().await;
     let delete = format!(
         "DELETE FROM session_players WHERE session_id = '{}' AND user_id = '{}'",
-        game.session_id, seated.user_id
+        game.session_id, seated_player.user_id
     );
     execute_in(&deletion, &delete).await.unwrap();
-    let (person, sql) = (seated.person.clone(), insert_seat_sql(game.session_id, seated.user_id, seated.character_id));
+    // The player whose seat is deleted, and three new players.
+    let (person, sql) = (
+        seated_player.person.clone(),
+        insert_seat_sql(game.session_id, seated_player.user_id, seated_player.character_id),
+    );
     let mut inserts = vec![tokio::spawn(async move { attempt(&person, &sql).await })];
     for _ in 0..3 {
         let player = world.new_player().await;

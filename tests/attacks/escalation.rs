@@ -51,8 +51,12 @@ async fn nothing_that_the_api_serves_is_security_definer() {
     assert_eq!(with_owners_privileges, [""; 0]);
 }
 
+/// The SQLSTATE of the error that a trap raises if it runs as another role than the attacker's.
+const TRAP_SPRUNG: &str = "ZZ666";
+
 /// Creates for every type a domain of the same name, and for each of our tables a temporary table of the same name. The
-/// domains' checks and the tables' defaults raise an error if they run as a role other than the attacker's.
+/// domains' checks and the tables' defaults raise [`TRAP_SPRUNG`] if they run as a role other than the attacker's,
+/// which the setting `sparc.attacker` names.
 const TRAPS: &str = "
 DO $traps$
 DECLARE
@@ -88,7 +92,7 @@ BEGIN
 END
 $traps$";
 
-/// Creates functions and operators with names that our SQL often uses. Each of them checks the role in the same way.
+/// Creates functions and operators with names that our SQL often uses. Each of them checks the role as the traps do.
 const IMPOSTORS: &str = "
 CREATE FUNCTION pg_temp.now() RETURNS pg_catalog.timestamptz LANGUAGE plpgsql AS
   $$ BEGIN PERFORM pg_temp.check_role('now'); RETURN pg_catalog.now(); END $$;
@@ -103,30 +107,35 @@ CREATE FUNCTION pg_temp.same(pg_catalog.uuid, pg_catalog.uuid) RETURNS boolean L
 CREATE OPERATOR pg_temp.= (LEFTARG = pg_catalog.uuid, RIGHTARG = pg_catalog.uuid, FUNCTION = pg_temp.same);
 CREATE OPERATOR pg_temp.<> (LEFTARG = pg_catalog.uuid, RIGHTARG = pg_catalog.uuid, FUNCTION = pg_temp.same)";
 
-struct Scene {
+/// The rows that the statements of a player and a Seer need.
+struct Fixture {
     world: World,
-    /// An active session. The rows of the next four fields belong to its Seer or its first player.
+    /// The active session of the player (its first one) and the Seer.
     game: GameSession,
-    failed_roll: Uuid,
-    draft: Uuid,
-    creature: Uuid,
-    spare_character: Uuid,
+    /// A roll of the player's in the session.
+    failed_roll_id: Uuid,
+    /// A draft adventure of the Seer's.
+    draft_adventure_id: Uuid,
+    /// A creature of the session's adventure.
+    creature_id: Uuid,
+    /// A character of the player's without a seat.
+    spare_character_id: Uuid,
     /// A public session of another Seer that waits for players.
-    waiting: GameSession,
+    waiting_game: GameSession,
 }
 
-impl Scene {
+impl Fixture {
     async fn new() -> Self {
         let world = World::new().await;
-        let (game, waiting) = (world.new_active_session(2).await, world.new_session(1).await);
-        world.update_session(&waiting, "is_public = true").await;
+        let (game, waiting_game) = (world.new_active_session(2).await, world.new_session(1).await);
+        world.update_session(&waiting_game, "is_public = true").await;
         let player = &game.players[0];
-        let failed_roll = world.new_roll(game.session_id, player.character_id, "{1,2}", 10, -3600).await;
-        let spare_character = world.new_character(player.user_id).await;
-        let (seer, draft) = (game.seer.user_id(), world.new_draft(game.seer.user_id()).await);
+        let failed_roll_id = world.new_failed_roll(game.session_id, player.character_id).await;
+        let spare_character_id = world.new_character(player.user_id).await;
+        let (seer, draft_adventure_id) = (game.seer.user_id(), world.new_draft(game.seer.user_id()).await);
         let sql =
             format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf') RETURNING id", game.adventure_id);
-        let creature = world.owner().fetch_value(&sql).await.unwrap();
+        let creature_id = world.owner().fetch_value(&sql).await.unwrap();
         for account in [seer, player.user_id] {
             let sql = format!("INSERT INTO tutorial_progress (user_id) VALUES ('{account}')");
             world.owner().execute(&sql).await.unwrap();
@@ -137,42 +146,42 @@ impl Scene {
             game.session_id
         );
         world.owner().execute(&insert_old_event).await.unwrap();
-        Self { world, game, failed_roll, draft, creature, spare_character, waiting }
+        Self { world, game, failed_roll_id, draft_adventure_id, creature_id, spare_character_id, waiting_game }
     }
 
     /// Returns a statement that succeeds for each kind of write and each call that a player and a Seer may make.
     fn statements(&self) -> Vec<(Person, String)> {
-        let Self { game, failed_roll, draft, creature, waiting, spare_character, .. } = self;
+        let Self { game, failed_roll_id, draft_adventure_id, creature_id, spare_character_id, waiting_game, .. } = self;
         let (player, seer) = (&game.players[0], game.seer.user_id());
-        let (session, adventure, hero) = (game.session_id, game.adventure_id, player.character_id);
-        let other_hero = game.players[1].character_id;
+        let (session, adventure, character) = (game.session_id, game.adventure_id, player.character_id);
+        let fellow_character = game.players[1].character_id;
         let of_player = [
             insert_character_sql(Uuid::new_v4(), player.user_id),
-            format!("UPDATE public.characters SET name = 'Renamed', equipment = '[1]' WHERE id = '{hero}'"),
-            format!("UPDATE public.characters SET retired_at = now() WHERE id = '{spare_character}'"),
-            format!("DELETE FROM public.characters WHERE id = '{spare_character}'"),
+            format!("UPDATE public.characters SET name = 'Renamed', equipment = '[1]' WHERE id = '{character}'"),
+            format!("UPDATE public.characters SET retired_at = now() WHERE id = '{spare_character_id}'"),
+            format!("DELETE FROM public.characters WHERE id = '{spare_character_id}'"),
             format!("UPDATE public.users SET bio = 'Plays.', display_name = 'Ada' WHERE id = '{}'", player.user_id),
             format!("UPDATE public.tutorial_progress SET skipped = true WHERE user_id = '{}'", player.user_id),
             format!("UPDATE public.tutorial_progress SET path = 'player', current_step = 'character-basics' WHERE user_id = '{}'", player.user_id),
-            insert_seat_sql(waiting.session_id, player.user_id, *spare_character),
+            insert_seat_sql(waiting_game.session_id, player.user_id, *spare_character_id),
             format!("UPDATE public.session_players SET is_active = false WHERE session_id = '{session}' AND user_id = '{}'", player.user_id),
-            insert_roll_sql(session, hero),
-            insert_heroic_save_sql(session, hero, *failed_roll),
+            insert_roll_sql(session, character),
+            insert_heroic_save_sql(session, character, *failed_roll_id),
             format!("INSERT INTO public.session_events (session_id, event_type, payload) VALUES ('{session}', 'client.wave', '[1]')"),
             format!("SELECT * FROM public.get_session_details('{session}')"),
-            format!("SELECT * FROM public.get_session_details('{}')", waiting.session_id),
+            format!("SELECT * FROM public.get_session_details('{}')", waiting_game.session_id),
             format!("SELECT * FROM private.session_details('{session}')"),
-            format!("SELECT * FROM private.change_hit_points('{hero}', -1)"),
-            format!("SELECT * FROM private.rolls_of_character('{hero}', 'attack', NULL, NULL, NULL, NULL, 10)"),
-            format!("SELECT private.initiative_order(ARRAY['{failed_roll}']::pg_catalog.uuid[])"),
+            format!("SELECT * FROM private.change_hit_points('{character}', -1)"),
+            format!("SELECT * FROM private.rolls_of_character('{character}', 'attack', NULL, NULL, NULL, NULL, 10)"),
+            format!("SELECT private.initiative_order(ARRAY['{failed_roll_id}']::pg_catalog.uuid[])"),
             "SELECT private.my_session_ids(), private.my_archived_session_ids(), private.my_email(), private.is_service()".to_owned(),
             "SELECT * FROM private.newest_adventures(NULL, NULL, 10)".to_owned(),
             "SELECT * FROM private.most_played_adventures(9, pg_catalog.gen_random_uuid(), 10)".to_owned(),
             "SELECT private.best_rated_after(4.5, pg_catalog.gen_random_uuid(), 10)".to_owned(),
             "SELECT * FROM private.best_rated_adventures(NULL, NULL, 10)".to_owned(),
-            format!("SELECT private.may_roll('{session}', '{hero}', NULL), private.may_send_event('{session}')"),
-            format!("SELECT * FROM private.session_by_code((SELECT code::pg_catalog.text FROM public.sessions WHERE id = '{}'))", waiting.session_id),
-            format!("SELECT * FROM private.join_by_code((SELECT code::pg_catalog.text FROM public.sessions WHERE id = '{}'), '{spare_character}')", waiting.session_id),
+            format!("SELECT private.may_roll('{session}', '{character}', NULL), private.may_send_event('{session}')"),
+            format!("SELECT * FROM private.session_by_code((SELECT code::pg_catalog.text FROM public.sessions WHERE id = '{}'))", waiting_game.session_id),
+            format!("SELECT * FROM private.join_by_code((SELECT code::pg_catalog.text FROM public.sessions WHERE id = '{}'), '{spare_character_id}')", waiting_game.session_id),
             "SELECT count(*) FROM public.sessions".to_owned(),
             "SELECT count(*) FROM public.dice_rolls".to_owned(),
             "SELECT count(*) FROM public.session_events".to_owned(),
@@ -182,20 +191,20 @@ impl Scene {
         ];
         let of_seer = [
             format!("INSERT INTO public.adventures (creator_id, name, content) VALUES ('{seer}', 'New', '{{\"nodes\": []}}')"),
-            format!("UPDATE public.adventures SET content = '{{\"nodes\": [1]}}', name = 'Renamed' WHERE id = '{draft}'"),
-            format!("DELETE FROM public.adventures WHERE id = '{draft}'"),
-            format!("INSERT INTO public.creatures (adventure_id, name, stats) VALUES ('{draft}', 'Rat', '{{\"might\": 1, \"grace\": 2, \"wit\": 3, \"heart\": 4}}')"),
-            format!("UPDATE public.creatures SET abilities = '[1]' WHERE id = '{creature}'"),
-            format!("DELETE FROM public.creatures WHERE id = '{creature}'"),
+            format!("UPDATE public.adventures SET content = '{{\"nodes\": [1]}}', name = 'Renamed' WHERE id = '{draft_adventure_id}'"),
+            format!("DELETE FROM public.adventures WHERE id = '{draft_adventure_id}'"),
+            format!("INSERT INTO public.creatures (adventure_id, name, stats) VALUES ('{draft_adventure_id}', 'Rat', '{{\"might\": 1, \"grace\": 2, \"wit\": 3, \"heart\": 4}}')"),
+            format!("UPDATE public.creatures SET abilities = '[1]' WHERE id = '{creature_id}'"),
+            format!("DELETE FROM public.creatures WHERE id = '{creature_id}'"),
             format!("INSERT INTO public.sessions (seer_id, adventure_id) VALUES ('{seer}', '{adventure}')"),
             format!("UPDATE public.sessions SET status = 'paused' WHERE id = '{session}'"),
             format!("UPDATE public.sessions SET status = 'completed' WHERE id = '{session}'"),
             format!("UPDATE public.sessions SET current_scene_id = 'a', current_encounter_id = 'b', game_state = '[1]' WHERE id = '{session}'"),
             format!("UPDATE public.session_players SET is_active = false WHERE session_id = '{session}' AND user_id = '{}'", player.user_id),
-            insert_roll_sql(session, other_hero),
+            insert_roll_sql(session, fellow_character),
             format!("INSERT INTO public.dice_rolls (session_id, creature_id, attribute, difficulty, roll_type, modifiers)
-                     VALUES ('{session}', '{creature}', 'might', 10, 'attack', '[{{\"type\": \"dice\", \"value\": 2, \"source\": \"pack\"}}]')"),
-            format!("SELECT * FROM private.change_hit_points('{other_hero}', -1)"),
+                     VALUES ('{session}', '{creature_id}', 'might', 10, 'attack', '[{{\"type\": \"dice\", \"value\": 2, \"source\": \"pack\"}}]')"),
+            format!("SELECT * FROM private.change_hit_points('{fellow_character}', -1)"),
             format!("SELECT * FROM public.get_session_details('{session}')"),
             format!("SELECT private.close_account('{seer}')"),
         ];
@@ -204,8 +213,7 @@ impl Scene {
             .into_iter()
             .map(|sql| (player.clone(), sql))
             .chain(of_seer.into_iter().map(|sql| (game.seer.clone(), sql)))
-            // The table's name is qualified, because otherwise the statement would write to the caller's temporary
-            // table.
+            // The name of the table is qualified. Otherwise the statement would write to the caller's temporary table.
             .map(|(person, sql)| {
                 (person, sql.replace("INSERT INTO ", "INSERT INTO public.").replace("public.public.", "public."))
             })
@@ -215,11 +223,11 @@ impl Scene {
 
 #[tokio::test]
 async fn no_temporary_object_of_the_caller_runs_as_the_owner() {
-    let scene = Scene::new().await;
+    let fixture = Fixture::new().await;
     let mut escalations = Vec::new();
-    for person in [&scene.game.players[0].person, &scene.game.seer] {
+    for person in [&fixture.game.players[0].person, &fixture.game.seer] {
         let statements: Vec<String> =
-            scene.statements().into_iter().filter(|(sender, _)| sender.id == person.id).map(|(_, sql)| sql).collect();
+            fixture.statements().into_iter().filter(|(sender, _)| sender.id == person.id).map(|(_, sql)| sql).collect();
         // The first run, without traps, makes sure that each statement succeeds.
         for sql in &statements {
             assert_eq!(dry_run(person, sql).await, "done", "{sql}");
@@ -236,7 +244,7 @@ async fn no_temporary_object_of_the_caller_runs_as_the_owner() {
                 let outcome = execute_in(&transaction, sql).await;
                 // With a changed path, unqualified names in the statement itself refer to the caller's objects, which
                 // run as the caller and may fail. Then only the traps' own error is an escalation.
-                if outcome.as_ref().is_err_and(|refused| set_path.is_empty() || refused.code == "ZZ666") {
+                if outcome.as_ref().is_err_and(|refused| set_path.is_empty() || refused.code == TRAP_SPRUNG) {
                     escalations.push(format!("{set_path} {sql}: {outcome:?}"));
                 }
                 execute_in(&transaction, "ROLLBACK TO before").await.unwrap();
@@ -261,19 +269,20 @@ async fn the_traps_catch_a_function_with_an_empty_search_path() {
         .unwrap();
     let attacker = world.new_user().await;
     let transaction = attacker.begin().await;
+    // The function casts to `uuid` without a schema, so the cast uses the attacker's domain.
     for sql in ["SET LOCAL sparc.attacker = 'authenticated'", TRAPS] {
         execute_in(&transaction, sql).await.unwrap();
     }
     let call = format!("SELECT private.unsafe_cast('{}')", attacker.user_id());
-    assert_eq!(execute_in(&transaction, &call).await.unwrap_err().code, "ZZ666");
+    assert_eq!(execute_in(&transaction, &call).await.unwrap_err().code, TRAP_SPRUNG);
     transaction.rollback().await.unwrap();
 }
 
 #[tokio::test]
 async fn statements_of_the_service_and_of_visitors_run_no_trap() {
-    let scene = Scene::new().await;
-    let world = &scene.world;
-    world.update_session(&scene.game, "status = 'completed', ended_at = now() - INTERVAL '1 year'").await;
+    let fixture = Fixture::new().await;
+    let world = &fixture.world;
+    world.update_session(&fixture.game, "status = 'completed', ended_at = now() - INTERVAL '1 year'").await;
     for (person, role, statements) in [
         (
             world.service(),
@@ -282,20 +291,20 @@ async fn statements_of_the_service_and_of_visitors_run_no_trap() {
                 "SELECT private.archive_sessions(10)".to_owned(),
                 "SELECT private.clean_events(10)".to_owned(),
                 "SELECT private.cancel_abandoned_sessions(10)".to_owned(),
-                format!("SELECT private.close_account('{}')", scene.waiting.seer.user_id()),
+                format!("SELECT private.close_account('{}')", fixture.waiting_game.seer.user_id()),
                 "INSERT INTO auth.users (id, email) VALUES (pg_catalog.gen_random_uuid(), 'new@example.org')"
                     .to_owned(),
                 format!(
                     "UPDATE auth.users SET email = 'other@example.org' WHERE id = '{}'",
-                    scene.game.players[0].user_id
+                    fixture.game.players[0].user_id
                 ),
-                format!("DELETE FROM auth.users WHERE id = '{}'", scene.game.players[1].user_id),
+                format!("DELETE FROM auth.users WHERE id = '{}'", fixture.game.players[1].user_id),
             ],
         ),
         (
             world.visitor(),
             "anon",
-            vec![format!("SELECT * FROM public.get_session_details('{}')", scene.waiting.session_id)],
+            vec![format!("SELECT * FROM public.get_session_details('{}')", fixture.waiting_game.session_id)],
         ),
     ] {
         for sql in statements {

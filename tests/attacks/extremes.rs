@@ -9,7 +9,7 @@ use crate::world::{Person, World};
 /// Returns SQL expressions for the smallest, the largest and the most unusual values of a type.
 fn extreme_values(sql_type: &str) -> Vec<String> {
     let literals: &[&str] = match sql_type {
-        // Values near the limits too: whether subtracting such a value overflows depends on the other operand.
+        // Also values near the limits: whether the subtraction of such a value overflows depends on the other operand.
         "integer" => &["-2147483648", "-2147483641", "-2147483630", "2147483640", "2147483647", "0", "NULL"],
         "smallint" => &["-32768", "32767", "NULL"],
         "bigint" => &["-9223372036854775808", "9223372036854775807", "NULL"],
@@ -57,13 +57,14 @@ async fn writable_columns(world: &World, table: &str, privilege: &str) -> Vec<(S
 }
 
 /// A row that a stranger tries to insert, as names and values of columns. A value such as `$session` is a placeholder:
-/// it is replaced by the id of a hidden row in one attempt, and by an unused id in another.
+/// it is replaced by the id of a hidden row (one that the stranger may not see) in one attempt, and by an unused id in
+/// another.
 struct InsertAttempt {
     table: &'static str,
     row: Vec<(&'static str, String)>,
 }
 
-fn insert_attempts(stranger: Uuid, own_session: Uuid, own_hero: Uuid) -> Vec<InsertAttempt> {
+fn insert_attempts(stranger: Uuid, own_session: Uuid, own_character: Uuid) -> Vec<InsertAttempt> {
     let row_of = |pairs: &[(&'static str, &str)]| pairs.iter().map(|&(name, value)| (name, value.to_owned())).collect();
     let roll = |session: &str, roller: (&'static str, &str)| {
         row_of(&[
@@ -74,13 +75,13 @@ fn insert_attempts(stranger: Uuid, own_session: Uuid, own_hero: Uuid) -> Vec<Ins
             ("roll_type", "'attack'"),
         ])
     };
-    let save = |session: &str, hero: &str| {
-        let mut row: Vec<(&'static str, String)> = roll(session, ("character_id", hero));
+    let save = |session: &str, character: &str| {
+        let mut row: Vec<(&'static str, String)> = roll(session, ("character_id", character));
         row.retain(|(name, _)| *name != "roll_type");
         row.extend([("roll_type", "'heroic_save'".to_owned()), ("original_roll_id", "$roll".to_owned())]);
         row
     };
-    let (stranger, session, hero) = (format!("'{stranger}'"), format!("'{own_session}'"), format!("'{own_hero}'"));
+    let (stranger, session, character) = (format!("'{stranger}'"), format!("'{own_session}'"), format!("'{own_character}'"));
     let character_columns = [
         ("name", "'Hero'"),
         ("class", "'warrior'"),
@@ -91,20 +92,20 @@ fn insert_attempts(stranger: Uuid, own_session: Uuid, own_hero: Uuid) -> Vec<Ins
         ("special_ability", "'{}'"),
     ];
     vec![
-        InsertAttempt { table: "dice_rolls", row: roll("$session", ("character_id", "$hero")) },
-        InsertAttempt { table: "dice_rolls", row: roll("$session", ("character_id", &hero)) },
+        InsertAttempt { table: "dice_rolls", row: roll("$session", ("character_id", "$character")) },
+        InsertAttempt { table: "dice_rolls", row: roll("$session", ("character_id", &character)) },
         InsertAttempt { table: "dice_rolls", row: roll("$session", ("creature_id", "$creature")) },
-        InsertAttempt { table: "dice_rolls", row: roll(&session, ("character_id", "$hero")) },
+        InsertAttempt { table: "dice_rolls", row: roll(&session, ("character_id", "$character")) },
         InsertAttempt { table: "dice_rolls", row: roll(&session, ("creature_id", "$creature")) },
-        InsertAttempt { table: "dice_rolls", row: save("$session", "$hero") },
-        InsertAttempt { table: "dice_rolls", row: save("$session", &hero) },
+        InsertAttempt { table: "dice_rolls", row: save("$session", "$character") },
+        InsertAttempt { table: "dice_rolls", row: save("$session", &character) },
         InsertAttempt {
             table: "session_players",
-            row: row_of(&[("session_id", "$session"), ("user_id", &stranger), ("character_id", &hero)]),
+            row: row_of(&[("session_id", "$session"), ("user_id", &stranger), ("character_id", &character)]),
         },
         InsertAttempt {
             table: "session_players",
-            row: row_of(&[("session_id", "$session"), ("user_id", "$user"), ("character_id", "$hero")]),
+            row: row_of(&[("session_id", "$session"), ("user_id", "$user"), ("character_id", "$character")]),
         },
         InsertAttempt {
             table: "session_events",
@@ -119,38 +120,35 @@ fn insert_attempts(stranger: Uuid, own_session: Uuid, own_hero: Uuid) -> Vec<Ins
     ]
 }
 
-/// Creates the hidden rows, and returns their ids with the names of their placeholders.
+/// Creates rows that a stranger may not see, and returns their ids with the names of their placeholders.
 async fn create_hidden_rows(world: &World) -> Vec<(&'static str, Uuid)> {
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
     let (seer, owner) = (game.seer.user_id(), world.owner());
-    let draft = world.new_draft(seer).await;
-    owner
-        .execute(&format!("UPDATE sessions SET adventure_id = '{draft}' WHERE id = '{}'", game.session_id))
-        .await
-        .unwrap();
+    let draft_adventure = world.new_draft(seer).await;
+    world.update_session(&game, &format!("adventure_id = '{draft_adventure}'")).await;
     let sql = format!(
         r#"INSERT INTO creatures (adventure_id, name, stats)
-           VALUES ('{draft}', 'Wolf', '{{"might": 9, "grace": 9, "wit": 9, "heart": 9}}') RETURNING id"#
+           VALUES ('{draft_adventure}', 'Wolf', '{{"might": 9, "grace": 9, "wit": 9, "heart": 9}}') RETURNING id"#
     );
     let creature = owner.fetch_value(&sql).await.unwrap();
     let roll = world.new_roll(game.session_id, player.character_id, "{1,2,1,2,1}", 18, 5).await;
     owner.execute(&format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", player.user_id)).await.unwrap();
     vec![
         ("$session", game.session_id),
-        ("$hero", player.character_id),
+        ("$character", player.character_id),
         ("$creature", creature),
         ("$roll", roll),
         ("$user", player.user_id),
-        ("$draft", draft),
+        ("$draft", draft_adventure),
     ]
 }
 
 /// Returns all variants of the statement in which each placeholder is replaced by the hidden row's id, or by an unused
 /// id.
-fn variants(sql: &str, hidden: &[(&'static str, Uuid)]) -> Vec<String> {
+fn variants(sql: &str, hidden_rows: &[(&'static str, Uuid)]) -> Vec<String> {
     let mut variants = vec![sql.to_owned()];
-    for (name, id) in hidden.iter().filter(|(name, _)| sql.contains(name)) {
+    for (name, id) in hidden_rows.iter().filter(|(name, _)| sql.contains(name)) {
         let ids = [*id, Uuid::new_v4()];
         variants = variants.iter().flat_map(|sql| ids.map(|id| sql.replace(name, &format!("'{id}'")))).collect();
     }
@@ -158,14 +156,14 @@ fn variants(sql: &str, hidden: &[(&'static str, Uuid)]) -> Vec<String> {
 }
 
 /// Asserts that all variants of a statement get the same answer, which is a refusal or no row.
-async fn assert_same_answer(stranger: &Person, sql: &str, hidden: &[(&'static str, Uuid)]) {
-    let mut first: Option<String> = None;
-    for variant in variants(sql, hidden) {
+async fn assert_same_answer(stranger: &Person, sql: &str, hidden_rows: &[(&'static str, Uuid)]) {
+    let mut first_answer: Option<String> = None;
+    for variant in variants(sql, hidden_rows) {
         let answer = answer_text(stranger, &variant).await;
         assert!(!answer.ends_with(" rows") || answer == "0 rows", "{variant}: {answer}");
-        match &first {
-            Some(first) => assert_eq!(&answer, first, "{variant}"),
-            None => first = Some(answer),
+        match &first_answer {
+            Some(first_answer) => assert_eq!(&answer, first_answer, "{variant}"),
+            None => first_answer = Some(answer),
         }
     }
 }
@@ -173,13 +171,13 @@ async fn assert_same_answer(stranger: &Person, sql: &str, hidden: &[(&'static st
 #[tokio::test]
 async fn extreme_values_in_an_insert_reveal_nothing_about_hidden_rows() {
     let world = World::new().await;
-    let hidden = create_hidden_rows(&world).await;
+    let hidden_rows = create_hidden_rows(&world).await;
     let own_game = world.new_active_session(1).await;
-    let (stranger, hero) = (&own_game.seer, world.new_character(own_game.seer.user_id()).await);
+    let (stranger, character) = (&own_game.seer, world.new_character(own_game.seer.user_id()).await);
     let insertable_tables =
         "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'
                       AND has_any_column_privilege('authenticated', oid, 'INSERT')";
-    let attempts = insert_attempts(stranger.user_id(), own_game.session_id, hero);
+    let attempts = insert_attempts(stranger.user_id(), own_game.session_id, character);
     let mut tables: Vec<&str> = attempts.iter().map(|attempt| attempt.table).collect();
     tables.dedup();
     assert_eq!(
@@ -201,7 +199,7 @@ async fn extreme_values_in_an_insert_reveal_nothing_about_hidden_rows() {
                 names.push(&column);
                 expressions.push(&value);
                 let sql = format!("INSERT INTO {table} ({}) VALUES ({})", names.join(", "), expressions.join(", "));
-                assert_same_answer(stranger, &sql, &hidden).await;
+                assert_same_answer(stranger, &sql, &hidden_rows).await;
             }
         }
     }
@@ -210,11 +208,11 @@ async fn extreme_values_in_an_insert_reveal_nothing_about_hidden_rows() {
 #[tokio::test]
 async fn extreme_values_in_an_update_reveal_nothing_about_hidden_rows() {
     let world = World::new().await;
-    let hidden = create_hidden_rows(&world).await;
+    let hidden_rows = create_hidden_rows(&world).await;
     let stranger = world.new_user().await;
     let tables = [
         ("users", "id", "$user"),
-        ("characters", "id", "$hero"),
+        ("characters", "id", "$character"),
         ("adventures", "id", "$draft"),
         ("creatures", "id", "$creature"),
         ("sessions", "id", "$session"),
@@ -228,7 +226,7 @@ async fn extreme_values_in_an_update_reveal_nothing_about_hidden_rows() {
         for (column, values) in writable_columns(&world, table, "UPDATE").await {
             for value in values {
                 let sql = format!("UPDATE {table} SET {column} = {value} WHERE {key} = {placeholder}");
-                assert_same_answer(&stranger, &sql, &hidden).await;
+                assert_same_answer(&stranger, &sql, &hidden_rows).await;
             }
         }
     }
@@ -237,19 +235,19 @@ async fn extreme_values_in_an_update_reveal_nothing_about_hidden_rows() {
 #[tokio::test]
 async fn an_overflow_does_not_reveal_the_number_of_dice_of_a_hidden_character() {
     let world = World::new().await;
-    let hidden = create_hidden_rows(&world).await;
+    let hidden_rows = create_hidden_rows(&world).await;
     let stranger = world.new_user().await;
     // The total of ten dice is at most 60. With these difficulties, the difference between total and difficulty would
-    // overflow for some totals only.
+    // overflow for some totals only, and so depend on the number of dice.
     for total in 1..=60 {
         for difficulty in [i32::MIN + total, i32::MAX - total] {
             for roller in ["character_id", "creature_id"] {
-                let id = if roller == "character_id" { "$hero" } else { "$creature" };
+                let id = if roller == "character_id" { "$character" } else { "$creature" };
                 let sql = format!(
                     "INSERT INTO dice_rolls (session_id, {roller}, attribute, difficulty, roll_type)
                      VALUES ($session, {id}, 'might', {difficulty}, 'attack')"
                 );
-                assert_same_answer(&stranger, &sql, &hidden).await;
+                assert_same_answer(&stranger, &sql, &hidden_rows).await;
             }
         }
     }
@@ -272,9 +270,9 @@ async fn an_overflow_does_not_reveal_the_number_of_dice_of_a_hidden_character() 
 }
 
 /// Returns expressions for an argument of a function. Those with an id contain the placeholder of each hidden row.
-fn arguments(sql_type: &str, hidden: &[(&'static str, Uuid)]) -> Vec<String> {
+fn arguments(sql_type: &str, hidden_rows: &[(&'static str, Uuid)]) -> Vec<String> {
     let with_each_id =
-        |template: &str| hidden.iter().map(|(name, _)| template.replace("ID", name)).collect::<Vec<String>>();
+        |template: &str| hidden_rows.iter().map(|(name, _)| template.replace("ID", name)).collect::<Vec<String>>();
     match sql_type {
         "uuid" => [with_each_id("ID"), vec!["NULL::uuid".to_owned()]].concat(),
         "uuid[]" => [with_each_id("ARRAY[ID]::uuid[]"), vec!["'{}'::uuid[]".to_owned()]].concat(),
@@ -291,9 +289,10 @@ fn arguments(sql_type: &str, hidden: &[(&'static str, Uuid)]) -> Vec<String> {
 #[tokio::test]
 async fn functions_that_users_may_call_reveal_nothing_about_hidden_rows() {
     let world = World::new().await;
-    let hidden = create_hidden_rows(&world).await;
+    let hidden_rows = create_hidden_rows(&world).await;
     let stranger = world.new_user().await;
-    // Each row has the form `name=argument names and types=argument types=schema`.
+    // All SECURITY DEFINER functions: the others read only what their caller may see. Each row has the form
+    // `name=argument names and types=argument types=schema`.
     let callable_functions = "SELECT proname || '=' || pg_get_function_identity_arguments(oid) || '='
            || coalesce((SELECT string_agg(format_type(type_oid, NULL), ';' ORDER BY ordinal)
                         FROM unnest(proargtypes::oid[]) WITH ORDINALITY AS argument (type_oid, ordinal)), '')
@@ -301,14 +300,14 @@ async fn functions_that_users_may_call_reveal_nothing_about_hidden_rows() {
          FROM pg_proc WHERE pronamespace IN ('private'::regnamespace, 'public'::regnamespace)
            AND prosecdef AND has_function_privilege('authenticated', oid, 'EXECUTE') ORDER BY 1";
     let functions: Vec<String> = world.owner().fetch_values(callable_functions).await.unwrap();
-    assert!(functions.len() > 20, "{functions:?}");
+    assert!(functions.len() > 20, "the query must find the functions: {functions:?}");
     for function in functions {
         let parts: Vec<&str> = function.split('=').collect();
         let (name, types, schema) = (parts[0], parts[2], parts[3]);
         // All combinations of arguments.
         let mut argument_lists = vec![String::new()];
         for sql_type in types.split(';').filter(|sql_type| !sql_type.is_empty()) {
-            let expressions = arguments(sql_type, &hidden);
+            let expressions = arguments(sql_type, &hidden_rows);
             argument_lists = argument_lists
                 .iter()
                 .flat_map(|list| expressions.iter().map(move |argument| format!("{list}, {argument}")))
@@ -320,15 +319,15 @@ async fn functions_that_users_may_call_reveal_nothing_about_hidden_rows() {
                 "SELECT coalesce(string_agg(answer::text, ','), 'nothing') FROM {schema}.{name}({}) AS answer",
                 list.trim_start_matches(", ")
             );
-            let mut first: Option<String> = None;
-            for variant in variants(&sql, &hidden) {
+            let mut first_answer: Option<String> = None;
+            for variant in variants(&sql, &hidden_rows) {
                 let answer = match stranger.fetch_value::<String>(&variant).await {
                     Ok(text) => text,
                     Err(refused) => format!("{refused:?}"),
                 };
-                match &first {
-                    Some(first) => assert_eq!(&answer, first, "{variant}"),
-                    None => first = Some(answer),
+                match &first_answer {
+                    Some(first_answer) => assert_eq!(&answer, first_answer, "{variant}"),
+                    None => first_answer = Some(answer),
                 }
             }
         }

@@ -1,11 +1,11 @@
-//! The caller may no longer make a write when the statement reaches it: another part of the statement, or a transaction
-//! that has committed meanwhile, has ended the permission. Row security uses the statement's snapshot, so triggers
-//! check again.
+//! When a statement begins, the caller may make a certain write, but no longer when the statement comes to that write:
+//! another part of the statement, or a transaction that has committed meanwhile, has ended the permission. Row security
+//! uses the statement's snapshot, so triggers check the permission again.
 
 use uuid::Uuid;
 
 use super::{
-    assert_invariants, attempt, attempt_after_waiting, execute_and_commit, execute_in, outcome_code,
+    assert_invariants, attempt, attempt_while_holder_commits, execute_and_commit, execute_in, outcome_code,
     sqlstates::{
         CHARACTER_NOT_YOURS, CREATURE_NOT_IN_ADVENTURE, INSUFFICIENT_PRIVILEGE, SERIALIZATION_FAILURE, SESSION_OVER,
         SESSION_STARTED,
@@ -14,7 +14,7 @@ use super::{
 use crate::world::{Player, World, insert_roll_sql, insert_seat_sql};
 
 /// Returns the statement with which a player leaves a session, or with which the Seer removes the player.
-fn leave(session: Uuid, player: &Player) -> String {
+fn leave_or_remove_sql(session: Uuid, player: &Player) -> String {
     format!(
         "UPDATE session_players SET is_active = false WHERE session_id = '{session}' AND user_id = '{}'",
         player.user_id
@@ -33,7 +33,7 @@ async fn a_player_who_leaves_in_the_same_statement_sends_no_event() {
             "WITH seat_left AS ({} RETURNING session_id)
              INSERT INTO session_events (session_id, event_type, payload)
              SELECT session_id, 'client.x', '{payload}' FROM seat_left",
-            leave(game.session_id, player)
+            leave_or_remove_sql(game.session_id, player)
         );
         assert_refused!(player.person.execute(&sql).await, forbidden, "{payload}");
     }
@@ -48,8 +48,8 @@ async fn a_player_who_leaves_in_the_same_statement_sends_no_event() {
     assert_invariants(&world).await;
 }
 
-/// The statement has taken its snapshot, and one of its expressions waits. Meanwhile the Seer removes the player, or
-/// the player leaves.
+/// A player's INSERT of an event has taken its snapshot, and one of its expressions waits. Meanwhile the Seer removes
+/// the player, or the player leaves.
 #[tokio::test]
 async fn a_player_who_is_removed_or_leaves_while_a_statement_waits_sends_no_event() {
     let world = World::new().await;
@@ -65,12 +65,12 @@ async fn a_player_who_is_removed_or_leaves_while_a_statement_waits_sends_no_even
             game.session_id
         );
         let transaction = player.person.begin().await;
-        let sending = tokio::spawn(async move { execute_and_commit(transaction, &sql).await });
+        let sending_task = tokio::spawn(async move { execute_and_commit(transaction, &sql).await });
         world.owner().wait_for_lock_waiters(1).await;
         let deactivated_by = if has_left { &player.person } else { &game.seer };
-        assert_eq!(attempt(deactivated_by, &leave(game.session_id, player)).await, "done");
+        assert_eq!(attempt(deactivated_by, &leave_or_remove_sql(game.session_id, player)).await, "done");
         barrier.commit().await.unwrap();
-        assert_eq!(sending.await.unwrap(), INSUFFICIENT_PRIVILEGE);
+        assert_eq!(sending_task.await.unwrap(), INSUFFICIENT_PRIVILEGE);
         let readmit = format!(
             "UPDATE session_players SET is_active = true, removed_at = NULL WHERE user_id = '{}'",
             player.user_id
@@ -81,25 +81,23 @@ async fn a_player_who_is_removed_or_leaves_while_a_statement_waits_sends_no_even
     assert_invariants(&world).await;
 }
 
-/// A statement inserts two rolls. The first is for a creature. While an expression of the second row waits, the
+/// A Seer's statement inserts two rolls. The first is for a creature. While an expression of the second row waits, the
 /// creature is deleted and created again, with the same id, in another adventure.
 #[tokio::test]
 async fn a_roll_names_no_creature_that_has_moved_to_another_adventure() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let creator = world.user(
-        world
-            .owner()
-            .fetch_value(&format!("SELECT creator_id FROM adventures WHERE id = '{}'", game.adventure_id))
-            .await
-            .unwrap(),
-    );
+    let creator: Uuid = world
+        .owner()
+        .fetch_value(&format!("SELECT creator_id FROM adventures WHERE id = '{}'", game.adventure_id))
+        .await
+        .unwrap();
     let creature = Uuid::new_v4();
     let insert = |adventure: Uuid| {
         format!("INSERT INTO creatures (id, adventure_id, name) VALUES ('{creature}', '{adventure}', 'Wolf')")
     };
     world.owner().execute(&insert(game.adventure_id)).await.unwrap();
-    let other_adventure = world.new_draft(creator.user_id()).await;
+    let other_adventure = world.new_draft(creator).await;
     let barrier = world.owner().begin().await;
     // An arbitrary key, for which the Seer's statement waits.
     execute_in(&barrier, "SELECT pg_advisory_xact_lock(4711)").await.unwrap();
@@ -114,12 +112,12 @@ async fn a_roll_names_no_creature_that_has_moved_to_another_adventure() {
     let wait = "CREATE FUNCTION pg_temp.wait() RETURNS text LANGUAGE plpgsql
                 AS $$ BEGIN PERFORM pg_advisory_xact_lock(4711); RETURN 'waited'; END $$";
     execute_in(&transaction, wait).await.unwrap();
-    let rolling = tokio::spawn(async move { execute_and_commit(transaction, &sql).await });
+    let rolling_task = tokio::spawn(async move { execute_and_commit(transaction, &sql).await });
     world.owner().wait_for_lock_waiters(1).await;
     world.owner().execute(&format!("DELETE FROM creatures WHERE id = '{creature}'")).await.unwrap();
     world.owner().execute(&insert(other_adventure)).await.unwrap();
     barrier.commit().await.unwrap();
-    assert_eq!(rolling.await.unwrap(), CREATURE_NOT_IN_ADVENTURE);
+    assert_eq!(rolling_task.await.unwrap(), CREATURE_NOT_IN_ADVENTURE);
     assert_invariants(&world).await;
 }
 
@@ -130,7 +128,7 @@ async fn a_player_who_left_changes_no_seat_of_a_session_that_ended_since_the_sna
         let game = world.new_session(1).await;
         let player = &game.players[0];
         let other_character = world.new_character(player.user_id).await;
-        assert_eq!(attempt(&player.person, &leave(game.session_id, player)).await, "done");
+        assert_eq!(attempt(&player.person, &leave_or_remove_sql(game.session_id, player)).await, "done");
         let with_old_snapshot = player.person.begin_repeatable_read().await;
         if has_ended {
             world.update_session(&game, "status = 'cancelled'").await;
@@ -158,7 +156,7 @@ async fn nobody_takes_a_seat_in_a_session_that_starts_while_the_statement_waits(
     let start = format!("UPDATE sessions SET status = 'active' WHERE id = '{}'", game.session_id);
     assert_eq!(execute_in(&starting, &start).await, Ok(1));
     let sql = insert_seat_sql(game.session_id, player.user_id, player.character_id);
-    assert_eq!(attempt_after_waiting(&world, &player.person, sql, starting).await, SESSION_STARTED);
+    assert_eq!(attempt_while_holder_commits(&world, &player.person, sql, starting).await, SESSION_STARTED);
     assert_invariants(&world).await;
 }
 
@@ -174,6 +172,6 @@ async fn nobody_takes_a_seat_with_a_character_that_changes_its_owner_while_the_s
         format!("UPDATE characters SET user_id = '{}' WHERE id = '{}'", new_owner.user_id(), player.character_id);
     assert_eq!(execute_in(&giving, &give).await, Ok(1));
     let sql = insert_seat_sql(game.session_id, player.user_id, player.character_id);
-    assert_eq!(attempt_after_waiting(&world, &player.person, sql, giving).await, CHARACTER_NOT_YOURS);
+    assert_eq!(attempt_while_holder_commits(&world, &player.person, sql, giving).await, CHARACTER_NOT_YOURS);
     assert_invariants(&world).await;
 }

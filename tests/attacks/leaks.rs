@@ -3,10 +3,10 @@
 use uuid::Uuid;
 
 use super::{
-    attempt, close, execute_in, open_session,
+    attempt, close_account, execute_in, open_private_session,
     sqlstates::{
-        ACCOUNT_CLOSED, ADVENTURE_NOT_PLAYABLE, CHARACTER_NOT_YOURS, INSUFFICIENT_PRIVILEGE, ROLL_NOT_SAVEABLE,
-        UNKNOWN_JOIN_CODE,
+        ACCOUNT_CLOSED, ADVENTURE_NOT_PLAYABLE, CHARACTER_NOT_YOURS, INSUFFICIENT_PRIVILEGE, NULL_VALUE_NOT_ALLOWED,
+        ROLL_NOT_SAVEABLE, UNKNOWN_JOIN_CODE,
     },
 };
 use crate::world::{
@@ -25,7 +25,7 @@ pub(super) async fn answer_text(person: &Person, sql: &str) -> String {
 }
 
 /// Asserts that each person gets the same answer to all statements, and that the answer begins with `expected`. `what`
-/// says what the statements attempt.
+/// says what the statements attempt. With each statement comes the case by which it differs from the others.
 async fn assert_same_answers(people: &[&Person], what: &str, statements: &[(&str, String)], expected: &str) {
     for person in people {
         let mut answers = Vec::new();
@@ -47,16 +47,16 @@ async fn a_stranger_does_not_learn_how_full_a_private_session_is() {
         (world.new_active_session(1).await, world.new_active_session(1).await, world.new_session(0).await);
     world.update_session(&completed, "status = 'completed'").await;
     world.update_session(&cancelled, "status = 'cancelled'").await;
-    let closed = world.new_session(1).await;
-    close(&world, closed.seer.user_id()).await;
+    let game_of_closed_account = world.new_session(1).await;
+    close_account(&world, game_of_closed_account.seer.user_id()).await;
     let caller = world.new_player().await;
-    let retired = world.new_character(caller.user_id).await;
-    world.owner().execute(&format!("UPDATE characters SET retired_at = now() WHERE id = '{retired}'")).await.unwrap();
-    let other = world.new_player().await;
+    let retired_character = world.new_character(caller.user_id).await;
+    world.owner().execute(&format!("UPDATE characters SET retired_at = now() WHERE id = '{retired_character}'")).await.unwrap();
+    let other_player = world.new_player().await;
     for (description, character) in [
         ("their own character", caller.character_id),
-        ("their own retired character", retired),
-        ("another user's character", other.character_id),
+        ("their own retired character", retired_character),
+        ("another user's character", other_player.character_id),
         ("a character that does not exist", Uuid::new_v4()),
     ] {
         let statements: Vec<(&str, String)> = [
@@ -65,7 +65,7 @@ async fn a_stranger_does_not_learn_how_full_a_private_session_is() {
             ("active", active.session_id),
             ("completed", completed.session_id),
             ("cancelled", cancelled.session_id),
-            ("of a closed account", closed.session_id),
+            ("of a closed account", game_of_closed_account.session_id),
             ("one that does not exist", Uuid::new_v4()),
         ]
         .into_iter()
@@ -85,10 +85,10 @@ async fn a_stranger_does_not_learn_how_full_a_private_session_is() {
     }
     // A seat in another user's name.
     let closed_player = world.new_player().await;
-    close(&world, closed_player.user_id).await;
+    close_account(&world, closed_player.user_id).await;
     let statements = [
         ("a user with a seat", insert_seat_sql(full.session_id, full.players[0].user_id, full.players[0].character_id)),
-        ("a user without a seat", insert_seat_sql(full.session_id, other.user_id, other.character_id)),
+        ("a user without a seat", insert_seat_sql(full.session_id, other_player.user_id, other_player.character_id)),
         ("a closed account", insert_seat_sql(full.session_id, closed_player.user_id, closed_player.character_id)),
         ("a user that does not exist", insert_seat_sql(full.session_id, Uuid::new_v4(), Uuid::new_v4())),
     ];
@@ -101,17 +101,17 @@ async fn nobody_learns_which_rolls_of_others_exist_or_were_saved() {
     let world = World::new().await;
     // The caller plays in one session, and knows ids of rows of another session.
     let (other_game, own_game) = (world.new_active_session(2).await, world.new_active_session(1).await);
-    let (saver, other, caller) = (&other_game.players[0], &other_game.players[1], &own_game.players[0]);
-    let saved = world.new_roll(other_game.session_id, saver.character_id, "{1,2,1,2,1}", 18, 5).await;
-    let unsaved = world.new_roll(other_game.session_id, other.character_id, "{1,2,1,2,1}", 18, 5).await;
-    saver.person.execute(&insert_heroic_save_sql(other_game.session_id, saver.character_id, saved)).await.unwrap();
+    let (saver, fellow_player, caller) = (&other_game.players[0], &other_game.players[1], &own_game.players[0]);
+    let saved_roll = world.new_roll(other_game.session_id, saver.character_id, "{1,2,1,2,1}", 18, 5).await;
+    let unsaved_roll = world.new_roll(other_game.session_id, fellow_player.character_id, "{1,2,1,2,1}", 18, 5).await;
+    saver.person.execute(&insert_heroic_save_sql(other_game.session_id, saver.character_id, saved_roll)).await.unwrap();
     for (session, character, what) in [
         (own_game.session_id, caller.character_id, "in the caller's own session"),
         (other_game.session_id, caller.character_id, "in another session"),
         (other_game.session_id, saver.character_id, "in another session, with its player's character"),
     ] {
         for suffix in ["", " ON CONFLICT DO NOTHING"] {
-            let originals = [("saved", saved), ("unsaved", unsaved), ("one that does not exist", Uuid::new_v4())];
+            let originals = [("saved", saved_roll), ("unsaved", unsaved_roll), ("one that does not exist", Uuid::new_v4())];
             let statements: Vec<(&str, String)> = originals
                 .into_iter()
                 .map(|(case, original)| (case, insert_heroic_save_sql(session, character, original) + suffix))
@@ -135,10 +135,10 @@ async fn a_closed_account_does_not_learn_which_rows_of_others_exist() {
         let creature: Uuid = world.owner().fetch_value(&insert_creature(game.adventure_id)).await.unwrap();
         let seer = game.seer.user_id();
         world.owner().execute(&format!("INSERT INTO tutorial_progress (user_id) VALUES ('{seer}')")).await.unwrap();
-        let hero = world.new_character(seer).await;
+        let character = world.new_character(seer).await;
         rows.push([
             ("users", "id", "bio = 'x'", seer),
-            ("characters", "id", "name = 'Renamed'", hero),
+            ("characters", "id", "name = 'Renamed'", character),
             ("adventures", "id", "description = 'x'", game.adventure_id),
             ("creatures", "id", "name = 'Mouse'", creature),
             ("sessions", "id", "looking_for = 'x'", game.session_id),
@@ -146,10 +146,10 @@ async fn a_closed_account_does_not_learn_which_rows_of_others_exist() {
             ("tutorial_progress", "user_id", "skipped = true", seer),
         ]);
     }
-    close(&world, own_game.seer.user_id()).await;
+    close_account(&world, own_game.seer.user_id()).await;
     let caller = &own_game.seer;
-    for (their_row, my_row) in rows[0].iter().zip(&rows[1]) {
-        let (table, key, change, their_id) = *their_row;
+    for (others_row, own_row) in rows[0].iter().zip(&rows[1]) {
+        let (table, key, change, others_id) = *others_row;
         let statements = |id: Uuid| {
             let mut statements = vec![
                 format!("UPDATE {table} SET {change} WHERE {key} = '{id}'"),
@@ -161,16 +161,16 @@ async fn a_closed_account_does_not_learn_which_rows_of_others_exist() {
             }
             statements
         };
-        for (on_their_row, on_no_row) in statements(their_id).iter().zip(statements(Uuid::new_v4())) {
-            let answer = answer_text(caller, on_their_row).await;
-            assert_eq!(answer, answer_text(caller, &on_no_row).await, "{on_their_row}");
+        for (on_others_row, on_no_row) in statements(others_id).iter().zip(statements(Uuid::new_v4())) {
+            let answer = answer_text(caller, on_others_row).await;
+            assert_eq!(answer, answer_text(caller, &on_no_row).await, "{on_others_row}");
             // If the account is checked before the row, the answer is that the account is closed.
-            assert!(answer == "0 rows" || answer.starts_with(ACCOUNT_CLOSED), "{on_their_row}: {answer}");
+            assert!(answer == "0 rows" || answer.starts_with(ACCOUNT_CLOSED), "{on_others_row}: {answer}");
         }
         // The account may know about its own rows, but cannot write them.
-        let (_, _, _, my_id) = *my_row;
-        for on_my_row in statements(my_id) {
-            assert!(answer_text(caller, &on_my_row).await.starts_with(ACCOUNT_CLOSED), "{on_my_row}");
+        let (_, _, _, own_id) = *own_row;
+        for on_own_row in statements(own_id) {
+            assert!(answer_text(caller, &on_own_row).await.starts_with(ACCOUNT_CLOSED), "{on_own_row}");
         }
     }
 }
@@ -178,22 +178,25 @@ async fn a_closed_account_does_not_learn_which_rows_of_others_exist() {
 #[tokio::test]
 async fn a_stranger_does_not_learn_how_many_rows_an_account_has() {
     let world = World::new().await;
-    let (few, many, closed) = (world.new_player().await, world.new_account().await, world.new_player().await);
+    let (newcomer, full_account, closed_player) =
+        (world.new_player().await, world.new_account().await, world.new_player().await);
+    // Ten is the limit on living characters.
     for _ in 0..10 {
-        world.new_character(many).await;
+        world.new_character(full_account).await;
     }
-    close(&world, closed.user_id).await;
-    // `insert_character` derives the name from the id.
+    close_account(&world, closed_player.user_id).await;
+    // `insert_character_sql` derives the name from the id.
     let name_of = |id: Uuid| format!("Hero {}", &id.to_string()[..8]);
-    let same_name = Uuid::new_v4();
+    let id_with_same_name = Uuid::new_v4();
     let statements = [
-        ("few", insert_character_sql(Uuid::new_v4(), few.user_id)),
-        ("ten", insert_character_sql(Uuid::new_v4(), many)),
-        ("closed", insert_character_sql(Uuid::new_v4(), closed.user_id)),
+        ("few", insert_character_sql(Uuid::new_v4(), newcomer.user_id)),
+        ("ten", insert_character_sql(Uuid::new_v4(), full_account)),
+        ("closed", insert_character_sql(Uuid::new_v4(), closed_player.user_id)),
         ("a user that does not exist", insert_character_sql(Uuid::new_v4(), Uuid::new_v4())),
         (
             "the same name",
-            insert_character_sql(same_name, few.user_id).replace(&name_of(same_name), &name_of(few.character_id)),
+            insert_character_sql(id_with_same_name, newcomer.user_id)
+                .replace(&name_of(id_with_same_name), &name_of(newcomer.character_id)),
         ),
     ];
     assert_same_answers(
@@ -204,41 +207,43 @@ async fn a_stranger_does_not_learn_how_many_rows_an_account_has() {
     )
     .await;
     let caller = world.new_user().await;
-    let skipping_conflicts = format!("{} ON CONFLICT DO NOTHING", insert_character_sql(Uuid::new_v4(), many));
+    let skipping_conflicts = format!("{} ON CONFLICT DO NOTHING", insert_character_sql(Uuid::new_v4(), full_account));
     assert!(answer_text(&caller, &skipping_conflicts).await.starts_with(INSUFFICIENT_PRIVILEGE));
     // The number of sessions, adventures and tutorials of an account is limited too.
-    let busy = world.new_user().await;
-    let adventure = world.new_adventure(busy.user_id()).await;
+    let busy_seer = world.new_user().await;
+    let adventure = world.new_adventure(busy_seer.user_id()).await;
     for _ in 0..20 {
-        open_session(&world, busy.user_id(), adventure, false).await;
+        open_private_session(&world, busy_seer.user_id(), adventure).await;
     }
     let insert_session =
         |seer: Uuid| format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{seer}', '{adventure}')");
     let statements = [
-        ("few", insert_session(few.user_id)),
-        ("twenty", insert_session(busy.user_id())),
-        ("closed", insert_session(closed.user_id)),
+        ("few", insert_session(newcomer.user_id)),
+        ("twenty", insert_session(busy_seer.user_id())),
+        ("closed", insert_session(closed_player.user_id)),
         ("a user that does not exist", insert_session(Uuid::new_v4())),
     ];
     assert_same_answers(&[&caller, &world.visitor()], "another's session", &statements, INSUFFICIENT_PRIVILEGE).await;
-    let sql =
-        format!("INSERT INTO adventures (creator_id, name) SELECT '{many}', 'Draft' FROM generate_series(1, 200)");
+    let sql = format!(
+        "INSERT INTO adventures (creator_id, name)
+         SELECT '{full_account}', 'Draft' FROM generate_series(1, 200)"
+    );
     world.owner().execute(&sql).await.unwrap();
     let insert_draft =
         |creator: Uuid| format!("INSERT INTO adventures (creator_id, name) VALUES ('{creator}', 'A draft')");
     let statements = [
-        ("few", insert_draft(few.user_id)),
-        ("many", insert_draft(many)),
-        ("closed", insert_draft(closed.user_id)),
+        ("few", insert_draft(newcomer.user_id)),
+        ("two hundred", insert_draft(full_account)),
+        ("closed", insert_draft(closed_player.user_id)),
         ("a user that does not exist", insert_draft(Uuid::new_v4())),
     ];
     assert_same_answers(&[&caller, &world.visitor()], "another's adventure", &statements, INSUFFICIENT_PRIVILEGE).await;
-    world.owner().execute(&format!("INSERT INTO tutorial_progress (user_id) VALUES ('{many}')")).await.unwrap();
+    world.owner().execute(&format!("INSERT INTO tutorial_progress (user_id) VALUES ('{full_account}')")).await.unwrap();
     let insert_tutorial = |user: Uuid| format!("INSERT INTO tutorial_progress (user_id) VALUES ('{user}')");
     let statements = [
-        ("none", insert_tutorial(few.user_id)),
-        ("begun", insert_tutorial(many)),
-        ("closed", insert_tutorial(closed.user_id)),
+        ("none", insert_tutorial(newcomer.user_id)),
+        ("begun", insert_tutorial(full_account)),
+        ("closed", insert_tutorial(closed_player.user_id)),
         ("a user that does not exist", insert_tutorial(Uuid::new_v4())),
     ];
     assert_same_answers(&[&caller, &world.visitor()], "another's tutorial", &statements, INSUFFICIENT_PRIVILEGE).await;
@@ -248,17 +253,22 @@ async fn a_stranger_does_not_learn_how_many_rows_an_account_has() {
 async fn a_stranger_does_not_learn_whether_a_draft_exists() {
     let world = World::new().await;
     let creator = world.new_user().await;
-    let (draft, archived) = (world.new_draft(creator.user_id()).await, world.new_draft(creator.user_id()).await);
-    world.owner().execute(&format!("UPDATE adventures SET status = 'archived' WHERE id = '{archived}'")).await.unwrap();
-    let full = world.new_draft(creator.user_id()).await;
-    let sql = format!("INSERT INTO creatures (adventure_id, name) SELECT '{full}', 'Rat' FROM generate_series(1, 200)");
+    let draft_adventure = world.new_draft(creator.user_id()).await;
+    let archived_adventure = world.new_draft(creator.user_id()).await;
+    world.owner().execute(&format!("UPDATE adventures SET status = 'archived' WHERE id = '{archived_adventure}'")).await.unwrap();
+    // Two hundred creatures are the limit.
+    let full_adventure = world.new_draft(creator.user_id()).await;
+    let sql = format!(
+        "INSERT INTO creatures (adventure_id, name)
+         SELECT '{full_adventure}', 'Rat' FROM generate_series(1, 200)"
+    );
     world.owner().execute(&sql).await.unwrap();
     let caller = world.new_user().await;
     let for_each_case = |sql: &dyn Fn(Uuid) -> String| {
         [
-            ("draft", sql(draft)),
-            ("archived", sql(archived)),
-            ("full", sql(full)),
+            ("draft", sql(draft_adventure)),
+            ("archived", sql(archived_adventure)),
+            ("full", sql(full_adventure)),
             ("one that does not exist", sql(Uuid::new_v4())),
         ]
     };
@@ -297,37 +307,37 @@ async fn a_stranger_does_not_learn_whether_a_draft_exists() {
 #[tokio::test]
 async fn a_stranger_does_not_learn_what_exists_in_a_private_session() {
     let world = World::new().await;
-    let (active, waiting) = (world.new_active_session(2).await, world.new_session(1).await);
-    let hero = active.players[0].character_id;
-    // Only a roll of the last 30 seconds can be saved. Rolls dated an hour ahead (-3600) do not become too old
-    // meanwhile.
-    let failed = world.new_roll(active.session_id, hero, "{1,2}", 10, -3600).await;
-    let passed = world.new_roll(active.session_id, hero, "{6,6}", 10, -3600).await;
-    let late = world.new_roll(active.session_id, hero, "{1,2}", 10, 3600).await;
-    let saved = world.new_roll(active.session_id, active.players[1].character_id, "{1,2}", 10, -3600).await;
-    let save = insert_heroic_save_sql(active.session_id, active.players[1].character_id, saved);
-    assert_eq!(attempt(&active.players[1].person, &save).await, "done");
+    let (active_game, waiting_game) = (world.new_active_session(2).await, world.new_session(1).await);
+    let character = active_game.players[0].character_id;
+    // Only a roll of the last 30 seconds can be saved. Like a failed roll, the passed one is dated an hour ahead (-3600
+    // seconds ago), so that it does not become too old. The late one is an hour old.
+    let failed_roll = world.new_failed_roll(active_game.session_id, character).await;
+    let passed_roll = world.new_roll(active_game.session_id, character, "{6,6}", 10, -3600).await;
+    let late_roll = world.new_roll(active_game.session_id, character, "{1,2}", 10, 3600).await;
+    let saved_roll = world.new_failed_roll(active_game.session_id, active_game.players[1].character_id).await;
+    let save = insert_heroic_save_sql(active_game.session_id, active_game.players[1].character_id, saved_roll);
+    assert_eq!(attempt(&active_game.players[1].person, &save).await, "done");
     let caller = world.new_player().await;
     let sql =
-        format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf') RETURNING id", active.adventure_id);
+        format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf') RETURNING id", active_game.adventure_id);
     let creature: Uuid = world.owner().fetch_value(&sql).await.unwrap();
 
-    let save_of = |original: Uuid| insert_heroic_save_sql(active.session_id, hero, original);
+    let save_of = |original: Uuid| insert_heroic_save_sql(active_game.session_id, character, original);
     let statements = [
-        ("failed", save_of(failed)),
-        ("passed", save_of(passed)),
-        ("late", save_of(late)),
-        ("saved", save_of(saved)),
+        ("failed", save_of(failed_roll)),
+        ("passed", save_of(passed_roll)),
+        ("late", save_of(late_roll)),
+        ("saved", save_of(saved_roll)),
         ("one that does not exist", save_of(Uuid::new_v4())),
     ];
     assert_same_answers(&[&caller.person, &world.visitor()], "another's save", &statements, INSUFFICIENT_PRIVILEGE)
         .await;
     let statements = [
-        ("a character with a seat", insert_roll_sql(active.session_id, hero)),
-        ("a character of another session", insert_roll_sql(active.session_id, waiting.players[0].character_id)),
-        ("their own character", insert_roll_sql(active.session_id, caller.character_id)),
-        ("a character that does not exist", insert_roll_sql(active.session_id, Uuid::new_v4())),
-        ("waiting", insert_roll_sql(waiting.session_id, waiting.players[0].character_id)),
+        ("a character with a seat", insert_roll_sql(active_game.session_id, character)),
+        ("a character of another session", insert_roll_sql(active_game.session_id, waiting_game.players[0].character_id)),
+        ("their own character", insert_roll_sql(active_game.session_id, caller.character_id)),
+        ("a character that does not exist", insert_roll_sql(active_game.session_id, Uuid::new_v4())),
+        ("waiting", insert_roll_sql(waiting_game.session_id, waiting_game.players[0].character_id)),
         ("a session that does not exist", insert_roll_sql(Uuid::new_v4(), caller.character_id)),
     ];
     assert_same_answers(&[&caller.person, &world.visitor()], "a roll", &statements, INSUFFICIENT_PRIVILEGE).await;
@@ -338,19 +348,19 @@ async fn a_stranger_does_not_learn_what_exists_in_a_private_session() {
         )
     };
     let statements = [
-        ("a creature of the adventure", creature_roll(creature, active.session_id)),
-        ("a creature of another adventure", creature_roll(creature, waiting.session_id)),
-        ("a creature that does not exist", creature_roll(Uuid::new_v4(), active.session_id)),
+        ("a creature of the adventure", creature_roll(creature, active_game.session_id)),
+        ("a creature of another session's adventure", creature_roll(creature, waiting_game.session_id)),
+        ("a creature that does not exist", creature_roll(Uuid::new_v4(), active_game.session_id)),
         ("a session that does not exist", creature_roll(creature, Uuid::new_v4())),
     ];
     assert_same_answers(&[&caller.person, &world.visitor()], "a creature's roll", &statements, INSUFFICIENT_PRIVILEGE)
         .await;
     // A participant learns only that they may not roll for creatures, and nothing about the creature.
-    let [existing, _, missing, _] = statements;
+    let [existing_creature, _, missing_creature, _] = statements;
     assert_same_answers(
-        &[&active.players[0].person],
+        &[&active_game.players[0].person],
         "a creature's roll",
-        &[existing, missing],
+        &[existing_creature, missing_creature],
         INSUFFICIENT_PRIVILEGE,
     )
     .await;
@@ -358,13 +368,13 @@ async fn a_stranger_does_not_learn_what_exists_in_a_private_session() {
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{session}', 'client.wave')")
     };
     let statements = [
-        ("active", insert_event(active.session_id)),
-        ("waiting", insert_event(waiting.session_id)),
+        ("active", insert_event(active_game.session_id)),
+        ("waiting", insert_event(waiting_game.session_id)),
         ("one that does not exist", insert_event(Uuid::new_v4())),
     ];
     assert_same_answers(&[&caller.person, &world.visitor()], "an event", &statements, INSUFFICIENT_PRIVILEGE).await;
-    let wound = |hero: Uuid| format!("SELECT * FROM private.change_hit_points('{hero}', -1)");
-    let statements = [("existing", wound(hero)), ("one that does not exist", wound(Uuid::new_v4()))];
+    let wound = |character: Uuid| format!("SELECT * FROM private.change_hit_points('{character}', -1)");
+    let statements = [("existing", wound(character)), ("one that does not exist", wound(Uuid::new_v4()))];
     assert_same_answers(&[&caller.person], "a wound", &statements, "0 rows").await;
 }
 
@@ -373,21 +383,22 @@ async fn joining_reveals_nothing_about_characters_of_others() {
     let world = World::new().await;
     let game = world.new_session(0).await;
     world.update_session(&game, "is_public = true").await;
-    let (caller, other, closed) = (world.new_player().await, world.new_player().await, world.new_player().await);
-    let retired = world.new_character(other.user_id).await;
-    world.owner().execute(&format!("UPDATE characters SET retired_at = now() WHERE id = '{retired}'")).await.unwrap();
-    close(&world, closed.user_id).await;
+    let (caller, other_player, closed_player) =
+        (world.new_player().await, world.new_player().await, world.new_player().await);
+    let retired_character = world.new_character(other_player.user_id).await;
+    world.owner().execute(&format!("UPDATE characters SET retired_at = now() WHERE id = '{retired_character}'")).await.unwrap();
+    close_account(&world, closed_player.user_id).await;
     let statements = [
-        ("living", insert_seat_sql(game.session_id, caller.user_id, other.character_id)),
-        ("retired", insert_seat_sql(game.session_id, caller.user_id, retired)),
-        ("of a closed account", insert_seat_sql(game.session_id, caller.user_id, closed.character_id)),
+        ("living", insert_seat_sql(game.session_id, caller.user_id, other_player.character_id)),
+        ("retired", insert_seat_sql(game.session_id, caller.user_id, retired_character)),
+        ("of a closed account", insert_seat_sql(game.session_id, caller.user_id, closed_player.character_id)),
     ];
     assert_same_answers(&[&caller.person], "another's character in their own seat", &statements, CHARACTER_NOT_YOURS)
         .await;
-    let join = |hero: Uuid, code: &str| format!("SELECT * FROM private.join_by_code('{code}', '{hero}')");
+    let join = |character: Uuid, code: &str| format!("SELECT * FROM private.join_by_code('{code}', '{character}')");
     let statements = [
         ("own", join(caller.character_id, "ZZZZZZ")),
-        ("another's", join(other.character_id, "ZZZZZZ")),
+        ("another's", join(other_player.character_id, "ZZZZZZ")),
         ("one that does not exist", join(Uuid::new_v4(), "ZZZZZZ")),
     ];
     assert_same_answers(&[&caller.person], "an unknown code", &statements, UNKNOWN_JOIN_CODE).await;
@@ -408,25 +419,23 @@ async fn joining_by_code_without_a_character_does_not_reveal_the_id_of_the_sessi
         ("a private session", format!("SELECT * FROM private.join_by_code('{code}', NULL)")),
         ("no session", "SELECT * FROM private.join_by_code('ZZZZZZ', NULL)".to_owned()),
     ];
-    // 22004 is `null_value_not_allowed`.
-    assert_same_answers(&[&caller], "a code without a character", &statements, "22004").await;
+    assert_same_answers(&[&caller], "a code without a character", &statements, NULL_VALUE_NOT_ALLOWED).await;
 }
 
 #[tokio::test]
 async fn a_creature_for_anothers_adventure_does_not_reveal_which_ids_are_used() {
     let world = World::new().await;
     let (creator, stranger) = (world.new_user().await, world.new_user().await);
-    let (published, draft) = (world.new_adventure(creator.user_id()).await, world.new_draft(creator.user_id()).await);
-    let hidden: Uuid = world
-        .owner()
-        .fetch_value(&format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', 'Wolf') RETURNING id"))
-        .await
-        .unwrap();
-    for adventure in [published, draft] {
+    let (published_adventure, draft_adventure) =
+        (world.new_adventure(creator.user_id()).await, world.new_draft(creator.user_id()).await);
+    let insert_hidden =
+        format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft_adventure}', 'Wolf') RETURNING id");
+    let hidden_creature: Uuid = world.owner().fetch_value(&insert_hidden).await.unwrap();
+    for adventure in [published_adventure, draft_adventure] {
         let insert =
             |id: Uuid| format!("INSERT INTO creatures (id, adventure_id, name) VALUES ('{id}', '{adventure}', 'Wolf')");
-        let unused = stranger.execute(&insert(Uuid::new_v4())).await.unwrap_err();
-        assert_eq!(unused.code, INSUFFICIENT_PRIVILEGE);
-        assert_eq!(stranger.execute(&insert(hidden)).await.unwrap_err(), unused);
+        let refusal_of_unused_id = stranger.execute(&insert(Uuid::new_v4())).await.unwrap_err();
+        assert_eq!(refusal_of_unused_id.code, INSUFFICIENT_PRIVILEGE);
+        assert_eq!(stranger.execute(&insert(hidden_creature)).await.unwrap_err(), refusal_of_unused_id);
     }
 }

@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::{
-    assert_invariants, attempt, execute_and_commit, execute_in, open_session, query_number,
+    assert_invariants, attempt, execute_and_commit, execute_in, open_private_session, open_public_session, query_number,
     sqlstates::{
         ADVENTURE_LIMIT_REACHED, CHARACTER_LIMIT_REACHED, CREATURE_LIMIT_REACHED, RETIRED_LIMIT_REACHED,
         SEAT_LIMIT_REACHED, SERIALIZATION_FAILURE, SESSION_FULL, SESSION_LIMIT_REACHED, SESSION_LIVE,
@@ -11,38 +11,51 @@ use super::{
 };
 use crate::world::{Person, World, insert_character_sql, insert_seat_sql, run_together};
 
-/// A limit that is reached by one more row.
+/// A limit on a number of rows. The test has created all but one of the rows that the limit allows.
 struct Limit {
     name: &'static str,
     /// The SQLSTATE of the refusal.
     code: &'static str,
+    /// The number of rows that the limit allows.
     maximum: i64,
     /// A query that counts the rows.
     count_query: String,
     /// A query that reads the counter that the triggers maintain.
     counter_query: String,
-    /// Statements that each add one row, with the user who sends them.
+    /// Statements that each add one row (by an INSERT, or by an UPDATE after which a row counts), with the user who
+    /// sends them.
     statements: Vec<(Person, String)>,
 }
 
-/// Creates `count` more characters, all living or all retired.
-pub async fn create_characters(world: &World, user: Uuid, count: i64, are_retired: bool) {
-    let retired_at = if are_retired { "now()" } else { "NULL" };
+/// Creates `count` more living characters of an account.
+pub(super) async fn create_living_characters(world: &World, user: Uuid, count: i64) {
     let sql = format!(
-        "INSERT INTO characters (user_id, name, class, might, grace, wit, heart, special_ability, retired_at)
-         SELECT '{user}', 'Hero {are_retired} ' || number, 'warrior', 5, 3, 2, 2, '{{}}', {retired_at} FROM generate_series(1, {count}) AS number"
+        "INSERT INTO characters (user_id, name, class, might, grace, wit, heart, special_ability)
+         SELECT '{user}', 'Living ' || number, 'warrior', 5, 3, 2, 2, '{{}}'
+         FROM generate_series(1, {count}) AS number"
     );
     world.owner().execute(&sql).await.unwrap();
 }
 
-/// Creates for every limit all rows but the last one, and `statement_count` statements that each add one more.
+/// Creates `count` more retired characters of an account.
+async fn create_retired_characters(world: &World, user: Uuid, count: i64) {
+    let sql = format!(
+        "INSERT INTO characters (user_id, name, class, might, grace, wit, heart, special_ability, retired_at)
+         SELECT '{user}', 'Retired ' || number, 'warrior', 5, 3, 2, 2, '{{}}', now()
+         FROM generate_series(1, {count}) AS number"
+    );
+    world.owner().execute(&sql).await.unwrap();
+}
+
+/// Creates for every limit all rows but the last one. Each limit gets `statement_count` statements that add one more
+/// (at most ten for the limit of retired characters).
 async fn create_limits(world: &World, statement_count: usize) -> Vec<Limit> {
     let owner = world.owner();
     let mut limits = Vec::new();
     let counter_of = |user: Uuid, counter: &str| format!("SELECT {counter} FROM users WHERE id = '{user}'");
 
     let user = world.new_user().await;
-    create_characters(world, user.user_id(), 9, false).await;
+    create_living_characters(world, user.user_id(), 9).await;
     limits.push(Limit {
         name: "living characters",
         code: CHARACTER_LIMIT_REACHED,
@@ -58,9 +71,9 @@ async fn create_limits(world: &World, statement_count: usize) -> Vec<Limit> {
     });
 
     let user = world.new_user().await;
-    create_characters(world, user.user_id(), 9, false).await;
-    create_characters(world, user.user_id(), statement_count as i64, true).await;
-    let retired: Vec<Uuid> = owner
+    create_living_characters(world, user.user_id(), 9).await;
+    create_retired_characters(world, user.user_id(), statement_count as i64).await;
+    let retired_ids: Vec<Uuid> = owner
         .fetch_values(&format!(
             "SELECT id FROM characters WHERE user_id = '{}' AND retired_at IS NOT NULL",
             user.user_id()
@@ -68,7 +81,7 @@ async fn create_limits(world: &World, statement_count: usize) -> Vec<Limit> {
         .await
         .unwrap();
     limits.push(Limit {
-        name: "living characters, unretired",
+        name: "living characters, reached by an UPDATE that unretires one",
         code: CHARACTER_LIMIT_REACHED,
         maximum: 10,
         count_query: format!(
@@ -76,17 +89,17 @@ async fn create_limits(world: &World, statement_count: usize) -> Vec<Limit> {
             user.user_id()
         ),
         counter_query: counter_of(user.user_id(), "living_characters"),
-        statements: retired
+        statements: retired_ids
             .iter()
             .map(|id| (user.clone(), format!("UPDATE characters SET retired_at = NULL WHERE id = '{id}'")))
             .collect(),
     });
 
     let user = world.new_user().await;
-    create_characters(world, user.user_id(), 99, true).await;
+    create_retired_characters(world, user.user_id(), 99).await;
     // An account may have only ten living characters.
-    create_characters(world, user.user_id(), statement_count.min(10) as i64, false).await;
-    let living: Vec<Uuid> = owner
+    create_living_characters(world, user.user_id(), statement_count.min(10) as i64).await;
+    let living_ids: Vec<Uuid> = owner
         .fetch_values(&format!("SELECT id FROM characters WHERE user_id = '{}' AND retired_at IS NULL", user.user_id()))
         .await
         .unwrap();
@@ -99,25 +112,25 @@ async fn create_limits(world: &World, statement_count: usize) -> Vec<Limit> {
             user.user_id()
         ),
         counter_query: counter_of(user.user_id(), "retired_characters"),
-        statements: living
+        statements: living_ids
             .iter()
             .map(|id| (user.clone(), format!("UPDATE characters SET retired_at = now() WHERE id = '{id}'")))
             .collect(),
     });
 
     let player = world.new_player().await;
-    // With several Seers, none reaches the limit of live sessions per Seer.
+    // With several Seers, none reaches the limit on the live sessions of a Seer.
     let (first_seer, second_seer) = (world.new_account().await, world.new_account().await);
     let adventure = world.new_adventure(first_seer).await;
     for index in 0..19 {
         let seer = if index % 2 == 0 { first_seer } else { second_seer };
-        let session = open_session(world, seer, adventure, true).await;
+        let session = open_public_session(world, seer, adventure).await;
         owner.execute(&insert_seat_sql(session, player.user_id, player.character_id)).await.unwrap();
     }
     let mut statements = Vec::new();
     let third_seer = world.new_account().await;
     for _ in 0..statement_count {
-        let session = open_session(world, third_seer, adventure, true).await;
+        let session = open_public_session(world, third_seer, adventure).await;
         statements.push((player.person.clone(), insert_seat_sql(session, player.user_id, player.character_id)));
     }
     limits.push(Limit {
@@ -131,7 +144,7 @@ async fn create_limits(world: &World, statement_count: usize) -> Vec<Limit> {
 
     let user = world.new_user().await;
     for _ in 0..19 {
-        open_session(world, user.user_id(), adventure, false).await;
+        open_private_session(world, user.user_id(), adventure).await;
     }
     let insert = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", user.user_id());
     limits.push(Limit {
@@ -145,7 +158,8 @@ async fn create_limits(world: &World, statement_count: usize) -> Vec<Limit> {
 
     let user = world.new_user().await;
     let sql = format!(
-        "INSERT INTO adventures (creator_id, name) SELECT '{}', 'Draft ' || number FROM generate_series(1, 199) AS number",
+        "INSERT INTO adventures (creator_id, name)
+         SELECT '{}', 'Draft ' || number FROM generate_series(1, 199) AS number",
         user.user_id()
     );
     owner.execute(&sql).await.unwrap();
@@ -160,18 +174,19 @@ async fn create_limits(world: &World, statement_count: usize) -> Vec<Limit> {
     });
 
     let user = world.new_user().await;
-    let draft = world.new_draft(user.user_id()).await;
+    let draft_adventure = world.new_draft(user.user_id()).await;
     let sql = format!(
-        "INSERT INTO creatures (adventure_id, name) SELECT '{draft}', 'Rat ' || number FROM generate_series(1, 199) AS number"
+        "INSERT INTO creatures (adventure_id, name)
+         SELECT '{draft_adventure}', 'Rat ' || number FROM generate_series(1, 199) AS number"
     );
     owner.execute(&sql).await.unwrap();
-    let insert = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', 'One more')");
+    let insert = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft_adventure}', 'One more')");
     limits.push(Limit {
         name: "creatures of an adventure",
         code: CREATURE_LIMIT_REACHED,
         maximum: 200,
-        count_query: format!("SELECT count(*) FROM creatures WHERE adventure_id = '{draft}'"),
-        counter_query: format!("SELECT creature_count FROM adventures WHERE id = '{draft}'"),
+        count_query: format!("SELECT count(*) FROM creatures WHERE adventure_id = '{draft_adventure}'"),
+        counter_query: format!("SELECT creature_count FROM adventures WHERE id = '{draft_adventure}'"),
         statements: (0..statement_count).map(|_| (user.clone(), insert.clone())).collect(),
     });
 
@@ -240,7 +255,7 @@ async fn each_limit_holds_for_eight_concurrent_statements() {
 async fn each_limit_holds_for_transactions_with_an_old_snapshot() {
     let world = World::new().await;
     for limit in create_limits(&world, 3).await {
-        // All three snapshots show room for one more row. The first transaction inserts it. The second one tries before
+        // All three snapshots show room for one more row. The first transaction adds it. The second one tries before
         // the first has committed, and the third one afterwards.
         let [(first_person, first_sql), (second_person, second_sql), (third_person, third_sql)] = &limit.statements[..]
         else {
@@ -250,10 +265,10 @@ async fn each_limit_holds_for_transactions_with_an_old_snapshot() {
         let first = first_person.begin_repeatable_read().await;
         execute_in(&first, first_sql).await.unwrap();
         let second_sql = second_sql.clone();
-        let waiting = tokio::spawn(async move { execute_and_commit(second, &second_sql).await });
+        let waiting_task = tokio::spawn(async move { execute_and_commit(second, &second_sql).await });
         world.owner().wait_for_lock_waiters(1).await;
         first.commit().await.unwrap();
-        let outcome = waiting.await.unwrap();
+        let outcome = waiting_task.await.unwrap();
         assert!([limit.code, SERIALIZATION_FAILURE].contains(&outcome.as_str()), "{}: {outcome}", limit.name);
         let outcome = execute_and_commit(third, third_sql).await;
         assert!([limit.code, SERIALIZATION_FAILURE].contains(&outcome.as_str()), "{}: {outcome}", limit.name);
@@ -269,7 +284,7 @@ async fn an_account_takes_no_more_than_twenty_seats_at_once() {
     let (seer, other_seer) = (world.new_account().await, world.new_account().await);
     let adventure = world.new_adventure(seer).await;
     for index in 0..30 {
-        open_session(&world, if index % 2 == 0 { seer } else { other_seer }, adventure, true).await;
+        open_public_session(&world, if index % 2 == 0 { seer } else { other_seer }, adventure).await;
     }
     let join_all = format!(
         "INSERT INTO session_players (session_id, user_id, character_id)
@@ -278,12 +293,13 @@ async fn an_account_takes_no_more_than_twenty_seats_at_once() {
     );
     assert_eq!(attempt(&player.person, &join_all).await, SEAT_LIMIT_REACHED);
     assert_eq!(attempt(&player.person, &format!("{join_all} ON CONFLICT DO NOTHING")).await, SEAT_LIMIT_REACHED);
-    // Twenty seats are allowed. After a session has ended, its seats no longer count.
+    // Twenty seats are allowed.
     assert_eq!(player.person.execute(&format!("{join_all} LIMIT 20")).await, Ok(20));
     assert_eq!(
         query_number(&world, &format!("SELECT live_seats FROM users WHERE id = '{}'", player.user_id)).await,
         20
     );
+    // After a session has ended, its seats no longer count.
     let cancel = format!("UPDATE sessions SET status = 'cancelled' WHERE seats_taken = 1 AND seer_id = '{seer}'");
     world.owner().execute(&cancel).await.unwrap();
     assert!(query_number(&world, &format!("SELECT live_seats FROM users WHERE id = '{}'", player.user_id)).await < 20);
@@ -333,7 +349,8 @@ async fn a_session_that_has_ended_no_longer_counts_towards_the_limit() {
     );
     let open_sessions = |session_count: usize| {
         format!(
-            "INSERT INTO sessions (seer_id, adventure_id) SELECT '{}', '{adventure}' FROM generate_series(1, {session_count})",
+            "INSERT INTO sessions (seer_id, adventure_id)
+             SELECT '{}', '{adventure}' FROM generate_series(1, {session_count})",
             user.user_id()
         )
     };

@@ -1,15 +1,16 @@
-//! A function that decides by a row's values locks the row before it reads them. While it waits for a lock, it holds no
-//! other lock that somebody may be waiting for.
+//! A function that decides by a row's values locks the row before it reads them. While the function waits for a lock,
+//! it holds no other lock for which somebody may wait.
 
 use super::{
-    assert_invariants, attempt, attempt_after_waiting, close_or_delete, execute_and_commit, execute_in,
+    assert_invariants, attempt, attempt_while_holder_commits, close_account_sql, close_or_delete_account_sql, execute_and_commit, execute_in,
     full_account::create_full_account,
     query_number,
     sqlstates::{ACCOUNT_CLOSED, CHARACTER_RETIRED, LOCK_NOT_AVAILABLE, PLAYER_REMOVED},
 };
 use crate::world::{World, insert_character_sql, insert_roll_sql, insert_seat_sql};
 
-/// Another transaction has locked one of the rows that closing an account changes, and then locks all the others.
+/// Another transaction has locked one of the rows that closing an account changes. While the closing waits for that
+/// row, the transaction can lock all the others.
 #[tokio::test]
 async fn closing_holds_no_other_row_while_it_waits_for_one() {
     let world = World::new().await;
@@ -17,25 +18,28 @@ async fn closing_holds_no_other_row_while_it_waits_for_one() {
         let row_count = if is_deletion { 9 } else { 8 };
         for busy_row in 0..row_count {
             let fixture = create_full_account(&world).await;
-            let (account, player) = (fixture.account, &fixture.live.players[0]);
+            let (account, player) = (fixture.account_id, &fixture.live_session.players[0]);
             // A session that the account cancelled before anybody took a seat. Only deleting the account changes it.
-            let unshared = super::open_session(&world, account, fixture.published, false).await;
-            let cancel = format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{unshared}'");
+            let seatless_session = super::open_private_session(&world, account, fixture.published_adventure_id).await;
+            let cancel = format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{seatless_session}'");
             world.owner().execute(&cancel).await.unwrap();
-            let draft = format!("INSERT INTO adventures (creator_id, name) VALUES ('{account}', 'A draft')");
-            world.owner().execute(&draft).await.unwrap();
+            let insert_draft = format!("INSERT INTO adventures (creator_id, name) VALUES ('{account}', 'A draft')");
+            world.owner().execute(&insert_draft).await.unwrap();
             let mut rows = vec![
-                format!("session_players WHERE session_id = '{}' AND user_id = '{account}'", fixture.joined.session_id),
-                format!("sessions WHERE id = '{}'", fixture.joined.session_id),
-                format!("sessions WHERE id = '{}'", fixture.live.session_id),
-                format!("characters WHERE id = '{}'", fixture.hero),
+                format!(
+                    "session_players WHERE session_id = '{}' AND user_id = '{account}'",
+                    fixture.joined_session.session_id
+                ),
+                format!("sessions WHERE id = '{}'", fixture.joined_session.session_id),
+                format!("sessions WHERE id = '{}'", fixture.live_session.session_id),
+                format!("characters WHERE id = '{}'", fixture.seated_character_id),
                 format!("characters WHERE id = '{}'", player.character_id),
                 format!("users WHERE id = '{account}'"),
                 format!("users WHERE id = '{}'", player.user_id),
                 format!("adventures WHERE creator_id = '{account}' AND status = 'draft'"),
             ];
             if is_deletion {
-                rows.push(format!("sessions WHERE id = '{unshared}'"));
+                rows.push(format!("sessions WHERE id = '{seatless_session}'"));
             }
             assert_eq!(rows.len(), row_count);
             let holder = world.owner().begin().await;
@@ -43,22 +47,23 @@ async fn closing_holds_no_other_row_while_it_waits_for_one() {
             assert_eq!(execute_in(&holder, &lock(&rows[busy_row])).await, Ok(1));
             let closing = world.superuser().await.begin().await;
             execute_in(&closing, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
-            let sql = close_or_delete(account, is_deletion);
-            let closed = tokio::spawn(async move { execute_and_commit(closing, &sql).await });
+            let sql = close_or_delete_account_sql(account, is_deletion);
+            let closing_task = tokio::spawn(async move { execute_and_commit(closing, &sql).await });
             world.owner().wait_for_lock_waiters(1).await;
             for row in &rows {
                 let outcome = execute_in(&holder, &lock(row)).await;
                 assert_eq!(outcome, Ok(1), "is deletion: {is_deletion}, waits for {}: {row}", rows[busy_row]);
             }
             holder.rollback().await.unwrap();
-            assert_eq!(closed.await.unwrap(), "done");
+            assert_eq!(closing_task.await.unwrap(), "done");
         }
     }
     assert_invariants(&world).await;
 }
 
-/// A change of e-mail address waits at most a second for another transaction that gives up the same address, but
-/// without limit for one whose foreign key has locked the profile.
+/// A change of an account's e-mail address waits at most a second for a transaction in which another account gives up
+/// the same address. It waits without limit for a transaction that has locked the account's profile, as a foreign key
+/// does.
 #[tokio::test]
 async fn a_change_of_email_address_waits_for_the_profile_without_limit() {
     let world = World::new().await;
@@ -67,18 +72,18 @@ async fn a_change_of_email_address_waits_for_the_profile_without_limit() {
     let lock = format!("SELECT FROM users WHERE id = '{}' FOR KEY SHARE", user.user_id());
     assert_eq!(execute_in(&holder, &lock).await, Ok(1));
     let changing = world.owner().begin().await;
-    let address = format!("UPDATE auth.users SET email = 'moved@example.org' WHERE id = '{}'", user.user_id());
-    let changed = tokio::spawn(async move { execute_and_commit(changing, &address).await });
+    let change = format!("UPDATE auth.users SET email = 'moved@example.org' WHERE id = '{}'", user.user_id());
+    let change_task = tokio::spawn(async move { execute_and_commit(changing, &change).await });
     world.owner().wait_for_lock_waiters(1).await;
     // This is longer than the second for which the change would wait for the address.
     tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
     holder.rollback().await.unwrap();
-    assert_eq!(changed.await.unwrap(), "done");
-    let moved = format!("users WHERE id = '{}' AND email = 'moved@example.org'", user.user_id());
-    assert_eq!(world.owner().count(&moved).await, 1);
+    assert_eq!(change_task.await.unwrap(), "done");
+    let with_new_address = format!("users WHERE id = '{}' AND email = 'moved@example.org'", user.user_id());
+    assert_eq!(world.owner().count(&with_new_address).await, 1);
 }
 
-/// A player retires their character. Before that is committed, the service takes a seat with it.
+/// A player retires their character. Before that is committed, the service inserts a seat with the character.
 #[tokio::test]
 async fn a_seat_waits_for_the_change_of_its_character() {
     let world = World::new().await;
@@ -88,10 +93,10 @@ async fn a_seat_waits_for_the_change_of_its_character() {
     let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", player.character_id);
     assert_eq!(execute_in(&retiring, &retire).await, Ok(1));
     let sql = insert_seat_sql(game.session_id, player.user_id, player.character_id);
-    assert_eq!(attempt_after_waiting(&world, &world.service(), sql, retiring).await, CHARACTER_RETIRED);
+    assert_eq!(attempt_while_holder_commits(&world, &world.service(), sql, retiring).await, CHARACTER_RETIRED);
 }
 
-/// The Seer removes a player, who enters the code again before the removal is committed.
+/// The Seer removes a player, who enters the join code again before the removal is committed.
 #[tokio::test]
 async fn joining_by_code_waits_for_the_change_of_the_players_seat() {
     let world = World::new().await;
@@ -106,7 +111,7 @@ async fn joining_by_code_waits_for_the_change_of_the_players_seat() {
         .await
         .unwrap();
     let join = format!("SELECT * FROM private.join_by_code('{code}', '{}')", player.character_id);
-    assert_eq!(attempt_after_waiting(&world, &player.person, join, removing).await, PLAYER_REMOVED);
+    assert_eq!(attempt_while_holder_commits(&world, &player.person, join, removing).await, PLAYER_REMOVED);
 }
 
 /// A stranger has opened a session on a published adventure, in a transaction that is not yet committed. Meanwhile the
@@ -128,22 +133,22 @@ async fn a_new_session_on_an_adventure_does_not_delay_the_deletion_of_its_creato
     assert_invariants(&world).await;
 }
 
-/// The service seats a player whose account is closing. It waits before it locks the session, which is somebody else's.
+/// The service seats a player whose account is closing. The statement waits for the closing before it locks the
+/// session, which is somebody else's.
 #[tokio::test]
 async fn the_service_waits_for_a_closing_before_it_locks_the_session() {
     let world = World::new().await;
     let game = world.new_session(0).await;
     let player = world.new_player().await;
     let closing = world.owner().begin().await;
-    let close = close_or_delete(player.user_id, false);
-    execute_in(&closing, &close).await.unwrap();
+    execute_in(&closing, &close_account_sql(player.user_id)).await.unwrap();
     let (service, seat) = (world.service(), insert_seat_sql(game.session_id, player.user_id, player.character_id));
-    let seated = tokio::spawn(async move { attempt(&service, &seat).await });
+    let seating_task = tokio::spawn(async move { attempt(&service, &seat).await });
     world.owner().wait_for_lock_waiters(1).await;
     let lock = format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE NOWAIT", game.session_id);
     assert_eq!(attempt(&world.owner(), &lock).await, "done");
     closing.commit().await.unwrap();
-    assert_eq!(seated.await.unwrap(), ACCOUNT_CLOSED);
+    assert_eq!(seating_task.await.unwrap(), ACCOUNT_CLOSED);
     assert_invariants(&world).await;
 }
 
@@ -155,7 +160,7 @@ async fn the_service_adds_nothing_to_an_account_that_is_closing() {
     let game = world.new_session(0).await;
     let account = world.new_account().await;
     let closing = world.owner().begin().await;
-    execute_in(&closing, &close_or_delete(account, false)).await.unwrap();
+    execute_in(&closing, &close_account_sql(account)).await.unwrap();
     let inserts = [
         insert_character_sql(uuid::Uuid::new_v4(), account),
         format!("INSERT INTO adventures (creator_id, name) VALUES ('{account}', 'A draft')"),
@@ -182,9 +187,9 @@ async fn an_event_of_the_service_waits_for_the_one_before_it() {
     let game = world.new_session(0).await;
     let insert =
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'weather')", game.session_id);
-    let first = world.service().begin().await;
-    assert_eq!(execute_in(&first, &insert).await, Ok(1));
-    assert_eq!(attempt_after_waiting(&world, &world.service(), insert, first).await, "done");
+    let first_transaction = world.service().begin().await;
+    assert_eq!(execute_in(&first_transaction, &insert).await, Ok(1));
+    assert_eq!(attempt_while_holder_commits(&world, &world.service(), insert, first_transaction).await, "done");
 }
 
 /// The owner of the tables deletes a live session while somebody holds a lock on a row that the deletion changes.
@@ -204,42 +209,44 @@ async fn the_deletion_of_a_live_session_fails_at_once_if_it_would_wait() {
         let deletion = world.owner().begin().await;
         execute_in(&deletion, "SET LOCAL statement_timeout = '10s'").await.unwrap();
         let delete = format!("DELETE FROM sessions WHERE id = '{}'", game.session_id);
-        assert_eq!(execute_and_commit(deletion, &delete).await, LOCK_NOT_AVAILABLE, "lock_not_available: {locked}");
+        assert_eq!(execute_and_commit(deletion, &delete).await, LOCK_NOT_AVAILABLE, "{locked}");
         holder.rollback().await.unwrap();
     }
     assert_invariants(&world).await;
 }
 
-/// The owner of the tables gives each of two Seers the session of the other one, in two concurrent statements.
+/// The owner of the tables makes each of two Seers the Seer of the other one's session, in two concurrent statements.
+/// Both change the counters of both profiles.
 #[tokio::test]
 async fn two_sessions_that_change_their_seers_do_not_deadlock() {
     let world = World::new().await;
     let games = [world.new_session(0).await, world.new_session(0).await];
     let mut seers = [games[0].seer.user_id(), games[1].seer.user_id()];
     seers.sort();
-    let [low, high] = seers;
+    let [low_seer, high_seer] = seers;
     // This lock makes the first statement wait until the second one has started.
     let holder = world.owner().begin().await;
-    assert_eq!(execute_in(&holder, &format!("SELECT FROM users WHERE id = '{high}' FOR NO KEY UPDATE")).await, Ok(1));
-    let mut moves = Vec::new();
-    for (waiters, from, to) in [(1, high, low), (2, low, high)] {
-        let game = games.iter().find(|game| game.seer.user_id() == from).unwrap();
+    assert_eq!(execute_in(&holder, &format!("SELECT FROM users WHERE id = '{high_seer}' FOR NO KEY UPDATE")).await, Ok(1));
+    let mut changes = Vec::new();
+    for (expected_waiters, old_seer, new_seer) in [(1, high_seer, low_seer), (2, low_seer, high_seer)] {
+        let game = games.iter().find(|game| game.seer.user_id() == old_seer).unwrap();
         let owner = world.owner();
-        let sql = format!("UPDATE sessions SET seer_id = '{to}' WHERE id = '{}'", game.session_id);
-        moves.push(tokio::spawn(async move { attempt(&owner, &sql).await }));
-        world.owner().wait_for_lock_waiters(waiters).await;
+        let sql = format!("UPDATE sessions SET seer_id = '{new_seer}' WHERE id = '{}'", game.session_id);
+        changes.push(tokio::spawn(async move { attempt(&owner, &sql).await }));
+        world.owner().wait_for_lock_waiters(expected_waiters).await;
     }
     holder.rollback().await.unwrap();
-    for moved in moves {
-        assert_eq!(moved.await.unwrap(), "done");
+    for change in changes {
+        assert_eq!(change.await.unwrap(), "done");
     }
     assert_invariants(&world).await;
 }
 
-/// Jobs skip sessions with a locked row without waiting. If they waited for each of them, up to the 200 ms of their
-/// `lock_timeout`, the waits would add up.
+/// The jobs that archive ended sessions and cancel abandoned ones skip each session that needs a locked row, without
+/// waiting. If they waited for each of these sessions, up to the 200 ms of their `lock_timeout`, the waits would add
+/// up.
 #[tokio::test]
-async fn jobs_wait_for_none_of_many_locked_rows() {
+async fn jobs_wait_for_none_of_many_sessions_that_need_a_locked_row() {
     let world = World::new().await;
     for job in ["archive_sessions", "cancel_abandoned_sessions"] {
         let game = world.new_session(0).await;
@@ -247,7 +254,7 @@ async fn jobs_wait_for_none_of_many_locked_rows() {
         let creature = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf')", game.adventure_id);
         owner.execute(&creature).await.unwrap();
         for _ in 0..15 {
-            let session = super::open_session(&world, game.seer.user_id(), game.adventure_id, false).await;
+            let session = super::open_private_session(&world, game.seer.user_id(), game.adventure_id).await;
             owner.execute(&insert_seat_sql(session, player.user_id, player.character_id)).await.unwrap();
             let of_session = format!("WHERE id = '{session}'");
             owner.execute(&format!("UPDATE sessions SET status = 'active' {of_session}")).await.unwrap();
@@ -283,15 +290,15 @@ async fn jobs_wait_for_none_of_many_locked_rows() {
         for locked in lockable {
             let holder = owner.begin().await;
             execute_in(&holder, &format!("SELECT FROM {locked} FOR UPDATE")).await.unwrap();
-            let running = world.service().begin().await;
-            // Less than fifteen waits of 200 ms, which would take three seconds.
-            execute_in(&running, "SET LOCAL statement_timeout = '2500ms'").await.unwrap();
-            let run = format!("CREATE TEMP TABLE job_result AS SELECT private.{job}(100) AS sessions");
-            execute_in(&running, &run).await.unwrap();
+            let job_run = world.service().begin().await;
+            // Fifteen waits of 200 ms would take three seconds.
+            execute_in(&job_run, "SET LOCAL statement_timeout = '2500ms'").await.unwrap();
+            let run = format!("CREATE TEMP TABLE job_result AS SELECT private.{job}(100) AS session_count");
+            execute_in(&job_run, &run).await.unwrap();
             // This finds the row if the job has processed no session.
-            let deleted = execute_in(&running, "DELETE FROM job_result WHERE sessions = 0").await;
-            assert_eq!(deleted, Ok(1), "{job}: {locked}");
-            running.rollback().await.unwrap();
+            let matching_rows = execute_in(&job_run, "DELETE FROM job_result WHERE session_count = 0").await;
+            assert_eq!(matching_rows, Ok(1), "{job}: {locked}");
+            job_run.rollback().await.unwrap();
             holder.rollback().await.unwrap();
         }
         assert_eq!(world.service().fetch_value::<i32>(&format!("SELECT private.{job}(100)")).await, Ok(15), "{job}");
@@ -306,6 +313,7 @@ async fn closing_ones_own_account_does_not_wait_for_the_deletion_of_an_ended_ses
     let game = world.new_active_session(1).await;
     world.update_session(&game, "status = 'completed'").await;
     let player = &game.players[0];
+    // The lock that a deletion takes.
     let deleting = world.owner().begin().await;
     let lock = format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", game.session_id);
     assert_eq!(execute_in(&deleting, &lock).await, Ok(1));
@@ -326,24 +334,25 @@ async fn the_sessions_of_a_deleted_adventure_are_locked_in_the_order_of_their_id
     let world = World::new().await;
     let creator = world.new_user().await;
     let adventure = world.new_adventure(creator.user_id()).await;
-    let [high, low] = ["f0000000-0000-4000-8000-000000000000", "10000000-0000-4000-8000-000000000000"];
-    for id in [high, low] {
+    let [high_id, low_id] = ["f0000000-0000-4000-8000-000000000000", "10000000-0000-4000-8000-000000000000"];
+    for id in [high_id, low_id] {
         let insert = format!(
-            "INSERT INTO sessions (id, seer_id, adventure_id, status) VALUES ('{id}', '{}', '{adventure}', 'cancelled')",
+            "INSERT INTO sessions (id, seer_id, adventure_id, status)
+             VALUES ('{id}', '{}', '{adventure}', 'cancelled')",
             creator.user_id()
         );
         world.owner().execute(&insert).await.unwrap();
     }
     let lock = |id: &str| format!("SELECT FROM sessions WHERE id = '{id}' FOR UPDATE NOWAIT");
     let holder = world.owner().begin().await;
-    assert_eq!(execute_in(&holder, &lock(low)).await, Ok(1));
+    assert_eq!(execute_in(&holder, &lock(low_id)).await, Ok(1));
     // Without index scans, the deletion finds the sessions in the order in which they are stored.
     let deleting = world.owner().begin().await;
     execute_in(&deleting, "SET LOCAL enable_indexscan = off").await.unwrap();
     let delete = format!("DELETE FROM adventures WHERE id = '{adventure}'");
-    let deleted = tokio::spawn(async move { execute_and_commit(deleting, &delete).await });
+    let deletion_task = tokio::spawn(async move { execute_and_commit(deleting, &delete).await });
     world.owner().wait_for_lock_waiters(1).await;
-    assert_eq!(execute_in(&holder, &lock(high)).await, Ok(1), "the deletion must hold no later session yet");
+    assert_eq!(execute_in(&holder, &lock(high_id)).await, Ok(1), "the deletion must not have locked the session with the higher id yet");
     holder.rollback().await.unwrap();
-    assert_eq!(deleted.await.unwrap(), "done");
+    assert_eq!(deletion_task.await.unwrap(), "done");
 }

@@ -3,16 +3,17 @@
 use uuid::Uuid;
 
 use super::{
-    assert_invariants, attempt, execute_in, open_session, query_number,
+    assert_invariants, attempt, execute_in, open_private_session, query_number,
     sqlstates::{CHARACTER_SEATED, INSUFFICIENT_PRIVILEGE},
 };
 use crate::world::{World, insert_seat_sql};
 
-async fn status(world: &World, session: Uuid) -> String {
+async fn session_status(world: &World, session: Uuid) -> String {
     world.owner().fetch_value(&format!("SELECT status::text FROM sessions WHERE id = '{session}'")).await.unwrap()
 }
 
-async fn update_session(world: &World, session: Uuid, assignments: &str) {
+/// Does what [`World::update_session`] does, for a session of which the test has only the id.
+async fn update_session_by_id(world: &World, session: Uuid, assignments: &str) {
     assert_eq!(
         attempt(&world.owner(), &format!("UPDATE sessions SET {assignments} WHERE id = '{session}'")).await,
         "done",
@@ -28,8 +29,8 @@ async fn cancelled_sessions_are_archived_like_completed_ones() {
         [("cancelled", 91, true), ("completed", 91, true), ("cancelled", 89, false), ("completed", 89, false)]
     {
         let game = world.new_active_session(2).await;
-        update_session(&world, game.session_id, &format!("status = '{final_status}'")).await;
-        update_session(&world, game.session_id, &format!("ended_at = now() - INTERVAL '{days_ago} days'")).await;
+        update_session_by_id(&world, game.session_id, &format!("status = '{final_status}'")).await;
+        update_session_by_id(&world, game.session_id, &format!("ended_at = now() - INTERVAL '{days_ago} days'")).await;
         attempt(&world.service(), "SELECT private.archive_sessions(100)").await;
         assert_eq!(
             world.owner().count(&format!("archived_sessions WHERE id = '{}'", game.session_id)).await == 1,
@@ -52,13 +53,13 @@ async fn a_batch_of_the_archive_contains_completed_and_cancelled_sessions() {
     let world = World::new().await;
     for index in 0..6 {
         let game = world.new_active_session(1).await;
-        update_session(
+        update_session_by_id(
             &world,
             game.session_id,
             if index % 2 == 0 { "status = 'cancelled'" } else { "status = 'completed'" },
         )
         .await;
-        update_session(&world, game.session_id, &format!("ended_at = now() - INTERVAL '{} days'", 100 + index)).await;
+        update_session_by_id(&world, game.session_id, &format!("ended_at = now() - INTERVAL '{} days'", 100 + index)).await;
     }
     let mut archived_counts = Vec::new();
     for _ in 0..4 {
@@ -72,7 +73,7 @@ async fn a_batch_of_the_archive_contains_completed_and_cancelled_sessions() {
 #[tokio::test]
 async fn abandoned_sessions_are_cancelled() {
     let world = World::new().await;
-    let mut expected = Vec::new();
+    let mut cases = Vec::new();
     // A session that has not begun is abandoned a week after its scheduled start or, if it has none, a month after its
     // creation. A session that has begun is abandoned a month after its last event.
     for (initial_status, assignments, is_abandoned) in [
@@ -85,22 +86,26 @@ async fn abandoned_sessions_are_cancelled() {
         ("starting_soon", "scheduled_start = now() - INTERVAL '8 days'", true),
         (
             "active",
-            "started_at = now() - INTERVAL '60 days', created_at = now() - INTERVAL '90 days', last_event_at = now() - INTERVAL '32 days'",
+            "started_at = now() - INTERVAL '60 days', created_at = now() - INTERVAL '90 days',
+             last_event_at = now() - INTERVAL '32 days'",
             true,
         ),
         (
             "active",
-            "started_at = now() - INTERVAL '60 days', created_at = now() - INTERVAL '90 days', last_event_at = now() - INTERVAL '27 days'",
+            "started_at = now() - INTERVAL '60 days', created_at = now() - INTERVAL '90 days',
+             last_event_at = now() - INTERVAL '27 days'",
             false,
         ),
         (
             "paused",
-            "started_at = now() - INTERVAL '60 days', created_at = now() - INTERVAL '90 days', last_event_at = now() - INTERVAL '32 days'",
+            "started_at = now() - INTERVAL '60 days', created_at = now() - INTERVAL '90 days',
+             last_event_at = now() - INTERVAL '32 days'",
             true,
         ),
         (
             "paused",
-            "started_at = now() - INTERVAL '60 days', created_at = now() - INTERVAL '90 days', last_event_at = now() - INTERVAL '27 days'",
+            "started_at = now() - INTERVAL '60 days', created_at = now() - INTERVAL '90 days',
+             last_event_at = now() - INTERVAL '27 days'",
             false,
         ),
         // This session is still played, although it was scheduled long ago.
@@ -113,10 +118,10 @@ async fn abandoned_sessions_are_cancelled() {
             _ => &[initial_status],
         };
         for step in steps {
-            update_session(&world, game.session_id, &format!("status = '{step}'")).await;
+            update_session_by_id(&world, game.session_id, &format!("status = '{step}'")).await;
         }
-        update_session(&world, game.session_id, assignments).await;
-        expected.push((game, initial_status, assignments, is_abandoned));
+        update_session_by_id(&world, game.session_id, assignments).await;
+        cases.push((game, initial_status, assignments, is_abandoned));
     }
     // In batches of two, until none is left.
     let mut cancelled = 0;
@@ -129,9 +134,9 @@ async fn abandoned_sessions_are_cancelled() {
             break;
         }
     }
-    assert_eq!(usize::try_from(cancelled).unwrap(), expected.iter().filter(|(.., is_abandoned)| *is_abandoned).count());
-    for (game, initial_status, assignments, is_abandoned) in &expected {
-        let status = status(&world, game.session_id).await;
+    assert_eq!(usize::try_from(cancelled).unwrap(), cases.iter().filter(|(.., is_abandoned)| *is_abandoned).count());
+    for (game, initial_status, assignments, is_abandoned) in &cases {
+        let status = session_status(&world, game.session_id).await;
         assert_eq!(status, if *is_abandoned { "cancelled" } else { *initial_status }, "{assignments}");
         let player = &game.players[0];
         assert_eq!(
@@ -152,12 +157,12 @@ async fn abandoned_sessions_are_cancelled() {
 async fn a_session_with_a_recent_event_is_not_abandoned() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    update_session(&world, game.session_id, "last_event_at = now() - INTERVAL '40 days'").await;
+    update_session_by_id(&world, game.session_id, "last_event_at = now() - INTERVAL '40 days'").await;
     let event =
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", game.session_id);
     assert_eq!(attempt(&game.players[0].person, &event).await, "done");
     assert_eq!(world.service().fetch_value::<i32>("SELECT private.cancel_abandoned_sessions(10)").await, Ok(0));
-    assert_eq!(status(&world, game.session_id).await, "active");
+    assert_eq!(session_status(&world, game.session_id).await, "active");
 }
 
 #[tokio::test]
@@ -181,18 +186,18 @@ async fn maintenance_does_not_wait_for_a_locked_session() {
     let adventure = world.new_adventure(seer).await;
     let mut sessions = Vec::new();
     for _ in 0..2 {
-        let session = open_session(&world, seer, adventure, false).await;
+        let session = open_private_session(&world, seer, adventure).await;
         let player = world.new_player().await;
         world.owner().execute(&insert_seat_sql(session, player.user_id, player.character_id)).await.unwrap();
-        update_session(&world, session, "created_at = now() - INTERVAL '60 days'").await;
+        update_session_by_id(&world, session, "created_at = now() - INTERVAL '60 days'").await;
         sessions.push(session);
     }
     let holder = world.owner().begin().await;
     execute_in(&holder, &format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", sessions[0])).await.unwrap();
     let sql = "SET LOCAL lock_timeout = '2s'; SELECT private.cancel_abandoned_sessions(10)";
     assert_eq!(attempt(&world.service(), sql).await, "done", "the job skips a locked session");
-    assert_eq!(status(&world, sessions[1]).await, "cancelled");
+    assert_eq!(session_status(&world, sessions[1]).await, "cancelled");
     holder.rollback().await.unwrap();
-    assert_eq!(status(&world, sessions[0]).await, "waiting");
+    assert_eq!(session_status(&world, sessions[0]).await, "waiting");
     assert_eq!(world.service().fetch_value::<i32>("SELECT private.cancel_abandoned_sessions(10)").await, Ok(1));
 }

@@ -5,7 +5,10 @@
 use sea_orm::{ConnectionTrait, DatabaseTransaction};
 use uuid::Uuid;
 
-use crate::world::{Person, SqlError, World, into_sql_error};
+use crate::{
+    sqlstates,
+    world::{Person, SqlError, World, into_sql_error},
+};
 
 mod accounts;
 mod adventures;
@@ -32,14 +35,13 @@ mod role_changes;
 mod rows_per_statement;
 mod seats;
 mod sizes;
-use crate::sqlstates;
 mod starvation;
 mod times;
 mod tokens;
 mod traces;
 mod waits;
 
-/// Returns "done", "no row", or the SQLSTATE of the refusal.
+/// Returns "done", "no row" (also for a DO block, which affects none), or the SQLSTATE of the refusal.
 fn outcome_code(outcome: Result<u64, SqlError>) -> String {
     match outcome {
         Ok(0) => "no row".to_owned(),
@@ -53,13 +55,19 @@ async fn attempt(person: &Person, sql: &str) -> String {
     outcome_code(person.execute(sql).await)
 }
 
-/// Starts a statement, commits the transaction for whose lock it waits, and returns the statement's [`outcome_code`].
-async fn attempt_after_waiting(world: &World, person: &Person, sql: String, holder: DatabaseTransaction) -> String {
+/// Starts a statement, waits until it waits for a lock of the transaction `holder`, commits that transaction, and
+/// returns the statement's [`outcome_code`].
+async fn attempt_while_holder_commits(
+    world: &World,
+    person: &Person,
+    sql: String,
+    holder: DatabaseTransaction,
+) -> String {
     let person = person.clone();
-    let attempted = tokio::spawn(async move { attempt(&person, &sql).await });
+    let attempt_task = tokio::spawn(async move { attempt(&person, &sql).await });
     world.owner().wait_for_lock_waiters(1).await;
     holder.commit().await.unwrap();
-    attempted.await.unwrap()
+    attempt_task.await.unwrap()
 }
 
 /// Runs a statement, rolls it back, and returns its [`outcome_code`].
@@ -89,37 +97,52 @@ async fn execute_and_commit(transaction: DatabaseTransaction, sql: &str) -> Stri
     }
 }
 
-/// Returns the statement with which the platform deletes an account or, if `is_deletion` is false, closes it by soft
-/// deletion.
-fn close_or_delete(account: Uuid, is_deletion: bool) -> String {
-    match is_deletion {
-        true => format!("DELETE FROM auth.users WHERE id = '{account}'"),
-        false => format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{account}'"),
-    }
+/// Returns the statement with which the platform (Supabase) deletes an account.
+fn delete_account_sql(account: Uuid) -> String {
+    format!("DELETE FROM auth.users WHERE id = '{account}'")
+}
+
+/// Returns the statement with which the platform closes an account, which the platform calls soft deletion.
+fn close_account_sql(account: Uuid) -> String {
+    format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{account}'")
+}
+
+/// Returns [`delete_account_sql`] or, if `is_deletion` is false, [`close_account_sql`].
+fn close_or_delete_account_sql(account: Uuid, is_deletion: bool) -> String {
+    if is_deletion { delete_account_sql(account) } else { close_account_sql(account) }
 }
 
 /// Closes an account as the platform does.
-async fn close(world: &World, account: Uuid) {
-    assert_eq!(world.owner().execute(&close_or_delete(account, false)).await, Ok(1));
+async fn close_account(world: &World, account: Uuid) {
+    assert_eq!(world.owner().execute(&close_account_sql(account)).await, Ok(1));
 }
 
-async fn is_closed(world: &World, account: Uuid) -> bool {
+async fn is_account_closed(world: &World, account: Uuid) -> bool {
     world.owner().fetch_value(&format!("SELECT closed_at IS NOT NULL FROM users WHERE id = '{account}'")).await.unwrap()
 }
 
-/// Creates a waiting session of a Seer, and returns its id.
-async fn open_session(world: &World, seer: Uuid, adventure: Uuid, is_public: bool) -> Uuid {
+/// Creates a waiting public session of a Seer, and returns its id.
+async fn open_public_session(world: &World, seer: Uuid, adventure: Uuid) -> Uuid {
     let sql = format!(
-        "INSERT INTO sessions (seer_id, adventure_id, is_public) VALUES ('{seer}', '{adventure}', {is_public}) RETURNING id"
+        "INSERT INTO sessions (seer_id, adventure_id, is_public) VALUES ('{seer}', '{adventure}', true) RETURNING id"
     );
     world.owner().fetch_value(&sql).await.unwrap()
 }
 
-/// Runs a query as the owner, and returns its only number.
+/// Creates a waiting private session of a Seer, and returns its id.
+async fn open_private_session(world: &World, seer: Uuid, adventure: Uuid) -> Uuid {
+    let sql = format!(
+        "INSERT INTO sessions (seer_id, adventure_id, is_public) VALUES ('{seer}', '{adventure}', false) RETURNING id"
+    );
+    world.owner().fetch_value(&sql).await.unwrap()
+}
+
+/// Runs a query as the owner, and returns the number in its only row.
 async fn query_number(world: &World, sql: &str) -> i64 {
     world.owner().fetch_value(&format!("SELECT ({sql})::bigint")).await.unwrap()
 }
 
+/// Asserts that no row violates an invariant of `migration/sql/invariants.sql`.
 async fn assert_invariants(world: &World) {
     assert_eq!(crate::random_operations::broken_invariants(world).await, [""; 0]);
 }

@@ -7,14 +7,14 @@ use super::{attempt, outcome_code, sqlstates::CHECK_VIOLATION};
 use crate::world::{Person, World};
 
 /// Characters that no name may contain.
-const FORBIDDEN: &[char] = &[
+const FORBIDDEN_CHARACTERS: &[char] = &[
     '\u{1}', '\u{7}', '\u{8}', '\t', '\n', '\u{b}', '\u{c}', '\r', '\u{1b}', '\u{1f}', '\u{7f}', '\u{80}', '\u{85}',
     '\u{9f}', '\u{200b}', '\u{2028}', '\u{2029}', '\u{202a}', '\u{202b}', '\u{202c}', '\u{202d}', '\u{202e}',
     '\u{2066}', '\u{2067}', '\u{2068}', '\u{2069}', '\u{feff}',
 ];
 
 /// Names without a visible character: spaces, joiners, controls, fillers, variation selectors, stackers.
-const INVISIBLE: &[&str] = &[
+const INVISIBLE_NAMES: &[&str] = &[
     "     ",
     "\u{a0}\u{a0}\u{a0}",
     "\u{1680}\u{1680}\u{1680}",
@@ -67,7 +67,7 @@ fn blank_ranges() -> Vec<(u32, u32)> {
 }
 
 /// Texts that are accepted as names, unless they are too short for the column.
-const NAMES: &[&str] = &[
+const VALID_NAMES: &[&str] = &[
     "Ada",
     "O'Brien-Łukasz",
     "Zoë Ångström",
@@ -114,8 +114,8 @@ struct NameColumn {
 async fn name_columns(world: &World) -> Vec<NameColumn> {
     let game = world.new_session(1).await;
     let (player, seer) = (&game.players[0], &game.seer);
-    let draft = world.new_draft(seer.user_id()).await;
-    let sql = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', 'Rat') RETURNING id");
+    let draft_adventure = world.new_draft(seer.user_id()).await;
+    let sql = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft_adventure}', 'Rat') RETURNING id");
     let creature: Uuid = world.owner().fetch_value(&sql).await.unwrap();
     let update =
         |table: &str, column: &str, id: Uuid| format!("UPDATE {table} SET {column} = $NAME$ WHERE id = '{id}'");
@@ -143,17 +143,17 @@ async fn name_columns(world: &World) -> Vec<NameColumn> {
             label: "adventure",
             writer: seer.clone(),
             writes: vec![
-                update("adventures", "name", draft),
+                update("adventures", "name", draft_adventure),
                 format!("INSERT INTO adventures (creator_id, name) VALUES ('{}', $NAME$)", seer.user_id()),
             ],
-            read: format!("SELECT name FROM adventures WHERE id = '{draft}'"),
+            read: format!("SELECT name FROM adventures WHERE id = '{draft_adventure}'"),
         },
         NameColumn {
             label: "creature",
             writer: seer.clone(),
             writes: vec![
                 update("creatures", "name", creature),
-                format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', $NAME$)"),
+                format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft_adventure}', $NAME$)"),
             ],
             read: format!("SELECT name FROM creatures WHERE id = '{creature}'"),
         },
@@ -170,7 +170,7 @@ async fn no_name_contains_deceptive_characters() {
     let world = World::new().await;
     for column in name_columns(&world).await {
         for write in &column.writes {
-            for forbidden in FORBIDDEN {
+            for forbidden in FORBIDDEN_CHARACTERS {
                 for text in [
                     format!("Ada{forbidden}Lovelace"),
                     format!("{forbidden}Ada Lovelace"),
@@ -182,7 +182,7 @@ async fn no_name_contains_deceptive_characters() {
                     assert!(is_refused, "{}: {text:?}: {outcome:?}", column.label);
                 }
             }
-            for text in INVISIBLE {
+            for text in INVISIBLE_NAMES {
                 let outcome = column.writer.execute(&write.replace("$NAME$", &literal(text))).await;
                 let is_refused =
                     outcome.as_ref().err().is_some_and(|refused| refused.has(CHECK_VIOLATION, "clean_name"));
@@ -196,6 +196,7 @@ async fn no_name_contains_deceptive_characters() {
 async fn no_name_has_only_invisible_characters() {
     let world = World::new().await;
     for (first, last) in blank_ranges() {
+        // 12288 is the ideographic space, and 10240 the blank Braille pattern.
         for name in
             ["chr(point)", "' ' || chr(point)", "repeat(chr(point), 40)", "chr(12288) || chr(point) || chr(10240)"]
         {
@@ -230,7 +231,7 @@ async fn the_source_of_a_modifier_has_a_visible_character() {
             literal(&modifiers)
         )
     };
-    for source in INVISIBLE.iter().copied().chain(["", " ", "\t", "\n\r", "\u{3000}\t", "\u{200b}", "\u{feff}\u{2028}"])
+    for source in INVISIBLE_NAMES.iter().copied().chain(["", " ", "\t", "\n\r", "\u{3000}\t", "\u{200b}", "\u{feff}\u{2028}"])
     {
         assert_refused!(
             player.person.execute(&roll_with(source)).await,
@@ -239,7 +240,7 @@ async fn the_source_of_a_modifier_has_a_visible_character() {
             "{source:?}"
         );
     }
-    for source in NAMES {
+    for source in VALID_NAMES {
         assert_eq!(player.person.execute(&roll_with(source)).await, Ok(1), "{source:?}");
     }
 }
@@ -248,8 +249,8 @@ async fn the_source_of_a_modifier_has_a_visible_character() {
 async fn the_url_of_a_picture_is_http_or_https() {
     let world = World::new().await;
     let (author, user) = (world.new_user().await, world.new_user().await);
-    let draft = world.new_draft(author.user_id()).await;
-    // All columns with URLs that a user may write are tested below.
+    let draft_adventure = world.new_draft(author.user_id()).await;
+    // These are all columns with URLs that a user may write, and all are tested below.
     let url_columns = "SELECT class.relname || '.' || attname FROM pg_attribute
          JOIN pg_class AS class ON class.oid = attrelid
          WHERE class.relnamespace = 'public'::regnamespace AND relkind = 'r' AND attname ~ 'url|uri|link|href'
@@ -260,8 +261,8 @@ async fn the_url_of_a_picture_is_http_or_https() {
     );
     for (person, column, table, id) in [
         (&user, "avatar_url", "users", user.user_id()),
-        (&author, "thumbnail_url", "adventures", draft),
-        (&author, "artwork_url", "adventures", draft),
+        (&author, "thumbnail_url", "adventures", draft_adventure),
+        (&author, "artwork_url", "adventures", draft_adventure),
     ] {
         let mut writes = vec![format!("UPDATE {table} SET {column} = $URL$ WHERE id = '{id}'")];
         if table == "adventures" {
@@ -319,10 +320,11 @@ async fn the_url_of_a_picture_is_http_or_https() {
 async fn names_in_many_scripts_are_stored_unchanged() {
     let world = World::new().await;
     for column in name_columns(&world).await {
-        for name in NAMES {
+        for name in VALID_NAMES {
             let update = column.writes[0].replace("$NAME$", &literal(name));
             let outcome = column.writer.execute(&update).await;
-            // Some columns require at least two or three characters, so a shorter name may be refused.
+            // Some columns require at least two or three characters. So a shorter name may be refused, and is not
+            // checked.
             if name.chars().count() < 3 {
                 continue;
             }
@@ -335,9 +337,9 @@ async fn names_in_many_scripts_are_stored_unchanged() {
 #[tokio::test]
 async fn a_sign_up_cleans_its_name_and_never_fails() {
     let world = World::new().await;
-    let mut names: Vec<String> = FORBIDDEN.iter().map(|forbidden| format!("Ada{forbidden}Lovelace")).collect();
-    names.extend(INVISIBLE.iter().map(|text| (*text).to_owned()));
-    names.push(FORBIDDEN.iter().collect());
+    let mut names: Vec<String> = FORBIDDEN_CHARACTERS.iter().map(|forbidden| format!("Ada{forbidden}Lovelace")).collect();
+    names.extend(INVISIBLE_NAMES.iter().map(|text| (*text).to_owned()));
+    names.push(FORBIDDEN_CHARACTERS.iter().collect());
     names.push("\u{202e}".repeat(500));
     names.push(format!("{}\n", "x".repeat(99)));
     for text in &names {
@@ -351,7 +353,7 @@ async fn a_sign_up_cleans_its_name_and_never_fails() {
             assert_eq!(attempt(&world.owner(), &sql).await, "done", "{text:?}");
             let read = format!("SELECT display_name FROM users WHERE id = '{id}'");
             let name: String = world.owner().fetch_value(&read).await.unwrap();
-            assert!(!name.contains(FORBIDDEN), "{text:?} becomes {name:?}");
+            assert!(!name.contains(FORBIDDEN_CHARACTERS), "{text:?} becomes {name:?}");
             // The user may write the cleaned name too.
             let rename = format!("UPDATE users SET display_name = {} WHERE id = '{id}'", literal(&name));
             assert_eq!(attempt(&world.user(id), &rename).await, "done", "{text:?} becomes {name:?}");
@@ -398,7 +400,8 @@ async fn a_sign_up_ignores_invalid_names_and_urls_in_its_metadata() {
     let id = Uuid::new_v4();
     let too_long_url = format!("https://example.org/{}", "a".repeat(3000));
     let sql = format!(
-        "INSERT INTO auth.users (id, email, raw_user_meta_data) VALUES ('{id}', '{id}@example.org', '{{\"avatar_url\": \"{too_long_url}\"}}')"
+        "INSERT INTO auth.users (id, email, raw_user_meta_data)
+         VALUES ('{id}', '{id}@example.org', '{{\"avatar_url\": \"{too_long_url}\"}}')"
     );
     assert_eq!(attempt(&world.owner(), &sql).await, "done");
     assert_eq!(world.owner().count(&format!("users WHERE id = '{id}' AND avatar_url IS NULL")).await, 1);

@@ -1,9 +1,9 @@
 //! Statements in a transaction whose snapshot is older than a change that forbids them.
 
 use super::{
-    assert_invariants, attempt, close, close_or_delete, execute_and_commit,
+    assert_invariants, attempt, close_account, execute_and_commit,
     full_account::{all_writes, create_full_account},
-    is_closed,
+    is_account_closed,
     sqlstates::{
         ACCOUNT_CLOSED, ADVENTURE_NOT_PLAYABLE, CHARACTER_RETIRED, CHARACTER_SEATED, CHECK_VIOLATION,
         FOREIGN_KEY_VIOLATION, INSUFFICIENT_PRIVILEGE, SERIALIZATION_FAILURE,
@@ -20,13 +20,15 @@ async fn a_write_with_an_old_snapshot_is_refused_after_the_account_is_closed() {
     let fixture = create_full_account(&world).await;
     let mut transactions = Vec::new();
     let statements = all_writes(&fixture);
-    let open_session =
-        format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{}')", fixture.account, fixture.published);
+    let insert_session = format!(
+        "INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{}')",
+        fixture.account_id, fixture.published_adventure_id
+    );
     // Only every third write, because each transaction holds one of the pool's 40 connections.
-    for sql in statements.iter().step_by(3).chain([&open_session]) {
+    for sql in statements.iter().step_by(3).chain([&insert_session]) {
         transactions.push((fixture.person.begin_repeatable_read().await, sql));
     }
-    close(&world, fixture.account).await;
+    close_account(&world, fixture.account_id).await;
     for (transaction, sql) in transactions {
         let outcome = execute_and_commit(transaction, sql).await;
         assert!(
@@ -41,17 +43,17 @@ async fn a_write_with_an_old_snapshot_is_refused_after_the_account_is_closed() {
 async fn closing_an_account_with_an_old_snapshot_covers_newer_writes_or_fails() {
     let world = World::new().await;
     let write_count = all_writes(&create_full_account(&world).await).len();
-    // Every second write of `all_writes`; the first is replaced by one that is not in the list.
+    // Every second write of `all_writes`, to save time. The first is replaced by one that is not in the list.
     for index in (0..write_count).step_by(2) {
         let fixture = create_full_account(&world).await;
-        let unpublish = format!("UPDATE adventures SET status = 'draft' WHERE id = '{}'", fixture.published);
+        let unpublish = format!("UPDATE adventures SET status = 'draft' WHERE id = '{}'", fixture.published_adventure_id);
         let sql = if index == 0 { unpublish } else { all_writes(&fixture).remove(index) };
         let closing = fixture.person.begin_repeatable_read().await;
         assert_eq!(attempt(&fixture.person, &sql).await, "done", "{sql}");
         let outcome =
-            execute_and_commit(closing, &format!("SELECT private.close_account('{}')", fixture.account)).await;
+            execute_and_commit(closing, &format!("SELECT private.close_account('{}')", fixture.account_id)).await;
         assert!(["done", SERIALIZATION_FAILURE].contains(&outcome.as_str()), "{outcome}: {sql}");
-        assert_eq!(is_closed(&world, fixture.account).await, outcome == "done", "{sql}");
+        assert_eq!(is_account_closed(&world, fixture.account_id).await, outcome == "done", "{sql}");
         assert_eq!(broken_invariants(&world).await, [""; 0], "{sql}");
     }
 }
@@ -61,7 +63,7 @@ async fn a_seated_character_is_not_retired_or_deleted_through_an_old_snapshot() 
     let world = World::new().await;
     let (game, player) = (world.new_session(1).await, world.new_player().await);
     world.update_session(&game, "is_public = true").await;
-    // The snapshot of the retirement shows no seat.
+    // The snapshot in which the player retires the character shows no seat.
     let retiring = player.person.begin_repeatable_read().await;
     assert_eq!(
         attempt(&player.person, &insert_seat_sql(game.session_id, player.user_id, player.character_id)).await,
@@ -70,23 +72,27 @@ async fn a_seated_character_is_not_retired_or_deleted_through_an_old_snapshot() 
     let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", player.character_id);
     let outcome = execute_and_commit(retiring, &retire).await;
     assert!([CHARACTER_SEATED, SERIALIZATION_FAILURE].contains(&outcome.as_str()), "{outcome}");
-    // The snapshot of the new seat shows a living character.
-    let other = world.new_player().await;
-    let joining = other.person.begin_repeatable_read().await;
-    let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", other.character_id);
-    assert_eq!(attempt(&other.person, &retire).await, "done");
-    let outcome =
-        execute_and_commit(joining, &insert_seat_sql(game.session_id, other.user_id, other.character_id)).await;
+    // The snapshot in which a player takes a seat shows a living character, which is retired meanwhile.
+    let second_player = world.new_player().await;
+    let joining = second_player.person.begin_repeatable_read().await;
+    let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", second_player.character_id);
+    assert_eq!(attempt(&second_player.person, &retire).await, "done");
+    let seat = insert_seat_sql(game.session_id, second_player.user_id, second_player.character_id);
+    let outcome = execute_and_commit(joining, &seat).await;
     assert!([CHARACTER_RETIRED, SERIALIZATION_FAILURE].contains(&outcome.as_str()), "{outcome}");
-    // A character with a seat that the snapshot does not show cannot be deleted either.
-    let third = world.new_player().await;
-    let deleting = third.person.begin_repeatable_read().await;
+    // The snapshot in which a player deletes a character shows no seat either.
+    let third_player = world.new_player().await;
+    let deleting = third_player.person.begin_repeatable_read().await;
     assert_eq!(
-        attempt(&third.person, &insert_seat_sql(game.session_id, third.user_id, third.character_id)).await,
+        attempt(
+            &third_player.person,
+            &insert_seat_sql(game.session_id, third_player.user_id, third_player.character_id)
+        )
+        .await,
         "done"
     );
-    let outcome =
-        execute_and_commit(deleting, &format!("DELETE FROM characters WHERE id = '{}'", third.character_id)).await;
+    let delete = format!("DELETE FROM characters WHERE id = '{}'", third_player.character_id);
+    let outcome = execute_and_commit(deleting, &delete).await;
     assert!([FOREIGN_KEY_VIOLATION, SERIALIZATION_FAILURE, CHARACTER_SEATED].contains(&outcome.as_str()), "{outcome}");
     assert_invariants(&world).await;
 }
@@ -142,8 +148,7 @@ async fn a_closed_account_writes_nothing_in_a_snapshot_where_it_is_still_open() 
         let write =
             write.replace("{account}", &player.user_id.to_string()).replace("{session}", &game.session_id.to_string());
         let with_old_snapshot = player.person.begin_repeatable_read().await;
-        let close = close_or_delete(player.user_id, false);
-        assert_eq!(attempt(&world.owner(), &close).await, "done");
+        close_account(&world, player.user_id).await;
         let outcome = execute_and_commit(with_old_snapshot, &write).await;
         assert!([ACCOUNT_CLOSED, SERIALIZATION_FAILURE].contains(&outcome.as_str()), "{write}: {outcome}");
         assert_invariants(&world).await;
@@ -157,7 +162,7 @@ async fn the_service_seats_no_player_in_a_snapshot_where_the_closed_account_is_s
     let world = World::new().await;
     let (game, player) = (world.new_session(0).await, world.new_player().await);
     let with_old_snapshot = world.service().begin_repeatable_read().await;
-    assert_eq!(attempt(&world.owner(), &close_or_delete(player.user_id, false)).await, "done");
+    close_account(&world, player.user_id).await;
     let seat = format!(
         "INSERT INTO session_players (session_id, user_id, character_id, is_active)
          VALUES ('{}', '{}', '{}', false)",

@@ -16,21 +16,21 @@ async fn create_two_sessions(world: &World) -> (Player, Uuid, Uuid) {
         game.seer.user_id(),
         game.adventure_id
     );
-    let first: Uuid = world.owner().fetch_value(&sql).await.unwrap();
-    let second: Uuid = world.owner().fetch_value(&sql).await.unwrap();
-    for session in [first, second] {
+    let first_session: Uuid = world.owner().fetch_value(&sql).await.unwrap();
+    let second_session: Uuid = world.owner().fetch_value(&sql).await.unwrap();
+    for session in [first_session, second_session] {
         world.owner().execute(&insert_seat_sql(session, player.user_id, player.character_id)).await.unwrap();
         let start = format!("UPDATE sessions SET status = 'active' WHERE id = '{session}'");
         world.owner().execute(&start).await.unwrap();
     }
-    (player, first, second)
+    (player, first_session, second_session)
 }
 
 fn insert_event(session: Uuid) -> String {
     format!("INSERT INTO session_events (session_id, event_type) VALUES ('{session}', 'client.wave')")
 }
 
-/// Returns statements that each insert rows for both sessions, beginning with the first one. `insert` returns the
+/// Returns statements that each insert rows for two sessions, beginning with the first one. `insert` returns a
 /// statement that inserts one row for a session.
 fn insert_into_both(insert: &dyn Fn(Uuid) -> String, first: Uuid, second: Uuid) -> Vec<String> {
     let values = |session| insert(session).split_once("VALUES").unwrap().1.to_owned();
@@ -48,12 +48,13 @@ fn insert_into_both(insert: &dyn Fn(Uuid) -> String, first: Uuid, second: Uuid) 
 #[tokio::test]
 async fn one_statement_writes_events_or_rolls_of_only_one_session() {
     let world = World::new().await;
-    let (player, first, second) = create_two_sessions(&world).await;
+    let (player, first_session, second_session) = create_two_sessions(&world).await;
     let insert_players_roll = |session: Uuid| insert_roll_sql(session, player.character_id);
     for insert in [&insert_event as &(dyn Fn(Uuid) -> String + Sync), &insert_players_roll] {
-        for (earlier, later) in [(first, second), (second, first)] {
+        for (earlier, later) in [(first_session, second_session), (second_session, first_session)] {
             for sql in insert_into_both(insert, earlier, later) {
                 assert_eq!(dry_run(&player.person, &sql).await, SEVERAL_SESSIONS, "{sql}");
+                // "no row" is the outcome of the DO block.
                 assert!(
                     ["done", "no row"].contains(&&*dry_run(&world.service(), &sql).await),
                     "the service may write to several sessions: {sql}"
@@ -61,22 +62,26 @@ async fn one_statement_writes_events_or_rolls_of_only_one_session() {
             }
         }
         // Several rows of one session are accepted, and so is another session in the next statement.
-        for sql in insert_into_both(insert, first, first) {
+        for sql in insert_into_both(insert, first_session, first_session) {
             assert!(["done", "no row"].contains(&&*dry_run(&player.person, &sql).await), "{sql}");
         }
         assert_eq!(
-            dry_run(&player.person, &format!("{}; {}; {}", insert(first), insert(second), insert(first))).await,
+            dry_run(
+                &player.person,
+                &format!("{}; {}; {}", insert(first_session), insert(second_session), insert(first_session))
+            )
+            .await,
             "done"
         );
         let transaction = player.person.begin().await;
-        for sql in [insert(first), "SAVEPOINT here".to_owned(), insert(second)] {
+        for sql in [insert(first_session), "SAVEPOINT here".to_owned(), insert(second_session)] {
             execute_in(&transaction, &sql).await.unwrap();
         }
-        let both = &insert_into_both(insert, first, second)[0];
-        assert_eq!(outcome_code(execute_in(&transaction, both).await), SEVERAL_SESSIONS);
+        let insert_both = &insert_into_both(insert, first_session, second_session)[0];
+        assert_eq!(outcome_code(execute_in(&transaction, insert_both).await), SEVERAL_SESSIONS);
         execute_in(&transaction, "ROLLBACK TO here").await.unwrap();
         assert_eq!(
-            execute_in(&transaction, &insert(second)).await,
+            execute_in(&transaction, &insert(second_session)).await,
             Ok(1),
             "the refused statement leaves nothing behind"
         );
@@ -86,7 +91,7 @@ async fn one_statement_writes_events_or_rolls_of_only_one_session() {
     let with_reset = format!(
         "INSERT INTO session_events (session_id, event_type)
          SELECT session, 'client.wave' || coalesce(reset, '')
-         FROM unnest('{{{first}, {second}}}'::uuid[]) AS sessions (session),
+         FROM unnest('{{{first_session}, {second_session}}}'::uuid[]) AS sessions (session),
            LATERAL (SELECT set_config('sparc.session_of_events', '', true) WHERE session IS NOT NULL) AS resets (reset)"
     );
     assert_eq!(attempt(&player.person, &with_reset).await, SEVERAL_SESSIONS);
@@ -96,12 +101,12 @@ async fn one_statement_writes_events_or_rolls_of_only_one_session() {
 #[tokio::test]
 async fn the_second_session_is_refused_before_it_is_locked() {
     let world = World::new().await;
-    let (player, free, locked) = create_two_sessions(&world).await;
+    let (player, free_session, locked_session) = create_two_sessions(&world).await;
     let insert_players_roll = |session: Uuid| insert_roll_sql(session, player.character_id);
     let holder = world.owner().begin().await;
-    execute_in(&holder, &format!("SELECT FROM sessions WHERE id = '{locked}' FOR UPDATE")).await.unwrap();
+    execute_in(&holder, &format!("SELECT FROM sessions WHERE id = '{locked_session}' FOR UPDATE")).await.unwrap();
     for insert in [&insert_event as &(dyn Fn(Uuid) -> String + Sync), &insert_players_roll] {
-        for sql in insert_into_both(insert, free, locked) {
+        for sql in insert_into_both(insert, free_session, locked_session) {
             let sql = format!("SET LOCAL lock_timeout = '5s'; {sql}");
             assert_eq!(dry_run(&player.person, &sql).await, SEVERAL_SESSIONS, "{sql}");
         }

@@ -1,11 +1,12 @@
 //! Playing: statements over many rows do not deadlock, only an inserted row uses up a heroic save, statistics cannot be
-//! inflated, old sessions cannot fill the lobby, and integers must be written as integers.
+//! inflated, old sessions cannot fill the lobby (the list of public sessions that wait for players), and integers must
+//! be written as integers.
 
 use sparc::service::{Operations, sessions::LobbyFilter};
 use uuid::Uuid;
 
 use super::{
-    assert_invariants, attempt, dry_run, execute_in, open_session, query_number,
+    assert_invariants, attempt, dry_run, execute_in, open_public_session, query_number,
     sqlstates::{
         CHECK_VIOLATION, DEADLOCK_DETECTED, HEROIC_SAVE_SPENT, SESSION_HAS_NO_PLAYER, START_IN_PAST, UNIQUE_VIOLATION,
     },
@@ -24,7 +25,7 @@ async fn create_sessions_in_opposite_orders(world: &World, status: &str) -> [Uui
     let mut pairs: Vec<&[Player]> = players.chunks(2).collect();
     for (seer, adventure) in seers.iter().zip(adventures) {
         for pair in &pairs {
-            let session = open_session(world, *seer, adventure, true).await;
+            let session = open_public_session(world, *seer, adventure).await;
             for player in *pair {
                 world.owner().execute(&insert_seat_sql(session, player.user_id, player.character_id)).await.unwrap();
             }
@@ -79,50 +80,51 @@ async fn a_heroic_save_that_writes_no_row_is_not_used_up() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let player = &game.players[0];
-    let hero = player.character_id;
-    let failed = world.new_roll(game.session_id, hero, "{1,2}", 10, -3600).await;
-    let other_failed = world.new_roll(game.session_id, hero, "{1,3}", 10, -3600).await;
-    let of_other_player = world.new_roll(game.session_id, game.players[1].character_id, "{1,2}", 10, -3600).await;
+    let character = player.character_id;
+    let failed_roll = world.new_failed_roll(game.session_id, character).await;
+    let other_failed_roll = world.new_failed_roll(game.session_id, character).await;
+    let roll_of_fellow_player = world.new_failed_roll(game.session_id, game.players[1].character_id).await;
     let seat_with_unused_save = format!(
         "session_players WHERE session_id = '{}' AND user_id = '{}' AND heroic_saves_used = 0",
         game.session_id, player.user_id
     );
-    let save = |id: Uuid, suffix: &str| {
+    let insert_save = |id: Uuid, suffix: &str| {
         format!(
             "INSERT INTO dice_rolls (id, session_id, character_id, attribute, difficulty, roll_type, original_roll_id)
-             VALUES ('{id}', '{}', '{hero}', 'might', 10, 'heroic_save', '{failed}'){suffix}",
+             VALUES ('{id}', '{}', '{character}', 'might', 10, 'heroic_save', '{failed_roll}'){suffix}",
             game.session_id
         )
     };
     // With the id of an existing roll, no row is inserted.
-    for id in [other_failed, failed, of_other_player] {
+    for id in [other_failed_roll, failed_roll, roll_of_fellow_player] {
         for (suffix, expected) in
             [(" ON CONFLICT DO NOTHING", "no row"), (" ON CONFLICT (id) DO NOTHING", "no row"), ("", UNIQUE_VIOLATION)]
         {
-            assert_eq!(attempt(&player.person, &save(id, suffix)).await, expected, "{suffix}");
+            assert_eq!(attempt(&player.person, &insert_save(id, suffix)).await, expected, "{suffix}");
             assert_eq!(world.owner().count(&seat_with_unused_save).await, 1, "{id}{suffix} must not use up the save");
         }
     }
     let insert_no_row = format!(
         "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, original_roll_id)
-         SELECT '{}', '{hero}', 'might', 10, 'heroic_save', '{failed}' WHERE false",
+         SELECT '{}', '{character}', 'might', 10, 'heroic_save', '{failed_roll}' WHERE false",
         game.session_id
     );
     assert_eq!(attempt(&player.person, &insert_no_row).await, "no row");
     assert_eq!(world.owner().count(&seat_with_unused_save).await, 1);
-    // Nor is a save that is rolled back, as a whole or to a savepoint.
-    assert_eq!(dry_run(&player.person, &save(Uuid::new_v4(), "")).await, "done");
+    // A save that is rolled back, as a whole or to a savepoint, is not used up either.
+    assert_eq!(dry_run(&player.person, &insert_save(Uuid::new_v4(), "")).await, "done");
     assert_eq!(world.owner().count(&seat_with_unused_save).await, 1, "rolled back");
     let transaction = player.person.begin().await;
     execute_in(&transaction, "SAVEPOINT before").await.unwrap();
-    execute_in(&transaction, &save(Uuid::new_v4(), "")).await.unwrap();
+    execute_in(&transaction, &insert_save(Uuid::new_v4(), "")).await.unwrap();
     execute_in(&transaction, "ROLLBACK TO before").await.unwrap();
     transaction.commit().await.unwrap();
     assert_eq!(world.owner().count(&seat_with_unused_save).await, 1);
     // The save can still be used, once.
-    assert_eq!(attempt(&player.person, &save(Uuid::new_v4(), " ON CONFLICT DO NOTHING")).await, "done");
+    assert_eq!(attempt(&player.person, &insert_save(Uuid::new_v4(), " ON CONFLICT DO NOTHING")).await, "done");
     assert_eq!(world.owner().count(&seat_with_unused_save).await, 0);
-    let second_save = format!("{} ON CONFLICT DO NOTHING", insert_heroic_save_sql(game.session_id, hero, other_failed));
+    let second_save =
+        format!("{} ON CONFLICT DO NOTHING", insert_heroic_save_sql(game.session_id, character, other_failed_roll));
     assert_eq!(attempt(&player.person, &second_save).await, HEROIC_SAVE_SPENT);
     assert_invariants(&world).await;
 }
@@ -132,11 +134,11 @@ async fn one_statement_cannot_make_two_heroic_saves() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
-    let (failed, other_failed) = (
-        world.new_roll(game.session_id, player.character_id, "{1,2}", 10, -3600).await,
-        world.new_roll(game.session_id, player.character_id, "{1,3}", 10, -3600).await,
+    let (failed_roll, other_failed_roll) = (
+        world.new_failed_roll(game.session_id, player.character_id).await,
+        world.new_failed_roll(game.session_id, player.character_id).await,
     );
-    for (first, second) in [(failed, other_failed), (failed, failed)] {
+    for (first_original, second_original) in [(failed_roll, other_failed_roll), (failed_roll, failed_roll)] {
         let values = |original: Uuid| {
             format!("('{}', '{}', 'might', 10, 'heroic_save', '{original}')", game.session_id, player.character_id)
         };
@@ -144,10 +146,11 @@ async fn one_statement_cannot_make_two_heroic_saves() {
             let sql = format!(
                 "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, original_roll_id)
                  VALUES {}, {}{suffix}",
-                values(first),
-                values(second)
+                values(first_original),
+                values(second_original)
             );
-            assert_ne!(dry_run(&player.person, &sql).await, DEADLOCK_DETECTED, "a deadlock: {sql}");
+            assert_ne!(dry_run(&player.person, &sql).await, DEADLOCK_DETECTED, "{sql}");
+            // The statement is refused, or skips the second row.
             let transaction = player.person.begin().await;
             if let Ok(rows) = execute_in(&transaction, &sql).await {
                 assert_eq!(rows, 1, "{sql}");
@@ -164,7 +167,7 @@ async fn sessions_without_players_are_not_counted() {
     let adventure = world.new_adventure(seer.user_id).await;
     let mut sessions = Vec::new();
     for _ in 0..10 {
-        sessions.push(open_session(&world, seer.user_id, adventure, true).await);
+        sessions.push(open_public_session(&world, seer.user_id, adventure).await);
     }
     let set_status = |status: &str| {
         format!("UPDATE sessions SET status = '{status}' WHERE seer_id = '{}' AND ended_at IS NULL", seer.user_id)
@@ -174,15 +177,15 @@ async fn sessions_without_players_are_not_counted() {
     assert_eq!(attempt(&seer.person, &set_status("active")).await, SESSION_HAS_NO_PLAYER);
     // A player who joined and left is not counted.
     let guest = world.new_player().await;
-    let (session, rest) = sessions.split_first().unwrap();
+    let (session, other_sessions) = sessions.split_first().unwrap();
     assert_eq!(attempt(&guest.person, &insert_seat_sql(*session, guest.user_id, guest.character_id)).await, "done");
     let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", guest.user_id);
     assert_eq!(attempt(&guest.person, &leave).await, "done");
     let start = format!("UPDATE sessions SET status = 'active' WHERE id = '{session}'");
     assert_eq!(attempt(&seer.person, &start).await, SESSION_HAS_NO_PLAYER);
-    // Nor is a Seer who has the only seat.
-    for session in rest {
-        // Whichever of these is accepted, nothing is counted.
+    // A Seer who has the only seat is not counted either.
+    for session in other_sessions {
+        // Whichever of these statements is accepted, nothing is counted.
         attempt(&seer.person, &insert_seat_sql(*session, seer.user_id, seer.character_id)).await;
         for status in ["active", "completed"] {
             attempt(&seer.person, &format!("UPDATE sessions SET status = '{status}' WHERE id = '{session}'")).await;
@@ -230,14 +233,15 @@ async fn nobody_schedules_more_than_an_hour_in_the_past() {
     let world = World::new().await;
     let seer = world.new_user().await;
     let adventure = world.new_adventure(seer.user_id()).await;
-    let insert = |at: &str| {
+    let insert = |start: &str| {
         format!(
-            "INSERT INTO sessions (seer_id, adventure_id, is_public, scheduled_start) VALUES ('{}', '{adventure}', true, {at})",
+            "INSERT INTO sessions (seer_id, adventure_id, is_public, scheduled_start)
+             VALUES ('{}', '{adventure}', true, {start})",
             seer.user_id()
         )
     };
-    let session = open_session(&world, seer.user_id(), adventure, true).await;
-    let update = |at: &str| format!("UPDATE sessions SET scheduled_start = {at} WHERE id = '{session}'");
+    let session = open_public_session(&world, seer.user_id(), adventure).await;
+    let update = |start: &str| format!("UPDATE sessions SET scheduled_start = {start} WHERE id = '{session}'");
     for past in
         ["'2000-01-01'", "now() - INTERVAL '61 minutes'", "now() - INTERVAL '2 hours'", "now() - INTERVAL '1 year'"]
     {
@@ -255,8 +259,8 @@ async fn nobody_schedules_more_than_an_hour_in_the_past() {
         assert_eq!(dry_run(&seer, &update(valid)).await, "done", "{valid}");
     }
     // A session whose start has passed can still be edited, also by a statement that writes the same start again.
-    let pass_start = format!("UPDATE sessions SET scheduled_start = now() - INTERVAL '3 hours' WHERE id = '{session}'");
-    world.owner().execute(&pass_start).await.unwrap();
+    let let_start_pass = format!("UPDATE sessions SET scheduled_start = now() - INTERVAL '3 hours' WHERE id = '{session}'");
+    world.owner().execute(&let_start_pass).await.unwrap();
     for set in [
         "looking_for = 'A healer'",
         "scheduled_start = scheduled_start, looking_for = 'A healer'",
@@ -274,7 +278,7 @@ async fn the_lobby_omits_sessions_that_are_six_hours_late() {
     let adventure = world.new_adventure(seer).await;
     let mut sessions = Vec::new();
     for starts_in_hours in [-24 * 365, -7, -5, 1] {
-        let session = open_session(&world, seer, adventure, true).await;
+        let session = open_public_session(&world, seer, adventure).await;
         let sql = format!(
             "UPDATE sessions SET scheduled_start = now() + INTERVAL '{starts_in_hours} hours' WHERE id = '{session}'"
         );
@@ -299,6 +303,7 @@ async fn a_modifier_must_be_written_as_an_integer() {
             game.session_id, game.players[0].character_id
         )
     };
+    // 11 and -11 are integers, but out of range.
     for value in
         ["5.0", "5.00", "0.0", "-3.0", "50e-1", "5.5", "1e400", "\"5\"", "null", "true", "11", "-11", "[5]", "{}"]
     {
@@ -321,11 +326,12 @@ async fn a_modifier_must_be_written_as_an_integer() {
 async fn the_numbers_of_a_creature_must_be_written_as_integers() {
     let world = World::new().await;
     let seer = world.new_user().await;
-    let draft = world.new_draft(seer.user_id()).await;
+    let draft_adventure = world.new_draft(seer.user_id()).await;
+    // 0 and 11 are integers, but out of range.
     for value in ["5.0", "50e-1", "5.5", "0", "11", "\"5\""] {
         let sql = format!(
             "INSERT INTO creatures (adventure_id, name, stats)
-             VALUES ('{draft}', 'Rat', '{{\"might\": {value}, \"grace\": 1, \"wit\": 1, \"heart\": 1}}')"
+             VALUES ('{draft_adventure}', 'Rat', '{{\"might\": {value}, \"grace\": 1, \"wit\": 1, \"heart\": 1}}')"
         );
         assert_eq!(dry_run(&seer, &sql).await, CHECK_VIOLATION, "{value}");
     }

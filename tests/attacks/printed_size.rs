@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::{sizes::document_writes, sqlstates::CHECK_VIOLATION};
 use crate::world::World;
 
-/// Puts a value into a document that the column with this constraint accepts.
+/// Puts a value into a document that the column with this constraint (on its size) accepts.
 fn document_with(constraint: &str, value: &str) -> String {
     match constraint {
         "bounded_modifiers" => format!(r#"'[{{"type": "flat", "value": 1, "source": "x", "z": {value}}}]'"#),
@@ -72,7 +72,7 @@ async fn a_document_prints_at_most_eight_times_its_limit() {
     for (person, constraint, sql) in document_writes(&world).await {
         let limit = stored_size_limit(&world, constraint).await;
         for number in ["1e308", "-1e300", "1e-308", "0e-308", "1e200"] {
-            // Each of these numbers prints at least 200 digits, so this prints more than eight times the limit.
+            // Each of these numbers prints at least 200 digits, so limit / 20 of them print about ten times the limit.
             let value = format!("[{}1]", format!("{number}, ").repeat(limit / 20));
             assert_refused!(
                 person.execute(&sql.replace("$DOC$", &document_with(constraint, &value))).await,
@@ -81,7 +81,7 @@ async fn a_document_prints_at_most_eight_times_its_limit() {
                 "{constraint}, {number}"
             );
         }
-        // Ordinary numbers, and texts in which every character is escaped, print within the limit.
+        // Ordinary numbers, and texts in which every character is escaped, print less than that.
         for value in ["12.5, ".repeat(limit / 40), r#""\u0001\u0002\"", "#.repeat(limit / 40)] {
             let document = document_with(constraint, &format!("[{value}1]"));
             assert_eq!(person.execute(&sql.replace("$DOC$", &document)).await, Ok(1), "{constraint}");
@@ -116,20 +116,23 @@ async fn the_printed_size_of_every_document_that_a_client_writes_is_limited() {
         ]
     );
     let user = world.new_user().await;
-    let draft = world.new_draft(user.user_id()).await;
+    let draft_adventure = world.new_draft(user.user_id()).await;
     let document = r#"{"might": 1, "grace": 1, "wit": 1, "heart": 1, "z": [0e-16383]}"#;
-    let insert_hero = "INSERT INTO characters (id, name, class, might, grace, wit, heart, equipment, special_ability)
+    let insert_character = "INSERT INTO characters (id, name, class, might, grace, wit, heart, equipment, special_ability)
                 VALUES (gen_random_uuid(), 'Hero', 'warrior', 5, 3, 2, 2, ";
     for (sql, table) in [
-        (format!("{insert_hero} '{document}', '{{}}')"), "characters"),
-        (format!("{insert_hero} '{{}}', '{document}')"), "characters"),
+        (format!("{insert_character} '{document}', '{{}}')"), "characters"),
+        (format!("{insert_character} '{{}}', '{document}')"), "characters"),
         (format!("INSERT INTO adventures (name, content) VALUES ('Ford', '{document}')"), "adventures"),
         (
-            format!("INSERT INTO creatures (adventure_id, name, stats) VALUES ('{draft}', 'Rat', '{document}')"),
+            format!("INSERT INTO creatures (adventure_id, name, stats) VALUES ('{draft_adventure}', 'Rat', '{document}')"),
             "creatures",
         ),
         (
-            format!("INSERT INTO creatures (adventure_id, name, abilities) VALUES ('{draft}', 'Rat', '{document}')"),
+            format!(
+                "INSERT INTO creatures (adventure_id, name, abilities)
+                 VALUES ('{draft_adventure}', 'Rat', '{document}')"
+            ),
             "creatures",
         ),
     ] {
@@ -142,18 +145,18 @@ async fn the_printed_size_of_every_document_that_a_client_writes_is_limited() {
             );
         }
     }
-    assert_owner_is_refused(&world, draft).await;
+    assert_owner_is_refused(&world, draft_adventure).await;
     assert_eq!(world.owner().count(&format!("adventures WHERE creator_id = '{}'", user.user_id())).await, 1);
 }
 
 /// Asserts that the schema's owner cannot store such a document either, even in a column that users may not update.
-async fn assert_owner_is_refused(world: &World, draft: Uuid) {
+async fn assert_owner_is_refused(world: &World, draft_adventure: Uuid) {
     let game = world.new_active_session(1).await;
     let roll = world.new_roll(game.session_id, game.players[0].character_id, "{1,2,1,2,1}", 18, 5).await;
     let modifiers = r#"[{"type": "flat", "value": 0, "source": "x", "z": 0e-16383}]"#;
     for sql in [
         format!("UPDATE dice_rolls SET modifiers = '{modifiers}' WHERE id = '{roll}'"),
-        format!("UPDATE adventures SET content = '[1e-16383]' WHERE id = '{draft}'"),
+        format!("UPDATE adventures SET content = '[1e-16383]' WHERE id = '{draft_adventure}'"),
         format!("UPDATE sessions SET game_state = '[0e-16383]' WHERE id = '{}'", game.session_id),
     ] {
         assert_refused!(world.owner().execute(&sql).await, CHECK_VIOLATION, "readable_document", "{sql}");

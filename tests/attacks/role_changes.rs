@@ -1,10 +1,11 @@
-//! Rules for users also apply to a user whose statement changes the role while it runs, and to one who writes through a
-//! trigger of their own.
+//! Rules for users also apply to a user whose statement changes the role while it runs, and to a user who writes
+//! through a trigger of their own. The statements run over a login that is a member of the users' roles only, because a
+//! role that is reset becomes that login.
 
 use uuid::Uuid;
 
 use super::{
-    assert_invariants, attempt_after_waiting, dry_run, execute_and_commit, execute_in, open_session, outcome_code,
+    assert_invariants, attempt_while_holder_commits, dry_run, execute_and_commit, execute_in, open_private_session, outcome_code,
     query_number,
     sqlstates::{INSUFFICIENT_PRIVILEGE, SESSION_OVER, SEVERAL_SESSIONS, TOO_MANY_ROWS, UNKNOWN_JOIN_CODE},
 };
@@ -16,7 +17,7 @@ const RESET_ROLE: &str = "set_config('role', 'none', true)";
 #[tokio::test]
 async fn a_statement_that_resets_its_role_gets_no_seat_in_a_session_that_became_private() {
     let world = World::new().await;
-    let users = world.with_users_login().await;
+    let over_users_login = world.with_users_login().await;
     for returning in ["", &format!("RETURNING {RESET_ROLE}"), &format!("RETURNING (SELECT {RESET_ROLE})")] {
         let (game, player) = (world.new_session(0).await, world.new_player().await);
         world.update_session(&game, "is_public = true").await;
@@ -25,7 +26,7 @@ async fn a_statement_that_resets_its_role_gets_no_seat_in_a_session_that_became_
         execute_in(&hiding, &sql).await.unwrap();
         let join = format!("{} {returning}", insert_seat_sql(game.session_id, player.user_id, player.character_id));
         assert_eq!(
-            attempt_after_waiting(&world, &users.user(player.user_id), join, hiding).await,
+            attempt_while_holder_commits(&world, &over_users_login.user(player.user_id), join, hiding).await,
             INSUFFICIENT_PRIVILEGE,
             "{returning}"
         );
@@ -36,13 +37,15 @@ async fn a_statement_that_resets_its_role_gets_no_seat_in_a_session_that_became_
 #[tokio::test]
 async fn a_statement_that_resets_its_role_keeps_its_limits() {
     let world = World::new().await;
-    let users = world.with_users_login().await;
+    let over_users_login = world.with_users_login().await;
     let game = world.new_active_session(1).await;
-    let (seer, player) = (users.user(game.seer.user_id()), users.user(game.players[0].user_id));
-    let other_session = open_session(&world, game.seer.user_id(), game.adventure_id, false).await;
-    let draft = world.new_draft(game.seer.user_id()).await;
-    let insert_creatures =
-        format!("INSERT INTO creatures (adventure_id, name) SELECT '{draft}', 'Rat' FROM generate_series(1, 140)");
+    let (seer, player) = (over_users_login.user(game.seer.user_id()), over_users_login.user(game.players[0].user_id));
+    let other_session = open_private_session(&world, game.seer.user_id(), game.adventure_id).await;
+    let draft_adventure = world.new_draft(game.seer.user_id()).await;
+    let insert_creatures = format!(
+        "INSERT INTO creatures (adventure_id, name)
+         SELECT '{draft_adventure}', 'Rat' FROM generate_series(1, 140)"
+    );
     world.owner().execute(&insert_creatures).await.unwrap();
     let insert_events = |session: Uuid, count: u32| {
         format!(
@@ -52,7 +55,7 @@ async fn a_statement_that_resets_its_role_keeps_its_limits() {
     };
     // In ascending order the first sixty creatures, in descending order the last sixty.
     let sixty_creatures = |order: &str| {
-        format!("id IN (SELECT id FROM creatures WHERE adventure_id = '{draft}' ORDER BY id {order} LIMIT 60)")
+        format!("id IN (SELECT id FROM creatures WHERE adventure_id = '{draft_adventure}' ORDER BY id {order} LIMIT 60)")
     };
     let in_one_statement = |first: String, second: String| format!("WITH first AS ({first} RETURNING 1) {second}");
     let delete = |order: &str| format!("DELETE FROM creatures WHERE {}", sixty_creatures(order));
@@ -71,25 +74,25 @@ async fn a_statement_that_resets_its_role_keeps_its_limits() {
         let with_reset = format!("{sql} RETURNING {RESET_ROLE}");
         assert_eq!(dry_run(person, &with_reset).await, code, "{with_reset}");
     }
-    // The expression for the first row's session resets the role before the row's triggers fire. It returns the text
-    // `none`, which `replace` removes.
+    // The expression for the first row's session resets the role before the row's triggers fire. It yields `none` and
+    // the id, and `replace` removes `none`.
     let resetting = format!("{RESET_ROLE} || '{}'", game.session_id);
-    let events_in_two_sessions = format!(
+    let insert_events_in_two_sessions = format!(
         "INSERT INTO session_events (session_id, event_type)
          SELECT replace(session, 'none', '')::uuid, 'client.wave'
          FROM (VALUES (0, {resetting}), (1, '{other_session}')) AS list (number, session) ORDER BY number"
     );
-    assert_ne!(dry_run(&seer, &events_in_two_sessions).await, "done");
+    assert_ne!(dry_run(&seer, &insert_events_in_two_sessions).await, "done");
     assert_invariants(&world).await;
 }
 
 #[tokio::test]
 async fn a_statement_that_resets_its_role_does_not_edit_an_ended_session() {
     let world = World::new().await;
-    let users = world.with_users_login().await;
+    let over_users_login = world.with_users_login().await;
     let game = world.new_active_session(1).await;
     world.update_session(&game, "status = 'completed'").await;
-    let seer = users.user(game.seer.user_id());
+    let seer = over_users_login.user(game.seer.user_id());
     for set in ["max_players = 3", "game_state = '[1]'", "scheduled_start = now() + INTERVAL '1 day'"] {
         let plain = format!("UPDATE sessions SET {set} WHERE id = '{}'", game.session_id);
         assert_eq!(dry_run(&seer, &plain).await, SESSION_OVER, "{plain}");
@@ -104,12 +107,12 @@ async fn a_statement_that_resets_its_role_does_not_edit_an_ended_session() {
 #[tokio::test]
 async fn a_callers_own_trigger_neither_locks_a_hidden_session_nor_draws_an_event_number() {
     let world = World::new().await;
-    let users = world.with_users_login().await;
+    let over_users_login = world.with_users_login().await;
     let game = world.new_active_session(1).await;
-    let stranger = users.user(world.new_account().await);
+    let stranger = over_users_login.user(world.new_account().await);
     let holder = world.owner().begin().await;
     execute_in(&holder, &format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", game.session_id)).await.unwrap();
-    let last_seq = "SELECT last_value FROM session_events_seq_seq";
+    let last_event_number = "SELECT last_value FROM session_events_seq_seq";
     for kind in ["'dice_rolled'", "'x'", "NULL", "'client.wave'"] {
         for (options, body) in [("", ""), ("SECURITY DEFINER", ""), ("", "PERFORM set_config('role', 'none', true);")] {
             let transaction = stranger.begin().await;
@@ -126,17 +129,17 @@ async fn a_callers_own_trigger_neither_locks_a_hidden_session_nor_draws_an_event
                 game.session_id
             );
             execute_in(&transaction, &create_trigger).await.unwrap();
-            let before = query_number(&world, last_seq).await;
+            let number_before = query_number(&world, last_event_number).await;
             let outcome = execute_and_commit(transaction, "INSERT INTO callers_table VALUES (1)").await;
             assert_eq!(outcome, INSUFFICIENT_PRIVILEGE, "{kind} {options} {body}");
             // The column's default draws one number per row.
-            assert!(query_number(&world, last_seq).await <= before + 1, "{kind} {options} {body}");
+            assert!(query_number(&world, last_event_number).await <= number_before + 1, "{kind} {options} {body}");
         }
     }
     holder.rollback().await.unwrap();
     // An event that one of our triggers writes is stored, even if a trigger of the caller's caused it.
-    let before = world.owner().count("session_events").await;
-    let seer = users.user(game.seer.user_id());
+    let event_count = world.owner().count("session_events").await;
+    let seer = over_users_login.user(game.seer.user_id());
     let pause_by_trigger = format!(
         "CREATE TEMPORARY TABLE callers_table (id integer);
          CREATE FUNCTION pg_temp.write() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -146,16 +149,18 @@ async fn a_callers_own_trigger_neither_locks_a_hidden_session_nor_draws_an_event
         game.session_id
     );
     assert_eq!(outcome_code(seer.execute(&pause_by_trigger).await), "done");
-    assert_eq!(world.owner().count("session_events").await, before + 1);
+    assert_eq!(world.owner().count("session_events").await, event_count + 1);
 }
 
 #[tokio::test]
 async fn the_rules_for_users_do_not_apply_to_an_operators_own_role() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let draft = world.new_draft(game.seer.user_id()).await;
-    let insert_creatures =
-        format!("INSERT INTO creatures (adventure_id, name) SELECT '{draft}', 'Rat' FROM generate_series(1, 120)");
+    let draft_adventure = world.new_draft(game.seer.user_id()).await;
+    let insert_creatures = format!(
+        "INSERT INTO creatures (adventure_id, name)
+         SELECT '{draft_adventure}', 'Rat' FROM generate_series(1, 120)"
+    );
     // The role, its privileges and its policies are created in a transaction that is rolled back.
     let transaction = world.owner().begin().await;
     for sql in [
@@ -176,7 +181,8 @@ async fn the_rules_for_users_do_not_apply_to_an_operators_own_role() {
     transaction.rollback().await.unwrap();
 }
 
-/// A statement waits for a session that another transaction has locked and changes.
+/// A statement waits for a session that another transaction has locked. That transaction changes the session, or
+/// removes the player.
 #[tokio::test]
 async fn a_session_that_changed_while_a_statement_waited_for_it_is_checked_again() {
     let world = World::new().await;
@@ -194,11 +200,12 @@ async fn a_session_that_changed_while_a_statement_waited_for_it_is_checked_again
         execute_in(&holder, &format!("UPDATE {change} = '{}'", game.session_id)).await.unwrap();
         let sql = insert_roll_sql(game.session_id, player.character_id);
         assert_eq!(
-            attempt_after_waiting(&world, &player.person, sql, holder).await,
+            attempt_while_holder_commits(&world, &player.person, sql, holder).await,
             INSUFFICIENT_PRIVILEGE,
             "{change}"
         );
     }
+    // The session gets a new join code while a player enters the old one.
     let game = world.new_session(0).await;
     let player = world.new_player().await;
     let code: String = world
@@ -209,5 +216,5 @@ async fn a_session_that_changed_while_a_statement_waited_for_it_is_checked_again
     let holder = game.seer.begin().await;
     execute_in(&holder, &format!("SELECT FROM private.renew_session_code('{}')", game.session_id)).await.unwrap();
     let join = format!("SELECT FROM private.join_by_code('{code}', '{}')", player.character_id);
-    assert_eq!(attempt_after_waiting(&world, &player.person, join, holder).await, UNKNOWN_JOIN_CODE);
+    assert_eq!(attempt_while_holder_commits(&world, &player.person, join, holder).await, UNKNOWN_JOIN_CODE);
 }

@@ -1,5 +1,5 @@
-//! One statement of a user changes or deletes at most a hundred rows of a table. The Seer of an ended session can edit
-//! only its note (`looking_for`) and its visibility (`is_public`).
+//! One statement of a user changes or deletes at most a hundred rows of a table. (`sizes.rs` tests insertions.) The
+//! Seer of an ended session can edit only its note (`looking_for`) and its visibility (`is_public`).
 
 use super::{
     assert_invariants, attempt, dry_run, execute_in, outcome_code, query_number,
@@ -12,37 +12,37 @@ use crate::world::{Person, World};
 struct ManyRows {
     user: Person,
     /// The user's id, quoted for SQL.
-    id: String,
-    /// The id of the draft with the creatures, quoted for SQL.
-    draft: String,
+    user_id: String,
+    /// The id of the draft adventure with the creatures, quoted for SQL.
+    draft_id: String,
 }
 
 async fn create_many_rows(world: &World) -> ManyRows {
     let (user, player) = (world.new_user().await, world.new_player().await);
-    let id = format!("'{}'", user.user_id());
+    let user_id = format!("'{}'", user.user_id());
     let adventure = world.new_adventure(user.user_id()).await;
-    let draft = format!("'{}'", world.new_draft(user.user_id()).await);
+    let draft_id = format!("'{}'", world.new_draft(user.user_id()).await);
     for sql in [
-        format!("INSERT INTO adventures (creator_id, name) SELECT {id}, 'Draft' FROM generate_series(1, 150)"),
-        format!("INSERT INTO creatures (adventure_id, name) SELECT {draft}, 'Rat' FROM generate_series(1, 150)"),
+        format!("INSERT INTO adventures (creator_id, name) SELECT {user_id}, 'Draft' FROM generate_series(1, 150)"),
+        format!("INSERT INTO creatures (adventure_id, name) SELECT {draft_id}, 'Rat' FROM generate_series(1, 150)"),
         format!(
             "INSERT INTO characters (user_id, name, class, might, grace, wit, heart, special_ability, retired_at)
-             SELECT {id}, 'Retired ' || number, 'warrior', 5, 3, 2, 2, '{{}}', now()
+             SELECT {user_id}, 'Retired ' || number, 'warrior', 5, 3, 2, 2, '{{}}', now()
              FROM generate_series(1, 100) AS number"
         ),
         format!(
             "INSERT INTO characters (user_id, name, class, might, grace, wit, heart, special_ability)
-             SELECT {id}, 'Living ' || number, 'warrior', 5, 3, 2, 2, '{{}}' FROM generate_series(1, 10) AS number"
+             SELECT {user_id}, 'Living ' || number, 'warrior', 5, 3, 2, 2, '{{}}' FROM generate_series(1, 10) AS number"
         ),
     ] {
         world.owner().execute(&sql).await.unwrap();
     }
-    // A Seer may have twenty live sessions, so 152 sessions are opened and cancelled in eight rounds.
+    // A Seer may have only twenty live sessions, so 152 sessions are opened and cancelled in eight rounds of nineteen.
     for _ in 0..8 {
         let open_sessions = format!(
             "WITH opened AS (
                INSERT INTO sessions (seer_id, adventure_id)
-               SELECT {id}, '{adventure}' FROM generate_series(1, 19) RETURNING id
+               SELECT {user_id}, '{adventure}' FROM generate_series(1, 19) RETURNING id
              )
              SELECT array_agg(id)::text FROM opened"
         );
@@ -58,21 +58,22 @@ async fn create_many_rows(world: &World) -> ManyRows {
             world.owner().execute(&sql).await.unwrap();
         }
     }
-    ManyRows { user, id, draft }
+    ManyRows { user, user_id, draft_id }
 }
 
 #[tokio::test]
 async fn one_statement_changes_at_most_a_hundred_rows() {
     let world = World::new().await;
-    let ManyRows { user, id, draft } = create_many_rows(&world).await;
+    let ManyRows { user, user_id, draft_id } = create_many_rows(&world).await;
     for (table, condition, change) in [
-        ("adventures", format!("creator_id = {id} AND status = 'draft'"), "description = 'New'"),
-        ("creatures", format!("adventure_id = {draft}"), "description = 'New'"),
-        ("characters", format!("user_id = {id}"), "equipment = '[1]'"),
-        ("sessions", format!("seer_id = {id}"), "is_public = true"),
+        ("adventures", format!("creator_id = {user_id} AND status = 'draft'"), "description = 'New'"),
+        ("creatures", format!("adventure_id = {draft_id}"), "description = 'New'"),
+        ("characters", format!("user_id = {user_id}"), "equipment = '[1]'"),
+        ("sessions", format!("seer_id = {user_id}"), "is_public = true"),
         (
             "session_players",
-            format!("session_id IN (SELECT id FROM sessions WHERE seer_id = {id})"),
+            format!("session_id IN (SELECT id FROM sessions WHERE seer_id = {user_id})"),
+            // Such an update changes no value, but the rows count as changed.
             "removed_at = removed_at",
         ),
     ] {
@@ -94,6 +95,7 @@ async fn one_statement_changes_at_most_a_hundred_rows() {
                 "PREPARE {table}_many (integer) AS {}; EXECUTE {table}_many (105)",
                 update(1).replace("LIMIT 1", "LIMIT $1")
             ),
+            // In a subtransaction.
             format!("DO $$ BEGIN {}; EXCEPTION WHEN foreign_key_violation THEN NULL; END $$", update(105)),
         ] {
             assert_eq!(dry_run(&user, &too_many).await, TOO_MANY_ROWS, "{too_many}");
@@ -106,8 +108,8 @@ async fn one_statement_changes_at_most_a_hundred_rows() {
         assert_eq!(dry_run(&world.owner(), &format!("UPDATE {table} SET {change} WHERE {condition}")).await, "done");
         assert_eq!(dry_run(&world.service(), &format!("UPDATE {table} SET {change} WHERE {condition}")).await, "done");
         if table != "characters" {
-            // A statement with two parts, each of which changes fewer than a hundred rows. (There are only 110
-            // characters.)
+            // A statement with two parts, each of which changes sixty rows. (There are only 110 characters, so two such
+            // parts would change some of them twice.)
             let half = |order: &str| {
                 format!(
                     "UPDATE {table} SET {change}
@@ -118,10 +120,10 @@ async fn one_statement_changes_at_most_a_hundred_rows() {
             assert_eq!(dry_run(&user, &parts).await, TOO_MANY_ROWS, "{parts}");
         }
     }
-    // The rows that an upsert changes count too.
+    // The rows that `ON CONFLICT DO UPDATE` changes count too.
     let upsert = format!(
         "INSERT INTO adventures (id, creator_id, name) SELECT id, creator_id, 'Again' FROM adventures
-         WHERE creator_id = {id} AND status = 'draft' ON CONFLICT (id) DO UPDATE SET name = excluded.name"
+         WHERE creator_id = {user_id} AND status = 'draft' ON CONFLICT (id) DO UPDATE SET name = excluded.name"
     );
     assert_eq!(dry_run(&user, &upsert).await, TOO_MANY_ROWS);
     assert_eq!(dry_run(&user, &upsert.replace(" ON CONFLICT", " LIMIT 100 ON CONFLICT")).await, "done");
@@ -131,11 +133,11 @@ async fn one_statement_changes_at_most_a_hundred_rows() {
 #[tokio::test]
 async fn one_statement_deletes_at_most_a_hundred_rows() {
     let world = World::new().await;
-    let ManyRows { user, id, draft } = create_many_rows(&world).await;
+    let ManyRows { user, user_id, draft_id } = create_many_rows(&world).await;
     for (table, condition) in [
-        ("adventures", format!("creator_id = {id} AND status = 'draft' AND id <> {draft}")),
-        ("creatures", format!("adventure_id = {draft}")),
-        ("characters", format!("user_id = {id}")),
+        ("adventures", format!("creator_id = {user_id} AND status = 'draft' AND id <> {draft_id}")),
+        ("creatures", format!("adventure_id = {draft_id}")),
+        ("characters", format!("user_id = {user_id}")),
     ] {
         let select = |count: usize| format!("SELECT id FROM {table} WHERE {condition} LIMIT {count}");
         let delete = |count: usize| format!("DELETE FROM {table} WHERE id IN ({})", select(count));
@@ -174,11 +176,11 @@ async fn one_statement_deletes_at_most_a_hundred_rows() {
         assert_eq!(dry_run(&world.owner(), &format!("DELETE FROM {table} WHERE {condition}")).await, "done");
     }
     // Rows that are deleted with their parent row, or with an account, do not count.
-    assert_eq!(dry_run(&user, &format!("DELETE FROM adventures WHERE id = {draft}")).await, "done");
-    assert_eq!(attempt(&user, &format!("SELECT private.close_account({id})")).await, "done");
-    let drafts = format!("SELECT count(*) FROM adventures WHERE creator_id = {id} AND status = 'draft'");
+    assert_eq!(dry_run(&user, &format!("DELETE FROM adventures WHERE id = {draft_id}")).await, "done");
+    assert_eq!(attempt(&user, &format!("SELECT private.close_account({user_id})")).await, "done");
+    let drafts = format!("SELECT count(*) FROM adventures WHERE creator_id = {user_id} AND status = 'draft'");
     assert_eq!(query_number(&world, &drafts).await, 0);
-    let delete = format!("DELETE FROM auth.users WHERE id = {id}");
+    let delete = format!("DELETE FROM auth.users WHERE id = {user_id}");
     assert_eq!(world.superuser().await.execute(&delete).await, Ok(1));
     assert_invariants(&world).await;
 }
@@ -186,27 +188,27 @@ async fn one_statement_deletes_at_most_a_hundred_rows() {
 #[tokio::test]
 async fn too_many_rows_are_refused_before_all_are_changed() {
     let world = World::new().await;
-    let ManyRows { user, id, draft } = create_many_rows(&world).await;
+    let ManyRows { user, user_id, draft_id } = create_many_rows(&world).await;
     for (sql, table, counter) in [
-        (format!("UPDATE sessions SET is_public = true WHERE seer_id = {id}"), "sessions", "updated"),
-        (format!("UPDATE adventures SET description = 'New' WHERE creator_id = {id}"), "adventures", "updated"),
-        (format!("UPDATE creatures SET description = 'New' WHERE adventure_id = {draft}"), "creatures", "updated"),
-        (format!("UPDATE characters SET equipment = '[1]' WHERE user_id = {id}"), "characters", "updated"),
+        (format!("UPDATE sessions SET is_public = true WHERE seer_id = {user_id}"), "sessions", "updated"),
+        (format!("UPDATE adventures SET description = 'New' WHERE creator_id = {user_id}"), "adventures", "updated"),
+        (format!("UPDATE creatures SET description = 'New' WHERE adventure_id = {draft_id}"), "creatures", "updated"),
+        (format!("UPDATE characters SET equipment = '[1]' WHERE user_id = {user_id}"), "characters", "updated"),
         (
             format!(
                 "UPDATE session_players SET removed_at = removed_at
-                 WHERE session_id IN (SELECT id FROM sessions WHERE seer_id = {id})"
+                 WHERE session_id IN (SELECT id FROM sessions WHERE seer_id = {user_id})"
             ),
             "session_players",
             "updated",
         ),
-        (format!("DELETE FROM creatures WHERE adventure_id = {draft}"), "creatures", "deleted"),
-        (format!("DELETE FROM adventures WHERE creator_id = {id} AND status = 'draft'"), "adventures", "deleted"),
-        (format!("DELETE FROM characters WHERE user_id = {id}"), "characters", "deleted"),
+        (format!("DELETE FROM creatures WHERE adventure_id = {draft_id}"), "creatures", "deleted"),
+        (format!("DELETE FROM adventures WHERE creator_id = {user_id} AND status = 'draft'"), "adventures", "deleted"),
+        (format!("DELETE FROM characters WHERE user_id = {user_id}"), "characters", "deleted"),
     ] {
         let transaction = user.begin().await;
         let changed = format!("pg_stat_get_xact_tuples_{counter}('public.{table}'::regclass)");
-        // The server's count includes what this connection changed before.
+        // The count may include rows that this connection changed before.
         let remember_count = format!("SELECT set_config('test.before', {changed}::text, true); SAVEPOINT before");
         execute_in(&transaction, &remember_count).await.unwrap();
         assert_eq!(outcome_code(execute_in(&transaction, &sql).await), TOO_MANY_ROWS, "{sql}");

@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::{
-    assert_invariants, attempt, close, dry_run, execute_and_commit, execute_in, open_session, query_number,
+    assert_invariants, attempt, close_account, dry_run, execute_and_commit, execute_in, open_public_session, query_number,
     sqlstates::{
         CHARACTER_NOT_YOURS, INSUFFICIENT_PRIVILEGE, NOT_YOUR_CHOICE, PLAYER_REMOVED, SERIALIZATION_FAILURE,
         SESSION_STARTED, UNIQUE_VIOLATION,
@@ -11,7 +11,8 @@ use super::{
 };
 use crate::world::{GameSession, Player, World, insert_roll_sql, insert_seat_sql};
 
-fn update_seat(session: Uuid, player: Uuid, set: &str) -> String {
+/// Returns an UPDATE of a player's seat.
+fn update_seat_sql(session: Uuid, player: Uuid, set: &str) -> String {
     format!("UPDATE session_players SET {set} WHERE session_id = '{session}' AND user_id = '{player}'")
 }
 
@@ -19,14 +20,14 @@ async fn session_code(world: &World, session: Uuid) -> String {
     world.owner().fetch_value(&format!("SELECT code::text FROM sessions WHERE id = '{session}'")).await.unwrap()
 }
 
-/// Creates the session of an attacking Seer, and a victim: a player whose character the Seer knows from a public
-/// session.
+/// Creates the session of an attacking Seer, and a victim: a player with a seat in another, public session, from which
+/// the Seer knows the ids of the player and of the character.
 async fn create_session_and_victim(world: &World) -> (GameSession, Player) {
-    let (game, public) = (world.new_session(1).await, world.new_session(0).await);
+    let (game, public_game) = (world.new_session(1).await, world.new_session(0).await);
     let victim = world.new_player().await;
-    world.update_session(&public, "is_public = true").await;
+    world.update_session(&public_game, "is_public = true").await;
     assert_eq!(
-        attempt(&victim.person, &insert_seat_sql(public.session_id, victim.user_id, victim.character_id)).await,
+        attempt(&victim.person, &insert_seat_sql(public_game.session_id, victim.user_id, victim.character_id)).await,
         "done"
     );
     let visible = format!("session_players WHERE character_id = '{}'", victim.character_id);
@@ -67,12 +68,12 @@ async fn nobody_seats_another_user() {
                         game.session_id, victim.user_id
                     ),
                     // Another player's seat, changed into the victim's.
-                    update_seat(game.session_id, accomplice.user_id, &format!("user_id = '{}'", victim.user_id)),
+                    update_seat_sql(game.session_id, accomplice.user_id, &format!("user_id = '{}'", victim.user_id)),
                 ] {
                     assert_eq!(dry_run(person, &sql).await, INSUFFICIENT_PRIVILEGE, "{status}: {sql}");
                 }
                 // The victim's character in the accomplice's seat.
-                let with_victims_character = update_seat(
+                let with_victims_character = update_seat_sql(
                     game.session_id,
                     accomplice.user_id,
                     &format!("character_id = '{}'", victim.character_id),
@@ -86,7 +87,8 @@ async fn nobody_seats_another_user() {
         }
         assert_eq!(
             query_number(&world, &format!("SELECT live_seats FROM users WHERE id = '{}'", victim.user_id)).await,
-            1
+            1,
+            "the victim has only the seat in the public session"
         );
     }
 }
@@ -112,7 +114,7 @@ async fn a_seer_cannot_affect_a_character_without_a_seat_in_their_session() {
     // Nor can a Seer affect a character whose player has left the session.
     let leaver = &game.players[0];
     assert_eq!(
-        attempt(&leaver.person, &update_seat(game.session_id, leaver.user_id, "is_active = false")).await,
+        attempt(&leaver.person, &update_seat_sql(game.session_id, leaver.user_id, "is_active = false")).await,
         "done"
     );
     let wound = format!("SELECT * FROM private.change_hit_points('{}', -9)", leaver.character_id);
@@ -121,7 +123,7 @@ async fn a_seer_cannot_affect_a_character_without_a_seat_in_their_session() {
         dry_run(&game.seer, &insert_roll_sql(game.session_id, leaver.character_id)).await,
         INSUFFICIENT_PRIVILEGE
     );
-    close(&world, victim.user_id).await;
+    close_account(&world, victim.user_id).await;
     assert_invariants(&world).await;
 }
 
@@ -137,7 +139,7 @@ async fn no_player_takes_a_seat_with_another_users_character() {
     let join_as = |character: Uuid| format!("SELECT * FROM private.join_by_code('{code}', '{character}')");
     assert_eq!(attempt(&stranger.person, &join_as(victim.character_id)).await, CHARACTER_NOT_YOURS);
     assert_eq!(attempt(&stranger.person, &join_as(stranger.character_id)).await, "done");
-    let change = update_seat(game.session_id, stranger.user_id, &format!("character_id = '{}'", victim.character_id));
+    let change = update_seat_sql(game.session_id, stranger.user_id, &format!("character_id = '{}'", victim.character_id));
     assert_eq!(attempt(&stranger.person, &change).await, CHARACTER_NOT_YOURS);
 }
 
@@ -147,9 +149,9 @@ async fn a_seer_never_chooses_a_players_character() {
     for is_removed in [false, true] {
         let game = world.new_session(1).await;
         let player = &game.players[0];
-        let spare = world.new_character(player.user_id).await;
-        let update = |set: String| update_seat(game.session_id, player.user_id, &set);
-        let choose = format!("character_id = '{spare}'");
+        let other_character = world.new_character(player.user_id).await;
+        let update = |set: String| update_seat_sql(game.session_id, player.user_id, &set);
+        let choose = format!("character_id = '{other_character}'");
         if is_removed {
             assert_eq!(attempt(&game.seer, &update("is_active = false".to_owned())).await, "done");
         }
@@ -178,10 +180,10 @@ async fn a_seer_never_chooses_a_players_character() {
     for is_one_transaction in [true, false] {
         let game = world.new_session(1).await;
         let player = &game.players[0];
-        let spare = world.new_character(player.user_id).await;
+        let other_character = world.new_character(player.user_id).await;
         let steps =
-            ["is_active = false".to_owned(), format!("character_id = '{spare}'"), "is_active = true".to_owned()];
-        let steps: Vec<String> = steps.iter().map(|set| update_seat(game.session_id, player.user_id, set)).collect();
+            ["is_active = false".to_owned(), format!("character_id = '{other_character}'"), "is_active = true".to_owned()];
+        let steps: Vec<String> = steps.iter().map(|set| update_seat_sql(game.session_id, player.user_id, set)).collect();
         if is_one_transaction {
             assert_eq!(attempt(&game.seer, &steps.join("; ")).await, NOT_YOUR_CHOICE);
         } else {
@@ -191,9 +193,9 @@ async fn a_seer_never_chooses_a_players_character() {
             }
             assert_eq!(outcomes, ["done", NOT_YOUR_CHOICE, NOT_YOUR_CHOICE]);
         }
-        let with_spare =
-            format!("session_players WHERE session_id = '{}' AND character_id = '{spare}'", game.session_id);
-        assert_eq!(world.owner().count(&with_spare).await, 0);
+        let with_other_character =
+            format!("session_players WHERE session_id = '{}' AND character_id = '{other_character}'", game.session_id);
+        assert_eq!(world.owner().count(&with_other_character).await, 0);
     }
 }
 
@@ -205,22 +207,22 @@ async fn a_seer_cannot_give_a_seat_back() {
         let player = &game.players[0];
         let deactivated_by = if left_voluntarily { &player.person } else { &game.seer };
         assert_eq!(
-            attempt(deactivated_by, &update_seat(game.session_id, player.user_id, "is_active = false")).await,
+            attempt(deactivated_by, &update_seat_sql(game.session_id, player.user_id, "is_active = false")).await,
             "done"
         );
         for set in ["is_active = true", "is_active = NOT is_active", "is_active = true, removed_at = NULL"] {
             assert_eq!(
-                attempt(&game.seer, &update_seat(game.session_id, player.user_id, set)).await,
+                attempt(&game.seer, &update_seat_sql(game.session_id, player.user_id, set)).await,
                 NOT_YOUR_CHOICE,
                 "{set}"
             );
         }
-        // Nor can the Seer give it back after the session has begun.
-        let other = world.new_player().await;
-        world.owner().execute(&insert_seat_sql(game.session_id, other.user_id, other.character_id)).await.unwrap();
+        // Nor can the Seer give the seat back after the session has begun. (It can begin only with a seated player.)
+        let seated_player = world.new_player().await;
+        world.owner().execute(&insert_seat_sql(game.session_id, seated_player.user_id, seated_player.character_id)).await.unwrap();
         world.update_session(&game, "status = 'active'").await;
         assert_eq!(
-            attempt(&game.seer, &update_seat(game.session_id, player.user_id, "is_active = true")).await,
+            attempt(&game.seer, &update_seat_sql(game.session_id, player.user_id, "is_active = true")).await,
             NOT_YOUR_CHOICE
         );
     }
@@ -241,28 +243,37 @@ async fn a_removed_player_cannot_rejoin_until_the_seer_readmits_them() {
             world.update_session(&game, &format!("status = '{step}'")).await;
         }
         let player = &game.players[0];
-        let spare = world.new_character(player.user_id).await;
+        let other_character = world.new_character(player.user_id).await;
         let code = session_code(&world, game.session_id).await;
         let with_old_snapshot = player.person.begin_repeatable_read().await;
         assert_eq!(
-            attempt(&game.seer, &update_seat(game.session_id, player.user_id, "is_active = false")).await,
+            attempt(&game.seer, &update_seat_sql(game.session_id, player.user_id, "is_active = false")).await,
             "done"
         );
-        let update = |set: &str| update_seat(game.session_id, player.user_id, set);
+        let update = |set: &str| update_seat_sql(game.session_id, player.user_id, set);
         for sql in [
             update("is_active = true"),
             update("is_active = NOT is_active"),
-            update(&format!("is_active = true, character_id = '{spare}'")),
+            update(&format!("is_active = true, character_id = '{other_character}'")),
             format!("SELECT * FROM private.join_by_code('{code}', '{}')", player.character_id),
-            format!("SELECT * FROM private.join_by_code('{code}', '{spare}')"),
+            format!("SELECT * FROM private.join_by_code('{code}', '{other_character}')"),
         ] {
             assert_eq!(attempt(&player.person, &sql).await, PLAYER_REMOVED, "{status}: {sql}");
         }
         for (sql, possible_codes) in [
             (update("removed_at = NULL"), &[PLAYER_REMOVED, INSUFFICIENT_PRIVILEGE, NOT_YOUR_CHOICE][..]),
             (update("removed_at = NULL, is_active = true"), &[PLAYER_REMOVED, INSUFFICIENT_PRIVILEGE, NOT_YOUR_CHOICE]),
-            (format!("DELETE FROM session_players WHERE session_id = '{}' AND user_id = '{}'", game.session_id, player.user_id), &[INSUFFICIENT_PRIVILEGE]),
-            (insert_seat_sql(game.session_id, player.user_id, player.character_id), &[UNIQUE_VIOLATION, INSUFFICIENT_PRIVILEGE, PLAYER_REMOVED, SESSION_STARTED]),
+            (
+                format!(
+                    "DELETE FROM session_players WHERE session_id = '{}' AND user_id = '{}'",
+                    game.session_id, player.user_id
+                ),
+                &[INSUFFICIENT_PRIVILEGE],
+            ),
+            (
+                insert_seat_sql(game.session_id, player.user_id, player.character_id),
+                &[UNIQUE_VIOLATION, INSUFFICIENT_PRIVILEGE, PLAYER_REMOVED, SESSION_STARTED],
+            ),
             (
                 format!(
                     "{} ON CONFLICT (session_id, user_id) DO UPDATE SET is_active = true",
@@ -274,7 +285,8 @@ async fn a_removed_player_cannot_rejoin_until_the_seer_readmits_them() {
             (
                 format!(
                     "MERGE INTO session_players AS seat USING (SELECT '{}'::uuid AS id) AS wanted
-                     ON seat.session_id = wanted.id AND seat.user_id = '{}' WHEN MATCHED THEN UPDATE SET is_active = true",
+                     ON seat.session_id = wanted.id AND seat.user_id = '{}'
+                     WHEN MATCHED THEN UPDATE SET is_active = true",
                     game.session_id, player.user_id
                 ),
                 &[PLAYER_REMOVED],
@@ -283,7 +295,7 @@ async fn a_removed_player_cannot_rejoin_until_the_seer_readmits_them() {
             let outcome = attempt(&player.person, &sql).await;
             assert!(possible_codes.contains(&outcome.as_str()), "{status}, {outcome}: {sql}");
         }
-        // Whatever this update returns, the seat must not be active afterwards.
+        // Whatever this update returns, the seat must not be active after it.
         let outcome = execute_and_commit(with_old_snapshot, &update("is_active = true")).await;
         assert!([PLAYER_REMOVED, SERIALIZATION_FAILURE, "done"].contains(&outcome.as_str()), "{outcome}");
         let active_seat = format!(
@@ -295,12 +307,12 @@ async fn a_removed_player_cannot_rejoin_until_the_seer_readmits_them() {
         for person in [&game.players[1].person, &world.new_user().await] {
             assert_ne!(attempt(person, &update("removed_at = NULL")).await, "done");
         }
-        // The Seer can; then the player can rejoin.
+        // The Seer can. Then the player can rejoin, by an update of the seat or with the join code.
         assert_eq!(attempt(&game.seer, &update("removed_at = NULL")).await, "done");
         let rejoin = if status == "waiting" {
             update("is_active = true")
         } else {
-            format!("SELECT * FROM private.join_by_code('{code}', '{spare}')")
+            format!("SELECT * FROM private.join_by_code('{code}', '{other_character}')")
         };
         assert_eq!(attempt(&player.person, &rejoin).await, "done", "{status}");
     }
@@ -314,19 +326,19 @@ async fn a_player_who_left_can_rejoin_unless_the_seer_removes_them_afterwards() 
     let (leaver, removed) = (&game.players[0], &game.players[1]);
     for player in [leaver, removed] {
         assert_eq!(
-            attempt(&player.person, &update_seat(game.session_id, player.user_id, "is_active = false")).await,
+            attempt(&player.person, &update_seat_sql(game.session_id, player.user_id, "is_active = false")).await,
             "done"
         );
     }
     assert_eq!(
-        attempt(&leaver.person, &update_seat(game.session_id, leaver.user_id, "is_active = true")).await,
+        attempt(&leaver.person, &update_seat_sql(game.session_id, leaver.user_id, "is_active = true")).await,
         "done"
     );
     // The Seer removes a player who has already left.
-    let remove = update_seat(game.session_id, removed.user_id, "is_active = false");
+    let remove = update_seat_sql(game.session_id, removed.user_id, "is_active = false");
     assert_eq!(attempt(&game.seer, &remove).await, "done");
     assert_eq!(
-        attempt(&removed.person, &update_seat(game.session_id, removed.user_id, "is_active = true")).await,
+        attempt(&removed.person, &update_seat_sql(game.session_id, removed.user_id, "is_active = true")).await,
         PLAYER_REMOVED
     );
 }
@@ -335,17 +347,18 @@ async fn a_player_who_left_can_rejoin_unless_the_seer_removes_them_afterwards() 
 async fn only_the_seer_removes_a_player() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
-    let (player, other) = (&game.players[0], &game.players[1]);
+    let (player, fellow_player) = (&game.players[0], &game.players[1]);
     for set in ["is_active = false", "removed_at = now()"] {
-        assert_ne!(attempt(&player.person, &update_seat(game.session_id, other.user_id, set)).await, "done", "{set}");
+        let remove = update_seat_sql(game.session_id, fellow_player.user_id, set);
+        assert_ne!(attempt(&player.person, &remove).await, "done", "{set}");
         assert_ne!(
-            attempt(&world.new_user().await, &update_seat(game.session_id, other.user_id, set)).await,
+            attempt(&world.new_user().await, &remove).await,
             "done",
             "{set}"
         );
     }
-    // The server sets `removed_at` to the current time, whatever value the Seer gives.
-    let outcome = attempt(&game.seer, &update_seat(game.session_id, player.user_id, "removed_at = '2000-01-01'")).await;
+    // The server does not store a time that the Seer gives, but the current one.
+    let outcome = attempt(&game.seer, &update_seat_sql(game.session_id, player.user_id, "removed_at = '2000-01-01'")).await;
     let with_given_time = "session_players WHERE removed_at < now() - INTERVAL '1 day'";
     assert_eq!(world.owner().count(with_given_time).await, 0, "{outcome}");
 }
@@ -356,7 +369,7 @@ async fn a_seer_cannot_seat_a_strangers_character_in_many_sessions() {
     let (game, victim) = create_session_and_victim(&world).await;
     let seer = game.seer.user_id();
     for _ in 0..10 {
-        open_session(&world, seer, game.adventure_id, true).await;
+        open_public_session(&world, seer, game.adventure_id).await;
     }
     let seat_victim = format!(
         "INSERT INTO session_players (session_id, user_id, character_id)
@@ -373,7 +386,8 @@ async fn a_seer_cannot_seat_a_strangers_character_in_many_sessions() {
 
 #[tokio::test]
 async fn nobody_takes_a_seat_in_a_session_that_became_private_meanwhile() {
-    // With this setting, the function that joins by code allows the seat. In the second round, the caller sets it.
+    // The function that joins by code sets `sparc.joins_by_code` to allow the seat. In the second round, the caller
+    // sets it.
     for setting in ["", "sparc.joins_by_code"] {
         let world = World::new().await;
         let (game, player) = (world.new_session(0).await, world.new_player().await);
@@ -387,10 +401,10 @@ async fn nobody_takes_a_seat_in_a_session_that_became_private_meanwhile() {
             execute_in(&joining, &format!("SET LOCAL {setting} = '{}'", game.session_id)).await.unwrap();
         }
         let sql = insert_seat_sql(game.session_id, player.user_id, player.character_id);
-        let joined = tokio::spawn(async move { execute_and_commit(joining, &sql).await });
+        let joining_task = tokio::spawn(async move { execute_and_commit(joining, &sql).await });
         world.owner().wait_for_lock_waiters(1).await;
         hiding.commit().await.unwrap();
-        assert_eq!(joined.await.unwrap(), INSUFFICIENT_PRIVILEGE, "{setting}");
+        assert_eq!(joining_task.await.unwrap(), INSUFFICIENT_PRIVILEGE, "{setting}");
         assert_invariants(&world).await;
     }
 }

@@ -13,7 +13,7 @@ async fn one_statement_inserts_at_most_a_hundred_rows() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let (player, session) = (&game.players[0], game.session_id);
-    let draft = world.new_draft(game.seer.user_id()).await;
+    let draft_adventure = world.new_draft(game.seer.user_id()).await;
     let from_series = |count: usize| format!("FROM generate_series(1, {count}) AS number");
     let insert_events = |count| {
         format!(
@@ -30,7 +30,10 @@ async fn one_statement_inserts_at_most_a_hundred_rows() {
         )
     };
     let insert_creatures = |count| {
-        format!("INSERT INTO creatures (adventure_id, name) SELECT '{draft}', 'Rat ' || number {}", from_series(count))
+        format!(
+            "INSERT INTO creatures (adventure_id, name) SELECT '{draft_adventure}', 'Rat ' || number {}",
+            from_series(count)
+        )
     };
     let insert_adventures = |count| {
         format!(
@@ -75,25 +78,33 @@ async fn nobody_resets_the_count_of_inserted_rows() {
     let insert = "INSERT INTO session_events (session_id, event_type)";
     let row = format!("'{session}'::uuid, 'client.wave'");
     for sql in [
-        // With each row, it changes every setting that the triggers read now or read in an earlier version.
+        // With each row, the statement changes every setting that a trigger reads now or read in an earlier version.
         format!(
             "{insert} SELECT {row} FROM generate_series(1, 101) AS number, LATERAL (
-               SELECT set_config('sparc.inserted_session_events', '0', true), set_config('sparc.joins_by_code', '', true), number
+               SELECT set_config('sparc.inserted_session_events', '0', true),
+                      set_config('sparc.joins_by_code', '', true), number
              ) AS reset"
         ),
         // Several parts of one statement, each with fewer rows.
         format!(
             "WITH {} SELECT FROM part1",
-            (1..6).map(|part| format!("part{part} AS ({insert} SELECT {row} FROM generate_series(1, 21) RETURNING id)")).collect::<Vec<_>>().join(", ")
+            (1..6)
+                .map(|part| format!("part{part} AS ({insert} SELECT {row} FROM generate_series(1, 21) RETURNING id)"))
+                .collect::<Vec<_>>()
+                .join(", ")
         ),
         // One part with SELECT and one with VALUES.
         format!(
-            "WITH first AS ({insert} SELECT {row} FROM generate_series(1, 99)), second AS ({insert} VALUES ({row}), ({row}))
+            "WITH first AS ({insert} SELECT {row} FROM generate_series(1, 99)),
+                  second AS ({insert} VALUES ({row}), ({row}))
              SELECT"
         ),
         // A prepared statement: a hundred rows are accepted, 101 are not.
-        format!("PREPARE many AS {insert} SELECT {row} FROM generate_series(1, $1::integer); EXECUTE many (100); EXECUTE many (101)"),
-        // The statement reads the counter of the transaction.
+        format!(
+            "PREPARE many AS {insert} SELECT {row} FROM generate_series(1, $1::integer);
+             EXECUTE many (100); EXECUTE many (101)"
+        ),
+        // The statement reads the server's count of the rows that this transaction has inserted.
         format!(
             "{insert} SELECT {row} FROM generate_series(1, 101)
              WHERE pg_stat_get_xact_tuples_inserted('session_events'::regclass) >= 0"
@@ -111,9 +122,9 @@ async fn too_many_rows_are_refused_before_all_are_inserted() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let (player, seer) = (&game.players[0], game.seer.user_id());
-    let draft = world.new_draft(seer).await;
+    let draft_adventure = world.new_draft(seer).await;
     let adventure = world.new_adventure(seer).await;
-    // More than a hundred public sessions, of Seers with twenty each.
+    // 160 public sessions, of Seers with twenty each.
     for _ in 0..8 {
         let other_seer = world.new_account().await;
         let open = format!(
@@ -141,7 +152,9 @@ async fn too_many_rows_are_refused_before_all_are_inserted() {
         (
             &game.seer,
             "creatures",
-            format!("INSERT INTO creatures (adventure_id, name) SELECT '{draft}', 'Rat ' || number {numbers}"),
+            format!(
+                "INSERT INTO creatures (adventure_id, name) SELECT '{draft_adventure}', 'Rat ' || number {numbers}"
+            ),
         ),
         (
             &game.seer,
@@ -169,12 +182,12 @@ async fn too_many_rows_are_refused_before_all_are_inserted() {
     ] {
         let transaction = person.begin().await;
         let inserted = format!("pg_stat_get_xact_tuples_inserted('public.{table}'::regclass)");
-        // The server's count includes what this connection inserted before.
+        // The count may include rows that this connection inserted before.
         let remember_count = format!("SELECT set_config('test.before', {inserted}::text, true); SAVEPOINT before");
         execute_in(&transaction, &remember_count).await.unwrap();
         assert_eq!(outcome_code(execute_in(&transaction, &sql).await), TOO_MANY_ROWS, "{sql}");
         execute_in(&transaction, "ROLLBACK TO before").await.unwrap();
-        // The count still includes the rows that were rolled back.
+        // The count still includes the rows that were rolled back. The DO block affects no row.
         let assert_few = format!(
             "DO $$ BEGIN
                ASSERT {inserted} - current_setting('test.before')::bigint BETWEEN 1 AND 100;
@@ -190,15 +203,16 @@ async fn too_many_events_are_refused_before_all_are_inserted() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let (player, session) = (&game.players[0], game.session_id);
-    let last_seq = "SELECT last_value FROM session_events_seq_seq";
+    let last_event_number = "SELECT last_value FROM session_events_seq_seq";
     let repeated_id = Uuid::new_v4();
-    let first = format!(
+    let insert_existing = format!(
         "INSERT INTO session_events (id, session_id, event_type) VALUES ('{repeated_id}', '{session}', 'client.wave')"
     );
-    assert_eq!(attempt(&player.person, &first).await, "done");
+    assert_eq!(attempt(&player.person, &insert_existing).await, "done");
     for insert_many in [
         format!(
-            "INSERT INTO session_events (session_id, event_type) SELECT '{session}', 'client.wave' FROM generate_series(1, 5000)"
+            "INSERT INTO session_events (session_id, event_type)
+             SELECT '{session}', 'client.wave' FROM generate_series(1, 5000)"
         ),
         // A row that exists already is skipped, but its trigger has locked the session before that.
         format!(
@@ -207,13 +221,14 @@ async fn too_many_events_are_refused_before_all_are_inserted() {
         ),
         format!(
             "INSERT INTO session_events (id, session_id, event_type)
-             SELECT '{repeated_id}', '{session}', 'client.wave' FROM generate_series(1, 5000) ON CONFLICT (id) DO NOTHING"
+             SELECT '{repeated_id}', '{session}', 'client.wave' FROM generate_series(1, 5000)
+             ON CONFLICT (id) DO NOTHING"
         ),
     ] {
-        let before = query_number(&world, last_seq).await;
+        let number_before = query_number(&world, last_event_number).await;
         assert_eq!(attempt(&player.person, &insert_many).await, TOO_MANY_ROWS, "{insert_many}");
-        // Each row draws at most two numbers before it is refused or skipped.
-        assert!(query_number(&world, last_seq).await - before <= 202, "{insert_many}");
+        // Each of at most 101 rows draws at most two numbers before it is refused or skipped.
+        assert!(query_number(&world, last_event_number).await - number_before <= 202, "{insert_many}");
     }
 }
 
@@ -222,8 +237,8 @@ async fn too_many_events_are_refused_before_all_are_inserted() {
 pub(super) async fn document_writes(world: &World) -> Vec<(Person, &'static str, String)> {
     let game = world.new_active_session(1).await;
     let (player, seer) = (&game.players[0], &game.seer);
-    let draft = world.new_draft(seer.user_id()).await;
-    let sql = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', 'Rat') RETURNING id");
+    let draft_adventure = world.new_draft(seer.user_id()).await;
+    let sql = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft_adventure}', 'Rat') RETURNING id");
     let creature: Uuid = world.owner().fetch_value(&sql).await.unwrap();
     let update = |table: &str, column: &str, id: Uuid| format!("UPDATE {table} SET {column} = $DOC$ WHERE id = '{id}'");
     vec![
@@ -233,7 +248,7 @@ pub(super) async fn document_writes(world: &World) -> Vec<(Person, &'static str,
             "bounded_special_ability",
             update("characters", "special_ability", player.character_id),
         ),
-        (seer.clone(), "bounded_content", update("adventures", "content", draft)),
+        (seer.clone(), "bounded_content", update("adventures", "content", draft_adventure)),
         (seer.clone(), "bounded_abilities", update("creatures", "abilities", creature)),
         (seer.clone(), "bounded_stats", update("creatures", "stats", creature)),
         (seer.clone(), "bounded_game_state", update("sessions", "game_state", game.session_id)),

@@ -1,9 +1,9 @@
-//! An account may keep or renew some locks for as long as it likes. They do not make others wait for ever.
+//! An account may keep or renew some locks for as long as it likes. These locks do not make others wait for ever.
 
 use super::{
-    assert_invariants, attempt, close_or_delete, execute_and_commit, execute_in,
+    assert_invariants, attempt, close_account_sql, close_or_delete_account_sql, execute_and_commit, execute_in,
     full_account::create_full_account,
-    open_session,
+    open_public_session,
     sqlstates::{CHARACTER_NOT_YOURS, LOCK_NOT_AVAILABLE, ROLL_NOT_SAVEABLE},
 };
 use crate::world::{World, insert_heroic_save_sql, insert_roll_sql, insert_seat_sql};
@@ -15,35 +15,37 @@ async fn no_two_transactions_of_an_account_hold_shared_locks_at_once() {
     let world = World::new().await;
     let fixture = create_full_account(&world).await;
     let lock_own_rows = [
-        format!("SELECT FROM users WHERE id = '{}' FOR SHARE", fixture.account),
-        format!("SELECT FROM characters WHERE id = '{}' FOR SHARE", fixture.hero),
-        format!("SELECT FROM adventures WHERE id = '{}' FOR SHARE", fixture.published),
-        format!("SELECT FROM creatures WHERE id = '{}' FOR SHARE", fixture.creature),
-        format!("SELECT FROM sessions WHERE id = '{}' FOR SHARE", fixture.live.session_id),
-        format!("SELECT FROM session_players WHERE session_id = '{}' FOR SHARE", fixture.live.session_id),
-        format!("SELECT FROM session_players WHERE user_id = '{}' FOR SHARE", fixture.account),
-        format!("SELECT FROM tutorial_progress WHERE user_id = '{}' FOR SHARE", fixture.account),
+        format!("SELECT FROM users WHERE id = '{}' FOR SHARE", fixture.account_id),
+        format!("SELECT FROM characters WHERE id = '{}' FOR SHARE", fixture.seated_character_id),
+        format!("SELECT FROM adventures WHERE id = '{}' FOR SHARE", fixture.published_adventure_id),
+        format!("SELECT FROM creatures WHERE id = '{}' FOR SHARE", fixture.creature_id),
+        format!("SELECT FROM sessions WHERE id = '{}' FOR SHARE", fixture.live_session.session_id),
+        format!("SELECT FROM session_players WHERE session_id = '{}' FOR SHARE", fixture.live_session.session_id),
+        format!("SELECT FROM session_players WHERE user_id = '{}' FOR SHARE", fixture.account_id),
+        format!("SELECT FROM tutorial_progress WHERE user_id = '{}' FOR SHARE", fixture.account_id),
     ];
-    // Foreign keys take shared locks as well.
+    // The foreign keys of inserted rows take shared locks as well.
     let inserts = [
-        insert_roll_sql(fixture.joined.session_id, fixture.hero),
+        insert_roll_sql(fixture.joined_session.session_id, fixture.seated_character_id),
         format!(
             "INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.x')",
-            fixture.joined.session_id
+            fixture.joined_session.session_id
         ),
-        format!("INSERT INTO sessions (adventure_id) VALUES ('{}')", fixture.published),
-        insert_seat_sql(fixture.public_session, fixture.account, fixture.hero),
+        format!("INSERT INTO sessions (adventure_id) VALUES ('{}')", fixture.published_adventure_id),
+        insert_seat_sql(fixture.public_session_id, fixture.account_id, fixture.seated_character_id),
     ];
     for sql in lock_own_rows.iter().chain(&inserts) {
         for lock in ["FOR SHARE", "FOR KEY SHARE"] {
             let sql = sql.replace("FOR SHARE", lock);
+            // Each statement also locks the account's row in `private.account_gates` exclusively, for which the second
+            // transaction waits.
             let (first, second) = (fixture.person.begin().await, fixture.person.begin().await);
             assert!(execute_in(&first, &sql).await.is_ok(), "{sql}");
             execute_in(&second, "SET LOCAL lock_timeout = '100ms'").await.unwrap();
             assert_eq!(
                 execute_in(&second, &lock_own_rows[0]).await.unwrap_err().code,
                 LOCK_NOT_AVAILABLE,
-                "lock_not_available: {sql}"
+                "{sql}"
             );
             second.rollback().await.unwrap();
             first.rollback().await.unwrap();
@@ -51,8 +53,8 @@ async fn no_two_transactions_of_an_account_hold_shared_locks_at_once() {
     }
 }
 
-/// A player keeps their character and profile locked, by one transaction after another. Meanwhile the Seer's session
-/// ends, or the Seer's account closes.
+/// A player keeps their character and profile locked, by one transaction after another on two connections. Meanwhile
+/// the Seer ends the session, or the Seer's account is closed.
 #[tokio::test]
 async fn a_session_ends_and_an_account_closes_while_a_player_keeps_locking_rows() {
     let world = World::new().await;
@@ -60,7 +62,7 @@ async fn a_session_ends_and_an_account_closes_while_a_player_keeps_locking_rows(
         let game = world.new_active_session(1).await;
         let player = &game.players[0];
         let lock_rows = format!(
-            "SELECT pg_sleep(0.1) FROM (SELECT FROM characters WHERE id = '{}' FOR SHARE) AS hero,
+            "SELECT pg_sleep(0.1) FROM (SELECT FROM characters WHERE id = '{}' FOR SHARE) AS character,
                     (SELECT FROM users WHERE id = '{}' FOR SHARE) AS profile",
             player.character_id, player.user_id
         );
@@ -77,13 +79,14 @@ async fn a_session_ends_and_an_account_closes_while_a_player_keeps_locking_rows(
                 })
             })
             .collect();
+        // From now on, one of the two always waits for the other.
         world.owner().wait_for_lock_waiters(1).await;
         let (person, end) = match is_closing {
             false => (
                 game.seer.clone(),
                 format!("UPDATE sessions SET status = 'completed' WHERE id = '{}'", game.session_id),
             ),
-            true => (world.owner(), close_or_delete(game.seer.user_id(), false)),
+            true => (world.owner(), close_account_sql(game.seer.user_id())),
         };
         let transaction = person.begin().await;
         execute_in(&transaction, "SET LOCAL statement_timeout = '20s'").await.unwrap();
@@ -96,7 +99,8 @@ async fn a_session_ends_and_an_account_closes_while_a_player_keeps_locking_rows(
     assert_invariants(&world).await;
 }
 
-/// A participant keeps their own seat, character or profile locked. The jobs skip the session and process the others.
+/// A participant keeps their own seat, character or profile locked. The jobs that archive ended sessions and cancel
+/// abandoned ones skip the participant's session and process the others.
 #[tokio::test]
 async fn a_lock_of_a_participant_does_not_stop_maintenance() {
     let world = World::new().await;
@@ -121,22 +125,22 @@ async fn a_lock_of_a_participant_does_not_stop_maintenance() {
         ] {
             let holder = player.person.begin().await;
             execute_in(&holder, &lock).await.unwrap();
-            let running = world.service().begin().await;
-            execute_in(&running, "SET LOCAL statement_timeout = '20s'").await.unwrap();
-            execute_in(&running, &format!("SELECT private.{job}(100)")).await.unwrap();
+            let job_run = world.service().begin().await;
+            execute_in(&job_run, "SET LOCAL statement_timeout = '20s'").await.unwrap();
+            execute_in(&job_run, &format!("SELECT private.{job}(100)")).await.unwrap();
             let count_remaining =
                 "SELECT count(*)::text FROM sessions WHERE status = 'active' OR ended_at < now() - INTERVAL '1 day'";
             let row = sea_orm::ConnectionTrait::query_one_raw(
-                &running,
+                &job_run,
                 sea_orm::Statement::from_string(sea_orm::DbBackend::Postgres, count_remaining),
             )
             .await
             .unwrap()
             .unwrap();
             let remaining: String = row.try_get_by_index(0).unwrap();
-            running.rollback().await.unwrap();
+            job_run.rollback().await.unwrap();
             holder.rollback().await.unwrap();
-            // Cancelling a session changes no seat, so a locked seat does not matter.
+            // Cancelling a session changes no seat, so the job cancels a session in spite of a locked seat.
             let is_skipped = job == "archive_sessions" || !lock.contains("session_players");
             assert_eq!(remaining, if is_skipped { "1" } else { "0" }, "{job}: {lock}");
         }
@@ -145,17 +149,17 @@ async fn a_lock_of_a_participant_does_not_stop_maintenance() {
     assert_invariants(&world).await;
 }
 
-/// A stranger locks rows of their own: an ended session on the adventure, in which nobody else took part, or their seat
-/// in it.
+/// A stranger locks a row of their own: an ended session on an adventure of the account, in which nobody else took
+/// part, or their own seat in that session.
 #[tokio::test]
-async fn a_lock_in_an_empty_session_does_not_delay_a_closing() {
+async fn a_lock_in_a_session_without_other_players_does_not_delay_a_closing() {
     let world = World::new().await;
     for is_deletion in [false, true] {
         for locked in ["session_players WHERE user_id", "sessions WHERE seer_id"] {
             let creator = world.new_user().await;
             let adventure = world.new_adventure(creator.user_id()).await;
             let stranger = world.new_player().await;
-            let session = open_session(&world, stranger.user_id, adventure, true).await;
+            let session = open_public_session(&world, stranger.user_id, adventure).await;
             assert_eq!(
                 attempt(&stranger.person, &insert_seat_sql(session, stranger.user_id, stranger.character_id)).await,
                 "done"
@@ -169,7 +173,7 @@ async fn a_lock_in_an_empty_session_does_not_delay_a_closing() {
             assert_eq!(execute_in(&holder, &lock).await, Ok(1));
             let closing = world.owner().begin().await;
             execute_in(&closing, "SET LOCAL statement_timeout = '5s'").await.unwrap();
-            let sql = close_or_delete(creator.user_id(), is_deletion);
+            let sql = close_or_delete_account_sql(creator.user_id(), is_deletion);
             assert_eq!(execute_and_commit(closing, &sql).await, "done", "{locked}");
             holder.rollback().await.unwrap();
         }
@@ -177,14 +181,16 @@ async fn a_lock_in_an_empty_session_does_not_delay_a_closing() {
     assert_invariants(&world).await;
 }
 
-/// A transaction that keeps many old events locked costs other clean-ups at most one batch.
+/// Each statement that inserts events also deletes a batch of events that are older than 24 hours (the *clean-up*). It
+/// reads the oldest events, twice as many as the batch has, and skips those that another transaction has locked.
 #[tokio::test]
 async fn a_clean_up_reads_no_more_than_twice_its_batch() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let insert = format!(
         "INSERT INTO session_events (session_id, event_type, created_at)
-         SELECT '{}', 'client.old', now() - INTERVAL '2 days' + nth * INTERVAL '1 second' FROM generate_series(1, 60) AS nth",
+         SELECT '{}', 'client.old', now() - INTERVAL '2 days' + nth * INTERVAL '1 second'
+         FROM generate_series(1, 60) AS nth",
         game.session_id
     );
     let disable_clean_up = "ALTER TABLE session_events DISABLE TRIGGER cleanup_events_trigger";
@@ -195,27 +201,31 @@ async fn a_clean_up_reads_no_more_than_twice_its_batch() {
             "SELECT FROM session_events WHERE event_type = 'client.old' ORDER BY created_at LIMIT {count} FOR UPDATE"
         )
     };
-    for (locked, deleted) in [(0, 10), (10, 10), (15, 5), (20, 0), (40, 0)] {
+    // A batch of ten reads the twenty oldest events.
+    for (locked_count, deleted_count) in [(0, 10), (10, 10), (15, 5), (20, 0), (40, 0)] {
         let holder = world.owner().begin().await;
-        execute_in(&holder, &lock_oldest(locked)).await.unwrap();
+        execute_in(&holder, &lock_oldest(locked_count)).await.unwrap();
         let cleaning = world.owner().begin().await;
         execute_in(&cleaning, "CREATE TEMP TABLE cleaned ON COMMIT DROP AS SELECT private.clean_events(10) AS deleted")
             .await
             .unwrap();
-        let matches = execute_in(&cleaning, &format!("DELETE FROM cleaned WHERE deleted = {deleted}")).await;
-        assert_eq!(matches, Ok(1), "with {locked} events locked");
+        // This finds the row if the clean-up has deleted the expected number of events.
+        let matching_rows =
+            execute_in(&cleaning, &format!("DELETE FROM cleaned WHERE deleted = {deleted_count}")).await;
+        assert_eq!(matching_rows, Ok(1), "with {locked_count} events locked");
         cleaning.rollback().await.unwrap();
         holder.rollback().await.unwrap();
     }
 }
 
-/// A unique index allows one save per roll. If a fellow player could insert a save of the player's roll, and kept that
-/// transaction open, the player's own save would wait until its thirty seconds are over.
+/// A unique index allows one heroic save per roll. If a fellow player could insert a save of the player's roll, and
+/// kept that transaction open, the player's own save would wait until the thirty seconds in which a roll can be saved
+/// are over.
 #[tokio::test]
 async fn a_fellow_player_does_not_delay_a_heroic_save() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
-    let failed = world.new_roll(game.session_id, game.players[0].character_id, "{1,2}", 10, 0).await;
+    let failed_roll = world.new_roll(game.session_id, game.players[0].character_id, "{1,2}", 10, 0).await;
     let barrier = world.owner().begin().await;
     // An arbitrary key, for which the fellow player's statement would wait.
     execute_in(&barrier, "SELECT pg_advisory_xact_lock(4711)").await.unwrap();
@@ -226,9 +236,9 @@ async fn a_fellow_player_does_not_delay_a_heroic_save() {
     execute_in(&transaction, wait).await.unwrap();
     execute_in(&transaction, "SET LOCAL lock_timeout = '1s'").await.unwrap();
     let sql =
-        format!("{} RETURNING pg_temp.wait()", insert_heroic_save_sql(game.session_id, fellow.character_id, failed));
+        format!("{} RETURNING pg_temp.wait()", insert_heroic_save_sql(game.session_id, fellow.character_id, failed_roll));
     assert_eq!(execute_in(&transaction, &sql).await.unwrap_err().code, ROLL_NOT_SAVEABLE);
-    let save = insert_heroic_save_sql(game.session_id, game.players[0].character_id, failed);
+    let save = insert_heroic_save_sql(game.session_id, game.players[0].character_id, failed_roll);
     assert_eq!(attempt(&game.players[0].person, &save).await, "done");
     assert_invariants(&world).await;
 }
@@ -251,30 +261,29 @@ async fn a_seat_with_another_users_character_does_not_lock_the_character() {
     accomplice.rollback().await.unwrap();
 }
 
-/// A transaction that closes an account gives up its e-mail address, and may stay open.
+/// A transaction that closes an account gives up the account's e-mail address, and may stay open. Somebody signs up
+/// with that address.
 #[tokio::test]
 async fn a_sign_up_does_not_wait_for_an_address_that_is_being_given_up() {
     let world = World::new().await;
-    let (former, new) = (world.new_account().await, uuid::Uuid::new_v4());
-    let address = format!("(SELECT email FROM users WHERE id = '{former}')");
-    let closing = world.user(former).begin().await;
-    execute_in(&closing, &format!("SELECT private.close_account('{former}')")).await.unwrap();
+    let (former_account, new_account) = (world.new_account().await, uuid::Uuid::new_v4());
+    let address = format!("(SELECT email FROM users WHERE id = '{former_account}')");
+    let closing = world.user(former_account).begin().await;
+    execute_in(&closing, &format!("SELECT private.close_account('{former_account}')")).await.unwrap();
     let sign_up = world.owner().begin().await;
     execute_in(&sign_up, "SET LOCAL statement_timeout = '20s'").await.unwrap();
     // The former account's row in `auth.users` still has the address, and Supabase accepts a second account with it
     // only from single sign-on. So this calls the function that a sign-up calls.
-    let sql = format!("SELECT private.create_profile('{new}', {address}, '{{}}')");
-    execute_in(
-        &sign_up,
-        &format!("INSERT INTO auth.users (id) VALUES ('{new}'); DELETE FROM users WHERE id = '{new}'"),
-    )
-    .await
-    .unwrap();
+    let sql = format!("SELECT private.create_profile('{new_account}', {address}, '{{}}')");
+    let create_account_without_profile = format!(
+        "INSERT INTO auth.users (id) VALUES ('{new_account}'); DELETE FROM users WHERE id = '{new_account}'"
+    );
+    execute_in(&sign_up, &create_account_without_profile).await.unwrap();
     assert_eq!(execute_and_commit(sign_up, &sql).await, "done");
     closing.commit().await.unwrap();
-    let stored: String =
-        world.owner().fetch_value(&format!("SELECT email FROM users WHERE id = '{new}'")).await.unwrap();
-    assert_eq!(stored, format!("{new}@no-email.invalid"));
+    let stored_address: String =
+        world.owner().fetch_value(&format!("SELECT email FROM users WHERE id = '{new_account}'")).await.unwrap();
+    assert_eq!(stored_address, format!("{new_account}@no-email.invalid"));
 }
 
 /// A migration or an operator's CREATE INDEX may lock the table of profiles for longer than the second that a sign-up
@@ -284,18 +293,18 @@ async fn a_sign_up_waits_while_the_table_of_profiles_is_locked() {
     let world = World::new().await;
     let locking = world.owner().begin().await;
     execute_in(&locking, "LOCK TABLE users IN SHARE MODE").await.unwrap();
-    let new = uuid::Uuid::new_v4();
+    let account = uuid::Uuid::new_v4();
     let sign_up = world.owner().begin().await;
-    let sql = format!("INSERT INTO auth.users (id, email) VALUES ('{new}', '{new}@example.com')");
-    let signing_up = tokio::spawn(async move { execute_and_commit(sign_up, &sql).await });
+    let sql = format!("INSERT INTO auth.users (id, email) VALUES ('{account}', '{account}@example.com')");
+    let sign_up_task = tokio::spawn(async move { execute_and_commit(sign_up, &sql).await });
     let has_waited_longer =
         "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND waitstart < now() - INTERVAL '1500 ms')";
     while !world.owner().fetch_value::<bool>(has_waited_longer).await.unwrap() {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
     locking.rollback().await.unwrap();
-    assert_eq!(signing_up.await.unwrap(), "done");
-    let with_address = format!("users WHERE id = '{new}' AND email = '{new}@example.com'");
+    assert_eq!(sign_up_task.await.unwrap(), "done");
+    let with_address = format!("users WHERE id = '{account}' AND email = '{account}@example.com'");
     assert_eq!(world.owner().count(&with_address).await, 1);
     assert_invariants(&world).await;
 }
@@ -307,7 +316,7 @@ async fn no_index_collects_pending_entries() {
     let world = World::new().await;
     let gin_indexes =
         "pg_class JOIN pg_am ON pg_am.oid = relam WHERE amname = 'gin' AND relnamespace = 'public'::regnamespace";
-    assert_eq!(world.owner().count(gin_indexes).await, 1);
+    assert_eq!(world.owner().count(gin_indexes).await, 1, "the schema has one GIN index");
     let without_pending = format!("{gin_indexes} AND 'fastupdate=off' = ANY (reloptions)");
     assert_eq!(world.owner().count(&without_pending).await, 1);
 }

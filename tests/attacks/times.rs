@@ -1,4 +1,5 @@
-//! The times that a client writes are bounded or replaced by the database's, so other clients can parse all of them.
+//! Times that a client writes must lie within bounds, or are replaced by the server's time. So other clients can parse
+//! all of them.
 
 use super::attempt;
 use crate::world::{Person, World};
@@ -8,15 +9,10 @@ async fn every_time_that_a_client_writes_is_bounded_or_replaced_by_the_servers()
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let (player, seer) = (&game.players[0], &game.seer);
-    let time_columns = "SELECT class.relname || '.' || attname FROM pg_attribute
-         JOIN pg_class AS class ON class.oid = attrelid
-         WHERE class.relnamespace = 'public'::regnamespace AND relkind = 'r' AND NOT attisdropped
-           AND atttypid IN ('timestamptz'::regtype, 'timestamp'::regtype, 'date'::regtype)
-           AND has_column_privilege('authenticated', class.oid, attnum, 'INSERT, UPDATE') ORDER BY 1";
     let other_game = world.new_active_session(1).await;
     let adventure = game.adventure_id;
     let character = world.new_character(player.user_id).await;
-    let user = world.new_user().await;
+    let user_without_tutorial = world.new_user().await;
     world
         .owner()
         .execute(&format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", player.user_id))
@@ -29,7 +25,7 @@ async fn every_time_that_a_client_writes_is_bounded_or_replaced_by_the_servers()
                 format!("UPDATE session_players SET removed_at = $TIME WHERE session_id = '{}'", other_game.session_id);
             let remove_and_deactivate = remove.replace(" WHERE", ", is_active = false WHERE");
             for time in UNPARSABLE_TIMES {
-                // The second `remove` would replace the time that the first one has written.
+                // The second `remove` is a change of the time that the first one has written.
                 for sql in [&remove, &remove, &remove_and_deactivate] {
                     attempt(person, &sql.replace("$TIME", time)).await;
                     assert_plausible(&world, "session_players", "removed_at").await;
@@ -64,6 +60,12 @@ async fn every_time_that_a_client_writes_is_bounded_or_replaced_by_the_servers()
             "UPDATE tutorial_progress SET completed_at = $TIME".to_owned(),
         ),
     ];
+    // These are all times that users may insert or update.
+    let time_columns = "SELECT class.relname || '.' || attname FROM pg_attribute
+         JOIN pg_class AS class ON class.oid = attrelid
+         WHERE class.relnamespace = 'public'::regnamespace AND relkind = 'r' AND NOT attisdropped
+           AND atttypid IN ('timestamptz'::regtype, 'timestamp'::regtype, 'date'::regtype)
+           AND has_column_privilege('authenticated', class.oid, attnum, 'INSERT, UPDATE') ORDER BY 1";
     let mut tested_columns: Vec<&str> = writes.iter().map(|(column, ..)| *column).collect();
     tested_columns.dedup();
     assert_eq!(world.owner().fetch_values::<String>(time_columns).await.unwrap(), tested_columns);
@@ -71,8 +73,9 @@ async fn every_time_that_a_client_writes_is_bounded_or_replaced_by_the_servers()
                   VALUES ('seer', 'welcome', '{}', $TIME)"
         .to_owned();
     let updates = writes.iter().map(|(column, person, sql)| (*column, *person, sql));
-    for (column, person, sql) in updates.chain([("tutorial_progress.completed_at", &user, &insert_tutorial)]) {
+    for (column, person, sql) in updates.chain([("tutorial_progress.completed_at", &user_without_tutorial, &insert_tutorial)]) {
         for time in UNPARSABLE_TIMES {
+            // An update is sent twice, because the second one changes the time that the first one has written.
             for _ in 0..2 {
                 attempt(person, &sql.replace("$TIME", time)).await;
                 let (table, column) = column.split_once('.').unwrap();
@@ -101,15 +104,17 @@ async fn the_time_of_a_removal_can_be_cleared_but_not_changed() {
         format!("UPDATE session_players SET {assignments} WHERE session_id = '{}'", game.session_id)
     };
     let removed_at = format!("SELECT removed_at::text FROM session_players WHERE session_id = '{}'", game.session_id);
+    // By this, the Seer removes the player, and the server sets `removed_at`.
     assert_eq!(attempt(&game.seer, &update("is_active = false")).await, "done");
-    let first: String = world.owner().fetch_value(&removed_at).await.unwrap();
+    let time_of_removal: String = world.owner().fetch_value(&removed_at).await.unwrap();
     for assignments in ["removed_at = 'infinity'", "removed_at = now()", "removed_at = '-infinity', is_active = false"]
     {
         for person in [&game.seer, &world.service()] {
             assert_eq!(attempt(person, &update(assignments)).await, "done");
-            assert_eq!(world.owner().fetch_value::<String>(&removed_at).await.unwrap(), first, "{assignments}");
+            assert_eq!(world.owner().fetch_value::<String>(&removed_at).await.unwrap(), time_of_removal, "{assignments}");
         }
     }
+    // Once it is cleared, the player can rejoin.
     assert_eq!(attempt(&game.seer, &update("removed_at = NULL")).await, "done");
     assert_eq!(attempt(&player.person, &update("is_active = true")).await, "done");
 }

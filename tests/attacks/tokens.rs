@@ -1,12 +1,15 @@
-//! Requests of the role `authenticated` whose claims name no account: the subject is missing, empty or null, or there
-//! are no claims at all.
+//! Requests of the role `authenticated` whose claims name no account: the subject (`sub`) is missing, empty or null, or
+//! there are no claims at all.
 
 use sea_orm::ConnectionTrait;
 use uuid::Uuid;
 
 use super::{
     full_account::{all_writes, create_full_account},
-    sqlstates::{INSUFFICIENT_PRIVILEGE, NOT_PARTICIPANT, UNKNOWN_ACCOUNT, UNKNOWN_JOIN_CODE, UNKNOWN_SESSION},
+    sqlstates::{
+        INSUFFICIENT_PRIVILEGE, INVALID_TEXT_REPRESENTATION, NOT_PARTICIPANT, UNKNOWN_ACCOUNT, UNKNOWN_JOIN_CODE,
+        UNKNOWN_SESSION,
+    },
 };
 use crate::world::{World, into_sql_error};
 
@@ -21,29 +24,29 @@ const CLAIMS_WITHOUT_ACCOUNT: [&str; 4] = [
 async fn a_token_without_an_account_writes_nothing() {
     let world = World::new().await;
     let fixture = create_full_account(&world).await;
-    world.update_session(&fixture.live, "is_public = false").await;
-    let mut statements: Vec<String> = all_writes(&fixture);
+    world.update_session(&fixture.live_session, "is_public = false").await;
+    let mut statements = all_writes(&fixture);
     let insert_creature = format!(
         "INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf') RETURNING id",
-        fixture.live.adventure_id
+        fixture.live_session.adventure_id
     );
     let creature: Uuid = world.owner().fetch_value(&insert_creature).await.unwrap();
     statements.push(format!(
         "INSERT INTO dice_rolls (session_id, creature_id, attribute, difficulty, roll_type)
          VALUES ('{}', '{creature}', 'might', 10, 'attack')",
-        fixture.live.session_id
+        fixture.live_session.session_id
     ));
     statements.push(format!(
         "INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.x')",
-        fixture.live.session_id
+        fixture.live_session.session_id
     ));
     // Another transaction keeps a session locked, and no statement may wait for it.
     let writer = fixture.person.begin().await;
-    let lock = format!("UPDATE sessions SET looking_for = 'x' WHERE id = '{}'", fixture.live.session_id);
+    let lock = format!("UPDATE sessions SET looking_for = 'x' WHERE id = '{}'", fixture.live_session.session_id);
     writer.execute_unprepared(&lock).await.unwrap();
     for sql in &statements {
         for claims in CLAIMS_WITHOUT_ACCOUNT {
-            let transaction = world.user(fixture.account).begin().await;
+            let transaction = fixture.person.begin().await;
             let set_claims =
                 format!("SET LOCAL lock_timeout = '2s'; SELECT set_config('request.jwt.claims', '{claims}', true)");
             transaction.execute_unprepared(&set_claims).await.unwrap();
@@ -58,7 +61,8 @@ async fn a_token_without_an_account_writes_nothing() {
                             UNKNOWN_JOIN_CODE,
                             NOT_PARTICIPANT,
                             UNKNOWN_SESSION,
-                            "22P02"
+                            // The empty subject is not a UUID.
+                            INVALID_TEXT_REPRESENTATION
                         ]
                         .contains(&code.as_str()),
                         "{code}: {claims}: {sql}"
@@ -82,12 +86,14 @@ async fn a_token_without_an_account_does_not_learn_which_sessions_exist() {
                 let transaction = world.user(game.seer.user_id()).begin().await;
                 let set_claims = format!("SELECT set_config('request.jwt.claims', '{claims}', true)");
                 transaction.execute_unprepared(&set_claims).await.unwrap();
+                // Whether the function returns or raises an error, the block ends in an error, which has the answer.
                 let sql = format!("DO $$ BEGIN RAISE EXCEPTION '%', private.{function}('{session}'); END $$");
                 let message = into_sql_error(transaction.execute_unprepared(&sql).await.unwrap_err()).message;
                 answers.push((function, message));
                 transaction.rollback().await.unwrap();
             }
         }
+        // Two answers for the session, and two for one that does not exist.
         assert_eq!(answers[..2], answers[2..], "{claims}");
     }
 }

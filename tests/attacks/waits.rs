@@ -7,7 +7,7 @@ use super::{attempt, execute_in, sqlstates::SERIALIZATION_FAILURE};
 use crate::world::{World, insert_character_sql, insert_roll_sql, insert_seat_sql};
 
 #[tokio::test]
-async fn a_refused_event_waits_for_no_session_and_draws_no_extra_number() {
+async fn a_refused_event_waits_for_no_session_and_draws_at_most_one_number() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let (stranger, leaver) = (world.new_user().await, &game.players[1].person);
@@ -16,8 +16,9 @@ async fn a_refused_event_waits_for_no_session_and_draws_no_extra_number() {
     let holder = game.seer.begin().await;
     let lock = format!("UPDATE sessions SET looking_for = 'somebody' WHERE id = '{}'", game.session_id);
     execute_in(&holder, &lock).await.unwrap();
-    let last_seq = "SELECT last_value::text FROM session_events_seq_seq";
-    // Only an event that its sender may send waits for the lock, so `'client.x'` is missing for the participant.
+    let last_event_number = "SELECT last_value::text FROM session_events_seq_seq";
+    // The kinds of events that each person tries to send. Clients may send kinds that begin with `client.`, and only an
+    // event that its sender may send waits for the lock. So `'client.x'` is missing for the participant.
     let participant = &game.players[0].person;
     for (person, kinds) in [
         (&stranger, &["'x'", "'dice_rolled'", "'Client.x'", "' client.x'", "'client'", "''", "NULL", "'client.x'"][..]),
@@ -28,7 +29,7 @@ async fn a_refused_event_waits_for_no_session_and_draws_no_extra_number() {
             for suffix in ["", " ON CONFLICT DO NOTHING", " RETURNING seq"] {
                 let mut numbers_drawn = Vec::new();
                 for session in [game.session_id, Uuid::new_v4()] {
-                    let before: String = world.owner().fetch_value(last_seq).await.unwrap();
+                    let before: String = world.owner().fetch_value(last_event_number).await.unwrap();
                     let transaction = person.begin().await;
                     execute_in(&transaction, "SET LOCAL lock_timeout = '1s'").await.unwrap();
                     let sql = format!(
@@ -36,7 +37,7 @@ async fn a_refused_event_waits_for_no_session_and_draws_no_extra_number() {
                     );
                     assert_refused!(execute_in(&transaction, &sql).await, forbidden, "{kind}{suffix}");
                     transaction.rollback().await.unwrap();
-                    let after: String = world.owner().fetch_value(last_seq).await.unwrap();
+                    let after: String = world.owner().fetch_value(last_event_number).await.unwrap();
                     numbers_drawn.push(after.parse::<i64>().unwrap() - before.parse::<i64>().unwrap());
                 }
                 assert_eq!(numbers_drawn[0], numbers_drawn[1], "{kind}: for a session and for one that does not exist");
@@ -50,11 +51,11 @@ async fn a_refused_event_waits_for_no_session_and_draws_no_extra_number() {
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.x')", game.session_id);
     assert_eq!(attempt(participant, &send).await, "done");
     assert_eq!(attempt(participant, &insert_roll_sql(game.session_id, game.players[0].character_id)).await, "done");
-    let joined = world.new_session(0).await;
-    world.update_session(&joined, "is_public = true").await;
-    let hero = world.new_character(stranger.user_id()).await;
-    assert_eq!(attempt(&stranger, &insert_seat_sql(joined.session_id, stranger.user_id(), hero)).await, "done");
-    for (session, kind) in [(game.session_id, "dice_rolled"), (joined.session_id, "player_joined")] {
+    let joined_game = world.new_session(0).await;
+    world.update_session(&joined_game, "is_public = true").await;
+    let character = world.new_character(stranger.user_id()).await;
+    assert_eq!(attempt(&stranger, &insert_seat_sql(joined_game.session_id, stranger.user_id(), character)).await, "done");
+    for (session, kind) in [(game.session_id, "dice_rolled"), (joined_game.session_id, "player_joined")] {
         let events = format!("session_events WHERE session_id = '{session}' AND event_type = '{kind}' AND seq > 0");
         assert!(world.owner().count(&events).await >= 1, "{kind}");
     }
@@ -81,7 +82,7 @@ async fn opening_a_session_does_not_lock_the_adventure_until_the_transaction_end
         }
         opening.commit().await.unwrap();
     }
-    // An adventure that was unpublished since the snapshot is still refused.
+    // An adventure that was unpublished after the snapshot was taken is refused all the same.
     let with_old_snapshot = stranger.begin_repeatable_read().await;
     let unpublish = format!("UPDATE adventures SET status = 'draft' WHERE id = '{}'", game.adventure_id);
     world.owner().execute(&unpublish).await.unwrap();

@@ -27,7 +27,9 @@ pub async fn server() -> &'static Server {
 /// A migrated database that one test has to itself.
 #[derive(Clone)]
 pub struct World {
+    /// The pool of connections, over the owner's login unless a method says otherwise.
     pub db: DatabaseConnection,
+    /// The service, over the same pool.
     pub sparc: Sparc,
     database: Arc<Database>,
 }
@@ -100,17 +102,19 @@ impl World {
         (Self { sparc: Sparc::from_connection(db.clone()), db: db.clone(), database: self.database.clone() }, db)
     }
 
+    /// Returns the connection URL, with the owner's login.
     pub fn url(&self) -> &str {
         self.database.url()
     }
 
-    /// Returns the schema's owner, whom neither privileges nor row security restrict, only constraints and triggers.
+    /// Returns a person who stays in the role that logged in: the schema's owner, whom neither privileges nor row
+    /// security restrict, only constraints and triggers.
     pub fn owner(&self) -> Person {
         self.person("", None)
     }
 
-    /// Returns the server's superuser, for statements that the owner may not run: on the platform, the schema's owner
-    /// is not a superuser.
+    /// Returns a person who is a superuser, for statements that the owner may not run: on Supabase, and so in these
+    /// tests on a database laid out like it, the schema's owner is not a superuser.
     pub async fn superuser(&self) -> Person {
         let db = sea_orm::Database::connect(self.database.superuser_url()).await.unwrap();
         Person { db, _database: self.database.clone(), role: "", id: None }
@@ -153,7 +157,7 @@ impl World {
         self.owner().fetch_value(&sql).await.unwrap()
     }
 
-    /// Creates an account and returns a person with its claims.
+    /// Creates an account and returns a person with the claims of its user.
     pub async fn new_user(&self) -> Person {
         self.user(self.new_account().await)
     }
@@ -174,7 +178,7 @@ impl World {
         self.owner().fetch_value(&sql).await.unwrap()
     }
 
-    /// Creates a draft and returns its id.
+    /// Creates a draft adventure and returns its id.
     pub async fn new_draft(&self, creator: Uuid) -> Uuid {
         let sql = format!("INSERT INTO adventures (creator_id, name) VALUES ('{creator}', 'A draft') RETURNING id");
         self.owner().fetch_value(&sql).await.unwrap()
@@ -224,7 +228,7 @@ impl World {
         assert_eq!(self.owner().execute(&sql).await.unwrap(), 1);
     }
 
-    /// Inserts an attack with the given dice, and returns its id. `results` is an array literal such as `{1,2}`. A
+    /// Inserts an attack roll with the given dice, and returns its id. `results` is an array literal such as `{1,2}`. A
     /// negative `seconds_ago` puts the roll in the future.
     pub async fn new_roll(
         &self,
@@ -241,6 +245,12 @@ impl World {
              RETURNING id"
         );
         self.owner().fetch_value(&sql).await.unwrap()
+    }
+
+    /// Inserts a failed attack roll, and returns its id. The roll is dated an hour in the future, so that a heroic save
+    /// of it is never too late.
+    pub async fn new_failed_roll(&self, session: Uuid, character: Uuid) -> Uuid {
+        self.new_roll(session, character, "{1,2}", 10, -3600).await
     }
 }
 
@@ -260,7 +270,7 @@ pub fn insert_seat_sql(session: Uuid, user: Uuid, character: Uuid) -> String {
     )
 }
 
-/// Returns an INSERT of a character's check of might against difficulty 10.
+/// Returns an INSERT of a roll: a character's attribute check of might against difficulty 10.
 pub fn insert_roll_sql(session: Uuid, character: Uuid) -> String {
     format!(
         "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type)
@@ -268,7 +278,7 @@ pub fn insert_roll_sql(session: Uuid, character: Uuid) -> String {
     )
 }
 
-/// Returns an INSERT of a heroic save that repeats the original roll.
+/// Returns an INSERT of a heroic save that repeats the roll with the id `original`.
 pub fn insert_heroic_save_sql(session: Uuid, character: Uuid, original: Uuid) -> String {
     format!(
         "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, original_roll_id)

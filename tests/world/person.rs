@@ -15,7 +15,7 @@ use crate::sqlstates::INSUFFICIENT_PRIVILEGE;
 /// An error that the database returned.
 #[derive(Debug, PartialEq, Eq)]
 pub struct SqlError {
-    /// SQLSTATE.
+    /// The SQLSTATE.
     pub code: String,
     /// The violated constraint, or the name that a trigger put into this field of its error; empty if there is neither.
     pub constraint: String,
@@ -82,8 +82,8 @@ impl Person {
         panic!("fewer than {waiters} backends wait for a lock");
     }
 
-    /// Waits until no connection to this database is idle in a transaction. A background task rolls a dropped
-    /// transaction back before its connection returns to the pool.
+    /// Waits until no connection of a test or of the service to this database is idle in a transaction. (A transaction
+    /// that is dropped stays open until a background task has rolled it back and returned its connection to the pool.)
     pub async fn wait_for_rollbacks(&self) {
         let idle_in_transaction =
             "pg_stat_activity WHERE datname = current_database() AND usename = current_user AND client_port IS NOT NULL
@@ -131,7 +131,7 @@ impl Person {
 }
 
 impl SqlError {
-    /// Returns whether row security or a missing privilege refused the statement.
+    /// Returns whether row security or a missing privilege refused the statement: `insufficient_privilege`.
     pub fn is_forbidden(&self) -> bool {
         self.code == INSUFFICIENT_PRIVILEGE
     }
@@ -146,7 +146,7 @@ impl SqlError {
 pub fn into_sql_error(error: DbErr) -> SqlError {
     let inner = match &error {
         DbErr::Exec(RuntimeErr::SqlxError(inner)) | DbErr::Query(RuntimeErr::SqlxError(inner)) => inner,
-        other => panic!("not an error of the database: {other}"),
+        _ => panic!("not an error of the database: {error}"),
     };
     let SqlxError::Database(error) = &**inner else { panic!("not an error of the database: {inner}") };
     let error = error.downcast_ref::<SqlxPostgresError>();
