@@ -238,7 +238,8 @@ async fn closing_an_account_and_its_own_requests_wait_for_each_other() {
                 if closes_first {
                     execute_in(&platforms_transaction, &closing).await.unwrap();
                     let request = sql.clone();
-                    let waiting_task = tokio::spawn(async move { execute_and_commit(users_transaction, &request).await });
+                    let waiting_task =
+                        tokio::spawn(async move { execute_and_commit(users_transaction, &request).await });
                     world.owner().wait_for_lock_waiters(1).await;
                     platforms_transaction.commit().await.unwrap();
                     let outcome = waiting_task.await.unwrap();

@@ -287,10 +287,10 @@ async fn publishing_again_keeps_the_time_of_the_first_publication() {
     let world = World::new().await;
     let creator = world.new_user().await;
     let published_adventure = world.new_adventure(creator.user_id()).await;
-    let set_status = |status: &str| format!("UPDATE adventures SET status = '{status}' WHERE id = '{published_adventure}'");
+    let set_status =
+        |status: &str| format!("UPDATE adventures SET status = '{status}' WHERE id = '{published_adventure}'");
     let draft_adventure = world.new_draft(creator.user_id()).await;
-    let publish =
-        format!("UPDATE adventures SET is_valid = true, status = 'published' WHERE id = '{draft_adventure}'");
+    let publish = format!("UPDATE adventures SET is_valid = true, status = 'published' WHERE id = '{draft_adventure}'");
     assert_eq!(attempt(&world.service(), &publish).await, "done");
     let has_time = format!("SELECT published_at IS NOT NULL FROM adventures WHERE id = '{draft_adventure}'");
     assert_eq!(world.owner().fetch_value::<bool>(&has_time).await, Ok(true));
@@ -298,7 +298,11 @@ async fn publishing_again_keeps_the_time_of_the_first_publication() {
     let time_of_first_publication: String = world.owner().fetch_value(&published_at).await.unwrap();
     for status in ["draft", "published", "archived", "published"] {
         assert_eq!(attempt(&creator, &set_status(status)).await, "done");
-        assert_eq!(world.owner().fetch_value::<String>(&published_at).await.unwrap(), time_of_first_publication, "{status}");
+        assert_eq!(
+            world.owner().fetch_value::<String>(&published_at).await.unwrap(),
+            time_of_first_publication,
+            "{status}"
+        );
     }
 }
 

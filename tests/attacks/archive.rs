@@ -74,8 +74,11 @@ async fn the_id_of_an_archived_session_is_refused_like_the_id_of_a_stored_one() 
         );
         assert_eq!(attempt(person, &two_rows).await, UNIQUE_VIOLATION);
     }
-    let reused_id =
-        NewSession { id: Some(archived_game.session_id), adventure_id: archived_game.adventure_id, ..NewSession::default() };
+    let reused_id = NewSession {
+        id: Some(archived_game.session_id),
+        adventure_id: archived_game.adventure_id,
+        ..NewSession::default()
+    };
     let created = world.sparc.as_user(archived_game.seer.user_id()).sessions().create(reused_id).await;
     assert_error!(created, Error::IdConflict { what: "session" });
     assert_invariants(&world).await;
@@ -99,7 +102,10 @@ async fn the_id_of_an_archived_roll_is_refused_like_the_id_of_a_stored_one() {
         let duplicate_key = person.execute(&insert(stored_roll)).await.unwrap_err();
         assert!(duplicate_key.has(UNIQUE_VIOLATION, "dice_rolls_pkey"), "{duplicate_key:?}");
         assert_eq!(person.execute(&insert(archived_roll)).await.unwrap_err(), duplicate_key);
-        assert_eq!(attempt(person, &format!("{} ON CONFLICT DO NOTHING", insert(archived_roll))).await, UNIQUE_VIOLATION);
+        assert_eq!(
+            attempt(person, &format!("{} ON CONFLICT DO NOTHING", insert(archived_roll))).await,
+            UNIQUE_VIOLATION
+        );
         // A roll may have the id of an archived session.
         assert_eq!(dry_run(person, &insert(archived_game.session_id)).await, "done");
     }
@@ -206,7 +212,9 @@ async fn a_deadlock_does_not_stop_the_jobs() {
         // If an attempt at several sessions fails, the job tries each half of them. An attempt at a single session that
         // ends in a deadlock is repeated at most twice. Here the first `deadlock_count` attempts end in one, so with a
         // thousand none succeeds.
-        for (session_count, deadlock_count, expected_count) in [(1, 1, 1), (1, 2, 1), (4, 3, 4), (1, 1000, 0), (4, 1000, 0)] {
+        for (session_count, deadlock_count, expected_count) in
+            [(1, 1, 1), (1, 2, 1), (4, 3, 4), (1, 1000, 0), (4, 1000, 0)]
+        {
             let world = World::new().await;
             for _ in 0..session_count {
                 let game = world.new_session(1).await;
@@ -271,7 +279,8 @@ async fn the_id_of_an_archived_row_is_refused_in_an_older_snapshot_too() {
     let world = World::new().await;
     let (ended_game, live_game) = (world.new_active_session(1).await, world.new_active_session(1).await);
     let player = &live_game.players[0];
-    let archived_roll = world.new_roll(ended_game.session_id, ended_game.players[0].character_id, "{1,2,3,4,5}", 10, 0).await;
+    let archived_roll =
+        world.new_roll(ended_game.session_id, ended_game.players[0].character_id, "{1,2,3,4,5}", 10, 0).await;
     // Both sessions get the same Seer. If the ended session were another Seer's, its id would be refused for another
     // reason: the snapshot still shows that it belongs to somebody else's session.
     world.update_session(&ended_game, &format!("seer_id = '{}'", live_game.seer.user_id())).await;

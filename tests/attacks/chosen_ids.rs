@@ -157,7 +157,10 @@ async fn a_statement_cannot_replace_a_row_and_keep_its_history() {
     let delete = |id: Uuid| format!("DELETE FROM characters WHERE id = '{id}'");
     assert_eq!(attempt(&fixture.person, &delete(fixture.seated_character_id)).await, FOREIGN_KEY_VIOLATION);
     assert_eq!(attempt(&fixture.person, &delete(fixture.spare_character_id)).await, "done");
-    assert_eq!(attempt(&fixture.person, &insert_character_sql(fixture.spare_character_id, fixture.account_id)).await, "done");
+    assert_eq!(
+        attempt(&fixture.person, &insert_character_sql(fixture.spare_character_id, fixture.account_id)).await,
+        "done"
+    );
     assert_invariants(&world).await;
 }
 

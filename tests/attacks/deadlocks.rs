@@ -5,7 +5,8 @@
 use uuid::Uuid;
 
 use super::{
-    assert_invariants, attempt, close_account_sql, close_or_delete_account_sql, delete_account_sql, execute_and_commit, execute_in,
+    assert_invariants, attempt, close_account_sql, close_or_delete_account_sql, delete_account_sql, execute_and_commit,
+    execute_in,
     full_account::create_full_account,
     is_account_closed, open_private_session,
     sqlstates::{ACCOUNT_CLOSED, DEADLOCK_DETECTED, SERIALIZATION_FAILURE},
@@ -175,7 +176,8 @@ async fn closing_does_not_wait_for_the_clean_up_of_old_events() {
         assert_eq!(world.owner().execute(age_events).await, Ok(1), "only the event of joining exists");
         let cleaning = unrelated_game.seer.begin().await;
         execute_in(&cleaning, &insert_event_sql(unrelated_game.session_id)).await.unwrap();
-        let sql = format!("SET LOCAL lock_timeout = '10s'; {}", close_or_delete_account_sql(player.user_id, is_deletion));
+        let sql =
+            format!("SET LOCAL lock_timeout = '10s'; {}", close_or_delete_account_sql(player.user_id, is_deletion));
         assert_eq!(attempt(&world.owner(), &sql).await, "done");
         cleaning.commit().await.unwrap();
         assert!(is_account_closed(&world, player.user_id).await);

@@ -81,7 +81,8 @@ fn insert_attempts(stranger: Uuid, own_session: Uuid, own_character: Uuid) -> Ve
         row.extend([("roll_type", "'heroic_save'".to_owned()), ("original_roll_id", "$roll".to_owned())]);
         row
     };
-    let (stranger, session, character) = (format!("'{stranger}'"), format!("'{own_session}'"), format!("'{own_character}'"));
+    let (stranger, session, character) =
+        (format!("'{stranger}'"), format!("'{own_session}'"), format!("'{own_character}'"));
     let character_columns = [
         ("name", "'Hero'"),
         ("class", "'warrior'"),

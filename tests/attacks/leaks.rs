@@ -51,7 +51,11 @@ async fn a_stranger_does_not_learn_how_full_a_private_session_is() {
     close_account(&world, game_of_closed_account.seer.user_id()).await;
     let caller = world.new_player().await;
     let retired_character = world.new_character(caller.user_id).await;
-    world.owner().execute(&format!("UPDATE characters SET retired_at = now() WHERE id = '{retired_character}'")).await.unwrap();
+    world
+        .owner()
+        .execute(&format!("UPDATE characters SET retired_at = now() WHERE id = '{retired_character}'"))
+        .await
+        .unwrap();
     let other_player = world.new_player().await;
     for (description, character) in [
         ("their own character", caller.character_id),
@@ -111,7 +115,8 @@ async fn nobody_learns_which_rolls_of_others_exist_or_were_saved() {
         (other_game.session_id, saver.character_id, "in another session, with its player's character"),
     ] {
         for suffix in ["", " ON CONFLICT DO NOTHING"] {
-            let originals = [("saved", saved_roll), ("unsaved", unsaved_roll), ("one that does not exist", Uuid::new_v4())];
+            let originals =
+                [("saved", saved_roll), ("unsaved", unsaved_roll), ("one that does not exist", Uuid::new_v4())];
             let statements: Vec<(&str, String)> = originals
                 .into_iter()
                 .map(|(case, original)| (case, insert_heroic_save_sql(session, character, original) + suffix))
@@ -255,7 +260,11 @@ async fn a_stranger_does_not_learn_whether_a_draft_exists() {
     let creator = world.new_user().await;
     let draft_adventure = world.new_draft(creator.user_id()).await;
     let archived_adventure = world.new_draft(creator.user_id()).await;
-    world.owner().execute(&format!("UPDATE adventures SET status = 'archived' WHERE id = '{archived_adventure}'")).await.unwrap();
+    world
+        .owner()
+        .execute(&format!("UPDATE adventures SET status = 'archived' WHERE id = '{archived_adventure}'"))
+        .await
+        .unwrap();
     // Two hundred creatures are the limit.
     let full_adventure = world.new_draft(creator.user_id()).await;
     let sql = format!(
@@ -318,8 +327,10 @@ async fn a_stranger_does_not_learn_what_exists_in_a_private_session() {
     let save = insert_heroic_save_sql(active_game.session_id, active_game.players[1].character_id, saved_roll);
     assert_eq!(attempt(&active_game.players[1].person, &save).await, "done");
     let caller = world.new_player().await;
-    let sql =
-        format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf') RETURNING id", active_game.adventure_id);
+    let sql = format!(
+        "INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf') RETURNING id",
+        active_game.adventure_id
+    );
     let creature: Uuid = world.owner().fetch_value(&sql).await.unwrap();
 
     let save_of = |original: Uuid| insert_heroic_save_sql(active_game.session_id, character, original);
@@ -334,7 +345,10 @@ async fn a_stranger_does_not_learn_what_exists_in_a_private_session() {
         .await;
     let statements = [
         ("a character with a seat", insert_roll_sql(active_game.session_id, character)),
-        ("a character of another session", insert_roll_sql(active_game.session_id, waiting_game.players[0].character_id)),
+        (
+            "a character of another session",
+            insert_roll_sql(active_game.session_id, waiting_game.players[0].character_id),
+        ),
         ("their own character", insert_roll_sql(active_game.session_id, caller.character_id)),
         ("a character that does not exist", insert_roll_sql(active_game.session_id, Uuid::new_v4())),
         ("waiting", insert_roll_sql(waiting_game.session_id, waiting_game.players[0].character_id)),
@@ -386,7 +400,11 @@ async fn joining_reveals_nothing_about_characters_of_others() {
     let (caller, other_player, closed_player) =
         (world.new_player().await, world.new_player().await, world.new_player().await);
     let retired_character = world.new_character(other_player.user_id).await;
-    world.owner().execute(&format!("UPDATE characters SET retired_at = now() WHERE id = '{retired_character}'")).await.unwrap();
+    world
+        .owner()
+        .execute(&format!("UPDATE characters SET retired_at = now() WHERE id = '{retired_character}'"))
+        .await
+        .unwrap();
     close_account(&world, closed_player.user_id).await;
     let statements = [
         ("living", insert_seat_sql(game.session_id, caller.user_id, other_player.character_id)),

@@ -3,7 +3,8 @@
 use uuid::Uuid;
 
 use super::{
-    assert_invariants, attempt, execute_and_commit, execute_in, open_private_session, open_public_session, query_number,
+    assert_invariants, attempt, execute_and_commit, execute_in, open_private_session, open_public_session,
+    query_number,
     sqlstates::{
         ADVENTURE_LIMIT_REACHED, CHARACTER_LIMIT_REACHED, CREATURE_LIMIT_REACHED, RETIRED_LIMIT_REACHED,
         SEAT_LIMIT_REACHED, SERIALIZATION_FAILURE, SESSION_FULL, SESSION_LIMIT_REACHED, SESSION_LIVE,

@@ -2,7 +2,8 @@
 //! it holds no other lock for which somebody may wait.
 
 use super::{
-    assert_invariants, attempt, attempt_while_holder_commits, close_account_sql, close_or_delete_account_sql, execute_and_commit, execute_in,
+    assert_invariants, attempt, attempt_while_holder_commits, close_account_sql, close_or_delete_account_sql,
+    execute_and_commit, execute_in,
     full_account::create_full_account,
     query_number,
     sqlstates::{ACCOUNT_CLOSED, CHARACTER_RETIRED, LOCK_NOT_AVAILABLE, PLAYER_REMOVED},
@@ -226,7 +227,10 @@ async fn two_sessions_that_change_their_seers_do_not_deadlock() {
     let [low_seer, high_seer] = seers;
     // This lock makes the first statement wait until the second one has started.
     let holder = world.owner().begin().await;
-    assert_eq!(execute_in(&holder, &format!("SELECT FROM users WHERE id = '{high_seer}' FOR NO KEY UPDATE")).await, Ok(1));
+    assert_eq!(
+        execute_in(&holder, &format!("SELECT FROM users WHERE id = '{high_seer}' FOR NO KEY UPDATE")).await,
+        Ok(1)
+    );
     let mut changes = Vec::new();
     for (expected_waiters, old_seer, new_seer) in [(1, high_seer, low_seer), (2, low_seer, high_seer)] {
         let game = games.iter().find(|game| game.seer.user_id() == old_seer).unwrap();
@@ -352,7 +356,11 @@ async fn the_sessions_of_a_deleted_adventure_are_locked_in_the_order_of_their_id
     let delete = format!("DELETE FROM adventures WHERE id = '{adventure}'");
     let deletion_task = tokio::spawn(async move { execute_and_commit(deleting, &delete).await });
     world.owner().wait_for_lock_waiters(1).await;
-    assert_eq!(execute_in(&holder, &lock(high_id)).await, Ok(1), "the deletion must not have locked the session with the higher id yet");
+    assert_eq!(
+        execute_in(&holder, &lock(high_id)).await,
+        Ok(1),
+        "the deletion must not have locked the session with the higher id yet"
+    );
     holder.rollback().await.unwrap();
     assert_eq!(deletion_task.await.unwrap(), "done");
 }

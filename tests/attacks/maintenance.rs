@@ -59,7 +59,8 @@ async fn a_batch_of_the_archive_contains_completed_and_cancelled_sessions() {
             if index % 2 == 0 { "status = 'cancelled'" } else { "status = 'completed'" },
         )
         .await;
-        update_session_by_id(&world, game.session_id, &format!("ended_at = now() - INTERVAL '{} days'", 100 + index)).await;
+        update_session_by_id(&world, game.session_id, &format!("ended_at = now() - INTERVAL '{} days'", 100 + index))
+            .await;
     }
     let mut archived_counts = Vec::new();
     for _ in 0..4 {

@@ -231,7 +231,8 @@ async fn the_source_of_a_modifier_has_a_visible_character() {
             literal(&modifiers)
         )
     };
-    for source in INVISIBLE_NAMES.iter().copied().chain(["", " ", "\t", "\n\r", "\u{3000}\t", "\u{200b}", "\u{feff}\u{2028}"])
+    for source in
+        INVISIBLE_NAMES.iter().copied().chain(["", " ", "\t", "\n\r", "\u{3000}\t", "\u{200b}", "\u{feff}\u{2028}"])
     {
         assert_refused!(
             player.person.execute(&roll_with(source)).await,
@@ -337,7 +338,8 @@ async fn names_in_many_scripts_are_stored_unchanged() {
 #[tokio::test]
 async fn a_sign_up_cleans_its_name_and_never_fails() {
     let world = World::new().await;
-    let mut names: Vec<String> = FORBIDDEN_CHARACTERS.iter().map(|forbidden| format!("Ada{forbidden}Lovelace")).collect();
+    let mut names: Vec<String> =
+        FORBIDDEN_CHARACTERS.iter().map(|forbidden| format!("Ada{forbidden}Lovelace")).collect();
     names.extend(INVISIBLE_NAMES.iter().map(|text| (*text).to_owned()));
     names.push(FORBIDDEN_CHARACTERS.iter().collect());
     names.push("\u{202e}".repeat(500));

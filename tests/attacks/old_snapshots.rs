@@ -46,7 +46,8 @@ async fn closing_an_account_with_an_old_snapshot_covers_newer_writes_or_fails() 
     // Every second write of `all_writes`, to save time. The first is replaced by one that is not in the list.
     for index in (0..write_count).step_by(2) {
         let fixture = create_full_account(&world).await;
-        let unpublish = format!("UPDATE adventures SET status = 'draft' WHERE id = '{}'", fixture.published_adventure_id);
+        let unpublish =
+            format!("UPDATE adventures SET status = 'draft' WHERE id = '{}'", fixture.published_adventure_id);
         let sql = if index == 0 { unpublish } else { all_writes(&fixture).remove(index) };
         let closing = fixture.person.begin_repeatable_read().await;
         assert_eq!(attempt(&fixture.person, &sql).await, "done", "{sql}");

@@ -259,7 +259,8 @@ async fn nobody_schedules_more_than_an_hour_in_the_past() {
         assert_eq!(dry_run(&seer, &update(valid)).await, "done", "{valid}");
     }
     // A session whose start has passed can still be edited, also by a statement that writes the same start again.
-    let let_start_pass = format!("UPDATE sessions SET scheduled_start = now() - INTERVAL '3 hours' WHERE id = '{session}'");
+    let let_start_pass =
+        format!("UPDATE sessions SET scheduled_start = now() - INTERVAL '3 hours' WHERE id = '{session}'");
     world.owner().execute(&let_start_pass).await.unwrap();
     for set in [
         "looking_for = 'A healer'",

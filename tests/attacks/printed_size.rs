@@ -118,14 +118,17 @@ async fn the_printed_size_of_every_document_that_a_client_writes_is_limited() {
     let user = world.new_user().await;
     let draft_adventure = world.new_draft(user.user_id()).await;
     let document = r#"{"might": 1, "grace": 1, "wit": 1, "heart": 1, "z": [0e-16383]}"#;
-    let insert_character = "INSERT INTO characters (id, name, class, might, grace, wit, heart, equipment, special_ability)
+    let insert_character =
+        "INSERT INTO characters (id, name, class, might, grace, wit, heart, equipment, special_ability)
                 VALUES (gen_random_uuid(), 'Hero', 'warrior', 5, 3, 2, 2, ";
     for (sql, table) in [
         (format!("{insert_character} '{document}', '{{}}')"), "characters"),
         (format!("{insert_character} '{{}}', '{document}')"), "characters"),
         (format!("INSERT INTO adventures (name, content) VALUES ('Ford', '{document}')"), "adventures"),
         (
-            format!("INSERT INTO creatures (adventure_id, name, stats) VALUES ('{draft_adventure}', 'Rat', '{document}')"),
+            format!(
+                "INSERT INTO creatures (adventure_id, name, stats) VALUES ('{draft_adventure}', 'Rat', '{document}')"
+            ),
             "creatures",
         ),
         (

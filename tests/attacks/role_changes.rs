@@ -5,8 +5,8 @@
 use uuid::Uuid;
 
 use super::{
-    assert_invariants, attempt_while_holder_commits, dry_run, execute_and_commit, execute_in, open_private_session, outcome_code,
-    query_number,
+    assert_invariants, attempt_while_holder_commits, dry_run, execute_and_commit, execute_in, open_private_session,
+    outcome_code, query_number,
     sqlstates::{INSUFFICIENT_PRIVILEGE, SESSION_OVER, SEVERAL_SESSIONS, TOO_MANY_ROWS, UNKNOWN_JOIN_CODE},
 };
 use crate::world::{World, insert_roll_sql, insert_seat_sql};
@@ -55,7 +55,9 @@ async fn a_statement_that_resets_its_role_keeps_its_limits() {
     };
     // In ascending order the first sixty creatures, in descending order the last sixty.
     let sixty_creatures = |order: &str| {
-        format!("id IN (SELECT id FROM creatures WHERE adventure_id = '{draft_adventure}' ORDER BY id {order} LIMIT 60)")
+        format!(
+            "id IN (SELECT id FROM creatures WHERE adventure_id = '{draft_adventure}' ORDER BY id {order} LIMIT 60)"
+        )
     };
     let in_one_statement = |first: String, second: String| format!("WITH first AS ({first} RETURNING 1) {second}");
     let delete = |order: &str| format!("DELETE FROM creatures WHERE {}", sixty_creatures(order));

@@ -3,7 +3,8 @@
 use uuid::Uuid;
 
 use super::{
-    assert_invariants, attempt, close_account, dry_run, execute_and_commit, execute_in, open_public_session, query_number,
+    assert_invariants, attempt, close_account, dry_run, execute_and_commit, execute_in, open_public_session,
+    query_number,
     sqlstates::{
         CHARACTER_NOT_YOURS, INSUFFICIENT_PRIVILEGE, NOT_YOUR_CHOICE, PLAYER_REMOVED, SERIALIZATION_FAILURE,
         SESSION_STARTED, UNIQUE_VIOLATION,
@@ -139,7 +140,8 @@ async fn no_player_takes_a_seat_with_another_users_character() {
     let join_as = |character: Uuid| format!("SELECT * FROM private.join_by_code('{code}', '{character}')");
     assert_eq!(attempt(&stranger.person, &join_as(victim.character_id)).await, CHARACTER_NOT_YOURS);
     assert_eq!(attempt(&stranger.person, &join_as(stranger.character_id)).await, "done");
-    let change = update_seat_sql(game.session_id, stranger.user_id, &format!("character_id = '{}'", victim.character_id));
+    let change =
+        update_seat_sql(game.session_id, stranger.user_id, &format!("character_id = '{}'", victim.character_id));
     assert_eq!(attempt(&stranger.person, &change).await, CHARACTER_NOT_YOURS);
 }
 
@@ -181,9 +183,13 @@ async fn a_seer_never_chooses_a_players_character() {
         let game = world.new_session(1).await;
         let player = &game.players[0];
         let other_character = world.new_character(player.user_id).await;
-        let steps =
-            ["is_active = false".to_owned(), format!("character_id = '{other_character}'"), "is_active = true".to_owned()];
-        let steps: Vec<String> = steps.iter().map(|set| update_seat_sql(game.session_id, player.user_id, set)).collect();
+        let steps = [
+            "is_active = false".to_owned(),
+            format!("character_id = '{other_character}'"),
+            "is_active = true".to_owned(),
+        ];
+        let steps: Vec<String> =
+            steps.iter().map(|set| update_seat_sql(game.session_id, player.user_id, set)).collect();
         if is_one_transaction {
             assert_eq!(attempt(&game.seer, &steps.join("; ")).await, NOT_YOUR_CHOICE);
         } else {
@@ -219,7 +225,11 @@ async fn a_seer_cannot_give_a_seat_back() {
         }
         // Nor can the Seer give the seat back after the session has begun. (It can begin only with a seated player.)
         let seated_player = world.new_player().await;
-        world.owner().execute(&insert_seat_sql(game.session_id, seated_player.user_id, seated_player.character_id)).await.unwrap();
+        world
+            .owner()
+            .execute(&insert_seat_sql(game.session_id, seated_player.user_id, seated_player.character_id))
+            .await
+            .unwrap();
         world.update_session(&game, "status = 'active'").await;
         assert_eq!(
             attempt(&game.seer, &update_seat_sql(game.session_id, player.user_id, "is_active = true")).await,
@@ -351,14 +361,11 @@ async fn only_the_seer_removes_a_player() {
     for set in ["is_active = false", "removed_at = now()"] {
         let remove = update_seat_sql(game.session_id, fellow_player.user_id, set);
         assert_ne!(attempt(&player.person, &remove).await, "done", "{set}");
-        assert_ne!(
-            attempt(&world.new_user().await, &remove).await,
-            "done",
-            "{set}"
-        );
+        assert_ne!(attempt(&world.new_user().await, &remove).await, "done", "{set}");
     }
     // The server does not store a time that the Seer gives, but the current one.
-    let outcome = attempt(&game.seer, &update_seat_sql(game.session_id, player.user_id, "removed_at = '2000-01-01'")).await;
+    let outcome =
+        attempt(&game.seer, &update_seat_sql(game.session_id, player.user_id, "removed_at = '2000-01-01'")).await;
     let with_given_time = "session_players WHERE removed_at < now() - INTERVAL '1 day'";
     assert_eq!(world.owner().count(with_given_time).await, 0, "{outcome}");
 }

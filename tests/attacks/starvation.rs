@@ -42,11 +42,7 @@ async fn no_two_transactions_of_an_account_hold_shared_locks_at_once() {
             let (first, second) = (fixture.person.begin().await, fixture.person.begin().await);
             assert!(execute_in(&first, &sql).await.is_ok(), "{sql}");
             execute_in(&second, "SET LOCAL lock_timeout = '100ms'").await.unwrap();
-            assert_eq!(
-                execute_in(&second, &lock_own_rows[0]).await.unwrap_err().code,
-                LOCK_NOT_AVAILABLE,
-                "{sql}"
-            );
+            assert_eq!(execute_in(&second, &lock_own_rows[0]).await.unwrap_err().code, LOCK_NOT_AVAILABLE, "{sql}");
             second.rollback().await.unwrap();
             first.rollback().await.unwrap();
         }
@@ -235,8 +231,10 @@ async fn a_fellow_player_does_not_delay_a_heroic_save() {
                 AS $$ BEGIN PERFORM pg_advisory_xact_lock(4711); RETURN 'waited'; END $$";
     execute_in(&transaction, wait).await.unwrap();
     execute_in(&transaction, "SET LOCAL lock_timeout = '1s'").await.unwrap();
-    let sql =
-        format!("{} RETURNING pg_temp.wait()", insert_heroic_save_sql(game.session_id, fellow.character_id, failed_roll));
+    let sql = format!(
+        "{} RETURNING pg_temp.wait()",
+        insert_heroic_save_sql(game.session_id, fellow.character_id, failed_roll)
+    );
     assert_eq!(execute_in(&transaction, &sql).await.unwrap_err().code, ROLL_NOT_SAVEABLE);
     let save = insert_heroic_save_sql(game.session_id, game.players[0].character_id, failed_roll);
     assert_eq!(attempt(&game.players[0].person, &save).await, "done");
@@ -275,9 +273,8 @@ async fn a_sign_up_does_not_wait_for_an_address_that_is_being_given_up() {
     // The former account's row in `auth.users` still has the address, and Supabase accepts a second account with it
     // only from single sign-on. So this calls the function that a sign-up calls.
     let sql = format!("SELECT private.create_profile('{new_account}', {address}, '{{}}')");
-    let create_account_without_profile = format!(
-        "INSERT INTO auth.users (id) VALUES ('{new_account}'); DELETE FROM users WHERE id = '{new_account}'"
-    );
+    let create_account_without_profile =
+        format!("INSERT INTO auth.users (id) VALUES ('{new_account}'); DELETE FROM users WHERE id = '{new_account}'");
     execute_in(&sign_up, &create_account_without_profile).await.unwrap();
     assert_eq!(execute_and_commit(sign_up, &sql).await, "done");
     closing.commit().await.unwrap();

@@ -73,7 +73,9 @@ async fn every_time_that_a_client_writes_is_bounded_or_replaced_by_the_servers()
                   VALUES ('seer', 'welcome', '{}', $TIME)"
         .to_owned();
     let updates = writes.iter().map(|(column, person, sql)| (*column, *person, sql));
-    for (column, person, sql) in updates.chain([("tutorial_progress.completed_at", &user_without_tutorial, &insert_tutorial)]) {
+    for (column, person, sql) in
+        updates.chain([("tutorial_progress.completed_at", &user_without_tutorial, &insert_tutorial)])
+    {
         for time in UNPARSABLE_TIMES {
             // An update is sent twice, because the second one changes the time that the first one has written.
             for _ in 0..2 {
@@ -111,7 +113,11 @@ async fn the_time_of_a_removal_can_be_cleared_but_not_changed() {
     {
         for person in [&game.seer, &world.service()] {
             assert_eq!(attempt(person, &update(assignments)).await, "done");
-            assert_eq!(world.owner().fetch_value::<String>(&removed_at).await.unwrap(), time_of_removal, "{assignments}");
+            assert_eq!(
+                world.owner().fetch_value::<String>(&removed_at).await.unwrap(),
+                time_of_removal,
+                "{assignments}"
+            );
         }
     }
     // Once it is cleared, the player can rejoin.

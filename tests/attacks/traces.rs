@@ -53,7 +53,10 @@ async fn private_changes_do_not_change_an_updated_at_that_everyone_can_read() {
         (&game.seer, format!("UPDATE sessions SET status = 'completed' WHERE id = '{session}'")),
         (
             &world.owner(),
-            format!("UPDATE sessions SET last_event_at = now() - INTERVAL '9 days' WHERE id = '{}'", public_game.session_id),
+            format!(
+                "UPDATE sessions SET last_event_at = now() - INTERVAL '9 days' WHERE id = '{}'",
+                public_game.session_id
+            ),
         ),
         (
             &public_player.person,
@@ -160,10 +163,7 @@ async fn visible_rows(person: &Person, game: &GameSession) -> Vec<(&'static str,
         ("details", format!("get_session_details('{session}')")),
         ("seats", format!("session_players WHERE session_id = '{session}'")),
         ("may follow broadcasts", format!("(SELECT WHERE private.can_follow('session:{session}')) AS allowed")),
-        (
-            "may follow events",
-            format!("(SELECT WHERE private.my_listener_status('{session}') = 'listens') AS allowed"),
-        ),
+        ("may follow events", format!("(SELECT WHERE private.my_listener_status('{session}') = 'listens') AS allowed")),
         ("archived session", format!("archived_sessions WHERE id = '{session}'")),
         ("archived rolls", format!("archived_dice_rolls WHERE session_id = '{session}'")),
         ("archived seats", format!("archived_session_players WHERE session_id = '{session}'")),

@@ -54,7 +54,10 @@ async fn a_refused_event_waits_for_no_session_and_draws_at_most_one_number() {
     let joined_game = world.new_session(0).await;
     world.update_session(&joined_game, "is_public = true").await;
     let character = world.new_character(stranger.user_id()).await;
-    assert_eq!(attempt(&stranger, &insert_seat_sql(joined_game.session_id, stranger.user_id(), character)).await, "done");
+    assert_eq!(
+        attempt(&stranger, &insert_seat_sql(joined_game.session_id, stranger.user_id(), character)).await,
+        "done"
+    );
     for (session, kind) in [(game.session_id, "dice_rolled"), (joined_game.session_id, "player_joined")] {
         let events = format!("session_events WHERE session_id = '{session}' AND event_type = '{kind}' AND seq > 0");
         assert!(world.owner().count(&events).await >= 1, "{kind}");
