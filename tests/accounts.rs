@@ -104,7 +104,7 @@ async fn a_soft_deletion_removes_personal_data_and_drafts_and_ends_seats_and_ses
         )
         .await
         .unwrap();
-    let draft_id = world.new_draft(user_id).await;
+    let draft_id = world.new_draft_adventure(user_id).await;
     let published_id = world.new_adventure(user_id).await;
     let sql =
         format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{user_id}', '{published_id}') RETURNING id");
@@ -162,7 +162,7 @@ async fn a_token_that_outlives_its_account_writes_nothing() {
 async fn closing_an_account_archives_a_draft_in_whose_session_somebody_else_has_a_seat() {
     let world = World::new().await;
     let seer = world.new_user().await;
-    let draft_id = world.new_draft(seer.user_id()).await;
+    let draft_id = world.new_draft_adventure(seer.user_id()).await;
     let insert = format!("INSERT INTO sessions (adventure_id) VALUES ('{draft_id}') RETURNING id");
     let session_id: Uuid = seer.fetch_value(&insert).await.unwrap();
     let player = world.new_player().await;
@@ -188,7 +188,7 @@ async fn a_hard_deletion_keeps_only_the_history_of_others() {
     );
     let session_id: Uuid = world.owner().fetch_value(&sql).await.unwrap();
     world.owner().execute(&insert_seat_sql(session_id, seer.user_id, seer.character_id)).await.unwrap();
-    world.new_roll(session_id, seer.character_id, "{1}", 10, 0).await;
+    world.new_attack_roll(session_id, seer.character_id, "{1}", 10, 0).await;
     let delete = |id| format!("DELETE FROM auth.users WHERE id = '{id}'");
     assert_eq!(world.owner().execute(&delete(seer.user_id)).await, Ok(1));
     assert_eq!(world.owner().count("users").await + world.owner().count("sessions").await, 0);

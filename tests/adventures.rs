@@ -21,7 +21,7 @@ use crate::{
 async fn publishing_requires_validation_and_sets_the_time_of_publication() {
     let world = World::new().await;
     let creator = world.new_user().await;
-    let draft_id = world.new_draft(creator.user_id()).await;
+    let draft_id = world.new_draft_adventure(creator.user_id()).await;
     let publish = format!("UPDATE adventures SET status = 'published' WHERE id = '{draft_id}'");
     assert_refused!(creator.execute(&publish).await, CHECK_VIOLATION, "published_is_valid");
     world.service().execute(&format!("UPDATE adventures SET is_valid = true WHERE id = '{draft_id}'")).await.unwrap();
@@ -33,7 +33,7 @@ async fn publishing_requires_validation_and_sets_the_time_of_publication() {
 async fn changed_content_clears_the_validation_result_and_a_changed_name_does_not() {
     let world = World::new().await;
     let creator = world.new_user().await;
-    let draft_id = world.new_draft(creator.user_id()).await;
+    let draft_id = world.new_draft_adventure(creator.user_id()).await;
     world.service().execute(&format!("UPDATE adventures SET is_valid = true WHERE id = '{draft_id}'")).await.unwrap();
     creator.execute("UPDATE adventures SET name = 'Another name'").await.unwrap();
     assert_eq!(creator.count("adventures WHERE is_valid").await, 1, "a new name must not clear the validation result");
@@ -61,7 +61,7 @@ async fn a_published_adventure_must_be_unpublished_before_it_is_edited() {
 async fn a_creator_sets_only_the_granted_columns_of_an_adventure() {
     let world = World::new().await;
     let creator = world.new_user().await;
-    world.new_draft(creator.user_id()).await;
+    world.new_draft_adventure(creator.user_id()).await;
     for change in [
         "is_valid = true",
         "validation_errors = '[]'",
@@ -86,7 +86,7 @@ async fn everyone_reads_published_adventures_and_only_creators_read_drafts() {
     let world = World::new().await;
     let (creator, stranger) = (world.new_user().await, world.new_user().await);
     world.new_adventure(creator.user_id()).await;
-    world.new_draft(creator.user_id()).await;
+    world.new_draft_adventure(creator.user_id()).await;
     assert_eq!(creator.count("adventures").await, 2);
     assert_eq!(stranger.count("adventures").await, 1);
     assert_eq!(world.visitor().count("adventures").await, 1);
@@ -112,7 +112,7 @@ async fn an_adventure_that_was_played_can_be_archived_but_not_deleted() {
 async fn creatures_are_read_with_their_adventure_and_written_by_its_creator() {
     let world = World::new().await;
     let (creator, stranger) = (world.new_user().await, world.new_user().await);
-    let draft_id = world.new_draft(creator.user_id()).await;
+    let draft_id = world.new_draft_adventure(creator.user_id()).await;
     let insert = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft_id}', 'Wolf') RETURNING name");
     assert_eq!(creator.fetch_value::<String>(&insert).await.unwrap(), "Wolf");
     // Without RETURNING, only a policy on inserts can refuse the statement. With it, the policy on reading could too.

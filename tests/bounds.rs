@@ -77,7 +77,7 @@ async fn the_bounds_of_characters_hold() {
 #[tokio::test]
 async fn the_bounds_of_adventures_hold() {
     let world = World::new().await;
-    world.new_draft(world.new_account().await).await;
+    world.new_draft_adventure(world.new_account().await).await;
     let owner = world.owner();
     // The bounds. They are as far apart as possible, so that one step past either violates only its own constraint.
     assert_accepted(&owner, "UPDATE adventures SET min_players = 1, max_players = 6").await;
@@ -97,7 +97,7 @@ async fn the_bounds_of_adventures_hold() {
 #[tokio::test]
 async fn the_bounds_of_creatures_hold() {
     let world = World::new().await;
-    let adventure_id = world.new_draft(world.new_account().await).await;
+    let adventure_id = world.new_draft_adventure(world.new_account().await).await;
     let owner = world.owner();
     assert_accepted(&owner, &format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure_id}', 'W')"))
         .await;
@@ -177,7 +177,7 @@ async fn character_names_join_codes_heroic_saves_and_event_numbers_are_unique() 
         game.session_id
     );
     assert_not_unique(world.service().execute(&repeat_code).await, "sessions_code_key");
-    let roll = world.new_roll(game.session_id, game.players[0].character_id, "{1,2}", 10, 0).await;
+    let roll = world.new_attack_roll(game.session_id, game.players[0].character_id, "{1,2}", 10, 0).await;
     // Triggers are disabled, as when a dump is restored, so that the unique index itself refuses the row.
     let save_twice = format!(
         "SET LOCAL session_replication_role = replica;

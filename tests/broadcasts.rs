@@ -5,7 +5,7 @@ use sea_orm::{ConnectionTrait, DatabaseConnection, TransactionTrait};
 
 use crate::{
     migrations::platform_server,
-    world::{GameSession, Person, World, insert_roll_sql, into_sql_error},
+    world::{GameSession, Person, World, insert_attribute_check_sql, into_sql_error},
 };
 
 /// Creates a migrated database like that of a Supabase project, and returns it with a connection of its superuser.
@@ -71,7 +71,7 @@ async fn every_event_is_sent_as_a_private_broadcast_with_its_seq() {
     let (world, _superuser) = new_project().await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
-    player.person.execute(&insert_roll_sql(game.session_id, player.character_id)).await.unwrap();
+    player.person.execute(&insert_attribute_check_sql(game.session_id, player.character_id)).await.unwrap();
     let events = world.owner().count(&format!("session_events WHERE session_id = '{}'", game.session_id)).await;
     assert_eq!(count_broadcasts(&world, &game).await, events);
     let matching = format!(
@@ -89,7 +89,11 @@ async fn a_participant_reads_and_writes_no_message_of_another_session_and_no_pre
     let (world, _superuser) = new_project().await;
     let (game, other_game) = (world.new_active_session(1).await, world.new_active_session(1).await);
     let other_player = &other_game.players[0];
-    other_player.person.execute(&insert_roll_sql(other_game.session_id, other_player.character_id)).await.unwrap();
+    other_player
+        .person
+        .execute(&insert_attribute_check_sql(other_game.session_id, other_player.character_id))
+        .await
+        .unwrap();
     let person = &game.players[0].person;
     // Presence with content is refused even in the caller's own session, because Realtime would send the content to the
     // other participants.
@@ -139,7 +143,7 @@ async fn no_setting_of_a_client_suppresses_the_broadcast_of_a_roll() {
             let transaction = world.user(player.user_id).begin().await;
             transaction.execute_unprepared(&format!("SET {scope} {setting}")).await.unwrap();
             // With `search_path = 'pg_temp'`, only a qualified name finds the table.
-            let roll = insert_roll_sql(game.session_id, player.character_id)
+            let roll = insert_attribute_check_sql(game.session_id, player.character_id)
                 .replace("INTO dice_rolls", "INTO public.dice_rolls");
             transaction.execute_unprepared(&roll).await.unwrap();
             transaction.commit().await.unwrap();
@@ -222,7 +226,10 @@ async fn a_roll_succeeds_even_if_its_broadcast_cannot_be_sent() {
         // An open connection may have cached the dropped partition, so the roll uses a new connection.
         let reconnected = world.reconnect().await;
         assert_eq!(
-            reconnected.user(player.user_id).execute(&insert_roll_sql(game.session_id, player.character_id)).await,
+            reconnected
+                .user(player.user_id)
+                .execute(&insert_attribute_check_sql(game.session_id, player.character_id))
+                .await,
             Ok(1),
             "{obstacle}"
         );
@@ -250,8 +257,10 @@ async fn a_roll_does_not_wait_for_a_lock_on_the_table_of_broadcasts() {
     let roll_transaction = player.person.begin().await;
     // A roll that waited for the lock would fail with this timeout.
     roll_transaction.execute_unprepared("SET LOCAL statement_timeout = '10s'").await.unwrap();
-    let rolled =
-        roll_transaction.execute_unprepared(&insert_roll_sql(game.session_id, player.character_id)).await.unwrap();
+    let rolled = roll_transaction
+        .execute_unprepared(&insert_attribute_check_sql(game.session_id, player.character_id))
+        .await
+        .unwrap();
     assert_eq!(rolled.rows_affected(), 1);
     roll_transaction.commit().await.unwrap();
     lock_transaction.rollback().await.unwrap();

@@ -6,14 +6,14 @@ use std::{
 };
 
 /// Returns the root of the workspace.
-pub fn root() -> PathBuf {
+pub fn workspace_root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
 }
 
 /// Asserts that a file in `docs/generated/` has the given text. If `SPARC_WRITE_DOCS` is set, writes the file first.
 /// `test` is a part of the name of the calling test, for the command that regenerates the file.
 pub fn assert_up_to_date(name: &str, text: &str, test: &str) {
-    let path = root().join("docs/generated").join(name);
+    let path = workspace_root().join("docs/generated").join(name);
     if std::env::var_os("SPARC_WRITE_DOCS").is_some() {
         fs::write(&path, text).unwrap();
     }

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::{
     sqlstates::{GENERATED_ALWAYS, LOCK_NOT_AVAILABLE},
-    world::{BoxedTask, World, insert_roll_sql, row_as_json, run_together},
+    world::{BoxedTask, World, insert_attribute_check_sql, row_as_json, run_together},
 };
 
 /// Returns the types of a session's events, in their order.
@@ -33,7 +33,7 @@ async fn each_reported_change_and_each_roll_writes_its_event() {
         world.update_session(&game, change).await;
     }
     let player = &game.players[0];
-    player.person.execute(&insert_roll_sql(game.session_id, player.character_id)).await.unwrap();
+    player.person.execute(&insert_attribute_check_sql(game.session_id, player.character_id)).await.unwrap();
     player.person.execute("UPDATE session_players SET is_active = false").await.unwrap();
     assert_eq!(
         event_types(&world, game.session_id).await,
@@ -62,7 +62,7 @@ async fn a_payload_has_the_keys_that_a_client_needs() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
-    player.person.execute(&insert_roll_sql(game.session_id, player.character_id)).await.unwrap();
+    player.person.execute(&insert_attribute_check_sql(game.session_id, player.character_id)).await.unwrap();
     let payload = |event_type: &str| {
         let person = player.person.clone();
         let sql = format!("SELECT payload FROM session_events WHERE event_type = '{event_type}'");
@@ -285,8 +285,8 @@ async fn sessions_that_ended_91_days_ago_move_to_the_archive_with_their_seats_an
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let player = &game.players[0];
-    world.new_roll(game.session_id, player.character_id, "{1,2}", 10, 0).await;
-    player.person.execute(&insert_roll_sql(game.session_id, player.character_id)).await.unwrap();
+    world.new_attack_roll(game.session_id, player.character_id, "{1,2}", 10, 0).await;
+    player.person.execute(&insert_attribute_check_sql(game.session_id, player.character_id)).await.unwrap();
     world.update_session(&game, "status = 'completed'").await;
     world.update_session(&game, "ended_at = now() - INTERVAL '91 days'").await;
     let ended_now = world.new_active_session(1).await;

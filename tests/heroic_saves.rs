@@ -5,7 +5,9 @@ use uuid::Uuid;
 
 use crate::{
     sqlstates::{HEROIC_SAVE_SPENT, ROLL_NOT_SAVEABLE, UNIQUE_VIOLATION},
-    world::{BoxedTask, SqlError, World, insert_heroic_save_sql, insert_roll_sql, row_as_json, run_together},
+    world::{
+        BoxedTask, SqlError, World, insert_attribute_check_sql, insert_heroic_save_sql, row_as_json, run_together,
+    },
 };
 
 #[tokio::test]
@@ -13,7 +15,7 @@ async fn a_heroic_save_repeats_a_failed_roll_with_the_same_parameters() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
-    let failed = world.new_roll(game.session_id, player.character_id, "{1,2}", 18, 0).await;
+    let failed = world.new_attack_roll(game.session_id, player.character_id, "{1,2}", 18, 0).await;
     player.person.execute(&insert_heroic_save_sql(game.session_id, player.character_id, failed)).await.unwrap();
     let save = row_as_json(
         &world.owner(),
@@ -33,13 +35,13 @@ async fn a_heroic_save_is_refused_if_unneeded_late_repeated_or_of_another_player
     let game = world.new_active_session(2).await;
     let [player, other_player] = &game.players[..] else { panic!("two players are seated") };
     let save = |original| insert_heroic_save_sql(game.session_id, player.character_id, original);
-    let successful = world.new_roll(game.session_id, player.character_id, "{6,5}", 10, 0).await;
+    let successful = world.new_attack_roll(game.session_id, player.character_id, "{6,5}", 10, 0).await;
     assert_refused!(player.person.execute(&save(successful)).await, "SP012", "heroic_save_after_failure");
-    let old = world.new_roll(game.session_id, player.character_id, "{1,2}", 10, 31).await;
+    let old = world.new_attack_roll(game.session_id, player.character_id, "{1,2}", 10, 31).await;
     assert_refused!(player.person.execute(&save(old)).await, "SP013", "heroic_save_in_time");
-    let others_roll = world.new_roll(game.session_id, other_player.character_id, "{1,2}", 10, 0).await;
+    let others_roll = world.new_attack_roll(game.session_id, other_player.character_id, "{1,2}", 10, 0).await;
     assert_refused!(player.person.execute(&save(others_roll)).await, ROLL_NOT_SAVEABLE, "heroic_save_of_own_roll");
-    let failed = world.new_roll(game.session_id, player.character_id, "{1,2}", 10, 0).await;
+    let failed = world.new_attack_roll(game.session_id, player.character_id, "{1,2}", 10, 0).await;
     assert_eq!(player.person.execute(&save(failed)).await, Ok(1));
     // In a new encounter, the player has a heroic save again.
     world.update_session(&game, "current_encounter_id = 'next'").await;
@@ -67,8 +69,8 @@ async fn each_seat_has_one_heroic_save_per_encounter() {
     for encounter in ["wolves", "bridge", "wolves"] {
         world.update_session(&game, &format!("current_encounter_id = '{encounter}'")).await;
         assert_eq!(world.owner().count("session_players WHERE heroic_saves_used = 0").await, 1);
-        let first = world.new_roll(game.session_id, player.character_id, "{1,2}", 10, 0).await;
-        let second = world.new_roll(game.session_id, player.character_id, "{1,2}", 10, 0).await;
+        let first = world.new_attack_roll(game.session_id, player.character_id, "{1,2}", 10, 0).await;
+        let second = world.new_attack_roll(game.session_id, player.character_id, "{1,2}", 10, 0).await;
         assert_eq!(
             player.person.execute(&insert_heroic_save_sql(game.session_id, player.character_id, first)).await,
             Ok(1),
@@ -91,7 +93,7 @@ async fn of_four_concurrent_heroic_saves_one_succeeds() {
         world.update_session(&game, &format!("current_encounter_id = 'round {round}'")).await;
         let mut tasks = Vec::new();
         for _ in 0..4 {
-            let failed = world.new_roll(game.session_id, player.character_id, "{1,2}", 10, 0).await;
+            let failed = world.new_attack_roll(game.session_id, player.character_id, "{1,2}", 10, 0).await;
             let (person, sql) =
                 (player.person.clone(), insert_heroic_save_sql(game.session_id, player.character_id, failed));
             tasks.push(async move { person.execute(&sql).await });
@@ -112,14 +114,14 @@ async fn leaving_rolling_saving_and_new_encounters_do_not_deadlock() {
         for player in &game.players {
             // The players leave in even rounds and rejoin in odd ones.
             let is_active = round % 2 == 1;
-            let failed = world.new_roll(game.session_id, player.character_id, "{1,2}", 10, 0).await;
+            let failed = world.new_attack_roll(game.session_id, player.character_id, "{1,2}", 10, 0).await;
             for (person, sql) in [
                 (
                     &player.person,
                     format!("UPDATE session_players SET is_active = {is_active} WHERE user_id = '{}'", player.user_id),
                 ),
                 (&player.person, insert_heroic_save_sql(game.session_id, player.character_id, failed)),
-                (&game.seer, insert_roll_sql(game.session_id, player.character_id)),
+                (&game.seer, insert_attribute_check_sql(game.session_id, player.character_id)),
             ] {
                 let person = person.clone();
                 tasks.push(Box::pin(async move { person.execute(&sql).await }));
@@ -146,12 +148,12 @@ async fn each_refusal_of_a_heroic_save_has_its_own_error() {
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
     let me = world.sparc.as_user(player.user_id);
-    let successful = world.new_roll(game.session_id, player.character_id, "{6}", 10, 0).await;
+    let successful = world.new_attack_roll(game.session_id, player.character_id, "{6}", 10, 0).await;
     assert_error!(me.dice().heroic_save(successful).await, Error::HeroicSaveNotNeeded);
-    let old = world.new_roll(game.session_id, player.character_id, "{1,2}", 10, 40).await;
+    let old = world.new_attack_roll(game.session_id, player.character_id, "{1,2}", 10, 40).await;
     assert_error!(me.dice().heroic_save(old).await, Error::HeroicSaveTooLate);
-    let failed = world.new_roll(game.session_id, player.character_id, "{1,2}", 10, 0).await;
-    let another_failed = world.new_roll(game.session_id, player.character_id, "{1,2}", 10, 0).await;
+    let failed = world.new_attack_roll(game.session_id, player.character_id, "{1,2}", 10, 0).await;
+    let another_failed = world.new_attack_roll(game.session_id, player.character_id, "{1,2}", 10, 0).await;
     assert_eq!(me.dice().heroic_save(failed).await.unwrap().original_roll_id, Some(failed));
     assert_error!(me.dice().heroic_save(failed).await, Error::RollAlreadySaved);
     assert_error!(me.dice().heroic_save(another_failed).await, Error::HeroicSaveSpent);
@@ -166,7 +168,7 @@ async fn a_heroic_save_is_spent_and_restored_by_the_next_encounter() {
     let me = world.sparc.as_user(game.players[0].user_id);
     let saves = me.dice().heroic_saves_remaining(game.session_id).await.unwrap();
     assert!(saves.len() == 2 && saves.iter().all(|seat| seat.remaining == 1));
-    let failed = world.new_roll(game.session_id, hero_id, "{1,2}", 10, 0).await;
+    let failed = world.new_attack_roll(game.session_id, hero_id, "{1,2}", 10, 0).await;
     me.dice().heroic_save(failed).await.unwrap();
     let saves = me.dice().heroic_saves_remaining(game.session_id).await.unwrap();
     assert_eq!(saves.iter().find(|seat| seat.character_id == hero_id).unwrap().remaining, 0);

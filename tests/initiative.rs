@@ -69,7 +69,7 @@ async fn initiative_order_orders_only_initiative_rolls_of_one_session_that_the_c
     let initiative = |session_id| NewInitiative { id: None, session_id, creatures: Vec::new() };
     let turns = seer.dice().initiative(initiative(game.session_id)).await.unwrap();
     let other_turns = service.dice().initiative(initiative(other_game.session_id)).await.unwrap();
-    let attack = world.new_roll(game.session_id, game.players[0].character_id, "{1}", 3, 0).await;
+    let attack = world.new_attack_roll(game.session_id, game.players[0].character_id, "{1}", 3, 0).await;
     let order_of = |ids: &[Uuid]| {
         let list = ids.iter().map(|id| format!("'{id}'")).collect::<Vec<_>>().join(",");
         format!("SELECT unnest(private.initiative_order(ARRAY[{list}]::uuid[]))")

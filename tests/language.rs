@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use crate::documents::root;
+use crate::documents::workspace_root;
 
 /// The maximum width of comments and documents, which is also that of the code (`rustfmt.toml`).
 const MAX_WIDTH: usize = 120;
@@ -46,19 +46,19 @@ const RETIRED: &[(&str, &str)] = &[
 
 /// Returns the files that Git tracks and whose names end with one of the extensions.
 fn tracked_files(extensions: &[&str]) -> Vec<PathBuf> {
-    let listed = Command::new("git").arg("-C").arg(root()).args(["ls-files", "-z"]).output().unwrap();
+    let listed = Command::new("git").arg("-C").arg(workspace_root()).args(["ls-files", "-z"]).output().unwrap();
     // In a copy without `.git`, Git lists nothing, so nothing is checked.
     String::from_utf8(listed.stdout)
         .unwrap()
         .split('\0')
         .filter(|name| extensions.iter().any(|extension| name.ends_with(extension)))
-        .map(|name| root().join(name))
+        .map(|name| workspace_root().join(name))
         .filter(|path| path.is_file())
         .collect()
 }
 
 fn relative_path(path: &Path) -> String {
-    path.strip_prefix(root()).unwrap().display().to_string()
+    path.strip_prefix(workspace_root()).unwrap().display().to_string()
 }
 
 fn read(path: &Path) -> String {
@@ -134,7 +134,7 @@ fn code_blocks_of_documents_are_complete() {
 /// A comment cites a section of `docs/decisions.md` as `decision "HEADING"`.
 #[test]
 fn every_decision_that_is_cited_has_a_heading() {
-    let decisions = read(&root().join("docs/decisions.md"));
+    let decisions = read(&workspace_root().join("docs/decisions.md"));
     let headings: Vec<&str> = decisions
         .lines()
         .filter(|line| line.starts_with('#'))

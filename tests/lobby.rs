@@ -19,7 +19,7 @@ async fn the_lobby_is_paginated_while_sessions_are_created() {
     let seer_id = world.new_account().await;
     let adventure_id = world.new_adventure(seer_id).await;
     // An account may run at most twenty live sessions.
-    let seer_ids = world.new_accounts(5).await;
+    let seer_ids = world.new_account_array(5).await;
     // Some sessions have equal start times, some have none, and many have equal creation times.
     let insert = format!(
         "INSERT INTO sessions (seer_id, adventure_id, is_public, scheduled_start, created_at)
@@ -61,7 +61,7 @@ async fn a_page_of_the_filtered_lobby_scans_a_thousand_sessions_and_the_next_con
     let seer_id = world.new_account().await;
     let (easy_adventure, hard_adventure) = (world.new_adventure(seer_id).await, world.new_adventure(seer_id).await);
     // An account may run at most twenty live sessions.
-    let seer_ids = world.new_accounts(115).await;
+    let seer_ids = world.new_account_array(115).await;
     // The lobby shows the sessions in the order of i. Only numbers 1100 and 2200 have the hard adventure.
     let insert = format!(
         "UPDATE adventures SET difficulty = 'hard' WHERE id = '{hard_adventure}';
@@ -132,7 +132,7 @@ async fn a_lobby_page_is_read_from_an_index() {
     let seer_id = world.new_account().await;
     let adventure_id = world.new_adventure(seer_id).await;
     // An account may run at most twenty live sessions.
-    let seer_ids = world.new_accounts(250).await;
+    let seer_ids = world.new_account_array(250).await;
     let insert = format!(
         "INSERT INTO sessions (seer_id, adventure_id, is_public, scheduled_start)
          SELECT ('{seer_ids}'::uuid[])[1 + i % 250], '{adventure_id}', i % 2 = 0, now() + i * INTERVAL '1 minute' FROM generate_series(1, 5000) AS i"

@@ -7,7 +7,7 @@ use sea_orm::ConnectionTrait;
 use sparc::service::{Error, Operations, PageSize, Sparc, maintenance::JobOptions};
 use uuid::Uuid;
 
-use crate::world::{World, insert_roll_sql, run_together};
+use crate::world::{World, insert_attribute_check_sql, run_together};
 
 fn with_batch_size(batch_size: u16) -> JobOptions {
     JobOptions { batch_size, ..Default::default() }
@@ -135,7 +135,7 @@ async fn a_participant_reads_an_archived_session_and_a_stranger_does_not() {
     let game = world.new_active_session(2).await;
     let player = &game.players[0];
     for _ in 0..5 {
-        world.owner().execute(&insert_roll_sql(game.session_id, player.character_id)).await.unwrap();
+        world.owner().execute(&insert_attribute_check_sql(game.session_id, player.character_id)).await.unwrap();
     }
     world.update_session(&game, "status = 'completed'").await;
     world.update_session(&game, "ended_at = now() - INTERVAL '1 year'").await;

@@ -150,7 +150,7 @@ async fn documents_that_no_client_could_read_are_refused() {
     assert_check_violation(ada, &insert_event("1e400"), "readable_document").await;
     ada.execute(&insert_event(&nested_list(99))).await.unwrap();
     let modifiers = r#"[{"type": "flat", "value": 1, "source": "x", "more": 1e400}]"#;
-    let insert_roll = crate::world::insert_roll_sql(game.session_id, game.players[0].character_id)
+    let insert_roll = crate::world::insert_attribute_check_sql(game.session_id, game.players[0].character_id)
         .replace("roll_type)", "roll_type, modifiers)")
         .replace("'attribute_check')", &format!("'attribute_check', '{modifiers}')"));
     assert_check_violation(ada, &insert_roll, "readable_document").await;

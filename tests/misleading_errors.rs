@@ -92,7 +92,7 @@ async fn an_update_of_another_users_row_is_reported_as_not_found() {
 async fn concurrent_operations_on_one_transaction_all_succeed() {
     let world = World::new().await;
     let creator = world.new_account().await;
-    let draft_id = world.new_draft(creator).await;
+    let draft_id = world.new_draft_adventure(creator).await;
     let ada = world.sparc.as_user(creator);
     let tx = ada.begin().await.unwrap();
     let operations = (0..20).map(|_| async {
@@ -142,7 +142,7 @@ async fn a_call_does_not_get_the_error_of_a_cancelled_call() {
 async fn no_concurrent_statement_runs_with_the_service_role_while_an_adventure_is_validated() {
     let world = World::new().await;
     let (creator, ben) = (world.new_account().await, world.new_player().await);
-    let draft_id = world.new_draft(creator).await;
+    let draft_id = world.new_draft_adventure(creator).await;
     let tx = world.sparc.as_user(creator).begin().await.unwrap();
     let validate = async {
         for _ in 0..200 {

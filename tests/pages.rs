@@ -54,7 +54,7 @@ async fn the_catalogue_is_paginated_in_each_order() {
     let world = World::new().await;
     let creator = world.new_account().await;
     create_adventures(&world, creator, 70).await;
-    world.new_draft(creator).await;
+    world.new_draft_adventure(creator).await;
     let published_before: HashSet<Uuid> = world
         .owner()
         .fetch_values("SELECT id FROM adventures WHERE status <> 'draft'")
@@ -93,7 +93,7 @@ async fn the_catalogue_is_paginated_in_each_order() {
     // The function behind the later pages of the best rated adventures is SECURITY DEFINER, so row security does not
     // hide drafts from it. Here it is asked for all adventures after the highest rating and the lowest id, and must
     // return the published ones only.
-    world.new_draft(creator).await;
+    world.new_draft_adventure(creator).await;
     let rate_drafts = "UPDATE adventures SET average_rating = 2 WHERE status = 'draft' AND average_rating IS NULL";
     assert_eq!(world.owner().execute(rate_drafts).await, Ok(2));
     let best_rated = "SELECT unnest(private.best_rated_after(5, '00000000-0000-0000-0000-000000000000', 1000))";
@@ -133,7 +133,7 @@ async fn the_catalogue_filters_by_difficulty_duration_players_and_text() {
 async fn a_page_of_the_filtered_catalogue_scans_a_thousand_adventures_and_the_next_continues() {
     let world = World::new().await;
     // An account may have at most two hundred adventures.
-    let creator_ids = world.new_accounts(12).await;
+    let creator_ids = world.new_account_array(12).await;
     // In each order, the adventures come in the order of i. Only numbers 1100 and 2200 are hard.
     let insert = format!(
         "INSERT INTO adventures (creator_id, name, status, is_valid, difficulty, published_at, times_played, average_rating)
@@ -176,13 +176,13 @@ async fn the_callers_own_adventures_are_paginated() {
     let world = World::new().await;
     let creator = world.new_account().await;
     create_adventures(&world, creator, 45).await;
-    let draft_id = world.new_draft(creator).await;
+    let draft_id = world.new_draft_adventure(creator).await;
     create_adventures(&world, world.new_account().await, 3).await;
     let me = world.sparc.as_user(creator);
     let seen = read_all(
         async |after| me.adventures().mine(after.as_ref()).await,
         async || {
-            world.new_draft(creator).await;
+            world.new_draft_adventure(creator).await;
         },
         |row| row.id,
     )
@@ -216,7 +216,11 @@ async fn a_history_of_rolls_is_paginated_while_rolls_are_made_and_can_be_filtere
     let seen = read_all(
         async |after| me.dice().history(scope, &filter, after.as_ref()).await,
         async || {
-            world.owner().execute(&crate::world::insert_roll_sql(game.session_id, ada.character_id)).await.unwrap();
+            world
+                .owner()
+                .execute(&crate::world::insert_attribute_check_sql(game.session_id, ada.character_id))
+                .await
+                .unwrap();
         },
         |row| row.id,
     )

@@ -111,7 +111,7 @@ async fn policies_protect_every_row_even_if_a_privilege_is_granted_by_mistake() 
     owner.execute(&insert_creature).await.unwrap();
     owner.execute(&format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", ada.user_id())).await.unwrap();
     let (own_draft_id, other_adventure_id) =
-        (world.new_draft(seer.user_id()).await, world.new_adventure(other_player.user_id).await);
+        (world.new_draft_adventure(seer.user_id()).await, world.new_adventure(other_player.user_id).await);
     // Users may not update these columns. With these privileges, only the policies protect the rows.
     owner
         .execute(

@@ -97,7 +97,7 @@ async fn exactly_one_of_several_conflicting_calls_takes_effect() {
         let (session_id, hero_id) = (game.session_id, game.players[0].character_id);
         // A failed roll may be saved for 30 seconds. This one is dated a minute ahead, so that the time does not run
         // out while the calls run.
-        let failed_roll = world.new_roll(session_id, hero_id, "{1,2}", 10, -60).await;
+        let failed_roll = world.new_attack_roll(session_id, hero_id, "{1,2}", 10, -60).await;
         let player = world.sparc.as_user(game.players[0].user_id);
         let outcomes = call_concurrently(call_count, |_| {
             let player = player.clone();
@@ -231,7 +231,7 @@ async fn a_new_encounter_waits_for_an_uncommitted_save() {
         .unwrap();
     let lock_transaction = world.owner().begin().await;
     lock_transaction.execute_unprepared("SELECT pg_advisory_xact_lock(42)").await.unwrap();
-    let failed_roll = world.new_roll(game.session_id, player.character_id, "{1,2}", 10, 0).await;
+    let failed_roll = world.new_attack_roll(game.session_id, player.character_id, "{1,2}", 10, 0).await;
     let (person, sql) =
         (player.person.clone(), insert_heroic_save_sql(game.session_id, player.character_id, failed_roll));
     let saving = tokio::spawn(async move { person.execute(&sql).await });

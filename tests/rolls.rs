@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::{
     sqlstates::{CHECK_VIOLATION, CREATURE_NOT_IN_ADVENTURE},
-    world::{World, insert_roll_sql, row_as_json},
+    world::{World, insert_attribute_check_sql, row_as_json},
 };
 
 #[tokio::test]
@@ -22,7 +22,7 @@ async fn a_roll_is_one_insert_and_the_database_fills_in_the_rest() {
     let player = &game.players[0];
     let sql = format!(
         "WITH rolled AS ({} RETURNING *) SELECT id FROM rolled",
-        insert_roll_sql(game.session_id, player.character_id)
+        insert_attribute_check_sql(game.session_id, player.character_id)
     );
     let id: Uuid = player.person.fetch_value(&sql).await.unwrap();
     let rolled = row_as_json(&player.person, &format!("SELECT * FROM dice_rolls WHERE id = '{id}'")).await;
@@ -65,7 +65,11 @@ async fn no_player_sets_a_column_that_the_database_fills_in() {
 async fn rolls_are_never_updated_or_deleted_through_the_api() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    game.players[0].person.execute(&insert_roll_sql(game.session_id, game.players[0].character_id)).await.unwrap();
+    game.players[0]
+        .person
+        .execute(&insert_attribute_check_sql(game.session_id, game.players[0].character_id))
+        .await
+        .unwrap();
     for person in [&game.players[0].person, &game.seer, &world.service(), &world.visitor()] {
         assert_refused!(person.execute("UPDATE dice_rolls SET description = 'x'").await, forbidden);
         assert_refused!(person.execute("DELETE FROM dice_rolls").await, forbidden);
@@ -124,7 +128,7 @@ async fn all_sixes_always_succeed_and_all_ones_always_fail() {
         ("{4,6}", 10, "success", true),
         ("{3,6}", 10, "failure", false),
     ] {
-        let id = world.new_roll(game.session_id, character, results, difficulty, 0).await;
+        let id = world.new_attack_roll(game.session_id, character, results, difficulty, 0).await;
         let rolled =
             row_as_json(&world.owner(), &format!("SELECT outcome, success FROM dice_rolls WHERE id = '{id}'")).await;
         assert_eq!((rolled["outcome"].as_str().unwrap(), rolled["success"].as_bool().unwrap()), (outcome, success));
@@ -211,31 +215,37 @@ async fn a_player_rolls_only_for_their_seated_character_in_an_active_session() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let [player, other_player] = &game.players[..] else { panic!("two players are seated") };
-    assert_eq!(player.person.execute(&insert_roll_sql(game.session_id, player.character_id)).await, Ok(1));
+    assert_eq!(player.person.execute(&insert_attribute_check_sql(game.session_id, player.character_id)).await, Ok(1));
     assert_refused!(
-        player.person.execute(&insert_roll_sql(game.session_id, other_player.character_id)).await,
+        player.person.execute(&insert_attribute_check_sql(game.session_id, other_player.character_id)).await,
         forbidden,
         "the character of another participant"
     );
     let unseated = world.new_character(player.user_id).await;
     assert_refused!(
-        player.person.execute(&insert_roll_sql(game.session_id, unseated)).await,
+        player.person.execute(&insert_attribute_check_sql(game.session_id, unseated)).await,
         forbidden,
         "a character without a seat"
     );
     let stranger = world.new_player().await;
-    assert_refused!(stranger.person.execute(&insert_roll_sql(game.session_id, stranger.character_id)).await, forbidden);
-    assert_refused!(world.visitor().execute(&insert_roll_sql(game.session_id, player.character_id)).await, forbidden);
+    assert_refused!(
+        stranger.person.execute(&insert_attribute_check_sql(game.session_id, stranger.character_id)).await,
+        forbidden
+    );
+    assert_refused!(
+        world.visitor().execute(&insert_attribute_check_sql(game.session_id, player.character_id)).await,
+        forbidden
+    );
     player.person.execute("UPDATE session_players SET is_active = false").await.unwrap();
     assert_refused!(
-        player.person.execute(&insert_roll_sql(game.session_id, player.character_id)).await,
+        player.person.execute(&insert_attribute_check_sql(game.session_id, player.character_id)).await,
         forbidden,
         "a player who left"
     );
     for status in ["paused", "completed"] {
         world.update_session(&game, &format!("status = '{status}'")).await;
         assert_refused!(
-            other_player.person.execute(&insert_roll_sql(game.session_id, other_player.character_id)).await,
+            other_player.person.execute(&insert_attribute_check_sql(game.session_id, other_player.character_id)).await,
             forbidden,
             "{status}"
         );
@@ -247,8 +257,11 @@ async fn the_seer_rolls_for_seated_characters_own_characters_and_creatures() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let own_character = world.new_character(game.seer.user_id()).await;
-    assert_eq!(game.seer.execute(&insert_roll_sql(game.session_id, game.players[0].character_id)).await, Ok(1));
-    assert_eq!(game.seer.execute(&insert_roll_sql(game.session_id, own_character)).await, Ok(1));
+    assert_eq!(
+        game.seer.execute(&insert_attribute_check_sql(game.session_id, game.players[0].character_id)).await,
+        Ok(1)
+    );
+    assert_eq!(game.seer.execute(&insert_attribute_check_sql(game.session_id, own_character)).await, Ok(1));
     let insert =
         format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf') RETURNING id", game.adventure_id);
     let wolf: Uuid = world.owner().fetch_value(&insert).await.unwrap();
@@ -259,7 +272,10 @@ async fn the_seer_rolls_for_seated_characters_own_characters_and_creatures() {
     );
     assert_eq!(game.seer.execute(&attack).await, Ok(1));
     let stranger = world.new_player().await;
-    assert_refused!(game.seer.execute(&insert_roll_sql(game.session_id, stranger.character_id)).await, forbidden);
+    assert_refused!(
+        game.seer.execute(&insert_attribute_check_sql(game.session_id, stranger.character_id)).await,
+        forbidden
+    );
 }
 
 #[tokio::test]
@@ -310,7 +326,11 @@ async fn only_participants_see_rolls() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     world.update_session(&game, "is_public = true").await;
-    game.players[0].person.execute(&insert_roll_sql(game.session_id, game.players[0].character_id)).await.unwrap();
+    game.players[0]
+        .person
+        .execute(&insert_attribute_check_sql(game.session_id, game.players[0].character_id))
+        .await
+        .unwrap();
     assert_eq!(game.players[1].person.count("dice_rolls").await, 1);
     assert_eq!(game.seer.count("dice_rolls").await, 1);
     assert_eq!(
@@ -339,7 +359,7 @@ async fn a_characters_statistics_count_the_rolls_that_the_caller_may_see() {
     let game = world.new_active_session(2).await;
     let (ada, hero_id) = (&game.players[0], game.players[0].character_id);
     for (results, difficulty) in [("{6,6}", 10), ("{1,1}", 10), ("{3,4}", 5), ("{3,4}", 9)] {
-        world.new_roll(game.session_id, hero_id, results, difficulty, 0).await;
+        world.new_attack_roll(game.session_id, hero_id, results, difficulty, 0).await;
     }
     let check = NewRoll::attribute_check(game.session_id, Roller::Character(hero_id), Attribute::Wit, Difficulty::MIN);
     let me = world.sparc.as_user(ada.user_id);

@@ -188,10 +188,10 @@ async fn a_session_needs_a_published_adventure_or_a_draft_of_its_seer() {
     let create_session = |adventure_id| {
         format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure_id}')", seer.user_id())
     };
-    assert_eq!(seer.execute(&create_session(world.new_draft(seer.user_id()).await)).await, Ok(1));
+    assert_eq!(seer.execute(&create_session(world.new_draft_adventure(seer.user_id()).await)).await, Ok(1));
     assert_eq!(seer.execute(&create_session(world.new_adventure(other_account).await)).await, Ok(1));
     assert_refused!(
-        seer.execute(&create_session(world.new_draft(other_account).await)).await,
+        seer.execute(&create_session(world.new_draft_adventure(other_account).await)).await,
         ADVENTURE_NOT_PLAYABLE,
         "adventure_playable"
     );

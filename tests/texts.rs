@@ -193,7 +193,7 @@ async fn every_text_is_stored_unchanged_or_refused_with_the_name_of_its_field() 
         seer: world.sparc.as_user(game_session.seer.user_id()),
         session_id: game_session.session_id,
         adventure_id: game_session.adventure_id,
-        draft_id: world.new_draft(game_session.seer.user_id()).await,
+        draft_id: world.new_draft_adventure(game_session.seer.user_id()).await,
         character_id: player.character_id,
     };
     let (mut accepted_count, mut refused_count, mut violations) = (0, 0, Vec::new());

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use crate::world::{insert_character_sql, insert_heroic_save_sql, insert_roll_sql, insert_seat_sql};
+use crate::world::{insert_attribute_check_sql, insert_character_sql, insert_heroic_save_sql, insert_seat_sql};
 
 use super::{
     Attempt, attempt,
@@ -260,8 +260,8 @@ async fn write_rolls_and_events(fixture: &Fixture, page: &mut String) {
             |kind: &str| format!("INSERT INTO session_events (session_id, event_type) VALUES ('{id}', '{kind}')");
         let statements = statements![
             'r' => |_| format!("SELECT FROM dice_rolls WHERE id = '{roll_id}'"),
-            'o' => |actor| insert_roll_sql(*id, actor.character),
-            'p' => |_| insert_roll_sql(*id, player.character),
+            'o' => |actor| insert_attribute_check_sql(*id, actor.character),
+            'p' => |_| insert_attribute_check_sql(*id, player.character),
             'c' => |_| format!(
                 "INSERT INTO dice_rolls (session_id, creature_id, attribute, difficulty, roll_type)
                  VALUES ('{id}', '{}', 'might', 10, 'attack')", fixture.played_creature),
@@ -293,8 +293,8 @@ async fn write_other_seers_sessions(fixture: &Fixture, page: &mut String) {
         let statements = statements![
             's' => |_| insert_seat_sql(id, player.id, player.spare_character),
             'g' => |_| insert_seat_sql(id, stranger.id, stranger.spare_character),
-            'p' => |_| insert_roll_sql(id, player.character),
-            'o' => |actor| insert_roll_sql(id, account_for(fixture, actor).spare_character),
+            'p' => |_| insert_attribute_check_sql(id, player.character),
+            'o' => |actor| insert_attribute_check_sql(id, account_for(fixture, actor).spare_character),
         ];
         write_attempts(fixture, page, name, statements).await;
     }

@@ -5,7 +5,8 @@ use sea_orm::ConnectionTrait;
 use uuid::Uuid;
 
 use crate::world::{
-    Person, World, insert_character_sql, insert_heroic_save_sql, insert_roll_sql, insert_seat_sql, into_sql_error,
+    Person, World, insert_attribute_check_sql, insert_character_sql, insert_heroic_save_sql, insert_seat_sql,
+    into_sql_error,
 };
 
 /// Returns writes that users may send twice, by a second click or from a second device, each with its user. Each write
@@ -69,7 +70,7 @@ async fn repeated_writes(world: &World) -> Vec<(Person, String)> {
 
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
-    writes.push((player.person.clone(), insert_roll_sql(game.session_id, player.character_id)));
+    writes.push((player.person.clone(), insert_attribute_check_sql(game.session_id, player.character_id)));
     let failed_roll = world.new_failed_roll(game.session_id, player.character_id).await;
     writes.push((player.person.clone(), insert_heroic_save_sql(game.session_id, player.character_id, failed_roll)));
     let event =
@@ -87,7 +88,7 @@ async fn repeated_writes(world: &World) -> Vec<(Person, String)> {
         writes.push((game.seer.clone(), format!("UPDATE sessions SET {set} WHERE id = '{}'", game.session_id)));
     }
     let seer = world.new_user().await;
-    let draft_adventure = world.new_draft(seer.user_id()).await;
+    let draft_adventure = world.new_draft_adventure(seer.user_id()).await;
     writes.push((seer.clone(), format!("DELETE FROM adventures WHERE id = '{draft_adventure}'")));
     let seer = world.new_user().await;
     let session = format!(

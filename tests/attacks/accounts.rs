@@ -9,7 +9,7 @@ use super::{
     is_account_closed, open_public_session,
     sqlstates::{ACCOUNT_CLOSED, ADVENTURE_NOT_PLAYABLE, INSUFFICIENT_PRIVILEGE, SERIALIZATION_FAILURE},
 };
-use crate::world::{Player, World, insert_character_sql, insert_roll_sql, insert_seat_sql};
+use crate::world::{Player, World, insert_attribute_check_sql, insert_character_sql, insert_seat_sql};
 
 async fn profile_email(world: &World, account: Uuid) -> String {
     world.owner().fetch_value(&format!("SELECT email FROM users WHERE id = '{account}'")).await.unwrap()
@@ -133,7 +133,7 @@ async fn a_closed_account_writes_nothing() {
                 "INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')",
                 fixture.completed_session.session_id
             ),
-            insert_roll_sql(fixture.completed_session.session_id, fixture.seated_character_id),
+            insert_attribute_check_sql(fixture.completed_session.session_id, fixture.seated_character_id),
             format!("SELECT * FROM private.join_by_code('NOCODE', '{}')", fixture.seated_character_id),
             format!("SELECT * FROM private.renew_session_code('{}')", fixture.completed_session.session_id),
             format!("SELECT private.require_listener('{}')", fixture.completed_session.session_id),
@@ -333,7 +333,7 @@ async fn deleting_an_account_always_succeeds() {
     );
     // An account without history leaves no rows.
     let newcomer = world.new_player().await;
-    world.new_draft(newcomer.user_id).await;
+    world.new_draft_adventure(newcomer.user_id).await;
     assert_eq!(
         attempt(&world.owner(), &format!("DELETE FROM auth.users WHERE id = '{}'", newcomer.user_id)).await,
         "done"

@@ -238,7 +238,7 @@ async fn json_that_differs_only_in_the_digits_of_a_number_counts_as_changed() {
         r#"{"scenes": [12], "gold": 0.00}"#.to_owned(),
     ];
     let update = |table: &str, set: &str, id: Uuid| format!("UPDATE {table} SET {set} WHERE id = '{id}'");
-    let adventure = world.new_draft(game.seer.user_id()).await;
+    let adventure = world.new_draft_adventure(game.seer.user_id()).await;
     let publish = format!("content = '{original}', is_valid = true, status = 'published'");
     assert_eq!(attempt(&world.owner(), &update("adventures", &publish, adventure)).await, "done");
     let event_count = "SELECT count(*) FROM session_events WHERE event_type = 'game_state'";
@@ -289,7 +289,7 @@ async fn publishing_again_keeps_the_time_of_the_first_publication() {
     let published_adventure = world.new_adventure(creator.user_id()).await;
     let set_status =
         |status: &str| format!("UPDATE adventures SET status = '{status}' WHERE id = '{published_adventure}'");
-    let draft_adventure = world.new_draft(creator.user_id()).await;
+    let draft_adventure = world.new_draft_adventure(creator.user_id()).await;
     let publish = format!("UPDATE adventures SET is_valid = true, status = 'published' WHERE id = '{draft_adventure}'");
     assert_eq!(attempt(&world.service(), &publish).await, "done");
     let has_time = format!("SELECT published_at IS NOT NULL FROM adventures WHERE id = '{draft_adventure}'");
@@ -312,7 +312,7 @@ async fn publishing_again_keeps_the_time_of_the_first_publication() {
 async fn two_edits_of_an_adventure_never_have_the_same_time() {
     let world = World::new().await;
     let creator = world.new_user().await;
-    let draft_adventure = world.new_draft(creator.user_id()).await;
+    let draft_adventure = world.new_draft_adventure(creator.user_id()).await;
     let updated_at = format!("SELECT updated_at::text FROM adventures WHERE id = '{draft_adventure}'");
     let mut times = std::collections::BTreeSet::new();
     let edit = |name: &str| {

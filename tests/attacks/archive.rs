@@ -20,7 +20,7 @@ use super::{
         UNIQUE_VIOLATION,
     },
 };
-use crate::world::{GameSession, World, insert_roll_sql};
+use crate::world::{GameSession, World, insert_attribute_check_sql};
 
 /// Ends a session and moves its end into the past. Sessions are archived 90 days after their end.
 async fn end_session(world: &World, game: &GameSession, status: &str, days_ago: u32) {
@@ -40,7 +40,7 @@ async fn is_archived(world: &World, session: Uuid) -> bool {
 /// Creates an archived session, and returns it and one of its rolls.
 async fn create_archived_session(world: &World) -> (GameSession, Uuid) {
     let game = world.new_active_session(1).await;
-    let roll = world.new_roll(game.session_id, game.players[0].character_id, "{1,2,3,4,5}", 10, 0).await;
+    let roll = world.new_attack_roll(game.session_id, game.players[0].character_id, "{1,2,3,4,5}", 10, 0).await;
     end_session(world, &game, "completed", 91).await;
     assert_eq!(archive_batch(world, 10).await, 1);
     (game, roll)
@@ -90,7 +90,7 @@ async fn the_id_of_an_archived_roll_is_refused_like_the_id_of_a_stored_one() {
     let (archived_game, archived_roll) = create_archived_session(&world).await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
-    let stored_roll = world.new_roll(game.session_id, player.character_id, "{1,2,3,4,5}", 10, 0).await;
+    let stored_roll = world.new_attack_roll(game.session_id, player.character_id, "{1,2,3,4,5}", 10, 0).await;
     for person in [&player.person, &game.seer, &world.service(), &world.owner()] {
         let insert = |id: Uuid| {
             format!(
@@ -280,7 +280,7 @@ async fn the_id_of_an_archived_row_is_refused_in_an_older_snapshot_too() {
     let (ended_game, live_game) = (world.new_active_session(1).await, world.new_active_session(1).await);
     let player = &live_game.players[0];
     let archived_roll =
-        world.new_roll(ended_game.session_id, ended_game.players[0].character_id, "{1,2,3,4,5}", 10, 0).await;
+        world.new_attack_roll(ended_game.session_id, ended_game.players[0].character_id, "{1,2,3,4,5}", 10, 0).await;
     // Both sessions get the same Seer. If the ended session were another Seer's, its id would be refused for another
     // reason: the snapshot still shows that it belongs to somebody else's session.
     world.update_session(&ended_game, &format!("seer_id = '{}'", live_game.seer.user_id())).await;
@@ -398,7 +398,7 @@ async fn a_session_with_a_roll_of_an_account_that_no_longer_exists_is_archived()
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let former_seer = game.seer.user_id();
-    game.seer.execute(&insert_roll_sql(game.session_id, game.players[0].character_id)).await.unwrap();
+    game.seer.execute(&insert_attribute_check_sql(game.session_id, game.players[0].character_id)).await.unwrap();
     // The session and its adventure are handed to another user, so only the roll still names the former Seer.
     let new_seer = world.new_user().await.user_id();
     world.update_session(&game, &format!("seer_id = '{new_seer}'")).await;

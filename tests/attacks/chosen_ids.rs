@@ -22,12 +22,12 @@ async fn the_condition_of_an_upsert_reads_and_locks_no_row_of_others() {
     let world = World::new().await;
     let victim = create_full_account(&world).await;
     let attacker = create_full_account(&world).await;
-    let draft_adventure = world.new_draft(victim.account_id).await;
+    let draft_adventure = world.new_draft_adventure(victim.account_id).await;
     let insert_hidden =
         format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft_adventure}', 'Wolf') RETURNING id");
     let hidden_creature: Uuid = world.owner().fetch_value(&insert_hidden).await.unwrap();
     world.update_session(&victim.live_session, "is_public = false").await;
-    let own_draft = world.new_draft(attacker.account_id).await;
+    let own_draft = world.new_draft_adventure(attacker.account_id).await;
     let insert_session = |id: Uuid| {
         format!(
             "INSERT INTO sessions (id, seer_id, adventure_id) VALUES ('{id}', '{}', '{}')",
@@ -94,10 +94,10 @@ async fn the_condition_of_an_upsert_reads_and_locks_no_row_of_others() {
 async fn a_creature_for_a_deleted_adventure_reads_no_creature_of_others() {
     let world = World::new().await;
     let (attacker, victim) = (world.new_user().await, world.new_user().await);
-    let victims_draft = world.new_draft(victim.user_id()).await;
+    let victims_draft = world.new_draft_adventure(victim.user_id()).await;
     let insert = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{victims_draft}', 'Wolf') RETURNING id");
     let creature: Uuid = world.owner().fetch_value(&insert).await.unwrap();
-    let own_draft = world.new_draft(attacker.user_id()).await;
+    let own_draft = world.new_draft_adventure(attacker.user_id()).await;
     for condition in ["pg_temp.read(creatures)", "true", "false"] {
         let transaction = attacker.begin().await;
         execute_in(&transaction, CREATE_READ_FUNCTION).await.unwrap();
@@ -128,8 +128,10 @@ async fn a_statement_cannot_replace_a_row_and_keep_its_history() {
     for id in [played_adventure, fixture.published_adventure_id] {
         statements.push(("adventures", id, "(id, creator_id, name) SELECT id, creator_id, 'Better'".to_owned()));
     }
-    let into_another_adventure =
-        format!("(id, adventure_id, name) SELECT id, '{}', 'Better'", world.new_draft(fixture.account_id).await);
+    let into_another_adventure = format!(
+        "(id, adventure_id, name) SELECT id, '{}', 'Better'",
+        world.new_draft_adventure(fixture.account_id).await
+    );
     statements.push(("creatures", fixture.creature_id, into_another_adventure));
     statements.push((
         "creatures",

@@ -14,7 +14,7 @@ use super::{
         ACCOUNT_CLOSED, CHECK_VIOLATION, INSUFFICIENT_PRIVILEGE, SESSION_OVER, TRIGGERED_DATA_CHANGE_VIOLATION,
     },
 };
-use crate::world::{GameSession, Person, World, insert_character_sql, insert_roll_sql, insert_seat_sql};
+use crate::world::{GameSession, Person, World, insert_attribute_check_sql, insert_character_sql, insert_seat_sql};
 
 /// Creates four sessions, each with a Seer of its own, and seats the player in all of them.
 async fn create_four_sessions(world: &World, player: Uuid, character: Uuid) -> Vec<GameSession> {
@@ -127,7 +127,7 @@ async fn an_account_is_closed_or_deleted_while_a_stranger_creates_a_session_of_i
         let world = World::new().await;
         let (author, stranger) = (world.new_user().await, world.new_user().await);
         let adventure = world.new_adventure(author.user_id()).await;
-        let draft_adventure = world.new_draft(author.user_id()).await;
+        let draft_adventure = world.new_draft_adventure(author.user_id()).await;
         let holder = stranger.begin().await;
         let session =
             format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", stranger.user_id());
@@ -297,8 +297,14 @@ async fn no_statement_closes_the_account_and_then_writes() {
              WHERE session_id = '{left_session}' AND user_id = '{account}'"
         ),
         format!("{} RETURNING {close}", insert_seat_sql(fixture.public_session_id, account, seated_character)),
-        format!("{} RETURNING {close}", insert_roll_sql(fixture.joined_session.session_id, seated_character)),
-        format!("{} RETURNING {close}", insert_roll_sql(live_session, fixture.live_session.players[0].character_id)),
+        format!(
+            "{} RETURNING {close}",
+            insert_attribute_check_sql(fixture.joined_session.session_id, seated_character)
+        ),
+        format!(
+            "{} RETURNING {close}",
+            insert_attribute_check_sql(live_session, fixture.live_session.players[0].character_id)
+        ),
         format!("SELECT * FROM private.change_hit_points('{seated_character}', CASE WHEN {close} THEN -1 END)"),
     ];
     for (statements, codes) in [

@@ -11,7 +11,7 @@ use super::{
     is_account_closed, open_private_session,
     sqlstates::{ACCOUNT_CLOSED, DEADLOCK_DETECTED, SERIALIZATION_FAILURE},
 };
-use crate::world::{GameSession, Person, World, insert_character_sql, insert_roll_sql, insert_seat_sql};
+use crate::world::{GameSession, Person, World, insert_attribute_check_sql, insert_character_sql, insert_seat_sql};
 
 /// A transaction of two statements, each of which locks a row that closing an account changes.
 struct ConflictingWrites {
@@ -282,7 +282,7 @@ async fn no_write_overtakes_a_closing_that_waits() {
                     "INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.x')",
                     fixture.joined_session.session_id
                 ),
-                insert_roll_sql(fixture.joined_session.session_id, fixture.seated_character_id),
+                insert_attribute_check_sql(fixture.joined_session.session_id, fixture.seated_character_id),
             ];
             let mut waiting = Vec::new();
             for write in writes {

@@ -62,7 +62,7 @@ async fn each_deleted_character_makes_room_for_at_most_one() {
 async fn each_deleted_draft_or_creature_makes_room_for_exactly_one() {
     let world = World::new().await;
     let (author_of_drafts, author_of_creatures) = (world.new_user().await, world.new_user().await);
-    let draft_adventure = world.new_draft(author_of_creatures.user_id()).await;
+    let draft_adventure = world.new_draft_adventure(author_of_creatures.user_id()).await;
     for (person, table, parent_column, parent) in [
         (&author_of_drafts, "adventures", "creator_id", author_of_drafts.user_id()),
         (&author_of_creatures, "creatures", "adventure_id", draft_adventure),

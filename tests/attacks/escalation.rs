@@ -5,7 +5,8 @@ use uuid::Uuid;
 
 use super::{dry_run, execute_in, outcome_code};
 use crate::world::{
-    GameSession, Person, World, insert_character_sql, insert_heroic_save_sql, insert_roll_sql, insert_seat_sql,
+    GameSession, Person, World, insert_attribute_check_sql, insert_character_sql, insert_heroic_save_sql,
+    insert_seat_sql,
 };
 
 #[tokio::test]
@@ -132,7 +133,7 @@ impl Fixture {
         let player = &game.players[0];
         let failed_roll_id = world.new_failed_roll(game.session_id, player.character_id).await;
         let spare_character_id = world.new_character(player.user_id).await;
-        let (seer, draft_adventure_id) = (game.seer.user_id(), world.new_draft(game.seer.user_id()).await);
+        let (seer, draft_adventure_id) = (game.seer.user_id(), world.new_draft_adventure(game.seer.user_id()).await);
         let sql =
             format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf') RETURNING id", game.adventure_id);
         let creature_id = world.owner().fetch_value(&sql).await.unwrap();
@@ -165,7 +166,7 @@ impl Fixture {
             format!("UPDATE public.tutorial_progress SET path = 'player', current_step = 'character-basics' WHERE user_id = '{}'", player.user_id),
             insert_seat_sql(waiting_game.session_id, player.user_id, *spare_character_id),
             format!("UPDATE public.session_players SET is_active = false WHERE session_id = '{session}' AND user_id = '{}'", player.user_id),
-            insert_roll_sql(session, character),
+            insert_attribute_check_sql(session, character),
             insert_heroic_save_sql(session, character, *failed_roll_id),
             format!("INSERT INTO public.session_events (session_id, event_type, payload) VALUES ('{session}', 'client.wave', '[1]')"),
             format!("SELECT * FROM public.get_session_details('{session}')"),
@@ -201,7 +202,7 @@ impl Fixture {
             format!("UPDATE public.sessions SET status = 'completed' WHERE id = '{session}'"),
             format!("UPDATE public.sessions SET current_scene_id = 'a', current_encounter_id = 'b', game_state = '[1]' WHERE id = '{session}'"),
             format!("UPDATE public.session_players SET is_active = false WHERE session_id = '{session}' AND user_id = '{}'", player.user_id),
-            insert_roll_sql(session, fellow_character),
+            insert_attribute_check_sql(session, fellow_character),
             format!("INSERT INTO public.dice_rolls (session_id, creature_id, attribute, difficulty, roll_type, modifiers)
                      VALUES ('{session}', '{creature_id}', 'might', 10, 'attack', '[{{\"type\": \"dice\", \"value\": 2, \"source\": \"pack\"}}]')"),
             format!("SELECT * FROM private.change_hit_points('{fellow_character}', -1)"),

@@ -126,14 +126,14 @@ async fn create_hidden_rows(world: &World) -> Vec<(&'static str, Uuid)> {
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
     let (seer, owner) = (game.seer.user_id(), world.owner());
-    let draft_adventure = world.new_draft(seer).await;
+    let draft_adventure = world.new_draft_adventure(seer).await;
     world.update_session(&game, &format!("adventure_id = '{draft_adventure}'")).await;
     let sql = format!(
         r#"INSERT INTO creatures (adventure_id, name, stats)
            VALUES ('{draft_adventure}', 'Wolf', '{{"might": 9, "grace": 9, "wit": 9, "heart": 9}}') RETURNING id"#
     );
     let creature = owner.fetch_value(&sql).await.unwrap();
-    let roll = world.new_roll(game.session_id, player.character_id, "{1,2,1,2,1}", 18, 5).await;
+    let roll = world.new_attack_roll(game.session_id, player.character_id, "{1,2,1,2,1}", 18, 5).await;
     owner.execute(&format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", player.user_id)).await.unwrap();
     vec![
         ("$session", game.session_id),

@@ -3,7 +3,8 @@
 use uuid::Uuid;
 
 use crate::world::{
-    GameSession, Person, World, insert_character_sql, insert_heroic_save_sql, insert_roll_sql, insert_seat_sql,
+    GameSession, Person, World, insert_attribute_check_sql, insert_character_sql, insert_heroic_save_sql,
+    insert_seat_sql,
 };
 
 /// An account with every kind of row that an account can have, as Seer, player and author.
@@ -142,8 +143,8 @@ pub fn all_writes(fixture: &FullAccount) -> Vec<String> {
             "UPDATE session_players SET is_active = false WHERE session_id = '{live_session}' AND user_id = '{}'",
             fixture.live_session.players[0].user_id
         ),
-        insert_roll_sql(joined_session, *seated_character),
-        insert_roll_sql(live_session, fixture.live_session.players[0].character_id),
+        insert_attribute_check_sql(joined_session, *seated_character),
+        insert_attribute_check_sql(live_session, fixture.live_session.players[0].character_id),
         insert_heroic_save_sql(joined_session, *seated_character, *failed_roll),
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{live_session}', 'client.wave')"),
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{completed_session}', 'client.wave')"),

@@ -11,7 +11,7 @@ use super::{
         SESSION_STARTED,
     },
 };
-use crate::world::{Player, World, insert_roll_sql, insert_seat_sql};
+use crate::world::{Player, World, insert_attribute_check_sql, insert_seat_sql};
 
 /// Returns the statement with which a player leaves a session, or with which the Seer removes the player.
 fn leave_or_remove_sql(session: Uuid, player: &Player) -> String {
@@ -41,7 +41,7 @@ async fn a_player_who_leaves_in_the_same_statement_sends_no_event() {
     let without_sender = "session_events WHERE starts_with(event_type, 'client.') AND sender_id IS NULL";
     assert_eq!(world.owner().count(without_sender).await, 0);
     assert_eq!(
-        attempt(&player.person, &insert_roll_sql(game.session_id, player.character_id)).await,
+        attempt(&player.person, &insert_attribute_check_sql(game.session_id, player.character_id)).await,
         "done",
         "still seated"
     );
@@ -97,7 +97,7 @@ async fn a_roll_names_no_creature_that_has_moved_to_another_adventure() {
         format!("INSERT INTO creatures (id, adventure_id, name) VALUES ('{creature}', '{adventure}', 'Wolf')")
     };
     world.owner().execute(&insert(game.adventure_id)).await.unwrap();
-    let other_adventure = world.new_draft(creator).await;
+    let other_adventure = world.new_draft_adventure(creator).await;
     let barrier = world.owner().begin().await;
     // An arbitrary key, for which the Seer's statement waits.
     execute_in(&barrier, "SELECT pg_advisory_xact_lock(4711)").await.unwrap();

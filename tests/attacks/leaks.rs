@@ -10,7 +10,7 @@ use super::{
     },
 };
 use crate::world::{
-    Person, SqlError, World, insert_character_sql, insert_heroic_save_sql, insert_roll_sql, insert_seat_sql,
+    Person, SqlError, World, insert_attribute_check_sql, insert_character_sql, insert_heroic_save_sql, insert_seat_sql,
 };
 
 /// Runs a statement, rolls it back, and returns the number of rows or the text of the refusal.
@@ -106,8 +106,9 @@ async fn nobody_learns_which_rolls_of_others_exist_or_were_saved() {
     // The caller plays in one session, and knows ids of rows of another session.
     let (other_game, own_game) = (world.new_active_session(2).await, world.new_active_session(1).await);
     let (saver, fellow_player, caller) = (&other_game.players[0], &other_game.players[1], &own_game.players[0]);
-    let saved_roll = world.new_roll(other_game.session_id, saver.character_id, "{1,2,1,2,1}", 18, 5).await;
-    let unsaved_roll = world.new_roll(other_game.session_id, fellow_player.character_id, "{1,2,1,2,1}", 18, 5).await;
+    let saved_roll = world.new_attack_roll(other_game.session_id, saver.character_id, "{1,2,1,2,1}", 18, 5).await;
+    let unsaved_roll =
+        world.new_attack_roll(other_game.session_id, fellow_player.character_id, "{1,2,1,2,1}", 18, 5).await;
     saver.person.execute(&insert_heroic_save_sql(other_game.session_id, saver.character_id, saved_roll)).await.unwrap();
     for (session, character, what) in [
         (own_game.session_id, caller.character_id, "in the caller's own session"),
@@ -258,15 +259,15 @@ async fn a_stranger_does_not_learn_how_many_rows_an_account_has() {
 async fn a_stranger_does_not_learn_whether_a_draft_exists() {
     let world = World::new().await;
     let creator = world.new_user().await;
-    let draft_adventure = world.new_draft(creator.user_id()).await;
-    let archived_adventure = world.new_draft(creator.user_id()).await;
+    let draft_adventure = world.new_draft_adventure(creator.user_id()).await;
+    let archived_adventure = world.new_draft_adventure(creator.user_id()).await;
     world
         .owner()
         .execute(&format!("UPDATE adventures SET status = 'archived' WHERE id = '{archived_adventure}'"))
         .await
         .unwrap();
     // Two hundred creatures are the limit.
-    let full_adventure = world.new_draft(creator.user_id()).await;
+    let full_adventure = world.new_draft_adventure(creator.user_id()).await;
     let sql = format!(
         "INSERT INTO creatures (adventure_id, name)
          SELECT '{full_adventure}', 'Rat' FROM generate_series(1, 200)"
@@ -321,8 +322,8 @@ async fn a_stranger_does_not_learn_what_exists_in_a_private_session() {
     // Only a roll of the last 30 seconds can be saved. Like a failed roll, the passed one is dated an hour ahead (-3600
     // seconds ago), so that it does not become too old. The late one is an hour old.
     let failed_roll = world.new_failed_roll(active_game.session_id, character).await;
-    let passed_roll = world.new_roll(active_game.session_id, character, "{6,6}", 10, -3600).await;
-    let late_roll = world.new_roll(active_game.session_id, character, "{1,2}", 10, 3600).await;
+    let passed_roll = world.new_attack_roll(active_game.session_id, character, "{6,6}", 10, -3600).await;
+    let late_roll = world.new_attack_roll(active_game.session_id, character, "{1,2}", 10, 3600).await;
     let saved_roll = world.new_failed_roll(active_game.session_id, active_game.players[1].character_id).await;
     let save = insert_heroic_save_sql(active_game.session_id, active_game.players[1].character_id, saved_roll);
     assert_eq!(attempt(&active_game.players[1].person, &save).await, "done");
@@ -344,15 +345,15 @@ async fn a_stranger_does_not_learn_what_exists_in_a_private_session() {
     assert_same_answers(&[&caller.person, &world.visitor()], "another's save", &statements, INSUFFICIENT_PRIVILEGE)
         .await;
     let statements = [
-        ("a character with a seat", insert_roll_sql(active_game.session_id, character)),
+        ("a character with a seat", insert_attribute_check_sql(active_game.session_id, character)),
         (
             "a character of another session",
-            insert_roll_sql(active_game.session_id, waiting_game.players[0].character_id),
+            insert_attribute_check_sql(active_game.session_id, waiting_game.players[0].character_id),
         ),
-        ("their own character", insert_roll_sql(active_game.session_id, caller.character_id)),
-        ("a character that does not exist", insert_roll_sql(active_game.session_id, Uuid::new_v4())),
-        ("waiting", insert_roll_sql(waiting_game.session_id, waiting_game.players[0].character_id)),
-        ("a session that does not exist", insert_roll_sql(Uuid::new_v4(), caller.character_id)),
+        ("their own character", insert_attribute_check_sql(active_game.session_id, caller.character_id)),
+        ("a character that does not exist", insert_attribute_check_sql(active_game.session_id, Uuid::new_v4())),
+        ("waiting", insert_attribute_check_sql(waiting_game.session_id, waiting_game.players[0].character_id)),
+        ("a session that does not exist", insert_attribute_check_sql(Uuid::new_v4(), caller.character_id)),
     ];
     assert_same_answers(&[&caller.person, &world.visitor()], "a roll", &statements, INSUFFICIENT_PRIVILEGE).await;
     let creature_roll = |creature: Uuid, session: Uuid| {
@@ -445,7 +446,7 @@ async fn a_creature_for_anothers_adventure_does_not_reveal_which_ids_are_used() 
     let world = World::new().await;
     let (creator, stranger) = (world.new_user().await, world.new_user().await);
     let (published_adventure, draft_adventure) =
-        (world.new_adventure(creator.user_id()).await, world.new_draft(creator.user_id()).await);
+        (world.new_adventure(creator.user_id()).await, world.new_draft_adventure(creator.user_id()).await);
     let insert_hidden =
         format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft_adventure}', 'Wolf') RETURNING id");
     let hidden_creature: Uuid = world.owner().fetch_value(&insert_hidden).await.unwrap();

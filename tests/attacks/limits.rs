@@ -6,7 +6,7 @@ use super::{
     assert_invariants, attempt, execute_and_commit, execute_in, open_private_session, open_public_session,
     query_number,
     sqlstates::{
-        ADVENTURE_LIMIT_REACHED, CHARACTER_LIMIT_REACHED, CREATURE_LIMIT_REACHED, RETIRED_LIMIT_REACHED,
+        ADVENTURE_LIMIT_REACHED, CHARACTER_LIMIT_REACHED, CREATURE_LIMIT_REACHED, RETIRED_CHARACTER_LIMIT_REACHED,
         SEAT_LIMIT_REACHED, SERIALIZATION_FAILURE, SESSION_FULL, SESSION_LIMIT_REACHED, SESSION_LIVE,
     },
 };
@@ -106,7 +106,7 @@ async fn create_limits(world: &World, statement_count: usize) -> Vec<Limit> {
         .unwrap();
     limits.push(Limit {
         name: "retired characters",
-        code: RETIRED_LIMIT_REACHED,
+        code: RETIRED_CHARACTER_LIMIT_REACHED,
         maximum: 100,
         count_query: format!(
             "SELECT count(*) FROM characters WHERE user_id = '{}' AND retired_at IS NOT NULL",
@@ -175,7 +175,7 @@ async fn create_limits(world: &World, statement_count: usize) -> Vec<Limit> {
     });
 
     let user = world.new_user().await;
-    let draft_adventure = world.new_draft(user.user_id()).await;
+    let draft_adventure = world.new_draft_adventure(user.user_id()).await;
     let sql = format!(
         "INSERT INTO creatures (adventure_id, name)
          SELECT '{draft_adventure}', 'Rat ' || number FROM generate_series(1, 199) AS number"

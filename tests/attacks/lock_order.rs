@@ -8,7 +8,7 @@ use super::{
     query_number,
     sqlstates::{ACCOUNT_CLOSED, CHARACTER_RETIRED, LOCK_NOT_AVAILABLE, PLAYER_REMOVED},
 };
-use crate::world::{World, insert_character_sql, insert_roll_sql, insert_seat_sql};
+use crate::world::{World, insert_attribute_check_sql, insert_character_sql, insert_seat_sql};
 
 /// Another transaction has locked one of the rows that closing an account changes. While the closing waits for that
 /// row, the transaction can lock all the others.
@@ -262,7 +262,7 @@ async fn jobs_wait_for_none_of_many_sessions_that_need_a_locked_row() {
             owner.execute(&insert_seat_sql(session, player.user_id, player.character_id)).await.unwrap();
             let of_session = format!("WHERE id = '{session}'");
             owner.execute(&format!("UPDATE sessions SET status = 'active' {of_session}")).await.unwrap();
-            owner.execute(&insert_roll_sql(session, player.character_id)).await.unwrap();
+            owner.execute(&insert_attribute_check_sql(session, player.character_id)).await.unwrap();
             let roll = format!(
                 "INSERT INTO dice_rolls (session_id, creature_id, attribute, difficulty, roll_type)
                  SELECT '{session}', id, 'might', 10, 'attack' FROM creatures WHERE adventure_id = '{}'",

@@ -114,7 +114,7 @@ struct NameColumn {
 async fn name_columns(world: &World) -> Vec<NameColumn> {
     let game = world.new_session(1).await;
     let (player, seer) = (&game.players[0], &game.seer);
-    let draft_adventure = world.new_draft(seer.user_id()).await;
+    let draft_adventure = world.new_draft_adventure(seer.user_id()).await;
     let sql = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft_adventure}', 'Rat') RETURNING id");
     let creature: Uuid = world.owner().fetch_value(&sql).await.unwrap();
     let update =
@@ -250,7 +250,7 @@ async fn the_source_of_a_modifier_has_a_visible_character() {
 async fn the_url_of_a_picture_is_http_or_https() {
     let world = World::new().await;
     let (author, user) = (world.new_user().await, world.new_user().await);
-    let draft_adventure = world.new_draft(author.user_id()).await;
+    let draft_adventure = world.new_draft_adventure(author.user_id()).await;
     // These are all columns with URLs that a user may write, and all are tested below.
     let url_columns = "SELECT class.relname || '.' || attname FROM pg_attribute
          JOIN pg_class AS class ON class.oid = attrelid

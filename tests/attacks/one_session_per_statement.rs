@@ -4,7 +4,7 @@
 use uuid::Uuid;
 
 use super::{assert_invariants, attempt, dry_run, execute_in, outcome_code, sqlstates::SEVERAL_SESSIONS};
-use crate::world::{Player, World, insert_roll_sql, insert_seat_sql};
+use crate::world::{Player, World, insert_attribute_check_sql, insert_seat_sql};
 
 /// Creates two active sessions of one Seer, in both of which the same player has a seat. Returns the player and the
 /// sessions.
@@ -49,7 +49,7 @@ fn insert_into_both(insert: &dyn Fn(Uuid) -> String, first: Uuid, second: Uuid) 
 async fn one_statement_writes_events_or_rolls_of_only_one_session() {
     let world = World::new().await;
     let (player, first_session, second_session) = create_two_sessions(&world).await;
-    let insert_players_roll = |session: Uuid| insert_roll_sql(session, player.character_id);
+    let insert_players_roll = |session: Uuid| insert_attribute_check_sql(session, player.character_id);
     for insert in [&insert_event as &(dyn Fn(Uuid) -> String + Sync), &insert_players_roll] {
         for (earlier, later) in [(first_session, second_session), (second_session, first_session)] {
             for sql in insert_into_both(insert, earlier, later) {
@@ -102,7 +102,7 @@ async fn one_statement_writes_events_or_rolls_of_only_one_session() {
 async fn the_second_session_is_refused_before_it_is_locked() {
     let world = World::new().await;
     let (player, free_session, locked_session) = create_two_sessions(&world).await;
-    let insert_players_roll = |session: Uuid| insert_roll_sql(session, player.character_id);
+    let insert_players_roll = |session: Uuid| insert_attribute_check_sql(session, player.character_id);
     let holder = world.owner().begin().await;
     execute_in(&holder, &format!("SELECT FROM sessions WHERE id = '{locked_session}' FOR UPDATE")).await.unwrap();
     for insert in [&insert_event as &(dyn Fn(Uuid) -> String + Sync), &insert_players_roll] {

@@ -327,7 +327,7 @@ async fn a_modifier_must_be_written_as_an_integer() {
 async fn the_numbers_of_a_creature_must_be_written_as_integers() {
     let world = World::new().await;
     let seer = world.new_user().await;
-    let draft_adventure = world.new_draft(seer.user_id()).await;
+    let draft_adventure = world.new_draft_adventure(seer.user_id()).await;
     // 0 and 11 are integers, but out of range.
     for value in ["5.0", "50e-1", "5.5", "0", "11", "\"5\""] {
         let sql = format!(

@@ -116,7 +116,7 @@ async fn the_printed_size_of_every_document_that_a_client_writes_is_limited() {
         ]
     );
     let user = world.new_user().await;
-    let draft_adventure = world.new_draft(user.user_id()).await;
+    let draft_adventure = world.new_draft_adventure(user.user_id()).await;
     let document = r#"{"might": 1, "grace": 1, "wit": 1, "heart": 1, "z": [0e-16383]}"#;
     let insert_character =
         "INSERT INTO characters (id, name, class, might, grace, wit, heart, equipment, special_ability)
@@ -155,7 +155,7 @@ async fn the_printed_size_of_every_document_that_a_client_writes_is_limited() {
 /// Asserts that the schema's owner cannot store such a document either, even in a column that users may not update.
 async fn assert_owner_is_refused(world: &World, draft_adventure: Uuid) {
     let game = world.new_active_session(1).await;
-    let roll = world.new_roll(game.session_id, game.players[0].character_id, "{1,2,1,2,1}", 18, 5).await;
+    let roll = world.new_attack_roll(game.session_id, game.players[0].character_id, "{1,2,1,2,1}", 18, 5).await;
     let modifiers = r#"[{"type": "flat", "value": 0, "source": "x", "z": 0e-16383}]"#;
     for sql in [
         format!("UPDATE dice_rolls SET modifiers = '{modifiers}' WHERE id = '{roll}'"),

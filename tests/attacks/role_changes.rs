@@ -9,7 +9,7 @@ use super::{
     outcome_code, query_number,
     sqlstates::{INSUFFICIENT_PRIVILEGE, SESSION_OVER, SEVERAL_SESSIONS, TOO_MANY_ROWS, UNKNOWN_JOIN_CODE},
 };
-use crate::world::{World, insert_roll_sql, insert_seat_sql};
+use crate::world::{World, insert_attribute_check_sql, insert_seat_sql};
 
 /// An expression that resets the role while the statement that contains it runs.
 const RESET_ROLE: &str = "set_config('role', 'none', true)";
@@ -41,7 +41,7 @@ async fn a_statement_that_resets_its_role_keeps_its_limits() {
     let game = world.new_active_session(1).await;
     let (seer, player) = (over_users_login.user(game.seer.user_id()), over_users_login.user(game.players[0].user_id));
     let other_session = open_private_session(&world, game.seer.user_id(), game.adventure_id).await;
-    let draft_adventure = world.new_draft(game.seer.user_id()).await;
+    let draft_adventure = world.new_draft_adventure(game.seer.user_id()).await;
     let insert_creatures = format!(
         "INSERT INTO creatures (adventure_id, name)
          SELECT '{draft_adventure}', 'Rat' FROM generate_series(1, 140)"
@@ -158,7 +158,7 @@ async fn a_callers_own_trigger_neither_locks_a_hidden_session_nor_draws_an_event
 async fn the_rules_for_users_do_not_apply_to_an_operators_own_role() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let draft_adventure = world.new_draft(game.seer.user_id()).await;
+    let draft_adventure = world.new_draft_adventure(game.seer.user_id()).await;
     let insert_creatures = format!(
         "INSERT INTO creatures (adventure_id, name)
          SELECT '{draft_adventure}', 'Rat' FROM generate_series(1, 120)"
@@ -200,7 +200,7 @@ async fn a_session_that_changed_while_a_statement_waited_for_it_is_checked_again
             .await
             .unwrap();
         execute_in(&holder, &format!("UPDATE {change} = '{}'", game.session_id)).await.unwrap();
-        let sql = insert_roll_sql(game.session_id, player.character_id);
+        let sql = insert_attribute_check_sql(game.session_id, player.character_id);
         assert_eq!(
             attempt_while_holder_commits(&world, &player.person, sql, holder).await,
             INSUFFICIENT_PRIVILEGE,

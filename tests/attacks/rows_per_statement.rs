@@ -21,7 +21,7 @@ async fn create_many_rows(world: &World) -> ManyRows {
     let (user, player) = (world.new_user().await, world.new_player().await);
     let user_id = format!("'{}'", user.user_id());
     let adventure = world.new_adventure(user.user_id()).await;
-    let draft_id = format!("'{}'", world.new_draft(user.user_id()).await);
+    let draft_id = format!("'{}'", world.new_draft_adventure(user.user_id()).await);
     for sql in [
         format!("INSERT INTO adventures (creator_id, name) SELECT {user_id}, 'Draft' FROM generate_series(1, 150)"),
         format!("INSERT INTO creatures (adventure_id, name) SELECT {draft_id}, 'Rat' FROM generate_series(1, 150)"),

@@ -10,7 +10,7 @@ use super::{
         SESSION_STARTED, UNIQUE_VIOLATION,
     },
 };
-use crate::world::{GameSession, Player, World, insert_roll_sql, insert_seat_sql};
+use crate::world::{GameSession, Player, World, insert_attribute_check_sql, insert_seat_sql};
 
 /// Returns an UPDATE of a player's seat.
 fn update_seat_sql(session: Uuid, player: Uuid, set: &str) -> String {
@@ -101,7 +101,7 @@ async fn a_seer_cannot_affect_a_character_without_a_seat_in_their_session() {
     world.update_session(&game, "status = 'active'").await;
     for person in [&game.seer, &game.players[0].person] {
         assert_eq!(
-            dry_run(person, &insert_roll_sql(game.session_id, victim.character_id)).await,
+            dry_run(person, &insert_attribute_check_sql(game.session_id, victim.character_id)).await,
             INSUFFICIENT_PRIVILEGE
         );
         let wound = format!("SELECT * FROM private.change_hit_points('{}', -9)", victim.character_id);
@@ -121,7 +121,7 @@ async fn a_seer_cannot_affect_a_character_without_a_seat_in_their_session() {
     let wound = format!("SELECT * FROM private.change_hit_points('{}', -9)", leaver.character_id);
     assert_eq!(dry_run(&game.seer, &wound).await, "no row");
     assert_eq!(
-        dry_run(&game.seer, &insert_roll_sql(game.session_id, leaver.character_id)).await,
+        dry_run(&game.seer, &insert_attribute_check_sql(game.session_id, leaver.character_id)).await,
         INSUFFICIENT_PRIVILEGE
     );
     close_account(&world, victim.user_id).await;

@@ -13,7 +13,7 @@ async fn one_statement_inserts_at_most_a_hundred_rows() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let (player, session) = (&game.players[0], game.session_id);
-    let draft_adventure = world.new_draft(game.seer.user_id()).await;
+    let draft_adventure = world.new_draft_adventure(game.seer.user_id()).await;
     let from_series = |count: usize| format!("FROM generate_series(1, {count}) AS number");
     let insert_events = |count| {
         format!(
@@ -122,7 +122,7 @@ async fn too_many_rows_are_refused_before_all_are_inserted() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let (player, seer) = (&game.players[0], game.seer.user_id());
-    let draft_adventure = world.new_draft(seer).await;
+    let draft_adventure = world.new_draft_adventure(seer).await;
     let adventure = world.new_adventure(seer).await;
     // 160 public sessions, of Seers with twenty each.
     for _ in 0..8 {
@@ -237,7 +237,7 @@ async fn too_many_events_are_refused_before_all_are_inserted() {
 pub(super) async fn document_writes(world: &World) -> Vec<(Person, &'static str, String)> {
     let game = world.new_active_session(1).await;
     let (player, seer) = (&game.players[0], &game.seer);
-    let draft_adventure = world.new_draft(seer.user_id()).await;
+    let draft_adventure = world.new_draft_adventure(seer.user_id()).await;
     let sql = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft_adventure}', 'Rat') RETURNING id");
     let creature: Uuid = world.owner().fetch_value(&sql).await.unwrap();
     let update = |table: &str, column: &str, id: Uuid| format!("UPDATE {table} SET {column} = $DOC$ WHERE id = '{id}'");

@@ -6,7 +6,7 @@ use super::{
     open_public_session,
     sqlstates::{CHARACTER_NOT_YOURS, LOCK_NOT_AVAILABLE, ROLL_NOT_SAVEABLE},
 };
-use crate::world::{World, insert_heroic_save_sql, insert_roll_sql, insert_seat_sql};
+use crate::world::{World, insert_attribute_check_sql, insert_heroic_save_sql, insert_seat_sql};
 
 /// PostgreSQL grants a shared lock although somebody waits for an exclusive one. So overlapping transactions with
 /// shared locks could make an exclusive lock wait for ever.
@@ -26,7 +26,7 @@ async fn no_two_transactions_of_an_account_hold_shared_locks_at_once() {
     ];
     // The foreign keys of inserted rows take shared locks as well.
     let inserts = [
-        insert_roll_sql(fixture.joined_session.session_id, fixture.seated_character_id),
+        insert_attribute_check_sql(fixture.joined_session.session_id, fixture.seated_character_id),
         format!(
             "INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.x')",
             fixture.joined_session.session_id
@@ -221,7 +221,7 @@ async fn a_clean_up_reads_no_more_than_twice_its_batch() {
 async fn a_fellow_player_does_not_delay_a_heroic_save() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
-    let failed_roll = world.new_roll(game.session_id, game.players[0].character_id, "{1,2}", 10, 0).await;
+    let failed_roll = world.new_attack_roll(game.session_id, game.players[0].character_id, "{1,2}", 10, 0).await;
     let barrier = world.owner().begin().await;
     // An arbitrary key, for which the fellow player's statement would wait.
     execute_in(&barrier, "SELECT pg_advisory_xact_lock(4711)").await.unwrap();

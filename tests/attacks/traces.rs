@@ -81,7 +81,7 @@ async fn every_edit_sets_updated_at_whoever_makes_it() {
     let world = World::new().await;
     let game = world.new_session(1).await;
     let (player, seer, service) = (&game.players[0], &game.seer, &world.service());
-    let draft_adventure = world.new_draft(seer.user_id()).await;
+    let draft_adventure = world.new_draft_adventure(seer.user_id()).await;
     let user_edits: [(&str, Uuid, &Person, &[&str]); 4] = [
         (
             "users",
@@ -182,7 +182,7 @@ async fn a_removed_player_reads_nothing_of_a_private_session() {
     let game = world.new_active_session(3).await;
     let [removed, leaver, player] = [0, 1, 2].map(|index| &game.players[index]);
     for roller in [removed, player] {
-        world.new_roll(game.session_id, roller.character_id, "{1,2,3,4,5}", 10, 0).await;
+        world.new_attack_roll(game.session_id, roller.character_id, "{1,2,3,4,5}", 10, 0).await;
     }
     let mut rows_before = visible_rows(&removed.person, &game).await;
     // The number of events does not matter here.

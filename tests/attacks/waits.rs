@@ -4,7 +4,7 @@
 use uuid::Uuid;
 
 use super::{attempt, execute_in, sqlstates::SERIALIZATION_FAILURE};
-use crate::world::{World, insert_character_sql, insert_roll_sql, insert_seat_sql};
+use crate::world::{World, insert_attribute_check_sql, insert_character_sql, insert_seat_sql};
 
 #[tokio::test]
 async fn a_refused_event_waits_for_no_session_and_draws_at_most_one_number() {
@@ -50,7 +50,10 @@ async fn a_refused_event_waits_for_no_session_and_draws_at_most_one_number() {
     let send =
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.x')", game.session_id);
     assert_eq!(attempt(participant, &send).await, "done");
-    assert_eq!(attempt(participant, &insert_roll_sql(game.session_id, game.players[0].character_id)).await, "done");
+    assert_eq!(
+        attempt(participant, &insert_attribute_check_sql(game.session_id, game.players[0].character_id)).await,
+        "done"
+    );
     let joined_game = world.new_session(0).await;
     world.update_session(&joined_game, "is_public = true").await;
     let character = world.new_character(stranger.user_id()).await;

@@ -90,7 +90,7 @@ async fn a_call_that_is_dropped_in_a_transaction_never_leaves_another_role_set()
     let proxy = Proxy::to_world(&world).await;
     let sparc = Sparc::connect_with(&proxy.url, Options::default().max_connections(2)).await.unwrap();
     let creator = world.new_account().await;
-    let draft_adventure = world.new_draft(creator).await;
+    let draft_adventure = world.new_draft_adventure(creator).await;
     let me = sparc.as_user(creator);
     let mut dropped_validations = 0;
     for waits in 0..60 {

@@ -13,7 +13,7 @@ use super::{
     all_callers, connect_sparc, event_numbers, insert_events_sql, next_event, read_to_error, read_until,
     receives_nothing, wave, write_events,
 };
-use crate::world::{BoxedTask, World, insert_roll_sql, run_together};
+use crate::world::{BoxedTask, World, insert_attribute_check_sql, run_together};
 
 #[tokio::test]
 async fn an_event_arrives_once_and_in_order_whoever_writes_it() {
@@ -37,7 +37,7 @@ async fn an_event_arrives_once_and_in_order_whoever_writes_it() {
         "both must arrive before any other event is written"
     );
     write_events(&player.person, game.session_id, 3).await;
-    world.owner().execute(&insert_roll_sql(game.session_id, player.character_id)).await.unwrap();
+    world.owner().execute(&insert_attribute_check_sql(game.session_id, player.character_id)).await.unwrap();
 
     let all = event_numbers(&world, game.session_id).await;
     let last = *all.last().unwrap();

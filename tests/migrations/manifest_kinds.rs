@@ -13,7 +13,7 @@ use super::{
     Migrator,
     drift::{create_migrated_database, up},
 };
-use crate::world::is_platform;
+use crate::world::runs_on_platform;
 
 /// SQL that breaks an object, and how `check` names the object.
 const BREAKAGES: &[(&str, &str)] = &[
@@ -310,7 +310,7 @@ async fn each_kind_of_manifest_line_that_is_broken_is_named_and_repaired() {
 async fn break_and_repair(sql: &str, object: &str) -> Result<(), String> {
     // On a Supabase-like project, schema `auth` belongs to the platform, and the database's owner may not drop
     // `public`.
-    if is_platform() && ["auth.", "SCHEMA auth", "SCHEMA public"].iter().any(|text| sql.contains(text)) {
+    if runs_on_platform() && ["auth.", "SCHEMA auth", "SCHEMA public"].iter().any(|text| sql.contains(text)) {
         return Ok(());
     }
     let (_database, owner, superuser) = create_migrated_database().await;

@@ -266,7 +266,8 @@ impl Step {
                     .map(|index| seated_heroes[index])
                     .or_else(|| pick_character(game, me, hero_pick))?;
                 let id = game.next_id();
-                let sql = insert_roll_sql(game, id, session, &format!("'{}', NULL", game.characters[hero].id));
+                let sql =
+                    insert_attribute_check_sql(game, id, session, &format!("'{}', NULL", game.characters[hero].id));
                 let actual = target.run_sql(game, me, &sql).await;
                 let expected = game.roll(me, id, session, Some(hero), None);
                 self.copy_success(game, target, id, &actual).await;
@@ -276,7 +277,7 @@ impl Step {
                 let (session, adventure) = (pick_session(game, pick)?, pick_index(&game.adventures, adventure)?);
                 let creature = game.adventures[adventure].creature?;
                 let (me, id) = (caller_or_seer(session, game), game.next_id());
-                let sql = insert_roll_sql(game, id, session, &format!("NULL, '{creature}'"));
+                let sql = insert_attribute_check_sql(game, id, session, &format!("NULL, '{creature}'"));
                 let actual = target.run_sql(game, me, &sql).await;
                 let expected = game.roll(me, id, session, None, Some(adventure));
                 self.copy_success(game, target, id, &actual).await;
@@ -377,7 +378,7 @@ impl Step {
     }
 }
 
-fn insert_roll_sql(game: &Game, id: Uuid, session: usize, character_and_creature: &str) -> String {
+fn insert_attribute_check_sql(game: &Game, id: Uuid, session: usize, character_and_creature: &str) -> String {
     format!(
         "INSERT INTO public.dice_rolls (id, session_id, attribute, difficulty, roll_type, character_id, creature_id)
          VALUES ('{id}', '{}', 'wit', 12, 'attack', {character_and_creature})",

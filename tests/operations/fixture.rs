@@ -4,7 +4,7 @@
 use sparc::service::{IdentityConnection, JoinCode, Sparc};
 use uuid::Uuid;
 
-use crate::world::{Player, World, insert_roll_sql, insert_seat_sql};
+use crate::world::{Player, World, insert_attribute_check_sql, insert_seat_sql};
 
 /// The caller of an operation. Each list of outcomes is in the order of the first six.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,7 +154,7 @@ impl Fixture {
         let creature_of_draft = owner.fetch_value(&insert_creature(draft_adventure)).await.unwrap();
         let creature = owner.fetch_value(&insert_creature(adventure)).await.unwrap();
         let creature_with_roll: Uuid = owner.fetch_value(&insert_creature(adventure)).await.unwrap();
-        let adventure_at_limits = world.new_draft(account_at_limits).await;
+        let adventure_at_limits = world.new_draft_adventure(account_at_limits).await;
         let insert = format!(
             "INSERT INTO adventures (creator_id, name)
              SELECT '{account_at_limits}', 'Draft ' || i FROM generate_series(1, 199) AS i"
@@ -210,7 +210,7 @@ impl Fixture {
         else {
             unreachable!()
         };
-        owner.execute(&insert_roll_sql(archived_session, player.character_id)).await.unwrap();
+        owner.execute(&insert_attribute_check_sql(archived_session, player.character_id)).await.unwrap();
         let end_long_ago =
             format!("UPDATE sessions SET ended_at = now() - INTERVAL '1 year' WHERE id = '{archived_session}'");
         owner.execute(&end_long_ago).await.unwrap();
@@ -283,7 +283,7 @@ impl Fixture {
             .await
             .unwrap();
         // One Seer may run at most twenty live sessions, and these are 21, so two Seers share them.
-        let seers = world.new_accounts(2).await;
+        let seers = world.new_account_array(2).await;
         let open_and_join_sessions = |count: usize| {
             format!(
                 "WITH opened AS (
@@ -306,16 +306,17 @@ impl Fixture {
 
         // All but `late_roll` are dated in the future, so that a heroic save is never too late.
         let character = player.character_id;
-        let failed_roll = world.new_roll(active_session, character, "{1,2}", 10, -3600).await;
-        let successful_roll = world.new_roll(active_session, character, "{6}", 10, -3600).await;
-        let late_roll = world.new_roll(active_session, character, "{1,2}", 10, 3600).await;
-        let saved_roll = world.new_roll(session_with_save_used, character, "{1,2}", 10, -3600).await;
-        let unsaved_roll = world.new_roll(session_with_save_used, character, "{1,2}", 10, -3600).await;
+        let failed_roll = world.new_attack_roll(active_session, character, "{1,2}", 10, -3600).await;
+        let successful_roll = world.new_attack_roll(active_session, character, "{6}", 10, -3600).await;
+        let late_roll = world.new_attack_roll(active_session, character, "{1,2}", 10, 3600).await;
+        let saved_roll = world.new_attack_roll(session_with_save_used, character, "{1,2}", 10, -3600).await;
+        let unsaved_roll = world.new_attack_roll(session_with_save_used, character, "{1,2}", 10, -3600).await;
         owner
             .execute(&crate::world::insert_heroic_save_sql(session_with_save_used, character, saved_roll))
             .await
             .unwrap();
-        let roll_of_retired_character = world.new_roll(active_session, retired_character, "{1,2}", 10, -3600).await;
+        let roll_of_retired_character =
+            world.new_attack_roll(active_session, retired_character, "{1,2}", 10, -3600).await;
         let insert = format!(
             "INSERT INTO dice_rolls (session_id, creature_id, attribute, difficulty, roll_type, results)
              VALUES ('{active_session}', '{creature_with_roll}', 'might', 10, 'attack', '{{1,2}}') RETURNING id"

@@ -24,7 +24,7 @@ mod users;
 
 use fixture::{CALLERS, Caller, Fixture};
 
-use crate::world::is_platform;
+use crate::world::runs_on_platform;
 
 /// A future that returns the outcome of a call: `done`, or the code of its error.
 type OutcomeFuture<'a> = Pin<Box<dyn Future<Output = &'static str> + Send + 'a>>;
@@ -175,7 +175,7 @@ async fn every_refusal_has_the_listed_code_and_changes_nothing() {
     let before = fixture.hash_rows().await;
     let mut wrong = Vec::new();
     // On the platform, the service signs nobody up.
-    for refusal in refusals().into_iter().filter(|refusal| !is_platform() || refusal.name != "users.sign_up") {
+    for refusal in refusals().into_iter().filter(|refusal| !runs_on_platform() || refusal.name != "users.sign_up") {
         let outcome = call_and_roll_back(&fixture.world.sparc, &fixture, refusal.caller, refusal.call).await;
         if outcome != refusal.code {
             wrong.push(format!("{} as {:?}: {outcome} instead of {}", refusal.name, refusal.caller, refusal.code));

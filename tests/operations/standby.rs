@@ -6,14 +6,14 @@ use sparc::service::Sparc;
 
 use super::{call_and_roll_back, documented::find_sources, fixture::CALLERS, fixture::Fixture, operations};
 use crate::{
-    documents::root,
+    documents::workspace_root,
     standby::{Cluster, current_lsn, wait_until_replayed},
 };
 
 /// Returns the operations that the service's sources declare as reads.
 pub fn declared_reads() -> BTreeSet<String> {
     let mut files = Vec::new();
-    find_sources(&root().join("service/src"), &mut files);
+    find_sources(&workspace_root().join("service/src"), &mut files);
     let names_in = |file| {
         let source = std::fs::read_to_string(file).unwrap();
         let names = source.split("reads \"").skip(1).map(|rest| rest.split('"').next().unwrap().to_owned());

@@ -36,7 +36,7 @@ async fn random_programs_agree_with_the_model() {
     let mut users = Vec::new();
     for _ in 0..4 {
         let id = world.new_account().await;
-        users.push((id, world.new_draft(id).await));
+        users.push((id, world.new_draft_adventure(id).await));
     }
     let (mut step_count, mut dropped_calls) = (0, 0);
     for seed in only_seed.map_or(0..u64::from(program_count), |seed| seed..seed + 1) {

@@ -14,7 +14,7 @@ use uuid::Uuid;
 pub use person::{Person, SqlError, into_sql_error};
 
 /// Returns whether the tests run on databases laid out as on Supabase (`.ci/platform`).
-pub fn is_platform() -> bool {
+pub fn runs_on_platform() -> bool {
     std::env::var_os("SPARC_PLATFORM").is_some_and(|value| !value.is_empty())
 }
 
@@ -149,7 +149,7 @@ impl World {
 
     /// Creates `count` accounts and returns their ids as the text of an SQL array, for tests that need more rows than
     /// the limits allow a single account.
-    pub async fn new_accounts(&self, count: usize) -> String {
+    pub async fn new_account_array(&self, count: usize) -> String {
         let sql = format!(
             "WITH created AS (INSERT INTO auth.users (id) SELECT gen_random_uuid() FROM generate_series(1, {count}) RETURNING id)
              SELECT array_agg(id)::text FROM created"
@@ -179,7 +179,7 @@ impl World {
     }
 
     /// Creates a draft adventure and returns its id.
-    pub async fn new_draft(&self, creator: Uuid) -> Uuid {
+    pub async fn new_draft_adventure(&self, creator: Uuid) -> Uuid {
         let sql = format!("INSERT INTO adventures (creator_id, name) VALUES ('{creator}', 'A draft') RETURNING id");
         self.owner().fetch_value(&sql).await.unwrap()
     }
@@ -230,7 +230,7 @@ impl World {
 
     /// Inserts an attack roll with the given dice, and returns its id. `results` is an array literal such as `{1,2}`. A
     /// negative `seconds_ago` puts the roll in the future.
-    pub async fn new_roll(
+    pub async fn new_attack_roll(
         &self,
         session: Uuid,
         character: Uuid,
@@ -250,7 +250,7 @@ impl World {
     /// Inserts a failed attack roll, and returns its id. The roll is dated an hour in the future, so that a heroic save
     /// of it is never too late.
     pub async fn new_failed_roll(&self, session: Uuid, character: Uuid) -> Uuid {
-        self.new_roll(session, character, "{1,2}", 10, -3600).await
+        self.new_attack_roll(session, character, "{1,2}", 10, -3600).await
     }
 }
 
@@ -271,7 +271,7 @@ pub fn insert_seat_sql(session: Uuid, user: Uuid, character: Uuid) -> String {
 }
 
 /// Returns an INSERT of a roll: a character's attribute check of might against difficulty 10.
-pub fn insert_roll_sql(session: Uuid, character: Uuid) -> String {
+pub fn insert_attribute_check_sql(session: Uuid, character: Uuid) -> String {
     format!(
         "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type)
          VALUES ('{session}', '{character}', 'might', 10, 'attribute_check')"
