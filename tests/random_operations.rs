@@ -51,7 +51,7 @@ pub enum AcknowledgedRow {
 
 impl AcknowledgedRow {
     /// Returns the SQL that follows `FROM` in a query that counts the row.
-    pub fn from_clause(self) -> String {
+    pub fn sql_after_from(self) -> String {
         match self {
             Self::Session(id) => format!("sessions WHERE id = '{id}'"),
             Self::Character(id) => format!("characters WHERE id = '{id}'"),

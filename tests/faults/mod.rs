@@ -102,7 +102,7 @@ pub async fn assert_service_works(sparc: &Sparc) {
 pub async fn assert_nothing_lost(world: &World, acknowledged: &BTreeSet<AcknowledgedRow>) {
     let owner = world.owner();
     for row in acknowledged {
-        assert_eq!(owner.count(&row.from_clause()).await, 1, "{row:?} was acknowledged but does not exist");
+        assert_eq!(owner.count(&row.sql_after_from()).await, 1, "{row:?} was acknowledged but does not exist");
     }
 }
 
