@@ -58,7 +58,7 @@ BEGIN
   IF TG_OP = 'INSERT' THEN
     NEW.user_id := coalesce(NEW.user_id, me);
     -- The row of a user's own account in `private.account_gates` is locked by the policy (`require_open_account`). For
-    -- the service it is locked here.
+    -- all other callers it is locked here.
     IF me IS NULL OR is_service THEN
       PERFORM private.lock_gate(NEW.user_id);
     END IF;
