@@ -98,8 +98,8 @@ BEGIN
   WHERE id = account;
   PERFORM private.erase_account(account);
   -- If the history of others references the profile, only what involves nobody else is deleted. Rows that are deleted
-  -- with a session or an adventure, such as events, have not been locked in advance, so a deadlock is possible. It is
-  -- handled as such a reference is.
+  -- with a session or an adventure, such as events, have not been locked in advance, so a deadlock is possible. A
+  -- deadlock is treated like a reference.
   BEGIN
     DELETE FROM public.users WHERE id = account;
   EXCEPTION

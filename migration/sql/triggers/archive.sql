@@ -8,8 +8,8 @@
 --
 -- The job keeps all its sessions locked until it ends. So if somebody has locked a row since
 -- `sessions_with_locked_rows` looked, the job waits for that lock a fifth of a second at most. An error that concerns
--- the server stops the job: a serialization failure (class 40), no disk space or memory (53), a shutdown, or
--- a cancellation of the statement (57), an I/O error (58), or an internal error (XX).
+-- the server stops the job: a serialization failure (class 40), no disk space or memory (53), a shutdown or the
+-- cancellation of the statement (57), an I/O error (58), or an internal error (XX).
 CREATE OR REPLACE FUNCTION private.run_or_skip(job text, sessions uuid[])
 RETURNS uuid[]
 LANGUAGE plpgsql

@@ -85,9 +85,8 @@ BEGIN
   -- A heroic save copies the values of the roll that it repeats, if the caller may roll in the session. After the row
   -- is written, `claim_heroic_save` checks whether the original roll can be saved. Only one of its conditions, that the
   -- original roll is of this character in this session, is also checked here, before row security and the unique index.
-  -- Otherwise the index would
-  -- reveal whether a roll of another session has been saved, and that roll's own player would have to wait for this
-  -- transaction before saving it.
+  -- Otherwise the index would reveal whether a roll of another session has been saved, and that roll's own player would
+  -- have to wait for this transaction before saving it.
   IF NEW.original_roll_id IS NOT NULL
     AND NEW.roll_type = 'heroic_save'
     AND (

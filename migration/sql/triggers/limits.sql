@@ -33,9 +33,9 @@ $$;
 
 -- Checks the number of rows, and checks the account again: an expression of the statement, evaluated after the
 -- policies, may have closed the account. Another transaction cannot have closed it, because the policies have locked
--- its row in `private.account_gates`, and closing the account updates that row. So the account is checked only if this
--- transaction has updated a row of that table, which the server's own count of updated rows shows. No caller can reset
--- that count.
+-- the account's row in `private.account_gates`, and closing the account updates that row. So the account is checked
+-- only if this transaction has updated a row of that table, which the server's own count of updated rows shows. No
+-- caller can reset that count.
 CREATE OR REPLACE FUNCTION private.check_written_rows()
 RETURNS trigger
 LANGUAGE plpgsql

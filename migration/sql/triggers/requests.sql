@@ -57,7 +57,8 @@ BEGIN
 END
 $$;
 
--- Whether the caller created the row with this id by the same request. False for rows that others created.
+-- Whether the caller created the row with this id by the same request. False for rows that others created. `asker` is
+-- the user who created the row, or NULL if no user did but, for example, the service.
 CREATE OR REPLACE FUNCTION private.is_same_request(relation text, requested_row jsonb)
 RETURNS boolean
 LANGUAGE plpgsql

@@ -206,9 +206,9 @@ END
 $$;
 
 -- Checks the INSERT policy for new seats again. Row security was evaluated on the statement's snapshot, before
--- `enforce_session_capacity` locked the sessions. One of them may have become private in between. A seat that is
--- taken with a join code is not checked here: `private.join_by_code` runs as the owner of the schema, to whom row
--- security does not apply, and that function itself checks the code again.
+-- `enforce_session_capacity` locked the sessions. One of them may have become private in between. A seat that is taken
+-- with a join code is not checked here: `private.join_by_code` runs as the owner of the schema, to whom row security
+-- does not apply, and that function itself checks the code again.
 CREATE OR REPLACE FUNCTION private.recheck_new_seats()
 RETURNS trigger
 LANGUAGE plpgsql

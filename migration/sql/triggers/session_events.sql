@@ -1,9 +1,9 @@
 -- Events are numbered in one order per session and are deleted after a day.
 
 -- Draws the number of an event, and sets its sender from the token, whatever a client sends. Refuses an event of a user
--- who is not a participant, and an unreadable payload. The writer of an event
--- locks the session until the end of the transaction, so within a session numbers become visible in order: a reader
--- that has seen one has missed none before it.
+-- who is not a participant, and an unreadable payload. The writer of an event locks the session until the end of the
+-- transaction, so within a session numbers become visible in order: a reader that has seen one has missed none before
+-- it.
 CREATE OR REPLACE FUNCTION private.number_event()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -21,8 +21,8 @@ BEGIN
   END IF;
   IF is_event_of_user THEN
     -- This runs before row security is evaluated. A caller who is not a participant must not lock the session, so such
-    -- an event is refused here. The account's row in `private.account_gates` is locked first,
-    -- as the lock order demands.
+    -- an event is refused here. The account's row in `private.account_gates` is locked first, as the lock order
+    -- demands.
     PERFORM private.lock_gate(me);
     SELECT session.last_event_at
     INTO previous_event_at
@@ -189,7 +189,8 @@ $$;
 -- Lets a poller see whether new events were written, at a cost that does not depend on the number of sessions. `drawn`
 -- is the highest number drawn so far. A number is drawn before its event becomes visible, by a transaction that has
 -- already locked the session's row and therefore has a transaction id. So once no transaction with an id below
--- `next_transaction` is running, each event whose number is at most `drawn` is either visible or was rolled back.
+-- `next_transaction` is running, each event whose number is at most `drawn` is either visible or was rolled back. A
+-- later call shows this by its `oldest_transaction`, the lowest id of a running transaction.
 CREATE OR REPLACE FUNCTION private.event_clock()
 RETURNS TABLE (drawn bigint, oldest_transaction bigint, next_transaction bigint, history text)
 LANGUAGE plpgsql

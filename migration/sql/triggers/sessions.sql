@@ -12,14 +12,14 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   alphabet CONSTANT text := 'ABCDEFGHJKMNPQRSTUVWXYZ23456789';
-  character_index integer;
+  symbol_index integer;
   candidate text;
 BEGIN
   LOOP
     candidate := '';
-    FOREACH character_index IN ARRAY private.random_numbers(length(alphabet), 6)
+    FOREACH symbol_index IN ARRAY private.random_numbers(length(alphabet), 6)
     LOOP
-      candidate := candidate || substr(alphabet, character_index + 1, 1);
+      candidate := candidate || substr(alphabet, symbol_index + 1, 1);
     END LOOP;
     EXIT WHEN NOT EXISTS (SELECT FROM public.sessions WHERE code = candidate::bpchar);
   END LOOP;

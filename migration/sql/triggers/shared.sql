@@ -196,12 +196,12 @@ BEGIN
 END
 $$;
 
--- Locks rows of `sessions` or `characters`. It tries not to wait for one row while it holds another, because a Seer's
--- UPDATE of sessions and an owner's UPDATE of characters lock several rows in scan order. So each attempt waits for one
--- row that the attempt before found busy, while it holds none of the others. Then it locks all of them if they are
--- free. Writers who keep many rows busy could make every attempt fail. So after four attempts it locks the rows in key
--- order, and waits for each while it holds those before it. That may deadlock with such an UPDATE; the server then ends
--- one of the two transactions.
+-- Locks rows of `sessions` or `characters`. This function tries not to wait for one row while it holds another, because
+-- a Seer's UPDATE of sessions and an owner's UPDATE of characters lock several rows in scan order. So each attempt
+-- waits for one row that the attempt before found busy, while it holds none of the others. Then it locks all of them if
+-- they are free. Writers who keep many rows busy could make every attempt fail. So after four attempts the function
+-- locks the rows in key order, and waits for each while it holds those before it. That may deadlock with such an
+-- UPDATE, and then the server aborts one of the two statements with a deadlock error.
 CREATE OR REPLACE FUNCTION private.lock_rows(relation text, keys uuid[])
 RETURNS void
 LANGUAGE plpgsql

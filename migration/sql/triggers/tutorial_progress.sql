@@ -50,7 +50,8 @@ BEGIN
   IF TG_OP = 'UPDATE' AND step_number = 1 AND OLD.current_step <> 'welcome' THEN
     NEW.completed_steps := '{}';
     NEW.completed_at := NULL;
-    NEW.skipped := NEW.skipped AND NOT OLD.skipped; -- Stays true only if it was false before.
+    -- An earlier `skipped` is cleared too; it is true afterwards only if this statement changes it from false to true.
+    NEW.skipped := NEW.skipped AND NOT OLD.skipped;
     RETURN NEW;
   END IF;
   IF private.is_service() THEN
