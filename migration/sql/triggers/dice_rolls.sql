@@ -29,7 +29,8 @@ BEGIN
 END
 $$;
 
--- Refuses a heroic save whose original roll is of another character or session, or is itself a heroic save.
+-- Refuses a heroic save whose original roll does not exist, is of another character or session, or is itself a heroic
+-- save.
 CREATE OR REPLACE FUNCTION private.refuse_heroic_save()
 RETURNS void
 LANGUAGE plpgsql

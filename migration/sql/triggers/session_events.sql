@@ -1,9 +1,9 @@
 -- Events are numbered in one order per session and are deleted after a day.
 
 -- Draws the number of an event, and sets its sender from the token, whatever a client sends. Refuses an event of a user
--- who is not a participant, and an unreadable payload. The writer of an event locks the session until the end of the
--- transaction, so within a session numbers become visible in order: a reader that has seen one has missed none before
--- it.
+-- who is not a participant, and an unreadable payload of a `client.` event. The writer of an event locks the session
+-- until the end of the transaction, so within a session numbers become visible in order: a reader that has seen one has
+-- missed none before it.
 CREATE OR REPLACE FUNCTION private.number_event()
 RETURNS trigger
 LANGUAGE plpgsql
