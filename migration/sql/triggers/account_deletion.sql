@@ -3,7 +3,7 @@
 -- (`account_locks.sql`).
 
 -- Closes an account: removes its personal data, gives up its seats in live sessions, cancels the live sessions that it
--- runs, and deletes its drafts. History is kept. Idempotent.
+-- runs, and deletes its draft adventures without history. History is kept. Idempotent.
 CREATE OR REPLACE FUNCTION private.erase_account(account uuid)
 RETURNS void
 LANGUAGE plpgsql
@@ -98,8 +98,8 @@ BEGIN
   WHERE id = account;
   PERFORM private.erase_account(account);
   -- If the history of others references the profile, only what involves nobody else is deleted. Rows that are deleted
-  -- with a session or an adventure, such as events, have not been locked in advance, so a deadlock is possible. It has
-  -- the same effect.
+  -- with a session or an adventure, such as events, have not been locked in advance, so a deadlock is possible. A
+  -- deadlock is treated like a reference.
   BEGIN
     DELETE FROM public.users WHERE id = account;
   EXCEPTION
@@ -127,8 +127,8 @@ END
 $$;
 
 -- Deletes an account's adventures of the given statuses that have no history (`adventure_has_history`). An adventure
--- stays if another transaction has locked it, one of its sessions or one of their seats. Waiting could take for ever,
--- because whoever creates a session of an adventure locks the adventure, and several users with overlapping
+-- stays if another transaction has locked it, one of its sessions, or a seat in one of them. Waiting could take for
+-- ever, because whoever creates a session of an adventure locks the adventure, and several users with overlapping
 -- transactions could keep it locked.
 CREATE OR REPLACE FUNCTION private.delete_unplayed_adventures(account uuid, statuses public.adventure_status[])
 RETURNS void
@@ -137,9 +137,9 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  unplayed_id uuid;
+  unplayed_adventure_id uuid;
 BEGIN
-  FOR unplayed_id IN
+  FOR unplayed_adventure_id IN
     SELECT id
     FROM public.adventures
     WHERE creator_id = account
@@ -148,14 +148,14 @@ BEGIN
     ORDER BY id
   LOOP
     BEGIN
-      PERFORM FROM public.adventures WHERE id = unplayed_id FOR UPDATE NOWAIT;
-      PERFORM FROM public.sessions WHERE adventure_id = unplayed_id FOR UPDATE NOWAIT;
+      PERFORM FROM public.adventures WHERE id = unplayed_adventure_id FOR UPDATE NOWAIT;
+      PERFORM FROM public.sessions WHERE adventure_id = unplayed_adventure_id FOR UPDATE NOWAIT;
       PERFORM
       FROM public.session_players AS seat
       JOIN public.sessions AS session ON session.id = seat.session_id
-      WHERE session.adventure_id = unplayed_id
+      WHERE session.adventure_id = unplayed_adventure_id
       FOR UPDATE OF seat NOWAIT;
-      DELETE FROM public.adventures WHERE id = unplayed_id;
+      DELETE FROM public.adventures WHERE id = unplayed_adventure_id;
     EXCEPTION
       WHEN foreign_key_violation OR lock_not_available OR deadlock_detected THEN
         NULL;

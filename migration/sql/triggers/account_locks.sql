@@ -1,16 +1,17 @@
 -- Locks all rows that closing or deleting an account changes. An account's *gate* is its row in
 -- `private.account_gates`, which every write of the account locks first.
 
--- Locks the rows that closing an account changes, without waiting, and returns those that it could not lock because
--- another transaction has locked them. The rows are:
+-- Locks the rows that closing or deleting an account changes, without waiting, and returns those that it could not lock
+-- because another transaction has locked them. The rows are:
 -- - the account's seats in live sessions, the characters in these seats, and these sessions,
 -- - the live sessions that the account runs, with the characters and profiles of all who have or had a seat there,
 --   because ending a session changes their counters,
 -- - the account's profile and its drafts,
 -- - if the account is deleted, also the ended sessions in which nobody else ever had a seat, because they are deleted.
 --
--- For a seat, `key` is the id of the session. `relation` names the table, except that `unshared sessions` stands for
--- the sessions that are deleted: these need a stronger lock than other sessions.
+-- A *live* session is one that has not ended. For a seat, `key` is the id of the session. `relation` names the table,
+-- except that `unshared sessions` stands for the sessions that are deleted: these need a stronger lock than other
+-- sessions.
 CREATE OR REPLACE FUNCTION private.lock_free_rows_of_account(account uuid, is_deletion boolean)
 RETURNS TABLE (relation text, key uuid)
 LANGUAGE plpgsql
@@ -19,12 +20,14 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   live_statuses CONSTANT public.session_status[] := '{waiting,starting_soon,active,paused}'::public.session_status[];
+  -- Live sessions: those in which the account has a seat, those that it runs, and both together.
   seated_session_ids uuid[];
+  session_ids_as_seer uuid[];
   live_session_ids uuid[];
-  run_session_ids uuid[];
   unshared_session_ids uuid[] := '{}'::uuid[];
   character_ids uuid[];
   other_player_ids uuid[];
+  -- The ids of the rows that this function has locked, of one table after the other.
   locked_ids uuid[];
 BEGIN
   seated_session_ids := ARRAY(
@@ -83,7 +86,7 @@ BEGIN
     SELECT 'unshared sessions', unnest(locked_ids);
   END IF;
 
-  run_session_ids := ARRAY(
+  session_ids_as_seer := ARRAY(
     SELECT session.id
     FROM public.sessions AS session
     WHERE session.seer_id = account
@@ -92,7 +95,7 @@ BEGIN
   character_ids := ARRAY(
     SELECT DISTINCT seat.character_id
     FROM public.session_players AS seat
-    WHERE seat.session_id = ANY (run_session_ids)
+    WHERE seat.session_id = ANY (session_ids_as_seer)
       OR (seat.session_id = ANY (seated_session_ids) AND seat.user_id = account)
   );
   locked_ids := ARRAY(
@@ -106,7 +109,7 @@ BEGIN
   other_player_ids := ARRAY(
     SELECT DISTINCT seat.user_id
     FROM public.session_players AS seat
-    WHERE seat.session_id = ANY (run_session_ids)
+    WHERE seat.session_id = ANY (session_ids_as_seer)
       AND seat.user_id <> account
   );
   locked_ids := ARRAY(
@@ -167,11 +170,11 @@ BEGIN
 END
 $$;
 
--- Locks all rows that closing an account changes, in rounds. The caller has locked the account's gate, so no write of
--- the account is in progress. No fixed order of these rows avoids deadlocks, because users can lock several of their
--- rows in any order: a statement locks them in scan order, and a transaction in the order of its statements. So each
--- round first waits for at most one row, while it holds only the gate. Then it tries to lock all the others without
--- waiting. If one of them is busy, the round releases all its locks.
+-- Locks all rows that closing or deleting an account changes, in rounds. The caller has locked the account's gate, so
+-- no write of the account is in progress. No fixed order of these rows avoids deadlocks, because users can lock several
+-- of their rows in any order: a statement locks them in scan order, and a transaction in the order of its statements.
+-- So each round first waits for at most one row, while it holds only the gate. Then it tries to lock all the others
+-- without waiting. If one of them is busy, the round releases all its locks.
 --
 -- The row to wait for is chosen at random among the busy ones, so that sooner or later it is the row that the competing
 -- statements lock first. Whoever gets that row finds the others free, because those statements wait for it too.
@@ -191,17 +194,17 @@ DECLARE
   -- The rows that the last round found locked.
   busy_relations text[];
   busy_keys uuid[];
-  is_waiting boolean;
-  rounds integer := 0;
+  is_waiting_for_busy_rows boolean;
+  finished_rounds integer := 0;
 BEGIN
   LOOP
     BEGIN
-      is_waiting := true;
+      is_waiting_for_busy_rows := true;
       FOR i IN 1 .. cardinality(awaited_keys)
       LOOP
         PERFORM private.wait_for_row_of_account(account, awaited_relations[i], awaited_keys[i]);
       END LOOP;
-      is_waiting := false;
+      is_waiting_for_busy_rows := false;
       SELECT array_agg(relation), array_agg(key)
       INTO busy_relations, busy_keys
       FROM (
@@ -212,20 +215,20 @@ BEGIN
       IF busy_keys IS NULL THEN
         RETURN;
       END IF;
-      RAISE lock_not_available; -- Releases the locks of this round.
+      RAISE lock_not_available; -- Caught below: the rollback to the block's savepoint releases this round's locks.
     EXCEPTION
       WHEN lock_not_available THEN
-        IF is_waiting THEN
+        IF is_waiting_for_busy_rows THEN
           RAISE; -- The caller's own lock_timeout expired.
         END IF;
     END;
-    rounds := rounds + 1;
-    IF rounds <= 8 THEN
+    finished_rounds := finished_rounds + 1;
+    IF finished_rounds <= 8 THEN
       awaited_relations := busy_relations[1:1];
       awaited_keys := busy_keys[1:1];
     ELSE
-      -- In the lock order, or in random order if an attempt in the lock order ended in a deadlock. A statement that
-      -- always locks in another order could make every attempt in a fixed order fail.
+      -- In the lock order, or in random order if an attempt of `lock_account` has already ended in a deadlock. A
+      -- statement that always locks in another order could make every attempt in a fixed order fail.
       SELECT
         array_agg(relation ORDER BY lock_rank, key),
         array_agg(key ORDER BY lock_rank, key)
@@ -252,9 +255,9 @@ $$;
 -- Locks the gate and the rows of an account, and tries again after a deadlock, because the platform, which closes and
 -- deletes accounts, does not retry. A failed attempt releases its locks, so the other statement proceeds.
 --
--- A deadlock over the gate does not count towards the limit of ten attempts. A deletion has locked the account's row in
--- `auth.users`. Transactions of the account that hold the gate and wait for that row could make any number of attempts
--- fail.
+-- A deadlock over the gate does not count towards the limit of ten attempts. A deletion has already locked the
+-- account's row in `auth.users`. Transactions of the account that hold the gate and wait for that row could make any
+-- number of attempts fail.
 --
 -- The gate is locked in the attempt's own subtransaction, not in one nested in it. Once a nested subtransaction has
 -- ended, whoever waits for a lock that it took must wait until the whole transaction ends, even if the attempt is

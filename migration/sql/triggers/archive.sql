@@ -1,15 +1,15 @@
 -- Maintenance jobs. One archives sessions that were completed or cancelled more than ninety days ago, with their seats
 -- and rolls; the other cancels abandoned sessions.
 
--- Archives or cancels these sessions. Returns those for which that fails, and warns of each, so one session does not
--- keep the job from doing the others. If it fails for several sessions at once, each half of them is tried separately.
--- If a single session ends in a deadlock, it is tried up to three times, because a user's statement may lock characters
--- or profiles in another order.
+-- Archives the sessions (if `job` is `archive`) or cancels them (if it is `cancel`). Returns those for which that
+-- fails, and warns of each, so one session does not keep the job from doing the others. If an attempt fails for several
+-- sessions at once, each half of them is tried separately. If a single session ends in a deadlock, it is tried up to
+-- three times, because a user's statement may lock characters or profiles in another order.
 --
 -- The job keeps all its sessions locked until it ends. So if somebody has locked a row since
 -- `sessions_with_locked_rows` looked, the job waits for that lock a fifth of a second at most. An error that concerns
--- the server stops the job: a serialization failure (class 40), no disk space or memory (53), a shutdown or a
--- cancellation by an administrator (57), an I/O error (58), or an internal error (XX).
+-- the server stops the job: a serialization failure (class 40), no disk space or memory (53), a shutdown or the
+-- cancellation of the statement (57), an I/O error (58), or an internal error (XX).
 CREATE OR REPLACE FUNCTION private.run_or_skip(job text, sessions uuid[])
 RETURNS uuid[]
 LANGUAGE plpgsql
@@ -29,7 +29,8 @@ BEGIN
       RETURN '{}'::uuid[];
     EXCEPTION
       WHEN OTHERS THEN
-        -- 40P01 is a deadlock. An error with no sessions at all cannot be due to one of them.
+        -- 40P01 is a deadlock; the classes are listed above. An error with no sessions at all cannot be due to a
+        -- session.
         IF sessions = '{}'::uuid[]
           OR (left(SQLSTATE, 2) IN ('40', '53', '57', '58', 'XX') AND SQLSTATE <> '40P01')
         THEN
@@ -246,7 +247,7 @@ AS $$
 BEGIN
   INSERT INTO public.archived_sessions (id, seer_id, adventure_id, code)
   VALUES (session.id, session.seer_id, session.adventure_id, session.code);
-  RAISE triggered_action_exception;
+  RAISE triggered_action_exception; -- Rolls the insertion back.
 EXCEPTION
   WHEN unique_violation THEN
     PERFORM private.refuse_used_id('sessions');
@@ -271,7 +272,7 @@ BEGIN
     roll.difficulty, roll.roll_type, roll.modifiers, roll.results, roll.total, roll.modified_total, roll.success,
     roll.outcome, roll.margin, roll.animation_seed, roll.original_roll_id, roll.rolled_by
   );
-  RAISE triggered_action_exception;
+  RAISE triggered_action_exception; -- Rolls the insertion back.
 EXCEPTION
   WHEN unique_violation THEN
     PERFORM private.refuse_used_id('dice_rolls');
@@ -303,6 +304,7 @@ BEGIN
 END
 $$;
 
+-- Cancels all of these sessions or none. The caller has locked the sessions.
 CREATE OR REPLACE FUNCTION private.cancel_sessions(abandoned uuid[])
 RETURNS void
 LANGUAGE plpgsql

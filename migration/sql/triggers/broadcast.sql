@@ -1,6 +1,6 @@
--- Where the platform has `realtime.send`, each event is also sent as a private broadcast on the topic `session:<id>`.
--- An operator turns this off with `ALTER DATABASE ... SET sparc.broadcast = 'off'`. The trigger reads that setting from
--- the catalog, not with `current_setting`, because a caller could set the parameter.
+-- Where the platform (Supabase) has `realtime.send`, each event is also sent as a private broadcast on the topic
+-- `session:<id>`. An operator turns this off with `ALTER DATABASE ... SET sparc.broadcast = 'off'`. The trigger reads
+-- that setting from the catalog, not with `current_setting`, because a caller could set the parameter.
 
 -- Whether a broadcast would arrive now. It would not if a privilege is missing, or if the table of messages has no
 -- partition for this day: the platform creates it only once a client has connected. `realtime.send` would then write a
@@ -17,6 +17,7 @@ AS $$
 DECLARE
   send_function CONSTANT regprocedure := to_regprocedure('realtime.send(jsonb,text,text,boolean)');
   messages_table CONSTANT regclass := to_regclass('realtime.messages');
+  -- In seconds since 1970.
   cached_until CONSTANT text := coalesce(current_setting('sparc.broadcast_until', true), '');
   partition_end timestamp;
 BEGIN
@@ -40,6 +41,7 @@ BEGIN
   THEN
     RETURN false;
   END IF;
+  -- A table that is not partitioned needs no partition for this day.
   IF NOT EXISTS (SELECT FROM pg_class WHERE oid = messages_table AND relkind = 'p') THEN
     RETURN true;
   END IF;

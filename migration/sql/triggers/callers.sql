@@ -1,5 +1,6 @@
 -- Who the caller is: the service or a user, whether the user's account is open, and which sessions the user takes part
--- in. `policies/functions.sql` says who may call each function.
+-- in. `policies/functions.sql` says who may call each function. An account's *gate* is its row in
+-- `private.account_gates`.
 
 -- Whether the caller is the service rather than a user of the API. In a function that runs as its owner, `current_user`
 -- is the owner. So this checks the role that was set, and whether the login may assume the service's role.
@@ -16,15 +17,15 @@ END
 $$;
 
 -- Returns true, or raises an error if the caller is a user whose account is closed or does not exist. It locks the
--- account's gate, so the account stays open until the end of the transaction: closing the account locks the gate too,
+-- account's gate, so the account stays open until the end of the transaction. Closing the account locks the gate too,
 -- so a write waits here while the account is being closed. Writes and closings lock the gate first, so neither waits
 -- for it while holding another lock.
 --
--- The lock is exclusive, so the transactions in which one account writes run one after the other, and those that come
--- after a closing queue behind it. If the lock were shared, a user with two connections could keep shared locks on
--- their own rows (`SELECT ... FOR SHARE`) in transactions that overlap. Then everybody who has to change these rows,
--- such as the Seer who ends a session, would wait for ever. Only the service's shared lock (`lock_gate`) is compatible
--- with this one.
+-- The lock conflicts with itself, so the transactions in which one account writes run one after the other, and those
+-- that come after a closing queue behind it. If the lock were shared, a user with two connections could keep shared
+-- locks on their own rows (`SELECT ... FOR SHARE`) in transactions that overlap. Then everybody who has to change these
+-- rows, such as the Seer who ends a session, would wait for ever. Only the lock that the service takes (FOR KEY SHARE,
+-- in `lock_gate`) is compatible with this one.
 CREATE OR REPLACE FUNCTION private.require_open_account()
 RETURNS boolean
 LANGUAGE plpgsql
@@ -47,8 +48,8 @@ END
 $$;
 
 -- Refuses a caller whose account is closed or does not exist, because a token outlives its account by up to an hour.
--- The service begins each transaction of a user with this check. It takes no lock, so the account may be closed right
--- after it; `require_open_account` makes a write wait for a concurrent closing.
+-- The Rust crate `service` begins each transaction of a user with this check. The check takes no lock, so the account
+-- may be closed right after it; `require_open_account` makes a write wait for a concurrent closing.
 CREATE OR REPLACE FUNCTION private.require_account()
 RETURNS void
 LANGUAGE plpgsql
@@ -77,9 +78,9 @@ END
 $$;
 
 -- Locks an account's gate, so that it is locked before rows of others: when the service seats a player, the player's
--- gate, and when a user sends an event, the user's own. It raises no error. Only the lock on the caller's own gate is
--- exclusive. The lock on another account's gate is shared, because the service may lock several gates in one
--- transaction.
+-- gate, and when a user sends an event, the user's own. It raises no error. Only the lock on the caller's own gate
+-- conflicts with itself. The lock on another account's gate is shared, because the service may lock several gates in
+-- one transaction.
 CREATE OR REPLACE FUNCTION private.lock_gate(account uuid)
 RETURNS void
 LANGUAGE plpgsql

@@ -1,6 +1,9 @@
 -- Enforces the limits of ten living and a hundred retired characters per account. Also keeps a character from retiring
--- or getting another owner while it has a seat in a live session.
+-- or getting another owner while it has a seat in a live session (one that has not ended). A *living* character is one
+-- that is not retired.
 
+-- Fills in the owner and the time of retirement. Refuses a new character whose id belongs to a character of somebody
+-- else (see `refuse_used_id`), and refuses to retire or give away a character that has a seat in a live session.
 CREATE OR REPLACE FUNCTION private.prepare_character()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -33,6 +36,7 @@ BEGIN
 END
 $$;
 
+-- Counts the characters of an account and enforces the limits (`count_for_account`).
 CREATE OR REPLACE FUNCTION private.check_character_limit()
 RETURNS trigger
 LANGUAGE plpgsql

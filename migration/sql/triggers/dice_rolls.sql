@@ -1,4 +1,5 @@
--- The database rolls the dice: a client supplies what is rolled, never the result.
+-- The database rolls the dice: a client supplies what is rolled, never the result. A *heroic save* rolls the dice of a
+-- failed roll a second time.
 
 -- Returns the results of `dice_count` fair dice, at most ten. A single expression computes them, which takes a fifth of
 -- the time of a loop. Like `random_numbers`, this skips bytes 6 and 8. If a byte is 252 (the last multiple of six) or
@@ -19,7 +20,7 @@ BEGIN
       get_byte(entropy, 0), get_byte(entropy, 1), get_byte(entropy, 2), get_byte(entropy, 3), get_byte(entropy, 4),
       get_byte(entropy, 5), get_byte(entropy, 9), get_byte(entropy, 10), get_byte(entropy, 11), get_byte(entropy, 12)
     ])[1:dice_count];
-    EXIT WHEN (252 > ALL (bytes)) IS NOT FALSE;
+    EXIT WHEN (252 > ALL (bytes)) IS NOT FALSE; -- A NULL `dice_count` ends the loop too.
   END LOOP;
   RETURN (ARRAY[
     1 + bytes[1] % 6, 1 + bytes[2] % 6, 1 + bytes[3] % 6, 1 + bytes[4] % 6, 1 + bytes[5] % 6,
@@ -28,6 +29,8 @@ BEGIN
 END
 $$;
 
+-- Refuses a heroic save whose original roll does not exist, is of another character or session, or is itself a heroic
+-- save.
 CREATE OR REPLACE FUNCTION private.refuse_heroic_save()
 RETURNS void
 LANGUAGE plpgsql
@@ -42,6 +45,7 @@ BEGIN
 END
 $$;
 
+-- Refuses a creature of another adventure.
 CREATE OR REPLACE FUNCTION private.refuse_creature()
 RETURNS void
 LANGUAGE plpgsql
@@ -80,10 +84,10 @@ BEGIN
   END IF;
   NEW.rolled_by := coalesce(auth.uid(), NEW.rolled_by);
   -- A heroic save copies the values of the roll that it repeats, if the caller may roll in the session. After the row
-  -- is written, `claim_heroic_save` checks whether the original roll can be saved. But that it is a roll of this
-  -- character in this session is checked here, before row security and the unique index. Otherwise the index would
-  -- reveal whether a roll of another session has been saved, and that roll's own player would have to wait for this
-  -- transaction before saving it.
+  -- is written, `claim_heroic_save` checks whether the original roll can be saved. Only one of its conditions, that the
+  -- original roll is of this character in this session, is also checked here, before row security and the unique index.
+  -- Otherwise the index would reveal whether a roll of another session has been saved, and that roll's own player would
+  -- have to wait for this transaction before saving it.
   IF NEW.original_roll_id IS NOT NULL
     AND NEW.roll_type = 'heroic_save'
     AND (
@@ -278,6 +282,7 @@ BEGIN
   IF EXISTS (SELECT FROM public.archived_dice_rolls WHERE id = NEW.id) THEN
     PERFORM private.refuse_used_id('dice_rolls');
   END IF;
+  -- At READ COMMITTED the query above sees every archived roll.
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     PERFORM private.refuse_archived_since_snapshot(NEW);
   END IF;

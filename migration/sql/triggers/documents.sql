@@ -1,9 +1,10 @@
--- Documents that clients could not read are refused, in every table with a document that clients write.
+-- JSON documents that clients could not read are refused, in every table with a document that clients write.
 
 -- Whether a typical client, one whose numbers are doubles and whose parser accepts at most a hundred levels, can read a
--- document. An unreadable document would break every client that reads the row. A document above its size limit is not
--- searched, because the check constraint on its size refuses it. That constraint measures the stored size. A value that
--- arrives compressed from another table would pass it, so here the text of such a value is measured.
+-- document. An unreadable document would break every client that reads the row. For a document above its size limit the
+-- answer is true without a search, because the check constraint on its size refuses it. That constraint measures the
+-- stored size. A value that arrives compressed from another table would pass it, so here the text of such a value is
+-- measured.
 --
 -- A number may print far longer than it is stored: `0e-16383` takes 12 bytes and prints 16,385 characters. So no number
 -- may be beyond 1e308 or closer to 0 than 1e-308. A zero may have at most 308 decimals and any other number at most
@@ -20,7 +21,7 @@ AS $$
 DECLARE
   size CONSTANT integer := pg_column_size(document);
   printed text;
-  -- False also if it is not known yet. A short number has fewer than 64 digits before and after its point.
+  -- False also as long as this is not known. A short number has fewer than 64 digits before and after its point.
   has_only_short_numbers boolean := false;
   decimals integer;
   greatest_number numeric;
@@ -89,8 +90,8 @@ END
 $$;
 
 -- Refuses the document in the column that the trigger's argument names. It is called only for an unreadable document:
--- the trigger's WHEN condition has examined it. So a readable document does not cost the call of a function that finds
--- its column by name.
+-- the trigger's WHEN condition has examined it. So for a readable document no function has to be called that finds the
+-- column by name.
 CREATE OR REPLACE FUNCTION private.refuse_unreadable_column()
 RETURNS trigger
 LANGUAGE plpgsql

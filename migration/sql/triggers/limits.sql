@@ -4,16 +4,18 @@
 --
 -- `policies/limits.sql` refuses row 101 as it is written. That misses two kinds of statements: one with several writing
 -- parts (`WITH ... INSERT`), each of which is counted separately there, and a deletion that finds all its rows before
--- it deletes the first. The triggers here count all rows at the end of the statement. Neither count is kept where a
--- caller could change it. Rows that our triggers write as their owner, and rows that are deleted with their parent row,
--- are not counted.
+-- it deletes the first. The triggers here count all rows at the end of the statement. Neither the count of the policies
+-- nor that of the triggers is kept where a caller could change it. Rows that our triggers write as their owner, and
+-- rows that are deleted with their parent row, are not counted.
 --
 -- These rules apply to the API's roles and to the logins that may assume them, if row security applies to them. The
 -- logins are included because a statement can change its role (`RETURNING set_config('role', 'none', true)`) and then
 -- runs as its login. Row security does not apply to the service, nor to the owner, as whom our triggers write. An
--- operator's own role is not limited. The condition is repeated in each function, because all of these roles would need
--- EXECUTE on a function for it.
+-- operator's own role is not limited. The condition is repeated in each function below. If it were a function of its
+-- own, all of these roles would need EXECUTE on it.
 
+-- Always raises an error. It is declared to return a boolean because the policies of `policies/limits.sql` call it in
+-- their conditions.
 CREATE OR REPLACE FUNCTION private.refuse_many_rows(relation text)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -31,8 +33,9 @@ $$;
 
 -- Checks the number of rows, and checks the account again: an expression of the statement, evaluated after the
 -- policies, may have closed the account. Another transaction cannot have closed it, because the policies have locked
--- its gate. So the account is checked only if this transaction has updated a gate, which the server's own count of
--- updated rows shows. No caller can reset that count.
+-- the account's row in `private.account_gates`, and closing the account updates that row. So the account is checked
+-- only if this transaction has updated a row of that table, which the server's own count of updated rows shows. No
+-- caller can reset that count.
 CREATE OR REPLACE FUNCTION private.check_written_rows()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -148,7 +151,7 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  written record;
+  written_summary record;
 BEGIN
   -- The second condition clears the setting, because the next statement may write events of another session. It is
   -- always false, because `set_config` returns the new value, the empty text.
@@ -165,12 +168,12 @@ BEGIN
   END IF;
   IF EXISTS (SELECT FROM written_rows OFFSET 1) THEN
     SELECT count(*) AS event_count, min(session_id::text) <> max(session_id::text) AS has_several_sessions
-    INTO written
+    INTO written_summary
     FROM written_rows;
-    IF written.event_count > 100 THEN
+    IF written_summary.event_count > 100 THEN
       PERFORM private.refuse_many_rows('session_events');
     END IF;
-    IF written.has_several_sessions THEN
+    IF written_summary.has_several_sessions THEN
       PERFORM private.refuse_several_sessions('session_events');
     END IF;
   END IF;

@@ -1,6 +1,7 @@
 -- Recognizes repeated requests, by a digest of the request that created a row, which is stored in `private.requests`.
 
--- Returns the digest of a request, computed from the columns that the service sets when it creates a row.
+-- Returns the digest of a request: two hashes with different seeds, computed from the columns that the Rust crate
+-- `service` sets when it creates a row.
 CREATE OR REPLACE FUNCTION private.request_digest(relation text, requested_row jsonb)
 RETURNS bigint[]
 LANGUAGE plpgsql
@@ -39,7 +40,7 @@ BEGIN
     DELETE FROM private.requests
     WHERE id = OLD.id
       AND relation = TG_TABLE_NAME;
-  -- If an expression of the statement has already deleted the row again, no digest must stay.
+  -- If an expression of the statement has already deleted the row again, no digest is stored.
   ELSIF (CASE TG_TABLE_NAME
     WHEN 'characters' THEN EXISTS (SELECT FROM public.characters WHERE id = NEW.id)
     WHEN 'adventures' THEN EXISTS (SELECT FROM public.adventures WHERE id = NEW.id)
@@ -56,7 +57,8 @@ BEGIN
 END
 $$;
 
--- Whether the caller created the row with this id by the same request. False for rows that others created.
+-- Whether the caller created the row with this id by the same request. False for rows that others created. `asker` is
+-- the user who created the row, or NULL if no user did but, for example, the service.
 CREATE OR REPLACE FUNCTION private.is_same_request(relation text, requested_row jsonb)
 RETURNS boolean
 LANGUAGE plpgsql

@@ -1,9 +1,11 @@
--- Counts seats, for the session and for the account: a session never has more active seats than its `max_players`.
+-- Counts seats, for the session, the character and the account: a session never has more active seats than its
+-- `max_players`.
 
--- Counts the seats that one statement takes and gives up. Refuses a seat if the session is full or has started or
--- ended, if the account has too many seats, or if the character is retired or another player's. Emits the events of
--- players who joined or left. The statement's sessions are locked first (by `lock_rows`), then the characters, and then
--- the profiles. Characters and profiles are locked in the order of their keys.
+-- Counts the seats that one statement takes and gives up. Refuses a seat if the session is full or has ended, if the
+-- session has started and a user (not the service) takes the seat, if the account has too many seats, or if the
+-- character is retired or another player's. Refuses another character for a seat once the session has started. Emits
+-- the events of players who joined or left. The statement's sessions are locked first (by `lock_rows`), then the
+-- characters, and then the profiles. Characters and profiles are locked in the order of their keys.
 CREATE OR REPLACE FUNCTION private.check_session_capacity()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -49,9 +51,9 @@ BEGIN
       GROUP BY session_id, user_id, character_id
       HAVING sum(seat_change) <> 0
     ) AS changed;
-    -- A player who has left can choose another character without taking the seat. `prepare_seat` has checked that the
-    -- session has not ended, but at REPEATABLE READ perhaps in an old snapshot. If the session has changed since,
-    -- locking it fails with a serialization error.
+    -- A player who has left can choose another character without taking the seat. `prepare_seat`
+    -- (`session_players.sql`) has checked that the session has not ended, but at REPEATABLE READ perhaps in an old
+    -- snapshot. If the session has changed since, locking it fails with a serialization error.
     PERFORM private.lock_rows(
       'sessions',
       ARRAY(
@@ -98,7 +100,7 @@ BEGIN
     INTO current_session
     FROM public.sessions
     WHERE id = session_change.session_id;
-    CONTINUE WHEN NOT FOUND; -- The session is being deleted, or the foreign key refuses the seat.
+    CONTINUE WHEN NOT FOUND; -- The session is being deleted, or the foreign key will refuse the seat.
     IF current_session.status = ANY (ended_statuses) AND TG_OP <> 'DELETE' THEN
       PERFORM private.refuse_seat_after_end();
     END IF;
@@ -203,18 +205,18 @@ BEGIN
 END
 $$;
 
--- Checks the policy of new seats again. Row security was evaluated on the statement's snapshot, before
+-- Checks the INSERT policy for new seats again. Row security was evaluated on the statement's snapshot, before
 -- `enforce_session_capacity` locked the sessions. One of them may have become private in between. A seat that is taken
--- by code is not checked here: `private.join_by_code` runs as the owner of the schema, to whom row security does not
--- apply, and checks the code again itself.
+-- with a join code is not checked here: `private.join_by_code` runs as the owner of the schema, to whom row security
+-- does not apply, and that function itself checks the code again.
 CREATE OR REPLACE FUNCTION private.recheck_new_seats()
 RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  -- As in `limits.sql`, the check also applies to a login that can assume a role of the API, because a function in its
-  -- statement can change the role. This condition is an IF of its own, because the service has no EXECUTE on
+  -- As in `limits.sql`, the check also applies to a login that can assume `anon` or `authenticated`, because a function
+  -- in its statement can change the role. This condition is an IF of its own, because the service has no EXECUTE on
   -- `may_take_seat`, which PostgreSQL requires for an expression that contains the call.
   IF NOT (
     row_security_active(TG_RELID)

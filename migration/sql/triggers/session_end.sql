@@ -1,10 +1,10 @@
 -- What the end of a session changes in other tables: counters of its Seer, its players, their characters and the
--- adventure. A live session that is deleted no longer counts either.
+-- adventure. A *live* session is one that has not ended. If it is deleted, it no longer counts either.
 
 -- Updates the counters for all sessions that one statement ends. An ended session and its seats no longer count as
 -- live. A completed session counts once for the Seer, once for everyone who had a seat, and once for the adventure; but
--- if nobody except the Seer had a seat, it counts for nobody. All rows of a table are locked before any of them is
--- changed: users and adventures in the order of their keys, characters as `lock_rows` does.
+-- if nobody except the Seer had a seat, it counts for none of them. All rows of a table are locked before any of them
+-- is changed: users and adventures in the order of their keys, characters as `lock_rows` does.
 CREATE OR REPLACE FUNCTION private.update_user_stats()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -14,7 +14,7 @@ AS $$
 DECLARE
   ended_statuses CONSTANT public.session_status[] := '{completed,cancelled}'::public.session_status[];
   ended_session_ids uuid[];
-  -- The completed ones among them, in which somebody besides the Seer had a seat.
+  -- The completed sessions among `ended_session_ids` in which somebody besides the Seer had a seat.
   counted_session_ids uuid[];
   character_ids uuid[];
   user_ids uuid[];
@@ -115,9 +115,10 @@ END
 $$;
 
 -- Refuses the service, which must cancel a live session before deleting it. If the tables' owner deletes a live
--- session, this subtracts the session and its seats from the counters. The trigger of the seats, which are deleted with
--- the session, cannot do so, because it no longer sees the session. The session is already locked, although it comes
--- after its seats in the lock order. So the deletion fails at once if another transaction has locked one of the rows.
+-- session, this trigger subtracts the session and its seats from the counters. The trigger of the seats, which are
+-- deleted with the session, cannot do so, because it no longer sees the session. The session is already locked,
+-- although it comes after its seats in the lock order, so waiting for another transaction could be a deadlock. The
+-- deletion therefore fails at once if another transaction has locked one of the rows.
 CREATE OR REPLACE FUNCTION private.release_deleted_session()
 RETURNS trigger
 LANGUAGE plpgsql

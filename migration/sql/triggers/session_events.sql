@@ -1,8 +1,9 @@
 -- Events are numbered in one order per session and are deleted after a day.
 
--- Draws the number of an event, and sets its sender from the token, whatever a client sends. The writer of an event
--- locks the session until the end of the transaction, so within a session numbers become visible in order: a reader
--- that has seen one has missed none before it.
+-- Draws the number of an event, and sets its sender from the token, whatever a client sends. Refuses an event of a user
+-- who is not a participant, and an unreadable payload of a `client.` event. The writer of an event locks the session
+-- until the end of the transaction, so within a session numbers become visible in order: a reader that has seen one has
+-- missed none before it.
 CREATE OR REPLACE FUNCTION private.number_event()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -12,15 +13,16 @@ AS $$
 DECLARE
   me CONSTANT uuid := auth.uid();
   is_client_event CONSTANT boolean := starts_with(NEW.event_type, 'client.');
-  is_user_event boolean := false;
+  is_event_of_user boolean := false;
   previous_event_at timestamptz;
 BEGIN
   IF is_client_event THEN
-    is_user_event := NOT private.is_service();
+    is_event_of_user := NOT private.is_service();
   END IF;
-  IF is_user_event THEN
+  IF is_event_of_user THEN
     -- This runs before row security is evaluated. A caller who is not a participant must not lock the session, so such
-    -- an event is refused here. The gate of the account is locked first, in the lock order.
+    -- an event is refused here. The account's row in `private.account_gates` is locked first, as the lock order
+    -- demands.
     PERFORM private.lock_gate(me);
     SELECT session.last_event_at
     INTO previous_event_at
@@ -187,7 +189,8 @@ $$;
 -- Lets a poller see whether new events were written, at a cost that does not depend on the number of sessions. `drawn`
 -- is the highest number drawn so far. A number is drawn before its event becomes visible, by a transaction that has
 -- already locked the session's row and therefore has a transaction id. So once no transaction with an id below
--- `next_transaction` is running, each event whose number is at most `drawn` is either visible or was rolled back.
+-- `next_transaction` is running, each event whose number is at most `drawn` is either visible or was rolled back. A
+-- later call shows this by its `oldest_transaction`, the lowest id of a running transaction.
 CREATE OR REPLACE FUNCTION private.event_clock()
 RETURNS TABLE (drawn bigint, oldest_transaction bigint, next_transaction bigint, history text)
 LANGUAGE plpgsql
@@ -236,14 +239,14 @@ BEGIN
   DELETE FROM public.session_events
   WHERE ctid = ANY (
     ARRAY(
-      SELECT old.ctid
-      FROM public.session_events AS old
-      WHERE old.ctid = ANY (
+      SELECT old_event.ctid
+      FROM public.session_events AS old_event
+      WHERE old_event.ctid = ANY (
         ARRAY(
-          SELECT oldest.ctid
-          FROM public.session_events AS oldest
-          WHERE oldest.created_at < now() - INTERVAL '24 hours'
-          ORDER BY oldest.created_at
+          SELECT oldest_event.ctid
+          FROM public.session_events AS oldest_event
+          WHERE oldest_event.created_at < now() - INTERVAL '24 hours'
+          ORDER BY oldest_event.created_at
           LIMIT 2 * batch_size
         )
       )
@@ -256,8 +259,8 @@ BEGIN
 END
 $$;
 
--- Runs after each statement that inserts events. Most find nothing to clean up, so this looks for an old event first: a
--- query costs less than a DELETE that finds no row.
+-- Runs after each statement that inserts events. Mostly there is nothing to clean up, so this function first looks for
+-- an old event: a query costs less than a DELETE that finds no row.
 CREATE OR REPLACE FUNCTION private.cleanup_old_events()
 RETURNS trigger
 LANGUAGE plpgsql

@@ -1,9 +1,9 @@
 -- What belongs to a session itself: its code, its adventure, its planned start, the transitions of its status, and its
 -- events.
 
--- Returns an unused code of six random characters that are hard to confuse. It runs as its owner, so that the code is
--- unused among all sessions, not only those that the caller sees. If two callers draw the same code at once, the unique
--- constraint refuses one of them.
+-- Returns an unused code of six random characters that are hard to confuse. The function runs as its owner, so that the
+-- code is unused among all sessions, not only those that the caller sees. If two callers draw the same code at once,
+-- the unique constraint refuses one of them.
 CREATE OR REPLACE FUNCTION private.draw_session_code()
 RETURNS text
 LANGUAGE plpgsql
@@ -12,14 +12,14 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   alphabet CONSTANT text := 'ABCDEFGHJKMNPQRSTUVWXYZ23456789';
-  letter_index integer;
+  symbol_index integer;
   candidate text;
 BEGIN
   LOOP
     candidate := '';
-    FOREACH letter_index IN ARRAY private.random_numbers(length(alphabet), 6)
+    FOREACH symbol_index IN ARRAY private.random_numbers(length(alphabet), 6)
     LOOP
-      candidate := candidate || substr(alphabet, letter_index + 1, 1);
+      candidate := candidate || substr(alphabet, symbol_index + 1, 1);
     END LOOP;
     EXIT WHEN NOT EXISTS (SELECT FROM public.sessions WHERE code = candidate::bpchar);
   END LOOP;
@@ -27,6 +27,7 @@ BEGIN
 END
 $$;
 
+-- Sets the code of a new session.
 CREATE OR REPLACE FUNCTION private.generate_session_code()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -39,9 +40,9 @@ BEGIN
 END
 $$;
 
--- Refuses an adventure that the Seer may not use, and an id that another Seer's session has. It refuses only callers
--- who may create the session; for all others row security refuses the row. So callers get the same answer for a hidden
--- draft as for an adventure that does not exist.
+-- Fills in the Seer. Refuses an adventure that the Seer may not use, and an id that another Seer's session has. It
+-- refuses only callers who may create the session; for all others row security refuses the row. So callers get the same
+-- answer for a hidden draft as for an adventure that does not exist.
 CREATE OR REPLACE FUNCTION private.check_session_adventure()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -137,9 +138,10 @@ BEGIN
       FROM public.adventures
       WHERE id = NEW.adventure_id
       FOR SHARE;
-      RAISE triggered_action_exception;
+      RAISE triggered_action_exception; -- Releases the lock; `adventure` keeps its value.
     EXCEPTION
       WHEN triggered_action_exception THEN
+        -- The query of `archived_sessions` above sees only what was archived before the snapshot.
         PERFORM private.refuse_archived_since_snapshot(NEW);
     END;
   END IF;
@@ -223,9 +225,9 @@ BEGIN
 END
 $$;
 
--- Counts the changes of the game state. The documents are compared as they are stored: 12 and 12.0 are equal as
--- numbers, but clients see the difference. A writer names the version that it replaces, so two screens of one Seer do
--- not overwrite each other unnoticed.
+-- Counts the changes of the game state, in `game_state_version`. The documents are compared as they are stored: 12 and
+-- 12.0 are equal as numbers, but clients see the difference. A writer names the version that it replaces, so two
+-- screens of one Seer do not overwrite each other unnoticed.
 CREATE OR REPLACE FUNCTION private.number_game_state()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -373,6 +375,7 @@ CREATE OR REPLACE TRIGGER check_schedule
   WHEN (NEW.scheduled_start < now() - INTERVAL '1 hour')
   EXECUTE FUNCTION private.check_schedule();
 
+-- The capital letter makes this trigger fire before those of the foreign keys.
 CREATE OR REPLACE TRIGGER "Enforce_session_limit"
   AFTER INSERT ON public.sessions
   FOR EACH ROW EXECUTE FUNCTION private.check_session_limit();

@@ -13,9 +13,10 @@
 -- Foreign keys lock rows too, in triggers called `RI_...`. These fire together with the AFTER triggers, in the order of
 -- their names. A trigger of ours that must lock before them has a name that begins with a capital letter before R.
 --
--- **Lock order**, everywhere: the gate of the caller's account, seats, sessions, characters, users, adventures; within
--- a table by key, across the whole statement. Triggers keep to this order. `docs/decisions.md` names the exceptions,
--- and the deadlocks that remain possible because a user's statement may lock the user's own rows in another order.
+-- **Lock order**, everywhere: the row of the caller's account in `private.account_gates`, seats, sessions, characters,
+-- users, adventures; within a table by key, across the whole statement. Triggers keep to this order.
+-- `docs/decisions.md` names the exceptions, and the deadlocks that remain possible because a user's statement may lock
+-- the user's own rows in another order.
 
 -- Sets `updated_at`, whoever edits the row. The triggers that call this name the edited columns but not the counters,
 -- because counters also change when somebody else acts. For example, completing a private session changes the counters
@@ -93,8 +94,8 @@ END
 $$;
 
 -- Refuses a statement that has written a row and then changed it again by one of its own expressions (such as a
--- function in RETURNING). The SQLSTATE is the one with which PostgreSQL itself refuses such a change by a BEFORE
--- trigger.
+-- function in RETURNING). PostgreSQL itself raises the same SQLSTATE if a BEFORE trigger has already changed the row
+-- that the statement is about to change.
 CREATE OR REPLACE FUNCTION private.refuse_repeated_change(relation text)
 RETURNS void
 LANGUAGE plpgsql
@@ -108,8 +109,9 @@ BEGIN
 END
 $$;
 
--- Adds to the counters of an account, or raises an error if that would exceed a limit. A counter of a closed account
--- cannot be increased.
+-- Adds to the counters of an account (a negative number lowers a counter), or raises an error if the sum would exceed a
+-- limit. A counter of a closed account cannot be increased. `seats` and `sessions` count in live sessions only, which
+-- are those that have not ended.
 CREATE OR REPLACE FUNCTION private.count_for_account(
   account uuid,
   living integer DEFAULT 0,
@@ -124,7 +126,7 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  is_increase boolean := greatest(living, retired, seats, sessions, adventures) > 0;
+  is_any_increase boolean := greatest(living, retired, seats, sessions, adventures) > 0;
   profile record;
 BEGIN
   LOOP
@@ -136,7 +138,7 @@ BEGIN
         adventure_count = adventure_count + adventures
     WHERE id = account
       AND (
-        NOT is_increase
+        NOT is_any_increase
         OR (
           closed_at IS NULL
           AND (living <= 0 OR living_characters + living <= 10)
@@ -146,7 +148,7 @@ BEGIN
           AND (adventures <= 0 OR adventure_count + adventures <= 200)
         )
       );
-    IF FOUND OR NOT is_increase THEN
+    IF FOUND OR NOT is_any_increase THEN
       RETURN;
     END IF;
 
@@ -194,12 +196,12 @@ BEGIN
 END
 $$;
 
--- Locks rows of `sessions` or `characters`. It tries not to wait for one row while it holds another, because a Seer's
--- UPDATE of sessions and an owner's UPDATE of characters lock several rows in scan order. So each attempt waits for one
--- row that the attempt before found busy, while it holds none of the others. Then it locks all of them if they are
--- free. Writers who keep many rows busy could make every attempt fail. So after four attempts it locks the rows in key
--- order, and waits for each while it holds those before it. That may deadlock with such an UPDATE; the server then ends
--- one of the two transactions.
+-- Locks rows of `sessions` or `characters`. This function tries not to wait for one row while it holds another, because
+-- a Seer's UPDATE of sessions and an owner's UPDATE of characters lock several rows in scan order. So each attempt
+-- waits for one row that the attempt before found busy, while it holds none of the others. Then it locks all of them if
+-- they are free. Writers who keep many rows busy could make every attempt fail. So after four attempts the function
+-- locks the rows in key order, and waits for each while it holds those before it. That may deadlock with such an
+-- UPDATE, and then the server aborts one of the two statements with a deadlock error.
 CREATE OR REPLACE FUNCTION private.lock_rows(relation text, keys uuid[])
 RETURNS void
 LANGUAGE plpgsql
@@ -208,29 +210,31 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   lock_sql CONSTANT text := format('SELECT FROM public.%I WHERE id = ANY ($1) ORDER BY id FOR NO KEY UPDATE', relation);
-  first_busy_sql CONSTANT text := format(
+  lock_free_rows_sql CONSTANT text := format(
     'WITH free AS (SELECT id FROM public.%1$I WHERE id = ANY ($1) FOR NO KEY UPDATE SKIP LOCKED)
      SELECT id FROM public.%1$I WHERE id = ANY ($1) EXCEPT SELECT id FROM free ORDER BY id LIMIT 1',
     relation
   );
   busy_id uuid;
-  is_waiting boolean;
+  is_waiting_for_busy_row boolean;
 BEGIN
   FOR attempt IN 1 .. 4
   LOOP
     EXIT WHEN cardinality(keys) = 1; -- A single row is locked below.
     BEGIN
-      is_waiting := true;
+      is_waiting_for_busy_row := true;
+      -- At the first attempt `busy_id` is NULL, so no row is locked here.
       EXECUTE lock_sql USING ARRAY[busy_id];
-      is_waiting := false;
-      EXECUTE first_busy_sql INTO busy_id USING keys;
+      is_waiting_for_busy_row := false;
+      -- Locks the rows that are free and returns one of the others, or none if all are locked now.
+      EXECUTE lock_free_rows_sql INTO busy_id USING keys;
       IF busy_id IS NULL THEN
         RETURN;
       END IF;
-      RAISE lock_not_available; -- Releases the locks of this attempt.
+      RAISE lock_not_available; -- Caught below: the rollback to the block's savepoint releases this attempt's locks.
     EXCEPTION
       WHEN lock_not_available THEN
-        IF is_waiting THEN
+        IF is_waiting_for_busy_row THEN
           RAISE; -- The caller's own lock_timeout expired.
         END IF;
     END;

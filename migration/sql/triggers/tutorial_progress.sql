@@ -18,9 +18,9 @@ BEGIN
 END
 $$;
 
--- Derives the completed steps from the current step. It checks no order, because an upsert calls it for the row that it
--- would insert and again for the row that it then updates. `check_tutorial_step` checks the order in the row that was
--- written.
+-- Derives the path and the completed steps from the current step, and sets the time of completion. This trigger does
+-- not check the order of the steps, because it fires twice for an upsert: for the row that it would insert and again
+-- for the row that it then updates. `check_tutorial_step` checks the order in the row that was written in the end.
 CREATE OR REPLACE FUNCTION private.prepare_tutorial_step()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -31,7 +31,7 @@ DECLARE
   all_steps CONSTANT text[] := private.tutorial_steps('player') || private.tutorial_steps('seer');
   steps text[];
   step_number integer;
-  expected_steps text[];
+  derived_steps text[];
 BEGIN
   IF NOT NEW.current_step || NEW.completed_steps <@ all_steps THEN
     RETURN NEW; -- The table's own check refuses the step.
@@ -50,7 +50,8 @@ BEGIN
   IF TG_OP = 'UPDATE' AND step_number = 1 AND OLD.current_step <> 'welcome' THEN
     NEW.completed_steps := '{}';
     NEW.completed_at := NULL;
-    NEW.skipped := NEW.skipped AND NOT OLD.skipped; -- Stays true only if it was false before.
+    -- An earlier `skipped` is cleared too; it is true afterwards only if this statement changes it from false to true.
+    NEW.skipped := NEW.skipped AND NOT OLD.skipped;
     RETURN NEW;
   END IF;
   IF private.is_service() THEN
@@ -60,12 +61,13 @@ BEGIN
   IF NEW.completed_at IS NOT NULL THEN
     NEW.completed_at := coalesce(CASE WHEN TG_OP = 'UPDATE' THEN OLD.completed_at END, now());
   END IF;
-  -- If the statement leaves `completed_steps` as it was, it is derived, unless it already includes the current step.
-  expected_steps := CASE WHEN NEW.completed_at IS NULL THEN steps[:step_number - 1] ELSE steps END;
+  -- If the statement leaves `completed_steps` as it was, `completed_steps` is derived here, unless it already consists
+  -- of the steps up to and including the current one.
+  derived_steps := CASE WHEN NEW.completed_at IS NULL THEN steps[:step_number - 1] ELSE steps END;
   IF NEW.completed_steps = (CASE WHEN TG_OP = 'UPDATE' THEN OLD.completed_steps ELSE '{}' END)
     AND NEW.completed_steps <> steps[:step_number]
   THEN
-    NEW.completed_steps := expected_steps;
+    NEW.completed_steps := derived_steps;
   END IF;
   RETURN NEW;
 END

@@ -1,9 +1,9 @@
 -- Creates the profiles of the accounts in `auth.users`, and changes them with the accounts. `account_deletion.sql`
--- closes and deletes them.
+-- closes and deletes them. An account's *gate* is its row in `private.account_gates`.
 
--- Returns a name that is safe to show to others: line breaks and control characters become spaces, other forbidden
--- characters are removed, and the rest is cut to a hundred characters. Returns NULL if nothing visible remains, or if
--- the value is not a string.
+-- Returns a name that is safe to show to others: line breaks and control characters become spaces, zero-width spaces
+-- and characters that change the direction of the text are removed, and the rest is cut to a hundred characters.
+-- Returns NULL if nothing visible remains, or if the value is not a string.
 CREATE OR REPLACE FUNCTION private.clean_name(value jsonb)
 RETURNS text
 LANGUAGE plpgsql
@@ -41,8 +41,8 @@ END
 $$;
 
 -- Inserts a profile unless the id or the e-mail address is in use, and returns whether it was inserted. A transaction
--- that closes another account may be giving up the address, and may stay open. This function waits for that transaction
--- no longer than a second, and then returns false.
+-- that closes another account may be giving up the address, and may then stay open for long. This function waits for
+-- that transaction no longer than a second, and then returns false.
 CREATE OR REPLACE FUNCTION private.insert_profile_in_time(account uuid, address text, name text, avatar text)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -84,8 +84,8 @@ DECLARE
   );
   avatar text := coalesce(private.web_address(metadata -> 'avatar_url'), private.web_address(metadata -> 'picture'));
 BEGIN
-  -- Another transaction may have locked a whole table, for example to create an index. This waits for it without a time
-  -- limit; the limit of `insert_profile_in_time` would be too short.
+  -- Another transaction may have locked a whole table, for example to create an index. This statement waits for that
+  -- transaction without a time limit; the limit of `insert_profile_in_time` would be too short.
   LOCK TABLE public.users, private.account_gates IN ROW EXCLUSIVE MODE;
   IF private.insert_profile_in_time(account, address, name, avatar) THEN
     RETURN;
@@ -130,8 +130,8 @@ END
 $$;
 
 -- Stores an e-mail address in a profile. Returns false if another profile has the address. A transaction that closes
--- another account may be giving up the address, and may stay open. This function waits for that transaction no longer
--- than a second, and then returns false.
+-- another account may be giving up the address, and may then stay open for long. This function waits for that
+-- transaction no longer than a second, and then returns false.
 CREATE OR REPLACE FUNCTION private.set_email_in_time(account uuid, address text)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -175,7 +175,8 @@ BEGIN
 END
 $$;
 
--- The platform sets `deleted_at` when it deletes an account softly, that is, keeps the row.
+-- Creates the profile of a new account. If the account is deleted already, closes it. (The platform, Supabase, sets
+-- `deleted_at` when it deletes an account softly, that is, keeps the row.)
 CREATE OR REPLACE FUNCTION private.handle_new_user()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -206,6 +207,7 @@ BEGIN
 END
 $$;
 
+-- Closes an account that is deleted softly. Otherwise stores the account's new e-mail address in its profile.
 CREATE OR REPLACE FUNCTION private.handle_changed_user()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -222,7 +224,8 @@ BEGIN
 END
 $$;
 
--- Refuses changes to the name, picture and description of a closed account, whoever makes them.
+-- Refuses changes to the name, picture and description of a closed account, whoever makes them. The trigger's WHEN
+-- condition has already found such a change, so this function always refuses.
 CREATE OR REPLACE FUNCTION private.check_profile_change()
 RETURNS trigger
 LANGUAGE plpgsql
