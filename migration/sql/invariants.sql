@@ -56,6 +56,7 @@ CROSS JOIN LATERAL (
     ]::integer[] AS actual
 ) AS counts
 WHERE counters <> actual
+  -- The limits, in the order of the array.
   OR actual[1] > 10 OR actual[2] > 100 OR actual[3] > 20 OR actual[4] > 20 OR actual[5] > 200
 UNION ALL
 SELECT 'characters.live_seats is the number of active seats in live sessions', character.id::text,

@@ -3,7 +3,8 @@
 -- (`account_locks.sql`).
 
 -- Closes an account: removes its personal data, gives up its seats in live sessions, cancels the live sessions that it
--- runs, and deletes its drafts. History is kept. Idempotent.
+-- runs, and deletes its drafts. History is kept. Idempotent. Unlike `close_account`, which users and the service call,
+-- it checks no permission and does not change `auth.users`.
 CREATE OR REPLACE FUNCTION private.erase_account(account uuid)
 RETURNS void
 LANGUAGE plpgsql
@@ -98,8 +99,8 @@ BEGIN
   WHERE id = account;
   PERFORM private.erase_account(account);
   -- If the history of others references the profile, only what involves nobody else is deleted. Rows that are deleted
-  -- with a session or an adventure, such as events, have not been locked in advance, so a deadlock is possible. It has
-  -- the same effect.
+  -- with a session or an adventure, such as events, have not been locked in advance, so a deadlock is possible. After a
+  -- deadlock, too, only what involves nobody else is deleted.
   BEGIN
     DELETE FROM public.users WHERE id = account;
   EXCEPTION
@@ -114,6 +115,7 @@ BEGIN
 END
 $$;
 
+-- Runs after an account was deleted from `auth.users`.
 CREATE OR REPLACE FUNCTION private.handle_deleted_user()
 RETURNS trigger
 LANGUAGE plpgsql

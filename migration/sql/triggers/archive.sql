@@ -1,15 +1,18 @@
 -- Maintenance jobs. One archives sessions that were completed or cancelled more than ninety days ago, with their seats
 -- and rolls; the other cancels abandoned sessions.
 
--- Archives or cancels these sessions. Returns those for which that fails, and warns of each, so one session does not
--- keep the job from doing the others. If it fails for several sessions at once, each half of them is tried separately.
--- If a single session ends in a deadlock, it is tried up to three times, because a user's statement may lock characters
--- or profiles in another order.
+-- Archives the given sessions if `job` is `archive`, and cancels them if it is `cancel`. Returns the sessions for which
+-- that fails, and warns of each, so one session does not keep the job from doing the others. If an attempt with several
+-- sessions fails, each half of them is tried separately. If an attempt with a single session ends in a deadlock, it is
+-- made up to three times, because a user's statement may lock characters or profiles in another order.
 --
 -- The job keeps all its sessions locked until it ends. So if somebody has locked a row since
--- `sessions_with_locked_rows` looked, the job waits for that lock a fifth of a second at most. An error that concerns
--- the server stops the job: a serialization failure (class 40), no disk space or memory (53), a shutdown or a
--- cancellation by an administrator (57), an I/O error (58), or an internal error (XX).
+-- `sessions_with_locked_rows` looked, the job waits for that lock a fifth of a second at most (the `lock_timeout` of
+-- `move_to_archive` and `cancel_sessions`).
+--
+-- An error that concerns the server, and not one session, stops the job: a serialization failure (class 40), no disk
+-- space or memory (53), a shutdown or a cancellation by an administrator (57), an I/O error (58), or an internal error
+-- (XX).
 CREATE OR REPLACE FUNCTION private.run_or_skip(job text, sessions uuid[])
 RETURNS uuid[]
 LANGUAGE plpgsql
@@ -145,7 +148,7 @@ BEGIN
 END
 $$;
 
--- Moves all of these sessions to the archive, with their seats and rolls, or none. The caller has locked the sessions.
+-- Moves all of the given sessions to the archive, with their seats and rolls, or none. The caller has locked them.
 CREATE OR REPLACE FUNCTION private.move_to_archive(session_ids uuid[])
 RETURNS void
 LANGUAGE plpgsql
@@ -246,7 +249,7 @@ AS $$
 BEGIN
   INSERT INTO public.archived_sessions (id, seer_id, adventure_id, code)
   VALUES (session.id, session.seer_id, session.adventure_id, session.code);
-  RAISE triggered_action_exception;
+  RAISE triggered_action_exception; -- Rolls the insertion back.
 EXCEPTION
   WHEN unique_violation THEN
     PERFORM private.refuse_used_id('sessions');
@@ -271,7 +274,7 @@ BEGIN
     roll.difficulty, roll.roll_type, roll.modifiers, roll.results, roll.total, roll.modified_total, roll.success,
     roll.outcome, roll.margin, roll.animation_seed, roll.original_roll_id, roll.rolled_by
   );
-  RAISE triggered_action_exception;
+  RAISE triggered_action_exception; -- Rolls the insertion back.
 EXCEPTION
   WHEN unique_violation THEN
     PERFORM private.refuse_used_id('dice_rolls');
@@ -303,6 +306,7 @@ BEGIN
 END
 $$;
 
+-- Cancels all of the given sessions, or none. The caller has locked them.
 CREATE OR REPLACE FUNCTION private.cancel_sessions(abandoned uuid[])
 RETURNS void
 LANGUAGE plpgsql

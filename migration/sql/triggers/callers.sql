@@ -16,9 +16,9 @@ END
 $$;
 
 -- Returns true, or raises an error if the caller is a user whose account is closed or does not exist. It locks the
--- account's gate, so the account stays open until the end of the transaction: closing the account locks the gate too,
--- so a write waits here while the account is being closed. Writes and closings lock the gate first, so neither waits
--- for it while holding another lock.
+-- account's gate (its row in `private.account_gates`), so the account stays open until the end of the transaction:
+-- closing the account locks the gate too, so a write waits here while the account is being closed. Writes and closings
+-- lock the gate first, so neither waits for it while holding another lock.
 --
 -- The lock is exclusive, so the transactions in which one account writes run one after the other, and those that come
 -- after a closing queue behind it. If the lock were shared, a user with two connections could keep shared locks on
@@ -128,9 +128,9 @@ END
 $$;
 
 -- Returns the ids of the sessions that the caller takes part in: those that they run, have a seat in, or have left. A
--- player whom the Seer removed no longer takes part; otherwise they could read the new code and watch the game. A
--- policy that compares with this array computes it once per query and can use an index. A subquery in the policy would
--- instead read the whole other table into a hash table.
+-- player whom the Seer removed no longer takes part; otherwise they could read a renewed join code and watch the game.
+-- A policy that compares with this array computes it once per query and can use an index. A subquery in the policy
+-- would instead read the whole other table into a hash table.
 CREATE OR REPLACE FUNCTION private.my_session_ids()
 RETURNS uuid[]
 LANGUAGE plpgsql

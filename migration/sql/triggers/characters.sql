@@ -1,6 +1,8 @@
 -- Enforces the limits of ten living and a hundred retired characters per account. Also keeps a character from retiring
 -- or getting another owner while it has a seat in a live session.
 
+-- Fills in the owner and the time of retirement, and refuses an id that somebody else's character has and any change
+-- that a seat in a live session forbids.
 CREATE OR REPLACE FUNCTION private.prepare_character()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -33,6 +35,7 @@ BEGIN
 END
 $$;
 
+-- Counts the characters of an account, living and retired, which enforces the limits (`count_for_account`).
 CREATE OR REPLACE FUNCTION private.check_character_limit()
 RETURNS trigger
 LANGUAGE plpgsql

@@ -1,8 +1,8 @@
 -- The database rolls the dice: a client supplies what is rolled, never the result.
 
 -- Returns the results of `dice_count` fair dice, at most ten. A single expression computes them, which takes a fifth of
--- the time of a loop. Like `random_numbers`, this skips bytes 6 and 8. If a byte is 252 (the last multiple of six) or
--- more, it draws all bytes again.
+-- the time of a loop. Like `random_numbers`, this function takes the bytes of a random UUID, except bytes 6 and 8,
+-- which are not random. If a byte is 252 (the last multiple of six) or more, it draws all bytes again.
 CREATE OR REPLACE FUNCTION private.throw_dice(dice_count integer)
 RETURNS integer[]
 LANGUAGE plpgsql
@@ -19,7 +19,7 @@ BEGIN
       get_byte(entropy, 0), get_byte(entropy, 1), get_byte(entropy, 2), get_byte(entropy, 3), get_byte(entropy, 4),
       get_byte(entropy, 5), get_byte(entropy, 9), get_byte(entropy, 10), get_byte(entropy, 11), get_byte(entropy, 12)
     ])[1:dice_count];
-    EXIT WHEN (252 > ALL (bytes)) IS NOT FALSE;
+    EXIT WHEN (252 > ALL (bytes)) IS NOT FALSE; -- If `dice_count` is NULL, the condition is NULL.
   END LOOP;
   RETURN (ARRAY[
     1 + bytes[1] % 6, 1 + bytes[2] % 6, 1 + bytes[3] % 6, 1 + bytes[4] % 6, 1 + bytes[5] % 6,
@@ -42,6 +42,7 @@ BEGIN
 END
 $$;
 
+-- Refuses a roll for a creature of another adventure than the session's.
 CREATE OR REPLACE FUNCTION private.refuse_creature()
 RETURNS void
 LANGUAGE plpgsql
@@ -80,10 +81,10 @@ BEGIN
   END IF;
   NEW.rolled_by := coalesce(auth.uid(), NEW.rolled_by);
   -- A heroic save copies the values of the roll that it repeats, if the caller may roll in the session. After the row
-  -- is written, `claim_heroic_save` checks whether the original roll can be saved. But that it is a roll of this
-  -- character in this session is checked here, before row security and the unique index. Otherwise the index would
-  -- reveal whether a roll of another session has been saved, and that roll's own player would have to wait for this
-  -- transaction before saving it.
+  -- is written, `claim_heroic_save` checks whether the original roll can be saved. But whether the original roll is of
+  -- this character and in this session is checked here, before row security and the unique index. Otherwise the index
+  -- would reveal whether a roll of another session has been saved, and that roll's own player would have to wait for
+  -- this transaction before saving it.
   IF NEW.original_roll_id IS NOT NULL
     AND NEW.roll_type = 'heroic_save'
     AND (

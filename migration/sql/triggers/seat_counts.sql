@@ -3,7 +3,7 @@
 -- Counts the seats that one statement takes and gives up. Refuses a seat if the session is full or has started or
 -- ended, if the account has too many seats, or if the character is retired or another player's. Emits the events of
 -- players who joined or left. The statement's sessions are locked first (by `lock_rows`), then the characters, and then
--- the profiles. Characters and profiles are locked in the order of their keys.
+-- the profiles (`users`). Characters and profiles are locked in the order of their keys.
 CREATE OR REPLACE FUNCTION private.check_session_capacity()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -18,13 +18,14 @@ DECLARE
   user_ids uuid[];
   character_ids uuid[];
   seat_changes integer[];
+  -- Those of the sessions that have not ended. Only their seats count for characters and accounts.
   live_session_ids uuid[] := '{}'::uuid[];
   session_change record;
   character_change record;
   player_change record;
   current_session record;
   current_character record;
-  is_user CONSTANT boolean := auth.uid() IS NOT NULL AND NOT private.is_service();
+  is_caller_user CONSTANT boolean := auth.uid() IS NOT NULL AND NOT private.is_service();
 BEGIN
   IF TG_OP = 'INSERT' THEN
     SELECT array_agg(session_id), array_agg(user_id), array_agg(character_id), array_agg(1)
@@ -104,7 +105,7 @@ BEGIN
     END IF;
     -- Row security was evaluated on the statement's snapshot, before the session was locked. The session may have
     -- changed since.
-    IF is_user AND TG_OP = 'INSERT' AND current_session.status NOT IN ('waiting', 'starting_soon') THEN
+    IF is_caller_user AND TG_OP = 'INSERT' AND current_session.status NOT IN ('waiting', 'starting_soon') THEN
       PERFORM private.refuse_seat_after_start();
     END IF;
     IF session_change.is_any_character_changed
@@ -203,19 +204,19 @@ BEGIN
 END
 $$;
 
--- Checks the policy of new seats again. Row security was evaluated on the statement's snapshot, before
--- `enforce_session_capacity` locked the sessions. One of them may have become private in between. A seat that is taken
--- by code is not checked here: `private.join_by_code` runs as the owner of the schema, to whom row security does not
--- apply, and checks the code again itself.
+-- Checks the policy of new seats ("Players take seats") again. Row security was evaluated on the statement's snapshot,
+-- before `enforce_session_capacity` locked the sessions. One of them may have become private in between. A seat that is
+-- taken by code is not checked here: `private.join_by_code` runs as the owner of the schema, to whom row security does
+-- not apply, and checks the code again itself.
 CREATE OR REPLACE FUNCTION private.recheck_new_seats()
 RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  -- As in `limits.sql`, the check also applies to a login that can assume a role of the API, because a function in its
-  -- statement can change the role. This condition is an IF of its own, because the service has no EXECUTE on
-  -- `may_take_seat`, which PostgreSQL requires for an expression that contains the call.
+  -- As in `triggers/limits.sql`, the check also applies to a login that can assume a role of the API, because a
+  -- function in its statement can change the role. This condition is an IF of its own, because the service has no
+  -- EXECUTE on `may_take_seat`, which PostgreSQL requires for an expression that contains the call.
   IF NOT (
     row_security_active(TG_RELID)
     AND (pg_has_role('anon', 'MEMBER') OR pg_has_role('authenticated', 'MEMBER'))

@@ -12,7 +12,7 @@ AS $$
 DECLARE
   me CONSTANT uuid := auth.uid();
   is_client_event CONSTANT boolean := starts_with(NEW.event_type, 'client.');
-  is_user_event boolean := false;
+  is_user_event boolean := false; -- A user sends the event; otherwise the service or one of our triggers writes it.
   previous_event_at timestamptz;
 BEGIN
   IF is_client_event THEN
@@ -20,7 +20,8 @@ BEGIN
   END IF;
   IF is_user_event THEN
     -- This runs before row security is evaluated. A caller who is not a participant must not lock the session, so such
-    -- an event is refused here. The gate of the account is locked first, in the lock order.
+    -- an event is refused here. The gate of the account (its row in `private.account_gates`) is locked first, in the
+    -- lock order (`shared.sql`).
     PERFORM private.lock_gate(me);
     SELECT session.last_event_at
     INTO previous_event_at
@@ -187,7 +188,9 @@ $$;
 -- Lets a poller see whether new events were written, at a cost that does not depend on the number of sessions. `drawn`
 -- is the highest number drawn so far. A number is drawn before its event becomes visible, by a transaction that has
 -- already locked the session's row and therefore has a transaction id. So once no transaction with an id below
--- `next_transaction` is running, each event whose number is at most `drawn` is either visible or was rolled back.
+-- `next_transaction` is running, each event whose number is at most `drawn` is either visible or was rolled back. The
+-- poller learns that from a later call: no transaction with an id below its `oldest_transaction` was running then.
+-- `history` is what `event_history` returns.
 CREATE OR REPLACE FUNCTION private.event_clock()
 RETURNS TABLE (drawn bigint, oldest_transaction bigint, next_transaction bigint, history text)
 LANGUAGE plpgsql

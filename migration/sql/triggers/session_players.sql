@@ -42,8 +42,9 @@ BEGIN
 END
 $$;
 
--- Checks who may change what in a seat, and sets its timestamps. For an update, row security has already refused all
--- callers but the player, the session's Seer, and roles that bypass row security.
+-- Fills in the player of a new seat, checks who may change what in an existing one, and sets the timestamps. For an
+-- update, row security has already refused all callers but the player, the session's Seer, and roles that bypass row
+-- security.
 CREATE OR REPLACE FUNCTION private.prepare_seat()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -56,7 +57,8 @@ DECLARE
 BEGIN
   IF TG_OP = 'INSERT' THEN
     NEW.user_id := coalesce(NEW.user_id, me);
-    -- A user's own gate is locked by the policy (`require_open_account`).
+    -- A user's own gate (the account's row in `private.account_gates`) is locked by the policy, which calls
+    -- `require_open_account`.
     IF me IS NULL OR is_service THEN
       PERFORM private.lock_gate(NEW.user_id);
     END IF;

@@ -27,6 +27,7 @@ BEGIN
 END
 $$;
 
+-- Gives a new session a code, if the service has not given it one.
 CREATE OR REPLACE FUNCTION private.generate_session_code()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -39,9 +40,9 @@ BEGIN
 END
 $$;
 
--- Refuses an adventure that the Seer may not use, and an id that another Seer's session has. It refuses only callers
--- who may create the session; for all others row security refuses the row. So callers get the same answer for a hidden
--- draft as for an adventure that does not exist.
+-- Fills in the caller as Seer if the row names none. Refuses an adventure that the Seer may not use, and an id that
+-- another Seer's session has. It refuses only callers who may create the session; for all others row security refuses
+-- the row. A user gets the same error for a hidden draft as for an adventure that does not exist.
 CREATE OR REPLACE FUNCTION private.check_session_adventure()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -137,7 +138,7 @@ BEGIN
       FROM public.adventures
       WHERE id = NEW.adventure_id
       FOR SHARE;
-      RAISE triggered_action_exception;
+      RAISE triggered_action_exception; -- Releases the lock. The variable `adventure` keeps its value.
     EXCEPTION
       WHEN triggered_action_exception THEN
         PERFORM private.refuse_archived_since_snapshot(NEW);
@@ -181,7 +182,7 @@ BEGIN
         TABLE = 'sessions',
         CONSTRAINT = 'session_status_transition';
     END IF;
-    -- For the API's roles and the logins that may assume them, as in `limits.sql`.
+    -- For the API's roles and the logins that may assume them, as in `triggers/limits.sql`.
     IF OLD.status IN ('completed', 'cancelled')
       AND row_security_active(TG_RELID)
       AND (pg_has_role('anon', 'MEMBER') OR pg_has_role('authenticated', 'MEMBER'))
@@ -373,6 +374,7 @@ CREATE OR REPLACE TRIGGER check_schedule
   WHEN (NEW.scheduled_start < now() - INTERVAL '1 hour')
   EXECUTE FUNCTION private.check_schedule();
 
+-- The capital letter makes this trigger fire before those of the foreign keys.
 CREATE OR REPLACE TRIGGER "Enforce_session_limit"
   AFTER INSERT ON public.sessions
   FOR EACH ROW EXECUTE FUNCTION private.check_session_limit();

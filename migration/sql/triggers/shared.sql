@@ -13,9 +13,10 @@
 -- Foreign keys lock rows too, in triggers called `RI_...`. These fire together with the AFTER triggers, in the order of
 -- their names. A trigger of ours that must lock before them has a name that begins with a capital letter before R.
 --
--- **Lock order**, everywhere: the gate of the caller's account, seats, sessions, characters, users, adventures; within
--- a table by key, across the whole statement. Triggers keep to this order. `docs/decisions.md` names the exceptions,
--- and the deadlocks that remain possible because a user's statement may lock the user's own rows in another order.
+-- **Lock order**, everywhere: the gate of the caller's account (its row in `private.account_gates`), seats, sessions,
+-- characters, users, adventures; within a table by key, across the whole statement. Triggers keep to this order.
+-- `docs/decisions.md` names the exceptions, and the deadlocks that remain possible because a user's statement may lock
+-- the user's own rows in another order.
 
 -- Sets `updated_at`, whoever edits the row. The triggers that call this name the edited columns but not the counters,
 -- because counters also change when somebody else acts. For example, completing a private session changes the counters
@@ -221,6 +222,7 @@ BEGIN
     EXIT WHEN cardinality(keys) = 1; -- A single row is locked below.
     BEGIN
       is_waiting := true;
+      -- At the first attempt `busy_id` is NULL, so this locks nothing.
       EXECUTE lock_sql USING ARRAY[busy_id];
       is_waiting := false;
       EXECUTE first_busy_sql INTO busy_id USING keys;

@@ -18,9 +18,9 @@ BEGIN
 END
 $$;
 
--- Derives the completed steps from the current step. It checks no order, because an upsert calls it for the row that it
--- would insert and again for the row that it then updates. `check_tutorial_step` checks the order in the row that was
--- written.
+-- Derives the path and the completed steps from the current step. It checks no order, because an upsert calls it for
+-- the row that it would insert and again for the row that it then updates. `check_tutorial_step` checks the order in
+-- the row that was written.
 CREATE OR REPLACE FUNCTION private.prepare_tutorial_step()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -33,7 +33,7 @@ DECLARE
   step_number integer;
   expected_steps text[];
 BEGIN
-  IF NOT NEW.current_step || NEW.completed_steps <@ all_steps THEN
+  IF NOT ((NEW.current_step || NEW.completed_steps) <@ all_steps) THEN
     RETURN NEW; -- The table's own check refuses the step.
   END IF;
   -- A step that belongs to only one path chooses that path.

@@ -175,7 +175,8 @@ BEGIN
 END
 $$;
 
--- The platform sets `deleted_at` when it deletes an account softly, that is, keeps the row.
+-- Creates the profile of a new account. The platform sets `deleted_at` when it deletes an account softly, that is,
+-- keeps the row. So an account that is inserted with `deleted_at` is closed at once.
 CREATE OR REPLACE FUNCTION private.handle_new_user()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -191,7 +192,7 @@ BEGIN
 END
 $$;
 
--- Creates the gate of a new account.
+-- Creates the gate of a new account: its row in `private.account_gates`, which every write of the account locks first.
 CREATE OR REPLACE FUNCTION private.make_gate()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -206,6 +207,7 @@ BEGIN
 END
 $$;
 
+-- Closes an account that was deleted softly, or stores its new e-mail address in the profile.
 CREATE OR REPLACE FUNCTION private.handle_changed_user()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -222,7 +224,8 @@ BEGIN
 END
 $$;
 
--- Refuses changes to the name, picture and description of a closed account, whoever makes them.
+-- Refuses changes to the name, picture and description of a closed account, whoever makes them. The trigger's WHEN
+-- condition has found such a change.
 CREATE OR REPLACE FUNCTION private.check_profile_change()
 RETURNS trigger
 LANGUAGE plpgsql
