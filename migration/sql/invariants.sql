@@ -1,5 +1,5 @@
--- The invariants of the schema, as one query that must return no row: `psql "$DATABASE_URL" -f
--- migration/sql/invariants.sql`.
+-- The invariants of the schema, as one query that must return no row:
+-- `psql "$DATABASE_URL" -f migration/sql/invariants.sql`.
 --
 -- Constraints and triggers maintain them. A row in the result means that one of these was disabled, that a restore was
 -- incomplete, or that there is a bug. The query reads every table at least once, so run it while the server is not

@@ -1,6 +1,6 @@
 -- The rows on which the statements of `statements.rs` run. `@name` is an id: see `game_database.rs`.
 --
--- Each limit allows one more row (a tenth character of Ada, the last seat), so that two statements compete for it. Ada
+-- Some limits allow exactly one more row (Ada's tenth character, the last seat), so that two statements compete for it. Ada
 -- and Bob both have seats in sessions of two Seers. Those seats are inserted in opposite orders, so that statements on
 -- several rows find them in opposite orders too.
 INSERT INTO auth.users (id, email) VALUES

@@ -240,6 +240,7 @@ BEGIN
 END
 $$;
 
+-- The name of this policy is that of the game's specification; creators also see their own adventures in any status.
 CREATE POLICY "Published adventures visible to all"
 ON public.adventures FOR SELECT
 TO anon, authenticated

@@ -1,8 +1,8 @@
 -- A published adventure has valid content. When a client changes the content, it becomes valid again only through the
 -- service's validation.
 
--- Sets what the caller does not write (the creator, the time of publication, whether new content is valid), and refuses
--- new content of a published adventure.
+-- Sets what the caller does not write (the creator, the time of publication, whether new content is valid). Refuses an
+-- id that somebody else's adventure has, and new content of a published adventure.
 CREATE OR REPLACE FUNCTION private.prepare_adventure()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -60,7 +60,7 @@ BEGIN
 END
 $$;
 
--- Enforces the limit of two hundred adventures per account.
+-- Counts the adventures of an account, which enforces the limit of two hundred (`count_for_account`).
 CREATE OR REPLACE FUNCTION private.check_adventure_limit()
 RETURNS trigger
 LANGUAGE plpgsql

@@ -35,7 +35,8 @@ BEGIN
 END
 $$;
 
--- Counts the characters of an account, living and retired, which enforces the limits (`count_for_account`).
+-- Counts the characters of an account, living and retired, which enforces the limits (`count_for_account`). The
+-- function has the name that the game's specification gives it.
 CREATE OR REPLACE FUNCTION private.check_character_limit()
 RETURNS trigger
 LANGUAGE plpgsql

@@ -4,6 +4,8 @@
 -- ended, if the account has too many seats, or if the character is retired or another player's. Emits the events of
 -- players who joined or left. The statement's sessions are locked first (by `lock_rows`), then the characters, and then
 -- the profiles (`users`). Characters and profiles are locked in the order of their keys.
+--
+-- The function has the name that the game's specification gives it; there it checks only the capacity.
 CREATE OR REPLACE FUNCTION private.check_session_capacity()
 RETURNS trigger
 LANGUAGE plpgsql

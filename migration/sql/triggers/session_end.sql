@@ -5,6 +5,9 @@
 -- live. A completed session counts once for the Seer, once for everyone who had a seat, and once for the adventure; but
 -- if nobody except the Seer had a seat, it counts for nobody. All rows of a table are locked before any of them is
 -- changed: users and adventures in the order of their keys, characters as `lock_rows` does.
+--
+-- The function and its trigger have the names that the game's specification gives them, although they also run when a
+-- session is cancelled, and also change characters and adventures.
 CREATE OR REPLACE FUNCTION private.update_user_stats()
 RETURNS trigger
 LANGUAGE plpgsql
