@@ -1,8 +1,8 @@
 -- The rows on which the statements of `statements.rs` run. `@name` is an id: see `game_database.rs`.
 --
--- Some limits allow exactly one more row (Ada's tenth character, the last seat), so that two statements compete for it. Ada
--- and Bob both have seats in sessions of two Seers. Those seats are inserted in opposite orders, so that statements on
--- several rows find them in opposite orders too.
+-- Some limits allow exactly one more row (Ada's tenth character, the last seat), so that two statements compete for it.
+-- Ada and Bob both have seats in sessions of two Seers. Those seats are inserted in opposite orders, so that statements
+-- on several rows find them in opposite orders too.
 INSERT INTO auth.users (id, email) VALUES
   (@zoe, 'zoe@example.org'), (@bob, 'bob@example.org'), (@ada, 'ada@example.org'),
   (@eve, 'eve@example.org'), (@seer, 'seer@example.org');
