@@ -1,5 +1,7 @@
--- Lists everything in a database except its rows: one line per object or column, with its full definition. Tests
--- compare databases by these lines.
+-- Lists the objects of a database, one line per object or column: schemas, relations, columns, constraints, indexes,
+-- functions, triggers, policies, types, extensions and publications. Tests compare databases by these lines. A line has
+-- the object's definition (except a view's query) and its privileges. The privileges are sorted, because PostgreSQL
+-- keeps them in the order in which they were granted.
 WITH user_schemas AS (
   SELECT oid, nspname
   FROM pg_namespace
@@ -7,18 +9,25 @@ WITH user_schemas AS (
 )
 SELECT line
 FROM (
-  SELECT 'schema ' || nspname || ' ' || coalesce((SELECT array_agg(item::text ORDER BY item::text COLLATE "C") FROM unnest(nspacl) AS item)::text, '') || ' ' || coalesce(obj_description(oid, 'pg_namespace'), '')
+  SELECT 'schema ' || nspname || ' '
+    || coalesce((SELECT array_agg(item::text ORDER BY item::text COLLATE "C") FROM unnest(nspacl) AS item)::text, '')
+    || ' ' || coalesce(obj_description(oid, 'pg_namespace'), '')
   FROM pg_namespace WHERE oid IN (SELECT oid FROM user_schemas)
   UNION ALL
-  SELECT 'relation ' || oid::regclass || ' ' || relkind::text || ' ' || relrowsecurity || ' ' || coalesce(reloptions::text, '')
-    || ' ' || coalesce((SELECT array_agg(item::text ORDER BY item::text COLLATE "C") FROM unnest(relacl) AS item)::text, '')
+  SELECT 'relation ' || oid::regclass || ' ' || relkind::text || ' ' || relrowsecurity || ' '
+    || coalesce(reloptions::text, '') || ' '
+    || coalesce((SELECT array_agg(item::text ORDER BY item::text COLLATE "C") FROM unnest(relacl) AS item)::text, '')
   FROM pg_class WHERE relnamespace IN (SELECT oid FROM user_schemas)
   UNION ALL
-  SELECT 'column ' || attrelid::regclass || '.' || attname || ' ' || format_type(atttypid, atttypmod) || ' ' || attnotnull
-    || ' ' || attidentity::text || ' ' || coalesce(pg_get_expr(adbin, adrelid), '') || ' ' || coalesce((SELECT array_agg(item::text ORDER BY item::text COLLATE "C") FROM unnest(attacl) AS item)::text, '')
+  SELECT 'column ' || attrelid::regclass || '.' || attname || ' '
+    || format_type(atttypid, atttypmod) || ' ' || attnotnull || ' ' || attidentity::text || ' '
+    || coalesce(pg_get_expr(adbin, adrelid), '') || ' '
+    || coalesce((SELECT array_agg(item::text ORDER BY item::text COLLATE "C") FROM unnest(attacl) AS item)::text, '')
   FROM pg_attribute
   LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
-  WHERE attrelid IN (SELECT oid FROM pg_class WHERE relnamespace IN (SELECT oid FROM user_schemas) AND relkind IN ('r', 'v'))
+  WHERE attrelid IN (
+      SELECT oid FROM pg_class WHERE relnamespace IN (SELECT oid FROM user_schemas) AND relkind IN ('r', 'v')
+    )
     AND attnum > 0 AND NOT attisdropped
   UNION ALL
   SELECT 'constraint ' || conrelid::regclass || ' ' || conname || ' ' || pg_get_constraintdef(oid)
@@ -27,22 +36,35 @@ FROM (
   SELECT 'index ' || pg_get_indexdef(indexrelid)
   FROM pg_index WHERE indrelid IN (SELECT oid FROM pg_class WHERE relnamespace IN (SELECT oid FROM user_schemas))
   UNION ALL
-  SELECT 'function ' || pg_get_functiondef(oid) || ' ' || coalesce((SELECT array_agg(item::text ORDER BY item::text COLLATE "C") FROM unnest(proacl) AS item)::text, '')
+  SELECT 'function ' || pg_get_functiondef(oid) || ' '
+    || coalesce((SELECT array_agg(item::text ORDER BY item::text COLLATE "C") FROM unnest(proacl) AS item)::text, '')
   FROM pg_proc WHERE pronamespace IN (SELECT oid FROM user_schemas) AND prokind = 'f'
   UNION ALL
   SELECT 'trigger ' || pg_get_triggerdef(oid)
   FROM pg_trigger WHERE NOT tgisinternal
   UNION ALL
-  SELECT 'policy ' || tablename || ' ' || policyname || ' ' || cmd || ' ' || roles::text || ' ' || coalesce(qual, '') || ' ' || coalesce(with_check, '')
+  SELECT 'policy ' || tablename || ' ' || policyname || ' ' || cmd || ' ' || roles::text || ' '
+    || coalesce(qual, '') || ' ' || coalesce(with_check, '')
   FROM pg_policies
   UNION ALL
-  SELECT 'type ' || oid::regtype || ' ' || typtype::text || ' ' || coalesce((SELECT string_agg(enumlabel, ',' ORDER BY enumsortorder) FROM pg_enum WHERE enumtypid = pg_type.oid), '')
+  SELECT 'type ' || oid::regtype || ' ' || typtype::text || ' '
+    || coalesce(
+      (SELECT string_agg(enumlabel, ',' ORDER BY enumsortorder) FROM pg_enum WHERE enumtypid = pg_type.oid), ''
+    )
   FROM pg_type WHERE typnamespace IN (SELECT oid FROM user_schemas)
   UNION ALL
   SELECT 'extension ' || extname || ' ' || coalesce(obj_description(oid, 'pg_extension'), '')
   FROM pg_extension
   UNION ALL
-  SELECT 'publication ' || pubname || ' ' || coalesce((SELECT string_agg(schemaname || '.' || tablename, ',' ORDER BY tablename) FROM pg_publication_tables AS published WHERE published.pubname = pg_publication.pubname), '')
+  SELECT 'publication ' || pubname || ' '
+    || coalesce(
+      (
+        SELECT string_agg(schemaname || '.' || tablename, ',' ORDER BY tablename)
+        FROM pg_publication_tables AS published
+        WHERE published.pubname = pg_publication.pubname
+      ),
+      ''
+    )
   FROM pg_publication
 ) AS everything (line)
 ORDER BY line COLLATE "C"

@@ -8,7 +8,7 @@ DO $$
 DECLARE
   role_to_create record;
 BEGIN
-  -- Several databases of the cluster may be created at the same time.
+  -- Several databases of the cluster may be created at the same time. The key of the lock is arbitrary.
   PERFORM pg_advisory_xact_lock(1);
   FOR role_to_create IN
     SELECT *
@@ -88,12 +88,18 @@ END
 $$;
 
 -- Default privileges: everything that `postgres` or `supabase_admin` creates in `public` is granted to the API's roles.
-ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public GRANT ALL ON TABLES TO postgres, anon, authenticated, service_role;
-ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public GRANT ALL ON FUNCTIONS TO postgres, anon, authenticated, service_role;
-ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public GRANT ALL ON SEQUENCES TO postgres, anon, authenticated, service_role;
-ALTER DEFAULT PRIVILEGES FOR ROLE supabase_admin IN SCHEMA public GRANT ALL ON TABLES TO postgres, anon, authenticated, service_role;
-ALTER DEFAULT PRIVILEGES FOR ROLE supabase_admin IN SCHEMA public GRANT ALL ON FUNCTIONS TO postgres, anon, authenticated, service_role;
-ALTER DEFAULT PRIVILEGES FOR ROLE supabase_admin IN SCHEMA public GRANT ALL ON SEQUENCES TO postgres, anon, authenticated, service_role;
+ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public
+  GRANT ALL ON TABLES TO postgres, anon, authenticated, service_role;
+ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public
+  GRANT ALL ON FUNCTIONS TO postgres, anon, authenticated, service_role;
+ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public
+  GRANT ALL ON SEQUENCES TO postgres, anon, authenticated, service_role;
+ALTER DEFAULT PRIVILEGES FOR ROLE supabase_admin IN SCHEMA public
+  GRANT ALL ON TABLES TO postgres, anon, authenticated, service_role;
+ALTER DEFAULT PRIVILEGES FOR ROLE supabase_admin IN SCHEMA public
+  GRANT ALL ON FUNCTIONS TO postgres, anon, authenticated, service_role;
+ALTER DEFAULT PRIVILEGES FOR ROLE supabase_admin IN SCHEMA public
+  GRANT ALL ON SEQUENCES TO postgres, anon, authenticated, service_role;
 ALTER DEFAULT PRIVILEGES FOR ROLE supabase_admin IN SCHEMA realtime GRANT ALL ON TABLES TO postgres, dashboard_user;
 ALTER DEFAULT PRIVILEGES FOR ROLE supabase_admin IN SCHEMA realtime GRANT ALL ON FUNCTIONS TO postgres, dashboard_user;
 ALTER DEFAULT PRIVILEGES FOR ROLE supabase_admin IN SCHEMA realtime GRANT ALL ON SEQUENCES TO postgres, dashboard_user;
@@ -144,11 +150,14 @@ CREATE TABLE auth.users (
 CREATE INDEX users_instance_id_email_idx ON auth.users (instance_id, lower(email::text));
 CREATE INDEX users_instance_id_idx ON auth.users (instance_id);
 CREATE INDEX users_is_anonymous_idx ON auth.users (is_anonymous);
-CREATE UNIQUE INDEX confirmation_token_idx ON auth.users (confirmation_token) WHERE confirmation_token::text !~ '^[0-9 ]*$';
+CREATE UNIQUE INDEX confirmation_token_idx ON auth.users (confirmation_token)
+WHERE confirmation_token::text !~ '^[0-9 ]*$';
 CREATE UNIQUE INDEX email_change_token_current_idx ON auth.users (email_change_token_current)
 WHERE email_change_token_current::text !~ '^[0-9 ]*$';
-CREATE UNIQUE INDEX email_change_token_new_idx ON auth.users (email_change_token_new) WHERE email_change_token_new::text !~ '^[0-9 ]*$';
-CREATE UNIQUE INDEX reauthentication_token_idx ON auth.users (reauthentication_token) WHERE reauthentication_token::text !~ '^[0-9 ]*$';
+CREATE UNIQUE INDEX email_change_token_new_idx ON auth.users (email_change_token_new)
+WHERE email_change_token_new::text !~ '^[0-9 ]*$';
+CREATE UNIQUE INDEX reauthentication_token_idx ON auth.users (reauthentication_token)
+WHERE reauthentication_token::text !~ '^[0-9 ]*$';
 CREATE UNIQUE INDEX recovery_token_idx ON auth.users (recovery_token) WHERE recovery_token::text !~ '^[0-9 ]*$';
 CREATE UNIQUE INDEX users_email_partial_key ON auth.users (email) WHERE is_sso_user = false;
 ALTER TABLE auth.users ENABLE ROW LEVEL SECURITY;
@@ -241,7 +250,8 @@ $$;
 CREATE FUNCTION realtime.topic() RETURNS text LANGUAGE sql STABLE AS $$
   SELECT nullif(current_setting('realtime.topic', true), '')::text
 $$;
-CREATE FUNCTION realtime.send(payload jsonb, event text, topic text, private boolean DEFAULT true) RETURNS void LANGUAGE plpgsql AS $$
+CREATE FUNCTION realtime.send(payload jsonb, event text, topic text, private boolean DEFAULT true)
+RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
   message_id uuid := gen_random_uuid();
 BEGIN
@@ -283,7 +293,11 @@ END
 $$;
 CREATE FUNCTION extensions.grant_pg_cron_access() RETURNS event_trigger LANGUAGE plpgsql AS $$
 BEGIN
-  IF EXISTS (SELECT FROM pg_event_trigger_ddl_commands() WHERE object_type = 'extension' AND object_identity = 'pg_cron') THEN
+  IF EXISTS (
+    SELECT
+    FROM pg_event_trigger_ddl_commands()
+    WHERE object_type = 'extension' AND object_identity = 'pg_cron'
+  ) THEN
     GRANT USAGE ON SCHEMA cron TO postgres WITH GRANT OPTION;
     GRANT ALL ON ALL TABLES IN SCHEMA cron TO postgres WITH GRANT OPTION;
     GRANT ALL ON ALL FUNCTIONS IN SCHEMA cron TO postgres WITH GRANT OPTION;

@@ -1,5 +1,5 @@
--- The invariants of the schema, as one query that must return no row: `psql "$DATABASE_URL" -f
--- migration/sql/invariants.sql`.
+-- The invariants of the schema, as one query that must return no row:
+-- `psql "$DATABASE_URL" -f migration/sql/invariants.sql`.
 --
 -- Constraints and triggers maintain them. A row in the result means that one of these was disabled, that a restore was
 -- incomplete, or that there is a bug. The query reads every table at least once, so run it while the server is not
@@ -56,6 +56,7 @@ CROSS JOIN LATERAL (
     ]::integer[] AS actual
 ) AS counts
 WHERE counters <> actual
+  -- The limits, in the order of the array.
   OR actual[1] > 10 OR actual[2] > 100 OR actual[3] > 20 OR actual[4] > 20 OR actual[5] > 200
 UNION ALL
 SELECT 'characters.live_seats is the number of active seats in live sessions', character.id::text,

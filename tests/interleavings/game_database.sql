@@ -1,8 +1,8 @@
 -- The rows on which the statements of `statements.rs` run. `@name` is an id: see `game_database.rs`.
 --
--- Each limit allows one more row (a tenth character of Ada, the last seat), so that two statements compete for it. Ada
--- and Bob both have seats in sessions of two Seers. Those seats are inserted in opposite orders, so that statements on
--- several rows find them in opposite orders too.
+-- Some limits allow exactly one more row (Ada's tenth character, the last seat), so that two statements compete for it.
+-- Ada and Bob both have seats in sessions of two Seers. Those seats are inserted in opposite orders, so that statements
+-- on several rows find them in opposite orders too.
 INSERT INTO auth.users (id, email) VALUES
   (@zoe, 'zoe@example.org'), (@bob, 'bob@example.org'), (@ada, 'ada@example.org'),
   (@eve, 'eve@example.org'), (@seer, 'seer@example.org');
@@ -28,6 +28,8 @@ INSERT INTO adventures (id, creator_id, name, status, is_valid) VALUES
   (@zoe_draft, @zoe, 'A draft that is played', 'draft', true);
 INSERT INTO creatures (id, adventure_id, name) VALUES (@wolf, @ford, 'Wolf'), (@rat, @draft, 'Rat');
 
+-- The sessions of 400 days ago ended long enough ago to be archived (90 days). The one of 60 days ago never started, so
+-- it is abandoned (a month after its creation).
 INSERT INTO sessions (id, seer_id, adventure_id, code, is_public, max_players, created_at) VALUES
   (@zoe_paused, @zoe, @mill, 'PAUSED', false, 4, now()),
   (@zoe_waiting, @zoe, @mill, 'ZWAITS', true, 4, now()),
@@ -56,9 +58,11 @@ UPDATE sessions SET status = 'paused' WHERE id = @zoe_paused;
 UPDATE sessions SET status = 'completed', ended_at = now() - INTERVAL '399 days' WHERE id = @completed;
 UPDATE sessions SET status = 'cancelled', ended_at = now() - INTERVAL '399 days' WHERE id = @empty_cancelled;
 
--- The rolls are dated in the future, so that a heroic save is never too late.
+-- Both rolls have failed, so they can be saved (one and two miss the difficulty of 18). The rolls are dated in the
+-- future, so that a heroic save is never too late.
 INSERT INTO dice_rolls (id, session_id, character_id, attribute, difficulty, roll_type, results, created_at) VALUES
   (@failed_roll_1, @active, @ada1, 'might', 18, 'attack', '{1,2}', now() + INTERVAL '1 day'),
   (@failed_roll_2, @active, @ada1, 'wit', 18, 'attack', '{1,2}', now() + INTERVAL '1 day');
+-- Events older than a day, which the next statement that inserts events deletes.
 INSERT INTO session_events (session_id, event_type, created_at)
 SELECT @active, 'client.old', now() - INTERVAL '2 days' FROM generate_series(1, 3);

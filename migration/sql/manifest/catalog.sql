@@ -149,21 +149,21 @@ WITH
     UNION ALL
     -- Row security does not bind a role that bypasses it, owns the tables, or is a member of a role that does.
     SELECT
-      'role ' || api.rolname,
+      'role ' || api_role.rolname,
       CASE
-        WHEN api.rolsuper OR api.rolbypassrls THEN 'bypasses row security'
+        WHEN api_role.rolsuper OR api_role.rolbypassrls THEN 'bypasses row security'
         ELSE coalesce('bypasses row security as member of ' || (
-          SELECT string_agg(quote_ident(other.rolname), ', ' ORDER BY other.rolname COLLATE "C")
-          FROM pg_roles AS other
-          WHERE other.oid <> api.oid
-            AND (other.rolsuper OR other.rolbypassrls OR other.oid = owner.oid)
-            AND pg_has_role(api.oid, other.oid, 'MEMBER')
+          SELECT string_agg(quote_ident(bypassing_role.rolname), ', ' ORDER BY bypassing_role.rolname COLLATE "C")
+          FROM pg_roles AS bypassing_role
+          WHERE bypassing_role.oid <> api_role.oid
+            AND (bypassing_role.rolsuper OR bypassing_role.rolbypassrls OR bypassing_role.oid = owner.oid)
+            AND pg_has_role(api_role.oid, bypassing_role.oid, 'MEMBER')
         ), 'bound by row security')
       END,
-      NULL, api.oid, 0
-    FROM pg_roles AS api
+      NULL, api_role.oid, 0
+    FROM pg_roles AS api_role
     CROSS JOIN owner
-    WHERE api.rolname IN ('anon', 'authenticated', 'service_role')
+    WHERE api_role.rolname IN ('anon', 'authenticated', 'service_role')
 
     UNION ALL
     SELECT

@@ -44,8 +44,8 @@ $$;
 
 GRANT USAGE ON SCHEMA private TO anon, authenticated, service_role;
 
--- The two extensions that the specification names. Nothing depends on them, so it is no error if the server does not
--- offer them or this role may not create them.
+-- The two extensions that the game's specification (see `docs/decisions.md`) names. Nothing depends on them, so it is
+-- no error if the server does not offer them or this role may not create them.
 DO $$
 DECLARE
   wanted text;

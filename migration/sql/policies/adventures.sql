@@ -55,8 +55,8 @@ BEGIN
 END
 $$;
 
--- Published adventures as the catalogue lists them, without the content. The caller's privileges and
--- policies apply.
+-- Published adventures as the catalogue lists them, without the content. The caller's privileges and policies
+-- apply.
 CREATE OR REPLACE VIEW private.published_adventures
 WITH (security_invoker = true)
 AS
@@ -240,6 +240,7 @@ BEGIN
 END
 $$;
 
+-- The name of this policy is that of the game's specification; creators also see their own adventures in any status.
 CREATE POLICY "Published adventures visible to all"
 ON public.adventures FOR SELECT
 TO anon, authenticated

@@ -1,5 +1,5 @@
--- Participants may read their session's broadcasts and track presence on its topic. Only the trigger writes broadcasts,
--- because a client could otherwise forge a roll.
+-- Participants may read their session's broadcasts and track presence on its topic (show the others that they are
+-- connected). Only the trigger `broadcast_event` writes broadcasts, because a client could otherwise forge a roll.
 --
 -- Realtime sets `realtime.topic` to the topic that a client wants to join, and then checks as that user whether a row
 -- of the topic can be read or inserted in `realtime.messages`. A caller with SQL can change that setting, so the

@@ -1,9 +1,10 @@
 -- A closed account can write to no table, although its token outlives it by up to an hour.
 --
--- `require_open_account` raises the error, and takes the lock that makes a write wait for a concurrent closing. It is
--- called in a subquery, which is evaluated once per statement. For UPDATE, `USING` already checks the account, so
--- `WITH CHECK` is `true`. UPDATE and DELETE are checked only for rows that the caller could write if the account were
--- open: for the rows of others, a closed account gets the same answer as for rows that do not exist.
+-- `require_open_account` raises the error, and takes the lock (on the account's row in `private.account_gates`) that
+-- makes a write wait for a concurrent closing. It is called in a subquery, which is evaluated once per statement. For
+-- UPDATE, `USING` already checks the account, so `WITH CHECK` is `true`. UPDATE and DELETE are checked only for rows
+-- that the caller could write if the account were open: for the rows of others, a closed account gets the same answer
+-- as for rows that do not exist.
 DO $$
 DECLARE
   policy record;
@@ -21,7 +22,7 @@ BEGIN
         ('dice_rolls', '{INSERT}', NULL),
         ('session_events', '{INSERT}', NULL),
         ('tutorial_progress', '{INSERT,UPDATE}', 'user_id = (SELECT auth.uid())')
-    ) AS policies (relation, commands, own_rows),
+    ) AS policies (relation, commands, is_own_row),
       unnest(commands::text[]) AS command
   LOOP
     EXECUTE format(
@@ -31,7 +32,8 @@ BEGIN
       policy.command,
       CASE policy.command
         WHEN 'INSERT' THEN 'WITH CHECK ((SELECT private.require_open_account()))'
-        ELSE format('USING (CASE WHEN %s THEN (SELECT private.require_open_account()) ELSE false END)', policy.own_rows)
+        ELSE
+          format('USING (CASE WHEN %s THEN (SELECT private.require_open_account()) ELSE false END)', policy.is_own_row)
           || CASE policy.command WHEN 'UPDATE' THEN ' WITH CHECK (true)' ELSE '' END
       END
     );

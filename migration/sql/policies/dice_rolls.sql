@@ -160,6 +160,7 @@ ON public.dice_rolls FOR SELECT
 TO authenticated
 USING (session_id = ANY ((SELECT private.my_session_ids())::uuid[]));
 
+-- The name of this policy is that of the game's specification; the policy also covers the Seer's rolls.
 CREATE POLICY "Players can create rolls for own characters"
 ON public.dice_rolls FOR INSERT
 TO authenticated

@@ -66,8 +66,8 @@ END
 $$;
 
 -- Returns a session, its seats with the name and class of each character, and its adventure. Returns no row if the
--- caller cannot see the session. Character sheets are private, but participants see names and classes. As in the table,
--- seats are visible only to signed-in users.
+-- caller cannot see the session. Character sheets are private, but participants see names and classes. As in table
+-- `session_players`, seats are visible only to signed-in users.
 --
 -- The adventure is included for callers who may read it, and for the Seer and seated players while the session is live.
 -- Other callers get only a summary of the adventure, so that a public session does not publish a draft. Once the

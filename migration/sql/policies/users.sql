@@ -30,9 +30,9 @@ BEGIN
       MESSAGE = 'Only the account itself or the service may close it';
   END IF;
   BEGIN
-    -- If the user's transaction already has a transaction id, it may have locked the account's gate. The platform locks
-    -- the row in `auth.users` first and then the gate. So waiting for that row here could make the platform's deletion
-    -- of the account fail in a deadlock.
+    -- If the user's transaction already has a transaction id, it may have locked the account's gate (its row in
+    -- `private.account_gates`). The platform locks the row in `auth.users` first and then the gate. So waiting for the
+    -- row in `auth.users` here could make the platform's deletion of the account fail in a deadlock.
     IF NOT private.is_service() AND pg_current_xact_id_if_assigned() IS NOT NULL THEN
       PERFORM FROM auth.users WHERE id = account FOR UPDATE NOWAIT;
     END IF;

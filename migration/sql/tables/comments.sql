@@ -1,5 +1,5 @@
 -- The meaning of every table and column. The entities' documentation and docs/generated/columns.md are generated from
--- these comments. A repair recognizes a renamed table or column by its comment, so no two tables, and no two columns of
+-- these comments. `up` recognizes a renamed table or column by its comment, so no two tables, and no two columns of
 -- a table, may have the same comment.
 
 COMMENT ON TABLE public.users IS 'The public profile of an account.';

@@ -10,11 +10,11 @@ CREATE TABLE private.account_gates (
 ALTER TABLE private.account_gates ENABLE ROW LEVEL SECURITY;
 REVOKE ALL ON TABLE private.account_gates FROM PUBLIC, anon, authenticated, service_role;
 
+COMMENT ON TABLE private.account_gates IS 'One row per account, locked by every write of the account and by closing it.';
+COMMENT ON COLUMN private.account_gates.account_id IS 'Id of the account''s profile.';
+COMMENT ON COLUMN private.account_gates.is_open IS 'Whether the account may write; false once it is closed.';
+
 -- The replica identity of seats. Row-level security does not apply to deletions in a publication: every subscriber
 -- receives the replica identity of each deleted row. The primary key would reveal the user who held the seat, so the
 -- replica identity is a random id.
 ALTER TABLE public.session_players REPLICA IDENTITY USING INDEX session_players_replica_id_key;
-
-COMMENT ON TABLE private.account_gates IS 'One row per account, locked by every write of the account and by closing it.';
-COMMENT ON COLUMN private.account_gates.account_id IS 'Id of the account''s profile.';
-COMMENT ON COLUMN private.account_gates.is_open IS 'Whether the account may write; false once it is closed.';

@@ -114,6 +114,7 @@ BEGIN
 END
 $$;
 
+-- Runs after an account was deleted from `auth.users`.
 CREATE OR REPLACE FUNCTION private.handle_deleted_user()
 RETURNS trigger
 LANGUAGE plpgsql

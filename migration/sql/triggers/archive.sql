@@ -146,7 +146,7 @@ BEGIN
 END
 $$;
 
--- Moves all of these sessions to the archive, with their seats and rolls, or none. The caller has locked the sessions.
+-- Moves all of the given sessions to the archive, with their seats and rolls, or none. The caller has locked them.
 CREATE OR REPLACE FUNCTION private.move_to_archive(session_ids uuid[])
 RETURNS void
 LANGUAGE plpgsql

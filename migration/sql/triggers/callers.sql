@@ -129,9 +129,9 @@ END
 $$;
 
 -- Returns the ids of the sessions that the caller takes part in: those that they run, have a seat in, or have left. A
--- player whom the Seer removed no longer takes part; otherwise they could read the new code and watch the game. A
--- policy that compares with this array computes it once per query and can use an index. A subquery in the policy would
--- instead read the whole other table into a hash table.
+-- player whom the Seer removed no longer takes part; otherwise they could read a renewed join code and watch the game.
+-- A policy that compares with this array computes it once per query and can use an index. A subquery in the policy
+-- would instead read the whole other table into a hash table.
 CREATE OR REPLACE FUNCTION private.my_session_ids()
 RETURNS uuid[]
 LANGUAGE plpgsql

@@ -33,7 +33,7 @@ BEGIN
 END
 $$;
 
--- Counts the creatures of an adventure and enforces the limit.
+-- Counts the creatures of an adventure, and so enforces the limit.
 CREATE OR REPLACE FUNCTION private.check_creature_limit()
 RETURNS trigger
 LANGUAGE plpgsql

@@ -2,8 +2,8 @@
 -- failed roll a second time.
 
 -- Returns the results of `dice_count` fair dice, at most ten. A single expression computes them, which takes a fifth of
--- the time of a loop. Like `random_numbers`, this skips bytes 6 and 8. If a byte is 252 (the last multiple of six) or
--- more, it draws all bytes again.
+-- the time of a loop. Like `random_numbers`, this function takes the bytes of a random UUID, except bytes 6 and 8,
+-- which are not random. If a byte is 252 (the last multiple of six) or more, it draws all bytes again.
 CREATE OR REPLACE FUNCTION private.throw_dice(dice_count integer)
 RETURNS integer[]
 LANGUAGE plpgsql

@@ -20,13 +20,14 @@ DECLARE
   user_ids uuid[];
   character_ids uuid[];
   seat_changes integer[];
+  -- Those of the sessions that have not ended. Only their seats count for characters and accounts.
   live_session_ids uuid[] := '{}'::uuid[];
   session_change record;
   character_change record;
   player_change record;
   current_session record;
   current_character record;
-  is_user CONSTANT boolean := auth.uid() IS NOT NULL AND NOT private.is_service();
+  is_caller_user CONSTANT boolean := auth.uid() IS NOT NULL AND NOT private.is_service();
 BEGIN
   IF TG_OP = 'INSERT' THEN
     SELECT array_agg(session_id), array_agg(user_id), array_agg(character_id), array_agg(1)
@@ -106,7 +107,7 @@ BEGIN
     END IF;
     -- Row security was evaluated on the statement's snapshot, before the session was locked. The session may have
     -- changed since.
-    IF is_user AND TG_OP = 'INSERT' AND current_session.status NOT IN ('waiting', 'starting_soon') THEN
+    IF is_caller_user AND TG_OP = 'INSERT' AND current_session.status NOT IN ('waiting', 'starting_soon') THEN
       PERFORM private.refuse_seat_after_start();
     END IF;
     IF session_change.is_any_character_changed

@@ -105,12 +105,12 @@ BEGIN
 END
 $$;
 
--- Refuses the id of an archived session, enforces the limit of twenty live sessions per Seer, and checks the adventure
--- again, because it may have been unpublished since the caller's snapshot. At READ COMMITTED a plain query sees that.
--- At higher isolation levels the row must be locked: the lock fails if the row has changed since the snapshot. The lock
--- is released at once, by rolling back the block that takes it. Otherwise two accounts that keep creating sessions of
--- the adventure in overlapping transactions could make its creator, or the completion of another session, wait for
--- ever.
+-- Runs after a session was inserted. Refuses the id of an archived session, counts the session for its Seer (at most
+-- twenty live ones), and checks the adventure again, because it may have been unpublished since the caller's snapshot.
+-- At READ COMMITTED a plain query sees that. At higher isolation levels the row must be locked: the lock fails if the
+-- row has changed since the snapshot. The lock is released at once, by rolling back the block that takes it. Otherwise
+-- two accounts that keep creating sessions of the adventure in overlapping transactions could make its creator, or the
+-- completion of another session, wait for ever.
 CREATE OR REPLACE FUNCTION private.check_session_limit()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -183,7 +183,7 @@ BEGIN
         TABLE = 'sessions',
         CONSTRAINT = 'session_status_transition';
     END IF;
-    -- For the API's roles and the logins that may assume them, as in `limits.sql`.
+    -- For the API's roles and the logins that may assume them, as in `triggers/limits.sql`.
     IF OLD.status IN ('completed', 'cancelled')
       AND row_security_active(TG_RELID)
       AND (pg_has_role('anon', 'MEMBER') OR pg_has_role('authenticated', 'MEMBER'))

@@ -33,7 +33,7 @@ DECLARE
   step_number integer;
   derived_steps text[];
 BEGIN
-  IF NOT NEW.current_step || NEW.completed_steps <@ all_steps THEN
+  IF NOT ((NEW.current_step || NEW.completed_steps) <@ all_steps) THEN
     RETURN NEW; -- The table's own check refuses the step.
   END IF;
   -- A step that belongs to only one path chooses that path.

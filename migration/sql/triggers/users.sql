@@ -23,9 +23,9 @@ BEGIN
 END
 $$;
 
--- Returns the e-mail address to store for an account: its own, or its reserved address `<id>@no-email.invalid` if it
--- has none. Only this schema assigns addresses in the reserved domains (`no-email.invalid`, `deleted.invalid`), so an
--- account with such an address counts as one without an address.
+-- Returns the e-mail address to store in the profile of an account: its own, or its reserved address
+-- `<id>@no-email.invalid` if it has none. Only this schema assigns addresses in the reserved domains
+-- (`no-email.invalid`, `deleted.invalid`), so an account with such an address counts as one without an address.
 CREATE OR REPLACE FUNCTION private.kept_email(account uuid, address text)
 RETURNS text
 LANGUAGE plpgsql
@@ -192,7 +192,7 @@ BEGIN
 END
 $$;
 
--- Creates the gate of a new account.
+-- Creates the gate of a new account: its row in `private.account_gates`, which every write of the account locks first.
 CREATE OR REPLACE FUNCTION private.make_gate()
 RETURNS trigger
 LANGUAGE plpgsql

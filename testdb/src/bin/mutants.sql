@@ -1,5 +1,6 @@
 -- Lists every rule of the schema: its kind, its name, and a statement that removes it or loosens it by one.
 WITH our_tables AS (
+  -- Without the two tables in which the migration program stores what it has applied.
   -- `name` includes the schema (as in `private.requests`) unless the schema is in the search path.
   SELECT pg_class.oid, oid::regclass::text AS name, relnamespace = 'public'::regnamespace AS is_public
   FROM pg_catalog.pg_class
@@ -11,8 +12,8 @@ constraints AS (
   FROM pg_catalog.pg_constraint JOIN our_tables ON our_tables.oid = conrelid
   WHERE contype IN ('c', 'f', 'p', 'u')
 ),
--- Numeric bounds in check constraints. `start` is the position of the number in the definition, and `step` loosens the
--- bound.
+-- Numeric bounds in check constraints. The groups of the pattern are the comparison and the number. `start` is the
+-- position of the number in the definition, and adding `step` to the number loosens the bound.
 bounds AS (
   SELECT constraints.*, nth,
     regexp_instr(definition, pattern, 1, nth, 0, '', 2) AS start,
@@ -89,7 +90,7 @@ FROM pg_catalog.pg_policies,
   LATERAL (VALUES ('USING', qual), ('WITH CHECK', with_check)) AS condition (side, expression)
 WHERE schemaname = 'public' AND expression IS NOT NULL AND expression <> 'true'
 UNION ALL
--- Here the rule is that a role lacks a privilege. A grant of the privilege removes it.
+-- Here the rule is that a role lacks a privilege. A grant of the privilege removes that rule.
 SELECT
   'revoke',
   format('%s on %s from %s', privilege, name, role),
