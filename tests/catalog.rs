@@ -82,7 +82,7 @@ async fn visitors_may_call_only_the_listed_functions() {
           WHERE pronamespace IN ('public'::regnamespace, 'private'::regnamespace)
             AND has_function_privilege('anon', oid, 'EXECUTE')
             AND proname NOT IN ('get_session_details', 'session_details', 'my_session_ids',
-                                'my_archived_session_ids', 'can_see_adventure', 'best_rated_after', 'newest_adventures',
+                                'my_archived_session_ids', 'can_see_adventure', 'best_rated_ids_after', 'newest_adventures',
                                 'most_played_adventures', 'best_rated_adventures', 'is_service')",
     )
     .await;

@@ -96,7 +96,7 @@ async fn the_catalogue_is_paginated_in_each_order() {
     world.new_draft_adventure(creator).await;
     let rate_drafts = "UPDATE adventures SET average_rating = 2 WHERE status = 'draft' AND average_rating IS NULL";
     assert_eq!(world.owner().execute(rate_drafts).await, Ok(2));
-    let best_rated = "SELECT unnest(private.best_rated_after(5, '00000000-0000-0000-0000-000000000000', 1000))";
+    let best_rated = "SELECT unnest(private.best_rated_ids_after(5, '00000000-0000-0000-0000-000000000000', 1000))";
     let found: HashSet<Uuid> = world.visitor().fetch_values(best_rated).await.unwrap().into_iter().collect();
     let published = world.owner().fetch_values("SELECT id FROM adventures WHERE status = 'published'").await.unwrap();
     assert_eq!(found, published.into_iter().collect());

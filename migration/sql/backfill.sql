@@ -14,7 +14,7 @@ BEGIN
     WHERE profile.id IS NULL
       OR (
         profile.closed_at IS NULL
-        AND (account.deleted_at IS NOT NULL OR profile.email <> private.kept_email(account.id, account.email))
+        AND (account.deleted_at IS NOT NULL OR profile.email <> private.email_to_store(account.id, account.email))
       )
     ORDER BY account.created_at, account.id
   LOOP

@@ -128,11 +128,11 @@ async fn a_session_that_cannot_be_archived_does_not_stop_the_job() {
         "'{archived_roll}', '{}', '{}', 'might', 10, 'attack'",
         game_with_reused_id.session_id, game_with_reused_id.players[0].character_id
     );
-    // The trigger `Emit_roll` would refuse the reused id, so it is disabled.
+    // The trigger `Finish_roll` would refuse the reused id, so it is disabled.
     let reuse_id_and_add_check = format!(
-        "ALTER TABLE dice_rolls DISABLE TRIGGER \"Emit_roll\";
+        "ALTER TABLE dice_rolls DISABLE TRIGGER \"Finish_roll\";
          INSERT INTO dice_rolls (id, session_id, character_id, attribute, difficulty, roll_type) VALUES ({roll_values});
-         ALTER TABLE dice_rolls ENABLE TRIGGER \"Emit_roll\";
+         ALTER TABLE dice_rolls ENABLE TRIGGER \"Finish_roll\";
          ALTER TABLE archived_sessions ADD CHECK (looking_for <> 'nobody')"
     );
     world.superuser().await.execute(&reuse_id_and_add_check).await.unwrap();

@@ -178,7 +178,7 @@ impl Fixture {
             "SELECT private.my_session_ids(), private.my_archived_session_ids(), private.my_email(), private.is_service()".to_owned(),
             "SELECT * FROM private.newest_adventures(NULL, NULL, 10)".to_owned(),
             "SELECT * FROM private.most_played_adventures(9, pg_catalog.gen_random_uuid(), 10)".to_owned(),
-            "SELECT private.best_rated_after(4.5, pg_catalog.gen_random_uuid(), 10)".to_owned(),
+            "SELECT private.best_rated_ids_after(4.5, pg_catalog.gen_random_uuid(), 10)".to_owned(),
             "SELECT * FROM private.best_rated_adventures(NULL, NULL, 10)".to_owned(),
             format!("SELECT private.may_roll('{session}', '{character}', NULL), private.may_send_event('{session}')"),
             format!("SELECT * FROM private.session_by_code((SELECT code::pg_catalog.text FROM public.sessions WHERE id = '{}'))", waiting_game.session_id),

@@ -155,7 +155,7 @@ const BREAKAGES: &[(&str, &str)] = &[
         "DROP TRIGGER check_profile_change ON users; DROP TRIGGER set_updated_at ON users; DROP VIEW profiles;
          ALTER TABLE users ALTER bio TYPE varchar(20);
          CREATE TRIGGER check_profile_change BEFORE UPDATE OF bio ON users
-         FOR EACH ROW EXECUTE FUNCTION private.check_profile_change();
+         FOR EACH ROW EXECUTE FUNCTION private.refuse_profile_change();
          CREATE VIEW profiles AS SELECT id, bio FROM users",
         "column bio of public.users",
     ),

@@ -159,7 +159,7 @@ $$;
 -- leakproof. So under row security the comparison would come after the policies and could not use the index, and each
 -- page would be searched from the top of the list. Therefore this function runs as its owner. It returns only ids of
 -- published adventures, which everybody may read.
-CREATE OR REPLACE FUNCTION private.best_rated_after(last_rating numeric, last_id uuid, max_rows integer)
+CREATE OR REPLACE FUNCTION private.best_rated_ids_after(last_rating numeric, last_id uuid, max_rows integer)
 RETURNS uuid[]
 LANGUAGE plpgsql
 STABLE
@@ -230,7 +230,7 @@ BEGIN
     LIMIT max_rows;
   ELSE
     -- If this call were part of the query below, the planner would also make it, to estimate the number of rows.
-    next_ids := private.best_rated_after(last_rating, last_id, max_rows);
+    next_ids := private.best_rated_ids_after(last_rating, last_id, max_rows);
     RETURN QUERY
     SELECT adventure.*
     FROM unnest(next_ids) WITH ORDINALITY AS best (id, nth)

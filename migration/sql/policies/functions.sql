@@ -5,7 +5,7 @@ GRANT EXECUTE ON FUNCTION
   private.my_session_ids(),
   private.my_archived_session_ids(),
   private.can_see_adventure(uuid),
-  private.best_rated_after(numeric, uuid, integer),
+  private.best_rated_ids_after(numeric, uuid, integer),
   private.newest_adventures(timestamptz, uuid, integer),
   private.most_played_adventures(integer, uuid, integer),
   private.best_rated_adventures(numeric, uuid, integer),

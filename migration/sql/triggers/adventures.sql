@@ -61,7 +61,7 @@ END
 $$;
 
 -- Counts the adventures of an account and enforces the limit of two hundred (`count_for_account`).
-CREATE OR REPLACE FUNCTION private.check_adventure_limit()
+CREATE OR REPLACE FUNCTION private.count_adventures()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -165,7 +165,7 @@ CREATE OR REPLACE TRIGGER prepare_adventure
 
 CREATE OR REPLACE TRIGGER enforce_adventure_limit
   AFTER INSERT OR DELETE OR UPDATE OF creator_id ON public.adventures
-  FOR EACH ROW EXECUTE FUNCTION private.check_adventure_limit();
+  FOR EACH ROW EXECUTE FUNCTION private.count_adventures();
 
 CREATE OR REPLACE TRIGGER delete_playerless_sessions
   BEFORE DELETE ON public.adventures

@@ -34,7 +34,7 @@ END
 $$;
 
 -- Counts the creatures of an adventure, and so enforces the limit.
-CREATE OR REPLACE FUNCTION private.check_creature_limit()
+CREATE OR REPLACE FUNCTION private.count_creatures()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -76,7 +76,7 @@ CREATE OR REPLACE TRIGGER check_creature_id
 
 CREATE OR REPLACE TRIGGER enforce_creature_limit
   AFTER INSERT OR DELETE OR UPDATE OF adventure_id ON public.creatures
-  FOR EACH ROW EXECUTE FUNCTION private.check_creature_limit();
+  FOR EACH ROW EXECUTE FUNCTION private.count_creatures();
 
 CREATE OR REPLACE TRIGGER set_updated_at
   BEFORE UPDATE ON public.creatures

@@ -46,7 +46,7 @@ END
 $$;
 
 -- Refuses a creature of another adventure.
-CREATE OR REPLACE FUNCTION private.refuse_creature()
+CREATE OR REPLACE FUNCTION private.refuse_other_adventures_creature()
 RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -146,7 +146,7 @@ BEGIN
     WHERE creature.id = NEW.creature_id
       AND session.id = NEW.session_id;
     IF NOT FOUND AND (private.is_service() OR private.may_roll(NEW.session_id, NULL, NEW.creature_id)) THEN
-      PERFORM private.refuse_creature();
+      PERFORM private.refuse_other_adventures_creature();
     END IF;
   END IF;
 
@@ -262,7 +262,7 @@ $$;
 -- After a roll is written, refuses rolls of several sessions in one statement and the id of an archived roll, uses up a
 -- heroic save, emits the event, and checks the caller's permission again. One trigger does all of this, because each
 -- trigger slows every roll: the server parses a trigger's condition again for each statement.
-CREATE OR REPLACE FUNCTION private.emit_roll()
+CREATE OR REPLACE FUNCTION private.finish_roll()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -346,7 +346,7 @@ BEGIN
         AND session.id = NEW.session_id
     )
   THEN
-    PERFORM private.refuse_creature();
+    PERFORM private.refuse_other_adventures_creature();
   END IF;
   RETURN NULL;
 END
@@ -358,10 +358,10 @@ CREATE OR REPLACE TRIGGER roll_dice
 
 -- The capital letter makes this trigger fire before those of the foreign keys, because seat and session must be locked
 -- before the character.
-CREATE OR REPLACE TRIGGER "Emit_roll"
+CREATE OR REPLACE TRIGGER "Finish_roll"
   AFTER INSERT ON public.dice_rolls
   REFERENCING NEW TABLE AS new_rolls
-  FOR EACH ROW EXECUTE FUNCTION private.emit_roll();
+  FOR EACH ROW EXECUTE FUNCTION private.finish_roll();
 
 -- The modifiers of a new roll are checked in `roll_dice`.
 CREATE OR REPLACE TRIGGER unreadable_modifiers

@@ -43,7 +43,7 @@ $$;
 -- Fills in the Seer. Refuses an adventure that the Seer may not use, and an id that another Seer's session has. It
 -- refuses only callers who may create the session; for all others row security refuses the row. So callers get the same
 -- answer for a hidden draft as for an adventure that does not exist.
-CREATE OR REPLACE FUNCTION private.check_session_adventure()
+CREATE OR REPLACE FUNCTION private.prepare_session()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -83,7 +83,7 @@ $$;
 
 -- Refuses a planned start that is more than an hour ago (the trigger's WHEN compares the time) if a user writes it,
 -- because the lobby should list sessions that can still be joined. The other columns of a late session can be edited.
-CREATE OR REPLACE FUNCTION private.check_schedule()
+CREATE OR REPLACE FUNCTION private.refuse_past_schedule()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -111,7 +111,7 @@ $$;
 -- row has changed since the snapshot. The lock is released at once, by rolling back the block that takes it. Otherwise
 -- two accounts that keep creating sessions of the adventure in overlapping transactions could make its creator, or the
 -- completion of another session, wait for ever.
-CREATE OR REPLACE FUNCTION private.check_session_limit()
+CREATE OR REPLACE FUNCTION private.check_new_session()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -158,7 +158,7 @@ $$;
 
 -- Checks the transitions of the status, sets the timestamps that belong to them, and counts encounters. The Seer of an
 -- ended session may still edit its note (`looking_for`) and its visibility, for example to withdraw it from view.
-CREATE OR REPLACE FUNCTION private.check_session_status()
+CREATE OR REPLACE FUNCTION private.prepare_session_status()
 RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -351,11 +351,11 @@ CREATE OR REPLACE TRIGGER set_session_code
 
 CREATE OR REPLACE TRIGGER check_session_adventure
   BEFORE INSERT OR UPDATE OF adventure_id, seer_id ON public.sessions
-  FOR EACH ROW EXECUTE FUNCTION private.check_session_adventure();
+  FOR EACH ROW EXECUTE FUNCTION private.prepare_session();
 
 CREATE OR REPLACE TRIGGER check_session_status
   BEFORE INSERT OR UPDATE ON public.sessions
-  FOR EACH ROW EXECUTE FUNCTION private.check_session_status();
+  FOR EACH ROW EXECUTE FUNCTION private.prepare_session_status();
 
 CREATE OR REPLACE TRIGGER number_game_state
   BEFORE UPDATE OF game_state ON public.sessions
@@ -373,12 +373,12 @@ CREATE OR REPLACE TRIGGER check_schedule
   BEFORE INSERT OR UPDATE OF scheduled_start ON public.sessions
   FOR EACH ROW
   WHEN (NEW.scheduled_start < now() - INTERVAL '1 hour')
-  EXECUTE FUNCTION private.check_schedule();
+  EXECUTE FUNCTION private.refuse_past_schedule();
 
 -- The capital letter makes this trigger fire before those of the foreign keys.
 CREATE OR REPLACE TRIGGER "Enforce_session_limit"
   AFTER INSERT ON public.sessions
-  FOR EACH ROW EXECUTE FUNCTION private.check_session_limit();
+  FOR EACH ROW EXECUTE FUNCTION private.check_new_session();
 
 CREATE OR REPLACE TRIGGER move_session_count
   AFTER UPDATE OF seer_id ON public.sessions

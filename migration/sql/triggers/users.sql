@@ -26,7 +26,7 @@ $$;
 -- Returns the e-mail address to store in the profile of an account: its own, or its reserved address
 -- `<id>@no-email.invalid` if it has none. Only this schema assigns addresses in the reserved domains
 -- (`no-email.invalid`, `deleted.invalid`), so an account with such an address counts as one without an address.
-CREATE OR REPLACE FUNCTION private.kept_email(account uuid, address text)
+CREATE OR REPLACE FUNCTION private.email_to_store(account uuid, address text)
 RETURNS text
 LANGUAGE plpgsql
 IMMUTABLE
@@ -63,8 +63,8 @@ $$;
 
 -- Creates a profile. This must never fail, because the sign-up would fail with it. An account without an e-mail
 -- address, or with one that another account has (single sign-on allows that), gets its reserved address
--- (`kept_email`). If another sign-up with the same address is in progress, ON CONFLICT waits for it. If the id already
--- has a profile, the account gets that profile back, with its history.
+-- (`email_to_store`). If another sign-up with the same address is in progress, ON CONFLICT waits for it. If the id
+-- already has a profile, the account gets that profile back, with its history.
 CREATE OR REPLACE FUNCTION private.create_profile(account uuid, account_email text, metadata jsonb)
 RETURNS void
 LANGUAGE plpgsql
@@ -72,7 +72,7 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  address text := private.kept_email(account, account_email);
+  address text := private.email_to_store(account, account_email);
   reserved_email CONSTANT text := account || '@no-email.invalid';
   -- The first usable name: from the platform's metadata, or else the local part of the e-mail address.
   name text := coalesce(
@@ -166,7 +166,7 @@ BEGIN
   -- only the wait for the address.
   PERFORM FROM private.account_gates WHERE account_id = account FOR UPDATE;
   PERFORM FROM public.users WHERE id = account FOR UPDATE;
-  IF NOT private.set_email_in_time(account, private.kept_email(account, address)) THEN
+  IF NOT private.set_email_in_time(account, private.email_to_store(account, address)) THEN
     UPDATE public.users
     SET email = account || '@no-email.invalid'
     WHERE id = account
@@ -226,7 +226,7 @@ $$;
 
 -- Refuses changes to the name, picture and description of a closed account, whoever makes them. The trigger's WHEN
 -- condition has already found such a change, so this function always refuses.
-CREATE OR REPLACE FUNCTION private.check_profile_change()
+CREATE OR REPLACE FUNCTION private.refuse_profile_change()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -263,7 +263,7 @@ CREATE OR REPLACE TRIGGER check_profile_change
       OR NEW.bio IS DISTINCT FROM OLD.bio
     )
   )
-  EXECUTE FUNCTION private.check_profile_change();
+  EXECUTE FUNCTION private.refuse_profile_change();
 
 -- Changes of the counters and of the e-mail address do not set `updated_at`: see `private.touch_updated_at`.
 CREATE OR REPLACE TRIGGER set_updated_at
