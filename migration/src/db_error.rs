@@ -14,7 +14,13 @@ const DUPLICATE_PREPARED_STATEMENT: &str = "42P05";
 const INVALID_SQL_STATEMENT_NAME: &str = "26000";
 
 /// The SQLSTATE of a write on a standby or in a read-only transaction.
-const READ_ONLY_TRANSACTION: &str = "25006";
+const READ_ONLY_SQL_TRANSACTION: &str = "25006";
+
+/// The SQLSTATE of a statement for which the role lacks a privilege.
+const INSUFFICIENT_PRIVILEGE: &str = "42501";
+
+/// The SQLSTATE of a DROP without CASCADE of an object on which others depend.
+const DEPENDENT_OBJECTS_STILL_EXIST: &str = "2BP01";
 
 /// Returns a message for the operator: what failed, the likeliest cause, and the remedy. It contains no secret.
 #[must_use]
@@ -34,16 +40,14 @@ pub fn user_message(error: &DbErr) -> String {
              again; nothing was changed."
                 .to_owned()
         }
-        // insufficient_privilege
-        Some("42501") => format!(
+        Some(INSUFFICIENT_PRIVILEGE) => format!(
             "The role lacks a privilege ({}): connect as the owner of the schema; nothing was changed.",
             database_message(error)
         ),
-        Some(READ_ONLY_TRANSACTION) => {
+        Some(READ_ONLY_SQL_TRANSACTION) => {
             "The database accepts no writes: connect to the primary; nothing was changed.".to_owned()
         }
-        // dependent_objects_still_exist
-        Some("2BP01") => format!(
+        Some(DEPENDENT_OBJECTS_STILL_EXIST) => format!(
             "{}: {}. Drop or change those objects first; nothing was changed.",
             database_message(error),
             detail(error).unwrap_or_else(|| "other objects depend on it".to_owned())
@@ -105,7 +109,7 @@ pub(crate) fn rejection_reason(error: &DbErr) -> Option<String> {
     let code = sqlstate(error)?;
     let has_other_cause = matches!(
         &*code,
-        LOCK_NOT_AVAILABLE | READ_ONLY_TRANSACTION | DUPLICATE_PREPARED_STATEMENT | INVALID_SQL_STATEMENT_NAME
+        LOCK_NOT_AVAILABLE | READ_ONLY_SQL_TRANSACTION | DUPLICATE_PREPARED_STATEMENT | INVALID_SQL_STATEMENT_NAME
     ) || is_connection_loss_code(&code);
     (!has_other_cause).then(|| match detail(error) {
         Some(detail) => format!("{}: {}", database_message(error), detail.trim_end_matches('.')),

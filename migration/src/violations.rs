@@ -80,7 +80,8 @@ async fn key_expression<C: ConnectionTrait>(db: &C, table: &str) -> Result<Strin
     Ok(if columns.is_empty() { "row.ctid::text".to_owned() } else { format!("concat_ws('/', {})", columns.join(", ")) })
 }
 
-/// Returns the SQL condition that is true for a row, called `row`, that violates the definition.
+/// Returns the SQL condition that is true for a row, called `row`, that violates the definition. `None` if rows cannot
+/// violate a definition of this kind.
 fn violation_condition(table: &str, definition: &str) -> Option<String> {
     if let Some(column) = definition.strip_prefix("NOT NULL ") {
         return Some(format!("row.{column} IS NULL"));
