@@ -393,25 +393,17 @@ async fn a_seer_cannot_seat_a_strangers_character_in_many_sessions() {
 
 #[tokio::test]
 async fn nobody_takes_a_seat_in_a_session_that_became_private_meanwhile() {
-    // The function that joins by code sets `sparc.joins_by_code` to allow the seat. In the second round, the caller
-    // sets it.
-    for setting in ["", "sparc.joins_by_code"] {
-        let world = World::new().await;
-        let (game, player) = (world.new_session(0).await, world.new_player().await);
-        world.update_session(&game, "is_public = true").await;
-        let hiding = game.seer.begin().await;
-        execute_in(&hiding, &format!("UPDATE sessions SET is_public = false WHERE id = '{}'", game.session_id))
-            .await
-            .unwrap();
-        let joining = player.person.begin().await;
-        if !setting.is_empty() {
-            execute_in(&joining, &format!("SET LOCAL {setting} = '{}'", game.session_id)).await.unwrap();
-        }
-        let sql = insert_seat_sql(game.session_id, player.user_id, player.character_id);
-        let joining_task = tokio::spawn(async move { execute_and_commit(joining, &sql).await });
-        world.owner().wait_for_lock_waiters(1).await;
-        hiding.commit().await.unwrap();
-        assert_eq!(joining_task.await.unwrap(), INSUFFICIENT_PRIVILEGE, "{setting}");
-        assert_invariants(&world).await;
-    }
+    let world = World::new().await;
+    let (game, player) = (world.new_session(0).await, world.new_player().await);
+    world.update_session(&game, "is_public = true").await;
+    let hiding = game.seer.begin().await;
+    let hide = format!("UPDATE sessions SET is_public = false WHERE id = '{}'", game.session_id);
+    execute_in(&hiding, &hide).await.unwrap();
+    let joining = player.person.begin().await;
+    let sql = insert_seat_sql(game.session_id, player.user_id, player.character_id);
+    let joining_task = tokio::spawn(async move { execute_and_commit(joining, &sql).await });
+    world.owner().wait_for_lock_waiters(1).await;
+    hiding.commit().await.unwrap();
+    assert_eq!(joining_task.await.unwrap(), INSUFFICIENT_PRIVILEGE);
+    assert_invariants(&world).await;
 }

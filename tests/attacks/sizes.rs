@@ -78,11 +78,11 @@ async fn nobody_resets_the_count_of_inserted_rows() {
     let insert = "INSERT INTO session_events (session_id, event_type)";
     let row = format!("'{session}'::uuid, 'client.wave'");
     for sql in [
-        // With each row, the statement changes every setting that a trigger reads now or read in an earlier version.
+        // With each row, the statement changes every setting that a trigger reads.
         format!(
             "{insert} SELECT {row} FROM generate_series(1, 101) AS number, LATERAL (
-               SELECT set_config('sparc.inserted_session_events', '0', true),
-                      set_config('sparc.joins_by_code', '', true), number
+               SELECT set_config('sparc.session_of_events', '', true),
+                      set_config('sparc.broadcast_until', '', true), number
              ) AS reset"
         ),
         // Several parts of one statement, each with fewer rows.
