@@ -1,6 +1,6 @@
-//! The primitives on which the interleaving of tasks depends: tasks, deadlines and atomics. In unit tests, `shuttle`
-//! decides which task runs next and when a deadline is exceeded. (Tokio's locks and channels need no runtime,
-//! so they are used under `shuttle` too.)
+//! The primitives on which the interleaving of tasks depends: tasks, deadlines, atomics and the blocking mutex. In unit
+//! tests, `shuttle` decides which task runs next and when a deadline is exceeded. (Tokio's locks and channels need no
+//! runtime, so they are used under `shuttle` too.)
 
 #[cfg(test)]
 pub(crate) use under_shuttle::*;
@@ -10,7 +10,7 @@ pub(crate) use under_tokio::*;
 #[cfg(not(test))]
 mod under_tokio {
     pub(crate) use std::sync::{
-        Mutex as StdMutex,
+        Mutex as BlockingMutex,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     };
 
@@ -33,7 +33,7 @@ mod under_shuttle {
     pub(crate) use shuttle::{
         future::spawn,
         sync::{
-            Mutex as StdMutex,
+            Mutex as BlockingMutex,
             atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
         },
     };

@@ -5,14 +5,14 @@ use std::sync::PoisonError;
 
 use tokio::sync::Notify;
 
-use crate::runtime::{AtomicUsize, Ordering, StdMutex};
+use crate::runtime::{AtomicUsize, BlockingMutex, Ordering};
 
 /// What must be recorded even while a call holds the connection: a handle that is being dropped cannot wait for that
 /// call.
 #[derive(Debug, Default)]
 pub(crate) struct StateOutsideLock {
     /// What was dropped since the last call, each with the id of its frame.
-    dropped: StdMutex<Vec<(u64, Dropped)>>,
+    dropped: BlockingMutex<Vec<(u64, Dropped)>>,
     /// How many calls wait for the connection.
     waiter_count: AtomicUsize,
     waiter_added: Notify,

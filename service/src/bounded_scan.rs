@@ -1,6 +1,6 @@
 //! Lists with filters that no index covers. To fill a page, the database scans at most a thousand rows of the list,
-//! however few of them match. If the scan ends at this limit before the page is full, the page has a cursor that
-//! continues the scan.
+//! however few of them match. If the scan ends at this limit and has found no match after the page's last row,
+//! the page has a cursor that continues the scan.
 
 use sea_orm::{DbErr, Statement, sqlx::postgres::PgRow};
 use serde::Serialize;
@@ -15,13 +15,13 @@ pub(crate) const SCAN_LIMIT: usize = 1000;
 pub(crate) struct PageQuery {
     statement: Statement,
     /// Whether the scan is limited. If so, each row of the result also has the columns of `scan_end`, which are NULL if
-    /// the scan did not end at the limit or more rows follow the page.
+    /// the scan ended before the limit, and if it found a match after the page's last row.
     is_bounded: bool,
 }
 
 impl PageQuery {
     /// Returns the query of a page whose filters are all covered by an index. Its scan has no limit.
-    pub(crate) fn exact(binds: Binds, page: String) -> Self {
+    pub(crate) fn unbounded(binds: Binds, page: String) -> Self {
         Self { statement: binds.into_statement(page), is_bounded: false }
     }
 
@@ -34,10 +34,11 @@ impl PageQuery {
     ///   empty.
     /// - `order_by` sorts the page.
     ///
-    /// The end of the scan is looked up only if no row follows the page; otherwise the next page begins after this
-    /// page's last row. `scan_end` is materialized, because newer PostgreSQL versions would otherwise pull it into the
-    /// join and evaluate it before the page. One statement reads the page and the end of the scan: if a row left the
-    /// list between two statements, the second would find the end one row later, and that row would be on no page.
+    /// The end of the scan is looked up only if the scan found no match after the page's last row; otherwise the next
+    /// page begins after that row. `scan_end` is materialized, because PostgreSQL would otherwise inline it into the
+    /// join and evaluate it before the page. One statement reads the page and the end of the scan. If two statements
+    /// did, and a row left the list between them, the second would take as the end a row that the first did not scan,
+    /// and that row would be on no page.
     pub(crate) fn bounded(binds: Binds, ctes: &str, page: &str, scanned: &str, limit: usize, order_by: &str) -> Self {
         let statement = binds.into_statement(format!(
             "WITH {ctes}page AS MATERIALIZED ({page}),

@@ -47,10 +47,10 @@ async fn create_archived_session(world: &World) -> (GameSession, Uuid) {
 }
 
 #[tokio::test]
-async fn the_id_of_an_archived_session_is_refused_like_the_id_of_a_stored_one() {
+async fn the_id_of_an_archived_session_is_refused_like_the_id_of_an_unarchived_one() {
     let world = World::new().await;
     let (archived_game, _) = create_archived_session(&world).await;
-    let stored_game = world.new_session(0).await;
+    let unarchived_game = world.new_session(0).await;
     let stranger = world.new_user().await;
     for person in [&archived_game.seer, &stranger, &archived_game.players[0].person, &world.service(), &world.owner()] {
         let seer = person.id.unwrap_or(stranger.user_id());
@@ -60,7 +60,7 @@ async fn the_id_of_an_archived_session_is_refused_like_the_id_of_a_stored_one() 
                 archived_game.adventure_id
             )
         };
-        let duplicate_key = person.execute(&insert(stored_game.session_id)).await.unwrap_err();
+        let duplicate_key = person.execute(&insert(unarchived_game.session_id)).await.unwrap_err();
         assert!(duplicate_key.has(UNIQUE_VIOLATION, "sessions_pkey"), "{duplicate_key:?}");
         assert_eq!(person.execute(&insert(archived_game.session_id)).await.unwrap_err(), duplicate_key);
         let skipping_conflicts = format!("{} ON CONFLICT DO NOTHING", insert(archived_game.session_id));
@@ -85,12 +85,12 @@ async fn the_id_of_an_archived_session_is_refused_like_the_id_of_a_stored_one() 
 }
 
 #[tokio::test]
-async fn the_id_of_an_archived_roll_is_refused_like_the_id_of_a_stored_one() {
+async fn the_id_of_an_archived_roll_is_refused_like_the_id_of_an_unarchived_one() {
     let world = World::new().await;
     let (archived_game, archived_roll) = create_archived_session(&world).await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
-    let stored_roll = world.new_attack_roll(game.session_id, player.character_id, "{1,2,3,4,5}", 10, 0).await;
+    let unarchived_roll = world.new_attack_roll(game.session_id, player.character_id, "{1,2,3,4,5}", 10, 0).await;
     for person in [&player.person, &game.seer, &world.service(), &world.owner()] {
         let insert = |id: Uuid| {
             format!(
@@ -99,7 +99,7 @@ async fn the_id_of_an_archived_roll_is_refused_like_the_id_of_a_stored_one() {
                 game.session_id, player.character_id
             )
         };
-        let duplicate_key = person.execute(&insert(stored_roll)).await.unwrap_err();
+        let duplicate_key = person.execute(&insert(unarchived_roll)).await.unwrap_err();
         assert!(duplicate_key.has(UNIQUE_VIOLATION, "dice_rolls_pkey"), "{duplicate_key:?}");
         assert_eq!(person.execute(&insert(archived_roll)).await.unwrap_err(), duplicate_key);
         assert_eq!(
@@ -171,7 +171,7 @@ async fn a_session_that_cannot_be_archived_does_not_stop_the_job() {
 }
 
 #[tokio::test]
-async fn a_batch_skips_a_session_that_cannot_be_archived_but_ends_if_the_server_fails() {
+async fn a_batch_skips_a_session_that_cannot_be_archived_but_any_other_error_ends_it() {
     let world = World::new().await;
     let add_check = "ALTER TABLE archived_sessions ADD CHECK (looking_for <> 'nobody')";
     world.superuser().await.execute(add_check).await.unwrap();
@@ -185,7 +185,8 @@ async fn a_batch_skips_a_session_that_cannot_be_archived_but_ends_if_the_server_
         end_session(&world, &game, "completed", days_ago).await;
         games.push((days_ago, game.session_id));
     }
-    // An error that concerns the server and not a row ends the batch, and nothing is archived.
+    // An error that is not due to one session (a serialization failure, a cancellation, a full disk and so on) ends the
+    // batch, and nothing is archived.
     let create_function = "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN RAISE EXCEPTION 'no' USING ERRCODE = TG_ARGV[0]; END $$";
     world.superuser().await.execute(create_function).await.unwrap();
@@ -254,6 +255,7 @@ async fn a_session_that_cannot_be_cancelled_does_not_stop_the_job() {
         world.owner().execute(&abandon).await.unwrap();
         sessions.push((session, seer));
     }
+    // The job takes sessions in the order of their ids.
     sessions.sort();
     // The Seers of the first and the third session get a wrong counter of live sessions: 0. Loading data with triggers
     // disabled can leave such a counter. When a session ends, the counter would become negative, so these cannot end.
@@ -299,23 +301,25 @@ async fn the_id_of_an_archived_row_is_refused_in_an_older_snapshot_too() {
             live_game.session_id, player.character_id
         )
     };
-    let (mut with_archived_id, mut with_new_id) = (Vec::new(), Vec::new());
+    let (mut inserts_with_archived_id, mut inserts_with_new_id) = (Vec::new(), Vec::new());
     for level in [IsolationLevel::RepeatableRead, IsolationLevel::Serializable] {
-        for (person, with_reused_id, with_unused_id) in [
+        for (person, sql_with_archived_id, sql_with_new_id) in [
             (&live_game.seer, insert_session(ended_game.session_id), insert_session(Uuid::new_v4())),
             (&player.person, insert_roll(archived_roll), insert_roll(Uuid::new_v4())),
         ] {
-            for (list, sql) in [(&mut with_archived_id, with_reused_id), (&mut with_new_id, with_unused_id)] {
+            for (list, sql) in
+                [(&mut inserts_with_archived_id, sql_with_archived_id), (&mut inserts_with_new_id, sql_with_new_id)]
+            {
                 let transaction = person.begin_at_with_snapshot(level).await;
                 list.push((transaction, sql, level));
             }
         }
     }
     assert_eq!(archive_batch(&world, 10).await, 1);
-    for (transaction, sql, level) in with_archived_id {
+    for (transaction, sql, level) in inserts_with_archived_id {
         assert_eq!(execute_and_commit(transaction, &sql).await, UNIQUE_VIOLATION, "{level}: {sql}");
     }
-    for (transaction, sql, level) in with_new_id {
+    for (transaction, sql, level) in inserts_with_new_id {
         assert_eq!(execute_in(&transaction, &sql).await, Ok(1), "{level}: {sql}");
         transaction.rollback().await.unwrap();
     }

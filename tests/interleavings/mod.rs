@@ -18,7 +18,7 @@ mod runner;
 mod statements;
 
 use runner::{Case, IsolationLevel, Runner, Schedule, Step};
-use statements::{STATEMENTS, Sender, Statement};
+use statements::{Caller, STATEMENTS, Statement};
 
 const ISOLATION_LEVELS: [IsolationLevel; 2] = [IsolationLevel::ReadCommitted, IsolationLevel::RepeatableRead];
 
@@ -93,7 +93,7 @@ pub fn has_interleaving_cases(command: &str, table: &str) -> bool {
     };
     let table = format!("public.{table}");
     let write = format!("{clause} {table} ");
-    STATEMENTS.iter().any(|statement| matches!(statement.sender, Sender::User(_)) && statement.sql.contains(&write))
+    STATEMENTS.iter().any(|statement| matches!(statement.caller, Caller::User(_)) && statement.sql.contains(&write))
         && (!locks_rows || game_database::LOCKABLE.iter().any(|(lockable, _)| *lockable == table))
 }
 

@@ -14,11 +14,11 @@ use tokio::{
 
 use super::{
     game_database::{GameDatabase, connect, execute, id, with_ids},
-    statements::{Sender, Statement},
+    statements::{Caller, Statement},
 };
 use crate::sqlstates::SERIALIZATION_FAILURE;
 
-/// If a statement has neither finished nor begun to wait for a lock after this time, it hangs.
+/// How long a step may take. A statement that has not finished after this time hangs, or waits for a lock for ever.
 const HANG_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,8 +57,8 @@ pub struct Client {
 impl Client {
     pub async fn new(url: &str) -> Self {
         let mut connection = connect(url).await;
-        // The server looks for a deadlock after 20 ms instead of a second, so that cases end soon. No statement takes
-        // that long by itself.
+        // The server looks for a deadlock after 20 ms instead of a second, so that cases end soon. A
+        // check that finds no deadlock does no harm: the statement continues to wait.
         execute(&mut connection, "SET deadlock_timeout = '20ms'; SET jit = off").await;
         let backend_pid = query_scalar("SELECT pg_backend_pid()").fetch_one(&mut connection).await.unwrap();
         let (statements, mut received_statements) = unbounded_channel::<String>();
@@ -88,7 +88,8 @@ impl Client {
         self.has_pending_statement = true;
     }
 
-    /// Waits until the statement has finished or waits for a lock. Returns its answer, or `None` if it waits.
+    /// Waits until the statement has finished or waits for a lock. Returns its answer, or `None` if it waits or its
+    /// connection has ended.
     async fn finish_or_block(&mut self, database: &mut GameDatabase) -> Option<Answer> {
         let started = Instant::now();
         loop {
@@ -117,15 +118,15 @@ fn begin_sql(statement: &Statement, level: IsolationLevel) -> String {
         IsolationLevel::ReadCommitted => ("READ COMMITTED", ""),
         IsolationLevel::RepeatableRead => ("REPEATABLE READ", "; SELECT FROM public.users LIMIT 0"),
     };
-    let identity = match statement.sender {
-        Sender::User(name) => format!(
+    let identity = match statement.caller {
+        Caller::User(name) => format!(
             "; SET LOCAL ROLE authenticated; SET LOCAL request.jwt.claims = '{{\"role\": \"authenticated\", \"sub\": \"{}\"}}'",
             id(name)
         ),
-        Sender::Service => {
+        Caller::Service => {
             "; SET LOCAL ROLE service_role; SET LOCAL request.jwt.claims = '{\"role\": \"service_role\"}'".to_owned()
         }
-        Sender::Platform => String::new(),
+        Caller::Platform => String::new(),
     };
     format!("BEGIN ISOLATION LEVEL {isolation}{identity}{snapshot}")
 }
@@ -143,8 +144,8 @@ pub struct Case<'a> {
     pub statements: Vec<&'a Statement>,
     pub level: IsolationLevel,
     pub schedule: Schedule,
-    /// Rows that other connections lock until all statements have been sent. A statement that reaches such a row stops
-    /// there.
+    /// Rows that other connections lock until all statements have been sent, each as a table and a condition
+    /// (`public.users WHERE (id) = (@ada)`). A statement that reaches such a row stops there.
     pub held_rows: Vec<String>,
 }
 
@@ -304,12 +305,12 @@ impl Runner {
     }
 }
 
-/// Adds a problem for each refusal that is not listed, for each statement that waits for ever, and for each write of an
-/// account after it was closed.
+/// Adds a problem for each refusal that is not listed, for each statement without an answer, and for each write that a
+/// user made after their account was closed.
 fn collect_problems(case: &Case<'_>, outcomes: &[Outcome], problems: &mut Vec<String>) {
     for (statement, outcome) in case.statements.iter().zip(outcomes) {
         match &outcome.answer {
-            None => problems.push(format!("{} waits for ever", statement.name)),
+            None => problems.push(format!("{} has no answer, because its connection has ended", statement.name)),
             Some(Err((code, message))) => {
                 // At REPEATABLE READ, PostgreSQL refuses a write to a row that changed after the snapshot.
                 let is_listed = statement.refusals.contains(&code.as_str())
@@ -328,7 +329,7 @@ fn collect_problems(case: &Case<'_>, outcomes: &[Outcome], problems: &mut Vec<St
         for (statement, outcome) in case.statements.iter().zip(outcomes) {
             let has_written = matches!(outcome.answer, Some(Ok(1..)))
                 && outcome.commit_position.is_some_and(|position| position > closed_at)
-                && statement.sender == Sender::User(account)
+                && statement.caller == Caller::User(account)
                 && statement.closed_account.is_none();
             if has_written {
                 problems.push(format!("{} wrote after {}", statement.name, closing.name));

@@ -8,9 +8,9 @@ use crate::sqlstates::{
     SESSION_HAS_NO_PLAYER, SESSION_OVER, SESSION_STARTED, UNIQUE_VIOLATION, UNKNOWN_JOIN_CODE,
 };
 
-/// The identity that sends a statement.
+/// The identity as which a statement runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sender {
+pub enum Caller {
     User(&'static str),
     Service,
     /// The platform's Auth server or the schema's owner.
@@ -18,42 +18,43 @@ pub enum Sender {
 }
 
 /// A statement that a case sends, alone in its transaction. In `sql`, `@name` is the id of a row of
-/// `game_database.sql`.
+/// `game_database.sql`, or an unused id for a new row (`@new_...`); see `NAMES` in `game_database.rs`.
 #[derive(Clone, Copy, Debug)]
 pub struct Statement {
     pub name: &'static str,
-    pub sender: Sender,
+    pub caller: Caller,
     pub sql: &'static str,
-    /// The SQLSTATEs of the refusals that the documentation lists for the statement.
+    /// The SQLSTATEs with which the statement may be refused if a concurrent statement comes first.
     pub refusals: &'static [&'static str],
     /// The user whose account the statement closes or deletes.
     pub closed_account: Option<&'static str>,
 }
 
-use Sender::{Platform, Service, User};
+use Caller::{Platform, Service, User};
 
 const fn statement(
-    sender: Sender,
+    caller: Caller,
     name: &'static str,
     sql: &'static str,
     refusals: &'static [&'static str],
 ) -> Statement {
-    Statement { name, sender, sql, refusals, closed_account: None }
+    Statement { name, caller, sql, refusals, closed_account: None }
 }
 
 /// A statement that closes or deletes the account of `owner`.
-const fn closing_account(owner: &'static str, sender: Sender, name: &'static str, sql: &'static str) -> Statement {
-    Statement { name, sender, sql, refusals: &[], closed_account: Some(owner) }
+const fn closing_account(owner: &'static str, caller: Caller, name: &'static str, sql: &'static str) -> Statement {
+    Statement { name, caller, sql, refusals: &[], closed_account: Some(owner) }
 }
 
-const ADA: Sender = User("ada");
-const BOB: Sender = User("bob");
-const EVE: Sender = User("eve");
-const SEER: Sender = User("seer");
-const ZOE: Sender = User("zoe");
+const ADA: Caller = User("ada");
+const BOB: Caller = User("bob");
+const EVE: Caller = User("eve");
+const SEER: Caller = User("seer");
+const ZOE: Caller = User("zoe");
 
-// In these lists, INSUFFICIENT_PRIVILEGE means that the row does not exist any more, or that the caller may no longer
-// write it. LOCK_NOT_AVAILABLE means that another transaction has locked a row: nothing was changed, and a retry helps.
+// In these lists, INSUFFICIENT_PRIVILEGE means that a row on which the caller's permission depends (such as their
+// profile, the session, a seat or the adventure) is gone or has changed. LOCK_NOT_AVAILABLE means that another
+// transaction has locked a row: nothing was changed, and a retry helps.
 
 const TAKE_SEAT_REFUSALS: &[&str] = &[
     INSUFFICIENT_PRIVILEGE,
@@ -167,7 +168,7 @@ pub const STATEMENTS: &[Statement] = &[
     statement(EVE, "eve_rejoins_by_code", "SELECT * FROM private.join_by_code('AGAINX', @eve1)", JOIN_REFUSALS),
     statement(
         ADA,
-        "ada_changes_her_character",
+        "ada_switches_to_another_character",
         "UPDATE public.session_players SET character_id = @ada2 WHERE session_id = @zoe_waiting AND user_id = @ada",
         &[SESSION_OVER, SESSION_STARTED, CHARACTER_RETIRED, ACCOUNT_CLOSED, FOREIGN_KEY_VIOLATION, NOT_YOUR_CHOICE],
     ),

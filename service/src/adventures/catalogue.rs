@@ -268,10 +268,10 @@ fn page_query(
     } else if is_first_page {
         let page =
             format!("SELECT {COLUMNS} FROM public.adventures WHERE status = 'published' {order_by} LIMIT {limit}");
-        PageQuery::exact(binds, page)
+        PageQuery::unbounded(binds, page)
     } else {
         // A plain query would read again all rows that have the sort value of the cursor. The function does not.
-        PageQuery::exact(
+        PageQuery::unbounded(
             binds,
             format!("SELECT {COLUMNS} FROM private.{list_function}({after_value}, {after_id}, {limit})"),
         )

@@ -297,7 +297,7 @@ fn page_query(filter: &LobbyFilter, after: Option<&ListPosition>) -> PageQuery {
     if unindexed_conditions.is_empty() {
         // The page is selected before Seers and adventures are joined to it, so that a wrong estimate of the planner
         // does not change the plan.
-        return PageQuery::exact(
+        return PageQuery::unbounded(
             binds,
             format!("{SUMMARY_COLUMNS} FROM ({}) AS session{JOINS} {ORDER_BY}", first_sessions(PAGE_SIZE + 1)),
         );
