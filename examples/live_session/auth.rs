@@ -112,7 +112,8 @@ impl FromRequestParts<App> for Viewer {
             (caller, token_expires_at) = (app.sparc.as_user(claims.sub), Some(claims.exp));
         }
         if let Some(position) = parts.headers.get(POSITION_HEADER) {
-            caller = caller.with_min_position(position.to_str().ok().and_then(|text| text.parse::<LogPosition>().ok()));
+            // The caller then reads only from a server that has replayed this position.
+            caller = caller.at_least(position.to_str().ok().and_then(|text| text.parse::<LogPosition>().ok()));
         }
         if let Some(slot) = parts.extensions.get::<CallerSlot>() {
             let _ = slot.set(caller.clone());

@@ -36,7 +36,7 @@ pub struct IdentityConnection {
     database: Database,
     identity: Identity,
     deadline: Option<Duration>,
-    /// The latest position that was given to the method `with_min_position`.
+    /// The latest position that was given to the method `at_least`.
     min_position: Option<LogPosition>,
 }
 
@@ -87,7 +87,7 @@ impl IdentityConnection {
     }
 
     /// Returns the log position of what this identity last wrote or read through this handle, or the position given to
-    /// [`with_min_position`](Self::with_min_position) if that is later. Pass the position to the client as a token, so
+    /// [`at_least`](Self::at_least) if that is later. Pass the position to the client as a token, so
     /// that whichever process handles the client's next request reads nothing older. Without replicas, it is `None`.
     #[must_use]
     pub fn position(&self) -> Option<LogPosition> {
@@ -95,10 +95,10 @@ impl IdentityConnection {
         self.required_position().position
     }
 
-    /// Returns the same connection, whose reads then show everything up to `position`, a token that another process got
-    /// from [`position`](Self::position). Without replicas, this has no effect.
+    /// Returns the same connection, whose reads then run only on a server that has replayed at least `position`: a token
+    /// that another process got from [`position`](Self::position). Without replicas, this has no effect.
     #[must_use]
-    pub fn with_min_position(mut self, position: impl Into<Option<LogPosition>>) -> Self {
+    pub fn at_least(mut self, position: impl Into<Option<LogPosition>>) -> Self {
         self.min_position = self.min_position.max(position.into());
         self
     }
@@ -155,7 +155,7 @@ impl IdentityConnection {
 
     /// Returns the log position that a server must have replayed for a read of this identity.
     fn required_position(&self) -> RequiredPosition {
-        self.recorded_position().with_min_position(self.min_position)
+        self.recorded_position().at_least(self.min_position)
     }
 
     /// See [`Unchecked::seen_position`](crate::unchecked::Unchecked::seen_position).

@@ -99,7 +99,7 @@ impl RequiredPosition {
     }
 
     /// Returns the same requirement, with at least this position.
-    pub(crate) fn with_min_position(self, position: Option<LogPosition>) -> Self {
+    pub(crate) fn at_least(self, position: Option<LogPosition>) -> Self {
         self.merge(Self { position, unknown_commit: None })
     }
 }

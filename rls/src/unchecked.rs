@@ -38,7 +38,7 @@ pub trait Unchecked {
     ) -> impl Future<Output = Result<UncheckedTransaction, DbErr>> + Send;
 
     /// Returns the log position of what the identity itself wrote or read through this handle. A position that was
-    /// given to [`with_min_position`](IdentityConnection::with_min_position) is not considered.
+    /// given to [`at_least`](IdentityConnection::at_least) is not considered.
     fn seen_position(&self) -> Option<LogPosition>;
 
     /// Records the log position of what another identity read on behalf of this one. The next read of this identity

@@ -56,7 +56,7 @@ pub(super) async fn run(guard: PollerGuard, service: IdentityConnection) {
         sequence.may_have_unread |= watched.has_new_session;
         let polled_at = Instant::now();
         let checks_all_subscribers = access_checked_at.elapsed() >= ACCESS_CHECK_INTERVAL;
-        let service = service.clone().with_min_position(watched.min_log_position);
+        let service = service.clone().at_least(watched.min_log_position);
         let poll = async {
             let tx = Unchecked::begin_read(&service, Some(POLL_TIMEOUT)).await?;
             let outcome = Poll { hub, tx: &tx, checks_all_subscribers }.run(&mut sequence, watched).await?;

@@ -143,7 +143,7 @@ impl Reader {
             None => {
                 let read_at = Instant::now();
                 // A server that has not replayed that log position would show a gap.
-                let caller = self.caller.clone().with_min_position(log_position);
+                let caller = self.caller.clone().at_least(log_position);
                 let page = read_page(&caller, self.session_id, self.position).await?;
                 self.continue_in_history_of(&page, was_idle_too_long)?;
                 self.has_more = page.events.len() as i64 == PAGE_SIZE;
