@@ -74,12 +74,13 @@ async fn closing_waits_for_open_transactions_and_acquires_no_more_connections() 
 async fn an_applications_existing_pool_is_used_and_its_connections_are_returned_clean() {
     let world = World::new().await;
     let user_id = world.new_account().await;
+    // A pool of one connection.
     let db = sparc::migration::connect(world.url()).await.unwrap();
     let sparc = Sparc::from_connection(db.clone());
     assert_eq!(sparc.as_user(user_id).users().me().await.unwrap().id, user_id);
     drop(sparc.as_user(user_id).begin().await.unwrap());
     let row = db.query_one_raw(statement("SELECT current_user = session_user")).await.unwrap().unwrap();
-    assert!(row.try_get_by_index::<bool>(0).unwrap(), "no identity may be left on the connection");
+    assert!(row.try_get_by_index::<bool>(0).unwrap(), "no identity may be left on the pool's only connection");
     sparc.close().await.unwrap();
     let without_pool = Sparc::from_connection(DatabaseConnection::default());
     let error = without_pool.as_user(user_id).users().me().await.unwrap_err();
@@ -198,13 +199,14 @@ async fn idle_connections_that_the_server_closed_are_replaced() {
     for size in [1, 5, 9] {
         let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(size)).await.unwrap();
         let ada = sparc.as_user(user_id);
-        for first_use in 0..5 {
+        for call_after_loss in 0..5 {
             // Opens all connections of the pool and leaves them idle.
             let transactions = futures_util::future::join_all((0..size).map(|_| ada.begin())).await;
             drop(transactions.into_iter().map(Result::unwrap).collect::<Vec<_>>());
             world.owner().wait_for_rollbacks().await;
             assert_eq!(terminate_connections(&world).await, i64::from(size));
-            match first_use {
+            // An operation, an entity's query, a raw query, a transaction, a stream.
+            match call_after_loss {
                 0 => assert_eq!(ada.users().me().await.unwrap().id, user_id),
                 1 => assert_eq!(characters::Entity::find().all(&ada).await.unwrap().len(), 0),
                 2 => assert!(backend_pid(&ada).await > 0),
@@ -229,7 +231,7 @@ async fn idle_connections_that_the_server_closed_are_replaced() {
 }
 
 #[tokio::test]
-async fn a_connection_lost_in_a_callers_transaction_changes_nothing() {
+async fn a_connection_lost_in_a_callers_transaction_is_reported_with_what_is_known_of_the_outcome() {
     let world = World::new().await;
     let user_id = world.new_account().await;
     let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(2)).await.unwrap();

@@ -1,5 +1,5 @@
-//! The maximum sizes of texts and documents, exact to the character or byte, and documents that are refused because no
-//! client could read them.
+//! The maximum sizes of texts and documents, exact to the character or byte, and documents that are refused because
+//! typical JSON parsers cannot read them.
 
 use serde_json::json;
 use sparc::service::{Error, Operations, events::NewEvent};
@@ -77,11 +77,16 @@ async fn texts_and_documents_that_a_client_writes_have_a_maximum_size() {
     assert_maximum_document_size(seer, "sessions", "game_state", 1 << 18, "bounded_game_state", r#"{"x": "FILL"}"#)
         .await;
 
-    let me = world.sparc.as_user(game.players[0].user_id);
+    let ada_as_caller = world.sparc.as_user(game.players[0].user_id);
     // The payload of an event may have 16,384 bytes.
     let send = |length: usize| {
         let payload = json!({ "x": "x".repeat(length) });
-        me.events().send(NewEvent { session_id: game.session_id, kind: "big".into(), payload, ..Default::default() })
+        ada_as_caller.events().send(NewEvent {
+            session_id: game.session_id,
+            kind: "big".into(),
+            payload,
+            ..Default::default()
+        })
     };
     send(16_000).await.unwrap();
     assert_error!(send(17_000).await, Error::InvalidValue { field: "payload", .. });
@@ -110,7 +115,7 @@ async fn texts_and_documents_that_a_client_writes_have_a_maximum_size() {
 }
 
 #[tokio::test]
-async fn documents_that_no_client_could_read_are_refused() {
+async fn documents_that_typical_clients_cannot_read_are_refused() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let (ada, seer) = (&game.players[0].person, &game.seer);
@@ -156,14 +161,14 @@ async fn documents_that_no_client_could_read_are_refused() {
     assert_check_violation(ada, &insert_roll, "readable_document").await;
 
     // The documents that were accepted can be read.
-    let me = world.sparc.as_user(game.players[0].user_id);
-    me.events().after(game.session_id, 0).await.unwrap();
-    let details = me.sessions().details(game.session_id).await.unwrap();
+    let ada_as_caller = world.sparc.as_user(game.players[0].user_id);
+    ada_as_caller.events().after(game.session_id, 0).await.unwrap();
+    let details = ada_as_caller.sessions().details(game.session_id).await.unwrap();
     assert!(
         details.adventure.unwrap().content.is_none(),
         "content that is a list must be ignored, and must not make the call fail"
     );
-    me.characters().list().await.unwrap();
+    ada_as_caller.characters().list().await.unwrap();
     world.sparc.as_user(seer.user_id()).adventures().get(game.adventure_id).await.unwrap();
 }
 

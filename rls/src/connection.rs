@@ -95,8 +95,8 @@ impl IdentityConnection {
         self.required_position().position
     }
 
-    /// Returns the same connection, whose reads then run only on a server that has replayed at least `position`: a token
-    /// that another process got from [`position`](Self::position). Without replicas, this has no effect.
+    /// Returns the same connection, whose reads then run only on a server that has replayed at least `position`: a
+    /// token that another process got from [`position`](Self::position). Without replicas, this has no effect.
     #[must_use]
     pub fn at_least(mut self, position: impl Into<Option<LogPosition>>) -> Self {
         self.min_position = self.min_position.max(position.into());

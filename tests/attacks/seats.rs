@@ -17,7 +17,7 @@ fn update_seat_sql(session: Uuid, player: Uuid, set: &str) -> String {
     format!("UPDATE session_players SET {set} WHERE session_id = '{session}' AND user_id = '{player}'")
 }
 
-async fn session_code(world: &World, session: Uuid) -> String {
+async fn join_code(world: &World, session: Uuid) -> String {
     world.owner().fetch_value(&format!("SELECT code::text FROM sessions WHERE id = '{session}'")).await.unwrap()
 }
 
@@ -136,8 +136,8 @@ async fn no_player_takes_a_seat_with_another_users_character() {
     let stranger = world.new_player().await;
     let sql = insert_seat_sql(game.session_id, stranger.user_id, victim.character_id);
     assert_eq!(attempt(&stranger.person, &sql).await, CHARACTER_NOT_YOURS);
-    let code = session_code(&world, game.session_id).await;
-    let join_as = |character: Uuid| format!("SELECT * FROM private.join_by_code('{code}', '{character}')");
+    let join_code = join_code(&world, game.session_id).await;
+    let join_as = |character: Uuid| format!("SELECT * FROM private.join_by_code('{join_code}', '{character}')");
     assert_eq!(attempt(&stranger.person, &join_as(victim.character_id)).await, CHARACTER_NOT_YOURS);
     assert_eq!(attempt(&stranger.person, &join_as(stranger.character_id)).await, "done");
     let change =
@@ -178,7 +178,7 @@ async fn a_seer_never_chooses_a_players_character() {
         );
         assert_eq!(attempt(&game.seer, &merge).await, NOT_YOUR_CHOICE);
     }
-    // The Seer removes the player, chooses a character and gives the seat back, in one transaction or in three.
+    // The Seer removes the player, chooses a character and makes the seat active again, in one transaction or in three.
     for is_one_transaction in [true, false] {
         let game = world.new_session(1).await;
         let player = &game.players[0];
@@ -206,7 +206,7 @@ async fn a_seer_never_chooses_a_players_character() {
 }
 
 #[tokio::test]
-async fn a_seer_cannot_give_a_seat_back() {
+async fn a_seer_cannot_reactivate_a_players_seat() {
     let world = World::new().await;
     for left_voluntarily in [true, false] {
         let game = world.new_session(1).await;
@@ -223,7 +223,8 @@ async fn a_seer_cannot_give_a_seat_back() {
                 "{set}"
             );
         }
-        // Nor can the Seer give the seat back after the session has begun. (It can begin only with a seated player.)
+        // Nor can the Seer make the seat active again after the session has begun. (It can begin only with a seated
+        // player.)
         let seated_player = world.new_player().await;
         world
             .owner()
@@ -254,7 +255,7 @@ async fn a_removed_player_cannot_rejoin_until_the_seer_readmits_them() {
         }
         let player = &game.players[0];
         let other_character = world.new_character(player.user_id).await;
-        let code = session_code(&world, game.session_id).await;
+        let join_code = join_code(&world, game.session_id).await;
         let with_old_snapshot = player.person.begin_repeatable_read().await;
         assert_eq!(
             attempt(&game.seer, &update_seat_sql(game.session_id, player.user_id, "is_active = false")).await,
@@ -265,12 +266,12 @@ async fn a_removed_player_cannot_rejoin_until_the_seer_readmits_them() {
             update("is_active = true"),
             update("is_active = NOT is_active"),
             update(&format!("is_active = true, character_id = '{other_character}'")),
-            format!("SELECT * FROM private.join_by_code('{code}', '{}')", player.character_id),
-            format!("SELECT * FROM private.join_by_code('{code}', '{other_character}')"),
+            format!("SELECT * FROM private.join_by_code('{join_code}', '{}')", player.character_id),
+            format!("SELECT * FROM private.join_by_code('{join_code}', '{other_character}')"),
         ] {
             assert_eq!(attempt(&player.person, &sql).await, PLAYER_REMOVED, "{status}: {sql}");
         }
-        for (sql, possible_codes) in [
+        for (sql, possible_sqlstates) in [
             (update("removed_at = NULL"), &[PLAYER_REMOVED, INSUFFICIENT_PRIVILEGE, NOT_YOUR_CHOICE][..]),
             (update("removed_at = NULL, is_active = true"), &[PLAYER_REMOVED, INSUFFICIENT_PRIVILEGE, NOT_YOUR_CHOICE]),
             (
@@ -303,7 +304,7 @@ async fn a_removed_player_cannot_rejoin_until_the_seer_readmits_them() {
             ),
         ] {
             let outcome = attempt(&player.person, &sql).await;
-            assert!(possible_codes.contains(&outcome.as_str()), "{status}, {outcome}: {sql}");
+            assert!(possible_sqlstates.contains(&outcome.as_str()), "{status}, {outcome}: {sql}");
         }
         // Whatever this update returns, the seat must not be active after it.
         let outcome = execute_and_commit(with_old_snapshot, &update("is_active = true")).await;
@@ -322,7 +323,7 @@ async fn a_removed_player_cannot_rejoin_until_the_seer_readmits_them() {
         let rejoin = if status == "waiting" {
             update("is_active = true")
         } else {
-            format!("SELECT * FROM private.join_by_code('{code}', '{other_character}')")
+            format!("SELECT * FROM private.join_by_code('{join_code}', '{other_character}')")
         };
         assert_eq!(attempt(&player.person, &rejoin).await, "done", "{status}");
     }

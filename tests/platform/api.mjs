@@ -1,4 +1,5 @@
-// Starts PostgREST, the platform's API server, on the database; signs tokens and creates accounts as the platform does.
+// Starts PostgREST, the API server of the platform (Supabase), on the database; signs tokens and creates accounts as
+// Supabase does.
 
 import { execFileSync, spawn } from "node:child_process";
 import { createHmac, randomUUID } from "node:crypto";
@@ -11,7 +12,7 @@ const folder = dirname(fileURLToPath(import.meta.url));
 const secret = randomUUID() + randomUUID();
 const login = `authenticator_${randomUUID().slice(0, 8)}`;
 
-/** Runs SQL as the schema's owner and returns the output. Used for what the platform does outside of its API. */
+/** Runs SQL as the schema's owner and returns the output. Used for what Supabase does outside of its API. */
 export function sqlAsOwner(sql) {
   return execFileSync("psql", [process.env.DATABASE_URL, "-XAtqc", sql], { encoding: "utf8" }).trim();
 }
@@ -24,9 +25,10 @@ async function freePort() {
   return port;
 }
 
-/** Starts PostgREST. Returns its URL, a function that stops it, and functions that return clients. */
+/** Starts PostgREST. Returns its URL, a function that stops it, and functions that return a client
+ * (`visitor`, `service`) or create an account and sign it in (`createAccount`). */
 export async function startApi() {
-  // As on the platform, the role that logs in has no privileges of its own, but may become each of the API's roles.
+  // As on Supabase, the role that logs in has no privileges of its own, but may become each of the API's roles.
   const password = randomUUID();
   sqlAsOwner(`CREATE ROLE ${login} LOGIN NOINHERIT PASSWORD '${password}'; GRANT anon, authenticated, service_role TO ${login}`);
   const database = new URL(process.env.DATABASE_URL);
@@ -63,7 +65,7 @@ export async function startApi() {
       return new Promise((ended) => server.on("exit", () => ended(sqlAsOwner(`DROP ROLE ${login}`))));
     },
     visitor: () => new PostgrestClient(url),
-    service: () => createClient(url, { role: "service_role" }).api,
+    service: () => signIn(url, { role: "service_role" }).api,
     createAccount: () => createAccount(url),
   };
 }
@@ -77,18 +79,18 @@ export function createToken(claims, { key = secret, algorithm = "HS256" } = {}) 
   return `${signingInput}.${signature}`;
 }
 
-/** Returns a client (`api`) that sends a token with the given claims, the id of their user, and the headers of its requests. */
-function createClient(url, claims) {
+/** Returns `api`, a client that sends a token with these claims, `id`, the id of their user, and `headers`, which it sends. */
+function signIn(url, claims) {
   const bearer = createToken({ exp: Math.floor(Date.now() / 1000) + 3600, ...claims });
   const headers = { Authorization: `Bearer ${bearer}` };
   return { id: claims.sub, headers, api: new PostgrestClient(url, { headers }) };
 }
 
-/** Creates an account and returns its client, as `createClient` does. */
+/** Creates an account and signs it in. Returns what `signIn` returns. */
 function createAccount(url) {
   const id = randomUUID();
   sqlAsOwner(`INSERT INTO auth.users (id, email) VALUES ('${id}', '${id}@example.org')`);
-  return createClient(url, { role: "authenticated", sub: id });
+  return signIn(url, { role: "authenticated", sub: id });
 }
 
 /** Awaits a request and returns its rows; throws if it fails. */

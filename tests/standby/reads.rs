@@ -131,8 +131,7 @@ async fn callers_read_their_own_writes_while_replicas_are_paused() {
     assert_eq!(with_token.characters().list().await.unwrap().len(), 2);
     // A client may invent a position (timeline and LSN) that no server has reached. This must delay only the client's
     // own reads.
-    let invented =
-        me_elsewhere.clone().at_least("4294967295-FFFFFFFF/FFFFFFFF".parse::<LogPosition>().unwrap());
+    let invented = me_elsewhere.clone().at_least("4294967295-FFFFFFFF/FFFFFFFF".parse::<LogPosition>().unwrap());
     assert_eq!(invented.characters().list().await.unwrap().len(), 2);
     assert!(reads_on_standby(&sparc.as_anon()).await, "other callers must still read on a replica");
 

@@ -24,7 +24,8 @@ pub struct UserStatistics {
     pub adventures_published: i64,
     /// Number of completed sessions of the user's adventures, run by anyone, that had a player besides the Seer.
     pub adventures_played: i64,
-    /// Number of rolls of the user's characters, in sessions that are not archived.
+    /// Number of rolls of the user's characters. Rolls of archived sessions do not count, because they are in a table
+    /// of the archive.
     pub rolls: i64,
 }
 
@@ -65,6 +66,7 @@ impl<C: Caller> Users<'_, C> {
     pub async fn statistics(self) -> Result<UserStatistics, Error> {
         operation!(self.caller, reads "users.statistics", |tx| {
             let statement = Statement::from_sql_and_values(DbBackend::Postgres, STATISTICS, [tx.user_id()?.into()]);
+            // The profile exists: the transaction began with a check that the account does.
             UserStatistics::find_by_statement(statement).one(tx).await?.ok_or(Error::NotFound { what: "user" })
         })
     }
