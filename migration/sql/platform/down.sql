@@ -1,4 +1,5 @@
--- The roles are kept: they belong to the cluster, and other databases may use them.
+-- Removes what `up.sql`, `record.sql` and `auth.sql` created, except the roles: they belong to the cluster, and other
+-- databases may use them.
 DROP TABLE IF EXISTS private.sparc_record;
 
 DO $$
