@@ -54,7 +54,7 @@ COMMENT ON COLUMN public.adventures.estimated_duration IS 'Expected length in mi
 COMMENT ON COLUMN public.adventures.min_players IS 'Minimum number of players, 1 to 6.';
 COMMENT ON COLUMN public.adventures.max_players IS 'Maximum number of players, 1 to 6, at least `min_players`.';
 COMMENT ON COLUMN public.adventures.content IS 'The story as a JSON document: its nodes, the connections between them and the node at which it starts; at most 1 MiB.';
-COMMENT ON COLUMN public.adventures.status IS 'Draft, published or archived; only an adventure with valid content can be published.';
+COMMENT ON COLUMN public.adventures.status IS '`published` (everybody can read the adventure), or `draft` or `archived` (only its creator can); only an adventure with valid content can be published.';
 COMMENT ON COLUMN public.adventures.published_at IS 'Time of the first publication, or NULL; set by a trigger.';
 COMMENT ON COLUMN public.adventures.is_valid IS 'Whether the current content has passed the service''s validation; set by the service, and reset by a trigger when the content changes.';
 COMMENT ON COLUMN public.adventures.validation_errors IS 'Errors that the last validation found, a JSON list; set by the service.';
@@ -86,7 +86,7 @@ COMMENT ON COLUMN public.sessions.max_players IS 'Number of seats, 2 to 6; never
 COMMENT ON COLUMN public.sessions.looking_for IS 'Description of the players that the Seer looks for, at most 500 characters.';
 COMMENT ON COLUMN public.sessions.scheduled_start IS 'Planned start, in the years 2000 to 2999, or NULL; must not be more than an hour in the past when a user sets it.';
 COMMENT ON COLUMN public.sessions.status IS 'Status of the session; `completed` and `cancelled` are final.';
-COMMENT ON COLUMN public.sessions.current_scene_id IS 'Id of the current scene within the adventure''s content, at most 200 characters.';
+COMMENT ON COLUMN public.sessions.current_scene_id IS 'Id of the current scene within the adventure''s content, at most 200 characters, or NULL.';
 COMMENT ON COLUMN public.sessions.current_encounter_id IS 'Id of the current encounter, at most 200 characters, or NULL. Each player has one heroic save (a second roll after a failed one) per encounter.';
 COMMENT ON COLUMN public.sessions.game_state IS 'JSON state shared by the participants'' clients and written by the Seer, at most 256 KiB.';
 COMMENT ON COLUMN public.sessions.started_at IS 'Time at which the session first became active, or NULL; set by a trigger.';
@@ -117,11 +117,11 @@ COMMENT ON COLUMN public.dice_rolls.character_id IS 'The character that rolled; 
 COMMENT ON COLUMN public.dice_rolls.creature_id IS 'The creature that rolled; NULL for a character''s roll, and after the creature was deleted.';
 COMMENT ON COLUMN public.dice_rolls.character_name IS 'Name of the character or creature at the time of the roll; set by a trigger.';
 COMMENT ON COLUMN public.dice_rolls.attribute IS 'The attribute that was checked.';
-COMMENT ON COLUMN public.dice_rolls.dice_count IS 'Number of dice: 1 for initiative, otherwise the attribute plus the modifiers of type `dice`, but at least 1 and at most 10. Set by a trigger.';
+COMMENT ON COLUMN public.dice_rolls.dice_count IS 'Number of dice: 1 for initiative, otherwise the attribute plus the modifiers of type `dice`, but at least 1 and at most 10; as many as `results` if the service supplies these. Set by a trigger.';
 COMMENT ON COLUMN public.dice_rolls.difficulty IS 'The number that `modified_total` must reach for a success, 3 to 18.';
 COMMENT ON COLUMN public.dice_rolls.roll_type IS 'Purpose of the roll, such as an attack, initiative or a heroic save.';
 COMMENT ON COLUMN public.dice_rolls.modifiers IS 'JSON list of at most ten `{"type": "dice" | "flat", "value": integer, "source": text}`. `dice` changes the number of dice, by -5 to 5; `flat` changes the total, by -10 to 10.';
-COMMENT ON COLUMN public.dice_rolls.results IS 'Result of each die, 1 to 6; rolled by the database.';
+COMMENT ON COLUMN public.dice_rolls.results IS 'Result of each die, 1 to 6; rolled by the database, unless the service supplies the results.';
 COMMENT ON COLUMN public.dice_rolls.total IS 'Sum of `results`.';
 COMMENT ON COLUMN public.dice_rolls.modified_total IS '`total` plus the flat modifiers.';
 COMMENT ON COLUMN public.dice_rolls.success IS 'Whether the roll succeeded: `outcome` is a success or a critical success.';
@@ -139,7 +139,7 @@ COMMENT ON COLUMN public.session_events.session_id IS 'The session in which the 
 COMMENT ON COLUMN public.session_events.event_type IS 'Type of event, 1 to 64 characters without control characters; types that participants send begin with `client.`.';
 COMMENT ON COLUMN public.session_events.payload IS 'JSON data of the event, with all that a client needs to show it; at most 16 KiB for a `client.` event.';
 COMMENT ON COLUMN public.session_events.created_at IS 'Time of the event; set by the database.';
-COMMENT ON COLUMN public.session_events.seq IS 'Number, ascending within a session, with gaps; a reader resumes after the last number that it has. Set by a trigger.';
+COMMENT ON COLUMN public.session_events.seq IS 'Number, ascending within a session, with gaps; a reader resumes after the last number that it has received. Set by a trigger.';
 COMMENT ON COLUMN public.session_events.sender_id IS 'The user who caused the event, taken from the token of the request; NULL if the service caused it. Set by a trigger.';
 
 COMMENT ON TABLE public.tutorial_progress IS 'A user''s progress in the tutorial.';
@@ -162,7 +162,7 @@ COMMENT ON COLUMN public.archived_sessions.max_players IS 'Number of seats, 2 to
 COMMENT ON COLUMN public.archived_sessions.looking_for IS 'Description of the players that the Seer looks for, at most 500 characters.';
 COMMENT ON COLUMN public.archived_sessions.scheduled_start IS 'Planned start, or NULL.';
 COMMENT ON COLUMN public.archived_sessions.status IS 'Final status of the session: `completed` or `cancelled`.';
-COMMENT ON COLUMN public.archived_sessions.current_scene_id IS 'Id of the scene within the adventure''s content that was current at the end, at most 200 characters.';
+COMMENT ON COLUMN public.archived_sessions.current_scene_id IS 'Id of the scene within the adventure''s content that was current at the end, at most 200 characters, or NULL.';
 COMMENT ON COLUMN public.archived_sessions.current_encounter_id IS 'Id of the encounter that was current at the end, at most 200 characters, or NULL.';
 COMMENT ON COLUMN public.archived_sessions.game_state IS 'Last JSON state of the game, at most 256 KiB.';
 COMMENT ON COLUMN public.archived_sessions.started_at IS 'Time at which the session first became active, or NULL.';
@@ -193,7 +193,7 @@ COMMENT ON COLUMN public.archived_dice_rolls.character_id IS 'The character that
 COMMENT ON COLUMN public.archived_dice_rolls.creature_id IS 'The creature that rolled; NULL for a character''s roll, and after the creature was deleted.';
 COMMENT ON COLUMN public.archived_dice_rolls.character_name IS 'Name of the character or creature at the time of the roll.';
 COMMENT ON COLUMN public.archived_dice_rolls.attribute IS 'The attribute that was checked.';
-COMMENT ON COLUMN public.archived_dice_rolls.dice_count IS 'Number of dice: 1 for initiative, otherwise the attribute plus the modifiers of type `dice`, but at least 1 and at most 10.';
+COMMENT ON COLUMN public.archived_dice_rolls.dice_count IS 'Number of dice: 1 for initiative, otherwise the attribute plus the modifiers of type `dice`, but at least 1 and at most 10; as many as `results` if the service supplied these.';
 COMMENT ON COLUMN public.archived_dice_rolls.difficulty IS 'The number that `modified_total` must reach for a success, 3 to 18.';
 COMMENT ON COLUMN public.archived_dice_rolls.roll_type IS 'Purpose of the roll, such as an attack, initiative or a heroic save.';
 COMMENT ON COLUMN public.archived_dice_rolls.modifiers IS 'JSON list of at most ten `{"type": "dice" | "flat", "value": integer, "source": text}`. `dice` changes the number of dice, by -5 to 5; `flat` changes the total, by -10 to 10.';
