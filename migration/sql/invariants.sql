@@ -4,6 +4,9 @@
 -- Constraints and triggers maintain them. A row in the result means that one of these was disabled, that a restore was
 -- incomplete, or that there is a bug. The query reads every table at least once, so run it while the server is not
 -- busy, on a replica if there is one. Run it as the tables' owner, whom row security does not limit.
+--
+-- A *live* session is one that has not ended. An *active* seat is one that its player holds now. An account's *gate* is
+-- its row in `private.account_gates`.
 WITH live_sessions AS (
   SELECT * FROM public.sessions WHERE status NOT IN ('completed', 'cancelled')
 ),

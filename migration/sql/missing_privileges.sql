@@ -8,9 +8,9 @@ WITH
   ),
   api_role AS (
     SELECT
-      wanted.name,
-      EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = wanted.name) AS exists_already
-    FROM (VALUES ('anon'), ('authenticated'), ('service_role')) AS wanted (name)
+      required_role.name,
+      EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = required_role.name) AS exists_already
+    FROM (VALUES ('anon'), ('authenticated'), ('service_role')) AS required_role (name)
   )
 SELECT format('CREATE on database %I', current_database()) AS name
 WHERE NOT has_database_privilege(current_database(), 'CREATE')
@@ -44,12 +44,12 @@ SELECT 'USAGE on schema auth'
 WHERE to_regnamespace('auth') IS NOT NULL
   AND NOT has_schema_privilege('auth', 'USAGE')
 UNION ALL
-SELECT wanted.privilege || ' on table auth.users'
+SELECT required.privilege || ' on table auth.users'
 FROM pg_catalog.pg_class
-CROSS JOIN (VALUES ('SELECT'), ('REFERENCES'), ('TRIGGER')) AS wanted (privilege)
+CROSS JOIN (VALUES ('SELECT'), ('REFERENCES'), ('TRIGGER')) AS required (privilege)
 WHERE relnamespace = to_regnamespace('auth')
   AND relname = 'users'
-  AND NOT has_table_privilege(pg_class.oid, wanted.privilege)
+  AND NOT has_table_privilege(pg_class.oid, required.privilege)
 UNION ALL
 SELECT 'ownership of publication supabase_realtime'
 FROM pg_catalog.pg_publication

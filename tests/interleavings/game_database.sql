@@ -1,8 +1,8 @@
 -- The rows on which the statements of `statements.rs` run. `@name` is an id: see `game_database.rs`.
 --
--- Some limits allow exactly one more row (Ada's tenth character, the last seat), so that two statements compete for it.
--- Ada and Bob both have seats in sessions of two Seers. Those seats are inserted in opposite orders, so that statements
--- on several rows find them in opposite orders too.
+-- Some limits allow exactly one more row, so that two statements compete for it: Ada has nine of at most ten living
+-- characters, and two sessions have one free seat each. Ada and Bob both have seats in sessions of two Seers. Those
+-- seats are inserted in opposite orders, so that statements on several rows find them in opposite orders too.
 INSERT INTO auth.users (id, email) VALUES
   (@zoe, 'zoe@example.org'), (@bob, 'bob@example.org'), (@ada, 'ada@example.org'),
   (@eve, 'eve@example.org'), (@seer, 'seer@example.org');
@@ -53,6 +53,7 @@ INSERT INTO session_players (session_id, user_id, character_id) VALUES
   (@completed, @bob, @bob1), (@completed, @ada, @ada1),
   (@abandoned, @bob, @bob2);
 UPDATE session_players SET is_active = false WHERE session_id = @left_by_ada_and_eve AND user_id IN (@ada, @eve);
+-- A session must be active before it can be paused or completed.
 UPDATE sessions SET status = 'active' WHERE id IN (@zoe_paused, @active, @completed);
 UPDATE sessions SET status = 'paused' WHERE id = @zoe_paused;
 UPDATE sessions SET status = 'completed', ended_at = now() - INTERVAL '399 days' WHERE id = @completed;

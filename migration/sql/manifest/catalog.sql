@@ -1,7 +1,8 @@
--- Lists every object and attribute of the schema: one row each, with its address in the catalog (`class`, `objid` and
--- `subid`, as in `pg_depend`; `class` is NULL for roles, and for attributes such as privileges and comments). A row's
--- text is the same on every server version, because this query removes the differences in how versions print it. The
--- caller sets `search_path` to pg_catalog, so that the names of objects in other schemas are printed qualified.
+-- Lists every object and attribute of the schema, for writing the manifest and for comparing a database with it. Each
+-- has one row, with its address in the catalog (`class`, `objid` and `subid`, as in `pg_depend`; `class` is NULL for
+-- roles, and for attributes such as privileges and comments). A row's text is the same on every server version, because
+-- this query removes the differences in how versions print it. The caller sets `search_path` to pg_catalog, so that the
+-- names of objects in other schemas are printed qualified.
 --
 -- This is one statement, so that all rows come from one snapshot and the first few subqueries run once.
 WITH

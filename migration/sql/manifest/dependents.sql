@@ -33,7 +33,7 @@ WITH RECURSIVE
       FROM pg_depend AS dependent
       WHERE dependent.refclassid = reached.classid
         AND dependent.refobjid = reached.objid
-        -- All kinds of dependency but those on an extension.
+        -- All kinds of dependency (normal, automatic, internal, partition) but those on an extension.
         AND dependent.deptype IN ('n', 'a', 'i', 'P', 'S')
         -- A schema is dropped only once it is empty. So of the objects that depend on it, only its entries in
         -- publications and its default privileges are dropped with it.

@@ -29,7 +29,7 @@ SELECT DISTINCT
   format(
     'GRANT %s%s ON %s TO %I%s',
     privilege_type,
-    ' (' || quote_ident(attname) || ')',
+    ' (' || quote_ident(attname) || ')', -- NULL, which `format` prints as nothing, unless the privilege is on a column.
     target,
     rolname,
     CASE WHEN is_grantable THEN ' WITH GRANT OPTION' ELSE '' END

@@ -1,5 +1,6 @@
 -- The functions and privileges of the stand-in for Supabase's schema `auth`, which is created only where that schema
--- does not exist. The functions return the caller's claims, as the platform's do.
+-- does not exist. The functions return the caller's claims, as the platform's do. PostgREST passes all claims as one
+-- JSON document in `request.jwt.claims`; old versions of it passed each claim in a setting of its own.
 
 CREATE OR REPLACE FUNCTION auth.jwt()
 RETURNS jsonb

@@ -1,4 +1,5 @@
--- The roles are kept: they belong to the cluster, and other databases may use them.
+-- Removes what the first migration (`m20261101_000001_platform`) created, except the roles: they belong to the cluster,
+-- and other databases may use them.
 DROP TABLE IF EXISTS private.sparc_record;
 
 DO $$

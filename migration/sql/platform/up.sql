@@ -6,15 +6,15 @@
 -- then finds that it exists.
 DO $$
 DECLARE
-  wanted record;
+  required_role record;
 BEGIN
-  FOR wanted IN
+  FOR required_role IN
     SELECT *
     FROM (VALUES ('anon', ''), ('authenticated', ''), ('service_role', 'BYPASSRLS')) AS roles (name, attributes)
   LOOP
-    IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = wanted.name) THEN
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = required_role.name) THEN
       BEGIN
-        EXECUTE format('CREATE ROLE %I NOLOGIN NOINHERIT %s', wanted.name, wanted.attributes);
+        EXECUTE format('CREATE ROLE %I NOLOGIN NOINHERIT %s', required_role.name, required_role.attributes);
       EXCEPTION
         WHEN duplicate_object OR unique_violation THEN
           NULL;
@@ -24,10 +24,10 @@ BEGIN
     -- PostgreSQL 16, whoever creates a role becomes a member without the option SET, which does not suffice.
     IF NOT pg_has_role(
       current_user,
-      wanted.name,
+      required_role.name,
       CASE WHEN current_setting('server_version_num')::integer >= 160000 THEN 'SET' ELSE 'MEMBER' END
     ) THEN
-      EXECUTE format('GRANT %I TO CURRENT_USER', wanted.name);
+      EXECUTE format('GRANT %I TO CURRENT_USER', required_role.name);
     END IF;
   END LOOP;
 END
@@ -48,24 +48,24 @@ GRANT USAGE ON SCHEMA private TO anon, authenticated, service_role;
 -- no error if the server does not offer them or this role may not create them.
 DO $$
 DECLARE
-  wanted text;
+  extension_name text;
 BEGIN
   IF to_regnamespace('extensions') IS NULL THEN
     CREATE SCHEMA extensions;
     COMMENT ON SCHEMA extensions IS 'made by sparc: stand-in for the platform';
     GRANT USAGE ON SCHEMA extensions TO anon, authenticated, service_role;
   END IF;
-  FOREACH wanted IN ARRAY ARRAY['uuid-ossp', 'pgcrypto']
+  FOREACH extension_name IN ARRAY ARRAY['uuid-ossp', 'pgcrypto']
   LOOP
-    IF EXISTS (SELECT FROM pg_catalog.pg_available_extensions WHERE name = wanted)
-      AND NOT EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = wanted)
+    IF EXISTS (SELECT FROM pg_catalog.pg_available_extensions WHERE name = extension_name)
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = extension_name)
     THEN
       BEGIN
-        EXECUTE format('CREATE EXTENSION %I WITH SCHEMA extensions', wanted);
-        EXECUTE format('COMMENT ON EXTENSION %I IS %L', wanted, 'made by sparc');
+        EXECUTE format('CREATE EXTENSION %I WITH SCHEMA extensions', extension_name);
+        EXECUTE format('COMMENT ON EXTENSION %I IS %L', extension_name, 'made by sparc');
       EXCEPTION
         WHEN insufficient_privilege THEN
-          RAISE NOTICE 'extension % was not created, because this role lacks the privilege', wanted;
+          RAISE NOTICE 'extension % was not created, because this role lacks the privilege', extension_name;
       END;
     END IF;
   END LOOP;

@@ -55,8 +55,8 @@ BEGIN
 END
 $$;
 
--- Published adventures as the catalogue lists them, without the content. The caller's privileges and policies
--- apply.
+-- Published adventures without the content, as the catalogue (the list from which Seers choose) shows them. The
+-- caller's privileges and policies apply.
 CREATE OR REPLACE VIEW private.published_adventures
 WITH (security_invoker = true)
 AS

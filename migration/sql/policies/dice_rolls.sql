@@ -79,10 +79,10 @@ BEGIN
 END
 $$;
 
--- Returns the ids of one session's initiative rolls in order: highest first, ties by grace, then at random. Other
--- participants cannot see a character's grace; only the order is revealed. For rolls of several sessions the result is
--- empty. Otherwise a Seer could compare a roll from a session that somebody else runs with rolls of their own
--- creatures, and so learn the grace of any character whose rolls they see.
+-- Takes the ids of rolls, and returns those of initiative rolls in order: highest first, ties by grace, then at random.
+-- Other participants cannot see a character's grace; only the order is revealed. If the rolls belong to several
+-- sessions, the result is empty. Otherwise a Seer could compare a roll from a session that somebody else runs with
+-- rolls of their own creatures, and so learn the grace of any character whose rolls they see.
 CREATE OR REPLACE FUNCTION private.initiative_order(rolls uuid[])
 RETURNS uuid[]
 LANGUAGE plpgsql
@@ -120,10 +120,11 @@ BEGIN
 END
 $$;
 
--- Returns rolls of a character, latest first, starting after `last_created_at` and `last_id`, if they are given. The
--- planner assumes that few of the character's rolls are in the caller's sessions, and would read and sort all rolls of
--- the character or of these sessions. With sorting disabled it scans the character's rolls in order until it has
--- enough. The function runs with the caller's role, so row security applies.
+-- Returns a page of a character's rolls, latest first. It starts after the roll with `last_created_at` and `last_id`
+-- (the last one of the previous page), or at the latest roll if these are NULL. The planner assumes that few of the
+-- character's rolls are in the caller's sessions, and would read and sort all rolls of the character or of these
+-- sessions. With sorting disabled it scans the character's rolls in order until it has enough. The function runs with
+-- the caller's role, so row security applies.
 CREATE OR REPLACE FUNCTION private.rolls_of_character(
   target_character_id uuid,
   kind public.roll_type,

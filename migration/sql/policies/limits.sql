@@ -1,5 +1,6 @@
--- One statement of the API inserts, changes or deletes at most a hundred rows of a table; `triggers/limits.sql` says
--- why. The policies here refuse a statement while it writes; the triggers there check it again at its end.
+-- One statement of a user of the API inserts, changes or deletes at most a hundred rows of a table;
+-- `triggers/limits.sql` says why. The policies here refuse a statement while it writes; the triggers there check it
+-- again at its end.
 --
 -- The server counts the rows that a transaction writes in each table (`pg_stat_xact_user_tables`), and nobody can reset
 -- that count. From the present count each policy subtracts the count before the first row of the statement, which it
@@ -45,8 +46,9 @@ $$;
 
 -- An event that `ON CONFLICT DO NOTHING` skips is not inserted, but locks its session all the same. So events are
 -- counted by the numbers that they draw from their sequence. Each event, written or not, draws two (the column's
--- default, and the number that the trigger draws in the order of the session), and each draw reads one block of the
--- sequence. The sequence is looked up by name, so that the policy does not depend on it and the column can be dropped.
+-- default, and the one by which the trigger `number_event` replaces it), and each draw reads one block of the sequence.
+-- So a hundred events read 200 blocks. The sequence is looked up by name, so that the policy does not depend on it and
+-- the column can be dropped.
 CREATE POLICY "One statement inserts at most 100 rows"
 ON public.session_events AS RESTRICTIVE FOR INSERT
 TO authenticated

@@ -1,5 +1,6 @@
--- Any signed-in user who can see a session can see its seats. A player takes a seat in a public session that has not
--- started, leaves it and rejoins; the Seer removes players and lets them back in. No user can seat another.
+-- Any signed-in user who can see a session can see its seats. A player takes a seat in a session that has not started
+-- (in a private one with its join code), leaves it and takes it again; the Seer removes players and lets them back in.
+-- No user can seat another.
 
 CREATE OR REPLACE FUNCTION private.is_public_session(target_session_id uuid)
 RETURNS boolean
@@ -69,9 +70,10 @@ BEGIN
 END
 $$;
 
--- Joins a session, public or private, by its code. It runs as its owner, because the code also admits players who
--- cannot see the session. The API does not expose this schema; the service calls the function as the player. A player
--- who already has a seat takes it again, unless the Seer removed them.
+-- Seats the caller in the session with this join code, public or private, and returns the seat. It runs as its owner,
+-- because the code also admits players who cannot see the session. The API does not expose this schema; the Rust crate
+-- `service` calls the function with the player's role. A player who has left takes the seat again, with the chosen
+-- character, unless the Seer removed them. If the player holds the seat already, nothing changes.
 CREATE OR REPLACE FUNCTION private.join_by_code(session_code text, chosen_character_id uuid)
 RETURNS SETOF public.session_players
 LANGUAGE plpgsql

@@ -69,13 +69,13 @@ $$;
 -- caller cannot see the session. Character sheets are private, but participants see names and classes. As in table
 -- `session_players`, seats are visible only to signed-in users.
 --
--- The adventure is included for callers who may read it, and for the Seer and seated players while the session is live.
+-- The adventure is included for callers who may read it, and for the Seer and seated players until the session ends.
 -- Other callers get only a summary of the adventure, so that a public session does not publish a draft. Once the
 -- session has ended they get nothing of the adventure, so that it does not stay readable after it has become a draft
 -- again.
 --
--- This function decides who may see the session exactly as the table's policy does. If the policy were evaluated too,
--- the session would be looked up twice.
+-- This function runs as its owner, so that the table's policy is not evaluated too, which would look up the session
+-- twice. Instead the condition at the end decides who may see the session, exactly as that policy does.
 CREATE OR REPLACE FUNCTION private.session_details(target_session_id uuid)
 RETURNS TABLE (session_data jsonb, players jsonb, adventure_data jsonb)
 LANGUAGE plpgsql
@@ -157,8 +157,9 @@ BEGIN
 END
 $$;
 
--- Draws a new code for a live session, so that the old one stops working if too many people know it. Only the Seer and
--- the service may do this; for others it returns no row. It runs as its owner, because users cannot write the column.
+-- Draws a new join code for a session that has not ended, so that the old one stops working if too many people know it.
+-- Only the Seer and the service may do this; for others it returns no row. It runs as its owner, because users cannot
+-- write the column.
 CREATE OR REPLACE FUNCTION private.renew_session_code(target_session_id uuid)
 RETURNS SETOF public.sessions
 LANGUAGE plpgsql
@@ -178,7 +179,7 @@ END
 $$;
 
 -- Returns what callers who know a session's code may see before they join: whoever has the code counts as invited. Once
--- no new seat can be taken, only participants and the service get a row.
+-- the session has started or was cancelled, nobody new can join, so only participants and the service get a row.
 CREATE OR REPLACE FUNCTION private.session_by_code(session_code text)
 RETURNS TABLE (
   id uuid,

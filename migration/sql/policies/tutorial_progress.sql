@@ -19,8 +19,8 @@ WITH CHECK (user_id = (SELECT auth.uid()));
 GRANT SELECT ON public.tutorial_progress TO authenticated;
 GRANT INSERT (user_id, path, current_step, completed_steps, completed_at, skipped)
 ON public.tutorial_progress TO authenticated;
--- The key `user_id` is included because an upsert by the platform's client sets every column. Row security lets a user
--- write only their own id.
+-- The key `user_id` is included because an upsert by Supabase's client library sets every column. Row security lets a
+-- user write only their own id.
 GRANT UPDATE (user_id, path, current_step, completed_steps, completed_at, skipped)
 ON public.tutorial_progress TO authenticated;
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.tutorial_progress TO service_role;

@@ -14,9 +14,9 @@ BEGIN
 END
 $$;
 
--- Soft-deletes an account as the platform does: the trigger on `auth.users` then closes the profile. If the function's
--- owner may not update `auth.users`, only the profile is closed. Only the account itself and the service may call this.
--- Returns whether the account has a profile.
+-- Soft-deletes an account as the platform (Supabase) does: sets `deleted_at` and keeps the row in `auth.users`. The
+-- trigger on `auth.users` then closes the profile. If the function's owner may not update `auth.users`, only the
+-- profile is closed. Only the account itself and the service may call this. Returns whether the account has a profile.
 CREATE OR REPLACE FUNCTION private.close_account(account uuid)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -80,7 +80,8 @@ GRANT UPDATE (
   email, display_name, avatar_url, bio, is_verified, games_played, games_run, created_at, updated_at
 ) ON public.users TO service_role;
 
--- `users` without the e-mail address, for clients that select all columns. The caller's privileges apply.
+-- The columns of `users` that everybody may read. Clients that select all columns use this view, because `SELECT *`
+-- from the table needs the privilege on every column. The caller's privileges apply.
 CREATE OR REPLACE VIEW public.profiles
 WITH (security_invoker = true)
 AS

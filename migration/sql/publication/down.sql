@@ -1,4 +1,5 @@
--- Drops the platform's publication if `up.sql` created it, and otherwise removes only our tables from it.
+-- Drops the publication of the platform (Supabase) if `up.sql` created it, and otherwise removes only our tables from
+-- it.
 DO $$
 DECLARE
   relation text;

@@ -1,4 +1,5 @@
--- Adds to the platform's publication the four tables whose changes participants see live.
+-- Adds the four tables whose changes participants see live to the publication of the platform (Supabase). Creates the
+-- publication if it does not exist.
 DO $$
 DECLARE
   relation text;

@@ -95,8 +95,8 @@ BEGIN
 END
 $$;
 
--- Returns the sum of the modifiers of one kind. For an invalid list it returns 0; the check `valid_modifiers` refuses
--- the row.
+-- Returns the sum of the modifiers of one type (`dice` or `flat`). For an invalid list it returns 0; the check
+-- `valid_modifiers` refuses the row.
 CREATE OR REPLACE FUNCTION private.sum_of_modifiers(modifiers jsonb, kind text)
 RETURNS integer
 LANGUAGE plpgsql

@@ -1,7 +1,7 @@
 -- The gates of accounts, one row each. Every write of an account locks the account's gate before any other row, and so
 -- does closing the account, so a write and a closing wait for each other. The profile's row cannot serve as the gate:
--- it comes late in the lock order, because it holds counters. Only our functions can access this table, so nobody can
--- lock the gate of another account.
+-- it comes late in the lock order (`triggers/shared.sql`), because it holds counters. Only our functions can access
+-- this table, so nobody can lock the gate of another account.
 CREATE TABLE private.account_gates (
   account_id uuid PRIMARY KEY REFERENCES public.users (id) ON DELETE CASCADE,
   is_open boolean NOT NULL DEFAULT true
@@ -10,7 +10,8 @@ CREATE TABLE private.account_gates (
 ALTER TABLE private.account_gates ENABLE ROW LEVEL SECURITY;
 REVOKE ALL ON TABLE private.account_gates FROM PUBLIC, anon, authenticated, service_role;
 
-COMMENT ON TABLE private.account_gates IS 'One row per account, locked by every write of the account and by closing it.';
+COMMENT ON TABLE private.account_gates
+IS 'One row per account, locked by every write of the account and by closing it.';
 COMMENT ON COLUMN private.account_gates.account_id IS 'Id of the account''s profile.';
 COMMENT ON COLUMN private.account_gates.is_open IS 'Whether the account may write; false once it is closed.';
 

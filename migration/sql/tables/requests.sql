@@ -1,14 +1,13 @@
--- A digest of the request that created a row, and the caller who sent it. A caller who repeats the same request gets
--- the row, even if it was edited since; any other request with the same id is a conflict. The request itself is not
--- stored.
+-- For each row that a caller created: a digest of the request that created it, and the caller who sent the request. A
+-- caller who repeats the same request gets the created row, even if it was edited since; any other request with the
+-- same id is a conflict. The request itself is not stored.
 --
 -- The digest is two hashes of a JSON document of the columns that a request sets. PostgreSQL hashes the document by
 -- value, so a number has the same hash in all its notations. Rolls and events have no digest: they never change, so a
--- repeated request is compared with the row itself. Where `relation` is `users`, the row is an account in `auth.users`.
--- Only our functions can access this table.
+-- repeated request is compared with the row itself. Only our functions can access this table.
 CREATE TABLE private.requests (
-  relation text NOT NULL,
-  id uuid NOT NULL,
+  relation text NOT NULL, -- The table of the created row; `users` stands for `auth.users`.
+  id uuid NOT NULL, -- The id of the created row.
   asker uuid, -- The user who sent the request; NULL for the service.
   digest bigint[] NOT NULL,
   PRIMARY KEY (id, relation)

@@ -3,7 +3,7 @@
 -- (`bounded_...`) sort before those of the checks that parse a document, so that an oversized document is refused
 -- before it is parsed.
 --
--- A picture's URL must begin with http:// or https://, or have no scheme at all (a path in the platform's storage). A
+-- A picture's URL must begin with http:// or https://, or have no scheme at all (a path in Supabase's storage). A
 -- `javascript:` URL would run as code in a page that links to it. Browsers ignore line breaks and leading blanks in a
 -- scheme, so the pattern accepts no other scheme in any spelling.
 ALTER TABLE public.users
@@ -38,6 +38,8 @@ ALTER TABLE public.sessions
   ADD CONSTRAINT bounded_encounter CHECK (char_length(current_encounter_id) <= 200),
   ADD CONSTRAINT bounded_game_state CHECK (pg_column_size(game_state) <= 262144);
 
+-- Only events that participants send (`client.`) are limited here. All others are written by the database or by the
+-- service, and may contain a whole `game_state`.
 ALTER TABLE public.session_events
   ADD CONSTRAINT bounded_payload CHECK (NOT starts_with(event_type, 'client.') OR pg_column_size(payload) <= 16384);
 

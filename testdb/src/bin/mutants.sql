@@ -1,4 +1,5 @@
 -- Lists every rule of the schema: its kind, its name, and a statement that removes it or loosens it by one.
+-- `mutants.rs` executes one of these statements at a time, and then expects a test to fail.
 WITH our_tables AS (
   -- Without the two tables in which the migration program stores what it has applied.
   -- `name` includes the schema (as in `private.requests`) unless the schema is in the search path.
@@ -12,8 +13,9 @@ constraints AS (
   FROM pg_catalog.pg_constraint JOIN our_tables ON our_tables.oid = conrelid
   WHERE contype IN ('c', 'f', 'p', 'u')
 ),
--- Numeric bounds in check constraints. The groups of the pattern are the comparison and the number. `start` is the
--- position of the number in the definition, and adding `step` to the number loosens the bound.
+-- Numeric bounds in check constraints. The groups of the pattern are the comparison and the number; its last part
+-- leaves out dates (2000-01-01). `start` is the position of the number in the definition, and adding `step` to the
+-- number loosens the bound.
 bounds AS (
   SELECT constraints.*, nth,
     regexp_instr(definition, pattern, 1, nth, 0, '', 2) AS start,
