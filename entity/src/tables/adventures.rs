@@ -40,26 +40,26 @@ pub struct Model {
     pub min_players: i32,
     /// Maximum number of players, 1 to 6, at least `min_players`.
     pub max_players: i32,
-    /// The story as a JSON document: nodes, connections and the start; at most 1 MiB.
+    /// The story as a JSON document: its nodes, the connections between them and the node at which it starts; at most 1 MiB.
     #[sea_orm(column_type = "JsonBinary")]
     pub content: Json,
-    /// Draft, published or archived; only an adventure with valid content can be published.
+    /// `published` (everybody can read the adventure), or `draft` or `archived` (only its creator can); only an adventure with valid content can be published.
     pub status: AdventureStatus,
     /// Time of the first publication, or NULL; set by a trigger.
     pub published_at: Option<DateTimeWithTimeZone>,
-    /// Whether validation passed for the current content; set by the service.
+    /// Whether the current content has passed the service's validation; set by the service, and reset by a trigger when the content changes.
     pub is_valid: bool,
     /// Errors that the last validation found, a JSON list; set by the service.
     #[sea_orm(column_type = "JsonBinary")]
     pub validation_errors: Json,
-    /// Number of completed sessions in which somebody besides the Seer had a seat; counted by a trigger.
+    /// Number of completed sessions of the adventure in which somebody besides the Seer had a seat; counted by a trigger.
     pub times_played: i32,
     /// Average rating, 0 to 5, or NULL without ratings; set by the service.
     #[sea_orm(column_type = "Decimal(Some((3, 2)))", nullable)]
     pub average_rating: Option<Decimal>,
     /// Time of creation; set by the database.
     pub created_at: DateTimeWithTimeZone,
-    /// Time of the last edit; counters do not change it. Set by the database.
+    /// Time of the last edit; set by the database. A change of `times_played`, `average_rating` or `creature_count` is not an edit.
     pub updated_at: DateTimeWithTimeZone,
     /// Number of creatures in the adventure, at most 200; counted by triggers.
     pub creature_count: i32,

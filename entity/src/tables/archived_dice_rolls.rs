@@ -30,13 +30,13 @@ pub struct Model {
     pub character_name: String,
     /// The attribute that was checked.
     pub attribute: Attribute,
-    /// Number of dice, 1 to 10: the attribute plus the bonus dice; 1 for initiative.
+    /// Number of dice: 1 for initiative, otherwise the attribute plus the modifiers of type `dice`, but at least 1 and at most 10; as many as `results` if the service supplied these.
     pub dice_count: i32,
     /// The number that `modified_total` must reach for a success, 3 to 18.
     pub difficulty: i32,
     /// Purpose of the roll, such as an attack, initiative or a heroic save.
     pub roll_type: RollType,
-    /// At most ten `{"type": "dice" | "flat", "value": integer, "source": text}`; dice -5 to 5, flat -10 to 10.
+    /// JSON list of at most ten `{"type": "dice" | "flat", "value": integer, "source": text}`. `dice` changes the number of dice, by -5 to 5; `flat` changes the total, by -10 to 10.
     #[sea_orm(column_type = "JsonBinary")]
     pub modifiers: Json,
     /// Result of each die, 1 to 6.
@@ -47,7 +47,7 @@ pub struct Model {
     pub modified_total: i32,
     /// Whether the roll succeeded: `outcome` is a success or a critical success.
     pub success: bool,
-    /// Critical success if all dice are six, critical failure if all are one, else whether `difficulty` was reached.
+    /// Critical success if all dice are six, critical failure if all are one; otherwise success or failure, depending on whether `modified_total` reaches `difficulty`.
     pub outcome: RollOutcome,
     /// `modified_total` minus `difficulty`.
     pub margin: i32,
@@ -56,7 +56,7 @@ pub struct Model {
     pub description: Option<String>,
     /// Random 48-bit number from which every client renders the same animation.
     pub animation_seed: Option<i64>,
-    /// The failed roll that this heroic save repeats; NULL for other rolls.
+    /// The failed roll that this heroic save repeats; NULL if this roll is not a heroic save.
     pub original_roll_id: Option<Uuid>,
     /// The user who rolled; NULL if the service did.
     pub rolled_by: Option<Uuid>,

@@ -23,15 +23,15 @@ pub struct Model {
     pub character_id: Uuid,
     /// Whether the player held the seat when the session was archived; false after leaving or removal.
     pub is_active: bool,
-    /// Number of heroic saves used in the encounter `heroic_saves_encounter`, 0 or 1.
+    /// Number of heroic saves (second rolls after a failed one) that the player used in the encounter with the number `heroic_saves_encounter`, 0 or 1.
     pub heroic_saves_used: i32,
     /// Time at which the seat was first taken.
     pub joined_at: DateTimeWithTimeZone,
-    /// Time at which the player last left or was removed; NULL if the seat was active when the session was archived.
+    /// Time at which the player last left or was removed; NULL if the player held the seat when the session was archived.
     pub left_at: Option<DateTimeWithTimeZone>,
     /// Number of the encounter in which `heroic_saves_used` were used: the value of `archived_sessions.encounters_begun` at that time.
     pub heroic_saves_encounter: i32,
-    /// Time at which the Seer removed the player; NULL if not removed, or let back in since.
+    /// Time at which the Seer removed the player; NULL if the Seer did not, or let the player back in later.
     pub removed_at: Option<DateTimeWithTimeZone>,
     #[sea_orm(
         belongs_to,

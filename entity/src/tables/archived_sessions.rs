@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
     derive(schemars::JsonSchema),
     schemars(rename = "archived_sessions")
 )))]
-/// A session that ended at least 90 days ago.
+/// A session that ended more than 90 days ago; a job moved it here from `sessions`.
 pub struct Model {
     /// Unique id of the session.
     #[sea_orm(primary_key, auto_increment = false)]
@@ -23,9 +23,9 @@ pub struct Model {
     pub adventure_id: Uuid,
     /// Former join code of six characters; a new session may have the same.
     pub code: String,
-    /// Whether everybody can see the session; otherwise only its participants can.
+    /// Whether everybody can see the session; otherwise only its participants (the Seer and the players) can.
     pub is_public: bool,
-    /// Number of seats, 2 to 6, at least `seats_taken`.
+    /// Number of seats, 2 to 6; never less than `seats_taken`.
     pub max_players: i32,
     /// Description of the players that the Seer looks for, at most 500 characters.
     #[sea_orm(column_type = "Text", nullable)]
@@ -34,7 +34,7 @@ pub struct Model {
     pub scheduled_start: Option<DateTimeWithTimeZone>,
     /// Final status of the session: `completed` or `cancelled`.
     pub status: SessionStatus,
-    /// Id of the scene within the adventure's content that was current at the end, at most 200 characters.
+    /// Id of the scene within the adventure's content that was current at the end, at most 200 characters, or NULL.
     #[sea_orm(column_type = "Text", nullable)]
     pub current_scene_id: Option<String>,
     /// Id of the encounter that was current at the end, at most 200 characters, or NULL.
@@ -49,15 +49,15 @@ pub struct Model {
     pub ended_at: Option<DateTimeWithTimeZone>,
     /// Time at which the session was created.
     pub created_at: DateTimeWithTimeZone,
-    /// Time of the last edit; counters do not change it. Set by the database.
+    /// Time of the last edit; set by the database. Archiving the session is not an edit.
     pub updated_at: DateTimeWithTimeZone,
-    /// Number of active seats when the session was archived, at most `max_players`.
+    /// Number of seats that were held when the session was archived, at most `max_players`.
     pub seats_taken: i32,
-    /// Number of changes of `current_encounter_id`; identifies an encounter for its heroic saves.
+    /// Number of changes of `current_encounter_id`; `archived_session_players.heroic_saves_encounter` refers to an encounter by this number.
     pub encounters_begun: i32,
     /// Number of changes of `game_state`.
     pub game_state_version: i32,
-    /// Time of the last event, accurate to a day.
+    /// Time of the last event, or up to a day before it.
     pub last_event_at: DateTimeWithTimeZone,
     /// Time at which the session was archived; set by the database.
     pub archived_at: DateTimeWithTimeZone,

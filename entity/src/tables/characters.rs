@@ -25,9 +25,9 @@ pub struct Model {
     pub name: String,
     /// Class; chosen at creation, then changed only by the service.
     pub class: CharacterClass,
-    /// Strength, 1 to 6: the dice of a might check. Chosen at creation, then changed only by the service.
+    /// Strength, 1 to 6: the number of dice of a might check. Chosen at creation, then changed only by the service.
     pub might: i32,
-    /// Agility, 1 to 6: the dice of a grace check; breaks initiative ties. Changed only by the service after creation.
+    /// Agility, 1 to 6: the number of dice of a grace check. Of two equal initiative rolls, the one with the higher grace comes first. Chosen at creation, then changed only by the service.
     pub grace: i32,
     /// Intellect, 1 to 6: the number of dice of a wit check. Chosen at creation, then changed only by the service.
     pub wit: i32,
@@ -47,15 +47,15 @@ pub struct Model {
     /// The character's special ability, a JSON document of at most 16 KiB.
     #[sea_orm(column_type = "JsonBinary")]
     pub special_ability: Json,
-    /// Time at which a session with this character was last completed, or NULL; set by a trigger.
+    /// Time at which a session in which the character had a seat was last completed, or NULL; sessions in which nobody but the Seer had a seat do not count. Set by a trigger.
     pub last_played_at: Option<DateTimeWithTimeZone>,
-    /// Time of retirement, or NULL. A retired character takes no seat and does not count towards the limit of ten.
+    /// Time of retirement, or NULL. A retired character cannot take a seat and does not count towards the limit of ten characters per account.
     pub retired_at: Option<DateTimeWithTimeZone>,
     /// Time of creation; set by the database.
     pub created_at: DateTimeWithTimeZone,
-    /// Time of the last edit; counters do not change it. Set by the database.
+    /// Time of the last edit; set by the database. A change of `live_seats` or `last_played_at` is not an edit.
     pub updated_at: DateTimeWithTimeZone,
-    /// Number of active seats in live sessions; counted by triggers. The character cannot retire unless it is 0.
+    /// Number of seats that are held with the character in sessions that have not ended; counted by triggers. The character cannot retire unless it is 0.
     pub live_seats: i32,
     #[sea_orm(has_many)]
     pub archived_dice_rolls: HasMany<super::archived_dice_rolls::Entity>,

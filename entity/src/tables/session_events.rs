@@ -27,10 +27,10 @@ pub struct Model {
     pub payload: Json,
     /// Time of the event; set by the database.
     pub created_at: DateTimeWithTimeZone,
-    /// Number, ascending within a session, with gaps; a reader resumes after the last number that it has. Set by a trigger.
+    /// Number, ascending within a session, with gaps; a reader resumes after the last number that it has received. Set by a trigger.
     #[sea_orm(unique_key = "idx_session_events_seq")]
     pub seq: i64,
-    /// The user who caused the event, from the token; NULL if the service did. Set by a trigger.
+    /// The user who caused the event, taken from the token of the request; NULL if the service caused it. Set by a trigger.
     pub sender_id: Option<Uuid>,
     #[sea_orm(
         belongs_to,

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
     derive(schemars::JsonSchema),
     schemars(rename = "session_players")
 )))]
-/// A seat: one player in one session.
+/// A seat: one player in one session. The row stays when the player leaves.
 pub struct Model {
     /// The session that the seat belongs to.
     #[sea_orm(primary_key, auto_increment = false)]
@@ -23,17 +23,17 @@ pub struct Model {
     pub character_id: Uuid,
     /// Whether the player holds the seat now; false after leaving or removal.
     pub is_active: bool,
-    /// Number of heroic saves used in the encounter `heroic_saves_encounter`, 0 or 1; counted by a trigger.
+    /// Number of heroic saves (second rolls after a failed one) that the player has used in the encounter with the number `heroic_saves_encounter`, 0 or 1; counted by a trigger.
     pub heroic_saves_used: i32,
     /// Time at which the seat was first taken; set by the database.
     pub joined_at: DateTimeWithTimeZone,
-    /// Time at which the player last left or was removed; NULL while the seat is active. Set by a trigger.
+    /// Time at which the player last left or was removed; NULL while the player holds the seat. Set by a trigger.
     pub left_at: Option<DateTimeWithTimeZone>,
     /// Number of the encounter in which `heroic_saves_used` were used: the value of `sessions.encounters_begun` at that time. Set by a trigger.
     pub heroic_saves_encounter: i32,
-    /// Time at which the Seer removed the player; NULL if not removed, or let back in since.
+    /// Time at which the Seer removed the player; NULL if the Seer did not, or has let the player back in since. Set by a trigger.
     pub removed_at: Option<DateTimeWithTimeZone>,
-    /// Random replica identity, sent to realtime subscribers when the row is deleted; does not identify the player.
+    /// Random id, sent to realtime subscribers instead of the primary key when the row is deleted, because it does not identify the player.
     #[sea_orm(unique)]
     pub replica_id: Uuid,
     #[sea_orm(

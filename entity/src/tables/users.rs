@@ -16,7 +16,7 @@ pub struct Model {
     /// The account's id in `auth.users`; stays the same after the account is deleted.
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
-    /// E-mail address, hidden from users; `<id>@no-email.invalid` if none, `<id>@deleted.invalid` once closed.
+    /// E-mail address, hidden from other users; `<id>@no-email.invalid` if the account has none or another account has the same, `<id>@deleted.invalid` once the account is closed.
     #[sea_orm(column_type = "Text", unique)]
     pub email: String,
     /// Name shown to others, 1 to 100 characters; `Former player` once the account is closed.
@@ -30,26 +30,26 @@ pub struct Model {
     pub bio: Option<String>,
     /// Whether the service vouches for the account; set by the service.
     pub is_verified: bool,
-    /// Number of completed sessions in which the user had a seat and somebody besides the Seer was seated; counted by a trigger.
+    /// Number of completed sessions in which the user had a seat, without those in which nobody but the Seer had one; counted by a trigger.
     pub games_played: i32,
-    /// Number of completed sessions that the user ran as Seer with somebody else seated; counted by a trigger.
+    /// Number of completed sessions that the user ran as Seer and in which somebody else had a seat; counted by a trigger.
     pub games_run: i32,
     /// Time at which the profile was created; set by the database.
     pub created_at: DateTimeWithTimeZone,
-    /// Time of the last edit; counters do not change it. Set by the database.
+    /// Time of the last edit of the profile; set by the database. A change of `email` or of a counter (`games_played`, `games_run`, `living_characters`, `retired_characters`, `live_seats`, `live_sessions`, `adventure_count`) is not an edit.
     pub updated_at: DateTimeWithTimeZone,
     /// Equal to `id` while the account exists; NULL after it was deleted.
     #[sea_orm(unique)]
     pub account_id: Option<Uuid>,
-    /// Time at which the account was closed, or NULL; a closed account cannot write anything.
+    /// Time at which the account was closed (its personal data was removed, and the history of its games was kept), or NULL while it is open; a closed account cannot write anything.
     pub closed_at: Option<DateTimeWithTimeZone>,
-    /// Number of characters that are not retired, at most 10; counted by triggers.
+    /// Number of the user's characters that are not retired, at most 10; counted by triggers.
     pub living_characters: i32,
-    /// Number of retired characters, at most 100; counted by triggers.
+    /// Number of the user's retired characters, at most 100; counted by triggers.
     pub retired_characters: i32,
-    /// Number of active seats in live sessions, at most 20; counted by triggers.
+    /// Number of seats that the user holds in sessions that have not ended, at most 20; counted by triggers.
     pub live_seats: i32,
-    /// Number of live sessions that the user runs as Seer, at most 20; counted by triggers.
+    /// Number of sessions that the user runs as Seer and that have not ended, at most 20; counted by triggers.
     pub live_sessions: i32,
     /// Number of adventures that the user created, at most 200; counted by triggers.
     pub adventure_count: i32,
