@@ -87,7 +87,8 @@ impl Environment {
     }
 }
 
-/// Whether the object belongs to the stand-in for Supabase's schema `auth`. The game's triggers on `auth.users` do not.
+/// Whether the object belongs to the stand-in for Supabase's schema `auth`. The game's triggers on `auth.users` do not,
+/// nor do its functions, even if an argument has a type of that schema.
 fn belongs_to_stand_in(object: &str) -> bool {
     !object.starts_with("trigger ")
         && (object.contains(" auth.")
@@ -219,8 +220,8 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_the_stand_in_and_of_jobs_do_not_apply_to_a_platform_without_cron() {
-        let platform = Environment::default();
+    fn lines_of_the_stand_in_and_of_jobs_do_not_apply_to_supabase_without_cron() {
+        let supabase_without_cron = Environment::default();
         for (object, expected) in [
             ("table auth.users", false),
             ("column id of auth.users", false),
@@ -230,7 +231,7 @@ mod tests {
             ("table public.users", true),
             ("job archive-sessions", false),
         ] {
-            assert_eq!(platform.line_applies(object), expected, "{object}");
+            assert_eq!(supabase_without_cron.line_applies(object), expected, "{object}");
         }
     }
 }

@@ -26,8 +26,9 @@ pub(super) fn definition() -> TableDefinition {
             .foreign_key(&mut foreign_key("session_events", "session_id", "sessions", ForeignKeyAction::Cascade))
             .to_owned(),
         indexes: vec![
-            // The id orders events of the same time. Without the id, the planner would sometimes choose this index to
-            // find a session's events by `seq`, because it estimates two rows for this and the next index alike.
+            // The id orders events of the same time. Without the id, the planner would sometimes choose this index,
+            // instead of the next one, to find a session's events by `seq`, because it estimates as many rows for
+            // either.
             index("idx_session_events_created", "session_events")
                 .col("session_id")
                 .col(("created_at", IndexOrder::Desc))
