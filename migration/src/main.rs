@@ -197,7 +197,7 @@ async fn confirm(
     if answer.trim() == "yes" { Ok(command) } else { Err("Nothing was changed.".to_owned()) }
 }
 
-/// Prints what differs from the manifest. Returns a failure if anything does.
+/// Prints the result of [`migration::check`]. Returns a failure if migrations are pending or anything differs.
 async fn print_differences(db: &DatabaseConnection) -> Result<ExitCode, String> {
     let report = migration::check(db).await.map_err(user_message)?;
     let mut text = String::new();

@@ -18,8 +18,8 @@ pub(crate) struct CatalogObject {
     /// Its name, as the manifest has it: `index idx_users_email on public.users`.
     pub(crate) object: String,
     pub(crate) definition: String,
-    /// The system catalog that contains it. `None` for jobs, and for attributes of another object: privileges,
-    /// row-level security, comments.
+    /// The system catalog that contains it. `None` for jobs and roles, and for attributes of another object:
+    /// privileges, row-level security, comments.
     pub(crate) class: Option<String>,
     /// Its oid in that catalog.
     pub(crate) objid: i64,
@@ -176,6 +176,8 @@ pub(crate) fn kind(object: &str) -> &str {
 /// Returns the name and the table of an object that belongs to a table, such as a column, constraint, index, trigger or
 /// policy.
 pub(crate) fn name_and_table(object: &str) -> Option<(&str, &str)> {
+    // The statistics target of a column is `statistics column NAME of TABLE`; extended statistics are `statistics NAME on
+    // TABLE`.
     let separator = match kind(object) {
         "column" | "setting" | "statistics" | "child" | "parent" if !object.contains(" on ") => " of ",
         _ => " on ",

@@ -128,7 +128,7 @@ pub(crate) fn jobs() -> Vec<(String, String)> {
 
 /// Returns the SQL that creates or replaces all functions, triggers, policies and views, revokes all privileges on
 /// them, and grants those of the files.
-pub(crate) fn install_sql() -> Vec<String> {
+pub(crate) fn create_all_sql() -> Vec<String> {
     let (privileges, created): (Vec<Statement>, Vec<Statement>) =
         statements().into_iter().partition(|statement| statement.target == Target::Privilege);
     let mut sql = Vec::new();

@@ -233,7 +233,7 @@ async fn a_missing_url_is_reported() {
 
 #[tokio::test]
 async fn an_invalid_url_is_reported() {
-    // `postgres://` alone is a valid URL, because each of its parts has a default.
+    // `postgres://` alone is not in this list, because it is valid: each part of a URL has a default.
     for url in ["nonsense", "mysql://root:hunter2@localhost/db", "postgres://a:hunter2@host:port/db"] {
         assert!(expect_error(&["up"], Some(url)).contains("postgres://USER:PASSWORD@HOST:PORT/DATABASE"), "{url}");
     }
@@ -246,7 +246,8 @@ async fn a_server_that_is_not_running_is_reported_at_once() {
     let started = std::time::Instant::now();
     let message = expect_error(&["up"], Some(&format!("postgres://a:hunter2@127.0.0.1:{port}/db")));
     assert!(message.contains(&format!("127.0.0.1:{port}")), "{message}");
-    assert!(started.elapsed() < Duration::from_secs(10), "it must not keep retrying");
+    // A pool would retry until its timeout, `CONNECT_TIMEOUT`, which is ten seconds.
+    assert!(started.elapsed() < Duration::from_secs(10), "the program must not keep retrying");
 }
 
 #[tokio::test]
@@ -287,6 +288,7 @@ async fn name_collisions_and_unknown_migrations_are_reported() {
     }
 }
 
+/// The recorded version is changed to one that is newer than this program.
 #[tokio::test]
 async fn an_older_program_neither_repairs_a_newer_schema_nor_records_its_own_version() {
     let (database, db) = empty_database().await;

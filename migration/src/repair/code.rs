@@ -119,7 +119,8 @@ fn object_created_by<'a>(statement: &Statement, objects: &BTreeSet<&'a str>) -> 
     }
 }
 
-/// Returns the schema's policies or triggers (`kind`) that DO blocks create, each for many tables.
+/// Returns the schema's policies or triggers (`kind`) that DO blocks create. A DO block creates one on each of many
+/// tables.
 fn created_in_do_blocks<'a>(state: &'a State, kind: &'static str) -> impl Iterator<Item = &'a str> {
     let outside_do_blocks: Vec<Statement> =
         repeatable::statements().into_iter().filter(|statement| statement.target != Target::Other).collect();

@@ -14,7 +14,7 @@ pub(super) fn definition() -> TableDefinition {
             // The event's number: a reader resumes after the number of the last event that it has.
             .col(required("seq").big_integer().extra("GENERATED ALWAYS AS IDENTITY"))
             // The user who caused the event, from the token; NULL if no user did. No foreign key, because events are
-            // kept for a day.
+            // kept for only a day.
             .col(optional("sender_id").uuid())
             // Participants read events as a `text/event-stream`, in which a line break in the type would end the field.
             // The condition has no BETWEEN, because PostgreSQL would print it differently after a dump is restored.
