@@ -103,7 +103,7 @@ impl State {
         self.found.iter().map(|found| (found.object.as_str(), found)).collect()
     }
 
-    /// Whether this program or an earlier version of it created the object.
+    /// Whether the object belongs to the schema of this version, or an earlier version created it.
     pub(crate) fn is_ours(&self, object: &str) -> bool {
         self.expected.contains_key(object) || self.record.objects.contains(object)
     }
@@ -119,13 +119,13 @@ impl State {
         }
     }
 
-    /// Compares the database with the manifest. If migrations are pending, the report lists only these.
+    /// Compares the database with the manifest. If migrations are pending, the report lists nothing but them.
     pub(crate) fn report(&self) -> Report {
         let mut report = Report { pending: self.pending(), ..Report::default() };
         if !report.pending.is_empty() {
             return report;
         }
-        let found = self.found_by_name();
+        let found_by_name = self.found_by_name();
         let renames = renames::find(self);
         // The columns, indexes and so on of a renamed table are listed under its new name. They are neither missing nor
         // new.
@@ -162,25 +162,25 @@ impl State {
             report.differences.push(difference(&object, None, Some(&"applied".to_owned())));
         }
         for (object, expected) in &self.expected {
-            let actual = found.get(object.as_str()).copied();
-            if actual.is_some_and(|actual| {
-                actual.definition == *expected || with_expected_names(&actual.definition) == *expected
+            let found = found_by_name.get(object.as_str()).copied();
+            if found.is_some_and(|found| {
+                found.definition == *expected || with_expected_names(&found.definition) == *expected
             }) {
                 continue;
             }
-            if actual.is_none() && self.is_operators_choice(object, &found) {
+            if found.is_none() && self.is_operators_choice(object, &found_by_name) {
                 report.hints.push(format!("{object} is missing, which is the operator's choice"));
             } else if !is_affected_by_rename(object) || renames.iter().any(|rename| rename.object == *object) {
-                report.differences.push(difference(object, actual, Some(expected)));
+                report.differences.push(difference(object, found, Some(expected)));
             }
         }
-        for actual in &self.found {
-            let object = &actual.object;
+        for found in &self.found {
+            let object = &found.object;
             if self.expected.contains_key(object) || is_affected_by_rename(object) {
                 continue;
             }
             if self.record.objects.contains(object) || self.is_privilege_on_ours(object) {
-                report.differences.push(difference(object, Some(actual), None));
+                report.differences.push(difference(object, Some(found), None));
             } else if self.is_worth_a_hint(object) && !renames.iter().any(|rename| rename.renamed_to == *object) {
                 report.hints.push(format!("{object} is not part of the schema; up does not change it"));
             }
@@ -211,9 +211,10 @@ impl State {
 
     /// Whether a missing object is the operator's choice: a table's membership in the publication, or a job that was
     /// scheduled once.
-    fn is_operators_choice(&self, object: &str, found: &BTreeMap<&str, &CatalogObject>) -> bool {
+    fn is_operators_choice(&self, object: &str, found_by_name: &BTreeMap<&str, &CatalogObject>) -> bool {
         match manifest::kind(object) {
-            "publication of" => found.contains_key("publication supabase_realtime"),
+            "publication of" => found_by_name.contains_key("publication supabase_realtime"),
+            // If the record is not readable, the jobs may have been scheduled.
             "job" => self.record.jobs_were_scheduled || !self.record.is_readable,
             _ => false,
         }
@@ -224,6 +225,7 @@ impl State {
         let Some((name, _)) = object.strip_prefix("grant on ").and_then(|rest| rest.rsplit_once(" to ")) else {
             return false;
         };
+        // The manifest has the privileges on views as those on tables (`grant on table`).
         self.expected.contains_key(name)
             || name.strip_prefix("table ").is_some_and(|view| self.expected.contains_key(&format!("view {view}")))
     }

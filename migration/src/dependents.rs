@@ -71,5 +71,6 @@ struct DependentObject {
     objid: i64,
     /// As PostgreSQL describes it.
     description: String,
+    /// Whether it is an object of the schema.
     is_ours: bool,
 }

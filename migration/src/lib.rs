@@ -119,8 +119,8 @@ where
 }
 
 /// Lists the objects of the database in the form of the manifest. Lines of objects that this database cannot have are
-/// taken from the committed manifest: on Supabase, those of the stand-in for schema `auth`, and where `pg_cron` is not
-/// installed, those of the jobs.
+/// taken from the committed manifest: on Supabase, those of the schema `auth` that stands in for Supabase's on plain
+/// PostgreSQL, and where `pg_cron` is not installed, those of the jobs.
 ///
 /// # Errors
 ///

@@ -19,7 +19,7 @@ impl MigrationTrait for Migration {
 }
 
 /// Returns the SQL that creates what is missing of: the API's roles, schema `auth` (as a stand-in for Supabase's),
-/// schema `private`, and the table of this program's record.
+/// schema `private`, and the table `private.sparc_record`.
 pub(crate) fn up_sql() -> Vec<String> {
     let stand_in = format!(
         "CREATE SCHEMA auth;

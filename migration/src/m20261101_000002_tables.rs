@@ -18,7 +18,8 @@ impl MigrationTrait for Migration {
     }
 }
 
-/// Returns the SQL that creates the types, tables and indexes, and adds tables to the publication.
+/// Returns the SQL that creates the types, tables and indexes, and adds four tables to the publication
+/// `supabase_realtime`.
 pub(crate) fn up_sql() -> Vec<String> {
     let mut sql = vec![
         tables::CHECK_FUNCTIONS.to_owned(),

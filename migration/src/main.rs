@@ -89,7 +89,7 @@ struct DeleteConsent {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    match run(Arguments::parse()).await {
+    match run_program(Arguments::parse()).await {
         Ok(code) => code,
         Err(message) => {
             eprintln!("{message}");
@@ -98,7 +98,7 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(arguments: Arguments) -> Result<ExitCode, String> {
+async fn run_program(arguments: Arguments) -> Result<ExitCode, String> {
     let subcommand = arguments.subcommand.unwrap_or(CliCommand::Up { num: None, dry_run: false });
     match &subcommand {
         CliCommand::Generate { name } => return generate(name).map(|()| ExitCode::SUCCESS),
@@ -116,6 +116,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, String> {
     result
 }
 
+/// Does the same as [`migration::user_message`], and fits `map_err`.
 fn user_message(error: DbErr) -> String {
     migration::user_message(&error)
 }
@@ -123,8 +124,8 @@ fn user_message(error: DbErr) -> String {
 async fn run_subcommand(db: &DatabaseConnection, subcommand: CliCommand) -> Result<ExitCode, String> {
     let executor = db.into_database_executor();
     let command = match subcommand {
-        CliCommand::Check => return check(db).await,
-        CliCommand::Status => return status(&executor).await,
+        CliCommand::Check => return print_differences(db).await,
+        CliCommand::Status => return print_status(&executor).await,
         CliCommand::Manifest => return print(&migration::read_manifest(db).await.map_err(user_message)?),
         CliCommand::Up { dry_run: true, .. } => {
             let sql = migration::dry_run(&executor).await.map_err(user_message)?;
@@ -136,7 +137,7 @@ async fn run_subcommand(db: &DatabaseConnection, subcommand: CliCommand) -> Resu
         CliCommand::Fresh { consent } | CliCommand::Refresh { consent } => {
             confirm(&executor, &consent, Command::Refresh).await?
         }
-        // `run` has executed these already, because they need no database.
+        // `run_program` has executed these already, because they need no database.
         CliCommand::Generate { .. } | CliCommand::Sql => return Ok(ExitCode::SUCCESS),
     };
     let changes = migration::run(&executor, command).await.map_err(user_message)?;
@@ -148,7 +149,7 @@ async fn run_subcommand(db: &DatabaseConnection, subcommand: CliCommand) -> Resu
             SchemaChange::Installed(count) => {
                 format!("created {count} functions, triggers, policies and views, and their privileges")
             }
-            SchemaChange::Renamed(current_name, object) => format!("renamed {current_name} to {object}"),
+            SchemaChange::Renamed(old_name, object) => format!("renamed {old_name} to {object}"),
             SchemaChange::Created(object) => format!("created {object}"),
             SchemaChange::Changed(object) => format!("changed {object}"),
             SchemaChange::Dropped(object) => format!("dropped {object}"),
@@ -196,7 +197,8 @@ async fn confirm(
     if answer.trim() == "yes" { Ok(command) } else { Err("Nothing was changed.".to_owned()) }
 }
 
-async fn check(db: &DatabaseConnection) -> Result<ExitCode, String> {
+/// Prints the result of [`migration::check`]. Returns a failure if migrations are pending or anything differs.
+async fn print_differences(db: &DatabaseConnection) -> Result<ExitCode, String> {
     let report = migration::check(db).await.map_err(user_message)?;
     let mut text = String::new();
     for name in &report.pending {
@@ -215,7 +217,7 @@ async fn check(db: &DatabaseConnection) -> Result<ExitCode, String> {
     Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn status(db: &SchemaManagerConnection<'_>) -> Result<ExitCode, String> {
+async fn print_status(db: &SchemaManagerConnection<'_>) -> Result<ExitCode, String> {
     let status = migration::status(db).await.map_err(user_message)?;
     let mut text = String::new();
     for (name, is_applied) in &status.migrations {

@@ -18,8 +18,8 @@ pub(crate) struct CatalogObject {
     /// Its name, as the manifest has it: `index idx_users_email on public.users`.
     pub(crate) object: String,
     pub(crate) definition: String,
-    /// The system catalog that contains it. `None` for jobs, and for attributes of another object: privileges,
-    /// row-level security, comments.
+    /// The system catalog that contains it. `None` for jobs and roles, and for attributes of another object:
+    /// privileges, row-level security, comments.
     pub(crate) class: Option<String>,
     /// Its oid in that catalog.
     pub(crate) objid: i64,
@@ -87,7 +87,8 @@ impl Environment {
     }
 }
 
-/// Whether the object belongs to the stand-in for Supabase's schema `auth`. The game's triggers on `auth.users` do not.
+/// Whether the object belongs to the stand-in for Supabase's schema `auth`. The game's triggers on `auth.users` do not,
+/// nor do its functions, even if an argument has a type of that schema.
 fn belongs_to_stand_in(object: &str) -> bool {
     !object.starts_with("trigger ")
         && (object.contains(" auth.")
@@ -175,6 +176,8 @@ pub(crate) fn kind(object: &str) -> &str {
 /// Returns the name and the table of an object that belongs to a table, such as a column, constraint, index, trigger or
 /// policy.
 pub(crate) fn name_and_table(object: &str) -> Option<(&str, &str)> {
+    // The statistics target of a column is `statistics column NAME of TABLE`; extended statistics are `statistics NAME on
+    // TABLE`.
     let separator = match kind(object) {
         "column" | "setting" | "statistics" | "child" | "parent" if !object.contains(" on ") => " of ",
         _ => " on ",
@@ -219,8 +222,8 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_the_stand_in_and_of_jobs_do_not_apply_to_a_platform_without_cron() {
-        let platform = Environment::default();
+    fn lines_of_the_stand_in_and_of_jobs_do_not_apply_to_supabase_without_cron() {
+        let supabase_without_cron = Environment::default();
         for (object, expected) in [
             ("table auth.users", false),
             ("column id of auth.users", false),
@@ -230,7 +233,7 @@ mod tests {
             ("table public.users", true),
             ("job archive-sessions", false),
         ] {
-            assert_eq!(platform.line_applies(object), expected, "{object}");
+            assert_eq!(supabase_without_cron.line_applies(object), expected, "{object}");
         }
     }
 }

@@ -19,16 +19,17 @@ pub(crate) struct Record {
     pub(crate) is_readable: bool,
     /// Version of the program that last migrated the database.
     pub(crate) version: Option<String>,
-    /// Functions, triggers, policies and views that it created, which a later version may drop.
+    /// Functions, triggers, policies and views that the program created, which a later version may drop.
     pub(crate) objects: BTreeSet<String>,
-    /// Schemas that it created, which `down` drops.
+    /// PostgreSQL schemas that the program created, which `down` drops.
     pub(crate) schemas: BTreeSet<String>,
-    /// Migrations that it applied.
+    /// Migrations that the program applied.
     pub(crate) migrations: Vec<String>,
     /// Whether the jobs have been scheduled. This is done only once.
     pub(crate) jobs_were_scheduled: bool,
 }
 
+/// A row of either table. For `public.sparc_migrations`, `name` is the migration, and `value` is NULL.
 #[derive(FromQueryResult)]
 struct Row {
     name: Option<String>,
@@ -67,7 +68,7 @@ pub(crate) enum AppliedMigrations {
     Listed(Vec<String>),
 }
 
-/// Reads `public.sparc_migrations`. The list is empty if the table or its column does not exist.
+/// Reads `public.sparc_migrations`. The list is empty if the table or its column `version` does not exist.
 pub(crate) async fn read_applied<C: ConnectionTrait>(db: &C) -> Result<AppliedMigrations, DbErr> {
     if !preflight::has_migrations_table(db).await? {
         return Ok(AppliedMigrations::Listed(Vec::new()));

@@ -85,12 +85,12 @@ pub(crate) fn swapped_names(state: &State) -> Vec<String> {
         // Columns of different tables may have the same comment.
         let is_in_table = |other: &str| kind == "table" || manifest::table_of(other) == manifest::table_of(object);
         if let Some(actual_comment) = found.get(comment_line.as_str()) {
-            let commented = state.expected.iter().find_map(|(line, comment)| {
+            let object_by_comment = state.expected.iter().find_map(|(line, comment)| {
                 let other = line.strip_prefix("comment on ")?;
                 let is_same_kind = manifest::kind(other) == kind && is_in_table(other);
                 (is_same_kind && *comment == actual_comment.definition && !has_own_comment(other)).then_some(other)
             });
-            swapped.extend(commented.map(|other| {
+            swapped.extend(object_by_comment.map(|other| {
                 let missing_note =
                     if found.contains_key(other) { String::new() } else { format!(", and {other} is missing") };
                 format!("{object} is {other} according to its comment{missing_note}")
@@ -171,26 +171,26 @@ fn differ_only_in_schema(found: &str, object: &str) -> bool {
 /// Returns the statement that restores the name. If the object is in another PostgreSQL schema, returns the one that
 /// moves it back.
 fn restore_statement(object: &str, renamed_to: &str) -> Option<String> {
-    let (_, current) = renamed_to.split_once(' ')?;
+    let (_, current_name) = renamed_to.split_once(' ')?;
     let (_, name) = object.split_once(' ')?;
     let kind = manifest::kind(object);
-    if let (Some((current, table)), Some((name, _))) =
+    if let (Some((current_name, table)), Some((name, _))) =
         (manifest::name_and_table(renamed_to), manifest::name_and_table(object))
     {
         return Some(match kind {
-            "column" | "constraint" => format!("ALTER TABLE {table} RENAME {kind} {current} TO {name}"),
-            _ => format!("ALTER {kind} {current} ON {table} RENAME TO {name}"),
+            "column" | "constraint" => format!("ALTER TABLE {table} RENAME {kind} {current_name} TO {name}"),
+            _ => format!("ALTER {kind} {current_name} ON {table} RENAME TO {name}"),
         });
     }
     if kind == "schema" {
-        return Some(format!("ALTER SCHEMA {current} RENAME TO {name}"));
+        return Some(format!("ALTER SCHEMA {current_name} RENAME TO {name}"));
     }
     let unqualified = name.split('(').next()?.rsplit_once('.')?.1;
-    let (schema, _) = current.split('(').next()?.split_once('.')?;
-    if !name.starts_with(&format!("{schema}.")) {
+    let (current_schema, _) = current_name.split('(').next()?.split_once('.')?;
+    if !name.starts_with(&format!("{current_schema}.")) {
         // If the name differs too, the next round restores it.
-        let target = name.split_once('.')?.0;
-        return Some(format!("ALTER {kind} {current} SET SCHEMA {target}"));
+        let schema = name.split_once('.')?.0;
+        return Some(format!("ALTER {kind} {current_name} SET SCHEMA {schema}"));
     }
-    Some(format!("ALTER {kind} {current} RENAME TO {unqualified}"))
+    Some(format!("ALTER {kind} {current_name} RENAME TO {unqualified}"))
 }

@@ -1,5 +1,5 @@
 //! The repeatable objects: functions, triggers, policies, views, privileges and jobs. They are defined only in the
-//! files under `sql/`. After the migrations, `up` runs all statements of these files; later it runs again those that
+//! files under `sql/`. After the migrations, `up` runs all statements of these files. A later `up` runs only those that
 //! create an object that differs from the manifest.
 
 use crate::{
@@ -57,8 +57,8 @@ pub(crate) const JOBS: &str = include_str!("../sql/jobs/up.sql");
 /// applies to profiles the changes of accounts that happened meanwhile.
 pub(crate) const BACKFILL: &str = include_str!("../sql/backfill.sql");
 
-/// SQL that creates every account's gate after a repair has created the table of gates again. A gate is a row that
-/// every write of the account locks.
+/// SQL that creates every account's row in `private.account_gates` after a repair has created that table again. Every
+/// write of the account locks this row.
 pub(crate) const CREATE_GATES: &str = "INSERT INTO private.account_gates (account_id, is_open)
 SELECT id, closed_at IS NULL
 FROM public.users
@@ -128,7 +128,7 @@ pub(crate) fn jobs() -> Vec<(String, String)> {
 
 /// Returns the SQL that creates or replaces all functions, triggers, policies and views, revokes all privileges on
 /// them, and grants those of the files.
-pub(crate) fn install_sql() -> Vec<String> {
+pub(crate) fn create_all_sql() -> Vec<String> {
     let (privileges, created): (Vec<Statement>, Vec<Statement>) =
         statements().into_iter().partition(|statement| statement.target == Target::Privilege);
     let mut sql = Vec::new();
@@ -263,6 +263,7 @@ mod tests {
     fn no_do_block_creates_a_function() {
         for statement in statements() {
             if statement.target == Target::Other {
+                // A block that creates triggers contains `EXECUTE FUNCTION private.`, but no RETURNS.
                 let sql = statement.sql.to_uppercase();
                 assert!(!sql.contains("FUNCTION PRIVATE.") || !sql.contains("RETURNS"), "{}", statement.sql);
             }

@@ -54,7 +54,7 @@ VALUES ({}, extract(epoch FROM now())::bigint)",
 /// version and the objects in `private.sparc_record`. Jobs that were scheduled before are left alone, because their
 /// schedules are the operator's choice.
 pub(crate) fn after_tables_sql(jobs_were_scheduled: bool) -> Vec<String> {
-    let mut sql = repeatable::install_sql();
+    let mut sql = repeatable::create_all_sql();
     sql.push(repeatable::BACKFILL.to_owned());
     if !jobs_were_scheduled {
         sql.push(repeatable::JOBS.to_owned());

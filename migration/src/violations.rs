@@ -3,28 +3,28 @@
 
 use sea_orm_migration::{prelude::*, sea_orm::FromQueryResult};
 
-use crate::{PreflightError, query, repair::RepairedObject};
+use crate::{PreflightError, query, repair::ObjectUnderRepair};
 
 /// Maximum number of rows whose keys an error contains.
 const MAX_KEYS: i64 = 5;
 
-/// The number of violating rows, and the keys of the first ones.
+/// The number of rows, and the keys of the first ones.
 #[derive(FromQueryResult)]
 struct RowsAndKeys {
     number: i64,
     keys: Option<String>,
 }
 
-/// Returns the error that names the rows that violate the definition of the repaired object. `None` if there are none.
+/// Returns the error that names the rows that violate the definition of the object. `None` if there are none.
 pub(crate) async fn violation_error<C: ConnectionTrait>(
     db: &C,
-    repaired: &RepairedObject,
+    under_repair: &ObjectUnderRepair,
 ) -> Result<Option<PreflightError>, DbErr> {
-    let Some(table) = &repaired.table else { return Ok(None) };
-    if repaired.name.starts_with("column ") && !repaired.definition.starts_with("NOT NULL ") {
-        return values_lost_error(db, repaired, table).await;
+    let Some(table) = &under_repair.table else { return Ok(None) };
+    if under_repair.name.starts_with("column ") && !under_repair.definition.starts_with("NOT NULL ") {
+        return values_lost_error(db, under_repair, table).await;
     }
-    let Some(condition) = violation_condition(table, &repaired.definition) else { return Ok(None) };
+    let Some(condition) = violation_condition(table, &under_repair.definition) else { return Ok(None) };
     let key = key_expression(db, table).await?;
     let sql = format!(
         "SELECT count(*) AS number, string_agg(key, ', ') FILTER (WHERE row_number <= {MAX_KEYS}) AS keys
@@ -40,7 +40,7 @@ pub(crate) async fn violation_error<C: ConnectionTrait>(
     }
     let and_others = if rows.number > MAX_KEYS { " and others" } else { "" };
     Ok(Some(PreflightError::ViolatingRows {
-        object: repaired.name.clone(),
+        object: under_repair.name.clone(),
         table: table.clone(),
         rows: format!("{} (key {}{and_others})", rows.number, rows.keys.unwrap_or_default()),
     }))
@@ -50,16 +50,16 @@ pub(crate) async fn violation_error<C: ConnectionTrait>(
 /// existing rows would have no value for it. `None` for other columns.
 async fn values_lost_error<C: ConnectionTrait>(
     db: &C,
-    repaired: &RepairedObject,
+    under_repair: &ObjectUnderRepair,
     table: &str,
 ) -> Result<Option<PreflightError>, DbErr> {
-    let needs_values = repaired.definition.contains(" not null") && !repaired.definition.contains(" default ");
+    let needs_values = under_repair.definition.contains(" not null") && !under_repair.definition.contains(" default ");
     if !needs_values {
         return Ok(None);
     }
     let rows: RowsAndKeys =
         query::fetch_one(db, &format!("SELECT count(*) AS number, NULL::text AS keys FROM {table}")).await?;
-    Ok(Some(PreflightError::ValuesLost { object: repaired.name.clone(), rows: rows.number }))
+    Ok(Some(PreflightError::ValuesLost { object: under_repair.name.clone(), rows: rows.number }))
 }
 
 /// Returns the SQL expression for the primary key, as text, of a row called `row`, or for its ctid if the table has no

@@ -114,10 +114,14 @@ async fn each_command_works_and_the_help_lists_it() {
         format!("undone  {}\n", migration_names().pop().unwrap()),
         "down undoes one migration"
     );
-    assert_eq!(expect_success(&["up"], url).lines().count(), 2);
+    assert_eq!(
+        expect_success(&["up"], url).lines().count(),
+        2,
+        "one line for the migration, and one for the repeatable objects"
+    );
     assert_eq!(expect_success(&["refresh"], url).matches("undone").count(), migration_count);
     assert_eq!(expect_success(&["fresh"], url).matches("applied").count(), migration_count);
-    assert_eq!(expect_success(&["reset"], url).lines().count(), migration_count);
+    assert_eq!(expect_success(&["reset"], url).lines().count(), migration_count, "one line for each migration");
     assert_eq!(table_count(&db).await, 0);
     let arguments = ["--database-url", database.url(), "status"];
     assert_eq!(expect_success(&arguments, None).matches("pending").count(), migration_count);
@@ -132,6 +136,7 @@ async fn each_command_works_and_the_help_lists_it() {
     assert!(expect_success(&["fresh", "--help"], None).contains("--yes"));
 }
 
+/// The policy is an operator's own object, which is a hint and not a difference.
 #[tokio::test]
 async fn check_prints_each_difference_and_up_prints_each_change() {
     let (database, db) = empty_database().await;
@@ -196,18 +201,19 @@ async fn an_operators_object_that_depends_on_the_schema_prevents_its_removal() {
 async fn a_lost_connection_is_reported_and_the_next_up_completes() {
     let (database, db) = empty_database().await;
     let url = Some(database.url());
-    // This transaction holds the advisory lock of the migrators, so that the program waits for it.
+    // This transaction holds the advisory lock of the migrators (`LOCK_KEY` in `script.rs`), for which the program
+    // waits.
     let lock_holder = db.begin().await.unwrap();
     lock_holder.execute_unprepared("SELECT pg_advisory_xact_lock(358434263618)").await.unwrap();
     let child = program_command(&["up"], url).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let administrator = connect(server().await.url()).await.unwrap();
+    let superuser_connection = connect(server().await.url()).await.unwrap();
     let holder_pid: i32 = scalar(&lock_holder, "SELECT pg_backend_pid()").await;
     let terminate_waiting_program = format!(
         "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
          WHERE application_name = 'sparc migration' AND wait_event = 'advisory'
            AND datname = (SELECT datname FROM pg_stat_activity WHERE pid = {holder_pid})"
     );
-    while scalar::<i64>(&administrator, &terminate_waiting_program).await == 0 {
+    while scalar::<i64>(&superuser_connection, &terminate_waiting_program).await == 0 {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let output = child.wait_with_output().unwrap();
@@ -227,7 +233,7 @@ async fn a_missing_url_is_reported() {
 
 #[tokio::test]
 async fn an_invalid_url_is_reported() {
-    // `postgres://` alone is a valid URL, because each of its parts has a default.
+    // `postgres://` alone is not in this list, because it is valid: each part of a URL has a default.
     for url in ["nonsense", "mysql://root:hunter2@localhost/db", "postgres://a:hunter2@host:port/db"] {
         assert!(expect_error(&["up"], Some(url)).contains("postgres://USER:PASSWORD@HOST:PORT/DATABASE"), "{url}");
     }
@@ -240,7 +246,8 @@ async fn a_server_that_is_not_running_is_reported_at_once() {
     let started = std::time::Instant::now();
     let message = expect_error(&["up"], Some(&format!("postgres://a:hunter2@127.0.0.1:{port}/db")));
     assert!(message.contains(&format!("127.0.0.1:{port}")), "{message}");
-    assert!(started.elapsed() < Duration::from_secs(10), "it must not keep retrying");
+    // A pool would retry until its timeout, `CONNECT_TIMEOUT`, which is ten seconds.
+    assert!(started.elapsed() < Duration::from_secs(10), "the program must not keep retrying");
 }
 
 #[tokio::test]
@@ -281,6 +288,7 @@ async fn name_collisions_and_unknown_migrations_are_reported() {
     }
 }
 
+/// The recorded version is changed to one that is newer than this program.
 #[tokio::test]
 async fn an_older_program_neither_repairs_a_newer_schema_nor_records_its_own_version() {
     let (database, db) = empty_database().await;

@@ -65,7 +65,7 @@ pub enum PreflightError {
         /// Each object, and what it is according to its comment.
         found: Vec<String>,
     },
-    /// Missing tables seem to be in another schema.
+    /// Missing tables seem to be in another PostgreSQL schema.
     #[error(
         "Tables of the schema seem to have been moved: {}. Move them back (ALTER TABLE ... SET SCHEMA), or, if they \
          are copies, drop their comments, and run up again; nothing was changed.",
@@ -114,10 +114,10 @@ pub enum PreflightError {
         /// The version that the database records.
         database_version: String,
     },
-    /// A schema `auth` exists that is not the platform's.
+    /// A PostgreSQL schema `auth` exists that is not Supabase's.
     #[error("Schema \"auth\" exists without {missing}: use a Supabase database, or one without a schema \"auth\".")]
     IncompleteAuthSchema {
-        /// The platform's objects that are missing.
+        /// Supabase's objects that are missing.
         missing: String,
     },
     /// Another role owns objects of the schema.

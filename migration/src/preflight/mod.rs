@@ -128,9 +128,9 @@ pub(crate) fn check_migrations_table(state: &State) -> Result<(), PreflightError
         .expected
         .keys()
         .filter(|object| object.ends_with(" of public.sparc_migrations") && object.starts_with("column "));
-    let name_exists = found.keys().any(|object| object.split(' ').nth(1) == Some("public.sparc_migrations"));
+    let is_name_in_use = found.keys().any(|object| object.split(' ').nth(1) == Some("public.sparc_migrations"));
     if state.unlisted.is_empty()
-        && (!name_exists || (found.contains_key("table public.sparc_migrations") && columns.all(is_as_expected)))
+        && (!is_name_in_use || (found.contains_key("table public.sparc_migrations") && columns.all(is_as_expected)))
     {
         Ok(())
     } else {
@@ -138,7 +138,7 @@ pub(crate) fn check_migrations_table(state: &State) -> Result<(), PreflightError
     }
 }
 
-/// Checks that PostgreSQL's schema `auth`, if it exists, has the objects on which the game's schema depends.
+/// Checks that the PostgreSQL schema `auth`, if it exists, has the objects on which the game's schema depends.
 async fn check_auth_schema<C: ConnectionTrait>(db: &C) -> Result<(), DbErr> {
     let missing = fetch_names(
         db,

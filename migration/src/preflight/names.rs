@@ -13,6 +13,7 @@ use crate::{
 /// Checks, before the schema is created, that the database has no tables, views, types or functions with its names.
 pub(super) fn check_names_are_free(state: &State) -> Result<(), PreflightError> {
     let names_of = |objects: Vec<&str>| -> Vec<String> {
+        // Other objects belong to one of these.
         let is_standalone =
             |object: &&str| matches!(manifest::kind(object), "table" | "view" | "type" | "domain" | "function");
         objects
@@ -38,6 +39,7 @@ fn without_arguments(object: &str) -> String {
 /// Checks, before the schema's objects are dropped by their names, that none was renamed or moved to another PostgreSQL
 /// schema.
 pub(crate) async fn check_not_renamed_or_moved<C: ConnectionTrait>(db: &C, state: &State) -> Result<(), DbErr> {
+    // While migrations are pending, objects are missing that were neither renamed nor moved.
     if !state.pending().is_empty() {
         return Ok(());
     }
@@ -56,7 +58,7 @@ pub(crate) async fn check_not_renamed_or_moved<C: ConnectionTrait>(db: &C, state
     check_not_moved(db, state, &missing).await
 }
 
-/// Checks that no missing table was moved to another schema. A moved table is recognized by its comment.
+/// Checks that no missing table was moved to another PostgreSQL schema. A moved table is recognized by its comment.
 pub(crate) async fn check_not_moved<C: ConnectionTrait>(db: &C, state: &State, missing: &[&str]) -> Result<(), DbErr> {
     let comments: Vec<&str> = missing
         .iter()

@@ -33,13 +33,13 @@ impl Plan {
 
     fn repair_privileges(&mut self, defects: &Defects<'_>) {
         // Default privileges may have granted access to the objects that earlier statements of the plan create.
-        for object in defects.missing.iter().filter(|object| has_default_privileges(manifest::kind(object))) {
+        for object in defects.to_create.iter().filter(|object| has_default_privileges(manifest::kind(object))) {
             let (kind, name) = object.split_once(' ').unwrap_or_default();
             let kind = if kind == "view" { "table" } else { kind };
             self.push_for(format!("REVOKE ALL ON {kind} {name} FROM {PUBLIC_AND_API_ROLES}"), object, None);
         }
         let changed = defects.changed.iter().map(|difference| &difference.object);
-        for object in defects.missing.iter().chain(changed) {
+        for object in defects.to_create.iter().chain(changed) {
             let Some((target, role)) = object.strip_prefix("grant on ").and_then(|rest| rest.rsplit_once(" to "))
             else {
                 continue;
@@ -93,7 +93,7 @@ $$"
 
     fn repair_publication(&mut self, defects: &Defects<'_>) {
         let publication = "publication supabase_realtime";
-        if defects.missing.contains(publication) {
+        if defects.to_create.contains(publication) {
             self.push_for(repeatable::PUBLICATION.to_owned(), publication, None);
             return;
         }
@@ -107,7 +107,7 @@ $$"
         }
         // A dropped table also left the publication, which was not the operator's choice. So a table that is created
         // again is also added to the publication again.
-        for table in defects.missing.iter().filter_map(|object| object.strip_prefix("table ")) {
+        for table in defects.to_create.iter().filter_map(|object| object.strip_prefix("table ")) {
             let object = format!("publication supabase_realtime of {table}");
             if defects.state.expected.contains_key(&object) {
                 let sql = format!(
@@ -125,7 +125,7 @@ $$"
     }
 
     fn repair_jobs(&mut self, defects: &Defects<'_>) {
-        if defects.missing_of_kind("job").next().is_some() {
+        if defects.to_create_of_kind("job").next().is_some() {
             self.push(repeatable::JOBS);
         }
         for difference in defects.changed.iter().filter(|difference| difference.object.starts_with("job ")) {

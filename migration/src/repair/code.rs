@@ -1,5 +1,5 @@
 //! Repairs of what the files under `sql/` create (functions, views, triggers, policies), and of constraints and
-//! indexes. The latter are created after functions and views, and before triggers and policies.
+//! indexes. Functions and views are created first, then constraints and indexes, then triggers and policies.
 
 use std::collections::BTreeSet;
 
@@ -83,12 +83,12 @@ $do$",
             }
         }
         // A table loses its replica identity when the index that defines it is dropped.
-        let must_set_identity = |table: &str, identity: &str| {
+        let must_set_identity = |table_object: &str, identity: &str| {
             defects.to_restore().any(|(object, _)| {
-                object == table
+                object == table_object
                     || matches!(manifest::kind(object), "constraint" | "index")
-                        && name_and_table(object).is_some_and(|(name, table_name)| {
-                            table.strip_prefix("table ") == Some(table_name)
+                        && name_and_table(object).is_some_and(|(name, table)| {
+                            table_object.strip_prefix("table ") == Some(table)
                                 && identity.contains(&format!("index {name}"))
                         })
             })
@@ -119,7 +119,8 @@ fn object_created_by<'a>(statement: &Statement, objects: &BTreeSet<&'a str>) -> 
     }
 }
 
-/// Returns the schema's policies or triggers (`kind`) that DO blocks create, each for many tables.
+/// Returns the schema's policies or triggers (`kind`) that DO blocks create. A DO block creates one on each of many
+/// tables.
 fn created_in_do_blocks<'a>(state: &'a State, kind: &'static str) -> impl Iterator<Item = &'a str> {
     let outside_do_blocks: Vec<Statement> =
         repeatable::statements().into_iter().filter(|statement| statement.target != Target::Other).collect();

@@ -46,6 +46,7 @@ impl Plan {
             match expected.default {
                 Some(default) => push(format!("{alter} SET DEFAULT {default}"), None),
                 None if actual.generated.is_none() => push(format!("{alter} DROP DEFAULT"), None),
+                // A generated column has no default that can be dropped.
                 None => {}
             }
         }
@@ -65,7 +66,7 @@ impl Plan {
             }
             push(format!("{alter} ADD {generated}"), None);
             if is_identity {
-                // On a platform, default privileges grant every new sequence to the API roles.
+                // On Supabase, default privileges grant every new sequence to the API roles.
                 push(format!("REVOKE ALL ON SEQUENCE {table}_{name}_seq FROM {PUBLIC_AND_API_ROLES}"), None);
                 // The new sequence starts after the numbers in the column.
                 let sequence = format!("pg_get_serial_sequence('{table}', '{name}')");
@@ -82,8 +83,9 @@ pub(super) fn changes_type(difference: &Difference) -> bool {
         && ColumnDefinition::parse(actual).data_type != ColumnDefinition::parse(expected).data_type
 }
 
-/// Returns the statement that sets storage and compression. `None` stands for the type's default storage, which the
-/// statement looks up, because SET STORAGE DEFAULT does not exist in PostgreSQL 15.
+/// Returns the statement that sets storage and compression. `alter` is its beginning, `ALTER TABLE ... ALTER COLUMN
+/// ...`. `None` stands for the type's default storage, which the statement looks up, because SET STORAGE DEFAULT does
+/// not exist in PostgreSQL 15.
 fn storage_statement(alter: &str, table: &str, name: &str, storage: Option<&str>, compression: Option<&str>) -> String {
     let storage = storage.map_or(
         "(CASE typstorage WHEN 'p' THEN 'PLAIN' WHEN 'e' THEN 'EXTERNAL' WHEN 'm' THEN 'MAIN' ELSE 'EXTENDED' END)"
@@ -145,7 +147,7 @@ impl<'a> ColumnDefinition<'a> {
     }
 }
 
-/// Returns the texts before and after the separator, or the whole text if it does not contain the separator.
+/// Returns the texts before and after the first separator, or the whole text if it does not contain the separator.
 fn split_off<'a>(text: &'a str, separator: &str) -> (&'a str, Option<&'a str>) {
     text.split_once(separator).map_or((text, None), |(before, after)| (before, Some(after)))
 }

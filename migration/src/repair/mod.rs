@@ -34,17 +34,18 @@ pub(crate) struct Plan {
 pub(crate) struct Repair {
     pub(crate) sql: String,
     /// The object that the error message names if the database rejects the statement.
-    pub(crate) object: Option<RepairedObject>,
+    pub(crate) object: Option<ObjectUnderRepair>,
 }
 
-/// An object that a statement repairs.
+/// The object that a statement repairs.
 #[derive(Clone, Debug)]
-pub(crate) struct RepairedObject {
+pub(crate) struct ObjectUnderRepair {
     /// As the manifest names it.
     pub(crate) name: String,
     /// The table whose rows may violate the object's definition: see [`crate::violations`].
     pub(crate) table: Option<String>,
-    /// Empty if no rows can violate it.
+    /// Its definition in the manifest, or `NOT NULL COLUMN` if the statement makes a column NOT NULL. Empty if no rows
+    /// can violate it.
     pub(crate) definition: String,
 }
 
@@ -56,25 +57,25 @@ pub(crate) enum Change {
     Dropped(String),
 }
 
-/// What the plan must repair.
+/// What the plan must repair, sorted by how.
 struct Defects<'a> {
     state: &'a State,
-    /// Objects to create, including those that the plan drops first.
-    missing: BTreeSet<String>,
-    /// Differences to repair without dropping the object.
+    /// The missing objects, and those that the plan drops first.
+    to_create: BTreeSet<String>,
+    /// The other differences: objects to alter, privileges to revoke, and objects that the plan only drops.
     changed: Vec<&'a Difference>,
 }
 
 impl Defects<'_> {
-    fn missing_of_kind(&self, kind: &'static str) -> impl Iterator<Item = &String> {
-        self.missing.iter().filter(move |object| manifest::kind(object) == kind)
+    fn to_create_of_kind(&self, kind: &'static str) -> impl Iterator<Item = &String> {
+        self.to_create.iter().filter(move |object| manifest::kind(object) == kind)
     }
 
-    /// Returns every missing or changed object that is in the manifest, with its definition there.
+    /// Returns every object to create or alter that is in the manifest, with its definition there.
     fn to_restore(&self) -> impl Iterator<Item = (&str, &str)> {
         let changed =
             self.changed.iter().filter(|difference| difference.expected.is_some()).map(|difference| &difference.object);
-        self.missing.iter().chain(changed).filter_map(|object| {
+        self.to_create.iter().chain(changed).filter_map(|object| {
             let definition = self.state.expected.get(object)?;
             Some((object.as_str(), definition.as_str()))
         })
@@ -108,7 +109,7 @@ impl Plan {
 
         let mut plan = Self::default();
         let to_recreate = plan.drop_objects(db, state, report).await?;
-        let mut defects = Defects { state, missing: to_recreate, changed: Vec::new() };
+        let mut defects = Defects { state, to_create: to_recreate, changed: Vec::new() };
         for difference in &report.differences {
             let object = difference.object.clone();
             plan.changes.push(match (&difference.found, &difference.expected) {
@@ -117,8 +118,8 @@ impl Plan {
                 _ => Change::Changed(object.clone()),
             });
             match (&difference.found, &difference.expected) {
-                (None, Some(_)) => _ = defects.missing.insert(object),
-                (Some(_), Some(_)) if must_be_dropped(difference) => _ = defects.missing.insert(object),
+                (None, Some(_)) => _ = defects.to_create.insert(object),
+                (Some(_), Some(_)) if must_be_dropped(difference) => _ = defects.to_create.insert(object),
                 _ => defects.changed.push(difference),
             }
         }
@@ -174,13 +175,14 @@ impl Plan {
             }
         }
         let cascaded = dependents::find_cascaded(db, state, &dropped).await?;
-        let recreated = dropped
+        // Everything that is dropped and created again, whether it differs or not.
+        let all_recreated = dropped
             .iter()
             .map(|found| found.object.as_str())
             .chain(cascaded.iter().map(String::as_str))
             .filter(|object| state.expected.contains_key(*object))
             .filter_map(|object| found.get(object).copied());
-        self.operator_grants = operator_grants::restore_statements(db, &recreated.collect::<Vec<_>>()).await?;
+        self.operator_grants = operator_grants::restore_statements(db, &all_recreated.collect::<Vec<_>>()).await?;
         // Policies, triggers and constraints first, because they may call the functions.
         for kinds in [["policy", "trigger"], ["constraint", "index"], ["view", "function"]] {
             for found in dropped.iter().filter(|found| kinds.contains(&manifest::kind(&found.object))) {
@@ -198,24 +200,24 @@ impl Plan {
             let table = format!("table {name}");
             let is_of_table = |object: &str| manifest::table_of(object) == Some(name);
             let is_column = |object: &str| object.starts_with("column ") && is_of_table(object);
-            let has_wrong_column = defects.missing.iter().any(|object| is_column(object))
+            let has_wrong_column = defects.to_create.iter().any(|object| is_column(object))
                 || defects.changed.iter().any(|difference| is_column(&difference.object));
-            if has_wrong_column && !defects.missing.contains(&table) {
+            if has_wrong_column && !defects.to_create.contains(&table) {
                 self.push_for(format!("DROP TABLE {name}"), &table, None);
-                defects.missing.extend(defects.state.expected.keys().filter(|object| is_of_table(object)).cloned());
+                defects.to_create.extend(defects.state.expected.keys().filter(|object| is_of_table(object)).cloned());
                 defects.changed.retain(|difference| !is_of_table(&difference.object));
             }
         }
     }
 
-    /// Adds to the missing objects the privileges that the repairs remove: an object that is created again has none,
+    /// Adds to the objects to create the privileges that the repairs remove: an object that is created again has none,
     /// and a change of the owner removes those of the old owner.
     fn add_lost_privileges(&mut self, defects: &mut Defects<'_>) {
         let loses_privileges = |name: &str| {
             // The manifest has the privileges on views as those on tables (`grant on table`).
             let view = name.replacen("table ", "view ", 1);
-            defects.missing.contains(name)
-                || defects.missing.contains(&view)
+            defects.to_create.contains(name)
+                || defects.to_create.contains(&view)
                 || defects.changed.iter().any(|difference| {
                     structure::has_other_owner(difference) && [name, &view].contains(&&*difference.object)
                 })
@@ -230,9 +232,10 @@ impl Plan {
             })
             .cloned()
             .collect();
-        defects.missing.extend(privileges);
+        defects.to_create.extend(privileges);
     }
 
+    /// Adds a statement that does not repair one object, so that no object is named if the database rejects it.
     fn push(&mut self, sql: impl Into<String>) {
         self.statements.push(Repair { sql: sql.into(), object: None });
     }
@@ -240,12 +243,12 @@ impl Plan {
     /// Adds a statement about one object, with the object's table and definition if rows may violate the definition.
     fn push_for(&mut self, sql: String, object: &str, table_and_definition: Option<(&str, &str)>) {
         let (table, definition) = table_and_definition.unzip();
-        let repaired = RepairedObject {
+        let under_repair = ObjectUnderRepair {
             name: object.to_owned(),
             table: table.map(str::to_owned),
             definition: definition.unwrap_or_default().to_owned(),
         };
-        self.statements.push(Repair { sql, object: Some(repaired) });
+        self.statements.push(Repair { sql, object: Some(under_repair) });
     }
 
     /// Restores the comments on schemas, tables and columns.
@@ -260,11 +263,11 @@ impl Plan {
         }
     }
 
-    /// Restores what may be wrong because objects were missing: the list of migrations, the gates and profiles of
-    /// accounts, and the counters of limits.
+    /// Restores what may be wrong because objects were missing: the list of migrations, the rows of accounts in
+    /// `private.account_gates`, their profiles, and the counters of limits.
     fn restore_rows(&mut self, defects: &Defects<'_>) {
-        if defects.missing.contains("table public.sparc_migrations")
-            || defects.missing.iter().any(|object| object.starts_with("migration "))
+        if defects.to_create.contains("table public.sparc_migrations")
+            || defects.to_create.iter().any(|object| object.starts_with("migration "))
         {
             for name in defects.state.applied.iter().flatten() {
                 self.push(format!(
@@ -275,7 +278,7 @@ ON CONFLICT DO NOTHING",
                 ));
             }
         }
-        if defects.missing.contains("table private.account_gates") {
+        if defects.to_create.contains("table private.account_gates") {
             self.push(repeatable::CREATE_GATES);
         }
         // Accounts may have signed up, changed or been deleted while a trigger was missing, disabled or ineffective.
@@ -293,7 +296,7 @@ ON CONFLICT DO NOTHING",
                 && manifest::table_of(object).is_some_and(|table| table.starts_with("public."))
                 && !object.ends_with("public.sparc_migrations")
         };
-        if defects.missing.iter().any(may_have_counter) {
+        if defects.to_create.iter().any(may_have_counter) {
             self.push_for(repeatable::recount_sql(), "the counters of limits (migration/sql/recount.sql)", None);
         }
     }
@@ -366,6 +369,7 @@ pub(crate) fn drop_repeatable_objects_sql(state: &State) -> Vec<String> {
         for found in
             state.found.iter().filter(|found| manifest::kind(&found.object) == kind && state.is_ours(&found.object))
         {
+            // The functions in `auth` belong to the first migration, which drops them when it is undone.
             let is_on_realtime = found.object.ends_with(" on realtime.messages");
             if (kind == "policy" && !is_on_realtime) || found.object.starts_with("function auth.") {
                 continue;

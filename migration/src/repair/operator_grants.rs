@@ -2,11 +2,13 @@
 
 use sea_orm_migration::{prelude::*, sea_orm::FromQueryResult};
 
-use super::{Repair, RepairedObject};
+use super::{Repair, ObjectUnderRepair};
 use crate::{manifest::CatalogObject, query};
 
+/// A GRANT to an operator's role.
 #[derive(FromQueryResult)]
 struct Grant {
+    /// The object, as the manifest names it.
     object: String,
     sql: String,
 }
@@ -38,7 +40,7 @@ pub(super) async fn restore_statements<C: ConnectionTrait>(
         .into_iter()
         .map(|grant| Repair {
             sql: grant.sql,
-            object: Some(RepairedObject { name: grant.object, table: None, definition: String::new() }),
+            object: Some(ObjectUnderRepair { name: grant.object, table: None, definition: String::new() }),
         })
         .collect())
 }

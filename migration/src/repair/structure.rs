@@ -5,11 +5,11 @@ use crate::{check::Difference, manifest, manifest::name_and_table, tables};
 
 impl Plan {
     pub(super) fn repair_structure(&mut self, defects: &Defects<'_>) {
-        for object in defects.missing_of_kind("schema") {
+        for object in defects.to_create_of_kind("schema") {
             self.push_for(format!("CREATE {object}"), object, None);
         }
         for kind in ["type", "domain"] {
-            for object in defects.missing_of_kind(kind) {
+            for object in defects.to_create_of_kind(kind) {
                 self.push_for(format!("CREATE {object} AS {}", defects.state.expected[object]), object, None);
             }
         }
@@ -25,7 +25,7 @@ impl Plan {
             }
         }
         let tables_with_columns = self.create_tables(defects);
-        for object in defects.missing_of_kind("column") {
+        for object in defects.to_create_of_kind("column") {
             self.add_column(defects, object, &tables_with_columns);
         }
         for difference in &defects.changed {
@@ -45,9 +45,9 @@ impl Plan {
     }
 
     /// Creates the missing tables, and returns those that were created with their columns. The others (in schema
-    /// `private` and `auth`, and `sparc_migrations`) are created empty; `add_column` then adds their columns.
+    /// `private` and `auth`, and `sparc_migrations`) are created without columns, which `add_column` adds.
     fn create_tables(&mut self, defects: &Defects<'_>) -> Vec<String> {
-        if defects.missing_of_kind("table").next().is_none() {
+        if defects.to_create_of_kind("table").next().is_none() {
             return Vec::new();
         }
         // The check constraints of the tables call these functions.
@@ -56,13 +56,13 @@ impl Plan {
         let mut created = Vec::new();
         for name in tables::TABLES {
             let object = format!("table public.{name}");
-            if let Some(sql) = tables::create_table_sql(name).filter(|_| defects.missing.contains(&object)) {
+            if let Some(sql) = tables::create_table_sql(name).filter(|_| defects.to_create.contains(&object)) {
                 self.push_for(sql, &object, None);
                 created.push(format!("public.{name}"));
             }
         }
         self.push("SET LOCAL search_path = pg_catalog");
-        for object in defects.missing_of_kind("table") {
+        for object in defects.to_create_of_kind("table") {
             let is_created = |name: &str| created.iter().any(|table| table == name);
             if let Some(name) = object.strip_prefix("table ").filter(|name| !is_created(name)) {
                 self.push_for(format!("CREATE TABLE {name} ()"), object, None);

@@ -2,11 +2,11 @@
 
 use sea_orm_migration::{
     SchemaManagerConnection,
-    sea_orm::{AccessMode, DbErr, SqlErr},
+    sea_orm::{AccessMode, DbErr},
 };
 
 use super::transaction::begin;
-use crate::{PreflightError, db_error, query, repair::RepairedObject, script, violations};
+use crate::{PreflightError, db_error, query, repair::ObjectUnderRepair, script, violations};
 
 /// Returns the query for the processes that hold locks on the schema's tables or the advisory lock of the migrators.
 /// `pg_locks` shows the upper half of that lock's key in `classid` and the lower half in `objid`.
@@ -32,7 +32,7 @@ fn lock_holders_sql() -> String {
 /// whose repair was rejected, if they can be found.
 pub(super) async fn explain_error(
     db: &SchemaManagerConnection<'_>,
-    repaired: Option<RepairedObject>,
+    under_repair: Option<ObjectUnderRepair>,
     error: DbErr,
 ) -> DbErr {
     if db_error::sqlstate(&error).as_deref() == Some(db_error::LOCK_NOT_AVAILABLE) {
@@ -42,21 +42,20 @@ pub(super) async fn explain_error(
             _ => error,
         };
     }
-    let Some(repaired) = repaired else { return error };
+    let Some(under_repair) = under_repair else { return error };
     if is_violation(&error) {
         let Ok(transaction) = begin(db, AccessMode::ReadOnly).await else { return error };
-        if let Ok(Some(violation)) = violations::violation_error(&transaction, &repaired).await {
+        if let Ok(Some(violation)) = violations::violation_error(&transaction, &under_repair).await {
             return violation.into();
         }
     }
     match db_error::rejection_reason(&error) {
-        Some(reason) => PreflightError::RepairRejected { object: repaired.name, reason }.into(),
+        Some(reason) => PreflightError::RepairRejected { object: under_repair.name, reason }.into(),
         None => error,
     }
 }
 
 fn is_violation(error: &DbErr) -> bool {
-    matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_) | SqlErr::ForeignKeyConstraintViolation(_)))
-        // Class 23: a violation of a constraint.
-        || db_error::sqlstate(error).is_some_and(|code| code.starts_with("23"))
+    // Class 23: integrity_constraint_violation.
+    db_error::sqlstate(error).is_some_and(|code| code.starts_with("23"))
 }

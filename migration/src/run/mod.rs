@@ -15,7 +15,7 @@ use crate::{
     dependents,
     manifest::{self, CatalogObject},
     preflight, query, record, renames,
-    repair::{self, Change, Plan, RepairedObject},
+    repair::{self, Change, Plan, ObjectUnderRepair},
     script,
 };
 pub use dry_run::dry_run;
@@ -56,9 +56,9 @@ pub enum SchemaChange {
     Dropped(String),
 }
 
-/// Returns the SQL with which each command that changes the database begins. It waits at most ten minutes for another
-/// migrator to end. After that, a statement of the command waits at most ten seconds for a lock, because other clients'
-/// new statements on the same table have to wait behind it.
+/// Returns the SQL with which each command that changes the database begins. The SQL waits at most ten minutes for
+/// another migrator to end. After that, a statement of the command waits at most ten seconds for a lock, because other
+/// clients' new statements on the same table have to wait behind it.
 fn settings_and_lock_sql() -> String {
     format!(
         "SET LOCAL search_path = public;
@@ -83,8 +83,8 @@ const MAX_RENAME_ROUNDS: usize = 4;
 /// nothing is changed, unless the connection was lost during COMMIT: then the command may have taken effect.
 pub async fn run(db: &SchemaManagerConnection<'_>, command: Command) -> Result<Vec<SchemaChange>, DbErr> {
     let transaction = begin(db, AccessMode::ReadWrite).await?;
-    let mut repaired = None;
-    match run_in_transaction(&transaction, command, &mut repaired).await {
+    let mut under_repair = None;
+    match run_in_transaction(&transaction, command, &mut under_repair).await {
         Ok(changes) => {
             deallocate_statements(db, &transaction).await?;
             transaction.commit().await?;
@@ -93,7 +93,7 @@ pub async fn run(db: &SchemaManagerConnection<'_>, command: Command) -> Result<V
         Err(error) => {
             // If the connection is lost, the server rolls back.
             let _ = transaction.rollback().await;
-            Err(explain_error(db, repaired, error).await)
+            Err(explain_error(db, under_repair, error).await)
         }
     }
 }
@@ -133,12 +133,12 @@ pub async fn count_accounts(db: &SchemaManagerConnection<'_>) -> Result<i64, DbE
     Ok(accounts)
 }
 
-/// Runs the command and returns the changes. After an error, `repaired` is the object that the failed statement was to
-/// repair.
+/// Runs the command and returns the changes. After an error, `under_repair` is the object that the failed statement was
+/// to repair.
 async fn run_in_transaction(
     db: &DatabaseTransaction,
     command: Command,
-    repaired: &mut Option<RepairedObject>,
+    under_repair: &mut Option<ObjectUnderRepair>,
 ) -> Result<Vec<SchemaChange>, DbErr> {
     db.execute_unprepared(&settings_and_lock_sql()).await?;
     let mut changes = Vec::new();
@@ -155,8 +155,8 @@ async fn run_in_transaction(
         InnerMigrator::uninstall(db).await?;
     }
     match command {
-        Command::Up(count) => up(db, count.unwrap_or(u32::MAX), repaired, &mut changes).await?,
-        Command::Refresh => up(db, u32::MAX, repaired, &mut changes).await?,
+        Command::Up(count) => up(db, count.unwrap_or(u32::MAX), under_repair, &mut changes).await?,
+        Command::Refresh => up(db, u32::MAX, under_repair, &mut changes).await?,
         Command::Down(_) | Command::Reset => {}
     }
     Ok(changes)
@@ -166,10 +166,10 @@ async fn run_in_transaction(
 async fn up(
     db: &DatabaseTransaction,
     count: u32,
-    repaired: &mut Option<RepairedObject>,
+    under_repair: &mut Option<ObjectUnderRepair>,
     changes: &mut Vec<SchemaChange>,
 ) -> Result<(), DbErr> {
-    let state = restore_names(db, repaired, changes).await?;
+    let state = restore_names(db, under_repair, changes).await?;
     let pending = state.pending();
     if !pending.is_empty() {
         preflight::check_ready(db, &state).await?;
@@ -191,10 +191,10 @@ async fn up(
     preflight::check_ready(db, &state).await?;
     let plan = Plan::new(db, &state, &report).await?;
     for repair in &plan.statements {
-        repaired.clone_from(&repair.object);
+        under_repair.clone_from(&repair.object);
         db.execute_unprepared(&repair.sql).await?;
     }
-    *repaired = None;
+    *under_repair = None;
     query::execute_all(db, &record::record_sql()).await?;
     check_no_differences(db).await?;
     changes.extend(plan.changes.into_iter().map(|change| match change {
@@ -209,7 +209,7 @@ async fn up(
 /// once the table has its name back. Returns the state afterwards.
 async fn restore_names(
     db: &DatabaseTransaction,
-    repaired: &mut Option<RepairedObject>,
+    under_repair: &mut Option<ObjectUnderRepair>,
     changes: &mut Vec<SchemaChange>,
 ) -> Result<State, DbErr> {
     for _ in 0..MAX_RENAME_ROUNDS {
@@ -221,11 +221,11 @@ async fn restore_names(
         preflight::check_not_migrated_by_newer(&state)?;
         preflight::check_ready(db, &state).await?;
         for rename in renames {
-            *repaired = Some(RepairedObject { name: rename.object.clone(), table: None, definition: String::new() });
+            *under_repair = Some(ObjectUnderRepair { name: rename.object.clone(), table: None, definition: String::new() });
             db.execute_unprepared(&rename.sql).await?;
             changes.push(SchemaChange::Renamed(rename.renamed_to, rename.object));
         }
-        *repaired = None;
+        *under_repair = None;
     }
     State::read(db).await
 }
@@ -263,7 +263,8 @@ async fn undo(db: &DatabaseTransaction, count: u32, changes: &mut Vec<SchemaChan
     preflight::check_ready(db, &state).await?;
     preflight::check_migrations_table(&state)?;
     preflight::check_not_renamed_or_moved(db, &state).await?;
-    // What the first migration created stays unless all migrations are undone.
+    // What the first migration created (the stand-in for schema `auth`, `private.sparc_record`) stays unless all
+    // migrations are undone.
     let keeps_first_migration = undone.len() < applied.len();
     let is_of_first_migration = |found: &CatalogObject| {
         found.object.contains(" auth.") && !found.object.starts_with("trigger ") || found.object.contains(".sparc_")
@@ -273,6 +274,7 @@ async fn undo(db: &DatabaseTransaction, count: u32, changes: &mut Vec<SchemaChan
             object == "schema auth" || (object == "schema private" && state.environment.creates_schema_private);
         object.starts_with("schema ") && (keeps_first_migration || !is_created_by_us)
     };
+    // Without columns, because `find_cascaded` accepts none.
     let dropped: Vec<&CatalogObject> = state
         .found
         .iter()

@@ -1,12 +1,15 @@
 //! The archive: sessions that ended long ago, with their seats and rolls. The specification's monthly job moves them
-//! here; the columns are this project's decision. The tables have the foreign keys of the original tables, so that
-//! archived rows never refer to rows that no longer exist.
+//! here; the columns are this project's decision. The tables have the same foreign keys as those that
+//! the rows come from (a seat or roll in the archive refers to the session in the archive), so that archived rows never
+//! refer to rows that no longer exist.
 
-use super::{dice_rolls as original_rolls, session_players as original_seats, sessions as original_sessions, *};
+use super::{
+    dice_rolls as unarchived_rolls, session_players as unarchived_seats, sessions as unarchived_sessions, *,
+};
 
 pub(super) fn sessions() -> TableDefinition {
     let mut table = Table::create().table("archived_sessions").col(required("id").uuid().primary_key()).to_owned();
-    original_sessions::add_columns(&mut table);
+    unarchived_sessions::add_columns(&mut table);
     table.col(timestamp_now("archived_at"));
     for (column, target) in [("seer_id", "users"), ("adventure_id", "adventures")] {
         table.foreign_key(&mut foreign_key("archived_sessions", column, target, ForeignKeyAction::NoAction));
@@ -22,7 +25,7 @@ pub(super) fn sessions() -> TableDefinition {
 
 pub(super) fn session_players() -> TableDefinition {
     let mut table = Table::create().table("archived_session_players").to_owned();
-    original_seats::add_columns(&mut table);
+    unarchived_seats::add_columns(&mut table);
     table.foreign_key(&mut foreign_key(
         "archived_session_players",
         "session_id",
@@ -43,7 +46,7 @@ pub(super) fn session_players() -> TableDefinition {
 
 pub(super) fn dice_rolls() -> TableDefinition {
     let mut table = Table::create().table("archived_dice_rolls").col(required("id").uuid().primary_key()).to_owned();
-    original_rolls::add_columns(&mut table);
+    unarchived_rolls::add_columns(&mut table);
     for (column, target, on_delete) in [
         ("session_id", "archived_sessions", ForeignKeyAction::Cascade),
         ("character_id", "characters", ForeignKeyAction::NoAction),

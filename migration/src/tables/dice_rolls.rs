@@ -47,7 +47,7 @@ pub(super) fn definition() -> TableDefinition {
             history_index("idx_dice_rolls_character", &["character_id"]),
             index_on("idx_dice_rolls_creature", "dice_rolls", &["creature_id"]),
             index("idx_dice_rolls_created", "dice_rolls").col(("created_at", IndexOrder::Desc)).to_owned(),
-            // For the foreign key. It is unique because a roll can have only one heroic save.
+            // For the foreign key. It is unique because a roll may be repeated by only one heroic save.
             index_on("idx_dice_rolls_original", "dice_rolls", &["original_roll_id"]).unique().to_owned(),
         ],
     }

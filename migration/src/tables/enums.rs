@@ -32,6 +32,7 @@ pub(crate) const TYPES: [&str; 8] = [
     DEFINITIONS[7].0,
 ];
 
+/// Returns the statements that create the types.
 pub(super) fn create() -> impl Iterator<Item = TypeCreateStatement> {
     DEFINITIONS.iter().map(|(name, values)| {
         Type::create().as_enum(Alias::new(*name)).values(values.iter().map(|value| Alias::new(*value))).to_owned()

@@ -76,7 +76,7 @@ pub(crate) const REVOKED_DEFAULTS: &str = include_str!("../../sql/tables/revoked
 /// SQL that sets the storage parameters of tables (for autovacuum), and of the index on the adventures' content.
 pub(crate) const STORAGE_PARAMETERS: &str = include_str!("../../sql/tables/storage_parameters.sql");
 
-/// Every table of the schema, in the order of creation.
+/// Every table in schema `public` but `sparc_migrations`, in the order of creation.
 pub(crate) const TABLES: [&str; 12] = [
     "users",
     "characters",
@@ -136,7 +136,7 @@ fn timestamp_now(name: &'static str) -> ColumnDef {
     required(name).timestamp_with_time_zone().default(Expr::cust("now()")).to_owned()
 }
 
-/// Returns `NAME INTEGER NOT NULL DEFAULT 0 CHECK (NAME >= 0)`, for a counter that triggers maintain.
+/// Returns `NAME INTEGER NOT NULL DEFAULT 0 CHECK (NAME >= 0)`. Triggers maintain most columns of this kind.
 fn counter(name: &'static str) -> ColumnDef {
     required(name).integer().default(0).check(Expr::cust(format!("{name} >= 0"))).to_owned()
 }
@@ -157,6 +157,7 @@ fn foreign_key(
     key.to_owned()
 }
 
+/// Returns an index that has no columns yet.
 fn index(name: &'static str, table: &'static str) -> IndexCreateStatement {
     Index::create().name(name).table(Alias::new(table)).to_owned()
 }

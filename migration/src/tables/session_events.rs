@@ -14,7 +14,7 @@ pub(super) fn definition() -> TableDefinition {
             // The event's number: a reader resumes after the number of the last event that it has.
             .col(required("seq").big_integer().extra("GENERATED ALWAYS AS IDENTITY"))
             // The user who caused the event, from the token; NULL if no user did. No foreign key, because events are
-            // kept for a day.
+            // kept for only a day.
             .col(optional("sender_id").uuid())
             // Participants read events as a `text/event-stream`, in which a line break in the type would end the field.
             // The condition has no BETWEEN, because PostgreSQL would print it differently after a dump is restored.
@@ -26,8 +26,9 @@ pub(super) fn definition() -> TableDefinition {
             .foreign_key(&mut foreign_key("session_events", "session_id", "sessions", ForeignKeyAction::Cascade))
             .to_owned(),
         indexes: vec![
-            // The id orders events of the same time. Without the id, the planner would sometimes choose this index to
-            // find a session's events by `seq`, because it estimates two rows for this and the next index alike.
+            // The id orders events of the same time. Without the id, the planner would sometimes choose this index,
+            // instead of the next one, to find a session's events by `seq`, because it estimates as many rows for
+            // either.
             index("idx_session_events_created", "session_events")
                 .col("session_id")
                 .col(("created_at", IndexOrder::Desc))

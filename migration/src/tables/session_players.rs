@@ -12,7 +12,8 @@ pub(super) fn add_columns(table: &mut TableCreateStatement) {
         .col(counter("heroic_saves_used"))
         .col(timestamp_now("joined_at"))
         .col(optional("left_at").timestamp_with_time_zone())
-        // The encounter that `heroic_saves_used` counts for, by its number in `sessions.encounters_begun`.
+        // The encounter in which the saves of `heroic_saves_used` were made: the value that
+        // `sessions.encounters_begun` had then.
         .col(counter("heroic_saves_encounter"))
         // Set while the player may not rejoin, because the Seer removed them. Only the Seer clears it.
         .col(optional("removed_at").timestamp_with_time_zone())
@@ -24,8 +25,8 @@ pub(super) fn definition() -> TableDefinition {
     let mut table = Table::create().table("session_players").to_owned();
     add_columns(&mut table);
     table
-        // The replica identity. Every subscriber of the publication receives it for each deleted row, so it must not
-        // reveal the user, as the primary key would.
+        // The replica identity. Whoever subscribes to changes of this table through a publication receives it for each
+        // deleted row, so it must not reveal the user, as the primary key would.
         .col(required("replica_id").uuid().default(Expr::cust("gen_random_uuid()")))
         .index(Index::create().unique().name("session_players_replica_id_key").col("replica_id"))
         .foreign_key(&mut foreign_key("session_players", "session_id", "sessions", ForeignKeyAction::Cascade))
