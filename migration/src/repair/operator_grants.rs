@@ -2,7 +2,7 @@
 
 use sea_orm_migration::{prelude::*, sea_orm::FromQueryResult};
 
-use super::{Repair, ObjectUnderRepair};
+use super::{ObjectUnderRepair, Repair};
 use crate::{manifest::CatalogObject, query};
 
 /// A GRANT to an operator's role.

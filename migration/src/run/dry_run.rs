@@ -14,7 +14,7 @@ use super::{
 use crate::{
     check::State,
     preflight, record, renames,
-    repair::{Plan, ObjectUnderRepair},
+    repair::{ObjectUnderRepair, Plan},
     script,
 };
 

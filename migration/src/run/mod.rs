@@ -15,7 +15,7 @@ use crate::{
     dependents,
     manifest::{self, CatalogObject},
     preflight, query, record, renames,
-    repair::{self, Change, Plan, ObjectUnderRepair},
+    repair::{self, Change, ObjectUnderRepair, Plan},
     script,
 };
 pub use dry_run::dry_run;
@@ -221,7 +221,8 @@ async fn restore_names(
         preflight::check_not_migrated_by_newer(&state)?;
         preflight::check_ready(db, &state).await?;
         for rename in renames {
-            *under_repair = Some(ObjectUnderRepair { name: rename.object.clone(), table: None, definition: String::new() });
+            *under_repair =
+                Some(ObjectUnderRepair { name: rename.object.clone(), table: None, definition: String::new() });
             db.execute_unprepared(&rename.sql).await?;
             changes.push(SchemaChange::Renamed(rename.renamed_to, rename.object));
         }

@@ -3,9 +3,7 @@
 //! the rows come from (a seat or roll in the archive refers to the session in the archive), so that archived rows never
 //! refer to rows that no longer exist.
 
-use super::{
-    dice_rolls as unarchived_rolls, session_players as unarchived_seats, sessions as unarchived_sessions, *,
-};
+use super::{dice_rolls as unarchived_rolls, session_players as unarchived_seats, sessions as unarchived_sessions, *};
 
 pub(super) fn sessions() -> TableDefinition {
     let mut table = Table::create().table("archived_sessions").col(required("id").uuid().primary_key()).to_owned();
