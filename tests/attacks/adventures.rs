@@ -69,7 +69,7 @@ async fn a_strangers_session_without_players_does_not_prevent_the_deletion_of_a_
     assert_eq!(
         world.owner().count(&format!("users WHERE id = '{}'", creator.user_id())).await,
         0,
-        "no row is left behind"
+        "the profile is deleted, not only closed"
     );
     assert_invariants(&world).await;
 }
@@ -89,9 +89,9 @@ async fn history_prevents_the_deletion_of_an_adventure() {
                 "done"
             );
         }
-        let update_session = async |set: &str| {
+        let update_session = async |assignments: &str| {
             assert_eq!(
-                attempt(&world.owner(), &format!("UPDATE sessions SET {set} WHERE id = '{session}'")).await,
+                attempt(&world.owner(), &format!("UPDATE sessions SET {assignments} WHERE id = '{session}'")).await,
                 "done"
             );
         };
@@ -144,6 +144,7 @@ async fn can_read_secret(person: &Person, session: Uuid, adventure: Uuid) -> boo
              WHERE adventure_id = '{adventure}' AND creature::text LIKE '%secret%'"
         ),
     ] {
+        // A caller who gets an error reads nothing.
         if person.fetch_value::<i64>(&sql).await.unwrap_or(0) > 0 {
             return true;
         }
@@ -159,24 +160,25 @@ async fn unpublished_content_is_readable_only_while_it_is_played() {
     let stranger = world.new_user().await;
     let mut sessions = Vec::new();
     for kind in ["live", "cancelled", "completed", "archived"] {
-        let (player, leaver) = (world.new_player().await, world.new_player().await);
+        let (player, former_player) = (world.new_player().await, world.new_player().await);
         let session = open_public_session(&world, stranger.user_id(), adventure).await;
-        for player in [&player, &leaver] {
+        for player in [&player, &former_player] {
             assert_eq!(
                 attempt(&player.person, &insert_seat_sql(session, player.user_id, player.character_id)).await,
                 "done"
             );
         }
-        let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", leaver.user_id);
-        assert_eq!(attempt(&leaver.person, &leave).await, "done");
-        sessions.push((kind, session, player, leaver));
+        let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", former_player.user_id);
+        assert_eq!(attempt(&former_player.person, &leave).await, "done");
+        sessions.push((kind, session, player, former_player));
     }
     // The creator unpublishes the adventure, and then adds something secret to its content and its creatures.
-    for set in ["status = 'draft'", "content = '{\"nodes\": [], \"note\": \"secret\"}'"] {
-        assert_eq!(attempt(&creator, &format!("UPDATE adventures SET {set} WHERE id = '{adventure}'")).await, "done");
+    for assignment in ["status = 'draft'", "content = '{\"nodes\": [], \"note\": \"secret\"}'"] {
+        let update = format!("UPDATE adventures SET {assignment} WHERE id = '{adventure}'");
+        assert_eq!(attempt(&creator, &update).await, "done");
     }
-    let creature = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure}', 'A secret')");
-    assert_eq!(attempt(&creator, &creature).await, "done");
+    let insert_creature = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure}', 'A secret')");
+    assert_eq!(attempt(&creator, &insert_creature).await, "done");
     for (kind, session, ..) in &sessions {
         let steps: &[&str] = match *kind {
             "cancelled" => &["cancelled"],
@@ -191,16 +193,14 @@ async fn unpublished_content_is_readable_only_while_it_is_played() {
             archive_session(&world, *session).await;
         }
     }
-    for (kind, session, player, leaver) in &sessions {
+    for (kind, session, player, former_player) in &sessions {
         let is_live = *kind == "live";
         assert_eq!(can_read_secret(&stranger, *session, adventure).await, is_live, "the Seer, {kind}");
         assert_eq!(can_read_secret(&player.person, *session, adventure).await, is_live, "a player, {kind}");
-        assert!(!can_read_secret(&leaver.person, *session, adventure).await, "a player who left, {kind}");
+        assert!(!can_read_secret(&former_player.person, *session, adventure).await, "a player who left, {kind}");
         assert!(!can_read_secret(&world.new_user().await, *session, adventure).await, "a stranger, {kind}");
         assert!(!can_read_secret(&world.visitor(), *session, adventure).await, "a visitor, {kind}");
-        if *kind != "archived" {
-            assert!(can_read_secret(&creator, *session, adventure).await, "its creator, {kind}");
-        }
+        assert!(can_read_secret(&creator, *session, adventure).await, "the adventure's creator, {kind}");
     }
 }
 
@@ -219,7 +219,7 @@ async fn a_session_that_has_ended_cannot_be_reopened_to_read_its_adventure() {
         let sql = format!("UPDATE sessions SET status = '{status}' WHERE id = '{session}'");
         assert_eq!(attempt(&stranger, &sql).await, ILLEGAL_TRANSITION, "{status}");
     }
-    // Nor can the Seer of an earlier session open a new one on the draft.
+    // Nor can the stranger open a new session on the draft, or move the ended session to it.
     let insert =
         format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", stranger.user_id());
     assert_eq!(attempt(&stranger, &insert).await, ADVENTURE_NOT_PLAYABLE);
@@ -237,14 +237,15 @@ async fn json_that_differs_only_in_the_digits_of_a_number_counts_as_changed() {
         format!(r#"{{"scenes": [12.{}], "gold": 0}}"#, "0".repeat(300)),
         r#"{"scenes": [12], "gold": 0.00}"#.to_owned(),
     ];
-    let update = |table: &str, set: &str, id: Uuid| format!("UPDATE {table} SET {set} WHERE id = '{id}'");
+    let update =
+        |table: &str, assignments: &str, id: Uuid| format!("UPDATE {table} SET {assignments} WHERE id = '{id}'");
     let adventure = world.new_draft_adventure(game.seer.user_id()).await;
     let publish = format!("content = '{original}', is_valid = true, status = 'published'");
     assert_eq!(attempt(&world.owner(), &update("adventures", &publish, adventure)).await, "done");
-    let event_count = "SELECT count(*) FROM session_events WHERE event_type = 'game_state'";
-    let version = "SELECT game_state_version::bigint FROM sessions";
-    let write_state = |state: &str| update("sessions", &format!("game_state = '{state}'"), game.session_id);
-    assert_eq!(attempt(&game.seer, &write_state(original)).await, "done");
+    let count_events = "SELECT count(*) FROM session_events WHERE event_type = 'game_state'";
+    let select_version = "SELECT game_state_version::bigint FROM sessions";
+    let set_state_sql = |state: &str| update("sessions", &format!("game_state = '{state}'"), game.session_id);
+    assert_eq!(attempt(&game.seer, &set_state_sql(original)).await, "done");
     for variant in &variants {
         let edit = update("adventures", &format!("content = '{variant}'"), adventure);
         assert_eq!(attempt(&game.seer, &edit).await, ADVENTURE_PUBLISHED, "{variant}");
@@ -262,17 +263,17 @@ async fn json_that_differs_only_in_the_digits_of_a_number_counts_as_changed() {
         for state in [variant.as_str(), variant, original] {
             let expected_increase = i64::from(state != current_state(&world).await);
             let (version_before, events_before) =
-                (query_number(&world, version).await, query_number(&world, event_count).await);
-            assert_eq!(attempt(&game.seer, &write_state(state)).await, "done");
-            let after = (query_number(&world, version).await, query_number(&world, event_count).await);
+                (query_number(&world, select_version).await, query_number(&world, count_events).await);
+            assert_eq!(attempt(&game.seer, &set_state_sql(state)).await, "done");
+            let after = (query_number(&world, select_version).await, query_number(&world, count_events).await);
             assert_eq!(after, (version_before + expected_increase, events_before + expected_increase), "{state}");
         }
     }
     world.update_session(&game, "status = 'completed'").await;
     for variant in &variants {
-        assert_eq!(attempt(&game.seer, &write_state(variant)).await, SESSION_OVER, "{variant}");
+        assert_eq!(attempt(&game.seer, &set_state_sql(variant)).await, SESSION_OVER, "{variant}");
     }
-    assert_eq!(attempt(&game.seer, &write_state(original)).await, "done", "the state does not change");
+    assert_eq!(attempt(&game.seer, &set_state_sql(original)).await, "done", "the state does not change");
 }
 
 /// Returns the text of the only session's game state, with its keys in the order in which the test writes them.
@@ -283,17 +284,19 @@ async fn current_state(world: &World) -> String {
 }
 
 #[tokio::test]
-async fn publishing_again_keeps_the_time_of_the_first_publication() {
+async fn only_the_first_publication_sets_the_time_of_publication() {
     let world = World::new().await;
     let creator = world.new_user().await;
     let published_adventure = world.new_adventure(creator.user_id()).await;
     let set_status =
         |status: &str| format!("UPDATE adventures SET status = '{status}' WHERE id = '{published_adventure}'");
+    // The first publication of a draft sets the time.
     let draft_adventure = world.new_draft_adventure(creator.user_id()).await;
     let publish = format!("UPDATE adventures SET is_valid = true, status = 'published' WHERE id = '{draft_adventure}'");
     assert_eq!(attempt(&world.service(), &publish).await, "done");
     let has_time = format!("SELECT published_at IS NOT NULL FROM adventures WHERE id = '{draft_adventure}'");
     assert_eq!(world.owner().fetch_value::<bool>(&has_time).await, Ok(true));
+    // Later publications do not change it.
     let published_at = format!("SELECT published_at::text FROM adventures WHERE id = '{published_adventure}'");
     let time_of_first_publication: String = world.owner().fetch_value(&published_at).await.unwrap();
     for status in ["draft", "published", "archived", "published"] {

@@ -29,11 +29,12 @@ async fn attempt_with_inner(person: &Person, outer: &str, inner: &str) -> String
 }
 
 #[tokio::test]
-async fn a_statement_that_changes_a_session_or_a_seat_twice_is_refused() {
+async fn a_statement_that_changes_a_session_or_a_seat_twice_is_refused_if_an_event_records_it() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
-    let set = |assignment: &str| format!("UPDATE sessions SET {assignment} WHERE id = '{}'", game.session_id);
-    for (outer, inner) in [
+    let update_session =
+        |assignment: &str| format!("UPDATE sessions SET {assignment} WHERE id = '{}'", game.session_id);
+    for (outer_assignment, inner_assignment) in [
         ("status = 'paused'", "status = 'completed'"),
         ("game_state = '{\"round\": 1}'", "game_state = '{\"round\": 2}'"),
         ("game_state = '{\"round\": 1}'", "status = 'paused'"),
@@ -42,30 +43,34 @@ async fn a_statement_that_changes_a_session_or_a_seat_twice_is_refused() {
         ("status = 'paused'", "current_encounter_id = 'c'"),
     ] {
         assert_eq!(
-            attempt_with_inner(&game.seer, &set(outer), &set(inner)).await,
+            attempt_with_inner(&game.seer, &update_session(outer_assignment), &update_session(inner_assignment)).await,
             TRIGGERED_DATA_CHANGE_VIOLATION,
-            "{outer}, then {inner}"
+            "{outer_assignment}, then {inner_assignment}"
         );
     }
-    let edit = set("looking_for = 'somebody'");
-    assert_eq!(attempt_with_inner(&game.seer, &edit, &edit).await, "done", "no event records a change of the note");
+    let change_unrecorded = update_session("looking_for = 'somebody'");
+    assert_eq!(
+        attempt_with_inner(&game.seer, &change_unrecorded, &change_unrecorded).await,
+        "done",
+        "no event records it"
+    );
 
     let (waiting_game, player) = (world.new_session(0).await, world.new_player().await);
     world.update_session(&waiting_game, "is_public = true").await;
-    let update_seat = |is_active: bool| {
-        format!("UPDATE session_players SET is_active = {is_active} WHERE session_id = '{}'", waiting_game.session_id)
-    };
+    let of_session = format!("WHERE session_id = '{}'", waiting_game.session_id);
+    let leave = format!("UPDATE session_players SET is_active = false {of_session}");
+    let rejoin = format!("UPDATE session_players SET is_active = true {of_session}");
     let join = insert_seat_sql(waiting_game.session_id, player.user_id, player.character_id);
     // The inner statement gives up a seat that the outer one has not counted yet, and the count cannot become negative.
-    assert_eq!(attempt_with_inner(&player.person, &join, &update_seat(false)).await, CHECK_VIOLATION);
+    assert_eq!(attempt_with_inner(&player.person, &join, &leave).await, CHECK_VIOLATION);
     assert_eq!(attempt(&player.person, &join).await, "done");
     assert_eq!(
-        attempt_with_inner(&player.person, &update_seat(false), &update_seat(true)).await,
+        attempt_with_inner(&player.person, &leave, &rejoin).await,
         TRIGGERED_DATA_CHANGE_VIOLATION
     );
-    assert_eq!(attempt(&player.person, &update_seat(false)).await, "done");
+    assert_eq!(attempt(&player.person, &leave).await, "done");
     // As above, the seat is not yet counted.
-    assert_eq!(attempt_with_inner(&player.person, &update_seat(true), &update_seat(false)).await, CHECK_VIOLATION);
+    assert_eq!(attempt_with_inner(&player.person, &rejoin, &leave).await, CHECK_VIOLATION);
     assert_invariants(&world).await;
 }
 

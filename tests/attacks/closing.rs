@@ -39,7 +39,7 @@ fn spawn_repeating(person: &Person, sql: &str) -> Vec<JoinHandle<()>> {
 }
 
 #[tokio::test]
-async fn short_writes_do_not_delay_closing_an_account_for_ever() {
+async fn short_writes_do_not_delay_closing_or_deleting_an_account_for_ever() {
     // Events lock the sessions; a Seer's change of a seat locks the seat.
     for (locked_rows, is_deletion) in [("sessions", false), ("sessions", true), ("seats", false), ("seats", true)] {
         let world = World::new().await;
@@ -70,6 +70,7 @@ async fn short_writes_do_not_delay_closing_an_account_for_ever() {
             assert!(!writer.is_finished(), "the writes must go on while the account closes");
             writer.abort();
         }
+        // The profile of a deleted account stays, closed, because its seats are history of the Seers.
         assert!(is_account_closed(&world, player.user_id).await);
     }
 }
@@ -129,15 +130,17 @@ async fn an_account_is_closed_or_deleted_while_a_stranger_creates_a_session_of_i
         let adventure = world.new_adventure(author.user_id()).await;
         let draft_adventure = world.new_draft_adventure(author.user_id()).await;
         let holder = stranger.begin().await;
-        let session =
+        let insert_session =
             format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", stranger.user_id());
-        execute_in(&holder, &session).await.unwrap();
+        execute_in(&holder, &insert_session).await.unwrap();
         let sql = close_or_delete_account_sql(author.user_id(), is_deletion);
-        // Closing waits for none of the stranger's locks, so overlapping transactions of strangers cannot prevent it.
+        // Closing and deletion wait for none of the stranger's locks, so overlapping transactions of strangers cannot
+        // prevent them.
         assert_eq!(attempt(&world.owner(), &format!("SET LOCAL lock_timeout = '10s'; {sql}")).await, "done");
         assert!(is_account_closed(&world, author.user_id()).await);
         holder.commit().await.unwrap();
-        // The adventure stays for the stranger's session, but the draft, which nobody has played, is deleted.
+        // The adventure stays for the stranger's session, and with it, even after a deletion, the closed profile of its
+        // author. But the draft, which nobody has played, is deleted.
         let session_with_adventure =
             format!("sessions JOIN adventures ON adventures.id = adventure_id WHERE adventure_id = '{adventure}'");
         assert_eq!(world.owner().count(&session_with_adventure).await, 1);

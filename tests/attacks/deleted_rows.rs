@@ -15,18 +15,18 @@ async fn insert_while_deleting(
     ids: &[Uuid],
     insert: impl Fn(Uuid) -> String,
 ) -> Vec<String> {
-    let attempt_with = |id: Uuid| {
+    let attempt_insert = |id: Uuid| {
         let (person, sql) = (person.clone(), insert(id));
         async move { attempt(&person, &sql).await }
     };
     let id_list = ids.iter().map(|id| format!("'{id}'")).collect::<Vec<_>>().join(", ");
     let deletion = person.begin().await;
     execute_in(&deletion, &format!("DELETE FROM {table} WHERE id IN ({id_list})")).await.unwrap();
-    let with_same_ids: Vec<_> = ids.iter().map(|id| tokio::spawn(attempt_with(*id))).collect();
+    let waiting_inserts: Vec<_> = ids.iter().map(|id| tokio::spawn(attempt_insert(*id))).collect();
     world.owner().wait_for_lock_waiters(ids.len() as i64).await;
     deletion.commit().await.unwrap();
-    let mut outcomes = run_together(ids.iter().map(|_| attempt_with(Uuid::new_v4())).collect()).await;
-    for task in with_same_ids {
+    let mut outcomes = run_together(ids.iter().map(|_| attempt_insert(Uuid::new_v4())).collect()).await;
+    for task in waiting_inserts {
         outcomes.push(task.await.unwrap());
     }
     outcomes
@@ -37,7 +37,7 @@ async fn each_deleted_character_makes_room_for_at_most_one() {
     for on_conflict in ["", " ON CONFLICT DO NOTHING", " ON CONFLICT (id) DO UPDATE SET name = excluded.name"] {
         let world = World::new().await;
         let user = world.new_user().await;
-        // Ten is the limit.
+        // An account may have ten living characters.
         create_living_characters(&world, user.user_id(), 10).await;
         let ids: Vec<Uuid> = world
             .owner()
@@ -67,9 +67,9 @@ async fn each_deleted_draft_or_creature_makes_room_for_exactly_one() {
         (&author_of_drafts, "adventures", "creator_id", author_of_drafts.user_id()),
         (&author_of_creatures, "creatures", "adventure_id", draft_adventure),
     ] {
-        // An account may have two hundred adventures, and an adventure two hundred creatures.
         let insert =
             |id: Uuid| format!("INSERT INTO {table} (id, {parent_column}, name) VALUES ('{id}', '{parent}', 'New')");
+        // An account may have two hundred adventures, and an adventure two hundred creatures.
         let fill = format!(
             "INSERT INTO {table} (id, {parent_column}, name)
              SELECT gen_random_uuid(), '{parent}', 'Old' FROM generate_series(1, 200)"
@@ -119,7 +119,8 @@ async fn a_deleted_seat_makes_room_for_exactly_one() {
     assert_eq!(outcomes.iter().filter(|outcome| *outcome == "done").count(), 1, "{outcomes:?}");
     assert_eq!(
         world.owner().count(&format!("session_players WHERE session_id = '{}' AND is_active", game.session_id)).await,
-        4
+        4,
+        "all seats are taken"
     );
     assert_invariants(&world).await;
 }

@@ -56,9 +56,9 @@ async fn writable_columns(world: &World, table: &str, privilege: &str) -> Vec<(S
     parsed.collect()
 }
 
-/// A row that a stranger tries to insert, as names and values of columns. A value such as `$session` is a placeholder:
-/// it is replaced by the id of a hidden row (one that the stranger may not see) in one attempt, and by an unused id in
-/// another.
+/// A row that a stranger tries to insert, as names of columns with SQL expressions. An expression such as `$session` is
+/// a placeholder: it is replaced by the id of a hidden row (one that the stranger may not see) in one attempt, and by
+/// an unused id in another.
 struct InsertAttempt {
     table: &'static str,
     row: Vec<(&'static str, String)>,
@@ -66,7 +66,7 @@ struct InsertAttempt {
 
 fn insert_attempts(stranger: Uuid, own_session: Uuid, own_character: Uuid) -> Vec<InsertAttempt> {
     let row_of = |pairs: &[(&'static str, &str)]| pairs.iter().map(|&(name, value)| (name, value.to_owned())).collect();
-    let roll = |session: &str, roller: (&'static str, &str)| {
+    let roll_row = |session: &str, roller: (&'static str, &str)| {
         row_of(&[
             ("session_id", session),
             roller,
@@ -75,14 +75,13 @@ fn insert_attempts(stranger: Uuid, own_session: Uuid, own_character: Uuid) -> Ve
             ("roll_type", "'attack'"),
         ])
     };
-    let save = |session: &str, character: &str| {
-        let mut row: Vec<(&'static str, String)> = roll(session, ("character_id", character));
+    let heroic_save_row = |session: &str, character: &str| {
+        let mut row: Vec<(&'static str, String)> = roll_row(session, ("character_id", character));
         row.retain(|(name, _)| *name != "roll_type");
         row.extend([("roll_type", "'heroic_save'".to_owned()), ("original_roll_id", "$roll".to_owned())]);
         row
     };
-    let (stranger, session, character) =
-        (format!("'{stranger}'"), format!("'{own_session}'"), format!("'{own_character}'"));
+    let [stranger, own_session, own_character] = [stranger, own_session, own_character].map(|id| format!("'{id}'"));
     let character_columns = [
         ("name", "'Hero'"),
         ("class", "'warrior'"),
@@ -93,16 +92,16 @@ fn insert_attempts(stranger: Uuid, own_session: Uuid, own_character: Uuid) -> Ve
         ("special_ability", "'{}'"),
     ];
     vec![
-        InsertAttempt { table: "dice_rolls", row: roll("$session", ("character_id", "$character")) },
-        InsertAttempt { table: "dice_rolls", row: roll("$session", ("character_id", &character)) },
-        InsertAttempt { table: "dice_rolls", row: roll("$session", ("creature_id", "$creature")) },
-        InsertAttempt { table: "dice_rolls", row: roll(&session, ("character_id", "$character")) },
-        InsertAttempt { table: "dice_rolls", row: roll(&session, ("creature_id", "$creature")) },
-        InsertAttempt { table: "dice_rolls", row: save("$session", "$character") },
-        InsertAttempt { table: "dice_rolls", row: save("$session", &character) },
+        InsertAttempt { table: "dice_rolls", row: roll_row("$session", ("character_id", "$character")) },
+        InsertAttempt { table: "dice_rolls", row: roll_row("$session", ("character_id", &own_character)) },
+        InsertAttempt { table: "dice_rolls", row: roll_row("$session", ("creature_id", "$creature")) },
+        InsertAttempt { table: "dice_rolls", row: roll_row(&own_session, ("character_id", "$character")) },
+        InsertAttempt { table: "dice_rolls", row: roll_row(&own_session, ("creature_id", "$creature")) },
+        InsertAttempt { table: "dice_rolls", row: heroic_save_row("$session", "$character") },
+        InsertAttempt { table: "dice_rolls", row: heroic_save_row("$session", &own_character) },
         InsertAttempt {
             table: "session_players",
-            row: row_of(&[("session_id", "$session"), ("user_id", &stranger), ("character_id", &character)]),
+            row: row_of(&[("session_id", "$session"), ("user_id", &stranger), ("character_id", &own_character)]),
         },
         InsertAttempt {
             table: "session_players",
@@ -114,9 +113,12 @@ fn insert_attempts(stranger: Uuid, own_session: Uuid, own_character: Uuid) -> Ve
         },
         InsertAttempt { table: "characters", row: row_of(&[&[("user_id", "$user")], &character_columns[..]].concat()) },
         InsertAttempt { table: "adventures", row: row_of(&[("creator_id", "$user"), ("name", "'Ford'")]) },
-        InsertAttempt { table: "creatures", row: row_of(&[("adventure_id", "$draft"), ("name", "'Rat'")]) },
-        InsertAttempt { table: "sessions", row: row_of(&[("seer_id", "$user"), ("adventure_id", "$draft")]) },
-        InsertAttempt { table: "sessions", row: row_of(&[("seer_id", &stranger), ("adventure_id", "$draft")]) },
+        InsertAttempt { table: "creatures", row: row_of(&[("adventure_id", "$draft_adventure"), ("name", "'Rat'")]) },
+        InsertAttempt { table: "sessions", row: row_of(&[("seer_id", "$user"), ("adventure_id", "$draft_adventure")]) },
+        InsertAttempt {
+            table: "sessions",
+            row: row_of(&[("seer_id", &stranger), ("adventure_id", "$draft_adventure")]),
+        },
         InsertAttempt { table: "tutorial_progress", row: row_of(&[("user_id", "$user")]) },
     ]
 }
@@ -141,7 +143,7 @@ async fn create_hidden_rows(world: &World) -> Vec<(&'static str, Uuid)> {
         ("$creature", creature),
         ("$roll", roll),
         ("$user", player.user_id),
-        ("$draft", draft_adventure),
+        ("$draft_adventure", draft_adventure),
     ]
 }
 
@@ -174,11 +176,11 @@ async fn extreme_values_in_an_insert_reveal_nothing_about_hidden_rows() {
     let world = World::new().await;
     let hidden_rows = create_hidden_rows(&world).await;
     let own_game = world.new_active_session(1).await;
-    let (stranger, character) = (&own_game.seer, world.new_character(own_game.seer.user_id()).await);
+    let (stranger, own_character) = (&own_game.seer, world.new_character(own_game.seer.user_id()).await);
     let insertable_tables =
         "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'
                       AND has_any_column_privilege('authenticated', oid, 'INSERT')";
-    let attempts = insert_attempts(stranger.user_id(), own_game.session_id, character);
+    let attempts = insert_attempts(stranger.user_id(), own_game.session_id, own_character);
     let mut tables: Vec<&str> = attempts.iter().map(|attempt| attempt.table).collect();
     tables.dedup();
     assert_eq!(
@@ -214,7 +216,7 @@ async fn extreme_values_in_an_update_reveal_nothing_about_hidden_rows() {
     let tables = [
         ("users", "id", "$user"),
         ("characters", "id", "$character"),
-        ("adventures", "id", "$draft"),
+        ("adventures", "id", "$draft_adventure"),
         ("creatures", "id", "$creature"),
         ("sessions", "id", "$session"),
         ("session_players", "session_id", "$session"),
@@ -252,7 +254,7 @@ async fn an_overflow_does_not_reveal_the_number_of_dice_of_a_hidden_character() 
             }
         }
     }
-    // A participant, on the other hand, learns which value is wrong.
+    // A participant, on the other hand, learns which value is wrong: a difficulty must be from 3 to 18.
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
     for difficulty in [i32::MIN, i32::MIN + 7, 2, 19, i32::MAX] {

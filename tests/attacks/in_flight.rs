@@ -93,10 +93,10 @@ async fn a_roll_names_no_creature_that_has_moved_to_another_adventure() {
         .await
         .unwrap();
     let creature = Uuid::new_v4();
-    let insert = |adventure: Uuid| {
+    let insert_creature = |adventure: Uuid| {
         format!("INSERT INTO creatures (id, adventure_id, name) VALUES ('{creature}', '{adventure}', 'Wolf')")
     };
-    world.owner().execute(&insert(game.adventure_id)).await.unwrap();
+    world.owner().execute(&insert_creature(game.adventure_id)).await.unwrap();
     let other_adventure = world.new_draft_adventure(creator).await;
     let barrier = world.owner().begin().await;
     // An arbitrary key, for which the Seer's statement waits.
@@ -109,18 +109,19 @@ async fn a_roll_names_no_creature_that_has_moved_to_another_adventure() {
         game.session_id, game.players[0].character_id
     );
     let transaction = game.seer.begin().await;
-    let wait = "CREATE FUNCTION pg_temp.wait() RETURNS text LANGUAGE plpgsql
+    let create_wait_function = "CREATE FUNCTION pg_temp.wait() RETURNS text LANGUAGE plpgsql
                 AS $$ BEGIN PERFORM pg_advisory_xact_lock(4711); RETURN 'waited'; END $$";
-    execute_in(&transaction, wait).await.unwrap();
+    execute_in(&transaction, create_wait_function).await.unwrap();
     let rolling_task = tokio::spawn(async move { execute_and_commit(transaction, &sql).await });
     world.owner().wait_for_lock_waiters(1).await;
     world.owner().execute(&format!("DELETE FROM creatures WHERE id = '{creature}'")).await.unwrap();
-    world.owner().execute(&insert(other_adventure)).await.unwrap();
+    world.owner().execute(&insert_creature(other_adventure)).await.unwrap();
     barrier.commit().await.unwrap();
     assert_eq!(rolling_task.await.unwrap(), CREATURE_NOT_IN_ADVENTURE);
     assert_invariants(&world).await;
 }
 
+/// While the session is live, a player who left may choose the character for the seat that was given up.
 #[tokio::test]
 async fn a_player_who_left_changes_no_seat_of_a_session_that_ended_since_the_snapshot() {
     let world = World::new().await;
@@ -152,11 +153,11 @@ async fn nobody_takes_a_seat_in_a_session_that_starts_while_the_statement_waits(
     let game = world.new_session(1).await;
     world.update_session(&game, "is_public = true").await;
     let player = world.new_player().await;
-    let starting = game.seer.begin().await;
+    let starting_transaction = game.seer.begin().await;
     let start = format!("UPDATE sessions SET status = 'active' WHERE id = '{}'", game.session_id);
-    assert_eq!(execute_in(&starting, &start).await, Ok(1));
+    assert_eq!(execute_in(&starting_transaction, &start).await, Ok(1));
     let sql = insert_seat_sql(game.session_id, player.user_id, player.character_id);
-    assert_eq!(attempt_while_holder_commits(&world, &player.person, sql, starting).await, SESSION_STARTED);
+    assert_eq!(attempt_while_holder_commits(&world, &player.person, sql, starting_transaction).await, SESSION_STARTED);
     assert_invariants(&world).await;
 }
 
@@ -167,11 +168,12 @@ async fn nobody_takes_a_seat_with_a_character_that_changes_its_owner_while_the_s
     let game = world.new_session(0).await;
     world.update_session(&game, "is_public = true").await;
     let (player, new_owner) = (world.new_player().await, world.new_user().await);
-    let giving = world.service().begin().await;
+    let giving_transaction = world.service().begin().await;
     let give =
         format!("UPDATE characters SET user_id = '{}' WHERE id = '{}'", new_owner.user_id(), player.character_id);
-    assert_eq!(execute_in(&giving, &give).await, Ok(1));
+    assert_eq!(execute_in(&giving_transaction, &give).await, Ok(1));
     let sql = insert_seat_sql(game.session_id, player.user_id, player.character_id);
-    assert_eq!(attempt_while_holder_commits(&world, &player.person, sql, giving).await, CHARACTER_NOT_YOURS);
+    let outcome = attempt_while_holder_commits(&world, &player.person, sql, giving_transaction).await;
+    assert_eq!(outcome, CHARACTER_NOT_YOURS);
     assert_invariants(&world).await;
 }

@@ -262,16 +262,17 @@ async fn each_limit_holds_for_transactions_with_an_old_snapshot() {
         else {
             panic!("three statements")
         };
-        let (second, third) = (second_person.begin_repeatable_read().await, third_person.begin_repeatable_read().await);
-        let first = first_person.begin_repeatable_read().await;
-        execute_in(&first, first_sql).await.unwrap();
+        let second_transaction = second_person.begin_repeatable_read().await;
+        let third_transaction = third_person.begin_repeatable_read().await;
+        let first_transaction = first_person.begin_repeatable_read().await;
+        execute_in(&first_transaction, first_sql).await.unwrap();
         let second_sql = second_sql.clone();
-        let waiting_task = tokio::spawn(async move { execute_and_commit(second, &second_sql).await });
+        let waiting_task = tokio::spawn(async move { execute_and_commit(second_transaction, &second_sql).await });
         world.owner().wait_for_lock_waiters(1).await;
-        first.commit().await.unwrap();
+        first_transaction.commit().await.unwrap();
         let outcome = waiting_task.await.unwrap();
         assert!([limit.code, SERIALIZATION_FAILURE].contains(&outcome.as_str()), "{}: {outcome}", limit.name);
-        let outcome = execute_and_commit(third, third_sql).await;
+        let outcome = execute_and_commit(third_transaction, third_sql).await;
         assert!([limit.code, SERIALIZATION_FAILURE].contains(&outcome.as_str()), "{}: {outcome}", limit.name);
         assert_limit_holds(&world, &limit).await;
     }
@@ -282,10 +283,11 @@ async fn each_limit_holds_for_transactions_with_an_old_snapshot() {
 async fn an_account_takes_no_more_than_twenty_seats_at_once() {
     let world = World::new().await;
     let player = world.new_player().await;
-    let (seer, other_seer) = (world.new_account().await, world.new_account().await);
-    let adventure = world.new_adventure(seer).await;
+    // Thirty sessions of two Seers, because a Seer may have only twenty live ones.
+    let (first_seer, second_seer) = (world.new_account().await, world.new_account().await);
+    let adventure = world.new_adventure(first_seer).await;
     for index in 0..30 {
-        open_public_session(&world, if index % 2 == 0 { seer } else { other_seer }, adventure).await;
+        open_public_session(&world, if index % 2 == 0 { first_seer } else { second_seer }, adventure).await;
     }
     let join_all = format!(
         "INSERT INTO session_players (session_id, user_id, character_id)
@@ -300,15 +302,16 @@ async fn an_account_takes_no_more_than_twenty_seats_at_once() {
         query_number(&world, &format!("SELECT live_seats FROM users WHERE id = '{}'", player.user_id)).await,
         20
     );
-    // After a session has ended, its seats no longer count.
-    let cancel = format!("UPDATE sessions SET status = 'cancelled' WHERE seats_taken = 1 AND seer_id = '{seer}'");
+    // After a session has ended, its seats no longer count. Each Seer has fifteen of the sessions, so at least five of
+    // the player's twenty seats are in sessions of the first Seer.
+    let cancel = format!("UPDATE sessions SET status = 'cancelled' WHERE seats_taken = 1 AND seer_id = '{first_seer}'");
     world.owner().execute(&cancel).await.unwrap();
     assert!(query_number(&world, &format!("SELECT live_seats FROM users WHERE id = '{}'", player.user_id)).await < 20);
     assert_invariants(&world).await;
 }
 
 #[tokio::test]
-async fn a_session_that_has_ended_no_longer_counts_towards_the_limit() {
+async fn a_session_that_has_ended_or_is_deleted_no_longer_counts_towards_the_limit() {
     let world = World::new().await;
     let user = world.new_user().await;
     let adventure = world.new_adventure(user.user_id()).await;

@@ -49,7 +49,7 @@ async fn cancelled_sessions_are_archived_like_completed_ones() {
 }
 
 #[tokio::test]
-async fn a_batch_of_the_archive_contains_completed_and_cancelled_sessions() {
+async fn the_archiving_job_archives_completed_and_cancelled_sessions_in_batches() {
     let world = World::new().await;
     for index in 0..6 {
         let game = world.new_active_session(1).await;
@@ -66,7 +66,7 @@ async fn a_batch_of_the_archive_contains_completed_and_cancelled_sessions() {
     for _ in 0..4 {
         archived_counts.push(world.service().fetch_value::<i32>("SELECT private.archive_sessions(2)").await.unwrap());
     }
-    assert_eq!(archived_counts, [2, 2, 2, 0]);
+    assert_eq!(archived_counts, [2, 2, 2, 0], "six sessions, at most two by each call");
     assert_eq!(world.owner().count("archived_sessions WHERE status = 'cancelled'").await, 3);
     assert_invariants(&world).await;
 }
@@ -125,17 +125,18 @@ async fn abandoned_sessions_are_cancelled() {
         cases.push((game, initial_status, assignments, is_abandoned));
     }
     // In batches of two, until none is left.
-    let mut cancelled = 0;
+    let mut cancelled_count = 0;
     loop {
-        let cancelled_now: i32 =
+        let cancelled_by_call: i32 =
             world.service().fetch_value("SELECT private.cancel_abandoned_sessions(2)").await.unwrap();
-        assert!(cancelled_now <= 2);
-        cancelled += cancelled_now;
-        if cancelled_now == 0 {
+        assert!(cancelled_by_call <= 2);
+        cancelled_count += cancelled_by_call;
+        if cancelled_by_call == 0 {
             break;
         }
     }
-    assert_eq!(usize::try_from(cancelled).unwrap(), cases.iter().filter(|(.., is_abandoned)| *is_abandoned).count());
+    let abandoned_count = cases.iter().filter(|(.., is_abandoned)| *is_abandoned).count();
+    assert_eq!(usize::try_from(cancelled_count).unwrap(), abandoned_count);
     for (game, initial_status, assignments, is_abandoned) in &cases {
         let status = session_status(&world, game.session_id).await;
         assert_eq!(status, if *is_abandoned { "cancelled" } else { *initial_status }, "{assignments}");
@@ -193,12 +194,13 @@ async fn maintenance_does_not_wait_for_a_locked_session() {
         update_session_by_id(&world, session, "created_at = now() - INTERVAL '60 days'").await;
         sessions.push(session);
     }
+    let (locked_session, free_session) = (sessions[0], sessions[1]);
     let holder = world.owner().begin().await;
-    execute_in(&holder, &format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", sessions[0])).await.unwrap();
+    execute_in(&holder, &format!("SELECT FROM sessions WHERE id = '{locked_session}' FOR UPDATE")).await.unwrap();
     let sql = "SET LOCAL lock_timeout = '2s'; SELECT private.cancel_abandoned_sessions(10)";
     assert_eq!(attempt(&world.service(), sql).await, "done", "the job skips a locked session");
-    assert_eq!(session_status(&world, sessions[1]).await, "cancelled");
+    assert_eq!(session_status(&world, free_session).await, "cancelled");
     holder.rollback().await.unwrap();
-    assert_eq!(session_status(&world, sessions[0]).await, "waiting");
+    assert_eq!(session_status(&world, locked_session).await, "waiting");
     assert_eq!(world.service().fetch_value::<i32>("SELECT private.cancel_abandoned_sessions(10)").await, Ok(1));
 }

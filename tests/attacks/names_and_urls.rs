@@ -51,8 +51,8 @@ const INVISIBLE_NAMES: &[&str] = &[
 
 /// Ranges of invisible code points, in hexadecimal: spaces and controls (categories Zs, Zl, Zp and Cc), what Unicode
 /// calls default ignorable, invisible stackers, and the blanks of some scripts.
-const BLANK_RANGES: &str = "1-20 7f-a0 ad 34f 61c 1039 115f-1160 1680 17b4-17b5 17d2 180b-180f 1a60 2000-200f 2028-202f \
-    205f-206f 2800 2d7f 3000 3164 aaf6 fdd0-fdef fe00-fe0f feff ffa0 fff0-fffb fffe-ffff 10a3f 1107f \
+const BLANK_RANGES: &str = "1-20 7f-a0 ad 34f 61c 1039 115f-1160 1680 17b4-17b5 17d2 180b-180f 1a60 2000-200f \
+    2028-202f 205f-206f 2800 2d7f 3000 3164 aaf6 fdd0-fdef fe00-fe0f feff ffa0 fff0-fffb fffe-ffff 10a3f 1107f \
     11133 113d0 1193e 11a47 11a99 11d45 11d97 11f42 13430-1343f 13441-13442 16fe4 1bca0-1bca3 1d159 \
     1d173-1d17a e0000-e0fff";
 
@@ -161,12 +161,12 @@ async fn name_columns(world: &World) -> Vec<NameColumn> {
 }
 
 /// Quotes any text as an SQL literal.
-fn literal(text: &str) -> String {
+fn sql_literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
 #[tokio::test]
-async fn no_name_contains_deceptive_characters() {
+async fn no_client_writes_a_deceptive_or_invisible_name() {
     let world = World::new().await;
     for column in name_columns(&world).await {
         for write in &column.writes {
@@ -176,14 +176,14 @@ async fn no_name_contains_deceptive_characters() {
                     format!("{forbidden}Ada Lovelace"),
                     format!("Ada Lovelace{forbidden}"),
                 ] {
-                    let outcome = column.writer.execute(&write.replace("$NAME$", &literal(&text))).await;
+                    let outcome = column.writer.execute(&write.replace("$NAME$", &sql_literal(&text))).await;
                     let is_refused =
                         outcome.as_ref().err().is_some_and(|refused| refused.has(CHECK_VIOLATION, "clean_name"));
                     assert!(is_refused, "{}: {text:?}: {outcome:?}", column.label);
                 }
             }
             for text in INVISIBLE_NAMES {
-                let outcome = column.writer.execute(&write.replace("$NAME$", &literal(text))).await;
+                let outcome = column.writer.execute(&write.replace("$NAME$", &sql_literal(text))).await;
                 let is_refused =
                     outcome.as_ref().err().is_some_and(|refused| refused.has(CHECK_VIOLATION, "clean_name"));
                 assert!(is_refused, "{}: {text:?}: {outcome:?}", column.label);
@@ -193,7 +193,7 @@ async fn no_name_contains_deceptive_characters() {
 }
 
 #[tokio::test]
-async fn no_name_has_only_invisible_characters() {
+async fn exactly_the_blank_code_points_are_refused_as_a_whole_name() {
     let world = World::new().await;
     for (first, last) in blank_ranges() {
         // 12288 is the ideographic space, and 10240 the blank Braille pattern.
@@ -204,8 +204,8 @@ async fn no_name_has_only_invisible_characters() {
             assert_eq!(world.owner().count(&accepted).await, 0, "{first:x} to {last:x}: {name}");
         }
     }
-    // Every other code point up to U+E01FF is accepted as a whole name. The exceptions are the surrogates (55296 to
-    // 57343), which are not characters, and U+FFFC and U+FFFD (65532 and 65533).
+    // Every other code point up to U+E01FF (918015) is accepted as a whole name. The exceptions are the surrogates
+    // (55296 to 57343), which are not characters, and the replacement characters U+FFFC and U+FFFD (65532 and 65533).
     let not_blank: Vec<String> =
         blank_ranges().iter().map(|(first, last)| format!("point NOT BETWEEN {first} AND {last}")).collect();
     let refused = format!(
@@ -228,7 +228,7 @@ async fn the_source_of_a_modifier_has_a_visible_character() {
              VALUES ('{}', '{}', 'might', 10, 'attribute_check', {})",
             game.session_id,
             player.character_id,
-            literal(&modifiers)
+            sql_literal(&modifiers)
         )
     };
     for source in
@@ -247,7 +247,7 @@ async fn the_source_of_a_modifier_has_a_visible_character() {
 }
 
 #[tokio::test]
-async fn the_url_of_a_picture_is_http_or_https() {
+async fn the_url_of_a_picture_is_http_or_https_or_relative() {
     let world = World::new().await;
     let (author, user) = (world.new_user().await, world.new_user().await);
     let draft_adventure = world.new_draft_adventure(author.user_id()).await;
@@ -293,7 +293,7 @@ async fn the_url_of_a_picture_is_http_or_https() {
                 " https://x.org",
             ] {
                 assert_refused!(
-                    person.execute(&write.replace("$URL$", &literal(url))).await,
+                    person.execute(&write.replace("$URL$", &sql_literal(url))).await,
                     CHECK_VIOLATION,
                     &format!("web_{column}"),
                     "{url:?}"
@@ -310,7 +310,7 @@ async fn the_url_of_a_picture_is_http_or_https() {
                 "a.png",
                 "",
             ] {
-                assert_eq!(person.execute(&write.replace("$URL$", &literal(url))).await, Ok(1), "{url}");
+                assert_eq!(person.execute(&write.replace("$URL$", &sql_literal(url))).await, Ok(1), "{url}");
             }
             assert_eq!(person.execute(&write.replace("$URL$", "NULL")).await, Ok(1));
         }
@@ -322,7 +322,7 @@ async fn names_in_many_scripts_are_stored_unchanged() {
     let world = World::new().await;
     for column in name_columns(&world).await {
         for name in VALID_NAMES {
-            let update = column.writes[0].replace("$NAME$", &literal(name));
+            let update = column.writes[0].replace("$NAME$", &sql_literal(name));
             let outcome = column.writer.execute(&update).await;
             // Some columns require at least two or three characters. So a shorter name may be refused, and is not
             // checked.
@@ -350,14 +350,14 @@ async fn a_sign_up_cleans_its_name_and_never_fails() {
             let id = Uuid::new_v4();
             let sql = format!(
                 "INSERT INTO auth.users (id, email, raw_user_meta_data) VALUES ('{id}', '{id}@example.org', {})",
-                literal(&metadata)
+                sql_literal(&metadata)
             );
             assert_eq!(attempt(&world.owner(), &sql).await, "done", "{text:?}");
             let read = format!("SELECT display_name FROM users WHERE id = '{id}'");
             let name: String = world.owner().fetch_value(&read).await.unwrap();
             assert!(!name.contains(FORBIDDEN_CHARACTERS), "{text:?} becomes {name:?}");
-            // The user may write the cleaned name too.
-            let rename = format!("UPDATE users SET display_name = {} WHERE id = '{id}'", literal(&name));
+            // The cleaned name is one that a user may write.
+            let rename = format!("UPDATE users SET display_name = {} WHERE id = '{id}'", sql_literal(&name));
             assert_eq!(attempt(&world.user(id), &rename).await, "done", "{text:?} becomes {name:?}");
             if text.starts_with("Ada") {
                 assert!(name.starts_with("Ada") && name.ends_with("Lovelace"), "{text:?} becomes {name:?}");
@@ -384,6 +384,7 @@ async fn a_sign_up_ignores_invalid_names_and_urls_in_its_metadata() {
         ("http://example.org/a.png", true),
         ("javascript:alert(1)", false),
         ("data:image/png;base64,AAAA", false),
+        // Unlike a user, a sign-up cannot give a relative URL.
         ("//example.org/a.png", false),
         ("HTTPS://example.org/a.png", true),
         (" https://example.org", false),
@@ -393,7 +394,7 @@ async fn a_sign_up_ignores_invalid_names_and_urls_in_its_metadata() {
         let metadata = serde_json::json!({ "avatar_url": url }).to_string();
         let sql = format!(
             "INSERT INTO auth.users (id, email, raw_user_meta_data) VALUES ('{id}', '{id}@example.org', {})",
-            literal(&metadata)
+            sql_literal(&metadata)
         );
         assert_eq!(attempt(&world.owner(), &sql).await, "done", "{url}");
         let with_avatar = world.owner().count(&format!("users WHERE id = '{id}' AND avatar_url IS NOT NULL")).await;

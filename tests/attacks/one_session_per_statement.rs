@@ -9,7 +9,7 @@ use crate::world::{Player, World, insert_attribute_check_sql, insert_seat_sql};
 /// Creates two active sessions of one Seer, in both of which the same player has a seat. Returns the player and the
 /// sessions.
 async fn create_two_sessions(world: &World) -> (Player, Uuid, Uuid) {
-    // The sessions get the Seer and the adventure of this one.
+    // The two sessions get the Seer and the adventure of `game`, in which the player has no seat.
     let (game, player) = (world.new_active_session(1).await, world.new_player().await);
     let sql = format!(
         "INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{}') RETURNING id",
@@ -26,20 +26,20 @@ async fn create_two_sessions(world: &World) -> (Player, Uuid, Uuid) {
     (player, first_session, second_session)
 }
 
-fn insert_event(session: Uuid) -> String {
+fn insert_event_sql(session: Uuid) -> String {
     format!("INSERT INTO session_events (session_id, event_type) VALUES ('{session}', 'client.wave')")
 }
 
-/// Returns statements that each insert rows for two sessions, beginning with the first one. `insert` returns a
-/// statement that inserts one row for a session.
-fn insert_into_both(insert: &dyn Fn(Uuid) -> String, first: Uuid, second: Uuid) -> Vec<String> {
+/// Returns statements that each insert rows for two sessions, a row for `first` before any row for `second`. `insert`
+/// returns a statement that inserts one row for a session.
+fn statements_for_both(insert: &dyn Fn(Uuid) -> String, first: Uuid, second: Uuid) -> Vec<String> {
     let values = |session| insert(session).split_once("VALUES").unwrap().1.to_owned();
     let insert_into = insert(first).split_once("VALUES").unwrap().0.to_owned();
     vec![
         format!("{insert_into} VALUES {}, {}", values(first), values(second)),
         format!("{insert_into} VALUES {0}, {0}, {1}, {0}", values(first), values(second)),
         format!("{insert_into} VALUES {}, {} ON CONFLICT DO NOTHING", values(first), values(second)),
-        // If the statement does not read a CTE, PostgreSQL runs the CTE last.
+        // PostgreSQL runs a data-modifying CTE that the statement does not read after the rest of the statement.
         format!("WITH last AS ({} RETURNING 1) {}", insert(second), insert(first)),
         format!("DO $$ BEGIN {insert_into} VALUES {}, {}; END $$", values(first), values(second)),
     ]
@@ -50,9 +50,9 @@ async fn one_statement_writes_events_or_rolls_of_only_one_session() {
     let world = World::new().await;
     let (player, first_session, second_session) = create_two_sessions(&world).await;
     let insert_players_roll = |session: Uuid| insert_attribute_check_sql(session, player.character_id);
-    for insert in [&insert_event as &(dyn Fn(Uuid) -> String + Sync), &insert_players_roll] {
+    for insert in [&insert_event_sql as &(dyn Fn(Uuid) -> String + Sync), &insert_players_roll] {
         for (earlier, later) in [(first_session, second_session), (second_session, first_session)] {
-            for sql in insert_into_both(insert, earlier, later) {
+            for sql in statements_for_both(insert, earlier, later) {
                 assert_eq!(dry_run(&player.person, &sql).await, SEVERAL_SESSIONS, "{sql}");
                 // "no row" is the outcome of the DO block.
                 assert!(
@@ -62,7 +62,7 @@ async fn one_statement_writes_events_or_rolls_of_only_one_session() {
             }
         }
         // Several rows of one session are accepted, and so is another session in the next statement.
-        for sql in insert_into_both(insert, first_session, first_session) {
+        for sql in statements_for_both(insert, first_session, first_session) {
             assert!(["done", "no row"].contains(&&*dry_run(&player.person, &sql).await), "{sql}");
         }
         assert_eq!(
@@ -77,8 +77,8 @@ async fn one_statement_writes_events_or_rolls_of_only_one_session() {
         for sql in [insert(first_session), "SAVEPOINT here".to_owned(), insert(second_session)] {
             execute_in(&transaction, &sql).await.unwrap();
         }
-        let insert_both = &insert_into_both(insert, first_session, second_session)[0];
-        assert_eq!(outcome_code(execute_in(&transaction, insert_both).await), SEVERAL_SESSIONS);
+        let insert_into_both = &statements_for_both(insert, first_session, second_session)[0];
+        assert_eq!(outcome_code(execute_in(&transaction, insert_into_both).await), SEVERAL_SESSIONS);
         execute_in(&transaction, "ROLLBACK TO here").await.unwrap();
         assert_eq!(
             execute_in(&transaction, &insert(second_session)).await,
@@ -105,8 +105,8 @@ async fn the_second_session_is_refused_before_it_is_locked() {
     let insert_players_roll = |session: Uuid| insert_attribute_check_sql(session, player.character_id);
     let holder = world.owner().begin().await;
     execute_in(&holder, &format!("SELECT FROM sessions WHERE id = '{locked_session}' FOR UPDATE")).await.unwrap();
-    for insert in [&insert_event as &(dyn Fn(Uuid) -> String + Sync), &insert_players_roll] {
-        for sql in insert_into_both(insert, free_session, locked_session) {
+    for insert in [&insert_event_sql as &(dyn Fn(Uuid) -> String + Sync), &insert_players_roll] {
+        for sql in statements_for_both(insert, free_session, locked_session) {
             let sql = format!("SET LOCAL lock_timeout = '5s'; {sql}");
             assert_eq!(dry_run(&player.person, &sql).await, SEVERAL_SESSIONS, "{sql}");
         }

@@ -6,8 +6,9 @@ use uuid::Uuid;
 use super::{sizes::document_writes, sqlstates::CHECK_VIOLATION};
 use crate::world::World;
 
-/// Puts a value into a document that the column with this constraint (on its size) accepts.
-fn document_with(constraint: &str, value: &str) -> String {
+/// Returns a document with the given value in it, as an SQL literal. Apart from the value, the column whose size the
+/// constraint limits accepts the document.
+fn document_literal(constraint: &str, value: &str) -> String {
     match constraint {
         "bounded_modifiers" => format!(r#"'[{{"type": "flat", "value": 1, "source": "x", "z": {value}}}]'"#),
         _ => format!(r#"'{{"might": 1, "grace": 1, "wit": 1, "heart": 1, "z": {value}}}'"#),
@@ -25,8 +26,10 @@ async fn stored_size_limit(world: &World, constraint: &str) -> usize {
 }
 
 #[tokio::test]
-async fn a_number_with_more_digits_than_any_double_is_refused_in_every_document() {
+async fn a_number_of_excessive_magnitude_or_length_is_refused_in_every_document() {
     let world = World::new().await;
+    // No number may be beyond 1e308 or closer to 0 than 1e-308. A zero may have at most 308 decimals, and any other
+    // number at most 325.
     let numbers = [
         "0e-16383".to_owned(),
         "-0e-16383".to_owned(),
@@ -49,7 +52,7 @@ async fn a_number_with_more_digits_than_any_double_is_refused_in_every_document(
             let after_long_text = format!(r#"["{}", {number}]"#, "x".repeat(1000));
             let (in_array, in_object) = (format!("[[{number}]]"), format!(r#"{{"a": {{"b": {number}}}}}"#));
             for value in [number, &in_array, &in_object, &repeated, &after_long_text] {
-                let document = document_with(constraint, value);
+                let document = document_literal(constraint, value);
                 assert_refused!(
                     person.execute(&sql.replace("$DOC$", &document)).await,
                     CHECK_VIOLATION,
@@ -60,7 +63,7 @@ async fn a_number_with_more_digits_than_any_double_is_refused_in_every_document(
         }
         for number in ["0", "-0", "0e-308", "1e308", "-1e308", "1e-308", "0.1", "1e-5", "12345678901234567890.5", "1E2"]
         {
-            let document = document_with(constraint, number);
+            let document = document_literal(constraint, number);
             assert_eq!(person.execute(&sql.replace("$DOC$", &document)).await, Ok(1), "{constraint}, {document}");
         }
     }
@@ -75,15 +78,15 @@ async fn a_document_prints_at_most_eight_times_its_limit() {
             // Each of these numbers prints at least 200 digits, so limit / 20 of them print about ten times the limit.
             let value = format!("[{}1]", format!("{number}, ").repeat(limit / 20));
             assert_refused!(
-                person.execute(&sql.replace("$DOC$", &document_with(constraint, &value))).await,
+                person.execute(&sql.replace("$DOC$", &document_literal(constraint, &value))).await,
                 CHECK_VIOLATION,
                 "readable_document",
                 "{constraint}, {number}"
             );
         }
-        // Ordinary numbers, and texts in which every character is escaped, print less than that.
+        // Ordinary numbers, and texts in which every character is escaped, print less than eight times the limit.
         for value in ["12.5, ".repeat(limit / 40), r#""\u0001\u0002\"", "#.repeat(limit / 40)] {
-            let document = document_with(constraint, &format!("[{value}1]"));
+            let document = document_literal(constraint, &format!("[{value}1]"));
             assert_eq!(person.execute(&sql.replace("$DOC$", &document)).await, Ok(1), "{constraint}");
         }
     }
@@ -92,8 +95,8 @@ async fn a_document_prints_at_most_eight_times_its_limit() {
 #[tokio::test]
 async fn the_printed_size_of_every_document_that_a_client_writes_is_limited() {
     let world = World::new().await;
-    // A new column needs an entry in `document_writes`, and an insert below if clients may insert it. The two booleans
-    // say whether they may insert and update it.
+    // Each column needs an entry in `document_writes`. If that entry is an UPDATE and clients may also insert the
+    // column, it needs an INSERT below. The two booleans say whether clients may insert and update the column.
     let document_columns = "SELECT class.relname || '.' || attname
            || ' ' || has_column_privilege('authenticated', class.oid, attnum, 'INSERT')::text
            || ' ' || has_column_privilege('authenticated', class.oid, attnum, 'UPDATE')::text
@@ -118,12 +121,12 @@ async fn the_printed_size_of_every_document_that_a_client_writes_is_limited() {
     let user = world.new_user().await;
     let draft_adventure = world.new_draft_adventure(user.user_id()).await;
     let document = r#"{"might": 1, "grace": 1, "wit": 1, "heart": 1, "z": [0e-16383]}"#;
-    let insert_character =
+    let insert_character_up_to_equipment =
         "INSERT INTO characters (id, name, class, might, grace, wit, heart, equipment, special_ability)
                 VALUES (gen_random_uuid(), 'Hero', 'warrior', 5, 3, 2, 2, ";
     for (sql, table) in [
-        (format!("{insert_character} '{document}', '{{}}')"), "characters"),
-        (format!("{insert_character} '{{}}', '{document}')"), "characters"),
+        (format!("{insert_character_up_to_equipment} '{document}', '{{}}')"), "characters"),
+        (format!("{insert_character_up_to_equipment} '{{}}', '{document}')"), "characters"),
         (format!("INSERT INTO adventures (name, content) VALUES ('Ford', '{document}')"), "adventures"),
         (
             format!(
@@ -148,12 +151,14 @@ async fn the_printed_size_of_every_document_that_a_client_writes_is_limited() {
             );
         }
     }
-    assert_owner_is_refused(&world, draft_adventure).await;
-    assert_eq!(world.owner().count(&format!("adventures WHERE creator_id = '{}'", user.user_id())).await, 1);
+    assert_owner_cannot_store_long_numbers(&world, draft_adventure).await;
+    let adventures = format!("adventures WHERE creator_id = '{}'", user.user_id());
+    assert_eq!(world.owner().count(&adventures).await, 1, "only the draft");
 }
 
-/// Asserts that the schema's owner cannot store such a document either, even in a column that users may not update.
-async fn assert_owner_is_refused(world: &World, draft_adventure: Uuid) {
+/// Asserts that the schema's owner cannot store a document with a number that prints too long either, even in a column
+/// that users may not update.
+async fn assert_owner_cannot_store_long_numbers(world: &World, draft_adventure: Uuid) {
     let game = world.new_active_session(1).await;
     let roll = world.new_attack_roll(game.session_id, game.players[0].character_id, "{1,2,1,2,1}", 18, 5).await;
     let modifiers = r#"[{"type": "flat", "value": 0, "source": "x", "z": 0e-16383}]"#;

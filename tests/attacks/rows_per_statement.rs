@@ -14,17 +14,20 @@ struct ManyRows {
     /// The user's id, quoted for SQL.
     user_id: String,
     /// The id of the draft adventure with the creatures, quoted for SQL.
-    draft_id: String,
+    draft_adventure_id: String,
 }
 
 async fn create_many_rows(world: &World) -> ManyRows {
     let (user, player) = (world.new_user().await, world.new_player().await);
     let user_id = format!("'{}'", user.user_id());
     let adventure = world.new_adventure(user.user_id()).await;
-    let draft_id = format!("'{}'", world.new_draft_adventure(user.user_id()).await);
+    let draft_adventure_id = format!("'{}'", world.new_draft_adventure(user.user_id()).await);
     for sql in [
         format!("INSERT INTO adventures (creator_id, name) SELECT {user_id}, 'Draft' FROM generate_series(1, 150)"),
-        format!("INSERT INTO creatures (adventure_id, name) SELECT {draft_id}, 'Rat' FROM generate_series(1, 150)"),
+        format!(
+            "INSERT INTO creatures (adventure_id, name)
+             SELECT {draft_adventure_id}, 'Rat' FROM generate_series(1, 150)"
+        ),
         format!(
             "INSERT INTO characters (user_id, name, class, might, grace, wit, heart, special_ability, retired_at)
              SELECT {user_id}, 'Retired ' || number, 'warrior', 5, 3, 2, 2, '{{}}', now()
@@ -58,16 +61,16 @@ async fn create_many_rows(world: &World) -> ManyRows {
             world.owner().execute(&sql).await.unwrap();
         }
     }
-    ManyRows { user, user_id, draft_id }
+    ManyRows { user, user_id, draft_adventure_id }
 }
 
 #[tokio::test]
 async fn one_statement_changes_at_most_a_hundred_rows() {
     let world = World::new().await;
-    let ManyRows { user, user_id, draft_id } = create_many_rows(&world).await;
+    let ManyRows { user, user_id, draft_adventure_id } = create_many_rows(&world).await;
     for (table, condition, change) in [
         ("adventures", format!("creator_id = {user_id} AND status = 'draft'"), "description = 'New'"),
-        ("creatures", format!("adventure_id = {draft_id}"), "description = 'New'"),
+        ("creatures", format!("adventure_id = {draft_adventure_id}"), "description = 'New'"),
         ("characters", format!("user_id = {user_id}"), "equipment = '[1]'"),
         ("sessions", format!("seer_id = {user_id}"), "is_public = true"),
         (
@@ -133,10 +136,10 @@ async fn one_statement_changes_at_most_a_hundred_rows() {
 #[tokio::test]
 async fn one_statement_deletes_at_most_a_hundred_rows() {
     let world = World::new().await;
-    let ManyRows { user, user_id, draft_id } = create_many_rows(&world).await;
+    let ManyRows { user, user_id, draft_adventure_id } = create_many_rows(&world).await;
     for (table, condition) in [
-        ("adventures", format!("creator_id = {user_id} AND status = 'draft' AND id <> {draft_id}")),
-        ("creatures", format!("adventure_id = {draft_id}")),
+        ("adventures", format!("creator_id = {user_id} AND status = 'draft' AND id <> {draft_adventure_id}")),
+        ("creatures", format!("adventure_id = {draft_adventure_id}")),
         ("characters", format!("user_id = {user_id}")),
     ] {
         let select = |count: usize| format!("SELECT id FROM {table} WHERE {condition} LIMIT {count}");
@@ -176,7 +179,7 @@ async fn one_statement_deletes_at_most_a_hundred_rows() {
         assert_eq!(dry_run(&world.owner(), &format!("DELETE FROM {table} WHERE {condition}")).await, "done");
     }
     // Rows that are deleted with their parent row, or with an account, do not count.
-    assert_eq!(dry_run(&user, &format!("DELETE FROM adventures WHERE id = {draft_id}")).await, "done");
+    assert_eq!(dry_run(&user, &format!("DELETE FROM adventures WHERE id = {draft_adventure_id}")).await, "done");
     assert_eq!(attempt(&user, &format!("SELECT private.close_account({user_id})")).await, "done");
     let drafts = format!("SELECT count(*) FROM adventures WHERE creator_id = {user_id} AND status = 'draft'");
     assert_eq!(query_number(&world, &drafts).await, 0);
@@ -188,11 +191,15 @@ async fn one_statement_deletes_at_most_a_hundred_rows() {
 #[tokio::test]
 async fn too_many_rows_are_refused_before_all_are_changed() {
     let world = World::new().await;
-    let ManyRows { user, user_id, draft_id } = create_many_rows(&world).await;
+    let ManyRows { user, user_id, draft_adventure_id } = create_many_rows(&world).await;
     for (sql, table, counter) in [
         (format!("UPDATE sessions SET is_public = true WHERE seer_id = {user_id}"), "sessions", "updated"),
         (format!("UPDATE adventures SET description = 'New' WHERE creator_id = {user_id}"), "adventures", "updated"),
-        (format!("UPDATE creatures SET description = 'New' WHERE adventure_id = {draft_id}"), "creatures", "updated"),
+        (
+            format!("UPDATE creatures SET description = 'New' WHERE adventure_id = {draft_adventure_id}"),
+            "creatures",
+            "updated",
+        ),
         (format!("UPDATE characters SET equipment = '[1]' WHERE user_id = {user_id}"), "characters", "updated"),
         (
             format!(
@@ -202,21 +209,22 @@ async fn too_many_rows_are_refused_before_all_are_changed() {
             "session_players",
             "updated",
         ),
-        (format!("DELETE FROM creatures WHERE adventure_id = {draft_id}"), "creatures", "deleted"),
+        (format!("DELETE FROM creatures WHERE adventure_id = {draft_adventure_id}"), "creatures", "deleted"),
         (format!("DELETE FROM adventures WHERE creator_id = {user_id} AND status = 'draft'"), "adventures", "deleted"),
         (format!("DELETE FROM characters WHERE user_id = {user_id}"), "characters", "deleted"),
     ] {
         let transaction = user.begin().await;
-        let changed = format!("pg_stat_get_xact_tuples_{counter}('public.{table}'::regclass)");
+        let changed_count = format!("pg_stat_get_xact_tuples_{counter}('public.{table}'::regclass)");
         // The count may include rows that this connection changed before.
-        let remember_count = format!("SELECT set_config('test.before', {changed}::text, true); SAVEPOINT before");
+        let remember_count = format!("SELECT set_config('test.before', {changed_count}::text, true); SAVEPOINT before");
         execute_in(&transaction, &remember_count).await.unwrap();
         assert_eq!(outcome_code(execute_in(&transaction, &sql).await), TOO_MANY_ROWS, "{sql}");
-        let assert_few = format!(
+        // The statement changes a hundred rows, and at most two more before it is refused.
+        let assert_few_changed = format!(
             "ROLLBACK TO before;
-             DO $$ BEGIN ASSERT {changed} - current_setting('test.before')::bigint BETWEEN 100 AND 102; END $$"
+             DO $$ BEGIN ASSERT {changed_count} - current_setting('test.before')::bigint BETWEEN 100 AND 102; END $$"
         );
-        execute_in(&transaction, &assert_few).await.unwrap();
+        execute_in(&transaction, &assert_few_changed).await.unwrap();
         transaction.rollback().await.unwrap();
     }
 }
@@ -226,6 +234,7 @@ async fn the_seer_of_an_ended_session_changes_only_its_note_and_its_visibility()
     let world = World::new().await;
     for status in ["completed", "cancelled"] {
         let game = world.new_active_session(1).await;
+        // The statement that ends a session may still change its state.
         let update = |assignments: &str| format!("UPDATE sessions SET {assignments} WHERE id = '{}'", game.session_id);
         assert_eq!(attempt(&game.seer, &update(&format!("game_state = '{{}}', status = '{status}'"))).await, "done");
         for assignments in [
@@ -247,6 +256,7 @@ async fn the_seer_of_an_ended_session_changes_only_its_note_and_its_visibility()
             game.session_id
         );
         assert_eq!(attempt(&game.seer, &merge).await, SESSION_OVER);
+        // The last statement names the state, but does not change it.
         for assignments in
             ["is_public = true", "looking_for = 'Thank you'", "is_public = false, game_state = game_state"]
         {

@@ -51,7 +51,7 @@ async fn one_statement_inserts_at_most_a_hundred_rows() {
         assert_eq!(dry_run(person, &insert(100)).await, "done", "{}", insert(100));
         assert_eq!(dry_run(person, &insert(101)).await, TOO_MANY_ROWS, "{}", insert(101));
         assert_eq!(dry_run(person, &insert(5000)).await, TOO_MANY_ROWS, "{}", insert(5000));
-        // Two parts of one statement, each with fewer than a hundred rows.
+        // Two parts of one statement, with sixty rows each.
         let parts = format!(
             "WITH first AS ({} RETURNING id), second AS ({} RETURNING id) SELECT FROM first",
             insert(60),
@@ -85,7 +85,7 @@ async fn nobody_resets_the_count_of_inserted_rows() {
                       set_config('sparc.broadcast_until', '', true), number
              ) AS reset"
         ),
-        // Several parts of one statement, each with fewer rows.
+        // Five parts of one statement, with 21 rows each.
         format!(
             "WITH {} SELECT FROM part1",
             (1..6)
@@ -113,8 +113,8 @@ async fn nobody_resets_the_count_of_inserted_rows() {
         assert_eq!(dry_run(&player.person, &sql).await, TOO_MANY_ROWS, "{sql}");
     }
     // The limit is per statement: several statements of a hundred rows each are accepted.
-    let hundred = format!("{insert} SELECT {row} FROM generate_series(1, 100)");
-    assert_eq!(dry_run(&player.person, &format!("{hundred}; {hundred}; {hundred}")).await, "done");
+    let insert_hundred = format!("{insert} SELECT {row} FROM generate_series(1, 100)");
+    assert_eq!(dry_run(&player.person, &format!("{insert_hundred}; {insert_hundred}; {insert_hundred}")).await, "done");
 }
 
 #[tokio::test]
@@ -181,19 +181,20 @@ async fn too_many_rows_are_refused_before_all_are_inserted() {
         ),
     ] {
         let transaction = person.begin().await;
-        let inserted = format!("pg_stat_get_xact_tuples_inserted('public.{table}'::regclass)");
+        let inserted_count = format!("pg_stat_get_xact_tuples_inserted('public.{table}'::regclass)");
         // The count may include rows that this connection inserted before.
-        let remember_count = format!("SELECT set_config('test.before', {inserted}::text, true); SAVEPOINT before");
+        let remember_count =
+            format!("SELECT set_config('test.before', {inserted_count}::text, true); SAVEPOINT before");
         execute_in(&transaction, &remember_count).await.unwrap();
         assert_eq!(outcome_code(execute_in(&transaction, &sql).await), TOO_MANY_ROWS, "{sql}");
         execute_in(&transaction, "ROLLBACK TO before").await.unwrap();
         // The count still includes the rows that were rolled back. The DO block affects no row.
-        let assert_few = format!(
+        let assert_few_inserted = format!(
             "DO $$ BEGIN
-               ASSERT {inserted} - current_setting('test.before')::bigint BETWEEN 1 AND 100;
+               ASSERT {inserted_count} - current_setting('test.before')::bigint BETWEEN 1 AND 100;
              END $$"
         );
-        assert_eq!(outcome_code(execute_in(&transaction, &assert_few).await), "no row", "{table}");
+        assert_eq!(outcome_code(execute_in(&transaction, &assert_few_inserted).await), "no row", "{table}");
         transaction.rollback().await.unwrap();
     }
 }
@@ -227,7 +228,8 @@ async fn too_many_events_are_refused_before_all_are_inserted() {
     ] {
         let number_before = query_number(&world, last_event_number).await;
         assert_eq!(attempt(&player.person, &insert_many).await, TOO_MANY_ROWS, "{insert_many}");
-        // Each of at most 101 rows draws at most two numbers before it is refused or skipped.
+        // Each of at most 101 rows draws at most two numbers (by the column's default and by a trigger) before it is
+        // refused or skipped.
         assert!(query_number(&world, last_event_number).await - number_before <= 202, "{insert_many}");
     }
 }
@@ -279,9 +281,9 @@ async fn the_size_of_a_document_is_checked_before_its_content() {
     let too_large = "(SELECT jsonb_agg(md5(number::text)) FROM generate_series(1, 60000) AS number)";
     let too_deep = format!("({too_large} || (repeat('[', 200) || repeat(']', 200))::jsonb)");
     let with_huge_number = format!("({too_large} || '[1e400]'::jsonb)");
-    let object = format!("jsonb_build_object('a', {too_deep})");
+    let object_with_too_deep = format!("jsonb_build_object('a', {too_deep})");
     for (person, constraint, sql) in document_writes(&world).await {
-        for document in [too_large, &too_deep, &with_huge_number, &object] {
+        for document in [too_large, &too_deep, &with_huge_number, &object_with_too_deep] {
             assert_refused!(
                 person.execute(&sql.replace("$DOC$", document)).await,
                 CHECK_VIOLATION,

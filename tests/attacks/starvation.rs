@@ -24,7 +24,7 @@ async fn no_two_transactions_of_an_account_hold_shared_locks_at_once() {
         format!("SELECT FROM session_players WHERE user_id = '{}' FOR SHARE", fixture.account_id),
         format!("SELECT FROM tutorial_progress WHERE user_id = '{}' FOR SHARE", fixture.account_id),
     ];
-    // The foreign keys of inserted rows take shared locks as well.
+    // The foreign keys of inserted rows take shared locks as well. (The loop over lock modes changes nothing in these.)
     let inserts = [
         insert_attribute_check_sql(fixture.joined_session.session_id, fixture.seated_character_id),
         format!(
@@ -35,16 +35,17 @@ async fn no_two_transactions_of_an_account_hold_shared_locks_at_once() {
         insert_seat_sql(fixture.public_session_id, fixture.account_id, fixture.seated_character_id),
     ];
     for sql in lock_own_rows.iter().chain(&inserts) {
-        for lock in ["FOR SHARE", "FOR KEY SHARE"] {
-            let sql = sql.replace("FOR SHARE", lock);
+        for lock_mode in ["FOR SHARE", "FOR KEY SHARE"] {
+            let sql = sql.replace("FOR SHARE", lock_mode);
             // Each statement also locks the account's row in `private.account_gates` exclusively, for which the second
             // transaction waits.
-            let (first, second) = (fixture.person.begin().await, fixture.person.begin().await);
-            assert!(execute_in(&first, &sql).await.is_ok(), "{sql}");
-            execute_in(&second, "SET LOCAL lock_timeout = '100ms'").await.unwrap();
-            assert_eq!(execute_in(&second, &lock_own_rows[0]).await.unwrap_err().code, LOCK_NOT_AVAILABLE, "{sql}");
-            second.rollback().await.unwrap();
-            first.rollback().await.unwrap();
+            let (first_transaction, second_transaction) = (fixture.person.begin().await, fixture.person.begin().await);
+            assert!(execute_in(&first_transaction, &sql).await.is_ok(), "{sql}");
+            execute_in(&second_transaction, "SET LOCAL lock_timeout = '100ms'").await.unwrap();
+            let refused = execute_in(&second_transaction, &lock_own_rows[0]).await.unwrap_err();
+            assert_eq!(refused.code, LOCK_NOT_AVAILABLE, "{sql}");
+            second_transaction.rollback().await.unwrap();
+            first_transaction.rollback().await.unwrap();
         }
     }
 }
@@ -63,7 +64,7 @@ async fn a_session_ends_and_an_account_closes_while_a_player_keeps_locking_rows(
             player.character_id, player.user_id
         );
         let is_over = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-        let lockers: Vec<_> = (0..2)
+        let locking_tasks: Vec<_> = (0..2)
             .map(|_| {
                 let (person, lock_rows, is_over) = (player.person.clone(), lock_rows.clone(), is_over.clone());
                 tokio::spawn(async move {
@@ -77,19 +78,19 @@ async fn a_session_ends_and_an_account_closes_while_a_player_keeps_locking_rows(
             .collect();
         // From now on, one of the two always waits for the other.
         world.owner().wait_for_lock_waiters(1).await;
-        let (person, end) = match is_closing {
+        let (ending_person, end_or_close) = match is_closing {
             false => (
                 game.seer.clone(),
                 format!("UPDATE sessions SET status = 'completed' WHERE id = '{}'", game.session_id),
             ),
             true => (world.owner(), close_account_sql(game.seer.user_id())),
         };
-        let transaction = person.begin().await;
+        let transaction = ending_person.begin().await;
         execute_in(&transaction, "SET LOCAL statement_timeout = '20s'").await.unwrap();
-        assert_eq!(execute_and_commit(transaction, &end).await, "done");
+        assert_eq!(execute_and_commit(transaction, &end_or_close).await, "done");
         is_over.store(true, std::sync::atomic::Ordering::Relaxed);
-        for locker in lockers {
-            locker.await.unwrap();
+        for locking_task in locking_tasks {
+            locking_task.await.unwrap();
         }
     }
     assert_invariants(&world).await;
@@ -113,17 +114,19 @@ async fn a_lock_of_a_participant_does_not_stop_maintenance() {
             }
             games.push(game);
         }
+        // The participant of one of the five sessions.
         let player = &games[2].players[0];
-        for lock in [
+        for lock_row in [
             format!("SELECT FROM session_players WHERE user_id = '{}' FOR UPDATE", player.user_id),
             format!("SELECT FROM characters WHERE id = '{}' FOR UPDATE", player.character_id),
             format!("SELECT FROM users WHERE id = '{}' FOR UPDATE", player.user_id),
         ] {
             let holder = player.person.begin().await;
-            execute_in(&holder, &lock).await.unwrap();
+            execute_in(&holder, &lock_row).await.unwrap();
             let job_run = world.service().begin().await;
             execute_in(&job_run, "SET LOCAL statement_timeout = '20s'").await.unwrap();
             execute_in(&job_run, &format!("SELECT private.{job}(100)")).await.unwrap();
+            // The sessions that the job has not processed. A session that it cancels ends now.
             let count_remaining =
                 "SELECT count(*)::text FROM sessions WHERE status = 'active' OR ended_at < now() - INTERVAL '1 day'";
             let row = sea_orm::ConnectionTrait::query_one_raw(
@@ -137,21 +140,21 @@ async fn a_lock_of_a_participant_does_not_stop_maintenance() {
             job_run.rollback().await.unwrap();
             holder.rollback().await.unwrap();
             // Cancelling a session changes no seat, so the job cancels a session in spite of a locked seat.
-            let is_skipped = job == "archive_sessions" || !lock.contains("session_players");
-            assert_eq!(remaining, if is_skipped { "1" } else { "0" }, "{job}: {lock}");
+            let is_skipped = job == "archive_sessions" || !lock_row.contains("session_players");
+            assert_eq!(remaining, if is_skipped { "1" } else { "0" }, "{job}: {lock_row}");
         }
         assert_eq!(world.service().fetch_value::<i32>(&format!("SELECT private.{job}(100)")).await, Ok(5), "{job}");
     }
     assert_invariants(&world).await;
 }
 
-/// A stranger locks a row of their own: an ended session on an adventure of the account, in which nobody else took
-/// part, or their own seat in that session.
+/// A stranger has opened a session on an adventure of the account that is to be closed or deleted. The session has
+/// ended, and nobody but the stranger took part in it. The stranger locks the session, or their own seat in it.
 #[tokio::test]
 async fn a_lock_in_a_session_without_other_players_does_not_delay_a_closing() {
     let world = World::new().await;
     for is_deletion in [false, true] {
-        for locked in ["session_players WHERE user_id", "sessions WHERE seer_id"] {
+        for locked_rows in ["session_players WHERE user_id", "sessions WHERE seer_id"] {
             let creator = world.new_user().await;
             let adventure = world.new_adventure(creator.user_id()).await;
             let stranger = world.new_player().await;
@@ -162,15 +165,16 @@ async fn a_lock_in_a_session_without_other_players_does_not_delay_a_closing() {
             );
             let cancel = format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{session}'");
             assert_eq!(attempt(&stranger.person, &cancel).await, "done");
+            // Closing an account deletes only drafts.
             let unpublish = format!("UPDATE adventures SET status = 'draft' WHERE id = '{adventure}'");
             assert_eq!(attempt(&creator, &unpublish).await, "done");
             let holder = stranger.person.begin().await;
-            let lock = format!("SELECT FROM {locked} = '{}' FOR UPDATE", stranger.user_id);
-            assert_eq!(execute_in(&holder, &lock).await, Ok(1));
+            let lock_row = format!("SELECT FROM {locked_rows} = '{}' FOR UPDATE", stranger.user_id);
+            assert_eq!(execute_in(&holder, &lock_row).await, Ok(1));
             let closing = world.owner().begin().await;
             execute_in(&closing, "SET LOCAL statement_timeout = '5s'").await.unwrap();
             let sql = close_or_delete_account_sql(creator.user_id(), is_deletion);
-            assert_eq!(execute_and_commit(closing, &sql).await, "done", "{locked}");
+            assert_eq!(execute_and_commit(closing, &sql).await, "done", "{locked_rows}");
             holder.rollback().await.unwrap();
         }
     }
@@ -189,6 +193,7 @@ async fn a_clean_up_reads_no_more_than_twice_its_batch() {
          FROM generate_series(1, 60) AS nth",
         game.session_id
     );
+    // The insert must not delete the old events itself.
     let disable_clean_up = "ALTER TABLE session_events DISABLE TRIGGER cleanup_events_trigger";
     world.owner().execute(disable_clean_up).await.unwrap();
     world.owner().execute(&insert).await.unwrap();
@@ -225,15 +230,15 @@ async fn a_fellow_player_does_not_delay_a_heroic_save() {
     let barrier = world.owner().begin().await;
     // An arbitrary key, for which the fellow player's statement would wait.
     execute_in(&barrier, "SELECT pg_advisory_xact_lock(4711)").await.unwrap();
-    let fellow = &game.players[1];
-    let transaction = fellow.person.begin().await;
+    let fellow_player = &game.players[1];
+    let transaction = fellow_player.person.begin().await;
     let wait = "CREATE FUNCTION pg_temp.wait() RETURNS text LANGUAGE plpgsql
                 AS $$ BEGIN PERFORM pg_advisory_xact_lock(4711); RETURN 'waited'; END $$";
     execute_in(&transaction, wait).await.unwrap();
     execute_in(&transaction, "SET LOCAL lock_timeout = '1s'").await.unwrap();
     let sql = format!(
         "{} RETURNING pg_temp.wait()",
-        insert_heroic_save_sql(game.session_id, fellow.character_id, failed_roll)
+        insert_heroic_save_sql(game.session_id, fellow_player.character_id, failed_roll)
     );
     assert_eq!(execute_in(&transaction, &sql).await.unwrap_err().code, ROLL_NOT_SAVEABLE);
     let save = insert_heroic_save_sql(game.session_id, game.players[0].character_id, failed_roll);
@@ -248,15 +253,14 @@ async fn a_seat_with_another_users_character_does_not_lock_the_character() {
     let world = World::new().await;
     let (game, stranger, victim) = (world.new_session(0).await, world.new_player().await, world.new_player().await);
     world.update_session(&game, "is_public = true").await;
-    let accomplice = game.seer.begin().await;
-    execute_in(&accomplice, &format!("UPDATE sessions SET looking_for = 'x' WHERE id = '{}'", game.session_id))
-        .await
-        .unwrap();
+    let accomplice_transaction = game.seer.begin().await;
+    let lock_session = format!("UPDATE sessions SET looking_for = 'x' WHERE id = '{}'", game.session_id);
+    execute_in(&accomplice_transaction, &lock_session).await.unwrap();
     let transaction = stranger.person.begin().await;
     execute_in(&transaction, "SET LOCAL lock_timeout = '1s'").await.unwrap();
-    let seat = insert_seat_sql(game.session_id, stranger.user_id, victim.character_id);
-    assert_eq!(execute_in(&transaction, &seat).await.unwrap_err().code, CHARACTER_NOT_YOURS);
-    accomplice.rollback().await.unwrap();
+    let take_seat = insert_seat_sql(game.session_id, stranger.user_id, victim.character_id);
+    assert_eq!(execute_in(&transaction, &take_seat).await.unwrap_err().code, CHARACTER_NOT_YOURS);
+    accomplice_transaction.rollback().await.unwrap();
 }
 
 /// A transaction that closes an account gives up the account's e-mail address, and may stay open. Somebody signs up
@@ -264,19 +268,19 @@ async fn a_seat_with_another_users_character_does_not_lock_the_character() {
 #[tokio::test]
 async fn a_sign_up_does_not_wait_for_an_address_that_is_being_given_up() {
     let world = World::new().await;
-    let (former_account, new_account) = (world.new_account().await, uuid::Uuid::new_v4());
-    let address = format!("(SELECT email FROM users WHERE id = '{former_account}')");
-    let closing = world.user(former_account).begin().await;
-    execute_in(&closing, &format!("SELECT private.close_account('{former_account}')")).await.unwrap();
+    let (closing_account, new_account) = (world.new_account().await, uuid::Uuid::new_v4());
+    let address = format!("(SELECT email FROM users WHERE id = '{closing_account}')");
+    let closing = world.user(closing_account).begin().await;
+    execute_in(&closing, &format!("SELECT private.close_account('{closing_account}')")).await.unwrap();
     let sign_up = world.owner().begin().await;
     execute_in(&sign_up, "SET LOCAL statement_timeout = '20s'").await.unwrap();
-    // The former account's row in `auth.users` still has the address, and Supabase accepts a second account with it
+    // The closing account's row in `auth.users` still has the address, and Supabase accepts a second account with it
     // only from single sign-on. So this calls the function that a sign-up calls.
-    let sql = format!("SELECT private.create_profile('{new_account}', {address}, '{{}}')");
+    let create_profile = format!("SELECT private.create_profile('{new_account}', {address}, '{{}}')");
     let create_account_without_profile =
         format!("INSERT INTO auth.users (id) VALUES ('{new_account}'); DELETE FROM users WHERE id = '{new_account}'");
     execute_in(&sign_up, &create_account_without_profile).await.unwrap();
-    assert_eq!(execute_and_commit(sign_up, &sql).await, "done");
+    assert_eq!(execute_and_commit(sign_up, &create_profile).await, "done");
     closing.commit().await.unwrap();
     let stored_address: String =
         world.owner().fetch_value(&format!("SELECT email FROM users WHERE id = '{new_account}'")).await.unwrap();
@@ -288,8 +292,8 @@ async fn a_sign_up_does_not_wait_for_an_address_that_is_being_given_up() {
 #[tokio::test]
 async fn a_sign_up_waits_while_the_table_of_profiles_is_locked() {
     let world = World::new().await;
-    let locking = world.owner().begin().await;
-    execute_in(&locking, "LOCK TABLE users IN SHARE MODE").await.unwrap();
+    let table_lock_holder = world.owner().begin().await;
+    execute_in(&table_lock_holder, "LOCK TABLE users IN SHARE MODE").await.unwrap();
     let account = uuid::Uuid::new_v4();
     let sign_up = world.owner().begin().await;
     let sql = format!("INSERT INTO auth.users (id, email) VALUES ('{account}', '{account}@example.com')");
@@ -299,7 +303,7 @@ async fn a_sign_up_waits_while_the_table_of_profiles_is_locked() {
     while !world.owner().fetch_value::<bool>(has_waited_longer).await.unwrap() {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
-    locking.rollback().await.unwrap();
+    table_lock_holder.rollback().await.unwrap();
     assert_eq!(sign_up_task.await.unwrap(), "done");
     let with_address = format!("users WHERE id = '{account}' AND email = '{account}@example.com'");
     assert_eq!(world.owner().count(&with_address).await, 1);

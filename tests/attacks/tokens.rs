@@ -24,6 +24,7 @@ const CLAIMS_WITHOUT_ACCOUNT: [&str; 4] = [
 async fn a_token_without_an_account_writes_nothing() {
     let world = World::new().await;
     let fixture = create_full_account(&world).await;
+    // Nobody but its participants may see a private session.
     world.update_session(&fixture.live_session, "is_public = false").await;
     let mut statements = all_writes(&fixture);
     let insert_creature = format!(
@@ -41,9 +42,10 @@ async fn a_token_without_an_account_writes_nothing() {
         fixture.live_session.session_id
     ));
     // Another transaction keeps a session locked, and no statement may wait for it.
-    let writer = fixture.person.begin().await;
-    let lock = format!("UPDATE sessions SET looking_for = 'x' WHERE id = '{}'", fixture.live_session.session_id);
-    writer.execute_unprepared(&lock).await.unwrap();
+    let lock_holder = fixture.person.begin().await;
+    let lock_session =
+        format!("UPDATE sessions SET looking_for = 'x' WHERE id = '{}'", fixture.live_session.session_id);
+    lock_holder.execute_unprepared(&lock_session).await.unwrap();
     for sql in &statements {
         for claims in CLAIMS_WITHOUT_ACCOUNT {
             let transaction = fixture.person.begin().await;
@@ -72,7 +74,7 @@ async fn a_token_without_an_account_writes_nothing() {
             transaction.rollback().await.unwrap();
         }
     }
-    writer.rollback().await.unwrap();
+    lock_holder.rollback().await.unwrap();
 }
 
 #[tokio::test]
@@ -80,6 +82,7 @@ async fn a_token_without_an_account_does_not_learn_which_sessions_exist() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     for claims in CLAIMS_WITHOUT_ACCOUNT {
+        // The two functions that tell a caller whether they may listen to a session's events.
         let mut answers = Vec::new();
         for session in [game.session_id, Uuid::new_v4()] {
             for function in ["my_listener_status", "require_listener"] {

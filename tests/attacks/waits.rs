@@ -1,5 +1,5 @@
-//! A refused event neither waits for a session, nor draws more event numbers for an existing session than for one that
-//! does not exist. Opening a session does not keep its adventure locked.
+//! A refused event neither waits for a lock on a session, nor draws more event numbers for an existing session than for
+//! one that does not exist. Opening a session does not keep its adventure locked.
 
 use uuid::Uuid;
 
@@ -10,24 +10,25 @@ use crate::world::{World, insert_attribute_check_sql, insert_character_sql, inse
 async fn a_refused_event_waits_for_no_session_and_draws_at_most_one_number() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
-    let (stranger, leaver) = (world.new_user().await, &game.players[1].person);
-    let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", leaver.user_id());
-    assert_eq!(attempt(leaver, &leave).await, "done");
+    let (stranger, former_player) = (world.new_user().await, &game.players[1].person);
+    let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", former_player.user_id());
+    assert_eq!(attempt(former_player, &leave).await, "done");
     let holder = game.seer.begin().await;
-    let lock = format!("UPDATE sessions SET looking_for = 'somebody' WHERE id = '{}'", game.session_id);
-    execute_in(&holder, &lock).await.unwrap();
+    let lock_session = format!("UPDATE sessions SET looking_for = 'somebody' WHERE id = '{}'", game.session_id);
+    execute_in(&holder, &lock_session).await.unwrap();
     let last_event_number = "SELECT last_value::text FROM session_events_seq_seq";
     // The kinds of events that each person tries to send. Clients may send kinds that begin with `client.`, and only an
     // event that its sender may send waits for the lock. So `'client.x'` is missing for the participant.
     let participant = &game.players[0].person;
     for (person, kinds) in [
         (&stranger, &["'x'", "'dice_rolled'", "'Client.x'", "' client.x'", "'client'", "''", "NULL", "'client.x'"][..]),
-        (leaver, &["'x'", "'dice_rolled'", "'Client.x'", "''", "NULL", "'client.x'"]),
+        (former_player, &["'x'", "'dice_rolled'", "'Client.x'", "''", "NULL", "'client.x'"]),
         (participant, &["'x'", "'dice_rolled'", "'Client.x'", "''", "NULL"]),
     ] {
         for kind in kinds {
             for suffix in ["", " ON CONFLICT DO NOTHING", " RETURNING seq"] {
                 let mut numbers_drawn = Vec::new();
+                // The session, and one that does not exist.
                 for session in [game.session_id, Uuid::new_v4()] {
                     let before: String = world.owner().fetch_value(last_event_number).await.unwrap();
                     let transaction = person.begin().await;
@@ -41,12 +42,13 @@ async fn a_refused_event_waits_for_no_session_and_draws_at_most_one_number() {
                     numbers_drawn.push(after.parse::<i64>().unwrap() - before.parse::<i64>().unwrap());
                 }
                 assert_eq!(numbers_drawn[0], numbers_drawn[1], "{kind}: for a session and for one that does not exist");
-                assert!(numbers_drawn[0] <= 1, "{kind}: only the column's default draws a number");
+                assert!(numbers_drawn[0] <= 1, "{kind}: only the default of `seq` draws a number");
             }
         }
     }
     holder.rollback().await.unwrap();
-    // Participants can still send events, and triggers still write events of rolls and new seats.
+    // What is allowed still works: participants send events, triggers write events of rolls and new seats, and a user
+    // creates a character.
     let send =
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.x')", game.session_id);
     assert_eq!(attempt(participant, &send).await, "done");
@@ -75,20 +77,22 @@ async fn opening_a_session_does_not_lock_the_adventure_until_the_transaction_end
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let stranger = world.new_user().await;
-    for has_snapshot in [false, true] {
-        let opening = if has_snapshot { stranger.begin_repeatable_read().await } else { stranger.begin().await };
+    for is_repeatable_read in [false, true] {
+        let opening_transaction =
+            if is_repeatable_read { stranger.begin_repeatable_read().await } else { stranger.begin().await };
         let open = format!("INSERT INTO sessions (adventure_id) VALUES ('{}')", game.adventure_id);
-        assert_eq!(execute_in(&opening, &open).await, Ok(1));
+        assert_eq!(execute_in(&opening_transaction, &open).await, Ok(1));
         for change in ["times_played = times_played + 1", "status = 'draft'", "status = 'published'"] {
-            let writer = world.owner().begin().await;
-            execute_in(&writer, "SET LOCAL lock_timeout = '1s'").await.unwrap();
+            let owner_transaction = world.owner().begin().await;
+            execute_in(&owner_transaction, "SET LOCAL lock_timeout = '1s'").await.unwrap();
             let sql = format!("UPDATE adventures SET {change} WHERE id = '{}'", game.adventure_id);
-            assert_eq!(execute_in(&writer, &sql).await, Ok(1), "{change}");
-            writer.commit().await.unwrap();
+            assert_eq!(execute_in(&owner_transaction, &sql).await, Ok(1), "{change}");
+            owner_transaction.commit().await.unwrap();
         }
-        opening.commit().await.unwrap();
+        opening_transaction.commit().await.unwrap();
     }
-    // An adventure that was unpublished after the snapshot was taken is refused all the same.
+    // In the snapshot, the adventure is still published. But at REPEATABLE READ, opening a session locks the adventure
+    // for a moment, and PostgreSQL refuses to lock a row that has changed since the snapshot.
     let with_old_snapshot = stranger.begin_repeatable_read().await;
     let unpublish = format!("UPDATE adventures SET status = 'draft' WHERE id = '{}'", game.adventure_id);
     world.owner().execute(&unpublish).await.unwrap();
