@@ -176,8 +176,8 @@ pub(crate) fn kind(object: &str) -> &str {
 /// Returns the name and the table of an object that belongs to a table, such as a column, constraint, index, trigger or
 /// policy.
 pub(crate) fn name_and_table(object: &str) -> Option<(&str, &str)> {
-    // The statistics target of a column is `statistics column NAME of TABLE`; extended statistics are `statistics NAME on
-    // TABLE`.
+    // The statistics target of a column is `statistics column NAME of TABLE`; extended statistics are `statistics NAME
+    // on TABLE`.
     let separator = match kind(object) {
         "column" | "setting" | "statistics" | "child" | "parent" if !object.contains(" on ") => " of ",
         _ => " on ",

@@ -64,10 +64,7 @@ async fn a_statement_that_changes_a_session_or_a_seat_twice_is_refused_if_an_eve
     // The inner statement gives up a seat that the outer one has not counted yet, and the count cannot become negative.
     assert_eq!(attempt_with_inner(&player.person, &join, &leave).await, CHECK_VIOLATION);
     assert_eq!(attempt(&player.person, &join).await, "done");
-    assert_eq!(
-        attempt_with_inner(&player.person, &leave, &rejoin).await,
-        TRIGGERED_DATA_CHANGE_VIOLATION
-    );
+    assert_eq!(attempt_with_inner(&player.person, &leave, &rejoin).await, TRIGGERED_DATA_CHANGE_VIOLATION);
     assert_eq!(attempt(&player.person, &leave).await, "done");
     // As above, the seat is not yet counted.
     assert_eq!(attempt_with_inner(&player.person, &rejoin, &leave).await, CHECK_VIOLATION);
