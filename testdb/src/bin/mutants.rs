@@ -20,8 +20,8 @@ use std::{
 
 use sea_orm::{ConnectionTrait, DbBackend, Statement, TransactionTrait};
 
-/// Parts of the names of tests that are never run, because they do not depend on the schema's rules: those of the test
-/// server, the documents, the migrations and so on.
+/// Parts of the names of tests that are never run, because their outcome does not depend on the schema's rules: those
+/// of the test server, the documents, the migrations and so on.
 const UNRELATED_TESTS: &[&str] = &[
     "testdb_server::",
     "migrations::",
@@ -53,7 +53,8 @@ const EQUIVALENT_MUTANTS: &[(&str, &str, &str)] = &[
     (
         "lock",
         "private.change_email(uuid,text): 1",
-        "the lock of the profile, which follows, makes the same transactions wait; the gate comes first everywhere",
+        "the lock of the profile, which follows, makes the same transactions wait; the account's row in \
+         `private.account_gates` comes first in the lock order",
     ),
     (
         "trigger",
@@ -106,6 +107,7 @@ fn main() -> ExitCode {
     }
 }
 
+/// Runs the mutation test. Returns the number of mutants that survive although a test should detect them.
 fn run() -> Result<usize, Box<dyn std::error::Error>> {
     let mut words: Vec<String> = env::args().skip(1).collect();
     let only_new = words.iter().any(|word| word == "new");
@@ -249,7 +251,7 @@ fn build_tests(root: &Path) -> Result<PathBuf, Box<dyn std::error::Error>> {
     Ok(copy)
 }
 
-/// Returns the first test that fails on the mutant.
+/// Returns the first of the tests that fails on the mutant.
 fn find_killer(
     test_program: &Path,
     mutant: &Mutant,
@@ -261,6 +263,8 @@ fn find_killer(
     }
     // Parts of the names of the tests for rules of this kind. Those of the second list run after those of the first.
     let tests_of_kind: [&[&str]; 2] = match mutant.kind.as_str() {
+        // The policies that limit the rows of a statement, and those that refuse closed accounts, are known by their
+        // names.
         "policy gone" | "policy open" if mutant.name.contains("One statement") => {
             [&["every_table::", "rows_per_statement::"], &["sizes::"]]
         }
@@ -302,12 +306,12 @@ fn find_killer(
         .filter(|test| !test.is_empty())
         .collect();
     let killers_of_function: Vec<&str> = killers_of_function.into_iter().collect();
-    for words in [&last_killer, &killers_of_function, tests_of_kind[0], tests_of_kind[1]] {
-        // Without words, all tests would run.
-        if words.iter().all(|word| word.is_empty()) {
+    for name_parts in [&last_killer, &killers_of_function, tests_of_kind[0], tests_of_kind[1]] {
+        // Without a part of a name, or with an empty one, all tests would run.
+        if name_parts.iter().all(|part| part.is_empty()) {
             continue;
         }
-        if let Some(test) = first_failing_test(test_program, &mutant.statement, words)? {
+        if let Some(test) = first_failing_test(test_program, &mutant.statement, name_parts)? {
             return Ok(Some(test));
         }
     }
@@ -319,14 +323,15 @@ fn function_of(rule: &str) -> Option<&str> {
     rule.split_once(": ").map(|(function, _)| function).filter(|function| function.ends_with(')'))
 }
 
-/// Runs the tests whose names contain one of the words, or all tests if there are no words, on a schema that was
-/// changed by the statement `mutation`. Returns the first test that fails.
-fn first_failing_test(test_program: &Path, mutation: &str, words: &[&str]) -> io::Result<Option<String>> {
+/// Runs the tests whose names contain one of the parts, or all tests if there are no parts, on a schema that was
+/// changed by the statement `mutation`; if that is empty, on the unchanged schema. Stops at the first test that fails,
+/// and returns its name.
+fn first_failing_test(test_program: &Path, mutation: &str, name_parts: &[&str]) -> io::Result<Option<String>> {
     let mut command = Command::new(test_program);
-    command.args(words).env("SPARC_SCHEMA_MUTATION", mutation).env("RUST_BACKTRACE", "0");
+    command.args(name_parts).env("SPARC_SCHEMA_MUTATION", mutation).env("RUST_BACKTRACE", "0");
     command.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
-    for test in UNRELATED_TESTS {
-        command.args(["--skip", test]);
+    for name_part in UNRELATED_TESTS {
+        command.args(["--skip", name_part]);
     }
     let mut running = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
     let lines = BufReader::new(running.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?).lines();
@@ -359,6 +364,7 @@ fn read_killers(page: &Path) -> Killers {
         .collect()
 }
 
+/// Writes `docs/generated/mutants.md`, with a line for each mutant that has ever been tried.
 fn write_page(page: &Path, mutants: &[Mutant], killers: &Killers) -> io::Result<()> {
     let killer_of = |mutant: &Mutant| killers.get(&mutant.key());
     let tried = mutants.iter().filter(|mutant| killer_of(mutant).is_some()).count();
