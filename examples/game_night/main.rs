@@ -55,7 +55,8 @@ async fn play() -> Result<(), Box<dyn StdError>> {
         let new = NewCharacter { name: hero_name.into(), class, ..Default::default() };
         let hero = user.characters().create(new).await?;
         let attributes = [hero.might, hero.grace, hero.wit, hero.heart].map(|dice| dice.to_string());
-        character_table.add_row([player_name.into(), hero_name.into(), format!("{class:?}")].into_iter().chain(attributes));
+        let names_and_class = [player_name.into(), hero_name.into(), format!("{class:?}")];
+        character_table.add_row(names_and_class.into_iter().chain(attributes));
         party.push((user, hero));
     }
     println!("{character_table}");

@@ -59,12 +59,14 @@ const EQUIVALENT_MUTANTS: &[(&str, &str, &str)] = &[
     (
         "trigger",
         "session_players.limit_rows",
-        "an account has fewer live seats than the limit of rows, and the count of its seats also checks the account",
+        "an account has fewer live seats than the limit of rows, and the function that counts them refuses closed \
+         accounts",
     ),
     (
         "trigger",
         "sessions.limit_rows",
-        "an account has fewer live sessions than the limit of rows, and their count also checks the account",
+        "an account has fewer live sessions than the limit of rows, and the function that counts them refuses closed \
+         accounts",
     ),
     (
         "trigger",
