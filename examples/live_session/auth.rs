@@ -1,5 +1,5 @@
 //! Authentication: verifies tokens that are signed as Supabase Auth signs them, and gives each request its caller's
-//! identity. Supabase is the platform on which the database and the sign-in of users are hosted in production.
+//! identity. (Supabase is a hosting platform for PostgreSQL; Supabase Auth is its service for sign-up and sign-in.)
 
 use std::sync::{Arc, OnceLock};
 
@@ -65,14 +65,15 @@ impl TokenKeys {
         Ok(Self { verifying_keys, signing_key: EncodingKey::from_secret(secret.as_bytes()) })
     }
 
-    /// Issues a token to a user of the demo, valid for a day. In production, Supabase Auth issues it at sign-in.
+    /// Issues a token to a user of the demo, valid for a day. On Supabase, Supabase Auth issues the tokens instead.
     pub fn issue(&self, user: Uuid) -> Result<String, ApiError> {
         let exp = get_current_timestamp() + 24 * 60 * 60;
         let claims = Claims { sub: user, exp, aud: AUTHENTICATED.into(), role: AUTHENTICATED.into() };
         encode(&Header::default(), &claims, &self.signing_key).map_err(|_| ApiError::internal())
     }
 
-    /// Returns the claims of a valid token. Every key that has the token's algorithm, and no other key id, is tried.
+    /// Returns the claims of a valid token. Every key is tried, except those of another algorithm and those whose
+    /// id is not the key id that the token names.
     fn verify(&self, token: &str) -> Result<Claims, jsonwebtoken::errors::Error> {
         let header = decode_header(token)?;
         // The error if no key fits the token.

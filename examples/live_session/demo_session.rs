@@ -84,7 +84,7 @@ pub struct NewDemoUser {
     profile: Profile,
 }
 
-/// Creates an account for a visitor. In production, the sign-up of Supabase Auth does this and returns the token.
+/// Creates an account for a visitor. On Supabase, the sign-up of Supabase Auth does this and returns the token.
 pub async fn sign_up(State(app): State<App>, Input(sign_up): Input<SignUp>) -> Result<Json<NewDemoUser>, ApiError> {
     let account = NewAccount { display_name: Some(sign_up.display_name), ..Default::default() };
     let profile = app.sparc.as_service().users().sign_up(account).await?;
