@@ -319,7 +319,7 @@ impl Demo {
     }
 }
 
-/// Rolls once in each scene, `delay` after the scene begins, until the session ends.
+/// Rolls once in each scene, `delay` after the scene begins, until the session ends or a roll is refused.
 async fn roll_in_each_scene(
     user: IdentityConnection,
     session: Uuid,
