@@ -2,7 +2,8 @@
 //!
 //! A primary and two standbys start on this machine. A commit is acknowledged once one standby has it. A player, Ada,
 //! rolls dice and reads each roll again. Then the primary is killed, a standby is promoted, and the game continues. At
-//! the end, the servers are removed.
+//! the end, the servers are removed. The *log position* that the program prints is a position in the write-ahead log:
+//! that of what Ada last wrote or read, or, for a server, that of what the server has replayed or written.
 
 use std::time::{Duration, Instant};
 
@@ -20,8 +21,8 @@ use testdb::{Binaries, DemoGame, Server};
 use tokio::{task::spawn_blocking, time::sleep};
 use uuid::Uuid;
 
-/// The settings of all three servers. Each keeps enough WAL for a standby that begins to follow it later. A standby
-/// that receives no WAL tries again soon.
+/// The settings of all three servers. Each keeps enough WAL for a standby that begins to follow it later, as the second
+/// standby does after the promotion. A standby that receives no WAL tries again after 200 ms instead of five seconds.
 const SETTINGS: [&str; 3] = ["synchronous_commit=on", "wal_keep_size=256MB", "wal_retrieve_retry_interval=200ms"];
 
 #[tokio::main]
@@ -56,10 +57,11 @@ async fn main() -> anyhow::Result<()> {
     let killed_at = Instant::now();
     spawn_blocking(move || primary.kill().map(|()| primary)).await??;
     println!("meanwhile a standby still serves reads: {} rolls", count_rolls(&ada, &game).await?);
-    let to_promote = first_standby.clone();
+    let standby_to_promote = first_standby.clone();
+    // The pause stands for the time that an operator or a failover program needs to notice the failure.
     let promotion = tokio::spawn(async move {
         sleep(Duration::from_millis(500)).await;
-        spawn_blocking(move || to_promote.promote()).await
+        spawn_blocking(move || standby_to_promote.promote()).await
     });
     // Ada retries for up to twenty seconds. All attempts have the same id, so the roll is made only once, even if an
     // attempt is committed but its answer is lost.
@@ -78,6 +80,7 @@ async fn main() -> anyhow::Result<()> {
     promotion.await???;
     second_standby.follow(&first_standby).await?;
     println!("{} {:.1?} after the kill, on attempt {attempts}", "the game continues".green(), killed_at.elapsed());
+    // Until `sparc` finds that the second standby follows the new primary.
     while sparc.servers().iter().all(|server| server.role != ServerRole::Replica) {
         sleep(Duration::from_millis(100)).await;
     }
@@ -106,7 +109,7 @@ async fn start_standby_of(primary: &Server) -> anyhow::Result<Server> {
     Ok(spawn_blocking(move || primary.start_standby(&SETTINGS)).await??)
 }
 
-/// Makes a roll with this id, and reads it again.
+/// Makes a roll with this id, and reads it again. Returns the id.
 async fn roll_and_read(ada: &IdentityConnection, game: &DemoGame, id: Uuid) -> Result<Uuid, sparc::service::Error> {
     let hero = Roller::Character(game.hero);
     let new = NewRoll::new(RollType::Attack, game.session, hero, Attribute::Might, Difficulty::MAX);
@@ -120,10 +123,12 @@ async fn count_rolls(ada: &IdentityConnection, game: &DemoGame) -> Result<usize,
     Ok(ada.dice().history(scope, &HistoryFilter::default(), None).await?.items.len())
 }
 
+/// Returns the log position of what Ada last wrote or read.
 fn position_text(ada: &IdentityConnection) -> String {
     ada.position().map(|position| position.to_string()).unwrap_or_default()
 }
 
+/// Prints the address, the role and the log position of each server.
 fn print_servers(sparc: &Sparc, heading: &str) {
     println!("{}", heading.bold());
     for server in sparc.servers() {

@@ -100,12 +100,12 @@ fn sessions_table(rows: &[SessionSummary]) -> Table {
 /// ahead.
 async fn create_sample_sessions(sparc: &Sparc) -> Result<(), Error> {
     let content = || AdventureContent::single_scene("It begins here, and it ends here.");
-    for (seer, adventure, difficulty) in
+    for (seer_name, adventure_name, difficulty) in
         [("Morgan", "The Drowned Ford", DifficultyLevel::Hard), ("Edda", "The Quiet Mill", DifficultyLevel::Easy)]
     {
-        let account = NewAccount { display_name: Some(seer.into()), ..Default::default() };
+        let account = NewAccount { display_name: Some(seer_name.into()), ..Default::default() };
         let seer = sparc.as_user(sparc.as_service().users().sign_up(account).await?.id);
-        let new = NewAdventure { name: adventure.into(), difficulty, content: content(), ..Default::default() };
+        let new = NewAdventure { name: adventure_name.into(), difficulty, content: content(), ..Default::default() };
         let adventure = seer.adventures().create(new).await?;
         seer.adventures().publish(adventure.id).await?;
         for day in 0..15 {
@@ -118,6 +118,7 @@ async fn create_sample_sessions(sparc: &Sparc) -> Result<(), Error> {
             };
             let session = seer.sessions().create(new).await?;
             if day == 1 {
+                // Gives the session the status `starting_soon`.
                 seer.sessions().announce(session.id).await?;
             }
         }

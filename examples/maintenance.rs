@@ -23,6 +23,7 @@ use uuid::Uuid;
 async fn main() -> anyhow::Result<()> {
     let database = testdb::Database::open_migrated().await?;
     let sparc = Sparc::connect(database.url()).await?;
+    // The new database has nothing to maintain.
     if env::var_os("DATABASE_URL").is_none() {
         insert_old_rows(&sparc).await?;
     }
@@ -45,6 +46,7 @@ async fn main() -> anyhow::Result<()> {
         let vacuum_bar = progress_bar("tables vacuumed", 4);
         match service.maintenance().vacuum(options, |so_far| vacuum_bar.set_position(so_far)).await {
             Ok(report) => finish_bar(&vacuum_bar, "tables vacuumed", report),
+            // Only the login that owns the tables may vacuum them.
             Err(Error::NotAllowed { rule }) => vacuum_bar.abandon_with_message(rule),
             Err(other) => return Err(other),
         }
@@ -59,7 +61,8 @@ fn progress_bar(label: &'static str, length: i64) -> ProgressBar {
     style.map_or_else(|_| bar.clone(), |style| bar.clone().with_style(style))
 }
 
-/// Stops the bar and leaves it on the screen. If the output is not a terminal, which shows no bars, prints a line.
+/// Stops the bar and leaves it on the screen. If standard error is not a terminal, no bar is shown, and this prints a
+/// line with the result instead.
 fn finish_bar(bar: &ProgressBar, label: &str, report: JobReport) {
     bar.abandon();
     if !std::io::stderr().is_terminal() {

@@ -28,8 +28,8 @@ async fn main() -> anyhow::Result<()> {
 
     // A query returns only the rows that its user may see.
     for (name, user) in [("Ada", &ada), ("Ben", &ben)] {
-        let visible = characters::Entity::find().order_by_asc(characters::Column::Name).all(user).await?;
-        println!("{name} sees {} character: {}", visible.len(), visible[0].name);
+        let visible_characters = characters::Entity::find().order_by_asc(characters::Column::Name).all(user).await?;
+        println!("{name} sees {} character: {}", visible_characters.len(), visible_characters[0].name);
     }
 
     // Loaders, counts and streams.
@@ -53,8 +53,8 @@ async fn main() -> anyhow::Result<()> {
         wit: i32,
     }
     let sql = "SELECT class::text, max(wit) AS wit FROM characters GROUP BY class";
-    let best = BestWit::find_by_statement(Statement::from_string(DbBackend::Postgres, sql)).one(&ada).await?;
-    if let Some(BestWit { class, wit }) = best {
+    let best_wit = BestWit::find_by_statement(Statement::from_string(DbBackend::Postgres, sql)).one(&ada).await?;
+    if let Some(BestWit { class, wit }) = best_wit {
         println!("Ada's best {class} has wit {wit}");
     }
 
@@ -72,6 +72,7 @@ async fn main() -> anyhow::Result<()> {
     Ok(sparc.close().await?)
 }
 
+/// Signs up two users, and seats a character of each in a session of which the first is also the Seer.
 async fn seat_two_players(sparc: &Sparc) -> Result<(IdentityConnection, IdentityConnection), Error> {
     let ada = sparc.as_user(sparc.as_service().users().sign_up(NewAccount::default()).await?.id);
     let ben = sparc.as_user(sparc.as_service().users().sign_up(NewAccount::default()).await?.id);
@@ -85,11 +86,14 @@ async fn seat_two_players(sparc: &Sparc) -> Result<(IdentityConnection, Identity
     Ok((ada, ben))
 }
 
-/// Connects. In production, use a login for users that is not a member of `service_role`, so that no SQL that runs for
-/// a user can take that role.
+/// Connects with the two logins that the environment names, or else with the login of `url` for both users and the
+/// service. In production, use two: if the login for users is not a member of `service_role`, no SQL that runs for a
+/// user can assume that role.
 async fn connect(url: &str) -> Result<Sparc, Error> {
     match (env::var("USERS_DATABASE_URL"), env::var("SERVICE_DATABASE_URL")) {
-        (Ok(users), Ok(service)) => Sparc::connect_with(&users, Options::default().service_url(service)).await,
+        (Ok(users_url), Ok(service_url)) => {
+            Sparc::connect_with(&users_url, Options::default().service_url(service_url)).await
+        }
         _ => Sparc::connect(url).await,
     }
 }

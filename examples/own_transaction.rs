@@ -73,11 +73,14 @@ async fn session_count(ada: &sparc::service::IdentityConnection) -> Result<usize
     Ok(ada.sessions().mine(None).await?.items.len())
 }
 
-/// Connects. In production, use a login for users that is not a member of `service_role`, so that no SQL that runs for
-/// a user can take that role.
+/// Connects with the two logins that the environment names, or else with the login of `url` for both users and the
+/// service. In production, use two: if the login for users is not a member of `service_role`, no SQL that runs for a
+/// user can assume that role.
 async fn connect(url: &str) -> Result<Sparc, Error> {
     match (env::var("USERS_DATABASE_URL"), env::var("SERVICE_DATABASE_URL")) {
-        (Ok(users), Ok(service)) => Sparc::connect_with(&users, Options::default().service_url(service)).await,
+        (Ok(users_url), Ok(service_url)) => {
+            Sparc::connect_with(&users_url, Options::default().service_url(service_url)).await
+        }
         _ => Sparc::connect(url).await,
     }
 }

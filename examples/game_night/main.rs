@@ -43,33 +43,34 @@ async fn play() -> Result<(), Box<dyn StdError>> {
     print_heading("Six people sign up, and five of them create a character");
     let seer = sign_up(&sparc, "Morgan").await?;
     let mut party = Vec::new();
-    let mut characters = table(["player", "character", "class", "might", "grace", "wit", "heart"]);
-    for (player, name, class) in [
+    let mut character_table = table(["player", "character", "class", "might", "grace", "wit", "heart"]);
+    for (player_name, hero_name, class) in [
         ("Ada", "Brunhild", CharacterClass::Warrior),
         ("Ben", "Quick Nim", CharacterClass::Rogue),
         ("Cleo", "Old Ambrose", CharacterClass::Wizard),
         ("Dana", "Sister Maud", CharacterClass::Cleric),
         ("Eve", "Far-Walker", CharacterClass::Ranger),
     ] {
-        let user = sign_up(&sparc, player).await?;
-        let new = NewCharacter { name: name.into(), class, ..Default::default() };
+        let user = sign_up(&sparc, player_name).await?;
+        let new = NewCharacter { name: hero_name.into(), class, ..Default::default() };
         let hero = user.characters().create(new).await?;
         let attributes = [hero.might, hero.grace, hero.wit, hero.heart].map(|dice| dice.to_string());
-        characters.add_row([player.into(), name.into(), format!("{class:?}")].into_iter().chain(attributes));
+        let names_and_class = [player_name.into(), hero_name.into(), format!("{class:?}")];
+        character_table.add_row(names_and_class.into_iter().chain(attributes));
         party.push((user, hero));
     }
-    println!("{characters}");
+    println!("{character_table}");
 
     print_heading("Morgan writes an adventure, which can be published once it is valid");
-    let mut story: AdventureContent = serde_json::from_str(include_str!("the_drowned_ford.json"))?;
-    let draft = NewAdventure { name: "The Drowned Ford".into(), content: story.clone(), ..Default::default() };
+    let mut content: AdventureContent = serde_json::from_str(include_str!("the_drowned_ford.json"))?;
+    let draft = NewAdventure { name: "The Drowned Ford".into(), content: content.clone(), ..Default::default() };
     let adventure = seer.adventures().create(draft).await?;
     if let Err(Error::AdventureInvalid(errors)) = seer.adventures().publish(adventure.id).await {
         let error = &errors[0];
         println!("not yet: {:?} at {}", error.kind.yellow(), error.node.as_deref().unwrap_or("the adventure"));
     }
-    story.nodes[1].enemies.push(json!("Reed Horror"));
-    seer.adventures().set_content(adventure.id, &story).await?;
+    content.nodes[1].enemies.push(json!("Reed Horror"));
+    seer.adventures().set_content(adventure.id, &content).await?;
     seer.adventures().publish(adventure.id).await?;
     let stats = Stats { might: 4, grace: 2, ..Default::default() };
     let horror = NewCreature { name: "Reed Horror".into(), stats, ..Default::default() };
@@ -88,14 +89,14 @@ async fn play() -> Result<(), Box<dyn StdError>> {
     eve.sessions().join_public(next_week.id, far_walker.id).await?;
     let tonight = NewSession { adventure_id: adventure.id, max_players: MaxPlayers::new(4)?, ..Default::default() };
     let tonight = seer.sessions().create(tonight).await?;
-    let mut lobby = table(["lobby", "Seer", "looking for", "seats"]);
+    let mut lobby_table = table(["lobby", "Seer", "looking for", "seats"]);
     for row in sparc.as_anon().sessions().lobby(&LobbyFilter::default(), None).await?.items {
         // A visitor can read only published adventures.
-        let name = row.adventure.map_or("a secret".into(), |adventure| adventure.name);
+        let adventure_name = row.adventure.map_or("a secret".into(), |adventure| adventure.name);
         let seats = format!("{}/{}", row.seats_taken, row.max_players);
-        lobby.add_row([name, row.seer_name, row.looking_for.unwrap_or_default(), seats]);
+        lobby_table.add_row([adventure_name, row.seer_name, row.looking_for.unwrap_or_default(), seats]);
     }
-    println!("{lobby}\nthe private session's code: {}", tonight.code.bold());
+    println!("{lobby_table}\nthe private session's code: {}", tonight.code.bold());
 
     let code: JoinCode = tonight.code.to_lowercase().parse()?;
     for (user, hero) in &party {
@@ -114,6 +115,7 @@ async fn play() -> Result<(), Box<dyn StdError>> {
     let creatures = vec![horror.id];
     for turn in seer.dice().initiative(NewInitiative { id: None, session_id: tonight.id, creatures }).await? {
         let Some((user, hero)) = party.iter().find(|(_, hero)| turn.roller == Roller::Character(hero.id)) else {
+            // Not a player's turn, but the Reed Horror's.
             let claw_attack = NewRoll::attack(tonight.id, turn.roller, Attribute::Might, Difficulty::new(10)?);
             if seer.dice().roll(claw_attack).await?.success {
                 let remaining = seer.characters().damage(ambrose.id, 2).await?;
@@ -124,11 +126,11 @@ async fn play() -> Result<(), Box<dyn StdError>> {
             }
             continue;
         };
-        let best = primary_attribute(hero.class);
-        let attack = NewRoll::attack(tonight.id, turn.roller, best, Difficulty::new(12)?);
+        let attribute = primary_attribute(hero.class);
+        let attack = NewRoll::attack(tonight.id, turn.roller, attribute, Difficulty::new(12)?);
         user.dice().roll(attack.with(Modifier::flat(1, "high ground"))).await?;
     }
-    let seq = print_events(ada, tonight.id, 0).await?;
+    let last_seq = print_events(ada, tonight.id, 0).await?;
 
     print_heading("Old Ambrose pulls at the rope, with one die, until he has rolled a failure and a critical result");
     let pull = NewRoll::attribute_check(tonight.id, Roller::Character(ambrose.id), Attribute::Might, Difficulty::MAX);
@@ -140,7 +142,7 @@ async fn play() -> Result<(), Box<dyn StdError>> {
     }
     let failed_roll = failed_roll.ok_or("no roll failed")?;
     cleo.dice().heroic_save(failed_roll).await?;
-    let seq = print_events(ada, tonight.id, seq).await?;
+    let last_seq = print_events(ada, tonight.id, last_seq).await?;
     if let Err(refusal) = cleo.dice().heroic_save(failed_roll).await {
         println!("a second save is refused: {} ({refusal})", refusal.code().red());
     }
@@ -148,17 +150,17 @@ async fn play() -> Result<(), Box<dyn StdError>> {
     print_heading("The bell rings, and the night ends");
     seer.sessions().set_scene(tonight.id, Some("bell")).await?;
     seer.sessions().complete(tonight.id).await?;
-    print_events(ada, tonight.id, seq).await?;
-    let mut results = table(["player", "character", "rolls", "successes", "mean", "games played"]);
+    print_events(ada, tonight.id, last_seq).await?;
+    let mut result_table = table(["player", "character", "rolls", "successes", "mean", "games played"]);
     for player in ada.sessions().details(tonight.id).await?.players {
         let statistics = seer.dice().statistics(RollScope::Character(player.character_id)).await?;
         let games_played = seer.users().profile(player.user_id).await?.games_played;
         let mean = statistics.mean_total.map_or("-".into(), |mean| format!("{mean:.1}"));
         let numbers = [statistics.rolls.to_string(), statistics.successes.to_string(), mean, games_played.to_string()];
-        results.add_row([player.display_name, player.character_name].into_iter().chain(numbers));
+        result_table.add_row([player.display_name, player.character_name].into_iter().chain(numbers));
     }
     let games_run = seer.users().me().await?.games_run;
-    println!("{results}\nMorgan has run {games_run} game(s).");
+    println!("{result_table}\nMorgan has run {games_run} game(s).");
     Ok(sparc.close().await?)
 }
 

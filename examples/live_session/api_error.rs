@@ -27,6 +27,7 @@ impl ApiError {
         Self { status, code: code.into(), message: message.to_string(), retryable: false, details: json!({}) }
     }
 
+    /// A failure of this program itself.
     pub fn internal() -> Self {
         Self::new(500, "internal", "the server failed")
     }
@@ -42,6 +43,8 @@ impl ApiError {
 impl From<Error> for ApiError {
     fn from(error: Error) -> Self {
         let status = error.http_status();
+        // Logs failures for the operator. A retryable one passes by itself, and `PoolClosed` only means that this
+        // program is stopping.
         if status >= 500 && !error.is_retryable() && !matches!(error, Error::PoolClosed) {
             eprintln!("{}: {error:?}", error.code());
         }

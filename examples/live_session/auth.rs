@@ -1,4 +1,5 @@
-//! Authentication: verifies tokens that the platform signed, and gives each request its caller's identity.
+//! Authentication: verifies tokens that are signed as Supabase Auth signs them, and gives each request its caller's
+//! identity. (Supabase is a hosting platform for PostgreSQL; Supabase Auth is its service for sign-up and sign-in.)
 
 use std::sync::{Arc, OnceLock};
 
@@ -18,22 +19,23 @@ use uuid::Uuid;
 
 use crate::{ApiError, App};
 
-/// The claims of a signed-in user's token.
+/// The claims of a signed-in user's token. A token without one of them is refused.
 #[derive(Debug, Serialize, Deserialize)]
 struct Claims {
     sub: Uuid,
     exp: u64,
     aud: String,
+    /// Not used: the data layer gives every signed-in user the role `authenticated`.
     role: String,
 }
 
-/// The audience and the role of every signed-in user.
+/// The audience (`aud`) and the role in the token of every signed-in user.
 const AUTHENTICATED: &str = "authenticated";
 
 /// The keys that verify tokens, and the key that signs the tokens of the demo's users.
 pub struct TokenKeys {
-    verifying: Vec<VerifyingKey>,
-    signing: EncodingKey,
+    verifying_keys: Vec<VerifyingKey>,
+    signing_key: EncodingKey,
 }
 
 struct VerifyingKey {
@@ -44,10 +46,11 @@ struct VerifyingKey {
 }
 
 impl TokenKeys {
-    /// Creates the keys from the platform's shared secret (HS256) and its published keys (ES256, RS256).
+    /// Creates the keys from the secret that this program shares with Supabase Auth (HS256), and from the keys that
+    /// Supabase Auth publishes (ES256, RS256). The shared secret also signs the tokens of the demo's users.
     pub fn new(secret: &str, published_keys: &JwkSet) -> Result<Self, jsonwebtoken::errors::Error> {
         let shared_key = DecodingKey::from_secret(secret.as_bytes());
-        let mut verifying = vec![VerifyingKey { id: None, algorithm: Algorithm::HS256, key: shared_key }];
+        let mut verifying_keys = vec![VerifyingKey { id: None, algorithm: Algorithm::HS256, key: shared_key }];
         for jwk in &published_keys.keys {
             // The key, not the token, determines the algorithm, so that no token can use a public key as a shared
             // secret.
@@ -57,23 +60,25 @@ impl TokenKeys {
                 _ => continue,
             };
             let (id, key) = (jwk.common.key_id.clone(), DecodingKey::from_jwk(jwk)?);
-            verifying.push(VerifyingKey { id, algorithm, key });
+            verifying_keys.push(VerifyingKey { id, algorithm, key });
         }
-        Ok(Self { verifying, signing: EncodingKey::from_secret(secret.as_bytes()) })
+        Ok(Self { verifying_keys, signing_key: EncodingKey::from_secret(secret.as_bytes()) })
     }
 
-    /// Issues a token to a user of the demo, valid for a day. On Supabase, signing in returns a token.
+    /// Issues a token to a user of the demo, valid for a day. On Supabase, Supabase Auth issues the tokens instead.
     pub fn issue(&self, user: Uuid) -> Result<String, ApiError> {
         let exp = get_current_timestamp() + 24 * 60 * 60;
         let claims = Claims { sub: user, exp, aud: AUTHENTICATED.into(), role: AUTHENTICATED.into() };
-        encode(&Header::default(), &claims, &self.signing).map_err(|_| ApiError::internal())
+        encode(&Header::default(), &claims, &self.signing_key).map_err(|_| ApiError::internal())
     }
 
-    /// Returns the claims of a valid token. All keys that may have signed it are tried.
+    /// Returns the claims of a valid token. Every key is tried, except those of another algorithm and those whose
+    /// id is not the key id that the token names.
     fn verify(&self, token: &str) -> Result<Claims, jsonwebtoken::errors::Error> {
         let header = decode_header(token)?;
+        // The error if no key fits the token.
         let mut last_error = jsonwebtoken::errors::ErrorKind::InvalidAlgorithm.into();
-        for VerifyingKey { id, algorithm, key } in &self.verifying {
+        for VerifyingKey { id, algorithm, key } in &self.verifying_keys {
             if *algorithm != header.alg || (id.is_some() && header.kid.is_some() && *id != header.kid) {
                 continue;
             }
@@ -83,7 +88,7 @@ impl TokenKeys {
             validation.set_audience(&[AUTHENTICATED]);
             validation.set_required_spec_claims(&["exp", "aud", "sub"]);
             match decode::<Claims>(token, key, &validation) {
-                Ok(token) => return Ok(token.claims),
+                Ok(decoded) => return Ok(decoded.claims),
                 Err(error) => last_error = error,
             }
         }
@@ -122,14 +127,16 @@ impl FromRequestParts<App> for Viewer {
     }
 }
 
-/// The header with a log position. If a client sends back the value of its last response, it reads its own writes, even
-/// through another process of the service or from a replica.
+/// The header with a *log position*: a position in PostgreSQL's write-ahead log, as text (`1-0/16B3748`: timeline and
+/// LSN). Each response has the position of what its caller last wrote or read. A client that sends it with its next
+/// request reads its own writes, even through another process of this program or from a replica. An invalid value is
+/// ignored.
 const POSITION_HEADER: &str = "sparc-position";
 
 /// A request extension in which [`Viewer`] leaves the caller for [`add_position`].
 type CallerSlot = Arc<OnceLock<IdentityConnection>>;
 
-/// Middleware that adds the caller's log position to the response.
+/// Middleware that adds the caller's log position to the response, in the header [`POSITION_HEADER`].
 pub async fn add_position(mut request: Request, next: Next) -> Response {
     let slot = CallerSlot::default();
     request.extensions_mut().insert(slot.clone());

@@ -1,7 +1,7 @@
 //! The demo game: a Seer and three players play at human speed, and the lobby has three more sessions. Each scene of
 //! the adventure lists the actions of the Seer and the players.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use chrono::{TimeDelta, Utc};
 use futures_util::TryStreamExt;
@@ -31,7 +31,8 @@ use uuid::Uuid;
 #[serde(default)]
 struct Action {
     /// Key of the player who acts, for example `ada`.
-    by: String,
+    #[serde(rename = "by")]
+    player: String,
     /// What the player says.
     say: Option<String>,
     /// Attribute of the player's check.
@@ -47,28 +48,28 @@ struct Action {
     description: Option<String>,
     /// Source of a +1 modifier.
     bonus: Option<String>,
-    /// Key of the player whom the foe's attack damages.
+    /// Key of the player whom the foe's attack damages if it hits.
     #[serde(rename = "hurts")]
-    damaged: Option<String>,
-    /// Key of the player whom the action heals.
+    damaged_player: Option<String>,
+    /// Key of the player whom the action heals if the roll succeeds.
     #[serde(rename = "heal")]
-    healed: Option<String>,
-    /// Whether the action is that all roll for initiative.
+    healed_player: Option<String>,
+    /// Whether the action is the roll for initiative of all players and the foe.
     initiative: bool,
 }
 
-/// A player of the demo and their character.
+/// A player of the demo, with the id of their character.
 struct Player {
     user: IdentityConnection,
     hero: Uuid,
-    best_attribute: Attribute,
+    primary_attribute: Attribute,
 }
 
 struct Demo {
     sparc: Sparc,
     seer: IdentityConnection,
     /// The players, by their keys.
-    party: HashMap<&'static str, Player>,
+    party: BTreeMap<&'static str, Player>,
     adventure: adventures::Model,
     content: AdventureContent,
     /// The creature that the players fight.
@@ -76,6 +77,9 @@ struct Demo {
     /// The time between two actions.
     pace: Duration,
 }
+
+/// The hit points that a successful attack costs, and that a successful healing restores.
+const POINTS_OF_A_SUCCESS: u8 = 2;
 
 /// Returns one of the demo's ids. They are fixed so that after a restart, the same requests return the existing rows.
 ///
@@ -86,12 +90,12 @@ fn fixed_id(number: u128) -> Uuid {
 }
 
 /// Plays one session after another until `sparc` is closed, and sends the id of each to `current_session`. After a
-/// failure, the demo continues the session that is active in the database.
+/// failure, the demo continues the session that is active in the database. `pace` is the time between two actions.
 pub async fn play(sparc: Sparc, current_session: watch::Sender<Option<Uuid>>, pace: Duration) {
     loop {
         let game = async {
             let demo = Demo::prepare(&sparc, pace).await?;
-            tokio::try_join!(demo.play_sessions(&current_session), demo.join_other_sessions())
+            tokio::try_join!(demo.play_sessions(&current_session), demo.join_sessions_of_visitors())
         };
         match game.await {
             Ok(_) | Err(Error::PoolClosed) => return,
@@ -105,7 +109,7 @@ impl Demo {
     /// Signs the users up, and creates what they need, unless it exists.
     async fn prepare(sparc: &Sparc, pace: Duration) -> Result<Self, Error> {
         let seer = sign_up(sparc, 1, "Morgan").await?;
-        let mut party = HashMap::new();
+        let mut party = BTreeMap::new();
         for (number, key, user_name, hero_name, class, item, ability) in [
             (2, "ada", "Ada", "Brunhild", CharacterClass::Warrior, "Her mother's axe", "Stand fast"),
             (3, "ben", "Ben", "Quick Nim", CharacterClass::Rogue, "Two knives, one lost", "Slip away"),
@@ -121,7 +125,7 @@ impl Demo {
                 ..Default::default()
             };
             let hero = user.characters().create(new).await?.id;
-            party.insert(key, Player { user, hero, best_attribute: primary_attribute(class) });
+            party.insert(key, Player { user, hero, primary_attribute: primary_attribute(class) });
         }
         let content: AdventureContent = serde_json::from_str(include_str!("the_lantern_road.json"))
             .map_err(|_| Error::InvalidValue { field: "the_lantern_road.json", rule: "must be an adventure" })?;
@@ -131,16 +135,16 @@ impl Demo {
         let foe = NewCreature { id: Some(fixed_id(11)), name: "Reed Horror".into(), stats, ..Default::default() };
         let foe = seer.creatures().add(adventure.id, foe).await?;
         // One player joins the first of these sessions, two the second, three the third.
-        for (player_count, (number, seer_name, title, description, looking_for, hours)) in (1..).zip([
+        for (player_count, (first_number, seer_name, title, description, looking_for, hours)) in (1..).zip([
             (20, "Idris", "The Salt Choir", "Somebody sings under the mine", "one more voice, any class", 3),
             (23, "Petra", "Nine Doors Down", "A staircase that was eight yesterday", "patient people and a light", 26),
             (26, "Oswin", "The Bees of Saint Orrin", "They know who did it", "beginners, very welcome", 74),
         ]) {
-            let other_seer = sign_up(sparc, number, seer_name).await?;
+            let other_seer = sign_up(sparc, first_number, seer_name).await?;
             let content = AdventureContent::single_scene(description);
-            let adventure = create_and_publish(&other_seer, number + 1, title, description, content).await?;
+            let adventure = create_and_publish(&other_seer, first_number + 1, title, description, content).await?;
             let session = NewSession {
-                id: Some(fixed_id(number + 2)),
+                id: Some(fixed_id(first_number + 2)),
                 adventure_id: adventure.id,
                 visibility: Visibility::Public,
                 looking_for: Some(looking_for.into()),
@@ -149,7 +153,7 @@ impl Demo {
             };
             let session = match other_seer.sessions().create(session).await {
                 // An earlier run of the program created it, with another start time.
-                Err(Error::IdConflict { .. }) => other_seer.sessions().get(fixed_id(number + 2)).await?,
+                Err(Error::IdConflict { .. }) => other_seer.sessions().get(fixed_id(first_number + 2)).await?,
                 outcome => outcome?,
             };
             for player in party.values().take(player_count) {
@@ -162,7 +166,7 @@ impl Demo {
     /// Plays one session after another. A session that is active already is continued in its current scene.
     async fn play_sessions(&self, current_session: &watch::Sender<Option<Uuid>>) -> Result<(), Error> {
         loop {
-            let session = self.open_session().await?;
+            let session = self.active_or_new_session().await?;
             current_session.send_replace(Some(session.id));
             let scene = session.current_scene_id;
             let first_node = self.content.nodes.iter().position(|node| Some(&node.id) == scene.as_ref()).unwrap_or(0);
@@ -184,8 +188,9 @@ impl Demo {
         }
     }
 
-    /// Returns the active session, or opens and starts one in which all players of the demo have seats.
-    async fn open_session(&self) -> Result<sessions::Model, Error> {
+    /// Returns the Seer's active session if there is one. Otherwise opens and starts one, in which all players of the
+    /// demo have seats.
+    async fn active_or_new_session(&self) -> Result<sessions::Model, Error> {
         let live_sessions = self.seer.sessions().mine(None).await?.items;
         if let Some(active) = live_sessions.iter().find(|session| session.status == SessionStatus::Active) {
             return self.seer.sessions().get(active.id).await;
@@ -234,18 +239,18 @@ impl Demo {
             return Ok(());
         }
         let difficulty = action.difficulty.unwrap_or(Difficulty::MIN);
-        let damaged = action.damaged.as_deref().and_then(|key| self.party.get(key));
-        if let (Some(attribute), Some(damaged)) = (action.foe_attack, damaged) {
+        let damaged_player = action.damaged_player.as_deref().and_then(|key| self.party.get(key));
+        if let (Some(attribute), Some(damaged_player)) = (action.foe_attack, damaged_player) {
             let mut attack = NewRoll::attack(session, Roller::Creature(self.foe.id), attribute, difficulty);
             attack.description = action.description.clone();
             if self.seer.dice().roll(attack).await?.success {
                 sleep(self.pace / 2).await;
-                let hit_points = self.seer.characters().damage(damaged.hero, 2).await?;
+                let hit_points = self.seer.characters().damage(damaged_player.hero, POINTS_OF_A_SUCCESS).await?;
                 publish_hit_points(&self.seer, session, hit_points).await?;
             }
             return Ok(());
         }
-        let Some(player) = self.party.get(action.by.as_str()) else { return Ok(()) };
+        let Some(player) = self.party.get(action.player.as_str()) else { return Ok(()) };
         if let Some(text) = &action.say {
             return say(&player.user, session, text).await;
         }
@@ -253,7 +258,7 @@ impl Demo {
         let mut roll = match (action.attack, action.roll) {
             (Some(attribute), _) => NewRoll::attack(session, roller, attribute, difficulty),
             (None, attribute) => {
-                NewRoll::attribute_check(session, roller, attribute.unwrap_or(player.best_attribute), difficulty)
+                NewRoll::attribute_check(session, roller, attribute.unwrap_or(player.primary_attribute), difficulty)
             }
         };
         roll.description = action.description.clone();
@@ -275,19 +280,19 @@ impl Demo {
         if action.attack.is_some() {
             change_game_state(&self.seer, session, |state| {
                 let hit_points = state["foe"]["hit_points"][0].as_i64().unwrap_or(0);
-                state["foe"]["hit_points"][0] = (hit_points - 2).max(0).into();
+                state["foe"]["hit_points"][0] = (hit_points - i64::from(POINTS_OF_A_SUCCESS)).max(0).into();
             })
             .await?;
         }
-        if let Some(healed) = action.healed.as_deref().and_then(|key| self.party.get(key)) {
-            let hit_points = self.seer.characters().heal(healed.hero, 2).await?;
+        if let Some(healed_player) = action.healed_player.as_deref().and_then(|key| self.party.get(key)) {
+            let hit_points = self.seer.characters().heal(healed_player.hero, POINTS_OF_A_SUCCESS).await?;
             publish_hit_points(&self.seer, session, hit_points).await?;
         }
         Ok(())
     }
 
     /// Ada and Ben join every session that a visitor of the page opens in the lobby, and roll once in each scene.
-    async fn join_other_sessions(&self) -> Result<(), Error> {
+    async fn join_sessions_of_visitors(&self) -> Result<(), Error> {
         // Nobody plays the three sessions that the demo itself has opened in the lobby.
         let mut seen_sessions = vec![fixed_id(22), fixed_id(25), fixed_id(28)];
         loop {
@@ -299,12 +304,12 @@ impl Demo {
                 for (delay_seconds, player) in [(3, &self.party["ada"]), (6, &self.party["ben"])] {
                     match player.user.sessions().join_public(session.id, player.hero).await {
                         Ok(_) => {}
-                        // The session has started, is full, or has ended.
+                        // Refused: the session has started, is full, or has ended.
                         Err(error) if error.http_status() < 500 => break,
                         Err(error) => return Err(error),
                     }
                     let delay = Duration::from_secs(delay_seconds);
-                    let (user, hero, attribute) = (player.user.clone(), player.hero, player.best_attribute);
+                    let (user, hero, attribute) = (player.user.clone(), player.hero, player.primary_attribute);
                     tokio::spawn(roll_in_each_scene(user, session.id, hero, attribute, delay));
                     sleep(Duration::from_secs(2)).await;
                 }
@@ -314,7 +319,7 @@ impl Demo {
     }
 }
 
-/// Rolls once in each scene, `delay` after the scene begins, until the session ends.
+/// Rolls once in each scene, `delay` after the scene begins, until the session ends or a roll is refused.
 async fn roll_in_each_scene(
     user: IdentityConnection,
     session: Uuid,
@@ -337,12 +342,14 @@ async fn roll_in_each_scene(
     Ok(())
 }
 
+/// Signs a user up with the id `fixed_id(number)`, unless that account exists, and returns the user's connection.
 async fn sign_up(sparc: &Sparc, number: u128, name: &str) -> Result<IdentityConnection, Error> {
     let account = NewAccount { id: Some(fixed_id(number)), display_name: Some(name.into()), ..Default::default() };
     let profile = sparc.as_service().users().sign_up(account).await?;
     Ok(sparc.as_user(profile.id))
 }
 
+/// Creates an adventure with the id `fixed_id(number)` and publishes it, unless an earlier run has done so.
 async fn create_and_publish(
     author: &IdentityConnection,
     number: u128,
@@ -353,8 +360,12 @@ async fn create_and_publish(
     let (name, description) = (name.to_owned(), Some(description.to_owned()));
     let new =
         NewAdventure { id: Some(fixed_id(number)), name, description, content, max_players: 6, ..Default::default() };
-    let draft = author.adventures().create(new).await?;
-    if draft.status == AdventureStatus::Published { Ok(draft) } else { author.adventures().publish(draft.id).await }
+    // An adventure of an earlier run is returned as it is, and so may be published already.
+    let adventure = author.adventures().create(new).await?;
+    if adventure.status == AdventureStatus::Published {
+        return Ok(adventure);
+    }
+    author.adventures().publish(adventure.id).await
 }
 
 async fn say(user: &IdentityConnection, session_id: Uuid, text: &str) -> Result<(), Error> {
@@ -363,16 +374,20 @@ async fn say(user: &IdentityConnection, session_id: Uuid, text: &str) -> Result<
     Ok(())
 }
 
-/// Writes the hit points of a character into the game state of the session, where all participants can read them. The
-/// character itself can be read only by its owner.
-pub async fn publish_hit_points(seer: &IdentityConnection, session: Uuid, new: HitPoints) -> Result<HitPoints, Error> {
-    let current_and_maximum = json!([new.hit_points, new.max_hit_points]);
-    let character = new.character_id.to_string();
+/// Writes the hit points of a character into the game state of the session, where all participants can read them, and
+/// returns them. The character itself can be read only by its owner.
+pub async fn publish_hit_points(
+    seer: &IdentityConnection,
+    session: Uuid,
+    hit_points: HitPoints,
+) -> Result<HitPoints, Error> {
+    let current_and_maximum = json!([hit_points.hit_points, hit_points.max_hit_points]);
+    let character = hit_points.character_id.to_string();
     change_game_state(seer, session, |state| state["hit_points"][character] = current_and_maximum).await?;
-    Ok(new)
+    Ok(hit_points)
 }
 
-/// Changes the game state, unless another writer changes it at the same time.
+/// Reads the game state and writes it back changed. Fails if another writer has changed it in between.
 async fn change_game_state(
     seer: &IdentityConnection,
     session: Uuid,

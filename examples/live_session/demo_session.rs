@@ -49,26 +49,28 @@ impl CurrentDemoSession {
     }
 
     /// Seats a player in the demo's current session. This is done as the service, because players can only join
-    /// sessions that have not started. Returns `None`, and does nothing, if it is another session.
+    /// sessions that have not started. Returns `None`, and does nothing, if `session` is not the demo's current one.
     pub async fn seat_latecomer(
         &self,
         user: &IdentityConnection,
         session: Uuid,
         hero: Uuid,
     ) -> Result<Option<Seat>, Error> {
-        let Some(player) = user.user_id().filter(|_| self.is_current(session)) else { return Ok(None) };
-        // This fails unless the character is the caller's own. Seating a player as the service does not check that.
+        let Some(player_id) = user.user_id().filter(|_| self.is_current(session)) else { return Ok(None) };
+        // Fails unless the character is the caller's own, which the database does not check when the service seats a
+        // player.
         user.characters().get(hero).await?;
-        Ok(Some(self.sparc.as_service().sessions().seat(session, player, hero).await?))
+        Ok(Some(self.sparc.as_service().sessions().seat(session, player_id, hero).await?))
     }
 }
 
+/// Returns the id of the session that the demo plays at the moment.
 pub async fn current_session(State(app): State<App>) -> Json<Option<Uuid>> {
     Json(*app.demo_session.session.borrow())
 }
 
-/// What a visitor chooses at sign-up. It has no id, unlike [`NewAccount`]: the id of an existing account would return
-/// that account, and its sender would get a token for it.
+/// What a visitor chooses at sign-up. Unlike [`NewAccount`], this has no id: with the id of an existing account,
+/// sign-up returns that account, and whoever sent the id would get a token for it.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SignUp {
@@ -82,7 +84,7 @@ pub struct NewDemoUser {
     profile: Profile,
 }
 
-/// Creates an account for a visitor. On Supabase, the platform's own sign-up does this and returns the token.
+/// Creates an account for a visitor. On Supabase, the sign-up of Supabase Auth does this and returns the token.
 pub async fn sign_up(State(app): State<App>, Input(sign_up): Input<SignUp>) -> Result<Json<NewDemoUser>, ApiError> {
     let account = NewAccount { display_name: Some(sign_up.display_name), ..Default::default() };
     let profile = app.sparc.as_service().users().sign_up(account).await?;

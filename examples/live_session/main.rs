@@ -58,10 +58,10 @@ struct Arguments {
     /// URLs of read replicas of the database, separated by commas.
     #[arg(long, env = "REPLICA_URLS", value_name = "URL", value_delimiter = ',', hide_env_values = true)]
     replicas: Vec<String>,
-    /// Secret with which the platform signs tokens (HS256); by default, a random secret at each start.
+    /// Secret with which Supabase signs tokens (HS256); by default, a random secret at each start.
     #[arg(long, env = "JWT_SECRET", hide_env_values = true)]
     jwt_secret: Option<String>,
-    /// File with the keys that the platform publishes at /auth/v1/.well-known/jwks.json (ES256, RS256).
+    /// File with the keys that Supabase publishes at /auth/v1/.well-known/jwks.json (ES256, RS256).
     #[arg(long, env = "JWKS", value_name = "FILE")]
     jwks: Option<PathBuf>,
 }
@@ -114,7 +114,7 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let app = App { sparc: sparc.clone(), token_keys, demo_session };
     let shutdown = async move {
         wait_for_stop_signal(Duration::from_secs(arguments.for_seconds.unwrap_or(FOREVER_SECONDS))).await;
-        // This ends the live streams. Otherwise the server would wait for them.
+        // Closing ends the live streams, for which the HTTP server would otherwise wait.
         let _ = sparc.close().await;
     };
     Ok(axum::serve(listener, routes().with_state(app)).with_graceful_shutdown(shutdown).await?)

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{ApiError, App};
 
-/// Routes with their descriptions.
+/// Collects the routes and their descriptions.
 pub struct Api {
     router: Router<App>,
     schemas: SchemaGenerator,
@@ -25,7 +25,8 @@ impl Default for Api {
 }
 
 impl Api {
-    /// Adds a route with a request body of type `I` (`()` for none) and a response of type `O`.
+    /// Adds a route with a request body of type `I` (`()` for none) and a response of type `O`. The compiler infers
+    /// `T`, the types of the handler's arguments.
     pub fn route<I: JsonSchema, O: JsonSchema, T: 'static>(
         mut self,
         method: Method,
@@ -67,6 +68,7 @@ impl Api {
                 "schemas": self.schemas.take_definitions(true),
                 "securitySchemes": { "token": { "type": "http", "scheme": "bearer", "bearerFormat": "JWT" } },
             },
+            // A token or none, because visitors may call some of the routes.
             "security": [{ "token": [] }, {}],
             "paths": self.paths,
         });

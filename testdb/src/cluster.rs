@@ -1,4 +1,4 @@
-//! A private cluster, and the shell script that supervises it.
+//! A private cluster (a server that this process starts for itself), and the shell script that supervises it.
 //!
 //! The supervisor is a separate process, because this process cannot clean up after `kill -9`, and Rust does not drop
 //! statics at the end of a test run. The supervisor reads a pipe from this process. When the pipe closes, it stops the
@@ -31,7 +31,7 @@ const SETTINGS: [&str; 6] = [
     "shared_buffers=128MB",
 ];
 
-/// A private server. It stops when this value is dropped, or when the process ends.
+/// A private cluster, running. Its server stops when this value is dropped, or when the process ends.
 #[derive(Debug)]
 pub(crate) struct Cluster {
     supervisor: Child,
@@ -57,8 +57,8 @@ impl Cluster {
 
     /// Starts a standby that streams from this server.
     pub(crate) fn start_standby(&self, binaries: &Binaries, settings: &[String]) -> Result<Self, Error> {
-        let no_pg_basebackup = || Error::Control("the folder of its binaries has no pg_basebackup.".to_owned());
-        let pg_basebackup = binaries.program("pg_basebackup").ok_or_else(no_pg_basebackup)?;
+        let missing_program_error = || Error::Control("the folder of its binaries has no pg_basebackup.".to_owned());
+        let pg_basebackup = binaries.program("pg_basebackup").ok_or_else(missing_program_error)?;
         let source =
             StandbySource { pg_basebackup, primary_url: self.url("postgres"), password: self.password.clone() };
         Self::start_with_retries(binaries, self.superuser, settings, Some(&source))
@@ -182,6 +182,7 @@ impl Drop for Cluster {
     }
 }
 
+/// Returns a port of 127.0.0.1 on which nothing listens at the moment.
 fn free_port() -> Result<u16, Error> {
     let listener = TcpListener::bind("127.0.0.1:0").map_err(io_error("No free port was found"))?;
     let address = listener.local_addr().map_err(io_error("No free port was found"))?;
@@ -208,6 +209,7 @@ fn numeric_id(arguments: &[&str]) -> Option<u32> {
     String::from_utf8_lossy(&output.stdout).trim().parse().ok()
 }
 
+/// Returns a function that converts an [`std::io::Error`]. `what` is a sentence without a period that says what failed.
 fn io_error(what: &'static str) -> impl Fn(std::io::Error) -> Error {
     move |cause| Error::Io { what: what.to_owned(), cause }
 }

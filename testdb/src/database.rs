@@ -13,7 +13,8 @@ pub struct Database {
     pub(crate) url: String,
     /// Empty for the database of `DATABASE_URL`.
     pub(crate) name: String,
-    /// Keeps a private cluster running until this value is dropped.
+    /// The server of the database, on which a temporary database is dropped. A private cluster runs until this value is
+    /// dropped. `None` for the database of `DATABASE_URL`, and for a template, which is removed with its cluster.
     pub(crate) server: Option<Server>,
     /// Whether dropping this value drops the database.
     pub(crate) is_temporary: bool,
@@ -79,11 +80,11 @@ impl Drop for Database {
         let Some(server) = self.server.take().filter(|_| self.is_temporary) else {
             return;
         };
-        // If this is the last handle of a private cluster, the cluster is removed with all its databases.
+        // If this is the last value that shares a private cluster, the cluster is removed with all its databases.
         if server.inner.cluster.is_some() && Arc::strong_count(&server.inner) == 1 {
             return;
         }
-        let statement = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
+        let drop_statement = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
         // On a private cluster the superuser drops the database, because only a superuser may terminate the connections
         // of all roles, as FORCE does.
         let url = server.inner.cluster.as_ref().map_or(server.inner.url.clone(), |cluster| cluster.url("postgres"));
@@ -93,7 +94,7 @@ impl Drop for Database {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {
                 let connection = connect(&url, 1).await.map_err(io::Error::other)?;
-                connection.execute_unprepared(&statement).await.map_err(io::Error::other)?;
+                connection.execute_unprepared(&drop_statement).await.map_err(io::Error::other)?;
                 connection.close().await.map_err(io::Error::other)
             })
         });

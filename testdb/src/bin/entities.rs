@@ -40,14 +40,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
     run_generate_command(generate_command(database.url(), folder.path()), false).await?;
 
-    let users = folder.path().join("users.rs");
-    let users_model = fs::read_to_string(&users)?;
-    if users_model.matches(FALSE_RELATION).count() != 1 {
+    let users_file = folder.path().join("users.rs");
+    let users_source = fs::read_to_string(&users_file)?;
+    if users_source.matches(FALSE_RELATION).count() != 1 {
         return Err(
             "users.rs no longer contains the false relation; remove this step if the generator has been fixed".into()
         );
     }
-    fs::write(&users, users_model.replace(FALSE_RELATION, ""))?;
+    fs::write(&users_file, users_source.replace(FALSE_RELATION, ""))?;
 
     add_json_schema(folder.path())?;
     add_documentation(folder.path(), database.url()).await?;
@@ -56,14 +56,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let diagram = fs::read_to_string(&diagram_path)?;
     fs::write(workspace.join("docs/generated/entities.mermaid"), diagram.replace(FALSE_RELATION_IN_DIAGRAM, ""))?;
     fs::remove_file(diagram_path)?;
-    let tables = workspace.join("entity/src/tables");
-    if tables.exists() {
-        fs::remove_dir_all(&tables)?;
+    let tables_folder = workspace.join("entity/src/tables");
+    if tables_folder.exists() {
+        fs::remove_dir_all(&tables_folder)?;
     }
-    fs::create_dir_all(&tables)?;
+    fs::create_dir_all(&tables_folder)?;
     for file in fs::read_dir(folder.path())? {
         let file = file?;
-        fs::copy(file.path(), tables.join(file.file_name()))?;
+        fs::copy(file.path(), tables_folder.join(file.file_name()))?;
     }
     Ok(())
 }
@@ -88,22 +88,23 @@ fn add_json_schema(folder: &Path) -> Result<(), Box<dyn Error>> {
 /// Adds the comments of tables and columns, which the generator omits, as documentation of structs and fields.
 async fn add_documentation(folder: &Path, url: &str) -> Result<(), Box<dyn Error>> {
     let db = sea_orm::Database::connect(url).await?;
-    let comments = "SELECT relname::text, coalesce(attname, '')::text, description
+    let sql = "SELECT relname::text, coalesce(attname, '')::text, description
          FROM pg_description
          JOIN pg_class ON pg_class.oid = objoid AND relnamespace = 'public'::regnamespace
          LEFT JOIN pg_attribute ON attrelid = objoid AND attnum = objsubid AND objsubid > 0
          WHERE classoid = 'pg_class'::regclass";
-    let rows = db.query_all_raw(Statement::from_string(DbBackend::Postgres, comments)).await?;
+    let rows = db.query_all_raw(Statement::from_string(DbBackend::Postgres, sql)).await?;
     for row in rows {
         let (table, column, comment): (String, String, String) =
             (row.try_get_by_index(0)?, row.try_get_by_index(1)?, row.try_get_by_index(2)?);
         let file = folder.join(format!("{table}.rs"));
         if !file.exists() {
+            // The comment of something that has no model, such as an index.
             continue;
         }
         let mut lines: Vec<String> = fs::read_to_string(&file)?.lines().map(str::to_owned).collect();
         let declaration = if column.is_empty() { "pub struct Model".to_owned() } else { format!("    pub {column}:") };
-        // A column whose name is a keyword of Rust.
+        // The declaration of a column whose name is a keyword of Rust.
         let raw_declaration = format!("    pub r#{column}:");
         let declares = |line: &String| line.starts_with(&declaration) || line.starts_with(&raw_declaration);
         let Some(mut index) = lines.iter().position(declares) else {
@@ -121,6 +122,7 @@ async fn add_documentation(folder: &Path, url: &str) -> Result<(), Box<dyn Error
     Ok(())
 }
 
+/// Returns the command `sea-orm-cli generate entity` with the options of this workspace.
 fn generate_command(url: &str, folder: &Path) -> GenerateSubcommands {
     GenerateSubcommands::Entity {
         entity_format: Some("dense".to_owned()),

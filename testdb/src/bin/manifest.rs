@@ -1,9 +1,9 @@
 //! `cargo manifest`: migrates a plain database and a Supabase project, and regenerates `migration/manifest.txt` from
 //! both.
 //!
-//! Only the plain database has the stand-in for schema `auth`, and only the Supabase project has policies on
-//! `realtime.messages`. So the manifest contains the lines of both databases. If both have a line for the same object,
-//! the lines must be equal.
+//! Only the plain database has the stand-in for Supabase's schema `auth`, which the migration creates there, and only
+//! the Supabase project has policies on `realtime.messages`. So the manifest contains the lines of both databases. If
+//! both have a line for the same object, the lines must be equal.
 
 use std::{collections::BTreeSet, error::Error, fs, path::Path};
 
@@ -16,9 +16,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut lines = BTreeSet::new();
     let mut objects = BTreeSet::new();
-    for is_platform in [false, true] {
-        for line in runtime.block_on(migrate_and_read_manifest(is_platform))?.lines() {
+    for is_supabase_project in [false, true] {
+        for line in runtime.block_on(migrate_and_read_manifest(is_supabase_project))?.lines() {
             let object = migration::object_of_line(line).ok_or_else(|| format!("not a line of a manifest: {line}"))?;
+            // A line that only one database has, for an object of which the other has a different line.
             if lines.insert(line.to_owned()) && !objects.insert(object.to_owned()) {
                 return Err(format!("a plain database and a Supabase project differ in {object}").into());
             }
@@ -29,9 +30,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-async fn migrate_and_read_manifest(is_platform: bool) -> Result<String, Box<dyn Error>> {
+async fn migrate_and_read_manifest(is_supabase_project: bool) -> Result<String, Box<dyn Error>> {
     // Ignores `DATABASE_URL`, because that database may contain objects that do not belong to the schema.
-    let server = if is_platform { Server::start_platform(None).await? } else { Server::start_private(None).await? };
+    let server =
+        if is_supabase_project { Server::start_platform(None).await? } else { Server::start_private(None).await? };
     let database = server.create_empty().await?;
     let db = database.connect(1).await?;
     Migrator::up(&db, None).await?;

@@ -20,8 +20,8 @@ use std::{
 
 use sea_orm::{ConnectionTrait, DbBackend, Statement, TransactionTrait};
 
-/// Parts of the names of tests that are never run, because they do not depend on the schema's rules: those of the test
-/// server, the documents, the migrations and so on.
+/// Parts of the names of tests that are never run, because their outcome does not depend on the schema's rules: those
+/// of the test server, the documents, the migrations and so on.
 const UNRELATED_TESTS: &[&str] = &[
     "testdb_server::",
     "migrations::",
@@ -53,17 +53,20 @@ const EQUIVALENT_MUTANTS: &[(&str, &str, &str)] = &[
     (
         "lock",
         "private.change_email(uuid,text): 1",
-        "the lock of the profile, which follows, makes the same transactions wait; the gate comes first everywhere",
+        "the lock of the profile, which follows, makes the same transactions wait; the account's row in \
+         `private.account_gates` comes first in the lock order",
     ),
     (
         "trigger",
         "session_players.limit_rows",
-        "an account has fewer live seats than the limit of rows, and the count of its seats also checks the account",
+        "an account has fewer live seats than the limit of rows, and the function that counts them refuses closed \
+         accounts",
     ),
     (
         "trigger",
         "sessions.limit_rows",
-        "an account has fewer live sessions than the limit of rows, and their count also checks the account",
+        "an account has fewer live sessions than the limit of rows, and the function that counts them refuses closed \
+         accounts",
     ),
     (
         "trigger",
@@ -106,6 +109,7 @@ fn main() -> ExitCode {
     }
 }
 
+/// Runs the mutation test. Returns the number of mutants that survive although a test should detect them.
 fn run() -> Result<usize, Box<dyn std::error::Error>> {
     let mut words: Vec<String> = env::args().skip(1).collect();
     let only_new = words.iter().any(|word| word == "new");
@@ -132,10 +136,14 @@ fn run() -> Result<usize, Box<dyn std::error::Error>> {
     let mut survivors: Vec<&Mutant> = chosen.clone();
     for tests in [Tests::Likely, Tests::All] {
         survivors = find_survivors(survivors, |mutant| {
-            let killer = find_killer(&test_program, mutant, &known_killers, tests).unwrap_or_else(|error| {
-                eprintln!("{error}");
-                None
-            });
+            let killer = match find_killer(&test_program, mutant, &known_killers, tests) {
+                Ok(killer) => killer,
+                Err(error) => {
+                    // The tests could not be run, which says nothing about the mutant: its entry stays as it was.
+                    eprintln!("{} {}: {error}", mutant.kind, mutant.name);
+                    return false;
+                }
+            };
             eprintln!("{} {}: {}", mutant.kind, mutant.name, killer.as_deref().unwrap_or(tests.survival_message()));
             let is_killed = killer.is_some();
             if let Ok(mut killers) = killers.lock()
@@ -249,7 +257,7 @@ fn build_tests(root: &Path) -> Result<PathBuf, Box<dyn std::error::Error>> {
     Ok(copy)
 }
 
-/// Returns the first test that fails on the mutant.
+/// Returns the first of the tests that fails on the mutant.
 fn find_killer(
     test_program: &Path,
     mutant: &Mutant,
@@ -261,6 +269,8 @@ fn find_killer(
     }
     // Parts of the names of the tests for rules of this kind. Those of the second list run after those of the first.
     let tests_of_kind: [&[&str]; 2] = match mutant.kind.as_str() {
+        // The policies that limit the rows of a statement, and those that refuse closed accounts, are known by their
+        // names.
         "policy gone" | "policy open" if mutant.name.contains("One statement") => {
             [&["every_table::", "rows_per_statement::"], &["sizes::"]]
         }
@@ -302,12 +312,12 @@ fn find_killer(
         .filter(|test| !test.is_empty())
         .collect();
     let killers_of_function: Vec<&str> = killers_of_function.into_iter().collect();
-    for words in [&last_killer, &killers_of_function, tests_of_kind[0], tests_of_kind[1]] {
-        // Without words, all tests would run.
-        if words.iter().all(|word| word.is_empty()) {
+    for name_parts in [&last_killer, &killers_of_function, tests_of_kind[0], tests_of_kind[1]] {
+        // Without a part of a name, or with an empty one, all tests would run.
+        if name_parts.iter().all(|part| part.is_empty()) {
             continue;
         }
-        if let Some(test) = first_failing_test(test_program, &mutant.statement, words)? {
+        if let Some(test) = first_failing_test(test_program, &mutant.statement, name_parts)? {
             return Ok(Some(test));
         }
     }
@@ -319,14 +329,15 @@ fn function_of(rule: &str) -> Option<&str> {
     rule.split_once(": ").map(|(function, _)| function).filter(|function| function.ends_with(')'))
 }
 
-/// Runs the tests whose names contain one of the words, or all tests if there are no words, on a schema that was
-/// changed by the statement `mutation`. Returns the first test that fails.
-fn first_failing_test(test_program: &Path, mutation: &str, words: &[&str]) -> io::Result<Option<String>> {
+/// Runs the tests whose names contain one of the parts, or all tests if there are no parts, on a schema that was
+/// changed by the statement `mutation`; if that is empty, on the unchanged schema. Stops at the first test that fails,
+/// and returns its name.
+fn first_failing_test(test_program: &Path, mutation: &str, name_parts: &[&str]) -> io::Result<Option<String>> {
     let mut command = Command::new(test_program);
-    command.args(words).env("SPARC_SCHEMA_MUTATION", mutation).env("RUST_BACKTRACE", "0");
+    command.args(name_parts).env("SPARC_SCHEMA_MUTATION", mutation).env("RUST_BACKTRACE", "0");
     command.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
-    for test in UNRELATED_TESTS {
-        command.args(["--skip", test]);
+    for name_part in UNRELATED_TESTS {
+        command.args(["--skip", name_part]);
     }
     let mut running = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
     let lines = BufReader::new(running.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?).lines();
@@ -359,6 +370,7 @@ fn read_killers(page: &Path) -> Killers {
         .collect()
 }
 
+/// Writes `docs/generated/mutants.md`, with a line for each mutant that has ever been tried.
 fn write_page(page: &Path, mutants: &[Mutant], killers: &Killers) -> io::Result<()> {
     let killer_of = |mutant: &Mutant| killers.get(&mutant.key());
     let tried = mutants.iter().filter(|mutant| killer_of(mutant).is_some()).count();

@@ -1,5 +1,5 @@
--- Lists every rule of the schema: its kind, its name, and a statement that removes it or loosens it by one.
--- `mutants.rs` executes one of these statements at a time, and then expects a test to fail.
+-- Lists every rule of the schema: its kind, its name, and a statement that removes it, or that loosens a numeric bound
+-- by one. `mutants.rs` executes one of these statements at a time, and then expects a test to fail.
 WITH our_tables AS (
   -- Without the two tables in which the migration program stores what it has applied.
   -- `name` includes the schema (as in `private.requests`) unless the schema is in the search path.
