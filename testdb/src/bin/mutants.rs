@@ -15,7 +15,10 @@ use std::{
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
-    sync::Mutex,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use sea_orm::{ConnectionTrait, DbBackend, Statement, TransactionTrait};
@@ -133,6 +136,7 @@ fn run() -> Result<usize, Box<dyn std::error::Error>> {
         })
         .collect();
     let killers = Mutex::new(known_killers.clone());
+    let has_error = AtomicBool::new(false);
     let mut survivors: Vec<&Mutant> = chosen.clone();
     for tests in [Tests::Likely, Tests::All] {
         survivors = find_survivors(survivors, |mutant| {
@@ -141,6 +145,7 @@ fn run() -> Result<usize, Box<dyn std::error::Error>> {
                 Err(error) => {
                     // The tests could not be run, which says nothing about the mutant: its entry stays as it was.
                     eprintln!("{} {}: {error}", mutant.kind, mutant.name);
+                    has_error.store(true, Ordering::Relaxed);
                     return false;
                 }
             };
@@ -158,6 +163,9 @@ fn run() -> Result<usize, Box<dyn std::error::Error>> {
     fs::remove_file(&test_program)?;
     let killers = killers.into_inner().map_err(|_| "a thread panicked")?;
     write_page(&page, &mutants, &killers)?;
+    if has_error.into_inner() {
+        return Err("the tests could not be run on every mutant".into());
+    }
     let is_survivor = |mutant: &&&Mutant| {
         reason_for_equivalence(mutant).is_none() && killers.get(&mutant.key()).is_none_or(String::is_empty)
     };
