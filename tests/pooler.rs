@@ -42,8 +42,13 @@ async fn start_pooler_to_world(world: &World) -> Option<Pooler> {
     start_pooler(world.url()).await
 }
 
-/// Starts a pooler to a database; returns `None` if PgBouncer is not installed.
+/// Starts a pooler with up to four server connections to a database; returns `None` if PgBouncer is not installed.
 pub async fn start_pooler(url: &str) -> Option<Pooler> {
+    start_pooler_with_connections(url, 4).await
+}
+
+/// Starts a pooler as [`start_pooler`] does, with up to `server_connections` server connections.
+pub async fn start_pooler_with_connections(url: &str, server_connections: u32) -> Option<Pooler> {
     let program = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer", "/opt/homebrew/bin/pgbouncer"]
         .into_iter()
         .find(|path| fs::exists(path).unwrap_or_default())?;
@@ -59,7 +64,7 @@ pub async fn start_pooler(url: &str) -> Option<Pooler> {
     let settings = format!(
         "[databases]\n{database} = host={host} port={port} user={user} password={password}\n\
          [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {pooler_port}\nunix_socket_dir =\nauth_type = any\n\
-         pool_mode = transaction\ndefault_pool_size = 4\nserver_reset_query =\nmax_client_conn = 200\n\
+         pool_mode = transaction\ndefault_pool_size = {server_connections}\nserver_reset_query =\nmax_client_conn = 200\n\
          ignore_startup_parameters = extra_float_digits\n"
     );
     fs::write(&settings_path, settings).unwrap();

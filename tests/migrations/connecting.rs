@@ -15,7 +15,7 @@ use sparc::{
 use testdb::Server;
 
 use super::{Migrator, create_empty_database, url_with_login};
-use crate::pooler::start_pooler;
+use crate::pooler::start_pooler_with_connections;
 use crate::sqlstates::{ADMIN_SHUTDOWN, INTERNAL_ERROR, TOO_MANY_CONNECTIONS};
 
 /// Connects with `migration::connect` and with the service, asserts that both fail with the same message, and returns
@@ -201,9 +201,8 @@ async fn a_missing_or_outdated_schema_is_reported() {
 async fn colliding_prepared_statements_behind_a_pooler_are_explained() {
     let (database, db) = create_empty_database().await;
     Migrator::up(&db, None).await.unwrap();
-    let Some(pooler) = start_pooler(database.url()).await else { return };
-    // The pooler has only one server connection so far. On it, another client prepares statements with the names that
-    // the driver uses.
+    let Some(pooler) = start_pooler_with_connections(database.url(), 1).await else { return };
+    // On the pooler's only server connection, another client prepares statements with the names that the driver uses.
     let other_client = migration::connect(&pooler.url).await.unwrap();
     for number in 1..=40 {
         other_client.execute_unprepared(&format!("PREPARE sqlx_s_{number} AS SELECT {number}")).await.unwrap();
