@@ -98,7 +98,7 @@ async fn a_soft_deletion_removes_personal_data_and_drafts_and_ends_seats_and_ses
     let player = &game.players[0];
     let user_id = player.user_id;
     player
-        .person
+        .caller
         .execute(
             "UPDATE users SET display_name = 'Real Name', avatar_url = 'https://x.org/me.png', bio = 'I live here'",
         )
@@ -148,7 +148,7 @@ async fn a_token_that_outlives_its_account_writes_nothing() {
         insert_seat_sql(game.session_id, player.user_id, player.character_id),
         format!("INSERT INTO sessions (adventure_id) VALUES ('{}')", game.adventure_id),
     ] {
-        assert_refused!(player.person.execute(&write).await, ACCOUNT_CLOSED, "account_open", "{write}");
+        assert_refused!(player.caller.execute(&write).await, ACCOUNT_CLOSED, "account_open", "{write}");
     }
     // The platform may undo the deletion and then delete the account again. Neither may fail.
     let reopen_and_close = format!(

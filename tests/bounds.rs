@@ -10,22 +10,22 @@ use sparc::service::{
 
 use crate::{
     sqlstates::{CHECK_VIOLATION, START_IN_PAST, UNIQUE_VIOLATION},
-    world::{Person, SqlError, World},
+    world::{SqlCaller, SqlError, World},
 };
 
 /// Asserts that this check constraint refuses the statement.
-pub async fn assert_check_violation(person: &Person, sql: &str, constraint: &str) {
+pub async fn assert_check_violation(person: &SqlCaller, sql: &str, constraint: &str) {
     assert_refused!(person.execute(sql).await, CHECK_VIOLATION, constraint, "{sql}");
 }
 
 /// Asserts that the statement succeeds and writes one row.
-pub async fn assert_accepted(person: &Person, sql: &str) {
+pub async fn assert_accepted(person: &SqlCaller, sql: &str) {
     assert_eq!(person.execute(sql).await, Ok(1), "{sql}");
 }
 
 /// Asserts that an integer column of the only row of a table accepts `low` and `high`, but neither `low - 1` nor
 /// `high + 1` (which does not exist if `high` is the greatest integer).
-pub async fn assert_integer_bounds(person: &Person, table: &str, column: &str, low: i32, high: i32) {
+pub async fn assert_integer_bounds(person: &SqlCaller, table: &str, column: &str, low: i32, high: i32) {
     let set = |value: i32| format!("UPDATE {table} SET {column} = {value}");
     let constraint = format!("{table}_{column}_check");
     for value in [low, high] {
@@ -40,7 +40,7 @@ pub async fn assert_integer_bounds(person: &Person, table: &str, column: &str, l
 /// Asserts that the statement made from a number succeeds for `low` and `high`, and is refused for `low - 1` and
 /// `high + 1`. The number is a value, or the length of a text.
 async fn assert_number_bounds(
-    person: &Person,
+    person: &SqlCaller,
     low: u32,
     high: u32,
     constraint: &str,
@@ -53,7 +53,7 @@ async fn assert_number_bounds(
 }
 
 /// Asserts that the name in the only row of a table may have from `low` to `high` characters, each of two bytes.
-async fn assert_name_length_bounds(person: &Person, table: &str, low: u32, high: u32) {
+async fn assert_name_length_bounds(person: &SqlCaller, table: &str, low: u32, high: u32) {
     let set = |length| format!("UPDATE {table} SET name = repeat('é', {length})");
     assert_number_bounds(person, low, high, "valid_name", set).await;
 }

@@ -5,7 +5,7 @@ use sea_orm::{ConnectionTrait, DatabaseConnection, TransactionTrait};
 
 use crate::{
     migrations::platform_server,
-    world::{GameSession, Person, World, insert_attribute_check_sql, into_sql_error},
+    world::{GameSession, SqlCaller, World, insert_attribute_check_sql, into_sql_error},
 };
 
 /// Creates a migrated database like that of a Supabase project, and returns it with a connection of its superuser.
@@ -36,7 +36,7 @@ struct TopicAccess {
 const NO_ACCESS: TopicAccess = TopicAccess { reads: false, writes_broadcasts: false, tracks_presence: false };
 
 /// Returns what the person may do in the topic. Tries it with the statements that the platform's Realtime server uses.
-async fn topic_access(person: &Person, topic: &str) -> TopicAccess {
+async fn topic_access(person: &SqlCaller, topic: &str) -> TopicAccess {
     let read = format!("SELECT FROM realtime.messages WHERE topic = '{topic}'");
     let write_broadcast = format!(
         "INSERT INTO realtime.messages (topic, extension, event) VALUES ('{topic}', 'broadcast', 'dice_rolled')"
@@ -51,7 +51,7 @@ async fn topic_access(person: &Person, topic: &str) -> TopicAccess {
 
 /// Runs a statement of a person who joins the topic, and rolls it back. Returns whether it returned or inserted rows.
 /// Panics if it failed for any other reason than a missing privilege or row security.
-async fn affects_rows(person: &Person, topic: &str, sql: &str) -> bool {
+async fn affects_rows(person: &SqlCaller, topic: &str, sql: &str) -> bool {
     let transaction = person.begin().await;
     transaction.execute_unprepared(&format!("SET LOCAL realtime.topic = '{topic}'")).await.unwrap();
     let affects_rows = match transaction.execute_unprepared(sql).await {
@@ -71,7 +71,7 @@ async fn every_event_is_sent_as_a_private_broadcast_with_its_seq() {
     let (world, _superuser) = new_project().await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
-    player.person.execute(&insert_attribute_check_sql(game.session_id, player.character_id)).await.unwrap();
+    player.caller.execute(&insert_attribute_check_sql(game.session_id, player.character_id)).await.unwrap();
     let events = world.owner().count(&format!("session_events WHERE session_id = '{}'", game.session_id)).await;
     assert_eq!(count_broadcasts(&world, &game).await, events);
     let matching = format!(
@@ -90,11 +90,11 @@ async fn a_participant_reads_and_writes_no_message_of_another_session_and_no_pre
     let (game, other_game) = (world.new_active_session(1).await, world.new_active_session(1).await);
     let other_player = &other_game.players[0];
     other_player
-        .person
+        .caller
         .execute(&insert_attribute_check_sql(other_game.session_id, other_player.character_id))
         .await
         .unwrap();
-    let person = &game.players[0].person;
+    let person = &game.players[0].caller;
     // Presence with content is refused even in the caller's own session, because Realtime would send the content to the
     // other participants.
     for (columns, values) in [
@@ -158,7 +158,7 @@ async fn participants_read_broadcasts_and_track_presence_but_nobody_writes_a_bro
     let (game, other_game) = (world.new_active_session(2).await, world.new_active_session(1).await);
     let topic_of_game = topic(&game);
     let participants_access = TopicAccess { reads: true, writes_broadcasts: false, tracks_presence: true };
-    for (role, person) in [("player", &game.players[0].person), ("Seer", &game.seer)] {
+    for (role, person) in [("player", &game.players[0].caller), ("Seer", &game.seer)] {
         assert_eq!(topic_access(person, &topic_of_game).await, participants_access, "{role}");
         assert_eq!(topic_access(person, &topic(&other_game)).await, NO_ACCESS, "{role} of another session");
     }
@@ -170,7 +170,7 @@ async fn participants_read_broadcasts_and_track_presence_but_nobody_writes_a_bro
         .execute(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", closed_player.user_id))
         .await
         .unwrap();
-    assert_eq!(topic_access(&closed_player.person, &topic_of_game).await, NO_ACCESS, "a closed account");
+    assert_eq!(topic_access(&closed_player.caller, &topic_of_game).await, NO_ACCESS, "a closed account");
 }
 
 #[tokio::test]
@@ -196,7 +196,7 @@ async fn a_malformed_topic_grants_nothing_and_raises_no_error() {
         &format!("sessions:{id}"),
         "session:%",
     ] {
-        assert_eq!(topic_access(&game.players[0].person, topic).await, NO_ACCESS, "{topic:?}");
+        assert_eq!(topic_access(&game.players[0].caller, topic).await, NO_ACCESS, "{topic:?}");
     }
 }
 
@@ -254,7 +254,7 @@ async fn a_roll_does_not_wait_for_a_lock_on_the_table_of_broadcasts() {
     let player = &game.players[0];
     let lock_transaction = superuser.begin().await.unwrap();
     lock_transaction.execute_unprepared("LOCK TABLE realtime.messages IN ACCESS EXCLUSIVE MODE").await.unwrap();
-    let roll_transaction = player.person.begin().await;
+    let roll_transaction = player.caller.begin().await;
     // A roll that waited for the lock would fail with this timeout.
     roll_transaction.execute_unprepared("SET LOCAL statement_timeout = '10s'").await.unwrap();
     let rolled = roll_transaction

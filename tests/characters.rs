@@ -68,9 +68,9 @@ async fn a_retired_character_takes_no_seat() {
     let game = world.new_session(0).await;
     world.update_session(&game, "is_public = true").await;
     let player = world.new_player().await;
-    player.person.execute("UPDATE characters SET retired_at = now()").await.unwrap();
+    player.caller.execute("UPDATE characters SET retired_at = now()").await.unwrap();
     assert_refused!(
-        player.person.execute(&insert_seat_sql(game.session_id, player.user_id, player.character_id)).await,
+        player.caller.execute(&insert_seat_sql(game.session_id, player.user_id, player.character_id)).await,
         CHARACTER_RETIRED,
         "living_character"
     );
@@ -83,14 +83,14 @@ async fn a_character_seated_in_a_live_session_neither_retires_nor_changes_owner(
     let other_account = world.new_account().await;
     let player = &game.players[0];
     assert_refused!(
-        player.person.execute("UPDATE characters SET retired_at = now()").await,
+        player.caller.execute("UPDATE characters SET retired_at = now()").await,
         CHARACTER_SEATED,
         "character_not_seated"
     );
     let give = format!("UPDATE characters SET user_id = '{other_account}' WHERE id = '{}'", player.character_id);
     assert_refused!(world.service().execute(&give).await, CHARACTER_SEATED, "character_not_seated");
     world.update_session(&game, "status = 'cancelled'").await;
-    assert_eq!(player.person.execute("UPDATE characters SET retired_at = now()").await, Ok(1));
+    assert_eq!(player.caller.execute("UPDATE characters SET retired_at = now()").await, Ok(1));
 }
 
 #[tokio::test]
@@ -100,7 +100,7 @@ async fn retiring_and_taking_a_seat_concurrently_seats_no_retired_character() {
         let game = world.new_session(0).await;
         world.update_session(&game, "is_public = true").await;
         let player = world.new_player().await;
-        let (person, same_person) = (player.person.clone(), player.person.clone());
+        let (person, same_person) = (player.caller.clone(), player.caller.clone());
         let take_seat = insert_seat_sql(game.session_id, player.user_id, player.character_id);
         let tasks: Vec<BoxedTask<bool>> = vec![
             Box::pin(async move { person.execute(&take_seat).await.is_ok() }),
@@ -119,8 +119,8 @@ async fn only_a_character_without_history_can_be_deleted() {
     let player = &game.players[0];
     let unplayed = world.new_character(player.user_id).await;
     let delete = |id| format!("DELETE FROM characters WHERE id = '{id}'");
-    assert_eq!(player.person.execute(&delete(player.character_id)).await.unwrap_err().code, FOREIGN_KEY_VIOLATION);
-    assert_eq!(player.person.execute(&delete(unplayed)).await, Ok(1));
+    assert_eq!(player.caller.execute(&delete(player.character_id)).await.unwrap_err().code, FOREIGN_KEY_VIOLATION);
+    assert_eq!(player.caller.execute(&delete(unplayed)).await, Ok(1));
 }
 
 #[tokio::test]
@@ -142,10 +142,10 @@ async fn a_player_sets_only_the_granted_columns_of_a_character() {
         "user_id = gen_random_uuid()",
         "id = gen_random_uuid()",
     ] {
-        assert_refused!(player.person.execute(&format!("UPDATE characters SET {change}")).await, forbidden, "{change}");
+        assert_refused!(player.caller.execute(&format!("UPDATE characters SET {change}")).await, forbidden, "{change}");
     }
     for change in ["name = 'Renamed'", "equipment = '[]'", "special_ability = '{}'", "hit_points = 0"] {
-        assert_eq!(player.person.execute(&format!("UPDATE characters SET {change}")).await, Ok(1), "{change}");
+        assert_eq!(player.caller.execute(&format!("UPDATE characters SET {change}")).await, Ok(1), "{change}");
     }
     for column in ["level", "experience", "max_hit_points", "hit_points"] {
         let sql = format!(
@@ -153,7 +153,7 @@ async fn a_player_sets_only_the_granted_columns_of_a_character() {
              VALUES ('{}', 'Forged', 'rogue', 1, 1, 1, 1, '{{}}', 5)",
             player.user_id
         );
-        assert_refused!(player.person.execute(&sql).await, forbidden, "{column}");
+        assert_refused!(player.caller.execute(&sql).await, forbidden, "{column}");
     }
 }
 
@@ -164,24 +164,24 @@ async fn hit_points_must_be_from_0_to_the_maximum() {
     let update = |assignment: &str| format!("UPDATE characters SET {assignment}");
     // The maximum of a new character is 6.
     assert_refused!(
-        player.person.execute(&update("hit_points = 7")).await,
+        player.caller.execute(&update("hit_points = 7")).await,
         CHECK_VIOLATION,
         "characters_hit_points_check"
     );
     assert_refused!(
-        player.person.execute(&update("hit_points = -1")).await,
+        player.caller.execute(&update("hit_points = -1")).await,
         CHECK_VIOLATION,
         "characters_hit_points_check"
     );
     world.service().execute(&update("max_hit_points = 10")).await.unwrap();
-    assert_eq!(player.person.execute(&update("hit_points = 10")).await, Ok(1));
+    assert_eq!(player.caller.execute(&update("hit_points = 10")).await, Ok(1));
 }
 
 #[tokio::test]
 async fn only_its_owner_sees_and_changes_a_character() {
     let world = World::new().await;
     let (owner, stranger) = (world.new_player().await, world.new_user().await);
-    assert_eq!(owner.person.count("characters").await, 1);
+    assert_eq!(owner.caller.count("characters").await, 1);
     assert_eq!(stranger.count("characters").await, 0);
     assert_eq!(stranger.execute("UPDATE characters SET name = 'Mine'").await, Ok(0));
     assert_eq!(stranger.execute("DELETE FROM characters").await, Ok(0));
@@ -190,7 +190,7 @@ async fn only_its_owner_sees_and_changes_a_character() {
     assert_refused!(world.visitor().execute("SELECT FROM characters").await, forbidden);
     // An INSERT of the owner can return the row.
     let insert_returning = format!("{} RETURNING name", insert_character_sql(Uuid::new_v4(), owner.user_id));
-    assert!(owner.person.fetch_value::<String>(&insert_returning).await.unwrap().starts_with("Hero"));
+    assert!(owner.caller.fetch_value::<String>(&insert_returning).await.unwrap().starts_with("Hero"));
 }
 
 #[tokio::test]
@@ -228,7 +228,7 @@ async fn hit_points_stay_between_0_and_the_maximum_under_concurrent_changes() {
     assert_error!(seer.characters().damage(hero_id, 1).await, Error::NotFound { .. });
     // The player still may, and does so by plain SQL here.
     let huge_damage = format!("SELECT hit_points FROM private.change_hit_points('{hero_id}', -2147483648)");
-    assert_eq!(game.players[0].person.fetch_value::<i32>(&huge_damage).await, Ok(0), "the number must not overflow");
+    assert_eq!(game.players[0].caller.fetch_value::<i32>(&huge_damage).await, Ok(0), "the number must not overflow");
     let stranger = world.new_user().await;
     let by_stranger = format!("SELECT count(*) FROM private.change_hit_points('{hero_id}', 1)");
     assert_eq!(stranger.fetch_value::<i64>(&by_stranger).await, Ok(0));

@@ -94,7 +94,7 @@ async fn constraints_refuse_inconsistent_rows_even_from_the_owner() {
 async fn a_write_of_an_account_locks_its_row_in_account_gates() {
     let world = World::new().await;
     let player = world.new_player().await;
-    let write_transaction = player.person.begin().await;
+    let write_transaction = player.caller.begin().await;
     write_transaction.execute_unprepared("UPDATE characters SET name = 'Robin'").await.unwrap();
     let close_transaction = world.owner().begin().await;
     close_transaction.execute_unprepared("SET LOCAL lock_timeout = '200ms'").await.unwrap();

@@ -33,8 +33,8 @@ async fn each_reported_change_and_each_roll_writes_its_event() {
         world.update_session(&game, change).await;
     }
     let player = &game.players[0];
-    player.person.execute(&insert_attribute_check_sql(game.session_id, player.character_id)).await.unwrap();
-    player.person.execute("UPDATE session_players SET is_active = false").await.unwrap();
+    player.caller.execute(&insert_attribute_check_sql(game.session_id, player.character_id)).await.unwrap();
+    player.caller.execute("UPDATE session_players SET is_active = false").await.unwrap();
     assert_eq!(
         event_types(&world, game.session_id).await,
         [
@@ -62,9 +62,9 @@ async fn a_payload_has_the_keys_that_a_client_needs() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
-    player.person.execute(&insert_attribute_check_sql(game.session_id, player.character_id)).await.unwrap();
+    player.caller.execute(&insert_attribute_check_sql(game.session_id, player.character_id)).await.unwrap();
     let payload = |event_type: &str| {
-        let person = player.person.clone();
+        let person = player.caller.clone();
         let sql = format!("SELECT payload FROM session_events WHERE event_type = '{event_type}'");
         async move { person.fetch_value::<Value>(&sql).await.unwrap() }
     };
@@ -103,7 +103,7 @@ async fn only_participants_send_events_and_only_of_types_that_begin_with_client(
             game.session_id
         )
     };
-    let player = &game.players[0].person;
+    let player = &game.players[0].caller;
     assert_eq!(player.execute(&send("client.wave")).await, Ok(1));
     assert_eq!(game.seer.execute(&send("client.wave")).await, Ok(1));
     for event_type in ["dice_rolled", "session_status", "clientx", "client"] {
@@ -114,11 +114,11 @@ async fn only_participants_send_events_and_only_of_types_that_begin_with_client(
     assert_refused!(world.visitor().execute(&send("client.wave")).await, forbidden);
     let other_player = &game.players[1];
     other_player
-        .person
+        .caller
         .execute(&format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", other_player.user_id))
         .await
         .unwrap();
-    assert_refused!(other_player.person.execute(&send("client.wave")).await, forbidden, "a player who left");
+    assert_refused!(other_player.caller.execute(&send("client.wave")).await, forbidden, "a player who left");
     for column in ["created_at", "sender_id"] {
         let sql = format!(
             "INSERT INTO session_events (session_id, event_type, {column}) VALUES ('{}', 'client.x', NULL)",
@@ -149,7 +149,7 @@ async fn the_sender_is_the_caller_whatever_the_payload_says() {
          RETURNING sender_id",
         game.session_id
     );
-    assert_eq!(player.person.fetch_value::<uuid::Uuid>(&sql).await.unwrap(), player.user_id);
+    assert_eq!(player.caller.fetch_value::<uuid::Uuid>(&sql).await.unwrap(), player.user_id);
 }
 
 #[tokio::test]
@@ -158,7 +158,7 @@ async fn only_participants_read_events_even_of_a_public_session() {
     let game = world.new_active_session(1).await;
     world.update_session(&game, "is_public = true").await;
     assert!(game.seer.count("session_events").await > 0);
-    assert!(game.players[0].person.count("session_events").await > 0);
+    assert!(game.players[0].caller.count("session_events").await > 0);
     assert_eq!(world.new_user().await.count("session_events").await, 0);
     assert_refused!(world.visitor().execute("SELECT FROM session_events").await, forbidden);
 }
@@ -176,7 +176,7 @@ async fn a_reader_that_has_seen_an_event_has_missed_no_earlier_one() {
     let running_writers = Arc::new(AtomicUsize::new(game.players.len()));
     let mut tasks: Vec<BoxedTask<()>> = Vec::new();
     for player in &game.players {
-        let (person, send, running_writers) = (player.person.clone(), send.clone(), running_writers.clone());
+        let (person, send, running_writers) = (player.caller.clone(), send.clone(), running_writers.clone());
         tasks.push(Box::pin(async move {
             for _ in 0..EVENTS_PER_PLAYER {
                 person.execute(&send).await.unwrap();
@@ -215,11 +215,11 @@ async fn events_of_one_session_are_numbered_one_transaction_at_a_time() {
     let game = world.new_session(2).await;
     let send =
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", game.session_id);
-    let first = game.players[0].person.begin().await;
+    let first = game.players[0].caller.begin().await;
     first.execute_unprepared(&send).await.unwrap();
     // While this transaction is open, no other may draw a number in the session. Otherwise an event with a higher
     // number could become visible before the event of this transaction.
-    let second = &game.players[1].person;
+    let second = &game.players[1].caller;
     let blocked = second.execute(&format!("SET LOCAL lock_timeout = '100ms'; {send}")).await;
     assert_eq!(blocked.unwrap_err().code, LOCK_NOT_AVAILABLE, "the lock must not be available");
     first.commit().await.unwrap();
@@ -242,7 +242,7 @@ async fn new_events_delete_old_ones_in_bounded_batches() {
     let send =
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.new')", game.session_id);
     for remaining in [150, 50, 0] {
-        game.players[0].person.execute(&send).await.unwrap();
+        game.players[0].caller.execute(&send).await.unwrap();
         assert_eq!(
             world.owner().count(old_events).await,
             remaining,
@@ -286,23 +286,23 @@ async fn sessions_that_ended_91_days_ago_move_to_the_archive_with_their_seats_an
     let game = world.new_active_session(2).await;
     let player = &game.players[0];
     world.new_attack_roll(game.session_id, player.character_id, "{1,2}", 10, 0).await;
-    player.person.execute(&insert_attribute_check_sql(game.session_id, player.character_id)).await.unwrap();
+    player.caller.execute(&insert_attribute_check_sql(game.session_id, player.character_id)).await.unwrap();
     world.update_session(&game, "status = 'completed'").await;
     world.update_session(&game, "ended_at = now() - INTERVAL '91 days'").await;
     let ended_now = world.new_active_session(1).await;
     world.update_session(&ended_now, "status = 'completed'").await;
     let archive = "SELECT private.archive_sessions(10)";
-    assert_refused!(player.person.execute(archive).await, forbidden);
+    assert_refused!(player.caller.execute(archive).await, forbidden);
     assert_eq!(world.service().fetch_value::<i32>(archive).await, Ok(1));
     assert_eq!(world.service().fetch_value::<i32>(archive).await, Ok(0), "nothing is left to archive");
     assert_eq!(world.owner().count("sessions").await, 1, "the session that has ended just now must stay");
     let stranger = world.new_user().await;
     for (table_name, rows) in [("archived_sessions", 1), ("archived_session_players", 2), ("archived_dice_rolls", 2)] {
-        assert_eq!(player.person.count(table_name).await, rows, "{table_name}");
+        assert_eq!(player.caller.count(table_name).await, rows, "{table_name}");
         assert_eq!(game.seer.count(table_name).await, rows, "{table_name}");
         assert_eq!(stranger.count(table_name).await, 0, "{table_name}");
         let sql = format!("DELETE FROM {table_name}");
-        assert_refused!(player.person.execute(&sql).await, forbidden, "{table_name}");
+        assert_refused!(player.caller.execute(&sql).await, forbidden, "{table_name}");
     }
     let archived = row_as_json(&world.owner(), "SELECT seats_taken, status FROM archived_sessions").await;
     assert_eq!((archived["seats_taken"].as_i64(), archived["status"].as_str()), (Some(2), Some("completed")));

@@ -16,7 +16,7 @@ async fn a_heroic_save_repeats_a_failed_roll_with_the_same_parameters() {
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
     let failed = world.new_attack_roll(game.session_id, player.character_id, "{1,2}", 18, 0).await;
-    player.person.execute(&insert_heroic_save_sql(game.session_id, player.character_id, failed)).await.unwrap();
+    player.caller.execute(&insert_heroic_save_sql(game.session_id, player.character_id, failed)).await.unwrap();
     let save = row_as_json(
         &world.owner(),
         "SELECT difficulty, dice_count, original_roll_id FROM dice_rolls WHERE roll_type = 'heroic_save'",
@@ -36,17 +36,17 @@ async fn a_heroic_save_is_refused_if_unneeded_late_repeated_or_of_another_player
     let [player, other_player] = &game.players[..] else { panic!("two players are seated") };
     let save = |original| insert_heroic_save_sql(game.session_id, player.character_id, original);
     let successful = world.new_attack_roll(game.session_id, player.character_id, "{6,5}", 10, 0).await;
-    assert_refused!(player.person.execute(&save(successful)).await, "SP012", "heroic_save_after_failure");
+    assert_refused!(player.caller.execute(&save(successful)).await, "SP012", "heroic_save_after_failure");
     let old = world.new_attack_roll(game.session_id, player.character_id, "{1,2}", 10, 31).await;
-    assert_refused!(player.person.execute(&save(old)).await, "SP013", "heroic_save_in_time");
+    assert_refused!(player.caller.execute(&save(old)).await, "SP013", "heroic_save_in_time");
     let others_roll = world.new_attack_roll(game.session_id, other_player.character_id, "{1,2}", 10, 0).await;
-    assert_refused!(player.person.execute(&save(others_roll)).await, ROLL_NOT_SAVEABLE, "heroic_save_of_own_roll");
+    assert_refused!(player.caller.execute(&save(others_roll)).await, ROLL_NOT_SAVEABLE, "heroic_save_of_own_roll");
     let failed = world.new_attack_roll(game.session_id, player.character_id, "{1,2}", 10, 0).await;
-    assert_eq!(player.person.execute(&save(failed)).await, Ok(1));
+    assert_eq!(player.caller.execute(&save(failed)).await, Ok(1));
     // In a new encounter, the player has a heroic save again.
     world.update_session(&game, "current_encounter_id = 'next'").await;
     assert_refused!(
-        player.person.execute(&save(failed)).await,
+        player.caller.execute(&save(failed)).await,
         UNIQUE_VIOLATION,
         "idx_dice_rolls_original",
         "a roll must be saved only once"
@@ -54,7 +54,7 @@ async fn a_heroic_save_is_refused_if_unneeded_late_repeated_or_of_another_player
     let save_id: Uuid =
         world.owner().fetch_value("SELECT id FROM dice_rolls WHERE roll_type = 'heroic_save'").await.unwrap();
     assert_refused!(
-        player.person.execute(&save(save_id)).await,
+        player.caller.execute(&save(save_id)).await,
         ROLL_NOT_SAVEABLE,
         "heroic_save_of_own_roll",
         "a heroic save must not be saved itself"
@@ -72,12 +72,12 @@ async fn each_seat_has_one_heroic_save_per_encounter() {
         let first = world.new_attack_roll(game.session_id, player.character_id, "{1,2}", 10, 0).await;
         let second = world.new_attack_roll(game.session_id, player.character_id, "{1,2}", 10, 0).await;
         assert_eq!(
-            player.person.execute(&insert_heroic_save_sql(game.session_id, player.character_id, first)).await,
+            player.caller.execute(&insert_heroic_save_sql(game.session_id, player.character_id, first)).await,
             Ok(1),
             "{encounter}"
         );
         assert_refused!(
-            player.person.execute(&insert_heroic_save_sql(game.session_id, player.character_id, second)).await,
+            player.caller.execute(&insert_heroic_save_sql(game.session_id, player.character_id, second)).await,
             HEROIC_SAVE_SPENT,
             "heroic_save_once_an_encounter"
         );
@@ -95,7 +95,7 @@ async fn of_four_concurrent_heroic_saves_one_succeeds() {
         for _ in 0..4 {
             let failed = world.new_attack_roll(game.session_id, player.character_id, "{1,2}", 10, 0).await;
             let (person, sql) =
-                (player.person.clone(), insert_heroic_save_sql(game.session_id, player.character_id, failed));
+                (player.caller.clone(), insert_heroic_save_sql(game.session_id, player.character_id, failed));
             tasks.push(async move { person.execute(&sql).await });
         }
         let outcomes = run_together(tasks).await;
@@ -117,10 +117,10 @@ async fn leaving_rolling_saving_and_new_encounters_do_not_deadlock() {
             let failed = world.new_attack_roll(game.session_id, player.character_id, "{1,2}", 10, 0).await;
             for (person, sql) in [
                 (
-                    &player.person,
+                    &player.caller,
                     format!("UPDATE session_players SET is_active = {is_active} WHERE user_id = '{}'", player.user_id),
                 ),
-                (&player.person, insert_heroic_save_sql(game.session_id, player.character_id, failed)),
+                (&player.caller, insert_heroic_save_sql(game.session_id, player.character_id, failed)),
                 (&game.seer, insert_attribute_check_sql(game.session_id, player.character_id)),
             ] {
                 let person = person.clone();

@@ -7,12 +7,12 @@ use sparc::service::{Error, Operations, events::NewEvent};
 use crate::{
     bounds::{assert_accepted, assert_check_violation},
     sqlstates::STATEMENT_TOO_COMPLEX,
-    world::{Person, World},
+    world::{SqlCaller, World},
 };
 
 /// Asserts that a person may write a text or URL of `maximum` characters, most of which have two bytes, but not one
 /// that is a character longer.
-async fn assert_maximum_text_length(person: &Person, table: &str, column: &str, maximum: usize, constraint: &str) {
+async fn assert_maximum_text_length(person: &SqlCaller, table: &str, column: &str, maximum: usize, constraint: &str) {
     let start = if column.ends_with("_url") { "https://" } else { "" };
     let update =
         |length: usize| format!("UPDATE {table} SET {column} = '{start}' || repeat('ä', {})", length - start.len());
@@ -23,7 +23,7 @@ async fn assert_maximum_text_length(person: &Person, table: &str, column: &str, 
 /// Asserts that a person may write a document of slightly less than `maximum` bytes, but not a slightly larger one. In
 /// the template, `FILL` stands for the text that gives the document its size.
 async fn assert_maximum_document_size(
-    person: &Person,
+    person: &SqlCaller,
     table: &str,
     column: &str,
     maximum: usize,
@@ -42,7 +42,7 @@ async fn assert_maximum_document_size(
 async fn texts_and_documents_that_a_client_writes_have_a_maximum_size() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let (ada, seer) = (&game.players[0].person, &game.seer);
+    let (ada, seer) = (&game.players[0].caller, &game.seer);
     assert_maximum_text_length(ada, "users", "display_name", 100, "bounded_display_name").await;
     assert_check_violation(ada, "UPDATE users SET display_name = ''", "bounded_display_name").await;
     assert_maximum_text_length(ada, "users", "avatar_url", 2000, "bounded_avatar_url").await;
@@ -118,7 +118,7 @@ async fn texts_and_documents_that_a_client_writes_have_a_maximum_size() {
 async fn documents_that_typical_clients_cannot_read_are_refused() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let (ada, seer) = (&game.players[0].person, &game.seer);
+    let (ada, seer) = (&game.players[0].caller, &game.seer);
     // The content of a published adventure cannot be changed.
     seer.execute("UPDATE adventures SET status = 'draft'").await.unwrap();
     seer.execute(&format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf')", game.adventure_id))

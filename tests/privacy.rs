@@ -105,7 +105,7 @@ async fn policies_protect_every_row_even_if_a_privilege_is_granted_by_mistake() 
     let world = World::new().await;
     let game = world.new_session(1).await;
     let owner = world.owner();
-    let (ada, seer, other_player) = (&game.players[0].person, &game.seer, world.new_player().await);
+    let (ada, seer, other_player) = (&game.players[0].caller, &game.seer, world.new_player().await);
     let insert_creature =
         format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf')", game.adventure_id);
     owner.execute(&insert_creature).await.unwrap();
@@ -132,8 +132,8 @@ async fn policies_protect_every_row_even_if_a_privilege_is_granted_by_mistake() 
         (ada, format!("UPDATE characters SET user_id = '{}' WHERE id = '{unseated_id}'", other_player.user_id)),
         // PostgreSQL applies SELECT policies to an UPDATE only if the UPDATE reads a column. Most of the following
         // statements read none, so the UPDATE policies alone must refuse them.
-        (&other_player.person, format!("UPDATE adventures SET creator_id = '{}'", ada.user_id())),
-        (&other_player.person, format!("UPDATE characters SET user_id = '{}'", ada.user_id())),
+        (&other_player.caller, format!("UPDATE adventures SET creator_id = '{}'", ada.user_id())),
+        (&other_player.caller, format!("UPDATE characters SET user_id = '{}'", ada.user_id())),
         (ada, format!("UPDATE session_players SET user_id = '{}'", other_player.user_id)),
         (seer, format!("UPDATE creatures SET adventure_id = '{other_adventure_id}'")),
         (seer, format!("UPDATE sessions SET seer_id = '{}' WHERE id = '{}'", other_player.user_id, game.session_id)),

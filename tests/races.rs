@@ -233,7 +233,7 @@ async fn a_new_encounter_waits_for_an_uncommitted_save() {
     lock_transaction.execute_unprepared("SELECT pg_advisory_xact_lock(42)").await.unwrap();
     let failed_roll = world.new_attack_roll(game.session_id, player.character_id, "{1,2}", 10, 0).await;
     let (person, sql) =
-        (player.person.clone(), insert_heroic_save_sql(game.session_id, player.character_id, failed_roll));
+        (player.caller.clone(), insert_heroic_save_sql(game.session_id, player.character_id, failed_roll));
     let saving = tokio::spawn(async move { person.execute(&sql).await });
     world.owner().wait_for_lock_waiters(1).await;
     let begin_encounter = format!(

@@ -24,8 +24,8 @@ async fn a_roll_is_one_insert_and_the_database_fills_in_the_rest() {
         "WITH rolled AS ({} RETURNING *) SELECT id FROM rolled",
         insert_attribute_check_sql(game.session_id, player.character_id)
     );
-    let id: Uuid = player.person.fetch_value(&sql).await.unwrap();
-    let rolled = row_as_json(&player.person, &format!("SELECT * FROM dice_rolls WHERE id = '{id}'")).await;
+    let id: Uuid = player.caller.fetch_value(&sql).await.unwrap();
+    let rolled = row_as_json(&player.caller, &format!("SELECT * FROM dice_rolls WHERE id = '{id}'")).await;
     let results: Vec<i64> = rolled["results"].as_array().unwrap().iter().map(|die| die.as_i64().unwrap()).collect();
     assert_eq!(results.len(), 5, "one die per point of the warrior's might");
     assert!(results.iter().all(|die| (1..=6).contains(die)));
@@ -57,7 +57,7 @@ async fn no_player_sets_a_column_that_the_database_fills_in() {
              VALUES ('{}', '{}', 'might', 10, 'attack', {value})",
             game.session_id, player.character_id
         );
-        assert_refused!(player.person.execute(&sql).await, forbidden, "{column}");
+        assert_refused!(player.caller.execute(&sql).await, forbidden, "{column}");
     }
 }
 
@@ -66,11 +66,11 @@ async fn rolls_are_never_updated_or_deleted_through_the_api() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     game.players[0]
-        .person
+        .caller
         .execute(&insert_attribute_check_sql(game.session_id, game.players[0].character_id))
         .await
         .unwrap();
-    for person in [&game.players[0].person, &game.seer, &world.service(), &world.visitor()] {
+    for person in [&game.players[0].caller, &game.seer, &world.service(), &world.visitor()] {
         assert_refused!(person.execute("UPDATE dice_rolls SET description = 'x'").await, forbidden);
         assert_refused!(person.execute("DELETE FROM dice_rolls").await, forbidden);
     }
@@ -146,7 +146,7 @@ async fn the_attribute_and_the_modifiers_give_from_1_to_10_dice() {
              VALUES ('{}', '{}', '{attribute}', 10, '{kind}', '{modifiers}') RETURNING dice_count",
             game.session_id, player.character_id
         );
-        player.person.fetch_value::<i32>(&sql).await.unwrap()
+        player.caller.fetch_value::<i32>(&sql).await.unwrap()
     };
     let dice_modifier = |value| format!(r#"[{{"type": "dice", "value": {value}, "source": "luck"}}]"#);
     // The character has might 5, grace 3 and wit 2.
@@ -181,7 +181,7 @@ async fn a_modifier_must_be_within_its_bounds() {
         modifier("dice", "-5", "x"),
         "[]".into(),
     ] {
-        assert_eq!(player.person.execute(&insert_with(&valid)).await, Ok(1), "{valid}");
+        assert_eq!(player.caller.execute(&insert_with(&valid)).await, Ok(1), "{valid}");
     }
     let eleven = format!("[{}]", [r#"{"type":"flat","value":1,"source":"x"}"#; 11].join(","));
     for invalid in [
@@ -202,7 +202,7 @@ async fn a_modifier_must_be_within_its_bounds() {
         r#"[{"type":"flat","value":1}]"#.into(),
     ] {
         assert_refused!(
-            player.person.execute(&insert_with(&invalid)).await,
+            player.caller.execute(&insert_with(&invalid)).await,
             CHECK_VIOLATION,
             "valid_modifiers",
             "{invalid}"
@@ -215,37 +215,37 @@ async fn a_player_rolls_only_for_their_seated_character_in_an_active_session() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let [player, other_player] = &game.players[..] else { panic!("two players are seated") };
-    assert_eq!(player.person.execute(&insert_attribute_check_sql(game.session_id, player.character_id)).await, Ok(1));
+    assert_eq!(player.caller.execute(&insert_attribute_check_sql(game.session_id, player.character_id)).await, Ok(1));
     assert_refused!(
-        player.person.execute(&insert_attribute_check_sql(game.session_id, other_player.character_id)).await,
+        player.caller.execute(&insert_attribute_check_sql(game.session_id, other_player.character_id)).await,
         forbidden,
         "the character of another participant"
     );
     let unseated = world.new_character(player.user_id).await;
     assert_refused!(
-        player.person.execute(&insert_attribute_check_sql(game.session_id, unseated)).await,
+        player.caller.execute(&insert_attribute_check_sql(game.session_id, unseated)).await,
         forbidden,
         "a character without a seat"
     );
     let stranger = world.new_player().await;
     assert_refused!(
-        stranger.person.execute(&insert_attribute_check_sql(game.session_id, stranger.character_id)).await,
+        stranger.caller.execute(&insert_attribute_check_sql(game.session_id, stranger.character_id)).await,
         forbidden
     );
     assert_refused!(
         world.visitor().execute(&insert_attribute_check_sql(game.session_id, player.character_id)).await,
         forbidden
     );
-    player.person.execute("UPDATE session_players SET is_active = false").await.unwrap();
+    player.caller.execute("UPDATE session_players SET is_active = false").await.unwrap();
     assert_refused!(
-        player.person.execute(&insert_attribute_check_sql(game.session_id, player.character_id)).await,
+        player.caller.execute(&insert_attribute_check_sql(game.session_id, player.character_id)).await,
         forbidden,
         "a player who left"
     );
     for status in ["paused", "completed"] {
         world.update_session(&game, &format!("status = '{status}'")).await;
         assert_refused!(
-            other_player.person.execute(&insert_attribute_check_sql(game.session_id, other_player.character_id)).await,
+            other_player.caller.execute(&insert_attribute_check_sql(game.session_id, other_player.character_id)).await,
             forbidden,
             "{status}"
         );
@@ -307,7 +307,7 @@ async fn creatures_roll_with_their_own_stats_and_their_rolls_outlive_them() {
         "creature_of_adventure"
     );
     assert_refused!(
-        game.players[0].person.execute(&attack(wolf)).await,
+        game.players[0].caller.execute(&attack(wolf)).await,
         forbidden,
         "only the Seer may roll for a creature"
     );
@@ -327,11 +327,11 @@ async fn only_participants_see_rolls() {
     let game = world.new_active_session(2).await;
     world.update_session(&game, "is_public = true").await;
     game.players[0]
-        .person
+        .caller
         .execute(&insert_attribute_check_sql(game.session_id, game.players[0].character_id))
         .await
         .unwrap();
-    assert_eq!(game.players[1].person.count("dice_rolls").await, 1);
+    assert_eq!(game.players[1].caller.count("dice_rolls").await, 1);
     assert_eq!(game.seer.count("dice_rolls").await, 1);
     assert_eq!(
         world.new_user().await.count("dice_rolls").await,

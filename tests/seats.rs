@@ -27,7 +27,7 @@ async fn the_last_two_seats_go_to_two_of_sixteen_players() {
             .iter()
             .map(|player| {
                 let (person, take_seat) =
-                    (player.person.clone(), insert_seat_sql(game.session_id, player.user_id, player.character_id));
+                    (player.caller.clone(), insert_seat_sql(game.session_id, player.user_id, player.character_id));
                 async move { person.execute(&take_seat).await }
             })
             .collect();
@@ -59,10 +59,10 @@ async fn a_player_who_left_cannot_return_to_a_full_session() {
     let player = &game.players[0];
     let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", player.user_id);
     let rejoin = format!("UPDATE session_players SET is_active = true WHERE user_id = '{}'", player.user_id);
-    assert_eq!(player.person.execute(&leave).await, Ok(1));
+    assert_eq!(player.caller.execute(&leave).await, Ok(1));
     let newcomer = world.new_player().await;
-    newcomer.person.execute(&insert_seat_sql(game.session_id, newcomer.user_id, newcomer.character_id)).await.unwrap();
-    assert_refused!(player.person.execute(&rejoin).await, SESSION_FULL, "session_capacity");
+    newcomer.caller.execute(&insert_seat_sql(game.session_id, newcomer.user_id, newcomer.character_id)).await.unwrap();
+    assert_refused!(player.caller.execute(&rejoin).await, SESSION_FULL, "session_capacity");
 }
 
 #[tokio::test]
@@ -72,10 +72,10 @@ async fn a_player_who_left_can_rejoin_while_the_session_is_live() {
     let player = &game.players[0];
     let set_is_active =
         |active| format!("UPDATE session_players SET is_active = {active} WHERE user_id = '{}'", player.user_id);
-    player.person.execute(&set_is_active(false)).await.unwrap();
+    player.caller.execute(&set_is_active(false)).await.unwrap();
     let seat_that_was_left = format!("session_players WHERE user_id = '{}' AND left_at IS NOT NULL", player.user_id);
     assert_eq!(world.owner().count(&seat_that_was_left).await, 1, "leaving must set left_at");
-    assert_eq!(player.person.execute(&set_is_active(true)).await, Ok(1));
+    assert_eq!(player.caller.execute(&set_is_active(true)).await, Ok(1));
     assert_eq!(world.owner().count(&seat_that_was_left).await, 0, "rejoining must clear left_at");
 }
 
@@ -86,10 +86,10 @@ async fn completed_and_cancelled_sessions_accept_no_player() {
         let game = world.new_active_session(1).await;
         let player = &game.players[0];
         let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", player.user_id);
-        player.person.execute(&leave).await.unwrap();
+        player.caller.execute(&leave).await.unwrap();
         world.update_session(&game, &format!("status = '{status}'")).await;
         let rejoin = format!("UPDATE session_players SET is_active = true WHERE user_id = '{}'", player.user_id);
-        assert_refused!(player.person.execute(&rejoin).await, SESSION_OVER, "session_live");
+        assert_refused!(player.caller.execute(&rejoin).await, SESSION_OVER, "session_live");
         let newcomer = world.new_player().await;
         assert_refused!(
             game.seer.execute(&insert_seat_sql(game.session_id, newcomer.user_id, newcomer.character_id)).await,
@@ -99,7 +99,7 @@ async fn completed_and_cancelled_sessions_accept_no_player() {
         let read_code = format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session_id);
         let code: String = world.owner().fetch_value(&read_code).await.unwrap();
         let join = format!("SELECT user_id FROM private.join_by_code('{code}', '{}')", newcomer.character_id);
-        assert_refused!(newcomer.person.fetch_value::<uuid::Uuid>(&join).await, SESSION_OVER, "session_live");
+        assert_refused!(newcomer.caller.fetch_value::<uuid::Uuid>(&join).await, SESSION_OVER, "session_live");
         let take_seat = insert_seat_sql(game.session_id, newcomer.user_id, newcomer.character_id);
         assert_refused!(world.service().execute(&take_seat).await, SESSION_OVER, "session_live");
     }
@@ -112,7 +112,7 @@ async fn a_seat_must_have_a_character_of_its_player() {
     world.update_session(&game, "is_public = true").await;
     let (player, other_player) = (world.new_player().await, world.new_player().await);
     let take_seat = insert_seat_sql(game.session_id, player.user_id, other_player.character_id);
-    assert_refused!(player.person.execute(&take_seat).await, CHARACTER_NOT_YOURS, "own_character");
+    assert_refused!(player.caller.execute(&take_seat).await, CHARACTER_NOT_YOURS, "own_character");
 }
 
 #[tokio::test]
@@ -121,7 +121,7 @@ async fn a_private_session_cannot_be_joined_without_its_code() {
     let game = world.new_session(0).await;
     let player = world.new_player().await;
     assert_refused!(
-        player.person.execute(&insert_seat_sql(game.session_id, player.user_id, player.character_id)).await,
+        player.caller.execute(&insert_seat_sql(game.session_id, player.user_id, player.character_id)).await,
         forbidden
     );
 }
@@ -133,7 +133,7 @@ async fn a_stranger_cannot_join_a_public_session_that_has_started() {
     world.update_session(&game, "is_public = true").await;
     let player = world.new_player().await;
     assert_refused!(
-        player.person.execute(&insert_seat_sql(game.session_id, player.user_id, player.character_id)).await,
+        player.caller.execute(&insert_seat_sql(game.session_id, player.user_id, player.character_id)).await,
         forbidden
     );
 }
@@ -153,7 +153,7 @@ async fn a_stranger_seats_no_other_user_and_no_user_inserts_an_inactive_seat() {
         game.session_id, player.user_id, player.character_id
     );
     assert_refused!(
-        player.person.execute(&inactive_seat).await,
+        player.caller.execute(&inactive_seat).await,
         forbidden,
         "an inactive seat would make the user a participant"
     );
@@ -172,14 +172,14 @@ async fn the_seer_removes_and_readmits_players_but_seats_nobody() {
     let update_seat =
         |assignment: &str| format!("UPDATE session_players SET {assignment} WHERE user_id = '{}'", player.user_id);
     assert_eq!(
-        other_player.person.execute(&update_seat("is_active = false")).await,
+        other_player.caller.execute(&update_seat("is_active = false")).await,
         Ok(0),
         "a player must not be able to remove another"
     );
     assert_eq!(game.seer.execute(&update_seat("is_active = false")).await, Ok(1));
     for rejoin in ["is_active = true", "removed_at = NULL", "removed_at = NULL, is_active = true"] {
         assert_refused!(
-            player.person.execute(&update_seat(rejoin)).await,
+            player.caller.execute(&update_seat(rejoin)).await,
             PLAYER_REMOVED,
             "player_removed",
             "{rejoin}"
@@ -188,7 +188,7 @@ async fn the_seer_removes_and_readmits_players_but_seats_nobody() {
     let read_code = format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session_id);
     let code: String = world.owner().fetch_value(&read_code).await.unwrap();
     let join = format!("SELECT user_id FROM private.join_by_code('{code}', '{}')", player.character_id);
-    assert_refused!(player.person.fetch_value::<uuid::Uuid>(&join).await, PLAYER_REMOVED, "player_removed");
+    assert_refused!(player.caller.fetch_value::<uuid::Uuid>(&join).await, PLAYER_REMOVED, "player_removed");
     assert_refused!(game.seer.execute(&update_seat("is_active = true")).await, NOT_YOUR_CHOICE, "own_choice");
     assert_eq!(game.seer.execute(&update_seat("removed_at = NULL")).await, Ok(1));
     assert_refused!(
@@ -197,7 +197,7 @@ async fn the_seer_removes_and_readmits_players_but_seats_nobody() {
         "own_choice",
         "the Seer may readmit a player, but not seat them"
     );
-    assert_eq!(player.person.execute(&update_seat("is_active = true")).await, Ok(1));
+    assert_eq!(player.caller.execute(&update_seat("is_active = true")).await, Ok(1));
 }
 
 #[tokio::test]
@@ -207,7 +207,7 @@ async fn a_player_who_left_can_be_removed_too() {
     let player = &game.players[0];
     let update_seat =
         |assignment: &str| format!("UPDATE session_players SET {assignment} WHERE user_id = '{}'", player.user_id);
-    assert_eq!(player.person.execute(&update_seat("is_active = false")).await, Ok(1));
+    assert_eq!(player.caller.execute(&update_seat("is_active = false")).await, Ok(1));
     let removed = "session_players WHERE removed_at IS NOT NULL";
     assert_eq!(world.owner().count(removed).await, 0, "leaving must not count as a removal");
     assert_eq!(game.seer.execute(&update_seat("removed_at = '2000-01-01'")).await, Ok(1));
@@ -216,7 +216,7 @@ async fn a_player_who_left_can_be_removed_too() {
         1,
         "the server must set removed_at"
     );
-    assert_refused!(player.person.execute(&update_seat("is_active = true")).await, PLAYER_REMOVED, "player_removed");
+    assert_refused!(player.caller.execute(&update_seat("is_active = true")).await, PLAYER_REMOVED, "player_removed");
 }
 
 #[tokio::test]
@@ -227,9 +227,9 @@ async fn only_the_player_chooses_their_character_and_only_before_the_start() {
     let other_character = world.new_character(player.user_id).await;
     let choose = |to| format!("UPDATE session_players SET character_id = '{to}' WHERE user_id = '{}'", player.user_id);
     assert_refused!(game.seer.execute(&choose(other_character)).await, NOT_YOUR_CHOICE, "own_choice");
-    assert_eq!(player.person.execute(&choose(other_character)).await, Ok(1));
+    assert_eq!(player.caller.execute(&choose(other_character)).await, Ok(1));
     world.update_session(&game, "status = 'active'").await;
-    assert_refused!(player.person.execute(&choose(player.character_id)).await, SESSION_STARTED, "session_not_started");
+    assert_refused!(player.caller.execute(&choose(player.character_id)).await, SESSION_STARTED, "session_not_started");
 }
 
 #[tokio::test]
@@ -248,7 +248,7 @@ async fn a_signed_in_user_who_sees_a_session_sees_its_seats() {
     let seats = format!("session_players WHERE session_id = '{}'", game.session_id);
     let stranger = world.new_user().await;
     assert_eq!(stranger.count(&seats).await, 0, "a private session");
-    assert_eq!(game.players[0].person.count(&seats).await, 2);
+    assert_eq!(game.players[0].caller.count(&seats).await, 2);
     assert_eq!(game.seer.count(&seats).await, 2);
     world.update_session(&game, "is_public = true").await;
     assert_eq!(stranger.count(&seats).await, 2, "a public session");
@@ -259,7 +259,7 @@ async fn a_signed_in_user_who_sees_a_session_sees_its_seats() {
 async fn no_user_writes_the_heroic_saves_and_timestamps_of_a_seat_or_deletes_it() {
     let world = World::new().await;
     let game = world.new_session(1).await;
-    for person in [&game.players[0].person, &game.seer] {
+    for person in [&game.players[0].caller, &game.seer] {
         for assignment in
             ["heroic_saves_used = 0", "joined_at = now()", "left_at = now()", "heroic_saves_encounter = 9"]
         {
@@ -277,7 +277,7 @@ async fn an_insert_of_a_seat_can_return_the_row() {
     world.update_session(&game, "is_public = true").await;
     let player = world.new_player().await;
     let sql = format!("{} RETURNING user_id", insert_seat_sql(game.session_id, player.user_id, player.character_id));
-    assert_eq!(player.person.fetch_value::<uuid::Uuid>(&sql).await.unwrap(), player.user_id);
+    assert_eq!(player.caller.fetch_value::<uuid::Uuid>(&sql).await.unwrap(), player.user_id);
 }
 
 #[tokio::test]
@@ -293,14 +293,14 @@ async fn rejoining_concurrently_with_two_characters_takes_one_seat() {
         .await
         .unwrap();
     let own_seat = format!("WHERE session_id = '{}' AND user_id = '{}'", game.session_id, player.user_id);
-    player.person.execute(&format!("UPDATE session_players SET is_active = false {own_seat}")).await.unwrap();
+    player.caller.execute(&format!("UPDATE session_players SET is_active = false {own_seat}")).await.unwrap();
     world.update_session(&game, "status = 'active'").await;
-    let rejoin_transaction = player.person.begin().await;
+    let rejoin_transaction = player.caller.begin().await;
     let rejoin = format!("UPDATE session_players SET is_active = true {own_seat}");
     rejoin_transaction.execute_unprepared(&rejoin).await.unwrap();
     let read_code = format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session_id);
     let code: String = world.owner().fetch_value(&read_code).await.unwrap();
-    let person = player.person.clone();
+    let person = player.caller.clone();
     let join = format!("SELECT character_id FROM private.join_by_code('{code}', '{other_character}')");
     let join_by_code = tokio::spawn(async move { person.fetch_value::<uuid::Uuid>(&join).await });
     // `join_by_code` waits for the lock of the seat's row, and then finds that the player has already rejoined.
@@ -323,7 +323,7 @@ async fn an_inactive_seat_must_have_a_character_of_its_player_too() {
     let game = world.new_session(1).await;
     let (player, other_player) = (&game.players[0], world.new_player().await);
     let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", player.user_id);
-    player.person.execute(&leave).await.unwrap();
+    player.caller.execute(&leave).await.unwrap();
     let change = format!(
         "UPDATE session_players SET character_id = '{}' WHERE user_id = '{}'",
         other_player.character_id, player.user_id
@@ -334,7 +334,7 @@ async fn an_inactive_seat_must_have_a_character_of_its_player_too() {
         game.session_id, other_player.user_id, player.character_id
     );
     for (person, sql) in [
-        (&player.person, &change),
+        (&player.caller, &change),
         (&world.service(), &change),
         (&world.owner(), &change),
         (&world.service(), &insert),

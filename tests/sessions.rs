@@ -72,7 +72,7 @@ async fn completing_a_session_counts_once_for_its_seer_players_adventure_and_cha
     let world = World::new().await;
     let game = world.new_active_session(3).await;
     let player_who_left = &game.players[2];
-    player_who_left.person.execute("UPDATE session_players SET is_active = false").await.unwrap();
+    player_who_left.caller.execute("UPDATE session_players SET is_active = false").await.unwrap();
     world.update_session(&game, "status = 'completed'").await;
     let owner = world.owner();
     let seer_id = game.seer.user_id();
@@ -203,7 +203,7 @@ async fn everyone_sees_public_sessions_and_only_participants_see_private_ones() 
     let game = world.new_session(1).await;
     let this_session = format!("sessions WHERE id = '{}'", game.session_id);
     let stranger = world.new_user().await;
-    let player = &game.players[0].person;
+    let player = &game.players[0].caller;
     for (person, visible_rows) in [(&world.visitor(), 0), (&stranger, 0), (&game.seer, 1), (player, 1)] {
         assert_eq!(person.count(&this_session).await, visible_rows);
     }
@@ -228,7 +228,7 @@ async fn only_the_seer_changes_a_session_and_only_its_granted_columns() {
         "status = 'active'",
     ] {
         assert_eq!(
-            game.players[0].person.execute(&format!("UPDATE sessions SET {change} {where_session}")).await,
+            game.players[0].caller.execute(&format!("UPDATE sessions SET {change} {where_session}")).await,
             Ok(0),
             "{change}"
         );
@@ -288,7 +288,7 @@ async fn get_session_details_returns_only_sessions_that_the_caller_may_see() {
     let stranger = world.new_user().await;
     assert_eq!(stranger.count(&details_function).await, 0);
     assert_eq!(world.visitor().count(&details_function).await, 0);
-    let details = row_as_json(&game.players[0].person, &format!("SELECT * FROM {details_function}")).await;
+    let details = row_as_json(&game.players[0].caller, &format!("SELECT * FROM {details_function}")).await;
     assert_eq!(details["session_data"]["id"], game.session_id.to_string());
     assert_eq!(details["players"].as_array().unwrap().len(), 2);
     let other_player = &details["players"][1];
@@ -328,10 +328,10 @@ async fn a_public_session_with_a_draft_does_not_publish_the_draft() {
     assert!(!shows_content(row_as_json(&world.new_user().await, &query).await), "a stranger");
     assert!(shows_content(row_as_json(&game.seer, &query).await), "the Seer");
     let player = &game.players[0];
-    assert!(shows_content(row_as_json(&player.person, &query).await), "a player");
+    assert!(shows_content(row_as_json(&player.caller, &query).await), "a player");
     let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", player.user_id);
-    player.person.execute(&leave).await.unwrap();
-    assert!(!shows_content(row_as_json(&player.person, &query).await), "a player who left");
+    player.caller.execute(&leave).await.unwrap();
+    assert!(!shows_content(row_as_json(&player.caller, &query).await), "a player who left");
 }
 
 #[tokio::test]
@@ -348,7 +348,7 @@ async fn an_ended_session_shows_nothing_of_an_adventure_that_became_a_draft_agai
         );
         world.owner().execute(&set_creator).await.unwrap();
         let query = format!("SELECT adventure_data FROM get_session_details('{}')", game.session_id);
-        let callers = [world.visitor(), world.new_user().await, game.seer.clone(), game.players[0].person.clone()];
+        let callers = [world.visitor(), world.new_user().await, game.seer.clone(), game.players[0].caller.clone()];
         for caller in &callers {
             assert_eq!(row_as_json(caller, &query).await["adventure_data"]["status"], "published");
         }
@@ -404,7 +404,7 @@ async fn session_details_in_schema_private_returns_no_session_that_the_caller_ma
     let details = format!("private.session_details('{}')", game.session_id);
     assert_eq!(world.new_user().await.count(&details).await, 0, "a stranger");
     assert_eq!(world.visitor().count(&details).await, 0, "a visitor");
-    for person in [&game.seer, &game.players[0].person, &world.service()] {
+    for person in [&game.seer, &game.players[0].caller, &world.service()] {
         assert_eq!(person.count(&details).await, 1);
     }
     world.update_session(&game, "is_public = true").await;

@@ -53,7 +53,7 @@ async fn a_stream_delivers_each_sessions_events_in_order_while_sessions_are_adde
         .await
         .unwrap();
     for game in &games {
-        write_events(&game.players[0].person, game.session_id, 70).await;
+        write_events(&game.players[0].caller, game.session_id, 70).await;
     }
     let mut expected = BTreeMap::new();
     // Each session had two events when the stream began. The first subscription starts after both, the second after one
@@ -67,7 +67,7 @@ async fn a_stream_delivers_each_sessions_events_in_order_while_sessions_are_adde
     assert!(stream.remove(first_session));
     assert!(!stream.remove(first_session));
     for game in &games {
-        write_events(&game.players[0].person, game.session_id, 1).await;
+        write_events(&game.players[0].caller, game.session_id, 1).await;
     }
     let mut expected = BTreeMap::new();
     expected.insert(second_session, vec![*event_numbers(&world, second_session).await.last().unwrap()]);
@@ -77,9 +77,9 @@ async fn a_stream_delivers_each_sessions_events_in_order_while_sessions_are_adde
     assert!(receives_nothing(&mut stream).await, "no event of a removed session may arrive, and none twice");
 
     // A session that is added again with a later `seq` continues there: unread events up to it are not delivered.
-    write_events(&games[1].players[0].person, second_session, 5).await;
+    write_events(&games[1].players[0].caller, second_session, 5).await;
     stream.add(second_session, Some(*event_numbers(&world, second_session).await.last().unwrap())).await.unwrap();
-    write_events(&games[1].players[0].person, second_session, 1).await;
+    write_events(&games[1].players[0].caller, second_session, 1).await;
     let newest = *event_numbers(&world, second_session).await.last().unwrap();
     assert_eq!(read_events(&mut stream, 1).await, BTreeMap::from([(second_session, vec![newest])]));
     assert!(receives_nothing(&mut stream).await);
@@ -110,7 +110,7 @@ async fn an_error_for_one_session_ends_the_events_of_that_session_only() {
     assert_eq!(error_codes, BTreeMap::from([(other_game.session_id, "not_allowed"), (unknown_session, "not_allowed")]));
     assert_eq!(stream.add(other_game.session_id, None).await.unwrap_err().code(), "not_allowed");
     assert_eq!(stream.add(game.session_id, Some(i64::MAX)).await.unwrap_err().code(), "events_expired");
-    write_events(&game.players[0].person, game.session_id, 2).await;
+    write_events(&game.players[0].caller, game.session_id, 2).await;
     read_events(&mut stream, 2).await;
 
     world
@@ -140,7 +140,7 @@ async fn a_stream_without_sessions_ends_and_continues_when_a_session_is_added() 
     let mut stream = sparc.as_service().events().subscribe_many([]).await.unwrap();
     assert!(next_item(&mut stream).await.is_none());
     stream.add(game.session_id, None).await.unwrap();
-    write_events(&game.players[0].person, game.session_id, 1).await;
+    write_events(&game.players[0].caller, game.session_id, 1).await;
     read_events(&mut stream, 1).await;
     sparc.clone().close().await.unwrap();
     let (session_id, outcome) = next_item(&mut stream).await.unwrap();
@@ -199,7 +199,7 @@ async fn a_thousand_subscriptions_in_502_streams_get_all_events_of_their_250_ses
         read_tasks.push(tokio::spawn(async move { read_events(&mut stream, EVENTS_PER_SESSION * SESSIONS).await }));
     }
     let write_tasks = games.iter().map(|game| {
-        let (person, session_id) = (game.players[0].person.clone(), game.session_id);
+        let (person, session_id) = (game.players[0].caller.clone(), game.session_id);
         async move {
             for _ in 0..2 {
                 write_events(&person, session_id, 2).await;

@@ -217,7 +217,7 @@ async fn every_text_is_stored_unchanged_or_refused_with_the_name_of_its_field() 
 async fn an_escaped_lone_surrogate_or_nul_in_json_is_refused() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let ada = &game.players[0].person;
+    let ada = &game.players[0].caller;
     for document in [r#"{"text": "\ud800"}"#, r#"{"text": "\udc00\ud800"}"#, r#"{"text": "\u0000"}"#] {
         let sql = format!(
             "INSERT INTO session_events (session_id, event_type, payload) VALUES ('{}', 'client.x', '{document}')",

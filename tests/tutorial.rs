@@ -5,11 +5,11 @@ use sparc::{
     service::{Error, Operations, tutorial::Step},
 };
 
-use crate::world::{Person, World};
+use crate::world::{SqlCaller, World};
 
 /// Runs a statement that must fail, and returns whether the database refuses it because it does not follow the order of
 /// the steps.
-async fn is_refused_as_out_of_order(person: &Person, sql: &str) -> bool {
+async fn is_refused_as_out_of_order(person: &SqlCaller, sql: &str) -> bool {
     person.execute(sql).await.unwrap_err().has("SP021", "tutorial_in_order")
 }
 

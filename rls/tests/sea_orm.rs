@@ -30,16 +30,16 @@ mod bakery {
 
 use bakery::Entity as Bakery;
 
-/// As in SeaORM's tests, where `db` is the connection that is tested.
+/// As in SeaORM's tests, where `db` is the connection that is tested. The other two fields are what it is opened on.
 struct TestContext {
     db: IdentityConnection,
-    pool: Database,
-    database: testdb::Database,
+    handle: Database,
+    test_database: testdb::Database,
 }
 
 impl TestContext {
     async fn new() -> Self {
-        let database = testdb::Server::open().await.unwrap().create_empty().await.unwrap();
+        let test_database = testdb::Server::open().await.unwrap().create_empty().await.unwrap();
         let role = format!("baker_{}", uuid::Uuid::new_v4().simple());
         let schema = format!(
             "CREATE ROLE {role};
@@ -49,15 +49,15 @@ impl TestContext {
              GRANT ALL ON bakery TO {role};
              GRANT USAGE ON SEQUENCE bakery_id_seq TO {role}"
         );
-        database.connect(1).await.unwrap().execute_unprepared(&schema).await.unwrap();
-        let pool = Database::connect(database.url(), &Options::default()).await.unwrap();
-        let db = pool.as_identity(Identity::new(role).with_setting("app.baker", "ada"));
-        Self { db, pool, database }
+        test_database.connect(1).await.unwrap().execute_unprepared(&schema).await.unwrap();
+        let handle = Database::connect(test_database.url(), &Options::default()).await.unwrap();
+        let db = handle.as_identity(Identity::new(role).with_setting("app.baker", "ada"));
+        Self { db, handle, test_database }
     }
 
     async fn delete(self) {
-        self.pool.close().await.unwrap();
-        drop(self.database);
+        self.handle.close().await.unwrap();
+        drop(self.test_database);
     }
 }
 
@@ -265,7 +265,8 @@ async fn transaction_with_config() -> Result<(), DbErr> {
 
 #[tokio::test]
 async fn the_backend_method_is_not_ambiguous_and_a_stream_and_a_ping_succeed() {
-    // Like `ConnectionTrait`, which is in scope too, this trait has a method `get_database_backend`.
+    // `StreamTrait` and `ConnectionTrait` both have a method `get_database_backend`. The calls below are not ambiguous,
+    // because the connection and the transaction have an inherent method of that name, as SeaORM's own types do.
     use sea_orm::StreamTrait;
     let ctx = TestContext::new().await;
     assert_eq!(ctx.db.get_database_backend(), DbBackend::Postgres);

@@ -3,7 +3,7 @@
 
 use uuid::Uuid;
 
-use crate::world::{Person, Player, World, insert_seat_sql};
+use crate::world::{Player, SqlCaller, World, insert_seat_sql};
 
 /// Every status of a session.
 pub const STATUSES: [&str; 6] = ["waiting", "starting_soon", "active", "paused", "completed", "cancelled"];
@@ -14,7 +14,7 @@ pub const ACTORS: [&str; 10] =
 
 /// A user, the visitor or the service, who attempts statements.
 pub struct Actor {
-    pub person: Person,
+    pub caller: SqlCaller,
     /// The id of the account. The visitor and the service have none: for them, all three ids are nil.
     pub id: Uuid,
     /// The character with which the user takes seats.
@@ -117,11 +117,11 @@ impl Fixture {
         owner.execute(&close).await.unwrap();
 
         let without_account =
-            |person: Person| Actor { person, id: Uuid::nil(), character: Uuid::nil(), spare_character: Uuid::nil() };
+            |caller: SqlCaller| Actor { caller, id: Uuid::nil(), character: Uuid::nil(), spare_character: Uuid::nil() };
         let mut actors = vec![without_account(world.visitor())];
         for (player, spare_character) in people {
-            let Player { person, user_id, character_id } = player;
-            actors.push(Actor { person, id: user_id, character: character_id, spare_character });
+            let Player { caller, user_id, character_id } = player;
+            actors.push(Actor { caller, id: user_id, character: character_id, spare_character });
         }
         actors.push(without_account(world.service()));
         Self { world, actors, games, other_seers_sessions, archived_sessions, adventures, played_creature }
@@ -160,7 +160,7 @@ async fn create_game(
     for seated in [player, closed] {
         owner.execute(&insert_seat_sql(id, seated.user_id, seated.character_id)).await.unwrap();
     }
-    for (former_player, deactivated_by) in [(left, &left.person), (retired, &retired.person), (removed, &seer.person)] {
+    for (former_player, deactivated_by) in [(left, &left.caller), (retired, &retired.caller), (removed, &seer.caller)] {
         owner.execute(&insert_seat_sql(id, former_player.user_id, former_player.character_id)).await.unwrap();
         let deactivate = format!(
             "UPDATE session_players SET is_active = false WHERE session_id = '{id}' AND user_id = '{}'",

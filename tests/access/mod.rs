@@ -8,7 +8,7 @@ use sea_orm::ConnectionTrait;
 
 use crate::{
     documents::assert_up_to_date,
-    world::{Person, into_sql_error},
+    world::{SqlCaller, into_sql_error},
 };
 
 mod fixture;
@@ -28,7 +28,7 @@ enum Attempt {
 }
 
 /// Runs the statement, rolls it back, and returns its result.
-async fn attempt(person: &Person, sql: &str) -> Attempt {
+async fn attempt(person: &SqlCaller, sql: &str) -> Attempt {
     let transaction = person.begin().await;
     let attempt = match transaction.execute_unprepared(sql).await.map_err(into_sql_error) {
         Ok(result) if result.rows_affected() > 0 => Attempt::Done,

@@ -2,13 +2,13 @@
 
 use crate::{
     sqlstates::{GENERATED_ALWAYS, WRONG_OBJECT_TYPE},
-    world::{Person, World},
+    world::{SqlCaller, World},
 };
 
 use super::{write_heading, write_row};
 
 /// Returns whether the role's privileges allow the statement. It may still fail with another error.
-async fn is_allowed(person: &Person, sql: &str) -> bool {
+async fn is_allowed(person: &SqlCaller, sql: &str) -> bool {
     // PostgreSQL reports two errors before it checks privileges, so they do not count as allowed: a generated or
     // identity column cannot be written, and a view does not support the operation.
     person.execute(sql).await.map_or_else(
@@ -18,7 +18,7 @@ async fn is_allowed(person: &Person, sql: &str) -> bool {
 }
 
 /// Returns a person for each of the API's roles.
-fn roles(world: &World) -> [(&'static str, Person); 3] {
+fn roles(world: &World) -> [(&'static str, SqlCaller); 3] {
     [
         ("`anon`", world.visitor()),
         ("`authenticated`", world.user(uuid::Uuid::new_v4())),
@@ -156,7 +156,7 @@ pub async fn write_functions(world: &World, page: &mut String) {
 
 /// Returns whether the role may call the function. The message is compared, not the SQLSTATE, because a function whose
 /// own body refuses the caller, or calls another function that does, gives the same SQLSTATE as a missing privilege.
-async fn may_call(person: &Person, name: &str, arguments: &str) -> bool {
+async fn may_call(person: &SqlCaller, name: &str, arguments: &str) -> bool {
     let denied = format!("permission denied for function {}", name.split('.').next_back().unwrap());
     let outcome = person.execute(&format!("SELECT {name}({arguments})")).await;
     outcome.map_or_else(|refused| refused.message != denied, |_| true)

@@ -32,7 +32,7 @@ async fn write_attempts(fixture: &Fixture, page: &mut String, row_name: &str, st
         let mut cell = String::new();
         let mut refused_by_rule = String::new();
         for (letter, sql) in &statements {
-            match attempt(&actor.person, &sql(actor)).await {
+            match attempt(&actor.caller, &sql(actor)).await {
                 Attempt::Done => cell.push(*letter),
                 Attempt::RefusedByRule => refused_by_rule.push(*letter),
                 Attempt::NoAccess => {}
@@ -339,7 +339,7 @@ pub async fn write_transitions(fixture: &Fixture, page: &mut String) {
             for (actor_name, actor) in ACTORS.iter().zip(&fixture.actors) {
                 let sql = format!("UPDATE sessions SET status = '{new_status}' WHERE id = '{id}'");
                 // A status may also be set to its present value, but that is no transition.
-                if attempt(&actor.person, &sql).await == Attempt::Done && *status != new_status {
+                if attempt(&actor.caller, &sql).await == Attempt::Done && *status != new_status {
                     cell.push_str(match *actor_name {
                         "Seer" => "S",
                         "service" => "v",

@@ -5,19 +5,19 @@ use sea_orm::ConnectionTrait;
 use uuid::Uuid;
 
 use crate::world::{
-    Person, World, insert_attribute_check_sql, insert_character_sql, insert_heroic_save_sql, insert_seat_sql,
+    SqlCaller, World, insert_attribute_check_sql, insert_character_sql, insert_heroic_save_sql, insert_seat_sql,
     into_sql_error,
 };
 
 /// Returns writes that users may send twice, by a second click or from a second device, each with its user. Each write
 /// affects rows that no other write affects.
-async fn repeated_writes(world: &World) -> Vec<(Person, String)> {
+async fn repeated_writes(world: &World) -> Vec<(SqlCaller, String)> {
     let owner = world.owner();
     let mut writes = Vec::new();
     let character = Uuid::new_v4();
     let player = world.new_player().await;
-    writes.push((player.person.clone(), insert_character_sql(character, player.user_id)));
-    writes.push((player.person.clone(), format!("DELETE FROM characters WHERE id = '{}'", player.character_id)));
+    writes.push((player.caller.clone(), insert_character_sql(character, player.user_id)));
+    writes.push((player.caller.clone(), format!("DELETE FROM characters WHERE id = '{}'", player.character_id)));
 
     // Ten characters are the limit, so only the first of two such insertions succeeds.
     let with_nine_characters = world.new_user().await;
@@ -33,14 +33,14 @@ async fn repeated_writes(world: &World) -> Vec<(Person, String)> {
 
     let player = world.new_player().await;
     writes.push((
-        player.person.clone(),
+        player.caller.clone(),
         format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", player.character_id),
     ));
     let player = world.new_player().await;
-    writes.push((player.person.clone(), format!("UPDATE users SET bio = 'Plays.' WHERE id = '{}'", player.user_id)));
+    writes.push((player.caller.clone(), format!("UPDATE users SET bio = 'Plays.' WHERE id = '{}'", player.user_id)));
     let player = world.new_player().await;
     writes.push((
-        player.person.clone(),
+        player.caller.clone(),
         format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", player.user_id),
     ));
 
@@ -48,13 +48,13 @@ async fn repeated_writes(world: &World) -> Vec<(Person, String)> {
     let game = world.new_session(3).await;
     owner.execute(&format!("UPDATE sessions SET is_public = true WHERE id = '{}'", game.session_id)).await.unwrap();
     let player = world.new_player().await;
-    writes.push((player.person.clone(), insert_seat_sql(game.session_id, player.user_id, player.character_id)));
+    writes.push((player.caller.clone(), insert_seat_sql(game.session_id, player.user_id, player.character_id)));
     let game = world.new_session(3).await;
     let code: String =
         owner.fetch_value(&format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session_id)).await.unwrap();
     let player = world.new_player().await;
     writes.push((
-        player.person.clone(),
+        player.caller.clone(),
         format!("SELECT * FROM private.join_by_code('{code}', '{}')", player.character_id),
     ));
     let update_seat = |session: Uuid, player: Uuid, set: &str| {
@@ -62,7 +62,7 @@ async fn repeated_writes(world: &World) -> Vec<(Person, String)> {
     };
     let game = world.new_active_session(2).await;
     let player = &game.players[0];
-    writes.push((player.person.clone(), update_seat(game.session_id, player.user_id, "is_active = false")));
+    writes.push((player.caller.clone(), update_seat(game.session_id, player.user_id, "is_active = false")));
     // If the Seer sends this twice, the second one would give the seat back to the player.
     let game = world.new_active_session(2).await;
     writes
@@ -70,14 +70,14 @@ async fn repeated_writes(world: &World) -> Vec<(Person, String)> {
 
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
-    writes.push((player.person.clone(), insert_attribute_check_sql(game.session_id, player.character_id)));
+    writes.push((player.caller.clone(), insert_attribute_check_sql(game.session_id, player.character_id)));
     let failed_roll = world.new_failed_roll(game.session_id, player.character_id).await;
-    writes.push((player.person.clone(), insert_heroic_save_sql(game.session_id, player.character_id, failed_roll)));
+    writes.push((player.caller.clone(), insert_heroic_save_sql(game.session_id, player.character_id, failed_roll)));
     let event =
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", game.session_id);
-    writes.push((player.person.clone(), event));
+    writes.push((player.caller.clone(), event));
     writes.push((
-        player.person.clone(),
+        player.caller.clone(),
         format!("SELECT * FROM private.change_hit_points('{}', -1)", player.character_id),
     ));
 
@@ -99,7 +99,7 @@ async fn repeated_writes(world: &World) -> Vec<(Person, String)> {
     );
     writes.push((seer, session));
     let player = world.new_player().await;
-    writes.push((player.person.clone(), format!("SELECT private.close_account('{}')", player.user_id)));
+    writes.push((player.caller.clone(), format!("SELECT private.close_account('{}')", player.user_id)));
     writes
 }
 

@@ -97,13 +97,13 @@ async fn a_closed_account_writes_nothing() {
         let fixture = create_full_account(&world).await;
         let statements = all_writes(&fixture);
         for sql in &statements {
-            let outcome = dry_run(&fixture.person, sql).await;
+            let outcome = dry_run(&fixture.caller, sql).await;
             assert_eq!(outcome, "done", "before the account is closed: {sql}");
         }
         let closing = format!("SELECT private.close_account('{}')", fixture.account_id);
         match closed_by {
             "platform" => close_account(&world, fixture.account_id).await,
-            "user" => assert_eq!(attempt(&fixture.person, &closing).await, "done"),
+            "user" => assert_eq!(attempt(&fixture.caller, &closing).await, "done"),
             "service" => assert_eq!(attempt(&world.service(), &closing).await, "done"),
             _ => {
                 let sql = format!("DELETE FROM auth.users WHERE id = '{}'", fixture.account_id);
@@ -112,7 +112,7 @@ async fn a_closed_account_writes_nothing() {
         }
         let mut accepted = Vec::new();
         for sql in &statements {
-            let outcome = dry_run(&fixture.person, sql).await;
+            let outcome = dry_run(&fixture.caller, sql).await;
             // Row security refuses (42501) or hides a row that no longer exists or no longer belongs to the account. A
             // new session may be refused because its adventure no longer exists.
             if ![ACCOUNT_CLOSED, INSUFFICIENT_PRIVILEGE, "no row", ADVENTURE_NOT_PLAYABLE].contains(&outcome.as_str()) {
@@ -139,7 +139,7 @@ async fn a_closed_account_writes_nothing() {
             format!("SELECT private.require_listener('{}')", fixture.completed_session.session_id),
         ] {
             if closed_by != "deletion" || !sql.contains("adventures SET") {
-                assert_eq!(dry_run(&fixture.person, &sql).await, ACCOUNT_CLOSED, "{closed_by}: {sql}");
+                assert_eq!(dry_run(&fixture.caller, &sql).await, ACCOUNT_CLOSED, "{closed_by}: {sql}");
             }
         }
         assert_invariants(&world).await;
@@ -231,8 +231,8 @@ async fn closing_an_account_and_its_own_requests_wait_for_each_other() {
                 .remove(index);
                 let closing = close_account_sql(player.user_id);
                 let users_transaction = match has_snapshot {
-                    true => player.person.begin_repeatable_read().await,
-                    false => player.person.begin().await,
+                    true => player.caller.begin_repeatable_read().await,
+                    false => player.caller.begin().await,
                 };
                 let platforms_transaction = world.owner().begin().await;
                 if closes_first {
@@ -289,7 +289,7 @@ async fn no_live_session_outlives_the_account_of_its_seer() {
             // A character with a seat in a live session could not retire.
             let player = &game.players[0];
             let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", player.character_id);
-            assert_eq!(attempt(&player.person, &retire).await, "done", "{closed_by}, {status}");
+            assert_eq!(attempt(&player.caller, &retire).await, "done", "{closed_by}, {status}");
         }
         assert_invariants(&world).await;
     }

@@ -11,7 +11,7 @@ use super::{
         INSUFFICIENT_PRIVILEGE, SESSION_OVER,
     },
 };
-use crate::world::{Person, World, insert_seat_sql};
+use crate::world::{SqlCaller, World, insert_seat_sql};
 
 async fn cancel_session(world: &World, session: Uuid) {
     let sql = format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{session}'");
@@ -85,7 +85,7 @@ async fn history_prevents_the_deletion_of_an_adventure() {
         let session = open_public_session(&world, stranger, adventure).await;
         if kind != "live" {
             assert_eq!(
-                attempt(&player.person, &insert_seat_sql(session, player.user_id, player.character_id)).await,
+                attempt(&player.caller, &insert_seat_sql(session, player.user_id, player.character_id)).await,
                 "done"
             );
         }
@@ -98,7 +98,7 @@ async fn history_prevents_the_deletion_of_an_adventure() {
         match kind {
             "left and cancelled" => {
                 let leave = format!("UPDATE session_players SET is_active = false WHERE session_id = '{session}'");
-                assert_eq!(attempt(&player.person, &leave).await, "done");
+                assert_eq!(attempt(&player.caller, &leave).await, "done");
                 update_session("status = 'cancelled'").await;
             }
             "completed" | "archived" => {
@@ -125,7 +125,7 @@ async fn history_prevents_the_deletion_of_an_adventure() {
 
 /// Returns whether a user can read the word `secret` in the details of a session, in its adventure or in a creature of
 /// the adventure.
-async fn can_read_secret(person: &Person, session: Uuid, adventure: Uuid) -> bool {
+async fn can_read_secret(person: &SqlCaller, session: Uuid, adventure: Uuid) -> bool {
     for sql in [
         format!(
             "SELECT count(*) FROM public.get_session_details('{session}') AS details
@@ -164,12 +164,12 @@ async fn unpublished_content_is_readable_only_while_it_is_played() {
         let session = open_public_session(&world, stranger.user_id(), adventure).await;
         for player in [&player, &former_player] {
             assert_eq!(
-                attempt(&player.person, &insert_seat_sql(session, player.user_id, player.character_id)).await,
+                attempt(&player.caller, &insert_seat_sql(session, player.user_id, player.character_id)).await,
                 "done"
             );
         }
         let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", former_player.user_id);
-        assert_eq!(attempt(&former_player.person, &leave).await, "done");
+        assert_eq!(attempt(&former_player.caller, &leave).await, "done");
         sessions.push((kind, session, player, former_player));
     }
     // The creator unpublishes the adventure, and then adds something secret to its content and its creatures.
@@ -196,8 +196,8 @@ async fn unpublished_content_is_readable_only_while_it_is_played() {
     for (kind, session, player, former_player) in &sessions {
         let is_live = *kind == "live";
         assert_eq!(can_read_secret(&stranger, *session, adventure).await, is_live, "the Seer, {kind}");
-        assert_eq!(can_read_secret(&player.person, *session, adventure).await, is_live, "a player, {kind}");
-        assert!(!can_read_secret(&former_player.person, *session, adventure).await, "a player who left, {kind}");
+        assert_eq!(can_read_secret(&player.caller, *session, adventure).await, is_live, "a player, {kind}");
+        assert!(!can_read_secret(&former_player.caller, *session, adventure).await, "a player who left, {kind}");
         assert!(!can_read_secret(&world.new_user().await, *session, adventure).await, "a stranger, {kind}");
         assert!(!can_read_secret(&world.visitor(), *session, adventure).await, "a visitor, {kind}");
         assert!(can_read_secret(&creator, *session, adventure).await, "the adventure's creator, {kind}");

@@ -52,7 +52,7 @@ async fn the_id_of_an_archived_session_is_refused_like_the_id_of_an_unarchived_o
     let (archived_game, _) = create_archived_session(&world).await;
     let unarchived_game = world.new_session(0).await;
     let stranger = world.new_user().await;
-    for person in [&archived_game.seer, &stranger, &archived_game.players[0].person, &world.service(), &world.owner()] {
+    for person in [&archived_game.seer, &stranger, &archived_game.players[0].caller, &world.service(), &world.owner()] {
         let seer = person.id.unwrap_or(stranger.user_id());
         let insert = |id: Uuid| {
             format!(
@@ -91,7 +91,7 @@ async fn the_id_of_an_archived_roll_is_refused_like_the_id_of_an_unarchived_one(
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
     let unarchived_roll = world.new_attack_roll(game.session_id, player.character_id, "{1,2,3,4,5}", 10, 0).await;
-    for person in [&player.person, &game.seer, &world.service(), &world.owner()] {
+    for person in [&player.caller, &game.seer, &world.service(), &world.owner()] {
         let insert = |id: Uuid| {
             format!(
                 "INSERT INTO dice_rolls (id, session_id, character_id, attribute, difficulty, roll_type)
@@ -305,7 +305,7 @@ async fn the_id_of_an_archived_row_is_refused_in_an_older_snapshot_too() {
     for level in [IsolationLevel::RepeatableRead, IsolationLevel::Serializable] {
         for (person, sql_with_archived_id, sql_with_new_id) in [
             (&live_game.seer, insert_session(ended_game.session_id), insert_session(Uuid::new_v4())),
-            (&player.person, insert_roll(archived_roll), insert_roll(Uuid::new_v4())),
+            (&player.caller, insert_roll(archived_roll), insert_roll(Uuid::new_v4())),
         ] {
             for (list, sql) in
                 [(&mut inserts_with_archived_id, sql_with_archived_id), (&mut inserts_with_new_id, sql_with_new_id)]
@@ -347,7 +347,7 @@ async fn a_session_with_a_removal_in_progress_is_archived_later() {
     assert_eq!(world.owner().count("archived_session_players WHERE removed_at IS NOT NULL").await, 1);
     let archived = format!("archived_sessions WHERE id = '{}'", game.session_id);
     for (player, visible_sessions) in [(removed, 0), (leaver, 1)] {
-        assert_eq!(player.person.count(&archived).await, visible_sessions);
+        assert_eq!(player.caller.count(&archived).await, visible_sessions);
     }
 }
 
@@ -360,7 +360,7 @@ async fn a_change_of_an_active_seat_of_an_ended_session_is_refused_without_waiti
     let archiving = world.owner().begin().await;
     execute_in(&archiving, &format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", game.session_id)).await.unwrap();
     let player = &game.players[0];
-    for (person, set) in [(&player.person, "is_active = false"), (&game.seer, "removed_at = now()")] {
+    for (person, set) in [(&player.caller, "is_active = false"), (&game.seer, "removed_at = now()")] {
         let transaction = person.begin().await;
         execute_in(&transaction, "SET LOCAL lock_timeout = '1s'").await.unwrap();
         let sql = format!("UPDATE session_players SET {set} WHERE session_id = '{}'", game.session_id);
@@ -391,7 +391,7 @@ async fn joining_by_code_after_the_start_or_the_end_is_refused_without_locking_t
         execute_in(&holder, &format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", game.session_id))
             .await
             .unwrap();
-        let joining = stranger.person.begin().await;
+        let joining = stranger.caller.begin().await;
         execute_in(&joining, "SET LOCAL lock_timeout = '1s'").await.unwrap();
         assert_refused!(execute_in(&joining, &join).await, sqlstate, constraint, "{status}");
     }

@@ -9,11 +9,11 @@ use super::{
     full_account::create_full_account,
     sqlstates::{CHECK_VIOLATION, TRIGGERED_DATA_CHANGE_VIOLATION},
 };
-use crate::world::{Person, World, insert_character_sql, insert_seat_sql};
+use crate::world::{SqlCaller, World, insert_character_sql, insert_seat_sql};
 
 /// Runs the statement `outer`, whose RETURNING clause calls a function that runs the statement `inner`. Returns "done"
 /// or the SQLSTATE of the refusal.
-async fn attempt_with_inner(person: &Person, outer: &str, inner: &str) -> String {
+async fn attempt_with_inner(person: &SqlCaller, outer: &str, inner: &str) -> String {
     let transaction = person.begin().await;
     let function = format!(
         "CREATE OR REPLACE FUNCTION pg_temp.change_again() RETURNS int LANGUAGE plpgsql
@@ -62,12 +62,12 @@ async fn a_statement_that_changes_a_session_or_a_seat_twice_is_refused_if_an_eve
     let rejoin = format!("UPDATE session_players SET is_active = true {of_session}");
     let join = insert_seat_sql(waiting_game.session_id, player.user_id, player.character_id);
     // The inner statement gives up a seat that the outer one has not counted yet, and the count cannot become negative.
-    assert_eq!(attempt_with_inner(&player.person, &join, &leave).await, CHECK_VIOLATION);
-    assert_eq!(attempt(&player.person, &join).await, "done");
-    assert_eq!(attempt_with_inner(&player.person, &leave, &rejoin).await, TRIGGERED_DATA_CHANGE_VIOLATION);
-    assert_eq!(attempt(&player.person, &leave).await, "done");
+    assert_eq!(attempt_with_inner(&player.caller, &join, &leave).await, CHECK_VIOLATION);
+    assert_eq!(attempt(&player.caller, &join).await, "done");
+    assert_eq!(attempt_with_inner(&player.caller, &leave, &rejoin).await, TRIGGERED_DATA_CHANGE_VIOLATION);
+    assert_eq!(attempt(&player.caller, &leave).await, "done");
     // As above, the seat is not yet counted.
-    assert_eq!(attempt_with_inner(&player.person, &rejoin, &leave).await, CHECK_VIOLATION);
+    assert_eq!(attempt_with_inner(&player.caller, &rejoin, &leave).await, CHECK_VIOLATION);
     assert_invariants(&world).await;
 }
 
@@ -89,7 +89,7 @@ async fn a_row_that_its_own_statement_deletes_leaves_no_digest_of_its_request() 
         ),
     ] {
         let delete = format!("DELETE FROM {table} WHERE id = '{id}'");
-        assert_eq!(attempt_with_inner(&fixture.person, &insert, &delete).await, "done", "{table}");
+        assert_eq!(attempt_with_inner(&fixture.caller, &insert, &delete).await, "done", "{table}");
         assert_eq!(world.owner().count(&format!("{table} WHERE id = '{id}'")).await, 0, "{table}");
         assert_eq!(world.owner().count(&format!("private.requests WHERE id = '{id}'")).await, 0, "{table}");
     }

@@ -65,7 +65,7 @@ async fn the_condition_of_an_upsert_reads_and_locks_no_row_of_others() {
                 format!("{with_victims_id} {upsert}"),
                 format!("{with_victims_id} {}", upsert.replace("(id)", &format!("ON CONSTRAINT {table}_pkey"))),
             ] {
-                let transaction = attacker.person.begin().await;
+                let transaction = attacker.caller.begin().await;
                 execute_in(&transaction, CREATE_READ_FUNCTION).await.unwrap();
                 execute_in(&transaction, "SAVEPOINT before").await.unwrap();
                 assert_refused!(
@@ -83,7 +83,7 @@ async fn the_condition_of_an_upsert_reads_and_locks_no_row_of_others() {
             }
         }
         let upsert = format!("ON CONFLICT (id) DO UPDATE SET {change} WHERE {table}.created_at < now()");
-        assert_eq!(attempt(&attacker.person, &format!("{with_own_id} {upsert}")).await, "done", "own row of {table}");
+        assert_eq!(attempt(&attacker.caller, &format!("{with_own_id} {upsert}")).await, "done", "own row of {table}");
     }
     assert_invariants(&world).await;
 }
@@ -149,7 +149,7 @@ async fn a_statement_cannot_replace_a_row_and_keep_its_history() {
             ),
         ];
         for sql in replacements {
-            for person in [&fixture.person, &world.owner()] {
+            for person in [&fixture.caller, &world.owner()] {
                 assert_refused!(person.execute(&sql).await, UNIQUE_VIOLATION, &format!("{table}_pkey"), "{sql}");
             }
         }
@@ -157,10 +157,10 @@ async fn a_statement_cannot_replace_a_row_and_keep_its_history() {
     }
     // In two statements, the deletion is refused if the row has history. Otherwise, the insertion creates a new row.
     let delete = |id: Uuid| format!("DELETE FROM characters WHERE id = '{id}'");
-    assert_eq!(attempt(&fixture.person, &delete(fixture.seated_character_id)).await, FOREIGN_KEY_VIOLATION);
-    assert_eq!(attempt(&fixture.person, &delete(fixture.spare_character_id)).await, "done");
+    assert_eq!(attempt(&fixture.caller, &delete(fixture.seated_character_id)).await, FOREIGN_KEY_VIOLATION);
+    assert_eq!(attempt(&fixture.caller, &delete(fixture.spare_character_id)).await, "done");
     assert_eq!(
-        attempt(&fixture.person, &insert_character_sql(fixture.spare_character_id, fixture.account_id)).await,
+        attempt(&fixture.caller, &insert_character_sql(fixture.spare_character_id, fixture.account_id)).await,
         "done"
     );
     assert_invariants(&world).await;

@@ -14,7 +14,7 @@ use super::{
         ACCOUNT_CLOSED, CHECK_VIOLATION, INSUFFICIENT_PRIVILEGE, SESSION_OVER, TRIGGERED_DATA_CHANGE_VIOLATION,
     },
 };
-use crate::world::{GameSession, Person, World, insert_attribute_check_sql, insert_character_sql, insert_seat_sql};
+use crate::world::{GameSession, SqlCaller, World, insert_attribute_check_sql, insert_character_sql, insert_seat_sql};
 
 /// Creates four sessions, each with a Seer of its own, and seats the player in all of them.
 async fn create_four_sessions(world: &World, player: Uuid, character: Uuid) -> Vec<GameSession> {
@@ -29,8 +29,8 @@ async fn create_four_sessions(world: &World, player: Uuid, character: Uuid) -> V
 
 /// Spawns two tasks that repeat a statement, each on its own connection, until they are aborted. If the statement takes
 /// some time, its locks are almost never free.
-fn spawn_repeating(person: &Person, sql: &str) -> Vec<JoinHandle<()>> {
-    let repeat = |person: Person, sql: String| async move {
+fn spawn_repeating(person: &SqlCaller, sql: &str) -> Vec<JoinHandle<()>> {
+    let repeat = |person: SqlCaller, sql: String| async move {
         loop {
             person.execute(&sql).await.unwrap();
         }
@@ -90,7 +90,7 @@ async fn short_writes_do_not_keep_players_from_leaving_several_sessions() {
         writers.extend(spawn_repeating(&game.seer, &sql));
     }
     let sql = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", player.user_id);
-    let leaving = timeout(Duration::from_secs(60), player.person.execute(&sql)).await;
+    let leaving = timeout(Duration::from_secs(60), player.caller.execute(&sql)).await;
     assert_eq!(leaving.expect("the writes must not delay the player for ever"), Ok(4));
     writers.iter().for_each(JoinHandle::abort);
 }
@@ -327,9 +327,9 @@ async fn no_statement_closes_the_account_and_then_writes() {
         for sql in statements {
             for is_repeatable_read in [false, true] {
                 let transaction = if is_repeatable_read {
-                    fixture.person.begin_repeatable_read().await
+                    fixture.caller.begin_repeatable_read().await
                 } else {
-                    fixture.person.begin().await
+                    fixture.caller.begin().await
                 };
                 let code = outcome_code(execute_in(&transaction, sql).await);
                 transaction.rollback().await.unwrap();
@@ -338,7 +338,7 @@ async fn no_statement_closes_the_account_and_then_writes() {
         }
     }
     // Closing alone succeeds, and so does a write before it in the same transaction.
-    let transaction = fixture.person.begin().await;
+    let transaction = fixture.caller.begin().await;
     let rename = format!("UPDATE adventures SET name = 'Renamed' WHERE id = '{adventure}'");
     assert_eq!(execute_in(&transaction, &rename).await, Ok(1));
     assert_eq!(execute_and_commit(transaction, &format!("SELECT {close}")).await, "done");

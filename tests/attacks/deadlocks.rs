@@ -11,7 +11,7 @@ use super::{
     is_account_closed, open_private_session,
     sqlstates::{ACCOUNT_CLOSED, DEADLOCK_DETECTED, SERIALIZATION_FAILURE},
 };
-use crate::world::{GameSession, Person, World, insert_attribute_check_sql, insert_character_sql, insert_seat_sql};
+use crate::world::{GameSession, SqlCaller, World, insert_attribute_check_sql, insert_character_sql, insert_seat_sql};
 
 /// A transaction of two statements, each of which locks a row that closing an account changes.
 struct ConflictingWrites {
@@ -19,7 +19,7 @@ struct ConflictingWrites {
     rows: &'static str,
     /// The account that is closed or deleted meanwhile.
     account_to_close: Uuid,
-    writer: Person,
+    writer: SqlCaller,
     statements: [String; 2],
 }
 
@@ -55,7 +55,7 @@ async fn player_writes(world: &World, rows: &'static str) -> ConflictingWrites {
         "profile and character" => [update_profile, equip_sql(character)],
         other => panic!("unknown rows: {other}"),
     };
-    ConflictingWrites { rows, account_to_close: game.seer.user_id(), writer: player.person.clone(), statements }
+    ConflictingWrites { rows, account_to_close: game.seer.user_id(), writer: player.caller.clone(), statements }
 }
 
 /// Returns a Seer's transaction that writes the given rows. The account to close is the player's.
@@ -140,7 +140,7 @@ async fn deleting_an_account_does_not_deadlock_with_writes_in_its_ended_sessions
             if is_reversed {
                 sessions.reverse();
             }
-            let transaction = game.players[0].person.begin().await;
+            let transaction = game.players[0].caller.begin().await;
             execute_in(&transaction, &insert_event_sql(sessions[0])).await.unwrap();
             let deletion = superuser.begin().await;
             execute_in(&deletion, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
@@ -246,7 +246,7 @@ async fn ending_sessions_does_not_deadlock_with_writes_to_characters() {
         if is_reversed {
             characters.reverse();
         }
-        let transaction = game.players[0].person.begin().await;
+        let transaction = game.players[0].caller.begin().await;
         execute_in(&transaction, &equip_sql(characters[0])).await.unwrap();
         let ending = game.seer.begin().await;
         let sql = format!("UPDATE sessions SET status = 'cancelled' WHERE seer_id = '{}'", game.seer.user_id());
@@ -268,7 +268,7 @@ async fn no_write_overtakes_a_closing_that_waits() {
             let fixture = create_full_account(&world).await;
             let rename =
                 format!("UPDATE adventures SET name = 'Renamed' WHERE id = '{}'", fixture.published_adventure_id);
-            let in_progress = fixture.person.begin().await;
+            let in_progress = fixture.caller.begin().await;
             execute_in(&in_progress, &rename).await.unwrap();
             let closing = world.owner().begin().await;
             let sql = close_or_delete_account_sql(fixture.account_id, is_deletion);
@@ -287,8 +287,8 @@ async fn no_write_overtakes_a_closing_that_waits() {
             let mut waiting = Vec::new();
             for write in writes {
                 let transaction = match has_snapshot {
-                    true => fixture.person.begin_repeatable_read().await,
-                    false => fixture.person.begin().await,
+                    true => fixture.caller.begin_repeatable_read().await,
+                    false => fixture.caller.begin().await,
                 };
                 waiting.push(tokio::spawn(async move {
                     let outcome = execute_and_commit(transaction, &write).await;
@@ -376,7 +376,7 @@ async fn a_transaction_that_has_written_goes_on_while_a_closing_waits_for_it() {
     let fixture = create_full_account(&world).await;
     let update_bio = format!("UPDATE users SET bio = 'Here.' WHERE id = '{}'", fixture.account_id);
     let update_characters = format!("UPDATE characters SET equipment = '[1]' WHERE user_id = '{}'", fixture.account_id);
-    let writing = fixture.person.begin().await;
+    let writing = fixture.caller.begin().await;
     execute_in(&writing, "SET LOCAL lock_timeout = '10s'").await.unwrap();
     execute_in(&writing, &update_bio).await.unwrap();
     let closing = world.owner().begin().await;

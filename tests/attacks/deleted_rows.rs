@@ -4,13 +4,13 @@
 use uuid::Uuid;
 
 use super::{assert_invariants, attempt, execute_in, limits::create_living_characters, query_number};
-use crate::world::{Person, World, insert_character_sql, insert_seat_sql, run_together};
+use crate::world::{SqlCaller, World, insert_character_sql, insert_seat_sql, run_together};
 
 /// Deletes rows in a transaction, starts inserts with the same ids, which wait for it, and commits it. Then inserts
 /// equally many rows with new ids, concurrently. Returns the outcomes of all inserts.
 async fn insert_while_deleting(
     world: &World,
-    person: &Person,
+    person: &SqlCaller,
     table: &str,
     ids: &[Uuid],
     insert: impl Fn(Uuid) -> String,
@@ -101,14 +101,14 @@ async fn a_deleted_seat_makes_room_for_exactly_one() {
     execute_in(&deletion, &delete).await.unwrap();
     // The player whose seat is deleted, and three new players.
     let (person, sql) = (
-        seated_player.person.clone(),
+        seated_player.caller.clone(),
         insert_seat_sql(game.session_id, seated_player.user_id, seated_player.character_id),
     );
     let mut inserts = vec![tokio::spawn(async move { attempt(&person, &sql).await })];
     for _ in 0..3 {
         let player = world.new_player().await;
         let sql = insert_seat_sql(game.session_id, player.user_id, player.character_id);
-        inserts.push(tokio::spawn(async move { attempt(&player.person, &sql).await }));
+        inserts.push(tokio::spawn(async move { attempt(&player.caller, &sql).await }));
     }
     world.owner().wait_for_lock_waiters(4).await;
     deletion.commit().await.unwrap();

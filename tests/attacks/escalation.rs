@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::{dry_run, execute_in, outcome_code};
 use crate::world::{
-    GameSession, Person, World, insert_attribute_check_sql, insert_character_sql, insert_heroic_save_sql,
+    GameSession, SqlCaller, World, insert_attribute_check_sql, insert_character_sql, insert_heroic_save_sql,
     insert_seat_sql,
 };
 
@@ -151,7 +151,7 @@ impl Fixture {
     }
 
     /// Returns a statement that succeeds for each kind of write and each call that a player and a Seer may make.
-    fn statements(&self) -> Vec<(Person, String)> {
+    fn statements(&self) -> Vec<(SqlCaller, String)> {
         let Self { game, failed_roll_id, draft_adventure_id, creature_id, spare_character_id, waiting_game, .. } = self;
         let (player, seer) = (&game.players[0], game.seer.user_id());
         let (session, adventure, character) = (game.session_id, game.adventure_id, player.character_id);
@@ -209,7 +209,7 @@ impl Fixture {
             format!("SELECT * FROM public.get_session_details('{session}')"),
             format!("SELECT private.close_account('{seer}')"),
         ];
-        let player = game.players[0].person.clone();
+        let player = game.players[0].caller.clone();
         of_player
             .into_iter()
             .map(|sql| (player.clone(), sql))
@@ -226,7 +226,7 @@ impl Fixture {
 async fn no_temporary_object_of_the_caller_runs_as_the_owner() {
     let fixture = Fixture::new().await;
     let mut escalations = Vec::new();
-    for person in [&fixture.game.players[0].person, &fixture.game.seer] {
+    for person in [&fixture.game.players[0].caller, &fixture.game.seer] {
         let statements: Vec<String> =
             fixture.statements().into_iter().filter(|(sender, _)| sender.id == person.id).map(|(_, sql)| sql).collect();
         // The first run, without traps, makes sure that each statement succeeds.

@@ -4,7 +4,7 @@
 use uuid::Uuid;
 
 use super::{leaks::answer_text, query_number, sqlstates::CHECK_VIOLATION};
-use crate::world::{Person, World};
+use crate::world::{SqlCaller, World};
 
 /// Returns SQL expressions for the smallest, the largest and the most unusual values of a type.
 fn extreme_values(sql_type: &str) -> Vec<String> {
@@ -159,7 +159,7 @@ fn variants(sql: &str, hidden_rows: &[(&'static str, Uuid)]) -> Vec<String> {
 }
 
 /// Asserts that all variants of a statement get the same answer, which is a refusal or no row.
-async fn assert_same_answer(stranger: &Person, sql: &str, hidden_rows: &[(&'static str, Uuid)]) {
+async fn assert_same_answer(stranger: &SqlCaller, sql: &str, hidden_rows: &[(&'static str, Uuid)]) {
     let mut first_answer: Option<String> = None;
     for variant in variants(sql, hidden_rows) {
         let answer = answer_text(stranger, &variant).await;
@@ -264,7 +264,7 @@ async fn an_overflow_does_not_reveal_the_number_of_dice_of_a_hidden_character() 
             game.session_id, player.character_id
         );
         assert_refused!(
-            player.person.execute(&roll).await,
+            player.caller.execute(&roll).await,
             CHECK_VIOLATION,
             "dice_rolls_difficulty_check",
             "{difficulty}"

@@ -3,14 +3,14 @@
 use uuid::Uuid;
 
 use crate::world::{
-    GameSession, Person, World, insert_attribute_check_sql, insert_character_sql, insert_heroic_save_sql,
+    GameSession, SqlCaller, World, insert_attribute_check_sql, insert_character_sql, insert_heroic_save_sql,
     insert_seat_sql,
 };
 
 /// An account with every kind of row that an account can have, as Seer, player and author.
 pub struct FullAccount {
     pub account_id: Uuid,
-    pub person: Person,
+    pub caller: SqlCaller,
     /// An active session that the account runs as Seer.
     pub live_session: GameSession,
     /// A completed session that the account ran as Seer.
@@ -63,7 +63,7 @@ pub async fn create_full_account(world: &World) -> FullAccount {
     owner.execute(&format!("INSERT INTO tutorial_progress (user_id) VALUES ('{account_id}')")).await.unwrap();
     FullAccount {
         account_id,
-        person,
+        caller: person,
         live_session,
         completed_session,
         joined_session,

@@ -35,13 +35,13 @@ async fn a_player_who_leaves_in_the_same_statement_sends_no_event() {
              SELECT session_id, 'client.x', '{payload}' FROM seat_left",
             leave_or_remove_sql(game.session_id, player)
         );
-        assert_refused!(player.person.execute(&sql).await, forbidden, "{payload}");
+        assert_refused!(player.caller.execute(&sql).await, forbidden, "{payload}");
     }
     assert_eq!(world.owner().count("session_events WHERE event_type = 'client.x'").await, 0);
     let without_sender = "session_events WHERE starts_with(event_type, 'client.') AND sender_id IS NULL";
     assert_eq!(world.owner().count(without_sender).await, 0);
     assert_eq!(
-        attempt(&player.person, &insert_attribute_check_sql(game.session_id, player.character_id)).await,
+        attempt(&player.caller, &insert_attribute_check_sql(game.session_id, player.character_id)).await,
         "done",
         "still seated"
     );
@@ -64,10 +64,10 @@ async fn a_player_who_is_removed_or_leaves_while_a_statement_waits_sends_no_even
              SELECT '{}', 'client.late' FROM (SELECT pg_advisory_xact_lock(4711) OFFSET 0) AS wait",
             game.session_id
         );
-        let transaction = player.person.begin().await;
+        let transaction = player.caller.begin().await;
         let sending_task = tokio::spawn(async move { execute_and_commit(transaction, &sql).await });
         world.owner().wait_for_lock_waiters(1).await;
-        let deactivated_by = if has_left { &player.person } else { &game.seer };
+        let deactivated_by = if has_left { &player.caller } else { &game.seer };
         assert_eq!(attempt(deactivated_by, &leave_or_remove_sql(game.session_id, player)).await, "done");
         barrier.commit().await.unwrap();
         assert_eq!(sending_task.await.unwrap(), INSUFFICIENT_PRIVILEGE);
@@ -129,8 +129,8 @@ async fn a_player_who_left_changes_no_seat_of_a_session_that_ended_since_the_sna
         let game = world.new_session(1).await;
         let player = &game.players[0];
         let other_character = world.new_character(player.user_id).await;
-        assert_eq!(attempt(&player.person, &leave_or_remove_sql(game.session_id, player)).await, "done");
-        let with_old_snapshot = player.person.begin_repeatable_read().await;
+        assert_eq!(attempt(&player.caller, &leave_or_remove_sql(game.session_id, player)).await, "done");
+        let with_old_snapshot = player.caller.begin_repeatable_read().await;
         if has_ended {
             world.update_session(&game, "status = 'cancelled'").await;
         }
@@ -140,7 +140,7 @@ async fn a_player_who_left_changes_no_seat_of_a_session_that_ended_since_the_sna
         );
         assert_eq!(execute_and_commit(with_old_snapshot, &choose).await, expected);
         if has_ended {
-            assert_eq!(outcome_code(player.person.execute(&choose).await), SESSION_OVER);
+            assert_eq!(outcome_code(player.caller.execute(&choose).await), SESSION_OVER);
         }
     }
 }
@@ -157,7 +157,7 @@ async fn nobody_takes_a_seat_in_a_session_that_starts_while_the_statement_waits(
     let start = format!("UPDATE sessions SET status = 'active' WHERE id = '{}'", game.session_id);
     assert_eq!(execute_in(&starting_transaction, &start).await, Ok(1));
     let sql = insert_seat_sql(game.session_id, player.user_id, player.character_id);
-    assert_eq!(attempt_while_holder_commits(&world, &player.person, sql, starting_transaction).await, SESSION_STARTED);
+    assert_eq!(attempt_while_holder_commits(&world, &player.caller, sql, starting_transaction).await, SESSION_STARTED);
     assert_invariants(&world).await;
 }
 
@@ -173,7 +173,7 @@ async fn nobody_takes_a_seat_with_a_character_that_changes_its_owner_while_the_s
         format!("UPDATE characters SET user_id = '{}' WHERE id = '{}'", new_owner.user_id(), player.character_id);
     assert_eq!(execute_in(&giving_transaction, &give).await, Ok(1));
     let sql = insert_seat_sql(game.session_id, player.user_id, player.character_id);
-    let outcome = attempt_while_holder_commits(&world, &player.person, sql, giving_transaction).await;
+    let outcome = attempt_while_holder_commits(&world, &player.caller, sql, giving_transaction).await;
     assert_eq!(outcome, CHARACTER_NOT_YOURS);
     assert_invariants(&world).await;
 }

@@ -10,11 +10,12 @@ use super::{
     },
 };
 use crate::world::{
-    Person, SqlError, World, insert_attribute_check_sql, insert_character_sql, insert_heroic_save_sql, insert_seat_sql,
+    SqlCaller, SqlError, World, insert_attribute_check_sql, insert_character_sql, insert_heroic_save_sql,
+    insert_seat_sql,
 };
 
 /// Runs a statement, rolls it back, and returns the number of rows or the text of the refusal.
-pub(super) async fn answer_text(person: &Person, sql: &str) -> String {
+pub(super) async fn answer_text(person: &SqlCaller, sql: &str) -> String {
     let transaction = person.begin().await;
     let outcome = execute_in(&transaction, sql).await;
     transaction.rollback().await.unwrap();
@@ -26,7 +27,7 @@ pub(super) async fn answer_text(person: &Person, sql: &str) -> String {
 
 /// Asserts that each person gets the same answer to all statements, and that the answer begins with `expected`. `what`
 /// says what the statements attempt. With each statement comes the case by which it differs from the others.
-async fn assert_same_answers(people: &[&Person], what: &str, statements: &[(&str, String)], expected: &str) {
+async fn assert_same_answers(people: &[&SqlCaller], what: &str, statements: &[(&str, String)], expected: &str) {
     for person in people {
         let mut answers = Vec::new();
         for (case, sql) in statements {
@@ -76,7 +77,7 @@ async fn a_stranger_does_not_learn_how_full_a_private_session_is() {
         .map(|(case, session)| (case, insert_seat_sql(session, caller.user_id, character)))
         .collect();
         assert_same_answers(
-            &[&caller.person],
+            &[&caller.caller],
             &format!("a seat with {description}"),
             &statements,
             INSUFFICIENT_PRIVILEGE,
@@ -84,7 +85,7 @@ async fn a_stranger_does_not_learn_how_full_a_private_session_is() {
         .await;
         let skipping_conflicts: Vec<(&str, String)> =
             statements.iter().map(|(case, sql)| (*case, format!("{sql} ON CONFLICT DO NOTHING"))).collect();
-        assert_same_answers(&[&caller.person], "a seat with ON CONFLICT", &skipping_conflicts, INSUFFICIENT_PRIVILEGE)
+        assert_same_answers(&[&caller.caller], "a seat with ON CONFLICT", &skipping_conflicts, INSUFFICIENT_PRIVILEGE)
             .await;
     }
     // A seat in another user's name.
@@ -96,7 +97,7 @@ async fn a_stranger_does_not_learn_how_full_a_private_session_is() {
         ("a closed account", insert_seat_sql(full.session_id, closed_player.user_id, closed_player.character_id)),
         ("a user that does not exist", insert_seat_sql(full.session_id, Uuid::new_v4(), Uuid::new_v4())),
     ];
-    assert_same_answers(&[&caller.person, &world.visitor()], "another's seat", &statements, INSUFFICIENT_PRIVILEGE)
+    assert_same_answers(&[&caller.caller, &world.visitor()], "another's seat", &statements, INSUFFICIENT_PRIVILEGE)
         .await;
 }
 
@@ -109,7 +110,7 @@ async fn nobody_learns_which_rolls_of_others_exist_or_were_saved() {
     let saved_roll = world.new_attack_roll(other_game.session_id, saver.character_id, "{1,2,1,2,1}", 18, 5).await;
     let unsaved_roll =
         world.new_attack_roll(other_game.session_id, fellow_player.character_id, "{1,2,1,2,1}", 18, 5).await;
-    saver.person.execute(&insert_heroic_save_sql(other_game.session_id, saver.character_id, saved_roll)).await.unwrap();
+    saver.caller.execute(&insert_heroic_save_sql(other_game.session_id, saver.character_id, saved_roll)).await.unwrap();
     for (session, character, what) in [
         (own_game.session_id, caller.character_id, "in the caller's own session"),
         (other_game.session_id, caller.character_id, "in another session"),
@@ -123,7 +124,7 @@ async fn nobody_learns_which_rolls_of_others_exist_or_were_saved() {
                 .map(|(case, original)| (case, insert_heroic_save_sql(session, character, original) + suffix))
                 .collect();
             let expected = if session == own_game.session_id { ROLL_NOT_SAVEABLE } else { INSUFFICIENT_PRIVILEGE };
-            assert_same_answers(&[&caller.person], what, &statements, expected).await;
+            assert_same_answers(&[&caller.caller], what, &statements, expected).await;
         }
     }
 }
@@ -326,7 +327,7 @@ async fn a_stranger_does_not_learn_what_exists_in_a_private_session() {
     let late_roll = world.new_attack_roll(active_game.session_id, character, "{1,2}", 10, 3600).await;
     let saved_roll = world.new_failed_roll(active_game.session_id, active_game.players[1].character_id).await;
     let save = insert_heroic_save_sql(active_game.session_id, active_game.players[1].character_id, saved_roll);
-    assert_eq!(attempt(&active_game.players[1].person, &save).await, "done");
+    assert_eq!(attempt(&active_game.players[1].caller, &save).await, "done");
     let caller = world.new_player().await;
     let sql = format!(
         "INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf') RETURNING id",
@@ -342,7 +343,7 @@ async fn a_stranger_does_not_learn_what_exists_in_a_private_session() {
         ("saved", save_of(saved_roll)),
         ("one that does not exist", save_of(Uuid::new_v4())),
     ];
-    assert_same_answers(&[&caller.person, &world.visitor()], "another's save", &statements, INSUFFICIENT_PRIVILEGE)
+    assert_same_answers(&[&caller.caller, &world.visitor()], "another's save", &statements, INSUFFICIENT_PRIVILEGE)
         .await;
     let statements = [
         ("a character with a seat", insert_attribute_check_sql(active_game.session_id, character)),
@@ -355,7 +356,7 @@ async fn a_stranger_does_not_learn_what_exists_in_a_private_session() {
         ("waiting", insert_attribute_check_sql(waiting_game.session_id, waiting_game.players[0].character_id)),
         ("a session that does not exist", insert_attribute_check_sql(Uuid::new_v4(), caller.character_id)),
     ];
-    assert_same_answers(&[&caller.person, &world.visitor()], "a roll", &statements, INSUFFICIENT_PRIVILEGE).await;
+    assert_same_answers(&[&caller.caller, &world.visitor()], "a roll", &statements, INSUFFICIENT_PRIVILEGE).await;
     let creature_roll = |creature: Uuid, session: Uuid| {
         format!(
             "INSERT INTO dice_rolls (session_id, creature_id, attribute, difficulty, roll_type)
@@ -368,12 +369,12 @@ async fn a_stranger_does_not_learn_what_exists_in_a_private_session() {
         ("a creature that does not exist", creature_roll(Uuid::new_v4(), active_game.session_id)),
         ("a session that does not exist", creature_roll(creature, Uuid::new_v4())),
     ];
-    assert_same_answers(&[&caller.person, &world.visitor()], "a creature's roll", &statements, INSUFFICIENT_PRIVILEGE)
+    assert_same_answers(&[&caller.caller, &world.visitor()], "a creature's roll", &statements, INSUFFICIENT_PRIVILEGE)
         .await;
     // A participant learns only that they may not roll for creatures, and nothing about the creature.
     let [existing_creature, _, missing_creature, _] = statements;
     assert_same_answers(
-        &[&active_game.players[0].person],
+        &[&active_game.players[0].caller],
         "a creature's roll",
         &[existing_creature, missing_creature],
         INSUFFICIENT_PRIVILEGE,
@@ -387,10 +388,10 @@ async fn a_stranger_does_not_learn_what_exists_in_a_private_session() {
         ("waiting", insert_event(waiting_game.session_id)),
         ("one that does not exist", insert_event(Uuid::new_v4())),
     ];
-    assert_same_answers(&[&caller.person, &world.visitor()], "an event", &statements, INSUFFICIENT_PRIVILEGE).await;
+    assert_same_answers(&[&caller.caller, &world.visitor()], "an event", &statements, INSUFFICIENT_PRIVILEGE).await;
     let wound = |character: Uuid| format!("SELECT * FROM private.change_hit_points('{character}', -1)");
     let statements = [("existing", wound(character)), ("one that does not exist", wound(Uuid::new_v4()))];
-    assert_same_answers(&[&caller.person], "a wound", &statements, "0 rows").await;
+    assert_same_answers(&[&caller.caller], "a wound", &statements, "0 rows").await;
 }
 
 #[tokio::test]
@@ -412,7 +413,7 @@ async fn joining_reveals_nothing_about_characters_of_others() {
         ("retired", insert_seat_sql(game.session_id, caller.user_id, retired_character)),
         ("of a closed account", insert_seat_sql(game.session_id, caller.user_id, closed_player.character_id)),
     ];
-    assert_same_answers(&[&caller.person], "another's character in their own seat", &statements, CHARACTER_NOT_YOURS)
+    assert_same_answers(&[&caller.caller], "another's character in their own seat", &statements, CHARACTER_NOT_YOURS)
         .await;
     let join = |character: Uuid, code: &str| format!("SELECT * FROM private.join_by_code('{code}', '{character}')");
     let statements = [
@@ -420,7 +421,7 @@ async fn joining_reveals_nothing_about_characters_of_others() {
         ("another's", join(other_player.character_id, "ZZZZZZ")),
         ("one that does not exist", join(Uuid::new_v4(), "ZZZZZZ")),
     ];
-    assert_same_answers(&[&caller.person], "an unknown code", &statements, UNKNOWN_JOIN_CODE).await;
+    assert_same_answers(&[&caller.caller], "an unknown code", &statements, UNKNOWN_JOIN_CODE).await;
 }
 
 /// Whoever has the code of a private session learns its id only by joining it.

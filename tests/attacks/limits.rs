@@ -10,7 +10,7 @@ use super::{
         SEAT_LIMIT_REACHED, SERIALIZATION_FAILURE, SESSION_FULL, SESSION_LIMIT_REACHED, SESSION_LIVE,
     },
 };
-use crate::world::{Person, World, insert_character_sql, insert_seat_sql, run_together};
+use crate::world::{SqlCaller, World, insert_character_sql, insert_seat_sql, run_together};
 
 /// A limit on a number of rows. The test has created all but one of the rows that the limit allows.
 struct Limit {
@@ -25,7 +25,7 @@ struct Limit {
     counter_query: String,
     /// Statements that each add one row (by an INSERT, or by an UPDATE after which a row counts), with the user who
     /// sends them.
-    statements: Vec<(Person, String)>,
+    statements: Vec<(SqlCaller, String)>,
 }
 
 /// Creates `count` more living characters of an account.
@@ -132,7 +132,7 @@ async fn create_limits(world: &World, statement_count: usize) -> Vec<Limit> {
     let third_seer = world.new_account().await;
     for _ in 0..statement_count {
         let session = open_public_session(world, third_seer, adventure).await;
-        statements.push((player.person.clone(), insert_seat_sql(session, player.user_id, player.character_id)));
+        statements.push((player.caller.clone(), insert_seat_sql(session, player.user_id, player.character_id)));
     }
     limits.push(Limit {
         name: "seats in live sessions",
@@ -196,7 +196,7 @@ async fn create_limits(world: &World, statement_count: usize) -> Vec<Limit> {
     let mut statements = Vec::new();
     for _ in 0..statement_count {
         let player = world.new_player().await;
-        statements.push((player.person.clone(), insert_seat_sql(game.session_id, player.user_id, player.character_id)));
+        statements.push((player.caller.clone(), insert_seat_sql(game.session_id, player.user_id, player.character_id)));
     }
     limits.push(Limit {
         name: "seats of a session",
@@ -294,10 +294,10 @@ async fn an_account_takes_no_more_than_twenty_seats_at_once() {
          SELECT id, '{}', '{}' FROM sessions WHERE is_public AND status = 'waiting'",
         player.user_id, player.character_id
     );
-    assert_eq!(attempt(&player.person, &join_all).await, SEAT_LIMIT_REACHED);
-    assert_eq!(attempt(&player.person, &format!("{join_all} ON CONFLICT DO NOTHING")).await, SEAT_LIMIT_REACHED);
+    assert_eq!(attempt(&player.caller, &join_all).await, SEAT_LIMIT_REACHED);
+    assert_eq!(attempt(&player.caller, &format!("{join_all} ON CONFLICT DO NOTHING")).await, SEAT_LIMIT_REACHED);
     // Twenty seats are allowed.
-    assert_eq!(player.person.execute(&format!("{join_all} LIMIT 20")).await, Ok(20));
+    assert_eq!(player.caller.execute(&format!("{join_all} LIMIT 20")).await, Ok(20));
     assert_eq!(
         query_number(&world, &format!("SELECT live_seats FROM users WHERE id = '{}'", player.user_id)).await,
         20

@@ -90,7 +90,7 @@ async fn a_seat_waits_for_the_change_of_its_character() {
     let world = World::new().await;
     let game = world.new_session(0).await;
     let player = world.new_player().await;
-    let retiring = player.person.begin().await;
+    let retiring = player.caller.begin().await;
     let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", player.character_id);
     assert_eq!(execute_in(&retiring, &retire).await, Ok(1));
     let sql = insert_seat_sql(game.session_id, player.user_id, player.character_id);
@@ -112,7 +112,7 @@ async fn joining_by_code_waits_for_the_change_of_the_players_seat() {
         .await
         .unwrap();
     let join = format!("SELECT * FROM private.join_by_code('{code}', '{}')", player.character_id);
-    assert_eq!(attempt_while_holder_commits(&world, &player.person, join, removing).await, PLAYER_REMOVED);
+    assert_eq!(attempt_while_holder_commits(&world, &player.caller, join, removing).await, PLAYER_REMOVED);
 }
 
 /// A stranger has opened a session on a published adventure, in a transaction that is not yet committed. Meanwhile the
@@ -321,7 +321,7 @@ async fn closing_ones_own_account_does_not_wait_for_the_deletion_of_an_ended_ses
     let deleting = world.owner().begin().await;
     let lock = format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", game.session_id);
     assert_eq!(execute_in(&deleting, &lock).await, Ok(1));
-    let closing = player.person.begin().await;
+    let closing = player.caller.begin().await;
     execute_in(&closing, "SET LOCAL lock_timeout = '1s'").await.unwrap();
     assert_eq!(
         execute_and_commit(closing, &format!("SELECT private.close_account('{}')", player.user_id)).await,

@@ -147,7 +147,7 @@ async fn abandoned_sessions_are_cancelled() {
         );
         let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", player.character_id);
         assert_eq!(
-            attempt(&player.person, &retire).await,
+            attempt(&player.caller, &retire).await,
             if *is_abandoned { "done" } else { CHARACTER_SEATED },
             "{assignments}"
         );
@@ -162,7 +162,7 @@ async fn a_session_with_a_recent_event_is_not_abandoned() {
     update_session_by_id(&world, game.session_id, "last_event_at = now() - INTERVAL '40 days'").await;
     let event =
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", game.session_id);
-    assert_eq!(attempt(&game.players[0].person, &event).await, "done");
+    assert_eq!(attempt(&game.players[0].caller, &event).await, "done");
     assert_eq!(world.service().fetch_value::<i32>("SELECT private.cancel_abandoned_sessions(10)").await, Ok(0));
     assert_eq!(session_status(&world, game.session_id).await, "active");
 }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::{
     sqlstates,
-    world::{Person, SqlError, World, into_sql_error},
+    world::{SqlCaller, SqlError, World, into_sql_error},
 };
 
 mod accounts;
@@ -51,7 +51,7 @@ fn outcome_code(outcome: Result<u64, SqlError>) -> String {
 }
 
 /// Runs a statement in its own transaction and returns its [`outcome_code`].
-async fn attempt(person: &Person, sql: &str) -> String {
+async fn attempt(person: &SqlCaller, sql: &str) -> String {
     outcome_code(person.execute(sql).await)
 }
 
@@ -59,7 +59,7 @@ async fn attempt(person: &Person, sql: &str) -> String {
 /// returns the statement's [`outcome_code`].
 async fn attempt_while_holder_commits(
     world: &World,
-    person: &Person,
+    person: &SqlCaller,
     sql: String,
     holder: DatabaseTransaction,
 ) -> String {
@@ -71,7 +71,7 @@ async fn attempt_while_holder_commits(
 }
 
 /// Runs a statement, rolls it back, and returns its [`outcome_code`].
-async fn dry_run(person: &Person, sql: &str) -> String {
+async fn dry_run(person: &SqlCaller, sql: &str) -> String {
     let transaction = person.begin().await;
     let outcome = outcome_code(execute_in(&transaction, sql).await);
     transaction.rollback().await.unwrap();

@@ -4,7 +4,7 @@
 use uuid::Uuid;
 
 use super::{attempt, outcome_code, sqlstates::CHECK_VIOLATION};
-use crate::world::{Person, World};
+use crate::world::{SqlCaller, World};
 
 /// Characters that no name may contain.
 const FORBIDDEN_CHARACTERS: &[char] = &[
@@ -103,7 +103,7 @@ const VALID_NAMES: &[&str] = &[
 /// A column for a name that a client may write.
 struct NameColumn {
     label: &'static str,
-    writer: Person,
+    writer: SqlCaller,
     /// Statements that write the column, with `$NAME$` in place of the name. The first one updates the row that `read`
     /// reads.
     writes: Vec<String>,
@@ -122,13 +122,13 @@ async fn name_columns(world: &World) -> Vec<NameColumn> {
     vec![
         NameColumn {
             label: "display name",
-            writer: player.person.clone(),
+            writer: player.caller.clone(),
             writes: vec![update("users", "display_name", player.user_id)],
             read: format!("SELECT display_name FROM users WHERE id = '{}'", player.user_id),
         },
         NameColumn {
             label: "character",
-            writer: player.person.clone(),
+            writer: player.caller.clone(),
             writes: vec![
                 update("characters", "name", player.character_id),
                 format!(
@@ -235,14 +235,14 @@ async fn the_source_of_a_modifier_has_a_visible_character() {
         INVISIBLE_NAMES.iter().copied().chain(["", " ", "\t", "\n\r", "\u{3000}\t", "\u{200b}", "\u{feff}\u{2028}"])
     {
         assert_refused!(
-            player.person.execute(&roll_with(source)).await,
+            player.caller.execute(&roll_with(source)).await,
             CHECK_VIOLATION,
             "valid_modifiers",
             "{source:?}"
         );
     }
     for source in VALID_NAMES {
-        assert_eq!(player.person.execute(&roll_with(source)).await, Ok(1), "{source:?}");
+        assert_eq!(player.caller.execute(&roll_with(source)).await, Ok(1), "{source:?}");
     }
 }
 

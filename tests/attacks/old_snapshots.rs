@@ -26,7 +26,7 @@ async fn a_write_with_an_old_snapshot_is_refused_after_the_account_is_closed() {
     );
     // Only every third write, because each transaction holds one of the pool's 40 connections.
     for sql in statements.iter().step_by(3).chain([&insert_session]) {
-        transactions.push((fixture.person.begin_repeatable_read().await, sql));
+        transactions.push((fixture.caller.begin_repeatable_read().await, sql));
     }
     close_account(&world, fixture.account_id).await;
     for (transaction, sql) in transactions {
@@ -49,8 +49,8 @@ async fn closing_an_account_with_an_old_snapshot_covers_newer_writes_or_fails() 
         let unpublish =
             format!("UPDATE adventures SET status = 'draft' WHERE id = '{}'", fixture.published_adventure_id);
         let sql = if index == 0 { unpublish } else { all_writes(&fixture).remove(index) };
-        let closing = fixture.person.begin_repeatable_read().await;
-        assert_eq!(attempt(&fixture.person, &sql).await, "done", "{sql}");
+        let closing = fixture.caller.begin_repeatable_read().await;
+        assert_eq!(attempt(&fixture.caller, &sql).await, "done", "{sql}");
         let outcome =
             execute_and_commit(closing, &format!("SELECT private.close_account('{}')", fixture.account_id)).await;
         assert!(["done", SERIALIZATION_FAILURE].contains(&outcome.as_str()), "{outcome}: {sql}");
@@ -65,9 +65,9 @@ async fn a_seated_character_is_not_retired_or_deleted_through_an_old_snapshot() 
     let (game, player) = (world.new_session(1).await, world.new_player().await);
     world.update_session(&game, "is_public = true").await;
     // The snapshot in which the player retires the character shows no seat.
-    let retiring = player.person.begin_repeatable_read().await;
+    let retiring = player.caller.begin_repeatable_read().await;
     assert_eq!(
-        attempt(&player.person, &insert_seat_sql(game.session_id, player.user_id, player.character_id)).await,
+        attempt(&player.caller, &insert_seat_sql(game.session_id, player.user_id, player.character_id)).await,
         "done"
     );
     let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", player.character_id);
@@ -75,18 +75,18 @@ async fn a_seated_character_is_not_retired_or_deleted_through_an_old_snapshot() 
     assert!([CHARACTER_SEATED, SERIALIZATION_FAILURE].contains(&outcome.as_str()), "{outcome}");
     // The snapshot in which a player takes a seat shows a living character, which is retired meanwhile.
     let second_player = world.new_player().await;
-    let joining = second_player.person.begin_repeatable_read().await;
+    let joining = second_player.caller.begin_repeatable_read().await;
     let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", second_player.character_id);
-    assert_eq!(attempt(&second_player.person, &retire).await, "done");
+    assert_eq!(attempt(&second_player.caller, &retire).await, "done");
     let seat = insert_seat_sql(game.session_id, second_player.user_id, second_player.character_id);
     let outcome = execute_and_commit(joining, &seat).await;
     assert!([CHARACTER_RETIRED, SERIALIZATION_FAILURE].contains(&outcome.as_str()), "{outcome}");
     // The snapshot in which a player deletes a character shows no seat either.
     let third_player = world.new_player().await;
-    let deleting = third_player.person.begin_repeatable_read().await;
+    let deleting = third_player.caller.begin_repeatable_read().await;
     assert_eq!(
         attempt(
-            &third_player.person,
+            &third_player.caller,
             &insert_seat_sql(game.session_id, third_player.user_id, third_player.character_id)
         )
         .await,
@@ -106,7 +106,7 @@ async fn a_session_does_not_shrink_below_seats_that_the_snapshot_does_not_show()
     let shrinking = game.seer.begin_repeatable_read().await;
     let player = world.new_player().await;
     assert_eq!(
-        attempt(&player.person, &insert_seat_sql(game.session_id, player.user_id, player.character_id)).await,
+        attempt(&player.caller, &insert_seat_sql(game.session_id, player.user_id, player.character_id)).await,
         "done"
     );
     let shrink = format!("UPDATE sessions SET max_players = 2 WHERE id = '{}'", game.session_id);
@@ -148,7 +148,7 @@ async fn a_closed_account_writes_nothing_in_a_snapshot_where_it_is_still_open() 
         let player = &game.players[0];
         let write =
             write.replace("{account}", &player.user_id.to_string()).replace("{session}", &game.session_id.to_string());
-        let with_old_snapshot = player.person.begin_repeatable_read().await;
+        let with_old_snapshot = player.caller.begin_repeatable_read().await;
         close_account(&world, player.user_id).await;
         let outcome = execute_and_commit(with_old_snapshot, &write).await;
         assert!([ACCOUNT_CLOSED, SERIALIZATION_FAILURE].contains(&outcome.as_str()), "{write}: {outcome}");

@@ -53,7 +53,7 @@ async fn one_statement_writes_events_or_rolls_of_only_one_session() {
     for insert in [&insert_event_sql as &(dyn Fn(Uuid) -> String + Sync), &insert_players_roll] {
         for (earlier, later) in [(first_session, second_session), (second_session, first_session)] {
             for sql in statements_for_both(insert, earlier, later) {
-                assert_eq!(dry_run(&player.person, &sql).await, SEVERAL_SESSIONS, "{sql}");
+                assert_eq!(dry_run(&player.caller, &sql).await, SEVERAL_SESSIONS, "{sql}");
                 // "no row" is the outcome of the DO block.
                 assert!(
                     ["done", "no row"].contains(&&*dry_run(&world.service(), &sql).await),
@@ -63,17 +63,17 @@ async fn one_statement_writes_events_or_rolls_of_only_one_session() {
         }
         // Several rows of one session are accepted, and so is another session in the next statement.
         for sql in statements_for_both(insert, first_session, first_session) {
-            assert!(["done", "no row"].contains(&&*dry_run(&player.person, &sql).await), "{sql}");
+            assert!(["done", "no row"].contains(&&*dry_run(&player.caller, &sql).await), "{sql}");
         }
         assert_eq!(
             dry_run(
-                &player.person,
+                &player.caller,
                 &format!("{}; {}; {}", insert(first_session), insert(second_session), insert(first_session))
             )
             .await,
             "done"
         );
-        let transaction = player.person.begin().await;
+        let transaction = player.caller.begin().await;
         for sql in [insert(first_session), "SAVEPOINT here".to_owned(), insert(second_session)] {
             execute_in(&transaction, &sql).await.unwrap();
         }
@@ -94,7 +94,7 @@ async fn one_statement_writes_events_or_rolls_of_only_one_session() {
          FROM unnest('{{{first_session}, {second_session}}}'::uuid[]) AS sessions (session),
            LATERAL (SELECT set_config('sparc.session_of_events', '', true) WHERE session IS NOT NULL) AS resets (reset)"
     );
-    assert_eq!(attempt(&player.person, &with_reset).await, SEVERAL_SESSIONS);
+    assert_eq!(attempt(&player.caller, &with_reset).await, SEVERAL_SESSIONS);
     assert_invariants(&world).await;
 }
 
@@ -108,7 +108,7 @@ async fn the_second_session_is_refused_before_it_is_locked() {
     for insert in [&insert_event_sql as &(dyn Fn(Uuid) -> String + Sync), &insert_players_roll] {
         for sql in statements_for_both(insert, free_session, locked_session) {
             let sql = format!("SET LOCAL lock_timeout = '5s'; {sql}");
-            assert_eq!(dry_run(&player.person, &sql).await, SEVERAL_SESSIONS, "{sql}");
+            assert_eq!(dry_run(&player.caller, &sql).await, SEVERAL_SESSIONS, "{sql}");
         }
     }
     holder.rollback().await.unwrap();

@@ -100,7 +100,7 @@ async fn a_heroic_save_that_writes_no_row_is_not_used_up() {
         for (suffix, expected) in
             [(" ON CONFLICT DO NOTHING", "no row"), (" ON CONFLICT (id) DO NOTHING", "no row"), ("", UNIQUE_VIOLATION)]
         {
-            assert_eq!(attempt(&player.person, &insert_save(id, suffix)).await, expected, "{suffix}");
+            assert_eq!(attempt(&player.caller, &insert_save(id, suffix)).await, expected, "{suffix}");
             assert_eq!(world.owner().count(&seat_with_unused_save).await, 1, "{id}{suffix} must not use up the save");
         }
     }
@@ -109,23 +109,23 @@ async fn a_heroic_save_that_writes_no_row_is_not_used_up() {
          SELECT '{}', '{character}', 'might', 10, 'heroic_save', '{failed_roll}' WHERE false",
         game.session_id
     );
-    assert_eq!(attempt(&player.person, &insert_no_row).await, "no row");
+    assert_eq!(attempt(&player.caller, &insert_no_row).await, "no row");
     assert_eq!(world.owner().count(&seat_with_unused_save).await, 1);
     // A save that is rolled back, as a whole or to a savepoint, is not used up either.
-    assert_eq!(dry_run(&player.person, &insert_save(Uuid::new_v4(), "")).await, "done");
+    assert_eq!(dry_run(&player.caller, &insert_save(Uuid::new_v4(), "")).await, "done");
     assert_eq!(world.owner().count(&seat_with_unused_save).await, 1, "rolled back");
-    let transaction = player.person.begin().await;
+    let transaction = player.caller.begin().await;
     execute_in(&transaction, "SAVEPOINT before").await.unwrap();
     execute_in(&transaction, &insert_save(Uuid::new_v4(), "")).await.unwrap();
     execute_in(&transaction, "ROLLBACK TO before").await.unwrap();
     transaction.commit().await.unwrap();
     assert_eq!(world.owner().count(&seat_with_unused_save).await, 1);
     // The save can still be used, once.
-    assert_eq!(attempt(&player.person, &insert_save(Uuid::new_v4(), " ON CONFLICT DO NOTHING")).await, "done");
+    assert_eq!(attempt(&player.caller, &insert_save(Uuid::new_v4(), " ON CONFLICT DO NOTHING")).await, "done");
     assert_eq!(world.owner().count(&seat_with_unused_save).await, 0);
     let second_save =
         format!("{} ON CONFLICT DO NOTHING", insert_heroic_save_sql(game.session_id, character, other_failed_roll));
-    assert_eq!(attempt(&player.person, &second_save).await, HEROIC_SAVE_SPENT);
+    assert_eq!(attempt(&player.caller, &second_save).await, HEROIC_SAVE_SPENT);
     assert_invariants(&world).await;
 }
 
@@ -155,7 +155,7 @@ async fn one_statement_cannot_make_two_heroic_saves() {
             values(failed_roll),
             values(second_original)
         );
-        let transaction = player.person.begin().await;
+        let transaction = player.caller.begin().await;
         let rows = execute_in(&transaction, &sql).await;
         assert!(matches!(rows, Ok(1) | Err(_)), "at most one save may be made: {rows:?}\n{sql}");
         assert_eq!(outcome_code(rows), outcome, "{sql}");
@@ -175,23 +175,23 @@ async fn sessions_without_players_are_not_counted() {
     let set_status = |status: &str| {
         format!("UPDATE sessions SET status = '{status}' WHERE seer_id = '{}' AND ended_at IS NULL", seer.user_id)
     };
-    assert_eq!(attempt(&seer.person, &set_status("active")).await, SESSION_HAS_NO_PLAYER);
-    assert_eq!(attempt(&seer.person, &set_status("starting_soon")).await, "done");
-    assert_eq!(attempt(&seer.person, &set_status("active")).await, SESSION_HAS_NO_PLAYER);
+    assert_eq!(attempt(&seer.caller, &set_status("active")).await, SESSION_HAS_NO_PLAYER);
+    assert_eq!(attempt(&seer.caller, &set_status("starting_soon")).await, "done");
+    assert_eq!(attempt(&seer.caller, &set_status("active")).await, SESSION_HAS_NO_PLAYER);
     // A player who joined and left is not counted.
     let guest = world.new_player().await;
     let (session, other_sessions) = sessions.split_first().unwrap();
-    assert_eq!(attempt(&guest.person, &insert_seat_sql(*session, guest.user_id, guest.character_id)).await, "done");
+    assert_eq!(attempt(&guest.caller, &insert_seat_sql(*session, guest.user_id, guest.character_id)).await, "done");
     let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", guest.user_id);
-    assert_eq!(attempt(&guest.person, &leave).await, "done");
+    assert_eq!(attempt(&guest.caller, &leave).await, "done");
     let start = format!("UPDATE sessions SET status = 'active' WHERE id = '{session}'");
-    assert_eq!(attempt(&seer.person, &start).await, SESSION_HAS_NO_PLAYER);
+    assert_eq!(attempt(&seer.caller, &start).await, SESSION_HAS_NO_PLAYER);
     // A Seer who has the only seat is not counted either.
     for session in other_sessions {
         // Whichever of these statements is accepted, nothing is counted.
-        attempt(&seer.person, &insert_seat_sql(*session, seer.user_id, seer.character_id)).await;
+        attempt(&seer.caller, &insert_seat_sql(*session, seer.user_id, seer.character_id)).await;
         for status in ["active", "completed"] {
-            attempt(&seer.person, &format!("UPDATE sessions SET status = '{status}' WHERE id = '{session}'")).await;
+            attempt(&seer.caller, &format!("UPDATE sessions SET status = '{status}' WHERE id = '{session}'")).await;
         }
     }
     assert_eq!(
@@ -209,7 +209,7 @@ async fn a_session_that_is_completed_by_many_requests_at_once_is_counted_once() 
     let game = world.new_active_session(2).await;
     let leaver = &game.players[1];
     let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", leaver.user_id);
-    assert_eq!(attempt(&leaver.person, &leave).await, "done");
+    assert_eq!(attempt(&leaver.caller, &leave).await, "done");
     let complete = format!("UPDATE sessions SET status = 'completed' WHERE id = '{}'", game.session_id);
     let tasks: Vec<_> = (0..8)
         .map(|_| {
@@ -311,13 +311,13 @@ async fn a_modifier_must_be_written_as_an_integer() {
     for value in
         ["5.0", "5.00", "0.0", "-3.0", "50e-1", "5.5", "1e400", "\"5\"", "null", "true", "11", "-11", "[5]", "{}"]
     {
-        for person in [&game.players[0].person, &world.service()] {
+        for person in [&game.players[0].caller, &world.service()] {
             let outcome = person.execute(&roll_with(value)).await;
             assert_refused!(outcome, CHECK_VIOLATION, "valid_modifiers", "{value}");
         }
     }
     for value in ["5", "-5", "0", "-0", "10", "-10", "5e0", "1E1", "0.5e1"] {
-        let outcome = attempt(&game.players[0].person, &roll_with(value)).await;
+        let outcome = attempt(&game.players[0].caller, &roll_with(value)).await;
         assert_eq!(outcome, "done", "{value}");
     }
     // PostgreSQL prints all of these as plain integers.
@@ -348,9 +348,9 @@ async fn a_change_of_hit_points_by_zero_or_null_does_nothing_and_other_changes_a
     let player = &game.players[0];
     let hit_points = format!("SELECT hit_points FROM characters WHERE id = '{}'", player.character_id);
     let wound = format!("SELECT * FROM private.change_hit_points('{}', -4)", player.character_id);
-    assert_eq!(attempt(&player.person, &wound).await, "done");
+    assert_eq!(attempt(&player.caller, &wound).await, "done");
     let before = query_number(&world, &hit_points).await;
-    for person in [&player.person, &game.seer, &world.service()] {
+    for person in [&player.caller, &game.seer, &world.service()] {
         for change in ["NULL", "NULL::integer", "(SELECT NULL::integer)", "0"] {
             let sql = format!("SELECT * FROM private.change_hit_points('{}', {change})", player.character_id);
             let outcome = attempt(person, &sql).await;

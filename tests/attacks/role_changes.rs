@@ -202,7 +202,7 @@ async fn a_session_that_changed_while_a_statement_waited_for_it_is_checked_again
         execute_in(&holder, &format!("UPDATE {change} = '{}'", game.session_id)).await.unwrap();
         let sql = insert_attribute_check_sql(game.session_id, player.character_id);
         assert_eq!(
-            attempt_while_holder_commits(&world, &player.person, sql, holder).await,
+            attempt_while_holder_commits(&world, &player.caller, sql, holder).await,
             INSUFFICIENT_PRIVILEGE,
             "{change}"
         );
@@ -218,5 +218,5 @@ async fn a_session_that_changed_while_a_statement_waited_for_it_is_checked_again
     let holder = game.seer.begin().await;
     execute_in(&holder, &format!("SELECT FROM private.renew_session_code('{}')", game.session_id)).await.unwrap();
     let join = format!("SELECT FROM private.join_by_code('{code}', '{}')", player.character_id);
-    assert_eq!(attempt_while_holder_commits(&world, &player.person, join, holder).await, UNKNOWN_JOIN_CODE);
+    assert_eq!(attempt_while_holder_commits(&world, &player.caller, join, holder).await, UNKNOWN_JOIN_CODE);
 }

@@ -5,12 +5,12 @@ use super::{
     assert_invariants, attempt, dry_run, execute_in, outcome_code, query_number,
     sqlstates::{SESSION_OVER, TOO_MANY_ROWS},
 };
-use crate::world::{Person, World};
+use crate::world::{SqlCaller, World};
 
 /// A user with more rows than one statement may change: drafts, creatures, characters, ended sessions, and seats in
 /// these sessions.
 struct ManyRows {
-    user: Person,
+    user: SqlCaller,
     /// The user's id, quoted for SQL.
     user_id: String,
     /// The id of the draft adventure with the creatures, quoted for SQL.

@@ -28,7 +28,7 @@ async fn create_session_and_victim(world: &World) -> (GameSession, Player) {
     let victim = world.new_player().await;
     world.update_session(&public_game, "is_public = true").await;
     assert_eq!(
-        attempt(&victim.person, &insert_seat_sql(public_game.session_id, victim.user_id, victim.character_id)).await,
+        attempt(&victim.caller, &insert_seat_sql(public_game.session_id, victim.user_id, victim.character_id)).await,
         "done"
     );
     let visible = format!("session_players WHERE character_id = '{}'", victim.character_id);
@@ -47,7 +47,7 @@ async fn nobody_seats_another_user() {
             if status != "waiting" {
                 world.update_session(&game, &format!("status = '{status}'")).await;
             }
-            for person in [&game.seer, &accomplice.person, &world.new_user().await, &world.visitor()] {
+            for person in [&game.seer, &accomplice.caller, &world.new_user().await, &world.visitor()] {
                 let values = format!("('{}', '{}', '{}')", game.session_id, victim.user_id, victim.character_id);
                 let columns = "session_players (session_id, user_id, character_id)";
                 for sql in [
@@ -99,7 +99,7 @@ async fn a_seer_cannot_affect_a_character_without_a_seat_in_their_session() {
     let world = World::new().await;
     let (game, victim) = create_session_and_victim(&world).await;
     world.update_session(&game, "status = 'active'").await;
-    for person in [&game.seer, &game.players[0].person] {
+    for person in [&game.seer, &game.players[0].caller] {
         assert_eq!(
             dry_run(person, &insert_attribute_check_sql(game.session_id, victim.character_id)).await,
             INSUFFICIENT_PRIVILEGE
@@ -115,7 +115,7 @@ async fn a_seer_cannot_affect_a_character_without_a_seat_in_their_session() {
     // Nor can a Seer affect a character whose player has left the session.
     let leaver = &game.players[0];
     assert_eq!(
-        attempt(&leaver.person, &update_seat_sql(game.session_id, leaver.user_id, "is_active = false")).await,
+        attempt(&leaver.caller, &update_seat_sql(game.session_id, leaver.user_id, "is_active = false")).await,
         "done"
     );
     let wound = format!("SELECT * FROM private.change_hit_points('{}', -9)", leaver.character_id);
@@ -135,14 +135,14 @@ async fn no_player_takes_a_seat_with_another_users_character() {
     world.update_session(&game, "is_public = true").await;
     let stranger = world.new_player().await;
     let sql = insert_seat_sql(game.session_id, stranger.user_id, victim.character_id);
-    assert_eq!(attempt(&stranger.person, &sql).await, CHARACTER_NOT_YOURS);
+    assert_eq!(attempt(&stranger.caller, &sql).await, CHARACTER_NOT_YOURS);
     let join_code = join_code(&world, game.session_id).await;
     let join_as = |character: Uuid| format!("SELECT * FROM private.join_by_code('{join_code}', '{character}')");
-    assert_eq!(attempt(&stranger.person, &join_as(victim.character_id)).await, CHARACTER_NOT_YOURS);
-    assert_eq!(attempt(&stranger.person, &join_as(stranger.character_id)).await, "done");
+    assert_eq!(attempt(&stranger.caller, &join_as(victim.character_id)).await, CHARACTER_NOT_YOURS);
+    assert_eq!(attempt(&stranger.caller, &join_as(stranger.character_id)).await, "done");
     let change =
         update_seat_sql(game.session_id, stranger.user_id, &format!("character_id = '{}'", victim.character_id));
-    assert_eq!(attempt(&stranger.person, &change).await, CHARACTER_NOT_YOURS);
+    assert_eq!(attempt(&stranger.caller, &change).await, CHARACTER_NOT_YOURS);
 }
 
 #[tokio::test]
@@ -211,7 +211,7 @@ async fn a_seer_cannot_reactivate_a_players_seat() {
     for left_voluntarily in [true, false] {
         let game = world.new_session(1).await;
         let player = &game.players[0];
-        let deactivated_by = if left_voluntarily { &player.person } else { &game.seer };
+        let deactivated_by = if left_voluntarily { &player.caller } else { &game.seer };
         assert_eq!(
             attempt(deactivated_by, &update_seat_sql(game.session_id, player.user_id, "is_active = false")).await,
             "done"
@@ -256,7 +256,7 @@ async fn a_removed_player_cannot_rejoin_until_the_seer_readmits_them() {
         let player = &game.players[0];
         let other_character = world.new_character(player.user_id).await;
         let join_code = join_code(&world, game.session_id).await;
-        let with_old_snapshot = player.person.begin_repeatable_read().await;
+        let with_old_snapshot = player.caller.begin_repeatable_read().await;
         assert_eq!(
             attempt(&game.seer, &update_seat_sql(game.session_id, player.user_id, "is_active = false")).await,
             "done"
@@ -269,7 +269,7 @@ async fn a_removed_player_cannot_rejoin_until_the_seer_readmits_them() {
             format!("SELECT * FROM private.join_by_code('{join_code}', '{}')", player.character_id),
             format!("SELECT * FROM private.join_by_code('{join_code}', '{other_character}')"),
         ] {
-            assert_eq!(attempt(&player.person, &sql).await, PLAYER_REMOVED, "{status}: {sql}");
+            assert_eq!(attempt(&player.caller, &sql).await, PLAYER_REMOVED, "{status}: {sql}");
         }
         for (sql, possible_sqlstates) in [
             (update("removed_at = NULL"), &[PLAYER_REMOVED, INSUFFICIENT_PRIVILEGE, NOT_YOUR_CHOICE][..]),
@@ -303,7 +303,7 @@ async fn a_removed_player_cannot_rejoin_until_the_seer_readmits_them() {
                 &[PLAYER_REMOVED],
             ),
         ] {
-            let outcome = attempt(&player.person, &sql).await;
+            let outcome = attempt(&player.caller, &sql).await;
             assert!(possible_sqlstates.contains(&outcome.as_str()), "{status}, {outcome}: {sql}");
         }
         // Whatever this update returns, the seat must not be active after it.
@@ -315,7 +315,7 @@ async fn a_removed_player_cannot_rejoin_until_the_seer_readmits_them() {
         );
         assert_eq!(world.owner().count(&active_seat).await, 0, "{status}");
         // Other users cannot clear `removed_at`.
-        for person in [&game.players[1].person, &world.new_user().await] {
+        for person in [&game.players[1].caller, &world.new_user().await] {
             assert_ne!(attempt(person, &update("removed_at = NULL")).await, "done");
         }
         // The Seer can. Then the player can rejoin, by an update of the seat or with the join code.
@@ -325,7 +325,7 @@ async fn a_removed_player_cannot_rejoin_until_the_seer_readmits_them() {
         } else {
             format!("SELECT * FROM private.join_by_code('{join_code}', '{other_character}')")
         };
-        assert_eq!(attempt(&player.person, &rejoin).await, "done", "{status}");
+        assert_eq!(attempt(&player.caller, &rejoin).await, "done", "{status}");
     }
     assert_invariants(&world).await;
 }
@@ -337,19 +337,19 @@ async fn a_player_who_left_can_rejoin_unless_the_seer_removes_them_afterwards() 
     let (leaver, removed) = (&game.players[0], &game.players[1]);
     for player in [leaver, removed] {
         assert_eq!(
-            attempt(&player.person, &update_seat_sql(game.session_id, player.user_id, "is_active = false")).await,
+            attempt(&player.caller, &update_seat_sql(game.session_id, player.user_id, "is_active = false")).await,
             "done"
         );
     }
     assert_eq!(
-        attempt(&leaver.person, &update_seat_sql(game.session_id, leaver.user_id, "is_active = true")).await,
+        attempt(&leaver.caller, &update_seat_sql(game.session_id, leaver.user_id, "is_active = true")).await,
         "done"
     );
     // The Seer removes a player who has already left.
     let remove = update_seat_sql(game.session_id, removed.user_id, "is_active = false");
     assert_eq!(attempt(&game.seer, &remove).await, "done");
     assert_eq!(
-        attempt(&removed.person, &update_seat_sql(game.session_id, removed.user_id, "is_active = true")).await,
+        attempt(&removed.caller, &update_seat_sql(game.session_id, removed.user_id, "is_active = true")).await,
         PLAYER_REMOVED
     );
 }
@@ -361,7 +361,7 @@ async fn only_the_seer_removes_a_player() {
     let (player, fellow_player) = (&game.players[0], &game.players[1]);
     for set in ["is_active = false", "removed_at = now()"] {
         let remove = update_seat_sql(game.session_id, fellow_player.user_id, set);
-        assert_ne!(attempt(&player.person, &remove).await, "done", "{set}");
+        assert_ne!(attempt(&player.caller, &remove).await, "done", "{set}");
         assert_ne!(attempt(&world.new_user().await, &remove).await, "done", "{set}");
     }
     // The server does not store a time that the Seer gives, but the current one.
@@ -388,8 +388,8 @@ async fn a_seer_cannot_seat_a_strangers_character_in_many_sessions() {
     // So the victim has only the seat that they took, and can retire the character after leaving it.
     let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", victim.character_id);
     let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", victim.user_id);
-    assert_eq!(attempt(&victim.person, &leave).await, "done");
-    assert_eq!(attempt(&victim.person, &retire).await, "done");
+    assert_eq!(attempt(&victim.caller, &leave).await, "done");
+    assert_eq!(attempt(&victim.caller, &retire).await, "done");
 }
 
 #[tokio::test]
@@ -400,7 +400,7 @@ async fn nobody_takes_a_seat_in_a_session_that_became_private_meanwhile() {
     let hiding = game.seer.begin().await;
     let hide = format!("UPDATE sessions SET is_public = false WHERE id = '{}'", game.session_id);
     execute_in(&hiding, &hide).await.unwrap();
-    let joining = player.person.begin().await;
+    let joining = player.caller.begin().await;
     let sql = insert_seat_sql(game.session_id, player.user_id, player.character_id);
     let joining_task = tokio::spawn(async move { execute_and_commit(joining, &sql).await });
     world.owner().wait_for_lock_waiters(1).await;

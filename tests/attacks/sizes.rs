@@ -6,7 +6,7 @@ use super::{
     attempt, dry_run, execute_in, outcome_code, query_number,
     sqlstates::{CHECK_VIOLATION, TOO_MANY_ROWS},
 };
-use crate::world::{Person, World};
+use crate::world::{SqlCaller, World};
 
 #[tokio::test]
 async fn one_statement_inserts_at_most_a_hundred_rows() {
@@ -43,8 +43,8 @@ async fn one_statement_inserts_at_most_a_hundred_rows() {
         )
     };
     for (person, insert) in [
-        (&player.person, &insert_events as &(dyn Fn(usize) -> String + Sync)),
-        (&player.person, &insert_rolls),
+        (&player.caller, &insert_events as &(dyn Fn(usize) -> String + Sync)),
+        (&player.caller, &insert_rolls),
         (&game.seer, &insert_creatures),
         (&game.seer, &insert_adventures),
     ] {
@@ -65,7 +65,7 @@ async fn one_statement_inserts_at_most_a_hundred_rows() {
         "MERGE INTO session_events AS event USING generate_series(1, 101) AS number ON false
          WHEN NOT MATCHED THEN INSERT (session_id, event_type) VALUES ('{session}', 'client.wave')"
     );
-    assert_eq!(dry_run(&player.person, &merge).await, TOO_MANY_ROWS);
+    assert_eq!(dry_run(&player.caller, &merge).await, TOO_MANY_ROWS);
     // The owner is not limited.
     assert_eq!(outcome_code(world.owner().execute(&insert_events(500)).await), "done");
 }
@@ -110,11 +110,11 @@ async fn nobody_resets_the_count_of_inserted_rows() {
              WHERE pg_stat_get_xact_tuples_inserted('session_events'::regclass) >= 0"
         ),
     ] {
-        assert_eq!(dry_run(&player.person, &sql).await, TOO_MANY_ROWS, "{sql}");
+        assert_eq!(dry_run(&player.caller, &sql).await, TOO_MANY_ROWS, "{sql}");
     }
     // The limit is per statement: several statements of a hundred rows each are accepted.
     let insert_hundred = format!("{insert} SELECT {row} FROM generate_series(1, 100)");
-    assert_eq!(dry_run(&player.person, &format!("{insert_hundred}; {insert_hundred}; {insert_hundred}")).await, "done");
+    assert_eq!(dry_run(&player.caller, &format!("{insert_hundred}; {insert_hundred}; {insert_hundred}")).await, "done");
 }
 
 #[tokio::test]
@@ -136,7 +136,7 @@ async fn too_many_rows_are_refused_before_all_are_inserted() {
     let numbers = "FROM generate_series(1, 5000) AS number";
     for (person, table, sql) in [
         (
-            &player.person,
+            &player.caller,
             "characters",
             format!(
                 "INSERT INTO characters (user_id, name, class, might, grace, wit, heart, special_ability)
@@ -162,7 +162,7 @@ async fn too_many_rows_are_refused_before_all_are_inserted() {
             format!("INSERT INTO sessions (seer_id, adventure_id) SELECT '{seer}', '{adventure}' {numbers}"),
         ),
         (
-            &player.person,
+            &player.caller,
             "session_players",
             format!(
                 "INSERT INTO session_players (session_id, user_id, character_id)
@@ -171,7 +171,7 @@ async fn too_many_rows_are_refused_before_all_are_inserted() {
             ),
         ),
         (
-            &player.person,
+            &player.caller,
             "dice_rolls",
             format!(
                 "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type)
@@ -209,7 +209,7 @@ async fn too_many_events_are_refused_before_all_are_inserted() {
     let insert_existing = format!(
         "INSERT INTO session_events (id, session_id, event_type) VALUES ('{repeated_id}', '{session}', 'client.wave')"
     );
-    assert_eq!(attempt(&player.person, &insert_existing).await, "done");
+    assert_eq!(attempt(&player.caller, &insert_existing).await, "done");
     for insert_many in [
         format!(
             "INSERT INTO session_events (session_id, event_type)
@@ -227,7 +227,7 @@ async fn too_many_events_are_refused_before_all_are_inserted() {
         ),
     ] {
         let number_before = query_number(&world, last_event_number).await;
-        assert_eq!(attempt(&player.person, &insert_many).await, TOO_MANY_ROWS, "{insert_many}");
+        assert_eq!(attempt(&player.caller, &insert_many).await, TOO_MANY_ROWS, "{insert_many}");
         // Each of at most 101 rows draws at most two numbers (by the column's default and by a trigger) before it is
         // refused or skipped.
         assert!(query_number(&world, last_event_number).await - number_before <= 202, "{insert_many}");
@@ -236,7 +236,7 @@ async fn too_many_events_are_refused_before_all_are_inserted() {
 
 /// Returns, for each document that a user may write, the user, the constraint that limits its size, and a statement
 /// with `$DOC$` in place of the document.
-pub(super) async fn document_writes(world: &World) -> Vec<(Person, &'static str, String)> {
+pub(super) async fn document_writes(world: &World) -> Vec<(SqlCaller, &'static str, String)> {
     let game = world.new_active_session(1).await;
     let (player, seer) = (&game.players[0], &game.seer);
     let draft_adventure = world.new_draft_adventure(seer.user_id()).await;
@@ -244,9 +244,9 @@ pub(super) async fn document_writes(world: &World) -> Vec<(Person, &'static str,
     let creature: Uuid = world.owner().fetch_value(&sql).await.unwrap();
     let update = |table: &str, column: &str, id: Uuid| format!("UPDATE {table} SET {column} = $DOC$ WHERE id = '{id}'");
     vec![
-        (player.person.clone(), "bounded_equipment", update("characters", "equipment", player.character_id)),
+        (player.caller.clone(), "bounded_equipment", update("characters", "equipment", player.character_id)),
         (
-            player.person.clone(),
+            player.caller.clone(),
             "bounded_special_ability",
             update("characters", "special_ability", player.character_id),
         ),
@@ -255,7 +255,7 @@ pub(super) async fn document_writes(world: &World) -> Vec<(Person, &'static str,
         (seer.clone(), "bounded_stats", update("creatures", "stats", creature)),
         (seer.clone(), "bounded_game_state", update("sessions", "game_state", game.session_id)),
         (
-            player.person.clone(),
+            player.caller.clone(),
             "bounded_payload",
             format!(
                 "INSERT INTO session_events (session_id, event_type, payload) VALUES ('{}', 'client.big', $DOC$)",
@@ -263,7 +263,7 @@ pub(super) async fn document_writes(world: &World) -> Vec<(Person, &'static str,
             ),
         ),
         (
-            player.person.clone(),
+            player.caller.clone(),
             "bounded_modifiers",
             format!(
                 "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, modifiers)

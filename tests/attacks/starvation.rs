@@ -39,7 +39,7 @@ async fn no_two_transactions_of_an_account_hold_shared_locks_at_once() {
             let sql = sql.replace("FOR SHARE", lock_mode);
             // Each statement also locks the account's row in `private.account_gates` exclusively, for which the second
             // transaction waits.
-            let (first_transaction, second_transaction) = (fixture.person.begin().await, fixture.person.begin().await);
+            let (first_transaction, second_transaction) = (fixture.caller.begin().await, fixture.caller.begin().await);
             assert!(execute_in(&first_transaction, &sql).await.is_ok(), "{sql}");
             execute_in(&second_transaction, "SET LOCAL lock_timeout = '100ms'").await.unwrap();
             let refused = execute_in(&second_transaction, &lock_own_rows[0]).await.unwrap_err();
@@ -66,7 +66,7 @@ async fn a_session_ends_and_an_account_closes_while_a_player_keeps_locking_rows(
         let is_over = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
         let locking_tasks: Vec<_> = (0..2)
             .map(|_| {
-                let (person, lock_rows, is_over) = (player.person.clone(), lock_rows.clone(), is_over.clone());
+                let (person, lock_rows, is_over) = (player.caller.clone(), lock_rows.clone(), is_over.clone());
                 tokio::spawn(async move {
                     while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
                         let transaction = person.begin().await;
@@ -121,7 +121,7 @@ async fn a_lock_of_a_participant_does_not_stop_maintenance() {
             format!("SELECT FROM characters WHERE id = '{}' FOR UPDATE", player.character_id),
             format!("SELECT FROM users WHERE id = '{}' FOR UPDATE", player.user_id),
         ] {
-            let holder = player.person.begin().await;
+            let holder = player.caller.begin().await;
             execute_in(&holder, &lock_row).await.unwrap();
             let job_run = world.service().begin().await;
             execute_in(&job_run, "SET LOCAL statement_timeout = '20s'").await.unwrap();
@@ -160,15 +160,15 @@ async fn a_lock_in_a_session_without_other_players_does_not_delay_a_closing() {
             let stranger = world.new_player().await;
             let session = open_public_session(&world, stranger.user_id, adventure).await;
             assert_eq!(
-                attempt(&stranger.person, &insert_seat_sql(session, stranger.user_id, stranger.character_id)).await,
+                attempt(&stranger.caller, &insert_seat_sql(session, stranger.user_id, stranger.character_id)).await,
                 "done"
             );
             let cancel = format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{session}'");
-            assert_eq!(attempt(&stranger.person, &cancel).await, "done");
+            assert_eq!(attempt(&stranger.caller, &cancel).await, "done");
             // Closing an account deletes only drafts.
             let unpublish = format!("UPDATE adventures SET status = 'draft' WHERE id = '{adventure}'");
             assert_eq!(attempt(&creator, &unpublish).await, "done");
-            let holder = stranger.person.begin().await;
+            let holder = stranger.caller.begin().await;
             let lock_row = format!("SELECT FROM {locked_rows} = '{}' FOR UPDATE", stranger.user_id);
             assert_eq!(execute_in(&holder, &lock_row).await, Ok(1));
             let closing = world.owner().begin().await;
@@ -231,7 +231,7 @@ async fn a_fellow_player_does_not_delay_a_heroic_save() {
     // An arbitrary key, for which the fellow player's statement would wait.
     execute_in(&barrier, "SELECT pg_advisory_xact_lock(4711)").await.unwrap();
     let fellow_player = &game.players[1];
-    let transaction = fellow_player.person.begin().await;
+    let transaction = fellow_player.caller.begin().await;
     let wait = "CREATE FUNCTION pg_temp.wait() RETURNS text LANGUAGE plpgsql
                 AS $$ BEGIN PERFORM pg_advisory_xact_lock(4711); RETURN 'waited'; END $$";
     execute_in(&transaction, wait).await.unwrap();
@@ -242,7 +242,7 @@ async fn a_fellow_player_does_not_delay_a_heroic_save() {
     );
     assert_eq!(execute_in(&transaction, &sql).await.unwrap_err().code, ROLL_NOT_SAVEABLE);
     let save = insert_heroic_save_sql(game.session_id, game.players[0].character_id, failed_roll);
-    assert_eq!(attempt(&game.players[0].person, &save).await, "done");
+    assert_eq!(attempt(&game.players[0].caller, &save).await, "done");
     assert_invariants(&world).await;
 }
 
@@ -256,7 +256,7 @@ async fn a_seat_with_another_users_character_does_not_lock_the_character() {
     let accomplice_transaction = game.seer.begin().await;
     let lock_session = format!("UPDATE sessions SET looking_for = 'x' WHERE id = '{}'", game.session_id);
     execute_in(&accomplice_transaction, &lock_session).await.unwrap();
-    let transaction = stranger.person.begin().await;
+    let transaction = stranger.caller.begin().await;
     execute_in(&transaction, "SET LOCAL lock_timeout = '1s'").await.unwrap();
     let take_seat = insert_seat_sql(game.session_id, stranger.user_id, victim.character_id);
     assert_eq!(execute_in(&transaction, &take_seat).await.unwrap_err().code, CHARACTER_NOT_YOURS);

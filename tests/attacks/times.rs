@@ -2,7 +2,7 @@
 //! all of them.
 
 use super::attempt;
-use crate::world::{Person, World};
+use crate::world::{SqlCaller, World};
 
 #[tokio::test]
 async fn every_time_that_a_client_writes_is_bounded_or_replaced_by_the_servers() {
@@ -20,7 +20,7 @@ async fn every_time_that_a_client_writes_is_bounded_or_replaced_by_the_servers()
         .unwrap();
     for status in ["active", "completed"] {
         world.update_session(&other_game, &format!("status = '{status}'")).await;
-        for person in [&other_game.seer, &other_game.players[0].person] {
+        for person in [&other_game.seer, &other_game.players[0].caller] {
             let remove =
                 format!("UPDATE session_players SET removed_at = $TIME WHERE session_id = '{}'", other_game.session_id);
             let remove_and_deactivate = remove.replace(" WHERE", ", is_active = false WHERE");
@@ -33,10 +33,10 @@ async fn every_time_that_a_client_writes_is_bounded_or_replaced_by_the_servers()
             }
         }
     }
-    let writes: [(&str, &Person, String); 5] = [
+    let writes: [(&str, &SqlCaller, String); 5] = [
         (
             "characters.retired_at",
-            &player.person,
+            &player.caller,
             format!("UPDATE characters SET retired_at = $TIME WHERE id = '{character}'"),
         ),
         (
@@ -56,7 +56,7 @@ async fn every_time_that_a_client_writes_is_bounded_or_replaced_by_the_servers()
         ),
         (
             "tutorial_progress.completed_at",
-            &player.person,
+            &player.caller,
             "UPDATE tutorial_progress SET completed_at = $TIME".to_owned(),
         ),
     ];
@@ -122,5 +122,5 @@ async fn the_time_of_a_removal_can_be_cleared_but_not_changed() {
     }
     // Once it is cleared, the player can rejoin.
     assert_eq!(attempt(&game.seer, &update("removed_at = NULL")).await, "done");
-    assert_eq!(attempt(&player.person, &update("is_active = true")).await, "done");
+    assert_eq!(attempt(&player.caller, &update("is_active = true")).await, "done");
 }

@@ -42,13 +42,13 @@ async fn a_token_without_an_account_writes_nothing() {
         fixture.live_session.session_id
     ));
     // Another transaction keeps a session locked, and no statement may wait for it.
-    let lock_holder = fixture.person.begin().await;
+    let lock_holder = fixture.caller.begin().await;
     let lock_session =
         format!("UPDATE sessions SET looking_for = 'x' WHERE id = '{}'", fixture.live_session.session_id);
     lock_holder.execute_unprepared(&lock_session).await.unwrap();
     for sql in &statements {
         for claims in CLAIMS_WITHOUT_ACCOUNT {
-            let transaction = fixture.person.begin().await;
+            let transaction = fixture.caller.begin().await;
             let set_claims =
                 format!("SET LOCAL lock_timeout = '2s'; SELECT set_config('request.jwt.claims', '{claims}', true)");
             transaction.execute_unprepared(&set_claims).await.unwrap();

@@ -4,7 +4,7 @@
 use uuid::Uuid;
 
 use super::{attempt, dry_run, query_number};
-use crate::world::{GameSession, Person, World, insert_character_sql};
+use crate::world::{GameSession, SqlCaller, World, insert_character_sql};
 
 /// Returns the `updated_at` of all profiles, adventures and sessions that a visitor can read.
 async fn visible_times(world: &World) -> Vec<String> {
@@ -31,20 +31,20 @@ async fn private_changes_do_not_change_an_updated_at_that_everyone_can_read() {
     assert_eq!(times_before.len(), 8, "five accounts, two adventures and a session");
     let update_seat = |set: &str| format!("UPDATE session_players SET {set} WHERE user_id = '{}'", player.user_id);
     for (person, sql) in [
-        (&player.person, insert_character_sql(character, player.user_id)),
-        (&player.person, format!("UPDATE characters SET retired_at = now() WHERE id = '{character}'")),
-        (&player.person, format!("DELETE FROM characters WHERE id = '{character}'")),
-        (&player.person, update_seat("is_active = false")),
-        (&player.person, update_seat("is_active = true")),
+        (&player.caller, insert_character_sql(character, player.user_id)),
+        (&player.caller, format!("UPDATE characters SET retired_at = now() WHERE id = '{character}'")),
+        (&player.caller, format!("DELETE FROM characters WHERE id = '{character}'")),
+        (&player.caller, update_seat("is_active = false")),
+        (&player.caller, update_seat("is_active = true")),
         (
-            &player.person,
+            &player.caller,
             format!(
                 "INSERT INTO adventures (id, creator_id, name) VALUES ('{draft_adventure}', '{}', 'Draft')",
                 player.user_id
             ),
         ),
-        (&player.person, format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft_adventure}', 'Rat')")),
-        (&player.person, format!("DELETE FROM adventures WHERE id = '{draft_adventure}'")),
+        (&player.caller, format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft_adventure}', 'Rat')")),
+        (&player.caller, format!("DELETE FROM adventures WHERE id = '{draft_adventure}'")),
         (
             &game.seer,
             format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{seer}', '{}')", game.adventure_id),
@@ -59,7 +59,7 @@ async fn private_changes_do_not_change_an_updated_at_that_everyone_can_read() {
             ),
         ),
         (
-            &public_player.person,
+            &public_player.caller,
             format!(
                 "INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')",
                 public_game.session_id
@@ -82,17 +82,17 @@ async fn every_edit_sets_updated_at_whoever_makes_it() {
     let game = world.new_session(1).await;
     let (player, seer, service) = (&game.players[0], &game.seer, &world.service());
     let draft_adventure = world.new_draft_adventure(seer.user_id()).await;
-    let user_edits: [(&str, Uuid, &Person, &[&str]); 4] = [
+    let user_edits: [(&str, Uuid, &SqlCaller, &[&str]); 4] = [
         (
             "users",
             player.user_id,
-            &player.person,
+            &player.caller,
             &["display_name = 'Ada'", "avatar_url = 'https://x.org/a'", "bio = 'x'"],
         ),
         (
             "characters",
             player.character_id,
-            &player.person,
+            &player.caller,
             &["name = 'Renamed'", "equipment = '[1]'", "special_ability = '[]'", "hit_points = 2"],
         ),
         (
@@ -153,7 +153,7 @@ async fn every_edit_sets_updated_at_whoever_makes_it() {
 
 /// Returns, for each kind of row of a session, live or archived, how many the user sees; kinds without any are omitted.
 /// `("may follow broadcasts", 1)` and `("may follow events", 1)` say that the user may follow these.
-async fn visible_rows(person: &Person, game: &GameSession) -> Vec<(&'static str, i64)> {
+async fn visible_rows(person: &SqlCaller, game: &GameSession) -> Vec<(&'static str, i64)> {
     let session = game.session_id;
     let mut counts = Vec::new();
     for (kind, from) in [
@@ -184,7 +184,7 @@ async fn a_removed_player_reads_nothing_of_a_private_session() {
     for roller in [removed, player] {
         world.new_attack_roll(game.session_id, roller.character_id, "{1,2,3,4,5}", 10, 0).await;
     }
-    let mut rows_before = visible_rows(&removed.person, &game).await;
+    let mut rows_before = visible_rows(&removed.caller, &game).await;
     // The number of events does not matter here.
     rows_before.retain(|(kind, _)| *kind != "events");
     let all_rows = [
@@ -199,34 +199,34 @@ async fn a_removed_player_reads_nothing_of_a_private_session() {
     let update_seat = |set: &str, id: Uuid| {
         format!("UPDATE session_players SET {set} WHERE session_id = '{}' AND user_id = '{id}'", game.session_id)
     };
-    assert_eq!(attempt(&leaver.person, &update_seat("is_active = false", leaver.user_id)).await, "done");
+    assert_eq!(attempt(&leaver.caller, &update_seat("is_active = false", leaver.user_id)).await, "done");
     assert_eq!(attempt(&game.seer, &update_seat("removed_at = now()", removed.user_id)).await, "done");
     let renew = format!("SELECT FROM private.renew_session_code('{}')", game.session_id);
     assert_eq!(attempt(&game.seer, &renew).await, "done");
 
     let only_own_seat = [("seats", 1)];
-    assert_eq!(visible_rows(&removed.person, &game).await, only_own_seat);
-    assert!(visible_rows(&leaver.person, &game).await.contains(&("session", 1)), "a player who left may rejoin");
-    assert!(visible_rows(&player.person, &game).await.contains(&("seats", 3)));
+    assert_eq!(visible_rows(&removed.caller, &game).await, only_own_seat);
+    assert!(visible_rows(&leaver.caller, &game).await.contains(&("session", 1)), "a player who left may rejoin");
+    assert!(visible_rows(&player.caller, &game).await.contains(&("seats", 3)));
     let ordered_rolls = "SELECT cardinality(private.initiative_order(ARRAY(SELECT id FROM dice_rolls)))";
-    assert_eq!(removed.person.fetch_value::<i32>(ordered_rolls).await, Ok(0));
+    assert_eq!(removed.caller.fetch_value::<i32>(ordered_rolls).await, Ok(0));
     // Everyone sees a public session, but only its participants see its rolls and events.
     world.update_session(&game, "is_public = true").await;
-    assert_eq!(visible_rows(&removed.person, &game).await, [("session", 1), ("details", 1), ("seats", 3)]);
+    assert_eq!(visible_rows(&removed.caller, &game).await, [("session", 1), ("details", 1), ("seats", 3)]);
     world.update_session(&game, "is_public = false").await;
     // Once readmitted, the player is a participant again.
     assert_eq!(attempt(&game.seer, &update_seat("removed_at = NULL", removed.user_id)).await, "done");
-    assert!(visible_rows(&removed.person, &game).await.starts_with(&[("session", 1), ("rolls", 2)]));
+    assert!(visible_rows(&removed.caller, &game).await.starts_with(&[("session", 1), ("rolls", 2)]));
     assert_eq!(attempt(&game.seer, &update_seat("removed_at = now()", removed.user_id)).await, "done");
     // After the end of the session, and in the archive, the removed player also reads only their own seat.
     for set in ["status = 'completed'", "ended_at = now() - INTERVAL '91 days'"] {
         world.update_session(&game, set).await;
     }
-    assert_eq!(visible_rows(&removed.person, &game).await, only_own_seat);
+    assert_eq!(visible_rows(&removed.caller, &game).await, only_own_seat);
     assert_eq!(world.service().fetch_value::<i32>("SELECT private.archive_sessions(9)").await, Ok(1));
-    assert_eq!(visible_rows(&removed.person, &game).await, [("archived seats", 1)]);
+    assert_eq!(visible_rows(&removed.caller, &game).await, [("archived seats", 1)]);
     let all_archived_rows = [("archived session", 1), ("archived rolls", 2), ("archived seats", 3)];
-    assert!(visible_rows(&leaver.person, &game).await.ends_with(&all_archived_rows));
+    assert!(visible_rows(&leaver.caller, &game).await.ends_with(&all_archived_rows));
 }
 
 #[tokio::test]
@@ -235,7 +235,7 @@ async fn the_code_of_a_session_that_has_started_shows_it_only_to_participants() 
     let game = world.new_session(2).await;
     let (player, removed, stranger) = (&game.players[0], &game.players[1], world.new_user().await);
     let code: String = world.owner().fetch_value("SELECT code::text FROM sessions").await.unwrap();
-    let visible_sessions = async |person: &Person| person.count(&format!("private.session_by_code('{code}')")).await;
+    let visible_sessions = async |person: &SqlCaller| person.count(&format!("private.session_by_code('{code}')")).await;
     let remove = format!("UPDATE session_players SET removed_at = now() WHERE user_id = '{}'", removed.user_id);
     assert_eq!(attempt(&game.seer, &remove).await, "done");
     for (status, visible_to_others) in
@@ -246,8 +246,8 @@ async fn the_code_of_a_session_that_has_started_shows_it_only_to_participants() 
         }
         for (person, expected) in [
             (&stranger, visible_to_others),
-            (&removed.person, visible_to_others),
-            (&player.person, 1),
+            (&removed.caller, visible_to_others),
+            (&player.caller, 1),
             (&game.seer, 1),
             (&world.service(), 1),
         ] {

@@ -10,7 +10,7 @@ use crate::world::{World, insert_attribute_check_sql, insert_character_sql, inse
 async fn a_refused_event_waits_for_no_session_and_draws_at_most_one_number() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
-    let (stranger, former_player) = (world.new_user().await, &game.players[1].person);
+    let (stranger, former_player) = (world.new_user().await, &game.players[1].caller);
     let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", former_player.user_id());
     assert_eq!(attempt(former_player, &leave).await, "done");
     let holder = game.seer.begin().await;
@@ -19,7 +19,7 @@ async fn a_refused_event_waits_for_no_session_and_draws_at_most_one_number() {
     let last_event_number = "SELECT last_value::text FROM session_events_seq_seq";
     // The kinds of events that each person tries to send. Clients may send kinds that begin with `client.`, and only an
     // event that its sender may send waits for the lock. So `'client.x'` is missing for the participant.
-    let participant = &game.players[0].person;
+    let participant = &game.players[0].caller;
     for (person, kinds) in [
         (&stranger, &["'x'", "'dice_rolled'", "'Client.x'", "' client.x'", "'client'", "''", "NULL", "'client.x'"][..]),
         (former_player, &["'x'", "'dice_rolled'", "'Client.x'", "''", "NULL", "'client.x'"]),

@@ -32,7 +32,7 @@ async fn an_exhausted_pool_delays_events_but_loses_none() {
                 break transaction;
             }
         };
-        write_events(&game.players[0].person, game.session_id, 2).await;
+        write_events(&game.players[0].caller, game.session_id, 2).await;
         assert!(receives_nothing(&mut stream).await, "the poller has no connection to read with");
         transaction.rollback().await.unwrap();
         let last = *event_numbers(&world, game.session_id).await.last().unwrap();
@@ -56,7 +56,7 @@ async fn a_network_that_is_cut_slow_or_silent_loses_no_event() {
         let count_before = event_numbers(&world, game.session_id).await.len();
         proxy.set_state(state);
         for _ in 0..4 {
-            write_events(&game.players[0].person, game.session_id, 15).await;
+            write_events(&game.players[0].caller, game.session_id, 15).await;
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         // Requests that were swallowed are never answered, so their connections are cut.
@@ -85,7 +85,7 @@ async fn behind_a_pooler_in_transaction_mode_streams_work_or_end_with_an_error_t
         streams.push(caller.events().subscribe(game.session_id, None).await.unwrap());
     }
     for _ in 0..5 {
-        write_events(&game.players[0].person, game.session_id, 3).await;
+        write_events(&game.players[0].caller, game.session_id, 3).await;
         let last = *event_numbers(&world, game.session_id).await.last().unwrap();
         for stream in &mut streams {
             assert_eq!(read_until(stream, last).await.len(), 3);
@@ -106,7 +106,7 @@ async fn behind_a_pooler_in_transaction_mode_streams_work_or_end_with_an_error_t
                 continue;
             }
         };
-        write_events(&game.players[0].person, game.session_id, 1).await;
+        write_events(&game.players[0].caller, game.session_id, 1).await;
         match tokio::time::timeout(Duration::from_secs(30), futures_util::StreamExt::next(&mut stream)).await {
             Ok(Some(Ok(_))) => {}
             Ok(Some(Err(error))) => errors.push(error),
@@ -151,8 +151,8 @@ async fn if_an_older_copy_replaces_the_database_only_streams_that_have_read_lost
     for game in [&quiet, &busy, &without_events] {
         streams.push(service.events().subscribe(game.session_id, None).await.unwrap());
     }
-    write_events(&quiet.players[0].person, quiet.session_id, 1).await;
-    write_events(&busy.players[0].person, busy.session_id, 1).await;
+    write_events(&quiet.players[0].caller, quiet.session_id, 1).await;
+    write_events(&busy.players[0].caller, busy.session_id, 1).await;
     next_event(&mut streams[0]).await;
     next_event(&mut streams[1]).await;
 

@@ -34,7 +34,7 @@ async fn only_participants_and_the_service_may_subscribe() {
     }
     let mut former_players_stream =
         sparc.as_user(game.players[0].user_id).events().subscribe(game.session_id, None).await.unwrap();
-    game.players[0].person.execute("UPDATE session_players SET is_active = false").await.unwrap();
+    game.players[0].caller.execute("UPDATE session_players SET is_active = false").await.unwrap();
     assert_eq!(
         next_event(&mut former_players_stream).await.event_type,
         "player_left",
@@ -89,7 +89,7 @@ async fn losing_access_ends_a_stream_with_an_error_but_not_the_streams_of_others
     world.owner().execute(&sql).await.unwrap();
     assert_eq!(read_to_error(&mut unseated_stream).await, "not_allowed");
 
-    write_events(&game.players[2].person, game.session_id, 1).await;
+    write_events(&game.players[2].caller, game.session_id, 1).await;
     let newest = *event_numbers(&world, game.session_id).await.last().unwrap();
     read_until(&mut remaining_stream, newest).await;
     read_until(&mut service_stream, newest).await;
@@ -113,7 +113,7 @@ async fn events_after_the_closing_of_an_account_are_not_delivered_to_it() {
         let mut service_stream = sparc.as_service().events().subscribe(game.session_id, None).await.unwrap();
         world.sparc.as_service().users().close_account(game.players[0].user_id).await.unwrap();
         let newest_at_closing = *event_numbers(&world, game.session_id).await.last().unwrap();
-        write_events(&game.players[1].person, game.session_id, 1).await;
+        write_events(&game.players[1].caller, game.session_id, 1).await;
         while let Some(Ok(event)) =
             tokio::time::timeout(DELIVERY_TIMEOUT, closed_stream.next()).await.expect("the stream must end")
         {

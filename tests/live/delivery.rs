@@ -36,7 +36,7 @@ async fn an_event_arrives_once_and_in_order_whoever_writes_it() {
         2,
         "both must arrive before any other event is written"
     );
-    write_events(&player.person, game.session_id, 3).await;
+    write_events(&player.caller, game.session_id, 3).await;
     world.owner().execute(&insert_attribute_check_sql(game.session_id, player.character_id)).await.unwrap();
 
     let all = event_numbers(&world, game.session_id).await;
@@ -64,7 +64,7 @@ async fn fifty_subscribers_of_ten_sessions_each_get_all_their_events_under_load(
             streams.push((game.session_id, subscriber.events().subscribe(game.session_id, None).await.unwrap()));
         }
         for (index, player) in game.players.iter().enumerate() {
-            let (person, session) = (player.person.clone(), game.session_id);
+            let (person, session) = (player.caller.clone(), game.session_id);
             let sender = [&first_sparc, &second_sparc][index].as_user(player.user_id);
             writers.push(Box::pin(async move {
                 for _ in 0..8 {
@@ -108,12 +108,12 @@ async fn an_event_that_commits_long_after_its_number_was_drawn_arrives() {
     let sparc = connect_sparc(&world).await;
     let mut stream = sparc.as_service().events().subscribe(game.session_id, None).await.unwrap();
     let mut other_stream = sparc.as_service().events().subscribe(other_game.session_id, None).await.unwrap();
-    let open_transaction = game.players[0].person.begin().await;
+    let open_transaction = game.players[0].caller.begin().await;
     sea_orm::ConnectionTrait::execute_unprepared(&open_transaction, &insert_events_sql(game.session_id, 1))
         .await
         .unwrap();
     // An event of another session draws a higher number, but becomes visible first.
-    write_events(&other_game.players[0].person, other_game.session_id, 1).await;
+    write_events(&other_game.players[0].caller, other_game.session_id, 1).await;
     next_event(&mut other_stream).await;
     assert!(receives_nothing(&mut stream).await, "the event is not committed yet");
     open_transaction.commit().await.unwrap();
@@ -131,7 +131,7 @@ async fn a_slow_subscriber_delays_no_other_and_loses_no_event() {
     let mut fast = ada.events().subscribe(game.session_id, None).await.unwrap();
     let count_before = event_numbers(&world, game.session_id).await.len();
     for _ in 0..5 {
-        write_events(&game.players[0].person, game.session_id, 100).await;
+        write_events(&game.players[0].caller, game.session_id, 100).await;
         let newest = *event_numbers(&world, game.session_id).await.last().unwrap();
         assert_eq!(read_until(&mut fast, newest).await.len(), 100);
     }
@@ -184,8 +184,8 @@ async fn large_events_and_large_batches_arrive() {
         let state = if round == 0 { json!(words[..4]) } else { json!(words) };
         seer.sessions().set_game_state(game.session_id, state, ExpectedVersion::Any).await.unwrap();
         // With the event of the game state, these are 121 events. They are read in pages of at most 50.
-        write_events(&game.players[0].person, game.session_id, 99).await;
-        write_events(&game.players[0].person, game.session_id, 21).await;
+        write_events(&game.players[0].caller, game.session_id, 99).await;
+        write_events(&game.players[0].caller, game.session_id, 21).await;
         let all = event_numbers(&world, game.session_id).await;
         // The first subscriber reads nothing in the second round, and the events of two rounds in the third.
         for (index, stream) in streams.iter_mut().enumerate().skip(usize::from(round == 1)) {
@@ -193,7 +193,7 @@ async fn large_events_and_large_batches_arrive() {
             assert_eq!(read_until(stream, *all.last().unwrap()).await.len(), rounds * 121);
         }
     }
-    write_events(&game.players[0].person, game.session_id, 1).await;
+    write_events(&game.players[0].caller, game.session_id, 1).await;
     let all = event_numbers(&world, game.session_id).await;
     assert_eq!(all.len() - count_before, 3 * 121 + 1);
     for stream in &mut streams {
@@ -213,7 +213,7 @@ async fn numbers_up_to_the_maximum_arrive_and_a_sequence_set_back_ends_the_strea
     // distinguishes, and almost the last value of the sequence.
     for start in [i64::from(i32::MAX), 1 << 53, i64::MAX - 4] {
         world.owner().execute(&format!("SELECT setval('session_events_seq_seq', {start})")).await.unwrap();
-        write_events(&game.players[0].person, game.session_id, 2).await;
+        write_events(&game.players[0].caller, game.session_id, 2).await;
     }
     let all = event_numbers(&world, game.session_id).await.split_off(count_before);
     assert!(all.len() == 6 && all[1] > i64::from(i32::MAX) && all[3] > 1 << 53 && all[5] > i64::MAX - 4);
@@ -221,7 +221,7 @@ async fn numbers_up_to_the_maximum_arrive_and_a_sequence_set_back_ends_the_strea
     let mut resumed = ada.events().subscribe(game.session_id, Some(all[2])).await.unwrap();
     assert_eq!(read_until(&mut resumed, all[5]).await, all[3..]);
     world.owner().execute("SELECT setval('session_events_seq_seq', 1000)").await.unwrap();
-    write_events(&game.players[0].person, game.session_id, 1).await;
+    write_events(&game.players[0].caller, game.session_id, 1).await;
     for stream in [&mut stream, &mut resumed] {
         assert_eq!(read_to_error(stream).await, "events_expired");
     }

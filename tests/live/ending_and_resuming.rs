@@ -16,7 +16,7 @@ async fn resuming_after_an_event_that_does_not_exist_fails_with_events_expired()
     let game = world.new_active_session(1).await;
     let sparc = connect_sparc(&world).await;
     let ada = sparc.as_user(game.players[0].user_id);
-    write_events(&game.players[0].person, game.session_id, 3).await;
+    write_events(&game.players[0].caller, game.session_id, 3).await;
     let all = event_numbers(&world, game.session_id).await;
     let delete = format!("DELETE FROM session_events WHERE seq <= {}", all[1]);
     world.owner().execute(&delete).await.unwrap();
@@ -34,7 +34,7 @@ async fn nobody_resumes_after_an_event_older_than_a_day_if_newer_ones_follow() {
     let game = world.new_active_session(1).await;
     let sparc = connect_sparc(&world).await;
     let ada = sparc.as_user(game.players[0].user_id);
-    write_events(&game.players[0].person, game.session_id, 2).await;
+    write_events(&game.players[0].caller, game.session_id, 2).await;
     let all = event_numbers(&world, game.session_id).await;
     // The clean-up skips locked rows, so an event older than a day may remain.
     let old = format!("UPDATE session_events SET created_at = now() - INTERVAL '25 hours' WHERE seq = {}", all[0]);
@@ -83,7 +83,7 @@ async fn dropping_the_last_stream_stops_the_poller_and_the_next_one_restarts_it(
         for caller in all_callers(&sparc, &game) {
             streams.push(caller.events().subscribe(game.session_id, None).await.unwrap());
         }
-        write_events(&game.players[0].person, game.session_id, 1).await;
+        write_events(&game.players[0].caller, game.session_id, 1).await;
         for stream in &mut streams {
             next_event(stream).await;
         }
@@ -99,7 +99,7 @@ async fn closing_the_handle_ends_its_streams() {
     let sparc = connect_sparc(&world).await;
     let ada = sparc.as_user(game.players[0].user_id);
     let mut stream = ada.events().subscribe(game.session_id, None).await.unwrap();
-    write_events(&game.players[0].person, game.session_id, 1).await;
+    write_events(&game.players[0].caller, game.session_id, 1).await;
     next_event(&mut stream).await;
     sparc.close().await.unwrap();
     assert_eq!(read_to_error(&mut stream).await, "pool_closed");
@@ -112,7 +112,7 @@ async fn the_stream_of_a_session_without_events_of_the_last_day_starts_after_its
     let game = world.new_active_session(1).await;
     let sparc = connect_sparc(&world).await;
     let ada = sparc.as_user(game.players[0].user_id);
-    write_events(&game.players[0].person, game.session_id, 2).await;
+    write_events(&game.players[0].caller, game.session_id, 2).await;
     world.owner().execute("UPDATE session_events SET created_at = now() - INTERVAL '25 hours'").await.unwrap();
     let newest = ada.events().newest(game.session_id).await.unwrap();
     let mut after_newest = ada.events().subscribe(game.session_id, Some(newest)).await.unwrap();
@@ -123,7 +123,7 @@ async fn the_stream_of_a_session_without_events_of_the_last_day_starts_after_its
     );
     assert!(ada.events().after(game.session_id, 0).await.unwrap().is_empty());
     assert!(receives_nothing(&mut after_newest).await, "an event older than a day must not be delivered as new");
-    write_events(&game.players[0].person, game.session_id, 1).await;
+    write_events(&game.players[0].caller, game.session_id, 1).await;
     let last = event_numbers(&world, game.session_id).await.pop().unwrap();
     assert_eq!(ada.events().newest(game.session_id).await.unwrap(), last);
     for stream in [&mut after_newest, &mut from_now] {
@@ -137,13 +137,13 @@ async fn a_stream_knows_where_to_resume_before_and_after_each_event() {
     let game = world.new_active_session(1).await;
     let sparc = connect_sparc(&world).await;
     let ada = sparc.as_user(game.players[0].user_id);
-    write_events(&game.players[0].person, game.session_id, 2).await;
+    write_events(&game.players[0].caller, game.session_id, 2).await;
     let old = event_numbers(&world, game.session_id).await;
     let resumed = ada.events().subscribe(game.session_id, Some(old[0])).await.unwrap();
     assert_eq!(resumed.last_seq(), old[0]);
     let mut stream = ada.events().subscribe(game.session_id, None).await.unwrap();
     assert_eq!(stream.last_seq(), *old.last().unwrap(), "a new stream starts after the newest event");
-    write_events(&game.players[0].person, game.session_id, 2).await;
+    write_events(&game.players[0].caller, game.session_id, 2).await;
     for seq in &event_numbers(&world, game.session_id).await[old.len()..] {
         assert_eq!((next_event(&mut stream).await.seq, stream.last_seq()), (*seq, *seq));
     }

@@ -20,7 +20,7 @@ use sparc::{
 };
 use uuid::Uuid;
 
-use crate::world::{GameSession, Person, World};
+use crate::world::{GameSession, SqlCaller, World};
 
 /// The longest time that an event may take to arrive on a busy machine.
 pub const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -86,7 +86,7 @@ fn insert_events_sql(session: Uuid, count: usize) -> String {
 }
 
 /// Inserts events in one statement, by plain SQL.
-pub async fn write_events(person: &Person, session: Uuid, count: usize) {
+pub async fn write_events(person: &SqlCaller, session: Uuid, count: usize) {
     person.execute(&insert_events_sql(session, count)).await.unwrap();
 }
 

@@ -20,7 +20,7 @@ const MAX_LIVE_SESSIONS: usize = 20;
 pub type Answer = Result<bool, &'static str>;
 
 #[derive(Clone, Debug)]
-pub struct Person {
+pub struct SqlCaller {
     pub id: Uuid,
     pub games_played: u32,
     pub games_run: u32,
@@ -95,7 +95,7 @@ pub struct Roll {
 
 #[derive(Clone, Debug, Default)]
 pub struct Game {
-    pub people: Vec<Person>,
+    pub people: Vec<SqlCaller>,
     pub characters: Vec<Character>,
     pub adventures: Vec<Adventure>,
     pub sessions: Vec<Session>,

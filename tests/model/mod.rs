@@ -24,7 +24,7 @@ mod seats;
 mod steps;
 mod visible;
 
-use game::{Adventure, Game, Person};
+use game::{Adventure, Game, SqlCaller};
 use steps::{Step, Target, step};
 use visible::{Reader, read_visible};
 
@@ -38,7 +38,7 @@ async fn create_game(world: &World) -> Game {
     let mut game = Game::default();
     for _ in 0..USERS {
         let id = world.new_account().await;
-        game.people.push(Person { id, games_played: 0, games_run: 0, is_account_closed: false });
+        game.people.push(SqlCaller { id, games_played: 0, games_run: 0, is_account_closed: false });
     }
     for (creator, status) in [(0, "published"), (1, "draft")] {
         let (id, creature) = (game.next_id(), game.next_id());

@@ -28,6 +28,7 @@ pub fn operations() -> Vec<Operation> {
 
 pub fn refusals() -> Vec<Refusal> {
     vec![
+        // An archived session has left the table `sessions`, so not even the service finds it.
         refusal!("events.after", Service, "not_found", |tx, fixture| tx.events().after(fixture.archived_session, 0)),
         refusal!("events.after", ClosedAccount, "account_closed", |tx, fixture| tx
             .events()

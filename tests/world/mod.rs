@@ -1,6 +1,6 @@
 //! Test fixtures: a migrated database per test, rows of the game, and users who run plain SQL in the API's roles.
 
-mod person;
+mod sql_caller;
 
 use std::{pin::Pin, sync::Arc};
 
@@ -11,7 +11,7 @@ use testdb::{Database, Server};
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
-pub use person::{Person, SqlError, into_sql_error};
+pub use sql_caller::{SqlCaller, SqlError, into_sql_error};
 
 /// Returns whether the tests run on databases laid out as on Supabase (`.ci/platform`).
 pub fn runs_on_platform() -> bool {
@@ -38,13 +38,13 @@ pub struct World {
 pub struct GameSession {
     pub session_id: Uuid,
     pub adventure_id: Uuid,
-    pub seer: Person,
+    pub seer: SqlCaller,
     pub players: Vec<Player>,
 }
 
 /// A user with a character.
 pub struct Player {
-    pub person: Person,
+    pub caller: SqlCaller,
     pub user_id: Uuid,
     pub character_id: Uuid,
 }
@@ -107,36 +107,36 @@ impl World {
         self.database.url()
     }
 
-    /// Returns a person who stays in the role that logged in: the schema's owner, whom neither privileges nor row
+    /// Returns a caller who stays in the role that logged in: the schema's owner, whom neither privileges nor row
     /// security restrict, only constraints and triggers.
-    pub fn owner(&self) -> Person {
-        self.person("", None)
+    pub fn owner(&self) -> SqlCaller {
+        self.caller("", None)
     }
 
-    /// Returns a person who is a superuser, for statements that the owner may not run: on Supabase, and so in these
+    /// Returns a caller who is a superuser, for statements that the owner may not run: on Supabase, and so in these
     /// tests on a database laid out like it, the schema's owner is not a superuser.
-    pub async fn superuser(&self) -> Person {
+    pub async fn superuser(&self) -> SqlCaller {
         let db = sea_orm::Database::connect(self.database.superuser_url()).await.unwrap();
-        Person { db, _database: self.database.clone(), role: "", id: None }
+        SqlCaller { db, _database: self.database.clone(), role: "", id: None }
     }
 
-    /// Returns a person with role `anon`.
-    pub fn visitor(&self) -> Person {
-        self.person("anon", None)
+    /// Returns a caller with role `anon`.
+    pub fn visitor(&self) -> SqlCaller {
+        self.caller("anon", None)
     }
 
-    /// Returns a person with role `service_role`.
-    pub fn service(&self) -> Person {
-        self.person("service_role", None)
+    /// Returns a caller with role `service_role`.
+    pub fn service(&self) -> SqlCaller {
+        self.caller("service_role", None)
     }
 
-    /// Returns a person with role `authenticated` and the claims of that user.
-    pub fn user(&self, id: Uuid) -> Person {
-        self.person("authenticated", Some(id))
+    /// Returns a caller with role `authenticated` and the claims of that user.
+    pub fn user(&self, id: Uuid) -> SqlCaller {
+        self.caller("authenticated", Some(id))
     }
 
-    fn person(&self, role: &'static str, id: Option<Uuid>) -> Person {
-        Person { db: self.db.clone(), _database: self.database.clone(), role, id }
+    fn caller(&self, role: &'static str, id: Option<Uuid>) -> SqlCaller {
+        SqlCaller { db: self.db.clone(), _database: self.database.clone(), role, id }
     }
 
     /// Creates an account and returns its id.
@@ -157,8 +157,8 @@ impl World {
         self.owner().fetch_value(&sql).await.unwrap()
     }
 
-    /// Creates an account and returns a person with the claims of its user.
-    pub async fn new_user(&self) -> Person {
+    /// Creates an account and returns a caller with the claims of its user.
+    pub async fn new_user(&self) -> SqlCaller {
         self.user(self.new_account().await)
     }
 
@@ -219,7 +219,7 @@ impl World {
     /// Creates an account with a character.
     pub async fn new_player(&self) -> Player {
         let id = self.new_account().await;
-        Player { person: self.user(id), user_id: id, character_id: self.new_character(id).await }
+        Player { caller: self.user(id), user_id: id, character_id: self.new_character(id).await }
     }
 
     /// Updates columns of a session as the schema's owner.
@@ -320,6 +320,6 @@ where
 }
 
 /// Returns the first row of a query as JSON.
-pub async fn row_as_json(person: &Person, sql: &str) -> Value {
-    person.fetch_value(&format!("SELECT to_jsonb(answer) FROM ({sql}) AS answer")).await.unwrap()
+pub async fn row_as_json(caller: &SqlCaller, sql: &str) -> Value {
+    caller.fetch_value(&format!("SELECT to_jsonb(answer) FROM ({sql}) AS answer")).await.unwrap()
 }

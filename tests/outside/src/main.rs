@@ -1,7 +1,8 @@
 //! Plays a session and runs ten short programs that resemble the services of a game. This package is outside of the
 //! workspace and depends on no crate of the data layer except `sparc`.
 //!
-//! Run it with `cargo with-database cargo run --manifest-path tests/outside/Cargo.toml`.
+//! Run it from the root of the workspace, on a new migrated database that is removed afterwards:
+//! `cargo with-database cargo run --manifest-path tests/outside/Cargo.toml`.
 
 mod programs;
 

@@ -1,4 +1,5 @@
-//! A person who runs plain SQL in one of the roles, and the errors that the database returns.
+//! A caller who runs plain SQL as `anon`, `authenticated` or `service_role`, or as the login itself (the schema's
+//! owner, a superuser), and the errors that the database returns.
 
 use std::sync::Arc;
 
@@ -17,14 +18,15 @@ use crate::sqlstates::INSUFFICIENT_PRIVILEGE;
 pub struct SqlError {
     /// The SQLSTATE.
     pub code: String,
-    /// The violated constraint, or the name that a trigger put into this field of its error; empty if there is neither.
+    /// The error's constraint name: that of the violated constraint, or the one that a trigger set with `RAISE ...
+    /// USING CONSTRAINT`; empty if there is none.
     pub constraint: String,
     pub message: String,
 }
 
 /// Runs plain SQL in a database role and, for `authenticated`, with the claims of one user.
 #[derive(Clone)]
-pub struct Person {
+pub struct SqlCaller {
     pub(super) db: DatabaseConnection,
     /// Keeps the database from being dropped while it is in use.
     pub(super) _database: Arc<Database>,
@@ -33,7 +35,7 @@ pub struct Person {
     pub id: Option<Uuid>,
 }
 
-impl Person {
+impl SqlCaller {
     /// Runs a statement in its own transaction and returns the number of affected rows.
     pub async fn execute(&self, sql: &str) -> Result<u64, SqlError> {
         let transaction = self.begin().await;
@@ -70,7 +72,8 @@ impl Person {
         self.fetch_value(&format!("SELECT count(*) FROM {from}")).await.unwrap()
     }
 
-    /// Waits until at least `waiters` backends of this database wait for a lock.
+    /// Waits until at least `waiters` backends of this database wait for a lock. Call it on `World::owner`: other roles
+    /// do not see what backends wait for.
     pub async fn wait_for_lock_waiters(&self, waiters: i64) {
         let lock_waiters = "pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
         for _ in 0..400 {
@@ -84,9 +87,10 @@ impl Person {
 
     /// Waits until no connection of a test or of the service to this database is idle in a transaction. (A transaction
     /// that is dropped stays open until a background task has rolled it back and returned its connection to the pool.)
+    /// Call it on `World::owner`: other roles do not see in which state backends are.
     pub async fn wait_for_rollbacks(&self) {
         let idle_in_transaction =
-            "pg_stat_activity WHERE datname = current_database() AND usename = current_user AND client_port IS NOT NULL
+            "pg_stat_activity WHERE datname = current_database() AND usename = session_user AND client_port IS NOT NULL
                       AND application_name IN ('', 'sparc') AND pid <> pg_backend_pid() AND state LIKE 'idle in transaction%'";
         for _ in 0..200 {
             if self.count(idle_in_transaction).await == 0 {
@@ -97,7 +101,7 @@ impl Person {
         panic!("a transaction stays open and idle");
     }
 
-    /// Begins a READ COMMITTED transaction with this person's role and claims.
+    /// Begins a READ COMMITTED transaction with this caller's role and claims.
     pub async fn begin(&self) -> sea_orm::DatabaseTransaction {
         self.begin_at(IsolationLevel::ReadCommitted).await
     }
@@ -107,7 +111,8 @@ impl Person {
         self.begin_at_with_snapshot(IsolationLevel::RepeatableRead).await
     }
 
-    /// Begins a transaction at the given isolation level and takes its snapshot at once.
+    /// Begins a transaction at the given isolation level, REPEATABLE READ or SERIALIZABLE, and takes its snapshot at
+    /// once.
     pub async fn begin_at_with_snapshot(&self, level: IsolationLevel) -> sea_orm::DatabaseTransaction {
         let transaction = self.begin_at(level).await;
         transaction.execute_unprepared("SELECT").await.unwrap();
