@@ -37,8 +37,8 @@ pub struct FullAccount {
 pub async fn create_full_account(world: &World) -> FullAccount {
     let owner = world.owner();
     let (live_session, completed_session) = (world.new_active_session(2).await, world.new_active_session(2).await);
-    let person = live_session.seer.clone();
-    let account_id = person.user_id();
+    let caller = live_session.seer.clone();
+    let account_id = caller.user_id();
     let (seated_character_id, spare_character_id) =
         (world.new_character(account_id).await, world.new_character(account_id).await);
     world.update_session(&completed_session, &format!("seer_id = '{account_id}'")).await;
@@ -63,7 +63,7 @@ pub async fn create_full_account(world: &World) -> FullAccount {
     owner.execute(&format!("INSERT INTO tutorial_progress (user_id) VALUES ('{account_id}')")).await.unwrap();
     FullAccount {
         account_id,
-        caller: person,
+        caller,
         live_session,
         completed_session,
         joined_session,
