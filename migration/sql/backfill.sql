@@ -1,8 +1,8 @@
 -- Creates profiles for accounts that existed before the schema, or that signed up while the trigger that creates
 -- profiles was missing. Also applies the changes of accounts that happened while the trigger for them was missing: new
 -- e-mail addresses, soft deletions (`deleted_at`) and deletions. A closed account stays closed, even if the platform
--- (Supabase) has not recorded its deletion. The query reads every account while the tables are locked, so `up` runs it
--- only after it has applied the migrations and when it restores one of these triggers.
+-- (Supabase) has not recorded its deletion. The first query reads every account while the tables are locked, so `up`
+-- runs this script only after it has applied the migrations, or when it restores one of these triggers.
 DO $$
 DECLARE
   missed_account record;

@@ -1,5 +1,5 @@
--- Lists, in PostgreSQL's terms, each privilege that a migration needs and the current role lacks. It is not run for
--- superusers, who lack none.
+-- Lists, in PostgreSQL's terms, each privilege that a migration needs and the current role lacks. This query is not run
+-- for superusers, who lack none.
 WITH
   role_attributes AS (
     SELECT rolcreaterole, rolbypassrls, current_setting('server_version_num')::integer AS version

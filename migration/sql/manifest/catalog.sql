@@ -1,13 +1,14 @@
 -- Lists every object and attribute of the schema, for writing the manifest and for comparing a database with it. Each
--- has one row, with its address in the catalog (`class`, `objid` and `subid`, as in `pg_depend`; `class` is NULL for
--- roles, and for attributes such as privileges and comments). A row's text is the same on every server version, because
--- this query removes the differences in how versions print it. The caller sets `search_path` to pg_catalog, so that the
--- names of objects in other schemas are printed qualified.
+-- object or attribute has one row: its name (`object`), its `definition`, and its address in the catalog (`class`,
+-- `objid` and `subid`, as in `pg_depend`; `class` is NULL for roles, and for attributes such as privileges and
+-- comments). The definition is the same on every server version, because this query removes the differences in how
+-- versions print it. The caller sets `search_path` to pg_catalog, so that the names of objects in other schemas are
+-- printed qualified.
 --
 -- This is one statement, so that all rows come from one snapshot and the first few subqueries run once.
 WITH
-  -- Schema `auth` is included only if it is our stand-in for the platform's. In that case the caller replaces the
-  -- `false` below by `true`.
+  -- Schema `auth` is included only if it is our stand-in for the schema of the platform (Supabase). In that case the
+  -- caller replaces the `false` below by `true`.
   included_schema AS (
     SELECT oid, nspname
     FROM pg_namespace
@@ -142,7 +143,7 @@ WITH
     CROSS JOIN owner
     WHERE included_schema.nspname <> 'public'
     UNION ALL
-    -- The comment by which `down` recognizes a schema as ours, even if it was renamed.
+    -- The comment by which `down` recognizes a schema as ours. Schema `private` is listed even if it was renamed.
     SELECT 'comment on schema ' || quote_ident(nspname), obj_description(oid, 'pg_namespace'), NULL, oid, 0
     FROM pg_namespace
     WHERE (oid IN (SELECT oid FROM included_schema) AND nspname <> 'public')

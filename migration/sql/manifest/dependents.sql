@@ -1,7 +1,7 @@
 -- Lists the objects that would be dropped with the given ones (CASCADE), by the dependencies that the server records. A
--- part of another object (the rule of a view, the default of a column, the trigger of a foreign key) is listed as that
--- object. The caller replaces the comments in `dropped` and `ours` by rows: the given objects, and the existing objects
--- of this schema.
+-- part of another object (the rule of a view, the default of a column, the trigger of a foreign key) is not listed, but
+-- the object that it belongs to is. The caller replaces the comment in `dropped` by the given objects, and the comment
+-- in `ours` by the existing objects of the SPARC schema.
 WITH RECURSIVE
   dropped (classid, objid) AS (VALUES /* dropped */),
   ours (classid, objid) AS (VALUES /* ours */),
@@ -23,6 +23,7 @@ WITH RECURSIVE
     FROM pg_constraint
     WHERE contypid <> 0
   ),
+  -- The given objects, what would be dropped with them, and the objects to which these parts belong.
   reached (classid, objid) AS (
     SELECT classid::oid, objid FROM dropped
     UNION
@@ -88,7 +89,7 @@ WHERE NOT EXISTS (
     FROM pg_class
     WHERE listed.classid = 'pg_class'::regclass AND oid = listed.objid AND relnamespace = 'pg_toast'::regnamespace
   )
-  -- A dropped table also leaves the platform's publication; this is not listed.
+  -- A dropped table also leaves the publication of the platform (Supabase); that is not listed.
   AND NOT (
     listed.classid = 'pg_publication_rel'::regclass
     AND EXISTS (

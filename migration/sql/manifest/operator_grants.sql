@@ -4,6 +4,8 @@
 -- in the manifest, its name as GRANT expects it (`TABLE ...` or `ROUTINE ...`), and its oid.
 WITH
   recreated (object, target, oid) AS (VALUES /* recreated */),
+  -- The privileges on the given objects, one row for each privilege and grantee; `attname` is NULL unless the privilege
+  -- is on a column.
   acl AS (
     SELECT object, target, relowner AS owner, NULL::name AS attname, acl_item.*
     FROM recreated
@@ -29,7 +31,7 @@ SELECT DISTINCT
   format(
     'GRANT %s%s ON %s TO %I%s',
     privilege_type,
-    ' (' || quote_ident(attname) || ')', -- NULL, which `format` prints as nothing, unless the privilege is on a column.
+    ' (' || quote_ident(attname) || ')', -- If this is NULL, `format` prints nothing.
     target,
     rolname,
     CASE WHEN is_grantable THEN ' WITH GRANT OPTION' ELSE '' END

@@ -1,6 +1,6 @@
 -- What the schema requires of the platform: Supabase's roles, its schemas `auth` and `extensions`, and schema
--- `private`, which the API does not expose. Objects that exist already stay unchanged. Schemas and extensions that are
--- created here are marked by a comment, and `down` removes only marked ones.
+-- `private`, which the API does not expose. Objects that exist already stay unchanged. A schema or extension that is
+-- created here gets the comment `made by sparc...`, and `down.sql` removes only those with this comment.
 
 -- Roles belong to the cluster, so migrations of two databases may create the same role at the same time; the second one
 -- then finds that it exists.

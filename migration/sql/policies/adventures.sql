@@ -1,5 +1,5 @@
--- Everyone can read published adventures; drafts and archived ones are visible only to their creators. Users cannot set
--- the validation result and the statistics; only triggers and the service do.
+-- Everyone can read published adventures; adventures with status `draft` or `archived` are visible only to their
+-- creators. Users cannot set the validation result and the statistics; only triggers and the service do.
 
 CREATE OR REPLACE FUNCTION private.can_see_adventure(target_adventure_id uuid)
 RETURNS boolean
@@ -79,12 +79,12 @@ SELECT
 FROM public.adventures
 WHERE status = 'published';
 
--- Pages of the catalogue, in three orders: newest, most played and best rated first. A page starts after the last row
--- of the previous page, or at the top if `last_id` is NULL. One query reads the remaining rows with the sort key of
--- that last row, and another query the rows with lower keys. A single query for all of them would read every row with
--- that key again for each page, and most adventures of a young catalogue have been played equally often. Under row
--- security the planner has no statistics for `status`, and would sort the whole list if many rows are requested, so
--- sorting is disabled.
+-- `newest_adventures`, `most_played_adventures` and `best_rated_adventures` return pages of the catalogue. The
+-- arguments `last_...` are the sort key and the id of the last row of the previous page; if `last_id` is NULL, the page
+-- starts at the top. One query reads the remaining rows with the same sort key as that last row, and another query the
+-- rows with lower sort keys. A single query for all of them would read every row with the same key again for each page,
+-- and most adventures of a young catalogue have been played equally often. Under row security the planner has no
+-- statistics for `status`, and would sort the whole list if many rows are requested, so sorting is disabled.
 CREATE OR REPLACE FUNCTION private.newest_adventures(last_published_at timestamptz, last_id uuid, max_rows integer)
 RETURNS SETOF private.published_adventures
 LANGUAGE plpgsql
@@ -155,10 +155,10 @@ BEGIN
 END
 $$;
 
--- Returns ids of published adventures, best rated first, after the given rating and id. Comparing `numeric` is not
--- leakproof. So under row security the comparison would come after the policies and could not use the index, and each
--- page would be searched from the top of the list. Therefore this function runs as its owner. It returns only ids of
--- published adventures, which everybody may read.
+-- Returns ids of published adventures, best rated first, after the given rating and id. This function runs as its
+-- owner, because the comparison of `numeric` values is not leakproof: under row security it would come after the
+-- policies and could not use the index, and each page would be searched from the top of the list. The function returns
+-- only ids of published adventures, which everybody may read.
 CREATE OR REPLACE FUNCTION private.best_rated_ids_after(last_rating numeric, last_id uuid, max_rows integer)
 RETURNS uuid[]
 LANGUAGE plpgsql
@@ -168,9 +168,9 @@ SET search_path = pg_catalog, pg_temp
 SET enable_sort = off
 AS $$
 DECLARE
-  next_ids uuid[];
+  page_ids uuid[];
 BEGIN
-  next_ids := ARRAY(
+  page_ids := ARRAY(
     SELECT id
     FROM public.adventures
     WHERE status = 'published'
@@ -179,31 +179,31 @@ BEGIN
     ORDER BY average_rating DESC NULLS LAST, id
     LIMIT max_rows
   );
-  IF cardinality(next_ids) < max_rows THEN
-    next_ids := next_ids || ARRAY(
+  IF cardinality(page_ids) < max_rows THEN
+    page_ids := page_ids || ARRAY(
       SELECT id
       FROM public.adventures
       WHERE status = 'published'
         AND average_rating < last_rating
       ORDER BY average_rating DESC NULLS LAST, id
-      LIMIT max_rows - cardinality(next_ids)
+      LIMIT max_rows - cardinality(page_ids)
     );
   END IF;
-  IF cardinality(next_ids) < max_rows THEN
-    next_ids := next_ids || ARRAY(
+  IF cardinality(page_ids) < max_rows THEN
+    page_ids := page_ids || ARRAY(
       SELECT id
       FROM public.adventures
       WHERE status = 'published'
         AND average_rating IS NULL
       ORDER BY average_rating DESC NULLS LAST, id
-      LIMIT max_rows - cardinality(next_ids)
+      LIMIT max_rows - cardinality(page_ids)
     );
   END IF;
-  RETURN next_ids;
+  RETURN page_ids;
 END
 $$;
 
--- The third order of the catalogue: best rated first. Adventures without a rating come last.
+-- Returns a page of the catalogue, best rated first. Adventures without a rating come last.
 CREATE OR REPLACE FUNCTION private.best_rated_adventures(last_rating numeric, last_id uuid, max_rows integer)
 RETURNS SETOF private.published_adventures
 LANGUAGE plpgsql
@@ -212,7 +212,7 @@ SET search_path = pg_catalog, pg_temp
 SET enable_sort = off
 AS $$
 DECLARE
-  next_ids uuid[];
+  page_ids uuid[];
 BEGIN
   IF last_id IS NULL THEN
     RETURN QUERY
@@ -229,18 +229,19 @@ BEGIN
     ORDER BY average_rating DESC NULLS LAST, id
     LIMIT max_rows;
   ELSE
-    -- If this call were part of the query below, the planner would also make it, to estimate the number of rows.
-    next_ids := private.best_rated_ids_after(last_rating, last_id, max_rows);
+    -- This is not part of the query below, because the planner would then make the call too, to estimate the number of
+    -- rows.
+    page_ids := private.best_rated_ids_after(last_rating, last_id, max_rows);
     RETURN QUERY
     SELECT adventure.*
-    FROM unnest(next_ids) WITH ORDINALITY AS best (id, nth)
-    JOIN private.published_adventures AS adventure ON adventure.id = best.id
-    ORDER BY best.nth;
+    FROM unnest(page_ids) WITH ORDINALITY AS best_rated (id, nth)
+    JOIN private.published_adventures AS adventure ON adventure.id = best_rated.id
+    ORDER BY best_rated.nth;
   END IF;
 END
 $$;
 
--- The name of this policy is that of the game's specification; creators also see their own adventures in any status.
+-- The game's specification names this policy so; creators also see their own adventures in any status.
 CREATE POLICY "Published adventures visible to all"
 ON public.adventures FOR SELECT
 TO anon, authenticated

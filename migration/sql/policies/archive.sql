@@ -1,6 +1,6 @@
--- Participants can read their archived sessions with their seats and rolls. Public archived sessions can be read by
--- everyone and their seats by signed-in users, but their rolls only by participants. No API role can write any of
--- these.
+-- Participants can read their archived sessions, with the seats and rolls. Public archived sessions can be read by
+-- everyone and their seats by signed-in users, but their rolls only by participants. None of the API's roles can write
+-- to the archive.
 
 CREATE OR REPLACE FUNCTION private.is_public_archived_session(target_session_id uuid)
 RETURNS boolean

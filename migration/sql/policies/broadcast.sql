@@ -1,10 +1,12 @@
--- Participants may read their session's broadcasts and track presence on its topic (show the others that they are
--- connected). Only the trigger `broadcast_event` writes broadcasts, because a client could otherwise forge a roll.
+-- Participants may read their session's broadcasts and track their presence on the session's topic (show the others
+-- that they are connected). Only the trigger `broadcast_event` writes broadcasts, because a client could otherwise
+-- forge a roll.
 --
 -- Realtime (Supabase's server for live messages) sets `realtime.topic` to the topic that a client wants to join, and
--- then checks as that user whether a row of the topic can be read or inserted in `realtime.messages`. A caller with SQL
--- can change that setting, so the policies also require that the row has the same topic. A row of presence must have no
--- content, because Realtime sends the content of every row.
+-- then checks with that client's role and claims whether a row of the topic can be read or inserted in
+-- `realtime.messages`. A caller who can send SQL can change that setting, so the policies also require that the row has
+-- the same topic. A row of presence must have no content, because Realtime sends the content of every row to the
+-- participants.
 
 -- Whether the topic is `session:<id>` of a session that the caller takes part in, and the caller's account is open. For
 -- a topic in any other form this returns false and raises no error.

@@ -2,8 +2,9 @@
 -- attributes, level, experience and maximum hit points.
 
 -- Damages or heals a character: adds `change` to its hit points, which stay between 0 and the character's maximum. The
--- owner and the service may call this, and so may the Seer of an active or paused session in which the character is
--- seated. For all others it returns no row. The rest of the character is private, so the Seer gets only the hit points.
+-- owner and the service may call this, and so may the Seer of an active or paused session in which the character has a
+-- seat. For other callers it changes nothing and returns no row. The rest of the character is private, so the Seer gets
+-- only the hit points.
 CREATE OR REPLACE FUNCTION private.change_hit_points(target_character_id uuid, change integer)
 RETURNS TABLE (character_id uuid, hit_points integer, max_hit_points integer)
 LANGUAGE plpgsql

@@ -1,10 +1,10 @@
--- A closed account can write to no table, although its token outlives it by up to an hour.
+-- A closed account can write to no table, although its token stays valid for up to an hour.
 --
 -- `require_open_account` raises the error, and takes the lock (on the account's row in `private.account_gates`) that
--- makes a write wait for a concurrent closing. It is called in a subquery, which is evaluated once per statement. For
--- UPDATE, `USING` already checks the account, so `WITH CHECK` is `true`. UPDATE and DELETE are checked only for rows
--- that the caller could write if the account were open: for the rows of others, a closed account gets the same answer
--- as for rows that do not exist.
+-- makes a write wait while the account is being closed. It is called in a subquery, which is evaluated once per
+-- statement. For UPDATE, `USING` already checks the account, so `WITH CHECK` is `true`. For UPDATE and DELETE, the
+-- account is checked only for rows that the caller could write if the account were open (`is_own_row`): for the rows of
+-- others, a closed account gets the same answer as for rows that do not exist.
 DO $$
 DECLARE
   policy record;

@@ -1,4 +1,4 @@
--- Creatures are visible with their adventure and written by its creator.
+-- Whoever can see an adventure can see its creatures; only the creator of the adventure writes them.
 
 CREATE POLICY "Creatures visible with their adventure"
 ON public.creatures FOR SELECT

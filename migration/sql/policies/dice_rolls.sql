@@ -2,9 +2,9 @@
 -- seated character, for their own characters, and for the adventure's creatures. Users cannot supply results, and
 -- nobody changes or deletes a roll through the API.
 
--- Whether the caller may roll. If a participant may not, this raises an error with the reason. For a caller who is not
--- a participant it returns false, as for a session that does not exist. Reasons that reveal something about a character
--- are given only to callers who may know it.
+-- Whether the caller may roll for the character or creature. If a participant may not, this raises an error with the
+-- reason. For a caller who is not a participant it returns false, as for a session that does not exist. Reasons that
+-- reveal something about a character (that it is retired) are given only to its owner.
 CREATE OR REPLACE FUNCTION private.may_roll(target_session_id uuid, rolling_character_id uuid, rolling_creature_id uuid)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -17,7 +17,7 @@ DECLARE
   participation record;
   own_character record;
 BEGIN
-  -- The caller's own seat, found by primary key.
+  -- What the caller is in the session, from the session and the caller's own seat.
   SELECT
     session.seer_id = me AS is_seer,
     session.status = 'active' AS is_session_active,
@@ -79,10 +79,10 @@ BEGIN
 END
 $$;
 
--- Takes the ids of rolls, and returns those of initiative rolls in order: highest first, ties by grace, then at random.
--- Other participants cannot see a character's grace; only the order is revealed. If the rolls belong to several
--- sessions, the result is empty. Otherwise a Seer could compare a roll from a session that somebody else runs with
--- rolls of their own creatures, and so learn the grace of any character whose rolls they see.
+-- Takes the ids of rolls, and returns those of initiative rolls in order: highest total first, ties by grace, then at
+-- random. Other participants cannot see a character's grace; only the order is revealed. If the rolls belong to several
+-- sessions, the result is empty. Otherwise a Seer could compare rolls from sessions that somebody else runs with rolls
+-- of creatures of their own, and so learn the grace of any character whose rolls they see.
 CREATE OR REPLACE FUNCTION private.initiative_order(rolls uuid[])
 RETURNS uuid[]
 LANGUAGE plpgsql
@@ -121,10 +121,11 @@ END
 $$;
 
 -- Returns a page of a character's rolls, latest first. It starts after the roll with `last_created_at` and `last_id`
--- (the last one of the previous page), or at the latest roll if these are NULL. The planner assumes that few of the
--- character's rolls are in the caller's sessions, and would read and sort all rolls of the character or of these
--- sessions. With sorting disabled it scans the character's rolls in order until it has enough. The function runs with
--- the caller's role, so row security applies.
+-- (the last one of the previous page), or at the latest roll if these are NULL. `kind`, `created_from` and
+-- `created_before` restrict the rolls unless they are NULL. The planner assumes that few of the character's rolls are
+-- in the caller's sessions, and would read and sort all rolls of the character or of these sessions. With sorting
+-- disabled the query scans the character's rolls in order until it has enough. The function runs with the caller's
+-- role, so row security applies.
 CREATE OR REPLACE FUNCTION private.rolls_of_character(
   target_character_id uuid,
   kind public.roll_type,
@@ -161,7 +162,7 @@ ON public.dice_rolls FOR SELECT
 TO authenticated
 USING (session_id = ANY ((SELECT private.my_session_ids())::uuid[]));
 
--- The name of this policy is that of the game's specification; the policy also covers the Seer's rolls.
+-- The game's specification names this policy so; it also covers the Seer's rolls.
 CREATE POLICY "Players can create rolls for own characters"
 ON public.dice_rolls FOR INSERT
 TO authenticated

@@ -3,17 +3,18 @@
 -- again at its end.
 --
 -- The server counts the rows that a transaction writes in each table (`pg_stat_xact_user_tables`), and nobody can reset
--- that count. From the present count each policy subtracts the count before the first row of the statement, which it
--- reads in a subquery, because a subquery is evaluated only once.
+-- that count. From the present count each policy subtracts the count before the first row of the statement. The policy
+-- reads the latter in a subquery, because a subquery is evaluated only once per statement.
 --
 -- An INSERT or UPDATE is checked as each row is written, and refused at row 101. A DELETE is checked as each row is
--- found, when it is not yet known whether the statement deletes this row too. So it is refused only when it has deleted
--- 101 rows and finds one more; if it finds no more, the trigger refuses it.
+-- found, when it is not yet known whether the statement deletes this row too. So a DELETE is refused only when it has
+-- deleted 101 rows and finds one more; if it finds no more, the trigger refuses it.
 DO $$
 DECLARE
   limited_write record;
 BEGIN
-  -- Not for `users` and `tutorial_progress`, where each user has one row.
+  -- `users` and `tutorial_progress` need no policy, because each user has one row there. `session_events` has its own
+  -- policy below.
   FOR limited_write IN
     SELECT *
     FROM (

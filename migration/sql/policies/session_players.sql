@@ -1,6 +1,6 @@
 -- Any signed-in user who can see a session can see its seats. A player takes a seat in a session that has not started
--- (in a private one with its join code), leaves it and takes it again; the Seer removes players and lets them back in.
--- No user can seat another.
+-- (a private session requires its join code), and may leave the seat and take it again; the Seer removes players and
+-- lets them back in. No user can seat another.
 
 CREATE OR REPLACE FUNCTION private.is_public_session(target_session_id uuid)
 RETURNS boolean
@@ -82,8 +82,8 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   me uuid := auth.uid();
-  session record;
-  seat record;
+  target_session record;
+  own_seat record;
 BEGIN
   -- The error of the table's NOT NULL constraint would print the row, with the id of a private session.
   IF chosen_character_id IS NULL THEN
@@ -93,7 +93,7 @@ BEGIN
   END IF;
   PERFORM private.require_open_account();
   SELECT id, status
-  INTO session
+  INTO target_session
   FROM public.sessions
   WHERE code = session_code::bpchar;
   IF NOT FOUND OR me IS NULL THEN
@@ -105,41 +105,41 @@ BEGIN
   END IF;
 
   SELECT is_active
-  INTO seat
+  INTO own_seat
   FROM public.session_players
-  WHERE session_id = session.id
+  WHERE session_id = target_session.id
     AND user_id = me
   FOR NO KEY UPDATE;
   IF NOT FOUND THEN
-    IF session.status IN ('active', 'paused') THEN
+    IF target_session.status IN ('active', 'paused') THEN
       PERFORM private.refuse_seat_after_start();
     END IF;
-    IF session.status IN ('completed', 'cancelled') THEN
+    IF target_session.status IN ('completed', 'cancelled') THEN
       PERFORM private.refuse_seat_after_end();
     END IF;
     INSERT INTO public.session_players (session_id, user_id, character_id)
-    VALUES (session.id, me, chosen_character_id)
+    VALUES (target_session.id, me, chosen_character_id)
     ON CONFLICT DO NOTHING;
-    -- Taking the seat has locked the session, so its code can no longer change. If the code was renewed before that,
-    -- the old one is refused.
-    IF NOT EXISTS (SELECT FROM public.sessions WHERE id = session.id AND code = session_code::bpchar) THEN
+    -- Taking the seat has locked the session, so its code can no longer change. If the code was renewed since the query
+    -- above, the old code is refused.
+    IF NOT EXISTS (SELECT FROM public.sessions WHERE id = target_session.id AND code = session_code::bpchar) THEN
       RAISE EXCEPTION USING
         ERRCODE = 'SP020',
         MESSAGE = 'No session has this code',
         TABLE = 'sessions',
         CONSTRAINT = 'known_code';
     END IF;
-  ELSIF NOT seat.is_active THEN
+  ELSIF NOT own_seat.is_active THEN
     UPDATE public.session_players
     SET is_active = true,
         character_id = chosen_character_id
-    WHERE session_id = session.id
+    WHERE session_id = target_session.id
       AND user_id = me;
   END IF;
   RETURN QUERY
   SELECT *
   FROM public.session_players
-  WHERE session_id = session.id
+  WHERE session_id = target_session.id
     AND user_id = me;
 END
 $$;

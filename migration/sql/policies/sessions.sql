@@ -39,8 +39,8 @@ BEGIN
 END
 $$;
 
--- Whether the caller may send an event to the session. A player who left can still see the session, and therefore gets
--- an error that says what is missing; for other callers this returns false.
+-- Whether the caller may send an event to the session. If a player has left, this raises an error that says what is
+-- missing, because such a player can still see the session. For all others who may not send, it returns false.
 CREATE OR REPLACE FUNCTION private.may_send_event(target_session_id uuid)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -69,13 +69,13 @@ $$;
 -- caller cannot see the session. Character sheets are private, but participants see names and classes. As in table
 -- `session_players`, seats are visible only to signed-in users.
 --
--- The adventure is included for callers who may read it, and for the Seer and seated players until the session ends.
--- Other callers get only a summary of the adventure, so that a public session does not publish a draft. Once the
--- session has ended they get nothing of the adventure, so that it does not stay readable after it has become a draft
--- again.
+-- The whole adventure is included for callers who may read it, and until the session ends also for the Seer and seated
+-- players. Until the session ends, other callers get only a summary of the adventure, so that a public session does not
+-- publish a draft. Once the session has ended, callers who may not read the adventure get nothing of it, so that it
+-- does not stay readable after it has become a draft again.
 --
 -- This function runs as its owner, so that the table's policy is not evaluated too, which would look up the session
--- twice. Instead the condition at the end decides who may see the session, exactly as that policy does.
+-- twice. Instead the WHERE clause decides who may see the session, exactly as that policy does.
 CREATE OR REPLACE FUNCTION private.session_details(target_session_id uuid)
 RETURNS TABLE (session_data jsonb, players jsonb, adventure_data jsonb)
 LANGUAGE plpgsql
@@ -158,8 +158,8 @@ END
 $$;
 
 -- Draws a new join code for a session that has not ended, so that the old one stops working if too many people know it.
--- Only the Seer and the service may do this; for others it returns no row. It runs as its owner, because users cannot
--- write the column.
+-- Only the Seer and the service may do this; for others the function changes nothing and returns no row. It runs as its
+-- owner, because users cannot write the column `code`.
 CREATE OR REPLACE FUNCTION private.renew_session_code(target_session_id uuid)
 RETURNS SETOF public.sessions
 LANGUAGE plpgsql
@@ -179,7 +179,7 @@ END
 $$;
 
 -- Returns what callers who know a session's code may see before they join: whoever has the code counts as invited. Once
--- the session has started or was cancelled, nobody new can join, so only participants and the service get a row.
+-- the session has started or was cancelled, nobody new can join, so then only participants and the service get a row.
 CREATE OR REPLACE FUNCTION private.session_by_code(session_code text)
 RETURNS TABLE (
   id uuid,

@@ -1,4 +1,5 @@
--- Profiles are public, except for the e-mail address. A user can edit only three columns of their own profile.
+-- Profiles are public, except for the e-mail address and some counters. A user can edit only three columns of their own
+-- profile.
 
 -- Returns the caller's e-mail address. This is a function because a column privilege cannot be limited to the user's
 -- own row.
@@ -16,7 +17,7 @@ $$;
 
 -- Soft-deletes an account as the platform (Supabase) does: sets `deleted_at` and keeps the row in `auth.users`. The
 -- trigger on `auth.users` then closes the profile. If the function's owner may not update `auth.users`, only the
--- profile is closed. Only the account itself and the service may call this. Returns whether the account has a profile.
+-- profile is closed. Only the account's user and the service may call this. Returns whether the account has a profile.
 CREATE OR REPLACE FUNCTION private.close_account(account uuid)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -71,7 +72,7 @@ GRANT SELECT (id, display_name, avatar_url, bio, is_verified, games_played, game
 ON public.users TO anon, authenticated;
 GRANT UPDATE (display_name, avatar_url, bio) ON public.users TO authenticated;
 
--- Even the service cannot write `closed_at` and the counters that limits use; only the schema's functions do.
+-- Not even the service can write `closed_at` and the counters that limits use; only the schema's functions do.
 GRANT SELECT, DELETE ON public.users TO service_role;
 GRANT INSERT (
   id, account_id, email, display_name, avatar_url, bio, is_verified, games_played, games_run, created_at, updated_at

@@ -1,5 +1,5 @@
--- Adds the four tables whose changes participants see live to the publication of the platform (Supabase). Creates the
--- publication if it does not exist.
+-- Adds four tables, whose changes the participants of a session see live, to the publication of the platform
+-- (Supabase). Creates the publication if it does not exist.
 DO $$
 DECLARE
   relation text;

@@ -1,5 +1,5 @@
 -- Functions that check constraints call, for conditions that a single expression cannot state. Their results depend
--- only on their arguments. They are written in plpgsql, because a SQL function with a pinned search_path is not inlined
+-- only on their arguments. They are written in plpgsql, because a SQL function that sets `search_path` is not inlined
 -- and would be planned at every call.
 
 -- Returns the sum of the dice.
@@ -95,7 +95,7 @@ BEGIN
 END
 $$;
 
--- Returns the sum of the modifiers of one type (`dice` or `flat`). For an invalid list it returns 0; the check
+-- Returns the sum of the modifiers whose type is `kind` (`dice` or `flat`). For an invalid list it returns 0; the check
 -- `valid_modifiers` refuses the row.
 CREATE OR REPLACE FUNCTION private.sum_of_modifiers(modifiers jsonb, kind text)
 RETURNS integer
@@ -116,7 +116,8 @@ BEGIN
 END
 $$;
 
--- Whether a creature's stats are an object with the four attributes, integers from 1 to 10. Other keys are allowed.
+-- Whether a creature's stats are a JSON object in which each of the four attributes is an integer from 1 to 10. Other
+-- keys are allowed.
 CREATE OR REPLACE FUNCTION private.are_valid_stats(stats jsonb)
 RETURNS boolean
 LANGUAGE plpgsql

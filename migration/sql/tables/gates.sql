@@ -1,7 +1,7 @@
--- The gates of accounts, one row each. Every write of an account locks the account's gate before any other row, and so
--- does closing the account, so a write and a closing wait for each other. The profile's row cannot serve as the gate:
--- it comes late in the lock order (`triggers/shared.sql`), because it holds counters. Only our functions can access
--- this table, so nobody can lock the gate of another account.
+-- The gates of accounts: the row of an account in this table is its *gate*. Every write of an account locks the
+-- account's gate before any other row, and so does closing the account, so that a write and the closing wait for each
+-- other. The profile's row cannot serve as the gate: it comes late in the lock order (`triggers/shared.sql`), because
+-- it holds counters. Only our functions can access this table, so nobody can lock the gate of another account.
 CREATE TABLE private.account_gates (
   account_id uuid PRIMARY KEY REFERENCES public.users (id) ON DELETE CASCADE,
   is_open boolean NOT NULL DEFAULT true

@@ -3,8 +3,8 @@
 -- same id is a conflict. The request itself is not stored.
 --
 -- The digest is two hashes of a JSON document of the columns that a request sets. PostgreSQL hashes the document by
--- value, so a number has the same hash in all its notations. Rolls and events have no digest: they never change, so a
--- repeated request is compared with the row itself. Only our functions can access this table.
+-- value, so a number has the same hash in all its notations. No digest is stored for rolls and events: they never
+-- change, so a repeated request is compared with the row itself. Only our functions can access this table.
 CREATE TABLE private.requests (
   relation text NOT NULL, -- The table of the created row; `users` stands for `auth.users`.
   id uuid NOT NULL, -- The id of the created row.

@@ -13,7 +13,7 @@ AS $$
 BEGIN
   PERFORM private.lock_account(account);
 
-  -- This row contains a digest of the sign-up. With it, somebody could verify guesses of the e-mail address and name.
+  -- This row contains a digest of the sign-up, with which somebody could verify a guess of the e-mail address and name.
   DELETE FROM private.requests
   WHERE id = account
     AND relation = 'users';
@@ -28,8 +28,9 @@ BEGIN
     AND closed_at IS NULL;
   -- Events of joining and leaving contain the name and the picture, which are replaced here. Closing must not wait for
   -- a transaction that is deleting a session or old events, so it skips locked events and the events of locked
-  -- sessions. Locked sessions matter when this function runs twice in a transaction, as in `close_account`: the second
-  -- update of an event makes PostgreSQL check the foreign key again, which locks the session.
+  -- sessions. Locked sessions matter when this function runs twice in a transaction, as in `close_account`: when a
+  -- transaction updates an event for the second time, PostgreSQL checks the event's foreign key again, which locks the
+  -- session.
   UPDATE public.session_events
   SET payload = payload || '{"display_name": "Former player", "avatar_url": null}'
   WHERE id = ANY (
@@ -64,7 +65,8 @@ BEGIN
     AND status NOT IN ('completed', 'cancelled');
 
   PERFORM private.delete_unplayed_adventures(account, ARRAY['draft']::public.adventure_status[]);
-  -- The drafts that remain are part of the history of others, or another transaction has locked them.
+  -- The drafts that remain are part of the history of others, or another transaction has locked them, their sessions or
+  -- seats.
   UPDATE public.adventures
   SET status = 'archived'
   WHERE creator_id = account
@@ -80,8 +82,9 @@ BEGIN
 END
 $$;
 
--- Applies the deletion of an account, which always succeeds: the profile is closed, and deleted unless the history of
--- others references it. `backfill.sql` calls this for accounts that were deleted while the trigger below was missing.
+-- Applies the deletion of an account. This always succeeds: the profile is closed, and it is deleted too unless the
+-- history of others references it. `backfill.sql` calls this for accounts that were deleted while the trigger below was
+-- missing.
 CREATE OR REPLACE FUNCTION private.delete_account(account uuid)
 RETURNS void
 LANGUAGE plpgsql
@@ -90,8 +93,8 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   PERFORM private.lock_account(account, is_deletion => true);
-  -- This must be the first change of the profile in this transaction. PostgreSQL checks the foreign key at every
-  -- further change of the row, even if `account_id` does not change. If `account_id` were not NULL by then, the check
+  -- This must be the first change of the profile in this transaction. PostgreSQL checks the foreign key of `account_id`
+  -- at every further change of the row, even if `account_id` stays the same. If it were not NULL by then, the check
   -- would fail, because the account no longer exists.
   UPDATE public.users
   SET account_id = NULL
@@ -205,10 +208,10 @@ BEGIN
 END
 $$;
 
--- Deletes an account's own history with its profile. If the history of others references any of it, the foreign keys
--- refuse the whole deletion. If an adventure of the account could not be deleted, this trigger itself refuses the
--- deletion of the profile. Otherwise the foreign key would delete the adventure with the profile, and would wait for
--- the transaction that has locked the adventure.
+-- Deletes the rows that involve only the account (`delete_unshared`) after its profile was deleted. If the history of
+-- others references the profile or one of these rows, the foreign keys refuse the whole deletion. If an adventure of
+-- the account could not be deleted, this trigger itself refuses the deletion of the profile. Otherwise the foreign key
+-- would delete the adventure with the profile, and would wait for the transaction that has locked the adventure.
 --
 -- This is an AFTER trigger, because deleting these rows updates counters of the profile, and a BEFORE DELETE trigger
 -- must not update the row that is being deleted. Its name begins with a capital letter, so that it fires before the

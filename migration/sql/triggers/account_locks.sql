@@ -6,12 +6,12 @@
 -- - the account's seats in live sessions, the characters in these seats, and these sessions,
 -- - the live sessions that the account runs, with the characters and profiles of all who have or had a seat there,
 --   because ending a session changes their counters,
--- - the account's profile and its drafts,
+-- - the account's profile, and the draft adventures that it created,
 -- - if the account is deleted, also the ended sessions in which nobody else ever had a seat, because they are deleted.
 --
--- A *live* session is one that has not ended. For a seat, `key` is the id of the session. `relation` names the table,
--- except that `unshared sessions` stands for the sessions that are deleted: these need a stronger lock than other
--- sessions.
+-- A *live* session is one that has not ended. `relation` is the name of the row's table, or `unshared sessions` for the
+-- ended sessions in the last item, which need a stronger lock than other sessions because they are deleted. `key` is
+-- the id of the row; for a seat, which has no id of its own, it is the id of the session.
 CREATE OR REPLACE FUNCTION private.lock_free_rows_of_account(account uuid, is_deletion boolean)
 RETURNS TABLE (relation text, key uuid)
 LANGUAGE plpgsql
@@ -141,7 +141,7 @@ BEGIN
 END
 $$;
 
--- Waits for a row that `lock_free_rows_of_account` returned, and locks it in the same mode.
+-- Locks a row that `lock_free_rows_of_account` returned, in the same mode, and waits until it can.
 CREATE OR REPLACE FUNCTION private.wait_for_row_of_account(account uuid, relation text, key uuid)
 RETURNS void
 LANGUAGE plpgsql
@@ -177,7 +177,8 @@ $$;
 -- without waiting. If one of them is busy, the round releases all its locks.
 --
 -- The row to wait for is chosen at random among the busy ones, so that sooner or later it is the row that the competing
--- statements lock first. Whoever gets that row finds the others free, because those statements wait for it too.
+-- statements lock first. Once this function has locked that row, it finds the others free, because the competing
+-- statements wait for that row too.
 --
 -- Writers who keep many rows busy could make every such round fail. So after eight rounds, each further round waits for
 -- all rows that were busy, one after the other, which can end in a deadlock.
@@ -227,7 +228,7 @@ BEGIN
       awaited_relations := busy_relations[1:1];
       awaited_keys := busy_keys[1:1];
     ELSE
-      -- In the lock order, or in random order if an attempt of `lock_account` has already ended in a deadlock. A
+      -- In the lock order, or in random order if an attempt of `lock_account` has already ended in a deadlock: a
       -- statement that always locks in another order could make every attempt in a fixed order fail.
       SELECT
         array_agg(relation ORDER BY lock_rank, key),
@@ -252,12 +253,13 @@ BEGIN
 END
 $$;
 
--- Locks the gate and the rows of an account, and tries again after a deadlock, because the platform, which closes and
--- deletes accounts, does not retry. A failed attempt releases its locks, so the other statement proceeds.
+-- Locks the gate and the rows of an account, and tries again after a deadlock, because the platform (Supabase), whose
+-- statements close and delete accounts, does not retry them. A failed attempt releases its locks, so the statement with
+-- which it collided proceeds.
 --
--- A deadlock over the gate does not count towards the limit of ten attempts. A deletion has already locked the
--- account's row in `auth.users`. Transactions of the account that hold the gate and wait for that row could make any
--- number of attempts fail.
+-- An attempt that ends in a deadlock over the gate does not count towards the limit of ten. A deletion has already
+-- locked the account's row in `auth.users`, and transactions of the account that hold the gate and wait for that row
+-- could make any number of attempts fail.
 --
 -- The gate is locked in the attempt's own subtransaction, not in one nested in it. Once a nested subtransaction has
 -- ended, whoever waits for a lock that it took must wait until the whole transaction ends, even if the attempt is
@@ -277,7 +279,7 @@ BEGIN
       is_gate_locked := false;
       PERFORM FROM private.account_gates WHERE account_id = account FOR UPDATE;
       is_gate_locked := true;
-      PERFORM private.lock_rows_of_account(account, is_deletion, failed_attempts > 0);
+      PERFORM private.lock_rows_of_account(account, is_deletion, in_random_order => failed_attempts > 0);
       RETURN;
     EXCEPTION
       WHEN deadlock_detected THEN

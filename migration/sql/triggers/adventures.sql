@@ -1,5 +1,5 @@
--- A published adventure has valid content. When a client changes the content, it becomes valid again only through the
--- service's validation.
+-- A published adventure has valid content. After a client has changed the content of an adventure, only the service's
+-- validation makes it valid again.
 
 -- Sets what the caller does not write (the creator, the time of publication, whether new content is valid). Refuses new
 -- content of a published adventure, and a new adventure whose id belongs to an adventure of somebody else.
@@ -16,9 +16,10 @@ BEGIN
       IF EXISTS (SELECT FROM public.adventures WHERE id = NEW.id AND creator_id <> NEW.creator_id) THEN
         PERFORM private.refuse_used_id('adventures');
       END IF;
-      -- The service stores a validation result only if `updated_at` has not changed. If this adventure replaces a
-      -- deleted one with the same id, the result was for the other one, so the two need different times. `now()` would
-      -- not do: transactions that are sent in one simple-query message can have the same time.
+      -- The service stores the result of a validation only if `updated_at` has not changed since it read the content.
+      -- If this adventure replaces a deleted one with the same id, a result for the deleted one must not be stored, so
+      -- the two need different times. `now()` would not do: transactions that are sent in one simple-query message can
+      -- have the same time.
       NEW.updated_at := clock_timestamp();
     END IF;
     IF NEW.status = 'published' THEN
@@ -44,8 +45,8 @@ BEGIN
     END IF;
   END IF;
   IF NEW.status = 'published' AND OLD.status <> 'published' THEN
-    -- The time of the first publication is kept, so that nobody can stay at the top of the newest adventures by
-    -- publishing again.
+    -- An adventure that is published again keeps the time of its first publication, so that nobody can stay at the top
+    -- of the newest adventures.
     NEW.published_at := coalesce(OLD.published_at, now());
   END IF;
   -- Closing an account deletes its drafts. A transaction that closes this account may have an older snapshot, in which
@@ -85,8 +86,9 @@ BEGIN
 END
 $$;
 
--- Whether an adventure has history, which keeps it from being deleted: a session that is live, or that had a player
--- besides its Seer. An ended session without such a player is not history, because anyone could have created it.
+-- Whether an adventure has history, which keeps it from being deleted: a session that is live (has not ended), or in
+-- which somebody besides its Seer had a seat. An ended session without such a player is not history, because anyone
+-- could have created it.
 CREATE OR REPLACE FUNCTION private.adventure_has_history(adventure uuid)
 RETURNS boolean
 LANGUAGE plpgsql

@@ -1,22 +1,23 @@
 -- Maintenance jobs. One archives sessions that were completed or cancelled more than ninety days ago, with their seats
 -- and rolls; the other cancels abandoned sessions.
 
--- Archives the sessions (if `job` is `archive`) or cancels them (if it is `cancel`). Returns those for which that
--- fails, and warns of each, so one session does not keep the job from doing the others. If an attempt fails for several
--- sessions at once, each half of them is tried separately. If a single session ends in a deadlock, it is tried up to
--- three times, because a user's statement may lock characters or profiles in another order.
+-- Archives the sessions (if `job` is `archive`) or cancels them (if it is `cancel`). Returns the sessions for which
+-- this fails, and warns of each, so that one session does not keep the job from processing the others. If an attempt
+-- fails for several sessions at once, each half of them is tried separately. If the attempt with a single session ends
+-- in a deadlock, it is repeated up to twice, because a user's statement may lock characters or profiles in another
+-- order.
 --
--- The job keeps all its sessions locked until it ends. So if somebody has locked a row since
--- `sessions_with_locked_rows` looked, the job waits for that lock a fifth of a second at most. An error that concerns
--- the server stops the job: a serialization failure (class 40), no disk space or memory (53), a shutdown or the
--- cancellation of the statement (57), an I/O error (58), or an internal error (XX).
+-- The job keeps all its sessions locked until it ends. So `move_to_archive` and `cancel_sessions` wait at most a fifth
+-- of a second for a row that somebody has locked since `sessions_with_locked_rows` looked. Some errors stop the job,
+-- because they do not depend on the session: a serialization failure (class 40), no disk space or memory (53), a
+-- shutdown or the cancellation of the statement (57), an I/O error (58), or an internal error (XX).
 CREATE OR REPLACE FUNCTION private.run_or_skip(job text, sessions uuid[])
 RETURNS uuid[]
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  half CONSTANT integer := cardinality(sessions) / 2;
+  half_count CONSTANT integer := cardinality(sessions) / 2;
 BEGIN
   FOR attempt IN 1 .. 3
   LOOP
@@ -29,28 +30,30 @@ BEGIN
       RETURN '{}'::uuid[];
     EXCEPTION
       WHEN OTHERS THEN
-        -- 40P01 is a deadlock; the classes are listed above. An error with no sessions at all cannot be due to a
-        -- session.
+        -- 40P01 is a deadlock; the classes are listed above. If the list of sessions is empty, the error cannot be due
+        -- to a session.
         IF sessions = '{}'::uuid[]
           OR (left(SQLSTATE, 2) IN ('40', '53', '57', '58', 'XX') AND SQLSTATE <> '40P01')
         THEN
           RAISE;
         END IF;
-        IF half = 0 AND (SQLSTATE <> '40P01' OR attempt = 3) THEN
+        IF half_count = 0 AND (SQLSTATE <> '40P01' OR attempt = 3) THEN
           RAISE WARNING 'Job % skips session %: %', job, sessions[1], SQLERRM;
           RETURN sessions;
         END IF;
     END;
-    EXIT WHEN half > 0;
+    EXIT WHEN half_count > 0; -- Only a single session is tried again.
   END LOOP;
-  RETURN private.run_or_skip(job, sessions[:half]) || private.run_or_skip(job, sessions[half + 1:]);
+  RETURN private.run_or_skip(job, sessions[:half_count])
+    || private.run_or_skip(job, sessions[half_count + 1:]);
 END
 $$;
 
--- Returns the sessions for which the job would have to wait, because somebody has locked a row that it needs, and warns
--- of each. This function itself waits for no lock. Archiving a session deletes its seats, and the foreign keys of the
--- archive lock its Seer, the users of its seats, and the characters and creatures of its seats and rolls. Cancelling a
--- session changes the counters of its participants and their characters.
+-- Returns the sessions for which the job would have to wait, because somebody has locked a row that the job has to lock
+-- too, and warns of each. This function itself waits for no lock. Archiving a session deletes its seats, and the
+-- foreign keys of the archive lock its Seer, the users of its seats, and the characters and creatures of its seats and
+-- rolls. Cancelling a session changes the counters of its participants and their characters. The caller has locked the
+-- sessions themselves.
 CREATE OR REPLACE FUNCTION private.sessions_with_locked_rows(job text, session_ids uuid[])
 RETURNS uuid[]
 LANGUAGE plpgsql
@@ -62,7 +65,7 @@ DECLARE
   locked_session_id uuid;
 BEGIN
   IF job = 'archive' THEN
-    WITH needed AS (
+    WITH needed_rows AS (
       SELECT id AS session_id, seer_id AS user_id, NULL::uuid AS character_id, NULL::uuid AS creature_id
       FROM public.sessions
       WHERE id = ANY (session_ids)
@@ -83,25 +86,25 @@ BEGIN
     ),
     free_rows AS (
       SELECT id FROM (
-        SELECT id FROM public.users WHERE id IN (SELECT user_id FROM needed) FOR KEY SHARE SKIP LOCKED
+        SELECT id FROM public.users WHERE id IN (SELECT user_id FROM needed_rows) FOR KEY SHARE SKIP LOCKED
       ) AS free_profiles
       UNION ALL
       SELECT id FROM (
-        SELECT id FROM public.characters WHERE id IN (SELECT character_id FROM needed) FOR KEY SHARE SKIP LOCKED
+        SELECT id FROM public.characters WHERE id IN (SELECT character_id FROM needed_rows) FOR KEY SHARE SKIP LOCKED
       ) AS free_characters
       UNION ALL
       SELECT id FROM (
-        SELECT id FROM public.creatures WHERE id IN (SELECT creature_id FROM needed) FOR KEY SHARE SKIP LOCKED
+        SELECT id FROM public.creatures WHERE id IN (SELECT creature_id FROM needed_rows) FOR KEY SHARE SKIP LOCKED
       ) AS free_creatures
     )
     SELECT array_agg(DISTINCT locked_row.session_id)
     INTO locked_session_ids
     FROM (
-      SELECT needed.session_id
-      FROM needed
-      WHERE (needed.user_id IS NOT NULL AND needed.user_id NOT IN (SELECT id FROM free_rows))
-        OR (needed.character_id IS NOT NULL AND needed.character_id NOT IN (SELECT id FROM free_rows))
-        OR (needed.creature_id IS NOT NULL AND needed.creature_id NOT IN (SELECT id FROM free_rows))
+      SELECT needed_rows.session_id
+      FROM needed_rows
+      WHERE (needed_rows.user_id IS NOT NULL AND needed_rows.user_id NOT IN (SELECT id FROM free_rows))
+        OR (needed_rows.character_id IS NOT NULL AND needed_rows.character_id NOT IN (SELECT id FROM free_rows))
+        OR (needed_rows.creature_id IS NOT NULL AND needed_rows.creature_id NOT IN (SELECT id FROM free_rows))
       UNION ALL
       SELECT locked_seat.session_id
       FROM (
@@ -114,7 +117,7 @@ BEGIN
       ) AS locked_seat
     ) AS locked_row;
   ELSE
-    WITH needed AS (
+    WITH needed_rows AS (
       SELECT id AS session_id, seer_id AS user_id, NULL::uuid AS character_id
       FROM public.sessions
       WHERE id = ANY (session_ids)
@@ -125,18 +128,21 @@ BEGIN
     ),
     free_rows AS (
       SELECT id FROM (
-        SELECT id FROM public.users WHERE id IN (SELECT user_id FROM needed) FOR NO KEY UPDATE SKIP LOCKED
+        SELECT id FROM public.users WHERE id IN (SELECT user_id FROM needed_rows) FOR NO KEY UPDATE SKIP LOCKED
       ) AS free_profiles
       UNION ALL
       SELECT id FROM (
-        SELECT id FROM public.characters WHERE id IN (SELECT character_id FROM needed) FOR NO KEY UPDATE SKIP LOCKED
+        SELECT id
+        FROM public.characters
+        WHERE id IN (SELECT character_id FROM needed_rows)
+        FOR NO KEY UPDATE SKIP LOCKED
       ) AS free_characters
     )
-    SELECT array_agg(DISTINCT needed.session_id)
+    SELECT array_agg(DISTINCT needed_rows.session_id)
     INTO locked_session_ids
-    FROM needed
-    WHERE needed.user_id NOT IN (SELECT id FROM free_rows)
-      OR (needed.character_id IS NOT NULL AND needed.character_id NOT IN (SELECT id FROM free_rows));
+    FROM needed_rows
+    WHERE needed_rows.user_id NOT IN (SELECT id FROM free_rows)
+      OR (needed_rows.character_id IS NOT NULL AND needed_rows.character_id NOT IN (SELECT id FROM free_rows));
   END IF;
   FOREACH locked_session_id IN ARRAY coalesce(locked_session_ids, '{}')
   LOOP
@@ -146,7 +152,8 @@ BEGIN
 END
 $$;
 
--- Moves all of the given sessions to the archive, with their seats and rolls, or none. The caller has locked them.
+-- Moves all of the given sessions to the archive, with their seats and rolls, or none of them. The caller has locked
+-- the sessions.
 CREATE OR REPLACE FUNCTION private.move_to_archive(session_ids uuid[])
 RETURNS void
 LANGUAGE plpgsql
@@ -209,7 +216,8 @@ DECLARE
   archived_count integer := 0;
 BEGIN
   LOOP
-    -- Rows that another run has locked are skipped, so two concurrent runs share the work instead of waiting.
+    -- Sessions that another run of this job has locked are skipped, so two concurrent runs share the work instead of
+    -- waiting.
     session_ids := ARRAY(
       SELECT session.id
       FROM public.sessions AS session
@@ -235,10 +243,10 @@ BEGIN
 END
 $$;
 
--- Refuses a session or a roll whose id was archived after the snapshot of the transaction. No query of this transaction
--- sees the archived row, but the unique index does. So this inserts a row with that id into the archive and rolls the
--- insertion back. The live table has accepted the row already, so its values pass all checks, and foreign keys are
--- checked only after the index. So the insertion fails with a unique violation exactly if the id is archived.
+-- Refuses a new session whose id was archived after the snapshot of the transaction. No query of this transaction sees
+-- the archived row, but a unique index does. So this function inserts a row with the id into the archive, and rolls the
+-- insertion back. `sessions` has accepted the row already, so its values pass all checks, and foreign keys are checked
+-- only after the unique index. So the insertion fails with a unique violation if the id is archived, and only then.
 CREATE OR REPLACE FUNCTION private.refuse_archived_since_snapshot(session public.sessions)
 RETURNS void
 LANGUAGE plpgsql
@@ -256,7 +264,7 @@ EXCEPTION
 END
 $$;
 
--- The same for a roll.
+-- The same for a new roll.
 CREATE OR REPLACE FUNCTION private.refuse_archived_since_snapshot(roll public.dice_rolls)
 RETURNS void
 LANGUAGE plpgsql
@@ -304,7 +312,7 @@ BEGIN
 END
 $$;
 
--- Cancels all of these sessions or none. The caller has locked the sessions.
+-- Cancels all of the given sessions or none of them. The caller has locked the sessions.
 CREATE OR REPLACE FUNCTION private.cancel_sessions(abandoned uuid[])
 RETURNS void
 LANGUAGE plpgsql

@@ -2,12 +2,14 @@
 -- `session:<id>`. An operator turns this off with `ALTER DATABASE ... SET sparc.broadcast = 'off'`. The trigger reads
 -- that setting from the catalog, not with `current_setting`, because a caller could set the parameter.
 
--- Whether a broadcast would arrive now. It would not if a privilege is missing, or if the table of messages has no
--- partition for this day: the platform creates it only once a client has connected. `realtime.send` would then write a
--- warning to the server's log for each event.
+-- Whether a broadcast is to be sent now: the operator has not turned broadcasts off, and a broadcast would arrive. It
+-- would not arrive if a privilege is missing, or if the table of messages has no partition for this day: the platform
+-- creates the partition only once a client has connected. `realtime.send` would then write a warning to the server's
+-- log for each event.
 --
--- A positive answer is cached in a setting of the connection, until the end of that partition and for a day at most. A
--- caller who changes this setting cannot suppress a broadcast.
+-- A positive answer is cached in a setting of the connection, until the end of the day's partition and for a day at
+-- most. A caller who changes this setting cannot suppress a broadcast: without a valid time in it, the function looks
+-- again.
 CREATE OR REPLACE FUNCTION private.can_broadcast()
 RETURNS boolean
 LANGUAGE plpgsql
@@ -17,7 +19,7 @@ AS $$
 DECLARE
   send_function CONSTANT regprocedure := to_regprocedure('realtime.send(jsonb,text,text,boolean)');
   messages_table CONSTANT regclass := to_regclass('realtime.messages');
-  -- In seconds since 1970.
+  -- The time until which the cached answer holds, in seconds since 1970.
   cached_until CONSTANT text := coalesce(current_setting('sparc.broadcast_until', true), '');
   partition_end timestamp;
 BEGIN
@@ -70,10 +72,10 @@ BEGIN
 END
 $$;
 
--- Sends the broadcast of an event. A failed broadcast never fails the event. Realtime chooses the partition by the date
--- in the time zone of the database session. A caller could set a time zone whose date has no partition yet, so the
--- function sets UTC. Somebody else may have locked Realtime's table, even by reading it while the platform waits to
--- drop a partition, so the trigger waits for a lock a tenth of a second at most.
+-- Sends the broadcast of an event. If that fails, the event is stored all the same. Realtime chooses the partition by
+-- the date in the time zone of the database session. A caller could set a time zone whose date has no partition yet, so
+-- the function sets UTC. Somebody else may have locked Realtime's table, even by reading it while the platform waits to
+-- drop a partition, so this function waits for a lock a tenth of a second at most.
 CREATE OR REPLACE FUNCTION private.broadcast_event()
 RETURNS trigger
 LANGUAGE plpgsql

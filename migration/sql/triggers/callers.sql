@@ -3,7 +3,8 @@
 -- `private.account_gates`.
 
 -- Whether the caller is the service rather than a user of the API. In a function that runs as its owner, `current_user`
--- is the owner. So this checks the role that was set, and whether the login may assume the service's role.
+-- is the owner. So this function checks the role that was set with SET ROLE, and whether the login role may assume the
+-- service's role. A login role that has set no role, such as an operator's, counts as the service if it may do so.
 CREATE OR REPLACE FUNCTION private.is_service()
 RETURNS boolean
 LANGUAGE plpgsql
@@ -18,14 +19,13 @@ $$;
 
 -- Returns true, or raises an error if the caller is a user whose account is closed or does not exist. It locks the
 -- account's gate, so the account stays open until the end of the transaction. Closing the account locks the gate too,
--- so a write waits here while the account is being closed. Writes and closings lock the gate first, so neither waits
--- for it while holding another lock.
+-- so a write waits here while the account is being closed. Both a write and the closing lock the gate before any other
+-- row, so neither waits for the gate while it holds another lock.
 --
--- The lock conflicts with itself, so the transactions in which one account writes run one after the other, and those
--- that come after a closing queue behind it. If the lock were shared, a user with two connections could keep shared
--- locks on their own rows (`SELECT ... FOR SHARE`) in transactions that overlap. Then everybody who has to change these
--- rows, such as the Seer who ends a session, would wait for ever. Only the lock that the service takes (FOR KEY SHARE,
--- in `lock_gate`) is compatible with this one.
+-- The lock conflicts with itself, so the transactions in which one account writes run one after the other. If the lock
+-- were shared, a user with two connections could keep shared locks on their own rows (`SELECT ... FOR SHARE`) in
+-- transactions that overlap. Then everybody who has to change these rows, such as the Seer who ends a session, would
+-- wait for ever. Only the lock that the service takes (FOR KEY SHARE, in `lock_gate`) is compatible with this one.
 CREATE OR REPLACE FUNCTION private.require_open_account()
 RETURNS boolean
 LANGUAGE plpgsql
@@ -49,7 +49,8 @@ $$;
 
 -- Refuses a caller whose account is closed or does not exist, because a token outlives its account by up to an hour.
 -- The Rust crate `service` begins each transaction of a user with this check. The check takes no lock, so the account
--- may be closed right after it; `require_open_account` makes a write wait for a concurrent closing.
+-- may be closed right after it. A write therefore also calls `require_open_account`, which waits for a transaction that
+-- is closing the account.
 CREATE OR REPLACE FUNCTION private.require_account()
 RETURNS void
 LANGUAGE plpgsql
@@ -77,10 +78,10 @@ BEGIN
 END
 $$;
 
--- Locks an account's gate, so that it is locked before rows of others: when the service seats a player, the player's
--- gate, and when a user sends an event, the user's own. It raises no error. Only the lock on the caller's own gate
--- conflicts with itself. The lock on another account's gate is shared, because the service may lock several gates in
--- one transaction.
+-- Locks an account's gate, whether the account is open or closed. It is called early, so that the gate is locked before
+-- rows of other accounts: when the service seats a player, for the player's gate, and when a user sends an event, for
+-- the user's own gate. The lock on the caller's own gate conflicts with itself. The lock on another account's gate is
+-- shared, because the service may lock several gates in one transaction.
 CREATE OR REPLACE FUNCTION private.lock_gate(account uuid)
 RETURNS void
 LANGUAGE plpgsql
@@ -110,8 +111,8 @@ BEGIN
 END
 $$;
 
--- Raises the error of a refused policy, with a reason and the name of the rule. If the caller's account is closed or
--- does not exist, it raises the error for that instead.
+-- Raises the same error as a policy that refuses a row, but with a reason as the message, and the name of the rule as
+-- the constraint. If the caller's account is closed or does not exist, it raises the error for that instead.
 CREATE OR REPLACE FUNCTION private.refuse(reason text, relation text, rule text)
 RETURNS void
 LANGUAGE plpgsql
@@ -128,10 +129,10 @@ BEGIN
 END
 $$;
 
--- Returns the ids of the sessions that the caller takes part in: those that they run, have a seat in, or have left. A
--- player whom the Seer removed no longer takes part; otherwise they could read a renewed join code and watch the game.
--- A policy that compares with this array computes it once per query and can use an index. A subquery in the policy
--- would instead read the whole other table into a hash table.
+-- Returns the ids of the sessions that the caller takes part in: those that the caller runs, has a seat in, or has
+-- left. A player whom the Seer removed no longer takes part. Otherwise that player could read a renewed join code, and
+-- watch the game. A policy that compares with this array computes it once per query and can use an index. A subquery in
+-- the policy would instead read the whole other table into a hash table.
 CREATE OR REPLACE FUNCTION private.my_session_ids()
 RETURNS uuid[]
 LANGUAGE plpgsql

@@ -1,7 +1,7 @@
 -- Creatures: the ids of new ones, and the limit of two hundred per adventure.
 
--- Refuses a new creature whose id belongs to a creature of somebody else's adventure (see `refuse_used_id`), unless the
--- service inserts it.
+-- If the service does not insert it, refuses a new creature whose id belongs to a creature of somebody else's adventure
+-- (see `refuse_used_id`).
 CREATE OR REPLACE FUNCTION private.check_creature_id()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -33,7 +33,7 @@ BEGIN
 END
 $$;
 
--- Counts the creatures of an adventure, and so enforces the limit.
+-- Counts the creatures of an adventure, and refuses more than two hundred.
 CREATE OR REPLACE FUNCTION private.count_creatures()
 RETURNS trigger
 LANGUAGE plpgsql

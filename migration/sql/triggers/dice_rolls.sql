@@ -3,7 +3,8 @@
 
 -- Returns the results of `dice_count` fair dice, at most ten. A single expression computes them, which takes a fifth of
 -- the time of a loop. Like `random_numbers`, this function takes the bytes of a random UUID, except bytes 6 and 8,
--- which are not random. If a byte is 252 (the last multiple of six) or more, it draws all bytes again.
+-- which are not random. If a byte is 252 (the greatest multiple of six that a byte can hold) or more, all bytes are
+-- drawn again, because such a byte would favour low results.
 CREATE OR REPLACE FUNCTION private.throw_dice(dice_count integer)
 RETURNS integer[]
 LANGUAGE plpgsql
@@ -29,8 +30,8 @@ BEGIN
 END
 $$;
 
--- Refuses a heroic save whose original roll does not exist, is of another character or session, or is itself a heroic
--- save.
+-- Raises the error for a heroic save whose original roll does not exist, is of another character or session, or is
+-- itself a heroic save.
 CREATE OR REPLACE FUNCTION private.refuse_heroic_save()
 RETURNS void
 LANGUAGE plpgsql
@@ -45,7 +46,7 @@ BEGIN
 END
 $$;
 
--- Refuses a creature of another adventure.
+-- Raises the error for a roll of a creature that does not belong to the session's adventure.
 CREATE OR REPLACE FUNCTION private.refuse_other_adventures_creature()
 RETURNS void
 LANGUAGE plpgsql
@@ -109,7 +110,7 @@ BEGIN
     NEW.modifiers := original_roll.modifiers;
   END IF;
   IF NEW.modifiers <> '[]' THEN
-    -- Modifiers above their size limit are not parsed, because the check on their size refuses them.
+    -- Modifiers above their size limit (8192 bytes) are not parsed: the check constraint on their size refuses them.
     IF pg_column_size(NEW.modifiers) <= 8192 THEN
       IF NOT private.are_valid_modifiers(NEW.modifiers) THEN
         RAISE EXCEPTION USING
@@ -189,9 +190,9 @@ BEGIN
 END
 $$;
 
--- Uses up the heroic save of a seat, after the row of the save was written. A seat has one save per encounter. A roll
--- can be saved once (a unique index ensures that), and only within thirty seconds after it failed. Locks the seat
--- before the session, as leaving a session does.
+-- Uses up the heroic save of a seat, after the row of the save was written, or refuses the save. A seat has one save
+-- per encounter. A roll can be saved once (a unique index ensures that), and only within thirty seconds after it
+-- failed. Locks the seat before the session, as leaving a session does.
 CREATE OR REPLACE FUNCTION private.claim_heroic_save(save public.dice_rolls)
 RETURNS void
 LANGUAGE plpgsql
@@ -201,7 +202,8 @@ AS $$
 DECLARE
   original_roll public.dice_rolls;
   encounter_number integer;
-  -- A roll that is made now is timed by the clock; a roll that the service records is timed by its own `created_at`.
+  -- The time of the save: the clock's for a roll that is made now, and the given `created_at` for an earlier roll that
+  -- the service records.
   saved_at timestamptz := CASE WHEN save.created_at = now() THEN clock_timestamp() ELSE save.created_at END;
 BEGIN
   SELECT *

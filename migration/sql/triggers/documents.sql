@@ -1,16 +1,16 @@
 -- JSON documents that clients could not read are refused, in every table with a document that clients write.
 
 -- Whether a typical client, one whose numbers are doubles and whose parser accepts at most a hundred levels, can read a
--- document. An unreadable document would break every client that reads the row. For a document above its size limit the
--- answer is true without a search, because the check constraint on its size refuses it. That constraint measures the
--- stored size. A value that arrives compressed from another table would pass it, so here the text of such a value is
--- measured.
+-- document. An unreadable document would break every client that reads the row. `max_bytes` is the size limit of the
+-- document. For a document above the limit the answer is true without a search, because the check constraint on the
+-- size refuses it. That constraint measures the stored size, so a value that arrives compressed from another table
+-- could pass it. Therefore the text of a compressed value is measured here.
 --
 -- A number may print far longer than it is stored: `0e-16383` takes 12 bytes and prints 16,385 characters. So no number
 -- may be beyond 1e308 or closer to 0 than 1e-308. A zero may have at most 308 decimals and any other number at most
--- 325, enough for the 17 digits of each double. And a document may print at most eight times its size limit. Escapes
--- print up to six times their size, so only numbers of more than 40 digits can exceed that. So a large document without
--- such numbers is not printed to measure it.
+-- 325, enough for the 17 digits of each double. And the text of a document may be at most eight times as long as its
+-- size limit. Escapes print up to six times their size, so only a document with numbers of more than 40 digits can
+-- exceed this factor. So a large document without such numbers is not printed to measure its text.
 CREATE OR REPLACE FUNCTION private.is_readable(document jsonb, max_bytes integer)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -19,25 +19,26 @@ PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  size CONSTANT integer := pg_column_size(document);
-  printed text;
-  -- False also as long as this is not known. A short number has fewer than 64 digits before and after its point.
+  stored_size CONSTANT integer := pg_column_size(document);
+  document_text text;
+  -- Stays false unless the document is small and has been examined. A short number has fewer than 64 digits before and
+  -- after its point.
   has_only_short_numbers boolean := false;
-  decimals integer;
+  max_decimals integer;
   greatest_number numeric;
   least_number numeric;
 BEGIN
   IF pg_column_compression(document) IS NOT NULL AND octet_length(document::text) > max_bytes THEN
     RETURN false;
   END IF;
-  IF size > max_bytes THEN
+  IF stored_size > max_bytes THEN
     RETURN true;
   END IF;
   -- Printing a small document costs less than searching it. A text of 200 characters is too short for a hundred levels.
-  IF size <= 4096 THEN
-    printed := document::text;
-    has_only_short_numbers := octet_length(printed) <= 8 * max_bytes AND printed !~ '[0-9]{64}';
-    IF has_only_short_numbers AND octet_length(printed) <= 200 THEN
+  IF stored_size <= 4096 THEN
+    document_text := document::text;
+    has_only_short_numbers := octet_length(document_text) <= 8 * max_bytes AND document_text !~ '[0-9]{64}';
+    IF has_only_short_numbers AND octet_length(document_text) <= 200 THEN
       RETURN true;
     END IF;
   END IF;
@@ -50,14 +51,14 @@ BEGIN
   -- The numbers are read as the elements of one array, because one row for each result of the path costs four times as
   -- much.
   SELECT max(scale(number::numeric)), max(number::numeric), min(number::numeric)
-  INTO decimals, greatest_number, least_number
+  INTO max_decimals, greatest_number, least_number
   FROM jsonb_array_elements(
     jsonb_path_query_array(document, 'strict $.** ? (@.type() == "number")')
   ) AS list (number);
-  IF decimals > 325 OR greatest_number > 1e308 OR least_number < -1e308 THEN
+  IF max_decimals > 325 OR greatest_number > 1e308 OR least_number < -1e308 THEN
     RETURN false;
   END IF;
-  IF decimals > 308 AND EXISTS (
+  IF max_decimals > 308 AND EXISTS (
     SELECT
     FROM jsonb_array_elements(
       jsonb_path_query_array(document, 'strict $.** ? (@ > -1e-308 && @ < 1e-308)')
@@ -66,11 +67,12 @@ BEGIN
   ) THEN
     RETURN false;
   END IF;
-  RETURN (decimals <= 40 AND greatest_number < 1e40 AND least_number > -1e40) IS NOT FALSE
+  RETURN (max_decimals <= 40 AND greatest_number < 1e40 AND least_number > -1e40) IS NOT FALSE
     OR octet_length(document::text) <= 8 * max_bytes;
 END
 $$;
 
+-- Raises the error for an unreadable document; `document` is the name of its column.
 CREATE OR REPLACE FUNCTION private.refuse_unreadable(relation text, document text)
 RETURNS void
 LANGUAGE plpgsql
@@ -89,9 +91,8 @@ BEGIN
 END
 $$;
 
--- Refuses the document in the column that the trigger's argument names. It is called only for an unreadable document:
--- the trigger's WHEN condition has examined it. So for a readable document no function has to be called that finds the
--- column by name.
+-- Refuses the document in the column that the trigger's argument names. The trigger's WHEN condition, which names the
+-- column itself, has already found that the document is not readable.
 CREATE OR REPLACE FUNCTION private.refuse_unreadable_column()
 RETURNS trigger
 LANGUAGE plpgsql

@@ -2,17 +2,17 @@
 -- thousand events would make all participants of the session wait, and so would one UPDATE that writes a large document
 -- to every session that a Seer has ever run.
 --
--- `policies/limits.sql` refuses row 101 as it is written. That misses two kinds of statements: one with several writing
--- parts (`WITH ... INSERT`), each of which is counted separately there, and a deletion that finds all its rows before
--- it deletes the first. The triggers here count all rows at the end of the statement. Neither the count of the policies
--- nor that of the triggers is kept where a caller could change it. Rows that our triggers write as their owner, and
--- rows that are deleted with their parent row, are not counted.
+-- The policies of `policies/limits.sql` refuse row 101 as it is written. They miss two kinds of statements: one with
+-- several writing parts (`WITH ... INSERT`), each of which they count separately, and a deletion that finds all its
+-- rows before it deletes the first. The triggers here count all rows at the end of the statement. Neither the count of
+-- the policies nor that of the triggers is kept where a caller could change it. Rows that our triggers write as their
+-- owner, and rows that are deleted with their parent row, are not counted.
 --
 -- These rules apply to the API's roles and to the logins that may assume them, if row security applies to them. The
 -- logins are included because a statement can change its role (`RETURNING set_config('role', 'none', true)`) and then
 -- runs as its login. Row security does not apply to the service, nor to the owner, as whom our triggers write. An
--- operator's own role is not limited. The condition is repeated in each function below. If it were a function of its
--- own, all of these roles would need EXECUTE on it.
+-- operator's own role is not limited. Each function below repeats the condition that says so, which begins with
+-- `row_security_active`. If the condition were a function of its own, all of these roles would need EXECUTE on it.
 
 -- Always raises an error. It is declared to return a boolean because the policies of `policies/limits.sql` call it in
 -- their conditions.
@@ -109,8 +109,8 @@ $$;
 -- All events of one statement of the API must belong to one session. Each event locks its session as it arrives. A
 -- statement with several sessions would lock them in the order of the caller's rows, and could deadlock with the Seer's
 -- update of the same sessions. So an event of a second session is refused here, before `number_event` locks that
--- session. The session of the first row is kept in a setting until the statement ends. A caller who changes the setting
--- is refused by `check_written_events` at the end.
+-- session. The session of the first row is kept in a setting until the statement ends. If a caller changes the setting,
+-- `check_written_events` still refuses the second session at the end of the statement.
 CREATE OR REPLACE FUNCTION private.limit_to_one_session()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -144,7 +144,7 @@ END
 $$;
 
 -- Does the same as `check_written_rows`, and also refuses events of several sessions. Almost every statement writes
--- only one event, for which this costs one query.
+-- only one event, for which this function runs only one query.
 CREATE OR REPLACE FUNCTION private.check_written_events()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -195,8 +195,8 @@ DO $$
 DECLARE
   limit_trigger record;
 BEGIN
-  -- Every table and command of `policies/closed_accounts.sql`, except those that have a trigger above. In a table where
-  -- an account cannot have more than a hundred rows, only the check of the account matters.
+  -- Every table and command of `policies/closed_accounts.sql`, except those that have a trigger above. Some tables can
+  -- have no more than a hundred rows per account. For them the trigger is needed because it also checks the account.
   FOR limit_trigger IN
     SELECT *
     FROM (

@@ -1,4 +1,5 @@
--- Recognizes repeated requests, by a digest of the request that created a row, which is stored in `private.requests`.
+-- Recognizes a request that a client repeats, by a digest of the request that created the row. `private.requests`
+-- stores the digests.
 
 -- Returns the digest of a request: two hashes with different seeds, computed from the columns that the Rust crate
 -- `service` sets when it creates a row.
@@ -12,18 +13,19 @@ DECLARE
   request_columns CONSTANT text[] := (CASE relation
     WHEN 'characters' THEN '{user_id,name,class,might,grace,wit,heart,equipment,special_ability}'
     WHEN 'adventures' THEN
-      '{creator_id,name,description,thumbnail_url,artwork_url,difficulty,estimated_duration,min_players,max_players,content}'
+      '{creator_id,name,description,thumbnail_url,artwork_url,difficulty,estimated_duration,min_players,max_players,
+        content}'
     WHEN 'creatures' THEN '{adventure_id,name,description,stats,abilities,hit_points,armor}'
     WHEN 'sessions' THEN '{seer_id,adventure_id,is_public,max_players,looking_for,scheduled_start}'
     WHEN 'users' THEN '{email,raw_user_meta_data}' -- of auth.users
   END)::text[];
-  request jsonb;
+  requested_values jsonb;
 BEGIN
   SELECT jsonb_object_agg(key, value)
-  INTO request
+  INTO requested_values
   FROM jsonb_each(requested_row)
   WHERE key = ANY (request_columns);
-  RETURN ARRAY[jsonb_hash_extended(request, 0), jsonb_hash_extended(request, 1)];
+  RETURN ARRAY[jsonb_hash_extended(requested_values, 0), jsonb_hash_extended(requested_values, 1)];
 END
 $$;
 
@@ -57,8 +59,8 @@ BEGIN
 END
 $$;
 
--- Whether the caller created the row with this id by the same request. False for rows that others created. `asker` is
--- the user who created the row, or NULL if no user did but, for example, the service.
+-- Whether the caller created the row with the id of `requested_row` by the same request. False for rows that others
+-- created. `asker` is the user who created the row; it is NULL if the service or an operator did.
 CREATE OR REPLACE FUNCTION private.is_same_request(relation text, requested_row jsonb)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -68,8 +70,8 @@ SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
 AS $$
 DECLARE
-  -- The request with its values converted to the columns' types, as in the row that was stored.
-  request jsonb := CASE relation
+  -- The requested row with its values converted to the columns' types, as in the row that was stored.
+  converted_row jsonb := CASE relation
     WHEN 'characters' THEN to_jsonb(jsonb_populate_record(NULL::public.characters, requested_row))
     WHEN 'adventures' THEN to_jsonb(jsonb_populate_record(NULL::public.adventures, requested_row))
     WHEN 'creatures' THEN to_jsonb(jsonb_populate_record(NULL::public.creatures, requested_row))
@@ -80,11 +82,11 @@ DECLARE
 BEGIN
   RETURN EXISTS (
     SELECT
-    FROM private.requests AS original
-    WHERE original.id = (requested_row ->> 'id')::uuid
-      AND original.relation = is_same_request.relation
-      AND (original.asker = auth.uid() OR (original.asker IS NULL AND private.is_service()))
-      AND original.digest = private.request_digest(is_same_request.relation, request)
+    FROM private.requests AS stored_request
+    WHERE stored_request.id = (requested_row ->> 'id')::uuid
+      AND stored_request.relation = is_same_request.relation
+      AND (stored_request.asker = auth.uid() OR (stored_request.asker IS NULL AND private.is_service()))
+      AND stored_request.digest = private.request_digest(is_same_request.relation, converted_row)
   );
 END
 $$;

@@ -1,5 +1,5 @@
--- Counts seats, for the session, the character and the account: a session never has more active seats than its
--- `max_players`.
+-- Counts seats, for the session, the character and the account. So a session never has more active seats than its
+-- `max_players`. An *active* seat is one that its player holds now.
 
 -- Counts the seats that one statement takes and gives up. Refuses a seat if the session is full or has ended, if the
 -- session has started and a user (not the service) takes the seat, if the account has too many seats, or if the
@@ -20,11 +20,12 @@ DECLARE
   user_ids uuid[];
   character_ids uuid[];
   seat_changes integer[];
-  -- Those of the sessions that have not ended. Only their seats count for characters and accounts.
+  -- Those of `session_ids` that have not ended. Only seats in these sessions count for characters and accounts.
   live_session_ids uuid[] := '{}'::uuid[];
   session_change record;
   character_change record;
   player_change record;
+  -- The session and the character as they are once they are locked.
   current_session record;
   current_character record;
   is_caller_user CONSTANT boolean := auth.uid() IS NOT NULL AND NOT private.is_service();
@@ -51,7 +52,7 @@ BEGIN
       ) AS old_and_new_seats
       GROUP BY session_id, user_id, character_id
       HAVING sum(seat_change) <> 0
-    ) AS changed;
+    ) AS changed_seats;
     -- A player who has left can choose another character without taking the seat. `prepare_seat`
     -- (`session_players.sql`) has checked that the session has not ended, but at REPEATABLE READ perhaps in an old
     -- snapshot. If the session has changed since, locking it fails with a serialization error.
@@ -83,7 +84,7 @@ BEGIN
     END IF;
   END IF;
 
-  PERFORM private.lock_rows('sessions', ARRAY(SELECT DISTINCT id FROM unnest(session_ids) AS changed (id)));
+  PERFORM private.lock_rows('sessions', ARRAY(SELECT DISTINCT id FROM unnest(session_ids) AS changed_session (id)));
   FOR session_change IN
     SELECT
       session_id,
@@ -91,7 +92,7 @@ BEGIN
       bool_or(is_character_changed) AS is_any_character_changed
     FROM (
       SELECT session_id, user_id, sum(seat_change) AS seat_change, count(*) > 1 AS is_character_changed
-      FROM unnest(session_ids, user_ids, seat_changes) AS changed (session_id, user_id, seat_change)
+      FROM unnest(session_ids, user_ids, seat_changes) AS changed_seat (session_id, user_id, seat_change)
       GROUP BY session_id, user_id
     ) AS changed_seats
     GROUP BY session_id
@@ -138,7 +139,7 @@ BEGIN
   FOR character_change IN
     SELECT character_id, user_id, sum(seat_change)::integer AS net_change
     FROM unnest(session_ids, user_ids, character_ids, seat_changes)
-      AS changed (session_id, user_id, character_id, seat_change)
+      AS changed_seat (session_id, user_id, character_id, seat_change)
     WHERE session_id = ANY (live_session_ids)
     GROUP BY character_id, user_id
     ORDER BY character_id
@@ -166,7 +167,7 @@ BEGIN
 
   FOR player_change IN
     SELECT user_id, sum(seat_change)::integer AS net_change
-    FROM unnest(session_ids, user_ids, seat_changes) AS changed (session_id, user_id, seat_change)
+    FROM unnest(session_ids, user_ids, seat_changes) AS changed_seat (session_id, user_id, seat_change)
     WHERE session_id = ANY (live_session_ids)
     GROUP BY user_id
     HAVING sum(seat_change) <> 0
@@ -194,7 +195,7 @@ BEGIN
     -- `max` returns it.
     SELECT session_id, user_id, max(character_id::text)::uuid AS character_id, sum(seat_change) AS net_change
     FROM unnest(session_ids, user_ids, character_ids, seat_changes)
-      AS changed (session_id, user_id, character_id, seat_change)
+      AS changed_seat (session_id, user_id, character_id, seat_change)
     GROUP BY session_id, user_id
     HAVING sum(seat_change) <> 0
   ) AS seat
@@ -216,9 +217,9 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  -- As in `limits.sql`, the check also applies to a login that can assume `anon` or `authenticated`, because a function
-  -- in its statement can change the role. This condition is an IF of its own, because the service has no EXECUTE on
-  -- `may_take_seat`, which PostgreSQL requires for an expression that contains the call.
+  -- As in `triggers/limits.sql`, the check also applies to a login that may assume `anon` or `authenticated`, because a
+  -- function in its statement can change the role. This condition is an IF of its own, because the service has no
+  -- EXECUTE on `may_take_seat`, which PostgreSQL requires for an expression that contains the call.
   IF NOT (
     row_security_active(TG_RELID)
     AND (pg_has_role('anon', 'MEMBER') OR pg_has_role('authenticated', 'MEMBER'))

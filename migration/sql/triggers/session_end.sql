@@ -1,5 +1,5 @@
 -- What the end of a session changes in other tables: counters of its Seer, its players, their characters and the
--- adventure. A *live* session is one that has not ended. If it is deleted, it no longer counts either.
+-- adventure. A *live* session is one that has not ended. A live session that is deleted no longer counts either.
 
 -- Updates the counters for all sessions that one statement ends. An ended session and its seats no longer count as
 -- live. A completed session counts once for the Seer, once for everyone who had a seat, and once for the adventure; but
@@ -114,11 +114,12 @@ BEGIN
 END
 $$;
 
--- Refuses the service, which must cancel a live session before deleting it. If the tables' owner deletes a live
--- session, this trigger subtracts the session and its seats from the counters. The trigger of the seats, which are
--- deleted with the session, cannot do so, because it no longer sees the session. The session is already locked,
--- although it comes after its seats in the lock order, so waiting for another transaction could be a deadlock. The
--- deletion therefore fails at once if another transaction has locked one of the rows.
+-- Runs before a live session is deleted. Refuses the service, which must cancel the session first. If the tables' owner
+-- deletes a live session, this trigger subtracts the session and its seats from the counters. The seats are deleted
+-- with the session, but their own trigger (`count_deleted_seats`) cannot subtract them, because it no longer sees the
+-- session. The session is already locked, although it comes after its seats in the lock order, so waiting for another
+-- transaction could be a deadlock. The deletion therefore fails at once if another transaction has locked one of the
+-- rows.
 CREATE OR REPLACE FUNCTION private.release_deleted_session()
 RETURNS trigger
 LANGUAGE plpgsql

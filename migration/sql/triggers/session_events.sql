@@ -1,9 +1,9 @@
 -- Events are numbered in one order per session and are deleted after a day.
 
--- Draws the number of an event, and sets its sender from the token, whatever a client sends. Refuses an event of a user
--- who is not a participant, and an unreadable payload of a `client.` event. The writer of an event locks the session
--- until the end of the transaction, so within a session numbers become visible in order: a reader that has seen one has
--- missed none before it.
+-- Draws the number of an event (`seq`), and sets its sender from the token, whatever a client sends. Refuses an event
+-- of a user who is not a participant, and an unreadable payload of a `client.` event. The writer of an event locks the
+-- session until the end of the transaction, so within a session numbers become visible in order: a reader that has seen
+-- one has missed none before it.
 CREATE OR REPLACE FUNCTION private.number_event()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -40,9 +40,9 @@ BEGIN
       )
     FOR NO KEY UPDATE OF session;
     -- Row security cannot replace this check, because it uses the statement's snapshot: the caller may have left since
-    -- then, or in another part of the statement. Participation may also have changed before the session was locked, so
-    -- it is checked again under the lock. The policy's function, `may_send_event`, is called first, because its error
-    -- states the reason, if the caller may know it.
+    -- then, or in another part of the statement. The caller may also have left while the query above waited for the
+    -- lock, so `is_seer_or_seated` looks again. The policy's function, `may_send_event`, is called first, because its
+    -- error states the reason, if the caller may know it.
     IF NOT FOUND OR NOT private.is_seer_or_seated(NEW.session_id) THEN
       PERFORM private.may_send_event(NEW.session_id);
       RAISE EXCEPTION USING
@@ -109,8 +109,8 @@ BEGIN
 END
 $$;
 
--- Returns the caller's own status as a listener. A user gets the same answer for a session that does not exist as for a
--- session of others.
+-- Returns the caller's own status as a listener (see `listener_status`). A user gets the same answer for a session that
+-- does not exist as for a session of others.
 CREATE OR REPLACE FUNCTION private.my_listener_status(target_session_id uuid)
 RETURNS text
 LANGUAGE plpgsql
@@ -222,10 +222,10 @@ END
 $$;
 
 -- Deletes up to `batch_size` events older than a day, oldest first, and skips rows that another transaction has locked.
--- It reads twice as many rows as it deletes, so that several clean-ups can share the work, but no more: if a
--- transaction kept thousands of old events locked, each clean-up would read past all of them. Sequential scans are
--- disabled, because a connection may have cached a plan while the table was empty, and that plan would read all of it.
--- The deletion finds the rows by ctid, which is safe because a locked row does not move.
+-- It reads at most twice as many rows as it may delete. Reading more than it deletes lets several clean-ups share the
+-- work. Without a bound, each clean-up would read past thousands of old events if a transaction kept them locked.
+-- Sequential scans are disabled, because a connection may have cached a plan while the table was empty, and that plan
+-- would read all of it. The deletion finds the rows by ctid, which is safe because a locked row does not move.
 CREATE OR REPLACE FUNCTION private.clean_events(batch_size integer)
 RETURNS integer
 LANGUAGE plpgsql

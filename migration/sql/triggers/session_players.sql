@@ -1,4 +1,5 @@
--- Seats. Each player takes their own seat, with a living character of their own. `seat_counts.sql` counts the seats.
+-- Seats. Each player takes their own seat, with a living (not retired) character of their own. `seat_counts.sql` counts
+-- the seats.
 
 CREATE OR REPLACE FUNCTION private.refuse_seat_after_end()
 RETURNS void
@@ -57,8 +58,8 @@ DECLARE
 BEGIN
   IF TG_OP = 'INSERT' THEN
     NEW.user_id := coalesce(NEW.user_id, me);
-    -- The row of a user's own account in `private.account_gates` is locked by the policy (`require_open_account`). For
-    -- all other callers it is locked here.
+    -- If a user takes the seat, the policy locks the account's row in `private.account_gates` (`require_open_account`).
+    -- If anybody else seats the player, the player's row is locked here.
     IF me IS NULL OR is_service THEN
       PERFORM private.lock_gate(NEW.user_id);
     END IF;
@@ -108,7 +109,7 @@ BEGIN
 
   -- The database sets the time of a removal. A caller could otherwise write `infinity`, which clients cannot read.
   IF NEW.removed_at IS NOT NULL AND OLD.removed_at IS NULL THEN
-    -- A player who sets `removed_at` on their own seat leaves the session, but is not marked as removed.
+    -- A player who sets `removed_at` of their own seat leaves the session, but is not marked as removed.
     NEW.removed_at := CASE WHEN NOT is_service AND NEW.user_id = me THEN NULL ELSE now() END;
     NEW.is_active := false;
   ELSIF NEW.removed_at IS NOT NULL THEN
@@ -123,7 +124,7 @@ BEGIN
 END
 $$;
 
--- Marks a player as removed when the Seer deactivates the seat, even if the player has already left.
+-- Marks a player as removed when the Seer sets `is_active` of the seat to false, even if the player has already left.
 CREATE OR REPLACE FUNCTION private.mark_removed()
 RETURNS trigger
 LANGUAGE plpgsql

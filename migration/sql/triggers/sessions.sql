@@ -1,9 +1,9 @@
--- What belongs to a session itself: its code, its adventure, its planned start, the transitions of its status, and its
--- events.
+-- What belongs to a session itself: its join code, its adventure, its planned start, the transitions of its status, its
+-- game state, and the events of its changes.
 
 -- Returns an unused code of six random characters that are hard to confuse. The function runs as its owner, so that the
--- code is unused among all sessions, not only those that the caller sees. If two callers draw the same code at once,
--- the unique constraint refuses one of them.
+-- code is unused among all sessions, not only those that the caller sees. If two transactions draw the same code at
+-- once, the unique constraint refuses one of them.
 CREATE OR REPLACE FUNCTION private.draw_session_code()
 RETURNS text
 LANGUAGE plpgsql
@@ -40,9 +40,9 @@ BEGIN
 END
 $$;
 
--- Fills in the Seer. Refuses an adventure that the Seer may not use, and an id that another Seer's session has. It
--- refuses only callers who may create the session; for all others row security refuses the row. So callers get the same
--- answer for a hidden draft as for an adventure that does not exist.
+-- Fills in the Seer. Refuses an adventure that the Seer may not use, and an id that another Seer's session has. This
+-- function refuses only callers who may create the session; for all others row security refuses the row. Callers get
+-- the same error for somebody else's draft as for an adventure that does not exist.
 CREATE OR REPLACE FUNCTION private.prepare_session()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -81,8 +81,9 @@ BEGIN
 END
 $$;
 
--- Refuses a planned start that is more than an hour ago (the trigger's WHEN compares the time) if a user writes it,
--- because the lobby should list sessions that can still be joined. The other columns of a late session can be edited.
+-- Refuses a planned start that is more than an hour ago (the trigger's WHEN compares the time), because the lobby
+-- should list sessions that can still be joined. The service may write any time. The other columns of a session whose
+-- planned start has passed can still be edited.
 CREATE OR REPLACE FUNCTION private.refuse_past_schedule()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -107,10 +108,10 @@ $$;
 
 -- Runs after a session was inserted. Refuses the id of an archived session, counts the session for its Seer (at most
 -- twenty live ones), and checks the adventure again, because it may have been unpublished since the caller's snapshot.
--- At READ COMMITTED a plain query sees that. At higher isolation levels the row must be locked: the lock fails if the
--- row has changed since the snapshot. The lock is released at once, by rolling back the block that takes it. Otherwise
--- two accounts that keep creating sessions of the adventure in overlapping transactions could make its creator, or the
--- completion of another session, wait for ever.
+-- At READ COMMITTED a plain query sees the change. At higher isolation levels the adventure's row must be locked: the
+-- lock fails if the row has changed since the snapshot. The lock is released at once, by rolling back the block that
+-- takes it. Otherwise two accounts that keep creating sessions of the adventure in overlapping transactions could make
+-- its creator, or the completion of another session, wait for ever.
 CREATE OR REPLACE FUNCTION private.check_new_session()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -118,7 +119,7 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  adventure record;
+  current_adventure record;
 BEGIN
   IF EXISTS (SELECT FROM public.archived_sessions WHERE id = NEW.id) THEN
     PERFORM private.refuse_used_id('sessions');
@@ -128,24 +129,24 @@ BEGIN
   END IF;
   IF current_setting('transaction_isolation') = 'read committed' THEN
     SELECT status, creator_id
-    INTO adventure
+    INTO current_adventure
     FROM public.adventures
     WHERE id = NEW.adventure_id;
   ELSE
     BEGIN
       SELECT status, creator_id
-      INTO adventure
+      INTO current_adventure
       FROM public.adventures
       WHERE id = NEW.adventure_id
       FOR SHARE;
-      RAISE triggered_action_exception; -- Releases the lock; `adventure` keeps its value.
+      RAISE triggered_action_exception; -- Releases the lock; `current_adventure` keeps its value.
     EXCEPTION
       WHEN triggered_action_exception THEN
         -- The query of `archived_sessions` above sees only what was archived before the snapshot.
         PERFORM private.refuse_archived_since_snapshot(NEW);
     END;
   END IF;
-  IF adventure.status <> 'published' AND adventure.creator_id <> NEW.seer_id THEN
+  IF current_adventure.status <> 'published' AND current_adventure.creator_id <> NEW.seer_id THEN
     RAISE EXCEPTION USING
       ERRCODE = 'SP009',
       MESSAGE = 'The adventure of a session must be published or created by its Seer',
@@ -156,8 +157,9 @@ BEGIN
 END
 $$;
 
--- Checks the transitions of the status, sets the timestamps that belong to them, and counts encounters. The Seer of an
--- ended session may still edit its note (`looking_for`) and its visibility, for example to withdraw it from view.
+-- Checks the transitions of the status, sets the timestamps that belong to them, counts encounters, and refuses most
+-- changes of an ended session. The Seer of an ended session may still edit its note (`looking_for`) and its visibility
+-- (`is_public`), for example to withdraw it from view.
 CREATE OR REPLACE FUNCTION private.prepare_session_status()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -183,7 +185,7 @@ BEGIN
         TABLE = 'sessions',
         CONSTRAINT = 'session_status_transition';
     END IF;
-    -- For the API's roles and the logins that may assume them, as in `triggers/limits.sql`.
+    -- This rule applies to the API's roles and to the logins that may assume them, as in `triggers/limits.sql`.
     IF OLD.status IN ('completed', 'cancelled')
       AND row_security_active(TG_RELID)
       AND (pg_has_role('anon', 'MEMBER') OR pg_has_role('authenticated', 'MEMBER'))
@@ -225,9 +227,9 @@ BEGIN
 END
 $$;
 
--- Counts the changes of the game state, in `game_state_version`. The documents are compared as they are stored: 12 and
--- 12.0 are equal as numbers, but clients see the difference. A writer names the version that it replaces, so two
--- screens of one Seer do not overwrite each other unnoticed.
+-- Counts the changes of the game state, in `game_state_version`. The trigger's WHEN compares the documents as they are
+-- stored: 12 and 12.0 are equal as numbers, but clients see the difference. A client's UPDATE names the version that it
+-- replaces, so two screens of one Seer do not overwrite each other unnoticed.
 CREATE OR REPLACE FUNCTION private.number_game_state()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -239,10 +241,10 @@ BEGIN
 END
 $$;
 
--- Restores all heroic saves when a new encounter begins. It skips a seat whose player is just leaving: the player's
--- transaction has locked the seat and waits for this session, so waiting for the seat would be a deadlock. A skipped
--- seat is still correct, because its save was counted for the previous encounter, and `claim_heroic_save` compares the
--- encounters.
+-- Restores all heroic saves of the session when its encounter changes. It skips a seat whose player is just leaving:
+-- the player's transaction has locked the seat and waits for this session, so waiting for the seat would be a deadlock.
+-- A skipped seat is still correct, because its used save belongs to the previous encounter (`heroic_saves_encounter`),
+-- and `claim_heroic_save` counts only saves of the current one.
 CREATE OR REPLACE FUNCTION private.give_heroic_saves_back()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -294,8 +296,9 @@ SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
 AS $$
 BEGIN
-  -- An expression of the statement, such as one in RETURNING, may have changed the session again. That change has
-  -- already emitted its events, so the last event would show an old state. Such a statement is refused.
+  -- An expression of the statement, such as one in RETURNING, may have changed the session again. The second change has
+  -- already emitted its events, so an event of the first change would now come last, with an old state. Such a
+  -- statement is refused.
   IF NOT EXISTS (
     SELECT
     FROM public.sessions

@@ -1,26 +1,29 @@
--- Functions that several tables use. A function that runs as its owner sees every row, so each of these has one narrow
--- purpose, and `policies/functions.sql` says who may call it.
+-- Functions that the triggers of several tables call. Some of them run as their owner, who sees every row. So each has
+-- one narrow purpose, and `policies/functions.sql` says who may call it.
 --
 -- **BEFORE triggers fill in values, and AFTER triggers refuse**, once row security and the unique constraints have been
--- evaluated. So a stranger learns nothing from a refusal, because row security refuses them first; a row that `ON
--- CONFLICT DO NOTHING` skips uses up nothing; and no rule is skipped because a row with the same key seems to exist.
--- Where a BEFORE trigger must refuse, it refuses only callers whom row security would permit.
+-- evaluated. So a stranger learns nothing from a refusal, because row security refuses the stranger first. A row that
+-- `ON CONFLICT DO NOTHING` skips uses up nothing. And no trigger has to guess whether a new row will conflict with one
+-- that has the same key. Where a BEFORE trigger must refuse, it refuses only callers whom row security would permit.
 --
 -- **A limit is a counter** in the row that owns the counted rows (`sessions.seats_taken`, `users.living_characters`,
--- ...). An AFTER trigger updates it, and a check bounds it. Two transactions that update one counter notice each other
--- at every isolation level; two that count rows would each miss the row that the other inserts.
+-- ...). An AFTER trigger updates the counter, and refuses the change if the counter would exceed the limit. Two
+-- transactions that update one counter notice each other at every isolation level. Two that only counted the rows would
+-- each miss the row that the other inserts.
 --
 -- Foreign keys lock rows too, in triggers called `RI_...`. These fire together with the AFTER triggers, in the order of
--- their names. A trigger of ours that must lock before them has a name that begins with a capital letter before R.
+-- all their names. If a trigger of ours must lock rows before the foreign keys do, its name begins with a capital
+-- letter before R.
 --
--- **Lock order**, everywhere: the row of the caller's account in `private.account_gates`, seats, sessions, characters,
--- users, adventures; within a table by key, across the whole statement. Triggers keep to this order.
--- `docs/decisions.md` names the exceptions, and the deadlocks that remain possible because a user's statement may lock
--- the user's own rows in another order.
+-- **Lock order**, everywhere: the row of the caller's account in `private.account_gates`, then seats, sessions,
+-- characters, users and adventures. Within a table, all rows that a statement locks are locked in the order of their
+-- keys. Triggers keep to this order. `docs/decisions.md` names the exceptions, and the deadlocks that remain possible
+-- because a user's statement may lock the user's own rows in another order.
 
--- Sets `updated_at`, whoever edits the row. The triggers that call this name the edited columns but not the counters,
--- because counters also change when somebody else acts. For example, completing a private session changes the counters
--- in the profiles of all who played it, and equal times in these profiles would reveal who they are.
+-- Sets `updated_at`, whoever edits the row. The triggers that call this function (`set_updated_at`) list the columns
+-- that can be edited, without the counters, because counters also change when somebody else acts. For example,
+-- completing a private session changes the counters in the profiles of all who played it, and equal times in these
+-- profiles would reveal who they are.
 --
 -- Each edit sets a later time than the one before, so that a reader who finds the same time knows that the row is
 -- unchanged. `now()` alone is not enough, because several transactions can have the same time, for example those that
@@ -71,13 +74,13 @@ BEGIN
 END
 $$;
 
--- Refuses a new row whose id is in use, with the same error as the primary key. It is called where the primary key
--- itself cannot refuse the row, or not early enough:
--- - The id is archived. An archived session or roll keeps its id, so the new row could never be archived.
+-- Refuses a new row whose id is in use, with the error that the primary key would raise. The caller has found that the
+-- id is in use. This function is called where the primary key itself cannot refuse the row, or not early enough:
+-- - A row of the archive has the id. An archived session or roll keeps its id, so the new row could never be archived.
 -- - The row with this id is somebody else's. The key would refuse the INSERT. But PostgreSQL evaluates the condition of
 --   `ON CONFLICT DO UPDATE ... WHERE` before row security, and has then already read and locked that row.
--- - The same statement has deleted the row with this id. The key and the foreign keys would accept the new row in its
---   place, and it would have the history of the old one.
+-- - The same statement has deleted the row with this id. The primary key and the foreign keys would accept the new row
+--   in its place, and the new row would have the history of the deleted one.
 CREATE OR REPLACE FUNCTION private.refuse_used_id(relation text)
 RETURNS void
 LANGUAGE plpgsql
@@ -93,7 +96,7 @@ BEGIN
 END
 $$;
 
--- Refuses a statement that has written a row and then changed it again by one of its own expressions (such as a
+-- Refuses a statement that has written a row, and has then changed it again in one of its own expressions (such as a
 -- function in RETURNING). PostgreSQL itself raises the same SQLSTATE if a BEFORE trigger has already changed the row
 -- that the statement is about to change.
 CREATE OR REPLACE FUNCTION private.refuse_repeated_change(relation text)
@@ -109,9 +112,9 @@ BEGIN
 END
 $$;
 
--- Adds to the counters of an account (a negative number lowers a counter), or raises an error if the sum would exceed a
--- limit. A counter of a closed account cannot be increased. `seats` and `sessions` count in live sessions only, which
--- are those that have not ended.
+-- Adds the given numbers to the counters of an account; a negative number lowers a counter. If a number is positive,
+-- this raises an error if that counter would exceed its limit, or if the account is closed. `seats` and `sessions`
+-- count in live sessions only, which are those that have not ended.
 CREATE OR REPLACE FUNCTION private.count_for_account(
   account uuid,
   living integer DEFAULT 0,
@@ -126,7 +129,7 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  is_any_increase boolean := greatest(living, retired, seats, sessions, adventures) > 0;
+  increases_a_counter boolean := greatest(living, retired, seats, sessions, adventures) > 0;
   profile record;
 BEGIN
   LOOP
@@ -138,7 +141,7 @@ BEGIN
         adventure_count = adventure_count + adventures
     WHERE id = account
       AND (
-        NOT is_any_increase
+        NOT increases_a_counter
         OR (
           closed_at IS NULL
           AND (living <= 0 OR living_characters + living <= 10)
@@ -148,7 +151,7 @@ BEGIN
           AND (adventures <= 0 OR adventure_count + adventures <= 200)
         )
       );
-    IF FOUND OR NOT is_any_increase THEN
+    IF FOUND OR NOT increases_a_counter THEN
       RETURN;
     END IF;
 
@@ -191,17 +194,17 @@ BEGIN
         TABLE = 'adventures',
         CONSTRAINT = 'adventure_limit';
     END IF;
-    -- Another transaction lowered the counter between the two statements, so there may be room now: try again.
+    -- Another transaction has lowered the counter, or reopened the account, since the UPDATE above: try again.
   END LOOP;
 END
 $$;
 
 -- Locks rows of `sessions` or `characters`. This function tries not to wait for one row while it holds another, because
 -- a Seer's UPDATE of sessions and an owner's UPDATE of characters lock several rows in scan order. So each attempt
--- waits for one row that the attempt before found busy, while it holds none of the others. Then it locks all of them if
--- they are free. Writers who keep many rows busy could make every attempt fail. So after four attempts the function
--- locks the rows in key order, and waits for each while it holds those before it. That may deadlock with such an
--- UPDATE, and then the server aborts one of the two statements with a deadlock error.
+-- first waits for one row that the attempt before found locked, while it holds none of the others. Then it tries to
+-- lock all the others without waiting. Writers who keep many rows locked could make every attempt fail. So after four
+-- attempts the function locks the rows in key order, and waits for each while it holds those before it. That may
+-- deadlock with such an UPDATE, and then the server aborts one of the two statements with a deadlock error.
 CREATE OR REPLACE FUNCTION private.lock_rows(relation text, keys uuid[])
 RETURNS void
 LANGUAGE plpgsql
@@ -226,10 +229,10 @@ BEGIN
       -- At the first attempt `busy_id` is NULL, so no row is locked here.
       EXECUTE lock_sql USING ARRAY[busy_id];
       is_waiting_for_busy_row := false;
-      -- Locks the rows that are free and returns one of the others, or none if all are locked now.
+      -- Locks the rows that are free, and returns one that somebody else has locked, or NULL if there is none.
       EXECUTE lock_free_rows_sql INTO busy_id USING keys;
       IF busy_id IS NULL THEN
-        RETURN;
+        RETURN; -- This function has locked all rows.
       END IF;
       RAISE lock_not_available; -- Caught below: the rollback to the block's savepoint releases this attempt's locks.
     EXCEPTION

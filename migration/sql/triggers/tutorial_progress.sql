@@ -1,7 +1,7 @@
 -- Tutorial steps must be completed in the order of their path.
 
--- Returns the steps of a path. The first step is common to both paths. As long as no path is chosen, it is the only
--- step.
+-- Returns the steps of a path. The first step is common to both paths. As long as no path is chosen (`path` is NULL),
+-- only the first step is returned.
 CREATE OR REPLACE FUNCTION private.tutorial_steps(path public.tutorial_path)
 RETURNS text[]
 LANGUAGE plpgsql

@@ -1,8 +1,8 @@
--- Creates the profiles of the accounts in `auth.users`, and changes them with the accounts. `account_deletion.sql`
--- closes and deletes them. An account's *gate* is its row in `private.account_gates`.
+-- Creates a profile for each account in `auth.users`, and changes it with the account. The functions that close and
+-- delete accounts are in `account_deletion.sql`. An account's *gate* is its row in `private.account_gates`.
 
 -- Returns a name that is safe to show to others: line breaks and control characters become spaces, zero-width spaces
--- and characters that change the direction of the text are removed, and the rest is cut to a hundred characters.
+-- and characters that change the direction of the text are removed, and what remains is cut to a hundred characters.
 -- Returns NULL if nothing visible remains, or if the value is not a string.
 CREATE OR REPLACE FUNCTION private.clean_name(value jsonb)
 RETURNS text
@@ -84,8 +84,8 @@ DECLARE
   );
   avatar text := coalesce(private.web_address(metadata -> 'avatar_url'), private.web_address(metadata -> 'picture'));
 BEGIN
-  -- Another transaction may have locked a whole table, for example to create an index. This statement waits for that
-  -- transaction without a time limit; the limit of `insert_profile_in_time` would be too short.
+  -- Another transaction may have locked one of these tables as a whole, for example to create an index. This statement
+  -- waits for that transaction without a time limit; the limit of `insert_profile_in_time` would be too short.
   LOCK TABLE public.users, private.account_gates IN ROW EXCLUSIVE MODE;
   IF private.insert_profile_in_time(account, address, name, avatar) THEN
     RETURN;
@@ -129,9 +129,9 @@ BEGIN
 END
 $$;
 
--- Stores an e-mail address in a profile. Returns false if another profile has the address. A transaction that closes
--- another account may be giving up the address, and may then stay open for long. This function waits for that
--- transaction no longer than a second, and then returns false.
+-- Stores an e-mail address in an open account's profile. Returns false if another profile has the address. A
+-- transaction that closes another account may be giving up the address, and may then stay open for long. This function
+-- waits for that transaction no longer than a second, and then returns false.
 CREATE OR REPLACE FUNCTION private.set_email_in_time(account uuid, address text)
 RETURNS boolean
 LANGUAGE plpgsql
