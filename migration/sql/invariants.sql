@@ -1,9 +1,10 @@
 -- The invariants of the schema, as one query that must return no row:
 -- `psql "$DATABASE_URL" -f migration/sql/invariants.sql`.
 --
--- Constraints and triggers maintain them. A row in the result means that one of these was disabled, that a restore was
--- incomplete, or that there is a bug. The query reads every table at least once, so run it while the server is not
--- busy, on a replica if there is one. Run it as the tables' owner, whom row security does not limit.
+-- Constraints and triggers maintain the invariants. A row in the result means that a constraint or trigger was
+-- disabled, that a restore was incomplete, or that there is a bug. The query reads every table at least once, so run it
+-- while the server is not busy, on a replica if there is one. Run it as the tables' owner, whom row security does not
+-- limit.
 --
 -- A *live* session is one that has not ended. An *active* seat is one that its player holds now. An account's *gate* is
 -- its row in `private.account_gates`.
@@ -11,7 +12,7 @@ WITH live_sessions AS (
   SELECT * FROM public.sessions WHERE status NOT IN ('completed', 'cancelled')
 ),
 seat_counts AS (
-  SELECT session_id, count(*) FILTER (WHERE is_active) AS taken FROM public.session_players GROUP BY session_id
+  SELECT session_id, count(*) FILTER (WHERE is_active) AS active_seats FROM public.session_players GROUP BY session_id
 ),
 every_seat AS (
   SELECT session_id, user_id FROM public.session_players
@@ -31,17 +32,17 @@ counted_sessions AS (
     AND EXISTS (SELECT FROM every_seat AS seat WHERE seat.session_id = session.id AND seat.user_id <> session.seer_id)
 )
 SELECT 'sessions.seats_taken is the number of active seats' AS invariant, session.id::text AS row,
-  format('counter %s, actual %s', session.seats_taken, coalesce(seat_counts.taken, 0)) AS detail
+  format('counter %s, actual %s', session.seats_taken, coalesce(seat_counts.active_seats, 0)) AS detail
 FROM public.sessions AS session LEFT JOIN seat_counts ON seat_counts.session_id = session.id
-WHERE session.seats_taken <> coalesce(seat_counts.taken, 0)
+WHERE session.seats_taken <> coalesce(seat_counts.active_seats, 0)
 UNION ALL
 SELECT 'a session has at most max_players active seats', session.id::text,
-  format('%s of %s', seat_counts.taken, session.max_players)
+  format('%s of %s', seat_counts.active_seats, session.max_players)
 FROM public.sessions AS session JOIN seat_counts ON seat_counts.session_id = session.id
-WHERE seat_counts.taken > session.max_players
+WHERE seat_counts.active_seats > session.max_players
 UNION ALL
 SELECT 'the counters of an account are correct and within their limits', profile.id::text,
-  format('counters %s, actual %s', counters, actual)
+  format('counters %s, actual %s', counters, actual_counts)
 FROM public.users AS profile
 CROSS JOIN LATERAL (
   SELECT
@@ -56,11 +57,12 @@ CROSS JOIN LATERAL (
       ),
       (SELECT count(*) FROM live_sessions WHERE live_sessions.seer_id = profile.id),
       (SELECT count(*) FROM public.adventures WHERE creator_id = profile.id)
-    ]::integer[] AS actual
+    ]::integer[] AS actual_counts
 ) AS counts
-WHERE counters <> actual
+WHERE counters <> actual_counts
   -- The limits, in the order of the array.
-  OR actual[1] > 10 OR actual[2] > 100 OR actual[3] > 20 OR actual[4] > 20 OR actual[5] > 200
+  OR actual_counts[1] > 10 OR actual_counts[2] > 100 OR actual_counts[3] > 20 OR actual_counts[4] > 20
+  OR actual_counts[5] > 200
 UNION ALL
 SELECT 'characters.live_seats is the number of active seats in live sessions', character.id::text,
   format('counter %s, actual %s', character.live_seats, actual.seats)
@@ -156,31 +158,32 @@ CROSS JOIN LATERAL (
 ) AS latest
 WHERE latest.status <> session.status::text
 UNION ALL
-SELECT 'users.games_run is at least the number of sessions that still exist', profile.id::text,
-  format('counter %s, existing %s', profile.games_run, run_sessions.amount)
+-- The counters in the next three queries also count sessions that have been deleted since.
+SELECT 'users.games_run is at least the number of counted sessions that still exist', profile.id::text,
+  format('counter %s, existing %s', profile.games_run, run_sessions.session_count)
 FROM public.users AS profile
 JOIN (
-  SELECT seer_id, count(*) AS amount FROM counted_sessions GROUP BY seer_id
+  SELECT seer_id, count(*) AS session_count FROM counted_sessions GROUP BY seer_id
 ) AS run_sessions ON run_sessions.seer_id = profile.id
-WHERE profile.games_run < run_sessions.amount
+WHERE profile.games_run < run_sessions.session_count
 UNION ALL
-SELECT 'users.games_played is at least the number of sessions that still exist', profile.id::text,
-  format('counter %s, existing %s', profile.games_played, played_sessions.amount)
+SELECT 'users.games_played is at least the number of counted sessions that still exist', profile.id::text,
+  format('counter %s, existing %s', profile.games_played, played_sessions.session_count)
 FROM public.users AS profile
 JOIN (
-  SELECT seat.user_id, count(*) AS amount
+  SELECT seat.user_id, count(*) AS session_count
   FROM every_seat AS seat JOIN counted_sessions AS session ON session.id = seat.session_id
   GROUP BY seat.user_id
 ) AS played_sessions ON played_sessions.user_id = profile.id
-WHERE profile.games_played < played_sessions.amount
+WHERE profile.games_played < played_sessions.session_count
 UNION ALL
-SELECT 'adventures.times_played is at least the number of sessions that still exist', adventure.id::text,
-  format('counter %s, existing %s', adventure.times_played, played_sessions.amount)
+SELECT 'adventures.times_played is at least the number of counted sessions that still exist', adventure.id::text,
+  format('counter %s, existing %s', adventure.times_played, played_sessions.session_count)
 FROM public.adventures AS adventure
 JOIN (
-  SELECT adventure_id, count(*) AS amount FROM counted_sessions GROUP BY adventure_id
+  SELECT adventure_id, count(*) AS session_count FROM counted_sessions GROUP BY adventure_id
 ) AS played_sessions ON played_sessions.adventure_id = adventure.id
-WHERE adventure.times_played < played_sessions.amount
+WHERE adventure.times_played < played_sessions.session_count
 UNION ALL
 SELECT 'a session is not in both sessions and archived_sessions', session.id::text, archived.archived_at::text
 FROM public.sessions AS session JOIN public.archived_sessions AS archived ON archived.id = session.id

@@ -23,7 +23,7 @@ WITH RECURSIVE
     FROM pg_constraint
     WHERE contypid <> 0
   ),
-  -- The given objects, what would be dropped with them, and the objects to which these parts belong.
+  -- The given objects, what would be dropped with them, and whole objects of which a part would be dropped.
   reached (classid, objid) AS (
     SELECT classid::oid, objid FROM dropped
     UNION
