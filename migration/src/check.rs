@@ -71,8 +71,9 @@ pub(crate) struct State {
     pub(crate) expected: Definitions,
     /// Applied migrations, in order. `None` if the role may not read the list.
     pub(crate) applied: Option<Vec<String>>,
-    /// Migrations that `private.sparc_record` has as applied, but `public.sparc_migrations` does not list.
+    /// Migrations that `private.sparc_record` lists as applied, but `public.sparc_migrations` does not.
     pub(crate) unlisted: Vec<String>,
+    /// What the program recorded in `private.sparc_record`.
     pub(crate) record: Record,
 }
 
@@ -214,7 +215,7 @@ impl State {
     fn is_operators_choice(&self, object: &str, found_by_name: &BTreeMap<&str, &CatalogObject>) -> bool {
         match manifest::kind(object) {
             "publication of" => found_by_name.contains_key("publication supabase_realtime"),
-            // If the record is not readable, the jobs may have been scheduled.
+            // If `private.sparc_record` is not readable, the jobs may have been scheduled.
             "job" => self.record.jobs_were_scheduled || !self.record.is_readable,
             _ => false,
         }

@@ -53,11 +53,11 @@ pub(crate) async fn find_cascaded<C: ConnectionTrait>(
     if !not_ours.is_empty() {
         return Err(PreflightError::Dependents { found: not_ours }.into());
     }
-    let addresses: Vec<(&str, i64)> =
+    let cascaded_addresses: Vec<(&str, i64)> =
         dependents.iter().map(|dependent| (dependent.class.as_str(), dependent.objid)).collect();
     Ok(ours
         .iter()
-        .filter(|entry| addresses.contains(&(entry.class.as_deref().unwrap_or_default(), entry.objid)))
+        .filter(|entry| cascaded_addresses.contains(&(entry.class.as_deref().unwrap_or_default(), entry.objid)))
         .map(|entry| entry.object.clone())
         .collect())
 }

@@ -34,8 +34,9 @@ pub use script::sql;
 /// The query that checks the schema's invariants, for operators and tests. It returns one row for each violation.
 pub const INVARIANTS: &str = include_str!("../sql/invariants.sql");
 
-/// SQL that recomputes every counter from the rows, to be run in one transaction after rows were written while triggers
-/// were disabled.
+/// SQL that recomputes, from the rows, the counters that limits depend on, and whether each account's gate (its row in
+/// `private.account_gates`) is open. It is to be run in one transaction after rows were written while triggers were
+/// disabled.
 pub const RECOUNT: &str = include_str!("../sql/recount.sql");
 
 /// The schema: numbered migrations for its structure, and repeatable objects (functions, triggers, policies, views,
@@ -133,7 +134,7 @@ where
 }
 
 /// Lists the objects of the database in the form of the manifest, with no line from the committed manifest. `cargo
-/// manifest` writes the committed manifest from it.
+/// manifest` writes the result to `manifest.txt`.
 ///
 /// # Errors
 ///

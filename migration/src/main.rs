@@ -153,6 +153,7 @@ async fn run_subcommand(db: &DatabaseConnection, subcommand: CliCommand) -> Resu
             SchemaChange::Created(object) => format!("created {object}"),
             SchemaChange::Changed(object) => format!("changed {object}"),
             SchemaChange::Dropped(object) => format!("dropped {object}"),
+            // `SchemaChange` is non-exhaustive.
             _ => continue,
         };
         text += &line;
@@ -180,13 +181,13 @@ async fn confirm(
     if consent.yes {
         return Ok(command);
     }
-    let accounts = migration::count_accounts(db).await.map_err(user_message)?;
-    if accounts == 0 {
+    let account_count = migration::count_accounts(db).await.map_err(user_message)?;
+    if account_count == 0 {
         return Ok(command);
     }
     let warning = format!(
-        "The database has {accounts} account{}, and this command deletes all their game data",
-        if accounts == 1 { "" } else { "s" }
+        "The database has {account_count} account{}, and this command deletes all their game data",
+        if account_count == 1 { "" } else { "s" }
     );
     if !io::stdin().is_terminal() {
         return Err(format!("{warning}: pass --yes to do it."));
@@ -242,6 +243,7 @@ fn generate(name: &str) -> Result<(), String> {
         ));
     }
     let crate_folder = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_else(|_| ".".to_owned());
-    sea_orm_cli::run_migrate_generate(&crate_folder, name, true)
+    let use_utc = true; // for the time in the name of the file
+    sea_orm_cli::run_migrate_generate(&crate_folder, name, use_utc)
         .map_err(|error| format!("Writing the migration in {crate_folder} failed: {error}."))
 }

@@ -67,7 +67,8 @@ impl Environment {
                  AS creates_schema_private",
         )
         .await?;
-        // If a schema or its comment was dropped, only the record still says that these migrations created the schema.
+        // If a schema or its comment was dropped, only `private.sparc_record` still says that these migrations created
+        // the schema.
         environment.has_stand_in |= record.schemas.contains("auth");
         environment.creates_schema_private |= record.schemas.contains("private");
         Ok(environment)
@@ -212,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn separators_in_quoted_names_are_ignored() {
+    fn lines_and_names_are_split_at_separators_outside_quotes() {
         assert_eq!(
             split_line("policy \"Users: own\" on public.users: for select"),
             Some(("policy \"Users: own\" on public.users", "for select"))

@@ -2,7 +2,7 @@
 //! create an empty table, for example, next to the renamed one.
 //!
 //! A schema, table or column is recognized by its comment, which a rename keeps; any other object by its definition, if
-//! no other object of its kind has the same definition. If two objects match, neither is renamed.
+//! no other object of its kind has the same definition. If two objects match, the name is not restored.
 
 use crate::{
     check::State,

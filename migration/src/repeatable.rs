@@ -50,7 +50,8 @@ const FILES: [&str; 34] = [
 /// because the operator may remove tables from the publication.
 pub(crate) const PUBLICATION: &str = include_str!("../sql/publication/up.sql");
 
-/// SQL that schedules the jobs if `pg_cron` is installed. It runs once; afterwards the operator decides when they run.
+/// SQL that schedules the jobs if `pg_cron` is installed. It runs once; afterwards the operator decides when the jobs
+/// run.
 pub(crate) const JOBS: &str = include_str!("../sql/jobs/up.sql");
 
 /// SQL that creates profiles for accounts that existed before the schema or signed up while a trigger was missing, and
@@ -78,9 +79,9 @@ pub(crate) fn stand_in_statements() -> Vec<Statement> {
     parse(include_str!("../sql/platform/auth.sql"))
 }
 
-/// Returns SQL that corrects every counter, as `recount.sql` does. That file sets `session_replication_role`, to
-/// disable all triggers, which needs a superuser. This SQL disables the triggers one by one, which the owner of the
-/// tables may do.
+/// Returns SQL that recomputes the same counters and gates as `recount.sql`. That file disables all triggers by setting
+/// `session_replication_role`, which needs a superuser. This SQL disables the triggers one by one, which the owner of
+/// the tables may do.
 pub(crate) fn recount_sql() -> String {
     let recount = crate::RECOUNT.replace("SET LOCAL session_replication_role = replica;", "");
     format!(
@@ -156,6 +157,7 @@ pub(crate) fn revoke_defaults_sql(created: &[Statement]) -> String {
             _ => {}
         }
     }
+    // Two functions with different arguments may have the same name.
     functions.dedup();
     sql + &format!(
         "DO $$

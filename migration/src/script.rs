@@ -26,7 +26,7 @@ fn migrations_sql() -> Vec<(String, Vec<String>)> {
     ]
 }
 
-/// Returns the SQL that applies the pending migrations and lists them in `sparc_migrations`, and then
+/// Returns the SQL that applies the pending migrations and lists them in `sparc_migrations`, followed by
 /// [`after_tables_sql`]. The jobs are scheduled unless they were scheduled before.
 pub(crate) fn install_sql(pending: &[String], jobs_were_scheduled: bool) -> Vec<String> {
     let mut sql = vec![

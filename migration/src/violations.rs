@@ -11,38 +11,38 @@ const MAX_KEYS: i64 = 5;
 /// The number of rows, and the keys of the first ones.
 #[derive(FromQueryResult)]
 struct RowsAndKeys {
-    number: i64,
+    row_count: i64,
     keys: Option<String>,
 }
 
 /// Returns the error that names the rows that violate the definition of the object. `None` if there are none.
 pub(crate) async fn violation_error<C: ConnectionTrait>(
     db: &C,
-    under_repair: &ObjectUnderRepair,
+    object_under_repair: &ObjectUnderRepair,
 ) -> Result<Option<PreflightError>, DbErr> {
-    let Some(table) = &under_repair.table else { return Ok(None) };
-    if under_repair.name.starts_with("column ") && !under_repair.definition.starts_with("NOT NULL ") {
-        return values_lost_error(db, under_repair, table).await;
+    let Some(table) = &object_under_repair.table else { return Ok(None) };
+    if object_under_repair.name.starts_with("column ") && !object_under_repair.definition.starts_with("NOT NULL ") {
+        return values_lost_error(db, object_under_repair, table).await;
     }
-    let Some(condition) = violation_condition(table, &under_repair.definition) else { return Ok(None) };
+    let Some(condition) = violation_condition(table, &object_under_repair.definition) else { return Ok(None) };
     let key = key_expression(db, table).await?;
     let sql = format!(
-        "SELECT count(*) AS number, string_agg(key, ', ') FILTER (WHERE row_number <= {MAX_KEYS}) AS keys
+        "SELECT count(*) AS row_count, string_agg(key, ', ') FILTER (WHERE row_number <= {MAX_KEYS}) AS keys
          FROM (
            SELECT {key} AS key, row_number() OVER () AS row_number
            FROM {table} AS row
            WHERE {condition}
-         ) AS violating"
+         ) AS violating_row"
     );
     let rows: RowsAndKeys = query::fetch_one(db, &sql).await?;
-    if rows.number == 0 {
+    if rows.row_count == 0 {
         return Ok(None);
     }
-    let and_others = if rows.number > MAX_KEYS { " and others" } else { "" };
+    let and_others = if rows.row_count > MAX_KEYS { " and others" } else { "" };
     Ok(Some(PreflightError::ViolatingRows {
-        object: under_repair.name.clone(),
+        object: object_under_repair.name.clone(),
         table: table.clone(),
-        rows: format!("{} (key {}{and_others})", rows.number, rows.keys.unwrap_or_default()),
+        rows: format!("{} (key {}{and_others})", rows.row_count, rows.keys.unwrap_or_default()),
     }))
 }
 
@@ -50,16 +50,16 @@ pub(crate) async fn violation_error<C: ConnectionTrait>(
 /// existing rows would have no value for it. `None` for other columns.
 async fn values_lost_error<C: ConnectionTrait>(
     db: &C,
-    under_repair: &ObjectUnderRepair,
+    object_under_repair: &ObjectUnderRepair,
     table: &str,
 ) -> Result<Option<PreflightError>, DbErr> {
-    let needs_values = under_repair.definition.contains(" not null") && !under_repair.definition.contains(" default ");
+    let needs_values = object_under_repair.definition.contains(" not null") && !object_under_repair.definition.contains(" default ");
     if !needs_values {
         return Ok(None);
     }
     let rows: RowsAndKeys =
-        query::fetch_one(db, &format!("SELECT count(*) AS number, NULL::text AS keys FROM {table}")).await?;
-    Ok(Some(PreflightError::ValuesLost { object: under_repair.name.clone(), rows: rows.number }))
+        query::fetch_one(db, &format!("SELECT count(*) AS row_count, NULL::text AS keys FROM {table}")).await?;
+    Ok(Some(PreflightError::ValuesLost { object: object_under_repair.name.clone(), rows: rows.row_count }))
 }
 
 /// Returns the SQL expression for the primary key, as text, of a row called `row`, or for its ctid if the table has no

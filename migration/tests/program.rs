@@ -188,6 +188,7 @@ async fn an_operators_object_that_depends_on_the_schema_prevents_its_removal() {
     let (database, db) = empty_database().await;
     let url = Some(database.url());
     expect_success(&["up"], url);
+    // `attribute` is a type of the schema.
     db.execute_unprepared("CREATE FUNCTION strongest(attribute) RETURNS text LANGUAGE sql AS 'SELECT $1::text'")
         .await
         .unwrap();
@@ -208,6 +209,7 @@ async fn a_lost_connection_is_reported_and_the_next_up_completes() {
     let child = program_command(&["up"], url).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let superuser_connection = connect(server().await.url()).await.unwrap();
     let holder_pid: i32 = scalar(&lock_holder, "SELECT pg_backend_pid()").await;
+    // Other tests run the program on other databases, so only the one that waits in this database is terminated.
     let terminate_waiting_program = format!(
         "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
          WHERE application_name = 'sparc migration' AND wait_event = 'advisory'
@@ -253,8 +255,8 @@ async fn a_server_that_is_not_running_is_reported_at_once() {
 #[tokio::test]
 async fn a_server_that_never_answers_is_reported() {
     // The kernel accepts connections to this port, but nothing answers on them.
-    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = silent.local_addr().unwrap().port();
+    let silent_listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent_listener.local_addr().unwrap().port();
     let message = expect_error(&["up"], Some(&format!("postgres://a:hunter2@127.0.0.1:{port}/db")));
     assert!(message.contains(&format!("127.0.0.1:{port}")), "{message}");
 }
@@ -339,7 +341,7 @@ async fn eight_concurrent_programs_succeed_and_one_migrates() {
 
 #[tokio::test]
 async fn after_the_program_is_killed_the_next_up_completes() {
-    // Kills the program after 0, 8, 16 ms and so on.
+    // Kills the program after 0, 8, 16 ms and so on, in different phases of the migration.
     for milliseconds in (0..120).step_by(8) {
         let (database, db) = empty_database().await;
         let mut child = program_command(&["up"], Some(database.url())).stdout(Stdio::null()).spawn().unwrap();

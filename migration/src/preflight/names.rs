@@ -103,7 +103,7 @@ pub(crate) async fn check_missing_names_are_free<C: ConnectionTrait>(
     let mut types: Vec<(String, &str)> = Vec::new();
     for object in missing {
         let (_, name) = object.split_once(' ').unwrap_or_default();
-        // An index with the name of the constraint is created too.
+        // For such a constraint, PostgreSQL also creates an index of the same name.
         let is_key = || {
             let definition = state.expected.get(*object).map_or("", String::as_str);
             definition.starts_with("PRIMARY KEY") || definition.starts_with("UNIQUE")

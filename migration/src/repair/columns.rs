@@ -4,9 +4,11 @@ use super::{Defects, Plan};
 use crate::{check::Difference, manifest, manifest::name_and_table, repeatable::PUBLIC_AND_API_ROLES};
 
 impl Plan {
+    /// Adds the column. `tables_with_columns` are the tables that the plan has created with columns, perhaps with this
+    /// one.
     pub(super) fn add_column(&mut self, defects: &Defects<'_>, object: &str, tables_with_columns: &[String]) {
         let Some((name, table)) = name_and_table(object) else { return };
-        let may_exist = tables_with_columns.iter().any(|with_columns| with_columns == table);
+        let may_exist = tables_with_columns.iter().any(|created_table| created_table == table);
         let if_not_exists = if may_exist { " IF NOT EXISTS" } else { "" };
         let definition = &defects.state.expected[object];
         self.push_for(

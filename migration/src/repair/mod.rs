@@ -57,7 +57,7 @@ pub(crate) enum Change {
     Dropped(String),
 }
 
-/// What the plan must repair, sorted by how.
+/// What the plan must repair, grouped by the kind of repair.
 struct Defects<'a> {
     state: &'a State,
     /// The missing objects, and those that the plan drops first.
@@ -193,8 +193,8 @@ impl Plan {
         Ok(to_recreate)
     }
 
-    /// Drops `sparc_migrations` or `sparc_record`, to create it again, if one of its columns is wrong. The rows of the
-    /// former can be restored from the latter, and those of the latter from this program.
+    /// If a column of `sparc_migrations` or `sparc_record` is wrong, drops that table, to create it again. The rows of
+    /// the former can be restored from the latter, and those of the latter from this program.
     fn recreate_bookkeeping_tables(&mut self, defects: &mut Defects<'_>) {
         for name in ["public.sparc_migrations", "private.sparc_record"] {
             let table = format!("table {name}");
@@ -243,12 +243,12 @@ impl Plan {
     /// Adds a statement about one object, with the object's table and definition if rows may violate the definition.
     fn push_for(&mut self, sql: String, object: &str, table_and_definition: Option<(&str, &str)>) {
         let (table, definition) = table_and_definition.unzip();
-        let under_repair = ObjectUnderRepair {
+        let object_under_repair = ObjectUnderRepair {
             name: object.to_owned(),
             table: table.map(str::to_owned),
             definition: definition.unwrap_or_default().to_owned(),
         };
-        self.statements.push(Repair { sql, object: Some(under_repair) });
+        self.statements.push(Repair { sql, object: Some(object_under_repair) });
     }
 
     /// Restores the comments on schemas, tables and columns.

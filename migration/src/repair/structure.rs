@@ -105,6 +105,7 @@ impl Plan {
 pub(super) fn enum_changes(actual: &str, expected: &str) -> Option<Vec<String>> {
     let (actual, expected) = (enum_values(actual), enum_values(expected));
     let mut changes = Vec::new();
+    // The values after the changes so far.
     let mut current = actual.clone();
     if actual.len() == expected.len() {
         for (old, new) in actual.iter().zip(&expected) {

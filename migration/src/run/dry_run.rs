@@ -37,24 +37,24 @@ pub async fn dry_run(db: &SchemaManagerConnection<'_>) -> Result<String, DbErr> 
     }
     transaction.rollback().await?;
     let transaction = begin(db, AccessMode::ReadWrite).await?;
-    let mut under_repair = None;
-    let outcome = rename_and_plan_up(&transaction, &mut under_repair).await;
+    let mut object_under_repair = None;
+    let outcome = rename_and_plan_up(&transaction, &mut object_under_repair).await;
     deallocate_statements(db, &transaction).await.ok();
     transaction.rollback().await?;
     match outcome {
         Ok(statements) => Ok(script::wrap_in_transaction(&statements)),
-        Err(error) => Err(explain_error(db, under_repair, error).await),
+        Err(error) => Err(explain_error(db, object_under_repair, error).await),
     }
 }
 
-/// Returns the SQL that `up` would run on a database in this state, in which no object is renamed. Sets `under_repair`
-/// to `None`, because all names are restored, and a later error is about another object.
+/// Returns the SQL that `up` would run on a database in this state, in which no object is renamed. Sets
+/// `object_under_repair` to `None`, because all names are restored, and a later error is about another object.
 async fn plan_up(
     db: &DatabaseTransaction,
     state: &State,
-    under_repair: &mut Option<ObjectUnderRepair>,
+    object_under_repair: &mut Option<ObjectUnderRepair>,
 ) -> Result<Vec<String>, DbErr> {
-    *under_repair = None;
+    *object_under_repair = None;
     let report = state.report();
     if !report.pending.is_empty() {
         preflight::check_ready(db, state).await?;
@@ -73,10 +73,10 @@ async fn plan_up(
 }
 
 /// Restores the names of renamed objects. Returns all the SQL that `up` would run, which includes these renames. After
-/// an error, `under_repair` is the object that the failed statement was to repair.
+/// an error, `object_under_repair` is the object that the failed statement was to repair.
 async fn rename_and_plan_up(
     db: &DatabaseTransaction,
-    under_repair: &mut Option<ObjectUnderRepair>,
+    object_under_repair: &mut Option<ObjectUnderRepair>,
 ) -> Result<Vec<String>, DbErr> {
     db.execute_unprepared(&settings_and_lock_sql()).await?;
     let mut sql = Vec::new();
@@ -89,12 +89,12 @@ async fn rename_and_plan_up(
         preflight::check_not_migrated_by_newer(&state)?;
         preflight::check_ready(db, &state).await?;
         for rename in renames {
-            *under_repair = Some(ObjectUnderRepair { name: rename.object, table: None, definition: String::new() });
+            *object_under_repair = Some(ObjectUnderRepair { name: rename.object, table: None, definition: String::new() });
             db.execute_unprepared(&rename.sql).await?;
             sql.push(rename.sql);
         }
     }
     let state = State::read(db).await?;
-    sql.extend(plan_up(db, &state, under_repair).await?);
+    sql.extend(plan_up(db, &state, object_under_repair).await?);
     Ok(sql)
 }

@@ -32,7 +32,7 @@ fn lock_holders_sql() -> String {
 /// whose repair was rejected, if they can be found.
 pub(super) async fn explain_error(
     db: &SchemaManagerConnection<'_>,
-    under_repair: Option<ObjectUnderRepair>,
+    object_under_repair: Option<ObjectUnderRepair>,
     error: DbErr,
 ) -> DbErr {
     if db_error::sqlstate(&error).as_deref() == Some(db_error::LOCK_NOT_AVAILABLE) {
@@ -42,20 +42,20 @@ pub(super) async fn explain_error(
             _ => error,
         };
     }
-    let Some(under_repair) = under_repair else { return error };
-    if is_violation(&error) {
+    let Some(object_under_repair) = object_under_repair else { return error };
+    if is_integrity_violation(&error) {
         let Ok(transaction) = begin(db, AccessMode::ReadOnly).await else { return error };
-        if let Ok(Some(violation)) = violations::violation_error(&transaction, &under_repair).await {
+        if let Ok(Some(violation)) = violations::violation_error(&transaction, &object_under_repair).await {
             return violation.into();
         }
     }
     match db_error::rejection_reason(&error) {
-        Some(reason) => PreflightError::RepairRejected { object: under_repair.name, reason }.into(),
+        Some(reason) => PreflightError::RepairRejected { object: object_under_repair.name, reason }.into(),
         None => error,
     }
 }
 
-fn is_violation(error: &DbErr) -> bool {
+fn is_integrity_violation(error: &DbErr) -> bool {
     // Class 23: integrity_constraint_violation.
     db_error::sqlstate(error).is_some_and(|code| code.starts_with("23"))
 }

@@ -57,8 +57,8 @@ pub enum SchemaChange {
 }
 
 /// Returns the SQL with which each command that changes the database begins. The SQL waits at most ten minutes for
-/// another migrator to end. After that, a statement of the command waits at most ten seconds for a lock, because other
-/// clients' new statements on the same table have to wait behind it.
+/// another migrator to end. After that, each statement of the command waits at most ten seconds for a lock, because
+/// while it waits, other clients' new statements on the same table have to wait too.
 fn settings_and_lock_sql() -> String {
     format!(
         "SET LOCAL search_path = public;
@@ -83,8 +83,8 @@ const MAX_RENAME_ROUNDS: usize = 4;
 /// nothing is changed, unless the connection was lost during COMMIT: then the command may have taken effect.
 pub async fn run(db: &SchemaManagerConnection<'_>, command: Command) -> Result<Vec<SchemaChange>, DbErr> {
     let transaction = begin(db, AccessMode::ReadWrite).await?;
-    let mut under_repair = None;
-    match run_in_transaction(&transaction, command, &mut under_repair).await {
+    let mut object_under_repair = None;
+    match run_in_transaction(&transaction, command, &mut object_under_repair).await {
         Ok(changes) => {
             deallocate_statements(db, &transaction).await?;
             transaction.commit().await?;
@@ -93,7 +93,7 @@ pub async fn run(db: &SchemaManagerConnection<'_>, command: Command) -> Result<V
         Err(error) => {
             // If the connection is lost, the server rolls back.
             let _ = transaction.rollback().await;
-            Err(explain_error(db, under_repair, error).await)
+            Err(explain_error(db, object_under_repair, error).await)
         }
     }
 }
@@ -115,30 +115,30 @@ pub(crate) async fn read_state(db: &SchemaManagerConnection<'_>) -> Result<State
 pub async fn count_accounts(db: &SchemaManagerConnection<'_>) -> Result<i64, DbErr> {
     #[derive(FromQueryResult)]
     struct Row {
-        accounts: i64,
+        account_count: i64,
     }
     let transaction = begin(db, AccessMode::ReadOnly).await?;
     // The larger of two counts, because the role may not be able to read both tables.
-    let mut accounts = 0;
+    let mut account_count = 0;
     let has_migrations_table = preflight::has_migrations_table(&transaction).await?;
     for schema in ["public", "auth"] {
         if has_migrations_table && preflight::can_read(&transaction, schema, "users").await? {
-            let row: Row =
-                query::fetch_one(&transaction, &format!("SELECT count(*) AS accounts FROM {schema}.users")).await?;
-            accounts = accounts.max(row.accounts);
+            let sql = format!("SELECT count(*) AS account_count FROM {schema}.users");
+            let row: Row = query::fetch_one(&transaction, &sql).await?;
+            account_count = account_count.max(row.account_count);
         }
     }
     deallocate_statements(db, &transaction).await?;
     transaction.rollback().await?;
-    Ok(accounts)
+    Ok(account_count)
 }
 
-/// Runs the command and returns the changes. After an error, `under_repair` is the object that the failed statement was
-/// to repair.
+/// Runs the command and returns the changes. After an error, `object_under_repair` is the object that the failed
+/// statement was to repair.
 async fn run_in_transaction(
     db: &DatabaseTransaction,
     command: Command,
-    under_repair: &mut Option<ObjectUnderRepair>,
+    object_under_repair: &mut Option<ObjectUnderRepair>,
 ) -> Result<Vec<SchemaChange>, DbErr> {
     db.execute_unprepared(&settings_and_lock_sql()).await?;
     let mut changes = Vec::new();
@@ -155,29 +155,29 @@ async fn run_in_transaction(
         InnerMigrator::uninstall(db).await?;
     }
     match command {
-        Command::Up(count) => up(db, count.unwrap_or(u32::MAX), under_repair, &mut changes).await?,
-        Command::Refresh => up(db, u32::MAX, under_repair, &mut changes).await?,
+        Command::Up(count) => up(db, count.unwrap_or(u32::MAX), object_under_repair, &mut changes).await?,
+        Command::Refresh => up(db, u32::MAX, object_under_repair, &mut changes).await?,
         Command::Down(_) | Command::Reset => {}
     }
     Ok(changes)
 }
 
-/// Applies at most `count` pending migrations, or repairs differences if none are pending.
+/// Applies at most `max_count` pending migrations, or repairs differences if none are pending.
 async fn up(
     db: &DatabaseTransaction,
-    count: u32,
-    under_repair: &mut Option<ObjectUnderRepair>,
+    max_count: u32,
+    object_under_repair: &mut Option<ObjectUnderRepair>,
     changes: &mut Vec<SchemaChange>,
 ) -> Result<(), DbErr> {
-    let state = restore_names(db, under_repair, changes).await?;
+    let state = restore_names(db, object_under_repair, changes).await?;
     let pending = state.pending();
     if !pending.is_empty() {
         preflight::check_ready(db, &state).await?;
         db.execute_unprepared("SET LOCAL search_path = public").await?;
-        let count = count.min(u32::try_from(pending.len()).unwrap_or(u32::MAX));
-        InnerMigrator::up(db, Some(count)).await?;
-        changes.extend(pending.iter().take(count as usize).cloned().map(SchemaChange::Applied));
-        if count as usize == pending.len() {
+        let applied_count = max_count.min(u32::try_from(pending.len()).unwrap_or(u32::MAX));
+        InnerMigrator::up(db, Some(applied_count)).await?;
+        changes.extend(pending.iter().take(applied_count as usize).cloned().map(SchemaChange::Applied));
+        if applied_count as usize == pending.len() {
             query::execute_all(db, &script::after_tables_sql(state.record.jobs_were_scheduled)).await?;
             changes.push(SchemaChange::Installed(record::repeatable_objects().len()));
         }
@@ -191,10 +191,10 @@ async fn up(
     preflight::check_ready(db, &state).await?;
     let plan = Plan::new(db, &state, &report).await?;
     for repair in &plan.statements {
-        under_repair.clone_from(&repair.object);
+        object_under_repair.clone_from(&repair.object);
         db.execute_unprepared(&repair.sql).await?;
     }
-    *under_repair = None;
+    *object_under_repair = None;
     query::execute_all(db, &record::record_sql()).await?;
     check_no_differences(db).await?;
     changes.extend(plan.changes.into_iter().map(|change| match change {
@@ -209,7 +209,7 @@ async fn up(
 /// once the table has its name back. Returns the state afterwards.
 async fn restore_names(
     db: &DatabaseTransaction,
-    under_repair: &mut Option<ObjectUnderRepair>,
+    object_under_repair: &mut Option<ObjectUnderRepair>,
     changes: &mut Vec<SchemaChange>,
 ) -> Result<State, DbErr> {
     for _ in 0..MAX_RENAME_ROUNDS {
@@ -221,24 +221,24 @@ async fn restore_names(
         preflight::check_not_migrated_by_newer(&state)?;
         preflight::check_ready(db, &state).await?;
         for rename in renames {
-            *under_repair =
+            *object_under_repair =
                 Some(ObjectUnderRepair { name: rename.object.clone(), table: None, definition: String::new() });
             db.execute_unprepared(&rename.sql).await?;
             changes.push(SchemaChange::Renamed(rename.renamed_to, rename.object));
         }
-        *under_repair = None;
+        *object_under_repair = None;
     }
     State::read(db).await
 }
 
-/// Records this program's version and objects, unless the record has them already, was written by a newer version
-/// (whose schema is the same, because nothing differs), or is not readable.
+/// Records this program's version and objects in `private.sparc_record`, unless that table has them already, was
+/// written by a newer version (whose schema is the same, because nothing differs), or is not readable.
 async fn record_version(db: &DatabaseTransaction, state: &State) -> Result<(), DbErr> {
     let has_this_version = state.record.version.as_deref() == Some(env!("CARGO_PKG_VERSION"))
         && record::repeatable_objects().iter().all(|object| state.record.objects.contains(object));
-    let stays_unchanged =
+    let leaves_record_unchanged =
         !state.record.is_readable || has_this_version || preflight::check_not_migrated_by_newer(state).is_err();
-    if stays_unchanged { Ok(()) } else { query::execute_all(db, &record::record_sql()).await }
+    if leaves_record_unchanged { Ok(()) } else { query::execute_all(db, &record::record_sql()).await }
 }
 
 /// Checks that no differences remain.
@@ -275,7 +275,7 @@ async fn undo(db: &DatabaseTransaction, count: u32, changes: &mut Vec<SchemaChan
             object == "schema auth" || (object == "schema private" && state.environment.creates_schema_private);
         object.starts_with("schema ") && (keeps_first_migration || !is_created_by_us)
     };
-    // Without columns, because `find_cascaded` accepts none.
+    // What the command will drop, without columns, because `find_cascaded` accepts none.
     let dropped: Vec<&CatalogObject> = state
         .found
         .iter()
@@ -283,7 +283,7 @@ async fn undo(db: &DatabaseTransaction, count: u32, changes: &mut Vec<SchemaChan
         .filter(|found| !matches!(manifest::kind(&found.object), "publication" | "publication of" | "job" | "column"))
         .filter(|found| !(keeps_first_migration && is_of_first_migration(found)))
         .collect();
-    // Fails if an operator's object depends on one of these.
+    // Only the check is needed: the call fails if an operator's object depends on one that will be dropped.
     dependents::find_cascaded(db, &state, &dropped).await?;
     db.execute_unprepared("SET LOCAL search_path = public").await?;
     query::execute_all(db, &repair::drop_repeatable_objects_sql(&state)).await?;

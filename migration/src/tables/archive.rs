@@ -1,7 +1,7 @@
 //! The archive: sessions that ended long ago, with their seats and rolls. The specification's monthly job moves them
-//! here; the columns are this project's decision. The tables have the same foreign keys as those that
-//! the rows come from (a seat or roll in the archive refers to the session in the archive), so that archived rows never
-//! refer to rows that no longer exist.
+//! here; the columns are this project's decision. The tables have the same foreign keys as those that the rows come
+//! from (a seat or roll in the archive refers to the session in the archive), so that archived rows never refer to rows
+//! that no longer exist.
 
 use super::{dice_rolls as unarchived_rolls, session_players as unarchived_seats, sessions as unarchived_sessions, *};
 

@@ -28,7 +28,8 @@ pub(super) fn definition() -> TableDefinition {
             .col(optional("retired_at").timestamp_with_time_zone())
             .col(timestamp_now("created_at"))
             .col(timestamp_now("updated_at"))
-            // Seats that the character has in live sessions. A character with such a seat cannot be retired.
+            // Number of seats that the character has in live sessions (which have not ended). A character with such a
+            // seat cannot be retired.
             .col(counter("live_seats"))
             .check(named_check("character_not_seated", "retired_at IS NULL OR live_seats = 0"))
             .check(named_check("clean_name", "private.is_clean_name(name)"))

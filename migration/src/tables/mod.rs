@@ -1,7 +1,8 @@
 //! The tables, one file each, in SeaQuery. Their functions and triggers, and their policies and grants, are in `sql/`.
 //!
-//! Where the specification gives a name, it is used. Objects that the specification adds without a name get the name
-//! that PostgreSQL would choose. SeaQuery must be given this name for foreign keys and for checks on two columns.
+//! Where the game's specification (see `docs/decisions.md`) gives a name, the object has it. Objects that the
+//! specification adds without a name get the name that PostgreSQL would choose. SeaQuery must be given this name for
+//! foreign keys and for checks on two columns.
 
 use sea_orm_migration::prelude::*;
 
@@ -57,8 +58,8 @@ pub(crate) fn create_table_sql(name: &str) -> Option<String> {
 /// SQL that creates the functions that check constraints call.
 pub(crate) const CHECK_FUNCTIONS: &str = include_str!("../../sql/tables/check_functions.sql");
 
-/// SQL that creates `private.account_gates` (rows that every write of an account locks), and sets the replica identity
-/// of `session_players`.
+/// SQL that creates `private.account_gates` (one row per account, which every write of the account locks), and sets the
+/// replica identity of `session_players`.
 pub(crate) const GATES: &str = include_str!("../../sql/tables/gates.sql");
 
 /// SQL that creates `private.requests`, which has a digest of each request that created a row.

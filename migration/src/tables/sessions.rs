@@ -25,9 +25,10 @@ pub(super) fn add_columns(table: &mut TableCreateStatement) {
         .col(timestamp_now("updated_at"))
         // Seats taken now, so that the lobby finds free seats without counting, and a check enforces the limit.
         .col(counter("seats_taken"))
-        // Number of encounters begun so far. A heroic save counts for the encounter in which it was made.
+        // Number of changes of `current_encounter_id`. This number identifies the encounter for which a heroic save
+        // counts.
         .col(counter("encounters_begun"))
-        // Number of changes of the game state. A writer names the version that it overwrites.
+        // Number of changes of the game state. A client's UPDATE names the version that it overwrites.
         .col(counter("game_state_version"))
         // Time of the last event, accurate to a day, because events themselves are deleted after a day.
         .col(timestamp_now("last_event_at"));

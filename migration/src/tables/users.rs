@@ -20,9 +20,11 @@ pub(super) fn definition() -> TableDefinition {
             .col(timestamp_now("updated_at"))
             // Equal to `id` while the account exists; NULL afterwards.
             .col(optional("account_id").uuid().unique_key().to_owned())
-            // Set when the account is closed. A closed account cannot write.
+            // Set when the account is closed: its personal data is removed, the history of its games stays, and it
+            // cannot write any more.
             .col(optional("closed_at").timestamp_with_time_zone())
-            // Counters of the account's rows. Triggers maintain them, and the checks below are the limits.
+            // Counters of the account's rows. *Live* means: in sessions that have not ended. Triggers maintain the
+            // counters, and the checks below are the limits.
             .col(counter("living_characters"))
             .col(counter("retired_characters"))
             .col(counter("live_seats"))
