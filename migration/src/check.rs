@@ -66,13 +66,13 @@ impl Report {
 pub(crate) struct State {
     pub(crate) environment: Environment,
     /// The database's objects of every kind that the manifest covers, whoever created them.
-    pub(crate) found: Vec<CatalogObject>,
-    /// The lines of the manifest that apply to this database.
+    pub(crate) found_objects: Vec<CatalogObject>,
+    /// The lines of the manifest that apply to this database: each object that it must have, with its definition.
     pub(crate) expected: Definitions,
     /// Applied migrations, in order. `None` if the role may not read the list.
-    pub(crate) applied: Option<Vec<String>>,
+    pub(crate) applied_migrations: Option<Vec<String>>,
     /// Migrations that `private.sparc_record` lists as applied, but `public.sparc_migrations` does not.
-    pub(crate) unlisted: Vec<String>,
+    pub(crate) unlisted_migrations: Vec<String>,
     /// What the program recorded in `private.sparc_record`.
     pub(crate) record: Record,
 }
@@ -82,26 +82,26 @@ impl State {
     pub(crate) async fn read<C: ConnectionTrait>(db: &C) -> Result<Self, DbErr> {
         let record = Record::read(db).await?;
         let environment = Environment::read(db, &record).await?;
-        let mut unlisted = Vec::new();
-        let applied = match record::read_applied(db).await? {
+        let mut unlisted_migrations = Vec::new();
+        let applied_migrations = match record::read_applied(db).await? {
             AppliedMigrations::Unreadable => None,
             AppliedMigrations::Listed(mut listed) => {
                 preflight::check_migrations_known(&listed, record.version.as_deref())?;
-                unlisted.extend(record.migrations.iter().filter(|name| !listed.contains(name)).cloned());
-                listed.extend(unlisted.iter().cloned());
+                unlisted_migrations.extend(record.migrations.iter().filter(|name| !listed.contains(name)).cloned());
+                listed.extend(unlisted_migrations.iter().cloned());
                 listed.sort_unstable();
                 Some(listed)
             }
         };
-        let found = manifest::read(db, &environment).await?;
+        let found_objects = manifest::read(db, &environment).await?;
         let mut expected = manifest::committed();
         expected.retain(|object, _| environment.line_applies(object));
-        Ok(Self { environment, found, expected, applied, unlisted, record })
+        Ok(Self { environment, found_objects, expected, applied_migrations, unlisted_migrations, record })
     }
 
     /// Returns the database's objects by their names in the manifest.
     pub(crate) fn found_by_name(&self) -> BTreeMap<&str, &CatalogObject> {
-        self.found.iter().map(|found| (found.object.as_str(), found)).collect()
+        self.found_objects.iter().map(|found| (found.object.as_str(), found)).collect()
     }
 
     /// Whether the object belongs to the schema of this version, or an earlier version created it.
@@ -110,9 +110,9 @@ impl State {
     }
 
     /// Returns the migrations that are not applied.
-    pub(crate) fn pending(&self) -> Vec<String> {
+    pub(crate) fn pending_migrations(&self) -> Vec<String> {
         let names = record::migration_names();
-        match &self.applied {
+        match &self.applied_migrations {
             Some(applied) => names.into_iter().filter(|name| !applied.contains(name)).collect(),
             // The role may not read the list, so the catalog decides.
             None if self.found_by_name().contains_key("table public.sparc_migrations") => Vec::new(),
@@ -122,7 +122,7 @@ impl State {
 
     /// Compares the database with the manifest. If migrations are pending, the report lists nothing but them.
     pub(crate) fn report(&self) -> Report {
-        let mut report = Report { pending: self.pending(), ..Report::default() };
+        let mut report = Report { pending: self.pending_migrations(), ..Report::default() };
         if !report.pending.is_empty() {
             return report;
         }
@@ -158,7 +158,7 @@ impl State {
             expected: expected.cloned(),
             renamed_to: renames.iter().find(|rename| rename.object == object).map(|rename| rename.renamed_to.clone()),
         };
-        for name in &self.unlisted {
+        for name in &self.unlisted_migrations {
             let object = format!("migration {name} in public.sparc_migrations");
             report.differences.push(difference(&object, None, Some(&"applied".to_owned())));
         }
@@ -175,7 +175,7 @@ impl State {
                 report.differences.push(difference(object, found, Some(expected)));
             }
         }
-        for found in &self.found {
+        for found in &self.found_objects {
             let object = &found.object;
             if self.expected.contains_key(object) || is_affected_by_rename(object) {
                 continue;
@@ -193,7 +193,7 @@ impl State {
     /// them, because the database may lack `pg_cron`.
     pub(crate) fn definitions_for_manifest(&self) -> Definitions {
         let mut definitions: Definitions =
-            self.found.iter().map(|found| (found.object.clone(), found.definition.clone())).collect();
+            self.found_objects.iter().map(|found| (found.object.clone(), found.definition.clone())).collect();
         definitions.extend(repeatable::jobs().into_iter().map(|(name, command)| (format!("job {name}"), command)));
         definitions
     }

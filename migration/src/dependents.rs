@@ -31,7 +31,7 @@ pub(crate) async fn find_cascaded<C: ConnectionTrait>(
         addresses.join(", ")
     };
     let ours: Vec<&CatalogObject> =
-        state.found.iter().filter(|entry| entry.class.is_some() && state.is_ours(&entry.object)).collect();
+        state.found_objects.iter().filter(|entry| entry.class.is_some() && state.is_ours(&entry.object)).collect();
     let sql = include_str!("../sql/manifest/dependents.sql")
         .replace("/* dropped */", &addresses_sql(dropped))
         .replace("/* ours */", &addresses_sql(&ours));
@@ -44,7 +44,7 @@ pub(crate) async fn find_cascaded<C: ConnectionTrait>(
     // Columns that were added to the dropped tables. The catalog records no dependency of a column on its table.
     let dropped_tables: Vec<&str> = dropped.iter().filter_map(|entry| entry.object.strip_prefix("table ")).collect();
     let is_added_column = |object: &str| manifest::kind(object) == "column" && !state.is_ours(object);
-    not_ours.extend(state.found.iter().filter(|entry| is_added_column(&entry.object)).filter_map(|entry| {
+    not_ours.extend(state.found_objects.iter().filter(|entry| is_added_column(&entry.object)).filter_map(|entry| {
         let (name, table) = manifest::name_and_table(&entry.object)?;
         dropped_tables.contains(&table).then(|| format!("column {name} of table {table}"))
     }));

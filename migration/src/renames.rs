@@ -115,7 +115,7 @@ fn candidates_by_comment<'a>(
     let Some(comment) = state.expected.get(&format!("comment on {object}")) else { return Vec::new() };
     let kind = manifest::kind(object);
     state
-        .found
+        .found_objects
         .iter()
         .filter(|found| found.definition == *comment && !state.expected.contains_key(&found.object))
         .filter(|found| {
@@ -135,7 +135,7 @@ fn candidates_by_definition<'a>(state: &'a State, object: &str) -> Vec<&'a Catal
         return Vec::new();
     }
     state
-        .found
+        .found_objects
         .iter()
         .filter(|found| found.definition == *definition)
         .filter(|found| scope(&found.object) == scope(object) || differ_only_in_schema(&found.object, object))

@@ -212,7 +212,7 @@ BEGIN
         SELECT relation, key
         FROM private.lock_free_rows_of_account(account, is_deletion)
         ORDER BY random()
-      ) AS busy;
+      ) AS busy_rows;
       IF busy_keys IS NULL THEN
         RETURN;
       END IF;
@@ -246,8 +246,8 @@ BEGIN
           SELECT * FROM unnest(awaited_relations, awaited_keys) AS awaited (relation, key)
           UNION
           SELECT * FROM unnest(busy_relations, busy_keys) AS busy (relation, key)
-        ) AS to_lock
-      ) AS ranked;
+        ) AS rows_to_lock
+      ) AS ranked_rows;
     END IF;
   END LOOP;
 END

@@ -12,14 +12,15 @@ VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  entropy bytea;
+  uuid_bytes bytea;
   bytes integer[];
 BEGIN
   LOOP
-    entropy := uuid_send(gen_random_uuid());
+    uuid_bytes := uuid_send(gen_random_uuid());
     bytes := (ARRAY[
-      get_byte(entropy, 0), get_byte(entropy, 1), get_byte(entropy, 2), get_byte(entropy, 3), get_byte(entropy, 4),
-      get_byte(entropy, 5), get_byte(entropy, 9), get_byte(entropy, 10), get_byte(entropy, 11), get_byte(entropy, 12)
+      get_byte(uuid_bytes, 0), get_byte(uuid_bytes, 1), get_byte(uuid_bytes, 2), get_byte(uuid_bytes, 3),
+      get_byte(uuid_bytes, 4), get_byte(uuid_bytes, 5), get_byte(uuid_bytes, 9), get_byte(uuid_bytes, 10),
+      get_byte(uuid_bytes, 11), get_byte(uuid_bytes, 12)
     ])[1:dice_count];
     EXIT WHEN (252 > ALL (bytes)) IS NOT FALSE; -- A NULL `dice_count` ends the loop too.
   END LOOP;

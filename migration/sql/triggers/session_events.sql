@@ -20,8 +20,8 @@ BEGIN
     is_event_of_user := NOT private.is_service();
   END IF;
   IF is_event_of_user THEN
-    -- This runs before row security is evaluated. A caller who is not a participant must not lock the session, so such
-    -- an event is refused here. The account's row in `private.account_gates` is locked first, as the lock order
+    -- This trigger runs before row security is evaluated. A caller who is not a participant must not lock the session,
+    -- so such an event is refused here. The account's row in `private.account_gates` is locked first, as the lock order
     -- demands.
     PERFORM private.lock_gate(me);
     SELECT session.last_event_at
@@ -162,8 +162,9 @@ BEGIN
 END
 $$;
 
--- Identifies the server's history of events. A server that was restarted, promoted or restored may lack events that
--- clients have seen, and may give their numbers to other events. On a standby this raises an error, because a standby
+-- Returns a text that identifies the history of events on this server. The text is another one after the server was
+-- restarted, a standby was promoted in its place, or the database was restored. Then events that clients have seen may
+-- be missing, and their numbers may be given to other events. On a standby this raises an error, because a standby
 -- shows events late.
 CREATE OR REPLACE FUNCTION private.event_history()
 RETURNS text
@@ -186,11 +187,12 @@ BEGIN
 END
 $$;
 
--- Lets a poller see whether new events were written, at a cost that does not depend on the number of sessions. `drawn`
--- is the highest number drawn so far. A number is drawn before its event becomes visible, by a transaction that has
--- already locked the session's row and therefore has a transaction id. So once no transaction with an id below
--- `next_transaction` is running, each event whose number is at most `drawn` is either visible or was rolled back. A
--- later call shows this by its `oldest_transaction`, the lowest id of a running transaction.
+-- Lets the Rust crate `service`, which calls this regularly, see whether new events were written, at a cost that does
+-- not depend on the number of sessions. `drawn` is the highest number drawn so far. A number is drawn before its event
+-- becomes visible, by a transaction that has already locked the session's row and therefore has a transaction id. So
+-- once no transaction with an id below `next_transaction` is running, each event whose number is at most `drawn` is
+-- either visible or was rolled back. A later call shows this by its `oldest_transaction`, the lowest id of a running
+-- transaction.
 CREATE OR REPLACE FUNCTION private.event_clock()
 RETURNS TABLE (drawn bigint, oldest_transaction bigint, next_transaction bigint, history text)
 LANGUAGE plpgsql

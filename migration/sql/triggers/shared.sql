@@ -20,10 +20,10 @@
 -- keys. Triggers keep to this order. `docs/decisions.md` names the exceptions, and the deadlocks that remain possible
 -- because a user's statement may lock the user's own rows in another order.
 
--- Sets `updated_at`, whoever edits the row. The triggers that call this function (`set_updated_at`) list the columns
--- that can be edited, without the counters, because counters also change when somebody else acts. For example,
--- completing a private session changes the counters in the profiles of all who played it, and equal times in these
--- profiles would reveal who they are.
+-- Sets `updated_at`, whoever edits the row. In a table with counters, the trigger that calls this function
+-- (`set_updated_at`) lists all columns but the counters, because counters also change when somebody else acts. For
+-- example, completing a private session changes the counters in the profiles of all who played it, and equal times in
+-- these profiles would reveal who they are.
 --
 -- Each edit sets a later time than the one before, so that a reader who finds the same time knows that the row is
 -- unchanged. `now()` alone is not enough, because several transactions can have the same time, for example those that
@@ -52,18 +52,18 @@ AS $$
 DECLARE
   numbers integer[] := '{}'::integer[];
   drawn_count integer := 0;
-  entropy bytea;
+  uuid_bytes bytea;
   byte_index integer;
   byte integer;
 BEGIN
   -- A NULL argument or a bound above 256 ends the loop at once, so no call loops forever.
   WHILE drawn_count < amount AND bound <= 256
   LOOP
-    entropy := uuid_send(gen_random_uuid());
+    uuid_bytes := uuid_send(gen_random_uuid());
     FOREACH byte_index IN ARRAY ARRAY[0, 1, 2, 3, 4, 5, 9, 10, 11, 12, 13, 14, 15]
     LOOP
       EXIT WHEN drawn_count = amount;
-      byte := get_byte(entropy, byte_index);
+      byte := get_byte(uuid_bytes, byte_index);
       IF byte < 256 - 256 % bound THEN
         numbers := numbers || byte % bound;
         drawn_count := drawn_count + 1;

@@ -98,7 +98,7 @@ pub(crate) async fn check_ready<C: ConnectionTrait>(db: &C, state: &State) -> Re
     if connection.is_standby {
         return Err(PreflightError::Standby.into());
     }
-    let Some(applied) = &state.applied else {
+    let Some(applied) = &state.applied_migrations else {
         let missing = vec!["SELECT on table public.sparc_migrations (not restricted by row-level security)".to_owned()];
         return Err(PreflightError::MissingPrivileges { role: connection.role, missing }.into());
     };
@@ -129,7 +129,7 @@ pub(crate) fn check_migrations_table(state: &State) -> Result<(), PreflightError
         .keys()
         .filter(|object| object.ends_with(" of public.sparc_migrations") && object.starts_with("column "));
     let is_name_in_use = found.keys().any(|object| object.split(' ').nth(1) == Some("public.sparc_migrations"));
-    if state.unlisted.is_empty()
+    if state.unlisted_migrations.is_empty()
         && (!is_name_in_use || (found.contains_key("table public.sparc_migrations") && columns.all(is_as_expected)))
     {
         Ok(())
@@ -172,7 +172,7 @@ async fn check_owners<C: ConnectionTrait>(db: &C, state: &State, role: String) -
     for (catalog, owner_column) in [("pg_class", "relowner"), ("pg_proc", "proowner"), ("pg_type", "typowner")] {
         // An index belongs to the owner of its table.
         let oids: Vec<String> = state
-            .found
+            .found_objects
             .iter()
             .filter(|found| found.class.as_deref() == Some(catalog) && found.subid == 0 && state.is_ours(&found.object))
             .filter(|found| manifest::kind(&found.object) != "index")

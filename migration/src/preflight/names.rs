@@ -26,7 +26,7 @@ pub(super) fn check_names_are_free(state: &State) -> Result<(), PreflightError> 
     };
     let committed: Definitions = manifest::committed();
     let ours = names_of(committed.keys().map(String::as_str).filter(|object| !object.contains(" auth.")).collect());
-    let mut found = names_of(state.found.iter().map(|found| found.object.as_str()).collect());
+    let mut found = names_of(state.found_objects.iter().map(|found| found.object.as_str()).collect());
     found.retain(|name| ours.contains(name));
     let are_most = found.len() * 2 > ours.len();
     if found.is_empty() { Ok(()) } else { Err(PreflightError::NameCollision { found, are_most }) }
@@ -40,7 +40,7 @@ fn without_arguments(object: &str) -> String {
 /// schema.
 pub(crate) async fn check_not_renamed_or_moved<C: ConnectionTrait>(db: &C, state: &State) -> Result<(), DbErr> {
     // While migrations are pending, objects are missing that were neither renamed nor moved.
-    if !state.pending().is_empty() {
+    if !state.pending_migrations().is_empty() {
         return Ok(());
     }
     let swapped = renames::swapped_names(state);

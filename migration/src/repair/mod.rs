@@ -269,7 +269,7 @@ impl Plan {
         if defects.to_create.contains("table public.sparc_migrations")
             || defects.to_create.iter().any(|object| object.starts_with("migration "))
         {
-            for name in defects.state.applied.iter().flatten() {
+            for name in defects.state.applied_migrations.iter().flatten() {
                 self.push(format!(
                     "INSERT INTO public.sparc_migrations (version, applied_at)
 VALUES ({}, extract(epoch FROM now())::bigint)
@@ -367,7 +367,7 @@ pub(crate) fn drop_repeatable_objects_sql(state: &State) -> Vec<String> {
     let mut sql = Vec::new();
     for kind in ["policy", "view", "function"] {
         for found in
-            state.found.iter().filter(|found| manifest::kind(&found.object) == kind && state.is_ours(&found.object))
+            state.found_objects.iter().filter(|found| manifest::kind(&found.object) == kind && state.is_ours(&found.object))
         {
             // The functions in `auth` belong to the first migration, which drops them when it is undone.
             let is_on_realtime = found.object.ends_with(" on realtime.messages");

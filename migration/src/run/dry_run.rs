@@ -28,7 +28,7 @@ use crate::{
 pub async fn dry_run(db: &SchemaManagerConnection<'_>) -> Result<String, DbErr> {
     let transaction = begin(db, AccessMode::ReadOnly).await?;
     let state = State::read(&transaction).await?;
-    let renames = if state.pending().is_empty() { renames::find(&state) } else { Vec::new() };
+    let renames = if state.pending_migrations().is_empty() { renames::find(&state) } else { Vec::new() };
     if renames.is_empty() {
         let statements = plan_up(&transaction, &state, &mut None).await?;
         deallocate_statements(db, &transaction).await?;

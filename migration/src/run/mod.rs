@@ -170,7 +170,7 @@ async fn up(
     changes: &mut Vec<SchemaChange>,
 ) -> Result<(), DbErr> {
     let state = restore_names(db, object_under_repair, changes).await?;
-    let pending = state.pending();
+    let pending = state.pending_migrations();
     if !pending.is_empty() {
         preflight::check_ready(db, &state).await?;
         db.execute_unprepared("SET LOCAL search_path = public").await?;
@@ -214,7 +214,7 @@ async fn restore_names(
 ) -> Result<State, DbErr> {
     for _ in 0..MAX_RENAME_ROUNDS {
         let state = State::read(db).await?;
-        let renames = if state.pending().is_empty() { renames::find(&state) } else { Vec::new() };
+        let renames = if state.pending_migrations().is_empty() { renames::find(&state) } else { Vec::new() };
         if renames.is_empty() {
             return Ok(state);
         }
@@ -253,7 +253,7 @@ async fn check_no_differences(db: &DatabaseTransaction) -> Result<(), DbErr> {
 /// Undoes the last `count` applied migrations.
 async fn undo(db: &DatabaseTransaction, count: u32, changes: &mut Vec<SchemaChange>) -> Result<(), DbErr> {
     let state = State::read(db).await?;
-    let Some(applied) = state.applied.clone() else {
+    let Some(applied) = state.applied_migrations.clone() else {
         // The role may not read the list of migrations. `check_ready` returns the error that says so.
         return preflight::check_ready(db, &state).await;
     };
@@ -277,7 +277,7 @@ async fn undo(db: &DatabaseTransaction, count: u32, changes: &mut Vec<SchemaChan
     };
     // What the command will drop, without columns, because `find_cascaded` accepts none.
     let dropped: Vec<&CatalogObject> = state
-        .found
+        .found_objects
         .iter()
         .filter(|found| state.is_ours(&found.object) && !is_kept_schema(&found.object))
         .filter(|found| !matches!(manifest::kind(&found.object), "publication" | "publication of" | "job" | "column"))
@@ -327,7 +327,7 @@ pub struct Status {
 /// Those of [`crate::check`].
 pub async fn status(db: &SchemaManagerConnection<'_>) -> Result<Status, DbErr> {
     let state = read_state(db).await?;
-    let pending = state.pending();
+    let pending = state.pending_migrations();
     let migrations = Migrator::migrations()
         .iter()
         .map(|migration| (migration.name().to_owned(), !pending.contains(&migration.name().to_owned())))
