@@ -191,10 +191,10 @@ UNION ALL
 SELECT 'a roll is not in both dice_rolls and archived_dice_rolls', roll.id::text, archived.session_id::text
 FROM public.dice_rolls AS roll JOIN public.archived_dice_rolls AS archived ON archived.id = roll.id
 UNION ALL
-SELECT 'a closed account has no live seat, live session, draft or personal data', profile.id::text, leftover.remains
+SELECT 'a closed account has no live seat, live session, draft or personal data', profile.id::text, leftover.description
 FROM public.users AS profile
 CROSS JOIN LATERAL (
-  SELECT 'seat ' || seat.session_id AS remains
+  SELECT 'seat ' || seat.session_id AS description
   FROM public.session_players AS seat JOIN live_sessions ON live_sessions.id = seat.session_id
   WHERE seat.user_id = profile.id AND seat.is_active
   UNION ALL

@@ -70,6 +70,8 @@ WITH
       SELECT FROM extension_member WHERE classid = 'pg_proc'::regclass AND objid = proc.oid
     )
   ),
+  -- The privileges on the objects, one row for each privilege and grantee; `attname` is NULL unless the privilege is on
+  -- a column.
   acl AS (
     SELECT
       'schema ' || quote_ident(included_schema.nspname) AS name,
@@ -118,6 +120,7 @@ WITH
     CROSS JOIN LATERAL aclexplode(coalesce(typacl, acldefault('T', typowner))) AS acl_item
     WHERE typtype IN ('e', 'd')
   ),
+  -- The same, with the columns of a privilege in one list, and only for the grantees above.
   privilege_list AS (
     SELECT
       acl.name, acl.classid, acl.objid, grantee_role.name AS grantee,

@@ -1,7 +1,7 @@
 -- Creatures: the ids of new ones, and the limit of two hundred per adventure.
 
--- If the service does not insert it, refuses a new creature whose id belongs to a creature of somebody else's adventure
--- (see `refuse_used_id`).
+-- Refuses a new creature whose id belongs to a creature of somebody else's adventure (see `refuse_used_id`). The
+-- service is not refused.
 CREATE OR REPLACE FUNCTION private.check_creature_id()
 RETURNS trigger
 LANGUAGE plpgsql

@@ -11,6 +11,7 @@ IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+  -- A very long text is cut first, so that the replacements below stay cheap.
   name text := left(value #>> '{}', 1000);
 BEGIN
   IF jsonb_typeof(value) IS DISTINCT FROM 'string' THEN

@@ -13,7 +13,7 @@ use crate::{
 /// Checks, before the schema is created, that the database has no tables, views, types or functions with its names.
 pub(super) fn check_names_are_free(state: &State) -> Result<(), PreflightError> {
     let names_of = |objects: Vec<&str>| -> Vec<String> {
-        // Other objects belong to one of these.
+        // All other kinds of objects belong to an object of one of these kinds.
         let is_standalone =
             |object: &&str| matches!(manifest::kind(object), "table" | "view" | "type" | "domain" | "function");
         objects
