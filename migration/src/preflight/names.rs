@@ -99,6 +99,7 @@ pub(crate) async fn check_missing_names_are_free<C: ConnectionTrait>(
     state: &State,
     missing: &[&str],
 ) -> Result<(), DbErr> {
+    // Each qualified name that must be free, with the missing object that needs it.
     let mut relations: Vec<(String, &str)> = Vec::new();
     let mut types: Vec<(String, &str)> = Vec::new();
     for object in missing {

@@ -135,9 +135,9 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Drops the objects that cannot be altered in place or are no longer part of the schema. Returns the objects that
-    /// must be created again although they do not differ: they are dropped because they depend on a dropped object, or
-    /// because the type of a column cannot change while they exist.
+    /// Drops the objects that cannot be altered in place or are no longer part of the schema, those that depend on
+    /// them, and those that keep the type of a column from changing. Returns the dropped objects that must be created
+    /// again, because they are part of the schema.
     async fn drop_objects<C: ConnectionTrait>(
         &mut self,
         db: &C,
