@@ -49,7 +49,10 @@ async fn commands_that_drop_our_objects_name_those_that_depend_on_them_and_chang
         ] {
             assert!(message.contains(object), "{object}: {message}");
         }
-        assert!(!message.contains("pg_toast") && !message.contains("pg_temp"), "{message}");
+        assert!(
+            !message.contains("pg_toast") && !message.contains("pg_temp"),
+            "PostgreSQL's internal objects must not be named: {message}"
+        );
         assert_eq!(read_catalog(&db).await, before);
     }
     db.execute_unprepared(

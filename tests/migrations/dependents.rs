@@ -144,6 +144,8 @@ async fn objects_that_do_not_depend_on_the_schema_stay() {
         .await
         .unwrap();
     Migrator::reset(&owner).await.unwrap();
+    // A publication is shown with whether it is FOR ALL TABLES, and with the number of its schemas. Schema `private`
+    // stays because it contains the operator's table.
     let remaining = "SELECT pubname || ' ' || puballtables || ' ' || (
                   SELECT count(*) FROM pg_publication_namespace WHERE pnpubid = pg_publication.oid
                 )
@@ -161,7 +163,7 @@ async fn objects_that_do_not_depend_on_the_schema_stay() {
 }
 
 #[tokio::test]
-async fn reset_of_renamed_or_moved_objects_changes_nothing() {
+async fn reset_of_renamed_or_moved_objects_is_refused_and_changes_nothing() {
     for (sql, object) in [
         ("ALTER TABLE users RENAME TO people", "table public.users, to table public.people"),
         ("ALTER TABLE users RENAME bio TO about", "column bio of public.users"),

@@ -61,6 +61,8 @@ async fn many_differences_are_repaired_by_one_up_or_by_the_sql_of_a_dry_run() {
 #[tokio::test]
 async fn an_operators_own_object_is_reported_as_a_hint_and_stays() {
     let (_database, owner, _superuser) = create_migrated_database().await;
+    // The table `support` has no part in ours, so `check` must report neither this table nor its grant. The last
+    // statement drops an object of ours, so that `up` has something to repair.
     owner
         .execute_unprepared(
             "SET search_path = public;
@@ -246,11 +248,13 @@ async fn up_on_an_up_to_date_database_neither_waits_for_locks_nor_blocks_others(
     // Run `up` in a transaction of the test, so that its locks can be listed before they are released.
     let transaction = owner.begin().await.unwrap();
     Migrator::up(&transaction, None).await.unwrap();
-    let locks = "SELECT DISTINCT mode || ' on ' || coalesce(relation::regclass::text, locktype)
+    let locks_sql = "SELECT DISTINCT mode || ' on ' || coalesce(relation::regclass::text, locktype)
                 FROM pg_locks
                 WHERE pid = pg_backend_pid() AND mode NOT IN ('AccessShareLock') AND locktype NOT IN ('virtualxid', 'advisory')";
-    let rows =
-        transaction.query_all_raw(sea_orm::Statement::from_string(sea_orm::DbBackend::Postgres, locks)).await.unwrap();
+    let rows = transaction
+        .query_all_raw(sea_orm::Statement::from_string(sea_orm::DbBackend::Postgres, locks_sql))
+        .await
+        .unwrap();
     let locks: Vec<String> = rows.iter().map(|row| row.try_get_by_index(0).unwrap()).collect();
     assert_eq!(locks, Vec::<String>::new(), "only the locks of a reader are allowed");
 }
@@ -271,7 +275,7 @@ async fn up_gives_up_waiting_for_a_lock_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_role_that_can_only_read_the_catalog_can_run_check() {
+async fn a_role_that_can_only_read_the_catalog_can_run_check_but_not_up() {
     let (database, owner, superuser) = create_migrated_database().await;
     let role = format!("reader_{}", uuid::Uuid::new_v4().simple());
     superuser.execute_unprepared(&format!("CREATE ROLE {role} LOGIN PASSWORD 'x'")).await.unwrap();
@@ -298,7 +302,8 @@ async fn a_table_that_another_role_owns_is_reported() {
         ))
         .await
         .unwrap();
-    // *Another role* is one that does not own the schema. It does not matter which role runs `check`.
+    // *Another role* is one that does not own the schema. It does not matter which role runs `check`, so this one owns
+    // nothing.
     let reader = format!("reader_{}", uuid::Uuid::new_v4().simple());
     superuser
         .execute_unprepared(&format!(

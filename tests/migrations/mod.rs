@@ -1,7 +1,8 @@
 //! The migrations, called through the library (not the program): up and down, alone and concurrently, on plain
 //! PostgreSQL and on a Supabase-like project.
 //!
-//! *Our* objects are those of the schema. *An operator's* are all others: what those who run the database have added.
+//! *Our* objects are those of the schema, and *the platform* is Supabase. *An operator's* objects are what those who
+//! run the database have added.
 
 mod accounts;
 mod added_objects;
@@ -36,7 +37,7 @@ pub async fn create_empty_database() -> (Database, DatabaseConnection) {
     (database, db)
 }
 
-/// Creates an empty database on plain PostgreSQL, even if the other tests run on a Supabase-like project.
+/// Creates a database without the schema on plain PostgreSQL, even if the other tests run on a Supabase-like project.
 async fn create_plain_database() -> (Database, DatabaseConnection) {
     static SERVER: tokio::sync::OnceCell<Server> = tokio::sync::OnceCell::const_new();
     let server = SERVER.get_or_init(|| async { Server::start_private(None).await.unwrap() }).await;
@@ -92,15 +93,16 @@ async fn each_step_down_undoes_its_step_up() {
         catalog.retain(|line| !line.contains("sparc_migrations"));
         catalog
     };
-    let mut states = vec![without_list(read_catalog(&db).await)];
+    let mut catalogs = vec![without_list(read_catalog(&db).await)];
     for _ in Migrator::migrations() {
         Migrator::up(&db, Some(1)).await.unwrap();
-        states.push(without_list(read_catalog(&db).await));
+        catalogs.push(without_list(read_catalog(&db).await));
     }
-    states.pop();
-    while let Some(before) = states.pop() {
+    // The last catalog is the current one; each step down must restore the one before.
+    catalogs.pop();
+    while let Some(before) = catalogs.pop() {
         Migrator::down(&db, Some(1)).await.unwrap();
-        assert_eq!(without_list(read_catalog(&db).await), before, "step {}", states.len() + 1);
+        assert_eq!(without_list(read_catalog(&db).await), before, "step {}", catalogs.len() + 1);
     }
 }
 
@@ -147,13 +149,13 @@ async fn up_run_again_after_its_connection_was_cut_anywhere_creates_the_same_sch
         let (database, db) = create_empty_database().await;
         let proxy = Proxy::to_url(database.url()).await;
         proxy.cut_after(chunk_limit);
-        let is_finished = match connect(&proxy.url).await {
+        let ended_before_cut = match connect(&proxy.url).await {
             Ok(proxied) => Migrator::up(&proxied, None).await.is_ok(),
             Err(_) => false,
         };
         Migrator::up(&db, None).await.unwrap();
         assert_eq!(read_catalog(&db).await, migrated, "cut after {chunk_limit} chunks");
-        if is_finished {
+        if ended_before_cut {
             break;
         }
         cuts += 1;
@@ -219,17 +221,17 @@ async fn an_owner_who_created_the_roles_can_assume_them() {
     let superuser = connect(database.url()).await.unwrap();
     let version = query_lines(&superuser, "SELECT current_setting('server_version_num')").await;
     let attributes = if version[0].as_str() < "160000" { "SUPERUSER" } else { "CREATEROLE BYPASSRLS" };
-    let grants = query_lines(
-        &superuser,
-        "SELECT format('GRANT CREATE ON DATABASE %I TO owner; GRANT CREATE ON SCHEMA public TO owner', current_database())",
+    let database_name = query_lines(&superuser, "SELECT current_database()::text").await.remove(0);
+    let grants = format!(
+        "GRANT CREATE ON DATABASE \"{database_name}\" TO owner; GRANT CREATE ON SCHEMA public TO owner"
     );
-    let grants = grants.await.remove(0);
     superuser
         .execute_unprepared(&format!("CREATE ROLE owner LOGIN PASSWORD 'x' {attributes}; {grants}"))
         .await
         .unwrap();
     // The roles do not exist yet, so `up` creates them.
-    assert_eq!(query_lines(&superuser, "SELECT rolname FROM pg_roles WHERE rolname = 'anon'").await, [""; 0]);
+    let anon_role = "SELECT rolname::text FROM pg_roles WHERE rolname = 'anon'";
+    assert_eq!(query_lines(&superuser, anon_role).await, Vec::<String>::new());
     let owner = connect(&url_with_login(database.url(), "owner", "x")).await.unwrap();
     Migrator::up(&owner, None).await.unwrap();
     for role in ["anon", "authenticated", "service_role"] {
@@ -247,7 +249,7 @@ async fn a_schema_named_auth_that_is_not_the_platforms_is_refused() {
     assert!(refusal_message(Migrator::up(&db, None).await.unwrap_err()).contains("table auth.users"));
 }
 
-/// Returns a server with the roles of a Supabase project, which all tests share.
+/// Returns a server, shared by all tests, that has the roles of a Supabase project.
 pub async fn platform_server() -> &'static Server {
     static SERVER: tokio::sync::OnceCell<Server> = tokio::sync::OnceCell::const_new();
     SERVER.get_or_init(|| async { Server::start_platform(None).await.unwrap() }).await
@@ -331,7 +333,7 @@ async fn the_platforms_default_privileges_give_no_access() {
 }
 
 #[tokio::test]
-async fn the_service_works_on_a_supabase_project() {
+async fn the_operations_work_on_a_supabase_project() {
     let (database, superuser, owner) = create_platform_database().await;
     Migrator::up(&owner, None).await.unwrap();
     let id = uuid::Uuid::new_v4();
@@ -348,8 +350,8 @@ async fn the_service_works_on_a_supabase_project() {
     let new = NewCharacter { name: "Brunhild".into(), ..Default::default() };
     ada.characters().create(new).await.unwrap();
     assert_eq!(ada.characters().list().await.unwrap().len(), 1);
-    let refused = sparc.as_service().users().sign_up(Default::default()).await.unwrap_err();
-    assert_eq!(refused.code(), "not_allowed", "in a project, only the platform signs users up");
+    let refusal = sparc.as_service().users().sign_up(Default::default()).await.unwrap_err();
+    assert_eq!(refusal.code(), "not_allowed", "in a project, only the platform signs users up");
 
     ada.users().close_account(id).await.unwrap();
     assert_eq!(ada.users().me().await.unwrap_err().code(), "account_closed");

@@ -65,7 +65,7 @@ const RENAMES: &[(&str, &str, &str)] = &[
 ];
 
 #[tokio::test]
-async fn a_renamed_object_is_named_and_renamed_back() {
+async fn a_renamed_or_moved_object_is_named_and_gets_its_name_back() {
     for (sql, object, new_name) in RENAMES {
         let (_database, owner, _superuser) = create_migrated_database().await;
         let id = uuid::Uuid::new_v4();
@@ -139,7 +139,7 @@ async fn an_operators_column_is_not_taken_for_our_dropped_column() {
 }
 
 #[tokio::test]
-async fn an_object_of_another_kind_that_has_a_name_of_ours_is_reported() {
+async fn an_object_of_another_kind_that_has_a_name_of_ours_is_reported_and_stays() {
     for (sql, expected, found) in [
         (
             "DROP TABLE creatures CASCADE; CREATE VIEW creatures AS SELECT 1 AS id",
@@ -162,6 +162,7 @@ async fn an_object_of_another_kind_that_has_a_name_of_ours_is_reported() {
             "table public.sparc_migrations",
             "view public.sparc_migrations",
         ),
+        // Another kind of type: a domain instead of an enum.
         (
             "DROP TYPE tutorial_path CASCADE; CREATE DOMAIN tutorial_path AS text",
             "type public.tutorial_path",
@@ -183,7 +184,7 @@ async fn an_object_of_another_kind_that_has_a_name_of_ours_is_reported() {
 }
 
 #[tokio::test]
-async fn swapped_names_and_moved_tables_are_reported() {
+async fn swapped_names_and_tables_moved_to_a_schema_that_is_not_ours_are_refused() {
     for (sql, expected) in [
         (
             "ALTER TABLE users RENAME display_name TO name; ALTER TABLE users RENAME bio TO display_name",

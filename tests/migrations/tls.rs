@@ -141,7 +141,7 @@ async fn a_server_without_tls_and_one_that_requires_it_are_reported() {
     }
     let error = connect(&format!("{}?sslmode=disable", tls_only.url())).await.unwrap_err();
     assert!(matches!(error, ConnectError::TlsRequired { .. }), "{error}");
-    assert!(!error.to_string().contains("password"), "{error}");
+    assert!(!error.to_string().contains("password"), "must not blame the password: {error}");
 
     // If a server accepts no TLS from this client, `prefer` falls back to a plain connection, as in libpq.
     let without_tls = certificates.start_server("hostnossl").await;
