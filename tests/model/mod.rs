@@ -24,8 +24,8 @@ mod seats;
 mod steps;
 mod visible;
 
-use game::{Adventure, Game, SqlCaller};
-use steps::{Step, Target, step};
+use game::{Adventure, Game, Person};
+use steps::{Step, Target, step_strategy};
 use visible::{Reader, read_visible};
 
 const USERS: usize = 5;
@@ -38,7 +38,7 @@ async fn create_game(world: &World) -> Game {
     let mut game = Game::default();
     for _ in 0..USERS {
         let id = world.new_account().await;
-        game.people.push(SqlCaller { id, games_played: 0, games_run: 0, is_account_closed: false });
+        game.people.push(Person { id, games_played: 0, games_run: 0, is_account_closed: false });
     }
     for (creator, status) in [(0, "published"), (1, "draft")] {
         let (id, creature) = (game.next_id(), game.next_id());
@@ -122,7 +122,7 @@ fn the_database_returns_the_same_answers_and_rows_as_the_model() {
         ..Config::default()
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let strategy = proptest::collection::vec(step(), STEPS_PER_CASE);
+    let strategy = proptest::collection::vec(step_strategy(), STEPS_PER_CASE);
     let tally = Tally::default();
     let outcome = TestRunner::new(config).run(&strategy, |steps| runtime.block_on(run_case(&steps, &tally)));
     println!("{:?}", tally.lock().unwrap());

@@ -165,7 +165,7 @@ fn every_operation_belongs_to_a_listed_aggregate() {
 #[test]
 fn the_documented_errors_are_the_ones_that_the_tests_expect() {
     let expected = expected_outcomes();
-    let mut wrong = Vec::new();
+    let mut mismatches = Vec::new();
     for operation in read_documentation() {
         if OUTSIDE_TRANSACTIONS.contains(&operation.name.as_str()) {
             continue;
@@ -176,13 +176,13 @@ fn the_documented_errors_are_the_ones_that_the_tests_expect() {
         if operation.errors != tested_codes {
             let untested: Vec<_> = operation.errors.difference(&tested_codes).collect();
             let undocumented: Vec<_> = tested_codes.difference(&operation.errors).collect();
-            wrong.push(format!(
+            mismatches.push(format!(
                 "{}: documented but not tested {untested:?}, tested but not documented {undocumented:?}",
                 operation.name
             ));
         }
     }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(mismatches.is_empty(), "{}", mismatches.join("\n"));
 }
 
 #[test]
@@ -258,8 +258,8 @@ fn the_page_of_errors_is_up_to_date() {
             let variant = line.split([' ', '(', ',']).next().unwrap_or_default();
             if let (Some(entry), true) = (codes.get(variant), doc.contains("Code `")) {
                 let means = doc.trim().split(" Code `").next().unwrap();
-                let (code, documented) = (&entry.code, doc.split("Code `").nth(1).unwrap().split('`').next().unwrap());
-                assert_eq!(code, documented, "{variant}: the code in its documentation");
+                let (code, documented_code) = (&entry.code, doc.split("Code `").nth(1).unwrap().split('`').next().unwrap());
+                assert_eq!(code, documented_code, "{variant}: the code in its documentation");
                 let retry = if entry.is_retryable { "helps" } else { "" };
                 text.push_str(&format!("| `{code}` | `{variant}` | {means} | {} | {retry} |\n", entry.status));
                 described += 1;

@@ -45,8 +45,8 @@ async fn random_programs_agree_with_the_model() {
         // so callers sometimes have to wait.
         let options = Options::default().max_connections(4).deadline(Duration::from_secs(20));
         let sparc = Sparc::connect_with(world.url(), options).await.unwrap();
-        let tasks = users.iter().enumerate().map(|(number, (user, draft))| {
-            let mut task = Task::new(seed, number as u64, sparc.as_user(*user), *draft);
+        let tasks = users.iter().enumerate().map(|(number, (user, draft_adventure))| {
+            let mut task = Task::new(seed, number as u64, sparc.as_user(*user), *draft_adventure);
             async move {
                 task.run(STEPS_PER_TASK).await;
                 task

@@ -79,6 +79,7 @@ pub struct Task {
     committed: Keys,
     /// Keys of dropped calls. Of each set, either all keys are committed or none.
     uncertain: Vec<Keys>,
+    /// What the task has done, for the message of a failed assertion.
     log: Vec<String>,
     pub dropped_calls: u64,
 }

@@ -140,7 +140,7 @@ impl Task {
             None => Some(self.held[index].tx.begin().await),
         };
         let Some(outcome) = begun else {
-            // A nested transaction that was begun is rolled back, and the outer transaction continues.
+            // If the nested transaction was begun, it is rolled back. The outer transaction continues in any case.
             self.log.push(format!("begin on {index} dropped"));
             self.dropped_calls += 1;
             return;
@@ -184,7 +184,7 @@ impl Task {
             return;
         };
         let outcome = outcome.map_err(Error::from);
-        let found = code(&outcome);
+        let actual = code(&outcome);
         let expected = match health_before {
             _ if was_ended_by_raw_sql => "transaction_ended",
             None => "transaction_over",
@@ -194,7 +194,7 @@ impl Task {
             Some(Health::Unknown) if outcome.is_err() => "transaction_failed",
             Some(Health::Good | Health::Unknown) => "done",
         };
-        assert_eq!(found, expected, "commit\n{}", self.report());
+        assert_eq!(actual, expected, "commit\n{}", self.report());
         if let (Some(removed), true) = (removed, outcome.is_ok()) {
             match self.open.last_mut() {
                 Some(outer) => {
@@ -232,13 +232,13 @@ impl Task {
             self.dropped_calls += 1;
             return;
         };
-        let found = code(&outcome.map_err(Error::from));
+        let actual = code(&outcome.map_err(Error::from));
         let expected = match (was_ended_by_raw_sql, was_open) {
             (true, _) => "transaction_ended",
             (false, true) => "done",
             (false, false) => "transaction_over",
         };
-        assert_eq!(found, expected, "rollback\n{}", self.report());
+        assert_eq!(actual, expected, "rollback\n{}", self.report());
     }
 
     pub(super) fn drop_transaction(&mut self, index: usize) {
@@ -253,8 +253,8 @@ impl Task {
             0 => poll_then_drop(polls, self.insert(index, key, InsertMethod::RawSql)).await,
             1 => poll_then_drop(polls, self.insert(index, key, InsertMethod::QueryBuilder)).await,
             _ => {
-                let draft = self.draft_adventure;
-                poll_then_drop(polls, self.held[index].tx.adventures().validate(draft))
+                let draft_adventure = self.draft_adventure;
+                poll_then_drop(polls, self.held[index].tx.adventures().validate(draft_adventure))
                     .await
                     .map(|outcome| outcome.map(drop))
             }
@@ -319,7 +319,7 @@ impl Task {
         let keys: Vec<i64> = (0..4).map(|_| self.next_key()).collect();
         let polls_before_drop = self.rng.bool().then(|| self.rng.u32(0..6));
         let tx = &self.held[index].tx;
-        let (draft, user) = (self.draft_adventure, self.user_id());
+        let (draft_adventure, user) = (self.draft_adventure, self.user_id());
         let droppable_key = keys[3];
         let writes = keys[..3].iter().map(|key| insert(tx, *key, InsertMethod::for_key(*key), user));
         let droppable_write = async {
@@ -330,7 +330,7 @@ impl Task {
         };
         let adventures = tx.adventures();
         let (written, validated, droppable_outcome) =
-            tokio::join!(futures_util::future::join_all(writes), adventures.validate(draft), droppable_write);
+            tokio::join!(futures_util::future::join_all(writes), adventures.validate(draft_adventure), droppable_write);
         let mut outcomes: Vec<_> = keys.iter().copied().zip(written).collect();
         match droppable_outcome {
             Some(outcome) => outcomes.push((droppable_key, outcome)),
