@@ -13,6 +13,7 @@ use super::{
 /// Statements, each with the letter that stands for it on the page. The function returns the statement for an actor.
 type Statements<'a> = Vec<(char, Box<dyn Fn(&Actor) -> String + Send + 'a>)>;
 
+/// Creates [`Statements`] from lines of the form `letter => |actor| sql`.
 macro_rules! statements {
     ($($letter:literal => |$actor:pat_param| $sql:expr),* $(,)?) => {
         vec![$(($letter, Box::new(move |$actor: &Actor| $sql) as Box<dyn Fn(&Actor) -> String + Send>)),*]

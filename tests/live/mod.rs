@@ -86,8 +86,8 @@ fn insert_events_sql(session: Uuid, count: usize) -> String {
 }
 
 /// Inserts events in one statement, by plain SQL.
-pub async fn write_events(person: &SqlCaller, session: Uuid, count: usize) {
-    person.execute(&insert_events_sql(session, count)).await.unwrap();
+pub async fn write_events(caller: &SqlCaller, session: Uuid, count: usize) {
+    caller.execute(&insert_events_sql(session, count)).await.unwrap();
 }
 
 /// Connects a new `Sparc` handle to the database.

@@ -97,6 +97,7 @@ pub fn refusals() -> Vec<Refusal> {
         refusal!("dice.roll", Player, "character_retired", |tx, fixture| tx
             .dice()
             .roll(attribute_check_by(fixture, fixture.retired_character))),
+        // A flat modifier is at most 10.
         refusal!("dice.roll", Player, "invalid_value", |tx, fixture| {
             tx.dice().roll(attribute_check_in(fixture, fixture.active_session).with(Modifier::flat(11, "a lie")))
         }),

@@ -27,10 +27,10 @@ async fn subscribers_receive_every_event_once_even_across_a_promotion() {
     let Some(cluster) = Cluster::start().await else { return };
     let sparc = cluster.connect().await;
     let game = cluster.world.new_active_session(2).await;
-    let (ada, morgan) = (game.players[0].user_id, game.players[1].user_id);
+    let (ada_id, morgan_id) = (game.players[0].user_id, game.players[1].user_id);
     let mut subscribers = Vec::new();
-    for user in [ada, morgan, game.seer.user_id()] {
-        let mut events = sparc.as_user(user).events().subscribe(game.session_id, None).await.unwrap();
+    for user_id in [ada_id, morgan_id, game.seer.user_id()] {
+        let mut events = sparc.as_user(user_id).events().subscribe(game.session_id, None).await.unwrap();
         subscribers.push(tokio::spawn(async move {
             let mut received = Vec::new();
             loop {
@@ -46,7 +46,7 @@ async fn subscribers_receive_every_event_once_even_across_a_promotion() {
     }
     let mut sent = Vec::new();
     for number in 0..60 {
-        sent.extend(send(&sparc, ada, game.session_id, format!("wave{number}")).await);
+        sent.extend(send(&sparc, ada_id, game.session_id, format!("wave{number}")).await);
     }
     // Replication is asynchronous here, so events that no standby has yet would be lost with the primary.
     let lsn = super::current_lsn(&cluster.world).await;
@@ -59,10 +59,10 @@ async fn subscribers_receive_every_event_once_even_across_a_promotion() {
     run_blocking(&standbys[1], |standby| standby.promote().unwrap()).await;
     standbys[0].follow(&standbys[1]).await.unwrap();
     for number in 0..20 {
-        sent.extend(send(&sparc, morgan, game.session_id, format!("later{number}")).await);
+        sent.extend(send(&sparc, morgan_id, game.session_id, format!("later{number}")).await);
     }
     wait_until(async || {
-        let id = send(&sparc, ada, game.session_id, "last".to_owned()).await;
+        let id = send(&sparc, ada_id, game.session_id, "last".to_owned()).await;
         sent.extend(id);
         id.is_some()
     })
@@ -179,7 +179,7 @@ async fn a_subscriber_of_an_event_that_the_promoted_server_lacks_gets_events_exp
     let Some(cluster) = Cluster::start().await else { return };
     let sparc = cluster.connect().await;
     let game = cluster.world.new_active_session(2).await;
-    let (ada, morgan) = (game.players[0].user_id, game.players[1].user_id);
+    let (ada_id, morgan_id) = (game.players[0].user_id, game.players[1].user_id);
     // Both standbys are disconnected from the primary, so the next event exists only on the primary.
     let lsn = super::current_lsn(&cluster.world).await;
     for (replica, standby) in cluster.replicas().await.iter().zip(&cluster.standbys) {
@@ -189,8 +189,8 @@ async fn a_subscriber_of_an_event_that_the_promoted_server_lacks_gets_events_exp
     }
     // After this write, the subscription needs a WAL position that no standby has, so it reads from the primary.
     cluster.world.new_account().await;
-    let mut events = sparc.as_user(ada).events().subscribe(game.session_id, None).await.unwrap();
-    let sent = send(&sparc, morgan, game.session_id, "lost".to_owned()).await.unwrap();
+    let mut events = sparc.as_user(ada_id).events().subscribe(game.session_id, None).await.unwrap();
+    let sent = send(&sparc, morgan_id, game.session_id, "lost".to_owned()).await.unwrap();
     assert_eq!(next_event(&mut events).await.id, sent);
     run_blocking(&cluster.primary, |primary| primary.kill().unwrap()).await;
     run_blocking(&cluster.standbys[1], |standby| standby.promote().unwrap()).await;
@@ -198,8 +198,8 @@ async fn a_subscriber_of_an_event_that_the_promoted_server_lacks_gets_events_exp
     let outcome = tokio::time::timeout(Duration::from_secs(20), events.try_next()).await.unwrap();
     assert_eq!(outcome.unwrap_err().code(), "events_expired");
     // A new subscription must work.
-    let mut events = sparc.as_user(ada).events().subscribe(game.session_id, None).await.unwrap();
-    let sent = send(&sparc, morgan, game.session_id, "again".to_owned()).await.unwrap();
+    let mut events = sparc.as_user(ada_id).events().subscribe(game.session_id, None).await.unwrap();
+    let sent = send(&sparc, morgan_id, game.session_id, "again".to_owned()).await.unwrap();
     assert_eq!(next_event(&mut events).await.id, sent);
     sparc.close().await.unwrap();
 }

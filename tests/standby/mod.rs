@@ -48,8 +48,8 @@ impl Cluster {
 
     /// Connects the service to all three servers.
     pub async fn connect(&self) -> Sparc {
-        let databases = self.replicas().await;
-        let urls = databases.iter().map(World::url);
+        let replicas = self.replicas().await;
+        let urls = replicas.iter().map(World::url);
         Sparc::connect_with(self.world.url(), Options::default().replicas(urls)).await.unwrap()
     }
 }

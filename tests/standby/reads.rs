@@ -195,9 +195,10 @@ async fn another_users_write_becomes_visible_within_seconds() {
         waits.push(started.elapsed());
     }
     waits.sort();
-    println!("visible to a visitor after {:?} (median), {:?} at most", waits[15], waits[29]);
+    let (median, longest) = (waits[waits.len() / 2], waits[waits.len() - 1]);
+    println!("visible to a visitor after {median:?} (median), {longest:?} at most");
     // The documented bound is two seconds. The test allows more, because the machine may be loaded.
-    assert!(waits[29] < Duration::from_secs(10), "{:?}", waits[29]);
+    assert!(longest < Duration::from_secs(10), "{longest:?}");
     sparc.close().await.unwrap();
 }
 
@@ -218,13 +219,13 @@ async fn a_query_that_writes_or_locks_runs_on_the_primary() {
     for replica in cluster.replicas().await {
         wait_until_replayed(&replica, &lsn).await;
         let refused = replica.service().fetch_value::<String>("SELECT private.event_history()").await.unwrap_err();
-        // SQLSTATE 25006 is `read_only_sql_transaction`.
         assert_eq!(
             refused.code, READ_ONLY_SQL_TRANSACTION,
             "the function must refuse to run on a standby, which may lack events"
         );
     }
     let me = sparc.as_user(player.user_id);
+    // A standby would refuse each of these statements.
     for sql in [
         r#"SELECT "number" FROM "visitors""#,
         "SELECT number FROM visitors",
