@@ -29,7 +29,7 @@ pub async fn server() -> &'static Server {
 pub struct World {
     /// The pool of connections, over the owner's login unless a method says otherwise.
     pub db: DatabaseConnection,
-    /// The service, over the same pool.
+    /// A handle of the crate `service`, over the same pool.
     pub sparc: Sparc,
     database: Arc<Database>,
 }
