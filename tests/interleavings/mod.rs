@@ -35,9 +35,9 @@ fn orders(transactions: &[Vec<Step>]) -> Vec<Schedule> {
     }
     let mut all = Vec::new();
     for (transaction, steps) in transactions.iter().enumerate().filter(|(_, steps)| !steps.is_empty()) {
-        let mut rest = transactions.to_vec();
-        rest[transaction].remove(0);
-        for mut order in orders(&rest) {
+        let mut remaining_steps = transactions.to_vec();
+        remaining_steps[transaction].remove(0);
+        for mut order in orders(&remaining_steps) {
             order.insert(0, (transaction, steps[0]));
             all.push(order);
         }

@@ -30,9 +30,9 @@ async fn an_event_arrives_once_and_in_order_whoever_writes_it() {
         second_sparc.as_user(player.user_id).events().subscribe(game.session_id, Some(numbers_before[0])).await.unwrap();
 
     ada.events().send(wave(game.session_id)).await.unwrap();
-    let sent = second_sparc.as_user(player.user_id).events().send(wave(game.session_id)).await.unwrap();
+    let sent_event = second_sparc.as_user(player.user_id).events().send(wave(game.session_id)).await.unwrap();
     assert_eq!(
-        read_until(&mut stream_from_now, sent.seq).await.len(),
+        read_until(&mut stream_from_now, sent_event.seq).await.len(),
         2,
         "both must arrive before any other event is written"
     );
@@ -80,20 +80,20 @@ async fn fifty_subscribers_of_ten_sessions_each_get_all_their_events_under_load(
         .into_iter()
         .map(|(session, mut stream)| {
             tokio::spawn(async move {
-                let mut seen = Vec::new();
+                let mut received_numbers = Vec::new();
                 // Two players each write three events, eight times.
                 for _ in 0..48 {
-                    seen.push(next_event(&mut stream).await.seq);
+                    received_numbers.push(next_event(&mut stream).await.seq);
                 }
-                (session, seen, stream)
+                (session, received_numbers, stream)
             })
         })
         .collect();
     run_together(writers).await;
     for reader in readers {
-        let (session, seen, mut stream) = reader.await.unwrap();
+        let (session, received_numbers, mut stream) = reader.await.unwrap();
         let (count_before, _) = games.iter().find(|(_, game)| game.session_id == session).unwrap();
-        assert_eq!(seen, event_numbers(&world, session).await[*count_before..]);
+        assert_eq!(received_numbers, event_numbers(&world, session).await[*count_before..]);
         assert!(
             tokio::time::timeout(Duration::from_millis(60), stream.next()).await.is_err(),
             "no further event may arrive"
@@ -149,23 +149,23 @@ async fn a_stream_survives_a_crash_of_the_server() {
     let sparc = connect_sparc(&world).await;
     let ada = sparc.as_user(game.players[0].user_id);
     let mut stream = ada.events().subscribe(game.session_id, None).await.unwrap();
-    let mut seen = Vec::new();
+    let mut received_numbers = Vec::new();
     for round in 0..3 {
-        let sent = loop {
+        let sent_event = loop {
             // The first attempts may get a connection that the crash has broken.
             match ada.events().send(wave(game.session_id)).await {
-                Ok(sent) => break sent,
+                Ok(event) => break event,
                 Err(error) => assert!(error.is_retryable() || error.code() == "commit_unknown", "{error}"),
             }
         };
-        seen.extend(read_until(&mut stream, sent.seq).await);
+        received_numbers.extend(read_until(&mut stream, sent_event.seq).await);
         if round < 2 {
             let server = server.clone();
             tokio::task::spawn_blocking(move || server.crash()).await.unwrap().unwrap();
         }
     }
     let numbers = event_numbers(&world.reconnect().await, game.session_id).await;
-    assert_eq!(seen, numbers[numbers.len() - seen.len()..]);
+    assert_eq!(received_numbers, numbers[numbers.len() - received_numbers.len()..]);
 }
 
 #[tokio::test]

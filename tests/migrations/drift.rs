@@ -43,9 +43,9 @@ async fn many_differences_are_repaired_by_one_up_or_by_the_sql_of_a_dry_run() {
             GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA private TO PUBLIC;
             ALTER TABLE users DROP COLUMN bio CASCADE";
         superuser.execute_unprepared(breaking_sql).await.unwrap();
-        let before = super::read_catalog(&owner).await;
+        let catalog_before = super::read_catalog(&owner).await;
         let script = migration::dry_run(&(&owner).into_database_executor()).await.unwrap();
-        assert_eq!(super::read_catalog(&owner).await, before, "a dry run must change nothing");
+        assert_eq!(super::read_catalog(&owner).await, catalog_before, "a dry run must change nothing");
         if applies_script {
             owner.execute_unprepared(&script).await.unwrap_or_else(|error| panic!("{error}\n{script}"));
         } else {
@@ -202,12 +202,12 @@ async fn rows_that_violate_a_missing_constraint_are_named_by_their_keys() {
             ))
             .await
             .unwrap();
-        let before = super::read_catalog(&owner).await;
+        let catalog_before = super::read_catalog(&owner).await;
         let message = up_refusal(&owner).await;
         assert!(message.contains(object), "{message}");
         assert!(accounts.iter().all(|id| message.contains(&id.to_string())), "{message}");
         assert!(!message.contains("x.org"), "must contain only keys: {message}");
-        assert_eq!(super::read_catalog(&owner).await, before, "a refused up must change nothing");
+        assert_eq!(super::read_catalog(&owner).await, catalog_before, "a refused up must change nothing");
     }
 }
 
@@ -220,10 +220,10 @@ async fn a_difference_that_cannot_be_repaired_is_named_and_nothing_changes() {
         )
         .await
         .unwrap();
-    let before = super::read_catalog(&owner).await;
+    let catalog_before = super::read_catalog(&owner).await;
     let message = up_refusal(&owner).await;
     assert!(message.contains("type public.attribute") && message.contains("luck"), "{message}");
-    assert_eq!(super::read_catalog(&owner).await, before);
+    assert_eq!(super::read_catalog(&owner).await, catalog_before);
 }
 
 #[tokio::test]
@@ -263,14 +263,14 @@ async fn up_on_an_up_to_date_database_neither_waits_for_locks_nor_blocks_others(
 async fn up_gives_up_waiting_for_a_lock_and_changes_nothing() {
     let (_database, owner, superuser) = create_migrated_database().await;
     owner.execute_unprepared("DROP TRIGGER set_updated_at ON users").await.unwrap();
-    let before = super::read_catalog(&owner).await;
+    let catalog_before = super::read_catalog(&owner).await;
     let writer = superuser.begin().await.unwrap();
     writer.execute_unprepared("LOCK TABLE public.users IN ROW EXCLUSIVE MODE").await.unwrap();
     let error = migration::run(&(&owner).into_database_executor(), Command::Up(None)).await.unwrap_err();
     let message = migration::user_message(&error);
     assert!(message.contains("lock") && message.contains("public.users"), "{message}");
     writer.rollback().await.unwrap();
-    assert_eq!(super::read_catalog(&owner).await, before);
+    assert_eq!(super::read_catalog(&owner).await, catalog_before);
     assert_eq!(up(&owner).await, [SchemaChange::Created("trigger set_updated_at on public.users".into())]);
 }
 
@@ -283,10 +283,10 @@ async fn a_role_that_can_only_read_the_catalog_can_run_check_but_not_up() {
     let reader = connect(&super::url_with_login(database.url(), &role, "x")).await.unwrap();
     let report = check(&reader).await.unwrap();
     assert_eq!(report.differences.len(), 1, "{report:#?}");
-    let before = super::read_catalog(&owner).await;
+    let catalog_before = super::read_catalog(&owner).await;
     let message = refusal_message(Migrator::up(&reader, None).await.unwrap_err());
     assert!(message.contains(&role) && message.contains("sparc_migrations"), "{message}");
-    assert_eq!(super::read_catalog(&owner).await, before);
+    assert_eq!(super::read_catalog(&owner).await, catalog_before);
     reader.close().await.unwrap();
     superuser.execute_unprepared(&format!("DROP ROLE {role}")).await.unwrap();
 }

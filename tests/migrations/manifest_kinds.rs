@@ -352,14 +352,14 @@ fn every_kind_of_manifest_line_is_in_breakages() {
             other => other.to_owned(),
         }
     };
-    let broken: BTreeSet<String> = BREAKAGES.iter().map(|(_, object)| kind(object)).collect();
-    let in_manifest: BTreeSet<String> = MANIFEST
+    let broken_kinds: BTreeSet<String> = BREAKAGES.iter().map(|(_, object)| kind(object)).collect();
+    let kinds_in_manifest: BTreeSet<String> = MANIFEST
         .lines()
         .filter_map(migration::object_of_line)
         .map(kind)
         .filter(|kind| kind != "job" && kind != "role")
         .collect();
-    assert_eq!(in_manifest.difference(&broken).collect::<Vec<_>>(), Vec::<&String>::new());
+    assert_eq!(kinds_in_manifest.difference(&broken_kinds).collect::<Vec<_>>(), Vec::<&String>::new());
 }
 
 #[tokio::test]

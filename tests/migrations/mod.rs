@@ -71,12 +71,12 @@ pub fn refusal_message(error: DbErr) -> String {
 #[tokio::test]
 async fn reset_leaves_nothing_and_up_creates_exactly_the_same_schema_again() {
     let (_database, db) = create_empty_database().await;
-    let before = read_catalog(&db).await;
+    let catalog_before = read_catalog(&db).await;
     Migrator::up(&db, None).await.unwrap();
     let migrated = read_catalog(&db).await;
-    assert!(migrated.len() > before.len() + 300, "the migrated catalog must have at least 300 more lines");
+    assert!(migrated.len() > catalog_before.len() + 300, "the migrated catalog must have at least 300 more lines");
     Migrator::reset(&db).await.unwrap();
-    assert_eq!(read_catalog(&db).await, before);
+    assert_eq!(read_catalog(&db).await, catalog_before);
     Migrator::up(&db, None).await.unwrap();
     assert_eq!(read_catalog(&db).await, migrated);
     Migrator::refresh(&db).await.unwrap();
@@ -168,23 +168,23 @@ async fn up_run_again_after_its_connection_was_cut_anywhere_creates_the_same_sch
 #[tokio::test]
 async fn a_migration_in_the_callers_transaction_is_rolled_back_with_it() {
     let (_database, db) = create_empty_database().await;
-    let before = read_catalog(&db).await;
+    let catalog_before = read_catalog(&db).await;
     let transaction = db.begin().await.unwrap();
     Migrator::up(&transaction, None).await.unwrap();
     transaction.rollback().await.unwrap();
-    assert_eq!(read_catalog(&db).await, before);
+    assert_eq!(read_catalog(&db).await, catalog_before);
 }
 
 #[tokio::test]
 async fn objects_of_another_program_with_the_same_names_are_left_alone() {
     let (_database, db) = create_empty_database().await;
     db.execute_unprepared("CREATE TABLE users (id int); CREATE TYPE attribute AS ENUM ('x')").await.unwrap();
-    let before = read_catalog(&db).await;
+    let catalog_before = read_catalog(&db).await;
     for attempt in [Migrator::up(&db, None).await, Migrator::fresh(&db).await, Migrator::refresh(&db).await] {
         let message = refusal_message(attempt.unwrap_err());
         assert!(message.contains("table public.users") && message.contains("type public.attribute"), "{message}");
     }
-    assert_eq!(read_catalog(&db).await, before);
+    assert_eq!(read_catalog(&db).await, catalog_before);
 }
 
 #[tokio::test]
@@ -192,11 +192,11 @@ async fn unknown_migrations_are_refused() {
     let (_database, db) = create_empty_database().await;
     Migrator::up(&db, None).await.unwrap();
     db.execute_unprepared("INSERT INTO sparc_migrations VALUES ('m29991231_000001_future', 1)").await.unwrap();
-    let before = read_catalog(&db).await;
+    let catalog_before = read_catalog(&db).await;
     for attempt in [Migrator::up(&db, None).await, Migrator::down(&db, None).await, Migrator::reset(&db).await] {
         assert!(refusal_message(attempt.unwrap_err()).contains("m29991231_000001_future"));
     }
-    assert_eq!(read_catalog(&db).await, before);
+    assert_eq!(read_catalog(&db).await, catalog_before);
 }
 
 #[tokio::test]
@@ -205,10 +205,10 @@ async fn a_role_without_the_privileges_gets_an_error_that_names_them() {
     let role = format!("unprivileged_{}", uuid::Uuid::new_v4().simple());
     db.execute_unprepared(&format!("CREATE ROLE {role} LOGIN PASSWORD 'x'")).await.unwrap();
     let unprivileged = connect(&url_with_login(database.url(), &role, "x")).await.unwrap();
-    let before = read_catalog(&db).await;
+    let catalog_before = read_catalog(&db).await;
     let message = refusal_message(Migrator::up(&unprivileged, None).await.unwrap_err());
     assert!(message.contains("CREATE on database") && message.contains("CREATE on schema public"), "{message}");
-    assert_eq!(read_catalog(&db).await, before);
+    assert_eq!(read_catalog(&db).await, catalog_before);
     unprivileged.close().await.unwrap();
     db.execute_unprepared(&format!("DROP ROLE {role}")).await.unwrap();
 }
@@ -272,11 +272,11 @@ pub fn url_with_login(url: &str, role: &str, password: &str) -> String {
 #[tokio::test]
 async fn the_owner_of_a_supabase_project_migrates_it_and_reset_removes_only_our_objects() {
     let (_database, superuser, owner) = create_platform_database().await;
-    let before = read_catalog(&superuser).await;
+    let catalog_before = read_catalog(&superuser).await;
     Migrator::up(&owner, None).await.unwrap();
     let migrated = read_catalog(&superuser).await;
     Migrator::reset(&owner).await.unwrap();
-    assert_eq!(read_catalog(&superuser).await, before, "the platform's own objects must be unchanged");
+    assert_eq!(read_catalog(&superuser).await, catalog_before, "the platform's own objects must be unchanged");
     Migrator::up(&owner, None).await.unwrap();
     assert_eq!(read_catalog(&superuser).await, migrated);
 }
@@ -347,8 +347,8 @@ async fn the_operations_work_on_a_supabase_project() {
     let sparc = Sparc::connect(database.url()).await.unwrap();
     let ada = sparc.as_user(id);
     assert_eq!(ada.users().me().await.unwrap().display_name, "ada");
-    let new = NewCharacter { name: "Brunhild".into(), ..Default::default() };
-    ada.characters().create(new).await.unwrap();
+    let brunhild = NewCharacter { name: "Brunhild".into(), ..Default::default() };
+    ada.characters().create(brunhild).await.unwrap();
     assert_eq!(ada.characters().list().await.unwrap().len(), 1);
     let refusal = sparc.as_service().users().sign_up(Default::default()).await.unwrap_err();
     assert_eq!(refusal.code(), "not_allowed", "in a project, only the platform signs users up");

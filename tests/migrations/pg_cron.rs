@@ -49,8 +49,8 @@ async fn jobs_are_created_once_when_pg_cron_is_installed_later_and_operators_may
     let Some((_server, db)) = start_server_with_pg_cron().await else { return };
     Migrator::up(&db, None).await.unwrap();
     db.execute_unprepared("CREATE EXTENSION pg_cron").await.unwrap();
-    let missing = check(&db).await.unwrap().differences;
-    let objects: Vec<&str> = missing.iter().map(|difference| difference.object.as_str()).collect();
+    let differences = check(&db).await.unwrap().differences;
+    let objects: Vec<&str> = differences.iter().map(|difference| difference.object.as_str()).collect();
     assert_eq!(
         objects,
         [

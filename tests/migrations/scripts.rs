@@ -49,9 +49,9 @@ async fn the_script_creates_what_up_creates() {
     assert_eq!(read_catalog(&scripted_db).await, migrated);
     assert!(check(&scripted_db).await.unwrap().is_clean());
     assert_eq!(migration::read_manifest(&scripted_db).await.unwrap(), MANIFEST);
-    let before = read_catalog(&scripted_db).await;
+    let catalog_before = read_catalog(&scripted_db).await;
     Migrator::up(&scripted_db, None).await.unwrap();
-    assert_eq!(read_catalog(&scripted_db).await, before);
+    assert_eq!(read_catalog(&scripted_db).await, catalog_before);
     assert_eq!(Migrator::get_pending_migrations(&scripted_db).await.unwrap().len(), 0);
     let second_run =
         run_program("psql", &["-X", "-q", "-v", "ON_ERROR_STOP=1", database.url()], &migration::sql()).unwrap();
@@ -72,9 +72,9 @@ async fn the_script_also_runs_as_one_query() {
 async fn the_sql_of_a_dry_run_creates_what_up_creates() {
     use sparc::migration::sea_orm_migration::IntoSchemaManagerConnection;
     let (_database, db) = create_empty_database().await;
-    let before = read_catalog(&db).await;
+    let catalog_before = read_catalog(&db).await;
     let sql = migration::dry_run(&(&db).into_database_executor()).await.unwrap();
-    assert_eq!(read_catalog(&db).await, before, "a dry run must change nothing");
+    assert_eq!(read_catalog(&db).await, catalog_before, "a dry run must change nothing");
     db.execute_unprepared(&sql).await.unwrap();
     assert!(check(&db).await.unwrap().is_clean());
 }

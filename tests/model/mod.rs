@@ -90,21 +90,21 @@ async fn run_case(steps: &[Step], tally: &Tally) -> Result<(), TestCaseError> {
             1 => Reader::Service,
             user => Reader::User(user - 2),
         };
-        let (visible, expected) = (read_visible(target.pool, &game, reader).await, game.visible_to(reader));
-        let missing: Vec<&String> = expected.iter().filter(|line| !visible.contains(line)).collect();
-        let unexpected: Vec<&String> = visible.iter().filter(|line| !expected.contains(line)).collect();
+        let (visible_lines, expected_lines) = (read_visible(target.pool, &game, reader).await, game.visible_to(reader));
+        let missing_lines: Vec<&String> = expected_lines.iter().filter(|line| !visible_lines.contains(line)).collect();
+        let unexpected_lines: Vec<&String> = visible_lines.iter().filter(|line| !expected_lines.contains(line)).collect();
         prop_assert!(
-            visible == expected,
+            visible_lines == expected_lines,
             "step {}: {:?}: the reader {:?} must also see {:#?}, and must not see {:#?}",
             number,
             step,
             reader,
-            missing,
-            unexpected
+            missing_lines,
+            unexpected_lines
         );
     }
-    let broken = broken_invariants(&world).await;
-    prop_assert!(broken.is_empty(), "{:?}", broken);
+    let violations = broken_invariants(&world).await;
+    prop_assert!(violations.is_empty(), "{:?}", violations);
     Ok(())
 }
 

@@ -145,7 +145,7 @@ fn the_tested_operations_are_the_documented_ones() {
 fn every_operation_belongs_to_a_listed_aggregate() {
     let mut files = Vec::new();
     find_sources(&workspace_root().join("service/src"), &mut files);
-    let mut found = 0;
+    let mut operation_count = 0;
     for file in files {
         let source = fs::read_to_string(&file).unwrap();
         let code: Vec<&str> = source.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
@@ -156,21 +156,21 @@ fn every_operation_belongs_to_a_listed_aggregate() {
                 find_operation_name(&format!("\"{name}\"")).is_some(),
                 "AGGREGATES must list the aggregate of {name}: {file:?}"
             );
-            found += 1;
+            operation_count += 1;
         }
     }
-    assert!(found > 50, "only {found} operations were found");
+    assert!(operation_count > 50, "only {operation_count} operations were found");
 }
 
 #[test]
 fn the_documented_errors_are_the_ones_that_the_tests_expect() {
-    let expected = expected_outcomes();
+    let outcomes = expected_outcomes();
     let mut mismatches = Vec::new();
     for operation in read_documentation() {
         if OUTSIDE_TRANSACTIONS.contains(&operation.name.as_str()) {
             continue;
         }
-        let codes = expected.iter().filter(|(name, _)| *name == operation.name).map(|(_, code)| (*code).to_owned());
+        let codes = outcomes.iter().filter(|(name, _)| *name == operation.name).map(|(_, code)| (*code).to_owned());
         let mut tested_codes: BTreeSet<String> = codes.collect();
         tested_codes.remove("done");
         if operation.errors != tested_codes {

@@ -28,7 +28,7 @@ async fn assert_same_identity(tx: &Transaction, caller: &IdentityConnection, wha
 #[tokio::test]
 async fn an_operation_dropped_at_any_point_does_not_affect_the_next_caller() {
     let fixture = Fixture::new().await;
-    let before = fixture.hash_rows().await;
+    let hash_before = fixture.hash_rows().await;
     // The proxy runs in this thread, so a response arrives only while a call is pending: every wait for the server is a
     // poll after which the call can be dropped.
     let proxy = Proxy::to_world(&fixture.world).await;
@@ -37,8 +37,8 @@ async fn an_operation_dropped_at_any_point_does_not_affect_the_next_caller() {
     let mut points = 0;
     for operation in operations() {
         // The last of the callers who may call it.
-        let allowed = operation.outcomes.iter().rposition(|outcome| *outcome == "done");
-        let Some(caller) = allowed.map(|index| fixture.as_caller(&sparc, CALLERS[index])) else { continue };
+        let caller_index = operation.outcomes.iter().rposition(|outcome| *outcome == "done");
+        let Some(caller) = caller_index.map(|index| fixture.as_caller(&sparc, CALLERS[index])) else { continue };
         for more_polls in 0.. {
             let what = format!("{} after {} polls", operation.name, more_polls + 1);
             let tx = caller.begin().await.unwrap();
@@ -65,6 +65,6 @@ async fn an_operation_dropped_at_any_point_does_not_affect_the_next_caller() {
     }
     println!("calls were dropped at {points} points");
     assert!(points > 100, "too few calls were dropped before they finished");
-    assert_eq!(fixture.hash_rows().await, before, "a dropped call must commit nothing");
+    assert_eq!(fixture.hash_rows().await, hash_before, "a dropped call must commit nothing");
     sparc.close().await.unwrap();
 }

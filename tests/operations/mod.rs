@@ -150,7 +150,7 @@ async fn call_and_roll_back(sparc: &Sparc, fixture: &Fixture, caller: Caller, ca
 #[tokio::test]
 async fn each_caller_gets_the_listed_outcome_and_a_rollback_undoes_everything() {
     let fixture = Fixture::new().await;
-    let before = fixture.hash_rows().await;
+    let hash_before = fixture.hash_rows().await;
     let mut mismatches = Vec::new();
     for operation in operations() {
         let mut outcomes = Vec::new();
@@ -162,13 +162,13 @@ async fn each_caller_gets_the_listed_outcome_and_a_rollback_undoes_everything() 
         }
     }
     assert!(mismatches.is_empty(), "{}", mismatches.join("\n"));
-    assert_eq!(fixture.hash_rows().await, before);
+    assert_eq!(fixture.hash_rows().await, hash_before);
 }
 
 #[tokio::test]
 async fn every_refusal_has_the_listed_code_and_changes_nothing() {
     let fixture = Fixture::new().await;
-    let before = fixture.hash_rows().await;
+    let hash_before = fixture.hash_rows().await;
     let mut mismatches = Vec::new();
     // On the platform, the service signs nobody up.
     for refusal in refusals().into_iter().filter(|refusal| !runs_on_platform() || refusal.name != "users.sign_up") {
@@ -178,7 +178,7 @@ async fn every_refusal_has_the_listed_code_and_changes_nothing() {
         }
     }
     assert!(mismatches.is_empty(), "{}", mismatches.join("\n"));
-    assert_eq!(fixture.hash_rows().await, before);
+    assert_eq!(fixture.hash_rows().await, hash_before);
 }
 
 /// Returns the name of each operation with each outcome that the tests above expect.

@@ -252,8 +252,8 @@ async fn a_retry_with_the_same_id_returns_the_row_whose_response_was_lost() {
     holding_transaction.rollback().await.unwrap();
     assert_error!(roll(roll_id).await, Error::CommitUnknown(_), "a lost response to the commit");
     assert_eq!(count_rolls(roll_id).await, 1, "the roll must have been committed");
-    let found = roll(roll_id).await.unwrap();
-    assert_eq!((found.id, count_rolls(roll_id).await), (roll_id, 1), "the retry must not add a roll");
+    let returned_roll = roll(roll_id).await.unwrap();
+    assert_eq!((returned_roll.id, count_rolls(roll_id).await), (roll_id, 1), "the retry must not add a roll");
 
     // If the response to begin is lost, nothing was done, so the service retries on another connection.
     let holding_transaction = sparc.as_service().begin().await.unwrap();

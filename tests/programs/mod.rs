@@ -57,8 +57,8 @@ async fn random_programs_agree_with_the_model() {
         sparc.close().await.unwrap();
         for task in tasks {
             let sql = format!("SELECT key FROM notes WHERE owner = '{}'", task.user_id());
-            let stored = world.owner().fetch_values::<i64>(&sql).await.unwrap().into_iter().collect();
-            task.assert_stored_keys(&stored);
+            let stored_keys = world.owner().fetch_values::<i64>(&sql).await.unwrap().into_iter().collect();
+            task.assert_stored_keys(&stored_keys);
             step_count += u64::from(STEPS_PER_TASK);
             dropped_calls += task.dropped_calls;
         }

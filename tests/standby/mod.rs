@@ -32,8 +32,8 @@ impl Cluster {
         }
         let primary = Server::start_private(Some(&SETTINGS)).await.unwrap();
         let world = World::new_on(&primary).await;
-        let (first, second) = tokio::join!(start_standby_of(&primary), start_standby_of(&primary));
-        let standbys = vec![first, second];
+        let (first_standby, second_standby) = tokio::join!(start_standby_of(&primary), start_standby_of(&primary));
+        let standbys = vec![first_standby, second_standby];
         Some(Self { world, primary, standbys })
     }
 

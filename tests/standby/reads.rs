@@ -218,9 +218,9 @@ async fn a_query_that_writes_or_locks_runs_on_the_primary() {
     let lsn = current_lsn(&cluster.world).await;
     for replica in cluster.replicas().await {
         wait_until_replayed(&replica, &lsn).await;
-        let refused = replica.service().fetch_value::<String>("SELECT private.event_history()").await.unwrap_err();
+        let refusal = replica.service().fetch_value::<String>("SELECT private.event_history()").await.unwrap_err();
         assert_eq!(
-            refused.code, READ_ONLY_SQL_TRANSACTION,
+            refusal.code, READ_ONLY_SQL_TRANSACTION,
             "the function must refuse to run on a standby, which may lack events"
         );
     }
@@ -242,8 +242,8 @@ async fn a_query_that_writes_or_locks_runs_on_the_primary() {
     assert!(me.execute_unprepared("CREATE TEMPORARY TABLE mine (id int)").await.is_ok());
     // A read-only transaction must refuse the write.
     let tx = me.begin_with_config(None, Some(AccessMode::ReadOnly)).await.unwrap();
-    let refused = tx.execute_unprepared("SELECT nextval('visits')").await.unwrap_err();
-    assert_eq!(Error::from(refused).code(), "read_only");
+    let refusal = tx.execute_unprepared("SELECT nextval('visits')").await.unwrap_err();
+    assert_eq!(Error::from(refusal).code(), "read_only");
     tx.rollback().await.unwrap();
     sparc.close().await.unwrap();
 }

@@ -57,14 +57,14 @@ impl Task {
         if self.assert_outcome(index, "read", &outcome) {
             let rows = outcome.unwrap();
             rows.iter().for_each(|row| assert_caller(row, self.user_id()));
-            let found: Keys = rows.iter().map(|row| row.try_get("", "key").unwrap()).collect();
-            let mut required = self.committed.clone();
+            let found_keys: Keys = rows.iter().map(|row| row.try_get("", "key").unwrap()).collect();
+            let mut required_keys = self.committed.clone();
             let mut uncertain = self.uncertain.clone();
             for transaction in &self.open {
-                required.extend(&transaction.keys);
+                required_keys.extend(&transaction.keys);
                 uncertain.extend(transaction.uncertain.iter().cloned());
             }
-            self.assert_keys(&found, &required, &uncertain);
+            self.assert_keys(&found_keys, &required_keys, &uncertain);
         }
     }
 
@@ -283,27 +283,27 @@ impl Task {
 
     /// Streams rows, writes a row on the same transaction between two of them, and stops at a random row.
     pub(super) async fn stream(&mut self, index: usize) {
-        let (rows, read_limit) = (self.rng.usize(0..200), self.rng.usize(0..200));
+        let (row_count, read_limit) = (self.rng.usize(0..200), self.rng.usize(0..200));
         let user = self.user_id();
         let statement =
-            format!("SELECT i, current_user::text AS role, auth.uid() AS id FROM generate_series(1, {rows}) AS i");
+            format!("SELECT i, current_user::text AS role, auth.uid() AS id FROM generate_series(1, {row_count}) AS i");
         let key = self.next_key();
         let tx = &self.held[index].tx;
         let mut write_outcome = None;
         let outcome = async {
             let mut stream = tx.stream_raw(sql(statement)).await?;
-            let mut seen = 0;
+            let mut rows_seen = 0;
             while let Some(row) = stream.next().await {
                 assert_caller(&row?, user);
-                seen += 1;
-                if seen == read_limit / 2 {
+                rows_seen += 1;
+                if rows_seen == read_limit / 2 {
                     write_outcome = Some(insert(tx, key, InsertMethod::RawSql, user).await);
                 }
-                if seen == read_limit {
+                if rows_seen == read_limit {
                     return Ok(());
                 }
             }
-            assert_eq!(seen, rows);
+            assert_eq!(rows_seen, row_count);
             Ok::<_, DbErr>(())
         };
         let outcome = outcome.await.map_err(Error::from);
