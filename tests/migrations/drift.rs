@@ -216,6 +216,8 @@ async fn a_difference_that_cannot_be_repaired_is_named_and_nothing_changes() {
     let (_database, owner, _superuser) = create_migrated_database().await;
     owner
         .execute_unprepared(
+            // PostgreSQL cannot remove a value of an enum. The policy could be repaired, but then something would
+            // change.
             "ALTER TYPE attribute ADD VALUE 'luck'; DROP POLICY \"Users can update own profile\" ON users",
         )
         .await
@@ -229,7 +231,7 @@ async fn a_difference_that_cannot_be_repaired_is_named_and_nothing_changes() {
 #[tokio::test]
 async fn up_on_an_up_to_date_database_neither_waits_for_locks_nor_blocks_others() {
     let (_database, owner, superuser) = create_migrated_database().await;
-    // A transaction with stronger locks than users can hold: `up` would wait if it locked any table for writing.
+    // A transaction that lets others only read the tables: `up` would wait if it locked any table for writing.
     let locking_transaction = superuser.begin().await.unwrap();
     for table in query_lines(
         &owner,
@@ -245,7 +247,8 @@ async fn up_on_an_up_to_date_database_neither_waits_for_locks_nor_blocks_others(
     assert_eq!(up(&owner).await, []);
     locking_transaction.rollback().await.unwrap();
 
-    // Run `up` in a transaction of the test, so that its locks can be listed before they are released.
+    // Run `up` in a transaction of the test, so that its locks can be listed before they are released. Its advisory
+    // lock keeps out only other migrations.
     let transaction = owner.begin().await.unwrap();
     Migrator::up(&transaction, None).await.unwrap();
     let locks_sql = "SELECT DISTINCT mode || ' on ' || coalesce(relation::regclass::text, locktype)

@@ -69,7 +69,7 @@ pub fn refusal_message(error: DbErr) -> String {
 }
 
 #[tokio::test]
-async fn reset_leaves_nothing_and_up_creates_exactly_the_same_schema_again() {
+async fn reset_leaves_nothing_and_up_refresh_and_fresh_create_exactly_the_same_schema_again() {
     let (_database, db) = create_empty_database().await;
     let catalog_before = read_catalog(&db).await;
     Migrator::up(&db, None).await.unwrap();
@@ -255,12 +255,12 @@ pub async fn platform_server() -> &'static Server {
     SERVER.get_or_init(|| async { Server::start_platform(None).await.unwrap() }).await
 }
 
-/// Creates a Supabase-like project, and connects to it as its superuser and as its owner, who is not a superuser.
+/// Creates a Supabase-like project, and connects to it as its owner, who is not a superuser, and as its superuser.
 pub async fn create_platform_database() -> (Database, DatabaseConnection, DatabaseConnection) {
     let database = platform_server().await.create_empty().await.unwrap();
     let superuser = connect(&database.superuser_url()).await.unwrap();
     let owner = connect(database.url()).await.unwrap();
-    (database, superuser, owner)
+    (database, owner, superuser)
 }
 
 /// Returns the URL with another role and password.
@@ -271,7 +271,7 @@ pub fn url_with_login(url: &str, role: &str, password: &str) -> String {
 
 #[tokio::test]
 async fn the_owner_of_a_supabase_project_migrates_it_and_reset_removes_only_our_objects() {
-    let (_database, superuser, owner) = create_platform_database().await;
+    let (_database, owner, superuser) = create_platform_database().await;
     let catalog_before = read_catalog(&superuser).await;
     Migrator::up(&owner, None).await.unwrap();
     let migrated = read_catalog(&superuser).await;
@@ -296,7 +296,7 @@ async fn the_owner_of_a_supabase_project_can_check_and_repair() {
         ("ALTER TABLE auth.users DISABLE TRIGGER on_auth_user_created", "trigger on_auth_user_created on auth.users"),
         ("GRANT ALL ON ALL TABLES IN SCHEMA public TO anon", "grant on table public.users to anon"),
     ] {
-        let (_database, superuser, owner) = create_platform_database().await;
+        let (_database, owner, superuser) = create_platform_database().await;
         Migrator::up(&owner, None).await.unwrap();
         assert!(check(&owner).await.unwrap().is_clean());
         superuser.execute_unprepared(sql).await.unwrap();
@@ -310,11 +310,12 @@ async fn the_owner_of_a_supabase_project_can_check_and_repair() {
 
 #[tokio::test]
 async fn the_platforms_default_privileges_give_no_access() {
-    let (_database, superuser, owner) = create_platform_database().await;
+    let (_database, owner, superuser) = create_platform_database().await;
     Migrator::up(&owner, None).await.unwrap();
     let (_plain_database, plain) = create_plain_database().await;
     Migrator::up(&plain, None).await.unwrap();
-    // A cast to `regrole` turns PUBLIC into `-`.
+    // Plain PostgreSQL has no such default privileges, so the grants must be equal there. A cast to `regrole` turns
+    // PUBLIC into `-`.
     let grants = "SELECT object || ' ' || grantee || ' ' || string_agg(privilege, ',' ORDER BY privilege)
          FROM (
            SELECT relname::text, grantee::regrole::text, privilege_type
@@ -334,7 +335,7 @@ async fn the_platforms_default_privileges_give_no_access() {
 
 #[tokio::test]
 async fn the_operations_work_on_a_supabase_project() {
-    let (database, superuser, owner) = create_platform_database().await;
+    let (database, owner, superuser) = create_platform_database().await;
     Migrator::up(&owner, None).await.unwrap();
     let id = uuid::Uuid::new_v4();
     // In a project, the role of the platform's Auth server writes the accounts.

@@ -24,6 +24,7 @@ async fn settings_of_the_database_change_nothing() {
         let database_name = query_lines(&db, "SELECT current_database()::text").await.concat();
         let superuser = connect(&database.superuser_url()).await.unwrap();
         superuser.execute_unprepared(&format!("ALTER DATABASE {database_name} SET {setting}")).await.unwrap();
+        // Only a new connection has the setting.
         let db = connect(database.url()).await.unwrap();
         Migrator::up(&db, None).await.unwrap();
         let report = check(&db).await.unwrap();

@@ -28,6 +28,7 @@ pub const CALLERS: [Caller; 6] =
 /// A migrated database, and the ids of the rows in it.
 pub struct Fixture {
     pub world: World,
+    /// The account of the Seer.
     pub seer: Uuid,
     pub player: Player,
     pub former_player: Player,

@@ -46,8 +46,10 @@ struct Operation {
 
 /// A refusal that depends on the arguments.
 struct Refusal {
+    /// The name of the operation.
     name: &'static str,
     caller: Caller,
+    /// The code of the error that the caller gets.
     code: &'static str,
     call: Call,
 }
