@@ -73,16 +73,16 @@ async fn reset_leaves_nothing_and_up_refresh_and_fresh_create_exactly_the_same_s
     let (_database, db) = create_empty_database().await;
     let catalog_before = read_catalog(&db).await;
     Migrator::up(&db, None).await.unwrap();
-    let migrated = read_catalog(&db).await;
-    assert!(migrated.len() > catalog_before.len() + 300, "the migrated catalog must have at least 300 more lines");
+    let migrated_catalog = read_catalog(&db).await;
+    assert!(migrated_catalog.len() > catalog_before.len() + 300, "the migrated catalog must have at least 300 more lines");
     Migrator::reset(&db).await.unwrap();
     assert_eq!(read_catalog(&db).await, catalog_before);
     Migrator::up(&db, None).await.unwrap();
-    assert_eq!(read_catalog(&db).await, migrated);
+    assert_eq!(read_catalog(&db).await, migrated_catalog);
     Migrator::refresh(&db).await.unwrap();
-    assert_eq!(read_catalog(&db).await, migrated);
+    assert_eq!(read_catalog(&db).await, migrated_catalog);
     Migrator::fresh(&db).await.unwrap();
-    assert_eq!(read_catalog(&db).await, migrated);
+    assert_eq!(read_catalog(&db).await, migrated_catalog);
 }
 
 #[tokio::test]
@@ -100,9 +100,9 @@ async fn each_step_down_undoes_its_step_up() {
     }
     // The last catalog is the current one; each step down must restore the one before.
     catalogs.pop();
-    while let Some(before) = catalogs.pop() {
+    while let Some(expected_catalog) = catalogs.pop() {
         Migrator::down(&db, Some(1)).await.unwrap();
-        assert_eq!(without_list(read_catalog(&db).await), before, "step {}", catalogs.len() + 1);
+        assert_eq!(without_list(read_catalog(&db).await), expected_catalog, "step {}", catalogs.len() + 1);
     }
 }
 
@@ -135,13 +135,14 @@ async fn eight_concurrent_ups_all_succeed() {
     );
 }
 
-/// Each round uses a new database and cuts its connection once, 16 of the server's responses (chunks) later than the
-/// round before. The last round is the first one in which `up` ends before the cut. With `SPARC_KILL_STEP=1` instead of
-/// 16, every response is tried: `SPARC_KILL_STEP=1 cargo test --test integration after_its_connection_was_cut`.
+/// Each round uses a new database and cuts its connection once: the first round after 4 of the server's responses
+/// (chunks), and each further round after 16 more. The last round is the first one in which `up` ends before the cut.
+/// With `SPARC_KILL_STEP=1` instead of 16, every response is tried: `SPARC_KILL_STEP=1 cargo test --test integration
+/// after_its_connection_was_cut`.
 #[tokio::test]
 async fn up_run_again_after_its_connection_was_cut_anywhere_creates_the_same_schema() {
     let migrated_database = server().await.create_migrated().await.unwrap();
-    let migrated = read_catalog(&connect(migrated_database.url()).await.unwrap()).await;
+    let migrated_catalog = read_catalog(&connect(migrated_database.url()).await.unwrap()).await;
     let step = env_number("SPARC_KILL_STEP", 16);
     let mut chunk_limit = 4;
     let mut cuts = 0;
@@ -154,7 +155,7 @@ async fn up_run_again_after_its_connection_was_cut_anywhere_creates_the_same_sch
             Err(_) => false,
         };
         Migrator::up(&db, None).await.unwrap();
-        assert_eq!(read_catalog(&db).await, migrated, "cut after {chunk_limit} chunks");
+        assert_eq!(read_catalog(&db).await, migrated_catalog, "cut after {chunk_limit} chunks");
         if ended_before_cut {
             break;
         }
@@ -188,7 +189,7 @@ async fn objects_of_another_program_with_the_same_names_are_left_alone() {
 }
 
 #[tokio::test]
-async fn unknown_migrations_are_refused() {
+async fn commands_refuse_a_list_with_an_unknown_migration() {
     let (_database, db) = create_empty_database().await;
     Migrator::up(&db, None).await.unwrap();
     db.execute_unprepared("INSERT INTO sparc_migrations VALUES ('m29991231_000001_future', 1)").await.unwrap();
@@ -274,11 +275,11 @@ async fn the_owner_of_a_supabase_project_migrates_it_and_reset_removes_only_our_
     let (_database, owner, superuser) = create_platform_database().await;
     let catalog_before = read_catalog(&superuser).await;
     Migrator::up(&owner, None).await.unwrap();
-    let migrated = read_catalog(&superuser).await;
+    let migrated_catalog = read_catalog(&superuser).await;
     Migrator::reset(&owner).await.unwrap();
     assert_eq!(read_catalog(&superuser).await, catalog_before, "the platform's own objects must be unchanged");
     Migrator::up(&owner, None).await.unwrap();
-    assert_eq!(read_catalog(&superuser).await, migrated);
+    assert_eq!(read_catalog(&superuser).await, migrated_catalog);
 }
 
 #[tokio::test]

@@ -38,7 +38,7 @@ pub fn run_program(name: &str, arguments: &[&str], input: &str) -> Option<Result
 async fn the_script_creates_what_up_creates() {
     let (_database, db) = create_empty_database().await;
     Migrator::up(&db, None).await.unwrap();
-    let migrated = read_catalog(&db).await;
+    let migrated_catalog = read_catalog(&db).await;
 
     let (database, scripted_db) = create_empty_database().await;
     let Some(outcome) = run_program("psql", &["-X", "-q", "-v", "ON_ERROR_STOP=1", database.url()], &migration::sql())
@@ -46,7 +46,7 @@ async fn the_script_creates_what_up_creates() {
         return;
     };
     outcome.unwrap();
-    assert_eq!(read_catalog(&scripted_db).await, migrated);
+    assert_eq!(read_catalog(&scripted_db).await, migrated_catalog);
     assert!(check(&scripted_db).await.unwrap().is_clean());
     assert_eq!(migration::read_manifest(&scripted_db).await.unwrap(), MANIFEST);
     let catalog_before = read_catalog(&scripted_db).await;

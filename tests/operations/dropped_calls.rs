@@ -43,7 +43,7 @@ async fn an_operation_dropped_at_any_point_does_not_affect_the_next_caller() {
             let what = format!("{} after {} polls", operation.name, more_polls + 1);
             let tx = caller.begin().await.unwrap();
             let inner = tx.begin().await.unwrap();
-            let is_finished = poll_then_drop(more_polls, (operation.call)(&inner, &fixture)).await.is_some();
+            let inner_call_finished = poll_then_drop(more_polls, (operation.call)(&inner, &fixture)).await.is_some();
             assert_same_identity(&inner, &caller, &what).await;
             inner.rollback().await.unwrap();
             let identity =
@@ -51,12 +51,11 @@ async fn an_operation_dropped_at_any_point_does_not_affect_the_next_caller() {
             assert_eq!(identity, (caller.identity().role().to_owned(), caller.user_id()), "{what}");
             // Drop the call again, now together with its transaction: the pool's only connection goes to the next
             // caller.
-            let is_finished =
-                poll_then_drop(more_polls, (operation.call)(&tx, &fixture)).await.is_some() && is_finished;
+            let outer_call_finished = poll_then_drop(more_polls, (operation.call)(&tx, &fixture)).await.is_some();
             drop(tx);
             let me = next_caller.users().me().await.unwrap_or_else(|error| panic!("{what}, the next caller: {error}"));
             assert_eq!(me.id, fixture.stranger.user_id, "{what}");
-            if is_finished {
+            if inner_call_finished && outer_call_finished {
                 break;
             }
             points += 1;

@@ -55,7 +55,7 @@ async fn every_operation_that_reads_returns_before_its_commit_is_answered() {
     let (mut mismatches, mut early_returns) = (Vec::new(), 0);
     for operation in operations().iter().filter(|operation| reads.contains(operation.name)) {
         let caller = fixture.as_caller(&sparc, operation.allowed_caller().unwrap());
-        // Prepares the statements.
+        // The first call also prepares the statements.
         assert_eq!((operation.call_in_own_transaction)(&caller, &fixture).await, "done", "{}", operation.name);
         // The ping needs the only connection, so it waits until the commit of the call before has been answered.
         sparc.ping().await.unwrap();
@@ -80,7 +80,7 @@ async fn a_caller_waits_for_two_round_trips_to_read_and_three_to_write() {
     let raw_sql = || Statement::from_string(DbBackend::Postgres, "SELECT 1 AS one");
     macro_rules! assert_early_return_is {
         ($expected:literal, $what:literal, $call:expr) => {
-            // Prepares the statement.
+            // The first call also prepares the statement.
             assert!($call.await.is_ok(), "{}", $what);
             sparc.ping().await.unwrap();
             let (returned_early, outcome) = returns_without(&proxy, RESPONSES_BEFORE_COMMIT, $call).await;

@@ -134,7 +134,7 @@ async fn wait_for_delivery(hold: &watch::Sender<Hold>) {
     hold.send_modify(|hold| hold.responses_left = hold.responses_left.map(|left| left.saturating_sub(1)));
 }
 
-/// Connects the service through a [`ResponseProxy`], with one connection.
+/// Connects to the fixture's database through a new [`ResponseProxy`], with one connection.
 pub async fn connect_through_new_proxy(fixture: &Fixture) -> (Sparc, ResponseProxy) {
     connect_url_through_new_proxy(fixture.world.url(), "").await
 }
@@ -242,7 +242,7 @@ async fn a_retry_with_the_same_id_returns_the_row_whose_response_was_lost() {
     );
     let roll = |id: Uuid| ada.dice().roll(NewRoll { id: Some(id), ..check.clone() });
     let count_rolls = async |id: Uuid| fixture.world.owner().count(&format!("dice_rolls WHERE id = '{id}'")).await;
-    // Prepares the statements.
+    // The first call also prepares the statements.
     roll(Uuid::new_v4()).await.unwrap();
 
     let roll_id = Uuid::new_v4();
