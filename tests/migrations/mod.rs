@@ -137,8 +137,8 @@ async fn eight_concurrent_ups_all_succeed() {
 
 /// Each round uses a new database and cuts its connection once: the first round after 4 of the server's responses
 /// (chunks), and each further round after 16 more. The last round is the first one in which `up` ends before the cut.
-/// With `SPARC_KILL_STEP=1` instead of 16, every response is tried: `SPARC_KILL_STEP=1 cargo test --test integration
-/// after_its_connection_was_cut`.
+/// To cut after every response, set the step of 16 to 1:
+/// `SPARC_KILL_STEP=1 cargo test --test integration after_its_connection_was_cut`.
 #[tokio::test]
 async fn up_run_again_after_its_connection_was_cut_anywhere_creates_the_same_schema() {
     let migrated_database = server().await.create_migrated().await.unwrap();

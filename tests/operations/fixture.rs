@@ -127,12 +127,13 @@ impl Fixture {
             ))
             .await
             .unwrap();
-        // With `most_experienced_character` and `unseated_character_at_limits`, the account has ten living characters.
+        // With `most_experienced_character` and `unseated_character_at_limits`, `account_at_limits` has ten living
+        // characters.
         for _ in 0..8 {
             world.new_character(account_at_limits).await;
         }
         let unseated_character_at_limits = world.new_character(account_at_limits).await;
-        // With `retired_character_at_limits`, it has a hundred retired ones.
+        // With `retired_character_at_limits`, `account_at_limits` has a hundred retired characters.
         let insert = format!(
             "INSERT INTO characters (user_id, name, class, might, grace, wit, heart, special_ability, retired_at)
              SELECT '{account_at_limits}', 'Veteran ' || i, 'warrior', 5, 3, 2, 2, '{{}}', now()
