@@ -18,7 +18,7 @@ use super::{Migrator, create_empty_database, url_with_login};
 use crate::pooler::start_pooler_with_connections;
 use crate::sqlstates::{ADMIN_SHUTDOWN, INTERNAL_ERROR, TOO_MANY_CONNECTIONS};
 
-/// SQLSTATEs of errors that a client sees only while it connects, by PostgreSQL's names for them.
+/// SQLSTATEs with which servers and poolers refuse a connection, by PostgreSQL's names for them.
 const PROTOCOL_VIOLATION: &str = "08P01";
 const INVALID_AUTHORIZATION_SPECIFICATION: &str = "28000";
 const CANNOT_CONNECT_NOW: &str = "57P03";

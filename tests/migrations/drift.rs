@@ -247,8 +247,8 @@ async fn up_on_an_up_to_date_database_neither_waits_for_locks_nor_blocks_others(
     assert_eq!(up(&owner).await, []);
     locking_transaction.rollback().await.unwrap();
 
-    // Run `up` in a transaction of the test, so that its locks can be listed before they are released. Its advisory
-    // lock keeps out only other migrations.
+    // Run `up` in a transaction of the test, so that its locks can be listed before they are released. The
+    // advisory lock of `up` keeps out only other migrations.
     let transaction = owner.begin().await.unwrap();
     Migrator::up(&transaction, None).await.unwrap();
     let locks_sql = "SELECT DISTINCT mode || ' on ' || coalesce(relation::regclass::text, locktype)
