@@ -1,5 +1,6 @@
 //! Every operation of the service, called by every kind of caller: who may call it, and which error the others get.
-//! Each call runs in a transaction of the caller's that is rolled back, so all calls run on the same rows.
+//! Each call runs in a transaction of the caller's that is rolled back, so all calls run on the same rows. The
+//! operations that cannot run in a transaction are tested elsewhere (`OUTSIDE_TRANSACTIONS` in `documented.rs`).
 
 use std::{collections::BTreeSet, pin::Pin};
 
