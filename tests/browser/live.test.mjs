@@ -169,13 +169,13 @@ test("a visitor can take a seat and roll with only the keyboard, and the focus i
   const tabTo = async (name) => {
     for (let presses = 0; presses < 40; presses += 1) {
       await page.keyboard.press("Tab");
-      const [found, outline] = await page.evaluate(() => {
+      const [label, outline] = await page.evaluate(() => {
         const focused = document.activeElement;
         const outlined = focused.matches("input[type=radio]") ? focused.closest("label") : focused;
         return [focused.getAttribute("aria-label") ?? focused.textContent, getComputedStyle(outlined).outlineStyle];
       });
-      assert.notEqual(outline, "none", `the focus on ${found} must be visible`);
-      if (found.trim().startsWith(name)) return;
+      assert.notEqual(outline, "none", `the focus on ${label} must be visible`);
+      if (label.trim().startsWith(name)) return;
     }
     assert.fail(`the Tab key must reach ${name}`);
   };

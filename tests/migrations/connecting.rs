@@ -80,13 +80,13 @@ fn start_refusing_listener(code: &str, message: &str) -> String {
 
 #[tokio::test]
 async fn a_wrong_url_or_an_address_without_a_postgresql_server_is_reported() {
-    let closed_address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let unused_address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     for (url, expected) in [
         (
             "postgres://ada:hunter2@no-such-host.invalid/game".to_owned(),
             "\"no-such-host.invalid\" of the database URL is unknown",
         ),
-        (format!("postgres://ada:hunter2@{closed_address}/game"), "No PostgreSQL server answers at 127.0.0.1:"),
+        (format!("postgres://ada:hunter2@{unused_address}/game"), "No PostgreSQL server answers at 127.0.0.1:"),
         (
             start_listener(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n".to_vec()),
             "is not a PostgreSQL server",

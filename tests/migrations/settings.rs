@@ -6,6 +6,7 @@ use sparc::migration::{self, MANIFEST, check, connect, sea_orm_migration::Migrat
 use super::{Migrator, create_empty_database, query_lines, scripts::run_program};
 use crate::world::server;
 
+/// Settings that change how PostgreSQL reads, checks or prints SQL, or what a transaction sees.
 const SETTINGS: [&str; 7] = [
     // With `off`, string literals would lose the backslashes of regular expressions in checks and functions.
     "standard_conforming_strings = off",

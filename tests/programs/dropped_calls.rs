@@ -19,7 +19,7 @@ use crate::{faults::network::Proxy, world::World};
 
 type CallFuture<'a> = Pin<Box<dyn Future<Output = Result<(), DbErr>> + 'a>>;
 
-fn sql(text: &str) -> Statement {
+fn into_statement(text: &str) -> Statement {
     Statement::from_string(DbBackend::Postgres, text)
 }
 
@@ -35,18 +35,18 @@ where
     C: ConnectionTrait + StreamTrait + TransactionTrait<Transaction = Transaction>,
 {
     vec![
-        ("execute_raw", |db| Box::pin(async { db.execute_raw(sql("SELECT 1")).await.map(drop) })),
+        ("execute_raw", |db| Box::pin(async { db.execute_raw(into_statement("SELECT 1")).await.map(drop) })),
         ("execute_unprepared", |db| {
             Box::pin(async { db.execute_unprepared("SET TIME ZONE 'Asia/Tokyo'").await.map(drop) })
         }),
-        ("query_one_raw", |db| Box::pin(async { db.query_one_raw(sql(IDENTITY_ROWS)).await.map(drop) })),
-        ("query_all_raw", |db| Box::pin(async { db.query_all_raw(sql(IDENTITY_ROWS)).await.map(drop) })),
+        ("query_one_raw", |db| Box::pin(async { db.query_one_raw(into_statement(IDENTITY_ROWS)).await.map(drop) })),
+        ("query_all_raw", |db| Box::pin(async { db.query_all_raw(into_statement(IDENTITY_ROWS)).await.map(drop) })),
         ("execute", |db| Box::pin(async { db.execute(Query::select().expr(1)).await.map(drop) })),
         ("query_one", |db| Box::pin(async { characters::Entity::find().one(db).await.map(drop) })),
         ("query_all", |db| Box::pin(async { characters::Entity::find().all(db).await.map(drop) })),
         ("count", |db| Box::pin(async { characters::Entity::find().count(db).await.map(drop) })),
         ("stream_raw", |db| {
-            Box::pin(async { db.stream_raw(sql(IDENTITY_ROWS)).await?.try_collect::<Vec<_>>().await.map(drop) })
+            Box::pin(async { db.stream_raw(into_statement(IDENTITY_ROWS)).await?.try_collect::<Vec<_>>().await.map(drop) })
         }),
         ("begin", |db| Box::pin(async { db.begin().await?.commit().await })),
         ("begin_with_config", |db| {
@@ -79,7 +79,7 @@ where
 /// Asserts that a connection or transaction works, and runs its statements as the user.
 async fn assert_identity(connection: &impl ConnectionTrait, id: Uuid, what: &str) {
     let row =
-        connection.query_one_raw(sql(IDENTITY_ROWS)).await.unwrap_or_else(|error| panic!("{what}: {error}")).unwrap();
+        connection.query_one_raw(into_statement(IDENTITY_ROWS)).await.unwrap_or_else(|error| panic!("{what}: {error}")).unwrap();
     assert_eq!(row.try_get::<String>("", "role").unwrap(), "authenticated", "{what}");
     assert_eq!(row.try_get::<Uuid>("", "id").unwrap(), id, "{what}");
 }
@@ -127,7 +127,7 @@ async fn dropping_a_call_on_a_transaction_fails_at_most_the_innermost_transactio
             tx.execute_unprepared(&format!("UPDATE users SET bio = '{what}' WHERE id = '{id}'")).await.unwrap();
             let inner = tx.begin().await.unwrap();
             let is_finished = poll_then_drop(more_polls, method(&inner)).await.is_some();
-            match inner.execute_raw(sql("SELECT 1")).await {
+            match inner.execute_raw(into_statement("SELECT 1")).await {
                 Ok(_) => assert_identity(&inner, id, &what).await,
                 Err(error) => assert_eq!(sparc::service::Error::from(error).code(), "transaction_failed", "{what}"),
             }

@@ -61,7 +61,7 @@ async fn after_a_failover_calls_continue_and_no_acknowledged_write_is_lost() {
     let (mut world, mut primary) = (world, primary);
     let mut standbys: [Server; 2] = standbys.try_into().unwrap();
     let operations = Arc::new(RandomOperations::new(&world, 20).await);
-    let writer = world.new_player().await.user_id;
+    let writer_id = world.new_player().await.user_id;
     let (mut acknowledged, mut recovery_times) = (BTreeSet::new(), Vec::new());
     for round in 0..failovers {
         let replicas = [world.on_standby(&standbys[0]).await, world.on_standby(&standbys[1]).await];
@@ -72,7 +72,7 @@ async fn after_a_failover_calls_continue_and_no_acknowledged_write_is_lost() {
         tokio::time::sleep(Duration::from_millis(u64::from(200 + round * 37 % 500))).await;
         let promoted_index = fail_over(&primary, &standbys, &replicas).await;
         let promoted_at = Instant::now();
-        wait_until(async || create_read_and_delete(&sparc, writer).await.is_ok()).await;
+        wait_until(async || create_read_and_delete(&sparc, writer_id).await.is_ok()).await;
         // The duration depends on the machine, so it is only printed.
         recovery_times.push(promoted_at.elapsed());
         tokio::time::sleep(Duration::from_millis(300)).await;

@@ -24,7 +24,7 @@ impl InsertMethod {
     }
 }
 
-fn sql(text: String) -> Statement {
+fn into_statement(text: String) -> Statement {
     Statement::from_string(DbBackend::Postgres, text)
 }
 
@@ -53,7 +53,7 @@ impl Task {
     /// Reads all rows and compares them with the model.
     pub(super) async fn read(&mut self, index: usize) {
         let select = "SELECT key, current_user::text AS role, auth.uid() AS id FROM notes".to_owned();
-        let outcome = self.held[index].tx.query_all_raw(sql(select)).await.map_err(Error::from);
+        let outcome = self.held[index].tx.query_all_raw(into_statement(select)).await.map_err(Error::from);
         if self.assert_outcome(index, "read", &outcome) {
             let rows = outcome.unwrap();
             rows.iter().for_each(|row| assert_caller(row, self.user_id()));
@@ -291,7 +291,7 @@ impl Task {
         let tx = &self.held[index].tx;
         let mut write_outcome = None;
         let outcome = async {
-            let mut stream = tx.stream_raw(sql(statement)).await?;
+            let mut stream = tx.stream_raw(into_statement(statement)).await?;
             let mut rows_seen = 0;
             while let Some(row) = stream.next().await {
                 assert_caller(&row?, user);
@@ -370,7 +370,7 @@ impl Task {
         }
         let key = self.next_key();
         let polls = self.rng.u32(0..12);
-        let statement = sql(format!(
+        let statement = into_statement(format!(
             "INSERT INTO notes (key) VALUES ({key}) RETURNING current_user::text AS role, auth.uid() AS id"
         ));
         // The other tasks may hold all connections, so the call is dropped if it has to wait for long.
@@ -396,7 +396,7 @@ async fn insert(tx: &Transaction, key: i64, method: InsertMethod, user: Uuid) ->
             let text = format!(
                 "INSERT INTO notes (key) VALUES ({key}) RETURNING current_user::text AS role, auth.uid() AS id"
             );
-            assert_caller(&tx.query_one_raw(sql(text)).await?.unwrap(), user);
+            assert_caller(&tx.query_one_raw(into_statement(text)).await?.unwrap(), user);
         }
         InsertMethod::QueryBuilder => {
             let mut insert = Query::insert();
