@@ -171,14 +171,15 @@ async fn create_game(
     let roll_id = world.new_failed_roll(id, player.character_id).await;
     let first_event = format!("SELECT id FROM session_events WHERE session_id = '{id}' ORDER BY seq LIMIT 1");
     let event_id = owner.fetch_value(&first_event).await.unwrap();
-    let steps: &[&str] = match status {
+    // The statuses that the session is given one after another.
+    let status_changes: &[&str] = match status {
         "waiting" => &[],
         "paused" => &["active", "paused"],
         "completed" => &["active", "completed"],
         _ => &[status],
     };
-    for step in steps {
-        owner.execute(&format!("UPDATE sessions SET status = '{step}' WHERE id = '{id}'")).await.unwrap();
+    for new_status in status_changes {
+        owner.execute(&format!("UPDATE sessions SET status = '{new_status}' WHERE id = '{id}'")).await.unwrap();
     }
     let name = format!("{}, {}", if is_public { "public" } else { "private" }, status.replace('_', " "));
     Game { name, status, id, roll_id, event_id }

@@ -28,8 +28,8 @@ enum Attempt {
 }
 
 /// Runs the statement, rolls it back, and returns its result.
-async fn attempt(person: &SqlCaller, sql: &str) -> Attempt {
-    let transaction = person.begin().await;
+async fn attempt(caller: &SqlCaller, sql: &str) -> Attempt {
+    let transaction = caller.begin().await;
     let attempt = match transaction.execute_unprepared(sql).await.map_err(into_sql_error) {
         Ok(result) if result.rows_affected() > 0 => Attempt::Done,
         Ok(_) => Attempt::NoAccess,

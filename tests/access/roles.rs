@@ -8,16 +8,16 @@ use crate::{
 use super::{write_heading, write_row};
 
 /// Returns whether the role's privileges allow the statement. It may still fail with another error.
-async fn is_allowed(person: &SqlCaller, sql: &str) -> bool {
+async fn is_allowed(caller: &SqlCaller, sql: &str) -> bool {
     // PostgreSQL reports two errors before it checks privileges, so they do not count as allowed: a generated or
     // identity column cannot be written, and a view does not support the operation.
-    person.execute(sql).await.map_or_else(
+    caller.execute(sql).await.map_or_else(
         |refused| !refused.is_forbidden() && ![GENERATED_ALWAYS, WRONG_OBJECT_TYPE].contains(&refused.code.as_str()),
         |_| true,
     )
 }
 
-/// Returns a person for each of the API's roles.
+/// Returns a caller for each of the API's roles.
 fn roles(world: &World) -> [(&'static str, SqlCaller); 3] {
     [
         ("`anon`", world.visitor()),
@@ -47,7 +47,7 @@ pub async fn write_columns(world: &World, page: &mut String) {
         .unwrap();
     for table in tables {
         let mut cells = vec![format!("`{table}`"), String::new()];
-        for (_, person) in &roles {
+        for (_, caller) in &roles {
             let mut letters = String::new();
             for (letter, sql) in [
                 ('d', format!("DELETE FROM public.{table} WHERE false")),
@@ -60,7 +60,7 @@ pub async fn write_columns(world: &World, page: &mut String) {
                     ),
                 ),
             ] {
-                if is_allowed(person, &sql).await {
+                if is_allowed(caller, &sql).await {
                     letters.push(letter);
                 }
             }
@@ -73,14 +73,14 @@ pub async fn write_columns(world: &World, page: &mut String) {
         );
         for column in owner.fetch_values::<String>(&columns).await.unwrap() {
             let mut cells = vec![String::new(), format!("`{column}`")];
-            for (_, person) in &roles {
+            for (_, caller) in &roles {
                 let mut letters = String::new();
                 for (letter, sql) in [
                     ('r', format!("SELECT {column} FROM public.{table} LIMIT 0")),
                     ('i', format!("INSERT INTO public.{table} ({column}) SELECT NULL WHERE false")),
                     ('u', format!("UPDATE public.{table} SET {column} = DEFAULT WHERE false")),
                 ] {
-                    if is_allowed(person, &sql).await {
+                    if is_allowed(caller, &sql).await {
                         letters.push(letter);
                     }
                 }
@@ -114,14 +114,14 @@ pub async fn write_functions(world: &World, page: &mut String) {
         .unwrap();
     for function in functions {
         let mut cells = vec![format!("`{function}`")];
-        for (_, person) in &roles {
+        for (_, caller) in &roles {
             let (name, arguments) = function.trim_end_matches(')').split_once('(').unwrap();
             let nulls: Vec<String> = arguments
                 .split(", ")
                 .filter(|argument| !argument.is_empty())
                 .map(|argument| format!("NULL::{}", argument.split_once(' ').unwrap().1))
                 .collect();
-            cells.push(if may_call(person, name, &nulls.join(", ")).await { "x" } else { "" }.to_owned());
+            cells.push(if may_call(caller, name, &nulls.join(", ")).await { "x" } else { "" }.to_owned());
         }
         if cells[1..].iter().all(String::is_empty) {
             continue;
@@ -134,7 +134,7 @@ pub async fn write_functions(world: &World, page: &mut String) {
     page.push_str(
         "\nNo API role may create a table, a function or a schema, draw from a sequence, COPY to a program, disable row security or\ntriggers, or read or update `auth.users` (except the service, where `auth.users` is our stand-in). Each of these was\nattempted.\n",
     );
-    for (role, person) in &roles {
+    for (role, caller) in &roles {
         for sql in [
             "CREATE TABLE public.attempted ()",
             "CREATE TABLE private.attempted ()",
@@ -149,16 +149,16 @@ pub async fn write_functions(world: &World, page: &mut String) {
         ] {
             // In this database `auth.users` is our stand-in, so the service may read and write it.
             let is_service_on_accounts = *role == "`service_role`" && sql.contains("auth.users");
-            assert_eq!(is_allowed(person, sql).await, is_service_on_accounts, "{role}: {sql}");
+            assert_eq!(is_allowed(caller, sql).await, is_service_on_accounts, "{role}: {sql}");
         }
     }
 }
 
 /// Returns whether the role may call the function. The message is compared, not the SQLSTATE, because a function whose
 /// own body refuses the caller, or calls another function that does, gives the same SQLSTATE as a missing privilege.
-async fn may_call(person: &SqlCaller, name: &str, arguments: &str) -> bool {
+async fn may_call(caller: &SqlCaller, name: &str, arguments: &str) -> bool {
     let denied = format!("permission denied for function {}", name.split('.').next_back().unwrap());
-    let outcome = person.execute(&format!("SELECT {name}({arguments})")).await;
+    let outcome = caller.execute(&format!("SELECT {name}({arguments})")).await;
     outcome.map_or_else(|refused| refused.message != denied, |_| true)
 }
 

@@ -13,6 +13,7 @@ use super::{
 /// Statements, each with the letter that stands for it on the page. The function returns the statement for an actor.
 type Statements<'a> = Vec<(char, Box<dyn Fn(&Actor) -> String + Send + 'a>)>;
 
+/// Creates [`Statements`] from lines of the form `letter => |actor| sql`.
 macro_rules! statements {
     ($($letter:literal => |$actor:pat_param| $sql:expr),* $(,)?) => {
         vec![$(($letter, Box::new(move |$actor: &Actor| $sql) as Box<dyn Fn(&Actor) -> String + Send>)),*]
@@ -122,14 +123,14 @@ async fn write_users(fixture: &Fixture, page: &mut String) {
         )
         .await;
     }
-    let email = statements!['r' => |_| format!("SELECT email FROM users WHERE id = '{player}'")];
-    write_attempts(fixture, page, "e-mail address of the player", email).await;
-    let profile = statements!['i' => |_| "INSERT INTO users (id, email, display_name) VALUES (gen_random_uuid(), 'a@b.c', 'A')".to_owned()];
-    write_attempts(fixture, page, "new profile (only for an account without one)", profile).await;
-    let tutorial = statements![
+    let read_email = statements!['r' => |_| format!("SELECT email FROM users WHERE id = '{player}'")];
+    write_attempts(fixture, page, "e-mail address of the player", read_email).await;
+    let insert_profile = statements!['i' => |_| "INSERT INTO users (id, email, display_name) VALUES (gen_random_uuid(), 'a@b.c', 'A')".to_owned()];
+    write_attempts(fixture, page, "new profile (only for an account without one)", insert_profile).await;
+    let insert_tutorial = statements![
         'i' => |actor| format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", account_for(fixture, actor).id),
     ];
-    write_attempts(fixture, page, "new tutorial (one exists already)", tutorial).await;
+    write_attempts(fixture, page, "new tutorial (one exists already)", insert_tutorial).await;
 }
 
 async fn write_characters(fixture: &Fixture, page: &mut String) {

@@ -20,16 +20,16 @@ async fn repeated_writes(world: &World) -> Vec<(SqlCaller, String)> {
     writes.push((player.caller.clone(), format!("DELETE FROM characters WHERE id = '{}'", player.character_id)));
 
     // Ten characters are the limit, so only the first of two such insertions succeeds.
-    let with_nine_characters = world.new_user().await;
+    let user_with_nine_characters = world.new_user().await;
     for _ in 0..9 {
-        world.new_character(with_nine_characters.user_id()).await;
+        world.new_character(user_with_nine_characters.user_id()).await;
     }
     let insert_tenth = format!(
         "INSERT INTO characters (user_id, name, class, might, grace, wit, heart, special_ability)
          VALUES ('{0}', 'Tenth ' || gen_random_uuid(), 'warrior', 5, 3, 2, 2, '{{}}')",
-        with_nine_characters.user_id()
+        user_with_nine_characters.user_id()
     );
-    writes.push((with_nine_characters, insert_tenth));
+    writes.push((user_with_nine_characters, insert_tenth));
 
     let player = world.new_player().await;
     writes.push((
@@ -73,9 +73,9 @@ async fn repeated_writes(world: &World) -> Vec<(SqlCaller, String)> {
     writes.push((player.caller.clone(), insert_attribute_check_sql(game.session_id, player.character_id)));
     let failed_roll = world.new_failed_roll(game.session_id, player.character_id).await;
     writes.push((player.caller.clone(), insert_heroic_save_sql(game.session_id, player.character_id, failed_roll)));
-    let event =
+    let insert_event =
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", game.session_id);
-    writes.push((player.caller.clone(), event));
+    writes.push((player.caller.clone(), insert_event));
     writes.push((
         player.caller.clone(),
         format!("SELECT * FROM private.change_hit_points('{}', -1)", player.character_id),
@@ -91,13 +91,13 @@ async fn repeated_writes(world: &World) -> Vec<(SqlCaller, String)> {
     let draft_adventure = world.new_draft_adventure(seer.user_id()).await;
     writes.push((seer.clone(), format!("DELETE FROM adventures WHERE id = '{draft_adventure}'")));
     let seer = world.new_user().await;
-    let session = format!(
+    let insert_session = format!(
         "INSERT INTO sessions (id, seer_id, adventure_id) VALUES ('{}', '{}', '{}')",
         Uuid::new_v4(),
         seer.user_id(),
         world.new_adventure(seer.user_id()).await
     );
-    writes.push((seer, session));
+    writes.push((seer, insert_session));
     let player = world.new_player().await;
     writes.push((player.caller.clone(), format!("SELECT private.close_account('{}')", player.user_id)));
     writes
@@ -116,31 +116,35 @@ async fn a_user_gets_the_same_answers_on_two_connections_as_on_one() {
     for first_commits in [true, false] {
         // Two sets of the same writes, on different rows.
         let (sequential, concurrent) = (repeated_writes(&world).await, repeated_writes(&world).await);
-        for ((person, sql), (concurrent_person, concurrent_sql)) in sequential.into_iter().zip(concurrent) {
+        for ((caller, sql), (concurrent_caller, concurrent_sql)) in sequential.into_iter().zip(concurrent) {
             // The second transaction begins after the first one has ended.
-            let first = person.begin().await;
-            let first_outcome = rows_or_sqlstate(first.execute_unprepared(&sql).await);
-            if first_commits { first.commit().await } else { first.rollback().await }.unwrap();
-            let expected = rows_or_sqlstate(person.begin().await.execute_unprepared(&sql).await);
+            let first_transaction = caller.begin().await;
+            let first_outcome = rows_or_sqlstate(first_transaction.execute_unprepared(&sql).await);
+            if first_commits { first_transaction.commit().await } else { first_transaction.rollback().await }.unwrap();
+            let expected = rows_or_sqlstate(caller.begin().await.execute_unprepared(&sql).await);
             // The same two transactions, but the second one begins while the first one is open.
-            let first = concurrent_person.begin().await;
-            assert_eq!(rows_or_sqlstate(first.execute_unprepared(&concurrent_sql).await), first_outcome, "{sql}");
-            let second = tokio::spawn({
-                let (person, sql) = (concurrent_person.clone(), concurrent_sql.clone());
+            let first_transaction = concurrent_caller.begin().await;
+            assert_eq!(
+                rows_or_sqlstate(first_transaction.execute_unprepared(&concurrent_sql).await),
+                first_outcome,
+                "{sql}"
+            );
+            let second_task = tokio::spawn({
+                let (caller, sql) = (concurrent_caller.clone(), concurrent_sql.clone());
                 async move {
-                    let second = person.begin().await;
-                    let outcome = rows_or_sqlstate(second.execute_unprepared(&sql).await);
-                    second.rollback().await.unwrap();
+                    let second_transaction = caller.begin().await;
+                    let outcome = rows_or_sqlstate(second_transaction.execute_unprepared(&sql).await);
+                    second_transaction.rollback().await.unwrap();
                     outcome
                 }
             });
             // Waits until the second statement waits for a lock or has finished, so that the two transactions overlap.
             let lock_waiters = "pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-            while !second.is_finished() && world.owner().count(lock_waiters).await == 0 {
+            while !second_task.is_finished() && world.owner().count(lock_waiters).await == 0 {
                 tokio::time::sleep(std::time::Duration::from_millis(2)).await;
             }
-            if first_commits { first.commit().await } else { first.rollback().await }.unwrap();
-            assert_eq!(second.await.unwrap(), expected, "first transaction commits: {first_commits}: {sql}");
+            if first_commits { first_transaction.commit().await } else { first_transaction.rollback().await }.unwrap();
+            assert_eq!(second_task.await.unwrap(), expected, "first transaction commits: {first_commits}: {sql}");
         }
     }
 }

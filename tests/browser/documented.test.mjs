@@ -53,6 +53,7 @@ test("with a service, each event is applied once and in order, also across a res
 });
 
 test("on the platform, each event is applied once and in order, however broadcasts arrive", async () => {
+  // Stands in for Supabase's client: `receive` delivers a broadcast, and `changeStatus` reports a status of the channel.
   const stored = [], applied = [];
   let receive, changeStatus;
   const channel = {

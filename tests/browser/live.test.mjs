@@ -169,13 +169,13 @@ test("a visitor can take a seat and roll with only the keyboard, and the focus i
   const tabTo = async (name) => {
     for (let presses = 0; presses < 40; presses += 1) {
       await page.keyboard.press("Tab");
-      const [found, outline] = await page.evaluate(() => {
+      const [label, outline] = await page.evaluate(() => {
         const focused = document.activeElement;
         const outlined = focused.matches("input[type=radio]") ? focused.closest("label") : focused;
         return [focused.getAttribute("aria-label") ?? focused.textContent, getComputedStyle(outlined).outlineStyle];
       });
-      assert.notEqual(outline, "none", `the focus on ${found} must be visible`);
-      if (found.trim().startsWith(name)) return;
+      assert.notEqual(outline, "none", `the focus on ${label} must be visible`);
+      if (label.trim().startsWith(name)) return;
     }
     assert.fail(`the Tab key must reach ${name}`);
   };
@@ -218,13 +218,15 @@ test("no page scrolls sideways on a phone, in dark or light mode", async () => {
   for (const colorScheme of ["dark", "light"]) {
     const page = await openPage("/", { viewport: { width: 360, height: 740 }, colorScheme, hasTouch: true, isMobile: true });
     await waitForLive(page);
-    // Returns the width of the page, followed by the elements that are cut off at its right edge.
+    // Returns the width of the page, followed by the elements that are cut off at its right edge. An element may be up to
+    // one pixel too wide, because browsers round.
     const widthAndCutElements = () => page.evaluate(() => {
       const isCut = (element) => !element.closest("svg, .dice, .seats") && element.getBoundingClientRect().right > 361;
       const cut = [...document.querySelectorAll("header *, main *, dialog *")].filter(isCut);
       return [document.documentElement.scrollWidth, ...cut.map((element) => element.outerHTML.slice(0, 80))];
     });
     assert.deepEqual(await widthAndCutElements(), [360], "watching");
+    // A long name must not make the page wider.
     await sitDown(page, "Little Rook of the Long Meadow by the River");
     assert.deepEqual(await widthAndCutElements(), [360], "playing");
     await leave(page);

@@ -62,8 +62,8 @@ test("a closed account gets account_closed", async () => {
 
 test("a sign-up that names an account returns no token for it", async () => {
   const body = { id: ada.profile.id, display_name: "Ada" };
-  const refused = await program.request("POST", "/api/visitors", { body });
-  assert.deepEqual([refused.status, refused.body.code, refused.body.token], [422, "invalid_input", undefined]);
+  const refusal = await program.request("POST", "/api/visitors", { body });
+  assert.deepEqual([refusal.status, refusal.body.code, refusal.body.token], [422, "invalid_input", undefined]);
 });
 
 test("an invalid input is refused with the name of the wrong field", async () => {
@@ -76,15 +76,16 @@ test("an invalid input is refused with the name of the wrong field", async () =>
 
 test("a refusal has a header that keeps the browser from caching it", async () => {
   const sessionId = (await program.request("GET", "/api/demo-session")).body;
+  // No event has this number.
   const response = await fetch(`${program.url}/api/sessions/${sessionId}/events`, { headers: { "last-event-id": "1000000" } });
   assert.deepEqual([response.status, (await response.json()).code, response.headers.get("cache-control")], [410, "events_expired", "no-store"]);
 });
 
 test("the lobby lists sessions and refuses an invalid cursor", async () => {
   const firstPage = await program.request("GET", "/api/lobby?free_seats=1");
-  assert.ok(firstPage.body.items.length >= 3);
-  const refused = await program.request("GET", "/api/lobby?free_seats=1&after=7");
-  assert.deepEqual([refused.status, refused.body.code], [400, "bad_cursor"]);
+  assert.ok(firstPage.body.items.length >= 3, "the demo opens three sessions in the lobby");
+  const refusal = await program.request("GET", "/api/lobby?free_seats=1&after=7");
+  assert.deepEqual([refusal.status, refusal.body.code], [400, "bad_cursor"]);
 });
 
 test("the OpenAPI document describes rolls with the service's types, and every type that it refers to", async () => {

@@ -30,8 +30,8 @@ async fn acknowledged_rows_survive_a_crash() {
         let server = server.clone();
         tokio::task::spawn_blocking(move || server.crash()).await.unwrap().unwrap();
         assert_service_works(&sparc).await;
-        let fresh = world.reconnect().await;
-        assert_eq!(broken_invariants(&fresh).await, [""; 0]);
+        let reconnected = world.reconnect().await;
+        assert_eq!(broken_invariants(&reconnected).await, [""; 0]);
     }
     let outcomes = load.stop().await;
     let world = world.reconnect().await;
@@ -64,10 +64,10 @@ async fn terminating_random_backends_loses_no_acknowledged_row() {
         terminated += owner.fetch_value::<i64>(terminate_one).await.unwrap();
     }
     let outcomes = load.stop().await;
-    let fresh = world.reconnect().await;
-    assert_nothing_lost(&fresh, &outcomes.acknowledged).await;
-    assert_eq!(broken_invariants(&fresh).await, [""; 0]);
-    assert_no_open_transaction(&fresh).await;
+    let reconnected = world.reconnect().await;
+    assert_nothing_lost(&reconnected, &outcomes.acknowledged).await;
+    assert_eq!(broken_invariants(&reconnected).await, [""; 0]);
+    assert_no_open_transaction(&reconnected).await;
     println!("{terminated} backends terminated: {:?}", outcomes.codes);
     assert_eq!(unexpected_errors(&outcomes.codes, &["connection_lost", "commit_unknown"]), [""; 0]);
     assert!(terminated > 0, "no backend was terminated");

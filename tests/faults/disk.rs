@@ -80,22 +80,22 @@ async fn a_full_disk_is_reported_and_the_service_recovers_once_there_is_room() {
     let sparc = Sparc::connect(world.url()).await.unwrap();
     let ada = sparc.as_user(game.players[0].user_id);
     // Fill most of the disk with a table that can be dropped to make room.
-    let ballast = "CREATE TABLE public.ballast AS SELECT repeat('x', 1000) AS x FROM generate_series(1, 1000)";
-    world.owner().execute(ballast).await.unwrap();
+    let create_ballast = "CREATE TABLE public.ballast AS SELECT repeat('x', 1000) AS x FROM generate_series(1, 1000)";
+    world.owner().execute(create_ballast).await.unwrap();
     while world.owner().execute("INSERT INTO public.ballast SELECT x FROM public.ballast LIMIT 2000").await.is_ok() {}
 
     // Send events with an incompressible payload until the disk is full.
-    let mut code = "";
+    let mut refusal_code = "";
     for _ in 0..2000 {
         let incompressible: String = (0..200).map(|_| Uuid::new_v4().to_string()).collect();
         let payload = serde_json::json!({ "noise": incompressible });
         let event = NewEvent { session_id: game.session_id, kind: "noise".to_owned(), payload, ..Default::default() };
         if let Err(error) = ada.events().send(event).await {
-            code = error.code();
+            refusal_code = error.code();
             break;
         }
     }
-    assert_eq!(code, "server_exhausted");
+    assert_eq!(refusal_code, "server_exhausted");
     assert_no_open_transaction(&world).await;
     assert_eq!(broken_invariants(&world).await, [""; 0]);
     assert_eq!(ada.characters().list().await.unwrap().len(), 1, "reads must still work");

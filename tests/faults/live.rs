@@ -35,8 +35,8 @@ async fn an_exhausted_pool_delays_events_but_loses_none() {
         write_events(&game.players[0].caller, game.session_id, 2).await;
         assert!(receives_nothing(&mut stream).await, "the poller has no connection to read with");
         transaction.rollback().await.unwrap();
-        let last = *event_numbers(&world, game.session_id).await.last().unwrap();
-        assert_eq!(read_until(&mut stream, last).await.len(), 2);
+        let newest = *event_numbers(&world, game.session_id).await.last().unwrap();
+        assert_eq!(read_until(&mut stream, newest).await.len(), 2);
     }
     assert_eq!(event_numbers(&world, game.session_id).await.len(), count_before + 4);
 }
@@ -63,9 +63,9 @@ async fn a_network_that_is_cut_slow_or_silent_loses_no_event() {
         proxy.set_state(if state == SWALLOWING { CUT } else { OPEN });
         tokio::time::sleep(Duration::from_millis(50)).await;
         proxy.set_state(OPEN);
-        let all = event_numbers(&world, game.session_id).await;
+        let numbers = event_numbers(&world, game.session_id).await;
         for stream in &mut streams {
-            assert_eq!(read_until(stream, *all.last().unwrap()).await, all[count_before..], "state {state}");
+            assert_eq!(read_until(stream, *numbers.last().unwrap()).await, numbers[count_before..], "state {state}");
         }
     }
 }
@@ -86,9 +86,9 @@ async fn behind_a_pooler_in_transaction_mode_streams_work_or_end_with_an_error_t
     }
     for _ in 0..5 {
         write_events(&game.players[0].caller, game.session_id, 3).await;
-        let last = *event_numbers(&world, game.session_id).await.last().unwrap();
+        let newest = *event_numbers(&world, game.session_id).await.last().unwrap();
         for stream in &mut streams {
-            assert_eq!(read_until(stream, last).await.len(), 3);
+            assert_eq!(read_until(stream, newest).await.len(), 3);
         }
     }
     drop(streams);
@@ -138,21 +138,21 @@ async fn lock_out(superuser: &DatabaseConnection, database: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn if_an_older_copy_replaces_the_database_only_streams_that_have_read_lost_events_end() {
     let world = World::new().await;
-    let (quiet, busy) = (world.new_active_session(1).await, world.new_active_session(1).await);
-    let without_events = world.new_session(1).await;
+    let (quiet_game, busy_game) = (world.new_active_session(1).await, world.new_active_session(1).await);
+    let eventless_game = world.new_session(1).await;
     world
         .owner()
-        .execute(&format!("DELETE FROM session_events WHERE session_id = '{}'", without_events.session_id))
+        .execute(&format!("DELETE FROM session_events WHERE session_id = '{}'", eventless_game.session_id))
         .await
         .unwrap();
     let sparc = connect_sparc(&world).await;
     let service = sparc.as_service();
     let mut streams = Vec::new();
-    for game in [&quiet, &busy, &without_events] {
+    for game in [&quiet_game, &busy_game, &eventless_game] {
         streams.push(service.events().subscribe(game.session_id, None).await.unwrap());
     }
-    write_events(&quiet.players[0].caller, quiet.session_id, 1).await;
-    write_events(&busy.players[0].caller, busy.session_id, 1).await;
+    write_events(&quiet_game.players[0].caller, quiet_game.session_id, 1).await;
+    write_events(&busy_game.players[0].caller, busy_game.session_id, 1).await;
     next_event(&mut streams[0]).await;
     next_event(&mut streams[1]).await;
 
@@ -163,11 +163,11 @@ async fn if_an_older_copy_replaces_the_database_only_streams_that_have_read_lost
     execute(&superuser, &format!("CREATE DATABASE \"{database}_copy\" TEMPLATE \"{database}\"")).await;
     execute(&superuser, &format!("ALTER DATABASE \"{database}\" ALLOW_CONNECTIONS true")).await;
     let original = world.reconnect().await;
-    write_events(&original.user(busy.players[0].user_id), busy.session_id, 3).await;
+    write_events(&original.user(busy_game.players[0].user_id), busy_game.session_id, 3).await;
     for _ in 0..3 {
         next_event(&mut streams[1]).await;
     }
-    let original_numbers = event_numbers(&original, busy.session_id).await;
+    let original_numbers = event_numbers(&original, busy_game.session_id).await;
     original.db.close().await.unwrap();
     world.db.close_by_ref().await.unwrap();
 
@@ -180,28 +180,28 @@ async fn if_an_older_copy_replaces_the_database_only_streams_that_have_read_lost
     );
     execute(&superuser, &swap).await;
     let replacement = world.reconnect().await;
-    write_events(&replacement.user(busy.players[0].user_id), busy.session_id, 5).await;
-    write_events(&replacement.user(quiet.players[0].user_id), quiet.session_id, 2).await;
-    write_events(&replacement.user(without_events.players[0].user_id), without_events.session_id, 1).await;
-    let replacement_numbers = event_numbers(&replacement, busy.session_id).await;
+    write_events(&replacement.user(busy_game.players[0].user_id), busy_game.session_id, 5).await;
+    write_events(&replacement.user(quiet_game.players[0].user_id), quiet_game.session_id, 2).await;
+    write_events(&replacement.user(eventless_game.players[0].user_id), eventless_game.session_id, 1).await;
+    let replacement_numbers = event_numbers(&replacement, busy_game.session_id).await;
     assert_eq!(
         replacement_numbers[..original_numbers.len()],
         original_numbers,
         "the numbers of the lost events must be given out again"
     );
 
-    let [quiet_stream, busy_stream, empty_stream] = &mut streams[..] else { unreachable!() };
+    let [quiet_stream, busy_stream, eventless_stream] = &mut streams[..] else { unreachable!() };
     assert_eq!(
         read_to_error(busy_stream).await,
         "events_expired",
         "the stream has read events that are lost, and would miss the new ones with the same numbers"
     );
-    let all = event_numbers(&replacement, quiet.session_id).await;
-    assert_eq!(read_until(quiet_stream, *all.last().unwrap()).await, all[all.len() - 2..]);
-    next_event(empty_stream).await;
-    let mut reloaded = service.events().subscribe(busy.session_id, None).await.unwrap();
-    write_events(&replacement.user(busy.players[0].user_id), busy.session_id, 1).await;
-    next_event(&mut reloaded).await;
+    let numbers = event_numbers(&replacement, quiet_game.session_id).await;
+    assert_eq!(read_until(quiet_stream, *numbers.last().unwrap()).await, numbers[numbers.len() - 2..]);
+    next_event(eventless_stream).await;
+    let mut new_stream = service.events().subscribe(busy_game.session_id, None).await.unwrap();
+    write_events(&replacement.user(busy_game.players[0].user_id), busy_game.session_id, 1).await;
+    next_event(&mut new_stream).await;
     drop(streams);
     execute(&superuser, &format!("DROP DATABASE \"{database}_lost\"")).await;
     superuser.close().await.unwrap();

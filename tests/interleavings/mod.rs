@@ -35,9 +35,9 @@ fn orders(transactions: &[Vec<Step>]) -> Vec<Schedule> {
     }
     let mut all = Vec::new();
     for (transaction, steps) in transactions.iter().enumerate().filter(|(_, steps)| !steps.is_empty()) {
-        let mut rest = transactions.to_vec();
-        rest[transaction].remove(0);
-        for mut order in orders(&rest) {
+        let mut remaining_steps = transactions.to_vec();
+        remaining_steps[transaction].remove(0);
+        for mut order in orders(&remaining_steps) {
             order.insert(0, (transaction, steps[0]));
             all.push(order);
         }
@@ -112,11 +112,11 @@ fn stopped_case(statements: Vec<&'static Statement>, level: IsolationLevel, held
 
 /// Returns the cases of two statements that lock a row in common. There is one case for each row that the first one
 /// locks and each row that the second one locks. Other connections hold these two rows, which stops both statements.
-fn stopped_pairs(locked: &LockedRows) -> Vec<Case<'static>> {
+fn stopped_pairs(locked_rows: &LockedRows) -> Vec<Case<'static>> {
     let mut cases = Vec::new();
     for first in STATEMENTS {
         for second in STATEMENTS {
-            let (first_rows, second_rows) = (&locked[first.name], &locked[second.name]);
+            let (first_rows, second_rows) = (&locked_rows[first.name], &locked_rows[second.name]);
             if !first_rows.iter().any(|row| second_rows.contains(row)) {
                 continue;
             }
@@ -137,15 +137,15 @@ fn stopped_pairs(locked: &LockedRows) -> Vec<Case<'static>> {
 
 /// Returns the cases of three statements that lock a row in common. In some, another connection holds that row until
 /// all three have been sent. In the others, all three transactions begin, then all send, and then all commit.
-fn triples(locked: &LockedRows) -> Vec<Case<'static>> {
+fn triples(locked_rows: &LockedRows) -> Vec<Case<'static>> {
     let mut cases = Vec::new();
     for (first_index, first) in STATEMENTS.iter().enumerate() {
         for (second_index, second) in STATEMENTS.iter().enumerate().skip(first_index) {
             for third in &STATEMENTS[second_index..] {
-                let shared = locked[first.name]
+                let shared_row = locked_rows[first.name]
                     .iter()
-                    .find(|row| locked[second.name].contains(row) && locked[third.name].contains(row));
-                let Some(row) = shared else { continue };
+                    .find(|row| locked_rows[second.name].contains(row) && locked_rows[third.name].contains(row));
+                let Some(row) = shared_row else { continue };
                 for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
                     let statements: Vec<_> = order.iter().map(|index| [first, second, third][*index]).collect();
                     for level in ISOLATION_LEVELS {
@@ -177,8 +177,8 @@ fn sample(cases: Vec<Case<'static>>, size: usize) -> Vec<Case<'static>> {
 }
 
 /// Returns a sample of each kind of case.
-fn sample_each_kind(locked: &LockedRows, size: usize) -> Vec<Case<'static>> {
-    let kinds = [pairs(), stopped_pairs(locked), triples(locked)];
+fn sample_each_kind(locked_rows: &LockedRows, size: usize) -> Vec<Case<'static>> {
+    let kinds = [pairs(), stopped_pairs(locked_rows), triples(locked_rows)];
     kinds.into_iter().flat_map(|cases| sample(cases, size)).collect()
 }
 
@@ -213,26 +213,26 @@ async fn run_cases(cases: Vec<Case<'static>>) -> Vec<String> {
 /// Runs each statement alone and returns the rows that it locks.
 async fn find_locked_rows() -> LockedRows {
     let mut runner = Runner::new().await;
-    let mut locked = LockedRows::new();
+    let mut locked_rows = LockedRows::new();
     for statement in STATEMENTS {
-        locked.insert(statement.name, runner.locked_rows(statement).await);
+        locked_rows.insert(statement.name, runner.locked_rows(statement).await);
     }
-    locked
+    locked_rows
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_order_of_statements_breaks_an_invariant() {
-    let locked = find_locked_rows().await;
+    let locked_rows = find_locked_rows().await;
     let selection = std::env::var("SPARC_INTERLEAVINGS").unwrap_or_default();
     let cases = match selection.as_str() {
-        "all" => pairs().into_iter().chain(stopped_pairs(&locked)).collect(),
-        "triples" => triples(&locked),
-        "" => sample_each_kind(&locked, SAMPLE_SIZE),
-        size if size.parse::<usize>().is_ok() => sample_each_kind(&locked, size.parse().unwrap()),
+        "all" => pairs().into_iter().chain(stopped_pairs(&locked_rows)).collect(),
+        "triples" => triples(&locked_rows),
+        "" => sample_each_kind(&locked_rows, SAMPLE_SIZE),
+        size if size.parse::<usize>().is_ok() => sample_each_kind(&locked_rows, size.parse().unwrap()),
         part => pairs()
             .into_iter()
-            .chain(stopped_pairs(&locked))
-            .chain(triples(&locked))
+            .chain(stopped_pairs(&locked_rows))
+            .chain(triples(&locked_rows))
             .filter(|case| case.to_string().contains(part))
             .collect(),
     };

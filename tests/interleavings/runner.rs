@@ -229,7 +229,7 @@ impl Runner {
         let mut outcomes: Vec<Outcome> = case.statements.iter().map(|_| Outcome::default()).collect();
         // For each transaction whose statement waits for a lock, the steps that must follow the statement.
         let mut postponed: Vec<VecDeque<Step>> = case.statements.iter().map(|_| VecDeque::new()).collect();
-        let mut commits = 0;
+        let mut commit_count = 0;
         let mut problems = Vec::new();
         let mut schedule: VecDeque<(usize, Step)> = case.schedule.iter().copied().collect();
         let mut has_released_rows = case.held_rows.is_empty();
@@ -290,14 +290,14 @@ impl Runner {
                         other => problems.push(format!("{} does not commit or roll back: {other:?}", statement.name)),
                     }
                     if step == Step::Commit && matches!(outcomes[transaction].answer, Some(Ok(_))) {
-                        outcomes[transaction].commit_position = Some(commits);
-                        commits += 1;
+                        outcomes[transaction].commit_position = Some(commit_count);
+                        commit_count += 1;
                     }
                 }
             }
         }
         collect_problems(case, &outcomes, &mut problems);
-        self.needs_restore = commits > 0;
+        self.needs_restore = commit_count > 0;
         if self.needs_restore {
             problems.extend(self.database.broken_invariants().await);
         }

@@ -114,9 +114,9 @@ pub const STATEMENTS: &[Statement] = &[
     statement(
         ADA,
         "ada_deletes_and_replaces_a_character",
-        "WITH gone AS (DELETE FROM public.characters WHERE id = @ada3 RETURNING id)
+        "WITH deleted AS (DELETE FROM public.characters WHERE id = @ada3 RETURNING id)
          INSERT INTO public.characters (id, user_id, name, class, might, grace, wit, heart, special_ability)
-         SELECT @new_row_3, @ada, 'Third', 'wizard'::public.character_class, 1, 2, 5, 4, '{}' FROM gone",
+         SELECT @new_row_3, @ada, 'Third', 'wizard'::public.character_class, 1, 2, 5, 4, '{}' FROM deleted",
         &[CHARACTER_LIMIT_REACHED, ACCOUNT_CLOSED, INSUFFICIENT_PRIVILEGE, FOREIGN_KEY_VIOLATION, UNIQUE_VIOLATION],
     ),
     statement(ADA, "ada_renames_a_character", "UPDATE public.characters SET name = 'Renamed' WHERE id = @ada1", &[ACCOUNT_CLOSED]),

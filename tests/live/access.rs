@@ -49,6 +49,7 @@ async fn subscribing_and_reading_are_refused_in_the_same_way() {
     world.update_session(&game, "is_public = true").await;
     let [stranger, closed_account] = [world.new_account().await, game.players[1].user_id];
     world.sparc.as_service().users().close_account(closed_account).await.unwrap();
+    // Reads and subscribes as the caller, asserts that the outcome is the same, and returns its code.
     let common_code = async |caller: sparc::service::IdentityConnection, session| {
         let after_code = caller.events().after(session, 0).await.map_or_else(|error| error.code(), |_| "done");
         let newest_code = caller.events().newest(session).await.map_or_else(|error| error.code(), |_| "done");
@@ -73,17 +74,17 @@ async fn losing_access_ends_a_stream_with_an_error_but_not_the_streams_of_others
     let world = World::new().await;
     let game = world.new_active_session(3).await;
     let sparc = connect_sparc(&world).await;
-    let [closing, unseated, remaining] = [0, 1, 2].map(|index| sparc.as_user(game.players[index].user_id));
+    let [closing_caller, unseated_caller, remaining_caller] = [0, 1, 2].map(|index| sparc.as_user(game.players[index].user_id));
     let subscribe = async |caller: &sparc::service::IdentityConnection| {
         caller.events().subscribe(game.session_id, None).await.unwrap()
     };
-    let (mut closing_stream, mut unseated_stream) = (subscribe(&closing).await, subscribe(&unseated).await);
+    let (mut closing_stream, mut unseated_stream) = (subscribe(&closing_caller).await, subscribe(&unseated_caller).await);
     let (mut remaining_stream, mut service_stream) =
-        (subscribe(&remaining).await, subscribe(&sparc.as_service()).await);
+        (subscribe(&remaining_caller).await, subscribe(&sparc.as_service()).await);
 
     sparc.as_service().users().close_account(game.players[0].user_id).await.unwrap();
     assert_eq!(read_to_error(&mut closing_stream).await, "account_closed");
-    assert_eq!(subscribe_code(closing.events().subscribe(game.session_id, None).await), "account_closed");
+    assert_eq!(subscribe_code(closing_caller.events().subscribe(game.session_id, None).await), "account_closed");
 
     let sql = format!("DELETE FROM session_players WHERE user_id = '{}'", game.players[1].user_id);
     world.owner().execute(&sql).await.unwrap();
@@ -105,7 +106,7 @@ async fn losing_access_ends_a_stream_with_an_error_but_not_the_streams_of_others
 async fn events_after_the_closing_of_an_account_are_not_delivered_to_it() {
     let world = World::new().await;
     let sparc = connect_sparc(&world).await;
-    // Which events the poller has read when the account is closed differs from time to time.
+    // Which events the poller has read when the account is closed differs from round to round.
     for _ in 0..3 {
         let game = world.new_active_session(2).await;
         let mut closed_stream =

@@ -21,32 +21,32 @@ async fn an_event_arrives_once_and_in_order_whoever_writes_it() {
     let game = world.new_active_session(1).await;
     let (first_sparc, second_sparc, player) =
         (connect_sparc(&world).await, connect_sparc(&world).await, &game.players[0]);
-    let before = event_numbers(&world, game.session_id).await;
+    let numbers_before = event_numbers(&world, game.session_id).await;
     let ada = first_sparc.as_user(player.user_id);
-    let mut from_now = ada.events().subscribe(game.session_id, None).await.unwrap();
+    let mut stream_from_now = ada.events().subscribe(game.session_id, None).await.unwrap();
     // After 0 come all events of the last day.
-    let mut last_day = ada.events().subscribe(game.session_id, Some(0)).await.unwrap();
-    let mut resumed =
-        second_sparc.as_user(player.user_id).events().subscribe(game.session_id, Some(before[0])).await.unwrap();
+    let mut stream_of_last_day = ada.events().subscribe(game.session_id, Some(0)).await.unwrap();
+    let mut resumed_stream =
+        second_sparc.as_user(player.user_id).events().subscribe(game.session_id, Some(numbers_before[0])).await.unwrap();
 
     ada.events().send(wave(game.session_id)).await.unwrap();
-    let sent = second_sparc.as_user(player.user_id).events().send(wave(game.session_id)).await.unwrap();
+    let sent_event = second_sparc.as_user(player.user_id).events().send(wave(game.session_id)).await.unwrap();
     assert_eq!(
-        read_until(&mut from_now, sent.seq).await.len(),
+        read_until(&mut stream_from_now, sent_event.seq).await.len(),
         2,
         "both must arrive before any other event is written"
     );
     write_events(&player.caller, game.session_id, 3).await;
     world.owner().execute(&insert_attribute_check_sql(game.session_id, player.character_id)).await.unwrap();
 
-    let all = event_numbers(&world, game.session_id).await;
-    let last = *all.last().unwrap();
-    let new = all[before.len()..].to_vec();
-    assert_eq!(new.len(), 6, "two were sent, three inserted, and the roll caused one");
-    assert_eq!(read_until(&mut from_now, last).await, new[2..]);
-    assert_eq!(read_until(&mut last_day, last).await, all);
-    assert_eq!(read_until(&mut resumed, last).await, all[1..]);
-    assert!(receives_nothing(&mut from_now).await, "no event may arrive twice");
+    let numbers = event_numbers(&world, game.session_id).await;
+    let newest = *numbers.last().unwrap();
+    let new_numbers = numbers[numbers_before.len()..].to_vec();
+    assert_eq!(new_numbers.len(), 6, "two were sent, three inserted, and the roll caused one");
+    assert_eq!(read_until(&mut stream_from_now, newest).await, new_numbers[2..]);
+    assert_eq!(read_until(&mut stream_of_last_day, newest).await, numbers);
+    assert_eq!(read_until(&mut resumed_stream, newest).await, numbers[1..]);
+    assert!(receives_nothing(&mut stream_from_now).await, "no event may arrive twice");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -64,36 +64,36 @@ async fn fifty_subscribers_of_ten_sessions_each_get_all_their_events_under_load(
             streams.push((game.session_id, subscriber.events().subscribe(game.session_id, None).await.unwrap()));
         }
         for (index, player) in game.players.iter().enumerate() {
-            let (person, session) = (player.caller.clone(), game.session_id);
+            let (caller, session) = (player.caller.clone(), game.session_id);
             let sender = [&first_sparc, &second_sparc][index].as_user(player.user_id);
             writers.push(Box::pin(async move {
                 for _ in 0..8 {
                     sender.events().send(wave(session)).await.unwrap();
-                    write_events(&person, session, 2).await;
+                    write_events(&caller, session, 2).await;
                 }
             }));
         }
         games.push((event_numbers(&world, game.session_id).await.len(), game));
     }
-    assert_eq!(streams.len(), 50);
+    assert_eq!(streams.len(), 50, "each session must have five subscribers");
     let readers: Vec<_> = streams
         .into_iter()
         .map(|(session, mut stream)| {
             tokio::spawn(async move {
-                let mut seen = Vec::new();
+                let mut received_numbers = Vec::new();
                 // Two players each write three events, eight times.
                 for _ in 0..48 {
-                    seen.push(next_event(&mut stream).await.seq);
+                    received_numbers.push(next_event(&mut stream).await.seq);
                 }
-                (session, seen, stream)
+                (session, received_numbers, stream)
             })
         })
         .collect();
     run_together(writers).await;
     for reader in readers {
-        let (session, seen, mut stream) = reader.await.unwrap();
+        let (session, received_numbers, mut stream) = reader.await.unwrap();
         let (count_before, _) = games.iter().find(|(_, game)| game.session_id == session).unwrap();
-        assert_eq!(seen, event_numbers(&world, session).await[*count_before..]);
+        assert_eq!(received_numbers, event_numbers(&world, session).await[*count_before..]);
         assert!(
             tokio::time::timeout(Duration::from_millis(60), stream.next()).await.is_err(),
             "no further event may arrive"
@@ -127,16 +127,16 @@ async fn a_slow_subscriber_delays_no_other_and_loses_no_event() {
     let game = world.new_active_session(1).await;
     let sparc = connect_sparc(&world).await;
     let ada = sparc.as_user(game.players[0].user_id);
-    let mut slow = ada.events().subscribe(game.session_id, None).await.unwrap();
-    let mut fast = ada.events().subscribe(game.session_id, None).await.unwrap();
+    let mut slow_stream = ada.events().subscribe(game.session_id, None).await.unwrap();
+    let mut fast_stream = ada.events().subscribe(game.session_id, None).await.unwrap();
     let count_before = event_numbers(&world, game.session_id).await.len();
     for _ in 0..5 {
         write_events(&game.players[0].caller, game.session_id, 100).await;
         let newest = *event_numbers(&world, game.session_id).await.last().unwrap();
-        assert_eq!(read_until(&mut fast, newest).await.len(), 100);
+        assert_eq!(read_until(&mut fast_stream, newest).await.len(), 100);
     }
-    let all = event_numbers(&world, game.session_id).await;
-    assert_eq!(read_until(&mut slow, *all.last().unwrap()).await, all[count_before..]);
+    let numbers = event_numbers(&world, game.session_id).await;
+    assert_eq!(read_until(&mut slow_stream, *numbers.last().unwrap()).await, numbers[count_before..]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -149,23 +149,23 @@ async fn a_stream_survives_a_crash_of_the_server() {
     let sparc = connect_sparc(&world).await;
     let ada = sparc.as_user(game.players[0].user_id);
     let mut stream = ada.events().subscribe(game.session_id, None).await.unwrap();
-    let mut seen = Vec::new();
+    let mut received_numbers = Vec::new();
     for round in 0..3 {
-        let sent = loop {
+        let sent_event = loop {
             // The first attempts may get a connection that the crash has broken.
             match ada.events().send(wave(game.session_id)).await {
-                Ok(sent) => break sent,
+                Ok(event) => break event,
                 Err(error) => assert!(error.is_retryable() || error.code() == "commit_unknown", "{error}"),
             }
         };
-        seen.extend(read_until(&mut stream, sent.seq).await);
+        received_numbers.extend(read_until(&mut stream, sent_event.seq).await);
         if round < 2 {
             let server = server.clone();
             tokio::task::spawn_blocking(move || server.crash()).await.unwrap().unwrap();
         }
     }
-    let all = event_numbers(&world.reconnect().await, game.session_id).await;
-    assert_eq!(seen, all[all.len() - seen.len()..]);
+    let numbers = event_numbers(&world.reconnect().await, game.session_id).await;
+    assert_eq!(received_numbers, numbers[numbers.len() - received_numbers.len()..]);
 }
 
 #[tokio::test]
@@ -179,25 +179,26 @@ async fn large_events_and_large_batches_arrive() {
     }
     let count_before = event_numbers(&world, game.session_id).await.len();
     for round in 0..3 {
-        // The database stores a large event compressed, but its reader gets it in full.
+        // The database stores a large event compressed, but its reader gets it in full. The first round's event is
+        // small.
         let words: Vec<String> = (0..6000).map(|_| Uuid::new_v4().to_string()).collect();
         let state = if round == 0 { json!(words[..4]) } else { json!(words) };
         seer.sessions().set_game_state(game.session_id, state, ExpectedVersion::Any).await.unwrap();
         // With the event of the game state, these are 121 events. They are read in pages of at most 50.
         write_events(&game.players[0].caller, game.session_id, 99).await;
         write_events(&game.players[0].caller, game.session_id, 21).await;
-        let all = event_numbers(&world, game.session_id).await;
+        let numbers = event_numbers(&world, game.session_id).await;
         // The first subscriber reads nothing in the second round, and the events of two rounds in the third.
         for (index, stream) in streams.iter_mut().enumerate().skip(usize::from(round == 1)) {
             let rounds = if index == 0 && round == 2 { 2 } else { 1 };
-            assert_eq!(read_until(stream, *all.last().unwrap()).await.len(), rounds * 121);
+            assert_eq!(read_until(stream, *numbers.last().unwrap()).await.len(), rounds * 121);
         }
     }
     write_events(&game.players[0].caller, game.session_id, 1).await;
-    let all = event_numbers(&world, game.session_id).await;
-    assert_eq!(all.len() - count_before, 3 * 121 + 1);
+    let numbers = event_numbers(&world, game.session_id).await;
+    assert_eq!(numbers.len() - count_before, 3 * 121 + 1);
     for stream in &mut streams {
-        assert_eq!(read_until(stream, *all.last().unwrap()).await.len(), 1);
+        assert_eq!(read_until(stream, *numbers.last().unwrap()).await.len(), 1);
     }
 }
 
@@ -215,14 +216,14 @@ async fn numbers_up_to_the_maximum_arrive_and_a_sequence_set_back_ends_the_strea
         world.owner().execute(&format!("SELECT setval('session_events_seq_seq', {start})")).await.unwrap();
         write_events(&game.players[0].caller, game.session_id, 2).await;
     }
-    let all = event_numbers(&world, game.session_id).await.split_off(count_before);
-    assert!(all.len() == 6 && all[1] > i64::from(i32::MAX) && all[3] > 1 << 53 && all[5] > i64::MAX - 4);
-    assert_eq!(read_until(&mut stream, all[5]).await, all);
-    let mut resumed = ada.events().subscribe(game.session_id, Some(all[2])).await.unwrap();
-    assert_eq!(read_until(&mut resumed, all[5]).await, all[3..]);
+    let numbers = event_numbers(&world, game.session_id).await.split_off(count_before);
+    assert!(numbers.len() == 6 && numbers[1] > i64::from(i32::MAX) && numbers[3] > 1 << 53 && numbers[5] > i64::MAX - 4);
+    assert_eq!(read_until(&mut stream, numbers[5]).await, numbers);
+    let mut resumed_stream = ada.events().subscribe(game.session_id, Some(numbers[2])).await.unwrap();
+    assert_eq!(read_until(&mut resumed_stream, numbers[5]).await, numbers[3..]);
     world.owner().execute("SELECT setval('session_events_seq_seq', 1000)").await.unwrap();
     write_events(&game.players[0].caller, game.session_id, 1).await;
-    for stream in [&mut stream, &mut resumed] {
+    for stream in [&mut stream, &mut resumed_stream] {
         assert_eq!(read_to_error(stream).await, "events_expired");
     }
 }

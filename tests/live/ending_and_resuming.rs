@@ -17,15 +17,15 @@ async fn resuming_after_an_event_that_does_not_exist_fails_with_events_expired()
     let sparc = connect_sparc(&world).await;
     let ada = sparc.as_user(game.players[0].user_id);
     write_events(&game.players[0].caller, game.session_id, 3).await;
-    let all = event_numbers(&world, game.session_id).await;
-    let delete = format!("DELETE FROM session_events WHERE seq <= {}", all[1]);
+    let numbers = event_numbers(&world, game.session_id).await;
+    let delete = format!("DELETE FROM session_events WHERE seq <= {}", numbers[1]);
     world.owner().execute(&delete).await.unwrap();
     // Two deleted events, and two numbers that no event ever had.
-    for seq in [all[0], all[1], all.last().unwrap() + 1, -1] {
+    for seq in [numbers[0], numbers[1], numbers.last().unwrap() + 1, -1] {
         assert_eq!(subscribe_code(ada.events().subscribe(game.session_id, Some(seq)).await), "events_expired", "{seq}");
     }
-    let mut stream = ada.events().subscribe(game.session_id, Some(all[2])).await.unwrap();
-    assert_eq!(read_until(&mut stream, *all.last().unwrap()).await, all[3..]);
+    let mut stream = ada.events().subscribe(game.session_id, Some(numbers[2])).await.unwrap();
+    assert_eq!(read_until(&mut stream, *numbers.last().unwrap()).await, numbers[3..]);
 }
 
 #[tokio::test]
@@ -35,12 +35,12 @@ async fn nobody_resumes_after_an_event_older_than_a_day_if_newer_ones_follow() {
     let sparc = connect_sparc(&world).await;
     let ada = sparc.as_user(game.players[0].user_id);
     write_events(&game.players[0].caller, game.session_id, 2).await;
-    let all = event_numbers(&world, game.session_id).await;
+    let numbers = event_numbers(&world, game.session_id).await;
     // The clean-up skips locked rows, so an event older than a day may remain.
-    let old = format!("UPDATE session_events SET created_at = now() - INTERVAL '25 hours' WHERE seq = {}", all[0]);
-    world.owner().execute(&old).await.unwrap();
-    assert_eq!(subscribe_code(ada.events().subscribe(game.session_id, Some(all[0])).await), "events_expired");
-    assert_eq!(subscribe_code(ada.events().subscribe(game.session_id, Some(all[1])).await), "subscribed");
+    let age_first_event = format!("UPDATE session_events SET created_at = now() - INTERVAL '25 hours' WHERE seq = {}", numbers[0]);
+    world.owner().execute(&age_first_event).await.unwrap();
+    assert_eq!(subscribe_code(ada.events().subscribe(game.session_id, Some(numbers[0])).await), "events_expired");
+    assert_eq!(subscribe_code(ada.events().subscribe(game.session_id, Some(numbers[1])).await), "subscribed");
     assert_eq!(subscribe_code(ada.events().subscribe(game.session_id, None).await), "subscribed");
 }
 
@@ -115,19 +115,19 @@ async fn the_stream_of_a_session_without_events_of_the_last_day_starts_after_its
     write_events(&game.players[0].caller, game.session_id, 2).await;
     world.owner().execute("UPDATE session_events SET created_at = now() - INTERVAL '25 hours'").await.unwrap();
     let newest = ada.events().newest(game.session_id).await.unwrap();
-    let mut after_newest = ada.events().subscribe(game.session_id, Some(newest)).await.unwrap();
-    let mut from_now = ada.events().subscribe(game.session_id, None).await.unwrap();
+    let mut stream_after_newest = ada.events().subscribe(game.session_id, Some(newest)).await.unwrap();
+    let mut stream_from_now = ada.events().subscribe(game.session_id, None).await.unwrap();
     assert!(
         !event_numbers(&world, game.session_id).await.is_empty(),
         "the old events must stay until the next event is written"
     );
     assert!(ada.events().after(game.session_id, 0).await.unwrap().is_empty());
-    assert!(receives_nothing(&mut after_newest).await, "an event older than a day must not be delivered as new");
+    assert!(receives_nothing(&mut stream_after_newest).await, "an event older than a day must not be delivered as new");
     write_events(&game.players[0].caller, game.session_id, 1).await;
-    let last = event_numbers(&world, game.session_id).await.pop().unwrap();
-    assert_eq!(ada.events().newest(game.session_id).await.unwrap(), last);
-    for stream in [&mut after_newest, &mut from_now] {
-        assert_eq!(next_event(stream).await.seq, last);
+    let newest_after_write = event_numbers(&world, game.session_id).await.pop().unwrap();
+    assert_eq!(ada.events().newest(game.session_id).await.unwrap(), newest_after_write);
+    for stream in [&mut stream_after_newest, &mut stream_from_now] {
+        assert_eq!(next_event(stream).await.seq, newest_after_write);
     }
 }
 
@@ -138,16 +138,16 @@ async fn a_stream_knows_where_to_resume_before_and_after_each_event() {
     let sparc = connect_sparc(&world).await;
     let ada = sparc.as_user(game.players[0].user_id);
     write_events(&game.players[0].caller, game.session_id, 2).await;
-    let old = event_numbers(&world, game.session_id).await;
-    let resumed = ada.events().subscribe(game.session_id, Some(old[0])).await.unwrap();
-    assert_eq!(resumed.last_seq(), old[0]);
+    let numbers_before = event_numbers(&world, game.session_id).await;
+    let resumed = ada.events().subscribe(game.session_id, Some(numbers_before[0])).await.unwrap();
+    assert_eq!(resumed.last_seq(), numbers_before[0]);
     let mut stream = ada.events().subscribe(game.session_id, None).await.unwrap();
-    assert_eq!(stream.last_seq(), *old.last().unwrap(), "a new stream starts after the newest event");
+    assert_eq!(stream.last_seq(), *numbers_before.last().unwrap(), "a new stream starts after the newest event");
     write_events(&game.players[0].caller, game.session_id, 2).await;
-    for seq in &event_numbers(&world, game.session_id).await[old.len()..] {
+    for seq in &event_numbers(&world, game.session_id).await[numbers_before.len()..] {
         assert_eq!((next_event(&mut stream).await.seq, stream.last_seq()), (*seq, *seq));
     }
-    let without_events = world.new_session(0).await;
-    let seer = sparc.as_user(without_events.seer.user_id());
-    assert_eq!(seer.events().subscribe(without_events.session_id, None).await.unwrap().last_seq(), 0);
+    let eventless_game = world.new_session(0).await;
+    let seer = sparc.as_user(eventless_game.seer.user_id());
+    assert_eq!(seer.events().subscribe(eventless_game.session_id, None).await.unwrap().last_seq(), 0);
 }

@@ -29,8 +29,8 @@ pub const SILENCE_TIMEOUT: Duration = Duration::from_millis(400);
 
 /// Returns the next event; panics if none arrives in time or the stream ends.
 pub async fn next_event(stream: &mut Subscription) -> Event {
-    let next = tokio::time::timeout(DELIVERY_TIMEOUT, stream.next()).await.expect("an event must arrive");
-    next.expect("the stream must not end").unwrap()
+    let next_item = tokio::time::timeout(DELIVERY_TIMEOUT, stream.next()).await.expect("an event must arrive");
+    next_item.expect("the stream must not end").unwrap()
 }
 
 /// Returns whether no event arrives within [`SILENCE_TIMEOUT`].
@@ -40,12 +40,12 @@ pub async fn receives_nothing(stream: &mut Subscription) -> bool {
 
 /// Reads events up to number `last` and returns their numbers.
 pub async fn read_until(stream: &mut Subscription, last: i64) -> Vec<i64> {
-    let mut seen = Vec::new();
-    while seen.last() != Some(&last) {
-        seen.push(next_event(stream).await.seq);
-        assert!(*seen.last().unwrap() <= last, "{last} is missing: {seen:?}");
+    let mut numbers = Vec::new();
+    while numbers.last() != Some(&last) {
+        numbers.push(next_event(stream).await.seq);
+        assert!(*numbers.last().unwrap() <= last, "{last} is missing: {numbers:?}");
     }
-    seen
+    numbers
 }
 
 /// Returns the code of the error that ends the stream, and asserts that nothing follows it.
@@ -86,8 +86,8 @@ fn insert_events_sql(session: Uuid, count: usize) -> String {
 }
 
 /// Inserts events in one statement, by plain SQL.
-pub async fn write_events(person: &SqlCaller, session: Uuid, count: usize) {
-    person.execute(&insert_events_sql(session, count)).await.unwrap();
+pub async fn write_events(caller: &SqlCaller, session: Uuid, count: usize) {
+    caller.execute(&insert_events_sql(session, count)).await.unwrap();
 }
 
 /// Connects a new `Sparc` handle to the database.

@@ -21,7 +21,11 @@ async fn existing_accounts_get_a_profile() {
     // The profile of an account without an email address is named `Adventurer`, that of a deleted one `Former player`.
     let names = query_lines(&db, "SELECT display_name FROM users ORDER BY 1").await;
     assert_eq!(names, ["Adventurer", "Former player", "old", "old"]);
-    assert_eq!(query_lines(&db, "SELECT email FROM users WHERE email LIKE 'gone%'").await, Vec::<String>::new());
+    assert_eq!(
+        query_lines(&db, "SELECT email FROM users WHERE email LIKE 'gone%'").await,
+        Vec::<String>::new(),
+        "the profile of a deleted account must not have its e-mail address"
+    );
 }
 
 #[tokio::test]
@@ -41,10 +45,10 @@ async fn up_restores_the_triggers_on_accounts_applies_missed_changes_and_reopens
     )
     .await
     .unwrap();
-    // The accounts that did not change while the triggers were missing: `dan`, and `ben`, whose profile is closed.
-    let unchanged = query_lines(&db, "SELECT id::text FROM users WHERE display_name IN ('dan', 'Former player')").await;
-    assert_eq!(unchanged.len(), 2);
-    let row_versions = format!("SELECT xmin::text FROM users WHERE id IN ('{}') ORDER BY id", unchanged.join("', '"));
+    // The accounts that did not change while the triggers were missing: `dan`, and `ben`, whose account is closed.
+    let unchanged_ids = query_lines(&db, "SELECT id::text FROM users WHERE display_name IN ('dan', 'Former player')").await;
+    assert_eq!(unchanged_ids.len(), 2);
+    let row_versions = format!("SELECT xmin::text FROM users WHERE id IN ('{}') ORDER BY id", unchanged_ids.join("', '"));
     let before = query_lines(&db, &row_versions).await;
     Migrator::up(&db, None).await.unwrap();
     let profiles = "SELECT display_name || ' ' || CASE WHEN email LIKE '%.invalid' THEN '-' ELSE email END FROM users
@@ -52,8 +56,9 @@ async fn up_restores_the_triggers_on_accounts_applies_missed_changes_and_reopens
     assert_eq!(query_lines(&db, profiles).await, ["ada ada@new.org", "dan dan@x.org", "eve eve@x.org"]);
     // The closed accounts are those of `ben` and `cas`. `private.account_gates` has a row for each account, which says
     // whether the account is open.
-    let closed = "SELECT display_name FROM users JOIN private.account_gates AS gate ON gate.account_id = users.id AND NOT is_open";
-    assert_eq!(query_lines(&db, closed).await, ["Former player", "Former player"]);
+    let closed_profiles =
+        "SELECT display_name FROM users JOIN private.account_gates AS gate ON gate.account_id = users.id AND NOT is_open";
+    assert_eq!(query_lines(&db, closed_profiles).await, ["Former player", "Former player"]);
     assert_eq!(
         query_lines(&db, &row_versions).await,
         before,

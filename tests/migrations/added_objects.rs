@@ -26,7 +26,7 @@ async fn commands_that_drop_our_objects_name_those_that_depend_on_them_and_chang
     )
     .await
     .unwrap();
-    let before = read_catalog(&db).await;
+    let catalog_before = read_catalog(&db).await;
     for attempt in [
         Migrator::reset(&db).await,
         Migrator::fresh(&db).await,
@@ -49,8 +49,11 @@ async fn commands_that_drop_our_objects_name_those_that_depend_on_them_and_chang
         ] {
             assert!(message.contains(object), "{object}: {message}");
         }
-        assert!(!message.contains("pg_toast") && !message.contains("pg_temp"), "{message}");
-        assert_eq!(read_catalog(&db).await, before);
+        assert!(
+            !message.contains("pg_toast") && !message.contains("pg_temp"),
+            "PostgreSQL's internal objects must not be named: {message}"
+        );
+        assert_eq!(read_catalog(&db).await, catalog_before);
     }
     db.execute_unprepared(
         "SET search_path = public;
@@ -74,9 +77,9 @@ async fn up_refuses_a_repair_that_would_drop_an_operators_object() {
     )
     .await
     .unwrap();
-    let before = read_catalog(&db).await;
+    let catalog_before = read_catalog(&db).await;
     assert!(refusal_message(Migrator::up(&db, None).await.unwrap_err()).contains("view public.catalogue"));
-    assert_eq!(read_catalog(&db).await, before);
+    assert_eq!(read_catalog(&db).await, catalog_before);
 }
 
 #[tokio::test]
@@ -89,11 +92,11 @@ async fn a_services_own_seaorm_migrations_are_independent_of_ours() {
     )
     .await
     .unwrap();
-    let before = read_catalog(&db).await;
+    let catalog_before = read_catalog(&db).await;
     Migrator::up(&db, None).await.unwrap();
     assert!(check(&db).await.unwrap().is_clean());
     assert_eq!(Migrator::get_applied_migrations(&db).await.unwrap().len(), Migrator::migrations().len());
     Migrator::reset(&db).await.unwrap();
-    assert_eq!(read_catalog(&db).await, before);
+    assert_eq!(read_catalog(&db).await, catalog_before);
     assert_eq!(query_lines(&db, "SELECT version::text FROM seaql_migrations").await, ["m20220101_000001_create_table"]);
 }

@@ -18,6 +18,12 @@ use super::{Migrator, create_empty_database, url_with_login};
 use crate::pooler::start_pooler_with_connections;
 use crate::sqlstates::{ADMIN_SHUTDOWN, INTERNAL_ERROR, TOO_MANY_CONNECTIONS};
 
+/// SQLSTATEs with which servers and poolers refuse a connection, by PostgreSQL's names for them.
+const PROTOCOL_VIOLATION: &str = "08P01";
+const INVALID_AUTHORIZATION_SPECIFICATION: &str = "28000";
+const CANNOT_CONNECT_NOW: &str = "57P03";
+const UNDEFINED_FILE: &str = "58P01";
+
 /// Connects with `migration::connect` and with the service, asserts that both fail with the same message, and returns
 /// it.
 async fn connect_error_message(url: &str) -> String {
@@ -38,7 +44,7 @@ async fn connect_error_message(url: &str) -> String {
 fn start_listener(answer: Vec<u8>) -> String {
     /// Length and code of a request for TLS.
     const TLS_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
-    let is_postgres = answer.first() == Some(&b'E');
+    let is_postgres_error = answer.first() == Some(&b'E');
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
@@ -46,7 +52,7 @@ fn start_listener(answer: Vec<u8>) -> String {
             let Ok(mut stream) = stream else { break };
             let mut buffer = [0; 1024];
             let length = stream.read(&mut buffer).unwrap_or_default();
-            if is_postgres && buffer[..length] == TLS_REQUEST {
+            if is_postgres_error && buffer[..length] == TLS_REQUEST {
                 let _ = stream.write_all(b"N");
                 let _ = stream.read(&mut buffer);
             }
@@ -74,13 +80,13 @@ fn start_refusing_listener(code: &str, message: &str) -> String {
 
 #[tokio::test]
 async fn a_wrong_url_or_an_address_without_a_postgresql_server_is_reported() {
-    let closed_address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let unused_address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     for (url, expected) in [
         (
             "postgres://ada:hunter2@no-such-host.invalid/game".to_owned(),
             "\"no-such-host.invalid\" of the database URL is unknown",
         ),
-        (format!("postgres://ada:hunter2@{closed_address}/game"), "No PostgreSQL server answers at 127.0.0.1:"),
+        (format!("postgres://ada:hunter2@{unused_address}/game"), "No PostgreSQL server answers at 127.0.0.1:"),
         (
             start_listener(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n".to_vec()),
             "is not a PostgreSQL server",
@@ -106,23 +112,28 @@ async fn a_wrong_url_or_an_address_without_a_postgresql_server_is_reported() {
 #[tokio::test]
 async fn a_refusal_by_a_server_or_pooler_is_explained() {
     for (code, server_message, expected) in [
-        ("57P03", "the database system is starting up", "wait until it runs"),
-        ("57P03", "the database system is in recovery mode", "wait until it runs"),
+        (CANNOT_CONNECT_NOW, "the database system is starting up", "wait until it runs"),
+        (CANNOT_CONNECT_NOW, "the database system is in recovery mode", "wait until it runs"),
         (ADMIN_SHUTDOWN, "terminating connection due to superuser command", "wait until it runs"),
         (TOO_MANY_CONNECTIONS, "sorry, too many clients already", "raise the limit"),
-        ("08P01", "no more connections allowed (max_client_conn)", "raise the limit"),
+        (PROTOCOL_VIOLATION, "no more connections allowed (max_client_conn)", "raise the limit"),
         (INTERNAL_ERROR, "MaxClientsInSessionMode: max clients reached", "raise the limit"),
         (INTERNAL_ERROR, "Tenant or user not found", "ROLE.PROJECT"),
-        ("08P01", "no such database: game", "createdb game"),
-        ("08P01", "SASL authentication failed", "does not accept the password"),
+        (PROTOCOL_VIOLATION, "no such database: game", "createdb game"),
+        (PROTOCOL_VIOLATION, "SASL authentication failed", "does not accept the password"),
         (
-            "28000",
+            INVALID_AUTHORIZATION_SPECIFICATION,
             "no pg_hba.conf entry for host \"10.0.0.1\", user \"ada\", database \"game\", no encryption",
             "add an entry",
         ),
-        ("28000", "role \"ada\" does not exist", "has no role \"ada\""),
-        ("28000", "certificate authentication failed for user \"ada\"", "certificate authentication failed"),
-        ("58P01", "could not open file", "could not open file"),
+        (INVALID_AUTHORIZATION_SPECIFICATION, "role \"ada\" does not exist", "has no role \"ada\""),
+        // What has no explanation of its own is passed on as the server says it.
+        (
+            INVALID_AUTHORIZATION_SPECIFICATION,
+            "certificate authentication failed for user \"ada\"",
+            "certificate authentication failed",
+        ),
+        (UNDEFINED_FILE, "could not open file", "could not open file"),
     ] {
         let message = connect_error_message(&start_refusing_listener(code, server_message)).await;
         assert!(message.contains(expected), "{code} {server_message}: {message}");
@@ -150,6 +161,7 @@ async fn a_refusal_by_a_real_server_is_explained() {
         (format!("{server_url}/template0"), "ALTER DATABASE \"template0\" WITH ALLOW_CONNECTIONS true"),
         (url_with_login(database.url(), "without_login", "hunter2"), "ALTER ROLE \"without_login\" LOGIN"),
         (url_with_login(database.url(), "without_connect", "hunter2"), "GRANT CONNECT ON DATABASE"),
+        // In database `postgres`, because PUBLIC may no longer connect to the other one.
         (url_with_login(&format!("{server_url}/postgres"), "crowded", "hunter2"), "too many connections for role"),
         (format!("{}?sslmode=require", database.url()), "does not support TLS"),
     ] {

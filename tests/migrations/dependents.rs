@@ -107,7 +107,7 @@ async fn each_kind_of_dependent_object_is_named_and_nothing_changes() {
         for statement in sql.split_inclusive(";\n") {
             superuser.execute_unprepared(statement).await.unwrap_or_else(|error| panic!("{statement}: {error}"));
         }
-        let before = read_catalog(&superuser).await;
+        let catalog_before = read_catalog(&superuser).await;
         match Migrator::reset(&owner).await {
             Ok(()) => failures.push(format!("{sql}: reset does not refuse")),
             Err(error) => {
@@ -118,7 +118,7 @@ async fn each_kind_of_dependent_object_is_named_and_nothing_changes() {
                 }
             }
         }
-        if read_catalog(&superuser).await != before {
+        if read_catalog(&superuser).await != catalog_before {
             failures.push(format!("{sql}: something changed"));
         }
         // A database with a subscription cannot be dropped.
@@ -144,6 +144,8 @@ async fn objects_that_do_not_depend_on_the_schema_stay() {
         .await
         .unwrap();
     Migrator::reset(&owner).await.unwrap();
+    // A publication is shown with whether it is FOR ALL TABLES, and with the number of its schemas. Schema `private`
+    // stays because it contains the operator's table.
     let remaining = "SELECT pubname || ' ' || puballtables || ' ' || (
                   SELECT count(*) FROM pg_publication_namespace WHERE pnpubid = pg_publication.oid
                 )
@@ -161,7 +163,7 @@ async fn objects_that_do_not_depend_on_the_schema_stay() {
 }
 
 #[tokio::test]
-async fn reset_of_renamed_or_moved_objects_changes_nothing() {
+async fn reset_of_renamed_or_moved_objects_is_refused_and_changes_nothing() {
     for (sql, object) in [
         ("ALTER TABLE users RENAME TO people", "table public.users, to table public.people"),
         ("ALTER TABLE users RENAME bio TO about", "column bio of public.users"),
@@ -170,9 +172,9 @@ async fn reset_of_renamed_or_moved_objects_changes_nothing() {
     ] {
         let (_database, owner, superuser) = create_migrated_database().await;
         superuser.execute_unprepared(&format!("SET search_path = public; {sql}")).await.unwrap();
-        let before = read_catalog(&superuser).await;
+        let catalog_before = read_catalog(&superuser).await;
         let message = refusal_message(Migrator::reset(&owner).await.unwrap_err());
         assert!(message.contains(object), "{sql}: {message}");
-        assert_eq!(read_catalog(&superuser).await, before, "{sql}");
+        assert_eq!(read_catalog(&superuser).await, catalog_before, "{sql}");
     }
 }

@@ -43,9 +43,9 @@ async fn many_differences_are_repaired_by_one_up_or_by_the_sql_of_a_dry_run() {
             GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA private TO PUBLIC;
             ALTER TABLE users DROP COLUMN bio CASCADE";
         superuser.execute_unprepared(breaking_sql).await.unwrap();
-        let before = super::read_catalog(&owner).await;
+        let catalog_before = super::read_catalog(&owner).await;
         let script = migration::dry_run(&(&owner).into_database_executor()).await.unwrap();
-        assert_eq!(super::read_catalog(&owner).await, before, "a dry run must change nothing");
+        assert_eq!(super::read_catalog(&owner).await, catalog_before, "a dry run must change nothing");
         if applies_script {
             owner.execute_unprepared(&script).await.unwrap_or_else(|error| panic!("{error}\n{script}"));
         } else {
@@ -61,6 +61,8 @@ async fn many_differences_are_repaired_by_one_up_or_by_the_sql_of_a_dry_run() {
 #[tokio::test]
 async fn an_operators_own_object_is_reported_as_a_hint_and_stays() {
     let (_database, owner, _superuser) = create_migrated_database().await;
+    // The table `support` has no part in ours, so `check` must report neither this table nor its grant. The last
+    // statement drops an object of ours, so that `up` has something to repair.
     owner
         .execute_unprepared(
             "SET search_path = public;
@@ -200,12 +202,12 @@ async fn rows_that_violate_a_missing_constraint_are_named_by_their_keys() {
             ))
             .await
             .unwrap();
-        let before = super::read_catalog(&owner).await;
+        let catalog_before = super::read_catalog(&owner).await;
         let message = up_refusal(&owner).await;
         assert!(message.contains(object), "{message}");
         assert!(accounts.iter().all(|id| message.contains(&id.to_string())), "{message}");
         assert!(!message.contains("x.org"), "must contain only keys: {message}");
-        assert_eq!(super::read_catalog(&owner).await, before, "a refused up must change nothing");
+        assert_eq!(super::read_catalog(&owner).await, catalog_before, "a refused up must change nothing");
     }
 }
 
@@ -214,20 +216,22 @@ async fn a_difference_that_cannot_be_repaired_is_named_and_nothing_changes() {
     let (_database, owner, _superuser) = create_migrated_database().await;
     owner
         .execute_unprepared(
+            // PostgreSQL cannot remove a value of an enum. The policy could be repaired, but then something would
+            // change.
             "ALTER TYPE attribute ADD VALUE 'luck'; DROP POLICY \"Users can update own profile\" ON users",
         )
         .await
         .unwrap();
-    let before = super::read_catalog(&owner).await;
+    let catalog_before = super::read_catalog(&owner).await;
     let message = up_refusal(&owner).await;
     assert!(message.contains("type public.attribute") && message.contains("luck"), "{message}");
-    assert_eq!(super::read_catalog(&owner).await, before);
+    assert_eq!(super::read_catalog(&owner).await, catalog_before);
 }
 
 #[tokio::test]
 async fn up_on_an_up_to_date_database_neither_waits_for_locks_nor_blocks_others() {
     let (_database, owner, superuser) = create_migrated_database().await;
-    // A transaction with stronger locks than users can hold: `up` would wait if it locked any table for writing.
+    // A transaction that lets others only read the tables: `up` would wait if it locked any table for writing.
     let locking_transaction = superuser.begin().await.unwrap();
     for table in query_lines(
         &owner,
@@ -243,14 +247,17 @@ async fn up_on_an_up_to_date_database_neither_waits_for_locks_nor_blocks_others(
     assert_eq!(up(&owner).await, []);
     locking_transaction.rollback().await.unwrap();
 
-    // Run `up` in a transaction of the test, so that its locks can be listed before they are released.
+    // Run `up` in a transaction of the test, so that its locks can be listed before they are released. The
+    // advisory lock of `up` keeps out only other migrations.
     let transaction = owner.begin().await.unwrap();
     Migrator::up(&transaction, None).await.unwrap();
-    let locks = "SELECT DISTINCT mode || ' on ' || coalesce(relation::regclass::text, locktype)
+    let locks_sql = "SELECT DISTINCT mode || ' on ' || coalesce(relation::regclass::text, locktype)
                 FROM pg_locks
                 WHERE pid = pg_backend_pid() AND mode NOT IN ('AccessShareLock') AND locktype NOT IN ('virtualxid', 'advisory')";
-    let rows =
-        transaction.query_all_raw(sea_orm::Statement::from_string(sea_orm::DbBackend::Postgres, locks)).await.unwrap();
+    let rows = transaction
+        .query_all_raw(sea_orm::Statement::from_string(sea_orm::DbBackend::Postgres, locks_sql))
+        .await
+        .unwrap();
     let locks: Vec<String> = rows.iter().map(|row| row.try_get_by_index(0).unwrap()).collect();
     assert_eq!(locks, Vec::<String>::new(), "only the locks of a reader are allowed");
 }
@@ -259,19 +266,19 @@ async fn up_on_an_up_to_date_database_neither_waits_for_locks_nor_blocks_others(
 async fn up_gives_up_waiting_for_a_lock_and_changes_nothing() {
     let (_database, owner, superuser) = create_migrated_database().await;
     owner.execute_unprepared("DROP TRIGGER set_updated_at ON users").await.unwrap();
-    let before = super::read_catalog(&owner).await;
+    let catalog_before = super::read_catalog(&owner).await;
     let writer = superuser.begin().await.unwrap();
     writer.execute_unprepared("LOCK TABLE public.users IN ROW EXCLUSIVE MODE").await.unwrap();
     let error = migration::run(&(&owner).into_database_executor(), Command::Up(None)).await.unwrap_err();
     let message = migration::user_message(&error);
     assert!(message.contains("lock") && message.contains("public.users"), "{message}");
     writer.rollback().await.unwrap();
-    assert_eq!(super::read_catalog(&owner).await, before);
+    assert_eq!(super::read_catalog(&owner).await, catalog_before);
     assert_eq!(up(&owner).await, [SchemaChange::Created("trigger set_updated_at on public.users".into())]);
 }
 
 #[tokio::test]
-async fn a_role_that_can_only_read_the_catalog_can_run_check() {
+async fn a_role_that_can_only_read_the_catalog_can_run_check_but_not_up() {
     let (database, owner, superuser) = create_migrated_database().await;
     let role = format!("reader_{}", uuid::Uuid::new_v4().simple());
     superuser.execute_unprepared(&format!("CREATE ROLE {role} LOGIN PASSWORD 'x'")).await.unwrap();
@@ -279,10 +286,10 @@ async fn a_role_that_can_only_read_the_catalog_can_run_check() {
     let reader = connect(&super::url_with_login(database.url(), &role, "x")).await.unwrap();
     let report = check(&reader).await.unwrap();
     assert_eq!(report.differences.len(), 1, "{report:#?}");
-    let before = super::read_catalog(&owner).await;
+    let catalog_before = super::read_catalog(&owner).await;
     let message = refusal_message(Migrator::up(&reader, None).await.unwrap_err());
     assert!(message.contains(&role) && message.contains("sparc_migrations"), "{message}");
-    assert_eq!(super::read_catalog(&owner).await, before);
+    assert_eq!(super::read_catalog(&owner).await, catalog_before);
     reader.close().await.unwrap();
     superuser.execute_unprepared(&format!("DROP ROLE {role}")).await.unwrap();
 }
@@ -298,7 +305,8 @@ async fn a_table_that_another_role_owns_is_reported() {
         ))
         .await
         .unwrap();
-    // *Another role* is one that does not own the schema. It does not matter which role runs `check`.
+    // *Another role* is one that does not own the schema. It does not matter which role runs `check`, so this one owns
+    // nothing.
     let reader = format!("reader_{}", uuid::Uuid::new_v4().simple());
     superuser
         .execute_unprepared(&format!(

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::world::runs_on_platform;
 
-/// SQL that breaks an object, and how `check` names the object.
+/// SQL that breaks one or more objects, and how `check` names one of them.
 const BREAKAGES: &[(&str, &str)] = &[
     ("DROP TABLE creatures CASCADE", "table public.creatures"),
     ("DROP TABLE private.account_gates CASCADE", "table private.account_gates"),
@@ -314,8 +314,9 @@ async fn break_and_repair(sql: &str, object: &str) -> Result<(), String> {
         return Ok(());
     }
     let (_database, owner, superuser) = create_migrated_database().await;
-    // The owner breaks the objects, because objects that the superuser creates do not belong to the owner. Only what
-    // the owner may not do is done by the superuser.
+    // The owner breaks the objects, because objects that the superuser creates do not belong to the owner. The
+    // superuser does what the owner may not do. (`auth` also matches statements with `authenticated`, but none of them
+    // creates an object that has an owner.)
     let needs_superuser = ["auth", "OWNER TO", "LEAKPROOF", "SCHEMA public"].iter().any(|text| sql.contains(text));
     let connection = if needs_superuser { &superuser } else { &owner };
     let context = |action: &'static str| move |error: DbErr| format!("{sql}: {action}: {error}");
@@ -351,14 +352,14 @@ fn every_kind_of_manifest_line_is_in_breakages() {
             other => other.to_owned(),
         }
     };
-    let broken: BTreeSet<String> = BREAKAGES.iter().map(|(_, object)| kind(object)).collect();
-    let in_manifest: BTreeSet<String> = MANIFEST
+    let broken_kinds: BTreeSet<String> = BREAKAGES.iter().map(|(_, object)| kind(object)).collect();
+    let kinds_in_manifest: BTreeSet<String> = MANIFEST
         .lines()
         .filter_map(migration::object_of_line)
         .map(kind)
         .filter(|kind| kind != "job" && kind != "role")
         .collect();
-    assert_eq!(in_manifest.difference(&broken).collect::<Vec<_>>(), Vec::<&String>::new());
+    assert_eq!(kinds_in_manifest.difference(&broken_kinds).collect::<Vec<_>>(), Vec::<&String>::new());
 }
 
 #[tokio::test]

@@ -1,7 +1,8 @@
 //! The migrations, called through the library (not the program): up and down, alone and concurrently, on plain
 //! PostgreSQL and on a Supabase-like project.
 //!
-//! *Our* objects are those of the schema. *An operator's* are all others: what those who run the database have added.
+//! *Our* objects are those of the schema, and *the platform* is Supabase. *An operator's* objects are what those who
+//! run the database have added.
 
 mod accounts;
 mod added_objects;
@@ -36,7 +37,7 @@ pub async fn create_empty_database() -> (Database, DatabaseConnection) {
     (database, db)
 }
 
-/// Creates an empty database on plain PostgreSQL, even if the other tests run on a Supabase-like project.
+/// Creates a database without the schema on plain PostgreSQL, even if the other tests run on a Supabase-like project.
 async fn create_plain_database() -> (Database, DatabaseConnection) {
     static SERVER: tokio::sync::OnceCell<Server> = tokio::sync::OnceCell::const_new();
     let server = SERVER.get_or_init(|| async { Server::start_private(None).await.unwrap() }).await;
@@ -68,20 +69,20 @@ pub fn refusal_message(error: DbErr) -> String {
 }
 
 #[tokio::test]
-async fn reset_leaves_nothing_and_up_creates_exactly_the_same_schema_again() {
+async fn reset_leaves_nothing_and_up_refresh_and_fresh_create_exactly_the_same_schema_again() {
     let (_database, db) = create_empty_database().await;
-    let before = read_catalog(&db).await;
+    let catalog_before = read_catalog(&db).await;
     Migrator::up(&db, None).await.unwrap();
-    let migrated = read_catalog(&db).await;
-    assert!(migrated.len() > before.len() + 300, "the migrated catalog must have at least 300 more lines");
+    let migrated_catalog = read_catalog(&db).await;
+    assert!(migrated_catalog.len() > catalog_before.len() + 300, "the migrated catalog must have at least 300 more lines");
     Migrator::reset(&db).await.unwrap();
-    assert_eq!(read_catalog(&db).await, before);
+    assert_eq!(read_catalog(&db).await, catalog_before);
     Migrator::up(&db, None).await.unwrap();
-    assert_eq!(read_catalog(&db).await, migrated);
+    assert_eq!(read_catalog(&db).await, migrated_catalog);
     Migrator::refresh(&db).await.unwrap();
-    assert_eq!(read_catalog(&db).await, migrated);
+    assert_eq!(read_catalog(&db).await, migrated_catalog);
     Migrator::fresh(&db).await.unwrap();
-    assert_eq!(read_catalog(&db).await, migrated);
+    assert_eq!(read_catalog(&db).await, migrated_catalog);
 }
 
 #[tokio::test]
@@ -92,15 +93,16 @@ async fn each_step_down_undoes_its_step_up() {
         catalog.retain(|line| !line.contains("sparc_migrations"));
         catalog
     };
-    let mut states = vec![without_list(read_catalog(&db).await)];
+    let mut catalogs = vec![without_list(read_catalog(&db).await)];
     for _ in Migrator::migrations() {
         Migrator::up(&db, Some(1)).await.unwrap();
-        states.push(without_list(read_catalog(&db).await));
+        catalogs.push(without_list(read_catalog(&db).await));
     }
-    states.pop();
-    while let Some(before) = states.pop() {
+    // The last catalog is the current one; each step down must restore the one before.
+    catalogs.pop();
+    while let Some(expected_catalog) = catalogs.pop() {
         Migrator::down(&db, Some(1)).await.unwrap();
-        assert_eq!(without_list(read_catalog(&db).await), before, "step {}", states.len() + 1);
+        assert_eq!(without_list(read_catalog(&db).await), expected_catalog, "step {}", catalogs.len() + 1);
     }
 }
 
@@ -133,13 +135,14 @@ async fn eight_concurrent_ups_all_succeed() {
     );
 }
 
-/// Each round uses a new database and cuts its connection once, 16 of the server's responses (chunks) later than the
-/// round before. The last round is the first one in which `up` ends before the cut. With `SPARC_KILL_STEP=1` instead of
-/// 16, every response is tried: `SPARC_KILL_STEP=1 cargo test --test integration after_its_connection_was_cut`.
+/// Each round uses a new database and cuts its connection once: the first round after 4 of the server's responses
+/// (chunks), and each further round after 16 more. The last round is the first one in which `up` ends before the cut.
+/// To cut after every response, set the step of 16 to 1:
+/// `SPARC_KILL_STEP=1 cargo test --test integration after_its_connection_was_cut`.
 #[tokio::test]
 async fn up_run_again_after_its_connection_was_cut_anywhere_creates_the_same_schema() {
     let migrated_database = server().await.create_migrated().await.unwrap();
-    let migrated = read_catalog(&connect(migrated_database.url()).await.unwrap()).await;
+    let migrated_catalog = read_catalog(&connect(migrated_database.url()).await.unwrap()).await;
     let step = env_number("SPARC_KILL_STEP", 16);
     let mut chunk_limit = 4;
     let mut cuts = 0;
@@ -147,13 +150,13 @@ async fn up_run_again_after_its_connection_was_cut_anywhere_creates_the_same_sch
         let (database, db) = create_empty_database().await;
         let proxy = Proxy::to_url(database.url()).await;
         proxy.cut_after(chunk_limit);
-        let is_finished = match connect(&proxy.url).await {
+        let ended_before_cut = match connect(&proxy.url).await {
             Ok(proxied) => Migrator::up(&proxied, None).await.is_ok(),
             Err(_) => false,
         };
         Migrator::up(&db, None).await.unwrap();
-        assert_eq!(read_catalog(&db).await, migrated, "cut after {chunk_limit} chunks");
-        if is_finished {
+        assert_eq!(read_catalog(&db).await, migrated_catalog, "cut after {chunk_limit} chunks");
+        if ended_before_cut {
             break;
         }
         cuts += 1;
@@ -166,35 +169,35 @@ async fn up_run_again_after_its_connection_was_cut_anywhere_creates_the_same_sch
 #[tokio::test]
 async fn a_migration_in_the_callers_transaction_is_rolled_back_with_it() {
     let (_database, db) = create_empty_database().await;
-    let before = read_catalog(&db).await;
+    let catalog_before = read_catalog(&db).await;
     let transaction = db.begin().await.unwrap();
     Migrator::up(&transaction, None).await.unwrap();
     transaction.rollback().await.unwrap();
-    assert_eq!(read_catalog(&db).await, before);
+    assert_eq!(read_catalog(&db).await, catalog_before);
 }
 
 #[tokio::test]
 async fn objects_of_another_program_with_the_same_names_are_left_alone() {
     let (_database, db) = create_empty_database().await;
     db.execute_unprepared("CREATE TABLE users (id int); CREATE TYPE attribute AS ENUM ('x')").await.unwrap();
-    let before = read_catalog(&db).await;
+    let catalog_before = read_catalog(&db).await;
     for attempt in [Migrator::up(&db, None).await, Migrator::fresh(&db).await, Migrator::refresh(&db).await] {
         let message = refusal_message(attempt.unwrap_err());
         assert!(message.contains("table public.users") && message.contains("type public.attribute"), "{message}");
     }
-    assert_eq!(read_catalog(&db).await, before);
+    assert_eq!(read_catalog(&db).await, catalog_before);
 }
 
 #[tokio::test]
-async fn unknown_migrations_are_refused() {
+async fn commands_refuse_a_list_with_an_unknown_migration() {
     let (_database, db) = create_empty_database().await;
     Migrator::up(&db, None).await.unwrap();
     db.execute_unprepared("INSERT INTO sparc_migrations VALUES ('m29991231_000001_future', 1)").await.unwrap();
-    let before = read_catalog(&db).await;
+    let catalog_before = read_catalog(&db).await;
     for attempt in [Migrator::up(&db, None).await, Migrator::down(&db, None).await, Migrator::reset(&db).await] {
         assert!(refusal_message(attempt.unwrap_err()).contains("m29991231_000001_future"));
     }
-    assert_eq!(read_catalog(&db).await, before);
+    assert_eq!(read_catalog(&db).await, catalog_before);
 }
 
 #[tokio::test]
@@ -203,10 +206,10 @@ async fn a_role_without_the_privileges_gets_an_error_that_names_them() {
     let role = format!("unprivileged_{}", uuid::Uuid::new_v4().simple());
     db.execute_unprepared(&format!("CREATE ROLE {role} LOGIN PASSWORD 'x'")).await.unwrap();
     let unprivileged = connect(&url_with_login(database.url(), &role, "x")).await.unwrap();
-    let before = read_catalog(&db).await;
+    let catalog_before = read_catalog(&db).await;
     let message = refusal_message(Migrator::up(&unprivileged, None).await.unwrap_err());
     assert!(message.contains("CREATE on database") && message.contains("CREATE on schema public"), "{message}");
-    assert_eq!(read_catalog(&db).await, before);
+    assert_eq!(read_catalog(&db).await, catalog_before);
     unprivileged.close().await.unwrap();
     db.execute_unprepared(&format!("DROP ROLE {role}")).await.unwrap();
 }
@@ -219,17 +222,17 @@ async fn an_owner_who_created_the_roles_can_assume_them() {
     let superuser = connect(database.url()).await.unwrap();
     let version = query_lines(&superuser, "SELECT current_setting('server_version_num')").await;
     let attributes = if version[0].as_str() < "160000" { "SUPERUSER" } else { "CREATEROLE BYPASSRLS" };
-    let grants = query_lines(
-        &superuser,
-        "SELECT format('GRANT CREATE ON DATABASE %I TO owner; GRANT CREATE ON SCHEMA public TO owner', current_database())",
+    let database_name = query_lines(&superuser, "SELECT current_database()::text").await.remove(0);
+    let grants = format!(
+        "GRANT CREATE ON DATABASE \"{database_name}\" TO owner; GRANT CREATE ON SCHEMA public TO owner"
     );
-    let grants = grants.await.remove(0);
     superuser
         .execute_unprepared(&format!("CREATE ROLE owner LOGIN PASSWORD 'x' {attributes}; {grants}"))
         .await
         .unwrap();
     // The roles do not exist yet, so `up` creates them.
-    assert_eq!(query_lines(&superuser, "SELECT rolname FROM pg_roles WHERE rolname = 'anon'").await, [""; 0]);
+    let anon_role = "SELECT rolname::text FROM pg_roles WHERE rolname = 'anon'";
+    assert_eq!(query_lines(&superuser, anon_role).await, Vec::<String>::new());
     let owner = connect(&url_with_login(database.url(), "owner", "x")).await.unwrap();
     Migrator::up(&owner, None).await.unwrap();
     for role in ["anon", "authenticated", "service_role"] {
@@ -247,18 +250,18 @@ async fn a_schema_named_auth_that_is_not_the_platforms_is_refused() {
     assert!(refusal_message(Migrator::up(&db, None).await.unwrap_err()).contains("table auth.users"));
 }
 
-/// Returns a server with the roles of a Supabase project, which all tests share.
+/// Returns a server, shared by all tests, that has the roles of a Supabase project.
 pub async fn platform_server() -> &'static Server {
     static SERVER: tokio::sync::OnceCell<Server> = tokio::sync::OnceCell::const_new();
     SERVER.get_or_init(|| async { Server::start_platform(None).await.unwrap() }).await
 }
 
-/// Creates a Supabase-like project, and connects to it as its superuser and as its owner, who is not a superuser.
+/// Creates a Supabase-like project, and connects to it as its owner, who is not a superuser, and as its superuser.
 pub async fn create_platform_database() -> (Database, DatabaseConnection, DatabaseConnection) {
     let database = platform_server().await.create_empty().await.unwrap();
     let superuser = connect(&database.superuser_url()).await.unwrap();
     let owner = connect(database.url()).await.unwrap();
-    (database, superuser, owner)
+    (database, owner, superuser)
 }
 
 /// Returns the URL with another role and password.
@@ -269,14 +272,14 @@ pub fn url_with_login(url: &str, role: &str, password: &str) -> String {
 
 #[tokio::test]
 async fn the_owner_of_a_supabase_project_migrates_it_and_reset_removes_only_our_objects() {
-    let (_database, superuser, owner) = create_platform_database().await;
-    let before = read_catalog(&superuser).await;
+    let (_database, owner, superuser) = create_platform_database().await;
+    let catalog_before = read_catalog(&superuser).await;
     Migrator::up(&owner, None).await.unwrap();
-    let migrated = read_catalog(&superuser).await;
+    let migrated_catalog = read_catalog(&superuser).await;
     Migrator::reset(&owner).await.unwrap();
-    assert_eq!(read_catalog(&superuser).await, before, "the platform's own objects must be unchanged");
+    assert_eq!(read_catalog(&superuser).await, catalog_before, "the platform's own objects must be unchanged");
     Migrator::up(&owner, None).await.unwrap();
-    assert_eq!(read_catalog(&superuser).await, migrated);
+    assert_eq!(read_catalog(&superuser).await, migrated_catalog);
 }
 
 #[tokio::test]
@@ -294,7 +297,7 @@ async fn the_owner_of_a_supabase_project_can_check_and_repair() {
         ("ALTER TABLE auth.users DISABLE TRIGGER on_auth_user_created", "trigger on_auth_user_created on auth.users"),
         ("GRANT ALL ON ALL TABLES IN SCHEMA public TO anon", "grant on table public.users to anon"),
     ] {
-        let (_database, superuser, owner) = create_platform_database().await;
+        let (_database, owner, superuser) = create_platform_database().await;
         Migrator::up(&owner, None).await.unwrap();
         assert!(check(&owner).await.unwrap().is_clean());
         superuser.execute_unprepared(sql).await.unwrap();
@@ -308,11 +311,12 @@ async fn the_owner_of_a_supabase_project_can_check_and_repair() {
 
 #[tokio::test]
 async fn the_platforms_default_privileges_give_no_access() {
-    let (_database, superuser, owner) = create_platform_database().await;
+    let (_database, owner, superuser) = create_platform_database().await;
     Migrator::up(&owner, None).await.unwrap();
     let (_plain_database, plain) = create_plain_database().await;
     Migrator::up(&plain, None).await.unwrap();
-    // A cast to `regrole` turns PUBLIC into `-`.
+    // Plain PostgreSQL has no such default privileges, so the grants must be equal there. A cast to `regrole` turns
+    // PUBLIC into `-`.
     let grants = "SELECT object || ' ' || grantee || ' ' || string_agg(privilege, ',' ORDER BY privilege)
          FROM (
            SELECT relname::text, grantee::regrole::text, privilege_type
@@ -331,8 +335,8 @@ async fn the_platforms_default_privileges_give_no_access() {
 }
 
 #[tokio::test]
-async fn the_service_works_on_a_supabase_project() {
-    let (database, superuser, owner) = create_platform_database().await;
+async fn the_operations_work_on_a_supabase_project() {
+    let (database, owner, superuser) = create_platform_database().await;
     Migrator::up(&owner, None).await.unwrap();
     let id = uuid::Uuid::new_v4();
     // In a project, the role of the platform's Auth server writes the accounts.
@@ -345,11 +349,11 @@ async fn the_service_works_on_a_supabase_project() {
     let sparc = Sparc::connect(database.url()).await.unwrap();
     let ada = sparc.as_user(id);
     assert_eq!(ada.users().me().await.unwrap().display_name, "ada");
-    let new = NewCharacter { name: "Brunhild".into(), ..Default::default() };
-    ada.characters().create(new).await.unwrap();
+    let brunhild = NewCharacter { name: "Brunhild".into(), ..Default::default() };
+    ada.characters().create(brunhild).await.unwrap();
     assert_eq!(ada.characters().list().await.unwrap().len(), 1);
-    let refused = sparc.as_service().users().sign_up(Default::default()).await.unwrap_err();
-    assert_eq!(refused.code(), "not_allowed", "in a project, only the platform signs users up");
+    let refusal = sparc.as_service().users().sign_up(Default::default()).await.unwrap_err();
+    assert_eq!(refusal.code(), "not_allowed", "in a project, only the platform signs users up");
 
     ada.users().close_account(id).await.unwrap();
     assert_eq!(ada.users().me().await.unwrap_err().code(), "account_closed");

@@ -49,8 +49,8 @@ async fn jobs_are_created_once_when_pg_cron_is_installed_later_and_operators_may
     let Some((_server, db)) = start_server_with_pg_cron().await else { return };
     Migrator::up(&db, None).await.unwrap();
     db.execute_unprepared("CREATE EXTENSION pg_cron").await.unwrap();
-    let missing = check(&db).await.unwrap().differences;
-    let objects: Vec<&str> = missing.iter().map(|difference| difference.object.as_str()).collect();
+    let differences = check(&db).await.unwrap().differences;
+    let objects: Vec<&str> = differences.iter().map(|difference| difference.object.as_str()).collect();
     assert_eq!(
         objects,
         [
@@ -63,7 +63,7 @@ async fn jobs_are_created_once_when_pg_cron_is_installed_later_and_operators_may
     );
     Migrator::up(&db, None).await.unwrap();
     assert!(check(&db).await.unwrap().is_clean());
-    let archive = "SELECT schedule || ' ' || active || ' ' || command FROM cron.job WHERE jobname = 'archive-sessions'";
+    let archive_job = "SELECT schedule || ' ' || active || ' ' || command FROM cron.job WHERE jobname = 'archive-sessions'";
     db.execute_unprepared(
         "SELECT cron.alter_job(jobid, schedule := '5 5 * * *', active := false, command := 'SELECT 1')
          FROM cron.job WHERE jobname = 'archive-sessions';
@@ -76,7 +76,7 @@ async fn jobs_are_created_once_when_pg_cron_is_installed_later_and_operators_may
     assert_eq!(objects, ["job archive-sessions"], "only a changed command is a difference: {report:?}");
     assert!(report.hints.iter().any(|hint| hint.starts_with("job clean-events")), "{report:?}");
     Migrator::up(&db, None).await.unwrap();
-    assert_eq!(query_lines(&db, archive).await, ["5 5 * * * false SELECT private.archive_sessions(100000)"]);
+    assert_eq!(query_lines(&db, archive_job).await, ["5 5 * * * false SELECT private.archive_sessions(100000)"]);
     assert_eq!(
         query_lines(&db, "SELECT jobname FROM cron.job WHERE jobname = 'clean-events'").await,
         Vec::<String>::new()
@@ -86,6 +86,6 @@ async fn jobs_are_created_once_when_pg_cron_is_installed_later_and_operators_may
     // `down` removes the tables and with them the jobs, so the next `up` is a new start.
     Migrator::down(&db, Some(1)).await.unwrap();
     Migrator::up(&db, None).await.unwrap();
-    assert_eq!(query_lines(&db, archive).await, ["0 0 1 * * true SELECT private.archive_sessions(100000)"]);
+    assert_eq!(query_lines(&db, archive_job).await, ["0 0 1 * * true SELECT private.archive_sessions(100000)"]);
     assert!(check(&db).await.unwrap().is_clean());
 }

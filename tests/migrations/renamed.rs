@@ -65,7 +65,7 @@ const RENAMES: &[(&str, &str, &str)] = &[
 ];
 
 #[tokio::test]
-async fn a_renamed_object_is_named_and_renamed_back() {
+async fn a_renamed_or_moved_object_is_named_and_gets_its_name_back() {
     for (sql, object, new_name) in RENAMES {
         let (_database, owner, _superuser) = create_migrated_database().await;
         let id = uuid::Uuid::new_v4();
@@ -103,9 +103,9 @@ async fn a_renamed_table_is_one_difference_and_the_sql_of_a_dry_run_repairs_it()
         .unwrap();
     let report = check(&owner).await.unwrap();
     assert_eq!(report.differences.len(), 1, "{report:#?}");
-    let before = read_catalog(&owner).await;
+    let catalog_before = read_catalog(&owner).await;
     let script = migration::dry_run(&(&owner).into_database_executor()).await.unwrap();
-    assert_eq!(read_catalog(&owner).await, before, "a dry run must change nothing");
+    assert_eq!(read_catalog(&owner).await, catalog_before, "a dry run must change nothing");
     owner.execute_unprepared(&script).await.unwrap_or_else(|error| panic!("{error}\n{script}"));
     assert!(check(&owner).await.unwrap().is_clean());
 }
@@ -139,7 +139,7 @@ async fn an_operators_column_is_not_taken_for_our_dropped_column() {
 }
 
 #[tokio::test]
-async fn an_object_of_another_kind_that_has_a_name_of_ours_is_reported() {
+async fn an_object_of_another_kind_that_has_a_name_of_ours_is_reported_and_stays() {
     for (sql, expected, found) in [
         (
             "DROP TABLE creatures CASCADE; CREATE VIEW creatures AS SELECT 1 AS id",
@@ -162,6 +162,7 @@ async fn an_object_of_another_kind_that_has_a_name_of_ours_is_reported() {
             "table public.sparc_migrations",
             "view public.sparc_migrations",
         ),
+        // Another kind of type: a domain instead of an enum.
         (
             "DROP TYPE tutorial_path CASCADE; CREATE DOMAIN tutorial_path AS text",
             "type public.tutorial_path",
@@ -172,18 +173,18 @@ async fn an_object_of_another_kind_that_has_a_name_of_ours_is_reported() {
         owner.execute_unprepared(&format!("SET search_path = public; {sql}")).await.unwrap();
         let report = check(&owner).await.unwrap();
         assert!(!report.is_clean(), "{sql}");
-        let before = read_catalog(&owner).await;
+        let catalog_before = read_catalog(&owner).await;
         let message = up_refusal(&owner).await;
         assert!(
             message.contains(expected) && message.contains(found) && message.contains("rename or drop that"),
             "{sql}: {message}"
         );
-        assert_eq!(read_catalog(&owner).await, before, "{sql}");
+        assert_eq!(read_catalog(&owner).await, catalog_before, "{sql}");
     }
 }
 
 #[tokio::test]
-async fn swapped_names_and_moved_tables_are_reported() {
+async fn swapped_names_and_tables_moved_to_a_schema_that_is_not_ours_are_refused() {
     for (sql, expected) in [
         (
             "ALTER TABLE users RENAME display_name TO name; ALTER TABLE users RENAME bio TO display_name",
@@ -203,10 +204,10 @@ async fn swapped_names_and_moved_tables_are_reported() {
         let connection = if sql.contains("SCHEMA public") { &superuser } else { &owner };
         connection.execute_unprepared(&format!("SET search_path = public; {sql}")).await.unwrap();
         assert!(!check(&owner).await.unwrap().is_clean(), "{sql}");
-        let before = read_catalog(&owner).await;
+        let catalog_before = read_catalog(&owner).await;
         let message = up_refusal(&owner).await;
         assert!(message.contains(expected), "{sql}: {message}");
-        assert_eq!(read_catalog(&owner).await, before, "{sql}");
+        assert_eq!(read_catalog(&owner).await, catalog_before, "{sql}");
     }
 }
 
@@ -229,11 +230,11 @@ async fn a_renamed_object_whose_old_name_is_taken_is_reported_and_nothing_change
     ] {
         let (_database, owner, _superuser) = create_migrated_database().await;
         owner.execute_unprepared(&format!("SET search_path = public; {sql}")).await.unwrap();
-        let before = read_catalog(&owner).await;
+        let catalog_before = read_catalog(&owner).await;
         for attempt in [Migrator::up(&owner, None).await, Migrator::reset(&owner).await] {
             let message = refusal_message(attempt.unwrap_err());
             assert!(message.contains(expected), "{sql}: {message}");
         }
-        assert_eq!(read_catalog(&owner).await, before, "{sql}");
+        assert_eq!(read_catalog(&owner).await, catalog_before, "{sql}");
     }
 }

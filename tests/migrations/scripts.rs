@@ -30,15 +30,15 @@ pub fn run_program(name: &str, arguments: &[&str], input: &str) -> Option<Result
     let writing = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
     let output = child.wait_with_output().unwrap();
     let _ = writing.join().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    Some(if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) })
+    let into_text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    Some(if output.status.success() { Ok(into_text(output.stdout)) } else { Err(into_text(output.stderr)) })
 }
 
 #[tokio::test]
 async fn the_script_creates_what_up_creates() {
     let (_database, db) = create_empty_database().await;
     Migrator::up(&db, None).await.unwrap();
-    let migrated = read_catalog(&db).await;
+    let migrated_catalog = read_catalog(&db).await;
 
     let (database, scripted_db) = create_empty_database().await;
     let Some(outcome) = run_program("psql", &["-X", "-q", "-v", "ON_ERROR_STOP=1", database.url()], &migration::sql())
@@ -46,12 +46,12 @@ async fn the_script_creates_what_up_creates() {
         return;
     };
     outcome.unwrap();
-    assert_eq!(read_catalog(&scripted_db).await, migrated);
+    assert_eq!(read_catalog(&scripted_db).await, migrated_catalog);
     assert!(check(&scripted_db).await.unwrap().is_clean());
     assert_eq!(migration::read_manifest(&scripted_db).await.unwrap(), MANIFEST);
-    let before = read_catalog(&scripted_db).await;
+    let catalog_before = read_catalog(&scripted_db).await;
     Migrator::up(&scripted_db, None).await.unwrap();
-    assert_eq!(read_catalog(&scripted_db).await, before);
+    assert_eq!(read_catalog(&scripted_db).await, catalog_before);
     assert_eq!(Migrator::get_pending_migrations(&scripted_db).await.unwrap().len(), 0);
     let second_run =
         run_program("psql", &["-X", "-q", "-v", "ON_ERROR_STOP=1", database.url()], &migration::sql()).unwrap();
@@ -59,8 +59,8 @@ async fn the_script_creates_what_up_creates() {
     Migrator::reset(&scripted_db).await.unwrap();
 }
 
-/// PostgreSQL runs the statements of one query one after another in one transaction, which is how the platform's
-/// command-line program runs the script.
+/// The platform's command-line program sends the script as one query, whose statements PostgreSQL runs in one
+/// transaction.
 #[tokio::test]
 async fn the_script_also_runs_as_one_query() {
     let (_database, db) = create_empty_database().await;
@@ -72,9 +72,9 @@ async fn the_script_also_runs_as_one_query() {
 async fn the_sql_of_a_dry_run_creates_what_up_creates() {
     use sparc::migration::sea_orm_migration::IntoSchemaManagerConnection;
     let (_database, db) = create_empty_database().await;
-    let before = read_catalog(&db).await;
+    let catalog_before = read_catalog(&db).await;
     let sql = migration::dry_run(&(&db).into_database_executor()).await.unwrap();
-    assert_eq!(read_catalog(&db).await, before, "a dry run must change nothing");
+    assert_eq!(read_catalog(&db).await, catalog_before, "a dry run must change nothing");
     db.execute_unprepared(&sql).await.unwrap();
     assert!(check(&db).await.unwrap().is_clean());
 }
@@ -93,8 +93,8 @@ async fn up_revokes_the_default_privileges_on_a_dump_restored_into_a_new_project
     // A new project already has schema `public`. An older psql does not know the commands `\restrict` and
     // `\unrestrict`.
     let dump = dump.replace("CREATE SCHEMA public;", "").replace("\\restrict", "-- ").replace("\\unrestrict", "-- ");
-    // The dump also contains the superuser's default privileges, which the owner may not set. psql reports these
-    // errors and continues.
+    // The dump also contains the superuser's default privileges, which the owner may not set. psql reports an
+    // error for each of them and continues.
     run_program("psql", &["-X", "-q", new_project.url()], &dump).unwrap().unwrap();
     let db = connect(new_project.url()).await.unwrap();
     let privileges = "SELECT has_column_privilege('anon', 'public.users', 'email', 'SELECT') || ' ' || has_table_privilege('anon', 'public.users', 'TRUNCATE')";

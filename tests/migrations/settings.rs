@@ -6,6 +6,7 @@ use sparc::migration::{self, MANIFEST, check, connect, sea_orm_migration::Migrat
 use super::{Migrator, create_empty_database, query_lines, scripts::run_program};
 use crate::world::server;
 
+/// Settings that change how PostgreSQL reads, checks or prints SQL, or what a transaction sees.
 const SETTINGS: [&str; 7] = [
     // With `off`, string literals would lose the backslashes of regular expressions in checks and functions.
     "standard_conforming_strings = off",
@@ -24,6 +25,7 @@ async fn settings_of_the_database_change_nothing() {
         let database_name = query_lines(&db, "SELECT current_database()::text").await.concat();
         let superuser = connect(&database.superuser_url()).await.unwrap();
         superuser.execute_unprepared(&format!("ALTER DATABASE {database_name} SET {setting}")).await.unwrap();
+        // Only a new connection has the setting.
         let db = connect(database.url()).await.unwrap();
         Migrator::up(&db, None).await.unwrap();
         let report = check(&db).await.unwrap();

@@ -125,31 +125,31 @@ async fn sslmode_behaves_as_in_libpq() {
 
 #[tokio::test]
 async fn a_server_without_tls_and_one_that_requires_it_are_reported() {
-    let plain = Server::start_private(None).await.unwrap();
+    let plain_server = Server::start_private(None).await.unwrap();
     for mode in ["require", "verify-ca", "verify-full"] {
-        let error = connect(&format!("{}?sslmode={mode}", plain.url())).await.unwrap_err();
+        let error = connect(&format!("{}?sslmode={mode}", plain_server.url())).await.unwrap_err();
         assert!(matches!(error, ConnectError::NoTls { .. }) && error.to_string().contains(mode), "{error}");
     }
     for mode in ["prefer", "allow", "disable"] {
-        assert!(!is_encrypted(&connect(&format!("{}?sslmode={mode}", plain.url())).await.unwrap()).await);
+        assert!(!is_encrypted(&connect(&format!("{}?sslmode={mode}", plain_server.url())).await.unwrap()).await);
     }
 
     let certificates = Certificates::new();
-    let tls_only = certificates.start_server("hostssl").await;
+    let hostssl_server = certificates.start_server("hostssl").await;
     for mode in ["prefer", "allow", "require"] {
-        assert!(is_encrypted(&connect(&format!("{}?sslmode={mode}", tls_only.url())).await.unwrap()).await, "{mode}");
+        assert!(is_encrypted(&connect(&format!("{}?sslmode={mode}", hostssl_server.url())).await.unwrap()).await, "{mode}");
     }
-    let error = connect(&format!("{}?sslmode=disable", tls_only.url())).await.unwrap_err();
+    let error = connect(&format!("{}?sslmode=disable", hostssl_server.url())).await.unwrap_err();
     assert!(matches!(error, ConnectError::TlsRequired { .. }), "{error}");
-    assert!(!error.to_string().contains("password"), "{error}");
+    assert!(!error.to_string().contains("password"), "must not blame the password: {error}");
 
     // If a server accepts no TLS from this client, `prefer` falls back to a plain connection, as in libpq.
-    let without_tls = certificates.start_server("hostnossl").await;
-    assert!(!is_encrypted(&connect(without_tls.url()).await.unwrap()).await);
+    let hostnossl_server = certificates.start_server("hostnossl").await;
+    assert!(!is_encrypted(&connect(hostnossl_server.url()).await.unwrap()).await);
 
     // With replicas, `Sparc` decides for each server whether to use TLS. The error `schema_missing` shows that it could
     // connect.
-    for (server, mode) in [(&tls_only, "prefer"), (&tls_only, "allow"), (&without_tls, "prefer")] {
+    for (server, mode) in [(&hostssl_server, "prefer"), (&hostssl_server, "allow"), (&hostnossl_server, "prefer")] {
         let url = format!("{}?sslmode={mode}", server.url());
         let error = Sparc::connect_with(&url, Options::default().replicas([url.clone()])).await.unwrap_err();
         assert_eq!(error.code(), "schema_missing", "{mode}: {error}");

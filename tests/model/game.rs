@@ -1,7 +1,7 @@
 //! The rules of the game in plain Rust. They were written from the design, not from the schema's code.
 //!
-//! Rows and calls refer to rows by index: `me` is the index of the caller, `hero` the index of a character. Where a
-//! function needs both, `session` is the index and `game_session` the row.
+//! Rows and calls refer to rows by index: `me` is the index of the caller, `person` or `player` that of a user, and
+//! `hero` that of a character. Where a function needs both, `session` is the index and `game_session` the row.
 
 use std::collections::BTreeMap;
 
@@ -19,8 +19,9 @@ const MAX_LIVE_SESSIONS: usize = 20;
 /// Whether the call affected a row, or the code of its error.
 pub type Answer = Result<bool, &'static str>;
 
+/// A user's account.
 #[derive(Clone, Debug)]
-pub struct SqlCaller {
+pub struct Person {
     pub id: Uuid,
     pub games_played: u32,
     pub games_run: u32,
@@ -88,6 +89,7 @@ pub struct Roll {
     pub id: Uuid,
     pub session: usize,
     pub hero: Option<usize>,
+    /// Whether the roll succeeded. The database decides, because it rolls the dice; `steps.rs` copies the value.
     pub success: bool,
     /// The roll that this heroic save repeats.
     pub original: Option<usize>,
@@ -95,7 +97,8 @@ pub struct Roll {
 
 #[derive(Clone, Debug, Default)]
 pub struct Game {
-    pub people: Vec<SqlCaller>,
+    /// The users.
+    pub people: Vec<Person>,
     pub characters: Vec<Character>,
     pub adventures: Vec<Adventure>,
     pub sessions: Vec<Session>,
@@ -292,21 +295,21 @@ impl Game {
     }
 
     pub fn change_status(&mut self, me: usize, session: usize, to: &'static str) -> Answer {
-        let Some(changed) = self.session_as_seer(me, session)? else { return Ok(false) };
-        if !changed.may_change_to(to) {
+        let Some(game_session) = self.session_as_seer(me, session)? else { return Ok(false) };
+        if !game_session.may_change_to(to) {
             return Err("illegal_transition");
         }
-        if changed.status == to {
+        if game_session.status == to {
             return Ok(true);
         }
-        if to == "active" && changed.seats_taken() == 0 {
+        if to == "active" && game_session.seats_taken() == 0 {
             return Err("session_has_no_player");
         }
-        changed.status = to;
-        changed.emit("session_status");
-        if to == "completed" && changed.was_played() {
-            let (seer, adventure) = (changed.seer, changed.adventure);
-            let players: Vec<usize> = changed.seats.keys().copied().collect();
+        game_session.status = to;
+        game_session.emit("session_status");
+        if to == "completed" && game_session.was_played() {
+            let (seer, adventure) = (game_session.seer, game_session.adventure);
+            let players: Vec<usize> = game_session.seats.keys().copied().collect();
             self.people[seer].games_run += 1;
             self.adventures[adventure].times_played += 1;
             for player in players {
@@ -355,9 +358,10 @@ impl Game {
         Ok(true)
     }
 
-    pub fn send_event(&mut self, me: usize, session: usize, is_server_kind: bool) -> Answer {
+    /// Sends an event. A reserved kind is one that only triggers write.
+    pub fn send_event(&mut self, me: usize, session: usize, is_reserved_kind: bool) -> Answer {
         let game_session = &self.sessions[session];
-        if is_server_kind || game_session.is_archived || game_session.is_deleted || !game_session.has_participant(me) {
+        if is_reserved_kind || game_session.is_archived || game_session.is_deleted || !game_session.has_participant(me) {
             return Err("not_allowed");
         }
         if game_session.seer != me && !game_session.seats.get(&me).is_some_and(|seat| seat.is_active) {

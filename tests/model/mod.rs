@@ -24,8 +24,8 @@ mod seats;
 mod steps;
 mod visible;
 
-use game::{Adventure, Game, SqlCaller};
-use steps::{Step, Target, step};
+use game::{Adventure, Game, Person};
+use steps::{Step, Target, step_strategy};
 use visible::{Reader, read_visible};
 
 const USERS: usize = 5;
@@ -38,7 +38,7 @@ async fn create_game(world: &World) -> Game {
     let mut game = Game::default();
     for _ in 0..USERS {
         let id = world.new_account().await;
-        game.people.push(SqlCaller { id, games_played: 0, games_run: 0, is_account_closed: false });
+        game.people.push(Person { id, games_played: 0, games_run: 0, is_account_closed: false });
     }
     for (creator, status) in [(0, "published"), (1, "draft")] {
         let (id, creature) = (game.next_id(), game.next_id());
@@ -90,21 +90,21 @@ async fn run_case(steps: &[Step], tally: &Tally) -> Result<(), TestCaseError> {
             1 => Reader::Service,
             user => Reader::User(user - 2),
         };
-        let (visible, expected) = (read_visible(target.pool, &game, reader).await, game.visible_to(reader));
-        let missing: Vec<&String> = expected.iter().filter(|line| !visible.contains(line)).collect();
-        let unexpected: Vec<&String> = visible.iter().filter(|line| !expected.contains(line)).collect();
+        let (visible_lines, expected_lines) = (read_visible(target.pool, &game, reader).await, game.visible_to(reader));
+        let missing_lines: Vec<&String> = expected_lines.iter().filter(|line| !visible_lines.contains(line)).collect();
+        let unexpected_lines: Vec<&String> = visible_lines.iter().filter(|line| !expected_lines.contains(line)).collect();
         prop_assert!(
-            visible == expected,
+            visible_lines == expected_lines,
             "step {}: {:?}: the reader {:?} must also see {:#?}, and must not see {:#?}",
             number,
             step,
             reader,
-            missing,
-            unexpected
+            missing_lines,
+            unexpected_lines
         );
     }
-    let broken = broken_invariants(&world).await;
-    prop_assert!(broken.is_empty(), "{:?}", broken);
+    let violations = broken_invariants(&world).await;
+    prop_assert!(violations.is_empty(), "{:?}", violations);
     Ok(())
 }
 
@@ -122,7 +122,7 @@ fn the_database_returns_the_same_answers_and_rows_as_the_model() {
         ..Config::default()
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let strategy = proptest::collection::vec(step(), STEPS_PER_CASE);
+    let strategy = proptest::collection::vec(step_strategy(), STEPS_PER_CASE);
     let tally = Tally::default();
     let outcome = TestRunner::new(config).run(&strategy, |steps| runtime.block_on(run_case(&steps, &tally)));
     println!("{:?}", tally.lock().unwrap());

@@ -15,6 +15,7 @@ use super::{
 /// A random call by a random user.
 #[derive(Clone, Debug)]
 pub struct Step {
+    /// Selects the user who makes the call.
     pub caller: Pick,
     pub action: Action,
     /// Selects who reads everything after the call.
@@ -41,7 +42,7 @@ pub enum Action {
     Roll { session: Pick, hero: Pick },
     RollCreature { session: Pick, adventure: Pick },
     HeroicSave { roll: Pick },
-    SendEvent { session: Pick, is_server_kind: bool },
+    SendEvent { session: Pick, is_reserved_kind: bool },
     SetScene { session: Pick, to: Option<u8> },
     SetEncounter { session: Pick, to: Option<u8> },
     SetGameState { session: Pick, to: u8 },
@@ -53,7 +54,7 @@ pub enum Action {
 }
 
 /// Returns the strategy that generates random steps.
-pub fn step() -> impl Strategy<Value = Step> {
+pub fn step_strategy() -> impl Strategy<Value = Step> {
     let pick = any::<Pick>;
     let scene_or_encounter = || proptest::option::of(0_u8..3);
     // The index of a status in `STATUSES`. The weights keep most sessions live.
@@ -77,7 +78,7 @@ pub fn step() -> impl Strategy<Value = Step> {
         8 => (pick(), pick()).prop_map(|(session, hero)| Action::Roll { session, hero }),
         2 => (pick(), pick()).prop_map(|(session, adventure)| Action::RollCreature { session, adventure }),
         6 => pick().prop_map(|roll| Action::HeroicSave { roll }),
-        3 => (pick(), any::<bool>()).prop_map(|(session, is_server_kind)| Action::SendEvent { session, is_server_kind }),
+        3 => (pick(), any::<bool>()).prop_map(|(session, is_reserved_kind)| Action::SendEvent { session, is_reserved_kind }),
         1 => (pick(), scene_or_encounter()).prop_map(|(session, to)| Action::SetScene { session, to }),
         2 => (pick(), scene_or_encounter()).prop_map(|(session, to)| Action::SetEncounter { session, to }),
         1 => (pick(), 0_u8..3).prop_map(|(session, to)| Action::SetGameState { session, to }),
@@ -204,9 +205,9 @@ impl Step {
                     game.sessions[session].id
                 );
                 // A session that was deleted with its adventure has no code any more, so an unknown code is used.
-                let code = sea_orm::sqlx::query_scalar(AssertSqlSafe(sql)).fetch_optional(target.pool).await.unwrap();
-                let code: String = code.unwrap_or_else(|| "ZZZZZZ".to_owned());
-                let code: JoinCode = code.parse().unwrap();
+                let stored_code: Option<String> =
+                    sea_orm::sqlx::query_scalar(AssertSqlSafe(sql)).fetch_optional(target.pool).await.unwrap();
+                let code: JoinCode = stored_code.as_deref().unwrap_or("ZZZZZZ").parse().unwrap();
                 let my_connection = target.sparc.as_user(game.people[me].id);
                 let actual = my_connection.sessions().join(&code, game.characters[hero].id).await;
                 (actual.map(|_| true).map_err(|error| error.code()), game.join(me, session, hero))
@@ -267,7 +268,7 @@ impl Step {
                     .or_else(|| pick_character(game, me, hero_pick))?;
                 let id = game.next_id();
                 let sql =
-                    insert_attribute_check_sql(game, id, session, &format!("'{}', NULL", game.characters[hero].id));
+                    insert_attack_roll_sql(game, id, session, &format!("'{}', NULL", game.characters[hero].id));
                 let actual = target.run_sql(game, me, &sql).await;
                 let expected = game.roll(me, id, session, Some(hero), None);
                 self.copy_success(game, target, id, &actual).await;
@@ -277,7 +278,7 @@ impl Step {
                 let (session, adventure) = (pick_session(game, pick)?, pick_index(&game.adventures, adventure)?);
                 let creature = game.adventures[adventure].creature?;
                 let (me, id) = (caller_or_seer(session, game), game.next_id());
-                let sql = insert_attribute_check_sql(game, id, session, &format!("NULL, '{creature}'"));
+                let sql = insert_attack_roll_sql(game, id, session, &format!("NULL, '{creature}'"));
                 let actual = target.run_sql(game, me, &sql).await;
                 let expected = game.roll(me, id, session, None, Some(adventure));
                 self.copy_success(game, target, id, &actual).await;
@@ -296,14 +297,14 @@ impl Step {
                 self.copy_success(game, target, id, &actual).await;
                 (actual, expected)
             }
-            Action::SendEvent { session: pick, is_server_kind } => {
+            Action::SendEvent { session: pick, is_reserved_kind } => {
                 let session = pick_session(game, pick)?;
-                let kind = if is_server_kind { "dice_rolled" } else { "client.wave" };
+                let kind = if is_reserved_kind { "dice_rolled" } else { "client.wave" };
                 let sql = format!(
                     "INSERT INTO public.session_events (session_id, event_type) VALUES ('{}', '{kind}')",
                     game.sessions[session].id
                 );
-                (target.run_sql(game, me, &sql).await, game.send_event(me, session, is_server_kind))
+                (target.run_sql(game, me, &sql).await, game.send_event(me, session, is_reserved_kind))
             }
             Action::SetScene { session: pick, to } => {
                 let session = pick_session(game, pick)?;
@@ -378,7 +379,8 @@ impl Step {
     }
 }
 
-fn insert_attribute_check_sql(game: &Game, id: Uuid, session: usize, character_and_creature: &str) -> String {
+/// Returns an INSERT of an attack roll. `character_and_creature` is the SQL of the values of these two columns.
+fn insert_attack_roll_sql(game: &Game, id: Uuid, session: usize, character_and_creature: &str) -> String {
     format!(
         "INSERT INTO public.dice_rolls (id, session_id, attribute, difficulty, roll_type, character_id, creature_id)
          VALUES ('{id}', '{}', 'wit', 12, 'attack', {character_and_creature})",

@@ -66,6 +66,7 @@ pub fn refusals() -> Vec<Refusal> {
         refusal!("adventures.create", AtLimits, "adventure_limit_reached", |tx, fixture| {
             tx.adventures().create(new_adventure("One Too Many"))
         }),
+        // A name has at least three characters.
         refusal!("adventures.create", Player, "invalid_value", |tx, fixture| tx
             .adventures()
             .create(new_adventure("xy"))),

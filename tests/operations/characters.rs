@@ -74,11 +74,13 @@ pub fn refusals() -> Vec<Refusal> {
             tx.characters().create(NewCharacter { id: Some(fixture.stranger.character_id), ..new_character("Thief") })
         }),
         refusal!("characters.create", Player, "id_conflict", |tx, fixture| async {
+            // The second call has other attributes, so it is not a repetition of the first one.
             let id = Some(Uuid::new_v4());
             tx.characters().create(NewCharacter { id, ..new_character("Twice") }).await?;
             let attributes = Some(Attributes::new(6, 6, 6, 6)?);
             tx.characters().create(NewCharacter { id, attributes, ..new_character("Twice") }).await
         }),
+        // A name has at least two characters.
         refusal!("characters.create", Player, "invalid_value", |tx, fixture| tx
             .characters()
             .create(new_character("x"))),

@@ -43,6 +43,7 @@ pub fn refusals() -> Vec<Refusal> {
             let stats = Stats { might: 11, ..Default::default() };
             tx.creatures().add(fixture.adventure, NewCreature { stats, ..new_creature("Giant") })
         }),
+        // An adventure that the caller cannot see is refused like one that does not exist.
         refusal!("creatures.add", Seer, "not_allowed", |tx, fixture| tx
             .creatures()
             .add(Uuid::new_v4(), new_creature("Wolf"))),

@@ -10,14 +10,14 @@ use uuid::Uuid;
 
 use super::{Caller, Operation, Refusal, SIGNED_IN_MAY, fixture::Fixture, operation, outcome_code, refusal};
 
-/// Returns a check by the player's character in the session.
-fn check_in(fixture: &Fixture, session: Uuid) -> NewRoll {
+/// Returns an attribute check by the player's character in the session.
+fn attribute_check_in(fixture: &Fixture, session: Uuid) -> NewRoll {
     NewRoll::attribute_check(session, Roller::Character(fixture.player.character_id), Attribute::Might, Difficulty::MIN)
 }
 
-/// Returns a check by the character in `active_session`.
-fn check_by(fixture: &Fixture, character: Uuid) -> NewRoll {
-    NewRoll { roller: Roller::Character(character), ..check_in(fixture, fixture.active_session) }
+/// Returns an attribute check by the character in `active_session`.
+fn attribute_check_by(fixture: &Fixture, character: Uuid) -> NewRoll {
+    NewRoll { roller: Roller::Character(character), ..attribute_check_in(fixture, fixture.active_session) }
 }
 
 fn creature_attack(fixture: &Fixture, creature: Uuid) -> NewRoll {
@@ -33,7 +33,7 @@ pub fn operations() -> Vec<Operation> {
         operation!(
             "dice.roll",
             ["not_signed_in", "not_allowed", "not_seated", "done", "done", "done"],
-            |tx, fixture| tx.dice().roll(check_in(fixture, fixture.active_session))
+            |tx, fixture| tx.dice().roll(attribute_check_in(fixture, fixture.active_session))
         ),
         operation!(
             "dice.heroic_save",
@@ -64,47 +64,48 @@ pub fn refusals() -> Vec<Refusal> {
     vec![
         refusal!("dice.roll", Player, "session_not_active", |tx, fixture| tx
             .dice()
-            .roll(check_in(fixture, fixture.paused_session))),
+            .roll(attribute_check_in(fixture, fixture.paused_session))),
         refusal!("dice.roll", Seer, "session_not_active", |tx, fixture| tx
             .dice()
-            .roll(check_in(fixture, fixture.waiting_session))),
+            .roll(attribute_check_in(fixture, fixture.waiting_session))),
         refusal!("dice.roll", Player, "session_not_active", |tx, fixture| tx
             .dice()
-            .roll(check_in(fixture, fixture.completed_session))),
+            .roll(attribute_check_in(fixture, fixture.completed_session))),
         // A session that the caller cannot see is refused like one that does not exist.
         refusal!("dice.roll", Stranger, "not_allowed", |tx, fixture| tx
             .dice()
-            .roll(check_in(fixture, fixture.paused_session))),
-        refusal!("dice.roll", Stranger, "not_allowed", |tx, fixture| tx.dice().roll(check_in(fixture, Uuid::new_v4()))),
+            .roll(attribute_check_in(fixture, fixture.paused_session))),
+        refusal!("dice.roll", Stranger, "not_allowed", |tx, fixture| tx.dice().roll(attribute_check_in(fixture, Uuid::new_v4()))),
         refusal!("dice.roll", Player, "not_a_seer", |tx, fixture| tx
             .dice()
             .roll(creature_attack(fixture, fixture.creature))),
         refusal!("dice.roll", Player, "character_not_yours", |tx, fixture| {
-            tx.dice().roll(check_by(fixture, fixture.stranger.character_id))
+            tx.dice().roll(attribute_check_by(fixture, fixture.stranger.character_id))
         }),
         refusal!("dice.roll", Player, "character_not_yours", |tx, fixture| {
-            tx.dice().roll(check_by(fixture, Uuid::new_v4()))
+            tx.dice().roll(attribute_check_by(fixture, Uuid::new_v4()))
         }),
         refusal!("dice.roll", Seer, "character_not_yours", |tx, fixture| {
-            tx.dice().roll(check_by(fixture, fixture.stranger.character_id))
+            tx.dice().roll(attribute_check_by(fixture, fixture.stranger.character_id))
         }),
         refusal!("dice.roll", Seer, "character_not_yours", |tx, fixture| {
-            tx.dice().roll(check_by(fixture, Uuid::new_v4()))
+            tx.dice().roll(attribute_check_by(fixture, Uuid::new_v4()))
         }),
         refusal!("dice.roll", Player, "not_seated", |tx, fixture| tx
             .dice()
-            .roll(check_by(fixture, fixture.spare_character))),
+            .roll(attribute_check_by(fixture, fixture.spare_character))),
         refusal!("dice.roll", Player, "character_retired", |tx, fixture| tx
             .dice()
-            .roll(check_by(fixture, fixture.retired_character))),
+            .roll(attribute_check_by(fixture, fixture.retired_character))),
+        // A flat modifier is at most 10.
         refusal!("dice.roll", Player, "invalid_value", |tx, fixture| {
-            tx.dice().roll(check_in(fixture, fixture.active_session).with(Modifier::flat(11, "a lie")))
+            tx.dice().roll(attribute_check_in(fixture, fixture.active_session).with(Modifier::flat(11, "a lie")))
         }),
         refusal!("dice.roll", Seer, "creature_not_in_adventure", |tx, fixture| {
             tx.dice().roll(creature_attack(fixture, fixture.creature_of_draft))
         }),
         refusal!("dice.roll", Player, "id_conflict", |tx, fixture| {
-            tx.dice().roll(NewRoll { id: Some(fixture.failed_roll), ..check_in(fixture, fixture.active_session) })
+            tx.dice().roll(NewRoll { id: Some(fixture.failed_roll), ..attribute_check_in(fixture, fixture.active_session) })
         }),
         refusal!("dice.heroic_save", Player, "heroic_save_spent", |tx, fixture| tx
             .dice()
@@ -128,6 +129,7 @@ pub fn refusals() -> Vec<Refusal> {
         refusal!("dice.heroic_save", Player, "character_retired", |tx, fixture| tx
             .dice()
             .heroic_save(fixture.roll_of_retired_character)),
+        // Once its player has been removed, the character has no seat, so the Seer may no longer roll for it.
         refusal!("dice.heroic_save", Seer, "character_not_yours", |tx, fixture| async {
             tx.sessions().remove(fixture.active_session, fixture.player.user_id).await?;
             tx.dice().heroic_save(fixture.failed_roll).await
@@ -152,6 +154,7 @@ pub fn refusals() -> Vec<Refusal> {
             tx.dice().initiative(NewInitiative { id, ..initiative(fixture.session_with_save_used, Vec::new()) }).await
         }),
         refusal!("dice.history", Player, "bad_cursor", |tx, fixture| async {
+            // A cursor is JSON in hexadecimal digits, and this one is not.
             let forged = "00".to_owned().into();
             tx.dice()
                 .history(RollScope::Session(fixture.active_session), &HistoryFilter::default(), Some(&forged))

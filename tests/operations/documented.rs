@@ -145,7 +145,7 @@ fn the_tested_operations_are_the_documented_ones() {
 fn every_operation_belongs_to_a_listed_aggregate() {
     let mut files = Vec::new();
     find_sources(&workspace_root().join("service/src"), &mut files);
-    let mut found = 0;
+    let mut operation_count = 0;
     for file in files {
         let source = fs::read_to_string(&file).unwrap();
         let code: Vec<&str> = source.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
@@ -156,33 +156,33 @@ fn every_operation_belongs_to_a_listed_aggregate() {
                 find_operation_name(&format!("\"{name}\"")).is_some(),
                 "AGGREGATES must list the aggregate of {name}: {file:?}"
             );
-            found += 1;
+            operation_count += 1;
         }
     }
-    assert!(found > 50, "only {found} operations were found");
+    assert!(operation_count > 50, "only {operation_count} operations were found");
 }
 
 #[test]
 fn the_documented_errors_are_the_ones_that_the_tests_expect() {
-    let expected = expected_outcomes();
-    let mut wrong = Vec::new();
+    let outcomes = expected_outcomes();
+    let mut mismatches = Vec::new();
     for operation in read_documentation() {
         if OUTSIDE_TRANSACTIONS.contains(&operation.name.as_str()) {
             continue;
         }
-        let codes = expected.iter().filter(|(name, _)| *name == operation.name).map(|(_, code)| (*code).to_owned());
+        let codes = outcomes.iter().filter(|(name, _)| *name == operation.name).map(|(_, code)| (*code).to_owned());
         let mut tested_codes: BTreeSet<String> = codes.collect();
         tested_codes.remove("done");
         if operation.errors != tested_codes {
             let untested: Vec<_> = operation.errors.difference(&tested_codes).collect();
             let undocumented: Vec<_> = tested_codes.difference(&operation.errors).collect();
-            wrong.push(format!(
+            mismatches.push(format!(
                 "{}: documented but not tested {untested:?}, tested but not documented {undocumented:?}",
                 operation.name
             ));
         }
     }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(mismatches.is_empty(), "{}", mismatches.join("\n"));
 }
 
 #[test]
@@ -258,8 +258,8 @@ fn the_page_of_errors_is_up_to_date() {
             let variant = line.split([' ', '(', ',']).next().unwrap_or_default();
             if let (Some(entry), true) = (codes.get(variant), doc.contains("Code `")) {
                 let means = doc.trim().split(" Code `").next().unwrap();
-                let (code, documented) = (&entry.code, doc.split("Code `").nth(1).unwrap().split('`').next().unwrap());
-                assert_eq!(code, documented, "{variant}: the code in its documentation");
+                let (code, documented_code) = (&entry.code, doc.split("Code `").nth(1).unwrap().split('`').next().unwrap());
+                assert_eq!(code, documented_code, "{variant}: the code in its documentation");
                 let retry = if entry.is_retryable { "helps" } else { "" };
                 text.push_str(&format!("| `{code}` | `{variant}` | {means} | {} | {retry} |\n", entry.status));
                 described += 1;

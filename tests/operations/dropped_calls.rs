@@ -28,7 +28,7 @@ async fn assert_same_identity(tx: &Transaction, caller: &IdentityConnection, wha
 #[tokio::test]
 async fn an_operation_dropped_at_any_point_does_not_affect_the_next_caller() {
     let fixture = Fixture::new().await;
-    let before = fixture.hash_rows().await;
+    let hash_before = fixture.hash_rows().await;
     // The proxy runs in this thread, so a response arrives only while a call is pending: every wait for the server is a
     // poll after which the call can be dropped.
     let proxy = Proxy::to_world(&fixture.world).await;
@@ -36,13 +36,14 @@ async fn an_operation_dropped_at_any_point_does_not_affect_the_next_caller() {
     let next_caller = sparc.as_user(fixture.stranger.user_id);
     let mut points = 0;
     for operation in operations() {
-        let caller = operation.outcomes.iter().rposition(|outcome| *outcome == "done");
-        let Some(caller) = caller.map(|index| fixture.as_caller(&sparc, CALLERS[index])) else { continue };
+        // The last of the callers who may call it.
+        let caller_index = operation.outcomes.iter().rposition(|outcome| *outcome == "done");
+        let Some(caller) = caller_index.map(|index| fixture.as_caller(&sparc, CALLERS[index])) else { continue };
         for more_polls in 0.. {
             let what = format!("{} after {} polls", operation.name, more_polls + 1);
             let tx = caller.begin().await.unwrap();
             let inner = tx.begin().await.unwrap();
-            let is_finished = poll_then_drop(more_polls, (operation.call)(&inner, &fixture)).await.is_some();
+            let inner_call_finished = poll_then_drop(more_polls, (operation.call)(&inner, &fixture)).await.is_some();
             assert_same_identity(&inner, &caller, &what).await;
             inner.rollback().await.unwrap();
             let identity =
@@ -50,12 +51,11 @@ async fn an_operation_dropped_at_any_point_does_not_affect_the_next_caller() {
             assert_eq!(identity, (caller.identity().role().to_owned(), caller.user_id()), "{what}");
             // Drop the call again, now together with its transaction: the pool's only connection goes to the next
             // caller.
-            let is_finished =
-                poll_then_drop(more_polls, (operation.call)(&tx, &fixture)).await.is_some() && is_finished;
+            let outer_call_finished = poll_then_drop(more_polls, (operation.call)(&tx, &fixture)).await.is_some();
             drop(tx);
             let me = next_caller.users().me().await.unwrap_or_else(|error| panic!("{what}, the next caller: {error}"));
             assert_eq!(me.id, fixture.stranger.user_id, "{what}");
-            if is_finished {
+            if inner_call_finished && outer_call_finished {
                 break;
             }
             points += 1;
@@ -64,6 +64,6 @@ async fn an_operation_dropped_at_any_point_does_not_affect_the_next_caller() {
     }
     println!("calls were dropped at {points} points");
     assert!(points > 100, "too few calls were dropped before they finished");
-    assert_eq!(fixture.hash_rows().await, before, "a dropped call must commit nothing");
+    assert_eq!(fixture.hash_rows().await, hash_before, "a dropped call must commit nothing");
     sparc.close().await.unwrap();
 }

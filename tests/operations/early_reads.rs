@@ -1,4 +1,5 @@
-//! A caller who only reads does not wait for the end of the transaction, which still leaves nothing behind.
+//! A call that only reads returns before its transaction has ended. The transaction still ends, and leaves nothing
+//! behind.
 
 use std::pin::pin;
 
@@ -14,7 +15,7 @@ use super::{
     documented::read_documentation,
     fixture::Fixture,
     operations,
-    round_trips::{NUMBER_WORDS, ResponseProxy, connect_by_proxy, connect_by_proxy_to, connect_through},
+    round_trips::{NUMBER_WORDS, ResponseProxy, connect_through_new_proxy, connect_url_through_new_proxy, connect_url_through_port},
     standby::declared_reads,
 };
 use crate::{programs::poll_then_drop, world::World};
@@ -49,37 +50,37 @@ async fn returns_without<T>(proxy: &ResponseProxy, responses: u32, call: impl Fu
 #[tokio::test]
 async fn every_operation_that_reads_returns_before_its_commit_is_answered() {
     let fixture = Fixture::new().await;
-    let (sparc, proxy) = connect_by_proxy(&fixture).await;
+    let (sparc, proxy) = connect_through_new_proxy(&fixture).await;
     let (documented, reads) = (read_documentation(), declared_reads());
-    let (mut wrong, mut early_returns) = (Vec::new(), 0);
+    let (mut mismatches, mut early_returns) = (Vec::new(), 0);
     for operation in operations().iter().filter(|operation| reads.contains(operation.name)) {
         let caller = fixture.as_caller(&sparc, operation.allowed_caller().unwrap());
-        // Prepares the statements.
+        // The first call also prepares the statements.
         assert_eq!((operation.call_in_own_transaction)(&caller, &fixture).await, "done", "{}", operation.name);
         // The ping needs the only connection, so it waits until the commit of the call before has been answered.
         sparc.ping().await.unwrap();
-        let round_trips = &documented.iter().find(|other| other.name == operation.name).unwrap().round_trips;
-        let round_trips = NUMBER_WORDS.iter().position(|word| round_trips.split(' ').next() == Some(word)).unwrap();
+        let in_words = &documented.iter().find(|other| other.name == operation.name).unwrap().round_trips;
+        let round_trips = NUMBER_WORDS.iter().position(|word| in_words.split(' ').next() == Some(word)).unwrap();
         let all_but_last = u32::try_from(round_trips).unwrap() - 1;
         match returns_without(&proxy, all_but_last, (operation.call_in_own_transaction)(&caller, &fixture)).await {
             (true, "done") => early_returns += 1,
-            other => wrong.push(format!("{}: {other:?}", operation.name)),
+            other => mismatches.push(format!("{}: {other:?}", operation.name)),
         }
     }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(mismatches.is_empty(), "{}", mismatches.join("\n"));
     assert!(early_returns >= 20, "only {early_returns} operations returned early");
 }
 
 #[tokio::test]
 async fn a_caller_waits_for_two_round_trips_to_read_and_three_to_write() {
     let fixture = Fixture::new().await;
-    let (sparc, proxy) = connect_by_proxy(&fixture).await;
+    let (sparc, proxy) = connect_through_new_proxy(&fixture).await;
     let ada = sparc.as_user(fixture.player.user_id);
     let character = fixture.player.character_id;
     let raw_sql = || Statement::from_string(DbBackend::Postgres, "SELECT 1 AS one");
     macro_rules! assert_early_return_is {
         ($expected:literal, $what:literal, $call:expr) => {
-            // Prepares the statement.
+            // The first call also prepares the statement.
             assert!($call.await.is_ok(), "{}", $what);
             sparc.ping().await.unwrap();
             let (returned_early, outcome) = returns_without(&proxy, RESPONSES_BEFORE_COMMIT, $call).await;
@@ -104,7 +105,7 @@ async fn a_caller_waits_for_two_round_trips_to_read_and_three_to_write() {
 #[tokio::test]
 async fn a_refusal_to_read_is_returned_before_its_rollback_is_answered() {
     let fixture = Fixture::new().await;
-    let (sparc, proxy) = connect_by_proxy(&fixture).await;
+    let (sparc, proxy) = connect_through_new_proxy(&fixture).await;
     let ada = sparc.as_user(fixture.player.user_id);
     let unknown_character = Uuid::new_v4();
     assert!(ada.characters().get(unknown_character).await.is_err());
@@ -121,7 +122,7 @@ async fn a_refusal_to_read_is_returned_before_its_rollback_is_answered() {
 async fn a_serializable_read_waits_for_its_commit() {
     let fixture = Fixture::new().await;
     let parameters = "&options=-c%20default_transaction_isolation%3Dserializable";
-    let (sparc, proxy) = connect_by_proxy_to(fixture.world.url(), parameters).await;
+    let (sparc, proxy) = connect_url_through_new_proxy(fixture.world.url(), parameters).await;
     let ada = sparc.as_user(fixture.player.user_id);
     ada.users().me().await.unwrap();
     sparc.ping().await.unwrap();
@@ -133,7 +134,7 @@ async fn a_serializable_read_waits_for_its_commit() {
 #[tokio::test]
 async fn a_connection_counts_as_used_until_its_transaction_has_ended() {
     let fixture = Fixture::new().await;
-    let (sparc, proxy) = connect_by_proxy(&fixture).await;
+    let (sparc, proxy) = connect_through_new_proxy(&fixture).await;
     let (ada, ben) = (sparc.as_user(fixture.player.user_id), sparc.as_user(fixture.seer));
     ada.users().me().await.unwrap();
     sparc.ping().await.unwrap();
@@ -143,11 +144,11 @@ async fn a_connection_counts_as_used_until_its_transaction_has_ended() {
     let status = sparc.pool_status();
     assert_eq!((status.connections, status.idle), (1, 0));
     // The next caller, another user, waits for the connection.
-    let mut next = pin!(ben.users().me());
-    assert!(poll_then_drop(0, next.as_mut()).await.is_none());
+    let mut bens_call = pin!(ben.users().me());
+    assert!(poll_then_drop(0, bens_call.as_mut()).await.is_none());
     assert_eq!(sparc.pool_status().waiting, 1);
     proxy.release();
-    assert_eq!(next.await.unwrap().id, fixture.seer);
+    assert_eq!(bens_call.await.unwrap().id, fixture.seer);
     assert_eq!(sparc.pool_status().connections, 1);
     // Closing the pool waits for the end of the transaction too.
     sparc.ping().await.unwrap();
@@ -165,7 +166,7 @@ async fn a_connection_counts_as_used_until_its_transaction_has_ended() {
 #[tokio::test]
 async fn losing_the_server_between_rows_and_commit_fails_neither_this_call_nor_the_next() {
     let fixture = Fixture::new().await;
-    let (sparc, proxy) = connect_by_proxy(&fixture).await;
+    let (sparc, proxy) = connect_through_new_proxy(&fixture).await;
     let ada = sparc.as_user(fixture.player.user_id);
     for _ in 0..3 {
         ada.users().me().await.unwrap();
@@ -181,14 +182,14 @@ async fn losing_the_server_between_rows_and_commit_fails_neither_this_call_nor_t
 #[tokio::test]
 async fn a_runtime_that_shuts_down_before_the_commit_is_answered_leaves_no_transaction() {
     let fixture = Fixture::new().await;
-    let (_, proxy) = connect_by_proxy(&fixture).await;
+    let (_, proxy) = connect_through_new_proxy(&fixture).await;
     let (url, id) = (fixture.world.url().to_owned(), fixture.player.user_id);
     let port = proxy.port;
     let proxy_in_task = proxy.clone();
     let reading = tokio::task::spawn_blocking(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let sparc = connect_through(&url, port, "").await;
+            let sparc = connect_url_through_port(&url, port, "").await;
             let ada = sparc.as_user(id);
             ada.users().me().await.unwrap();
             sparc.ping().await.unwrap();
@@ -224,7 +225,7 @@ async fn a_read_that_calls_a_writing_function_takes_effect_once() {
         ada.query_all(&select).await.unwrap().into_iter().map(visitor_id).collect::<Vec<_>>(),
         [ada.user_id().unwrap()]
     );
-    assert_eq!(owner.count("visits").await, 2);
+    assert_eq!(owner.count("visits").await, 2, "each of the two queries must have written one row");
     // The read-only transactions that were tried first have ended.
     crate::faults::assert_no_open_transaction(&world).await;
 }

@@ -28,6 +28,7 @@ pub const CALLERS: [Caller; 6] =
 /// A migrated database, and the ids of the rows in it.
 pub struct Fixture {
     pub world: World,
+    /// The account of the Seer.
     pub seer: Uuid,
     pub player: Player,
     pub former_player: Player,
@@ -98,6 +99,7 @@ impl Fixture {
         Self::in_world(World::new().await).await
     }
 
+    /// Creates the rows in the world's database.
     pub async fn in_world(world: World) -> Self {
         let owner = world.owner();
         let seer = world.new_account().await;
@@ -125,12 +127,13 @@ impl Fixture {
             ))
             .await
             .unwrap();
-        // With `most_experienced_character` and `unseated_character_at_limits`, the account has ten living characters.
+        // With `most_experienced_character` and `unseated_character_at_limits`, `account_at_limits` has ten living
+        // characters.
         for _ in 0..8 {
             world.new_character(account_at_limits).await;
         }
         let unseated_character_at_limits = world.new_character(account_at_limits).await;
-        // With `retired_character_at_limits`, it has a hundred retired ones.
+        // With `retired_character_at_limits`, `account_at_limits` has a hundred retired characters.
         let insert = format!(
             "INSERT INTO characters (user_id, name, class, might, grace, wit, heart, special_ability, retired_at)
              SELECT '{account_at_limits}', 'Veteran ' || i, 'warrior', 5, 3, 2, 2, '{{}}', now()
@@ -283,12 +286,12 @@ impl Fixture {
             .await
             .unwrap();
         // One Seer may run at most twenty live sessions, and these are 21, so two Seers share them.
-        let seers = world.new_account_array(2).await;
+        let seer_array = world.new_account_array(2).await;
         let open_and_join_sessions = |count: usize| {
             format!(
                 "WITH opened AS (
                    INSERT INTO sessions (seer_id, adventure_id)
-                   SELECT ('{seers}'::uuid[])[1 + i % 2], '{adventure}' FROM generate_series(1, {count}) AS i
+                   SELECT ('{seer_array}'::uuid[])[1 + i % 2], '{adventure}' FROM generate_series(1, {count}) AS i
                    RETURNING id
                  )
                  INSERT INTO session_players (session_id, user_id, character_id)
@@ -304,7 +307,8 @@ impl Fixture {
             .unwrap();
         owner.execute(&open_and_join_sessions(20)).await.unwrap();
 
-        // All but `late_roll` are dated in the future, so that a heroic save is never too late.
+        // The failed rolls of characters, except `late_roll`, are dated in the future, so that a heroic save is never
+        // too late.
         let character = player.character_id;
         let failed_roll = world.new_attack_roll(active_session, character, "{1,2}", 10, -3600).await;
         let successful_roll = world.new_attack_roll(active_session, character, "{6}", 10, -3600).await;
@@ -390,7 +394,7 @@ impl Fixture {
         self.world.join_code(session).await
     }
 
-    /// Returns a hash of all rows of all tables.
+    /// Returns a hash of all rows of all tables in schema `public`.
     pub async fn hash_rows(&self) -> String {
         let sql = "SELECT md5(string_agg(query_to_xml(format('SELECT * FROM public.%I ORDER BY 1, 2', relname),
                      true, true, '')::text, '' ORDER BY relname))

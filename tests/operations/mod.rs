@@ -1,7 +1,8 @@
 //! Every operation of the service, called by every kind of caller: who may call it, and which error the others get.
-//! Each call runs in a transaction of the caller's that is rolled back, so all calls run on the same rows.
+//! Each call runs in a transaction of the caller's that is rolled back, so all calls run on the same rows. The
+//! operations that cannot run in a transaction are tested elsewhere (`OUTSIDE_TRANSACTIONS` in `documented.rs`).
 
-use std::{collections::BTreeSet, fmt::Debug, pin::Pin};
+use std::{collections::BTreeSet, pin::Pin};
 
 use sea_orm::TransactionTrait;
 use sparc::service::{Error, IdentityConnection, Sparc, Transaction};
@@ -24,7 +25,7 @@ mod users;
 
 use fixture::{CALLERS, Caller, Fixture};
 
-use crate::world::runs_on_platform;
+use crate::world::{outcome_code, runs_on_platform};
 
 /// A future that returns the outcome of a call: `done`, or the code of its error.
 type OutcomeFuture<'a> = Pin<Box<dyn Future<Output = &'static str> + Send + 'a>>;
@@ -46,8 +47,10 @@ struct Operation {
 
 /// A refusal that depends on the arguments.
 struct Refusal {
+    /// The name of the operation.
     name: &'static str,
     caller: Caller,
+    /// The code of the error that the caller gets.
     code: &'static str,
     call: Call,
 }
@@ -62,10 +65,6 @@ impl Operation {
         };
         PREFERENCE.into_iter().find(is_allowed)
     }
-}
-
-fn outcome_code<T: Debug>(outcome: Result<T, Error>) -> &'static str {
-    outcome.map_or_else(|error| error.code(), |_| "done")
 }
 
 /// Creates an [`Operation`]. The call is repeated, because `$tx` has another type in each of the two functions.
@@ -154,35 +153,35 @@ async fn call_and_roll_back(sparc: &Sparc, fixture: &Fixture, caller: Caller, ca
 #[tokio::test]
 async fn each_caller_gets_the_listed_outcome_and_a_rollback_undoes_everything() {
     let fixture = Fixture::new().await;
-    let before = fixture.hash_rows().await;
-    let mut wrong = Vec::new();
+    let hash_before = fixture.hash_rows().await;
+    let mut mismatches = Vec::new();
     for operation in operations() {
         let mut outcomes = Vec::new();
         for caller in CALLERS {
             outcomes.push(call_and_roll_back(&fixture.world.sparc, &fixture, caller, operation.call).await);
         }
         if outcomes != operation.outcomes {
-            wrong.push(format!("{}: {:?}\n    instead of {:?}", operation.name, outcomes, operation.outcomes));
+            mismatches.push(format!("{}: {:?}\n    instead of {:?}", operation.name, outcomes, operation.outcomes));
         }
     }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert_eq!(fixture.hash_rows().await, before);
+    assert!(mismatches.is_empty(), "{}", mismatches.join("\n"));
+    assert_eq!(fixture.hash_rows().await, hash_before);
 }
 
 #[tokio::test]
 async fn every_refusal_has_the_listed_code_and_changes_nothing() {
     let fixture = Fixture::new().await;
-    let before = fixture.hash_rows().await;
-    let mut wrong = Vec::new();
+    let hash_before = fixture.hash_rows().await;
+    let mut mismatches = Vec::new();
     // On the platform, the service signs nobody up.
     for refusal in refusals().into_iter().filter(|refusal| !runs_on_platform() || refusal.name != "users.sign_up") {
         let outcome = call_and_roll_back(&fixture.world.sparc, &fixture, refusal.caller, refusal.call).await;
         if outcome != refusal.code {
-            wrong.push(format!("{} as {:?}: {outcome} instead of {}", refusal.name, refusal.caller, refusal.code));
+            mismatches.push(format!("{} as {:?}: {outcome} instead of {}", refusal.name, refusal.caller, refusal.code));
         }
     }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert_eq!(fixture.hash_rows().await, before);
+    assert!(mismatches.is_empty(), "{}", mismatches.join("\n"));
+    assert_eq!(fixture.hash_rows().await, hash_before);
 }
 
 /// Returns the name of each operation with each outcome that the tests above expect.

@@ -134,20 +134,20 @@ async fn wait_for_delivery(hold: &watch::Sender<Hold>) {
     hold.send_modify(|hold| hold.responses_left = hold.responses_left.map(|left| left.saturating_sub(1)));
 }
 
-/// Connects the service through a [`ResponseProxy`], with one connection.
-pub async fn connect_by_proxy(fixture: &Fixture) -> (Sparc, ResponseProxy) {
-    connect_by_proxy_to(fixture.world.url(), "").await
+/// Connects to the fixture's database through a new [`ResponseProxy`], with one connection.
+pub async fn connect_through_new_proxy(fixture: &Fixture) -> (Sparc, ResponseProxy) {
+    connect_url_through_new_proxy(fixture.world.url(), "").await
 }
 
 /// Connects to the URL through a new [`ResponseProxy`], with the given parameters added to the URL.
-pub async fn connect_by_proxy_to(url: &str, parameters: &str) -> (Sparc, ResponseProxy) {
+pub async fn connect_url_through_new_proxy(url: &str, parameters: &str) -> (Sparc, ResponseProxy) {
     let (_, rest) = url.rsplit_once('@').unwrap();
     let proxy = ResponseProxy::start(rest.split('/').next().unwrap().to_owned()).await;
-    (connect_through(url, proxy.port, parameters).await, proxy)
+    (connect_url_through_port(url, proxy.port, parameters).await, proxy)
 }
 
 /// Connects to the URL through the proxy at the given port, with the given parameters added to the URL.
-pub async fn connect_through(url: &str, port: u16, parameters: &str) -> Sparc {
+pub async fn connect_url_through_port(url: &str, port: u16, parameters: &str) -> Sparc {
     let (credentials, rest) = url.rsplit_once('@').unwrap();
     let (_, database) = rest.split_once('/').unwrap();
     let database = database.split('?').next().unwrap();
@@ -158,9 +158,9 @@ pub async fn connect_through(url: &str, port: u16, parameters: &str) -> Sparc {
 #[tokio::test]
 async fn every_operation_takes_the_round_trips_that_its_documentation_says() {
     let fixture = Fixture::new().await;
-    let (sparc, proxy) = connect_by_proxy(&fixture).await;
+    let (sparc, proxy) = connect_through_new_proxy(&fixture).await;
     let documented = read_documentation();
-    let mut wrong = Vec::new();
+    let mut mismatches = Vec::new();
     for operation in operations() {
         let Some(caller) = operation.allowed_caller() else { continue };
         let mut counted = 0;
@@ -175,10 +175,10 @@ async fn every_operation_takes_the_round_trips_that_its_documentation_says() {
         }
         let round_trips = &documented.iter().find(|other| other.name == operation.name).unwrap().round_trips;
         if round_trips.split(' ').next() != Some(NUMBER_WORDS[counted as usize]) {
-            wrong.push(format!("{}: takes {counted}, documented as {round_trips}", operation.name));
+            mismatches.push(format!("{}: takes {counted}, documented as {round_trips}", operation.name));
         }
     }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(mismatches.is_empty(), "{}", mismatches.join("\n"));
 }
 
 /// Counts the round trips of one operation in its own transaction. The operation runs between the rollback and the
@@ -203,7 +203,7 @@ async fn count_round_trips<T>(
 #[tokio::test]
 async fn a_roll_a_lobby_page_and_a_join_take_three_round_trips_each() {
     let fixture = Fixture::new().await;
-    let (sparc, proxy) = connect_by_proxy(&fixture).await;
+    let (sparc, proxy) = connect_through_new_proxy(&fixture).await;
     let (ada, eve) = (sparc.as_user(fixture.player.user_id), sparc.as_user(fixture.stranger.user_id));
     let code = fixture.join_code(fixture.private_session).await;
     let check = || {
@@ -232,7 +232,7 @@ async fn a_roll_a_lobby_page_and_a_join_take_three_round_trips_each() {
 #[tokio::test]
 async fn a_retry_with_the_same_id_returns_the_row_whose_response_was_lost() {
     let fixture = Fixture::new().await;
-    let (sparc, proxy) = connect_by_proxy(&fixture).await;
+    let (sparc, proxy) = connect_through_new_proxy(&fixture).await;
     let ada = sparc.as_user(fixture.player.user_id);
     let check = NewRoll::attribute_check(
         fixture.active_session,
@@ -242,7 +242,7 @@ async fn a_retry_with_the_same_id_returns_the_row_whose_response_was_lost() {
     );
     let roll = |id: Uuid| ada.dice().roll(NewRoll { id: Some(id), ..check.clone() });
     let count_rolls = async |id: Uuid| fixture.world.owner().count(&format!("dice_rolls WHERE id = '{id}'")).await;
-    // Prepares the statements.
+    // The first call also prepares the statements.
     roll(Uuid::new_v4()).await.unwrap();
 
     let roll_id = Uuid::new_v4();
@@ -252,8 +252,8 @@ async fn a_retry_with_the_same_id_returns_the_row_whose_response_was_lost() {
     holding_transaction.rollback().await.unwrap();
     assert_error!(roll(roll_id).await, Error::CommitUnknown(_), "a lost response to the commit");
     assert_eq!(count_rolls(roll_id).await, 1, "the roll must have been committed");
-    let found = roll(roll_id).await.unwrap();
-    assert_eq!((found.id, count_rolls(roll_id).await), (roll_id, 1), "the retry must not add a roll");
+    let returned_roll = roll(roll_id).await.unwrap();
+    assert_eq!((returned_roll.id, count_rolls(roll_id).await), (roll_id, 1), "the retry must not add a roll");
 
     // If the response to begin is lost, nothing was done, so the service retries on another connection.
     let holding_transaction = sparc.as_service().begin().await.unwrap();

@@ -37,6 +37,7 @@ pub fn operations() -> Vec<Operation> {
         operation!("sessions.by_code", SIGNED_IN_MAY, |tx, fixture| async {
             tx.sessions().by_code(&fixture.join_code(fixture.private_session).await).await
         }),
+        // The character is the stranger's. The player has a seat already and keeps it, whatever the character.
         operation!(
             "sessions.join",
             ["not_signed_in", "done", "character_not_yours", "done", "character_not_yours", "not_signed_in"],
@@ -402,6 +403,7 @@ fn seer_refusals() -> Vec<Refusal> {
         refusal!("sessions.set_game_state", Seer, "invalid_value", |tx, fixture| {
             tx.sessions().set_game_state(fixture.active_session, json!({ "nul": "\0" }), ExpectedVersion::Any)
         }),
+        // A cursor is JSON in hexadecimal digits, and `00` is not.
         refusal!("sessions.mine", Seer, "bad_cursor", |tx, fixture| async {
             tx.sessions().mine(Some(&"00".to_owned().into())).await
         }),

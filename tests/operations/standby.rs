@@ -31,7 +31,7 @@ async fn operations_declared_as_reads_run_on_a_standby_and_no_others_do() {
     wait_until_replayed(&replica, &current_lsn(&fixture.world).await).await;
     let standby = Sparc::connect(replica.url()).await.unwrap();
     let reads = declared_reads();
-    let mut wrong = Vec::new();
+    let mut mismatches = Vec::new();
     for operation in operations() {
         let mut outcomes = Vec::new();
         for caller in CALLERS {
@@ -39,10 +39,10 @@ async fn operations_declared_as_reads_run_on_a_standby_and_no_others_do() {
         }
         let is_same = outcomes == operation.outcomes;
         if is_same != reads.contains(operation.name) {
-            wrong.push(format!("{}: {outcomes:?}, on the primary {:?}", operation.name, operation.outcomes));
+            mismatches.push(format!("{}: {outcomes:?}, on the primary {:?}", operation.name, operation.outcomes));
         }
     }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(mismatches.is_empty(), "{}", mismatches.join("\n"));
     // One declared read is not an operation that a caller can call: a subscription reads its events with `events.page`.
     let callable: BTreeSet<String> = operations().into_iter().map(|operation| operation.name.to_owned()).collect();
     let internal: Vec<_> = reads.difference(&callable).collect();

@@ -79,7 +79,8 @@ export function createToken(claims, { key = secret, algorithm = "HS256" } = {}) 
   return `${signingInput}.${signature}`;
 }
 
-/** Returns `api`, a client that sends a token with these claims, `id`, the id of their user, and `headers`, which it sends. */
+/** Returns `api`, a client that sends a token with these claims; `id`, the id of the claims' user; and `headers`, the headers
+ * that the client sends. */
 function signIn(url, claims) {
   const bearer = createToken({ exp: Math.floor(Date.now() / 1000) + 3600, ...claims });
   const headers = { Authorization: `Bearer ${bearer}` };
@@ -107,8 +108,10 @@ export async function outcome(request) {
   return Array.isArray(data) && data.length === 0 ? "none" : "done";
 }
 
-/** SQLSTATEs, by PostgreSQL's names for them. */
+/** SQLSTATEs of PostgreSQL, by its own names for them. */
 export const checkViolation = "23514", foreignKeyViolation = "23503", uniqueViolation = "23505", insufficientPrivilege = "42501";
+/** SQLSTATEs of the schema (docs/schema.md). */
+export const sessionFull = "SP002", illegalTransition = "SP003", adventureNotPlayable = "SP009", heroicSaveSpent = "SP011";
 
 /** The columns of a new character. */
 export const newCharacter = (userId, name = "Ada") => ({

@@ -4,12 +4,13 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import {
-  checkViolation, createToken, foreignKeyViolation, insufficientPrivilege, newCharacter, outcome, rows, sqlAsOwner, startApi,
+  adventureNotPlayable, checkViolation, createToken, foreignKeyViolation, insufficientPrivilege as denied, newCharacter, outcome,
+  rows, sqlAsOwner, startApi,
 } from "./api.mjs";
 
 let server;
 let seer, ada, stranger, service, visitor;
-let adventure, session, character, strangersCharacter, failedRoll, draft;
+let adventure, session, adasCharacter, strangersCharacter, failedRoll, draftAdventure;
 
 before(async () => {
   server = await startApi();
@@ -17,20 +18,16 @@ before(async () => {
   [service, visitor] = [server.service(), server.visitor()];
   const published = { creator_id: seer.id, name: "The Drowned Ford", is_valid: true, status: "published" };
   [adventure] = await rows(service.from("adventures").insert(published).select());
-  [draft] = await rows(seer.api.from("adventures").insert({ creator_id: seer.id, name: "A secret" }).select());
+  [draftAdventure] = await rows(seer.api.from("adventures").insert({ creator_id: seer.id, name: "A secret" }).select());
   [session] = await rows(seer.api.from("sessions").insert({ seer_id: seer.id, adventure_id: adventure.id }).select());
-  [character] = await rows(ada.api.from("characters").insert(newCharacter(ada.id)).select());
+  [adasCharacter] = await rows(ada.api.from("characters").insert(newCharacter(ada.id)).select());
   [strangersCharacter] = await rows(stranger.api.from("characters").insert(newCharacter(stranger.id)).select());
-  await rows(service.from("session_players").insert({ session_id: session.id, user_id: ada.id, character_id: character.id }));
+  await rows(service.from("session_players").insert({ session_id: session.id, user_id: ada.id, character_id: adasCharacter.id }));
   await rows(seer.api.from("sessions").update({ status: "active" }).eq("id", session.id));
-  const roll = { session_id: session.id, character_id: character.id, attribute: "wit", difficulty: 18, roll_type: "attack" };
+  const roll = { session_id: session.id, character_id: adasCharacter.id, attribute: "wit", difficulty: 18, roll_type: "attack" };
   [failedRoll] = await rows(service.from("dice_rolls").insert({ ...roll, results: [1, 2] }).select());
 });
 after(() => server.stop());
-
-/** The SQLSTATE of the constraint `adventure_playable` (docs/schema.md). */
-const adventureNotPlayable = "SP009";
-const denied = insufficientPrivilege;
 
 /** Sends the request of each attack, and asserts that it has the expected outcome (`outcome` in api.mjs says which there are). */
 async function assertOutcomes(attacks) {
@@ -47,7 +44,7 @@ test("nobody reads what row security and privileges hide", () => assertOutcomes(
   ["e-mail addresses as an order", denied, () => stranger.api.from("users").select("id").order("email")],
   ["e-mail addresses through another table", denied, () => stranger.api.from("adventures").select("name, users(email)")],
   ["all columns of a user", denied, () => visitor.from("users").select("*")],
-  ["a stranger's characters", "none", () => stranger.api.from("characters").select().eq("id", character.id)],
+  ["a stranger's characters", "none", () => stranger.api.from("characters").select().eq("id", adasCharacter.id)],
   ["characters through seats", "none", () => stranger.api.from("session_players").select("characters(*)").eq("session_id", session.id)],
   ["a private session", "none", () => stranger.api.from("sessions").select().eq("id", session.id)],
   ["a private session by its code", "none", () => stranger.api.from("sessions").select().eq("code", session.code)],
@@ -55,7 +52,7 @@ test("nobody reads what row security and privileges hide", () => assertOutcomes(
   ["rolls of a private session", "none", () => stranger.api.from("dice_rolls").select().eq("session_id", session.id)],
   ["events of a private session", "none", () => stranger.api.from("session_events").select().eq("session_id", session.id)],
   ["rolls, by a visitor", denied, () => visitor.from("dice_rolls").select()],
-  ["a draft", "none", () => stranger.api.from("adventures").select().eq("id", draft.id)],
+  ["a draft", "none", () => stranger.api.from("adventures").select().eq("id", draftAdventure.id)],
   ["another user's tutorial", "none", () => stranger.api.from("tutorial_progress").select().neq("user_id", stranger.id)],
   ["the list of migrations", denied, () => visitor.from("sparc_migrations").select()],
 ]));
@@ -68,25 +65,25 @@ test("counting reveals no more than reading", async () => {
 });
 
 test("nobody writes what they may not write", async () => {
-  const roll = { session_id: session.id, character_id: character.id, attribute: "might", difficulty: 10, roll_type: "attack" };
+  const roll = { session_id: session.id, character_id: adasCharacter.id, attribute: "might", difficulty: 10, roll_type: "attack" };
   const event = { session_id: session.id, event_type: "client.hello" };
   const seat = { session_id: session.id, user_id: stranger.id, character_id: strangersCharacter.id };
-  const update = (client, table, values, id, key = "id") => () => client.api.from(table).update(values).eq(key, id).select("*");
+  const update = (account, table, values, id, key = "id") => () => account.api.from(table).update(values).eq(key, id).select("*");
   await assertOutcomes([
     ["a visitor's session", denied, () => visitor.from("sessions").insert({ seer_id: seer.id, adventure_id: adventure.id })],
     ["a session in another user's name", denied, () => stranger.api.from("sessions").insert({ seer_id: seer.id, adventure_id: adventure.id })],
     ["a session with a code that its Seer chose", denied, () => seer.api.from("sessions").insert({ seer_id: seer.id, adventure_id: adventure.id, code: "AAAAAA" })],
-    ["a session of another user's draft", adventureNotPlayable, () => stranger.api.from("sessions").insert({ seer_id: stranger.id, adventure_id: draft.id })],
+    ["a session of another user's draft", adventureNotPlayable, () => stranger.api.from("sessions").insert({ seer_id: stranger.id, adventure_id: draftAdventure.id })],
     ["a seat in a private session", denied, () => stranger.api.from("session_players").insert(seat)],
-    ["a seat with another user's character", denied, () => seer.api.from("session_players").insert({ ...seat, character_id: character.id })],
+    ["a seat with another user's character", denied, () => seer.api.from("session_players").insert({ ...seat, character_id: adasCharacter.id })],
     ["verifying one's own profile", denied, () => ada.api.from("users").update({ is_verified: true }).eq("id", ada.id)],
     ["changing one's own number of games", denied, () => ada.api.from("users").update({ games_run: 99 }).eq("id", ada.id)],
     ["another user's name", "none", () => stranger.api.from("users").update({ display_name: "X" }).eq("id", ada.id).select("id")],
-    ["one's own level", denied, update(ada, "characters", { level: 10 }, character.id)],
-    ["giving away a character", denied, update(ada, "characters", { user_id: stranger.id }, character.id)],
-    ["another user's character", "none", update(stranger, "characters", { name: "Mine" }, character.id)],
-    ["validating one's own adventure", denied, update(seer, "adventures", { is_valid: true }, draft.id)],
-    ["publishing an invalid adventure", checkViolation, update(seer, "adventures", { status: "published" }, draft.id)],
+    ["one's own level", denied, update(ada, "characters", { level: 10 }, adasCharacter.id)],
+    ["giving away a character", denied, update(ada, "characters", { user_id: stranger.id }, adasCharacter.id)],
+    ["another user's character", "none", update(stranger, "characters", { name: "Mine" }, adasCharacter.id)],
+    ["validating one's own adventure", denied, update(seer, "adventures", { is_valid: true }, draftAdventure.id)],
+    ["publishing an invalid adventure", checkViolation, update(seer, "adventures", { status: "published" }, draftAdventure.id)],
     ["another user's session", "none", update(ada, "sessions", { status: "paused" }, session.id)],
     ["the Seer of a session", denied, update(seer, "sessions", { seer_id: ada.id }, session.id)],
     ["the number of seats taken", denied, update(seer, "sessions", { seats_taken: 0 }, session.id)],
@@ -102,7 +99,7 @@ test("nobody writes what they may not write", async () => {
     ["an event of a type that only triggers write", denied, () => ada.api.from("session_events").insert({ ...event, event_type: "dice_rolled" })],
     ["an event in another user's name", denied, () => ada.api.from("session_events").insert({ ...event, sender_id: seer.id })],
     ["deleting a session", denied, () => seer.api.from("sessions").delete().eq("id", session.id)],
-    ["deleting a character that was played", foreignKeyViolation, () => ada.api.from("characters").delete().eq("id", character.id)],
+    ["deleting a character that was played", foreignKeyViolation, () => ada.api.from("characters").delete().eq("id", adasCharacter.id)],
     ["deleting all users", denied, () => visitor.from("users").delete().neq("id", ada.id)],
   ]);
   assert.equal(sqlAsOwner("SELECT count(*) FROM public.dice_rolls WHERE results = '{6,6,6,6,6}'"), "0");
@@ -110,8 +107,8 @@ test("nobody writes what they may not write", async () => {
 
 test("an upsert obeys the rules of an update", () => assertOutcomes([
   ["another user's profile", denied, () => stranger.api.from("users").upsert({ id: ada.id, display_name: "X" })],
-  ["another user's character", denied, () => stranger.api.from("characters").upsert({ ...newCharacter(stranger.id, "Y"), id: character.id })],
-  ["one's own level", denied, () => ada.api.from("characters").upsert({ ...newCharacter(ada.id), id: character.id, level: 10 })],
+  ["another user's character", denied, () => stranger.api.from("characters").upsert({ ...newCharacter(stranger.id, "Y"), id: adasCharacter.id })],
+  ["one's own level", denied, () => ada.api.from("characters").upsert({ ...newCharacter(ada.id), id: adasCharacter.id, level: 10 })],
 ]));
 
 /** Sends a request without the client library, and returns the status and the JSON of the answer. */

@@ -2,7 +2,9 @@
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { checkViolation, newCharacter, outcome, rows, startApi, uniqueViolation } from "./api.mjs";
+import {
+  checkViolation, heroicSaveSpent, illegalTransition, newCharacter, outcome, rows, sessionFull, startApi, uniqueViolation,
+} from "./api.mjs";
 
 let server;
 before(async () => (server = await startApi()));
@@ -31,14 +33,14 @@ test("a game night through the API alone", async () => {
 
   const [warrior] = await rows(ada.api.from("characters").insert(newCharacter(ada.id)).select());
   const [secondWarrior] = await rows(ben.api.from("characters").insert(newCharacter(ben.id)).select());
-  for (const [person, character] of [[ada, warrior], [ben, secondWarrior]]) {
-    const seat = { session_id: session.id, user_id: person.id, character_id: character.id };
-    await rows(person.api.from("session_players").insert(seat).select());
+  for (const [player, character] of [[ada, warrior], [ben, secondWarrior]]) {
+    const seat = { session_id: session.id, user_id: player.id, character_id: character.id };
+    await rows(player.api.from("session_players").insert(seat).select());
   }
   const latecomer = server.createAccount();
   const [thirdWarrior] = await rows(latecomer.api.from("characters").insert(newCharacter(latecomer.id)).select());
   const seat = { session_id: session.id, user_id: latecomer.id, character_id: thirdWarrior.id };
-  assert.equal(await outcome(latecomer.api.from("session_players").insert(seat)), "SP002", "the session has two seats");
+  assert.equal(await outcome(latecomer.api.from("session_players").insert(seat)), sessionFull, "the session has two seats");
 
   await rows(seer.api.from("sessions").update({ status: "active", current_encounter_id: "ford" }).eq("id", session.id));
   const roll = { session_id: session.id, character_id: warrior.id, attribute: "might", difficulty: 18, roll_type: "attack" };
@@ -46,12 +48,12 @@ test("a game night through the API alone", async () => {
   let rolled;
   do {
     [rolled] = await rows(ada.api.from("dice_rolls").insert(roll).select());
-    assert.equal(rolled.results.length, 5);
+    assert.equal(rolled.results.length, 5, "as many dice as the character has might");
     assert.equal(rolled.total, rolled.results.reduce((sum, die) => sum + die));
   } while (rolled.success);
   const save = { ...roll, roll_type: "heroic_save", original_roll_id: rolled.id };
   await rows(ada.api.from("dice_rolls").insert(save).select());
-  const refusals = ["SP011", uniqueViolation];
+  const refusals = [heroicSaveSpent, uniqueViolation];
   assert.ok(refusals.includes(await outcome(ada.api.from("dice_rolls").insert(save))), "one heroic save per encounter, and one per roll");
   await rows(ben.api.from("session_events").insert({ session_id: session.id, event_type: "client.cheer", payload: { to: "ada" } }));
 
@@ -67,7 +69,7 @@ test("a game night through the API alone", async () => {
   assert.equal(laterEvents.length, 1, "a reader must be able to continue after the last event that it has seen");
 
   await rows(seer.api.from("sessions").update({ status: "completed" }).eq("id", session.id));
-  assert.equal(await outcome(seer.api.from("sessions").update({ status: "active" }).eq("id", session.id)), "SP003", "an ended session must not become active");
+  assert.equal(await outcome(seer.api.from("sessions").update({ status: "active" }).eq("id", session.id)), illegalTransition, "an ended session must not become active");
   const profiles = await rows(server.visitor().from("users").select("id, games_played, games_run").in("id", [seer.id, ada.id]));
   assert.equal(profiles.find((user) => user.id === seer.id).games_run, 1);
   assert.equal(profiles.find((user) => user.id === ada.id).games_played, 1);

@@ -19,7 +19,7 @@ use crate::{faults::network::Proxy, world::World};
 
 type CallFuture<'a> = Pin<Box<dyn Future<Output = Result<(), DbErr>> + 'a>>;
 
-fn sql(text: &str) -> Statement {
+fn into_statement(text: &str) -> Statement {
     Statement::from_string(DbBackend::Postgres, text)
 }
 
@@ -35,18 +35,18 @@ where
     C: ConnectionTrait + StreamTrait + TransactionTrait<Transaction = Transaction>,
 {
     vec![
-        ("execute_raw", |db| Box::pin(async { db.execute_raw(sql("SELECT 1")).await.map(drop) })),
+        ("execute_raw", |db| Box::pin(async { db.execute_raw(into_statement("SELECT 1")).await.map(drop) })),
         ("execute_unprepared", |db| {
             Box::pin(async { db.execute_unprepared("SET TIME ZONE 'Asia/Tokyo'").await.map(drop) })
         }),
-        ("query_one_raw", |db| Box::pin(async { db.query_one_raw(sql(IDENTITY_ROWS)).await.map(drop) })),
-        ("query_all_raw", |db| Box::pin(async { db.query_all_raw(sql(IDENTITY_ROWS)).await.map(drop) })),
+        ("query_one_raw", |db| Box::pin(async { db.query_one_raw(into_statement(IDENTITY_ROWS)).await.map(drop) })),
+        ("query_all_raw", |db| Box::pin(async { db.query_all_raw(into_statement(IDENTITY_ROWS)).await.map(drop) })),
         ("execute", |db| Box::pin(async { db.execute(Query::select().expr(1)).await.map(drop) })),
         ("query_one", |db| Box::pin(async { characters::Entity::find().one(db).await.map(drop) })),
         ("query_all", |db| Box::pin(async { characters::Entity::find().all(db).await.map(drop) })),
         ("count", |db| Box::pin(async { characters::Entity::find().count(db).await.map(drop) })),
         ("stream_raw", |db| {
-            Box::pin(async { db.stream_raw(sql(IDENTITY_ROWS)).await?.try_collect::<Vec<_>>().await.map(drop) })
+            Box::pin(async { db.stream_raw(into_statement(IDENTITY_ROWS)).await?.try_collect::<Vec<_>>().await.map(drop) })
         }),
         ("begin", |db| Box::pin(async { db.begin().await?.commit().await })),
         ("begin_with_config", |db| {
@@ -79,11 +79,13 @@ where
 /// Asserts that a connection or transaction works, and runs its statements as the user.
 async fn assert_identity(connection: &impl ConnectionTrait, id: Uuid, what: &str) {
     let row =
-        connection.query_one_raw(sql(IDENTITY_ROWS)).await.unwrap_or_else(|error| panic!("{what}: {error}")).unwrap();
+        connection.query_one_raw(into_statement(IDENTITY_ROWS)).await.unwrap_or_else(|error| panic!("{what}: {error}")).unwrap();
     assert_eq!(row.try_get::<String>("", "role").unwrap(), "authenticated", "{what}");
     assert_eq!(row.try_get::<Uuid>("", "id").unwrap(), id, "{what}");
 }
 
+/// Connects with one connection, through a proxy that runs in this thread: a response arrives only while a call is
+/// pending, so every wait for the server is a poll after which the call can be dropped.
 async fn connect_with_one_connection(world: &World) -> Sparc {
     let proxy = Proxy::to_world(world).await;
     Sparc::connect_with(&proxy.url, Options::default().max_connections(1)).await.unwrap()
@@ -94,22 +96,22 @@ async fn dropping_a_call_on_a_connection_does_not_affect_the_next_caller() {
     let world = World::new().await;
     let sparc = connect_with_one_connection(&world).await;
     let (ada, ben) = (sparc.as_user(world.new_account().await), sparc.as_user(world.new_account().await));
-    let mut dropped = 0;
+    let mut dropped_calls = 0;
     for (name, method) in methods::<IdentityConnection>() {
-        for polls in 0.. {
-            let what = format!("{name} after {polls} more polls");
-            let outcome = poll_then_drop(polls, method(&ada)).await;
+        for more_polls in 0.. {
+            let what = format!("{name} after {more_polls} more polls");
+            let outcome = poll_then_drop(more_polls, method(&ada)).await;
             assert_identity(&ben, ben.user_id().unwrap(), &what).await;
             assert_eq!(ben.users().me().await.unwrap().id, ben.user_id().unwrap());
             if let Some(outcome) = outcome {
                 outcome.unwrap_or_else(|error| panic!("{what}: {error}"));
                 break;
             }
-            dropped += 1;
+            dropped_calls += 1;
         }
     }
-    println!("{dropped} calls dropped");
-    assert!(dropped > 30, "too few calls were dropped before they finished");
+    println!("{dropped_calls} calls dropped");
+    assert!(dropped_calls > 30, "too few calls were dropped before they finished");
 }
 
 #[tokio::test]
@@ -117,15 +119,15 @@ async fn dropping_a_call_on_a_transaction_fails_at_most_the_innermost_transactio
     let world = World::new().await;
     let sparc = connect_with_one_connection(&world).await;
     let (ada, ben) = (sparc.as_user(world.new_account().await), sparc.as_user(world.new_account().await));
-    let (id, mut dropped) = (ada.user_id().unwrap(), 0);
+    let (id, mut dropped_calls) = (ada.user_id().unwrap(), 0);
     for (name, method) in methods::<Transaction>() {
-        for polls in 0.. {
-            let what = format!("{name} after {polls} more polls");
+        for more_polls in 0.. {
+            let what = format!("{name} after {more_polls} more polls");
             let tx = ada.begin().await.unwrap();
             tx.execute_unprepared(&format!("UPDATE users SET bio = '{what}' WHERE id = '{id}'")).await.unwrap();
             let inner = tx.begin().await.unwrap();
-            let is_finished = poll_then_drop(polls, method(&inner)).await.is_some();
-            match inner.execute_raw(sql("SELECT 1")).await {
+            let is_finished = poll_then_drop(more_polls, method(&inner)).await.is_some();
+            match inner.execute_raw(into_statement("SELECT 1")).await {
                 Ok(_) => assert_identity(&inner, id, &what).await,
                 Err(error) => assert_eq!(sparc::service::Error::from(error).code(), "transaction_failed", "{what}"),
             }
@@ -137,11 +139,11 @@ async fn dropping_a_call_on_a_transaction_fails_at_most_the_innermost_transactio
             if is_finished {
                 break;
             }
-            dropped += 1;
+            dropped_calls += 1;
         }
     }
-    println!("{dropped} calls dropped");
-    assert!(dropped > 30, "too few calls were dropped before they finished");
+    println!("{dropped_calls} calls dropped");
+    assert!(dropped_calls > 30, "too few calls were dropped before they finished");
 }
 
 /// `commit` and `rollback` consume their transaction, so [`methods`] does not contain them.
@@ -153,8 +155,8 @@ async fn a_commit_or_rollback_dropped_at_any_point_still_ends_the_transaction() 
     let id = ada.user_id().unwrap();
     for is_commit in [true, false] {
         for is_nested in [false, true] {
-            for polls in 0.. {
-                let what = format!("is_commit: {is_commit}, nested: {is_nested}, after {polls} more polls");
+            for more_polls in 0.. {
+                let what = format!("is_commit: {is_commit}, nested: {is_nested}, after {more_polls} more polls");
                 ada.execute_unprepared(&format!("UPDATE users SET bio = 'before' WHERE id = '{id}'")).await.unwrap();
                 let write = format!("UPDATE users SET bio = 'after' WHERE id = '{id}'");
                 let outer = ada.begin().await.unwrap();
@@ -163,14 +165,14 @@ async fn a_commit_or_rollback_dropped_at_any_point_still_ends_the_transaction() 
                     Some(tx) => {
                         tx.execute_unprepared(&write).await.unwrap();
                         let end = async { if is_commit { tx.commit().await } else { tx.rollback().await } };
-                        let outcome = poll_then_drop(polls, end).await;
+                        let outcome = poll_then_drop(more_polls, end).await;
                         assert_identity(&outer, id, &what).await;
                         outer.commit().await.unwrap();
                         outcome
                     }
                     None => {
                         outer.execute_unprepared(&write).await.unwrap();
-                        poll_then_drop(polls, async {
+                        poll_then_drop(more_polls, async {
                             if is_commit { outer.commit().await } else { outer.rollback().await }
                         })
                         .await

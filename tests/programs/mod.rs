@@ -45,8 +45,8 @@ async fn random_programs_agree_with_the_model() {
         // so callers sometimes have to wait.
         let options = Options::default().max_connections(4).deadline(Duration::from_secs(20));
         let sparc = Sparc::connect_with(world.url(), options).await.unwrap();
-        let tasks = users.iter().enumerate().map(|(number, (user, draft))| {
-            let mut task = Task::new(seed, number as u64, sparc.as_user(*user), *draft);
+        let tasks = users.iter().enumerate().map(|(number, (user, draft_adventure))| {
+            let mut task = Task::new(seed, number as u64, sparc.as_user(*user), *draft_adventure);
             async move {
                 task.run(STEPS_PER_TASK).await;
                 task
@@ -57,8 +57,8 @@ async fn random_programs_agree_with_the_model() {
         sparc.close().await.unwrap();
         for task in tasks {
             let sql = format!("SELECT key FROM notes WHERE owner = '{}'", task.user_id());
-            let stored = world.owner().fetch_values::<i64>(&sql).await.unwrap().into_iter().collect();
-            task.assert_stored_keys(&stored);
+            let stored_keys = world.owner().fetch_values::<i64>(&sql).await.unwrap().into_iter().collect();
+            task.assert_stored_keys(&stored_keys);
             step_count += u64::from(STEPS_PER_TASK);
             dropped_calls += task.dropped_calls;
         }

@@ -47,9 +47,9 @@ async fn fail_over(primary: &Server, standbys: &[Server; 2], replicas: &[World; 
 /// Creates a character, reads it and deletes it.
 async fn create_read_and_delete(sparc: &Sparc, user: uuid::Uuid) -> Result<(), sparc::service::Error> {
     let me = sparc.as_user(user);
-    let created = me.characters().create(NewCharacter { name: "Robin".to_owned(), ..Default::default() }).await?;
-    me.characters().get(created.id).await?;
-    me.characters().delete(created.id).await
+    let character = me.characters().create(NewCharacter { name: "Robin".to_owned(), ..Default::default() }).await?;
+    me.characters().get(character.id).await?;
+    me.characters().delete(character.id).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -61,7 +61,7 @@ async fn after_a_failover_calls_continue_and_no_acknowledged_write_is_lost() {
     let (mut world, mut primary) = (world, primary);
     let mut standbys: [Server; 2] = standbys.try_into().unwrap();
     let operations = Arc::new(RandomOperations::new(&world, 20).await);
-    let writer = world.new_player().await.user_id;
+    let writer_id = world.new_player().await.user_id;
     let (mut acknowledged, mut recovery_times) = (BTreeSet::new(), Vec::new());
     for round in 0..failovers {
         let replicas = [world.on_standby(&standbys[0]).await, world.on_standby(&standbys[1]).await];
@@ -72,14 +72,14 @@ async fn after_a_failover_calls_continue_and_no_acknowledged_write_is_lost() {
         tokio::time::sleep(Duration::from_millis(u64::from(200 + round * 37 % 500))).await;
         let promoted_index = fail_over(&primary, &standbys, &replicas).await;
         let promoted_at = Instant::now();
-        wait_until(async || create_read_and_delete(&sparc, writer).await.is_ok()).await;
+        wait_until(async || create_read_and_delete(&sparc, writer_id).await.is_ok()).await;
         // The duration depends on the machine, so it is only printed.
         recovery_times.push(promoted_at.elapsed());
         tokio::time::sleep(Duration::from_millis(300)).await;
         let outcomes = load.stop().await;
         // Calls that were in progress on the old primary fail with one of these errors.
-        let allowed = ["connection_lost", "commit_unknown", "deadline_exceeded", "pool_exhausted", "read_only"];
-        assert_eq!(unexpected_errors(&outcomes.codes, &allowed), [""; 0]);
+        let allowed_codes = ["connection_lost", "commit_unknown", "deadline_exceeded", "pool_exhausted", "read_only"];
+        assert_eq!(unexpected_errors(&outcomes.codes, &allowed_codes), [""; 0]);
         acknowledged.extend(outcomes.acknowledged);
         wait_until(async || sparc.servers().iter().any(|server| server.role == ServerRole::Replica)).await;
         sparc.close().await.unwrap();
@@ -128,12 +128,12 @@ async fn an_old_primary_that_is_started_again_is_not_used() {
         for handle in [&sparc, &new_sparc] {
             let me = handle.as_user(player.user_id);
             let name = format!("Hero {}", started.elapsed().as_micros());
-            let created = me.characters().create(NewCharacter { name, ..Default::default() }).await.unwrap();
+            let character = me.characters().create(NewCharacter { name, ..Default::default() }).await.unwrap();
             assert_eq!(
-                replicas[promoted_index].owner().count(&format!("characters WHERE id = '{}'", created.id)).await,
+                replicas[promoted_index].owner().count(&format!("characters WHERE id = '{}'", character.id)).await,
                 1
             );
-            me.characters().delete(created.id).await.unwrap();
+            me.characters().delete(character.id).await.unwrap();
             assert!(handle.as_anon().sessions().lobby(&LobbyFilter::default(), None).await.is_ok());
             assert!(
                 handle.as_user(lost_account).users().me().await.is_err(),

@@ -27,10 +27,10 @@ async fn subscribers_receive_every_event_once_even_across_a_promotion() {
     let Some(cluster) = Cluster::start().await else { return };
     let sparc = cluster.connect().await;
     let game = cluster.world.new_active_session(2).await;
-    let (ada, morgan) = (game.players[0].user_id, game.players[1].user_id);
+    let (ada_id, morgan_id) = (game.players[0].user_id, game.players[1].user_id);
     let mut subscribers = Vec::new();
-    for user in [ada, morgan, game.seer.user_id()] {
-        let mut events = sparc.as_user(user).events().subscribe(game.session_id, None).await.unwrap();
+    for user_id in [ada_id, morgan_id, game.seer.user_id()] {
+        let mut events = sparc.as_user(user_id).events().subscribe(game.session_id, None).await.unwrap();
         subscribers.push(tokio::spawn(async move {
             let mut received = Vec::new();
             loop {
@@ -44,9 +44,9 @@ async fn subscribers_receive_every_event_once_even_across_a_promotion() {
             }
         }));
     }
-    let mut sent = Vec::new();
+    let mut sent_ids = Vec::new();
     for number in 0..60 {
-        sent.extend(send(&sparc, ada, game.session_id, format!("wave{number}")).await);
+        sent_ids.extend(send(&sparc, ada_id, game.session_id, format!("wave{number}")).await);
     }
     // Replication is asynchronous here, so events that no standby has yet would be lost with the primary.
     let lsn = super::current_lsn(&cluster.world).await;
@@ -59,19 +59,19 @@ async fn subscribers_receive_every_event_once_even_across_a_promotion() {
     run_blocking(&standbys[1], |standby| standby.promote().unwrap()).await;
     standbys[0].follow(&standbys[1]).await.unwrap();
     for number in 0..20 {
-        sent.extend(send(&sparc, morgan, game.session_id, format!("later{number}")).await);
+        sent_ids.extend(send(&sparc, morgan_id, game.session_id, format!("later{number}")).await);
     }
     wait_until(async || {
-        let id = send(&sparc, ada, game.session_id, "last".to_owned()).await;
-        sent.extend(id);
+        let id = send(&sparc, ada_id, game.session_id, "last".to_owned()).await;
+        sent_ids.extend(id);
         id.is_some()
     })
     .await;
     for subscriber in subscribers {
         let received = tokio::time::timeout(Duration::from_secs(20), subscriber).await.unwrap().unwrap();
         assert!(received.windows(2).all(|pair| pair[0].0 < pair[1].0), "events must arrive in order, and each once");
-        let missing: Vec<_> = sent.iter().filter(|id| !received.iter().any(|(_, seen)| seen == *id)).collect();
-        assert!(missing.is_empty(), "{} of {} are missing", missing.len(), sent.len());
+        let missing_ids: Vec<_> = sent_ids.iter().filter(|id| !received.iter().any(|(_, seen)| seen == *id)).collect();
+        assert!(missing_ids.is_empty(), "{} of {} are missing", missing_ids.len(), sent_ids.len());
     }
     sparc.close().await.unwrap();
 }
@@ -121,9 +121,9 @@ async fn a_read_after_an_event_was_delivered_shows_it_even_if_replicas_are_pause
     let Some(paused) = PausedReplicas::start().await else { return };
     let PausedReplicas { cluster: _cluster, sparc, game, ada, mut events, _second_subscription } = paused;
     for number in 0..5 {
-        let sent = send(&sparc, game.players[1].user_id, game.session_id, format!("wave{number}")).await.unwrap();
+        let sent_id = send(&sparc, game.players[1].user_id, game.session_id, format!("wave{number}")).await.unwrap();
         let event = next_event(&mut events).await;
-        assert_eq!(event.id, sent);
+        assert_eq!(event.id, sent_id);
         assert_eq!(ada.events().newest(game.session_id).await.unwrap(), event.seq);
     }
     sparc.close().await.unwrap();
@@ -169,8 +169,8 @@ async fn a_new_player_can_subscribe_even_if_replicas_lack_the_seat() {
     // No event is sent, so nothing may arrive. An error would mean that a replica, which lacks the seat, was asked.
     let outcome = tokio::time::timeout(Duration::from_millis(2500), events.try_next()).await;
     assert!(outcome.is_err(), "{outcome:?}");
-    let sent = send(&sparc, newcomer.user_id, game.session_id, "hello".to_owned()).await.unwrap();
-    assert_eq!(next_event(&mut events).await.id, sent);
+    let sent_id = send(&sparc, newcomer.user_id, game.session_id, "hello".to_owned()).await.unwrap();
+    assert_eq!(next_event(&mut events).await.id, sent_id);
     sparc.close().await.unwrap();
 }
 
@@ -179,7 +179,7 @@ async fn a_subscriber_of_an_event_that_the_promoted_server_lacks_gets_events_exp
     let Some(cluster) = Cluster::start().await else { return };
     let sparc = cluster.connect().await;
     let game = cluster.world.new_active_session(2).await;
-    let (ada, morgan) = (game.players[0].user_id, game.players[1].user_id);
+    let (ada_id, morgan_id) = (game.players[0].user_id, game.players[1].user_id);
     // Both standbys are disconnected from the primary, so the next event exists only on the primary.
     let lsn = super::current_lsn(&cluster.world).await;
     for (replica, standby) in cluster.replicas().await.iter().zip(&cluster.standbys) {
@@ -189,17 +189,17 @@ async fn a_subscriber_of_an_event_that_the_promoted_server_lacks_gets_events_exp
     }
     // After this write, the subscription needs a WAL position that no standby has, so it reads from the primary.
     cluster.world.new_account().await;
-    let mut events = sparc.as_user(ada).events().subscribe(game.session_id, None).await.unwrap();
-    let sent = send(&sparc, morgan, game.session_id, "lost".to_owned()).await.unwrap();
-    assert_eq!(next_event(&mut events).await.id, sent);
+    let mut events = sparc.as_user(ada_id).events().subscribe(game.session_id, None).await.unwrap();
+    let sent_id = send(&sparc, morgan_id, game.session_id, "lost".to_owned()).await.unwrap();
+    assert_eq!(next_event(&mut events).await.id, sent_id);
     run_blocking(&cluster.primary, |primary| primary.kill().unwrap()).await;
     run_blocking(&cluster.standbys[1], |standby| standby.promote().unwrap()).await;
     cluster.standbys[0].follow(&cluster.standbys[1]).await.unwrap();
     let outcome = tokio::time::timeout(Duration::from_secs(20), events.try_next()).await.unwrap();
     assert_eq!(outcome.unwrap_err().code(), "events_expired");
     // A new subscription must work.
-    let mut events = sparc.as_user(ada).events().subscribe(game.session_id, None).await.unwrap();
-    let sent = send(&sparc, morgan, game.session_id, "again".to_owned()).await.unwrap();
-    assert_eq!(next_event(&mut events).await.id, sent);
+    let mut events = sparc.as_user(ada_id).events().subscribe(game.session_id, None).await.unwrap();
+    let sent_id = send(&sparc, morgan_id, game.session_id, "again".to_owned()).await.unwrap();
+    assert_eq!(next_event(&mut events).await.id, sent_id);
     sparc.close().await.unwrap();
 }

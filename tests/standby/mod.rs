@@ -32,8 +32,8 @@ impl Cluster {
         }
         let primary = Server::start_private(Some(&SETTINGS)).await.unwrap();
         let world = World::new_on(&primary).await;
-        let (first, second) = tokio::join!(start_standby_of(&primary), start_standby_of(&primary));
-        let standbys = vec![first, second];
+        let (first_standby, second_standby) = tokio::join!(start_standby_of(&primary), start_standby_of(&primary));
+        let standbys = vec![first_standby, second_standby];
         Some(Self { world, primary, standbys })
     }
 
@@ -48,8 +48,8 @@ impl Cluster {
 
     /// Connects the service to all three servers.
     pub async fn connect(&self) -> Sparc {
-        let databases = self.replicas().await;
-        let urls = databases.iter().map(World::url);
+        let replicas = self.replicas().await;
+        let urls = replicas.iter().map(World::url);
         Sparc::connect_with(self.world.url(), Options::default().replicas(urls)).await.unwrap()
     }
 }

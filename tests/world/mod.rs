@@ -1,4 +1,4 @@
-//! Test fixtures: a migrated database per test, rows of the game, and users who run plain SQL in the API's roles.
+//! Test fixtures: a migrated database per test, rows of the game, and callers who run plain SQL in the API's roles.
 
 mod sql_caller;
 
@@ -29,7 +29,7 @@ pub async fn server() -> &'static Server {
 pub struct World {
     /// The pool of connections, over the owner's login unless a method says otherwise.
     pub db: DatabaseConnection,
-    /// The service, over the same pool.
+    /// A handle of the crate `service`, over the same pool.
     pub sparc: Sparc,
     database: Arc<Database>,
 }
@@ -81,11 +81,11 @@ impl World {
     /// Returns the same database over a new login that is a member of `anon` and `authenticated` only, and inherits
     /// their privileges.
     pub async fn with_users_login(&self) -> Self {
-        let name = format!("l{}", Uuid::new_v4().simple());
-        let sql = format!("CREATE ROLE {name} LOGIN INHERIT PASSWORD 'pw'; GRANT anon, authenticated TO {name}");
+        let login = format!("l{}", Uuid::new_v4().simple());
+        let sql = format!("CREATE ROLE {login} LOGIN INHERIT PASSWORD 'pw'; GRANT anon, authenticated TO {login}");
         self.owner().execute(&sql).await.unwrap();
         let (_, address) = self.url().rsplit_once('@').unwrap();
-        let db = sea_orm::Database::connect(format!("postgres://{name}:pw@{address}")).await.unwrap();
+        let db = sea_orm::Database::connect(format!("postgres://{login}:pw@{address}")).await.unwrap();
         Self { sparc: Sparc::from_connection(db.clone()), db, database: self.database.clone() }
     }
 

@@ -32,11 +32,12 @@ pub struct SqlCaller {
     pub(super) _database: Arc<Database>,
     /// The role; empty to stay in the role that logged in.
     pub(super) role: &'static str,
+    /// The user, for the role `authenticated`.
     pub id: Option<Uuid>,
 }
 
 impl SqlCaller {
-    /// Runs a statement in its own transaction and returns the number of affected rows.
+    /// Runs one or more statements in a transaction of their own and returns the number of affected rows.
     pub async fn execute(&self, sql: &str) -> Result<u64, SqlError> {
         let transaction = self.begin().await;
         let result = transaction.execute_unprepared(sql).await.map_err(into_sql_error)?;

@@ -55,7 +55,8 @@ async fn lobby_page(Night { sparc, seer, adventure, .. }: &Night) -> Result<(), 
     Ok(())
 }
 
-/// A bot on a chat server: it looks up a session by its code, and shows its Seer's open sessions and its last roll.
+/// A bot on a chat server: it looks up a session by code, and shows the session's last roll and the open sessions of
+/// the same Seer.
 async fn discord_bot(Night { sparc, ada, seer, code, session, .. }: &Night) -> Result<(), Error> {
     let summary = ada.sessions().by_code(code).await?;
     let filter = LobbyFilter { seer_id: seer.user_id(), ..Default::default() };
@@ -77,15 +78,15 @@ async fn support_desk(Night { sparc, ada, hero, .. }: &Night) -> Result<(), Erro
     let service = sparc.as_service();
     let address = ada.users().my_email().await?;
     let profile = service.users().by_email(&address).await?;
-    let as_user = sparc.as_user(profile.id);
-    let seats = as_user.characters().seats(*hero).await?;
+    let user = sparc.as_user(profile.id);
+    let seats = user.characters().seats(*hero).await?;
     service.users().set_badge(profile.id, Badge::Verified).await?;
     service.characters().award_experience(*hero, 100).await?;
-    let abusive = sign_up(sparc, "Rude").await?;
-    if let Some(id) = abusive.user_id() {
+    let abusive_user = sign_up(sparc, "Rude").await?;
+    if let Some(id) = abusive_user.user_id() {
         service.users().close_account(id).await?;
     }
-    println!("support desk: {} seats, {} past sessions", seats.len(), as_user.sessions().past(None).await?.items.len());
+    println!("support desk: {} seats, {} past sessions", seats.len(), user.sessions().past(None).await?.items.len());
     Ok(())
 }
 
@@ -135,7 +136,7 @@ async fn adventure_editor(Night { seer, adventure, .. }: &Night) -> Result<(), E
     Ok(())
 }
 
-/// The catalogue: the best rated adventures for three players.
+/// The catalogue: the best rated adventures for three players that take at most three hours.
 async fn catalogue_page(Night { sparc, adventure, .. }: &Night) -> Result<(), Error> {
     sparc.as_service().adventures().set_rating(*adventure, Some("4.5".parse().unwrap_or_default())).await?;
     let filter = CatalogueFilter { players: Some(3), max_minutes: Some(180), ..Default::default() };

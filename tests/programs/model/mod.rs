@@ -79,6 +79,7 @@ pub struct Task {
     committed: Keys,
     /// Keys of dropped calls. Of each set, either all keys are committed or none.
     uncertain: Vec<Keys>,
+    /// What the task has done, for the message of a failed assertion.
     log: Vec<String>,
     pub dropped_calls: u64,
 }
@@ -117,8 +118,8 @@ impl Task {
                 continue;
             }
             // Most calls use the innermost transaction; some use any that the task still holds.
-            let last = self.held.len() - 1;
-            let index = if self.rng.u8(..) < 200 { last } else { self.rng.usize(..=last) };
+            let innermost_index = self.held.len() - 1;
+            let index = if self.rng.u8(..) < 200 { innermost_index } else { self.rng.usize(..=innermost_index) };
             match self.rng.u8(0..100) {
                 0..20 => self.write(index).await,
                 20..27 => self.read(index).await,
@@ -142,22 +143,22 @@ impl Task {
     }
 
     /// Asserts that the keys that are stored at the end are those that the model allows.
-    pub fn assert_stored_keys(&self, stored: &Keys) {
-        self.assert_keys(stored, &self.committed, &self.uncertain);
+    pub fn assert_stored_keys(&self, stored_keys: &Keys) {
+        self.assert_keys(stored_keys, &self.committed, &self.uncertain);
     }
 
     /// Asserts that all required keys were found, and of each uncertain set either all keys or none, but no other keys.
-    fn assert_keys(&self, found: &Keys, required: &Keys, uncertain: &[Keys]) {
-        let missing: Vec<_> = required.difference(found).collect();
-        assert!(missing.is_empty(), "{missing:?} returned Ok but were not found\n{}", self.report());
-        let extra: Keys = found.difference(required).copied().collect();
-        let mut unexplained = extra.clone();
+    fn assert_keys(&self, found_keys: &Keys, required_keys: &Keys, uncertain: &[Keys]) {
+        let missing_keys: Vec<_> = required_keys.difference(found_keys).collect();
+        assert!(missing_keys.is_empty(), "{missing_keys:?} returned Ok but were not found\n{}", self.report());
+        let extra_keys: Keys = found_keys.difference(required_keys).copied().collect();
+        let mut unexplained_keys = extra_keys.clone();
         for keys in uncertain {
-            let count = keys.intersection(&extra).count();
+            let count = keys.intersection(&extra_keys).count();
             assert!(count == 0 || count == keys.len(), "only a part of {keys:?} was found\n{}", self.report());
-            unexplained.retain(|key| !keys.contains(key));
+            unexplained_keys.retain(|key| !keys.contains(key));
         }
-        assert!(unexplained.is_empty(), "{unexplained:?} failed but were found\n{}", self.report());
+        assert!(unexplained_keys.is_empty(), "{unexplained_keys:?} failed but were found\n{}", self.report());
     }
 
     /// Returns how to repeat the program, and what the task has done.

@@ -24,7 +24,7 @@ impl InsertMethod {
     }
 }
 
-fn sql(text: String) -> Statement {
+fn into_statement(text: String) -> Statement {
     Statement::from_string(DbBackend::Postgres, text)
 }
 
@@ -53,18 +53,18 @@ impl Task {
     /// Reads all rows and compares them with the model.
     pub(super) async fn read(&mut self, index: usize) {
         let select = "SELECT key, current_user::text AS role, auth.uid() AS id FROM notes".to_owned();
-        let outcome = self.held[index].tx.query_all_raw(sql(select)).await.map_err(Error::from);
+        let outcome = self.held[index].tx.query_all_raw(into_statement(select)).await.map_err(Error::from);
         if self.assert_outcome(index, "read", &outcome) {
             let rows = outcome.unwrap();
             rows.iter().for_each(|row| assert_caller(row, self.user_id()));
-            let found: Keys = rows.iter().map(|row| row.try_get("", "key").unwrap()).collect();
-            let mut required = self.committed.clone();
+            let found_keys: Keys = rows.iter().map(|row| row.try_get("", "key").unwrap()).collect();
+            let mut required_keys = self.committed.clone();
             let mut uncertain = self.uncertain.clone();
             for transaction in &self.open {
-                required.extend(&transaction.keys);
+                required_keys.extend(&transaction.keys);
                 uncertain.extend(transaction.uncertain.iter().cloned());
             }
-            self.assert_keys(&found, &required, &uncertain);
+            self.assert_keys(&found_keys, &required_keys, &uncertain);
         }
     }
 
@@ -140,7 +140,7 @@ impl Task {
             None => Some(self.held[index].tx.begin().await),
         };
         let Some(outcome) = begun else {
-            // A nested transaction that was begun is rolled back, and the outer transaction continues.
+            // If the nested transaction was begun, it is rolled back. The outer transaction continues in any case.
             self.log.push(format!("begin on {index} dropped"));
             self.dropped_calls += 1;
             return;
@@ -184,7 +184,7 @@ impl Task {
             return;
         };
         let outcome = outcome.map_err(Error::from);
-        let found = code(&outcome);
+        let actual = code(&outcome);
         let expected = match health_before {
             _ if was_ended_by_raw_sql => "transaction_ended",
             None => "transaction_over",
@@ -194,7 +194,7 @@ impl Task {
             Some(Health::Unknown) if outcome.is_err() => "transaction_failed",
             Some(Health::Good | Health::Unknown) => "done",
         };
-        assert_eq!(found, expected, "commit\n{}", self.report());
+        assert_eq!(actual, expected, "commit\n{}", self.report());
         if let (Some(removed), true) = (removed, outcome.is_ok()) {
             match self.open.last_mut() {
                 Some(outer) => {
@@ -232,13 +232,13 @@ impl Task {
             self.dropped_calls += 1;
             return;
         };
-        let found = code(&outcome.map_err(Error::from));
+        let actual = code(&outcome.map_err(Error::from));
         let expected = match (was_ended_by_raw_sql, was_open) {
             (true, _) => "transaction_ended",
             (false, true) => "done",
             (false, false) => "transaction_over",
         };
-        assert_eq!(found, expected, "rollback\n{}", self.report());
+        assert_eq!(actual, expected, "rollback\n{}", self.report());
     }
 
     pub(super) fn drop_transaction(&mut self, index: usize) {
@@ -253,8 +253,8 @@ impl Task {
             0 => poll_then_drop(polls, self.insert(index, key, InsertMethod::RawSql)).await,
             1 => poll_then_drop(polls, self.insert(index, key, InsertMethod::QueryBuilder)).await,
             _ => {
-                let draft = self.draft_adventure;
-                poll_then_drop(polls, self.held[index].tx.adventures().validate(draft))
+                let draft_adventure = self.draft_adventure;
+                poll_then_drop(polls, self.held[index].tx.adventures().validate(draft_adventure))
                     .await
                     .map(|outcome| outcome.map(drop))
             }
@@ -283,27 +283,27 @@ impl Task {
 
     /// Streams rows, writes a row on the same transaction between two of them, and stops at a random row.
     pub(super) async fn stream(&mut self, index: usize) {
-        let (rows, read_limit) = (self.rng.usize(0..200), self.rng.usize(0..200));
+        let (row_count, read_limit) = (self.rng.usize(0..200), self.rng.usize(0..200));
         let user = self.user_id();
         let statement =
-            format!("SELECT i, current_user::text AS role, auth.uid() AS id FROM generate_series(1, {rows}) AS i");
+            format!("SELECT i, current_user::text AS role, auth.uid() AS id FROM generate_series(1, {row_count}) AS i");
         let key = self.next_key();
         let tx = &self.held[index].tx;
         let mut write_outcome = None;
         let outcome = async {
-            let mut stream = tx.stream_raw(sql(statement)).await?;
-            let mut seen = 0;
+            let mut stream = tx.stream_raw(into_statement(statement)).await?;
+            let mut rows_seen = 0;
             while let Some(row) = stream.next().await {
                 assert_caller(&row?, user);
-                seen += 1;
-                if seen == read_limit / 2 {
+                rows_seen += 1;
+                if rows_seen == read_limit / 2 {
                     write_outcome = Some(insert(tx, key, InsertMethod::RawSql, user).await);
                 }
-                if seen == read_limit {
+                if rows_seen == read_limit {
                     return Ok(());
                 }
             }
-            assert_eq!(seen, rows);
+            assert_eq!(rows_seen, row_count);
             Ok::<_, DbErr>(())
         };
         let outcome = outcome.await.map_err(Error::from);
@@ -319,7 +319,7 @@ impl Task {
         let keys: Vec<i64> = (0..4).map(|_| self.next_key()).collect();
         let polls_before_drop = self.rng.bool().then(|| self.rng.u32(0..6));
         let tx = &self.held[index].tx;
-        let (draft, user) = (self.draft_adventure, self.user_id());
+        let (draft_adventure, user) = (self.draft_adventure, self.user_id());
         let droppable_key = keys[3];
         let writes = keys[..3].iter().map(|key| insert(tx, *key, InsertMethod::for_key(*key), user));
         let droppable_write = async {
@@ -330,7 +330,7 @@ impl Task {
         };
         let adventures = tx.adventures();
         let (written, validated, droppable_outcome) =
-            tokio::join!(futures_util::future::join_all(writes), adventures.validate(draft), droppable_write);
+            tokio::join!(futures_util::future::join_all(writes), adventures.validate(draft_adventure), droppable_write);
         let mut outcomes: Vec<_> = keys.iter().copied().zip(written).collect();
         match droppable_outcome {
             Some(outcome) => outcomes.push((droppable_key, outcome)),
@@ -370,7 +370,7 @@ impl Task {
         }
         let key = self.next_key();
         let polls = self.rng.u32(0..12);
-        let statement = sql(format!(
+        let statement = into_statement(format!(
             "INSERT INTO notes (key) VALUES ({key}) RETURNING current_user::text AS role, auth.uid() AS id"
         ));
         // The other tasks may hold all connections, so the call is dropped if it has to wait for long.
@@ -396,7 +396,7 @@ async fn insert(tx: &Transaction, key: i64, method: InsertMethod, user: Uuid) ->
             let text = format!(
                 "INSERT INTO notes (key) VALUES ({key}) RETURNING current_user::text AS role, auth.uid() AS id"
             );
-            assert_caller(&tx.query_one_raw(sql(text)).await?.unwrap(), user);
+            assert_caller(&tx.query_one_raw(into_statement(text)).await?.unwrap(), user);
         }
         InsertMethod::QueryBuilder => {
             let mut insert = Query::insert();
