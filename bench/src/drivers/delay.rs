@@ -104,13 +104,13 @@ mod tests {
         let delay = Duration::from_millis(5);
         let proxy = DelayProxy::start(server.local_addr().unwrap(), delay).unwrap();
         let mut client = TcpStream::connect(proxy.address).unwrap();
-        let (mut accepted, _) = server.accept().unwrap();
+        let (mut server_side, _) = server.accept().unwrap();
         let sent: Vec<u8> = (0..200_000_u32).map(|number| (number % 251) as u8).collect();
         let start = Instant::now();
         client.write_all(&sent).unwrap();
         client.shutdown(Shutdown::Write).unwrap();
         let mut received = Vec::new();
-        accepted.read_to_end(&mut received).unwrap();
+        server_side.read_to_end(&mut received).unwrap();
         assert!(start.elapsed() >= delay);
         assert_eq!(received, sent);
     }

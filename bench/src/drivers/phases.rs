@@ -87,7 +87,7 @@ pub async fn measure_phases(
 ) -> Result<PhaseTimes, Failure> {
     let (client, driver_task) = tokio_postgres::connect(url, NoTls).await?;
     tokio::spawn(driver_task);
-    let identity = client.prepare(SET_IDENTITY_SQL).await?;
+    let set_identity = client.prepare(SET_IDENTITY_SQL).await?;
     let ServiceStatement { sql, types } = statements.for_operation(operation);
     let statement = client.prepare_typed(sql, types).await?;
     let select_1 = client.prepare("SELECT 1").await?;
@@ -113,7 +113,7 @@ pub async fn measure_phases(
         lap(Timed::RoundTrip);
         client.batch_execute("BEGIN").await?;
         lap(Timed::Begin);
-        client.query(&identity, &[&ROLE, &claims]).await?;
+        client.query(&set_identity, &[&ROLE, &claims]).await?;
         lap(Timed::Identity);
         client.query(&statement, &values.for_operation(operation)).await?;
         lap(Timed::Statement);

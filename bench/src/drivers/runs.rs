@@ -88,8 +88,8 @@ impl Environment {
         let usual_delay = proxy.delay();
         for (index, count) in round_trips.programs.iter_mut().enumerate() {
             let mut fastest_calls = [Duration::MAX; 2];
-            for (programs, fastest_call) in programs.iter().zip(&mut fastest_calls) {
-                let program = &programs[index];
+            for (connected_programs, fastest_call) in programs.iter().zip(&mut fastest_calls) {
+                let program = &connected_programs[index];
                 // The warm-up, with the usual delay, opens connections and prepares statements.
                 for _ in 0..POOL_SIZE {
                     program.run(operation, &self.samples[0], Output::Discard).await?;

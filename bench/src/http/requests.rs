@@ -111,7 +111,8 @@ async fn sign_tokens(mut callers: Vec<Caller>, secret: &str, client: &mut Client
     if secret.len() > BLOCK_BYTES {
         return Err(Failure::Message(format!("the secret must have at most {BLOCK_BYTES} bytes")));
     }
-    // These two closures, and the strings that are built with them, are SQL expressions.
+    // These two closures, and the strings that are built with them, are SQL expressions. `translate` replaces `+` and
+    // `/`, and removes `=` and line breaks.
     let base64url = |bytes: &str| format!("translate(encode({bytes}, 'base64'), E'+/=\\n', '-_')");
     let base64url_text = |text: &str| base64url(&format!("convert_to({text}, 'UTF8')"));
     let header = base64url_text("'{\"alg\":\"HS256\",\"typ\":\"JWT\"}'");

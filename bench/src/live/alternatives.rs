@@ -40,6 +40,7 @@ const LOGICAL_DECODING: [&str; 2] = [
     "DROP PUBLICATION IF EXISTS bench;
      SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = 'bench'",
 ];
+
 /// Reads the decoded events. It is repeated as often as the service's poller reads new events.
 const READ_DECODED: &str = "SELECT count(*) FROM pg_logical_slot_get_binary_changes('bench', NULL, NULL,
      'proto_version', '1', 'publication_names', 'bench')";
