@@ -1,6 +1,7 @@
 -- What the specification's database needs in addition to `specification.sql`.
 
--- The specification's monthly job writes to `archived_sessions`, which the specification does not create.
+-- The specification has a monthly job (not in `specification.sql`; `src/writes.rs` measures its statements) that writes
+-- to `archived_sessions`, a table that the specification does not create.
 CREATE TABLE archived_sessions (LIKE sessions);
 
 -- Supabase grants everything in `public` to the API's roles, so that only row-level security protects the rows.

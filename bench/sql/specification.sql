@@ -1,5 +1,5 @@
--- The SQL of the game's specification, verbatim: tables, row-level security, stored procedures. The benchmark compares
--- this project's schema with it.
+-- The SQL of the game's specification, verbatim, errors included: tables, row-level security, stored procedures. The
+-- benchmark compares this project's schema with it. docs/decisions.md says where and why this project departs from it.
 
 CREATE TABLE public.users (
   id UUID PRIMARY KEY REFERENCES auth.users(id) ON DELETE CASCADE,

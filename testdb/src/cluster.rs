@@ -20,8 +20,8 @@ use crate::{Binaries, Error};
 
 const SUPERVISOR: &str = include_str!("supervisor.sh");
 
-/// Settings of every server. The data need not survive a crash of the machine, so no write waits for the disk. The
-/// publication `supabase_realtime` needs `wal_level=logical`.
+/// Settings of every private cluster. The data need not survive a crash of the machine, so no write waits for the disk.
+/// The publication `supabase_realtime` needs `wal_level=logical`.
 const SETTINGS: [&str; 6] = [
     "fsync=off",
     "synchronous_commit=off",
@@ -35,17 +35,19 @@ const SETTINGS: [&str; 6] = [
 #[derive(Debug)]
 pub(crate) struct Cluster {
     supervisor: Child,
-    /// The supervisor's standard input and output. Dropping this closes them, which stops the server.
+    /// The supervisor's standard input and output. Dropping them closes them, which stops the server. `None` only while
+    /// the cluster is being dropped.
     pipes: Mutex<Option<(ChildStdin, BufReader<ChildStdout>)>>,
     port: u16,
     superuser: &'static str,
     password: String,
 }
 
-/// What the supervisor needs to create a standby: the path of `pg_basebackup`, and the server that it copies.
+/// What the supervisor needs to create a standby: the path of `pg_basebackup`, and the primary, which it copies.
 struct StandbySource {
     pg_basebackup: PathBuf,
     primary_url: String,
+    /// The password of the primary's superuser, which the standby has too.
     password: String,
 }
 
@@ -64,6 +66,7 @@ impl Cluster {
         Self::start_with_retries(binaries, self.superuser, settings, Some(&source))
     }
 
+    /// Starts a server: a standby of `source`, or, if that is `None`, a server with a new cluster.
     fn start_with_retries(
         binaries: &Binaries,
         superuser: &'static str,
@@ -85,7 +88,8 @@ impl Cluster {
     }
 
     /// Tries once to start the server. The outer error means that no attempt can succeed. The inner error is the log of
-    /// a server that did not start; if the log says that the port is in use, another attempt may succeed.
+    /// a server that did not start; if the log says that the port is in use, another attempt may succeed. `source` is
+    /// as in [`Cluster::start_with_retries`].
     fn try_start(
         binaries: &Binaries,
         superuser: &'static str,
@@ -128,6 +132,7 @@ impl Cluster {
         let mut output = BufReader::new(output);
         let mut answer = String::new();
         output.read_line(&mut answer).map_err(io_error("The output of the server's supervisor could not be read"))?;
+        // If the first line is not "ready", the answer is the log.
         if answer.trim() == "ready" {
             return Ok(Ok(Self { supervisor, pipes: Mutex::new(Some((input, output))), port, superuser, password }));
         }
@@ -203,7 +208,8 @@ fn unprivileged_user() -> Result<(u32, u32), Error> {
     ["postgres", "nobody"].into_iter().find_map(ids).ok_or_else(|| Error::Start(NO_USER.to_owned()))
 }
 
-/// Runs the program `id` with arguments for which its output is one number, and returns that number.
+/// Runs the program `id`, which prints the numeric ids of a user, and returns the number that it prints for these
+/// arguments.
 fn numeric_id(arguments: &[&str]) -> Option<u32> {
     let output = Command::new("id").args(arguments).output().ok()?;
     String::from_utf8_lossy(&output.stdout).trim().parse().ok()

@@ -11,12 +11,12 @@ use crate::{Error, Server, connect, database_url::configured_url};
 #[derive(Debug)]
 pub struct Database {
     pub(crate) url: String,
-    /// Empty for the database of `DATABASE_URL`.
+    /// The database's name. Empty for the database of `DATABASE_URL`.
     pub(crate) name: String,
-    /// The server of the database, on which a temporary database is dropped. A private cluster runs until this value is
-    /// dropped. `None` for the database of `DATABASE_URL`, and for a template, which is removed with its cluster.
+    /// The server of the database. It keeps a private cluster running while this value exists. `None` for the database
+    /// of `DATABASE_URL`, and for a template, which is removed with its cluster.
     pub(crate) server: Option<Server>,
-    /// Whether dropping this value drops the database.
+    /// Whether dropping this value drops the database. If `server` is `None`, the database is not dropped.
     pub(crate) is_temporary: bool,
 }
 
@@ -80,7 +80,7 @@ impl Drop for Database {
         let Some(server) = self.server.take().filter(|_| self.is_temporary) else {
             return;
         };
-        // If this is the last value that shares a private cluster, the cluster is removed with all its databases.
+        // If no other value shares the private cluster, the cluster is now removed with all its databases.
         if server.inner.cluster.is_some() && Arc::strong_count(&server.inner) == 1 {
             return;
         }
@@ -98,8 +98,8 @@ impl Drop for Database {
                 connection.close().await.map_err(io::Error::other)
             })
         });
-        // An error is ignored. A private cluster is removed with all its databases later; on the server of
-        // `DATABASE_URL`, the database remains.
+        // An error is ignored: a private cluster is removed with all its databases later, and on the server of
+        // `DATABASE_URL`, the database then stays.
         let _ = thread.join();
     }
 }

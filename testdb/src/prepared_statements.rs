@@ -7,7 +7,7 @@ use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, Statement};
 pub struct PreparedStatement {
     /// The text of the statement.
     pub sql: String,
-    /// The types of its parameters, separated by commas.
+    /// The types of its parameters, separated by `, `.
     pub types: String,
 }
 
@@ -19,8 +19,9 @@ impl PreparedStatement {
         format!("PREPARE {name}{types} AS {}", self.sql)
     }
 
-    /// Returns whether the statement changes the role of a transaction. The crate `rls` sends such a statement before
-    /// and after a statement that runs in another role than the rest of the transaction.
+    /// Returns whether the statement sets an identity or a part of one (an identity is a role, with the settings that
+    /// policies read). The crate `rls` prepares such a statement to change the role within a transaction: before and
+    /// after a statement that runs in another role than the rest of the transaction.
     #[must_use]
     pub fn sets_identity(&self) -> bool {
         self.sql.starts_with("SELECT set_config(")

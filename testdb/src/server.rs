@@ -29,14 +29,24 @@ const PLATFORM_SUPERUSER: &str = "supabase_admin";
 /// SQL that gives a new database the layout of a Supabase project.
 const PROJECT_SQL: &str = include_str!("../../tests/platform.sql");
 
-/// The SQL in this environment variable is run on every migrated database. The mutation test uses it to remove a rule.
+/// The SQL in this environment variable is run on every migrated database. The mutation test (`src/bin/mutants.rs`)
+/// uses it to remove a rule.
 const MUTATION_VARIABLE: &str = "SPARC_SCHEMA_MUTATION";
 
 /// A running server: a private cluster, or the server of `DATABASE_URL`. Clones share the server. A private cluster
-/// stops when the last clone, and the last database that was created on it, are dropped.
+/// stops when the last clone and the last [`Database`] on it have been dropped.
 #[derive(Clone, Debug)]
 pub struct Server {
     pub(crate) inner: Arc<Inner>,
+}
+
+/// What a new database contains before it is migrated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Layout {
+    /// Nothing.
+    Plain,
+    /// The schemas and roles of a Supabase project.
+    SupabaseProject,
 }
 
 /// What the clones of a [`Server`] share.
@@ -46,8 +56,8 @@ pub(crate) struct Inner {
     pub(crate) url: String,
     /// `None` if the server is that of `DATABASE_URL`.
     pub(crate) cluster: Option<Cluster>,
-    /// Whether each new database is a Supabase project.
-    is_platform: bool,
+    /// The layout of each new database.
+    layout: Layout,
     /// A Supabase project without the schema of this workspace. New projects are copies of it.
     project_template: OnceCell<Database>,
     /// A database with the schema. New migrated databases are copies of it.
@@ -65,7 +75,7 @@ impl Server {
     /// The server binaries are missing, or the server does not start.
     pub async fn open() -> Result<Self, Error> {
         match configured_url() {
-            Some(url) => Ok(Self::new(url, None, false)),
+            Some(url) => Ok(Self::new(url, None, Layout::Plain)),
             None if env::var_os(PLATFORM_VARIABLE).is_some_and(|value| !value.is_empty()) => {
                 Self::start_platform(None).await
             }
@@ -89,7 +99,7 @@ impl Server {
         );
         connection.execute_unprepared(&create_postgres_role).await?;
         connection.close().await?;
-        Ok(Self::new(cluster.url_for_role("postgres", "postgres"), Some(cluster), true))
+        Ok(Self::new(cluster.url_for_role("postgres", "postgres"), Some(cluster), Layout::SupabaseProject))
     }
 
     /// Starts a private cluster with additional settings (`name=value`), even if `DATABASE_URL` is set.
@@ -99,15 +109,15 @@ impl Server {
     /// The server binaries are missing, or the server does not start.
     pub async fn start_private(settings: Option<&[&str]>) -> Result<Self, Error> {
         let cluster = start_cluster("postgres", settings).await?;
-        Ok(Self::new(cluster.url("postgres"), Some(cluster), false))
+        Ok(Self::new(cluster.url("postgres"), Some(cluster), Layout::Plain))
     }
 
-    fn new(url: String, cluster: Option<Cluster>, is_platform: bool) -> Self {
+    fn new(url: String, cluster: Option<Cluster>, layout: Layout) -> Self {
         Self {
             inner: Arc::new(Inner {
                 url,
                 cluster,
-                is_platform,
+                layout,
                 project_template: OnceCell::new(),
                 migrated_template: OnceCell::new(),
                 next_id: AtomicU32::new(0),
@@ -125,11 +135,11 @@ impl Server {
         self.private_cluster()?.send_command("crash")
     }
 
-    /// Kills a private server with `kill -9`. Its data stays on the disk.
+    /// Kills a private server with `kill -9`. Its data stays on the disk, for [`Server::start_again`].
     ///
     /// # Errors
     ///
-    /// The server is not a private cluster.
+    /// The server is not a private cluster, or does not run.
     pub fn kill(&self) -> Result<(), Error> {
         self.private_cluster()?.send_command("kill")
     }
@@ -152,19 +162,19 @@ impl Server {
     pub fn start_standby(&self, settings: &[&str]) -> Result<Self, Error> {
         let settings: Vec<String> = settings.iter().map(ToString::to_string).collect();
         let cluster = self.private_cluster()?.start_standby(&Binaries::find()?, &settings)?;
-        Ok(Self::new(with_local_port(&self.inner.url, cluster.port())?, Some(cluster), self.inner.is_platform))
+        Ok(Self::new(with_local_port(&self.inner.url, cluster.port())?, Some(cluster), self.inner.layout))
     }
 
     /// Promotes this standby. Blocks until it accepts writes.
     ///
     /// # Errors
     ///
-    /// The server is not a private cluster.
+    /// The server is not a private cluster, or not a standby.
     pub fn promote(&self) -> Result<(), Error> {
         self.private_cluster()?.send_command("promote")
     }
 
-    /// Makes this standby stream from another primary, as after a promotion.
+    /// Makes this standby stream from `primary`, as is necessary when another standby has been promoted.
     ///
     /// # Errors
     ///
@@ -215,7 +225,7 @@ impl Server {
     ///
     /// The role lacks the privilege to create databases, or the server is down.
     pub async fn create_empty(&self) -> Result<Database, Error> {
-        if !self.inner.is_platform {
+        if self.inner.layout == Layout::Plain {
             return self.create_database(None).await;
         }
         let project = self

@@ -55,7 +55,7 @@ start_with_retries() {
   attempts=0
   until start_once; do
     attempts=$((attempts + 1))
-    [ "$attempts" -lt 100 ] || return
+    [ "$attempts" -lt 100 ] || return 1
     sleep 0.1
   done
 }
@@ -78,6 +78,7 @@ if create_cluster && start_once; then
       echo "$command: $(tail -n 1 log)"
     fi
   done
+  # An immediate stop, because the data is removed anyway.
   "$binaries/pg_ctl" stop -D data -m immediate -w >>log 2>&1
 else
   cat log

@@ -1,5 +1,5 @@
 //! The types into which the two hand-written programs decode the operations' results, from rows of sqlx and from rows
-//! of tokio-postgres. The JSON documents in the rows have types of the service.
+//! of tokio-postgres. The JSON documents in the rows have types of the crates `service` and `entity`.
 
 use chrono::{DateTime, FixedOffset};
 use entity::{
@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use crate::Failure;
 
-/// A result that both drivers can decode, column by column.
+/// A result that can be decoded from a row of sqlx and from a row of tokio-postgres, column by column.
 pub trait DecodeRow: Serialize + Sized {
     /// Decodes a row of sqlx.
     fn from_sqlx(row: &PgRow) -> Result<Self, sqlx::Error>;
@@ -203,14 +203,15 @@ impl From<tokio_postgres::Error> for Failure {
     }
 }
 
-/// The value of an enum. It is parsed from the label that the server sends, without copying the label.
+/// The value of an enum. It is parsed from the label, without copying the label. The server sends the label as the
+/// enum's type, or as text if the statement casts the column.
 #[derive(Debug, Serialize)]
 #[serde(transparent)]
 pub struct EnumValue<E>(E);
 
 impl<E: DeserializeOwned> EnumValue<E> {
-    fn parse(text: &str) -> Result<Self, LabelError> {
-        E::deserialize(text.into_deserializer()).map(Self)
+    fn parse(label: &str) -> Result<Self, LabelError> {
+        E::deserialize(label.into_deserializer()).map(Self)
     }
 }
 

@@ -24,7 +24,7 @@ pub struct DelayProxy {
 
 impl DelayProxy {
     /// Starts a proxy that delays the bytes in each direction by `delay`.
-    pub fn start(server: SocketAddr, delay: Duration) -> Result<Self, Failure> {
+    pub fn start(server_address: SocketAddr, delay: Duration) -> Result<Self, Failure> {
         let listener = TcpListener::bind(("127.0.0.1", 0))?;
         let address = listener.local_addr()?;
         let delay_ns = Arc::new(AtomicU64::new(0));
@@ -33,7 +33,7 @@ impl DelayProxy {
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 // On failure, the client's connection is closed.
-                let _ = forward(client, server, &delay_ns);
+                let _ = start_forwarding(client, server_address, &delay_ns);
             }
         });
         Ok(proxy)
@@ -50,9 +50,13 @@ impl DelayProxy {
     }
 }
 
-/// Starts the threads that forward the bytes of one connection, two for each direction.
-fn forward(client: TcpStream, server: SocketAddr, delay_ns: &Arc<AtomicU64>) -> Result<(), std::io::Error> {
-    let server = TcpStream::connect(server)?;
+/// Connects to the server, and starts the threads that forward the bytes of one connection, two for each direction.
+fn start_forwarding(
+    client: TcpStream,
+    server_address: SocketAddr,
+    delay_ns: &Arc<AtomicU64>,
+) -> Result<(), std::io::Error> {
+    let server = TcpStream::connect(server_address)?;
     for (from, to) in [(client.try_clone()?, server.try_clone()?), (server, client)] {
         to.set_nodelay(true)?;
         let (sender, receiver) = mpsc::channel();
@@ -78,8 +82,8 @@ fn read_chunks(mut from: TcpStream, chunks: &mpsc::Sender<Chunk>, delay_ns: &Ato
     }
 }
 
-/// Writes each chunk when it is due. This is a thread, not a task, because Tokio's timers have a resolution of only a
-/// millisecond.
+/// Writes each chunk when it is due. It runs in a thread, not in a task, because Tokio's timers have a resolution of
+/// only a millisecond.
 fn write_chunks(mut to: TcpStream, chunks: &mpsc::Receiver<Chunk>) {
     for (due, bytes) in chunks {
         thread::sleep(due.saturating_duration_since(Instant::now()));
@@ -100,13 +104,13 @@ mod tests {
         let delay = Duration::from_millis(5);
         let proxy = DelayProxy::start(server.local_addr().unwrap(), delay).unwrap();
         let mut client = TcpStream::connect(proxy.address).unwrap();
-        let (mut accepted, _) = server.accept().unwrap();
+        let (mut server_side, _) = server.accept().unwrap();
         let sent: Vec<u8> = (0..200_000_u32).map(|number| (number % 251) as u8).collect();
         let start = Instant::now();
         client.write_all(&sent).unwrap();
         client.shutdown(Shutdown::Write).unwrap();
         let mut received = Vec::new();
-        accepted.read_to_end(&mut received).unwrap();
+        server_side.read_to_end(&mut received).unwrap();
         assert!(start.elapsed() >= delay);
         assert_eq!(received, sent);
     }

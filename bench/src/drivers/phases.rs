@@ -1,7 +1,7 @@
 //! The phases of an operation: BEGIN, setting the identity, the statement and COMMIT. They are sent with
 //! `tokio_postgres`, one message each, and each is timed from sending the message to receiving the response. Three
 //! other times are measured for comparison: a round trip, the statement without row-level security, and the service's
-//! first message, which combines BEGIN and the identity.
+//! first message, which combines BEGIN, the identity and the check that the account is open.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,25 @@ use super::{
 use crate::{Failure, measure::quantile, samples::Sample};
 
 /// The number of round trips that [`measure_round_trip`] times.
-const ROUND_TRIP_SAMPLES: usize = 300;
+const TIMED_ROUND_TRIPS: usize = 300;
+
+/// The number of executions whose times are discarded, because during them the server chooses between custom and
+/// generic plans.
+const WARM_UP_EXECUTIONS: usize = 16;
+
+/// What [`measure_phases`] times.
+#[derive(Clone, Copy)]
+enum Timed {
+    RoundTrip,
+    Begin,
+    Identity,
+    Statement,
+    Commit,
+    /// The statement as the owner of the tables, without row-level security.
+    OwnersStatement,
+    /// The service's first message.
+    Opening,
+}
 
 /// The median times of an operation's phases, and the times for comparison, in milliseconds. Only `opening_ms` is
 /// measured with the service.
@@ -49,13 +67,13 @@ pub async fn measure_round_trip(url: &str) -> Result<Duration, Failure> {
     tokio::spawn(driver_task);
     let select_1 = client.prepare("SELECT 1").await?;
     let mut times = Vec::new();
-    for _ in 0..ROUND_TRIP_SAMPLES {
+    for _ in 0..TIMED_ROUND_TRIPS {
         let start = Instant::now();
         client.query(&select_1, &[]).await?;
         times.push(start.elapsed());
     }
     times.sort_unstable();
-    Ok(times[ROUND_TRIP_SAMPLES / 4])
+    Ok(times[TIMED_ROUND_TRIPS / 4])
 }
 
 /// Measures the phases of an operation for `seconds`.
@@ -69,54 +87,53 @@ pub async fn measure_phases(
 ) -> Result<PhaseTimes, Failure> {
     let (client, driver_task) = tokio_postgres::connect(url, NoTls).await?;
     tokio::spawn(driver_task);
-    let identity = client.prepare(SET_IDENTITY_SQL).await?;
+    let set_identity = client.prepare(SET_IDENTITY_SQL).await?;
     let ServiceStatement { sql, types } = statements.for_operation(operation);
     let statement = client.prepare_typed(sql, types).await?;
     let select_1 = client.prepare("SELECT 1").await?;
     let claims = claims(sample.player);
-    // The times of each phase, in the order in which they are destructured below.
+    // The times, in the order of the variants of `Timed`.
     let mut times: [Vec<Duration>; 7] = Default::default();
     let start = Instant::now();
-    // The times of the first 16 executions are discarded, because during them the server chooses between custom and
-    // generic plans.
     let mut is_warm = false;
     while start.elapsed().as_secs_f64() < seconds || !is_warm {
-        if !is_warm && times[0].len() >= 16 {
+        if !is_warm && times[Timed::RoundTrip as usize].len() >= WARM_UP_EXECUTIONS {
             times = Default::default();
             is_warm = true;
         }
         let mut lap_start = Instant::now();
-        let mut lap = |phase: usize| {
+        // Records the time since the previous lap.
+        let mut lap = |timed: Timed| {
             let now = Instant::now();
-            times[phase].push(now - lap_start);
+            times[timed as usize].push(now - lap_start);
             lap_start = now;
         };
         let values = Values::new(sample);
         client.query(&select_1, &[]).await?;
-        lap(0);
+        lap(Timed::RoundTrip);
         client.batch_execute("BEGIN").await?;
-        lap(1);
-        client.query(&identity, &[&ROLE, &claims]).await?;
-        lap(2);
+        lap(Timed::Begin);
+        client.query(&set_identity, &[&ROLE, &claims]).await?;
+        lap(Timed::Identity);
         client.query(&statement, &values.for_operation(operation)).await?;
-        lap(3);
+        lap(Timed::Statement);
         client.batch_execute("COMMIT").await?;
-        lap(4);
-        // After COMMIT, the connection has the role of the tables' owner again. A roll is not repeated, because that
-        // would write a second one.
+        lap(Timed::Commit);
+        // After COMMIT, the connection has the role of the tables' owner again, who is exempt from row-level security.
+        // A roll is not repeated, because that would write a second one.
         if operation != Operation::Roll {
             client.query(&statement, &values.for_operation(operation)).await?;
-            lap(5);
+            lap(Timed::OwnersStatement);
         }
         let caller = sparc.as_user(sample.player);
         let opening_start = Instant::now();
         let transaction = caller.begin().await?;
-        times[6].push(opening_start.elapsed());
+        times[Timed::Opening as usize].push(opening_start.elapsed());
         transaction.rollback().await?;
     }
     let [round_trip_ms, begin_ms, identity_ms, statement_ms, commit_ms, owners_statement_ms, opening_ms] =
         times.map(|mut times| quantile(&mut times, 0.5));
-    // The median of no times is NaN.
+    // For a roll, the owner's statement has no times, and their median is NaN.
     let without_row_security_ms = Some(owners_statement_ms).filter(|ms| ms.is_finite());
     let name = operation.name().to_owned();
     Ok(PhaseTimes {

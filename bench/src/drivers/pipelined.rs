@@ -22,7 +22,9 @@ pub struct Pipelined {
 /// A connection, and the statements that were prepared when it was opened.
 pub struct PreparedConnection {
     client: Client,
-    identity: Statement,
+    /// The statement that sets the identity.
+    set_identity: Statement,
+    /// The statement of each operation, in the order of [`Operation::ALL`].
     statements: Vec<Statement>,
 }
 
@@ -39,12 +41,12 @@ impl Manager for Connector {
     async fn create(&self) -> Result<PreparedConnection, tokio_postgres::Error> {
         let (client, driver_task) = self.config.connect(NoTls).await?;
         tokio::spawn(driver_task);
-        let identity = client.prepare(SET_IDENTITY_SQL).await?;
+        let set_identity = client.prepare(SET_IDENTITY_SQL).await?;
         let mut statements = Vec::new();
         for ServiceStatement { sql, types } in self.statements.all() {
             statements.push(client.prepare_typed(sql, types).await?);
         }
-        Ok(PreparedConnection { client, identity, statements })
+        Ok(PreparedConnection { client, set_identity, statements })
     }
 
     async fn recycle(&self, connection: &mut PreparedConnection, _: &Metrics) -> RecycleResult<tokio_postgres::Error> {
@@ -76,15 +78,15 @@ impl Pipelined {
     }
 
     /// Runs the operation's statement in a transaction, and returns its rows. If the statement fails, the server
-    /// answers COMMIT with a rollback, and this returns the statement's error.
+    /// answers COMMIT with a rollback, and this function returns the statement's error.
     async fn run_transaction(&self, operation: Operation, sample: &Sample) -> Result<Vec<Row>, Failure> {
         let connection = self.pool.get().await.map_err(|error| Failure::Message(error.to_string()))?;
-        let PreparedConnection { client, identity, statements } = &*connection;
+        let PreparedConnection { client, set_identity, statements } = &*connection;
         let (claims, values) = (claims(sample.player), Values::new(sample));
         // Each future sends its message when first polled, so all messages are sent before the first response arrives.
         let (begin_result, identity_result, rows, commit_result) = join4(
             client.batch_execute("BEGIN"),
-            client.execute(identity, &[&ROLE, &claims]),
+            client.execute(set_identity, &[&ROLE, &claims]),
             client.query(&statements[operation as usize], &values.for_operation(operation)),
             client.batch_execute("COMMIT"),
         )
@@ -102,7 +104,7 @@ fn decode_one<T: DecodeRow>(rows: &[Row]) -> Result<T, Failure> {
     Ok(T::from_tokio_postgres(row)?)
 }
 
-/// Decodes the rows of a page. The row after the last one only shows that there is a next page; it is not decoded.
+/// Decodes the rows of a page. A row beyond the page only shows that there is a next page; it is not decoded.
 fn decode_page<T: DecodeRow>(rows: &[Row], page_size: usize) -> Result<Vec<T>, Failure> {
     Ok(rows.iter().take(page_size).map(T::from_tokio_postgres).collect::<Result<_, _>>()?)
 }

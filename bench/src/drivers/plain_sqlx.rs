@@ -35,8 +35,8 @@ impl PlainSqlx {
     /// Runs an operation.
     pub async fn run(&self, operation: Operation, sample: &Sample, output: Output) -> Result<OptionalJson, Failure> {
         let mut transaction = self.pool.begin().await?;
-        let identity = sqlx::query(SET_IDENTITY_SQL).bind(ROLE).bind(claims(sample.player));
-        identity.execute(&mut *transaction).await?;
+        let set_identity = sqlx::query(SET_IDENTITY_SQL).bind(ROLE).bind(claims(sample.player));
+        set_identity.execute(&mut *transaction).await?;
         let rows = self.bound_query(operation, sample).fetch_all(&mut *transaction).await?;
         let result = match operation {
             Operation::Profile => output.convert(decode_one::<Profile>(&rows)?)?,
@@ -57,16 +57,20 @@ impl PlainSqlx {
             Operation::Lobby => query,
             Operation::Details => query.bind(sample.session),
             Operation::History => query.bind(sample.session).bind(HISTORY_LIMIT),
-            Operation::Roll => query
-                .bind(Uuid::new_v4())
-                .bind(sample.session)
-                .bind(sample.character)
-                .bind(None::<Uuid>)
-                .bind(ATTRIBUTE)
-                .bind(DIFFICULTY)
-                .bind(ROLL_TYPE)
-                .bind(serde_json::json!([]))
-                .bind(None::<&str>),
+            Operation::Roll => {
+                let (roll_id, creature, modifiers) = (Uuid::new_v4(), None::<Uuid>, serde_json::json!([]));
+                let description = None::<&str>;
+                query
+                    .bind(roll_id)
+                    .bind(sample.session)
+                    .bind(sample.character)
+                    .bind(creature)
+                    .bind(ATTRIBUTE)
+                    .bind(DIFFICULTY)
+                    .bind(ROLL_TYPE)
+                    .bind(modifiers)
+                    .bind(description)
+            }
         }
     }
 }
@@ -76,7 +80,7 @@ fn decode_one<T: DecodeRow>(rows: &[PgRow]) -> Result<T, Failure> {
     Ok(T::from_sqlx(row)?)
 }
 
-/// Decodes the rows of a page. The row after the last one only shows that there is a next page; it is not decoded.
+/// Decodes the rows of a page. A row beyond the page only shows that there is a next page; it is not decoded.
 fn decode_page<T: DecodeRow>(rows: &[PgRow], page_size: usize) -> Result<Vec<T>, Failure> {
     Ok(rows.iter().take(page_size).map(T::from_sqlx).collect::<Result<_, _>>()?)
 }

@@ -21,7 +21,8 @@ use crate::{
     samples::Sample,
 };
 
-/// The maximum duration of the warm-up, which opens connections and prepares statements.
+/// The maximum duration of the warm-up, which opens connections and prepares statements. If runs are shorter, so is the
+/// warm-up.
 const MAX_WARM_UP_LENGTH: Duration = Duration::from_millis(300);
 /// The latency that the proxy adds to a round trip while round trips are counted.
 const COUNTING_LATENCY: Duration = Duration::from_millis(20);
@@ -60,6 +61,7 @@ impl Environment {
                 return Err(mismatch("a result", &found, &expected));
             }
             if operation == Operation::History {
+                // A newcomer has no seat in any session.
                 let stranger = Sample { player: sample.newcomer, ..sample.clone() };
                 let (found, expected) =
                     (program.run(operation, &stranger, Output::Json).await?, Some(Value::Array(Vec::new())));
@@ -71,9 +73,9 @@ impl Environment {
         Ok(())
     }
 
-    /// Counts the round trips that a caller waits for. The fastest call through the proxy takes longer than the fastest
-    /// direct call. That difference, divided by the added latency, is the number of round trips, because the added
-    /// latency far exceeds all other times.
+    /// Counts the round trips that a caller of each program waits for. The fastest call through the proxy takes longer
+    /// than the fastest direct call. The difference, divided by the added latency, is about the number of round trips,
+    /// because the added latency far exceeds all other times.
     ///
     /// `programs` has the three programs twice: connected directly, and through the proxy.
     pub async fn count_round_trips(
@@ -87,14 +89,15 @@ impl Environment {
         for (index, count) in round_trips.programs.iter_mut().enumerate() {
             let mut fastest_calls = [Duration::MAX; 2];
             for (connected_programs, fastest_call) in programs.iter().zip(&mut fastest_calls) {
+                let program = &connected_programs[index];
                 // The warm-up, with the usual delay, opens connections and prepares statements.
                 for _ in 0..POOL_SIZE {
-                    connected_programs[index].run(operation, &self.samples[0], Output::Discard).await?;
+                    program.run(operation, &self.samples[0], Output::Discard).await?;
                 }
                 proxy.set_delay(COUNTING_LATENCY / 2);
                 for _ in 0..COUNTING_CALLS {
                     let start = Instant::now();
-                    connected_programs[index].run(operation, &self.samples[0], Output::Discard).await?;
+                    program.run(operation, &self.samples[0], Output::Discard).await?;
                     *fastest_call = start.elapsed().min(*fastest_call);
                 }
                 proxy.set_delay(usual_delay);
@@ -105,7 +108,7 @@ impl Environment {
         Ok(round_trips)
     }
 
-    /// Measures the programs alternately. Returns the run with the median throughput of each program.
+    /// Measures the programs alternately. Returns for each program the run with its median throughput.
     pub async fn compare(
         &self,
         operation: Operation,
@@ -141,7 +144,7 @@ impl Environment {
         clients: usize,
         run_length: Duration,
     ) -> Result<ProgramResult, Failure> {
-        let before = (cpu::this_process(), cpu::child_processes(self.postmaster_pid));
+        let (program_before, postgresql_before) = (cpu::this_process(), cpu::child_processes(self.postmaster_pid));
         let start = Instant::now();
         let mut tasks = JoinSet::new();
         for number in 0..clients {
@@ -164,17 +167,17 @@ impl Environment {
             times.extend(outcome.map_err(|error| Failure::Message(error.to_string()))??);
         }
         let seconds = start.elapsed().as_secs_f64();
-        let after = (cpu::this_process(), cpu::child_processes(self.postmaster_pid));
+        let (program_after, postgresql_after) = (cpu::this_process(), cpu::child_processes(self.postmaster_pid));
         let count = times.len() as f64;
-        let cpu_ms = |before: Option<CpuTimes>, after: Option<CpuTimes>| {
+        let cpu_ms_per_operation = |before: Option<CpuTimes>, after: Option<CpuTimes>| {
             Some(after?.since(&before?).as_secs_f64() * 1000.0 / count)
         };
         Ok(ProgramResult {
             operations_per_second: count / seconds,
             p50_ms: quantile(&mut times, 0.5),
             p99_ms: quantile(&mut times, 0.99),
-            program_cpu_ms: cpu_ms(before.0, after.0),
-            postgresql_cpu_ms: cpu_ms(before.1, after.1),
+            program_cpu_ms: cpu_ms_per_operation(program_before, program_after),
+            postgresql_cpu_ms: cpu_ms_per_operation(postgresql_before, postgresql_after),
         })
     }
 }

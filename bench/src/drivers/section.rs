@@ -7,6 +7,10 @@ use crate::report::Report;
 
 /// The names of the programs, in the order of the results.
 const PROGRAMS: [&str; 3] = ["service", "plain sqlx", "pipelined"];
+/// The position of the service in [`PROGRAMS`].
+const SERVICE: usize = 0;
+/// The position of plain sqlx in [`PROGRAMS`].
+const PLAIN_SQLX: usize = 1;
 
 /// Returns the section, or `None` if the report has no measurements for it.
 pub fn section(report: &Report) -> Option<String> {
@@ -22,7 +26,7 @@ fn write_without_latency(text: &mut String, results: &DriverResults) {
     text.push_str(TABLE_WITHOUT_LATENCY);
     for comparison in results.operations.iter().filter(|comparison| !comparison.is_delayed) {
         for (name, program) in PROGRAMS.iter().zip(&comparison.programs) {
-            let cpu = |time: Option<f64>| time.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.3}"));
+            let or_dash = |time: Option<f64>| time.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.3}"));
             let _ = writeln!(
                 text,
                 "| {} | {} | {name} | {:.0} | {} | {:.2} | {:.2} | {} | {} |",
@@ -32,8 +36,8 @@ fn write_without_latency(text: &mut String, results: &DriverResults) {
                 ratio_to_sqlx(comparison, program),
                 program.p50_ms,
                 program.p99_ms,
-                cpu(program.program_cpu_ms),
-                cpu(program.postgresql_cpu_ms),
+                or_dash(program.program_cpu_ms),
+                or_dash(program.postgresql_cpu_ms),
             );
         }
     }
@@ -41,7 +45,7 @@ fn write_without_latency(text: &mut String, results: &DriverResults) {
 
 /// Returns the program's operations per second, divided by those of plain sqlx.
 fn ratio_to_sqlx(comparison: &OperationComparison, program: &ProgramResult) -> String {
-    format!("{:.2}", program.operations_per_second / comparison.programs[1].operations_per_second)
+    format!("{:.2}", program.operations_per_second / comparison.programs[PLAIN_SQLX].operations_per_second)
 }
 
 fn write_with_latency(text: &mut String, results: &DriverResults) {
@@ -52,6 +56,7 @@ fn write_with_latency(text: &mut String, results: &DriverResults) {
          instead of {direct_ms:.2} ms.\n{TABLE_WITH_LATENCY}"
     );
     for comparison in results.operations.iter().filter(|comparison| comparison.is_delayed) {
+        // Round trips do not depend on the number of clients, so only the rows of one client show them.
         let round_trips =
             results.round_trips.iter().find(|counted| comparison.clients == 1 && counted.name == comparison.name);
         for (index, (name, program)) in PROGRAMS.iter().zip(&comparison.programs).enumerate() {
@@ -73,6 +78,7 @@ fn write_with_latency(text: &mut String, results: &DriverResults) {
 fn write_phases(text: &mut String, results: &DriverResults) {
     text.push_str(TABLE_OF_PHASES);
     for phases in &results.phases {
+        // The phases are measured on one connection, so they are shown next to the service's time with one client.
         let comparison = results
             .operations
             .iter()
@@ -88,7 +94,7 @@ fn write_phases(text: &mut String, results: &DriverResults) {
             phases.statement_ms,
             phases.without_row_security_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.3}")),
             phases.commit_ms,
-            comparison.map(|comparison| format!("{:.3}", comparison.programs[0].p50_ms)).unwrap_or_default(),
+            comparison.map(|comparison| format!("{:.3}", comparison.programs[SERVICE].p50_ms)).unwrap_or_default(),
         );
     }
 }

@@ -1,4 +1,4 @@
-//! The statements that the service sends and the two hand-written programs send too, and the values of their
+//! The statements of the operations, which the two hand-written programs copy from the service, and the values of their
 //! parameters.
 
 use std::sync::Arc;
@@ -16,7 +16,8 @@ use uuid::Uuid;
 use super::{Operation, OptionalJson, Output};
 use crate::{Failure, capture::StatementCapture, samples::Sample, writes::new_roll};
 
-/// Sets the identity in each transaction of the hand-written programs, as PostgREST does.
+/// Sets the identity (the caller's role and claims) in each transaction of the hand-written programs, as PostgREST
+/// does.
 pub const SET_IDENTITY_SQL: &str = "SELECT set_config('role', $1, true), set_config('request.jwt.claims', $2, true)";
 
 /// The role of every caller.
@@ -54,7 +55,7 @@ pub struct Statements(Vec<ServiceStatement>);
 impl Statements {
     /// Captures the statements by running each operation once.
     pub async fn capture(mut capture: StatementCapture, sample: &Sample) -> Result<Self, Failure> {
-        let mut all = Vec::new();
+        let mut statements = Vec::new();
         for operation in Operation::ALL {
             run_service(&capture.sparc, operation, sample, Output::Discard).await?;
             let PreparedStatement { sql, types } = capture.last_statement().await?;
@@ -65,10 +66,10 @@ impl Statements {
                 let message = format!("{name} must have the parameters {expected:?}, but has {types:?}: {sql}");
                 return Err(Failure::Message(message));
             }
-            all.push(ServiceStatement { sql: sql.into(), types });
+            statements.push(ServiceStatement { sql: sql.into(), types });
         }
         capture.close().await?;
-        Ok(Self(all))
+        Ok(Self(statements))
     }
 
     /// Returns the statement of an operation.
@@ -92,8 +93,10 @@ impl Operation {
             Self::History => vec![Type::UUID, Type::INT8],
             Self::Roll => {
                 // The ids of the roll, the session, the character and the creature.
-                let uuids = [Type::UUID, Type::UUID, Type::UUID, Type::UUID];
-                uuids.into_iter().chain([Type::TEXT, Type::INT4, Type::TEXT, Type::JSONB, Type::TEXT]).collect()
+                let ids = [Type::UUID, Type::UUID, Type::UUID, Type::UUID];
+                // The attribute, the difficulty, the type of the roll, the modifiers and the description.
+                let others = [Type::TEXT, Type::INT4, Type::TEXT, Type::JSONB, Type::TEXT];
+                ids.into_iter().chain(others).collect()
             }
         }
     }
@@ -113,19 +116,23 @@ fn parse_type(name: &str) -> Result<Type, Failure> {
 /// The values of one call of an operation, for tokio-postgres.
 pub struct Values<'a> {
     sample: &'a Sample,
+    /// The id of the new roll; operations that only read ignore it.
     roll_id: Uuid,
     modifiers: Value,
+    creature: Option<Uuid>,
+    description: Option<&'static str>,
 }
 
 impl<'a> Values<'a> {
     /// Creates the values of a new call, with a new id for its roll.
     pub fn new(sample: &'a Sample) -> Self {
-        Self { sample, roll_id: Uuid::new_v4(), modifiers: Value::Array(Vec::new()) }
+        let modifiers = Value::Array(Vec::new());
+        Self { sample, roll_id: Uuid::new_v4(), modifiers, creature: None, description: None }
     }
 
     /// Returns the values of an operation, in the order of its parameters.
     pub fn for_operation(&self, operation: Operation) -> Vec<&(dyn ToSql + Sync)> {
-        let Self { sample, roll_id, modifiers } = self;
+        let Self { sample, roll_id, modifiers, creature, description } = self;
         match operation {
             Operation::Profile => vec![&sample.player, &PROFILE_LIMIT],
             Operation::Lobby => Vec::new(),
@@ -135,12 +142,12 @@ impl<'a> Values<'a> {
                 roll_id,
                 &sample.session,
                 &sample.character,
-                &None::<Uuid>,
+                creature,
                 &ATTRIBUTE,
                 &DIFFICULTY,
                 &ROLL_TYPE,
                 modifiers,
-                &None::<&str>,
+                description,
             ],
         }
     }

@@ -58,7 +58,8 @@ impl Connection {
         self.stream.get_mut().write_all(text.as_bytes()).await?;
 
         let (mut bytes, mut line) = (0, String::new());
-        let (mut status, mut length, mut is_chunked) = (0, 0, false);
+        // A response with chunks has no Content-Length, so its length stays 0.
+        let (mut status, mut length, mut has_more_chunks) = (0, 0, false);
         loop {
             bytes += self.read_line(&mut line).await?;
             if line.is_empty() {
@@ -70,23 +71,24 @@ impl Connection {
             } else if let Some((name, value)) = line.split_once(':') {
                 match name.to_ascii_lowercase().as_str() {
                     "content-length" => length = parse_length(value.trim(), 10)?,
-                    "transfer-encoding" => is_chunked = value.trim().eq_ignore_ascii_case("chunked"),
+                    "transfer-encoding" => has_more_chunks = value.trim().eq_ignore_ascii_case("chunked"),
                     _ => {}
                 }
             }
         }
         let mut body = Vec::new();
-        while is_chunked {
+        while has_more_chunks {
             bytes += self.read_line(&mut line).await?;
             let chunk_length = parse_length(line.split(';').next().unwrap_or_default().trim(), 16)?;
             bytes += self.read_body(&mut body, chunk_length).await? + self.read_line(&mut line).await?;
-            is_chunked = chunk_length > 0;
+            // The last chunk is empty.
+            has_more_chunks = chunk_length > 0;
         }
         bytes += self.read_body(&mut body, length).await?;
         Ok(Response { status, bytes, body })
     }
 
-    /// Reads one line without its line break. Returns the number of bytes including the line break.
+    /// Reads one line into `line`, without its line break. Returns the number of bytes including the line break.
     async fn read_line(&mut self, line: &mut String) -> Result<usize, Failure> {
         line.clear();
         let length = self.stream.read_line(line).await?;
@@ -97,7 +99,7 @@ impl Connection {
         Ok(length)
     }
 
-    /// Appends `length` bytes to the body, and returns `length`.
+    /// Reads `length` bytes, appends them to `body`, and returns `length`.
     async fn read_body(&mut self, body: &mut Vec<u8>, length: usize) -> Result<usize, Failure> {
         let start = body.len();
         body.resize(start + length, 0);

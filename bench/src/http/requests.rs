@@ -43,20 +43,20 @@ pub const OPERATIONS: [(Operation, &str); 6] = [
 /// An API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Api {
-    /// PostgREST, the platform's API.
+    /// PostgREST, the API of the platform (Supabase).
     PostgRest,
     /// The example web service.
     Service,
 }
 
-/// The maximum number of newcomers. Each joins once, so this is also the maximum number of joins per run.
+/// The maximum number of newcomers. Each joins once per run, so this is also the maximum number of joins per run.
 const MAX_NEWCOMERS: usize = 4000;
 
 /// The size of a block of SHA-256 in bytes. The secret must not be longer, because HMAC would hash a longer secret
 /// first.
 const BLOCK_BYTES: usize = 64;
 
-/// A user with a token, and the session and the character in the user's requests.
+/// A user with a signed token, and the session and the character in the user's requests.
 #[derive(Clone, Debug)]
 pub struct Caller {
     user: Uuid,
@@ -71,7 +71,8 @@ pub async fn players(samples: &[Sample], secret: &str, client: &mut Client) -> R
     sign_tokens(callers.collect(), secret, client).await
 }
 
-/// Returns newcomers: users without a seat, each with a public session of the lobby in which to take one.
+/// Returns newcomers: users without a seat in any session, each with a public session of the lobby that has a free
+/// seat.
 pub async fn newcomers(data_set: &DataSet, secret: &str, client: &mut Client) -> Result<Vec<Caller>, Failure> {
     let lobby = (data_set.active_sessions..data_set.active_sessions + data_set.open_sessions)
         .map(|number| data_set.session(number));
@@ -88,7 +89,7 @@ pub async fn newcomers(data_set: &DataSet, secret: &str, client: &mut Client) ->
     sign_tokens(callers.collect(), secret, client).await
 }
 
-/// Returns the statement that deletes the seats of these users.
+/// Returns the statement that deletes the seats of these callers.
 pub fn delete_seats_sql(callers: &[Caller]) -> String {
     let users: Vec<String> = callers.iter().map(|caller| caller.user.to_string()).collect();
     format!("DELETE FROM session_players WHERE user_id = ANY ('{{{}}}')", users.join(","))
@@ -99,16 +100,19 @@ fn unsigned_caller(user: Uuid, session: Uuid, character: Uuid) -> Caller {
     Caller { user, session, character, token: String::new() }
 }
 
-/// Signs the callers' tokens as the platform does, with HMAC-SHA256. The database computes the hashes, so that the
+/// Signs the callers' tokens as Supabase does, with HMAC-SHA256. The database computes the hashes, so that the
 /// benchmark needs no library.
 async fn sign_tokens(mut callers: Vec<Caller>, secret: &str, client: &mut Client) -> Result<Vec<Caller>, Failure> {
-    let [inner, outer] = [0x36, 0x5c].map(|pad: u8| {
+    // The secret, combined with HMAC's inner and outer padding.
+    let [inner_key, outer_key] = [0x36, 0x5c].map(|pad: u8| {
         let key = secret.bytes().chain(std::iter::repeat(0)).take(BLOCK_BYTES);
         key.map(|byte| format!("{:02x}", byte ^ pad)).collect::<String>()
     });
     if secret.len() > BLOCK_BYTES {
         return Err(Failure::Message(format!("the secret must have at most {BLOCK_BYTES} bytes")));
     }
+    // These two closures, and the strings that are built with them, are SQL expressions. `translate` replaces `+` and
+    // `/`, and removes `=` and line breaks.
     let base64url = |bytes: &str| format!("translate(encode({bytes}, 'base64'), E'+/=\\n', '-_')");
     let base64url_text = |text: &str| base64url(&format!("convert_to({text}, 'UTF8')"));
     let header = base64url_text("'{\"alg\":\"HS256\",\"typ\":\"JWT\"}'");
@@ -118,7 +122,7 @@ async fn sign_tokens(mut callers: Vec<Caller>, secret: &str, client: &mut Client
     );
     let claims = base64url_text(&claims);
     let signature = base64url(&format!(
-        "sha256('\\x{outer}'::bytea || sha256('\\x{inner}'::bytea || convert_to(unsigned, 'UTF8')))"
+        "sha256('\\x{outer_key}'::bytea || sha256('\\x{inner_key}'::bytea || convert_to(unsigned, 'UTF8')))"
     ));
     let users: Vec<String> = callers.iter().map(|caller| caller.user.to_string()).collect();
     let sql = format!(
@@ -160,6 +164,7 @@ pub fn request_for(api: Api, operation: Operation, caller: &Caller) -> Result<Re
                           seer:users!sessions_seer_id_fkey(display_name),\
                           adventure:adventures(id,name,thumbnail_url,difficulty,estimated_duration)";
             let order = "scheduled_start.asc.nullslast,created_at.desc";
+            // As in the service's lobby, sessions scheduled more than six hours ago are omitted.
             let earliest_start = (Utc::now() - TimeDelta::hours(6)).format("%Y-%m-%dT%H:%M:%SZ");
             let filter = format!(
                 "is_public=eq.true&status=in.(waiting,starting_soon)\
@@ -175,6 +180,7 @@ pub fn request_for(api: Api, operation: Operation, caller: &Caller) -> Result<Re
         (Api::PostgRest, Operation::History) => {
             ("GET", format!("/dice_rolls?select=*&session_id=eq.{session}&order=created_at.desc,id.desc&limit=50"))
         }
+        // The roll is the one of `new_roll`.
         (Api::PostgRest, Operation::Roll) => {
             headers.push_str("Prefer: return=representation\r\n");
             let (attribute, roll_type) = ("might", "attribute_check");

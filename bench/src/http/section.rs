@@ -1,4 +1,5 @@
-//! The section of `performance.md` that compares the example web service with PostgREST, the platform's API.
+//! The section of `performance.md` that compares the example web service with PostgREST, the API of the platform
+//! (Supabase).
 
 use std::fmt::Write;
 
@@ -13,7 +14,7 @@ pub fn section(report: &Report) -> Option<String> {
     let mut text = INTRODUCTION.to_owned();
     for comparison in &report.http {
         for (api, result) in [("PostgREST", &comparison.postgrest), ("service", &comparison.service)] {
-            let cpu = |time: Option<f64>| time.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.3}"));
+            let or_dash = |time: Option<f64>| time.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.3}"));
             let ratio = if api == "service" { format!("{:.2}", comparison.ratio) } else { String::new() };
             let _ = writeln!(
                 text,
@@ -23,8 +24,8 @@ pub fn section(report: &Report) -> Option<String> {
                 result.requests_per_second,
                 result.p50_ms,
                 result.p99_ms,
-                cpu(result.api_cpu_ms),
-                cpu(result.postgresql_cpu_ms),
+                or_dash(result.api_cpu_ms),
+                or_dash(result.postgresql_cpu_ms),
                 result.bytes
             );
         }

@@ -14,11 +14,11 @@ use tokio::{
 use super::connection::{Connection, Request};
 use crate::{Failure, client::Client};
 
-/// The number of connections of each API server to the database, which is the default of both.
+/// The number of connections of each API server to the database. For the example web service, it is the default.
 const POOL_SIZE: u32 = 10;
 /// Timeout for the start of an API server.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
-/// The role as which PostgREST logs in. As on the platform, it has no privileges of its own.
+/// The role as which PostgREST logs in. As on Supabase, it has no privileges of its own.
 const POSTGREST_LOGIN: &str = "authenticator_of_bench";
 
 /// A running API server. Dropping the value kills the process.
@@ -74,6 +74,7 @@ impl ApiServer {
         if !build.status().await?.success() {
             return Err(Failure::Message("building the example live_session failed".to_owned()));
         }
+        // Cargo puts the programs of examples into the folder `examples` next to this program.
         let program = std::env::current_exe()?.with_file_name("examples").join("live_session");
         let port = free_port().await?;
         let child = Command::new(program)
@@ -87,7 +88,7 @@ impl ApiServer {
         Self { child, port }.wait_until_ready("/api/demo-session").await
     }
 
-    /// Waits until the server answers.
+    /// Waits until the server answers a request for `path`, which needs no token, with status 200.
     async fn wait_until_ready(mut self, path: &str) -> Result<Self, Failure> {
         let request = Request { method: "GET", path: path.into(), headers: String::new(), body: String::new() };
         let start = Instant::now();
@@ -115,7 +116,7 @@ fn workspace_root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// Installs PostgREST in the folder that the platform's tests use, and returns its path.
+/// Installs PostgREST in the folder that `tests/platform/` uses too, unless it is there already, and returns its path.
 async fn install_postgrest() -> Result<PathBuf, Failure> {
     let folder = workspace_root().join("target/platform");
     let os = match std::env::consts::OS {

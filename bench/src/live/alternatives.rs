@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::{ALTERNATIVE_RUN_PAIRS, WriterComparison, compare_writers};
 use crate::{Failure, client::Client, operations::Environment};
 
-/// The measurements of an alternative, in the report.
+/// The measurements of an alternative to the poller, in the report.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Alternative {
     /// Its description.
@@ -22,7 +22,8 @@ pub struct Alternative {
     pub writers: Vec<WriterComparison>,
 }
 
-/// Sets up a trigger that sends `NOTIFY` in the writer's transaction, and removes it.
+/// The SQL that sets up a trigger that sends `NOTIFY` in the writer's transaction, and the SQL that removes the
+/// trigger.
 const NOTIFY_IN_TRIGGER: [&str; 2] = [
     "CREATE OR REPLACE FUNCTION private.notify_event() RETURNS trigger LANGUAGE plpgsql
        SET search_path = pg_catalog, pg_temp
@@ -32,14 +33,15 @@ const NOTIFY_IN_TRIGGER: [&str; 2] = [
     "DROP TRIGGER IF EXISTS notify_event ON public.session_events",
 ];
 
-/// Sets up logical decoding of the inserted events, and removes it.
+/// The SQL that sets up logical decoding of the inserted events, and the SQL that ends it.
 const LOGICAL_DECODING: [&str; 2] = [
     "SELECT pg_create_logical_replication_slot('bench', 'pgoutput');
      CREATE PUBLICATION bench FOR TABLE public.session_events WITH (publish = 'insert')",
     "DROP PUBLICATION IF EXISTS bench;
      SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = 'bench'",
 ];
-/// Reads the decoded events. This runs as often as the service's poller reads new events.
+
+/// Reads the decoded events. It is repeated as often as the service's poller reads new events.
 const READ_DECODED: &str = "SELECT count(*) FROM pg_logical_slot_get_binary_changes('bench', NULL, NULL,
      'proto_version', '1', 'publication_names', 'bench')";
 
@@ -73,9 +75,11 @@ impl RepeatedStatement {
     }
 }
 
-/// Measures each alternative.
+/// Measures what each alternative costs writers.
 pub async fn measure_alternatives(environment: &Environment<'_>) -> Result<Vec<Alternative>, Failure> {
     let mut alternatives = Vec::new();
+    // For each: its description, the SQL that sets it up and removes it, and a statement that is repeated while it is
+    // on, with the interval in milliseconds.
     for (name, setup_and_removal, repeated_statement) in [
         ("`pg_notify` in the writer's transaction", Some(NOTIFY_IN_TRIGGER), None),
         ("logical decoding (`pgoutput`), read every 25 ms", Some(LOGICAL_DECODING), Some((READ_DECODED, 25))),

@@ -66,13 +66,14 @@ pub async fn measure_broadcasts() -> Result<BroadcastCost, Failure> {
         client.run(&format!("ALTER DATABASE \"{database_name}\" SET sparc.broadcast = '{setting}'")).await?;
         let messages_before = client.fetch_number("SELECT count(*) FROM realtime.messages").await?;
         client.run(&begin).await?;
-        for roll in 0..ROLLS_PER_TRANSACTION {
+        for roll_number in 0..ROLLS_PER_TRANSACTION {
             let (time, _) = client.run_timed(&timed_sql).await?;
-            // The first rolls of a transaction are the warm-up.
-            if roll >= ROLLS_PER_TRANSACTION / 10 {
+            // The first tenth of the rolls is the warm-up.
+            if roll_number >= ROLLS_PER_TRANSACTION / 10 {
                 times[usize::from(is_on)].push(time);
             }
         }
+        // The rolls ran as a user, who may not read the table of broadcasts.
         client.run("RESET ROLE").await?;
         let broadcasts_were_sent =
             client.fetch_number("SELECT count(*) FROM realtime.messages").await? > messages_before;

@@ -1,5 +1,5 @@
-//! The process of the subscribers. It reads commands from its standard input, a line each, and answers each with a
-//! line.
+//! The process of the subscribers: its handle in the measuring process, and its own code. It reads commands from its
+//! standard input, a line each, and answers each with a line.
 
 use std::{
     process::Stdio,
@@ -33,7 +33,7 @@ pub struct SubscriberProcess {
 }
 
 impl SubscriberProcess {
-    /// Starts the process. Dropping the handle kills it.
+    /// Starts the process. Dropping the handle kills the process.
     pub async fn start(url: &str, data_set: DataSet) -> Result<Self, Failure> {
         let mut child = Command::new(std::env::current_exe()?)
             .args(["subscribers", url, &data_set.users.to_string(), &data_set.active_sessions.to_string()])
@@ -101,7 +101,7 @@ impl SubscriberProcess {
 /// The reply to a command that returns nothing.
 const DONE: &str = "{}";
 
-/// Runs the hidden command `subscribers`.
+/// Runs the hidden command `subscribers`: the process of the subscribers, until the measuring process closes the pipe.
 pub async fn run(url: &str, data_set: DataSet) -> Result<(), Failure> {
     let sparc = Sparc::connect_with(url, Options::default().max_connections(10)).await?;
     let delays: Arc<Mutex<Vec<Duration>>> = Arc::default();
@@ -116,8 +116,9 @@ pub async fn run(url: &str, data_set: DataSet) -> Result<(), Failure> {
                         let delays = delays.clone();
                         subscription_tasks.spawn(async move {
                             while let Some(Ok(event)) = events.next().await {
-                                let Some(sent_at) = event.payload["sent_at_us"].as_u64() else { continue };
-                                let delay = Duration::from_micros(now_us().saturating_sub(sent_at));
+                                // Only the events of `measure_delays` have the time at which they were sent.
+                                let Some(sent_at_us) = event.payload["sent_at_us"].as_u64() else { continue };
+                                let delay = Duration::from_micros(now_us().saturating_sub(sent_at_us));
                                 delays.lock().unwrap_or_else(PoisonError::into_inner).push(delay);
                             }
                         });

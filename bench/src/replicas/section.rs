@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::{ReplicaLoadStep, ReplicaResults};
 use crate::{load_test::ROLL_INTERVAL, report::Report};
 
-/// The share of each server's processors that is busy in the estimate. With a greater share, latencies would grow.
+/// The share of each server's processors that may be busy in the estimate. With a greater share, latencies would grow.
 const USABLE_SHARE: f64 = 0.8;
 
 /// Returns the section with the measurements and an estimate, or `None` if the report has no measurements for it.
@@ -63,6 +63,9 @@ pub fn section(report: &Report) -> Option<String> {
     Some(text)
 }
 
+/// The number of players in each session of the load test.
+const PLAYERS_PER_SESSION: f64 = 6.0;
+
 /// The processor time that one session costs, by purpose, in seconds per second.
 struct CpuCosts {
     /// The primary's time, if it runs all reads.
@@ -92,7 +95,8 @@ impl CpuCosts {
         })
     }
 
-    /// Estimates how many sessions a primary and its replicas sustain. Returns this number and which servers limit it.
+    /// Estimates how many sessions a primary and its replicas sustain, each on a machine with `processors` processors.
+    /// Returns this number and which servers limit it.
     fn estimate_sessions(&self, processors: f64, replicas: usize) -> (f64, &'static str) {
         let usable_cpus = USABLE_SHARE * processors;
         if replicas == 0 {
@@ -125,13 +129,13 @@ fn write_estimate(text: &mut String, replicas: &ReplicaResults, is_polling: bool
         USABLE_SHARE * 100.0
     );
     for processors in [2.0, 8.0, 32.0] {
-        for count in [0, 1, 2, 4] {
-            let (sessions, limit) = costs.estimate_sessions(processors, count);
+        for replica_count in [0, 1, 2, 4] {
+            let (sessions, limited_by) = costs.estimate_sessions(processors, replica_count);
             let _ = writeln!(
                 text,
-                "| {processors} | {count} | {:.0} | {:.0} | {:.0} | {limit} |",
+                "| {processors} | {replica_count} | {:.0} | {:.0} | {:.0} | {limited_by} |",
                 sessions,
-                sessions * 6.0,
+                sessions * PLAYERS_PER_SESSION,
                 sessions / ROLL_INTERVAL.as_secs_f64()
             );
         }
@@ -143,17 +147,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_estimate_separates_replaying_from_reading() {
+    fn the_costs_of_replaying_and_reading_are_separated_and_the_estimate_names_the_limit() {
         let step = |primary_cpus, replica_cpus: &[f64]| ReplicaLoadStep {
             primary_cpus,
             replica_cpus: replica_cpus.to_vec(),
             ..ReplicaLoadStep::default()
         };
+        // In CPUs, with 100 sessions. One replica uses 0.1 for replaying and 0.6 for all reads, so each of two uses
+        // 0.1 + 0.3.
         let (without_replica, with_one, with_two) = (step(1.0, &[]), step(0.4, &[0.7]), step(0.4, &[0.4, 0.4]));
         let costs = CpuCosts::from_steps(&[&without_replica, &with_one, &with_two], 100.0).unwrap();
         assert!((costs.replay - 0.001).abs() < 1e-9 && (costs.reads - 0.006).abs() < 1e-9);
-        let (sessions, limit) = costs.estimate_sessions(10.0, 1);
-        assert!((sessions - 8.0 / 0.007).abs() < 1e-6 && limit == "the replicas");
+        // Of ten processors, eight are usable; a single replica needs 0.007 of a processor per session.
+        let (sessions, limited_by) = costs.estimate_sessions(10.0, 1);
+        assert!((sessions - 8.0 / 0.007).abs() < 1e-6 && limited_by == "the replicas");
+        // Each of four replicas needs 0.0025, less than the primary's 0.004.
         assert_eq!(costs.estimate_sessions(10.0, 4).1, "the primary");
     }
 }

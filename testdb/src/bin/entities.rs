@@ -24,9 +24,10 @@ const FALSE_RELATION: &str = r#"    #[sea_orm(
     pub users: BelongsTo<Option<Entity>>,
 "#;
 
-/// The attribute that derives JSON Schema for enums. For tables, the generator would also put it on `ModelEx`, which
-/// contains the relations, so [`add_json_schema`] adds it to each `Model` instead.
-const ENUM_JSON_SCHEMA: &str = r#"cfg_attr(feature = "schema", derive(schemars::JsonSchema))"#;
+/// The attribute that derives JSON Schema for enums. It is an option of the generator. For tables, the generator would
+/// also put the attribute on `ModelEx`, which contains the relations, so [`add_json_schema`] adds it to each `Model`
+/// instead.
+const ENUM_JSON_SCHEMA_ATTRIBUTE: &str = r#"cfg_attr(feature = "schema", derive(schemars::JsonSchema))"#;
 
 /// The line of the false relation in the diagram.
 const FALSE_RELATION_IN_DIAGRAM: &str = "    users }o--|| users : \"account_id\"\n";
@@ -68,8 +69,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Derives JSON Schema for each model. The JSON Schema gets the name of the table, because every struct is called
-/// `Model`.
+/// Derives JSON Schema for the model in each generated file; files without a model stay as they are. The JSON Schema
+/// gets the name of the table, because every struct is called `Model`.
 fn add_json_schema(folder: &Path) -> Result<(), Box<dyn Error>> {
     for file in fs::read_dir(folder)? {
         let file = file?.path();
@@ -88,6 +89,7 @@ fn add_json_schema(folder: &Path) -> Result<(), Box<dyn Error>> {
 /// Adds the comments of tables and columns, which the generator omits, as documentation of structs and fields.
 async fn add_documentation(folder: &Path, url: &str) -> Result<(), Box<dyn Error>> {
     let db = sea_orm::Database::connect(url).await?;
+    // The comment of a table itself has an empty column name.
     let sql = "SELECT relname::text, coalesce(attname, '')::text, description
          FROM pg_description
          JOIN pg_class ON pg_class.oid = objoid AND relnamespace = 'public'::regnamespace
@@ -99,7 +101,7 @@ async fn add_documentation(folder: &Path, url: &str) -> Result<(), Box<dyn Error
             (row.try_get_by_index(0)?, row.try_get_by_index(1)?, row.try_get_by_index(2)?);
         let file = folder.join(format!("{table}.rs"));
         if !file.exists() {
-            // The comment of something that has no model, such as an index.
+            // The comment of a relation that has no model, such as an index.
             continue;
         }
         let mut lines: Vec<String> = fs::read_to_string(&file)?.lines().map(str::to_owned).collect();
@@ -149,7 +151,10 @@ fn generate_command(url: &str, folder: &Path) -> GenerateSubcommands {
         model_extra_attributes: Vec::new(),
         enum_extra_derives: Vec::new(),
         // Enum values have the same names in JSON as in the database.
-        enum_extra_attributes: vec![ENUM_JSON_SCHEMA.to_owned(), r#"serde(rename_all = "snake_case")"#.to_owned()],
+        enum_extra_attributes: vec![
+            ENUM_JSON_SCHEMA_ATTRIBUTE.to_owned(),
+            r#"serde(rename_all = "snake_case")"#.to_owned(),
+        ],
         column_extra_derives: Vec::new(),
         seaography: false,
         impl_active_model_behavior: true,

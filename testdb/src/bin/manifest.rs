@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for is_supabase_project in [false, true] {
         for line in runtime.block_on(migrate_and_read_manifest(is_supabase_project))?.lines() {
             let object = migration::object_of_line(line).ok_or_else(|| format!("not a line of a manifest: {line}"))?;
-            // A line that only one database has, for an object of which the other has a different line.
+            // The line is new, but its object is not: the two databases have different lines for the object.
             if lines.insert(line.to_owned()) && !objects.insert(object.to_owned()) {
                 return Err(format!("a plain database and a Supabase project differ in {object}").into());
             }

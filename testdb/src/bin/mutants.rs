@@ -23,8 +23,8 @@ use std::{
 
 use sea_orm::{ConnectionTrait, DbBackend, Statement, TransactionTrait};
 
-/// Parts of the names of tests that are never run, because their outcome does not depend on the schema's rules: those
-/// of the test server, the documents, the migrations and so on.
+/// Parts of the names of tests that are never run: those whose outcome does not depend on the schema's rules (tests of
+/// the test server, the documents, the migrations and so on), and those that make random calls (`model::`, `soak::`).
 const UNRELATED_TESTS: &[&str] = &[
     "testdb_server::",
     "migrations::",
@@ -41,7 +41,7 @@ const UNRELATED_TESTS: &[&str] = &[
     "plpgsql_check",
 ];
 
-/// The kind and name of each mutant that no test can detect, with the reason.
+/// The kind and name of each *equivalent* mutant, which no test can detect, with the reason.
 const EQUIVALENT_MUTANTS: &[(&str, &str, &str)] = &[
     (
         "bound",
@@ -82,8 +82,9 @@ const EQUIVALENT_MUTANTS: &[(&str, &str, &str)] = &[
 ];
 
 struct Mutant {
-    /// The kind of the rule, such as `trigger`.
+    /// The kind of the rule, such as `trigger`. `mutants.sql` lists the kinds.
     kind: String,
+    /// The name of the rule, which is unique among the rules of its kind.
     name: String,
     /// The statement that removes or loosens the rule.
     statement: String,
@@ -115,12 +116,13 @@ fn main() -> ExitCode {
 /// Runs the mutation test. Returns the number of mutants that survive although a test should detect them.
 fn run() -> Result<usize, Box<dyn std::error::Error>> {
     let mut words: Vec<String> = env::args().skip(1).collect();
+    // The word `new` selects the rules for which no failing test is known.
     let only_new = words.iter().any(|word| word == "new");
     words.retain(|word| word != "new");
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("the workspace folder was not found")?.to_owned();
-    let page = root.join("docs/generated/mutants.md");
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("the workspace folder was not found")?;
+    let page = workspace.join("docs/generated/mutants.md");
     let mutants = tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(list_mutants())?;
-    let test_program = build_tests(&root)?;
+    let test_program = build_tests(workspace)?;
     if let Some(test) = first_failing_test(&test_program, "", &[])? {
         return Err(format!("{test} fails although no rule was removed").into());
     }
@@ -129,23 +131,24 @@ fn run() -> Result<usize, Box<dyn std::error::Error>> {
     let chosen: Vec<&Mutant> = mutants
         .iter()
         .filter(|mutant| {
-            let is_new = reason_for_equivalence(mutant).is_none()
+            let needs_killer = reason_for_equivalence(mutant).is_none()
                 && known_killers.get(&mutant.key()).is_none_or(String::is_empty);
             let contains_word = |word: &String| mutant.kind.contains(word) || mutant.name.contains(word);
-            (is_new || !only_new) && (words.is_empty() || words.iter().any(contains_word))
+            (needs_killer || !only_new) && (words.is_empty() || words.iter().any(contains_word))
         })
         .collect();
     let killers = Mutex::new(known_killers.clone());
-    let has_error = AtomicBool::new(false);
+    let some_tests_could_not_run = AtomicBool::new(false);
     let mut survivors: Vec<&Mutant> = chosen.clone();
     for tests in [Tests::Likely, Tests::All] {
         survivors = find_survivors(survivors, |mutant| {
             let killer = match find_killer(&test_program, mutant, &known_killers, tests) {
                 Ok(killer) => killer,
                 Err(error) => {
-                    // The tests could not be run, which says nothing about the mutant: its entry stays as it was.
+                    // The tests could not be run, which says nothing about the mutant: its line in the page stays as
+                    // it was.
                     eprintln!("{} {}: {error}", mutant.kind, mutant.name);
-                    has_error.store(true, Ordering::Relaxed);
+                    some_tests_could_not_run.store(true, Ordering::Relaxed);
                     return false;
                 }
             };
@@ -163,20 +166,20 @@ fn run() -> Result<usize, Box<dyn std::error::Error>> {
     fs::remove_file(&test_program)?;
     let killers = killers.into_inner().map_err(|_| "a thread panicked")?;
     write_page(&page, &mutants, &killers)?;
-    if has_error.into_inner() {
+    if some_tests_could_not_run.into_inner() {
         return Err("the tests could not be run on every mutant".into());
     }
-    let is_survivor = |mutant: &&&Mutant| {
+    let should_have_been_killed = |mutant: &&&Mutant| {
         reason_for_equivalence(mutant).is_none() && killers.get(&mutant.key()).is_none_or(String::is_empty)
     };
-    Ok(chosen.iter().filter(is_survivor).count())
+    Ok(chosen.iter().filter(should_have_been_killed).count())
 }
 
 /// The tests that are run on a mutant.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Tests {
-    /// The test that killed it last time, the tests that kill other mutants of the same function, and the tests for
-    /// rules of its kind.
+    /// The test that killed the mutant last time, the tests that kill other mutants of the same function, and the tests
+    /// for rules of the same kind.
     Likely,
     /// All tests, except [`UNRELATED_TESTS`].
     All,
@@ -191,10 +194,11 @@ impl Tests {
     }
 }
 
-/// Calls `is_killed` for each mutant, in several threads, and returns the mutants that survive.
+/// Calls `try_to_kill` for each mutant, in several threads, and returns the mutants for which it returns `false`: those
+/// that survive, and those on which the tests could not be run.
 fn find_survivors(
     mutants: Vec<&Mutant>,
-    is_killed: impl Fn(&Mutant) -> bool + Sync,
+    try_to_kill: impl Fn(&Mutant) -> bool + Sync,
 ) -> Result<Vec<&Mutant>, Box<dyn std::error::Error>> {
     // SPARC_WORKERS can reduce the load on a machine that is also used for other work.
     let threads = match env::var("SPARC_WORKERS") {
@@ -208,7 +212,7 @@ fn find_survivors(
             scope.spawn(|| {
                 let next = || queue.lock().ok().and_then(|mut queue| queue.next());
                 while let Some(mutant) = next() {
-                    if !is_killed(mutant)
+                    if !try_to_kill(mutant)
                         && let Ok(mut survivors) = survivors.lock()
                     {
                         survivors.push(mutant);
@@ -253,19 +257,21 @@ async fn list_mutants() -> Result<Vec<Mutant>, Box<dyn std::error::Error>> {
 }
 
 /// Builds the integration tests, and returns the path of a copy of the program that runs them.
-fn build_tests(root: &Path) -> Result<PathBuf, Box<dyn std::error::Error>> {
+fn build_tests(workspace: &Path) -> Result<PathBuf, Box<dyn std::error::Error>> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo).args(["test", "--no-run", "--test", "integration"]).current_dir(root).output()?;
+    let mut build = Command::new(cargo);
+    build.args(["test", "--no-run", "--test", "integration"]).current_dir(workspace);
+    let output = build.output()?;
     let log = String::from_utf8_lossy(&output.stderr).into_owned();
     // The last line of the log ends with the path of the program, in parentheses.
     let path = log.rsplit_once('(').and_then(|(_, rest)| rest.split_once(')')).ok_or_else(|| log.clone())?.0;
     // A copy, because another build would replace the program.
     let copy = env::temp_dir().join(format!("sparc-mutants-{}", std::process::id()));
-    fs::copy(root.join(path), &copy)?;
+    fs::copy(workspace.join(path), &copy)?;
     Ok(copy)
 }
 
-/// Returns the first of the tests that fails on the mutant.
+/// Runs the tests on the mutant until one fails, and returns the name of that test. `None` if the mutant survives them.
 fn find_killer(
     test_program: &Path,
     mutant: &Mutant,
@@ -275,7 +281,8 @@ fn find_killer(
     if tests == Tests::All {
         return first_failing_test(test_program, &mutant.statement, &[]);
     }
-    // Parts of the names of the tests for rules of this kind. Those of the second list run after those of the first.
+    // Parts of the names of the tests for rules of this kind. The tests of the second list run only if none of the
+    // first fails.
     let tests_of_kind: [&[&str]; 2] = match mutant.kind.as_str() {
         // The policies that limit the rows of a statement, and those that refuse closed accounts, are known by their
         // names.
@@ -321,7 +328,7 @@ fn find_killer(
         .collect();
     let killers_of_function: Vec<&str> = killers_of_function.into_iter().collect();
     for name_parts in [&last_killer, &killers_of_function, tests_of_kind[0], tests_of_kind[1]] {
-        // Without a part of a name, or with an empty one, all tests would run.
+        // If there were no parts, or only empty ones, all tests would run.
         if name_parts.iter().all(|part| part.is_empty()) {
             continue;
         }
@@ -332,9 +339,10 @@ fn find_killer(
     Ok(None)
 }
 
-/// Returns the function of a rule that is a part of a function. The name of such a rule is `function(types): number`.
-fn function_of(rule: &str) -> Option<&str> {
-    rule.split_once(": ").map(|(function, _)| function).filter(|function| function.ends_with(')'))
+/// Returns the function of a rule that is a part of a function (an error that it raises, a lock that it takes, a call).
+/// The name of such a rule is `function(types): number`. `None` for other rules.
+fn function_of(rule_name: &str) -> Option<&str> {
+    rule_name.split_once(": ").map(|(function, _)| function).filter(|function| function.ends_with(')'))
 }
 
 /// Runs the tests whose names contain one of the parts, or all tests if there are no parts, on a schema that was
@@ -364,7 +372,7 @@ fn first_failing_test(test_program: &Path, mutation: &str, name_parts: &[&str]) 
     Ok(failed.or_else(|| (!status.success()).then(|| format!("the test program: {status}"))))
 }
 
-/// Reads the killers from the page that an earlier run wrote.
+/// Reads the killers from the page that an earlier run wrote. If there is no page, no killer is known.
 fn read_killers(page: &Path) -> Killers {
     let text = fs::read_to_string(page).unwrap_or_default();
     text.lines()
@@ -378,7 +386,7 @@ fn read_killers(page: &Path) -> Killers {
         .collect()
 }
 
-/// Writes `docs/generated/mutants.md`, with a line for each mutant that has ever been tried.
+/// Writes `docs/generated/mutants.md`, with a line for each mutant that this run or an earlier one has tried.
 fn write_page(page: &Path, mutants: &[Mutant], killers: &Killers) -> io::Result<()> {
     let killer_of = |mutant: &Mutant| killers.get(&mutant.key());
     let tried = mutants.iter().filter(|mutant| killer_of(mutant).is_some()).count();

@@ -1,7 +1,11 @@
 -- Lists every rule of the schema: its kind, its name, and a statement that removes it, or that loosens a numeric bound
 -- by one. `mutants.rs` executes one of these statements at a time, and then expects a test to fail.
+--
+-- The kinds are `constraint`, `bound`, `not null`, `unique index`, `trigger`, `row security`, `policy gone` (the policy
+-- is dropped), `policy open` (its USING or WITH CHECK becomes `true`), `revoke` (a role gets a privilege that it
+-- lacks), and three kinds of parts of functions: `raise`, `call` and `lock`.
 WITH our_tables AS (
-  -- Without the two tables in which the migration program stores what it has applied.
+  -- Without `sparc_migrations` and `sparc_record`, in which the migration program stores what it has applied.
   -- `name` includes the schema (as in `private.requests`) unless the schema is in the search path.
   SELECT pg_class.oid, oid::regclass::text AS name, relnamespace = 'public'::regnamespace AS is_public
   FROM pg_catalog.pg_class
@@ -13,9 +17,9 @@ constraints AS (
   FROM pg_catalog.pg_constraint JOIN our_tables ON our_tables.oid = conrelid
   WHERE contype IN ('c', 'f', 'p', 'u')
 ),
--- Numeric bounds in check constraints. The groups of the pattern are the comparison and the number; its last part
--- leaves out dates (2000-01-01). `start` is the position of the number in the definition, and adding `step` to the
--- number loosens the bound.
+-- Numeric bounds in check constraints. The two groups of the pattern are the comparison and the number; the lookahead
+-- after them leaves out dates (2000-01-01). `start` is the position of the number in the definition, and adding `step`
+-- to the number loosens the bound.
 bounds AS (
   SELECT constraints.*, nth,
     regexp_instr(definition, pattern, 1, nth, 0, '', 2) AS start,
@@ -32,7 +36,7 @@ functions AS (
   WHERE pronamespace IN ('public'::regnamespace, 'private'::regnamespace)
 ),
 -- Errors that functions raise, row locks that they take, and calls of other functions whose result is not used
--- (`PERFORM`). `definition` is that of the function without the nth of these.
+-- (`PERFORM`). `definition` is that of the function without the nth part of this kind.
 parts_of_functions AS (
   SELECT kind, functions.name || ': ' || nth AS name,
     regexp_replace(definition, pattern, CASE kind WHEN 'lock' THEN '' ELSE 'NULL;' END, 1, nth) AS definition
@@ -66,7 +70,8 @@ WHERE attnum > 0 AND attnotnull AND attidentity = ''
   AND NOT EXISTS (
     SELECT FROM pg_catalog.pg_constraint WHERE conrelid = our_tables.oid AND contype = 'p' AND attnum = ANY (conkey)
   )
-  -- PostgreSQL keeps the columns of a replica identity NOT NULL.
+  -- PostgreSQL refuses DROP NOT NULL for the columns of an index that is a replica identity, as it does for those of a
+  -- primary key and for identity columns.
   AND NOT EXISTS (
     SELECT FROM pg_catalog.pg_index WHERE indrelid = our_tables.oid AND indisreplident AND attnum = ANY (indkey)
   )
@@ -76,6 +81,7 @@ FROM pg_catalog.pg_index JOIN pg_catalog.pg_class ON pg_class.oid = indexrelid
 WHERE relnamespace IN ('public'::regnamespace, 'private'::regnamespace) AND indisunique
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE conindid = indexrelid AND contype IN ('p', 'u'))
 UNION ALL
+-- The schema also has triggers on `auth.users`.
 SELECT 'trigger', tgrelid::regclass || '.' || tgname, format('DROP TRIGGER %I ON %s', tgname, tgrelid::regclass)
 FROM pg_catalog.pg_trigger JOIN pg_catalog.pg_class ON pg_class.oid = tgrelid
 WHERE NOT tgisinternal AND relnamespace IN ('public'::regnamespace, 'private'::regnamespace, 'auth'::regnamespace)
@@ -86,13 +92,13 @@ UNION ALL
 SELECT 'policy gone', tablename || ': ' || policyname, format('DROP POLICY %I ON public.%I', policyname, tablename)
 FROM pg_catalog.pg_policies WHERE schemaname = 'public'
 UNION ALL
-SELECT 'policy open', tablename || ': ' || policyname || ', ' || side,
-  format('ALTER POLICY %I ON public.%I %s (true)', policyname, tablename, side)
+SELECT 'policy open', tablename || ': ' || policyname || ', ' || clause,
+  format('ALTER POLICY %I ON public.%I %s (true)', policyname, tablename, clause)
 FROM pg_catalog.pg_policies,
-  LATERAL (VALUES ('USING', qual), ('WITH CHECK', with_check)) AS condition (side, expression)
+  LATERAL (VALUES ('USING', qual), ('WITH CHECK', with_check)) AS condition (clause, expression)
 WHERE schemaname = 'public' AND expression IS NOT NULL AND expression <> 'true'
 UNION ALL
--- Here the rule is that a role lacks a privilege. A grant of the privilege removes that rule.
+-- In this SELECT and the next, the rule is that a role lacks a privilege. A grant of the privilege removes the rule.
 SELECT
   'revoke',
   format('%s on %s from %s', privilege, name, role),
