@@ -53,7 +53,8 @@ async fn values_lost_error<C: ConnectionTrait>(
     object_under_repair: &ObjectUnderRepair,
     table: &str,
 ) -> Result<Option<PreflightError>, DbErr> {
-    let needs_values = object_under_repair.definition.contains(" not null") && !object_under_repair.definition.contains(" default ");
+    let needs_values =
+        object_under_repair.definition.contains(" not null") && !object_under_repair.definition.contains(" default ");
     if !needs_values {
         return Ok(None);
     }

@@ -158,7 +158,11 @@ impl Cluster {
         writeln!(input, "{command}").map_err(io_error("The supervisor of the server accepts no input"))?;
         let mut answer = String::new();
         output.read_line(&mut answer).map_err(io_error("The output of the server's supervisor could not be read"))?;
-        if answer.trim() == "ready" { Ok(()) } else { Err(Error::Control(answer)) }
+        match answer.trim() {
+            "ready" => Ok(()),
+            "" => Err(Error::Control("its supervisor has ended.".to_owned())),
+            reason => Err(Error::Control(reason.to_owned())),
+        }
     }
 
     pub(crate) fn port(&self) -> u16 {

@@ -67,7 +67,6 @@ async fn a_full_disk_is_reported_and_the_service_recovers_once_there_is_room() {
     ))
     .await
     .unwrap();
-    db.execute_unprepared(&format!("SET default_tablespace = small_{database_name}")).await.unwrap();
     db.execute_unprepared(&format!("ALTER DATABASE {database_name} SET default_tablespace = small_{database_name}"))
         .await
         .unwrap();

@@ -74,11 +74,13 @@ async fn losing_access_ends_a_stream_with_an_error_but_not_the_streams_of_others
     let world = World::new().await;
     let game = world.new_active_session(3).await;
     let sparc = connect_sparc(&world).await;
-    let [closing_caller, unseated_caller, remaining_caller] = [0, 1, 2].map(|index| sparc.as_user(game.players[index].user_id));
+    let [closing_caller, unseated_caller, remaining_caller] =
+        [0, 1, 2].map(|index| sparc.as_user(game.players[index].user_id));
     let subscribe = async |caller: &sparc::service::IdentityConnection| {
         caller.events().subscribe(game.session_id, None).await.unwrap()
     };
-    let (mut closing_stream, mut unseated_stream) = (subscribe(&closing_caller).await, subscribe(&unseated_caller).await);
+    let (mut closing_stream, mut unseated_stream) =
+        (subscribe(&closing_caller).await, subscribe(&unseated_caller).await);
     let (mut remaining_stream, mut service_stream) =
         (subscribe(&remaining_caller).await, subscribe(&sparc.as_service()).await);
 

@@ -26,8 +26,12 @@ async fn an_event_arrives_once_and_in_order_whoever_writes_it() {
     let mut stream_from_now = ada.events().subscribe(game.session_id, None).await.unwrap();
     // After 0 come all events of the last day.
     let mut stream_of_last_day = ada.events().subscribe(game.session_id, Some(0)).await.unwrap();
-    let mut resumed_stream =
-        second_sparc.as_user(player.user_id).events().subscribe(game.session_id, Some(numbers_before[0])).await.unwrap();
+    let mut resumed_stream = second_sparc
+        .as_user(player.user_id)
+        .events()
+        .subscribe(game.session_id, Some(numbers_before[0]))
+        .await
+        .unwrap();
 
     ada.events().send(wave(game.session_id)).await.unwrap();
     let sent_event = second_sparc.as_user(player.user_id).events().send(wave(game.session_id)).await.unwrap();
@@ -217,7 +221,9 @@ async fn numbers_up_to_the_maximum_arrive_and_a_sequence_set_back_ends_the_strea
         write_events(&game.players[0].caller, game.session_id, 2).await;
     }
     let numbers = event_numbers(&world, game.session_id).await.split_off(count_before);
-    assert!(numbers.len() == 6 && numbers[1] > i64::from(i32::MAX) && numbers[3] > 1 << 53 && numbers[5] > i64::MAX - 4);
+    assert!(
+        numbers.len() == 6 && numbers[1] > i64::from(i32::MAX) && numbers[3] > 1 << 53 && numbers[5] > i64::MAX - 4
+    );
     assert_eq!(read_until(&mut stream, numbers[5]).await, numbers);
     let mut resumed_stream = ada.events().subscribe(game.session_id, Some(numbers[2])).await.unwrap();
     assert_eq!(read_until(&mut resumed_stream, numbers[5]).await, numbers[3..]);

@@ -37,7 +37,8 @@ async fn nobody_resumes_after_an_event_older_than_a_day_if_newer_ones_follow() {
     write_events(&game.players[0].caller, game.session_id, 2).await;
     let numbers = event_numbers(&world, game.session_id).await;
     // The clean-up skips locked rows, so an event older than a day may remain.
-    let age_first_event = format!("UPDATE session_events SET created_at = now() - INTERVAL '25 hours' WHERE seq = {}", numbers[0]);
+    let age_first_event =
+        format!("UPDATE session_events SET created_at = now() - INTERVAL '25 hours' WHERE seq = {}", numbers[0]);
     world.owner().execute(&age_first_event).await.unwrap();
     assert_eq!(subscribe_code(ada.events().subscribe(game.session_id, Some(numbers[0])).await), "events_expired");
     assert_eq!(subscribe_code(ada.events().subscribe(game.session_id, Some(numbers[1])).await), "subscribed");

@@ -46,9 +46,11 @@ async fn up_restores_the_triggers_on_accounts_applies_missed_changes_and_reopens
     .await
     .unwrap();
     // The accounts that did not change while the triggers were missing: `dan`, and `ben`, whose account is closed.
-    let unchanged_ids = query_lines(&db, "SELECT id::text FROM users WHERE display_name IN ('dan', 'Former player')").await;
+    let unchanged_ids =
+        query_lines(&db, "SELECT id::text FROM users WHERE display_name IN ('dan', 'Former player')").await;
     assert_eq!(unchanged_ids.len(), 2);
-    let row_versions = format!("SELECT xmin::text FROM users WHERE id IN ('{}') ORDER BY id", unchanged_ids.join("', '"));
+    let row_versions =
+        format!("SELECT xmin::text FROM users WHERE id IN ('{}') ORDER BY id", unchanged_ids.join("', '"));
     let before = query_lines(&db, &row_versions).await;
     Migrator::up(&db, None).await.unwrap();
     let profiles = "SELECT display_name || ' ' || CASE WHEN email LIKE '%.invalid' THEN '-' ELSE email END FROM users
@@ -56,8 +58,7 @@ async fn up_restores_the_triggers_on_accounts_applies_missed_changes_and_reopens
     assert_eq!(query_lines(&db, profiles).await, ["ada ada@new.org", "dan dan@x.org", "eve eve@x.org"]);
     // The closed accounts are those of `ben` and `cas`. `private.account_gates` has a row for each account, which says
     // whether the account is open.
-    let closed_profiles =
-        "SELECT display_name FROM users JOIN private.account_gates AS gate ON gate.account_id = users.id AND NOT is_open";
+    let closed_profiles = "SELECT display_name FROM users JOIN private.account_gates AS gate ON gate.account_id = users.id AND NOT is_open";
     assert_eq!(query_lines(&db, closed_profiles).await, ["Former player", "Former player"]);
     assert_eq!(
         query_lines(&db, &row_versions).await,

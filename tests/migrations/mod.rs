@@ -74,7 +74,10 @@ async fn reset_leaves_nothing_and_up_refresh_and_fresh_create_exactly_the_same_s
     let catalog_before = read_catalog(&db).await;
     Migrator::up(&db, None).await.unwrap();
     let migrated_catalog = read_catalog(&db).await;
-    assert!(migrated_catalog.len() > catalog_before.len() + 300, "the migrated catalog must have at least 300 more lines");
+    assert!(
+        migrated_catalog.len() > catalog_before.len() + 300,
+        "the migrated catalog must have at least 300 more lines"
+    );
     Migrator::reset(&db).await.unwrap();
     assert_eq!(read_catalog(&db).await, catalog_before);
     Migrator::up(&db, None).await.unwrap();
@@ -223,9 +226,8 @@ async fn an_owner_who_created_the_roles_can_assume_them() {
     let version = query_lines(&superuser, "SELECT current_setting('server_version_num')").await;
     let attributes = if version[0].as_str() < "160000" { "SUPERUSER" } else { "CREATEROLE BYPASSRLS" };
     let database_name = query_lines(&superuser, "SELECT current_database()::text").await.remove(0);
-    let grants = format!(
-        "GRANT CREATE ON DATABASE \"{database_name}\" TO owner; GRANT CREATE ON SCHEMA public TO owner"
-    );
+    let grants =
+        format!("GRANT CREATE ON DATABASE \"{database_name}\" TO owner; GRANT CREATE ON SCHEMA public TO owner");
     superuser
         .execute_unprepared(&format!("CREATE ROLE owner LOGIN PASSWORD 'x' {attributes}; {grants}"))
         .await

@@ -63,7 +63,8 @@ async fn jobs_are_created_once_when_pg_cron_is_installed_later_and_operators_may
     );
     Migrator::up(&db, None).await.unwrap();
     assert!(check(&db).await.unwrap().is_clean());
-    let archive_job = "SELECT schedule || ' ' || active || ' ' || command FROM cron.job WHERE jobname = 'archive-sessions'";
+    let archive_job =
+        "SELECT schedule || ' ' || active || ' ' || command FROM cron.job WHERE jobname = 'archive-sessions'";
     db.execute_unprepared(
         "SELECT cron.alter_job(jobid, schedule := '5 5 * * *', active := false, command := 'SELECT 1')
          FROM cron.job WHERE jobname = 'archive-sessions';

@@ -137,7 +137,10 @@ async fn a_server_without_tls_and_one_that_requires_it_are_reported() {
     let certificates = Certificates::new();
     let hostssl_server = certificates.start_server("hostssl").await;
     for mode in ["prefer", "allow", "require"] {
-        assert!(is_encrypted(&connect(&format!("{}?sslmode={mode}", hostssl_server.url())).await.unwrap()).await, "{mode}");
+        assert!(
+            is_encrypted(&connect(&format!("{}?sslmode={mode}", hostssl_server.url())).await.unwrap()).await,
+            "{mode}"
+        );
     }
     let error = connect(&format!("{}?sslmode=disable", hostssl_server.url())).await.unwrap_err();
     assert!(matches!(error, ConnectError::TlsRequired { .. }), "{error}");

@@ -361,7 +361,8 @@ impl Game {
     /// Sends an event. A reserved kind is one that only triggers write.
     pub fn send_event(&mut self, me: usize, session: usize, is_reserved_kind: bool) -> Answer {
         let game_session = &self.sessions[session];
-        if is_reserved_kind || game_session.is_archived || game_session.is_deleted || !game_session.has_participant(me) {
+        if is_reserved_kind || game_session.is_archived || game_session.is_deleted || !game_session.has_participant(me)
+        {
             return Err("not_allowed");
         }
         if game_session.seer != me && !game_session.seats.get(&me).is_some_and(|seat| seat.is_active) {

@@ -92,7 +92,8 @@ async fn run_case(steps: &[Step], tally: &Tally) -> Result<(), TestCaseError> {
         };
         let (visible_lines, expected_lines) = (read_visible(target.pool, &game, reader).await, game.visible_to(reader));
         let missing_lines: Vec<&String> = expected_lines.iter().filter(|line| !visible_lines.contains(line)).collect();
-        let unexpected_lines: Vec<&String> = visible_lines.iter().filter(|line| !expected_lines.contains(line)).collect();
+        let unexpected_lines: Vec<&String> =
+            visible_lines.iter().filter(|line| !expected_lines.contains(line)).collect();
         prop_assert!(
             visible_lines == expected_lines,
             "step {}: {:?}: the reader {:?} must also see {:#?}, and must not see {:#?}",

@@ -267,8 +267,7 @@ impl Step {
                     .map(|index| seated_heroes[index])
                     .or_else(|| pick_character(game, me, hero_pick))?;
                 let id = game.next_id();
-                let sql =
-                    insert_attack_roll_sql(game, id, session, &format!("'{}', NULL", game.characters[hero].id));
+                let sql = insert_attack_roll_sql(game, id, session, &format!("'{}', NULL", game.characters[hero].id));
                 let actual = target.run_sql(game, me, &sql).await;
                 let expected = game.roll(me, id, session, Some(hero), None);
                 self.copy_success(game, target, id, &actual).await;

@@ -75,7 +75,9 @@ pub fn refusals() -> Vec<Refusal> {
         refusal!("dice.roll", Stranger, "not_allowed", |tx, fixture| tx
             .dice()
             .roll(attribute_check_in(fixture, fixture.paused_session))),
-        refusal!("dice.roll", Stranger, "not_allowed", |tx, fixture| tx.dice().roll(attribute_check_in(fixture, Uuid::new_v4()))),
+        refusal!("dice.roll", Stranger, "not_allowed", |tx, fixture| tx
+            .dice()
+            .roll(attribute_check_in(fixture, Uuid::new_v4()))),
         refusal!("dice.roll", Player, "not_a_seer", |tx, fixture| tx
             .dice()
             .roll(creature_attack(fixture, fixture.creature))),
@@ -105,7 +107,8 @@ pub fn refusals() -> Vec<Refusal> {
             tx.dice().roll(creature_attack(fixture, fixture.creature_of_draft))
         }),
         refusal!("dice.roll", Player, "id_conflict", |tx, fixture| {
-            tx.dice().roll(NewRoll { id: Some(fixture.failed_roll), ..attribute_check_in(fixture, fixture.active_session) })
+            tx.dice()
+                .roll(NewRoll { id: Some(fixture.failed_roll), ..attribute_check_in(fixture, fixture.active_session) })
         }),
         refusal!("dice.heroic_save", Player, "heroic_save_spent", |tx, fixture| tx
             .dice()

@@ -258,7 +258,8 @@ fn the_page_of_errors_is_up_to_date() {
             let variant = line.split([' ', '(', ',']).next().unwrap_or_default();
             if let (Some(entry), true) = (codes.get(variant), doc.contains("Code `")) {
                 let means = doc.trim().split(" Code `").next().unwrap();
-                let (code, documented_code) = (&entry.code, doc.split("Code `").nth(1).unwrap().split('`').next().unwrap());
+                let (code, documented_code) =
+                    (&entry.code, doc.split("Code `").nth(1).unwrap().split('`').next().unwrap());
                 assert_eq!(code, documented_code, "{variant}: the code in its documentation");
                 let retry = if entry.is_retryable { "helps" } else { "" };
                 text.push_str(&format!("| `{code}` | `{variant}` | {means} | {} | {retry} |\n", entry.status));

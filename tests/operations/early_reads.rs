@@ -15,7 +15,9 @@ use super::{
     documented::read_documentation,
     fixture::Fixture,
     operations,
-    round_trips::{NUMBER_WORDS, ResponseProxy, connect_through_new_proxy, connect_url_through_new_proxy, connect_url_through_port},
+    round_trips::{
+        NUMBER_WORDS, ResponseProxy, connect_through_new_proxy, connect_url_through_new_proxy, connect_url_through_port,
+    },
     standby::declared_reads,
 };
 use crate::{programs::poll_then_drop, world::World};

@@ -46,7 +46,9 @@ where
         ("query_all", |db| Box::pin(async { characters::Entity::find().all(db).await.map(drop) })),
         ("count", |db| Box::pin(async { characters::Entity::find().count(db).await.map(drop) })),
         ("stream_raw", |db| {
-            Box::pin(async { db.stream_raw(into_statement(IDENTITY_ROWS)).await?.try_collect::<Vec<_>>().await.map(drop) })
+            Box::pin(async {
+                db.stream_raw(into_statement(IDENTITY_ROWS)).await?.try_collect::<Vec<_>>().await.map(drop)
+            })
         }),
         ("begin", |db| Box::pin(async { db.begin().await?.commit().await })),
         ("begin_with_config", |db| {
@@ -78,8 +80,11 @@ where
 
 /// Asserts that a connection or transaction works, and runs its statements as the user.
 async fn assert_identity(connection: &impl ConnectionTrait, id: Uuid, what: &str) {
-    let row =
-        connection.query_one_raw(into_statement(IDENTITY_ROWS)).await.unwrap_or_else(|error| panic!("{what}: {error}")).unwrap();
+    let row = connection
+        .query_one_raw(into_statement(IDENTITY_ROWS))
+        .await
+        .unwrap_or_else(|error| panic!("{what}: {error}"))
+        .unwrap();
     assert_eq!(row.try_get::<String>("", "role").unwrap(), "authenticated", "{what}");
     assert_eq!(row.try_get::<Uuid>("", "id").unwrap(), id, "{what}");
 }

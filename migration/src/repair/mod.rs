@@ -366,8 +366,10 @@ fn drop_statement(found: &CatalogObject) -> String {
 pub(crate) fn drop_repeatable_objects_sql(state: &State) -> Vec<String> {
     let mut sql = Vec::new();
     for kind in ["policy", "view", "function"] {
-        for found in
-            state.found_objects.iter().filter(|found| manifest::kind(&found.object) == kind && state.is_ours(&found.object))
+        for found in state
+            .found_objects
+            .iter()
+            .filter(|found| manifest::kind(&found.object) == kind && state.is_ours(&found.object))
         {
             // The functions in `auth` belong to the first migration, which drops them when it is undone.
             let is_on_realtime = found.object.ends_with(" on realtime.messages");

@@ -89,7 +89,8 @@ async fn rename_and_plan_up(
         preflight::check_not_migrated_by_newer(&state)?;
         preflight::check_ready(db, &state).await?;
         for rename in renames {
-            *object_under_repair = Some(ObjectUnderRepair { name: rename.object, table: None, definition: String::new() });
+            *object_under_repair =
+                Some(ObjectUnderRepair { name: rename.object, table: None, definition: String::new() });
             db.execute_unprepared(&rename.sql).await?;
             sql.push(rename.sql);
         }

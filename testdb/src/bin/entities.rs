@@ -43,19 +43,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let users_file = folder.path().join("users.rs");
     let users_source = fs::read_to_string(&users_file)?;
-    if users_source.matches(FALSE_RELATION).count() != 1 {
-        return Err(
-            "users.rs no longer contains the false relation; remove this step if the generator has been fixed".into()
-        );
-    }
-    fs::write(&users_file, users_source.replace(FALSE_RELATION, ""))?;
+    fs::write(&users_file, remove_once(&users_source, FALSE_RELATION)?)?;
 
     add_json_schema(folder.path())?;
     add_documentation(folder.path(), database.url()).await?;
 
     let diagram_path = folder.path().join("entities.mermaid");
     let diagram = fs::read_to_string(&diagram_path)?;
-    fs::write(workspace.join("docs/generated/entities.mermaid"), diagram.replace(FALSE_RELATION_IN_DIAGRAM, ""))?;
+    let diagram = remove_once(&diagram, FALSE_RELATION_IN_DIAGRAM)?;
+    fs::write(workspace.join("docs/generated/entities.mermaid"), diagram)?;
     fs::remove_file(diagram_path)?;
     let tables_folder = workspace.join("entity/src/tables");
     if tables_folder.exists() {
@@ -67,6 +63,17 @@ async fn main() -> Result<(), Box<dyn Error>> {
         fs::copy(file.path(), tables_folder.join(file.file_name()))?;
     }
     Ok(())
+}
+
+/// Removes the lines of the false relation, which the text must contain exactly once.
+fn remove_once(text: &str, lines: &str) -> Result<String, String> {
+    if text.matches(lines).count() != 1 {
+        return Err(format!(
+            "the generator's output no longer contains the false relation as these lines; remove this step if the \
+             generator has been fixed:\n{lines}"
+        ));
+    }
+    Ok(text.replace(lines, ""))
 }
 
 /// Derives JSON Schema for the model in each generated file; files without a model stay as they are. The JSON Schema
