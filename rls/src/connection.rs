@@ -87,8 +87,8 @@ impl IdentityConnection {
     }
 
     /// Returns the log position of what this identity last wrote or read through this handle, or the position given to
-    /// [`at_least`](Self::at_least) if that is later. Pass the position to the client as a token, so
-    /// that whichever process handles the client's next request reads nothing older. Without replicas, it is `None`.
+    /// [`at_least`](Self::at_least) if that is later. Pass the position to the client as a token, so that whichever
+    /// process handles the client's next request reads nothing older. Without replicas, it is `None`.
     #[must_use]
     pub fn position(&self) -> Option<LogPosition> {
         self.servers().cluster()?;
@@ -183,7 +183,7 @@ impl IdentityConnection {
             identity: &self.identity,
             modes,
             deadline,
-            prepared_statements: self.database.prepared_statements,
+            prepared_statement_mode: self.database.prepared_statement_mode,
             allows_background_end,
         }
     }
@@ -250,13 +250,13 @@ macro_rules! run_in_own_transaction {
     ($self:ident, is_read = $is_read:expr, |$transaction:ident| $run:expr) => {{
         let (mut attempt, mut is_read) = (1, $is_read);
         loop {
-            let outcome = async {
+            let run = async {
                 let $transaction = $self.begin_for_one_statement(is_read).await?;
                 let outcome = $run.await?;
                 $transaction.commit().await?;
                 Ok::<_, DbErr>(outcome)
             };
-            match outcome.await {
+            match run.await {
                 Err(error) if attempt < MAX_ATTEMPTS && $self.prepare_retry(&error, &mut is_read) => attempt += 1,
                 outcome => return outcome,
             }

@@ -31,7 +31,7 @@ use crate::{
     shared_transaction::{SharedTransaction, Verification},
     statements::stream_rows,
     transaction_state::{BeginRequest, OUTERMOST, TransactionState},
-    wire::PreparedStatements,
+    wire::PreparedStatementMode,
 };
 
 /// What the answer says about a write or a commit.
@@ -237,9 +237,9 @@ async fn run_program(deadline: Option<Duration>, may_lose_connection: bool) {
     second_task.await.unwrap();
     let server = Server::default();
     let identity = Identity::new(USER_ROLE);
-    let prepared_statements = PreparedStatements::Cached;
+    let prepared_statement_mode = PreparedStatementMode::Cached;
     let request =
-        BeginRequest { identity: &identity, modes: "", deadline, prepared_statements, allows_background_end: false };
+        BeginRequest { identity: &identity, modes: "", deadline, prepared_statement_mode, allows_background_end: false };
     server.state().may_lose_connection = may_lose_connection;
     let begin = TransactionState::begin(server.connect(), &request, None);
     let begun = if random_below(8) == 0 { poll_and_drop(begin).await } else { Some(begin.await) };

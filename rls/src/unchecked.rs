@@ -86,7 +86,7 @@ impl Unchecked for IdentityConnection {
         let database = self.database();
         crate::released_connection::execute_as_login(
             database.pools.for_role(self.identity().role()).primary_pool(),
-            database.prepared_statements,
+            database.prepared_statement_mode,
             sql,
         )
         .await

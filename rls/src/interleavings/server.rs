@@ -324,7 +324,7 @@ impl Connection for ModelConnection {
 
     async fn simple_query(&mut self, sql: String, answer: &mut Answer) -> Result<(), sqlx::Error> {
         let response = self.exchange(&sql).await?;
-        (answer.completed, answer.row) = (response.completed, response.row.clone());
+        (answer.completed_count, answer.row) = (response.completed, response.row.clone());
         outcome(&response)
     }
 

@@ -47,7 +47,7 @@ impl Cluster {
         uses_one_snapshot: bool,
     ) -> Option<SharedTransaction> {
         // The outcome of a commit of this identity is unknown, and only the primary shows whether it was committed.
-        if required.unknown_commit.is_some() {
+        if required.unknown_commit_number.is_some() {
             return None;
         }
         let newest_timeline = self.newest_timeline.load(Ordering::SeqCst);

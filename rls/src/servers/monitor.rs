@@ -68,15 +68,15 @@ impl Probe {
         );
         let mut answer = Answer::default();
         simple_query(&mut connection, sql, &mut answer).await?;
-        let report = answer.row.as_ref().and_then(|row| {
+        let report = answer.last_row.as_ref().and_then(|row| {
             // The first two columns are the system identifier and `is_read_only`.
             let position = ServerPosition::read(row, 2)?;
             let timeline = if position.is_standby {
-                row.number(2 + SERVER_POSITION_COLUMN_COUNT)?.try_into().ok()?
+                row.integer(2 + SERVER_POSITION_COLUMN_COUNT)?.try_into().ok()?
             } else {
                 position.timeline
             };
-            let (system_identifier, is_read_only) = (row.number(0)?, row.number(1)? == 1);
+            let (system_identifier, is_read_only) = (row.integer(0)?, row.integer(1)? == 1);
             Some(Report { position: ServerPosition { timeline, ..position }, is_read_only, system_identifier })
         });
         self.connection = Some(connection);
