@@ -141,7 +141,7 @@ impl IdentityConnection {
     }
 
     fn read_purpose(&self, uses_one_snapshot: bool) -> Purpose {
-        Purpose::Read { required: self.required_position(), uses_one_snapshot }
+        Purpose::Read { required_position: self.required_position(), uses_one_snapshot }
     }
 
     fn servers(&self) -> &Servers {
