@@ -35,6 +35,7 @@ const MAX_ATTEMPTS: u32 = 3;
 pub struct IdentityConnection {
     database: Database,
     identity: Identity,
+    /// The time limit of each statement, counted from its start.
     deadline: Option<Duration>,
     /// The latest position that was given to the method `at_least`.
     min_position: Option<LogPosition>,

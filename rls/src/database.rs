@@ -24,7 +24,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Database {
     pub(crate) pools: Pools,
-    /// The default deadline of each statement.
+    /// The time limit of each statement, counted from its start. An [`IdentityConnection`](crate::IdentityConnection)
+    /// can replace it.
     pub(crate) deadline: Option<Duration>,
     pub(crate) prepared_statement_mode: PreparedStatementMode,
     pub(crate) map_error: MapError,

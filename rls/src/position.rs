@@ -113,6 +113,7 @@ const MAX_IDENTITIES_PER_GENERATION: usize = 8192;
 #[derive(Debug, Default)]
 pub(crate) struct Positions(Mutex<RememberedPositions>);
 
+/// What [`Positions`] remembers. The keys are those of [`Identity::position_key`].
 #[derive(Debug, Default)]
 struct RememberedPositions {
     recent: HashMap<u64, RequiredPosition>,
@@ -123,6 +124,7 @@ struct RememberedPositions {
 }
 
 impl Positions {
+    /// Returns the log position that a server must have replayed before the identity may read from it.
     pub(crate) fn get(&self, identity: &Identity) -> RequiredPosition {
         let remembered = self.lock();
         let key = &identity.position_key();
@@ -220,8 +222,8 @@ mod tests {
         for number in [0, 1, MAX_IDENTITIES_PER_GENERATION, identity_count - 1] {
             assert!(positions.get(&identity_number(number)).position >= Some(at(number)), "{number}");
         }
-        let last = identity_count - 1;
-        assert_eq!(positions.get(&identity_number(last)).position, Some(at(last)));
+        let last_number = identity_count - 1;
+        assert_eq!(positions.get(&identity_number(last_number)).position, Some(at(last_number)));
         let remembered = positions.lock();
         assert!(remembered.recent.len() + remembered.older.len() <= 2 * MAX_IDENTITIES_PER_GENERATION);
     }

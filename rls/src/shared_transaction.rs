@@ -38,7 +38,7 @@ pub(crate) struct SharedTransaction<C: Connection = PooledConnection> {
     /// The part of the state that is outside the lock.
     state_outside_lock: Arc<StateOutsideLock>,
     pub(crate) identity: Identity,
-    /// The deadline of each statement.
+    /// The time limit of each statement, counted from its start.
     pub(crate) deadline: Option<Duration>,
     /// The number of statements sent through this handle and its clones that may have written something.
     write_count: Arc<AtomicU64>,

@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_select_without_into_locks_functions_and_system_views_only_reads() {
+    fn a_statement_only_reads_if_it_is_a_select_without_into_lock_function_or_system_view() {
         assert!(only_reads(r#"SELECT "a"."id" FROM "a" WHERE "a"."id" IN ($1)"#));
         for sql in [
             r#"SELECT "a"."id" FROM "a" FOR UPDATE"#,
@@ -184,10 +184,11 @@ mod tests {
     }
 
     #[test]
-    fn statements_with_other_function_calls_may_change_the_session() {
+    fn other_commands_and_statements_with_a_function_call_or_into_may_change_the_session() {
         for sql in [
             "SELECT set_config('role', 'postgres', true)",
             r#"SELECT "set_config"('role', 'postgres', true)"#,
+            // \005f is an underscore.
             r#"SELECT U&"set\005fconfig"('role', 'postgres', true)"#,
             "SELECT set_config /* = */ ('role', 'postgres', true)",
             "SELECT set_config --=\n('role', 'postgres', true)",

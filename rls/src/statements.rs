@@ -39,11 +39,11 @@ macro_rules! run_statement {
             let $query = driver_query(statement.statement, statement.is_cached);
             let $connection = call.connection()?;
             let outcome = $run.await;
-            let answer = call.record_outcome_for_caller(outcome, $map_error)?;
+            let result = call.record_outcome_for_caller(outcome, $map_error)?;
             if $verification == Verification::Immediate {
                 call.verify().await?;
             }
-            Ok(answer)
+            Ok(result)
         };
         $shared.within_deadline(run).await
     }};

@@ -43,8 +43,8 @@ async fn connect(url: &str) -> IdentityConnection {
 }
 
 /// Returns the database as its owner sees it, who may do everything.
-fn as_owner(pool: &Database) -> IdentityConnection {
-    pool.as_identity(Identity::new("postgres"))
+fn as_owner(handle: &Database) -> IdentityConnection {
+    handle.as_identity(Identity::new("postgres"))
 }
 
 /// Returns the code of the error, or "done".
@@ -293,16 +293,16 @@ async fn an_error_of_the_servers_own_connection_to_another_server_is_not_a_lost_
 #[tokio::test]
 async fn a_handle_over_the_applications_pool_has_the_default_deadline_unless_it_is_replaced() {
     let database = create_database().await;
-    let pool = Database::from_connection(database.connect(1).await.unwrap());
-    assert_eq!(as_owner(&pool).deadline(), Options::default().deadline);
-    assert_eq!(as_owner(&pool.with_deadline(None)).deadline(), None);
+    let handle = Database::from_connection(database.connect(1).await.unwrap());
+    assert_eq!(as_owner(&handle).deadline(), Options::default().deadline);
+    assert_eq!(as_owner(&handle.with_deadline(None)).deadline(), None);
 }
 
 #[tokio::test]
 async fn without_a_deadline_a_dropped_statement_is_awaited_however_long_it_takes() {
     let database = create_database().await;
-    let pool = Database::connect(database.url(), &Options::default()).await.unwrap().with_deadline(None);
-    let tx = as_owner(&pool).begin().await.unwrap();
+    let handle = Database::connect(database.url(), &Options::default()).await.unwrap().with_deadline(None);
+    let tx = as_owner(&handle).begin().await.unwrap();
     // Longer than `ROLLBACK_TIMEOUT` (5 seconds), the least time for which a handle with a deadline waits.
     let sleep = tx.execute_unprepared("SELECT pg_sleep(7)");
     assert!(timeout(Duration::from_millis(500), sleep).await.is_err());
@@ -371,8 +371,8 @@ async fn if_a_firewall_drops_all_idle_connections_a_call_waits_for_only_one_of_t
     let (url, dropped_count_sender) = start_firewall(&database).await;
     let mut options = Options::default();
     options.max_connections = u32::try_from(CONNECTION_COUNT).unwrap();
-    let pool = Database::connect(&url, &options).await.unwrap();
-    let owner = as_owner(&pool);
+    let handle = Database::connect(&url, &options).await.unwrap();
+    let owner = as_owner(&handle);
     let mut transactions = Vec::new();
     for _ in 0..CONNECTION_COUNT {
         transactions.push(owner.begin().await.unwrap());
@@ -380,22 +380,22 @@ async fn if_a_firewall_drops_all_idle_connections_a_call_waits_for_only_one_of_t
     for tx in transactions {
         tx.rollback().await.unwrap();
     }
-    assert_eq!(pool.pool_status("postgres").idle, CONNECTION_COUNT);
+    assert_eq!(handle.pool_status("postgres").idle, CONNECTION_COUNT);
     // A connection that was idle for more than 30 seconds is pinged before use. Waiting for the answers to eight pings,
     // one second each, would take longer than `acquire_timeout` (5 seconds).
     tokio::time::sleep(Duration::from_secs(31)).await;
     // One more, because `connect` has opened and closed a connection.
     dropped_count_sender.send(CONNECTION_COUNT + 1).unwrap();
     assert_eq!(outcome_code(owner.execute_unprepared(INSERT_NOTE).await), "done");
-    assert_eq!(pool.pool_status("postgres").connections, 1, "the others are replaced when they are needed");
+    assert_eq!(handle.pool_status("postgres").connections, 1, "the others are replaced when they are needed");
 }
 
 #[tokio::test]
 async fn if_a_firewall_drops_all_idle_connections_a_health_check_waits_for_only_one_of_them() {
     let database = create_database().await;
     let (url, dropped_count_sender) = start_firewall(&database).await;
-    let pool = Database::connect(&url, &Options::default()).await.unwrap();
-    let owner = as_owner(&pool);
+    let handle = Database::connect(&url, &Options::default()).await.unwrap();
+    let owner = as_owner(&handle);
     let mut transactions = Vec::new();
     for _ in 0..CONNECTION_COUNT {
         transactions.push(owner.begin().await.unwrap());
@@ -407,6 +407,6 @@ async fn if_a_firewall_drops_all_idle_connections_a_health_check_waits_for_only_
     dropped_count_sender.send(CONNECTION_COUNT + 1).unwrap();
     // A health check pings a connection however long it was idle. Waiting for one ping takes two seconds; waiting for
     // eight would take sixteen.
-    timeout(Duration::from_secs(10), pool.ping()).await.unwrap().unwrap();
-    assert_eq!(pool.pool_status("postgres").connections, 1);
+    timeout(Duration::from_secs(10), handle.ping()).await.unwrap().unwrap();
+    assert_eq!(handle.pool_status("postgres").connections, 1);
 }
