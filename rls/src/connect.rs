@@ -173,6 +173,7 @@ mod tests {
         assert_eq!(parameter(url, "sslrootcert").as_deref(), Some("/tmp/a b.crt"));
         assert_eq!(parameter(url, "sslkey"), None);
         assert_eq!(parameter(&format!("{url}&sslmode=disable"), "sslmode").as_deref(), Some("disable"));
+        // %73 is `s`.
         assert_eq!(parameter("postgres://a:b@h/d?%73slmode=require#x", "sslmode").as_deref(), Some("require"));
     }
 

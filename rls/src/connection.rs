@@ -35,6 +35,7 @@ const MAX_ATTEMPTS: u32 = 3;
 pub struct IdentityConnection {
     database: Database,
     identity: Identity,
+    /// The time limit of each statement, counted from its start.
     deadline: Option<Duration>,
     /// The latest position that was given to the method `at_least`.
     min_position: Option<LogPosition>,
@@ -87,8 +88,8 @@ impl IdentityConnection {
     }
 
     /// Returns the log position of what this identity last wrote or read through this handle, or the position given to
-    /// [`at_least`](Self::at_least) if that is later. Pass the position to the client as a token, so
-    /// that whichever process handles the client's next request reads nothing older. Without replicas, it is `None`.
+    /// [`at_least`](Self::at_least) if that is later. Pass the position to the client as a token, so that whichever
+    /// process handles the client's next request reads nothing older. Without replicas, it is `None`.
     #[must_use]
     pub fn position(&self) -> Option<LogPosition> {
         self.servers().cluster()?;
@@ -141,7 +142,7 @@ impl IdentityConnection {
     }
 
     fn read_purpose(&self, uses_one_snapshot: bool) -> Purpose {
-        Purpose::Read { required: self.required_position(), uses_one_snapshot }
+        Purpose::Read { required_position: self.required_position(), uses_one_snapshot }
     }
 
     fn servers(&self) -> &Servers {
@@ -183,7 +184,7 @@ impl IdentityConnection {
             identity: &self.identity,
             modes,
             deadline,
-            prepared_statements: self.database.prepared_statements,
+            prepared_statement_mode: self.database.prepared_statement_mode,
             allows_background_end,
         }
     }
@@ -250,13 +251,13 @@ macro_rules! run_in_own_transaction {
     ($self:ident, is_read = $is_read:expr, |$transaction:ident| $run:expr) => {{
         let (mut attempt, mut is_read) = (1, $is_read);
         loop {
-            let outcome = async {
+            let run = async {
                 let $transaction = $self.begin_for_one_statement(is_read).await?;
                 let outcome = $run.await?;
                 $transaction.commit().await?;
                 Ok::<_, DbErr>(outcome)
             };
-            match outcome.await {
+            match run.await {
                 Err(error) if attempt < MAX_ATTEMPTS && $self.prepare_retry(&error, &mut is_read) => attempt += 1,
                 outcome => return outcome,
             }

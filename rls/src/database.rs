@@ -14,7 +14,7 @@ use crate::{
     position::{LogPosition, Positions},
     servers::{Cluster, Pools, ServerStatus, Servers, with_login_of},
     transaction::MapError,
-    wire::{PreparedStatements, query_scalar},
+    wire::{PreparedStatementMode, query_scalar},
 };
 
 /// A database with row-level security: one handle over its pools, cheap to clone. Statements run as an identity, on the
@@ -24,9 +24,10 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Database {
     pub(crate) pools: Pools,
-    /// The default deadline of each statement.
+    /// The time limit of each statement, counted from its start. An [`IdentityConnection`](crate::IdentityConnection)
+    /// can replace it.
     pub(crate) deadline: Option<Duration>,
-    pub(crate) prepared_statements: PreparedStatements,
+    pub(crate) prepared_statement_mode: PreparedStatementMode,
     pub(crate) map_error: MapError,
     /// See [`with_context`](Self::with_context).
     pub(crate) context: Option<Arc<dyn Any + Send + Sync>>,
@@ -41,7 +42,7 @@ impl Database {
     #[must_use]
     pub fn from_connection(db: DatabaseConnection) -> Self {
         let deadline = Options::default().deadline;
-        Self::new(Servers::One(Pool::External(db)), deadline, PreparedStatements::Cached, Arc::default())
+        Self::new(Servers::One(Pool::External(db)), deadline, PreparedStatementMode::Cached, Arc::default())
     }
 
     /// Connects, with a new pool.
@@ -51,12 +52,12 @@ impl Database {
     /// [`Error::Connect`] if no connection can be opened, with the cause and the remedy;
     /// [`Error::Misconfigured`] if the options allow no connections.
     pub async fn connect(url: &str, options: &Options) -> Result<Self, Error> {
-        let prepared_statements =
-            if options.prepared_statements { PreparedStatements::Cached } else { PreparedStatements::PerTransaction };
+        let prepared_statement_mode =
+            if options.prepared_statements { PreparedStatementMode::Cached } else { PreparedStatementMode::PerTransaction };
         let positions = Arc::default();
         let (query, login_url) = (None, None);
         let (servers, _) = open_servers(url, options, query, login_url, &positions).await?;
-        Ok(Self::new(servers, options.deadline, prepared_statements, positions))
+        Ok(Self::new(servers, options.deadline, prepared_statement_mode, positions))
     }
 
     /// Connects as [`connect`](Self::connect) does, and runs one query as the login, without an identity, on a separate
@@ -72,22 +73,22 @@ impl Database {
         options: &Options,
         query: &'static str,
     ) -> Result<(Self, Option<String>), Error> {
-        let prepared_statements =
-            if options.prepared_statements { PreparedStatements::Cached } else { PreparedStatements::PerTransaction };
+        let prepared_statement_mode =
+            if options.prepared_statements { PreparedStatementMode::Cached } else { PreparedStatementMode::PerTransaction };
         let positions = Arc::default();
         let login_url = None;
         let (servers, answer) = open_servers(url, options, Some(query), login_url, &positions).await?;
-        Ok((Self::new(servers, options.deadline, prepared_statements, positions), answer))
+        Ok((Self::new(servers, options.deadline, prepared_statement_mode, positions), answer))
     }
 
     fn new(
         shared: Servers,
         deadline: Option<Duration>,
-        prepared_statements: PreparedStatements,
+        prepared_statement_mode: PreparedStatementMode,
         positions: Arc<Positions>,
     ) -> Self {
         let pools = Pools { shared, by_role: Arc::default() };
-        Self { pools, deadline, prepared_statements, map_error: |_, error| error, context: None, positions }
+        Self { pools, deadline, prepared_statement_mode, map_error: |_, error| error, context: None, positions }
     }
 
     /// Returns the same handle, with a separate pool for the identities of one role. Its connections use the login of
@@ -193,15 +194,15 @@ async fn open_servers(
     if !options.replicas.is_empty() {
         let mut server_options = vec![pg_options];
         for replica_url in &options.replicas {
-            let replica = connect_options(replica_url, options)?;
+            let replica_options = connect_options(replica_url, options)?;
             server_options.push(match login_url {
-                None => replica,
-                Some(login_url) => with_login_of(&replica, connect_options(login_url, options)?),
+                None => replica_options,
+                Some(login_url) => with_login_of(&replica_options, connect_options(login_url, options)?),
             });
         }
         let (max_connections, acquire_timeout) = (options.max_connections, options.acquire_timeout);
-        let with_tls_chosen = server_options.into_iter().map(|server| connect::choose_tls(server, acquire_timeout));
-        let server_options = join_all(with_tls_chosen).await;
+        let tls_choices = server_options.into_iter().map(|server| connect::choose_tls(server, acquire_timeout));
+        let server_options = join_all(tls_choices).await;
         let cluster = Cluster::connect(server_options, max_connections, acquire_timeout, positions.clone()).await?;
         let answer = match query {
             Some(query) => within_acquire_timeout(options, cluster.query_scalar(query)).await?,
@@ -239,14 +240,14 @@ fn connect_options(url: &str, options: &Options) -> Result<PgConnectOptions, Err
         pg_options = pg_options.application_name(name);
     }
     if !options.prepared_statements {
-        // Even without a cache, the driver gives prepared statements names, which it then does not remember. So each
-        // transaction begins with DEALLOCATE ALL.
+        // The driver must not reuse a prepared statement that DEALLOCATE ALL has removed, so it caches none. Even then
+        // it gives prepared statements names, so each transaction begins with DEALLOCATE ALL.
         pg_options = pg_options.statement_cache_capacity(0);
     }
     Ok(pg_options)
 }
 
-/// Options of the connection pool.
+/// Options for connecting to a database.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Options {

@@ -29,6 +29,7 @@ pub struct Identity(Arc<Parts>);
 struct Parts {
     role: Cow<'static, str>,
     user_id: Option<Uuid>,
+    /// Names and values.
     settings: Vec<(Cow<'static, str>, String)>,
     /// An SQL expression that is evaluated at the start of each transaction; see [`Identity::with_begin_check`].
     begin_check: Option<Cow<'static, str>>,
@@ -41,8 +42,9 @@ impl Identity {
     }
 
     /// Returns the same identity with a setting, which policies read with `current_setting(name, true)`. Set every
-    /// setting that the policies read. If one has no value for this identity, set it to the empty string, so that no
-    /// earlier value is left in it. A second value for the same setting replaces the first.
+    /// setting that the policies read. If one has no value for this identity, set it to the empty string, so that the
+    /// policies do not read a value that the URL or `ALTER ROLE` gave it. A second value for the same setting replaces
+    /// the first.
     #[must_use]
     pub fn with_setting(mut self, name: impl Into<Cow<'static, str>>, value: impl Into<String>) -> Self {
         let (name, value) = (name.into(), value.into());
@@ -315,6 +317,7 @@ mod tests {
             json!({ "role": "postgres", "sub": id }),
             json!({ "role": "AUTHENTICATED", "sub": id }),
             json!({ "role": ["authenticated"], "sub": id }),
+            // PostgreSQL's texts cannot contain NUL.
             json!({ "role": "authenticated", "sub": id, "name": "a\0b" }),
             json!({ "role": "authenticated", "sub": id, "deep": [{ "a\0b": 1 }] }),
         ] {

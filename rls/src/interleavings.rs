@@ -31,7 +31,7 @@ use crate::{
     shared_transaction::{SharedTransaction, Verification},
     statements::stream_rows,
     transaction_state::{BeginRequest, OUTERMOST, TransactionState},
-    wire::PreparedStatements,
+    wire::PreparedStatementMode,
 };
 
 /// What the answer says about a write or a commit.
@@ -45,7 +45,7 @@ enum Outcome {
 /// What the tasks did, and the answers that they got.
 #[derive(Debug, Default)]
 struct Log {
-    /// The rows that were written. The index of a row is its number.
+    /// The rows that the tasks tried to write. The index of a row is its number.
     rows: Vec<LoggedRow>,
     /// The frames, by id.
     frames: BTreeMap<u64, LoggedFrame>,
@@ -126,6 +126,7 @@ impl TaskContext {
         yield_now().await;
         match random_below(9) {
             0 | 1 => self.insert(frame_id).await,
+            // Writes in another role, and may be cancelled.
             2 => {
                 let row_number = self.log_row(frame_id);
                 let set_roles = ["service", USER_ROLE].map(|role| statement(set_role_statement(role)));
@@ -134,16 +135,19 @@ impl TaskContext {
                 let answer = if random_below(2) == 0 { poll_and_drop(write).await } else { Some(write.await) };
                 self.record_answer(row_number, answer);
             }
+            // Writes, and may be cancelled.
             3 => {
                 let row_number = self.log_row(frame_id);
                 let insert = statement(format!("INSERT {row_number} AS {USER_ROLE}"));
                 let answer = poll_and_drop(self.shared.execute(frame_id, insert, Verification::Immediate)).await;
                 self.record_answer(row_number, answer);
             }
+            // Is refused by the server.
             4 => {
                 let refuse = statement("REFUSE".to_owned());
                 assert!(self.shared.execute(frame_id, refuse, Verification::Skipped).await.is_err());
             }
+            // Writes, and changes the identity.
             5 => {
                 let verification = if random_below(2) == 0 { Verification::Immediate } else { Verification::Deferred };
                 let row_number = self.log_row(frame_id);
@@ -194,7 +198,8 @@ impl TaskContext {
         self.end(frame_id).await;
     }
 
-    /// Commits or rolls back the frame, or drops its handle.
+    /// Commits or rolls back the frame, or drops its handle. A handle whose commit or rollback is cancelled is dropped
+    /// too, for which `abandon` stands.
     async fn end(&self, frame_id: u64) {
         let outcome = match random_below(8) {
             0 => {
@@ -210,7 +215,6 @@ impl TaskContext {
             2 => {
                 let outcome =
                     poll_and_drop(self.shared.commit(frame_id)).await.map_or(Outcome::Unknown, commit_outcome);
-                // The drop of a handle does the same if the commit has not returned.
                 self.shared.abandon(frame_id);
                 outcome
             }
@@ -237,13 +241,13 @@ async fn run_program(deadline: Option<Duration>, may_lose_connection: bool) {
     second_task.await.unwrap();
     let server = Server::default();
     let identity = Identity::new(USER_ROLE);
-    let prepared_statements = PreparedStatements::Cached;
+    let prepared_statement_mode = PreparedStatementMode::Cached;
     let request =
-        BeginRequest { identity: &identity, modes: "", deadline, prepared_statements, allows_background_end: false };
+        BeginRequest { identity: &identity, modes: "", deadline, prepared_statement_mode, allows_background_end: false };
     server.state().may_lose_connection = may_lose_connection;
     let begin = TransactionState::begin(server.connect(), &request, None);
     let begun = if random_below(8) == 0 { poll_and_drop(begin).await } else { Some(begin.await) };
-    let Some(Ok((state, _))) = begun else { return check_release(&server).await };
+    let Some(Ok((state, _))) = begun else { return wait_for_release_and_check_rules(&server).await };
     let context = TaskContext { shared: SharedTransaction::new(state), log: Arc::default() };
     context.log().frames.insert(OUTERMOST, LoggedFrame { outer_id: None, outcome: Outcome::NotDone });
     let tasks: Vec<_> = (0..2 + random_below(2))
@@ -269,10 +273,10 @@ async fn run_program(deadline: Option<Duration>, may_lose_connection: bool) {
     }
     let log = context.log.clone();
     drop(context);
-    check_release(&server).await;
+    wait_for_release_and_check_rules(&server).await;
     let state = server.state();
     let log = log.lock().unwrap_or_else(PoisonError::into_inner);
-    for (number, row) in log.rows.iter().enumerate() {
+    for (row_number, row) in log.rows.iter().enumerate() {
         // A row is saved only if its write and the commits of all frames around it are done.
         let mut expected = row.outcome;
         let mut outer_id = Some(row.frame_id);
@@ -284,15 +288,15 @@ async fn run_program(deadline: Option<Duration>, may_lose_connection: bool) {
             };
             outer_id = frame.outer_id;
         }
-        let is_saved = state.saved.contains(&u32::try_from(number).unwrap());
+        let is_saved = state.saved_row_numbers.contains(&u32::try_from(row_number).unwrap());
         let is_as_expected = expected == Outcome::Unknown || is_saved == (expected == Outcome::Done);
-        assert!(is_as_expected, "row {number}: saved {is_saved}, but the answers say {expected:?}: {log:?}");
+        assert!(is_as_expected, "row {row_number}: saved {is_saved}, but the answers say {expected:?}: {log:?}");
     }
 }
 
 /// Waits until the connection has been returned or discarded, and checks that no rule was broken.
-async fn check_release(server: &Server) {
-    while server.state().in_use > 0 {
+async fn wait_for_release_and_check_rules(server: &Server) {
+    while server.state().open_connection_count > 0 {
         yield_now().await;
     }
     assert_eq!(server.state().broken_rules, [""; 0]);
@@ -300,13 +304,13 @@ async fn check_release(server: &Server) {
 
 /// Runs the test under both schedulers. `SPARC_SCHEDULES` is the number of schedules for each; the default is 2000.
 fn explore_schedules(test: impl Fn() + Copy + Send + Sync + 'static) {
-    let schedules = std::env::var("SPARC_SCHEDULES").ok().and_then(|text| text.parse().ok()).unwrap_or(2000);
+    let schedule_count = std::env::var("SPARC_SCHEDULES").ok().and_then(|text| text.parse().ok()).unwrap_or(2000);
     // The stack of a task, which is 32 KiB by default, must hold the driver's statements in a debug build.
     let mut config = shuttle::Config::new();
     config.stack_size = 1 << 20;
-    Runner::new(RandomScheduler::new(schedules), config.clone()).run(test);
+    Runner::new(RandomScheduler::new(schedule_count), config.clone()).run(test);
     let max_depth = 3;
-    Runner::new(PctScheduler::new(max_depth, schedules), config).run(test);
+    Runner::new(PctScheduler::new(max_depth, schedule_count), config).run(test);
 }
 
 #[test]

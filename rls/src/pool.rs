@@ -26,7 +26,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(1);
 const HEALTH_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Connections idle for longer are closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
-/// How often idle connections are checked.
+/// How often such connections are looked for.
 const REAP_INTERVAL: Duration = Duration::from_secs(60);
 
 type ManagedPool = deadpool::managed::Pool<Connector>;
@@ -166,10 +166,10 @@ impl Pool {
 
     /// Pings the server over a connection of the pool.
     pub(crate) async fn ping(&self) -> Result<(), DbErr> {
-        let mut dead_connections = 0;
+        let mut dead_connection_count = 0;
         loop {
             let mut connection = self.acquire().await?;
-            let is_last_attempt = connection.is_new() || dead_connections > self.max_dead_connections();
+            let is_last_attempt = connection.is_new() || dead_connection_count > self.max_dead_connections();
             let answer = timeout(HEALTH_CHECK_TIMEOUT, connection.driver_mut().ping()).await;
             match answer {
                 Ok(Ok(())) => return Ok(()),
@@ -186,15 +186,16 @@ impl Pool {
                         return Err(no_answer_error().into());
                     }
                     // Otherwise the idle connections would be tried one by one, each until the timeout.
-                    self.drop_idle();
+                    self.drop_idle_connections();
                 }
             }
-            dead_connections += 1;
+            dead_connection_count += 1;
         }
     }
 
-    /// Closes the idle connections. This is for a server that is gone: callers would try the connections one by one.
-    pub(crate) fn drop_idle(&self) {
+    /// Closes the idle connections. This is for a server that is gone: otherwise callers would try the connections one
+    /// by one.
+    pub(crate) fn drop_idle_connections(&self) {
         if let Self::Managed { pool, .. } = self {
             drop(pool.retain(|_, _| false));
         }

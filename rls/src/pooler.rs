@@ -39,9 +39,10 @@ const COUNT_STATEMENTS_BY_NAME_GIVER: &str = r"SELECT count(*) FILTER (WHERE nam
 const UNTRACKED_STATEMENTS: &str = "a pooler in transaction mode does not track prepared statements; use \
      Options::without_prepared_statements, or PgBouncer 1.21 or later with max_prepared_statements";
 
-/// Checks at the beginning of a transaction that no prepared statement of another client can be mistaken for one of
-/// this connection. This takes a round trip, but only if the process is not that of the connection's last transaction.
-pub(crate) async fn check_statement_names(
+/// Makes sure, at the beginning of a transaction, that no prepared statement of another client can be mistaken for one
+/// of this connection. Fails if that is not possible. This takes a round trip, but only if the process is not that of
+/// the connection's last transaction.
+pub(crate) async fn prevent_statement_name_collisions(
     connection: &mut impl Connection,
     process_id: Option<i64>,
 ) -> Result<(), sqlx::Error> {
@@ -51,11 +52,11 @@ pub(crate) async fn check_statement_names(
     }
     let mut answer = Answer::default();
     connection.simple_query(COUNT_STATEMENTS_BY_NAME_GIVER.to_owned(), &mut answer).await?;
-    let count = |column| answer.row.as_ref().and_then(|row| row.number(column));
+    let count = |column| answer.last_row.as_ref().and_then(|row| row.integer(column));
     let (named_by_driver, named_by_pooler) = (count(0), count(1));
     match (named_by_driver, named_by_pooler) {
-        // This connection prepared its statements in another process. In this process, other clients may later use the
-        // same names for their statements. So the driver forgets its statements, and prepares them again.
+        // This connection prepared its statements in another process. In the present one, other clients may later use
+        // the same names for their statements. So the driver forgets its statements, and prepares them again.
         (Some(0), Some(0)) => connection.forget_prepared_statements().await,
         // The pooler has given names of its own to all statements, including those of this connection.
         (Some(0), Some(_)) => {

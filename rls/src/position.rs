@@ -1,4 +1,4 @@
-//! Positions in the write-ahead log, and the record of the position up to which each identity has written or read.
+//! Positions in the write-ahead log, and the memory of the position up to which each identity has written or read.
 
 use std::{
     collections::HashMap,
@@ -85,8 +85,8 @@ impl<'de> Deserialize<'de> for LogPosition {
 pub(crate) struct RequiredPosition {
     pub(crate) position: Option<LogPosition>,
     /// The number of the identity's last commit whose answer was lost, if there is such a commit; see
-    /// [`RememberedPositions::lost_answers`]. Only the primary knows its outcome.
-    pub(crate) unknown_commit: Option<u64>,
+    /// [`RememberedPositions::lost_answer_count`]. Only the primary knows that commit's outcome.
+    pub(crate) unknown_commit_number: Option<u64>,
 }
 
 impl RequiredPosition {
@@ -94,13 +94,13 @@ impl RequiredPosition {
     fn merge(self, other: Self) -> Self {
         Self {
             position: self.position.max(other.position),
-            unknown_commit: self.unknown_commit.max(other.unknown_commit),
+            unknown_commit_number: self.unknown_commit_number.max(other.unknown_commit_number),
         }
     }
 
     /// Returns the same requirement, with at least this position.
     pub(crate) fn at_least(self, position: Option<LogPosition>) -> Self {
-        self.merge(Self { position, unknown_commit: None })
+        self.merge(Self { position, unknown_commit_number: None })
     }
 }
 
@@ -113,16 +113,18 @@ const MAX_IDENTITIES_PER_GENERATION: usize = 8192;
 #[derive(Debug, Default)]
 pub(crate) struct Positions(Mutex<RememberedPositions>);
 
+/// What [`Positions`] remembers. The keys are those of [`Identity::position_key`].
 #[derive(Debug, Default)]
 struct RememberedPositions {
     recent: HashMap<u64, RequiredPosition>,
     older: HashMap<u64, RequiredPosition>,
     floor: RequiredPosition,
-    /// How many answers to commits have been lost so far. Each lost answer has the number that was reached with it.
-    lost_answers: u64,
+    /// How many answers to commits have been lost so far. A lost answer is numbered with the count that includes it.
+    lost_answer_count: u64,
 }
 
 impl Positions {
+    /// Returns the log position that a server must have replayed before the identity may read from it.
     pub(crate) fn get(&self, identity: &Identity) -> RequiredPosition {
         let remembered = self.lock();
         let key = &identity.position_key();
@@ -135,26 +137,26 @@ impl Positions {
         self.lock().update(identity.position_key(), |entry| entry.position = entry.position.max(Some(position)));
     }
 
-    /// Returns how many answers to commits were lost so far.
-    pub(crate) fn lost_answers(&self) -> u64 {
-        self.lock().lost_answers
+    /// Returns how many answers to commits have been lost so far.
+    pub(crate) fn lost_answer_count(&self) -> u64 {
+        self.lock().lost_answer_count
     }
 
     /// Records the log position of a commit on the primary. This also settles the commits of the identity whose answers
     /// were lost before this commit was sent, but not those whose answers were lost since.
-    pub(crate) fn record_primary_commit(&self, identity: &Identity, position: LogPosition, lost_answers_before: u64) {
+    pub(crate) fn record_primary_commit(&self, identity: &Identity, position: LogPosition, lost_answer_count_before: u64) {
         self.lock().update(identity.position_key(), |entry| {
-            let unknown_commit = entry.unknown_commit.filter(|number| *number > lost_answers_before);
-            *entry = RequiredPosition { position: entry.position.max(Some(position)), unknown_commit };
+            let unknown_commit_number = entry.unknown_commit_number.filter(|number| *number > lost_answer_count_before);
+            *entry = RequiredPosition { position: entry.position.max(Some(position)), unknown_commit_number };
         });
     }
 
     /// Records that the answer to a commit of the identity was lost.
     pub(crate) fn record_unknown_commit(&self, identity: &Identity) {
         let mut remembered = self.lock();
-        remembered.lost_answers += 1;
-        let number = remembered.lost_answers;
-        remembered.update(identity.position_key(), |entry| entry.unknown_commit = Some(number));
+        remembered.lost_answer_count += 1;
+        let number = remembered.lost_answer_count;
+        remembered.update(identity.position_key(), |entry| entry.unknown_commit_number = Some(number));
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, RememberedPositions> {
@@ -212,14 +214,16 @@ mod tests {
     fn memory_is_bounded_and_an_identity_without_an_entry_reads_no_less_than_it_wrote() {
         let positions = Positions::default();
         let at = |number: usize| LogPosition { timeline: 1, lsn: number as u64 };
-        let count = MAX_IDENTITIES_PER_GENERATION * 5;
-        for number in 0..count {
+        let identity_count = MAX_IDENTITIES_PER_GENERATION * 5;
+        for number in 0..identity_count {
             positions.record(&identity_number(number), at(number));
         }
-        for number in [0, 1, MAX_IDENTITIES_PER_GENERATION, count - 1] {
+        // The first three have been dropped; the last still has an entry.
+        for number in [0, 1, MAX_IDENTITIES_PER_GENERATION, identity_count - 1] {
             assert!(positions.get(&identity_number(number)).position >= Some(at(number)), "{number}");
         }
-        assert_eq!(positions.get(&identity_number(count - 1)).position, Some(at(count - 1)));
+        let last_number = identity_count - 1;
+        assert_eq!(positions.get(&identity_number(last_number)).position, Some(at(last_number)));
         let remembered = positions.lock();
         assert!(remembered.recent.len() + remembered.older.len() <= 2 * MAX_IDENTITIES_PER_GENERATION);
     }
@@ -231,9 +235,9 @@ mod tests {
         positions.record_unknown_commit(&ada);
         // A read does not show whether the commit has succeeded.
         positions.record(&ada, at(1));
-        assert!(positions.get(&ada).unknown_commit.is_some());
-        positions.record_primary_commit(&ada, at(2), positions.lost_answers());
-        assert_eq!(positions.get(&ada), RequiredPosition { position: Some(at(2)), unknown_commit: None });
+        assert!(positions.get(&ada).unknown_commit_number.is_some());
+        positions.record_primary_commit(&ada, at(2), positions.lost_answer_count());
+        assert_eq!(positions.get(&ada), RequiredPosition { position: Some(at(2)), unknown_commit_number: None });
     }
 
     #[test]
@@ -241,13 +245,13 @@ mod tests {
         let (positions, [ada, ben]) = (Positions::default(), [0, 1].map(identity_number));
         let at = |lsn| LogPosition { timeline: 1, lsn };
         positions.record_unknown_commit(&ada);
-        let lost_answers_before = positions.lost_answers();
+        let lost_answer_count_before = positions.lost_answer_count();
         positions.record_unknown_commit(&ada);
         positions.record_unknown_commit(&ben);
-        positions.record_primary_commit(&ada, at(2), lost_answers_before);
-        assert!(positions.get(&ada).unknown_commit.is_some());
-        positions.record_primary_commit(&ada, at(3), positions.lost_answers());
-        assert_eq!(positions.get(&ada), RequiredPosition { position: Some(at(3)), unknown_commit: None });
-        assert!(positions.get(&ben).unknown_commit.is_some(), "the commit of another identity");
+        positions.record_primary_commit(&ada, at(2), lost_answer_count_before);
+        assert!(positions.get(&ada).unknown_commit_number.is_some());
+        positions.record_primary_commit(&ada, at(3), positions.lost_answer_count());
+        assert_eq!(positions.get(&ada), RequiredPosition { position: Some(at(3)), unknown_commit_number: None });
+        assert!(positions.get(&ben).unknown_commit_number.is_some(), "the commit of another identity");
     }
 }

@@ -1,4 +1,4 @@
-//! A connection that is no longer in use: how its transaction ends and its database session is cleaned, before the
+//! A connection that is no longer in use: how its transaction ends, and how its database session is cleaned, before the
 //! connection returns to its pool.
 
 use sea_orm::{DbErr, sqlx};
@@ -6,7 +6,7 @@ use sea_orm::{DbErr, sqlx};
 use crate::{
     pool::Pool,
     runtime::timeout,
-    wire::{Answer, Connection, PreparedStatements, ROLLBACK_TIMEOUT, exec_error, has_only_driver_statements},
+    wire::{Answer, Connection, PreparedStatementMode, ROLLBACK_TIMEOUT, exec_error, has_only_driver_statements},
 };
 
 /// A connection that is no longer in use. It returns to its pool once its transaction has ended and its database
@@ -16,7 +16,7 @@ pub(crate) struct ReleasedConnection<C: Connection> {
     pub(crate) connection: Option<C>,
     pub(crate) ending: Ending,
     /// How the cleaning of the database session treats prepared statements; `None` if there is nothing to clean.
-    pub(crate) cleaning: Option<PreparedStatements>,
+    pub(crate) cleaning: Option<PreparedStatementMode>,
 }
 
 /// How the transaction of a released connection ends.
@@ -26,7 +26,7 @@ pub(crate) enum Ending {
     Done,
     /// COMMIT or ROLLBACK was sent and is not yet answered.
     Sent,
-    /// It has only read, is open, and is to be committed.
+    /// It is open and has only read, and is to be committed.
     Commit,
     /// It may be open, and is to be rolled back.
     Rollback,
@@ -53,9 +53,9 @@ impl<C: Connection> ReleasedConnection<C> {
             if let Some(end_sql) = end_sql {
                 connection.simple_query(end_sql.to_owned(), &mut answer).await?;
             }
-            let Some(prepared_statements) = cleaning else { return Ok::<_, sqlx::Error>(true) };
-            connection.simple_query(prepared_statements.clean_session_sql(), &mut answer).await?;
-            Ok(has_only_driver_statements(connection, &answer, prepared_statements))
+            let Some(prepared_statement_mode) = cleaning else { return Ok::<_, sqlx::Error>(true) };
+            connection.simple_query(prepared_statement_mode.clean_session_sql(), &mut answer).await?;
+            Ok(has_only_driver_statements(connection, &answer, prepared_statement_mode))
         };
         if matches!(timeout(ROLLBACK_TIMEOUT, end_and_clean).await, Ok(Ok(true)))
             && let Some(connection) = self.connection.take()
@@ -76,12 +76,12 @@ impl<C: Connection> Drop for ReleasedConnection<C> {
 /// Runs a statement that cannot run in a transaction, as the pool's login, and cleans the database session afterwards.
 pub(crate) async fn execute_as_login(
     pool: &Pool,
-    prepared_statements: PreparedStatements,
+    prepared_statement_mode: PreparedStatementMode,
     sql: String,
 ) -> Result<(), DbErr> {
     let connection = Some(pool.acquire().await?);
     // If the statement fails, or the call is cancelled, the drop of `released` closes the connection.
-    let mut released = ReleasedConnection { connection, ending: Ending::Done, cleaning: Some(prepared_statements) };
+    let mut released = ReleasedConnection { connection, ending: Ending::Done, cleaning: Some(prepared_statement_mode) };
     if let Some(connection) = &mut released.connection {
         connection.simple_query(sql, &mut Answer::default()).await.map_err(exec_error)?;
     }

@@ -72,7 +72,7 @@ pub(crate) enum Purpose {
     Write,
     /// It only reads, on a server that has replayed the required log position. With `uses_one_snapshot`, all its
     /// statements see the snapshot of the first one.
-    Read { required: RequiredPosition, uses_one_snapshot: bool },
+    Read { required_position: RequiredPosition, uses_one_snapshot: bool },
 }
 
 impl Servers {
@@ -205,14 +205,14 @@ impl Cluster {
     /// Connects to the servers, at least one of which must answer. Until a check has found the primary, the first
     /// server in the list is assumed to be the primary.
     pub(crate) async fn connect(
-        servers: Vec<PgConnectOptions>,
+        server_options: Vec<PgConnectOptions>,
         max_connections: u32,
         acquire_timeout: Duration,
         positions: Arc<Positions>,
     ) -> Result<Arc<Self>, Error> {
         let newest_timeline = Arc::<AtomicU32>::default();
         let mut members = Vec::new();
-        for options in &servers {
+        for options in &server_options {
             members.push(Member {
                 address: format!("{}:{}", options.get_host(), options.get_port()),
                 options: options.clone(),
@@ -234,7 +234,7 @@ impl Cluster {
             acquire_timeout,
             monitor: std::sync::Mutex::default(),
         });
-        let monitor = monitor::start(&cluster, servers).await?;
+        let monitor = monitor::start(&cluster, server_options).await?;
         if let Ok(mut slot) = cluster.monitor.lock() {
             *slot = Some(monitor);
         }

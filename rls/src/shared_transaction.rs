@@ -36,11 +36,11 @@ pub(crate) const DEADLINE_GRACE: Duration = Duration::from_secs(1);
 pub(crate) struct SharedTransaction<C: Connection = PooledConnection> {
     state: Arc<Mutex<TransactionState<C>>>,
     /// The part of the state that is outside the lock.
-    unlocked: Arc<StateOutsideLock>,
+    state_outside_lock: Arc<StateOutsideLock>,
     pub(crate) identity: Identity,
-    /// The deadline of each statement.
+    /// The time limit of each statement, counted from its start.
     pub(crate) deadline: Option<Duration>,
-    /// The number of statements sent through this handle that may have written something.
+    /// The number of statements sent through this handle and its clones that may have written something.
     write_count: Arc<AtomicU64>,
     /// The timeline of the transaction's server, if there are replicas.
     pub(crate) timeline: Option<u32>,
@@ -65,15 +65,15 @@ impl SharedTransaction {
         request: &BeginRequest<'_>,
         server: Option<ServerOfTransaction>,
     ) -> Result<(Self, Option<ServerPosition>), DbErr> {
-        let mut dead_connections = 0;
+        let mut dead_connection_count = 0;
         loop {
             let connection = pool.acquire().await?;
-            let is_last_attempt = connection.is_new() || dead_connections > pool.max_dead_connections();
+            let is_last_attempt = connection.is_new() || dead_connection_count > pool.max_dead_connections();
             match TransactionState::begin(connection, request, server.clone()).await {
                 Ok((state, position)) => {
                     return Ok((Self::new(state), position));
                 }
-                Err(error) if breaks_connection(&error) && !is_last_attempt => dead_connections += 1,
+                Err(error) if breaks_connection(&error) && !is_last_attempt => dead_connection_count += 1,
                 Err(error) => return Err(exec_error(error)),
             }
         }
@@ -84,7 +84,7 @@ impl<C: Connection> Clone for SharedTransaction<C> {
     fn clone(&self) -> Self {
         Self {
             state: self.state.clone(),
-            unlocked: self.unlocked.clone(),
+            state_outside_lock: self.state_outside_lock.clone(),
             identity: self.identity.clone(),
             write_count: self.write_count.clone(),
             ..*self
@@ -99,7 +99,7 @@ impl<C: Connection> SharedTransaction<C> {
             deadline: state.deadline,
             timeline: state.server.as_ref().map(|server| server.timeline),
             state: Arc::new(Mutex::new(state)),
-            unlocked: Arc::default(),
+            state_outside_lock: Arc::default(),
             write_count: Arc::default(),
         }
     }
@@ -108,10 +108,10 @@ impl<C: Connection> SharedTransaction<C> {
     pub(crate) async fn server_position(&self) -> Result<Option<ServerPosition>, DbErr> {
         let mut state = self.lock().await;
         let answer = state.send_internal(format!("SELECT {SERVER_POSITION_SQL}"), Pending::Discardable).await?;
-        Ok(answer.row.as_ref().and_then(|row| ServerPosition::read(row, 0)))
+        Ok(answer.last_row.as_ref().and_then(|row| ServerPosition::read(row, 0)))
     }
 
-    /// Closes the connection. No statement of the caller may have run in this transaction.
+    /// Closes the connection. To be called only before any statement of the caller has run in this transaction.
     pub(crate) async fn discard(self) {
         self.lock().await.close(EndReason::Finished);
     }
@@ -120,7 +120,7 @@ impl<C: Connection> SharedTransaction<C> {
     /// frame, which must be the innermost.
     pub(crate) async fn begin_call(&self, frame_id: u64) -> Result<Call<C>, DbErr> {
         let mut state = self.lock().await;
-        state.settle(&self.unlocked).await?;
+        state.settle(&self.state_outside_lock).await?;
         state.check_usable(frame_id)?;
         if state.frame(frame_id).is_some_and(|frame| frame.is_unverified) {
             // `Pending::Discardable`, because the frame need not fail if the call is dropped here: no statement of the
@@ -151,18 +151,18 @@ impl<C: Connection> SharedTransaction<C> {
         if let Ok(state) = self.state.clone().try_lock_owned() {
             return state;
         }
-        let _waiting = WaiterGuard::new(&self.unlocked);
+        let _waiting = WaiterGuard::new(&self.state_outside_lock);
         self.state.clone().lock_owned().await
     }
 
     /// Returns whether a call waits for the connection.
     pub(crate) fn has_waiters(&self) -> bool {
-        self.unlocked.has_waiters()
+        self.state_outside_lock.has_waiters()
     }
 
     /// Returns when another call waits for the connection.
     pub(crate) async fn wait_for_waiter(&self) {
-        self.unlocked.wait_for_waiter().await;
+        self.state_outside_lock.wait_for_waiter().await;
     }
 
     /// Creates a savepoint inside the frame, and returns the id of the savepoint's own frame.
@@ -198,16 +198,16 @@ impl<C: Connection> SharedTransaction<C> {
         let is_sent = AtomicBool::new(false);
         let commit = async {
             let mut state = self.lock().await;
-            state.settle(&self.unlocked).await?;
+            state.settle(&self.state_outside_lock).await?;
             if let Err(error) = state.check_usable(frame_id) {
                 state.roll_back_failed_commit(frame_id).await;
                 return Err(error);
             }
-            if frame_id == OUTERMOST { state.commit(&is_sent).await } else { state.release(frame_id, &is_sent).await }
+            if frame_id == OUTERMOST { state.commit(&is_sent).await } else { state.release_savepoint(frame_id, &is_sent).await }
         };
         // In an `Option`, so that the future, which may hold the connection, can be dropped before this function ends.
         let mut commit = pin!(Some(commit));
-        // The future is always still there.
+        // Always `Some`: the future is dropped only below.
         let Some(commit_future) = commit.as_mut().as_pin_mut() else { return Err(Error::TransactionOver.into()) };
         match deadline {
             None => commit_future.await,
@@ -241,7 +241,7 @@ impl<C: Connection> SharedTransaction<C> {
         let rollback = async {
             let mut state = self.lock().await;
             // An error is ignored. If the connection was closed, the server rolls back; otherwise the rollback follows.
-            let _ = state.settle(&self.unlocked).await;
+            let _ = state.settle(&self.state_outside_lock).await;
             if matches!(state.end_reason, Some(EndReason::Finished | EndReason::EndedByStatement))
                 || state.frame(frame_id).is_none()
             {
@@ -260,12 +260,12 @@ impl<C: Connection> SharedTransaction<C> {
 
     /// Records that the handle of a frame was dropped. The next call rolls the frame back before it sends a request.
     pub(crate) fn abandon(&self, frame_id: u64) {
-        self.unlocked.record_drop(frame_id, Dropped::Handle);
+        self.state_outside_lock.record_drop(frame_id, Dropped::Handle);
     }
 
     /// Records that an operation did not complete. The frame can only be rolled back.
     pub(crate) fn mark_failed(&self, frame_id: u64) {
-        self.unlocked.record_drop(frame_id, Dropped::Operation);
+        self.state_outside_lock.record_drop(frame_id, Dropped::Operation);
     }
 
     /// Returns the same transaction with a separate count of writes.

@@ -1,5 +1,5 @@
-//! The part of a transaction's state that is outside the lock of its connection: handles that were dropped, and calls
-//! that wait for the connection.
+//! The part of a transaction's state that is outside the lock of its connection: what was dropped, and how many calls
+//! wait for the connection.
 
 use std::sync::PoisonError;
 
@@ -11,19 +11,20 @@ use crate::runtime::{AtomicUsize, BlockingMutex, Ordering};
 /// call.
 #[derive(Debug, Default)]
 pub(crate) struct StateOutsideLock {
-    /// What was dropped since the last call, each with the id of its frame.
+    /// What was dropped since the last call, each with the id of its frame (the transaction, or a savepoint in it).
     dropped: BlockingMutex<Vec<(u64, Dropped)>>,
     /// How many calls wait for the connection.
     waiter_count: AtomicUsize,
     waiter_added: Notify,
 }
 
-/// What was dropped.
+/// What was dropped before it was finished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dropped {
     /// The handle of the frame, without commit or rollback.
     Handle,
-    /// An operation of several statements, before it completed.
+    /// An operation of several statements (see
+    /// [`UncheckedTransaction::mark_failed`](crate::UncheckedTransaction::mark_failed)).
     Operation,
 }
 
@@ -31,10 +32,10 @@ pub(crate) enum Dropped {
 pub(crate) struct WaiterGuard<'a>(&'a StateOutsideLock);
 
 impl<'a> WaiterGuard<'a> {
-    pub(crate) fn new(unlocked: &'a StateOutsideLock) -> Self {
-        unlocked.waiter_count.fetch_add(1, Ordering::SeqCst);
-        unlocked.waiter_added.notify_waiters();
-        Self(unlocked)
+    pub(crate) fn new(state: &'a StateOutsideLock) -> Self {
+        state.waiter_count.fetch_add(1, Ordering::SeqCst);
+        state.waiter_added.notify_waiters();
+        Self(state)
     }
 }
 

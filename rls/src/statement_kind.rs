@@ -65,7 +65,7 @@ pub(crate) fn cannot_change_session(sql: &str) -> bool {
         .and_then(|rest| rest.split_once('('))
         .filter(|(table, _)| is_quoted_name(table));
     let sql = after_insert.map_or(sql, |(_, after_parenthesis)| after_parenthesis);
-    sql.match_indices('(').all(|(index, _)| may_precede_parenthesis(&sql[..index]))
+    sql.match_indices('(').all(|(index, _)| is_harmless_before_parenthesis(&sql[..index]))
 }
 
 /// Whether the statement only reads, locks no rows and cannot change the database session, so that a replica can run
@@ -76,7 +76,7 @@ pub(crate) fn only_reads(sql: &str) -> bool {
     sql.starts_with("SELECT ") && ![" FOR ", "pg_"].iter().any(|part| sql.contains(part)) && cannot_change_session(sql)
 }
 
-/// Whether the statement may commit the transaction that it runs in, or prepare it for a commit in two phases. The text
+/// Whether the statement may commit the transaction that it runs in, or prepare it for two-phase commit. The text
 /// is one statement, so its first word decides. (A plain `PREPARE` counts too.)
 pub(crate) fn may_commit(sql: &str) -> bool {
     let first_word: String = skip_to_first_word(sql).chars().take_while(char::is_ascii_alphabetic).collect();
@@ -122,7 +122,7 @@ fn is_quoted_name(text: &str) -> bool {
 }
 
 /// Whether an opening parenthesis after this text cannot be that of a function that changes the database session.
-fn may_precede_parenthesis(before: &str) -> bool {
+fn is_harmless_before_parenthesis(before: &str) -> bool {
     let before = before.trim_end();
     let word = before.rsplit(|c: char| !is_part_of_name(c)).next().unwrap_or_default();
     if word.is_empty() {
@@ -142,19 +142,20 @@ mod tests {
     use super::{cannot_change_session, may_commit, only_reads};
 
     #[test]
-    fn a_commit_is_recognized_by_its_first_word() {
+    fn a_statement_that_may_commit_is_recognized_by_its_first_word() {
         for sql in
             ["COMMIT", " commit and chain", "END;", "-- a\n/* b /* c */ d */ -- e\r;End", "/**/PREPARE TRANSACTION 'a'"]
         {
             assert!(may_commit(sql), "{sql}");
         }
+        // In the last text, `/*/` only opens a comment, which ends after `COMMIT`.
         for sql in ["SELECT 1 -- COMMIT", "/* COMMIT", "ROLLBACK", "committed", "ending", "", "/*/COMMIT*/SELECT 1"] {
             assert!(!may_commit(sql), "{sql}");
         }
     }
 
     #[test]
-    fn only_a_select_without_into_locks_functions_and_system_views_only_reads() {
+    fn a_statement_only_reads_if_it_is_a_select_without_into_lock_function_or_system_view() {
         assert!(only_reads(r#"SELECT "a"."id" FROM "a" WHERE "a"."id" IN ($1)"#));
         for sql in [
             r#"SELECT "a"."id" FROM "a" FOR UPDATE"#,
@@ -183,10 +184,11 @@ mod tests {
     }
 
     #[test]
-    fn statements_with_other_function_calls_may_change_the_session() {
+    fn other_commands_and_statements_with_a_function_call_or_into_may_change_the_session() {
         for sql in [
             "SELECT set_config('role', 'postgres', true)",
             r#"SELECT "set_config"('role', 'postgres', true)"#,
+            // \005f is an underscore.
             r#"SELECT U&"set\005fconfig"('role', 'postgres', true)"#,
             "SELECT set_config /* = */ ('role', 'postgres', true)",
             "SELECT set_config --=\n('role', 'postgres', true)",

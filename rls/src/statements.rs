@@ -39,11 +39,11 @@ macro_rules! run_statement {
             let $query = driver_query(statement.statement, statement.is_cached);
             let $connection = call.connection()?;
             let outcome = $run.await;
-            let answer = call.record_outcome_for_caller(outcome, $map_error)?;
+            let result = call.record_outcome_for_caller(outcome, $map_error)?;
             if $verification == Verification::Immediate {
                 call.verify().await?;
             }
-            Ok(answer)
+            Ok(result)
         };
         $shared.within_deadline(run).await
     }};
@@ -141,7 +141,7 @@ pub type RowStream<'a> = Pin<Box<dyn Stream<Item = Result<QueryResult, DbErr>> +
 /// The maximum number of rows buffered for a slow reader. While the buffer is full, no row is read from the server.
 const STREAM_BUFFER_ROWS: usize = if cfg!(test) { 2 } else { 64 };
 
-/// Sends rows from the task that has the connection to the reader.
+/// Sends rows to the reader, from the task that has the connection.
 struct RowSender<R> {
     sender: mpsc::UnboundedSender<Result<R, DbErr>>,
     unread_rows: Arc<UnreadRows>,

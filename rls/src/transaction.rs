@@ -120,13 +120,15 @@ impl UncheckedTransaction {
         self.shared.execute_as_role(self.frame_id, set_roles, statement).await
     }
 
-    /// Records that an operation of several statements did not complete. The transaction can only be rolled back.
+    /// Records that an operation of several statements did not complete. After that, the transaction can only be rolled
+    /// back.
     pub fn mark_failed(&self) {
         self.shared.mark_failed(self.frame_id);
     }
 
-    /// Returns another handle of the same transaction, for one operation of several statements. It counts its own
-    /// writes ([`may_have_written`](Self::may_have_written)). Dropping it does not end the transaction.
+    /// Returns another handle of the same transaction, for one operation of several statements. It counts only the
+    /// writes that are sent through it ([`may_have_written`](Self::may_have_written)). Dropping it does not end the
+    /// transaction.
     #[must_use]
     pub fn for_operation(&self) -> Self {
         Self {
@@ -261,7 +263,7 @@ impl Transaction {
     }
 
     /// Runs a statement of the caller, verifies the identity as `verification` says, and maps an error.
-    async fn execute_verified(
+    async fn execute_for_caller(
         &self,
         statement: impl Into<StatementToRun>,
         verification: Verification,
@@ -269,8 +271,8 @@ impl Transaction {
         self.map_error(self.unchecked.shared.execute(self.unchecked.frame_id, statement, verification).await)
     }
 
-    /// Does the same as [`execute_verified`](Self::execute_verified), and returns the first row.
-    async fn query_one_verified(
+    /// Does the same as [`execute_for_caller`](Self::execute_for_caller), and returns the first row.
+    async fn query_one_for_caller(
         &self,
         statement: Statement,
         verification: Verification,
@@ -279,8 +281,8 @@ impl Transaction {
         Ok(self.map_error(row)?.map(Into::into))
     }
 
-    /// Does the same as [`execute_verified`](Self::execute_verified), and returns all rows.
-    async fn query_all_verified(
+    /// Does the same as [`execute_for_caller`](Self::execute_for_caller), and returns all rows.
+    async fn query_all_for_caller(
         &self,
         statement: Statement,
         verification: Verification,
@@ -292,13 +294,13 @@ impl Transaction {
     /// Runs a statement that SeaORM built, and returns the first row.
     pub(crate) async fn query_one_built(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
         let verification = self.verification_after(&statement);
-        self.query_one_verified(statement, verification).await
+        self.query_one_for_caller(statement, verification).await
     }
 
     /// Runs a statement that SeaORM built, and returns all rows.
     pub(crate) async fn query_all_built(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
         let verification = self.verification_after(&statement);
-        self.query_all_verified(statement, verification).await
+        self.query_all_for_caller(statement, verification).await
     }
 
     async fn begin_nested(&self, options: TransactionOptions) -> Result<Self, DbErr> {
@@ -313,21 +315,21 @@ impl ConnectionTrait for Transaction {
     }
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        self.execute_verified(statement, self.verification).await
+        self.execute_for_caller(statement, self.verification).await
     }
 
     async fn execute<S: StatementBuilder>(&self, statement: &S) -> Result<ExecResult, DbErr> {
         let statement = DbBackend::Postgres.build(statement);
         let verification = self.verification_after(&statement);
-        self.execute_verified(statement, verification).await
+        self.execute_for_caller(statement, verification).await
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        self.execute_verified(unprepared(sql), self.verification).await
+        self.execute_for_caller(unprepared(sql), self.verification).await
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        self.query_one_verified(statement, self.verification).await
+        self.query_one_for_caller(statement, self.verification).await
     }
 
     async fn query_one<S: StatementBuilder>(&self, statement: &S) -> Result<Option<QueryResult>, DbErr> {
@@ -335,7 +337,7 @@ impl ConnectionTrait for Transaction {
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        self.query_all_verified(statement, self.verification).await
+        self.query_all_for_caller(statement, self.verification).await
     }
 
     async fn query_all<S: StatementBuilder>(&self, statement: &S) -> Result<Vec<QueryResult>, DbErr> {

@@ -1,6 +1,6 @@
 //! A transaction's connection and state: the stack of frames (the transaction and its savepoints) and the request in
-//! progress. [`SharedTransaction`](crate::shared_transaction::SharedTransaction) gives each call exclusive access to
-//! it.
+//! progress. [`SharedTransaction`](crate::shared_transaction::SharedTransaction) gives one call at a time exclusive
+//! access to both.
 
 mod begin;
 mod ending;
@@ -22,7 +22,7 @@ use crate::{
     runtime::timeout,
     server_of_transaction::ServerOfTransaction,
     state_outside_lock::{Dropped, StateOutsideLock},
-    wire::{Answer, Connection, PreparedStatements, ROLLBACK_TIMEOUT, exec_error},
+    wire::{Answer, Connection, PreparedStatementMode, ROLLBACK_TIMEOUT, exec_error},
 };
 
 /// A transaction's connection and state.
@@ -53,7 +53,7 @@ pub(crate) struct TransactionState<C: Connection = PooledConnection> {
     pub(crate) stored_identity: Identity,
     /// The time limit of each statement, counted from its start.
     pub(crate) deadline: Option<Duration>,
-    pub(crate) prepared_statements: PreparedStatements,
+    pub(crate) prepared_statement_mode: PreparedStatementMode,
     /// Whether the transaction belongs to an operation that only reads, and is not SERIALIZABLE, so that what it read
     /// is valid whether it is committed or rolled back. Then the caller need not wait for its end.
     pub(crate) allows_background_end: bool,
@@ -109,9 +109,9 @@ impl<C: Connection> TransactionState<C> {
     ) -> Result<T, sqlx::Error> {
         self.pending = None;
         // A pooler that has lost the server does not know whether the server received the request.
-        let may_have_run =
+        let is_unanswered =
             outcome.as_ref().err().is_some_and(|error| breaks_connection(error) || is_from_pooler(error));
-        self.has_unanswered_raw_commit &= may_have_run;
+        self.has_unanswered_raw_commit &= is_unanswered;
         if let Err(error) = &outcome {
             if breaks_connection(error) || self.has_unanswered_raw_commit {
                 self.close(EndReason::ConnectionLost);
@@ -179,7 +179,7 @@ impl<C: Connection> TransactionState<C> {
 
     /// Completes what earlier calls left unfinished: reads an outstanding response, updates the frames, and rolls back
     /// abandoned frames. If this call is dropped too, the next call continues where it stopped.
-    pub(crate) async fn settle(&mut self, unlocked: &StateOutsideLock) -> Result<(), DbErr> {
+    pub(crate) async fn settle(&mut self, state_outside_lock: &StateOutsideLock) -> Result<(), DbErr> {
         if self.pending.is_none() {
             self.finish_response().await?;
         }
@@ -230,7 +230,7 @@ impl<C: Connection> TransactionState<C> {
                 Pending::End => self.close(EndReason::Finished),
             }
         }
-        for (frame_id, dropped) in unlocked.take_drops() {
+        for (frame_id, dropped) in state_outside_lock.take_drops() {
             match dropped {
                 Dropped::Operation => self.mark_failed(frame_id, Failure::CallFailed),
                 Dropped::Handle => {
@@ -257,9 +257,9 @@ impl<C: Connection> TransactionState<C> {
     /// begun.
     pub(crate) async fn verify(&mut self, frame_id: u64, pending: Pending) -> Result<(), DbErr> {
         let sql = self.stored_identity.verify_sql(&self.started_at);
-        let row = self.send_internal(sql, pending).await?.row;
-        let number = |column| row.as_ref().and_then(|row| row.number(column));
-        let (finding, prepared_count) = (number(0), number(1));
+        let row = self.send_internal(sql, pending).await?.last_row;
+        let integer = |column| row.as_ref().and_then(|row| row.integer(column));
+        let (finding, prepared_count) = (integer(0), integer(1));
         match finding {
             // The identity is unchanged.
             Some(0) => {
@@ -279,10 +279,10 @@ impl<C: Connection> TransactionState<C> {
         }
     }
 
-    /// After a statement that removed the driver's prepared statements (`DEALLOCATE`, `DISCARD`), clears the driver's
-    /// cache, so that the driver prepares them again.
+    /// If a statement has removed prepared statements of the driver (`DEALLOCATE`, `DISCARD`), clears the driver's
+    /// cache, so that the driver prepares them again. `prepared_count` is how many the database session still has.
     async fn forget_deallocated(&mut self, prepared_count: Option<i64>, pending: Pending) -> Result<(), DbErr> {
-        if self.prepared_statements == PreparedStatements::PerTransaction {
+        if self.prepared_statement_mode == PreparedStatementMode::PerTransaction {
             return Ok(());
         }
         if prepared_count == self.connection()?.prepared_statement_count() {

@@ -10,7 +10,7 @@ use sea_orm::{DbErr, TransactionOptions};
 
 use crate::{Identity, IdentityConnection, LogPosition, Transaction, UncheckedTransaction};
 
-/// Transactions without verification.
+/// Transactions without verification, and what else a library needs for its own statements.
 pub trait Unchecked {
     /// Returns the identity.
     fn identity(&self) -> &Identity;
@@ -22,7 +22,8 @@ pub trait Unchecked {
     /// is none, or its type is not `T`.
     fn context<T: Any + Send + Sync>(&self) -> Option<Arc<T>>;
 
-    /// Begins a transaction whose statements are not verified, with a deadline for each of them.
+    /// Begins a transaction after whose statements the identity is not verified. The deadline applies to each
+    /// statement, as in [`with_deadline`](IdentityConnection::with_deadline).
     fn begin_unchecked(
         &self,
         options: TransactionOptions,
@@ -86,7 +87,7 @@ impl Unchecked for IdentityConnection {
         let database = self.database();
         crate::released_connection::execute_as_login(
             database.pools.for_role(self.identity().role()).primary_pool(),
-            database.prepared_statements,
+            database.prepared_statement_mode,
             sql,
         )
         .await

@@ -109,7 +109,8 @@ impl Connection for PooledConnection {
 }
 
 /// Timeout for rolling back a transaction, and for cleaning the database session of a released connection. After it,
-/// the connection is closed, and the server rolls back.
+/// the connection is closed, and the server rolls back. It is also the shortest timeout for reading the rest of an
+/// earlier call's response.
 pub(crate) const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The maximum number of values of one statement. The protocol has a 16-bit count.
@@ -127,7 +128,7 @@ const COUNT_PREPARED_STATEMENTS: &str = "SELECT count(*) FILTER (WHERE NOT from_
 
 /// How the driver's named prepared statements are treated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum PreparedStatements {
+pub(crate) enum PreparedStatementMode {
     /// They stay prepared on their connection, and are used again.
     #[default]
     Cached,
@@ -136,7 +137,7 @@ pub(crate) enum PreparedStatements {
     PerTransaction,
 }
 
-impl PreparedStatements {
+impl PreparedStatementMode {
     /// Returns the SQL that follows BEGIN in the message that begins a transaction.
     pub(crate) fn sql_after_begin(self) -> &'static str {
         match self {
@@ -158,12 +159,12 @@ impl PreparedStatements {
 #[derive(Default)]
 pub(crate) struct Answer {
     /// How many statements completed.
-    pub(crate) completed: usize,
+    pub(crate) completed_count: usize,
     /// The last row of any of the statements.
-    pub(crate) row: Option<TextRow>,
-    /// The third statement's row, read as the server's position in the write-ahead log. Only the message of a commit
-    /// has such a row: it consists of a statement that fails if the transaction must not be committed, the COMMIT, and
-    /// the query of the position.
+    pub(crate) last_row: Option<TextRow>,
+    /// The third statement's row, read as the server's position in the write-ahead log. It has a meaning only in the
+    /// answer to the message of a commit, which consists of a statement that fails if the transaction must not be
+    /// committed, the COMMIT, and the query of the position.
     pub(crate) position: Option<ServerPosition>,
 }
 
@@ -178,8 +179,8 @@ pub(crate) struct ServerPosition {
 
 /// The SQL of a [`ServerPosition`]: a column with the position (LSN), and one with the name of the current WAL file,
 /// which begins with the timeline; on a standby, the second column is NULL. Any role may call these functions. The
-/// columns have no casts, because the server parses them in each message, which would take three times as long with
-/// casts.
+/// columns have no casts, because the server parses this SQL in each message, and parsing would take three times as
+/// long with casts.
 pub(crate) const SERVER_POSITION_SQL: &str = "CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() \
      ELSE pg_current_wal_insert_lsn() END, \
      CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_walfile_name(pg_current_wal_insert_lsn()) END";
@@ -206,14 +207,14 @@ pub(crate) async fn simple_query(
     let mut stream = connection.fetch_many(AssertSqlSafe(sql));
     while let Some(part) = stream.try_next().await? {
         match part {
-            Either::Left(_) => answer.completed += 1,
+            Either::Left(_) => answer.completed_count += 1,
             Either::Right(row) => {
                 let row = TextRow::from_row(&row);
-                let is_from_third_statement = answer.completed == 2;
+                let is_from_third_statement = answer.completed_count == 2;
                 if is_from_third_statement {
                     answer.position = ServerPosition::read(&row, 0);
                 }
-                answer.row = Some(row);
+                answer.last_row = Some(row);
             }
         }
     }
@@ -243,25 +244,25 @@ impl TextRow {
     }
 
     /// Returns the value of an integer column.
-    pub(crate) fn number(&self, column: usize) -> Option<i64> {
+    pub(crate) fn integer(&self, column: usize) -> Option<i64> {
         self.0.get(column)?.as_ref()?.parse().ok()
     }
 }
 
 /// Returns whether the database session has exactly the driver's prepared statements, according to the answer to
-/// [`PreparedStatements::clean_session_sql`].
+/// [`PreparedStatementMode::clean_session_sql`].
 pub(crate) fn has_only_driver_statements(
     connection: &impl Connection,
     answer: &Answer,
-    prepared_statements: PreparedStatements,
+    prepared_statement_mode: PreparedStatementMode,
 ) -> bool {
-    match prepared_statements {
+    match prepared_statement_mode {
         // The SQL has deallocated all of them, and the driver remembers none.
-        PreparedStatements::PerTransaction => true,
-        PreparedStatements::Cached => answer
-            .row
+        PreparedStatementMode::PerTransaction => true,
+        PreparedStatementMode::Cached => answer
+            .last_row
             .as_ref()
-            .is_some_and(|row| row.number(0) == connection.prepared_statement_count() && row.number(1) == Some(0)),
+            .is_some_and(|row| row.integer(0) == connection.prepared_statement_count() && row.integer(1) == Some(0)),
     }
 }
 
@@ -302,7 +303,7 @@ pub(crate) fn check_value_count(statement: &Statement) -> Result<(), Error> {
     if count > MAX_VALUES {
         return Err(Error::invalid_statement(format!("it must have at most {MAX_VALUES} values, and has {count}")));
     }
-    let parameter_count = if count > 0 { highest_parameter(&statement.sql) } else { 0 };
+    let parameter_count = if count > 0 { highest_parameter_number(&statement.sql) } else { 0 };
     if count > parameter_count {
         return Err(Error::invalid_statement(format!(
             "it must have one value per parameter: {parameter_count}, not {count}"
@@ -313,7 +314,7 @@ pub(crate) fn check_value_count(statement: &Statement) -> Result<(), Error> {
 
 /// Returns the highest number of a parameter in the text (1 for `$1`), which is the count of parameters. What looks
 /// like a parameter in a string or a name counts too, so the number may be too high, but never too low.
-fn highest_parameter(sql: &str) -> usize {
+fn highest_parameter_number(sql: &str) -> usize {
     let leading_number = |rest: &str| {
         let end = rest.bytes().position(|byte| !byte.is_ascii_digit()).unwrap_or(rest.len());
         rest[..end].parse().unwrap_or_default()

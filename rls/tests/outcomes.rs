@@ -26,8 +26,9 @@ use tokio::{
     time::timeout,
 };
 
-const INSERT: &str = "INSERT INTO notes (text) VALUES ('hello')";
+const INSERT_NOTE: &str = "INSERT INTO notes (text) VALUES ('hello')";
 
+/// Creates a database with the table `notes`.
 async fn create_database() -> testdb::Database {
     let database = testdb::Server::open().await.unwrap().create_empty().await.unwrap();
     database.connect(1).await.unwrap().execute_unprepared("CREATE TABLE notes (text text NOT NULL)").await.unwrap();
@@ -42,8 +43,8 @@ async fn connect(url: &str) -> IdentityConnection {
 }
 
 /// Returns the database as its owner sees it, who may do everything.
-fn as_owner(pool: &Database) -> IdentityConnection {
-    pool.as_identity(Identity::new("postgres"))
+fn as_owner(handle: &Database) -> IdentityConnection {
+    handle.as_identity(Identity::new("postgres"))
 }
 
 /// Returns the code of the error, or "done".
@@ -79,13 +80,13 @@ impl Pooler {
     async fn start(database: &testdb::Database, word: &'static str, fault: Fault) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (login, address) = database.url().rsplit_once('@').unwrap();
-        let (server, database_name) = address.split_once('/').unwrap();
+        let (server_address, database_name) = address.split_once('/').unwrap();
         let url = format!("{login}@{}/{database_name}", listener.local_addr().unwrap());
-        let (server, is_armed) = (server.to_owned(), Arc::new(AtomicBool::new(false)));
+        let (server_address, is_armed) = (server_address.to_owned(), Arc::new(AtomicBool::new(false)));
         let is_armed_in_task = is_armed.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let server = tokio::net::TcpStream::connect(&server).await.unwrap();
+                let server = tokio::net::TcpStream::connect(&server_address).await.unwrap();
                 let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
                 let (fault_sender, fault_receiver) = watch::channel(false);
                 let (trigger, is_armed) = (Trigger { word, fault }, is_armed_in_task.clone());
@@ -160,6 +161,7 @@ fn error_response(sqlstate: &str) -> Vec<u8> {
     let mut response = vec![b'E'];
     response.extend(u32::try_from(fields.len() + 4).unwrap().to_be_bytes());
     response.extend(fields.as_bytes());
+    // ReadyForQuery, outside a transaction.
     response.extend(b"Z\0\0\0\x05I");
     response
 }
@@ -178,16 +180,16 @@ async fn an_error_of_a_pooler_instead_of_a_commits_answer_leaves_the_outcome_unk
         let pooler = Pooler::start(&database, "COMMIT", Fault::Error(sqlstate)).await;
         let owner = connect(&pooler.url).await;
         let tx = owner.begin().await.unwrap();
-        tx.execute_unprepared(INSERT).await.unwrap();
+        tx.execute_unprepared(INSERT_NOTE).await.unwrap();
         pooler.arm();
         assert_eq!(outcome_code(tx.commit().await), "commit_unknown", "{sqlstate}");
         assert_eq!(count_notes(&database).await, 1, "{sqlstate}: the server has committed");
         // A single statement is not sent a second time either.
         pooler.arm();
-        assert_eq!(outcome_code(owner.execute_unprepared(INSERT).await), "commit_unknown", "{sqlstate}");
+        assert_eq!(outcome_code(owner.execute_unprepared(INSERT_NOTE).await), "commit_unknown", "{sqlstate}");
         assert_eq!(count_notes(&database).await, 2, "{sqlstate}");
         assert_eq!(
-            outcome_code(owner.execute_unprepared(INSERT).await),
+            outcome_code(owner.execute_unprepared(INSERT_NOTE).await),
             "done",
             "{sqlstate}: the connection is replaced"
         );
@@ -204,12 +206,12 @@ async fn a_raw_commit_without_an_answer_leaves_its_outcome_unknown() {
             let pooler = Pooler::start(&database, last_word, fault).await;
             let owner = connect(&pooler.url).await.with_deadline(Duration::from_secs(2));
             let tx = owner.begin().await.unwrap();
-            tx.execute_unprepared(INSERT).await.unwrap();
+            tx.execute_unprepared(INSERT_NOTE).await.unwrap();
             pooler.arm();
             assert_eq!(outcome_code(tx.execute_unprepared(commit).await), "commit_unknown", "{fault:?} {commit}");
             drop(tx);
             assert_eq!(
-                outcome_code(owner.execute_unprepared(INSERT).await),
+                outcome_code(owner.execute_unprepared(INSERT_NOTE).await),
                 "done",
                 "{fault:?}: the connection is replaced"
             );
@@ -231,10 +233,10 @@ async fn an_error_of_a_pooler_instead_of_a_statements_answer_is_a_lost_connectio
     let owner = connect(&pooler.url).await;
     let tx = owner.begin().await.unwrap();
     pooler.arm();
-    assert_eq!(outcome_code(tx.execute_unprepared(INSERT).await), "connection_lost");
+    assert_eq!(outcome_code(tx.execute_unprepared(INSERT_NOTE).await), "connection_lost");
     drop(tx);
     pooler.arm();
-    assert_eq!(outcome_code(owner.execute_unprepared(INSERT).await), "done");
+    assert_eq!(outcome_code(owner.execute_unprepared(INSERT_NOTE).await), "done");
     assert_eq!(count_notes(&database).await, 1);
 }
 
@@ -280,9 +282,9 @@ async fn an_error_of_the_servers_own_connection_to_another_server_is_not_a_lost_
         let superuser = database.connect(1).await.unwrap();
         superuser.execute_unprepared(&create_trigger).await.unwrap();
         let tx = owner.begin().await.unwrap();
-        tx.execute_unprepared(INSERT).await.unwrap();
+        tx.execute_unprepared(INSERT_NOTE).await.unwrap();
         assert_eq!(outcome_code(tx.commit().await), "database", "{sqlstate}");
-        assert_eq!(outcome_code(owner.execute_unprepared(INSERT).await), "database", "{sqlstate}");
+        assert_eq!(outcome_code(owner.execute_unprepared(INSERT_NOTE).await), "database", "{sqlstate}");
         superuser.execute_unprepared("DROP FUNCTION refuse CASCADE").await.unwrap();
         assert_eq!(count_notes(&database).await, 0, "{sqlstate}");
     }
@@ -291,20 +293,20 @@ async fn an_error_of_the_servers_own_connection_to_another_server_is_not_a_lost_
 #[tokio::test]
 async fn a_handle_over_the_applications_pool_has_the_default_deadline_unless_it_is_replaced() {
     let database = create_database().await;
-    let pool = Database::from_connection(database.connect(1).await.unwrap());
-    assert_eq!(as_owner(&pool).deadline(), Options::default().deadline);
-    assert_eq!(as_owner(&pool.with_deadline(None)).deadline(), None);
+    let handle = Database::from_connection(database.connect(1).await.unwrap());
+    assert_eq!(as_owner(&handle).deadline(), Options::default().deadline);
+    assert_eq!(as_owner(&handle.with_deadline(None)).deadline(), None);
 }
 
 #[tokio::test]
 async fn without_a_deadline_a_dropped_statement_is_awaited_however_long_it_takes() {
     let database = create_database().await;
-    let pool = Database::connect(database.url(), &Options::default()).await.unwrap().with_deadline(None);
-    let tx = as_owner(&pool).begin().await.unwrap();
+    let handle = Database::connect(database.url(), &Options::default()).await.unwrap().with_deadline(None);
+    let tx = as_owner(&handle).begin().await.unwrap();
     // Longer than `ROLLBACK_TIMEOUT` (5 seconds), the least time for which a handle with a deadline waits.
     let sleep = tx.execute_unprepared("SELECT pg_sleep(7)");
     assert!(timeout(Duration::from_millis(500), sleep).await.is_err());
-    assert_eq!(outcome_code(tx.execute_unprepared(INSERT).await), "transaction_failed");
+    assert_eq!(outcome_code(tx.execute_unprepared(INSERT_NOTE).await), "transaction_failed");
 }
 
 #[test]
@@ -323,10 +325,11 @@ fn transactions_on_the_applications_pool_may_be_dropped_outside_its_runtime() {
         nested
     });
     drop(nested);
+    // This transaction is still open when it is dropped.
     let tx = runtime.block_on(owner.begin()).unwrap();
     drop(tx);
     runtime.block_on(async {
-        owner.execute_unprepared(INSERT).await.unwrap();
+        owner.execute_unprepared(INSERT_NOTE).await.unwrap();
         assert_eq!(count_notes(&database).await, 1);
     });
 }
@@ -340,16 +343,16 @@ const CONNECTION_COUNT: usize = 8;
 async fn start_firewall(database: &testdb::Database) -> (String, watch::Sender<usize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (login, address) = database.url().rsplit_once('@').unwrap();
-    let (server, database_name) = address.split_once('/').unwrap();
+    let (server_address, database_name) = address.split_once('/').unwrap();
     let url = format!("{login}@{}/{database_name}", listener.local_addr().unwrap());
-    let (drop_first, dropped_count) = watch::channel(0);
-    let server = server.to_owned();
+    let (dropped_count_sender, dropped_count) = watch::channel(0);
+    let server_address = server_address.to_owned();
     tokio::spawn(async move {
         for connection_number in 1.. {
             let (mut client, _) = listener.accept().await.unwrap();
-            let (server, mut dropped_count) = (server.clone(), dropped_count.clone());
+            let (server_address, mut dropped_count) = (server_address.clone(), dropped_count.clone());
             tokio::spawn(async move {
-                let mut server = tokio::net::TcpStream::connect(server).await.unwrap();
+                let mut server = tokio::net::TcpStream::connect(server_address).await.unwrap();
                 let until_dropped = async { drop(dropped_count.wait_for(|count| *count >= connection_number).await) };
                 tokio::select! {
                     _ = tokio::io::copy_bidirectional(&mut client, &mut server) => return,
@@ -359,17 +362,17 @@ async fn start_firewall(database: &testdb::Database) -> (String, watch::Sender<u
             });
         }
     });
-    (url, drop_first)
+    (url, dropped_count_sender)
 }
 
 #[tokio::test]
 async fn if_a_firewall_drops_all_idle_connections_a_call_waits_for_only_one_of_them() {
     let database = create_database().await;
-    let (url, drop_first) = start_firewall(&database).await;
+    let (url, dropped_count_sender) = start_firewall(&database).await;
     let mut options = Options::default();
     options.max_connections = u32::try_from(CONNECTION_COUNT).unwrap();
-    let pool = Database::connect(&url, &options).await.unwrap();
-    let owner = as_owner(&pool);
+    let handle = Database::connect(&url, &options).await.unwrap();
+    let owner = as_owner(&handle);
     let mut transactions = Vec::new();
     for _ in 0..CONNECTION_COUNT {
         transactions.push(owner.begin().await.unwrap());
@@ -377,22 +380,22 @@ async fn if_a_firewall_drops_all_idle_connections_a_call_waits_for_only_one_of_t
     for tx in transactions {
         tx.rollback().await.unwrap();
     }
-    assert_eq!(pool.pool_status("postgres").idle, CONNECTION_COUNT);
+    assert_eq!(handle.pool_status("postgres").idle, CONNECTION_COUNT);
     // A connection that was idle for more than 30 seconds is pinged before use. Waiting for the answers to eight pings,
     // one second each, would take longer than `acquire_timeout` (5 seconds).
     tokio::time::sleep(Duration::from_secs(31)).await;
     // One more, because `connect` has opened and closed a connection.
-    drop_first.send(CONNECTION_COUNT + 1).unwrap();
-    assert_eq!(outcome_code(owner.execute_unprepared(INSERT).await), "done");
-    assert_eq!(pool.pool_status("postgres").connections, 1, "the others are replaced when they are needed");
+    dropped_count_sender.send(CONNECTION_COUNT + 1).unwrap();
+    assert_eq!(outcome_code(owner.execute_unprepared(INSERT_NOTE).await), "done");
+    assert_eq!(handle.pool_status("postgres").connections, 1, "the others are replaced when they are needed");
 }
 
 #[tokio::test]
 async fn if_a_firewall_drops_all_idle_connections_a_health_check_waits_for_only_one_of_them() {
     let database = create_database().await;
-    let (url, drop_first) = start_firewall(&database).await;
-    let pool = Database::connect(&url, &Options::default()).await.unwrap();
-    let owner = as_owner(&pool);
+    let (url, dropped_count_sender) = start_firewall(&database).await;
+    let handle = Database::connect(&url, &Options::default()).await.unwrap();
+    let owner = as_owner(&handle);
     let mut transactions = Vec::new();
     for _ in 0..CONNECTION_COUNT {
         transactions.push(owner.begin().await.unwrap());
@@ -401,9 +404,9 @@ async fn if_a_firewall_drops_all_idle_connections_a_health_check_waits_for_only_
         tx.rollback().await.unwrap();
     }
     // One more, because `connect` has opened and closed a connection.
-    drop_first.send(CONNECTION_COUNT + 1).unwrap();
+    dropped_count_sender.send(CONNECTION_COUNT + 1).unwrap();
     // A health check pings a connection however long it was idle. Waiting for one ping takes two seconds; waiting for
     // eight would take sixteen.
-    timeout(Duration::from_secs(10), pool.ping()).await.unwrap().unwrap();
-    assert_eq!(pool.pool_status("postgres").connections, 1);
+    timeout(Duration::from_secs(10), handle.ping()).await.unwrap().unwrap();
+    assert_eq!(handle.pool_status("postgres").connections, 1);
 }

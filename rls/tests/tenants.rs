@@ -14,8 +14,9 @@ use tokio::{
     time::sleep,
 };
 
-/// Creates a database whose rows belong to tenants, a pool of connections to it, and the role that all tenants share.
-async fn create_tenants() -> (testdb::Database, Database, String) {
+/// Creates a database whose rows belong to tenants. Returns the database, a handle of it with a pool of two
+/// connections, and the role that all tenants share.
+async fn create_tenant_database() -> (testdb::Database, Database, String) {
     let database = testdb::Server::open().await.unwrap().create_empty().await.unwrap();
     let role = format!("tenant_{}", uuid::Uuid::new_v4().simple());
     let schema = format!(
@@ -28,13 +29,13 @@ async fn create_tenants() -> (testdb::Database, Database, String) {
     database.connect(1).await.unwrap().execute_unprepared(&schema).await.unwrap();
     let mut options = Options::default();
     options.max_connections = 2;
-    let pool = Database::connect(database.url(), &options).await.unwrap();
-    (database, pool, role)
+    let handle = Database::connect(database.url(), &options).await.unwrap();
+    (database, handle, role)
 }
 
 /// Returns the database as a tenant sees it. The identity has a second setting, `app.admin`, which no policy reads.
-fn as_tenant(pool: &Database, role: &str, name: &str) -> IdentityConnection {
-    pool.as_identity(Identity::new(role.to_owned()).with_setting("app.tenant", name).with_setting("app.admin", ""))
+fn as_tenant(handle: &Database, role: &str, name: &str) -> IdentityConnection {
+    handle.as_identity(Identity::new(role.to_owned()).with_setting("app.tenant", name).with_setting("app.admin", ""))
 }
 
 async fn count_notes(connection: &impl ConnectionTrait) -> usize {
@@ -49,26 +50,26 @@ fn outcome_code<T>(outcome: Result<T, DbErr>) -> &'static str {
 
 #[tokio::test]
 async fn each_tenant_sees_only_its_own_rows_whatever_its_name() {
-    let (_database, pool, role) = create_tenants().await;
+    let (_database, handle, role) = create_tenant_database().await;
     for name in ["acme", "o'hara", r"back\slash", "'; RESET ROLE; --", ""] {
-        let tenant = as_tenant(&pool, &role, name);
+        let tenant = as_tenant(&handle, &role, name);
         tenant.execute_unprepared("INSERT INTO notes (text) VALUES ('hello')").await.unwrap();
         assert_eq!(count_notes(&tenant).await, 1, "{name}");
     }
-    assert_eq!(count_notes(&as_tenant(&pool, &role, "globex")).await, 0);
+    assert_eq!(count_notes(&as_tenant(&handle, &role, "globex")).await, 0);
 }
 
 #[tokio::test]
 async fn a_closed_pool_begins_no_transaction() {
-    let (_database, pool, role) = create_tenants().await;
-    pool.close().await.unwrap();
-    assert_eq!(outcome_code(as_tenant(&pool, &role, "acme").begin().await), "pool_closed");
+    let (_database, handle, role) = create_tenant_database().await;
+    handle.close().await.unwrap();
+    assert_eq!(outcome_code(as_tenant(&handle, &role, "acme").begin().await), "pool_closed");
 }
 
 #[tokio::test]
 async fn a_statement_that_changes_the_identity_fails_and_leaves_nothing_to_the_next_transaction() {
-    let (_database, pool, role) = create_tenants().await;
-    let (acme, globex) = (as_tenant(&pool, &role, "acme"), as_tenant(&pool, &role, "globex"));
+    let (_database, handle, role) = create_tenant_database().await;
+    let (acme, globex) = (as_tenant(&handle, &role, "acme"), as_tenant(&handle, &role, "globex"));
     globex.execute_unprepared("INSERT INTO notes (text) VALUES ('hello')").await.unwrap();
     for change in
         ["SET LOCAL app.tenant = 'globex'", "SET app.tenant = 'globex'", "SET app.admin = 'yes'", "RESET ROLE"]
@@ -83,8 +84,8 @@ async fn a_statement_that_changes_the_identity_fails_and_leaves_nothing_to_the_n
 
 #[tokio::test]
 async fn nested_transactions_form_a_stack() {
-    let (_database, pool, role) = create_tenants().await;
-    let acme = as_tenant(&pool, &role, "acme");
+    let (_database, handle, role) = create_tenant_database().await;
+    let acme = as_tenant(&handle, &role, "acme");
     let insert = "INSERT INTO notes (text) VALUES ('hello')";
     let outer = acme.begin().await.unwrap();
     outer.execute_unprepared(insert).await.unwrap();
@@ -100,21 +101,21 @@ async fn nested_transactions_form_a_stack() {
 
 #[tokio::test]
 async fn a_role_that_the_login_cannot_assume_or_a_pool_that_is_not_of_postgresql_is_misconfigured() {
-    let (_database, pool, _) = create_tenants().await;
-    let without_role = pool.as_identity(Identity::new("no_such_role"));
-    assert_eq!(outcome_code(without_role.execute_unprepared("SELECT 1").await), "misconfigured");
+    let (_database, handle, _) = create_tenant_database().await;
+    let as_missing_role = handle.as_identity(Identity::new("no_such_role"));
+    assert_eq!(outcome_code(as_missing_role.execute_unprepared("SELECT 1").await), "misconfigured");
     let disconnected = Database::from_connection(sea_orm::DatabaseConnection::default());
     assert_eq!(outcome_code(disconnected.as_identity(Identity::new("any")).begin().await), "misconfigured");
 }
 
 #[tokio::test]
 async fn a_setting_that_the_server_refuses_is_not_reported_as_a_missing_role() {
-    let (_database, pool, role) = create_tenants().await;
+    let (_database, handle, role) = create_tenant_database().await;
     // The first value is invalid, and only a superuser may set the second setting. The server refuses a role that does
     // not exist, or that the login may not assume, with the same two SQLSTATEs.
     for (name, value) in [("work_mem", "plenty"), ("session_replication_role", "replica")] {
         let identity = Identity::new(role.clone()).with_setting(name, value);
-        let refused = pool.as_identity(identity).begin().await.unwrap_err();
+        let refused = handle.as_identity(identity).begin().await.unwrap_err();
         assert!(refused.to_string().contains(name) && !refused.to_string().contains("member"), "{refused}");
         assert_eq!(Error::from(refused).code(), "misconfigured");
     }
@@ -123,10 +124,10 @@ async fn a_setting_that_the_server_refuses_is_not_reported_as_a_missing_role() {
 /// With these settings, PostgreSQL prints the time zone as IST, which it reads as that of Israel.
 #[tokio::test]
 async fn a_transaction_is_recognized_however_its_identity_prints_times() {
-    let (_database, pool, role) = create_tenants().await;
-    let identity = as_tenant(&pool, &role, "acme").identity().clone();
+    let (_database, handle, role) = create_tenant_database().await;
+    let identity = as_tenant(&handle, &role, "acme").identity().clone();
     let identity = identity.with_setting("datestyle", "SQL, DMY").with_setting("timezone", "Asia/Kolkata");
-    let acme = pool.as_identity(identity);
+    let acme = handle.as_identity(identity);
     assert_eq!(outcome_code(acme.execute_unprepared("INSERT INTO notes (text) VALUES ('hello')").await), "done");
     let transaction = acme.begin().await.unwrap();
     assert_eq!(count_notes(&transaction).await, 1);
@@ -135,10 +136,10 @@ async fn a_transaction_is_recognized_however_its_identity_prints_times() {
 
 #[tokio::test]
 async fn the_role_none_is_refused() {
-    let (_database, pool, _) = create_tenants().await;
+    let (_database, handle, _) = create_tenant_database().await;
     // NUL characters are removed from the names of roles.
     for none in ["none", "no\0ne"] {
-        let login = pool.as_identity(Identity::new(none));
+        let login = handle.as_identity(Identity::new(none));
         let all = Statement::from_string(DbBackend::Postgres, "SELECT text FROM notes");
         assert_eq!(outcome_code(login.query_all_raw(all).await), "misconfigured");
         assert_eq!(outcome_code(login.begin().await), "misconfigured");
@@ -147,31 +148,31 @@ async fn the_role_none_is_refused() {
 
 #[tokio::test]
 async fn a_begin_check_may_refuse_with_the_sqlstate_of_a_role_that_the_login_cannot_assume() {
-    let (database, pool, role) = create_tenants().await;
+    let (database, handle, role) = create_tenant_database().await;
     let create_check = "CREATE FUNCTION refuse() RETURNS boolean LANGUAGE plpgsql AS
         $$ BEGIN RAISE insufficient_privilege USING MESSAGE = 'the account is closed'; END $$";
     database.connect(1).await.unwrap().execute_unprepared(create_check).await.unwrap();
-    let closed = pool.as_identity(Identity::new(role).with_begin_check("public.refuse()"));
-    let refused = closed.begin().await.unwrap_err();
+    let as_closed_account = handle.as_identity(Identity::new(role).with_begin_check("public.refuse()"));
+    let refused = as_closed_account.begin().await.unwrap_err();
     assert!(refused.to_string().contains("the account is closed"), "{refused}");
     assert_eq!(Error::from(refused).code(), "database");
-    let without_role = pool.as_identity(Identity::new("no_such_role").with_begin_check("public.refuse()"));
-    assert_eq!(outcome_code(without_role.begin().await), "misconfigured");
+    let as_missing_role = handle.as_identity(Identity::new("no_such_role").with_begin_check("public.refuse()"));
+    assert_eq!(outcome_code(as_missing_role.begin().await), "misconfigured");
 }
 
 #[tokio::test]
 async fn the_second_value_of_a_setting_replaces_the_first_whatever_the_case_of_the_name() {
-    let (_database, pool, role) = create_tenants().await;
-    let globex = as_tenant(&pool, &role, "globex");
-    let acme = pool.as_identity(globex.identity().clone().with_setting("App.Tenant", "acme"));
+    let (_database, handle, role) = create_tenant_database().await;
+    let globex = as_tenant(&handle, &role, "globex");
+    let acme = handle.as_identity(globex.identity().clone().with_setting("App.Tenant", "acme"));
     acme.execute_unprepared("INSERT INTO notes (text) VALUES ('hello')").await.unwrap();
-    assert_eq!(count_notes(&as_tenant(&pool, &role, "acme")).await, 1);
+    assert_eq!(count_notes(&as_tenant(&handle, &role, "acme")).await, 1);
 }
 
 #[tokio::test]
 async fn a_statement_that_the_server_cancels_at_the_deadline_fails_with_deadline_exceeded() {
-    let (_database, pool, role) = create_tenants().await;
-    let acme = as_tenant(&pool, &role, "acme").with_deadline(Duration::from_secs(1));
+    let (_database, handle, role) = create_tenant_database().await;
+    let acme = as_tenant(&handle, &role, "acme").with_deadline(Duration::from_secs(1));
     assert_eq!(outcome_code(acme.execute_unprepared("SELECT pg_sleep(20)").await), "deadline_exceeded");
     let tx = acme.begin().await.unwrap();
     assert_eq!(outcome_code(tx.execute_unprepared("SELECT pg_sleep(20)").await), "deadline_exceeded");
@@ -180,13 +181,14 @@ async fn a_statement_that_the_server_cancels_at_the_deadline_fails_with_deadline
 
 #[tokio::test]
 async fn a_prepared_statement_is_not_used_for_another_number_or_other_types_of_values() {
-    let (database, _, role) = create_tenants().await;
+    let (database, _, role) = create_tenant_database().await;
     let schema = format!("CREATE TABLE numbers (n bigint); GRANT SELECT, INSERT ON numbers TO {role}");
     database.connect(1).await.unwrap().execute_unprepared(&schema).await.unwrap();
     let mut options = Options::default();
+    // One connection, so that all statements meet the same prepared statements.
     options.max_connections = 1;
-    let pool = Database::connect(database.url(), &options).await.unwrap();
-    let (acme, globex) = (as_tenant(&pool, &role, "acme"), as_tenant(&pool, &role, "globex"));
+    let handle = Database::connect(database.url(), &options).await.unwrap();
+    let (acme, globex) = (as_tenant(&handle, &role, "acme"), as_tenant(&handle, &role, "globex"));
     let statement = |sql: &str, values: Vec<Value>| Statement::from_sql_and_values(DbBackend::Postgres, sql, values);
     let insert = |value: Value| acme.execute_raw(statement("INSERT INTO numbers (n) VALUES ($1)", vec![value]));
     insert(5_i64.into()).await.unwrap();
@@ -211,8 +213,8 @@ async fn count_streamed(connection: &impl StreamTrait, sql: &str) -> Result<usiz
 
 #[tokio::test]
 async fn a_temporary_table_that_a_streamed_statement_created_is_dropped_before_the_next_identity() {
-    let (_database, pool, role) = create_tenants().await;
-    let (acme, globex) = (as_tenant(&pool, &role, "acme"), as_tenant(&pool, &role, "globex"));
+    let (_database, handle, role) = create_tenant_database().await;
+    let (acme, globex) = (as_tenant(&handle, &role, "acme"), as_tenant(&handle, &role, "globex"));
     acme.execute_unprepared("INSERT INTO notes (text) VALUES ('secret')").await.unwrap();
     let tx = acme.begin().await.unwrap();
     count_streamed(&tx, "SELECT text INTO TEMPORARY mine FROM notes").await.unwrap();
@@ -224,8 +226,8 @@ async fn a_temporary_table_that_a_streamed_statement_created_is_dropped_before_t
 
 #[tokio::test]
 async fn only_a_stream_that_is_read_to_its_end_in_time_saves_what_its_statement_wrote() {
-    let (_database, pool, role) = create_tenants().await;
-    let acme = as_tenant(&pool, &role, "acme");
+    let (_database, handle, role) = create_tenant_database().await;
+    let acme = as_tenant(&handle, &role, "acme");
     let insert = "INSERT INTO notes (text) SELECT 'hello' FROM generate_series(1, 3) RETURNING text";
     let mut rows = acme.stream_raw(Statement::from_string(DbBackend::Postgres, insert)).await.unwrap();
     assert!(rows.try_next().await.unwrap().is_some());
@@ -251,9 +253,9 @@ async fn only_a_stream_that_is_read_to_its_end_in_time_saves_what_its_statement_
 
 #[tokio::test]
 async fn an_error_in_a_stream_is_mapped_like_that_of_any_other_statement() {
-    let (_database, pool, role) = create_tenants().await;
-    let pool = pool.with_error_map(|_, _| Error::InvalidClaims { rule: "mapped" }.into());
-    let acme = as_tenant(&pool, &role, "acme");
+    let (_database, handle, role) = create_tenant_database().await;
+    let handle = handle.with_error_map(|_, _| Error::InvalidClaims { rule: "mapped" }.into());
+    let acme = as_tenant(&handle, &role, "acme");
     // Only a superuser may read this table.
     let denied = "SELECT rolname FROM pg_authid";
     assert_eq!(
@@ -266,42 +268,42 @@ async fn an_error_in_a_stream_is_mapped_like_that_of_any_other_statement() {
 
 #[tokio::test]
 async fn a_connection_that_is_being_opened_while_the_pool_is_closed_is_not_handed_out() {
-    let (database, _, role) = create_tenants().await;
+    let (database, _, role) = create_tenant_database().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (login, address) = database.url().rsplit_once('@').unwrap();
-    let (server, name) = address.split_once('/').unwrap();
-    let url = format!("{login}@{}/{name}", listener.local_addr().unwrap());
-    let server = server.to_owned();
+    let (server_address, database_name) = address.split_once('/').unwrap();
+    let url = format!("{login}@{}/{database_name}", listener.local_addr().unwrap());
+    let server_address = server_address.to_owned();
     // `Database::connect` opens and closes the first connection. The second connection, for the transaction, reaches
     // the server only after the pool was closed.
     let (accepted_sender, accepted_receiver) = oneshot::channel();
     let (closed_sender, closed_receiver) = oneshot::channel::<()>();
     tokio::spawn(async move {
-        let (mut first, _) = listener.accept().await.unwrap();
-        let mut to_first = TcpStream::connect(&server).await.unwrap();
-        tokio::spawn(async move { copy_bidirectional(&mut first, &mut to_first).await });
-        let (mut second, _) = listener.accept().await.unwrap();
+        let (mut first_client, _) = listener.accept().await.unwrap();
+        let mut first_server = TcpStream::connect(&server_address).await.unwrap();
+        tokio::spawn(async move { copy_bidirectional(&mut first_client, &mut first_server).await });
+        let (mut second_client, _) = listener.accept().await.unwrap();
         accepted_sender.send(()).unwrap();
         closed_receiver.await.unwrap();
-        let mut to_second = TcpStream::connect(server).await.unwrap();
-        let _ = copy_bidirectional(&mut second, &mut to_second).await;
+        let mut second_server = TcpStream::connect(server_address).await.unwrap();
+        let _ = copy_bidirectional(&mut second_client, &mut second_server).await;
     });
-    let pool = Database::connect(&url, &Options::default()).await.unwrap();
-    let acme = as_tenant(&pool, &role, "acme");
+    let handle = Database::connect(&url, &Options::default()).await.unwrap();
+    let acme = as_tenant(&handle, &role, "acme");
     let begin = tokio::spawn(async move { acme.begin().await.map(drop) });
     accepted_receiver.await.unwrap();
-    pool.close().await.unwrap();
+    handle.close().await.unwrap();
     closed_sender.send(()).unwrap();
     assert_eq!(outcome_code(begin.await.unwrap()), "pool_closed");
 }
 
 #[tokio::test]
 async fn a_setting_that_postgresql_stores_in_another_form_is_verified_in_that_form() {
-    let (_database, pool, role) = create_tenants().await;
-    let identity = as_tenant(&pool, &role, "acme").identity().clone();
+    let (_database, handle, role) = create_tenant_database().await;
+    let identity = as_tenant(&handle, &role, "acme").identity().clone();
     let identity = identity.with_setting("lock_timeout", "5000").with_setting("TimeZone", "utc");
     let identity = identity.with_setting("statement_timeout", "1000").with_setting("search_path", "public, pg_temp");
-    let acme = pool.as_identity(identity);
+    let acme = handle.as_identity(identity);
     let insert = "INSERT INTO notes (text) VALUES ('hello')";
     acme.execute_unprepared(insert).await.unwrap();
     let tx = acme.begin().await.unwrap();
@@ -315,8 +317,8 @@ async fn a_setting_that_postgresql_stores_in_another_form_is_verified_in_that_fo
 
 #[tokio::test]
 async fn a_listen_that_raw_sql_commits_is_undone_before_the_next_identity() {
-    let (_database, pool, role) = create_tenants().await;
-    let (acme, globex) = (as_tenant(&pool, &role, "acme"), as_tenant(&pool, &role, "globex"));
+    let (_database, handle, role) = create_tenant_database().await;
+    let (acme, globex) = (as_tenant(&handle, &role, "acme"), as_tenant(&handle, &role, "globex"));
     let tx = acme.begin().await.unwrap();
     tx.execute_unprepared("LISTEN mine").await.unwrap();
     assert_eq!(outcome_code(tx.execute_unprepared("COMMIT").await), "transaction_ended");
@@ -330,14 +332,14 @@ async fn a_listen_that_raw_sql_commits_is_undone_before_the_next_identity() {
 
 #[tokio::test]
 async fn only_a_statement_that_writes_or_calls_a_function_may_have_written() {
-    let (database, pool, role) = create_tenants().await;
+    let (database, handle, role) = create_tenant_database().await;
     let schema = format!(
         "GRANT UPDATE ON notes TO {role};
          CREATE FUNCTION note() RETURNS text LANGUAGE sql AS
            $$ INSERT INTO public.notes (text) VALUES ('hello') RETURNING text $$"
     );
     database.connect(1).await.unwrap().execute_unprepared(&schema).await.unwrap();
-    let tx = as_tenant(&pool, &role, "acme").begin().await.unwrap();
+    let tx = as_tenant(&handle, &role, "acme").begin().await.unwrap();
     for (sql, may_write) in [
         ("SELECT text FROM notes WHERE text = 'x'", false),
         ("SELECT text FROM notes FOR UPDATE", false),

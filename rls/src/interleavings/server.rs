@@ -43,7 +43,7 @@ pub(super) struct Server(Arc<Mutex<State>>);
 pub(super) struct State {
     transaction: Option<OpenTransaction>,
     /// The numbers of the rows that were committed.
-    pub(super) saved: BTreeSet<u32>,
+    pub(super) saved_row_numbers: BTreeSet<u32>,
     /// Whether a statement changed the database session beyond the transaction.
     is_unclean: bool,
     /// The response that the driver has not read yet.
@@ -54,7 +54,7 @@ pub(super) struct State {
     pub(super) may_lose_connection: bool,
     is_lost: bool,
     /// How many connections are neither returned nor discarded.
-    pub(super) in_use: usize,
+    pub(super) open_connection_count: usize,
     pub(super) broken_rules: Vec<String>,
 }
 
@@ -62,7 +62,7 @@ pub(super) struct State {
 struct OpenTransaction {
     role: String,
     /// The numbers of the rows that it has written.
-    rows: Vec<u32>,
+    row_numbers: Vec<u32>,
     has_failed: bool,
     savepoints: Vec<Savepoint>,
 }
@@ -79,11 +79,11 @@ struct Savepoint {
 #[derive(Debug, Default)]
 struct Response {
     /// The number of statements that completed.
-    completed: usize,
-    /// The last row of a message.
-    row: Option<TextRow>,
+    completed_count: usize,
+    /// The last row of a message's statements.
+    last_row: Option<TextRow>,
     /// The number of rows of a stream.
-    streamed_rows: u32,
+    streamed_row_count: u32,
     error: Option<ServerError>,
 }
 
@@ -132,7 +132,7 @@ const CHECK_VIOLATION: ServerError = ServerError("23514");
 
 impl Server {
     pub(super) fn connect(&self) -> ModelConnection {
-        self.state().in_use += 1;
+        self.state().open_connection_count += 1;
         ModelConnection { server: self.clone(), is_discarded: false }
     }
 
@@ -159,7 +159,7 @@ impl State {
         let mut response = Response::default();
         for statement in sql.split("; ").map(str::trim).filter(|statement| !statement.is_empty()) {
             match self.run(statement, &mut response) {
-                Ok(()) => response.completed += 1,
+                Ok(()) => response.completed_count += 1,
                 Err(error) => {
                     if let Some(transaction) = &mut self.transaction {
                         transaction.has_failed = true;
@@ -188,7 +188,7 @@ impl State {
         if let ["ROLLBACK"] | ["COMMIT"] = *words {
             let committed =
                 self.transaction.take().filter(|transaction| words == ["COMMIT"] && !transaction.has_failed);
-            self.saved.extend(committed.into_iter().flat_map(|transaction| transaction.rows));
+            self.saved_row_numbers.extend(committed.into_iter().flat_map(|transaction| transaction.row_numbers));
             return Ok(());
         }
         if words[0] == "BEGIN" {
@@ -197,14 +197,14 @@ impl State {
             }
             let role = "login".to_owned();
             self.transaction =
-                Some(OpenTransaction { role, rows: Vec::new(), has_failed: false, savepoints: Vec::new() });
+                Some(OpenTransaction { role, row_numbers: Vec::new(), has_failed: false, savepoints: Vec::new() });
             return Ok(());
         }
         match statement {
             // The SQL that cleans the database session begins with this statement.
             "SET SESSION AUTHORIZATION DEFAULT" => self.is_unclean = false,
             // The driver has no prepared statements, and neither has the server.
-            _ if statement.starts_with("SELECT count(*) FILTER") => response.row = Some(number_row([0, 0])),
+            _ if statement.starts_with("SELECT count(*) FILTER") => response.last_row = Some(number_row([0, 0])),
             _ => {}
         }
         let Some(transaction) = &mut self.transaction else {
@@ -224,7 +224,7 @@ impl State {
                 return Err(INVALID_SAVEPOINT_SPECIFICATION);
             };
             transaction.savepoints.truncate(index + 1);
-            transaction.rows.truncate(transaction.savepoints[index].row_count);
+            transaction.row_numbers.truncate(transaction.savepoints[index].row_count);
             transaction.role.clone_from(&transaction.savepoints[index].role);
             transaction.has_failed = false;
             return Ok(());
@@ -235,7 +235,7 @@ impl State {
         match *words {
             ["SAVEPOINT", name] => transaction.savepoints.push(Savepoint {
                 name: name.to_owned(),
-                row_count: transaction.rows.len(),
+                row_count: transaction.row_numbers.len(),
                 role: transaction.role.clone(),
             }),
             ["RELEASE", "SAVEPOINT", name] => {
@@ -249,14 +249,14 @@ impl State {
             // The statements that set a role: with `num_nulls` at the begin of a transaction, otherwise in it.
             ["SELECT", "set_config('role'," | "num_nulls(set_config('role',", role, ..] => {
                 role.trim_end_matches(',').trim_matches('\'').clone_into(&mut transaction.role);
-                let start_time = "started".to_owned();
-                response.row = Some(TextRow(vec![Some(start_time)]));
+                let (process_id, start_time) = ("1".to_owned(), "started".to_owned());
+                response.last_row = Some(TextRow(vec![Some(process_id), Some(start_time)]));
             }
             // The query that verifies the identity; without `pg_prepared_statements`, the check before a COMMIT.
             ["SELECT", "CASE", ..] => {
                 let is_changed = transaction.role != USER_ROLE;
                 if statement.contains("pg_prepared_statements") {
-                    response.row = Some(number_row([is_changed.into(), 0]));
+                    response.last_row = Some(number_row([is_changed.into(), 0]));
                 } else if is_changed {
                     return Err(ServerError(IDENTITY_CHANGED));
                 }
@@ -266,14 +266,14 @@ impl State {
                 if transaction.role != role {
                     self.broken_rules.push(format!("{statement:?} ran as {}", transaction.role));
                 }
-                transaction.rows.push(row_number.parse().unwrap_or_default());
+                transaction.row_numbers.push(row_number.parse().unwrap_or_default());
                 if *rest == ["SWITCH"] {
                     "another".clone_into(&mut transaction.role);
                     self.is_unclean = true;
                 }
             }
             ["REFUSE"] => return Err(CHECK_VIOLATION),
-            ["ROWS", count] => response.streamed_rows = count.parse().unwrap_or_default(),
+            ["ROWS", count] => response.streamed_row_count = count.parse().unwrap_or_default(),
             _ => {}
         }
         Ok(())
@@ -324,7 +324,7 @@ impl Connection for ModelConnection {
 
     async fn simple_query(&mut self, sql: String, answer: &mut Answer) -> Result<(), sqlx::Error> {
         let response = self.exchange(&sql).await?;
-        (answer.completed, answer.row) = (response.completed, response.row.clone());
+        (answer.completed_count, answer.last_row) = (response.completed_count, response.last_row.clone());
         outcome(&response)
     }
 
@@ -342,7 +342,7 @@ impl Connection for ModelConnection {
             if let Err(error) = sent {
                 return Some((Err(error), (server, None, next_row)));
             }
-            let has_more = server.state().unread.as_ref().is_some_and(|response| next_row < response.streamed_rows);
+            let has_more = server.state().unread.as_ref().is_some_and(|response| next_row < response.streamed_row_count);
             if has_more {
                 return Some((Ok(next_row), (server, None, next_row + 1)));
             }
@@ -385,7 +385,7 @@ impl Connection for ModelConnection {
 impl Drop for ModelConnection {
     fn drop(&mut self) {
         let mut state = self.server.state();
-        state.in_use -= 1;
+        state.open_connection_count -= 1;
         if self.is_discarded || state.is_lost {
             return;
         }

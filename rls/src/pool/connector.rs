@@ -40,7 +40,7 @@ pub(crate) struct ServerState {
     /// Whatever dropped that connection (a firewall, the server) has also dropped those that have been idle for longer.
     dead_if_unused_since: Mutex<Option<Instant>>,
     /// The number of connections that are being opened.
-    opening: AtomicUsize,
+    opening_count: AtomicUsize,
     /// Whether the server's last response was "too many connections".
     is_full: AtomicBool,
 }
@@ -59,7 +59,7 @@ impl ServerState {
 
     /// Whether a connection is being opened, and waits for the server to answer.
     pub(super) fn is_server_awaited(&self) -> bool {
-        self.opening.load(Ordering::Relaxed) > 0 && !self.is_full.load(Ordering::Relaxed)
+        self.opening_count.load(Ordering::Relaxed) > 0 && !self.is_full.load(Ordering::Relaxed)
     }
 }
 
@@ -68,14 +68,14 @@ struct OpeningGuard<'a>(&'a ServerState);
 
 impl<'a> OpeningGuard<'a> {
     fn new(server_state: &'a ServerState) -> Self {
-        server_state.opening.fetch_add(1, Ordering::Relaxed);
+        server_state.opening_count.fetch_add(1, Ordering::Relaxed);
         Self(server_state)
     }
 }
 
 impl Drop for OpeningGuard<'_> {
     fn drop(&mut self) {
-        self.0.opening.fetch_sub(1, Ordering::Relaxed);
+        self.0.opening_count.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -26,15 +26,15 @@ const PRIMARY_RETRY_INTERVAL: Duration = Duration::from_millis(50);
 impl Cluster {
     /// Begins a transaction on a server that suits its purpose.
     pub(super) async fn begin(&self, request: &BeginRequest<'_>, purpose: Purpose) -> Result<SharedTransaction, DbErr> {
-        if let Purpose::Read { required, uses_one_snapshot } = purpose
-            && let Some(transaction) = self.begin_on_replica(request, required, uses_one_snapshot).await
+        if let Purpose::Read { required_position, uses_one_snapshot } = purpose
+            && let Some(transaction) = self.begin_on_replica(request, required_position, uses_one_snapshot).await
         {
             return Ok(transaction);
         }
         self.begin_on_primary(request).await
     }
 
-    /// Returns the record of the server at this index, for a transaction that begins on the server.
+    /// Returns what a transaction that begins on the server at this index keeps of that server.
     fn server_of_transaction(&self, index: usize) -> Option<ServerOfTransaction> {
         Some(ServerOfTransaction::new(self.members[index].wal.clone()))
     }
@@ -43,17 +43,17 @@ impl Cluster {
     async fn begin_on_replica(
         &self,
         request: &BeginRequest<'_>,
-        required: RequiredPosition,
+        required_position: RequiredPosition,
         uses_one_snapshot: bool,
     ) -> Option<SharedTransaction> {
         // The outcome of a commit of this identity is unknown, and only the primary shows whether it was committed.
-        if required.unknown_commit.is_some() {
+        if required_position.unknown_commit_number.is_some() {
             return None;
         }
         let newest_timeline = self.newest_timeline.load(Ordering::SeqCst);
         let (required_timeline, required_lsn) =
-            required.position.map_or((0, 0), |position| (position.timeline, position.lsn));
-        let mut candidates: Vec<usize> = (0..self.members.len())
+            required_position.position.map_or((0, 0), |position| (position.timeline, position.lsn));
+        let mut candidate_indexes: Vec<usize> = (0..self.members.len())
             .filter(|index| {
                 let member = &self.members[*index];
                 member.serves_reads.load(Ordering::SeqCst)
@@ -63,7 +63,7 @@ impl Cluster {
                     && (!uses_one_snapshot || member.lsn.load(Ordering::SeqCst) >= required_lsn)
             })
             .collect();
-        if candidates.is_empty() {
+        if candidate_indexes.is_empty() {
             // Another process has told the caller of a promotion that the monitor has not seen yet.
             if required_timeline > newest_timeline {
                 self.wake_monitor();
@@ -72,10 +72,10 @@ impl Cluster {
         }
         // The replicas are used in turn, but those that have replayed the log position come first. At most two are
         // tried.
-        let first_candidate = self.read_count.fetch_add(1, Ordering::Relaxed) % candidates.len();
-        candidates.rotate_left(first_candidate);
-        candidates.sort_by_key(|index| self.members[*index].lsn.load(Ordering::SeqCst) < required_lsn);
-        for index in candidates.into_iter().take(2) {
+        let first_candidate = self.read_count.fetch_add(1, Ordering::Relaxed) % candidate_indexes.len();
+        candidate_indexes.rotate_left(first_candidate);
+        candidate_indexes.sort_by_key(|index| self.members[*index].lsn.load(Ordering::SeqCst) < required_lsn);
+        for index in candidate_indexes.into_iter().take(2) {
             let member = &self.members[index];
             let begin = SharedTransaction::begin(&member.pool, request, self.server_of_transaction(index));
             let begin_timeout = request.deadline.map_or(REPLICA_TIMEOUT, |deadline| REPLICA_TIMEOUT.min(deadline / 3));
@@ -110,14 +110,14 @@ impl Cluster {
 
     /// Begins a transaction on the server that accepts writes. While there is none, waits for up to `acquire_timeout`.
     async fn begin_on_primary(&self, request: &BeginRequest<'_>) -> Result<SharedTransaction, DbErr> {
-        let started = Instant::now();
+        let started_at = Instant::now();
         let mut watched_primary = self.primary.subscribe();
         let (mut is_first_attempt, mut last_error) = (true, DbErr::from(Error::NoPrimary));
         loop {
             let primary_index = *watched_primary.borrow_and_update();
             let member = &self.members[primary_index];
             let begin = SharedTransaction::begin(&member.pool, request, self.server_of_transaction(primary_index));
-            let remaining = self.acquire_timeout.saturating_sub(started.elapsed());
+            let remaining = self.acquire_timeout.saturating_sub(started_at.elapsed());
             let has_timeout = !std::mem::take(&mut is_first_attempt);
             let outcome = select! {
                 outcome = begin => outcome,
@@ -134,7 +134,7 @@ impl Cluster {
                         return Ok(transaction);
                     }
                     transaction.discard().await;
-                    member.pool.drop_idle();
+                    member.pool.drop_idle_connections();
                     Error::NoPrimary.into()
                 }
                 Ok((transaction, None)) => {
@@ -145,7 +145,7 @@ impl Cluster {
                 Err(error) => return Err(error),
             };
             self.wake_monitor();
-            if started.elapsed() >= self.acquire_timeout {
+            if started_at.elapsed() >= self.acquire_timeout {
                 return Err(last_error);
             }
             select! {

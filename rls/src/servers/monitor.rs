@@ -68,15 +68,15 @@ impl Probe {
         );
         let mut answer = Answer::default();
         simple_query(&mut connection, sql, &mut answer).await?;
-        let report = answer.row.as_ref().and_then(|row| {
+        let report = answer.last_row.as_ref().and_then(|row| {
             // The first two columns are the system identifier and `is_read_only`.
             let position = ServerPosition::read(row, 2)?;
             let timeline = if position.is_standby {
-                row.number(2 + SERVER_POSITION_COLUMN_COUNT)?.try_into().ok()?
+                row.integer(2 + SERVER_POSITION_COLUMN_COUNT)?.try_into().ok()?
             } else {
                 position.timeline
             };
-            let (system_identifier, is_read_only) = (row.number(0)?, row.number(1)? == 1);
+            let (system_identifier, is_read_only) = (row.integer(0)?, row.integer(1)? == 1);
             Some(Report { position: ServerPosition { timeline, ..position }, is_read_only, system_identifier })
         });
         self.connection = Some(connection);
@@ -94,14 +94,17 @@ impl Probe {
 
 /// Starts a task that checks the cluster until it is closed or dropped. When this function returns, every server has
 /// been checked at least once, and at least one has answered.
-pub(super) async fn start(cluster: &Arc<Cluster>, servers: Vec<PgConnectOptions>) -> Result<JoinHandle<()>, Error> {
-    let probes = servers.into_iter().map(|options| Probe { options, connection: None }).collect();
+pub(super) async fn start(
+    cluster: &Arc<Cluster>,
+    server_options: Vec<PgConnectOptions>,
+) -> Result<JoinHandle<()>, Error> {
+    let probes = server_options.into_iter().map(|options| Probe { options, connection: None }).collect();
     let mut monitor =
         Monitor { probes, system_identifier: None, primary_positions: VecDeque::new(), has_primary: false };
-    let started = Instant::now();
+    let started_at = Instant::now();
     loop {
         let failures = monitor.check(cluster).await;
-        let has_timed_out = failures.len() == monitor.probes.len() && started.elapsed() >= cluster.acquire_timeout;
+        let has_timed_out = failures.len() == monitor.probes.len() && started_at.elapsed() >= cluster.acquire_timeout;
         for (index, error) in failures {
             let reason = explain(&monitor.probes[index].options, &error);
             // A wrong password is reported at once. A server that is starting may still become ready in time.
@@ -111,7 +114,7 @@ pub(super) async fn start(cluster: &Arc<Cluster>, servers: Vec<PgConnectOptions>
         }
         // Without a primary, waits up to a second for one, provided that a server has answered.
         if monitor.has_primary
-            || monitor.system_identifier.is_some() && started.elapsed() >= cluster.acquire_timeout.min(PROBE_TIMEOUT)
+            || monitor.system_identifier.is_some() && started_at.elapsed() >= cluster.acquire_timeout.min(PROBE_TIMEOUT)
         {
             break;
         }
@@ -205,7 +208,7 @@ impl Monitor {
             let address = &cluster.members[*index].address;
             let timeline = report.position.timeline;
             tracing::warn!(target: "sparc", address, timeline, "another server is the primary");
-            cluster.members[primary_index].pool.drop_idle();
+            cluster.members[primary_index].pool.drop_idle_connections();
             cluster.primary.send_replace(*index);
         }
     }
@@ -214,8 +217,8 @@ impl Monitor {
     fn update_replicas(&self, cluster: &Cluster, reports: &[(usize, Report)], now: Instant) {
         let newest_timeline = cluster.newest_timeline.load(Ordering::SeqCst);
         let positions = self.primary_positions.iter();
-        let required = positions.rev().find(|(checked_at, _)| now.duration_since(*checked_at) >= MAX_LAG);
-        let required_lsn = required.map(|(_, lsn)| *lsn);
+        let old_position = positions.rev().find(|(checked_at, _)| now.duration_since(*checked_at) >= MAX_LAG);
+        let required_lsn = old_position.map(|(_, lsn)| *lsn);
         for (index, member) in cluster.members.iter().enumerate() {
             let report = reports.iter().find(|(report_index, _)| *report_index == index).map(|(_, report)| report);
             if let Some(report) = report {
@@ -233,7 +236,7 @@ impl Monitor {
                 tracing::info!(target: "sparc", address, serves_reads, "the use of a replica for reads has changed");
             }
             if report.is_none() {
-                member.pool.drop_idle();
+                member.pool.drop_idle_connections();
             }
         }
     }

@@ -11,7 +11,7 @@ use crate::{
     server_of_transaction::ServerOfTransaction,
     sqlstate,
     wire::{
-        Answer, Connection, PreparedStatements, SERVER_POSITION_COLUMN_COUNT, SERVER_POSITION_SQL, ServerPosition,
+        Answer, Connection, PreparedStatementMode, SERVER_POSITION_COLUMN_COUNT, SERVER_POSITION_SQL, ServerPosition,
         TextRow,
     },
 };
@@ -31,7 +31,7 @@ pub(crate) struct BeginRequest<'a> {
     pub(crate) modes: &'a str,
     /// The time limit of each statement, counted from its start.
     pub(crate) deadline: Option<Duration>,
-    pub(crate) prepared_statements: PreparedStatements,
+    pub(crate) prepared_statement_mode: PreparedStatementMode,
     /// Whether the caller need not wait for the end of the transaction, because the transaction only reads.
     pub(crate) allows_background_end: bool,
 }
@@ -73,7 +73,7 @@ impl BeginColumns<'_> {
     /// Reads the row, from its last column to its first.
     fn read(&self, mut row: TextRow) -> Option<BeginValues> {
         let mut values = BeginValues { started_at: row.0.pop()??, ..BeginValues::default() };
-        values.process_id = row.number(row.0.len().checked_sub(1)?);
+        values.process_id = row.integer(row.0.len().checked_sub(1)?);
         row.0.pop();
         if self.includes_position {
             let first_column = row.0.len().checked_sub(SERVER_POSITION_COLUMN_COUNT)?;
@@ -81,7 +81,7 @@ impl BeginColumns<'_> {
             row.0.truncate(first_column);
         }
         if self.includes_isolation {
-            values.is_serializable = row.number(row.0.len().checked_sub(1)?).map(|value| value != 0);
+            values.is_serializable = row.integer(row.0.len().checked_sub(1)?).map(|value| value != 0);
             row.0.pop();
         }
         let read_back_count = self.identity.read_back_column_count();
@@ -94,13 +94,14 @@ impl BeginColumns<'_> {
 }
 
 impl<C: Connection> TransactionState<C> {
-    /// Begins a transaction on the connection. Returns it with the server's log position, if there are replicas.
+    /// Begins a transaction on the connection. Returns the transaction with the server's log position, if there are
+    /// replicas.
     pub(crate) async fn begin(
         connection: C,
         request: &BeginRequest<'_>,
         server: Option<ServerOfTransaction>,
     ) -> Result<(Self, Option<ServerPosition>), sqlx::Error> {
-        let BeginRequest { identity, modes, deadline, prepared_statements, allows_background_end } = *request;
+        let BeginRequest { identity, modes, deadline, prepared_statement_mode, allows_background_end } = *request;
         let mut state = Self {
             connection: Some(connection),
             frames: vec![Frame::new(OUTERMOST)],
@@ -114,7 +115,7 @@ impl<C: Connection> TransactionState<C> {
             identity: identity.clone(),
             stored_identity: identity.clone(),
             deadline,
-            prepared_statements,
+            prepared_statement_mode,
             allows_background_end: false,
             is_read_only: modes.contains(READ_ONLY),
             server,
@@ -125,23 +126,23 @@ impl<C: Connection> TransactionState<C> {
             includes_position: state.server.is_some(),
         };
         let set_identity = identity.set_local_sql(deadline, &columns.sql());
-        let sql = format!("BEGIN{modes}; {}{set_identity}", prepared_statements.sql_after_begin());
+        let sql = format!("BEGIN{modes}; {}{set_identity}", prepared_statement_mode.sql_after_begin());
         let mut answer = Answer::default();
         let outcome = match state.connection.as_mut() {
             Some(connection) => connection.simple_query(sql, &mut answer).await,
             None => Ok(()),
         };
         // BEGIN and, if it is sent, DEALLOCATE ALL precede the statement that sets the identity.
-        let statements_before_identity = 1 + usize::from(prepared_statements == PreparedStatements::PerTransaction);
+        let statement_count_before_identity = 1 + usize::from(prepared_statement_mode == PreparedStatementMode::PerTransaction);
         state.record_outcome(OUTERMOST, outcome).map_err(|error| {
-            if answer.completed <= statements_before_identity {
+            if answer.completed_count <= statement_count_before_identity {
                 explain_identity_error(error, identity.role())
             } else {
                 // The begin check has failed. It may refuse the identity with any SQLSTATE.
                 error
             }
         })?;
-        let values = answer.row.and_then(|row| columns.read(row)).unwrap_or_default();
+        let values = answer.last_row.and_then(|row| columns.read(row)).unwrap_or_default();
         let position = values.position;
         state.started_at = values.started_at;
         state.allows_background_end = allows_background_end && values.is_serializable == Some(false);
@@ -151,9 +152,9 @@ impl<C: Connection> TransactionState<C> {
         if let (Some(server), Some(position)) = (&mut state.server, position) {
             server.record_begin(position);
         }
-        if let (PreparedStatements::Cached, Some(connection)) = (prepared_statements, &mut state.connection) {
+        if let (PreparedStatementMode::Cached, Some(connection)) = (prepared_statement_mode, &mut state.connection) {
             state.pending = Some(Pending::Begin);
-            if let Err(error) = pooler::check_statement_names(connection, values.process_id).await {
+            if let Err(error) = pooler::prevent_statement_name_collisions(connection, values.process_id).await {
                 state.close(EndReason::Finished);
                 return Err(error);
             }

@@ -60,19 +60,19 @@ impl<C: Connection> TransactionState<C> {
         // The log position is read in the same message, so that it costs no round trip.
         let position_sql =
             if self.server.is_some() { format!("SELECT {SERVER_POSITION_SQL}; ") } else { String::new() };
-        let cleaning_sql = if self.is_unclean { self.prepared_statements.clean_session_sql() } else { String::new() };
+        let cleaning_sql = if self.is_unclean { self.prepared_statement_mode.clean_session_sql() } else { String::new() };
         let mut answer = Answer::default();
         self.finish_response().await?;
         self.pending = Some(Pending::End);
         let server = self.server.clone();
-        // If this record is dropped before the server has answered, it records that the outcome is unknown.
+        // If this value is dropped before the server has answered, its drop records that the outcome is unknown.
         let commit_in_progress = server.as_ref().map(|server| server.track_commit(&self.identity));
         is_sent.store(!self.cannot_write(), Ordering::SeqCst);
         let connection = self.connection()?;
         let sql = format!("{check_sql}; COMMIT; {position_sql}{cleaning_sql}");
         let outcome = connection.simple_query(sql, &mut answer).await;
         // The COMMIT is the second statement.
-        let is_committed = answer.completed >= 2;
+        let is_committed = answer.completed_count >= 2;
         // A pooler that has lost the server does not know whether the server received the COMMIT.
         let is_unanswered =
             outcome.as_ref().err().is_some_and(|error| breaks_connection(error) || is_from_pooler(error));
@@ -97,7 +97,7 @@ impl<C: Connection> TransactionState<C> {
             Err(error) => {
                 is_sent.store(false, Ordering::SeqCst);
                 (self.pending, self.has_unread_end) = (None, true);
-                let commit_error = self.commit_error(error, answer.completed);
+                let commit_error = self.commit_error(error, answer.completed_count);
                 self.roll_back_failed_commit(OUTERMOST).await;
                 Err(commit_error)
             }
@@ -110,18 +110,18 @@ impl<C: Connection> TransactionState<C> {
         self.pending = None;
         self.end_reason = Some(EndReason::Finished);
         if self.is_unclean {
-            let prepared_statements = self.prepared_statements;
-            let is_clean = has_only_driver_statements(self.connection_after_end()?, answer, prepared_statements);
+            let prepared_statement_mode = self.prepared_statement_mode;
+            let is_clean = has_only_driver_statements(self.connection_after_end()?, answer, prepared_statement_mode);
             if is_clean { self.is_unclean = false } else { self.discard_connection() }
         }
         Ok(())
     }
 
-    /// Returns the error of a commit that the server refused after `completed` statements of its message. If the
+    /// Returns the error of a commit that the server refused after `completed_count` statements of its message. If the
     /// transaction had ended before, this is recorded.
-    fn commit_error(&mut self, error: sqlx::Error, completed: usize) -> DbErr {
+    fn commit_error(&mut self, error: sqlx::Error, completed_count: usize) -> DbErr {
         let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
-        match (completed, code.as_deref()) {
+        match (completed_count, code.as_deref()) {
             (0, Some(TRANSACTION_ENDED)) => self.record_end_by_statement().into(),
             (0, Some(IDENTITY_CHANGED)) => Error::IdentityChanged.into(),
             (_, Some(sqlstate::IN_FAILED_SQL_TRANSACTION)) => Error::TransactionFailed.into(),
@@ -174,7 +174,7 @@ impl<C: Connection> TransactionState<C> {
             self.end_in_background(Ending::Rollback);
             return Ok(());
         }
-        let cleaning_sql = if self.is_unclean { self.prepared_statements.clean_session_sql() } else { String::new() };
+        let cleaning_sql = if self.is_unclean { self.prepared_statement_mode.clean_session_sql() } else { String::new() };
         let mut answer = Answer::default();
         if self.finish_response().await.is_err() {
             // The server rolls back when its connection is closed.
@@ -205,7 +205,7 @@ impl<C: Connection> Drop for TransactionState<C> {
         if is_idle_and_clean {
             return connection.release();
         }
-        let cleaning = self.is_unclean.then_some(self.prepared_statements);
+        let cleaning = self.is_unclean.then_some(self.prepared_statement_mode);
         let ending = match (self.end_reason, self.pending) {
             // COMMIT or ROLLBACK was sent. If it succeeded, a further ROLLBACK would cause a warning in the server's
             // log.

@@ -11,6 +11,7 @@ pub(crate) const OUTERMOST: u64 = 0;
 #[derive(Debug)]
 pub(crate) struct Frame {
     pub(crate) id: u64,
+    /// `None` while the frame can be used.
     pub(crate) failure: Option<Failure>,
     /// Whether the handle of the frame was dropped, so that the frame must be rolled back.
     pub(crate) is_abandoned: bool,

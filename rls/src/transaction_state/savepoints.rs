@@ -37,7 +37,7 @@ impl<C: Connection> TransactionState<C> {
 
     /// Releases the savepoint. Sets `is_sent` when the RELEASE is sent, and clears it if the RELEASE is known to have
     /// failed.
-    pub(crate) async fn release(&mut self, frame_id: u64, is_sent: &AtomicBool) -> Result<(), DbErr> {
+    pub(crate) async fn release_savepoint(&mut self, frame_id: u64, is_sent: &AtomicBool) -> Result<(), DbErr> {
         if self.frame(frame_id).is_some_and(|frame| frame.is_unverified)
             && let Err(error) = self.verify(frame_id, Pending::Discardable).await
         {
