@@ -52,8 +52,11 @@ impl Database {
     /// [`Error::Connect`] if no connection can be opened, with the cause and the remedy;
     /// [`Error::Misconfigured`] if the options allow no connections.
     pub async fn connect(url: &str, options: &Options) -> Result<Self, Error> {
-        let prepared_statement_mode =
-            if options.prepared_statements { PreparedStatementMode::Cached } else { PreparedStatementMode::PerTransaction };
+        let prepared_statement_mode = if options.prepared_statements {
+            PreparedStatementMode::Cached
+        } else {
+            PreparedStatementMode::PerTransaction
+        };
         let positions = Arc::default();
         let (query, login_url) = (None, None);
         let (servers, _) = open_servers(url, options, query, login_url, &positions).await?;
@@ -73,8 +76,11 @@ impl Database {
         options: &Options,
         query: &'static str,
     ) -> Result<(Self, Option<String>), Error> {
-        let prepared_statement_mode =
-            if options.prepared_statements { PreparedStatementMode::Cached } else { PreparedStatementMode::PerTransaction };
+        let prepared_statement_mode = if options.prepared_statements {
+            PreparedStatementMode::Cached
+        } else {
+            PreparedStatementMode::PerTransaction
+        };
         let positions = Arc::default();
         let login_url = None;
         let (servers, answer) = open_servers(url, options, Some(query), login_url, &positions).await?;

@@ -242,8 +242,13 @@ async fn run_program(deadline: Option<Duration>, may_lose_connection: bool) {
     let server = Server::default();
     let identity = Identity::new(USER_ROLE);
     let prepared_statement_mode = PreparedStatementMode::Cached;
-    let request =
-        BeginRequest { identity: &identity, modes: "", deadline, prepared_statement_mode, allows_background_end: false };
+    let request = BeginRequest {
+        identity: &identity,
+        modes: "",
+        deadline,
+        prepared_statement_mode,
+        allows_background_end: false,
+    };
     server.state().may_lose_connection = may_lose_connection;
     let begin = TransactionState::begin(server.connect(), &request, None);
     let begun = if random_below(8) == 0 { poll_and_drop(begin).await } else { Some(begin.await) };

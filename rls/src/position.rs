@@ -144,7 +144,12 @@ impl Positions {
 
     /// Records the log position of a commit on the primary. This also settles the commits of the identity whose answers
     /// were lost before this commit was sent, but not those whose answers were lost since.
-    pub(crate) fn record_primary_commit(&self, identity: &Identity, position: LogPosition, lost_answer_count_before: u64) {
+    pub(crate) fn record_primary_commit(
+        &self,
+        identity: &Identity,
+        position: LogPosition,
+        lost_answer_count_before: u64,
+    ) {
         self.lock().update(identity.position_key(), |entry| {
             let unknown_commit_number = entry.unknown_commit_number.filter(|number| *number > lost_answer_count_before);
             *entry = RequiredPosition { position: entry.position.max(Some(position)), unknown_commit_number };

@@ -203,7 +203,11 @@ impl<C: Connection> SharedTransaction<C> {
                 state.roll_back_failed_commit(frame_id).await;
                 return Err(error);
             }
-            if frame_id == OUTERMOST { state.commit(&is_sent).await } else { state.release_savepoint(frame_id, &is_sent).await }
+            if frame_id == OUTERMOST {
+                state.commit(&is_sent).await
+            } else {
+                state.release_savepoint(frame_id, &is_sent).await
+            }
         };
         // In an `Option`, so that the future, which may hold the connection, can be dropped before this function ends.
         let mut commit = pin!(Some(commit));

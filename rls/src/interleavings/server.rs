@@ -342,7 +342,8 @@ impl Connection for ModelConnection {
             if let Err(error) = sent {
                 return Some((Err(error), (server, None, next_row)));
             }
-            let has_more = server.state().unread.as_ref().is_some_and(|response| next_row < response.streamed_row_count);
+            let has_more =
+                server.state().unread.as_ref().is_some_and(|response| next_row < response.streamed_row_count);
             if has_more {
                 return Some((Ok(next_row), (server, None, next_row + 1)));
             }

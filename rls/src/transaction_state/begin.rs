@@ -133,7 +133,8 @@ impl<C: Connection> TransactionState<C> {
             None => Ok(()),
         };
         // BEGIN and, if it is sent, DEALLOCATE ALL precede the statement that sets the identity.
-        let statement_count_before_identity = 1 + usize::from(prepared_statement_mode == PreparedStatementMode::PerTransaction);
+        let statement_count_before_identity =
+            1 + usize::from(prepared_statement_mode == PreparedStatementMode::PerTransaction);
         state.record_outcome(OUTERMOST, outcome).map_err(|error| {
             if answer.completed_count <= statement_count_before_identity {
                 explain_identity_error(error, identity.role())

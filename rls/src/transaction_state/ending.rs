@@ -60,7 +60,8 @@ impl<C: Connection> TransactionState<C> {
         // The log position is read in the same message, so that it costs no round trip.
         let position_sql =
             if self.server.is_some() { format!("SELECT {SERVER_POSITION_SQL}; ") } else { String::new() };
-        let cleaning_sql = if self.is_unclean { self.prepared_statement_mode.clean_session_sql() } else { String::new() };
+        let cleaning_sql =
+            if self.is_unclean { self.prepared_statement_mode.clean_session_sql() } else { String::new() };
         let mut answer = Answer::default();
         self.finish_response().await?;
         self.pending = Some(Pending::End);
@@ -174,7 +175,8 @@ impl<C: Connection> TransactionState<C> {
             self.end_in_background(Ending::Rollback);
             return Ok(());
         }
-        let cleaning_sql = if self.is_unclean { self.prepared_statement_mode.clean_session_sql() } else { String::new() };
+        let cleaning_sql =
+            if self.is_unclean { self.prepared_statement_mode.clean_session_sql() } else { String::new() };
         let mut answer = Answer::default();
         if self.finish_response().await.is_err() {
             // The server rolls back when its connection is closed.
