@@ -361,6 +361,7 @@ mod tests {
             Error::DeadlineExceeded,
             Error::PoolTimeout,
             Error::PoolClosed,
+            Error::NoPrimary,
             Error::Misconfigured { reason: "no such role".to_owned() },
             Error::ConnectionLost(source()),
             Error::CommitUnknown(source()),
