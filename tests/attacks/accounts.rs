@@ -151,17 +151,17 @@ async fn nobody_reopens_a_closed_account() {
     let world = World::new().await;
     let user = world.new_user().await;
     close_account(&world, user.user_id()).await;
-    for person in [&user, &world.new_user().await, &world.visitor()] {
+    for caller in [&user, &world.new_user().await, &world.visitor()] {
         for set in ["closed_at = NULL", "email = 'back@example.org'", "account_id = id"] {
             let sql = format!("UPDATE users SET {set} WHERE id = '{}'", user.user_id());
-            assert_eq!(attempt(person, &sql).await, INSUFFICIENT_PRIVILEGE, "{set}");
+            assert_eq!(attempt(caller, &sql).await, INSUFFICIENT_PRIVILEGE, "{set}");
         }
     }
     // Nor does anybody store personal data in its profile again.
-    for person in [&world.service(), &world.owner()] {
+    for caller in [&world.service(), &world.owner()] {
         for set in ["display_name = 'Ada'", "avatar_url = 'https://example.org/a.png'", "bio = 'Back.'"] {
             let sql = format!("UPDATE users SET {set} WHERE id = '{}'", user.user_id());
-            assert_refused!(person.execute(&sql).await, ACCOUNT_CLOSED, "account_open", "{set}");
+            assert_refused!(caller.execute(&sql).await, ACCOUNT_CLOSED, "account_open", "{set}");
         }
     }
     // A later change by the platform does not reopen the account either.

@@ -125,7 +125,7 @@ async fn history_prevents_the_deletion_of_an_adventure() {
 
 /// Returns whether a user can read the word `secret` in the details of a session, in its adventure or in a creature of
 /// the adventure.
-async fn can_read_secret(person: &SqlCaller, session: Uuid, adventure: Uuid) -> bool {
+async fn can_read_secret(caller: &SqlCaller, session: Uuid, adventure: Uuid) -> bool {
     for sql in [
         format!(
             "SELECT count(*) FROM public.get_session_details('{session}') AS details
@@ -145,7 +145,7 @@ async fn can_read_secret(person: &SqlCaller, session: Uuid, adventure: Uuid) -> 
         ),
     ] {
         // A caller who gets an error reads nothing.
-        if person.fetch_value::<i64>(&sql).await.unwrap_or(0) > 0 {
+        if caller.fetch_value::<i64>(&sql).await.unwrap_or(0) > 0 {
             return true;
         }
     }
@@ -339,8 +339,8 @@ async fn no_session_is_opened_on_an_adventure_that_is_unpublished_meanwhile() {
     // The INSERT of a session first checks the adventure. Then it updates the Seer's counter, and waits for this lock.
     let holder = world.owner().begin().await;
     execute_in(&holder, &format!("SELECT FROM users WHERE id = '{}' FOR UPDATE", seer.id.unwrap())).await.unwrap();
-    let (person, sql) = (seer.clone(), format!("INSERT INTO sessions (adventure_id) VALUES ('{adventure}')"));
-    let opening_task = tokio::spawn(async move { attempt(&person, &sql).await });
+    let (caller, sql) = (seer.clone(), format!("INSERT INTO sessions (adventure_id) VALUES ('{adventure}')"));
+    let opening_task = tokio::spawn(async move { attempt(&caller, &sql).await });
     world.owner().wait_for_lock_waiters(1).await;
     let unpublish = format!("UPDATE adventures SET status = 'draft' WHERE id = '{adventure}'");
     assert_eq!(attempt(&world.owner(), &unpublish).await, "done");

@@ -13,8 +13,8 @@ use crate::world::{SqlCaller, World, insert_character_sql, insert_seat_sql};
 
 /// Runs the statement `outer`, whose RETURNING clause calls a function that runs the statement `inner`. Returns "done"
 /// or the SQLSTATE of the refusal.
-async fn attempt_with_inner(person: &SqlCaller, outer: &str, inner: &str) -> String {
-    let transaction = person.begin().await;
+async fn attempt_with_inner(caller: &SqlCaller, outer: &str, inner: &str) -> String {
+    let transaction = caller.begin().await;
     let function = format!(
         "CREATE OR REPLACE FUNCTION pg_temp.change_again() RETURNS int LANGUAGE plpgsql
          AS $$ BEGIN {inner}; RETURN 1; END $$"

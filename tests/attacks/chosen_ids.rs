@@ -149,8 +149,8 @@ async fn a_statement_cannot_replace_a_row_and_keep_its_history() {
             ),
         ];
         for sql in replacements {
-            for person in [&fixture.caller, &world.owner()] {
-                assert_refused!(person.execute(&sql).await, UNIQUE_VIOLATION, &format!("{table}_pkey"), "{sql}");
+            for caller in [&fixture.caller, &world.owner()] {
+                assert_refused!(caller.execute(&sql).await, UNIQUE_VIOLATION, &format!("{table}_pkey"), "{sql}");
             }
         }
         assert_eq!(world.owner().count(&format!("{table} WHERE id = '{id}' AND name <> 'Better'")).await, 1);

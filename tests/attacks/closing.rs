@@ -29,13 +29,13 @@ async fn create_four_sessions(world: &World, player: Uuid, character: Uuid) -> V
 
 /// Spawns two tasks that repeat a statement, each on its own connection, until they are aborted. If the statement takes
 /// some time, its locks are almost never free.
-fn spawn_repeating(person: &SqlCaller, sql: &str) -> Vec<JoinHandle<()>> {
-    let repeat = |person: SqlCaller, sql: String| async move {
+fn spawn_repeating(caller: &SqlCaller, sql: &str) -> Vec<JoinHandle<()>> {
+    let repeat = |caller: SqlCaller, sql: String| async move {
         loop {
-            person.execute(&sql).await.unwrap();
+            caller.execute(&sql).await.unwrap();
         }
     };
-    (0..2).map(|_| tokio::spawn(repeat(person.clone(), sql.to_owned()))).collect()
+    (0..2).map(|_| tokio::spawn(repeat(caller.clone(), sql.to_owned()))).collect()
 }
 
 #[tokio::test]
@@ -53,6 +53,7 @@ async fn short_writes_do_not_delay_closing_or_deleting_an_account_for_ever() {
                      RETURNING pg_sleep(0.09)",
                     game.session_id
                 ),
+                // Changes no value, but locks the seat.
                 _ => format!(
                     "UPDATE session_players SET removed_at = removed_at
                      WHERE session_id = '{}' AND user_id = '{}' RETURNING pg_sleep(0.09)",
@@ -64,8 +65,8 @@ async fn short_writes_do_not_delay_closing_or_deleting_an_account_for_ever() {
             writers.extend(spawn_repeating(&game.seer, &sql));
         }
         let sql = close_or_delete_account_sql(player.user_id, is_deletion);
-        let closing = timeout(Duration::from_secs(60), world.owner().execute(&sql)).await;
-        assert_eq!(closing.expect("the writes must not delay the closing for ever"), Ok(1), "{locked_rows}");
+        let closing_outcome = timeout(Duration::from_secs(60), world.owner().execute(&sql)).await;
+        assert_eq!(closing_outcome.expect("the writes must not delay the closing for ever"), Ok(1), "{locked_rows}");
         for writer in writers {
             assert!(!writer.is_finished(), "the writes must go on while the account closes");
             writer.abort();
@@ -90,8 +91,8 @@ async fn short_writes_do_not_keep_players_from_leaving_several_sessions() {
         writers.extend(spawn_repeating(&game.seer, &sql));
     }
     let sql = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", player.user_id);
-    let leaving = timeout(Duration::from_secs(60), player.caller.execute(&sql)).await;
-    assert_eq!(leaving.expect("the writes must not delay the player for ever"), Ok(4));
+    let leaving_outcome = timeout(Duration::from_secs(60), player.caller.execute(&sql)).await;
+    assert_eq!(leaving_outcome.expect("the writes must not delay the player for ever"), Ok(4));
     writers.iter().for_each(JoinHandle::abort);
 }
 
@@ -163,7 +164,8 @@ async fn an_adventure_is_deleted_although_a_stranger_writes_to_an_ended_session_
             ended_sessions.push(session);
         }
         let locked_session = ended_sessions[session_count - 1];
-        // The first deletion is rolled back, so that the second one has something to delete.
+        // The deletion waits for the write, and then succeeds. The first deletion is rolled back, so that the second one
+        // has something to delete.
         for (write, commits_deletion) in [
             (
                 format!(

@@ -10,17 +10,17 @@ use crate::world::{SqlCaller, World, insert_character_sql, insert_seat_sql, run_
 /// equally many rows with new ids, concurrently. Returns the outcomes of all inserts.
 async fn insert_while_deleting(
     world: &World,
-    person: &SqlCaller,
+    caller: &SqlCaller,
     table: &str,
     ids: &[Uuid],
     insert: impl Fn(Uuid) -> String,
 ) -> Vec<String> {
     let attempt_insert = |id: Uuid| {
-        let (person, sql) = (person.clone(), insert(id));
-        async move { attempt(&person, &sql).await }
+        let (caller, sql) = (caller.clone(), insert(id));
+        async move { attempt(&caller, &sql).await }
     };
     let id_list = ids.iter().map(|id| format!("'{id}'")).collect::<Vec<_>>().join(", ");
-    let deletion = person.begin().await;
+    let deletion = caller.begin().await;
     execute_in(&deletion, &format!("DELETE FROM {table} WHERE id IN ({id_list})")).await.unwrap();
     let waiting_inserts: Vec<_> = ids.iter().map(|id| tokio::spawn(attempt_insert(*id))).collect();
     world.owner().wait_for_lock_waiters(ids.len() as i64).await;
@@ -63,7 +63,7 @@ async fn each_deleted_draft_or_creature_makes_room_for_exactly_one() {
     let world = World::new().await;
     let (author_of_drafts, author_of_creatures) = (world.new_user().await, world.new_user().await);
     let draft_adventure = world.new_draft_adventure(author_of_creatures.user_id()).await;
-    for (person, table, parent_column, parent) in [
+    for (caller, table, parent_column, parent) in [
         (&author_of_drafts, "adventures", "creator_id", author_of_drafts.user_id()),
         (&author_of_creatures, "creatures", "adventure_id", draft_adventure),
     ] {
@@ -80,7 +80,7 @@ async fn each_deleted_draft_or_creature_makes_room_for_exactly_one() {
             .fetch_values(&format!("SELECT id FROM {table} WHERE {parent_column} = '{parent}' LIMIT 4"))
             .await
             .unwrap();
-        let outcomes = insert_while_deleting(&world, person, table, &ids, insert).await;
+        let outcomes = insert_while_deleting(&world, caller, table, &ids, insert).await;
         assert_eq!(outcomes.iter().filter(|outcome| *outcome == "done").count(), 4, "{table}: {outcomes:?}");
         assert_eq!(world.owner().count(&format!("{table} WHERE {parent_column} = '{parent}'")).await, 200, "{table}");
     }
@@ -100,11 +100,11 @@ async fn a_deleted_seat_makes_room_for_exactly_one() {
     );
     execute_in(&deletion, &delete).await.unwrap();
     // The player whose seat is deleted, and three new players.
-    let (person, sql) = (
+    let (caller, sql) = (
         seated_player.caller.clone(),
         insert_seat_sql(game.session_id, seated_player.user_id, seated_player.character_id),
     );
-    let mut inserts = vec![tokio::spawn(async move { attempt(&person, &sql).await })];
+    let mut inserts = vec![tokio::spawn(async move { attempt(&caller, &sql).await })];
     for _ in 0..3 {
         let player = world.new_player().await;
         let sql = insert_seat_sql(game.session_id, player.user_id, player.character_id);

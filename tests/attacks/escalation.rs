@@ -215,8 +215,8 @@ impl Fixture {
             .map(|sql| (player.clone(), sql))
             .chain(of_seer.into_iter().map(|sql| (game.seer.clone(), sql)))
             // The name of the table is qualified. Otherwise the statement would write to the caller's temporary table.
-            .map(|(person, sql)| {
-                (person, sql.replace("INSERT INTO ", "INSERT INTO public.").replace("public.public.", "public."))
+            .map(|(caller, sql)| {
+                (caller, sql.replace("INSERT INTO ", "INSERT INTO public.").replace("public.public.", "public."))
             })
             .collect()
     }
@@ -226,17 +226,17 @@ impl Fixture {
 async fn no_temporary_object_of_the_caller_runs_as_the_owner() {
     let fixture = Fixture::new().await;
     let mut escalations = Vec::new();
-    for person in [&fixture.game.players[0].caller, &fixture.game.seer] {
+    for caller in [&fixture.game.players[0].caller, &fixture.game.seer] {
         let statements: Vec<String> =
-            fixture.statements().into_iter().filter(|(sender, _)| sender.id == person.id).map(|(_, sql)| sql).collect();
+            fixture.statements().into_iter().filter(|(sender, _)| sender.id == caller.id).map(|(_, sql)| sql).collect();
         // The first run, without traps, makes sure that each statement succeeds.
         for sql in &statements {
-            assert_eq!(dry_run(person, sql).await, "done", "{sql}");
+            assert_eq!(dry_run(caller, sql).await, "done", "{sql}");
         }
         for set_path in
             ["", "SET LOCAL search_path = pg_temp, pg_catalog, public", "SET LOCAL search_path = public, pg_temp"]
         {
-            let transaction = person.begin().await;
+            let transaction = caller.begin().await;
             for sql in ["SET LOCAL sparc.attacker = 'authenticated'", TRAPS, IMPOSTORS, set_path] {
                 execute_in(&transaction, sql).await.unwrap();
             }
@@ -284,7 +284,7 @@ async fn statements_of_the_service_and_of_visitors_run_no_trap() {
     let fixture = Fixture::new().await;
     let world = &fixture.world;
     world.update_session(&fixture.game, "status = 'completed', ended_at = now() - INTERVAL '1 year'").await;
-    for (person, role, statements) in [
+    for (caller, role, statements) in [
         (
             world.service(),
             "service_role",
@@ -309,7 +309,7 @@ async fn statements_of_the_service_and_of_visitors_run_no_trap() {
         ),
     ] {
         for sql in statements {
-            let transaction = person.begin().await;
+            let transaction = caller.begin().await;
             transaction.execute_unprepared(&format!("SET LOCAL sparc.attacker = '{role}'")).await.unwrap();
             execute_in(&transaction, TRAPS).await.unwrap();
             assert_eq!(outcome_code(execute_in(&transaction, &sql).await), "done", "{sql}");

@@ -223,10 +223,10 @@ async fn assert_limit_holds(world: &World, limit: &Limit) {
 async fn each_limit_can_be_reached_but_not_exceeded() {
     let world = World::new().await;
     for limit in create_limits(&world, 2).await {
-        let (person, sql) = &limit.statements[0];
-        assert_eq!(attempt(person, sql).await, "done", "{}: the last row", limit.name);
-        let (person, sql) = &limit.statements[1];
-        assert_eq!(attempt(person, sql).await, limit.code, "{}: one row too many", limit.name);
+        let (caller, sql) = &limit.statements[0];
+        assert_eq!(attempt(caller, sql).await, "done", "{}: the last row", limit.name);
+        let (caller, sql) = &limit.statements[1];
+        assert_eq!(attempt(caller, sql).await, limit.code, "{}: one row too many", limit.name);
         assert_eq!(query_number(&world, &limit.count_query).await, limit.maximum, "{}", limit.name);
         assert_limit_holds(&world, &limit).await;
     }
@@ -238,7 +238,7 @@ async fn each_limit_holds_for_eight_concurrent_statements() {
     let world = World::new().await;
     for limit in create_limits(&world, 8).await {
         let tasks: Vec<_> =
-            limit.statements.iter().cloned().map(|(person, sql)| async move { attempt(&person, &sql).await }).collect();
+            limit.statements.iter().cloned().map(|(caller, sql)| async move { attempt(&caller, &sql).await }).collect();
         let outcomes = run_together(tasks).await;
         let successes = outcomes.iter().filter(|outcome| *outcome == "done").count();
         assert_eq!(successes, 1, "{}: {outcomes:?}", limit.name);
@@ -258,13 +258,13 @@ async fn each_limit_holds_for_transactions_with_an_old_snapshot() {
     for limit in create_limits(&world, 3).await {
         // All three snapshots show room for one more row. The first transaction adds it. The second one tries before
         // the first has committed, and the third one afterwards.
-        let [(first_person, first_sql), (second_person, second_sql), (third_person, third_sql)] = &limit.statements[..]
+        let [(first_caller, first_sql), (second_caller, second_sql), (third_caller, third_sql)] = &limit.statements[..]
         else {
             panic!("three statements")
         };
-        let second_transaction = second_person.begin_repeatable_read().await;
-        let third_transaction = third_person.begin_repeatable_read().await;
-        let first_transaction = first_person.begin_repeatable_read().await;
+        let second_transaction = second_caller.begin_repeatable_read().await;
+        let third_transaction = third_caller.begin_repeatable_read().await;
+        let first_transaction = first_caller.begin_repeatable_read().await;
         execute_in(&first_transaction, first_sql).await.unwrap();
         let second_sql = second_sql.clone();
         let waiting_task = tokio::spawn(async move { execute_and_commit(second_transaction, &second_sql).await });

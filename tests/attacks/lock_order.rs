@@ -1,5 +1,8 @@
 //! A function that decides by a row's values locks the row before it reads them. While the function waits for a lock,
 //! it holds no other lock for which somebody may wait.
+//!
+//! *Closing* an account removes its personal data and ends its live sessions; the account can no longer write. The
+//! platform also deletes accounts, which locks the same rows and some more.
 
 use super::{
     assert_invariants, attempt, attempt_while_holder_commits, close_account_sql, close_or_delete_account_sql,
@@ -16,6 +19,7 @@ use crate::world::{World, insert_attribute_check_sql, insert_character_sql, inse
 async fn closing_holds_no_other_row_while_it_waits_for_one() {
     let world = World::new().await;
     for is_deletion in [false, true] {
+        // The number of `rows` below.
         let row_count = if is_deletion { 9 } else { 8 };
         for busy_row in 0..row_count {
             let fixture = create_full_account(&world).await;
@@ -46,6 +50,7 @@ async fn closing_holds_no_other_row_while_it_waits_for_one() {
             let holder = world.owner().begin().await;
             let lock = |row: &str| format!("SELECT FROM {row} FOR UPDATE NOWAIT");
             assert_eq!(execute_in(&holder, &lock(&rows[busy_row])).await, Ok(1));
+            // Only a superuser may set `deadlock_timeout`.
             let closing = world.superuser().await.begin().await;
             execute_in(&closing, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
             let sql = close_or_delete_account_sql(account, is_deletion);
@@ -63,8 +68,8 @@ async fn closing_holds_no_other_row_while_it_waits_for_one() {
 }
 
 /// A change of an account's e-mail address waits at most a second for a transaction in which another account gives up
-/// the same address. It waits without limit for a transaction that has locked the account's profile, as a foreign key
-/// does.
+/// the same address. It waits without limit for a transaction that has locked the account's own profile, as the
+/// insertion of a row that refers to the profile does.
 #[tokio::test]
 async fn a_change_of_email_address_waits_for_the_profile_without_limit() {
     let world = World::new().await;
@@ -130,6 +135,7 @@ async fn a_new_session_on_an_adventure_does_not_delay_the_deletion_of_its_creato
     let delete = format!("DELETE FROM auth.users WHERE id = '{}'", creator.user_id());
     assert_eq!(execute_and_commit(deletion, &delete).await, "done");
     opening.commit().await.unwrap();
+    // The new session refers to the adventure, so the deletion has left the adventure.
     assert_eq!(query_number(&world, &format!("SELECT count(*) FROM adventures WHERE id = '{adventure}'")).await, 1);
     assert_invariants(&world).await;
 }
@@ -167,15 +173,15 @@ async fn the_service_adds_nothing_to_an_account_that_is_closing() {
         format!("INSERT INTO adventures (creator_id, name) VALUES ('{account}', 'A draft')"),
         format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{account}', '{}')", game.adventure_id),
     ];
-    let mut waiting = Vec::new();
+    let mut insert_tasks = Vec::new();
     for insert in inserts {
         let service = world.service();
-        waiting.push(tokio::spawn(async move { (attempt(&service, &insert).await, insert) }));
-        world.owner().wait_for_lock_waiters(waiting.len() as i64).await;
+        insert_tasks.push(tokio::spawn(async move { (attempt(&service, &insert).await, insert) }));
+        world.owner().wait_for_lock_waiters(insert_tasks.len() as i64).await;
     }
     closing.commit().await.unwrap();
-    for inserted in waiting {
-        let (outcome, insert) = inserted.await.unwrap();
+    for insert_task in insert_tasks {
+        let (outcome, insert) = insert_task.await.unwrap();
         assert_eq!(outcome, ACCOUNT_CLOSED, "{insert}");
     }
     assert_invariants(&world).await;
@@ -199,18 +205,18 @@ async fn the_deletion_of_a_live_session_fails_at_once_if_it_would_wait() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
-    for locked in [
+    for locked_row in [
         format!("session_players WHERE user_id = '{}'", player.user_id),
         format!("characters WHERE id = '{}'", player.character_id),
         format!("users WHERE id = '{}'", player.user_id),
         format!("users WHERE id = '{}'", game.seer.user_id()),
     ] {
         let holder = world.owner().begin().await;
-        assert_eq!(execute_in(&holder, &format!("SELECT FROM {locked} FOR NO KEY UPDATE")).await, Ok(1));
+        assert_eq!(execute_in(&holder, &format!("SELECT FROM {locked_row} FOR NO KEY UPDATE")).await, Ok(1));
         let deletion = world.owner().begin().await;
         execute_in(&deletion, "SET LOCAL statement_timeout = '10s'").await.unwrap();
         let delete = format!("DELETE FROM sessions WHERE id = '{}'", game.session_id);
-        assert_eq!(execute_and_commit(deletion, &delete).await, LOCK_NOT_AVAILABLE, "{locked}");
+        assert_eq!(execute_and_commit(deletion, &delete).await, LOCK_NOT_AVAILABLE, "{locked_row}");
         holder.rollback().await.unwrap();
     }
     assert_invariants(&world).await;
@@ -224,24 +230,25 @@ async fn two_sessions_that_change_their_seers_do_not_deadlock() {
     let games = [world.new_session(0).await, world.new_session(0).await];
     let mut seers = [games[0].seer.user_id(), games[1].seer.user_id()];
     seers.sort();
+    // Profiles are locked in the order of their ids.
     let [low_seer, high_seer] = seers;
-    // This lock makes the first statement wait until the second one has started.
+    // This lock makes both statements wait, so that they run at the same time.
     let holder = world.owner().begin().await;
     assert_eq!(
         execute_in(&holder, &format!("SELECT FROM users WHERE id = '{high_seer}' FOR NO KEY UPDATE")).await,
         Ok(1)
     );
-    let mut changes = Vec::new();
+    let mut change_tasks = Vec::new();
     for (expected_waiters, old_seer, new_seer) in [(1, high_seer, low_seer), (2, low_seer, high_seer)] {
         let game = games.iter().find(|game| game.seer.user_id() == old_seer).unwrap();
         let owner = world.owner();
         let sql = format!("UPDATE sessions SET seer_id = '{new_seer}' WHERE id = '{}'", game.session_id);
-        changes.push(tokio::spawn(async move { attempt(&owner, &sql).await }));
+        change_tasks.push(tokio::spawn(async move { attempt(&owner, &sql).await }));
         world.owner().wait_for_lock_waiters(expected_waiters).await;
     }
     holder.rollback().await.unwrap();
-    for change in changes {
-        assert_eq!(change.await.unwrap(), "done");
+    for change_task in change_tasks {
+        assert_eq!(change_task.await.unwrap(), "done");
     }
     assert_invariants(&world).await;
 }
@@ -255,8 +262,8 @@ async fn jobs_wait_for_none_of_many_sessions_that_need_a_locked_row() {
     for job in ["archive_sessions", "cancel_abandoned_sessions"] {
         let game = world.new_session(0).await;
         let (owner, player) = (world.owner(), world.new_player().await);
-        let creature = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf')", game.adventure_id);
-        owner.execute(&creature).await.unwrap();
+        let insert_creature = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf')", game.adventure_id);
+        owner.execute(&insert_creature).await.unwrap();
         for _ in 0..15 {
             let session = super::open_private_session(&world, game.seer.user_id(), game.adventure_id).await;
             owner.execute(&insert_seat_sql(session, player.user_id, player.character_id)).await.unwrap();
@@ -280,20 +287,21 @@ async fn jobs_wait_for_none_of_many_sessions_that_need_a_locked_row() {
                 owner.execute(&format!("UPDATE sessions SET {abandoned} {of_session}")).await.unwrap();
             }
         }
-        let mut lockable = vec![
+        // Rows that the job needs for each of the fifteen sessions.
+        let mut needed_rows = vec![
             format!("sessions WHERE seer_id = '{}'", game.seer.user_id()),
             format!("users WHERE id = '{}'", game.seer.user_id()),
             format!("users WHERE id = '{}'", player.user_id),
             format!("characters WHERE id = '{}'", player.character_id),
         ];
         if job == "archive_sessions" {
-            lockable.push(format!("session_players WHERE user_id = '{}'", player.user_id));
-            lockable.push(format!("adventures WHERE id = '{}'", game.adventure_id));
-            lockable.push(format!("creatures WHERE adventure_id = '{}'", game.adventure_id));
+            needed_rows.push(format!("session_players WHERE user_id = '{}'", player.user_id));
+            needed_rows.push(format!("adventures WHERE id = '{}'", game.adventure_id));
+            needed_rows.push(format!("creatures WHERE adventure_id = '{}'", game.adventure_id));
         }
-        for locked in lockable {
+        for locked_rows in needed_rows {
             let holder = owner.begin().await;
-            execute_in(&holder, &format!("SELECT FROM {locked} FOR UPDATE")).await.unwrap();
+            execute_in(&holder, &format!("SELECT FROM {locked_rows} FOR UPDATE")).await.unwrap();
             let job_run = world.service().begin().await;
             // Fifteen waits of 200 ms would take three seconds.
             execute_in(&job_run, "SET LOCAL statement_timeout = '2500ms'").await.unwrap();
@@ -301,7 +309,7 @@ async fn jobs_wait_for_none_of_many_sessions_that_need_a_locked_row() {
             execute_in(&job_run, &run).await.unwrap();
             // This finds the row if the job has processed no session.
             let matching_rows = execute_in(&job_run, "DELETE FROM job_result WHERE session_count = 0").await;
-            assert_eq!(matching_rows, Ok(1), "{job}: {locked}");
+            assert_eq!(matching_rows, Ok(1), "{job}: {locked_rows}");
             job_run.rollback().await.unwrap();
             holder.rollback().await.unwrap();
         }
@@ -317,7 +325,7 @@ async fn closing_ones_own_account_does_not_wait_for_the_deletion_of_an_ended_ses
     let game = world.new_active_session(1).await;
     world.update_session(&game, "status = 'completed'").await;
     let player = &game.players[0];
-    // The lock that a deletion takes.
+    // This transaction only takes the lock that a deletion takes.
     let deleting = world.owner().begin().await;
     let lock = format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", game.session_id);
     assert_eq!(execute_in(&deleting, &lock).await, Ok(1));
@@ -359,7 +367,7 @@ async fn the_sessions_of_a_deleted_adventure_are_locked_in_the_order_of_their_id
     assert_eq!(
         execute_in(&holder, &lock(high_id)).await,
         Ok(1),
-        "the deletion must not have locked the session with the higher id yet"
+        "the deletion has not yet locked the session with the higher id"
     );
     holder.rollback().await.unwrap();
     assert_eq!(deletion_task.await.unwrap(), "done");

@@ -170,10 +170,10 @@ async fn a_session_with_a_recent_event_is_not_abandoned() {
 #[tokio::test]
 async fn only_the_service_may_run_maintenance() {
     let world = World::new().await;
-    for person in [world.new_user().await, world.visitor()] {
+    for caller in [world.new_user().await, world.visitor()] {
         for function in ["cancel_abandoned_sessions", "archive_sessions", "clean_events"] {
             assert_eq!(
-                attempt(&person, &format!("SELECT private.{function}(10)")).await,
+                attempt(&caller, &format!("SELECT private.{function}(10)")).await,
                 INSUFFICIENT_PRIVILEGE,
                 "{function}"
             );

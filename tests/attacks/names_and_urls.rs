@@ -260,7 +260,7 @@ async fn the_url_of_a_picture_is_http_or_https_or_relative() {
         world.owner().fetch_values::<String>(url_columns).await.unwrap(),
         ["adventures.artwork_url", "adventures.thumbnail_url", "users.avatar_url"]
     );
-    for (person, column, table, id) in [
+    for (caller, column, table, id) in [
         (&user, "avatar_url", "users", user.user_id()),
         (&author, "thumbnail_url", "adventures", draft_adventure),
         (&author, "artwork_url", "adventures", draft_adventure),
@@ -293,7 +293,7 @@ async fn the_url_of_a_picture_is_http_or_https_or_relative() {
                 " https://x.org",
             ] {
                 assert_refused!(
-                    person.execute(&write.replace("$URL$", &sql_literal(url))).await,
+                    caller.execute(&write.replace("$URL$", &sql_literal(url))).await,
                     CHECK_VIOLATION,
                     &format!("web_{column}"),
                     "{url:?}"
@@ -310,9 +310,9 @@ async fn the_url_of_a_picture_is_http_or_https_or_relative() {
                 "a.png",
                 "",
             ] {
-                assert_eq!(person.execute(&write.replace("$URL$", &sql_literal(url))).await, Ok(1), "{url}");
+                assert_eq!(caller.execute(&write.replace("$URL$", &sql_literal(url))).await, Ok(1), "{url}");
             }
-            assert_eq!(person.execute(&write.replace("$URL$", "NULL")).await, Ok(1));
+            assert_eq!(caller.execute(&write.replace("$URL$", "NULL")).await, Ok(1));
         }
     }
 }

@@ -65,7 +65,7 @@ async fn statements_over_many_rows_never_deadlock() {
             _ => statements.push((world.user(first_seer), format!("SELECT private.close_account('{first_seer}')"))),
         }
         let tasks: Vec<_> =
-            statements.into_iter().map(|(person, sql)| async move { attempt(&person, &sql).await }).collect();
+            statements.into_iter().map(|(caller, sql)| async move { attempt(&caller, &sql).await }).collect();
         let outcomes = run_together(tasks).await;
         assert!(
             outcomes.iter().all(|outcome| outcome != DEADLOCK_DETECTED),
@@ -311,8 +311,8 @@ async fn a_modifier_must_be_written_as_an_integer() {
     for value in
         ["5.0", "5.00", "0.0", "-3.0", "50e-1", "5.5", "1e400", "\"5\"", "null", "true", "11", "-11", "[5]", "{}"]
     {
-        for person in [&game.players[0].caller, &world.service()] {
-            let outcome = person.execute(&roll_with(value)).await;
+        for caller in [&game.players[0].caller, &world.service()] {
+            let outcome = caller.execute(&roll_with(value)).await;
             assert_refused!(outcome, CHECK_VIOLATION, "valid_modifiers", "{value}");
         }
     }
@@ -350,10 +350,10 @@ async fn a_change_of_hit_points_by_zero_or_null_does_nothing_and_other_changes_a
     let wound = format!("SELECT * FROM private.change_hit_points('{}', -4)", player.character_id);
     assert_eq!(attempt(&player.caller, &wound).await, "done");
     let before = query_number(&world, &hit_points).await;
-    for person in [&player.caller, &game.seer, &world.service()] {
+    for caller in [&player.caller, &game.seer, &world.service()] {
         for change in ["NULL", "NULL::integer", "(SELECT NULL::integer)", "0"] {
             let sql = format!("SELECT * FROM private.change_hit_points('{}', {change})", player.character_id);
-            let outcome = attempt(person, &sql).await;
+            let outcome = attempt(caller, &sql).await;
             assert_eq!(query_number(&world, &hit_points).await, before, "{change}: {outcome}");
         }
     }

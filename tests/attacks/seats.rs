@@ -47,7 +47,7 @@ async fn nobody_seats_another_user() {
             if status != "waiting" {
                 world.update_session(&game, &format!("status = '{status}'")).await;
             }
-            for person in [&game.seer, &accomplice.caller, &world.new_user().await, &world.visitor()] {
+            for caller in [&game.seer, &accomplice.caller, &world.new_user().await, &world.visitor()] {
                 let values = format!("('{}', '{}', '{}')", game.session_id, victim.user_id, victim.character_id);
                 let columns = "session_players (session_id, user_id, character_id)";
                 for sql in [
@@ -71,7 +71,7 @@ async fn nobody_seats_another_user() {
                     // Another player's seat, changed into the victim's.
                     update_seat_sql(game.session_id, accomplice.user_id, &format!("user_id = '{}'", victim.user_id)),
                 ] {
-                    assert_eq!(dry_run(person, &sql).await, INSUFFICIENT_PRIVILEGE, "{status}: {sql}");
+                    assert_eq!(dry_run(caller, &sql).await, INSUFFICIENT_PRIVILEGE, "{status}: {sql}");
                 }
                 // The victim's character in the accomplice's seat.
                 let with_victims_character = update_seat_sql(
@@ -80,7 +80,7 @@ async fn nobody_seats_another_user() {
                     &format!("character_id = '{}'", victim.character_id),
                 );
                 assert_ne!(
-                    dry_run(person, &with_victims_character).await,
+                    dry_run(caller, &with_victims_character).await,
                     "done",
                     "{status}: {with_victims_character}"
                 );
@@ -99,18 +99,18 @@ async fn a_seer_cannot_affect_a_character_without_a_seat_in_their_session() {
     let world = World::new().await;
     let (game, victim) = create_session_and_victim(&world).await;
     world.update_session(&game, "status = 'active'").await;
-    for person in [&game.seer, &game.players[0].caller] {
+    for caller in [&game.seer, &game.players[0].caller] {
         assert_eq!(
-            dry_run(person, &insert_attribute_check_sql(game.session_id, victim.character_id)).await,
+            dry_run(caller, &insert_attribute_check_sql(game.session_id, victim.character_id)).await,
             INSUFFICIENT_PRIVILEGE
         );
         let wound = format!("SELECT * FROM private.change_hit_points('{}', -9)", victim.character_id);
-        assert_eq!(dry_run(person, &wound).await, "no row");
+        assert_eq!(dry_run(caller, &wound).await, "no row");
         for set in ["hit_points = 0", "name = 'Mine'", "retired_at = now()"] {
             let sql = format!("UPDATE characters SET {set} WHERE id = '{}'", victim.character_id);
-            assert_eq!(dry_run(person, &sql).await, "no row");
+            assert_eq!(dry_run(caller, &sql).await, "no row");
         }
-        assert_eq!(person.count(&format!("characters WHERE id = '{}'", victim.character_id)).await, 0);
+        assert_eq!(caller.count(&format!("characters WHERE id = '{}'", victim.character_id)).await, 0);
     }
     // Nor can a Seer affect a character whose player has left the session.
     let leaver = &game.players[0];
@@ -315,8 +315,8 @@ async fn a_removed_player_cannot_rejoin_until_the_seer_readmits_them() {
         );
         assert_eq!(world.owner().count(&active_seat).await, 0, "{status}");
         // Other users cannot clear `removed_at`.
-        for person in [&game.players[1].caller, &world.new_user().await] {
-            assert_ne!(attempt(person, &update("removed_at = NULL")).await, "done");
+        for caller in [&game.players[1].caller, &world.new_user().await] {
+            assert_ne!(attempt(caller, &update("removed_at = NULL")).await, "done");
         }
         // The Seer can. Then the player can rejoin, by an update of the seat or with the join code.
         assert_eq!(attempt(&game.seer, &update("removed_at = NULL")).await, "done");

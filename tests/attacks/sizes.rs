@@ -42,24 +42,24 @@ async fn one_statement_inserts_at_most_a_hundred_rows() {
             from_series(count)
         )
     };
-    for (person, insert) in [
+    for (caller, insert) in [
         (&player.caller, &insert_events as &(dyn Fn(usize) -> String + Sync)),
         (&player.caller, &insert_rolls),
         (&game.seer, &insert_creatures),
         (&game.seer, &insert_adventures),
     ] {
-        assert_eq!(dry_run(person, &insert(100)).await, "done", "{}", insert(100));
-        assert_eq!(dry_run(person, &insert(101)).await, TOO_MANY_ROWS, "{}", insert(101));
-        assert_eq!(dry_run(person, &insert(5000)).await, TOO_MANY_ROWS, "{}", insert(5000));
+        assert_eq!(dry_run(caller, &insert(100)).await, "done", "{}", insert(100));
+        assert_eq!(dry_run(caller, &insert(101)).await, TOO_MANY_ROWS, "{}", insert(101));
+        assert_eq!(dry_run(caller, &insert(5000)).await, TOO_MANY_ROWS, "{}", insert(5000));
         // Two parts of one statement, with sixty rows each.
         let parts = format!(
             "WITH first AS ({} RETURNING id), second AS ({} RETURNING id) SELECT FROM first",
             insert(60),
             insert(60)
         );
-        assert_eq!(dry_run(person, &parts).await, TOO_MANY_ROWS, "{parts}");
+        assert_eq!(dry_run(caller, &parts).await, TOO_MANY_ROWS, "{parts}");
         let skipping_conflicts = format!("{} ON CONFLICT DO NOTHING", insert(101));
-        assert_eq!(dry_run(person, &skipping_conflicts).await, TOO_MANY_ROWS, "{skipping_conflicts}");
+        assert_eq!(dry_run(caller, &skipping_conflicts).await, TOO_MANY_ROWS, "{skipping_conflicts}");
     }
     let merge = format!(
         "MERGE INTO session_events AS event USING generate_series(1, 101) AS number ON false
@@ -134,7 +134,7 @@ async fn too_many_rows_are_refused_before_all_are_inserted() {
         world.owner().execute(&open).await.unwrap();
     }
     let numbers = "FROM generate_series(1, 5000) AS number";
-    for (person, table, sql) in [
+    for (caller, table, sql) in [
         (
             &player.caller,
             "characters",
@@ -180,7 +180,7 @@ async fn too_many_rows_are_refused_before_all_are_inserted() {
             ),
         ),
     ] {
-        let transaction = person.begin().await;
+        let transaction = caller.begin().await;
         let inserted_count = format!("pg_stat_get_xact_tuples_inserted('public.{table}'::regclass)");
         // The count may include rows that this connection inserted before.
         let remember_count =
@@ -282,10 +282,10 @@ async fn the_size_of_a_document_is_checked_before_its_content() {
     let too_deep = format!("({too_large} || (repeat('[', 200) || repeat(']', 200))::jsonb)");
     let with_huge_number = format!("({too_large} || '[1e400]'::jsonb)");
     let object_with_too_deep = format!("jsonb_build_object('a', {too_deep})");
-    for (person, constraint, sql) in document_writes(&world).await {
+    for (caller, constraint, sql) in document_writes(&world).await {
         for document in [too_large, &too_deep, &with_huge_number, &object_with_too_deep] {
             assert_refused!(
-                person.execute(&sql.replace("$DOC$", document)).await,
+                caller.execute(&sql.replace("$DOC$", document)).await,
                 CHECK_VIOLATION,
                 constraint,
                 "{constraint}"

@@ -66,28 +66,28 @@ async fn a_session_ends_and_an_account_closes_while_a_player_keeps_locking_rows(
         let is_over = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
         let locking_tasks: Vec<_> = (0..2)
             .map(|_| {
-                let (person, lock_rows, is_over) = (player.caller.clone(), lock_rows.clone(), is_over.clone());
+                let (locker, lock_rows, is_over) = (player.caller.clone(), lock_rows.clone(), is_over.clone());
                 tokio::spawn(async move {
                     while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
-                        let transaction = person.begin().await;
+                        let transaction = locker.begin().await;
                         execute_in(&transaction, &lock_rows).await.unwrap();
                         transaction.commit().await.unwrap();
                     }
                 })
             })
             .collect();
-        // From now on, one of the two always waits for the other.
+        // From now on, one of the two tasks always waits for the other.
         world.owner().wait_for_lock_waiters(1).await;
-        let (ending_person, end_or_close) = match is_closing {
+        let (caller, end_session_or_close_account) = match is_closing {
             false => (
                 game.seer.clone(),
                 format!("UPDATE sessions SET status = 'completed' WHERE id = '{}'", game.session_id),
             ),
             true => (world.owner(), close_account_sql(game.seer.user_id())),
         };
-        let transaction = ending_person.begin().await;
+        let transaction = caller.begin().await;
         execute_in(&transaction, "SET LOCAL statement_timeout = '20s'").await.unwrap();
-        assert_eq!(execute_and_commit(transaction, &end_or_close).await, "done");
+        assert_eq!(execute_and_commit(transaction, &end_session_or_close_account).await, "done");
         is_over.store(true, std::sync::atomic::Ordering::Relaxed);
         for locking_task in locking_tasks {
             locking_task.await.unwrap();
@@ -105,6 +105,7 @@ async fn a_lock_of_a_participant_does_not_stop_maintenance() {
         let mut games = Vec::new();
         for _ in 0..5 {
             let game = world.new_active_session(1).await;
+            // A session is archived 90 days after its end, and counts as abandoned after a month without events.
             if job == "archive_sessions" {
                 world.update_session(&game, "status = 'completed'").await;
                 world.update_session(&game, "ended_at = now() - INTERVAL '91 days'").await;
@@ -114,7 +115,7 @@ async fn a_lock_of_a_participant_does_not_stop_maintenance() {
             }
             games.push(game);
         }
-        // The participant of one of the five sessions.
+        // The participant who keeps a row locked, in one of the five sessions.
         let player = &games[2].players[0];
         for lock_row in [
             format!("SELECT FROM session_players WHERE user_id = '{}' FOR UPDATE", player.user_id),
@@ -126,22 +127,23 @@ async fn a_lock_of_a_participant_does_not_stop_maintenance() {
             let job_run = world.service().begin().await;
             execute_in(&job_run, "SET LOCAL statement_timeout = '20s'").await.unwrap();
             execute_in(&job_run, &format!("SELECT private.{job}(100)")).await.unwrap();
-            // The sessions that the job has not processed. A session that it cancels ends now.
-            let count_remaining =
+            // The sessions that the job has skipped: a cancelled one has ended, and ended only now, and an archived one
+            // is no longer in the table.
+            let count_skipped =
                 "SELECT count(*)::text FROM sessions WHERE status = 'active' OR ended_at < now() - INTERVAL '1 day'";
             let row = sea_orm::ConnectionTrait::query_one_raw(
                 &job_run,
-                sea_orm::Statement::from_string(sea_orm::DbBackend::Postgres, count_remaining),
+                sea_orm::Statement::from_string(sea_orm::DbBackend::Postgres, count_skipped),
             )
             .await
             .unwrap()
             .unwrap();
-            let remaining: String = row.try_get_by_index(0).unwrap();
+            let skipped_sessions: String = row.try_get_by_index(0).unwrap();
             job_run.rollback().await.unwrap();
             holder.rollback().await.unwrap();
             // Cancelling a session changes no seat, so the job cancels a session in spite of a locked seat.
             let is_skipped = job == "archive_sessions" || !lock_row.contains("session_players");
-            assert_eq!(remaining, if is_skipped { "1" } else { "0" }, "{job}: {lock_row}");
+            assert_eq!(skipped_sessions, if is_skipped { "1" } else { "0" }, "{job}: {lock_row}");
         }
         assert_eq!(world.service().fetch_value::<i32>(&format!("SELECT private.{job}(100)")).await, Ok(5), "{job}");
     }
@@ -151,7 +153,7 @@ async fn a_lock_of_a_participant_does_not_stop_maintenance() {
 /// A stranger has opened a session on an adventure of the account that is to be closed or deleted. The session has
 /// ended, and nobody but the stranger took part in it. The stranger locks the session, or their own seat in it.
 #[tokio::test]
-async fn a_lock_in_a_session_without_other_players_does_not_delay_a_closing() {
+async fn a_lock_in_an_ended_session_with_only_one_participant_does_not_delay_a_closing() {
     let world = World::new().await;
     for is_deletion in [false, true] {
         for locked_rows in ["session_players WHERE user_id", "sessions WHERE seer_id"] {
@@ -165,7 +167,7 @@ async fn a_lock_in_a_session_without_other_players_does_not_delay_a_closing() {
             );
             let cancel = format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{session}'");
             assert_eq!(attempt(&stranger.caller, &cancel).await, "done");
-            // Closing an account deletes only drafts.
+            // Closing an account deletes its drafts, but not its published adventures.
             let unpublish = format!("UPDATE adventures SET status = 'draft' WHERE id = '{adventure}'");
             assert_eq!(attempt(&creator, &unpublish).await, "done");
             let holder = stranger.caller.begin().await;
@@ -202,7 +204,7 @@ async fn a_clean_up_reads_no_more_than_twice_its_batch() {
             "SELECT FROM session_events WHERE event_type = 'client.old' ORDER BY created_at LIMIT {count} FOR UPDATE"
         )
     };
-    // A batch of ten reads the twenty oldest events.
+    // A batch of ten reads the twenty oldest events, and deletes up to ten of those that are not locked.
     for (locked_count, deleted_count) in [(0, 10), (10, 10), (15, 5), (20, 0), (40, 0)] {
         let holder = world.owner().begin().await;
         execute_in(&holder, &lock_oldest(locked_count)).await.unwrap();
@@ -227,20 +229,22 @@ async fn a_fellow_player_does_not_delay_a_heroic_save() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let failed_roll = world.new_attack_roll(game.session_id, game.players[0].character_id, "{1,2}", 10, 0).await;
-    let barrier = world.owner().begin().await;
-    // An arbitrary key, for which the fellow player's statement would wait.
-    execute_in(&barrier, "SELECT pg_advisory_xact_lock(4711)").await.unwrap();
+    // If the fellow player's save were inserted, its RETURNING would wait for this lock, and be refused with another
+    // SQLSTATE after `lock_timeout`. The key is arbitrary.
+    let advisory_lock_holder = world.owner().begin().await;
+    execute_in(&advisory_lock_holder, "SELECT pg_advisory_xact_lock(4711)").await.unwrap();
     let fellow_player = &game.players[1];
-    let transaction = fellow_player.caller.begin().await;
+    let fellow_players_transaction = fellow_player.caller.begin().await;
     let wait = "CREATE FUNCTION pg_temp.wait() RETURNS text LANGUAGE plpgsql
                 AS $$ BEGIN PERFORM pg_advisory_xact_lock(4711); RETURN 'waited'; END $$";
-    execute_in(&transaction, wait).await.unwrap();
-    execute_in(&transaction, "SET LOCAL lock_timeout = '1s'").await.unwrap();
+    execute_in(&fellow_players_transaction, wait).await.unwrap();
+    execute_in(&fellow_players_transaction, "SET LOCAL lock_timeout = '1s'").await.unwrap();
     let sql = format!(
         "{} RETURNING pg_temp.wait()",
         insert_heroic_save_sql(game.session_id, fellow_player.character_id, failed_roll)
     );
-    assert_eq!(execute_in(&transaction, &sql).await.unwrap_err().code, ROLL_NOT_SAVEABLE);
+    assert_eq!(execute_in(&fellow_players_transaction, &sql).await.unwrap_err().code, ROLL_NOT_SAVEABLE);
+    // The fellow player's transaction is still open.
     let save = insert_heroic_save_sql(game.session_id, game.players[0].character_id, failed_roll);
     assert_eq!(attempt(&game.players[0].caller, &save).await, "done");
     assert_invariants(&world).await;
@@ -253,20 +257,20 @@ async fn a_seat_with_another_users_character_does_not_lock_the_character() {
     let world = World::new().await;
     let (game, stranger, victim) = (world.new_session(0).await, world.new_player().await, world.new_player().await);
     world.update_session(&game, "is_public = true").await;
-    let accomplice_transaction = game.seer.begin().await;
+    let accomplices_transaction = game.seer.begin().await;
     let lock_session = format!("UPDATE sessions SET looking_for = 'x' WHERE id = '{}'", game.session_id);
-    execute_in(&accomplice_transaction, &lock_session).await.unwrap();
-    let transaction = stranger.caller.begin().await;
-    execute_in(&transaction, "SET LOCAL lock_timeout = '1s'").await.unwrap();
+    execute_in(&accomplices_transaction, &lock_session).await.unwrap();
+    let strangers_transaction = stranger.caller.begin().await;
+    execute_in(&strangers_transaction, "SET LOCAL lock_timeout = '1s'").await.unwrap();
     let take_seat = insert_seat_sql(game.session_id, stranger.user_id, victim.character_id);
-    assert_eq!(execute_in(&transaction, &take_seat).await.unwrap_err().code, CHARACTER_NOT_YOURS);
-    accomplice_transaction.rollback().await.unwrap();
+    assert_eq!(execute_in(&strangers_transaction, &take_seat).await.unwrap_err().code, CHARACTER_NOT_YOURS);
+    accomplices_transaction.rollback().await.unwrap();
 }
 
-/// A transaction that closes an account gives up the account's e-mail address, and may stay open. Somebody signs up
-/// with that address.
+/// A transaction that closes an account gives up the account's e-mail address, and may stay open. Somebody who signs up
+/// with that address waits for a second, and then gets a placeholder address.
 #[tokio::test]
-async fn a_sign_up_does_not_wait_for_an_address_that_is_being_given_up() {
+async fn a_sign_up_waits_only_briefly_for_an_address_that_is_being_given_up() {
     let world = World::new().await;
     let (closing_account, new_account) = (world.new_account().await, uuid::Uuid::new_v4());
     let address = format!("(SELECT email FROM users WHERE id = '{closing_account}')");

@@ -30,7 +30,7 @@ async fn private_changes_do_not_change_an_updated_at_that_everyone_can_read() {
     let times_before = visible_times(&world).await;
     assert_eq!(times_before.len(), 8, "five accounts, two adventures and a session");
     let update_seat = |set: &str| format!("UPDATE session_players SET {set} WHERE user_id = '{}'", player.user_id);
-    for (person, sql) in [
+    for (caller, sql) in [
         (&player.caller, insert_character_sql(character, player.user_id)),
         (&player.caller, format!("UPDATE characters SET retired_at = now() WHERE id = '{character}'")),
         (&player.caller, format!("DELETE FROM characters WHERE id = '{character}'")),
@@ -67,7 +67,7 @@ async fn private_changes_do_not_change_an_updated_at_that_everyone_can_read() {
         ),
         (&world.owner(), format!("UPDATE auth.users SET email = 'new@x.org' WHERE id = '{}'", player.user_id)),
     ] {
-        assert_eq!(attempt(person, &sql).await, "done", "{sql}");
+        assert_eq!(attempt(caller, &sql).await, "done", "{sql}");
         assert_eq!(visible_times(&world).await, times_before, "{sql}");
     }
     let with_games = "SELECT count(*) FROM users WHERE games_played > 0 OR games_run > 0";
@@ -141,11 +141,11 @@ async fn every_edit_sets_updated_at_whoever_makes_it() {
     ];
     let service_edits = service_edits.map(|(table, id, sets)| (table, id, service, sets));
     let edits = user_edits.into_iter().chain(service_edits);
-    let edits = edits.flat_map(|(table, id, person, sets)| sets.iter().map(move |set| (table, id, person, *set)));
-    for (table, id, person, set) in edits {
+    let edits = edits.flat_map(|(table, id, caller, sets)| sets.iter().map(move |set| (table, id, caller, *set)));
+    for (table, id, caller, set) in edits {
         let updated_at = format!("SELECT updated_at::text FROM {table} WHERE id = '{id}'");
         let before: String = world.owner().fetch_value(&updated_at).await.unwrap();
-        assert_eq!(attempt(person, &format!("UPDATE {table} SET {set} WHERE id = '{id}'")).await, "done", "{set}");
+        assert_eq!(attempt(caller, &format!("UPDATE {table} SET {set} WHERE id = '{id}'")).await, "done", "{set}");
         let after: String = world.owner().fetch_value(&updated_at).await.unwrap();
         assert!(after > before && after != "infinity", "{table}: {set}");
     }
@@ -153,7 +153,7 @@ async fn every_edit_sets_updated_at_whoever_makes_it() {
 
 /// Returns, for each kind of row of a session, live or archived, how many the user sees; kinds without any are omitted.
 /// `("may follow broadcasts", 1)` and `("may follow events", 1)` say that the user may follow these.
-async fn visible_rows(person: &SqlCaller, game: &GameSession) -> Vec<(&'static str, i64)> {
+async fn visible_rows(caller: &SqlCaller, game: &GameSession) -> Vec<(&'static str, i64)> {
     let session = game.session_id;
     let mut counts = Vec::new();
     for (kind, from) in [
@@ -168,7 +168,7 @@ async fn visible_rows(person: &SqlCaller, game: &GameSession) -> Vec<(&'static s
         ("archived rolls", format!("archived_dice_rolls WHERE session_id = '{session}'")),
         ("archived seats", format!("archived_session_players WHERE session_id = '{session}'")),
     ] {
-        let count = person.count(&from).await;
+        let count = caller.count(&from).await;
         if count > 0 {
             counts.push((kind, count));
         }
@@ -235,7 +235,7 @@ async fn the_code_of_a_session_that_has_started_shows_it_only_to_participants() 
     let game = world.new_session(2).await;
     let (player, removed, stranger) = (&game.players[0], &game.players[1], world.new_user().await);
     let code: String = world.owner().fetch_value("SELECT code::text FROM sessions").await.unwrap();
-    let visible_sessions = async |person: &SqlCaller| person.count(&format!("private.session_by_code('{code}')")).await;
+    let visible_sessions = async |caller: &SqlCaller| caller.count(&format!("private.session_by_code('{code}')")).await;
     let remove = format!("UPDATE session_players SET removed_at = now() WHERE user_id = '{}'", removed.user_id);
     assert_eq!(attempt(&game.seer, &remove).await, "done");
     for (status, visible_to_others) in
@@ -244,14 +244,14 @@ async fn the_code_of_a_session_that_has_started_shows_it_only_to_participants() 
         if status != "waiting" {
             world.update_session(&game, &format!("status = '{status}'")).await;
         }
-        for (person, expected) in [
+        for (caller, expected) in [
             (&stranger, visible_to_others),
             (&removed.caller, visible_to_others),
             (&player.caller, 1),
             (&game.seer, 1),
             (&world.service(), 1),
         ] {
-            assert_eq!(visible_sessions(person).await, expected, "{status}, {:?}", person.id);
+            assert_eq!(visible_sessions(caller).await, expected, "{status}, {:?}", caller.id);
         }
     }
 }

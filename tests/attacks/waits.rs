@@ -20,7 +20,7 @@ async fn a_refused_event_waits_for_no_session_and_draws_at_most_one_number() {
     // The kinds of events that each person tries to send. Clients may send kinds that begin with `client.`, and only an
     // event that its sender may send waits for the lock. So `'client.x'` is missing for the participant.
     let participant = &game.players[0].caller;
-    for (person, kinds) in [
+    for (caller, kinds) in [
         (&stranger, &["'x'", "'dice_rolled'", "'Client.x'", "' client.x'", "'client'", "''", "NULL", "'client.x'"][..]),
         (former_player, &["'x'", "'dice_rolled'", "'Client.x'", "''", "NULL", "'client.x'"]),
         (participant, &["'x'", "'dice_rolled'", "'Client.x'", "''", "NULL"]),
@@ -31,7 +31,7 @@ async fn a_refused_event_waits_for_no_session_and_draws_at_most_one_number() {
                 // The session, and one that does not exist.
                 for session in [game.session_id, Uuid::new_v4()] {
                     let before: String = world.owner().fetch_value(last_event_number).await.unwrap();
-                    let transaction = person.begin().await;
+                    let transaction = caller.begin().await;
                     execute_in(&transaction, "SET LOCAL lock_timeout = '1s'").await.unwrap();
                     let sql = format!(
                         "INSERT INTO session_events (session_id, event_type) VALUES ('{session}', {kind}){suffix}"
