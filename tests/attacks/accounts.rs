@@ -55,8 +55,8 @@ async fn an_email_address_in_a_reserved_domain_is_replaced() {
             }
             assert_eq!(profile_email(&world, attacker).await, format!("{attacker}@no-email.invalid"), "{address:?}");
             assert!(!is_account_closed(&world, attacker).await, "{address:?} must close no account");
-            let bio = format!("UPDATE users SET bio = 'Here.' WHERE id = '{attacker}'");
-            assert_eq!(attempt(&world.user(attacker), &bio).await, "done", "{address:?}");
+            let update_bio = format!("UPDATE users SET bio = 'Here.' WHERE id = '{attacker}'");
+            assert_eq!(attempt(&world.user(attacker), &update_bio).await, "done", "{address:?}");
 
             // The victim's account can still be closed: by the platform, by its user, or by the service.
             match index % 3 {
@@ -110,16 +110,16 @@ async fn a_closed_account_writes_nothing() {
                 assert_eq!(attempt(&world.owner(), &sql).await, "done");
             }
         }
-        let mut accepted = Vec::new();
+        let mut unexpected_outcomes = Vec::new();
         for sql in &statements {
             let outcome = dry_run(&fixture.caller, sql).await;
             // Row security refuses (42501) or hides a row that no longer exists or no longer belongs to the account. A
             // new session may be refused because its adventure no longer exists.
             if ![ACCOUNT_CLOSED, INSUFFICIENT_PRIVILEGE, "no row", ADVENTURE_NOT_PLAYABLE].contains(&outcome.as_str()) {
-                accepted.push(format!("{outcome}: {sql}"));
+                unexpected_outcomes.push(format!("{outcome}: {sql}"));
             }
         }
-        assert!(accepted.is_empty(), "{closed_by}:\n{}", accepted.join("\n"));
+        assert!(unexpected_outcomes.is_empty(), "{closed_by}:\n{}", unexpected_outcomes.join("\n"));
         // Writes to rows that still belong to the account are refused because the account is closed. After a deletion,
         // the published adventure, which nobody has played, no longer exists.
         for sql in [
@@ -157,7 +157,7 @@ async fn nobody_reopens_a_closed_account() {
             assert_eq!(attempt(caller, &sql).await, INSUFFICIENT_PRIVILEGE, "{set}");
         }
     }
-    // Nor does anybody store personal data in its profile again.
+    // Nor does anybody store personal data in the account's profile again.
     for caller in [&world.service(), &world.owner()] {
         for set in ["display_name = 'Ada'", "avatar_url = 'https://example.org/a.png'", "bio = 'Back.'"] {
             let sql = format!("UPDATE users SET {set} WHERE id = '{}'", user.user_id());
@@ -171,16 +171,16 @@ async fn nobody_reopens_a_closed_account() {
     assert_eq!(profile_email(&world, user.user_id()).await, format!("{}@deleted.invalid", user.user_id()));
 }
 
-/// Returns eight requests that a player may have sent just before their account closes. `left_session` is one that the
-/// player has left, and `code` the join code of `public_session`.
+/// Returns eight requests that a player may have sent just before their account closes. `left_session` is a session
+/// that the player has left, and `code` the join code of `public_session`.
 fn pending_requests(
-    account: Uuid,
     player: &Player,
     adventure: Uuid,
     public_session: Uuid,
     left_session: Uuid,
     code: &str,
 ) -> Vec<String> {
+    let account = player.user_id;
     vec![
         format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{account}', '{adventure}')"),
         format!("INSERT INTO adventures (creator_id, name) VALUES ('{account}', 'A draft')"),
@@ -199,7 +199,7 @@ fn pending_requests(
 async fn closing_an_account_and_its_own_requests_wait_for_each_other() {
     let world = World::new().await;
     for closes_first in [true, false] {
-        for has_snapshot in [true, false] {
+        for has_old_snapshot in [true, false] {
             // One round for each of the eight pending requests.
             for index in 0..8 {
                 let (player, public_game, left_game) =
@@ -221,7 +221,6 @@ async fn closing_an_account_and_its_own_requests_wait_for_each_other() {
                     .await
                     .unwrap();
                 let sql = pending_requests(
-                    player.user_id,
                     &player,
                     public_game.adventure_id,
                     public_game.session_id,
@@ -230,7 +229,7 @@ async fn closing_an_account_and_its_own_requests_wait_for_each_other() {
                 )
                 .remove(index);
                 let closing = close_account_sql(player.user_id);
-                let users_transaction = match has_snapshot {
+                let users_transaction = match has_old_snapshot {
                     true => player.caller.begin_repeatable_read().await,
                     false => player.caller.begin().await,
                 };

@@ -1,6 +1,6 @@
-//! A statement writes a row, and an expression of the same statement changes that row again. The triggers would record
-//! the two changes in the wrong order (that of the expression first), so such a statement is refused, mostly with
-//! `triggered_data_change_violation`.
+//! A statement writes a row, and an expression of the same statement changes that row again. If events record both
+//! changes, the triggers would write them in the wrong order (that of the expression first), so such a statement is
+//! refused, mostly with `triggered_data_change_violation`.
 
 use uuid::Uuid;
 

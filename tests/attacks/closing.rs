@@ -164,8 +164,8 @@ async fn an_adventure_is_deleted_although_a_stranger_writes_to_an_ended_session_
             ended_sessions.push(session);
         }
         let locked_session = ended_sessions[session_count - 1];
-        // The deletion waits for the write, and then succeeds. The first deletion is rolled back, so that the second one
-        // has something to delete.
+        // The deletion waits for the write, and then succeeds. The first deletion is rolled back, so that the second
+        // one has something to delete.
         for (write, commits_deletion) in [
             (
                 format!(

@@ -176,7 +176,7 @@ async fn closing_does_not_wait_for_the_clean_up_of_old_events() {
         let game = world.new_session(1).await;
         let player = &game.players[0];
         let unrelated_game = world.new_session(0).await;
-        let age_events = "UPDATE session_events SET created_at = now() - INTERVAL '2 days'";
+        let make_events_old = "UPDATE session_events SET created_at = now() - INTERVAL '2 days'";
         assert_eq!(world.owner().execute(make_events_old).await, Ok(1), "only the event of joining exists");
         let cleaning = unrelated_game.seer.begin().await;
         execute_in(&cleaning, &insert_event_sql(unrelated_game.session_id)).await.unwrap();
@@ -193,10 +193,10 @@ async fn closing_does_not_wait_for_the_clean_up_of_old_events() {
     }
 }
 
-/// A transaction has inserted an event, and has thereby deleted the old event of another session. The closing or deletion
-/// of an account also deletes that session, because nobody has played it and its adventure is a draft of the account. So
-/// the closing waits for the old event. Then the transaction writes to the account, and waits for the closing. The closing
-/// detects the deadlock, tries again, and succeeds.
+/// A transaction has inserted an event, and has thereby deleted the old event of another session. The closing or
+/// deletion of an account also deletes that session, because nobody has played it and its adventure is a draft of the
+/// account. So the closing waits for the old event. Then the transaction writes to the account, and waits for the
+/// closing. The closing detects the deadlock, tries again, and succeeds.
 #[tokio::test]
 async fn closing_and_deleting_an_account_survive_a_deadlock_over_old_events() {
     for is_strangers_session in [false, true] {
@@ -214,7 +214,7 @@ async fn closing_and_deleting_an_account_survive_a_deadlock_over_old_events() {
                 .unwrap();
             let unpublish = format!("UPDATE adventures SET status = 'draft' WHERE id = '{adventure}'");
             world.owner().execute(&unpublish).await.unwrap();
-            let age_events = "UPDATE session_events SET created_at = now() - INTERVAL '2 days'";
+            let make_events_old = "UPDATE session_events SET created_at = now() - INTERVAL '2 days'";
             assert_eq!(world.owner().execute(make_events_old).await, Ok(1), "only the event of cancelling exists");
             let unrelated_game = world.new_session(0).await;
             let cleaning = superuser.begin().await;
@@ -396,8 +396,8 @@ async fn a_transaction_that_has_written_goes_on_while_a_closing_waits_for_it() {
     assert!(is_account_closed(&world, fixture.account_id).await);
 }
 
-/// An INSERT of an event locks the account's row in `private.account_gates` before the session. So while the INSERT waits
-/// for that row, another transaction of the account, which has locked the row, can lock the session.
+/// An INSERT of an event locks the account's row in `private.account_gates` before the session. So while the INSERT
+/// waits for that row, another transaction of the account, which has locked the row, can lock the session.
 #[tokio::test]
 async fn an_event_does_not_deadlock_with_a_transaction_of_the_same_account() {
     let world = World::new().await;

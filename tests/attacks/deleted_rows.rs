@@ -6,8 +6,8 @@ use uuid::Uuid;
 use super::{assert_invariants, attempt, execute_in, limits::create_living_characters, query_number};
 use crate::world::{SqlCaller, World, insert_character_sql, insert_seat_sql, run_together};
 
-/// Deletes rows in a transaction, starts inserts with the same ids, which wait for it, and commits it. Then inserts
-/// equally many rows with new ids, concurrently. Returns the outcomes of all inserts.
+/// Deletes rows in a transaction, starts inserts with the same ids, which wait for the transaction, and commits it.
+/// Then inserts equally many rows with new ids, concurrently. Returns the outcomes of all inserts.
 async fn insert_while_deleting(
     world: &World,
     caller: &SqlCaller,
@@ -22,11 +22,11 @@ async fn insert_while_deleting(
     let id_list = ids.iter().map(|id| format!("'{id}'")).collect::<Vec<_>>().join(", ");
     let deletion = caller.begin().await;
     execute_in(&deletion, &format!("DELETE FROM {table} WHERE id IN ({id_list})")).await.unwrap();
-    let waiting_inserts: Vec<_> = ids.iter().map(|id| tokio::spawn(attempt_insert(*id))).collect();
+    let waiting_insert_tasks: Vec<_> = ids.iter().map(|id| tokio::spawn(attempt_insert(*id))).collect();
     world.owner().wait_for_lock_waiters(ids.len() as i64).await;
     deletion.commit().await.unwrap();
     let mut outcomes = run_together(ids.iter().map(|_| attempt_insert(Uuid::new_v4())).collect()).await;
-    for task in waiting_inserts {
+    for task in waiting_insert_tasks {
         outcomes.push(task.await.unwrap());
     }
     outcomes
@@ -48,10 +48,10 @@ async fn each_deleted_character_makes_room_for_at_most_one() {
         let outcomes = insert_while_deleting(&world, &user, "characters", &ids, insert).await;
         let count_living =
             format!("SELECT count(*) FROM characters WHERE user_id = '{}' AND retired_at IS NULL", user.user_id());
-        let living = query_number(&world, &count_living).await;
-        assert!(living <= 10, "{on_conflict}: {living}, {outcomes:?}");
+        let living_count = query_number(&world, &count_living).await;
+        assert!(living_count <= 10, "{on_conflict}: {living_count}, {outcomes:?}");
         assert_eq!(
-            living,
+            living_count,
             query_number(&world, &format!("SELECT living_characters FROM users WHERE id = '{}'", user.user_id())).await
         );
         assert_invariants(&world).await;
@@ -104,16 +104,16 @@ async fn a_deleted_seat_makes_room_for_exactly_one() {
         seated_player.caller.clone(),
         insert_seat_sql(game.session_id, seated_player.user_id, seated_player.character_id),
     );
-    let mut inserts = vec![tokio::spawn(async move { attempt(&caller, &sql).await })];
+    let mut insert_tasks = vec![tokio::spawn(async move { attempt(&caller, &sql).await })];
     for _ in 0..3 {
         let player = world.new_player().await;
         let sql = insert_seat_sql(game.session_id, player.user_id, player.character_id);
-        inserts.push(tokio::spawn(async move { attempt(&player.caller, &sql).await }));
+        insert_tasks.push(tokio::spawn(async move { attempt(&player.caller, &sql).await }));
     }
     world.owner().wait_for_lock_waiters(4).await;
     deletion.commit().await.unwrap();
     let mut outcomes = Vec::new();
-    for task in inserts {
+    for task in insert_tasks {
         outcomes.push(task.await.unwrap());
     }
     assert_eq!(outcomes.iter().filter(|outcome| *outcome == "done").count(), 1, "{outcomes:?}");

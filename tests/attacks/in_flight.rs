@@ -1,6 +1,6 @@
 //! When a statement begins, the caller may make a certain write. When the statement comes to that write, the caller no
-//! longer may: another part of the statement, or a transaction that has committed meanwhile, has ended the permission. Row security
-//! uses the statement's snapshot, so triggers check the permission again.
+//! longer may: another part of the statement, or a transaction that has committed meanwhile, has ended the permission.
+//! Row security uses the statement's snapshot, so triggers check the permission again.
 
 use uuid::Uuid;
 
@@ -26,8 +26,8 @@ async fn a_player_who_leaves_in_the_same_statement_sends_no_event() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let player = &game.players[0];
-    // A participant's event with the second payload would be refused too, because the payload is nested too deeply. Here
-    // the reason must be that the sender is no participant.
+    // A participant's event with the second payload would be refused too, because the payload is nested too deeply.
+    // Here the reason must be that the sender is no participant.
     let deep_payload = format!("{}{}", "[".repeat(200), "]".repeat(200));
     for payload in ["{}", &deep_payload] {
         let sql = format!(
@@ -68,8 +68,8 @@ async fn a_player_who_is_removed_or_leaves_while_a_statement_waits_sends_no_even
         let transaction = player.caller.begin().await;
         let sending_task = tokio::spawn(async move { execute_and_commit(transaction, &sql).await });
         world.owner().wait_for_lock_waiters(1).await;
-        let leaver_or_remover = if has_left { &player.caller } else { &game.seer };
-        assert_eq!(attempt(leaver_or_remover, &leave_or_remove_sql(game.session_id, player)).await, "done");
+        let caller = if has_left { &player.caller } else { &game.seer };
+        assert_eq!(attempt(caller, &leave_or_remove_sql(game.session_id, player)).await, "done");
         advisory_lock_holder.commit().await.unwrap();
         assert_eq!(sending_task.await.unwrap(), INSUFFICIENT_PRIVILEGE);
         let readmit = format!(

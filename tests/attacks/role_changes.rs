@@ -82,7 +82,8 @@ async fn a_statement_that_resets_its_role_keeps_its_limits() {
     let insert_events_in_two_sessions = format!(
         "INSERT INTO session_events (session_id, event_type)
          SELECT replace(session, 'none', '')::uuid, 'client.wave'
-         FROM (VALUES (1, {reset_role_and_return_session}), (2, '{other_session}')) AS rows_to_insert (nth, session) ORDER BY nth"
+         FROM (VALUES (1, {reset_role_and_return_session}), (2, '{other_session}')) AS list (nth, session)
+         ORDER BY nth"
     );
     assert_ne!(dry_run(&seer, &insert_events_in_two_sessions).await, "done");
     assert_invariants(&world).await;
@@ -99,7 +100,8 @@ async fn a_statement_that_resets_its_role_does_not_edit_an_ended_session() {
         let plain = format!("UPDATE sessions SET {set} WHERE id = '{}'", game.session_id);
         assert_eq!(dry_run(&seer, &plain).await, SESSION_OVER, "{plain}");
         for looking_for in [RESET_ROLE.to_owned(), format!("(SELECT {RESET_ROLE})")] {
-            let sql = format!("UPDATE sessions SET {set}, looking_for = {looking_for} WHERE id = '{}'", game.session_id);
+            let sql =
+                format!("UPDATE sessions SET {set}, looking_for = {looking_for} WHERE id = '{}'", game.session_id);
             let code = dry_run(&seer, &sql).await;
             assert!([INSUFFICIENT_PRIVILEGE, SESSION_OVER].contains(&code.as_str()), "{sql}: {code}");
         }
@@ -135,13 +137,14 @@ async fn a_callers_own_trigger_neither_locks_a_hidden_session_nor_draws_an_event
             let number_before = query_number(&world, last_event_number).await;
             let outcome = execute_and_commit(transaction, "INSERT INTO callers_table VALUES (1)").await;
             assert_eq!(outcome, INSUFFICIENT_PRIVILEGE, "{kind} {options} {body}");
-            // The identity column `seq` draws one number per row before any trigger runs. The trigger that numbers events
-            // would draw another.
+            // The identity column `seq` draws one number per row before any trigger runs. The trigger that numbers
+            // events would draw another.
             assert!(query_number(&world, last_event_number).await <= number_before + 1, "{kind} {options} {body}");
         }
     }
     holder.rollback().await.unwrap();
-    // The event of the pause, which one of our triggers writes, is stored, although a trigger of the caller's caused it.
+    // The event of the pause, which one of our triggers writes, is stored, although a trigger of the caller's caused
+    // it.
     let event_count = world.owner().count("session_events").await;
     let seer = over_users_login.user(game.seer.user_id());
     let pause_by_trigger = format!(

@@ -108,7 +108,8 @@ async fn the_time_of_a_removal_can_be_cleared_but_not_changed() {
     let update_seat = |assignments: &str| {
         format!("UPDATE session_players SET {assignments} WHERE session_id = '{}'", game.session_id)
     };
-    let select_removed_at = format!("SELECT removed_at::text FROM session_players WHERE session_id = '{}'", game.session_id);
+    let select_removed_at =
+        format!("SELECT removed_at::text FROM session_players WHERE session_id = '{}'", game.session_id);
     // By this update the Seer removes the player, and a trigger sets `removed_at`.
     assert_eq!(attempt(&game.seer, &update_seat("is_active = false")).await, "done");
     let time_of_removal: String = world.owner().fetch_value(&select_removed_at).await.unwrap();
