@@ -1,5 +1,6 @@
-//! Only `closed_at` marks an account as closed. A closed account cannot write to any table, whatever the status of its
-//! sessions. Closing an account waits for the account's uncommitted writes, and later writes wait for the closing.
+//! Closing an account removes its personal data. Only `closed_at` marks an account as closed. A closed account cannot
+//! write to any table, whatever the status of its sessions. Closing an account waits for the account's uncommitted
+//! writes, and later writes wait for the closing.
 
 use uuid::Uuid;
 

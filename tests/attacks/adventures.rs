@@ -159,7 +159,7 @@ async fn others_read_unpublished_content_only_while_they_play_it() {
     let adventure = world.new_adventure(creator.user_id()).await;
     let seer = world.new_user().await;
     let mut sessions = Vec::new();
-    for kind in ["live", "cancelled", "completed", "archived"] {
+    for session_kind in ["live", "cancelled", "completed", "archived"] {
         let (player, former_player) = (world.new_player().await, world.new_player().await);
         let session = open_public_session(&world, seer.user_id(), adventure).await;
         for player in [&player, &former_player] {
@@ -170,7 +170,7 @@ async fn others_read_unpublished_content_only_while_they_play_it() {
         }
         let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", former_player.user_id);
         assert_eq!(attempt(&former_player.caller, &leave).await, "done");
-        sessions.push((kind, session, player, former_player));
+        sessions.push((session_kind, session, player, former_player));
     }
     // The creator unpublishes the adventure, and then adds something secret to its content and its creatures.
     for assignment in ["status = 'draft'", "content = '{\"nodes\": [], \"note\": \"secret\"}'"] {
@@ -179,8 +179,8 @@ async fn others_read_unpublished_content_only_while_they_play_it() {
     }
     let insert_creature = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure}', 'A secret')");
     assert_eq!(attempt(&creator, &insert_creature).await, "done");
-    for (kind, session, ..) in &sessions {
-        let steps: &[&str] = match *kind {
+    for (session_kind, session, ..) in &sessions {
+        let steps: &[&str] = match *session_kind {
             "cancelled" => &["cancelled"],
             "completed" | "archived" => &["active", "completed"],
             _ => &[],
@@ -189,18 +189,18 @@ async fn others_read_unpublished_content_only_while_they_play_it() {
             let sql = format!("UPDATE sessions SET status = '{status}' WHERE id = '{session}'");
             assert_eq!(attempt(&world.owner(), &sql).await, "done");
         }
-        if *kind == "archived" {
+        if *session_kind == "archived" {
             archive_session(&world, *session).await;
         }
     }
-    for (kind, session, player, former_player) in &sessions {
-        let is_live = *kind == "live";
-        assert_eq!(can_read_secret(&seer, *session, adventure).await, is_live, "the Seer, {kind}");
-        assert_eq!(can_read_secret(&player.caller, *session, adventure).await, is_live, "a player, {kind}");
-        assert!(!can_read_secret(&former_player.caller, *session, adventure).await, "a player who left, {kind}");
-        assert!(!can_read_secret(&world.new_user().await, *session, adventure).await, "a stranger, {kind}");
-        assert!(!can_read_secret(&world.visitor(), *session, adventure).await, "a visitor, {kind}");
-        assert!(can_read_secret(&creator, *session, adventure).await, "the adventure's creator, {kind}");
+    for (session_kind, session, player, former_player) in &sessions {
+        let is_live = *session_kind == "live";
+        assert_eq!(can_read_secret(&seer, *session, adventure).await, is_live, "the Seer, {session_kind}");
+        assert_eq!(can_read_secret(&player.caller, *session, adventure).await, is_live, "a player, {session_kind}");
+        assert!(!can_read_secret(&former_player.caller, *session, adventure).await, "a player who left, {session_kind}");
+        assert!(!can_read_secret(&world.new_user().await, *session, adventure).await, "a stranger, {session_kind}");
+        assert!(!can_read_secret(&world.visitor(), *session, adventure).await, "a visitor, {session_kind}");
+        assert!(can_read_secret(&creator, *session, adventure).await, "the adventure's creator, {session_kind}");
     }
 }
 

@@ -232,6 +232,7 @@ async fn no_statement_closes_the_account_and_then_writes() {
     let (spare_character, seated_character) = (fixture.spare_character_id, fixture.seated_character_id);
     // An expression that closes the account and returns true.
     let close = format!("private.close_account('{account}')");
+    // An expression that closes the account and then yields the value.
     let closing_then = |value: &str| format!("CASE WHEN {close} THEN '{value}' END");
     let insert_event = |kind: &str, payload: &str| {
         format!(

@@ -1,7 +1,6 @@
 //! Closing an account (its personal data is removed) or deleting it does not deadlock with other users' statements, in
-//! whatever order these lock rows. No
-//! account can delay its own closing by overlapping writes. Every write of an account, and its closing, first locks the
-//! account's row in `private.account_gates`.
+//! whatever order these lock rows. No account can delay its own closing by overlapping writes. Every write of an
+//! account, and its closing, first locks the account's row in `private.account_gates`.
 
 use uuid::Uuid;
 

@@ -56,8 +56,8 @@ async fn attempt(caller: &SqlCaller, sql: &str) -> String {
     outcome_code(caller.execute(sql).await)
 }
 
-/// Starts a statement, waits until it waits for a lock of the transaction `holder`, commits that transaction, and
-/// returns the statement's [`outcome_code`].
+/// Starts a statement, waits until the statement waits for a lock that the transaction `holder` has, commits that
+/// transaction, and returns the statement's [`outcome_code`].
 async fn attempt_while_holder_commits(
     world: &World,
     caller: &SqlCaller,

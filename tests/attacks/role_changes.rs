@@ -17,7 +17,7 @@ const RESET_ROLE: &str = "set_config('role', 'none', true)";
 #[tokio::test]
 async fn a_statement_that_resets_its_role_gets_no_seat_in_a_session_that_became_private() {
     let world = World::new().await;
-    let over_users_login = world.with_users_login().await;
+    let world_with_users_login = world.with_users_login().await;
     for returning in ["", &format!("RETURNING {RESET_ROLE}"), &format!("RETURNING (SELECT {RESET_ROLE})")] {
         let (game, player) = (world.new_session(0).await, world.new_player().await);
         world.update_session(&game, "is_public = true").await;
@@ -26,7 +26,7 @@ async fn a_statement_that_resets_its_role_gets_no_seat_in_a_session_that_became_
         execute_in(&privacy_change, &sql).await.unwrap();
         let join = format!("{} {returning}", insert_seat_sql(game.session_id, player.user_id, player.character_id));
         assert_eq!(
-            attempt_while_holder_commits(&world, &over_users_login.user(player.user_id), join, privacy_change).await,
+            attempt_while_holder_commits(&world, &world_with_users_login.user(player.user_id), join, privacy_change).await,
             INSUFFICIENT_PRIVILEGE,
             "{returning}"
         );
@@ -37,9 +37,9 @@ async fn a_statement_that_resets_its_role_gets_no_seat_in_a_session_that_became_
 #[tokio::test]
 async fn a_statement_that_resets_its_role_keeps_its_limits() {
     let world = World::new().await;
-    let over_users_login = world.with_users_login().await;
+    let world_with_users_login = world.with_users_login().await;
     let game = world.new_active_session(1).await;
-    let (seer, player) = (over_users_login.user(game.seer.user_id()), over_users_login.user(game.players[0].user_id));
+    let (seer, player) = (world_with_users_login.user(game.seer.user_id()), world_with_users_login.user(game.players[0].user_id));
     let other_session = open_private_session(&world, game.seer.user_id(), game.adventure_id).await;
     let draft_adventure = world.new_draft_adventure(game.seer.user_id()).await;
     let insert_creatures = format!(
@@ -92,10 +92,10 @@ async fn a_statement_that_resets_its_role_keeps_its_limits() {
 #[tokio::test]
 async fn a_statement_that_resets_its_role_does_not_edit_an_ended_session() {
     let world = World::new().await;
-    let over_users_login = world.with_users_login().await;
+    let world_with_users_login = world.with_users_login().await;
     let game = world.new_active_session(1).await;
     world.update_session(&game, "status = 'completed'").await;
-    let seer = over_users_login.user(game.seer.user_id());
+    let seer = world_with_users_login.user(game.seer.user_id());
     for set in ["max_players = 3", "game_state = '[1]'", "scheduled_start = now() + INTERVAL '1 day'"] {
         let plain = format!("UPDATE sessions SET {set} WHERE id = '{}'", game.session_id);
         assert_eq!(dry_run(&seer, &plain).await, SESSION_OVER, "{plain}");
@@ -111,22 +111,22 @@ async fn a_statement_that_resets_its_role_does_not_edit_an_ended_session() {
 #[tokio::test]
 async fn a_callers_own_trigger_neither_locks_a_hidden_session_nor_draws_an_event_number() {
     let world = World::new().await;
-    let over_users_login = world.with_users_login().await;
+    let world_with_users_login = world.with_users_login().await;
     let game = world.new_active_session(1).await;
-    let stranger = over_users_login.user(world.new_account().await);
+    let stranger = world_with_users_login.user(world.new_account().await);
     let holder = world.owner().begin().await;
     execute_in(&holder, &format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", game.session_id)).await.unwrap();
     // The sequence behind `session_events.seq`.
     let last_event_number = "SELECT last_value FROM session_events_seq_seq";
     for kind in ["'dice_rolled'", "'x'", "NULL", "'client.wave'"] {
-        for (options, body) in [("", ""), ("SECURITY DEFINER", ""), ("", "PERFORM set_config('role', 'none', true);")] {
+        for (options, first_statement) in [("", ""), ("SECURITY DEFINER", ""), ("", "PERFORM set_config('role', 'none', true);")] {
             let transaction = stranger.begin().await;
             let create_trigger = format!(
                 "SET LOCAL lock_timeout = '2s';
                  CREATE TEMPORARY TABLE callers_table (id integer) ON COMMIT DROP;
                  CREATE FUNCTION pg_temp.write() RETURNS trigger LANGUAGE plpgsql {options} AS $$
                  BEGIN
-                   {body}
+                   {first_statement}
                    INSERT INTO public.session_events (session_id, event_type) VALUES ('{}', {kind});
                    RETURN NEW;
                  END $$;
@@ -136,17 +136,17 @@ async fn a_callers_own_trigger_neither_locks_a_hidden_session_nor_draws_an_event
             execute_in(&transaction, &create_trigger).await.unwrap();
             let number_before = query_number(&world, last_event_number).await;
             let outcome = execute_and_commit(transaction, "INSERT INTO callers_table VALUES (1)").await;
-            assert_eq!(outcome, INSUFFICIENT_PRIVILEGE, "{kind} {options} {body}");
+            assert_eq!(outcome, INSUFFICIENT_PRIVILEGE, "{kind} {options} {first_statement}");
             // The identity column `seq` draws one number per row before any trigger runs. The trigger that numbers
             // events would draw another.
-            assert!(query_number(&world, last_event_number).await <= number_before + 1, "{kind} {options} {body}");
+            assert!(query_number(&world, last_event_number).await <= number_before + 1, "{kind} {options} {first_statement}");
         }
     }
     holder.rollback().await.unwrap();
     // The event of the pause, which one of our triggers writes, is stored, although a trigger of the caller's caused
     // it.
     let event_count = world.owner().count("session_events").await;
-    let seer = over_users_login.user(game.seer.user_id());
+    let seer = world_with_users_login.user(game.seer.user_id());
     let pause_by_trigger = format!(
         "CREATE TEMPORARY TABLE callers_table (id integer);
          CREATE FUNCTION pg_temp.write() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -1,4 +1,5 @@
-//! An account may keep or renew some locks for as long as it likes. These locks do not make others wait for ever.
+//! An account may keep or renew some locks for as long as it likes. These locks do not make others wait for ever, nor
+//! those who close an account (its personal data is removed) or delete it.
 
 use super::{
     assert_invariants, attempt, close_account_sql, close_or_delete_account_sql, execute_and_commit, execute_in,
