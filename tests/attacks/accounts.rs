@@ -101,11 +101,11 @@ async fn a_closed_account_writes_nothing() {
             let outcome = dry_run(&fixture.caller, sql).await;
             assert_eq!(outcome, "done", "before the account is closed: {sql}");
         }
-        let closing = format!("SELECT private.close_account('{}')", fixture.account_id);
+        let close = format!("SELECT private.close_account('{}')", fixture.account_id);
         match closed_by {
             "platform" => close_account(&world, fixture.account_id).await,
-            "user" => assert_eq!(attempt(&fixture.caller, &closing).await, "done"),
-            "service" => assert_eq!(attempt(&world.service(), &closing).await, "done"),
+            "user" => assert_eq!(attempt(&fixture.caller, &close).await, "done"),
+            "service" => assert_eq!(attempt(&world.service(), &close).await, "done"),
             _ => {
                 let sql = format!("DELETE FROM auth.users WHERE id = '{}'", fixture.account_id);
                 assert_eq!(attempt(&world.owner(), &sql).await, "done");
@@ -173,13 +173,13 @@ async fn nobody_reopens_a_closed_account() {
 }
 
 /// Returns eight requests that a player may have sent just before their account closes. `left_session` is a session
-/// that the player has left, and `code` the join code of `public_session`.
+/// that the player has left, and `join_code` that of `public_session`.
 fn pending_requests(
     player: &Player,
     adventure: Uuid,
     public_session: Uuid,
     left_session: Uuid,
-    code: &str,
+    join_code: &str,
 ) -> Vec<String> {
     let account = player.user_id;
     vec![
@@ -189,7 +189,7 @@ fn pending_requests(
         format!(
             "UPDATE session_players SET is_active = true WHERE session_id = '{left_session}' AND user_id = '{account}'"
         ),
-        format!("SELECT * FROM private.join_by_code('{code}', '{}')", player.character_id),
+        format!("SELECT * FROM private.join_by_code('{join_code}', '{}')", player.character_id),
         insert_character_sql(Uuid::new_v4(), account),
         format!("UPDATE users SET display_name = 'Somebody', bio = 'Me.' WHERE id = '{account}'"),
         format!("INSERT INTO tutorial_progress (user_id) VALUES ('{account}')"),
@@ -216,7 +216,7 @@ async fn closing_an_account_and_its_own_requests_wait_for_each_other() {
                     player.user_id, left_game.session_id
                 );
                 world.owner().execute(&leave).await.unwrap();
-                let code: String = world
+                let join_code: String = world
                     .owner()
                     .fetch_value(&format!("SELECT code::text FROM sessions WHERE id = '{}'", public_game.session_id))
                     .await
@@ -226,31 +226,31 @@ async fn closing_an_account_and_its_own_requests_wait_for_each_other() {
                     public_game.adventure_id,
                     public_game.session_id,
                     left_game.session_id,
-                    &code,
+                    &join_code,
                 )
                 .remove(index);
-                let closing = close_account_sql(player.user_id);
+                let close = close_account_sql(player.user_id);
                 let users_transaction = match has_old_snapshot {
                     true => player.caller.begin_repeatable_read().await,
                     false => player.caller.begin().await,
                 };
                 let platforms_transaction = world.owner().begin().await;
                 if closes_first {
-                    execute_in(&platforms_transaction, &closing).await.unwrap();
+                    execute_in(&platforms_transaction, &close).await.unwrap();
                     let request = sql.clone();
-                    let waiting_task =
+                    let request_task =
                         tokio::spawn(async move { execute_and_commit(users_transaction, &request).await });
                     world.owner().wait_for_lock_waiters(1).await;
                     platforms_transaction.commit().await.unwrap();
-                    let outcome = waiting_task.await.unwrap();
+                    let outcome = request_task.await.unwrap();
                     assert!([ACCOUNT_CLOSED, SERIALIZATION_FAILURE].contains(&outcome.as_str()), "{outcome}: {sql}");
                 } else {
                     assert!(execute_in(&users_transaction, &sql).await.is_ok(), "{sql}");
-                    let waiting_task =
-                        tokio::spawn(async move { execute_and_commit(platforms_transaction, &closing).await });
+                    let closing_task =
+                        tokio::spawn(async move { execute_and_commit(platforms_transaction, &close).await });
                     world.owner().wait_for_lock_waiters(1).await;
                     users_transaction.commit().await.unwrap();
-                    assert_eq!(waiting_task.await.unwrap(), "done", "{sql}");
+                    assert_eq!(closing_task.await.unwrap(), "done", "{sql}");
                 }
                 assert!(is_account_closed(&world, player.user_id).await);
             }
@@ -303,8 +303,8 @@ async fn deleting_an_account_always_succeeds() {
     let stranger = world.new_account().await;
     let strangers_session = open_public_session(&world, stranger, fixture.published_adventure_id).await;
     let strangers_player = &fixture.joined_session.players[0];
-    let seat = insert_seat_sql(strangers_session, strangers_player.user_id, strangers_player.character_id);
-    world.owner().execute(&seat).await.unwrap();
+    let insert_seat = insert_seat_sql(strangers_session, strangers_player.user_id, strangers_player.character_id);
+    world.owner().execute(&insert_seat).await.unwrap();
     world.update_session(&fixture.completed_session, "ended_at = now() - INTERVAL '1 year'").await;
     assert_eq!(attempt(&world.service(), "SELECT private.archive_sessions(10)").await, "done");
     for account in [

@@ -343,13 +343,13 @@ async fn no_session_is_opened_on_an_adventure_that_is_unpublished_meanwhile() {
     let adventure = world.new_adventure(world.new_user().await.user_id()).await;
     let seer = world.new_user().await;
     // The INSERT of a session first checks the adventure. Then it updates the Seer's counter, and waits for this lock.
-    let holder = world.owner().begin().await;
-    execute_in(&holder, &format!("SELECT FROM users WHERE id = '{}' FOR UPDATE", seer.user_id())).await.unwrap();
+    let lock_holder = world.owner().begin().await;
+    execute_in(&lock_holder, &format!("SELECT FROM users WHERE id = '{}' FOR UPDATE", seer.user_id())).await.unwrap();
     let (caller, sql) = (seer.clone(), format!("INSERT INTO sessions (adventure_id) VALUES ('{adventure}')"));
     let opening_task = tokio::spawn(async move { attempt(&caller, &sql).await });
     world.owner().wait_for_lock_waiters(1).await;
     let unpublish = format!("UPDATE adventures SET status = 'draft' WHERE id = '{adventure}'");
     assert_eq!(attempt(&world.owner(), &unpublish).await, "done");
-    holder.commit().await.unwrap();
+    lock_holder.commit().await.unwrap();
     assert_eq!(opening_task.await.unwrap(), ADVENTURE_NOT_PLAYABLE);
 }

@@ -192,11 +192,11 @@ async fn a_batch_skips_a_session_that_cannot_be_archived_but_any_other_error_end
         BEGIN RAISE EXCEPTION 'no' USING ERRCODE = TG_ARGV[0]; END $$";
     world.superuser().await.execute(create_function).await.unwrap();
     for code in [SERIALIZATION_FAILURE, DISK_FULL, QUERY_CANCELED, IO_ERROR, INTERNAL_ERROR] {
-        let trigger = format!(
+        let create_trigger = format!(
             "CREATE OR REPLACE TRIGGER fail BEFORE INSERT ON archived_sessions
              FOR EACH ROW EXECUTE FUNCTION fail('{code}')"
         );
-        world.superuser().await.execute(&trigger).await.unwrap();
+        world.superuser().await.execute(&create_trigger).await.unwrap();
         assert_eq!(attempt(&world.service(), "SELECT private.archive_sessions(10)").await, code);
     }
     world.superuser().await.execute("DROP TRIGGER fail ON archived_sessions; DROP FUNCTION fail()").await.unwrap();
@@ -272,9 +272,9 @@ async fn a_session_that_cannot_be_cancelled_does_not_stop_the_job() {
     }
     assert_eq!(cancelled_counts, [1, 2, 1, 0]);
     for (index, (session, _)) in sessions.iter().enumerate() {
-        let cancelled = format!("sessions WHERE id = '{session}' AND status = 'cancelled'");
+        let cancelled_session = format!("sessions WHERE id = '{session}' AND status = 'cancelled'");
         let can_end = !matches!(index, 0 | 2);
-        assert_eq!(world.owner().count(&cancelled).await == 1, can_end, "{index}");
+        assert_eq!(world.owner().count(&cancelled_session).await == 1, can_end, "{index}");
     }
 }
 
@@ -337,20 +337,20 @@ async fn a_session_with_a_removal_in_progress_is_archived_later() {
     world.owner().execute(&both_leave).await.unwrap();
     // After the end of a session, its Seer can still remove a player who had left before the end.
     end_session(&world, &game, "completed", 91).await;
-    let removal = game.seer.begin().await;
+    let removal_transaction = game.seer.begin().await;
     let sql = format!(
         "UPDATE session_players SET removed_at = now() WHERE session_id = '{}' AND user_id = '{}'",
         game.session_id, removed_player.user_id
     );
-    assert_eq!(execute_in(&removal, &sql).await, Ok(1));
+    assert_eq!(execute_in(&removal_transaction, &sql).await, Ok(1));
     assert_eq!(archive_batch(&world, 10).await, 0, "the session is skipped");
-    removal.commit().await.unwrap();
+    removal_transaction.commit().await.unwrap();
     assert_eq!(archive_batch(&world, 10).await, 1);
     assert_eq!(world.owner().count("archived_session_players WHERE removed_at IS NOT NULL").await, 1);
-    let archived = format!("archived_sessions WHERE id = '{}'", game.session_id);
+    let archived_session = format!("archived_sessions WHERE id = '{}'", game.session_id);
     // A removed player may no longer see the session, unlike a player who left.
     for (player, visible_sessions) in [(removed_player, 0), (other_player, 1)] {
-        assert_eq!(player.caller.count(&archived).await, visible_sessions);
+        assert_eq!(player.caller.count(&archived_session).await, visible_sessions);
     }
 }
 
@@ -376,12 +376,12 @@ async fn joining_by_code_after_the_start_or_the_end_is_refused_without_locking_t
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let stranger = world.new_player().await;
-    let code: String = world
+    let join_code: String = world
         .owner()
         .fetch_value(&format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session_id))
         .await
         .unwrap();
-    let join = format!("SELECT * FROM private.join_by_code('{code}', '{}')", stranger.character_id);
+    let join = format!("SELECT * FROM private.join_by_code('{join_code}', '{}')", stranger.character_id);
     for (status, sqlstate, constraint) in [
         ("active", SESSION_STARTED, "session_not_started"),
         ("paused", SESSION_STARTED, "session_not_started"),
@@ -390,13 +390,13 @@ async fn joining_by_code_after_the_start_or_the_end_is_refused_without_locking_t
         if status != "active" {
             world.update_session(&game, &format!("status = '{status}'")).await;
         }
-        let holder = world.owner().begin().await;
-        execute_in(&holder, &format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", game.session_id))
+        let lock_holder = world.owner().begin().await;
+        execute_in(&lock_holder, &format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", game.session_id))
             .await
             .unwrap();
-        let joining = stranger.caller.begin().await;
-        execute_in(&joining, "SET LOCAL lock_timeout = '1s'").await.unwrap();
-        assert_refused!(execute_in(&joining, &join).await, sqlstate, constraint, "{status}");
+        let joining_transaction = stranger.caller.begin().await;
+        execute_in(&joining_transaction, "SET LOCAL lock_timeout = '1s'").await.unwrap();
+        assert_refused!(execute_in(&joining_transaction, &join).await, sqlstate, constraint, "{status}");
     }
 }
 

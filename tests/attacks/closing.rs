@@ -109,15 +109,15 @@ async fn closing_survives_a_deadlock() {
     let equip = format!("UPDATE characters SET equipment = '[1]' WHERE id = '{}'", game.players[0].character_id);
     // The timeouts make the closing detect the deadlock: a backend checks for one after it has waited for
     // `deadlock_timeout`. Only a superuser may set it.
-    let writing = superuser.begin().await;
-    execute_in(&writing, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
-    execute_in(&writing, &equip).await.unwrap();
-    let closing = superuser.begin().await;
-    execute_in(&closing, "SET LOCAL deadlock_timeout = '3s'").await.unwrap();
+    let writing_transaction = superuser.begin().await;
+    execute_in(&writing_transaction, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
+    execute_in(&writing_transaction, &equip).await.unwrap();
+    let closing_transaction = superuser.begin().await;
+    execute_in(&closing_transaction, "SET LOCAL deadlock_timeout = '3s'").await.unwrap();
     let sql = close_account_sql(seer);
-    let closing_task = tokio::spawn(async move { execute_and_commit(closing, &sql).await });
+    let closing_task = tokio::spawn(async move { execute_and_commit(closing_transaction, &sql).await });
     world.owner().wait_for_lock_waiters(1).await;
-    assert_eq!(execute_and_commit(writing, &insert_character_sql(Uuid::new_v4(), seer)).await, "done");
+    assert_eq!(execute_and_commit(writing_transaction, &insert_character_sql(Uuid::new_v4(), seer)).await, "done");
     assert_eq!(closing_task.await.unwrap(), "done");
     assert!(is_account_closed(&world, seer).await);
     assert_invariants(&world).await;
@@ -130,16 +130,16 @@ async fn an_account_is_closed_or_deleted_while_a_stranger_creates_a_session_of_i
         let (author, stranger) = (world.new_user().await, world.new_user().await);
         let adventure = world.new_adventure(author.user_id()).await;
         let draft_adventure = world.new_draft_adventure(author.user_id()).await;
-        let holder = stranger.begin().await;
+        let strangers_transaction = stranger.begin().await;
         let insert_session =
             format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", stranger.user_id());
-        execute_in(&holder, &insert_session).await.unwrap();
+        execute_in(&strangers_transaction, &insert_session).await.unwrap();
         let sql = close_or_delete_account_sql(author.user_id(), is_deletion);
         // Closing and deletion wait for none of the stranger's locks, so overlapping transactions of strangers cannot
         // prevent them.
         assert_eq!(attempt(&world.owner(), &format!("SET LOCAL lock_timeout = '10s'; {sql}")).await, "done");
         assert!(is_account_closed(&world, author.user_id()).await);
-        holder.commit().await.unwrap();
+        strangers_transaction.commit().await.unwrap();
         // The adventure stays for the stranger's session, and with it, even after a deletion, the closed profile of its
         // author. But the draft, which nobody has played, is deleted.
         let session_with_adventure =
@@ -175,21 +175,21 @@ async fn an_adventure_is_deleted_although_a_stranger_writes_to_an_ended_session_
             ),
             (format!("UPDATE sessions SET looking_for = 'anybody' WHERE id = '{locked_session}'"), true),
         ] {
-            let holder = stranger.begin().await;
-            execute_in(&holder, &write).await.unwrap();
-            let deleting = author.begin().await;
+            let strangers_transaction = stranger.begin().await;
+            execute_in(&strangers_transaction, &write).await.unwrap();
+            let deletion_transaction = author.begin().await;
             let sql = format!("DELETE FROM adventures WHERE id = '{adventure}'");
             let deletion_task = tokio::spawn(async move {
                 if commits_deletion {
-                    execute_and_commit(deleting, &sql).await
+                    execute_and_commit(deletion_transaction, &sql).await
                 } else {
-                    let outcome = outcome_code(execute_in(&deleting, &sql).await);
-                    deleting.rollback().await.unwrap();
+                    let outcome = outcome_code(execute_in(&deletion_transaction, &sql).await);
+                    deletion_transaction.rollback().await.unwrap();
                     outcome
                 }
             });
             world.owner().wait_for_lock_waiters(1).await;
-            holder.commit().await.unwrap();
+            strangers_transaction.commit().await.unwrap();
             assert_eq!(deletion_task.await.unwrap(), "done", "{write}");
         }
         assert_eq!(world.owner().count(&format!("sessions WHERE adventure_id = '{adventure}'")).await, 0);
@@ -205,12 +205,12 @@ async fn an_account_is_deleted_while_a_stranger_writes_to_an_ended_session_of_it
     let session = open_private_session(&world, stranger.user_id(), adventure).await;
     let end = format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{session}'");
     assert_eq!(attempt(&stranger, &end).await, "done");
-    let holder = stranger.begin().await;
-    let event = format!("INSERT INTO session_events (session_id, event_type) VALUES ('{session}', 'client.wave')");
-    execute_in(&holder, &event).await.unwrap();
+    let strangers_transaction = stranger.begin().await;
+    let insert_event = format!("INSERT INTO session_events (session_id, event_type) VALUES ('{session}', 'client.wave')");
+    execute_in(&strangers_transaction, &insert_event).await.unwrap();
     let sql = format!("SET LOCAL lock_timeout = '10s'; DELETE FROM auth.users WHERE id = '{}'", author.user_id());
     assert_eq!(attempt(&world.owner(), &sql).await, "done");
-    holder.commit().await.unwrap();
+    strangers_transaction.commit().await.unwrap();
     // Deleting an account waits for no lock of a stranger. So the adventure of the locked session stays, and with it
     // the profile, which is closed.
     assert_eq!(world.owner().count(&format!("adventures WHERE id = '{adventure}'")).await, 1, "the adventure stays");

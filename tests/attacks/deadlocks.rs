@@ -103,12 +103,12 @@ async fn closing_does_not_deadlock_with_writes_of_others() {
                 let case = format!("{rows}, is deletion: {is_deletion}, reversed: {is_reversed}");
                 let transaction = writer.begin().await;
                 assert_eq!(execute_in(&transaction, &statements[0]).await, Ok(1), "{case}");
-                let closing = superuser.begin().await;
+                let closing_transaction = superuser.begin().await;
                 // The closing must not be the one that detects a deadlock, because it would just try again. Instead,
                 // PostgreSQL would cancel the user's statement, and the test would fail.
-                execute_in(&closing, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
+                execute_in(&closing_transaction, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
                 let sql = close_or_delete_account_sql(account_to_close, is_deletion);
-                let closing_task = tokio::spawn(async move { execute_and_commit(closing, &sql).await });
+                let closing_task = tokio::spawn(async move { execute_and_commit(closing_transaction, &sql).await });
                 world.owner().wait_for_lock_waiters(1).await;
                 assert_eq!(execute_and_commit(transaction, &statements[1]).await, "done", "{case}");
                 assert_eq!(closing_task.await.unwrap(), "done", "{case}");
@@ -144,20 +144,20 @@ async fn deleting_an_account_does_not_deadlock_with_writes_in_its_ended_sessions
             }
             let transaction = game.players[0].caller.begin().await;
             execute_in(&transaction, &insert_event_sql(sessions[0])).await.unwrap();
-            let deletion = superuser.begin().await;
+            let deletion_transaction = superuser.begin().await;
             // The deletion must not be the one that detects a deadlock, because it would just try again.
-            execute_in(&deletion, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
-            execute_in(&deletion, "SET LOCAL lock_timeout = '10s'").await.unwrap();
+            execute_in(&deletion_transaction, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
+            execute_in(&deletion_transaction, "SET LOCAL lock_timeout = '10s'").await.unwrap();
             let sql = delete_account_sql(game.seer.user_id());
             let is_live_session_locked = is_other_session_live && sessions[0] == game.session_id;
             if is_live_session_locked {
-                let deletion_task = tokio::spawn(async move { execute_and_commit(deletion, &sql).await });
+                let deletion_task = tokio::spawn(async move { execute_and_commit(deletion_transaction, &sql).await });
                 world.owner().wait_for_lock_waiters(1).await;
                 assert_eq!(execute_and_commit(transaction, &insert_event_sql(sessions[1])).await, "done");
                 assert_eq!(deletion_task.await.unwrap(), "done");
             } else {
                 // The deletion keeps ended sessions that others have played, so it does not wait for their locks.
-                assert_eq!(execute_and_commit(deletion, &sql).await, "done");
+                assert_eq!(execute_and_commit(deletion_transaction, &sql).await, "done");
                 assert_eq!(execute_and_commit(transaction, &insert_event_sql(sessions[1])).await, "done");
             }
             assert!(is_account_closed(&world, game.seer.user_id()).await);
@@ -177,12 +177,12 @@ async fn closing_does_not_wait_for_the_clean_up_of_old_events() {
         let unrelated_game = world.new_session(0).await;
         let make_events_old = "UPDATE session_events SET created_at = now() - INTERVAL '2 days'";
         assert_eq!(world.owner().execute(make_events_old).await, Ok(1), "only the event of joining exists");
-        let cleaning = unrelated_game.seer.begin().await;
-        execute_in(&cleaning, &insert_event_sql(unrelated_game.session_id)).await.unwrap();
+        let cleaning_transaction = unrelated_game.seer.begin().await;
+        execute_in(&cleaning_transaction, &insert_event_sql(unrelated_game.session_id)).await.unwrap();
         let sql =
             format!("SET LOCAL lock_timeout = '10s'; {}", close_or_delete_account_sql(player.user_id, is_deletion));
         assert_eq!(attempt(&world.owner(), &sql).await, "done");
-        cleaning.commit().await.unwrap();
+        cleaning_transaction.commit().await.unwrap();
         assert!(is_account_closed(&world, player.user_id).await);
         let events_with_name =
             "session_events WHERE payload ->> 'user_id' = (SELECT id::text FROM users WHERE closed_at IS NOT NULL)
@@ -216,16 +216,16 @@ async fn closing_and_deleting_an_account_survive_a_deadlock_over_old_events() {
             let make_events_old = "UPDATE session_events SET created_at = now() - INTERVAL '2 days'";
             assert_eq!(world.owner().execute(make_events_old).await, Ok(1), "only the event of cancelling exists");
             let unrelated_game = world.new_session(0).await;
-            let cleaning = superuser.begin().await;
+            let cleaning_transaction = superuser.begin().await;
             // The timeouts make the closing detect the deadlock.
-            execute_in(&cleaning, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
-            execute_in(&cleaning, &insert_event_sql(unrelated_game.session_id)).await.unwrap();
-            let closing = superuser.begin().await;
-            execute_in(&closing, "SET LOCAL deadlock_timeout = '2s'").await.unwrap();
+            execute_in(&cleaning_transaction, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
+            execute_in(&cleaning_transaction, &insert_event_sql(unrelated_game.session_id)).await.unwrap();
+            let closing_transaction = superuser.begin().await;
+            execute_in(&closing_transaction, "SET LOCAL deadlock_timeout = '2s'").await.unwrap();
             let sql = close_or_delete_account_sql(author, is_deletion);
-            let closing_task = tokio::spawn(async move { execute_and_commit(closing, &sql).await });
+            let closing_task = tokio::spawn(async move { execute_and_commit(closing_transaction, &sql).await });
             world.owner().wait_for_lock_waiters(1).await;
-            let insert_outcome = execute_and_commit(cleaning, &insert_character_sql(Uuid::new_v4(), author)).await;
+            let insert_outcome = execute_and_commit(cleaning_transaction, &insert_character_sql(Uuid::new_v4(), author)).await;
             assert_eq!(
                 closing_task.await.unwrap(),
                 "done",
@@ -253,9 +253,9 @@ async fn ending_sessions_does_not_deadlock_with_writes_to_characters() {
         }
         let transaction = game.players[0].caller.begin().await;
         execute_in(&transaction, &equip_sql(characters[0])).await.unwrap();
-        let ending = game.seer.begin().await;
+        let ending_transaction = game.seer.begin().await;
         let sql = format!("UPDATE sessions SET status = 'cancelled' WHERE seer_id = '{}'", game.seer.user_id());
-        let ending_task = tokio::spawn(async move { execute_and_commit(ending, &sql).await });
+        let ending_task = tokio::spawn(async move { execute_and_commit(ending_transaction, &sql).await });
         world.owner().wait_for_lock_waiters(1).await;
         assert_eq!(execute_and_commit(transaction, &equip_sql(characters[1])).await, "done");
         assert_eq!(ending_task.await.unwrap(), "done");
@@ -273,11 +273,11 @@ async fn no_write_overtakes_a_closing_that_waits() {
             let fixture = create_full_account(&world).await;
             let rename =
                 format!("UPDATE adventures SET name = 'Renamed' WHERE id = '{}'", fixture.published_adventure_id);
-            let write_in_progress = fixture.caller.begin().await;
-            execute_in(&write_in_progress, &rename).await.unwrap();
-            let closing = world.owner().begin().await;
+            let first_write_transaction = fixture.caller.begin().await;
+            execute_in(&first_write_transaction, &rename).await.unwrap();
+            let closing_transaction = world.owner().begin().await;
             let sql = close_or_delete_account_sql(fixture.account_id, is_deletion);
-            let closing_task = tokio::spawn(async move { execute_and_commit(closing, &sql).await });
+            let closing_task = tokio::spawn(async move { execute_and_commit(closing_transaction, &sql).await });
             world.owner().wait_for_lock_waiters(1).await;
             let writes = [
                 format!("UPDATE users SET bio = 'Here.' WHERE id = '{}'", fixture.account_id),
@@ -302,7 +302,7 @@ async fn no_write_overtakes_a_closing_that_waits() {
                 // The closing waits too.
                 world.owner().wait_for_lock_waiters(1 + write_tasks.len() as i64).await;
             }
-            write_in_progress.commit().await.unwrap();
+            first_write_transaction.commit().await.unwrap();
             assert_eq!(closing_task.await.unwrap(), "done");
             for write_task in write_tasks {
                 let (outcome, sql) = write_task.await.unwrap();
@@ -331,9 +331,9 @@ async fn closing_holds_no_session_while_it_waits_for_a_draft() {
         let seers_transaction = game.seer.begin().await;
         let complete = format!("UPDATE sessions SET status = 'completed' WHERE id = '{}'", game.session_id);
         execute_in(&seers_transaction, &complete).await.unwrap();
-        let closing = world.owner().begin().await;
+        let closing_transaction = world.owner().begin().await;
         let sql = close_or_delete_account_sql(creator, is_deletion);
-        let closing_task = tokio::spawn(async move { execute_and_commit(closing, &sql).await });
+        let closing_task = tokio::spawn(async move { execute_and_commit(closing_transaction, &sql).await });
         world.owner().wait_for_lock_waiters(1).await;
         // If the closing held a row of the session with the creator's seat, it would deadlock with this transaction.
         execute_in(&seers_transaction, "SET LOCAL lock_timeout = '5s'").await.unwrap();
@@ -350,27 +350,27 @@ async fn closing_holds_no_session_while_it_waits_for_a_draft() {
 async fn closing_ones_own_account_fails_at_once_while_a_deletion_waits_for_the_caller() {
     let world = World::new().await;
     let user = world.new_user().await;
-    let writing = user.begin().await;
-    execute_in(&writing, &format!("UPDATE users SET bio = 'Here.' WHERE id = '{}'", user.user_id())).await.unwrap();
-    let deletion = world.owner().begin().await;
+    let writing_transaction = user.begin().await;
+    execute_in(&writing_transaction, &format!("UPDATE users SET bio = 'Here.' WHERE id = '{}'", user.user_id())).await.unwrap();
+    let deletion_transaction = world.owner().begin().await;
     let sql = delete_account_sql(user.user_id());
-    let deletion_task = tokio::spawn(async move { execute_and_commit(deletion, &sql).await });
+    let deletion_task = tokio::spawn(async move { execute_and_commit(deletion_transaction, &sql).await });
     world.owner().wait_for_lock_waiters(1).await;
     for _ in 0..3 {
-        execute_in(&writing, "SAVEPOINT before").await.unwrap();
+        execute_in(&writing_transaction, "SAVEPOINT before").await.unwrap();
         let close = format!("SELECT private.close_account('{}')", user.user_id());
-        assert_eq!(execute_in(&writing, &close).await.unwrap_err().code, SERIALIZATION_FAILURE);
-        execute_in(&writing, "ROLLBACK TO before").await.unwrap();
+        assert_eq!(execute_in(&writing_transaction, &close).await.unwrap_err().code, SERIALIZATION_FAILURE);
+        execute_in(&writing_transaction, "ROLLBACK TO before").await.unwrap();
     }
     // From the second change of the profile on, the check of its foreign key waits for the account's row in
     // `auth.users`. However often that wait ends in a deadlock, the deletion goes on.
     for _ in 0..3 {
-        execute_in(&writing, "SAVEPOINT before").await.unwrap();
+        execute_in(&writing_transaction, "SAVEPOINT before").await.unwrap();
         let update_bio = format!("UPDATE users SET bio = 'Still here.' WHERE id = '{}'", user.user_id());
-        assert_eq!(execute_in(&writing, &update_bio).await.unwrap_err().code, DEADLOCK_DETECTED);
-        execute_in(&writing, "ROLLBACK TO before").await.unwrap();
+        assert_eq!(execute_in(&writing_transaction, &update_bio).await.unwrap_err().code, DEADLOCK_DETECTED);
+        execute_in(&writing_transaction, "ROLLBACK TO before").await.unwrap();
     }
-    writing.commit().await.unwrap();
+    writing_transaction.commit().await.unwrap();
     assert_eq!(deletion_task.await.unwrap(), "done");
 }
 
@@ -382,15 +382,15 @@ async fn a_transaction_that_has_written_goes_on_while_a_closing_waits_for_it() {
     let fixture = create_full_account(&world).await;
     let update_bio = format!("UPDATE users SET bio = 'Here.' WHERE id = '{}'", fixture.account_id);
     let update_characters = format!("UPDATE characters SET equipment = '[1]' WHERE user_id = '{}'", fixture.account_id);
-    let writing = fixture.caller.begin().await;
-    execute_in(&writing, "SET LOCAL lock_timeout = '10s'").await.unwrap();
-    execute_in(&writing, &update_bio).await.unwrap();
-    let closing = world.owner().begin().await;
+    let writing_transaction = fixture.caller.begin().await;
+    execute_in(&writing_transaction, "SET LOCAL lock_timeout = '10s'").await.unwrap();
+    execute_in(&writing_transaction, &update_bio).await.unwrap();
+    let closing_transaction = world.owner().begin().await;
     let sql = close_account_sql(fixture.account_id);
-    let closing_task = tokio::spawn(async move { execute_and_commit(closing, &sql).await });
+    let closing_task = tokio::spawn(async move { execute_and_commit(closing_transaction, &sql).await });
     world.owner().wait_for_lock_waiters(1).await;
-    execute_in(&writing, &update_characters).await.unwrap();
-    assert_eq!(execute_and_commit(writing, &update_bio).await, "done");
+    execute_in(&writing_transaction, &update_characters).await.unwrap();
+    assert_eq!(execute_and_commit(writing_transaction, &update_bio).await, "done");
     assert_eq!(closing_task.await.unwrap(), "done");
     assert!(is_account_closed(&world, fixture.account_id).await);
 }

@@ -20,11 +20,11 @@ async fn insert_while_deleting(
         async move { attempt(&caller, &sql).await }
     };
     let id_list = ids.iter().map(|id| format!("'{id}'")).collect::<Vec<_>>().join(", ");
-    let deletion = caller.begin().await;
-    execute_in(&deletion, &format!("DELETE FROM {table} WHERE id IN ({id_list})")).await.unwrap();
+    let deletion_transaction = caller.begin().await;
+    execute_in(&deletion_transaction, &format!("DELETE FROM {table} WHERE id IN ({id_list})")).await.unwrap();
     let waiting_insert_tasks: Vec<_> = ids.iter().map(|id| tokio::spawn(attempt_insert(*id))).collect();
     world.owner().wait_for_lock_waiters(ids.len() as i64).await;
-    deletion.commit().await.unwrap();
+    deletion_transaction.commit().await.unwrap();
     let mut outcomes = run_together(ids.iter().map(|_| attempt_insert(Uuid::new_v4())).collect()).await;
     for task in waiting_insert_tasks {
         outcomes.push(task.await.unwrap());
@@ -93,12 +93,12 @@ async fn a_deleted_seat_makes_room_for_exactly_one() {
     let game = world.new_session(4).await;
     world.update_session(&game, "is_public = true").await;
     let seated_player = &game.players[0];
-    let deletion = world.service().begin().await;
+    let deletion_transaction = world.service().begin().await;
     let delete = format!(
         "DELETE FROM session_players WHERE session_id = '{}' AND user_id = '{}'",
         game.session_id, seated_player.user_id
     );
-    execute_in(&deletion, &delete).await.unwrap();
+    execute_in(&deletion_transaction, &delete).await.unwrap();
     // The player whose seat is deleted, and three new players.
     let (caller, sql) = (
         seated_player.caller.clone(),
@@ -111,7 +111,7 @@ async fn a_deleted_seat_makes_room_for_exactly_one() {
         insert_tasks.push(tokio::spawn(async move { attempt(&player.caller, &sql).await }));
     }
     world.owner().wait_for_lock_waiters(4).await;
-    deletion.commit().await.unwrap();
+    deletion_transaction.commit().await.unwrap();
     let mut outcomes = Vec::new();
     for task in insert_tasks {
         outcomes.push(task.await.unwrap());

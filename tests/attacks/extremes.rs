@@ -262,13 +262,13 @@ async fn an_overflow_does_not_reveal_the_number_of_dice_of_a_hidden_character() 
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
     for difficulty in [i32::MIN, i32::MIN + 7, 2, 19, i32::MAX] {
-        let roll = format!(
+        let insert_roll = format!(
             "INSERT INTO dice_rolls (session_id, character_id, attribute, modifiers, difficulty, roll_type)
              VALUES ('{}', '{}', 'might', '[]', {difficulty}, 'attribute_check')",
             game.session_id, player.character_id
         );
         assert_refused!(
-            player.caller.execute(&roll).await,
+            player.caller.execute(&insert_roll).await,
             CHECK_VIOLATION,
             "dice_rolls_difficulty_check",
             "{difficulty}"

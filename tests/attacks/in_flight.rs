@@ -39,8 +39,8 @@ async fn a_player_who_leaves_in_the_same_statement_sends_no_event() {
         assert_refused!(player.caller.execute(&sql).await, forbidden, "{payload}");
     }
     assert_eq!(world.owner().count("session_events WHERE event_type = 'client.x'").await, 0);
-    let without_sender = "session_events WHERE starts_with(event_type, 'client.') AND sender_id IS NULL";
-    assert_eq!(world.owner().count(without_sender).await, 0);
+    let client_events_without_sender = "session_events WHERE starts_with(event_type, 'client.') AND sender_id IS NULL";
+    assert_eq!(world.owner().count(client_events_without_sender).await, 0);
     assert_eq!(
         attempt(&player.caller, &insert_attribute_check_sql(game.session_id, player.character_id)).await,
         "done",
@@ -131,7 +131,7 @@ async fn a_player_who_left_changes_no_seat_of_a_session_that_ended_since_the_sna
         let player = &game.players[0];
         let other_character = world.new_character(player.user_id).await;
         assert_eq!(attempt(&player.caller, &leave_or_remove_sql(game.session_id, player)).await, "done");
-        let with_old_snapshot = player.caller.begin_repeatable_read().await;
+        let transaction_with_old_snapshot = player.caller.begin_repeatable_read().await;
         if has_ended {
             world.update_session(&game, "status = 'cancelled'").await;
         }
@@ -139,7 +139,7 @@ async fn a_player_who_left_changes_no_seat_of_a_session_that_ended_since_the_sna
             "UPDATE session_players SET character_id = '{other_character}' WHERE session_id = '{}' AND user_id = '{}'",
             game.session_id, player.user_id
         );
-        assert_eq!(execute_and_commit(with_old_snapshot, &choose).await, expected_outcome);
+        assert_eq!(execute_and_commit(transaction_with_old_snapshot, &choose).await, expected_outcome);
         if has_ended {
             assert_eq!(outcome_code(player.caller.execute(&choose).await), SESSION_OVER);
         }

@@ -340,13 +340,13 @@ async fn a_stranger_does_not_learn_what_exists_in_a_private_session() {
     );
     let creature: Uuid = world.owner().fetch_value(&sql).await.unwrap();
 
-    let save_of = |original: Uuid| insert_heroic_save_sql(active_game.session_id, character, original);
+    let insert_save_of = |original: Uuid| insert_heroic_save_sql(active_game.session_id, character, original);
     let statements = [
-        ("failed", save_of(failed_roll)),
-        ("passed", save_of(passed_roll)),
-        ("late", save_of(late_roll)),
-        ("saved", save_of(saved_roll)),
-        ("one that does not exist", save_of(Uuid::new_v4())),
+        ("failed", insert_save_of(failed_roll)),
+        ("passed", insert_save_of(passed_roll)),
+        ("late", insert_save_of(late_roll)),
+        ("saved", insert_save_of(saved_roll)),
+        ("one that does not exist", insert_save_of(Uuid::new_v4())),
     ];
     assert_same_answers(&[&stranger.caller, &world.visitor()], "another's save", &statements, INSUFFICIENT_PRIVILEGE)
         .await;
@@ -362,17 +362,17 @@ async fn a_stranger_does_not_learn_what_exists_in_a_private_session() {
         ("a session that does not exist", insert_attribute_check_sql(Uuid::new_v4(), stranger.character_id)),
     ];
     assert_same_answers(&[&stranger.caller, &world.visitor()], "a roll", &statements, INSUFFICIENT_PRIVILEGE).await;
-    let creature_roll = |creature: Uuid, session: Uuid| {
+    let insert_creatures_roll = |creature: Uuid, session: Uuid| {
         format!(
             "INSERT INTO dice_rolls (session_id, creature_id, attribute, difficulty, roll_type)
              VALUES ('{session}', '{creature}', 'might', 10, 'attack')"
         )
     };
     let statements = [
-        ("a creature of the adventure", creature_roll(creature, active_game.session_id)),
-        ("a creature of another session's adventure", creature_roll(creature, waiting_game.session_id)),
-        ("a creature that does not exist", creature_roll(Uuid::new_v4(), active_game.session_id)),
-        ("a session that does not exist", creature_roll(creature, Uuid::new_v4())),
+        ("a creature of the adventure", insert_creatures_roll(creature, active_game.session_id)),
+        ("a creature of another session's adventure", insert_creatures_roll(creature, waiting_game.session_id)),
+        ("a creature that does not exist", insert_creatures_roll(Uuid::new_v4(), active_game.session_id)),
+        ("a session that does not exist", insert_creatures_roll(creature, Uuid::new_v4())),
     ];
     assert_same_answers(&[&stranger.caller, &world.visitor()], "a creature's roll", &statements, INSUFFICIENT_PRIVILEGE)
         .await;
@@ -434,14 +434,14 @@ async fn joining_reveals_nothing_about_characters_of_others() {
 async fn joining_by_code_without_a_character_does_not_reveal_the_id_of_the_session() {
     let world = World::new().await;
     let game = world.new_session(0).await;
-    let code: String = world
+    let join_code: String = world
         .owner()
         .fetch_value(&format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session_id))
         .await
         .unwrap();
     let caller = world.new_user().await;
     let statements = [
-        ("a private session", format!("SELECT * FROM private.join_by_code('{code}', NULL)")),
+        ("a private session", format!("SELECT * FROM private.join_by_code('{join_code}', NULL)")),
         ("no session", "SELECT * FROM private.join_by_code('ZZZZZZ', NULL)".to_owned()),
     ];
     assert_same_answers(&[&caller], "a code without a character", &statements, NULL_VALUE_NOT_ALLOWED).await;

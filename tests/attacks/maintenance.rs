@@ -162,9 +162,9 @@ async fn a_session_with_a_recent_event_is_not_abandoned() {
     // Without the event below, the session would be abandoned.
     let abandoned = "last_event_at = now() - INTERVAL '40 days', started_at = now() - INTERVAL '40 days'";
     update_session_by_id(&world, game.session_id, abandoned).await;
-    let event =
+    let insert_event =
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", game.session_id);
-    assert_eq!(attempt(&game.players[0].caller, &event).await, "done");
+    assert_eq!(attempt(&game.players[0].caller, &insert_event).await, "done");
     assert_eq!(world.service().fetch_value::<i32>("SELECT private.cancel_abandoned_sessions(10)").await, Ok(0));
     assert_eq!(session_status(&world, game.session_id).await, "active");
 }
@@ -198,12 +198,12 @@ async fn maintenance_does_not_wait_for_a_locked_session() {
         sessions.push(session);
     }
     let (locked_session, free_session) = (sessions[0], sessions[1]);
-    let holder = world.owner().begin().await;
-    execute_in(&holder, &format!("SELECT FROM sessions WHERE id = '{locked_session}' FOR UPDATE")).await.unwrap();
+    let lock_holder = world.owner().begin().await;
+    execute_in(&lock_holder, &format!("SELECT FROM sessions WHERE id = '{locked_session}' FOR UPDATE")).await.unwrap();
     let sql = "SET LOCAL lock_timeout = '2s'; SELECT private.cancel_abandoned_sessions(10)";
     assert_eq!(attempt(&world.service(), sql).await, "done", "the job skips a locked session");
     assert_eq!(session_status(&world, free_session).await, "cancelled");
-    holder.rollback().await.unwrap();
+    lock_holder.rollback().await.unwrap();
     assert_eq!(session_status(&world, locked_session).await, "waiting");
     assert_eq!(world.service().fetch_value::<i32>("SELECT private.cancel_abandoned_sessions(10)").await, Ok(1));
 }

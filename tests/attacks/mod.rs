@@ -56,18 +56,18 @@ async fn attempt(caller: &SqlCaller, sql: &str) -> String {
     outcome_code(caller.execute(sql).await)
 }
 
-/// Starts a statement, waits until the statement waits for a lock that the transaction `holder` has, commits that
+/// Starts a statement, waits until the statement waits for a lock that the transaction `lock_holder` has, commits that
 /// transaction, and returns the statement's [`outcome_code`].
 async fn attempt_while_holder_commits(
     world: &World,
     caller: &SqlCaller,
     sql: String,
-    holder: DatabaseTransaction,
+    lock_holder: DatabaseTransaction,
 ) -> String {
     let caller = caller.clone();
     let attempt_task = tokio::spawn(async move { attempt(&caller, &sql).await });
     world.owner().wait_for_lock_waiters(1).await;
-    holder.commit().await.unwrap();
+    lock_holder.commit().await.unwrap();
     attempt_task.await.unwrap()
 }
 

@@ -105,13 +105,13 @@ async fn the_second_session_is_refused_before_it_is_locked() {
     let world = World::new().await;
     let (player, free_session, locked_session) = create_two_sessions(&world).await;
     let insert_roll = |session: Uuid| insert_attribute_check_sql(session, player.character_id);
-    let holder = world.owner().begin().await;
-    execute_in(&holder, &format!("SELECT FROM sessions WHERE id = '{locked_session}' FOR UPDATE")).await.unwrap();
+    let lock_holder = world.owner().begin().await;
+    execute_in(&lock_holder, &format!("SELECT FROM sessions WHERE id = '{locked_session}' FOR UPDATE")).await.unwrap();
     for insert in [&insert_event_sql as &(dyn Fn(Uuid) -> String + Sync), &insert_roll] {
         for sql in statements_for_both(insert, free_session, locked_session) {
             let sql = format!("SET LOCAL lock_timeout = '5s'; {sql}");
             assert_eq!(dry_run(&player.caller, &sql).await, SEVERAL_SESSIONS, "{sql}");
         }
     }
-    holder.rollback().await.unwrap();
+    lock_holder.rollback().await.unwrap();
 }

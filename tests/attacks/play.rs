@@ -322,9 +322,9 @@ async fn a_modifier_must_be_written_as_an_integer() {
         assert_eq!(outcome, "done", "{value}");
     }
     // PostgreSQL prints all of these as plain integers.
-    let not_integers =
+    let modifiers_not_integer =
         "dice_rolls, jsonb_array_elements(modifiers) AS modifier WHERE modifier ->> 'value' !~ '^-?[0-9]+$'";
-    assert_eq!(world.owner().count(not_integers).await, 0, "every stored value must be printed as an integer");
+    assert_eq!(world.owner().count(modifiers_not_integer).await, 0, "every stored value must be printed as an integer");
 }
 
 #[tokio::test]
@@ -362,7 +362,7 @@ async fn a_change_of_hit_points_by_zero_or_null_does_nothing_and_other_changes_a
     for (change, expected_hit_points) in [("2147483647", "max_hit_points"), ("-2147483648", "0")] {
         let sql = format!("SELECT * FROM private.change_hit_points('{}', {change})", player.character_id);
         assert_eq!(attempt(&game.seer, &sql).await, "done");
-        let clamped = format!("characters WHERE id = '{}' AND hit_points = {expected_hit_points}", player.character_id);
-        assert_eq!(world.owner().count(&clamped).await, 1, "{change}");
+        let clamped_character = format!("characters WHERE id = '{}' AND hit_points = {expected_hit_points}", player.character_id);
+        assert_eq!(world.owner().count(&clamped_character).await, 1, "{change}");
     }
 }

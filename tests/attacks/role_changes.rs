@@ -21,12 +21,12 @@ async fn a_statement_that_resets_its_role_gets_no_seat_in_a_session_that_became_
     for returning in ["", &format!("RETURNING {RESET_ROLE}"), &format!("RETURNING (SELECT {RESET_ROLE})")] {
         let (game, player) = (world.new_session(0).await, world.new_player().await);
         world.update_session(&game, "is_public = true").await;
-        let privacy_change = game.seer.begin().await;
+        let privacy_transaction = game.seer.begin().await;
         let sql = format!("UPDATE sessions SET is_public = false WHERE id = '{}'", game.session_id);
-        execute_in(&privacy_change, &sql).await.unwrap();
+        execute_in(&privacy_transaction, &sql).await.unwrap();
         let join = format!("{} {returning}", insert_seat_sql(game.session_id, player.user_id, player.character_id));
         assert_eq!(
-            attempt_while_holder_commits(&world, &world_with_users_login.user(player.user_id), join, privacy_change).await,
+            attempt_while_holder_commits(&world, &world_with_users_login.user(player.user_id), join, privacy_transaction).await,
             INSUFFICIENT_PRIVILEGE,
             "{returning}"
         );
@@ -62,7 +62,7 @@ async fn a_statement_that_resets_its_role_keeps_its_limits() {
     let in_one_statement = |first: String, second: String| format!("WITH first AS ({first} RETURNING 1) {second}");
     let delete = |order: &str| format!("DELETE FROM creatures WHERE {}", is_of_sixty_creatures(order));
     let update = |order: &str| format!("UPDATE creatures SET description = 'x' WHERE {}", is_of_sixty_creatures(order));
-    for (caller, sql, code) in [
+    for (caller, sql, expected_code) in [
         (
             &player,
             in_one_statement(insert_events(game.session_id, 60), insert_events(game.session_id, 60)),
@@ -72,9 +72,9 @@ async fn a_statement_that_resets_its_role_keeps_its_limits() {
         (&seer, in_one_statement(update("ASC"), update("DESC")), TOO_MANY_ROWS),
         (&seer, in_one_statement(delete("ASC"), delete("DESC")), TOO_MANY_ROWS),
     ] {
-        assert_eq!(dry_run(caller, &sql).await, code, "{sql}");
+        assert_eq!(dry_run(caller, &sql).await, expected_code, "{sql}");
         let with_reset = format!("{sql} RETURNING {RESET_ROLE}");
-        assert_eq!(dry_run(caller, &with_reset).await, code, "{with_reset}");
+        assert_eq!(dry_run(caller, &with_reset).await, expected_code, "{with_reset}");
     }
     // The expression for the first row's session resets the role before the row's triggers fire. `set_config` returns
     // `none`, to which the expression appends the session's id; `replace` removes `none` again.
@@ -97,8 +97,8 @@ async fn a_statement_that_resets_its_role_does_not_edit_an_ended_session() {
     world.update_session(&game, "status = 'completed'").await;
     let seer = world_with_users_login.user(game.seer.user_id());
     for set in ["max_players = 3", "game_state = '[1]'", "scheduled_start = now() + INTERVAL '1 day'"] {
-        let plain = format!("UPDATE sessions SET {set} WHERE id = '{}'", game.session_id);
-        assert_eq!(dry_run(&seer, &plain).await, SESSION_OVER, "{plain}");
+        let without_reset = format!("UPDATE sessions SET {set} WHERE id = '{}'", game.session_id);
+        assert_eq!(dry_run(&seer, &without_reset).await, SESSION_OVER, "{without_reset}");
         for looking_for in [RESET_ROLE.to_owned(), format!("(SELECT {RESET_ROLE})")] {
             let sql =
                 format!("UPDATE sessions SET {set}, looking_for = {looking_for} WHERE id = '{}'", game.session_id);
@@ -114,8 +114,8 @@ async fn a_callers_own_trigger_neither_locks_a_hidden_session_nor_draws_an_event
     let world_with_users_login = world.with_users_login().await;
     let game = world.new_active_session(1).await;
     let stranger = world_with_users_login.user(world.new_account().await);
-    let holder = world.owner().begin().await;
-    execute_in(&holder, &format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", game.session_id)).await.unwrap();
+    let lock_holder = world.owner().begin().await;
+    execute_in(&lock_holder, &format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", game.session_id)).await.unwrap();
     // The sequence behind `session_events.seq`.
     let last_event_number = "SELECT last_value FROM session_events_seq_seq";
     for kind in ["'dice_rolled'", "'x'", "NULL", "'client.wave'"] {
@@ -142,7 +142,7 @@ async fn a_callers_own_trigger_neither_locks_a_hidden_session_nor_draws_an_event
             assert!(query_number(&world, last_event_number).await <= number_before + 1, "{kind} {options} {first_statement}");
         }
     }
-    holder.rollback().await.unwrap();
+    lock_holder.rollback().await.unwrap();
     // The event of the pause, which one of our triggers writes, is stored, although a trigger of the caller's caused
     // it.
     let event_count = world.owner().count("session_events").await;
@@ -200,14 +200,14 @@ async fn a_session_that_changed_while_a_statement_waited_for_it_is_checked_again
     ] {
         let game = world.new_active_session(1).await;
         let player = &game.players[0];
-        let holder = world.owner().begin().await;
-        execute_in(&holder, &format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", game.session_id))
+        let lock_holder = world.owner().begin().await;
+        execute_in(&lock_holder, &format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", game.session_id))
             .await
             .unwrap();
-        execute_in(&holder, &format!("UPDATE {change} = '{}'", game.session_id)).await.unwrap();
+        execute_in(&lock_holder, &format!("UPDATE {change} = '{}'", game.session_id)).await.unwrap();
         let sql = insert_attribute_check_sql(game.session_id, player.character_id);
         assert_eq!(
-            attempt_while_holder_commits(&world, &player.caller, sql, holder).await,
+            attempt_while_holder_commits(&world, &player.caller, sql, lock_holder).await,
             INSUFFICIENT_PRIVILEGE,
             "{change}"
         );
@@ -215,13 +215,13 @@ async fn a_session_that_changed_while_a_statement_waited_for_it_is_checked_again
     // The session gets a new join code while a player enters the old one.
     let game = world.new_session(0).await;
     let player = world.new_player().await;
-    let code: String = world
+    let join_code: String = world
         .owner()
         .fetch_value(&format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session_id))
         .await
         .unwrap();
-    let holder = game.seer.begin().await;
-    execute_in(&holder, &format!("SELECT FROM private.renew_session_code('{}')", game.session_id)).await.unwrap();
-    let join = format!("SELECT FROM private.join_by_code('{code}', '{}')", player.character_id);
-    assert_eq!(attempt_while_holder_commits(&world, &player.caller, join, holder).await, UNKNOWN_JOIN_CODE);
+    let lock_holder = game.seer.begin().await;
+    execute_in(&lock_holder, &format!("SELECT FROM private.renew_session_code('{}')", game.session_id)).await.unwrap();
+    let join = format!("SELECT FROM private.join_by_code('{join_code}', '{}')", player.character_id);
+    assert_eq!(attempt_while_holder_commits(&world, &player.caller, join, lock_holder).await, UNKNOWN_JOIN_CODE);
 }

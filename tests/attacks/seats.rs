@@ -31,8 +31,8 @@ async fn create_session_and_victim(world: &World) -> (GameSession, Player) {
         attempt(&victim.caller, &insert_seat_sql(public_game.session_id, victim.user_id, victim.character_id)).await,
         "done"
     );
-    let visible = format!("session_players WHERE character_id = '{}'", victim.character_id);
-    assert_eq!(game.seer.count(&visible).await, 1, "everybody sees the seats of a public session");
+    let victims_seat = format!("session_players WHERE character_id = '{}'", victim.character_id);
+    assert_eq!(game.seer.count(&victims_seat).await, 1, "everybody sees the seats of a public session");
     (game, victim)
 }
 
@@ -200,9 +200,9 @@ async fn a_seer_never_chooses_a_players_character() {
             }
             assert_eq!(outcomes, ["done", NOT_YOUR_CHOICE, NOT_YOUR_CHOICE]);
         }
-        let with_other_character =
+        let seats_with_other_character =
             format!("session_players WHERE session_id = '{}' AND character_id = '{other_character}'", game.session_id);
-        assert_eq!(world.owner().count(&with_other_character).await, 0);
+        assert_eq!(world.owner().count(&seats_with_other_character).await, 0);
     }
 }
 
@@ -257,7 +257,7 @@ async fn a_removed_player_cannot_rejoin_until_the_seer_readmits_them() {
         let player = &game.players[0];
         let other_character = world.new_character(player.user_id).await;
         let join_code = join_code(&world, game.session_id).await;
-        let with_old_snapshot = player.caller.begin_repeatable_read().await;
+        let transaction_with_old_snapshot = player.caller.begin_repeatable_read().await;
         assert_eq!(
             attempt(&game.seer, &update_seat_sql(game.session_id, player.user_id, "is_active = false")).await,
             "done"
@@ -308,7 +308,7 @@ async fn a_removed_player_cannot_rejoin_until_the_seer_readmits_them() {
             assert!(possible_sqlstates.contains(&outcome.as_str()), "{status}, {outcome}: {sql}");
         }
         // Whatever this update returns, the seat must not be active after it.
-        let outcome = execute_and_commit(with_old_snapshot, &update_seat("is_active = true")).await;
+        let outcome = execute_and_commit(transaction_with_old_snapshot, &update_seat("is_active = true")).await;
         assert!([PLAYER_REMOVED, SERIALIZATION_FAILURE, "done"].contains(&outcome.as_str()), "{outcome}");
         let active_seat = format!(
             "session_players WHERE session_id = '{}' AND user_id = '{}' AND is_active",
@@ -368,8 +368,8 @@ async fn only_the_seer_removes_a_player() {
     // Instead of a time that the Seer gives, a trigger stores the current time.
     let outcome =
         attempt(&game.seer, &update_seat_sql(game.session_id, player.user_id, "removed_at = '2000-01-01'")).await;
-    let with_given_time = "session_players WHERE removed_at < now() - INTERVAL '1 day'";
-    assert_eq!(world.owner().count(with_given_time).await, 0, "{outcome}");
+    let seats_with_given_time = "session_players WHERE removed_at < now() - INTERVAL '1 day'";
+    assert_eq!(world.owner().count(seats_with_given_time).await, 0, "{outcome}");
 }
 
 #[tokio::test]
@@ -398,14 +398,14 @@ async fn nobody_takes_a_seat_in_a_session_that_became_private_meanwhile() {
     let world = World::new().await;
     let (game, player) = (world.new_session(0).await, world.new_player().await);
     world.update_session(&game, "is_public = true").await;
-    let privacy_change = game.seer.begin().await;
+    let privacy_transaction = game.seer.begin().await;
     let make_private = format!("UPDATE sessions SET is_public = false WHERE id = '{}'", game.session_id);
-    execute_in(&privacy_change, &make_private).await.unwrap();
-    let joining = player.caller.begin().await;
+    execute_in(&privacy_transaction, &make_private).await.unwrap();
+    let joining_transaction = player.caller.begin().await;
     let sql = insert_seat_sql(game.session_id, player.user_id, player.character_id);
-    let joining_task = tokio::spawn(async move { execute_and_commit(joining, &sql).await });
+    let joining_task = tokio::spawn(async move { execute_and_commit(joining_transaction, &sql).await });
     world.owner().wait_for_lock_waiters(1).await;
-    privacy_change.commit().await.unwrap();
+    privacy_transaction.commit().await.unwrap();
     assert_eq!(joining_task.await.unwrap(), INSUFFICIENT_PRIVILEGE);
     assert_invariants(&world).await;
 }

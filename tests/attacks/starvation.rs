@@ -123,25 +123,25 @@ async fn a_lock_of_a_participant_does_not_stop_maintenance() {
             format!("SELECT FROM characters WHERE id = '{}' FOR UPDATE", player.character_id),
             format!("SELECT FROM users WHERE id = '{}' FOR UPDATE", player.user_id),
         ] {
-            let holder = player.caller.begin().await;
-            execute_in(&holder, &lock_row).await.unwrap();
-            let job_run = world.service().begin().await;
-            execute_in(&job_run, "SET LOCAL statement_timeout = '20s'").await.unwrap();
-            execute_in(&job_run, &format!("SELECT private.{job}(100)")).await.unwrap();
+            let lock_holder = player.caller.begin().await;
+            execute_in(&lock_holder, &lock_row).await.unwrap();
+            let job_transaction = world.service().begin().await;
+            execute_in(&job_transaction, "SET LOCAL statement_timeout = '20s'").await.unwrap();
+            execute_in(&job_transaction, &format!("SELECT private.{job}(100)")).await.unwrap();
             // The sessions that the job has skipped: a cancelled one has ended, and ended only now, and an archived one
             // is no longer in the table.
             let count_skipped =
                 "SELECT count(*)::text FROM sessions WHERE status = 'active' OR ended_at < now() - INTERVAL '1 day'";
             let row = sea_orm::ConnectionTrait::query_one_raw(
-                &job_run,
+                &job_transaction,
                 sea_orm::Statement::from_string(sea_orm::DbBackend::Postgres, count_skipped),
             )
             .await
             .unwrap()
             .unwrap();
             let skipped_sessions: String = row.try_get_by_index(0).unwrap();
-            job_run.rollback().await.unwrap();
-            holder.rollback().await.unwrap();
+            job_transaction.rollback().await.unwrap();
+            lock_holder.rollback().await.unwrap();
             // Cancelling a session changes no seat, so the job cancels a session in spite of a locked seat.
             let is_skipped = job == "archive_sessions" || !lock_row.contains("session_players");
             assert_eq!(skipped_sessions, if is_skipped { "1" } else { "0" }, "{job}: {lock_row}");
@@ -171,14 +171,14 @@ async fn a_lock_in_an_ended_session_with_only_one_participant_does_not_delay_a_c
             // Closing an account deletes its drafts, but not its published adventures.
             let unpublish = format!("UPDATE adventures SET status = 'draft' WHERE id = '{adventure}'");
             assert_eq!(attempt(&creator, &unpublish).await, "done");
-            let holder = stranger.caller.begin().await;
+            let lock_holder = stranger.caller.begin().await;
             let lock_row = format!("SELECT FROM {locked_rows} = '{}' FOR UPDATE", stranger.user_id);
-            assert_eq!(execute_in(&holder, &lock_row).await, Ok(1));
-            let closing = world.owner().begin().await;
-            execute_in(&closing, "SET LOCAL statement_timeout = '5s'").await.unwrap();
+            assert_eq!(execute_in(&lock_holder, &lock_row).await, Ok(1));
+            let closing_transaction = world.owner().begin().await;
+            execute_in(&closing_transaction, "SET LOCAL statement_timeout = '5s'").await.unwrap();
             let sql = close_or_delete_account_sql(creator.user_id(), is_deletion);
-            assert_eq!(execute_and_commit(closing, &sql).await, "done", "{locked_rows}");
-            holder.rollback().await.unwrap();
+            assert_eq!(execute_and_commit(closing_transaction, &sql).await, "done", "{locked_rows}");
+            lock_holder.rollback().await.unwrap();
         }
     }
     assert_invariants(&world).await;
@@ -207,18 +207,18 @@ async fn a_clean_up_reads_no_more_than_twice_its_batch() {
     };
     // A batch of ten reads the twenty oldest events, and deletes up to ten of those that are not locked.
     for (locked_count, deleted_count) in [(0, 10), (10, 10), (15, 5), (20, 0), (40, 0)] {
-        let holder = world.owner().begin().await;
-        execute_in(&holder, &lock_oldest(locked_count)).await.unwrap();
-        let cleaning = world.owner().begin().await;
-        execute_in(&cleaning, "CREATE TEMP TABLE cleaned ON COMMIT DROP AS SELECT private.clean_events(10) AS deleted")
+        let lock_holder = world.owner().begin().await;
+        execute_in(&lock_holder, &lock_oldest(locked_count)).await.unwrap();
+        let cleaning_transaction = world.owner().begin().await;
+        execute_in(&cleaning_transaction, "CREATE TEMP TABLE cleaned ON COMMIT DROP AS SELECT private.clean_events(10) AS deleted")
             .await
             .unwrap();
         // This finds the row if the clean-up has deleted the expected number of events.
         let matching_rows =
-            execute_in(&cleaning, &format!("DELETE FROM cleaned WHERE deleted = {deleted_count}")).await;
+            execute_in(&cleaning_transaction, &format!("DELETE FROM cleaned WHERE deleted = {deleted_count}")).await;
         assert_eq!(matching_rows, Ok(1), "with {locked_count} events locked");
-        cleaning.rollback().await.unwrap();
-        holder.rollback().await.unwrap();
+        cleaning_transaction.rollback().await.unwrap();
+        lock_holder.rollback().await.unwrap();
     }
 }
 
@@ -236,9 +236,9 @@ async fn a_fellow_player_does_not_delay_a_heroic_save() {
     execute_in(&advisory_lock_holder, "SELECT pg_advisory_xact_lock(4711)").await.unwrap();
     let fellow_player = &game.players[1];
     let fellow_players_transaction = fellow_player.caller.begin().await;
-    let wait = "CREATE FUNCTION pg_temp.wait() RETURNS text LANGUAGE plpgsql
+    let create_wait_function = "CREATE FUNCTION pg_temp.wait() RETURNS text LANGUAGE plpgsql
                 AS $$ BEGIN PERFORM pg_advisory_xact_lock(4711); RETURN 'waited'; END $$";
-    execute_in(&fellow_players_transaction, wait).await.unwrap();
+    execute_in(&fellow_players_transaction, create_wait_function).await.unwrap();
     execute_in(&fellow_players_transaction, "SET LOCAL lock_timeout = '1s'").await.unwrap();
     let sql = format!(
         "{} RETURNING pg_temp.wait()",
@@ -275,18 +275,18 @@ async fn a_sign_up_waits_only_briefly_for_an_address_that_is_being_given_up() {
     let world = World::new().await;
     let (closing_account, new_account) = (world.new_account().await, uuid::Uuid::new_v4());
     let address = format!("(SELECT email FROM users WHERE id = '{closing_account}')");
-    let closing = world.user(closing_account).begin().await;
-    execute_in(&closing, &format!("SELECT private.close_account('{closing_account}')")).await.unwrap();
-    let sign_up = world.owner().begin().await;
-    execute_in(&sign_up, "SET LOCAL statement_timeout = '20s'").await.unwrap();
+    let closing_transaction = world.user(closing_account).begin().await;
+    execute_in(&closing_transaction, &format!("SELECT private.close_account('{closing_account}')")).await.unwrap();
+    let sign_up_transaction = world.owner().begin().await;
+    execute_in(&sign_up_transaction, "SET LOCAL statement_timeout = '20s'").await.unwrap();
     // The closing account's row in `auth.users` still has the address, and Supabase accepts a second account with it
     // only from single sign-on. So this calls the function that a sign-up calls.
     let create_profile = format!("SELECT private.create_profile('{new_account}', {address}, '{{}}')");
     let create_account_without_profile =
         format!("INSERT INTO auth.users (id) VALUES ('{new_account}'); DELETE FROM users WHERE id = '{new_account}'");
-    execute_in(&sign_up, &create_account_without_profile).await.unwrap();
-    assert_eq!(execute_and_commit(sign_up, &create_profile).await, "done");
-    closing.commit().await.unwrap();
+    execute_in(&sign_up_transaction, &create_account_without_profile).await.unwrap();
+    assert_eq!(execute_and_commit(sign_up_transaction, &create_profile).await, "done");
+    closing_transaction.commit().await.unwrap();
     let stored_address: String =
         world.owner().fetch_value(&format!("SELECT email FROM users WHERE id = '{new_account}'")).await.unwrap();
     assert_eq!(stored_address, format!("{new_account}@no-email.invalid"));
@@ -300,9 +300,9 @@ async fn a_sign_up_waits_while_the_table_of_profiles_is_locked() {
     let table_lock_holder = world.owner().begin().await;
     execute_in(&table_lock_holder, "LOCK TABLE users IN SHARE MODE").await.unwrap();
     let account = uuid::Uuid::new_v4();
-    let sign_up = world.owner().begin().await;
+    let sign_up_transaction = world.owner().begin().await;
     let sql = format!("INSERT INTO auth.users (id, email) VALUES ('{account}', '{account}@example.com')");
-    let sign_up_task = tokio::spawn(async move { execute_and_commit(sign_up, &sql).await });
+    let sign_up_task = tokio::spawn(async move { execute_and_commit(sign_up_transaction, &sql).await });
     let has_waited_longer =
         "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND waitstart < now() - INTERVAL '1500 ms')";
     while !world.owner().fetch_value::<bool>(has_waited_longer).await.unwrap() {
@@ -310,8 +310,8 @@ async fn a_sign_up_waits_while_the_table_of_profiles_is_locked() {
     }
     table_lock_holder.rollback().await.unwrap();
     assert_eq!(sign_up_task.await.unwrap(), "done");
-    let with_address = format!("users WHERE id = '{account}' AND email = '{account}@example.com'");
-    assert_eq!(world.owner().count(&with_address).await, 1);
+    let profile_with_address = format!("users WHERE id = '{account}' AND email = '{account}@example.com'");
+    assert_eq!(world.owner().count(&profile_with_address).await, 1);
     assert_invariants(&world).await;
 }
 
@@ -323,6 +323,7 @@ async fn no_index_collects_pending_entries() {
     let gin_indexes =
         "pg_class JOIN pg_am ON pg_am.oid = relam WHERE amname = 'gin' AND relnamespace = 'public'::regnamespace";
     assert_eq!(world.owner().count(gin_indexes).await, 1, "the schema has one GIN index");
-    let without_pending = format!("{gin_indexes} AND 'fastupdate=off' = ANY (reloptions)");
-    assert_eq!(world.owner().count(&without_pending).await, 1);
+    let gin_indexes_without_pending_entries =
+        format!("{gin_indexes} AND 'fastupdate=off' = ANY (reloptions)");
+    assert_eq!(world.owner().count(&gin_indexes_without_pending_entries).await, 1);
 }

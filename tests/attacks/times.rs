@@ -95,9 +95,9 @@ const UNPARSABLE_TIMES: [&str; 4] = ["'infinity'", "'-infinity'", "'294276-01-01
 
 /// Asserts that every time in a column lies between yesterday and a thousand years from now.
 async fn assert_plausible(world: &World, table: &str, column: &str) {
-    let implausible =
+    let implausible_rows =
         format!("{table} WHERE {column} NOT BETWEEN now() - INTERVAL '1 day' AND now() + INTERVAL '1000 years'");
-    assert_eq!(world.owner().count(&implausible).await, 0, "{table}.{column}");
+    assert_eq!(world.owner().count(&implausible_rows).await, 0, "{table}.{column}");
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use super::{attempt, dry_run, query_number};
 use crate::world::{GameSession, SqlCaller, World, insert_character_sql};
 
 /// Returns the `updated_at` of all profiles, adventures and sessions that a visitor can read.
-async fn visible_times(world: &World) -> Vec<String> {
+async fn select_visible_times(world: &World) -> Vec<String> {
     let sql = "SELECT concat_ws(' ', kind, id, updated_at)
                FROM (
                  SELECT 'user' AS kind, id, updated_at FROM users
@@ -27,7 +27,7 @@ async fn private_changes_do_not_change_an_updated_at_that_everyone_can_read() {
     let (player, public_player) = (&game.players[0], &public_game.players[0]);
     let (character, draft_adventure) = (Uuid::new_v4(), Uuid::new_v4());
     let (session, seer) = (game.session_id, game.seer.user_id());
-    let times_before = visible_times(&world).await;
+    let times_before = select_visible_times(&world).await;
     assert_eq!(times_before.len(), 8, "five accounts, two adventures and a session");
     let update_seat = |set: &str| format!("UPDATE session_players SET {set} WHERE user_id = '{}'", player.user_id);
     for (caller, sql) in [
@@ -68,7 +68,7 @@ async fn private_changes_do_not_change_an_updated_at_that_everyone_can_read() {
         (&world.owner(), format!("UPDATE auth.users SET email = 'new@x.org' WHERE id = '{}'", player.user_id)),
     ] {
         assert_eq!(attempt(caller, &sql).await, "done", "{sql}");
-        assert_eq!(visible_times(&world).await, times_before, "{sql}");
+        assert_eq!(select_visible_times(&world).await, times_before, "{sql}");
     }
     let count_users_with_games = "SELECT count(*) FROM users WHERE games_played > 0 OR games_run > 0";
     assert_eq!(
@@ -157,7 +157,7 @@ async fn every_edit_sets_updated_at_whoever_makes_it() {
 
 /// Returns, for each kind of row of a session, live or archived, how many the user sees; kinds without any are omitted.
 /// `("may follow broadcasts", 1)` and `("may follow events", 1)` say that the user may follow these.
-async fn visible_rows(caller: &SqlCaller, game: &GameSession) -> Vec<(&'static str, i64)> {
+async fn count_visible_rows(caller: &SqlCaller, game: &GameSession) -> Vec<(&'static str, i64)> {
     let session = game.session_id;
     let mut counts = Vec::new();
     for (kind, from) in [
@@ -192,7 +192,7 @@ async fn a_removed_player_reads_nothing_of_a_private_session() {
         game.session_id, remaining_player.character_id
     );
     let initiative_roll: Uuid = world.owner().fetch_value(&insert_initiative_roll).await.unwrap();
-    let mut rows_before = visible_rows(&removed_player.caller, &game).await;
+    let mut rows_before = count_visible_rows(&removed_player.caller, &game).await;
     // The number of events does not matter here.
     rows_before.retain(|(kind, _)| *kind != "events");
     let all_rows = [
@@ -213,9 +213,9 @@ async fn a_removed_player_reads_nothing_of_a_private_session() {
     assert_eq!(attempt(&game.seer, &renew).await, "done");
 
     let only_own_seat = [("seats", 1)];
-    assert_eq!(visible_rows(&removed_player.caller, &game).await, only_own_seat);
-    assert!(visible_rows(&leaver.caller, &game).await.contains(&("session", 1)), "a player who left may rejoin");
-    assert!(visible_rows(&remaining_player.caller, &game).await.contains(&("seats", 3)));
+    assert_eq!(count_visible_rows(&removed_player.caller, &game).await, only_own_seat);
+    assert!(count_visible_rows(&leaver.caller, &game).await.contains(&("session", 1)), "a player who left may rejoin");
+    assert!(count_visible_rows(&remaining_player.caller, &game).await.contains(&("seats", 3)));
     // `initiative_order` omits the rolls that its caller may not see.
     let count_ordered_rolls =
         format!("SELECT cardinality(private.initiative_order(ARRAY['{initiative_roll}']::uuid[]))");
@@ -224,21 +224,21 @@ async fn a_removed_player_reads_nothing_of_a_private_session() {
     }
     // Everyone sees a public session, but only its participants see its rolls and events.
     world.update_session(&game, "is_public = true").await;
-    assert_eq!(visible_rows(&removed_player.caller, &game).await, [("session", 1), ("details", 1), ("seats", 3)]);
+    assert_eq!(count_visible_rows(&removed_player.caller, &game).await, [("session", 1), ("details", 1), ("seats", 3)]);
     world.update_session(&game, "is_public = false").await;
     // Once the Seer has readmitted them, the player is a participant again.
     assert_eq!(attempt(&game.seer, &update_seat("removed_at = NULL", removed_player.user_id)).await, "done");
-    assert!(visible_rows(&removed_player.caller, &game).await.starts_with(&[("session", 1), ("rolls", 2)]));
+    assert!(count_visible_rows(&removed_player.caller, &game).await.starts_with(&[("session", 1), ("rolls", 2)]));
     assert_eq!(attempt(&game.seer, &update_seat("removed_at = now()", removed_player.user_id)).await, "done");
     // After the end of the session, and in the archive, the removed player also reads only their own seat.
     for set in ["status = 'completed'", "ended_at = now() - INTERVAL '91 days'"] {
         world.update_session(&game, set).await;
     }
-    assert_eq!(visible_rows(&removed_player.caller, &game).await, only_own_seat);
+    assert_eq!(count_visible_rows(&removed_player.caller, &game).await, only_own_seat);
     assert_eq!(world.service().fetch_value::<i32>("SELECT private.archive_sessions(9)").await, Ok(1));
-    assert_eq!(visible_rows(&removed_player.caller, &game).await, [("archived seats", 1)]);
+    assert_eq!(count_visible_rows(&removed_player.caller, &game).await, [("archived seats", 1)]);
     let all_archived_rows = [("archived session", 1), ("archived rolls", 2), ("archived seats", 3)];
-    assert!(visible_rows(&leaver.caller, &game).await.ends_with(&all_archived_rows));
+    assert!(count_visible_rows(&leaver.caller, &game).await.ends_with(&all_archived_rows));
 }
 
 #[tokio::test]
@@ -246,8 +246,8 @@ async fn the_code_of_a_session_that_has_started_shows_it_only_to_participants() 
     let world = World::new().await;
     let game = world.new_session(2).await;
     let (player, removed_player, stranger) = (&game.players[0], &game.players[1], world.new_user().await);
-    let code: String = world.owner().fetch_value("SELECT code::text FROM sessions").await.unwrap();
-    let visible_sessions = async |caller: &SqlCaller| caller.count(&format!("private.session_by_code('{code}')")).await;
+    let join_code: String = world.owner().fetch_value("SELECT code::text FROM sessions").await.unwrap();
+    let count_visible_sessions = async |caller: &SqlCaller| caller.count(&format!("private.session_by_code('{join_code}')")).await;
     let remove = format!("UPDATE session_players SET removed_at = now() WHERE user_id = '{}'", removed_player.user_id);
     assert_eq!(attempt(&game.seer, &remove).await, "done");
     for (status, visible_to_others) in
@@ -263,7 +263,7 @@ async fn the_code_of_a_session_that_has_started_shows_it_only_to_participants() 
             (&game.seer, 1),
             (&world.service(), 1),
         ] {
-            assert_eq!(visible_sessions(caller).await, expected_count, "{status}, {:?}", caller.id);
+            assert_eq!(count_visible_sessions(caller).await, expected_count, "{status}, {:?}", caller.id);
         }
     }
 }

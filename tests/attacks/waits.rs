@@ -13,9 +13,9 @@ async fn a_refused_event_waits_for_no_session_and_draws_at_most_one_number() {
     let (stranger, former_player) = (world.new_user().await, &game.players[1].caller);
     let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", former_player.user_id());
     assert_eq!(attempt(former_player, &leave).await, "done");
-    let holder = game.seer.begin().await;
+    let lock_holder = game.seer.begin().await;
     let lock_session = format!("UPDATE sessions SET looking_for = 'somebody' WHERE id = '{}'", game.session_id);
-    execute_in(&holder, &lock_session).await.unwrap();
+    execute_in(&lock_holder, &lock_session).await.unwrap();
     let last_event_number = "SELECT last_value::text FROM session_events_seq_seq";
     // The kinds of events that each caller tries to send. Clients may send kinds that begin with `client.`, and only an
     // event that its sender may send waits for the lock. So `'client.x'` is missing for the participant.
@@ -47,7 +47,7 @@ async fn a_refused_event_waits_for_no_session_and_draws_at_most_one_number() {
             }
         }
     }
-    holder.rollback().await.unwrap();
+    lock_holder.rollback().await.unwrap();
     // What is allowed still works: participants send events, triggers write events of rolls and new seats, and a user
     // creates a character.
     let send =
@@ -94,9 +94,9 @@ async fn opening_a_session_does_not_lock_the_adventure_until_the_transaction_end
     }
     // In the snapshot, the adventure is still published. But at REPEATABLE READ, opening a session locks the adventure
     // for a moment, and PostgreSQL refuses to lock a row that has changed since the snapshot.
-    let with_old_snapshot = stranger.begin_repeatable_read().await;
+    let transaction_with_old_snapshot = stranger.begin_repeatable_read().await;
     let unpublish = format!("UPDATE adventures SET status = 'draft' WHERE id = '{}'", game.adventure_id);
     world.owner().execute(&unpublish).await.unwrap();
     let open = format!("INSERT INTO sessions (adventure_id) VALUES ('{}')", game.adventure_id);
-    assert_eq!(execute_in(&with_old_snapshot, &open).await.unwrap_err().code, SERIALIZATION_FAILURE);
+    assert_eq!(execute_in(&transaction_with_old_snapshot, &open).await.unwrap_err().code, SERIALIZATION_FAILURE);
 }
