@@ -262,7 +262,8 @@ async fn a_session_that_cannot_be_cancelled_does_not_stop_the_job() {
     // The Seers of the first and the third session get a wrong counter of live sessions: 0. Loading data with triggers
     // disabled can leave such a counter. When a session ends, the counter would become negative, so these cannot end.
     for index in [0, 2] {
-        let set_wrong_counter = format!("UPDATE users SET live_sessions = 0 WHERE id = '{}'", sessions[index].1);
+        let (_, seer) = sessions[index];
+        let set_wrong_counter = format!("UPDATE users SET live_sessions = 0 WHERE id = '{seer}'");
         world.owner().execute(&set_wrong_counter).await.unwrap();
     }
     let mut cancelled_counts = Vec::new();
@@ -349,8 +350,8 @@ async fn a_session_with_a_removal_in_progress_is_archived_later() {
     assert_eq!(world.owner().count("archived_session_players WHERE removed_at IS NOT NULL").await, 1);
     let archived_session = format!("archived_sessions WHERE id = '{}'", game.session_id);
     // A removed player may no longer see the session, unlike a player who left.
-    for (player, visible_sessions) in [(removed_player, 0), (other_player, 1)] {
-        assert_eq!(player.caller.count(&archived_session).await, visible_sessions);
+    for (player, visible_count) in [(removed_player, 0), (other_player, 1)] {
+        assert_eq!(player.caller.count(&archived_session).await, visible_count);
     }
 }
 

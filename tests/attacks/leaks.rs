@@ -34,8 +34,9 @@ async fn assert_same_answers(callers: &[&SqlCaller], what: &str, statements: &[(
         for (case, sql) in statements {
             answers.push((*case, answer_text(caller, sql).await));
         }
+        let (first_case, first_answer) = &answers[0];
         for (case, answer) in &answers {
-            assert_eq!(answer, &answers[0].1, "{what}: {case} differs from {}", answers[0].0);
+            assert_eq!(answer, first_answer, "{what}: {case} differs from {first_case}");
             assert!(answer.starts_with(expected), "{what}, {case}: {answer}");
         }
     }

@@ -64,12 +64,12 @@ async fn a_session_ends_and_an_account_closes_while_a_player_keeps_locking_rows(
                     (SELECT FROM users WHERE id = '{}' FOR SHARE) AS profile",
             player.character_id, player.user_id
         );
-        let is_over = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let shall_stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
         let locking_tasks: Vec<_> = (0..2)
             .map(|_| {
-                let (locker, lock_rows, is_over) = (player.caller.clone(), lock_rows.clone(), is_over.clone());
+                let (locker, lock_rows, shall_stop) = (player.caller.clone(), lock_rows.clone(), shall_stop.clone());
                 tokio::spawn(async move {
-                    while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                    while !shall_stop.load(std::sync::atomic::Ordering::Relaxed) {
                         let transaction = locker.begin().await;
                         execute_in(&transaction, &lock_rows).await.unwrap();
                         transaction.commit().await.unwrap();
@@ -89,7 +89,7 @@ async fn a_session_ends_and_an_account_closes_while_a_player_keeps_locking_rows(
         let transaction = caller.begin().await;
         execute_in(&transaction, "SET LOCAL statement_timeout = '20s'").await.unwrap();
         assert_eq!(execute_and_commit(transaction, &end_session_or_close_account).await, "done");
-        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+        shall_stop.store(true, std::sync::atomic::Ordering::Relaxed);
         for locking_task in locking_tasks {
             locking_task.await.unwrap();
         }
