@@ -1,5 +1,6 @@
-//! Only `closed_at` marks an account as closed. A closed account cannot write to any table, whatever the status of its
-//! sessions. Closing an account waits for the account's uncommitted writes, and later writes wait for the closing.
+//! Closing an account removes its personal data. Only `closed_at` marks an account as closed. A closed account cannot
+//! write to any table, whatever the status of its sessions. Closing an account waits for the account's uncommitted
+//! writes, and later writes wait for the closing.
 
 use uuid::Uuid;
 
@@ -55,8 +56,8 @@ async fn an_email_address_in_a_reserved_domain_is_replaced() {
             }
             assert_eq!(profile_email(&world, attacker).await, format!("{attacker}@no-email.invalid"), "{address:?}");
             assert!(!is_account_closed(&world, attacker).await, "{address:?} must close no account");
-            let bio = format!("UPDATE users SET bio = 'Here.' WHERE id = '{attacker}'");
-            assert_eq!(attempt(&world.user(attacker), &bio).await, "done", "{address:?}");
+            let update_bio = format!("UPDATE users SET bio = 'Here.' WHERE id = '{attacker}'");
+            assert_eq!(attempt(&world.user(attacker), &update_bio).await, "done", "{address:?}");
 
             // The victim's account can still be closed: by the platform, by its user, or by the service.
             match index % 3 {
@@ -100,26 +101,26 @@ async fn a_closed_account_writes_nothing() {
             let outcome = dry_run(&fixture.caller, sql).await;
             assert_eq!(outcome, "done", "before the account is closed: {sql}");
         }
-        let closing = format!("SELECT private.close_account('{}')", fixture.account_id);
+        let close = format!("SELECT private.close_account('{}')", fixture.account_id);
         match closed_by {
             "platform" => close_account(&world, fixture.account_id).await,
-            "user" => assert_eq!(attempt(&fixture.caller, &closing).await, "done"),
-            "service" => assert_eq!(attempt(&world.service(), &closing).await, "done"),
+            "user" => assert_eq!(attempt(&fixture.caller, &close).await, "done"),
+            "service" => assert_eq!(attempt(&world.service(), &close).await, "done"),
             _ => {
                 let sql = format!("DELETE FROM auth.users WHERE id = '{}'", fixture.account_id);
                 assert_eq!(attempt(&world.owner(), &sql).await, "done");
             }
         }
-        let mut accepted = Vec::new();
+        let mut unexpected_outcomes = Vec::new();
         for sql in &statements {
             let outcome = dry_run(&fixture.caller, sql).await;
             // Row security refuses (42501) or hides a row that no longer exists or no longer belongs to the account. A
             // new session may be refused because its adventure no longer exists.
             if ![ACCOUNT_CLOSED, INSUFFICIENT_PRIVILEGE, "no row", ADVENTURE_NOT_PLAYABLE].contains(&outcome.as_str()) {
-                accepted.push(format!("{outcome}: {sql}"));
+                unexpected_outcomes.push(format!("{outcome}: {sql}"));
             }
         }
-        assert!(accepted.is_empty(), "{closed_by}:\n{}", accepted.join("\n"));
+        assert!(unexpected_outcomes.is_empty(), "{closed_by}:\n{}", unexpected_outcomes.join("\n"));
         // Writes to rows that still belong to the account are refused because the account is closed. After a deletion,
         // the published adventure, which nobody has played, no longer exists.
         for sql in [
@@ -151,17 +152,17 @@ async fn nobody_reopens_a_closed_account() {
     let world = World::new().await;
     let user = world.new_user().await;
     close_account(&world, user.user_id()).await;
-    for person in [&user, &world.new_user().await, &world.visitor()] {
+    for caller in [&user, &world.new_user().await, &world.visitor()] {
         for set in ["closed_at = NULL", "email = 'back@example.org'", "account_id = id"] {
             let sql = format!("UPDATE users SET {set} WHERE id = '{}'", user.user_id());
-            assert_eq!(attempt(person, &sql).await, INSUFFICIENT_PRIVILEGE, "{set}");
+            assert_eq!(attempt(caller, &sql).await, INSUFFICIENT_PRIVILEGE, "{set}");
         }
     }
-    // Nor does anybody store personal data in its profile again.
-    for person in [&world.service(), &world.owner()] {
+    // Nor does anybody store personal data in the account's profile again.
+    for caller in [&world.service(), &world.owner()] {
         for set in ["display_name = 'Ada'", "avatar_url = 'https://example.org/a.png'", "bio = 'Back.'"] {
             let sql = format!("UPDATE users SET {set} WHERE id = '{}'", user.user_id());
-            assert_refused!(person.execute(&sql).await, ACCOUNT_CLOSED, "account_open", "{set}");
+            assert_refused!(caller.execute(&sql).await, ACCOUNT_CLOSED, "account_open", "{set}");
         }
     }
     // A later change by the platform does not reopen the account either.
@@ -171,16 +172,16 @@ async fn nobody_reopens_a_closed_account() {
     assert_eq!(profile_email(&world, user.user_id()).await, format!("{}@deleted.invalid", user.user_id()));
 }
 
-/// Returns eight requests that a player may have sent just before their account closes. `left_session` is one that the
-/// player has left, and `code` the join code of `public_session`.
+/// Returns eight requests that a player may have sent just before their account closes. `left_session` is a session
+/// that the player has left, and `join_code` that of `public_session`.
 fn pending_requests(
-    account: Uuid,
     player: &Player,
     adventure: Uuid,
     public_session: Uuid,
     left_session: Uuid,
-    code: &str,
+    join_code: &str,
 ) -> Vec<String> {
+    let account = player.user_id;
     vec![
         format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{account}', '{adventure}')"),
         format!("INSERT INTO adventures (creator_id, name) VALUES ('{account}', 'A draft')"),
@@ -188,7 +189,7 @@ fn pending_requests(
         format!(
             "UPDATE session_players SET is_active = true WHERE session_id = '{left_session}' AND user_id = '{account}'"
         ),
-        format!("SELECT * FROM private.join_by_code('{code}', '{}')", player.character_id),
+        format!("SELECT * FROM private.join_by_code('{join_code}', '{}')", player.character_id),
         insert_character_sql(Uuid::new_v4(), account),
         format!("UPDATE users SET display_name = 'Somebody', bio = 'Me.' WHERE id = '{account}'"),
         format!("INSERT INTO tutorial_progress (user_id) VALUES ('{account}')"),
@@ -199,7 +200,7 @@ fn pending_requests(
 async fn closing_an_account_and_its_own_requests_wait_for_each_other() {
     let world = World::new().await;
     for closes_first in [true, false] {
-        for has_snapshot in [true, false] {
+        for has_old_snapshot in [true, false] {
             // One round for each of the eight pending requests.
             for index in 0..8 {
                 let (player, public_game, left_game) =
@@ -215,42 +216,41 @@ async fn closing_an_account_and_its_own_requests_wait_for_each_other() {
                     player.user_id, left_game.session_id
                 );
                 world.owner().execute(&leave).await.unwrap();
-                let code: String = world
+                let join_code: String = world
                     .owner()
                     .fetch_value(&format!("SELECT code::text FROM sessions WHERE id = '{}'", public_game.session_id))
                     .await
                     .unwrap();
                 let sql = pending_requests(
-                    player.user_id,
                     &player,
                     public_game.adventure_id,
                     public_game.session_id,
                     left_game.session_id,
-                    &code,
+                    &join_code,
                 )
                 .remove(index);
-                let closing = close_account_sql(player.user_id);
-                let users_transaction = match has_snapshot {
+                let close = close_account_sql(player.user_id);
+                let users_transaction = match has_old_snapshot {
                     true => player.caller.begin_repeatable_read().await,
                     false => player.caller.begin().await,
                 };
                 let platforms_transaction = world.owner().begin().await;
                 if closes_first {
-                    execute_in(&platforms_transaction, &closing).await.unwrap();
+                    execute_in(&platforms_transaction, &close).await.unwrap();
                     let request = sql.clone();
-                    let waiting_task =
+                    let request_task =
                         tokio::spawn(async move { execute_and_commit(users_transaction, &request).await });
                     world.owner().wait_for_lock_waiters(1).await;
                     platforms_transaction.commit().await.unwrap();
-                    let outcome = waiting_task.await.unwrap();
+                    let outcome = request_task.await.unwrap();
                     assert!([ACCOUNT_CLOSED, SERIALIZATION_FAILURE].contains(&outcome.as_str()), "{outcome}: {sql}");
                 } else {
                     assert!(execute_in(&users_transaction, &sql).await.is_ok(), "{sql}");
-                    let waiting_task =
-                        tokio::spawn(async move { execute_and_commit(platforms_transaction, &closing).await });
+                    let closing_task =
+                        tokio::spawn(async move { execute_and_commit(platforms_transaction, &close).await });
                     world.owner().wait_for_lock_waiters(1).await;
                     users_transaction.commit().await.unwrap();
-                    assert_eq!(waiting_task.await.unwrap(), "done", "{sql}");
+                    assert_eq!(closing_task.await.unwrap(), "done", "{sql}");
                 }
                 assert!(is_account_closed(&world, player.user_id).await);
             }
@@ -303,8 +303,8 @@ async fn deleting_an_account_always_succeeds() {
     let stranger = world.new_account().await;
     let strangers_session = open_public_session(&world, stranger, fixture.published_adventure_id).await;
     let strangers_player = &fixture.joined_session.players[0];
-    let seat = insert_seat_sql(strangers_session, strangers_player.user_id, strangers_player.character_id);
-    world.owner().execute(&seat).await.unwrap();
+    let insert_seat = insert_seat_sql(strangers_session, strangers_player.user_id, strangers_player.character_id);
+    world.owner().execute(&insert_seat).await.unwrap();
     world.update_session(&fixture.completed_session, "ended_at = now() - INTERVAL '1 year'").await;
     assert_eq!(attempt(&world.service(), "SELECT private.archive_sessions(10)").await, "done");
     for account in [

@@ -18,7 +18,7 @@ async fn cancel_session(world: &World, session: Uuid) {
     assert_eq!(attempt(&world.owner(), &sql).await, "done");
 }
 
-/// Archives an ended session, as is done 90 days after its end.
+/// Archives an ended session, as a job does 90 days after the session's end.
 async fn archive_session(world: &World, session: Uuid) {
     let sql = format!("UPDATE sessions SET ended_at = now() - INTERVAL '1 year' WHERE id = '{session}'");
     assert_eq!(attempt(&world.owner(), &sql).await, "done");
@@ -77,13 +77,13 @@ async fn a_strangers_session_without_players_does_not_prevent_the_deletion_of_a_
 #[tokio::test]
 async fn history_prevents_the_deletion_of_an_adventure() {
     // A live session, or an ended one in which somebody had a seat, is history of other users.
-    for kind in ["live", "live with a player", "left and cancelled", "completed", "archived"] {
+    for session_kind in ["live", "live with a player", "left and cancelled", "completed", "archived"] {
         let world = World::new().await;
         let creator = world.new_user().await;
         let adventure = world.new_adventure(creator.user_id()).await;
         let (stranger, player) = (world.new_account().await, world.new_player().await);
         let session = open_public_session(&world, stranger, adventure).await;
-        if kind != "live" {
+        if session_kind != "live" {
             assert_eq!(
                 attempt(&player.caller, &insert_seat_sql(session, player.user_id, player.character_id)).await,
                 "done"
@@ -95,7 +95,7 @@ async fn history_prevents_the_deletion_of_an_adventure() {
                 "done"
             );
         };
-        match kind {
+        match session_kind {
             "left and cancelled" => {
                 let leave = format!("UPDATE session_players SET is_active = false WHERE session_id = '{session}'");
                 assert_eq!(attempt(&player.caller, &leave).await, "done");
@@ -107,25 +107,25 @@ async fn history_prevents_the_deletion_of_an_adventure() {
             }
             _ => {}
         }
-        if kind == "archived" {
+        if session_kind == "archived" {
             archive_session(&world, session).await;
         }
         assert_eq!(
             attempt(&creator, &format!("DELETE FROM adventures WHERE id = '{adventure}'")).await,
             FOREIGN_KEY_VIOLATION,
-            "{kind}"
+            "{session_kind}"
         );
         assert_eq!(world.owner().count(&format!("adventures WHERE id = '{adventure}'")).await, 1);
         // The account of the adventure's creator can still be deleted.
         let delete = format!("DELETE FROM auth.users WHERE id = '{}'", creator.user_id());
-        assert_eq!(attempt(&world.owner(), &delete).await, "done", "{kind}");
+        assert_eq!(attempt(&world.owner(), &delete).await, "done", "{session_kind}");
         assert_invariants(&world).await;
     }
 }
 
 /// Returns whether a user can read the word `secret` in the details of a session, in its adventure or in a creature of
 /// the adventure.
-async fn can_read_secret(person: &SqlCaller, session: Uuid, adventure: Uuid) -> bool {
+async fn can_read_secret(caller: &SqlCaller, session: Uuid, adventure: Uuid) -> bool {
     for sql in [
         format!(
             "SELECT count(*) FROM public.get_session_details('{session}') AS details
@@ -145,7 +145,7 @@ async fn can_read_secret(person: &SqlCaller, session: Uuid, adventure: Uuid) -> 
         ),
     ] {
         // A caller who gets an error reads nothing.
-        if person.fetch_value::<i64>(&sql).await.unwrap_or(0) > 0 {
+        if caller.fetch_value::<i64>(&sql).await.unwrap_or(0) > 0 {
             return true;
         }
     }
@@ -153,15 +153,15 @@ async fn can_read_secret(person: &SqlCaller, session: Uuid, adventure: Uuid) -> 
 }
 
 #[tokio::test]
-async fn unpublished_content_is_readable_only_while_it_is_played() {
+async fn others_read_unpublished_content_only_while_they_play_it() {
     let world = World::new().await;
     let creator = world.new_user().await;
     let adventure = world.new_adventure(creator.user_id()).await;
-    let stranger = world.new_user().await;
+    let seer = world.new_user().await;
     let mut sessions = Vec::new();
-    for kind in ["live", "cancelled", "completed", "archived"] {
+    for session_kind in ["live", "cancelled", "completed", "archived"] {
         let (player, former_player) = (world.new_player().await, world.new_player().await);
-        let session = open_public_session(&world, stranger.user_id(), adventure).await;
+        let session = open_public_session(&world, seer.user_id(), adventure).await;
         for player in [&player, &former_player] {
             assert_eq!(
                 attempt(&player.caller, &insert_seat_sql(session, player.user_id, player.character_id)).await,
@@ -170,7 +170,7 @@ async fn unpublished_content_is_readable_only_while_it_is_played() {
         }
         let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", former_player.user_id);
         assert_eq!(attempt(&former_player.caller, &leave).await, "done");
-        sessions.push((kind, session, player, former_player));
+        sessions.push((session_kind, session, player, former_player));
     }
     // The creator unpublishes the adventure, and then adds something secret to its content and its creatures.
     for assignment in ["status = 'draft'", "content = '{\"nodes\": [], \"note\": \"secret\"}'"] {
@@ -179,8 +179,8 @@ async fn unpublished_content_is_readable_only_while_it_is_played() {
     }
     let insert_creature = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure}', 'A secret')");
     assert_eq!(attempt(&creator, &insert_creature).await, "done");
-    for (kind, session, ..) in &sessions {
-        let steps: &[&str] = match *kind {
+    for (session_kind, session, ..) in &sessions {
+        let steps: &[&str] = match *session_kind {
             "cancelled" => &["cancelled"],
             "completed" | "archived" => &["active", "completed"],
             _ => &[],
@@ -189,18 +189,18 @@ async fn unpublished_content_is_readable_only_while_it_is_played() {
             let sql = format!("UPDATE sessions SET status = '{status}' WHERE id = '{session}'");
             assert_eq!(attempt(&world.owner(), &sql).await, "done");
         }
-        if *kind == "archived" {
+        if *session_kind == "archived" {
             archive_session(&world, *session).await;
         }
     }
-    for (kind, session, player, former_player) in &sessions {
-        let is_live = *kind == "live";
-        assert_eq!(can_read_secret(&stranger, *session, adventure).await, is_live, "the Seer, {kind}");
-        assert_eq!(can_read_secret(&player.caller, *session, adventure).await, is_live, "a player, {kind}");
-        assert!(!can_read_secret(&former_player.caller, *session, adventure).await, "a player who left, {kind}");
-        assert!(!can_read_secret(&world.new_user().await, *session, adventure).await, "a stranger, {kind}");
-        assert!(!can_read_secret(&world.visitor(), *session, adventure).await, "a visitor, {kind}");
-        assert!(can_read_secret(&creator, *session, adventure).await, "the adventure's creator, {kind}");
+    for (session_kind, session, player, former_player) in &sessions {
+        let is_live = *session_kind == "live";
+        assert_eq!(can_read_secret(&seer, *session, adventure).await, is_live, "the Seer, {session_kind}");
+        assert_eq!(can_read_secret(&player.caller, *session, adventure).await, is_live, "a player, {session_kind}");
+        assert!(!can_read_secret(&former_player.caller, *session, adventure).await, "a player who left, {session_kind}");
+        assert!(!can_read_secret(&world.new_user().await, *session, adventure).await, "a stranger, {session_kind}");
+        assert!(!can_read_secret(&world.visitor(), *session, adventure).await, "a visitor, {session_kind}");
+        assert!(can_read_secret(&creator, *session, adventure).await, "the adventure's creator, {session_kind}");
     }
 }
 
@@ -249,9 +249,9 @@ async fn json_that_differs_only_in_the_digits_of_a_number_counts_as_changed() {
     for variant in &variants {
         let edit = update("adventures", &format!("content = '{variant}'"), adventure);
         assert_eq!(attempt(&game.seer, &edit).await, ADVENTURE_PUBLISHED, "{variant}");
-        let unpublish = update("adventures", &format!("content = '{variant}', status = 'draft'"), adventure);
+        let edit_and_unpublish = update("adventures", &format!("content = '{variant}', status = 'draft'"), adventure);
         let transaction = game.seer.begin().await;
-        execute_in(&transaction, &unpublish).await.unwrap();
+        execute_in(&transaction, &edit_and_unpublish).await.unwrap();
         let republish = update("adventures", "status = 'published'", adventure);
         assert_eq!(
             execute_and_commit(transaction, &republish).await,
@@ -261,12 +261,17 @@ async fn json_that_differs_only_in_the_digits_of_a_number_counts_as_changed() {
 
         // The second time that the variant is written, the state does not change: neither its version nor its events.
         for state in [variant.as_str(), variant, original] {
-            let expected_increase = i64::from(state != current_state(&world).await);
+            let expected_increase = i64::from(state != current_game_state(&world).await);
             let (version_before, events_before) =
                 (query_number(&world, select_version).await, query_number(&world, count_events).await);
             assert_eq!(attempt(&game.seer, &set_state_sql(state)).await, "done");
-            let after = (query_number(&world, select_version).await, query_number(&world, count_events).await);
-            assert_eq!(after, (version_before + expected_increase, events_before + expected_increase), "{state}");
+            let version_and_events_after =
+                (query_number(&world, select_version).await, query_number(&world, count_events).await);
+            assert_eq!(
+                version_and_events_after,
+                (version_before + expected_increase, events_before + expected_increase),
+                "{state}"
+            );
         }
     }
     world.update_session(&game, "status = 'completed'").await;
@@ -277,7 +282,7 @@ async fn json_that_differs_only_in_the_digits_of_a_number_counts_as_changed() {
 }
 
 /// Returns the text of the only session's game state, with its keys in the order in which the test writes them.
-async fn current_state(world: &World) -> String {
+async fn current_game_state(world: &World) -> String {
     let sql =
         "SELECT format('{\"scenes\": %s, \"gold\": %s}', game_state -> 'scenes', game_state -> 'gold') FROM sessions";
     world.owner().fetch_value(sql).await.unwrap()
@@ -294,15 +299,15 @@ async fn only_the_first_publication_sets_the_time_of_publication() {
     let draft_adventure = world.new_draft_adventure(creator.user_id()).await;
     let publish = format!("UPDATE adventures SET is_valid = true, status = 'published' WHERE id = '{draft_adventure}'");
     assert_eq!(attempt(&world.service(), &publish).await, "done");
-    let has_time = format!("SELECT published_at IS NOT NULL FROM adventures WHERE id = '{draft_adventure}'");
-    assert_eq!(world.owner().fetch_value::<bool>(&has_time).await, Ok(true));
-    // Later publications do not change it.
-    let published_at = format!("SELECT published_at::text FROM adventures WHERE id = '{published_adventure}'");
-    let time_of_first_publication: String = world.owner().fetch_value(&published_at).await.unwrap();
+    let select_has_time = format!("SELECT published_at IS NOT NULL FROM adventures WHERE id = '{draft_adventure}'");
+    assert_eq!(world.owner().fetch_value::<bool>(&select_has_time).await, Ok(true));
+    // Later publications do not change the time.
+    let select_published_at = format!("SELECT published_at::text FROM adventures WHERE id = '{published_adventure}'");
+    let time_of_first_publication: String = world.owner().fetch_value(&select_published_at).await.unwrap();
     for status in ["draft", "published", "archived", "published"] {
         assert_eq!(attempt(&creator, &set_status(status)).await, "done");
         assert_eq!(
-            world.owner().fetch_value::<String>(&published_at).await.unwrap(),
+            world.owner().fetch_value::<String>(&select_published_at).await.unwrap(),
             time_of_first_publication,
             "{status}"
         );
@@ -312,20 +317,21 @@ async fn only_the_first_publication_sets_the_time_of_publication() {
 /// The service stores the result of a validation only if `updated_at` has not changed since the content was read. So
 /// two edits in one transaction, where `now()` does not change, must have different times too.
 #[tokio::test]
-async fn two_edits_of_an_adventure_never_have_the_same_time() {
+async fn two_edits_of_an_adventure_never_have_the_same_updated_at() {
     let world = World::new().await;
     let creator = world.new_user().await;
     let draft_adventure = world.new_draft_adventure(creator.user_id()).await;
-    let updated_at = format!("SELECT updated_at::text FROM adventures WHERE id = '{draft_adventure}'");
+    let select_updated_at = format!("SELECT updated_at::text FROM adventures WHERE id = '{draft_adventure}'");
     let mut times = std::collections::BTreeSet::new();
     let edit = |name: &str| {
         format!("UPDATE adventures SET content = '{{\"name\": \"{name}\"}}' WHERE id = '{draft_adventure}'")
     };
     let transaction = creator.begin().await;
+    // The second edit writes the same content again.
     for name in ["Ford", "Ford", "Mill"] {
         execute_in(&transaction, &edit(name)).await.unwrap();
         let row =
-            transaction.query_one_raw(sea_orm::Statement::from_string(sea_orm::DbBackend::Postgres, &updated_at)).await;
+            transaction.query_one_raw(sea_orm::Statement::from_string(sea_orm::DbBackend::Postgres, &select_updated_at)).await;
         assert!(times.insert(row.unwrap().unwrap().try_get_by_index::<String>(0).unwrap()), "{name}");
     }
     transaction.commit().await.unwrap();
@@ -337,13 +343,13 @@ async fn no_session_is_opened_on_an_adventure_that_is_unpublished_meanwhile() {
     let adventure = world.new_adventure(world.new_user().await.user_id()).await;
     let seer = world.new_user().await;
     // The INSERT of a session first checks the adventure. Then it updates the Seer's counter, and waits for this lock.
-    let holder = world.owner().begin().await;
-    execute_in(&holder, &format!("SELECT FROM users WHERE id = '{}' FOR UPDATE", seer.id.unwrap())).await.unwrap();
-    let (person, sql) = (seer.clone(), format!("INSERT INTO sessions (adventure_id) VALUES ('{adventure}')"));
-    let opening_task = tokio::spawn(async move { attempt(&person, &sql).await });
+    let lock_holder = world.owner().begin().await;
+    execute_in(&lock_holder, &format!("SELECT FROM users WHERE id = '{}' FOR UPDATE", seer.user_id())).await.unwrap();
+    let (caller, sql) = (seer.clone(), format!("INSERT INTO sessions (adventure_id) VALUES ('{adventure}')"));
+    let opening_task = tokio::spawn(async move { attempt(&caller, &sql).await });
     world.owner().wait_for_lock_waiters(1).await;
     let unpublish = format!("UPDATE adventures SET status = 'draft' WHERE id = '{adventure}'");
     assert_eq!(attempt(&world.owner(), &unpublish).await, "done");
-    holder.commit().await.unwrap();
+    lock_holder.commit().await.unwrap();
     assert_eq!(opening_task.await.unwrap(), ADVENTURE_NOT_PLAYABLE);
 }

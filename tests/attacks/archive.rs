@@ -37,7 +37,7 @@ async fn is_archived(world: &World, session: Uuid) -> bool {
     world.owner().count(&format!("archived_sessions WHERE id = '{session}'")).await == 1
 }
 
-/// Creates an archived session, and returns it and one of its rolls.
+/// Creates an archived session, and returns it and the id of its roll.
 async fn create_archived_session(world: &World) -> (GameSession, Uuid) {
     let game = world.new_active_session(1).await;
     let roll = world.new_attack_roll(game.session_id, game.players[0].character_id, "{1,2,3,4,5}", 10, 0).await;
@@ -52,19 +52,20 @@ async fn the_id_of_an_archived_session_is_refused_like_the_id_of_an_unarchived_o
     let (archived_game, _) = create_archived_session(&world).await;
     let unarchived_game = world.new_session(0).await;
     let stranger = world.new_user().await;
-    for person in [&archived_game.seer, &stranger, &archived_game.players[0].caller, &world.service(), &world.owner()] {
-        let seer = person.id.unwrap_or(stranger.user_id());
+    for caller in [&archived_game.seer, &stranger, &archived_game.players[0].caller, &world.service(), &world.owner()] {
+        // The service and the owner, who have no user id, name the stranger.
+        let seer = caller.id.unwrap_or(stranger.user_id());
         let insert = |id: Uuid| {
             format!(
                 "INSERT INTO sessions (id, seer_id, adventure_id) VALUES ('{id}', '{seer}', '{}')",
                 archived_game.adventure_id
             )
         };
-        let duplicate_key = person.execute(&insert(unarchived_game.session_id)).await.unwrap_err();
+        let duplicate_key = caller.execute(&insert(unarchived_game.session_id)).await.unwrap_err();
         assert!(duplicate_key.has(UNIQUE_VIOLATION, "sessions_pkey"), "{duplicate_key:?}");
-        assert_eq!(person.execute(&insert(archived_game.session_id)).await.unwrap_err(), duplicate_key);
+        assert_eq!(caller.execute(&insert(archived_game.session_id)).await.unwrap_err(), duplicate_key);
         let skipping_conflicts = format!("{} ON CONFLICT DO NOTHING", insert(archived_game.session_id));
-        assert_eq!(attempt(person, &skipping_conflicts).await, UNIQUE_VIOLATION);
+        assert_eq!(attempt(caller, &skipping_conflicts).await, UNIQUE_VIOLATION);
         let two_rows = format!(
             "INSERT INTO sessions (id, seer_id, adventure_id)
              SELECT id, '{seer}', '{}' FROM unnest('{{{}, {}}}'::uuid[]) AS wanted (id)",
@@ -72,14 +73,14 @@ async fn the_id_of_an_archived_session_is_refused_like_the_id_of_an_unarchived_o
             Uuid::new_v4(),
             archived_game.session_id
         );
-        assert_eq!(attempt(person, &two_rows).await, UNIQUE_VIOLATION);
+        assert_eq!(attempt(caller, &two_rows).await, UNIQUE_VIOLATION);
     }
-    let reused_id = NewSession {
+    let session_with_reused_id = NewSession {
         id: Some(archived_game.session_id),
         adventure_id: archived_game.adventure_id,
         ..NewSession::default()
     };
-    let created = world.sparc.as_user(archived_game.seer.user_id()).sessions().create(reused_id).await;
+    let created = world.sparc.as_user(archived_game.seer.user_id()).sessions().create(session_with_reused_id).await;
     assert_error!(created, Error::IdConflict { what: "session" });
     assert_invariants(&world).await;
 }
@@ -91,7 +92,7 @@ async fn the_id_of_an_archived_roll_is_refused_like_the_id_of_an_unarchived_one(
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
     let unarchived_roll = world.new_attack_roll(game.session_id, player.character_id, "{1,2,3,4,5}", 10, 0).await;
-    for person in [&player.caller, &game.seer, &world.service(), &world.owner()] {
+    for caller in [&player.caller, &game.seer, &world.service(), &world.owner()] {
         let insert = |id: Uuid| {
             format!(
                 "INSERT INTO dice_rolls (id, session_id, character_id, attribute, difficulty, roll_type)
@@ -99,20 +100,20 @@ async fn the_id_of_an_archived_roll_is_refused_like_the_id_of_an_unarchived_one(
                 game.session_id, player.character_id
             )
         };
-        let duplicate_key = person.execute(&insert(unarchived_roll)).await.unwrap_err();
+        let duplicate_key = caller.execute(&insert(unarchived_roll)).await.unwrap_err();
         assert!(duplicate_key.has(UNIQUE_VIOLATION, "dice_rolls_pkey"), "{duplicate_key:?}");
-        assert_eq!(person.execute(&insert(archived_roll)).await.unwrap_err(), duplicate_key);
+        assert_eq!(caller.execute(&insert(archived_roll)).await.unwrap_err(), duplicate_key);
         assert_eq!(
-            attempt(person, &format!("{} ON CONFLICT DO NOTHING", insert(archived_roll))).await,
+            attempt(caller, &format!("{} ON CONFLICT DO NOTHING", insert(archived_roll))).await,
             UNIQUE_VIOLATION
         );
         // A roll may have the id of an archived session.
-        assert_eq!(dry_run(person, &insert(archived_game.session_id)).await, "done");
+        assert_eq!(dry_run(caller, &insert(archived_game.session_id)).await, "done");
     }
     let roller = Roller::Character(player.character_id);
     let attack = NewRoll::attack(game.session_id, roller, Attribute::Might, Difficulty::MIN);
-    let reused_id = NewRoll { id: Some(archived_roll), ..attack };
-    let rolled = world.sparc.as_user(player.user_id).dice().roll(reused_id).await;
+    let roll_with_reused_id = NewRoll { id: Some(archived_roll), ..attack };
+    let rolled = world.sparc.as_user(player.user_id).dice().roll(roll_with_reused_id).await;
     assert_error!(rolled, Error::IdConflict { what: "roll" });
     assert_invariants(&world).await;
 }
@@ -191,11 +192,11 @@ async fn a_batch_skips_a_session_that_cannot_be_archived_but_any_other_error_end
         BEGIN RAISE EXCEPTION 'no' USING ERRCODE = TG_ARGV[0]; END $$";
     world.superuser().await.execute(create_function).await.unwrap();
     for code in [SERIALIZATION_FAILURE, DISK_FULL, QUERY_CANCELED, IO_ERROR, INTERNAL_ERROR] {
-        let trigger = format!(
+        let create_trigger = format!(
             "CREATE OR REPLACE TRIGGER fail BEFORE INSERT ON archived_sessions
              FOR EACH ROW EXECUTE FUNCTION fail('{code}')"
         );
-        world.superuser().await.execute(&trigger).await.unwrap();
+        world.superuser().await.execute(&create_trigger).await.unwrap();
         assert_eq!(attempt(&world.service(), "SELECT private.archive_sessions(10)").await, code);
     }
     world.superuser().await.execute("DROP TRIGGER fail ON archived_sessions; DROP FUNCTION fail()").await.unwrap();
@@ -211,8 +212,8 @@ async fn a_batch_skips_a_session_that_cannot_be_archived_but_any_other_error_end
 async fn a_deadlock_does_not_stop_the_jobs() {
     for (job, table) in [("archive_sessions", "archived_sessions"), ("cancel_abandoned_sessions", "sessions")] {
         // If an attempt at several sessions fails, the job tries each half of them. An attempt at a single session that
-        // ends in a deadlock is repeated at most twice. Here the first `deadlock_count` attempts end in one, so with a
-        // thousand none succeeds.
+        // ends in a deadlock is repeated at most twice. Here the first `deadlock_count` attempts end in a deadlock, so
+        // with a thousand none succeeds.
         for (session_count, deadlock_count, expected_count) in
             [(1, 1, 1), (1, 2, 1), (4, 3, 4), (1, 1000, 0), (4, 1000, 0)]
         {
@@ -222,6 +223,7 @@ async fn a_deadlock_does_not_stop_the_jobs() {
                 if job == "archive_sessions" {
                     end_session(&world, &game, "cancelled", 100).await;
                 } else {
+                    // A waiting session counts as abandoned a month after its creation.
                     world.update_session(&game, "created_at = now() - INTERVAL '60 days'").await;
                 }
             }
@@ -260,7 +262,8 @@ async fn a_session_that_cannot_be_cancelled_does_not_stop_the_job() {
     // The Seers of the first and the third session get a wrong counter of live sessions: 0. Loading data with triggers
     // disabled can leave such a counter. When a session ends, the counter would become negative, so these cannot end.
     for index in [0, 2] {
-        let set_wrong_counter = format!("UPDATE users SET live_sessions = 0 WHERE id = '{}'", sessions[index].1);
+        let (_, seer) = sessions[index];
+        let set_wrong_counter = format!("UPDATE users SET live_sessions = 0 WHERE id = '{seer}'");
         world.owner().execute(&set_wrong_counter).await.unwrap();
     }
     let mut cancelled_counts = Vec::new();
@@ -270,9 +273,9 @@ async fn a_session_that_cannot_be_cancelled_does_not_stop_the_job() {
     }
     assert_eq!(cancelled_counts, [1, 2, 1, 0]);
     for (index, (session, _)) in sessions.iter().enumerate() {
-        let cancelled = format!("sessions WHERE id = '{session}' AND status = 'cancelled'");
+        let cancelled_session = format!("sessions WHERE id = '{session}' AND status = 'cancelled'");
         let can_end = !matches!(index, 0 | 2);
-        assert_eq!(world.owner().count(&cancelled).await == 1, can_end, "{index}");
+        assert_eq!(world.owner().count(&cancelled_session).await == 1, can_end, "{index}");
     }
 }
 
@@ -284,7 +287,7 @@ async fn the_id_of_an_archived_row_is_refused_in_an_older_snapshot_too() {
     let archived_roll =
         world.new_attack_roll(ended_game.session_id, ended_game.players[0].character_id, "{1,2,3,4,5}", 10, 0).await;
     // Both sessions get the same Seer. If the ended session were another Seer's, its id would be refused for another
-    // reason: the snapshot still shows that it belongs to somebody else's session.
+    // reason: in the snapshot it is still the id of a session that the caller does not run.
     world.update_session(&ended_game, &format!("seer_id = '{}'", live_game.seer.user_id())).await;
     end_session(&world, &ended_game, "completed", 91).await;
     let insert_session = |id: Uuid| {
@@ -303,14 +306,14 @@ async fn the_id_of_an_archived_row_is_refused_in_an_older_snapshot_too() {
     };
     let (mut inserts_with_archived_id, mut inserts_with_new_id) = (Vec::new(), Vec::new());
     for level in [IsolationLevel::RepeatableRead, IsolationLevel::Serializable] {
-        for (person, sql_with_archived_id, sql_with_new_id) in [
+        for (caller, sql_with_archived_id, sql_with_new_id) in [
             (&live_game.seer, insert_session(ended_game.session_id), insert_session(Uuid::new_v4())),
             (&player.caller, insert_roll(archived_roll), insert_roll(Uuid::new_v4())),
         ] {
             for (list, sql) in
                 [(&mut inserts_with_archived_id, sql_with_archived_id), (&mut inserts_with_new_id, sql_with_new_id)]
             {
-                let transaction = person.begin_at_with_snapshot(level).await;
+                let transaction = caller.begin_at_with_snapshot(level).await;
                 list.push((transaction, sql, level));
             }
         }
@@ -330,24 +333,25 @@ async fn the_id_of_an_archived_row_is_refused_in_an_older_snapshot_too() {
 async fn a_session_with_a_removal_in_progress_is_archived_later() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
-    let (removed, leaver) = (&game.players[0], &game.players[1]);
-    let leave = format!("UPDATE session_players SET is_active = false WHERE session_id = '{}'", game.session_id);
-    world.owner().execute(&leave).await.unwrap();
-    // After the end of a session, its Seer can still mark a player as removed who had left before the end.
+    let (removed_player, other_player) = (&game.players[0], &game.players[1]);
+    let both_leave = format!("UPDATE session_players SET is_active = false WHERE session_id = '{}'", game.session_id);
+    world.owner().execute(&both_leave).await.unwrap();
+    // After the end of a session, its Seer can still remove a player who had left before the end.
     end_session(&world, &game, "completed", 91).await;
-    let removal = game.seer.begin().await;
+    let removal_transaction = game.seer.begin().await;
     let sql = format!(
         "UPDATE session_players SET removed_at = now() WHERE session_id = '{}' AND user_id = '{}'",
-        game.session_id, removed.user_id
+        game.session_id, removed_player.user_id
     );
-    assert_eq!(execute_in(&removal, &sql).await, Ok(1));
+    assert_eq!(execute_in(&removal_transaction, &sql).await, Ok(1));
     assert_eq!(archive_batch(&world, 10).await, 0, "the session is skipped");
-    removal.commit().await.unwrap();
+    removal_transaction.commit().await.unwrap();
     assert_eq!(archive_batch(&world, 10).await, 1);
     assert_eq!(world.owner().count("archived_session_players WHERE removed_at IS NOT NULL").await, 1);
-    let archived = format!("archived_sessions WHERE id = '{}'", game.session_id);
-    for (player, visible_sessions) in [(removed, 0), (leaver, 1)] {
-        assert_eq!(player.caller.count(&archived).await, visible_sessions);
+    let archived_session = format!("archived_sessions WHERE id = '{}'", game.session_id);
+    // A removed player may no longer see the session, unlike a player who left.
+    for (player, visible_count) in [(removed_player, 0), (other_player, 1)] {
+        assert_eq!(player.caller.count(&archived_session).await, visible_count);
     }
 }
 
@@ -357,11 +361,11 @@ async fn a_change_of_an_active_seat_of_an_ended_session_is_refused_without_waiti
     let game = world.new_active_session(1).await;
     world.update_session(&game, "status = 'completed'").await;
     // Archiving takes this lock on the session before it locks the seats.
-    let archiving = world.owner().begin().await;
-    execute_in(&archiving, &format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", game.session_id)).await.unwrap();
+    let session_lock_holder = world.owner().begin().await;
+    execute_in(&session_lock_holder, &format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", game.session_id)).await.unwrap();
     let player = &game.players[0];
-    for (person, set) in [(&player.caller, "is_active = false"), (&game.seer, "removed_at = now()")] {
-        let transaction = person.begin().await;
+    for (caller, set) in [(&player.caller, "is_active = false"), (&game.seer, "removed_at = now()")] {
+        let transaction = caller.begin().await;
         execute_in(&transaction, "SET LOCAL lock_timeout = '1s'").await.unwrap();
         let sql = format!("UPDATE session_players SET {set} WHERE session_id = '{}'", game.session_id);
         assert_refused!(execute_in(&transaction, &sql).await, SESSION_OVER, "session_live", "{set}");
@@ -373,12 +377,12 @@ async fn joining_by_code_after_the_start_or_the_end_is_refused_without_locking_t
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let stranger = world.new_player().await;
-    let code: String = world
+    let join_code: String = world
         .owner()
         .fetch_value(&format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session_id))
         .await
         .unwrap();
-    let join = format!("SELECT * FROM private.join_by_code('{code}', '{}')", stranger.character_id);
+    let join = format!("SELECT * FROM private.join_by_code('{join_code}', '{}')", stranger.character_id);
     for (status, sqlstate, constraint) in [
         ("active", SESSION_STARTED, "session_not_started"),
         ("paused", SESSION_STARTED, "session_not_started"),
@@ -387,13 +391,13 @@ async fn joining_by_code_after_the_start_or_the_end_is_refused_without_locking_t
         if status != "active" {
             world.update_session(&game, &format!("status = '{status}'")).await;
         }
-        let holder = world.owner().begin().await;
-        execute_in(&holder, &format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", game.session_id))
+        let lock_holder = world.owner().begin().await;
+        execute_in(&lock_holder, &format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", game.session_id))
             .await
             .unwrap();
-        let joining = stranger.caller.begin().await;
-        execute_in(&joining, "SET LOCAL lock_timeout = '1s'").await.unwrap();
-        assert_refused!(execute_in(&joining, &join).await, sqlstate, constraint, "{status}");
+        let joining_transaction = stranger.caller.begin().await;
+        execute_in(&joining_transaction, "SET LOCAL lock_timeout = '1s'").await.unwrap();
+        assert_refused!(execute_in(&joining_transaction, &join).await, sqlstate, constraint, "{status}");
     }
 }
 

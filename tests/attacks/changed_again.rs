@@ -1,6 +1,6 @@
-//! A statement writes a row, and an expression of the same statement changes that row again. The triggers would record
-//! the two changes in the wrong order (that of the expression first), so such a statement is refused, mostly with
-//! `triggered_data_change_violation`.
+//! A statement writes a row, and an expression of the same statement changes that row again. If events record both
+//! changes, the triggers would write them in the wrong order (that of the expression first), so such a statement is
+//! refused, mostly with `triggered_data_change_violation`.
 
 use uuid::Uuid;
 
@@ -13,8 +13,8 @@ use crate::world::{SqlCaller, World, insert_character_sql, insert_seat_sql};
 
 /// Runs the statement `outer`, whose RETURNING clause calls a function that runs the statement `inner`. Returns "done"
 /// or the SQLSTATE of the refusal.
-async fn attempt_with_inner(person: &SqlCaller, outer: &str, inner: &str) -> String {
-    let transaction = person.begin().await;
+async fn attempt_with_inner(caller: &SqlCaller, outer: &str, inner: &str) -> String {
+    let transaction = caller.begin().await;
     let function = format!(
         "CREATE OR REPLACE FUNCTION pg_temp.change_again() RETURNS int LANGUAGE plpgsql
          AS $$ BEGIN {inner}; RETURN 1; END $$"

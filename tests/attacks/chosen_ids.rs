@@ -1,5 +1,5 @@
-//! A client may choose the id of a row that it inserts. By that, it can neither reach another user's row, nor create a
-//! row that has the history of a deleted one.
+//! A client may choose the id of a row that it inserts. But it can neither reach another user's row by choosing that
+//! row's id, nor create a row that has the history of a deleted one.
 
 use uuid::Uuid;
 
@@ -39,7 +39,7 @@ async fn the_condition_of_an_upsert_reads_and_locks_no_row_of_others() {
     };
     let insert_creature =
         |id: Uuid| format!("INSERT INTO creatures (id, adventure_id, name) VALUES ('{id}', '{own_draft}', 'Mine')");
-    let rows = [
+    let attempts = [
         // The table, a change, an INSERT with the id of a row of the victim's, and one with the id of an own row.
         (
             "characters",
@@ -58,7 +58,7 @@ async fn the_condition_of_an_upsert_reads_and_locks_no_row_of_others() {
         ("creatures", "name = 'Mine'", insert_creature(hidden_creature), insert_creature(attacker.creature_id)),
         ("creatures", "name = 'Mine'", insert_creature(victim.creature_id), insert_creature(attacker.creature_id)),
     ];
-    for (table, change, with_victims_id, with_own_id) in rows {
+    for (table, change, with_victims_id, with_own_id) in attempts {
         for condition in [format!("pg_temp.read({table})"), format!("{table}.created_at < now()"), "true".to_owned()] {
             let upsert = format!("ON CONFLICT (id) DO UPDATE SET {change} WHERE {condition}");
             for sql in [
@@ -75,10 +75,13 @@ async fn the_condition_of_an_upsert_reads_and_locks_no_row_of_others() {
                     "{sql}"
                 );
                 execute_in(&transaction, "ROLLBACK TO before").await.unwrap();
-                let owner = world.owner().begin().await;
-                let lock = format!("SELECT FROM {table} FOR UPDATE NOWAIT");
-                assert!(execute_in(&owner, &lock).await.is_ok(), "{sql} must not have locked the row");
-                owner.rollback().await.unwrap();
+                let owners_transaction = world.owner().begin().await;
+                let lock_all_rows = format!("SELECT FROM {table} FOR UPDATE NOWAIT");
+                assert!(
+                    execute_in(&owners_transaction, &lock_all_rows).await.is_ok(),
+                    "{sql} must not have locked the victim's row"
+                );
+                owners_transaction.rollback().await.unwrap();
                 transaction.rollback().await.unwrap();
             }
         }
@@ -120,10 +123,12 @@ async fn a_statement_cannot_replace_a_row_and_keep_its_history() {
     let played_adventure = world.new_adventure(fixture.account_id).await;
     world.update_session(&fixture.joined_session, &format!("adventure_id = '{played_adventure}'")).await;
     let better_values = "'Better', 'wizard', 6, 6, 6, 6, '{}'";
-    let columns = "id, user_id, name, class, might, grace, wit, heart, special_ability";
+    let character_columns = "id, user_id, name, class, might, grace, wit, heart, special_ability";
+    // A row with history (a character with a seat, an adventure that is played) and one without: the statement is
+    // refused for both.
     let mut statements = Vec::new();
     for id in [fixture.seated_character_id, fixture.spare_character_id] {
-        statements.push(("characters", id, format!("({columns}) SELECT id, user_id, {better_values}")));
+        statements.push(("characters", id, format!("({character_columns}) SELECT id, user_id, {better_values}")));
     }
     for id in [played_adventure, fixture.published_adventure_id] {
         statements.push(("adventures", id, "(id, creator_id, name) SELECT id, creator_id, 'Better'".to_owned()));
@@ -149,13 +154,14 @@ async fn a_statement_cannot_replace_a_row_and_keep_its_history() {
             ),
         ];
         for sql in replacements {
-            for person in [&fixture.caller, &world.owner()] {
-                assert_refused!(person.execute(&sql).await, UNIQUE_VIOLATION, &format!("{table}_pkey"), "{sql}");
+            for caller in [&fixture.caller, &world.owner()] {
+                assert_refused!(caller.execute(&sql).await, UNIQUE_VIOLATION, &format!("{table}_pkey"), "{sql}");
             }
         }
         assert_eq!(world.owner().count(&format!("{table} WHERE id = '{id}' AND name <> 'Better'")).await, 1);
     }
-    // In two statements, the deletion is refused if the row has history. Otherwise, the insertion creates a new row.
+    // In two statements, the deletion is refused if the row has history. If it has none, the row is deleted, and the
+    // insertion creates a new one.
     let delete = |id: Uuid| format!("DELETE FROM characters WHERE id = '{id}'");
     assert_eq!(attempt(&fixture.caller, &delete(fixture.seated_character_id)).await, FOREIGN_KEY_VIOLATION);
     assert_eq!(attempt(&fixture.caller, &delete(fixture.spare_character_id)).await, "done");
@@ -170,7 +176,7 @@ async fn a_statement_cannot_replace_a_row_and_keep_its_history() {
 /// the content. So the times of the deleted and the new adventure must differ even in one transaction, where `now()`
 /// does not change.
 #[tokio::test]
-async fn an_adventure_with_the_id_of_a_deleted_one_has_another_time() {
+async fn an_adventure_with_the_id_of_a_deleted_one_has_another_updated_at() {
     let world = World::new().await;
     let creator = world.new_user().await;
     let id = Uuid::new_v4();

@@ -29,13 +29,13 @@ async fn create_four_sessions(world: &World, player: Uuid, character: Uuid) -> V
 
 /// Spawns two tasks that repeat a statement, each on its own connection, until they are aborted. If the statement takes
 /// some time, its locks are almost never free.
-fn spawn_repeating(person: &SqlCaller, sql: &str) -> Vec<JoinHandle<()>> {
-    let repeat = |person: SqlCaller, sql: String| async move {
+fn spawn_repeating(caller: &SqlCaller, sql: &str) -> Vec<JoinHandle<()>> {
+    let repeat = |caller: SqlCaller, sql: String| async move {
         loop {
-            person.execute(&sql).await.unwrap();
+            caller.execute(&sql).await.unwrap();
         }
     };
-    (0..2).map(|_| tokio::spawn(repeat(person.clone(), sql.to_owned()))).collect()
+    (0..2).map(|_| tokio::spawn(repeat(caller.clone(), sql.to_owned()))).collect()
 }
 
 #[tokio::test]
@@ -53,6 +53,7 @@ async fn short_writes_do_not_delay_closing_or_deleting_an_account_for_ever() {
                      RETURNING pg_sleep(0.09)",
                     game.session_id
                 ),
+                // Changes no value, but locks the seat.
                 _ => format!(
                     "UPDATE session_players SET removed_at = removed_at
                      WHERE session_id = '{}' AND user_id = '{}' RETURNING pg_sleep(0.09)",
@@ -64,8 +65,8 @@ async fn short_writes_do_not_delay_closing_or_deleting_an_account_for_ever() {
             writers.extend(spawn_repeating(&game.seer, &sql));
         }
         let sql = close_or_delete_account_sql(player.user_id, is_deletion);
-        let closing = timeout(Duration::from_secs(60), world.owner().execute(&sql)).await;
-        assert_eq!(closing.expect("the writes must not delay the closing for ever"), Ok(1), "{locked_rows}");
+        let closing_outcome = timeout(Duration::from_secs(60), world.owner().execute(&sql)).await;
+        assert_eq!(closing_outcome.expect("the writes must not delay the closing for ever"), Ok(1), "{locked_rows}");
         for writer in writers {
             assert!(!writer.is_finished(), "the writes must go on while the account closes");
             writer.abort();
@@ -90,8 +91,8 @@ async fn short_writes_do_not_keep_players_from_leaving_several_sessions() {
         writers.extend(spawn_repeating(&game.seer, &sql));
     }
     let sql = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", player.user_id);
-    let leaving = timeout(Duration::from_secs(60), player.caller.execute(&sql)).await;
-    assert_eq!(leaving.expect("the writes must not delay the player for ever"), Ok(4));
+    let leaving_outcome = timeout(Duration::from_secs(60), player.caller.execute(&sql)).await;
+    assert_eq!(leaving_outcome.expect("the writes must not delay the player for ever"), Ok(4));
     writers.iter().for_each(JoinHandle::abort);
 }
 
@@ -108,15 +109,15 @@ async fn closing_survives_a_deadlock() {
     let equip = format!("UPDATE characters SET equipment = '[1]' WHERE id = '{}'", game.players[0].character_id);
     // The timeouts make the closing detect the deadlock: a backend checks for one after it has waited for
     // `deadlock_timeout`. Only a superuser may set it.
-    let writing = superuser.begin().await;
-    execute_in(&writing, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
-    execute_in(&writing, &equip).await.unwrap();
-    let closing = superuser.begin().await;
-    execute_in(&closing, "SET LOCAL deadlock_timeout = '3s'").await.unwrap();
+    let writing_transaction = superuser.begin().await;
+    execute_in(&writing_transaction, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
+    execute_in(&writing_transaction, &equip).await.unwrap();
+    let closing_transaction = superuser.begin().await;
+    execute_in(&closing_transaction, "SET LOCAL deadlock_timeout = '3s'").await.unwrap();
     let sql = close_account_sql(seer);
-    let closing_task = tokio::spawn(async move { execute_and_commit(closing, &sql).await });
+    let closing_task = tokio::spawn(async move { execute_and_commit(closing_transaction, &sql).await });
     world.owner().wait_for_lock_waiters(1).await;
-    assert_eq!(execute_and_commit(writing, &insert_character_sql(Uuid::new_v4(), seer)).await, "done");
+    assert_eq!(execute_and_commit(writing_transaction, &insert_character_sql(Uuid::new_v4(), seer)).await, "done");
     assert_eq!(closing_task.await.unwrap(), "done");
     assert!(is_account_closed(&world, seer).await);
     assert_invariants(&world).await;
@@ -129,16 +130,16 @@ async fn an_account_is_closed_or_deleted_while_a_stranger_creates_a_session_of_i
         let (author, stranger) = (world.new_user().await, world.new_user().await);
         let adventure = world.new_adventure(author.user_id()).await;
         let draft_adventure = world.new_draft_adventure(author.user_id()).await;
-        let holder = stranger.begin().await;
+        let strangers_transaction = stranger.begin().await;
         let insert_session =
             format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", stranger.user_id());
-        execute_in(&holder, &insert_session).await.unwrap();
+        execute_in(&strangers_transaction, &insert_session).await.unwrap();
         let sql = close_or_delete_account_sql(author.user_id(), is_deletion);
         // Closing and deletion wait for none of the stranger's locks, so overlapping transactions of strangers cannot
         // prevent them.
         assert_eq!(attempt(&world.owner(), &format!("SET LOCAL lock_timeout = '10s'; {sql}")).await, "done");
         assert!(is_account_closed(&world, author.user_id()).await);
-        holder.commit().await.unwrap();
+        strangers_transaction.commit().await.unwrap();
         // The adventure stays for the stranger's session, and with it, even after a deletion, the closed profile of its
         // author. But the draft, which nobody has played, is deleted.
         let session_with_adventure =
@@ -163,7 +164,8 @@ async fn an_adventure_is_deleted_although_a_stranger_writes_to_an_ended_session_
             ended_sessions.push(session);
         }
         let locked_session = ended_sessions[session_count - 1];
-        // The first deletion is rolled back, so that the second one has something to delete.
+        // The deletion waits for the write, and then succeeds. The first deletion is rolled back, so that the second
+        // one has something to delete.
         for (write, commits_deletion) in [
             (
                 format!(
@@ -173,21 +175,21 @@ async fn an_adventure_is_deleted_although_a_stranger_writes_to_an_ended_session_
             ),
             (format!("UPDATE sessions SET looking_for = 'anybody' WHERE id = '{locked_session}'"), true),
         ] {
-            let holder = stranger.begin().await;
-            execute_in(&holder, &write).await.unwrap();
-            let deleting = author.begin().await;
+            let strangers_transaction = stranger.begin().await;
+            execute_in(&strangers_transaction, &write).await.unwrap();
+            let deletion_transaction = author.begin().await;
             let sql = format!("DELETE FROM adventures WHERE id = '{adventure}'");
             let deletion_task = tokio::spawn(async move {
                 if commits_deletion {
-                    execute_and_commit(deleting, &sql).await
+                    execute_and_commit(deletion_transaction, &sql).await
                 } else {
-                    let outcome = outcome_code(execute_in(&deleting, &sql).await);
-                    deleting.rollback().await.unwrap();
+                    let outcome = outcome_code(execute_in(&deletion_transaction, &sql).await);
+                    deletion_transaction.rollback().await.unwrap();
                     outcome
                 }
             });
             world.owner().wait_for_lock_waiters(1).await;
-            holder.commit().await.unwrap();
+            strangers_transaction.commit().await.unwrap();
             assert_eq!(deletion_task.await.unwrap(), "done", "{write}");
         }
         assert_eq!(world.owner().count(&format!("sessions WHERE adventure_id = '{adventure}'")).await, 0);
@@ -203,12 +205,12 @@ async fn an_account_is_deleted_while_a_stranger_writes_to_an_ended_session_of_it
     let session = open_private_session(&world, stranger.user_id(), adventure).await;
     let end = format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{session}'");
     assert_eq!(attempt(&stranger, &end).await, "done");
-    let holder = stranger.begin().await;
-    let event = format!("INSERT INTO session_events (session_id, event_type) VALUES ('{session}', 'client.wave')");
-    execute_in(&holder, &event).await.unwrap();
+    let strangers_transaction = stranger.begin().await;
+    let insert_event = format!("INSERT INTO session_events (session_id, event_type) VALUES ('{session}', 'client.wave')");
+    execute_in(&strangers_transaction, &insert_event).await.unwrap();
     let sql = format!("SET LOCAL lock_timeout = '10s'; DELETE FROM auth.users WHERE id = '{}'", author.user_id());
     assert_eq!(attempt(&world.owner(), &sql).await, "done");
-    holder.commit().await.unwrap();
+    strangers_transaction.commit().await.unwrap();
     // Deleting an account waits for no lock of a stranger. So the adventure of the locked session stays, and with it
     // the profile, which is closed.
     assert_eq!(world.owner().count(&format!("adventures WHERE id = '{adventure}'")).await, 1, "the adventure stays");
@@ -230,6 +232,7 @@ async fn no_statement_closes_the_account_and_then_writes() {
     let (spare_character, seated_character) = (fixture.spare_character_id, fixture.seated_character_id);
     // An expression that closes the account and returns true.
     let close = format!("private.close_account('{account}')");
+    // An expression that closes the account and then yields the value.
     let closing_then = |value: &str| format!("CASE WHEN {close} THEN '{value}' END");
     let insert_event = |kind: &str, payload: &str| {
         format!(

@@ -1,6 +1,6 @@
-//! Closing or deleting an account does not deadlock with other users' statements, in whatever order these lock rows. No
-//! account can delay its own closing by overlapping writes. Every write of an account, and its closing, first locks the
-//! account's row in `private.account_gates`.
+//! Closing an account (its personal data is removed) or deleting it does not deadlock with other users' statements, in
+//! whatever order these lock rows. No account can delay its own closing by overlapping writes. Every write of an
+//! account, and its closing, first locks the account's row in `private.account_gates`.
 
 use uuid::Uuid;
 
@@ -41,28 +41,30 @@ async fn create_second_session(world: &World, game: &GameSession) -> (Uuid, Uuid
     (session, character)
 }
 
-/// Returns a player's transaction that writes the given rows. The account to close is the Seer's.
-async fn player_writes(world: &World, rows: &'static str) -> ConflictingWrites {
+/// Creates two sessions, and returns a transaction of their player that writes the given rows. The account to close is
+/// their Seer's.
+async fn create_writes_of_player(world: &World, rows: &'static str) -> ConflictingWrites {
     let game = world.new_session(1).await;
     let player = &game.players[0];
-    let (session, character) = create_second_session(world, &game).await;
+    let (second_session, second_character) = create_second_session(world, &game).await;
     let update_profile = format!("UPDATE users SET bio = 'Plays.' WHERE id = '{}'", player.user_id);
     let statements = match rows {
-        "characters" => [equip_sql(player.character_id), equip_sql(character)],
-        "sessions" => [insert_event_sql(game.session_id), insert_event_sql(session)],
-        "character and session" => [equip_sql(player.character_id), insert_event_sql(session)],
-        "profile and session" => [update_profile, insert_event_sql(session)],
-        "profile and character" => [update_profile, equip_sql(character)],
-        other => panic!("unknown rows: {other}"),
+        "characters" => [equip_sql(player.character_id), equip_sql(second_character)],
+        "sessions" => [insert_event_sql(game.session_id), insert_event_sql(second_session)],
+        "character and session" => [equip_sql(player.character_id), insert_event_sql(second_session)],
+        "profile and session" => [update_profile, insert_event_sql(second_session)],
+        "profile and character" => [update_profile, equip_sql(second_character)],
+        unknown => panic!("unknown rows: {unknown}"),
     };
     ConflictingWrites { rows, account_to_close: game.seer.user_id(), writer: player.caller.clone(), statements }
 }
 
-/// Returns a Seer's transaction that writes the given rows. The account to close is the player's.
-async fn seer_writes(world: &World, rows: &'static str) -> ConflictingWrites {
+/// Creates two sessions, and returns a transaction of their Seer that writes the given rows. The account to close is
+/// their player's.
+async fn create_writes_of_seer(world: &World, rows: &'static str) -> ConflictingWrites {
     let game = world.new_session(1).await;
     let player = &game.players[0];
-    let (session, _) = create_second_session(world, &game).await;
+    let (second_session, _) = create_second_session(world, &game).await;
     // Changes no value, but locks the seat.
     let touch_seat = |session: Uuid| {
         format!(
@@ -72,9 +74,9 @@ async fn seer_writes(world: &World, rows: &'static str) -> ConflictingWrites {
         )
     };
     let statements = match rows {
-        "seats" => [touch_seat(game.session_id), touch_seat(session)],
-        "session and seat" => [insert_event_sql(game.session_id), touch_seat(session)],
-        other => panic!("unknown rows: {other}"),
+        "seats" => [touch_seat(game.session_id), touch_seat(second_session)],
+        "session and seat" => [insert_event_sql(game.session_id), touch_seat(second_session)],
+        unknown => panic!("unknown rows: {unknown}"),
     };
     ConflictingWrites { rows, account_to_close: player.user_id, writer: game.seer.clone(), statements }
 }
@@ -89,10 +91,10 @@ async fn closing_does_not_deadlock_with_writes_of_others() {
             for rows in
                 ["characters", "sessions", "character and session", "profile and session", "profile and character"]
             {
-                cases.push(player_writes(&world, rows).await);
+                cases.push(create_writes_of_player(&world, rows).await);
             }
             for rows in ["seats", "session and seat"] {
-                cases.push(seer_writes(&world, rows).await);
+                cases.push(create_writes_of_seer(&world, rows).await);
             }
             for ConflictingWrites { rows, account_to_close, writer, mut statements } in cases {
                 if is_reversed {
@@ -101,12 +103,12 @@ async fn closing_does_not_deadlock_with_writes_of_others() {
                 let case = format!("{rows}, is deletion: {is_deletion}, reversed: {is_reversed}");
                 let transaction = writer.begin().await;
                 assert_eq!(execute_in(&transaction, &statements[0]).await, Ok(1), "{case}");
-                let closing = superuser.begin().await;
+                let closing_transaction = superuser.begin().await;
                 // The closing must not be the one that detects a deadlock, because it would just try again. Instead,
                 // PostgreSQL would cancel the user's statement, and the test would fail.
-                execute_in(&closing, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
+                execute_in(&closing_transaction, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
                 let sql = close_or_delete_account_sql(account_to_close, is_deletion);
-                let closing_task = tokio::spawn(async move { execute_and_commit(closing, &sql).await });
+                let closing_task = tokio::spawn(async move { execute_and_commit(closing_transaction, &sql).await });
                 world.owner().wait_for_lock_waiters(1).await;
                 assert_eq!(execute_and_commit(transaction, &statements[1]).await, "done", "{case}");
                 assert_eq!(closing_task.await.unwrap(), "done", "{case}");
@@ -117,44 +119,45 @@ async fn closing_does_not_deadlock_with_writes_of_others() {
     assert_invariants(&world).await;
 }
 
-/// A player's transaction inserts an event in each of two sessions of a Seer whose account is deleted, in both orders.
-/// One session is cancelled; the other has ended too or is still live.
+/// A player's transaction inserts an event in each of two sessions of a Seer whose account is deleted, in the order of
+/// the sessions' ids or in the opposite order. One session is cancelled; the other is completed or still live.
 #[tokio::test]
 async fn deleting_an_account_does_not_deadlock_with_writes_in_its_ended_sessions() {
     let world = World::new().await;
     let superuser = world.superuser().await;
     for is_reversed in [false, true] {
-        for is_live in [false, true] {
+        for is_other_session_live in [false, true] {
             let game = world.new_active_session(1).await;
-            let (cancelled, _) = create_second_session(&world, &game).await;
+            let (cancelled_session, _) = create_second_session(&world, &game).await;
             world
                 .owner()
-                .execute(&format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{cancelled}'"))
+                .execute(&format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{cancelled_session}'"))
                 .await
                 .unwrap();
-            if !is_live {
+            if !is_other_session_live {
                 world.update_session(&game, "status = 'completed'").await;
             }
-            let mut sessions = [game.session_id, cancelled];
+            let mut sessions = [game.session_id, cancelled_session];
             sessions.sort();
             if is_reversed {
                 sessions.reverse();
             }
             let transaction = game.players[0].caller.begin().await;
             execute_in(&transaction, &insert_event_sql(sessions[0])).await.unwrap();
-            let deletion = superuser.begin().await;
-            execute_in(&deletion, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
-            execute_in(&deletion, "SET LOCAL lock_timeout = '10s'").await.unwrap();
+            let deletion_transaction = superuser.begin().await;
+            // The deletion must not be the one that detects a deadlock, because it would just try again.
+            execute_in(&deletion_transaction, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
+            execute_in(&deletion_transaction, "SET LOCAL lock_timeout = '10s'").await.unwrap();
             let sql = delete_account_sql(game.seer.user_id());
-            let is_live_session_locked = is_live && sessions[0] == game.session_id;
+            let is_live_session_locked = is_other_session_live && sessions[0] == game.session_id;
             if is_live_session_locked {
-                let deletion_task = tokio::spawn(async move { execute_and_commit(deletion, &sql).await });
+                let deletion_task = tokio::spawn(async move { execute_and_commit(deletion_transaction, &sql).await });
                 world.owner().wait_for_lock_waiters(1).await;
                 assert_eq!(execute_and_commit(transaction, &insert_event_sql(sessions[1])).await, "done");
                 assert_eq!(deletion_task.await.unwrap(), "done");
             } else {
                 // The deletion keeps ended sessions that others have played, so it does not wait for their locks.
-                assert_eq!(execute_and_commit(deletion, &sql).await, "done");
+                assert_eq!(execute_and_commit(deletion_transaction, &sql).await, "done");
                 assert_eq!(execute_and_commit(transaction, &insert_event_sql(sessions[1])).await, "done");
             }
             assert!(is_account_closed(&world, game.seer.user_id()).await);
@@ -163,8 +166,8 @@ async fn deleting_an_account_does_not_deadlock_with_writes_in_its_ended_sessions
     assert_invariants(&world).await;
 }
 
-/// Inserting an event also deletes old events, here the event that a player joined another session. While that
-/// transaction is open, the player's account is closed or deleted.
+/// The insertion of an event also deletes events that are older than 24 hours, here the event that a player joined
+/// another session. While the inserting transaction is open, the player's account is closed or deleted.
 #[tokio::test]
 async fn closing_does_not_wait_for_the_clean_up_of_old_events() {
     for is_deletion in [false, true] {
@@ -172,26 +175,27 @@ async fn closing_does_not_wait_for_the_clean_up_of_old_events() {
         let game = world.new_session(1).await;
         let player = &game.players[0];
         let unrelated_game = world.new_session(0).await;
-        let age_events = "UPDATE session_events SET created_at = now() - INTERVAL '2 days'";
-        assert_eq!(world.owner().execute(age_events).await, Ok(1), "only the event of joining exists");
-        let cleaning = unrelated_game.seer.begin().await;
-        execute_in(&cleaning, &insert_event_sql(unrelated_game.session_id)).await.unwrap();
+        let make_events_old = "UPDATE session_events SET created_at = now() - INTERVAL '2 days'";
+        assert_eq!(world.owner().execute(make_events_old).await, Ok(1), "only the event of joining exists");
+        let cleaning_transaction = unrelated_game.seer.begin().await;
+        execute_in(&cleaning_transaction, &insert_event_sql(unrelated_game.session_id)).await.unwrap();
         let sql =
             format!("SET LOCAL lock_timeout = '10s'; {}", close_or_delete_account_sql(player.user_id, is_deletion));
         assert_eq!(attempt(&world.owner(), &sql).await, "done");
-        cleaning.commit().await.unwrap();
+        cleaning_transaction.commit().await.unwrap();
         assert!(is_account_closed(&world, player.user_id).await);
-        let with_name =
+        let events_with_name =
             "session_events WHERE payload ->> 'user_id' = (SELECT id::text FROM users WHERE closed_at IS NOT NULL)
                      AND payload ->> 'display_name' <> 'Former player'";
-        assert_eq!(world.owner().count(with_name).await, 0);
+        assert_eq!(world.owner().count(events_with_name).await, 0);
         assert_invariants(&world).await;
     }
 }
 
-/// A transaction has inserted an event. That deleted old events of another session, which is to be deleted with the
-/// account. Then the transaction writes to the account, and waits for the closing or deletion, which waits for the old
-/// events. The closing or deletion detects the deadlock, and still succeeds.
+/// A transaction has inserted an event, and has thereby deleted the old event of another session. The closing or
+/// deletion of an account also deletes that session, because nobody has played it and its adventure is a draft of the
+/// account. So the closing waits for the old event. Then the transaction writes to the account, and waits for the
+/// closing. The closing detects the deadlock, tries again, and succeeds.
 #[tokio::test]
 async fn closing_and_deleting_an_account_survive_a_deadlock_over_old_events() {
     for is_strangers_session in [false, true] {
@@ -209,18 +213,19 @@ async fn closing_and_deleting_an_account_survive_a_deadlock_over_old_events() {
                 .unwrap();
             let unpublish = format!("UPDATE adventures SET status = 'draft' WHERE id = '{adventure}'");
             world.owner().execute(&unpublish).await.unwrap();
-            let age_events = "UPDATE session_events SET created_at = now() - INTERVAL '2 days'";
-            assert_eq!(world.owner().execute(age_events).await, Ok(1), "only the event of cancelling exists");
+            let make_events_old = "UPDATE session_events SET created_at = now() - INTERVAL '2 days'";
+            assert_eq!(world.owner().execute(make_events_old).await, Ok(1), "only the event of cancelling exists");
             let unrelated_game = world.new_session(0).await;
-            let cleaning = superuser.begin().await;
-            execute_in(&cleaning, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
-            execute_in(&cleaning, &insert_event_sql(unrelated_game.session_id)).await.unwrap();
-            let closing = superuser.begin().await;
-            execute_in(&closing, "SET LOCAL deadlock_timeout = '2s'").await.unwrap();
+            let cleaning_transaction = superuser.begin().await;
+            // The timeouts make the closing detect the deadlock.
+            execute_in(&cleaning_transaction, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
+            execute_in(&cleaning_transaction, &insert_event_sql(unrelated_game.session_id)).await.unwrap();
+            let closing_transaction = superuser.begin().await;
+            execute_in(&closing_transaction, "SET LOCAL deadlock_timeout = '2s'").await.unwrap();
             let sql = close_or_delete_account_sql(author, is_deletion);
-            let closing_task = tokio::spawn(async move { execute_and_commit(closing, &sql).await });
+            let closing_task = tokio::spawn(async move { execute_and_commit(closing_transaction, &sql).await });
             world.owner().wait_for_lock_waiters(1).await;
-            let insert_outcome = execute_and_commit(cleaning, &insert_character_sql(Uuid::new_v4(), author)).await;
+            let insert_outcome = execute_and_commit(cleaning_transaction, &insert_character_sql(Uuid::new_v4(), author)).await;
             assert_eq!(
                 closing_task.await.unwrap(),
                 "done",
@@ -233,24 +238,24 @@ async fn closing_and_deleting_an_account_survive_a_deadlock_over_old_events() {
     }
 }
 
-/// A Seer ends two sessions of one player. At the same time, the player changes the characters of both, in either
-/// order.
+/// A Seer ends two sessions in which one player has seats. At the same time, the player changes the characters in both
+/// seats, in either order.
 #[tokio::test]
 async fn ending_sessions_does_not_deadlock_with_writes_to_characters() {
     let world = World::new().await;
     for is_reversed in [false, true] {
         let game = world.new_active_session(1).await;
-        let (_, character) = create_second_session(&world, &game).await;
-        let mut characters = [game.players[0].character_id, character];
+        let (_, second_character) = create_second_session(&world, &game).await;
+        let mut characters = [game.players[0].character_id, second_character];
         characters.sort();
         if is_reversed {
             characters.reverse();
         }
         let transaction = game.players[0].caller.begin().await;
         execute_in(&transaction, &equip_sql(characters[0])).await.unwrap();
-        let ending = game.seer.begin().await;
+        let ending_transaction = game.seer.begin().await;
         let sql = format!("UPDATE sessions SET status = 'cancelled' WHERE seer_id = '{}'", game.seer.user_id());
-        let ending_task = tokio::spawn(async move { execute_and_commit(ending, &sql).await });
+        let ending_task = tokio::spawn(async move { execute_and_commit(ending_transaction, &sql).await });
         world.owner().wait_for_lock_waiters(1).await;
         assert_eq!(execute_and_commit(transaction, &equip_sql(characters[1])).await, "done");
         assert_eq!(ending_task.await.unwrap(), "done");
@@ -264,15 +269,15 @@ async fn ending_sessions_does_not_deadlock_with_writes_to_characters() {
 async fn no_write_overtakes_a_closing_that_waits() {
     let world = World::new().await;
     for is_deletion in [false, true] {
-        for has_snapshot in [false, true] {
+        for has_old_snapshot in [false, true] {
             let fixture = create_full_account(&world).await;
             let rename =
                 format!("UPDATE adventures SET name = 'Renamed' WHERE id = '{}'", fixture.published_adventure_id);
-            let in_progress = fixture.caller.begin().await;
-            execute_in(&in_progress, &rename).await.unwrap();
-            let closing = world.owner().begin().await;
+            let first_write_transaction = fixture.caller.begin().await;
+            execute_in(&first_write_transaction, &rename).await.unwrap();
+            let closing_transaction = world.owner().begin().await;
             let sql = close_or_delete_account_sql(fixture.account_id, is_deletion);
-            let closing_task = tokio::spawn(async move { execute_and_commit(closing, &sql).await });
+            let closing_task = tokio::spawn(async move { execute_and_commit(closing_transaction, &sql).await });
             world.owner().wait_for_lock_waiters(1).await;
             let writes = [
                 format!("UPDATE users SET bio = 'Here.' WHERE id = '{}'", fixture.account_id),
@@ -284,23 +289,24 @@ async fn no_write_overtakes_a_closing_that_waits() {
                 ),
                 insert_attribute_check_sql(fixture.joined_session.session_id, fixture.seated_character_id),
             ];
-            let mut waiting = Vec::new();
+            let mut write_tasks = Vec::new();
             for write in writes {
-                let transaction = match has_snapshot {
+                let transaction = match has_old_snapshot {
                     true => fixture.caller.begin_repeatable_read().await,
                     false => fixture.caller.begin().await,
                 };
-                waiting.push(tokio::spawn(async move {
+                write_tasks.push(tokio::spawn(async move {
                     let outcome = execute_and_commit(transaction, &write).await;
                     (outcome, write)
                 }));
-                world.owner().wait_for_lock_waiters(1 + waiting.len() as i64).await;
+                // The closing waits too.
+                world.owner().wait_for_lock_waiters(1 + write_tasks.len() as i64).await;
             }
-            in_progress.commit().await.unwrap();
+            first_write_transaction.commit().await.unwrap();
             assert_eq!(closing_task.await.unwrap(), "done");
-            for write in waiting {
-                let (outcome, sql) = write.await.unwrap();
-                assert_eq!(outcome, if has_snapshot { SERIALIZATION_FAILURE } else { ACCOUNT_CLOSED }, "{sql}");
+            for write_task in write_tasks {
+                let (outcome, sql) = write_task.await.unwrap();
+                assert_eq!(outcome, if has_old_snapshot { SERIALIZATION_FAILURE } else { ACCOUNT_CLOSED }, "{sql}");
             }
         }
     }
@@ -322,17 +328,17 @@ async fn closing_holds_no_session_while_it_waits_for_a_draft() {
         world.owner().execute(&insert_seat_sql(creators_session, creator, character)).await.unwrap();
         let unpublish = format!("UPDATE adventures SET status = 'draft' WHERE id = '{}'", game.adventure_id);
         world.owner().execute(&unpublish).await.unwrap();
-        let writing = game.seer.begin().await;
+        let seers_transaction = game.seer.begin().await;
         let complete = format!("UPDATE sessions SET status = 'completed' WHERE id = '{}'", game.session_id);
-        execute_in(&writing, &complete).await.unwrap();
-        let closing = world.owner().begin().await;
+        execute_in(&seers_transaction, &complete).await.unwrap();
+        let closing_transaction = world.owner().begin().await;
         let sql = close_or_delete_account_sql(creator, is_deletion);
-        let closing_task = tokio::spawn(async move { execute_and_commit(closing, &sql).await });
+        let closing_task = tokio::spawn(async move { execute_and_commit(closing_transaction, &sql).await });
         world.owner().wait_for_lock_waiters(1).await;
         // If the closing held a row of the session with the creator's seat, it would deadlock with this transaction.
-        execute_in(&writing, "SET LOCAL lock_timeout = '5s'").await.unwrap();
+        execute_in(&seers_transaction, "SET LOCAL lock_timeout = '5s'").await.unwrap();
         let cancel = format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{creators_session}'");
-        assert_eq!(execute_and_commit(writing, &cancel).await, "done");
+        assert_eq!(execute_and_commit(seers_transaction, &cancel).await, "done");
         assert_eq!(closing_task.await.unwrap(), "done");
     }
     assert_invariants(&world).await;
@@ -344,27 +350,27 @@ async fn closing_holds_no_session_while_it_waits_for_a_draft() {
 async fn closing_ones_own_account_fails_at_once_while_a_deletion_waits_for_the_caller() {
     let world = World::new().await;
     let user = world.new_user().await;
-    let writing = user.begin().await;
-    execute_in(&writing, &format!("UPDATE users SET bio = 'Here.' WHERE id = '{}'", user.user_id())).await.unwrap();
-    let deletion = world.owner().begin().await;
+    let writing_transaction = user.begin().await;
+    execute_in(&writing_transaction, &format!("UPDATE users SET bio = 'Here.' WHERE id = '{}'", user.user_id())).await.unwrap();
+    let deletion_transaction = world.owner().begin().await;
     let sql = delete_account_sql(user.user_id());
-    let deletion_task = tokio::spawn(async move { execute_and_commit(deletion, &sql).await });
+    let deletion_task = tokio::spawn(async move { execute_and_commit(deletion_transaction, &sql).await });
     world.owner().wait_for_lock_waiters(1).await;
     for _ in 0..3 {
-        execute_in(&writing, "SAVEPOINT before").await.unwrap();
+        execute_in(&writing_transaction, "SAVEPOINT before").await.unwrap();
         let close = format!("SELECT private.close_account('{}')", user.user_id());
-        assert_eq!(execute_in(&writing, &close).await.unwrap_err().code, SERIALIZATION_FAILURE);
-        execute_in(&writing, "ROLLBACK TO before").await.unwrap();
+        assert_eq!(execute_in(&writing_transaction, &close).await.unwrap_err().code, SERIALIZATION_FAILURE);
+        execute_in(&writing_transaction, "ROLLBACK TO before").await.unwrap();
     }
     // From the second change of the profile on, the check of its foreign key waits for the account's row in
-    // `auth.users`. However often that ends in a deadlock, the deletion goes on.
+    // `auth.users`. However often that wait ends in a deadlock, the deletion goes on.
     for _ in 0..3 {
-        execute_in(&writing, "SAVEPOINT before").await.unwrap();
-        let bio = format!("UPDATE users SET bio = 'Still here.' WHERE id = '{}'", user.user_id());
-        assert_eq!(execute_in(&writing, &bio).await.unwrap_err().code, DEADLOCK_DETECTED);
-        execute_in(&writing, "ROLLBACK TO before").await.unwrap();
+        execute_in(&writing_transaction, "SAVEPOINT before").await.unwrap();
+        let update_bio = format!("UPDATE users SET bio = 'Still here.' WHERE id = '{}'", user.user_id());
+        assert_eq!(execute_in(&writing_transaction, &update_bio).await.unwrap_err().code, DEADLOCK_DETECTED);
+        execute_in(&writing_transaction, "ROLLBACK TO before").await.unwrap();
     }
-    writing.commit().await.unwrap();
+    writing_transaction.commit().await.unwrap();
     assert_eq!(deletion_task.await.unwrap(), "done");
 }
 
@@ -376,28 +382,28 @@ async fn a_transaction_that_has_written_goes_on_while_a_closing_waits_for_it() {
     let fixture = create_full_account(&world).await;
     let update_bio = format!("UPDATE users SET bio = 'Here.' WHERE id = '{}'", fixture.account_id);
     let update_characters = format!("UPDATE characters SET equipment = '[1]' WHERE user_id = '{}'", fixture.account_id);
-    let writing = fixture.caller.begin().await;
-    execute_in(&writing, "SET LOCAL lock_timeout = '10s'").await.unwrap();
-    execute_in(&writing, &update_bio).await.unwrap();
-    let closing = world.owner().begin().await;
+    let writing_transaction = fixture.caller.begin().await;
+    execute_in(&writing_transaction, "SET LOCAL lock_timeout = '10s'").await.unwrap();
+    execute_in(&writing_transaction, &update_bio).await.unwrap();
+    let closing_transaction = world.owner().begin().await;
     let sql = close_account_sql(fixture.account_id);
-    let closing_task = tokio::spawn(async move { execute_and_commit(closing, &sql).await });
+    let closing_task = tokio::spawn(async move { execute_and_commit(closing_transaction, &sql).await });
     world.owner().wait_for_lock_waiters(1).await;
-    execute_in(&writing, &update_characters).await.unwrap();
-    assert_eq!(execute_and_commit(writing, &update_bio).await, "done");
+    execute_in(&writing_transaction, &update_characters).await.unwrap();
+    assert_eq!(execute_and_commit(writing_transaction, &update_bio).await, "done");
     assert_eq!(closing_task.await.unwrap(), "done");
     assert!(is_account_closed(&world, fixture.account_id).await);
 }
 
-/// An INSERT of an event locks the account's row in `private.account_gates` before the session. So while it waits for
-/// that row, another transaction of the account, which has locked the row, can lock the session.
+/// An INSERT of an event locks the account's row in `private.account_gates` before the session. So while the INSERT
+/// waits for that row, another transaction of the account, which has locked the row, can lock the session.
 #[tokio::test]
 async fn an_event_does_not_deadlock_with_a_transaction_of_the_same_account() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let transaction = game.seer.begin().await;
-    let bio = format!("UPDATE users SET bio = 'Runs games.' WHERE id = '{}'", game.seer.user_id());
-    assert_eq!(execute_in(&transaction, &bio).await, Ok(1));
+    let update_bio = format!("UPDATE users SET bio = 'Runs games.' WHERE id = '{}'", game.seer.user_id());
+    assert_eq!(execute_in(&transaction, &update_bio).await, Ok(1));
     let event_task = {
         let (seer, session) = (game.seer.clone(), game.session_id);
         tokio::spawn(async move { attempt(&seer, &insert_event_sql(session)).await })

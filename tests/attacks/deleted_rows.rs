@@ -6,27 +6,27 @@ use uuid::Uuid;
 use super::{assert_invariants, attempt, execute_in, limits::create_living_characters, query_number};
 use crate::world::{SqlCaller, World, insert_character_sql, insert_seat_sql, run_together};
 
-/// Deletes rows in a transaction, starts inserts with the same ids, which wait for it, and commits it. Then inserts
-/// equally many rows with new ids, concurrently. Returns the outcomes of all inserts.
+/// Deletes rows in a transaction, starts inserts with the same ids, which wait for the transaction, and commits it.
+/// Then inserts equally many rows with new ids, concurrently. Returns the outcomes of all inserts.
 async fn insert_while_deleting(
     world: &World,
-    person: &SqlCaller,
+    caller: &SqlCaller,
     table: &str,
     ids: &[Uuid],
     insert: impl Fn(Uuid) -> String,
 ) -> Vec<String> {
     let attempt_insert = |id: Uuid| {
-        let (person, sql) = (person.clone(), insert(id));
-        async move { attempt(&person, &sql).await }
+        let (caller, sql) = (caller.clone(), insert(id));
+        async move { attempt(&caller, &sql).await }
     };
     let id_list = ids.iter().map(|id| format!("'{id}'")).collect::<Vec<_>>().join(", ");
-    let deletion = person.begin().await;
-    execute_in(&deletion, &format!("DELETE FROM {table} WHERE id IN ({id_list})")).await.unwrap();
-    let waiting_inserts: Vec<_> = ids.iter().map(|id| tokio::spawn(attempt_insert(*id))).collect();
+    let deletion_transaction = caller.begin().await;
+    execute_in(&deletion_transaction, &format!("DELETE FROM {table} WHERE id IN ({id_list})")).await.unwrap();
+    let waiting_insert_tasks: Vec<_> = ids.iter().map(|id| tokio::spawn(attempt_insert(*id))).collect();
     world.owner().wait_for_lock_waiters(ids.len() as i64).await;
-    deletion.commit().await.unwrap();
+    deletion_transaction.commit().await.unwrap();
     let mut outcomes = run_together(ids.iter().map(|_| attempt_insert(Uuid::new_v4())).collect()).await;
-    for task in waiting_inserts {
+    for task in waiting_insert_tasks {
         outcomes.push(task.await.unwrap());
     }
     outcomes
@@ -48,10 +48,10 @@ async fn each_deleted_character_makes_room_for_at_most_one() {
         let outcomes = insert_while_deleting(&world, &user, "characters", &ids, insert).await;
         let count_living =
             format!("SELECT count(*) FROM characters WHERE user_id = '{}' AND retired_at IS NULL", user.user_id());
-        let living = query_number(&world, &count_living).await;
-        assert!(living <= 10, "{on_conflict}: {living}, {outcomes:?}");
+        let living_count = query_number(&world, &count_living).await;
+        assert!(living_count <= 10, "{on_conflict}: {living_count}, {outcomes:?}");
         assert_eq!(
-            living,
+            living_count,
             query_number(&world, &format!("SELECT living_characters FROM users WHERE id = '{}'", user.user_id())).await
         );
         assert_invariants(&world).await;
@@ -63,7 +63,7 @@ async fn each_deleted_draft_or_creature_makes_room_for_exactly_one() {
     let world = World::new().await;
     let (author_of_drafts, author_of_creatures) = (world.new_user().await, world.new_user().await);
     let draft_adventure = world.new_draft_adventure(author_of_creatures.user_id()).await;
-    for (person, table, parent_column, parent) in [
+    for (caller, table, parent_column, parent) in [
         (&author_of_drafts, "adventures", "creator_id", author_of_drafts.user_id()),
         (&author_of_creatures, "creatures", "adventure_id", draft_adventure),
     ] {
@@ -80,7 +80,7 @@ async fn each_deleted_draft_or_creature_makes_room_for_exactly_one() {
             .fetch_values(&format!("SELECT id FROM {table} WHERE {parent_column} = '{parent}' LIMIT 4"))
             .await
             .unwrap();
-        let outcomes = insert_while_deleting(&world, person, table, &ids, insert).await;
+        let outcomes = insert_while_deleting(&world, caller, table, &ids, insert).await;
         assert_eq!(outcomes.iter().filter(|outcome| *outcome == "done").count(), 4, "{table}: {outcomes:?}");
         assert_eq!(world.owner().count(&format!("{table} WHERE {parent_column} = '{parent}'")).await, 200, "{table}");
     }
@@ -93,27 +93,27 @@ async fn a_deleted_seat_makes_room_for_exactly_one() {
     let game = world.new_session(4).await;
     world.update_session(&game, "is_public = true").await;
     let seated_player = &game.players[0];
-    let deletion = world.service().begin().await;
+    let deletion_transaction = world.service().begin().await;
     let delete = format!(
         "DELETE FROM session_players WHERE session_id = '{}' AND user_id = '{}'",
         game.session_id, seated_player.user_id
     );
-    execute_in(&deletion, &delete).await.unwrap();
+    execute_in(&deletion_transaction, &delete).await.unwrap();
     // The player whose seat is deleted, and three new players.
-    let (person, sql) = (
+    let (caller, sql) = (
         seated_player.caller.clone(),
         insert_seat_sql(game.session_id, seated_player.user_id, seated_player.character_id),
     );
-    let mut inserts = vec![tokio::spawn(async move { attempt(&person, &sql).await })];
+    let mut insert_tasks = vec![tokio::spawn(async move { attempt(&caller, &sql).await })];
     for _ in 0..3 {
         let player = world.new_player().await;
         let sql = insert_seat_sql(game.session_id, player.user_id, player.character_id);
-        inserts.push(tokio::spawn(async move { attempt(&player.caller, &sql).await }));
+        insert_tasks.push(tokio::spawn(async move { attempt(&player.caller, &sql).await }));
     }
     world.owner().wait_for_lock_waiters(4).await;
-    deletion.commit().await.unwrap();
+    deletion_transaction.commit().await.unwrap();
     let mut outcomes = Vec::new();
-    for task in inserts {
+    for task in insert_tasks {
         outcomes.push(task.await.unwrap());
     }
     assert_eq!(outcomes.iter().filter(|outcome| *outcome == "done").count(), 1, "{outcomes:?}");

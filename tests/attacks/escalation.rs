@@ -30,11 +30,12 @@ async fn every_function_resolves_types_in_pg_catalog_first() {
         )
         .await
         .unwrap();
-    assert_eq!(without_fixed_path, [""; 0]);
+    assert!(without_fixed_path.is_empty(), "{without_fixed_path:?}");
 }
 
+/// The platform's API serves the functions and views of schema `public`.
 #[tokio::test]
-async fn nothing_that_the_api_serves_is_security_definer() {
+async fn nothing_that_the_api_serves_runs_with_its_owners_privileges() {
     let world = World::new().await;
     let with_owners_privileges: Vec<String> = world
         .owner()
@@ -49,10 +50,10 @@ async fn nothing_that_the_api_serves_is_security_definer() {
         )
         .await
         .unwrap();
-    assert_eq!(with_owners_privileges, [""; 0]);
+    assert!(with_owners_privileges.is_empty(), "{with_owners_privileges:?}");
 }
 
-/// The SQLSTATE of the error that a trap raises if it runs as another role than the attacker's.
+/// The SQLSTATE of the error that a trap (see [`TRAPS`]) raises if it runs as another role than the attacker's.
 const TRAP_SPRUNG: &str = "ZZ666";
 
 /// Creates for every type a domain of the same name, and for each of our tables a temporary table of the same name. The
@@ -93,7 +94,8 @@ BEGIN
 END
 $traps$";
 
-/// Creates functions and operators with names that our SQL often uses. Each of them checks the role as the traps do.
+/// Creates functions and operators with names that our SQL often uses. Each of them checks the role as the traps do, by
+/// a function that [`TRAPS`] creates.
 const IMPOSTORS: &str = "
 CREATE FUNCTION pg_temp.now() RETURNS pg_catalog.timestamptz LANGUAGE plpgsql AS
   $$ BEGIN PERFORM pg_temp.check_role('now'); RETURN pg_catalog.now(); END $$;
@@ -113,7 +115,7 @@ struct Fixture {
     world: World,
     /// The active session of the player (its first one) and the Seer.
     game: GameSession,
-    /// A roll of the player's in the session.
+    /// A failed roll of the player's in the session, which a heroic save can repeat.
     failed_roll_id: Uuid,
     /// A draft adventure of the Seer's.
     draft_adventure_id: Uuid,
@@ -209,14 +211,14 @@ impl Fixture {
             format!("SELECT * FROM public.get_session_details('{session}')"),
             format!("SELECT private.close_account('{seer}')"),
         ];
-        let player = game.players[0].caller.clone();
+        let player_caller = &game.players[0].caller;
         of_player
             .into_iter()
-            .map(|sql| (player.clone(), sql))
+            .map(|sql| (player_caller.clone(), sql))
             .chain(of_seer.into_iter().map(|sql| (game.seer.clone(), sql)))
             // The name of the table is qualified. Otherwise the statement would write to the caller's temporary table.
-            .map(|(person, sql)| {
-                (person, sql.replace("INSERT INTO ", "INSERT INTO public.").replace("public.public.", "public."))
+            .map(|(caller, sql)| {
+                (caller, sql.replace("INSERT INTO ", "INSERT INTO public.").replace("public.public.", "public."))
             })
             .collect()
     }
@@ -226,17 +228,17 @@ impl Fixture {
 async fn no_temporary_object_of_the_caller_runs_as_the_owner() {
     let fixture = Fixture::new().await;
     let mut escalations = Vec::new();
-    for person in [&fixture.game.players[0].caller, &fixture.game.seer] {
+    for caller in [&fixture.game.players[0].caller, &fixture.game.seer] {
         let statements: Vec<String> =
-            fixture.statements().into_iter().filter(|(sender, _)| sender.id == person.id).map(|(_, sql)| sql).collect();
+            fixture.statements().into_iter().filter(|(sender, _)| sender.id == caller.id).map(|(_, sql)| sql).collect();
         // The first run, without traps, makes sure that each statement succeeds.
         for sql in &statements {
-            assert_eq!(dry_run(person, sql).await, "done", "{sql}");
+            assert_eq!(dry_run(caller, sql).await, "done", "{sql}");
         }
         for set_path in
             ["", "SET LOCAL search_path = pg_temp, pg_catalog, public", "SET LOCAL search_path = public, pg_temp"]
         {
-            let transaction = person.begin().await;
+            let transaction = caller.begin().await;
             for sql in ["SET LOCAL sparc.attacker = 'authenticated'", TRAPS, IMPOSTORS, set_path] {
                 execute_in(&transaction, sql).await.unwrap();
             }
@@ -284,7 +286,7 @@ async fn statements_of_the_service_and_of_visitors_run_no_trap() {
     let fixture = Fixture::new().await;
     let world = &fixture.world;
     world.update_session(&fixture.game, "status = 'completed', ended_at = now() - INTERVAL '1 year'").await;
-    for (person, role, statements) in [
+    for (caller, role, statements) in [
         (
             world.service(),
             "service_role",
@@ -309,7 +311,7 @@ async fn statements_of_the_service_and_of_visitors_run_no_trap() {
         ),
     ] {
         for sql in statements {
-            let transaction = person.begin().await;
+            let transaction = caller.begin().await;
             transaction.execute_unprepared(&format!("SET LOCAL sparc.attacker = '{role}'")).await.unwrap();
             execute_in(&transaction, TRAPS).await.unwrap();
             assert_eq!(outcome_code(execute_in(&transaction, &sql).await), "done", "{sql}");

@@ -64,6 +64,7 @@ struct InsertAttempt {
     row: Vec<(&'static str, String)>,
 }
 
+/// Returns rows for every table into which users may insert, grouped by table. Each row names a hidden row.
 fn insert_attempts(stranger: Uuid, own_session: Uuid, own_character: Uuid) -> Vec<InsertAttempt> {
     let row_of = |pairs: &[(&'static str, &str)]| pairs.iter().map(|&(name, value)| (name, value.to_owned())).collect();
     let roll_row = |session: &str, roller: (&'static str, &str)| {
@@ -135,6 +136,7 @@ async fn create_hidden_rows(world: &World) -> Vec<(&'static str, Uuid)> {
            VALUES ('{draft_adventure}', 'Wolf', '{{"might": 9, "grace": 9, "wit": 9, "heart": 9}}') RETURNING id"#
     );
     let creature = owner.fetch_value(&sql).await.unwrap();
+    // A roll that failed five seconds ago, so that a heroic save could repeat it.
     let roll = world.new_attack_roll(game.session_id, player.character_id, "{1,2,1,2,1}", 18, 5).await;
     owner.execute(&format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", player.user_id)).await.unwrap();
     vec![
@@ -176,15 +178,16 @@ async fn extreme_values_in_an_insert_reveal_nothing_about_hidden_rows() {
     let world = World::new().await;
     let hidden_rows = create_hidden_rows(&world).await;
     let own_game = world.new_active_session(1).await;
+    // The Seer of another session is a stranger to the hidden rows.
     let (stranger, own_character) = (&own_game.seer, world.new_character(own_game.seer.user_id()).await);
-    let insertable_tables =
+    let count_insertable_tables =
         "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'
                       AND has_any_column_privilege('authenticated', oid, 'INSERT')";
     let attempts = insert_attempts(stranger.user_id(), own_game.session_id, own_character);
     let mut tables: Vec<&str> = attempts.iter().map(|attempt| attempt.table).collect();
     tables.dedup();
     assert_eq!(
-        query_number(&world, insertable_tables).await,
+        query_number(&world, count_insertable_tables).await,
         i64::try_from(tables.len()).unwrap(),
         "a table is missing: {tables:?}"
     );
@@ -222,9 +225,10 @@ async fn extreme_values_in_an_update_reveal_nothing_about_hidden_rows() {
         ("session_players", "session_id", "$session"),
         ("tutorial_progress", "user_id", "$user"),
     ];
-    let updatable_tables = "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'
+    let count_updatable_tables =
+        "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'
                      AND has_any_column_privilege('authenticated', oid, 'UPDATE')";
-    assert_eq!(query_number(&world, updatable_tables).await, tables.len() as i64, "a table is missing");
+    assert_eq!(query_number(&world, count_updatable_tables).await, tables.len() as i64, "a table is missing");
     for (table, key, placeholder) in tables {
         for (column, values) in writable_columns(&world, table, "UPDATE").await {
             for value in values {
@@ -240,8 +244,8 @@ async fn an_overflow_does_not_reveal_the_number_of_dice_of_a_hidden_character() 
     let world = World::new().await;
     let hidden_rows = create_hidden_rows(&world).await;
     let stranger = world.new_user().await;
-    // The total of ten dice is at most 60. With these difficulties, the difference between total and difficulty would
-    // overflow for some totals only, and so depend on the number of dice.
+    // The total of ten dice is at most 60. With these difficulties, the subtraction of the difficulty from the total
+    // would overflow for some totals only, and so the error would depend on the number of dice.
     for total in 1..=60 {
         for difficulty in [i32::MIN + total, i32::MAX - total] {
             for roller in ["character_id", "creature_id"] {
@@ -258,13 +262,13 @@ async fn an_overflow_does_not_reveal_the_number_of_dice_of_a_hidden_character() 
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
     for difficulty in [i32::MIN, i32::MIN + 7, 2, 19, i32::MAX] {
-        let roll = format!(
+        let insert_roll = format!(
             "INSERT INTO dice_rolls (session_id, character_id, attribute, modifiers, difficulty, roll_type)
              VALUES ('{}', '{}', 'might', '[]', {difficulty}, 'attribute_check')",
             game.session_id, player.character_id
         );
         assert_refused!(
-            player.caller.execute(&roll).await,
+            player.caller.execute(&insert_roll).await,
             CHECK_VIOLATION,
             "dice_rolls_difficulty_check",
             "{difficulty}"
@@ -272,7 +276,8 @@ async fn an_overflow_does_not_reveal_the_number_of_dice_of_a_hidden_character() 
     }
 }
 
-/// Returns expressions for an argument of a function. Those with an id contain the placeholder of each hidden row.
+/// Returns expressions for an argument of a function. For a type that can contain an id, there is one with the
+/// placeholder of each hidden row.
 fn arguments(sql_type: &str, hidden_rows: &[(&'static str, Uuid)]) -> Vec<String> {
     let with_each_id =
         |template: &str| hidden_rows.iter().map(|(name, _)| template.replace("ID", name)).collect::<Vec<String>>();
@@ -296,13 +301,13 @@ async fn functions_that_users_may_call_reveal_nothing_about_hidden_rows() {
     let stranger = world.new_user().await;
     // All SECURITY DEFINER functions: the others read only what their caller may see. Each row has the form
     // `name=argument names and types=argument types=schema`.
-    let callable_functions = "SELECT proname || '=' || pg_get_function_identity_arguments(oid) || '='
+    let select_functions = "SELECT proname || '=' || pg_get_function_identity_arguments(oid) || '='
            || coalesce((SELECT string_agg(format_type(type_oid, NULL), ';' ORDER BY ordinal)
                         FROM unnest(proargtypes::oid[]) WITH ORDINALITY AS argument (type_oid, ordinal)), '')
            || '=' || pronamespace::regnamespace::text
          FROM pg_proc WHERE pronamespace IN ('private'::regnamespace, 'public'::regnamespace)
            AND prosecdef AND has_function_privilege('authenticated', oid, 'EXECUTE') ORDER BY 1";
-    let functions: Vec<String> = world.owner().fetch_values(callable_functions).await.unwrap();
+    let functions: Vec<String> = world.owner().fetch_values(select_functions).await.unwrap();
     assert!(functions.len() > 20, "the query must find the functions: {functions:?}");
     for function in functions {
         let parts: Vec<&str> = function.split('=').collect();

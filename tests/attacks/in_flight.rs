@@ -1,6 +1,6 @@
-//! When a statement begins, the caller may make a certain write, but no longer when the statement comes to that write:
-//! another part of the statement, or a transaction that has committed meanwhile, has ended the permission. Row security
-//! uses the statement's snapshot, so triggers check the permission again.
+//! When a statement begins, the caller may make a certain write. When the statement comes to that write, the caller no
+//! longer may: another part of the statement, or a transaction that has committed meanwhile, has ended the permission.
+//! Row security uses the statement's snapshot, so triggers check the permission again.
 
 use uuid::Uuid;
 
@@ -26,7 +26,8 @@ async fn a_player_who_leaves_in_the_same_statement_sends_no_event() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let player = &game.players[0];
-    // The second payload is nested so deeply that it would be refused for another reason.
+    // A participant's event with the second payload would be refused too, because the payload is nested too deeply.
+    // Here the reason must be that the sender is no participant.
     let deep_payload = format!("{}{}", "[".repeat(200), "]".repeat(200));
     for payload in ["{}", &deep_payload] {
         let sql = format!(
@@ -38,12 +39,12 @@ async fn a_player_who_leaves_in_the_same_statement_sends_no_event() {
         assert_refused!(player.caller.execute(&sql).await, forbidden, "{payload}");
     }
     assert_eq!(world.owner().count("session_events WHERE event_type = 'client.x'").await, 0);
-    let without_sender = "session_events WHERE starts_with(event_type, 'client.') AND sender_id IS NULL";
-    assert_eq!(world.owner().count(without_sender).await, 0);
+    let client_events_without_sender = "session_events WHERE starts_with(event_type, 'client.') AND sender_id IS NULL";
+    assert_eq!(world.owner().count(client_events_without_sender).await, 0);
     assert_eq!(
         attempt(&player.caller, &insert_attribute_check_sql(game.session_id, player.character_id)).await,
         "done",
-        "still seated"
+        "the refused statements did not take the player's seat away"
     );
     assert_invariants(&world).await;
 }
@@ -56,9 +57,9 @@ async fn a_player_who_is_removed_or_leaves_while_a_statement_waits_sends_no_even
     let game = world.new_active_session(2).await;
     let player = &game.players[0];
     for has_left in [false, true] {
-        let barrier = world.owner().begin().await;
+        let advisory_lock_holder = world.owner().begin().await;
         // An arbitrary key, for which the player's statement waits.
-        execute_in(&barrier, "SELECT pg_advisory_xact_lock(4711)").await.unwrap();
+        execute_in(&advisory_lock_holder, "SELECT pg_advisory_xact_lock(4711)").await.unwrap();
         let sql = format!(
             "INSERT INTO session_events (session_id, event_type)
              SELECT '{}', 'client.late' FROM (SELECT pg_advisory_xact_lock(4711) OFFSET 0) AS wait",
@@ -67,9 +68,9 @@ async fn a_player_who_is_removed_or_leaves_while_a_statement_waits_sends_no_even
         let transaction = player.caller.begin().await;
         let sending_task = tokio::spawn(async move { execute_and_commit(transaction, &sql).await });
         world.owner().wait_for_lock_waiters(1).await;
-        let deactivated_by = if has_left { &player.caller } else { &game.seer };
-        assert_eq!(attempt(deactivated_by, &leave_or_remove_sql(game.session_id, player)).await, "done");
-        barrier.commit().await.unwrap();
+        let caller = if has_left { &player.caller } else { &game.seer };
+        assert_eq!(attempt(caller, &leave_or_remove_sql(game.session_id, player)).await, "done");
+        advisory_lock_holder.commit().await.unwrap();
         assert_eq!(sending_task.await.unwrap(), INSUFFICIENT_PRIVILEGE);
         let readmit = format!(
             "UPDATE session_players SET is_active = true, removed_at = NULL WHERE user_id = '{}'",
@@ -98,9 +99,9 @@ async fn a_roll_names_no_creature_that_has_moved_to_another_adventure() {
     };
     world.owner().execute(&insert_creature(game.adventure_id)).await.unwrap();
     let other_adventure = world.new_draft_adventure(creator).await;
-    let barrier = world.owner().begin().await;
+    let advisory_lock_holder = world.owner().begin().await;
     // An arbitrary key, for which the Seer's statement waits.
-    execute_in(&barrier, "SELECT pg_advisory_xact_lock(4711)").await.unwrap();
+    execute_in(&advisory_lock_holder, "SELECT pg_advisory_xact_lock(4711)").await.unwrap();
     let sql = format!(
         "INSERT INTO dice_rolls (session_id, creature_id, character_id, attribute, difficulty, roll_type, description)
          SELECT '{}', CASE WHEN row = 1 THEN '{creature}'::uuid END, CASE WHEN row = 2 THEN '{}'::uuid END,
@@ -116,7 +117,7 @@ async fn a_roll_names_no_creature_that_has_moved_to_another_adventure() {
     world.owner().wait_for_lock_waiters(1).await;
     world.owner().execute(&format!("DELETE FROM creatures WHERE id = '{creature}'")).await.unwrap();
     world.owner().execute(&insert_creature(other_adventure)).await.unwrap();
-    barrier.commit().await.unwrap();
+    advisory_lock_holder.commit().await.unwrap();
     assert_eq!(rolling_task.await.unwrap(), CREATURE_NOT_IN_ADVENTURE);
     assert_invariants(&world).await;
 }
@@ -125,12 +126,12 @@ async fn a_roll_names_no_creature_that_has_moved_to_another_adventure() {
 #[tokio::test]
 async fn a_player_who_left_changes_no_seat_of_a_session_that_ended_since_the_snapshot() {
     let world = World::new().await;
-    for (has_ended, expected) in [(false, "done"), (true, SERIALIZATION_FAILURE)] {
+    for (has_ended, expected_outcome) in [(false, "done"), (true, SERIALIZATION_FAILURE)] {
         let game = world.new_session(1).await;
         let player = &game.players[0];
         let other_character = world.new_character(player.user_id).await;
         assert_eq!(attempt(&player.caller, &leave_or_remove_sql(game.session_id, player)).await, "done");
-        let with_old_snapshot = player.caller.begin_repeatable_read().await;
+        let transaction_with_old_snapshot = player.caller.begin_repeatable_read().await;
         if has_ended {
             world.update_session(&game, "status = 'cancelled'").await;
         }
@@ -138,7 +139,7 @@ async fn a_player_who_left_changes_no_seat_of_a_session_that_ended_since_the_sna
             "UPDATE session_players SET character_id = '{other_character}' WHERE session_id = '{}' AND user_id = '{}'",
             game.session_id, player.user_id
         );
-        assert_eq!(execute_and_commit(with_old_snapshot, &choose).await, expected);
+        assert_eq!(execute_and_commit(transaction_with_old_snapshot, &choose).await, expected_outcome);
         if has_ended {
             assert_eq!(outcome_code(player.caller.execute(&choose).await), SESSION_OVER);
         }

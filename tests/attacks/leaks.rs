@@ -15,8 +15,8 @@ use crate::world::{
 };
 
 /// Runs a statement, rolls it back, and returns the number of rows or the text of the refusal.
-pub(super) async fn answer_text(person: &SqlCaller, sql: &str) -> String {
-    let transaction = person.begin().await;
+pub(super) async fn answer_text(caller: &SqlCaller, sql: &str) -> String {
+    let transaction = caller.begin().await;
     let outcome = execute_in(&transaction, sql).await;
     transaction.rollback().await.unwrap();
     match outcome {
@@ -25,16 +25,18 @@ pub(super) async fn answer_text(person: &SqlCaller, sql: &str) -> String {
     }
 }
 
-/// Asserts that each person gets the same answer to all statements, and that the answer begins with `expected`. `what`
-/// says what the statements attempt. With each statement comes the case by which it differs from the others.
-async fn assert_same_answers(people: &[&SqlCaller], what: &str, statements: &[(&str, String)], expected: &str) {
-    for person in people {
+/// Asserts that each caller gets the same answer to all statements, and that the answer begins with `expected`. `what`
+/// says what the statements attempt. With each statement comes the case by which it differs from the others. (The
+/// answers of different callers may differ.)
+async fn assert_same_answers(callers: &[&SqlCaller], what: &str, statements: &[(&str, String)], expected: &str) {
+    for caller in callers {
         let mut answers = Vec::new();
         for (case, sql) in statements {
-            answers.push((*case, answer_text(person, sql).await));
+            answers.push((*case, answer_text(caller, sql).await));
         }
+        let (first_case, first_answer) = &answers[0];
         for (case, answer) in &answers {
-            assert_eq!(answer, &answers[0].1, "{what}: {case} differs from {}", answers[0].0);
+            assert_eq!(answer, first_answer, "{what}: {case} differs from {first_case}");
             assert!(answer.starts_with(expected), "{what}, {case}: {answer}");
         }
     }
@@ -43,15 +45,15 @@ async fn assert_same_answers(people: &[&SqlCaller], what: &str, statements: &[(&
 #[tokio::test]
 async fn a_stranger_does_not_learn_how_full_a_private_session_is() {
     let world = World::new().await;
-    let (empty, full) = (world.new_session(0).await, world.new_session(4).await);
-    let (active, completed, cancelled) =
+    let (empty_game, full_game) = (world.new_session(0).await, world.new_session(4).await);
+    let (active_game, completed_game, cancelled_game) =
         (world.new_active_session(1).await, world.new_active_session(1).await, world.new_session(0).await);
-    world.update_session(&completed, "status = 'completed'").await;
-    world.update_session(&cancelled, "status = 'cancelled'").await;
+    world.update_session(&completed_game, "status = 'completed'").await;
+    world.update_session(&cancelled_game, "status = 'cancelled'").await;
     let game_of_closed_account = world.new_session(1).await;
     close_account(&world, game_of_closed_account.seer.user_id()).await;
-    let caller = world.new_player().await;
-    let retired_character = world.new_character(caller.user_id).await;
+    let stranger = world.new_player().await;
+    let retired_character = world.new_character(stranger.user_id).await;
     world
         .owner()
         .execute(&format!("UPDATE characters SET retired_at = now() WHERE id = '{retired_character}'"))
@@ -59,25 +61,25 @@ async fn a_stranger_does_not_learn_how_full_a_private_session_is() {
         .unwrap();
     let other_player = world.new_player().await;
     for (description, character) in [
-        ("their own character", caller.character_id),
+        ("their own character", stranger.character_id),
         ("their own retired character", retired_character),
         ("another user's character", other_player.character_id),
         ("a character that does not exist", Uuid::new_v4()),
     ] {
         let statements: Vec<(&str, String)> = [
-            ("empty", empty.session_id),
-            ("full", full.session_id),
-            ("active", active.session_id),
-            ("completed", completed.session_id),
-            ("cancelled", cancelled.session_id),
+            ("empty", empty_game.session_id),
+            ("full", full_game.session_id),
+            ("active", active_game.session_id),
+            ("completed", completed_game.session_id),
+            ("cancelled", cancelled_game.session_id),
             ("of a closed account", game_of_closed_account.session_id),
             ("one that does not exist", Uuid::new_v4()),
         ]
         .into_iter()
-        .map(|(case, session)| (case, insert_seat_sql(session, caller.user_id, character)))
+        .map(|(case, session)| (case, insert_seat_sql(session, stranger.user_id, character)))
         .collect();
         assert_same_answers(
-            &[&caller.caller],
+            &[&stranger.caller],
             &format!("a seat with {description}"),
             &statements,
             INSUFFICIENT_PRIVILEGE,
@@ -85,35 +87,36 @@ async fn a_stranger_does_not_learn_how_full_a_private_session_is() {
         .await;
         let skipping_conflicts: Vec<(&str, String)> =
             statements.iter().map(|(case, sql)| (*case, format!("{sql} ON CONFLICT DO NOTHING"))).collect();
-        assert_same_answers(&[&caller.caller], "a seat with ON CONFLICT", &skipping_conflicts, INSUFFICIENT_PRIVILEGE)
+        assert_same_answers(&[&stranger.caller], "a seat with ON CONFLICT", &skipping_conflicts, INSUFFICIENT_PRIVILEGE)
             .await;
     }
     // A seat in another user's name.
     let closed_player = world.new_player().await;
     close_account(&world, closed_player.user_id).await;
     let statements = [
-        ("a user with a seat", insert_seat_sql(full.session_id, full.players[0].user_id, full.players[0].character_id)),
-        ("a user without a seat", insert_seat_sql(full.session_id, other_player.user_id, other_player.character_id)),
-        ("a closed account", insert_seat_sql(full.session_id, closed_player.user_id, closed_player.character_id)),
-        ("a user that does not exist", insert_seat_sql(full.session_id, Uuid::new_v4(), Uuid::new_v4())),
+        ("a user with a seat", insert_seat_sql(full_game.session_id, full_game.players[0].user_id, full_game.players[0].character_id)),
+        ("a user without a seat", insert_seat_sql(full_game.session_id, other_player.user_id, other_player.character_id)),
+        ("a closed account", insert_seat_sql(full_game.session_id, closed_player.user_id, closed_player.character_id)),
+        ("a user that does not exist", insert_seat_sql(full_game.session_id, Uuid::new_v4(), Uuid::new_v4())),
     ];
-    assert_same_answers(&[&caller.caller, &world.visitor()], "another's seat", &statements, INSUFFICIENT_PRIVILEGE)
+    assert_same_answers(&[&stranger.caller, &world.visitor()], "another's seat", &statements, INSUFFICIENT_PRIVILEGE)
         .await;
 }
 
 #[tokio::test]
 async fn nobody_learns_which_rolls_of_others_exist_or_were_saved() {
     let world = World::new().await;
-    // The caller plays in one session, and knows ids of rows of another session.
+    // The player has a seat in their own session, and knows ids of rows of another session.
     let (other_game, own_game) = (world.new_active_session(2).await, world.new_active_session(1).await);
-    let (saver, fellow_player, caller) = (&other_game.players[0], &other_game.players[1], &own_game.players[0]);
+    let (saver, fellow_player, player) = (&other_game.players[0], &other_game.players[1], &own_game.players[0]);
+    // Two rolls that failed five seconds ago, so that they can be saved.
     let saved_roll = world.new_attack_roll(other_game.session_id, saver.character_id, "{1,2,1,2,1}", 18, 5).await;
     let unsaved_roll =
         world.new_attack_roll(other_game.session_id, fellow_player.character_id, "{1,2,1,2,1}", 18, 5).await;
     saver.caller.execute(&insert_heroic_save_sql(other_game.session_id, saver.character_id, saved_roll)).await.unwrap();
     for (session, character, what) in [
-        (own_game.session_id, caller.character_id, "in the caller's own session"),
-        (other_game.session_id, caller.character_id, "in another session"),
+        (own_game.session_id, player.character_id, "in the player's own session"),
+        (other_game.session_id, player.character_id, "in another session"),
         (other_game.session_id, saver.character_id, "in another session, with its player's character"),
     ] {
         for suffix in ["", " ON CONFLICT DO NOTHING"] {
@@ -124,7 +127,7 @@ async fn nobody_learns_which_rolls_of_others_exist_or_were_saved() {
                 .map(|(case, original)| (case, insert_heroic_save_sql(session, character, original) + suffix))
                 .collect();
             let expected = if session == own_game.session_id { ROLL_NOT_SAVEABLE } else { INSUFFICIENT_PRIVILEGE };
-            assert_same_answers(&[&caller.caller], what, &statements, expected).await;
+            assert_same_answers(&[&player.caller], what, &statements, expected).await;
         }
     }
 }
@@ -137,13 +140,14 @@ async fn a_closed_account_does_not_learn_which_rows_of_others_exist() {
     let insert_creature = |adventure: Uuid| {
         format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure}', 'Rat') RETURNING id")
     };
-    let mut rows = Vec::new();
+    // First the rows of the other Seer, then the caller's own.
+    let mut rows_of_seers = Vec::new();
     for game in [&other_game, &own_game] {
         let creature: Uuid = world.owner().fetch_value(&insert_creature(game.adventure_id)).await.unwrap();
         let seer = game.seer.user_id();
         world.owner().execute(&format!("INSERT INTO tutorial_progress (user_id) VALUES ('{seer}')")).await.unwrap();
         let character = world.new_character(seer).await;
-        rows.push([
+        rows_of_seers.push([
             ("users", "id", "bio = 'x'", seer),
             ("characters", "id", "name = 'Renamed'", character),
             ("adventures", "id", "description = 'x'", game.adventure_id),
@@ -155,7 +159,7 @@ async fn a_closed_account_does_not_learn_which_rows_of_others_exist() {
     }
     close_account(&world, own_game.seer.user_id()).await;
     let caller = &own_game.seer;
-    for (others_row, own_row) in rows[0].iter().zip(&rows[1]) {
+    for (others_row, own_row) in rows_of_seers[0].iter().zip(&rows_of_seers[1]) {
         let (table, key, change, others_id) = *others_row;
         let statements = |id: Uuid| {
             let mut statements = vec![
@@ -171,7 +175,7 @@ async fn a_closed_account_does_not_learn_which_rows_of_others_exist() {
         for (on_others_row, on_no_row) in statements(others_id).iter().zip(statements(Uuid::new_v4())) {
             let answer = answer_text(caller, on_others_row).await;
             assert_eq!(answer, answer_text(caller, &on_no_row).await, "{on_others_row}");
-            // If the account is checked before the row, the answer is that the account is closed.
+            // Where the account is checked before the row is looked for, the answer is that the account is closed.
             assert!(answer == "0 rows" || answer.starts_with(ACCOUNT_CLOSED), "{on_others_row}: {answer}");
         }
         // The account may know about its own rows, but cannot write them.
@@ -216,7 +220,8 @@ async fn a_stranger_does_not_learn_how_many_rows_an_account_has() {
     let caller = world.new_user().await;
     let skipping_conflicts = format!("{} ON CONFLICT DO NOTHING", insert_character_sql(Uuid::new_v4(), full_account));
     assert!(answer_text(&caller, &skipping_conflicts).await.starts_with(INSUFFICIENT_PRIVILEGE));
-    // The number of sessions, adventures and tutorials of an account is limited too.
+    // The numbers of live sessions (20), of adventures (200) and of rows of `tutorial_progress` (1) of an account are
+    // limited too.
     let busy_seer = world.new_user().await;
     let adventure = world.new_adventure(busy_seer.user_id()).await;
     for _ in 0..20 {
@@ -246,18 +251,18 @@ async fn a_stranger_does_not_learn_how_many_rows_an_account_has() {
     ];
     assert_same_answers(&[&caller, &world.visitor()], "another's adventure", &statements, INSUFFICIENT_PRIVILEGE).await;
     world.owner().execute(&format!("INSERT INTO tutorial_progress (user_id) VALUES ('{full_account}')")).await.unwrap();
-    let insert_tutorial = |user: Uuid| format!("INSERT INTO tutorial_progress (user_id) VALUES ('{user}')");
+    let insert_tutorial_progress = |user: Uuid| format!("INSERT INTO tutorial_progress (user_id) VALUES ('{user}')");
     let statements = [
-        ("none", insert_tutorial(newcomer.user_id)),
-        ("begun", insert_tutorial(full_account)),
-        ("closed", insert_tutorial(closed_player.user_id)),
-        ("a user that does not exist", insert_tutorial(Uuid::new_v4())),
+        ("none", insert_tutorial_progress(newcomer.user_id)),
+        ("begun", insert_tutorial_progress(full_account)),
+        ("closed", insert_tutorial_progress(closed_player.user_id)),
+        ("a user that does not exist", insert_tutorial_progress(Uuid::new_v4())),
     ];
-    assert_same_answers(&[&caller, &world.visitor()], "another's tutorial", &statements, INSUFFICIENT_PRIVILEGE).await;
+    assert_same_answers(&[&caller, &world.visitor()], "another's tutorial progress", &statements, INSUFFICIENT_PRIVILEGE).await;
 }
 
 #[tokio::test]
-async fn a_stranger_does_not_learn_whether_a_draft_exists() {
+async fn a_stranger_does_not_learn_whether_a_draft_or_a_private_session_exists() {
     let world = World::new().await;
     let creator = world.new_user().await;
     let draft_adventure = world.new_draft_adventure(creator.user_id()).await;
@@ -299,6 +304,7 @@ async fn a_stranger_does_not_learn_whether_a_draft_exists() {
     let insert_invalid_creature = |adventure: Uuid| {
         format!("INSERT INTO creatures (adventure_id, name, stats) VALUES ('{adventure}', 'Mine', '[]')")
     };
+    // Which of the two refusals comes first does not matter here: that of the invalid creature, or that of the caller.
     let mut answers = Vec::new();
     for (_, sql) in for_each_case(&insert_invalid_creature) {
         answers.push(answer_text(&caller, &sql).await);
@@ -328,22 +334,22 @@ async fn a_stranger_does_not_learn_what_exists_in_a_private_session() {
     let saved_roll = world.new_failed_roll(active_game.session_id, active_game.players[1].character_id).await;
     let save = insert_heroic_save_sql(active_game.session_id, active_game.players[1].character_id, saved_roll);
     assert_eq!(attempt(&active_game.players[1].caller, &save).await, "done");
-    let caller = world.new_player().await;
+    let stranger = world.new_player().await;
     let sql = format!(
         "INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf') RETURNING id",
         active_game.adventure_id
     );
     let creature: Uuid = world.owner().fetch_value(&sql).await.unwrap();
 
-    let save_of = |original: Uuid| insert_heroic_save_sql(active_game.session_id, character, original);
+    let insert_save_of = |original: Uuid| insert_heroic_save_sql(active_game.session_id, character, original);
     let statements = [
-        ("failed", save_of(failed_roll)),
-        ("passed", save_of(passed_roll)),
-        ("late", save_of(late_roll)),
-        ("saved", save_of(saved_roll)),
-        ("one that does not exist", save_of(Uuid::new_v4())),
+        ("failed", insert_save_of(failed_roll)),
+        ("passed", insert_save_of(passed_roll)),
+        ("late", insert_save_of(late_roll)),
+        ("saved", insert_save_of(saved_roll)),
+        ("one that does not exist", insert_save_of(Uuid::new_v4())),
     ];
-    assert_same_answers(&[&caller.caller, &world.visitor()], "another's save", &statements, INSUFFICIENT_PRIVILEGE)
+    assert_same_answers(&[&stranger.caller, &world.visitor()], "another's save", &statements, INSUFFICIENT_PRIVILEGE)
         .await;
     let statements = [
         ("a character with a seat", insert_attribute_check_sql(active_game.session_id, character)),
@@ -351,25 +357,25 @@ async fn a_stranger_does_not_learn_what_exists_in_a_private_session() {
             "a character of another session",
             insert_attribute_check_sql(active_game.session_id, waiting_game.players[0].character_id),
         ),
-        ("their own character", insert_attribute_check_sql(active_game.session_id, caller.character_id)),
+        ("their own character", insert_attribute_check_sql(active_game.session_id, stranger.character_id)),
         ("a character that does not exist", insert_attribute_check_sql(active_game.session_id, Uuid::new_v4())),
         ("waiting", insert_attribute_check_sql(waiting_game.session_id, waiting_game.players[0].character_id)),
-        ("a session that does not exist", insert_attribute_check_sql(Uuid::new_v4(), caller.character_id)),
+        ("a session that does not exist", insert_attribute_check_sql(Uuid::new_v4(), stranger.character_id)),
     ];
-    assert_same_answers(&[&caller.caller, &world.visitor()], "a roll", &statements, INSUFFICIENT_PRIVILEGE).await;
-    let creature_roll = |creature: Uuid, session: Uuid| {
+    assert_same_answers(&[&stranger.caller, &world.visitor()], "a roll", &statements, INSUFFICIENT_PRIVILEGE).await;
+    let insert_creatures_roll = |creature: Uuid, session: Uuid| {
         format!(
             "INSERT INTO dice_rolls (session_id, creature_id, attribute, difficulty, roll_type)
              VALUES ('{session}', '{creature}', 'might', 10, 'attack')"
         )
     };
     let statements = [
-        ("a creature of the adventure", creature_roll(creature, active_game.session_id)),
-        ("a creature of another session's adventure", creature_roll(creature, waiting_game.session_id)),
-        ("a creature that does not exist", creature_roll(Uuid::new_v4(), active_game.session_id)),
-        ("a session that does not exist", creature_roll(creature, Uuid::new_v4())),
+        ("a creature of the adventure", insert_creatures_roll(creature, active_game.session_id)),
+        ("a creature of another session's adventure", insert_creatures_roll(creature, waiting_game.session_id)),
+        ("a creature that does not exist", insert_creatures_roll(Uuid::new_v4(), active_game.session_id)),
+        ("a session that does not exist", insert_creatures_roll(creature, Uuid::new_v4())),
     ];
-    assert_same_answers(&[&caller.caller, &world.visitor()], "a creature's roll", &statements, INSUFFICIENT_PRIVILEGE)
+    assert_same_answers(&[&stranger.caller, &world.visitor()], "a creature's roll", &statements, INSUFFICIENT_PRIVILEGE)
         .await;
     // A participant learns only that they may not roll for creatures, and nothing about the creature.
     let [existing_creature, _, missing_creature, _] = statements;
@@ -388,10 +394,10 @@ async fn a_stranger_does_not_learn_what_exists_in_a_private_session() {
         ("waiting", insert_event(waiting_game.session_id)),
         ("one that does not exist", insert_event(Uuid::new_v4())),
     ];
-    assert_same_answers(&[&caller.caller, &world.visitor()], "an event", &statements, INSUFFICIENT_PRIVILEGE).await;
+    assert_same_answers(&[&stranger.caller, &world.visitor()], "an event", &statements, INSUFFICIENT_PRIVILEGE).await;
     let wound = |character: Uuid| format!("SELECT * FROM private.change_hit_points('{character}', -1)");
     let statements = [("existing", wound(character)), ("one that does not exist", wound(Uuid::new_v4()))];
-    assert_same_answers(&[&caller.caller], "a wound", &statements, "0 rows").await;
+    assert_same_answers(&[&stranger.caller], "a wound", &statements, "0 rows").await;
 }
 
 #[tokio::test]
@@ -399,7 +405,7 @@ async fn joining_reveals_nothing_about_characters_of_others() {
     let world = World::new().await;
     let game = world.new_session(0).await;
     world.update_session(&game, "is_public = true").await;
-    let (caller, other_player, closed_player) =
+    let (player, other_player, closed_player) =
         (world.new_player().await, world.new_player().await, world.new_player().await);
     let retired_character = world.new_character(other_player.user_id).await;
     world
@@ -409,19 +415,19 @@ async fn joining_reveals_nothing_about_characters_of_others() {
         .unwrap();
     close_account(&world, closed_player.user_id).await;
     let statements = [
-        ("living", insert_seat_sql(game.session_id, caller.user_id, other_player.character_id)),
-        ("retired", insert_seat_sql(game.session_id, caller.user_id, retired_character)),
-        ("of a closed account", insert_seat_sql(game.session_id, caller.user_id, closed_player.character_id)),
+        ("living", insert_seat_sql(game.session_id, player.user_id, other_player.character_id)),
+        ("retired", insert_seat_sql(game.session_id, player.user_id, retired_character)),
+        ("of a closed account", insert_seat_sql(game.session_id, player.user_id, closed_player.character_id)),
     ];
-    assert_same_answers(&[&caller.caller], "another's character in their own seat", &statements, CHARACTER_NOT_YOURS)
+    assert_same_answers(&[&player.caller], "another's character in their own seat", &statements, CHARACTER_NOT_YOURS)
         .await;
     let join = |character: Uuid, code: &str| format!("SELECT * FROM private.join_by_code('{code}', '{character}')");
     let statements = [
-        ("own", join(caller.character_id, "ZZZZZZ")),
+        ("own", join(player.character_id, "ZZZZZZ")),
         ("another's", join(other_player.character_id, "ZZZZZZ")),
         ("one that does not exist", join(Uuid::new_v4(), "ZZZZZZ")),
     ];
-    assert_same_answers(&[&caller.caller], "an unknown code", &statements, UNKNOWN_JOIN_CODE).await;
+    assert_same_answers(&[&player.caller], "an unknown code", &statements, UNKNOWN_JOIN_CODE).await;
 }
 
 /// Whoever has the code of a private session learns its id only by joining it.
@@ -429,14 +435,14 @@ async fn joining_reveals_nothing_about_characters_of_others() {
 async fn joining_by_code_without_a_character_does_not_reveal_the_id_of_the_session() {
     let world = World::new().await;
     let game = world.new_session(0).await;
-    let code: String = world
+    let join_code: String = world
         .owner()
         .fetch_value(&format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session_id))
         .await
         .unwrap();
     let caller = world.new_user().await;
     let statements = [
-        ("a private session", format!("SELECT * FROM private.join_by_code('{code}', NULL)")),
+        ("a private session", format!("SELECT * FROM private.join_by_code('{join_code}', NULL)")),
         ("no session", "SELECT * FROM private.join_by_code('ZZZZZZ', NULL)".to_owned()),
     ];
     assert_same_answers(&[&caller], "a code without a character", &statements, NULL_VALUE_NOT_ALLOWED).await;

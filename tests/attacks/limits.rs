@@ -12,7 +12,7 @@ use super::{
 };
 use crate::world::{SqlCaller, World, insert_character_sql, insert_seat_sql, run_together};
 
-/// A limit on a number of rows. The test has created all but one of the rows that the limit allows.
+/// A limit on a number of rows. [`create_limits`] has created all but one of the rows that the limit allows.
 struct Limit {
     name: &'static str,
     /// The SQLSTATE of the refusal.
@@ -212,6 +212,7 @@ async fn create_limits(world: &World, statement_count: usize) -> Vec<Limit> {
     limits
 }
 
+/// Asserts that there are no more rows than the limit allows, and that the counter is their number.
 async fn assert_limit_holds(world: &World, limit: &Limit) {
     let rows = query_number(world, &limit.count_query).await;
     let counter = query_number(world, &limit.counter_query).await;
@@ -223,10 +224,10 @@ async fn assert_limit_holds(world: &World, limit: &Limit) {
 async fn each_limit_can_be_reached_but_not_exceeded() {
     let world = World::new().await;
     for limit in create_limits(&world, 2).await {
-        let (person, sql) = &limit.statements[0];
-        assert_eq!(attempt(person, sql).await, "done", "{}: the last row", limit.name);
-        let (person, sql) = &limit.statements[1];
-        assert_eq!(attempt(person, sql).await, limit.code, "{}: one row too many", limit.name);
+        let (caller, sql) = &limit.statements[0];
+        assert_eq!(attempt(caller, sql).await, "done", "{}: the last row", limit.name);
+        let (caller, sql) = &limit.statements[1];
+        assert_eq!(attempt(caller, sql).await, limit.code, "{}: one row too many", limit.name);
         assert_eq!(query_number(&world, &limit.count_query).await, limit.maximum, "{}", limit.name);
         assert_limit_holds(&world, &limit).await;
     }
@@ -238,7 +239,7 @@ async fn each_limit_holds_for_eight_concurrent_statements() {
     let world = World::new().await;
     for limit in create_limits(&world, 8).await {
         let tasks: Vec<_> =
-            limit.statements.iter().cloned().map(|(person, sql)| async move { attempt(&person, &sql).await }).collect();
+            limit.statements.iter().cloned().map(|(caller, sql)| async move { attempt(&caller, &sql).await }).collect();
         let outcomes = run_together(tasks).await;
         let successes = outcomes.iter().filter(|outcome| *outcome == "done").count();
         assert_eq!(successes, 1, "{}: {outcomes:?}", limit.name);
@@ -258,29 +259,30 @@ async fn each_limit_holds_for_transactions_with_an_old_snapshot() {
     for limit in create_limits(&world, 3).await {
         // All three snapshots show room for one more row. The first transaction adds it. The second one tries before
         // the first has committed, and the third one afterwards.
-        let [(first_person, first_sql), (second_person, second_sql), (third_person, third_sql)] = &limit.statements[..]
+        let [(first_caller, first_sql), (second_caller, second_sql), (third_caller, third_sql)] = &limit.statements[..]
         else {
             panic!("three statements")
         };
-        let second_transaction = second_person.begin_repeatable_read().await;
-        let third_transaction = third_person.begin_repeatable_read().await;
-        let first_transaction = first_person.begin_repeatable_read().await;
+        let second_transaction = second_caller.begin_repeatable_read().await;
+        let third_transaction = third_caller.begin_repeatable_read().await;
+        let first_transaction = first_caller.begin_repeatable_read().await;
         execute_in(&first_transaction, first_sql).await.unwrap();
         let second_sql = second_sql.clone();
-        let waiting_task = tokio::spawn(async move { execute_and_commit(second_transaction, &second_sql).await });
+        let second_task = tokio::spawn(async move { execute_and_commit(second_transaction, &second_sql).await });
         world.owner().wait_for_lock_waiters(1).await;
         first_transaction.commit().await.unwrap();
-        let outcome = waiting_task.await.unwrap();
-        assert!([limit.code, SERIALIZATION_FAILURE].contains(&outcome.as_str()), "{}: {outcome}", limit.name);
-        let outcome = execute_and_commit(third_transaction, third_sql).await;
-        assert!([limit.code, SERIALIZATION_FAILURE].contains(&outcome.as_str()), "{}: {outcome}", limit.name);
+        let second_outcome = second_task.await.unwrap();
+        let third_outcome = execute_and_commit(third_transaction, third_sql).await;
+        for outcome in [second_outcome, third_outcome] {
+            assert!([limit.code, SERIALIZATION_FAILURE].contains(&outcome.as_str()), "{}: {outcome}", limit.name);
+        }
         assert_limit_holds(&world, &limit).await;
     }
     assert_invariants(&world).await;
 }
 
 #[tokio::test]
-async fn an_account_takes_no_more_than_twenty_seats_at_once() {
+async fn an_account_has_no_more_than_twenty_seats_in_live_sessions() {
     let world = World::new().await;
     let player = world.new_player().await;
     // Thirty sessions of two Seers, because a Seer may have only twenty live ones.
@@ -320,12 +322,12 @@ async fn a_session_that_has_ended_or_is_deleted_no_longer_counts_towards_the_lim
         assert_eq!(attempt(&user, &insert).await, "done");
     }
     assert_eq!(attempt(&user, &insert).await, SESSION_LIMIT_REACHED);
-    for end in ["cancelled", "deleted"] {
+    for fate in ["cancelled", "deleted"] {
         let one_session =
             format!("(SELECT id FROM sessions WHERE seer_id = '{}' AND status = 'waiting' LIMIT 1)", user.user_id());
-        match end {
+        match fate {
             "deleted" => {
-                // The service must cancel a live session before it deletes it.
+                // The service may not delete a live session; only the schema's owner may.
                 assert_eq!(
                     attempt(&world.service(), &format!("DELETE FROM sessions WHERE id = {one_session}")).await,
                     SESSION_LIVE
@@ -336,12 +338,12 @@ async fn a_session_that_has_ended_or_is_deleted_no_longer_counts_towards_the_lim
                 )
             }
             _ => assert_eq!(
-                attempt(&user, &format!("UPDATE sessions SET status = '{end}' WHERE id = {one_session}")).await,
+                attempt(&user, &format!("UPDATE sessions SET status = '{fate}' WHERE id = {one_session}")).await,
                 "done"
             ),
         }
-        assert_eq!(attempt(&user, &insert).await, "done", "{end}");
-        assert_eq!(attempt(&user, &insert).await, SESSION_LIMIT_REACHED, "{end}");
+        assert_eq!(attempt(&user, &insert).await, "done", "{fate}");
+        assert_eq!(attempt(&user, &insert).await, SESSION_LIMIT_REACHED, "{fate}");
     }
     // All sessions end in one statement, and twenty new ones are opened in another.
     let cancel =

@@ -1,5 +1,8 @@
 //! A function that decides by a row's values locks the row before it reads them. While the function waits for a lock,
 //! it holds no other lock for which somebody may wait.
+//!
+//! *Closing* an account removes its personal data and ends its live sessions; the account can no longer write. The
+//! platform also deletes accounts, which locks the same rows and some more.
 
 use super::{
     assert_invariants, attempt, attempt_while_holder_commits, close_account_sql, close_or_delete_account_sql,
@@ -16,6 +19,7 @@ use crate::world::{World, insert_attribute_check_sql, insert_character_sql, inse
 async fn closing_holds_no_other_row_while_it_waits_for_one() {
     let world = World::new().await;
     for is_deletion in [false, true] {
+        // The number of `rows` below.
         let row_count = if is_deletion { 9 } else { 8 };
         for busy_row in 0..row_count {
             let fixture = create_full_account(&world).await;
@@ -43,19 +47,20 @@ async fn closing_holds_no_other_row_while_it_waits_for_one() {
                 rows.push(format!("sessions WHERE id = '{seatless_session}'"));
             }
             assert_eq!(rows.len(), row_count);
-            let holder = world.owner().begin().await;
+            let lock_holder = world.owner().begin().await;
             let lock = |row: &str| format!("SELECT FROM {row} FOR UPDATE NOWAIT");
-            assert_eq!(execute_in(&holder, &lock(&rows[busy_row])).await, Ok(1));
-            let closing = world.superuser().await.begin().await;
-            execute_in(&closing, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
+            assert_eq!(execute_in(&lock_holder, &lock(&rows[busy_row])).await, Ok(1));
+            // Only a superuser may set `deadlock_timeout`.
+            let closing_transaction = world.superuser().await.begin().await;
+            execute_in(&closing_transaction, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
             let sql = close_or_delete_account_sql(account, is_deletion);
-            let closing_task = tokio::spawn(async move { execute_and_commit(closing, &sql).await });
+            let closing_task = tokio::spawn(async move { execute_and_commit(closing_transaction, &sql).await });
             world.owner().wait_for_lock_waiters(1).await;
             for row in &rows {
-                let outcome = execute_in(&holder, &lock(row)).await;
+                let outcome = execute_in(&lock_holder, &lock(row)).await;
                 assert_eq!(outcome, Ok(1), "is deletion: {is_deletion}, waits for {}: {row}", rows[busy_row]);
             }
-            holder.rollback().await.unwrap();
+            lock_holder.rollback().await.unwrap();
             assert_eq!(closing_task.await.unwrap(), "done");
         }
     }
@@ -63,25 +68,25 @@ async fn closing_holds_no_other_row_while_it_waits_for_one() {
 }
 
 /// A change of an account's e-mail address waits at most a second for a transaction in which another account gives up
-/// the same address. It waits without limit for a transaction that has locked the account's profile, as a foreign key
-/// does.
+/// the same address. It waits without limit for a transaction that has locked the account's own profile, as the
+/// insertion of a row that refers to the profile does.
 #[tokio::test]
 async fn a_change_of_email_address_waits_for_the_profile_without_limit() {
     let world = World::new().await;
     let user = world.new_user().await;
-    let holder = world.service().begin().await;
+    let lock_holder = world.service().begin().await;
     let lock = format!("SELECT FROM users WHERE id = '{}' FOR KEY SHARE", user.user_id());
-    assert_eq!(execute_in(&holder, &lock).await, Ok(1));
-    let changing = world.owner().begin().await;
+    assert_eq!(execute_in(&lock_holder, &lock).await, Ok(1));
+    let changing_transaction = world.owner().begin().await;
     let change = format!("UPDATE auth.users SET email = 'moved@example.org' WHERE id = '{}'", user.user_id());
-    let change_task = tokio::spawn(async move { execute_and_commit(changing, &change).await });
+    let change_task = tokio::spawn(async move { execute_and_commit(changing_transaction, &change).await });
     world.owner().wait_for_lock_waiters(1).await;
     // This is longer than the second for which the change would wait for the address.
     tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
-    holder.rollback().await.unwrap();
+    lock_holder.rollback().await.unwrap();
     assert_eq!(change_task.await.unwrap(), "done");
-    let with_new_address = format!("users WHERE id = '{}' AND email = 'moved@example.org'", user.user_id());
-    assert_eq!(world.owner().count(&with_new_address).await, 1);
+    let profile_with_new_address = format!("users WHERE id = '{}' AND email = 'moved@example.org'", user.user_id());
+    assert_eq!(world.owner().count(&profile_with_new_address).await, 1);
 }
 
 /// A player retires their character. Before that is committed, the service inserts a seat with the character.
@@ -90,11 +95,11 @@ async fn a_seat_waits_for_the_change_of_its_character() {
     let world = World::new().await;
     let game = world.new_session(0).await;
     let player = world.new_player().await;
-    let retiring = player.caller.begin().await;
+    let retiring_transaction = player.caller.begin().await;
     let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", player.character_id);
-    assert_eq!(execute_in(&retiring, &retire).await, Ok(1));
+    assert_eq!(execute_in(&retiring_transaction, &retire).await, Ok(1));
     let sql = insert_seat_sql(game.session_id, player.user_id, player.character_id);
-    assert_eq!(attempt_while_holder_commits(&world, &world.service(), sql, retiring).await, CHARACTER_RETIRED);
+    assert_eq!(attempt_while_holder_commits(&world, &world.service(), sql, retiring_transaction).await, CHARACTER_RETIRED);
 }
 
 /// The Seer removes a player, who enters the join code again before the removal is committed.
@@ -103,16 +108,16 @@ async fn joining_by_code_waits_for_the_change_of_the_players_seat() {
     let world = World::new().await;
     let game = world.new_session(1).await;
     let player = &game.players[0];
-    let removing = game.seer.begin().await;
+    let removing_transaction = game.seer.begin().await;
     let remove = format!("UPDATE session_players SET is_active = false WHERE session_id = '{}'", game.session_id);
-    assert_eq!(execute_in(&removing, &remove).await, Ok(1));
-    let code: String = world
+    assert_eq!(execute_in(&removing_transaction, &remove).await, Ok(1));
+    let join_code: String = world
         .owner()
         .fetch_value(&format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session_id))
         .await
         .unwrap();
-    let join = format!("SELECT * FROM private.join_by_code('{code}', '{}')", player.character_id);
-    assert_eq!(attempt_while_holder_commits(&world, &player.caller, join, removing).await, PLAYER_REMOVED);
+    let join = format!("SELECT * FROM private.join_by_code('{join_code}', '{}')", player.character_id);
+    assert_eq!(attempt_while_holder_commits(&world, &player.caller, join, removing_transaction).await, PLAYER_REMOVED);
 }
 
 /// A stranger has opened a session on a published adventure, in a transaction that is not yet committed. Meanwhile the
@@ -122,14 +127,15 @@ async fn a_new_session_on_an_adventure_does_not_delay_the_deletion_of_its_creato
     let world = World::new().await;
     let creator = world.new_user().await;
     let adventure = world.new_adventure(creator.user_id()).await;
-    let opening = world.new_user().await.begin().await;
+    let opening_transaction = world.new_user().await.begin().await;
     let open = format!("INSERT INTO sessions (adventure_id) VALUES ('{adventure}')");
-    assert_eq!(execute_in(&opening, &open).await, Ok(1));
-    let deletion = world.owner().begin().await;
-    execute_in(&deletion, "SET LOCAL statement_timeout = '10s'").await.unwrap();
+    assert_eq!(execute_in(&opening_transaction, &open).await, Ok(1));
+    let deletion_transaction = world.owner().begin().await;
+    execute_in(&deletion_transaction, "SET LOCAL statement_timeout = '10s'").await.unwrap();
     let delete = format!("DELETE FROM auth.users WHERE id = '{}'", creator.user_id());
-    assert_eq!(execute_and_commit(deletion, &delete).await, "done");
-    opening.commit().await.unwrap();
+    assert_eq!(execute_and_commit(deletion_transaction, &delete).await, "done");
+    opening_transaction.commit().await.unwrap();
+    // The new session refers to the adventure, so the deletion has left the adventure.
     assert_eq!(query_number(&world, &format!("SELECT count(*) FROM adventures WHERE id = '{adventure}'")).await, 1);
     assert_invariants(&world).await;
 }
@@ -141,41 +147,41 @@ async fn the_service_waits_for_a_closing_before_it_locks_the_session() {
     let world = World::new().await;
     let game = world.new_session(0).await;
     let player = world.new_player().await;
-    let closing = world.owner().begin().await;
-    execute_in(&closing, &close_account_sql(player.user_id)).await.unwrap();
-    let (service, seat) = (world.service(), insert_seat_sql(game.session_id, player.user_id, player.character_id));
-    let seating_task = tokio::spawn(async move { attempt(&service, &seat).await });
+    let closing_transaction = world.owner().begin().await;
+    execute_in(&closing_transaction, &close_account_sql(player.user_id)).await.unwrap();
+    let (service, insert_seat) = (world.service(), insert_seat_sql(game.session_id, player.user_id, player.character_id));
+    let seating_task = tokio::spawn(async move { attempt(&service, &insert_seat).await });
     world.owner().wait_for_lock_waiters(1).await;
     let lock = format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE NOWAIT", game.session_id);
     assert_eq!(attempt(&world.owner(), &lock).await, "done");
-    closing.commit().await.unwrap();
+    closing_transaction.commit().await.unwrap();
     assert_eq!(seating_task.await.unwrap(), ACCOUNT_CLOSED);
     assert_invariants(&world).await;
 }
 
-/// If the service inserts a row for an account that is closing, it waits for the profile, because the insertion changes
-/// a counter there. Then it is refused.
+/// An INSERT of the service for an account that is closing waits for the profile, because it changes a counter there.
+/// Then the INSERT is refused.
 #[tokio::test]
 async fn the_service_adds_nothing_to_an_account_that_is_closing() {
     let world = World::new().await;
     let game = world.new_session(0).await;
     let account = world.new_account().await;
-    let closing = world.owner().begin().await;
-    execute_in(&closing, &close_account_sql(account)).await.unwrap();
+    let closing_transaction = world.owner().begin().await;
+    execute_in(&closing_transaction, &close_account_sql(account)).await.unwrap();
     let inserts = [
         insert_character_sql(uuid::Uuid::new_v4(), account),
         format!("INSERT INTO adventures (creator_id, name) VALUES ('{account}', 'A draft')"),
         format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{account}', '{}')", game.adventure_id),
     ];
-    let mut waiting = Vec::new();
+    let mut insert_tasks = Vec::new();
     for insert in inserts {
         let service = world.service();
-        waiting.push(tokio::spawn(async move { (attempt(&service, &insert).await, insert) }));
-        world.owner().wait_for_lock_waiters(waiting.len() as i64).await;
+        insert_tasks.push(tokio::spawn(async move { (attempt(&service, &insert).await, insert) }));
+        world.owner().wait_for_lock_waiters(insert_tasks.len() as i64).await;
     }
-    closing.commit().await.unwrap();
-    for inserted in waiting {
-        let (outcome, insert) = inserted.await.unwrap();
+    closing_transaction.commit().await.unwrap();
+    for insert_task in insert_tasks {
+        let (outcome, insert) = insert_task.await.unwrap();
         assert_eq!(outcome, ACCOUNT_CLOSED, "{insert}");
     }
     assert_invariants(&world).await;
@@ -199,19 +205,19 @@ async fn the_deletion_of_a_live_session_fails_at_once_if_it_would_wait() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
-    for locked in [
+    for locked_row in [
         format!("session_players WHERE user_id = '{}'", player.user_id),
         format!("characters WHERE id = '{}'", player.character_id),
         format!("users WHERE id = '{}'", player.user_id),
         format!("users WHERE id = '{}'", game.seer.user_id()),
     ] {
-        let holder = world.owner().begin().await;
-        assert_eq!(execute_in(&holder, &format!("SELECT FROM {locked} FOR NO KEY UPDATE")).await, Ok(1));
-        let deletion = world.owner().begin().await;
-        execute_in(&deletion, "SET LOCAL statement_timeout = '10s'").await.unwrap();
+        let lock_holder = world.owner().begin().await;
+        assert_eq!(execute_in(&lock_holder, &format!("SELECT FROM {locked_row} FOR NO KEY UPDATE")).await, Ok(1));
+        let deletion_transaction = world.owner().begin().await;
+        execute_in(&deletion_transaction, "SET LOCAL statement_timeout = '10s'").await.unwrap();
         let delete = format!("DELETE FROM sessions WHERE id = '{}'", game.session_id);
-        assert_eq!(execute_and_commit(deletion, &delete).await, LOCK_NOT_AVAILABLE, "{locked}");
-        holder.rollback().await.unwrap();
+        assert_eq!(execute_and_commit(deletion_transaction, &delete).await, LOCK_NOT_AVAILABLE, "{locked_row}");
+        lock_holder.rollback().await.unwrap();
     }
     assert_invariants(&world).await;
 }
@@ -224,24 +230,25 @@ async fn two_sessions_that_change_their_seers_do_not_deadlock() {
     let games = [world.new_session(0).await, world.new_session(0).await];
     let mut seers = [games[0].seer.user_id(), games[1].seer.user_id()];
     seers.sort();
+    // Profiles are locked in the order of their ids.
     let [low_seer, high_seer] = seers;
-    // This lock makes the first statement wait until the second one has started.
-    let holder = world.owner().begin().await;
+    // This lock makes both statements wait, so that they run at the same time.
+    let lock_holder = world.owner().begin().await;
     assert_eq!(
-        execute_in(&holder, &format!("SELECT FROM users WHERE id = '{high_seer}' FOR NO KEY UPDATE")).await,
+        execute_in(&lock_holder, &format!("SELECT FROM users WHERE id = '{high_seer}' FOR NO KEY UPDATE")).await,
         Ok(1)
     );
-    let mut changes = Vec::new();
+    let mut change_tasks = Vec::new();
     for (expected_waiters, old_seer, new_seer) in [(1, high_seer, low_seer), (2, low_seer, high_seer)] {
         let game = games.iter().find(|game| game.seer.user_id() == old_seer).unwrap();
         let owner = world.owner();
         let sql = format!("UPDATE sessions SET seer_id = '{new_seer}' WHERE id = '{}'", game.session_id);
-        changes.push(tokio::spawn(async move { attempt(&owner, &sql).await }));
+        change_tasks.push(tokio::spawn(async move { attempt(&owner, &sql).await }));
         world.owner().wait_for_lock_waiters(expected_waiters).await;
     }
-    holder.rollback().await.unwrap();
-    for change in changes {
-        assert_eq!(change.await.unwrap(), "done");
+    lock_holder.rollback().await.unwrap();
+    for change_task in change_tasks {
+        assert_eq!(change_task.await.unwrap(), "done");
     }
     assert_invariants(&world).await;
 }
@@ -255,20 +262,20 @@ async fn jobs_wait_for_none_of_many_sessions_that_need_a_locked_row() {
     for job in ["archive_sessions", "cancel_abandoned_sessions"] {
         let game = world.new_session(0).await;
         let (owner, player) = (world.owner(), world.new_player().await);
-        let creature = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf')", game.adventure_id);
-        owner.execute(&creature).await.unwrap();
+        let insert_creature = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf')", game.adventure_id);
+        owner.execute(&insert_creature).await.unwrap();
         for _ in 0..15 {
             let session = super::open_private_session(&world, game.seer.user_id(), game.adventure_id).await;
             owner.execute(&insert_seat_sql(session, player.user_id, player.character_id)).await.unwrap();
             let of_session = format!("WHERE id = '{session}'");
             owner.execute(&format!("UPDATE sessions SET status = 'active' {of_session}")).await.unwrap();
             owner.execute(&insert_attribute_check_sql(session, player.character_id)).await.unwrap();
-            let roll = format!(
+            let insert_roll = format!(
                 "INSERT INTO dice_rolls (session_id, creature_id, attribute, difficulty, roll_type)
                  SELECT '{session}', id, 'might', 10, 'attack' FROM creatures WHERE adventure_id = '{}'",
                 game.adventure_id
             );
-            owner.execute(&roll).await.unwrap();
+            owner.execute(&insert_roll).await.unwrap();
             if job == "archive_sessions" {
                 owner.execute(&format!("UPDATE sessions SET status = 'completed' {of_session}")).await.unwrap();
                 owner
@@ -280,30 +287,31 @@ async fn jobs_wait_for_none_of_many_sessions_that_need_a_locked_row() {
                 owner.execute(&format!("UPDATE sessions SET {abandoned} {of_session}")).await.unwrap();
             }
         }
-        let mut lockable = vec![
+        // Rows that the job needs for each of the fifteen sessions.
+        let mut needed_rows = vec![
             format!("sessions WHERE seer_id = '{}'", game.seer.user_id()),
             format!("users WHERE id = '{}'", game.seer.user_id()),
             format!("users WHERE id = '{}'", player.user_id),
             format!("characters WHERE id = '{}'", player.character_id),
         ];
         if job == "archive_sessions" {
-            lockable.push(format!("session_players WHERE user_id = '{}'", player.user_id));
-            lockable.push(format!("adventures WHERE id = '{}'", game.adventure_id));
-            lockable.push(format!("creatures WHERE adventure_id = '{}'", game.adventure_id));
+            needed_rows.push(format!("session_players WHERE user_id = '{}'", player.user_id));
+            needed_rows.push(format!("adventures WHERE id = '{}'", game.adventure_id));
+            needed_rows.push(format!("creatures WHERE adventure_id = '{}'", game.adventure_id));
         }
-        for locked in lockable {
-            let holder = owner.begin().await;
-            execute_in(&holder, &format!("SELECT FROM {locked} FOR UPDATE")).await.unwrap();
-            let job_run = world.service().begin().await;
+        for locked_rows in needed_rows {
+            let lock_holder = owner.begin().await;
+            execute_in(&lock_holder, &format!("SELECT FROM {locked_rows} FOR UPDATE")).await.unwrap();
+            let job_transaction = world.service().begin().await;
             // Fifteen waits of 200 ms would take three seconds.
-            execute_in(&job_run, "SET LOCAL statement_timeout = '2500ms'").await.unwrap();
-            let run = format!("CREATE TEMP TABLE job_result AS SELECT private.{job}(100) AS session_count");
-            execute_in(&job_run, &run).await.unwrap();
+            execute_in(&job_transaction, "SET LOCAL statement_timeout = '2500ms'").await.unwrap();
+            let run_job = format!("CREATE TEMP TABLE job_result AS SELECT private.{job}(100) AS session_count");
+            execute_in(&job_transaction, &run_job).await.unwrap();
             // This finds the row if the job has processed no session.
-            let matching_rows = execute_in(&job_run, "DELETE FROM job_result WHERE session_count = 0").await;
-            assert_eq!(matching_rows, Ok(1), "{job}: {locked}");
-            job_run.rollback().await.unwrap();
-            holder.rollback().await.unwrap();
+            let matching_rows = execute_in(&job_transaction, "DELETE FROM job_result WHERE session_count = 0").await;
+            assert_eq!(matching_rows, Ok(1), "{job}: {locked_rows}");
+            job_transaction.rollback().await.unwrap();
+            lock_holder.rollback().await.unwrap();
         }
         assert_eq!(world.service().fetch_value::<i32>(&format!("SELECT private.{job}(100)")).await, Ok(15), "{job}");
     }
@@ -317,17 +325,17 @@ async fn closing_ones_own_account_does_not_wait_for_the_deletion_of_an_ended_ses
     let game = world.new_active_session(1).await;
     world.update_session(&game, "status = 'completed'").await;
     let player = &game.players[0];
-    // The lock that a deletion takes.
-    let deleting = world.owner().begin().await;
+    // This is the lock that a deletion takes.
+    let lock_holder = world.owner().begin().await;
     let lock = format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", game.session_id);
-    assert_eq!(execute_in(&deleting, &lock).await, Ok(1));
-    let closing = player.caller.begin().await;
-    execute_in(&closing, "SET LOCAL lock_timeout = '1s'").await.unwrap();
+    assert_eq!(execute_in(&lock_holder, &lock).await, Ok(1));
+    let closing_transaction = player.caller.begin().await;
+    execute_in(&closing_transaction, "SET LOCAL lock_timeout = '1s'").await.unwrap();
     assert_eq!(
-        execute_and_commit(closing, &format!("SELECT private.close_account('{}')", player.user_id)).await,
+        execute_and_commit(closing_transaction, &format!("SELECT private.close_account('{}')", player.user_id)).await,
         "done"
     );
-    deleting.rollback().await.unwrap();
+    lock_holder.rollback().await.unwrap();
     assert_invariants(&world).await;
 }
 
@@ -348,19 +356,19 @@ async fn the_sessions_of_a_deleted_adventure_are_locked_in_the_order_of_their_id
         world.owner().execute(&insert).await.unwrap();
     }
     let lock = |id: &str| format!("SELECT FROM sessions WHERE id = '{id}' FOR UPDATE NOWAIT");
-    let holder = world.owner().begin().await;
-    assert_eq!(execute_in(&holder, &lock(low_id)).await, Ok(1));
+    let lock_holder = world.owner().begin().await;
+    assert_eq!(execute_in(&lock_holder, &lock(low_id)).await, Ok(1));
     // Without index scans, the deletion finds the sessions in the order in which they are stored.
-    let deleting = world.owner().begin().await;
-    execute_in(&deleting, "SET LOCAL enable_indexscan = off").await.unwrap();
+    let deletion_transaction = world.owner().begin().await;
+    execute_in(&deletion_transaction, "SET LOCAL enable_indexscan = off").await.unwrap();
     let delete = format!("DELETE FROM adventures WHERE id = '{adventure}'");
-    let deletion_task = tokio::spawn(async move { execute_and_commit(deleting, &delete).await });
+    let deletion_task = tokio::spawn(async move { execute_and_commit(deletion_transaction, &delete).await });
     world.owner().wait_for_lock_waiters(1).await;
     assert_eq!(
-        execute_in(&holder, &lock(high_id)).await,
+        execute_in(&lock_holder, &lock(high_id)).await,
         Ok(1),
-        "the deletion must not have locked the session with the higher id yet"
+        "the deletion has not yet locked the session with the higher id"
     );
-    holder.rollback().await.unwrap();
+    lock_holder.rollback().await.unwrap();
     assert_eq!(deletion_task.await.unwrap(), "done");
 }

@@ -75,8 +75,8 @@ async fn the_archiving_job_archives_completed_and_cancelled_sessions_in_batches(
 async fn abandoned_sessions_are_cancelled() {
     let world = World::new().await;
     let mut cases = Vec::new();
-    // A session that has not begun is abandoned a week after its scheduled start or, if it has none, a month after its
-    // creation. A session that has begun is abandoned a month after its last event.
+    // A session that has not started is abandoned a week after its scheduled start or, if it has none, a month after
+    // its creation. A session that has started is abandoned after a month without events.
     for (initial_status, assignments, is_abandoned) in [
         ("waiting", "scheduled_start = now() - INTERVAL '8 days'", true),
         ("waiting", "scheduled_start = now() - INTERVAL '6 days'", false),
@@ -159,21 +159,23 @@ async fn abandoned_sessions_are_cancelled() {
 async fn a_session_with_a_recent_event_is_not_abandoned() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    update_session_by_id(&world, game.session_id, "last_event_at = now() - INTERVAL '40 days'").await;
-    let event =
+    // Without the event below, the session would be abandoned.
+    let abandoned = "last_event_at = now() - INTERVAL '40 days', started_at = now() - INTERVAL '40 days'";
+    update_session_by_id(&world, game.session_id, abandoned).await;
+    let insert_event =
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", game.session_id);
-    assert_eq!(attempt(&game.players[0].caller, &event).await, "done");
+    assert_eq!(attempt(&game.players[0].caller, &insert_event).await, "done");
     assert_eq!(world.service().fetch_value::<i32>("SELECT private.cancel_abandoned_sessions(10)").await, Ok(0));
     assert_eq!(session_status(&world, game.session_id).await, "active");
 }
 
 #[tokio::test]
-async fn only_the_service_may_run_maintenance() {
+async fn neither_users_nor_visitors_may_run_maintenance() {
     let world = World::new().await;
-    for person in [world.new_user().await, world.visitor()] {
+    for caller in [world.new_user().await, world.visitor()] {
         for function in ["cancel_abandoned_sessions", "archive_sessions", "clean_events"] {
             assert_eq!(
-                attempt(&person, &format!("SELECT private.{function}(10)")).await,
+                attempt(&caller, &format!("SELECT private.{function}(10)")).await,
                 INSUFFICIENT_PRIVILEGE,
                 "{function}"
             );
@@ -191,16 +193,17 @@ async fn maintenance_does_not_wait_for_a_locked_session() {
         let session = open_private_session(&world, seer, adventure).await;
         let player = world.new_player().await;
         world.owner().execute(&insert_seat_sql(session, player.user_id, player.character_id)).await.unwrap();
+        // A waiting session is abandoned a month after its creation.
         update_session_by_id(&world, session, "created_at = now() - INTERVAL '60 days'").await;
         sessions.push(session);
     }
     let (locked_session, free_session) = (sessions[0], sessions[1]);
-    let holder = world.owner().begin().await;
-    execute_in(&holder, &format!("SELECT FROM sessions WHERE id = '{locked_session}' FOR UPDATE")).await.unwrap();
+    let lock_holder = world.owner().begin().await;
+    execute_in(&lock_holder, &format!("SELECT FROM sessions WHERE id = '{locked_session}' FOR UPDATE")).await.unwrap();
     let sql = "SET LOCAL lock_timeout = '2s'; SELECT private.cancel_abandoned_sessions(10)";
     assert_eq!(attempt(&world.service(), sql).await, "done", "the job skips a locked session");
     assert_eq!(session_status(&world, free_session).await, "cancelled");
-    holder.rollback().await.unwrap();
+    lock_holder.rollback().await.unwrap();
     assert_eq!(session_status(&world, locked_session).await, "waiting");
     assert_eq!(world.service().fetch_value::<i32>("SELECT private.cancel_abandoned_sessions(10)").await, Ok(1));
 }

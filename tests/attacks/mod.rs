@@ -41,7 +41,8 @@ mod tokens;
 mod traces;
 mod waits;
 
-/// Returns "done", "no row" (also for a DO block, which affects none), or the SQLSTATE of the refusal.
+/// Returns "done", "no row" if no row was affected (so also for a DO block or a DDL statement, which succeeded), or the
+/// SQLSTATE of the refusal.
 fn outcome_code(outcome: Result<u64, SqlError>) -> String {
     match outcome {
         Ok(0) => "no row".to_owned(),
@@ -51,28 +52,28 @@ fn outcome_code(outcome: Result<u64, SqlError>) -> String {
 }
 
 /// Runs a statement in its own transaction and returns its [`outcome_code`].
-async fn attempt(person: &SqlCaller, sql: &str) -> String {
-    outcome_code(person.execute(sql).await)
+async fn attempt(caller: &SqlCaller, sql: &str) -> String {
+    outcome_code(caller.execute(sql).await)
 }
 
-/// Starts a statement, waits until it waits for a lock of the transaction `holder`, commits that transaction, and
-/// returns the statement's [`outcome_code`].
+/// Starts a statement, waits until the statement waits for a lock that the transaction `lock_holder` has, commits that
+/// transaction, and returns the statement's [`outcome_code`].
 async fn attempt_while_holder_commits(
     world: &World,
-    person: &SqlCaller,
+    caller: &SqlCaller,
     sql: String,
-    holder: DatabaseTransaction,
+    lock_holder: DatabaseTransaction,
 ) -> String {
-    let person = person.clone();
-    let attempt_task = tokio::spawn(async move { attempt(&person, &sql).await });
+    let caller = caller.clone();
+    let attempt_task = tokio::spawn(async move { attempt(&caller, &sql).await });
     world.owner().wait_for_lock_waiters(1).await;
-    holder.commit().await.unwrap();
+    lock_holder.commit().await.unwrap();
     attempt_task.await.unwrap()
 }
 
-/// Runs a statement, rolls it back, and returns its [`outcome_code`].
-async fn dry_run(person: &SqlCaller, sql: &str) -> String {
-    let transaction = person.begin().await;
+/// Runs a statement in its own transaction, rolls it back, and returns its [`outcome_code`].
+async fn dry_run(caller: &SqlCaller, sql: &str) -> String {
+    let transaction = caller.begin().await;
     let outcome = outcome_code(execute_in(&transaction, sql).await);
     transaction.rollback().await.unwrap();
     outcome
@@ -83,7 +84,8 @@ async fn execute_in(transaction: &DatabaseTransaction, sql: &str) -> Result<u64,
     transaction.execute_unprepared(sql).await.map(|result| result.rows_affected()).map_err(into_sql_error)
 }
 
-/// Runs a statement in an open transaction and commits; returns the [`outcome_code`] of both.
+/// Runs a statement in an open transaction and commits. Returns the statement's [`outcome_code`], or the SQLSTATE with
+/// which the commit failed. If the statement fails, rolls the transaction back.
 async fn execute_and_commit(transaction: DatabaseTransaction, sql: &str) -> String {
     match execute_in(&transaction, sql).await {
         Ok(rows) => match transaction.commit().await {
@@ -144,5 +146,6 @@ async fn query_number(world: &World, sql: &str) -> i64 {
 
 /// Asserts that no row violates an invariant of `migration/sql/invariants.sql`.
 async fn assert_invariants(world: &World) {
-    assert_eq!(crate::random_operations::broken_invariants(world).await, [""; 0]);
+    let broken_invariants = crate::random_operations::broken_invariants(world).await;
+    assert!(broken_invariants.is_empty(), "{broken_invariants:?}");
 }

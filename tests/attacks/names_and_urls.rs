@@ -200,20 +200,20 @@ async fn exactly_the_blank_code_points_are_refused_as_a_whole_name() {
         for name in
             ["chr(point)", "' ' || chr(point)", "repeat(chr(point), 40)", "chr(12288) || chr(point) || chr(10240)"]
         {
-            let accepted = format!("generate_series({first}, {last}) AS point WHERE private.is_clean_name({name})");
-            assert_eq!(world.owner().count(&accepted).await, 0, "{first:x} to {last:x}: {name}");
+            let accepted_code_points = format!("generate_series({first}, {last}) AS point WHERE private.is_clean_name({name})");
+            assert_eq!(world.owner().count(&accepted_code_points).await, 0, "{first:x} to {last:x}: {name}");
         }
     }
     // Every other code point up to U+E01FF (918015) is accepted as a whole name. The exceptions are the surrogates
     // (55296 to 57343), which are not characters, and the replacement characters U+FFFC and U+FFFD (65532 and 65533).
     let not_blank: Vec<String> =
         blank_ranges().iter().map(|(first, last)| format!("point NOT BETWEEN {first} AND {last}")).collect();
-    let refused = format!(
+    let refused_code_points = format!(
         "generate_series(1, 918015) AS point WHERE point NOT BETWEEN 55296 AND 57343 AND {}
            AND NOT private.is_clean_name(chr(point)) AND point NOT IN (65532, 65533)",
         not_blank.join(" AND ")
     );
-    assert_eq!(world.owner().count(&refused).await, 0);
+    assert_eq!(world.owner().count(&refused_code_points).await, 0);
 }
 
 #[tokio::test]
@@ -260,7 +260,7 @@ async fn the_url_of_a_picture_is_http_or_https_or_relative() {
         world.owner().fetch_values::<String>(url_columns).await.unwrap(),
         ["adventures.artwork_url", "adventures.thumbnail_url", "users.avatar_url"]
     );
-    for (person, column, table, id) in [
+    for (caller, column, table, id) in [
         (&user, "avatar_url", "users", user.user_id()),
         (&author, "thumbnail_url", "adventures", draft_adventure),
         (&author, "artwork_url", "adventures", draft_adventure),
@@ -293,7 +293,7 @@ async fn the_url_of_a_picture_is_http_or_https_or_relative() {
                 " https://x.org",
             ] {
                 assert_refused!(
-                    person.execute(&write.replace("$URL$", &sql_literal(url))).await,
+                    caller.execute(&write.replace("$URL$", &sql_literal(url))).await,
                     CHECK_VIOLATION,
                     &format!("web_{column}"),
                     "{url:?}"
@@ -310,9 +310,9 @@ async fn the_url_of_a_picture_is_http_or_https_or_relative() {
                 "a.png",
                 "",
             ] {
-                assert_eq!(person.execute(&write.replace("$URL$", &sql_literal(url))).await, Ok(1), "{url}");
+                assert_eq!(caller.execute(&write.replace("$URL$", &sql_literal(url))).await, Ok(1), "{url}");
             }
-            assert_eq!(person.execute(&write.replace("$URL$", "NULL")).await, Ok(1));
+            assert_eq!(caller.execute(&write.replace("$URL$", "NULL")).await, Ok(1));
         }
     }
 }

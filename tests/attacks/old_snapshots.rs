@@ -24,7 +24,8 @@ async fn a_write_with_an_old_snapshot_is_refused_after_the_account_is_closed() {
         "INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{}')",
         fixture.account_id, fixture.published_adventure_id
     );
-    // Only every third write, because each transaction holds one of the pool's 40 connections.
+    // Every third write, because each transaction holds one of the pool's 40 connections, and the opening of a session,
+    // which is not among them.
     for sql in statements.iter().step_by(3).chain([&insert_session]) {
         transactions.push((fixture.caller.begin_repeatable_read().await, sql));
     }
@@ -49,13 +50,14 @@ async fn closing_an_account_with_an_old_snapshot_covers_newer_writes_or_fails() 
         let unpublish =
             format!("UPDATE adventures SET status = 'draft' WHERE id = '{}'", fixture.published_adventure_id);
         let sql = if index == 0 { unpublish } else { all_writes(&fixture).remove(index) };
-        let closing = fixture.caller.begin_repeatable_read().await;
+        let closing_transaction = fixture.caller.begin_repeatable_read().await;
         assert_eq!(attempt(&fixture.caller, &sql).await, "done", "{sql}");
         let outcome =
-            execute_and_commit(closing, &format!("SELECT private.close_account('{}')", fixture.account_id)).await;
+            execute_and_commit(closing_transaction, &format!("SELECT private.close_account('{}')", fixture.account_id)).await;
         assert!(["done", SERIALIZATION_FAILURE].contains(&outcome.as_str()), "{outcome}: {sql}");
         assert_eq!(is_account_closed(&world, fixture.account_id).await, outcome == "done", "{sql}");
-        assert_eq!(broken_invariants(&world).await, [""; 0], "{sql}");
+        let broken_invariants = broken_invariants(&world).await;
+        assert!(broken_invariants.is_empty(), "{sql}: {broken_invariants:?}");
     }
 }
 
@@ -64,26 +66,26 @@ async fn a_seated_character_is_not_retired_or_deleted_through_an_old_snapshot() 
     let world = World::new().await;
     let (game, player) = (world.new_session(1).await, world.new_player().await);
     world.update_session(&game, "is_public = true").await;
-    // The snapshot in which the player retires the character shows no seat.
-    let retiring = player.caller.begin_repeatable_read().await;
+    // The player's snapshot shows no seat of the character that the player then retires.
+    let retiring_transaction = player.caller.begin_repeatable_read().await;
     assert_eq!(
         attempt(&player.caller, &insert_seat_sql(game.session_id, player.user_id, player.character_id)).await,
         "done"
     );
     let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", player.character_id);
-    let outcome = execute_and_commit(retiring, &retire).await;
+    let outcome = execute_and_commit(retiring_transaction, &retire).await;
     assert!([CHARACTER_SEATED, SERIALIZATION_FAILURE].contains(&outcome.as_str()), "{outcome}");
     // The snapshot in which a player takes a seat shows a living character, which is retired meanwhile.
     let second_player = world.new_player().await;
-    let joining = second_player.caller.begin_repeatable_read().await;
+    let joining_transaction = second_player.caller.begin_repeatable_read().await;
     let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", second_player.character_id);
     assert_eq!(attempt(&second_player.caller, &retire).await, "done");
-    let seat = insert_seat_sql(game.session_id, second_player.user_id, second_player.character_id);
-    let outcome = execute_and_commit(joining, &seat).await;
+    let insert_seat = insert_seat_sql(game.session_id, second_player.user_id, second_player.character_id);
+    let outcome = execute_and_commit(joining_transaction, &insert_seat).await;
     assert!([CHARACTER_RETIRED, SERIALIZATION_FAILURE].contains(&outcome.as_str()), "{outcome}");
     // The snapshot in which a player deletes a character shows no seat either.
     let third_player = world.new_player().await;
-    let deleting = third_player.caller.begin_repeatable_read().await;
+    let deletion_transaction = third_player.caller.begin_repeatable_read().await;
     assert_eq!(
         attempt(
             &third_player.caller,
@@ -93,7 +95,7 @@ async fn a_seated_character_is_not_retired_or_deleted_through_an_old_snapshot() 
         "done"
     );
     let delete = format!("DELETE FROM characters WHERE id = '{}'", third_player.character_id);
-    let outcome = execute_and_commit(deleting, &delete).await;
+    let outcome = execute_and_commit(deletion_transaction, &delete).await;
     assert!([FOREIGN_KEY_VIOLATION, SERIALIZATION_FAILURE, CHARACTER_SEATED].contains(&outcome.as_str()), "{outcome}");
     assert_invariants(&world).await;
 }
@@ -103,14 +105,14 @@ async fn a_session_does_not_shrink_below_seats_that_the_snapshot_does_not_show()
     let world = World::new().await;
     let game = world.new_session(2).await;
     world.update_session(&game, "is_public = true").await;
-    let shrinking = game.seer.begin_repeatable_read().await;
+    let shrinking_transaction = game.seer.begin_repeatable_read().await;
     let player = world.new_player().await;
     assert_eq!(
         attempt(&player.caller, &insert_seat_sql(game.session_id, player.user_id, player.character_id)).await,
         "done"
     );
     let shrink = format!("UPDATE sessions SET max_players = 2 WHERE id = '{}'", game.session_id);
-    let outcome = execute_and_commit(shrinking, &shrink).await;
+    let outcome = execute_and_commit(shrinking_transaction, &shrink).await;
     assert!([CHECK_VIOLATION, SERIALIZATION_FAILURE].contains(&outcome.as_str()), "{outcome}");
     assert_eq!(attempt(&game.seer, &shrink).await, CHECK_VIOLATION);
 }
@@ -120,14 +122,14 @@ async fn no_session_is_opened_in_a_snapshot_where_the_adventure_is_still_publish
     let world = World::new().await;
     let (creator, stranger) = (world.new_user().await, world.new_user().await);
     let adventure = world.new_adventure(creator.user_id()).await;
-    let with_old_snapshot = stranger.begin_repeatable_read().await;
+    let transaction_with_old_snapshot = stranger.begin_repeatable_read().await;
     assert_eq!(
         attempt(&creator, &format!("UPDATE adventures SET status = 'draft' WHERE id = '{adventure}'")).await,
         "done"
     );
     let insert =
         format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", stranger.user_id());
-    let outcome = execute_and_commit(with_old_snapshot, &insert).await;
+    let outcome = execute_and_commit(transaction_with_old_snapshot, &insert).await;
     assert!(
         [ADVENTURE_NOT_PLAYABLE, SERIALIZATION_FAILURE].contains(&outcome.as_str()),
         "{outcome}: the Seer could read what the creator writes from now on"
@@ -148,27 +150,27 @@ async fn a_closed_account_writes_nothing_in_a_snapshot_where_it_is_still_open() 
         let player = &game.players[0];
         let write =
             write.replace("{account}", &player.user_id.to_string()).replace("{session}", &game.session_id.to_string());
-        let with_old_snapshot = player.caller.begin_repeatable_read().await;
+        let transaction_with_old_snapshot = player.caller.begin_repeatable_read().await;
         close_account(&world, player.user_id).await;
-        let outcome = execute_and_commit(with_old_snapshot, &write).await;
+        let outcome = execute_and_commit(transaction_with_old_snapshot, &write).await;
         assert!([ACCOUNT_CLOSED, SERIALIZATION_FAILURE].contains(&outcome.as_str()), "{write}: {outcome}");
         assert_invariants(&world).await;
     }
 }
 
-/// Inserting an inactive seat changes no counter of the profile, so only its foreign key notices that the profile was
-/// closed.
+/// The insertion of an inactive seat changes no counter of the profile. So only the seat's foreign key notices that the
+/// profile was closed.
 #[tokio::test]
 async fn the_service_seats_no_player_in_a_snapshot_where_the_closed_account_is_still_open() {
     let world = World::new().await;
     let (game, player) = (world.new_session(0).await, world.new_player().await);
-    let with_old_snapshot = world.service().begin_repeatable_read().await;
+    let transaction_with_old_snapshot = world.service().begin_repeatable_read().await;
     close_account(&world, player.user_id).await;
-    let seat = format!(
+    let insert_seat = format!(
         "INSERT INTO session_players (session_id, user_id, character_id, is_active)
          VALUES ('{}', '{}', '{}', false)",
         game.session_id, player.user_id, player.character_id
     );
-    assert_eq!(execute_and_commit(with_old_snapshot, &seat).await, SERIALIZATION_FAILURE);
+    assert_eq!(execute_and_commit(transaction_with_old_snapshot, &insert_seat).await, SERIALIZATION_FAILURE);
     assert_invariants(&world).await;
 }

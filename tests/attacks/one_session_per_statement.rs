@@ -6,6 +6,9 @@ use uuid::Uuid;
 use super::{assert_invariants, attempt, dry_run, execute_in, outcome_code, sqlstates::SEVERAL_SESSIONS};
 use crate::world::{Player, World, insert_attribute_check_sql, insert_seat_sql};
 
+/// The outcomes of a statement that is accepted: "no row" is that of the DO block.
+const SUCCESSES: [&str; 2] = ["done", "no row"];
+
 /// Creates two active sessions of one Seer, in both of which the same player has a seat. Returns the player and the
 /// sessions.
 async fn create_two_sessions(world: &World) -> (Player, Uuid, Uuid) {
@@ -31,7 +34,7 @@ fn insert_event_sql(session: Uuid) -> String {
 }
 
 /// Returns statements that each insert rows for two sessions, a row for `first` before any row for `second`. `insert`
-/// returns a statement that inserts one row for a session.
+/// must return a statement that inserts one row for the session that it is given.
 fn statements_for_both(insert: &dyn Fn(Uuid) -> String, first: Uuid, second: Uuid) -> Vec<String> {
     let values = |session| insert(session).split_once("VALUES").unwrap().1.to_owned();
     let insert_into = insert(first).split_once("VALUES").unwrap().0.to_owned();
@@ -40,7 +43,7 @@ fn statements_for_both(insert: &dyn Fn(Uuid) -> String, first: Uuid, second: Uui
         format!("{insert_into} VALUES {0}, {0}, {1}, {0}", values(first), values(second)),
         format!("{insert_into} VALUES {}, {} ON CONFLICT DO NOTHING", values(first), values(second)),
         // PostgreSQL runs a data-modifying CTE that the statement does not read after the rest of the statement.
-        format!("WITH last AS ({} RETURNING 1) {}", insert(second), insert(first)),
+        format!("WITH runs_last AS ({} RETURNING 1) {}", insert(second), insert(first)),
         format!("DO $$ BEGIN {insert_into} VALUES {}, {}; END $$", values(first), values(second)),
     ]
 }
@@ -49,21 +52,20 @@ fn statements_for_both(insert: &dyn Fn(Uuid) -> String, first: Uuid, second: Uui
 async fn one_statement_writes_events_or_rolls_of_only_one_session() {
     let world = World::new().await;
     let (player, first_session, second_session) = create_two_sessions(&world).await;
-    let insert_players_roll = |session: Uuid| insert_attribute_check_sql(session, player.character_id);
-    for insert in [&insert_event_sql as &(dyn Fn(Uuid) -> String + Sync), &insert_players_roll] {
+    let insert_roll = |session: Uuid| insert_attribute_check_sql(session, player.character_id);
+    for insert in [&insert_event_sql as &(dyn Fn(Uuid) -> String + Sync), &insert_roll] {
         for (earlier, later) in [(first_session, second_session), (second_session, first_session)] {
             for sql in statements_for_both(insert, earlier, later) {
                 assert_eq!(dry_run(&player.caller, &sql).await, SEVERAL_SESSIONS, "{sql}");
-                // "no row" is the outcome of the DO block.
                 assert!(
-                    ["done", "no row"].contains(&&*dry_run(&world.service(), &sql).await),
+                    SUCCESSES.contains(&&*dry_run(&world.service(), &sql).await),
                     "the service may write to several sessions: {sql}"
                 );
             }
         }
         // Several rows of one session are accepted, and so is another session in the next statement.
         for sql in statements_for_both(insert, first_session, first_session) {
-            assert!(["done", "no row"].contains(&&*dry_run(&player.caller, &sql).await), "{sql}");
+            assert!(SUCCESSES.contains(&&*dry_run(&player.caller, &sql).await), "{sql}");
         }
         assert_eq!(
             dry_run(
@@ -102,14 +104,14 @@ async fn one_statement_writes_events_or_rolls_of_only_one_session() {
 async fn the_second_session_is_refused_before_it_is_locked() {
     let world = World::new().await;
     let (player, free_session, locked_session) = create_two_sessions(&world).await;
-    let insert_players_roll = |session: Uuid| insert_attribute_check_sql(session, player.character_id);
-    let holder = world.owner().begin().await;
-    execute_in(&holder, &format!("SELECT FROM sessions WHERE id = '{locked_session}' FOR UPDATE")).await.unwrap();
-    for insert in [&insert_event_sql as &(dyn Fn(Uuid) -> String + Sync), &insert_players_roll] {
+    let insert_roll = |session: Uuid| insert_attribute_check_sql(session, player.character_id);
+    let lock_holder = world.owner().begin().await;
+    execute_in(&lock_holder, &format!("SELECT FROM sessions WHERE id = '{locked_session}' FOR UPDATE")).await.unwrap();
+    for insert in [&insert_event_sql as &(dyn Fn(Uuid) -> String + Sync), &insert_roll] {
         for sql in statements_for_both(insert, free_session, locked_session) {
             let sql = format!("SET LOCAL lock_timeout = '5s'; {sql}");
             assert_eq!(dry_run(&player.caller, &sql).await, SEVERAL_SESSIONS, "{sql}");
         }
     }
-    holder.rollback().await.unwrap();
+    lock_holder.rollback().await.unwrap();
 }

@@ -14,7 +14,8 @@ use super::{
 use crate::world::{Player, World, insert_heroic_save_sql, insert_seat_sql, run_together};
 
 /// Creates sessions of two Seers for the same pairs of players, in opposite orders, and returns the Seers. So a
-/// statement that ends all sessions of one Seer finds the players in the opposite order to a statement of the other.
+/// statement that ends all sessions of one Seer finds the players in the opposite order to such a statement of the
+/// other. `status` is that of the sessions: `waiting` or `active`.
 async fn create_sessions_in_opposite_orders(world: &World, status: &str) -> [Uuid; 2] {
     let seers = [world.new_account().await, world.new_account().await];
     let adventures = [world.new_adventure(seers[0]).await, world.new_adventure(seers[1]).await];
@@ -32,7 +33,7 @@ async fn create_sessions_in_opposite_orders(world: &World, status: &str) -> [Uui
         }
         pairs.reverse();
     }
-    if status != "waiting" {
+    if status == "active" {
         world.owner().execute("UPDATE sessions SET status = 'active'").await.unwrap();
     }
     seers
@@ -65,7 +66,7 @@ async fn statements_over_many_rows_never_deadlock() {
             _ => statements.push((world.user(first_seer), format!("SELECT private.close_account('{first_seer}')"))),
         }
         let tasks: Vec<_> =
-            statements.into_iter().map(|(person, sql)| async move { attempt(&person, &sql).await }).collect();
+            statements.into_iter().map(|(caller, sql)| async move { attempt(&caller, &sql).await }).collect();
         let outcomes = run_together(tasks).await;
         assert!(
             outcomes.iter().all(|outcome| outcome != DEADLOCK_DETECTED),
@@ -97,10 +98,10 @@ async fn a_heroic_save_that_writes_no_row_is_not_used_up() {
     };
     // With the id of an existing roll, no row is inserted.
     for id in [other_failed_roll, failed_roll, roll_of_fellow_player] {
-        for (suffix, expected) in
+        for (suffix, expected_outcome) in
             [(" ON CONFLICT DO NOTHING", "no row"), (" ON CONFLICT (id) DO NOTHING", "no row"), ("", UNIQUE_VIOLATION)]
         {
-            assert_eq!(attempt(&player.caller, &insert_save(id, suffix)).await, expected, "{suffix}");
+            assert_eq!(attempt(&player.caller, &insert_save(id, suffix)).await, expected_outcome, "{suffix}");
             assert_eq!(world.owner().count(&seat_with_unused_save).await, 1, "{id}{suffix} must not use up the save");
         }
     }
@@ -139,7 +140,7 @@ async fn one_statement_cannot_make_two_heroic_saves() {
         world.new_failed_roll(game.session_id, player.character_id).await,
     );
     let skip_conflicts = " ON CONFLICT DO NOTHING";
-    for (second_original, suffix, outcome) in [
+    for (second_original, suffix, expected_outcome) in [
         (other_failed_roll, "", HEROIC_SAVE_SPENT),
         (other_failed_roll, skip_conflicts, HEROIC_SAVE_SPENT),
         (failed_roll, "", UNIQUE_VIOLATION),
@@ -158,7 +159,7 @@ async fn one_statement_cannot_make_two_heroic_saves() {
         let transaction = player.caller.begin().await;
         let rows = execute_in(&transaction, &sql).await;
         assert!(matches!(rows, Ok(1) | Err(_)), "at most one save may be made: {rows:?}\n{sql}");
-        assert_eq!(outcome_code(rows), outcome, "{sql}");
+        assert_eq!(outcome_code(rows), expected_outcome, "{sql}");
         transaction.rollback().await.unwrap();
     }
 }
@@ -311,8 +312,8 @@ async fn a_modifier_must_be_written_as_an_integer() {
     for value in
         ["5.0", "5.00", "0.0", "-3.0", "50e-1", "5.5", "1e400", "\"5\"", "null", "true", "11", "-11", "[5]", "{}"]
     {
-        for person in [&game.players[0].caller, &world.service()] {
-            let outcome = person.execute(&roll_with(value)).await;
+        for caller in [&game.players[0].caller, &world.service()] {
+            let outcome = caller.execute(&roll_with(value)).await;
             assert_refused!(outcome, CHECK_VIOLATION, "valid_modifiers", "{value}");
         }
     }
@@ -321,9 +322,9 @@ async fn a_modifier_must_be_written_as_an_integer() {
         assert_eq!(outcome, "done", "{value}");
     }
     // PostgreSQL prints all of these as plain integers.
-    let not_integers =
+    let modifiers_not_integer =
         "dice_rolls, jsonb_array_elements(modifiers) AS modifier WHERE modifier ->> 'value' !~ '^-?[0-9]+$'";
-    assert_eq!(world.owner().count(not_integers).await, 0, "every stored value must be printed as an integer");
+    assert_eq!(world.owner().count(modifiers_not_integer).await, 0, "every stored value must be printed as an integer");
 }
 
 #[tokio::test]
@@ -346,22 +347,22 @@ async fn a_change_of_hit_points_by_zero_or_null_does_nothing_and_other_changes_a
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
-    let hit_points = format!("SELECT hit_points FROM characters WHERE id = '{}'", player.character_id);
+    let select_hit_points = format!("SELECT hit_points FROM characters WHERE id = '{}'", player.character_id);
     let wound = format!("SELECT * FROM private.change_hit_points('{}', -4)", player.character_id);
     assert_eq!(attempt(&player.caller, &wound).await, "done");
-    let before = query_number(&world, &hit_points).await;
-    for person in [&player.caller, &game.seer, &world.service()] {
+    let hit_points_before = query_number(&world, &select_hit_points).await;
+    for caller in [&player.caller, &game.seer, &world.service()] {
         for change in ["NULL", "NULL::integer", "(SELECT NULL::integer)", "0"] {
             let sql = format!("SELECT * FROM private.change_hit_points('{}', {change})", player.character_id);
-            let outcome = attempt(person, &sql).await;
-            assert_eq!(query_number(&world, &hit_points).await, before, "{change}: {outcome}");
+            let outcome = attempt(caller, &sql).await;
+            assert_eq!(query_number(&world, &select_hit_points).await, hit_points_before, "{change}: {outcome}");
         }
     }
     // The largest and smallest integers are accepted and clamped.
-    for (change, after) in [("2147483647", "max_hit_points"), ("-2147483648", "0")] {
+    for (change, expected_hit_points) in [("2147483647", "max_hit_points"), ("-2147483648", "0")] {
         let sql = format!("SELECT * FROM private.change_hit_points('{}', {change})", player.character_id);
         assert_eq!(attempt(&game.seer, &sql).await, "done");
-        let clamped = format!("characters WHERE id = '{}' AND hit_points = {after}", player.character_id);
-        assert_eq!(world.owner().count(&clamped).await, 1, "{change}");
+        let clamped_character = format!("characters WHERE id = '{}' AND hit_points = {expected_hit_points}", player.character_id);
+        assert_eq!(world.owner().count(&clamped_character).await, 1, "{change}");
     }
 }

@@ -46,7 +46,7 @@ async fn a_number_of_excessive_magnitude_or_length_is_refused_in_every_document(
         "-2e308".to_owned(),
         "1e131071".to_owned(),
     ];
-    for (person, constraint, sql) in document_writes(&world).await {
+    for (caller, constraint, sql) in document_writes(&world).await {
         for number in &numbers {
             let repeated = format!("[{}{number}]", format!("{number}, ").repeat(20));
             let after_long_text = format!(r#"["{}", {number}]"#, "x".repeat(1000));
@@ -54,7 +54,7 @@ async fn a_number_of_excessive_magnitude_or_length_is_refused_in_every_document(
             for value in [number, &in_array, &in_object, &repeated, &after_long_text] {
                 let document = document_literal(constraint, value);
                 assert_refused!(
-                    person.execute(&sql.replace("$DOC$", &document)).await,
+                    caller.execute(&sql.replace("$DOC$", &document)).await,
                     CHECK_VIOLATION,
                     "readable_document",
                     "{constraint}, {document}"
@@ -64,7 +64,7 @@ async fn a_number_of_excessive_magnitude_or_length_is_refused_in_every_document(
         for number in ["0", "-0", "0e-308", "1e308", "-1e308", "1e-308", "0.1", "1e-5", "12345678901234567890.5", "1E2"]
         {
             let document = document_literal(constraint, number);
-            assert_eq!(person.execute(&sql.replace("$DOC$", &document)).await, Ok(1), "{constraint}, {document}");
+            assert_eq!(caller.execute(&sql.replace("$DOC$", &document)).await, Ok(1), "{constraint}, {document}");
         }
     }
 }
@@ -72,13 +72,13 @@ async fn a_number_of_excessive_magnitude_or_length_is_refused_in_every_document(
 #[tokio::test]
 async fn a_document_prints_at_most_eight_times_its_limit() {
     let world = World::new().await;
-    for (person, constraint, sql) in document_writes(&world).await {
+    for (caller, constraint, sql) in document_writes(&world).await {
         let limit = stored_size_limit(&world, constraint).await;
         for number in ["1e308", "-1e300", "1e-308", "0e-308", "1e200"] {
             // Each of these numbers prints at least 200 digits, so limit / 20 of them print about ten times the limit.
             let value = format!("[{}1]", format!("{number}, ").repeat(limit / 20));
             assert_refused!(
-                person.execute(&sql.replace("$DOC$", &document_literal(constraint, &value))).await,
+                caller.execute(&sql.replace("$DOC$", &document_literal(constraint, &value))).await,
                 CHECK_VIOLATION,
                 "readable_document",
                 "{constraint}, {number}"
@@ -87,7 +87,7 @@ async fn a_document_prints_at_most_eight_times_its_limit() {
         // Ordinary numbers, and texts in which every character is escaped, print less than eight times the limit.
         for value in ["12.5, ".repeat(limit / 40), r#""\u0001\u0002\"", "#.repeat(limit / 40)] {
             let document = document_literal(constraint, &format!("[{value}1]"));
-            assert_eq!(person.execute(&sql.replace("$DOC$", &document)).await, Ok(1), "{constraint}");
+            assert_eq!(caller.execute(&sql.replace("$DOC$", &document)).await, Ok(1), "{constraint}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Rules for users also apply to a user whose statement changes the role while it runs, and to a user who writes
-//! through a trigger of their own. The statements run over a login that is a member of the users' roles only, because a
-//! role that is reset becomes that login.
+//! through a trigger of their own. The statements run over a login that is a member of `anon` and `authenticated` only,
+//! because resetting the role makes the login the current user.
 
 use uuid::Uuid;
 
@@ -17,16 +17,16 @@ const RESET_ROLE: &str = "set_config('role', 'none', true)";
 #[tokio::test]
 async fn a_statement_that_resets_its_role_gets_no_seat_in_a_session_that_became_private() {
     let world = World::new().await;
-    let over_users_login = world.with_users_login().await;
+    let world_with_users_login = world.with_users_login().await;
     for returning in ["", &format!("RETURNING {RESET_ROLE}"), &format!("RETURNING (SELECT {RESET_ROLE})")] {
         let (game, player) = (world.new_session(0).await, world.new_player().await);
         world.update_session(&game, "is_public = true").await;
-        let hiding = game.seer.begin().await;
+        let privacy_transaction = game.seer.begin().await;
         let sql = format!("UPDATE sessions SET is_public = false WHERE id = '{}'", game.session_id);
-        execute_in(&hiding, &sql).await.unwrap();
+        execute_in(&privacy_transaction, &sql).await.unwrap();
         let join = format!("{} {returning}", insert_seat_sql(game.session_id, player.user_id, player.character_id));
         assert_eq!(
-            attempt_while_holder_commits(&world, &over_users_login.user(player.user_id), join, hiding).await,
+            attempt_while_holder_commits(&world, &world_with_users_login.user(player.user_id), join, privacy_transaction).await,
             INSUFFICIENT_PRIVILEGE,
             "{returning}"
         );
@@ -37,9 +37,9 @@ async fn a_statement_that_resets_its_role_gets_no_seat_in_a_session_that_became_
 #[tokio::test]
 async fn a_statement_that_resets_its_role_keeps_its_limits() {
     let world = World::new().await;
-    let over_users_login = world.with_users_login().await;
+    let world_with_users_login = world.with_users_login().await;
     let game = world.new_active_session(1).await;
-    let (seer, player) = (over_users_login.user(game.seer.user_id()), over_users_login.user(game.players[0].user_id));
+    let (seer, player) = (world_with_users_login.user(game.seer.user_id()), world_with_users_login.user(game.players[0].user_id));
     let other_session = open_private_session(&world, game.seer.user_id(), game.adventure_id).await;
     let draft_adventure = world.new_draft_adventure(game.seer.user_id()).await;
     let insert_creatures = format!(
@@ -53,16 +53,16 @@ async fn a_statement_that_resets_its_role_keeps_its_limits() {
              SELECT '{session}', 'client.wave' FROM generate_series(1, {count})"
         )
     };
-    // In ascending order the first sixty creatures, in descending order the last sixty.
-    let sixty_creatures = |order: &str| {
+    // For `ASC` the first sixty of the 140 creatures, for `DESC` the last sixty: together more than the limit of 100.
+    let is_of_sixty_creatures = |order: &str| {
         format!(
             "id IN (SELECT id FROM creatures WHERE adventure_id = '{draft_adventure}' ORDER BY id {order} LIMIT 60)"
         )
     };
     let in_one_statement = |first: String, second: String| format!("WITH first AS ({first} RETURNING 1) {second}");
-    let delete = |order: &str| format!("DELETE FROM creatures WHERE {}", sixty_creatures(order));
-    let update = |order: &str| format!("UPDATE creatures SET description = 'x' WHERE {}", sixty_creatures(order));
-    for (person, sql, code) in [
+    let delete = |order: &str| format!("DELETE FROM creatures WHERE {}", is_of_sixty_creatures(order));
+    let update = |order: &str| format!("UPDATE creatures SET description = 'x' WHERE {}", is_of_sixty_creatures(order));
+    for (caller, sql, expected_code) in [
         (
             &player,
             in_one_statement(insert_events(game.session_id, 60), insert_events(game.session_id, 60)),
@@ -72,17 +72,18 @@ async fn a_statement_that_resets_its_role_keeps_its_limits() {
         (&seer, in_one_statement(update("ASC"), update("DESC")), TOO_MANY_ROWS),
         (&seer, in_one_statement(delete("ASC"), delete("DESC")), TOO_MANY_ROWS),
     ] {
-        assert_eq!(dry_run(person, &sql).await, code, "{sql}");
+        assert_eq!(dry_run(caller, &sql).await, expected_code, "{sql}");
         let with_reset = format!("{sql} RETURNING {RESET_ROLE}");
-        assert_eq!(dry_run(person, &with_reset).await, code, "{with_reset}");
+        assert_eq!(dry_run(caller, &with_reset).await, expected_code, "{with_reset}");
     }
-    // The expression for the first row's session resets the role before the row's triggers fire. It yields `none` and
-    // the id, and `replace` removes `none`.
-    let resetting = format!("{RESET_ROLE} || '{}'", game.session_id);
+    // The expression for the first row's session resets the role before the row's triggers fire. `set_config` returns
+    // `none`, to which the expression appends the session's id; `replace` removes `none` again.
+    let reset_role_and_return_session = format!("{RESET_ROLE} || '{}'", game.session_id);
     let insert_events_in_two_sessions = format!(
         "INSERT INTO session_events (session_id, event_type)
          SELECT replace(session, 'none', '')::uuid, 'client.wave'
-         FROM (VALUES (0, {resetting}), (1, '{other_session}')) AS list (number, session) ORDER BY number"
+         FROM (VALUES (1, {reset_role_and_return_session}), (2, '{other_session}')) AS list (nth, session)
+         ORDER BY nth"
     );
     assert_ne!(dry_run(&seer, &insert_events_in_two_sessions).await, "done");
     assert_invariants(&world).await;
@@ -91,15 +92,16 @@ async fn a_statement_that_resets_its_role_keeps_its_limits() {
 #[tokio::test]
 async fn a_statement_that_resets_its_role_does_not_edit_an_ended_session() {
     let world = World::new().await;
-    let over_users_login = world.with_users_login().await;
+    let world_with_users_login = world.with_users_login().await;
     let game = world.new_active_session(1).await;
     world.update_session(&game, "status = 'completed'").await;
-    let seer = over_users_login.user(game.seer.user_id());
+    let seer = world_with_users_login.user(game.seer.user_id());
     for set in ["max_players = 3", "game_state = '[1]'", "scheduled_start = now() + INTERVAL '1 day'"] {
-        let plain = format!("UPDATE sessions SET {set} WHERE id = '{}'", game.session_id);
-        assert_eq!(dry_run(&seer, &plain).await, SESSION_OVER, "{plain}");
-        for note in [RESET_ROLE.to_owned(), format!("(SELECT {RESET_ROLE})")] {
-            let sql = format!("UPDATE sessions SET {set}, looking_for = {note} WHERE id = '{}'", game.session_id);
+        let without_reset = format!("UPDATE sessions SET {set} WHERE id = '{}'", game.session_id);
+        assert_eq!(dry_run(&seer, &without_reset).await, SESSION_OVER, "{without_reset}");
+        for looking_for in [RESET_ROLE.to_owned(), format!("(SELECT {RESET_ROLE})")] {
+            let sql =
+                format!("UPDATE sessions SET {set}, looking_for = {looking_for} WHERE id = '{}'", game.session_id);
             let code = dry_run(&seer, &sql).await;
             assert!([INSUFFICIENT_PRIVILEGE, SESSION_OVER].contains(&code.as_str()), "{sql}: {code}");
         }
@@ -109,21 +111,22 @@ async fn a_statement_that_resets_its_role_does_not_edit_an_ended_session() {
 #[tokio::test]
 async fn a_callers_own_trigger_neither_locks_a_hidden_session_nor_draws_an_event_number() {
     let world = World::new().await;
-    let over_users_login = world.with_users_login().await;
+    let world_with_users_login = world.with_users_login().await;
     let game = world.new_active_session(1).await;
-    let stranger = over_users_login.user(world.new_account().await);
-    let holder = world.owner().begin().await;
-    execute_in(&holder, &format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", game.session_id)).await.unwrap();
+    let stranger = world_with_users_login.user(world.new_account().await);
+    let lock_holder = world.owner().begin().await;
+    execute_in(&lock_holder, &format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", game.session_id)).await.unwrap();
+    // The sequence behind `session_events.seq`.
     let last_event_number = "SELECT last_value FROM session_events_seq_seq";
     for kind in ["'dice_rolled'", "'x'", "NULL", "'client.wave'"] {
-        for (options, body) in [("", ""), ("SECURITY DEFINER", ""), ("", "PERFORM set_config('role', 'none', true);")] {
+        for (options, first_statement) in [("", ""), ("SECURITY DEFINER", ""), ("", "PERFORM set_config('role', 'none', true);")] {
             let transaction = stranger.begin().await;
             let create_trigger = format!(
                 "SET LOCAL lock_timeout = '2s';
                  CREATE TEMPORARY TABLE callers_table (id integer) ON COMMIT DROP;
                  CREATE FUNCTION pg_temp.write() RETURNS trigger LANGUAGE plpgsql {options} AS $$
                  BEGIN
-                   {body}
+                   {first_statement}
                    INSERT INTO public.session_events (session_id, event_type) VALUES ('{}', {kind});
                    RETURN NEW;
                  END $$;
@@ -133,15 +136,17 @@ async fn a_callers_own_trigger_neither_locks_a_hidden_session_nor_draws_an_event
             execute_in(&transaction, &create_trigger).await.unwrap();
             let number_before = query_number(&world, last_event_number).await;
             let outcome = execute_and_commit(transaction, "INSERT INTO callers_table VALUES (1)").await;
-            assert_eq!(outcome, INSUFFICIENT_PRIVILEGE, "{kind} {options} {body}");
-            // The column's default draws one number per row.
-            assert!(query_number(&world, last_event_number).await <= number_before + 1, "{kind} {options} {body}");
+            assert_eq!(outcome, INSUFFICIENT_PRIVILEGE, "{kind} {options} {first_statement}");
+            // The identity column `seq` draws one number per row before any trigger runs. The trigger that numbers
+            // events would draw another.
+            assert!(query_number(&world, last_event_number).await <= number_before + 1, "{kind} {options} {first_statement}");
         }
     }
-    holder.rollback().await.unwrap();
-    // An event that one of our triggers writes is stored, even if a trigger of the caller's caused it.
+    lock_holder.rollback().await.unwrap();
+    // The event of the pause, which one of our triggers writes, is stored, although a trigger of the caller's caused
+    // it.
     let event_count = world.owner().count("session_events").await;
-    let seer = over_users_login.user(game.seer.user_id());
+    let seer = world_with_users_login.user(game.seer.user_id());
     let pause_by_trigger = format!(
         "CREATE TEMPORARY TABLE callers_table (id integer);
          CREATE FUNCTION pg_temp.write() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -195,14 +200,14 @@ async fn a_session_that_changed_while_a_statement_waited_for_it_is_checked_again
     ] {
         let game = world.new_active_session(1).await;
         let player = &game.players[0];
-        let holder = world.owner().begin().await;
-        execute_in(&holder, &format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", game.session_id))
+        let lock_holder = world.owner().begin().await;
+        execute_in(&lock_holder, &format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", game.session_id))
             .await
             .unwrap();
-        execute_in(&holder, &format!("UPDATE {change} = '{}'", game.session_id)).await.unwrap();
+        execute_in(&lock_holder, &format!("UPDATE {change} = '{}'", game.session_id)).await.unwrap();
         let sql = insert_attribute_check_sql(game.session_id, player.character_id);
         assert_eq!(
-            attempt_while_holder_commits(&world, &player.caller, sql, holder).await,
+            attempt_while_holder_commits(&world, &player.caller, sql, lock_holder).await,
             INSUFFICIENT_PRIVILEGE,
             "{change}"
         );
@@ -210,13 +215,13 @@ async fn a_session_that_changed_while_a_statement_waited_for_it_is_checked_again
     // The session gets a new join code while a player enters the old one.
     let game = world.new_session(0).await;
     let player = world.new_player().await;
-    let code: String = world
+    let join_code: String = world
         .owner()
         .fetch_value(&format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session_id))
         .await
         .unwrap();
-    let holder = game.seer.begin().await;
-    execute_in(&holder, &format!("SELECT FROM private.renew_session_code('{}')", game.session_id)).await.unwrap();
-    let join = format!("SELECT FROM private.join_by_code('{code}', '{}')", player.character_id);
-    assert_eq!(attempt_while_holder_commits(&world, &player.caller, join, holder).await, UNKNOWN_JOIN_CODE);
+    let lock_holder = game.seer.begin().await;
+    execute_in(&lock_holder, &format!("SELECT FROM private.renew_session_code('{}')", game.session_id)).await.unwrap();
+    let join = format!("SELECT FROM private.join_by_code('{join_code}', '{}')", player.character_id);
+    assert_eq!(attempt_while_holder_commits(&world, &player.caller, join, lock_holder).await, UNKNOWN_JOIN_CODE);
 }

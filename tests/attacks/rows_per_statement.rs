@@ -113,14 +113,14 @@ async fn one_statement_changes_at_most_a_hundred_rows() {
         if table != "characters" {
             // A statement with two parts, each of which changes sixty rows. (There are only 110 characters, so two such
             // parts would change some of them twice.)
-            let half = |order: &str| {
+            let update_sixty = |order: &str| {
                 format!(
                     "UPDATE {table} SET {change}
                      WHERE {key} IN (SELECT {key} FROM {table} WHERE {condition} ORDER BY {key} {order} LIMIT 60)"
                 )
             };
-            let parts = format!("WITH first AS ({} RETURNING 1) {}", half("ASC"), half("DESC"));
-            assert_eq!(dry_run(&user, &parts).await, TOO_MANY_ROWS, "{parts}");
+            let two_parts = format!("WITH first AS ({} RETURNING 1) {}", update_sixty("ASC"), update_sixty("DESC"));
+            assert_eq!(dry_run(&user, &two_parts).await, TOO_MANY_ROWS, "{two_parts}");
         }
     }
     // The rows that `ON CONFLICT DO UPDATE` changes count too.
@@ -181,8 +181,8 @@ async fn one_statement_deletes_at_most_a_hundred_rows() {
     // Rows that are deleted with their parent row, or with an account, do not count.
     assert_eq!(dry_run(&user, &format!("DELETE FROM adventures WHERE id = {draft_adventure_id}")).await, "done");
     assert_eq!(attempt(&user, &format!("SELECT private.close_account({user_id})")).await, "done");
-    let drafts = format!("SELECT count(*) FROM adventures WHERE creator_id = {user_id} AND status = 'draft'");
-    assert_eq!(query_number(&world, &drafts).await, 0);
+    let count_drafts = format!("SELECT count(*) FROM adventures WHERE creator_id = {user_id} AND status = 'draft'");
+    assert_eq!(query_number(&world, &count_drafts).await, 0);
     let delete = format!("DELETE FROM auth.users WHERE id = {user_id}");
     assert_eq!(world.superuser().await.execute(&delete).await, Ok(1));
     assert_invariants(&world).await;
@@ -216,13 +216,16 @@ async fn too_many_rows_are_refused_before_all_are_changed() {
         let transaction = user.begin().await;
         let changed_count = format!("pg_stat_get_xact_tuples_{counter}('public.{table}'::regclass)");
         // The count may include rows that this connection changed before.
-        let remember_count = format!("SELECT set_config('test.before', {changed_count}::text, true); SAVEPOINT before");
+        let remember_count =
+            format!("SELECT set_config('test.changed_before', {changed_count}::text, true); SAVEPOINT before");
         execute_in(&transaction, &remember_count).await.unwrap();
         assert_eq!(outcome_code(execute_in(&transaction, &sql).await), TOO_MANY_ROWS, "{sql}");
         // The statement changes a hundred rows, and at most two more before it is refused.
         let assert_few_changed = format!(
             "ROLLBACK TO before;
-             DO $$ BEGIN ASSERT {changed_count} - current_setting('test.before')::bigint BETWEEN 100 AND 102; END $$"
+             DO $$ BEGIN
+               ASSERT {changed_count} - current_setting('test.changed_before')::bigint BETWEEN 100 AND 102;
+             END $$"
         );
         execute_in(&transaction, &assert_few_changed).await.unwrap();
         transaction.rollback().await.unwrap();
@@ -235,8 +238,9 @@ async fn the_seer_of_an_ended_session_changes_only_its_note_and_its_visibility()
     for status in ["completed", "cancelled"] {
         let game = world.new_active_session(1).await;
         // The statement that ends a session may still change its state.
-        let update = |assignments: &str| format!("UPDATE sessions SET {assignments} WHERE id = '{}'", game.session_id);
-        assert_eq!(attempt(&game.seer, &update(&format!("game_state = '{{}}', status = '{status}'"))).await, "done");
+        let update_session =
+            |assignments: &str| format!("UPDATE sessions SET {assignments} WHERE id = '{}'", game.session_id);
+        assert_eq!(attempt(&game.seer, &update_session(&format!("game_state = '{{}}', status = '{status}'"))).await, "done");
         for assignments in [
             "game_state = '{\"a\": 1}'",
             "current_scene_id = 'epilogue'",
@@ -245,10 +249,10 @@ async fn the_seer_of_an_ended_session_changes_only_its_note_and_its_visibility()
             "scheduled_start = now() + INTERVAL '1 day'",
             "is_public = true, max_players = 5",
         ] {
-            assert_eq!(attempt(&game.seer, &update(assignments)).await, SESSION_OVER, "{status}: {assignments}");
-            assert_eq!(dry_run(&world.service(), &update(assignments)).await, "done", "{status}: {assignments}");
+            assert_eq!(attempt(&game.seer, &update_session(assignments)).await, SESSION_OVER, "{status}: {assignments}");
+            assert_eq!(dry_run(&world.service(), &update_session(assignments)).await, "done", "{status}: {assignments}");
             let stranger = world.new_user().await;
-            assert_eq!(attempt(&stranger, &update(assignments)).await, "no row", "{status}: {assignments}");
+            assert_eq!(attempt(&stranger, &update_session(assignments)).await, "no row", "{status}: {assignments}");
         }
         let merge = format!(
             "MERGE INTO sessions USING (SELECT '{}'::uuid AS ended) AS wanted ON id = ended
@@ -260,7 +264,7 @@ async fn the_seer_of_an_ended_session_changes_only_its_note_and_its_visibility()
         for assignments in
             ["is_public = true", "looking_for = 'Thank you'", "is_public = false, game_state = game_state"]
         {
-            assert_eq!(attempt(&game.seer, &update(assignments)).await, "done", "{status}: {assignments}");
+            assert_eq!(attempt(&game.seer, &update_session(assignments)).await, "done", "{status}: {assignments}");
         }
     }
     assert_invariants(&world).await;

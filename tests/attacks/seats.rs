@@ -31,8 +31,8 @@ async fn create_session_and_victim(world: &World) -> (GameSession, Player) {
         attempt(&victim.caller, &insert_seat_sql(public_game.session_id, victim.user_id, victim.character_id)).await,
         "done"
     );
-    let visible = format!("session_players WHERE character_id = '{}'", victim.character_id);
-    assert_eq!(game.seer.count(&visible).await, 1, "everybody sees the seats of a public session");
+    let victims_seat = format!("session_players WHERE character_id = '{}'", victim.character_id);
+    assert_eq!(game.seer.count(&victims_seat).await, 1, "everybody sees the seats of a public session");
     (game, victim)
 }
 
@@ -47,7 +47,7 @@ async fn nobody_seats_another_user() {
             if status != "waiting" {
                 world.update_session(&game, &format!("status = '{status}'")).await;
             }
-            for person in [&game.seer, &accomplice.caller, &world.new_user().await, &world.visitor()] {
+            for caller in [&game.seer, &accomplice.caller, &world.new_user().await, &world.visitor()] {
                 let values = format!("('{}', '{}', '{}')", game.session_id, victim.user_id, victim.character_id);
                 let columns = "session_players (session_id, user_id, character_id)";
                 for sql in [
@@ -71,16 +71,16 @@ async fn nobody_seats_another_user() {
                     // Another player's seat, changed into the victim's.
                     update_seat_sql(game.session_id, accomplice.user_id, &format!("user_id = '{}'", victim.user_id)),
                 ] {
-                    assert_eq!(dry_run(person, &sql).await, INSUFFICIENT_PRIVILEGE, "{status}: {sql}");
+                    assert_eq!(dry_run(caller, &sql).await, INSUFFICIENT_PRIVILEGE, "{status}: {sql}");
                 }
-                // The victim's character in the accomplice's seat.
+                // The victim's character in the accomplice's seat. Which refusal each caller gets does not matter here.
                 let with_victims_character = update_seat_sql(
                     game.session_id,
                     accomplice.user_id,
                     &format!("character_id = '{}'", victim.character_id),
                 );
                 assert_ne!(
-                    dry_run(person, &with_victims_character).await,
+                    dry_run(caller, &with_victims_character).await,
                     "done",
                     "{status}: {with_victims_character}"
                 );
@@ -99,18 +99,18 @@ async fn a_seer_cannot_affect_a_character_without_a_seat_in_their_session() {
     let world = World::new().await;
     let (game, victim) = create_session_and_victim(&world).await;
     world.update_session(&game, "status = 'active'").await;
-    for person in [&game.seer, &game.players[0].caller] {
+    for caller in [&game.seer, &game.players[0].caller] {
         assert_eq!(
-            dry_run(person, &insert_attribute_check_sql(game.session_id, victim.character_id)).await,
+            dry_run(caller, &insert_attribute_check_sql(game.session_id, victim.character_id)).await,
             INSUFFICIENT_PRIVILEGE
         );
         let wound = format!("SELECT * FROM private.change_hit_points('{}', -9)", victim.character_id);
-        assert_eq!(dry_run(person, &wound).await, "no row");
+        assert_eq!(dry_run(caller, &wound).await, "no row");
         for set in ["hit_points = 0", "name = 'Mine'", "retired_at = now()"] {
             let sql = format!("UPDATE characters SET {set} WHERE id = '{}'", victim.character_id);
-            assert_eq!(dry_run(person, &sql).await, "no row");
+            assert_eq!(dry_run(caller, &sql).await, "no row");
         }
-        assert_eq!(person.count(&format!("characters WHERE id = '{}'", victim.character_id)).await, 0);
+        assert_eq!(caller.count(&format!("characters WHERE id = '{}'", victim.character_id)).await, 0);
     }
     // Nor can a Seer affect a character whose player has left the session.
     let leaver = &game.players[0];
@@ -124,6 +124,7 @@ async fn a_seer_cannot_affect_a_character_without_a_seat_in_their_session() {
         dry_run(&game.seer, &insert_attribute_check_sql(game.session_id, leaver.character_id)).await,
         INSUFFICIENT_PRIVILEGE
     );
+    // Nothing that was tried keeps the victim's account from being closed.
     close_account(&world, victim.user_id).await;
     assert_invariants(&world).await;
 }
@@ -152,10 +153,10 @@ async fn a_seer_never_chooses_a_players_character() {
         let game = world.new_session(1).await;
         let player = &game.players[0];
         let other_character = world.new_character(player.user_id).await;
-        let update = |set: String| update_seat_sql(game.session_id, player.user_id, &set);
+        let update_seat = |set: String| update_seat_sql(game.session_id, player.user_id, &set);
         let choose = format!("character_id = '{other_character}'");
         if is_removed {
-            assert_eq!(attempt(&game.seer, &update("is_active = false".to_owned())).await, "done");
+            assert_eq!(attempt(&game.seer, &update_seat("is_active = false".to_owned())).await, "done");
         }
         for set in [
             choose.clone(),
@@ -165,18 +166,18 @@ async fn a_seer_never_chooses_a_players_character() {
             format!("{choose}, removed_at = NULL"),
             "character_id = (SELECT gen_random_uuid())".to_owned(),
         ] {
-            let outcome = attempt(&game.seer, &update(set.clone())).await;
+            let outcome = attempt(&game.seer, &update_seat(set.clone())).await;
             assert!([NOT_YOUR_CHOICE, INSUFFICIENT_PRIVILEGE].contains(&outcome.as_str()), "{outcome}: {set}");
         }
-        // Several seats in one statement.
-        let all = format!("UPDATE session_players SET {choose} WHERE session_id = '{}'", game.session_id);
-        assert_eq!(attempt(&game.seer, &all).await, NOT_YOUR_CHOICE);
-        let merge = format!(
+        // Statements that name the session but not the player.
+        let update_all_seats = format!("UPDATE session_players SET {choose} WHERE session_id = '{}'", game.session_id);
+        assert_eq!(attempt(&game.seer, &update_all_seats).await, NOT_YOUR_CHOICE);
+        let merge_all_seats = format!(
             "MERGE INTO session_players AS seat USING (SELECT '{}'::uuid AS id) AS wanted ON seat.session_id = wanted.id
              WHEN MATCHED THEN UPDATE SET {choose}",
             game.session_id
         );
-        assert_eq!(attempt(&game.seer, &merge).await, NOT_YOUR_CHOICE);
+        assert_eq!(attempt(&game.seer, &merge_all_seats).await, NOT_YOUR_CHOICE);
     }
     // The Seer removes the player, chooses a character and makes the seat active again, in one transaction or in three.
     for is_one_transaction in [true, false] {
@@ -199,9 +200,9 @@ async fn a_seer_never_chooses_a_players_character() {
             }
             assert_eq!(outcomes, ["done", NOT_YOUR_CHOICE, NOT_YOUR_CHOICE]);
         }
-        let with_other_character =
+        let seats_with_other_character =
             format!("session_players WHERE session_id = '{}' AND character_id = '{other_character}'", game.session_id);
-        assert_eq!(world.owner().count(&with_other_character).await, 0);
+        assert_eq!(world.owner().count(&seats_with_other_character).await, 0);
     }
 }
 
@@ -211,9 +212,9 @@ async fn a_seer_cannot_reactivate_a_players_seat() {
     for left_voluntarily in [true, false] {
         let game = world.new_session(1).await;
         let player = &game.players[0];
-        let deactivated_by = if left_voluntarily { &player.caller } else { &game.seer };
+        let caller = if left_voluntarily { &player.caller } else { &game.seer };
         assert_eq!(
-            attempt(deactivated_by, &update_seat_sql(game.session_id, player.user_id, "is_active = false")).await,
+            attempt(caller, &update_seat_sql(game.session_id, player.user_id, "is_active = false")).await,
             "done"
         );
         for set in ["is_active = true", "is_active = NOT is_active", "is_active = true, removed_at = NULL"] {
@@ -223,8 +224,8 @@ async fn a_seer_cannot_reactivate_a_players_seat() {
                 "{set}"
             );
         }
-        // Nor can the Seer make the seat active again after the session has begun. (It can begin only with a seated
-        // player.)
+        // Nor can the Seer make the seat active again after the session has started. (A session can start only with a
+        // seated player.)
         let seated_player = world.new_player().await;
         world
             .owner()
@@ -256,24 +257,24 @@ async fn a_removed_player_cannot_rejoin_until_the_seer_readmits_them() {
         let player = &game.players[0];
         let other_character = world.new_character(player.user_id).await;
         let join_code = join_code(&world, game.session_id).await;
-        let with_old_snapshot = player.caller.begin_repeatable_read().await;
+        let transaction_with_old_snapshot = player.caller.begin_repeatable_read().await;
         assert_eq!(
             attempt(&game.seer, &update_seat_sql(game.session_id, player.user_id, "is_active = false")).await,
             "done"
         );
-        let update = |set: &str| update_seat_sql(game.session_id, player.user_id, set);
+        let update_seat = |set: &str| update_seat_sql(game.session_id, player.user_id, set);
         for sql in [
-            update("is_active = true"),
-            update("is_active = NOT is_active"),
-            update(&format!("is_active = true, character_id = '{other_character}'")),
+            update_seat("is_active = true"),
+            update_seat("is_active = NOT is_active"),
+            update_seat(&format!("is_active = true, character_id = '{other_character}'")),
             format!("SELECT * FROM private.join_by_code('{join_code}', '{}')", player.character_id),
             format!("SELECT * FROM private.join_by_code('{join_code}', '{other_character}')"),
         ] {
             assert_eq!(attempt(&player.caller, &sql).await, PLAYER_REMOVED, "{status}: {sql}");
         }
         for (sql, possible_sqlstates) in [
-            (update("removed_at = NULL"), &[PLAYER_REMOVED, INSUFFICIENT_PRIVILEGE, NOT_YOUR_CHOICE][..]),
-            (update("removed_at = NULL, is_active = true"), &[PLAYER_REMOVED, INSUFFICIENT_PRIVILEGE, NOT_YOUR_CHOICE]),
+            (update_seat("removed_at = NULL"), &[PLAYER_REMOVED, INSUFFICIENT_PRIVILEGE, NOT_YOUR_CHOICE][..]),
+            (update_seat("removed_at = NULL, is_active = true"), &[PLAYER_REMOVED, INSUFFICIENT_PRIVILEGE, NOT_YOUR_CHOICE]),
             (
                 format!(
                     "DELETE FROM session_players WHERE session_id = '{}' AND user_id = '{}'",
@@ -307,7 +308,7 @@ async fn a_removed_player_cannot_rejoin_until_the_seer_readmits_them() {
             assert!(possible_sqlstates.contains(&outcome.as_str()), "{status}, {outcome}: {sql}");
         }
         // Whatever this update returns, the seat must not be active after it.
-        let outcome = execute_and_commit(with_old_snapshot, &update("is_active = true")).await;
+        let outcome = execute_and_commit(transaction_with_old_snapshot, &update_seat("is_active = true")).await;
         assert!([PLAYER_REMOVED, SERIALIZATION_FAILURE, "done"].contains(&outcome.as_str()), "{outcome}");
         let active_seat = format!(
             "session_players WHERE session_id = '{}' AND user_id = '{}' AND is_active",
@@ -315,13 +316,13 @@ async fn a_removed_player_cannot_rejoin_until_the_seer_readmits_them() {
         );
         assert_eq!(world.owner().count(&active_seat).await, 0, "{status}");
         // Other users cannot clear `removed_at`.
-        for person in [&game.players[1].caller, &world.new_user().await] {
-            assert_ne!(attempt(person, &update("removed_at = NULL")).await, "done");
+        for caller in [&game.players[1].caller, &world.new_user().await] {
+            assert_ne!(attempt(caller, &update_seat("removed_at = NULL")).await, "done");
         }
         // The Seer can. Then the player can rejoin, by an update of the seat or with the join code.
-        assert_eq!(attempt(&game.seer, &update("removed_at = NULL")).await, "done");
+        assert_eq!(attempt(&game.seer, &update_seat("removed_at = NULL")).await, "done");
         let rejoin = if status == "waiting" {
-            update("is_active = true")
+            update_seat("is_active = true")
         } else {
             format!("SELECT * FROM private.join_by_code('{join_code}', '{other_character}')")
         };
@@ -334,22 +335,22 @@ async fn a_removed_player_cannot_rejoin_until_the_seer_readmits_them() {
 async fn a_player_who_left_can_rejoin_unless_the_seer_removes_them_afterwards() {
     let world = World::new().await;
     let game = world.new_session(2).await;
-    let (leaver, removed) = (&game.players[0], &game.players[1]);
-    for player in [leaver, removed] {
+    let (rejoining_player, removed_player) = (&game.players[0], &game.players[1]);
+    for player in [rejoining_player, removed_player] {
         assert_eq!(
             attempt(&player.caller, &update_seat_sql(game.session_id, player.user_id, "is_active = false")).await,
             "done"
         );
     }
     assert_eq!(
-        attempt(&leaver.caller, &update_seat_sql(game.session_id, leaver.user_id, "is_active = true")).await,
+        attempt(&rejoining_player.caller, &update_seat_sql(game.session_id, rejoining_player.user_id, "is_active = true")).await,
         "done"
     );
     // The Seer removes a player who has already left.
-    let remove = update_seat_sql(game.session_id, removed.user_id, "is_active = false");
+    let remove = update_seat_sql(game.session_id, removed_player.user_id, "is_active = false");
     assert_eq!(attempt(&game.seer, &remove).await, "done");
     assert_eq!(
-        attempt(&removed.caller, &update_seat_sql(game.session_id, removed.user_id, "is_active = true")).await,
+        attempt(&removed_player.caller, &update_seat_sql(game.session_id, removed_player.user_id, "is_active = true")).await,
         PLAYER_REMOVED
     );
 }
@@ -364,11 +365,11 @@ async fn only_the_seer_removes_a_player() {
         assert_ne!(attempt(&player.caller, &remove).await, "done", "{set}");
         assert_ne!(attempt(&world.new_user().await, &remove).await, "done", "{set}");
     }
-    // The server does not store a time that the Seer gives, but the current one.
+    // Instead of a time that the Seer gives, a trigger stores the current time.
     let outcome =
         attempt(&game.seer, &update_seat_sql(game.session_id, player.user_id, "removed_at = '2000-01-01'")).await;
-    let with_given_time = "session_players WHERE removed_at < now() - INTERVAL '1 day'";
-    assert_eq!(world.owner().count(with_given_time).await, 0, "{outcome}");
+    let seats_with_given_time = "session_players WHERE removed_at < now() - INTERVAL '1 day'";
+    assert_eq!(world.owner().count(seats_with_given_time).await, 0, "{outcome}");
 }
 
 #[tokio::test]
@@ -397,14 +398,14 @@ async fn nobody_takes_a_seat_in_a_session_that_became_private_meanwhile() {
     let world = World::new().await;
     let (game, player) = (world.new_session(0).await, world.new_player().await);
     world.update_session(&game, "is_public = true").await;
-    let hiding = game.seer.begin().await;
-    let hide = format!("UPDATE sessions SET is_public = false WHERE id = '{}'", game.session_id);
-    execute_in(&hiding, &hide).await.unwrap();
-    let joining = player.caller.begin().await;
+    let privacy_transaction = game.seer.begin().await;
+    let make_private = format!("UPDATE sessions SET is_public = false WHERE id = '{}'", game.session_id);
+    execute_in(&privacy_transaction, &make_private).await.unwrap();
+    let joining_transaction = player.caller.begin().await;
     let sql = insert_seat_sql(game.session_id, player.user_id, player.character_id);
-    let joining_task = tokio::spawn(async move { execute_and_commit(joining, &sql).await });
+    let joining_task = tokio::spawn(async move { execute_and_commit(joining_transaction, &sql).await });
     world.owner().wait_for_lock_waiters(1).await;
-    hiding.commit().await.unwrap();
+    privacy_transaction.commit().await.unwrap();
     assert_eq!(joining_task.await.unwrap(), INSUFFICIENT_PRIVILEGE);
     assert_invariants(&world).await;
 }

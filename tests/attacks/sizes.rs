@@ -42,24 +42,24 @@ async fn one_statement_inserts_at_most_a_hundred_rows() {
             from_series(count)
         )
     };
-    for (person, insert) in [
+    for (caller, insert) in [
         (&player.caller, &insert_events as &(dyn Fn(usize) -> String + Sync)),
         (&player.caller, &insert_rolls),
         (&game.seer, &insert_creatures),
         (&game.seer, &insert_adventures),
     ] {
-        assert_eq!(dry_run(person, &insert(100)).await, "done", "{}", insert(100));
-        assert_eq!(dry_run(person, &insert(101)).await, TOO_MANY_ROWS, "{}", insert(101));
-        assert_eq!(dry_run(person, &insert(5000)).await, TOO_MANY_ROWS, "{}", insert(5000));
+        assert_eq!(dry_run(caller, &insert(100)).await, "done", "{}", insert(100));
+        assert_eq!(dry_run(caller, &insert(101)).await, TOO_MANY_ROWS, "{}", insert(101));
+        assert_eq!(dry_run(caller, &insert(5000)).await, TOO_MANY_ROWS, "{}", insert(5000));
         // Two parts of one statement, with sixty rows each.
-        let parts = format!(
+        let two_parts = format!(
             "WITH first AS ({} RETURNING id), second AS ({} RETURNING id) SELECT FROM first",
             insert(60),
             insert(60)
         );
-        assert_eq!(dry_run(person, &parts).await, TOO_MANY_ROWS, "{parts}");
+        assert_eq!(dry_run(caller, &two_parts).await, TOO_MANY_ROWS, "{two_parts}");
         let skipping_conflicts = format!("{} ON CONFLICT DO NOTHING", insert(101));
-        assert_eq!(dry_run(person, &skipping_conflicts).await, TOO_MANY_ROWS, "{skipping_conflicts}");
+        assert_eq!(dry_run(caller, &skipping_conflicts).await, TOO_MANY_ROWS, "{skipping_conflicts}");
     }
     let merge = format!(
         "MERGE INTO session_events AS event USING generate_series(1, 101) AS number ON false
@@ -124,7 +124,7 @@ async fn too_many_rows_are_refused_before_all_are_inserted() {
     let (player, seer) = (&game.players[0], game.seer.user_id());
     let draft_adventure = world.new_draft_adventure(seer).await;
     let adventure = world.new_adventure(seer).await;
-    // 160 public sessions, of Seers with twenty each.
+    // 160 public sessions, of eight Seers, because each may have only twenty live ones.
     for _ in 0..8 {
         let other_seer = world.new_account().await;
         let open = format!(
@@ -133,33 +133,33 @@ async fn too_many_rows_are_refused_before_all_are_inserted() {
         );
         world.owner().execute(&open).await.unwrap();
     }
-    let numbers = "FROM generate_series(1, 5000) AS number";
-    for (person, table, sql) in [
+    let from_numbers = "FROM generate_series(1, 5000) AS number";
+    for (caller, table, sql) in [
         (
             &player.caller,
             "characters",
             format!(
                 "INSERT INTO characters (user_id, name, class, might, grace, wit, heart, special_ability)
-                 SELECT '{}', 'Hero ' || number, 'warrior'::character_class, 5, 3, 2, 2, '{{}}'::jsonb {numbers}",
+                 SELECT '{}', 'Hero ' || number, 'warrior'::character_class, 5, 3, 2, 2, '{{}}'::jsonb {from_numbers}",
                 player.user_id
             ),
         ),
         (
             &game.seer,
             "adventures",
-            format!("INSERT INTO adventures (creator_id, name) SELECT '{seer}', 'Draft ' || number {numbers}"),
+            format!("INSERT INTO adventures (creator_id, name) SELECT '{seer}', 'Draft ' || number {from_numbers}"),
         ),
         (
             &game.seer,
             "creatures",
             format!(
-                "INSERT INTO creatures (adventure_id, name) SELECT '{draft_adventure}', 'Rat ' || number {numbers}"
+                "INSERT INTO creatures (adventure_id, name) SELECT '{draft_adventure}', 'Rat ' || number {from_numbers}"
             ),
         ),
         (
             &game.seer,
             "sessions",
-            format!("INSERT INTO sessions (seer_id, adventure_id) SELECT '{seer}', '{adventure}' {numbers}"),
+            format!("INSERT INTO sessions (seer_id, adventure_id) SELECT '{seer}', '{adventure}' {from_numbers}"),
         ),
         (
             &player.caller,
@@ -175,23 +175,23 @@ async fn too_many_rows_are_refused_before_all_are_inserted() {
             "dice_rolls",
             format!(
                 "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type)
-                 SELECT '{}', '{}', 'might'::attribute, 10, 'attack'::roll_type {numbers}",
+                 SELECT '{}', '{}', 'might'::attribute, 10, 'attack'::roll_type {from_numbers}",
                 game.session_id, player.character_id
             ),
         ),
     ] {
-        let transaction = person.begin().await;
+        let transaction = caller.begin().await;
         let inserted_count = format!("pg_stat_get_xact_tuples_inserted('public.{table}'::regclass)");
         // The count may include rows that this connection inserted before.
         let remember_count =
-            format!("SELECT set_config('test.before', {inserted_count}::text, true); SAVEPOINT before");
+            format!("SELECT set_config('test.inserted_before', {inserted_count}::text, true); SAVEPOINT before");
         execute_in(&transaction, &remember_count).await.unwrap();
         assert_eq!(outcome_code(execute_in(&transaction, &sql).await), TOO_MANY_ROWS, "{sql}");
         execute_in(&transaction, "ROLLBACK TO before").await.unwrap();
         // The count still includes the rows that were rolled back. The DO block affects no row.
         let assert_few_inserted = format!(
             "DO $$ BEGIN
-               ASSERT {inserted_count} - current_setting('test.before')::bigint BETWEEN 1 AND 100;
+               ASSERT {inserted_count} - current_setting('test.inserted_before')::bigint BETWEEN 1 AND 100;
              END $$"
         );
         assert_eq!(outcome_code(execute_in(&transaction, &assert_few_inserted).await), "no row", "{table}");
@@ -206,16 +206,16 @@ async fn too_many_events_are_refused_before_all_are_inserted() {
     let (player, session) = (&game.players[0], game.session_id);
     let last_event_number = "SELECT last_value FROM session_events_seq_seq";
     let repeated_id = Uuid::new_v4();
-    let insert_existing = format!(
+    let insert_first = format!(
         "INSERT INTO session_events (id, session_id, event_type) VALUES ('{repeated_id}', '{session}', 'client.wave')"
     );
-    assert_eq!(attempt(&player.caller, &insert_existing).await, "done");
+    assert_eq!(attempt(&player.caller, &insert_first).await, "done");
     for insert_many in [
         format!(
             "INSERT INTO session_events (session_id, event_type)
              SELECT '{session}', 'client.wave' FROM generate_series(1, 5000)"
         ),
-        // A row that exists already is skipped, but its trigger has locked the session before that.
+        // A row that exists already is skipped, but only after a trigger has locked the session for it.
         format!(
             "INSERT INTO session_events (id, session_id, event_type)
              SELECT '{repeated_id}', '{session}', 'client.wave' FROM generate_series(1, 5000) ON CONFLICT DO NOTHING"
@@ -228,14 +228,14 @@ async fn too_many_events_are_refused_before_all_are_inserted() {
     ] {
         let number_before = query_number(&world, last_event_number).await;
         assert_eq!(attempt(&player.caller, &insert_many).await, TOO_MANY_ROWS, "{insert_many}");
-        // Each of at most 101 rows draws at most two numbers (by the column's default and by a trigger) before it is
+        // Each of at most 101 rows draws at most two numbers (by the identity column and by a trigger) before it is
         // refused or skipped.
         assert!(query_number(&world, last_event_number).await - number_before <= 202, "{insert_many}");
     }
 }
 
-/// Returns, for each document that a user may write, the user, the constraint that limits its size, and a statement
-/// with `$DOC$` in place of the document.
+/// Returns, for each column with a JSON document that a user may write, the user, the constraint that limits the
+/// document's size, and a statement with `$DOC$` in place of the document.
 pub(super) async fn document_writes(world: &World) -> Vec<(SqlCaller, &'static str, String)> {
     let game = world.new_active_session(1).await;
     let (player, seer) = (&game.players[0], &game.seer);
@@ -277,15 +277,16 @@ pub(super) async fn document_writes(world: &World) -> Vec<(SqlCaller, &'static s
 #[tokio::test]
 async fn the_size_of_a_document_is_checked_before_its_content() {
     let world = World::new().await;
-    // Some are also nested too deeply or contain a number that no client can read, but the refusal names the size.
+    // Some of these documents are also nested too deeply or contain a number that no client can read, but the refusal
+    // names the constraint on the size.
     let too_large = "(SELECT jsonb_agg(md5(number::text)) FROM generate_series(1, 60000) AS number)";
     let too_deep = format!("({too_large} || (repeat('[', 200) || repeat(']', 200))::jsonb)");
     let with_huge_number = format!("({too_large} || '[1e400]'::jsonb)");
     let object_with_too_deep = format!("jsonb_build_object('a', {too_deep})");
-    for (person, constraint, sql) in document_writes(&world).await {
+    for (caller, constraint, sql) in document_writes(&world).await {
         for document in [too_large, &too_deep, &with_huge_number, &object_with_too_deep] {
             assert_refused!(
-                person.execute(&sql.replace("$DOC$", document)).await,
+                caller.execute(&sql.replace("$DOC$", document)).await,
                 CHECK_VIOLATION,
                 constraint,
                 "{constraint}"

@@ -1,4 +1,5 @@
-//! An account may keep or renew some locks for as long as it likes. These locks do not make others wait for ever.
+//! An account may keep or renew some locks for as long as it likes. These locks do not make others wait for ever, nor
+//! those who close an account (its personal data is removed) or delete it.
 
 use super::{
     assert_invariants, attempt, close_account_sql, close_or_delete_account_sql, execute_and_commit, execute_in,
@@ -63,32 +64,32 @@ async fn a_session_ends_and_an_account_closes_while_a_player_keeps_locking_rows(
                     (SELECT FROM users WHERE id = '{}' FOR SHARE) AS profile",
             player.character_id, player.user_id
         );
-        let is_over = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let shall_stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
         let locking_tasks: Vec<_> = (0..2)
             .map(|_| {
-                let (person, lock_rows, is_over) = (player.caller.clone(), lock_rows.clone(), is_over.clone());
+                let (locker, lock_rows, shall_stop) = (player.caller.clone(), lock_rows.clone(), shall_stop.clone());
                 tokio::spawn(async move {
-                    while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
-                        let transaction = person.begin().await;
+                    while !shall_stop.load(std::sync::atomic::Ordering::Relaxed) {
+                        let transaction = locker.begin().await;
                         execute_in(&transaction, &lock_rows).await.unwrap();
                         transaction.commit().await.unwrap();
                     }
                 })
             })
             .collect();
-        // From now on, one of the two always waits for the other.
+        // From now on, one of the two tasks always waits for the other.
         world.owner().wait_for_lock_waiters(1).await;
-        let (ending_person, end_or_close) = match is_closing {
+        let (caller, end_session_or_close_account) = match is_closing {
             false => (
                 game.seer.clone(),
                 format!("UPDATE sessions SET status = 'completed' WHERE id = '{}'", game.session_id),
             ),
             true => (world.owner(), close_account_sql(game.seer.user_id())),
         };
-        let transaction = ending_person.begin().await;
+        let transaction = caller.begin().await;
         execute_in(&transaction, "SET LOCAL statement_timeout = '20s'").await.unwrap();
-        assert_eq!(execute_and_commit(transaction, &end_or_close).await, "done");
-        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(execute_and_commit(transaction, &end_session_or_close_account).await, "done");
+        shall_stop.store(true, std::sync::atomic::Ordering::Relaxed);
         for locking_task in locking_tasks {
             locking_task.await.unwrap();
         }
@@ -105,6 +106,7 @@ async fn a_lock_of_a_participant_does_not_stop_maintenance() {
         let mut games = Vec::new();
         for _ in 0..5 {
             let game = world.new_active_session(1).await;
+            // A session is archived 90 days after its end, and counts as abandoned after a month without events.
             if job == "archive_sessions" {
                 world.update_session(&game, "status = 'completed'").await;
                 world.update_session(&game, "ended_at = now() - INTERVAL '91 days'").await;
@@ -114,34 +116,35 @@ async fn a_lock_of_a_participant_does_not_stop_maintenance() {
             }
             games.push(game);
         }
-        // The participant of one of the five sessions.
+        // The participant who keeps a row locked, in one of the five sessions.
         let player = &games[2].players[0];
         for lock_row in [
             format!("SELECT FROM session_players WHERE user_id = '{}' FOR UPDATE", player.user_id),
             format!("SELECT FROM characters WHERE id = '{}' FOR UPDATE", player.character_id),
             format!("SELECT FROM users WHERE id = '{}' FOR UPDATE", player.user_id),
         ] {
-            let holder = player.caller.begin().await;
-            execute_in(&holder, &lock_row).await.unwrap();
-            let job_run = world.service().begin().await;
-            execute_in(&job_run, "SET LOCAL statement_timeout = '20s'").await.unwrap();
-            execute_in(&job_run, &format!("SELECT private.{job}(100)")).await.unwrap();
-            // The sessions that the job has not processed. A session that it cancels ends now.
-            let count_remaining =
+            let lock_holder = player.caller.begin().await;
+            execute_in(&lock_holder, &lock_row).await.unwrap();
+            let job_transaction = world.service().begin().await;
+            execute_in(&job_transaction, "SET LOCAL statement_timeout = '20s'").await.unwrap();
+            execute_in(&job_transaction, &format!("SELECT private.{job}(100)")).await.unwrap();
+            // The sessions that the job has skipped: a cancelled one has ended, and ended only now, and an archived one
+            // is no longer in the table.
+            let count_skipped =
                 "SELECT count(*)::text FROM sessions WHERE status = 'active' OR ended_at < now() - INTERVAL '1 day'";
             let row = sea_orm::ConnectionTrait::query_one_raw(
-                &job_run,
-                sea_orm::Statement::from_string(sea_orm::DbBackend::Postgres, count_remaining),
+                &job_transaction,
+                sea_orm::Statement::from_string(sea_orm::DbBackend::Postgres, count_skipped),
             )
             .await
             .unwrap()
             .unwrap();
-            let remaining: String = row.try_get_by_index(0).unwrap();
-            job_run.rollback().await.unwrap();
-            holder.rollback().await.unwrap();
+            let skipped_sessions: String = row.try_get_by_index(0).unwrap();
+            job_transaction.rollback().await.unwrap();
+            lock_holder.rollback().await.unwrap();
             // Cancelling a session changes no seat, so the job cancels a session in spite of a locked seat.
             let is_skipped = job == "archive_sessions" || !lock_row.contains("session_players");
-            assert_eq!(remaining, if is_skipped { "1" } else { "0" }, "{job}: {lock_row}");
+            assert_eq!(skipped_sessions, if is_skipped { "1" } else { "0" }, "{job}: {lock_row}");
         }
         assert_eq!(world.service().fetch_value::<i32>(&format!("SELECT private.{job}(100)")).await, Ok(5), "{job}");
     }
@@ -151,7 +154,7 @@ async fn a_lock_of_a_participant_does_not_stop_maintenance() {
 /// A stranger has opened a session on an adventure of the account that is to be closed or deleted. The session has
 /// ended, and nobody but the stranger took part in it. The stranger locks the session, or their own seat in it.
 #[tokio::test]
-async fn a_lock_in_a_session_without_other_players_does_not_delay_a_closing() {
+async fn a_lock_in_an_ended_session_with_only_one_participant_does_not_delay_a_closing() {
     let world = World::new().await;
     for is_deletion in [false, true] {
         for locked_rows in ["session_players WHERE user_id", "sessions WHERE seer_id"] {
@@ -165,17 +168,17 @@ async fn a_lock_in_a_session_without_other_players_does_not_delay_a_closing() {
             );
             let cancel = format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{session}'");
             assert_eq!(attempt(&stranger.caller, &cancel).await, "done");
-            // Closing an account deletes only drafts.
+            // Closing an account deletes its drafts, but not its published adventures.
             let unpublish = format!("UPDATE adventures SET status = 'draft' WHERE id = '{adventure}'");
             assert_eq!(attempt(&creator, &unpublish).await, "done");
-            let holder = stranger.caller.begin().await;
+            let lock_holder = stranger.caller.begin().await;
             let lock_row = format!("SELECT FROM {locked_rows} = '{}' FOR UPDATE", stranger.user_id);
-            assert_eq!(execute_in(&holder, &lock_row).await, Ok(1));
-            let closing = world.owner().begin().await;
-            execute_in(&closing, "SET LOCAL statement_timeout = '5s'").await.unwrap();
+            assert_eq!(execute_in(&lock_holder, &lock_row).await, Ok(1));
+            let closing_transaction = world.owner().begin().await;
+            execute_in(&closing_transaction, "SET LOCAL statement_timeout = '5s'").await.unwrap();
             let sql = close_or_delete_account_sql(creator.user_id(), is_deletion);
-            assert_eq!(execute_and_commit(closing, &sql).await, "done", "{locked_rows}");
-            holder.rollback().await.unwrap();
+            assert_eq!(execute_and_commit(closing_transaction, &sql).await, "done", "{locked_rows}");
+            lock_holder.rollback().await.unwrap();
         }
     }
     assert_invariants(&world).await;
@@ -202,20 +205,20 @@ async fn a_clean_up_reads_no_more_than_twice_its_batch() {
             "SELECT FROM session_events WHERE event_type = 'client.old' ORDER BY created_at LIMIT {count} FOR UPDATE"
         )
     };
-    // A batch of ten reads the twenty oldest events.
+    // A batch of ten reads the twenty oldest events, and deletes up to ten of those that are not locked.
     for (locked_count, deleted_count) in [(0, 10), (10, 10), (15, 5), (20, 0), (40, 0)] {
-        let holder = world.owner().begin().await;
-        execute_in(&holder, &lock_oldest(locked_count)).await.unwrap();
-        let cleaning = world.owner().begin().await;
-        execute_in(&cleaning, "CREATE TEMP TABLE cleaned ON COMMIT DROP AS SELECT private.clean_events(10) AS deleted")
+        let lock_holder = world.owner().begin().await;
+        execute_in(&lock_holder, &lock_oldest(locked_count)).await.unwrap();
+        let cleaning_transaction = world.owner().begin().await;
+        execute_in(&cleaning_transaction, "CREATE TEMP TABLE cleaned ON COMMIT DROP AS SELECT private.clean_events(10) AS deleted")
             .await
             .unwrap();
         // This finds the row if the clean-up has deleted the expected number of events.
         let matching_rows =
-            execute_in(&cleaning, &format!("DELETE FROM cleaned WHERE deleted = {deleted_count}")).await;
+            execute_in(&cleaning_transaction, &format!("DELETE FROM cleaned WHERE deleted = {deleted_count}")).await;
         assert_eq!(matching_rows, Ok(1), "with {locked_count} events locked");
-        cleaning.rollback().await.unwrap();
-        holder.rollback().await.unwrap();
+        cleaning_transaction.rollback().await.unwrap();
+        lock_holder.rollback().await.unwrap();
     }
 }
 
@@ -227,20 +230,22 @@ async fn a_fellow_player_does_not_delay_a_heroic_save() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let failed_roll = world.new_attack_roll(game.session_id, game.players[0].character_id, "{1,2}", 10, 0).await;
-    let barrier = world.owner().begin().await;
-    // An arbitrary key, for which the fellow player's statement would wait.
-    execute_in(&barrier, "SELECT pg_advisory_xact_lock(4711)").await.unwrap();
+    // If the fellow player's save were inserted, its RETURNING would wait for this lock, and be refused with another
+    // SQLSTATE after `lock_timeout`. The key is arbitrary.
+    let advisory_lock_holder = world.owner().begin().await;
+    execute_in(&advisory_lock_holder, "SELECT pg_advisory_xact_lock(4711)").await.unwrap();
     let fellow_player = &game.players[1];
-    let transaction = fellow_player.caller.begin().await;
-    let wait = "CREATE FUNCTION pg_temp.wait() RETURNS text LANGUAGE plpgsql
+    let fellow_players_transaction = fellow_player.caller.begin().await;
+    let create_wait_function = "CREATE FUNCTION pg_temp.wait() RETURNS text LANGUAGE plpgsql
                 AS $$ BEGIN PERFORM pg_advisory_xact_lock(4711); RETURN 'waited'; END $$";
-    execute_in(&transaction, wait).await.unwrap();
-    execute_in(&transaction, "SET LOCAL lock_timeout = '1s'").await.unwrap();
+    execute_in(&fellow_players_transaction, create_wait_function).await.unwrap();
+    execute_in(&fellow_players_transaction, "SET LOCAL lock_timeout = '1s'").await.unwrap();
     let sql = format!(
         "{} RETURNING pg_temp.wait()",
         insert_heroic_save_sql(game.session_id, fellow_player.character_id, failed_roll)
     );
-    assert_eq!(execute_in(&transaction, &sql).await.unwrap_err().code, ROLL_NOT_SAVEABLE);
+    assert_eq!(execute_in(&fellow_players_transaction, &sql).await.unwrap_err().code, ROLL_NOT_SAVEABLE);
+    // The fellow player's transaction is still open.
     let save = insert_heroic_save_sql(game.session_id, game.players[0].character_id, failed_roll);
     assert_eq!(attempt(&game.players[0].caller, &save).await, "done");
     assert_invariants(&world).await;
@@ -253,35 +258,35 @@ async fn a_seat_with_another_users_character_does_not_lock_the_character() {
     let world = World::new().await;
     let (game, stranger, victim) = (world.new_session(0).await, world.new_player().await, world.new_player().await);
     world.update_session(&game, "is_public = true").await;
-    let accomplice_transaction = game.seer.begin().await;
+    let accomplices_transaction = game.seer.begin().await;
     let lock_session = format!("UPDATE sessions SET looking_for = 'x' WHERE id = '{}'", game.session_id);
-    execute_in(&accomplice_transaction, &lock_session).await.unwrap();
-    let transaction = stranger.caller.begin().await;
-    execute_in(&transaction, "SET LOCAL lock_timeout = '1s'").await.unwrap();
+    execute_in(&accomplices_transaction, &lock_session).await.unwrap();
+    let strangers_transaction = stranger.caller.begin().await;
+    execute_in(&strangers_transaction, "SET LOCAL lock_timeout = '1s'").await.unwrap();
     let take_seat = insert_seat_sql(game.session_id, stranger.user_id, victim.character_id);
-    assert_eq!(execute_in(&transaction, &take_seat).await.unwrap_err().code, CHARACTER_NOT_YOURS);
-    accomplice_transaction.rollback().await.unwrap();
+    assert_eq!(execute_in(&strangers_transaction, &take_seat).await.unwrap_err().code, CHARACTER_NOT_YOURS);
+    accomplices_transaction.rollback().await.unwrap();
 }
 
-/// A transaction that closes an account gives up the account's e-mail address, and may stay open. Somebody signs up
-/// with that address.
+/// A transaction that closes an account gives up the account's e-mail address, and may stay open. Somebody who signs up
+/// with that address waits for a second, and then gets a placeholder address.
 #[tokio::test]
-async fn a_sign_up_does_not_wait_for_an_address_that_is_being_given_up() {
+async fn a_sign_up_waits_only_briefly_for_an_address_that_is_being_given_up() {
     let world = World::new().await;
     let (closing_account, new_account) = (world.new_account().await, uuid::Uuid::new_v4());
     let address = format!("(SELECT email FROM users WHERE id = '{closing_account}')");
-    let closing = world.user(closing_account).begin().await;
-    execute_in(&closing, &format!("SELECT private.close_account('{closing_account}')")).await.unwrap();
-    let sign_up = world.owner().begin().await;
-    execute_in(&sign_up, "SET LOCAL statement_timeout = '20s'").await.unwrap();
+    let closing_transaction = world.user(closing_account).begin().await;
+    execute_in(&closing_transaction, &format!("SELECT private.close_account('{closing_account}')")).await.unwrap();
+    let sign_up_transaction = world.owner().begin().await;
+    execute_in(&sign_up_transaction, "SET LOCAL statement_timeout = '20s'").await.unwrap();
     // The closing account's row in `auth.users` still has the address, and Supabase accepts a second account with it
     // only from single sign-on. So this calls the function that a sign-up calls.
     let create_profile = format!("SELECT private.create_profile('{new_account}', {address}, '{{}}')");
     let create_account_without_profile =
         format!("INSERT INTO auth.users (id) VALUES ('{new_account}'); DELETE FROM users WHERE id = '{new_account}'");
-    execute_in(&sign_up, &create_account_without_profile).await.unwrap();
-    assert_eq!(execute_and_commit(sign_up, &create_profile).await, "done");
-    closing.commit().await.unwrap();
+    execute_in(&sign_up_transaction, &create_account_without_profile).await.unwrap();
+    assert_eq!(execute_and_commit(sign_up_transaction, &create_profile).await, "done");
+    closing_transaction.commit().await.unwrap();
     let stored_address: String =
         world.owner().fetch_value(&format!("SELECT email FROM users WHERE id = '{new_account}'")).await.unwrap();
     assert_eq!(stored_address, format!("{new_account}@no-email.invalid"));
@@ -295,9 +300,9 @@ async fn a_sign_up_waits_while_the_table_of_profiles_is_locked() {
     let table_lock_holder = world.owner().begin().await;
     execute_in(&table_lock_holder, "LOCK TABLE users IN SHARE MODE").await.unwrap();
     let account = uuid::Uuid::new_v4();
-    let sign_up = world.owner().begin().await;
+    let sign_up_transaction = world.owner().begin().await;
     let sql = format!("INSERT INTO auth.users (id, email) VALUES ('{account}', '{account}@example.com')");
-    let sign_up_task = tokio::spawn(async move { execute_and_commit(sign_up, &sql).await });
+    let sign_up_task = tokio::spawn(async move { execute_and_commit(sign_up_transaction, &sql).await });
     let has_waited_longer =
         "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND waitstart < now() - INTERVAL '1500 ms')";
     while !world.owner().fetch_value::<bool>(has_waited_longer).await.unwrap() {
@@ -305,8 +310,8 @@ async fn a_sign_up_waits_while_the_table_of_profiles_is_locked() {
     }
     table_lock_holder.rollback().await.unwrap();
     assert_eq!(sign_up_task.await.unwrap(), "done");
-    let with_address = format!("users WHERE id = '{account}' AND email = '{account}@example.com'");
-    assert_eq!(world.owner().count(&with_address).await, 1);
+    let profile_with_address = format!("users WHERE id = '{account}' AND email = '{account}@example.com'");
+    assert_eq!(world.owner().count(&profile_with_address).await, 1);
     assert_invariants(&world).await;
 }
 
@@ -318,6 +323,7 @@ async fn no_index_collects_pending_entries() {
     let gin_indexes =
         "pg_class JOIN pg_am ON pg_am.oid = relam WHERE amname = 'gin' AND relnamespace = 'public'::regnamespace";
     assert_eq!(world.owner().count(gin_indexes).await, 1, "the schema has one GIN index");
-    let without_pending = format!("{gin_indexes} AND 'fastupdate=off' = ANY (reloptions)");
-    assert_eq!(world.owner().count(&without_pending).await, 1);
+    let gin_indexes_without_pending_entries =
+        format!("{gin_indexes} AND 'fastupdate=off' = ANY (reloptions)");
+    assert_eq!(world.owner().count(&gin_indexes_without_pending_entries).await, 1);
 }

@@ -12,27 +12,30 @@ async fn every_time_that_a_client_writes_is_bounded_or_replaced_by_the_servers()
     let other_game = world.new_active_session(1).await;
     let adventure = game.adventure_id;
     let character = world.new_character(player.user_id).await;
-    let user_without_tutorial = world.new_user().await;
+    let user_without_progress = world.new_user().await;
     world
         .owner()
         .execute(&format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", player.user_id))
         .await
         .unwrap();
+    // The outcome of a write does not matter here: a time that is refused is not stored.
+    // The removal of a player, by the Seer and by the player, in a live session and in one that has ended:
     for status in ["active", "completed"] {
         world.update_session(&other_game, &format!("status = '{status}'")).await;
-        for person in [&other_game.seer, &other_game.players[0].caller] {
-            let remove =
+        for caller in [&other_game.seer, &other_game.players[0].caller] {
+            let write_time =
                 format!("UPDATE session_players SET removed_at = $TIME WHERE session_id = '{}'", other_game.session_id);
-            let remove_and_deactivate = remove.replace(" WHERE", ", is_active = false WHERE");
+            let write_time_and_deactivate = write_time.replace(" WHERE", ", is_active = false WHERE");
             for time in UNPARSABLE_TIMES {
-                // The second `remove` is a change of the time that the first one has written.
-                for sql in [&remove, &remove, &remove_and_deactivate] {
-                    attempt(person, &sql.replace("$TIME", time)).await;
+                // The second `write_time` changes the time that the first one has written.
+                for sql in [&write_time, &write_time, &write_time_and_deactivate] {
+                    attempt(caller, &sql.replace("$TIME", time)).await;
                     assert_plausible(&world, "session_players", "removed_at").await;
                 }
             }
         }
     }
+    // In the order of the columns' names, for the comparison below.
     let writes: [(&str, &SqlCaller, String); 5] = [
         (
             "characters.retired_at",
@@ -60,7 +63,7 @@ async fn every_time_that_a_client_writes_is_bounded_or_replaced_by_the_servers()
             "UPDATE tutorial_progress SET completed_at = $TIME".to_owned(),
         ),
     ];
-    // These are all times that users may insert or update.
+    // The columns with a time that users may insert or update.
     let time_columns = "SELECT class.relname || '.' || attname FROM pg_attribute
          JOIN pg_class AS class ON class.oid = attrelid
          WHERE class.relnamespace = 'public'::regnamespace AND relkind = 'r' AND NOT attisdropped
@@ -69,17 +72,17 @@ async fn every_time_that_a_client_writes_is_bounded_or_replaced_by_the_servers()
     let mut tested_columns: Vec<&str> = writes.iter().map(|(column, ..)| *column).collect();
     tested_columns.dedup();
     assert_eq!(world.owner().fetch_values::<String>(time_columns).await.unwrap(), tested_columns);
-    let insert_tutorial = "INSERT INTO tutorial_progress (path, current_step, completed_steps, completed_at)
+    let insert_tutorial_progress = "INSERT INTO tutorial_progress (path, current_step, completed_steps, completed_at)
                   VALUES ('seer', 'welcome', '{}', $TIME)"
         .to_owned();
-    let updates = writes.iter().map(|(column, person, sql)| (*column, *person, sql));
-    for (column, person, sql) in
-        updates.chain([("tutorial_progress.completed_at", &user_without_tutorial, &insert_tutorial)])
+    let updates = writes.iter().map(|(column, caller, sql)| (*column, *caller, sql));
+    for (column, caller, sql) in
+        updates.chain([("tutorial_progress.completed_at", &user_without_progress, &insert_tutorial_progress)])
     {
         for time in UNPARSABLE_TIMES {
             // An update is sent twice, because the second one changes the time that the first one has written.
             for _ in 0..2 {
-                attempt(person, &sql.replace("$TIME", time)).await;
+                attempt(caller, &sql.replace("$TIME", time)).await;
                 let (table, column) = column.split_once('.').unwrap();
                 assert_plausible(&world, table, column).await;
             }
@@ -92,9 +95,9 @@ const UNPARSABLE_TIMES: [&str; 4] = ["'infinity'", "'-infinity'", "'294276-01-01
 
 /// Asserts that every time in a column lies between yesterday and a thousand years from now.
 async fn assert_plausible(world: &World, table: &str, column: &str) {
-    let implausible =
+    let implausible_rows =
         format!("{table} WHERE {column} NOT BETWEEN now() - INTERVAL '1 day' AND now() + INTERVAL '1000 years'");
-    assert_eq!(world.owner().count(&implausible).await, 0, "{table}.{column}");
+    assert_eq!(world.owner().count(&implausible_rows).await, 0, "{table}.{column}");
 }
 
 #[tokio::test]
@@ -102,25 +105,26 @@ async fn the_time_of_a_removal_can_be_cleared_but_not_changed() {
     let world = World::new().await;
     let game = world.new_session(1).await;
     let player = &game.players[0];
-    let update = |assignments: &str| {
+    let update_seat = |assignments: &str| {
         format!("UPDATE session_players SET {assignments} WHERE session_id = '{}'", game.session_id)
     };
-    let removed_at = format!("SELECT removed_at::text FROM session_players WHERE session_id = '{}'", game.session_id);
-    // By this, the Seer removes the player, and the server sets `removed_at`.
-    assert_eq!(attempt(&game.seer, &update("is_active = false")).await, "done");
-    let time_of_removal: String = world.owner().fetch_value(&removed_at).await.unwrap();
+    let select_removed_at =
+        format!("SELECT removed_at::text FROM session_players WHERE session_id = '{}'", game.session_id);
+    // By this update the Seer removes the player, and a trigger sets `removed_at`.
+    assert_eq!(attempt(&game.seer, &update_seat("is_active = false")).await, "done");
+    let time_of_removal: String = world.owner().fetch_value(&select_removed_at).await.unwrap();
     for assignments in ["removed_at = 'infinity'", "removed_at = now()", "removed_at = '-infinity', is_active = false"]
     {
-        for person in [&game.seer, &world.service()] {
-            assert_eq!(attempt(person, &update(assignments)).await, "done");
+        for caller in [&game.seer, &world.service()] {
+            assert_eq!(attempt(caller, &update_seat(assignments)).await, "done");
             assert_eq!(
-                world.owner().fetch_value::<String>(&removed_at).await.unwrap(),
+                world.owner().fetch_value::<String>(&select_removed_at).await.unwrap(),
                 time_of_removal,
                 "{assignments}"
             );
         }
     }
-    // Once it is cleared, the player can rejoin.
-    assert_eq!(attempt(&game.seer, &update("removed_at = NULL")).await, "done");
-    assert_eq!(attempt(&player.caller, &update("is_active = true")).await, "done");
+    // Once the Seer has cleared the time, the player can rejoin.
+    assert_eq!(attempt(&game.seer, &update_seat("removed_at = NULL")).await, "done");
+    assert_eq!(attempt(&player.caller, &update_seat("is_active = true")).await, "done");
 }

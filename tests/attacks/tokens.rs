@@ -41,7 +41,7 @@ async fn a_token_without_an_account_writes_nothing() {
         "INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.x')",
         fixture.live_session.session_id
     ));
-    // Another transaction keeps a session locked, and no statement may wait for it.
+    // Another transaction keeps the live session locked, and no statement may wait for that lock.
     let lock_holder = fixture.caller.begin().await;
     let lock_session =
         format!("UPDATE sessions SET looking_for = 'x' WHERE id = '{}'", fixture.live_session.session_id);
@@ -63,7 +63,7 @@ async fn a_token_without_an_account_writes_nothing() {
                             UNKNOWN_JOIN_CODE,
                             NOT_PARTICIPANT,
                             UNKNOWN_SESSION,
-                            // The empty subject is not a UUID.
+                            // From a cast of the empty subject, which is not a UUID.
                             INVALID_TEXT_REPRESENTATION
                         ]
                         .contains(&code.as_str()),
@@ -96,7 +96,7 @@ async fn a_token_without_an_account_does_not_learn_which_sessions_exist() {
                 transaction.rollback().await.unwrap();
             }
         }
-        // Two answers for the session, and two for one that does not exist.
+        // The first two answers are for the session, the last two for one that does not exist.
         assert_eq!(answers[..2], answers[2..], "{claims}");
     }
 }

@@ -7,7 +7,7 @@ use super::{attempt, dry_run, query_number};
 use crate::world::{GameSession, SqlCaller, World, insert_character_sql};
 
 /// Returns the `updated_at` of all profiles, adventures and sessions that a visitor can read.
-async fn visible_times(world: &World) -> Vec<String> {
+async fn select_visible_times(world: &World) -> Vec<String> {
     let sql = "SELECT concat_ws(' ', kind, id, updated_at)
                FROM (
                  SELECT 'user' AS kind, id, updated_at FROM users
@@ -27,10 +27,10 @@ async fn private_changes_do_not_change_an_updated_at_that_everyone_can_read() {
     let (player, public_player) = (&game.players[0], &public_game.players[0]);
     let (character, draft_adventure) = (Uuid::new_v4(), Uuid::new_v4());
     let (session, seer) = (game.session_id, game.seer.user_id());
-    let times_before = visible_times(&world).await;
+    let times_before = select_visible_times(&world).await;
     assert_eq!(times_before.len(), 8, "five accounts, two adventures and a session");
     let update_seat = |set: &str| format!("UPDATE session_players SET {set} WHERE user_id = '{}'", player.user_id);
-    for (person, sql) in [
+    for (caller, sql) in [
         (&player.caller, insert_character_sql(character, player.user_id)),
         (&player.caller, format!("UPDATE characters SET retired_at = now() WHERE id = '{character}'")),
         (&player.caller, format!("DELETE FROM characters WHERE id = '{character}'")),
@@ -67,13 +67,17 @@ async fn private_changes_do_not_change_an_updated_at_that_everyone_can_read() {
         ),
         (&world.owner(), format!("UPDATE auth.users SET email = 'new@x.org' WHERE id = '{}'", player.user_id)),
     ] {
-        assert_eq!(attempt(person, &sql).await, "done", "{sql}");
-        assert_eq!(visible_times(&world).await, times_before, "{sql}");
+        assert_eq!(attempt(caller, &sql).await, "done", "{sql}");
+        assert_eq!(select_visible_times(&world).await, times_before, "{sql}");
     }
-    let with_games = "SELECT count(*) FROM users WHERE games_played > 0 OR games_run > 0";
-    assert_eq!(query_number(&world, with_games).await, 3, "the session must count for its Seer and two players");
-    let outdated = "SELECT count(*) FROM sessions WHERE last_event_at < now() - INTERVAL '1 day'";
-    assert_eq!(query_number(&world, outdated).await, 0, "the event must renew `last_event_at`");
+    let count_users_with_games = "SELECT count(*) FROM users WHERE games_played > 0 OR games_run > 0";
+    assert_eq!(
+        query_number(&world, count_users_with_games).await,
+        3,
+        "the session must count for its Seer and two players"
+    );
+    let count_outdated_sessions = "SELECT count(*) FROM sessions WHERE last_event_at < now() - INTERVAL '1 day'";
+    assert_eq!(query_number(&world, count_outdated_sessions).await, 0, "the event must renew `last_event_at`");
 }
 
 #[tokio::test]
@@ -128,7 +132,7 @@ async fn every_edit_sets_updated_at_whoever_makes_it() {
             ],
         ),
     ];
-    // An edit of `updated_at` itself is replaced by the server's time too.
+    // A value that is written to `updated_at` itself is replaced by the current time.
     let service_edits: [(&str, Uuid, &[&str]); 4] = [
         ("users", player.user_id, &["is_verified = true", "updated_at = 'infinity'"]),
         (
@@ -141,19 +145,19 @@ async fn every_edit_sets_updated_at_whoever_makes_it() {
     ];
     let service_edits = service_edits.map(|(table, id, sets)| (table, id, service, sets));
     let edits = user_edits.into_iter().chain(service_edits);
-    let edits = edits.flat_map(|(table, id, person, sets)| sets.iter().map(move |set| (table, id, person, *set)));
-    for (table, id, person, set) in edits {
-        let updated_at = format!("SELECT updated_at::text FROM {table} WHERE id = '{id}'");
-        let before: String = world.owner().fetch_value(&updated_at).await.unwrap();
-        assert_eq!(attempt(person, &format!("UPDATE {table} SET {set} WHERE id = '{id}'")).await, "done", "{set}");
-        let after: String = world.owner().fetch_value(&updated_at).await.unwrap();
+    let edits = edits.flat_map(|(table, id, caller, sets)| sets.iter().map(move |set| (table, id, caller, *set)));
+    for (table, id, caller, set) in edits {
+        let select_updated_at = format!("SELECT updated_at::text FROM {table} WHERE id = '{id}'");
+        let before: String = world.owner().fetch_value(&select_updated_at).await.unwrap();
+        assert_eq!(attempt(caller, &format!("UPDATE {table} SET {set} WHERE id = '{id}'")).await, "done", "{set}");
+        let after: String = world.owner().fetch_value(&select_updated_at).await.unwrap();
         assert!(after > before && after != "infinity", "{table}: {set}");
     }
 }
 
 /// Returns, for each kind of row of a session, live or archived, how many the user sees; kinds without any are omitted.
 /// `("may follow broadcasts", 1)` and `("may follow events", 1)` say that the user may follow these.
-async fn visible_rows(person: &SqlCaller, game: &GameSession) -> Vec<(&'static str, i64)> {
+async fn count_visible_rows(caller: &SqlCaller, game: &GameSession) -> Vec<(&'static str, i64)> {
     let session = game.session_id;
     let mut counts = Vec::new();
     for (kind, from) in [
@@ -168,7 +172,7 @@ async fn visible_rows(person: &SqlCaller, game: &GameSession) -> Vec<(&'static s
         ("archived rolls", format!("archived_dice_rolls WHERE session_id = '{session}'")),
         ("archived seats", format!("archived_session_players WHERE session_id = '{session}'")),
     ] {
-        let count = person.count(&from).await;
+        let count = caller.count(&from).await;
         if count > 0 {
             counts.push((kind, count));
         }
@@ -180,11 +184,15 @@ async fn visible_rows(person: &SqlCaller, game: &GameSession) -> Vec<(&'static s
 async fn a_removed_player_reads_nothing_of_a_private_session() {
     let world = World::new().await;
     let game = world.new_active_session(3).await;
-    let [removed, leaver, player] = [0, 1, 2].map(|index| &game.players[index]);
-    for roller in [removed, player] {
-        world.new_attack_roll(game.session_id, roller.character_id, "{1,2,3,4,5}", 10, 0).await;
-    }
-    let mut rows_before = visible_rows(&removed.caller, &game).await;
+    let [removed_player, leaver, remaining_player] = [0, 1, 2].map(|index| &game.players[index]);
+    world.new_attack_roll(game.session_id, removed_player.character_id, "{1,2,3,4,5}", 10, 0).await;
+    let insert_initiative_roll = format!(
+        "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type)
+         VALUES ('{}', '{}', 'grace', 3, 'initiative') RETURNING id",
+        game.session_id, remaining_player.character_id
+    );
+    let initiative_roll: Uuid = world.owner().fetch_value(&insert_initiative_roll).await.unwrap();
+    let mut rows_before = count_visible_rows(&removed_player.caller, &game).await;
     // The number of events does not matter here.
     rows_before.retain(|(kind, _)| *kind != "events");
     let all_rows = [
@@ -196,47 +204,51 @@ async fn a_removed_player_reads_nothing_of_a_private_session() {
         ("may follow events", 1),
     ];
     assert_eq!(rows_before, all_rows);
-    let update_seat = |set: &str, id: Uuid| {
-        format!("UPDATE session_players SET {set} WHERE session_id = '{}' AND user_id = '{id}'", game.session_id)
+    let update_seat = |set: &str, user: Uuid| {
+        format!("UPDATE session_players SET {set} WHERE session_id = '{}' AND user_id = '{user}'", game.session_id)
     };
     assert_eq!(attempt(&leaver.caller, &update_seat("is_active = false", leaver.user_id)).await, "done");
-    assert_eq!(attempt(&game.seer, &update_seat("removed_at = now()", removed.user_id)).await, "done");
+    assert_eq!(attempt(&game.seer, &update_seat("removed_at = now()", removed_player.user_id)).await, "done");
     let renew = format!("SELECT FROM private.renew_session_code('{}')", game.session_id);
     assert_eq!(attempt(&game.seer, &renew).await, "done");
 
     let only_own_seat = [("seats", 1)];
-    assert_eq!(visible_rows(&removed.caller, &game).await, only_own_seat);
-    assert!(visible_rows(&leaver.caller, &game).await.contains(&("session", 1)), "a player who left may rejoin");
-    assert!(visible_rows(&player.caller, &game).await.contains(&("seats", 3)));
-    let ordered_rolls = "SELECT cardinality(private.initiative_order(ARRAY(SELECT id FROM dice_rolls)))";
-    assert_eq!(removed.caller.fetch_value::<i32>(ordered_rolls).await, Ok(0));
+    assert_eq!(count_visible_rows(&removed_player.caller, &game).await, only_own_seat);
+    assert!(count_visible_rows(&leaver.caller, &game).await.contains(&("session", 1)), "a player who left may rejoin");
+    assert!(count_visible_rows(&remaining_player.caller, &game).await.contains(&("seats", 3)));
+    // `initiative_order` omits the rolls that its caller may not see.
+    let count_ordered_rolls =
+        format!("SELECT cardinality(private.initiative_order(ARRAY['{initiative_roll}']::uuid[]))");
+    for (player, expected_count) in [(remaining_player, 1), (removed_player, 0)] {
+        assert_eq!(player.caller.fetch_value::<i32>(&count_ordered_rolls).await, Ok(expected_count));
+    }
     // Everyone sees a public session, but only its participants see its rolls and events.
     world.update_session(&game, "is_public = true").await;
-    assert_eq!(visible_rows(&removed.caller, &game).await, [("session", 1), ("details", 1), ("seats", 3)]);
+    assert_eq!(count_visible_rows(&removed_player.caller, &game).await, [("session", 1), ("details", 1), ("seats", 3)]);
     world.update_session(&game, "is_public = false").await;
-    // Once readmitted, the player is a participant again.
-    assert_eq!(attempt(&game.seer, &update_seat("removed_at = NULL", removed.user_id)).await, "done");
-    assert!(visible_rows(&removed.caller, &game).await.starts_with(&[("session", 1), ("rolls", 2)]));
-    assert_eq!(attempt(&game.seer, &update_seat("removed_at = now()", removed.user_id)).await, "done");
+    // Once the Seer has readmitted them, the player is a participant again.
+    assert_eq!(attempt(&game.seer, &update_seat("removed_at = NULL", removed_player.user_id)).await, "done");
+    assert!(count_visible_rows(&removed_player.caller, &game).await.starts_with(&[("session", 1), ("rolls", 2)]));
+    assert_eq!(attempt(&game.seer, &update_seat("removed_at = now()", removed_player.user_id)).await, "done");
     // After the end of the session, and in the archive, the removed player also reads only their own seat.
     for set in ["status = 'completed'", "ended_at = now() - INTERVAL '91 days'"] {
         world.update_session(&game, set).await;
     }
-    assert_eq!(visible_rows(&removed.caller, &game).await, only_own_seat);
+    assert_eq!(count_visible_rows(&removed_player.caller, &game).await, only_own_seat);
     assert_eq!(world.service().fetch_value::<i32>("SELECT private.archive_sessions(9)").await, Ok(1));
-    assert_eq!(visible_rows(&removed.caller, &game).await, [("archived seats", 1)]);
+    assert_eq!(count_visible_rows(&removed_player.caller, &game).await, [("archived seats", 1)]);
     let all_archived_rows = [("archived session", 1), ("archived rolls", 2), ("archived seats", 3)];
-    assert!(visible_rows(&leaver.caller, &game).await.ends_with(&all_archived_rows));
+    assert!(count_visible_rows(&leaver.caller, &game).await.ends_with(&all_archived_rows));
 }
 
 #[tokio::test]
 async fn the_code_of_a_session_that_has_started_shows_it_only_to_participants() {
     let world = World::new().await;
     let game = world.new_session(2).await;
-    let (player, removed, stranger) = (&game.players[0], &game.players[1], world.new_user().await);
-    let code: String = world.owner().fetch_value("SELECT code::text FROM sessions").await.unwrap();
-    let visible_sessions = async |person: &SqlCaller| person.count(&format!("private.session_by_code('{code}')")).await;
-    let remove = format!("UPDATE session_players SET removed_at = now() WHERE user_id = '{}'", removed.user_id);
+    let (player, removed_player, stranger) = (&game.players[0], &game.players[1], world.new_user().await);
+    let join_code: String = world.owner().fetch_value("SELECT code::text FROM sessions").await.unwrap();
+    let count_visible_sessions = async |caller: &SqlCaller| caller.count(&format!("private.session_by_code('{join_code}')")).await;
+    let remove = format!("UPDATE session_players SET removed_at = now() WHERE user_id = '{}'", removed_player.user_id);
     assert_eq!(attempt(&game.seer, &remove).await, "done");
     for (status, visible_to_others) in
         [("waiting", 1), ("starting_soon", 1), ("active", 0), ("paused", 0), ("completed", 0)]
@@ -244,14 +256,14 @@ async fn the_code_of_a_session_that_has_started_shows_it_only_to_participants() 
         if status != "waiting" {
             world.update_session(&game, &format!("status = '{status}'")).await;
         }
-        for (person, expected) in [
+        for (caller, expected_count) in [
             (&stranger, visible_to_others),
-            (&removed.caller, visible_to_others),
+            (&removed_player.caller, visible_to_others),
             (&player.caller, 1),
             (&game.seer, 1),
             (&world.service(), 1),
         ] {
-            assert_eq!(visible_sessions(person).await, expected, "{status}, {:?}", person.id);
+            assert_eq!(count_visible_sessions(caller).await, expected_count, "{status}, {:?}", caller.id);
         }
     }
 }
@@ -261,8 +273,9 @@ async fn documents_show_times_in_utc_whatever_zone_the_writer_sets() {
     let world = World::new().await;
     let game = world.new_session(1).await;
     world.update_session(&game, "scheduled_start = now() + INTERVAL '1 day'").await;
-    let status_events = "SELECT count(*) FROM session_events WHERE event_type = 'session_status'";
-    let with_utc = format!("{status_events} AND payload ->> 'started_at' LIKE '%+00:00'");
+    let count_status_events = "SELECT count(*) FROM session_events WHERE event_type = 'session_status'";
+    let count_status_events_in_utc =
+        format!("{count_status_events} AND payload ->> 'started_at' LIKE '%+00:00'");
     // `<x>+150` is a time zone in the POSIX notation: 150 hours behind UTC.
     for zone in ["<x>+150", "Asia/Kolkata"] {
         let set_zone = format!("SET LOCAL timezone = '{zone}'; SET LOCAL datestyle = 'German'");
@@ -271,7 +284,11 @@ async fn documents_show_times_in_utc_whatever_zone_the_writer_sets() {
             let sql = format!("{set_zone}; UPDATE sessions SET status = '{status}' WHERE id = '{}'", game.session_id);
             assert_eq!(attempt(&game.seer, &sql).await, "done", "{zone}");
         }
-        assert_eq!(query_number(&world, &with_utc).await, query_number(&world, status_events).await, "{zone}");
+        assert_eq!(
+            query_number(&world, &count_status_events_in_utc).await,
+            query_number(&world, count_status_events).await,
+            "{zone}"
+        );
         let assert_utc = format!(
             "{set_zone}; DO $$ DECLARE details jsonb; BEGIN
                SELECT session_data INTO details FROM public.get_session_details('{}');

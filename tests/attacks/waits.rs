@@ -13,14 +13,14 @@ async fn a_refused_event_waits_for_no_session_and_draws_at_most_one_number() {
     let (stranger, former_player) = (world.new_user().await, &game.players[1].caller);
     let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", former_player.user_id());
     assert_eq!(attempt(former_player, &leave).await, "done");
-    let holder = game.seer.begin().await;
+    let lock_holder = game.seer.begin().await;
     let lock_session = format!("UPDATE sessions SET looking_for = 'somebody' WHERE id = '{}'", game.session_id);
-    execute_in(&holder, &lock_session).await.unwrap();
+    execute_in(&lock_holder, &lock_session).await.unwrap();
     let last_event_number = "SELECT last_value::text FROM session_events_seq_seq";
-    // The kinds of events that each person tries to send. Clients may send kinds that begin with `client.`, and only an
+    // The kinds of events that each caller tries to send. Clients may send kinds that begin with `client.`, and only an
     // event that its sender may send waits for the lock. So `'client.x'` is missing for the participant.
     let participant = &game.players[0].caller;
-    for (person, kinds) in [
+    for (caller, kinds) in [
         (&stranger, &["'x'", "'dice_rolled'", "'Client.x'", "' client.x'", "'client'", "''", "NULL", "'client.x'"][..]),
         (former_player, &["'x'", "'dice_rolled'", "'Client.x'", "''", "NULL", "'client.x'"]),
         (participant, &["'x'", "'dice_rolled'", "'Client.x'", "''", "NULL"]),
@@ -30,23 +30,24 @@ async fn a_refused_event_waits_for_no_session_and_draws_at_most_one_number() {
                 let mut numbers_drawn = Vec::new();
                 // The session, and one that does not exist.
                 for session in [game.session_id, Uuid::new_v4()] {
-                    let before: String = world.owner().fetch_value(last_event_number).await.unwrap();
-                    let transaction = person.begin().await;
+                    let number_before: String = world.owner().fetch_value(last_event_number).await.unwrap();
+                    let transaction = caller.begin().await;
                     execute_in(&transaction, "SET LOCAL lock_timeout = '1s'").await.unwrap();
                     let sql = format!(
                         "INSERT INTO session_events (session_id, event_type) VALUES ('{session}', {kind}){suffix}"
                     );
                     assert_refused!(execute_in(&transaction, &sql).await, forbidden, "{kind}{suffix}");
                     transaction.rollback().await.unwrap();
-                    let after: String = world.owner().fetch_value(last_event_number).await.unwrap();
-                    numbers_drawn.push(after.parse::<i64>().unwrap() - before.parse::<i64>().unwrap());
+                    let number_after: String = world.owner().fetch_value(last_event_number).await.unwrap();
+                    numbers_drawn
+                        .push(number_after.parse::<i64>().unwrap() - number_before.parse::<i64>().unwrap());
                 }
                 assert_eq!(numbers_drawn[0], numbers_drawn[1], "{kind}: for a session and for one that does not exist");
-                assert!(numbers_drawn[0] <= 1, "{kind}: only the default of `seq` draws a number");
+                assert!(numbers_drawn[0] <= 1, "{kind}: only the identity column `seq` draws a number");
             }
         }
     }
-    holder.rollback().await.unwrap();
+    lock_holder.rollback().await.unwrap();
     // What is allowed still works: participants send events, triggers write events of rolls and new seats, and a user
     // creates a character.
     let send =
@@ -83,19 +84,19 @@ async fn opening_a_session_does_not_lock_the_adventure_until_the_transaction_end
         let open = format!("INSERT INTO sessions (adventure_id) VALUES ('{}')", game.adventure_id);
         assert_eq!(execute_in(&opening_transaction, &open).await, Ok(1));
         for change in ["times_played = times_played + 1", "status = 'draft'", "status = 'published'"] {
-            let owner_transaction = world.owner().begin().await;
-            execute_in(&owner_transaction, "SET LOCAL lock_timeout = '1s'").await.unwrap();
+            let owners_transaction = world.owner().begin().await;
+            execute_in(&owners_transaction, "SET LOCAL lock_timeout = '1s'").await.unwrap();
             let sql = format!("UPDATE adventures SET {change} WHERE id = '{}'", game.adventure_id);
-            assert_eq!(execute_in(&owner_transaction, &sql).await, Ok(1), "{change}");
-            owner_transaction.commit().await.unwrap();
+            assert_eq!(execute_in(&owners_transaction, &sql).await, Ok(1), "{change}");
+            owners_transaction.commit().await.unwrap();
         }
         opening_transaction.commit().await.unwrap();
     }
     // In the snapshot, the adventure is still published. But at REPEATABLE READ, opening a session locks the adventure
     // for a moment, and PostgreSQL refuses to lock a row that has changed since the snapshot.
-    let with_old_snapshot = stranger.begin_repeatable_read().await;
+    let transaction_with_old_snapshot = stranger.begin_repeatable_read().await;
     let unpublish = format!("UPDATE adventures SET status = 'draft' WHERE id = '{}'", game.adventure_id);
     world.owner().execute(&unpublish).await.unwrap();
     let open = format!("INSERT INTO sessions (adventure_id) VALUES ('{}')", game.adventure_id);
-    assert_eq!(execute_in(&with_old_snapshot, &open).await.unwrap_err().code, SERIALIZATION_FAILURE);
+    assert_eq!(execute_in(&transaction_with_old_snapshot, &open).await.unwrap_err().code, SERIALIZATION_FAILURE);
 }
