@@ -197,7 +197,10 @@ async fn others_read_unpublished_content_only_while_they_play_it() {
         let is_live = *session_kind == "live";
         assert_eq!(can_read_secret(&seer, *session, adventure).await, is_live, "the Seer, {session_kind}");
         assert_eq!(can_read_secret(&player.caller, *session, adventure).await, is_live, "a player, {session_kind}");
-        assert!(!can_read_secret(&former_player.caller, *session, adventure).await, "a player who left, {session_kind}");
+        assert!(
+            !can_read_secret(&former_player.caller, *session, adventure).await,
+            "a player who left, {session_kind}"
+        );
         assert!(!can_read_secret(&world.new_user().await, *session, adventure).await, "a stranger, {session_kind}");
         assert!(!can_read_secret(&world.visitor(), *session, adventure).await, "a visitor, {session_kind}");
         assert!(can_read_secret(&creator, *session, adventure).await, "the adventure's creator, {session_kind}");
@@ -330,8 +333,9 @@ async fn two_edits_of_an_adventure_never_have_the_same_updated_at() {
     // The second edit writes the same content again.
     for name in ["Ford", "Ford", "Mill"] {
         execute_in(&transaction, &edit(name)).await.unwrap();
-        let row =
-            transaction.query_one_raw(sea_orm::Statement::from_string(sea_orm::DbBackend::Postgres, &select_updated_at)).await;
+        let row = transaction
+            .query_one_raw(sea_orm::Statement::from_string(sea_orm::DbBackend::Postgres, &select_updated_at))
+            .await;
         assert!(times.insert(row.unwrap().unwrap().try_get_by_index::<String>(0).unwrap()), "{name}");
     }
     transaction.commit().await.unwrap();

@@ -362,7 +362,9 @@ async fn a_change_of_an_active_seat_of_an_ended_session_is_refused_without_waiti
     world.update_session(&game, "status = 'completed'").await;
     // Archiving takes this lock on the session before it locks the seats.
     let session_lock_holder = world.owner().begin().await;
-    execute_in(&session_lock_holder, &format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", game.session_id)).await.unwrap();
+    execute_in(&session_lock_holder, &format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", game.session_id))
+        .await
+        .unwrap();
     let player = &game.players[0];
     for (caller, set) in [(&player.caller, "is_active = false"), (&game.seer, "removed_at = now()")] {
         let transaction = caller.begin().await;

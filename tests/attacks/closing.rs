@@ -206,7 +206,8 @@ async fn an_account_is_deleted_while_a_stranger_writes_to_an_ended_session_of_it
     let end = format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{session}'");
     assert_eq!(attempt(&stranger, &end).await, "done");
     let strangers_transaction = stranger.begin().await;
-    let insert_event = format!("INSERT INTO session_events (session_id, event_type) VALUES ('{session}', 'client.wave')");
+    let insert_event =
+        format!("INSERT INTO session_events (session_id, event_type) VALUES ('{session}', 'client.wave')");
     execute_in(&strangers_transaction, &insert_event).await.unwrap();
     let sql = format!("SET LOCAL lock_timeout = '10s'; DELETE FROM auth.users WHERE id = '{}'", author.user_id());
     assert_eq!(attempt(&world.owner(), &sql).await, "done");

@@ -225,7 +225,8 @@ async fn closing_and_deleting_an_account_survive_a_deadlock_over_old_events() {
             let sql = close_or_delete_account_sql(author, is_deletion);
             let closing_task = tokio::spawn(async move { execute_and_commit(closing_transaction, &sql).await });
             world.owner().wait_for_lock_waiters(1).await;
-            let insert_outcome = execute_and_commit(cleaning_transaction, &insert_character_sql(Uuid::new_v4(), author)).await;
+            let insert_outcome =
+                execute_and_commit(cleaning_transaction, &insert_character_sql(Uuid::new_v4(), author)).await;
             assert_eq!(
                 closing_task.await.unwrap(),
                 "done",
@@ -351,7 +352,9 @@ async fn closing_ones_own_account_fails_at_once_while_a_deletion_waits_for_the_c
     let world = World::new().await;
     let user = world.new_user().await;
     let writing_transaction = user.begin().await;
-    execute_in(&writing_transaction, &format!("UPDATE users SET bio = 'Here.' WHERE id = '{}'", user.user_id())).await.unwrap();
+    execute_in(&writing_transaction, &format!("UPDATE users SET bio = 'Here.' WHERE id = '{}'", user.user_id()))
+        .await
+        .unwrap();
     let deletion_transaction = world.owner().begin().await;
     let sql = delete_account_sql(user.user_id());
     let deletion_task = tokio::spawn(async move { execute_and_commit(deletion_transaction, &sql).await });

@@ -87,15 +87,26 @@ async fn a_stranger_does_not_learn_how_full_a_private_session_is() {
         .await;
         let skipping_conflicts: Vec<(&str, String)> =
             statements.iter().map(|(case, sql)| (*case, format!("{sql} ON CONFLICT DO NOTHING"))).collect();
-        assert_same_answers(&[&stranger.caller], "a seat with ON CONFLICT", &skipping_conflicts, INSUFFICIENT_PRIVILEGE)
-            .await;
+        assert_same_answers(
+            &[&stranger.caller],
+            "a seat with ON CONFLICT",
+            &skipping_conflicts,
+            INSUFFICIENT_PRIVILEGE,
+        )
+        .await;
     }
     // A seat in another user's name.
     let closed_player = world.new_player().await;
     close_account(&world, closed_player.user_id).await;
     let statements = [
-        ("a user with a seat", insert_seat_sql(full_game.session_id, full_game.players[0].user_id, full_game.players[0].character_id)),
-        ("a user without a seat", insert_seat_sql(full_game.session_id, other_player.user_id, other_player.character_id)),
+        (
+            "a user with a seat",
+            insert_seat_sql(full_game.session_id, full_game.players[0].user_id, full_game.players[0].character_id),
+        ),
+        (
+            "a user without a seat",
+            insert_seat_sql(full_game.session_id, other_player.user_id, other_player.character_id),
+        ),
         ("a closed account", insert_seat_sql(full_game.session_id, closed_player.user_id, closed_player.character_id)),
         ("a user that does not exist", insert_seat_sql(full_game.session_id, Uuid::new_v4(), Uuid::new_v4())),
     ];
@@ -258,7 +269,13 @@ async fn a_stranger_does_not_learn_how_many_rows_an_account_has() {
         ("closed", insert_tutorial_progress(closed_player.user_id)),
         ("a user that does not exist", insert_tutorial_progress(Uuid::new_v4())),
     ];
-    assert_same_answers(&[&caller, &world.visitor()], "another's tutorial progress", &statements, INSUFFICIENT_PRIVILEGE).await;
+    assert_same_answers(
+        &[&caller, &world.visitor()],
+        "another's tutorial progress",
+        &statements,
+        INSUFFICIENT_PRIVILEGE,
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -375,8 +392,13 @@ async fn a_stranger_does_not_learn_what_exists_in_a_private_session() {
         ("a creature that does not exist", insert_creatures_roll(Uuid::new_v4(), active_game.session_id)),
         ("a session that does not exist", insert_creatures_roll(creature, Uuid::new_v4())),
     ];
-    assert_same_answers(&[&stranger.caller, &world.visitor()], "a creature's roll", &statements, INSUFFICIENT_PRIVILEGE)
-        .await;
+    assert_same_answers(
+        &[&stranger.caller, &world.visitor()],
+        "a creature's roll",
+        &statements,
+        INSUFFICIENT_PRIVILEGE,
+    )
+    .await;
     // A participant learns only that they may not roll for creatures, and nothing about the creature.
     let [existing_creature, _, missing_creature, _] = statements;
     assert_same_answers(

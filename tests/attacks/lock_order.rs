@@ -99,7 +99,10 @@ async fn a_seat_waits_for_the_change_of_its_character() {
     let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", player.character_id);
     assert_eq!(execute_in(&retiring_transaction, &retire).await, Ok(1));
     let sql = insert_seat_sql(game.session_id, player.user_id, player.character_id);
-    assert_eq!(attempt_while_holder_commits(&world, &world.service(), sql, retiring_transaction).await, CHARACTER_RETIRED);
+    assert_eq!(
+        attempt_while_holder_commits(&world, &world.service(), sql, retiring_transaction).await,
+        CHARACTER_RETIRED
+    );
 }
 
 /// The Seer removes a player, who enters the join code again before the removal is committed.
@@ -149,7 +152,8 @@ async fn the_service_waits_for_a_closing_before_it_locks_the_session() {
     let player = world.new_player().await;
     let closing_transaction = world.owner().begin().await;
     execute_in(&closing_transaction, &close_account_sql(player.user_id)).await.unwrap();
-    let (service, insert_seat) = (world.service(), insert_seat_sql(game.session_id, player.user_id, player.character_id));
+    let (service, insert_seat) =
+        (world.service(), insert_seat_sql(game.session_id, player.user_id, player.character_id));
     let seating_task = tokio::spawn(async move { attempt(&service, &insert_seat).await });
     world.owner().wait_for_lock_waiters(1).await;
     let lock = format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE NOWAIT", game.session_id);
@@ -262,7 +266,8 @@ async fn jobs_wait_for_none_of_many_sessions_that_need_a_locked_row() {
     for job in ["archive_sessions", "cancel_abandoned_sessions"] {
         let game = world.new_session(0).await;
         let (owner, player) = (world.owner(), world.new_player().await);
-        let insert_creature = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf')", game.adventure_id);
+        let insert_creature =
+            format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf')", game.adventure_id);
         owner.execute(&insert_creature).await.unwrap();
         for _ in 0..15 {
             let session = super::open_private_session(&world, game.seer.user_id(), game.adventure_id).await;

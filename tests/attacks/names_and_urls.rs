@@ -200,7 +200,8 @@ async fn exactly_the_blank_code_points_are_refused_as_a_whole_name() {
         for name in
             ["chr(point)", "' ' || chr(point)", "repeat(chr(point), 40)", "chr(12288) || chr(point) || chr(10240)"]
         {
-            let accepted_code_points = format!("generate_series({first}, {last}) AS point WHERE private.is_clean_name({name})");
+            let accepted_code_points =
+                format!("generate_series({first}, {last}) AS point WHERE private.is_clean_name({name})");
             assert_eq!(world.owner().count(&accepted_code_points).await, 0, "{first:x} to {last:x}: {name}");
         }
     }

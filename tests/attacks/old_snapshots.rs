@@ -53,7 +53,8 @@ async fn closing_an_account_with_an_old_snapshot_covers_newer_writes_or_fails() 
         let closing_transaction = fixture.caller.begin_repeatable_read().await;
         assert_eq!(attempt(&fixture.caller, &sql).await, "done", "{sql}");
         let outcome =
-            execute_and_commit(closing_transaction, &format!("SELECT private.close_account('{}')", fixture.account_id)).await;
+            execute_and_commit(closing_transaction, &format!("SELECT private.close_account('{}')", fixture.account_id))
+                .await;
         assert!(["done", SERIALIZATION_FAILURE].contains(&outcome.as_str()), "{outcome}: {sql}");
         assert_eq!(is_account_closed(&world, fixture.account_id).await, outcome == "done", "{sql}");
         let broken_invariants = broken_invariants(&world).await;

@@ -362,7 +362,8 @@ async fn a_change_of_hit_points_by_zero_or_null_does_nothing_and_other_changes_a
     for (change, expected_hit_points) in [("2147483647", "max_hit_points"), ("-2147483648", "0")] {
         let sql = format!("SELECT * FROM private.change_hit_points('{}', {change})", player.character_id);
         assert_eq!(attempt(&game.seer, &sql).await, "done");
-        let clamped_character = format!("characters WHERE id = '{}' AND hit_points = {expected_hit_points}", player.character_id);
+        let clamped_character =
+            format!("characters WHERE id = '{}' AND hit_points = {expected_hit_points}", player.character_id);
         assert_eq!(world.owner().count(&clamped_character).await, 1, "{change}");
     }
 }

@@ -26,7 +26,13 @@ async fn a_statement_that_resets_its_role_gets_no_seat_in_a_session_that_became_
         execute_in(&privacy_transaction, &sql).await.unwrap();
         let join = format!("{} {returning}", insert_seat_sql(game.session_id, player.user_id, player.character_id));
         assert_eq!(
-            attempt_while_holder_commits(&world, &world_with_users_login.user(player.user_id), join, privacy_transaction).await,
+            attempt_while_holder_commits(
+                &world,
+                &world_with_users_login.user(player.user_id),
+                join,
+                privacy_transaction
+            )
+            .await,
             INSUFFICIENT_PRIVILEGE,
             "{returning}"
         );
@@ -39,7 +45,8 @@ async fn a_statement_that_resets_its_role_keeps_its_limits() {
     let world = World::new().await;
     let world_with_users_login = world.with_users_login().await;
     let game = world.new_active_session(1).await;
-    let (seer, player) = (world_with_users_login.user(game.seer.user_id()), world_with_users_login.user(game.players[0].user_id));
+    let (seer, player) =
+        (world_with_users_login.user(game.seer.user_id()), world_with_users_login.user(game.players[0].user_id));
     let other_session = open_private_session(&world, game.seer.user_id(), game.adventure_id).await;
     let draft_adventure = world.new_draft_adventure(game.seer.user_id()).await;
     let insert_creatures = format!(
@@ -115,11 +122,15 @@ async fn a_callers_own_trigger_neither_locks_a_hidden_session_nor_draws_an_event
     let game = world.new_active_session(1).await;
     let stranger = world_with_users_login.user(world.new_account().await);
     let lock_holder = world.owner().begin().await;
-    execute_in(&lock_holder, &format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", game.session_id)).await.unwrap();
+    execute_in(&lock_holder, &format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", game.session_id))
+        .await
+        .unwrap();
     // The sequence behind `session_events.seq`.
     let last_event_number = "SELECT last_value FROM session_events_seq_seq";
     for kind in ["'dice_rolled'", "'x'", "NULL", "'client.wave'"] {
-        for (options, first_statement) in [("", ""), ("SECURITY DEFINER", ""), ("", "PERFORM set_config('role', 'none', true);")] {
+        for (options, first_statement) in
+            [("", ""), ("SECURITY DEFINER", ""), ("", "PERFORM set_config('role', 'none', true);")]
+        {
             let transaction = stranger.begin().await;
             let create_trigger = format!(
                 "SET LOCAL lock_timeout = '2s';
@@ -139,7 +150,10 @@ async fn a_callers_own_trigger_neither_locks_a_hidden_session_nor_draws_an_event
             assert_eq!(outcome, INSUFFICIENT_PRIVILEGE, "{kind} {options} {first_statement}");
             // The identity column `seq` draws one number per row before any trigger runs. The trigger that numbers
             // events would draw another.
-            assert!(query_number(&world, last_event_number).await <= number_before + 1, "{kind} {options} {first_statement}");
+            assert!(
+                query_number(&world, last_event_number).await <= number_before + 1,
+                "{kind} {options} {first_statement}"
+            );
         }
     }
     lock_holder.rollback().await.unwrap();

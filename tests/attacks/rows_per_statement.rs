@@ -240,7 +240,10 @@ async fn the_seer_of_an_ended_session_changes_only_its_note_and_its_visibility()
         // The statement that ends a session may still change its state.
         let update_session =
             |assignments: &str| format!("UPDATE sessions SET {assignments} WHERE id = '{}'", game.session_id);
-        assert_eq!(attempt(&game.seer, &update_session(&format!("game_state = '{{}}', status = '{status}'"))).await, "done");
+        assert_eq!(
+            attempt(&game.seer, &update_session(&format!("game_state = '{{}}', status = '{status}'"))).await,
+            "done"
+        );
         for assignments in [
             "game_state = '{\"a\": 1}'",
             "current_scene_id = 'epilogue'",
@@ -249,8 +252,16 @@ async fn the_seer_of_an_ended_session_changes_only_its_note_and_its_visibility()
             "scheduled_start = now() + INTERVAL '1 day'",
             "is_public = true, max_players = 5",
         ] {
-            assert_eq!(attempt(&game.seer, &update_session(assignments)).await, SESSION_OVER, "{status}: {assignments}");
-            assert_eq!(dry_run(&world.service(), &update_session(assignments)).await, "done", "{status}: {assignments}");
+            assert_eq!(
+                attempt(&game.seer, &update_session(assignments)).await,
+                SESSION_OVER,
+                "{status}: {assignments}"
+            );
+            assert_eq!(
+                dry_run(&world.service(), &update_session(assignments)).await,
+                "done",
+                "{status}: {assignments}"
+            );
             let stranger = world.new_user().await;
             assert_eq!(attempt(&stranger, &update_session(assignments)).await, "no row", "{status}: {assignments}");
         }

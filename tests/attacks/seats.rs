@@ -274,7 +274,10 @@ async fn a_removed_player_cannot_rejoin_until_the_seer_readmits_them() {
         }
         for (sql, possible_sqlstates) in [
             (update_seat("removed_at = NULL"), &[PLAYER_REMOVED, INSUFFICIENT_PRIVILEGE, NOT_YOUR_CHOICE][..]),
-            (update_seat("removed_at = NULL, is_active = true"), &[PLAYER_REMOVED, INSUFFICIENT_PRIVILEGE, NOT_YOUR_CHOICE]),
+            (
+                update_seat("removed_at = NULL, is_active = true"),
+                &[PLAYER_REMOVED, INSUFFICIENT_PRIVILEGE, NOT_YOUR_CHOICE],
+            ),
             (
                 format!(
                     "DELETE FROM session_players WHERE session_id = '{}' AND user_id = '{}'",
@@ -343,14 +346,19 @@ async fn a_player_who_left_can_rejoin_unless_the_seer_removes_them_afterwards() 
         );
     }
     assert_eq!(
-        attempt(&rejoining_player.caller, &update_seat_sql(game.session_id, rejoining_player.user_id, "is_active = true")).await,
+        attempt(
+            &rejoining_player.caller,
+            &update_seat_sql(game.session_id, rejoining_player.user_id, "is_active = true")
+        )
+        .await,
         "done"
     );
     // The Seer removes a player who has already left.
     let remove = update_seat_sql(game.session_id, removed_player.user_id, "is_active = false");
     assert_eq!(attempt(&game.seer, &remove).await, "done");
     assert_eq!(
-        attempt(&removed_player.caller, &update_seat_sql(game.session_id, removed_player.user_id, "is_active = true")).await,
+        attempt(&removed_player.caller, &update_seat_sql(game.session_id, removed_player.user_id, "is_active = true"))
+            .await,
         PLAYER_REMOVED
     );
 }

@@ -210,9 +210,12 @@ async fn a_clean_up_reads_no_more_than_twice_its_batch() {
         let lock_holder = world.owner().begin().await;
         execute_in(&lock_holder, &lock_oldest(locked_count)).await.unwrap();
         let cleaning_transaction = world.owner().begin().await;
-        execute_in(&cleaning_transaction, "CREATE TEMP TABLE cleaned ON COMMIT DROP AS SELECT private.clean_events(10) AS deleted")
-            .await
-            .unwrap();
+        execute_in(
+            &cleaning_transaction,
+            "CREATE TEMP TABLE cleaned ON COMMIT DROP AS SELECT private.clean_events(10) AS deleted",
+        )
+        .await
+        .unwrap();
         // This finds the row if the clean-up has deleted the expected number of events.
         let matching_rows =
             execute_in(&cleaning_transaction, &format!("DELETE FROM cleaned WHERE deleted = {deleted_count}")).await;
@@ -323,7 +326,6 @@ async fn no_index_collects_pending_entries() {
     let gin_indexes =
         "pg_class JOIN pg_am ON pg_am.oid = relam WHERE amname = 'gin' AND relnamespace = 'public'::regnamespace";
     assert_eq!(world.owner().count(gin_indexes).await, 1, "the schema has one GIN index");
-    let gin_indexes_without_pending_entries =
-        format!("{gin_indexes} AND 'fastupdate=off' = ANY (reloptions)");
+    let gin_indexes_without_pending_entries = format!("{gin_indexes} AND 'fastupdate=off' = ANY (reloptions)");
     assert_eq!(world.owner().count(&gin_indexes_without_pending_entries).await, 1);
 }

@@ -247,7 +247,8 @@ async fn the_code_of_a_session_that_has_started_shows_it_only_to_participants() 
     let game = world.new_session(2).await;
     let (player, removed_player, stranger) = (&game.players[0], &game.players[1], world.new_user().await);
     let join_code: String = world.owner().fetch_value("SELECT code::text FROM sessions").await.unwrap();
-    let count_visible_sessions = async |caller: &SqlCaller| caller.count(&format!("private.session_by_code('{join_code}')")).await;
+    let count_visible_sessions =
+        async |caller: &SqlCaller| caller.count(&format!("private.session_by_code('{join_code}')")).await;
     let remove = format!("UPDATE session_players SET removed_at = now() WHERE user_id = '{}'", removed_player.user_id);
     assert_eq!(attempt(&game.seer, &remove).await, "done");
     for (status, visible_to_others) in
@@ -274,8 +275,7 @@ async fn documents_show_times_in_utc_whatever_zone_the_writer_sets() {
     let game = world.new_session(1).await;
     world.update_session(&game, "scheduled_start = now() + INTERVAL '1 day'").await;
     let count_status_events = "SELECT count(*) FROM session_events WHERE event_type = 'session_status'";
-    let count_status_events_in_utc =
-        format!("{count_status_events} AND payload ->> 'started_at' LIKE '%+00:00'");
+    let count_status_events_in_utc = format!("{count_status_events} AND payload ->> 'started_at' LIKE '%+00:00'");
     // `<x>+150` is a time zone in the POSIX notation: 150 hours behind UTC.
     for zone in ["<x>+150", "Asia/Kolkata"] {
         let set_zone = format!("SET LOCAL timezone = '{zone}'; SET LOCAL datestyle = 'German'");

@@ -39,8 +39,7 @@ async fn a_refused_event_waits_for_no_session_and_draws_at_most_one_number() {
                     assert_refused!(execute_in(&transaction, &sql).await, forbidden, "{kind}{suffix}");
                     transaction.rollback().await.unwrap();
                     let number_after: String = world.owner().fetch_value(last_event_number).await.unwrap();
-                    numbers_drawn
-                        .push(number_after.parse::<i64>().unwrap() - number_before.parse::<i64>().unwrap());
+                    numbers_drawn.push(number_after.parse::<i64>().unwrap() - number_before.parse::<i64>().unwrap());
                 }
                 assert_eq!(numbers_drawn[0], numbers_drawn[1], "{kind}: for a session and for one that does not exist");
                 assert!(numbers_drawn[0] <= 1, "{kind}: only the identity column `seq` draws a number");
