@@ -85,8 +85,8 @@ where
 }
 
 /// An integer that may be written as a string, as every value of a query string is. A deserializer of query strings
-/// converts such a value to a number, but not within a `#[serde(flatten)]` field, in which a handler's query type may
-/// have the filter beside the cursor.
+/// converts such a value to a number, but not within a `#[serde(flatten)]` field. A handler's query type may flatten
+/// the filter, to have it beside the cursor.
 struct IntegerOrString(i32);
 
 impl<'de> Deserialize<'de> for IntegerOrString {
@@ -210,7 +210,8 @@ macro_rules! bounded_integer {
                 Ok(Self(number))
             }
 
-            /// Creates the value without a check of the range, for the constants of the game rules.
+            /// Creates the value without a check of the range, for the constants of the game rules. Some of the types
+            /// have no such constant.
             #[allow(dead_code)]
             pub(crate) const fn new_unchecked(number: i32) -> Self {
                 Self(number)
