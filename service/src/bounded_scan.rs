@@ -15,7 +15,7 @@ pub(crate) const SCAN_LIMIT: usize = 1000;
 pub(crate) struct PageQuery {
     statement: Statement,
     /// Whether the scan is limited. If so, each row of the result also has the columns of `scan_end`, which are NULL if
-    /// the scan ended before the limit, and if it found a match after the page's last row.
+    /// the scan ended before the limit, or found a match after the page's last row.
     is_bounded: bool,
 }
 

@@ -56,14 +56,14 @@ where
         RepeatCheck::ByDigest => {
             let table = A::Entity::default().table_name().to_owned();
             let is_same_request = "private.is_same_request($1, $2)";
-            query.filter(Expr::cust_with_values(is_same_request, [Value::from(table), set_values_as_json(&row).into()]))
+            query.filter(Expr::cust_with_values(is_same_request, [Value::from(table), requested_row_as_json(&row).into()]))
         }
     };
     query.one(tx).await?.ok_or(Error::IdConflict { what })
 }
 
 /// Returns the values that the row sets, as a JSON object. PostgreSQL converts them to the types of the columns.
-fn set_values_as_json<A: ActiveModelTrait>(row: &A) -> serde_json::Value {
+fn requested_row_as_json<A: ActiveModelTrait>(row: &A) -> serde_json::Value {
     let columns = <A::Entity as EntityTrait>::Column::iter();
     let set_values = columns.filter_map(|column| {
         let value = match row.get(column).into_value()? {

@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_is_converted_from_text_and_from_other_integers() {
+    fn a_number_is_converted_from_text_and_from_other_integers_unless_it_is_out_of_range() {
         let twelve = Difficulty::new(12).unwrap();
         assert_eq!("12".parse::<Difficulty>().unwrap(), twelve);
         assert_eq!(Difficulty::try_from("12").unwrap(), twelve);
@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn the_text_of_an_enum_is_the_same_as_in_json() {
+    fn the_text_of_an_enum_is_the_same_as_in_json_and_other_text_is_refused() {
         fn assert_round_trip<T>(values: &[T])
         where
             T: Copy + std::fmt::Debug + std::fmt::Display + PartialEq + serde::Serialize + std::str::FromStr,

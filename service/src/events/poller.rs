@@ -53,6 +53,7 @@ pub(super) async fn run(guard: PollerGuard, service: IdentityConnection) {
     let mut access_checked_at = Instant::now();
     let mut failures = 0;
     while let Some(watched) = hub.begin_poll() {
+        // A new session may have events that were written after its subscription read the newest one.
         sequence.may_have_unread |= watched.has_new_session;
         let polled_at = Instant::now();
         let checks_all_subscribers = access_checked_at.elapsed() >= ACCESS_CHECK_INTERVAL;
