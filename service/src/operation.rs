@@ -61,7 +61,7 @@ impl RetryState {
         }
     }
 
-    /// Returns the time until the deadline, if there is one.
+    /// Returns the time until the deadline. `None` if there is no deadline.
     pub(crate) fn remaining(&self) -> Option<Duration> {
         self.deadline.map(|deadline| deadline.saturating_sub(self.started_at.elapsed()))
     }
@@ -92,11 +92,12 @@ impl RetryState {
             .map_err(Error::from)
     }
 
-    /// Ends the transaction according to the operation's result. Returns `None` if the operation is to be retried.
+    /// Ends the attempt's transaction: commits it if the body succeeded, and otherwise rolls it back. Leaves a caller's
+    /// transaction open. Returns `None` if the operation is to be retried.
     ///
     /// An operation is retried only if the server rolled back all of it. It is not retried if the answer to the commit
     /// was lost, because the commit may have happened.
-    pub(crate) async fn finish<T>(
+    pub(crate) async fn end_attempt<T>(
         &mut self,
         begun_or_joined: BegunOrJoined,
         outcome: Result<T, Error>,
@@ -205,7 +206,7 @@ pub(crate) async fn run<'env, C: Caller, T>(
             Err(error) if retry_state.prepare_retry(&error).await => continue,
             Err(error) => break Err(error),
         };
-        if let Some(outcome) = Box::pin(retry_state.finish(begun_or_joined, outcome)).await {
+        if let Some(outcome) = Box::pin(retry_state.end_attempt(begun_or_joined, outcome)).await {
             break outcome;
         }
     };

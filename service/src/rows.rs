@@ -56,7 +56,8 @@ where
         RepeatCheck::ByDigest => {
             let table = A::Entity::default().table_name().to_owned();
             let is_same_request = "private.is_same_request($1, $2)";
-            query.filter(Expr::cust_with_values(is_same_request, [Value::from(table), requested_row_as_json(&row).into()]))
+            let requested_row = requested_row_as_json(&row);
+            query.filter(Expr::cust_with_values(is_same_request, [Value::from(table), requested_row.into()]))
         }
     };
     query.one(tx).await?.ok_or(Error::IdConflict { what })
