@@ -1,4 +1,5 @@
-//! Adventures, from draft to catalogue.
+//! Adventures, from draft to catalogue. An adventure is a draft until its creator publishes it; then the catalogue
+//! lists it, until it is unpublished or archived.
 //!
 //! ```
 //! use service::{Error, Operations, Sparc, adventures::{AdventureContent, NewAdventure}};
@@ -341,7 +342,8 @@ async fn set_status(tx: &UncheckedTransaction, id: Uuid, status: AdventureStatus
     update_adventure(tx, id, adventures::ActiveModel { status: Set(status), ..Default::default() }).await
 }
 
-/// Updates an adventure. If the caller may not, the error is `AdventureNotYours` if they can read it, else `NotFound`.
+/// Updates an adventure. If the caller may not update it, the error is `AdventureNotYours` if they can read it, and
+/// otherwise `NotFound`.
 async fn update_adventure(
     tx: &UncheckedTransaction,
     id: Uuid,
@@ -364,8 +366,8 @@ const STORE_VALIDATION: &str = "UPDATE public.adventures
        AND status <> 'published'";
 
 /// Reads the content as the adventure's creator, validates it, and stores the result as the service, because users may
-/// not write it. If the users' login can assume the service's role, this is one transaction, which locks the row.
-/// Otherwise a second transaction, through the service's own login, stores the result.
+/// not write the result. If the users' login can assume the service's role, this is one transaction, which locks the
+/// row. Otherwise a second transaction, through the service's own login, stores the result.
 async fn validate_and_store(
     caller: &impl Caller,
     tx: &UncheckedTransaction,
@@ -399,8 +401,8 @@ async fn validate_and_store(
         rule: "an adventure must be validated outside a transaction if the service has its own login",
     })?;
     let service_tx = Unchecked::begin_unchecked(&service, TransactionOptions::default(), caller.deadline()).await?;
-    let stored = service_tx.execute_raw(statement).await?;
+    let update_result = service_tx.execute_raw(statement).await?;
     service_tx.commit().await?;
     // After `Busy`, the operation is retried: it reads the adventure again.
-    if stored.rows_affected() == 0 { Err(Error::Busy) } else { Ok(errors) }
+    if update_result.rows_affected() == 0 { Err(Error::Busy) } else { Ok(errors) }
 }

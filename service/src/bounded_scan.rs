@@ -15,7 +15,7 @@ pub(crate) const SCAN_LIMIT: usize = 1000;
 pub(crate) struct PageQuery {
     statement: Statement,
     /// Whether the scan is limited. If so, each row of the result also has the columns of `scan_end`, which are NULL if
-    /// the scan ended before the limit, and if it found a match after the page's last row.
+    /// the scan ended before the limit, or found a match after the page's last row.
     is_bounded: bool,
 }
 
@@ -68,15 +68,15 @@ impl PageQuery {
         position_of: impl Fn(&T) -> P,
         scan_end_position: impl Fn(&PgRow, Uuid) -> Result<P, DbErr>,
     ) -> Result<Page<T>, Error> {
-        let result = tx.fetch_all(self.statement.clone()).await?;
-        let Some(first) = result.first().filter(|_| self.is_bounded) else {
-            return list.build_page(decode(&result)?, limit, position_of);
+        let rows = tx.fetch_all(self.statement.clone()).await?;
+        let Some(first_row) = rows.first().filter(|_| self.is_bounded) else {
+            return list.build_page(decode(&rows)?, limit, position_of);
         };
-        let last_scanned_id = rows::decode_cell::<Option<Uuid>>(first, "scanned_id")?;
-        let scan_end = last_scanned_id.map(|id| scan_end_position(first, id)).transpose()?;
+        let last_scanned_id = rows::decode_cell::<Option<Uuid>>(first_row, "scanned_id")?;
+        let scan_end = last_scanned_id.map(|id| scan_end_position(first_row, id)).transpose()?;
         // If no row matches, the result is one row, in which all columns of the page are NULL.
-        let is_empty = rows::decode_cell::<Option<Uuid>>(first, "id")?.is_none();
-        let mut page = list.build_page(decode(if is_empty { &[] } else { &result })?, limit, position_of)?;
+        let has_no_match = rows::decode_cell::<Option<Uuid>>(first_row, "id")?.is_none();
+        let mut page = list.build_page(decode(if has_no_match { &[] } else { &rows })?, limit, position_of)?;
         if let (None, Some(scan_end)) = (&page.next, scan_end) {
             page.next = Some(list.encode_cursor(&scan_end)?);
         }

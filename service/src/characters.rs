@@ -310,6 +310,7 @@ impl<C: Caller> Characters<'_, C> {
     }
 }
 
+/// Updates a character. The error is `NotFound` if there is none or the caller may not update it.
 async fn update_character(
     tx: &UncheckedTransaction,
     id: Uuid,
@@ -323,10 +324,10 @@ async fn update_character(
 async fn set_retired_at(
     tx: &UncheckedTransaction,
     id: Uuid,
-    retired_at: &'static str,
+    sql_expression: &'static str,
 ) -> Result<characters::Model, Error> {
     characters::Entity::update_many()
-        .col_expr(characters::Column::RetiredAt, Expr::cust(retired_at))
+        .col_expr(characters::Column::RetiredAt, Expr::cust(sql_expression))
         .filter(characters::Column::Id.eq(id))
         .exec_with_returning(tx)
         .await?

@@ -48,6 +48,7 @@ impl OperationTransaction for UncheckedTransaction {
     }
 }
 
+/// Keeps other crates from implementing [`Caller`].
 pub(crate) mod sealed {
     use rls::{
         supabase,

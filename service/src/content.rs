@@ -136,56 +136,56 @@ impl AdventureContent {
     #[must_use]
     pub fn validate(&self) -> Vec<ValidationError> {
         let mut errors = Vec::new();
-        let mut add = |node: Option<&str>, kind| {
+        let mut add_error = |node: Option<&str>, kind| {
             errors.push(ValidationError { node: node.map(str::to_owned), kind });
         };
 
         let mut node_ids = HashSet::new();
         for node in &self.nodes {
             if !node_ids.insert(node.id.as_str()) {
-                add(Some(&node.id), ValidationErrorKind::DuplicateNode);
+                add_error(Some(&node.id), ValidationErrorKind::DuplicateNode);
             }
         }
-        let mut outgoing: HashMap<&str, Vec<&str>> = HashMap::new();
+        let mut targets_by_source: HashMap<&str, Vec<&str>> = HashMap::new();
         for Connection { from, to, .. } in &self.connections {
             for node_id in [from, to] {
                 if !node_ids.contains(node_id.as_str()) {
-                    add(Some(node_id), ValidationErrorKind::DanglingConnection);
+                    add_error(Some(node_id), ValidationErrorKind::DanglingConnection);
                 }
             }
-            outgoing.entry(from).or_default().push(to);
+            targets_by_source.entry(from).or_default().push(to);
         }
-        let outgoing_count = |node: &Node| outgoing.get(node.id.as_str()).map_or(0, Vec::len);
+        let outgoing_count = |node: &Node| targets_by_source.get(node.id.as_str()).map_or(0, Vec::len);
 
         let start = self.start.as_deref().filter(|start| node_ids.contains(start));
         let mut reached = HashSet::new();
         match start {
-            None => add(None, ValidationErrorKind::NoStart),
+            None => add_error(None, ValidationErrorKind::NoStart),
             Some(start) => {
                 let mut pending = vec![start];
                 while let Some(node) = pending.pop() {
                     if reached.insert(node) {
-                        pending.extend(outgoing.get(node).into_iter().flatten());
+                        pending.extend(targets_by_source.get(node).into_iter().flatten());
                     }
                 }
             }
         }
         for node in &self.nodes {
             if start.is_some() && !reached.contains(node.id.as_str()) {
-                add(Some(&node.id), ValidationErrorKind::Unreachable);
+                add_error(Some(&node.id), ValidationErrorKind::Unreachable);
             }
             match node.kind {
                 NodeKind::Decision if outgoing_count(node) < 2 => {
-                    add(Some(&node.id), ValidationErrorKind::TooFewChoices);
+                    add_error(Some(&node.id), ValidationErrorKind::TooFewChoices);
                 }
                 NodeKind::Combat if node.enemies.is_empty() => {
-                    add(Some(&node.id), ValidationErrorKind::NoEnemy);
+                    add_error(Some(&node.id), ValidationErrorKind::NoEnemy);
                 }
                 _ => {}
             }
         }
         if !self.nodes.iter().any(|node| outgoing_count(node) == 0 && node.kind != NodeKind::Decision) {
-            add(None, ValidationErrorKind::NoEnding);
+            add_error(None, ValidationErrorKind::NoEnding);
         }
         errors
     }

@@ -76,8 +76,8 @@ impl<C: Caller> Dice<'_, C> {
                 description: Set(roll.description.clone()),
                 ..Default::default()
             };
-            let check = rows::RepeatCheck::ByColumns(dice_rolls::Column::RolledBy);
-            rows::insert_or_get(tx, build_row, dice_rolls::Column::Id, "roll", check).await
+            let repeat_check = rows::RepeatCheck::ByColumns(dice_rolls::Column::RolledBy);
+            rows::insert_or_get(tx, build_row, dice_rolls::Column::Id, "roll", repeat_check).await
         })
     }
 

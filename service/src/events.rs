@@ -4,6 +4,9 @@
 //! begins with `client.`. Events are kept for a day. [`Events::subscribe`] streams them as they happen;
 //! [`Events::after`] returns a page at a time.
 //!
+//! A *listener* of a session may read its events: the Seer, a player (even after leaving, unless the Seer removed
+//! them), and the service.
+//!
 //! ```
 //! use service::{Operations, Sparc, events::NewEvent};
 //!
@@ -43,7 +46,7 @@ pub(crate) use hub::Hub;
 pub use subscription::{Subscription, Subscriptions};
 
 /// Maximum number of events that one call of [`Events::after`] returns.
-const PAGE_SIZE: i64 = 200;
+const MAX_EVENTS_PER_CALL: i64 = 200;
 
 /// An event that a client sends.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -80,7 +83,9 @@ pub struct Events<'a, C> {
     pub(crate) caller: &'a C,
 }
 
-rows::row_decoder!(COLUMNS, decode_events: Event { id, session_id, event_type, payload, created_at, seq, sender_id });
+rows::row_decoder!(EVENT_COLUMNS, decode_events: Event {
+    id, session_id, event_type, payload, created_at, seq, sender_id
+});
 
 impl<C: Caller> Events<'_, C> {
     /// Sends a client's event to a session: its type is `client.` followed by `kind`, and its sender is the caller.
@@ -106,8 +111,8 @@ impl<C: Caller> Events<'_, C> {
                 payload: Set(event.payload.clone()),
                 ..Default::default()
             };
-            let check = rows::RepeatCheck::ByColumns(session_events::Column::SenderId);
-            rows::insert_or_get(tx, build_row, session_events::Column::Id, "event", check).await
+            let repeat_check = rows::RepeatCheck::ByColumns(session_events::Column::SenderId);
+            rows::insert_or_get(tx, build_row, session_events::Column::Id, "event", repeat_check).await
         })
     }
 
@@ -122,7 +127,7 @@ impl<C: Caller> Events<'_, C> {
     /// no such session, [`Error::NotSignedIn`].
     pub async fn after(self, session_id: Uuid, seq: i64) -> Result<Vec<session_events::Model>, Error> {
         operation!(self.caller, reads "events.after", session = session_id, |tx| {
-            reader::read_events_after(tx, session_id, seq, PAGE_SIZE).await
+            reader::read_events_after(tx, session_id, seq, MAX_EVENTS_PER_CALL).await
         })
     }
 
@@ -155,6 +160,7 @@ impl<C: Caller> Events<'_, C> {
     }
 }
 
+/// The `seq` of the newest event of a session.
 struct NewestSeq {
     seq: i64,
 }
@@ -171,7 +177,8 @@ fn history_id(tx: &UncheckedTransaction, event_history: Option<String>) -> Resul
     }
 }
 
-/// Returns the error for a result of `private.listener_status`, or `None` if the account may listen to the session.
+/// Returns the error for a result of `private.listener_status` or `private.my_listener_status`. `None` if the account
+/// may listen to the session.
 fn listener_error(status: &str) -> Option<Error> {
     match status {
         "listens" => None,

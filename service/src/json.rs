@@ -1,4 +1,5 @@
-//! Conversion between JSON columns and typed documents. Fields that the game does not know are kept.
+//! Conversion between JSON columns and typed documents. The types of most documents have a field `extra`, which keeps
+//! the fields that the game does not know.
 
 use sea_orm::sqlx::{postgres::PgRow, types::Json};
 use serde::{Serialize, de::DeserializeOwned};

@@ -113,11 +113,12 @@ const OWNS_TABLES: &str = "SELECT bool_and(pg_has_role(session_user, relowner, '
 
 /// The number of rows that one batch processed.
 #[derive(FromQueryResult)]
-struct Batch {
+struct BatchResult {
     rows: i32,
 }
 
-/// Runs batches until one of them is not full or the time has run out. Each is an operation of its own.
+/// Runs batches until one of them is not full or the time has run out. Each batch is an operation of its own: it calls
+/// `$sql`, a database function that takes the batch size and returns the number of rows that it processed.
 macro_rules! in_batches {
     ($caller:expr, $name:literal, $sql:ident, $options:ident, $progress:ident) => {{
         let started_at = Instant::now();
@@ -126,7 +127,7 @@ macro_rules! in_batches {
         while !report.is_finished && (report.rows == 0 || started_at.elapsed() < $options.time_limit) {
             let rows = operation!($caller, $name, |tx| {
                 let statement = Statement::from_sql_and_values(DbBackend::Postgres, $sql, [batch_size.into()]);
-                Ok(Batch::find_by_statement(statement).one(tx).await?.map_or(0, |batch| batch.rows))
+                Ok(BatchResult::find_by_statement(statement).one(tx).await?.map_or(0, |batch| batch.rows))
             })?;
             report.rows += u64::from(rows.unsigned_abs());
             report.is_finished = rows < batch_size;
@@ -228,7 +229,7 @@ impl Maintenance<'_, IdentityConnection> {
     /// ```
     pub async fn vacuum(self, options: JobOptions, mut progress: impl FnMut(u64) + Send) -> Result<JobReport, Error> {
         #[derive(FromQueryResult)]
-        struct Row {
+        struct OwnershipRow {
             owns_all: Option<bool>,
         }
         require_service(self.caller)?;
@@ -242,10 +243,12 @@ impl Maintenance<'_, IdentityConnection> {
             retries = tracing::field::Empty,
             duration_us = tracing::field::Empty,
         );
+        // Nothing is retried here: the retry state only records the outcome in the span.
         let retry_state = RetryState::new(self.caller, Access::ReadWrite);
         let vacuum = async {
             let tx = Unchecked::begin_unchecked(self.caller, TransactionOptions::default(), None).await?;
-            let row = Row::find_by_statement(Statement::from_string(DbBackend::Postgres, OWNS_TABLES)).one(&tx).await?;
+            let statement = Statement::from_string(DbBackend::Postgres, OWNS_TABLES);
+            let row = OwnershipRow::find_by_statement(statement).one(&tx).await?;
             tx.rollback().await?;
             if row.and_then(|row| row.owns_all) != Some(true) {
                 return Err(Error::NotAllowed { rule: "only the login that owns the tables may vacuum them" });
@@ -263,12 +266,12 @@ impl Maintenance<'_, IdentityConnection> {
             report.is_finished = true;
             Ok(report)
         };
-        let recorded = async {
+        let vacuum_and_record = async {
             let outcome = vacuum.await;
             retry_state.record_outcome(&outcome);
             outcome
         };
-        tracing::Instrument::instrument(recorded, span).await
+        tracing::Instrument::instrument(vacuum_and_record, span).await
     }
 }
 

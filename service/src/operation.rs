@@ -61,14 +61,14 @@ impl RetryState {
         }
     }
 
-    /// Returns the time until the deadline, if there is one.
+    /// Returns the time until the deadline. `None` if there is no deadline.
     pub(crate) fn remaining(&self) -> Option<Duration> {
         self.deadline.map(|deadline| deadline.saturating_sub(self.started_at.elapsed()))
     }
 
     /// Runs the attempt within the remaining time. An attempt that takes longer is dropped, and its transaction is
     /// rolled back.
-    pub(crate) async fn with_deadline<T>(&self, attempt: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    pub(crate) async fn run_attempt<T>(&self, attempt: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         match self.remaining() {
             None => attempt.await,
             Some(remaining) => tokio::time::timeout(remaining, attempt).await.unwrap_or(Err(Error::DeadlineExceeded)),
@@ -77,7 +77,7 @@ impl RetryState {
 
     /// Runs the commit within the remaining time or the grace period, whichever is longer. If the server has not
     /// answered by then, the outcome of a commit that may have written something is unknown.
-    async fn with_commit_grace(&self, commit: impl Future<Output = Result<(), DbErr>>) -> Result<(), Error> {
+    async fn run_commit(&self, commit: impl Future<Output = Result<(), DbErr>>) -> Result<(), Error> {
         let Some(remaining) = self.remaining() else { return Ok(commit.await?) };
         let answer = tokio::time::timeout(remaining.max(COMMIT_GRACE), commit).await;
         answer
@@ -92,11 +92,12 @@ impl RetryState {
             .map_err(Error::from)
     }
 
-    /// Ends the transaction according to the operation's result. Returns `None` if the operation is to be retried.
+    /// Ends the attempt's transaction: commits it if the body succeeded, and otherwise rolls it back. Leaves a caller's
+    /// transaction open. Returns `None` if the operation is to be retried.
     ///
     /// An operation is retried only if the server rolled back all of it. It is not retried if the answer to the commit
     /// was lost, because the commit may have happened.
-    pub(crate) async fn finish<T>(
+    pub(crate) async fn end_attempt<T>(
         &mut self,
         begun_or_joined: BegunOrJoined,
         outcome: Result<T, Error>,
@@ -111,7 +112,7 @@ impl RetryState {
             }
         };
         let outcome = match outcome {
-            Ok(value) => self.with_commit_grace(transaction.commit()).await.map(|()| value),
+            Ok(value) => self.run_commit(transaction.commit()).await.map(|()| value),
             Err(error) => {
                 // The operation's error is returned. If the rollback fails, the pool closes the connection.
                 let _ = transaction.rollback().await;
@@ -125,21 +126,21 @@ impl RetryState {
     }
 
     /// Returns whether to retry the operation: the failed attempt changed nothing, another attempt may succeed, and
-    /// there are attempts and time left. If so, counts the failed attempt and waits for the back-off before it returns.
+    /// there are attempts and time left. If so, first counts the failed attempt and waits for the back-off.
     pub(crate) async fn prepare_retry(&mut self, error: &Error) -> bool {
         // `ReadOnly` has three causes: the server is a replica, the server has just been replaced as the primary, or
-        // the attempt ran in a `READ ONLY` transaction and called a function that writes. The next attempt may write,
-        // and so runs on the primary.
+        // the attempt ran in a `READ ONLY` transaction and called a function that writes.
         let may_succeed = matches!(error, Error::Busy)
             // Not after a timeout: the attempt has already waited `acquire_timeout` for a server that did not answer.
             || matches!(error, Error::ConnectionLost(source) if !is_timeout(source))
             || (self.has_replicas || self.is_read_only) && matches!(error, Error::ReadOnly);
+        // The next attempt runs on the primary, in a transaction that may write.
         self.is_read_only = false;
         let has_time = self.remaining().is_none_or(|remaining| !remaining.is_zero());
         let can_retry = may_succeed && has_time && self.failed_attempts + 1 < MAX_ATTEMPTS;
         if can_retry {
             self.failed_attempts += 1;
-            tokio::time::sleep(backoff(self.failed_attempts)).await;
+            tokio::time::sleep(retry_backoff(self.failed_attempts)).await;
         }
         can_retry
     }
@@ -153,7 +154,7 @@ impl RetryState {
         }
     }
 
-    /// Records the outcome in the span.
+    /// Records the outcome, the retries and the duration in the current span.
     pub(crate) fn record_outcome<T>(&self, outcome: &Result<T, Error>) {
         let span = tracing::Span::current();
         span.record("retries", self.failed_attempts);
@@ -169,7 +170,7 @@ fn is_timeout(error: &DbErr) -> bool {
 
 /// Returns a random back-off, so that two operations that failed together do not collide again. It is at most 20 ms
 /// after the first failure, and the maximum doubles with each further one.
-fn backoff(failed_attempts: u32) -> Duration {
+fn retry_backoff(failed_attempts: u32) -> Duration {
     let (_, random) = Uuid::new_v4().as_u64_pair();
     Duration::from_millis(random % (10 << failed_attempts) + 1)
 }
@@ -194,7 +195,7 @@ pub(crate) async fn run<'env, C: Caller, T>(
 ) -> Result<T, Error> {
     let mut retry_state = RetryState::new(caller, access);
     let outcome = loop {
-        let attempt = retry_state.with_deadline(async {
+        let attempt = retry_state.run_attempt(async {
             let begun_or_joined =
                 Box::pin(caller.begin_or_join(retry_state.remaining(), retry_state.is_read_only)).await?;
             let outcome = body(begun_or_joined.transaction()).await;
@@ -205,7 +206,7 @@ pub(crate) async fn run<'env, C: Caller, T>(
             Err(error) if retry_state.prepare_retry(&error).await => continue,
             Err(error) => break Err(error),
         };
-        if let Some(outcome) = Box::pin(retry_state.finish(begun_or_joined, outcome)).await {
+        if let Some(outcome) = Box::pin(retry_state.end_attempt(begun_or_joined, outcome)).await {
             break outcome;
         }
     };

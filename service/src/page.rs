@@ -1,5 +1,5 @@
-//! Keyset pagination: the last row of a page determines where the next page begins, so rows that are inserted or
-//! deleted between two requests do not shift it.
+//! Keyset pagination: the last row of a page determines where the next page begins. So rows that are inserted or
+//! deleted between two requests do not make the next page repeat or skip other rows.
 
 use std::{
     convert::Infallible,
@@ -75,7 +75,8 @@ impl FromStr for Cursor {
 pub(crate) struct ListId(u64);
 
 impl ListId {
-    /// Identifies a list with a filter. If each user has a list of their own, the filter must include the user's id.
+    /// Returns the id of a list with a filter. If each user has a list of their own, the filter must include the user's
+    /// id.
     pub(crate) fn new(name: &str, filter: &impl Debug) -> Self {
         // FNV-1a gives the same hash in every process of a service. The standard library's hashers do not promise that.
         const OFFSET_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
@@ -97,8 +98,8 @@ impl ListId {
     /// Returns the position of a cursor, which must belong to this list. `None` if there is no cursor.
     pub(crate) fn decode_cursor<P: DeserializeOwned>(self, cursor: Option<&Cursor>) -> Result<Option<P>, Error> {
         let Some(cursor) = cursor else { return Ok(None) };
-        let digits = cursor.0.as_bytes();
-        let bytes: Option<Vec<u8>> = digits
+        let hex_digits = cursor.0.as_bytes();
+        let bytes: Option<Vec<u8>> = hex_digits
             .chunks(2)
             .map(|pair| {
                 let text = std::str::from_utf8(pair).ok().filter(|text| text.len() == 2)?;

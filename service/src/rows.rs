@@ -29,7 +29,7 @@ pub(crate) enum RepeatCheck<C> {
 
 /// Inserts the row, or returns the existing row with its id if the same caller created it with the same request.
 /// PostgreSQL compares the values, so that notations of the same number (12 and 12.0) are equal. `what` is the kind of
-/// row, for the error if the existing row is another one.
+/// row, for the error if the existing row is another one. `build_row` is called again if the row exists.
 ///
 /// Retrying after a lost answer is safe. It takes one round trip, or two if the row exists. Of two concurrent calls,
 /// the second waits for the first and returns its row.
@@ -38,7 +38,7 @@ pub(crate) async fn insert_or_get<A>(
     build_row: impl Fn() -> A,
     id_column: <A::Entity as EntityTrait>::Column,
     what: &'static str,
-    check: RepeatCheck<<A::Entity as EntityTrait>::Column>,
+    repeat_check: RepeatCheck<<A::Entity as EntityTrait>::Column>,
 ) -> Result<<A::Entity as EntityTrait>::Model, Error>
 where
     A: ActiveModelTrait + ActiveModelBehavior + Send + 'static,
@@ -49,21 +49,22 @@ where
     }
     let row = build_row();
     let query = A::Entity::find().filter(matches_values_of(&row, [id_column]));
-    let query = match check {
+    let query = match repeat_check {
         RepeatCheck::ByColumns(author) => query
             .filter(matches_values_of(&row, <A::Entity as EntityTrait>::Column::iter()))
             .filter(equals(author, tx.caller_identity().user_id().into())),
         RepeatCheck::ByDigest => {
             let table = A::Entity::default().table_name().to_owned();
             let is_same_request = "private.is_same_request($1, $2)";
-            query.filter(Expr::cust_with_values(is_same_request, [Value::from(table), set_values_as_json(&row).into()]))
+            let requested_row = requested_row_as_json(&row);
+            query.filter(Expr::cust_with_values(is_same_request, [Value::from(table), requested_row.into()]))
         }
     };
     query.one(tx).await?.ok_or(Error::IdConflict { what })
 }
 
 /// Returns the values that the row sets, as a JSON object. PostgreSQL converts them to the types of the columns.
-fn set_values_as_json<A: ActiveModelTrait>(row: &A) -> serde_json::Value {
+fn requested_row_as_json<A: ActiveModelTrait>(row: &A) -> serde_json::Value {
     let columns = <A::Entity as EntityTrait>::Column::iter();
     let set_values = columns.filter_map(|column| {
         let value = match row.get(column).into_value()? {
@@ -145,7 +146,8 @@ pub(crate) async fn fetch_all<T>(
 }
 
 /// Decodes the rows of a frequently read list by column name: `decode_rows!(rows => Summary { id, status })`. The index
-/// and type of each column are resolved once per result; SeaORM resolves them for every value.
+/// and type of each column are resolved once per result; SeaORM resolves them for every value. The macro must be the
+/// body of a function or closure, because it returns from it if there are no rows.
 macro_rules! decode_rows {
     ($rows:expr => $type:ident { $($field:ident),+ $(,)? }) => {{
         let rows: &[sea_orm::sqlx::postgres::PgRow] = $rows;
@@ -156,7 +158,7 @@ macro_rules! decode_rows {
 }
 
 /// Defines, for a frequently read list, a constant with the columns that its statement selects, and a function that
-/// decodes the rows: `row_decoder!(COLUMNS, decode_summaries: Summary { id, status })`.
+/// decodes the rows: `row_decoder!(SUMMARY_COLUMNS, decode_summaries: Summary { id, status })`.
 macro_rules! row_decoder {
     ($columns:ident, $decode:ident: $type:ident { $first:ident $(, $field:ident)* $(,)? }) => {
         const $columns: &str = concat!(stringify!($first) $(, ", ", stringify!($field))*);

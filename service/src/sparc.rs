@@ -17,17 +17,18 @@ const READ_SCHEMA_COMMENT: &str = "SELECT coalesce(obj_description(pg_class.oid,
      JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace
      WHERE nspname = 'public' AND relname = 'sparc_migrations'";
 
-/// The schema version that this crate needs. Patch releases share a schema.
+/// The oldest schema version that this crate can use. Patch releases share a schema.
 const NEEDED_SCHEMA: &str = concat!(env!("CARGO_PKG_VERSION_MAJOR"), ".", env!("CARGO_PKG_VERSION_MINOR"));
 
-/// Checks that the schema exists and is recent enough. A newer schema is accepted, because migrations keep what an
-/// older service uses.
-fn check_schema_version(comment: Option<&str>) -> Result<(), Error> {
+/// Checks that the schema exists and is recent enough. `schema_comment` is the result of [`READ_SCHEMA_COMMENT`]. A
+/// newer schema is accepted, because migrations keep what an older service uses.
+fn check_schema_version(schema_comment: Option<&str>) -> Result<(), Error> {
     let parse_version = |version: &str| -> Option<(u64, u64)> {
         let (major, minor) = version.split_once('.')?;
         Some((major.parse().ok()?, minor.parse().ok()?))
     };
-    let version = comment.ok_or(Error::SchemaMissing)?.rsplit(' ').next().unwrap_or_default().trim_end_matches('.');
+    let schema_comment = schema_comment.ok_or(Error::SchemaMissing)?;
+    let version = schema_comment.rsplit(' ').next().unwrap_or_default().trim_end_matches('.');
     match parse_version(version) {
         Some(found) if Some(found) >= parse_version(NEEDED_SCHEMA) => Ok(()),
         Some(_) => Err(Error::SchemaOutdated { found: format!("version {version}"), needed: NEEDED_SCHEMA }),
@@ -75,9 +76,9 @@ impl Sparc {
     /// Those of [`Sparc::connect`].
     pub async fn connect_with(url: &str, options: Options) -> Result<Self, Error> {
         let rls_options = options.rls_options();
-        let (mut database, comment) =
+        let (mut database, schema_comment) =
             Database::connect_and_query_scalar(url, &rls_options, READ_SCHEMA_COMMENT).await?;
-        check_schema_version(comment.as_deref())?;
+        check_schema_version(schema_comment.as_deref())?;
         if let Some(service_url) = &options.service_url {
             database = database.with_pool_for_role(supabase::SERVICE_ROLE, service_url, &rls_options).await?;
         }
@@ -85,6 +86,7 @@ impl Sparc {
     }
 
     fn new(database: Database) -> Self {
+        // The hub is the context of each connection, where `subscribe` finds it.
         let hub = Arc::new(Hub::default());
         Self { database: database.with_error_map(explain_ungranted_column).with_context(hub.clone()), hub }
     }
@@ -191,7 +193,8 @@ pub struct Options {
     /// a deadline, an operation would wait forever if the network silently drops packets. `None` means no deadline.
     pub deadline: Option<Duration>,
     /// The URL for [`Sparc::as_service`], with another login. Recommended: the users' login then need not be a member
-    /// of `service_role`, so that no SQL can assume that role. The default is `None`: one login for both.
+    /// of `service_role`, so that no SQL that runs for a user can assume that role. The default is `None`: one login
+    /// for both.
     pub service_url: Option<String>,
     /// URLs of streaming replicas, which run operations that only read. After a failover, the replica that was promoted
     /// is used as the primary. A caller always sees what it wrote. The default is none. See [`rls`](rls#replicas).

@@ -147,8 +147,8 @@ impl<C: Caller> Tutorial<'_, C> {
             let row =
                 tutorial_progress::ActiveModel { user_id: Set(user_id), path: Set(Some(path)), ..Default::default() };
             // A caller who skipped the tutorial before it began has a row without a path.
-            let path = Expr::cust("coalesce(tutorial_progress.path, excluded.path)");
-            let on_conflict = OnConflict::column(Column::UserId).value(Column::Path, path).to_owned();
+            let new_path = Expr::cust("coalesce(tutorial_progress.path, excluded.path)");
+            let on_conflict = OnConflict::column(Column::UserId).value(Column::Path, new_path).to_owned();
             Ok(tutorial_progress::Entity::insert(row).on_conflict(on_conflict).exec_with_returning(tx).await?)
         })
     }
@@ -164,11 +164,11 @@ impl<C: Caller> Tutorial<'_, C> {
     pub async fn advance(self, completed: Step) -> Result<tutorial_progress::Model, Error> {
         operation!(self.caller, "tutorial.advance", |tx| {
             let progress = lock_progress(tx, tx.user_id()?).await?;
-            let next = progress.path.and_then(|path| completed.next(path)).ok_or(Error::TutorialOutOfOrder)?;
+            let next_step = progress.path.and_then(|path| completed.next(path)).ok_or(Error::TutorialOutOfOrder)?;
             if progress.current_step != completed.as_str() {
                 return Err(Error::TutorialOutOfOrder);
             }
-            let row = tutorial_progress::ActiveModel { current_step: Set(next.to_string()), ..Default::default() };
+            let row = tutorial_progress::ActiveModel { current_step: Set(next_step.to_string()), ..Default::default() };
             update_progress(tx, progress.user_id, row).await
         })
     }

@@ -84,7 +84,7 @@ const IS_EMAIL_TAKEN: &str = r"SELECT
     OR EXISTS (SELECT FROM public.users WHERE email IN ($1, lower($1))) AS is_taken";
 
 /// Maximum number of profiles that [`Users::by_display_name`] returns.
-const MAX_RESULTS: u64 = 50;
+const MAX_PROFILES: u64 = 50;
 
 impl<C: Caller> Users<'_, C> {
     /// Creates an account in `auth.users`, where Supabase does not manage that table; a trigger creates the profile. On
@@ -159,7 +159,7 @@ impl<C: Caller> Users<'_, C> {
             Ok(users::Entity::find()
                 .filter(users::Column::DisplayName.eq(display_name))
                 .order_by_asc(users::Column::CreatedAt)
-                .limit(MAX_RESULTS)
+                .limit(MAX_PROFILES)
                 .into_partial_model()
                 .all(tx)
                 .await?)
@@ -267,8 +267,8 @@ impl<C: Caller> Users<'_, C> {
     }
 
     /// Closes an account: removes its personal data, gives up its seats in live sessions, cancels the live sessions
-    /// that it runs and deletes its drafts; history shared with others remains (decision "Retiring, closing,
-    /// deleting"). Idempotent.
+    /// that it runs and deletes or archives its drafts; history shared with others remains (decision "Retiring,
+    /// closing, deleting"). Idempotent.
     ///
     /// On Supabase, delete the account through the platform instead, which also signs its owner out. This operation
     /// closes the profile there and, if the platform allows it, marks the account as deleted.

@@ -85,8 +85,8 @@ where
 }
 
 /// An integer that may be written as a string, as every value of a query string is. A deserializer of query strings
-/// converts such a value to a number, but not within a `#[serde(flatten)]` field, in which a handler's query type may
-/// have the filter beside the cursor.
+/// converts such a value to a number, but not within a `#[serde(flatten)]` field. A handler's query type may flatten
+/// the filter, to have it beside the cursor.
 struct IntegerOrString(i32);
 
 impl<'de> Deserialize<'de> for IntegerOrString {
@@ -210,7 +210,8 @@ macro_rules! bounded_integer {
                 Ok(Self(number))
             }
 
-            /// Creates the value without a check of the range, for the constants of the game rules.
+            /// Creates the value without a check of the range, for the constants of the game rules. Some of the types
+            /// have no such constant.
             #[allow(dead_code)]
             pub(crate) const fn new_unchecked(number: i32) -> Self {
                 Self(number)
@@ -360,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_is_converted_from_text_and_from_other_integers() {
+    fn a_number_is_converted_from_text_and_from_other_integers_unless_it_is_out_of_range() {
         let twelve = Difficulty::new(12).unwrap();
         assert_eq!("12".parse::<Difficulty>().unwrap(), twelve);
         assert_eq!(Difficulty::try_from("12").unwrap(), twelve);
@@ -376,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn the_text_of_an_enum_is_the_same_as_in_json() {
+    fn the_text_of_an_enum_is_the_same_as_in_json_and_other_text_is_refused() {
         fn assert_round_trip<T>(values: &[T])
         where
             T: Copy + std::fmt::Debug + std::fmt::Display + PartialEq + serde::Serialize + std::str::FromStr,

@@ -101,11 +101,11 @@ crate::values::impl_text_conversions!(
     "must be newest, most_played or best_rated"
 );
 
-/// Number of adventures that are scanned first for a filtered page. If they do not fill the page, [`SCAN_LIMIT`]
-/// adventures are scanned.
-const FIRST_SCAN_LIMIT: usize = 100;
+/// Number of adventures that the first, short scan for a filtered page reads. If they do not fill the page, a second
+/// scan reads [`SCAN_LIMIT`] adventures.
+const SHORT_SCAN_LIMIT: usize = 100;
 
-/// A position in the list, in one of its orders: the value by which the list is sorted, and the id.
+/// A position in the catalogue, in one of its orders: the value by which the list is sorted, and the id.
 #[derive(Serialize, Deserialize)]
 enum ListPosition {
     Newest(Option<DateTimeWithTimeZone>, Uuid),
@@ -176,7 +176,8 @@ impl<C: Caller> Adventures<'_, C> {
             }
             let limit = PAGE_SIZE + 1;
             let sql = format!(
-                "SELECT {COLUMNS} FROM public.adventures WHERE {conditions} ORDER BY created_at DESC, id LIMIT {limit}"
+                "SELECT {SUMMARY_COLUMNS} FROM public.adventures WHERE {conditions} \
+                 ORDER BY created_at DESC, id LIMIT {limit}"
             );
             let summaries = rows::fetch_all(tx, binds.into_statement(sql), decode_summaries).await?;
             list.build_page(summaries, PAGE_SIZE, |summary: &AdventureSummary| (summary.created_at, summary.id))
@@ -184,7 +185,7 @@ impl<C: Caller> Adventures<'_, C> {
     }
 }
 
-rows::row_decoder!(COLUMNS, decode_summaries: AdventureSummary {
+rows::row_decoder!(SUMMARY_COLUMNS, decode_summaries: AdventureSummary {
     id, creator_id, name, description, thumbnail_url, difficulty, estimated_duration, min_players, max_players, status,
     published_at, is_valid, times_played, average_rating, created_at,
 });
@@ -220,12 +221,13 @@ fn page_query(
 ) -> Result<PageQuery, Error> {
     let mut binds = Binds::default();
     let unindexed_conditions = unindexed_filters(filter, &mut binds);
-    let (sort_column, nulls, list_function) = match order {
+    let (sort_column, nulls_clause, list_function) = match order {
         CatalogueOrder::Newest => ("published_at", "", "newest_adventures"),
         CatalogueOrder::MostPlayed => ("times_played", "", "most_played_adventures"),
         CatalogueOrder::BestRated => ("average_rating", " NULLS LAST", "best_rated_adventures"),
     };
-    let order_by = format!("ORDER BY {sort_column} DESC{nulls}, id");
+    let order_by = format!("ORDER BY {sort_column} DESC{nulls_clause}, id");
+    // The placeholder of the cursor's sort value, and the cursor's id. A sort value may be NULL.
     let (after_value, after_id) = match (order, after) {
         (_, None) => (None, None),
         (CatalogueOrder::Newest, Some(ListPosition::Newest(sort_value, id))) => {
@@ -241,15 +243,16 @@ fn page_query(
         _ => return Err(Error::InvalidCursor),
     };
     let is_first_page = after.is_none();
-    let null = || "NULL".to_owned();
-    let (after_value, after_id) = (after_value.unwrap_or_else(null), after_id.map_or_else(null, |id| binds.bind(*id)));
+    let sql_null = || "NULL".to_owned();
+    let after_value = after_value.unwrap_or_else(sql_null);
+    let after_id = after_id.map_or_else(sql_null, |id| binds.bind(*id));
     let limit = PAGE_SIZE + 1;
     Ok(if !unindexed_conditions.is_empty() {
         // The function returns rows in the order of the list, so the first rows that match are the page. PostgreSQL
         // collects all rows of a function before it returns the first, so a short scan is tried before the long one.
         let ctes = format!(
             "short_scan AS MATERIALIZED (
-                SELECT {COLUMNS} FROM private.{list_function}({after_value}, {after_id}, {FIRST_SCAN_LIMIT})
+                SELECT {SUMMARY_COLUMNS} FROM private.{list_function}({after_value}, {after_id}, {SHORT_SCAN_LIMIT})
                 WHERE {unindexed_conditions} LIMIT {limit}
               ),
               long_scan AS MATERIALIZED (
@@ -260,20 +263,21 @@ fn page_query(
         let page = format!(
             "(SELECT * FROM short_scan WHERE NOT EXISTS (SELECT FROM long_scan))
              UNION ALL
-             (SELECT {COLUMNS} FROM long_scan WHERE {unindexed_conditions} LIMIT {limit})"
+             (SELECT {SUMMARY_COLUMNS} FROM long_scan WHERE {unindexed_conditions} LIMIT {limit})"
         );
         let scanned =
             format!("SELECT {sort_column} AS sort_value, id AS scanned_id, ordinality AS scan_number FROM long_scan");
         PageQuery::bounded(binds, &ctes, &page, &scanned, PAGE_SIZE, &order_by)
     } else if is_first_page {
-        let page =
-            format!("SELECT {COLUMNS} FROM public.adventures WHERE status = 'published' {order_by} LIMIT {limit}");
+        let page = format!(
+            "SELECT {SUMMARY_COLUMNS} FROM public.adventures WHERE status = 'published' {order_by} LIMIT {limit}"
+        );
         PageQuery::unbounded(binds, page)
     } else {
         // A plain query would read again all rows that have the sort value of the cursor. The function does not.
         PageQuery::unbounded(
             binds,
-            format!("SELECT {COLUMNS} FROM private.{list_function}({after_value}, {after_id}, {limit})"),
+            format!("SELECT {SUMMARY_COLUMNS} FROM private.{list_function}({after_value}, {after_id}, {limit})"),
         )
     })
 }

@@ -58,7 +58,7 @@ const HEROIC_SAVES_REMAINING: &str = "SELECT
     AND seat.is_active
   ORDER BY seat.joined_at, seat.user_id";
 
-rows::row_decoder!(COLUMNS, decode_rolls: Roll {
+rows::row_decoder!(ROLL_COLUMNS, decode_rolls: Roll {
     id, session_id, character_id, creature_id, character_name, attribute, dice_count, difficulty, roll_type, modifiers,
     results, total, modified_total, success, outcome, margin, description, animation_seed, original_roll_id, rolled_by,
     created_at,
@@ -100,7 +100,7 @@ fn session_rolls_statement(
     }
     let limit = binds.bind(limit as i64);
     let sql = format!(
-        "SELECT {COLUMNS} FROM public.dice_rolls WHERE {conditions} ORDER BY created_at DESC, id LIMIT {limit}"
+        "SELECT {ROLL_COLUMNS} FROM public.dice_rolls WHERE {conditions} ORDER BY created_at DESC, id LIMIT {limit}"
     );
     binds.into_statement(sql)
 }
@@ -124,10 +124,12 @@ fn character_rolls_statement(
         binds.bind(limit as i32),
     ]
     .join(", ");
-    let condition = filter.character_id.map(|id| format!(" WHERE character_id = {}", binds.bind(id)));
-    let condition = condition.unwrap_or_default();
+    // The filter may name another character; then no roll matches.
+    let filter_condition = filter.character_id.map(|id| format!(" WHERE character_id = {}", binds.bind(id)));
+    let filter_condition = filter_condition.unwrap_or_default();
     let sql = format!(
-        "SELECT {COLUMNS} FROM private.rolls_of_character({arguments}){condition} ORDER BY created_at DESC, id"
+        "SELECT {ROLL_COLUMNS} FROM private.rolls_of_character({arguments}){filter_condition} \
+         ORDER BY created_at DESC, id"
     );
     binds.into_statement(sql)
 }

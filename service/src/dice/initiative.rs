@@ -48,6 +48,10 @@ pub struct Turn {
 /// Maximum number of rows that a user may insert with one statement ([`Error::TooManyRows`]).
 const MAX_ROWS_PER_STATEMENT: usize = 100;
 
+/// Initiative has no difficulty, but the column is NOT NULL.
+const INITIATIVE_DIFFICULTY: Difficulty = Difficulty::MIN;
+
+/// Returns the ids of the rolls `$1` in the order of their turns.
 const INITIATIVE_ORDER: &str = "SELECT private.initiative_order($1) AS ids";
 
 impl<C: Caller> Dice<'_, C> {
@@ -74,7 +78,7 @@ impl<C: Caller> Dice<'_, C> {
         let initiative_id = initiative.id.unwrap_or_else(Uuid::new_v4);
         let creatures: BTreeSet<Uuid> = initiative.creatures.into_iter().collect();
         operation!(self.caller, "dice.initiative", session = initiative.session_id, |tx| {
-            let rollers = seated_characters(tx, initiative.session_id).await?.into_iter().map(Roller::Character);
+            let rollers = seated_character_ids(tx, initiative.session_id).await?.into_iter().map(Roller::Character);
             let rollers: Vec<Roller> = rollers.chain(creatures.iter().copied().map(Roller::Creature)).collect();
             if rollers.is_empty() {
                 return Err(Error::NotFound { what: "seat" });
@@ -87,7 +91,7 @@ impl<C: Caller> Dice<'_, C> {
                     .on_conflict_do_nothing_on([dice_rolls::Column::Id])
                     .exec_without_returning(tx)
                     .await
-                    .map_err(|error| initiative_error(error.into()))?;
+                    .map_err(|error| explain_initiative_error(error.into()))?;
             }
 
             // The database function is SECURITY DEFINER, because the caller may not see the grace of other players'
@@ -97,7 +101,7 @@ impl<C: Caller> Dice<'_, C> {
             let statement = Statement::from_sql_and_values(DbBackend::Postgres, INITIATIVE_ORDER, values);
             let order_row = OrderRow::find_by_statement(statement).one(tx).await?;
             let ordered_ids = order_row.map(|row| row.ids).unwrap_or_default();
-            let positions: HashMap<Uuid, usize> =
+            let turn_positions: HashMap<Uuid, usize> =
                 ordered_ids.into_iter().enumerate().map(|(index, id)| (id, index)).collect();
             let mut rolls = dice_rolls::Entity::find().filter(dice_rolls::Column::Id.is_in(roll_ids)).all(tx).await?;
             let is_requested = |roll: &dice_rolls::Model| {
@@ -106,15 +110,15 @@ impl<C: Caller> Dice<'_, C> {
             if rolls.len() != rollers_by_roll_id.len() || !rolls.iter().all(is_requested) {
                 return Err(Error::IdConflict { what: "roll" });
             }
-            rolls.sort_by_key(|roll| positions.get(&roll.id).copied());
+            rolls.sort_by_key(|roll| turn_positions.get(&roll.id).copied());
             Ok(rolls.into_iter().filter_map(into_turn).collect())
         })
     }
 }
 
-/// For a player, the database's error is about the first character or creature for which the player may not roll. The
-/// actual reason is that the player is not the Seer.
-fn initiative_error(error: Error) -> Error {
+/// Replaces the reason of a refusal. For a player, the database's error is about the first character or creature for
+/// which the player may not roll. The actual reason is that the player is not the Seer.
+fn explain_initiative_error(error: Error) -> Error {
     match error {
         Error::CharacterNotYours | Error::NotSeated => Error::NotSessionSeer,
         error => error.with_rule("only the Seer of an active session, and the service, may roll initiative"),
@@ -127,11 +131,11 @@ fn is_requested_roll(roll: &dice_rolls::Model, session_id: Uuid, roller: Option<
     roll.session_id == session_id
         && roll.roll_type == RollType::Initiative
         && roll.attribute == Attribute::Grace
-        && roll.difficulty == Difficulty::MIN.get()
+        && roll.difficulty == INITIATIVE_DIFFICULTY.get()
         && roller_of(roll) == roller
 }
 
-async fn seated_characters(tx: &UncheckedTransaction, session_id: Uuid) -> Result<Vec<Uuid>, Error> {
+async fn seated_character_ids(tx: &UncheckedTransaction, session_id: Uuid) -> Result<Vec<Uuid>, Error> {
     Ok(session_players::Entity::find()
         .select_only()
         .column(session_players::Column::CharacterId)
@@ -142,8 +146,8 @@ async fn seated_characters(tx: &UncheckedTransaction, session_id: Uuid) -> Resul
         .await?)
 }
 
-/// Returns the id of a roll: the XOR of the two ids, which is the same when the request is repeated. If both ids are
-/// random, so is their XOR.
+/// Returns the id of a roller's roll: the XOR of the request's id and the roller's id, which is the same when the
+/// request is repeated. If both ids are random, so is their XOR.
 fn roll_id(initiative_id: Uuid, roller: Roller) -> Uuid {
     let (Roller::Character(roller_id) | Roller::Creature(roller_id)) = roller;
     Uuid::from_u128(initiative_id.as_u128() ^ roller_id.as_u128())
@@ -161,8 +165,7 @@ fn new_roll_row(initiative_id: Uuid, session_id: Uuid, roller: Roller) -> dice_r
         character_id: Set(character_id),
         creature_id: Set(creature_id),
         attribute: Set(Attribute::Grace),
-        // Initiative has no difficulty, but the column is NOT NULL.
-        difficulty: Set(Difficulty::MIN.get()),
+        difficulty: Set(INITIATIVE_DIFFICULTY.get()),
         roll_type: Set(RollType::Initiative),
         ..Default::default()
     }

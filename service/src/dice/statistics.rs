@@ -60,7 +60,7 @@ pub struct KindStatistics {
 
 /// Statistics of one kind, or of all kinds if `kind` is `None`.
 #[derive(FromQueryResult)]
-struct Row {
+struct StatisticsRow {
     kind: Option<RollType>,
     rolls: i64,
     successes: i64,
@@ -69,7 +69,8 @@ struct Row {
     mean_total: Option<f64>,
 }
 
-const STATISTICS_WHERE: &str = "SELECT
+/// The statement up to its WHERE, which a condition on the session or the character follows, then [`GROUP_BY_KIND`].
+const SELECT_STATISTICS_WHERE: &str = "SELECT
     roll_type AS kind,
     count(*) AS rolls,
     count(*) FILTER (WHERE success) AS successes,
@@ -98,10 +99,10 @@ impl<C: Caller> Dice<'_, C> {
             RollScope::Character(id) => ("character_id = $1", id),
         };
         operation!(self.caller, reads "dice.statistics", scope = id, |tx| {
-            let sql = format!("{STATISTICS_WHERE}{condition}{GROUP_BY_KIND}");
+            let sql = format!("{SELECT_STATISTICS_WHERE}{condition}{GROUP_BY_KIND}");
             let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, [id.into()]);
             let mut statistics = RollStatistics::default();
-            for row in Row::find_by_statement(statement).all(tx).await? {
+            for row in StatisticsRow::find_by_statement(statement).all(tx).await? {
                 match row.kind {
                     Some(kind) => statistics.by_kind.push(KindStatistics {
                         kind,

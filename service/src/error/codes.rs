@@ -2,32 +2,32 @@
 
 use super::Error;
 
-/// What does not change about a variant between versions.
-struct Entry {
+/// The code of a variant, and what depends on the variant alone.
+struct CodeEntry {
     code: &'static str,
     http_status: u16,
     is_retryable: bool,
 }
 
-const fn not_retryable(code: &'static str, http_status: u16) -> Entry {
-    Entry { code, http_status, is_retryable: false }
+const fn not_retryable(code: &'static str, http_status: u16) -> CodeEntry {
+    CodeEntry { code, http_status, is_retryable: false }
 }
 
-const fn retryable(code: &'static str, http_status: u16) -> Entry {
-    Entry { code, http_status, is_retryable: true }
+const fn retryable(code: &'static str, http_status: u16) -> CodeEntry {
+    CodeEntry { code, http_status, is_retryable: true }
 }
 
 impl Error {
     /// Returns a name that is stable across versions, for clients, logs and tests.
     #[must_use]
     pub fn code(&self) -> &'static str {
-        self.entry().code
+        self.code_entry().code
     }
 
     /// Returns the HTTP status that fits the error.
     #[must_use]
     pub fn http_status(&self) -> u16 {
-        self.entry().http_status
+        self.code_entry().http_status
     }
 
     /// Returns whether the same call may succeed a moment later. If so, the call changed nothing. `false` for
@@ -35,10 +35,10 @@ impl Error {
     /// something with an id that the caller chose.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        self.entry().is_retryable
+        self.code_entry().is_retryable
     }
 
-    fn entry(&self) -> Entry {
+    fn code_entry(&self) -> CodeEntry {
         match self {
             Self::CharacterLimitReached => not_retryable("character_limit_reached", 409),
             Self::RetiredLimitReached => not_retryable("retired_limit_reached", 409),

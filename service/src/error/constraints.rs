@@ -2,7 +2,7 @@
 
 use super::Error;
 
-/// Returns the error for a unique constraint.
+/// Returns the error for a violated unique constraint or unique index.
 pub(super) fn unique_constraint_error(constraint: &str) -> Error {
     let what = match constraint {
         "unique_user_character_name" => return Error::CharacterNameTaken,
@@ -37,7 +37,8 @@ pub(super) fn referenced_kind(constraint: &str) -> &'static str {
     KINDS_BY_SUFFIX.iter().find(|(suffix, _)| constraint.ends_with(suffix)).map_or("user", |(_, kind)| kind)
 }
 
-/// Returns the error for a check constraint, or for a limit that a trigger enforces under a constraint's name.
+/// Returns the error for a violated check constraint, or for a refusal by a trigger that reports a check violation with
+/// a constraint name of its own. `None` if the constraint is not listed.
 pub(super) fn check_constraint_error(table: &str, constraint: &str) -> Option<Error> {
     let (field, rule) = match constraint {
         "seats_within_limit" => return Some(Error::MaxPlayersBelowSeated),
@@ -129,7 +130,7 @@ pub(super) fn check_constraint_error(table: &str, constraint: &str) -> Option<Er
     Some(Error::InvalidValue { field, rule })
 }
 
-/// Returns the error for a size limit (decision "Bounds").
+/// Returns the error for a violated size limit (decision "Bounds").
 fn size_limit_error(table: &str, constraint: &str) -> Option<Error> {
     let (field, rule) = match (table, constraint) {
         (_, "bounded_display_name") => ("display_name", "must have 1 to 100 characters"),

@@ -33,6 +33,7 @@ impl Error {
         }
     }
 
+    /// Returns the variant's fields by name, without those that only an operator may see.
     fn details(&self) -> Value {
         match self {
             Self::IllegalTransition { from, to } => json!({ "from": from.to_value().value, "to": to.to_value().value }),
@@ -145,14 +146,14 @@ mod tests {
     #[test]
     fn every_error_serializes_to_the_same_shape_and_reveals_nothing_about_the_server() {
         let codes_source = include_str!("codes.rs");
-        let is_entry = |line: &&str| line.contains(" => not_retryable(") || line.contains(" => retryable(");
-        let entries = codes_source.lines().filter(is_entry);
+        let is_code_entry = |line: &&str| line.contains(" => not_retryable(") || line.contains(" => retryable(");
+        let code_entries = codes_source.lines().filter(is_code_entry);
         let codes: BTreeSet<&str> = one_of_each_variant().iter().map(Error::code).collect();
-        assert_eq!(codes.len(), entries.count(), "every variant must be in the list");
+        assert_eq!(codes.len(), code_entries.count(), "every variant must be in the list");
         for error in one_of_each_variant() {
             let serialized = serde_json::to_value(&error).unwrap();
-            let names: Vec<&str> = serialized.as_object().unwrap().keys().map(String::as_str).collect();
-            assert_eq!(BTreeSet::from_iter(names), BTreeSet::from(["code", "details", "message", "retryable"]));
+            let fields: Vec<&str> = serialized.as_object().unwrap().keys().map(String::as_str).collect();
+            assert_eq!(BTreeSet::from_iter(fields), BTreeSet::from(["code", "details", "message", "retryable"]));
             assert_eq!(serialized["code"], error.code());
             assert_eq!(serialized["retryable"], error.is_retryable());
             assert!(serialized["details"].is_object(), "{serialized}");

@@ -264,16 +264,17 @@ const TABLES: [TableAccess; 12] = [
     },
 ];
 
-/// Finds the table that an error message names. PostgreSQL names the table only in the message, which may be in any
-/// language.
-fn find_table(message: &str) -> Option<&'static TableAccess> {
+/// Finds the entry of the table that an error message names. PostgreSQL names the table only in the message, which may
+/// be in any language.
+fn find_table_access(message: &str) -> Option<&'static TableAccess> {
     let words: Vec<&str> = message.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
     TABLES.iter().find(|access| words.contains(&access.table))
 }
 
-/// Returns who may do what the caller may not.
+/// Returns who may do that for which the caller has no privilege: who may write the table that the message names. If it
+/// names none of these tables, only the service may.
 fn permission_rule(error: &SqlxPostgresError) -> &'static str {
-    find_table(error.message()).map_or("only the service may do that", |access| access.rule)
+    find_table_access(error.message()).map_or("only the service may do that", |access| access.rule)
 }
 
 /// A caller's statement uses a column that is not granted to users.
@@ -294,7 +295,7 @@ pub(crate) fn explain_ungranted_column(identity: &rls::Identity, error: DbErr) -
     let permission_denied = sqlx_error(&error)
         .and_then(pg_error)
         .filter(|server_error| server_error.code() == "42501" && server_error.routine() == Some("aclcheck_error"));
-    match permission_denied.and_then(|server_error| find_table(server_error.message())) {
+    match permission_denied.and_then(|server_error| find_table_access(server_error.message())) {
         Some(&TableAccess { table, instead, .. }) => {
             rls::Error::Application(Arc::new(UngrantedColumn { table, instead })).into()
         }

@@ -45,8 +45,10 @@ pub(crate) struct Hub {
     pub(super) changed: Notify,
 }
 
+/// The hub's state, behind its mutex.
 #[derive(Debug, Default)]
 struct State {
+    /// The sessions that have subscribers.
     sessions: HashMap<Uuid, Session>,
     /// `None` if it is not known which history is current.
     history: Option<HistoryId>,
@@ -61,11 +63,13 @@ struct State {
     /// The latest log position that any subscriber had read when it subscribed. A server that has not replayed it may
     /// lack that subscriber's seat.
     min_log_position: Option<LogPosition>,
-    /// The log position at which the state of the sessions was read.
+    /// The latest log position at which the newest event of any session was read.
     log_position: Option<LogPosition>,
+    /// Whether the `Sparc` handle is closed.
     is_closed: bool,
 }
 
+/// What the hub knows of a session that has subscribers.
 #[derive(Debug, Default)]
 struct Session {
     /// The `seq` of the newest known event.
@@ -75,6 +79,7 @@ struct Session {
     subscribers: HashMap<u64, Subscriber>,
 }
 
+/// One subscription to a session.
 #[derive(Debug)]
 struct Subscriber {
     /// `None` for the service.
@@ -82,9 +87,9 @@ struct Subscriber {
     notifications: watch::Sender<Notification>,
 }
 
-/// The state with which a subscription starts.
+/// What the database said about a session when a subscription to it started.
 #[derive(Clone, Debug)]
-pub(crate) struct SubscriptionStart {
+pub(crate) struct SessionSnapshot {
     pub(crate) session_id: Uuid,
     pub(crate) history: HistoryId,
     /// The `seq` of the newest event of the session.
@@ -123,7 +128,7 @@ pub(crate) struct SessionUpdate {
 #[derive(Debug, Default)]
 pub(crate) struct AccessCheck {
     /// All subscribers up to this id were checked.
-    pub(crate) last_checked_id: u64,
+    pub(crate) last_checked_subscriber_id: u64,
     pub(crate) refusals: Vec<Refusal>,
 }
 
@@ -207,7 +212,7 @@ impl Hub {
     pub(crate) fn register(
         self: &Arc<Self>,
         service_connection: impl FnOnce() -> IdentityConnection,
-        start: &SubscriptionStart,
+        snapshot: &SessionSnapshot,
         account_id: Option<Uuid>,
         log_position: Option<LogPosition>,
     ) -> Result<Registration, Error> {
@@ -220,17 +225,17 @@ impl Hub {
         state.last_subscriber_id += 1;
         let id = state.last_subscriber_id;
         if state.sessions.is_empty() {
-            state.history = Some(start.history.clone());
-        } else if state.history.as_ref() != Some(&start.history) {
+            state.history = Some(snapshot.history.clone());
+        } else if state.history.as_ref() != Some(&snapshot.history) {
             // One of the two histories is outdated. The next poll finds out which one.
             state.history = None;
         }
         let (history, log_position) = (state.history.clone(), state.log_position);
-        let session = state.sessions.entry(start.session_id).or_default();
+        let session = state.sessions.entry(snapshot.session_id).or_default();
         let is_new_session = session.subscribers.is_empty();
         if is_new_session {
-            session.newest_seq = start.newest_seq;
-            session.recent = RecentEvents::starting_after(start.newest_seq);
+            session.newest_seq = snapshot.newest_seq;
+            session.recent = RecentEvents::starting_after(snapshot.newest_seq);
         }
         let (sender, receiver) =
             watch::channel(Notification { newest_seq: session.newest_seq, history, log_position, end_error: None });
@@ -242,7 +247,7 @@ impl Hub {
         } else if is_new_session {
             self.changed.notify_one();
         }
-        let handle = SubscriberHandle { hub: self.clone(), session_id: start.session_id, id };
+        let handle = SubscriberHandle { hub: self.clone(), session_id: snapshot.session_id, id };
         Ok(Registration { handle, notifications: receiver })
     }
 
@@ -265,9 +270,9 @@ impl Hub {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the sessions to poll. `None` if there are no subscribers: the poller must then stop, and counts as
-    /// stopped.
-    pub(super) fn watched_sessions(&self) -> Option<WatchedSessions> {
+    /// Returns the sessions to poll. `None` if there are no subscribers: the poller must then stop, and the hub already
+    /// treats it as stopped.
+    pub(super) fn begin_poll(&self) -> Option<WatchedSessions> {
         let mut state = self.lock();
         if state.sessions.is_empty() {
             state.poller_id = None;
@@ -309,7 +314,8 @@ impl Hub {
     }
 
     /// Starts a new history, after another server has answered. Discards the events that were read from the previous
-    /// server, and makes each subscriber check its position. `newest` has the newest event of each session.
+    /// server, and makes each subscriber check its position. `newest` has the newest `seq` of each session that has an
+    /// event.
     pub(super) fn start_history(
         &self,
         history: &HistoryId,
@@ -350,7 +356,7 @@ impl Hub {
             let Some(session) = state.sessions.get_mut(&session_id) else { continue };
             session.subscribers.retain(|id, subscriber| {
                 // A subscriber that was added after the check may have a seat that the polled server did not know yet.
-                let is_kept = subscriber.account_id != account_id || *id > access_check.last_checked_id;
+                let is_kept = subscriber.account_id != account_id || *id > access_check.last_checked_subscriber_id;
                 if !is_kept {
                     subscriber.notifications.send_modify(|notification| notification.end_error = Some(error.clone()));
                 }
@@ -363,7 +369,7 @@ impl Hub {
         for update in updates {
             let Some(session) = state.sessions.get_mut(&update.session_id) else { continue };
             session.newest_seq = session.newest_seq.max(update.newest_seq);
-            session.recent.add(update, access_check.last_checked_id, polled_at);
+            session.recent.add(update, access_check.last_checked_subscriber_id, polled_at);
             for subscriber in session.subscribers.values() {
                 subscriber.notifications.send_modify(|notification| {
                     notification.newest_seq = session.newest_seq;
@@ -374,8 +380,9 @@ impl Hub {
         state.polled_at = Some(polled_at);
     }
 
-    /// Discards events that were read before `time`: the subscribers have had enough time to take them.
-    pub(super) fn expire_before(&self, time: Instant) {
+    /// Discards the recent events of each session whose last events were read before `time`: the subscribers have had
+    /// enough time to take them.
+    pub(super) fn discard_events_read_before(&self, time: Instant) {
         for session in self.lock().sessions.values_mut() {
             if session.recent.was_read_before(time) {
                 session.recent = RecentEvents::starting_after(session.newest_seq);

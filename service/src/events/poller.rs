@@ -25,12 +25,12 @@ const ACCESS_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 const EAGER_POLLING_TIME: Duration = Duration::from_secs(5);
 /// Timeout of one poll, for networks that drop packets silently.
 const POLL_TIMEOUT: Duration = Duration::from_secs(5);
-/// Maximum pause after failed polls.
+/// Maximum pause after failed polls, and between a reader's attempts.
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
 /// How long the events that were read for all subscribers of a session are kept.
 const RECENT_RETENTION: Duration = Duration::from_secs(5);
 /// Maximum number of events per session that one poll reads.
-const PAGE_SIZE: i64 = 50;
+const POLL_PAGE_SIZE: i64 = 50;
 /// Maximum number of payload bytes per session, as stored, that one poll reads.
 const MAX_PAGE_BYTES: i64 = 64 * 1024;
 
@@ -40,8 +40,8 @@ pub(super) fn is_transient(error: &Error) -> bool {
     error.is_retryable() || matches!(error, Error::ReadOnly | Error::CommitUnknown(_))
 }
 
-/// Returns the pause after this number of consecutive failures.
-pub(super) fn backoff(failures: u32) -> Duration {
+/// Returns the pause of the poller, or of a reader, after this number of consecutive failures.
+pub(super) fn poll_backoff(failures: u32) -> Duration {
     MAX_BACKOFF.min(POLL_INTERVAL * (1 << failures.min(6)))
 }
 
@@ -52,7 +52,8 @@ pub(super) async fn run(guard: PollerGuard, service: IdentityConnection) {
     let mut sequence = SequenceState::default();
     let mut access_checked_at = Instant::now();
     let mut failures = 0;
-    while let Some(watched) = hub.watched_sessions() {
+    while let Some(watched) = hub.begin_poll() {
+        // A new session may have events that were written after its subscription read the newest one.
         sequence.may_have_unread |= watched.has_new_session;
         let polled_at = Instant::now();
         let checks_all_subscribers = access_checked_at.elapsed() >= ACCESS_CHECK_INTERVAL;
@@ -76,7 +77,7 @@ pub(super) async fn run(guard: PollerGuard, service: IdentityConnection) {
                     access_checked_at = polled_at;
                 }
                 if let Some(time) = polled_at.checked_sub(RECENT_RETENTION) {
-                    hub.expire_before(time);
+                    hub.discard_events_read_before(time);
                 }
                 POLL_INTERVAL
             }
@@ -98,7 +99,7 @@ pub(super) async fn run(guard: PollerGuard, service: IdentityConnection) {
                     );
                 }
                 failures += 1;
-                backoff(failures)
+                poll_backoff(failures)
             }
         };
         let _ = tokio::time::timeout(pause, hub.changed.notified()).await;
@@ -117,7 +118,7 @@ struct SequenceState {
     /// A transaction id. Once no transaction with a lower id is running, each event up to `last_drawn` is visible, or
     /// was rolled back. `None` until a second reading has the same number.
     horizon: Option<i64>,
-    /// Number of polls, of which [`must_read`](Self::must_read) chooses every tenth.
+    /// Counts the polls, so that [`must_read`](Self::must_read) can choose every tenth.
     polls: u32,
 }
 
@@ -171,7 +172,7 @@ enum PollOutcome {
     SequenceSetBack,
     /// The new events, and the subscribers that may no longer listen, if there are any.
     Updates { access_check: AccessCheck, updates: Vec<SessionUpdate> },
-    /// The clock returned no row.
+    /// `private.event_clock` returned no row.
     Nothing,
 }
 
@@ -265,7 +266,7 @@ impl Poll<'_> {
     async fn read_events(&self, watched: WatchedSessions) -> Result<(Vec<SessionUpdate>, bool), Error> {
         let mut binds = Binds::default();
         let (session_ids, after) = (binds.bind(watched.session_ids), binds.bind(watched.newest_seqs));
-        let (page_size, max_bytes) = (binds.bind(PAGE_SIZE), binds.bind(MAX_PAGE_BYTES));
+        let (page_size, max_bytes) = (binds.bind(POLL_PAGE_SIZE), binds.bind(MAX_PAGE_BYTES));
         let sql = format!(
             "SELECT event.session_id, watched.after, event.id, event.event_type, event.created_at, \
                event.seq, event.sender_id, event.fits, \
@@ -298,7 +299,7 @@ impl Poll<'_> {
                 newest_seq: last.seq,
                 events,
             });
-            is_complete &= (session_rows.len() as i64) < PAGE_SIZE;
+            is_complete &= (session_rows.len() as i64) < POLL_PAGE_SIZE;
         }
         Ok((updates, is_complete))
     }
@@ -338,7 +339,7 @@ impl Poll<'_> {
             let account_id = Some(account_id).filter(|account_id| !account_id.is_nil());
             Some(Refusal { session_id, account_id, error: listener_error(&status)? })
         });
-        Ok(AccessCheck { last_checked_id: max_subscriber_id, refusals: refusals.collect() })
+        Ok(AccessCheck { last_checked_subscriber_id: max_subscriber_id, refusals: refusals.collect() })
     }
 }
 

@@ -12,14 +12,14 @@ use sea_orm::sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use super::{
-    COLUMNS, decode_events, history_id,
-    hub::{HistoryId, Registration, SubscriptionStart},
-    poller::{backoff, is_transient},
+    EVENT_COLUMNS, decode_events, history_id,
+    hub::{HistoryId, Registration, SessionSnapshot},
+    poller::{is_transient, poll_backoff},
 };
 use crate::{Error, IdentityConnection, connection::UncheckedTransaction, operation::operation, rows, sql::Binds};
 
 /// Maximum number of events that a subscription holds.
-const PAGE_SIZE: i64 = 50;
+const SUBSCRIPTION_PAGE_SIZE: i64 = 50;
 
 /// Idle time within which no event after the position can have been deleted: half of the day for which events are kept.
 const SAFE_IDLE_TIME: Duration = Duration::from_secs(12 * 60 * 60);
@@ -33,7 +33,7 @@ pub(super) struct EventPosition {
     /// 0 if no event was read.
     pub(super) seq: i64,
     /// Id and time of the event. The id is needed because another server may have given the same `seq` to a different
-    /// event.
+    /// event. `None` if no event was read, or if the event was deleted before it could be read.
     pub(super) event: Option<(Uuid, DateTime<Utc>)>,
 }
 
@@ -69,22 +69,22 @@ impl Reader {
     pub(super) fn new(
         caller: IdentityConnection,
         registration: Registration,
-        start: &SubscriptionStart,
+        snapshot: &SessionSnapshot,
         position: EventPosition,
     ) -> Self {
         Self {
             caller,
-            session_id: start.session_id,
+            session_id: snapshot.session_id,
             registration,
             position,
-            history: start.history.clone(),
+            history: snapshot.history.clone(),
             caught_up_at: Instant::now(),
-            has_more: start.newest_seq > position.seq,
+            has_more: snapshot.newest_seq > position.seq,
             pending: Vec::new().into_iter(),
         }
     }
 
-    /// Returns the next event, or `None` if the subscription was removed.
+    /// Waits for the next event and returns it. `None` if the subscription was removed.
     pub(super) async fn next(&mut self) -> Option<Result<Event, Error>> {
         let mut failures = 0;
         loop {
@@ -106,8 +106,8 @@ impl Reader {
                     Err(error) if is_transient(&error) => {
                         failures += 1;
                         // A notification ends the pause early: the subscription may have ended.
-                        let _ =
-                            tokio::time::timeout(backoff(failures), self.registration.notifications.changed()).await;
+                        let notified = self.registration.notifications.changed();
+                        let _ = tokio::time::timeout(poll_backoff(failures), notified).await;
                     }
                     Err(error) => return Some(Err(error)),
                 }
@@ -146,7 +146,7 @@ impl Reader {
                 let caller = self.caller.clone().at_least(log_position);
                 let page = read_page(&caller, self.session_id, self.position).await?;
                 self.continue_in_history_of(&page, was_idle_too_long)?;
-                self.has_more = page.events.len() as i64 == PAGE_SIZE;
+                self.has_more = page.events.len() as i64 == SUBSCRIPTION_PAGE_SIZE;
                 (page.events, read_at)
             }
         };
@@ -185,14 +185,14 @@ struct EventPage {
     history: String,
     /// Whether the event at the position still exists.
     event_exists: bool,
-    /// Whether that event exists and is less than a day old.
+    /// Whether the event at the position exists and is less than a day old.
     event_is_unexpired: bool,
 }
 
 /// Reads a page as the caller, under row-level security.
 async fn read_page(caller: &IdentityConnection, session_id: Uuid, after: EventPosition) -> Result<EventPage, Error> {
     operation!(caller, reads "events.page", session = session_id, |tx| {
-        let events = read_events_after(tx, session_id, after.seq, PAGE_SIZE).await?;
+        let events = read_events_after(tx, session_id, after.seq, SUBSCRIPTION_PAGE_SIZE).await?;
         // The event at the position is looked up after the page was read. If it still exists then, no later event had
         // been deleted when the page was read.
         struct PositionRow {
@@ -232,7 +232,7 @@ pub(super) async fn read_events_after(
     let mut binds = Binds::default();
     let (session, seq, limit) = (binds.bind(session_id), binds.bind(after), binds.bind(limit));
     let sql = format!(
-        "SELECT {COLUMNS} FROM public.session_events \
+        "SELECT {EVENT_COLUMNS} FROM public.session_events \
          WHERE (SELECT private.require_listener({session})) AND session_id = {session} AND seq > {seq} \
            AND ({seq} > 0 OR created_at > now() - INTERVAL '24 hours') \
          ORDER BY seq LIMIT {limit}"

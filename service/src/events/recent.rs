@@ -16,7 +16,7 @@ pub(super) struct RecentEvents {
     after_seq: i64,
     events: VecDeque<Event>,
     /// The access of subscribers up to this id was checked when the last of the events were read.
-    last_checked_id: u64,
+    last_checked_subscriber_id: u64,
     /// When the last of the events were read.
     read_at: Option<Instant>,
 }
@@ -30,11 +30,11 @@ impl RecentEvents {
     /// Returns the events after a `seq` and the time at which they were read. `None` if there are none, if not all of
     /// them are kept here, or if this subscriber's access was not checked.
     pub(super) fn events_after(&self, after_seq: i64, subscriber_id: u64) -> Option<(Vec<Event>, Instant)> {
-        if self.last_checked_id < subscriber_id || after_seq < self.after_seq {
+        if self.last_checked_subscriber_id < subscriber_id || after_seq < self.after_seq {
             return None;
         }
-        let first = self.events.partition_point(|event| event.seq <= after_seq);
-        let events: Vec<Event> = self.events.range(first..).cloned().collect();
+        let start_index = self.events.partition_point(|event| event.seq <= after_seq);
+        let events: Vec<Event> = self.events.range(start_index..).cloned().collect();
         (!events.is_empty()).then_some((events, self.read_at?))
     }
 
@@ -44,8 +44,8 @@ impl RecentEvents {
     }
 
     /// Adds the events of an update. If the events would then have a gap, discards all of them.
-    pub(super) fn add(&mut self, update: SessionUpdate, last_checked_id: u64, read_at: Instant) {
-        self.last_checked_id = last_checked_id;
+    pub(super) fn add(&mut self, update: SessionUpdate, last_checked_subscriber_id: u64, read_at: Instant) {
+        self.last_checked_subscriber_id = last_checked_subscriber_id;
         self.read_at = Some(read_at);
         // If the session lost its last subscriber and gained another one since the poll began, this list was recreated,
         // and may begin after another `seq` than the update. An update lacks its last events if they were too large.

@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::{
     Events, history_id,
-    hub::{Hub, SubscriberHandle, SubscriptionStart},
+    hub::{Hub, SubscriberHandle, SessionSnapshot},
     listener_error,
     reader::{EventPosition, Reader},
 };
@@ -80,17 +80,18 @@ impl Stream for Subscription {
 /// sessions continue. The stream returns `None` while it has no sessions, and continues when one is added.
 pub struct Subscriptions {
     caller: IdentityConnection,
-    /// Each item comes with the id of its subscriber. The error of a session that was refused has none.
+    /// Each item comes with the id of its subscriber. The item of a session to which the caller could not subscribe
+    /// comes without one.
     events: SelectAll<BoxStream<'static, (Option<u64>, Item)>>,
     /// The subscriber of each session in the stream.
-    sessions: HashMap<Uuid, SubscriberHandle>,
+    subscribers: HashMap<Uuid, SubscriberHandle>,
 }
 
 type Item = (Uuid, Result<Event, Error>);
 
 impl std::fmt::Debug for Subscriptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Subscriptions").field("sessions", &self.sessions.len()).finish_non_exhaustive()
+        f.debug_struct("Subscriptions").field("sessions", &self.subscribers.len()).finish_non_exhaustive()
     }
 }
 
@@ -103,13 +104,13 @@ impl Stream for Subscriptions {
                 return Poll::Ready(None);
             };
             let (session_id, event) = &item;
-            let current_id = self.sessions.get(session_id).map(SubscriberHandle::id);
+            let current_id = self.subscribers.get(session_id).map(SubscriberHandle::id);
             // The subscription from which the item comes was removed or replaced.
             if subscriber_id.is_some() && subscriber_id != current_id {
                 continue;
             }
             if event.is_err() && subscriber_id == current_id {
-                self.sessions.remove(session_id);
+                self.subscribers.remove(session_id);
             }
             return Poll::Ready(Some(item));
         }
@@ -131,18 +132,18 @@ impl Subscriptions {
 
     /// Removes a session, and returns whether it was included. None of its events follow.
     pub fn remove(&mut self, session_id: Uuid) -> bool {
-        let handle = self.sessions.remove(&session_id);
+        let handle = self.subscribers.remove(&session_id);
         handle.inspect(SubscriberHandle::remove).is_some()
     }
 
     /// Returns the sessions in the stream, in no particular order.
     pub fn sessions(&self) -> impl Iterator<Item = Uuid> {
-        self.sessions.keys().copied()
+        self.subscribers.keys().copied()
     }
 
     fn insert(&mut self, Subscription { events, session_id, handle, .. }: Subscription) {
         let subscriber_id = Some(handle.id());
-        match self.sessions.entry(session_id) {
+        match self.subscribers.entry(session_id) {
             // `insert` returns the handle of the earlier subscriber, which is then removed from the hub.
             Entry::Occupied(mut earlier) => earlier.insert(handle).remove(),
             Entry::Vacant(entry) => _ = entry.insert(handle),
@@ -233,7 +234,7 @@ impl Events<'_, IdentityConnection> {
         let sessions: Vec<_> = after_by_session.iter().map(|(session_id, after)| (*session_id, *after)).collect();
         let rows = operation!(self.caller, "events.subscribe_many", |tx| { read_start_rows(tx, &sessions).await })?;
         let (caller, events) = (self.caller.clone(), SelectAll::new());
-        let mut subscriptions = Subscriptions { caller, events, sessions: HashMap::new() };
+        let mut subscriptions = Subscriptions { caller, events, subscribers: HashMap::new() };
         for row in rows {
             let session_id = row.session_id;
             match row.into_start_point(after_by_session.get(&session_id).copied().flatten()) {
@@ -254,12 +255,12 @@ fn open_subscription(caller: &IdentityConnection, start_point: StartPoint) -> Re
     let hub: Arc<Hub> = caller
         .context()
         .ok_or_else(|| Error::Misconfigured { reason: "the identity must come from a Sparc handle".to_owned() })?;
-    let StartPoint { start, position } = start_point;
-    let registration =
-        hub.register(|| caller.with_identity(supabase::service()), &start, caller.user_id(), caller.seen_position())?;
+    let StartPoint { snapshot, position } = start_point;
+    let service_connection = || caller.with_identity(supabase::service());
+    let registration = hub.register(service_connection, &snapshot, caller.user_id(), caller.seen_position())?;
     let handle = registration.handle();
     let last_seq = position.seq;
-    let reader = Reader::new(caller.clone(), registration, &start, position);
+    let reader = Reader::new(caller.clone(), registration, &snapshot, position);
     let events = stream::unfold(Some(reader), |reader| async {
         let mut reader = reader?;
         let next = reader.next().await?;
@@ -267,12 +268,12 @@ fn open_subscription(caller: &IdentityConnection, start_point: StartPoint) -> Re
         let state = next.is_ok().then_some(reader);
         Some((next, state))
     });
-    Ok(Subscription { events: events.boxed(), session_id: start.session_id, last_seq, handle })
+    Ok(Subscription { events: events.boxed(), session_id: snapshot.session_id, last_seq, handle })
 }
 
-/// Where a permitted subscription starts.
+/// Where a permitted subscription starts: its session, and the position after which it reads.
 struct StartPoint {
-    start: SubscriptionStart,
+    snapshot: SessionSnapshot,
     position: EventPosition,
 }
 
@@ -293,6 +294,8 @@ struct StartRow {
 }
 
 impl StartRow {
+    /// Returns where a subscription starts: after the event with the `seq` that `after` gives, or from now on. Returns
+    /// an error if the caller may not listen to the session, or if that event is no longer kept.
     fn into_start_point(self, after: Option<i64>) -> Result<StartPoint, Error> {
         if let Some(error) = listener_error(&self.status) {
             return Err(error);
@@ -305,8 +308,8 @@ impl StartRow {
             (Some(seq), Some(event)) => EventPosition { seq, event: Some(event) },
             (Some(_), None) => return Err(Error::EventsExpired),
         };
-        let start = SubscriptionStart { session_id: self.session_id, history: self.history.into(), newest_seq };
-        Ok(StartPoint { start, position })
+        let snapshot = SessionSnapshot { session_id: self.session_id, history: self.history.into(), newest_seq };
+        Ok(StartPoint { snapshot, position })
     }
 }
 

@@ -35,7 +35,7 @@ pub struct SessionDetails {
 }
 
 /// A player of a session, as the other participants see them. Serialized in snake case; deserialization also accepts
-/// the camel-case names of `get_session_details` in the specification.
+/// the camel-case names of `get_session_details` in the game's specification.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
@@ -102,8 +102,8 @@ fn deserialize_readable_content<'de, D: Deserializer<'de>>(
     Ok(document.and_then(|document| serde_json::from_value(document).ok()))
 }
 
-/// `get_session_details`, which the specification defines, does not return the Seer's name. It is read by a subquery
-/// instead of a join, because the planner expects a thousand rows from the function, and would join them to all users.
+/// `get_session_details`, which the game's specification defines, does not return the Seer's name. A subquery reads the
+/// name, because the planner expects a thousand rows from the function, and would join them to all users.
 const DETAILS: &str = "SELECT session_data, players, adventure_data,
         (SELECT display_name FROM public.users WHERE id = (session_data ->> 'seer_id')::uuid) AS seer_name
     FROM public.get_session_details($1)";

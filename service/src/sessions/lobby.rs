@@ -88,7 +88,7 @@ pub struct LobbyAdventure {
     pub estimated_duration: i32,
 }
 
-/// A position in the list. The soonest sessions come first, those without a scheduled start last; among sessions with
+/// A position in the lobby. The soonest sessions come first, those without a scheduled start last; among sessions with
 /// the same start, the newest come first.
 #[derive(Serialize, Deserialize)]
 struct ListPosition {
@@ -180,7 +180,7 @@ impl From<SummaryRow> for SessionSummary {
     }
 }
 
-const SUMMARY_COLUMNS: &str = "SELECT
+const SELECT_SUMMARY: &str = "SELECT
     session.id, session.status, session.scheduled_start, session.looking_for, session.seats_taken,
     session.max_players, session.created_at, session.seer_id, seer.display_name AS seer_name,
     adventure.id AS adventure_id, adventure.name AS adventure_name, adventure.thumbnail_url, adventure.difficulty,
@@ -215,7 +215,7 @@ const IS_NOT_OVERDUE: &str = "session.scheduled_start >= now() - INTERVAL '6 hou
 /// indexes cover.
 fn indexed_filters(filter: &LobbyFilter, binds: &mut Binds) -> (String, String) {
     // A Seer has few sessions, so they are selected first; the planner might otherwise scan the whole list. This
-    // subquery already excludes private sessions, so that no other condition reads them.
+    // subquery already excludes private sessions, so that no other condition is evaluated on them.
     let source = match filter.seer_id {
         None => "public.sessions".to_owned(),
         Some(seer_id) => format!(
@@ -262,17 +262,18 @@ fn page_query(filter: &LobbyFilter, after: Option<&ListPosition>) -> PageQuery {
     let mut binds = Binds::default();
     let (source, where_clause) = indexed_filters(filter, &mut binds);
     // The list is a union of ranges, each of which is an index scan that begins at its first row.
-    let range = |range_condition: &str, limit: usize| {
+    let select_range = |range_condition: &str, limit: usize| {
         format!("SELECT * FROM {source} AS session {where_clause}{range_condition} {ORDER_BY} LIMIT {limit}")
     };
-    let union_of_ranges = |range_conditions: &[&str], limit: usize| {
+    let select_ranges = |range_conditions: &[&str], limit: usize| {
         let ranges: Vec<_> =
-            range_conditions.iter().map(|condition| format!("({})", range(condition, limit))).collect();
+            range_conditions.iter().map(|condition| format!("({})", select_range(condition, limit))).collect();
         format!("SELECT * FROM ({}) AS session {ORDER_BY} LIMIT {limit}", ranges.join(" UNION ALL "))
     };
     let is_unscheduled = " AND session.scheduled_start IS NULL";
-    let first_sessions: Box<dyn Fn(usize) -> String> = match after {
-        None => Box::new(|limit| union_of_ranges(&[&format!(" AND {IS_NOT_OVERDUE}"), is_unscheduled], limit)),
+    // Returns the SQL that selects the first sessions of the list, or the first after the cursor, up to a limit.
+    let select_first_sessions: Box<dyn Fn(usize) -> String> = match after {
+        None => Box::new(|limit| select_ranges(&[&format!(" AND {IS_NOT_OVERDUE}"), is_unscheduled], limit)),
         Some(ListPosition { start, created, id }) => {
             let (created, id) = (binds.bind(*created), binds.bind(*id));
             // The sessions after the cursor among those with the same start. The second condition implies the first,
@@ -282,13 +283,13 @@ fn page_query(filter: &LobbyFilter, after: Option<&ListPosition>) -> PageQuery {
                  AND (session.created_at < {created} OR (session.created_at = {created} AND session.id > {id}))"
             );
             match start {
-                None => Box::new(move |limit| range(&format!("{is_unscheduled} AND {after_cursor}"), limit)),
+                None => Box::new(move |limit| select_range(&format!("{is_unscheduled} AND {after_cursor}"), limit)),
                 Some(start) => {
                     let start = binds.bind(*start);
                     let same_start =
                         format!(" AND {IS_NOT_OVERDUE} AND session.scheduled_start = {start} AND {after_cursor}");
                     let later_start = format!(" AND {IS_NOT_OVERDUE} AND session.scheduled_start > {start}");
-                    Box::new(move |limit| union_of_ranges(&[&same_start, &later_start, is_unscheduled], limit))
+                    Box::new(move |limit| select_ranges(&[&same_start, &later_start, is_unscheduled], limit))
                 }
             }
         }
@@ -299,12 +300,12 @@ fn page_query(filter: &LobbyFilter, after: Option<&ListPosition>) -> PageQuery {
         // does not change the plan.
         return PageQuery::unbounded(
             binds,
-            format!("{SUMMARY_COLUMNS} FROM ({}) AS session{JOINS} {ORDER_BY}", first_sessions(PAGE_SIZE + 1)),
+            format!("{SELECT_SUMMARY} FROM ({}) AS session{JOINS} {ORDER_BY}", select_first_sessions(PAGE_SIZE + 1)),
         );
     }
-    let (limit, scanned_sessions) = (PAGE_SIZE + 1, first_sessions(SCAN_LIMIT));
+    let (limit, scanned_sessions) = (PAGE_SIZE + 1, select_first_sessions(SCAN_LIMIT));
     let page = format!(
-        "{SUMMARY_COLUMNS} FROM ({scanned_sessions}) AS session{LATERAL_JOINS} WHERE {unindexed_conditions} \
+        "{SELECT_SUMMARY} FROM ({scanned_sessions}) AS session{LATERAL_JOINS} WHERE {unindexed_conditions} \
          {ORDER_BY} LIMIT {limit}"
     );
     let scanned = format!(

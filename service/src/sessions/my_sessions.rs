@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::Sessions;
-use crate::{Caller, Cursor, Error, Page, PageSize, operation::operation, page::ListId, sql::Binds};
+use crate::{
+    Caller, Cursor, Error, Page, PageSize, identity::Identity, operation::operation, page::ListId, sql::Binds,
+};
 
 /// Maximum number of sessions per page.
 const PAGE_SIZE: usize = 50;
@@ -63,9 +65,9 @@ pub struct ArchivedSession {
     pub seats: Vec<archived_session_players::Model>,
 }
 
-/// Columns of [`MySession`], from `sessions` or `archived_sessions`. `is_archived` follows in [`FROM_SESSIONS`] and
-/// [`FROM_ARCHIVE`], in which `$1` is the caller's id.
-const SUMMARY_COLUMNS: &str = "SELECT
+/// Selects the columns of [`MySession`], from `sessions` or `archived_sessions`. The last column, `is_archived`,
+/// follows in [`FROM_SESSIONS`] and [`FROM_ARCHIVE`], in which `$1` is the caller's id.
+const SELECT_SUMMARY: &str = "SELECT
     session.id, session.code::text AS code, session.status, session.seer_id, seer.display_name AS seer_name,
     session.adventure_id, adventure.name AS adventure_name, seat.character_id, session.seats_taken,
     session.max_players, session.scheduled_start, session.started_at, session.ended_at, session.created_at";
@@ -102,7 +104,7 @@ impl<C: Caller> Sessions<'_, C> {
             binds.bind(tx.user_id()?);
             let after_cursor = after_condition(&mut binds, "created_at", after);
             let statement = binds.into_statement(format!(
-                "{SUMMARY_COLUMNS}{FROM_SESSIONS}
+                "{SELECT_SUMMARY}{FROM_SESSIONS}
                  AND session.status NOT IN ('completed', 'cancelled')
                  AND (session.seer_id = $1 OR seat.is_active)
                  {after_cursor}
@@ -132,9 +134,9 @@ impl<C: Caller> Sessions<'_, C> {
             let after_cursor = after_condition(&mut binds, "ended_at", after);
             let page_clauses = format!("{after_cursor} ORDER BY ended_at DESC, id LIMIT {}", PAGE_SIZE + 1);
             let statement = binds.into_statement(format!(
-                "({SUMMARY_COLUMNS}{FROM_SESSIONS} AND session.status IN ('completed', 'cancelled') {page_clauses})
+                "({SELECT_SUMMARY}{FROM_SESSIONS} AND session.status IN ('completed', 'cancelled') {page_clauses})
                  UNION ALL
-                 ({SUMMARY_COLUMNS}{FROM_ARCHIVE} {page_clauses})
+                 ({SELECT_SUMMARY}{FROM_ARCHIVE} {page_clauses})
                  ORDER BY ended_at DESC, id LIMIT {}",
                 PAGE_SIZE + 1
             ));
@@ -156,7 +158,7 @@ impl<C: Caller> Sessions<'_, C> {
                 archived_sessions::Entity::find_by_id(id).one(tx).await?.ok_or(Error::NotFound { what: "session" })?;
             // Visitors have no privilege to read seats.
             let seats = match tx.caller_identity() {
-                crate::identity::Identity::Anon => Vec::new(),
+                Identity::Anon => Vec::new(),
                 _ => {
                     archived_session_players::Entity::find()
                         .filter(archived_session_players::Column::SessionId.eq(id))

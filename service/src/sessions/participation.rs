@@ -33,10 +33,12 @@ impl Participation {
     }
 }
 
-struct Row {
+/// The caller's part in a session, as the database stores it.
+struct ParticipationRow {
     is_seer: bool,
+    /// Whether the caller holds their seat. `None` if they have never had one.
     is_active: Option<bool>,
-    is_removed: Option<bool>,
+    is_removed: bool,
 }
 
 /// Runs under row-level security, which lets every user see their own seats and the sessions that they run.
@@ -59,13 +61,14 @@ impl<C: Caller> Sessions<'_, C> {
         operation!(self.caller, reads "sessions.participation", session = id, |tx| {
             let values = [id.into(), tx.user_id()?.into()];
             let statement = Statement::from_sql_and_values(DbBackend::Postgres, PARTICIPATION, values);
-            let decode = |rows: &[PgRow]| rows::decode_rows!(rows => Row { is_seer, is_active, is_removed });
+            let decode =
+                |rows: &[PgRow]| rows::decode_rows!(rows => ParticipationRow { is_seer, is_active, is_removed });
             let row = rows::fetch_all(tx, statement, decode).await?.pop();
             Ok(match row {
-                Some(Row { is_seer: true, .. }) => Participation::Seer,
-                Some(Row { is_active: Some(true), .. }) => Participation::Player,
-                Some(Row { is_active: Some(false), is_removed: Some(true), .. }) => Participation::Removed,
-                Some(Row { is_active: Some(false), .. }) => Participation::Left,
+                Some(ParticipationRow { is_seer: true, .. }) => Participation::Seer,
+                Some(ParticipationRow { is_active: Some(true), .. }) => Participation::Player,
+                Some(ParticipationRow { is_active: Some(false), is_removed: true, .. }) => Participation::Removed,
+                Some(ParticipationRow { is_active: Some(false), .. }) => Participation::Left,
                 _ => Participation::None,
             })
         })

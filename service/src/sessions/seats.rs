@@ -84,7 +84,10 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// [`Error::SessionOver`], [`Error::NotSeated`], [`Error::NotFound`] for the session, [`Error::NotSignedIn`].
     pub async fn leave(self, id: Uuid) -> Result<session_players::Model, Error> {
-        operation!(self.caller, "sessions.leave", session = id, |tx| { update_own_seat(tx, id, inactive_seat()).await })
+        operation!(self.caller, "sessions.leave", session = id, |tx| {
+            let row = session_players::ActiveModel { is_active: Set(false), ..Default::default() };
+            update_own_seat(tx, id, row).await
+        })
     }
 
     /// Returns the caller to a seat that they gave up, with the same character or another.
@@ -178,11 +181,6 @@ impl<C: Caller> Sessions<'_, C> {
     }
 }
 
-/// Returns the change that gives a seat up.
-fn inactive_seat() -> session_players::ActiveModel {
-    session_players::ActiveModel { is_active: Set(false), ..Default::default() }
-}
-
 async fn find_seat(
     tx: &UncheckedTransaction,
     session_id: Uuid,
@@ -207,18 +205,18 @@ async fn update_own_seat(
     }
 }
 
-/// Updates a player's seat for the Seer or the service. If no seat matches, the error is `NotSessionSeer` for another
-/// user who can see the session, and otherwise `NotFound`.
+/// Updates the seat of a player for the Seer or the service. If no row is updated, the error is `NotSessionSeer` if the
+/// caller is another user who can see the session, and otherwise `NotFound`.
 async fn update_seat_as_seer(
     tx: &UncheckedTransaction,
     session_id: Uuid,
-    user_id: Uuid,
+    player_id: Uuid,
     row: session_players::ActiveModel,
 ) -> Result<session_players::Model, Error> {
-    match update_seat(tx, session_id, user_id, row).await {
+    match update_seat(tx, session_id, player_id, row).await {
         Err(Error::NotFound { what: "seat" }) => {
             if let Some(session) = sessions::Entity::find_by_id(session_id).one(tx).await?
-                && tx.caller_identity().user_id().is_some_and(|user_id| user_id != session.seer_id)
+                && tx.caller_identity().user_id().is_some_and(|caller_id| caller_id != session.seer_id)
             {
                 return Err(Error::NotSessionSeer);
             }
@@ -228,6 +226,7 @@ async fn update_seat_as_seer(
     }
 }
 
+/// Updates the seat of a user, if the caller may. The error is `NotFound` if no row is updated.
 async fn update_seat(
     tx: &UncheckedTransaction,
     session_id: Uuid,
@@ -244,16 +243,16 @@ async fn update_seat(
         .ok_or(Error::NotFound { what: "seat" })
 }
 
-/// Seats a user. A former seat is updated, not inserted again, because an update locks the seat before the session, as
-/// the lock order requires (decision "Lock order").
+/// Seats a user, unless they are already seated. A former seat is updated, not inserted again, because an update locks
+/// the seat before the session, as the lock order requires (decision "Lock order").
 async fn take_seat(
     tx: &UncheckedTransaction,
     session_id: Uuid,
     user_id: Uuid,
     character_id: Uuid,
 ) -> Result<session_players::Model, Error> {
-    let existing = session_players::Entity::find_by_id((session_id, user_id)).one(tx).await?;
-    match existing {
+    let existing_seat = session_players::Entity::find_by_id((session_id, user_id)).one(tx).await?;
+    match existing_seat {
         Some(seat) if seat.is_active => return Ok(seat),
         Some(_) => {
             let row = session_players::ActiveModel {
@@ -261,7 +260,7 @@ async fn take_seat(
                 character_id: Set(character_id),
                 ..Default::default()
             };
-            let rejoined = session_players::Entity::update_many()
+            let retaken_seat = session_players::Entity::update_many()
                 .set(row)
                 .filter(session_players::Column::SessionId.eq(session_id))
                 .filter(session_players::Column::UserId.eq(user_id))
@@ -269,7 +268,7 @@ async fn take_seat(
                 .exec_with_returning(tx)
                 .await?
                 .pop();
-            if let Some(seat) = rejoined {
+            if let Some(seat) = retaken_seat {
                 return Ok(seat);
             }
         }

@@ -5,10 +5,10 @@ use sea_orm::{DerivePartialModel, prelude::DateTimeWithTimeZone};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// The public columns of an account: all of `users` except the e-mail address (decision "Privacy and server-owned
-/// columns").
+/// The public columns of an account: `users` without the e-mail address and the columns that only the database's rules
+/// need, such as the counters of limits (decision "Privacy and server-owned columns").
 ///
-/// Users have no privilege to read the e-mail address, so `users::Entity::find()`, which selects all columns, fails for
+/// Users have no privilege to read the other columns, so `users::Entity::find()`, which selects all columns, fails for
 /// them. Use this partial model instead: `users::Entity::find().into_partial_model::<Profile>()`.
 #[derive(Clone, Debug, PartialEq, Eq, DerivePartialModel, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
