@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize, de};
 
 use crate::Identity;
 
-/// A position in the write-ahead log: the timeline, whose number grows with each promotion, and the location (LSN) on
-/// that timeline.
+/// A position in the write-ahead log: the timeline, whose number grows with each promotion, and the log sequence number
+/// (LSN) on that timeline.
 ///
 /// A service that keeps no state between two requests can use it as a token: the service sends the text of the position
 /// (`1-0/16B3748`, safe in a header or a cookie) to the client with a response, and the client sends it back with the
@@ -58,7 +58,7 @@ impl FromStr for LogPosition {
     }
 }
 
-/// Parses a location on a timeline (LSN) as PostgreSQL prints it: `0/16B3748`.
+/// Parses an LSN as PostgreSQL prints it: `0/16B3748`.
 pub(crate) fn parse_lsn(text: &str) -> Option<u64> {
     let (high, low) = text.split_once('/')?;
     let parse_half = |part: &str| {
@@ -80,12 +80,13 @@ impl<'de> Deserialize<'de> for LogPosition {
     }
 }
 
-/// The log position that a server must have replayed before an identity may read from it.
+/// What a server must fulfil before an identity may read from it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RequiredPosition {
+    /// The log position that the server must have replayed.
     pub(crate) position: Option<LogPosition>,
-    /// The number of the identity's last commit whose answer was lost, if there is such a commit; see
-    /// [`RememberedPositions::lost_answer_count`]. Only the primary knows that commit's outcome.
+    /// The number of the identity's last *unknown commit*: one whose outcome or log position is unknown, for example
+    /// because its answer was lost. As long as this is set, only the primary may be read.
     pub(crate) unknown_commit_number: Option<u64>,
 }
 
@@ -119,12 +120,12 @@ struct RememberedPositions {
     recent: HashMap<u64, RequiredPosition>,
     older: HashMap<u64, RequiredPosition>,
     floor: RequiredPosition,
-    /// How many answers to commits have been lost so far. A lost answer is numbered with the count that includes it.
-    lost_answer_count: u64,
+    /// How many unknown commits there have been so far. Each is numbered with the count that includes it.
+    unknown_commit_count: u64,
 }
 
 impl Positions {
-    /// Returns the log position that a server must have replayed before the identity may read from it.
+    /// Returns what a server must fulfil before the identity may read from it.
     pub(crate) fn get(&self, identity: &Identity) -> RequiredPosition {
         let remembered = self.lock();
         let key = &identity.position_key();
@@ -137,30 +138,32 @@ impl Positions {
         self.lock().update(identity.position_key(), |entry| entry.position = entry.position.max(Some(position)));
     }
 
-    /// Returns how many answers to commits have been lost so far.
-    pub(crate) fn lost_answer_count(&self) -> u64 {
-        self.lock().lost_answer_count
+    /// Returns how many unknown commits there have been so far.
+    pub(crate) fn unknown_commit_count(&self) -> u64 {
+        self.lock().unknown_commit_count
     }
 
-    /// Records the log position of a commit on the primary. This also settles the commits of the identity whose answers
-    /// were lost before this commit was sent, but not those whose answers were lost since.
+    /// Records the log position of a commit on the primary, and forgets the unknown commits of the identity that were
+    /// recorded before this commit was sent, but not those recorded since. `unknown_commit_count_before` is the count
+    /// when this commit was sent.
     pub(crate) fn record_primary_commit(
         &self,
         identity: &Identity,
         position: LogPosition,
-        lost_answer_count_before: u64,
+        unknown_commit_count_before: u64,
     ) {
         self.lock().update(identity.position_key(), |entry| {
-            let unknown_commit_number = entry.unknown_commit_number.filter(|number| *number > lost_answer_count_before);
+            let unknown_commit_number =
+                entry.unknown_commit_number.filter(|number| *number > unknown_commit_count_before);
             *entry = RequiredPosition { position: entry.position.max(Some(position)), unknown_commit_number };
         });
     }
 
-    /// Records that the answer to a commit of the identity was lost.
+    /// Records an unknown commit of the identity.
     pub(crate) fn record_unknown_commit(&self, identity: &Identity) {
         let mut remembered = self.lock();
-        remembered.lost_answer_count += 1;
-        let number = remembered.lost_answer_count;
+        remembered.unknown_commit_count += 1;
+        let number = remembered.unknown_commit_count;
         remembered.update(identity.position_key(), |entry| entry.unknown_commit_number = Some(number));
     }
 
@@ -241,21 +244,21 @@ mod tests {
         // A read does not show whether the commit has succeeded.
         positions.record(&ada, at(1));
         assert!(positions.get(&ada).unknown_commit_number.is_some());
-        positions.record_primary_commit(&ada, at(2), positions.lost_answer_count());
+        positions.record_primary_commit(&ada, at(2), positions.unknown_commit_count());
         assert_eq!(positions.get(&ada), RequiredPosition { position: Some(at(2)), unknown_commit_number: None });
     }
 
     #[test]
-    fn the_answer_to_a_commit_does_not_settle_answers_lost_after_it_was_sent() {
+    fn a_commit_forgets_only_unknown_commits_that_were_recorded_before_it_was_sent() {
         let (positions, [ada, ben]) = (Positions::default(), [0, 1].map(identity_number));
         let at = |lsn| LogPosition { timeline: 1, lsn };
         positions.record_unknown_commit(&ada);
-        let lost_answer_count_before = positions.lost_answer_count();
+        let unknown_commit_count_before = positions.unknown_commit_count();
         positions.record_unknown_commit(&ada);
         positions.record_unknown_commit(&ben);
-        positions.record_primary_commit(&ada, at(2), lost_answer_count_before);
+        positions.record_primary_commit(&ada, at(2), unknown_commit_count_before);
         assert!(positions.get(&ada).unknown_commit_number.is_some());
-        positions.record_primary_commit(&ada, at(3), positions.lost_answer_count());
+        positions.record_primary_commit(&ada, at(3), positions.unknown_commit_count());
         assert_eq!(positions.get(&ada), RequiredPosition { position: Some(at(3)), unknown_commit_number: None });
         assert!(positions.get(&ben).unknown_commit_number.is_some(), "the commit of another identity");
     }

@@ -56,11 +56,11 @@ impl ServerOfTransaction {
 
     /// Returns the record of a commit that is about to be sent.
     pub(crate) fn track_commit(&self, identity: &Identity) -> CommitInProgress {
-        let lost_answer_count_before = self.wal.positions.lost_answer_count();
+        let unknown_commit_count_before = self.wal.positions.unknown_commit_count();
         CommitInProgress {
             wal: self.wal.clone(),
             identity: identity.clone(),
-            lost_answer_count_before,
+            unknown_commit_count_before,
             // On a standby the outcome of a commit does not matter, because nothing was written.
             is_settled: self.is_standby,
         }
@@ -72,8 +72,8 @@ impl ServerOfTransaction {
 pub(crate) struct CommitInProgress {
     wal: Arc<WalState>,
     identity: Identity,
-    /// How many answers to commits were lost before this commit was sent.
-    lost_answer_count_before: u64,
+    /// How many unknown commits there were before this commit was sent.
+    unknown_commit_count_before: u64,
     /// Whether the drop has nothing to record.
     is_settled: bool,
 }
@@ -91,7 +91,7 @@ impl CommitInProgress {
             Some(position) if is_committed => {
                 newest_timeline.fetch_max(position.timeline, Ordering::SeqCst);
                 let position = LogPosition { timeline: position.timeline, lsn: position.lsn };
-                positions.record_primary_commit(&self.identity, position, self.lost_answer_count_before);
+                positions.record_primary_commit(&self.identity, position, self.unknown_commit_count_before);
             }
             // The transaction is committed at an unknown log position, or its outcome is unknown. In both cases the
             // drop of `self` records an unknown commit.

@@ -45,8 +45,8 @@ async fn an_operation_dropped_at_any_point_commits_all_or_nothing() {
     let game = world.new_active_session(1).await;
     let waiting_game = world.new_session(0).await;
     let code = world.join_code(waiting_game.session_id).await;
-    // The proxy runs in this thread, so no response arrives before the test waits for it. With two connections, the
-    // next call does not wait for the one that is returning to the pool.
+    // The proxy runs in this thread, so a response arrives only while a call waits, and the call can be dropped at each
+    // response. With two connections, a call does not wait until the dropped call's connection is back in the pool.
     let proxy = Proxy::to_world(&world).await;
     let sparc = Sparc::connect_with(&proxy.url, Options::default().max_connections(2)).await.unwrap();
     let ada = sparc.as_user(game.players[0].user_id);
@@ -75,8 +75,8 @@ async fn an_operation_dropped_at_any_point_commits_all_or_nothing() {
     sparc.close().await.unwrap();
 }
 
-/// Asserts that the transaction still runs as its caller, or can only be rolled back.
-async fn assert_same_identity(tx: &Transaction, what: &str) {
+/// Asserts that the transaction still runs with the role of a user, or can only be rolled back.
+async fn assert_same_role(tx: &Transaction, what: &str) {
     let query = Statement::from_string(DbBackend::Postgres, "SELECT current_user::text");
     match tx.query_one_raw(query).await {
         Ok(row) => assert_eq!(row.unwrap().try_get_by_index::<String>(0).unwrap(), "authenticated", "{what}"),
@@ -97,20 +97,20 @@ async fn a_call_that_is_dropped_in_a_transaction_never_leaves_another_role_set()
         // The begin of a nested transaction, at two depths: if it is dropped, the outer transaction continues.
         let tx = me.begin().await.unwrap();
         let is_begin_dropped = poll_then_drop(waits, tx.begin()).await.is_none();
-        assert_same_identity(&tx, "outer").await;
+        assert_same_role(&tx, "outer").await;
         tx.commit().await.unwrap();
         let tx = me.begin().await.unwrap();
         let inner = tx.begin().await.unwrap();
         drop(poll_then_drop(waits, inner.begin()).await);
-        assert_same_identity(&inner, "middle").await;
-        let _ = inner.commit().await;
-        assert_same_identity(&tx, "outer of three").await;
+        assert_same_role(&inner, "middle").await;
+        inner.commit().await.unwrap();
+        assert_same_role(&tx, "outer of three").await;
         drop(tx);
         // An operation that runs a statement as `service_role`.
         let tx = me.begin().await.unwrap();
         let is_validation_dropped = poll_then_drop(waits, tx.adventures().validate(draft_adventure)).await.is_none();
         dropped_validations += u32::from(is_validation_dropped);
-        assert_same_identity(&tx, "after a statement as service_role").await;
+        assert_same_role(&tx, "after a statement as service_role").await;
         drop(tx);
         assert_no_open_transaction(&world).await;
         // Stop when both calls finish before they would be dropped.

@@ -136,7 +136,7 @@ async fn lock_out(superuser: &DatabaseConnection, database: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn if_an_older_copy_replaces_the_database_only_streams_that_have_read_lost_events_end() {
+async fn if_an_older_copy_replaces_the_database_a_stream_ends_only_if_it_has_read_an_event_that_the_copy_lacks() {
     let world = World::new().await;
     let (quiet_game, busy_game) = (world.new_active_session(1).await, world.new_active_session(1).await);
     let eventless_game = world.new_session(1).await;

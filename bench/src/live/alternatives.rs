@@ -1,4 +1,5 @@
-//! Alternatives to the service's poller, which reads new events from the database, and their cost to writers.
+//! What alternatives to the service's poller would cost writers. The poller is the task that reads new events from the
+//! database.
 
 use std::{
     sync::{
@@ -89,7 +90,9 @@ pub async fn measure_alternatives(environment: &Environment<'_>) -> Result<Vec<A
         let mut client = Client::open(environment.url).await?;
         let mut running: Option<RepeatedStatement> = None;
         let mut is_set_up = false;
-        let writers = compare_writers(environment, ALTERNATIVE_RUN_PAIRS, None, async |is_on| {
+        // PostgreSQL or this process adds the load.
+        let load_pid = None;
+        let writers = compare_writers(environment, ALTERNATIVE_RUN_PAIRS, load_pid, async |is_on| {
             if let Some(running) = running.take() {
                 running.stop().await?;
             }

@@ -2,9 +2,9 @@
 -- failed roll a second time.
 
 -- Returns the results of `dice_count` fair dice, at most ten. A single expression computes them, which takes a fifth of
--- the time of a loop. Like `random_numbers`, this function takes the bytes of a random UUID, except bytes 6 and 8,
--- which are not random. If a byte is 252 (the greatest multiple of six that a byte can hold) or more, all bytes are
--- drawn again, because such a byte would favour low results.
+-- the time of a loop over the dice. Like `random_numbers`, this function takes the bytes of a random UUID, except bytes
+-- 6 and 8, which contain its version and variant. If a byte is 252 (the greatest multiple of six that a byte can hold)
+-- or more, all bytes are drawn again, because such a byte would favour low results.
 CREATE OR REPLACE FUNCTION private.throw_dice(dice_count integer)
 RETURNS integer[]
 LANGUAGE plpgsql
@@ -64,7 +64,7 @@ $$;
 
 -- Computes the number of dice from the attribute and the modifiers, rolls them, and computes the outcome. If the row
 -- already has results, it keeps them, and the check constraints apply to them. Only the service can supply results, to
--- record or script a roll.
+-- record an earlier roll or to decide one in advance.
 CREATE OR REPLACE FUNCTION private.roll_dice()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -113,6 +113,8 @@ BEGIN
   IF NEW.modifiers <> '[]' THEN
     -- Modifiers above their size limit (8192 bytes) are not parsed: the check constraint on their size refuses them.
     IF pg_column_size(NEW.modifiers) <= 8192 THEN
+      -- The check constraint would refuse invalid modifiers too, but only after the refusal of an unreadable document
+      -- below, which says less.
       IF NOT private.are_valid_modifiers(NEW.modifiers) THEN
         RAISE EXCEPTION USING
           ERRCODE = 'check_violation',
@@ -263,8 +265,9 @@ END
 $$;
 
 -- After a roll is written, refuses rolls of several sessions in one statement and the id of an archived roll, uses up a
--- heroic save, emits the event, and checks the caller's permission again. One trigger does all of this, because each
--- trigger slows every roll: the server parses a trigger's condition again for each statement.
+-- heroic save, emits the event, and checks the caller's permission again. One trigger without a condition does all of
+-- this, because several with conditions would slow every roll: the server parses each trigger's condition again for
+-- each statement.
 CREATE OR REPLACE FUNCTION private.finish_roll()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -274,8 +277,8 @@ AS $$
 DECLARE
   me CONSTANT uuid := auth.uid();
 BEGIN
-  -- This check comes before any session is locked, because rolls in several sessions would lock them in the order of
-  -- the caller's rows.
+  -- This check comes before any session is locked. Otherwise rolls of several sessions would lock the sessions in the
+  -- order of the caller's rows, and two such statements could deadlock.
   IF me IS NOT NULL
     AND EXISTS (SELECT FROM new_rolls WHERE session_id <> NEW.session_id)
     AND NOT private.is_service()

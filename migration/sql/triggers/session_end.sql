@@ -118,8 +118,8 @@ $$;
 -- deletes a live session, this trigger subtracts the session and its seats from the counters. The seats are deleted
 -- with the session, but their own trigger (`count_deleted_seats`) cannot subtract them, because it no longer sees the
 -- session. The session is already locked, although it comes after its seats in the lock order, so waiting for another
--- transaction could be a deadlock. The deletion therefore fails at once if another transaction has locked one of the
--- rows.
+-- transaction could end in a deadlock. The deletion therefore fails at once if another transaction has locked one of
+-- the rows.
 CREATE OR REPLACE FUNCTION private.release_deleted_session()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -130,6 +130,7 @@ DECLARE
   active_seats public.session_players[];
   active_seat public.session_players;
 BEGIN
+  -- Not `private.is_service()`, which may be true for the tables' owner, too.
   IF current_setting('role') = 'service_role' THEN
     RAISE EXCEPTION USING
       ERRCODE = 'SP031',
