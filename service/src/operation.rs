@@ -68,7 +68,10 @@ impl RetryState {
 
     /// Runs the attempt within the remaining time. An attempt that takes longer is dropped, and its transaction is
     /// rolled back.
-    pub(crate) async fn run_attempt<T>(&self, attempt: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    pub(crate) async fn run_with_deadline<T>(
+        &self,
+        attempt: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
         match self.remaining() {
             None => attempt.await,
             Some(remaining) => tokio::time::timeout(remaining, attempt).await.unwrap_or(Err(Error::DeadlineExceeded)),
@@ -77,7 +80,7 @@ impl RetryState {
 
     /// Runs the commit within the remaining time or the grace period, whichever is longer. If the server has not
     /// answered by then, the outcome of a commit that may have written something is unknown.
-    async fn run_commit(&self, commit: impl Future<Output = Result<(), DbErr>>) -> Result<(), Error> {
+    async fn with_commit_grace(&self, commit: impl Future<Output = Result<(), DbErr>>) -> Result<(), Error> {
         let Some(remaining) = self.remaining() else { return Ok(commit.await?) };
         let answer = tokio::time::timeout(remaining.max(COMMIT_GRACE), commit).await;
         answer
@@ -112,7 +115,7 @@ impl RetryState {
             }
         };
         let outcome = match outcome {
-            Ok(value) => self.run_commit(transaction.commit()).await.map(|()| value),
+            Ok(value) => self.with_commit_grace(transaction.commit()).await.map(|()| value),
             Err(error) => {
                 // The operation's error is returned. If the rollback fails, the pool closes the connection.
                 let _ = transaction.rollback().await;
@@ -195,7 +198,7 @@ pub(crate) async fn run<'env, C: Caller, T>(
 ) -> Result<T, Error> {
     let mut retry_state = RetryState::new(caller, access);
     let outcome = loop {
-        let attempt = retry_state.run_attempt(async {
+        let attempt = retry_state.run_with_deadline(async {
             let begun_or_joined =
                 Box::pin(caller.begin_or_join(retry_state.remaining(), retry_state.is_read_only)).await?;
             let outcome = body(begun_or_joined.transaction()).await;

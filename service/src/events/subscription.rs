@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::{
     Events, history_id,
-    hub::{Hub, SubscriberHandle, SessionSnapshot},
+    hub::{Hub, SessionSnapshot, SubscriberHandle},
     listener_error,
     reader::{EventPosition, Reader},
 };
