@@ -27,7 +27,7 @@ use shuttle::{
 use crate::{
     Error, Identity,
     identity::set_role_statement,
-    runtime::set_deadlines_may_pass,
+    runtime::set_deadlines_may_be_exceeded,
     shared_transaction::{SharedTransaction, Verification},
     statements::stream_rows,
     transaction_state::{BeginRequest, OUTERMOST, TransactionState},
@@ -322,7 +322,7 @@ fn explore_schedules(test: impl Fn() + Copy + Send + Sync + 'static) {
 fn random_programs_keep_the_rules() {
     explore_schedules(|| {
         let (deadline, may_lose_connection) = (None, false);
-        set_deadlines_may_pass(false);
+        set_deadlines_may_be_exceeded(false);
         block_on(run_program(deadline, may_lose_connection));
     });
 }
@@ -332,7 +332,7 @@ fn random_programs_keep_the_rules_with_exceeded_deadlines_and_lost_connections()
     explore_schedules(|| {
         // The length of the deadline does not matter: `runtime::timeout` decides at random when it is exceeded.
         let (deadline, may_lose_connection) = (Some(Duration::from_secs(1)), true);
-        set_deadlines_may_pass(true);
+        set_deadlines_may_be_exceeded(true);
         block_on(run_program(deadline, may_lose_connection));
     });
 }

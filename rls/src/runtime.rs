@@ -1,6 +1,6 @@
 //! The primitives on which the interleaving of tasks depends: tasks, deadlines, atomics and the blocking mutex. In unit
-//! tests, `shuttle` decides which task runs next and when a deadline is exceeded. (Tokio's locks and channels need no
-//! runtime, so they are used under `shuttle` too.)
+//! tests, the crate `shuttle` decides which task runs next and when a deadline is exceeded. (Tokio's locks and channels
+//! need no runtime, so they are used under `shuttle` too.)
 
 #[cfg(test)]
 pub(crate) use under_shuttle::*;
@@ -17,7 +17,7 @@ mod under_tokio {
     use tokio::runtime::Handle;
     pub(crate) use tokio::{spawn, time::timeout};
 
-    /// Spawns a task, unless there is no runtime.
+    /// Spawns a task. If there is no runtime, drops the task instead.
     pub(crate) fn spawn_detached(task: impl Future<Output = ()> + Send + 'static) {
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(task);
@@ -40,19 +40,19 @@ mod under_shuttle {
 
     thread_local! {
         /// Whether deadlines may be exceeded. Shuttle runs all tasks of a test in one thread.
-        static DEADLINES_MAY_PASS: Cell<bool> = const { Cell::new(false) };
+        static DEADLINES_MAY_BE_EXCEEDED: Cell<bool> = const { Cell::new(false) };
     }
 
-    pub(crate) fn set_deadlines_may_pass(may_pass: bool) {
-        DEADLINES_MAY_PASS.set(may_pass);
+    pub(crate) fn set_deadlines_may_be_exceeded(value: bool) {
+        DEADLINES_MAY_BE_EXCEEDED.set(value);
     }
 
-    /// Polls the future. If deadlines may be exceeded, one poll in twelve, chosen at random, reports that the time is
-    /// up. The length of the timeout is ignored.
+    /// Polls the future. If deadlines may be exceeded, one poll in twelve, chosen at random, reports that the deadline
+    /// is exceeded. Its length is ignored.
     pub(crate) async fn timeout<T>(_time: Duration, future: impl Future<Output = T>) -> Result<T, ()> {
         let mut future = pin!(future);
         std::future::poll_fn(|context| {
-            if DEADLINES_MAY_PASS.get() && shuttle::rand::thread_rng().gen_ratio(1, 12) {
+            if DEADLINES_MAY_BE_EXCEEDED.get() && shuttle::rand::thread_rng().gen_ratio(1, 12) {
                 return Poll::Ready(Err(()));
             }
             future.as_mut().poll(context).map(Ok)

@@ -12,15 +12,6 @@ async fn session_status(world: &World, session: Uuid) -> String {
     world.owner().fetch_value(&format!("SELECT status::text FROM sessions WHERE id = '{session}'")).await.unwrap()
 }
 
-/// Does what [`World::update_session`] does, for a session of which the test has only the id.
-async fn update_session_by_id(world: &World, session: Uuid, assignments: &str) {
-    assert_eq!(
-        attempt(&world.owner(), &format!("UPDATE sessions SET {assignments} WHERE id = '{session}'")).await,
-        "done",
-        "{assignments}"
-    );
-}
-
 #[tokio::test]
 async fn cancelled_sessions_are_archived_like_completed_ones() {
     let world = World::new().await;
@@ -29,8 +20,8 @@ async fn cancelled_sessions_are_archived_like_completed_ones() {
         [("cancelled", 91, true), ("completed", 91, true), ("cancelled", 89, false), ("completed", 89, false)]
     {
         let game = world.new_active_session(2).await;
-        update_session_by_id(&world, game.session_id, &format!("status = '{final_status}'")).await;
-        update_session_by_id(&world, game.session_id, &format!("ended_at = now() - INTERVAL '{days_ago} days'")).await;
+        world.update_session(&game, &format!("status = '{final_status}'")).await;
+        world.update_session(&game, &format!("ended_at = now() - INTERVAL '{days_ago} days'")).await;
         attempt(&world.service(), "SELECT private.archive_sessions(100)").await;
         assert_eq!(
             world.owner().count(&format!("archived_sessions WHERE id = '{}'", game.session_id)).await == 1,
@@ -53,14 +44,9 @@ async fn the_archiving_job_archives_completed_and_cancelled_sessions_in_batches(
     let world = World::new().await;
     for index in 0..6 {
         let game = world.new_active_session(1).await;
-        update_session_by_id(
-            &world,
-            game.session_id,
-            if index % 2 == 0 { "status = 'cancelled'" } else { "status = 'completed'" },
-        )
-        .await;
-        update_session_by_id(&world, game.session_id, &format!("ended_at = now() - INTERVAL '{} days'", 100 + index))
-            .await;
+        let final_status = if index % 2 == 0 { "cancelled" } else { "completed" };
+        world.update_session(&game, &format!("status = '{final_status}'")).await;
+        world.update_session(&game, &format!("ended_at = now() - INTERVAL '{} days'", 100 + index)).await;
     }
     let mut archived_counts = Vec::new();
     for _ in 0..4 {
@@ -75,8 +61,9 @@ async fn the_archiving_job_archives_completed_and_cancelled_sessions_in_batches(
 async fn abandoned_sessions_are_cancelled() {
     let world = World::new().await;
     let mut cases = Vec::new();
-    // A session that has not started is abandoned a week after its scheduled start or, if it has none, a month after
-    // its creation. A session that has started is abandoned after a month without events.
+    // A session that has not started is abandoned a week after its scheduled start, but at the latest a year after its
+    // creation; if it has no scheduled start, a month after its creation. A session that has started is abandoned after
+    // a month without events.
     for (initial_status, assignments, is_abandoned) in [
         ("waiting", "scheduled_start = now() - INTERVAL '8 days'", true),
         ("waiting", "scheduled_start = now() - INTERVAL '6 days'", false),
@@ -109,7 +96,7 @@ async fn abandoned_sessions_are_cancelled() {
              last_event_at = now() - INTERVAL '27 days'",
             false,
         ),
-        // This session is still played, although it was scheduled long ago.
+        // This session is still being played, although it was scheduled long ago.
         ("active", "scheduled_start = now() - INTERVAL '80 days', last_event_at = now() - INTERVAL '1 day'", false),
     ] {
         let game = world.new_session(2).await;
@@ -119,9 +106,9 @@ async fn abandoned_sessions_are_cancelled() {
             _ => &[initial_status],
         };
         for step in steps {
-            update_session_by_id(&world, game.session_id, &format!("status = '{step}'")).await;
+            world.update_session(&game, &format!("status = '{step}'")).await;
         }
-        update_session_by_id(&world, game.session_id, assignments).await;
+        world.update_session(&game, assignments).await;
         cases.push((game, initial_status, assignments, is_abandoned));
     }
     // In batches of two, until none is left.
@@ -160,8 +147,8 @@ async fn a_session_with_a_recent_event_is_not_abandoned() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     // Without the event below, the session would be abandoned.
-    let abandoned = "last_event_at = now() - INTERVAL '40 days', started_at = now() - INTERVAL '40 days'";
-    update_session_by_id(&world, game.session_id, abandoned).await;
+    let no_recent_event = "last_event_at = now() - INTERVAL '40 days', started_at = now() - INTERVAL '40 days'";
+    world.update_session(&game, no_recent_event).await;
     let insert_event =
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", game.session_id);
     assert_eq!(attempt(&game.players[0].caller, &insert_event).await, "done");
@@ -184,7 +171,7 @@ async fn neither_users_nor_visitors_may_run_maintenance() {
 }
 
 #[tokio::test]
-async fn maintenance_does_not_wait_for_a_locked_session() {
+async fn the_cancelling_job_skips_a_locked_session() {
     let world = World::new().await;
     let seer = world.new_account().await;
     let adventure = world.new_adventure(seer).await;
@@ -194,15 +181,16 @@ async fn maintenance_does_not_wait_for_a_locked_session() {
         let player = world.new_player().await;
         world.owner().execute(&insert_seat_sql(session, player.user_id, player.character_id)).await.unwrap();
         // A waiting session is abandoned a month after its creation.
-        update_session_by_id(&world, session, "created_at = now() - INTERVAL '60 days'").await;
+        let make_abandoned = format!("UPDATE sessions SET created_at = now() - INTERVAL '60 days' WHERE id = '{session}'");
+        assert_eq!(world.owner().execute(&make_abandoned).await, Ok(1));
         sessions.push(session);
     }
-    let (locked_session, free_session) = (sessions[0], sessions[1]);
+    let (locked_session, unlocked_session) = (sessions[0], sessions[1]);
     let lock_holder = world.owner().begin().await;
     execute_in(&lock_holder, &format!("SELECT FROM sessions WHERE id = '{locked_session}' FOR UPDATE")).await.unwrap();
     let sql = "SET LOCAL lock_timeout = '2s'; SELECT private.cancel_abandoned_sessions(10)";
-    assert_eq!(attempt(&world.service(), sql).await, "done", "the job skips a locked session");
-    assert_eq!(session_status(&world, free_session).await, "cancelled");
+    assert_eq!(attempt(&world.service(), sql).await, "done", "the job must not wait for the locked session");
+    assert_eq!(session_status(&world, unlocked_session).await, "cancelled");
     lock_holder.rollback().await.unwrap();
     assert_eq!(session_status(&world, locked_session).await, "waiting");
     assert_eq!(world.service().fetch_value::<i32>("SELECT private.cancel_abandoned_sessions(10)").await, Ok(1));

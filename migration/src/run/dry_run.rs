@@ -30,7 +30,7 @@ pub async fn dry_run(db: &SchemaManagerConnection<'_>) -> Result<String, DbErr> 
     let state = State::read(&transaction).await?;
     let renames = if state.pending_migrations().is_empty() { renames::find(&state) } else { Vec::new() };
     if renames.is_empty() {
-        let statements = plan_up(&transaction, &state, &mut None).await?;
+        let statements = plan_up(&transaction, &state).await?;
         deallocate_statements(db, &transaction).await?;
         transaction.rollback().await?;
         return Ok(if statements.is_empty() { String::new() } else { script::wrap_in_transaction(&statements) });
@@ -38,7 +38,7 @@ pub async fn dry_run(db: &SchemaManagerConnection<'_>) -> Result<String, DbErr> 
     transaction.rollback().await?;
     let transaction = begin(db, AccessMode::ReadWrite).await?;
     let mut object_under_repair = None;
-    let outcome = rename_and_plan_up(&transaction, &mut object_under_repair).await;
+    let outcome = restore_names_and_plan_up(&transaction, &mut object_under_repair).await;
     deallocate_statements(db, &transaction).await.ok();
     transaction.rollback().await?;
     match outcome {
@@ -47,14 +47,8 @@ pub async fn dry_run(db: &SchemaManagerConnection<'_>) -> Result<String, DbErr> 
     }
 }
 
-/// Returns the SQL that `up` would run on a database in this state, in which no object is renamed. Sets
-/// `object_under_repair` to `None`, because all names are restored, and a later error is about another object.
-async fn plan_up(
-    db: &DatabaseTransaction,
-    state: &State,
-    object_under_repair: &mut Option<ObjectUnderRepair>,
-) -> Result<Vec<String>, DbErr> {
-    *object_under_repair = None;
+/// Returns the SQL that `up` would run on a database in this state, in which no object is renamed.
+async fn plan_up(db: &DatabaseTransaction, state: &State) -> Result<Vec<String>, DbErr> {
     let report = state.report();
     if !report.pending.is_empty() {
         preflight::check_ready(db, state).await?;
@@ -72,9 +66,9 @@ async fn plan_up(
     Ok(sql)
 }
 
-/// Restores the names of renamed objects. Returns all the SQL that `up` would run, which includes these renames. After
-/// an error, `object_under_repair` is the object that the failed statement was to repair.
-async fn rename_and_plan_up(
+/// Restores the names of renamed objects. Returns all the SQL that `up` would run, which begins with the statements
+/// that restore the names. After an error, `object_under_repair` is the object that the failed statement was to repair.
+async fn restore_names_and_plan_up(
     db: &DatabaseTransaction,
     object_under_repair: &mut Option<ObjectUnderRepair>,
 ) -> Result<Vec<String>, DbErr> {
@@ -96,6 +90,8 @@ async fn rename_and_plan_up(
         }
     }
     let state = State::read(db).await?;
-    sql.extend(plan_up(db, &state, object_under_repair).await?);
+    // All names are restored, so a later error is about another object.
+    *object_under_repair = None;
+    sql.extend(plan_up(db, &state).await?);
     Ok(sql)
 }
