@@ -1,7 +1,8 @@
 //! The tutorial: two paths of steps that are completed in order.
 //!
 //! The player's path is welcome, character basics, dice rolling, combat practice, player complete. The Seer's path is
-//! welcome, running sessions, seer complete (decision "Game rules"). The database rejects steps out of order.
+//! welcome, running sessions, seer complete (decision "Game rules"). The database rejects steps out of order, and
+//! derives the completed steps from the current one.
 //!
 //! ```
 //! use entity::sea_orm_active_enums::TutorialPath;
@@ -120,7 +121,7 @@ pub struct Tutorial<'a, C> {
 }
 
 impl<C: Caller> Tutorial<'_, C> {
-    /// Returns the caller's progress; `None` before the tutorial has begun.
+    /// Returns the caller's progress; `None` if the caller has neither begun nor skipped the tutorial.
     ///
     /// Who may: a user. Three round trips.
     ///
@@ -159,8 +160,9 @@ impl<C: Caller> Tutorial<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::TutorialOutOfOrder`] if `completed` is not the current step or is the last of the path,
-    /// [`Error::NotFound`] before the tutorial has begun, [`Error::NotSignedIn`].
+    /// [`Error::TutorialOutOfOrder`] if `completed` is not the current step or is the last of the path, or if the
+    /// caller has skipped the tutorial without beginning a path; [`Error::NotFound`] if the caller has neither begun
+    /// nor skipped the tutorial; [`Error::NotSignedIn`].
     pub async fn advance(self, completed: Step) -> Result<tutorial_progress::Model, Error> {
         operation!(self.caller, "tutorial.advance", |tx| {
             let progress = lock_progress(tx, tx.user_id()?).await?;
@@ -179,10 +181,11 @@ impl<C: Caller> Tutorial<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::TutorialOutOfOrder`] before the last step, [`Error::NotFound`] before the tutorial has begun,
-    /// [`Error::NotSignedIn`].
+    /// [`Error::TutorialOutOfOrder`] before the last step, [`Error::NotFound`] if the caller has neither begun nor
+    /// skipped the tutorial, [`Error::NotSignedIn`].
     pub async fn complete(self) -> Result<tutorial_progress::Model, Error> {
         operation!(self.caller, "tutorial.complete", |tx| {
+            // The database keeps the time of an earlier completion.
             tutorial_progress::Entity::update_many()
                 .col_expr(Column::CompletedAt, Expr::cust("now()"))
                 .filter(Column::UserId.eq(tx.user_id()?))
@@ -210,14 +213,14 @@ impl<C: Caller> Tutorial<'_, C> {
         })
     }
 
-    /// Restarts the tutorial at the beginning of a path, and clears the completed steps and the completed and skipped
-    /// marks.
+    /// Restarts the tutorial at the beginning of a path, and clears the completed steps, the time of completion and the
+    /// skipped mark.
     ///
     /// Who may: a user. Three round trips. No event.
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`] before the tutorial has begun, [`Error::NotSignedIn`].
+    /// [`Error::NotFound`] if the caller has neither begun nor skipped the tutorial, [`Error::NotSignedIn`].
     pub async fn restart(self, path: TutorialPath) -> Result<tutorial_progress::Model, Error> {
         operation!(self.caller, "tutorial.restart", |tx| {
             let row = tutorial_progress::ActiveModel {

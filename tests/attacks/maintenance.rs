@@ -181,7 +181,8 @@ async fn the_cancelling_job_skips_a_locked_session() {
         let player = world.new_player().await;
         world.owner().execute(&insert_seat_sql(session, player.user_id, player.character_id)).await.unwrap();
         // A waiting session is abandoned a month after its creation.
-        let make_abandoned = format!("UPDATE sessions SET created_at = now() - INTERVAL '60 days' WHERE id = '{session}'");
+        let make_abandoned =
+            format!("UPDATE sessions SET created_at = now() - INTERVAL '60 days' WHERE id = '{session}'");
         assert_eq!(world.owner().execute(&make_abandoned).await, Ok(1));
         sessions.push(session);
     }

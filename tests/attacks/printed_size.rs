@@ -6,8 +6,8 @@ use uuid::Uuid;
 use super::{sizes::document_writes, sqlstates::CHECK_VIOLATION};
 use crate::world::World;
 
-/// Returns a document with the given value in it, as an SQL literal. Apart from the value, the column whose size the
-/// constraint limits accepts the document.
+/// Returns a document that contains the value, as an SQL literal. Without the value, the column whose size the
+/// constraint limits would accept the document.
 fn document_literal(constraint: &str, value: &str) -> String {
     match constraint {
         "bounded_modifiers" => format!(r#"'[{{"type": "flat", "value": 1, "source": "x", "z": {value}}}]'"#),
@@ -26,7 +26,7 @@ async fn stored_size_limit(world: &World, constraint: &str) -> usize {
 }
 
 #[tokio::test]
-async fn a_number_of_excessive_magnitude_or_length_is_refused_in_every_document() {
+async fn numbers_that_are_too_large_too_small_or_too_long_are_refused_in_every_document() {
     let world = World::new().await;
     // No number may be beyond 1e308 or closer to 0 than 1e-308. A zero may have at most 308 decimals, and any other
     // number at most 325.
@@ -75,7 +75,8 @@ async fn a_document_prints_at_most_eight_times_its_limit() {
     for (caller, constraint, sql) in document_writes(&world).await {
         let limit = stored_size_limit(&world, constraint).await;
         for number in ["1e308", "-1e300", "1e-308", "0e-308", "1e200"] {
-            // Each of these numbers prints at least 200 digits, so limit / 20 of them print about ten times the limit.
+            // Each of these numbers prints at least 200 digits, so limit / 20 of them print more than ten times the
+            // limit.
             let value = format!("[{}1]", format!("{number}, ").repeat(limit / 20));
             assert_refused!(
                 caller.execute(&sql.replace("$DOC$", &document_literal(constraint, &value))).await,
@@ -95,8 +96,9 @@ async fn a_document_prints_at_most_eight_times_its_limit() {
 #[tokio::test]
 async fn the_printed_size_of_every_document_that_a_client_writes_is_limited() {
     let world = World::new().await;
-    // Each column needs an entry in `document_writes`. If that entry is an UPDATE and clients may also insert the
-    // column, it needs an INSERT below. The two booleans say whether clients may insert and update the column.
+    // The two booleans say whether clients may set the column in an INSERT and in an UPDATE. Each column of this list
+    // needs an entry in `document_writes`. If that entry is an UPDATE and the first boolean is true, the column also
+    // needs an INSERT below.
     let document_columns = "SELECT class.relname || '.' || attname
            || ' ' || has_column_privilege('authenticated', class.oid, attnum, 'INSERT')::text
            || ' ' || has_column_privilege('authenticated', class.oid, attnum, 'UPDATE')::text
@@ -121,12 +123,12 @@ async fn the_printed_size_of_every_document_that_a_client_writes_is_limited() {
     let user = world.new_user().await;
     let draft_adventure = world.new_draft_adventure(user.user_id()).await;
     let document = r#"{"might": 1, "grace": 1, "wit": 1, "heart": 1, "z": [0e-16383]}"#;
-    let insert_character_up_to_equipment =
+    let start_of_insert_character =
         "INSERT INTO characters (id, name, class, might, grace, wit, heart, equipment, special_ability)
                 VALUES (gen_random_uuid(), 'Hero', 'warrior', 5, 3, 2, 2, ";
     for (sql, table) in [
-        (format!("{insert_character_up_to_equipment} '{document}', '{{}}')"), "characters"),
-        (format!("{insert_character_up_to_equipment} '{{}}', '{document}')"), "characters"),
+        (format!("{start_of_insert_character} '{document}', '{{}}')"), "characters"),
+        (format!("{start_of_insert_character} '{{}}', '{document}')"), "characters"),
         (format!("INSERT INTO adventures (name, content) VALUES ('Ford', '{document}')"), "adventures"),
         (
             format!(
@@ -156,8 +158,8 @@ async fn the_printed_size_of_every_document_that_a_client_writes_is_limited() {
     assert_eq!(world.owner().count(&adventures).await, 1, "only the draft");
 }
 
-/// Asserts that the schema's owner cannot store a document with a number that prints too long either, even in a column
-/// that users may not update.
+/// Asserts that the schema's owner cannot store a number whose text is too long either, not even in a column that users
+/// may not update.
 async fn assert_owner_cannot_store_long_numbers(world: &World, draft_adventure: Uuid) {
     let game = world.new_active_session(1).await;
     let roll = world.new_attack_roll(game.session_id, game.players[0].character_id, "{1,2,1,2,1}", 18, 5).await;

@@ -22,12 +22,16 @@ use super::{
 };
 use crate::{programs::poll_then_drop, world::World};
 
-/// The responses to begin and to the query of a transaction that only reads; the next one is the response to commit.
+/// The number of responses before the one to commit in a transaction with one query: those to begin and to the query.
 const RESPONSES_BEFORE_COMMIT: u32 = 2;
 
-/// Delivers only the first `responses` responses. Returns whether the call finishes without the next response, and the
-/// call's result.
-async fn returns_without<T>(proxy: &ResponseProxy, responses: u32, call: impl Future<Output = T>) -> (bool, T) {
+/// Makes the call while the proxy delivers only the next `responses` responses. Returns whether the call finishes
+/// before the response after them is delivered, and the call's result.
+async fn call_while_holding_after<T>(
+    proxy: &ResponseProxy,
+    responses: u32,
+    call: impl Future<Output = T>,
+) -> (bool, T) {
     let mut call = pin!(call);
     proxy.hold_after(responses);
     let early_outcome = select! {
@@ -59,12 +63,14 @@ async fn every_operation_that_reads_returns_before_its_commit_is_answered() {
         let caller = fixture.as_caller(&sparc, operation.allowed_caller().unwrap());
         // The first call also prepares the statements.
         assert_eq!((operation.call_in_own_transaction)(&caller, &fixture).await, "done", "{}", operation.name);
-        // The ping needs the only connection, so it waits until the commit of the call before has been answered.
+        // The ping needs the only connection, so it waits until the commit of the call above has been answered.
         sparc.ping().await.unwrap();
-        let in_words = &documented.iter().find(|other| other.name == operation.name).unwrap().round_trips;
-        let round_trips = NUMBER_WORDS.iter().position(|word| in_words.split(' ').next() == Some(word)).unwrap();
+        let round_trips_in_words = &documented.iter().find(|other| other.name == operation.name).unwrap().round_trips;
+        let first_word = round_trips_in_words.split(' ').next();
+        let round_trips = NUMBER_WORDS.iter().position(|word| first_word == Some(word)).unwrap();
         let all_but_last = u32::try_from(round_trips).unwrap() - 1;
-        match returns_without(&proxy, all_but_last, (operation.call_in_own_transaction)(&caller, &fixture)).await {
+        let call = (operation.call_in_own_transaction)(&caller, &fixture);
+        match call_while_holding_after(&proxy, all_but_last, call).await {
             (true, "done") => early_returns += 1,
             other => mismatches.push(format!("{}: {other:?}", operation.name)),
         }
@@ -85,7 +91,7 @@ async fn a_caller_waits_for_two_round_trips_to_read_and_three_to_write() {
             // The first call also prepares the statement.
             assert!($call.await.is_ok(), "{}", $what);
             sparc.ping().await.unwrap();
-            let (returned_early, outcome) = returns_without(&proxy, RESPONSES_BEFORE_COMMIT, $call).await;
+            let (returned_early, outcome) = call_while_holding_after(&proxy, RESPONSES_BEFORE_COMMIT, $call).await;
             assert!(outcome.is_ok(), "{}: {:?}", $what, outcome.err());
             assert_eq!(returned_early, $expected, "{}", $what);
         };
@@ -100,12 +106,12 @@ async fn a_caller_waits_for_two_round_trips_to_read_and_three_to_write() {
         characters::Entity::find_by_id(character).one(&tx).await?;
         tx.commit().await
     });
-    // The commit after raw SQL also verifies the identity.
+    // The commit after raw SQL also verifies the identity, so the caller waits for it.
     assert_early_return_is!(false, "raw SQL", ada.query_one_raw(raw_sql()));
 }
 
 #[tokio::test]
-async fn a_refusal_to_read_is_returned_before_its_rollback_is_answered() {
+async fn not_found_is_returned_before_the_rollback_is_answered() {
     let fixture = Fixture::new().await;
     let (sparc, proxy) = connect_through_new_proxy(&fixture).await;
     let ada = sparc.as_user(fixture.player.user_id);
@@ -113,7 +119,7 @@ async fn a_refusal_to_read_is_returned_before_its_rollback_is_answered() {
     assert!(ada.characters().get(unknown_character).await.is_err());
     sparc.ping().await.unwrap();
     let (returned_early, outcome) =
-        returns_without(&proxy, RESPONSES_BEFORE_COMMIT, ada.characters().get(unknown_character)).await;
+        call_while_holding_after(&proxy, RESPONSES_BEFORE_COMMIT, ada.characters().get(unknown_character)).await;
     assert_eq!(outcome.unwrap_err().code(), "not_found");
     assert!(returned_early);
     assert_eq!(ada.characters().get(fixture.player.character_id).await.unwrap().id, fixture.player.character_id);
@@ -128,7 +134,7 @@ async fn a_serializable_read_waits_for_its_commit() {
     let ada = sparc.as_user(fixture.player.user_id);
     ada.users().me().await.unwrap();
     sparc.ping().await.unwrap();
-    let (returned_early, outcome) = returns_without(&proxy, RESPONSES_BEFORE_COMMIT, ada.users().me()).await;
+    let (returned_early, outcome) = call_while_holding_after(&proxy, RESPONSES_BEFORE_COMMIT, ada.users().me()).await;
     assert_eq!(outcome.unwrap().id, fixture.player.user_id);
     assert!(!returned_early);
 }
@@ -145,7 +151,7 @@ async fn a_connection_counts_as_used_until_its_transaction_has_ended() {
     proxy.wait_until_held().await;
     let status = sparc.pool_status();
     assert_eq!((status.connections, status.idle), (1, 0));
-    // The next caller, another user, waits for the connection.
+    // The next caller, another user, waits for the connection. (The call is passed by reference, so it is not dropped.)
     let mut bens_call = pin!(ben.users().me());
     assert!(poll_then_drop(0, bens_call.as_mut()).await.is_none());
     assert_eq!(sparc.pool_status().waiting, 1);
@@ -166,7 +172,7 @@ async fn a_connection_counts_as_used_until_its_transaction_has_ended() {
 }
 
 #[tokio::test]
-async fn losing_the_server_between_rows_and_commit_fails_neither_this_call_nor_the_next() {
+async fn losing_the_connection_before_the_commit_is_answered_fails_neither_this_call_nor_the_next() {
     let fixture = Fixture::new().await;
     let (sparc, proxy) = connect_through_new_proxy(&fixture).await;
     let ada = sparc.as_user(fixture.player.user_id);
@@ -204,30 +210,30 @@ async fn a_runtime_that_shuts_down_before_the_commit_is_answered_leaves_no_trans
     crate::faults::assert_no_open_transaction(&fixture.world).await;
 }
 
-/// A function in a view or policy may write; the statement then runs again in a transaction that may write.
+/// A view or a policy can call a function that writes. The statement then runs again in a transaction that may write.
 #[tokio::test]
 async fn a_read_that_calls_a_writing_function_takes_effect_once() {
     let world = World::new().await;
     let owner = world.owner();
     for sql in [
-        "CREATE TABLE visits (id uuid)",
-        "CREATE FUNCTION visit() RETURNS uuid LANGUAGE sql VOLATILE SECURITY DEFINER
-         AS 'INSERT INTO public.visits SELECT auth.uid() RETURNING id'",
-        "CREATE VIEW visitors AS SELECT visit() AS id",
-        "GRANT SELECT ON visitors TO authenticated",
+        "CREATE TABLE logged_reads (id uuid)",
+        "CREATE FUNCTION log_read() RETURNS uuid LANGUAGE sql VOLATILE SECURITY DEFINER
+         AS 'INSERT INTO public.logged_reads SELECT auth.uid() RETURNING id'",
+        "CREATE VIEW logging_view AS SELECT log_read() AS id",
+        "GRANT SELECT ON logging_view TO authenticated",
     ] {
         world.db.execute_unprepared(sql).await.unwrap();
     }
     let ada = world.sparc.as_user(world.new_account().await);
     let mut select = Query::select();
-    select.column(Asterisk).from("visitors");
-    let visitor_id = |row: QueryResult| row.try_get::<Uuid>("", "id").unwrap();
-    assert_eq!(ada.query_one(&select).await.unwrap().map(visitor_id), ada.user_id());
+    select.column(Asterisk).from("logging_view");
+    let reader_id = |row: QueryResult| row.try_get::<Uuid>("", "id").unwrap();
+    assert_eq!(ada.query_one(&select).await.unwrap().map(reader_id), ada.user_id());
     assert_eq!(
-        ada.query_all(&select).await.unwrap().into_iter().map(visitor_id).collect::<Vec<_>>(),
+        ada.query_all(&select).await.unwrap().into_iter().map(reader_id).collect::<Vec<_>>(),
         [ada.user_id().unwrap()]
     );
-    assert_eq!(owner.count("visits").await, 2, "each of the two queries must have written one row");
+    assert_eq!(owner.count("logged_reads").await, 2, "each of the two queries must have written one row");
     // The read-only transactions that were tried first have ended.
     crate::faults::assert_no_open_transaction(&world).await;
 }

@@ -18,7 +18,7 @@ BEGIN
   LOOP
     EXECUTE format('DROP EXTENSION %I', created_extension.extname);
   END LOOP;
-  -- A schema that still contains objects, which are somebody else's, is kept.
+  -- These two schemas are kept if they still contain objects, which are then somebody else's.
   IF obj_description(to_regnamespace('extensions'), 'pg_namespace') LIKE 'made by sparc%' THEN
     BEGIN
       DROP SCHEMA extensions;

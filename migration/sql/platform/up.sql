@@ -1,6 +1,7 @@
--- What the schema requires of the platform: Supabase's roles, its schemas `auth` and `extensions`, and schema
--- `private`, which the API does not expose. Objects that exist already stay unchanged. A schema or extension that is
--- created here gets the comment `made by sparc...`, and `down.sql` removes only those with this comment.
+-- Creates what the schema requires and the database lacks: Supabase's roles and its schema `extensions`, and schema
+-- `private`, which the API does not expose. (The stand-in for schema `auth` is in `auth.sql`.) What exists already is
+-- kept as it is, except for the privileges that are granted here. A schema or extension that is created here gets a
+-- comment that begins with `made by sparc`, and `down.sql` removes no others.
 
 -- Roles belong to the cluster, so migrations of two databases may create the same role at the same time; the second one
 -- then finds that it exists.
@@ -20,8 +21,8 @@ BEGIN
           NULL;
       END;
     END IF;
-    -- If the owner of the schema is not a superuser, it can assume these roles only as a member of them. Since
-    -- PostgreSQL 16, whoever creates a role becomes a member without the option SET, which does not suffice.
+    -- The role that migrates, if it is not a superuser, can assume these roles only as a member of them. Since
+    -- PostgreSQL 16, whoever creates a role becomes a member of it without the option SET, which this requires.
     IF NOT pg_has_role(
       current_user,
       required_role.name,

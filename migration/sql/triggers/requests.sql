@@ -42,7 +42,8 @@ BEGIN
     DELETE FROM private.requests
     WHERE id = OLD.id
       AND relation = TG_TABLE_NAME;
-  -- If an expression of the statement has already deleted the row again, no digest is stored.
+  -- A function that the statement calls (in RETURNING, for example) may already have deleted the row. Then no digest is
+  -- stored. Users cannot delete sessions or accounts, so these are not checked.
   ELSIF (CASE TG_TABLE_NAME
     WHEN 'characters' THEN EXISTS (SELECT FROM public.characters WHERE id = NEW.id)
     WHEN 'adventures' THEN EXISTS (SELECT FROM public.adventures WHERE id = NEW.id)
@@ -107,7 +108,8 @@ CREATE OR REPLACE TRIGGER remember_request
   AFTER INSERT OR DELETE ON public.sessions
   FOR EACH ROW EXECUTE FUNCTION private.remember_request();
 
--- Only for sign-ups by the service. The platform's own sign-ups need no digest, and must not fail because of one.
+-- Only for sign-ups by the service. The platform's own sign-ups need no digest, and must not fail because of one. The
+-- digest of a sign-up is deleted when the account is closed (`private.erase_account`).
 CREATE OR REPLACE TRIGGER remember_request
   AFTER INSERT ON auth.users
   FOR EACH ROW
