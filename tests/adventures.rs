@@ -115,7 +115,7 @@ async fn creatures_are_read_with_their_adventure_and_written_by_its_creator() {
     let draft_id = world.new_draft_adventure(creator.user_id()).await;
     let insert = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft_id}', 'Wolf') RETURNING name");
     assert_eq!(creator.fetch_value::<String>(&insert).await.unwrap(), "Wolf");
-    // Without RETURNING, only a policy on inserts can refuse the statement. With it, the policy on reading could too.
+    // Without RETURNING, only an INSERT policy can refuse the statement. With it, the SELECT policy could too.
     let insert_only = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft_id}', 'Bear')");
     assert_refused!(stranger.execute(&insert_only).await, forbidden);
     assert_refused!(world.visitor().execute(&insert_only).await, forbidden);
@@ -155,8 +155,8 @@ async fn a_rating_must_be_from_0_to_5() {
     let adventure_id = world.new_adventure(world.new_account().await).await;
     let service = world.sparc.as_service();
     for invalid in ["-9.99", "-0.01", "5.01", "9.99", "1000"] {
-        let refused = service.adventures().set_rating(adventure_id, Some(invalid.parse().unwrap())).await;
-        assert_error!(refused, Error::InvalidValue { field: "average_rating", .. }, "{invalid}");
+        let outcome = service.adventures().set_rating(adventure_id, Some(invalid.parse().unwrap())).await;
+        assert_error!(outcome, Error::InvalidValue { field: "average_rating", .. }, "{invalid}");
     }
     for valid in ["0", "4.99", "5", "5.00"] {
         assert!(service.adventures().set_rating(adventure_id, Some(valid.parse().unwrap())).await.is_ok(), "{valid}");
@@ -176,8 +176,8 @@ async fn only_a_valid_adventure_is_published() {
         serde_json::json!(errors),
         "the validation errors must be stored"
     );
-    let refused = me.adventures().publish(draft.id).await;
-    assert!(matches!(&refused, Err(Error::AdventureInvalid(found)) if *found == errors), "{refused:?}");
+    let outcome = me.adventures().publish(draft.id).await;
+    assert!(matches!(&outcome, Err(Error::AdventureInvalid(found)) if *found == errors), "{outcome:?}");
     let content = serde_json::json!({ "start": "a", "nodes": [{ "id": "a", "type": "story" }] });
     me.adventures().set_content(draft.id, &serde_json::from_value(content).unwrap()).await.unwrap();
     assert!(me.adventures().publish(draft.id).await.unwrap().published_at.is_some());

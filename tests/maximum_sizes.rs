@@ -21,7 +21,7 @@ async fn assert_maximum_text_length(person: &SqlCaller, table: &str, column: &st
 }
 
 /// Asserts that a person may write a document of slightly less than `maximum` bytes, but not a slightly larger one. In
-/// the template, `FILL` stands for the text that gives the document its size.
+/// the template, `FILL` stands for the text that gives the document its size; the rest of it takes less than 200 bytes.
 async fn assert_maximum_document_size(
     person: &SqlCaller,
     table: &str,
@@ -44,6 +44,7 @@ async fn texts_and_documents_that_a_client_writes_have_a_maximum_size() {
     let game = world.new_active_session(1).await;
     let (ada, seer) = (&game.players[0].caller, &game.seer);
     assert_maximum_text_length(ada, "users", "display_name", 100, "bounded_display_name").await;
+    // The same constraint refuses an empty name.
     assert_check_violation(ada, "UPDATE users SET display_name = ''", "bounded_display_name").await;
     assert_maximum_text_length(ada, "users", "avatar_url", 2000, "bounded_avatar_url").await;
     assert_maximum_text_length(ada, "users", "bio", 2000, "bounded_bio").await;
@@ -77,11 +78,11 @@ async fn texts_and_documents_that_a_client_writes_have_a_maximum_size() {
     assert_maximum_document_size(seer, "sessions", "game_state", 1 << 18, "bounded_game_state", r#"{"x": "FILL"}"#)
         .await;
 
-    let ada_as_caller = world.sparc.as_user(game.players[0].user_id);
+    let ada_via_service = world.sparc.as_user(game.players[0].user_id);
     // The payload of an event may have 16,384 bytes.
     let send = |length: usize| {
         let payload = json!({ "x": "x".repeat(length) });
-        ada_as_caller.events().send(NewEvent {
+        ada_via_service.events().send(NewEvent {
             session_id: game.session_id,
             kind: "big".into(),
             payload,
@@ -98,7 +99,7 @@ async fn texts_and_documents_that_a_client_writes_have_a_maximum_size() {
         "the server's stack limits the nesting"
     );
     // The modifiers of a roll may have 8,192 bytes, and its description 500 characters.
-    let roll = |modifier_length: usize, description_length: usize| {
+    let insert_roll = |modifier_length: usize, description_length: usize| {
         format!(
             "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, modifiers, description)
              VALUES ('{}', '{}', 'might', 3, 'attack',
@@ -109,9 +110,9 @@ async fn texts_and_documents_that_a_client_writes_have_a_maximum_size() {
             game.session_id, game.players[0].character_id
         )
     };
-    ada.execute(&roll(8000, 400)).await.unwrap();
-    assert_check_violation(ada, &roll(9000, 450), "bounded_modifiers").await;
-    assert_check_violation(ada, &roll(100, 501), "bounded_description").await;
+    ada.execute(&insert_roll(8000, 400)).await.unwrap();
+    assert_check_violation(ada, &insert_roll(9000, 450), "bounded_modifiers").await;
+    assert_check_violation(ada, &insert_roll(100, 501), "bounded_description").await;
 }
 
 #[tokio::test]
@@ -160,15 +161,15 @@ async fn documents_that_typical_clients_cannot_read_are_refused() {
         .replace("'attribute_check')", &format!("'attribute_check', '{modifiers}')"));
     assert_check_violation(ada, &insert_roll, "readable_document").await;
 
-    // The documents that were accepted can be read.
-    let ada_as_caller = world.sparc.as_user(game.players[0].user_id);
-    ada_as_caller.events().after(game.session_id, 0).await.unwrap();
-    let details = ada_as_caller.sessions().details(game.session_id).await.unwrap();
+    // The service can read the documents that were accepted.
+    let ada_via_service = world.sparc.as_user(game.players[0].user_id);
+    ada_via_service.events().after(game.session_id, 0).await.unwrap();
+    let details = ada_via_service.sessions().details(game.session_id).await.unwrap();
     assert!(
         details.adventure.unwrap().content.is_none(),
         "content that is a list must be ignored, and must not make the call fail"
     );
-    ada_as_caller.characters().list().await.unwrap();
+    ada_via_service.characters().list().await.unwrap();
     world.sparc.as_user(seer.user_id()).adventures().get(game.adventure_id).await.unwrap();
 }
 
@@ -183,7 +184,6 @@ async fn the_maximum_size_of_a_document_is_exact_to_the_byte() {
     let insert_event =
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.x')", game.session_id);
     owner.execute(&insert_event).await.unwrap();
-    world.update_session(&game, "status = 'paused'").await;
     // Each UPDATE below must change one row, so each table may have only one.
     owner.execute("DELETE FROM session_events WHERE event_type <> 'client.x'").await.unwrap();
     // The content of a published adventure cannot be changed.

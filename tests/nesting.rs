@@ -142,8 +142,8 @@ async fn a_nested_transaction_refuses_an_isolation_level_and_accepts_read_only()
     let ada = world.sparc.as_user(world.new_account().await);
     let outer = ada.begin().await.unwrap();
     write_bio(&outer, "outer").await.unwrap();
-    let refused = outer.begin_with_config(Some(IsolationLevel::Serializable), None).await;
-    assert_eq!(code_of(refused), "invalid_statement");
+    let outcome = outer.begin_with_config(Some(IsolationLevel::Serializable), None).await;
+    assert_eq!(code_of(outcome), "invalid_statement");
     let reader = outer.begin_with_config(None, Some(AccessMode::ReadOnly)).await.unwrap();
     assert_eq!(code_of(write_bio(&reader, "reader").await), "read_only");
     reader.rollback().await.unwrap();

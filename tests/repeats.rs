@@ -32,13 +32,13 @@ async fn assert_repeatable<T, F>(
     F: Future<Output = Result<T, Error>> + Send + 'static,
 {
     let id = Uuid::new_v4();
-    let first = create(caller.clone(), id).await.unwrap();
-    assert_eq!(create(caller.clone(), id).await.unwrap(), first, "{created_kind}, created twice in sequence");
+    let first_result = create(caller.clone(), id).await.unwrap();
+    assert_eq!(create(caller.clone(), id).await.unwrap(), first_result, "{created_kind}, created twice in sequence");
     let id = Uuid::new_v4();
     let mut outcomes = run_together((0..8).map(|_| create(caller.clone(), id)).collect()).await.into_iter();
-    let first = outcomes.next().unwrap().unwrap();
+    let first_result = outcomes.next().unwrap().unwrap();
     for outcome in outcomes {
-        assert_eq!(outcome.unwrap(), first, "{created_kind}, created concurrently");
+        assert_eq!(outcome.unwrap(), first_result, "{created_kind}, created concurrently");
     }
 }
 

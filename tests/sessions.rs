@@ -204,8 +204,8 @@ async fn everyone_sees_public_sessions_and_only_participants_see_private_ones() 
     let this_session = format!("sessions WHERE id = '{}'", game.session_id);
     let stranger = world.new_user().await;
     let player = &game.players[0].caller;
-    for (person, visible_rows) in [(&world.visitor(), 0), (&stranger, 0), (&game.seer, 1), (player, 1)] {
-        assert_eq!(person.count(&this_session).await, visible_rows);
+    for (caller, visible_rows) in [(&world.visitor(), 0), (&stranger, 0), (&game.seer, 1), (player, 1)] {
+        assert_eq!(caller.count(&this_session).await, visible_rows);
     }
     world.update_session(&game, "is_public = true").await;
     assert_eq!(world.visitor().count(&this_session).await, 1);
@@ -352,9 +352,9 @@ async fn an_ended_session_shows_nothing_of_an_adventure_that_became_a_draft_agai
         for caller in &callers {
             assert_eq!(row_as_json(caller, &query).await["adventure_data"]["status"], "published");
         }
-        let draft =
+        let make_draft =
             format!("UPDATE adventures SET status = 'draft', name = 'Later' WHERE id = '{}'", game.adventure_id);
-        world.owner().execute(&draft).await.unwrap();
+        world.owner().execute(&make_draft).await.unwrap();
         for caller in &callers {
             let adventure_data = row_as_json(caller, &query).await["adventure_data"].clone();
             assert!(adventure_data.is_null(), "{status} {:?}: {adventure_data}", caller.id);
@@ -404,8 +404,8 @@ async fn session_details_in_schema_private_returns_no_session_that_the_caller_ma
     let details = format!("private.session_details('{}')", game.session_id);
     assert_eq!(world.new_user().await.count(&details).await, 0, "a stranger");
     assert_eq!(world.visitor().count(&details).await, 0, "a visitor");
-    for person in [&game.seer, &game.players[0].caller, &world.service()] {
-        assert_eq!(person.count(&details).await, 1);
+    for caller in [&game.seer, &game.players[0].caller, &world.service()] {
+        assert_eq!(caller.count(&details).await, 1);
     }
     world.update_session(&game, "is_public = true").await;
     let players = format!("SELECT jsonb_array_length(players) FROM {details}");

@@ -113,12 +113,12 @@ async fn an_error_for_one_session_ends_the_events_of_that_session_only() {
     write_events(&game.players[0].caller, game.session_id, 2).await;
     read_events(&mut stream, 2).await;
 
+    // Without the seat, the player is no longer a participant.
     world
         .owner()
         .execute(&format!("DELETE FROM session_players WHERE user_id = '{}'", game.players[0].user_id))
         .await
         .unwrap();
-    // The player is no longer a participant.
     let end = loop {
         match next_item(&mut stream).await.unwrap() {
             (_, Ok(_)) => {}
@@ -199,10 +199,10 @@ async fn a_thousand_subscriptions_in_502_streams_get_all_events_of_their_250_ses
         read_tasks.push(tokio::spawn(async move { read_events(&mut stream, EVENTS_PER_SESSION * SESSIONS).await }));
     }
     let write_tasks = games.iter().map(|game| {
-        let (person, session_id) = (game.players[0].caller.clone(), game.session_id);
+        let (caller, session_id) = (game.players[0].caller.clone(), game.session_id);
         async move {
             for _ in 0..2 {
-                write_events(&person, session_id, 2).await;
+                write_events(&caller, session_id, 2).await;
             }
         }
     });
