@@ -55,8 +55,8 @@ async fn an_account_without_an_email_address_or_with_a_taken_one_gets_a_placehol
         assert_eq!(profile["email"], format!("{}@no-email.invalid", profile["id"].as_str().unwrap()));
     }
     assert_eq!(sign_up(&world, "'one@x.org'", Value::Null).await["email"], "one@x.org");
-    let second = sign_up(&world, "'one@x.org'", Value::Null).await;
-    assert_eq!(second["email"], format!("{}@no-email.invalid", second["id"].as_str().unwrap()));
+    let second_profile = sign_up(&world, "'one@x.org'", Value::Null).await;
+    assert_eq!(second_profile["email"], format!("{}@no-email.invalid", second_profile["id"].as_str().unwrap()));
 }
 
 #[tokio::test]
@@ -108,7 +108,7 @@ async fn a_soft_deletion_removes_personal_data_and_drafts_and_ends_seats_and_ses
     let published_id = world.new_adventure(user_id).await;
     let sql =
         format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{user_id}', '{published_id}') RETURNING id");
-    let waiting_session: Uuid = world.owner().fetch_value(&sql).await.unwrap();
+    let waiting_session_id: Uuid = world.owner().fetch_value(&sql).await.unwrap();
 
     world.owner().execute(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{user_id}'")).await.unwrap();
 
@@ -118,7 +118,7 @@ async fn a_soft_deletion_removes_personal_data_and_drafts_and_ends_seats_and_ses
     assert!(profile["avatar_url"].is_null() && profile["bio"].is_null());
     let seats = format!("session_players WHERE user_id = '{user_id}' AND is_active");
     assert_eq!(world.owner().count(&seats).await, 0, "active seats must be given up");
-    let status = format!("SELECT status::text FROM sessions WHERE id = '{waiting_session}'");
+    let status = format!("SELECT status::text FROM sessions WHERE id = '{waiting_session_id}'");
     assert_eq!(world.owner().fetch_value::<String>(&status).await.unwrap(), "cancelled");
     assert_eq!(world.owner().count(&format!("adventures WHERE id = '{draft_id}'")).await, 0, "drafts must be deleted");
     assert_eq!(
@@ -314,24 +314,24 @@ async fn two_seers_with_seats_in_each_others_session_close_their_accounts_withou
     let owner = world.owner();
     let mut games = [world.new_session(0).await, world.new_session(0).await];
     games.sort_by_key(|game| game.session_id);
-    let [first, second] = &games;
+    let [first_game, second_game] = &games;
     // Closing an account locks the sessions in which it has a seat and those that it runs, in the order of their ids.
     // Without that order, each account would lock the session of its seat first and then the session that it runs, and
     // the two accounts would deadlock.
-    for (game, other_game) in [(first, second), (second, first)] {
+    for (game, other_game) in [(first_game, second_game), (second_game, first_game)] {
         let other_seer_id = other_game.seer.user_id();
         let hero_id = world.new_character(other_seer_id).await;
         owner.execute(&insert_seat_sql(game.session_id, other_seer_id, hero_id)).await.unwrap();
     }
     let lock_transaction = owner.begin().await;
     lock_transaction
-        .execute_unprepared(&format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", second.session_id))
+        .execute_unprepared(&format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", second_game.session_id))
         .await
         .unwrap();
-    let close = |account| format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{account}'");
-    // The first Seer has a seat in the second session, which `lock_transaction` has locked, so closing the first
-    // account waits. Only then does closing the second account start.
-    let (close_first, close_second) = (close(first.seer.user_id()), close(second.seer.user_id()));
+    let close = |account_id| format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{account_id}'");
+    // The first game's Seer has a seat in the second game, which `lock_transaction` has locked. So closing the first
+    // Seer's account waits. Only then does closing the second Seer's account start.
+    let (close_first, close_second) = (close(first_game.seer.user_id()), close(second_game.seer.user_id()));
     let (first_outcome, second_outcome, ()) = tokio::join!(
         owner.execute(&close_first),
         async {
@@ -350,6 +350,7 @@ async fn two_seers_with_seats_in_each_others_session_close_their_accounts_withou
 async fn not_even_the_service_can_give_an_account_the_reserved_address_of_another() {
     let world = World::new().await;
     let (account_id, other_account_id) = (world.new_account().await, world.new_account().await);
+    // Addresses at these domains are placeholders. Only the account whose id is before the `@` may have one.
     for reserved in
         [format!("{account_id}@deleted.invalid"), format!("{account_id}@NO-EMAIL.invalid"), "x@deleted.invalid".into()]
     {
@@ -363,10 +364,10 @@ async fn not_even_the_service_can_give_an_account_the_reserved_address_of_anothe
 #[tokio::test]
 async fn users_read_and_edit_their_own_profile() {
     let world = World::new().await;
-    let account =
+    let new_account =
         NewAccount { email: Some("ada@x.org".into()), display_name: Some("Ada".into()), ..Default::default() };
-    assert!(!format!("{account:?}").contains("ada@x.org"), "the debug output must not contain the e-mail address");
-    let profile = world.sparc.as_service().users().sign_up(account).await.unwrap();
+    assert!(!format!("{new_account:?}").contains("ada@x.org"), "the debug output must not contain the e-mail address");
+    let profile = world.sparc.as_service().users().sign_up(new_account).await.unwrap();
     let ada = world.sparc.as_user(profile.id);
     assert_eq!(ada.users().my_email().await.unwrap(), "ada@x.org");
     let changes = ProfileChanges { bio: Some(Some("Counts".into())), ..Default::default() };

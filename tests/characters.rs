@@ -227,7 +227,8 @@ async fn hit_points_stay_between_0_and_the_maximum_under_concurrent_changes() {
     // A Seer may change a character that has a seat in the Seer's own session, and only while that session is live.
     world.update_session(&game, "status = 'completed'").await;
     assert_error!(seer.characters().damage(hero_id, 1).await, Error::NotFound { .. });
-    // The player may change the hit points at any time. Plain SQL is used here, because the service accepts no number as large as this one.
+    // The player may change the hit points at any time. Plain SQL is used here, because the service accepts no number
+    // as large as this one.
     let huge_damage = format!("SELECT hit_points FROM private.change_hit_points('{hero_id}', -2147483648)");
     assert_eq!(game.players[0].caller.fetch_value::<i32>(&huge_damage).await, Ok(0), "the number must not overflow");
     let stranger = world.new_user().await;

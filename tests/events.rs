@@ -64,9 +64,9 @@ async fn a_payload_has_the_keys_that_a_client_needs() {
     let player = &game.players[0];
     player.caller.execute(&insert_attribute_check_sql(game.session_id, player.character_id)).await.unwrap();
     let payload = |event_type: &str| {
-        let person = player.caller.clone();
+        let caller = player.caller.clone();
         let sql = format!("SELECT payload FROM session_events WHERE event_type = '{event_type}'");
-        async move { person.fetch_value::<Value>(&sql).await.unwrap() }
+        async move { caller.fetch_value::<Value>(&sql).await.unwrap() }
     };
     let joined = payload("player_joined").await;
     assert_eq!(joined["user_id"], player.user_id.to_string());
@@ -97,28 +97,28 @@ async fn only_participants_send_events_and_only_of_types_that_begin_with_client(
     let game = world.new_session(2).await;
     // Everyone may see a public session, but not send events in it.
     world.update_session(&game, "is_public = true").await;
-    let send = |event_type: &str| {
+    let insert_event = |event_type: &str| {
         format!(
             "INSERT INTO session_events (session_id, event_type, payload) VALUES ('{}', '{event_type}', '{{}}')",
             game.session_id
         )
     };
     let player = &game.players[0].caller;
-    assert_eq!(player.execute(&send("client.wave")).await, Ok(1));
-    assert_eq!(game.seer.execute(&send("client.wave")).await, Ok(1));
+    assert_eq!(player.execute(&insert_event("client.wave")).await, Ok(1));
+    assert_eq!(game.seer.execute(&insert_event("client.wave")).await, Ok(1));
     for event_type in ["dice_rolled", "session_status", "clientx", "client"] {
-        assert_refused!(player.execute(&send(event_type)).await, forbidden, "{event_type}");
-        assert_refused!(game.seer.execute(&send(event_type)).await, forbidden, "{event_type}");
+        assert_refused!(player.execute(&insert_event(event_type)).await, forbidden, "{event_type}");
+        assert_refused!(game.seer.execute(&insert_event(event_type)).await, forbidden, "{event_type}");
     }
-    assert_refused!(world.new_user().await.execute(&send("client.wave")).await, forbidden);
-    assert_refused!(world.visitor().execute(&send("client.wave")).await, forbidden);
+    assert_refused!(world.new_user().await.execute(&insert_event("client.wave")).await, forbidden);
+    assert_refused!(world.visitor().execute(&insert_event("client.wave")).await, forbidden);
     let other_player = &game.players[1];
     other_player
         .caller
         .execute(&format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", other_player.user_id))
         .await
         .unwrap();
-    assert_refused!(other_player.caller.execute(&send("client.wave")).await, forbidden, "a player who left");
+    assert_refused!(other_player.caller.execute(&insert_event("client.wave")).await, forbidden, "a player who left");
     for column in ["created_at", "sender_id"] {
         let sql = format!(
             "INSERT INTO session_events (session_id, event_type, {column}) VALUES ('{}', 'client.x', NULL)",
@@ -176,10 +176,10 @@ async fn a_reader_that_has_seen_an_event_has_missed_no_earlier_one() {
     let running_writers = Arc::new(AtomicUsize::new(game.players.len()));
     let mut tasks: Vec<BoxedTask<()>> = Vec::new();
     for player in &game.players {
-        let (person, send, running_writers) = (player.caller.clone(), send.clone(), running_writers.clone());
+        let (caller, send, running_writers) = (player.caller.clone(), send.clone(), running_writers.clone());
         tasks.push(Box::pin(async move {
             for _ in 0..EVENTS_PER_PLAYER {
-                person.execute(&send).await.unwrap();
+                caller.execute(&send).await.unwrap();
             }
             running_writers.fetch_sub(1, Ordering::SeqCst);
         }));
@@ -187,7 +187,7 @@ async fn a_reader_that_has_seen_an_event_has_missed_no_earlier_one() {
     tasks.push(Box::pin(async move {
         let mut seen: Vec<i64> = Vec::new();
         loop {
-            // This is read before the events are, so an empty answer after it means that all events were seen.
+            // The counter is read before the events. So if no writer is left and no event is new, all events were seen.
             let writers_are_done = running_writers.load(Ordering::SeqCst) == 0;
             let after = seen.last().copied().unwrap_or(0);
             let sql = format!(
@@ -215,15 +215,15 @@ async fn events_of_one_session_are_numbered_one_transaction_at_a_time() {
     let game = world.new_session(2).await;
     let send =
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", game.session_id);
-    let first = game.players[0].caller.begin().await;
-    first.execute_unprepared(&send).await.unwrap();
+    let first_transaction = game.players[0].caller.begin().await;
+    first_transaction.execute_unprepared(&send).await.unwrap();
     // While this transaction is open, no other may draw a number in the session. Otherwise an event with a higher
     // number could become visible before the event of this transaction.
-    let second = &game.players[1].caller;
-    let blocked = second.execute(&format!("SET LOCAL lock_timeout = '100ms'; {send}")).await;
+    let second_caller = &game.players[1].caller;
+    let blocked = second_caller.execute(&format!("SET LOCAL lock_timeout = '100ms'; {send}")).await;
     assert_eq!(blocked.unwrap_err().code, LOCK_NOT_AVAILABLE, "the lock must not be available");
-    first.commit().await.unwrap();
-    assert_eq!(second.execute(&send).await, Ok(1));
+    first_transaction.commit().await.unwrap();
+    assert_eq!(second_caller.execute(&send).await, Ok(1));
 }
 
 #[tokio::test]
@@ -289,8 +289,8 @@ async fn sessions_that_ended_91_days_ago_move_to_the_archive_with_their_seats_an
     player.caller.execute(&insert_attribute_check_sql(game.session_id, player.character_id)).await.unwrap();
     world.update_session(&game, "status = 'completed'").await;
     world.update_session(&game, "ended_at = now() - INTERVAL '91 days'").await;
-    let ended_now = world.new_active_session(1).await;
-    world.update_session(&ended_now, "status = 'completed'").await;
+    let game_ended_now = world.new_active_session(1).await;
+    world.update_session(&game_ended_now, "status = 'completed'").await;
     let archive = "SELECT private.archive_sessions(10)";
     assert_refused!(player.caller.execute(archive).await, forbidden);
     assert_eq!(world.service().fetch_value::<i32>(archive).await, Ok(1));

@@ -75,23 +75,23 @@ async fn a_statement_that_changes_the_identity_is_detected_and_nothing_is_commit
     ] {
         let tx = ada.begin().await.unwrap();
         tx.users().edit(ProfileChanges { bio: Some(Some("mine".into())), ..Default::default() }).await.unwrap();
-        let refused = tx.execute_unprepared(change).await.map_err(Error::from);
-        assert_error!(refused, Error::IdentityChanged, "{change}");
+        let outcome = tx.execute_unprepared(change).await.map_err(Error::from);
+        assert_error!(outcome, Error::IdentityChanged, "{change}");
         assert_error!(tx.users().me().await, Error::IdentityChanged, "{change}: later calls must be refused too");
         assert_error!(tx.commit().await.map_err(Error::from), Error::IdentityChanged, "{change}");
-        let refused = ada.execute_unprepared(change).await.map_err(Error::from);
-        assert_error!(refused, Error::IdentityChanged, "{change}, outside of a transaction");
+        let outcome = ada.execute_unprepared(change).await.map_err(Error::from);
+        assert_error!(outcome, Error::IdentityChanged, "{change}, outside of a transaction");
         assert!(ada.users().me().await.unwrap().bio.is_none(), "{change}: nothing may be committed");
     }
     let change_and_write = format!(
         "DO $$ BEGIN EXECUTE 'RESET ROLE'; UPDATE users SET is_verified = true WHERE id = '{other_account}'; END $$"
     );
-    let refused = ada.execute_unprepared(&change_and_write).await.map_err(Error::from);
-    assert_error!(refused, Error::IdentityChanged);
+    let outcome = ada.execute_unprepared(&change_and_write).await.map_err(Error::from);
+    assert_error!(outcome, Error::IdentityChanged);
     assert!(!ada.users().profile(other_account).await.unwrap().is_verified);
     let query = users::Entity::find().select_only().expr(Expr::cust("set_config('role', 'postgres', true)"));
-    let refused = query.into_tuple::<String>().one(&ada).await.map_err(Error::from);
-    assert_error!(refused, Error::IdentityChanged, "in an expression");
+    let outcome = query.into_tuple::<String>().one(&ada).await.map_err(Error::from);
+    assert_error!(outcome, Error::IdentityChanged, "in an expression");
 }
 
 #[tokio::test]
@@ -124,8 +124,8 @@ async fn a_statement_that_ends_its_transaction_is_refused_with_an_error_of_its_o
         ada.users().edit(no_bio).await.unwrap();
         let tx = ada.begin().await.unwrap();
         tx.users().edit(ProfileChanges { bio: Some(Some(end.into())), ..Default::default() }).await.unwrap();
-        let refused = tx.execute_unprepared(end).await.map_err(Error::from);
-        assert_error!(refused, Error::EndedByStatement, "{end}");
+        let outcome = tx.execute_unprepared(end).await.map_err(Error::from);
+        assert_error!(outcome, Error::EndedByStatement, "{end}");
         assert_error!(
             tx.users().me().await,
             Error::EndedByStatement,
@@ -135,8 +135,8 @@ async fn a_statement_that_ends_its_transaction_is_refused_with_an_error_of_its_o
         assert_eq!(ada.users().me().await.unwrap().bio.as_deref(), bio_afterwards, "{end}");
         assert_error!(ada.execute_unprepared(end).await.map_err(Error::from), Error::EndedByStatement);
     }
-    let several = ada.execute_unprepared("SELECT 1; COMMIT; SELECT 2").await.map_err(Error::from);
-    assert_error!(several, Error::InvalidStatement { .. });
+    let outcome = ada.execute_unprepared("SELECT 1; COMMIT; SELECT 2").await.map_err(Error::from);
+    assert_error!(outcome, Error::InvalidStatement { .. });
 }
 
 #[tokio::test]
@@ -191,15 +191,15 @@ async fn an_operation_that_takes_too_long_ends_at_its_deadline_and_changes_nothi
 
     let lock_transaction = world.owner().begin().await;
     lock_transaction.execute_unprepared("SELECT FROM session_players FOR UPDATE").await.unwrap();
-    let refused = ada.sessions().leave(game.session_id).await;
-    assert_error!(refused, Error::DeadlineExceeded);
+    let outcome = ada.sessions().leave(game.session_id).await;
+    assert_error!(outcome, Error::DeadlineExceeded);
     lock_transaction.rollback().await.unwrap();
     assert_eq!(world.owner().count("session_players WHERE is_active").await, 1, "nothing may be changed");
     assert!(ada.sessions().leave(game.session_id).await.is_ok(), "the next operation must succeed");
 
     let slow = Statement::from_string(sea_orm::DbBackend::Postgres, "SELECT pg_sleep(20)");
-    let refused = ada.query_one_raw(slow).await.map_err(Error::from);
-    assert_error!(refused, Error::DeadlineExceeded, "the deadline is passed to the server");
+    let outcome = ada.query_one_raw(slow).await.map_err(Error::from);
+    assert_error!(outcome, Error::DeadlineExceeded, "the deadline is passed to the server");
     let tx = ada.begin().await.unwrap();
     let read_timeout =
         Statement::from_string(sea_orm::DbBackend::Postgres, "SELECT current_setting('statement_timeout')");
@@ -209,8 +209,8 @@ async fn an_operation_that_takes_too_long_ends_at_its_deadline_and_changes_nothi
     let options = Options::default().max_connections(1).deadline(deadline);
     let sparc = Sparc::connect_with(world.url(), options).await.unwrap();
     let open_transaction = sparc.as_user(player.user_id).begin().await.unwrap();
-    let refused = sparc.as_user(player.user_id).users().me().await;
-    assert_error!(refused, Error::DeadlineExceeded, "waiting for a connection must count towards the deadline");
+    let outcome = sparc.as_user(player.user_id).users().me().await;
+    assert_error!(outcome, Error::DeadlineExceeded, "waiting for a connection must count towards the deadline");
     drop(open_transaction);
     assert!(sparc.as_user(player.user_id).users().me().await.is_ok());
     // Without a deadline, the pool's own timeout ends the wait.
@@ -239,6 +239,7 @@ async fn an_identity_is_a_seaorm_connection() {
     let statement = Statement::from_string(sea_orm::DbBackend::Postgres, "SELECT 1 FROM characters");
     let raw_rows: Vec<_> = ada.stream_raw(statement).await.unwrap().try_collect().await.unwrap();
     assert_eq!(raw_rows.len(), 1, "raw statements");
+    // The profiles of the Seer and the three players.
     let profiles: Vec<Profile> = users::Entity::find().into_partial_model().all(&ada).await.unwrap();
     assert_eq!(profiles.len(), 4, "partial models, which leave out the column that is not granted");
 }

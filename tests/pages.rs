@@ -62,7 +62,7 @@ async fn the_catalogue_is_paginated_in_each_order() {
         .unwrap()
         .into_iter()
         .collect();
-    let (visitor, all) = (world.sparc.as_anon(), CatalogueFilter::default());
+    let (visitor, no_filter) = (world.sparc.as_anon(), CatalogueFilter::default());
     for (order, sort_key) in [
         (CatalogueOrder::Newest, "published_at DESC, id"),
         (CatalogueOrder::MostPlayed, "times_played DESC, id"),
@@ -71,14 +71,14 @@ async fn the_catalogue_is_paginated_in_each_order() {
         let sorted = format!("SELECT id FROM adventures WHERE status = 'published' ORDER BY {sort_key}");
         let expected: Vec<Uuid> = world.owner().fetch_values(&sorted).await.unwrap();
         let seen = read_all(
-            async |after| visitor.adventures().catalogue(&all, order, after.as_ref()).await,
+            async |after| visitor.adventures().catalogue(&no_filter, order, after.as_ref()).await,
             async || (),
             |row| row.id,
         )
         .await;
         assert_eq!(seen, expected, "{order:?}");
         let seen = read_all(
-            async |after| visitor.adventures().catalogue(&all, order, after.as_ref()).await,
+            async |after| visitor.adventures().catalogue(&no_filter, order, after.as_ref()).await,
             async || {
                 world.new_adventure(creator).await;
             },
@@ -97,11 +97,11 @@ async fn the_catalogue_is_paginated_in_each_order() {
     let rate_drafts = "UPDATE adventures SET average_rating = 2 WHERE status = 'draft' AND average_rating IS NULL";
     assert_eq!(world.owner().execute(rate_drafts).await, Ok(2));
     let best_rated = "SELECT unnest(private.best_rated_ids_after(5, '00000000-0000-0000-0000-000000000000', 1000))";
-    let found: HashSet<Uuid> = world.visitor().fetch_values(best_rated).await.unwrap().into_iter().collect();
+    let best_rated_ids: HashSet<Uuid> = world.visitor().fetch_values(best_rated).await.unwrap().into_iter().collect();
     let published = world.owner().fetch_values("SELECT id FROM adventures WHERE status = 'published'").await.unwrap();
-    assert_eq!(found, published.into_iter().collect());
-    let page = visitor.adventures().catalogue(&all, CatalogueOrder::Newest, None).await.unwrap();
-    let outcome = visitor.adventures().catalogue(&all, CatalogueOrder::BestRated, page.next.as_ref()).await;
+    assert_eq!(best_rated_ids, published.into_iter().collect());
+    let page = visitor.adventures().catalogue(&no_filter, CatalogueOrder::Newest, None).await.unwrap();
+    let outcome = visitor.adventures().catalogue(&no_filter, CatalogueOrder::BestRated, page.next.as_ref()).await;
     assert_error!(outcome, Error::InvalidCursor, "a cursor of one order must be refused in another");
 }
 
@@ -144,13 +144,13 @@ async fn a_page_of_the_filtered_catalogue_scans_a_thousand_adventures_and_the_ne
     );
     world.owner().execute(&insert).await.unwrap();
     let visitor = world.sparc.as_anon();
-    let hard = CatalogueFilter { difficulty: Some(DifficultyLevel::Hard), ..Default::default() };
-    let easy = CatalogueFilter { difficulty: Some(DifficultyLevel::Easy), ..Default::default() };
+    let hard_only = CatalogueFilter { difficulty: Some(DifficultyLevel::Hard), ..Default::default() };
+    let easy_only = CatalogueFilter { difficulty: Some(DifficultyLevel::Easy), ..Default::default() };
     for order in [CatalogueOrder::Newest, CatalogueOrder::MostPlayed, CatalogueOrder::BestRated] {
         let mut lengths = Vec::new();
         let seen = read_all(
             async |after| {
-                let page = visitor.adventures().catalogue(&hard, order, after.as_ref()).await?;
+                let page = visitor.adventures().catalogue(&hard_only, order, after.as_ref()).await?;
                 lengths.push(page.items.len());
                 Ok(page)
             },
@@ -160,14 +160,14 @@ async fn a_page_of_the_filtered_catalogue_scans_a_thousand_adventures_and_the_ne
         .await;
         assert_eq!((lengths, seen.len()), (vec![0, 1, 1], 2), "each page must scan a thousand adventures: {order:?}");
         let seen = read_all(
-            async |after| visitor.adventures().catalogue(&easy, order, after.as_ref()).await,
+            async |after| visitor.adventures().catalogue(&easy_only, order, after.as_ref()).await,
             async || (),
             |row| row.id,
         )
         .await;
         assert_eq!(seen.len(), 2298, "no easy adventure may be missing: {order:?}");
     }
-    let page = visitor.adventures().catalogue(&easy, CatalogueOrder::Newest, None).await.unwrap();
+    let page = visitor.adventures().catalogue(&easy_only, CatalogueOrder::Newest, None).await.unwrap();
     assert_eq!(page.items.len(), 20, "most adventures match, so the page must be full");
 }
 
@@ -228,24 +228,24 @@ async fn a_history_of_rolls_is_paginated_while_rolls_are_made_and_can_be_filtere
     assert_eq!(seen.len(), 230, "rolls made meanwhile are newer than the first page, thus on no later page");
 
     // `until` leaves out the rolls that were made while the pages were read.
-    let count = async |scope: RollScope, filter: HistoryFilter| {
+    let count_rolls = async |scope: RollScope, filter: HistoryFilter| {
         let filter = HistoryFilter { page_size: PageSize::MAX, until: "2026-02-01T00:00:00Z".parse().ok(), ..filter };
         me.dice().history(scope, &filter, None).await.unwrap().items.len()
     };
-    assert_eq!(count(scope, HistoryFilter { character_id: Some(ben.character_id), ..filter }).await, 76);
+    assert_eq!(count_rolls(scope, HistoryFilter { character_id: Some(ben.character_id), ..filter }).await, 76);
     let attacks = Some(RollType::Attack);
-    assert_eq!(count(scope, HistoryFilter { kind: attacks, ..filter }).await, 115);
+    assert_eq!(count_rolls(scope, HistoryFilter { kind: attacks, ..filter }).await, 115);
     let from = "2026-01-01T00:32:00Z".parse().ok();
-    assert_eq!(count(scope, HistoryFilter { from, ..filter }).await, 7, "seven rolls have the last timestamp");
+    assert_eq!(count_rolls(scope, HistoryFilter { from, ..filter }).await, 7, "seven rolls have the last timestamp");
     let stranger = world.sparc.as_user(world.new_account().await);
     assert!(stranger.dice().history(scope, &filter, None).await.unwrap().items.is_empty());
 
     let rolls_of_ben = RollScope::Character(ben.character_id);
-    assert_eq!(count(rolls_of_ben, filter).await, 76);
-    assert_eq!(count(rolls_of_ben, HistoryFilter { kind: attacks, ..filter }).await, 38);
-    assert_eq!(count(rolls_of_ben, HistoryFilter { from, ..filter }).await, 2, "two of the last seven rolls are Ben's");
-    assert_eq!(count(rolls_of_ben, HistoryFilter { character_id: Some(ben.character_id), ..filter }).await, 76);
-    assert_eq!(count(rolls_of_ben, HistoryFilter { character_id: Some(ada.character_id), ..filter }).await, 0);
+    assert_eq!(count_rolls(rolls_of_ben, filter).await, 76);
+    assert_eq!(count_rolls(rolls_of_ben, HistoryFilter { kind: attacks, ..filter }).await, 38);
+    assert_eq!(count_rolls(rolls_of_ben, HistoryFilter { from, ..filter }).await, 2, "two of the last seven rolls are Ben's");
+    assert_eq!(count_rolls(rolls_of_ben, HistoryFilter { character_id: Some(ben.character_id), ..filter }).await, 76);
+    assert_eq!(count_rolls(rolls_of_ben, HistoryFilter { character_id: Some(ada.character_id), ..filter }).await, 0);
     assert!(stranger.dice().history(rolls_of_ben, &filter, None).await.unwrap().items.is_empty());
 }
 
@@ -265,8 +265,8 @@ async fn a_participant_sees_a_characters_rolls_only_from_shared_sessions() {
     let read_as = async |caller: &IdentityConnection| {
         read_all(
             async |after| {
-                let (scope, all) = (RollScope::Character(ada.character_id), HistoryFilter::default());
-                let page = caller.dice().history(scope, &all, after.as_ref()).await?;
+                let (scope, no_filter) = (RollScope::Character(ada.character_id), HistoryFilter::default());
+                let page = caller.dice().history(scope, &no_filter, after.as_ref()).await?;
                 assert!(
                     page.items.is_sorted_by(|a, b| a.created_at >= b.created_at),
                     "the newest roll must come first"
@@ -294,7 +294,7 @@ async fn live_sessions_are_listed_and_past_ones_paginated_with_the_archived_ones
     let world = World::new().await;
     let seer_id = world.new_account().await;
     let adventure_id = world.new_adventure(seer_id).await;
-    let insert = |status: &str, ended_at: &str, count: u32| {
+    let insert_sessions = |status: &str, ended_at: &str, count: u32| {
         format!(
             "INSERT INTO sessions (seer_id, adventure_id, status, ended_at, created_at)
              SELECT '{seer_id}', '{adventure_id}', '{status}', {ended_at}, '2026-01-01'::timestamptz + (i / 4) * INTERVAL '1 day'
@@ -302,17 +302,17 @@ async fn live_sessions_are_listed_and_past_ones_paginated_with_the_archived_ones
         )
     };
     let long_ago = "'2026-02-01'::timestamptz + (i / 4) * INTERVAL '1 day'";
-    world.owner().execute(&insert("completed", long_ago, 40)).await.unwrap();
+    world.owner().execute(&insert_sessions("completed", long_ago, 40)).await.unwrap();
     assert_eq!(world.owner().fetch_value::<i32>("SELECT private.archive_sessions(100)").await, Ok(40));
     let recently = "now() - (i / 4) * INTERVAL '1 minute'";
-    for (status, end, count) in [("waiting", "NULL", 19), ("completed", recently, 60), ("cancelled", recently, 60)] {
-        world.owner().execute(&insert(status, end, count)).await.unwrap();
+    for (status, ended_at, count) in [("waiting", "NULL", 19), ("completed", recently, 60), ("cancelled", recently, 60)] {
+        world.owner().execute(&insert_sessions(status, ended_at, count)).await.unwrap();
     }
     world.new_session(1).await;
     let me = world.sparc.as_user(seer_id);
-    // This session ends after all others, so it is on no later page.
+    // Inserts a session that ends after all others, so no later page has it.
     let end_another = async || {
-        world.owner().execute(&insert("completed", "now() + INTERVAL '1 minute'", 1)).await.unwrap();
+        world.owner().execute(&insert_sessions("completed", "now() + INTERVAL '1 minute'", 1)).await.unwrap();
     };
     let live = read_all(async |after| me.sessions().mine(after.as_ref()).await, async || (), |row| row.id).await;
     assert_eq!(live.len(), 19, "the session of another Seer must not be listed");
@@ -367,51 +367,52 @@ async fn a_cursor_works_only_in_its_own_list() {
     world.db.execute_unprepared(&insert).await.unwrap();
     let me = world.sparc.as_user(seer_id);
     let other_seer = world.sparc.as_user(other_game.seer.user_id());
-    let all = HistoryFilter::default();
-    let (lobby, short_lobby) = (LobbyFilter::default(), LobbyFilter { max_minutes: Some(90), ..Default::default() });
-    let (catalogue, short_catalogue) =
+    let no_filter = HistoryFilter::default();
+    // `short` filters find only adventures of at most 90 minutes.
+    let (lobby_filter, short_lobby_filter) = (LobbyFilter::default(), LobbyFilter { max_minutes: Some(90), ..Default::default() });
+    let (catalogue_filter, short_catalogue_filter) =
         (CatalogueFilter::default(), CatalogueFilter { max_minutes: Some(90), ..Default::default() });
     let (newest, most_played) = (CatalogueOrder::Newest, CatalogueOrder::MostPlayed);
     let scope = RollScope::Session(game.session_id);
     let cursors = [
         me.sessions().past(None).await.unwrap().next.unwrap(),
         me.adventures().mine(None).await.unwrap().next.unwrap(),
-        me.dice().history(scope, &all, None).await.unwrap().next.unwrap(),
-        me.sessions().lobby(&lobby, None).await.unwrap().next.unwrap(),
-        me.sessions().lobby(&short_lobby, None).await.unwrap().next.unwrap(),
-        me.adventures().catalogue(&catalogue, newest, None).await.unwrap().next.unwrap(),
-        me.adventures().catalogue(&short_catalogue, newest, None).await.unwrap().next.unwrap(),
-        me.adventures().catalogue(&catalogue, most_played, None).await.unwrap().next.unwrap(),
+        me.dice().history(scope, &no_filter, None).await.unwrap().next.unwrap(),
+        me.sessions().lobby(&lobby_filter, None).await.unwrap().next.unwrap(),
+        me.sessions().lobby(&short_lobby_filter, None).await.unwrap().next.unwrap(),
+        me.adventures().catalogue(&catalogue_filter, newest, None).await.unwrap().next.unwrap(),
+        me.adventures().catalogue(&short_catalogue_filter, newest, None).await.unwrap().next.unwrap(),
+        me.adventures().catalogue(&catalogue_filter, most_played, None).await.unwrap().next.unwrap(),
     ];
     // The first eight lists below are those that issued the cursors, in the same order.
-    for (issuer, cursor) in cursors.iter().enumerate() {
+    for (issuing_list, cursor) in cursors.iter().enumerate() {
         let after = Some(cursor);
-        let attacks = HistoryFilter { kind: Some(RollType::Attack), ..all };
+        let attacks = HistoryFilter { kind: Some(RollType::Attack), ..no_filter };
         let outcomes = [
             me.sessions().past(after).await.map(drop),
             me.adventures().mine(after).await.map(drop),
-            me.dice().history(scope, &all, after).await.map(drop),
-            me.sessions().lobby(&lobby, after).await.map(drop),
-            me.sessions().lobby(&short_lobby, after).await.map(drop),
-            me.adventures().catalogue(&catalogue, newest, after).await.map(drop),
-            me.adventures().catalogue(&short_catalogue, newest, after).await.map(drop),
-            me.adventures().catalogue(&catalogue, most_played, after).await.map(drop),
+            me.dice().history(scope, &no_filter, after).await.map(drop),
+            me.sessions().lobby(&lobby_filter, after).await.map(drop),
+            me.sessions().lobby(&short_lobby_filter, after).await.map(drop),
+            me.adventures().catalogue(&catalogue_filter, newest, after).await.map(drop),
+            me.adventures().catalogue(&short_catalogue_filter, newest, after).await.map(drop),
+            me.adventures().catalogue(&catalogue_filter, most_played, after).await.map(drop),
             me.sessions().mine(after).await.map(drop),
             other_seer.sessions().past(after).await.map(drop),
             other_seer.adventures().mine(after).await.map(drop),
-            me.dice().history(RollScope::Session(other_game.session_id), &all, after).await.map(drop),
-            me.dice().history(RollScope::Character(game.players[0].character_id), &all, after).await.map(drop),
+            me.dice().history(RollScope::Session(other_game.session_id), &no_filter, after).await.map(drop),
+            me.dice().history(RollScope::Character(game.players[0].character_id), &no_filter, after).await.map(drop),
             me.dice().history(scope, &attacks, after).await.map(drop),
             me.sessions().archived_rolls(game.session_id, PageSize::default(), after).await.map(drop),
         ];
         for (list, outcome) in outcomes.into_iter().enumerate() {
             match outcome {
-                Ok(()) => assert_eq!(list, issuer, "the cursor of list {issuer} was accepted in list {list}"),
-                Err(error) => assert!(list != issuer && error.code() == "bad_cursor", "{issuer}, {list}: {error:?}"),
+                Ok(()) => assert_eq!(list, issuing_list, "the cursor of list {issuing_list} was accepted in list {list}"),
+                Err(error) => assert!(list != issuing_list && error.code() == "bad_cursor", "{issuing_list}, {list}: {error:?}"),
             }
         }
     }
     // The size of the page may change from page to page.
-    let small_page = HistoryFilter { page_size: PageSize::new(5).unwrap(), ..all };
+    let small_page = HistoryFilter { page_size: PageSize::new(5).unwrap(), ..no_filter };
     assert_eq!(me.dice().history(scope, &small_page, Some(&cursors[2])).await.unwrap().items.len(), 5);
 }

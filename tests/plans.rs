@@ -20,9 +20,9 @@ use uuid::Uuid;
 use crate::world::World;
 
 /// Fills the tables, mostly with other users' rows: 4,000 users, 20,000 waiting sessions (of the soonest 5,000, four in
-/// five are full) and 20,000 that have ended, two seats each, a few rolls and events each, and thousands of them in one session.
-/// Thousands of sessions begin at the same moment, and more than a thousand adventures have equal keys in each order of
-/// the catalogue.
+/// five are full) and 20,000 that have ended, two seats each, a few rolls and events each, and thousands of them in one
+/// session. Thousands of sessions begin at the same moment, and more than a thousand adventures have equal keys in each
+/// order of the catalogue.
 ///
 /// `{part}` stands for `=`, which inserts every fiftieth row, or `<>`, which inserts the others.
 const FILL_TABLES: &str = "SET LOCAL session_replication_role = replica;
@@ -106,7 +106,8 @@ impl Explainer {
             let mut rows_read_by_scans = 0;
             check_scans_and_sum_rows(&plan, what, mode, max_rows, &mut rows_read_by_scans);
             assert!(rows_read_by_scans <= max_rows, "{what}, {mode}: {rows_read_by_scans} rows are read\n{plan:#}");
-            // `rows_read_in_all` includes the first and last entries of an index, which the planner itself may read: at most ten.
+            // `rows_read_in_all` includes the first and last entries of an index, which the planner itself may read: at
+            // most ten.
             assert!(
                 rows_read_in_all <= max_rows as i64 + 10,
                 "{what}, {mode}: {rows_read_in_all} rows are read, including those read in functions\n{plan:#}"
@@ -308,8 +309,8 @@ async fn check_catalogue(
         let values = [sort_key.as_str(), &quoted(last_adventure.id)];
         // For the best rated adventures, a function first finds the ids, and the rows are then looked up by id.
         explainer.explain(&format!("{what}, page 31"), 2 * 21, &values, page_31).await;
-        // A filtered page is read by a function that disables sorting, so it scans an index even at a high page cost. One
-        // adventure in three is hard, so a single scan of a hundred rows fills the page.
+        // A filtered page is read by a function that disables sorting, so it scans an index even at a high page cost.
+        // One adventure in three is hard, so a single scan of a hundred rows fills the page.
         explainer.random_page_cost = HIGH_PAGE_COST;
         let hard_only = CatalogueFilter { difficulty: Some(DifficultyLevel::Hard), ..Default::default() };
         explainer

@@ -60,7 +60,7 @@ pub async fn start_pooler_with_connections(url: &str, server_connections: u32) -
     fs::create_dir(&folder).unwrap();
     let settings_path = folder.join("pgbouncer.ini");
     // With an empty `server_reset_query`, PgBouncer resets nothing when it gives a server connection to another client.
-    // So that client would see whatever an identity leaves behind.
+    // So the other client would see whatever an identity leaves behind.
     let settings = format!(
         "[databases]\n{database} = host={host} port={port} user={user} password={password}\n\
          [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {pooler_port}\nunix_socket_dir =\nauth_type = any\n\

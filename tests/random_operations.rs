@@ -88,8 +88,8 @@ impl RandomOperations {
         let character_id = user.character_ids[rng.usize(..user.character_ids.len())];
         let session = {
             let sessions = self.sessions.lock().unwrap();
-            let newest = &sessions[sessions.len().saturating_sub(NEWEST_SESSIONS)..];
-            (!newest.is_empty()).then(|| newest[rng.usize(..newest.len())].clone())
+            let newest_sessions = &sessions[sessions.len().saturating_sub(NEWEST_SESSIONS)..];
+            (!newest_sessions.is_empty()).then(|| newest_sessions[rng.usize(..newest_sessions.len())].clone())
         };
         let caller = sparc.as_user(user.id);
         // One call in twenty creates a session, and so does the first.

@@ -29,7 +29,7 @@ async fn service_error(world: &World, sqlstate: &str, constraint: &str, table: &
 /// Returns whether a person can act on the error: it is not a generic one, and its message is a sentence without
 /// internal names.
 fn is_actionable(error: &Error) -> bool {
-    // Without a noun for the table, the service calls what it stores a `row`.
+    // The service says `row` if it has no noun for the table.
     let is_generic =
         matches!(error, Error::Database(_) | Error::RuleViolated { .. } | Error::IdConflict { what: "row" });
     // The message may name a field of the input, but not a constraint of the database. A single word is no sentence.

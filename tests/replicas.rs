@@ -23,13 +23,13 @@ use crate::{
     world::{GameSession, World, server},
 };
 
-/// Returns the first column of each row.
+/// Runs a query and returns the first column of each row.
 async fn lines(db: &DatabaseConnection, sql: &str) -> Vec<String> {
     let rows = db.query_all_raw(Statement::from_string(DbBackend::Postgres, sql)).await.unwrap();
     rows.into_iter().map(|row| row.try_get_by_index(0).unwrap()).collect()
 }
 
-/// Returns all rows of all tables in schema `public`, as one line of XML per table.
+/// A query that returns all rows of all tables in schema `public`, as one line of XML per table.
 const ALL_ROWS: &str = "
     SELECT relname || ' ' || replace(
       query_to_xml(format('SELECT * FROM public.%I ORDER BY 1, 2', relname), true, true, '')::text, E'\\n', '')
@@ -109,7 +109,7 @@ async fn a_standby_has_the_rows_of_its_primary_answers_reads_and_refuses_writes(
     let sparc = Sparc::connect(&url).await.unwrap();
     // The first session is part of the copy that the standby started from. The changes from now on are streamed to it.
     let later_game = play_session(&world).await;
-    let stranger = world.new_account().await;
+    let stranger_id = world.new_account().await;
     let primary_position: String = world.owner().fetch_value("SELECT pg_current_wal_insert_lsn()::text").await.unwrap();
     let standby_db = connect(&url).await.unwrap();
     for _ in 0..600 {
@@ -127,12 +127,12 @@ async fn a_standby_has_the_rows_of_its_primary_answers_reads_and_refuses_writes(
         let scope = RollScope::Session(game.session_id);
         assert_eq!(ada.dice().history(scope, &HistoryFilter::default(), None).await.unwrap().items.len(), 1);
         assert_eq!(ada.sessions().details(game.session_id).await.unwrap().players.len(), 2);
-        let hidden = sparc.as_user(stranger).dice().history(scope, &HistoryFilter::default(), None).await.unwrap();
-        assert!(hidden.items.is_empty(), "row security must apply on a standby too");
+        let rolls_for_stranger = sparc.as_user(stranger_id).dice().history(scope, &HistoryFilter::default(), None).await.unwrap();
+        assert!(rolls_for_stranger.items.is_empty(), "row security must apply on a standby too");
         assert!(sparc.as_anon().sessions().lobby(&LobbyFilter::default(), None).await.is_ok());
         assert_eq!(ada.characters().retire(game.players[0].character_id).await.unwrap_err().code(), "read_only");
-        let refused = ada.events().subscribe(game.session_id, None).await.unwrap_err();
-        assert_eq!(refused.code(), "read_only", "a standby lags behind, so it must refuse a subscription");
+        let error = ada.events().subscribe(game.session_id, None).await.unwrap_err();
+        assert_eq!(error.code(), "read_only", "a standby lags behind, so it must refuse a subscription");
     }
     sparc.close().await.unwrap();
     standby_db.close().await.unwrap();
@@ -141,6 +141,7 @@ async fn a_standby_has_the_rows_of_its_primary_answers_reads_and_refuses_writes(
 #[tokio::test]
 async fn a_subscriber_of_logical_replication_gets_every_row_once() {
     let (world, copy) = (World::new().await, World::new().await);
+    // The name of the publication, of the replication slot and of the subscription.
     let name = format!("copy_{}", Uuid::new_v4().simple());
     let tables = "auth.users, public.users, public.characters, public.adventures, public.creatures, public.sessions,
                   public.session_players, public.dice_rolls, public.session_events, public.tutorial_progress,

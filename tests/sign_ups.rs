@@ -126,6 +126,6 @@ async fn only_the_service_learns_whether_an_email_address_is_taken() {
     let second_account = service.users().sign_up(account).await.unwrap();
     let address = world.sparc.as_user(second_account.id).users().my_email().await.unwrap();
     assert_eq!(address, format!("{}@no-email.invalid", second_account.id));
-    let refused = world.sparc.as_user(ada.id).users().is_email_taken(&email).await.unwrap_err();
-    assert_eq!(refused.to_string(), "not allowed: only the service may ask whether an e-mail address is taken");
+    let error = world.sparc.as_user(ada.id).users().is_email_taken(&email).await.unwrap_err();
+    assert_eq!(error.to_string(), "not allowed: only the service may ask whether an e-mail address is taken");
 }
