@@ -107,8 +107,8 @@ async fn a_participant_reads_and_writes_no_message_of_another_session_and_no_pre
     ] {
         let transaction = caller.begin().await;
         transaction.execute_unprepared(&format!("SET LOCAL realtime.topic = '{}'", topic(&game))).await.unwrap();
-        let insert = format!("INSERT INTO realtime.messages ({columns}) VALUES ({values})");
-        let error = into_sql_error(transaction.execute_unprepared(&insert).await.unwrap_err());
+        let insert_presence = format!("INSERT INTO realtime.messages ({columns}) VALUES ({values})");
+        let error = into_sql_error(transaction.execute_unprepared(&insert_presence).await.unwrap_err());
         assert!(error.is_forbidden(), "{columns}: {error:?}");
     }
     let transaction = caller.begin().await;

@@ -38,12 +38,12 @@ async fn of_eight_concurrent_inserts_of_a_tenth_character_one_succeeds() {
 #[tokio::test]
 async fn a_character_that_is_given_away_counts_towards_the_limit_of_its_new_owner() {
     let world = World::new().await;
-    let (giver, new_owner) = (world.new_player().await, world.new_account().await);
+    let (giver, new_owner_id) = (world.new_player().await, world.new_account().await);
     for _ in 0..10 {
-        world.new_character(new_owner).await;
+        world.new_character(new_owner_id).await;
     }
-    let give = format!("UPDATE characters SET user_id = '{new_owner}' WHERE id = '{}'", giver.character_id);
-    assert_refused!(world.service().execute(&give).await, CHARACTER_LIMIT_REACHED, "character_limit");
+    let give_away = format!("UPDATE characters SET user_id = '{new_owner_id}' WHERE id = '{}'", giver.character_id);
+    assert_refused!(world.service().execute(&give_away).await, CHARACTER_LIMIT_REACHED, "character_limit");
 }
 
 #[tokio::test]
@@ -81,15 +81,15 @@ async fn a_retired_character_takes_no_seat() {
 async fn a_character_seated_in_a_live_session_neither_retires_nor_changes_owner() {
     let world = World::new().await;
     let game = world.new_session(1).await;
-    let other_account = world.new_account().await;
+    let other_account_id = world.new_account().await;
     let player = &game.players[0];
     assert_refused!(
         player.caller.execute("UPDATE characters SET retired_at = now()").await,
         CHARACTER_SEATED,
         "character_not_seated"
     );
-    let give = format!("UPDATE characters SET user_id = '{other_account}' WHERE id = '{}'", player.character_id);
-    assert_refused!(world.service().execute(&give).await, CHARACTER_SEATED, "character_not_seated");
+    let give_away = format!("UPDATE characters SET user_id = '{other_account_id}' WHERE id = '{}'", player.character_id);
+    assert_refused!(world.service().execute(&give_away).await, CHARACTER_SEATED, "character_not_seated");
     world.update_session(&game, "status = 'cancelled'").await;
     assert_eq!(player.caller.execute("UPDATE characters SET retired_at = now()").await, Ok(1));
 }

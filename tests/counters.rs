@@ -124,8 +124,8 @@ async fn counters_that_the_database_maintains_are_not_negative() {
 async fn deleting_a_seat_releases_it() {
     let world = World::new().await;
     let game = world.new_session(2).await;
-    let delete = format!("DELETE FROM session_players WHERE user_id = '{}'", game.players[0].user_id);
-    world.owner().execute(&delete).await.unwrap();
+    let delete_seat = format!("DELETE FROM session_players WHERE user_id = '{}'", game.players[0].user_id);
+    world.owner().execute(&delete_seat).await.unwrap();
     assert_eq!(world.owner().count("sessions WHERE seats_taken = 1").await, 1);
     assert_eq!(world.owner().count("users WHERE live_seats = 1").await, 1);
     assert_eq!(world.owner().count("characters WHERE live_seats = 1").await, 1);

@@ -30,20 +30,20 @@ async fn an_identity_does_not_leak_to_the_next_user_of_a_connection() {
     let (ada, ben) = (world.new_player().await, world.new_player().await);
     for _ in 0..10 {
         for player in [&ada, &ben] {
-            let mine = characters::Entity::find().all(&sparc.as_user(player.user_id)).await.unwrap();
-            assert_eq!(mine.iter().map(|character| character.id).collect::<Vec<_>>(), [player.character_id]);
+            let own_characters = characters::Entity::find().all(&sparc.as_user(player.user_id)).await.unwrap();
+            assert_eq!(own_characters.iter().map(|character| character.id).collect::<Vec<_>>(), [player.character_id]);
         }
         assert!(characters::Entity::find().all(&sparc.as_anon()).await.is_err());
         // A dropped transaction and a failed one leave no identity on their connections either.
         drop(sparc.as_user(ada.user_id).begin().await.unwrap());
-        let failing = sparc.as_user(ada.user_id).begin().await.unwrap();
-        assert!(failing.execute_unprepared("SELECT nonsense").await.is_err());
-        drop(failing);
-        let query = Statement::from_string(
+        let failing_transaction = sparc.as_user(ada.user_id).begin().await.unwrap();
+        assert!(failing_transaction.execute_unprepared("SELECT nonsense").await.is_err());
+        drop(failing_transaction);
+        let read_identity = Statement::from_string(
             sea_orm::DbBackend::Postgres,
             "SELECT current_user::text || current_setting('request.jwt.claims', true)",
         );
-        let row = pool.query_one_raw(query).await.unwrap().unwrap();
+        let row = pool.query_one_raw(read_identity).await.unwrap().unwrap();
         assert_eq!(
             row.try_get_by_index::<String>(0).unwrap(),
             "postgres",
@@ -56,7 +56,7 @@ async fn an_identity_does_not_leak_to_the_next_user_of_a_connection() {
 async fn a_statement_that_changes_the_identity_is_detected_and_nothing_is_committed() {
     let world = World::new().await;
     let ada = world.sparc.as_user(world.new_account().await);
-    let other_account = world.new_account().await;
+    let other_account_id = world.new_account().await;
     for change in [
         "RESET ROLE",
         "RESET/**/ROLE",
@@ -84,11 +84,11 @@ async fn a_statement_that_changes_the_identity_is_detected_and_nothing_is_commit
         assert!(ada.users().me().await.unwrap().bio.is_none(), "{change}: nothing may be committed");
     }
     let change_and_write = format!(
-        "DO $$ BEGIN EXECUTE 'RESET ROLE'; UPDATE users SET is_verified = true WHERE id = '{other_account}'; END $$"
+        "DO $$ BEGIN EXECUTE 'RESET ROLE'; UPDATE users SET is_verified = true WHERE id = '{other_account_id}'; END $$"
     );
     let outcome = ada.execute_unprepared(&change_and_write).await.map_err(Error::from);
     assert_error!(outcome, Error::IdentityChanged);
-    assert!(!ada.users().profile(other_account).await.unwrap().is_verified);
+    assert!(!ada.users().profile(other_account_id).await.unwrap().is_verified);
     let query = users::Entity::find().select_only().expr(Expr::cust("set_config('role', 'postgres', true)"));
     let outcome = query.into_tuple::<String>().one(&ada).await.map_err(Error::from);
     assert_error!(outcome, Error::IdentityChanged, "in an expression");
@@ -197,8 +197,8 @@ async fn an_operation_that_takes_too_long_ends_at_its_deadline_and_changes_nothi
     assert_eq!(world.owner().count("session_players WHERE is_active").await, 1, "nothing may be changed");
     assert!(ada.sessions().leave(game.session_id).await.is_ok(), "the next operation must succeed");
 
-    let slow = Statement::from_string(sea_orm::DbBackend::Postgres, "SELECT pg_sleep(20)");
-    let outcome = ada.query_one_raw(slow).await.map_err(Error::from);
+    let slow_query = Statement::from_string(sea_orm::DbBackend::Postgres, "SELECT pg_sleep(20)");
+    let outcome = ada.query_one_raw(slow_query).await.map_err(Error::from);
     assert_error!(outcome, Error::DeadlineExceeded, "the deadline is passed to the server");
     let tx = ada.begin().await.unwrap();
     let read_timeout =
@@ -225,9 +225,9 @@ async fn an_identity_is_a_seaorm_connection() {
     let world = World::new().await;
     let game = world.new_session(3).await;
     let ada = world.sparc.as_user(game.players[0].user_id);
-    let mine = sessions::Entity::find().all(&ada).await.unwrap();
-    let seats = mine.load_many(session_players::Entity, &ada).await.unwrap();
-    assert_eq!((mine.len(), seats[0].len()), (1, 3), "finds and loaders");
+    let own_sessions = sessions::Entity::find().all(&ada).await.unwrap();
+    let seats = own_sessions.load_many(session_players::Entity, &ada).await.unwrap();
+    assert_eq!((own_sessions.len(), seats[0].len()), (1, 3), "finds and loaders");
     assert_eq!(characters::Entity::find().count(&ada).await.unwrap(), 1, "counts");
     let mut pages = session_players::Entity::find().order_by_asc(session_players::Column::UserId).paginate(&ada, 2);
     assert_eq!(pages.fetch_and_next().await.unwrap().unwrap().len(), 2, "paginators");

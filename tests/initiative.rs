@@ -110,18 +110,18 @@ async fn ids_that_a_client_chooses_do_not_decide_ties_of_initiative() {
     for _ in 0..150 {
         let ids = [Uuid::from_u128(random_u64()), Uuid::from_u128(u128::MAX - random_u64())];
         for id in ids {
-            let insert = format!(
+            let insert_roll = format!(
                 "INSERT INTO dice_rolls (id, session_id, character_id, attribute, difficulty, roll_type)
                  VALUES ('{id}', '{}', '{hero_id}', 'grace', 3, 'initiative')",
                 game.session_id
             );
-            game.seer.execute(&insert).await.unwrap();
+            game.seer.execute(&insert_roll).await.unwrap();
         }
-        let list = format!("ARRAY['{}', '{}']::uuid[]", ids[0], ids[1]);
-        let count_totals = format!("SELECT count(DISTINCT total) FROM dice_rolls WHERE id = ANY ({list})");
+        let id_array = format!("ARRAY['{}', '{}']::uuid[]", ids[0], ids[1]);
+        let count_totals = format!("SELECT count(DISTINCT total) FROM dice_rolls WHERE id = ANY ({id_array})");
         if game.seer.fetch_value::<i64>(&count_totals).await.unwrap() == 1 {
             ties += 1;
-            let order = format!("SELECT unnest(private.initiative_order({list}))");
+            let order = format!("SELECT unnest(private.initiative_order({id_array}))");
             lower_id_first += usize::from(game.seer.fetch_values::<Uuid>(&order).await.unwrap()[0] == ids[0]);
         }
     }

@@ -21,14 +21,14 @@ async fn the_lobby_is_paginated_while_sessions_are_created() {
     // An account may run at most twenty live sessions.
     let seer_ids = world.new_account_array(5).await;
     // Some sessions have equal start times, some have none, and many have equal creation times.
-    let insert = format!(
+    let insert_sessions = format!(
         "INSERT INTO sessions (seer_id, adventure_id, is_public, scheduled_start, created_at)
          SELECT ('{seer_ids}'::uuid[])[1 + i % 5], '{adventure_id}', true,
                 CASE WHEN i % 3 > 0 THEN '2030-01-01'::timestamptz + (i / 10) * INTERVAL '1 hour' END,
                 '2026-01-01'::timestamptz + (i % 4) * INTERVAL '1 minute'
          FROM generate_series(1, 95) AS i"
     );
-    world.owner().execute(&insert).await.unwrap();
+    world.owner().execute(&insert_sessions).await.unwrap();
     let created_before: HashSet<Uuid> =
         world.owner().fetch_values("SELECT id FROM sessions").await.unwrap().into_iter().collect();
     let visitor = world.sparc.as_anon();
@@ -63,7 +63,7 @@ async fn a_page_of_the_filtered_lobby_scans_a_thousand_sessions_and_the_next_con
     // An account may run at most twenty live sessions.
     let seer_ids = world.new_account_array(115).await;
     // The lobby shows the sessions in the order of i. Only numbers 1100 and 2200 have the hard adventure.
-    let insert = format!(
+    let insert_sessions = format!(
         "UPDATE adventures SET difficulty = 'hard' WHERE id = '{hard_adventure_id}';
          UPDATE adventures SET difficulty = 'easy' WHERE id = '{easy_adventure_id}';
          INSERT INTO sessions (seer_id, adventure_id, is_public, scheduled_start, created_at)
@@ -73,7 +73,7 @@ async fn a_page_of_the_filtered_lobby_scans_a_thousand_sessions_and_the_next_con
                 '2026-01-01'::timestamptz - i * INTERVAL '1 minute'
          FROM generate_series(1, 2300) AS i"
     );
-    world.owner().execute(&insert).await.unwrap();
+    world.owner().execute(&insert_sessions).await.unwrap();
     let hard_only = LobbyFilter { difficulty: Some(DifficultyLevel::Hard), ..Default::default() };
     let visitor = world.sparc.as_anon();
     let (mut page_lengths, mut after) = (Vec::new(), None);
@@ -133,11 +133,11 @@ async fn a_lobby_page_is_read_from_an_index() {
     let adventure_id = world.new_adventure(seer_id).await;
     // An account may run at most twenty live sessions.
     let seer_ids = world.new_account_array(250).await;
-    let insert = format!(
+    let insert_sessions = format!(
         "INSERT INTO sessions (seer_id, adventure_id, is_public, scheduled_start)
          SELECT ('{seer_ids}'::uuid[])[1 + i % 250], '{adventure_id}', i % 2 = 0, now() + i * INTERVAL '1 minute' FROM generate_series(1, 5000) AS i"
     );
-    world.owner().execute(&insert).await.unwrap();
+    world.owner().execute(&insert_sessions).await.unwrap();
     world.owner().execute("ANALYZE").await.unwrap();
     // Clients of the API query the lobby without a condition on free seats; the service's query has one.
     for (seat_condition, index) in

@@ -13,9 +13,9 @@ use crate::{
 /// Asserts that a person may write a text or URL of `maximum` characters, most of which have two bytes, but not one
 /// that is a character longer.
 async fn assert_maximum_text_length(person: &SqlCaller, table: &str, column: &str, maximum: usize, constraint: &str) {
-    let start = if column.ends_with("_url") { "https://" } else { "" };
+    let prefix = if column.ends_with("_url") { "https://" } else { "" };
     let update =
-        |length: usize| format!("UPDATE {table} SET {column} = '{start}' || repeat('ä', {})", length - start.len());
+        |length: usize| format!("UPDATE {table} SET {column} = '{prefix}' || repeat('ä', {})", length - prefix.len());
     person.execute(&update(maximum)).await.unwrap();
     assert_check_violation(person, &update(maximum + 1), constraint).await;
 }
@@ -223,7 +223,7 @@ async fn the_maximum_size_of_modifiers_is_exact_to_the_byte() {
              )"
         )
     };
-    let insert = |length: i32| {
+    let insert_roll = |length: i32| {
         format!(
             "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, modifiers)
              VALUES ('{}', '{}', 'might', 10, 'attack', {})",
@@ -233,6 +233,6 @@ async fn the_maximum_size_of_modifiers_is_exact_to_the_byte() {
         )
     };
     let overhead: i32 = owner.fetch_value(&format!("SELECT pg_column_size({}) - 1000", modifiers(1000))).await.unwrap();
-    assert_accepted(&owner, &insert(8192 - overhead)).await;
-    assert_check_violation(&owner, &insert(8193 - overhead), "bounded_modifiers").await;
+    assert_accepted(&owner, &insert_roll(8192 - overhead)).await;
+    assert_check_violation(&owner, &insert_roll(8193 - overhead), "bounded_modifiers").await;
 }

@@ -98,8 +98,8 @@ async fn the_catalogue_is_paginated_in_each_order() {
     assert_eq!(world.owner().execute(rate_drafts).await, Ok(2));
     let best_rated = "SELECT unnest(private.best_rated_ids_after(5, '00000000-0000-0000-0000-000000000000', 1000))";
     let best_rated_ids: HashSet<Uuid> = world.visitor().fetch_values(best_rated).await.unwrap().into_iter().collect();
-    let published = world.owner().fetch_values("SELECT id FROM adventures WHERE status = 'published'").await.unwrap();
-    assert_eq!(best_rated_ids, published.into_iter().collect());
+    let published_ids = world.owner().fetch_values("SELECT id FROM adventures WHERE status = 'published'").await.unwrap();
+    assert_eq!(best_rated_ids, published_ids.into_iter().collect());
     let page = visitor.adventures().catalogue(&no_filter, CatalogueOrder::Newest, None).await.unwrap();
     let outcome = visitor.adventures().catalogue(&no_filter, CatalogueOrder::BestRated, page.next.as_ref()).await;
     assert_error!(outcome, Error::InvalidCursor, "a cursor of one order must be refused in another");
@@ -135,14 +135,14 @@ async fn a_page_of_the_filtered_catalogue_scans_a_thousand_adventures_and_the_ne
     // An account may have at most two hundred adventures.
     let creator_ids = world.new_account_array(12).await;
     // In each order, the adventures come in the order of i. Only numbers 1100 and 2200 are hard.
-    let insert = format!(
+    let insert_adventures = format!(
         "INSERT INTO adventures (creator_id, name, status, is_valid, difficulty, published_at, times_played, average_rating)
          SELECT ('{creator_ids}'::uuid[])[1 + i % 12], 'Adventure', 'published', true,
            (CASE WHEN i % 1100 = 0 THEN 'hard' ELSE 'easy' END)::difficulty_level,
            '2026-01-01'::timestamptz - i * INTERVAL '1 minute', 3000 - i, CASE WHEN i <= 2250 THEN 5 - i / 600.0 END
          FROM generate_series(1, 2300) AS i"
     );
-    world.owner().execute(&insert).await.unwrap();
+    world.owner().execute(&insert_adventures).await.unwrap();
     let visitor = world.sparc.as_anon();
     let hard_only = CatalogueFilter { difficulty: Some(DifficultyLevel::Hard), ..Default::default() };
     let easy_only = CatalogueFilter { difficulty: Some(DifficultyLevel::Easy), ..Default::default() };
@@ -197,14 +197,14 @@ async fn a_history_of_rolls_is_paginated_while_rolls_are_made_and_can_be_filtere
     let game = world.new_active_session(2).await;
     let (ada, ben) = (&game.players[0], &game.players[1]);
     // Every third roll is Ben's, every second is an attack, and up to seven rolls have the same timestamp.
-    let insert = format!(
+    let insert_rolls = format!(
         "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, created_at)
          SELECT '{}', CASE WHEN i % 3 = 0 THEN '{}' ELSE '{}' END::uuid, 'might', 10,
            (ARRAY['attack', 'defense'])[1 + i % 2]::roll_type, '2026-01-01'::timestamptz + (i / 7) * INTERVAL '1 minute'
          FROM generate_series(1, 230) AS i",
         game.session_id, ben.character_id, ada.character_id
     );
-    world.owner().execute(&insert).await.unwrap();
+    world.owner().execute(&insert_rolls).await.unwrap();
     let me = world.sparc.as_user(ada.user_id);
     let filter = HistoryFilter::default();
     let scope = RollScope::Session(game.session_id);
@@ -254,14 +254,14 @@ async fn a_participant_sees_a_characters_rolls_only_from_shared_sessions() {
     let world = World::new().await;
     let (game, other_game) = (world.new_active_session(2).await, world.new_active_session(1).await);
     let (ada, ben) = (&game.players[0], &game.players[1]);
-    let insert = format!(
+    let insert_rolls = format!(
         "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, created_at)
          SELECT (ARRAY['{}', '{}'])[1 + i % 2]::uuid, '{}', 'might', 10, 'attack',
            '2026-01-01'::timestamptz + (i / 7) * INTERVAL '1 minute'
          FROM generate_series(1, 230) AS i",
         game.session_id, other_game.session_id, ada.character_id
     );
-    world.owner().execute(&insert).await.unwrap();
+    world.owner().execute(&insert_rolls).await.unwrap();
     let read_as = async |caller: &IdentityConnection| {
         read_all(
             async |after| {
@@ -314,14 +314,14 @@ async fn live_sessions_are_listed_and_past_ones_paginated_with_the_archived_ones
     let end_another = async || {
         world.owner().execute(&insert_sessions("completed", "now() + INTERVAL '1 minute'", 1)).await.unwrap();
     };
-    let live = read_all(async |after| me.sessions().mine(after.as_ref()).await, async || (), |row| row.id).await;
-    assert_eq!(live.len(), 19, "the session of another Seer must not be listed");
-    let past =
+    let live_session_ids = read_all(async |after| me.sessions().mine(after.as_ref()).await, async || (), |row| row.id).await;
+    assert_eq!(live_session_ids.len(), 19, "the session of another Seer must not be listed");
+    let past_sessions =
         read_all(async |after| me.sessions().past(after.as_ref()).await, end_another, |row| (row.id, row.is_archived))
             .await;
-    assert_eq!(past.len(), 160, "60 completed, 60 cancelled and 40 archived sessions");
-    assert_eq!(past.iter().filter(|(_, archived)| *archived).count(), 40);
-    assert!(past[120..].iter().all(|(_, archived)| *archived), "the most recently ended sessions must come first");
+    assert_eq!(past_sessions.len(), 160, "60 completed, 60 cancelled and 40 archived sessions");
+    assert_eq!(past_sessions.iter().filter(|(_, archived)| *archived).count(), 40);
+    assert!(past_sessions[120..].iter().all(|(_, archived)| *archived), "the most recently ended sessions must come first");
 }
 
 #[tokio::test]
@@ -351,7 +351,7 @@ async fn a_cursor_works_only_in_its_own_list() {
     let world = World::new().await;
     let (game, other_game) = (world.new_active_session(1).await, world.new_active_session(1).await);
     let seer_id = game.seer.user_id();
-    let insert = format!(
+    let insert_rows = format!(
         "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type)
          SELECT '{session_id}', '{hero_id}', 'might', 10, 'attack' FROM generate_series(1, 60);
          INSERT INTO sessions (seer_id, adventure_id, status, ended_at)
@@ -364,7 +364,7 @@ async fn a_cursor_works_only_in_its_own_list() {
         hero_id = game.players[0].character_id,
         adventure_id = game.adventure_id
     );
-    world.db.execute_unprepared(&insert).await.unwrap();
+    world.db.execute_unprepared(&insert_rows).await.unwrap();
     let me = world.sparc.as_user(seer_id);
     let other_seer = world.sparc.as_user(other_game.seer.user_id());
     let no_filter = HistoryFilter::default();

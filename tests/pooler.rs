@@ -108,8 +108,8 @@ async fn fifty_users_over_four_connections_each_see_only_their_own_rows() {
                 let characters = me.characters().list().await.unwrap();
                 assert_eq!(characters.iter().map(|character| character.id).collect::<Vec<_>>(), [player.character_id]);
                 assert_eq!(me.users().me().await.unwrap().id, player.user_id);
-                let found = characters::Entity::find().all(&me).await.unwrap();
-                assert!(found.len() == 1 && found[0].user_id == player.user_id);
+                let found_characters = characters::Entity::find().all(&me).await.unwrap();
+                assert!(found_characters.len() == 1 && found_characters[0].user_id == player.user_id);
                 match (user_index + round) % 5 {
                     // The next caller on the connection must not get the identity of a dropped transaction, of a failed
                     // one, of a visitor or of the service.

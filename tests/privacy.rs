@@ -180,8 +180,8 @@ async fn closing_an_account_removes_its_personal_data_and_only_its_owner_or_the_
     let accounts_with_personal_data = "auth.users WHERE raw_user_meta_data::text LIKE '%Ada%' OR email IS NOT NULL";
     assert_eq!(world.owner().count(accounts_with_personal_data).await, 0);
     assert_error!(ada.characters().create(NewCharacter::default()).await, Error::AccountClosed);
-    let other_account = world.new_account().await;
-    let close_other = format!("SELECT private.close_account('{other_account}')");
+    let other_account_id = world.new_account().await;
+    let close_other = format!("SELECT private.close_account('{other_account_id}')");
     assert_refused!(world.new_user().await.execute(&close_other).await, forbidden);
     assert_refused!(world.visitor().execute(&close_other).await, forbidden);
 }

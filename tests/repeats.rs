@@ -340,9 +340,9 @@ async fn a_repeated_roll_returns_the_first_only_to_the_caller_who_made_it() {
     );
     let check = NewRoll { id: Some(Uuid::new_v4()), ..check };
     let ada = world.sparc.as_user(player.user_id);
-    let first = ada.dice().roll(check.clone()).await.unwrap();
-    assert_eq!(first.rolled_by, Some(player.user_id));
-    assert_eq!(ada.dice().roll(check.clone()).await.unwrap(), first);
+    let first_roll = ada.dice().roll(check.clone()).await.unwrap();
+    assert_eq!(first_roll.rolled_by, Some(player.user_id));
+    assert_eq!(ada.dice().roll(check.clone()).await.unwrap(), first_roll);
     // The Seer may also roll for the character, but did not make the roll with this id.
     let seer = world.sparc.as_user(game.seer.user_id());
     assert_eq!(outcome_code(seer.dice().roll(check.clone()).await), "id_conflict");

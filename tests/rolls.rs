@@ -25,14 +25,14 @@ async fn a_roll_is_one_insert_and_the_database_fills_in_the_rest() {
         insert_attribute_check_sql(game.session_id, player.character_id)
     );
     let id: Uuid = player.caller.fetch_value(&sql).await.unwrap();
-    let rolled = row_as_json(&player.caller, &format!("SELECT * FROM dice_rolls WHERE id = '{id}'")).await;
-    let results: Vec<i64> = rolled["results"].as_array().unwrap().iter().map(|die| die.as_i64().unwrap()).collect();
+    let roll_row = row_as_json(&player.caller, &format!("SELECT * FROM dice_rolls WHERE id = '{id}'")).await;
+    let results: Vec<i64> = roll_row["results"].as_array().unwrap().iter().map(|die| die.as_i64().unwrap()).collect();
     assert_eq!(results.len(), 5, "one die per point of the warrior's might");
     assert!(results.iter().all(|die| (1..=6).contains(die)));
-    assert_eq!(rolled["total"], results.iter().sum::<i64>());
-    assert_eq!(rolled["margin"], rolled["modified_total"].as_i64().unwrap() - 10);
-    assert!(rolled["character_name"].as_str().unwrap().starts_with("Hero"));
-    assert!(rolled["animation_seed"].is_i64());
+    assert_eq!(roll_row["total"], results.iter().sum::<i64>());
+    assert_eq!(roll_row["margin"], roll_row["modified_total"].as_i64().unwrap() - 10);
+    assert!(roll_row["character_name"].as_str().unwrap().starts_with("Hero"));
+    assert!(roll_row["animation_seed"].is_i64());
 }
 
 #[tokio::test]
@@ -81,13 +81,13 @@ async fn the_service_may_set_results_that_the_checks_accept() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let common_values = format!("'{}', '{}', 'might', 10, 'attack'", game.session_id, game.players[0].character_id);
-    let insert = |columns: &str, values: &str| {
+    let insert_roll = |columns: &str, values: &str| {
         format!(
             "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, {columns})
              VALUES ({common_values}, {values})"
         )
     };
-    assert_eq!(world.service().execute(&insert("results", "'{3,4,5}'")).await, Ok(1));
+    assert_eq!(world.service().execute(&insert_roll("results", "'{3,4,5}'")).await, Ok(1));
     // The results {3,4} give total 7, which fails against difficulty 10 by a margin of -3.
     for (columns, values, constraint) in [
         ("results", "'{}'", "dice_rolls_dice_count_check"),
@@ -109,7 +109,7 @@ async fn the_service_may_set_results_that_the_checks_accept() {
         ("results, original_roll_id", "'{3,4}', gen_random_uuid()", "valid_heroic_save"),
     ] {
         assert_refused!(
-            world.service().execute(&insert(columns, values)).await,
+            world.service().execute(&insert_roll(columns, values)).await,
             CHECK_VIOLATION,
             constraint,
             "{columns} {values}"
@@ -129,9 +129,9 @@ async fn all_sixes_always_succeed_and_all_ones_always_fail() {
         ("{3,6}", 10, "failure", false),
     ] {
         let id = world.new_attack_roll(game.session_id, character_id, results, difficulty, 0).await;
-        let rolled =
+        let roll_row =
             row_as_json(&world.owner(), &format!("SELECT outcome, success FROM dice_rolls WHERE id = '{id}'")).await;
-        assert_eq!((rolled["outcome"].as_str().unwrap(), rolled["success"].as_bool().unwrap()), (outcome, success));
+        assert_eq!((roll_row["outcome"].as_str().unwrap(), roll_row["success"].as_bool().unwrap()), (outcome, success));
     }
 }
 
@@ -299,8 +299,8 @@ async fn creatures_roll_with_their_own_stats_and_their_rolls_outlive_them() {
         )
     };
     game.seer.execute(&attack(wolf_id)).await.unwrap();
-    let rolled = row_as_json(&world.owner(), "SELECT character_name, dice_count FROM dice_rolls").await;
-    assert_eq!((rolled["character_name"].as_str(), rolled["dice_count"].as_i64()), (Some("Wolf"), Some(7)));
+    let roll_row = row_as_json(&world.owner(), "SELECT character_name, dice_count FROM dice_rolls").await;
+    assert_eq!((roll_row["character_name"].as_str(), roll_row["dice_count"].as_i64()), (Some("Wolf"), Some(7)));
     assert_refused!(
         game.seer.execute(&attack(wolf_id_of_other_adventure)).await,
         CREATURE_NOT_IN_ADVENTURE,

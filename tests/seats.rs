@@ -40,11 +40,11 @@ async fn the_last_two_seats_go_to_two_of_sixteen_players() {
                 .all(|error| error.has(SESSION_FULL, "session_capacity") && error.message == "Session is full"),
             "{refusals:?}"
         );
-        let seats = format!("session_players WHERE session_id = '{}' AND is_active", game.session_id);
-        assert_eq!(world.owner().count(&seats).await, 4);
-        let taken = format!("SELECT seats_taken FROM sessions WHERE id = '{}'", game.session_id);
+        let active_seats = format!("session_players WHERE session_id = '{}' AND is_active", game.session_id);
+        assert_eq!(world.owner().count(&active_seats).await, 4);
+        let select_seats_taken = format!("SELECT seats_taken FROM sessions WHERE id = '{}'", game.session_id);
         assert_eq!(
-            world.owner().fetch_value::<i32>(&taken).await.unwrap(),
+            world.owner().fetch_value::<i32>(&select_seats_taken).await.unwrap(),
             4,
             "the counter must equal the number of active seats"
         );
@@ -208,8 +208,8 @@ async fn a_player_who_left_can_be_removed_too() {
     let update_seat =
         |assignment: &str| format!("UPDATE session_players SET {assignment} WHERE user_id = '{}'", player.user_id);
     assert_eq!(player.caller.execute(&update_seat("is_active = false")).await, Ok(1));
-    let removed = "session_players WHERE removed_at IS NOT NULL";
-    assert_eq!(world.owner().count(removed).await, 0, "leaving must not count as a removal");
+    let removed_seats = "session_players WHERE removed_at IS NOT NULL";
+    assert_eq!(world.owner().count(removed_seats).await, 0, "leaving must not count as a removal");
     assert_eq!(game.seer.execute(&update_seat("removed_at = '2000-01-01'")).await, Ok(1));
     assert_eq!(
         world.owner().count("session_players WHERE removed_at > '2000-01-01'").await,
@@ -312,10 +312,10 @@ async fn rejoining_concurrently_with_two_characters_takes_one_seat() {
         Ok(player.character_id),
         "the seat must keep the character with which the player rejoined"
     );
-    let active = format!("session_players WHERE session_id = '{}' AND is_active", game.session_id);
-    assert_eq!(world.owner().count(&active).await, 2, "one seat of each player");
-    let taken = format!("SELECT seats_taken FROM sessions WHERE id = '{}'", game.session_id);
-    assert_eq!(world.owner().fetch_value::<i32>(&taken).await, Ok(2));
+    let active_seats = format!("session_players WHERE session_id = '{}' AND is_active", game.session_id);
+    assert_eq!(world.owner().count(&active_seats).await, 2, "one seat of each player");
+    let select_seats_taken = format!("SELECT seats_taken FROM sessions WHERE id = '{}'", game.session_id);
+    assert_eq!(world.owner().fetch_value::<i32>(&select_seats_taken).await, Ok(2));
 }
 
 #[tokio::test]
@@ -325,21 +325,21 @@ async fn an_inactive_seat_must_have_a_character_of_its_player_too() {
     let (player, other_player) = (&game.players[0], world.new_player().await);
     let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", player.user_id);
     player.caller.execute(&leave).await.unwrap();
-    let change = format!(
+    let change_character = format!(
         "UPDATE session_players SET character_id = '{}' WHERE user_id = '{}'",
         other_player.character_id, player.user_id
     );
-    let insert = format!(
+    let insert_inactive_seat = format!(
         "INSERT INTO session_players (session_id, user_id, character_id, is_active)
          VALUES ('{}', '{}', '{}', false)",
         game.session_id, other_player.user_id, player.character_id
     );
     for (caller, sql) in [
-        (&player.caller, &change),
-        (&world.service(), &change),
-        (&world.owner(), &change),
-        (&world.service(), &insert),
-        (&world.owner(), &insert),
+        (&player.caller, &change_character),
+        (&world.service(), &change_character),
+        (&world.owner(), &change_character),
+        (&world.service(), &insert_inactive_seat),
+        (&world.owner(), &insert_inactive_seat),
     ] {
         assert_refused!(caller.execute(sql).await, CHARACTER_NOT_YOURS, "own_character", "{sql}");
     }

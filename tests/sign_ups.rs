@@ -38,12 +38,12 @@ async fn a_repeated_sign_up_is_recognized_after_the_account_has_changed() {
 
         // The platform changes the e-mail address and the metadata.
         let new_email = format!("{id}@new.org");
-        let update = format!(
+        let change_by_platform = format!(
             "UPDATE auth.users
              SET email = '{new_email}', raw_user_meta_data = '{{\"display_name\": \"Anna\"}}'
              WHERE id = '{id}'"
         );
-        owner.execute(&update).await.unwrap();
+        owner.execute(&change_by_platform).await.unwrap();
         assert_eq!(sign_up(&account).await.unwrap().id, id);
         for changed in [
             NewAccount { email: Some(new_email.clone()), display_name: Some("Anna".into()), ..account.clone() },
@@ -98,15 +98,15 @@ async fn an_account_that_the_platform_created_has_no_digest_and_only_the_service
     let (email, id) = ("eve@x.org", Uuid::new_v4());
     let account = NewAccount { id: Some(id), email: Some(email.into()), display_name: None };
     service.users().sign_up(account).await.unwrap();
-    let guess = format!(
+    let compare_with_digest = format!(
         "SELECT private.is_same_request('users', \
            jsonb_build_object('id', '{id}', 'email', '{email}', 'raw_user_meta_data', '{{}}'::jsonb))"
     );
-    let by_service = world.service().fetch_value::<bool>(&guess).await;
+    let by_service = world.service().fetch_value::<bool>(&compare_with_digest).await;
     assert_eq!(by_service, Ok(true));
     let tx = world.owner().begin().await;
     tx.execute_unprepared("SET LOCAL ROLE authenticated").await.unwrap();
-    let answer = tx.query_one_raw(Statement::from_string(DbBackend::Postgres, guess)).await.unwrap().unwrap();
+    let answer = tx.query_one_raw(Statement::from_string(DbBackend::Postgres, compare_with_digest)).await.unwrap().unwrap();
     assert!(!answer.try_get_by_index::<bool>(0).unwrap(), "a user must not learn whether the guess is right");
 }
 
