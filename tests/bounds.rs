@@ -79,7 +79,7 @@ async fn the_bounds_of_adventures_hold() {
     let world = World::new().await;
     world.new_draft_adventure(world.new_account().await).await;
     let owner = world.owner();
-    // The bounds. They are as far apart as possible, so that one step past either violates only its own constraint.
+    // With these two bounds as far apart as possible, one step past either violates only its own constraint.
     assert_accepted(&owner, "UPDATE adventures SET min_players = 1, max_players = 6").await;
     assert_integer_bounds(&owner, "adventures", "estimated_duration", 1, i32::MAX).await;
     assert_integer_bounds(&owner, "adventures", "times_played", 0, i32::MAX).await;

@@ -65,6 +65,7 @@ async fn a_statement_that_changes_the_identity_is_detected_and_nothing_is_commit
         "SELECT set_config('role', 'postgres', true)",
         "SELECT \"set_config\"('role', 'postgres', true)",
         "SELECT U&\"set\\005fconfig\"('role', 'postgres', true)",
+        // A carriage return ends the comment.
         "-- x\rRESET ROLE",
         "RESET ALL",
         "SELECT set_config('request.jwt.claim.sub', gen_random_uuid()::text, true)",

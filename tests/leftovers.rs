@@ -44,6 +44,7 @@ const STATE_CHANGES: [&str; 20] = [
     "SELECT pg_advisory_lock(7)",
     "SELECT pg_advisory_lock_shared(8)",
     "PREPARE mine AS SELECT 1",
+    // The driver names its own prepared statements like this.
     "PREPARE sqlx_s_1 AS SELECT 1",
     "DEALLOCATE ALL",
     "DISCARD PLANS",

@@ -10,20 +10,21 @@ use crate::{
     world::{SqlCaller, World},
 };
 
-/// Asserts that a person may write a text or URL of `maximum` characters, most of which have two bytes, but not one
+/// Asserts that the caller may write a text or URL of `maximum` characters, most of which have two bytes, but not one
 /// that is a character longer.
-async fn assert_maximum_text_length(person: &SqlCaller, table: &str, column: &str, maximum: usize, constraint: &str) {
+async fn assert_maximum_text_length(caller: &SqlCaller, table: &str, column: &str, maximum: usize, constraint: &str) {
     let prefix = if column.ends_with("_url") { "https://" } else { "" };
     let update =
         |length: usize| format!("UPDATE {table} SET {column} = '{prefix}' || repeat('ä', {})", length - prefix.len());
-    person.execute(&update(maximum)).await.unwrap();
-    assert_check_violation(person, &update(maximum + 1), constraint).await;
+    caller.execute(&update(maximum)).await.unwrap();
+    assert_check_violation(caller, &update(maximum + 1), constraint).await;
 }
 
-/// Asserts that a person may write a document of slightly less than `maximum` bytes, but not a slightly larger one. In
-/// the template, `FILL` stands for the text that gives the document its size; the rest of it takes less than 200 bytes.
+/// Asserts that the caller may write a document of slightly less than `maximum` bytes, but not a slightly larger one.
+/// In the template, `FILL` stands for the text that gives the document its size; the rest of it takes less than 200
+/// bytes.
 async fn assert_maximum_document_size(
-    person: &SqlCaller,
+    caller: &SqlCaller,
     table: &str,
     column: &str,
     maximum: usize,
@@ -34,8 +35,8 @@ async fn assert_maximum_document_size(
         let filled = template.replace("FILL", &format!("' || repeat('x', {length}) || '"));
         format!("UPDATE {table} SET {column} = ('{filled}')::jsonb")
     };
-    person.execute(&update(maximum - 200)).await.unwrap();
-    assert_check_violation(person, &update(maximum + 1), constraint).await;
+    caller.execute(&update(maximum - 200)).await.unwrap();
+    assert_check_violation(caller, &update(maximum + 1), constraint).await;
 }
 
 #[tokio::test]
@@ -127,17 +128,17 @@ async fn documents_that_typical_clients_cannot_read_are_refused() {
         .unwrap();
     // The parsers of typical clients accept at most a hundred levels, and their numbers are doubles.
     let nested_list = |levels: usize| format!("{}1{}", "[".repeat(levels), "]".repeat(levels));
-    for (person, table, column) in [
+    for (caller, table, column) in [
         (ada, "characters", "equipment"),
         (ada, "characters", "special_ability"),
         (seer, "adventures", "content"),
         (seer, "creatures", "abilities"),
         (seer, "sessions", "game_state"),
     ] {
-        person.execute(&format!("UPDATE {table} SET {column} = '{}'", nested_list(99))).await.unwrap();
+        caller.execute(&format!("UPDATE {table} SET {column} = '{}'", nested_list(99))).await.unwrap();
         for unreadable in [nested_list(101), r#"{"a": {"b": 1e400}}"#.to_owned(), "[-1e309]".to_owned()] {
             assert_check_violation(
-                person,
+                caller,
                 &format!("UPDATE {table} SET {column} = '{unreadable}'"),
                 "readable_document",
             )

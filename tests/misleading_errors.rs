@@ -91,15 +91,15 @@ async fn an_update_of_another_users_row_is_reported_as_not_found() {
 #[tokio::test]
 async fn concurrent_operations_on_one_transaction_all_succeed() {
     let world = World::new().await;
-    let creator = world.new_account().await;
-    let draft_id = world.new_draft_adventure(creator).await;
-    let ada = world.sparc.as_user(creator);
+    let creator_id = world.new_account().await;
+    let draft_id = world.new_draft_adventure(creator_id).await;
+    let ada = world.sparc.as_user(creator_id);
     let tx = ada.begin().await.unwrap();
     let operations = (0..20).map(|_| async {
         let (users, adventures) = (tx.users(), tx.adventures());
-        let (me, errors) = tokio::join!(users.me(), adventures.validate(draft_id));
+        let (me, validation_errors) = tokio::join!(users.me(), adventures.validate(draft_id));
         me?;
-        errors.map(drop)
+        validation_errors.map(drop)
     });
     for outcome in futures_util::future::join_all(operations).await {
         outcome.unwrap();
@@ -141,9 +141,9 @@ async fn a_call_does_not_get_the_error_of_a_cancelled_call() {
 #[tokio::test]
 async fn no_concurrent_statement_runs_with_the_service_role_while_an_adventure_is_validated() {
     let world = World::new().await;
-    let (creator, ben) = (world.new_account().await, world.new_player().await);
-    let draft_id = world.new_draft_adventure(creator).await;
-    let tx = world.sparc.as_user(creator).begin().await.unwrap();
+    let (creator_id, ben) = (world.new_account().await, world.new_player().await);
+    let draft_id = world.new_draft_adventure(creator_id).await;
+    let tx = world.sparc.as_user(creator_id).begin().await.unwrap();
     let validate = async {
         for _ in 0..200 {
             tx.adventures().validate(draft_id).await.unwrap();

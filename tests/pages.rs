@@ -37,11 +37,11 @@ async fn read_all<T, K: Hash + Eq + Clone + Debug>(
 }
 
 /// Creates published adventures. Some of them have equal sort keys, so that a page may end between two such rows.
-async fn create_adventures(world: &World, creator: Uuid, count: u32) {
+async fn create_adventures(world: &World, creator_id: Uuid, count: u32) {
     let sql = format!(
         "INSERT INTO adventures (creator_id, name, description, status, is_valid, published_at, times_played,
            average_rating, estimated_duration, min_players, max_players, created_at)
-         SELECT '{creator}', 'Adventure ' || i, 'no. ' || i, 'published', true,
+         SELECT '{creator_id}', 'Adventure ' || i, 'no. ' || i, 'published', true,
            '2026-01-01'::timestamptz + (i / 7) * INTERVAL '1 day', i / 9, CASE WHEN i % 3 > 0 THEN (i % 5)::numeric END,
            30 * (1 + i % 4), 1 + i % 3, 4 + i % 3, '2026-01-01'::timestamptz + (i / 7) * INTERVAL '1 day'
          FROM generate_series(1, {count}) AS i"
@@ -52,9 +52,9 @@ async fn create_adventures(world: &World, creator: Uuid, count: u32) {
 #[tokio::test]
 async fn the_catalogue_is_paginated_in_each_order() {
     let world = World::new().await;
-    let creator = world.new_account().await;
-    create_adventures(&world, creator, 70).await;
-    world.new_draft_adventure(creator).await;
+    let creator_id = world.new_account().await;
+    create_adventures(&world, creator_id, 70).await;
+    world.new_draft_adventure(creator_id).await;
     let published_before: HashSet<Uuid> = world
         .owner()
         .fetch_values("SELECT id FROM adventures WHERE status <> 'draft'")
@@ -80,7 +80,7 @@ async fn the_catalogue_is_paginated_in_each_order() {
         let seen = read_all(
             async |after| visitor.adventures().catalogue(&no_filter, order, after.as_ref()).await,
             async || {
-                world.new_adventure(creator).await;
+                world.new_adventure(creator_id).await;
             },
             |row| row.id,
         )
@@ -93,7 +93,7 @@ async fn the_catalogue_is_paginated_in_each_order() {
     // The function behind the later pages of the best rated adventures is SECURITY DEFINER, so row security does not
     // hide drafts from it. Here it is asked for all adventures after the highest rating and the lowest id, and must
     // return the published ones only.
-    world.new_draft_adventure(creator).await;
+    world.new_draft_adventure(creator_id).await;
     let rate_drafts = "UPDATE adventures SET average_rating = 2 WHERE status = 'draft' AND average_rating IS NULL";
     assert_eq!(world.owner().execute(rate_drafts).await, Ok(2));
     let best_rated = "SELECT unnest(private.best_rated_ids_after(5, '00000000-0000-0000-0000-000000000000', 1000))";
@@ -108,8 +108,8 @@ async fn the_catalogue_is_paginated_in_each_order() {
 #[tokio::test]
 async fn the_catalogue_filters_by_difficulty_duration_players_and_text() {
     let world = World::new().await;
-    let creator = world.new_account().await;
-    create_adventures(&world, creator, 12).await;
+    let creator_id = world.new_account().await;
+    create_adventures(&world, creator_id, 12).await;
     let visitor = world.sparc.as_anon();
     let assert_finds = async |filter: CatalogueFilter, condition: &str| {
         let page = visitor.adventures().catalogue(&filter, CatalogueOrder::Newest, None).await.unwrap();
@@ -174,15 +174,15 @@ async fn a_page_of_the_filtered_catalogue_scans_a_thousand_adventures_and_the_ne
 #[tokio::test]
 async fn the_callers_own_adventures_are_paginated() {
     let world = World::new().await;
-    let creator = world.new_account().await;
-    create_adventures(&world, creator, 45).await;
-    let draft_id = world.new_draft_adventure(creator).await;
+    let creator_id = world.new_account().await;
+    create_adventures(&world, creator_id, 45).await;
+    let draft_id = world.new_draft_adventure(creator_id).await;
     create_adventures(&world, world.new_account().await, 3).await;
-    let me = world.sparc.as_user(creator);
+    let me = world.sparc.as_user(creator_id);
     let seen = read_all(
         async |after| me.adventures().mine(after.as_ref()).await,
         async || {
-            world.new_draft_adventure(creator).await;
+            world.new_draft_adventure(creator_id).await;
         },
         |row| row.id,
     )

@@ -223,12 +223,12 @@ async fn check_lobby(
     explainer.explain(&format!("lobby, {statistics}"), page_rows + 1, &[], ada.sessions().lobby(&no_filter, None)).await;
     let (last_session, cursor) =
         end_of_page(8, async |after| other_connection.sessions().lobby(&no_filter, after.as_ref()).await).await;
-    let key = [quoted(last_session.created_at), quoted(last_session.id), quoted(last_session.scheduled_start.unwrap())];
-    let key: Vec<&str> = key.iter().map(String::as_str).collect();
+    let sort_key = [quoted(last_session.created_at), quoted(last_session.id), quoted(last_session.scheduled_start.unwrap())];
+    let sort_key: Vec<&str> = sort_key.iter().map(String::as_str).collect();
     // There is one scan each of the sessions with the same scheduled start, with a later one, and without one. Each may
     // read up to a page.
     let ninth_page = ada.sessions().lobby(&no_filter, Some(&cursor));
-    explainer.explain(&format!("lobby, ninth page, {statistics}"), page_rows + 2 * 21, &key, ninth_page).await;
+    explainer.explain(&format!("lobby, ninth page, {statistics}"), page_rows + 2 * 21, &sort_key, ninth_page).await;
     // One adventure in three is hard, so about three times as many rows are read. Twice that many are allowed.
     let hard_only = LobbyFilter { difficulty: Some(DifficultyLevel::Hard), ..Default::default() };
     explainer
@@ -266,6 +266,7 @@ async fn check_session_lists(explainer: &mut Explainer, ada: &IdentityConnection
     let attacks = ada.dice().history(RollScope::Session(session_id), &attacks_only, None);
     explainer.explain(&format!("a session's attacks, {statistics}"), 9 * 51, &values, attacks).await;
     // This character belongs to another participant and has thousands of rolls in a session that the caller is in.
+    // The parameters that are NULL belong to filters that are not set.
     let values = [&quoted(other_character_id), "NULL", "NULL", "NULL", "NULL", "NULL", "51"];
     let rolls = ada.dice().history(RollScope::Character(other_character_id), &no_filter, None);
     explainer.explain(&format!("a character's rolls, {statistics}"), 51, &values, rolls).await;

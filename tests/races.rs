@@ -48,11 +48,11 @@ async fn the_limits_of_characters_and_seats_hold_for_concurrent_calls() {
     let world = World::new().await;
     for call_count in CALL_COUNTS {
         // The account has nine of at most ten characters, so one call may succeed.
-        let account = world.new_account().await;
+        let account_id = world.new_account().await;
         for _ in 0..9 {
-            world.new_character(account).await;
+            world.new_character(account_id).await;
         }
-        let player = world.sparc.as_user(account);
+        let player = world.sparc.as_user(account_id);
         let outcomes = call_concurrently(call_count, |number| {
             let player = player.clone();
             async move {

@@ -24,8 +24,8 @@ async fn a_roll_is_one_insert_and_the_database_fills_in_the_rest() {
         "WITH rolled AS ({} RETURNING *) SELECT id FROM rolled",
         insert_attribute_check_sql(game.session_id, player.character_id)
     );
-    let id: Uuid = player.caller.fetch_value(&sql).await.unwrap();
-    let roll_row = row_as_json(&player.caller, &format!("SELECT * FROM dice_rolls WHERE id = '{id}'")).await;
+    let roll_id: Uuid = player.caller.fetch_value(&sql).await.unwrap();
+    let roll_row = row_as_json(&player.caller, &format!("SELECT * FROM dice_rolls WHERE id = '{roll_id}'")).await;
     let results: Vec<i64> = roll_row["results"].as_array().unwrap().iter().map(|die| die.as_i64().unwrap()).collect();
     assert_eq!(results.len(), 5, "one die per point of the warrior's might");
     assert!(results.iter().all(|die| (1..=6).contains(die)));
@@ -128,9 +128,9 @@ async fn all_sixes_always_succeed_and_all_ones_always_fail() {
         ("{4,6}", 10, "success", true),
         ("{3,6}", 10, "failure", false),
     ] {
-        let id = world.new_attack_roll(game.session_id, character_id, results, difficulty, 0).await;
+        let roll_id = world.new_attack_roll(game.session_id, character_id, results, difficulty, 0).await;
         let roll_row =
-            row_as_json(&world.owner(), &format!("SELECT outcome, success FROM dice_rolls WHERE id = '{id}'")).await;
+            row_as_json(&world.owner(), &format!("SELECT outcome, success FROM dice_rolls WHERE id = '{roll_id}'")).await;
         assert_eq!((roll_row["outcome"].as_str().unwrap(), roll_row["success"].as_bool().unwrap()), (outcome, success));
     }
 }

@@ -104,6 +104,8 @@ async fn an_account_that_the_platform_created_has_no_digest_and_only_the_service
     );
     let by_service = world.service().fetch_value::<bool>(&compare_with_digest).await;
     assert_eq!(by_service, Ok(true));
+    // Without claims, the caller's id is NULL, as is the `asker` of a sign-up by the service. So only the check that
+    // the caller is the service can refuse the comparison.
     let tx = world.owner().begin().await;
     tx.execute_unprepared("SET LOCAL ROLE authenticated").await.unwrap();
     let answer = tx.query_one_raw(Statement::from_string(DbBackend::Postgres, compare_with_digest)).await.unwrap().unwrap();

@@ -52,6 +52,7 @@ async fn a_stream_delivers_each_sessions_events_in_order_while_sessions_are_adde
         .subscribe_many([(first_session_id, None), (second_session_id, Some(earlier_numbers[0]))])
         .await
         .unwrap();
+    // A subscription reads pages of fifty events, so the new events of a session do not fit on one page.
     for game in &games {
         write_events(&game.players[0].caller, game.session_id, 70).await;
     }

@@ -78,6 +78,7 @@ async fn a_token_of_a_closed_or_unknown_account_gets_the_same_error_for_every_ca
 async fn the_database_sees_the_claims_of_a_token_and_invalid_claims_are_refused() {
     let world = World::new().await;
     let user_id = world.new_account().await;
+    // The claim `session_id` has characters that must be escaped in SQL.
     let claims = json!({
         "role": "authenticated", "sub": user_id, "aal": "aal2", "session_id": "s'1\\", "app_metadata": { "roles": ["judge"] }
     });
