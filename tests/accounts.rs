@@ -65,9 +65,9 @@ async fn sixteen_concurrent_sign_ups_with_one_email_address_all_succeed() {
     let tasks = (0..16)
         .map(|_| {
             let owner = world.owner();
-            let insert = "INSERT INTO auth.users (id, email, is_sso_user)
+            let insert_account = "INSERT INTO auth.users (id, email, is_sso_user)
                           VALUES (gen_random_uuid(), 'same@x.org', true)";
-            async move { owner.execute(insert).await }
+            async move { owner.execute(insert_account).await }
         })
         .collect();
     assert!(run_together(tasks).await.iter().all(|outcome| *outcome == Ok(1)));
@@ -82,11 +82,11 @@ async fn a_changed_email_address_reaches_the_profile_unless_it_is_taken() {
     let set_email =
         |id, email: &str| format!("UPDATE auth.users SET email = '{email}', is_sso_user = true WHERE id = '{id}'");
     world.owner().execute(&set_email(first_account_id, "new@x.org")).await.unwrap();
-    let email_of = |id| format!("SELECT email FROM users WHERE id = '{id}'");
-    assert_eq!(world.owner().fetch_value::<String>(&email_of(first_account_id)).await.unwrap(), "new@x.org");
+    let select_email = |id| format!("SELECT email FROM users WHERE id = '{id}'");
+    assert_eq!(world.owner().fetch_value::<String>(&select_email(first_account_id)).await.unwrap(), "new@x.org");
     world.owner().execute(&set_email(second_account_id, "new@x.org")).await.unwrap();
     assert_eq!(
-        world.owner().fetch_value::<String>(&email_of(second_account_id)).await.unwrap(),
+        world.owner().fetch_value::<String>(&select_email(second_account_id)).await.unwrap(),
         format!("{second_account_id}@no-email.invalid")
     );
 }
@@ -105,9 +105,9 @@ async fn a_soft_deletion_removes_personal_data_and_drafts_and_ends_seats_and_ses
         .await
         .unwrap();
     let draft_id = world.new_draft_adventure(user_id).await;
-    let published_id = world.new_adventure(user_id).await;
+    let published_adventure_id = world.new_adventure(user_id).await;
     let sql =
-        format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{user_id}', '{published_id}') RETURNING id");
+        format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{user_id}', '{published_adventure_id}') RETURNING id");
     let waiting_session_id: Uuid = world.owner().fetch_value(&sql).await.unwrap();
 
     world.owner().execute(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{user_id}'")).await.unwrap();
@@ -122,7 +122,7 @@ async fn a_soft_deletion_removes_personal_data_and_drafts_and_ends_seats_and_ses
     assert_eq!(world.owner().fetch_value::<String>(&select_status).await.unwrap(), "cancelled");
     assert_eq!(world.owner().count(&format!("adventures WHERE id = '{draft_id}'")).await, 0, "drafts must be deleted");
     assert_eq!(
-        world.owner().count(&format!("adventures WHERE id = '{published_id}'")).await,
+        world.owner().count(&format!("adventures WHERE id = '{published_adventure_id}'")).await,
         1,
         "published adventures must stay"
     );
@@ -219,8 +219,8 @@ async fn a_hard_deletion_keeps_only_the_history_of_others() {
 async fn closing_an_account_erases_its_profile_even_if_the_trigger_on_accounts_is_disabled() {
     let world = World::new().await;
     let user = world.new_user().await;
-    let disable = "ALTER TABLE auth.users DISABLE TRIGGER on_auth_user_changed";
-    world.superuser().await.execute(disable).await.unwrap();
+    let disable_trigger = "ALTER TABLE auth.users DISABLE TRIGGER on_auth_user_changed";
+    world.superuser().await.execute(disable_trigger).await.unwrap();
     user.execute(&format!("SELECT private.close_account('{}')", user.user_id())).await.unwrap();
     let closed_profile =
         format!("users WHERE id = '{}' AND closed_at IS NOT NULL AND display_name = 'Former player'", user.user_id());
@@ -230,8 +230,8 @@ async fn closing_an_account_erases_its_profile_even_if_the_trigger_on_accounts_i
 #[tokio::test]
 async fn an_account_that_is_imported_as_deleted_gets_a_closed_profile() {
     let world = World::new().await;
-    let insert = "INSERT INTO auth.users (id, email, deleted_at) VALUES (gen_random_uuid(), 'gone@example.org', now())";
-    world.owner().execute(insert).await.unwrap();
+    let insert_account = "INSERT INTO auth.users (id, email, deleted_at) VALUES (gen_random_uuid(), 'gone@example.org', now())";
+    world.owner().execute(insert_account).await.unwrap();
     assert_eq!(world.owner().count("users WHERE closed_at IS NOT NULL AND display_name = 'Former player'").await, 1);
     assert_eq!(world.owner().count("users").await, 1);
 }
@@ -258,7 +258,7 @@ async fn accounts_that_close_concurrently_do_not_deadlock() {
         let (ada, ben, cas) = (world.new_player().await, world.new_player().await, world.new_player().await);
         for (game, mirrored_game) in games.iter().zip(games.iter().rev()) {
             // Ada takes her seats in the opposite order to Ben and Cas. If closing an account did not sort the
-            // sessions, the accounts would lock them in opposite orders.
+            // sessions, the transactions would lock them in opposite orders.
             owner.execute(&insert_seat_sql(game.session_id, ada.user_id, ada.character_id)).await.unwrap();
             owner.execute(&insert_seat_sql(mirrored_game.session_id, ben.user_id, ben.character_id)).await.unwrap();
             owner.execute(&insert_seat_sql(mirrored_game.session_id, cas.user_id, cas.character_id)).await.unwrap();
@@ -315,8 +315,8 @@ async fn two_seers_with_seats_in_each_others_session_close_their_accounts_withou
     games.sort_by_key(|game| game.session_id);
     let [first_game, second_game] = &games;
     // Closing an account locks the sessions in which it has a seat and those that it runs, in the order of their ids.
-    // Without that order, each account would lock the session of its seat first and then the session that it runs, and
-    // the two accounts would deadlock.
+    // Without that order, each of the two transactions would lock the session of the account's seat first and then the
+    // session that the account runs, and they would deadlock.
     for (game, other_game) in [(first_game, second_game), (second_game, first_game)] {
         let other_seer_id = other_game.seer.user_id();
         let hero_id = world.new_character(other_seer_id).await;

@@ -73,8 +73,8 @@ async fn every_event_is_sent_as_a_private_broadcast_with_its_seq() {
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
     player.caller.execute(&insert_attribute_check_sql(game.session_id, player.character_id)).await.unwrap();
-    let events = world.owner().count(&format!("session_events WHERE session_id = '{}'", game.session_id)).await;
-    assert_eq!(count_broadcasts(&world, &game).await, events);
+    let event_count = world.owner().count(&format!("session_events WHERE session_id = '{}'", game.session_id)).await;
+    assert_eq!(count_broadcasts(&world, &game).await, event_count);
     let matching = format!(
         "realtime.messages AS message
          JOIN session_events AS event ON event.id::text = message.payload ->> 'id'
@@ -82,7 +82,7 @@ async fn every_event_is_sent_as_a_private_broadcast_with_its_seq() {
            AND (message.payload ->> 'seq')::bigint = event.seq AND message.payload -> 'payload' = event.payload",
         topic(&game)
     );
-    assert_eq!(world.owner().count(&matching).await, events);
+    assert_eq!(world.owner().count(&matching).await, event_count);
 }
 
 #[tokio::test]
@@ -144,9 +144,9 @@ async fn no_setting_of_a_client_suppresses_the_broadcast_of_a_roll() {
             let transaction = world.user(player.user_id).begin().await;
             transaction.execute_unprepared(&format!("SET {scope} {setting}")).await.unwrap();
             // With `search_path = 'pg_temp'`, only a qualified name finds the table.
-            let roll = insert_attribute_check_sql(game.session_id, player.character_id)
+            let insert_roll = insert_attribute_check_sql(game.session_id, player.character_id)
                 .replace("INTO dice_rolls", "INTO public.dice_rolls");
-            transaction.execute_unprepared(&roll).await.unwrap();
+            transaction.execute_unprepared(&insert_roll).await.unwrap();
             transaction.commit().await.unwrap();
             assert_eq!(count_broadcasts(&world, &game).await, broadcasts_before + 1, "{scope} {setting}");
         }

@@ -89,7 +89,7 @@ async fn constraints_refuse_inconsistent_rows_even_from_the_owner() {
     }
 }
 
-/// Closing the account changes this row, so it waits for the account's writes.
+/// Closing the account changes this row, and so waits for the account's uncommitted writes.
 #[tokio::test]
 async fn a_write_of_an_account_locks_its_row_in_account_gates() {
     let world = World::new().await;

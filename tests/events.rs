@@ -75,7 +75,7 @@ async fn a_payload_has_the_keys_that_a_client_needs() {
     }
     let status_payload = payload("session_status").await;
     assert_eq!((status_payload["from"].as_str(), status_payload["to"].as_str()), (Some("waiting"), Some("active")));
-    let rolled_payload = payload("dice_rolled").await;
+    let roll_payload = payload("dice_rolled").await;
     for key in [
         "roll_id",
         "character_name",
@@ -87,7 +87,7 @@ async fn a_payload_has_the_keys_that_a_client_needs() {
         "margin",
         "animation_seed",
     ] {
-        assert!(!rolled_payload[key].is_null(), "{key}");
+        assert!(!roll_payload[key].is_null(), "{key}");
     }
 }
 
@@ -189,9 +189,9 @@ async fn a_reader_that_has_seen_an_event_has_missed_no_earlier_one() {
         loop {
             // The counter is read before the events. So if no writer is left and no event is new, all events were seen.
             let writers_are_done = running_writers.load(Ordering::SeqCst) == 0;
-            let after = seen.last().copied().unwrap_or(0);
+            let last_seen = seen.last().copied().unwrap_or(0);
             let sql = format!(
-                "SELECT seq FROM session_events WHERE session_id = '{session_id}' AND seq > {after}
+                "SELECT seq FROM session_events WHERE session_id = '{session_id}' AND seq > {last_seen}
                  AND event_type = 'client.wave' ORDER BY seq"
             );
             let new_numbers: Vec<i64> = reader.fetch_values(&sql).await.unwrap();

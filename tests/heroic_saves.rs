@@ -22,8 +22,8 @@ async fn a_heroic_save_repeats_a_failed_roll_with_the_same_parameters() {
         "SELECT difficulty, dice_count, original_roll_id FROM dice_rolls WHERE roll_type = 'heroic_save'",
     )
     .await;
-    // The INSERT of the save says difficulty 10, but the original roll's 18 applies. The save rolls as
-    // many dice as the character has might (5). The original roll has two only because the test has set its results.
+    // The INSERT of the save says difficulty 10, but the original roll's 18 applies. The save rolls as many dice as the
+    // character has might (5). The original roll has two only because the test has set its results.
     assert_eq!((save["difficulty"].as_i64(), save["dice_count"].as_i64()), (Some(18), Some(5)));
     assert_eq!(save["original_roll_id"], failed_roll.to_string());
     assert_eq!(world.owner().count("session_players WHERE heroic_saves_used = 1").await, 1);

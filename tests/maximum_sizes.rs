@@ -49,12 +49,12 @@ async fn texts_and_documents_that_a_client_writes_have_a_maximum_size() {
     assert_check_violation(ada, "UPDATE users SET display_name = ''", "bounded_display_name").await;
     assert_maximum_text_length(ada, "users", "avatar_url", 2000, "bounded_avatar_url").await;
     assert_maximum_text_length(ada, "users", "bio", 2000, "bounded_bio").await;
-    assert_maximum_document_size(ada, "characters", "equipment", 65536, "bounded_equipment", r#"["FILL"]"#).await;
+    assert_maximum_document_size(ada, "characters", "equipment", 65_536, "bounded_equipment", r#"["FILL"]"#).await;
     assert_maximum_document_size(
         ada,
         "characters",
         "special_ability",
-        16384,
+        16_384,
         "bounded_special_ability",
         r#"{"name": "FILL"}"#,
     )
@@ -67,16 +67,16 @@ async fn texts_and_documents_that_a_client_writes_have_a_maximum_size() {
     assert_maximum_text_length(seer, "adventures", "artwork_url", 2000, "bounded_artwork_url").await;
     // The content of a published adventure cannot be changed.
     seer.execute("UPDATE adventures SET status = 'draft'").await.unwrap();
-    assert_maximum_document_size(seer, "adventures", "content", 1 << 20, "bounded_content", r#"{"notes": "FILL"}"#)
+    assert_maximum_document_size(seer, "adventures", "content", 1_048_576, "bounded_content", r#"{"notes": "FILL"}"#)
         .await;
     assert_maximum_text_length(seer, "creatures", "description", 5000, "bounded_description").await;
     let stats = r#"{"might": 1, "grace": 1, "wit": 1, "heart": 1, "more": "FILL"}"#;
-    assert_maximum_document_size(seer, "creatures", "stats", 16384, "bounded_stats", stats).await;
-    assert_maximum_document_size(seer, "creatures", "abilities", 65536, "bounded_abilities", r#"["FILL"]"#).await;
+    assert_maximum_document_size(seer, "creatures", "stats", 16_384, "bounded_stats", stats).await;
+    assert_maximum_document_size(seer, "creatures", "abilities", 65_536, "bounded_abilities", r#"["FILL"]"#).await;
     assert_maximum_text_length(seer, "sessions", "looking_for", 500, "bounded_looking_for").await;
     assert_maximum_text_length(seer, "sessions", "current_scene_id", 200, "bounded_scene").await;
     assert_maximum_text_length(seer, "sessions", "current_encounter_id", 200, "bounded_encounter").await;
-    assert_maximum_document_size(seer, "sessions", "game_state", 1 << 18, "bounded_game_state", r#"{"x": "FILL"}"#)
+    assert_maximum_document_size(seer, "sessions", "game_state", 262_144, "bounded_game_state", r#"{"x": "FILL"}"#)
         .await;
 
     let ada_via_service = world.sparc.as_user(game.players[0].user_id);

@@ -68,8 +68,8 @@ async fn the_catalogue_is_paginated_in_each_order() {
         (CatalogueOrder::MostPlayed, "times_played DESC, id"),
         (CatalogueOrder::BestRated, "average_rating DESC NULLS LAST, id"),
     ] {
-        let sorted = format!("SELECT id FROM adventures WHERE status = 'published' ORDER BY {sort_key}");
-        let expected: Vec<Uuid> = world.owner().fetch_values(&sorted).await.unwrap();
+        let select_sorted_ids = format!("SELECT id FROM adventures WHERE status = 'published' ORDER BY {sort_key}");
+        let expected: Vec<Uuid> = world.owner().fetch_values(&select_sorted_ids).await.unwrap();
         let seen = read_all(
             async |after| visitor.adventures().catalogue(&no_filter, order, after.as_ref()).await,
             async || (),
@@ -96,8 +96,8 @@ async fn the_catalogue_is_paginated_in_each_order() {
     world.new_draft_adventure(creator_id).await;
     let rate_drafts = "UPDATE adventures SET average_rating = 2 WHERE status = 'draft' AND average_rating IS NULL";
     assert_eq!(world.owner().execute(rate_drafts).await, Ok(2));
-    let best_rated = "SELECT unnest(private.best_rated_ids_after(5, '00000000-0000-0000-0000-000000000000', 1000))";
-    let best_rated_ids: HashSet<Uuid> = world.visitor().fetch_values(best_rated).await.unwrap().into_iter().collect();
+    let select_best_rated_ids = "SELECT unnest(private.best_rated_ids_after(5, '00000000-0000-0000-0000-000000000000', 1000))";
+    let best_rated_ids: HashSet<Uuid> = world.visitor().fetch_values(select_best_rated_ids).await.unwrap().into_iter().collect();
     let published_ids = world.owner().fetch_values("SELECT id FROM adventures WHERE status = 'published'").await.unwrap();
     assert_eq!(best_rated_ids, published_ids.into_iter().collect());
     let page = visitor.adventures().catalogue(&no_filter, CatalogueOrder::Newest, None).await.unwrap();

@@ -106,8 +106,8 @@ impl Explainer {
             let mut rows_read_by_scans = 0;
             check_scans_and_sum_rows(&plan, what, mode, max_rows, &mut rows_read_by_scans);
             assert!(rows_read_by_scans <= max_rows, "{what}, {mode}: {rows_read_by_scans} rows are read\n{plan:#}");
-            // `rows_read_in_all` includes the first and last entries of an index, which the planner itself may read: at
-            // most ten.
+            // `rows_read_in_all` includes the first and last entries of an index, which the planner itself may read. So
+            // ten more rows are allowed.
             assert!(
                 rows_read_in_all <= max_rows as i64 + 10,
                 "{what}, {mode}: {rows_read_in_all} rows are read, including those read in functions\n{plan:#}"

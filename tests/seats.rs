@@ -19,7 +19,7 @@ async fn the_last_two_seats_go_to_two_of_sixteen_players() {
         players.push(world.new_player().await);
     }
     for _ in 0..100 {
-        // An account may hold at most twenty seats in live sessions, so the session of the last round is cancelled.
+        // An account may hold at most twenty seats in live sessions, so the session of the previous round is cancelled.
         world.owner().execute("UPDATE sessions SET status = 'cancelled' WHERE status = 'waiting'").await.unwrap();
         let game = world.new_session(2).await;
         world.update_session(&game, "is_public = true").await;
@@ -148,12 +148,12 @@ async fn a_stranger_seats_no_other_user_and_no_user_inserts_an_inactive_seat() {
         stranger.execute(&insert_seat_sql(game.session_id, player.user_id, player.character_id)).await,
         forbidden
     );
-    let inactive_seat = format!(
+    let insert_inactive_seat = format!(
         "INSERT INTO session_players (session_id, user_id, character_id, is_active) VALUES ('{}', '{}', '{}', false)",
         game.session_id, player.user_id, player.character_id
     );
     assert_refused!(
-        player.caller.execute(&inactive_seat).await,
+        player.caller.execute(&insert_inactive_seat).await,
         forbidden,
         "an inactive seat would make the user a participant"
     );
@@ -176,6 +176,7 @@ async fn the_seer_removes_and_readmits_players_but_seats_nobody() {
         Ok(0),
         "a player must not be able to remove another"
     );
+    // If the Seer makes a seat inactive, its player is removed.
     assert_eq!(game.seer.execute(&update_seat("is_active = false")).await, Ok(1));
     for rejoin in ["is_active = true", "removed_at = NULL", "removed_at = NULL, is_active = true"] {
         assert_refused!(
@@ -190,6 +191,7 @@ async fn the_seer_removes_and_readmits_players_but_seats_nobody() {
     let join = format!("SELECT user_id FROM private.join_by_code('{code}', '{}')", player.character_id);
     assert_refused!(player.caller.fetch_value::<uuid::Uuid>(&join).await, PLAYER_REMOVED, "player_removed");
     assert_refused!(game.seer.execute(&update_seat("is_active = true")).await, NOT_YOUR_CHOICE, "own_choice");
+    // This readmits the player.
     assert_eq!(game.seer.execute(&update_seat("removed_at = NULL")).await, Ok(1));
     assert_refused!(
         game.seer.execute(&update_seat("is_active = true")).await,
