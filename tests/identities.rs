@@ -90,8 +90,8 @@ async fn a_statement_that_changes_the_identity_is_detected_and_nothing_is_commit
     let outcome = ada.execute_unprepared(&change_and_write).await.map_err(Error::from);
     assert_error!(outcome, Error::IdentityChanged);
     assert!(!ada.users().profile(other_account_id).await.unwrap().is_verified);
-    let query = users::Entity::find().select_only().expr(Expr::cust("set_config('role', 'postgres', true)"));
-    let outcome = query.into_tuple::<String>().one(&ada).await.map_err(Error::from);
+    let change_in_expression = users::Entity::find().select_only().expr(Expr::cust("set_config('role', 'postgres', true)"));
+    let outcome = change_in_expression.into_tuple::<String>().one(&ada).await.map_err(Error::from);
     assert_error!(outcome, Error::IdentityChanged, "in an expression");
 }
 
@@ -118,23 +118,23 @@ async fn after_a_change_of_identity_no_rows_are_returned_until_it_is_rolled_back
 async fn a_statement_that_ends_its_transaction_is_refused_with_an_error_of_its_own() {
     let world = World::new().await;
     let ada = world.sparc.as_user(world.new_account().await);
-    for (end, bio_afterwards) in
+    for (ending_statement, bio_afterwards) in
         [("COMMIT", Some("COMMIT")), ("ROLLBACK", None), ("COMMIT AND CHAIN", Some("COMMIT AND CHAIN"))]
     {
         let no_bio = ProfileChanges { bio: Some(None), ..Default::default() };
         ada.users().edit(no_bio).await.unwrap();
         let tx = ada.begin().await.unwrap();
-        tx.users().edit(ProfileChanges { bio: Some(Some(end.into())), ..Default::default() }).await.unwrap();
-        let outcome = tx.execute_unprepared(end).await.map_err(Error::from);
-        assert_error!(outcome, Error::EndedByStatement, "{end}");
+        tx.users().edit(ProfileChanges { bio: Some(Some(ending_statement.into())), ..Default::default() }).await.unwrap();
+        let outcome = tx.execute_unprepared(ending_statement).await.map_err(Error::from);
+        assert_error!(outcome, Error::EndedByStatement, "{ending_statement}");
         assert_error!(
             tx.users().me().await,
             Error::EndedByStatement,
             "the next call would run with the role of the login"
         );
         assert_error!(tx.commit().await.map_err(Error::from), Error::EndedByStatement);
-        assert_eq!(ada.users().me().await.unwrap().bio.as_deref(), bio_afterwards, "{end}");
-        assert_error!(ada.execute_unprepared(end).await.map_err(Error::from), Error::EndedByStatement);
+        assert_eq!(ada.users().me().await.unwrap().bio.as_deref(), bio_afterwards, "{ending_statement}");
+        assert_error!(ada.execute_unprepared(ending_statement).await.map_err(Error::from), Error::EndedByStatement);
     }
     let outcome = ada.execute_unprepared("SELECT 1; COMMIT; SELECT 2").await.map_err(Error::from);
     assert_error!(outcome, Error::InvalidStatement { .. });

@@ -146,16 +146,16 @@ async fn a_participant_reads_an_archived_session_and_a_stranger_does_not() {
     let archived = ada.sessions().archived(game.session_id).await.unwrap();
     assert_eq!((archived.session.id, archived.seats.len()), (game.session_id, 2));
     let page_size = PageSize::new(2).unwrap();
-    let (mut rolls, mut after) = (Vec::new(), None);
+    let (mut roll_ids, mut after) = (Vec::new(), None);
     loop {
         let page = ada.sessions().archived_rolls(game.session_id, page_size, after.as_ref()).await.unwrap();
-        rolls.extend(page.items.into_iter().map(|roll| roll.id));
+        roll_ids.extend(page.items.into_iter().map(|roll| roll.id));
         let Some(next) = page.next else { break };
         after = Some(next);
     }
-    rolls.sort();
-    rolls.dedup();
-    assert_eq!(rolls.len(), 5);
+    roll_ids.sort();
+    roll_ids.dedup();
+    assert_eq!(roll_ids.len(), 5);
     assert_eq!(ada.sessions().past(None).await.unwrap().items[0].id, game.session_id);
     let stranger = world.sparc.as_user(world.new_account().await);
     assert_error!(stranger.sessions().archived(game.session_id).await, Error::NotFound { .. });

@@ -147,8 +147,8 @@ async fn policies_protect_every_row_even_if_a_privilege_is_granted_by_mistake() 
         (ada, format!("UPDATE tutorial_progress SET user_id = '{}'", other_player.user_id)),
         (ada, format!("UPDATE users SET id = '{}' WHERE id = '{}'", uuid::Uuid::new_v4(), ada.user_id())),
     ] {
-        let refused = caller.execute(&sql).await.expect_err(&sql);
-        assert!(refused.is_forbidden() && refused.message.contains("row-level security"), "{sql}: {refused:?}");
+        let error = caller.execute(&sql).await.expect_err(&sql);
+        assert!(error.is_forbidden() && error.message.contains("row-level security"), "{sql}: {error:?}");
     }
 }
 

@@ -148,10 +148,10 @@ async fn exactly_one_of_several_conflicting_calls_takes_effect() {
             outcomes["done"] >= 1 && outcomes.keys().all(|code| ["done", "illegal_transition"].contains(code)),
             "{outcomes:?}"
         );
-        let ends = format!(
+        let end_events = format!(
             "session_events WHERE session_id = '{session_id}' AND payload ->> 'to' IN ('completed', 'cancelled')"
         );
-        assert_eq!(world.owner().count(&ends).await, 1, "the session must end exactly once");
+        assert_eq!(world.owner().count(&end_events).await, 1, "the session must end exactly once");
     }
     assert_eq!(broken_invariants(&world).await, [""; 0]);
 }
@@ -194,20 +194,20 @@ async fn concurrent_creations_with_one_id_create_one_row() {
         })
         .await;
         assert_eq!(outcomes, all_succeed, "account");
-        // The progress in the tutorial has the id of its user.
+        // Progress in the tutorial has no id of its own: each user has at most one row.
         let outcomes = call_concurrently(call_count, |_| {
             let player = player.clone();
             async move { player.tutorial().begin(TutorialPath::Player).await }
         })
         .await;
         assert_eq!(outcomes, all_succeed, "tutorial");
-        for created in [
+        for created_rows in [
             format!("dice_rolls WHERE session_id = '{session_id}'"),
             format!("sessions WHERE seer_id = '{}' AND id <> '{session_id}'", game.seer.user_id()),
             format!("users WHERE id = '{id}'"),
             format!("tutorial_progress WHERE user_id = '{}'", game.players[0].user_id),
         ] {
-            assert_eq!(world.owner().count(&created).await, 1, "{created}");
+            assert_eq!(world.owner().count(&created_rows).await, 1, "{created_rows}");
         }
     }
 }

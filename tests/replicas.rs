@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Runs a query and returns the first column of each row.
-async fn lines(db: &DatabaseConnection, sql: &str) -> Vec<String> {
+async fn fetch_first_column(db: &DatabaseConnection, sql: &str) -> Vec<String> {
     let rows = db.query_all_raw(Statement::from_string(DbBackend::Postgres, sql)).await.unwrap();
     rows.into_iter().map(|row| row.try_get_by_index(0).unwrap()).collect()
 }
@@ -72,14 +72,14 @@ async fn a_restored_dump_equals_the_original_and_a_game_continues_in_it() {
     restore_connection.close().await.unwrap();
     let restored = World::from_database(database, world.db.clone()).reconnect().await;
 
-    assert_eq!(lines(&restored.db, ALL_ROWS).await, lines(&world.db, ALL_ROWS).await);
+    assert_eq!(fetch_first_column(&restored.db, ALL_ROWS).await, fetch_first_column(&world.db, ALL_ROWS).await);
     let without_owner_privileges = |line: String| match line.rsplit_once(" {postgres=") {
         // If only the owner has privileges on an object, a dump grants none, so the restored catalog shows none.
         Some((object, privileges)) if !privileges.contains(',') => format!("{object} "),
         _ => line,
     };
     let catalog = async |db: &DatabaseConnection| {
-        lines(db, include_str!("catalog.sql")).await.into_iter().map(without_owner_privileges).collect::<Vec<_>>()
+        fetch_first_column(db, include_str!("catalog.sql")).await.into_iter().map(without_owner_privileges).collect::<Vec<_>>()
     };
     let (restored_catalog, original_catalog) = (catalog(&restored.db).await, catalog(&world.db).await);
     let unexpected: Vec<_> = restored_catalog.iter().filter(|line| !original_catalog.contains(line)).collect();
@@ -114,14 +114,14 @@ async fn a_standby_has_the_rows_of_its_primary_answers_reads_and_refuses_writes(
     let standby_db = connect(&url).await.unwrap();
     for _ in 0..600 {
         let caught_up = format!("SELECT (pg_last_wal_replay_lsn() >= '{primary_position}')::text");
-        if lines(&standby_db, &caught_up).await == ["true"] {
+        if fetch_first_column(&standby_db, &caught_up).await == ["true"] {
             break;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert!(lines(&standby_db, ALL_ROWS).await == lines(&world.db, ALL_ROWS).await, "the rows must be equal");
+    assert!(fetch_first_column(&standby_db, ALL_ROWS).await == fetch_first_column(&world.db, ALL_ROWS).await, "the rows must be equal");
     let catalog = include_str!("catalog.sql");
-    assert!(lines(&standby_db, catalog).await == lines(&world.db, catalog).await, "the catalogs must be equal");
+    assert!(fetch_first_column(&standby_db, catalog).await == fetch_first_column(&world.db, catalog).await, "the catalogs must be equal");
     for game in [&game, &later_game] {
         let ada = sparc.as_user(game.players[0].user_id);
         let scope = RollScope::Session(game.session_id);
@@ -150,8 +150,8 @@ async fn a_subscriber_of_logical_replication_gets_every_row_once() {
     world.db.execute_unprepared(&format!("CREATE PUBLICATION {name} FOR TABLE {tables}")).await.unwrap();
     // Publisher and subscriber are databases of one server, so the replication slot must be created first. If CREATE
     // SUBSCRIPTION created it, the new slot would wait for all running transactions, including that of the command.
-    let slot = format!("SELECT pg_create_logical_replication_slot('{name}', 'pgoutput')::text");
-    lines(&world.db, &slot).await;
+    let create_slot = format!("SELECT pg_create_logical_replication_slot('{name}', 'pgoutput')::text");
+    fetch_first_column(&world.db, &create_slot).await;
     let subscribe = format!(
         "CREATE SUBSCRIPTION {name} CONNECTION '{}' PUBLICATION {name} WITH (create_slot = false, slot_name = '{name}')",
         world.url()
@@ -162,10 +162,10 @@ async fn a_subscriber_of_logical_replication_gets_every_row_once() {
     world.update_session(&game, "ended_at = now() - INTERVAL '1 year'").await;
     assert_eq!(world.owner().fetch_value::<i32>("SELECT private.archive_sessions(10)").await, Ok(1));
     play_session(&world).await;
-    let expected = lines(&world.db, ALL_ROWS).await;
+    let expected = fetch_first_column(&world.db, ALL_ROWS).await;
     let mut copied = Vec::new();
     for _ in 0..600 {
-        copied = lines(&copy.db, ALL_ROWS).await;
+        copied = fetch_first_column(&copy.db, ALL_ROWS).await;
         if copied == expected {
             break;
         }

@@ -183,7 +183,7 @@ async fn a_modifier_must_be_within_its_bounds() {
     ] {
         assert_eq!(player.caller.execute(&insert_with(&valid)).await, Ok(1), "{valid}");
     }
-    let eleven = format!("[{}]", [r#"{"type":"flat","value":1,"source":"x"}"#; 11].join(","));
+    let eleven_modifiers = format!("[{}]", [r#"{"type":"flat","value":1,"source":"x"}"#; 11].join(","));
     for invalid in [
         modifier("flat", "11", "x"),
         modifier("flat", "-11", "x"),
@@ -195,7 +195,7 @@ async fn a_modifier_must_be_within_its_bounds() {
         modifier("luck", "1", "x"),
         modifier("flat", "\"1\"", "x"),
         modifier("flat", "1e400", "x"),
-        eleven,
+        eleven_modifiers,
         "{}".into(),
         "[1]".into(),
         "null".into(),
@@ -265,12 +265,12 @@ async fn the_seer_rolls_for_seated_characters_own_characters_and_creatures() {
     let insert_wolf =
         format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf') RETURNING id", game.adventure_id);
     let wolf_id: Uuid = world.owner().fetch_value(&insert_wolf).await.unwrap();
-    let attack = format!(
+    let insert_attack = format!(
         "INSERT INTO dice_rolls (session_id, creature_id, attribute, difficulty, roll_type)
          VALUES ('{}', '{wolf_id}', 'might', 10, 'attack')",
         game.session_id
     );
-    assert_eq!(game.seer.execute(&attack).await, Ok(1));
+    assert_eq!(game.seer.execute(&insert_attack).await, Ok(1));
     let stranger = world.new_player().await;
     assert_refused!(
         game.seer.execute(&insert_attribute_check_sql(game.session_id, stranger.character_id)).await,
@@ -291,32 +291,32 @@ async fn creatures_roll_with_their_own_stats_and_their_rolls_outlive_them() {
     let wolf_id: Uuid = world.owner().fetch_value(&insert_wolf(game.adventure_id)).await.unwrap();
     let other_adventure_id = world.new_adventure(game.seer.user_id()).await;
     let wolf_id_of_other_adventure: Uuid = world.owner().fetch_value(&insert_wolf(other_adventure_id)).await.unwrap();
-    let attack = |creature_id: Uuid| {
+    let insert_attack = |creature_id: Uuid| {
         format!(
             "INSERT INTO dice_rolls (session_id, creature_id, attribute, difficulty, roll_type)
              VALUES ('{}', '{creature_id}', 'might', 10, 'attack')",
             game.session_id
         )
     };
-    game.seer.execute(&attack(wolf_id)).await.unwrap();
+    game.seer.execute(&insert_attack(wolf_id)).await.unwrap();
     let roll_row = row_as_json(&world.owner(), "SELECT character_name, dice_count FROM dice_rolls").await;
     assert_eq!((roll_row["character_name"].as_str(), roll_row["dice_count"].as_i64()), (Some("Wolf"), Some(7)));
     assert_refused!(
-        game.seer.execute(&attack(wolf_id_of_other_adventure)).await,
+        game.seer.execute(&insert_attack(wolf_id_of_other_adventure)).await,
         CREATURE_NOT_IN_ADVENTURE,
         "creature_of_adventure"
     );
     assert_refused!(
-        game.players[0].caller.execute(&attack(wolf_id)).await,
+        game.players[0].caller.execute(&insert_attack(wolf_id)).await,
         forbidden,
         "only the Seer may roll for a creature"
     );
-    let attack_with_both = format!(
+    let insert_attack_of_both = format!(
         "INSERT INTO dice_rolls (session_id, creature_id, character_id, attribute, difficulty, roll_type)
          VALUES ('{}', '{wolf_id}', '{}', 'might', 10, 'attack')",
         game.session_id, game.players[0].character_id
     );
-    assert_refused!(game.seer.execute(&attack_with_both).await, NOT_ONE_ROLLER, "one_roller");
+    assert_refused!(game.seer.execute(&insert_attack_of_both).await, NOT_ONE_ROLLER, "one_roller");
     game.seer.execute(&format!("DELETE FROM creatures WHERE id = '{wolf_id}'")).await.unwrap();
     assert_eq!(world.owner().count("dice_rolls WHERE creature_id IS NULL AND character_name = 'Wolf'").await, 1);
 }
@@ -346,6 +346,7 @@ async fn random_numbers_returns_an_empty_array_at_once_if_its_arguments_are_impo
     let world = World::new().await;
     let transaction = world.owner().begin().await;
     transaction.execute_unprepared("SET LOCAL statement_timeout = '2s'").await.unwrap();
+    // Each number is made from one byte, so the bound is at most 256.
     for (bound, amount) in [("NULL", "6"), ("6", "NULL"), ("257", "6"), ("6", "0")] {
         let query = format!("SELECT cardinality(private.random_numbers({bound}, {amount}))");
         let row = transaction.query_one_raw(Statement::from_string(DbBackend::Postgres, query)).await;

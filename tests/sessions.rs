@@ -342,10 +342,8 @@ async fn an_ended_session_shows_nothing_of_an_adventure_that_became_a_draft_agai
         world.update_session(&game, &format!("is_public = true, status = '{status}'")).await;
         // The adventure belongs to somebody other than the Seer, because its creator may always read it.
         let creator_id = world.new_account().await;
-        let set_creator = format!(
-            "UPDATE adventures SET creator_id = '{creator_id}', status = 'published' WHERE id = '{}'",
-            game.adventure_id
-        );
+        let set_creator =
+            format!("UPDATE adventures SET creator_id = '{creator_id}' WHERE id = '{}'", game.adventure_id);
         world.owner().execute(&set_creator).await.unwrap();
         let query = format!("SELECT adventure_data FROM get_session_details('{}')", game.session_id);
         let callers = [world.visitor(), world.new_user().await, game.seer.clone(), game.players[0].caller.clone()];

@@ -81,8 +81,8 @@ async fn a_stream_delivers_each_sessions_events_in_order_while_sessions_are_adde
     write_events(&games[1].players[0].caller, second_session_id, 5).await;
     stream.add(second_session_id, Some(*event_numbers(&world, second_session_id).await.last().unwrap())).await.unwrap();
     write_events(&games[1].players[0].caller, second_session_id, 1).await;
-    let newest = *event_numbers(&world, second_session_id).await.last().unwrap();
-    assert_eq!(read_events(&mut stream, 1).await, BTreeMap::from([(second_session_id, vec![newest])]));
+    let newest_number = *event_numbers(&world, second_session_id).await.last().unwrap();
+    assert_eq!(read_events(&mut stream, 1).await, BTreeMap::from([(second_session_id, vec![newest_number])]));
     assert!(receives_nothing(&mut stream).await);
     let mut sessions: Vec<Uuid> = stream.sessions().collect();
     sessions.sort_unstable();
