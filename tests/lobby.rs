@@ -105,22 +105,22 @@ async fn the_lobby_shows_public_sessions_with_free_seats_and_filters_them() {
     let started_game = world.new_active_session(1).await;
     world.update_session(&started_game, "is_public = true").await;
     let _private = world.new_session(0).await;
-    let ids = |filter: LobbyFilter| {
+    let listed_ids = |filter: LobbyFilter| {
         let visitor = world.sparc.as_anon();
         async move {
             visitor.sessions().lobby(&filter, None).await.unwrap().items.iter().map(|row| row.id).collect::<Vec<_>>()
         }
     };
-    assert_eq!(ids(LobbyFilter::default()).await, [open_game.session_id]);
+    assert_eq!(listed_ids(LobbyFilter::default()).await, [open_game.session_id]);
     // The adventure is called "The Drowned Ford". In a search text, `%` and `_` are not wildcards.
     for (search, count) in [("drowned", 1), ("DROWNED FORD", 1), ("%", 0), ("_", 0), ("nowhere", 0)] {
         let filter = LobbyFilter { search: Some(search.into()), ..Default::default() };
-        assert_eq!(ids(filter).await.len(), count, "{search}");
+        assert_eq!(listed_ids(filter).await.len(), count, "{search}");
     }
     // One of the four seats is taken, and the adventure takes an hour.
-    assert_eq!(ids(LobbyFilter { free_seats: Some(3), ..Default::default() }).await.len(), 1);
-    assert_eq!(ids(LobbyFilter { free_seats: Some(4), ..Default::default() }).await.len(), 0);
-    assert_eq!(ids(LobbyFilter { max_minutes: Some(59), ..Default::default() }).await.len(), 0);
+    assert_eq!(listed_ids(LobbyFilter { free_seats: Some(3), ..Default::default() }).await.len(), 1);
+    assert_eq!(listed_ids(LobbyFilter { free_seats: Some(4), ..Default::default() }).await.len(), 0);
+    assert_eq!(listed_ids(LobbyFilter { max_minutes: Some(59), ..Default::default() }).await.len(), 0);
     let forged_cursor = "00".to_owned().into();
     let outcome = world.sparc.as_anon().sessions().lobby(&LobbyFilter::default(), Some(&forged_cursor)).await;
     assert_error!(outcome, Error::InvalidCursor);

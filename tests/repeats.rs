@@ -141,7 +141,7 @@ async fn repeated_joins_take_one_seat_and_repeated_rejoins_and_removals_send_one
 }
 
 /// Asserts that a creation was refused because its id had been used by another caller or in another request.
-/// `difference` says how it differs from the first creation.
+/// `difference` says how this creation differs from the first one.
 pub fn assert_id_conflict<T: Debug>(difference: &str, outcome: Result<T, Error>) {
     assert_error!(outcome, Error::IdConflict { .. }, "{difference}");
 }
