@@ -1,5 +1,5 @@
-//! Sign-ups that are repeated with the same id after the account has changed. In `private.requests`, the database keeps a
-//! digest of each request, by which it recognizes a repeated one.
+//! Sign-ups that are repeated with the same id after the account has changed. In `private.requests`, the database keeps
+//! a digest of each request, by which it recognizes a repeated one.
 
 use sea_orm::{ConnectionTrait, DbBackend, Statement, TransactionTrait};
 use sparc::service::{
