@@ -55,8 +55,8 @@ async fn an_account_without_an_email_address_or_with_a_taken_one_gets_a_placehol
         assert_eq!(profile["email"], format!("{}@no-email.invalid", profile["id"].as_str().unwrap()));
     }
     assert_eq!(sign_up(&world, "'one@x.org'", Value::Null).await["email"], "one@x.org");
-    let second = sign_up(&world, "'one@x.org'", Value::Null).await;
-    assert_eq!(second["email"], format!("{}@no-email.invalid", second["id"].as_str().unwrap()));
+    let second_profile = sign_up(&world, "'one@x.org'", Value::Null).await;
+    assert_eq!(second_profile["email"], format!("{}@no-email.invalid", second_profile["id"].as_str().unwrap()));
 }
 
 #[tokio::test]
@@ -65,9 +65,9 @@ async fn sixteen_concurrent_sign_ups_with_one_email_address_all_succeed() {
     let tasks = (0..16)
         .map(|_| {
             let owner = world.owner();
-            let insert = "INSERT INTO auth.users (id, email, is_sso_user)
+            let insert_account = "INSERT INTO auth.users (id, email, is_sso_user)
                           VALUES (gen_random_uuid(), 'same@x.org', true)";
-            async move { owner.execute(insert).await }
+            async move { owner.execute(insert_account).await }
         })
         .collect();
     assert!(run_together(tasks).await.iter().all(|outcome| *outcome == Ok(1)));
@@ -78,16 +78,16 @@ async fn sixteen_concurrent_sign_ups_with_one_email_address_all_succeed() {
 #[tokio::test]
 async fn a_changed_email_address_reaches_the_profile_unless_it_is_taken() {
     let world = World::new().await;
-    let (first_account, second_account) = (world.new_account().await, world.new_account().await);
+    let (first_account_id, second_account_id) = (world.new_account().await, world.new_account().await);
     let set_email =
         |id, email: &str| format!("UPDATE auth.users SET email = '{email}', is_sso_user = true WHERE id = '{id}'");
-    world.owner().execute(&set_email(first_account, "new@x.org")).await.unwrap();
-    let email_of = |id| format!("SELECT email FROM users WHERE id = '{id}'");
-    assert_eq!(world.owner().fetch_value::<String>(&email_of(first_account)).await.unwrap(), "new@x.org");
-    world.owner().execute(&set_email(second_account, "new@x.org")).await.unwrap();
+    world.owner().execute(&set_email(first_account_id, "new@x.org")).await.unwrap();
+    let select_email = |id| format!("SELECT email FROM users WHERE id = '{id}'");
+    assert_eq!(world.owner().fetch_value::<String>(&select_email(first_account_id)).await.unwrap(), "new@x.org");
+    world.owner().execute(&set_email(second_account_id, "new@x.org")).await.unwrap();
     assert_eq!(
-        world.owner().fetch_value::<String>(&email_of(second_account)).await.unwrap(),
-        format!("{second_account}@no-email.invalid")
+        world.owner().fetch_value::<String>(&select_email(second_account_id)).await.unwrap(),
+        format!("{second_account_id}@no-email.invalid")
     );
 }
 
@@ -105,10 +105,10 @@ async fn a_soft_deletion_removes_personal_data_and_drafts_and_ends_seats_and_ses
         .await
         .unwrap();
     let draft_id = world.new_draft_adventure(user_id).await;
-    let published_id = world.new_adventure(user_id).await;
+    let published_adventure_id = world.new_adventure(user_id).await;
     let sql =
-        format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{user_id}', '{published_id}') RETURNING id");
-    let waiting_session: Uuid = world.owner().fetch_value(&sql).await.unwrap();
+        format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{user_id}', '{published_adventure_id}') RETURNING id");
+    let waiting_session_id: Uuid = world.owner().fetch_value(&sql).await.unwrap();
 
     world.owner().execute(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{user_id}'")).await.unwrap();
 
@@ -116,13 +116,13 @@ async fn a_soft_deletion_removes_personal_data_and_drafts_and_ends_seats_and_ses
     assert_eq!(profile["email"], format!("{user_id}@deleted.invalid"));
     assert_eq!(profile["display_name"], "Former player");
     assert!(profile["avatar_url"].is_null() && profile["bio"].is_null());
-    let seats = format!("session_players WHERE user_id = '{user_id}' AND is_active");
-    assert_eq!(world.owner().count(&seats).await, 0, "active seats must be given up");
-    let status = format!("SELECT status::text FROM sessions WHERE id = '{waiting_session}'");
-    assert_eq!(world.owner().fetch_value::<String>(&status).await.unwrap(), "cancelled");
+    let active_seats = format!("session_players WHERE user_id = '{user_id}' AND is_active");
+    assert_eq!(world.owner().count(&active_seats).await, 0, "active seats must be given up");
+    let select_status = format!("SELECT status::text FROM sessions WHERE id = '{waiting_session_id}'");
+    assert_eq!(world.owner().fetch_value::<String>(&select_status).await.unwrap(), "cancelled");
     assert_eq!(world.owner().count(&format!("adventures WHERE id = '{draft_id}'")).await, 0, "drafts must be deleted");
     assert_eq!(
-        world.owner().count(&format!("adventures WHERE id = '{published_id}'")).await,
+        world.owner().count(&format!("adventures WHERE id = '{published_adventure_id}'")).await,
         1,
         "published adventures must stay"
     );
@@ -163,8 +163,8 @@ async fn closing_an_account_archives_a_draft_in_whose_session_somebody_else_has_
     let world = World::new().await;
     let seer = world.new_user().await;
     let draft_id = world.new_draft_adventure(seer.user_id()).await;
-    let insert = format!("INSERT INTO sessions (adventure_id) VALUES ('{draft_id}') RETURNING id");
-    let session_id: Uuid = seer.fetch_value(&insert).await.unwrap();
+    let insert_session = format!("INSERT INTO sessions (adventure_id) VALUES ('{draft_id}') RETURNING id");
+    let session_id: Uuid = seer.fetch_value(&insert_session).await.unwrap();
     let player = world.new_player().await;
     world.owner().execute(&insert_seat_sql(session_id, player.user_id, player.character_id)).await.unwrap();
     world
@@ -189,25 +189,24 @@ async fn a_hard_deletion_keeps_only_the_history_of_others() {
     let session_id: Uuid = world.owner().fetch_value(&sql).await.unwrap();
     world.owner().execute(&insert_seat_sql(session_id, seer.user_id, seer.character_id)).await.unwrap();
     world.new_attack_roll(session_id, seer.character_id, "{1}", 10, 0).await;
-    let delete = |id| format!("DELETE FROM auth.users WHERE id = '{id}'");
-    assert_eq!(world.owner().execute(&delete(seer.user_id)).await, Ok(1));
+    let delete_account = |id| format!("DELETE FROM auth.users WHERE id = '{id}'");
+    assert_eq!(world.owner().execute(&delete_account(seer.user_id)).await, Ok(1));
     assert_eq!(world.owner().count("users").await + world.owner().count("sessions").await, 0);
 
     let game = world.new_session(1).await;
     for account_id in [game.players[0].user_id, game.seer.user_id()] {
         // A session and a character that belong to the account alone.
-        let insert = "INSERT INTO sessions (seer_id, adventure_id, status)";
-        world
-            .owner()
-            .execute(&format!("{insert} VALUES ('{account_id}', '{}', 'cancelled')", game.adventure_id))
-            .await
-            .unwrap();
+        let insert_session = format!(
+            "INSERT INTO sessions (seer_id, adventure_id, status) VALUES ('{account_id}', '{}', 'cancelled')",
+            game.adventure_id
+        );
+        world.owner().execute(&insert_session).await.unwrap();
         world.new_character(account_id).await;
-        assert_eq!(world.owner().execute(&delete(account_id)).await, Ok(1), "deleting an account must succeed");
-        let anonymous =
+        assert_eq!(world.owner().execute(&delete_account(account_id)).await, Ok(1), "deleting an account must succeed");
+        let anonymous_profile =
             format!("users WHERE id = '{account_id}' AND account_id IS NULL AND display_name = 'Former player'");
         assert_eq!(
-            world.owner().count(&anonymous).await,
+            world.owner().count(&anonymous_profile).await,
             1,
             "the profile must stay, because the history of others refers to it"
         );
@@ -220,19 +219,19 @@ async fn a_hard_deletion_keeps_only_the_history_of_others() {
 async fn closing_an_account_erases_its_profile_even_if_the_trigger_on_accounts_is_disabled() {
     let world = World::new().await;
     let user = world.new_user().await;
-    let disable = "ALTER TABLE auth.users DISABLE TRIGGER on_auth_user_changed";
-    world.superuser().await.execute(disable).await.unwrap();
+    let disable_trigger = "ALTER TABLE auth.users DISABLE TRIGGER on_auth_user_changed";
+    world.superuser().await.execute(disable_trigger).await.unwrap();
     user.execute(&format!("SELECT private.close_account('{}')", user.user_id())).await.unwrap();
-    let closed =
+    let closed_profile =
         format!("users WHERE id = '{}' AND closed_at IS NOT NULL AND display_name = 'Former player'", user.user_id());
-    assert_eq!(world.owner().count(&closed).await, 1);
+    assert_eq!(world.owner().count(&closed_profile).await, 1);
 }
 
 #[tokio::test]
 async fn an_account_that_is_imported_as_deleted_gets_a_closed_profile() {
     let world = World::new().await;
-    let insert = "INSERT INTO auth.users (id, email, deleted_at) VALUES (gen_random_uuid(), 'gone@example.org', now())";
-    world.owner().execute(insert).await.unwrap();
+    let insert_account = "INSERT INTO auth.users (id, email, deleted_at) VALUES (gen_random_uuid(), 'gone@example.org', now())";
+    world.owner().execute(insert_account).await.unwrap();
     assert_eq!(world.owner().count("users WHERE closed_at IS NOT NULL AND display_name = 'Former player'").await, 1);
     assert_eq!(world.owner().count("users").await, 1);
 }
@@ -243,10 +242,10 @@ async fn an_account_that_is_created_again_has_its_new_email_address() {
     let game = world.new_session(1).await;
     let account_id = game.players[0].user_id;
     world.owner().execute(&format!("DELETE FROM auth.users WHERE id = '{account_id}'")).await.unwrap();
-    let create = format!("INSERT INTO auth.users (id, email) VALUES ('{account_id}', 'back@example.org')");
-    world.owner().execute(&create).await.unwrap();
-    let reopened = format!("users WHERE id = '{account_id}' AND closed_at IS NULL AND email = 'back@example.org'");
-    assert_eq!(world.owner().count(&reopened).await, 1);
+    let create_again = format!("INSERT INTO auth.users (id, email) VALUES ('{account_id}', 'back@example.org')");
+    world.owner().execute(&create_again).await.unwrap();
+    let reopened_profile = format!("users WHERE id = '{account_id}' AND closed_at IS NULL AND email = 'back@example.org'");
+    assert_eq!(world.owner().count(&reopened_profile).await, 1);
 }
 
 #[tokio::test]
@@ -259,7 +258,7 @@ async fn accounts_that_close_concurrently_do_not_deadlock() {
         let (ada, ben, cas) = (world.new_player().await, world.new_player().await, world.new_player().await);
         for (game, mirrored_game) in games.iter().zip(games.iter().rev()) {
             // Ada takes her seats in the opposite order to Ben and Cas. If closing an account did not sort the
-            // sessions, the accounts would lock them in opposite orders.
+            // sessions, the transactions would lock them in opposite orders.
             owner.execute(&insert_seat_sql(game.session_id, ada.user_id, ada.character_id)).await.unwrap();
             owner.execute(&insert_seat_sql(mirrored_game.session_id, ben.user_id, ben.character_id)).await.unwrap();
             owner.execute(&insert_seat_sql(mirrored_game.session_id, cas.user_id, cas.character_id)).await.unwrap();
@@ -294,10 +293,10 @@ async fn closing_an_account_waits_for_a_locked_seat_without_locking_its_session(
     let game = world.new_session(1).await;
     let (owner, ada_id) = (world.owner(), game.players[0].user_id);
     let leave_transaction = owner.begin().await;
-    let lock = format!("SELECT FROM session_players WHERE user_id = '{ada_id}' FOR UPDATE");
-    leave_transaction.execute_unprepared(&lock).await.unwrap();
-    let close = format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{ada_id}'");
-    let (close_outcome, ()) = tokio::join!(owner.execute(&close), async {
+    let lock_seat = format!("SELECT FROM session_players WHERE user_id = '{ada_id}' FOR UPDATE");
+    leave_transaction.execute_unprepared(&lock_seat).await.unwrap();
+    let close_account = format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{ada_id}'");
+    let (close_outcome, ()) = tokio::join!(owner.execute(&close_account), async {
         owner.wait_for_lock_waiters(1).await;
         // Leaving locks the session after the seat, which would deadlock if closing the account locked the session
         // before the seat.
@@ -314,24 +313,24 @@ async fn two_seers_with_seats_in_each_others_session_close_their_accounts_withou
     let owner = world.owner();
     let mut games = [world.new_session(0).await, world.new_session(0).await];
     games.sort_by_key(|game| game.session_id);
-    let [first, second] = &games;
+    let [first_game, second_game] = &games;
     // Closing an account locks the sessions in which it has a seat and those that it runs, in the order of their ids.
-    // Without that order, each account would lock the session of its seat first and then the session that it runs, and
-    // the two accounts would deadlock.
-    for (game, other_game) in [(first, second), (second, first)] {
+    // Without that order, each of the two transactions would lock the session of the account's seat first and then the
+    // session that the account runs, and they would deadlock.
+    for (game, other_game) in [(first_game, second_game), (second_game, first_game)] {
         let other_seer_id = other_game.seer.user_id();
         let hero_id = world.new_character(other_seer_id).await;
         owner.execute(&insert_seat_sql(game.session_id, other_seer_id, hero_id)).await.unwrap();
     }
     let lock_transaction = owner.begin().await;
     lock_transaction
-        .execute_unprepared(&format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", second.session_id))
+        .execute_unprepared(&format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", second_game.session_id))
         .await
         .unwrap();
-    let close = |account| format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{account}'");
-    // The first Seer has a seat in the second session, which `lock_transaction` has locked, so closing the first
-    // account waits. Only then does closing the second account start.
-    let (close_first, close_second) = (close(first.seer.user_id()), close(second.seer.user_id()));
+    let close_account = |account_id| format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{account_id}'");
+    // The first game's Seer has a seat in the second game, which `lock_transaction` has locked. So closing the first
+    // Seer's account waits. Only then does closing the second Seer's account start.
+    let (close_first, close_second) = (close_account(first_game.seer.user_id()), close_account(second_game.seer.user_id()));
     let (first_outcome, second_outcome, ()) = tokio::join!(
         owner.execute(&close_first),
         async {
@@ -350,29 +349,30 @@ async fn two_seers_with_seats_in_each_others_session_close_their_accounts_withou
 async fn not_even_the_service_can_give_an_account_the_reserved_address_of_another() {
     let world = World::new().await;
     let (account_id, other_account_id) = (world.new_account().await, world.new_account().await);
+    // Addresses at these domains are placeholders. Only the account whose id is before the `@` may have one.
     for reserved in
         [format!("{account_id}@deleted.invalid"), format!("{account_id}@NO-EMAIL.invalid"), "x@deleted.invalid".into()]
     {
-        let take = format!("UPDATE users SET email = '{reserved}' WHERE id = '{other_account_id}'");
-        assert_refused!(world.service().execute(&take).await, CHECK_VIOLATION, "reserved_email_is_own", "{reserved}");
+        let take_address = format!("UPDATE users SET email = '{reserved}' WHERE id = '{other_account_id}'");
+        assert_refused!(world.service().execute(&take_address).await, CHECK_VIOLATION, "reserved_email_is_own", "{reserved}");
     }
-    let take_own = format!("UPDATE users SET email = '{account_id}@no-email.invalid' WHERE id = '{account_id}'");
-    assert_eq!(world.service().execute(&take_own).await, Ok(1));
+    let take_own_address = format!("UPDATE users SET email = '{account_id}@no-email.invalid' WHERE id = '{account_id}'");
+    assert_eq!(world.service().execute(&take_own_address).await, Ok(1));
 }
 
 #[tokio::test]
 async fn users_read_and_edit_their_own_profile() {
     let world = World::new().await;
-    let account =
+    let new_account =
         NewAccount { email: Some("ada@x.org".into()), display_name: Some("Ada".into()), ..Default::default() };
-    assert!(!format!("{account:?}").contains("ada@x.org"), "the debug output must not contain the e-mail address");
-    let profile = world.sparc.as_service().users().sign_up(account).await.unwrap();
+    assert!(!format!("{new_account:?}").contains("ada@x.org"), "the debug output must not contain the e-mail address");
+    let profile = world.sparc.as_service().users().sign_up(new_account).await.unwrap();
     let ada = world.sparc.as_user(profile.id);
     assert_eq!(ada.users().my_email().await.unwrap(), "ada@x.org");
     let changes = ProfileChanges { bio: Some(Some("Counts".into())), ..Default::default() };
-    let edited = ada.users().edit(changes).await.unwrap();
-    assert_eq!((edited.display_name.as_str(), edited.bio.as_deref()), ("Ada", Some("Counts")));
-    assert_eq!(ada.users().edit(ProfileChanges::default()).await.unwrap(), edited);
+    let edited_profile = ada.users().edit(changes).await.unwrap();
+    assert_eq!((edited_profile.display_name.as_str(), edited_profile.bio.as_deref()), ("Ada", Some("Counts")));
+    assert_eq!(ada.users().edit(ProfileChanges::default()).await.unwrap(), edited_profile);
     assert_eq!(world.sparc.as_anon().users().profiles(&[profile.id]).await.unwrap().len(), 1);
     assert_error!(ada.users().sign_up(NewAccount::default()).await, Error::NotAllowed { .. });
     assert_error!(world.sparc.as_anon().users().me().await, Error::NotSignedIn);

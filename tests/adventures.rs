@@ -46,10 +46,10 @@ async fn a_published_adventure_must_be_unpublished_before_it_is_edited() {
     let world = World::new().await;
     let creator = world.new_user().await;
     world.new_adventure(creator.user_id()).await;
-    let edit = "UPDATE adventures SET content = '{\"nodes\": [1]}'";
-    assert_refused!(creator.execute(edit).await, ADVENTURE_PUBLISHED, "published_not_edited");
+    let edit_content = "UPDATE adventures SET content = '{\"nodes\": [1]}'";
+    assert_refused!(creator.execute(edit_content).await, ADVENTURE_PUBLISHED, "published_not_edited");
     assert_eq!(creator.execute("UPDATE adventures SET status = 'draft'").await, Ok(1));
-    assert_eq!(creator.execute(edit).await, Ok(1));
+    assert_eq!(creator.execute(edit_content).await, Ok(1));
     assert_refused!(
         creator.execute("UPDATE adventures SET status = 'published'").await,
         CHECK_VIOLATION,
@@ -113,12 +113,12 @@ async fn creatures_are_read_with_their_adventure_and_written_by_its_creator() {
     let world = World::new().await;
     let (creator, stranger) = (world.new_user().await, world.new_user().await);
     let draft_id = world.new_draft_adventure(creator.user_id()).await;
-    let insert = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft_id}', 'Wolf') RETURNING name");
-    assert_eq!(creator.fetch_value::<String>(&insert).await.unwrap(), "Wolf");
-    // Without RETURNING, only a policy on inserts can refuse the statement. With it, the policy on reading could too.
-    let insert_only = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft_id}', 'Bear')");
-    assert_refused!(stranger.execute(&insert_only).await, forbidden);
-    assert_refused!(world.visitor().execute(&insert_only).await, forbidden);
+    let insert_returning = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft_id}', 'Wolf') RETURNING name");
+    assert_eq!(creator.fetch_value::<String>(&insert_returning).await.unwrap(), "Wolf");
+    // Without RETURNING, only an INSERT policy can refuse the statement. With it, the SELECT policy could too.
+    let insert_without_returning = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft_id}', 'Bear')");
+    assert_refused!(stranger.execute(&insert_without_returning).await, forbidden);
+    assert_refused!(world.visitor().execute(&insert_without_returning).await, forbidden);
     assert_eq!(stranger.count("creatures").await, 0);
     assert_eq!(world.visitor().count("creatures").await, 0);
     assert_eq!(stranger.execute("UPDATE creatures SET name = 'Mine'").await, Ok(0));
@@ -155,8 +155,8 @@ async fn a_rating_must_be_from_0_to_5() {
     let adventure_id = world.new_adventure(world.new_account().await).await;
     let service = world.sparc.as_service();
     for invalid in ["-9.99", "-0.01", "5.01", "9.99", "1000"] {
-        let refused = service.adventures().set_rating(adventure_id, Some(invalid.parse().unwrap())).await;
-        assert_error!(refused, Error::InvalidValue { field: "average_rating", .. }, "{invalid}");
+        let outcome = service.adventures().set_rating(adventure_id, Some(invalid.parse().unwrap())).await;
+        assert_error!(outcome, Error::InvalidValue { field: "average_rating", .. }, "{invalid}");
     }
     for valid in ["0", "4.99", "5", "5.00"] {
         assert!(service.adventures().set_rating(adventure_id, Some(valid.parse().unwrap())).await.is_ok(), "{valid}");
@@ -176,8 +176,8 @@ async fn only_a_valid_adventure_is_published() {
         serde_json::json!(errors),
         "the validation errors must be stored"
     );
-    let refused = me.adventures().publish(draft.id).await;
-    assert!(matches!(&refused, Err(Error::AdventureInvalid(found)) if *found == errors), "{refused:?}");
+    let outcome = me.adventures().publish(draft.id).await;
+    assert!(matches!(&outcome, Err(Error::AdventureInvalid(found)) if *found == errors), "{outcome:?}");
     let content = serde_json::json!({ "start": "a", "nodes": [{ "id": "a", "type": "story" }] });
     me.adventures().set_content(draft.id, &serde_json::from_value(content).unwrap()).await.unwrap();
     assert!(me.adventures().publish(draft.id).await.unwrap().published_at.is_some());
@@ -199,9 +199,9 @@ async fn a_creature_is_edited_and_deleted_and_its_rolls_stay() {
     let roll = seer.dice().roll(attack).await.unwrap();
     let changes =
         CreatureChanges { hit_points: Some(12), description: Some(Some("grey".into())), ..Default::default() };
-    let edited = seer.creatures().edit(wolf.id, changes).await.unwrap();
-    assert_eq!((edited.hit_points, edited.armor, edited.name.as_str()), (12, 1, "Wolf"));
-    assert_eq!(seer.creatures().list(game.adventure_id).await.unwrap(), [edited]);
+    let edited_wolf = seer.creatures().edit(wolf.id, changes).await.unwrap();
+    assert_eq!((edited_wolf.hit_points, edited_wolf.armor, edited_wolf.name.as_str()), (12, 1, "Wolf"));
+    assert_eq!(seer.creatures().list(game.adventure_id).await.unwrap(), [edited_wolf]);
     seer.creatures().remove(wolf.id).await.unwrap();
     let roll_after_removal = seer.dice().get(roll.id).await.unwrap();
     assert_eq!((roll_after_removal.creature_id, roll_after_removal.character_name.as_str()), (None, "Wolf"));

@@ -14,48 +14,48 @@ use crate::{
 };
 
 /// Asserts that this check constraint refuses the statement.
-pub async fn assert_check_violation(person: &SqlCaller, sql: &str, constraint: &str) {
-    assert_refused!(person.execute(sql).await, CHECK_VIOLATION, constraint, "{sql}");
+pub async fn assert_check_violation(caller: &SqlCaller, sql: &str, constraint: &str) {
+    assert_refused!(caller.execute(sql).await, CHECK_VIOLATION, constraint, "{sql}");
 }
 
 /// Asserts that the statement succeeds and writes one row.
-pub async fn assert_accepted(person: &SqlCaller, sql: &str) {
-    assert_eq!(person.execute(sql).await, Ok(1), "{sql}");
+pub async fn assert_accepted(caller: &SqlCaller, sql: &str) {
+    assert_eq!(caller.execute(sql).await, Ok(1), "{sql}");
 }
 
 /// Asserts that an integer column of the only row of a table accepts `low` and `high`, but neither `low - 1` nor
 /// `high + 1` (which does not exist if `high` is the greatest integer).
-pub async fn assert_integer_bounds(person: &SqlCaller, table: &str, column: &str, low: i32, high: i32) {
+pub async fn assert_integer_bounds(caller: &SqlCaller, table: &str, column: &str, low: i32, high: i32) {
     let set = |value: i32| format!("UPDATE {table} SET {column} = {value}");
     let constraint = format!("{table}_{column}_check");
     for value in [low, high] {
-        assert_accepted(person, &set(value)).await;
+        assert_accepted(caller, &set(value)).await;
     }
-    assert_check_violation(person, &set(low - 1), &constraint).await;
+    assert_check_violation(caller, &set(low - 1), &constraint).await;
     if high < i32::MAX {
-        assert_check_violation(person, &set(high + 1), &constraint).await;
+        assert_check_violation(caller, &set(high + 1), &constraint).await;
     }
 }
 
 /// Asserts that the statement made from a number succeeds for `low` and `high`, and is refused for `low - 1` and
 /// `high + 1`. The number is a value, or the length of a text.
 async fn assert_number_bounds(
-    person: &SqlCaller,
+    caller: &SqlCaller,
     low: u32,
     high: u32,
     constraint: &str,
     statement: impl Fn(u32) -> String,
 ) {
-    assert_check_violation(person, &statement(low - 1), constraint).await;
-    assert_accepted(person, &statement(low)).await;
-    assert_accepted(person, &statement(high)).await;
-    assert_check_violation(person, &statement(high + 1), constraint).await;
+    assert_check_violation(caller, &statement(low - 1), constraint).await;
+    assert_accepted(caller, &statement(low)).await;
+    assert_accepted(caller, &statement(high)).await;
+    assert_check_violation(caller, &statement(high + 1), constraint).await;
 }
 
 /// Asserts that the name in the only row of a table may have from `low` to `high` characters, each of two bytes.
-async fn assert_name_length_bounds(person: &SqlCaller, table: &str, low: u32, high: u32) {
+async fn assert_name_length_bounds(caller: &SqlCaller, table: &str, low: u32, high: u32) {
     let set = |length| format!("UPDATE {table} SET name = repeat('é', {length})");
-    assert_number_bounds(person, low, high, "valid_name", set).await;
+    assert_number_bounds(caller, low, high, "valid_name", set).await;
 }
 
 #[tokio::test]
@@ -79,7 +79,7 @@ async fn the_bounds_of_adventures_hold() {
     let world = World::new().await;
     world.new_draft_adventure(world.new_account().await).await;
     let owner = world.owner();
-    // The bounds. They are as far apart as possible, so that one step past either violates only its own constraint.
+    // With these two bounds as far apart as possible, one step past either violates only its own constraint.
     assert_accepted(&owner, "UPDATE adventures SET min_players = 1, max_players = 6").await;
     assert_integer_bounds(&owner, "adventures", "estimated_duration", 1, i32::MAX).await;
     assert_integer_bounds(&owner, "adventures", "times_played", 0, i32::MAX).await;
@@ -177,7 +177,7 @@ async fn character_names_join_codes_heroic_saves_and_event_numbers_are_unique() 
         game.session_id
     );
     assert_not_unique(world.service().execute(&repeat_code).await, "sessions_code_key");
-    let roll = world.new_attack_roll(game.session_id, game.players[0].character_id, "{1,2}", 10, 0).await;
+    let roll_id = world.new_attack_roll(game.session_id, game.players[0].character_id, "{1,2}", 10, 0).await;
     // Triggers are disabled, as when a dump is restored, so that the unique index itself refuses the row.
     let save_twice = format!(
         "SET LOCAL session_replication_role = replica;
@@ -185,7 +185,7 @@ async fn character_names_join_codes_heroic_saves_and_event_numbers_are_unique() 
            results, total, modified_total, success, outcome, margin, original_roll_id)
          SELECT session_id, character_id, character_name, attribute, dice_count, difficulty, 'heroic_save', results, total,
            modified_total, success, outcome, margin, id
-         FROM dice_rolls, generate_series(1, 2) WHERE id = '{roll}'"
+         FROM dice_rolls, generate_series(1, 2) WHERE id = '{roll_id}'"
     );
     assert_not_unique(world.superuser().await.execute(&save_twice).await, "idx_dice_rolls_original");
     let insert_two_events = format!(

@@ -12,10 +12,11 @@ use crate::{
 async fn new_project() -> (World, DatabaseConnection) {
     let database = platform_server().await.create_migrated().await.unwrap();
     let superuser = sea_orm::Database::connect(database.superuser_url()).await.unwrap();
-    let owner = database.connect(10).await.unwrap();
-    (World::from_database(database, owner), superuser)
+    let owner_pool = database.connect(10).await.unwrap();
+    (World::from_database(database, owner_pool), superuser)
 }
 
+/// Returns the topic of a session's broadcasts.
 fn topic(game: &GameSession) -> String {
     format!("session:{}", game.session_id)
 }
@@ -25,7 +26,7 @@ async fn count_broadcasts(world: &World, game: &GameSession) -> i64 {
     world.owner().count(&messages).await
 }
 
-/// What a person may do who joins a topic.
+/// What somebody may do in a topic after joining it.
 #[derive(Debug, PartialEq, Eq)]
 struct TopicAccess {
     reads: bool,
@@ -35,24 +36,24 @@ struct TopicAccess {
 
 const NO_ACCESS: TopicAccess = TopicAccess { reads: false, writes_broadcasts: false, tracks_presence: false };
 
-/// Returns what the person may do in the topic. Tries it with the statements that the platform's Realtime server uses.
-async fn topic_access(person: &SqlCaller, topic: &str) -> TopicAccess {
+/// Returns what the caller may do in the topic. Tries it with the statements that the platform's Realtime server uses.
+async fn topic_access(caller: &SqlCaller, topic: &str) -> TopicAccess {
     let read = format!("SELECT FROM realtime.messages WHERE topic = '{topic}'");
     let write_broadcast = format!(
         "INSERT INTO realtime.messages (topic, extension, event) VALUES ('{topic}', 'broadcast', 'dice_rolled')"
     );
     let track_presence = format!("INSERT INTO realtime.messages (topic, extension) VALUES ('{topic}', 'presence')");
     TopicAccess {
-        reads: affects_rows(person, topic, &read).await,
-        writes_broadcasts: affects_rows(person, topic, &write_broadcast).await,
-        tracks_presence: affects_rows(person, topic, &track_presence).await,
+        reads: affects_rows(caller, topic, &read).await,
+        writes_broadcasts: affects_rows(caller, topic, &write_broadcast).await,
+        tracks_presence: affects_rows(caller, topic, &track_presence).await,
     }
 }
 
-/// Runs a statement of a person who joins the topic, and rolls it back. Returns whether it returned or inserted rows.
+/// Runs a statement of a caller who joins the topic, and rolls it back. Returns whether it returned or inserted rows.
 /// Panics if it failed for any other reason than a missing privilege or row security.
-async fn affects_rows(person: &SqlCaller, topic: &str, sql: &str) -> bool {
-    let transaction = person.begin().await;
+async fn affects_rows(caller: &SqlCaller, topic: &str, sql: &str) -> bool {
+    let transaction = caller.begin().await;
     transaction.execute_unprepared(&format!("SET LOCAL realtime.topic = '{topic}'")).await.unwrap();
     let affects_rows = match transaction.execute_unprepared(sql).await {
         Ok(result) => result.rows_affected() > 0,
@@ -72,8 +73,8 @@ async fn every_event_is_sent_as_a_private_broadcast_with_its_seq() {
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
     player.caller.execute(&insert_attribute_check_sql(game.session_id, player.character_id)).await.unwrap();
-    let events = world.owner().count(&format!("session_events WHERE session_id = '{}'", game.session_id)).await;
-    assert_eq!(count_broadcasts(&world, &game).await, events);
+    let event_count = world.owner().count(&format!("session_events WHERE session_id = '{}'", game.session_id)).await;
+    assert_eq!(count_broadcasts(&world, &game).await, event_count);
     let matching = format!(
         "realtime.messages AS message
          JOIN session_events AS event ON event.id::text = message.payload ->> 'id'
@@ -81,7 +82,7 @@ async fn every_event_is_sent_as_a_private_broadcast_with_its_seq() {
            AND (message.payload ->> 'seq')::bigint = event.seq AND message.payload -> 'payload' = event.payload",
         topic(&game)
     );
-    assert_eq!(world.owner().count(&matching).await, events);
+    assert_eq!(world.owner().count(&matching).await, event_count);
 }
 
 #[tokio::test]
@@ -94,7 +95,7 @@ async fn a_participant_reads_and_writes_no_message_of_another_session_and_no_pre
         .execute(&insert_attribute_check_sql(other_game.session_id, other_player.character_id))
         .await
         .unwrap();
-    let person = &game.players[0].caller;
+    let caller = &game.players[0].caller;
     // Presence with content is refused even in the caller's own session, because Realtime would send the content to the
     // other participants.
     for (columns, values) in [
@@ -104,13 +105,13 @@ async fn a_participant_reads_and_writes_no_message_of_another_session_and_no_pre
         ("topic, extension, event, payload", format!("'{}', 'presence', 'dice_rolled', '{{}}'", topic(&other_game))),
         ("topic, extension, binary_payload", format!("'{}', 'presence', '\\x01'", topic(&game))),
     ] {
-        let transaction = person.begin().await;
+        let transaction = caller.begin().await;
         transaction.execute_unprepared(&format!("SET LOCAL realtime.topic = '{}'", topic(&game))).await.unwrap();
-        let insert = format!("INSERT INTO realtime.messages ({columns}) VALUES ({values})");
-        let forbidden = into_sql_error(transaction.execute_unprepared(&insert).await.unwrap_err());
-        assert!(forbidden.is_forbidden(), "{columns}: {forbidden:?}");
+        let insert_presence = format!("INSERT INTO realtime.messages ({columns}) VALUES ({values})");
+        let error = into_sql_error(transaction.execute_unprepared(&insert_presence).await.unwrap_err());
+        assert!(error.is_forbidden(), "{columns}: {error:?}");
     }
-    let transaction = person.begin().await;
+    let transaction = caller.begin().await;
     transaction.execute_unprepared(&format!("SET LOCAL realtime.topic = '{}'", topic(&game))).await.unwrap();
     let read = format!("SELECT FROM realtime.messages WHERE topic = '{}'", topic(&other_game));
     assert_eq!(transaction.execute_unprepared(&read).await.unwrap().rows_affected(), 0);
@@ -137,17 +138,17 @@ async fn no_setting_of_a_client_suppresses_the_broadcast_of_a_roll() {
         "search_path = 'pg_temp'",
     ] {
         for scope in ["LOCAL", "SESSION"] {
-            let before = count_broadcasts(&world, &game).await;
-            // A setting of the database session would otherwise stay for the next case.
+            let broadcasts_before = count_broadcasts(&world, &game).await;
+            // Each case has a new connection, because a setting of the database session would stay for the next case.
             let world = world.reconnect().await;
             let transaction = world.user(player.user_id).begin().await;
             transaction.execute_unprepared(&format!("SET {scope} {setting}")).await.unwrap();
             // With `search_path = 'pg_temp'`, only a qualified name finds the table.
-            let roll = insert_attribute_check_sql(game.session_id, player.character_id)
+            let insert_roll = insert_attribute_check_sql(game.session_id, player.character_id)
                 .replace("INTO dice_rolls", "INTO public.dice_rolls");
-            transaction.execute_unprepared(&roll).await.unwrap();
+            transaction.execute_unprepared(&insert_roll).await.unwrap();
             transaction.commit().await.unwrap();
-            assert_eq!(count_broadcasts(&world, &game).await, before + 1, "{scope} {setting}");
+            assert_eq!(count_broadcasts(&world, &game).await, broadcasts_before + 1, "{scope} {setting}");
         }
     }
 }
@@ -158,9 +159,9 @@ async fn participants_read_broadcasts_and_track_presence_but_nobody_writes_a_bro
     let (game, other_game) = (world.new_active_session(2).await, world.new_active_session(1).await);
     let topic_of_game = topic(&game);
     let participants_access = TopicAccess { reads: true, writes_broadcasts: false, tracks_presence: true };
-    for (role, person) in [("player", &game.players[0].caller), ("Seer", &game.seer)] {
-        assert_eq!(topic_access(person, &topic_of_game).await, participants_access, "{role}");
-        assert_eq!(topic_access(person, &topic(&other_game)).await, NO_ACCESS, "{role} of another session");
+    for (role, caller) in [("player", &game.players[0].caller), ("Seer", &game.seer)] {
+        assert_eq!(topic_access(caller, &topic_of_game).await, participants_access, "{role}");
+        assert_eq!(topic_access(caller, &topic(&other_game)).await, NO_ACCESS, "{role} of another session");
     }
     assert_eq!(topic_access(&world.new_user().await, &topic_of_game).await, NO_ACCESS, "a stranger");
     assert_eq!(topic_access(&world.visitor(), &topic_of_game).await, NO_ACCESS, "a visitor");
@@ -220,7 +221,7 @@ async fn a_roll_succeeds_even_if_its_broadcast_cannot_be_sent() {
         let (world, superuser) = new_project().await;
         let game = world.new_active_session(1).await;
         let player = &game.players[0];
-        let before = count_broadcasts(&world, &game).await;
+        let broadcasts_before = count_broadcasts(&world, &game).await;
         let database = world.owner().fetch_value::<String>("SELECT quote_ident(current_database())").await.unwrap();
         superuser.execute_unprepared(&obstacle.replace("{database}", &database)).await.unwrap();
         // An open connection may have cached the dropped partition, so the roll uses a new connection.
@@ -238,9 +239,9 @@ async fn a_roll_succeeds_even_if_its_broadcast_cannot_be_sent() {
             sea_orm::DbBackend::Postgres,
             format!("SELECT count(*) FROM realtime.messages WHERE topic = '{}'", topic(&game)),
         ));
-        let after: i64 = count_after.await.unwrap().unwrap().try_get_by_index(0).unwrap();
-        // The first statement also removes the earlier broadcasts.
-        assert!(after <= before, "{obstacle}: nothing may be sent");
+        let broadcasts_after: i64 = count_after.await.unwrap().unwrap().try_get_by_index(0).unwrap();
+        // The first obstacle also removes the earlier broadcasts.
+        assert!(broadcasts_after <= broadcasts_before, "{obstacle}: nothing may be sent");
         superuser.close().await.unwrap();
     }
 }

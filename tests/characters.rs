@@ -1,4 +1,4 @@
-//! Characters: at most ten living ones per account, retirement, deletion, and who may see and change which columns.
+//! Characters: at most ten unretired ones per account, retirement, deletion, and who may see and change which columns.
 
 use serde_json::json;
 use sparc::service::{
@@ -16,21 +16,21 @@ use crate::{
 async fn of_eight_concurrent_inserts_of_a_tenth_character_one_succeeds() {
     let world = World::new().await;
     for _ in 0..100 {
-        let user = world.new_account().await;
-        let nine: Vec<String> = (0..9).map(|_| insert_character_sql(Uuid::new_v4(), user)).collect();
-        world.owner().execute(&nine.join(";")).await.unwrap();
+        let user_id = world.new_account().await;
+        let insert_nine: Vec<String> = (0..9).map(|_| insert_character_sql(Uuid::new_v4(), user_id)).collect();
+        world.owner().execute(&insert_nine.join(";")).await.unwrap();
         let tasks = (0..8)
             .map(|_| {
-                let person = world.user(user);
-                async move { person.execute(&insert_character_sql(Uuid::new_v4(), user)).await }
+                let caller = world.user(user_id);
+                async move { caller.execute(&insert_character_sql(Uuid::new_v4(), user_id)).await }
             })
             .collect();
-        let refused: Vec<_> = run_together(tasks).await.into_iter().filter_map(Result::err).collect();
-        assert_eq!(refused.len(), 7);
+        let refusals: Vec<_> = run_together(tasks).await.into_iter().filter_map(Result::err).collect();
+        assert_eq!(refusals.len(), 7);
         assert!(
-            refused.iter().all(|error| error.has(CHARACTER_LIMIT_REACHED, "character_limit")
+            refusals.iter().all(|error| error.has(CHARACTER_LIMIT_REACHED, "character_limit")
                 && error.message == "Character limit reached (maximum 10)"),
-            "{refused:?}"
+            "{refusals:?}"
         );
     }
 }
@@ -38,12 +38,12 @@ async fn of_eight_concurrent_inserts_of_a_tenth_character_one_succeeds() {
 #[tokio::test]
 async fn a_character_that_is_given_away_counts_towards_the_limit_of_its_new_owner() {
     let world = World::new().await;
-    let (giver, new_owner) = (world.new_player().await, world.new_account().await);
+    let (giver, new_owner_id) = (world.new_player().await, world.new_account().await);
     for _ in 0..10 {
-        world.new_character(new_owner).await;
+        world.new_character(new_owner_id).await;
     }
-    let give = format!("UPDATE characters SET user_id = '{new_owner}' WHERE id = '{}'", giver.character_id);
-    assert_refused!(world.service().execute(&give).await, CHARACTER_LIMIT_REACHED, "character_limit");
+    let give_away = format!("UPDATE characters SET user_id = '{new_owner_id}' WHERE id = '{}'", giver.character_id);
+    assert_refused!(world.service().execute(&give_away).await, CHARACTER_LIMIT_REACHED, "character_limit");
 }
 
 #[tokio::test]
@@ -66,6 +66,7 @@ async fn a_retired_character_does_not_count_towards_the_limit_until_it_is_unreti
 async fn a_retired_character_takes_no_seat() {
     let world = World::new().await;
     let game = world.new_session(0).await;
+    // Nobody needs a join code for a seat in a public session.
     world.update_session(&game, "is_public = true").await;
     let player = world.new_player().await;
     player.caller.execute("UPDATE characters SET retired_at = now()").await.unwrap();
@@ -80,15 +81,15 @@ async fn a_retired_character_takes_no_seat() {
 async fn a_character_seated_in_a_live_session_neither_retires_nor_changes_owner() {
     let world = World::new().await;
     let game = world.new_session(1).await;
-    let other_account = world.new_account().await;
+    let other_account_id = world.new_account().await;
     let player = &game.players[0];
     assert_refused!(
         player.caller.execute("UPDATE characters SET retired_at = now()").await,
         CHARACTER_SEATED,
         "character_not_seated"
     );
-    let give = format!("UPDATE characters SET user_id = '{other_account}' WHERE id = '{}'", player.character_id);
-    assert_refused!(world.service().execute(&give).await, CHARACTER_SEATED, "character_not_seated");
+    let give_away = format!("UPDATE characters SET user_id = '{other_account_id}' WHERE id = '{}'", player.character_id);
+    assert_refused!(world.service().execute(&give_away).await, CHARACTER_SEATED, "character_not_seated");
     world.update_session(&game, "status = 'cancelled'").await;
     assert_eq!(player.caller.execute("UPDATE characters SET retired_at = now()").await, Ok(1));
 }
@@ -100,11 +101,11 @@ async fn retiring_and_taking_a_seat_concurrently_seats_no_retired_character() {
         let game = world.new_session(0).await;
         world.update_session(&game, "is_public = true").await;
         let player = world.new_player().await;
-        let (person, same_person) = (player.caller.clone(), player.caller.clone());
+        let (seat_taker, retirer) = (player.caller.clone(), player.caller.clone());
         let take_seat = insert_seat_sql(game.session_id, player.user_id, player.character_id);
         let tasks: Vec<BoxedTask<bool>> = vec![
-            Box::pin(async move { person.execute(&take_seat).await.is_ok() }),
-            Box::pin(async move { same_person.execute("UPDATE characters SET retired_at = now()").await.is_ok() }),
+            Box::pin(async move { seat_taker.execute(&take_seat).await.is_ok() }),
+            Box::pin(async move { retirer.execute("UPDATE characters SET retired_at = now()").await.is_ok() }),
         ];
         let successes = run_together(tasks).await;
         assert_eq!(successes.iter().filter(|success| **success).count(), 1, "exactly one of the two must succeed");
@@ -117,10 +118,10 @@ async fn only_a_character_without_history_can_be_deleted() {
     let game = world.new_active_session(1).await;
     world.update_session(&game, "status = 'completed'").await;
     let player = &game.players[0];
-    let unplayed = world.new_character(player.user_id).await;
+    let unplayed_id = world.new_character(player.user_id).await;
     let delete = |id| format!("DELETE FROM characters WHERE id = '{id}'");
     assert_eq!(player.caller.execute(&delete(player.character_id)).await.unwrap_err().code, FOREIGN_KEY_VIOLATION);
-    assert_eq!(player.caller.execute(&delete(unplayed)).await, Ok(1));
+    assert_eq!(player.caller.execute(&delete(unplayed_id)).await, Ok(1));
 }
 
 #[tokio::test]
@@ -188,7 +189,7 @@ async fn only_its_owner_sees_and_changes_a_character() {
     let insert_for_owner = insert_character_sql(Uuid::new_v4(), owner.user_id);
     assert_refused!(stranger.execute(&insert_for_owner).await, forbidden);
     assert_refused!(world.visitor().execute("SELECT FROM characters").await, forbidden);
-    // An INSERT of the owner can return the row.
+    // RETURNING needs the SELECT policy, which must already show the owner the new row.
     let insert_returning = format!("{} RETURNING name", insert_character_sql(Uuid::new_v4(), owner.user_id));
     assert!(owner.caller.fetch_value::<String>(&insert_returning).await.unwrap().starts_with("Hero"));
 }
@@ -223,10 +224,11 @@ async fn hit_points_stay_between_0_and_the_maximum_under_concurrent_changes() {
     let mut hit_points: Vec<i32> = run_together(tasks).await.into_iter().map(Result::unwrap).collect();
     hit_points.sort_unstable();
     assert_eq!(hit_points, [1, 2, 3, 4, 5, 6, 6, 6, 6], "no change may be lost or lead above the maximum");
-    // A Seer may change only characters that are seated in their session, and only while the session is live.
+    // A Seer may change a character that has a seat in the Seer's own session, and only while that session is live.
     world.update_session(&game, "status = 'completed'").await;
     assert_error!(seer.characters().damage(hero_id, 1).await, Error::NotFound { .. });
-    // The player still may, and does so by plain SQL here.
+    // The player may change the hit points at any time. Plain SQL is used here, because the service accepts no number
+    // as large as this one.
     let huge_damage = format!("SELECT hit_points FROM private.change_hit_points('{hero_id}', -2147483648)");
     assert_eq!(game.players[0].caller.fetch_value::<i32>(&huge_damage).await, Ok(0), "the number must not overflow");
     let stranger = world.new_user().await;

@@ -42,11 +42,11 @@ async fn sequential_callers_share_one_of_several_idle_connections() {
     for tx in open_transactions {
         tx.unwrap().rollback().await.unwrap();
     }
-    let mut backends = HashSet::new();
+    let mut backend_pids = HashSet::new();
     for _ in 0..10 {
-        backends.insert(backend_pid(&sparc.as_anon()).await);
+        backend_pids.insert(backend_pid(&sparc.as_anon()).await);
     }
-    assert_eq!(backends.len(), 1);
+    assert_eq!(backend_pids.len(), 1);
     sparc.close().await.unwrap();
 }
 
@@ -54,7 +54,7 @@ async fn sequential_callers_share_one_of_several_idle_connections() {
 async fn closing_waits_for_open_transactions_and_acquires_no_more_connections() {
     let world = World::new().await;
     let sparc = Sparc::connect(world.url()).await.unwrap();
-    let other_handle = sparc.clone();
+    let cloned_handle = sparc.clone();
     let user_id = world.new_account().await;
     let tx = sparc.as_user(user_id).begin().await.unwrap();
     let mut close_task = tokio::spawn(sparc.close());
@@ -62,11 +62,11 @@ async fn closing_waits_for_open_transactions_and_acquires_no_more_connections() 
         tokio::time::timeout(Duration::from_millis(100), &mut close_task).await.is_err(),
         "closing must wait for the open transaction"
     );
-    assert_error!(other_handle.as_user(user_id).users().me().await, Error::PoolClosed);
+    assert_error!(cloned_handle.as_user(user_id).users().me().await, Error::PoolClosed);
     assert_eq!(tx.users().me().await.unwrap().id, user_id, "the open transaction must continue");
     tx.commit().await.unwrap();
     close_task.await.unwrap().unwrap();
-    let error = other_handle.as_user(user_id).users().me().await.unwrap_err();
+    let error = cloned_handle.as_user(user_id).users().me().await.unwrap_err();
     assert!(matches!(error, Error::PoolClosed) && !error.is_retryable(), "{error:?}");
 }
 
@@ -171,21 +171,21 @@ async fn after_a_dropped_stream_its_transaction_and_its_connection_can_be_used()
     let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
     let ada = sparc.as_user(user_id);
     let tx = ada.begin().await.unwrap();
-    let rows = "SELECT i, current_user::text FROM generate_series(1, 100000) AS i";
-    let mut stream = tx.stream_raw(statement(rows)).await.unwrap();
+    let select_rows = "SELECT i, current_user::text FROM generate_series(1, 100000) AS i";
+    let mut stream = tx.stream_raw(statement(select_rows)).await.unwrap();
     assert!(stream.next().await.unwrap().is_ok());
     drop(stream);
     assert_eq!(tx.users().me().await.unwrap().id, user_id);
-    // A stream that is dropped before its first row.
-    drop(tx.stream_raw(statement("SELECT pg_sleep(0), current_user::text")).await.unwrap());
+    // A stream may also be dropped before its first row.
+    drop(tx.stream_raw(statement("SELECT 1")).await.unwrap());
     tx.commit().await.unwrap();
-    let all_rows: Vec<_> = ada.stream_raw(statement(rows)).await.unwrap().try_collect().await.unwrap();
+    let all_rows: Vec<_> = ada.stream_raw(statement(select_rows)).await.unwrap().try_collect().await.unwrap();
     let role_of_last_row: String = all_rows.last().unwrap().try_get_by_index(1).unwrap();
     assert_eq!((all_rows.len(), role_of_last_row.as_str()), (100_000, "authenticated"));
 }
 
-/// Terminates all connections of pools that a handle has opened (an existing pool has another application name), and
-/// returns their number.
+/// Terminates all connections of pools that a handle has opened, and returns their number. (The connections of an
+/// application's existing pool have another application name.)
 async fn terminate_connections(world: &World) -> i64 {
     let terminate = "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity
                WHERE datname = current_database() AND application_name = 'sparc'";

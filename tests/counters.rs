@@ -47,10 +47,10 @@ async fn counters_and_ratings_are_limited_by_check_constraints() {
 #[tokio::test]
 async fn constraints_refuse_inconsistent_rows_even_from_the_owner() {
     let world = World::new().await;
-    let (live, completed) = (world.new_active_session(1).await, world.new_active_session(1).await);
+    let (live_game, completed_game) = (world.new_active_session(1).await, world.new_active_session(1).await);
     let (owner, other_player) = (world.owner(), world.new_player().await);
-    world.update_session(&completed, "status = 'completed'").await;
-    world.update_session(&completed, "ended_at = now() - INTERVAL '1 year'").await;
+    world.update_session(&completed_game, "status = 'completed'").await;
+    world.update_session(&completed_game, "ended_at = now() - INTERVAL '1 year'").await;
     assert_eq!(owner.fetch_value::<i32>("SELECT private.archive_sessions(10)").await, Ok(1));
     // Triggers are disabled, because one would clear `is_active` of a removed player, and so make the row consistent.
     owner.execute("ALTER TABLE session_players DISABLE TRIGGER USER").await.unwrap();
@@ -65,14 +65,14 @@ async fn constraints_refuse_inconsistent_rows_even_from_the_owner() {
         ),
         ("UPDATE archived_session_players SET removed_at = now(), is_active = true".to_owned(), "removed_is_inactive"),
         (
-            format!("UPDATE session_players SET removed_at = now() WHERE session_id = '{}'", live.session_id),
+            format!("UPDATE session_players SET removed_at = now() WHERE session_id = '{}'", live_game.session_id),
             "removed_is_inactive",
         ),
-        (update_user(&format!("account_id = '{}'", live.seer.user_id())), "account_is_own"),
+        (update_user(&format!("account_id = '{}'", live_game.seer.user_id())), "account_is_own"),
         (update_user("display_name = E'two\\nlines'"), "clean_name"),
         (update_user("avatar_url = 'javascript:alert(1)'"), "web_avatar_url"),
         // A closed account gets the address `ID@deleted.invalid`, so no other account may have it.
-        (update_user(&format!("email = '{}@deleted.invalid'", live.seer.user_id())), "reserved_email_is_own"),
+        (update_user(&format!("email = '{}@deleted.invalid'", live_game.seer.user_id())), "reserved_email_is_own"),
         // `private.account_gates` has one row for each account.
         (
             format!("INSERT INTO private.account_gates VALUES ('{}')", uuid::Uuid::new_v4()),
@@ -89,7 +89,7 @@ async fn constraints_refuse_inconsistent_rows_even_from_the_owner() {
     }
 }
 
-/// Closing the account changes this row, so it waits for the account's writes.
+/// Closing the account changes this row, and so waits for the account's uncommitted writes.
 #[tokio::test]
 async fn a_write_of_an_account_locks_its_row_in_account_gates() {
     let world = World::new().await;
@@ -99,8 +99,8 @@ async fn a_write_of_an_account_locks_its_row_in_account_gates() {
     let close_transaction = world.owner().begin().await;
     close_transaction.execute_unprepared("SET LOCAL lock_timeout = '200ms'").await.unwrap();
     let sql = format!("UPDATE private.account_gates SET is_open = false WHERE account_id = '{}'", player.user_id);
-    let timed_out = into_sql_error(close_transaction.execute_unprepared(&sql).await.unwrap_err());
-    assert_eq!(timed_out.code, LOCK_NOT_AVAILABLE, "{timed_out:?}");
+    let error = into_sql_error(close_transaction.execute_unprepared(&sql).await.unwrap_err());
+    assert_eq!(error.code, LOCK_NOT_AVAILABLE, "{error:?}");
 }
 
 #[tokio::test]
@@ -124,8 +124,8 @@ async fn counters_that_the_database_maintains_are_not_negative() {
 async fn deleting_a_seat_releases_it() {
     let world = World::new().await;
     let game = world.new_session(2).await;
-    let delete = format!("DELETE FROM session_players WHERE user_id = '{}'", game.players[0].user_id);
-    world.owner().execute(&delete).await.unwrap();
+    let delete_seat = format!("DELETE FROM session_players WHERE user_id = '{}'", game.players[0].user_id);
+    world.owner().execute(&delete_seat).await.unwrap();
     assert_eq!(world.owner().count("sessions WHERE seats_taken = 1").await, 1);
     assert_eq!(world.owner().count("users WHERE live_seats = 1").await, 1);
     assert_eq!(world.owner().count("characters WHERE live_seats = 1").await, 1);

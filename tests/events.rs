@@ -64,18 +64,18 @@ async fn a_payload_has_the_keys_that_a_client_needs() {
     let player = &game.players[0];
     player.caller.execute(&insert_attribute_check_sql(game.session_id, player.character_id)).await.unwrap();
     let payload = |event_type: &str| {
-        let person = player.caller.clone();
+        let caller = player.caller.clone();
         let sql = format!("SELECT payload FROM session_events WHERE event_type = '{event_type}'");
-        async move { person.fetch_value::<Value>(&sql).await.unwrap() }
+        async move { caller.fetch_value::<Value>(&sql).await.unwrap() }
     };
-    let joined = payload("player_joined").await;
-    assert_eq!(joined["user_id"], player.user_id.to_string());
+    let joined_payload = payload("player_joined").await;
+    assert_eq!(joined_payload["user_id"], player.user_id.to_string());
     for key in ["display_name", "character_id", "character_name", "character_class", "seats_taken", "max_players"] {
-        assert!(!joined[key].is_null(), "{key}");
+        assert!(!joined_payload[key].is_null(), "{key}");
     }
-    let status = payload("session_status").await;
-    assert_eq!((status["from"].as_str(), status["to"].as_str()), (Some("waiting"), Some("active")));
-    let rolled = payload("dice_rolled").await;
+    let status_payload = payload("session_status").await;
+    assert_eq!((status_payload["from"].as_str(), status_payload["to"].as_str()), (Some("waiting"), Some("active")));
+    let roll_payload = payload("dice_rolled").await;
     for key in [
         "roll_id",
         "character_name",
@@ -87,7 +87,7 @@ async fn a_payload_has_the_keys_that_a_client_needs() {
         "margin",
         "animation_seed",
     ] {
-        assert!(!rolled[key].is_null(), "{key}");
+        assert!(!roll_payload[key].is_null(), "{key}");
     }
 }
 
@@ -97,28 +97,28 @@ async fn only_participants_send_events_and_only_of_types_that_begin_with_client(
     let game = world.new_session(2).await;
     // Everyone may see a public session, but not send events in it.
     world.update_session(&game, "is_public = true").await;
-    let send = |event_type: &str| {
+    let insert_event = |event_type: &str| {
         format!(
             "INSERT INTO session_events (session_id, event_type, payload) VALUES ('{}', '{event_type}', '{{}}')",
             game.session_id
         )
     };
     let player = &game.players[0].caller;
-    assert_eq!(player.execute(&send("client.wave")).await, Ok(1));
-    assert_eq!(game.seer.execute(&send("client.wave")).await, Ok(1));
+    assert_eq!(player.execute(&insert_event("client.wave")).await, Ok(1));
+    assert_eq!(game.seer.execute(&insert_event("client.wave")).await, Ok(1));
     for event_type in ["dice_rolled", "session_status", "clientx", "client"] {
-        assert_refused!(player.execute(&send(event_type)).await, forbidden, "{event_type}");
-        assert_refused!(game.seer.execute(&send(event_type)).await, forbidden, "{event_type}");
+        assert_refused!(player.execute(&insert_event(event_type)).await, forbidden, "{event_type}");
+        assert_refused!(game.seer.execute(&insert_event(event_type)).await, forbidden, "{event_type}");
     }
-    assert_refused!(world.new_user().await.execute(&send("client.wave")).await, forbidden);
-    assert_refused!(world.visitor().execute(&send("client.wave")).await, forbidden);
+    assert_refused!(world.new_user().await.execute(&insert_event("client.wave")).await, forbidden);
+    assert_refused!(world.visitor().execute(&insert_event("client.wave")).await, forbidden);
     let other_player = &game.players[1];
     other_player
         .caller
         .execute(&format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", other_player.user_id))
         .await
         .unwrap();
-    assert_refused!(other_player.caller.execute(&send("client.wave")).await, forbidden, "a player who left");
+    assert_refused!(other_player.caller.execute(&insert_event("client.wave")).await, forbidden, "a player who left");
     for column in ["created_at", "sender_id"] {
         let sql = format!(
             "INSERT INTO session_events (session_id, event_type, {column}) VALUES ('{}', 'client.x', NULL)",
@@ -168,7 +168,7 @@ async fn a_reader_that_has_seen_an_event_has_missed_no_earlier_one() {
     const EVENTS_PER_PLAYER: usize = 50;
     let world = World::new().await;
     let game = world.new_active_session(4).await;
-    let send =
+    let insert_event =
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", game.session_id);
     let reader = game.seer.clone();
     let session_id = game.session_id;
@@ -176,10 +176,10 @@ async fn a_reader_that_has_seen_an_event_has_missed_no_earlier_one() {
     let running_writers = Arc::new(AtomicUsize::new(game.players.len()));
     let mut tasks: Vec<BoxedTask<()>> = Vec::new();
     for player in &game.players {
-        let (person, send, running_writers) = (player.caller.clone(), send.clone(), running_writers.clone());
+        let (caller, insert_event, running_writers) = (player.caller.clone(), insert_event.clone(), running_writers.clone());
         tasks.push(Box::pin(async move {
             for _ in 0..EVENTS_PER_PLAYER {
-                person.execute(&send).await.unwrap();
+                caller.execute(&insert_event).await.unwrap();
             }
             running_writers.fetch_sub(1, Ordering::SeqCst);
         }));
@@ -187,11 +187,11 @@ async fn a_reader_that_has_seen_an_event_has_missed_no_earlier_one() {
     tasks.push(Box::pin(async move {
         let mut seen: Vec<i64> = Vec::new();
         loop {
-            // This is read before the events are, so an empty answer after it means that all events were seen.
+            // The counter is read before the events. So if no writer is left and no event is new, all events were seen.
             let writers_are_done = running_writers.load(Ordering::SeqCst) == 0;
-            let after = seen.last().copied().unwrap_or(0);
+            let last_seen = seen.last().copied().unwrap_or(0);
             let sql = format!(
-                "SELECT seq FROM session_events WHERE session_id = '{session_id}' AND seq > {after}
+                "SELECT seq FROM session_events WHERE session_id = '{session_id}' AND seq > {last_seen}
                  AND event_type = 'client.wave' ORDER BY seq"
             );
             let new_numbers: Vec<i64> = reader.fetch_values(&sql).await.unwrap();
@@ -213,17 +213,17 @@ async fn a_reader_that_has_seen_an_event_has_missed_no_earlier_one() {
 async fn events_of_one_session_are_numbered_one_transaction_at_a_time() {
     let world = World::new().await;
     let game = world.new_session(2).await;
-    let send =
+    let insert_event =
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", game.session_id);
-    let first = game.players[0].caller.begin().await;
-    first.execute_unprepared(&send).await.unwrap();
+    let first_transaction = game.players[0].caller.begin().await;
+    first_transaction.execute_unprepared(&insert_event).await.unwrap();
     // While this transaction is open, no other may draw a number in the session. Otherwise an event with a higher
     // number could become visible before the event of this transaction.
-    let second = &game.players[1].caller;
-    let blocked = second.execute(&format!("SET LOCAL lock_timeout = '100ms'; {send}")).await;
+    let second_caller = &game.players[1].caller;
+    let blocked = second_caller.execute(&format!("SET LOCAL lock_timeout = '100ms'; {insert_event}")).await;
     assert_eq!(blocked.unwrap_err().code, LOCK_NOT_AVAILABLE, "the lock must not be available");
-    first.commit().await.unwrap();
-    assert_eq!(second.execute(&send).await, Ok(1));
+    first_transaction.commit().await.unwrap();
+    assert_eq!(second_caller.execute(&insert_event).await, Ok(1));
 }
 
 #[tokio::test]
@@ -239,10 +239,10 @@ async fn new_events_delete_old_ones_in_bounded_batches() {
     );
     world.superuser().await.execute(&insert_old_events).await.unwrap();
     let old_events = "session_events WHERE event_type = 'client.old'";
-    let send =
+    let insert_event =
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.new')", game.session_id);
     for remaining in [150, 50, 0] {
-        game.players[0].caller.execute(&send).await.unwrap();
+        game.players[0].caller.execute(&insert_event).await.unwrap();
         assert_eq!(
             world.owner().count(old_events).await,
             remaining,
@@ -260,13 +260,13 @@ async fn new_events_delete_old_ones_in_bounded_batches() {
 async fn the_clean_up_uses_the_index_on_old_events() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let insert = format!(
+    let insert_events = format!(
         "SET LOCAL session_replication_role = replica;
          INSERT INTO session_events (session_id, event_type)
          SELECT '{}', 'client.x' FROM generate_series(1, 20000)",
         game.session_id
     );
-    world.superuser().await.execute(&insert).await.unwrap();
+    world.superuser().await.execute(&insert_events).await.unwrap();
     world.owner().execute("ANALYZE session_events").await.unwrap();
     // `private.clean_events` finds the oldest events with a similar query.
     let plan: Vec<String> = world
@@ -289,12 +289,12 @@ async fn sessions_that_ended_91_days_ago_move_to_the_archive_with_their_seats_an
     player.caller.execute(&insert_attribute_check_sql(game.session_id, player.character_id)).await.unwrap();
     world.update_session(&game, "status = 'completed'").await;
     world.update_session(&game, "ended_at = now() - INTERVAL '91 days'").await;
-    let ended_now = world.new_active_session(1).await;
-    world.update_session(&ended_now, "status = 'completed'").await;
-    let archive = "SELECT private.archive_sessions(10)";
-    assert_refused!(player.caller.execute(archive).await, forbidden);
-    assert_eq!(world.service().fetch_value::<i32>(archive).await, Ok(1));
-    assert_eq!(world.service().fetch_value::<i32>(archive).await, Ok(0), "nothing is left to archive");
+    let game_ended_now = world.new_active_session(1).await;
+    world.update_session(&game_ended_now, "status = 'completed'").await;
+    let archive_sessions = "SELECT private.archive_sessions(10)";
+    assert_refused!(player.caller.execute(archive_sessions).await, forbidden);
+    assert_eq!(world.service().fetch_value::<i32>(archive_sessions).await, Ok(1));
+    assert_eq!(world.service().fetch_value::<i32>(archive_sessions).await, Ok(0), "nothing is left to archive");
     assert_eq!(world.owner().count("sessions").await, 1, "the session that has ended just now must stay");
     let stranger = world.new_user().await;
     for (table_name, rows) in [("archived_sessions", 1), ("archived_session_players", 2), ("archived_dice_rolls", 2)] {

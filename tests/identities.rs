@@ -30,20 +30,20 @@ async fn an_identity_does_not_leak_to_the_next_user_of_a_connection() {
     let (ada, ben) = (world.new_player().await, world.new_player().await);
     for _ in 0..10 {
         for player in [&ada, &ben] {
-            let mine = characters::Entity::find().all(&sparc.as_user(player.user_id)).await.unwrap();
-            assert_eq!(mine.iter().map(|character| character.id).collect::<Vec<_>>(), [player.character_id]);
+            let own_characters = characters::Entity::find().all(&sparc.as_user(player.user_id)).await.unwrap();
+            assert_eq!(own_characters.iter().map(|character| character.id).collect::<Vec<_>>(), [player.character_id]);
         }
         assert!(characters::Entity::find().all(&sparc.as_anon()).await.is_err());
         // A dropped transaction and a failed one leave no identity on their connections either.
         drop(sparc.as_user(ada.user_id).begin().await.unwrap());
-        let failing = sparc.as_user(ada.user_id).begin().await.unwrap();
-        assert!(failing.execute_unprepared("SELECT nonsense").await.is_err());
-        drop(failing);
-        let query = Statement::from_string(
+        let failing_transaction = sparc.as_user(ada.user_id).begin().await.unwrap();
+        assert!(failing_transaction.execute_unprepared("SELECT nonsense").await.is_err());
+        drop(failing_transaction);
+        let read_identity = Statement::from_string(
             sea_orm::DbBackend::Postgres,
             "SELECT current_user::text || current_setting('request.jwt.claims', true)",
         );
-        let row = pool.query_one_raw(query).await.unwrap().unwrap();
+        let row = pool.query_one_raw(read_identity).await.unwrap().unwrap();
         assert_eq!(
             row.try_get_by_index::<String>(0).unwrap(),
             "postgres",
@@ -56,7 +56,7 @@ async fn an_identity_does_not_leak_to_the_next_user_of_a_connection() {
 async fn a_statement_that_changes_the_identity_is_detected_and_nothing_is_committed() {
     let world = World::new().await;
     let ada = world.sparc.as_user(world.new_account().await);
-    let other_account = world.new_account().await;
+    let other_account_id = world.new_account().await;
     for change in [
         "RESET ROLE",
         "RESET/**/ROLE",
@@ -65,6 +65,7 @@ async fn a_statement_that_changes_the_identity_is_detected_and_nothing_is_commit
         "SELECT set_config('role', 'postgres', true)",
         "SELECT \"set_config\"('role', 'postgres', true)",
         "SELECT U&\"set\\005fconfig\"('role', 'postgres', true)",
+        // A carriage return ends the comment.
         "-- x\rRESET ROLE",
         "RESET ALL",
         "SELECT set_config('request.jwt.claim.sub', gen_random_uuid()::text, true)",
@@ -75,23 +76,23 @@ async fn a_statement_that_changes_the_identity_is_detected_and_nothing_is_commit
     ] {
         let tx = ada.begin().await.unwrap();
         tx.users().edit(ProfileChanges { bio: Some(Some("mine".into())), ..Default::default() }).await.unwrap();
-        let refused = tx.execute_unprepared(change).await.map_err(Error::from);
-        assert_error!(refused, Error::IdentityChanged, "{change}");
+        let outcome = tx.execute_unprepared(change).await.map_err(Error::from);
+        assert_error!(outcome, Error::IdentityChanged, "{change}");
         assert_error!(tx.users().me().await, Error::IdentityChanged, "{change}: later calls must be refused too");
         assert_error!(tx.commit().await.map_err(Error::from), Error::IdentityChanged, "{change}");
-        let refused = ada.execute_unprepared(change).await.map_err(Error::from);
-        assert_error!(refused, Error::IdentityChanged, "{change}, outside of a transaction");
+        let outcome = ada.execute_unprepared(change).await.map_err(Error::from);
+        assert_error!(outcome, Error::IdentityChanged, "{change}, outside of a transaction");
         assert!(ada.users().me().await.unwrap().bio.is_none(), "{change}: nothing may be committed");
     }
     let change_and_write = format!(
-        "DO $$ BEGIN EXECUTE 'RESET ROLE'; UPDATE users SET is_verified = true WHERE id = '{other_account}'; END $$"
+        "DO $$ BEGIN EXECUTE 'RESET ROLE'; UPDATE users SET is_verified = true WHERE id = '{other_account_id}'; END $$"
     );
-    let refused = ada.execute_unprepared(&change_and_write).await.map_err(Error::from);
-    assert_error!(refused, Error::IdentityChanged);
-    assert!(!ada.users().profile(other_account).await.unwrap().is_verified);
-    let query = users::Entity::find().select_only().expr(Expr::cust("set_config('role', 'postgres', true)"));
-    let refused = query.into_tuple::<String>().one(&ada).await.map_err(Error::from);
-    assert_error!(refused, Error::IdentityChanged, "in an expression");
+    let outcome = ada.execute_unprepared(&change_and_write).await.map_err(Error::from);
+    assert_error!(outcome, Error::IdentityChanged);
+    assert!(!ada.users().profile(other_account_id).await.unwrap().is_verified);
+    let change_in_expression = users::Entity::find().select_only().expr(Expr::cust("set_config('role', 'postgres', true)"));
+    let outcome = change_in_expression.into_tuple::<String>().one(&ada).await.map_err(Error::from);
+    assert_error!(outcome, Error::IdentityChanged, "in an expression");
 }
 
 #[tokio::test]
@@ -117,26 +118,26 @@ async fn after_a_change_of_identity_no_rows_are_returned_until_it_is_rolled_back
 async fn a_statement_that_ends_its_transaction_is_refused_with_an_error_of_its_own() {
     let world = World::new().await;
     let ada = world.sparc.as_user(world.new_account().await);
-    for (end, bio_afterwards) in
+    for (ending_statement, bio_afterwards) in
         [("COMMIT", Some("COMMIT")), ("ROLLBACK", None), ("COMMIT AND CHAIN", Some("COMMIT AND CHAIN"))]
     {
         let no_bio = ProfileChanges { bio: Some(None), ..Default::default() };
         ada.users().edit(no_bio).await.unwrap();
         let tx = ada.begin().await.unwrap();
-        tx.users().edit(ProfileChanges { bio: Some(Some(end.into())), ..Default::default() }).await.unwrap();
-        let refused = tx.execute_unprepared(end).await.map_err(Error::from);
-        assert_error!(refused, Error::EndedByStatement, "{end}");
+        tx.users().edit(ProfileChanges { bio: Some(Some(ending_statement.into())), ..Default::default() }).await.unwrap();
+        let outcome = tx.execute_unprepared(ending_statement).await.map_err(Error::from);
+        assert_error!(outcome, Error::EndedByStatement, "{ending_statement}");
         assert_error!(
             tx.users().me().await,
             Error::EndedByStatement,
             "the next call would run with the role of the login"
         );
         assert_error!(tx.commit().await.map_err(Error::from), Error::EndedByStatement);
-        assert_eq!(ada.users().me().await.unwrap().bio.as_deref(), bio_afterwards, "{end}");
-        assert_error!(ada.execute_unprepared(end).await.map_err(Error::from), Error::EndedByStatement);
+        assert_eq!(ada.users().me().await.unwrap().bio.as_deref(), bio_afterwards, "{ending_statement}");
+        assert_error!(ada.execute_unprepared(ending_statement).await.map_err(Error::from), Error::EndedByStatement);
     }
-    let several = ada.execute_unprepared("SELECT 1; COMMIT; SELECT 2").await.map_err(Error::from);
-    assert_error!(several, Error::InvalidStatement { .. });
+    let outcome = ada.execute_unprepared("SELECT 1; COMMIT; SELECT 2").await.map_err(Error::from);
+    assert_error!(outcome, Error::InvalidStatement { .. });
 }
 
 #[tokio::test]
@@ -191,15 +192,15 @@ async fn an_operation_that_takes_too_long_ends_at_its_deadline_and_changes_nothi
 
     let lock_transaction = world.owner().begin().await;
     lock_transaction.execute_unprepared("SELECT FROM session_players FOR UPDATE").await.unwrap();
-    let refused = ada.sessions().leave(game.session_id).await;
-    assert_error!(refused, Error::DeadlineExceeded);
+    let outcome = ada.sessions().leave(game.session_id).await;
+    assert_error!(outcome, Error::DeadlineExceeded);
     lock_transaction.rollback().await.unwrap();
     assert_eq!(world.owner().count("session_players WHERE is_active").await, 1, "nothing may be changed");
     assert!(ada.sessions().leave(game.session_id).await.is_ok(), "the next operation must succeed");
 
-    let slow = Statement::from_string(sea_orm::DbBackend::Postgres, "SELECT pg_sleep(20)");
-    let refused = ada.query_one_raw(slow).await.map_err(Error::from);
-    assert_error!(refused, Error::DeadlineExceeded, "the deadline is passed to the server");
+    let slow_query = Statement::from_string(sea_orm::DbBackend::Postgres, "SELECT pg_sleep(20)");
+    let outcome = ada.query_one_raw(slow_query).await.map_err(Error::from);
+    assert_error!(outcome, Error::DeadlineExceeded, "the deadline is passed to the server");
     let tx = ada.begin().await.unwrap();
     let read_timeout =
         Statement::from_string(sea_orm::DbBackend::Postgres, "SELECT current_setting('statement_timeout')");
@@ -209,8 +210,8 @@ async fn an_operation_that_takes_too_long_ends_at_its_deadline_and_changes_nothi
     let options = Options::default().max_connections(1).deadline(deadline);
     let sparc = Sparc::connect_with(world.url(), options).await.unwrap();
     let open_transaction = sparc.as_user(player.user_id).begin().await.unwrap();
-    let refused = sparc.as_user(player.user_id).users().me().await;
-    assert_error!(refused, Error::DeadlineExceeded, "waiting for a connection must count towards the deadline");
+    let outcome = sparc.as_user(player.user_id).users().me().await;
+    assert_error!(outcome, Error::DeadlineExceeded, "waiting for a connection must count towards the deadline");
     drop(open_transaction);
     assert!(sparc.as_user(player.user_id).users().me().await.is_ok());
     // Without a deadline, the pool's own timeout ends the wait.
@@ -225,9 +226,9 @@ async fn an_identity_is_a_seaorm_connection() {
     let world = World::new().await;
     let game = world.new_session(3).await;
     let ada = world.sparc.as_user(game.players[0].user_id);
-    let mine = sessions::Entity::find().all(&ada).await.unwrap();
-    let seats = mine.load_many(session_players::Entity, &ada).await.unwrap();
-    assert_eq!((mine.len(), seats[0].len()), (1, 3), "finds and loaders");
+    let own_sessions = sessions::Entity::find().all(&ada).await.unwrap();
+    let seats = own_sessions.load_many(session_players::Entity, &ada).await.unwrap();
+    assert_eq!((own_sessions.len(), seats[0].len()), (1, 3), "finds and loaders");
     assert_eq!(characters::Entity::find().count(&ada).await.unwrap(), 1, "counts");
     let mut pages = session_players::Entity::find().order_by_asc(session_players::Column::UserId).paginate(&ada, 2);
     assert_eq!(pages.fetch_and_next().await.unwrap().unwrap().len(), 2, "paginators");
@@ -239,6 +240,7 @@ async fn an_identity_is_a_seaorm_connection() {
     let statement = Statement::from_string(sea_orm::DbBackend::Postgres, "SELECT 1 FROM characters");
     let raw_rows: Vec<_> = ada.stream_raw(statement).await.unwrap().try_collect().await.unwrap();
     assert_eq!(raw_rows.len(), 1, "raw statements");
+    // The profiles of the Seer and the three players.
     let profiles: Vec<Profile> = users::Entity::find().into_partial_model().all(&ada).await.unwrap();
     assert_eq!(profiles.len(), 4, "partial models, which leave out the column that is not granted");
 }

@@ -69,31 +69,32 @@ async fn initiative_order_orders_only_initiative_rolls_of_one_session_that_the_c
     let initiative = |session_id| NewInitiative { id: None, session_id, creatures: Vec::new() };
     let turns = seer.dice().initiative(initiative(game.session_id)).await.unwrap();
     let other_turns = service.dice().initiative(initiative(other_game.session_id)).await.unwrap();
-    let attack = world.new_attack_roll(game.session_id, game.players[0].character_id, "{1}", 3, 0).await;
+    let attack_id = world.new_attack_roll(game.session_id, game.players[0].character_id, "{1}", 3, 0).await;
     let order_of = |ids: &[Uuid]| {
         let list = ids.iter().map(|id| format!("'{id}'")).collect::<Vec<_>>().join(",");
         format!("SELECT unnest(private.initiative_order(ARRAY[{list}]::uuid[]))")
     };
-    let rolls: Vec<Uuid> = turns.iter().map(|turn| turn.roll.id).collect();
-    assert_eq!(game.seer.fetch_values::<Uuid>(&order_of(&rolls)).await, Ok(rolls.clone()));
+    let roll_ids: Vec<Uuid> = turns.iter().map(|turn| turn.roll.id).collect();
+    assert_eq!(game.seer.fetch_values::<Uuid>(&order_of(&roll_ids)).await, Ok(roll_ids.clone()));
     assert_eq!(
-        game.seer.fetch_values::<Uuid>(&order_of(&[rolls[0], attack])).await,
-        Ok(vec![rolls[0]]),
+        game.seer.fetch_values::<Uuid>(&order_of(&[roll_ids[0], attack_id])).await,
+        Ok(vec![roll_ids[0]]),
         "an attack is left out"
     );
-    let order_of_both = order_of(&[rolls[0], other_turns[0].roll.id]);
+    let order_of_two_sessions = order_of(&[roll_ids[0], other_turns[0].roll.id]);
     assert_eq!(
-        world.service().fetch_values::<Uuid>(&order_of_both).await,
+        world.service().fetch_values::<Uuid>(&order_of_two_sessions).await,
         Ok(Vec::new()),
         "rolls of two sessions have no order"
     );
     // To a caller who may not see a roll, the answer is the same as if the roll did not exist.
-    for (seer, roll) in [(&game.seer, rolls[0]), (&other_game.seer, other_turns[0].roll.id)] {
-        assert_eq!(seer.fetch_values::<Uuid>(&order_of_both).await, Ok(vec![roll]));
-        assert_eq!(seer.fetch_values::<Uuid>(&order_of(&[roll, Uuid::new_v4()])).await, Ok(vec![roll]));
+    for (seer, visible_roll_id) in [(&game.seer, roll_ids[0]), (&other_game.seer, other_turns[0].roll.id)] {
+        assert_eq!(seer.fetch_values::<Uuid>(&order_of_two_sessions).await, Ok(vec![visible_roll_id]));
+        let order_with_unknown = order_of(&[visible_roll_id, Uuid::new_v4()]);
+        assert_eq!(seer.fetch_values::<Uuid>(&order_with_unknown).await, Ok(vec![visible_roll_id]));
     }
     // The function reads private character sheets, so it must return nothing to a caller who cannot see the session.
-    let count_ordered = format!("SELECT cardinality(ARRAY({}))", order_of(&rolls));
+    let count_ordered = format!("SELECT cardinality(ARRAY({}))", order_of(&roll_ids));
     assert_eq!(world.new_user().await.fetch_value::<i32>(&count_ordered).await, Ok(0), "a stranger");
     assert_refused!(world.visitor().fetch_value::<i32>(&count_ordered).await, forbidden);
 }
@@ -103,24 +104,24 @@ async fn ids_that_a_client_chooses_do_not_decide_ties_of_initiative() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let hero_id = game.players[0].character_id;
-    let small_number = || Uuid::new_v4().as_u128() >> 64;
+    let random_u64 = || Uuid::new_v4().as_u128() >> 64;
     let (mut ties, mut lower_id_first) = (0, 0);
     // In every pair, the first id is lower than the second. If ids decided ties, the same one would always be first.
     for _ in 0..150 {
-        let ids = [Uuid::from_u128(small_number()), Uuid::from_u128(u128::MAX - small_number())];
+        let ids = [Uuid::from_u128(random_u64()), Uuid::from_u128(u128::MAX - random_u64())];
         for id in ids {
-            let insert = format!(
+            let insert_roll = format!(
                 "INSERT INTO dice_rolls (id, session_id, character_id, attribute, difficulty, roll_type)
                  VALUES ('{id}', '{}', '{hero_id}', 'grace', 3, 'initiative')",
                 game.session_id
             );
-            game.seer.execute(&insert).await.unwrap();
+            game.seer.execute(&insert_roll).await.unwrap();
         }
-        let list = format!("ARRAY['{}', '{}']::uuid[]", ids[0], ids[1]);
-        let totals = format!("SELECT count(DISTINCT total) FROM dice_rolls WHERE id = ANY ({list})");
-        if game.seer.fetch_value::<i64>(&totals).await.unwrap() == 1 {
+        let id_array = format!("ARRAY['{}', '{}']::uuid[]", ids[0], ids[1]);
+        let count_totals = format!("SELECT count(DISTINCT total) FROM dice_rolls WHERE id = ANY ({id_array})");
+        if game.seer.fetch_value::<i64>(&count_totals).await.unwrap() == 1 {
             ties += 1;
-            let order = format!("SELECT unnest(private.initiative_order({list}))");
+            let order = format!("SELECT unnest(private.initiative_order({id_array}))");
             lower_id_first += usize::from(game.seer.fetch_values::<Uuid>(&order).await.unwrap()[0] == ids[0]);
         }
     }

@@ -43,11 +43,11 @@ fn an_absent_field_has_the_documented_default() {
         json!({ "id": null, "adventure_id": id, "visibility": "private", "max_players": 4, "looking_for": null,
                 "scheduled_start": null })
     );
-    let character = to_value(NewCharacter { name: "Nim".into(), ..Default::default() }).unwrap();
-    assert_defaults!(NewCharacter, json!({ "name": "Nim" }), character);
-    let creature = to_value(NewCreature { name: "Eel".into(), ..Default::default() }).unwrap();
-    assert_eq!((&creature["hit_points"], &creature["armor"]), (&json!(6), &json!(0)));
-    assert_defaults!(NewCreature, json!({ "name": "Eel" }), creature);
+    let expected_character = to_value(NewCharacter { name: "Nim".into(), ..Default::default() }).unwrap();
+    assert_defaults!(NewCharacter, json!({ "name": "Nim" }), expected_character);
+    let expected_creature = to_value(NewCreature { name: "Eel".into(), ..Default::default() }).unwrap();
+    assert_eq!((&expected_creature["hit_points"], &expected_creature["armor"]), (&json!(6), &json!(0)));
+    assert_defaults!(NewCreature, json!({ "name": "Eel" }), expected_creature);
     assert_defaults!(
         NewEvent,
         json!({ "session_id": id, "kind": "say" }),
@@ -123,18 +123,18 @@ fn read_query<T: DeserializeOwned>(text: &str) -> Result<T, String> {
 
 #[test]
 fn filters_are_read_from_query_strings_with_and_without_a_cursor_and_from_json() {
-    for cursor in ["", "&after=xyz"] {
-        let text = format!("difficulty=hard&max_minutes=90&free_seats=2&search=mill+pond{cursor}");
+    for cursor_parameter in ["", "&after=xyz"] {
+        let text = format!("difficulty=hard&max_minutes=90&free_seats=2&search=mill+pond{cursor_parameter}");
         let lobby: ListParameters<LobbyFilter> = read_query(&text).unwrap();
         assert_eq!((lobby.filter.max_minutes, lobby.filter.free_seats), (Some(90), Some(2)));
-        assert_eq!((lobby.filter.search.as_deref(), lobby.after.is_some()), (Some("mill pond"), !cursor.is_empty()));
+        assert_eq!((lobby.filter.search.as_deref(), lobby.after.is_some()), (Some("mill pond"), !cursor_parameter.is_empty()));
         let catalogue: ListParameters<CatalogueFilter> =
-            read_query(&format!("min_minutes=30&max_minutes=60&players=4{cursor}")).unwrap();
+            read_query(&format!("min_minutes=30&max_minutes=60&players=4{cursor_parameter}")).unwrap();
         let CatalogueFilter { min_minutes, max_minutes, players, .. } = catalogue.filter;
         assert_eq!((min_minutes, max_minutes, players), (Some(30), Some(60), Some(4)));
-        let history: ListParameters<HistoryFilter> = read_query(&format!("kind=attack&page_size=200{cursor}")).unwrap();
+        let history: ListParameters<HistoryFilter> = read_query(&format!("kind=attack&page_size=200{cursor_parameter}")).unwrap();
         assert_eq!(history.filter.page_size.get(), 200);
-        assert_eq!(read_query::<ListParameters<HistoryFilter>>(cursor).unwrap().filter.page_size, PageSize::default());
+        assert_eq!(read_query::<ListParameters<HistoryFilter>>(cursor_parameter).unwrap().filter.page_size, PageSize::default());
     }
     assert_eq!(read_query::<LobbyFilter>("free_seats=2&max_minutes=90").unwrap().free_seats, Some(2));
     assert_eq!(read_query::<HistoryFilter>("page_size=7").unwrap().page_size.get(), 7);

@@ -11,14 +11,14 @@ use sparc::{
 
 use crate::world::{World, outcome_code};
 
-/// Returns the first column of the first row.
+/// Returns the first column of a query's first row, which must be a text.
 async fn fetch_text(caller: &IdentityConnection, sql: &str) -> String {
     let row = caller.query_one_raw(Statement::from_string(DbBackend::Postgres, sql)).await.unwrap().unwrap();
     row.try_get_by_index(0).unwrap()
 }
 
-/// Returns, in one line, everything about a database session that a statement may change, except the settings `role`
-/// and `statement_timeout`, which each identity sets itself.
+/// A query that returns, in one line, everything about a database session that a statement may change, except the
+/// settings `role` and `statement_timeout`, which the service sets for each caller.
 const SESSION_STATE: &str = "SELECT concat_ws('|', session_user::text,
     (SELECT string_agg(name || '=' || setting, ',') FROM pg_settings
      WHERE source = 'session' AND name NOT IN ('role', 'statement_timeout')),
@@ -44,6 +44,7 @@ const STATE_CHANGES: [&str; 20] = [
     "SELECT pg_advisory_lock(7)",
     "SELECT pg_advisory_lock_shared(8)",
     "PREPARE mine AS SELECT 1",
+    // The driver names its own prepared statements like this.
     "PREPARE sqlx_s_1 AS SELECT 1",
     "DEALLOCATE ALL",
     "DISCARD PLANS",
@@ -72,9 +73,9 @@ const ENDINGS: [Ending; 5] =
 async fn changes_that_a_statement_makes_to_a_database_session_are_undone_for_the_next_caller() {
     let world = World::new().await;
     let (ada, ben) = (world.new_player().await, world.new_player().await);
-    let own_pool = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
+    let with_own_pool = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
     let (_, existing_pool) = world.with_single_connection().await;
-    for sparc in [own_pool, Sparc::from_connection(existing_pool)] {
+    for sparc in [with_own_pool, Sparc::from_connection(existing_pool)] {
         let ben = sparc.as_user(ben.user_id);
         let clean_state = fetch_text(&ben, SESSION_STATE).await;
         for statement in STATE_CHANGES {
@@ -128,6 +129,7 @@ async fn changes_that_an_expression_of_a_query_makes_to_a_database_session_are_u
         "coalesce(set_config('request.jwt.claim.sub', 'x', false))",
     ] {
         let find = characters::Entity::find().select_only().expr(Expr::cust(expression));
+        // The query may be refused. What matters here is only what it leaves behind.
         let _ = find.into_tuple::<String>().all(&sparc.as_user(ada.user_id)).await;
         assert_eq!(fetch_text(&ben, SESSION_STATE).await, clean_state, "{expression}");
         assert_eq!(ben.characters().list().await.unwrap().len(), 1, "{expression}");
@@ -143,11 +145,11 @@ async fn a_raw_statement_keeps_the_prepared_statements_of_other_callers() {
     let (ada, ben) = (sparc.as_user(ada.user_id), sparc.as_user(ben.user_id));
     ben.characters().list().await.unwrap();
     let backend_pid = fetch_text(&ada, "SELECT pg_backend_pid()::text").await;
-    let count = "SELECT count(*)::text FROM pg_prepared_statements WHERE statement LIKE '%characters%'";
-    assert_eq!(fetch_text(&ada, count).await, "2", "the statement of `list`, and this query itself");
+    let count_prepared = "SELECT count(*)::text FROM pg_prepared_statements WHERE statement LIKE '%characters%'";
+    assert_eq!(fetch_text(&ada, count_prepared).await, "2", "the statement of `list`, and this query itself");
     ben.characters().list().await.unwrap();
     assert_eq!(fetch_text(&ada, "SELECT pg_backend_pid()::text").await, backend_pid, "the connection must be the same");
-    assert_eq!(fetch_text(&ada, count).await, "2", "the statement of `list` must not be prepared again");
+    assert_eq!(fetch_text(&ada, count_prepared).await, "2", "the statement of `list` must not be prepared again");
 }
 
 #[tokio::test]
@@ -164,8 +166,8 @@ async fn copy_is_refused_and_closes_its_connection_without_waiting_for_the_deadl
     let ada = sparc.as_user(player.user_id);
     let started_at = std::time::Instant::now();
     for copy in ["COPY copied FROM STDIN", "COPY copied TO STDOUT", "/* */ copy copied from stdin with (format csv)"] {
-        let refused = ada.execute_unprepared(copy).await.map_err(Error::from);
-        assert_error!(refused, Error::InvalidStatement { .. }, "{copy}");
+        let outcome = ada.execute_unprepared(copy).await.map_err(Error::from);
+        assert_error!(outcome, Error::InvalidStatement { .. }, "{copy}");
         assert_eq!(ada.characters().list().await.unwrap().len(), 1);
         let tx = ada.begin().await.unwrap();
         assert!(tx.execute_unprepared(copy).await.is_err());
@@ -182,13 +184,13 @@ async fn copy_is_refused_and_closes_its_connection_without_waiting_for_the_deadl
 #[tokio::test]
 async fn a_setting_of_the_login_or_the_database_cannot_replace_the_claims() {
     // Settings that another client of a pooler leaves behind have the same effect as the settings of this test.
-    for target in [
+    for target_expression in [
         "format('DATABASE %I', current_database())",
         "format('ROLE %I IN DATABASE %I', session_user, current_database())",
     ] {
         let world = World::new().await;
         let (ada, ben) = (world.new_player().await, world.new_player().await);
-        let target: String = world.owner().fetch_value(&format!("SELECT {target}")).await.unwrap();
+        let target: String = world.owner().fetch_value(&format!("SELECT {target_expression}")).await.unwrap();
         let superuser = world.superuser().await;
         for (name, value) in [
             ("request.jwt.claim.sub", ben.user_id.to_string()),
@@ -249,8 +251,8 @@ async fn a_transaction_continues_after_deallocate_and_discard() {
     }
     // PostgreSQL refuses DISCARD ALL in a transaction.
     let tx = ada.begin().await.unwrap();
-    let refused = tx.execute_unprepared("DISCARD ALL").await.map_err(Error::from);
-    assert_eq!(outcome_code(refused), "invalid_statement");
+    let outcome = tx.execute_unprepared("DISCARD ALL").await.map_err(Error::from);
+    assert_eq!(outcome_code(outcome), "invalid_statement");
     tx.rollback().await.unwrap();
     assert_eq!(count_characters().await, 0);
     sparc.close().await.unwrap();

@@ -21,14 +21,14 @@ async fn the_lobby_is_paginated_while_sessions_are_created() {
     // An account may run at most twenty live sessions.
     let seer_ids = world.new_account_array(5).await;
     // Some sessions have equal start times, some have none, and many have equal creation times.
-    let insert = format!(
+    let insert_sessions = format!(
         "INSERT INTO sessions (seer_id, adventure_id, is_public, scheduled_start, created_at)
          SELECT ('{seer_ids}'::uuid[])[1 + i % 5], '{adventure_id}', true,
                 CASE WHEN i % 3 > 0 THEN '2030-01-01'::timestamptz + (i / 10) * INTERVAL '1 hour' END,
                 '2026-01-01'::timestamptz + (i % 4) * INTERVAL '1 minute'
          FROM generate_series(1, 95) AS i"
     );
-    world.owner().execute(&insert).await.unwrap();
+    world.owner().execute(&insert_sessions).await.unwrap();
     let created_before: HashSet<Uuid> =
         world.owner().fetch_values("SELECT id FROM sessions").await.unwrap().into_iter().collect();
     let visitor = world.sparc.as_anon();
@@ -59,26 +59,26 @@ async fn the_lobby_is_paginated_while_sessions_are_created() {
 async fn a_page_of_the_filtered_lobby_scans_a_thousand_sessions_and_the_next_continues() {
     let world = World::new().await;
     let seer_id = world.new_account().await;
-    let (easy_adventure, hard_adventure) = (world.new_adventure(seer_id).await, world.new_adventure(seer_id).await);
+    let (easy_adventure_id, hard_adventure_id) = (world.new_adventure(seer_id).await, world.new_adventure(seer_id).await);
     // An account may run at most twenty live sessions.
     let seer_ids = world.new_account_array(115).await;
     // The lobby shows the sessions in the order of i. Only numbers 1100 and 2200 have the hard adventure.
-    let insert = format!(
-        "UPDATE adventures SET difficulty = 'hard' WHERE id = '{hard_adventure}';
-         UPDATE adventures SET difficulty = 'easy' WHERE id = '{easy_adventure}';
+    let insert_sessions = format!(
+        "UPDATE adventures SET difficulty = 'hard' WHERE id = '{hard_adventure_id}';
+         UPDATE adventures SET difficulty = 'easy' WHERE id = '{easy_adventure_id}';
          INSERT INTO sessions (seer_id, adventure_id, is_public, scheduled_start, created_at)
          SELECT ('{seer_ids}'::uuid[])[1 + i % 115],
-                CASE WHEN i % 1100 = 0 THEN '{hard_adventure}'::uuid ELSE '{easy_adventure}' END, true,
+                CASE WHEN i % 1100 = 0 THEN '{hard_adventure_id}'::uuid ELSE '{easy_adventure_id}' END, true,
                 CASE WHEN i <= 1500 THEN '2030-01-01'::timestamptz + (i / 10) * INTERVAL '1 hour' END,
                 '2026-01-01'::timestamptz - i * INTERVAL '1 minute'
          FROM generate_series(1, 2300) AS i"
     );
-    world.owner().execute(&insert).await.unwrap();
-    let hard = LobbyFilter { difficulty: Some(DifficultyLevel::Hard), ..Default::default() };
+    world.owner().execute(&insert_sessions).await.unwrap();
+    let hard_only = LobbyFilter { difficulty: Some(DifficultyLevel::Hard), ..Default::default() };
     let visitor = world.sparc.as_anon();
     let (mut page_lengths, mut after) = (Vec::new(), None);
     loop {
-        let page = visitor.sessions().lobby(&hard, after.as_ref()).await.unwrap();
+        let page = visitor.sessions().lobby(&hard_only, after.as_ref()).await.unwrap();
         page_lengths.push(page.items.len());
         after = page.next;
         if after.is_none() {
@@ -86,9 +86,9 @@ async fn a_page_of_the_filtered_lobby_scans_a_thousand_sessions_and_the_next_con
         }
     }
     assert_eq!(page_lengths, [0, 1, 1], "each page must scan a thousand sessions, with and without a start time");
-    let easy = LobbyFilter { difficulty: Some(DifficultyLevel::Easy), ..Default::default() };
+    let easy_only = LobbyFilter { difficulty: Some(DifficultyLevel::Easy), ..Default::default() };
     assert_eq!(
-        visitor.sessions().lobby(&easy, None).await.unwrap().items.len(),
+        visitor.sessions().lobby(&easy_only, None).await.unwrap().items.len(),
         20,
         "the page must be full if enough rows match"
     );
@@ -97,33 +97,33 @@ async fn a_page_of_the_filtered_lobby_scans_a_thousand_sessions_and_the_next_con
 #[tokio::test]
 async fn the_lobby_shows_public_sessions_with_free_seats_and_filters_them() {
     let world = World::new().await;
-    // Of these four sessions, only `open` is public, waits for players and has a free seat.
-    let full = world.new_session(2).await;
-    world.update_session(&full, "is_public = true, max_players = 2").await;
-    let open = world.new_session(1).await;
-    world.update_session(&open, "is_public = true").await;
-    let started = world.new_active_session(1).await;
-    world.update_session(&started, "is_public = true").await;
+    // Of these four sessions, only `open_game` is public, waits for players and has a free seat.
+    let full_game = world.new_session(2).await;
+    world.update_session(&full_game, "is_public = true, max_players = 2").await;
+    let open_game = world.new_session(1).await;
+    world.update_session(&open_game, "is_public = true").await;
+    let started_game = world.new_active_session(1).await;
+    world.update_session(&started_game, "is_public = true").await;
     let _private = world.new_session(0).await;
-    let ids = |filter: LobbyFilter| {
+    let listed_ids = |filter: LobbyFilter| {
         let visitor = world.sparc.as_anon();
         async move {
             visitor.sessions().lobby(&filter, None).await.unwrap().items.iter().map(|row| row.id).collect::<Vec<_>>()
         }
     };
-    assert_eq!(ids(LobbyFilter::default()).await, [open.session_id]);
+    assert_eq!(listed_ids(LobbyFilter::default()).await, [open_game.session_id]);
     // The adventure is called "The Drowned Ford". In a search text, `%` and `_` are not wildcards.
     for (search, count) in [("drowned", 1), ("DROWNED FORD", 1), ("%", 0), ("_", 0), ("nowhere", 0)] {
         let filter = LobbyFilter { search: Some(search.into()), ..Default::default() };
-        assert_eq!(ids(filter).await.len(), count, "{search}");
+        assert_eq!(listed_ids(filter).await.len(), count, "{search}");
     }
     // One of the four seats is taken, and the adventure takes an hour.
-    assert_eq!(ids(LobbyFilter { free_seats: Some(3), ..Default::default() }).await.len(), 1);
-    assert_eq!(ids(LobbyFilter { free_seats: Some(4), ..Default::default() }).await.len(), 0);
-    assert_eq!(ids(LobbyFilter { max_minutes: Some(59), ..Default::default() }).await.len(), 0);
+    assert_eq!(listed_ids(LobbyFilter { free_seats: Some(3), ..Default::default() }).await.len(), 1);
+    assert_eq!(listed_ids(LobbyFilter { free_seats: Some(4), ..Default::default() }).await.len(), 0);
+    assert_eq!(listed_ids(LobbyFilter { max_minutes: Some(59), ..Default::default() }).await.len(), 0);
     let forged_cursor = "00".to_owned().into();
-    let refused = world.sparc.as_anon().sessions().lobby(&LobbyFilter::default(), Some(&forged_cursor)).await;
-    assert_error!(refused, Error::InvalidCursor);
+    let outcome = world.sparc.as_anon().sessions().lobby(&LobbyFilter::default(), Some(&forged_cursor)).await;
+    assert_error!(outcome, Error::InvalidCursor);
 }
 
 #[tokio::test]
@@ -133,11 +133,11 @@ async fn a_lobby_page_is_read_from_an_index() {
     let adventure_id = world.new_adventure(seer_id).await;
     // An account may run at most twenty live sessions.
     let seer_ids = world.new_account_array(250).await;
-    let insert = format!(
+    let insert_sessions = format!(
         "INSERT INTO sessions (seer_id, adventure_id, is_public, scheduled_start)
          SELECT ('{seer_ids}'::uuid[])[1 + i % 250], '{adventure_id}', i % 2 = 0, now() + i * INTERVAL '1 minute' FROM generate_series(1, 5000) AS i"
     );
-    world.owner().execute(&insert).await.unwrap();
+    world.owner().execute(&insert_sessions).await.unwrap();
     world.owner().execute("ANALYZE").await.unwrap();
     // Clients of the API query the lobby without a condition on free seats; the service's query has one.
     for (seat_condition, index) in

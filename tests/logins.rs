@@ -29,8 +29,8 @@ async fn raw_sql_of_a_user_cannot_switch_to_the_service_role() {
     for statement in
         ["SET ROLE service_role", "SET LOCAL ROLE service_role", "SELECT set_config('role', 'service_role', true)"]
     {
-        let refused = ada.execute_unprepared(statement).await.map_err(Error::from);
-        assert_error!(refused, Error::NotAllowed { .. } | Error::Database(_), "{statement}");
+        let outcome = ada.execute_unprepared(statement).await.map_err(Error::from);
+        assert_error!(outcome, Error::NotAllowed { .. } | Error::Database(_), "{statement}");
     }
     let hidden_switch = "DO $$ BEGIN EXECUTE 'RESET ROLE'; EXECUTE 'SET ROLE service_role'; END $$";
     assert!(ada.execute_unprepared(hidden_switch).await.is_err());
@@ -71,7 +71,7 @@ async fn a_login_that_is_not_a_member_of_a_role_gets_an_error_that_names_the_rol
     world.db.execute_unprepared(&sql).await.unwrap();
     let (_, address) = world.url().rsplit_once('@').unwrap();
     let sparc = Sparc::connect(&format!("postgres://{login}:pw@{address}")).await.unwrap();
-    let refused = sparc.as_user(world.new_account().await).users().me().await.unwrap_err();
-    assert!(matches!(&refused, Error::Misconfigured { reason } if reason.contains("authenticated")), "{refused:?}");
-    assert!(!refused.is_retryable());
+    let error = sparc.as_user(world.new_account().await).users().me().await.unwrap_err();
+    assert!(matches!(&error, Error::Misconfigured { reason } if reason.contains("authenticated")), "{error:?}");
+    assert!(!error.is_retryable());
 }

@@ -35,8 +35,8 @@ async fn insert_old_sessions(world: &World, count: u32) {
     world.owner().execute(&sql).await.unwrap();
 }
 
-/// For example, each insert of an event looks for the oldest events, and has to skip deleted ones until they are
-/// vacuumed.
+/// For example, each insert of an event looks for the oldest events. Until a vacuum removes the oldest ones that were
+/// deleted, the scan has to skip them.
 #[tokio::test]
 async fn tables_whose_scans_start_at_deleted_rows_have_low_autovacuum_thresholds() {
     let world = World::new().await;
@@ -55,12 +55,12 @@ async fn old_events_are_deleted_in_batches_and_each_batch_is_reported() {
     insert_old_events(&world, game.session_id, 25).await;
     let service = world.sparc.as_service();
     assert_eq!(service.maintenance().backlog().await.unwrap().events, 25);
-    let mut reported = Vec::new();
-    let report = service.maintenance().clean_events(with_batch_size(10), |so_far| reported.push(so_far)).await.unwrap();
-    assert_eq!((report.rows, report.is_finished, reported), (25, true, vec![10, 20, 25]));
+    let mut progress = Vec::new();
+    let report = service.maintenance().clean_events(with_batch_size(10), |rows_so_far| progress.push(rows_so_far)).await.unwrap();
+    assert_eq!((report.rows, report.is_finished, progress), (25, true, vec![10, 20, 25]));
     let second_report = service.maintenance().clean_events(with_batch_size(10), |_| ()).await.unwrap();
     assert_eq!((second_report.rows, second_report.is_finished), (0, true), "a second run must find nothing");
-    assert_eq!(world.owner().count("session_events").await, 1, "today's events must stay");
+    assert_eq!(world.owner().count("session_events").await, 1, "the event of today, that of the join, must stay");
 }
 
 #[tokio::test]
@@ -115,7 +115,7 @@ async fn a_clean_up_skips_locked_rows() {
 }
 
 #[tokio::test]
-async fn no_batch_begins_after_the_time_limit() {
+async fn only_the_first_batch_begins_after_the_time_limit() {
     let world = World::new().await;
     insert_old_sessions(&world, 30).await;
     let service = world.sparc.as_service();
@@ -138,6 +138,7 @@ async fn a_participant_reads_an_archived_session_and_a_stranger_does_not() {
         world.owner().execute(&insert_attribute_check_sql(game.session_id, player.character_id)).await.unwrap();
     }
     world.update_session(&game, "status = 'completed'").await;
+    // Ending the session sets `ended_at`, so the test dates it back afterwards.
     world.update_session(&game, "ended_at = now() - INTERVAL '1 year'").await;
     world.sparc.as_service().maintenance().archive_sessions(JobOptions::default(), |_| ()).await.unwrap();
     let ada = world.sparc.as_user(player.user_id);
@@ -145,16 +146,16 @@ async fn a_participant_reads_an_archived_session_and_a_stranger_does_not() {
     let archived = ada.sessions().archived(game.session_id).await.unwrap();
     assert_eq!((archived.session.id, archived.seats.len()), (game.session_id, 2));
     let page_size = PageSize::new(2).unwrap();
-    let (mut rolls, mut after) = (Vec::new(), None);
+    let (mut roll_ids, mut after) = (Vec::new(), None);
     loop {
         let page = ada.sessions().archived_rolls(game.session_id, page_size, after.as_ref()).await.unwrap();
-        rolls.extend(page.items.into_iter().map(|roll| roll.id));
+        roll_ids.extend(page.items.into_iter().map(|roll| roll.id));
         let Some(next) = page.next else { break };
         after = Some(next);
     }
-    rolls.sort();
-    rolls.dedup();
-    assert_eq!(rolls.len(), 5);
+    roll_ids.sort();
+    roll_ids.dedup();
+    assert_eq!(roll_ids.len(), 5);
     assert_eq!(ada.sessions().past(None).await.unwrap().items[0].id, game.session_id);
     let stranger = world.sparc.as_user(world.new_account().await);
     assert_error!(stranger.sessions().archived(game.session_id).await, Error::NotFound { .. });
@@ -171,7 +172,7 @@ async fn concurrent_vacuum_runs_succeed_and_only_the_owner_of_the_tables_may_vac
         })
         .collect();
     for report in run_together(tasks).await {
-        // This job counts tables, including those that it skips because the other run has locked them.
+        // This job counts its four tables, including those that it skips because the other run has locked them.
         assert_eq!((report.rows, report.is_finished), (4, true));
     }
     // Before its first vacuum, a table has -1 in `reltuples`.
@@ -189,11 +190,11 @@ async fn concurrent_vacuum_runs_succeed_and_only_the_owner_of_the_tables_may_vac
     let create_role =
         format!("CREATE ROLE {login} LOGIN PASSWORD 'x'; GRANT anon, authenticated, service_role TO {login}");
     world.db.execute_unprepared(&create_role).await.unwrap();
-    let (scheme, rest) = world.url().split_once("://").unwrap();
-    let login_url = format!("{scheme}://{login}:x@{}", rest.rsplit_once('@').unwrap().1);
+    let (scheme, login_and_address) = world.url().split_once("://").unwrap();
+    let login_url = format!("{scheme}://{login}:x@{}", login_and_address.rsplit_once('@').unwrap().1);
     let sparc = Sparc::connect(&login_url).await.unwrap();
-    let refused = sparc.as_service().maintenance().vacuum(JobOptions::default(), |_| ()).await.unwrap_err();
-    assert_eq!(refused.code(), "not_allowed");
+    let error = sparc.as_service().maintenance().vacuum(JobOptions::default(), |_| ()).await.unwrap_err();
+    assert_eq!(error.code(), "not_allowed");
     assert!(
         sparc.as_service().maintenance().backlog().await.is_ok(),
         "other maintenance must need only the three roles"

@@ -10,20 +10,21 @@ use crate::{
     world::{SqlCaller, World},
 };
 
-/// Asserts that a person may write a text or URL of `maximum` characters, most of which have two bytes, but not one
+/// Asserts that the caller may write a text or URL of `maximum` characters, most of which have two bytes, but not one
 /// that is a character longer.
-async fn assert_maximum_text_length(person: &SqlCaller, table: &str, column: &str, maximum: usize, constraint: &str) {
-    let start = if column.ends_with("_url") { "https://" } else { "" };
+async fn assert_maximum_text_length(caller: &SqlCaller, table: &str, column: &str, maximum: usize, constraint: &str) {
+    let prefix = if column.ends_with("_url") { "https://" } else { "" };
     let update =
-        |length: usize| format!("UPDATE {table} SET {column} = '{start}' || repeat('ä', {})", length - start.len());
-    person.execute(&update(maximum)).await.unwrap();
-    assert_check_violation(person, &update(maximum + 1), constraint).await;
+        |length: usize| format!("UPDATE {table} SET {column} = '{prefix}' || repeat('ä', {})", length - prefix.len());
+    caller.execute(&update(maximum)).await.unwrap();
+    assert_check_violation(caller, &update(maximum + 1), constraint).await;
 }
 
-/// Asserts that a person may write a document of slightly less than `maximum` bytes, but not a slightly larger one. In
-/// the template, `FILL` stands for the text that gives the document its size.
+/// Asserts that the caller may write a document of slightly less than `maximum` bytes, but not a slightly larger one.
+/// In the template, `FILL` stands for the text that gives the document its size; the rest of it takes less than 200
+/// bytes.
 async fn assert_maximum_document_size(
-    person: &SqlCaller,
+    caller: &SqlCaller,
     table: &str,
     column: &str,
     maximum: usize,
@@ -34,8 +35,8 @@ async fn assert_maximum_document_size(
         let filled = template.replace("FILL", &format!("' || repeat('x', {length}) || '"));
         format!("UPDATE {table} SET {column} = ('{filled}')::jsonb")
     };
-    person.execute(&update(maximum - 200)).await.unwrap();
-    assert_check_violation(person, &update(maximum + 1), constraint).await;
+    caller.execute(&update(maximum - 200)).await.unwrap();
+    assert_check_violation(caller, &update(maximum + 1), constraint).await;
 }
 
 #[tokio::test]
@@ -44,15 +45,16 @@ async fn texts_and_documents_that_a_client_writes_have_a_maximum_size() {
     let game = world.new_active_session(1).await;
     let (ada, seer) = (&game.players[0].caller, &game.seer);
     assert_maximum_text_length(ada, "users", "display_name", 100, "bounded_display_name").await;
+    // The same constraint refuses an empty name.
     assert_check_violation(ada, "UPDATE users SET display_name = ''", "bounded_display_name").await;
     assert_maximum_text_length(ada, "users", "avatar_url", 2000, "bounded_avatar_url").await;
     assert_maximum_text_length(ada, "users", "bio", 2000, "bounded_bio").await;
-    assert_maximum_document_size(ada, "characters", "equipment", 65536, "bounded_equipment", r#"["FILL"]"#).await;
+    assert_maximum_document_size(ada, "characters", "equipment", 65_536, "bounded_equipment", r#"["FILL"]"#).await;
     assert_maximum_document_size(
         ada,
         "characters",
         "special_ability",
-        16384,
+        16_384,
         "bounded_special_ability",
         r#"{"name": "FILL"}"#,
     )
@@ -65,23 +67,23 @@ async fn texts_and_documents_that_a_client_writes_have_a_maximum_size() {
     assert_maximum_text_length(seer, "adventures", "artwork_url", 2000, "bounded_artwork_url").await;
     // The content of a published adventure cannot be changed.
     seer.execute("UPDATE adventures SET status = 'draft'").await.unwrap();
-    assert_maximum_document_size(seer, "adventures", "content", 1 << 20, "bounded_content", r#"{"notes": "FILL"}"#)
+    assert_maximum_document_size(seer, "adventures", "content", 1_048_576, "bounded_content", r#"{"notes": "FILL"}"#)
         .await;
     assert_maximum_text_length(seer, "creatures", "description", 5000, "bounded_description").await;
     let stats = r#"{"might": 1, "grace": 1, "wit": 1, "heart": 1, "more": "FILL"}"#;
-    assert_maximum_document_size(seer, "creatures", "stats", 16384, "bounded_stats", stats).await;
-    assert_maximum_document_size(seer, "creatures", "abilities", 65536, "bounded_abilities", r#"["FILL"]"#).await;
+    assert_maximum_document_size(seer, "creatures", "stats", 16_384, "bounded_stats", stats).await;
+    assert_maximum_document_size(seer, "creatures", "abilities", 65_536, "bounded_abilities", r#"["FILL"]"#).await;
     assert_maximum_text_length(seer, "sessions", "looking_for", 500, "bounded_looking_for").await;
     assert_maximum_text_length(seer, "sessions", "current_scene_id", 200, "bounded_scene").await;
     assert_maximum_text_length(seer, "sessions", "current_encounter_id", 200, "bounded_encounter").await;
-    assert_maximum_document_size(seer, "sessions", "game_state", 1 << 18, "bounded_game_state", r#"{"x": "FILL"}"#)
+    assert_maximum_document_size(seer, "sessions", "game_state", 262_144, "bounded_game_state", r#"{"x": "FILL"}"#)
         .await;
 
-    let ada_as_caller = world.sparc.as_user(game.players[0].user_id);
+    let ada_via_service = world.sparc.as_user(game.players[0].user_id);
     // The payload of an event may have 16,384 bytes.
     let send = |length: usize| {
         let payload = json!({ "x": "x".repeat(length) });
-        ada_as_caller.events().send(NewEvent {
+        ada_via_service.events().send(NewEvent {
             session_id: game.session_id,
             kind: "big".into(),
             payload,
@@ -98,7 +100,7 @@ async fn texts_and_documents_that_a_client_writes_have_a_maximum_size() {
         "the server's stack limits the nesting"
     );
     // The modifiers of a roll may have 8,192 bytes, and its description 500 characters.
-    let roll = |modifier_length: usize, description_length: usize| {
+    let insert_roll = |modifier_length: usize, description_length: usize| {
         format!(
             "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, modifiers, description)
              VALUES ('{}', '{}', 'might', 3, 'attack',
@@ -109,9 +111,9 @@ async fn texts_and_documents_that_a_client_writes_have_a_maximum_size() {
             game.session_id, game.players[0].character_id
         )
     };
-    ada.execute(&roll(8000, 400)).await.unwrap();
-    assert_check_violation(ada, &roll(9000, 450), "bounded_modifiers").await;
-    assert_check_violation(ada, &roll(100, 501), "bounded_description").await;
+    ada.execute(&insert_roll(8000, 400)).await.unwrap();
+    assert_check_violation(ada, &insert_roll(9000, 450), "bounded_modifiers").await;
+    assert_check_violation(ada, &insert_roll(100, 501), "bounded_description").await;
 }
 
 #[tokio::test]
@@ -126,17 +128,17 @@ async fn documents_that_typical_clients_cannot_read_are_refused() {
         .unwrap();
     // The parsers of typical clients accept at most a hundred levels, and their numbers are doubles.
     let nested_list = |levels: usize| format!("{}1{}", "[".repeat(levels), "]".repeat(levels));
-    for (person, table, column) in [
+    for (caller, table, column) in [
         (ada, "characters", "equipment"),
         (ada, "characters", "special_ability"),
         (seer, "adventures", "content"),
         (seer, "creatures", "abilities"),
         (seer, "sessions", "game_state"),
     ] {
-        person.execute(&format!("UPDATE {table} SET {column} = '{}'", nested_list(99))).await.unwrap();
+        caller.execute(&format!("UPDATE {table} SET {column} = '{}'", nested_list(99))).await.unwrap();
         for unreadable in [nested_list(101), r#"{"a": {"b": 1e400}}"#.to_owned(), "[-1e309]".to_owned()] {
             assert_check_violation(
-                person,
+                caller,
                 &format!("UPDATE {table} SET {column} = '{unreadable}'"),
                 "readable_document",
             )
@@ -160,15 +162,15 @@ async fn documents_that_typical_clients_cannot_read_are_refused() {
         .replace("'attribute_check')", &format!("'attribute_check', '{modifiers}')"));
     assert_check_violation(ada, &insert_roll, "readable_document").await;
 
-    // The documents that were accepted can be read.
-    let ada_as_caller = world.sparc.as_user(game.players[0].user_id);
-    ada_as_caller.events().after(game.session_id, 0).await.unwrap();
-    let details = ada_as_caller.sessions().details(game.session_id).await.unwrap();
+    // The service can read the documents that were accepted.
+    let ada_via_service = world.sparc.as_user(game.players[0].user_id);
+    ada_via_service.events().after(game.session_id, 0).await.unwrap();
+    let details = ada_via_service.sessions().details(game.session_id).await.unwrap();
     assert!(
         details.adventure.unwrap().content.is_none(),
         "content that is a list must be ignored, and must not make the call fail"
     );
-    ada_as_caller.characters().list().await.unwrap();
+    ada_via_service.characters().list().await.unwrap();
     world.sparc.as_user(seer.user_id()).adventures().get(game.adventure_id).await.unwrap();
 }
 
@@ -183,7 +185,6 @@ async fn the_maximum_size_of_a_document_is_exact_to_the_byte() {
     let insert_event =
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.x')", game.session_id);
     owner.execute(&insert_event).await.unwrap();
-    world.update_session(&game, "status = 'paused'").await;
     // Each UPDATE below must change one row, so each table may have only one.
     owner.execute("DELETE FROM session_events WHERE event_type <> 'client.x'").await.unwrap();
     // The content of a published adventure cannot be changed.
@@ -223,7 +224,7 @@ async fn the_maximum_size_of_modifiers_is_exact_to_the_byte() {
              )"
         )
     };
-    let insert = |length: i32| {
+    let insert_roll = |length: i32| {
         format!(
             "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, modifiers)
              VALUES ('{}', '{}', 'might', 10, 'attack', {})",
@@ -233,6 +234,6 @@ async fn the_maximum_size_of_modifiers_is_exact_to_the_byte() {
         )
     };
     let overhead: i32 = owner.fetch_value(&format!("SELECT pg_column_size({}) - 1000", modifiers(1000))).await.unwrap();
-    assert_accepted(&owner, &insert(8192 - overhead)).await;
-    assert_check_violation(&owner, &insert(8193 - overhead), "bounded_modifiers").await;
+    assert_accepted(&owner, &insert_roll(8192 - overhead)).await;
+    assert_check_violation(&owner, &insert_roll(8193 - overhead), "bounded_modifiers").await;
 }

@@ -78,28 +78,28 @@ async fn an_update_of_another_users_row_is_reported_as_not_found() {
     let me = world.sparc.as_user(ada.user_id);
     let rename_character =
         characters::ActiveModel { id: Set(ben.character_id), name: Set("Mine".into()), ..Default::default() };
-    let refused = rename_character.update(&me).await.map_err(Error::from).unwrap_err();
-    assert!(matches!(refused, Error::NotFound { .. }), "{refused:?}");
-    assert_eq!(refused.http_status(), 404);
+    let error = rename_character.update(&me).await.map_err(Error::from).unwrap_err();
+    assert!(matches!(error, Error::NotFound { .. }), "{error:?}");
+    assert_eq!(error.http_status(), 404);
     let adventure_id = world.new_adventure(ben.user_id).await;
     let rename_adventure =
         adventures::ActiveModel { id: Set(adventure_id), name: Set("Mine".into()), ..Default::default() };
-    let refused = rename_adventure.update(&me).await.map_err(Error::from).unwrap_err();
-    assert!(matches!(refused, Error::NotFound { .. }), "{refused:?}");
+    let error = rename_adventure.update(&me).await.map_err(Error::from).unwrap_err();
+    assert!(matches!(error, Error::NotFound { .. }), "{error:?}");
 }
 
 #[tokio::test]
 async fn concurrent_operations_on_one_transaction_all_succeed() {
     let world = World::new().await;
-    let creator = world.new_account().await;
-    let draft_id = world.new_draft_adventure(creator).await;
-    let ada = world.sparc.as_user(creator);
+    let creator_id = world.new_account().await;
+    let draft_id = world.new_draft_adventure(creator_id).await;
+    let ada = world.sparc.as_user(creator_id);
     let tx = ada.begin().await.unwrap();
     let operations = (0..20).map(|_| async {
         let (users, adventures) = (tx.users(), tx.adventures());
-        let (me, errors) = tokio::join!(users.me(), adventures.validate(draft_id));
+        let (me, validation_errors) = tokio::join!(users.me(), adventures.validate(draft_id));
         me?;
-        errors.map(drop)
+        validation_errors.map(drop)
     });
     for outcome in futures_util::future::join_all(operations).await {
         outcome.unwrap();
@@ -141,9 +141,9 @@ async fn a_call_does_not_get_the_error_of_a_cancelled_call() {
 #[tokio::test]
 async fn no_concurrent_statement_runs_with_the_service_role_while_an_adventure_is_validated() {
     let world = World::new().await;
-    let (creator, ben) = (world.new_account().await, world.new_player().await);
-    let draft_id = world.new_draft_adventure(creator).await;
-    let tx = world.sparc.as_user(creator).begin().await.unwrap();
+    let (creator_id, ben) = (world.new_account().await, world.new_player().await);
+    let draft_id = world.new_draft_adventure(creator_id).await;
+    let tx = world.sparc.as_user(creator_id).begin().await.unwrap();
     let validate = async {
         for _ in 0..200 {
             tx.adventures().validate(draft_id).await.unwrap();
@@ -170,12 +170,12 @@ async fn each_refusal_has_its_own_error() {
     let game = world.new_session(1).await;
     let player = &game.players[0];
     let (me, seer) = (world.sparc.as_user(player.user_id), world.sparc.as_user(game.seer.user_id()));
-    let refused = seer.sessions().complete(game.session_id).await.unwrap_err();
+    let error = seer.sessions().complete(game.session_id).await.unwrap_err();
     assert!(
-        matches!(refused, Error::IllegalTransition { from: SessionStatus::Waiting, to: SessionStatus::Completed }),
-        "{refused:?}"
+        matches!(error, Error::IllegalTransition { from: SessionStatus::Waiting, to: SessionStatus::Completed }),
+        "{error:?}"
     );
-    assert_eq!(refused.to_string(), "a session cannot go from waiting to completed");
+    assert_eq!(error.to_string(), "a session cannot go from waiting to completed");
     assert_error!(me.sessions().start(game.session_id).await, Error::NotSessionSeer);
     assert_error!(me.sessions().start(Uuid::new_v4()).await, Error::NotFound { what: "session" });
     assert_error!(me.characters().retire(player.character_id).await, Error::CharacterSeated);
@@ -193,7 +193,7 @@ async fn each_refusal_has_its_own_error() {
     assert_error!(me.characters().create(twin).await, Error::CharacterNameTaken);
     let unknown_adventure = NewSession { adventure_id: Uuid::new_v4(), ..Default::default() };
     assert_error!(me.sessions().create(unknown_adventure).await, Error::AdventureNotPlayable);
-    // The adventure is published, so its Seer is not the only one who may run it.
-    let largest = NewSession { adventure_id: game.adventure_id, max_players: MaxPlayers::MAX, ..Default::default() };
-    assert_eq!(me.sessions().create(largest).await.unwrap().max_players, 6);
+    // The adventure is published, so not only its creator may run it.
+    let largest_session = NewSession { adventure_id: game.adventure_id, max_players: MaxPlayers::MAX, ..Default::default() };
+    assert_eq!(me.sessions().create(largest_session).await.unwrap().max_players, 6);
 }

@@ -68,16 +68,16 @@ async fn nested_transactions_that_follow_each_other_end_independently() {
     let world = World::new().await;
     let ada = world.sparc.as_user(world.new_account().await);
     let outer = ada.begin().await.unwrap();
-    let first = outer.begin().await.unwrap();
-    write_bio(&first, "first").await.unwrap();
-    first.commit().await.unwrap();
-    let second = outer.begin().await.unwrap();
-    write_bio(&second, "second").await.unwrap();
-    second.rollback().await.unwrap();
+    let first_inner = outer.begin().await.unwrap();
+    write_bio(&first_inner, "first").await.unwrap();
+    first_inner.commit().await.unwrap();
+    let second_inner = outer.begin().await.unwrap();
+    write_bio(&second_inner, "second").await.unwrap();
+    second_inner.rollback().await.unwrap();
     assert_eq!(outer.users().me().await.unwrap().bio.as_deref(), Some("first"));
-    let third = outer.begin().await.unwrap();
-    write_bio(&third, "third").await.unwrap();
-    drop(third);
+    let third_inner = outer.begin().await.unwrap();
+    write_bio(&third_inner, "third").await.unwrap();
+    drop(third_inner);
     outer.commit().await.unwrap();
     assert_eq!(stored_bio(&ada).await.as_deref(), Some("first"));
 }
@@ -142,8 +142,8 @@ async fn a_nested_transaction_refuses_an_isolation_level_and_accepts_read_only()
     let ada = world.sparc.as_user(world.new_account().await);
     let outer = ada.begin().await.unwrap();
     write_bio(&outer, "outer").await.unwrap();
-    let refused = outer.begin_with_config(Some(IsolationLevel::Serializable), None).await;
-    assert_eq!(code_of(refused), "invalid_statement");
+    let outcome = outer.begin_with_config(Some(IsolationLevel::Serializable), None).await;
+    assert_eq!(code_of(outcome), "invalid_statement");
     let reader = outer.begin_with_config(None, Some(AccessMode::ReadOnly)).await.unwrap();
     assert_eq!(code_of(write_bio(&reader, "reader").await), "read_only");
     reader.rollback().await.unwrap();

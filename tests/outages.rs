@@ -28,8 +28,8 @@ struct Proxy {
 
 impl Proxy {
     async fn start(world: &World) -> Self {
-        let (scheme_and_user, rest) = world.url().rsplit_once('@').unwrap();
-        let (server_address, database) = rest.split_once('/').unwrap();
+        let (scheme_and_user, address_and_database) = world.url().rsplit_once('@').unwrap();
+        let (server_address, database) = address_and_database.split_once('/').unwrap();
         let (server_address, database) = (server_address.to_owned(), database.split('?').next().unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();

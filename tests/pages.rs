@@ -37,11 +37,11 @@ async fn read_all<T, K: Hash + Eq + Clone + Debug>(
 }
 
 /// Creates published adventures. Some of them have equal sort keys, so that a page may end between two such rows.
-async fn create_adventures(world: &World, creator: Uuid, count: u32) {
+async fn create_adventures(world: &World, creator_id: Uuid, count: u32) {
     let sql = format!(
         "INSERT INTO adventures (creator_id, name, description, status, is_valid, published_at, times_played,
            average_rating, estimated_duration, min_players, max_players, created_at)
-         SELECT '{creator}', 'Adventure ' || i, 'no. ' || i, 'published', true,
+         SELECT '{creator_id}', 'Adventure ' || i, 'no. ' || i, 'published', true,
            '2026-01-01'::timestamptz + (i / 7) * INTERVAL '1 day', i / 9, CASE WHEN i % 3 > 0 THEN (i % 5)::numeric END,
            30 * (1 + i % 4), 1 + i % 3, 4 + i % 3, '2026-01-01'::timestamptz + (i / 7) * INTERVAL '1 day'
          FROM generate_series(1, {count}) AS i"
@@ -52,9 +52,9 @@ async fn create_adventures(world: &World, creator: Uuid, count: u32) {
 #[tokio::test]
 async fn the_catalogue_is_paginated_in_each_order() {
     let world = World::new().await;
-    let creator = world.new_account().await;
-    create_adventures(&world, creator, 70).await;
-    world.new_draft_adventure(creator).await;
+    let creator_id = world.new_account().await;
+    create_adventures(&world, creator_id, 70).await;
+    world.new_draft_adventure(creator_id).await;
     let published_before: HashSet<Uuid> = world
         .owner()
         .fetch_values("SELECT id FROM adventures WHERE status <> 'draft'")
@@ -62,25 +62,25 @@ async fn the_catalogue_is_paginated_in_each_order() {
         .unwrap()
         .into_iter()
         .collect();
-    let (visitor, all) = (world.sparc.as_anon(), CatalogueFilter::default());
+    let (visitor, no_filter) = (world.sparc.as_anon(), CatalogueFilter::default());
     for (order, sort_key) in [
         (CatalogueOrder::Newest, "published_at DESC, id"),
         (CatalogueOrder::MostPlayed, "times_played DESC, id"),
         (CatalogueOrder::BestRated, "average_rating DESC NULLS LAST, id"),
     ] {
-        let sorted = format!("SELECT id FROM adventures WHERE status = 'published' ORDER BY {sort_key}");
-        let expected: Vec<Uuid> = world.owner().fetch_values(&sorted).await.unwrap();
+        let select_sorted_ids = format!("SELECT id FROM adventures WHERE status = 'published' ORDER BY {sort_key}");
+        let expected: Vec<Uuid> = world.owner().fetch_values(&select_sorted_ids).await.unwrap();
         let seen = read_all(
-            async |after| visitor.adventures().catalogue(&all, order, after.as_ref()).await,
+            async |after| visitor.adventures().catalogue(&no_filter, order, after.as_ref()).await,
             async || (),
             |row| row.id,
         )
         .await;
         assert_eq!(seen, expected, "{order:?}");
         let seen = read_all(
-            async |after| visitor.adventures().catalogue(&all, order, after.as_ref()).await,
+            async |after| visitor.adventures().catalogue(&no_filter, order, after.as_ref()).await,
             async || {
-                world.new_adventure(creator).await;
+                world.new_adventure(creator_id).await;
             },
             |row| row.id,
         )
@@ -93,23 +93,23 @@ async fn the_catalogue_is_paginated_in_each_order() {
     // The function behind the later pages of the best rated adventures is SECURITY DEFINER, so row security does not
     // hide drafts from it. Here it is asked for all adventures after the highest rating and the lowest id, and must
     // return the published ones only.
-    world.new_draft_adventure(creator).await;
+    world.new_draft_adventure(creator_id).await;
     let rate_drafts = "UPDATE adventures SET average_rating = 2 WHERE status = 'draft' AND average_rating IS NULL";
     assert_eq!(world.owner().execute(rate_drafts).await, Ok(2));
-    let best_rated = "SELECT unnest(private.best_rated_ids_after(5, '00000000-0000-0000-0000-000000000000', 1000))";
-    let found: HashSet<Uuid> = world.visitor().fetch_values(best_rated).await.unwrap().into_iter().collect();
-    let published = world.owner().fetch_values("SELECT id FROM adventures WHERE status = 'published'").await.unwrap();
-    assert_eq!(found, published.into_iter().collect());
-    let page = visitor.adventures().catalogue(&all, CatalogueOrder::Newest, None).await.unwrap();
-    let outcome = visitor.adventures().catalogue(&all, CatalogueOrder::BestRated, page.next.as_ref()).await;
+    let select_best_rated_ids = "SELECT unnest(private.best_rated_ids_after(5, '00000000-0000-0000-0000-000000000000', 1000))";
+    let best_rated_ids: HashSet<Uuid> = world.visitor().fetch_values(select_best_rated_ids).await.unwrap().into_iter().collect();
+    let published_ids = world.owner().fetch_values("SELECT id FROM adventures WHERE status = 'published'").await.unwrap();
+    assert_eq!(best_rated_ids, published_ids.into_iter().collect());
+    let page = visitor.adventures().catalogue(&no_filter, CatalogueOrder::Newest, None).await.unwrap();
+    let outcome = visitor.adventures().catalogue(&no_filter, CatalogueOrder::BestRated, page.next.as_ref()).await;
     assert_error!(outcome, Error::InvalidCursor, "a cursor of one order must be refused in another");
 }
 
 #[tokio::test]
 async fn the_catalogue_filters_by_difficulty_duration_players_and_text() {
     let world = World::new().await;
-    let creator = world.new_account().await;
-    create_adventures(&world, creator, 12).await;
+    let creator_id = world.new_account().await;
+    create_adventures(&world, creator_id, 12).await;
     let visitor = world.sparc.as_anon();
     let assert_finds = async |filter: CatalogueFilter, condition: &str| {
         let page = visitor.adventures().catalogue(&filter, CatalogueOrder::Newest, None).await.unwrap();
@@ -135,22 +135,22 @@ async fn a_page_of_the_filtered_catalogue_scans_a_thousand_adventures_and_the_ne
     // An account may have at most two hundred adventures.
     let creator_ids = world.new_account_array(12).await;
     // In each order, the adventures come in the order of i. Only numbers 1100 and 2200 are hard.
-    let insert = format!(
+    let insert_adventures = format!(
         "INSERT INTO adventures (creator_id, name, status, is_valid, difficulty, published_at, times_played, average_rating)
          SELECT ('{creator_ids}'::uuid[])[1 + i % 12], 'Adventure', 'published', true,
            (CASE WHEN i % 1100 = 0 THEN 'hard' ELSE 'easy' END)::difficulty_level,
            '2026-01-01'::timestamptz - i * INTERVAL '1 minute', 3000 - i, CASE WHEN i <= 2250 THEN 5 - i / 600.0 END
          FROM generate_series(1, 2300) AS i"
     );
-    world.owner().execute(&insert).await.unwrap();
+    world.owner().execute(&insert_adventures).await.unwrap();
     let visitor = world.sparc.as_anon();
-    let hard = CatalogueFilter { difficulty: Some(DifficultyLevel::Hard), ..Default::default() };
-    let easy = CatalogueFilter { difficulty: Some(DifficultyLevel::Easy), ..Default::default() };
+    let hard_only = CatalogueFilter { difficulty: Some(DifficultyLevel::Hard), ..Default::default() };
+    let easy_only = CatalogueFilter { difficulty: Some(DifficultyLevel::Easy), ..Default::default() };
     for order in [CatalogueOrder::Newest, CatalogueOrder::MostPlayed, CatalogueOrder::BestRated] {
         let mut lengths = Vec::new();
         let seen = read_all(
             async |after| {
-                let page = visitor.adventures().catalogue(&hard, order, after.as_ref()).await?;
+                let page = visitor.adventures().catalogue(&hard_only, order, after.as_ref()).await?;
                 lengths.push(page.items.len());
                 Ok(page)
             },
@@ -160,29 +160,29 @@ async fn a_page_of_the_filtered_catalogue_scans_a_thousand_adventures_and_the_ne
         .await;
         assert_eq!((lengths, seen.len()), (vec![0, 1, 1], 2), "each page must scan a thousand adventures: {order:?}");
         let seen = read_all(
-            async |after| visitor.adventures().catalogue(&easy, order, after.as_ref()).await,
+            async |after| visitor.adventures().catalogue(&easy_only, order, after.as_ref()).await,
             async || (),
             |row| row.id,
         )
         .await;
         assert_eq!(seen.len(), 2298, "no easy adventure may be missing: {order:?}");
     }
-    let page = visitor.adventures().catalogue(&easy, CatalogueOrder::Newest, None).await.unwrap();
+    let page = visitor.adventures().catalogue(&easy_only, CatalogueOrder::Newest, None).await.unwrap();
     assert_eq!(page.items.len(), 20, "most adventures match, so the page must be full");
 }
 
 #[tokio::test]
 async fn the_callers_own_adventures_are_paginated() {
     let world = World::new().await;
-    let creator = world.new_account().await;
-    create_adventures(&world, creator, 45).await;
-    let draft_id = world.new_draft_adventure(creator).await;
+    let creator_id = world.new_account().await;
+    create_adventures(&world, creator_id, 45).await;
+    let draft_id = world.new_draft_adventure(creator_id).await;
     create_adventures(&world, world.new_account().await, 3).await;
-    let me = world.sparc.as_user(creator);
+    let me = world.sparc.as_user(creator_id);
     let seen = read_all(
         async |after| me.adventures().mine(after.as_ref()).await,
         async || {
-            world.new_draft_adventure(creator).await;
+            world.new_draft_adventure(creator_id).await;
         },
         |row| row.id,
     )
@@ -197,14 +197,14 @@ async fn a_history_of_rolls_is_paginated_while_rolls_are_made_and_can_be_filtere
     let game = world.new_active_session(2).await;
     let (ada, ben) = (&game.players[0], &game.players[1]);
     // Every third roll is Ben's, every second is an attack, and up to seven rolls have the same timestamp.
-    let insert = format!(
+    let insert_rolls = format!(
         "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, created_at)
          SELECT '{}', CASE WHEN i % 3 = 0 THEN '{}' ELSE '{}' END::uuid, 'might', 10,
            (ARRAY['attack', 'defense'])[1 + i % 2]::roll_type, '2026-01-01'::timestamptz + (i / 7) * INTERVAL '1 minute'
          FROM generate_series(1, 230) AS i",
         game.session_id, ben.character_id, ada.character_id
     );
-    world.owner().execute(&insert).await.unwrap();
+    world.owner().execute(&insert_rolls).await.unwrap();
     let me = world.sparc.as_user(ada.user_id);
     let filter = HistoryFilter::default();
     let scope = RollScope::Session(game.session_id);
@@ -228,24 +228,24 @@ async fn a_history_of_rolls_is_paginated_while_rolls_are_made_and_can_be_filtere
     assert_eq!(seen.len(), 230, "rolls made meanwhile are newer than the first page, thus on no later page");
 
     // `until` leaves out the rolls that were made while the pages were read.
-    let count = async |scope: RollScope, filter: HistoryFilter| {
+    let count_rolls = async |scope: RollScope, filter: HistoryFilter| {
         let filter = HistoryFilter { page_size: PageSize::MAX, until: "2026-02-01T00:00:00Z".parse().ok(), ..filter };
         me.dice().history(scope, &filter, None).await.unwrap().items.len()
     };
-    assert_eq!(count(scope, HistoryFilter { character_id: Some(ben.character_id), ..filter }).await, 76);
+    assert_eq!(count_rolls(scope, HistoryFilter { character_id: Some(ben.character_id), ..filter }).await, 76);
     let attacks = Some(RollType::Attack);
-    assert_eq!(count(scope, HistoryFilter { kind: attacks, ..filter }).await, 115);
+    assert_eq!(count_rolls(scope, HistoryFilter { kind: attacks, ..filter }).await, 115);
     let from = "2026-01-01T00:32:00Z".parse().ok();
-    assert_eq!(count(scope, HistoryFilter { from, ..filter }).await, 7, "seven rolls have the last timestamp");
+    assert_eq!(count_rolls(scope, HistoryFilter { from, ..filter }).await, 7, "seven rolls have the last timestamp");
     let stranger = world.sparc.as_user(world.new_account().await);
     assert!(stranger.dice().history(scope, &filter, None).await.unwrap().items.is_empty());
 
     let rolls_of_ben = RollScope::Character(ben.character_id);
-    assert_eq!(count(rolls_of_ben, filter).await, 76);
-    assert_eq!(count(rolls_of_ben, HistoryFilter { kind: attacks, ..filter }).await, 38);
-    assert_eq!(count(rolls_of_ben, HistoryFilter { from, ..filter }).await, 2, "two of the last seven rolls are Ben's");
-    assert_eq!(count(rolls_of_ben, HistoryFilter { character_id: Some(ben.character_id), ..filter }).await, 76);
-    assert_eq!(count(rolls_of_ben, HistoryFilter { character_id: Some(ada.character_id), ..filter }).await, 0);
+    assert_eq!(count_rolls(rolls_of_ben, filter).await, 76);
+    assert_eq!(count_rolls(rolls_of_ben, HistoryFilter { kind: attacks, ..filter }).await, 38);
+    assert_eq!(count_rolls(rolls_of_ben, HistoryFilter { from, ..filter }).await, 2, "two of the last seven rolls are Ben's");
+    assert_eq!(count_rolls(rolls_of_ben, HistoryFilter { character_id: Some(ben.character_id), ..filter }).await, 76);
+    assert_eq!(count_rolls(rolls_of_ben, HistoryFilter { character_id: Some(ada.character_id), ..filter }).await, 0);
     assert!(stranger.dice().history(rolls_of_ben, &filter, None).await.unwrap().items.is_empty());
 }
 
@@ -254,19 +254,19 @@ async fn a_participant_sees_a_characters_rolls_only_from_shared_sessions() {
     let world = World::new().await;
     let (game, other_game) = (world.new_active_session(2).await, world.new_active_session(1).await);
     let (ada, ben) = (&game.players[0], &game.players[1]);
-    let insert = format!(
+    let insert_rolls = format!(
         "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, created_at)
          SELECT (ARRAY['{}', '{}'])[1 + i % 2]::uuid, '{}', 'might', 10, 'attack',
            '2026-01-01'::timestamptz + (i / 7) * INTERVAL '1 minute'
          FROM generate_series(1, 230) AS i",
         game.session_id, other_game.session_id, ada.character_id
     );
-    world.owner().execute(&insert).await.unwrap();
+    world.owner().execute(&insert_rolls).await.unwrap();
     let read_as = async |caller: &IdentityConnection| {
         read_all(
             async |after| {
-                let (scope, all) = (RollScope::Character(ada.character_id), HistoryFilter::default());
-                let page = caller.dice().history(scope, &all, after.as_ref()).await?;
+                let (scope, no_filter) = (RollScope::Character(ada.character_id), HistoryFilter::default());
+                let page = caller.dice().history(scope, &no_filter, after.as_ref()).await?;
                 assert!(
                     page.items.is_sorted_by(|a, b| a.created_at >= b.created_at),
                     "the newest roll must come first"
@@ -294,7 +294,7 @@ async fn live_sessions_are_listed_and_past_ones_paginated_with_the_archived_ones
     let world = World::new().await;
     let seer_id = world.new_account().await;
     let adventure_id = world.new_adventure(seer_id).await;
-    let insert = |status: &str, ended_at: &str, count: u32| {
+    let insert_sessions = |status: &str, ended_at: &str, count: u32| {
         format!(
             "INSERT INTO sessions (seer_id, adventure_id, status, ended_at, created_at)
              SELECT '{seer_id}', '{adventure_id}', '{status}', {ended_at}, '2026-01-01'::timestamptz + (i / 4) * INTERVAL '1 day'
@@ -302,26 +302,26 @@ async fn live_sessions_are_listed_and_past_ones_paginated_with_the_archived_ones
         )
     };
     let long_ago = "'2026-02-01'::timestamptz + (i / 4) * INTERVAL '1 day'";
-    world.owner().execute(&insert("completed", long_ago, 40)).await.unwrap();
+    world.owner().execute(&insert_sessions("completed", long_ago, 40)).await.unwrap();
     assert_eq!(world.owner().fetch_value::<i32>("SELECT private.archive_sessions(100)").await, Ok(40));
     let recently = "now() - (i / 4) * INTERVAL '1 minute'";
-    for (status, end, count) in [("waiting", "NULL", 19), ("completed", recently, 60), ("cancelled", recently, 60)] {
-        world.owner().execute(&insert(status, end, count)).await.unwrap();
+    for (status, ended_at, count) in [("waiting", "NULL", 19), ("completed", recently, 60), ("cancelled", recently, 60)] {
+        world.owner().execute(&insert_sessions(status, ended_at, count)).await.unwrap();
     }
     world.new_session(1).await;
     let me = world.sparc.as_user(seer_id);
-    // This session ends after all others, so it is on no later page.
+    // Inserts a session that ends after all others, so no later page has it.
     let end_another = async || {
-        world.owner().execute(&insert("completed", "now() + INTERVAL '1 minute'", 1)).await.unwrap();
+        world.owner().execute(&insert_sessions("completed", "now() + INTERVAL '1 minute'", 1)).await.unwrap();
     };
-    let live = read_all(async |after| me.sessions().mine(after.as_ref()).await, async || (), |row| row.id).await;
-    assert_eq!(live.len(), 19, "the session of another Seer must not be listed");
-    let past =
+    let live_session_ids = read_all(async |after| me.sessions().mine(after.as_ref()).await, async || (), |row| row.id).await;
+    assert_eq!(live_session_ids.len(), 19, "the session of another Seer must not be listed");
+    let past_sessions =
         read_all(async |after| me.sessions().past(after.as_ref()).await, end_another, |row| (row.id, row.is_archived))
             .await;
-    assert_eq!(past.len(), 160, "60 completed, 60 cancelled and 40 archived sessions");
-    assert_eq!(past.iter().filter(|(_, archived)| *archived).count(), 40);
-    assert!(past[120..].iter().all(|(_, archived)| *archived), "the most recently ended sessions must come first");
+    assert_eq!(past_sessions.len(), 160, "60 completed, 60 cancelled and 40 archived sessions");
+    assert_eq!(past_sessions.iter().filter(|(_, archived)| *archived).count(), 40);
+    assert!(past_sessions[120..].iter().all(|(_, archived)| *archived), "the most recently ended sessions must come first");
 }
 
 #[tokio::test]
@@ -351,7 +351,7 @@ async fn a_cursor_works_only_in_its_own_list() {
     let world = World::new().await;
     let (game, other_game) = (world.new_active_session(1).await, world.new_active_session(1).await);
     let seer_id = game.seer.user_id();
-    let insert = format!(
+    let insert_rows = format!(
         "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type)
          SELECT '{session_id}', '{hero_id}', 'might', 10, 'attack' FROM generate_series(1, 60);
          INSERT INTO sessions (seer_id, adventure_id, status, ended_at)
@@ -364,54 +364,55 @@ async fn a_cursor_works_only_in_its_own_list() {
         hero_id = game.players[0].character_id,
         adventure_id = game.adventure_id
     );
-    world.db.execute_unprepared(&insert).await.unwrap();
+    world.db.execute_unprepared(&insert_rows).await.unwrap();
     let me = world.sparc.as_user(seer_id);
     let other_seer = world.sparc.as_user(other_game.seer.user_id());
-    let all = HistoryFilter::default();
-    let (lobby, short_lobby) = (LobbyFilter::default(), LobbyFilter { max_minutes: Some(90), ..Default::default() });
-    let (catalogue, short_catalogue) =
+    let no_filter = HistoryFilter::default();
+    // `short` filters find only adventures of at most 90 minutes.
+    let (lobby_filter, short_lobby_filter) = (LobbyFilter::default(), LobbyFilter { max_minutes: Some(90), ..Default::default() });
+    let (catalogue_filter, short_catalogue_filter) =
         (CatalogueFilter::default(), CatalogueFilter { max_minutes: Some(90), ..Default::default() });
     let (newest, most_played) = (CatalogueOrder::Newest, CatalogueOrder::MostPlayed);
     let scope = RollScope::Session(game.session_id);
     let cursors = [
         me.sessions().past(None).await.unwrap().next.unwrap(),
         me.adventures().mine(None).await.unwrap().next.unwrap(),
-        me.dice().history(scope, &all, None).await.unwrap().next.unwrap(),
-        me.sessions().lobby(&lobby, None).await.unwrap().next.unwrap(),
-        me.sessions().lobby(&short_lobby, None).await.unwrap().next.unwrap(),
-        me.adventures().catalogue(&catalogue, newest, None).await.unwrap().next.unwrap(),
-        me.adventures().catalogue(&short_catalogue, newest, None).await.unwrap().next.unwrap(),
-        me.adventures().catalogue(&catalogue, most_played, None).await.unwrap().next.unwrap(),
+        me.dice().history(scope, &no_filter, None).await.unwrap().next.unwrap(),
+        me.sessions().lobby(&lobby_filter, None).await.unwrap().next.unwrap(),
+        me.sessions().lobby(&short_lobby_filter, None).await.unwrap().next.unwrap(),
+        me.adventures().catalogue(&catalogue_filter, newest, None).await.unwrap().next.unwrap(),
+        me.adventures().catalogue(&short_catalogue_filter, newest, None).await.unwrap().next.unwrap(),
+        me.adventures().catalogue(&catalogue_filter, most_played, None).await.unwrap().next.unwrap(),
     ];
     // The first eight lists below are those that issued the cursors, in the same order.
-    for (issuer, cursor) in cursors.iter().enumerate() {
+    for (issuing_list, cursor) in cursors.iter().enumerate() {
         let after = Some(cursor);
-        let attacks = HistoryFilter { kind: Some(RollType::Attack), ..all };
+        let attacks = HistoryFilter { kind: Some(RollType::Attack), ..no_filter };
         let outcomes = [
             me.sessions().past(after).await.map(drop),
             me.adventures().mine(after).await.map(drop),
-            me.dice().history(scope, &all, after).await.map(drop),
-            me.sessions().lobby(&lobby, after).await.map(drop),
-            me.sessions().lobby(&short_lobby, after).await.map(drop),
-            me.adventures().catalogue(&catalogue, newest, after).await.map(drop),
-            me.adventures().catalogue(&short_catalogue, newest, after).await.map(drop),
-            me.adventures().catalogue(&catalogue, most_played, after).await.map(drop),
+            me.dice().history(scope, &no_filter, after).await.map(drop),
+            me.sessions().lobby(&lobby_filter, after).await.map(drop),
+            me.sessions().lobby(&short_lobby_filter, after).await.map(drop),
+            me.adventures().catalogue(&catalogue_filter, newest, after).await.map(drop),
+            me.adventures().catalogue(&short_catalogue_filter, newest, after).await.map(drop),
+            me.adventures().catalogue(&catalogue_filter, most_played, after).await.map(drop),
             me.sessions().mine(after).await.map(drop),
             other_seer.sessions().past(after).await.map(drop),
             other_seer.adventures().mine(after).await.map(drop),
-            me.dice().history(RollScope::Session(other_game.session_id), &all, after).await.map(drop),
-            me.dice().history(RollScope::Character(game.players[0].character_id), &all, after).await.map(drop),
+            me.dice().history(RollScope::Session(other_game.session_id), &no_filter, after).await.map(drop),
+            me.dice().history(RollScope::Character(game.players[0].character_id), &no_filter, after).await.map(drop),
             me.dice().history(scope, &attacks, after).await.map(drop),
             me.sessions().archived_rolls(game.session_id, PageSize::default(), after).await.map(drop),
         ];
         for (list, outcome) in outcomes.into_iter().enumerate() {
             match outcome {
-                Ok(()) => assert_eq!(list, issuer, "the cursor of list {issuer} was accepted in list {list}"),
-                Err(error) => assert!(list != issuer && error.code() == "bad_cursor", "{issuer}, {list}: {error:?}"),
+                Ok(()) => assert_eq!(list, issuing_list, "the cursor of list {issuing_list} was accepted in list {list}"),
+                Err(error) => assert!(list != issuing_list && error.code() == "bad_cursor", "{issuing_list}, {list}: {error:?}"),
             }
         }
     }
     // The size of the page may change from page to page.
-    let small_page = HistoryFilter { page_size: PageSize::new(5).unwrap(), ..all };
+    let small_page = HistoryFilter { page_size: PageSize::new(5).unwrap(), ..no_filter };
     assert_eq!(me.dice().history(scope, &small_page, Some(&cursors[2])).await.unwrap().items.len(), 5);
 }

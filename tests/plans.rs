@@ -20,9 +20,9 @@ use uuid::Uuid;
 use crate::world::World;
 
 /// Fills the tables, mostly with other users' rows: 4,000 users, 20,000 waiting sessions (of the soonest 5,000, four in
-/// five are full) and 20,000 that have ended, two seats each, a few rolls and events, and one session with thousands.
-/// Thousands of sessions begin at the same moment, and more than a thousand adventures have equal keys in each order of
-/// the catalogue.
+/// five are full) and 20,000 that have ended, two seats each, a few rolls and events each, and thousands of them in one
+/// session. Thousands of sessions begin at the same moment, and more than a thousand adventures have equal keys in each
+/// order of the catalogue.
 ///
 /// `{part}` stands for `=`, which inserts every fiftieth row, or `<>`, which inserts the others.
 const FILL_TABLES: &str = "SET LOCAL session_replication_role = replica;
@@ -96,17 +96,18 @@ impl Explainer {
         F: Future<Output = Result<T, Error>> + 'a,
     {
         let answer = operation.await.unwrap();
-        let mut all = prepared_statements(&self.db).await.unwrap();
-        let new_statements = all.split_off(self.known_statements);
+        let mut all_statements = prepared_statements(&self.db).await.unwrap();
+        let new_statements = all_statements.split_off(self.known_statements);
         self.known_statements += new_statements.len();
         let statement = new_statements.iter().rfind(|statement| !statement.sets_identity()).expect("a new statement");
         for mode in ["force_custom_plan", "force_generic_plan"] {
             let (plan, rows_read_in_all) =
                 self.explain_analyze(&statement.prepare_statement("explained"), mode, values).await;
             let mut rows_read_by_scans = 0;
-            check_plan_node(&plan, what, mode, max_rows, &mut rows_read_by_scans);
+            check_scans_and_sum_rows(&plan, what, mode, max_rows, &mut rows_read_by_scans);
             assert!(rows_read_by_scans <= max_rows, "{what}, {mode}: {rows_read_by_scans} rows are read\n{plan:#}");
-            // The planner itself may read the first and last entries of an index. `rows_read_in_all` includes them.
+            // `rows_read_in_all` includes the first and last entries of an index, which the planner itself may read. So
+            // ten more rows are allowed.
             assert!(
                 rows_read_in_all <= max_rows as i64 + 10,
                 "{what}, {mode}: {rows_read_in_all} rows are read, including those read in functions\n{plan:#}"
@@ -126,14 +127,14 @@ impl Explainer {
         let set_planner = format!("SET LOCAL plan_cache_mode = {mode}; SET LOCAL random_page_cost = {cost}");
         transaction.execute_unprepared(&set_planner).await.unwrap();
         let values = if values.is_empty() { String::new() } else { format!("({})", values.join(", ")) };
-        let before = count_rows_read(&transaction).await;
+        let rows_before = count_rows_read(&transaction).await;
         let explain = format!("EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) EXECUTE explained{values}");
         let row = transaction.query_one_raw(Statement::from_string(DbBackend::Postgres, explain)).await;
         let plan: Value = row.unwrap().unwrap().try_get_by_index(0).unwrap();
         transaction.execute_unprepared("DEALLOCATE explained").await.unwrap();
-        let after = count_rows_read(&transaction).await;
+        let rows_after = count_rows_read(&transaction).await;
         transaction.rollback().await.unwrap();
-        (plan[0]["Plan"].clone(), after - before)
+        (plan[0]["Plan"].clone(), rows_after - rows_before)
     }
 }
 
@@ -147,24 +148,24 @@ async fn count_rows_read(transaction: &DatabaseTransaction) -> i64 {
 
 /// Adds the rows that the scans of a plan read to `rows_read`. Panics on a sequential scan of one of [`LARGE_TABLES`]
 /// and on a sort of more than `max_rows` rows.
-fn check_plan_node(node: &Value, what: &str, mode: &str, max_rows: u64, rows_read: &mut u64) {
+fn check_scans_and_sum_rows(node: &Value, what: &str, mode: &str, max_rows: u64, rows_read: &mut u64) {
     let number = |name: &str| node[name].as_f64().unwrap_or_default();
-    let kind = node["Node Type"].as_str().unwrap_or_default();
+    let node_type = node["Node Type"].as_str().unwrap_or_default();
     let loops = number("Actual Loops");
     if let Some(table) = node["Relation Name"].as_str() {
         assert!(
-            kind != "Seq Scan" || !LARGE_TABLES.contains(&table),
+            node_type != "Seq Scan" || !LARGE_TABLES.contains(&table),
             "{what}, {mode}: sequential scan of {table}\n{node:#}"
         );
         let rows = number("Actual Rows") + number("Rows Removed by Filter") + number("Rows Removed by Index Recheck");
         *rows_read += (rows * loops) as u64;
     }
-    if kind.contains("Sort") {
+    if node_type.contains("Sort") {
         let rows = number("Actual Rows") * loops;
         assert!(rows <= max_rows as f64, "{what}, {mode}: {rows} rows are sorted\n{node:#}");
     }
     for child in node["Plans"].as_array().into_iter().flatten() {
-        check_plan_node(child, what, mode, max_rows, rows_read);
+        check_scans_and_sum_rows(child, what, mode, max_rows, rows_read);
     }
 }
 
@@ -184,9 +185,9 @@ async fn frequent_statements_read_few_rows_with_outdated_and_with_current_statis
     for statistics in ["outdated statistics", "current statistics"] {
         // Each pass needs a new connection: on an old one, the driver would reuse the statements that it has prepared,
         // and the explainer would find no new one.
-        let (single, db) = world.with_single_connection().await;
+        let (single_connection_world, db) = world.with_single_connection().await;
         let mut explainer = Explainer { db, user_id, known_statements: 0, random_page_cost: SSD_PAGE_COST };
-        let ada = single.sparc.as_user(user_id);
+        let ada = single_connection_world.sparc.as_user(user_id);
         // Reads the pages whose statements are not explained.
         let other_connection = world.sparc.as_user(user_id);
         check_lobby(&mut explainer, &ada, &other_connection, statistics).await;
@@ -202,11 +203,11 @@ async fn end_of_page<T>(
     page_number: u32,
     fetch: impl AsyncFn(Option<Cursor>) -> Result<Page<T>, Error>,
 ) -> (T, Cursor) {
-    let mut current = fetch(None).await.unwrap();
+    let mut page = fetch(None).await.unwrap();
     for _ in 1..page_number {
-        current = fetch(current.next).await.unwrap();
+        page = fetch(page.next).await.unwrap();
     }
-    (current.items.pop().unwrap(), current.next.unwrap())
+    (page.items.pop().unwrap(), page.next.unwrap())
 }
 
 async fn check_lobby(
@@ -217,36 +218,36 @@ async fn check_lobby(
 ) {
     // The statement fetches the twenty rows of a page and one more, each with its Seer and its adventure.
     let page_rows = 3 * 21;
-    let all = LobbyFilter::default();
-    // A second scan, of the sessions without a date, also starts and reads one row.
-    explainer.explain(&format!("lobby, {statistics}"), page_rows + 1, &[], ada.sessions().lobby(&all, None)).await;
-    let (last, next) =
-        end_of_page(8, async |after| other_connection.sessions().lobby(&all, after.as_ref()).await).await;
-    let key = [quoted(last.created_at), quoted(last.id), quoted(last.scheduled_start.unwrap())];
-    let key: Vec<&str> = key.iter().map(String::as_str).collect();
-    // There is one scan each of the sessions with the same start, with a later start, and without a start. Each may
+    let no_filter = LobbyFilter::default();
+    // A second scan, of the sessions without a scheduled start, also starts and reads one row.
+    explainer.explain(&format!("lobby, {statistics}"), page_rows + 1, &[], ada.sessions().lobby(&no_filter, None)).await;
+    let (last_session, cursor) =
+        end_of_page(8, async |after| other_connection.sessions().lobby(&no_filter, after.as_ref()).await).await;
+    let sort_key = [quoted(last_session.created_at), quoted(last_session.id), quoted(last_session.scheduled_start.unwrap())];
+    let sort_key: Vec<&str> = sort_key.iter().map(String::as_str).collect();
+    // There is one scan each of the sessions with the same scheduled start, with a later one, and without one. Each may
     // read up to a page.
-    let ninth_page = ada.sessions().lobby(&all, Some(&next));
-    explainer.explain(&format!("lobby, ninth page, {statistics}"), page_rows + 2 * 21, &key, ninth_page).await;
+    let ninth_page = ada.sessions().lobby(&no_filter, Some(&cursor));
+    explainer.explain(&format!("lobby, ninth page, {statistics}"), page_rows + 2 * 21, &sort_key, ninth_page).await;
     // One adventure in three is hard, so about three times as many rows are read. Twice that many are allowed.
-    let hard = LobbyFilter { difficulty: Some(DifficultyLevel::Hard), ..Default::default() };
+    let hard_only = LobbyFilter { difficulty: Some(DifficultyLevel::Hard), ..Default::default() };
     explainer
         .explain(
             &format!("lobby, one in three, {statistics}"),
             6 * page_rows,
             &["'hard'"],
-            ada.sessions().lobby(&hard, None),
+            ada.sessions().lobby(&hard_only, None),
         )
         .await;
     let no_match = LobbyFilter { search: Some("nowhere".to_owned()), ..Default::default() };
     let empty_page = ada.sessions().lobby(&no_match, None);
     // A filtered page scans at most a thousand sessions, each with its Seer and its adventure, and the same sessions
-    // once more to find the end of the scan. Each of the two scans also reads one session without a date.
+    // once more to find the end of the scan. Each of the two scans also reads one session without a scheduled start.
     explainer.explain(&format!("lobby, no match, {statistics}"), 4 * 1000 + 2, &["'%nowhere%'"], empty_page).await;
-    let seer = LobbyFilter { seer_id: Some(explainer.user_id), ..Default::default() };
+    let of_seer = LobbyFilter { seer_id: Some(explainer.user_id), ..Default::default() };
     let user = quoted(explainer.user_id);
     explainer
-        .explain(&format!("lobby, of a Seer, {statistics}"), page_rows, &[&user], ada.sessions().lobby(&seer, None))
+        .explain(&format!("lobby, of a Seer, {statistics}"), page_rows, &[&user], ada.sessions().lobby(&of_seer, None))
         .await;
 }
 
@@ -255,8 +256,8 @@ async fn check_session_lists(explainer: &mut Explainer, ada: &IdentityConnection
     // has fifty rolls, and the statement fetches one more.
     let (session_id, other_character_id) =
         (md5_uuid(&explainer.db, "s20006").await, md5_uuid(&explainer.db, "c8").await);
-    let all = HistoryFilter::default();
-    let rolls = || ada.dice().history(RollScope::Session(session_id), &all, None);
+    let no_filter = HistoryFilter::default();
+    let rolls = || ada.dice().history(RollScope::Session(session_id), &no_filter, None);
     explainer.explain(&format!("a session's rolls, {statistics}"), 51, &[&quoted(session_id), "51"], rolls()).await;
     let attacks_only = HistoryFilter { kind: Some(RollType::Attack), ..Default::default() };
     // One roll in nine matches. Comparing an enum is not leakproof, so the session's rolls are scanned until the page
@@ -265,9 +266,11 @@ async fn check_session_lists(explainer: &mut Explainer, ada: &IdentityConnection
     let attacks = ada.dice().history(RollScope::Session(session_id), &attacks_only, None);
     explainer.explain(&format!("a session's attacks, {statistics}"), 9 * 51, &values, attacks).await;
     // This character belongs to another participant and has thousands of rolls in a session that the caller is in.
+    // The parameters that are NULL belong to filters that are not set.
     let values = [&quoted(other_character_id), "NULL", "NULL", "NULL", "NULL", "NULL", "51"];
-    let rolls = ada.dice().history(RollScope::Character(other_character_id), &all, None);
+    let rolls = ada.dice().history(RollScope::Character(other_character_id), &no_filter, None);
     explainer.explain(&format!("a character's rolls, {statistics}"), 51, &values, rolls).await;
+    // A page has 200 events.
     let events = ada.events().after(session_id, 0);
     explainer.explain(&format!("events, {statistics}"), 200, &[&quoted(session_id), "0", "200"], events).await;
     let newest = ada.events().newest(session_id);
@@ -290,28 +293,29 @@ async fn check_catalogue(
     other_connection: &IdentityConnection,
     statistics: &str,
 ) {
-    let all = CatalogueFilter::default();
+    let no_filter = CatalogueFilter::default();
     for order in [CatalogueOrder::Newest, CatalogueOrder::MostPlayed, CatalogueOrder::BestRated] {
         let what = format!("catalogue, {order:?}, {statistics}");
-        explainer.explain(&what, 21, &[], ada.adventures().catalogue(&all, order, None)).await;
+        // The statement fetches the twenty adventures of a page and one more.
+        explainer.explain(&what, 21, &[], ada.adventures().catalogue(&no_filter, order, None)).await;
         let fetch_page =
-            async |after: Option<Cursor>| other_connection.adventures().catalogue(&all, order, after.as_ref()).await;
-        let (last, next) = end_of_page(30, fetch_page).await;
+            async |after: Option<Cursor>| other_connection.adventures().catalogue(&no_filter, order, after.as_ref()).await;
+        let (last_adventure, cursor) = end_of_page(30, fetch_page).await;
         let sort_key = match order {
-            CatalogueOrder::MostPlayed => last.times_played.to_string(),
-            CatalogueOrder::BestRated => quoted(last.average_rating.unwrap()),
-            _ => quoted(last.published_at.unwrap()),
+            CatalogueOrder::MostPlayed => last_adventure.times_played.to_string(),
+            CatalogueOrder::BestRated => quoted(last_adventure.average_rating.unwrap()),
+            _ => quoted(last_adventure.published_at.unwrap()),
         };
-        let page_31 = ada.adventures().catalogue(&all, order, Some(&next));
-        let values = [sort_key.as_str(), &quoted(last.id)];
+        let page_31 = ada.adventures().catalogue(&no_filter, order, Some(&cursor));
+        let values = [sort_key.as_str(), &quoted(last_adventure.id)];
         // For the best rated adventures, a function first finds the ids, and the rows are then looked up by id.
         explainer.explain(&format!("{what}, page 31"), 2 * 21, &values, page_31).await;
-        // A filtered page is read by a function that disables sorting, so it scans an index even at this cost. One
-        // adventure in three is hard, so a single scan of a hundred rows fills the page.
+        // A filtered page is read by a function that disables sorting, so it scans an index even at a high page cost.
+        // One adventure in three is hard, so a single scan of a hundred rows fills the page.
         explainer.random_page_cost = HIGH_PAGE_COST;
-        let hard = CatalogueFilter { difficulty: Some(DifficultyLevel::Hard), ..Default::default() };
+        let hard_only = CatalogueFilter { difficulty: Some(DifficultyLevel::Hard), ..Default::default() };
         explainer
-            .explain(&format!("{what}, hard"), 100, &["'hard'"], ada.adventures().catalogue(&hard, order, None))
+            .explain(&format!("{what}, hard"), 100, &["'hard'"], ada.adventures().catalogue(&hard_only, order, None))
             .await;
         let no_match = CatalogueFilter { search: Some("nowhere".to_owned()), ..Default::default() };
         let empty_page = ada.adventures().catalogue(&no_match, order, None);

@@ -60,7 +60,7 @@ pub async fn start_pooler_with_connections(url: &str, server_connections: u32) -
     fs::create_dir(&folder).unwrap();
     let settings_path = folder.join("pgbouncer.ini");
     // With an empty `server_reset_query`, PgBouncer resets nothing when it gives a server connection to another client.
-    // So that client would see whatever an identity leaves behind.
+    // So the other client would see whatever an identity leaves behind.
     let settings = format!(
         "[databases]\n{database} = host={host} port={port} user={user} password={password}\n\
          [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {pooler_port}\nunix_socket_dir =\nauth_type = any\n\
@@ -108,8 +108,8 @@ async fn fifty_users_over_four_connections_each_see_only_their_own_rows() {
                 let characters = me.characters().list().await.unwrap();
                 assert_eq!(characters.iter().map(|character| character.id).collect::<Vec<_>>(), [player.character_id]);
                 assert_eq!(me.users().me().await.unwrap().id, player.user_id);
-                let found = characters::Entity::find().all(&me).await.unwrap();
-                assert!(found.len() == 1 && found[0].user_id == player.user_id);
+                let found_characters = characters::Entity::find().all(&me).await.unwrap();
+                assert!(found_characters.len() == 1 && found_characters[0].user_id == player.user_id);
                 match (user_index + round) % 5 {
                     // The next caller on the connection must not get the identity of a dropped transaction, of a failed
                     // one, of a visitor or of the service.

@@ -13,15 +13,15 @@ use crate::{sqlstates::CHECK_VIOLATION, world::World};
 async fn visitors_and_users_cannot_read_an_email_address() {
     let world = World::new().await;
     let user = world.new_user().await;
-    for person in [&world.visitor(), &user] {
+    for caller in [&world.visitor(), &user] {
         for sql in ["SELECT email FROM users", "SELECT * FROM users", "SELECT FROM users WHERE email LIKE '%'"] {
-            assert_refused!(person.execute(sql).await, forbidden, "{sql}");
+            assert_refused!(caller.execute(sql).await, forbidden, "{sql}");
         }
         let other_columns =
             "SELECT id, display_name, avatar_url, bio, is_verified, games_played, games_run, created_at,
                                updated_at
                              FROM users";
-        assert_eq!(person.execute(other_columns).await, Ok(1));
+        assert_eq!(caller.execute(other_columns).await, Ok(1));
     }
     assert_eq!(world.service().count("users WHERE email LIKE '%@example.org'").await, 1);
 }
@@ -78,11 +78,11 @@ async fn an_update_sets_updated_at() {
 async fn users_see_and_change_only_their_own_tutorial() {
     let world = World::new().await;
     let (user, other_user) = (world.new_user().await, world.new_user().await);
-    let start =
+    let insert_progress =
         |id| format!("INSERT INTO tutorial_progress (user_id, path) VALUES ('{id}', 'player') RETURNING current_step");
-    assert_eq!(user.fetch_value::<String>(&start(user.user_id())).await.unwrap(), "welcome");
-    let insert_other = format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", other_user.user_id());
-    assert_refused!(user.execute(&insert_other).await, forbidden);
+    assert_eq!(user.fetch_value::<String>(&insert_progress(user.user_id())).await.unwrap(), "welcome");
+    let insert_for_other_user = format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", other_user.user_id());
+    assert_refused!(user.execute(&insert_for_other_user).await, forbidden);
     assert_eq!(user.execute("UPDATE tutorial_progress SET current_step = 'character-basics'").await, Ok(1));
     assert_eq!(other_user.count("tutorial_progress").await, 0);
     assert_eq!(other_user.execute("UPDATE tutorial_progress SET skipped = true").await, Ok(0));
@@ -112,7 +112,7 @@ async fn policies_protect_every_row_even_if_a_privilege_is_granted_by_mistake() 
     owner.execute(&format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", ada.user_id())).await.unwrap();
     let (own_draft_id, other_adventure_id) =
         (world.new_draft_adventure(seer.user_id()).await, world.new_adventure(other_player.user_id).await);
-    // Users may not update these columns. With these privileges, only the policies protect the rows.
+    // Users normally lack the privilege to update these columns. With it, only the policies protect the rows.
     owner
         .execute(
             "GRANT UPDATE (creator_id) ON adventures TO authenticated;
@@ -147,8 +147,8 @@ async fn policies_protect_every_row_even_if_a_privilege_is_granted_by_mistake() 
         (ada, format!("UPDATE tutorial_progress SET user_id = '{}'", other_player.user_id)),
         (ada, format!("UPDATE users SET id = '{}' WHERE id = '{}'", uuid::Uuid::new_v4(), ada.user_id())),
     ] {
-        let refused = caller.execute(&sql).await.expect_err(&sql);
-        assert!(refused.is_forbidden() && refused.message.contains("row-level security"), "{sql}: {refused:?}");
+        let error = caller.execute(&sql).await.expect_err(&sql);
+        assert!(error.is_forbidden() && error.message.contains("row-level security"), "{sql}: {error:?}");
     }
 }
 
@@ -156,9 +156,9 @@ async fn policies_protect_every_row_even_if_a_privilege_is_granted_by_mistake() 
 async fn closing_an_account_removes_its_personal_data_and_only_its_owner_or_the_service_may_do_so() {
     let world = World::new().await;
     let service = world.sparc.as_service();
-    let account =
+    let new_account =
         NewAccount { email: Some("ada@x.org".into()), display_name: Some("Ada Lovelace".into()), ..Default::default() };
-    let user_id = service.users().sign_up(account).await.unwrap().id;
+    let user_id = service.users().sign_up(new_account).await.unwrap().id;
     let ada = world.sparc.as_user(user_id);
     let changes = ProfileChanges {
         avatar_url: Some(Some("https://x.org/ada.png".into())),
@@ -171,16 +171,17 @@ async fn closing_an_account_removes_its_personal_data_and_only_its_owner_or_the_
     assert_eq!(world.sparc.as_anon().users().by_display_name("Ada Lovelace").await.unwrap().len(), 1);
     ada.users().close_account(user_id).await.unwrap();
     assert_error!(ada.users().close_account(user_id).await, Error::AccountClosed);
+    // The service may close the account again, which changes nothing.
     service.users().close_account(user_id).await.unwrap();
     let profile = service.users().profile(user_id).await.unwrap();
     assert_eq!((profile.display_name.as_str(), profile.avatar_url, profile.bio), ("Former player", None, None));
-    let email = format!("SELECT email FROM users WHERE id = '{user_id}'");
-    assert_eq!(world.owner().fetch_value::<String>(&email).await, Ok(format!("{user_id}@deleted.invalid")));
+    let select_email = format!("SELECT email FROM users WHERE id = '{user_id}'");
+    assert_eq!(world.owner().fetch_value::<String>(&select_email).await, Ok(format!("{user_id}@deleted.invalid")));
     let accounts_with_personal_data = "auth.users WHERE raw_user_meta_data::text LIKE '%Ada%' OR email IS NOT NULL";
     assert_eq!(world.owner().count(accounts_with_personal_data).await, 0);
     assert_error!(ada.characters().create(NewCharacter::default()).await, Error::AccountClosed);
-    let other_account = world.new_account().await;
-    let close_other = format!("SELECT private.close_account('{other_account}')");
+    let other_account_id = world.new_account().await;
+    let close_other = format!("SELECT private.close_account('{other_account_id}')");
     assert_refused!(world.new_user().await.execute(&close_other).await, forbidden);
     assert_refused!(world.visitor().execute(&close_other).await, forbidden);
 }

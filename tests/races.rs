@@ -1,5 +1,5 @@
-//! Concurrent calls of the service: limits, unique names, changes of state, and creations with an id hold for 2, 8 and
-//! 32 calls at once.
+//! Concurrent calls, most of them 2, 8 and 32 at once: limits and unique names hold, one of several conflicting changes
+//! takes effect, and creations with one id create one row.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -37,8 +37,8 @@ where
     outcomes
 }
 
-/// Returns the outcomes of that many successes, and of that many refusals with the error code `refusal`, as
-/// [`call_concurrently`] does.
+/// Returns what [`call_concurrently`] returns after that many successes, and that many refusals with the error code
+/// `refusal`.
 fn expected_outcomes(successes: usize, refusal: &'static str, refusals: usize) -> BTreeMap<&'static str, usize> {
     [("done", successes), (refusal, refusals)].into_iter().filter(|(_, times)| *times > 0).collect()
 }
@@ -48,11 +48,11 @@ async fn the_limits_of_characters_and_seats_hold_for_concurrent_calls() {
     let world = World::new().await;
     for call_count in CALL_COUNTS {
         // The account has nine of at most ten characters, so one call may succeed.
-        let account = world.new_account().await;
+        let account_id = world.new_account().await;
         for _ in 0..9 {
-            world.new_character(account).await;
+            world.new_character(account_id).await;
         }
-        let player = world.sparc.as_user(account);
+        let player = world.sparc.as_user(account_id);
         let outcomes = call_concurrently(call_count, |number| {
             let player = player.clone();
             async move {
@@ -148,10 +148,10 @@ async fn exactly_one_of_several_conflicting_calls_takes_effect() {
             outcomes["done"] >= 1 && outcomes.keys().all(|code| ["done", "illegal_transition"].contains(code)),
             "{outcomes:?}"
         );
-        let ends = format!(
+        let end_events = format!(
             "session_events WHERE session_id = '{session_id}' AND payload ->> 'to' IN ('completed', 'cancelled')"
         );
-        assert_eq!(world.owner().count(&ends).await, 1, "the session must end exactly once");
+        assert_eq!(world.owner().count(&end_events).await, 1, "the session must end exactly once");
     }
     assert_eq!(broken_invariants(&world).await, [""; 0]);
 }
@@ -165,7 +165,7 @@ async fn concurrent_creations_with_one_id_create_one_row() {
         let (player, seer) = (world.sparc.as_user(game.players[0].user_id), world.sparc.as_user(game.seer.user_id()));
         let service = world.sparc.as_service();
         let id = Uuid::new_v4();
-        // A call with the id of a row that the same request has created returns that row.
+        // A creation that is repeated with the same id returns the row that the first one created.
         let all_succeed = expected_outcomes(call_count, "", 0);
         let outcomes = call_concurrently(call_count, |_| {
             let player = player.clone();
@@ -194,26 +194,26 @@ async fn concurrent_creations_with_one_id_create_one_row() {
         })
         .await;
         assert_eq!(outcomes, all_succeed, "account");
-        // The progress in the tutorial has the id of its user.
+        // Progress in the tutorial has no id of its own: each user has at most one row.
         let outcomes = call_concurrently(call_count, |_| {
             let player = player.clone();
             async move { player.tutorial().begin(TutorialPath::Player).await }
         })
         .await;
         assert_eq!(outcomes, all_succeed, "tutorial");
-        for created in [
+        for created_rows in [
             format!("dice_rolls WHERE session_id = '{session_id}'"),
             format!("sessions WHERE seer_id = '{}' AND id <> '{session_id}'", game.seer.user_id()),
             format!("users WHERE id = '{id}'"),
             format!("tutorial_progress WHERE user_id = '{}'", game.players[0].user_id),
         ] {
-            assert_eq!(world.owner().count(&created).await, 1, "{created}");
+            assert_eq!(world.owner().count(&created_rows).await, 1, "{created_rows}");
         }
     }
 }
 
 #[tokio::test]
-async fn a_new_encounter_waits_for_an_uncommitted_save() {
+async fn a_new_encounter_waits_for_an_uncommitted_heroic_save() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
@@ -232,9 +232,9 @@ async fn a_new_encounter_waits_for_an_uncommitted_save() {
     let lock_transaction = world.owner().begin().await;
     lock_transaction.execute_unprepared("SELECT pg_advisory_xact_lock(42)").await.unwrap();
     let failed_roll = world.new_attack_roll(game.session_id, player.character_id, "{1,2}", 10, 0).await;
-    let (person, sql) =
+    let (caller, insert_save) =
         (player.caller.clone(), insert_heroic_save_sql(game.session_id, player.character_id, failed_roll));
-    let saving = tokio::spawn(async move { person.execute(&sql).await });
+    let saving = tokio::spawn(async move { caller.execute(&insert_save).await });
     world.owner().wait_for_lock_waiters(1).await;
     let begin_encounter = format!(
         "SET LOCAL lock_timeout = '200ms'; UPDATE sessions SET current_encounter_id = 'ford' WHERE id = '{}'",
@@ -248,6 +248,7 @@ async fn a_new_encounter_waits_for_an_uncommitted_save() {
     lock_transaction.rollback().await.unwrap();
     assert_eq!(saving.await.unwrap(), Ok(1));
     world.update_session(&game, "current_encounter_id = 'ford'").await;
+    // The new encounter restored the heroic save that had just been used.
     assert_eq!(world.owner().count("session_players WHERE heroic_saves_used = 0").await, 1);
 }
 

@@ -67,8 +67,8 @@ const NEWEST_SESSIONS: usize = 12;
 impl RandomOperations {
     /// Creates `user_count` users with two characters each. They have no session yet.
     pub async fn new(world: &World, user_count: usize) -> Self {
-        let creator = world.new_account().await;
-        let adventure_id = world.new_adventure(creator).await;
+        let creator_id = world.new_account().await;
+        let adventure_id = world.new_adventure(creator_id).await;
         let sql = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure_id}', 'Wolf') RETURNING id");
         let creature_id = world.owner().fetch_value(&sql).await.unwrap();
         let mut users = Vec::new();
@@ -88,8 +88,8 @@ impl RandomOperations {
         let character_id = user.character_ids[rng.usize(..user.character_ids.len())];
         let session = {
             let sessions = self.sessions.lock().unwrap();
-            let newest = &sessions[sessions.len().saturating_sub(NEWEST_SESSIONS)..];
-            (!newest.is_empty()).then(|| newest[rng.usize(..newest.len())].clone())
+            let newest_sessions = &sessions[sessions.len().saturating_sub(NEWEST_SESSIONS)..];
+            (!newest_sessions.is_empty()).then(|| newest_sessions[rng.usize(..newest_sessions.len())].clone())
         };
         let caller = sparc.as_user(user.id);
         // One call in twenty creates a session, and so does the first.

@@ -29,6 +29,7 @@ async fn service_error(world: &World, sqlstate: &str, constraint: &str, table: &
 /// Returns whether a person can act on the error: it is not a generic one, and its message is a sentence without
 /// internal names.
 fn is_actionable(error: &Error) -> bool {
+    // The service says `row` if it has no noun for the table.
     let is_generic =
         matches!(error, Error::Database(_) | Error::RuleViolated { .. } | Error::IdConflict { what: "row" });
     // The message may name a field of the input, but not a constraint of the database. A single word is no sentence.
@@ -57,6 +58,7 @@ async fn every_constraint_says_what_was_wrong() {
         let [kind, constraint, table] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
         let errors = match kind {
             "c" => vec![service_error(&world, CHECK_VIOLATION, constraint, table, "new row violates").await],
+            // The service tells the two directions of a foreign key apart by the message.
             "f" => vec![
                 service_error(&world, FOREIGN_KEY_VIOLATION, constraint, table, "insert or update violates").await,
                 service_error(&world, FOREIGN_KEY_VIOLATION, constraint, table, "update or delete violates").await,
@@ -184,7 +186,7 @@ async fn a_column_that_is_not_granted_is_explained() {
     let error = Error::from(error);
     assert!(matches!(error, Error::ColumnNotGranted { table: "characters", .. }), "{error:?}");
     // A visitor has no privilege on any column, so the error does not name one.
-    let refused = session_players::Entity::find().all(&world.sparc.as_anon()).await.map_err(Error::from);
-    assert_error!(refused, Error::NotAllowed { .. });
+    let outcome = session_players::Entity::find().all(&world.sparc.as_anon()).await.map_err(Error::from);
+    assert_error!(outcome, Error::NotAllowed { .. });
     assert!(ada.users().me().await.is_ok());
 }

@@ -32,13 +32,13 @@ async fn assert_repeatable<T, F>(
     F: Future<Output = Result<T, Error>> + Send + 'static,
 {
     let id = Uuid::new_v4();
-    let first = create(caller.clone(), id).await.unwrap();
-    assert_eq!(create(caller.clone(), id).await.unwrap(), first, "{created_kind}, created twice in sequence");
+    let first_result = create(caller.clone(), id).await.unwrap();
+    assert_eq!(create(caller.clone(), id).await.unwrap(), first_result, "{created_kind}, created twice in sequence");
     let id = Uuid::new_v4();
     let mut outcomes = run_together((0..8).map(|_| create(caller.clone(), id)).collect()).await.into_iter();
-    let first = outcomes.next().unwrap().unwrap();
+    let first_result = outcomes.next().unwrap().unwrap();
     for outcome in outcomes {
-        assert_eq!(outcome.unwrap(), first, "{created_kind}, created concurrently");
+        assert_eq!(outcome.unwrap(), first_result, "{created_kind}, created concurrently");
     }
 }
 
@@ -141,7 +141,7 @@ async fn repeated_joins_take_one_seat_and_repeated_rejoins_and_removals_send_one
 }
 
 /// Asserts that a creation was refused because its id had been used by another caller or in another request.
-/// `difference` says how it differs from the first creation.
+/// `difference` says how this creation differs from the first one.
 pub fn assert_id_conflict<T: Debug>(difference: &str, outcome: Result<T, Error>) {
     assert_error!(outcome, Error::IdConflict { .. }, "{difference}");
 }
@@ -340,9 +340,9 @@ async fn a_repeated_roll_returns_the_first_only_to_the_caller_who_made_it() {
     );
     let check = NewRoll { id: Some(Uuid::new_v4()), ..check };
     let ada = world.sparc.as_user(player.user_id);
-    let first = ada.dice().roll(check.clone()).await.unwrap();
-    assert_eq!(first.rolled_by, Some(player.user_id));
-    assert_eq!(ada.dice().roll(check.clone()).await.unwrap(), first);
+    let first_roll = ada.dice().roll(check.clone()).await.unwrap();
+    assert_eq!(first_roll.rolled_by, Some(player.user_id));
+    assert_eq!(ada.dice().roll(check.clone()).await.unwrap(), first_roll);
     // The Seer may also roll for the character, but did not make the roll with this id.
     let seer = world.sparc.as_user(game.seer.user_id());
     assert_eq!(outcome_code(seer.dice().roll(check.clone()).await), "id_conflict");

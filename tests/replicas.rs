@@ -23,13 +23,13 @@ use crate::{
     world::{GameSession, World, server},
 };
 
-/// Returns the first column of each row.
-async fn lines(db: &DatabaseConnection, sql: &str) -> Vec<String> {
+/// Runs a query and returns the first column of each row.
+async fn fetch_first_column(db: &DatabaseConnection, sql: &str) -> Vec<String> {
     let rows = db.query_all_raw(Statement::from_string(DbBackend::Postgres, sql)).await.unwrap();
     rows.into_iter().map(|row| row.try_get_by_index(0).unwrap()).collect()
 }
 
-/// Returns all rows of all tables in schema `public`, as one line of XML per table.
+/// A query that returns all rows of all tables in schema `public`, as one line of XML per table.
 const ALL_ROWS: &str = "
     SELECT relname || ' ' || replace(
       query_to_xml(format('SELECT * FROM public.%I ORDER BY 1, 2', relname), true, true, '')::text, E'\\n', '')
@@ -72,14 +72,14 @@ async fn a_restored_dump_equals_the_original_and_a_game_continues_in_it() {
     restore_connection.close().await.unwrap();
     let restored = World::from_database(database, world.db.clone()).reconnect().await;
 
-    assert_eq!(lines(&restored.db, ALL_ROWS).await, lines(&world.db, ALL_ROWS).await);
+    assert_eq!(fetch_first_column(&restored.db, ALL_ROWS).await, fetch_first_column(&world.db, ALL_ROWS).await);
     let without_owner_privileges = |line: String| match line.rsplit_once(" {postgres=") {
         // If only the owner has privileges on an object, a dump grants none, so the restored catalog shows none.
         Some((object, privileges)) if !privileges.contains(',') => format!("{object} "),
         _ => line,
     };
     let catalog = async |db: &DatabaseConnection| {
-        lines(db, include_str!("catalog.sql")).await.into_iter().map(without_owner_privileges).collect::<Vec<_>>()
+        fetch_first_column(db, include_str!("catalog.sql")).await.into_iter().map(without_owner_privileges).collect::<Vec<_>>()
     };
     let (restored_catalog, original_catalog) = (catalog(&restored.db).await, catalog(&world.db).await);
     let unexpected: Vec<_> = restored_catalog.iter().filter(|line| !original_catalog.contains(line)).collect();
@@ -109,30 +109,30 @@ async fn a_standby_has_the_rows_of_its_primary_answers_reads_and_refuses_writes(
     let sparc = Sparc::connect(&url).await.unwrap();
     // The first session is part of the copy that the standby started from. The changes from now on are streamed to it.
     let later_game = play_session(&world).await;
-    let stranger = world.new_account().await;
+    let stranger_id = world.new_account().await;
     let primary_position: String = world.owner().fetch_value("SELECT pg_current_wal_insert_lsn()::text").await.unwrap();
     let standby_db = connect(&url).await.unwrap();
     for _ in 0..600 {
         let caught_up = format!("SELECT (pg_last_wal_replay_lsn() >= '{primary_position}')::text");
-        if lines(&standby_db, &caught_up).await == ["true"] {
+        if fetch_first_column(&standby_db, &caught_up).await == ["true"] {
             break;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert!(lines(&standby_db, ALL_ROWS).await == lines(&world.db, ALL_ROWS).await, "the rows must be equal");
+    assert!(fetch_first_column(&standby_db, ALL_ROWS).await == fetch_first_column(&world.db, ALL_ROWS).await, "the rows must be equal");
     let catalog = include_str!("catalog.sql");
-    assert!(lines(&standby_db, catalog).await == lines(&world.db, catalog).await, "the catalogs must be equal");
+    assert!(fetch_first_column(&standby_db, catalog).await == fetch_first_column(&world.db, catalog).await, "the catalogs must be equal");
     for game in [&game, &later_game] {
         let ada = sparc.as_user(game.players[0].user_id);
         let scope = RollScope::Session(game.session_id);
         assert_eq!(ada.dice().history(scope, &HistoryFilter::default(), None).await.unwrap().items.len(), 1);
         assert_eq!(ada.sessions().details(game.session_id).await.unwrap().players.len(), 2);
-        let hidden = sparc.as_user(stranger).dice().history(scope, &HistoryFilter::default(), None).await.unwrap();
-        assert!(hidden.items.is_empty(), "row security must apply on a standby too");
+        let rolls_for_stranger = sparc.as_user(stranger_id).dice().history(scope, &HistoryFilter::default(), None).await.unwrap();
+        assert!(rolls_for_stranger.items.is_empty(), "row security must apply on a standby too");
         assert!(sparc.as_anon().sessions().lobby(&LobbyFilter::default(), None).await.is_ok());
         assert_eq!(ada.characters().retire(game.players[0].character_id).await.unwrap_err().code(), "read_only");
-        let refused = ada.events().subscribe(game.session_id, None).await.unwrap_err();
-        assert_eq!(refused.code(), "read_only", "a standby lags behind, so it must refuse a subscription");
+        let error = ada.events().subscribe(game.session_id, None).await.unwrap_err();
+        assert_eq!(error.code(), "read_only", "a standby lags behind, so it must refuse a subscription");
     }
     sparc.close().await.unwrap();
     standby_db.close().await.unwrap();
@@ -141,6 +141,7 @@ async fn a_standby_has_the_rows_of_its_primary_answers_reads_and_refuses_writes(
 #[tokio::test]
 async fn a_subscriber_of_logical_replication_gets_every_row_once() {
     let (world, copy) = (World::new().await, World::new().await);
+    // The name of the publication, of the replication slot and of the subscription.
     let name = format!("copy_{}", Uuid::new_v4().simple());
     let tables = "auth.users, public.users, public.characters, public.adventures, public.creatures, public.sessions,
                   public.session_players, public.dice_rolls, public.session_events, public.tutorial_progress,
@@ -149,8 +150,8 @@ async fn a_subscriber_of_logical_replication_gets_every_row_once() {
     world.db.execute_unprepared(&format!("CREATE PUBLICATION {name} FOR TABLE {tables}")).await.unwrap();
     // Publisher and subscriber are databases of one server, so the replication slot must be created first. If CREATE
     // SUBSCRIPTION created it, the new slot would wait for all running transactions, including that of the command.
-    let slot = format!("SELECT pg_create_logical_replication_slot('{name}', 'pgoutput')::text");
-    lines(&world.db, &slot).await;
+    let create_slot = format!("SELECT pg_create_logical_replication_slot('{name}', 'pgoutput')::text");
+    fetch_first_column(&world.db, &create_slot).await;
     let subscribe = format!(
         "CREATE SUBSCRIPTION {name} CONNECTION '{}' PUBLICATION {name} WITH (create_slot = false, slot_name = '{name}')",
         world.url()
@@ -161,10 +162,10 @@ async fn a_subscriber_of_logical_replication_gets_every_row_once() {
     world.update_session(&game, "ended_at = now() - INTERVAL '1 year'").await;
     assert_eq!(world.owner().fetch_value::<i32>("SELECT private.archive_sessions(10)").await, Ok(1));
     play_session(&world).await;
-    let expected = lines(&world.db, ALL_ROWS).await;
+    let expected = fetch_first_column(&world.db, ALL_ROWS).await;
     let mut copied = Vec::new();
     for _ in 0..600 {
-        copied = lines(&copy.db, ALL_ROWS).await;
+        copied = fetch_first_column(&copy.db, ALL_ROWS).await;
         if copied == expected {
             break;
         }

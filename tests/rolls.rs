@@ -11,7 +11,7 @@ use sparc::{
 use uuid::Uuid;
 
 use crate::{
-    sqlstates::{CHECK_VIOLATION, CREATURE_NOT_IN_ADVENTURE},
+    sqlstates::{CHECK_VIOLATION, CREATURE_NOT_IN_ADVENTURE, NOT_ONE_ROLLER},
     world::{World, insert_attribute_check_sql, row_as_json},
 };
 
@@ -24,15 +24,15 @@ async fn a_roll_is_one_insert_and_the_database_fills_in_the_rest() {
         "WITH rolled AS ({} RETURNING *) SELECT id FROM rolled",
         insert_attribute_check_sql(game.session_id, player.character_id)
     );
-    let id: Uuid = player.caller.fetch_value(&sql).await.unwrap();
-    let rolled = row_as_json(&player.caller, &format!("SELECT * FROM dice_rolls WHERE id = '{id}'")).await;
-    let results: Vec<i64> = rolled["results"].as_array().unwrap().iter().map(|die| die.as_i64().unwrap()).collect();
+    let roll_id: Uuid = player.caller.fetch_value(&sql).await.unwrap();
+    let roll_row = row_as_json(&player.caller, &format!("SELECT * FROM dice_rolls WHERE id = '{roll_id}'")).await;
+    let results: Vec<i64> = roll_row["results"].as_array().unwrap().iter().map(|die| die.as_i64().unwrap()).collect();
     assert_eq!(results.len(), 5, "one die per point of the warrior's might");
     assert!(results.iter().all(|die| (1..=6).contains(die)));
-    assert_eq!(rolled["total"], results.iter().sum::<i64>());
-    assert_eq!(rolled["margin"], rolled["modified_total"].as_i64().unwrap() - 10);
-    assert!(rolled["character_name"].as_str().unwrap().starts_with("Hero"));
-    assert!(rolled["animation_seed"].is_i64());
+    assert_eq!(roll_row["total"], results.iter().sum::<i64>());
+    assert_eq!(roll_row["margin"], roll_row["modified_total"].as_i64().unwrap() - 10);
+    assert!(roll_row["character_name"].as_str().unwrap().starts_with("Hero"));
+    assert!(roll_row["animation_seed"].is_i64());
 }
 
 #[tokio::test]
@@ -70,9 +70,9 @@ async fn rolls_are_never_updated_or_deleted_through_the_api() {
         .execute(&insert_attribute_check_sql(game.session_id, game.players[0].character_id))
         .await
         .unwrap();
-    for person in [&game.players[0].caller, &game.seer, &world.service(), &world.visitor()] {
-        assert_refused!(person.execute("UPDATE dice_rolls SET description = 'x'").await, forbidden);
-        assert_refused!(person.execute("DELETE FROM dice_rolls").await, forbidden);
+    for caller in [&game.players[0].caller, &game.seer, &world.service(), &world.visitor()] {
+        assert_refused!(caller.execute("UPDATE dice_rolls SET description = 'x'").await, forbidden);
+        assert_refused!(caller.execute("DELETE FROM dice_rolls").await, forbidden);
     }
 }
 
@@ -81,13 +81,13 @@ async fn the_service_may_set_results_that_the_checks_accept() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let common_values = format!("'{}', '{}', 'might', 10, 'attack'", game.session_id, game.players[0].character_id);
-    let insert = |columns: &str, values: &str| {
+    let insert_roll = |columns: &str, values: &str| {
         format!(
             "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, {columns})
              VALUES ({common_values}, {values})"
         )
     };
-    assert_eq!(world.service().execute(&insert("results", "'{3,4,5}'")).await, Ok(1));
+    assert_eq!(world.service().execute(&insert_roll("results", "'{3,4,5}'")).await, Ok(1));
     // The results {3,4} give total 7, which fails against difficulty 10 by a margin of -3.
     for (columns, values, constraint) in [
         ("results", "'{}'", "dice_rolls_dice_count_check"),
@@ -109,7 +109,7 @@ async fn the_service_may_set_results_that_the_checks_accept() {
         ("results, original_roll_id", "'{3,4}', gen_random_uuid()", "valid_heroic_save"),
     ] {
         assert_refused!(
-            world.service().execute(&insert(columns, values)).await,
+            world.service().execute(&insert_roll(columns, values)).await,
             CHECK_VIOLATION,
             constraint,
             "{columns} {values}"
@@ -121,17 +121,17 @@ async fn the_service_may_set_results_that_the_checks_accept() {
 async fn all_sixes_always_succeed_and_all_ones_always_fail() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let character = game.players[0].character_id;
+    let character_id = game.players[0].character_id;
     for (results, difficulty, outcome, success) in [
         ("{6}", 18, "critical_success", true),
         ("{1,1,1,1}", 3, "critical_failure", false),
         ("{4,6}", 10, "success", true),
         ("{3,6}", 10, "failure", false),
     ] {
-        let id = world.new_attack_roll(game.session_id, character, results, difficulty, 0).await;
-        let rolled =
-            row_as_json(&world.owner(), &format!("SELECT outcome, success FROM dice_rolls WHERE id = '{id}'")).await;
-        assert_eq!((rolled["outcome"].as_str().unwrap(), rolled["success"].as_bool().unwrap()), (outcome, success));
+        let roll_id = world.new_attack_roll(game.session_id, character_id, results, difficulty, 0).await;
+        let roll_row =
+            row_as_json(&world.owner(), &format!("SELECT outcome, success FROM dice_rolls WHERE id = '{roll_id}'")).await;
+        assert_eq!((roll_row["outcome"].as_str().unwrap(), roll_row["success"].as_bool().unwrap()), (outcome, success));
     }
 }
 
@@ -183,7 +183,7 @@ async fn a_modifier_must_be_within_its_bounds() {
     ] {
         assert_eq!(player.caller.execute(&insert_with(&valid)).await, Ok(1), "{valid}");
     }
-    let eleven = format!("[{}]", [r#"{"type":"flat","value":1,"source":"x"}"#; 11].join(","));
+    let eleven_modifiers = format!("[{}]", [r#"{"type":"flat","value":1,"source":"x"}"#; 11].join(","));
     for invalid in [
         modifier("flat", "11", "x"),
         modifier("flat", "-11", "x"),
@@ -195,7 +195,7 @@ async fn a_modifier_must_be_within_its_bounds() {
         modifier("luck", "1", "x"),
         modifier("flat", "\"1\"", "x"),
         modifier("flat", "1e400", "x"),
-        eleven,
+        eleven_modifiers,
         "{}".into(),
         "[1]".into(),
         "null".into(),
@@ -221,9 +221,9 @@ async fn a_player_rolls_only_for_their_seated_character_in_an_active_session() {
         forbidden,
         "the character of another participant"
     );
-    let unseated = world.new_character(player.user_id).await;
+    let unseated_id = world.new_character(player.user_id).await;
     assert_refused!(
-        player.caller.execute(&insert_attribute_check_sql(game.session_id, unseated)).await,
+        player.caller.execute(&insert_attribute_check_sql(game.session_id, unseated_id)).await,
         forbidden,
         "a character without a seat"
     );
@@ -256,21 +256,21 @@ async fn a_player_rolls_only_for_their_seated_character_in_an_active_session() {
 async fn the_seer_rolls_for_seated_characters_own_characters_and_creatures() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let own_character = world.new_character(game.seer.user_id()).await;
+    let own_character_id = world.new_character(game.seer.user_id()).await;
     assert_eq!(
         game.seer.execute(&insert_attribute_check_sql(game.session_id, game.players[0].character_id)).await,
         Ok(1)
     );
-    assert_eq!(game.seer.execute(&insert_attribute_check_sql(game.session_id, own_character)).await, Ok(1));
-    let insert =
+    assert_eq!(game.seer.execute(&insert_attribute_check_sql(game.session_id, own_character_id)).await, Ok(1));
+    let insert_wolf =
         format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf') RETURNING id", game.adventure_id);
-    let wolf: Uuid = world.owner().fetch_value(&insert).await.unwrap();
-    let attack = format!(
+    let wolf_id: Uuid = world.owner().fetch_value(&insert_wolf).await.unwrap();
+    let insert_attack = format!(
         "INSERT INTO dice_rolls (session_id, creature_id, attribute, difficulty, roll_type)
-         VALUES ('{}', '{wolf}', 'might', 10, 'attack')",
+         VALUES ('{}', '{wolf_id}', 'might', 10, 'attack')",
         game.session_id
     );
-    assert_eq!(game.seer.execute(&attack).await, Ok(1));
+    assert_eq!(game.seer.execute(&insert_attack).await, Ok(1));
     let stranger = world.new_player().await;
     assert_refused!(
         game.seer.execute(&insert_attribute_check_sql(game.session_id, stranger.character_id)).await,
@@ -288,36 +288,36 @@ async fn creatures_roll_with_their_own_stats_and_their_rolls_outlive_them() {
                VALUES ('{adventure_id}', 'Wolf', '{{"might": 7, "grace": 3, "wit": 1, "heart": 2}}') RETURNING id"#
         )
     };
-    let wolf: Uuid = world.owner().fetch_value(&insert_wolf(game.adventure_id)).await.unwrap();
-    let other_adventure = world.new_adventure(game.seer.user_id()).await;
-    let wolf_of_other_adventure: Uuid = world.owner().fetch_value(&insert_wolf(other_adventure)).await.unwrap();
-    let attack = |creature: Uuid| {
+    let wolf_id: Uuid = world.owner().fetch_value(&insert_wolf(game.adventure_id)).await.unwrap();
+    let other_adventure_id = world.new_adventure(game.seer.user_id()).await;
+    let wolf_id_of_other_adventure: Uuid = world.owner().fetch_value(&insert_wolf(other_adventure_id)).await.unwrap();
+    let insert_attack = |creature_id: Uuid| {
         format!(
             "INSERT INTO dice_rolls (session_id, creature_id, attribute, difficulty, roll_type)
-             VALUES ('{}', '{creature}', 'might', 10, 'attack')",
+             VALUES ('{}', '{creature_id}', 'might', 10, 'attack')",
             game.session_id
         )
     };
-    game.seer.execute(&attack(wolf)).await.unwrap();
-    let rolled = row_as_json(&world.owner(), "SELECT character_name, dice_count, character_id FROM dice_rolls").await;
-    assert_eq!((rolled["character_name"].as_str(), rolled["dice_count"].as_i64()), (Some("Wolf"), Some(7)));
+    game.seer.execute(&insert_attack(wolf_id)).await.unwrap();
+    let roll_row = row_as_json(&world.owner(), "SELECT character_name, dice_count FROM dice_rolls").await;
+    assert_eq!((roll_row["character_name"].as_str(), roll_row["dice_count"].as_i64()), (Some("Wolf"), Some(7)));
     assert_refused!(
-        game.seer.execute(&attack(wolf_of_other_adventure)).await,
+        game.seer.execute(&insert_attack(wolf_id_of_other_adventure)).await,
         CREATURE_NOT_IN_ADVENTURE,
         "creature_of_adventure"
     );
     assert_refused!(
-        game.players[0].caller.execute(&attack(wolf)).await,
+        game.players[0].caller.execute(&insert_attack(wolf_id)).await,
         forbidden,
         "only the Seer may roll for a creature"
     );
-    let attack_with_both = format!(
+    let insert_attack_of_both = format!(
         "INSERT INTO dice_rolls (session_id, creature_id, character_id, attribute, difficulty, roll_type)
-         VALUES ('{}', '{wolf}', '{}', 'might', 10, 'attack')",
+         VALUES ('{}', '{wolf_id}', '{}', 'might', 10, 'attack')",
         game.session_id, game.players[0].character_id
     );
-    assert_refused!(game.seer.execute(&attack_with_both).await, "SP016", "one_roller");
-    game.seer.execute(&format!("DELETE FROM creatures WHERE id = '{wolf}'")).await.unwrap();
+    assert_refused!(game.seer.execute(&insert_attack_of_both).await, NOT_ONE_ROLLER, "one_roller");
+    game.seer.execute(&format!("DELETE FROM creatures WHERE id = '{wolf_id}'")).await.unwrap();
     assert_eq!(world.owner().count("dice_rolls WHERE creature_id IS NULL AND character_name = 'Wolf'").await, 1);
 }
 
@@ -346,6 +346,7 @@ async fn random_numbers_returns_an_empty_array_at_once_if_its_arguments_are_impo
     let world = World::new().await;
     let transaction = world.owner().begin().await;
     transaction.execute_unprepared("SET LOCAL statement_timeout = '2s'").await.unwrap();
+    // Each number is made from one byte, so the bound is at most 256.
     for (bound, amount) in [("NULL", "6"), ("6", "NULL"), ("257", "6"), ("6", "0")] {
         let query = format!("SELECT cardinality(private.random_numbers({bound}, {amount}))");
         let row = transaction.query_one_raw(Statement::from_string(DbBackend::Postgres, query)).await;
@@ -358,6 +359,7 @@ async fn a_characters_statistics_count_the_rolls_that_the_caller_may_see() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let (ada, hero_id) = (&game.players[0], game.players[0].character_id);
+    // The totals are 12, 2, 7 and 7. Against these difficulties, the first and the third succeed.
     for (results, difficulty) in [("{6,6}", 10), ("{1,1}", 10), ("{3,4}", 5), ("{3,4}", 9)] {
         world.new_attack_roll(game.session_id, hero_id, results, difficulty, 0).await;
     }

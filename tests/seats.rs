@@ -19,32 +19,32 @@ async fn the_last_two_seats_go_to_two_of_sixteen_players() {
         players.push(world.new_player().await);
     }
     for _ in 0..100 {
-        // An account may hold at most twenty seats in live sessions, so the session of the last round is cancelled.
+        // An account may hold at most twenty seats in live sessions, so the session of the previous round is cancelled.
         world.owner().execute("UPDATE sessions SET status = 'cancelled' WHERE status = 'waiting'").await.unwrap();
         let game = world.new_session(2).await;
         world.update_session(&game, "is_public = true").await;
         let tasks = players
             .iter()
             .map(|player| {
-                let (person, take_seat) =
+                let (caller, take_seat) =
                     (player.caller.clone(), insert_seat_sql(game.session_id, player.user_id, player.character_id));
-                async move { person.execute(&take_seat).await }
+                async move { caller.execute(&take_seat).await }
             })
             .collect();
         let outcomes = run_together(tasks).await;
-        let refused: Vec<_> = outcomes.into_iter().filter_map(Result::err).collect();
-        assert_eq!(refused.len(), 14, "all but two players must be refused");
+        let refusals: Vec<_> = outcomes.into_iter().filter_map(Result::err).collect();
+        assert_eq!(refusals.len(), 14, "all but two players must be refused");
         assert!(
-            refused
+            refusals
                 .iter()
                 .all(|error| error.has(SESSION_FULL, "session_capacity") && error.message == "Session is full"),
-            "{refused:?}"
+            "{refusals:?}"
         );
-        let seats = format!("session_players WHERE session_id = '{}' AND is_active", game.session_id);
-        assert_eq!(world.owner().count(&seats).await, 4);
-        let taken = format!("SELECT seats_taken FROM sessions WHERE id = '{}'", game.session_id);
+        let active_seats = format!("session_players WHERE session_id = '{}' AND is_active", game.session_id);
+        assert_eq!(world.owner().count(&active_seats).await, 4);
+        let select_seats_taken = format!("SELECT seats_taken FROM sessions WHERE id = '{}'", game.session_id);
         assert_eq!(
-            world.owner().fetch_value::<i32>(&taken).await.unwrap(),
+            world.owner().fetch_value::<i32>(&select_seats_taken).await.unwrap(),
             4,
             "the counter must equal the number of active seats"
         );
@@ -94,7 +94,7 @@ async fn completed_and_cancelled_sessions_accept_no_player() {
         assert_refused!(
             game.seer.execute(&insert_seat_sql(game.session_id, newcomer.user_id, newcomer.character_id)).await,
             forbidden,
-            "nobody may seat another user"
+            "no user may seat another"
         );
         let read_code = format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session_id);
         let code: String = world.owner().fetch_value(&read_code).await.unwrap();
@@ -148,12 +148,12 @@ async fn a_stranger_seats_no_other_user_and_no_user_inserts_an_inactive_seat() {
         stranger.execute(&insert_seat_sql(game.session_id, player.user_id, player.character_id)).await,
         forbidden
     );
-    let inactive_seat = format!(
+    let insert_inactive_seat = format!(
         "INSERT INTO session_players (session_id, user_id, character_id, is_active) VALUES ('{}', '{}', '{}', false)",
         game.session_id, player.user_id, player.character_id
     );
     assert_refused!(
-        player.caller.execute(&inactive_seat).await,
+        player.caller.execute(&insert_inactive_seat).await,
         forbidden,
         "an inactive seat would make the user a participant"
     );
@@ -176,6 +176,7 @@ async fn the_seer_removes_and_readmits_players_but_seats_nobody() {
         Ok(0),
         "a player must not be able to remove another"
     );
+    // If the Seer makes a seat inactive, its player is removed.
     assert_eq!(game.seer.execute(&update_seat("is_active = false")).await, Ok(1));
     for rejoin in ["is_active = true", "removed_at = NULL", "removed_at = NULL, is_active = true"] {
         assert_refused!(
@@ -190,6 +191,7 @@ async fn the_seer_removes_and_readmits_players_but_seats_nobody() {
     let join = format!("SELECT user_id FROM private.join_by_code('{code}', '{}')", player.character_id);
     assert_refused!(player.caller.fetch_value::<uuid::Uuid>(&join).await, PLAYER_REMOVED, "player_removed");
     assert_refused!(game.seer.execute(&update_seat("is_active = true")).await, NOT_YOUR_CHOICE, "own_choice");
+    // This readmits the player.
     assert_eq!(game.seer.execute(&update_seat("removed_at = NULL")).await, Ok(1));
     assert_refused!(
         game.seer.execute(&update_seat("is_active = true")).await,
@@ -208,8 +210,8 @@ async fn a_player_who_left_can_be_removed_too() {
     let update_seat =
         |assignment: &str| format!("UPDATE session_players SET {assignment} WHERE user_id = '{}'", player.user_id);
     assert_eq!(player.caller.execute(&update_seat("is_active = false")).await, Ok(1));
-    let removed = "session_players WHERE removed_at IS NOT NULL";
-    assert_eq!(world.owner().count(removed).await, 0, "leaving must not count as a removal");
+    let removed_seats = "session_players WHERE removed_at IS NOT NULL";
+    assert_eq!(world.owner().count(removed_seats).await, 0, "leaving must not count as a removal");
     assert_eq!(game.seer.execute(&update_seat("removed_at = '2000-01-01'")).await, Ok(1));
     assert_eq!(
         world.owner().count("session_players WHERE removed_at > '2000-01-01'").await,
@@ -224,10 +226,10 @@ async fn only_the_player_chooses_their_character_and_only_before_the_start() {
     let world = World::new().await;
     let game = world.new_session(1).await;
     let player = &game.players[0];
-    let other_character = world.new_character(player.user_id).await;
-    let choose = |to| format!("UPDATE session_players SET character_id = '{to}' WHERE user_id = '{}'", player.user_id);
-    assert_refused!(game.seer.execute(&choose(other_character)).await, NOT_YOUR_CHOICE, "own_choice");
-    assert_eq!(player.caller.execute(&choose(other_character)).await, Ok(1));
+    let other_character_id = world.new_character(player.user_id).await;
+    let choose = |character_id| format!("UPDATE session_players SET character_id = '{character_id}' WHERE user_id = '{}'", player.user_id);
+    assert_refused!(game.seer.execute(&choose(other_character_id)).await, NOT_YOUR_CHOICE, "own_choice");
+    assert_eq!(player.caller.execute(&choose(other_character_id)).await, Ok(1));
     world.update_session(&game, "status = 'active'").await;
     assert_refused!(player.caller.execute(&choose(player.character_id)).await, SESSION_STARTED, "session_not_started");
 }
@@ -259,14 +261,14 @@ async fn a_signed_in_user_who_sees_a_session_sees_its_seats() {
 async fn no_user_writes_the_heroic_saves_and_timestamps_of_a_seat_or_deletes_it() {
     let world = World::new().await;
     let game = world.new_session(1).await;
-    for person in [&game.players[0].caller, &game.seer] {
+    for caller in [&game.players[0].caller, &game.seer] {
         for assignment in
             ["heroic_saves_used = 0", "joined_at = now()", "left_at = now()", "heroic_saves_encounter = 9"]
         {
             let sql = format!("UPDATE session_players SET {assignment}");
-            assert_refused!(person.execute(&sql).await, forbidden, "{assignment}");
+            assert_refused!(caller.execute(&sql).await, forbidden, "{assignment}");
         }
-        assert_refused!(person.execute("DELETE FROM session_players").await, forbidden);
+        assert_refused!(caller.execute("DELETE FROM session_players").await, forbidden);
     }
 }
 
@@ -285,7 +287,8 @@ async fn rejoining_concurrently_with_two_characters_takes_one_seat() {
     let world = World::new().await;
     let game = world.new_session(1).await;
     let player = &game.players[0];
-    let other_character = world.new_character(player.user_id).await;
+    let other_character_id = world.new_character(player.user_id).await;
+    // The session needs another seated player to become active.
     let other_player = world.new_player().await;
     world
         .owner()
@@ -300,9 +303,9 @@ async fn rejoining_concurrently_with_two_characters_takes_one_seat() {
     rejoin_transaction.execute_unprepared(&rejoin).await.unwrap();
     let read_code = format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session_id);
     let code: String = world.owner().fetch_value(&read_code).await.unwrap();
-    let person = player.caller.clone();
-    let join = format!("SELECT character_id FROM private.join_by_code('{code}', '{other_character}')");
-    let join_by_code = tokio::spawn(async move { person.fetch_value::<uuid::Uuid>(&join).await });
+    let caller = player.caller.clone();
+    let join = format!("SELECT character_id FROM private.join_by_code('{code}', '{other_character_id}')");
+    let join_by_code = tokio::spawn(async move { caller.fetch_value::<uuid::Uuid>(&join).await });
     // `join_by_code` waits for the lock of the seat's row, and then finds that the player has already rejoined.
     world.owner().wait_for_lock_waiters(1).await;
     rejoin_transaction.commit().await.unwrap();
@@ -311,10 +314,10 @@ async fn rejoining_concurrently_with_two_characters_takes_one_seat() {
         Ok(player.character_id),
         "the seat must keep the character with which the player rejoined"
     );
-    let active = format!("session_players WHERE session_id = '{}' AND is_active", game.session_id);
-    assert_eq!(world.owner().count(&active).await, 2, "one seat of each player");
-    let taken = format!("SELECT seats_taken FROM sessions WHERE id = '{}'", game.session_id);
-    assert_eq!(world.owner().fetch_value::<i32>(&taken).await, Ok(2));
+    let active_seats = format!("session_players WHERE session_id = '{}' AND is_active", game.session_id);
+    assert_eq!(world.owner().count(&active_seats).await, 2, "one seat of each player");
+    let select_seats_taken = format!("SELECT seats_taken FROM sessions WHERE id = '{}'", game.session_id);
+    assert_eq!(world.owner().fetch_value::<i32>(&select_seats_taken).await, Ok(2));
 }
 
 #[tokio::test]
@@ -324,23 +327,23 @@ async fn an_inactive_seat_must_have_a_character_of_its_player_too() {
     let (player, other_player) = (&game.players[0], world.new_player().await);
     let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", player.user_id);
     player.caller.execute(&leave).await.unwrap();
-    let change = format!(
+    let change_character = format!(
         "UPDATE session_players SET character_id = '{}' WHERE user_id = '{}'",
         other_player.character_id, player.user_id
     );
-    let insert = format!(
+    let insert_inactive_seat = format!(
         "INSERT INTO session_players (session_id, user_id, character_id, is_active)
          VALUES ('{}', '{}', '{}', false)",
         game.session_id, other_player.user_id, player.character_id
     );
-    for (person, sql) in [
-        (&player.caller, &change),
-        (&world.service(), &change),
-        (&world.owner(), &change),
-        (&world.service(), &insert),
-        (&world.owner(), &insert),
+    for (caller, sql) in [
+        (&player.caller, &change_character),
+        (&world.service(), &change_character),
+        (&world.owner(), &change_character),
+        (&world.service(), &insert_inactive_seat),
+        (&world.owner(), &insert_inactive_seat),
     ] {
-        assert_refused!(person.execute(sql).await, CHARACTER_NOT_YOURS, "own_character", "{sql}");
+        assert_refused!(caller.execute(sql).await, CHARACTER_NOT_YOURS, "own_character", "{sql}");
     }
 }
 
@@ -366,13 +369,13 @@ async fn joining_by_code_takes_one_seat_and_lets_a_player_rejoin() {
         "a player who left may rejoin while the session is live"
     );
     let latecomer = world.new_player().await;
-    let refused = world.sparc.as_user(latecomer.user_id).sessions().join(&join_code, latecomer.character_id).await;
-    assert_error!(refused, Error::SessionStarted);
+    let outcome = world.sparc.as_user(latecomer.user_id).sessions().join(&join_code, latecomer.character_id).await;
+    assert_error!(outcome, Error::SessionStarted);
     world.update_session(&game, "status = 'completed'").await;
-    let refused = world.sparc.as_user(latecomer.user_id).sessions().join(&join_code, latecomer.character_id).await;
-    assert_error!(refused, Error::SessionOver);
-    let refused = me.sessions().join(&"ZZZZZZ".parse().unwrap(), player.character_id).await;
-    assert_error!(refused, Error::UnknownJoinCode);
-    let refused = world.sparc.as_anon().sessions().join(&join_code, player.character_id).await;
-    assert_error!(refused, Error::NotSignedIn);
+    let outcome = world.sparc.as_user(latecomer.user_id).sessions().join(&join_code, latecomer.character_id).await;
+    assert_error!(outcome, Error::SessionOver);
+    let outcome = me.sessions().join(&"ZZZZZZ".parse().unwrap(), player.character_id).await;
+    assert_error!(outcome, Error::UnknownJoinCode);
+    let outcome = world.sparc.as_anon().sessions().join(&join_code, player.character_id).await;
+    assert_error!(outcome, Error::NotSignedIn);
 }

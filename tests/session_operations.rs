@@ -38,9 +38,9 @@ async fn devices_of_one_seer_do_not_overwrite_each_others_game_state() {
     assert_eq!(overwritten.game_state_version, 2);
     let ada = world.sparc.as_user(game.players[0].user_id);
     let events = ada.events().after(game.session_id, 0).await.unwrap();
-    let states: Vec<_> = events.iter().filter(|event| event.event_type == "game_state").collect();
-    assert_eq!(states.len(), 2);
-    assert_eq!(states[1].payload, json!({ "game_state": {}, "version": 2 }));
+    let state_events: Vec<_> = events.iter().filter(|event| event.event_type == "game_state").collect();
+    assert_eq!(state_events.len(), 2);
+    assert_eq!(state_events[1].payload, json!({ "game_state": {}, "version": 2 }));
     assert_eq!(ada.events().newest(game.session_id).await.unwrap(), events.last().unwrap().seq);
     // Nobody can set the version directly, not even the service.
     assert_refused!(world.service().execute("UPDATE sessions SET game_state_version = 9").await, forbidden);

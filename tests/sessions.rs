@@ -56,15 +56,15 @@ async fn only_the_legal_transitions_of_status_are_allowed() {
 async fn started_at_is_set_by_the_first_start_only_and_ended_at_by_completing() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let sql = format!("SELECT started_at, ended_at FROM sessions WHERE id = '{}'", game.session_id);
-    let active = row_as_json(&world.owner(), &sql).await;
-    assert!(active["started_at"].is_string() && active["ended_at"].is_null());
+    let select_times = format!("SELECT started_at, ended_at FROM sessions WHERE id = '{}'", game.session_id);
+    let times_when_active = row_as_json(&world.owner(), &select_times).await;
+    assert!(times_when_active["started_at"].is_string() && times_when_active["ended_at"].is_null());
     world.update_session(&game, "status = 'paused'").await;
     world.update_session(&game, "status = 'active'").await;
     world.update_session(&game, "status = 'completed'").await;
-    let ended = row_as_json(&world.owner(), &sql).await;
-    assert_eq!(ended["started_at"], active["started_at"], "started_at must be set only once");
-    assert!(ended["ended_at"].is_string());
+    let times_when_ended = row_as_json(&world.owner(), &select_times).await;
+    assert_eq!(times_when_ended["started_at"], times_when_active["started_at"], "started_at must be set only once");
+    assert!(times_when_ended["ended_at"].is_string());
 }
 
 #[tokio::test]
@@ -82,8 +82,8 @@ async fn completing_a_session_counts_once_for_its_seer_players_adventure_and_cha
         3,
         "the game must count for everyone who was seated, including the player who left"
     );
-    let played = format!("SELECT times_played FROM adventures WHERE id = '{}'", game.adventure_id);
-    assert_eq!(owner.fetch_value::<i32>(&played).await, Ok(1));
+    let select_times_played = format!("SELECT times_played FROM adventures WHERE id = '{}'", game.adventure_id);
+    assert_eq!(owner.fetch_value::<i32>(&select_times_played).await, Ok(1));
     assert_eq!(owner.count("characters WHERE last_played_at IS NOT NULL").await, 3);
 }
 
@@ -184,14 +184,14 @@ async fn every_character_of_a_join_code_is_drawn_equally_often() {
 #[tokio::test]
 async fn a_session_needs_a_published_adventure_or_a_draft_of_its_seer() {
     let world = World::new().await;
-    let (seer, other_account) = (world.new_user().await, world.new_account().await);
+    let (seer, other_account_id) = (world.new_user().await, world.new_account().await);
     let create_session = |adventure_id| {
         format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure_id}')", seer.user_id())
     };
     assert_eq!(seer.execute(&create_session(world.new_draft_adventure(seer.user_id()).await)).await, Ok(1));
-    assert_eq!(seer.execute(&create_session(world.new_adventure(other_account).await)).await, Ok(1));
+    assert_eq!(seer.execute(&create_session(world.new_adventure(other_account_id).await)).await, Ok(1));
     assert_refused!(
-        seer.execute(&create_session(world.new_draft_adventure(other_account).await)).await,
+        seer.execute(&create_session(world.new_draft_adventure(other_account_id).await)).await,
         ADVENTURE_NOT_PLAYABLE,
         "adventure_playable"
     );
@@ -204,8 +204,8 @@ async fn everyone_sees_public_sessions_and_only_participants_see_private_ones() 
     let this_session = format!("sessions WHERE id = '{}'", game.session_id);
     let stranger = world.new_user().await;
     let player = &game.players[0].caller;
-    for (person, visible_rows) in [(&world.visitor(), 0), (&stranger, 0), (&game.seer, 1), (player, 1)] {
-        assert_eq!(person.count(&this_session).await, visible_rows);
+    for (caller, visible_rows) in [(&world.visitor(), 0), (&stranger, 0), (&game.seer, 1), (player, 1)] {
+        assert_eq!(caller.count(&this_session).await, visible_rows);
     }
     world.update_session(&game, "is_public = true").await;
     assert_eq!(world.visitor().count(&this_session).await, 1);
@@ -264,15 +264,15 @@ async fn only_the_seer_changes_a_session_and_only_its_granted_columns() {
 #[tokio::test]
 async fn a_user_opens_a_session_as_its_seer_and_sets_only_granted_columns() {
     let world = World::new().await;
-    let (seer, other_account) = (world.new_user().await, world.new_account().await);
-    let adventure_id = world.new_adventure(other_account).await;
+    let (seer, other_account_id) = (world.new_user().await, world.new_account().await);
+    let adventure_id = world.new_adventure(other_account_id).await;
     let sql = format!(
         "INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure_id}') RETURNING status::text",
         seer.user_id()
     );
     assert_eq!(seer.fetch_value::<String>(&sql).await.unwrap(), "waiting");
     let for_another_seer =
-        format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{other_account}', '{adventure_id}')");
+        format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{other_account_id}', '{adventure_id}')");
     assert_refused!(seer.execute(&for_another_seer).await, forbidden);
     for column in ["code", "status", "started_at", "created_at", "seats_taken"] {
         let sql = format!("INSERT INTO sessions (adventure_id, {column}) VALUES ('{adventure_id}', NULL)");
@@ -323,8 +323,8 @@ async fn a_public_session_with_a_draft_does_not_publish_the_draft() {
     let shows_content = |details: serde_json::Value| details["adventure_data"].get("content").is_some();
     let for_visitor = row_as_json(&world.visitor(), &query).await;
     let fields: Vec<&str> = for_visitor["adventure_data"].as_object().unwrap().keys().map(String::as_str).collect();
-    let announced = ["creator_id", "difficulty", "estimated_duration", "id", "name", "status", "thumbnail_url"];
-    assert_eq!(fields, announced, "a visitor may see only the fields that announce the session");
+    let announced_fields = ["creator_id", "difficulty", "estimated_duration", "id", "name", "status", "thumbnail_url"];
+    assert_eq!(fields, announced_fields, "a visitor may see only the fields that announce the session");
     assert!(!shows_content(row_as_json(&world.new_user().await, &query).await), "a stranger");
     assert!(shows_content(row_as_json(&game.seer, &query).await), "the Seer");
     let player = &game.players[0];
@@ -342,19 +342,17 @@ async fn an_ended_session_shows_nothing_of_an_adventure_that_became_a_draft_agai
         world.update_session(&game, &format!("is_public = true, status = '{status}'")).await;
         // The adventure belongs to somebody other than the Seer, because its creator may always read it.
         let creator_id = world.new_account().await;
-        let set_creator = format!(
-            "UPDATE adventures SET creator_id = '{creator_id}', status = 'published' WHERE id = '{}'",
-            game.adventure_id
-        );
+        let set_creator =
+            format!("UPDATE adventures SET creator_id = '{creator_id}' WHERE id = '{}'", game.adventure_id);
         world.owner().execute(&set_creator).await.unwrap();
         let query = format!("SELECT adventure_data FROM get_session_details('{}')", game.session_id);
         let callers = [world.visitor(), world.new_user().await, game.seer.clone(), game.players[0].caller.clone()];
         for caller in &callers {
             assert_eq!(row_as_json(caller, &query).await["adventure_data"]["status"], "published");
         }
-        let draft =
+        let make_draft =
             format!("UPDATE adventures SET status = 'draft', name = 'Later' WHERE id = '{}'", game.adventure_id);
-        world.owner().execute(&draft).await.unwrap();
+        world.owner().execute(&make_draft).await.unwrap();
         for caller in &callers {
             let adventure_data = row_as_json(caller, &query).await["adventure_data"].clone();
             assert!(adventure_data.is_null(), "{status} {:?}: {adventure_data}", caller.id);
@@ -371,12 +369,12 @@ async fn a_session_that_the_service_inserts_has_consistent_times_in_every_status
     let game = world.new_session(0).await;
     let ended_yesterday = ["completed", "cancelled"].map(|status| (status, "now() - INTERVAL '1 day'"));
     for (status, ended_at) in STATUSES.map(|status| (status, "NULL")).into_iter().chain(ended_yesterday) {
-        let insert = format!(
+        let insert_session = format!(
             "INSERT INTO sessions (seer_id, adventure_id, status, ended_at) VALUES ('{}', '{}', '{status}', {ended_at})",
             game.seer.user_id(),
             game.adventure_id
         );
-        world.service().execute(&insert).await.unwrap();
+        world.service().execute(&insert_session).await.unwrap();
     }
     assert_eq!(broken_invariants(&world).await, [""; 0]);
     assert_eq!(world.owner().count("sessions WHERE ended_at < started_at").await, 0);
@@ -401,14 +399,14 @@ async fn a_session_cannot_end_before_it_started() {
 async fn session_details_in_schema_private_returns_no_session_that_the_caller_may_not_see() {
     let world = World::new().await;
     let game = world.new_session(1).await;
-    let details = format!("private.session_details('{}')", game.session_id);
-    assert_eq!(world.new_user().await.count(&details).await, 0, "a stranger");
-    assert_eq!(world.visitor().count(&details).await, 0, "a visitor");
-    for person in [&game.seer, &game.players[0].caller, &world.service()] {
-        assert_eq!(person.count(&details).await, 1);
+    let details_function = format!("private.session_details('{}')", game.session_id);
+    assert_eq!(world.new_user().await.count(&details_function).await, 0, "a stranger");
+    assert_eq!(world.visitor().count(&details_function).await, 0, "a visitor");
+    for caller in [&game.seer, &game.players[0].caller, &world.service()] {
+        assert_eq!(caller.count(&details_function).await, 1);
     }
     world.update_session(&game, "is_public = true").await;
-    let players = format!("SELECT jsonb_array_length(players) FROM {details}");
-    assert_eq!(world.visitor().fetch_value::<i32>(&players).await.unwrap(), 0, "a visitor may not see seats");
-    assert_eq!(world.new_user().await.fetch_value::<i32>(&players).await.unwrap(), 1);
+    let count_listed_players = format!("SELECT jsonb_array_length(players) FROM {details_function}");
+    assert_eq!(world.visitor().fetch_value::<i32>(&count_listed_players).await.unwrap(), 0, "a visitor may not see seats");
+    assert_eq!(world.new_user().await.fetch_value::<i32>(&count_listed_players).await.unwrap(), 1);
 }

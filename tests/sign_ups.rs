@@ -1,5 +1,5 @@
-//! Sign-ups that are repeated with the same id after the account has changed. In `private.requests`,
-//! the database keeps a digest of each request, by which it recognizes a repeated one.
+//! Sign-ups that are repeated with the same id after the account has changed. In `private.requests`, the database keeps
+//! a digest of each request, by which it recognizes a repeated one.
 
 use sea_orm::{ConnectionTrait, DbBackend, Statement, TransactionTrait};
 use sparc::service::{
@@ -15,55 +15,55 @@ async fn a_repeated_sign_up_is_recognized_after_the_account_has_changed() {
     let world = World::new().await;
     let (service, owner) = (world.sparc.as_service(), world.owner());
     let sign_up = |request: &NewAccount| service.users().sign_up(request.clone());
-    let new_account = |email: Option<&str>, name: Option<&str>| NewAccount {
+    let new_request = |email: Option<&str>, name: Option<&str>| NewAccount {
         id: Some(Uuid::new_v4()),
         email: email.map(Into::into),
         display_name: name.map(Into::into),
     };
-    let accounts = [
-        new_account(Some("a@x.org"), Some("Ada")),
-        new_account(Some("b@x.org"), None),
-        new_account(None, Some("Ben")),
-        new_account(None, None),
+    let requests = [
+        new_request(Some("a@x.org"), Some("Ada")),
+        new_request(Some("b@x.org"), None),
+        new_request(None, Some("Ben")),
+        new_request(None, None),
     ];
-    for account in accounts {
-        let id = sign_up(&account).await.unwrap().id;
+    for request in requests {
+        let id = sign_up(&request).await.unwrap().id;
         let rename = ProfileChanges { display_name: Some("Edited".into()), ..Default::default() };
         world.sparc.as_user(id).users().edit(rename).await.unwrap();
-        assert_eq!(sign_up(&account).await.unwrap().display_name, "Edited");
+        assert_eq!(sign_up(&request).await.unwrap().display_name, "Edited");
         assert_id_conflict(
             "the account as its user edited it",
-            sign_up(&NewAccount { display_name: Some("Edited".into()), ..account.clone() }).await,
+            sign_up(&NewAccount { display_name: Some("Edited".into()), ..request.clone() }).await,
         );
 
         // The platform changes the e-mail address and the metadata.
         let new_email = format!("{id}@new.org");
-        let update = format!(
+        let change_by_platform = format!(
             "UPDATE auth.users
              SET email = '{new_email}', raw_user_meta_data = '{{\"display_name\": \"Anna\"}}'
              WHERE id = '{id}'"
         );
-        owner.execute(&update).await.unwrap();
-        assert_eq!(sign_up(&account).await.unwrap().id, id);
-        for changed in [
-            NewAccount { email: Some(new_email.clone()), display_name: Some("Anna".into()), ..account.clone() },
-            NewAccount { email: Some(new_email), ..account.clone() },
-            NewAccount { display_name: Some("Anna".into()), ..account.clone() },
+        owner.execute(&change_by_platform).await.unwrap();
+        assert_eq!(sign_up(&request).await.unwrap().id, id);
+        for changed_request in [
+            NewAccount { email: Some(new_email.clone()), display_name: Some("Anna".into()), ..request.clone() },
+            NewAccount { email: Some(new_email), ..request.clone() },
+            NewAccount { display_name: Some("Anna".into()), ..request.clone() },
         ] {
-            assert_id_conflict("the account as the platform changed it", sign_up(&changed).await);
+            assert_id_conflict("the account as the platform changed it", sign_up(&changed_request).await);
         }
 
         // Repetitions and conflicts are recognized in a caller's transaction too.
         let tx = service.begin().await.unwrap();
-        assert_eq!(tx.users().sign_up(account.clone()).await.unwrap().id, id);
+        assert_eq!(tx.users().sign_up(request.clone()).await.unwrap().id, id);
         tx.commit().await.unwrap();
         let tx = service.begin().await.unwrap();
-        let other_request = NewAccount { email: Some("other@x.org".into()), ..account.clone() };
+        let other_request = NewAccount { email: Some("other@x.org".into()), ..request.clone() };
         assert_id_conflict("another e-mail address", tx.users().sign_up(other_request.clone()).await);
         tx.rollback().await.unwrap();
 
         service.users().close_account(id).await.unwrap();
-        assert_id_conflict("a closed account", sign_up(&account).await);
+        assert_id_conflict("a closed account", sign_up(&request).await);
         assert_id_conflict(
             "a closed account, a request without data",
             sign_up(&NewAccount { id: Some(id), ..Default::default() }).await,
@@ -79,7 +79,7 @@ async fn a_repeated_sign_up_is_recognized_after_the_account_has_changed() {
         owner.execute(&format!("DELETE FROM auth.users WHERE id = '{id}'")).await.unwrap();
         sign_up(&other_request).await.unwrap();
         assert!(sign_up(&other_request).await.is_ok());
-        assert_id_conflict("the request of the deleted account", sign_up(&account).await);
+        assert_id_conflict("the request of the deleted account", sign_up(&request).await);
         owner.execute(&format!("DELETE FROM auth.users WHERE id = '{id}'")).await.unwrap();
         assert_eq!(owner.count("private.requests").await, 0, "a deleted account must leave no digest");
     }
@@ -98,15 +98,17 @@ async fn an_account_that_the_platform_created_has_no_digest_and_only_the_service
     let (email, id) = ("eve@x.org", Uuid::new_v4());
     let account = NewAccount { id: Some(id), email: Some(email.into()), display_name: None };
     service.users().sign_up(account).await.unwrap();
-    let guess = format!(
+    let compare_with_digest = format!(
         "SELECT private.is_same_request('users', \
            jsonb_build_object('id', '{id}', 'email', '{email}', 'raw_user_meta_data', '{{}}'::jsonb))"
     );
-    let by_service = world.service().fetch_value::<bool>(&guess).await;
+    let by_service = world.service().fetch_value::<bool>(&compare_with_digest).await;
     assert_eq!(by_service, Ok(true));
+    // Without claims, the caller's id is NULL, as is the `asker` of a sign-up by the service. So only the check that
+    // the caller is the service can refuse the comparison.
     let tx = world.owner().begin().await;
     tx.execute_unprepared("SET LOCAL ROLE authenticated").await.unwrap();
-    let answer = tx.query_one_raw(Statement::from_string(DbBackend::Postgres, guess)).await.unwrap().unwrap();
+    let answer = tx.query_one_raw(Statement::from_string(DbBackend::Postgres, compare_with_digest)).await.unwrap().unwrap();
     assert!(!answer.try_get_by_index::<bool>(0).unwrap(), "a user must not learn whether the guess is right");
 }
 
@@ -126,6 +128,6 @@ async fn only_the_service_learns_whether_an_email_address_is_taken() {
     let second_account = service.users().sign_up(account).await.unwrap();
     let address = world.sparc.as_user(second_account.id).users().my_email().await.unwrap();
     assert_eq!(address, format!("{}@no-email.invalid", second_account.id));
-    let refused = world.sparc.as_user(ada.id).users().is_email_taken(&email).await.unwrap_err();
-    assert_eq!(refused.to_string(), "not allowed: only the service may ask whether an e-mail address is taken");
+    let error = world.sparc.as_user(ada.id).users().is_email_taken(&email).await.unwrap_err();
+    assert_eq!(error.to_string(), "not allowed: only the service may ask whether an e-mail address is taken");
 }

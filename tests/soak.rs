@@ -22,7 +22,8 @@ async fn many_users_who_call_random_operations_break_no_invariant_and_get_no_dea
     let seconds = std::env::var("SPARC_SOAK").map_or(3, |seconds| seconds.parse().unwrap());
     let client_count = if seconds > 10 { 64 } else { 16 };
     let world = World::new().await;
-    let operations = Arc::new(RandomOperations::new(&world, 40).await);
+    let user_count = 40;
+    let operations = Arc::new(RandomOperations::new(&world, user_count).await);
     let options = Options::default().max_connections(client_count).acquire_timeout(Duration::from_secs(60));
     let sparc = Sparc::connect_with(world.url(), options).await.unwrap();
     let deadline = Instant::now() + Duration::from_secs(seconds);

@@ -74,6 +74,7 @@ async fn the_log_of_a_whole_session_has_ids_but_no_personal_data_or_secrets() {
         .await
         .unwrap();
     ada.users().my_email().await.unwrap();
+    // Where an outcome is ignored, only what the call logs matters.
     let _ = sparc.as_service().users().by_email("adalbert@secret.example").await;
     let _ = sparc.as_anon().users().by_display_name("Adalbert").await;
     let hero = ada.characters().create(NewCharacter { name: "Brunhild".into(), ..Default::default() }).await.unwrap();

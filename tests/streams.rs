@@ -61,11 +61,11 @@ async fn a_stream_that_nobody_reads_returns_its_connection_at_the_deadline() {
     assert_error!(outcome, Error::DeadlineExceeded, "a late reader must get an error");
 
     let tx = ada.begin().await.unwrap();
-    let unread = tx.stream_raw(query_rows(1_000_000)).await.unwrap();
+    let unread_stream = tx.stream_raw(query_rows(1_000_000)).await.unwrap();
     tokio::time::sleep(Duration::from_millis(1500)).await;
-    let refused = tx.users().me().await;
-    drop(unread);
-    assert_error!(refused, Error::DeadlineExceeded);
+    let outcome = tx.users().me().await;
+    drop(unread_stream);
+    assert_error!(outcome, Error::DeadlineExceeded);
     assert_error!(tx.commit().await.map_err(Error::from), Error::DeadlineExceeded);
     assert!(ada.users().me().await.is_ok());
 }

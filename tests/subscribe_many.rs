@@ -44,48 +44,49 @@ async fn a_stream_delivers_each_sessions_events_in_order_while_sessions_are_adde
     for _ in 0..3 {
         games.push(world.new_active_session(1).await);
     }
-    let [first_session, second_session, third_session] = [0, 1, 2].map(|index| games[index].session_id);
-    let earlier_numbers = event_numbers(&world, second_session).await;
+    let [first_session_id, second_session_id, third_session_id] = [0, 1, 2].map(|index| games[index].session_id);
+    let earlier_numbers = event_numbers(&world, second_session_id).await;
     let mut stream = sparc
         .as_service()
         .events()
-        .subscribe_many([(first_session, None), (second_session, Some(earlier_numbers[0]))])
+        .subscribe_many([(first_session_id, None), (second_session_id, Some(earlier_numbers[0]))])
         .await
         .unwrap();
+    // A subscription reads pages of fifty events, so the new events of a session do not fit on one page.
     for game in &games {
         write_events(&game.players[0].caller, game.session_id, 70).await;
     }
     let mut expected = BTreeMap::new();
     // Each session had two events when the stream began. The first subscription starts after both, the second after one
     // of them.
-    expected.insert(first_session, event_numbers(&world, first_session).await.split_off(2));
-    expected.insert(second_session, event_numbers(&world, second_session).await.split_off(1));
+    expected.insert(first_session_id, event_numbers(&world, first_session_id).await.split_off(2));
+    expected.insert(second_session_id, event_numbers(&world, second_session_id).await.split_off(1));
     let count = expected.values().map(Vec::len).sum();
     assert_eq!(read_events(&mut stream, count).await, expected);
 
-    stream.add(third_session, Some(0)).await.unwrap();
-    assert!(stream.remove(first_session));
-    assert!(!stream.remove(first_session));
+    stream.add(third_session_id, Some(0)).await.unwrap();
+    assert!(stream.remove(first_session_id));
+    assert!(!stream.remove(first_session_id));
     for game in &games {
         write_events(&game.players[0].caller, game.session_id, 1).await;
     }
     let mut expected = BTreeMap::new();
-    expected.insert(second_session, vec![*event_numbers(&world, second_session).await.last().unwrap()]);
-    expected.insert(third_session, event_numbers(&world, third_session).await);
+    expected.insert(second_session_id, vec![*event_numbers(&world, second_session_id).await.last().unwrap()]);
+    expected.insert(third_session_id, event_numbers(&world, third_session_id).await);
     let count = expected.values().map(Vec::len).sum();
     assert_eq!(read_events(&mut stream, count).await, expected);
     assert!(receives_nothing(&mut stream).await, "no event of a removed session may arrive, and none twice");
 
     // A session that is added again with a later `seq` continues there: unread events up to it are not delivered.
-    write_events(&games[1].players[0].caller, second_session, 5).await;
-    stream.add(second_session, Some(*event_numbers(&world, second_session).await.last().unwrap())).await.unwrap();
-    write_events(&games[1].players[0].caller, second_session, 1).await;
-    let newest = *event_numbers(&world, second_session).await.last().unwrap();
-    assert_eq!(read_events(&mut stream, 1).await, BTreeMap::from([(second_session, vec![newest])]));
+    write_events(&games[1].players[0].caller, second_session_id, 5).await;
+    stream.add(second_session_id, Some(*event_numbers(&world, second_session_id).await.last().unwrap())).await.unwrap();
+    write_events(&games[1].players[0].caller, second_session_id, 1).await;
+    let newest_number = *event_numbers(&world, second_session_id).await.last().unwrap();
+    assert_eq!(read_events(&mut stream, 1).await, BTreeMap::from([(second_session_id, vec![newest_number])]));
     assert!(receives_nothing(&mut stream).await);
     let mut sessions: Vec<Uuid> = stream.sessions().collect();
     sessions.sort_unstable();
-    let mut expected = vec![second_session, third_session];
+    let mut expected = vec![second_session_id, third_session_id];
     expected.sort_unstable();
     assert_eq!(sessions, expected);
 }
@@ -96,10 +97,10 @@ async fn an_error_for_one_session_ends_the_events_of_that_session_only() {
     let sparc = connect_sparc(&world).await;
     let (game, other_game) = (world.new_active_session(1).await, world.new_active_session(1).await);
     let ada = sparc.as_user(game.players[0].user_id);
-    let unknown_session = Uuid::new_v4();
+    let unknown_session_id = Uuid::new_v4();
     let mut stream = ada
         .events()
-        .subscribe_many([(game.session_id, None), (other_game.session_id, None), (unknown_session, Some(3))])
+        .subscribe_many([(game.session_id, None), (other_game.session_id, None), (unknown_session_id, Some(3))])
         .await
         .unwrap();
     let mut error_codes = BTreeMap::new();
@@ -107,25 +108,25 @@ async fn an_error_for_one_session_ends_the_events_of_that_session_only() {
         let (session_id, outcome) = next_item(&mut stream).await.unwrap();
         error_codes.insert(session_id, outcome.unwrap_err().code());
     }
-    assert_eq!(error_codes, BTreeMap::from([(other_game.session_id, "not_allowed"), (unknown_session, "not_allowed")]));
+    assert_eq!(error_codes, BTreeMap::from([(other_game.session_id, "not_allowed"), (unknown_session_id, "not_allowed")]));
     assert_eq!(stream.add(other_game.session_id, None).await.unwrap_err().code(), "not_allowed");
     assert_eq!(stream.add(game.session_id, Some(i64::MAX)).await.unwrap_err().code(), "events_expired");
     write_events(&game.players[0].caller, game.session_id, 2).await;
     read_events(&mut stream, 2).await;
 
+    // Without the seat, the player is no longer a participant.
     world
         .owner()
         .execute(&format!("DELETE FROM session_players WHERE user_id = '{}'", game.players[0].user_id))
         .await
         .unwrap();
-    // The player is no longer a participant.
-    let end = loop {
+    let final_error = loop {
         match next_item(&mut stream).await.unwrap() {
             (_, Ok(_)) => {}
             (session_id, Err(error)) => break (session_id, error.code()),
         }
     };
-    assert_eq!(end, (game.session_id, "not_allowed"));
+    assert_eq!(final_error, (game.session_id, "not_allowed"));
     assert!(next_item(&mut stream).await.is_none(), "the stream must end with its last session");
 
     let by_visitor = sparc.as_anon().events().subscribe_many([(other_game.session_id, None)]).await;
@@ -151,9 +152,9 @@ async fn a_stream_without_sessions_ends_and_continues_when_a_session_is_added() 
 async fn a_closed_account_cannot_subscribe_to_many_sessions() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
-    let closed_account = game.players[0].user_id;
-    world.sparc.as_service().users().close_account(closed_account).await.unwrap();
-    let outcome = world.sparc.as_user(closed_account).events().subscribe_many([(game.session_id, None)]).await;
+    let closed_account_id = game.players[0].user_id;
+    world.sparc.as_service().users().close_account(closed_account_id).await.unwrap();
+    let outcome = world.sparc.as_user(closed_account_id).events().subscribe_many([(game.session_id, None)]).await;
     assert_eq!(outcome.unwrap_err().code(), "account_closed");
 }
 
@@ -199,10 +200,10 @@ async fn a_thousand_subscriptions_in_502_streams_get_all_events_of_their_250_ses
         read_tasks.push(tokio::spawn(async move { read_events(&mut stream, EVENTS_PER_SESSION * SESSIONS).await }));
     }
     let write_tasks = games.iter().map(|game| {
-        let (person, session_id) = (game.players[0].caller.clone(), game.session_id);
+        let (caller, session_id) = (game.players[0].caller.clone(), game.session_id);
         async move {
             for _ in 0..2 {
-                write_events(&person, session_id, 2).await;
+                write_events(&caller, session_id, 2).await;
             }
         }
     });

@@ -81,8 +81,9 @@ async fn nothing_is_left_after_ctrl_c_or_a_kill_at_various_moments() {
             let kill_status = std::process::Command::new("kill").args([signal, &program.id().to_string()]).status();
             assert!(kill_status.unwrap().success());
             program.wait().unwrap();
-            // The supervisor first finishes its current step and then cleans up. An empty folder alone does not prove
-            // that the supervisor has finished, because it may not have created anything yet.
+            // The supervisor (the process that stops the server when the program ends) first finishes its current step
+            // and then cleans up. An empty folder alone does not prove that the supervisor has finished, because it may
+            // not have created anything yet.
             let signalled_at = Instant::now();
             while is_used_as_temporary_folder(&folder) || std::fs::read_dir(&folder).unwrap().count() > 0 {
                 assert!(

@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Unusual texts that a person or a client may send, each with a description.
-fn texts() -> Vec<(&'static str, String)> {
+fn unusual_texts() -> Vec<(&'static str, String)> {
     vec![
         ("empty", String::new()),
         ("spaces", "     ".to_owned()),
@@ -48,7 +48,7 @@ fn texts() -> Vec<(&'static str, String)> {
     ]
 }
 
-/// A session in which the texts are sent, with the connections of a player and of its Seer.
+/// A session in which the texts are sent, with the connections of a player and of the session's Seer.
 struct Game {
     player: IdentityConnection,
     seer: IdentityConnection,
@@ -197,7 +197,7 @@ async fn every_text_is_stored_unchanged_or_refused_with_the_name_of_its_field() 
         character_id: player.character_id,
     };
     let (mut accepted_count, mut refused_count, mut violations) = (0, 0, Vec::new());
-    for (description, text) in texts() {
+    for (description, text) in unusual_texts() {
         for (input, call) in text_inputs() {
             match call(&game, text.clone()).await {
                 Ok(stored) if stored.as_ref().is_none_or(|stored| *stored == text) => accepted_count += 1,
@@ -223,10 +223,10 @@ async fn an_escaped_lone_surrogate_or_nul_in_json_is_refused() {
             "INSERT INTO session_events (session_id, event_type, payload) VALUES ('{}', 'client.x', '{document}')",
             game.session_id
         );
-        let refused = ada.execute(&sql).await.unwrap_err();
+        let error = ada.execute(&sql).await.unwrap_err();
         assert!(
-            [INVALID_TEXT_REPRESENTATION, UNTRANSLATABLE_CHARACTER].contains(&refused.code.as_str()),
-            "{refused:?}"
+            [INVALID_TEXT_REPRESENTATION, UNTRANSLATABLE_CHARACTER].contains(&error.code.as_str()),
+            "{error:?}"
         );
     }
     assert_eq!(world.owner().count("session_events WHERE event_type = 'client.x'").await, 0);

@@ -54,9 +54,9 @@ async fn call_everything(caller: &IdentityConnection, session_id: Uuid) -> Vec<(
 async fn a_token_of_a_closed_or_unknown_account_gets_the_same_error_for_every_call() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let closed_account = game.players[0].user_id;
-    world.sparc.as_service().users().close_account(closed_account).await.unwrap();
-    for (call, code) in call_everything(&world.sparc.as_user(closed_account), game.session_id).await {
+    let closed_account_id = game.players[0].user_id;
+    world.sparc.as_service().users().close_account(closed_account_id).await.unwrap();
+    for (call, code) in call_everything(&world.sparc.as_user(closed_account_id), game.session_id).await {
         assert_eq!(code, "account_closed", "{call}");
     }
     for (call, code) in call_everything(&world.sparc.as_user(Uuid::new_v4()), game.session_id).await {
@@ -67,10 +67,10 @@ async fn a_token_of_a_closed_or_unknown_account_gets_the_same_error_for_every_ca
     assert!(outcomes_of_open_account.iter().any(|(_, code)| *code == "done"), "an open account must get other answers");
     assert_eq!((Error::UnknownAccount.http_status(), Error::AccountClosed.http_status()), (401, 403));
     // After sign-up, the account is known.
-    let account = NewAccount { id: Some(Uuid::new_v4()), ..Default::default() };
-    let ada = world.sparc.as_user(account.id.unwrap());
+    let new_account = NewAccount { id: Some(Uuid::new_v4()), ..Default::default() };
+    let ada = world.sparc.as_user(new_account.id.unwrap());
     assert_eq!(outcome_code(ada.users().me().await), "unknown_account");
-    world.sparc.as_service().users().sign_up(account).await.unwrap();
+    world.sparc.as_service().users().sign_up(new_account).await.unwrap();
     assert_eq!(outcome_code(ada.users().me().await), "done");
 }
 
@@ -78,6 +78,7 @@ async fn a_token_of_a_closed_or_unknown_account_gets_the_same_error_for_every_ca
 async fn the_database_sees_the_claims_of_a_token_and_invalid_claims_are_refused() {
     let world = World::new().await;
     let user_id = world.new_account().await;
+    // The claim `session_id` has characters that must be escaped in SQL.
     let claims = json!({
         "role": "authenticated", "sub": user_id, "aal": "aal2", "session_id": "s'1\\", "app_metadata": { "roles": ["judge"] }
     });

@@ -5,12 +5,15 @@ use sparc::{
     service::{Error, Operations, tutorial::Step},
 };
 
-use crate::world::{SqlCaller, World};
+use crate::{
+    sqlstates::TUTORIAL_OUT_OF_ORDER,
+    world::{SqlCaller, World},
+};
 
-/// Runs a statement that must fail, and returns whether the database refuses it because it does not follow the order of
-/// the steps.
-async fn is_refused_as_out_of_order(person: &SqlCaller, sql: &str) -> bool {
-    person.execute(sql).await.unwrap_err().has("SP021", "tutorial_in_order")
+/// Runs a statement that must fail, and returns whether the database refuses it because the statement does not
+/// follow the order of the steps.
+async fn is_refused_as_out_of_order(caller: &SqlCaller, sql: &str) -> bool {
+    caller.execute(sql).await.unwrap_err().has(TUTORIAL_OUT_OF_ORDER, "tutorial_in_order")
 }
 
 #[tokio::test]
