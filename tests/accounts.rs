@@ -106,8 +106,9 @@ async fn a_soft_deletion_removes_personal_data_and_drafts_and_ends_seats_and_ses
         .unwrap();
     let draft_id = world.new_draft_adventure(user_id).await;
     let published_adventure_id = world.new_adventure(user_id).await;
-    let sql =
-        format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{user_id}', '{published_adventure_id}') RETURNING id");
+    let sql = format!(
+        "INSERT INTO sessions (seer_id, adventure_id) VALUES ('{user_id}', '{published_adventure_id}') RETURNING id"
+    );
     let waiting_session_id: Uuid = world.owner().fetch_value(&sql).await.unwrap();
 
     world.owner().execute(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{user_id}'")).await.unwrap();
@@ -230,7 +231,8 @@ async fn closing_an_account_erases_its_profile_even_if_the_trigger_on_accounts_i
 #[tokio::test]
 async fn an_account_that_is_imported_as_deleted_gets_a_closed_profile() {
     let world = World::new().await;
-    let insert_account = "INSERT INTO auth.users (id, email, deleted_at) VALUES (gen_random_uuid(), 'gone@example.org', now())";
+    let insert_account =
+        "INSERT INTO auth.users (id, email, deleted_at) VALUES (gen_random_uuid(), 'gone@example.org', now())";
     world.owner().execute(insert_account).await.unwrap();
     assert_eq!(world.owner().count("users WHERE closed_at IS NOT NULL AND display_name = 'Former player'").await, 1);
     assert_eq!(world.owner().count("users").await, 1);
@@ -244,7 +246,8 @@ async fn an_account_that_is_created_again_has_its_new_email_address() {
     world.owner().execute(&format!("DELETE FROM auth.users WHERE id = '{account_id}'")).await.unwrap();
     let create_again = format!("INSERT INTO auth.users (id, email) VALUES ('{account_id}', 'back@example.org')");
     world.owner().execute(&create_again).await.unwrap();
-    let reopened_profile = format!("users WHERE id = '{account_id}' AND closed_at IS NULL AND email = 'back@example.org'");
+    let reopened_profile =
+        format!("users WHERE id = '{account_id}' AND closed_at IS NULL AND email = 'back@example.org'");
     assert_eq!(world.owner().count(&reopened_profile).await, 1);
 }
 
@@ -330,7 +333,8 @@ async fn two_seers_with_seats_in_each_others_session_close_their_accounts_withou
     let close_account = |account_id| format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{account_id}'");
     // The first game's Seer has a seat in the second game, which `lock_transaction` has locked. So closing the first
     // Seer's account waits. Only then does closing the second Seer's account start.
-    let (close_first, close_second) = (close_account(first_game.seer.user_id()), close_account(second_game.seer.user_id()));
+    let (close_first, close_second) =
+        (close_account(first_game.seer.user_id()), close_account(second_game.seer.user_id()));
     let (first_outcome, second_outcome, ()) = tokio::join!(
         owner.execute(&close_first),
         async {
@@ -354,9 +358,15 @@ async fn not_even_the_service_can_give_an_account_the_reserved_address_of_anothe
         [format!("{account_id}@deleted.invalid"), format!("{account_id}@NO-EMAIL.invalid"), "x@deleted.invalid".into()]
     {
         let take_address = format!("UPDATE users SET email = '{reserved}' WHERE id = '{other_account_id}'");
-        assert_refused!(world.service().execute(&take_address).await, CHECK_VIOLATION, "reserved_email_is_own", "{reserved}");
+        assert_refused!(
+            world.service().execute(&take_address).await,
+            CHECK_VIOLATION,
+            "reserved_email_is_own",
+            "{reserved}"
+        );
     }
-    let take_own_address = format!("UPDATE users SET email = '{account_id}@no-email.invalid' WHERE id = '{account_id}'");
+    let take_own_address =
+        format!("UPDATE users SET email = '{account_id}@no-email.invalid' WHERE id = '{account_id}'");
     assert_eq!(world.service().execute(&take_own_address).await, Ok(1));
 }
 

@@ -113,7 +113,8 @@ async fn creatures_are_read_with_their_adventure_and_written_by_its_creator() {
     let world = World::new().await;
     let (creator, stranger) = (world.new_user().await, world.new_user().await);
     let draft_id = world.new_draft_adventure(creator.user_id()).await;
-    let insert_returning = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft_id}', 'Wolf') RETURNING name");
+    let insert_returning =
+        format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft_id}', 'Wolf') RETURNING name");
     assert_eq!(creator.fetch_value::<String>(&insert_returning).await.unwrap(), "Wolf");
     // Without RETURNING, only an INSERT policy can refuse the statement. With it, the SELECT policy could too.
     let insert_without_returning = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft_id}', 'Bear')");

@@ -88,7 +88,8 @@ async fn a_character_seated_in_a_live_session_neither_retires_nor_changes_owner(
         CHARACTER_SEATED,
         "character_not_seated"
     );
-    let give_away = format!("UPDATE characters SET user_id = '{other_account_id}' WHERE id = '{}'", player.character_id);
+    let give_away =
+        format!("UPDATE characters SET user_id = '{other_account_id}' WHERE id = '{}'", player.character_id);
     assert_refused!(world.service().execute(&give_away).await, CHARACTER_SEATED, "character_not_seated");
     world.update_session(&game, "status = 'cancelled'").await;
     assert_eq!(player.caller.execute("UPDATE characters SET retired_at = now()").await, Ok(1));

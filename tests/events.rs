@@ -176,7 +176,8 @@ async fn a_reader_that_has_seen_an_event_has_missed_no_earlier_one() {
     let running_writers = Arc::new(AtomicUsize::new(game.players.len()));
     let mut tasks: Vec<BoxedTask<()>> = Vec::new();
     for player in &game.players {
-        let (caller, insert_event, running_writers) = (player.caller.clone(), insert_event.clone(), running_writers.clone());
+        let (caller, insert_event, running_writers) =
+            (player.caller.clone(), insert_event.clone(), running_writers.clone());
         tasks.push(Box::pin(async move {
             for _ in 0..EVENTS_PER_PLAYER {
                 caller.execute(&insert_event).await.unwrap();

@@ -36,12 +36,20 @@ async fn a_heroic_save_is_refused_if_unneeded_late_repeated_or_of_another_player
     let [player, other_player] = &game.players[..] else { panic!("two players are seated") };
     let insert_save = |original| insert_heroic_save_sql(game.session_id, player.character_id, original);
     let successful_roll = world.new_attack_roll(game.session_id, player.character_id, "{6,5}", 10, 0).await;
-    assert_refused!(player.caller.execute(&insert_save(successful_roll)).await, HEROIC_SAVE_NOT_NEEDED, "heroic_save_after_failure");
+    assert_refused!(
+        player.caller.execute(&insert_save(successful_roll)).await,
+        HEROIC_SAVE_NOT_NEEDED,
+        "heroic_save_after_failure"
+    );
     // A failed roll may be saved for 30 seconds.
     let old_roll = world.new_attack_roll(game.session_id, player.character_id, "{1,2}", 10, 31).await;
     assert_refused!(player.caller.execute(&insert_save(old_roll)).await, HEROIC_SAVE_TOO_LATE, "heroic_save_in_time");
     let others_roll = world.new_attack_roll(game.session_id, other_player.character_id, "{1,2}", 10, 0).await;
-    assert_refused!(player.caller.execute(&insert_save(others_roll)).await, ROLL_NOT_SAVEABLE, "heroic_save_of_own_roll");
+    assert_refused!(
+        player.caller.execute(&insert_save(others_roll)).await,
+        ROLL_NOT_SAVEABLE,
+        "heroic_save_of_own_roll"
+    );
     let failed_roll = world.new_attack_roll(game.session_id, player.character_id, "{1,2}", 10, 0).await;
     assert_eq!(player.caller.execute(&insert_save(failed_roll)).await, Ok(1));
     // In a new encounter, the player has a heroic save again.

@@ -90,7 +90,8 @@ async fn a_statement_that_changes_the_identity_is_detected_and_nothing_is_commit
     let outcome = ada.execute_unprepared(&change_and_write).await.map_err(Error::from);
     assert_error!(outcome, Error::IdentityChanged);
     assert!(!ada.users().profile(other_account_id).await.unwrap().is_verified);
-    let change_in_expression = users::Entity::find().select_only().expr(Expr::cust("set_config('role', 'postgres', true)"));
+    let change_in_expression =
+        users::Entity::find().select_only().expr(Expr::cust("set_config('role', 'postgres', true)"));
     let outcome = change_in_expression.into_tuple::<String>().one(&ada).await.map_err(Error::from);
     assert_error!(outcome, Error::IdentityChanged, "in an expression");
 }
@@ -124,7 +125,10 @@ async fn a_statement_that_ends_its_transaction_is_refused_with_an_error_of_its_o
         let no_bio = ProfileChanges { bio: Some(None), ..Default::default() };
         ada.users().edit(no_bio).await.unwrap();
         let tx = ada.begin().await.unwrap();
-        tx.users().edit(ProfileChanges { bio: Some(Some(ending_statement.into())), ..Default::default() }).await.unwrap();
+        tx.users()
+            .edit(ProfileChanges { bio: Some(Some(ending_statement.into())), ..Default::default() })
+            .await
+            .unwrap();
         let outcome = tx.execute_unprepared(ending_statement).await.map_err(Error::from);
         assert_error!(outcome, Error::EndedByStatement, "{ending_statement}");
         assert_error!(

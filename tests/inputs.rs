@@ -127,14 +127,21 @@ fn filters_are_read_from_query_strings_with_and_without_a_cursor_and_from_json()
         let text = format!("difficulty=hard&max_minutes=90&free_seats=2&search=mill+pond{cursor_parameter}");
         let lobby: ListParameters<LobbyFilter> = read_query(&text).unwrap();
         assert_eq!((lobby.filter.max_minutes, lobby.filter.free_seats), (Some(90), Some(2)));
-        assert_eq!((lobby.filter.search.as_deref(), lobby.after.is_some()), (Some("mill pond"), !cursor_parameter.is_empty()));
+        assert_eq!(
+            (lobby.filter.search.as_deref(), lobby.after.is_some()),
+            (Some("mill pond"), !cursor_parameter.is_empty())
+        );
         let catalogue: ListParameters<CatalogueFilter> =
             read_query(&format!("min_minutes=30&max_minutes=60&players=4{cursor_parameter}")).unwrap();
         let CatalogueFilter { min_minutes, max_minutes, players, .. } = catalogue.filter;
         assert_eq!((min_minutes, max_minutes, players), (Some(30), Some(60), Some(4)));
-        let history: ListParameters<HistoryFilter> = read_query(&format!("kind=attack&page_size=200{cursor_parameter}")).unwrap();
+        let history: ListParameters<HistoryFilter> =
+            read_query(&format!("kind=attack&page_size=200{cursor_parameter}")).unwrap();
         assert_eq!(history.filter.page_size.get(), 200);
-        assert_eq!(read_query::<ListParameters<HistoryFilter>>(cursor_parameter).unwrap().filter.page_size, PageSize::default());
+        assert_eq!(
+            read_query::<ListParameters<HistoryFilter>>(cursor_parameter).unwrap().filter.page_size,
+            PageSize::default()
+        );
     }
     assert_eq!(read_query::<LobbyFilter>("free_seats=2&max_minutes=90").unwrap().free_seats, Some(2));
     assert_eq!(read_query::<HistoryFilter>("page_size=7").unwrap().page_size.get(), 7);

@@ -59,7 +59,8 @@ async fn the_lobby_is_paginated_while_sessions_are_created() {
 async fn a_page_of_the_filtered_lobby_scans_a_thousand_sessions_and_the_next_continues() {
     let world = World::new().await;
     let seer_id = world.new_account().await;
-    let (easy_adventure_id, hard_adventure_id) = (world.new_adventure(seer_id).await, world.new_adventure(seer_id).await);
+    let (easy_adventure_id, hard_adventure_id) =
+        (world.new_adventure(seer_id).await, world.new_adventure(seer_id).await);
     // An account may run at most twenty live sessions.
     let seer_ids = world.new_account_array(115).await;
     // The lobby shows the sessions in the order of i. Only numbers 1100 and 2200 have the hard adventure.

@@ -56,7 +56,11 @@ async fn old_events_are_deleted_in_batches_and_each_batch_is_reported() {
     let service = world.sparc.as_service();
     assert_eq!(service.maintenance().backlog().await.unwrap().events, 25);
     let mut progress = Vec::new();
-    let report = service.maintenance().clean_events(with_batch_size(10), |rows_so_far| progress.push(rows_so_far)).await.unwrap();
+    let report = service
+        .maintenance()
+        .clean_events(with_batch_size(10), |rows_so_far| progress.push(rows_so_far))
+        .await
+        .unwrap();
     assert_eq!((report.rows, report.is_finished, progress), (25, true, vec![10, 20, 25]));
     let second_report = service.maintenance().clean_events(with_batch_size(10), |_| ()).await.unwrap();
     assert_eq!((second_report.rows, second_report.is_finished), (0, true), "a second run must find nothing");

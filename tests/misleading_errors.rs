@@ -194,6 +194,7 @@ async fn each_refusal_has_its_own_error() {
     let unknown_adventure = NewSession { adventure_id: Uuid::new_v4(), ..Default::default() };
     assert_error!(me.sessions().create(unknown_adventure).await, Error::AdventureNotPlayable);
     // The adventure is published, so not only its creator may run it.
-    let largest_session = NewSession { adventure_id: game.adventure_id, max_players: MaxPlayers::MAX, ..Default::default() };
+    let largest_session =
+        NewSession { adventure_id: game.adventure_id, max_players: MaxPlayers::MAX, ..Default::default() };
     assert_eq!(me.sessions().create(largest_session).await.unwrap().max_players, 6);
 }

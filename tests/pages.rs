@@ -96,9 +96,12 @@ async fn the_catalogue_is_paginated_in_each_order() {
     world.new_draft_adventure(creator_id).await;
     let rate_drafts = "UPDATE adventures SET average_rating = 2 WHERE status = 'draft' AND average_rating IS NULL";
     assert_eq!(world.owner().execute(rate_drafts).await, Ok(2));
-    let select_best_rated_ids = "SELECT unnest(private.best_rated_ids_after(5, '00000000-0000-0000-0000-000000000000', 1000))";
-    let best_rated_ids: HashSet<Uuid> = world.visitor().fetch_values(select_best_rated_ids).await.unwrap().into_iter().collect();
-    let published_ids = world.owner().fetch_values("SELECT id FROM adventures WHERE status = 'published'").await.unwrap();
+    let select_best_rated_ids =
+        "SELECT unnest(private.best_rated_ids_after(5, '00000000-0000-0000-0000-000000000000', 1000))";
+    let best_rated_ids: HashSet<Uuid> =
+        world.visitor().fetch_values(select_best_rated_ids).await.unwrap().into_iter().collect();
+    let published_ids =
+        world.owner().fetch_values("SELECT id FROM adventures WHERE status = 'published'").await.unwrap();
     assert_eq!(best_rated_ids, published_ids.into_iter().collect());
     let page = visitor.adventures().catalogue(&no_filter, CatalogueOrder::Newest, None).await.unwrap();
     let outcome = visitor.adventures().catalogue(&no_filter, CatalogueOrder::BestRated, page.next.as_ref()).await;
@@ -243,7 +246,11 @@ async fn a_history_of_rolls_is_paginated_while_rolls_are_made_and_can_be_filtere
     let rolls_of_ben = RollScope::Character(ben.character_id);
     assert_eq!(count_rolls(rolls_of_ben, filter).await, 76);
     assert_eq!(count_rolls(rolls_of_ben, HistoryFilter { kind: attacks, ..filter }).await, 38);
-    assert_eq!(count_rolls(rolls_of_ben, HistoryFilter { from, ..filter }).await, 2, "two of the last seven rolls are Ben's");
+    assert_eq!(
+        count_rolls(rolls_of_ben, HistoryFilter { from, ..filter }).await,
+        2,
+        "two of the last seven rolls are Ben's"
+    );
     assert_eq!(count_rolls(rolls_of_ben, HistoryFilter { character_id: Some(ben.character_id), ..filter }).await, 76);
     assert_eq!(count_rolls(rolls_of_ben, HistoryFilter { character_id: Some(ada.character_id), ..filter }).await, 0);
     assert!(stranger.dice().history(rolls_of_ben, &filter, None).await.unwrap().items.is_empty());
@@ -305,7 +312,8 @@ async fn live_sessions_are_listed_and_past_ones_paginated_with_the_archived_ones
     world.owner().execute(&insert_sessions("completed", long_ago, 40)).await.unwrap();
     assert_eq!(world.owner().fetch_value::<i32>("SELECT private.archive_sessions(100)").await, Ok(40));
     let recently = "now() - (i / 4) * INTERVAL '1 minute'";
-    for (status, ended_at, count) in [("waiting", "NULL", 19), ("completed", recently, 60), ("cancelled", recently, 60)] {
+    for (status, ended_at, count) in [("waiting", "NULL", 19), ("completed", recently, 60), ("cancelled", recently, 60)]
+    {
         world.owner().execute(&insert_sessions(status, ended_at, count)).await.unwrap();
     }
     world.new_session(1).await;
@@ -314,14 +322,18 @@ async fn live_sessions_are_listed_and_past_ones_paginated_with_the_archived_ones
     let end_another = async || {
         world.owner().execute(&insert_sessions("completed", "now() + INTERVAL '1 minute'", 1)).await.unwrap();
     };
-    let live_session_ids = read_all(async |after| me.sessions().mine(after.as_ref()).await, async || (), |row| row.id).await;
+    let live_session_ids =
+        read_all(async |after| me.sessions().mine(after.as_ref()).await, async || (), |row| row.id).await;
     assert_eq!(live_session_ids.len(), 19, "the session of another Seer must not be listed");
     let past_sessions =
         read_all(async |after| me.sessions().past(after.as_ref()).await, end_another, |row| (row.id, row.is_archived))
             .await;
     assert_eq!(past_sessions.len(), 160, "60 completed, 60 cancelled and 40 archived sessions");
     assert_eq!(past_sessions.iter().filter(|(_, archived)| *archived).count(), 40);
-    assert!(past_sessions[120..].iter().all(|(_, archived)| *archived), "the most recently ended sessions must come first");
+    assert!(
+        past_sessions[120..].iter().all(|(_, archived)| *archived),
+        "the most recently ended sessions must come first"
+    );
 }
 
 #[tokio::test]
@@ -369,7 +381,8 @@ async fn a_cursor_works_only_in_its_own_list() {
     let other_seer = world.sparc.as_user(other_game.seer.user_id());
     let no_filter = HistoryFilter::default();
     // `short` filters find only adventures of at most 90 minutes.
-    let (lobby_filter, short_lobby_filter) = (LobbyFilter::default(), LobbyFilter { max_minutes: Some(90), ..Default::default() });
+    let (lobby_filter, short_lobby_filter) =
+        (LobbyFilter::default(), LobbyFilter { max_minutes: Some(90), ..Default::default() });
     let (catalogue_filter, short_catalogue_filter) =
         (CatalogueFilter::default(), CatalogueFilter { max_minutes: Some(90), ..Default::default() });
     let (newest, most_played) = (CatalogueOrder::Newest, CatalogueOrder::MostPlayed);
@@ -407,8 +420,12 @@ async fn a_cursor_works_only_in_its_own_list() {
         ];
         for (list, outcome) in outcomes.into_iter().enumerate() {
             match outcome {
-                Ok(()) => assert_eq!(list, issuing_list, "the cursor of list {issuing_list} was accepted in list {list}"),
-                Err(error) => assert!(list != issuing_list && error.code() == "bad_cursor", "{issuing_list}, {list}: {error:?}"),
+                Ok(()) => {
+                    assert_eq!(list, issuing_list, "the cursor of list {issuing_list} was accepted in list {list}")
+                }
+                Err(error) => {
+                    assert!(list != issuing_list && error.code() == "bad_cursor", "{issuing_list}, {list}: {error:?}")
+                }
             }
         }
     }

@@ -220,10 +220,13 @@ async fn check_lobby(
     let page_rows = 3 * 21;
     let no_filter = LobbyFilter::default();
     // A second scan, of the sessions without a scheduled start, also starts and reads one row.
-    explainer.explain(&format!("lobby, {statistics}"), page_rows + 1, &[], ada.sessions().lobby(&no_filter, None)).await;
+    explainer
+        .explain(&format!("lobby, {statistics}"), page_rows + 1, &[], ada.sessions().lobby(&no_filter, None))
+        .await;
     let (last_session, cursor) =
         end_of_page(8, async |after| other_connection.sessions().lobby(&no_filter, after.as_ref()).await).await;
-    let sort_key = [quoted(last_session.created_at), quoted(last_session.id), quoted(last_session.scheduled_start.unwrap())];
+    let sort_key =
+        [quoted(last_session.created_at), quoted(last_session.id), quoted(last_session.scheduled_start.unwrap())];
     let sort_key: Vec<&str> = sort_key.iter().map(String::as_str).collect();
     // There is one scan each of the sessions with the same scheduled start, with a later one, and without one. Each may
     // read up to a page.
@@ -298,8 +301,9 @@ async fn check_catalogue(
         let what = format!("catalogue, {order:?}, {statistics}");
         // The statement fetches the twenty adventures of a page and one more.
         explainer.explain(&what, 21, &[], ada.adventures().catalogue(&no_filter, order, None)).await;
-        let fetch_page =
-            async |after: Option<Cursor>| other_connection.adventures().catalogue(&no_filter, order, after.as_ref()).await;
+        let fetch_page = async |after: Option<Cursor>| {
+            other_connection.adventures().catalogue(&no_filter, order, after.as_ref()).await
+        };
         let (last_adventure, cursor) = end_of_page(30, fetch_page).await;
         let sort_key = match order {
             CatalogueOrder::MostPlayed => last_adventure.times_played.to_string(),

@@ -79,7 +79,11 @@ async fn a_restored_dump_equals_the_original_and_a_game_continues_in_it() {
         _ => line,
     };
     let catalog = async |db: &DatabaseConnection| {
-        fetch_first_column(db, include_str!("catalog.sql")).await.into_iter().map(without_owner_privileges).collect::<Vec<_>>()
+        fetch_first_column(db, include_str!("catalog.sql"))
+            .await
+            .into_iter()
+            .map(without_owner_privileges)
+            .collect::<Vec<_>>()
     };
     let (restored_catalog, original_catalog) = (catalog(&restored.db).await, catalog(&world.db).await);
     let unexpected: Vec<_> = restored_catalog.iter().filter(|line| !original_catalog.contains(line)).collect();
@@ -119,15 +123,22 @@ async fn a_standby_has_the_rows_of_its_primary_answers_reads_and_refuses_writes(
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert!(fetch_first_column(&standby_db, ALL_ROWS).await == fetch_first_column(&world.db, ALL_ROWS).await, "the rows must be equal");
+    assert!(
+        fetch_first_column(&standby_db, ALL_ROWS).await == fetch_first_column(&world.db, ALL_ROWS).await,
+        "the rows must be equal"
+    );
     let catalog = include_str!("catalog.sql");
-    assert!(fetch_first_column(&standby_db, catalog).await == fetch_first_column(&world.db, catalog).await, "the catalogs must be equal");
+    assert!(
+        fetch_first_column(&standby_db, catalog).await == fetch_first_column(&world.db, catalog).await,
+        "the catalogs must be equal"
+    );
     for game in [&game, &later_game] {
         let ada = sparc.as_user(game.players[0].user_id);
         let scope = RollScope::Session(game.session_id);
         assert_eq!(ada.dice().history(scope, &HistoryFilter::default(), None).await.unwrap().items.len(), 1);
         assert_eq!(ada.sessions().details(game.session_id).await.unwrap().players.len(), 2);
-        let rolls_for_stranger = sparc.as_user(stranger_id).dice().history(scope, &HistoryFilter::default(), None).await.unwrap();
+        let rolls_for_stranger =
+            sparc.as_user(stranger_id).dice().history(scope, &HistoryFilter::default(), None).await.unwrap();
         assert!(rolls_for_stranger.items.is_empty(), "row security must apply on a standby too");
         assert!(sparc.as_anon().sessions().lobby(&LobbyFilter::default(), None).await.is_ok());
         assert_eq!(ada.characters().retire(game.players[0].character_id).await.unwrap_err().code(), "read_only");

@@ -130,7 +130,8 @@ async fn all_sixes_always_succeed_and_all_ones_always_fail() {
     ] {
         let roll_id = world.new_attack_roll(game.session_id, character_id, results, difficulty, 0).await;
         let roll_row =
-            row_as_json(&world.owner(), &format!("SELECT outcome, success FROM dice_rolls WHERE id = '{roll_id}'")).await;
+            row_as_json(&world.owner(), &format!("SELECT outcome, success FROM dice_rolls WHERE id = '{roll_id}'"))
+                .await;
         assert_eq!((roll_row["outcome"].as_str().unwrap(), roll_row["success"].as_bool().unwrap()), (outcome, success));
     }
 }

@@ -227,7 +227,9 @@ async fn only_the_player_chooses_their_character_and_only_before_the_start() {
     let game = world.new_session(1).await;
     let player = &game.players[0];
     let other_character_id = world.new_character(player.user_id).await;
-    let choose = |character_id| format!("UPDATE session_players SET character_id = '{character_id}' WHERE user_id = '{}'", player.user_id);
+    let choose = |character_id| {
+        format!("UPDATE session_players SET character_id = '{character_id}' WHERE user_id = '{}'", player.user_id)
+    };
     assert_refused!(game.seer.execute(&choose(other_character_id)).await, NOT_YOUR_CHOICE, "own_choice");
     assert_eq!(player.caller.execute(&choose(other_character_id)).await, Ok(1));
     world.update_session(&game, "status = 'active'").await;

@@ -407,6 +407,10 @@ async fn session_details_in_schema_private_returns_no_session_that_the_caller_ma
     }
     world.update_session(&game, "is_public = true").await;
     let count_listed_players = format!("SELECT jsonb_array_length(players) FROM {details_function}");
-    assert_eq!(world.visitor().fetch_value::<i32>(&count_listed_players).await.unwrap(), 0, "a visitor may not see seats");
+    assert_eq!(
+        world.visitor().fetch_value::<i32>(&count_listed_players).await.unwrap(),
+        0,
+        "a visitor may not see seats"
+    );
     assert_eq!(world.new_user().await.fetch_value::<i32>(&count_listed_players).await.unwrap(), 1);
 }

@@ -108,7 +108,8 @@ async fn an_account_that_the_platform_created_has_no_digest_and_only_the_service
     // the caller is the service can refuse the comparison.
     let tx = world.owner().begin().await;
     tx.execute_unprepared("SET LOCAL ROLE authenticated").await.unwrap();
-    let answer = tx.query_one_raw(Statement::from_string(DbBackend::Postgres, compare_with_digest)).await.unwrap().unwrap();
+    let answer =
+        tx.query_one_raw(Statement::from_string(DbBackend::Postgres, compare_with_digest)).await.unwrap().unwrap();
     assert!(!answer.try_get_by_index::<bool>(0).unwrap(), "a user must not learn whether the guess is right");
 }
 

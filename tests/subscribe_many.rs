@@ -108,7 +108,10 @@ async fn an_error_for_one_session_ends_the_events_of_that_session_only() {
         let (session_id, outcome) = next_item(&mut stream).await.unwrap();
         error_codes.insert(session_id, outcome.unwrap_err().code());
     }
-    assert_eq!(error_codes, BTreeMap::from([(other_game.session_id, "not_allowed"), (unknown_session_id, "not_allowed")]));
+    assert_eq!(
+        error_codes,
+        BTreeMap::from([(other_game.session_id, "not_allowed"), (unknown_session_id, "not_allowed")])
+    );
     assert_eq!(stream.add(other_game.session_id, None).await.unwrap_err().code(), "not_allowed");
     assert_eq!(stream.add(game.session_id, Some(i64::MAX)).await.unwrap_err().code(), "events_expired");
     write_events(&game.players[0].caller, game.session_id, 2).await;

@@ -224,10 +224,7 @@ async fn an_escaped_lone_surrogate_or_nul_in_json_is_refused() {
             game.session_id
         );
         let error = ada.execute(&sql).await.unwrap_err();
-        assert!(
-            [INVALID_TEXT_REPRESENTATION, UNTRANSLATABLE_CHARACTER].contains(&error.code.as_str()),
-            "{error:?}"
-        );
+        assert!([INVALID_TEXT_REPRESENTATION, UNTRANSLATABLE_CHARACTER].contains(&error.code.as_str()), "{error:?}");
     }
     assert_eq!(world.owner().count("session_events WHERE event_type = 'client.x'").await, 0);
 }

@@ -59,11 +59,26 @@ async fn a_skipped_tutorial_may_still_be_begun() {
     let me = world.sparc.as_user(world.new_account().await);
     assert!(me.tutorial().skip().await.unwrap().skipped);
     assert!(me.tutorial().skip().await.unwrap().skipped, "skipping again must succeed");
+    // A skipped tutorial has no path yet, so it has no next step and no last one.
+    assert_error!(me.tutorial().advance(Step::Welcome).await, Error::TutorialOutOfOrder);
+    assert_error!(me.tutorial().complete().await, Error::TutorialOutOfOrder);
     let begun = me.tutorial().begin(TutorialPath::Player).await.unwrap();
     assert_eq!(begun.path, Some(TutorialPath::Player), "a user who skipped the tutorial may still begin it");
     assert_eq!(me.tutorial().advance(Step::Welcome).await.unwrap().current_step, "character-basics");
     let restarted = me.tutorial().restart(TutorialPath::Player).await.unwrap();
     assert!(!restarted.skipped, "a restart must clear the mark that the tutorial was skipped");
+}
+
+#[tokio::test]
+async fn a_skipped_tutorial_may_be_restarted_on_either_path() {
+    let world = World::new().await;
+    for path in [TutorialPath::Player, TutorialPath::Seer] {
+        let me = world.sparc.as_user(world.new_account().await);
+        assert_error!(me.tutorial().restart(path).await, Error::NotFound { what: "tutorial" });
+        me.tutorial().skip().await.unwrap();
+        let restarted = me.tutorial().restart(path).await.unwrap();
+        assert_eq!((restarted.path, restarted.skipped), (Some(path), false));
+    }
 }
 
 #[tokio::test]

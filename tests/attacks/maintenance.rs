@@ -68,6 +68,8 @@ async fn abandoned_sessions_are_cancelled() {
         ("waiting", "scheduled_start = now() - INTERVAL '8 days'", true),
         ("waiting", "scheduled_start = now() - INTERVAL '6 days'", false),
         ("waiting", "scheduled_start = now() + INTERVAL '60 days', created_at = now() - INTERVAL '60 days'", false),
+        ("waiting", "scheduled_start = now() + INTERVAL '60 days', created_at = now() - INTERVAL '367 days'", true),
+        ("waiting", "scheduled_start = now() + INTERVAL '60 days', created_at = now() - INTERVAL '360 days'", false),
         ("waiting", "created_at = now() - INTERVAL '32 days'", true),
         ("waiting", "created_at = now() - INTERVAL '27 days'", false),
         ("starting_soon", "created_at = now() - INTERVAL '32 days'", true),

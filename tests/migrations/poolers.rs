@@ -7,7 +7,7 @@ use sparc::migration::{
 };
 
 use super::{Migrator, create_empty_database};
-use crate::pooler::start_pooler;
+use crate::pooler::{start_pooler, start_pooler_with_connections};
 
 #[tokio::test]
 async fn every_command_works_through_a_pooler_in_transaction_mode() {
@@ -35,3 +35,35 @@ async fn every_command_works_through_a_pooler_in_transaction_mode() {
     other_client.close().await.unwrap();
     db.close().await.unwrap();
 }
+
+/// The pooler has one server connection, so that the next client surely gets the one that the command used.
+#[tokio::test]
+async fn a_command_that_fails_leaves_no_prepared_statements_on_the_server_connection() {
+    let (database, direct) = create_empty_database().await;
+    let Some(pooler) = start_pooler_with_connections(database.url(), 1).await else { return };
+    Migrator::up(&direct, None).await.unwrap();
+    for sql in [
+        "CREATE VIEW public.names AS SELECT display_name FROM public.users", // prevents `down`
+        "ALTER TABLE public.users DROP CONSTRAINT bounded_bio",
+        "INSERT INTO auth.users (id, email) VALUES (gen_random_uuid(), 'ada@example.com')",
+        "UPDATE public.users SET bio = repeat('a', 2001)", // prevents the repair of the constraint
+        "ALTER TABLE public.creatures RENAME TO monsters", // makes the dry run restore a name, which it rolls back
+    ] {
+        direct.execute_unprepared(sql).await.unwrap();
+    }
+    let db = connect(&pooler.url).await.unwrap();
+    let other_client = sea_orm::Database::connect(&pooler.url).await.unwrap();
+    for command in [Command::Down(None), Command::Up(None)] {
+        let error = migration::run(&(&db).into_database_executor(), command).await.unwrap_err().to_string();
+        assert!(error.contains(if command == Command::Up(None) { "bounded_bio" } else { "public.names" }), "{error}");
+        other_client.execute_unprepared(ASSERT_NONE_PREPARED).await.unwrap();
+    }
+    assert_ne!(migration::dry_run(&(&db).into_database_executor()).await.unwrap(), "");
+    other_client.execute_unprepared(ASSERT_NONE_PREPARED).await.unwrap();
+    other_client.close().await.unwrap();
+    db.close().await.unwrap();
+}
+
+/// Fails if the server connection has prepared statements.
+const ASSERT_NONE_PREPARED: &str =
+    "DO $$ BEGIN ASSERT NOT EXISTS (SELECT FROM pg_prepared_statements), 'prepared statements were left'; END $$";

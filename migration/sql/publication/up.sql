@@ -2,13 +2,16 @@
 -- (Supabase). Creates the publication if it does not exist.
 DO $$
 DECLARE
+  message_level text;
   relation text;
 BEGIN
   IF NOT EXISTS (SELECT FROM pg_catalog.pg_publication WHERE pubname = 'supabase_realtime') THEN
     -- Creating a publication warns unless `wal_level` is `logical`, and the publication has no effect until then. The
     -- operator decides about `wal_level`, so the warning is suppressed.
+    message_level := current_setting('client_min_messages');
     SET LOCAL client_min_messages = error;
     CREATE PUBLICATION supabase_realtime;
+    PERFORM set_config('client_min_messages', message_level, true);
     COMMENT ON PUBLICATION supabase_realtime IS 'made by sparc: stand-in for the platform';
   END IF;
   FOREACH relation IN ARRAY ARRAY['sessions', 'session_players', 'session_events', 'dice_rolls']

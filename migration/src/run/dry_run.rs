@@ -9,7 +9,8 @@ use super::{
     MAX_RENAME_ROUNDS,
     explain_error::explain_error,
     settings_and_lock_sql,
-    transaction::{begin, deallocate_statements},
+    transaction::{begin, in_read_only_transaction, rollback},
+    update_record_sql,
 };
 use crate::{
     check::State,
@@ -26,23 +27,20 @@ use crate::{
 ///
 /// Those of [`run`](super::run).
 pub async fn dry_run(db: &SchemaManagerConnection<'_>) -> Result<String, DbErr> {
-    let transaction = begin(db, AccessMode::ReadOnly).await?;
-    let state = State::read(&transaction).await?;
-    let renames = if state.pending_migrations().is_empty() { renames::find(&state) } else { Vec::new() };
-    if renames.is_empty() {
-        let statements = plan_up(&transaction, &state).await?;
-        deallocate_statements(db, &transaction).await?;
-        transaction.rollback().await?;
+    let statements = in_read_only_transaction(db, async |transaction| {
+        let state = State::read(transaction).await?;
+        let is_renamed = state.pending_migrations().is_empty() && !renames::find(&state).is_empty();
+        Ok(if is_renamed { None } else { Some(plan_up(transaction, &state).await?) })
+    });
+    if let Some(statements) = statements.await? {
         return Ok(if statements.is_empty() { String::new() } else { script::wrap_in_transaction(&statements) });
     }
-    transaction.rollback().await?;
     let transaction = begin(db, AccessMode::ReadWrite).await?;
     let mut object_under_repair = None;
     let outcome = restore_names_and_plan_up(&transaction, &mut object_under_repair).await;
-    deallocate_statements(db, &transaction).await.ok();
-    transaction.rollback().await?;
+    let rolled_back = rollback(db, transaction).await;
     match outcome {
-        Ok(statements) => Ok(script::wrap_in_transaction(&statements)),
+        Ok(statements) => rolled_back.map(|()| script::wrap_in_transaction(&statements)),
         Err(error) => Err(explain_error(db, object_under_repair, error).await),
     }
 }
@@ -55,7 +53,7 @@ async fn plan_up(db: &DatabaseTransaction, state: &State) -> Result<Vec<String>,
         return Ok(script::install_sql(&report.pending, state.record.jobs_were_scheduled));
     }
     if report.differences.is_empty() {
-        return Ok(Vec::new());
+        return Ok(update_record_sql(state));
     }
     preflight::check_not_migrated_by_newer(state)?;
     preflight::check_ready(db, state).await?;
@@ -88,10 +86,9 @@ async fn restore_names_and_plan_up(
             db.execute_unprepared(&rename.sql).await?;
             sql.push(rename.sql);
         }
+        *object_under_repair = None;
     }
     let state = State::read(db).await?;
-    // All names are restored, so a later error is about another object.
-    *object_under_repair = None;
     sql.extend(plan_up(db, &state).await?);
     Ok(sql)
 }

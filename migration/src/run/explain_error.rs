@@ -1,11 +1,8 @@
 //! Finds out why the database rejected a command.
 
-use sea_orm_migration::{
-    SchemaManagerConnection,
-    sea_orm::{AccessMode, DbErr},
-};
+use sea_orm_migration::{SchemaManagerConnection, sea_orm::DbErr};
 
-use super::transaction::begin;
+use super::transaction::in_read_only_transaction;
 use crate::{PreflightError, db_error, query, repair::ObjectUnderRepair, script, violations};
 
 /// Returns the query for the processes that hold locks on the schema's tables or the advisory lock of the migrators.
@@ -36,16 +33,20 @@ pub(super) async fn explain_error(
     error: DbErr,
 ) -> DbErr {
     if db_error::sqlstate(&error).as_deref() == Some(db_error::LOCK_NOT_AVAILABLE) {
-        let Ok(transaction) = begin(db, AccessMode::ReadOnly).await else { return error };
-        return match query::fetch_names(&transaction, &lock_holders_sql()).await {
+        let holders = in_read_only_transaction(db, async |transaction| {
+            query::fetch_names(transaction, &lock_holders_sql()).await
+        });
+        return match holders.await {
             Ok(holders) if !holders.is_empty() => PreflightError::Locked { holders: holders.join(", ") }.into(),
             _ => error,
         };
     }
     let Some(object_under_repair) = object_under_repair else { return error };
     if is_integrity_violation(&error) {
-        let Ok(transaction) = begin(db, AccessMode::ReadOnly).await else { return error };
-        if let Ok(Some(violation)) = violations::violation_error(&transaction, &object_under_repair).await {
+        let violation = in_read_only_transaction(db, async |transaction| {
+            violations::violation_error(transaction, &object_under_repair).await
+        });
+        if let Ok(Some(violation)) = violation.await {
             return violation.into();
         }
     }

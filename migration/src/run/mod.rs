@@ -20,7 +20,7 @@ use crate::{
 };
 pub use dry_run::dry_run;
 use explain_error::explain_error;
-use transaction::{begin, deallocate_statements};
+use transaction::{begin, deallocate_statements, in_read_only_transaction, rollback};
 
 /// A command of the migrator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +92,7 @@ pub async fn run(db: &SchemaManagerConnection<'_>, command: Command) -> Result<V
         }
         Err(error) => {
             // If the connection is lost, the server rolls back.
-            let _ = transaction.rollback().await;
+            let _ = rollback(db, transaction).await;
             Err(explain_error(db, object_under_repair, error).await)
         }
     }
@@ -100,11 +100,7 @@ pub async fn run(db: &SchemaManagerConnection<'_>, command: Command) -> Result<V
 
 /// Reads the state of the database, in a read-only transaction.
 pub(crate) async fn read_state(db: &SchemaManagerConnection<'_>) -> Result<State, DbErr> {
-    let transaction = begin(db, AccessMode::ReadOnly).await?;
-    let state = State::read(&transaction).await?;
-    deallocate_statements(db, &transaction).await?;
-    transaction.rollback().await?;
-    Ok(state)
+    in_read_only_transaction(db, async |transaction| State::read(transaction).await).await
 }
 
 /// Returns the number of accounts whose data `down` would delete. 0 if the database is not migrated.
@@ -117,20 +113,20 @@ pub async fn count_accounts(db: &SchemaManagerConnection<'_>) -> Result<i64, DbE
     struct Row {
         account_count: i64,
     }
-    let transaction = begin(db, AccessMode::ReadOnly).await?;
-    // The larger of two counts, because the role may not be able to read both tables.
-    let mut account_count = 0;
-    let has_migrations_table = preflight::has_migrations_table(&transaction).await?;
-    for schema in ["public", "auth"] {
-        if has_migrations_table && preflight::can_read(&transaction, schema, "users").await? {
-            let sql = format!("SELECT count(*) AS account_count FROM {schema}.users");
-            let row: Row = query::fetch_one(&transaction, &sql).await?;
-            account_count = account_count.max(row.account_count);
+    in_read_only_transaction(db, async |transaction| {
+        // The larger of two counts, because the role may not be able to read both tables.
+        let mut account_count = 0;
+        let has_migrations_table = preflight::has_migrations_table(transaction).await?;
+        for schema in ["public", "auth"] {
+            if has_migrations_table && preflight::can_read(transaction, schema, "users").await? {
+                let sql = format!("SELECT count(*) AS account_count FROM {schema}.users");
+                let row: Row = query::fetch_one(transaction, &sql).await?;
+                account_count = account_count.max(row.account_count);
+            }
         }
-    }
-    deallocate_statements(db, &transaction).await?;
-    transaction.rollback().await?;
-    Ok(account_count)
+        Ok(account_count)
+    })
+    .await
 }
 
 /// Runs the command and returns the changes. After an error, `object_under_repair` is the object that the failed
@@ -185,7 +181,7 @@ async fn up(
     }
     let report = state.report();
     if report.differences.is_empty() {
-        return record_version(db, &state).await;
+        return query::execute_all(db, &update_record_sql(&state)).await;
     }
     preflight::check_not_migrated_by_newer(&state)?;
     preflight::check_ready(db, &state).await?;
@@ -231,14 +227,15 @@ async fn restore_names(
     State::read(db).await
 }
 
-/// Records this program's version and objects in `private.sparc_record`, unless that table has them already, was
-/// written by a newer version (whose schema is the same, because nothing differs), or is not readable.
-async fn record_version(db: &DatabaseTransaction, state: &State) -> Result<(), DbErr> {
+/// Returns the SQL that records this program's version and objects in `private.sparc_record`, if nothing differs.
+/// Returns none if that table has them already, was written by a newer version (whose schema is the same, because
+/// nothing differs), or is not readable.
+fn update_record_sql(state: &State) -> Vec<String> {
     let has_this_version = state.record.version.as_deref() == Some(env!("CARGO_PKG_VERSION"))
         && record::repeatable_objects().iter().all(|object| state.record.objects.contains(object));
-    let leaves_record_unchanged =
+    let is_left_unchanged =
         !state.record.is_readable || has_this_version || preflight::check_not_migrated_by_newer(state).is_err();
-    if leaves_record_unchanged { Ok(()) } else { query::execute_all(db, &record::record_sql()).await }
+    if is_left_unchanged { Vec::new() } else { record::record_sql() }
 }
 
 /// Checks that no differences remain.

@@ -68,3 +68,27 @@ pub(super) async fn deallocate_statements(
     }
     Ok(())
 }
+
+/// Rolls back, and leaves no prepared statements on the server connection.
+pub(super) async fn rollback(db: &SchemaManagerConnection<'_>, transaction: DatabaseTransaction) -> Result<(), DbErr> {
+    if was_opened_by_connect(db) {
+        // After an error the server accepts nothing but ROLLBACK. The message ends in a transaction again, so that the
+        // pooler does not give the server connection away before the driver has rolled back too.
+        transaction.execute_unprepared("ROLLBACK; BEGIN; DEALLOCATE ALL").await?;
+    }
+    transaction.rollback().await
+}
+
+/// Runs `work` in a read-only transaction, and rolls it back.
+pub(super) async fn in_read_only_transaction<T>(
+    db: &SchemaManagerConnection<'_>,
+    work: impl AsyncFnOnce(&DatabaseTransaction) -> Result<T, DbErr>,
+) -> Result<T, DbErr> {
+    let transaction = begin(db, AccessMode::ReadOnly).await?;
+    let outcome = work(&transaction).await;
+    let rolled_back = rollback(db, transaction).await;
+    // If the connection was lost, the first error says why.
+    let value = outcome?;
+    rolled_back?;
+    Ok(value)
+}
