@@ -25,7 +25,7 @@ pub enum Schema {
     Ours,
 }
 
-/// The build time and the size of an index.
+/// The build time and the size of an index, in the report.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct IndexBuild {
     /// The index's name.
@@ -49,7 +49,8 @@ struct TableRows {
     append_lines: fn(&mut String, &FillContext, u64),
 }
 
-/// Fills a database with everything but events, builds its indexes and gathers its statistics.
+/// Fills a database with everything but events, builds its indexes and gathers its statistics. Returns the builds of
+/// all indexes except those of constraints, which are not dropped.
 ///
 /// Triggers and foreign keys are disabled while rows are loaded, because the generated rows satisfy them. Checks and
 /// unique constraints stay enabled.
@@ -185,6 +186,7 @@ pub async fn fill_events(url: &str, data_set: DataSet, now: DateTime<Utc>) -> Re
     // The rows of events do not depend on the schema.
     let context = FillContext { data_set, schema: Schema::Ours, now };
     let sessions = data_set.sessions_with_events();
+    // A call of `append_events` appends many lines, so there are fewer calls per chunk.
     let sessions_per_chunk = CALLS_PER_CHUNK / EVENTS_PER_SESSION;
     let chunks = (0..sessions.div_ceil(sessions_per_chunk)).map(|chunk| {
         let mut lines = String::new();

@@ -107,7 +107,7 @@ pub struct WriterComparison {
     pub load_cpu_ms: Option<f64>,
 }
 
-/// Delays in milliseconds.
+/// Delays of events from the call that writes them, in milliseconds.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Delays {
     /// The median.
@@ -144,7 +144,7 @@ pub async fn run(options: &LiveOptions) -> Result<(), Failure> {
     println!("filled after {:.0} s", start.elapsed().as_secs_f64());
 
     // The samples are chosen from the first active sessions, which have subscribers. With this smaller number of active
-    // sessions, the ids of a sample's open session and its users are wrong; they are not used.
+    // sessions, the ids of a sample's `open_session` and of its users are wrong; they are not used.
     let samples = choose_samples(&DataSet { active_sessions: SUBSCRIBED_SESSIONS, ..DATA_SET });
     let url = database.url();
     let environment = Environment { url, samples: &samples, postmaster_pid };
@@ -212,6 +212,7 @@ async fn compare_writers(
     let mut comparisons = Vec::new();
     for clients in [8, 64] {
         let sparc = Sparc::connect_with(environment.url, Options::default().max_connections(clients.max(10))).await?;
+        // The warm-up opens every connection and prepares its statements.
         operations::run_service(Operation::Roll, &sparc, clients, environment, RUN_LENGTH).await?;
         // The runs without the load, and those with it.
         let mut runs: [Vec<RunResult>; 2] = [Vec::new(), Vec::new()];
@@ -220,7 +221,7 @@ async fn compare_writers(
             for step in 0..2 {
                 let is_on = (pair + step) % 2 == 1;
                 switch_load(is_on).await?;
-                // This run is untimed, because switching the load has effects of its own.
+                // The result of this run is discarded, because switching the load has effects of its own.
                 operations::run_service(Operation::Roll, &sparc, clients, environment, RUN_LENGTH / 5).await?;
                 let before = load_pid.and_then(cpu::process);
                 let (run, _) =
@@ -284,7 +285,8 @@ async fn measure_idle(postmaster_pid: Option<u32>, subscribers: &mut SubscriberP
     Ok(idle)
 }
 
-/// Sends events, each with the time at which it was sent, and returns the delays that the subscribers measured.
+/// Sends events at human speed, each with the time at which it was sent, and returns the delays that the subscribers
+/// measured.
 async fn measure_delays(
     sparc: &Sparc,
     samples: &[Sample],
@@ -302,7 +304,7 @@ async fn measure_delays(
         sparc.as_user(sample.player).events().send(event).await?;
         sent += 1;
     }
-    // Waits until the last events have arrived.
+    // Allows the last events to arrive.
     tokio::time::sleep(Duration::from_millis(500)).await;
     subscribers.delays().await
 }
@@ -312,7 +314,8 @@ fn now_us() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since_1970| since_1970.as_micros() as u64)
 }
 
-/// Returns the ids of a session and of one of its participants. Participant 0 is the Seer; the others are players.
+/// Returns the ids of a session and of the user who is one of its participants. Participant 0 is the Seer; the others
+/// are the players, in the order of their seats.
 fn session_and_user(data_set: &DataSet, number: u64, participant: u64) -> (uuid::Uuid, uuid::Uuid) {
     let user = if participant == 0 { data_set.session(number).seer } else { data_set.player(number, participant - 1) };
     (row_id(RowKind::Session, number), row_id(RowKind::User, user))

@@ -258,7 +258,7 @@ pub fn append_rolls(lines: &mut String, context: &FillContext, number: u64) {
 
 /// Appends the events of a session. `index` is the session's number among the sessions with events.
 pub fn append_events(lines: &mut String, context: &FillContext, index: u64) {
-    let session_number = context.data_set.session_with_events(index);
+    let session_number = context.data_set.nth_session_with_events(index);
     for event in 0..EVENTS_PER_SESSION {
         let _ = writeln!(
             lines,
