@@ -196,8 +196,7 @@ impl StatementPair {
             }
         }
 
-        // A workload of the service has one prepared statement. Of a bare INSERT, which has several, the last one
-        // counts.
+        // The statement that was prepared last. It is the only one, except for the bare INSERTs.
         let plan_counts = our_client
             .fetch_rows(
                 "SELECT custom_plans, generic_plans FROM pg_prepared_statements ORDER BY prepare_time DESC LIMIT 1",
