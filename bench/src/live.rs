@@ -157,7 +157,7 @@ pub async fn run(options: &LiveOptions) -> Result<(), Failure> {
     let sparc = Sparc::connect_with(url, Options::default().max_connections(16)).await?;
     results.at_human_speed = measure_delays(&sparc, &samples, &mut subscribers).await?;
     println!("at human speed: {:?}", results.at_human_speed);
-    let rolls = operations::run_service(Operation::Roll, &sparc, 8, &environment, DELAY_MEASUREMENT_LENGTH);
+    let rolls = operations::run_service_clients(Operation::Roll, &sparc, 8, &environment, DELAY_MEASUREMENT_LENGTH);
     let (_, delays) = tokio::try_join!(rolls, measure_delays(&sparc, &samples, &mut subscribers))?;
     results.while_rolling = delays;
     println!("while eight clients roll: {:?}", results.while_rolling);
@@ -213,7 +213,7 @@ async fn compare_writers(
     for clients in [8, 64] {
         let sparc = Sparc::connect_with(environment.url, Options::default().max_connections(clients.max(10))).await?;
         // The warm-up opens every connection and prepares its statements.
-        operations::run_service(Operation::Roll, &sparc, clients, environment, RUN_LENGTH).await?;
+        operations::run_service_clients(Operation::Roll, &sparc, clients, environment, RUN_LENGTH).await?;
         // The runs without the load, and those with it.
         let mut runs: [Vec<RunResult>; 2] = [Vec::new(), Vec::new()];
         let mut load_cpu_ms_by_run = Vec::new();
@@ -222,10 +222,10 @@ async fn compare_writers(
                 let is_on = (pair + step) % 2 == 1;
                 switch_load(is_on).await?;
                 // The result of this run is discarded, because switching the load has effects of its own.
-                operations::run_service(Operation::Roll, &sparc, clients, environment, RUN_LENGTH / 5).await?;
+                operations::run_service_clients(Operation::Roll, &sparc, clients, environment, RUN_LENGTH / 5).await?;
                 let before = load_pid.and_then(cpu::process);
                 let (run, _) =
-                    operations::run_service(Operation::Roll, &sparc, clients, environment, RUN_LENGTH).await?;
+                    operations::run_service_clients(Operation::Roll, &sparc, clients, environment, RUN_LENGTH).await?;
                 if is_on && let (Some(before), Some(after)) = (before, load_pid.and_then(cpu::process)) {
                     let rolls = run.operations_per_second * RUN_LENGTH.as_secs_f64();
                     load_cpu_ms_by_run.push(after.since(&before).as_secs_f64() * 1000.0 / rolls);

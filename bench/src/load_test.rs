@@ -240,6 +240,7 @@ impl PlayedSession {
         for player in &self.players {
             let events =
                 self.sparc.as_user(row_id(RowKind::User, *player)).events().after(self.id, self.newest_seq).await?;
+            // Until then, every player requests the events after the same number.
             if Some(player) == self.players.last() {
                 self.newest_seq = events.last().map_or(self.newest_seq, |event| event.seq);
             }

@@ -172,6 +172,7 @@ impl StatementPair {
                     None => specification_timed_out = true,
                 }
             }
+            // If the first execution has timed out, there is no time.
             let specification_time = specification_times.last().copied().unwrap_or(TIME_BUDGET);
             if specification_time > EVICTION_THRESHOLD {
                 for repetition in 0..MAX_EXECUTIONS_PER_ROUND {

@@ -161,10 +161,10 @@ pub async fn measure_operations(
             // The runs without pipelining, and those with it.
             let mut pgbench_runs = [Vec::new(), Vec::new()];
             // Opens every connection and prepares its statements.
-            run_service(operation, &sparc, clients, environment, Duration::from_secs(1)).await?;
+            run_service_clients(operation, &sparc, clients, environment, Duration::from_secs(1)).await?;
             for _ in 0..ROUNDS {
                 let (run, run_latencies) =
-                    run_service(operation, &sparc, clients, environment, pgbench_options.run_length).await?;
+                    run_service_clients(operation, &sparc, clients, environment, pgbench_options.run_length).await?;
                 service_runs.push(run);
                 latencies.extend(run_latencies);
                 for (runs, (script, _)) in pgbench_runs.iter_mut().zip(&scripts) {
@@ -229,7 +229,7 @@ pub async fn run_once(operation: Operation, caller: &IdentityConnection, sample:
 
 /// Runs the operation by the service as fast as possible for `run_length`, with concurrent clients, each with a sample
 /// of its own if there are enough. Returns the result and the latency of each operation.
-pub async fn run_service(
+pub async fn run_service_clients(
     operation: Operation,
     sparc: &Sparc,
     clients: u32,

@@ -217,6 +217,7 @@ async fn add_lobby_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture) 
             &|_: &Sample| quote_literal("%Lighthouse%"),
         ),
     ];
+    // In both schemas, the filter's value is the only parameter of the statement.
     for (name, filter, specification, value) in filters {
         caller.sessions().lobby(&filter, None).await?;
         let ours = capture.last_statement().await?;

@@ -103,6 +103,7 @@ pub async fn run(options: &ReplicaOptions) -> Result<(), Failure> {
         Report { settings: Settings::read(&mut Client::open(primary.url()).await?).await?, ..Report::default() };
     let database = live::create_filled_database(&primary, DATA_SET).await?;
     let (mut standbys, mut replica_urls) = (Vec::new(), Vec::new());
+    // The primary's, and then those of the replicas.
     let mut postmaster_pids = vec![postmaster_pid(&primary).await?];
     for _ in 0..2 {
         let primary_of_standby = primary.clone();
@@ -166,6 +167,7 @@ async fn measure_load_step(
     let sparc = Sparc::connect_with(url, options).await?;
     let start = Instant::now();
     let before: Vec<_> = postmaster_pids.iter().map(|pid| cpu::child_processes(Some(*pid))).collect();
+    // No postmaster is given, because the processor times of the servers are measured here.
     let result = load_test::run_step(&sparc, &DATA_SET, sessions, None, delivery).await?;
     let seconds = start.elapsed().as_secs_f64();
     let used_cpus = |(pid, before): (&u32, &Option<CpuTimes>)| {
@@ -228,7 +230,8 @@ async fn measure_tracking_cost(
         for step in 0..2 {
             let index = (pair + step) % 2;
             let sparc = [&sparc_without_replicas, &sparc_with_replicas][index];
-            let (run, _) = operations::run_service(Operation::Roll, sparc, clients, environment, RUN_LENGTH).await?;
+            let (run, _) =
+                operations::run_service_clients(Operation::Roll, sparc, clients, environment, RUN_LENGTH).await?;
             // Pair 0 opens connections and prepares statements.
             if pair > 0 {
                 runs[index].push(run.operations_per_second);

@@ -91,7 +91,7 @@ impl Workload {
 }
 
 /// Returns the SQL that begins the transaction, runs the setup, and sets the role and the claims. The owner's
-/// transaction keeps the connection's role, the superuser `postgres`.
+/// transaction keeps the connection's role, which is the superuser.
 #[must_use]
 pub fn begin_sql(role: Role, execution: &Execution) -> String {
     // Without a user, the claims have no subject.

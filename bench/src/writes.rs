@@ -27,6 +27,7 @@ use crate::{
     workload::{Execution, Role, Workload},
 };
 
+/// The specification's statement that writes an event. It is prepared under the name `event`.
 const INSERT_EVENT: &str =
     "INSERT INTO session_events (session_id, event_type, payload) VALUES ($1, $2, $3) RETURNING *";
 
@@ -59,12 +60,12 @@ fn specification_workload(
     }
 }
 
-/// Returns the SQL that executes the prepared [`INSERT_EVENT`], whose name is `event`.
+/// Returns the SQL that executes the prepared [`INSERT_EVENT`].
 fn execute_event_sql(session: impl std::fmt::Display, kind: &str, payload: &str) -> String {
     format!("EXECUTE event({}, '{kind}', {})", quote_literal(session), quote_literal(payload))
 }
 
-/// The statuses in which a session can be started by the service. `active` is among them because starting is
+/// The old statuses with which the service's statement starts a session. `active` is among them because starting is
 /// idempotent.
 const STARTABLE_STATUSES: [&str; 3] = ["waiting", "starting_soon", "active"];
 
@@ -162,6 +163,7 @@ pub fn roll_values(sample: &Sample) -> Vec<String> {
         .to_vec()
 }
 
+/// Captures joining, leaving, starting and completing a session.
 async fn capture_seats_and_statuses(
     capture: &mut StatementCapture,
     samples: &[Sample],
@@ -311,6 +313,7 @@ async fn capture_seats_and_statuses(
     ])
 }
 
+/// Captures a sign-up, and the jobs that delete old events and archive sessions.
 async fn capture_sign_up_and_jobs(
     capture: &mut StatementCapture,
     samples: &[Sample],
