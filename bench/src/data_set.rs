@@ -137,7 +137,7 @@ impl DataSet {
 
     /// Returns the status of an adventure and the account number of its creator.
     #[must_use]
-    pub fn adventure(&self, number: u64) -> (&'static str, u64) {
+    pub fn adventure_status_and_creator(&self, number: u64) -> (&'static str, u64) {
         let status = match number % 20 {
             0..16 => "published",
             16..19 => "draft",
@@ -158,8 +158,8 @@ impl DataSet {
         self.users * 9 / 10 + drawn % (self.users / 20)
     }
 
-    /// Returns the account number of the Seer of a live session (one that is active or in the lobby). All Seers have
-    /// equally many live sessions; if they were drawn at random, some Seers would exceed the limit of twenty.
+    /// Returns the account number of the Seer of a live session (one that is active or in the lobby). Live sessions are
+    /// distributed evenly among the Seers; if their Seers were drawn at random, some would exceed the limit of twenty.
     fn live_seer(&self, session: u64) -> u64 {
         let seers = self.users / 20;
         // 7919 is a large prime, so the Seers of consecutive sessions have distant numbers.
@@ -310,16 +310,18 @@ mod tests {
     #[test]
     fn no_account_exceeds_the_limits_of_live_sessions_and_seats_at_scale_1() {
         let data_set = DataSet::at_scale(1.0);
-        let (mut live_sessions, mut seats) = (std::collections::HashMap::new(), std::collections::HashMap::new());
+        let mut live_sessions_by_seer = std::collections::HashMap::new();
+        let mut seats_by_player = std::collections::HashMap::new();
         for number in 0..data_set.active_sessions + data_set.open_sessions {
             let session = data_set.session(number);
-            *live_sessions.entry(session.seer).or_insert(0) += 1;
+            *live_sessions_by_seer.entry(session.seer).or_insert(0) += 1;
             for seat in 0..session.taken_seats {
-                *seats.entry(data_set.player(number, seat)).or_insert(0) += 1;
+                *seats_by_player.entry(data_set.player(number, seat)).or_insert(0) += 1;
             }
         }
-        assert!(live_sessions.values().max() <= Some(&MAX_LIVE_PER_ACCOUNT), "{:?}", live_sessions.values().max());
-        assert!(seats.values().max() <= Some(&MAX_LIVE_PER_ACCOUNT), "{:?}", seats.values().max());
+        for counts in [live_sessions_by_seer, seats_by_player] {
+            assert!(counts.values().max() <= Some(&MAX_LIVE_PER_ACCOUNT), "{:?}", counts.values().max());
+        }
     }
 
     #[test]

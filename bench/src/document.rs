@@ -108,9 +108,9 @@ fn write_statements(document: &mut String, report: &Report, plots_path: &str) {
          Times are medians in milliseconds. Client and server run on the same machine. Each statement runs with the \
          role of its row, under row-level security, and writes are rolled back. Where a trigger of this schema writes \
          an event, the specification's client writes it itself, so that both write equally many rows. `>` marks a \
-         statement of the specification that was stopped after this time; the ratio is then a lower bound. The last four columns are about \
-         this schema: the 99th percentile, planning and execution time by the server's clock, buffers that the plan \
-         reads, and rows that the statement returns.\n"
+         statement of the specification that was stopped after this time; the ratio is then a lower bound. The last \
+         four columns are about this schema: the 99th percentile, planning and execution time by the server's clock, \
+         buffers that the plan reads, and rows that the statement returns.\n"
     );
     for scale in scales(report) {
         let _ = write!(
@@ -198,8 +198,8 @@ fn write_load_test(document: &mut String, report: &Report, plots_path: &str) {
             document,
             "\n## Load test\n\n![Latency of a roll by number of sessions]({plots_path}load_test.svg)\n\nSessions of \
              six players at human speed: each session rolls every four seconds, and after each roll all six players \
-             request new events. Each row is a step of the test, which has a fixed number of sessions. The latency of a roll counts from the moment \
-             it was due. CPUs are the mean number of processors that were busy.\n\n\
+             request new events. Each row is a step of the test, which has a fixed number of sessions. The latency of \
+             a roll counts from the moment it was due. CPUs are the mean number of processors that were busy.\n\n\
              | sessions | rolls/s | operations/s | p50 ms | p99 ms | PostgreSQL CPUs | service CPUs |\n\
              | --- | --- | --- | --- | --- | --- | --- |\n"
         );

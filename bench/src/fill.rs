@@ -44,7 +44,7 @@ struct TableRows {
     /// The table and its columns, as COPY expects both.
     copy_into: &'static str,
     /// The number of calls of `append_lines`.
-    count: u64,
+    calls: u64,
     /// Appends the row with a number, or for seats and rolls, all rows of the session with that number.
     append_lines: fn(&mut String, &FillContext, u64),
 }
@@ -79,12 +79,12 @@ pub async fn fill(
     }
 
     let tables = tables_to_fill(&context);
-    let bar = progress_bar(tables.iter().map(|table| table.count).sum(), schema);
+    let bar = progress_bar(tables.iter().map(|table| table.calls).sum(), schema);
     for table in &tables {
         bar.set_message(table.copy_into.split(' ').next().unwrap_or_default().to_owned());
-        let chunks = (0..table.count.div_ceil(CALLS_PER_CHUNK)).map(|chunk| {
+        let chunks = (0..table.calls.div_ceil(CALLS_PER_CHUNK)).map(|chunk| {
             let mut lines = String::new();
-            for number in chunk * CALLS_PER_CHUNK..table.count.min((chunk + 1) * CALLS_PER_CHUNK) {
+            for number in chunk * CALLS_PER_CHUNK..table.calls.min((chunk + 1) * CALLS_PER_CHUNK) {
                 (table.append_lines)(&mut lines, &context, number);
             }
             bar.inc(CALLS_PER_CHUNK);
@@ -134,21 +134,21 @@ fn progress_bar(length: u64, schema: Schema) -> ProgressBar {
 fn tables_to_fill(context: &FillContext) -> [TableRows; 7] {
     let data_set = &context.data_set;
     [
-        TableRows { copy_into: "auth.users (id, email)", count: data_set.users, append_lines: append_account },
+        TableRows { copy_into: "auth.users (id, email)", calls: data_set.users, append_lines: append_account },
         TableRows {
             copy_into: "users (id, email, display_name, bio, created_at)",
-            count: data_set.users,
+            calls: data_set.users,
             append_lines: append_user,
         },
         TableRows {
             copy_into: "characters (id, user_id, name, class, might, grace, wit, heart, special_ability, created_at)",
-            count: data_set.characters(),
+            calls: data_set.characters(),
             append_lines: append_character,
         },
         TableRows {
             copy_into: "adventures (id, creator_id, name, description, difficulty, estimated_duration, content, \
                    status, published_at, is_valid, times_played, average_rating, created_at)",
-            count: data_set.adventures,
+            calls: data_set.adventures,
             append_lines: append_adventure,
         },
         TableRows {
@@ -162,18 +162,18 @@ fn tables_to_fill(context: &FillContext) -> [TableRows; 7] {
                      status, started_at, ended_at, created_at, seats_taken)"
                 }
             },
-            count: data_set.sessions(),
+            calls: data_set.sessions(),
             append_lines: append_session,
         },
         TableRows {
             copy_into: "session_players (session_id, user_id, character_id, joined_at)",
-            count: data_set.sessions(),
+            calls: data_set.sessions(),
             append_lines: append_seats,
         },
         TableRows {
             copy_into: "dice_rolls (id, session_id, character_id, character_name, attribute, dice_count, difficulty, \
                    roll_type, results, total, modified_total, success, outcome, margin, animation_seed, created_at)",
-            count: data_set.sessions(),
+            calls: data_set.sessions(),
             append_lines: append_rolls,
         },
     ]

@@ -61,8 +61,8 @@ pub async fn migrate_watching_locks(pool: &DatabaseConnection, url: &str) -> Res
     let watcher = tokio::spawn(watch_locks(url.to_owned(), is_done.clone()));
     let up_ms = migrate(pool, None).await;
     is_done.store(true, Ordering::Relaxed);
-    let (longest_lock, locked_table) = watcher.await.map_err(|error| Failure::Message(error.to_string()))??;
-    Ok((up_ms?, longest_lock, locked_table))
+    let (longest_lock, longest_lock_table) = watcher.await.map_err(|error| Failure::Message(error.to_string()))??;
+    Ok((up_ms?, longest_lock, longest_lock_table))
 }
 
 /// Polls for ACCESS EXCLUSIVE locks until `is_done`. Returns the longest time that one was held, and the table that it
@@ -70,7 +70,7 @@ pub async fn migrate_watching_locks(pool: &DatabaseConnection, url: &str) -> Res
 async fn watch_locks(url: String, is_done: Arc<AtomicBool>) -> Result<(Duration, String), Failure> {
     let mut client = Client::open(&url).await?;
     let mut locked_since: HashMap<String, Instant> = HashMap::new();
-    let (mut longest_lock, mut longest_locked_table) = (Duration::ZERO, String::new());
+    let (mut longest_lock, mut longest_lock_table) = (Duration::ZERO, String::new());
     while !is_done.load(Ordering::Relaxed) {
         let rows = client
             .fetch_rows(
@@ -88,11 +88,11 @@ async fn watch_locks(url: String, is_done: Arc<AtomicBool>) -> Result<(Duration,
         for table in locked_tables {
             let held_for = locked_since.entry(table.clone()).or_insert_with(Instant::now).elapsed();
             if held_for > longest_lock {
-                (longest_lock, longest_locked_table) = (held_for, table);
+                (longest_lock, longest_lock_table) = (held_for, table);
             }
         }
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     client.close().await?;
-    Ok((longest_lock, longest_locked_table))
+    Ok((longest_lock, longest_lock_table))
 }

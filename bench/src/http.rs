@@ -189,7 +189,7 @@ impl Environment {
         run_length: Duration,
     ) -> Result<ApiResult, Failure> {
         let requests = self.requests[&(*api, operation)].clone();
-        let next_newcomer = Arc::new(AtomicUsize::new(0));
+        let next_newcomer_index = Arc::new(AtomicUsize::new(0));
         let mut connections = Vec::new();
         for _ in 0..clients {
             connections.push(Connection::open(server.port).await?);
@@ -199,14 +199,14 @@ impl Environment {
         let start = Instant::now();
         let mut tasks = JoinSet::new();
         for (number, mut connection) in connections.into_iter().enumerate() {
-            let (requests, next_newcomer) = (requests.clone(), next_newcomer.clone());
+            let (requests, next_newcomer_index) = (requests.clone(), next_newcomer_index.clone());
             tasks.spawn(async move {
                 let (mut latencies, mut bytes) = (Vec::new(), 0);
                 while start.elapsed() < run_length {
                     // A newcomer can take a seat only once, so each request to join is sent only once: each client
                     // sends the next one. Other requests can be repeated, so each client repeats a request of its own.
                     let request = match operation {
-                        Operation::Join => requests.get(next_newcomer.fetch_add(1, Ordering::Relaxed)),
+                        Operation::Join => requests.get(next_newcomer_index.fetch_add(1, Ordering::Relaxed)),
                         _ => requests.get(number % requests.len()),
                     };
                     let Some(request) = request else { break };
@@ -233,17 +233,17 @@ impl Environment {
         if operation == Operation::Join {
             self.delete_seats().await?;
         }
-        let count = latencies.len() as f64;
+        let request_count = latencies.len() as f64;
         let cpu_ms = |before: Option<CpuTimes>, after: Option<CpuTimes>| {
-            Some(after?.since(&before?).as_secs_f64() * 1000.0 / count)
+            Some(after?.since(&before?).as_secs_f64() * 1000.0 / request_count)
         };
         Ok(ApiResult {
-            requests_per_second: count / seconds,
+            requests_per_second: request_count / seconds,
             p50_ms: quantile(&mut latencies, 0.5),
             p99_ms: quantile(&mut latencies, 0.99),
             api_cpu_ms: cpu_ms(api_before, api_after),
             postgresql_cpu_ms: cpu_ms(postgresql_before, postgresql_after),
-            bytes: bytes as f64 / count,
+            bytes: bytes as f64 / request_count,
         })
     }
 

@@ -150,9 +150,9 @@ pub async fn run(options: &LiveOptions) -> Result<(), Failure> {
     let environment = Environment { url, samples: &samples, postmaster_pid };
     let mut results = LiveResults::default();
     let mut subscribers = SubscriberProcess::start(url, DATA_SET).await?;
-    let pid = subscribers.pid();
+    let subscribers_pid = subscribers.pid();
     let switch_load = async |is_on| if is_on { subscribers.subscribe().await } else { subscribers.unsubscribe().await };
-    results.writers = compare_writers(&environment, RUN_PAIRS, pid, switch_load).await?;
+    results.writers = compare_writers(&environment, RUN_PAIRS, subscribers_pid, switch_load).await?;
     results.idle = measure_idle(postmaster_pid, &mut subscribers).await?;
     let sparc = Sparc::connect_with(url, Options::default().max_connections(16)).await?;
     results.at_human_speed = measure_delays(&sparc, &samples, &mut subscribers).await?;

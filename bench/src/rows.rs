@@ -120,7 +120,7 @@ const PLACES: [&str; 48] = [
 
 /// Appends an adventure with a short story.
 pub fn append_adventure(lines: &mut String, context: &FillContext, number: u64) {
-    let (status, creator) = context.data_set.adventure(number);
+    let (status, creator) = context.data_set.adventure_status_and_creator(number);
     let place = PLACES[(draw(22, number) % PLACES.len() as u64) as usize];
     let published_at =
         if status == "published" { context.minutes_ago(draw(23, number) % MINUTES_PER_YEAR) } else { "\\N".to_owned() };
