@@ -21,8 +21,8 @@ static ALLOCATOR: dhat::Alloc = dhat::Alloc;
 /// The number of profiled executions of each operation.
 const EXECUTIONS: u32 = 1000;
 
-/// Runs the command `allocations`: profiles rolls and full pages, after a warm-up that is not profiled. Prints the
-/// allocations and bytes of each operation, and writes the profiles into the folder.
+/// Runs the command `allocations`: profiles rolls, and reads of full pages, after a warm-up that is not profiled.
+/// Prints the mean number of allocations and bytes per execution, and writes the profiles into the folder.
 pub async fn run(folder: &Path) -> Result<(), Failure> {
     std::fs::create_dir_all(folder)?;
     let game = DemoGame::start().await?;
@@ -30,7 +30,8 @@ pub async fn run(folder: &Path) -> Result<(), Failure> {
     let player = sparc.as_user(game.player);
     let sample = Sample { session: game.session, character: game.hero, ..Default::default() };
     let seer = sparc.as_user(game.seer);
-    // Two users open the sessions of the lobby page, because a Seer may have at most twenty live sessions.
+    // More than the twenty sessions of a full lobby page. Two users open them, because a Seer may have at most twenty
+    // live sessions.
     for number in 0..25 {
         let new = NewSession { adventure_id: game.adventure, visibility: Visibility::Public, ..NewSession::default() };
         let opener = if number % 2 == 0 { &seer } else { &player };

@@ -1,5 +1,5 @@
-//! Captures the statements that the service sends. PostgreSQL lists the prepared statements of a connection, so they
-//! are read on the connection on which the service prepared them.
+//! Captures the statements that the service sends. `pg_prepared_statements` lists only the statements of the connection
+//! that reads it, so it is read on the connection on which the service prepared them.
 
 use sea_orm::DatabaseConnection;
 use service::Sparc;
@@ -13,33 +13,35 @@ pub struct StatementCapture {
     /// The service.
     pub sparc: Sparc,
     /// The number of prepared statements that have been returned so far.
-    returned_statements: usize,
+    returned_count: usize,
 }
 
 impl StatementCapture {
     /// Creates a service on `pool`, which must have only one connection.
     pub fn new(pool: DatabaseConnection) -> Self {
-        Self { sparc: Sparc::from_connection(pool.clone()), pool, returned_statements: 0 }
+        Self { sparc: Sparc::from_connection(pool.clone()), pool, returned_count: 0 }
     }
 
-    /// Closes the connection, so that the server records its pending statistics.
+    /// Closes the connection. The server then adds the statistics that it has kept for this connection (such as index
+    /// scans) to the common ones, so that no later measurement counts them.
     pub async fn close(self) -> Result<(), Failure> {
         Ok(self.pool.close().await?)
     }
 
-    /// Returns the last statement prepared since the previous call, other than the one that sets the identity.
+    /// Returns the last of the [new statements](Self::new_statements), other than one that sets the identity.
     pub async fn last_statement(&mut self) -> Result<PreparedStatement, Failure> {
-        let all = self.new_statements().await?;
-        all.into_iter()
+        let new = self.new_statements().await?;
+        new.into_iter()
             .rfind(|statement| !statement.sets_identity())
             .ok_or(Failure::Message("no new statement was prepared".into()))
     }
 
-    /// Returns all statements prepared since the previous call.
+    /// Returns all statements prepared since the previous call of this method or of
+    /// [`last_statement`](Self::last_statement).
     pub async fn new_statements(&mut self) -> Result<Vec<PreparedStatement>, Failure> {
         let mut all = prepared_statements(&self.pool).await?;
-        let new = all.split_off(self.returned_statements.min(all.len()));
-        self.returned_statements += new.len();
+        let new = all.split_off(self.returned_count.min(all.len()));
+        self.returned_count += new.len();
         Ok(new)
     }
 }

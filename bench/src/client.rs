@@ -17,7 +17,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects. The URL is that of the private server, with its superuser as login.
+    /// Connects to a database of the private server. The login in the URL must be the server's superuser, because the
+    /// measurements set roles and disable triggers.
     pub async fn open(url: &str) -> Result<Self, Failure> {
         let options: PgConnectOptions = url.parse()?;
         Ok(Self { connection: PgConnection::connect_with(&options).await? })
@@ -26,11 +27,11 @@ impl Client {
     /// Runs statements, and returns the total number of rows that they returned.
     pub async fn run(&mut self, sql: &str) -> Result<u64, Failure> {
         let mut results = self.connection.fetch_many(sqlx::raw_sql(AssertSqlSafe(sql)));
-        let mut count = 0;
+        let mut row_count = 0;
         while let Some(result_or_row) = results.try_next().await.map_err(|error| Failure::in_statement(sql, error))? {
-            count += u64::from(result_or_row.is_right());
+            row_count += u64::from(result_or_row.is_right());
         }
-        Ok(count)
+        Ok(row_count)
     }
 
     /// Runs statements. Returns the time from sending them until the last response, and the total number of rows.
@@ -62,9 +63,10 @@ impl Client {
         Ok(pid_file.lines().next().and_then(|line| line.parse().ok()))
     }
 
-    /// Copies chunks of rows in COPY's text format into a table, and returns the number of rows.
-    pub async fn copy_in(&mut self, into: &str, chunks: impl Iterator<Item = String>) -> Result<u64, Failure> {
-        let copy_sql = format!("COPY {into} FROM STDIN");
+    /// Copies chunks of rows in COPY's text format into a table, and returns the number of rows. `copy_into` is the
+    /// table with its columns, as COPY expects both.
+    pub async fn copy_in(&mut self, copy_into: &str, chunks: impl Iterator<Item = String>) -> Result<u64, Failure> {
+        let copy_sql = format!("COPY {copy_into} FROM STDIN");
         let mut copy =
             self.connection.copy_in_raw(&copy_sql).await.map_err(|error| Failure::in_statement(&copy_sql, error))?;
         for chunk in chunks {
@@ -79,6 +81,7 @@ impl Client {
     }
 }
 
+/// Returns the columns of a row of the simple query protocol, which sends every value as text.
 fn columns_as_text(row: &PgRow) -> Result<Vec<String>, Failure> {
     (0..row.len())
         .map(|column| {

@@ -51,6 +51,7 @@ struct Databases {
     ours: Database,
     data_set: DataSet,
     samples: Vec<Sample>,
+    /// What was measured while the databases were created.
     growth: GrowthResult,
 }
 
@@ -81,7 +82,7 @@ pub async fn run(options: &CompareOptions) -> Result<(), Failure> {
         let (index_uses, pairs) = measure_statements(&databases, scale, options, &mut report).await?;
         let Databases { specification, ours, data_set, samples, growth } = databases;
         drop(specification);
-        measure_isolated(&ours, &pairs, scale, &mut report).await?;
+        measure_all_isolated(&ours, &pairs, scale, &mut report).await?;
         if scale == scale_nearest_to_1 {
             // If only some statements were measured, most indexes would seem unused.
             if options.only.is_empty() && !options.no_statements {
@@ -98,7 +99,7 @@ pub async fn run(options: &CompareOptions) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Creates both schemas and fills them with the same rows.
+/// Creates both databases and fills them with the same rows. Measures their sizes, and the migrations of this schema.
 async fn create_databases(server: &Server, scale: f64) -> Result<Databases, Failure> {
     let data_set = DataSet::at_scale(scale);
     let now = Utc::now();
@@ -120,8 +121,9 @@ async fn create_databases(server: &Server, scale: f64) -> Result<Databases, Fail
     let pool = ours.connect(2).await?;
     migrate(&pool, None).await?;
 
-    let filling = fill(ours.url(), Schema::Ours, data_set, now);
-    let (index_builds, _) = tokio::try_join!(filling, fill(specification.url(), Schema::Specification, data_set, now))?;
+    let filling_ours = fill(ours.url(), Schema::Ours, data_set, now);
+    let filling_specification = fill(specification.url(), Schema::Specification, data_set, now);
+    let (index_builds, _) = tokio::try_join!(filling_ours, filling_specification)?;
     tokio::try_join!(fill_events(ours.url(), data_set, now), fill_events(specification.url(), data_set, now))?;
     let (up_filled_ms, longest_lock, longest_lock_table) = migrate_watching_locks(&pool, ours.url()).await?;
     // Supabase's `auth.uid()` is installed only now, because `up` would report it as a change to the stand-in that the
@@ -151,7 +153,7 @@ async fn create_databases(server: &Server, scale: f64) -> Result<Databases, Fail
     Ok(Databases { specification, ours, data_set, samples, growth })
 }
 
-/// Measures reads and writes in both schemas, and records which indexes they use.
+/// Measures reads and writes in both schemas, and records which indexes of this schema they use.
 async fn measure_statements(
     databases: &Databases,
     scale: f64,
@@ -191,20 +193,22 @@ async fn measure_statements(
     Ok((index_uses, pairs))
 }
 
-/// Reads the whole schema into the operating system's page cache, because a production host has memory for its data.
+/// Reads all tables and indexes into the operating system's page cache, because a production host has memory for its
+/// data.
 const PREWARM: &str = "CREATE EXTENSION IF NOT EXISTS pg_prewarm SCHEMA extensions;
     SELECT extensions.pg_prewarm(oid, 'read')
     FROM pg_class
     WHERE relnamespace = 'public'::regnamespace
       AND relkind IN ('r', 'i')";
 
-/// The number of times that each statement is measured in isolation, about a minute apart. The fastest counts, because
-/// other load on the machine varies.
+/// The number of times that each statement is measured in isolation, about a minute apart. The smallest median counts,
+/// because other load on the machine varies.
 const ISOLATED_ROUNDS: u32 = 3;
 
-/// Measures this schema's statements in isolation: without the specification's statements in between. Those read more
-/// as the data grows, and evict pages that a production host, which has no second schema, keeps in memory.
-async fn measure_isolated(
+/// Measures this schema's statements in isolation: without the specification's statements in between. The
+/// specification's statements read more as the data grows, and evict pages that a production host, which has no second
+/// schema, keeps in memory.
+async fn measure_all_isolated(
     ours: &Database,
     pairs: &[StatementPair],
     scale: f64,
@@ -240,6 +244,7 @@ async fn measure_operations_and_load(
     let url = ours.url();
     let mut capture = StatementCapture::new(ours.connect(1).await?);
     let sample = &samples[0];
+    // Committed, because `measure_overhead` reads the payload of this roll's event.
     capture.sparc.as_user(sample.player).dice().roll(new_roll(sample)?).await?;
     let roll_statement = capture.last_statement().await?;
     let event = NewEvent { session_id: sample.session, kind: "wave".to_owned(), ..Default::default() };

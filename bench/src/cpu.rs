@@ -5,7 +5,7 @@ use std::{collections::HashMap, fs, time::Duration};
 /// Clock ticks per second (`USER_HZ`), which is 100 on Linux.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// Processor times of processes at one moment.
+/// The processor time that each process has used until one moment, by process id.
 #[derive(Debug)]
 pub struct CpuTimes(HashMap<u32, Duration>);
 
@@ -19,21 +19,22 @@ impl CpuTimes {
     }
 }
 
-/// Returns the processor time of this process.
+/// Returns the processor time of this process, or `None` if the system has no `/proc`.
 #[must_use]
 pub fn this_process() -> Option<CpuTimes> {
     let (_, time) = parse_stat(&fs::read_to_string("/proc/self/stat").ok()?)?;
     Some(CpuTimes(HashMap::from([(std::process::id(), time)])))
 }
 
-/// Returns the processor time of a process.
+/// Returns the processor time of a process, or `None` if `/proc` does not have it.
 #[must_use]
 pub fn process(pid: u32) -> Option<CpuTimes> {
     let (_, time) = parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
     Some(CpuTimes(HashMap::from([(pid, time)])))
 }
 
-/// Returns the processor times of the running child processes of a server's postmaster.
+/// Returns the processor times of the running child processes of a server's postmaster, or `None` if the postmaster's
+/// id is unknown or the system has no `/proc`.
 #[must_use]
 pub fn child_processes(postmaster_pid: Option<u32>) -> Option<CpuTimes> {
     let postmaster_pid = postmaster_pid?;
@@ -64,10 +65,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_that_has_ended_does_not_reduce_the_time_of_the_others() {
+    fn an_ended_process_is_not_counted_and_a_new_one_is_counted_in_full() {
         let cpu_times = |seconds: &[(u32, u64)]| {
             CpuTimes(seconds.iter().map(|(pid, seconds)| (*pid, Duration::from_secs(*seconds))).collect())
         };
+        // Process 2 ends, and process 3 starts.
         let before = cpu_times(&[(1, 10), (2, 300)]);
         let after = cpu_times(&[(1, 14), (3, 2)]);
         assert_eq!(after.since(&before), Duration::from_secs(6));

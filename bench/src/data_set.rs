@@ -76,7 +76,7 @@ pub enum SessionState {
 /// A generated session.
 #[derive(Clone, Copy, Debug)]
 pub struct Session {
-    /// Its number.
+    /// Its number, from which everything else is computed.
     pub number: u64,
     /// Its state.
     pub state: SessionState,
@@ -122,7 +122,8 @@ impl DataSet {
         self.active_sessions * 10
     }
 
-    /// Returns the number of characters: one per user, and a second one for every fifth.
+    /// Returns the number of characters: one per user, which has the user's number, and a second one for every fifth
+    /// user.
     #[must_use]
     pub fn characters(&self) -> u64 {
         self.users + self.users / 5
@@ -136,7 +137,7 @@ impl DataSet {
 
     /// Returns the status of an adventure and the account number of its creator.
     #[must_use]
-    pub fn adventure(&self, number: u64) -> (&'static str, u64) {
+    pub fn adventure_status_and_creator(&self, number: u64) -> (&'static str, u64) {
         let status = match number % 20 {
             0..16 => "published",
             16..19 => "draft",
@@ -157,8 +158,8 @@ impl DataSet {
         self.users * 9 / 10 + drawn % (self.users / 20)
     }
 
-    /// Returns the account number of the Seer of a live session (one that is active or in the lobby). All Seers have
-    /// equally many live sessions; if they were drawn at random, some Seers would exceed the limit of twenty.
+    /// Returns the account number of the Seer of a live session (one that is active or in the lobby). Live sessions are
+    /// distributed evenly among the Seers; if their Seers were drawn at random, some would exceed the limit of twenty.
     fn live_seer(&self, session: u64) -> u64 {
         let seers = self.users / 20;
         // 7919 is a large prime, so the Seers of consecutive sessions have distant numbers.
@@ -175,7 +176,8 @@ impl DataSet {
             (if is_starting_soon { SessionState::StartingSoon } else { SessionState::Waiting }, 2 + draw(2, number) % 5)
         } else {
             let ended_number = number - self.active_sessions - self.open_sessions;
-            // How long ago the session ended: 91 days, up to 1000 minutes (less than a day), or 1 to 86 days.
+            // How many minutes ago the session ended: a little more than 91 days, less than 1000 minutes (within the
+            // last day), or 1 to 86 days.
             let minutes = if ended_number < SESSIONS_TO_ARCHIVE {
                 91 * MINUTES_PER_DAY + ended_number
             } else if ended_number < SESSIONS_TO_ARCHIVE + self.sessions_with_events() - self.active_sessions {
@@ -219,7 +221,8 @@ impl DataSet {
     #[must_use]
     pub fn player(&self, session: u64, seat: u64) -> u64 {
         let frequent_players = self.users / 5;
-        // Within a session, these numbers differ by less than the size of each group, so no user gets two of its seats.
+        // The numbers drawn for the (at most six) seats of a session differ by less than the size of each group, so no
+        // user gets two seats of a session.
         let drawn = draw(11, session) + seat * 7;
         if (session + seat) % 5 < 4 {
             drawn % frequent_players
@@ -230,15 +233,19 @@ impl DataSet {
 
     /// Returns the session number of the `number`th session that ended within the last day.
     #[must_use]
-    pub fn recently_ended(&self, number: u64) -> u64 {
+    pub fn nth_recently_ended_session(&self, number: u64) -> u64 {
         self.active_sessions + self.open_sessions + SESSIONS_TO_ARCHIVE + number
     }
 
     /// Returns the session number of the `number`th session with events: first the active ones, then those that ended
     /// within the last day.
     #[must_use]
-    pub fn session_with_events(&self, number: u64) -> u64 {
-        if number < self.active_sessions { number } else { self.recently_ended(number - self.active_sessions) }
+    pub fn nth_session_with_events(&self, number: u64) -> u64 {
+        if number < self.active_sessions {
+            number
+        } else {
+            self.nth_recently_ended_session(number - self.active_sessions)
+        }
     }
 
     /// Returns the number of rolls of a session.
@@ -282,7 +289,7 @@ pub fn draw(purpose: u64, number: u64) -> u64 {
 pub fn join_code(session: u64) -> String {
     const ALPHABET: &[u8] = b"ABCDEFGHJKMNPQRSTUVWXYZ23456789";
     let base = ALPHABET.len() as u64;
-    // The multiplier is coprime to the modulus, so no code occurs twice.
+    // The multiplier, a power of 3, is coprime to the modulus, a power of 31, so no code occurs twice.
     let mut remaining = session * 387_420_489 % base.pow(6);
     (0..6)
         .map(|_| {
@@ -297,19 +304,24 @@ pub fn join_code(session: u64) -> String {
 mod tests {
     use super::*;
 
+    /// The database allows an account as many live sessions as Seer, and as many seats in live sessions.
+    const MAX_LIVE_PER_ACCOUNT: u64 = 20;
+
     #[test]
     fn no_account_exceeds_the_limits_of_live_sessions_and_seats_at_scale_1() {
         let data_set = DataSet::at_scale(1.0);
-        let (mut live_sessions, mut seats) = (std::collections::HashMap::new(), std::collections::HashMap::new());
+        let mut live_sessions_by_seer = std::collections::HashMap::new();
+        let mut seats_by_player = std::collections::HashMap::new();
         for number in 0..data_set.active_sessions + data_set.open_sessions {
             let session = data_set.session(number);
-            *live_sessions.entry(session.seer).or_insert(0) += 1;
+            *live_sessions_by_seer.entry(session.seer).or_insert(0) += 1;
             for seat in 0..session.taken_seats {
-                *seats.entry(data_set.player(number, seat)).or_insert(0) += 1;
+                *seats_by_player.entry(data_set.player(number, seat)).or_insert(0) += 1;
             }
         }
-        assert!(live_sessions.values().max() <= Some(&20), "{:?}", live_sessions.values().max());
-        assert!(seats.values().max() <= Some(&20), "{:?}", seats.values().max());
+        for counts in [live_sessions_by_seer, seats_by_player] {
+            assert!(counts.values().max() <= Some(&MAX_LIVE_PER_ACCOUNT), "{:?}", counts.values().max());
+        }
     }
 
     #[test]

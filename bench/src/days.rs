@@ -2,8 +2,8 @@
 //! day.
 //!
 //! A simulated day takes a minute. Each event is written as if it had been created 24 hours minus one minute ago.
-//! Events expire after 24 hours, so it expires after a minute, and the clean-up that runs with each new event deletes
-//! it.
+//! Events expire 24 hours after their creation, so such an event expires a minute after it is written. Then the
+//! clean-up that runs with each new event deletes it.
 
 use std::time::{Duration, Instant};
 
@@ -23,9 +23,9 @@ pub struct Day {
     pub elapsed_days: f64,
     /// Events written since the start of the simulation.
     pub events_written: u64,
-    /// Live rows of the table, according to its statistics.
+    /// Live rows of the table, as estimated in `pg_stat_user_tables`.
     pub live_rows: f64,
-    /// Dead rows, according to the same statistics.
+    /// Dead rows of the table, as estimated there.
     pub dead_rows: f64,
     /// Size of the table in bytes.
     pub table_bytes: f64,
@@ -35,7 +35,7 @@ pub struct Day {
     pub vacuum_runs: f64,
 }
 
-/// The duration of a simulated day.
+/// The real duration of a simulated day.
 pub const DAY_LENGTH: Duration = Duration::from_secs(60);
 /// The number of concurrent writers.
 const WRITERS: u64 = 4;
@@ -48,7 +48,7 @@ pub async fn simulate_days(url: &str, data_set: DataSet, duration: Duration) -> 
     let mut client = Client::open(url).await?;
     client.run("TRUNCATE session_events").await?;
     // The sequence counts the events that have ever been written. TRUNCATE does not reset it.
-    let written_before = client.fetch_number("SELECT last_value FROM session_events_seq_seq").await?;
+    let events_written_before = client.fetch_number("SELECT last_value FROM session_events_seq_seq").await?;
     let start = Instant::now();
     let mut writers = JoinSet::new();
     for writer in 0..WRITERS {
@@ -67,15 +67,15 @@ pub async fn simulate_days(url: &str, data_set: DataSet, duration: Duration) -> 
                  WHERE relname = 'session_events'",
             )
             .await?;
-        let number = |column: usize| rows[0][column].parse::<f64>().unwrap_or_default();
+        let value = |column: usize| rows[0][column].parse::<f64>().unwrap_or_default();
         days.push(Day {
             elapsed_days: start.elapsed().as_secs_f64() / DAY_LENGTH.as_secs_f64(),
-            events_written: (number(0) - written_before) as u64,
-            live_rows: number(1),
-            dead_rows: number(2),
-            table_bytes: number(3),
-            index_bytes: number(4),
-            vacuum_runs: number(5),
+            events_written: (value(0) - events_written_before) as u64,
+            live_rows: value(1),
+            dead_rows: value(2),
+            table_bytes: value(3),
+            index_bytes: value(4),
+            vacuum_runs: value(5),
         });
         day_end += DAY_LENGTH;
     }

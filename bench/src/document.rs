@@ -93,6 +93,7 @@ fn write_settings(document: &mut String, report: &Report) {
     );
 }
 
+/// Returns the scales at which statements were measured, each once, in the order of the report.
 fn scales(report: &Report) -> Vec<f64> {
     let mut scales: Vec<f64> = report.statements.iter().map(|statement| statement.scale).collect();
     scales.dedup();
@@ -107,9 +108,9 @@ fn write_statements(document: &mut String, report: &Report, plots_path: &str) {
          Times are medians in milliseconds. Client and server run on the same machine. Each statement runs with the \
          role of its row, under row-level security, and writes are rolled back. Where a trigger of this schema writes \
          an event, the specification's client writes it itself, so that both write equally many rows. `>` marks a \
-         statement that was stopped after that time, so its ratio is a lower bound. The last four columns are about \
-         this schema: the 99th percentile, planning and execution time by the server's clock, buffers that the plan \
-         reads, and rows that the statement returns.\n"
+         statement of the specification that was stopped after this time; the ratio is then a lower bound. The last \
+         four columns are about this schema: the 99th percentile, planning and execution time by the server's clock, \
+         buffers that the plan reads, and rows that the statement returns.\n"
     );
     for scale in scales(report) {
         let _ = write!(
@@ -197,8 +198,8 @@ fn write_load_test(document: &mut String, report: &Report, plots_path: &str) {
             document,
             "\n## Load test\n\n![Latency of a roll by number of sessions]({plots_path}load_test.svg)\n\nSessions of \
              six players at human speed: each session rolls every four seconds, and after each roll all six players \
-             request new events. Each row is a step with more sessions. The latency of a roll counts from the moment \
-             it was due. CPUs are the mean number of processors that were busy.\n\n\
+             request new events. Each row is a step of the test, which has a fixed number of sessions. The latency of \
+             a roll counts from the moment it was due. CPUs are the mean number of processors that were busy.\n\n\
              | sessions | rolls/s | operations/s | p50 ms | p99 ms | PostgreSQL CPUs | service CPUs |\n\
              | --- | --- | --- | --- | --- | --- | --- |\n"
         );
@@ -320,7 +321,7 @@ fn write_days(document: &mut String, report: &Report, plots_path: &str) {
     }
 }
 
-/// Writes the time and buffers of each statement at scale 10 and at scale 1.
+/// Writes the time and buffers of each statement at scale 1 and at scale 10.
 fn write_growth_by_statement(document: &mut String, report: &Report) {
     let statements = at_scales_1_and_10(report);
     if statements.is_empty() {
@@ -328,7 +329,7 @@ fn write_growth_by_statement(document: &mut String, report: &Report) {
     }
     document.push_str(
         "\nThe statements of this schema at scales 1 and 10, measured without the specification's statements in \
-         between, which read more as the data grows. They would evict pages that a production host, which has no \
+         between, because those read more as the data grows and would evict pages that a production host, which has no \
          second schema, keeps in memory. Buffers are the mean over sixteen samples. \"Bare rows\" are INSERTs into the \
          same tables without triggers and policies.\n\n\
          | statement | ms, scale 1 | ms, scale 10 | time ratio | buffers, scale 1 | buffers, scale 10 | buffer \
@@ -350,6 +351,7 @@ fn write_growth_by_statement(document: &mut String, report: &Report) {
     }
 }
 
+/// Lists the statements with more than one plan, and writes the custom plan of each statement at the largest scale.
 fn write_plans(document: &mut String, report: &Report) {
     let Some(largest_scale) = scales(report).into_iter().next_back() else { return };
     document.push_str("\n## Plans\n\n");

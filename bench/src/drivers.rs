@@ -60,7 +60,7 @@ const CALIBRATION_STEPS: usize = 4;
 const DATA_SET: DataSet =
     DataSet { users: 10_000, adventures: 100, active_sessions: 64, open_sessions: 4000, ended_sessions: 2000 };
 
-/// A measured operation.
+/// A measured operation; `name` says what it reads or writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Operation {
     Profile,
@@ -101,6 +101,7 @@ impl Output {
     fn convert(self, result: impl Serialize) -> Result<OptionalJson, Failure> {
         match self {
             Self::Discard => {
+                // Keeps the compiler from leaving out the decoding of a result that nobody uses.
                 black_box(result);
                 Ok(None)
             }
@@ -129,7 +130,7 @@ impl Program {
     }
 }
 
-/// The measurements of the command.
+/// The measurements of the command `drivers`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct DriverResults {
     /// The time of a round trip in milliseconds, without and with the added latency.
@@ -221,10 +222,13 @@ pub async fn run(options: &DriverOptions) -> Result<(), Failure> {
         results.phases.push(phases::measure_phases(url, sparc, operation, &statements, sample, options.seconds).await?);
         for (is_delayed, programs) in [(false, &direct), (true, &delayed)] {
             for clients in CLIENT_COUNTS {
-                let programs = environment.compare(operation, programs, clients, options).await?;
-                let comparison =
-                    OperationComparison { name: operation.name().to_owned(), is_delayed, clients, programs };
-                let [service, plain_sqlx, pipelined] = comparison.programs.map(|program| program.operations_per_second);
+                let comparison = OperationComparison {
+                    name: operation.name().to_owned(),
+                    is_delayed,
+                    clients,
+                    programs: environment.compare(operation, programs, clients, options).await?,
+                };
+                let [service, plain_sqlx, pipelined] = comparison.programs.map(|result| result.operations_per_second);
                 println!(
                     "{}, {clients} clients{}: {service:.0} per second, sqlx {plain_sqlx:.0}, pipelined {pipelined:.0}",
                     comparison.name,
@@ -255,8 +259,8 @@ fn start_proxy(url: &str) -> Result<(DelayProxy, String), Failure> {
     Ok((proxy, url))
 }
 
-/// Adjusts the proxy's delay until it prolongs a round trip by [`ADDED_LATENCY`]. Returns the milliseconds of a round
-/// trip without and with the proxy.
+/// Adjusts the proxy's delay, which applies to each direction, so that it prolongs a round trip by about
+/// [`ADDED_LATENCY`]. Returns the milliseconds of a round trip without and with the proxy.
 async fn calibrate(proxy: &DelayProxy, url: &str, delayed_url: &str) -> Result<[f64; 2], Failure> {
     let mut direct = phases::measure_round_trip(url).await?;
     let mut delayed = phases::measure_round_trip(delayed_url).await?;

@@ -25,7 +25,7 @@ pub enum Schema {
     Ours,
 }
 
-/// The build time and the size of an index.
+/// The build time and the size of an index, in the report.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct IndexBuild {
     /// The index's name.
@@ -44,12 +44,13 @@ struct TableRows {
     /// The table and its columns, as COPY expects both.
     copy_into: &'static str,
     /// The number of calls of `append_lines`.
-    count: u64,
+    calls: u64,
     /// Appends the row with a number, or for seats and rolls, all rows of the session with that number.
     append_lines: fn(&mut String, &FillContext, u64),
 }
 
-/// Fills a database with everything but events, builds its indexes and gathers its statistics.
+/// Fills a database with everything but events, builds its indexes and gathers its statistics. Returns the builds of
+/// all indexes except those of constraints, which are not dropped.
 ///
 /// Triggers and foreign keys are disabled while rows are loaded, because the generated rows satisfy them. Checks and
 /// unique constraints stay enabled.
@@ -78,12 +79,12 @@ pub async fn fill(
     }
 
     let tables = tables_to_fill(&context);
-    let bar = progress_bar(tables.iter().map(|table| table.count).sum(), schema);
+    let bar = progress_bar(tables.iter().map(|table| table.calls).sum(), schema);
     for table in &tables {
         bar.set_message(table.copy_into.split(' ').next().unwrap_or_default().to_owned());
-        let chunks = (0..table.count.div_ceil(CALLS_PER_CHUNK)).map(|chunk| {
+        let chunks = (0..table.calls.div_ceil(CALLS_PER_CHUNK)).map(|chunk| {
             let mut lines = String::new();
-            for number in chunk * CALLS_PER_CHUNK..table.count.min((chunk + 1) * CALLS_PER_CHUNK) {
+            for number in chunk * CALLS_PER_CHUNK..table.calls.min((chunk + 1) * CALLS_PER_CHUNK) {
                 (table.append_lines)(&mut lines, &context, number);
             }
             bar.inc(CALLS_PER_CHUNK);
@@ -133,21 +134,21 @@ fn progress_bar(length: u64, schema: Schema) -> ProgressBar {
 fn tables_to_fill(context: &FillContext) -> [TableRows; 7] {
     let data_set = &context.data_set;
     [
-        TableRows { copy_into: "auth.users (id, email)", count: data_set.users, append_lines: append_account },
+        TableRows { copy_into: "auth.users (id, email)", calls: data_set.users, append_lines: append_account },
         TableRows {
             copy_into: "users (id, email, display_name, bio, created_at)",
-            count: data_set.users,
+            calls: data_set.users,
             append_lines: append_user,
         },
         TableRows {
             copy_into: "characters (id, user_id, name, class, might, grace, wit, heart, special_ability, created_at)",
-            count: data_set.characters(),
+            calls: data_set.characters(),
             append_lines: append_character,
         },
         TableRows {
             copy_into: "adventures (id, creator_id, name, description, difficulty, estimated_duration, content, \
                    status, published_at, is_valid, times_played, average_rating, created_at)",
-            count: data_set.adventures,
+            calls: data_set.adventures,
             append_lines: append_adventure,
         },
         TableRows {
@@ -161,18 +162,18 @@ fn tables_to_fill(context: &FillContext) -> [TableRows; 7] {
                      status, started_at, ended_at, created_at, seats_taken)"
                 }
             },
-            count: data_set.sessions(),
+            calls: data_set.sessions(),
             append_lines: append_session,
         },
         TableRows {
             copy_into: "session_players (session_id, user_id, character_id, joined_at)",
-            count: data_set.sessions(),
+            calls: data_set.sessions(),
             append_lines: append_seats,
         },
         TableRows {
             copy_into: "dice_rolls (id, session_id, character_id, character_name, attribute, dice_count, difficulty, \
                    roll_type, results, total, modified_total, success, outcome, margin, animation_seed, created_at)",
-            count: data_set.sessions(),
+            calls: data_set.sessions(),
             append_lines: append_rolls,
         },
     ]
@@ -185,6 +186,7 @@ pub async fn fill_events(url: &str, data_set: DataSet, now: DateTime<Utc>) -> Re
     // The rows of events do not depend on the schema.
     let context = FillContext { data_set, schema: Schema::Ours, now };
     let sessions = data_set.sessions_with_events();
+    // A call of `append_events` appends many lines, so there are fewer calls per chunk.
     let sessions_per_chunk = CALLS_PER_CHUNK / EVENTS_PER_SESSION;
     let chunks = (0..sessions.div_ceil(sessions_per_chunk)).map(|chunk| {
         let mut lines = String::new();

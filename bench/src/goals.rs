@@ -25,12 +25,12 @@ fn live_goals(report: &Report) -> Vec<Goal> {
         is_met,
     };
     let mut goals = Vec::new();
-    for writers in &live.writers {
+    for comparison in &live.writers {
         goals.push(goal(
-            format!("rolls by {} clients with a thousand subscribers", writers.clients),
+            format!("rolls by {} clients with a thousand subscribers", comparison.clients),
             "at most 3 percent fewer",
-            format!("{:.1} percent", writers.loss_percent),
-            writers.loss_percent <= 3.0,
+            format!("{:.1} percent", comparison.loss_percent),
+            comparison.loss_percent <= 3.0,
         ));
     }
     let delay = live.at_human_speed;
@@ -51,13 +51,17 @@ fn live_goals(report: &Report) -> Vec<Goal> {
             percent <= 3.0,
         ));
     }
-    let (subscribing, polling) = live.max_sustained_sessions;
-    if polling > 0 {
+    let (with_subscriptions, with_polling) = live.max_sustained_sessions;
+    // 0 if the load test was skipped.
+    if with_polling > 0 {
         goals.push(goal(
             "sessions that the load test sustains, with subscriptions instead of polling".to_owned(),
             "twice as many",
-            format!("{:.1} times ({subscribing}, {polling})", subscribing as f64 / polling as f64),
-            subscribing >= 2 * polling,
+            format!(
+                "{:.1} times ({with_subscriptions}, {with_polling})",
+                with_subscriptions as f64 / with_polling as f64
+            ),
+            with_subscriptions >= 2 * with_polling,
         ));
     }
     goals
@@ -125,7 +129,9 @@ pub fn goals(report: &Report) -> Vec<Goal> {
             is_met: report.operations.iter().all(|result| result.round_trips <= 4),
         });
     }
-    goals.extend(report.operations.iter().filter(|result| result.clients <= 8).map(pgbench_goal));
+    // There are no goals for 64 clients.
+    goals.extend(report.operations.iter().filter(|result| result.clients <= 8).map(operation_goal));
+    // The ratio is the specification's time divided by this schema's.
     let mut slower_statements: Vec<&str> = report
         .statements
         .iter()
@@ -143,12 +149,13 @@ pub fn goals(report: &Report) -> Vec<Goal> {
     goals
 }
 
-/// Returns the goal that compares an operation with pgbench.
+/// Returns the goal for an operation of the service: its throughput compared with pgbench's, or its processor time
+/// compared with PostgreSQL's.
 ///
 /// With several clients, client and server compete for fully used processors. Then the throughput of an operation that
-/// returns rows depends on the time to decode them, which pgbench does not do. So the goal for such an operation is
-/// about the service's processor time.
-fn pgbench_goal(result: &OperationResult) -> Goal {
+/// returns a page of rows depends on the time to decode them, which pgbench does not do. So the goal for such an
+/// operation is about the service's processor time.
+fn operation_goal(result: &OperationResult) -> Goal {
     let clients = format!("{} client{}", result.clients, if result.clients == 1 { "" } else { "s" });
     if let (true, Some(service_ms), Some(postgresql_ms)) =
         (result.clients > 1 && result.returns_page(), result.service_cpu_ms, result.postgresql_cpu_ms)
@@ -170,7 +177,7 @@ fn pgbench_goal(result: &OperationResult) -> Goal {
     }
 }
 
-/// Returns the results of each statement that was measured at scale 1 and at scale 10, in this order.
+/// Returns two results for each statement that was measured at scale 1 and at scale 10: first the one at scale 1.
 #[must_use]
 pub fn at_scales_1_and_10(report: &Report) -> Vec<(&StatementResult, &StatementResult)> {
     let at_scale_10 = report.statements.iter().filter(|statement| statement.scale == 10.0);
@@ -187,7 +194,7 @@ fn is_bare_insert(statement: &StatementResult) -> bool {
     BARE_INSERT_NAMES.contains(&statement.name.as_str())
 }
 
-/// Returns the goal that compares scale 10 with scale 1, if the report has statements at both.
+/// Returns the goal that compares the times at scale 10 with those at scale 1, if the report has statements at both.
 fn growth_goal(report: &Report) -> Option<Goal> {
     let (bare_inserts, statements): (Vec<_>, Vec<_>) = at_scales_1_and_10(report)
         .into_iter()

@@ -1,5 +1,5 @@
-//! Measurements that grow with the data: the size on disk, the time that migrations take, and the time for which they
-//! lock tables.
+//! What may grow with the data: the size on disk, the time that migrations take, and the time for which they lock
+//! tables.
 
 use std::{
     collections::HashMap,
@@ -61,8 +61,8 @@ pub async fn migrate_watching_locks(pool: &DatabaseConnection, url: &str) -> Res
     let watcher = tokio::spawn(watch_locks(url.to_owned(), is_done.clone()));
     let up_ms = migrate(pool, None).await;
     is_done.store(true, Ordering::Relaxed);
-    let (longest, table) = watcher.await.map_err(|error| Failure::Message(error.to_string()))??;
-    Ok((up_ms?, longest, table))
+    let (longest_lock, longest_lock_table) = watcher.await.map_err(|error| Failure::Message(error.to_string()))??;
+    Ok((up_ms?, longest_lock, longest_lock_table))
 }
 
 /// Polls for ACCESS EXCLUSIVE locks until `is_done`. Returns the longest time that one was held, and the table that it
@@ -70,7 +70,7 @@ pub async fn migrate_watching_locks(pool: &DatabaseConnection, url: &str) -> Res
 async fn watch_locks(url: String, is_done: Arc<AtomicBool>) -> Result<(Duration, String), Failure> {
     let mut client = Client::open(&url).await?;
     let mut locked_since: HashMap<String, Instant> = HashMap::new();
-    let mut longest = (Duration::ZERO, String::new());
+    let (mut longest_lock, mut longest_lock_table) = (Duration::ZERO, String::new());
     while !is_done.load(Ordering::Relaxed) {
         let rows = client
             .fetch_rows(
@@ -87,12 +87,12 @@ async fn watch_locks(url: String, is_done: Arc<AtomicBool>) -> Result<(Duration,
         locked_since.retain(|table, _| locked_tables.contains(table));
         for table in locked_tables {
             let held_for = locked_since.entry(table.clone()).or_insert_with(Instant::now).elapsed();
-            if held_for > longest.0 {
-                longest = (held_for, table);
+            if held_for > longest_lock {
+                (longest_lock, longest_lock_table) = (held_for, table);
             }
         }
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     client.close().await?;
-    Ok(longest)
+    Ok((longest_lock, longest_lock_table))
 }

@@ -1,7 +1,8 @@
 //! The command `http`: the example web service compared with PostgREST, over HTTP, on one database.
 //!
 //! Each API is a process of its own, with the same number of connections to the database. Runs alternate, so that other
-//! load on the machine affects both. The processor time per request depends less on other load than the throughput.
+//! load on the machine affects both. The processor time per request depends less on other load than the throughput
+//! does.
 
 mod connection;
 mod requests;
@@ -85,12 +86,13 @@ pub struct ApiResult {
 struct Environment {
     /// URL of the database.
     url: String,
-    /// The statement that deletes the seats of all newcomers.
+    /// The statement that deletes the seats of all newcomers, the users who send the requests to join.
     delete_seats_sql: String,
     /// The process id of PostgreSQL's postmaster.
     postmaster_pid: Option<u32>,
+    /// PostgREST and the example web service, in this order.
     apis: [(Api, ApiServer); 2],
-    /// The requests, by API and operation.
+    /// The requests of each API and operation, one per caller.
     requests: HashMap<(Api, Operation), Arc<Vec<Request>>>,
 }
 
@@ -156,20 +158,20 @@ impl Environment {
         options: &HttpOptions,
     ) -> Result<HttpComparison, Failure> {
         let run_length = Duration::from_secs_f64(options.seconds);
-        let mut runs = [Vec::new(), Vec::new()];
+        let mut runs_by_api = [Vec::new(), Vec::new()];
         for round in 0..=options.rounds {
             for step in 0..2 {
                 // The API that runs first alternates.
-                let index = (round as usize + step) % 2;
+                let api_index = (round as usize + step) % 2;
                 // Round 0 is the warm-up.
                 let run_length = if round == 0 { MAX_WARM_UP_LENGTH.min(run_length) } else { run_length };
-                let run = self.run(&self.apis[index], operation, clients, run_length).await?;
+                let run = self.run(&self.apis[api_index], operation, clients, run_length).await?;
                 if round > 0 {
-                    runs[index].push(run);
+                    runs_by_api[api_index].push(run);
                 }
             }
         }
-        let [postgrest, service] = runs.map(|mut runs: Vec<ApiResult>| {
+        let [postgrest, service] = runs_by_api.map(|mut runs: Vec<ApiResult>| {
             runs.sort_by(|a, b| a.requests_per_second.total_cmp(&b.requests_per_second));
             runs.swap_remove(runs.len() / 2)
         });
@@ -177,7 +179,8 @@ impl Environment {
         Ok(HttpComparison { name: name.to_owned(), clients, postgrest, service, ratio })
     }
 
-    /// Sends requests as fast as possible from concurrent clients, each on a connection of its own.
+    /// Sends requests as fast as possible from concurrent clients, each on a connection of its own. The run ends early
+    /// if all newcomers have joined.
     async fn run(
         &self,
         (api, server): &(Api, ApiServer),
@@ -186,24 +189,24 @@ impl Environment {
         run_length: Duration,
     ) -> Result<ApiResult, Failure> {
         let requests = self.requests[&(*api, operation)].clone();
-        let next_newcomer = Arc::new(AtomicUsize::new(0));
+        let next_newcomer_index = Arc::new(AtomicUsize::new(0));
         let mut connections = Vec::new();
         for _ in 0..clients {
             connections.push(Connection::open(server.port).await?);
         }
         let api_cpu = || server.pid().and_then(cpu::process);
-        let before = (api_cpu(), cpu::child_processes(self.postmaster_pid));
+        let (api_before, postgresql_before) = (api_cpu(), cpu::child_processes(self.postmaster_pid));
         let start = Instant::now();
         let mut tasks = JoinSet::new();
         for (number, mut connection) in connections.into_iter().enumerate() {
-            let (requests, next_newcomer) = (requests.clone(), next_newcomer.clone());
+            let (requests, next_newcomer_index) = (requests.clone(), next_newcomer_index.clone());
             tasks.spawn(async move {
                 let (mut latencies, mut bytes) = (Vec::new(), 0);
                 while start.elapsed() < run_length {
                     // A newcomer can take a seat only once, so each request to join is sent only once: each client
                     // sends the next one. Other requests can be repeated, so each client repeats a request of its own.
                     let request = match operation {
-                        Operation::Join => requests.get(next_newcomer.fetch_add(1, Ordering::Relaxed)),
+                        Operation::Join => requests.get(next_newcomer_index.fetch_add(1, Ordering::Relaxed)),
                         _ => requests.get(number % requests.len()),
                     };
                     let Some(request) = request else { break };
@@ -226,21 +229,21 @@ impl Environment {
             bytes += client_bytes;
         }
         let seconds = start.elapsed().as_secs_f64();
-        let after = (api_cpu(), cpu::child_processes(self.postmaster_pid));
+        let (api_after, postgresql_after) = (api_cpu(), cpu::child_processes(self.postmaster_pid));
         if operation == Operation::Join {
             self.delete_seats().await?;
         }
-        let count = latencies.len() as f64;
+        let request_count = latencies.len() as f64;
         let cpu_ms = |before: Option<CpuTimes>, after: Option<CpuTimes>| {
-            Some(after?.since(&before?).as_secs_f64() * 1000.0 / count)
+            Some(after?.since(&before?).as_secs_f64() * 1000.0 / request_count)
         };
         Ok(ApiResult {
-            requests_per_second: count / seconds,
+            requests_per_second: request_count / seconds,
             p50_ms: quantile(&mut latencies, 0.5),
             p99_ms: quantile(&mut latencies, 0.99),
-            api_cpu_ms: cpu_ms(before.0, after.0),
-            postgresql_cpu_ms: cpu_ms(before.1, after.1),
-            bytes: bytes as f64 / count,
+            api_cpu_ms: cpu_ms(api_before, api_after),
+            postgresql_cpu_ms: cpu_ms(postgresql_before, postgresql_after),
+            bytes: bytes as f64 / request_count,
         })
     }
 

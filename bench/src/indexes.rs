@@ -17,8 +17,8 @@ pub struct Index {
     pub bytes: f64,
     /// The measured statements that read it, the constraints that need it, and other uses.
     pub used_by: Vec<String>,
-    /// Microseconds that it adds to each written row; `None` if it belongs to a constraint, or if the table is too
-    /// small to measure.
+    /// Microseconds that it adds to each written row; `None` if it belongs to a constraint, or if the table has too few
+    /// rows to measure it.
     pub write_us: Option<f64>,
 }
 
@@ -43,8 +43,10 @@ const OTHER_USES: [(&str, &str); 17] = [
     ("idx_users_display_name", "finding a user by name (`users.by_display_name`)"),
 ];
 
-/// The number of rows that are written to measure the cost of an index.
-const WRITTEN_ROWS: u32 = 2000;
+/// The maximum number of rows that are written to measure the cost of an index.
+const MAX_WRITTEN_ROWS: u32 = 2000;
+/// The minimum number of these rows. The indexes of a table with fewer rows are not measured.
+const MIN_WRITTEN_ROWS: u32 = MAX_WRITTEN_ROWS / 10;
 /// The number of times that the rows are written with and without the index. The medians are compared.
 const ROUNDS: usize = 5;
 
@@ -53,22 +55,23 @@ const ROUNDS: usize = 5;
 pub struct IndexUses {
     /// The number of scans of each index so far.
     scan_counts: HashMap<String, u64>,
-    /// The statements that read each index.
-    statements: HashMap<String, Vec<String>>,
+    /// The names of the statements that read each index.
+    statements_by_index: HashMap<String, Vec<String>>,
 }
 
 impl IndexUses {
     /// Starts recording: reads how often each index has been scanned so far.
     pub async fn start(client: &mut Client) -> Result<Self, Failure> {
-        Ok(Self { scan_counts: read_scan_counts(client).await?, statements: HashMap::new() })
+        Ok(Self { scan_counts: read_scan_counts(client).await?, statements_by_index: HashMap::new() })
     }
 
-    /// Records that the statement with this name used the indexes that have been scanned since the last call.
-    pub async fn record(&mut self, client: &mut Client, name: &str) -> Result<(), Failure> {
+    /// Records that the statement with this name read the indexes that have been scanned since the previous call of
+    /// this method or of [`start`](Self::start).
+    pub async fn record(&mut self, client: &mut Client, statement_name: &str) -> Result<(), Failure> {
         let scan_counts = read_scan_counts(client).await?;
         for (index, count) in &scan_counts {
             if self.scan_counts.get(index) != Some(count) {
-                self.statements.entry(index.clone()).or_default().push(name.to_owned());
+                self.statements_by_index.entry(index.clone()).or_default().push(statement_name.to_owned());
             }
         }
         self.scan_counts = scan_counts;
@@ -76,6 +79,7 @@ impl IndexUses {
     }
 }
 
+/// Returns the number of scans of each index, including those of this connection since the server last counted them.
 async fn read_scan_counts(client: &mut Client) -> Result<HashMap<String, u64>, Failure> {
     client.run("SELECT pg_stat_force_next_flush()").await?;
     let rows = client
@@ -119,7 +123,7 @@ pub async fn measure_indexes(client: &mut Client, uses: &IndexUses) -> Result<Ve
             OTHER_USES.iter().filter(|(index, _)| *index == name).map(|(_, used_by)| (*used_by).to_owned());
         let has_constraint = !constraint.is_empty();
         let used_by = [constraint, foreign_key].into_iter().filter(|used_by| !used_by.is_empty()).chain(other_uses);
-        let used_by = used_by.chain(uses.statements.get(&name).into_iter().flatten().cloned()).collect();
+        let used_by = used_by.chain(uses.statements_by_index.get(&name).into_iter().flatten().cloned()).collect();
         let write_us = if has_constraint { None } else { measure_write_us(client, &table, &name).await? };
         indexes.push(Index { table, bytes: bytes.parse().unwrap_or_default(), used_by, write_us, name });
     }
@@ -130,15 +134,15 @@ pub async fn measure_indexes(client: &mut Client, uses: &IndexUses) -> Result<Ve
 /// the table has too few rows.
 async fn measure_write_us(client: &mut Client, table: &str, index: &str) -> Result<Option<f64>, Failure> {
     let rows = client
-        .fetch_number(&format!("SELECT count(*) FROM (SELECT FROM {table} LIMIT {WRITTEN_ROWS}) AS existing"))
+        .fetch_number(&format!("SELECT count(*) FROM (SELECT FROM {table} LIMIT {MAX_WRITTEN_ROWS}) AS existing"))
         .await?;
-    if rows < f64::from(WRITTEN_ROWS) / 10.0 {
+    if rows < f64::from(MIN_WRITTEN_ROWS) {
         return Ok(None);
     }
-    let (mut with, mut without) = (Vec::new(), Vec::new());
+    let (mut times_with_index, mut times_without_index) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         for (times, drop_index_sql) in
-            [(&mut with, String::new()), (&mut without, format!("DROP INDEX public.{index};"))]
+            [(&mut times_with_index, String::new()), (&mut times_without_index, format!("DROP INDEX public.{index};"))]
         {
             // Copies some rows and deletes the originals, so that the timed statement can insert them again.
             client
@@ -146,7 +150,7 @@ async fn measure_write_us(client: &mut Client, table: &str, index: &str) -> Resu
                     "BEGIN; SET LOCAL session_replication_role = replica; SET LOCAL lock_timeout = '5s';
                      {drop_index_sql}
                      CREATE TEMPORARY TABLE chosen ON COMMIT DROP AS
-                     SELECT ctid AS row_ctid FROM {table} LIMIT {WRITTEN_ROWS};
+                     SELECT ctid AS row_ctid FROM {table} LIMIT {MAX_WRITTEN_ROWS};
                      CREATE TEMPORARY TABLE copied ON COMMIT DROP AS
                      SELECT original.* FROM {table} AS original JOIN chosen ON original.ctid = row_ctid;
                      DELETE FROM {table} USING chosen WHERE {table}.ctid = row_ctid"
@@ -157,5 +161,6 @@ async fn measure_write_us(client: &mut Client, table: &str, index: &str) -> Resu
             client.run("ROLLBACK").await?;
         }
     }
-    Ok(Some((quantile(&mut with, 0.5) - quantile(&mut without, 0.5)).max(0.0) * 1000.0 / rows))
+    let added_ms = quantile(&mut times_with_index, 0.5) - quantile(&mut times_without_index, 0.5);
+    Ok(Some(added_ms.max(0.0) * 1000.0 / rows))
 }

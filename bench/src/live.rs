@@ -107,7 +107,7 @@ pub struct WriterComparison {
     pub load_cpu_ms: Option<f64>,
 }
 
-/// Delays in milliseconds.
+/// Delays of events from the call that writes them, in milliseconds.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Delays {
     /// The median.
@@ -144,20 +144,20 @@ pub async fn run(options: &LiveOptions) -> Result<(), Failure> {
     println!("filled after {:.0} s", start.elapsed().as_secs_f64());
 
     // The samples are chosen from the first active sessions, which have subscribers. With this smaller number of active
-    // sessions, the ids of a sample's open session and its users are wrong; they are not used.
+    // sessions, the ids of a sample's `open_session` and of its users are wrong; they are not used.
     let samples = choose_samples(&DataSet { active_sessions: SUBSCRIBED_SESSIONS, ..DATA_SET });
     let url = database.url();
     let environment = Environment { url, samples: &samples, postmaster_pid };
     let mut results = LiveResults::default();
     let mut subscribers = SubscriberProcess::start(url, DATA_SET).await?;
-    let pid = subscribers.pid();
+    let subscribers_pid = subscribers.pid();
     let switch_load = async |is_on| if is_on { subscribers.subscribe().await } else { subscribers.unsubscribe().await };
-    results.writers = compare_writers(&environment, RUN_PAIRS, pid, switch_load).await?;
+    results.writers = compare_writers(&environment, RUN_PAIRS, subscribers_pid, switch_load).await?;
     results.idle = measure_idle(postmaster_pid, &mut subscribers).await?;
     let sparc = Sparc::connect_with(url, Options::default().max_connections(16)).await?;
     results.at_human_speed = measure_delays(&sparc, &samples, &mut subscribers).await?;
     println!("at human speed: {:?}", results.at_human_speed);
-    let rolls = operations::run_service(Operation::Roll, &sparc, 8, &environment, DELAY_MEASUREMENT_LENGTH);
+    let rolls = operations::run_service_clients(Operation::Roll, &sparc, 8, &environment, DELAY_MEASUREMENT_LENGTH);
     let (_, delays) = tokio::try_join!(rolls, measure_delays(&sparc, &samples, &mut subscribers))?;
     results.while_rolling = delays;
     println!("while eight clients roll: {:?}", results.while_rolling);
@@ -212,7 +212,8 @@ async fn compare_writers(
     let mut comparisons = Vec::new();
     for clients in [8, 64] {
         let sparc = Sparc::connect_with(environment.url, Options::default().max_connections(clients.max(10))).await?;
-        operations::run_service(Operation::Roll, &sparc, clients, environment, RUN_LENGTH).await?;
+        // The warm-up opens every connection and prepares its statements.
+        operations::run_service_clients(Operation::Roll, &sparc, clients, environment, RUN_LENGTH).await?;
         // The runs without the load, and those with it.
         let mut runs: [Vec<RunResult>; 2] = [Vec::new(), Vec::new()];
         let mut load_cpu_ms_by_run = Vec::new();
@@ -220,11 +221,11 @@ async fn compare_writers(
             for step in 0..2 {
                 let is_on = (pair + step) % 2 == 1;
                 switch_load(is_on).await?;
-                // This run is untimed, because switching the load has effects of its own.
-                operations::run_service(Operation::Roll, &sparc, clients, environment, RUN_LENGTH / 5).await?;
+                // The result of this run is discarded, because switching the load has effects of its own.
+                operations::run_service_clients(Operation::Roll, &sparc, clients, environment, RUN_LENGTH / 5).await?;
                 let before = load_pid.and_then(cpu::process);
                 let (run, _) =
-                    operations::run_service(Operation::Roll, &sparc, clients, environment, RUN_LENGTH).await?;
+                    operations::run_service_clients(Operation::Roll, &sparc, clients, environment, RUN_LENGTH).await?;
                 if is_on && let (Some(before), Some(after)) = (before, load_pid.and_then(cpu::process)) {
                     let rolls = run.operations_per_second * RUN_LENGTH.as_secs_f64();
                     load_cpu_ms_by_run.push(after.since(&before).as_secs_f64() * 1000.0 / rolls);
@@ -284,7 +285,8 @@ async fn measure_idle(postmaster_pid: Option<u32>, subscribers: &mut SubscriberP
     Ok(idle)
 }
 
-/// Sends events, each with the time at which it was sent, and returns the delays that the subscribers measured.
+/// Sends events at human speed, each with the time at which it was sent, and returns the delays that the subscribers
+/// measured.
 async fn measure_delays(
     sparc: &Sparc,
     samples: &[Sample],
@@ -302,7 +304,7 @@ async fn measure_delays(
         sparc.as_user(sample.player).events().send(event).await?;
         sent += 1;
     }
-    // Waits until the last events have arrived.
+    // Allows the last events to arrive.
     tokio::time::sleep(Duration::from_millis(500)).await;
     subscribers.delays().await
 }
@@ -312,7 +314,8 @@ fn now_us() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since_1970| since_1970.as_micros() as u64)
 }
 
-/// Returns the ids of a session and of one of its participants. Participant 0 is the Seer; the others are players.
+/// Returns the ids of a session and of the user who is one of its participants. Participant 0 is the Seer; the others
+/// are the players, in the order of their seats.
 fn session_and_user(data_set: &DataSet, number: u64, participant: u64) -> (uuid::Uuid, uuid::Uuid) {
     let user = if participant == 0 { data_set.session(number).seer } else { data_set.player(number, participant - 1) };
     (row_id(RowKind::Session, number), row_id(RowKind::User, user))

@@ -1,5 +1,5 @@
-//! The load test: sessions of six players at human speed. Each step has more sessions than the last, until the machine
-//! cannot keep up.
+//! The load test: sessions of six players at human speed. Steps with different numbers of sessions find how many the
+//! machine sustains.
 
 use std::time::{Duration, Instant};
 
@@ -66,9 +66,9 @@ pub const ROLL_INTERVAL: Duration = Duration::from_secs(4);
 const STEP_LENGTH: Duration = Duration::from_secs(12);
 /// A step is sustained only if the 99th percentile of a roll's latency is below this, in milliseconds.
 pub const MAX_ROLL_P99_MS: f64 = 50.0;
-/// The number of sessions of the first step, which is not reported: it opens the connections of the pool.
+/// The number of sessions of the warm-up, which runs before the first step: it opens the connections of the pool.
 const WARM_UP_SESSIONS: u64 = 20;
-/// The size of the service's connection pool.
+/// The size of the service's connection pool in the load test.
 pub const CONNECTIONS: u32 = 16;
 
 /// How the players get new events.
@@ -80,22 +80,23 @@ pub enum Delivery {
     Subscriptions,
 }
 
-/// Runs steps, each with twice as many sessions as the last, until a step is not sustained. Then bisects between the
-/// largest number of sessions that was sustained and the smallest that was not, until they differ by at most a tenth.
+/// Runs steps, each with twice as many sessions as the last, until a step is not sustained or has all active sessions.
+/// Then bisects between the largest number of sessions that was sustained and the smallest that was not, until they
+/// differ by at most a tenth.
 pub async fn run_load_test(
     url: &str,
     data_set: &DataSet,
     postmaster_pid: Option<u32>,
-    first_sessions: u64,
+    first_step_sessions: u64,
     delivery: Delivery,
 ) -> Result<Vec<LoadStep>, Failure> {
     let sparc = Sparc::connect_with(url, Options::default().max_connections(CONNECTIONS)).await?;
     let mut steps = Vec::new();
     // The largest number of sessions that was sustained so far, and the smallest that was not.
-    let (mut sustained, mut not_sustained) = (0, None);
-    let mut sessions = first_sessions.min(data_set.active_sessions);
+    let (mut max_sustained, mut min_not_sustained) = (0, None);
+    let mut sessions = first_step_sessions.min(data_set.active_sessions);
     run_step(&sparc, data_set, WARM_UP_SESSIONS.min(data_set.active_sessions), postmaster_pid, delivery).await?;
-    while not_sustained.is_none_or(|not_sustained| not_sustained - sustained > sustained / 10) {
+    while min_not_sustained.is_none_or(|not_sustained| not_sustained - max_sustained > max_sustained / 10) {
         let step = run_step(&sparc, data_set, sessions, postmaster_pid, delivery).await?;
         steps.push(step);
         println!(
@@ -103,16 +104,16 @@ pub async fn run_load_test(
             step.rolls_per_second, step.roll_p50_ms, step.roll_p99_ms, step.delivered_to_all_p99_ms
         );
         if step.is_sustained() {
-            sustained = sessions;
+            max_sustained = sessions;
         } else {
-            not_sustained = Some(sessions);
+            min_not_sustained = Some(sessions);
         }
-        match not_sustained {
+        match min_not_sustained {
             None if sessions >= data_set.active_sessions => break,
             None => sessions = (sessions * 2).min(data_set.active_sessions),
-            // There is nothing left to bisect.
+            // No number of sessions is left to try.
             Some(not_sustained) if not_sustained <= 2 => break,
-            Some(not_sustained) => sessions = sustained.midpoint(not_sustained),
+            Some(not_sustained) => sessions = max_sustained.midpoint(not_sustained),
         }
     }
     sparc.close().await?;
@@ -120,7 +121,7 @@ pub async fn run_load_test(
     Ok(steps)
 }
 
-/// Runs one step.
+/// Runs one step, in which the first `sessions` active sessions of the data set are played.
 pub async fn run_step(
     sparc: &Sparc,
     data_set: &DataSet,
@@ -182,7 +183,7 @@ struct PlayedSession {
     id: Uuid,
     /// The account numbers of its players.
     players: Vec<u64>,
-    /// The `seq` of the newest event that all players have received.
+    /// The `seq` of the newest event that all players have received. It is not updated if they have subscriptions.
     newest_seq: i64,
     /// The players' subscriptions, one each; empty if the players poll.
     subscriptions: Vec<Subscription>,
@@ -227,8 +228,8 @@ impl PlayedSession {
         Ok(result)
     }
 
-    /// Waits until all six players have received the new events. Returns the number of requests that they made for
-    /// this: none if they have subscriptions.
+    /// Waits until all six players have received the event of the roll. Returns the number of requests that they made
+    /// for this: none if they have subscriptions.
     async fn receive_events(&mut self) -> Result<usize, Failure> {
         for subscription in &mut self.subscriptions {
             subscription.try_next().await?.ok_or_else(|| Failure::Message("a subscription ended".to_owned()))?;
@@ -239,6 +240,7 @@ impl PlayedSession {
         for player in &self.players {
             let events =
                 self.sparc.as_user(row_id(RowKind::User, *player)).events().after(self.id, self.newest_seq).await?;
+            // Until then, every player requests the events after the same number.
             if Some(player) == self.players.last() {
                 self.newest_seq = events.last().map_or(self.newest_seq, |event| event.seq);
             }

@@ -42,7 +42,7 @@ use sea_orm::{DbErr, sqlx};
 pub enum Failure {
     /// This statement failed.
     Statement(String, sqlx::Error),
-    /// A connection failed.
+    /// Connecting failed, or another use of a connection that is not about a single statement.
     Connection(sqlx::Error),
     /// A statement in this project's schema exceeded the statement timeout. It has this name in the report.
     Timeout(&'static str),
@@ -209,7 +209,7 @@ pub struct HttpOptions {
     /// Seconds per run.
     #[arg(long, default_value = "1.5")]
     seconds: f64,
-    /// Number of runs of each API. The APIs alternate, and the run with the median throughput is reported.
+    /// Number of runs of each API. The APIs alternate; of each, the run with the median throughput is reported.
     #[arg(long, default_value = "5", value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
 }
@@ -226,7 +226,8 @@ pub struct DriverOptions {
     /// Seconds per run.
     #[arg(long, default_value = "1")]
     seconds: f64,
-    /// Number of runs of each program. The programs alternate, and the run with the median throughput is reported.
+    /// Number of runs of each program (the service, plain sqlx, tokio-postgres). The programs alternate; of each, the
+    /// run with the median throughput is reported.
     #[arg(long, default_value = "5", value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// Measures only the operations whose name contains this text; can be repeated.

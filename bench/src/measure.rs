@@ -48,8 +48,8 @@ pub struct StatementResult {
     pub ratio: f64,
     /// The 99th percentile in this schema, in milliseconds.
     pub p99_ms: f64,
-    /// Median in this schema without the specification's statement in between, in milliseconds: the smallest of a few
-    /// rounds. The goal for growth compares this value between scales.
+    /// Median in this schema without the specification's statements in between, in milliseconds: the smallest of the
+    /// medians of a few rounds. The goal for growth compares this value between scales.
     pub isolated_ms: f64,
     /// Rows returned in this schema.
     pub rows: u64,
@@ -63,7 +63,7 @@ pub struct StatementResult {
     pub plan_hash: String,
     /// A hash of the generic plan's shape, in this schema.
     pub generic_plan_hash: String,
-    /// The numbers of executions in this schema with a custom plan and with the generic plan.
+    /// The numbers of executions of this schema's statement with a custom plan and with the generic plan.
     pub plan_counts: (u64, u64),
     /// Shared buffers that the custom plan hits or reads, the mean over several samples.
     pub buffers: u64,
@@ -73,21 +73,23 @@ pub struct StatementResult {
 
 /// The time for measuring one pair of statements.
 const TIME_BUDGET: Duration = Duration::from_secs(4);
-/// The maximum number of executions in this schema per round.
+/// The maximum number of timed executions of the service's statement per round.
 const MAX_EXECUTIONS_PER_ROUND: usize = 10;
 /// If the specification's statement takes longer than this, it has evicted this schema's pages from the caches. In
 /// production the two schemas would not share a host's memory, so the service's statement then runs untimed before it
 /// is timed.
 const EVICTION_THRESHOLD: Duration = Duration::from_millis(50);
-/// The maximum number of executions per sample when this schema is measured in isolation.
+/// The minimum number of timed executions when the service's statement is measured in isolation.
+const MIN_ISOLATED_EXECUTIONS: usize = 3;
+/// The maximum number of timed executions per sample when the service's statement is measured in isolation.
 const ISOLATED_EXECUTIONS_PER_SAMPLE: usize = 10;
-/// The time for measuring one statement of this schema in isolation.
+/// The time for measuring one of the service's statements in isolation.
 const ISOLATED_TIME_BUDGET: Duration = Duration::from_millis(1500);
 /// Executions before timing begins. The server chooses between a custom and a generic plan after five executions of a
 /// statement. For the statements in a function, it does so after five executions of the function.
 const WARM_UP_EXECUTIONS: usize = 16;
-/// A statement that takes longer than this is warmed up only once.
-const SLOW_STATEMENT: Duration = Duration::from_millis(100);
+/// If an execution takes longer than this, it is the last one of the statement's warm-up.
+const SLOW_EXECUTION: Duration = Duration::from_millis(100);
 /// The time for which a short statement is repeated in one message.
 const MESSAGE_TIME: Duration = Duration::from_millis(2);
 /// The maximum number of times that a statement is repeated in one message.
@@ -98,13 +100,15 @@ const ROUNDS: std::ops::RangeInclusive<usize> = 3..=200;
 
 impl StatementPair {
     /// Warms up one of the two statements, and returns how many times to send it in one message: as often as it runs in
-    /// [`MESSAGE_TIME`], but at most [`MAX_REPEATS`] times. A slow statement is executed only once.
+    /// [`MESSAGE_TIME`], but at most [`MAX_REPEATS`] times. After a slow execution ([`SLOW_EXECUTION`]), the warm-up
+    /// ends and the statement is sent once per message.
     async fn warm_up_and_choose_repeats(&self, workload: &Workload, client: &mut Client) -> Result<u32, Failure> {
         let mut fastest = TIME_BUDGET;
         for index in 0..WARM_UP_EXECUTIONS {
+            // `None` after a timeout.
             let Some((time, _)) = workload.execute(client, self.role, index, 1).await? else { return Ok(1) };
             fastest = fastest.min(time);
-            if time > SLOW_STATEMENT {
+            if time > SLOW_EXECUTION {
                 return Ok(1);
             }
         }
@@ -112,8 +116,8 @@ impl StatementPair {
         Ok(if self.is_repeatable { repeats.clamp(1, MAX_REPEATS) as u32 } else { 1 })
     }
 
-    /// Measures the service's statement in isolation. If time allows, it is first executed untimed for each sample.
-    /// Returns the median in milliseconds.
+    /// Measures the service's statement in isolation: without the specification's statement in between. If time allows,
+    /// it is first executed untimed for each sample. Returns the median in milliseconds.
     pub async fn measure_isolated(&self, our_client: &mut Client) -> Result<f64, Failure> {
         self.ours.prepare(our_client).await?;
         let repeats = self.warm_up_and_choose_repeats(&self.ours, our_client).await?;
@@ -126,7 +130,7 @@ impl StatementPair {
             }
         }
         let mut times = Vec::new();
-        while times.len() < *ROUNDS.start()
+        while times.len() < MIN_ISOLATED_EXECUTIONS
             || times.len() < samples * ISOLATED_EXECUTIONS_PER_SAMPLE && start.elapsed() < ISOLATED_TIME_BUDGET
         {
             let Some((time, _)) = self.ours.execute(our_client, self.role, times.len(), repeats).await? else {
@@ -148,6 +152,7 @@ impl StatementPair {
         self.specification.prepare(specification_client).await?;
         self.ours.prepare(our_client).await?;
         let (mut specification_times, mut ours_times, mut specification_timed_out) = (Vec::new(), Vec::new(), false);
+        // The rows that the last execution returned.
         let (mut rows, mut specification_rows) = (0, 0);
 
         // After these warm-ups the server has chosen between custom and generic plans.
@@ -160,13 +165,14 @@ impl StatementPair {
             }
             if !specification_timed_out {
                 match self.specification.execute(specification_client, self.role, round, specification_repeats).await? {
-                    Some((time, count)) => {
+                    Some((time, returned_rows)) => {
                         specification_times.push(time);
-                        specification_rows = count;
+                        specification_rows = returned_rows;
                     }
                     None => specification_timed_out = true,
                 }
             }
+            // If the first execution has timed out, there is no time.
             let specification_time = specification_times.last().copied().unwrap_or(TIME_BUDGET);
             if specification_time > EVICTION_THRESHOLD {
                 for repetition in 0..MAX_EXECUTIONS_PER_ROUND {
@@ -176,7 +182,7 @@ impl StatementPair {
                 }
             }
             for repetition in 0..MAX_EXECUTIONS_PER_ROUND {
-                let Some((time, count)) = self
+                let Some((time, returned_rows)) = self
                     .ours
                     .execute(our_client, self.role, round * MAX_EXECUTIONS_PER_ROUND + repetition, repeats)
                     .await?
@@ -184,13 +190,14 @@ impl StatementPair {
                     return Err(Failure::Timeout(self.name));
                 };
                 ours_times.push(time);
-                rows = count;
+                rows = returned_rows;
                 if time * (repetition as u32 + 1) > specification_time {
                     break;
                 }
             }
         }
 
+        // The statement that was prepared last. It is the only one, except for the bare INSERTs.
         let plan_counts = our_client
             .fetch_rows(
                 "SELECT custom_plans, generic_plans FROM pg_prepared_statements ORDER BY prepare_time DESC LIMIT 1",
@@ -234,14 +241,15 @@ impl StatementPair {
 }
 
 impl StatementResult {
-    /// Returns a key that identifies the statement and the scale.
+    /// Returns a key that identifies the result in a report: the scale and the statement's name.
     #[must_use]
     pub fn key(&self) -> (u64, String) {
         (self.scale.to_bits(), self.name.clone())
     }
 }
 
-/// Sorts the times, and returns a quantile in milliseconds, or NaN if there are no times.
+/// Sorts the times, and returns their quantile at `fraction` (0.5 is the median) in milliseconds, or NaN if there are
+/// no times.
 pub fn quantile(times: &mut [Duration], fraction: f64) -> f64 {
     times.sort_unstable();
     let index = ((times.len() as f64 - 1.0) * fraction).ceil().max(0.0) as usize;

@@ -1,5 +1,5 @@
-//! Whole operations of the service, compared with pgbench, which runs the same statements in the same transactions. Its
-//! throughput is an upper bound for any client.
+//! Whole operations of the service, compared with pgbench, which runs the same statements in the same transactions, and
+//! discards their results.
 
 use std::{
     path::Path,
@@ -45,7 +45,7 @@ pub struct OperationResult {
     pub round_trips: usize,
     /// Median latency of the service's operation, in milliseconds.
     pub p50_ms: f64,
-    /// The 99th percentile of the latency, in milliseconds.
+    /// The 99th percentile of that latency, in milliseconds.
     pub p99_ms: f64,
     /// PostgreSQL's processor time per operation, in milliseconds; `None` where the system does not report it.
     pub postgresql_cpu_ms: Option<f64>,
@@ -64,10 +64,10 @@ impl OperationResult {
     }
 }
 
-/// The measured operations.
+/// A measured operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
-    /// A character's check.
+    /// A roll of a character's attribute.
     Roll,
     /// An event sent by a client.
     SendEvent,
@@ -143,7 +143,8 @@ pub async fn measure_operations(
     let mut results = Vec::new();
     for (operation, name) in OPERATIONS {
         let statements = capture_statements(operation, new_capture().await?, environment.samples).await?;
-        // BEGIN and the identity take one round trip; each other statement takes one, and so does COMMIT.
+        // BEGIN and the identity (the first of the statements) take one round trip; each other statement takes one, and
+        // so does COMMIT.
         let round_trips = statements.len() + 1;
         let scripts = [false, true].map(|is_pipelined| {
             let file_name = if is_pipelined { "pipelined.sql" } else { "script.sql" };
@@ -153,17 +154,17 @@ pub async fn measure_operations(
             tokio::fs::write(path, script).await?;
         }
         for clients in CLIENT_COUNTS {
-            // One connection per client, and at least the default number.
+            // One connection per client, and at least ten, the service's default.
             let connections = clients.max(10);
             let sparc = Sparc::connect_with(environment.url, Options::default().max_connections(connections)).await?;
             let (mut service_runs, mut latencies) = (Vec::new(), Vec::new());
             // The runs without pipelining, and those with it.
             let mut pgbench_runs = [Vec::new(), Vec::new()];
             // Opens every connection and prepares its statements.
-            run_service(operation, &sparc, clients, environment, Duration::from_secs(1)).await?;
+            run_service_clients(operation, &sparc, clients, environment, Duration::from_secs(1)).await?;
             for _ in 0..ROUNDS {
                 let (run, run_latencies) =
-                    run_service(operation, &sparc, clients, environment, pgbench_options.run_length).await?;
+                    run_service_clients(operation, &sparc, clients, environment, pgbench_options.run_length).await?;
                 service_runs.push(run);
                 latencies.extend(run_latencies);
                 for (runs, (script, _)) in pgbench_runs.iter_mut().zip(&scripts) {
@@ -226,9 +227,9 @@ pub async fn run_once(operation: Operation, caller: &IdentityConnection, sample:
     Ok(())
 }
 
-/// Runs the operation as fast as possible with concurrent clients, each in a session of its own. Returns the result and
-/// the latency of each operation.
-pub async fn run_service(
+/// Runs the operation by the service as fast as possible for `run_length`, with concurrent clients, each with a sample
+/// of its own if there are enough. Returns the result and the latency of each operation.
+pub async fn run_service_clients(
     operation: Operation,
     sparc: &Sparc,
     clients: u32,
@@ -272,9 +273,9 @@ pub async fn run_service(
 }
 
 /// Returns the processor time per operation, in milliseconds.
-fn cpu_ms_per_operation(before: Option<CpuTimes>, after: Option<CpuTimes>, count: f64) -> Option<f64> {
+fn cpu_ms_per_operation(before: Option<CpuTimes>, after: Option<CpuTimes>, operations: f64) -> Option<f64> {
     let used = after?.since(&before?);
-    Some(used.as_secs_f64() * 1000.0 / count)
+    Some(used.as_secs_f64() * 1000.0 / operations)
 }
 
 /// Runs the operation once and captures its statements. Returns the statement that sets the identity and the captured
@@ -328,8 +329,8 @@ async fn run_pgbench(
         .arg("--file")
         .arg(script)
         .arg(environment.url);
-    // When pgbench ends, its server processes end too, and their processor times can no longer be read. So they are
-    // read shortly before.
+    // When pgbench ends, its server processes end too, and their processor times can no longer be read. So the times
+    // are read shortly before, and divided by the number of operations until then.
     let until_reading = pgbench_options.run_length.saturating_sub(Duration::from_millis(300));
     let (output, after) = tokio::join!(command.output(), async {
         tokio::time::sleep(until_reading).await;

@@ -32,7 +32,7 @@ pub struct Overhead {
     pub bare_event_ms: f64,
 }
 
-/// The number of transactions for each statement.
+/// The number of transactions in which each statement is measured.
 const TRANSACTIONS: usize = 4;
 /// The number of executions per transaction.
 const EXECUTIONS_PER_TRANSACTION: usize = 500;
@@ -40,19 +40,20 @@ const EXECUTIONS_PER_TRANSACTION: usize = 500;
 /// chooses between custom and generic plans.
 const WARM_UP_EXECUTIONS: usize = 20;
 
-/// The bare INSERT of a roll; that of its event follows.
+/// The bare INSERT of a roll, without its event.
 const BARE_ROLL: &str = "INSERT INTO dice_rolls (id, session_id, character_id, character_name, attribute, dice_count,
       difficulty, roll_type, modifiers, results, total, modified_total, success, outcome, margin, animation_seed)
     VALUES (gen_random_uuid(), $1, $2, 'Hero', 'might', 3, 9, 'attribute_check', '[]', '{4,2,6}', 12, 12, true, 'success',
       3, 4711)
     RETURNING *";
+/// The bare INSERT of an event.
 const BARE_EVENT: &str = "INSERT INTO session_events (id, session_id, event_type, payload, sender_id)
     VALUES (gen_random_uuid(), $1, 'dice_rolled', $2, $3)";
 /// The bare event in the specification's schema, which does not store a sender.
 const BARE_EVENT_WITHOUT_SENDER: &str = "INSERT INTO session_events (id, session_id, event_type, payload)
     VALUES (gen_random_uuid(), $1, 'dice_rolled', $2)";
 
-/// The bare INSERTs of an account and its profile.
+/// The bare INSERTs of an account and its profile, in one statement.
 const BARE_ACCOUNT: &str = "WITH account AS (
       INSERT INTO auth.users (id, email, raw_user_meta_data)
       VALUES (gen_random_uuid(), $1, '{\"display_name\": \"Newcomer\"}')
@@ -60,7 +61,8 @@ const BARE_ACCOUNT: &str = "WITH account AS (
     )
     INSERT INTO users (id, email, display_name) SELECT id, email, 'Newcomer' FROM account";
 
-/// Disables the triggers of the tables; keys and CHECK constraints remain enabled.
+/// Disables the triggers of the tables; keys and CHECK constraints remain enabled. Sent in a transaction that is rolled
+/// back.
 const DISABLE_TRIGGERS: &str =
     "ALTER TABLE dice_rolls DISABLE TRIGGER USER; ALTER TABLE session_events DISABLE TRIGGER USER;
     ALTER TABLE users DISABLE TRIGGER USER; ALTER TABLE auth.users DISABLE TRIGGER USER";
@@ -123,6 +125,8 @@ fn bare_insert_pair(
 }
 
 /// Measures a roll, an event and their bare INSERTs alternately, each many times in a transaction that is rolled back.
+/// `roll_sql` and `event_sql` are the service's statements. The newest event of a roll must have been written by a
+/// trigger.
 pub async fn measure_overhead(
     client: &mut Client,
     sample: &Sample,
@@ -134,12 +138,12 @@ pub async fn measure_overhead(
         client.run(&format!("PREPARE {name} AS {sql}")).await?;
     }
     let execute_roll = format!("EXECUTE roll({})", roll_values(sample).join(", "));
-    // The payload of an event that a trigger wrote for a roll, so that the bare event has the same size.
-    let payload = client
+    // The payload of the event that a trigger wrote for a roll, so that the bare event has the same size.
+    let roll_event_payload = client
         .fetch_value("SELECT payload FROM session_events WHERE event_type = 'dice_rolled' ORDER BY seq DESC LIMIT 1")
         .await?;
     let execute_bare_roll_and_event = format!(
-        "EXECUTE bare_roll('{0}', '{1}'); EXECUTE bare_event('{0}', '{payload}', '{2}')",
+        "EXECUTE bare_roll('{0}', '{1}'); EXECUTE bare_event('{0}', '{roll_event_payload}', '{2}')",
         sample.session, sample.character, sample.player
     );
     let execution = Execution { user: sample.player.to_string(), ..Default::default() };
@@ -161,9 +165,14 @@ pub async fn measure_overhead(
     Ok(Overhead { roll_ms, bare_roll_ms, roll_ratio: roll_ms / bare_roll_ms, event_ms, bare_event_ms })
 }
 
-/// Executes a statement many times in one transaction, and returns the time of each execution after the warm-up.
-async fn time_executions(client: &mut Client, begin: &str, timed_sql: &str) -> Result<Vec<Duration>, Failure> {
-    client.run(begin).await?;
+/// Executes a statement many times in one transaction, which `begin_statement` begins. Returns the time of each
+/// execution after the warm-up.
+async fn time_executions(
+    client: &mut Client,
+    begin_statement: &str,
+    timed_sql: &str,
+) -> Result<Vec<Duration>, Failure> {
+    client.run(begin_statement).await?;
     let mut times = Vec::new();
     for _ in 0..EXECUTIONS_PER_TRANSACTION {
         times.push(client.run_timed(timed_sql).await?.0);

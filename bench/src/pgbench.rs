@@ -26,8 +26,8 @@ pub fn build_script(statements: &[ScriptStatement], is_pipelined: bool) -> Strin
         // From the last parameter to the first, so that `$1` does not replace the beginning of `$10`.
         for number in (1..=statement.values[0].len()).rev() {
             let value = &statement.values[0][number - 1];
-            // Only literals become variables: a random value must be new in each transaction, and a variable cannot
-            // hold NULL.
+            // Only literals become variables. Other expressions stay: a random value must be new in each transaction,
+            // and a variable cannot hold NULL.
             let replacement = if value.starts_with('\'') || value.parse::<f64>().is_ok() {
                 let variable = format!("v{index}_{number}");
                 for (row, values) in rows.iter_mut().zip(&statement.values) {
@@ -64,18 +64,28 @@ pub fn build_script(statements: &[ScriptStatement], is_pipelined: bool) -> Strin
 mod tests {
     use super::*;
 
-    #[test]
-    fn literals_become_variables_and_other_expressions_stay_in_the_statement() {
-        let statement = ScriptStatement {
+    /// A statement with the values of one sample. It has ten parameters, because `$1` is the beginning of `$10`.
+    fn statement_with_ten_parameters() -> ScriptStatement {
+        ScriptStatement {
             sql: "INSERT INTO t VALUES ($1, $2, $10)".to_owned(),
             values: vec![
                 ["gen_random_uuid()", "'a'", "3", "4", "5", "6", "7", "8", "9", "NULL"].map(str::to_owned).to_vec(),
             ],
-        };
-        let script = build_script(std::slice::from_ref(&statement), false);
-        assert!(!script.contains("pipeline"), "{script}");
-        assert!(build_script(&[statement], true).contains("\\endpipeline\nCOMMIT"));
+        }
+    }
+
+    #[test]
+    fn literals_become_variables_and_other_expressions_stay_in_the_statement() {
+        let script = build_script(&[statement_with_ten_parameters()], false);
         assert!(script.contains("INSERT INTO t VALUES (gen_random_uuid(), :v0_2, NULL);"), "{script}");
         assert!(script.contains("\\gset") && script.ends_with("COMMIT;\n"));
+    }
+
+    #[test]
+    fn only_a_pipelined_script_has_a_pipeline_which_ends_after_the_first_statement() {
+        let [unpipelined, pipelined] =
+            [false, true].map(|is_pipelined| build_script(&[statement_with_ten_parameters()], is_pipelined));
+        assert!(!unpipelined.contains("pipeline"), "{unpipelined}");
+        assert!(pipelined.contains("\\endpipeline\nCOMMIT"), "{pipelined}");
     }
 }

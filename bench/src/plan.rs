@@ -9,7 +9,7 @@ use crate::{
     workload::{Role, Workload, begin_sql},
 };
 
-/// The plan of a statement, with measurements of its execution.
+/// The plan of a statement, with measurements of its execution, in the report.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Plan {
     /// The text of EXPLAIN.
@@ -34,20 +34,21 @@ impl Plan {
     }
 }
 
-/// The number of samples over which the buffers are averaged.
-const SAMPLES: usize = 16;
+/// The maximum number of samples over which the buffers are averaged.
+const MAX_SAMPLES: usize = 16;
 
-/// Runs the last timed statement of each of the first [`SAMPLES`] executions under EXPLAIN, with the given
-/// `plan_cache_mode`. Returns the plan for the first sample, with the mean of the buffers of these samples.
+/// Runs the timed statements of each of the first [`MAX_SAMPLES`] executions, the last statement under EXPLAIN, with
+/// the given `plan_cache_mode`. Returns the last statement's plan for the first sample, with the mean of its buffers
+/// over these samples.
 pub async fn explain(
     client: &mut Client,
     workload: &Workload,
     role: Role,
     plan_cache_mode: &str,
 ) -> Result<Plan, Failure> {
-    let executions = &workload.executions[..workload.executions.len().min(SAMPLES)];
+    let executions = &workload.executions[..workload.executions.len().min(MAX_SAMPLES)];
     let mut plan = Plan::default();
-    let mut buffers = 0;
+    let mut total_buffers = 0;
     // The first sample runs twice, because its first run is the warm-up.
     for (run, execution) in executions.iter().take(1).chain(executions).enumerate() {
         let mut statements: Vec<&str> = execution.timed_sql.split("; ").collect();
@@ -62,8 +63,9 @@ pub async fn explain(
         let text = client.fetch_rows(&format!("EXPLAIN (COSTS OFF) {last_statement}")).await;
         client.run("ROLLBACK").await?;
         let json: String = json?.into_iter().map(|mut row| row.remove(0)).collect::<Vec<_>>().join("\n");
-        let explained: Value = serde_json::from_str(&json)?;
-        let explanation = &explained[0];
+        let explanations: Value = serde_json::from_str(&json)?;
+        // One statement has one explanation.
+        let explanation = &explanations[0];
         if run == 1 {
             plan.text = text?.into_iter().map(|mut row| row.remove(0)).collect::<Vec<_>>().join("\n");
             append_shape(&explanation["Plan"], &mut plan.shape);
@@ -71,13 +73,13 @@ pub async fn explain(
                 + explanation["Execution Time"].as_f64().unwrap_or_default();
         }
         if run > 0 {
-            buffers += ["Shared Hit Blocks", "Shared Read Blocks"]
+            total_buffers += ["Shared Hit Blocks", "Shared Read Blocks"]
                 .iter()
                 .filter_map(|kind| explanation["Plan"][kind].as_u64())
                 .sum::<u64>();
         }
     }
-    plan.buffers = buffers / executions.len().max(1) as u64;
+    plan.buffers = total_buffers / executions.len().max(1) as u64;
     Ok(plan)
 }
 

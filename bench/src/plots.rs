@@ -10,7 +10,7 @@ use plotters::{
 use crate::{Failure, measure::StatementResult, report::Report};
 
 // Colours that people with red-green colour blindness can distinguish: blue, vermilion and green. Where schemas are
-// compared, the first is this schema's and the second the specification's.
+// compared, the first is this schema's and the second the specification's. `LINE_COLOR` is grey.
 const FIRST_COLOR: RGBColor = RGBColor(0, 114, 178);
 const SECOND_COLOR: RGBColor = RGBColor(213, 94, 0);
 const THIRD_COLOR: RGBColor = RGBColor(0, 158, 115);
@@ -47,6 +47,7 @@ fn plot_failure(error: Box<dyn std::error::Error>) -> Failure {
 fn draw_statements(report: &Report, path: &Path) -> DrawResult {
     let scale = report.statements.iter().map(|statement| statement.scale).find(|scale| *scale == 1.0);
     let scale = scale.or(report.statements.last().map(|statement| statement.scale)).unwrap_or(1.0);
+    // Reversed, because the axis begins at the bottom.
     let statements: Vec<_> = report.statements.iter().filter(|statement| statement.scale == scale).rev().collect();
     if statements.is_empty() {
         return Ok(());
@@ -54,21 +55,21 @@ fn draw_statements(report: &Report, path: &Path) -> DrawResult {
     let height = 110 + 22 * u32::try_from(statements.len())?;
     let root = SVGBackend::new(path, (1000, height)).into_drawing_area();
     root.fill(&WHITE)?;
-    let maximum = statements.iter().map(|statement| statement.specification_ms).fold(1.0, f64::max) * 2.0;
-    let rows = statements.len() as f64;
+    let max_ms = statements.iter().map(|statement| statement.specification_ms).fold(1.0, f64::max) * 2.0;
+    let row_count = statements.len() as f64;
     let mut chart = ChartBuilder::on(&root)
         .caption(format!("Milliseconds per statement, scale {scale}"), ("sans-serif", 20))
         .margin(12)
         .set_label_area_size(LabelAreaPosition::Left, 290)
         .set_label_area_size(LabelAreaPosition::Bottom, 36)
-        .build_cartesian_2d((0.01..maximum).log_scale(), -0.5..rows - 0.5)?;
-    let label =
+        .build_cartesian_2d((0.01..max_ms).log_scale(), -0.5..row_count - 0.5)?;
+    let row_label =
         |row: &f64| statements.get(row.round() as usize).map_or_else(String::new, |statement| statement.name.clone());
     chart
         .configure_mesh()
         .disable_y_mesh()
         .y_labels(statements.len())
-        .y_label_formatter(&label)
+        .y_label_formatter(&row_label)
         .x_label_formatter(&|ms| format!("{ms}"))
         .light_line_style(WHITE)
         .label_style(("sans-serif", 13))
@@ -171,7 +172,7 @@ fn draw_operations(report: &Report, path: &Path) -> DrawResult {
     let operations = &report.operations;
     let root = SVGBackend::new(path, (1200, 420)).into_drawing_area();
     root.fill(&WHITE)?;
-    let maximum = operations
+    let max_throughput = operations
         .iter()
         .map(|operation| operation.operations_per_second.max(operation.pgbench_operations_per_second))
         .fold(1.0, f64::max)
@@ -181,8 +182,8 @@ fn draw_operations(report: &Report, path: &Path) -> DrawResult {
         .margin(12)
         .set_label_area_size(LabelAreaPosition::Left, 60)
         .set_label_area_size(LabelAreaPosition::Bottom, 46)
-        .build_cartesian_2d(-0.5..operations.len() as f64 - 0.5, 0.0..maximum)?;
-    let label = |x: &f64| {
+        .build_cartesian_2d(-0.5..operations.len() as f64 - 0.5, 0.0..max_throughput)?;
+    let bars_label = |x: &f64| {
         let is_integer = (x - x.round()).abs() < 0.01;
         operations
             .get(x.round() as usize)
@@ -194,14 +195,14 @@ fn draw_operations(report: &Report, path: &Path) -> DrawResult {
         .disable_x_mesh()
         .x_desc("operation, number of clients")
         .x_labels(operations.len())
-        .x_label_formatter(&label)
+        .x_label_formatter(&bars_label)
         .light_line_style(WHITE)
         .label_style(("sans-serif", 11))
         .draw()?;
     for (x, operation) in operations.iter().enumerate() {
         let x = x as f64;
-        let bar = |from: f64, to: f64, height: f64, color: RGBColor| {
-            Rectangle::new([(x + from, 0.0), (x + to, height)], color.filled())
+        let bar = |left: f64, right: f64, height: f64, color: RGBColor| {
+            Rectangle::new([(x + left, 0.0), (x + right, height)], color.filled())
         };
         let service = bar(-0.36, 0.0, operation.operations_per_second, FIRST_COLOR);
         let pgbench = bar(0.0, 0.36, operation.pgbench_operations_per_second, THIRD_COLOR);
@@ -212,7 +213,7 @@ fn draw_operations(report: &Report, path: &Path) -> DrawResult {
     Ok(())
 }
 
-/// Draws the latency of a roll by number of sessions.
+/// Draws the latency of a roll (median and 99th percentile) by number of sessions.
 fn draw_load_test(report: &Report, path: &Path) -> DrawResult {
     let max_sessions = report.load_steps.iter().map(|step| step.sessions).max().unwrap_or(1) as f64;
     let root = SVGBackend::new(path, (800, 420)).into_drawing_area();
@@ -241,7 +242,7 @@ fn draw_load_test(report: &Report, path: &Path) -> DrawResult {
     Ok(())
 }
 
-/// Draws the size of `session_events` over simulated days.
+/// Draws the size of `session_events` and of its indexes over simulated days.
 fn draw_days(report: &Report, path: &Path) -> DrawResult {
     const MIB: f64 = 1024.0 * 1024.0;
     let days = &report.days;

@@ -22,9 +22,10 @@ use crate::{
 /// returns the filter's value for a sample.
 type MeasuredFilter<'a> = (&'static str, LobbyFilter, String, &'a dyn Fn(&Sample) -> String);
 
-/// The list of reads, to which each function below adds some.
+/// The list of reads, to which each of the `add_…_reads` functions below adds some.
 struct Reads<'a> {
     samples: &'a [Sample],
+    /// The reads so far.
     pairs: Vec<StatementPair>,
 }
 
@@ -53,16 +54,16 @@ pub fn prepared_workload(
 }
 
 impl Reads<'_> {
-    /// Adds a read. For each schema, it has the statement, and the function that returns the user and the statement's
-    /// values for a sample.
+    /// Adds a read. For each schema, the arguments are the statement, and the function that returns the user and the
+    /// statement's values for a sample.
     fn add(
         &mut self,
         name: &'static str,
         role: Role,
         specification: &str,
-        specification_values: impl Fn(&Sample) -> (String, Vec<String>),
+        specification_user_and_values: impl Fn(&Sample) -> (String, Vec<String>),
         ours: &PreparedStatement,
-        ours_values: impl Fn(&Sample) -> (String, Vec<String>),
+        ours_user_and_values: impl Fn(&Sample) -> (String, Vec<String>),
     ) {
         self.pairs.push(StatementPair {
             name,
@@ -72,14 +73,14 @@ impl Reads<'_> {
                 "specification",
                 specification.to_owned(),
                 self.samples,
-                specification_values,
+                specification_user_and_values,
             ),
-            ours: prepared_workload("ours", ours.sql.clone(), self.samples, ours_values),
+            ours: prepared_workload("ours", ours.sql.clone(), self.samples, ours_user_and_values),
         });
     }
 }
 
-/// Returns the specification's query of the lobby with these additional clauses.
+/// Returns the specification's query of the lobby with these additional clauses, each of which may be empty.
 fn specification_lobby(join: &str, condition: &str, having: &str, offset: &str) -> String {
     format!(
         "SELECT s.id, s.code, s.status, a.name, a.thumbnail_url, COUNT(sp.user_id) as player_count, s.max_players
@@ -110,13 +111,13 @@ async fn add_lobby_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture) 
     let caller = capture.sparc.as_user(sample.player);
 
     let mut page = caller.sessions().lobby(&LobbyFilter::default(), None).await?;
-    let first = capture.last_statement().await?;
+    let first_page_statement = capture.last_statement().await?;
     reads.add(
         "lobby, first page",
         Role::Authenticated,
         &specification_lobby("", "", "", ""),
         no_values,
-        &first,
+        &first_page_statement,
         no_values,
     );
     reads.add(
@@ -124,28 +125,30 @@ async fn add_lobby_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture) 
         Role::Anon,
         &specification_lobby("", "", "", ""),
         no_values,
-        &first,
+        &first_page_statement,
         no_values,
     );
 
     // Reads up to 48 more pages; the cursor after the forty-ninth page leads to the fiftieth.
     for _ in 0..48 {
-        let Some(next) = page.next.take() else { break };
-        let later = caller.sessions().lobby(&LobbyFilter::default(), Some(&next)).await?;
+        let Some(cursor) = page.next.take() else { break };
+        let next_page = caller.sessions().lobby(&LobbyFilter::default(), Some(&cursor)).await?;
         // Sessions without a start time come last, and the cursor below needs a start time. In a small lobby, this loop
-        // ends before the forty-ninth page; then the page after the last one with start times is measured instead.
-        if later.items.last().is_none_or(|last| last.scheduled_start.is_none()) {
+        // ends before the forty-ninth page. Then the page after the last one that ends with a start time is measured
+        // instead of the fiftieth.
+        if next_page.items.last().is_none_or(|last| last.scheduled_start.is_none()) {
             break;
         }
-        page = later;
+        page = next_page;
     }
-    let last = page.items.last().ok_or(Failure::Message("the lobby is empty".into()))?.clone();
-    let fiftieth = capture.last_statement().await?;
-    let start = last
+    let last_session = page.items.last().ok_or(Failure::Message("the lobby is empty".into()))?.clone();
+    // All pages after the first have the same statement, which was prepared for the second page.
+    let later_page_statement = capture.last_statement().await?;
+    let start_time = last_session
         .scheduled_start
         .map(quote_literal)
         .ok_or(Failure::Message("no session in the lobby has a start time".into()))?;
-    let cursor_values = [quote_literal(last.created_at), quote_literal(last.id), start];
+    let cursor_values = [quote_literal(last_session.created_at), quote_literal(last_session.id), start_time];
     let after_cursor = move |sample: &Sample| (sample.player.to_string(), cursor_values.to_vec());
     // The specification's clients skip 49 pages of twenty sessions.
     reads.add(
@@ -153,7 +156,7 @@ async fn add_lobby_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture) 
         Role::Authenticated,
         &specification_lobby("", "", "", "OFFSET 980"),
         no_values,
-        &fiftieth,
+        &later_page_statement,
         after_cursor,
     );
 
@@ -214,14 +217,22 @@ async fn add_lobby_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture) 
             &|_: &Sample| quote_literal("%Lighthouse%"),
         ),
     ];
+    // In both schemas, the filter's value is the only parameter of the statement.
     for (name, filter, specification, value) in filters {
         caller.sessions().lobby(&filter, None).await?;
         let ours = capture.last_statement().await?;
         let filter_value = move |sample: &Sample| (sample.player.to_string(), vec![value(sample)]);
         reads.add(name, Role::Authenticated, &specification, filter_value, &ours, filter_value);
         if name == "lobby, search" {
-            let no_hit = |sample: &Sample| (sample.player.to_string(), vec![quote_literal("%Nowhere%")]);
-            reads.add("lobby, search without a hit", Role::Authenticated, &specification, no_hit, &ours, no_hit);
+            let without_hit = |sample: &Sample| (sample.player.to_string(), vec![quote_literal("%Nowhere%")]);
+            reads.add(
+                "lobby, search without a hit",
+                Role::Authenticated,
+                &specification,
+                without_hit,
+                &ours,
+                without_hit,
+            );
         }
     }
     Ok(())
@@ -230,10 +241,11 @@ async fn add_lobby_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture) 
 async fn add_session_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture) -> Result<(), Failure> {
     let sample = reads.samples[0].clone();
     let caller = capture.sparc.as_user(sample.player);
+    // Each of these two returns a function that returns the user and the values of a statement.
     let with_value = |value: fn(&Sample) -> String| {
         move |sample: &Sample| (sample.player.to_string(), vec![quote_literal(value(sample))])
     };
-    // Fifty rolls, and one more to see whether there is a next page.
+    // The limit: fifty rolls, and one more to see whether there is a next page.
     let with_value_and_limit = |value: fn(&Sample) -> String| {
         move |sample: &Sample| (sample.player.to_string(), vec![quote_literal(value(sample)), "51".to_owned()])
     };
@@ -241,13 +253,20 @@ async fn add_session_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture
     caller.dice().history(RollScope::Session(sample.session), &HistoryFilter::default(), None).await?;
     let ours = capture.last_statement().await?;
     let sql = "SELECT * FROM dice_rolls WHERE session_id = $1 ORDER BY created_at DESC LIMIT 51";
-    let session = |sample: &Sample| sample.session.to_string();
-    reads.add("a session's rolls", Role::Authenticated, sql, with_value(session), &ours, with_value_and_limit(session));
+    let session_id = |sample: &Sample| sample.session.to_string();
+    reads.add(
+        "a session's rolls",
+        Role::Authenticated,
+        sql,
+        with_value(session_id),
+        &ours,
+        with_value_and_limit(session_id),
+    );
 
     caller.dice().history(RollScope::Character(sample.character), &HistoryFilter::default(), None).await?;
     let ours = capture.last_statement().await?;
     let sql = "SELECT * FROM dice_rolls WHERE character_id = $1 ORDER BY created_at DESC LIMIT 51";
-    let character = |sample: &Sample| sample.character.to_string();
+    let character_id = |sample: &Sample| sample.character.to_string();
     // The five parameters between the character and the limit are filters, which are not set.
     let unfiltered = |sample: &Sample| {
         let mut values = vec!["NULL".to_owned(); 7];
@@ -255,9 +274,10 @@ async fn add_session_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture
         values[6] = "51".to_owned();
         (sample.player.to_string(), values)
     };
-    reads.add("a character's rolls", Role::Authenticated, sql, with_value(character), &ours, unfiltered);
+    reads.add("a character's rolls", Role::Authenticated, sql, with_value(character_id), &ours, unfiltered);
 
     let sql = "SELECT count(*) FROM dice_rolls";
+    // No operation of the service counts all rolls, so both schemas run the same query.
     let count = PreparedStatement { sql: sql.to_owned(), types: String::new() };
     let no_values = |sample: &Sample| (sample.player.to_string(), Vec::new());
     reads.add("count of all visible rolls", Role::Authenticated, sql, no_values, &count, no_values);
@@ -275,14 +295,13 @@ async fn add_session_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture
           AND s.status NOT IN ('completed', 'cancelled')
         ORDER BY s.created_at DESC
         LIMIT 51";
-    let player = |sample: &Sample| sample.player.to_string();
-    reads.add("own sessions", Role::Authenticated, sql, with_value(player), &ours, with_value(player));
+    let player_id = |sample: &Sample| sample.player.to_string();
+    reads.add("own sessions", Role::Authenticated, sql, with_value(player_id), &ours, with_value(player_id));
 
     caller.sessions().details(sample.session).await?;
     let ours = capture.last_statement().await?;
     let sql = "SELECT * FROM get_session_details($1)";
-    let session = |sample: &Sample| sample.session.to_string();
-    reads.add("session details", Role::Authenticated, sql, with_value(session), &ours, with_value(session));
+    reads.add("session details", Role::Authenticated, sql, with_value(session_id), &ours, with_value(session_id));
 
     caller.events().after(sample.session, 1).await?;
     let ours = capture.last_statement().await?;
@@ -303,10 +322,10 @@ async fn add_session_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture
     let sql = "SELECT id, display_name, avatar_url, bio, is_verified, games_played, games_run, created_at, updated_at
         FROM users
         WHERE id = $1";
-    let user = |sample: &Sample| sample.newcomer.to_string();
-    let user_and_limit =
-        move |sample: &Sample| (sample.player.to_string(), vec![quote_literal(user(sample)), "1".to_owned()]);
-    reads.add("a profile", Role::Authenticated, sql, with_value(user), &ours, user_and_limit);
+    let profile_id = |sample: &Sample| sample.newcomer.to_string();
+    let with_id_and_limit =
+        move |sample: &Sample| (sample.player.to_string(), vec![quote_literal(profile_id(sample)), "1".to_owned()]);
+    reads.add("a profile", Role::Authenticated, sql, with_value(profile_id), &ours, with_id_and_limit);
     Ok(())
 }
 
@@ -338,17 +357,21 @@ async fn add_catalogue_reads(reads: &mut Reads<'_>, capture: &mut StatementCaptu
     let mut page = caller.adventures().catalogue(&no_filter, CatalogueOrder::BestRated, None).await?;
     // Reads up to 18 more pages; the cursor after the nineteenth page leads to the twentieth.
     for _ in 0..18 {
-        let Some(next) = page.next.take() else { break };
-        let later = caller.adventures().catalogue(&no_filter, CatalogueOrder::BestRated, Some(&next)).await?;
-        if later.items.last().is_none_or(|last| last.average_rating.is_none()) {
+        let Some(cursor) = page.next.take() else { break };
+        let next_page = caller.adventures().catalogue(&no_filter, CatalogueOrder::BestRated, Some(&cursor)).await?;
+        // Adventures without a rating come last, and the cursor below needs a rating.
+        if next_page.items.last().is_none_or(|last| last.average_rating.is_none()) {
             break;
         }
-        page = later;
+        page = next_page;
     }
-    let last = page.items.last().ok_or(Failure::Message("the catalogue is empty".into()))?.clone();
+    let last_adventure = page.items.last().ok_or(Failure::Message("the catalogue is empty".into()))?.clone();
     let ours = capture.last_statement().await?;
-    let rating = last.average_rating.map(quote_literal).ok_or(Failure::Message("no adventure has a rating".into()))?;
-    let cursor_values = vec![rating, quote_literal(last.id)];
+    let rating = last_adventure
+        .average_rating
+        .map(quote_literal)
+        .ok_or(Failure::Message("no adventure has a rating".into()))?;
+    let cursor_values = vec![rating, quote_literal(last_adventure.id)];
     let after_cursor = move |sample: &Sample| (sample.player.to_string(), cursor_values.clone());
     // The specification's clients skip 19 pages of twenty adventures.
     let sql = format!("{} OFFSET 380", specification_list("", "average_rating DESC NULLS LAST"));
@@ -359,8 +382,8 @@ async fn add_catalogue_reads(reads: &mut Reads<'_>, capture: &mut StatementCaptu
     let ours = capture.last_statement().await?;
     let sql = specification_list("AND (name ILIKE $1 OR description ILIKE $1)", "published_at DESC");
     for (name, pattern) in [("catalogue, search", "%Lighthouse%"), ("catalogue, search without a hit", "%Nowhere%")] {
-        let search = move |sample: &Sample| (sample.player.to_string(), vec![quote_literal(pattern)]);
-        reads.add(name, Role::Authenticated, &sql, search, &ours, search);
+        let with_pattern = move |sample: &Sample| (sample.player.to_string(), vec![quote_literal(pattern)]);
+        reads.add(name, Role::Authenticated, &sql, with_pattern, &ours, with_pattern);
     }
     Ok(())
 }

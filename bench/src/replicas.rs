@@ -1,6 +1,7 @@
 //! The command `replicas` measures the effect of read replicas: the same step of the load test without a replica, with
-//! one and with two; the delay until other users see a write; and the cost of tracking log positions. All servers share
-//! this machine, so their processor times are compared, not the throughput.
+//! one and with two; the delay until other users see a write; and the cost of tracking log positions, by which a
+//! service with replicas ensures that users see their own writes. All servers share this machine, so their processor
+//! times are compared, not the throughput.
 
 mod section;
 
@@ -33,8 +34,8 @@ use crate::{
 const STANDBY_SETTINGS: [&str; 3] = ["shared_buffers=1GB", "hot_standby=on", "max_connections=200"];
 /// Settings of the primary, in addition to [`PRODUCTION_SETTINGS`].
 const PRIMARY_SETTINGS: [&str; 2] = ["wal_keep_size=1GB", "max_connections=200"];
-/// The number of rounds. In each, the load step is measured without a replica, with one and with two. For each number
-/// of replicas, the round with the median processor use of the primary is reported.
+/// The number of rounds. In each, the step of the load test is measured without a replica, with one and with two. For
+/// each number of replicas, the round with the median processor use of the primary is reported.
 const ROUNDS: usize = 3;
 /// The number of writes for which [`measure_visibility_delay`] measures the delay.
 const WRITES: usize = 200;
@@ -48,7 +49,8 @@ const RUN_LENGTH: Duration = Duration::from_secs(2);
 pub struct ReplicaResults {
     /// Concurrent sessions of six players.
     pub sessions: u64,
-    /// The load step with polling players and with subscribing players, each without a replica, with one and with two.
+    /// The step of the load test with polling players and with subscribing players, each without a replica, with one
+    /// and with two.
     pub load_steps: Vec<ReplicaLoadStep>,
     /// Milliseconds from a commit until another user sees the write: the median, the 99th percentile and the maximum.
     pub visibility_delay_ms: [f64; 3],
@@ -76,8 +78,8 @@ pub struct ReplicaLoadStep {
     pub service_cpus: f64,
 }
 
-/// Rolls by a service with replicas, which tracks log positions, and by a service without. All rolls run on the
-/// primary, so the difference is the cost of tracking.
+/// Rolls by a service with replicas, which tracks log positions, and by a service without replicas, which does not. All
+/// rolls run on the primary, so the difference is the cost of tracking.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct TrackingCost {
     /// Concurrent clients.
@@ -101,10 +103,11 @@ pub async fn run(options: &ReplicaOptions) -> Result<(), Failure> {
         Report { settings: Settings::read(&mut Client::open(primary.url()).await?).await?, ..Report::default() };
     let database = live::create_filled_database(&primary, DATA_SET).await?;
     let (mut standbys, mut replica_urls) = (Vec::new(), Vec::new());
+    // The primary's, and then those of the replicas.
     let mut postmaster_pids = vec![postmaster_pid(&primary).await?];
     for _ in 0..2 {
-        let source = primary.clone();
-        let standby = tokio::task::spawn_blocking(move || source.start_standby(&STANDBY_SETTINGS));
+        let primary_of_standby = primary.clone();
+        let standby = tokio::task::spawn_blocking(move || primary_of_standby.start_standby(&STANDBY_SETTINGS));
         let standby = standby.await.map_err(|error| Failure::Message(error.to_string()))??;
         replica_urls.push(standby.replica_of(&database)?.url().to_owned());
         postmaster_pids.push(postmaster_pid(&standby).await?);
@@ -128,15 +131,15 @@ pub async fn run(options: &ReplicaOptions) -> Result<(), Failure> {
         }
         results.load_steps.extend(steps_by_replicas.map(median_step));
     }
-    let with_replicas = Options::default().max_connections(CONNECTIONS).replicas(replica_urls);
-    let sparc = Sparc::connect_with(database.url(), with_replicas.clone()).await?;
+    let replica_options = Options::default().max_connections(CONNECTIONS).replicas(replica_urls);
+    let sparc = Sparc::connect_with(database.url(), replica_options.clone()).await?;
     results.visibility_delay_ms = measure_visibility_delay(&sparc).await?;
     drop(sparc);
     println!("visibility delay, ms: {:?}", results.visibility_delay_ms);
     let samples = choose_samples(&DATA_SET);
     let environment = Environment { url: database.url(), samples: &samples, postmaster_pid: Some(postmaster_pids[0]) };
     for clients in [1, 8] {
-        results.tracking.push(measure_tracking_cost(&environment, with_replicas.clone(), clients).await?);
+        results.tracking.push(measure_tracking_cost(&environment, replica_options.clone(), clients).await?);
     }
     report.replicas = Some(results);
     report.settings.seconds = start.elapsed().as_secs_f64();
@@ -164,6 +167,7 @@ async fn measure_load_step(
     let sparc = Sparc::connect_with(url, options).await?;
     let start = Instant::now();
     let before: Vec<_> = postmaster_pids.iter().map(|pid| cpu::child_processes(Some(*pid))).collect();
+    // No postmaster is given, because the processor times of the servers are measured here.
     let result = load_test::run_step(&sparc, &DATA_SET, sessions, None, delivery).await?;
     let seconds = start.elapsed().as_secs_f64();
     let used_cpus = |(pid, before): (&u32, &Option<CpuTimes>)| {
@@ -193,8 +197,9 @@ fn median_step(mut steps: Vec<ReplicaLoadStep>) -> ReplicaLoadStep {
     steps.swap_remove(steps.len() / 2)
 }
 
-/// Measures how long after a commit another user sees the write. A writer always sees their own writes, but other users
-/// may read from a replica that lags behind. Returns the median, the 99th percentile and the maximum, in milliseconds.
+/// Measures how long after a commit another user sees the write, here of a display name. A writer always sees their own
+/// writes, but other users may read from a replica that lags behind. Returns the median, the 99th percentile and the
+/// maximum, in milliseconds.
 async fn measure_visibility_delay(sparc: &Sparc) -> Result<[f64; 3], Failure> {
     let (writer_id, reader) = (row_id(RowKind::User, 1), sparc.as_user(row_id(RowKind::User, 2)));
     let mut delays = Vec::new();
@@ -202,36 +207,39 @@ async fn measure_visibility_delay(sparc: &Sparc) -> Result<[f64; 3], Failure> {
         let name = format!("Name {number}");
         let changes = ProfileChanges { display_name: Some(name.clone()), ..Default::default() };
         sparc.as_user(writer_id).users().edit(changes).await?;
-        let committed = Instant::now();
+        let committed_at = Instant::now();
         while reader.users().profile(writer_id).await?.display_name != name {}
-        delays.push(committed.elapsed());
+        delays.push(committed_at.elapsed());
     }
     Ok([0.5, 0.99, 1.0].map(|fraction| quantile(&mut delays, fraction)))
 }
 
-/// Measures rolls with and without replicas, in pairs of runs whose order alternates.
+/// Measures rolls with and without replicas, in pairs of runs whose order alternates. `replica_options` are the options
+/// of the service with replicas.
 async fn measure_tracking_cost(
     environment: &Environment<'_>,
-    with_replicas: Options,
+    replica_options: Options,
     clients: u32,
 ) -> Result<TrackingCost, Failure> {
-    let without = Sparc::connect_with(environment.url, Options::default().max_connections(CONNECTIONS)).await?;
-    let with = Sparc::connect_with(environment.url, with_replicas).await?;
+    let sparc_without_replicas =
+        Sparc::connect_with(environment.url, Options::default().max_connections(CONNECTIONS)).await?;
+    let sparc_with_replicas = Sparc::connect_with(environment.url, replica_options).await?;
     // Rolls per second without replicas, and with them.
     let mut runs: [Vec<f64>; 2] = Default::default();
     for pair in 0..=RUN_PAIRS {
         for step in 0..2 {
             let index = (pair + step) % 2;
-            let sparc = [&without, &with][index];
-            let (run, _) = operations::run_service(Operation::Roll, sparc, clients, environment, RUN_LENGTH).await?;
+            let sparc = [&sparc_without_replicas, &sparc_with_replicas][index];
+            let (run, _) =
+                operations::run_service_clients(Operation::Roll, sparc, clients, environment, RUN_LENGTH).await?;
             // Pair 0 opens connections and prepares statements.
             if pair > 0 {
                 runs[index].push(run.operations_per_second);
             }
         }
     }
-    without.close().await?;
-    with.close().await?;
+    sparc_without_replicas.close().await?;
+    sparc_with_replicas.close().await?;
     let mut losses: Vec<f64> =
         runs[0].iter().zip(&runs[1]).map(|(without, with)| 100.0 * (1.0 - with / without)).collect();
     losses.sort_by(f64::total_cmp);

@@ -13,7 +13,7 @@ use crate::{
 /// The measurements of a run. A command fills only the fields that it measures.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Report {
-    /// The machine and the server.
+    /// The machine, the server and the duration.
     pub settings: Settings,
     /// Single statements, in both schemas, at each scale.
     pub statements: Vec<StatementResult>,
@@ -27,25 +27,25 @@ pub struct Report {
     pub growth: Vec<GrowthResult>,
     /// The uses and the cost of each index.
     pub indexes: Vec<Index>,
-    /// Simulated days.
+    /// The size of the table of events after each simulated day.
     pub days: Vec<Day>,
     /// Live events.
     pub live: Option<LiveResults>,
     /// Read replicas.
     pub replicas: Option<ReplicaResults>,
-    /// The example web service compared with PostgREST, the platform's API.
+    /// The example web service compared with PostgREST, the server of Supabase's HTTP API.
     pub http: Vec<HttpComparison>,
     /// The service compared with hand-written programs.
     pub drivers: Option<DriverResults>,
 }
 
 impl Report {
-    /// Adds the measurements of `other` that this report lacks.
+    /// Adds the measurements of `other` that this report lacks, and the duration of its run.
     fn add_missing(&mut self, other: Self) {
-        let present: HashSet<_> = self.statements.iter().map(StatementResult::key).collect();
-        self.statements.extend(other.statements.into_iter().filter(|statement| !present.contains(&statement.key())));
-        let scales: Vec<f64> = self.growth.iter().map(|growth| growth.scale).collect();
-        self.growth.extend(other.growth.into_iter().filter(|growth| !scales.contains(&growth.scale)));
+        let present_keys: HashSet<_> = self.statements.iter().map(StatementResult::key).collect();
+        self.statements.extend(other.statements.into_iter().filter(|statement| !present_keys.contains(&statement.key())));
+        let present_scales: Vec<f64> = self.growth.iter().map(|growth| growth.scale).collect();
+        self.growth.extend(other.growth.into_iter().filter(|growth| !present_scales.contains(&growth.scale)));
         fn fill_if_empty<T>(list: &mut Vec<T>, other: Vec<T>) {
             if list.is_empty() {
                 *list = other;
@@ -68,7 +68,7 @@ impl Report {
 }
 
 /// Merges several reports. If several contain the same measurement, the first one counts; of simulated days, the
-/// longest simulation. The settings are the first report's, but their duration is the sum of all.
+/// longest simulation. The settings are the first report's, but [`Settings::seconds`] is the sum of all.
 pub fn merge(paths: &[PathBuf]) -> Result<Report, Failure> {
     let mut merged: Option<Report> = None;
     for path in paths {
@@ -89,7 +89,7 @@ pub fn merge(paths: &[PathBuf]) -> Result<Report, Failure> {
     Ok(merged)
 }
 
-/// The machine and the server.
+/// The machine and the server of a run, and its duration.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Settings {
     /// The server's version.

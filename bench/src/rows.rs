@@ -15,7 +15,7 @@ use crate::{
 
 const MINUTES_PER_YEAR: u64 = 365 * MINUTES_PER_DAY;
 
-/// What a row depends on, in addition to its number.
+/// What the content of a row depends on, in addition to its number.
 #[derive(Clone, Copy, Debug)]
 pub struct FillContext {
     /// How many rows there are of each kind.
@@ -49,7 +49,7 @@ pub fn append_user(lines: &mut String, context: &FillContext, number: u64) {
     );
 }
 
-/// Classes and their attributes: might, grace, wit and heart.
+/// Classes, each with the values of its attributes: might, grace, wit and heart.
 const CLASSES: [(&str, [u64; 4]); 4] =
     [("warrior", [5, 3, 2, 2]), ("rogue", [2, 5, 3, 2]), ("wizard", [1, 2, 5, 4]), ("cleric", [2, 2, 3, 5])];
 
@@ -65,7 +65,7 @@ pub fn append_character(lines: &mut String, context: &FillContext, number: u64) 
     );
 }
 
-/// Each adventure has one of these words in its name, so a search for one of them matches about one name in
+/// Each adventure has one of these words in its name, so a search for `Lighthouse` matches about one adventure in
 /// forty-eight.
 const PLACES: [&str; 48] = [
     "Mill",
@@ -120,7 +120,7 @@ const PLACES: [&str; 48] = [
 
 /// Appends an adventure with a short story.
 pub fn append_adventure(lines: &mut String, context: &FillContext, number: u64) {
-    let (status, creator) = context.data_set.adventure(number);
+    let (status, creator) = context.data_set.adventure_status_and_creator(number);
     let place = PLACES[(draw(22, number) % PLACES.len() as u64) as usize];
     let published_at =
         if status == "published" { context.minutes_ago(draw(23, number) % MINUTES_PER_YEAR) } else { "\\N".to_owned() };
@@ -191,7 +191,7 @@ pub fn append_session(lines: &mut String, context: &FillContext, number: u64) {
     lines.push('\n');
 }
 
-/// Appends the seats of a session.
+/// Appends the seats of a session. Each player plays their first character, which has the player's number.
 pub fn append_seats(lines: &mut String, context: &FillContext, number: u64) {
     let session = context.data_set.session(number);
     let joined_at = match session.state {
@@ -213,14 +213,14 @@ pub fn append_seats(lines: &mut String, context: &FillContext, number: u64) {
 /// Appends the rolls of a session.
 pub fn append_rolls(lines: &mut String, context: &FillContext, number: u64) {
     let session = context.data_set.session(number);
-    // The rolls are spread over the 170 minutes after the session's start.
+    // The rolls are spread over the 170 minutes after the start of the session, which takes 180 minutes.
     let started_minutes_ago = match session.state {
         SessionState::Completed(minutes) => minutes + 180,
         _ => 180,
     };
-    let count = context.data_set.rolls(&session);
-    for roll in 0..count {
-        // All random properties of the roll are computed from this number.
+    let roll_count = context.data_set.rolls(&session);
+    for roll in 0..roll_count {
+        // All random properties of the roll are computed from these bits.
         let random_bits = draw(33, number * 1000 + roll);
         let player = context.data_set.player(number, roll % session.taken_seats);
         let (_, attributes) = CLASSES[(player % 4) as usize];
@@ -237,7 +237,7 @@ pub fn append_rolls(lines: &mut String, context: &FillContext, number: u64) {
         } else {
             "failure"
         };
-        let dice: Vec<String> = dice.iter().map(u64::to_string).collect();
+        let dice_texts: Vec<String> = dice.iter().map(u64::to_string).collect();
         let _ = writeln!(
             lines,
             "{}\t{}\t{}\tHero {player}\t{}\t{}\t{difficulty}\t{}\t{{{}}}\t{total}\t{total}\t{}\t{outcome}\t{}\t{}\t{}",
@@ -247,18 +247,18 @@ pub fn append_rolls(lines: &mut String, context: &FillContext, number: u64) {
             ["might", "grace", "wit", "heart"][attribute],
             dice.len(),
             ["attribute_check", "attack", "defense", "damage"][(random_bits >> 5) as usize % 4],
-            dice.join(","),
+            dice_texts.join(","),
             outcome.ends_with("success"),
             total as i64 - difficulty as i64,
             random_bits >> 20,
-            context.minutes_ago(started_minutes_ago - roll * 170 / count),
+            context.minutes_ago(started_minutes_ago - roll * 170 / roll_count),
         );
     }
 }
 
 /// Appends the events of a session. `index` is the session's number among the sessions with events.
 pub fn append_events(lines: &mut String, context: &FillContext, index: u64) {
-    let session_number = context.data_set.session_with_events(index);
+    let session_number = context.data_set.nth_session_with_events(index);
     for event in 0..EVENTS_PER_SESSION {
         let _ = writeln!(
             lines,

@@ -19,7 +19,7 @@ pub struct Sample {
     pub player: Uuid,
     /// The player's character.
     pub character: Uuid,
-    /// A published adventure.
+    /// The adventure of `open_session`, which is published.
     pub adventure: Uuid,
     /// The value of the lobby's filter by difficulty. The values of this and the next two filters vary between samples,
     /// because chance decides how many of the lobby's first sessions match a value.
@@ -36,7 +36,7 @@ pub struct Sample {
     pub open_seer: Uuid,
     /// A player of `open_session`.
     pub open_player: Uuid,
-    /// A user without a seat in `open_session`.
+    /// A user who has no seat in any session and is no Seer.
     pub newcomer: Uuid,
     /// The newcomer's character.
     pub newcomer_character: Uuid,
@@ -51,39 +51,39 @@ pub struct Sample {
 pub fn choose_samples(data_set: &DataSet) -> Vec<Sample> {
     (0..MAX_SAMPLES.min(data_set.active_sessions))
         .map(|number| {
-            // The factors 31 and 1009 spread the samples over the sessions.
-            let active = data_set.session(number * 31 % data_set.active_sessions);
-            let player = data_set.player(active.number, number % 6);
-            let open = (0..data_set.open_sessions)
+            // The factors 31 and (below) 1009 spread the samples over the sessions.
+            let active_session = data_set.session(number * 31 % data_set.active_sessions);
+            let player = data_set.player(active_session.number, number % 6);
+            let open_session = (0..data_set.open_sessions)
                 .map(|step| {
                     data_set.session(data_set.active_sessions + (number * 1009 + step) % data_set.open_sessions)
                 })
-                .find(|open| {
-                    open.is_public
-                        && open.state == SessionState::Waiting
-                        && (1..open.max_players).contains(&open.taken_seats)
+                .find(|session| {
+                    session.is_public
+                        && session.state == SessionState::Waiting
+                        && (1..session.max_players).contains(&session.taken_seats)
                 });
             // If the lobby has no such session, `open_session` is an active one, and the statements about it fail.
-            let open = open.unwrap_or(active);
+            let open_session = open_session.unwrap_or(active_session);
             let index = number as usize;
             let without_sessions = data_set.users_without_sessions();
             let newcomer = without_sessions.start.midpoint(without_sessions.end) + number;
             Sample {
-                session: row_id(RowKind::Session, active.number),
-                seer: row_id(RowKind::User, active.seer),
+                session: row_id(RowKind::Session, active_session.number),
+                seer: row_id(RowKind::User, active_session.seer),
                 player: row_id(RowKind::User, player),
                 character: row_id(RowKind::Character, player),
-                adventure: row_id(RowKind::Adventure, open.adventure),
+                adventure: row_id(RowKind::Adventure, open_session.adventure),
                 filter_difficulty: ["easy", "medium", "hard"][index % 3],
                 filter_max_minutes: [60, 90, 120, 150][index % 4],
                 filter_free_seats: [2, 3, 4][index % 3],
-                open_session: row_id(RowKind::Session, open.number),
-                open_code: join_code(open.number),
-                open_seer: row_id(RowKind::User, open.seer),
-                open_player: row_id(RowKind::User, data_set.player(open.number, 0)),
+                open_session: row_id(RowKind::Session, open_session.number),
+                open_code: join_code(open_session.number),
+                open_seer: row_id(RowKind::User, open_session.seer),
+                open_player: row_id(RowKind::User, data_set.player(open_session.number, 0)),
                 newcomer: row_id(RowKind::User, newcomer),
                 newcomer_character: row_id(RowKind::Character, newcomer),
-                event: id_within_session(RowKind::Event, active.number, EVENTS_PER_SESSION - 10),
+                event: id_within_session(RowKind::Event, active_session.number, EVENTS_PER_SESSION - 10),
                 event_seq: 0,
             }
         })

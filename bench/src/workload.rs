@@ -33,7 +33,7 @@ impl Role {
 /// The SQL that executes prepared statements with the values of one sample.
 #[derive(Clone, Debug, Default)]
 pub struct Execution {
-    /// The user's id; empty for a visitor, the service and the owner.
+    /// The user's id; empty if the statements run for no user, as those of the service and the owner do.
     pub user: String,
     /// Statements that run untimed before the timed ones, in the same transaction, as the superuser.
     pub setup_sql: String,
@@ -41,7 +41,7 @@ pub struct Execution {
     pub timed_sql: String,
 }
 
-/// The prepared statements for one purpose in one of the two schemas, and their executions.
+/// The prepared statements that do one thing in one of the two schemas, and the SQL that executes them.
 #[derive(Debug)]
 pub struct Workload {
     /// Names and texts of the prepared statements.
@@ -62,13 +62,13 @@ impl Workload {
         Ok(())
     }
 
-    /// Deallocates the prepared statements.
+    /// Deallocates all prepared statements of the connection.
     pub async fn deallocate(&self, client: &mut Client) -> Result<(), Failure> {
         client.run("DEALLOCATE ALL").await.map(|_| ())
     }
 
     /// Runs the timed statements of an execution `repeats` times in one message, in a transaction that is rolled back.
-    /// Returns the mean time and number of rows of a repetition, or `None` after [`STATEMENT_TIMEOUT`].
+    /// Returns the mean time and the mean number of rows of a repetition, or `None` after [`STATEMENT_TIMEOUT`].
     ///
     /// `index` selects the execution; after the last one, the first one follows again.
     pub async fn execute(
@@ -90,10 +90,11 @@ impl Workload {
     }
 }
 
-/// Returns the SQL that begins the transaction, runs the setup, and sets the role and the claims.
+/// Returns the SQL that begins the transaction, runs the setup, and sets the role and the claims. The owner's
+/// transaction keeps the connection's role, which is the superuser.
 #[must_use]
 pub fn begin_sql(role: Role, execution: &Execution) -> String {
-    // The claims of the service and of a visitor name no user.
+    // Without a user, the claims have no subject.
     let subject = if execution.user.is_empty() { String::new() } else { format!(", \"sub\": \"{}\"", execution.user) };
     let set_identity = match role {
         Role::Owner => String::new(),

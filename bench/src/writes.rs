@@ -27,12 +27,14 @@ use crate::{
     workload::{Execution, Role, Workload},
 };
 
+/// The specification's statement that writes an event. It is prepared under the name `event`.
 const INSERT_EVENT: &str =
     "INSERT INTO session_events (session_id, event_type, payload) VALUES ($1, $2, $3) RETURNING *";
 
 /// Inserts a thousand expired events for the clean-up to delete. They have the payloads of existing events, so each is
-/// too large for the free space that is left on existing pages. So they all go to new pages together, like events that
-/// are written one after another. Without a payload, they would be scattered over the free space of a thousand pages.
+/// too large for the free space that is left on existing pages. So all of them go to new pages together, like events
+/// that are written one after another. Without a payload, they would be scattered over the free space of a thousand
+/// pages.
 const INSERT_OLD_EVENTS: &str = "SET LOCAL session_replication_role = replica;
     INSERT INTO session_events (session_id, event_type, payload, created_at)
     SELECT session_id, event_type, payload, now() - INTERVAL '1 day' - INTERVAL '1 minute' * row_number() OVER ()
@@ -58,23 +60,23 @@ fn specification_workload(
     }
 }
 
-/// Returns the SQL that executes the prepared [`INSERT_EVENT`], whose name is `event`.
+/// Returns the SQL that executes the prepared [`INSERT_EVENT`].
 fn execute_event_sql(session: impl std::fmt::Display, kind: &str, payload: &str) -> String {
     format!("EXECUTE event({}, '{kind}', {})", quote_literal(session), quote_literal(payload))
 }
 
-/// The statuses in which a session can be started by the service. `active` is among them because starting is
+/// The old statuses with which the service's statement starts a session. `active` is among them because starting is
 /// idempotent.
 const STARTABLE_STATUSES: [&str; 3] = ["waiting", "starting_soon", "active"];
 
-/// The payload of the specification's events of joining and leaving, with made-up values.
+/// The payload of the events `player_joined` and `player_left`, with made-up values.
 const SEAT_EVENT_PAYLOAD: &str =
     r#"{"user_id": "0", "display_name": "Player", "character_name": "Hero", "character_class": "rogue"}"#;
 /// The payload of a roll's event, with made-up values.
 pub const ROLL_EVENT_PAYLOAD: &str = r#"{"roll_id": "0", "character_name": "Hero", "roll_type": "attribute_check",
     "attribute": "might", "difficulty": 9, "results": [4, 2, 6], "total": 12, "outcome": "success", "success": true}"#;
 
-/// Captures the service's statements, and returns all writes.
+/// Captures the service's statements, and returns all writes, each paired with the specification's.
 pub async fn capture_writes(capture: &mut StatementCapture, samples: &[Sample]) -> Result<Vec<StatementPair>, Failure> {
     let mut pairs = capture_rolls_and_events(capture, samples).await?;
     pairs.extend(overhead::bare_inserts(samples));
@@ -152,7 +154,8 @@ pub fn new_roll(sample: &Sample) -> Result<NewRoll, Failure> {
     ))
 }
 
-/// Returns the values of the service's INSERT of a roll, in the order of its parameters.
+/// Returns the values of the service's INSERT of a roll, in the order of its parameters: the ids of the roll, the
+/// session and the character, no creature, the attribute, the difficulty, the type, no modifiers and no description.
 pub fn roll_values(sample: &Sample) -> Vec<String> {
     let [session, character] = [sample.session, sample.character].map(quote_literal);
     ["gen_random_uuid()", &session, &character, "NULL", "'might'", "9", "'attribute_check'", "'[]'", "NULL"]
@@ -160,6 +163,7 @@ pub fn roll_values(sample: &Sample) -> Vec<String> {
         .to_vec()
 }
 
+/// Captures joining, leaving, starting and completing a session.
 async fn capture_seats_and_statuses(
     capture: &mut StatementCapture,
     samples: &[Sample],
@@ -234,6 +238,7 @@ async fn capture_seats_and_statuses(
             },
         ),
         ours: prepared_workload("ours", ours.sql.clone(), samples, |sample| {
+            // The new value of `is_active`, and the conditions.
             let values = ["false".to_owned(), quote_literal(sample.open_session), quote_literal(sample.open_player)];
             (sample.open_player.to_string(), values.to_vec())
         }),
@@ -252,14 +257,14 @@ async fn capture_seats_and_statuses(
     };
     let specification_start = update_status("active", "started_at");
     let specification_completion = update_status("completed", "ended_at");
-    // `allowed_from` has the statuses that the captured statement allows as the old one; they are its last parameters.
-    // The statement that completes a session has none, because the database itself checks the old status.
+    // `allowed_old_statuses` are the last parameters of the captured statement that starts a session. The statement
+    // that completes a session has none, because the database itself checks the old status.
     let status_change_pair =
         |name,
          specification_sql: &str,
          ours_sql: &str,
          (old_status, new_status): (&str, &str),
-         allowed_from: &[&str],
+         allowed_old_statuses: &[&str],
          session_and_seer: fn(&Sample) -> (Uuid, Uuid)| StatementPair {
             name,
             role: Role::Authenticated,
@@ -279,10 +284,10 @@ async fn capture_seats_and_statuses(
             ),
             ours: prepared_workload("ours", ours_sql.to_owned(), samples, |sample| {
                 let (session, seer) = session_and_seer(sample);
-                let allowed_from = allowed_from.iter().map(quote_literal);
+                let old_statuses = allowed_old_statuses.iter().map(quote_literal);
                 (
                     seer.to_string(),
-                    [quote_literal(new_status), quote_literal(session)].into_iter().chain(allowed_from).collect(),
+                    [quote_literal(new_status), quote_literal(session)].into_iter().chain(old_statuses).collect(),
                 )
             }),
         };
@@ -308,6 +313,7 @@ async fn capture_seats_and_statuses(
     ])
 }
 
+/// Captures a sign-up, and the jobs that delete old events and archive sessions.
 async fn capture_sign_up_and_jobs(
     capture: &mut StatementCapture,
     samples: &[Sample],
@@ -333,6 +339,7 @@ async fn capture_sign_up_and_jobs(
     tx.rollback().await?;
     let archive = capture.last_statement().await?;
 
+    // These statements need no values of the samples: each sample has the same execution.
     let sample_independent_workload = |name: &str, sql: String, setup_sql: &str, timed_sql: String| Workload {
         prepared: vec![(name.to_owned(), sql)],
         executions: samples
@@ -343,6 +350,7 @@ async fn capture_sign_up_and_jobs(
     let insert_account = "INSERT INTO auth.users (id, email, raw_user_meta_data) VALUES ($1, $2, $3)";
     // E-mail addresses must be unique, because the statement runs many times in one transaction.
     let account_values = "gen_random_uuid(), gen_random_uuid() || '@mail.example', '{\"display_name\": \"Newcomer\"}'";
+    // For the two jobs, `EXECUTE ours(1000)` below passes the size of a batch.
     let delete_events = "DELETE FROM session_events WHERE created_at < NOW() - INTERVAL '24 hours'";
     let copy_sessions = "INSERT INTO archived_sessions SELECT * FROM sessions
         WHERE status = 'completed' AND ended_at < NOW() - INTERVAL '90 days'";
