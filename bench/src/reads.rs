@@ -367,10 +367,8 @@ async fn add_catalogue_reads(reads: &mut Reads<'_>, capture: &mut StatementCaptu
     }
     let last_adventure = page.items.last().ok_or(Failure::Message("the catalogue is empty".into()))?.clone();
     let ours = capture.last_statement().await?;
-    let rating = last_adventure
-        .average_rating
-        .map(quote_literal)
-        .ok_or(Failure::Message("no adventure has a rating".into()))?;
+    let rating =
+        last_adventure.average_rating.map(quote_literal).ok_or(Failure::Message("no adventure has a rating".into()))?;
     let cursor_values = vec![rating, quote_literal(last_adventure.id)];
     let after_cursor = move |sample: &Sample| (sample.player.to_string(), cursor_values.clone());
     // The specification's clients skip 19 pages of twenty adventures.

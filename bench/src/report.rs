@@ -43,7 +43,8 @@ impl Report {
     /// Adds the measurements of `other` that this report lacks, and the duration of its run.
     fn add_missing(&mut self, other: Self) {
         let present_keys: HashSet<_> = self.statements.iter().map(StatementResult::key).collect();
-        self.statements.extend(other.statements.into_iter().filter(|statement| !present_keys.contains(&statement.key())));
+        self.statements
+            .extend(other.statements.into_iter().filter(|statement| !present_keys.contains(&statement.key())));
         let present_scales: Vec<f64> = self.growth.iter().map(|growth| growth.scale).collect();
         self.growth.extend(other.growth.into_iter().filter(|growth| !present_scales.contains(&growth.scale)));
         fn fill_if_empty<T>(list: &mut Vec<T>, other: Vec<T>) {
