@@ -21,7 +21,7 @@ use crate::{
     measure::StatementPair,
     operations, overhead,
     reads::{capture_reads, quote_literal},
-    report::{Report, Settings},
+    report::{Report, Settings, nearest_to_1},
     samples::{Sample, choose_samples},
     writes::{capture_writes, new_roll},
 };
@@ -73,9 +73,8 @@ pub async fn run(options: &CompareOptions) -> Result<(), Failure> {
 
     let mut scales = options.scales.clone();
     scales.sort_by(f64::total_cmp);
-    // The goals are about scale 1. So operations, the load test and simulated days run once, at the scale nearest to 1.
-    let scale_nearest_to_1 =
-        scales.iter().copied().min_by(|a, b| (a.ln().abs()).total_cmp(&b.ln().abs())).unwrap_or(1.0);
+    // Indexes, operations, the load test and simulated days are measured once, at this scale.
+    let scale_nearest_to_1 = nearest_to_1(scales.iter().copied()).unwrap_or(1.0);
     for scale in scales {
         println!("scale {scale}");
         let databases = create_databases(&server, scale).await?;

@@ -9,7 +9,7 @@ use crate::{
     measure::StatementResult,
     plots::draw_plots,
     replicas,
-    report::Report,
+    report::{Report, nearest_to_1},
     sections::wrap_in_markers,
 };
 
@@ -225,9 +225,8 @@ const MAX_LISTED_INDEX_USES: usize = 4;
 
 /// Writes the uses and the cost of each index.
 fn write_indexes(document: &mut String, report: &Report) {
-    let Some(growth) = report.growth.iter().find(|growth| growth.scale == 1.0).or(report.growth.first()) else {
-        return;
-    };
+    let Some(scale) = nearest_to_1(report.growth.iter().map(|growth| growth.scale)) else { return };
+    let Some(growth) = report.growth.iter().find(|growth| growth.scale == scale) else { return };
     let _ = write!(
         document,
         "\n## Indexes\n\nThis table was measured at scale {}. *Read by* lists the measured statements that read the \

@@ -96,7 +96,8 @@ pub async fn run_load_test(
     let (mut max_sustained, mut min_not_sustained) = (0, None);
     let mut sessions = first_step_sessions.min(data_set.active_sessions);
     run_step(&sparc, data_set, WARM_UP_SESSIONS.min(data_set.active_sessions), postmaster_pid, delivery).await?;
-    while min_not_sustained.is_none_or(|not_sustained| not_sustained - max_sustained > max_sustained / 10) {
+    // Ends when the two differ by a tenth, or when there is no number between them.
+    while min_not_sustained.is_none_or(|not_sustained| not_sustained - max_sustained > (max_sustained / 10).max(1)) {
         let step = run_step(&sparc, data_set, sessions, postmaster_pid, delivery).await?;
         steps.push(step);
         println!(
@@ -111,8 +112,6 @@ pub async fn run_load_test(
         match min_not_sustained {
             None if sessions >= data_set.active_sessions => break,
             None => sessions = (sessions * 2).min(data_set.active_sessions),
-            // No number of sessions is left to try.
-            Some(not_sustained) if not_sustained <= 2 => break,
             Some(not_sustained) => sessions = max_sustained.midpoint(not_sustained),
         }
     }

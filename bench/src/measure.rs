@@ -197,10 +197,11 @@ impl StatementPair {
             }
         }
 
-        // The statement that was prepared last. It is the only one, except for the bare INSERTs.
+        // The statement that was executed most often. Only the bare INSERTs prepare several.
         let plan_counts = our_client
             .fetch_rows(
-                "SELECT custom_plans, generic_plans FROM pg_prepared_statements ORDER BY prepare_time DESC LIMIT 1",
+                "SELECT custom_plans, generic_plans FROM pg_prepared_statements
+                 ORDER BY custom_plans + generic_plans DESC LIMIT 1",
             )
             .await?;
         let plan_counts = plan_counts

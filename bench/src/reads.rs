@@ -108,6 +108,7 @@ pub async fn capture_reads(capture: &mut StatementCapture, samples: &[Sample]) -
 async fn add_lobby_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture) -> Result<(), Failure> {
     let sample = reads.samples[0].clone();
     let no_values = |sample: &Sample| (sample.player.to_string(), Vec::new());
+    let no_user = |_: &Sample| (String::new(), Vec::new());
     let caller = capture.sparc.as_user(sample.player);
 
     let mut page = caller.sessions().lobby(&LobbyFilter::default(), None).await?;
@@ -124,9 +125,9 @@ async fn add_lobby_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture) 
         "lobby, first page, visitor",
         Role::Anon,
         &specification_lobby("", "", "", ""),
-        no_values,
+        no_user,
         &first_page_statement,
-        no_values,
+        no_user,
     );
 
     // Reads up to 48 more pages; the cursor after the forty-ninth page leads to the fiftieth.

@@ -80,6 +80,7 @@ pub fn merge(paths: &[PathBuf]) -> Result<Report, Failure> {
         }
     }
     let mut merged = merged.unwrap_or_default();
+    merged.statements.sort_by(|a, b| a.scale.total_cmp(&b.scale));
     // At each scale, the statements are sorted in the order of the scale that has the most statements.
     let lists_by_scale = merged.statements.chunk_by(|a, b| a.scale == b.scale);
     let longest_list = lists_by_scale.max_by_key(|list| list.len()).unwrap_or_default();
