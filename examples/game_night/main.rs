@@ -111,7 +111,7 @@ async fn play() -> Result<(), Box<dyn StdError>> {
     }
 
     print_heading("They play");
-    let (ada, cleo, ambrose) = (&party[0].0, &party[2].0, &party[2].1);
+    let ((ada, _), (cleo, ambrose)) = (&party[0], &party[2]);
     seer.sessions().start(tonight.id).await?;
     seer.sessions().set_scene(tonight.id, Some("ford")).await?;
     seer.sessions().set_encounter(tonight.id, Some("wade")).await?;
@@ -137,16 +137,16 @@ async fn play() -> Result<(), Box<dyn StdError>> {
 
     print_heading("Old Ambrose pulls at the rope, with one die, until he has rolled a failure and a critical result");
     let pull = NewRoll::attribute_check(tonight.id, Roller::Character(ambrose.id), Attribute::Might, Difficulty::MAX);
-    let (mut failed_roll, mut had_critical) = (None, false);
-    while failed_roll.is_none() || !had_critical {
+    let (mut failed_roll_id, mut had_critical) = (None, false);
+    while failed_roll_id.is_none() || !had_critical {
         let roll = cleo.dice().roll(pull.clone()).await?;
         had_critical |= matches!(roll.outcome, RollOutcome::CriticalSuccess | RollOutcome::CriticalFailure);
-        failed_roll = failed_roll.or((!roll.success).then_some(roll.id));
+        failed_roll_id = failed_roll_id.or((!roll.success).then_some(roll.id));
     }
-    let failed_roll = failed_roll.ok_or("no roll failed")?;
-    cleo.dice().heroic_save(failed_roll).await?;
+    let failed_roll_id = failed_roll_id.ok_or("no roll failed")?;
+    cleo.dice().heroic_save(failed_roll_id).await?;
     let last_seq = print_events(ada, tonight.id, last_seq).await?;
-    if let Err(refusal) = cleo.dice().heroic_save(failed_roll).await {
+    if let Err(refusal) = cleo.dice().heroic_save(failed_roll_id).await {
         println!("a second save is refused: {} ({refusal})", refusal.code().red());
     }
 
