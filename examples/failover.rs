@@ -65,9 +65,9 @@ async fn main() -> anyhow::Result<()> {
     });
     // Ada retries for up to twenty seconds. All attempts have the same id, so the roll is made only once, even if an
     // attempt is committed but its answer is lost.
-    let id = Uuid::new_v4();
+    let retried_roll_id = Uuid::new_v4();
     let mut attempts = 1;
-    while let Err(error) = roll_and_read(&ada, &game, id).await {
+    while let Err(error) = roll_and_read(&ada, &game, retried_roll_id).await {
         let may_retry = error.is_retryable() || error.code() == "commit_unknown";
         if !may_retry || killed_at.elapsed() > Duration::from_secs(20) {
             return Err(error.into());
@@ -76,11 +76,11 @@ async fn main() -> anyhow::Result<()> {
         sleep(Duration::from_millis(100)).await;
         attempts += 1;
     }
-    roll_ids.push(id);
+    roll_ids.push(retried_roll_id);
     promotion.await???;
     second_standby.follow(&first_standby).await?;
     println!("{} {:.1?} after the kill, on attempt {attempts}", "the game continues".green(), killed_at.elapsed());
-    // Until `sparc` finds that the second standby follows the new primary.
+    // Waits until `sparc` finds that the second standby follows the new primary.
     while sparc.servers().iter().all(|server| server.role != ServerRole::Replica) {
         sleep(Duration::from_millis(100)).await;
     }
@@ -103,19 +103,18 @@ async fn main() -> anyhow::Result<()> {
     Ok(sparc.close().await?)
 }
 
-/// Starts a standby of the primary.
 async fn start_standby_of(primary: &Server) -> anyhow::Result<Server> {
     let primary = primary.clone();
     Ok(spawn_blocking(move || primary.start_standby(&SETTINGS)).await??)
 }
 
-/// Makes a roll with this id, and reads it again. Returns the id.
-async fn roll_and_read(ada: &IdentityConnection, game: &DemoGame, id: Uuid) -> Result<Uuid, sparc::service::Error> {
+/// Makes a roll with the id `roll_id`, and reads it again. Returns the id.
+async fn roll_and_read(ada: &IdentityConnection, game: &DemoGame, roll_id: Uuid) -> Result<Uuid, sparc::service::Error> {
     let hero = Roller::Character(game.hero);
     let new = NewRoll::new(RollType::Attack, game.session, hero, Attribute::Might, Difficulty::MAX);
-    ada.dice().roll(NewRoll { id: Some(id), ..new }).await?;
+    ada.dice().roll(NewRoll { id: Some(roll_id), ..new }).await?;
     // This reads from a replica if one has replayed the roll already, and from the primary otherwise.
-    Ok(ada.dice().get(id).await?.id)
+    Ok(ada.dice().get(roll_id).await?.id)
 }
 
 async fn count_rolls(ada: &IdentityConnection, game: &DemoGame) -> Result<usize, sparc::service::Error> {

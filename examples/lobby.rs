@@ -57,7 +57,7 @@ fn user_wants_next_page() -> io::Result<bool> {
     Ok(io::stdin().read_line(&mut line)? > 0 && !line.trim().eq_ignore_ascii_case("q"))
 }
 
-fn sessions_table(rows: &[SessionSummary]) -> Table {
+fn sessions_table(sessions: &[SessionSummary]) -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_BORDERS_ONLY).set_header([
         "adventure",
@@ -68,8 +68,8 @@ fn sessions_table(rows: &[SessionSummary]) -> Table {
         "seats",
         "looking for",
     ]);
-    for row in rows {
-        let (name, difficulty, minutes) = row.adventure.as_ref().map_or_else(
+    for session in sessions {
+        let (adventure_name, difficulty, minutes) = session.adventure.as_ref().map_or_else(
             // A visitor can read only published adventures.
             || ("a secret".to_owned(), String::new(), String::new()),
             |adventure| {
@@ -77,27 +77,27 @@ fn sessions_table(rows: &[SessionSummary]) -> Table {
                 (adventure.name.clone(), difficulty, adventure.estimated_duration.to_string())
             },
         );
-        let begins = match (row.status, row.scheduled_start) {
+        let begins = match (session.status, session.scheduled_start) {
             (SessionStatus::StartingSoon, _) => "soon".to_owned(),
             (_, Some(start)) => start.format("%a %d %b %H:%M").to_string(),
             (_, None) => "when it is full".to_owned(),
         };
-        let seats = format!("{}/{}", row.seats_taken, row.max_players);
+        let seats = format!("{}/{}", session.seats_taken, session.max_players);
         table.add_row([
-            name,
+            adventure_name,
             difficulty,
             minutes,
-            row.seer_name.clone(),
+            session.seer_name.clone(),
             begins,
             seats,
-            row.looking_for.clone().unwrap_or_default(),
+            session.looking_for.clone().unwrap_or_default(),
         ]);
     }
     table
 }
 
-/// Creates two Seers with fifteen sessions each: some without a start time, one that starts soon, the others days
-/// ahead.
+/// Creates two Seers with fifteen sessions each. Three have no start time, and one of these is announced as starting
+/// soon; the others start in three to fourteen days.
 async fn create_sample_sessions(sparc: &Sparc) -> Result<(), Error> {
     let content = || AdventureContent::single_scene("It begins here, and it ends here.");
     for (seer_name, adventure_name, difficulty) in
@@ -108,16 +108,16 @@ async fn create_sample_sessions(sparc: &Sparc) -> Result<(), Error> {
         let new = NewAdventure { name: adventure_name.into(), difficulty, content: content(), ..Default::default() };
         let adventure = seer.adventures().create(new).await?;
         seer.adventures().publish(adventure.id).await?;
-        for day in 0..15 {
+        for number in 0..15 {
             let new = NewSession {
                 adventure_id: adventure.id,
                 visibility: Visibility::Public,
-                looking_for: (day % 3 == 0).then(|| "a healer".to_owned()),
-                scheduled_start: (day > 2).then(|| Utc::now() + Duration::days(day)),
+                looking_for: (number % 3 == 0).then(|| "a healer".to_owned()),
+                scheduled_start: (number > 2).then(|| Utc::now() + Duration::days(number)),
                 ..Default::default()
             };
             let session = seer.sessions().create(new).await?;
-            if day == 1 {
+            if number == 1 {
                 // Gives the session the status `starting_soon`.
                 seer.sessions().announce(session.id).await?;
             }

@@ -48,7 +48,7 @@ async fn main() -> anyhow::Result<()> {
             Ok(report) => finish_bar(&vacuum_bar, "tables vacuumed", report),
             // Only the login that owns the tables may vacuum them.
             Err(Error::NotAllowed { rule }) => vacuum_bar.abandon_with_message(rule),
-            Err(other) => return Err(other),
+            Err(error) => return Err(error),
         }
         sparc.close().await
     });
@@ -73,18 +73,19 @@ fn finish_bar(bar: &ProgressBar, label: &str, report: JobReport) {
 /// Inserts three thousand sessions that ended a year ago, and twenty thousand events from two days ago.
 async fn insert_old_rows(sparc: &Sparc) -> anyhow::Result<()> {
     let service = sparc.as_service();
-    let seer = service.users().sign_up(NewAccount::default()).await?.id;
+    let seer_id = service.users().sign_up(NewAccount::default()).await?.id;
+    let seer = sparc.as_user(seer_id);
     let adventure = NewAdventure { name: "The Drowned Ford".into(), ..Default::default() };
-    let adventure = sparc.as_user(seer).adventures().create(adventure).await?.id;
-    let session = NewSession { adventure_id: adventure, ..Default::default() };
-    let session = sparc.as_user(seer).sessions().create(session).await?.id;
+    let adventure_id = seer.adventures().create(adventure).await?.id;
+    let session = NewSession { adventure_id, ..Default::default() };
+    let session_id = seer.sessions().create(session).await?.id;
     let days_ago = |days| DateTimeWithTimeZone::from(Utc::now() - TimeDelta::days(days));
     let (a_year_ago, two_days_ago) = (days_ago(365), days_ago(2));
     for _ in 0..3 {
         let old_sessions = (0..1000).map(|_| sessions::ActiveModel {
             id: Set(Uuid::new_v4()),
-            seer_id: Set(seer),
-            adventure_id: Set(adventure),
+            seer_id: Set(seer_id),
+            adventure_id: Set(adventure_id),
             status: Set(SessionStatus::Completed),
             ended_at: Set(Some(a_year_ago)),
             ..Default::default()
@@ -93,7 +94,7 @@ async fn insert_old_rows(sparc: &Sparc) -> anyhow::Result<()> {
     }
     for _ in 0..4 {
         let old_events = (0..5000).map(|_| session_events::ActiveModel {
-            session_id: Set(session),
+            session_id: Set(session_id),
             event_type: Set("client.old".to_owned()),
             created_at: Set(two_days_ago),
             ..Default::default()

@@ -34,13 +34,14 @@ async fn main() -> anyhow::Result<()> {
 
     // Loaders, counts and streams.
     let sessions = sessions::Entity::find().all(&ben).await?;
-    let seats = sessions.load_many(session_players::Entity, &ben).await?;
-    println!("Ben sees {} session with {} taken seats", sessions.len(), seats[0].len());
-    println!("{} seats in all", session_players::Entity::find().count(&ben).await?);
-    let streamed: Vec<_> = session_players::Entity::find().limit(10).stream(&ben).await?.try_collect().await?;
-    println!("{} seats read from a stream", streamed.len());
+    let seats_by_session = sessions.load_many(session_players::Entity, &ben).await?;
+    println!("Ben sees {} session with {} taken seats", sessions.len(), seats_by_session[0].len());
+    println!("Ben sees {} seats in all", session_players::Entity::find().count(&ben).await?);
+    let streamed_seats: Vec<_> = session_players::Entity::find().limit(10).stream(&ben).await?.try_collect().await?;
+    println!("{} seats read from a stream", streamed_seats.len());
 
-    // Users may not read every column of `users`. The error says what to use instead.
+    // Users may not read every column of `users`, so a query for all columns is refused. The error says what to use
+    // instead.
     let outcome = users::Entity::find().all(&ada).await.map_err(Error::from);
     println!("{}", outcome.map_or_else(|error| error.to_string(), |_| "readable".into()));
     let profiles: Vec<Profile> = users::Entity::find().into_partial_model().all(&ada).await?;
@@ -63,12 +64,12 @@ async fn main() -> anyhow::Result<()> {
     println!("{}", outcome.map_or_else(|error| error.to_string(), |_| "the role was reset".into()));
 
     // An update does not reach the rows of other users.
-    let renamed = characters::Entity::update_many()
+    let update = characters::Entity::update_many()
         .col_expr(characters::Column::Name, sea_orm::sea_query::Expr::value("Mine now"))
         .filter(characters::Column::UserId.ne(ben.user_id()))
         .exec(&ben)
         .await?;
-    println!("Ben changed {} of Ada's characters", renamed.rows_affected);
+    println!("Ben changed {} of Ada's characters", update.rows_affected);
     Ok(sparc.close().await?)
 }
 

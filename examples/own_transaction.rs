@@ -17,8 +17,8 @@ use sparc::service::{
 async fn main() -> anyhow::Result<()> {
     let database = testdb::Database::open_migrated().await?;
     let sparc = connect(database.url()).await?;
-    let ada = sparc.as_service().users().sign_up(NewAccount::default()).await?.id;
-    let ada = sparc.as_user(ada);
+    let ada_id = sparc.as_service().users().sign_up(NewAccount::default()).await?.id;
+    let ada = sparc.as_user(ada_id);
 
     // A Seer who also plays: adventure, character, session and seat are created together.
     let tx = ada.begin().await?;
@@ -30,7 +30,7 @@ async fn main() -> anyhow::Result<()> {
     // Your own statement in the same transaction: it runs as the same user, and sees what the operations did.
     let seats =
         session_players::Entity::find().filter(session_players::Column::SessionId.eq(session.id)).all(&tx).await?;
-    println!("inside: {} seat taken by {}", seats.len(), hero.name);
+    println!("in the transaction: {} seat taken by {}", seats.len(), hero.name);
     tx.rollback().await?;
     println!(
         "after the rollback: {} characters, {} sessions",
@@ -38,7 +38,8 @@ async fn main() -> anyhow::Result<()> {
         session_count(&ada).await?
     );
 
-    // SeaORM's closure form: an error rolls back, and every statement runs as the same user.
+    // SeaORM's closure form: an error rolls the transaction back, and every statement runs as the same user. The second
+    // `create` fails, because a user's characters have different names.
     let outcome = ada
         .transaction::<_, (), Error>(|tx| {
             Box::pin(async move {
@@ -51,7 +52,8 @@ async fn main() -> anyhow::Result<()> {
     println!("the same name twice: {}", outcome.map_or_else(|error| error.to_string(), |()| "done".into()));
     println!("nothing was created: {} characters", character_count(&ada).await?);
 
-    // With a savepoint, only the refused statement is rolled back. Users cannot change the level of a character.
+    // With a savepoint, only the refused statement is rolled back. It is refused because users cannot change the level
+    // of a character.
     let tx = ada.begin().await?;
     let nim = tx.characters().create(NewCharacter { name: "Nim".into(), ..Default::default() }).await?;
     let savepoint = tx.begin().await?;
@@ -65,12 +67,12 @@ async fn main() -> anyhow::Result<()> {
     Ok(sparc.close().await?)
 }
 
-async fn character_count(ada: &sparc::service::IdentityConnection) -> Result<usize, Error> {
-    Ok(ada.characters().list().await?.len())
+async fn character_count(user: &sparc::service::IdentityConnection) -> Result<usize, Error> {
+    Ok(user.characters().list().await?.len())
 }
 
-async fn session_count(ada: &sparc::service::IdentityConnection) -> Result<usize, Error> {
-    Ok(ada.sessions().mine(None).await?.items.len())
+async fn session_count(user: &sparc::service::IdentityConnection) -> Result<usize, Error> {
+    Ok(user.sessions().mine(None).await?.items.len())
 }
 
 /// Connects with the two logins that the environment names, or else with the login of `url` for both users and the

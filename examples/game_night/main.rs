@@ -54,7 +54,7 @@ async fn play() -> Result<(), Box<dyn StdError>> {
         let user = sign_up(&sparc, player_name).await?;
         let new = NewCharacter { name: hero_name.into(), class, ..Default::default() };
         let hero = user.characters().create(new).await?;
-        let attributes = [hero.might, hero.grace, hero.wit, hero.heart].map(|dice| dice.to_string());
+        let attributes = [hero.might, hero.grace, hero.wit, hero.heart].map(|value| value.to_string());
         let names_and_class = [player_name.into(), hero_name.into(), format!("{class:?}")];
         character_table.add_row(names_and_class.into_iter().chain(attributes));
         party.push((user, hero));
@@ -63,6 +63,7 @@ async fn play() -> Result<(), Box<dyn StdError>> {
 
     print_heading("Morgan writes an adventure, which can be published once it is valid");
     let mut content: AdventureContent = serde_json::from_str(include_str!("the_drowned_ford.json"))?;
+    // The content is not valid yet: its combat scene has no enemy.
     let draft = NewAdventure { name: "The Drowned Ford".into(), content: content.clone(), ..Default::default() };
     let adventure = seer.adventures().create(draft).await?;
     if let Err(Error::AdventureInvalid(errors)) = seer.adventures().publish(adventure.id).await {
@@ -90,11 +91,11 @@ async fn play() -> Result<(), Box<dyn StdError>> {
     let tonight = NewSession { adventure_id: adventure.id, max_players: MaxPlayers::new(4)?, ..Default::default() };
     let tonight = seer.sessions().create(tonight).await?;
     let mut lobby_table = table(["lobby", "Seer", "looking for", "seats"]);
-    for row in sparc.as_anon().sessions().lobby(&LobbyFilter::default(), None).await?.items {
+    for session in sparc.as_anon().sessions().lobby(&LobbyFilter::default(), None).await?.items {
         // A visitor can read only published adventures.
-        let adventure_name = row.adventure.map_or("a secret".into(), |adventure| adventure.name);
-        let seats = format!("{}/{}", row.seats_taken, row.max_players);
-        lobby_table.add_row([adventure_name, row.seer_name, row.looking_for.unwrap_or_default(), seats]);
+        let adventure_name = session.adventure.map_or("a secret".into(), |adventure| adventure.name);
+        let seats = format!("{}/{}", session.seats_taken, session.max_players);
+        lobby_table.add_row([adventure_name, session.seer_name, session.looking_for.unwrap_or_default(), seats]);
     }
     println!("{lobby_table}\nthe private session's code: {}", tonight.code.bold());
 
@@ -102,13 +103,15 @@ async fn play() -> Result<(), Box<dyn StdError>> {
     for (user, hero) in &party {
         match user.sessions().join(&code, hero.id).await {
             Ok(_) => println!("{} takes a seat", hero.name),
-            Err(full @ Error::SessionFull) => println!("{} gets no seat: {} ({full})", hero.name, full.code().red()),
-            Err(other) => return Err(other.into()),
+            Err(refusal @ Error::SessionFull) => {
+                println!("{} gets no seat: {} ({refusal})", hero.name, refusal.code().red());
+            }
+            Err(error) => return Err(error.into()),
         }
     }
 
     print_heading("They play");
-    let (ada, cleo, ambrose) = (&party[0].0, &party[2].0, &party[2].1);
+    let ((ada, _), (cleo, ambrose)) = (&party[0], &party[2]);
     seer.sessions().start(tonight.id).await?;
     seer.sessions().set_scene(tonight.id, Some("ford")).await?;
     seer.sessions().set_encounter(tonight.id, Some("wade")).await?;
@@ -118,10 +121,10 @@ async fn play() -> Result<(), Box<dyn StdError>> {
             // Not a player's turn, but the Reed Horror's.
             let claw_attack = NewRoll::attack(tonight.id, turn.roller, Attribute::Might, Difficulty::new(10)?);
             if seer.dice().roll(claw_attack).await?.success {
-                let remaining = seer.characters().damage(ambrose.id, 2).await?;
+                let after_damage = seer.characters().damage(ambrose.id, 2).await?;
                 println!(
-                    "the claws find {}: {} of {} left",
-                    ambrose.name, remaining.hit_points, remaining.max_hit_points
+                    "the claws find {}: {} of {} hit points left",
+                    ambrose.name, after_damage.hit_points, after_damage.max_hit_points
                 );
             }
             continue;
@@ -134,16 +137,16 @@ async fn play() -> Result<(), Box<dyn StdError>> {
 
     print_heading("Old Ambrose pulls at the rope, with one die, until he has rolled a failure and a critical result");
     let pull = NewRoll::attribute_check(tonight.id, Roller::Character(ambrose.id), Attribute::Might, Difficulty::MAX);
-    let (mut failed_roll, mut had_critical) = (None, false);
-    while failed_roll.is_none() || !had_critical {
+    let (mut failed_roll_id, mut had_critical) = (None, false);
+    while failed_roll_id.is_none() || !had_critical {
         let roll = cleo.dice().roll(pull.clone()).await?;
         had_critical |= matches!(roll.outcome, RollOutcome::CriticalSuccess | RollOutcome::CriticalFailure);
-        failed_roll = failed_roll.or((!roll.success).then_some(roll.id));
+        failed_roll_id = failed_roll_id.or((!roll.success).then_some(roll.id));
     }
-    let failed_roll = failed_roll.ok_or("no roll failed")?;
-    cleo.dice().heroic_save(failed_roll).await?;
+    let failed_roll_id = failed_roll_id.ok_or("no roll failed")?;
+    cleo.dice().heroic_save(failed_roll_id).await?;
     let last_seq = print_events(ada, tonight.id, last_seq).await?;
-    if let Err(refusal) = cleo.dice().heroic_save(failed_roll).await {
+    if let Err(refusal) = cleo.dice().heroic_save(failed_roll_id).await {
         println!("a second save is refused: {} ({refusal})", refusal.code().red());
     }
 
@@ -172,24 +175,20 @@ async fn sign_up(sparc: &Sparc, name: &str) -> Result<IdentityConnection, Error>
     Ok(sparc.as_user(id))
 }
 
-/// Prints the session's events after `seq`, and returns the `seq` of the last one.
-async fn print_events(participant: &IdentityConnection, session: Uuid, mut seq: i64) -> Result<i64, Error> {
-    for event in participant.events().after(session, seq).await? {
-        seq = event.seq;
+/// Prints the session's events after the event number `last_seq`, and returns the number of the last one.
+async fn print_events(participant: &IdentityConnection, session_id: Uuid, mut last_seq: i64) -> Result<i64, Error> {
+    for event in participant.events().after(session_id, last_seq).await? {
+        last_seq = event.seq;
+        // The text of a field of the payload, without JSON's quotation marks; `none` for null.
         let field = |key: &str| event.payload[key].to_string().replace('"', "").replace("null", "none");
         let text = match event.event_type.as_str() {
             "dice_rolled" if event.payload["roll_type"] == "initiative" => {
                 format!("{} rolls {} for initiative", field("character_name"), field("total"))
             }
             "dice_rolled" => {
-                let roll = [
-                    field("character_name"),
-                    field("results"),
-                    field("modified_total"),
-                    field("difficulty"),
-                    field("outcome"),
-                ];
-                format!("{} rolls {}: {} against {}, {}", roll[0], roll[1], roll[2], roll[3], roll[4])
+                let (name, results, total) = (field("character_name"), field("results"), field("modified_total"));
+                let (difficulty, outcome) = (field("difficulty"), field("outcome"));
+                format!("{name} rolls {results}: {total} against {difficulty}, {outcome}")
             }
             "player_joined" => {
                 format!("{} as {}, seat {}", field("display_name"), field("character_name"), field("seats_taken"))
@@ -198,7 +197,7 @@ async fn print_events(participant: &IdentityConnection, session: Uuid, mut seq: 
         };
         println!("  {} {text}", format!("{:<18}", event.event_type).cyan());
     }
-    Ok(seq)
+    Ok(last_seq)
 }
 
 fn print_heading(title: &str) {

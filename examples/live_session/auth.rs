@@ -66,17 +66,17 @@ impl TokenKeys {
     }
 
     /// Issues a token to a user of the demo, valid for a day. On Supabase, Supabase Auth issues the tokens instead.
-    pub fn issue(&self, user: Uuid) -> Result<String, ApiError> {
+    pub fn issue(&self, user_id: Uuid) -> Result<String, ApiError> {
         let exp = get_current_timestamp() + 24 * 60 * 60;
-        let claims = Claims { sub: user, exp, aud: AUTHENTICATED.into(), role: AUTHENTICATED.into() };
+        let claims = Claims { sub: user_id, exp, aud: AUTHENTICATED.into(), role: AUTHENTICATED.into() };
         encode(&Header::default(), &claims, &self.signing_key).map_err(|_| ApiError::internal())
     }
 
-    /// Returns the claims of a valid token. Every key is tried, except those of another algorithm and those whose
+    /// Verifies a token and returns its claims. Every key is tried, except those of another algorithm and those whose
     /// id is not the key id that the token names.
     fn verify(&self, token: &str) -> Result<Claims, jsonwebtoken::errors::Error> {
         let header = decode_header(token)?;
-        // The error if no key fits the token.
+        // The error of the last key that was tried; at first, the error for a token that no key fits.
         let mut last_error = jsonwebtoken::errors::ErrorKind::InvalidAlgorithm.into();
         for VerifyingKey { id, algorithm, key } in &self.verifying_keys {
             if *algorithm != header.alg || (id.is_some() && header.kid.is_some() && *id != header.kid) {
@@ -151,6 +151,7 @@ impl FromRequestParts<App> for User {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
         let Viewer { caller, token_expires_at } = Viewer::from_request_parts(parts, app).await?;
+        // Only a request without a token has no expiry.
         token_expires_at.ok_or(sparc::service::Error::NotSignedIn)?;
         Ok(Self(caller))
     }

@@ -61,7 +61,7 @@ struct Action {
 /// A player of the demo, with the id of their character.
 struct Player {
     user: IdentityConnection,
-    hero: Uuid,
+    hero_id: Uuid,
     primary_attribute: Attribute,
 }
 
@@ -89,13 +89,13 @@ fn fixed_id(number: u128) -> Uuid {
     Uuid::from_u128(0x5ba2_c000_0000_4000_8000_0000_0000_0000 + number)
 }
 
-/// Plays one session after another until `sparc` is closed, and sends the id of each to `current_session`. After a
+/// Plays one session after another until `sparc` is closed, and sends the id of each to `current_session_id`. After a
 /// failure, the demo continues the session that is active in the database. `pace` is the time between two actions.
-pub async fn play(sparc: Sparc, current_session: watch::Sender<Option<Uuid>>, pace: Duration) {
+pub async fn play(sparc: Sparc, current_session_id: watch::Sender<Option<Uuid>>, pace: Duration) {
     loop {
         let game = async {
             let demo = Demo::prepare(&sparc, pace).await?;
-            tokio::try_join!(demo.play_sessions(&current_session), demo.join_sessions_of_visitors())
+            tokio::try_join!(demo.play_sessions(&current_session_id), demo.join_sessions_of_visitors())
         };
         match game.await {
             Ok(_) | Err(Error::PoolClosed) => return,
@@ -106,7 +106,7 @@ pub async fn play(sparc: Sparc, current_session: watch::Sender<Option<Uuid>>, pa
 }
 
 impl Demo {
-    /// Signs the users up, and creates what they need, unless it exists.
+    /// Signs the users up, and creates their characters, adventures and sessions in the lobby, unless they exist.
     async fn prepare(sparc: &Sparc, pace: Duration) -> Result<Self, Error> {
         let seer = sign_up(sparc, 1, "Morgan").await?;
         let mut party = BTreeMap::new();
@@ -124,8 +124,8 @@ impl Demo {
                 special_ability: SpecialAbility { name: ability.into(), ..Default::default() },
                 ..Default::default()
             };
-            let hero = user.characters().create(new).await?.id;
-            party.insert(key, Player { user, hero, primary_attribute: primary_attribute(class) });
+            let hero_id = user.characters().create(new).await?.id;
+            party.insert(key, Player { user, hero_id, primary_attribute: primary_attribute(class) });
         }
         let content: AdventureContent = serde_json::from_str(include_str!("the_lantern_road.json"))
             .map_err(|_| Error::InvalidValue { field: "the_lantern_road.json", rule: "must be an adventure" })?;
@@ -135,7 +135,7 @@ impl Demo {
         let foe = NewCreature { id: Some(fixed_id(11)), name: "Reed Horror".into(), stats, ..Default::default() };
         let foe = seer.creatures().add(adventure.id, foe).await?;
         // One player joins the first of these sessions, two the second, three the third.
-        for (player_count, (first_number, seer_name, title, description, looking_for, hours)) in (1..).zip([
+        for (player_count, (first_number, seer_name, title, description, looking_for, hours_until_start)) in (1..).zip([
             (20, "Idris", "The Salt Choir", "Somebody sings under the mine", "one more voice, any class", 3),
             (23, "Petra", "Nine Doors Down", "A staircase that was eight yesterday", "patient people and a light", 26),
             (26, "Oswin", "The Bees of Saint Orrin", "They know who did it", "beginners, very welcome", 74),
@@ -148,7 +148,7 @@ impl Demo {
                 adventure_id: adventure.id,
                 visibility: Visibility::Public,
                 looking_for: Some(looking_for.into()),
-                scheduled_start: Some(Utc::now() + TimeDelta::hours(hours)),
+                scheduled_start: Some(Utc::now() + TimeDelta::hours(hours_until_start)),
                 ..Default::default()
             };
             let session = match other_seer.sessions().create(session).await {
@@ -157,20 +157,20 @@ impl Demo {
                 outcome => outcome?,
             };
             for player in party.values().take(player_count) {
-                player.user.sessions().join_public(session.id, player.hero).await?;
+                player.user.sessions().join_public(session.id, player.hero_id).await?;
             }
         }
         Ok(Self { sparc: sparc.clone(), seer, party, adventure, content, foe, pace })
     }
 
     /// Plays one session after another. A session that is active already is continued in its current scene.
-    async fn play_sessions(&self, current_session: &watch::Sender<Option<Uuid>>) -> Result<(), Error> {
+    async fn play_sessions(&self, current_session_id: &watch::Sender<Option<Uuid>>) -> Result<(), Error> {
         loop {
             let session = self.active_or_new_session().await?;
-            current_session.send_replace(Some(session.id));
-            let scene = session.current_scene_id;
-            let first_node = self.content.nodes.iter().position(|node| Some(&node.id) == scene.as_ref()).unwrap_or(0);
-            for node in &self.content.nodes[first_node..] {
+            current_session_id.send_replace(Some(session.id));
+            let scene_id = session.current_scene_id.as_ref();
+            let first_index = self.content.nodes.iter().position(|node| Some(&node.id) == scene_id).unwrap_or(0);
+            for node in &self.content.nodes[first_index..] {
                 self.seer.sessions().set_scene(session.id, Some(&node.id)).await?;
                 let actions = node.extra.get("beats").cloned().unwrap_or_default();
                 let actions: Vec<Action> = serde_json::from_value(actions).unwrap_or_default();
@@ -182,7 +182,7 @@ impl Demo {
             }
             self.seer.sessions().complete(session.id).await?;
             for player in self.party.values() {
-                player.user.characters().rest(player.hero).await?;
+                player.user.characters().rest(player.hero_id).await?;
             }
             sleep(self.pace * 2).await;
         }
@@ -204,61 +204,61 @@ impl Demo {
         };
         let session = self.seer.sessions().create(new).await?;
         for player in self.party.values() {
-            player.user.sessions().join_public(session.id, player.hero).await?;
-            let hero = player.user.characters().rest(player.hero).await?;
-            publish_hit_points(&self.seer, session.id, hero).await?;
+            player.user.sessions().join_public(session.id, player.hero_id).await?;
+            let hit_points = player.user.characters().rest(player.hero_id).await?;
+            publish_hit_points(&self.seer, session.id, hit_points).await?;
         }
         self.seer.sessions().start(session.id).await
     }
 
-    async fn play_combat(&self, session: Uuid, encounter: &str, actions: &[Action]) -> Result<(), Error> {
-        self.seer.sessions().set_encounter(session, Some(encounter)).await?;
+    async fn play_combat(&self, session_id: Uuid, encounter_id: &str, actions: &[Action]) -> Result<(), Error> {
+        self.seer.sessions().set_encounter(session_id, Some(encounter_id)).await?;
         // The current and the maximum hit points.
         let hit_points = json!([self.foe.hit_points, self.foe.hit_points]);
         let foe = json!({ "name": self.foe.name, "hit_points": hit_points });
-        change_game_state(&self.seer, session, |state| state["foe"] = foe).await?;
-        self.play_scene(session, actions).await?;
-        change_game_state(&self.seer, session, |state| state["foe"] = Value::Null).await?;
-        self.seer.sessions().set_encounter(session, None).await?;
+        change_game_state(&self.seer, session_id, |state| state["foe"] = foe).await?;
+        self.play_scene(session_id, actions).await?;
+        change_game_state(&self.seer, session_id, |state| state["foe"] = Value::Null).await?;
+        self.seer.sessions().set_encounter(session_id, None).await?;
         Ok(())
     }
 
-    async fn play_scene(&self, session: Uuid, actions: &[Action]) -> Result<(), Error> {
+    async fn play_scene(&self, session_id: Uuid, actions: &[Action]) -> Result<(), Error> {
         sleep(self.pace).await;
         for action in actions {
-            self.perform(session, action).await?;
+            self.perform(session_id, action).await?;
             sleep(self.pace).await;
         }
         Ok(())
     }
 
-    async fn perform(&self, session: Uuid, action: &Action) -> Result<(), Error> {
+    async fn perform(&self, session_id: Uuid, action: &Action) -> Result<(), Error> {
         if action.initiative {
             let creatures = vec![self.foe.id];
-            self.seer.dice().initiative(NewInitiative { id: None, session_id: session, creatures }).await?;
+            self.seer.dice().initiative(NewInitiative { id: None, session_id, creatures }).await?;
             return Ok(());
         }
         let difficulty = action.difficulty.unwrap_or(Difficulty::MIN);
         let damaged_player = action.damaged_player.as_deref().and_then(|key| self.party.get(key));
         if let (Some(attribute), Some(damaged_player)) = (action.foe_attack, damaged_player) {
-            let mut attack = NewRoll::attack(session, Roller::Creature(self.foe.id), attribute, difficulty);
+            let mut attack = NewRoll::attack(session_id, Roller::Creature(self.foe.id), attribute, difficulty);
             attack.description = action.description.clone();
             if self.seer.dice().roll(attack).await?.success {
                 sleep(self.pace / 2).await;
-                let hit_points = self.seer.characters().damage(damaged_player.hero, POINTS_OF_A_SUCCESS).await?;
-                publish_hit_points(&self.seer, session, hit_points).await?;
+                let hit_points = self.seer.characters().damage(damaged_player.hero_id, POINTS_OF_A_SUCCESS).await?;
+                publish_hit_points(&self.seer, session_id, hit_points).await?;
             }
             return Ok(());
         }
         let Some(player) = self.party.get(action.player.as_str()) else { return Ok(()) };
         if let Some(text) = &action.say {
-            return say(&player.user, session, text).await;
+            return say(&player.user, session_id, text).await;
         }
-        let roller = Roller::Character(player.hero);
+        let roller = Roller::Character(player.hero_id);
         let mut roll = match (action.attack, action.roll) {
-            (Some(attribute), _) => NewRoll::attack(session, roller, attribute, difficulty),
+            (Some(attribute), _) => NewRoll::attack(session_id, roller, attribute, difficulty),
             (None, attribute) => {
-                NewRoll::attribute_check(session, roller, attribute.unwrap_or(player.primary_attribute), difficulty)
+                NewRoll::attribute_check(session_id, roller, attribute.unwrap_or(player.primary_attribute), difficulty)
             }
         };
         roll.description = action.description.clone();
@@ -268,7 +268,7 @@ impl Demo {
             sleep(self.pace).await;
             match player.user.dice().heroic_save(rolled.id).await {
                 Ok(saved) => rolled = saved,
-                // A save is not possible, for example because the player has used the one of this encounter.
+                // 409: a save is not possible, for example because the player has used the one of this encounter.
                 Err(error) if error.http_status() == 409 => {}
                 Err(error) => return Err(error),
             }
@@ -278,15 +278,15 @@ impl Demo {
         }
         sleep(self.pace / 2).await;
         if action.attack.is_some() {
-            change_game_state(&self.seer, session, |state| {
+            change_game_state(&self.seer, session_id, |state| {
                 let hit_points = state["foe"]["hit_points"][0].as_i64().unwrap_or(0);
                 state["foe"]["hit_points"][0] = (hit_points - i64::from(POINTS_OF_A_SUCCESS)).max(0).into();
             })
             .await?;
         }
         if let Some(healed_player) = action.healed_player.as_deref().and_then(|key| self.party.get(key)) {
-            let hit_points = self.seer.characters().heal(healed_player.hero, POINTS_OF_A_SUCCESS).await?;
-            publish_hit_points(&self.seer, session, hit_points).await?;
+            let hit_points = self.seer.characters().heal(healed_player.hero_id, POINTS_OF_A_SUCCESS).await?;
+            publish_hit_points(&self.seer, session_id, hit_points).await?;
         }
         Ok(())
     }
@@ -302,15 +302,15 @@ impl Demo {
                 }
                 seen_sessions.push(session.id);
                 for (delay_seconds, player) in [(3, &self.party["ada"]), (6, &self.party["ben"])] {
-                    match player.user.sessions().join_public(session.id, player.hero).await {
+                    match player.user.sessions().join_public(session.id, player.hero_id).await {
                         Ok(_) => {}
                         // Refused: the session has started, is full, or has ended.
                         Err(error) if error.http_status() < 500 => break,
                         Err(error) => return Err(error),
                     }
                     let delay = Duration::from_secs(delay_seconds);
-                    let (user, hero, attribute) = (player.user.clone(), player.hero, player.primary_attribute);
-                    tokio::spawn(roll_in_each_scene(user, session.id, hero, attribute, delay));
+                    let (user, hero_id, attribute) = (player.user.clone(), player.hero_id, player.primary_attribute);
+                    tokio::spawn(roll_in_each_scene(user, session.id, hero_id, attribute, delay));
                     sleep(Duration::from_secs(2)).await;
                 }
             }
@@ -319,20 +319,22 @@ impl Demo {
     }
 }
 
-/// Rolls once in each scene, `delay` after the scene begins, until the session ends or a roll is refused.
+/// Rolls once in each scene, `delay` after its event arrives, until the session ends or a roll is refused.
 async fn roll_in_each_scene(
     user: IdentityConnection,
-    session: Uuid,
-    hero: Uuid,
+    session_id: Uuid,
+    hero_id: Uuid,
     attribute: Attribute,
     delay: Duration,
 ) -> Result<(), Error> {
-    let mut events = user.events().subscribe(session, Some(0)).await?;
+    // After event 0: from the session's first event, so that no scene is missed.
+    let mut events = user.events().subscribe(session_id, Some(0)).await?;
     while let Some(event) = events.try_next().await? {
         match (event.event_type.as_str(), event.payload["to"].as_str()) {
             ("scene_changed", Some(_)) => {
                 sleep(delay).await;
-                let roll = NewRoll::attribute_check(session, Roller::Character(hero), attribute, Difficulty::new(12)?);
+                let hero = Roller::Character(hero_id);
+                let roll = NewRoll::attribute_check(session_id, hero, attribute, Difficulty::new(12)?);
                 user.dice().roll(roll).await?;
             }
             ("session_status", Some("completed" | "cancelled")) => break,
@@ -378,24 +380,24 @@ async fn say(user: &IdentityConnection, session_id: Uuid, text: &str) -> Result<
 /// returns them. The character itself can be read only by its owner.
 pub async fn publish_hit_points(
     seer: &IdentityConnection,
-    session: Uuid,
+    session_id: Uuid,
     hit_points: HitPoints,
 ) -> Result<HitPoints, Error> {
     let current_and_maximum = json!([hit_points.hit_points, hit_points.max_hit_points]);
-    let character = hit_points.character_id.to_string();
-    change_game_state(seer, session, |state| state["hit_points"][character] = current_and_maximum).await?;
+    let character_id = hit_points.character_id.to_string();
+    change_game_state(seer, session_id, |state| state["hit_points"][character_id] = current_and_maximum).await?;
     Ok(hit_points)
 }
 
 /// Reads the game state and writes it back changed. Fails if another writer has changed it in between.
 async fn change_game_state(
     seer: &IdentityConnection,
-    session: Uuid,
+    session_id: Uuid,
     change: impl FnOnce(&mut Value),
 ) -> Result<(), Error> {
-    let before = seer.sessions().get(session).await?;
+    let before = seer.sessions().get(session_id).await?;
     let mut state = before.game_state;
     change(&mut state);
-    seer.sessions().set_game_state(session, state, ExpectedVersion::Version(before.game_state_version)).await?;
+    seer.sessions().set_game_state(session_id, state, ExpectedVersion::Version(before.game_state_version)).await?;
     Ok(())
 }

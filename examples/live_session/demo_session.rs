@@ -16,57 +16,58 @@ use uuid::Uuid;
 
 use crate::{ApiError, App, Input, demo};
 
-/// The session that the demo plays at the moment. When that session has ended, the demo plays another. Unlike in other
-/// sessions, everyone can watch, and players can take a seat after the session has started.
+/// The session that the demo plays at the moment. When that session has ended, the demo plays another. Unlike other
+/// sessions, this one can be watched by everyone, and players can take a seat after it has started.
 #[derive(Clone)]
 pub struct CurrentDemoSession {
     sparc: Sparc,
-    session: watch::Receiver<Option<Uuid>>,
+    session_id: watch::Receiver<Option<Uuid>>,
 }
 
 impl CurrentDemoSession {
     /// Starts the demo, and returns once its first session exists, or without a session after 20 seconds.
     pub async fn start(sparc: &Sparc, pace: Duration) -> Self {
-        let (sender, mut session) = watch::channel(None);
+        let (sender, mut session_id) = watch::channel(None);
         tokio::spawn(demo::play(sparc.clone(), sender, pace));
-        let _ = timeout(Duration::from_secs(20), session.wait_for(Option::is_some)).await;
-        Self { sparc: sparc.clone(), session }
+        let _ = timeout(Duration::from_secs(20), session_id.wait_for(Option::is_some)).await;
+        Self { sparc: sparc.clone(), session_id }
     }
 
-    /// Returns a value that never has a session, for a program without the demo.
-    pub fn never(sparc: &Sparc) -> Self {
-        Self { sparc: sparc.clone(), session: watch::channel(None).1 }
+    /// Returns a value without a session, for a program without the demo.
+    pub fn none(sparc: &Sparc) -> Self {
+        Self { sparc: sparc.clone(), session_id: watch::channel(None).1 }
     }
 
-    fn is_current(&self, session: Uuid) -> bool {
-        *self.session.borrow() == Some(session)
+    fn is_current(&self, session_id: Uuid) -> bool {
+        *self.session_id.borrow() == Some(session_id)
     }
 
     /// Returns the connection with which to read a session for the viewer. Row-level security hides events from users
     /// who do not take part, so the demo's current session is read as the service.
-    pub fn connection_to_read(&self, viewer: IdentityConnection, session: Uuid) -> IdentityConnection {
-        if self.is_current(session) { self.sparc.as_service() } else { viewer }
+    pub fn connection_to_read(&self, viewer: IdentityConnection, session_id: Uuid) -> IdentityConnection {
+        if self.is_current(session_id) { self.sparc.as_service() } else { viewer }
     }
 
     /// Seats a player in the demo's current session. This is done as the service, because players can only join
-    /// sessions that have not started. Returns `None`, and does nothing, if `session` is not the demo's current one.
+    /// sessions that have not started. Returns `None`, and does nothing, if `session_id` is not that of the demo's
+    /// current session.
     pub async fn seat_latecomer(
         &self,
         user: &IdentityConnection,
-        session: Uuid,
-        hero: Uuid,
+        session_id: Uuid,
+        character_id: Uuid,
     ) -> Result<Option<Seat>, Error> {
-        let Some(player_id) = user.user_id().filter(|_| self.is_current(session)) else { return Ok(None) };
+        let Some(player_id) = user.user_id().filter(|_| self.is_current(session_id)) else { return Ok(None) };
         // Fails unless the character is the caller's own, which the database does not check when the service seats a
         // player.
-        user.characters().get(hero).await?;
-        Ok(Some(self.sparc.as_service().sessions().seat(session, player_id, hero).await?))
+        user.characters().get(character_id).await?;
+        Ok(Some(self.sparc.as_service().sessions().seat(session_id, player_id, character_id).await?))
     }
 }
 
 /// Returns the id of the session that the demo plays at the moment.
-pub async fn current_session(State(app): State<App>) -> Json<Option<Uuid>> {
-    Json(*app.demo_session.session.borrow())
+pub async fn current_session_id(State(app): State<App>) -> Json<Option<Uuid>> {
+    Json(*app.demo_session.session_id.borrow())
 }
 
 /// What a visitor chooses at sign-up. Unlike [`NewAccount`], this has no id: with the id of an existing account,

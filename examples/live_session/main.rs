@@ -104,7 +104,7 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let sparc = Sparc::connect_with(database.url(), options).await?;
     let pace = Duration::try_from_secs_f32(arguments.pace)?;
     let demo_session = if arguments.no_demo {
-        demo_session::CurrentDemoSession::never(&sparc)
+        demo_session::CurrentDemoSession::none(&sparc)
     } else {
         demo_session::CurrentDemoSession::start(&sparc, pace).await
     };
@@ -210,8 +210,8 @@ fn routes() -> axum::Router<App> {
         .route::<(), Option<Uuid>, _>(
             Method::GET,
             "/api/demo-session",
-            "The session that the demo plays",
-            demo_session::current_session,
+            "The id of the session that the demo plays",
+            demo_session::current_session_id,
         )
         .router()
         .layer(axum::middleware::from_fn(auth::add_position))
@@ -261,12 +261,13 @@ async fn create_session(User(user): User, Input(new): Input<NewSession>) -> ApiR
     Ok(Json(user.sessions().create(new).await?))
 }
 
-async fn details(State(app): State<App>, viewer: Viewer, Path(id): Path<Uuid>) -> ApiResult<SessionDetails> {
-    Ok(Json(app.demo_session.connection_to_read(viewer.caller, id).sessions().details(id).await?))
+async fn details(State(app): State<App>, viewer: Viewer, Path(session_id): Path<Uuid>) -> ApiResult<SessionDetails> {
+    let reader = app.demo_session.connection_to_read(viewer.caller, session_id);
+    Ok(Json(reader.sessions().details(session_id).await?))
 }
 
-async fn rolls(Viewer { caller, .. }: Viewer, Path(id): Path<Uuid>) -> ApiResult<Page<dice_rolls::Model>> {
-    Ok(Json(caller.dice().history(RollScope::Session(id), &HistoryFilter::default(), None).await?))
+async fn rolls(Viewer { caller, .. }: Viewer, Path(session_id): Path<Uuid>) -> ApiResult<Page<dice_rolls::Model>> {
+    Ok(Json(caller.dice().history(RollScope::Session(session_id), &HistoryFilter::default(), None).await?))
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -277,17 +278,17 @@ struct SeatRequest {
 async fn take_seat(
     State(app): State<App>,
     User(user): User,
-    Path(id): Path<Uuid>,
+    Path(session_id): Path<Uuid>,
     Input(request): Input<SeatRequest>,
 ) -> ApiResult<session_players::Model> {
-    match app.demo_session.seat_latecomer(&user, id, request.character_id).await? {
+    match app.demo_session.seat_latecomer(&user, session_id, request.character_id).await? {
         Some(seat) => Ok(Json(seat)),
-        None => Ok(Json(user.sessions().join_public(id, request.character_id).await?)),
+        None => Ok(Json(user.sessions().join_public(session_id, request.character_id).await?)),
     }
 }
 
-async fn leave(User(user): User, Path(id): Path<Uuid>) -> ApiResult<session_players::Model> {
-    Ok(Json(user.sessions().leave(id).await?))
+async fn leave(User(user): User, Path(session_id): Path<Uuid>) -> ApiResult<session_players::Model> {
+    Ok(Json(user.sessions().leave(session_id).await?))
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -296,37 +297,43 @@ struct JoinRequest {
     character_id: Uuid,
 }
 
-async fn join(User(user): User, Input(join): Input<JoinRequest>) -> ApiResult<session_players::Model> {
-    Ok(Json(user.sessions().join(&join.code, join.character_id).await?))
+async fn join(User(user): User, Input(request): Input<JoinRequest>) -> ApiResult<session_players::Model> {
+    Ok(Json(user.sessions().join(&request.code, request.character_id).await?))
 }
 
-async fn change_status(User(seer): User, Path((id, action)): Path<(Uuid, String)>) -> ApiResult<sessions::Model> {
+async fn change_status(
+    User(seer): User,
+    Path((session_id, action)): Path<(Uuid, String)>,
+) -> ApiResult<sessions::Model> {
     Ok(Json(match action.as_str() {
-        "start" => seer.sessions().start(id).await?,
-        "pause" => seer.sessions().pause(id).await?,
-        "resume" => seer.sessions().resume(id).await?,
-        "complete" => seer.sessions().complete(id).await?,
-        "cancel" => seer.sessions().cancel(id).await?,
+        "start" => seer.sessions().start(session_id).await?,
+        "pause" => seer.sessions().pause(session_id).await?,
+        "resume" => seer.sessions().resume(session_id).await?,
+        "complete" => seer.sessions().complete(session_id).await?,
+        "cancel" => seer.sessions().cancel(session_id).await?,
         _ => {
             return Err(ApiError::new(404, "not_found", "the action must be start, pause, resume, complete or cancel"));
         }
     }))
 }
 
-async fn set_scene(User(seer): User, Path((id, scene)): Path<(Uuid, String)>) -> ApiResult<sessions::Model> {
-    Ok(Json(seer.sessions().set_scene(id, Some(&scene)).await?))
+async fn set_scene(
+    User(seer): User,
+    Path((session_id, scene_id)): Path<(Uuid, String)>,
+) -> ApiResult<sessions::Model> {
+    Ok(Json(seer.sessions().set_scene(session_id, Some(&scene_id)).await?))
 }
 
 #[derive(Deserialize, JsonSchema)]
 struct HitPointChange {
     character_id: Uuid,
-    /// Points of damage; negative to heal.
+    /// Hit points that the character loses; negative if it gets them back.
     points: i8,
 }
 
 async fn change_hit_points(
     User(seer): User,
-    Path(id): Path<Uuid>,
+    Path(session_id): Path<Uuid>,
     Input(change): Input<HitPointChange>,
 ) -> ApiResult<HitPoints> {
     let (characters, points) = (seer.characters(), change.points.unsigned_abs());
@@ -334,43 +341,43 @@ async fn change_hit_points(
         ..0 => characters.heal(change.character_id, points).await?,
         0.. => characters.damage(change.character_id, points).await?,
     };
-    Ok(Json(demo::publish_hit_points(&seer, id, hit_points).await?))
+    Ok(Json(demo::publish_hit_points(&seer, session_id, hit_points).await?))
 }
 
 async fn roll(User(user): User, Input(new): Input<NewRoll>) -> ApiResult<dice_rolls::Model> {
     Ok(Json(user.dice().roll(new).await?))
 }
 
-async fn heroic_save(User(user): User, Path(id): Path<Uuid>) -> ApiResult<dice_rolls::Model> {
-    Ok(Json(user.dice().heroic_save(id).await?))
+async fn heroic_save(User(user): User, Path(roll_id): Path<Uuid>) -> ApiResult<dice_rolls::Model> {
+    Ok(Json(user.dice().heroic_save(roll_id).await?))
 }
 
 async fn send_event(User(user): User, Input(new): Input<NewEvent>) -> ApiResult<session_events::Model> {
     Ok(Json(user.events().send(new).await?))
 }
 
-/// Streams the events of a session. Each has its `seq` as id, and a browser that reconnects sends the last id as
+/// Streams the events of a session. Each event has its `seq` as id, and a browser that reconnects sends the last id as
 /// `Last-Event-ID`. The stream ends when the token expires. If the stream fails, its last event is `ended`, with the
 /// error.
 async fn events(
     State(app): State<App>,
     Viewer { caller, token_expires_at }: Viewer,
-    Path(id): Path<Uuid>,
+    Path(session_id): Path<Uuid>,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<sse::Event, axum::Error>>>, ApiError> {
     let last_seq = headers.get("last-event-id").map(|id| id.to_str().unwrap_or_default().parse::<i64>()).transpose();
     let last_seq = last_seq.map_err(|_| Error::InvalidValue { field: "Last-Event-ID", rule: "must be a number" })?;
-    // Without `Last-Event-ID`, the stream begins with the oldest event that the database has, because the page shows
-    // all.
-    let reader = app.demo_session.connection_to_read(caller, id);
-    let events = reader.events().subscribe(id, Some(last_seq.unwrap_or(0))).await?;
+    // Without `Last-Event-ID`, the stream begins with the oldest event that the database has kept of the session,
+    // because the page shows all of them.
+    let reader = app.demo_session.connection_to_read(caller, session_id);
+    let events = reader.events().subscribe(session_id, Some(last_seq.unwrap_or(0))).await?;
     // When this process stops, the stream ends without an error, and the client reconnects to the next process.
     let events = events.take_while(|event| ready(!matches!(event, Err(Error::PoolClosed)))).map(|event| match event {
         Ok(event) => sse::Event::default().id(event.seq.to_string()).json_data(event),
         Err(error) => sse::Event::default().event("ended").json_data(ApiError::from(error)),
     });
     let seconds_until_expiry =
-        token_expires_at.map_or(FOREVER_SECONDS, |end| end.saturating_sub(jsonwebtoken::get_current_timestamp()));
+        token_expires_at.map_or(FOREVER_SECONDS, |expiry| expiry.saturating_sub(jsonwebtoken::get_current_timestamp()));
     let events = events.take_until(Box::pin(sleep(Duration::from_secs(seconds_until_expiry))));
     Ok(Sse::new(events).keep_alive(sse::KeepAlive::new().interval(Duration::from_secs(10))))
 }
