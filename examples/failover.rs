@@ -109,7 +109,11 @@ async fn start_standby_of(primary: &Server) -> anyhow::Result<Server> {
 }
 
 /// Makes a roll with the id `roll_id`, and reads it again. Returns the id.
-async fn roll_and_read(ada: &IdentityConnection, game: &DemoGame, roll_id: Uuid) -> Result<Uuid, sparc::service::Error> {
+async fn roll_and_read(
+    ada: &IdentityConnection,
+    game: &DemoGame,
+    roll_id: Uuid,
+) -> Result<Uuid, sparc::service::Error> {
     let hero = Roller::Character(game.hero);
     let new = NewRoll::new(RollType::Attack, game.session, hero, Attribute::Might, Difficulty::MAX);
     ada.dice().roll(NewRoll { id: Some(roll_id), ..new }).await?;

@@ -135,11 +135,20 @@ impl Demo {
         let foe = NewCreature { id: Some(fixed_id(11)), name: "Reed Horror".into(), stats, ..Default::default() };
         let foe = seer.creatures().add(adventure.id, foe).await?;
         // One player joins the first of these sessions, two the second, three the third.
-        for (player_count, (first_number, seer_name, title, description, looking_for, hours_until_start)) in (1..).zip([
-            (20, "Idris", "The Salt Choir", "Somebody sings under the mine", "one more voice, any class", 3),
-            (23, "Petra", "Nine Doors Down", "A staircase that was eight yesterday", "patient people and a light", 26),
-            (26, "Oswin", "The Bees of Saint Orrin", "They know who did it", "beginners, very welcome", 74),
-        ]) {
+        for (player_count, (first_number, seer_name, title, description, looking_for, hours_until_start)) in
+            (1..).zip([
+                (20, "Idris", "The Salt Choir", "Somebody sings under the mine", "one more voice, any class", 3),
+                (
+                    23,
+                    "Petra",
+                    "Nine Doors Down",
+                    "A staircase that was eight yesterday",
+                    "patient people and a light",
+                    26,
+                ),
+                (26, "Oswin", "The Bees of Saint Orrin", "They know who did it", "beginners, very welcome", 74),
+            ])
+        {
             let other_seer = sign_up(sparc, first_number, seer_name).await?;
             let content = AdventureContent::single_scene(description);
             let adventure = create_and_publish(&other_seer, first_number + 1, title, description, content).await?;

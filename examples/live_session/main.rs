@@ -317,10 +317,7 @@ async fn change_status(
     }))
 }
 
-async fn set_scene(
-    User(seer): User,
-    Path((session_id, scene_id)): Path<(Uuid, String)>,
-) -> ApiResult<sessions::Model> {
+async fn set_scene(User(seer): User, Path((session_id, scene_id)): Path<(Uuid, String)>) -> ApiResult<sessions::Model> {
     Ok(Json(seer.sessions().set_scene(session_id, Some(&scene_id)).await?))
 }
 
