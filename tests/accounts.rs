@@ -300,7 +300,7 @@ async fn closing_an_account_waits_for_a_locked_seat_without_locking_its_session(
     leave_transaction.execute_unprepared(&lock_seat).await.unwrap();
     let close_account = format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{ada_id}'");
     let (close_outcome, ()) = tokio::join!(owner.execute(&close_account), async {
-        owner.wait_for_lock_waiters(1).await;
+        owner.wait_until_backends_wait_for_locks(1).await;
         // Leaving locks the session after the seat, which would deadlock if closing the account locked the session
         // before the seat.
         let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{ada_id}'");
@@ -338,11 +338,11 @@ async fn two_seers_with_seats_in_each_others_session_close_their_accounts_withou
     let (first_outcome, second_outcome, ()) = tokio::join!(
         owner.execute(&close_first),
         async {
-            owner.wait_for_lock_waiters(1).await;
+            owner.wait_until_backends_wait_for_locks(1).await;
             owner.execute(&close_second).await
         },
         async {
-            owner.wait_for_lock_waiters(2).await;
+            owner.wait_until_backends_wait_for_locks(2).await;
             lock_transaction.commit().await.unwrap();
         }
     );

@@ -235,7 +235,7 @@ async fn a_new_encounter_waits_for_an_uncommitted_heroic_save() {
     let (caller, insert_save) =
         (player.caller.clone(), insert_heroic_save_sql(game.session_id, player.character_id, failed_roll));
     let saving = tokio::spawn(async move { caller.execute(&insert_save).await });
-    world.owner().wait_for_lock_waiters(1).await;
+    world.owner().wait_until_backends_wait_for_locks(1).await;
     let begin_encounter = format!(
         "SET LOCAL lock_timeout = '200ms'; UPDATE sessions SET current_encounter_id = 'ford' WHERE id = '{}'",
         game.session_id

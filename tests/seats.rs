@@ -309,7 +309,7 @@ async fn rejoining_concurrently_with_two_characters_takes_one_seat() {
     let join = format!("SELECT character_id FROM private.join_by_code('{code}', '{other_character_id}')");
     let join_by_code = tokio::spawn(async move { caller.fetch_value::<uuid::Uuid>(&join).await });
     // `join_by_code` waits for the lock of the seat's row, and then finds that the player has already rejoined.
-    world.owner().wait_for_lock_waiters(1).await;
+    world.owner().wait_until_backends_wait_for_locks(1).await;
     rejoin_transaction.commit().await.unwrap();
     assert_eq!(
         join_by_code.await.unwrap(),

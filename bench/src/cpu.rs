@@ -21,14 +21,14 @@ impl CpuTimes {
 
 /// Returns the processor time of this process, or `None` if the system has no `/proc`.
 #[must_use]
-pub fn this_process() -> Option<CpuTimes> {
+pub fn times_of_this_process() -> Option<CpuTimes> {
     let (_, time) = parse_stat(&fs::read_to_string("/proc/self/stat").ok()?)?;
     Some(CpuTimes(HashMap::from([(std::process::id(), time)])))
 }
 
 /// Returns the processor time of a process, or `None` if `/proc` does not have it.
 #[must_use]
-pub fn process(pid: u32) -> Option<CpuTimes> {
+pub fn times_of_process(pid: u32) -> Option<CpuTimes> {
     let (_, time) = parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
     Some(CpuTimes(HashMap::from([(pid, time)])))
 }
@@ -36,7 +36,7 @@ pub fn process(pid: u32) -> Option<CpuTimes> {
 /// Returns the processor times of the running child processes of a server's postmaster, or `None` if the postmaster's
 /// id is unknown or the system has no `/proc`.
 #[must_use]
-pub fn child_processes(postmaster_pid: Option<u32>) -> Option<CpuTimes> {
+pub fn times_of_child_processes(postmaster_pid: Option<u32>) -> Option<CpuTimes> {
     let postmaster_pid = postmaster_pid?;
     let mut times = HashMap::new();
     for entry in fs::read_dir("/proc").ok()?.flatten() {

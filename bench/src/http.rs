@@ -194,8 +194,8 @@ impl Environment {
         for _ in 0..clients {
             connections.push(Connection::open(server.port).await?);
         }
-        let api_cpu = || server.pid().and_then(cpu::process);
-        let (api_before, postgresql_before) = (api_cpu(), cpu::child_processes(self.postmaster_pid));
+        let api_cpu = || server.pid().and_then(cpu::times_of_process);
+        let (api_before, postgresql_before) = (api_cpu(), cpu::times_of_child_processes(self.postmaster_pid));
         let start = Instant::now();
         let mut tasks = JoinSet::new();
         for (number, mut connection) in connections.into_iter().enumerate() {
@@ -229,7 +229,7 @@ impl Environment {
             bytes += client_bytes;
         }
         let seconds = start.elapsed().as_secs_f64();
-        let (api_after, postgresql_after) = (api_cpu(), cpu::child_processes(self.postmaster_pid));
+        let (api_after, postgresql_after) = (api_cpu(), cpu::times_of_child_processes(self.postmaster_pid));
         if operation == Operation::Join {
             self.delete_seats().await?;
         }

@@ -223,10 +223,10 @@ async fn compare_writers(
                 switch_load(is_on).await?;
                 // The result of this run is discarded, because switching the load has effects of its own.
                 operations::run_service_clients(Operation::Roll, &sparc, clients, environment, RUN_LENGTH / 5).await?;
-                let before = load_pid.and_then(cpu::process);
+                let before = load_pid.and_then(cpu::times_of_process);
                 let (run, _) =
                     operations::run_service_clients(Operation::Roll, &sparc, clients, environment, RUN_LENGTH).await?;
-                if is_on && let (Some(before), Some(after)) = (before, load_pid.and_then(cpu::process)) {
+                if is_on && let (Some(before), Some(after)) = (before, load_pid.and_then(cpu::times_of_process)) {
                     let rolls = run.operations_per_second * RUN_LENGTH.as_secs_f64();
                     load_cpu_ms_by_run.push(after.since(&before).as_secs_f64() * 1000.0 / rolls);
                 }
@@ -267,9 +267,9 @@ async fn compare_writers(
 async fn measure_idle(postmaster_pid: Option<u32>, subscribers: &mut SubscriberProcess) -> Result<IdleUse, Failure> {
     let percent = |used: Option<Duration>, time: Duration| Some(100.0 * used?.as_secs_f64() / time.as_secs_f64());
     let server_cpu_during = async |time: Duration| {
-        let before = cpu::child_processes(postmaster_pid);
+        let before = cpu::times_of_child_processes(postmaster_pid);
         tokio::time::sleep(time).await;
-        Some(cpu::child_processes(postmaster_pid)?.since(&before?))
+        Some(cpu::times_of_child_processes(postmaster_pid)?.since(&before?))
     };
     let baseline = server_cpu_during(IDLE_MEASUREMENT_LENGTH / 2).await;
     subscribers.subscribe().await?;

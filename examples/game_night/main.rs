@@ -6,6 +6,7 @@
 use std::{error::Error as StdError, process::ExitCode};
 
 use anstream::{eprintln, println};
+use chrono::{TimeDelta, Utc};
 use comfy_table::{Table, presets::UTF8_BORDERS_ONLY};
 use owo_colors::OwoColorize;
 use serde_json::json;
@@ -83,6 +84,7 @@ async fn play() -> Result<(), Box<dyn StdError>> {
         adventure_id: adventure.id,
         visibility: Visibility::Public,
         looking_for: Some("a healer".into()),
+        scheduled_start: Some(Utc::now() + TimeDelta::days(7)),
         ..Default::default()
     };
     let next_week = seer.sessions().create(next_week).await?;

@@ -240,7 +240,7 @@ async fn closing_an_account_and_its_own_requests_wait_for_each_other() {
                     let request = sql.clone();
                     let request_task =
                         tokio::spawn(async move { execute_and_commit(users_transaction, &request).await });
-                    world.owner().wait_for_lock_waiters(1).await;
+                    world.owner().wait_until_backends_wait_for_locks(1).await;
                     platforms_transaction.commit().await.unwrap();
                     let outcome = request_task.await.unwrap();
                     assert!([ACCOUNT_CLOSED, SERIALIZATION_FAILURE].contains(&outcome.as_str()), "{outcome}: {sql}");
@@ -248,7 +248,7 @@ async fn closing_an_account_and_its_own_requests_wait_for_each_other() {
                     assert!(execute_in(&users_transaction, &sql).await.is_ok(), "{sql}");
                     let closing_task =
                         tokio::spawn(async move { execute_and_commit(platforms_transaction, &close).await });
-                    world.owner().wait_for_lock_waiters(1).await;
+                    world.owner().wait_until_backends_wait_for_locks(1).await;
                     users_transaction.commit().await.unwrap();
                     assert_eq!(closing_task.await.unwrap(), "done", "{sql}");
                 }

@@ -351,7 +351,7 @@ async fn no_session_is_opened_on_an_adventure_that_is_unpublished_meanwhile() {
     execute_in(&lock_holder, &format!("SELECT FROM users WHERE id = '{}' FOR UPDATE", seer.user_id())).await.unwrap();
     let (caller, sql) = (seer.clone(), format!("INSERT INTO sessions (adventure_id) VALUES ('{adventure}')"));
     let opening_task = tokio::spawn(async move { attempt(&caller, &sql).await });
-    world.owner().wait_for_lock_waiters(1).await;
+    world.owner().wait_until_backends_wait_for_locks(1).await;
     let unpublish = format!("UPDATE adventures SET status = 'draft' WHERE id = '{adventure}'");
     assert_eq!(attempt(&world.owner(), &unpublish).await, "done");
     lock_holder.commit().await.unwrap();

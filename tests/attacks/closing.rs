@@ -116,7 +116,7 @@ async fn closing_survives_a_deadlock() {
     execute_in(&closing_transaction, "SET LOCAL deadlock_timeout = '3s'").await.unwrap();
     let sql = close_account_sql(seer);
     let closing_task = tokio::spawn(async move { execute_and_commit(closing_transaction, &sql).await });
-    world.owner().wait_for_lock_waiters(1).await;
+    world.owner().wait_until_backends_wait_for_locks(1).await;
     assert_eq!(execute_and_commit(writing_transaction, &insert_character_sql(Uuid::new_v4(), seer)).await, "done");
     assert_eq!(closing_task.await.unwrap(), "done");
     assert!(is_account_closed(&world, seer).await);
@@ -188,7 +188,7 @@ async fn an_adventure_is_deleted_although_a_stranger_writes_to_an_ended_session_
                     outcome
                 }
             });
-            world.owner().wait_for_lock_waiters(1).await;
+            world.owner().wait_until_backends_wait_for_locks(1).await;
             strangers_transaction.commit().await.unwrap();
             assert_eq!(deletion_task.await.unwrap(), "done", "{write}");
         }

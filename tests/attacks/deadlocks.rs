@@ -109,7 +109,7 @@ async fn closing_does_not_deadlock_with_writes_of_others() {
                 execute_in(&closing_transaction, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
                 let sql = close_or_delete_account_sql(account_to_close, is_deletion);
                 let closing_task = tokio::spawn(async move { execute_and_commit(closing_transaction, &sql).await });
-                world.owner().wait_for_lock_waiters(1).await;
+                world.owner().wait_until_backends_wait_for_locks(1).await;
                 assert_eq!(execute_and_commit(transaction, &statements[1]).await, "done", "{case}");
                 assert_eq!(closing_task.await.unwrap(), "done", "{case}");
                 assert!(is_account_closed(&world, account_to_close).await, "{case}");
@@ -152,7 +152,7 @@ async fn deleting_an_account_does_not_deadlock_with_writes_in_its_ended_sessions
             let is_live_session_locked = is_other_session_live && sessions[0] == game.session_id;
             if is_live_session_locked {
                 let deletion_task = tokio::spawn(async move { execute_and_commit(deletion_transaction, &sql).await });
-                world.owner().wait_for_lock_waiters(1).await;
+                world.owner().wait_until_backends_wait_for_locks(1).await;
                 assert_eq!(execute_and_commit(transaction, &insert_event_sql(sessions[1])).await, "done");
                 assert_eq!(deletion_task.await.unwrap(), "done");
             } else {
@@ -224,7 +224,7 @@ async fn closing_and_deleting_an_account_survive_a_deadlock_over_old_events() {
             execute_in(&closing_transaction, "SET LOCAL deadlock_timeout = '2s'").await.unwrap();
             let sql = close_or_delete_account_sql(author, is_deletion);
             let closing_task = tokio::spawn(async move { execute_and_commit(closing_transaction, &sql).await });
-            world.owner().wait_for_lock_waiters(1).await;
+            world.owner().wait_until_backends_wait_for_locks(1).await;
             let insert_outcome =
                 execute_and_commit(cleaning_transaction, &insert_character_sql(Uuid::new_v4(), author)).await;
             assert_eq!(
@@ -257,7 +257,7 @@ async fn ending_sessions_does_not_deadlock_with_writes_to_characters() {
         let ending_transaction = game.seer.begin().await;
         let sql = format!("UPDATE sessions SET status = 'cancelled' WHERE seer_id = '{}'", game.seer.user_id());
         let ending_task = tokio::spawn(async move { execute_and_commit(ending_transaction, &sql).await });
-        world.owner().wait_for_lock_waiters(1).await;
+        world.owner().wait_until_backends_wait_for_locks(1).await;
         assert_eq!(execute_and_commit(transaction, &equip_sql(characters[1])).await, "done");
         assert_eq!(ending_task.await.unwrap(), "done");
     }
@@ -279,7 +279,7 @@ async fn no_write_overtakes_a_closing_that_waits() {
             let closing_transaction = world.owner().begin().await;
             let sql = close_or_delete_account_sql(fixture.account_id, is_deletion);
             let closing_task = tokio::spawn(async move { execute_and_commit(closing_transaction, &sql).await });
-            world.owner().wait_for_lock_waiters(1).await;
+            world.owner().wait_until_backends_wait_for_locks(1).await;
             let writes = [
                 format!("UPDATE users SET bio = 'Here.' WHERE id = '{}'", fixture.account_id),
                 format!("UPDATE characters SET equipment = '[1]' WHERE user_id = '{}'", fixture.account_id),
@@ -301,7 +301,7 @@ async fn no_write_overtakes_a_closing_that_waits() {
                     (outcome, write)
                 }));
                 // The closing waits too.
-                world.owner().wait_for_lock_waiters(1 + write_tasks.len() as i64).await;
+                world.owner().wait_until_backends_wait_for_locks(1 + write_tasks.len() as i64).await;
             }
             first_write_transaction.commit().await.unwrap();
             assert_eq!(closing_task.await.unwrap(), "done");
@@ -335,7 +335,7 @@ async fn closing_holds_no_session_while_it_waits_for_a_draft() {
         let closing_transaction = world.owner().begin().await;
         let sql = close_or_delete_account_sql(creator, is_deletion);
         let closing_task = tokio::spawn(async move { execute_and_commit(closing_transaction, &sql).await });
-        world.owner().wait_for_lock_waiters(1).await;
+        world.owner().wait_until_backends_wait_for_locks(1).await;
         // If the closing held a row of the session with the creator's seat, it would deadlock with this transaction.
         execute_in(&seers_transaction, "SET LOCAL lock_timeout = '5s'").await.unwrap();
         let cancel = format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{creators_session}'");
@@ -358,7 +358,7 @@ async fn closing_ones_own_account_fails_at_once_while_a_deletion_waits_for_the_c
     let deletion_transaction = world.owner().begin().await;
     let sql = delete_account_sql(user.user_id());
     let deletion_task = tokio::spawn(async move { execute_and_commit(deletion_transaction, &sql).await });
-    world.owner().wait_for_lock_waiters(1).await;
+    world.owner().wait_until_backends_wait_for_locks(1).await;
     for _ in 0..3 {
         execute_in(&writing_transaction, "SAVEPOINT before").await.unwrap();
         let close = format!("SELECT private.close_account('{}')", user.user_id());
@@ -391,7 +391,7 @@ async fn a_transaction_that_has_written_goes_on_while_a_closing_waits_for_it() {
     let closing_transaction = world.owner().begin().await;
     let sql = close_account_sql(fixture.account_id);
     let closing_task = tokio::spawn(async move { execute_and_commit(closing_transaction, &sql).await });
-    world.owner().wait_for_lock_waiters(1).await;
+    world.owner().wait_until_backends_wait_for_locks(1).await;
     execute_in(&writing_transaction, &update_characters).await.unwrap();
     assert_eq!(execute_and_commit(writing_transaction, &update_bio).await, "done");
     assert_eq!(closing_task.await.unwrap(), "done");
@@ -411,7 +411,7 @@ async fn an_event_does_not_deadlock_with_a_transaction_of_the_same_account() {
         let (seer, session) = (game.seer.clone(), game.session_id);
         tokio::spawn(async move { attempt(&seer, &insert_event_sql(session)).await })
     };
-    world.owner().wait_for_lock_waiters(1).await;
+    world.owner().wait_until_backends_wait_for_locks(1).await;
     let pause = format!("UPDATE sessions SET status = 'paused' WHERE id = '{}'", game.session_id);
     assert_eq!(execute_and_commit(transaction, &pause).await, "done");
     assert_eq!(event_task.await.unwrap(), "done");

@@ -23,7 +23,7 @@ async fn insert_while_deleting(
     let deletion_transaction = caller.begin().await;
     execute_in(&deletion_transaction, &format!("DELETE FROM {table} WHERE id IN ({id_list})")).await.unwrap();
     let waiting_insert_tasks: Vec<_> = ids.iter().map(|id| tokio::spawn(attempt_insert(*id))).collect();
-    world.owner().wait_for_lock_waiters(ids.len() as i64).await;
+    world.owner().wait_until_backends_wait_for_locks(ids.len() as i64).await;
     deletion_transaction.commit().await.unwrap();
     let mut outcomes = run_together(ids.iter().map(|_| attempt_insert(Uuid::new_v4())).collect()).await;
     for task in waiting_insert_tasks {
@@ -110,7 +110,7 @@ async fn a_deleted_seat_makes_room_for_exactly_one() {
         let sql = insert_seat_sql(game.session_id, player.user_id, player.character_id);
         insert_tasks.push(tokio::spawn(async move { attempt(&player.caller, &sql).await }));
     }
-    world.owner().wait_for_lock_waiters(4).await;
+    world.owner().wait_until_backends_wait_for_locks(4).await;
     deletion_transaction.commit().await.unwrap();
     let mut outcomes = Vec::new();
     for task in insert_tasks {

@@ -67,7 +67,7 @@ async fn a_player_who_is_removed_or_leaves_while_a_statement_waits_sends_no_even
         );
         let transaction = player.caller.begin().await;
         let sending_task = tokio::spawn(async move { execute_and_commit(transaction, &sql).await });
-        world.owner().wait_for_lock_waiters(1).await;
+        world.owner().wait_until_backends_wait_for_locks(1).await;
         let caller = if has_left { &player.caller } else { &game.seer };
         assert_eq!(attempt(caller, &leave_or_remove_sql(game.session_id, player)).await, "done");
         advisory_lock_holder.commit().await.unwrap();
@@ -114,7 +114,7 @@ async fn a_roll_names_no_creature_that_has_moved_to_another_adventure() {
                 AS $$ BEGIN PERFORM pg_advisory_xact_lock(4711); RETURN 'waited'; END $$";
     execute_in(&transaction, create_wait_function).await.unwrap();
     let rolling_task = tokio::spawn(async move { execute_and_commit(transaction, &sql).await });
-    world.owner().wait_for_lock_waiters(1).await;
+    world.owner().wait_until_backends_wait_for_locks(1).await;
     world.owner().execute(&format!("DELETE FROM creatures WHERE id = '{creature}'")).await.unwrap();
     world.owner().execute(&insert_creature(other_adventure)).await.unwrap();
     advisory_lock_holder.commit().await.unwrap();

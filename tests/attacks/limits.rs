@@ -269,7 +269,7 @@ async fn each_limit_holds_for_transactions_with_an_old_snapshot() {
         execute_in(&first_transaction, first_sql).await.unwrap();
         let second_sql = second_sql.clone();
         let second_task = tokio::spawn(async move { execute_and_commit(second_transaction, &second_sql).await });
-        world.owner().wait_for_lock_waiters(1).await;
+        world.owner().wait_until_backends_wait_for_locks(1).await;
         first_transaction.commit().await.unwrap();
         let second_outcome = second_task.await.unwrap();
         let third_outcome = execute_and_commit(third_transaction, third_sql).await;

@@ -55,7 +55,7 @@ async fn closing_holds_no_other_row_while_it_waits_for_one() {
             execute_in(&closing_transaction, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
             let sql = close_or_delete_account_sql(account, is_deletion);
             let closing_task = tokio::spawn(async move { execute_and_commit(closing_transaction, &sql).await });
-            world.owner().wait_for_lock_waiters(1).await;
+            world.owner().wait_until_backends_wait_for_locks(1).await;
             for row in &rows {
                 let outcome = execute_in(&lock_holder, &lock(row)).await;
                 assert_eq!(outcome, Ok(1), "is deletion: {is_deletion}, waits for {}: {row}", rows[busy_row]);
@@ -80,7 +80,7 @@ async fn a_change_of_email_address_waits_for_the_profile_without_limit() {
     let changing_transaction = world.owner().begin().await;
     let change = format!("UPDATE auth.users SET email = 'moved@example.org' WHERE id = '{}'", user.user_id());
     let change_task = tokio::spawn(async move { execute_and_commit(changing_transaction, &change).await });
-    world.owner().wait_for_lock_waiters(1).await;
+    world.owner().wait_until_backends_wait_for_locks(1).await;
     // This is longer than the second for which the change would wait for the address.
     tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
     lock_holder.rollback().await.unwrap();
@@ -155,7 +155,7 @@ async fn the_service_waits_for_a_closing_before_it_locks_the_session() {
     let (service, insert_seat) =
         (world.service(), insert_seat_sql(game.session_id, player.user_id, player.character_id));
     let seating_task = tokio::spawn(async move { attempt(&service, &insert_seat).await });
-    world.owner().wait_for_lock_waiters(1).await;
+    world.owner().wait_until_backends_wait_for_locks(1).await;
     let lock = format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE NOWAIT", game.session_id);
     assert_eq!(attempt(&world.owner(), &lock).await, "done");
     closing_transaction.commit().await.unwrap();
@@ -181,7 +181,7 @@ async fn the_service_adds_nothing_to_an_account_that_is_closing() {
     for insert in inserts {
         let service = world.service();
         insert_tasks.push(tokio::spawn(async move { (attempt(&service, &insert).await, insert) }));
-        world.owner().wait_for_lock_waiters(insert_tasks.len() as i64).await;
+        world.owner().wait_until_backends_wait_for_locks(insert_tasks.len() as i64).await;
     }
     closing_transaction.commit().await.unwrap();
     for insert_task in insert_tasks {
@@ -248,7 +248,7 @@ async fn two_sessions_that_change_their_seers_do_not_deadlock() {
         let owner = world.owner();
         let sql = format!("UPDATE sessions SET seer_id = '{new_seer}' WHERE id = '{}'", game.session_id);
         change_tasks.push(tokio::spawn(async move { attempt(&owner, &sql).await }));
-        world.owner().wait_for_lock_waiters(expected_waiters).await;
+        world.owner().wait_until_backends_wait_for_locks(expected_waiters).await;
     }
     lock_holder.rollback().await.unwrap();
     for change_task in change_tasks {
@@ -368,7 +368,7 @@ async fn the_sessions_of_a_deleted_adventure_are_locked_in_the_order_of_their_id
     execute_in(&deletion_transaction, "SET LOCAL enable_indexscan = off").await.unwrap();
     let delete = format!("DELETE FROM adventures WHERE id = '{adventure}'");
     let deletion_task = tokio::spawn(async move { execute_and_commit(deletion_transaction, &delete).await });
-    world.owner().wait_for_lock_waiters(1).await;
+    world.owner().wait_until_backends_wait_for_locks(1).await;
     assert_eq!(
         execute_in(&lock_holder, &lock(high_id)).await,
         Ok(1),

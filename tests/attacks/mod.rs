@@ -66,7 +66,7 @@ async fn attempt_while_holder_commits(
 ) -> String {
     let caller = caller.clone();
     let attempt_task = tokio::spawn(async move { attempt(&caller, &sql).await });
-    world.owner().wait_for_lock_waiters(1).await;
+    world.owner().wait_until_backends_wait_for_locks(1).await;
     lock_holder.commit().await.unwrap();
     attempt_task.await.unwrap()
 }

@@ -412,7 +412,7 @@ async fn nobody_takes_a_seat_in_a_session_that_became_private_meanwhile() {
     let joining_transaction = player.caller.begin().await;
     let sql = insert_seat_sql(game.session_id, player.user_id, player.character_id);
     let joining_task = tokio::spawn(async move { execute_and_commit(joining_transaction, &sql).await });
-    world.owner().wait_for_lock_waiters(1).await;
+    world.owner().wait_until_backends_wait_for_locks(1).await;
     privacy_transaction.commit().await.unwrap();
     assert_eq!(joining_task.await.unwrap(), INSUFFICIENT_PRIVILEGE);
     assert_invariants(&world).await;

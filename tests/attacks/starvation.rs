@@ -78,7 +78,7 @@ async fn a_session_ends_and_an_account_closes_while_a_player_keeps_locking_rows(
             })
             .collect();
         // From now on, one of the two tasks always waits for the other.
-        world.owner().wait_for_lock_waiters(1).await;
+        world.owner().wait_until_backends_wait_for_locks(1).await;
         let (caller, end_session_or_close_account) = match is_closing {
             false => (
                 game.seer.clone(),

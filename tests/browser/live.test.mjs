@@ -29,7 +29,7 @@ async function openPage(path = "/", options = {}) {
   return page;
 }
 /** Waits until the page says that it receives live events. */
-const waitForLive = (page) => page.locator("#line", { hasText: "Live" }).waitFor();
+const waitForLive = (page) => page.locator("#connection-state", { hasText: "Live" }).waitFor();
 const demoSessionId = async () => (await program.request("GET", "/api/demo-session")).body;
 
 /** Takes a seat with a new character of this name. */
@@ -65,7 +65,7 @@ const waitForRoll = async (page, id) => {
 test("the page shows the game live within ten seconds", async () => {
   const page = await openPage();
   await page.locator("#feed .is-new").first().waitFor({ timeout: 10000 });
-  await page.locator("#line", { hasText: "Live" }).waitFor({ timeout: 1000 });
+  await page.locator("#connection-state", { hasText: "Live" }).waitFor({ timeout: 1000 });
   assert.ok((await page.locator(".seat h3").allTextContents()).includes("Brunhild"));
   // The later tests use the default pace, at which the game lasts longer than the tests.
   await program.stop();
@@ -110,7 +110,7 @@ test("after a restart of the program, no event is lost or duplicated", async () 
       window.receiveEvent = (event) => { window.arrived.push(event.seq); receive(event); };
     });
   }
-  const seqBefore = Math.max(...await Promise.all([player, watcher].map((page) => page.evaluate("game.seq"))));
+  const seqBefore = Math.max(...await Promise.all([player, watcher].map((page) => page.evaluate("game.lastSeq"))));
   const rollBefore = await roll(player, "might");
   await waitForRoll(watcher, rollBefore.id);
   await program.stop();
@@ -155,7 +155,7 @@ test("a visitor whose token expires while watching gets another account with one
   await leave(page);
   const id = await page.evaluate("me.profile.id");
   const shortLivedToken = createToken(id, { exp: Math.floor(Date.now() / 1000) + 3 });
-  await page.evaluate((token) => { remember({ ...me, token }); route(); }, shortLivedToken);
+  await page.evaluate((token) => { setUser({ ...me, token }); showPageOfUrl(); }, shortLivedToken);
   await waitForLive(page);
   await page.getByText("Your visitor's pass has expired").waitFor();
   await page.getByRole("button", { name: "Get a new pass" }).click();

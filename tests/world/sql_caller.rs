@@ -75,7 +75,7 @@ impl SqlCaller {
 
     /// Waits until at least `waiters` backends of this database wait for a lock. Call it on `World::owner`: other roles
     /// do not see what backends wait for.
-    pub async fn wait_for_lock_waiters(&self, waiters: i64) {
+    pub async fn wait_until_backends_wait_for_locks(&self, waiters: i64) {
         let lock_waiters = "pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
         for _ in 0..400 {
             if self.count(lock_waiters).await >= waiters {

@@ -144,7 +144,8 @@ impl Environment {
         clients: usize,
         run_length: Duration,
     ) -> Result<ProgramResult, Failure> {
-        let (program_before, postgresql_before) = (cpu::this_process(), cpu::child_processes(self.postmaster_pid));
+        let (program_before, postgresql_before) =
+            (cpu::times_of_this_process(), cpu::times_of_child_processes(self.postmaster_pid));
         let start = Instant::now();
         let mut tasks = JoinSet::new();
         for number in 0..clients {
@@ -167,7 +168,8 @@ impl Environment {
             times.extend(outcome.map_err(|error| Failure::Message(error.to_string()))??);
         }
         let seconds = start.elapsed().as_secs_f64();
-        let (program_after, postgresql_after) = (cpu::this_process(), cpu::child_processes(self.postmaster_pid));
+        let (program_after, postgresql_after) =
+            (cpu::times_of_this_process(), cpu::times_of_child_processes(self.postmaster_pid));
         let count = times.len() as f64;
         let cpu_ms_per_operation = |before: Option<CpuTimes>, after: Option<CpuTimes>| {
             Some(after?.since(&before?).as_secs_f64() * 1000.0 / count)

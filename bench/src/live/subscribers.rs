@@ -87,7 +87,7 @@ impl SubscriberProcess {
 
     /// Returns the process's processor time.
     pub fn cpu_times(&self) -> Option<CpuTimes> {
-        cpu::process(self.child.id()?)
+        cpu::times_of_process(self.child.id()?)
     }
 
     /// Closes the pipe, which ends the process.
