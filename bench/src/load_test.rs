@@ -134,7 +134,8 @@ pub async fn run_step(
         let opening = chunk.iter().map(|number| PlayedSession::open(sparc, data_set, *number, delivery));
         opened_sessions.extend(try_join_all(opening).await?);
     }
-    let (postgresql_before, service_before) = (cpu::child_processes(postmaster_pid), cpu::this_process());
+    let (postgresql_before, service_before) =
+        (cpu::times_of_child_processes(postmaster_pid), cpu::times_of_this_process());
     let start = Instant::now();
     let mut tasks = JoinSet::new();
     for session in opened_sessions {
@@ -159,8 +160,8 @@ pub async fn run_step(
         roll_p99_ms: quantile(&mut totals.roll_latencies, 0.99),
         delivered_to_all_p50_ms: quantile(&mut totals.delivery_times, 0.5),
         delivered_to_all_p99_ms: quantile(&mut totals.delivery_times, 0.99),
-        postgresql_cpus: used_cpus(postgresql_before, cpu::child_processes(postmaster_pid)),
-        service_cpus: used_cpus(service_before, cpu::this_process()),
+        postgresql_cpus: used_cpus(postgresql_before, cpu::times_of_child_processes(postmaster_pid)),
+        service_cpus: used_cpus(service_before, cpu::times_of_this_process()),
     })
 }
 

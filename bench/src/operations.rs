@@ -236,7 +236,8 @@ pub async fn run_service_clients(
     environment: &Environment<'_>,
     run_length: Duration,
 ) -> Result<(RunResult, Vec<Duration>), Failure> {
-    let (postgresql_before, service_before) = (cpu::child_processes(environment.postmaster_pid), cpu::this_process());
+    let (postgresql_before, service_before) =
+        (cpu::times_of_child_processes(environment.postmaster_pid), cpu::times_of_this_process());
     let start = Instant::now();
     let mut tasks = JoinSet::new();
     for number in 0..clients {
@@ -264,10 +265,10 @@ pub async fn run_service_clients(
         operations_per_second: latencies.len() as f64 / seconds,
         postgresql_cpu_ms: cpu_ms_per_operation(
             postgresql_before,
-            cpu::child_processes(environment.postmaster_pid),
+            cpu::times_of_child_processes(environment.postmaster_pid),
             latencies.len() as f64,
         ),
-        service_cpu_ms: cpu_ms_per_operation(service_before, cpu::this_process(), latencies.len() as f64),
+        service_cpu_ms: cpu_ms_per_operation(service_before, cpu::times_of_this_process(), latencies.len() as f64),
     };
     Ok((run, latencies))
 }
@@ -320,7 +321,7 @@ async fn run_pgbench(
     environment: &Environment<'_>,
     pgbench_options: &PgbenchOptions<'_>,
 ) -> Result<RunResult, Failure> {
-    let before = cpu::child_processes(environment.postmaster_pid);
+    let before = cpu::times_of_child_processes(environment.postmaster_pid);
     let threads = clients.min(MAX_PGBENCH_THREADS).to_string();
     let mut command = Command::new(pgbench_options.program);
     command
@@ -334,7 +335,7 @@ async fn run_pgbench(
     let until_reading = pgbench_options.run_length.saturating_sub(Duration::from_millis(300));
     let (output, after) = tokio::join!(command.output(), async {
         tokio::time::sleep(until_reading).await;
-        cpu::child_processes(environment.postmaster_pid)
+        cpu::times_of_child_processes(environment.postmaster_pid)
     });
     let output = output?;
     let stdout = String::from_utf8_lossy(&output.stdout);

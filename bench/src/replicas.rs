@@ -166,12 +166,12 @@ async fn measure_load_step(
     let options = Options::default().max_connections(CONNECTIONS).replicas(replica_urls);
     let sparc = Sparc::connect_with(url, options).await?;
     let start = Instant::now();
-    let before: Vec<_> = postmaster_pids.iter().map(|pid| cpu::child_processes(Some(*pid))).collect();
+    let before: Vec<_> = postmaster_pids.iter().map(|pid| cpu::times_of_child_processes(Some(*pid))).collect();
     // No postmaster is given, because the processor times of the servers are measured here.
     let result = load_test::run_step(&sparc, &DATA_SET, sessions, None, delivery).await?;
     let seconds = start.elapsed().as_secs_f64();
     let used_cpus = |(pid, before): (&u32, &Option<CpuTimes>)| {
-        let after = cpu::child_processes(Some(*pid));
+        let after = cpu::times_of_child_processes(Some(*pid));
         after.zip(before.as_ref()).map_or(f64::NAN, |(after, before)| after.since(before).as_secs_f64() / seconds)
     };
     let mut cpus: Vec<f64> = postmaster_pids.iter().zip(&before).map(used_cpus).collect();
