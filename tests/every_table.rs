@@ -34,7 +34,7 @@ fn restrictive_policy_condition(function: &str) -> String {
 
 #[tokio::test]
 async fn every_table_that_users_write_refuses_closed_accounts() {
-    let is_refused = restrictive_policy_condition("require_open_account");
+    let is_refused = restrictive_policy_condition("lock_open_account");
     assert_no_rows(&format!("{WRITES} SELECT command || ' ' || table_name FROM writes WHERE NOT {is_refused}")).await;
 }
 
@@ -63,7 +63,7 @@ async fn every_table_limits_the_rows_that_one_statement_writes() {
                AND coalesce(tgnewtable, tgoldtable) = 'written_rows'
                AND prosrc ~ 'private\\.refuse_many_rows\\('
                -- An expression of the statement may have closed the account since the policies were evaluated.
-               AND prosrc ~ 'private\\.require_account\\(\\) FROM written_rows'
+               AND prosrc ~ 'private\\.require_open_account\\(\\) FROM written_rows'
            )"
     ))
     .await;

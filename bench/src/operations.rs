@@ -96,9 +96,9 @@ const MAX_PGBENCH_THREADS: u32 = 2;
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Sets the identity and checks the account, in one statement. The service needs two statements, because its login may
-/// not call `require_account` before the role is set; it sends both in one message with BEGIN.
+/// not call `require_open_account` before the role is set; it sends both in one message with BEGIN.
 const SET_IDENTITY_SQL: &str = "SELECT set_config('role', $1, true), set_config('request.jwt.claims', $2, true),
-    set_config('statement_timeout', $3, true), private.require_account()";
+    set_config('statement_timeout', $3, true), private.require_open_account()";
 
 /// The server, the database and the samples that operations run with.
 #[derive(Clone)]

@@ -24,7 +24,7 @@ BEGIN
       PERFORM private.change_email(missed_account.id, missed_account.email);
     END IF;
     IF missed_account.deleted_at IS NOT NULL THEN
-      PERFORM private.erase_account(missed_account.id);
+      PERFORM private.close_account_unchecked(missed_account.id);
     END IF;
   END LOOP;
   -- When an account was deleted, the foreign key has set `account_id` of its profile to NULL.

@@ -172,7 +172,7 @@ impl Sparc {
 /// Adds a check to the identity of a user, which runs when a transaction begins. If the account is closed or does not
 /// exist, the transaction is refused.
 fn with_account_check(user_identity: rls::Identity) -> rls::Identity {
-    user_identity.with_begin_check("private.require_account()")
+    user_identity.with_begin_check("private.require_open_account()")
 }
 
 /// Options of the handle and its connection pools.

@@ -1,6 +1,6 @@
 -- A closed account can write to no table, although its token stays valid for up to an hour.
 --
--- `require_open_account` raises the error, and takes the lock (on the account's row in `private.account_gates`) that
+-- `lock_open_account` raises the error, and takes the lock (on the account's row in `private.account_gates`) that
 -- makes a write wait while the account is being closed. It is called in a subquery, which is evaluated once per
 -- statement. For UPDATE, `USING` already checks the account, so `WITH CHECK` is `true`. For UPDATE and DELETE, the
 -- account is checked only for rows that the caller could write if the account were open (`is_own_row`): for the rows of
@@ -31,9 +31,9 @@ BEGIN
       policy.relation,
       policy.command,
       CASE policy.command
-        WHEN 'INSERT' THEN 'WITH CHECK ((SELECT private.require_open_account()))'
+        WHEN 'INSERT' THEN 'WITH CHECK ((SELECT private.lock_open_account()))'
         ELSE
-          format('USING (CASE WHEN %s THEN (SELECT private.require_open_account()) ELSE false END)', policy.is_own_row)
+          format('USING (CASE WHEN %s THEN (SELECT private.lock_open_account()) ELSE false END)', policy.is_own_row)
           || CASE policy.command WHEN 'UPDATE' THEN ' WITH CHECK (true)' ELSE '' END
       END
     );

@@ -91,7 +91,7 @@ BEGIN
       ERRCODE = 'null_value_not_allowed',
       MESSAGE = 'The character must be given';
   END IF;
-  PERFORM private.require_open_account();
+  PERFORM private.lock_open_account();
   SELECT id, status
   INTO target_session
   FROM public.sessions

@@ -52,7 +52,7 @@ BEGIN
         ERRCODE = 'serialization_failure',
         MESSAGE = 'The account is being changed; try again';
   END;
-  PERFORM private.erase_account(account);
+  PERFORM private.close_account_unchecked(account);
   RETURN EXISTS (SELECT FROM public.users AS profile WHERE profile.id = account);
 END
 $$;

@@ -3,8 +3,9 @@
 -- (`account_locks.sql`).
 
 -- Closes an account: removes its personal data, gives up its seats in live sessions, cancels the live sessions that it
--- runs, and deletes its draft adventures without history. History is kept. Idempotent.
-CREATE OR REPLACE FUNCTION private.erase_account(account uuid)
+-- runs, and deletes its draft adventures without history. History is kept. Idempotent. Does not check who calls; users
+-- and the service call `close_account`, which does.
+CREATE OR REPLACE FUNCTION private.close_account_unchecked(account uuid)
 RETURNS void
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -99,7 +100,7 @@ BEGIN
   UPDATE public.users
   SET account_id = NULL
   WHERE id = account;
-  PERFORM private.erase_account(account);
+  PERFORM private.close_account_unchecked(account);
   -- If the history of others references the profile, only what involves nobody else is deleted. Rows that are deleted
   -- with a session or an adventure, such as events, have not been locked in advance, so a deadlock is possible. A
   -- deadlock is treated like a reference.

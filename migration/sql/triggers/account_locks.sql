@@ -12,7 +12,7 @@
 -- A *live* session is one that has not ended. `relation` is the name of the row's table, or `unshared sessions` for the
 -- ended sessions in the last item, which need a stronger lock than other sessions because they are deleted. `key` is
 -- the id of the row; for a seat, which has no id of its own, it is the id of the session.
-CREATE OR REPLACE FUNCTION private.lock_free_rows_of_account(account uuid, is_deletion boolean)
+CREATE OR REPLACE FUNCTION private.try_lock_rows_of_account(account uuid, is_deletion boolean)
 RETURNS TABLE (relation text, key uuid)
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -141,7 +141,7 @@ BEGIN
 END
 $$;
 
--- Locks a row that `lock_free_rows_of_account` returned, in the same mode, and waits until it can.
+-- Locks a row that `try_lock_rows_of_account` returned, in the same mode, and waits until it can.
 CREATE OR REPLACE FUNCTION private.wait_for_row_of_account(account uuid, relation text, key uuid)
 RETURNS void
 LANGUAGE plpgsql
@@ -210,7 +210,7 @@ BEGIN
       INTO busy_relations, busy_keys
       FROM (
         SELECT relation, key
-        FROM private.lock_free_rows_of_account(account, is_deletion)
+        FROM private.try_lock_rows_of_account(account, is_deletion)
         ORDER BY random()
       ) AS busy_rows;
       IF busy_keys IS NULL THEN

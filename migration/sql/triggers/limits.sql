@@ -49,7 +49,7 @@ BEGIN
     RETURN NULL;
   END IF;
   IF pg_stat_get_xact_tuples_updated('private.account_gates'::regclass) > 0 THEN
-    PERFORM private.require_account() FROM written_rows LIMIT 1; -- No call if no row was written.
+    PERFORM private.require_open_account() FROM written_rows LIMIT 1; -- No call if no row was written.
   END IF;
   IF EXISTS (SELECT FROM written_rows OFFSET 100) THEN
     PERFORM private.refuse_many_rows(TG_TABLE_NAME);
@@ -75,7 +75,7 @@ BEGIN
     RETURN NULL;
   END IF;
   IF pg_stat_get_xact_tuples_updated('private.account_gates'::regclass) > 0 THEN
-    PERFORM private.require_account() FROM written_rows LIMIT 1;
+    PERFORM private.require_open_account() FROM written_rows LIMIT 1;
   END IF;
   IF EXISTS (SELECT FROM written_rows WHERE private.owns_adventure(adventure_id) OFFSET 100) THEN
     PERFORM private.refuse_many_rows(TG_TABLE_NAME);
@@ -164,7 +164,7 @@ BEGIN
     RETURN NULL;
   END IF;
   IF pg_stat_get_xact_tuples_updated('private.account_gates'::regclass) > 0 THEN
-    PERFORM private.require_account() FROM written_rows LIMIT 1;
+    PERFORM private.require_open_account() FROM written_rows LIMIT 1;
   END IF;
   IF EXISTS (SELECT FROM written_rows OFFSET 1) THEN
     SELECT count(*) AS event_count, min(session_id::text) <> max(session_id::text) AS has_several_sessions

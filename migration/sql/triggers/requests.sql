@@ -109,7 +109,7 @@ CREATE OR REPLACE TRIGGER remember_request
   FOR EACH ROW EXECUTE FUNCTION private.remember_request();
 
 -- Only for sign-ups by the service. The platform's own sign-ups need no digest, and must not fail because of one. The
--- digest of a sign-up is deleted when the account is closed (`private.erase_account`).
+-- digest of a sign-up is deleted when the account is closed (`private.close_account_unchecked`).
 CREATE OR REPLACE TRIGGER remember_request
   AFTER INSERT ON auth.users
   FOR EACH ROW

@@ -213,7 +213,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   lock_sql CONSTANT text := format('SELECT FROM public.%I WHERE id = ANY ($1) ORDER BY id FOR NO KEY UPDATE', relation);
-  lock_free_rows_sql CONSTANT text := format(
+  try_lock_rows_sql CONSTANT text := format(
     'WITH free AS (SELECT id FROM public.%1$I WHERE id = ANY ($1) FOR NO KEY UPDATE SKIP LOCKED)
      SELECT id FROM public.%1$I WHERE id = ANY ($1) EXCEPT SELECT id FROM free ORDER BY id LIMIT 1',
     relation
@@ -230,7 +230,7 @@ BEGIN
       EXECUTE lock_sql USING ARRAY[busy_id];
       is_waiting_for_busy_row := false;
       -- Locks the rows that are free, and returns one that somebody else has locked, or NULL if there is none.
-      EXECUTE lock_free_rows_sql INTO busy_id USING keys;
+      EXECUTE try_lock_rows_sql INTO busy_id USING keys;
       IF busy_id IS NULL THEN
         RETURN; -- This function has locked all rows.
       END IF;

@@ -187,7 +187,7 @@ AS $$
 BEGIN
   PERFORM private.create_profile(NEW.id, NEW.email, NEW.raw_user_meta_data);
   IF NEW.deleted_at IS NOT NULL THEN
-    PERFORM private.erase_account(NEW.id);
+    PERFORM private.close_account_unchecked(NEW.id);
   END IF;
   RETURN NEW;
 END
@@ -217,7 +217,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   IF NEW.deleted_at IS NOT NULL THEN
-    PERFORM private.erase_account(NEW.id);
+    PERFORM private.close_account_unchecked(NEW.id);
   ELSIF NEW.email IS DISTINCT FROM OLD.email THEN
     PERFORM private.change_email(NEW.id, NEW.email);
   END IF;
