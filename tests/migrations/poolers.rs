@@ -43,19 +43,18 @@ async fn a_command_that_fails_leaves_no_prepared_statements_on_the_server_connec
     let Some(pooler) = start_pooler_with_connections(database.url(), 1).await else { return };
     Migrator::up(&direct, None).await.unwrap();
     for sql in [
-        "CREATE VIEW public.names AS SELECT display_name FROM public.users", // prevents `down`
         "ALTER TABLE public.users DROP CONSTRAINT bounded_bio",
         "INSERT INTO auth.users (id, email) VALUES (gen_random_uuid(), 'ada@example.com')",
         "UPDATE public.users SET bio = repeat('a', 2001)", // prevents the repair of the constraint
-        "ALTER TABLE public.creatures RENAME TO monsters", // makes the dry run restore a name, which it rolls back
+        "ALTER TABLE public.creatures RENAME TO monsters", // prevents `down`; the dry run restores it and rolls back
     ] {
         direct.execute_unprepared(sql).await.unwrap();
     }
     let db = connect(&pooler.url).await.unwrap();
     let other_client = sea_orm::Database::connect(&pooler.url).await.unwrap();
-    for command in [Command::Down(None), Command::Up(None)] {
+    for (command, reason) in [(Command::Down(None), "public.monsters"), (Command::Up(None), "bounded_bio")] {
         let error = migration::run(&(&db).into_database_executor(), command).await.unwrap_err().to_string();
-        assert!(error.contains(if command == Command::Up(None) { "bounded_bio" } else { "public.names" }), "{error}");
+        assert!(error.contains(reason), "{error}");
         other_client.execute_unprepared(ASSERT_NONE_PREPARED).await.unwrap();
     }
     assert_ne!(migration::dry_run(&(&db).into_database_executor()).await.unwrap(), "");
