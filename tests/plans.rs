@@ -184,7 +184,8 @@ async fn frequent_statements_read_few_rows_with_outdated_and_with_current_statis
     for statistics in ["outdated statistics", "current statistics"] {
         // Each pass needs a new connection: on an old one, the driver would reuse the statements that it has prepared,
         // and the explainer would find no new one.
-        let (single, db) = world.with_single_connection().await;
+        let single = world.with_single_connection().await;
+        let db = single.db.clone();
         let mut explainer = Explainer { db, user_id, known_statements: 0, random_page_cost: SSD_PAGE_COST };
         let ada = single.sparc.as_user(user_id);
         // Reads the pages whose statements are not explained.

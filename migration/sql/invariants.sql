@@ -5,8 +5,8 @@
 -- disabled, that a restore was incomplete, or that there is a bug. The query reads most tables whole, so run it while
 -- the server is not busy, on a replica if there is one. Run it as the tables' owner, whom row security does not limit.
 --
--- A *live* session is one that has not ended. An *active* seat is one that its player holds now, and a *live* seat is an
--- active seat in a live session. A *living* character is one that is not retired. An account (a row in `auth.users`)
+-- A *live* session is one that has not ended. An *active* seat is one that its player holds now, and a *live* seat is
+-- an active seat in a live session. A *living* character is one that is not retired. An account (a row in `auth.users`)
 -- has a *profile* in `public.users`, which outlives it, and a *gate* in `private.account_gates`.
 WITH live_sessions AS (
   SELECT * FROM public.sessions WHERE status NOT IN ('completed', 'cancelled')
