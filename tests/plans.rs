@@ -99,10 +99,10 @@ impl Explainer {
         let mut all_statements = prepared_statements(&self.db).await.unwrap();
         let new_statements = all_statements.split_off(self.known_statements);
         self.known_statements += new_statements.len();
-        let statement = new_statements.iter().rfind(|statement| !statement.sets_identity()).expect("a new statement");
+        let statement = new_statements.iter().rfind(|statement| !statement.changes_role()).expect("a new statement");
         for mode in ["force_custom_plan", "force_generic_plan"] {
             let (plan, rows_read_in_all) =
-                self.explain_analyze(&statement.prepare_statement("explained"), mode, values).await;
+                self.explain_analyze(&statement.prepare_sql("explained"), mode, values).await;
             let mut rows_read_by_scans = 0;
             check_scans_and_sum_rows(&plan, what, mode, max_rows, &mut rows_read_by_scans);
             assert!(rows_read_by_scans <= max_rows, "{what}, {mode}: {rows_read_by_scans} rows are read\n{plan:#}");
@@ -185,7 +185,8 @@ async fn frequent_statements_read_few_rows_with_outdated_and_with_current_statis
     for statistics in ["outdated statistics", "current statistics"] {
         // Each pass needs a new connection: on an old one, the driver would reuse the statements that it has prepared,
         // and the explainer would find no new one.
-        let (single_connection_world, db) = world.with_single_connection().await;
+        let single_connection_world = world.with_single_connection().await;
+        let db = single_connection_world.db.clone();
         let mut explainer = Explainer { db, user_id, known_statements: 0, random_page_cost: SSD_PAGE_COST };
         let ada = single_connection_world.sparc.as_user(user_id);
         // Reads the pages whose statements are not explained.

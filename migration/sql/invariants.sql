@@ -2,12 +2,12 @@
 -- `psql "$DATABASE_URL" -f migration/sql/invariants.sql`.
 --
 -- Constraints and triggers maintain the invariants. A row in the result means that a constraint or trigger was
--- disabled, that a restore was incomplete, or that there is a bug. The query reads every table at least once, so run it
--- while the server is not busy, on a replica if there is one. Run it as the tables' owner, whom row security does not
--- limit.
+-- disabled, that a restore was incomplete, or that there is a bug. The query reads most tables whole, so run it while
+-- the server is not busy, on a replica if there is one. Run it as the tables' owner, whom row security does not limit.
 --
--- A *live* session is one that has not ended. An *active* seat is one that its player holds now. An account's *gate* is
--- its row in `private.account_gates`.
+-- A *live* session is one that has not ended. An *active* seat is one that its player holds now, and a *live* seat is
+-- an active seat in a live session. A *living* character is one that is not retired. An account (a row in `auth.users`)
+-- has a *profile* in `public.users`, which outlives it, and a *gate* in `private.account_gates`.
 WITH live_sessions AS (
   SELECT * FROM public.sessions WHERE status NOT IN ('completed', 'cancelled')
 ),
@@ -46,7 +46,10 @@ SELECT 'the counters of an account are correct and within their limits', profile
 FROM public.users AS profile
 CROSS JOIN LATERAL (
   SELECT
-    ARRAY[living_characters, retired_characters, live_seats, live_sessions, adventure_count] AS counters,
+    ARRAY[
+      profile.living_characters, profile.retired_characters, profile.live_seats, profile.live_sessions,
+      profile.adventure_count
+    ] AS counters,
     ARRAY[
       (SELECT count(*) FROM public.characters WHERE user_id = profile.id AND retired_at IS NULL),
       (SELECT count(*) FROM public.characters WHERE user_id = profile.id AND retired_at IS NOT NULL),
@@ -64,7 +67,7 @@ WHERE counters <> actual_counts
   OR actual_counts[1] > 10 OR actual_counts[2] > 100 OR actual_counts[3] > 20 OR actual_counts[4] > 20
   OR actual_counts[5] > 200
 UNION ALL
-SELECT 'characters.live_seats is the number of active seats in live sessions', character.id::text,
+SELECT 'characters.live_seats is the number of live seats', character.id::text,
   format('counter %s, actual %s', character.live_seats, actual.seats)
 FROM public.characters AS character
 CROSS JOIN LATERAL (
@@ -82,7 +85,7 @@ CROSS JOIN LATERAL (
 ) AS actual
 WHERE adventure.creature_count <> actual.creatures
 UNION ALL
-SELECT 'the gate of an account is open exactly until the account is closed', profile.id::text, profile.closed_at::text
+SELECT 'the gate of an account is open if and only if the account is', profile.id::text, profile.closed_at::text
 FROM public.users AS profile
 LEFT JOIN private.account_gates AS gate ON gate.account_id = profile.id
 WHERE gate.is_open IS DISTINCT FROM (profile.closed_at IS NULL)
@@ -94,7 +97,7 @@ JOIN live_sessions ON live_sessions.id = seat.session_id
 JOIN public.characters AS character ON character.id = seat.character_id
 WHERE seat.is_active AND (character.user_id <> seat.user_id OR character.retired_at IS NOT NULL)
 UNION ALL
-SELECT 'a seat has left_at exactly if it is inactive', session_id::text, user_id::text
+SELECT 'a seat has left_at if and only if it is inactive', session_id::text, user_id::text
 FROM public.session_players
 WHERE is_active = (left_at IS NOT NULL)
 UNION ALL
@@ -160,30 +163,30 @@ WHERE latest.status <> session.status::text
 UNION ALL
 -- The counters in the next three queries also count sessions that have been deleted since.
 SELECT 'users.games_run is at least the number of counted sessions that still exist', profile.id::text,
-  format('counter %s, existing %s', profile.games_run, run_sessions.session_count)
+  format('counter %s, existing %s', profile.games_run, existing.session_count)
 FROM public.users AS profile
 JOIN (
   SELECT seer_id, count(*) AS session_count FROM counted_sessions GROUP BY seer_id
-) AS run_sessions ON run_sessions.seer_id = profile.id
-WHERE profile.games_run < run_sessions.session_count
+) AS existing ON existing.seer_id = profile.id
+WHERE profile.games_run < existing.session_count
 UNION ALL
 SELECT 'users.games_played is at least the number of counted sessions that still exist', profile.id::text,
-  format('counter %s, existing %s', profile.games_played, played_sessions.session_count)
+  format('counter %s, existing %s', profile.games_played, existing.session_count)
 FROM public.users AS profile
 JOIN (
   SELECT seat.user_id, count(*) AS session_count
   FROM every_seat AS seat JOIN counted_sessions AS session ON session.id = seat.session_id
   GROUP BY seat.user_id
-) AS played_sessions ON played_sessions.user_id = profile.id
-WHERE profile.games_played < played_sessions.session_count
+) AS existing ON existing.user_id = profile.id
+WHERE profile.games_played < existing.session_count
 UNION ALL
 SELECT 'adventures.times_played is at least the number of counted sessions that still exist', adventure.id::text,
-  format('counter %s, existing %s', adventure.times_played, played_sessions.session_count)
+  format('counter %s, existing %s', adventure.times_played, existing.session_count)
 FROM public.adventures AS adventure
 JOIN (
   SELECT adventure_id, count(*) AS session_count FROM counted_sessions GROUP BY adventure_id
-) AS played_sessions ON played_sessions.adventure_id = adventure.id
-WHERE adventure.times_played < played_sessions.session_count
+) AS existing ON existing.adventure_id = adventure.id
+WHERE adventure.times_played < existing.session_count
 UNION ALL
 SELECT 'a session is not in both sessions and archived_sessions', session.id::text, archived.archived_at::text
 FROM public.sessions AS session JOIN public.archived_sessions AS archived ON archived.id = session.id

@@ -12,18 +12,18 @@ pub struct PreparedStatement {
 }
 
 impl PreparedStatement {
-    /// Returns a `PREPARE` that prepares the statement under the given name.
+    /// Returns the text of a `PREPARE` that prepares the statement under the given name.
     #[must_use]
-    pub fn prepare_statement(&self, name: &str) -> String {
+    pub fn prepare_sql(&self, name: &str) -> String {
         let types = if self.types.is_empty() { String::new() } else { format!(" ({})", self.types) };
         format!("PREPARE {name}{types} AS {}", self.sql)
     }
 
-    /// Returns whether the statement sets an identity or a part of one (an identity is a role, with the settings that
-    /// policies read). The crate `rls` prepares such a statement to change the role within a transaction: before and
-    /// after a statement that runs in another role than the rest of the transaction.
+    /// Returns whether the statement changes only the role of an identity (a role, with the settings that policies
+    /// read). The crate `rls` prepares such a statement before and after one that runs in another role than the rest of
+    /// its transaction. The statement that sets a whole identity is never prepared.
     #[must_use]
-    pub fn sets_identity(&self) -> bool {
+    pub fn changes_role(&self) -> bool {
         self.sql.starts_with("SELECT set_config(")
     }
 }

@@ -16,9 +16,9 @@ mod roles;
 mod rows;
 mod two_connections;
 
-/// The result of an attempt.
+/// The outcome of an attempt.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Attempt {
+enum Outcome {
     /// A row was read or written.
     Done,
     /// A missing privilege or a policy refused the attempt, or row security hid the row.
@@ -27,35 +27,37 @@ enum Attempt {
     RefusedByRule,
 }
 
-/// Runs the statement, rolls it back, and returns its result.
-async fn attempt(caller: &SqlCaller, sql: &str) -> Attempt {
+/// Runs the statement, rolls it back, and returns the outcome.
+async fn attempt(caller: &SqlCaller, sql: &str) -> Outcome {
     let transaction = caller.begin().await;
-    let attempt = match transaction.execute_unprepared(sql).await.map_err(into_sql_error) {
-        Ok(result) if result.rows_affected() > 0 => Attempt::Done,
-        Ok(_) => Attempt::NoAccess,
-        Err(refused) if refused.is_forbidden() => Attempt::NoAccess,
-        Err(refused) => {
+    let outcome = match transaction.execute_unprepared(sql).await.map_err(into_sql_error) {
+        Ok(result) if result.rows_affected() > 0 => Outcome::Done,
+        Ok(_) => Outcome::NoAccess,
+        Err(error) if error.is_forbidden() => Outcome::NoAccess,
+        Err(error) => {
             // The schema's own errors, and integrity constraint violations.
-            assert!(refused.code.starts_with("SP") || refused.code.starts_with("23"), "{refused:?}: {sql}");
-            Attempt::RefusedByRule
+            assert!(error.code.starts_with("SP") || error.code.starts_with("23"), "{error:?}: {sql}");
+            Outcome::RefusedByRule
         }
     };
     transaction.rollback().await.unwrap();
-    attempt
+    outcome
 }
 
 const INTRODUCTION: &str = "# Access\n\n\
-    Who may do what by plain row access. `tests/access/` attempts every kind of access to every kind of row as every kind of\n\
-    user, and to every column and function as every role, and compares the results with this page. To update it, run\n\
-    `SPARC_WRITE_DOCS=1 cargo test --test integration access`, and review the difference before you commit it.\n\
-    Who may call which operation of the service, and which errors the others get, is in [api.md](api.md).\n\n\
-    The **visitor** is `anon`, the **service** is `service_role`, and all others are `authenticated`. The **player** has a seat\n\
-    in the session. **left** is a player who left it; **retired** left too, and retired the character. **removed** was removed by\n\
-    the Seer. **closed** had a seat until the account was closed, and still has a token. The **Seer** runs the session and\n\
-    created its adventure; the **other Seer** runs another session; the **stranger** has no part in it.\n\n\
-    A letter is an attempt that succeeds. For a letter in brackets, access would allow the attempt, but a rule of the game\n\
-    refuses it: a limit, the status machine, or history that must be kept. Any other letter of the section is refused by row\n\
-    security or a privilege.\n";
+    Who may do what by *plain row access* (with SELECT, INSERT, UPDATE and DELETE of their own), and who may call\n\
+    which function. `tests/access/` attempts every kind of access to every kind of row as every kind of user, and to\n\
+    every column and function as every role, and compares the results with this page. To update it, run\n\
+    `SPARC_WRITE_DOCS=1 cargo test --test integration access`, and review the difference before you commit it. Who\n\
+    may call which operation of the service, and which errors the others get, is in [api.md](api.md).\n\n\
+    The **visitor** is `anon`, the **service** is `service_role`, and all others are `authenticated`. The **player**\n\
+    has a seat in the session. **left** is a player who left it; **retired** left too, and retired the character.\n\
+    **removed** was removed by the Seer. **closed** had a seat until the account was closed, and still has a token.\n\
+    The **Seer** runs the session and created its adventure; the **other Seer** runs another session; the\n\
+    **stranger** has no part in it.\n\n\
+    A letter is an attempt that succeeds. A letter in brackets is one that privileges and policies allow, but that a\n\
+    rule of the game refuses: a limit, the order of a session's statuses, or history that must be kept. Any other\n\
+    letter of the section is one that row security or a missing privilege refuses.\n";
 
 #[tokio::test]
 async fn the_page_about_access_is_up_to_date() {

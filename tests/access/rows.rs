@@ -5,7 +5,7 @@ use uuid::Uuid;
 use crate::world::{insert_attribute_check_sql, insert_character_sql, insert_heroic_save_sql, insert_seat_sql};
 
 use super::{
-    Attempt, attempt,
+    Outcome, attempt,
     fixture::{ACTORS, Actor, Fixture, Game, STATUSES},
     write_heading, write_row,
 };
@@ -34,9 +34,9 @@ async fn write_attempts(fixture: &Fixture, page: &mut String, row_name: &str, st
         let mut refused_by_rule = String::new();
         for (letter, sql) in &statements {
             match attempt(&actor.caller, &sql(actor)).await {
-                Attempt::Done => cell.push(*letter),
-                Attempt::RefusedByRule => refused_by_rule.push(*letter),
-                Attempt::NoAccess => {}
+                Outcome::Done => cell.push(*letter),
+                Outcome::RefusedByRule => refused_by_rule.push(*letter),
+                Outcome::NoAccess => {}
             }
         }
         if !refused_by_rule.is_empty() {
@@ -340,7 +340,7 @@ pub async fn write_transitions(fixture: &Fixture, page: &mut String) {
             for (actor_name, actor) in ACTORS.iter().zip(&fixture.actors) {
                 let sql = format!("UPDATE sessions SET status = '{new_status}' WHERE id = '{id}'");
                 // A status may also be set to its present value, but that is no transition.
-                if attempt(&actor.caller, &sql).await == Attempt::Done && *status != new_status {
+                if attempt(&actor.caller, &sql).await == Outcome::Done && *status != new_status {
                     cell.push_str(match *actor_name {
                         "Seer" => "S",
                         "service" => "v",

@@ -1,5 +1,5 @@
 //! Errors when connecting. Each cause of a failed connection has its own message, which is the same from the migration
-//! program and the service. The service also reports a missing or outdated schema, and a pooler that does not track its
+//! program and the service. The service also reports a missing or outdated schema, and a pooler that does not track
 //! prepared statements.
 
 use std::{
@@ -42,8 +42,8 @@ async fn connect_error_message(url: &str) -> String {
 /// Starts a listener that sends `answer` to every client and closes the connection. If the answer is a PostgreSQL
 /// error, the listener declines TLS first. Returns the URL.
 fn start_listener(answer: Vec<u8>) -> String {
-    /// Length and code of a request for TLS.
-    const TLS_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+    /// PostgreSQL's message SSLRequest, with which a client asks for TLS.
+    const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
     let is_postgres_error = answer.first() == Some(&b'E');
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -52,7 +52,7 @@ fn start_listener(answer: Vec<u8>) -> String {
             let Ok(mut stream) = stream else { break };
             let mut buffer = [0; 1024];
             let length = stream.read(&mut buffer).unwrap_or_default();
-            if is_postgres_error && buffer[..length] == TLS_REQUEST {
+            if is_postgres_error && buffer[..length] == SSL_REQUEST {
                 let _ = stream.write_all(b"N");
                 let _ = stream.read(&mut buffer);
             }
@@ -114,7 +114,7 @@ async fn a_refusal_by_a_server_or_pooler_is_explained() {
     for (code, server_message, expected) in [
         (CANNOT_CONNECT_NOW, "the database system is starting up", "wait until it runs"),
         (CANNOT_CONNECT_NOW, "the database system is in recovery mode", "wait until it runs"),
-        (ADMIN_SHUTDOWN, "terminating connection due to superuser command", "wait until it runs"),
+        (ADMIN_SHUTDOWN, "terminating connection due to administrator command", "wait until it runs"),
         (TOO_MANY_CONNECTIONS, "sorry, too many clients already", "raise the limit"),
         (PROTOCOL_VIOLATION, "no more connections allowed (max_client_conn)", "raise the limit"),
         (INTERNAL_ERROR, "MaxClientsInSessionMode: max clients reached", "raise the limit"),
@@ -161,7 +161,7 @@ async fn a_refusal_by_a_real_server_is_explained() {
         (format!("{server_url}/template0"), "ALTER DATABASE \"template0\" WITH ALLOW_CONNECTIONS true"),
         (url_with_login(database.url(), "without_login", "hunter2"), "ALTER ROLE \"without_login\" LOGIN"),
         (url_with_login(database.url(), "without_connect", "hunter2"), "GRANT CONNECT ON DATABASE"),
-        // In database `postgres`, because PUBLIC may no longer connect to the other one.
+        // In database `postgres`, because PUBLIC may no longer connect to `database_name`.
         (url_with_login(&format!("{server_url}/postgres"), "crowded", "hunter2"), "too many connections for role"),
         (format!("{}?sslmode=require", database.url()), "does not support TLS"),
     ] {

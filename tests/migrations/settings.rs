@@ -8,7 +8,7 @@ use crate::world::server;
 
 /// Settings that change how PostgreSQL reads, checks or prints SQL, or what a transaction sees.
 const SETTINGS: [&str; 7] = [
-    // With `off`, string literals would lose the backslashes of regular expressions in checks and functions.
+    // With `off`, string literals would lose the backslashes of regular expressions in CHECK constraints and functions.
     "standard_conforming_strings = off",
     "quote_all_identifiers = on",
     "intervalstyle = sql_standard",
@@ -47,7 +47,7 @@ async fn settings_of_the_database_change_nothing() {
         let Some(outcome) =
             run_program("psql", &["-X", "-q", "-v", "ON_ERROR_STOP=1", scripted_database.url()], &migration::sql())
         else {
-            return;
+            continue;
         };
         outcome.unwrap();
         assert!(check(&db).await.unwrap().is_clean(), "{setting}, created by the script");

@@ -27,7 +27,7 @@ pub async fn server() -> &'static Server {
 /// A migrated database that one test has to itself.
 #[derive(Clone)]
 pub struct World {
-    /// The pool of connections, over the owner's login unless a method says otherwise.
+    /// The pool of connections. They log in as the owner, except those of [`World::with_users_login`].
     pub db: DatabaseConnection,
     /// A handle of the crate `service`, over the same pool.
     pub sparc: Sparc,
@@ -78,8 +78,8 @@ impl World {
         Self { sparc: Sparc::from_connection(db.clone()), db, database: self.database.clone() }
     }
 
-    /// Returns the same database over a new login that is a member of `anon` and `authenticated` only, and inherits
-    /// their privileges.
+    /// Returns the same database over a new login for users' statements: a member of `anon` and `authenticated` only,
+    /// which inherits their privileges.
     pub async fn with_users_login(&self) -> Self {
         let login = format!("l{}", Uuid::new_v4().simple());
         let sql = format!("CREATE ROLE {login} LOGIN INHERIT PASSWORD 'pw'; GRANT anon, authenticated TO {login}");
@@ -96,10 +96,10 @@ impl World {
         Self::from_database(database, db)
     }
 
-    /// Returns the same database over a pool of one connection, and that pool.
-    pub async fn with_single_connection(&self) -> (Self, DatabaseConnection) {
+    /// Returns the same database over a pool of one connection.
+    pub async fn with_single_connection(&self) -> Self {
         let db = self.database.connect(1).await.unwrap();
-        (Self { sparc: Sparc::from_connection(db.clone()), db: db.clone(), database: self.database.clone() }, db)
+        Self { sparc: Sparc::from_connection(db.clone()), db, database: self.database.clone() }
     }
 
     /// Returns the connection URL, with the owner's login.
@@ -113,8 +113,8 @@ impl World {
         self.caller("", None)
     }
 
-    /// Returns a caller who is a superuser, for statements that the owner may not run: on Supabase, and so in these
-    /// tests on a database laid out like it, the schema's owner is not a superuser.
+    /// Returns a caller who is a superuser, for statements that the owner may not run: on Supabase, and on a database
+    /// laid out like it, the schema's owner is not a superuser.
     pub async fn superuser(&self) -> SqlCaller {
         let db = sea_orm::Database::connect(self.database.superuser_url()).await.unwrap();
         SqlCaller { db, _database: self.database.clone(), role: "", id: None }
@@ -151,7 +151,9 @@ impl World {
     /// the limits allow a single account.
     pub async fn new_account_array(&self, count: usize) -> String {
         let sql = format!(
-            "WITH created AS (INSERT INTO auth.users (id) SELECT gen_random_uuid() FROM generate_series(1, {count}) RETURNING id)
+            "WITH created AS (
+               INSERT INTO auth.users (id) SELECT gen_random_uuid() FROM generate_series(1, {count}) RETURNING id
+             )
              SELECT array_agg(id)::text FROM created"
         );
         self.owner().fetch_value(&sql).await.unwrap()

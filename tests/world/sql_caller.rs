@@ -1,5 +1,5 @@
 //! A caller who runs plain SQL as `anon`, `authenticated` or `service_role`, or as the login itself (the schema's
-//! owner, a superuser), and the errors that the database returns.
+//! owner or a superuser), and the errors that the database returns.
 
 use std::sync::Arc;
 

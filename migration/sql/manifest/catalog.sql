@@ -5,7 +5,8 @@
 -- versions print it. The caller sets `search_path` to pg_catalog, so that the names of objects in other schemas are
 -- printed qualified.
 --
--- This is one statement, so that all rows come from one snapshot and the first few subqueries run once.
+-- This is one statement, so that all rows come from one snapshot, and the WITH queries that several others read run
+-- once.
 WITH
   -- Schema `auth` is included only if it is our stand-in for the schema of the platform (Supabase). In that case the
   -- caller replaces the `false` below by `true`.
@@ -82,7 +83,7 @@ WITH
     CROSS JOIN LATERAL aclexplode(nspacl) AS acl_item
     WHERE included_schema.nspname <> 'public'
     UNION ALL
-    -- On one platform the API's roles get their privileges on `public` through PUBLIC, on another directly. So this
+    -- In some databases the API's roles have their privileges on `public` through PUBLIC, in others directly. So this
     -- lists the privileges that each role has in effect.
     SELECT 'schema public', 'pg_namespace'::regclass, included_schema.oid, grantee_role.oid, privilege, false, NULL
     FROM included_schema
@@ -135,7 +136,7 @@ WITH
     SELECT
       'schema ' || included_schema.nspname,
       'present' || CASE
-        -- A schema that existed before the first migration belongs to the operator, whoever owns it.
+        -- A schema that existed before the first migration may have any owner: it is the operator's.
         WHEN nspowner <> owner.oid AND obj_description(included_schema.oid, 'pg_namespace') LIKE 'made by sparc%'
           THEN ', owned by another role'
         ELSE ''
@@ -152,7 +153,7 @@ WITH
     WHERE (oid IN (SELECT oid FROM included_schema) AND nspname <> 'public')
       OR obj_description(oid, 'pg_namespace') LIKE 'made by sparc: rules%' -- the comment on `private`
     UNION ALL
-    -- Row security does not bind a role that bypasses it, owns the tables, or is a member of a role that does.
+    -- Row security binds neither a role that bypasses it nor a member of a role that bypasses it or owns the tables.
     SELECT
       'role ' || api_role.rolname,
       CASE
