@@ -73,15 +73,9 @@ const ENDINGS: [Ending; 5] =
 async fn changes_that_a_statement_makes_to_a_database_session_are_undone_for_the_next_caller() {
     let world = World::new().await;
     let (ada, ben) = (world.new_player().await, world.new_player().await);
-<<<<<<< HEAD
     let with_own_pool = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
-    let (_, existing_pool) = world.with_single_connection().await;
-    for sparc in [with_own_pool, Sparc::from_connection(existing_pool)] {
-=======
-    let own_pool = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
     let existing_pool = world.with_single_connection().await.db;
-    for sparc in [own_pool, Sparc::from_connection(existing_pool)] {
->>>>>>> r1-2
+    for sparc in [with_own_pool, Sparc::from_connection(existing_pool)] {
         let ben = sparc.as_user(ben.user_id);
         let clean_state = fetch_text(&ben, SESSION_STATE).await;
         for statement in STATE_CHANGES {
