@@ -1,4 +1,5 @@
-//! Unreachable servers and lost connections: what callers see, what is logged, and what is not.
+//! The errors that callers get when a server is unreachable or a connection is lost. Clients that disconnect cause no
+//! warning.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,7 @@ use crate::{
     world::{World, outcome_code},
 };
 
-/// A proxy to the server that can be shut down, after which nothing listens on its port.
+/// A proxy to the server. After it is closed, nothing listens on its port.
 struct Proxy {
     url: String,
     forwarding: tokio::task::JoinHandle<()>,

@@ -85,7 +85,7 @@ fn write_settings(document: &mut String, report: &Report) {
         settings.postgresql.iter().map(|(name, setting)| format!("`{name}` {setting}")).collect();
     let _ = write!(
         document,
-        "\nLast run: PostgreSQL {}, {} processors{memory}, {:.0} s (the sum of all merged runs); {}.\n",
+        "\nMeasured on PostgreSQL {}, {} processors{memory}, in {:.0} s (the sum of all merged runs); {}.\n",
         settings.server,
         settings.processors,
         settings.seconds,
@@ -106,11 +106,11 @@ fn write_statements(document: &mut String, report: &Report, plots_path: &str) {
         "\n## Statements\n\n\
          ![Each statement, in this schema and in the specification's]({plots_path}statements.svg)\n\n\
          Times are medians in milliseconds. Client and server run on the same machine. Each statement runs with the \
-         role of its row, under row-level security, and writes are rolled back. Where a trigger of this schema writes \
-         an event, the specification's client writes it itself, so that both write equally many rows. `>` marks a \
-         statement of the specification that was stopped after this time; the ratio is then a lower bound. The last \
-         four columns are about this schema: the 99th percentile, planning and execution time by the server's clock, \
-         buffers that the plan reads, and rows that the statement returns.\n"
+         role in the column *role*, under row-level security, and writes are rolled back. Where a trigger of this \
+         schema writes an event, the specification's client writes it itself, so that both write equally many rows. \
+         `>` marks a statement of the specification that was stopped after this time; the ratio is then a lower \
+         bound. The last four columns are about this schema: the 99th percentile, planning and execution time by the \
+         server's clock, buffers that the plan reads, and rows that the statement returns.\n"
     );
     for scale in scales(report) {
         let _ = write!(
@@ -144,7 +144,7 @@ fn write_overhead(document: &mut String, report: &Report) {
             document,
             "\n## Triggers and policies\n\nA roll by a player takes {:.3} ms. The bare INSERTs of its two rows (the \
              roll and its event), with keys, checks and indexes but without triggers and policies, take {:.3} ms. The \
-             roll takes {:.2} times as long. An event sent by a client takes {:.3} ms, and its bare INSERT \
+             roll takes {:.2} times as long. An event sent by a player takes {:.3} ms, and its bare INSERT \
              {:.3} ms. The bare INSERT is the lower bound for any design. All times include the round trip.\n",
             overhead.roll_ms, overhead.bare_roll_ms, overhead.roll_ratio, overhead.event_ms, overhead.bare_event_ms
         );
@@ -160,11 +160,12 @@ fn write_operations(document: &mut String, report: &Report, plots_path: &str) {
              same protocol. Client and server share the machine. The service sends BEGIN and the identity in one \
              message; pgbench sends them in two, or in one when pipelined, and discards the results. The first five \
              columns of results are operations per second and their ratios. Latencies and round trips are the \
-             service's. Processor times are milliseconds per operation. A caller who writes waits for all three round \
-             trips. A caller who reads waits for two, because the rows are returned before COMMIT is answered \
-             (`tests/operations/early_reads.rs`). A single round trip is impossible with this driver: sqlx awaits the \
-             answer to a message before it sends the next, and although a message of the simple query protocol may \
-             contain several statements, these have no typed values and no prepared plans.\n\n\
+             service's. Processor times are milliseconds per operation. The three round trips are BEGIN with the \
+             identity, the statement, and COMMIT. A caller who writes waits for all three. A caller who reads waits \
+             for two, because the rows are returned before COMMIT is answered (`tests/operations/early_reads.rs`). A \
+             single round trip is impossible with this driver: sqlx awaits the answer to a message before it sends the \
+             next, and although a message of the simple query protocol may contain several statements, these have no \
+             typed values and no prepared plans.\n\n\
              | operation | clients | service | pgbench | service / pgbench | pipelined pgbench | service / pipelined | \
              round trips | p50 ms | p99 ms | PostgreSQL CPU | PostgreSQL CPU with pgbench | service CPU |\n\
              | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"

@@ -43,13 +43,13 @@ const WARM_UP_EXECUTIONS: usize = 20;
 /// The bare INSERT of a roll, without its event.
 const BARE_ROLL: &str = "INSERT INTO dice_rolls (id, session_id, character_id, character_name, attribute, dice_count,
       difficulty, roll_type, modifiers, results, total, modified_total, success, outcome, margin, animation_seed)
-    VALUES (gen_random_uuid(), $1, $2, 'Hero', 'might', 3, 9, 'attribute_check', '[]', '{4,2,6}', 12, 12, true, 'success',
-      3, 4711)
+    VALUES (gen_random_uuid(), $1, $2, 'Hero', 'might', 3, 9, 'attribute_check', '[]', '{4,2,6}', 12, 12, true,
+      'success', 3, 4711)
     RETURNING *";
 /// The bare INSERT of an event.
 const BARE_EVENT: &str = "INSERT INTO session_events (id, session_id, event_type, payload, sender_id)
     VALUES (gen_random_uuid(), $1, 'dice_rolled', $2, $3)";
-/// The bare event in the specification's schema, which does not store a sender.
+/// The bare INSERT of an event in the specification's schema, which does not store a sender.
 const BARE_EVENT_WITHOUT_SENDER: &str = "INSERT INTO session_events (id, session_id, event_type, payload)
     VALUES (gen_random_uuid(), $1, 'dice_rolled', $2)";
 
@@ -73,20 +73,21 @@ pub const BARE_INSERT_NAMES: [&str; 3] = ["bare rows of a roll", "bare row of an
 
 /// Returns the bare INSERTs of the rows of a roll, an event and a sign-up, each for both schemas.
 pub fn bare_inserts(samples: &[Sample]) -> Vec<StatementPair> {
-    let bare_roll_sql = |sample: &Sample| format!("EXECUTE bare_roll('{}', '{}')", sample.session, sample.character);
-    let bare_event_sql = |sample: &Sample, sender_argument: &str| {
+    let execute_bare_roll =
+        |sample: &Sample| format!("EXECUTE bare_roll('{}', '{}')", sample.session, sample.character);
+    let execute_bare_event = |sample: &Sample, sender_argument: &str| {
         format!("EXECUTE bare_event('{}', '{ROLL_EVENT_PAYLOAD}'{sender_argument})", sample.session)
     };
-    let bare_roll_and_event_sql = |sample: &Sample, sender_argument: &str| {
-        format!("{}; {}", bare_roll_sql(sample), bare_event_sql(sample, sender_argument))
+    let execute_bare_roll_and_event = |sample: &Sample, sender_argument: &str| {
+        format!("{}; {}", execute_bare_roll(sample), execute_bare_event(sample, sender_argument))
     };
     // E-mail addresses must be unique, because the statement runs many times in one transaction.
-    let bare_account_sql =
+    let execute_bare_account =
         |_: &Sample, _: &str| "EXECUTE bare_account(gen_random_uuid() || '@mail.example')".to_owned();
     vec![
-        bare_insert_pair(BARE_INSERT_NAMES[0], samples, &bare_roll_and_event_sql),
-        bare_insert_pair(BARE_INSERT_NAMES[1], samples, &bare_event_sql),
-        bare_insert_pair(BARE_INSERT_NAMES[2], samples, &bare_account_sql),
+        bare_insert_pair(BARE_INSERT_NAMES[0], samples, &execute_bare_roll_and_event),
+        bare_insert_pair(BARE_INSERT_NAMES[1], samples, &execute_bare_event),
+        bare_insert_pair(BARE_INSERT_NAMES[2], samples, &execute_bare_account),
     ]
 }
 
@@ -98,7 +99,7 @@ fn bare_insert_pair(
     samples: &[Sample],
     sql_for_sample: &dyn Fn(&Sample, &str) -> String,
 ) -> StatementPair {
-    let workload = |insert_event: &str, sender_argument: fn(&Sample) -> String| {
+    let workload = |bare_event: &str, sender_argument: fn(&Sample) -> String| {
         let sql = |sample: &Sample| sql_for_sample(sample, &sender_argument(sample));
         // Disabling triggers invalidates the plans, so the next execution plans again. That execution is untimed. It
         // has the values of another sample, so that it does not warm the caches for the timed one.
@@ -109,7 +110,7 @@ fn bare_insert_pair(
             ..Default::default()
         });
         Workload {
-            prepared: [("bare_roll", BARE_ROLL), ("bare_event", insert_event), ("bare_account", BARE_ACCOUNT)]
+            prepared: [("bare_roll", BARE_ROLL), ("bare_event", bare_event), ("bare_account", BARE_ACCOUNT)]
                 .map(|(name, sql)| (name.into(), sql.into()))
                 .into(),
             executions: executions.collect(),
@@ -125,8 +126,8 @@ fn bare_insert_pair(
 }
 
 /// Measures a roll, an event and their bare INSERTs alternately, each many times in a transaction that is rolled back.
-/// `roll_sql` and `event_sql` are the service's statements. The newest event of a roll must have been written by a
-/// trigger.
+/// `roll_sql` and `event_sql` are the service's statements. The bare INSERTs of a roll copy the payload of the newest
+/// event of a roll, which a trigger must have written.
 pub async fn measure_overhead(
     client: &mut Client,
     sample: &Sample,
@@ -138,7 +139,7 @@ pub async fn measure_overhead(
         client.run(&format!("PREPARE {name} AS {sql}")).await?;
     }
     let execute_roll = format!("EXECUTE roll({})", roll_values(sample).join(", "));
-    // The payload of the event that a trigger wrote for a roll, so that the bare event has the same size.
+    // A payload that a trigger wrote, so that the bare event has the same size.
     let roll_event_payload = client
         .fetch_value("SELECT payload FROM session_events WHERE event_type = 'dice_rolled' ORDER BY seq DESC LIMIT 1")
         .await?;

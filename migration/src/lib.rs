@@ -42,16 +42,16 @@ pub const RECOUNT: &str = include_str!("../sql/recount.sql");
 /// The schema: numbered migrations for its structure, and repeatable objects (functions, triggers, policies, views,
 /// privileges, jobs), which `up` creates after the migrations, and again when they differ from the manifest.
 ///
-/// Use it as any SeaORM migrator, through [`MigratorTrait`]. It differs from other SeaORM migrators in that every
+/// Use it like any SeaORM migrator, through [`MigratorTrait`]. It differs from other SeaORM migrators in that every
 /// command
 ///
 /// - runs in one transaction, and waits for other migrators of the same database, so that all instances of a service
 ///   may migrate when they start;
 /// - first checks that the server, the role and the objects in the database permit it; if not, it changes nothing and
 ///   reports why in one sentence (a [`PreflightError`], as [`DbErr::Migration`]);
-/// - drops only what it created: `fresh` and `reset` undo the migrations instead of dropping all of `public`, and fail
-///   if an object that somebody else has added to the database would be dropped with them;
-/// - records what is applied in `sparc_migrations`, which no other migrator uses.
+/// - drops only what it created: it fails if an object that somebody else has added to the database would be dropped
+///   too, and `fresh` undoes the migrations instead of dropping all of `public`;
+/// - lists the applied migrations in the table `sparc_migrations`, which no other migrator uses.
 #[derive(Clone, Copy, Debug)]
 pub struct Migrator;
 
@@ -120,8 +120,8 @@ where
 }
 
 /// Lists the objects of the database in the form of the manifest. Lines of objects that this database cannot have are
-/// taken from the committed manifest: on Supabase, those of the schema `auth` that stands in for Supabase's on plain
-/// PostgreSQL, and where `pg_cron` is not installed, those of the jobs.
+/// taken from the committed manifest. On Supabase, these are the lines of the stand-in for Supabase's schema `auth`;
+/// without `pg_cron`, those of the jobs.
 ///
 /// # Errors
 ///

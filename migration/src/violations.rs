@@ -92,16 +92,16 @@ fn violation_condition(table: &str, definition: &str) -> Option<String> {
     }
     if let Some(foreign_key) = definition.strip_prefix("FOREIGN KEY (") {
         let (columns, rest) = foreign_key.split_once(") REFERENCES ")?;
-        let (target, rest) = rest.split_once('(')?;
-        let (keys, _) = rest.split_once(')')?;
+        let (referenced_table, rest) = rest.split_once('(')?;
+        let (referenced_columns, _) = rest.split_once(')')?;
         let equalities: Vec<String> = columns
             .split(", ")
-            .zip(keys.split(", "))
-            .map(|(column, key)| format!("target.{key} = row.{column}"))
+            .zip(referenced_columns.split(", "))
+            .map(|(column, referenced_column)| format!("referenced.{referenced_column} = row.{column}"))
             .collect();
         let not_nulls: Vec<String> = columns.split(", ").map(|column| format!("row.{column} IS NOT NULL")).collect();
         return Some(format!(
-            "{} AND NOT EXISTS (SELECT FROM {target} AS target WHERE {})",
+            "{} AND NOT EXISTS (SELECT FROM {referenced_table} AS referenced WHERE {})",
             not_nulls.join(" AND "),
             equalities.join(" AND ")
         ));

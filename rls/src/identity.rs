@@ -337,15 +337,15 @@ mod tests {
 
     #[test]
     fn identities_with_the_same_role_settings_and_begin_check_are_equal() {
-        let with_setting = |name: &'static str, value| Identity::new("tenant").with_setting(name, value);
-        let (first, second) = (with_setting("app.tenant", "1"), with_setting("app.tenant", "2"));
-        assert_eq!(first, with_setting("app.tenant", "1"));
+        let identity = |name: &'static str, value| Identity::new("tenant").with_setting(name, value);
+        let (first, second) = (identity("app.tenant", "1"), identity("app.tenant", "2"));
+        assert_eq!(first, identity("app.tenant", "1"));
         assert_ne!(first, second);
         // `with_setting` and `with_begin_check` change a copy.
         assert_ne!(first.clone().with_setting("app.region", "eu"), first);
         assert_ne!(first.clone().with_begin_check("check()"), first);
-        assert_eq!(first, with_setting("app.tenant", "1"));
-        assert_ne!(with_setting("app.region", "1"), first);
+        assert_eq!(first, identity("app.tenant", "1"));
+        assert_ne!(identity("app.region", "1"), first);
     }
 
     #[test]

@@ -79,6 +79,7 @@ impl Connection for PooledConnection {
         let driver = self.driver_mut();
         let mut server_error = None;
         loop {
+            // `flush` also reads the responses to everything that was sent, up to the first error.
             match driver.flush().await {
                 Ok(()) => return Ok(server_error),
                 Err(error) if breaks_connection(&error) => return Err(error),
@@ -109,8 +110,8 @@ impl Connection for PooledConnection {
 }
 
 /// Timeout for rolling back a transaction, and for cleaning the database session of a released connection. After it,
-/// the connection is closed, and the server rolls back. It is also the shortest timeout for reading the rest of an
-/// earlier call's response.
+/// the connection is closed, and the server rolls back. A call with a shorter deadline waits this long for the rest of
+/// an earlier call's response.
 pub(crate) const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The maximum number of values of one statement. The protocol has a 16-bit count.

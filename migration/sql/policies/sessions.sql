@@ -39,8 +39,9 @@ BEGIN
 END
 $$;
 
--- Whether the caller may send an event to the session. If a player has left, this raises an error that says what is
--- missing, because such a player can still see the session. For all others who may not send, it returns false.
+-- Whether the caller may send an event to the session. For a player who has left, this raises an error that says that
+-- an active seat is needed, because such a player can still see the session. For all others who may not send, it
+-- returns false.
 CREATE OR REPLACE FUNCTION private.may_send_event(target_session_id uuid)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -66,16 +67,16 @@ END
 $$;
 
 -- Returns a session, its seats with the name and class of each character, and its adventure. Returns no row if the
--- caller cannot see the session. Character sheets are private, but participants see names and classes. As in table
--- `session_players`, seats are visible only to signed-in users.
+-- caller cannot see the session. Character sheets are private, but whoever sees a seat sees the character's name and
+-- class. As in table `session_players`, seats are visible only to signed-in users.
 --
 -- The whole adventure is included for callers who may read it, and until the session ends also for the Seer and seated
 -- players. Until the session ends, other callers get only a summary of the adventure, so that a public session does not
 -- publish a draft. Once the session has ended, callers who may not read the adventure get nothing of it, so that it
 -- does not stay readable after it has become a draft again.
 --
--- This function runs as its owner, so that the table's policy is not evaluated too, which would look up the session
--- twice. Instead the WHERE clause decides who may see the session, exactly as that policy does.
+-- This function runs as its owner, so that the policy of table `sessions` is not evaluated too, which would look up the
+-- session twice. Instead the WHERE clause decides who may see the session, exactly as that policy does.
 CREATE OR REPLACE FUNCTION private.session_details(target_session_id uuid)
 RETURNS TABLE (session_data jsonb, players jsonb, adventure_data jsonb)
 LANGUAGE plpgsql

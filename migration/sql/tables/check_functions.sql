@@ -1,4 +1,4 @@
--- Functions that check constraints call, for conditions that a single expression cannot state. Their results depend
+-- The functions that CHECK constraints call, for conditions that a single expression cannot state. Their results depend
 -- only on their arguments. They are written in plpgsql, because a SQL function that sets `search_path` is not inlined
 -- and would be planned at every call.
 
@@ -45,9 +45,9 @@ END
 $$;
 
 -- Whether the modifiers are a list of at most ten `{"type": "dice" | "flat", "value": int, "source": text}` with dice
--- from -5 to 5, flat from -10 to 10, and a source with a visible character. The source must be visible because it tells
--- the other participants where a modifier comes from. The bounds keep a caller from deciding a roll by a large
--- modifier.
+-- from -5 to 5, flat from -10 to 10, and a source of at most 100 characters, one of them visible. The source must be
+-- visible because it tells the other participants where a modifier comes from. The bounds keep a caller from deciding a
+-- roll by a large modifier.
 CREATE OR REPLACE FUNCTION private.are_valid_modifiers(modifiers jsonb)
 RETURNS boolean
 LANGUAGE plpgsql

@@ -45,7 +45,7 @@ impl Plan {
                 continue;
             };
             if target == "schema public" {
-                // USAGE on this schema is the platform's decision, but no API role may create objects in it.
+                // The API roles keep USAGE on this schema, but none may create objects in it, not even through PUBLIC.
                 self.push_for(format!("REVOKE CREATE ON {target} FROM PUBLIC, {role} CASCADE"), object, None);
             } else {
                 self.push_for(format!("REVOKE ALL ON {target} FROM {role} CASCADE"), object, None);
