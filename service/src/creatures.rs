@@ -146,7 +146,7 @@ pub struct Creatures<'a, C> {
 
 impl<C: Caller> Creatures<'_, C> {
     /// Adds a creature to an adventure. Repeating the request with the same id returns the existing creature. An
-    /// adventure can have two hundred creatures.
+    /// adventure can have at most two hundred creatures.
     ///
     /// Who may: the adventure's creator and the service. Three round trips. No event.
     ///

@@ -117,18 +117,18 @@ async fn a_stranger_does_not_learn_how_full_a_private_session_is() {
 #[tokio::test]
 async fn nobody_learns_which_rolls_of_others_exist_or_were_saved() {
     let world = World::new().await;
-    // The player has a seat in their own session, and knows ids of rows of another session.
+    // The player has a seat in `own_game` only, and knows ids of rows of `other_game`.
     let (other_game, own_game) = (world.new_active_session(2).await, world.new_active_session(1).await);
-    let (saver, fellow_player, player) = (&other_game.players[0], &other_game.players[1], &own_game.players[0]);
+    let (saver, savers_fellow, player) = (&other_game.players[0], &other_game.players[1], &own_game.players[0]);
     // Two rolls that failed five seconds ago, so that they can be saved.
     let saved_roll = world.new_attack_roll(other_game.session_id, saver.character_id, "{1,2,1,2,1}", 18, 5).await;
     let unsaved_roll =
-        world.new_attack_roll(other_game.session_id, fellow_player.character_id, "{1,2,1,2,1}", 18, 5).await;
+        world.new_attack_roll(other_game.session_id, savers_fellow.character_id, "{1,2,1,2,1}", 18, 5).await;
     saver.caller.execute(&insert_heroic_save_sql(other_game.session_id, saver.character_id, saved_roll)).await.unwrap();
     for (session, character, what) in [
-        (own_game.session_id, player.character_id, "in the player's own session"),
+        (own_game.session_id, player.character_id, "in the session of the player's seat"),
         (other_game.session_id, player.character_id, "in another session"),
-        (other_game.session_id, saver.character_id, "in another session, with its player's character"),
+        (other_game.session_id, saver.character_id, "in another session, with the saver's character"),
     ] {
         for suffix in ["", " ON CONFLICT DO NOTHING"] {
             let originals =
@@ -297,40 +297,40 @@ async fn a_stranger_does_not_learn_whether_a_draft_or_a_private_session_exists()
     );
     world.owner().execute(&sql).await.unwrap();
     let caller = world.new_user().await;
-    let for_each_case = |sql: &dyn Fn(Uuid) -> String| {
+    let sql_per_case = |sql_for: &dyn Fn(Uuid) -> String| {
         [
-            ("draft", sql(draft_adventure)),
-            ("archived", sql(archived_adventure)),
-            ("full", sql(full_adventure)),
-            ("one that does not exist", sql(Uuid::new_v4())),
+            ("draft", sql_for(draft_adventure)),
+            ("archived", sql_for(archived_adventure)),
+            ("full", sql_for(full_adventure)),
+            ("one that does not exist", sql_for(Uuid::new_v4())),
         ]
     };
     let insert_session = |adventure: Uuid| {
         format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", caller.user_id())
     };
-    assert_same_answers(&[&caller], "a session on it", &for_each_case(&insert_session), ADVENTURE_NOT_PLAYABLE).await;
+    assert_same_answers(&[&caller], "a session on it", &sql_per_case(&insert_session), ADVENTURE_NOT_PLAYABLE).await;
     let insert_creature =
         |adventure: Uuid| format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure}', 'Mine')");
     assert_same_answers(
         &[&caller, &world.visitor()],
         "a creature in it",
-        &for_each_case(&insert_creature),
+        &sql_per_case(&insert_creature),
         INSUFFICIENT_PRIVILEGE,
     )
     .await;
     let insert_invalid_creature = |adventure: Uuid| {
         format!("INSERT INTO creatures (adventure_id, name, stats) VALUES ('{adventure}', 'Mine', '[]')")
     };
-    // Which of the two refusals comes first does not matter here: that of the invalid creature, or that of the caller.
+    // Both the invalid creature and the caller are reasons to refuse. Which of them the refusal names is not tested.
     let mut answers = Vec::new();
-    for (_, sql) in for_each_case(&insert_invalid_creature) {
+    for (_, sql) in sql_per_case(&insert_invalid_creature) {
         answers.push(answer_text(&caller, &sql).await);
     }
     assert!(answers.iter().all(|answer| answer == &answers[0]), "{answers:?}");
     let change = |adventure: Uuid| format!("UPDATE adventures SET name = 'Mine' WHERE id = '{adventure}'");
-    assert_same_answers(&[&caller], "a change of it", &for_each_case(&change), "0 rows").await;
+    assert_same_answers(&[&caller], "a change of it", &sql_per_case(&change), "0 rows").await;
     let delete = |adventure: Uuid| format!("DELETE FROM adventures WHERE id = '{adventure}'");
-    assert_same_answers(&[&caller], "its deletion", &for_each_case(&delete), "0 rows").await;
+    assert_same_answers(&[&caller], "its deletion", &sql_per_case(&delete), "0 rows").await;
     // A private session looks like one that does not exist.
     let game = world.new_session(1).await;
     let resize = |session: Uuid| format!("UPDATE sessions SET max_players = 2 WHERE id = '{session}'");
@@ -343,8 +343,8 @@ async fn a_stranger_does_not_learn_what_exists_in_a_private_session() {
     let world = World::new().await;
     let (active_game, waiting_game) = (world.new_active_session(2).await, world.new_session(1).await);
     let character = active_game.players[0].character_id;
-    // Only a roll of the last 30 seconds can be saved. Like a failed roll, the passed one is dated an hour ahead (-3600
-    // seconds ago), so that it does not become too old. The late one is an hour old.
+    // Only a roll of the last 30 seconds can be saved. The failed and the passed rolls are dated an hour ahead (-3600
+    // seconds ago), so that they are not too old whenever the saves come. The late one is an hour old.
     let failed_roll = world.new_failed_roll(active_game.session_id, character).await;
     let passed_roll = world.new_attack_roll(active_game.session_id, character, "{6,6}", 10, -3600).await;
     let late_roll = world.new_attack_roll(active_game.session_id, character, "{1,2}", 10, 3600).await;
@@ -441,8 +441,7 @@ async fn joining_reveals_nothing_about_characters_of_others() {
         ("retired", insert_seat_sql(game.session_id, player.user_id, retired_character)),
         ("of a closed account", insert_seat_sql(game.session_id, player.user_id, closed_player.character_id)),
     ];
-    assert_same_answers(&[&player.caller], "another's character in their own seat", &statements, CHARACTER_NOT_YOURS)
-        .await;
+    assert_same_answers(&[&player.caller], "a seat with another's character", &statements, CHARACTER_NOT_YOURS).await;
     let join = |character: Uuid, code: &str| format!("SELECT * FROM private.join_by_code('{code}', '{character}')");
     let statements = [
         ("own", join(player.character_id, "ZZZZZZ")),

@@ -41,7 +41,7 @@ mod tokens;
 mod traces;
 mod waits;
 
-/// Returns "done", "no row" if no row was affected (so also for a DO block or a DDL statement, which succeeded), or the
+/// Returns "done" if rows were affected, "no row" if none were (as when a DO block or a DDL statement succeeds), or the
 /// SQLSTATE of the refusal.
 fn outcome_code(outcome: Result<u64, SqlError>) -> String {
     match outcome {

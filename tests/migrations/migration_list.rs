@@ -26,8 +26,8 @@ async fn with_a_broken_list_down_reset_and_refresh_are_refused_and_up_repairs_th
         "ALTER TABLE sparc_migrations RENAME TO old_list",
     ] {
         let (_database, owner, _superuser) = create_migrated_database().await;
-        let versions = "SELECT version::text FROM sparc_migrations ORDER BY 1";
-        let before = query_lines(&owner, versions).await;
+        let select_versions = "SELECT version::text FROM sparc_migrations ORDER BY 1";
+        let versions_before = query_lines(&owner, select_versions).await;
         owner.execute_unprepared(&format!("SET search_path = public; {sql}")).await.unwrap();
         assert!(!check(&owner).await.unwrap().is_clean(), "{sql}");
         let broken_catalog = read_catalog(&owner).await;
@@ -41,16 +41,16 @@ async fn with_a_broken_list_down_reset_and_refresh_are_refused_and_up_repairs_th
         }
         up(&owner).await;
         assert!(check(&owner).await.unwrap().is_clean(), "{sql}");
-        assert_eq!(query_lines(&owner, versions).await, before, "{sql}");
+        assert_eq!(query_lines(&owner, select_versions).await, versions_before, "{sql}");
         Migrator::reset(&owner).await.unwrap();
     }
 }
 
 #[tokio::test]
 async fn rows_that_name_an_unknown_migration_are_reported() {
-    for row in ["''", "'m20220101_000001_create_table'", "'; DROP TABLE users'"] {
+    for version in ["''", "'m20220101_000001_create_table'", "'; DROP TABLE users'"] {
         let (_database, owner, _superuser) = create_migrated_database().await;
-        owner.execute_unprepared(&format!("INSERT INTO sparc_migrations VALUES ({row}, 1)")).await.unwrap();
+        owner.execute_unprepared(&format!("INSERT INTO sparc_migrations VALUES ({version}, 1)")).await.unwrap();
         let message = refusal_message(check(&owner).await.unwrap_err());
         assert!(message.contains("does not know"), "{message}");
     }
@@ -63,7 +63,7 @@ async fn up_refuses_our_tables_if_both_sparc_migrations_and_sparc_record_are_mis
     let catalog_before = read_catalog(&owner).await;
     let message = up_refusal(&owner).await;
     assert!(message.contains("no record that these migrations made it"), "{message}");
-    assert!(message.contains(" more, and no record"), "only the first objects are named: {message}");
+    assert!(message.contains(" more, and no record"), "the message must name only the first objects: {message}");
     assert!(message.contains("restore the rows of sparc_migrations"), "{message}");
     assert_eq!(read_catalog(&owner).await, catalog_before);
 }

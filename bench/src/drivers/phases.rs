@@ -1,7 +1,7 @@
 //! The phases of an operation: BEGIN, setting the identity, the statement and COMMIT. They are sent with
 //! `tokio_postgres`, one message each, and each is timed from sending the message to receiving the response. Three
-//! other times are measured for comparison: a round trip, the statement without row-level security, and the service's
-//! first message, which combines BEGIN, the identity and the check that the account is open.
+//! other times are measured for comparison: a round trip, the statement without row-level security, and the first
+//! message of the crate `service`, which combines BEGIN, the identity and the check that the account is open.
 
 use std::time::{Duration, Instant};
 
@@ -32,21 +32,21 @@ enum Timed {
     Statement,
     Commit,
     /// The statement as the owner of the tables, without row-level security.
-    OwnersStatement,
-    /// The service's first message.
+    StatementWithoutRowSecurity,
+    /// The first message of the crate `service`.
     Opening,
 }
 
 /// The median times of an operation's phases, and the times for comparison, in milliseconds. Only `opening_ms` is
-/// measured with the service.
+/// measured with the crate `service`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct PhaseTimes {
     /// The operation.
     pub name: String,
     /// For comparison: a round trip, measured with a prepared `SELECT 1`.
     pub round_trip_ms: f64,
-    /// For comparison: the service's first message. It contains BEGIN, the role, all settings, and the check that the
-    /// account is open.
+    /// For comparison: the first message of the crate `service`. It contains BEGIN, the role, all settings of the
+    /// identity, and the check that the account is open.
     pub opening_ms: f64,
     /// BEGIN.
     pub begin_ms: f64,
@@ -63,8 +63,8 @@ pub struct PhaseTimes {
 
 /// Returns the time of a round trip: the lower quartile of many, because other load on the machine prolongs some.
 pub async fn measure_round_trip(url: &str) -> Result<Duration, Failure> {
-    let (client, driver_task) = tokio_postgres::connect(url, NoTls).await?;
-    tokio::spawn(driver_task);
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
+    tokio::spawn(connection);
     let select_1 = client.prepare("SELECT 1").await?;
     let mut times = Vec::new();
     for _ in 0..TIMED_ROUND_TRIPS {
@@ -85,8 +85,8 @@ pub async fn measure_phases(
     sample: &Sample,
     seconds: f64,
 ) -> Result<PhaseTimes, Failure> {
-    let (client, driver_task) = tokio_postgres::connect(url, NoTls).await?;
-    tokio::spawn(driver_task);
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
+    tokio::spawn(connection);
     let set_identity = client.prepare(SET_IDENTITY_SQL).await?;
     let ServiceStatement { sql, types } = statements.for_operation(operation);
     let statement = client.prepare_typed(sql, types).await?;
@@ -123,7 +123,7 @@ pub async fn measure_phases(
         // A roll is not repeated, because that would write a second one.
         if operation != Operation::Roll {
             client.query(&statement, &values.for_operation(operation)).await?;
-            lap(Timed::OwnersStatement);
+            lap(Timed::StatementWithoutRowSecurity);
         }
         let caller = sparc.as_user(sample.player);
         let opening_start = Instant::now();
@@ -131,10 +131,10 @@ pub async fn measure_phases(
         times[Timed::Opening as usize].push(opening_start.elapsed());
         transaction.rollback().await?;
     }
-    let [round_trip_ms, begin_ms, identity_ms, statement_ms, commit_ms, owners_statement_ms, opening_ms] =
+    let [round_trip_ms, begin_ms, identity_ms, statement_ms, commit_ms, without_row_security_ms, opening_ms] =
         times.map(|mut times| quantile(&mut times, 0.5));
-    // For a roll, the owner's statement has no times, and their median is NaN.
-    let without_row_security_ms = Some(owners_statement_ms).filter(|ms| ms.is_finite());
+    // For a roll there are no times without row-level security, so their median is NaN.
+    let without_row_security_ms = Some(without_row_security_ms).filter(|ms| ms.is_finite());
     let name = operation.name().to_owned();
     Ok(PhaseTimes {
         name,

@@ -39,8 +39,8 @@ impl Manager for Connector {
     type Error = tokio_postgres::Error;
 
     async fn create(&self) -> Result<PreparedConnection, tokio_postgres::Error> {
-        let (client, driver_task) = self.config.connect(NoTls).await?;
-        tokio::spawn(driver_task);
+        let (client, connection) = self.config.connect(NoTls).await?;
+        tokio::spawn(connection);
         let set_identity = client.prepare(SET_IDENTITY_SQL).await?;
         let mut statements = Vec::new();
         for ServiceStatement { sql, types } in self.statements.all() {

@@ -19,7 +19,7 @@ use crate::{
 
 /// Maximum wait for a replica that has not replayed the required log position; after that, the transaction begins on
 /// the primary.
-const MAX_REPLICA_WAIT: Duration = Duration::from_millis(25);
+const MAX_REPLAY_WAIT: Duration = Duration::from_millis(25);
 /// Pause between two attempts to find a server that accepts writes.
 const PRIMARY_RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -34,7 +34,7 @@ impl Cluster {
         self.begin_on_primary(request).await
     }
 
-    /// Returns what a transaction that begins on the server at this index keeps of that server.
+    /// Returns the server at this index, as [`SharedTransaction::begin`] takes it.
     fn server_of_transaction(&self, index: usize) -> Option<ServerOfTransaction> {
         Some(ServerOfTransaction::new(self.members[index].wal.clone()))
     }
@@ -46,7 +46,7 @@ impl Cluster {
         required_position: RequiredPosition,
         uses_one_snapshot: bool,
     ) -> Option<SharedTransaction> {
-        // The outcome of a commit of this identity is unknown, and only the primary shows whether it was committed.
+        // After an unknown commit of the identity, only the primary is certain to show whether it happened.
         if required_position.unknown_commit_number.is_some() {
             return None;
         }
@@ -64,14 +64,15 @@ impl Cluster {
             })
             .collect();
         if candidate_indexes.is_empty() {
-            // Another process has told the caller of a promotion that the monitor has not seen yet.
             if required_timeline > newest_timeline {
+                // The caller's log position comes from another process, which knows of a promotion that this one's
+                // monitor has not seen yet.
                 self.wake_monitor();
             }
             return None;
         }
         // The replicas are used in turn, but those that have replayed the log position come first. At most two are
-        // tried.
+        // tried, each for at most a third of the deadline, so that a third remains for the primary.
         let first_candidate = self.read_count.fetch_add(1, Ordering::Relaxed) % candidate_indexes.len();
         candidate_indexes.rotate_left(first_candidate);
         candidate_indexes.sort_by_key(|index| self.members[*index].lsn.load(Ordering::SeqCst) < required_lsn);
@@ -86,7 +87,7 @@ impl Cluster {
                     self.wake_monitor();
                     continue;
                 }
-                // The replica hangs, has no free connection, or refuses; another one may work.
+                // The replica hangs, has no free connection, refuses, or reports no log position. Another one may work.
                 Ok(_) | Err(_) => {
                     self.wake_monitor();
                     continue;
@@ -137,6 +138,7 @@ impl Cluster {
                     member.pool.drop_idle_connections();
                     Error::NoPrimary.into()
                 }
+                // Without its log position, the server may be a standby.
                 Ok((transaction, None)) => {
                     transaction.discard().await;
                     Error::NoPrimary.into()
@@ -156,7 +158,7 @@ impl Cluster {
     }
 }
 
-/// Waits for at most [`MAX_REPLICA_WAIT`] until the transaction's server has replayed the log position. Returns whether
+/// Waits for at most [`MAX_REPLAY_WAIT`] until the transaction's server has replayed the log position. Returns whether
 /// it has.
 async fn wait_until_replayed(transaction: &SharedTransaction, lsn: u64) -> bool {
     let poll_position = async {
@@ -170,5 +172,5 @@ async fn wait_until_replayed(transaction: &SharedTransaction, lsn: u64) -> bool 
             }
         }
     };
-    timeout(MAX_REPLICA_WAIT, poll_position).await.unwrap_or(false)
+    timeout(MAX_REPLAY_WAIT, poll_position).await.unwrap_or(false)
 }

@@ -36,7 +36,7 @@ functions AS (
   WHERE pronamespace IN ('public'::regnamespace, 'private'::regnamespace)
 ),
 -- Errors that functions raise, row locks that they take, and calls of other functions whose result is not used
--- (`PERFORM`). `definition` is that of the function without the nth part of this kind.
+-- (`PERFORM`). The new `definition` lacks the function's nth part of this kind.
 parts_of_functions AS (
   SELECT kind, functions.name || ': ' || nth AS name,
     regexp_replace(definition, pattern, CASE kind WHEN 'lock' THEN '' ELSE 'NULL;' END, 1, nth) AS definition
