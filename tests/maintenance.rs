@@ -35,14 +35,16 @@ async fn insert_old_sessions(world: &World, count: u32) {
     world.owner().execute(&sql).await.unwrap();
 }
 
-/// For example, each insert of an event looks for the oldest events. Until a vacuum removes the oldest ones that were
-/// deleted, the scan has to skip them.
+/// One such scan: each insert of an event looks for the oldest events, and has to skip deleted ones until a vacuum
+/// removes them.
 #[tokio::test]
 async fn tables_whose_scans_start_at_deleted_rows_have_low_autovacuum_thresholds() {
     let world = World::new().await;
     let sql = "SELECT relname::text FROM pg_class
         WHERE relnamespace = 'public'::regnamespace
-          AND reloptions @> '{autovacuum_vacuum_threshold=5000,autovacuum_vacuum_scale_factor=0.002,vacuum_index_cleanup=on}'
+          AND reloptions @> ARRAY[
+            'autovacuum_vacuum_threshold=5000', 'autovacuum_vacuum_scale_factor=0.002', 'vacuum_index_cleanup=on'
+          ]
         ORDER BY relname";
     let tables: Vec<String> = world.owner().fetch_values(sql).await.unwrap();
     assert_eq!(tables, ["adventures", "session_events", "sessions"]);
@@ -119,7 +121,7 @@ async fn a_clean_up_skips_locked_rows() {
 }
 
 #[tokio::test]
-async fn only_the_first_batch_begins_after_the_time_limit() {
+async fn a_job_without_time_runs_one_batch() {
     let world = World::new().await;
     insert_old_sessions(&world, 30).await;
     let service = world.sparc.as_service();
@@ -189,7 +191,7 @@ async fn concurrent_vacuum_runs_succeed_and_only_the_owner_of_the_tables_may_vac
         "not_signed_in"
     );
 
-    // This login is a member of the API's three roles, but owns no table.
+    // This login is a member of the three roles that a service assumes, but owns no table.
     let login = format!("plain_{}", Uuid::new_v4().simple());
     let create_role =
         format!("CREATE ROLE {login} LOGIN PASSWORD 'x'; GRANT anon, authenticated, service_role TO {login}");

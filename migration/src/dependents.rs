@@ -1,4 +1,4 @@
-//! Finds the objects that a DROP ... CASCADE of other objects would also drop, because they depend on those.
+//! Finds the objects that a DROP ... CASCADE of given objects would also drop, because they depend on these.
 
 use sea_orm_migration::prelude::*;
 
@@ -9,8 +9,9 @@ use crate::{
     query,
 };
 
-/// Returns the names of the schema's objects that are dropped with `dropped`, including `dropped` themselves. `dropped`
-/// must contain no columns, because a column has the same catalog and oid as its table, which would seem to be dropped.
+/// Returns the names of the schema's objects that a DROP ... CASCADE of `dropped` drops: `dropped`, and what depends on
+/// them. `dropped` must contain no columns, because a column has the same catalog and oid as its table, which would
+/// seem to be dropped.
 ///
 /// # Errors
 ///
@@ -35,12 +36,9 @@ pub(crate) async fn find_cascaded<C: ConnectionTrait>(
     let sql = include_str!("../sql/manifest/dependents.sql")
         .replace("/* dropped */", &addresses_sql(dropped))
         .replace("/* ours */", &addresses_sql(&ours));
-    let dependents: Vec<DependentObject> = query::fetch_all(db, &sql).await?;
-    let mut not_ours: Vec<String> = dependents
-        .iter()
-        .filter(|dependent| !dependent.is_ours)
-        .map(|dependent| dependent.description.clone())
-        .collect();
+    let all_dropped: Vec<DroppedObject> = query::fetch_all(db, &sql).await?;
+    let mut not_ours: Vec<String> =
+        all_dropped.iter().filter(|found| !found.is_ours).map(|found| found.description.clone()).collect();
     // Columns that were added to the dropped tables. The catalog records no dependency of a column on its table.
     let dropped_tables: Vec<&str> = dropped.iter().filter_map(|entry| entry.object.strip_prefix("table ")).collect();
     let is_added_column = |object: &str| manifest::kind(object) == "column" && !state.is_ours(object);
@@ -53,18 +51,18 @@ pub(crate) async fn find_cascaded<C: ConnectionTrait>(
     if !not_ours.is_empty() {
         return Err(PreflightError::Dependents { found: not_ours }.into());
     }
-    let cascaded_addresses: Vec<(&str, i64)> =
-        dependents.iter().map(|dependent| (dependent.class.as_str(), dependent.objid)).collect();
+    let dropped_addresses: Vec<(&str, i64)> =
+        all_dropped.iter().map(|found| (found.class.as_str(), found.objid)).collect();
     Ok(ours
         .iter()
-        .filter(|entry| cascaded_addresses.contains(&(entry.class.as_deref().unwrap_or_default(), entry.objid)))
+        .filter(|entry| dropped_addresses.contains(&(entry.class.as_deref().unwrap_or_default(), entry.objid)))
         .map(|entry| entry.object.clone())
         .collect())
 }
 
-/// An object that would be dropped.
+/// An object that would be dropped: a given one, or one that depends on it.
 #[derive(sea_orm_migration::sea_orm::FromQueryResult)]
-struct DependentObject {
+struct DroppedObject {
     /// The system catalog that contains it.
     class: String,
     /// Its oid in that catalog.

@@ -42,7 +42,7 @@ async fn an_email_address_in_a_reserved_domain_is_replaced() {
         for (is_set_at_sign_up, has_own_id) in [(true, false), (false, false), (true, true), (false, true)] {
             let (victim, attacker) = (world.new_account().await, Uuid::new_v4());
             let address = reserved_addresses(if has_own_id { attacker } else { victim }).remove(index);
-            // An SSO account, because on Supabase only the addresses of these need not be unique.
+            // An SSO account, because on Supabase only SSO accounts may share an address.
             if is_set_at_sign_up {
                 let sql =
                     format!("INSERT INTO auth.users (id, email, is_sso_user) VALUES ('{attacker}', '{address}', true)");
@@ -114,8 +114,9 @@ async fn a_closed_account_writes_nothing() {
         let mut unexpected_outcomes = Vec::new();
         for sql in &statements {
             let outcome = dry_run(&fixture.caller, sql).await;
-            // Row security refuses (42501) or hides a row that no longer exists or no longer belongs to the account. A
-            // new session may be refused because its adventure no longer exists.
+            // Row security may refuse the write first (42501). "no row" is the outcome if the row no longer exists, or
+            // is hidden because it no longer belongs to the account. A new session may be refused because its adventure
+            // no longer exists.
             if ![ACCOUNT_CLOSED, INSUFFICIENT_PRIVILEGE, "no row", ADVENTURE_NOT_PLAYABLE].contains(&outcome.as_str()) {
                 unexpected_outcomes.push(format!("{outcome}: {sql}"));
             }
@@ -230,26 +231,26 @@ async fn closing_an_account_and_its_own_requests_wait_for_each_other() {
                 )
                 .remove(index);
                 let close = close_account_sql(player.user_id);
-                let users_transaction = match has_old_snapshot {
+                let user_transaction = match has_old_snapshot {
                     true => player.caller.begin_repeatable_read().await,
                     false => player.caller.begin().await,
                 };
-                let platforms_transaction = world.owner().begin().await;
+                let platform_transaction = world.owner().begin().await;
                 if closes_first {
-                    execute_in(&platforms_transaction, &close).await.unwrap();
+                    execute_in(&platform_transaction, &close).await.unwrap();
                     let request = sql.clone();
                     let request_task =
-                        tokio::spawn(async move { execute_and_commit(users_transaction, &request).await });
+                        tokio::spawn(async move { execute_and_commit(user_transaction, &request).await });
                     world.owner().wait_until_backends_wait_for_locks(1).await;
-                    platforms_transaction.commit().await.unwrap();
+                    platform_transaction.commit().await.unwrap();
                     let outcome = request_task.await.unwrap();
                     assert!([ACCOUNT_CLOSED, SERIALIZATION_FAILURE].contains(&outcome.as_str()), "{outcome}: {sql}");
                 } else {
-                    assert!(execute_in(&users_transaction, &sql).await.is_ok(), "{sql}");
+                    assert!(execute_in(&user_transaction, &sql).await.is_ok(), "{sql}");
                     let closing_task =
-                        tokio::spawn(async move { execute_and_commit(platforms_transaction, &close).await });
+                        tokio::spawn(async move { execute_and_commit(platform_transaction, &close).await });
                     world.owner().wait_until_backends_wait_for_locks(1).await;
-                    users_transaction.commit().await.unwrap();
+                    user_transaction.commit().await.unwrap();
                     assert_eq!(closing_task.await.unwrap(), "done", "{sql}");
                 }
                 assert!(is_account_closed(&world, player.user_id).await);
@@ -301,9 +302,9 @@ async fn deleting_an_account_always_succeeds() {
     let fixture = create_full_account(&world).await;
     // In addition, a stranger runs a session of the account's adventure, and a session of the account is archived.
     let stranger = world.new_account().await;
-    let strangers_session = open_public_session(&world, stranger, fixture.published_adventure_id).await;
-    let strangers_player = &fixture.joined_session.players[0];
-    let insert_seat = insert_seat_sql(strangers_session, strangers_player.user_id, strangers_player.character_id);
+    let stranger_session = open_public_session(&world, stranger, fixture.published_adventure_id).await;
+    let player = &fixture.joined_session.players[0];
+    let insert_seat = insert_seat_sql(stranger_session, player.user_id, player.character_id);
     world.owner().execute(&insert_seat).await.unwrap();
     world.update_session(&fixture.completed_session, "ended_at = now() - INTERVAL '1 year'").await;
     assert_eq!(attempt(&world.service(), "SELECT private.archive_sessions(10)").await, "done");
@@ -317,8 +318,10 @@ async fn deleting_an_account_always_succeeds() {
         assert_eq!(attempt(&world.owner(), &format!("DELETE FROM auth.users WHERE id = '{account}'")).await, "done");
         assert_eq!(world.owner().count(&format!("auth.users WHERE id = '{account}'")).await, 0);
         let unerased_profile = format!(
-            "users WHERE id = '{account}' AND (display_name <> 'Former player' OR avatar_url IS NOT NULL OR bio IS NOT NULL
-             OR closed_at IS NULL OR account_id IS NOT NULL OR email <> id || '@deleted.invalid')"
+            "users WHERE id = '{account}' AND (
+               display_name <> 'Former player' OR avatar_url IS NOT NULL OR bio IS NOT NULL
+               OR closed_at IS NULL OR account_id IS NOT NULL OR email <> id || '@deleted.invalid'
+             )"
         );
         assert_eq!(
             world.owner().count(&unerased_profile).await,

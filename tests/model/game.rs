@@ -358,10 +358,10 @@ impl Game {
         Ok(true)
     }
 
-    /// Sends an event. A reserved kind is one that only triggers write.
-    pub fn send_event(&mut self, me: usize, session: usize, is_reserved_kind: bool) -> Answer {
+    /// Sends an event. A reserved type is one that only triggers write.
+    pub fn send_event(&mut self, me: usize, session: usize, is_reserved_type: bool) -> Answer {
         let game_session = &self.sessions[session];
-        if is_reserved_kind || game_session.is_archived || game_session.is_deleted || !game_session.has_participant(me)
+        if is_reserved_type || game_session.is_archived || game_session.is_deleted || !game_session.has_participant(me)
         {
             return Err("not_allowed");
         }

@@ -15,14 +15,14 @@ use super::{
 /// A random call by a random user.
 #[derive(Clone, Debug)]
 pub struct Step {
-    /// Selects the user who makes the call.
+    /// Selects the user who makes the call, and whether the Seer or the creator makes it instead.
     pub caller: Pick,
     pub action: Action,
     /// Selects who reads everything after the call.
     pub reader: Pick,
 }
 
-/// What a step does. `to` is the new value: of a status, its index in the list of statuses.
+/// What a step does. `hero` is a character, and `to` the new value (for a status, its index in the list of statuses).
 #[derive(Clone, Debug)]
 pub enum Action {
     CreateCharacter { name: u8 },
@@ -42,7 +42,7 @@ pub enum Action {
     Roll { session: Pick, hero: Pick },
     RollCreature { session: Pick, adventure: Pick },
     HeroicSave { roll: Pick },
-    SendEvent { session: Pick, is_reserved_kind: bool },
+    SendEvent { session: Pick, is_reserved_type: bool },
     SetScene { session: Pick, to: Option<u8> },
     SetEncounter { session: Pick, to: Option<u8> },
     SetGameState { session: Pick, to: u8 },
@@ -74,11 +74,13 @@ pub fn step_strategy() -> impl Strategy<Value = Step> {
         4 => (pick(), pick(), any::<bool>())
             .prop_map(|(session, player, is_active)| Action::SetSeatActive { session, player, is_active }),
         2 => (pick(), pick()).prop_map(|(session, player)| Action::Readmit { session, player }),
-        3 => (pick(), pick(), pick()).prop_map(|(session, player, hero)| Action::ChangeCharacter { session, player, hero }),
+        3 => (pick(), pick(), pick())
+            .prop_map(|(session, player, hero)| Action::ChangeCharacter { session, player, hero }),
         8 => (pick(), pick()).prop_map(|(session, hero)| Action::Roll { session, hero }),
         2 => (pick(), pick()).prop_map(|(session, adventure)| Action::RollCreature { session, adventure }),
         6 => pick().prop_map(|roll| Action::HeroicSave { roll }),
-        3 => (pick(), any::<bool>()).prop_map(|(session, is_reserved_kind)| Action::SendEvent { session, is_reserved_kind }),
+        3 => (pick(), any::<bool>())
+            .prop_map(|(session, is_reserved_type)| Action::SendEvent { session, is_reserved_type }),
         1 => (pick(), scene_or_encounter()).prop_map(|(session, to)| Action::SetScene { session, to }),
         2 => (pick(), scene_or_encounter()).prop_map(|(session, to)| Action::SetEncounter { session, to }),
         1 => (pick(), 0_u8..3).prop_map(|(session, to)| Action::SetGameState { session, to }),
@@ -125,8 +127,8 @@ impl Step {
     /// `None` if no row exists yet that the call could concern.
     pub async fn call(&self, game: &mut Game, target: &Target<'_>) -> Option<(Answer, Answer)> {
         let me = pick_index(&game.people, self.caller)?;
-        // In half of the calls, the session's Seer makes the call instead of a random user, to whom most of these
-        // changes are refused.
+        // In half of the calls, the session's Seer makes the call instead of the random user, to whom most changes of a
+        // session are refused.
         let caller_or_seer =
             |session: usize, game: &Game| if self.caller >= 128 { game.sessions[session].seer } else { me };
         let update_session_sql = |session: usize, set: String, game: &Game| {
@@ -169,7 +171,8 @@ impl Step {
             Action::CreateSession { adventure, is_public } => {
                 let (id, adventure) = (game.next_id(), pick_index(&game.adventures, adventure)?);
                 let sql = format!(
-                    "INSERT INTO public.sessions (id, seer_id, adventure_id, is_public) VALUES ('{id}', '{}', '{}', {is_public})",
+                    "INSERT INTO public.sessions (id, seer_id, adventure_id, is_public)
+                     VALUES ('{id}', '{}', '{}', {is_public})",
                     game.people[me].id, game.adventures[adventure].id
                 );
                 (target.run_sql(game, me, &sql).await, game.create_session(me, id, adventure, is_public))
@@ -231,7 +234,8 @@ impl Step {
                 let session = pick_session(game, pick)?;
                 let (me, player) = (caller_or_seer(session, game), pick_player(game, session, player)?);
                 let sql = format!(
-                    "UPDATE public.session_players SET is_active = {is_active} WHERE session_id = '{}' AND user_id = '{}'",
+                    "UPDATE public.session_players SET is_active = {is_active}
+                     WHERE session_id = '{}' AND user_id = '{}'",
                     game.sessions[session].id, game.people[player].id
                 );
                 (target.run_sql(game, me, &sql).await, game.set_seat_active(me, session, player, is_active))
@@ -296,14 +300,14 @@ impl Step {
                 self.copy_success(game, target, id, &actual).await;
                 (actual, expected)
             }
-            Action::SendEvent { session: pick, is_reserved_kind } => {
+            Action::SendEvent { session: pick, is_reserved_type } => {
                 let session = pick_session(game, pick)?;
-                let kind = if is_reserved_kind { "dice_rolled" } else { "client.wave" };
+                let event_type = if is_reserved_type { "dice_rolled" } else { "client.wave" };
                 let sql = format!(
-                    "INSERT INTO public.session_events (session_id, event_type) VALUES ('{}', '{kind}')",
+                    "INSERT INTO public.session_events (session_id, event_type) VALUES ('{}', '{event_type}')",
                     game.sessions[session].id
                 );
-                (target.run_sql(game, me, &sql).await, game.send_event(me, session, is_reserved_kind))
+                (target.run_sql(game, me, &sql).await, game.send_event(me, session, is_reserved_type))
             }
             Action::SetScene { session: pick, to } => {
                 let session = pick_session(game, pick)?;
@@ -359,7 +363,8 @@ impl Step {
                 (actual.map(|()| true).map_err(|error| error.code()), game.close_account(me))
             }
             Action::ArchiveSessions => {
-                let end_a_year_ago = "UPDATE public.sessions SET ended_at = now() - INTERVAL '1 year' WHERE status IN ('completed', 'cancelled')";
+                let end_a_year_ago = "UPDATE public.sessions SET ended_at = now() - INTERVAL '1 year'
+                     WHERE status IN ('completed', 'cancelled')";
                 raw_sql(end_a_year_ago).execute(target.pool).await.unwrap();
                 let actual =
                     target.sparc.as_service().maintenance().archive_sessions(JobOptions::default(), |_| ()).await;

@@ -1,4 +1,5 @@
-//! The round trips of the operations, counted by a proxy between the service and the server.
+//! The round trips of the operations, counted by a proxy between the service and the server; and a retry after the
+//! proxy has lost a response.
 
 use std::sync::{
     Arc,
@@ -139,14 +140,14 @@ pub async fn connect_through_new_proxy(fixture: &Fixture) -> (Sparc, ResponsePro
     connect_url_through_new_proxy(fixture.world.url(), "").await
 }
 
-/// Connects to the URL through a new [`ResponseProxy`], with the given parameters added to the URL.
+/// Connects to the URL through a new [`ResponseProxy`], with the given parameters (`&name=value`) added to the URL.
 pub async fn connect_url_through_new_proxy(url: &str, parameters: &str) -> (Sparc, ResponseProxy) {
     let (_, rest) = url.rsplit_once('@').unwrap();
     let proxy = ResponseProxy::start(rest.split('/').next().unwrap().to_owned()).await;
     (connect_url_through_port(url, proxy.port, parameters).await, proxy)
 }
 
-/// Connects to the URL through the proxy at the given port, with the given parameters added to the URL.
+/// Connects to the URL through the proxy at the given port, with the given parameters (`&name=value`) added to the URL.
 pub async fn connect_url_through_port(url: &str, port: u16, parameters: &str) -> Sparc {
     let (credentials, rest) = url.rsplit_once('@').unwrap();
     let (_, database) = rest.split_once('/').unwrap();

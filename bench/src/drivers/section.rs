@@ -16,14 +16,14 @@ const PLAIN_SQLX: usize = 1;
 pub fn section(report: &Report) -> Option<String> {
     let results = report.drivers.as_ref()?;
     let mut text = INTRODUCTION.to_owned();
-    write_without_latency(&mut text, results);
-    write_with_latency(&mut text, results);
+    write_direct(&mut text, results);
+    write_delayed(&mut text, results);
     write_phases(&mut text, results);
     Some(text)
 }
 
-fn write_without_latency(text: &mut String, results: &DriverResults) {
-    text.push_str(TABLE_WITHOUT_LATENCY);
+fn write_direct(text: &mut String, results: &DriverResults) {
+    text.push_str(DIRECT_TABLE);
     for comparison in results.operations.iter().filter(|comparison| !comparison.is_delayed) {
         for (name, program) in PROGRAMS.iter().zip(&comparison.programs) {
             let or_dash = |time: Option<f64>| time.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.3}"));
@@ -48,15 +48,15 @@ fn ratio_to_sqlx(comparison: &OperationComparison, program: &ProgramResult) -> S
     format!("{:.2}", program.operations_per_second / comparison.programs[PLAIN_SQLX].operations_per_second)
 }
 
-fn write_with_latency(text: &mut String, results: &DriverResults) {
+fn write_delayed(text: &mut String, results: &DriverResults) {
     let [direct_ms, delayed_ms] = results.round_trip_ms;
     let _ = write!(
         text,
         "\nWith a proxy that delays each direction by half a millisecond, a `SELECT 1` takes {delayed_ms:.2} ms \
-         instead of {direct_ms:.2} ms.\n{TABLE_WITH_LATENCY}"
+         instead of {direct_ms:.2} ms.\n{DELAYED_TABLE}"
     );
     for comparison in results.operations.iter().filter(|comparison| comparison.is_delayed) {
-        // Round trips do not depend on the number of clients, so only the rows of one client show them.
+        // Round trips do not depend on the number of clients, so only the rows with one client show them.
         let round_trips =
             results.round_trips.iter().find(|counted| comparison.clients == 1 && counted.name == comparison.name);
         for (index, (name, program)) in PROGRAMS.iter().zip(&comparison.programs).enumerate() {
@@ -76,7 +76,7 @@ fn write_with_latency(text: &mut String, results: &DriverResults) {
 }
 
 fn write_phases(text: &mut String, results: &DriverResults) {
-    text.push_str(TABLE_OF_PHASES);
+    text.push_str(PHASES_TABLE);
     for phases in &results.phases {
         // The phases are measured on one connection, so they are shown next to the service's time with one client.
         let comparison = results
@@ -117,12 +117,12 @@ run with the median throughput. Processor times are per operation: *CPU ms* is t
 the server's. *Relative to sqlx* is the throughput divided by that of plain sqlx.
 ";
 
-const TABLE_WITHOUT_LATENCY: &str = "
+const DIRECT_TABLE: &str = "
 | operation | clients | program | operations/s | relative to sqlx | p50 ms | p99 ms | CPU ms | PostgreSQL CPU ms |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 ";
 
-const TABLE_WITH_LATENCY: &str =
+const DELAYED_TABLE: &str =
     "The number of round trips that a caller waits for is measured with a latency of 20 ms: the additional time of an
 operation, divided by 20 ms.
 
@@ -130,7 +130,7 @@ operation, divided by 20 ms.
 | --- | --- | --- | --- | --- | --- | --- | --- |
 ";
 
-const TABLE_OF_PHASES: &str = "
+const PHASES_TABLE: &str = "
 The service sends BEGIN, the identity and the check of the account in one message (*opening*), and returns from a read
 without waiting for COMMIT. So a caller waits for two round trips, or three to write; with plain sqlx, a caller waits
 for four. On one machine, a round trip costs mostly the processor time for waking the process that waits for the

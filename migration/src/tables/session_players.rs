@@ -15,7 +15,7 @@ pub(super) fn add_columns(table: &mut TableCreateStatement) {
         // The encounter in which the saves of `heroic_saves_used` were made: the value that
         // `sessions.encounters_begun` had then.
         .col(counter("heroic_saves_encounter"))
-        // Set while the player may not rejoin, because the Seer removed them. Only the Seer clears it.
+        // Set while the player may not rejoin, because the Seer removed them. Only the Seer or the service clears it.
         .col(optional("removed_at").timestamp_with_time_zone())
         .check(named_check("removed_is_inactive", "removed_at IS NULL OR NOT is_active"))
         .primary_key(Index::create().col("session_id").col("user_id"));
