@@ -141,10 +141,15 @@ pub async fn measure_overhead(
     let execute_roll = format!("EXECUTE roll({})", roll_values(sample).join(", "));
     // A payload that a trigger wrote, so that the bare event has the same size.
     let roll_event_payload = client
-        .fetch_value("SELECT payload FROM session_events WHERE event_type = 'dice_rolled' ORDER BY seq DESC LIMIT 1")
+        .fetch_value(
+            "SELECT quote_literal(payload) FROM session_events
+             WHERE event_type = 'dice_rolled'
+             ORDER BY seq DESC
+             LIMIT 1",
+        )
         .await?;
     let execute_bare_roll_and_event = format!(
-        "EXECUTE bare_roll('{0}', '{1}'); EXECUTE bare_event('{0}', '{roll_event_payload}', '{2}')",
+        "EXECUTE bare_roll('{0}', '{1}'); EXECUTE bare_event('{0}', {roll_event_payload}, '{2}')",
         sample.session, sample.character, sample.player
     );
     let execution = Execution { user: sample.player.to_string(), ..Default::default() };

@@ -66,6 +66,7 @@ run_command() {
     kill) kill_server ;;
     start) start_with_retries ;;
     promote) "$binaries/pg_ctl" promote -D data -w >>log 2>&1 ;;
+    *) echo 'unknown command' >>log && return 1 ;;
   esac
 }
 

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::{
     assert_invariants, attempt, close_account, close_account_sql, dry_run, execute_and_commit, execute_in,
     full_account::{all_writes, create_full_account},
-    is_account_closed, open_public_session,
+    is_account_closed, new_public_session,
     sqlstates::{ACCOUNT_CLOSED, ADVENTURE_NOT_PLAYABLE, INSUFFICIENT_PRIVILEGE, SERIALIZATION_FAILURE},
 };
 use crate::world::{Player, World, insert_attribute_check_sql, insert_character_sql, insert_seat_sql};
@@ -302,7 +302,7 @@ async fn deleting_an_account_always_succeeds() {
     let fixture = create_full_account(&world).await;
     // In addition, a stranger runs a session of the account's adventure, and a session of the account is archived.
     let stranger = world.new_account().await;
-    let stranger_session = open_public_session(&world, stranger, fixture.published_adventure_id).await;
+    let stranger_session = new_public_session(&world, stranger, fixture.published_adventure_id).await;
     let player = &fixture.joined_session.players[0];
     let insert_seat = insert_seat_sql(stranger_session, player.user_id, player.character_id);
     world.owner().execute(&insert_seat).await.unwrap();

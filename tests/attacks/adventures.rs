@@ -5,7 +5,7 @@ use sea_orm::ConnectionTrait;
 use uuid::Uuid;
 
 use super::{
-    assert_invariants, attempt, execute_and_commit, execute_in, open_public_session, query_number,
+    assert_invariants, attempt, execute_and_commit, execute_in, new_public_session, query_number,
     sqlstates::{
         ADVENTURE_NOT_PLAYABLE, ADVENTURE_PUBLISHED, CHECK_VIOLATION, FOREIGN_KEY_VIOLATION, ILLEGAL_TRANSITION,
         INSUFFICIENT_PRIVILEGE, SESSION_OVER,
@@ -62,7 +62,7 @@ async fn a_strangers_session_without_players_does_not_prevent_the_deletion_of_a_
     let world = World::new().await;
     let creator = world.new_user().await;
     let (adventure, stranger) = (world.new_adventure(creator.user_id()).await, world.new_account().await);
-    let session = open_public_session(&world, stranger, adventure).await;
+    let session = new_public_session(&world, stranger, adventure).await;
     cancel_session(&world, session).await;
     let delete = format!("DELETE FROM auth.users WHERE id = '{}'", creator.user_id());
     assert_eq!(attempt(&world.owner(), &delete).await, "done");
@@ -82,7 +82,7 @@ async fn history_prevents_the_deletion_of_an_adventure() {
         let creator = world.new_user().await;
         let adventure = world.new_adventure(creator.user_id()).await;
         let (stranger, player) = (world.new_account().await, world.new_player().await);
-        let session = open_public_session(&world, stranger, adventure).await;
+        let session = new_public_session(&world, stranger, adventure).await;
         if session_kind != "live" {
             assert_eq!(
                 attempt(&player.caller, &insert_seat_sql(session, player.user_id, player.character_id)).await,
@@ -161,7 +161,7 @@ async fn others_read_unpublished_content_only_while_they_play_it() {
     let mut sessions = Vec::new();
     for session_kind in ["live", "cancelled", "completed", "archived"] {
         let (player, former_player) = (world.new_player().await, world.new_player().await);
-        let session = open_public_session(&world, seer.user_id(), adventure).await;
+        let session = new_public_session(&world, seer.user_id(), adventure).await;
         for player in [&player, &former_player] {
             assert_eq!(
                 attempt(&player.caller, &insert_seat_sql(session, player.user_id, player.character_id)).await,
@@ -212,7 +212,7 @@ async fn a_session_that_has_ended_cannot_be_reopened_to_read_its_adventure() {
     let world = World::new().await;
     let (creator, stranger) = (world.new_user().await, world.new_user().await);
     let adventure = world.new_adventure(creator.user_id()).await;
-    let session = open_public_session(&world, stranger.user_id(), adventure).await;
+    let session = new_public_session(&world, stranger.user_id(), adventure).await;
     cancel_session(&world, session).await;
     assert_eq!(
         attempt(&creator, &format!("UPDATE adventures SET status = 'draft' WHERE id = '{adventure}'")).await,

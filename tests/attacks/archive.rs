@@ -14,7 +14,7 @@ use sparc::{
 use uuid::Uuid;
 
 use super::{
-    assert_invariants, attempt, dry_run, execute_and_commit, execute_in, open_private_session,
+    assert_invariants, attempt, dry_run, execute_and_commit, execute_in, new_private_session,
     sqlstates::{
         DISK_FULL, INTERNAL_ERROR, IO_ERROR, QUERY_CANCELED, SERIALIZATION_FAILURE, SESSION_OVER, SESSION_STARTED,
         UNIQUE_VIOLATION,
@@ -252,7 +252,7 @@ async fn a_session_that_cannot_be_cancelled_does_not_stop_the_job() {
     for _ in 0..6 {
         let seer = world.new_account().await;
         let adventure = world.new_adventure(seer).await;
-        let session = open_private_session(&world, seer, adventure).await;
+        let session = new_private_session(&world, seer, adventure).await;
         let abandon = format!("UPDATE sessions SET created_at = now() - INTERVAL '60 days' WHERE id = '{session}'");
         world.owner().execute(&abandon).await.unwrap();
         sessions.push((session, seer));

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::{
     assert_invariants, attempt, close_account_sql, close_or_delete_account_sql, execute_and_commit, execute_in,
     full_account::create_full_account,
-    is_account_closed, open_private_session, outcome_code,
+    is_account_closed, new_private_session, outcome_code,
     sqlstates::{
         ACCOUNT_CLOSED, CHECK_VIOLATION, INSUFFICIENT_PRIVILEGE, SESSION_OVER, TRIGGERED_DATA_CHANGE_VIOLATION,
     },
@@ -158,7 +158,7 @@ async fn an_adventure_is_deleted_although_a_stranger_writes_to_an_ended_session_
         let adventure = world.new_adventure(author.user_id()).await;
         let mut ended_sessions = Vec::new();
         for _ in 0..session_count {
-            let session = open_private_session(&world, stranger.user_id(), adventure).await;
+            let session = new_private_session(&world, stranger.user_id(), adventure).await;
             let end = format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{session}'");
             assert_eq!(attempt(&stranger, &end).await, "done");
             ended_sessions.push(session);
@@ -202,7 +202,7 @@ async fn an_account_is_deleted_while_a_stranger_writes_to_an_ended_session_of_it
     let world = World::new().await;
     let (author, stranger) = (world.new_user().await, world.new_user().await);
     let adventure = world.new_adventure(author.user_id()).await;
-    let session = open_private_session(&world, stranger.user_id(), adventure).await;
+    let session = new_private_session(&world, stranger.user_id(), adventure).await;
     let end = format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{session}'");
     assert_eq!(attempt(&stranger, &end).await, "done");
     let strangers_transaction = stranger.begin().await;

@@ -8,7 +8,7 @@ use super::{
     assert_invariants, attempt, close_account_sql, close_or_delete_account_sql, delete_account_sql, execute_and_commit,
     execute_in,
     full_account::create_full_account,
-    is_account_closed, open_private_session,
+    is_account_closed, new_private_session,
     sqlstates::{ACCOUNT_CLOSED, DEADLOCK_DETECTED, SERIALIZATION_FAILURE},
 };
 use crate::world::{GameSession, SqlCaller, World, insert_attribute_check_sql, insert_character_sql, insert_seat_sql};
@@ -35,7 +35,7 @@ fn equip_sql(character: Uuid) -> String {
 /// Creates a second session of the same Seer, in which the same player has a seat with another character. Returns the
 /// session and the character.
 async fn create_second_session(world: &World, game: &GameSession) -> (Uuid, Uuid) {
-    let session = open_private_session(world, game.seer.user_id(), game.adventure_id).await;
+    let session = new_private_session(world, game.seer.user_id(), game.adventure_id).await;
     let character = world.new_character(game.players[0].user_id).await;
     world.owner().execute(&insert_seat_sql(session, game.players[0].user_id, character)).await.unwrap();
     (session, character)
@@ -205,7 +205,7 @@ async fn closing_and_deleting_an_account_survive_a_deadlock_over_old_events() {
             let (author, stranger) = (world.new_account().await, world.new_account().await);
             let adventure = world.new_adventure(author).await;
             let seer = if is_strangers_session { stranger } else { author };
-            let session = open_private_session(&world, seer, adventure).await;
+            let session = new_private_session(&world, seer, adventure).await;
             world
                 .owner()
                 .execute(&format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{session}'"))
@@ -324,7 +324,7 @@ async fn closing_holds_no_session_while_it_waits_for_a_draft() {
         let creator = world.new_account().await;
         let set_creator = format!("UPDATE adventures SET creator_id = '{creator}' WHERE id = '{}'", game.adventure_id);
         world.owner().execute(&set_creator).await.unwrap();
-        let creators_session = open_private_session(&world, game.seer.user_id(), game.adventure_id).await;
+        let creators_session = new_private_session(&world, game.seer.user_id(), game.adventure_id).await;
         let character = world.new_character(creator).await;
         world.owner().execute(&insert_seat_sql(creators_session, creator, character)).await.unwrap();
         let unpublish = format!("UPDATE adventures SET status = 'draft' WHERE id = '{}'", game.adventure_id);

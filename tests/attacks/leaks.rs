@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::{
-    attempt, close_account, execute_in, open_private_session,
+    attempt, close_account, execute_in, new_private_session,
     sqlstates::{
         ACCOUNT_CLOSED, ADVENTURE_NOT_PLAYABLE, CHARACTER_NOT_YOURS, INSUFFICIENT_PRIVILEGE, NULL_VALUE_NOT_ALLOWED,
         ROLL_NOT_SAVEABLE, UNKNOWN_JOIN_CODE,
@@ -236,7 +236,7 @@ async fn a_stranger_does_not_learn_how_many_rows_an_account_has() {
     let busy_seer = world.new_user().await;
     let adventure = world.new_adventure(busy_seer.user_id()).await;
     for _ in 0..20 {
-        open_private_session(&world, busy_seer.user_id(), adventure).await;
+        new_private_session(&world, busy_seer.user_id(), adventure).await;
     }
     let insert_session =
         |seer: Uuid| format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{seer}', '{adventure}')");

@@ -3,8 +3,7 @@
 use uuid::Uuid;
 
 use super::{
-    assert_invariants, attempt, execute_and_commit, execute_in, open_private_session, open_public_session,
-    query_number,
+    assert_invariants, attempt, execute_and_commit, execute_in, new_private_session, new_public_session, query_number,
     sqlstates::{
         ADVENTURE_LIMIT_REACHED, CHARACTER_LIMIT_REACHED, CREATURE_LIMIT_REACHED, RETIRED_CHARACTER_LIMIT_REACHED,
         SEAT_LIMIT_REACHED, SERIALIZATION_FAILURE, SESSION_FULL, SESSION_LIMIT_REACHED, SESSION_LIVE,
@@ -125,13 +124,13 @@ async fn create_limits(world: &World, statement_count: usize) -> Vec<Limit> {
     let adventure = world.new_adventure(first_seer).await;
     for index in 0..19 {
         let seer = if index % 2 == 0 { first_seer } else { second_seer };
-        let session = open_public_session(world, seer, adventure).await;
+        let session = new_public_session(world, seer, adventure).await;
         owner.execute(&insert_seat_sql(session, player.user_id, player.character_id)).await.unwrap();
     }
     let mut statements = Vec::new();
     let third_seer = world.new_account().await;
     for _ in 0..statement_count {
-        let session = open_public_session(world, third_seer, adventure).await;
+        let session = new_public_session(world, third_seer, adventure).await;
         statements.push((player.caller.clone(), insert_seat_sql(session, player.user_id, player.character_id)));
     }
     limits.push(Limit {
@@ -145,7 +144,7 @@ async fn create_limits(world: &World, statement_count: usize) -> Vec<Limit> {
 
     let user = world.new_user().await;
     for _ in 0..19 {
-        open_private_session(world, user.user_id(), adventure).await;
+        new_private_session(world, user.user_id(), adventure).await;
     }
     let insert = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", user.user_id());
     limits.push(Limit {
@@ -289,7 +288,7 @@ async fn an_account_has_no_more_than_twenty_seats_in_live_sessions() {
     let (first_seer, second_seer) = (world.new_account().await, world.new_account().await);
     let adventure = world.new_adventure(first_seer).await;
     for index in 0..30 {
-        open_public_session(&world, if index % 2 == 0 { first_seer } else { second_seer }, adventure).await;
+        new_public_session(&world, if index % 2 == 0 { first_seer } else { second_seer }, adventure).await;
     }
     let join_all = format!(
         "INSERT INTO session_players (session_id, user_id, character_id)

@@ -25,7 +25,7 @@ async fn closing_holds_no_other_row_while_it_waits_for_one() {
             let fixture = create_full_account(&world).await;
             let (account, player) = (fixture.account_id, &fixture.live_session.players[0]);
             // A session that the account cancelled before anybody took a seat. Only deleting the account changes it.
-            let seatless_session = super::open_private_session(&world, account, fixture.published_adventure_id).await;
+            let seatless_session = super::new_private_session(&world, account, fixture.published_adventure_id).await;
             let cancel = format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{seatless_session}'");
             world.owner().execute(&cancel).await.unwrap();
             let insert_draft = format!("INSERT INTO adventures (creator_id, name) VALUES ('{account}', 'A draft')");
@@ -270,7 +270,7 @@ async fn jobs_wait_for_none_of_many_sessions_that_need_a_locked_row() {
             format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf')", game.adventure_id);
         owner.execute(&insert_creature).await.unwrap();
         for _ in 0..15 {
-            let session = super::open_private_session(&world, game.seer.user_id(), game.adventure_id).await;
+            let session = super::new_private_session(&world, game.seer.user_id(), game.adventure_id).await;
             owner.execute(&insert_seat_sql(session, player.user_id, player.character_id)).await.unwrap();
             let of_session = format!("WHERE id = '{session}'");
             owner.execute(&format!("UPDATE sessions SET status = 'active' {of_session}")).await.unwrap();

@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::{
-    assert_invariants, attempt, execute_in, open_private_session, query_number,
+    assert_invariants, attempt, execute_in, new_private_session, query_number,
     sqlstates::{CHARACTER_SEATED, INSUFFICIENT_PRIVILEGE},
 };
 use crate::world::{World, insert_seat_sql};
@@ -179,7 +179,7 @@ async fn the_cancelling_job_skips_a_locked_session() {
     let adventure = world.new_adventure(seer).await;
     let mut sessions = Vec::new();
     for _ in 0..2 {
-        let session = open_private_session(&world, seer, adventure).await;
+        let session = new_private_session(&world, seer, adventure).await;
         let player = world.new_player().await;
         world.owner().execute(&insert_seat_sql(session, player.user_id, player.character_id)).await.unwrap();
         // A waiting session is abandoned a month after its creation.

@@ -124,7 +124,7 @@ async fn is_account_closed(world: &World, account: Uuid) -> bool {
 }
 
 /// Creates a waiting public session of a Seer, and returns its id.
-async fn open_public_session(world: &World, seer: Uuid, adventure: Uuid) -> Uuid {
+async fn new_public_session(world: &World, seer: Uuid, adventure: Uuid) -> Uuid {
     let sql = format!(
         "INSERT INTO sessions (seer_id, adventure_id, is_public) VALUES ('{seer}', '{adventure}', true) RETURNING id"
     );
@@ -132,7 +132,7 @@ async fn open_public_session(world: &World, seer: Uuid, adventure: Uuid) -> Uuid
 }
 
 /// Creates a waiting private session of a Seer, and returns its id.
-async fn open_private_session(world: &World, seer: Uuid, adventure: Uuid) -> Uuid {
+async fn new_private_session(world: &World, seer: Uuid, adventure: Uuid) -> Uuid {
     let sql = format!(
         "INSERT INTO sessions (seer_id, adventure_id, is_public) VALUES ('{seer}', '{adventure}', false) RETURNING id"
     );

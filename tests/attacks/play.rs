@@ -6,7 +6,7 @@ use sparc::service::{Operations, sessions::LobbyFilter};
 use uuid::Uuid;
 
 use super::{
-    assert_invariants, attempt, dry_run, execute_in, open_public_session, outcome_code, query_number,
+    assert_invariants, attempt, dry_run, execute_in, new_public_session, outcome_code, query_number,
     sqlstates::{
         CHECK_VIOLATION, DEADLOCK_DETECTED, HEROIC_SAVE_SPENT, SESSION_HAS_NO_PLAYER, START_IN_PAST, UNIQUE_VIOLATION,
     },
@@ -26,7 +26,7 @@ async fn create_sessions_in_opposite_orders(world: &World, status: &str) -> [Uui
     let mut pairs: Vec<&[Player]> = players.chunks(2).collect();
     for (seer, adventure) in seers.iter().zip(adventures) {
         for pair in &pairs {
-            let session = open_public_session(world, *seer, adventure).await;
+            let session = new_public_session(world, *seer, adventure).await;
             for player in *pair {
                 world.owner().execute(&insert_seat_sql(session, player.user_id, player.character_id)).await.unwrap();
             }
@@ -171,7 +171,7 @@ async fn sessions_without_players_are_not_counted() {
     let adventure = world.new_adventure(seer.user_id).await;
     let mut sessions = Vec::new();
     for _ in 0..10 {
-        sessions.push(open_public_session(&world, seer.user_id, adventure).await);
+        sessions.push(new_public_session(&world, seer.user_id, adventure).await);
     }
     let set_status = |status: &str| {
         format!("UPDATE sessions SET status = '{status}' WHERE seer_id = '{}' AND ended_at IS NULL", seer.user_id)
@@ -244,7 +244,7 @@ async fn nobody_schedules_more_than_an_hour_in_the_past() {
             seer.user_id()
         )
     };
-    let session = open_public_session(&world, seer.user_id(), adventure).await;
+    let session = new_public_session(&world, seer.user_id(), adventure).await;
     let update = |start: &str| format!("UPDATE sessions SET scheduled_start = {start} WHERE id = '{session}'");
     for past in
         ["'2000-01-01'", "now() - INTERVAL '61 minutes'", "now() - INTERVAL '2 hours'", "now() - INTERVAL '1 year'"]
@@ -283,7 +283,7 @@ async fn the_lobby_omits_sessions_that_are_six_hours_late() {
     let adventure = world.new_adventure(seer).await;
     let mut sessions = Vec::new();
     for starts_in_hours in [-24 * 365, -7, -5, 1] {
-        let session = open_public_session(&world, seer, adventure).await;
+        let session = new_public_session(&world, seer, adventure).await;
         let sql = format!(
             "UPDATE sessions SET scheduled_start = now() + INTERVAL '{starts_in_hours} hours' WHERE id = '{session}'"
         );

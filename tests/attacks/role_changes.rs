@@ -5,7 +5,7 @@
 use uuid::Uuid;
 
 use super::{
-    assert_invariants, attempt_while_holder_commits, dry_run, execute_and_commit, execute_in, open_private_session,
+    assert_invariants, attempt_while_holder_commits, dry_run, execute_and_commit, execute_in, new_private_session,
     outcome_code, query_number,
     sqlstates::{INSUFFICIENT_PRIVILEGE, SESSION_OVER, SEVERAL_SESSIONS, TOO_MANY_ROWS, UNKNOWN_JOIN_CODE},
 };
@@ -47,7 +47,7 @@ async fn a_statement_that_resets_its_role_keeps_its_limits() {
     let game = world.new_active_session(1).await;
     let (seer, player) =
         (world_with_users_login.user(game.seer.user_id()), world_with_users_login.user(game.players[0].user_id));
-    let other_session = open_private_session(&world, game.seer.user_id(), game.adventure_id).await;
+    let other_session = new_private_session(&world, game.seer.user_id(), game.adventure_id).await;
     let draft_adventure = world.new_draft_adventure(game.seer.user_id()).await;
     let insert_creatures = format!(
         "INSERT INTO creatures (adventure_id, name)

@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::{
-    assert_invariants, attempt, close_account, dry_run, execute_and_commit, execute_in, open_public_session,
+    assert_invariants, attempt, close_account, dry_run, execute_and_commit, execute_in, new_public_session,
     query_number,
     sqlstates::{
         CHARACTER_NOT_YOURS, INSUFFICIENT_PRIVILEGE, NOT_YOUR_CHOICE, PLAYER_REMOVED, SERIALIZATION_FAILURE,
@@ -386,7 +386,7 @@ async fn a_seer_cannot_seat_a_strangers_character_in_many_sessions() {
     let (game, victim) = create_session_and_victim(&world).await;
     let seer = game.seer.user_id();
     for _ in 0..10 {
-        open_public_session(&world, seer, game.adventure_id).await;
+        new_public_session(&world, seer, game.adventure_id).await;
     }
     let seat_victim = format!(
         "INSERT INTO session_players (session_id, user_id, character_id)

@@ -4,7 +4,7 @@
 use super::{
     assert_invariants, attempt, close_account_sql, close_or_delete_account_sql, execute_and_commit, execute_in,
     full_account::create_full_account,
-    open_public_session,
+    new_public_session,
     sqlstates::{CHARACTER_NOT_YOURS, LOCK_NOT_AVAILABLE, ROLL_NOT_SAVEABLE},
 };
 use crate::world::{World, insert_attribute_check_sql, insert_heroic_save_sql, insert_seat_sql};
@@ -161,7 +161,7 @@ async fn a_lock_in_an_ended_session_with_only_one_participant_does_not_delay_a_c
             let creator = world.new_user().await;
             let adventure = world.new_adventure(creator.user_id()).await;
             let stranger = world.new_player().await;
-            let session = open_public_session(&world, stranger.user_id, adventure).await;
+            let session = new_public_session(&world, stranger.user_id, adventure).await;
             assert_eq!(
                 attempt(&stranger.caller, &insert_seat_sql(session, stranger.user_id, stranger.character_id)).await,
                 "done"

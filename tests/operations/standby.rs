@@ -7,7 +7,7 @@ use sparc::service::Sparc;
 use super::{call_and_roll_back, documented::find_sources, fixture::CALLERS, fixture::Fixture, operations};
 use crate::{
     documents::workspace_root,
-    standby::{Cluster, current_lsn, wait_until_replayed},
+    standby::{Cluster, current_insert_lsn, wait_until_replayed},
 };
 
 /// Returns the operations that the service's sources declare as reads.
@@ -28,7 +28,7 @@ async fn operations_declared_as_reads_run_on_a_standby_and_no_others_do() {
     let Some(cluster) = Cluster::start().await else { return };
     let fixture = Fixture::in_world(cluster.world.reconnect().await).await;
     let replica = cluster.replicas().await.remove(0);
-    wait_until_replayed(&replica, &current_lsn(&fixture.world).await).await;
+    wait_until_replayed(&replica, &current_insert_lsn(&fixture.world).await).await;
     let standby = Sparc::connect(replica.url()).await.unwrap();
     let reads = declared_reads();
     let mut mismatches = Vec::new();

@@ -49,7 +49,7 @@ async fn subscribers_receive_every_event_once_even_across_a_promotion() {
         sent_ids.extend(send(&sparc, ada_id, game.session_id, format!("wave{number}")).await);
     }
     // Replication is asynchronous here, so events that no standby has yet would be lost with the primary.
-    let lsn = super::current_lsn(&cluster.world).await;
+    let lsn = super::current_insert_lsn(&cluster.world).await;
     let replicas: [World; 2] = cluster.replicas().await.try_into().unwrap_or_else(|_| panic!("not two replicas"));
     for replica in &replicas {
         super::wait_until_replayed(replica, &lsn).await;
@@ -105,7 +105,7 @@ impl PausedReplicas {
 
 /// Waits until the replicas have replayed everything, and then pauses their replay.
 async fn pause_replicas(cluster: &Cluster) {
-    let lsn = super::current_lsn(&cluster.world).await;
+    let lsn = super::current_insert_lsn(&cluster.world).await;
     for replica in cluster.replicas().await {
         super::wait_until_replayed(&replica, &lsn).await;
         replica.owner().execute("SELECT pg_wal_replay_pause()").await.unwrap();
@@ -181,7 +181,7 @@ async fn a_subscriber_of_an_event_that_the_promoted_server_lacks_gets_events_exp
     let game = cluster.world.new_active_session(2).await;
     let (ada_id, morgan_id) = (game.players[0].user_id, game.players[1].user_id);
     // Both standbys are disconnected from the primary, so the next event exists only on the primary.
-    let lsn = super::current_lsn(&cluster.world).await;
+    let lsn = super::current_insert_lsn(&cluster.world).await;
     for (replica, standby) in cluster.replicas().await.iter().zip(&cluster.standbys) {
         super::wait_until_replayed(replica, &lsn).await;
         standby.alter_system("primary_conninfo", "").await.unwrap();

@@ -66,7 +66,7 @@ pub async fn start_standby_of(primary: &Server) -> Server {
 }
 
 /// Returns the position in the WAL at which the primary inserts its next record.
-pub async fn current_lsn(world: &World) -> String {
+pub async fn current_insert_lsn(world: &World) -> String {
     world.owner().fetch_value("SELECT pg_current_wal_insert_lsn()::text").await.unwrap()
 }
 

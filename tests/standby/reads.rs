@@ -17,7 +17,7 @@ use sparc::{
     },
 };
 
-use super::{Cluster, current_lsn, wait_until, wait_until_replayed};
+use super::{Cluster, current_insert_lsn, wait_until, wait_until_replayed};
 use crate::{
     faults::network::{OPEN, Proxy, SWALLOWING},
     sqlstates::READ_ONLY_SQL_TRANSACTION,
@@ -105,7 +105,7 @@ async fn callers_read_their_own_writes_while_replicas_are_paused() {
     let (sparc, other_sparc) = (cluster.connect().await, cluster.connect().await);
     let replicas = cluster.replicas().await;
     let player = cluster.world.new_player().await;
-    let lsn = current_lsn(&cluster.world).await;
+    let lsn = current_insert_lsn(&cluster.world).await;
     for replica in &replicas {
         wait_until_replayed(replica, &lsn).await;
     }
@@ -162,7 +162,7 @@ async fn a_write_committed_by_raw_sql_is_read_by_its_writer() {
     for commit in ["COMMIT", "COMMIT AND CHAIN"] {
         // This user is new, so `Sparc` knows no position of theirs.
         let me = sparc.as_user(cluster.world.new_player().await.user_id);
-        let lsn = current_lsn(&cluster.world).await;
+        let lsn = current_insert_lsn(&cluster.world).await;
         for replica in &replicas {
             wait_until_replayed(replica, &lsn).await;
         }
@@ -215,7 +215,7 @@ async fn a_query_that_writes_or_locks_runs_on_the_primary() {
     }
     let sparc = cluster.connect().await;
     let player = cluster.world.new_player().await;
-    let lsn = current_lsn(&cluster.world).await;
+    let lsn = current_insert_lsn(&cluster.world).await;
     for replica in cluster.replicas().await {
         wait_until_replayed(&replica, &lsn).await;
         let refusal = replica.service().fetch_value::<String>("SELECT private.event_history()").await.unwrap_err();

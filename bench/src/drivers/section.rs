@@ -78,7 +78,7 @@ fn write_delayed(text: &mut String, results: &DriverResults) {
 fn write_phases(text: &mut String, results: &DriverResults) {
     text.push_str(PHASES_TABLE);
     for phases in &results.phases {
-        // The phases are measured on one connection, so they are shown next to the service's time with one client.
+        // One client at a time runs the phases, so they are shown next to the service's time with one client.
         let comparison = results
             .operations
             .iter()

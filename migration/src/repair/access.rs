@@ -128,8 +128,8 @@ $$"
         if defects.to_create_of_kind("job").next().is_some() {
             self.push(repeatable::JOBS);
         }
-        for difference in defects.changed.iter().filter(|difference| difference.object.starts_with("job ")) {
-            let name = difference.object.trim_start_matches("job ");
+        for difference in &defects.changed {
+            let Some(name) = difference.object.strip_prefix("job ") else { continue };
             let command = difference.expected.as_deref().unwrap_or_default();
             // Only the command is restored, because the schedule is the operator's choice.
             let sql = format!(
