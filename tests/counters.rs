@@ -109,6 +109,7 @@ async fn counters_that_the_database_maintains_are_not_negative() {
     let game = world.new_active_session(1).await;
     let owner = world.owner();
     assert_integer_bounds(&owner, "sessions", "game_state_version", 0, i32::MAX).await;
+    // The statement above has set the counter to its maximum.
     world.update_session(&game, "game_state_version = 0, status = 'completed'").await;
     world.update_session(&game, "ended_at = now() - INTERVAL '1 year'").await;
     assert_eq!(owner.fetch_value::<i32>("SELECT private.archive_sessions(10)").await, Ok(1));

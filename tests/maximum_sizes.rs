@@ -135,7 +135,7 @@ async fn documents_that_typical_clients_cannot_read_are_refused() {
         (seer, "creatures", "abilities"),
         (seer, "sessions", "game_state"),
     ] {
-        caller.execute(&format!("UPDATE {table} SET {column} = '{}'", nested_list(99))).await.unwrap();
+        caller.execute(&format!("UPDATE {table} SET {column} = '{}'", nested_list(100))).await.unwrap();
         for unreadable in [nested_list(101), r#"{"a": {"b": 1e400}}"#.to_owned(), "[-1e309]".to_owned()] {
             assert_check_violation(
                 caller,
@@ -155,7 +155,7 @@ async fn documents_that_typical_clients_cannot_read_are_refused() {
     };
     assert_check_violation(ada, &insert_event(&nested_list(101)), "readable_document").await;
     assert_check_violation(ada, &insert_event("1e400"), "readable_document").await;
-    ada.execute(&insert_event(&nested_list(99))).await.unwrap();
+    ada.execute(&insert_event(&nested_list(100))).await.unwrap();
     let modifiers = r#"[{"type": "flat", "value": 1, "source": "x", "more": 1e400}]"#;
     let insert_roll = crate::world::insert_attribute_check_sql(game.session_id, game.players[0].character_id)
         .replace("roll_type)", "roll_type, modifiers)")
