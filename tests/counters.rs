@@ -1,4 +1,4 @@
-//! Constraints on counters and on other values that no role of the API can write, and counters after deletions.
+//! Constraints that hold even for the owner of the tables, on counters and on other values. Counters after deletions.
 
 use sea_orm::ConnectionTrait;
 
@@ -43,7 +43,7 @@ async fn counters_and_ratings_are_limited_by_check_constraints() {
     assert_check_violation(&owner, &set_live_seats(-1), "characters_live_seats_check").await;
 }
 
-/// The API's roles have no privilege to write these values. The constraints refuse them from every role.
+/// The API's roles can write few of these values, because of privileges and triggers. The constraints bind every role.
 #[tokio::test]
 async fn constraints_refuse_inconsistent_rows_even_from_the_owner() {
     let world = World::new().await;
@@ -89,7 +89,7 @@ async fn constraints_refuse_inconsistent_rows_even_from_the_owner() {
     }
 }
 
-/// Closing the account changes this row, and so waits for the account's uncommitted writes.
+/// Closing an account changes its row in `account_gates`, and so waits for the account's uncommitted writes.
 #[tokio::test]
 async fn a_write_of_an_account_locks_its_row_in_account_gates() {
     let world = World::new().await;
@@ -122,7 +122,7 @@ async fn counters_that_the_database_maintains_are_not_negative() {
 }
 
 #[tokio::test]
-async fn deleting_a_seat_releases_it() {
+async fn deleting_a_seat_lowers_the_counters() {
     let world = World::new().await;
     let game = world.new_session(2).await;
     let delete_seat = format!("DELETE FROM session_players WHERE user_id = '{}'", game.players[0].user_id);
@@ -133,7 +133,7 @@ async fn deleting_a_seat_releases_it() {
 }
 
 #[tokio::test]
-async fn deleting_a_live_session_releases_its_seats() {
+async fn deleting_a_live_session_lowers_the_counters() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     assert_eq!(world.owner().count("users WHERE live_seats = 1").await, 2);

@@ -30,9 +30,10 @@ use crate::{
     sections,
 };
 
-/// Settings of the standbys. Replication is asynchronous, so a commit waits only for the primary's disk.
+/// Settings of the standbys.
 const STANDBY_SETTINGS: [&str; 3] = ["shared_buffers=1GB", "hot_standby=on", "max_connections=200"];
-/// Settings of the primary, in addition to [`PRODUCTION_SETTINGS`].
+/// Settings of the primary, in addition to [`PRODUCTION_SETTINGS`]. Without `synchronous_standby_names`, replication is
+/// asynchronous, so a commit waits only for the primary's disk.
 const PRIMARY_SETTINGS: [&str; 2] = ["wal_keep_size=1GB", "max_connections=200"];
 /// The number of rounds. In each, the step of the load test is measured without a replica, with one and with two. For
 /// each number of replicas, the round with the median processor use of the primary is reported.
@@ -54,7 +55,7 @@ pub struct ReplicaResults {
     pub load_steps: Vec<ReplicaLoadStep>,
     /// Milliseconds from a commit until another user sees the write: the median, the 99th percentile and the maximum.
     pub visibility_delay_ms: [f64; 3],
-    /// What tracking log positions costs rolls by one client and by eight.
+    /// The cost of tracking log positions, measured on rolls by one client and by eight.
     pub tracking: Vec<TrackingCost>,
 }
 
@@ -225,29 +226,29 @@ async fn measure_tracking_cost(
         Sparc::connect_with(environment.url, Options::default().max_connections(CONNECTIONS)).await?;
     let sparc_with_replicas = Sparc::connect_with(environment.url, replica_options).await?;
     // Rolls per second without replicas, and with them.
-    let mut runs: [Vec<f64>; 2] = Default::default();
+    let mut rates: [Vec<f64>; 2] = Default::default();
     for pair in 0..=RUN_PAIRS {
-        for step in 0..2 {
-            let index = (pair + step) % 2;
+        for position in 0..2 {
+            let index = (pair + position) % 2;
             let sparc = [&sparc_without_replicas, &sparc_with_replicas][index];
             let (run, _) =
                 operations::run_service_clients(Operation::Roll, sparc, clients, environment, RUN_LENGTH).await?;
-            // Pair 0 opens connections and prepares statements.
+            // Pair 0 is not counted: it opens connections and prepares statements.
             if pair > 0 {
-                runs[index].push(run.operations_per_second);
+                rates[index].push(run.operations_per_second);
             }
         }
     }
     sparc_without_replicas.close().await?;
     sparc_with_replicas.close().await?;
     let mut losses: Vec<f64> =
-        runs[0].iter().zip(&runs[1]).map(|(without, with)| 100.0 * (1.0 - with / without)).collect();
+        rates[0].iter().zip(&rates[1]).map(|(without, with)| 100.0 * (1.0 - with / without)).collect();
     losses.sort_by(f64::total_cmp);
-    let mean = |runs: &[f64]| runs.iter().sum::<f64>() / runs.len() as f64;
+    let mean = |rates: &[f64]| rates.iter().sum::<f64>() / rates.len() as f64;
     let cost = TrackingCost {
         clients,
-        rolls_per_second_without_replicas: mean(&runs[0]),
-        rolls_per_second_with_replicas: mean(&runs[1]),
+        rolls_per_second_without_replicas: mean(&rates[0]),
+        rolls_per_second_with_replicas: mean(&rates[1]),
         loss_percent: losses[losses.len() / 2],
     };
     println!("{cost:?}");

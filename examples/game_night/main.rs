@@ -137,7 +137,7 @@ async fn play() -> Result<(), Box<dyn StdError>> {
     }
     let last_seq = print_events(ada, tonight.id, 0).await?;
 
-    print_heading("Old Ambrose pulls at the rope, with one die, until he has rolled a failure and a critical result");
+    print_heading("Old Ambrose (might 1, so one die) pulls at the rope until he rolls a failure and a critical result");
     let pull = NewRoll::attribute_check(tonight.id, Roller::Character(ambrose.id), Attribute::Might, Difficulty::MAX);
     let (mut failed_roll_id, mut had_critical) = (None, false);
     while failed_roll_id.is_none() || !had_critical {
@@ -156,7 +156,7 @@ async fn play() -> Result<(), Box<dyn StdError>> {
     seer.sessions().set_scene(tonight.id, Some("bell")).await?;
     seer.sessions().complete(tonight.id).await?;
     print_events(ada, tonight.id, last_seq).await?;
-    let mut result_table = table(["player", "character", "rolls", "successes", "mean", "games played"]);
+    let mut result_table = table(["player", "character", "rolls", "successes", "mean total", "games played"]);
     for player in ada.sessions().details(tonight.id).await?.players {
         let statistics = seer.dice().statistics(RollScope::Character(player.character_id)).await?;
         let games_played = seer.users().profile(player.user_id).await?.games_played;
@@ -193,7 +193,8 @@ async fn print_events(participant: &IdentityConnection, session_id: Uuid, mut la
                 format!("{name} rolls {results}: {total} against {difficulty}, {outcome}")
             }
             "player_joined" => {
-                format!("{} as {}, seat {}", field("display_name"), field("character_name"), field("seats_taken"))
+                let (player, character) = (field("display_name"), field("character_name"));
+                format!("{player} as {character}, seats taken: {}", field("seats_taken"))
             }
             _ => format!("{} -> {}", field("from"), field("to")),
         };

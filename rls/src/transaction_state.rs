@@ -165,8 +165,8 @@ impl<C: Connection> TransactionState<C> {
         }
     }
 
-    /// Sends one of this crate's own statements, in the innermost frame. `pending` stays recorded until the answer
-    /// arrives.
+    /// Runs SQL of this crate in the innermost frame, and returns the server's answer. `pending` stays recorded until
+    /// the answer arrives.
     pub(crate) async fn send_internal(&mut self, sql: String, pending: Pending) -> Result<Answer, DbErr> {
         self.finish_response().await?;
         self.pending = Some(pending);

@@ -13,10 +13,10 @@ async fn insert_while_deleting(
     caller: &SqlCaller,
     table: &str,
     ids: &[Uuid],
-    insert: impl Fn(Uuid) -> String,
+    insert_sql: impl Fn(Uuid) -> String,
 ) -> Vec<String> {
     let attempt_insert = |id: Uuid| {
-        let (caller, sql) = (caller.clone(), insert(id));
+        let (caller, sql) = (caller.clone(), insert_sql(id));
         async move { attempt(&caller, &sql).await }
     };
     let id_list = ids.iter().map(|id| format!("'{id}'")).collect::<Vec<_>>().join(", ");
@@ -44,11 +44,11 @@ async fn each_deleted_character_makes_room_for_at_most_one() {
             .fetch_values(&format!("SELECT id FROM characters WHERE user_id = '{}' LIMIT 8", user.user_id()))
             .await
             .unwrap();
-        let insert = |id| insert_character_sql(id, user.user_id()) + on_conflict;
-        let outcomes = insert_while_deleting(&world, &user, "characters", &ids, insert).await;
-        let count_living =
+        let insert_sql = |id| insert_character_sql(id, user.user_id()) + on_conflict;
+        let outcomes = insert_while_deleting(&world, &user, "characters", &ids, insert_sql).await;
+        let living_sql =
             format!("SELECT count(*) FROM characters WHERE user_id = '{}' AND retired_at IS NULL", user.user_id());
-        let living_count = query_number(&world, &count_living).await;
+        let living_count = query_number(&world, &living_sql).await;
         assert!(living_count <= 10, "{on_conflict}: {living_count}, {outcomes:?}");
         assert_eq!(
             living_count,
@@ -67,7 +67,7 @@ async fn each_deleted_draft_or_creature_makes_room_for_exactly_one() {
         (&author_of_drafts, "adventures", "creator_id", author_of_drafts.user_id()),
         (&author_of_creatures, "creatures", "adventure_id", draft_adventure),
     ] {
-        let insert =
+        let insert_sql =
             |id: Uuid| format!("INSERT INTO {table} (id, {parent_column}, name) VALUES ('{id}', '{parent}', 'New')");
         // An account may have two hundred adventures, and an adventure two hundred creatures.
         let fill = format!(
@@ -80,7 +80,7 @@ async fn each_deleted_draft_or_creature_makes_room_for_exactly_one() {
             .fetch_values(&format!("SELECT id FROM {table} WHERE {parent_column} = '{parent}' LIMIT 4"))
             .await
             .unwrap();
-        let outcomes = insert_while_deleting(&world, caller, table, &ids, insert).await;
+        let outcomes = insert_while_deleting(&world, caller, table, &ids, insert_sql).await;
         assert_eq!(outcomes.iter().filter(|outcome| *outcome == "done").count(), 4, "{table}: {outcomes:?}");
         assert_eq!(world.owner().count(&format!("{table} WHERE {parent_column} = '{parent}'")).await, 200, "{table}");
     }

@@ -40,7 +40,7 @@ async fn commands_that_drop_our_objects_name_those_that_depend_on_them_and_chang
             "view public.names",
             "view public.more_names",
             "tickets_user_id_fkey on table public.tickets",
-            "table public.tickets",
+            ", table public.tickets", // an entry of its own, not the end of the foreign key's
             "policy Support reads on table public.users",
             "index public.support_bio",
             "column support_note of table public.users",

@@ -12,7 +12,7 @@ use testdb::Server;
 
 use super::query_lines;
 
-/// Certificates in a folder that is removed when the handle is dropped.
+/// Certificates in a folder that is removed when this value is dropped.
 struct Certificates {
     folder: PathBuf,
 }
@@ -42,16 +42,16 @@ impl Certificates {
         fs::write(folder.join("authority.crt"), authority.pem()).unwrap();
         fs::write(folder.join("other_authority.crt"), create_authority().pem()).unwrap();
         fs::write(folder.join("server.crt"), certificate.pem()).unwrap();
-        let file = folder.join("server.key");
-        fs::write(&file, key.serialize_pem()).unwrap();
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
-        // If the tests run as root, the server runs as another user and accepts only a key that this user owns.
-        let user_id = |user: &str| {
-            let output = Command::new("id").args(["-u", user]).output().ok()?;
+        let key_file = folder.join("server.key");
+        fs::write(&key_file, key.serialize_pem()).unwrap();
+        fs::set_permissions(&key_file, fs::Permissions::from_mode(0o600)).unwrap();
+        // If the tests run as root, the server runs as another user, who can read the key only as its owner.
+        let uid_of = |user_name: &str| {
+            let output = Command::new("id").args(["-u", user_name]).output().ok()?;
             String::from_utf8_lossy(&output.stdout).trim().parse().ok()
         };
-        if let Some(user) = user_id("postgres").or_else(|| user_id("nobody")) {
-            let _ = std::os::unix::fs::chown(&file, Some(user), None);
+        if let Some(uid) = uid_of("postgres").or_else(|| uid_of("nobody")) {
+            let _ = std::os::unix::fs::chown(&key_file, Some(uid), None);
         }
         Self { folder }
     }
@@ -118,13 +118,13 @@ async fn sslmode_behaves_as_in_libpq() {
         assert!(error.to_string().contains(expected), "{url}: {error}");
     }
     let (credentials, address) = server.url().split_once('@').unwrap();
-    let wrong_password = format!("{}:wrong@{address}?sslmode=require", credentials.rsplit_once(':').unwrap().0);
-    let error = connect(&wrong_password).await.unwrap_err();
+    let wrong_password_url = format!("{}:wrong@{address}?sslmode=require", credentials.rsplit_once(':').unwrap().0);
+    let error = connect(&wrong_password_url).await.unwrap_err();
     assert!(matches!(error, ConnectError::Password { .. }), "{error}");
 }
 
 #[tokio::test]
-async fn a_server_without_tls_and_one_that_requires_it_are_reported() {
+async fn a_mode_that_the_server_does_not_support_is_reported_and_the_others_connect() {
     let plain_server = Server::start_private(None).await.unwrap();
     for mode in ["require", "verify-ca", "verify-full"] {
         let error = connect(&format!("{}?sslmode={mode}", plain_server.url())).await.unwrap_err();

@@ -1,11 +1,11 @@
-//! The model's rules for seats and rolls.
+//! The model's rules for seats and rolls. `game.rs` says what parameters such as `me` and `hero` mean.
 
 use uuid::Uuid;
 
 use super::game::{Answer, Game, Roll, Seat, Session};
 
-/// An account may have at most this many active seats in live sessions.
-const MAX_ACTIVE_SEATS: usize = 20;
+/// An account may have at most this many live seats (active seats in live sessions).
+const MAX_LIVE_SEATS: usize = 20;
 
 impl Game {
     /// Checks the rules for taking a seat that apply after row security and the foreign keys. They are the same for a
@@ -25,9 +25,9 @@ impl Game {
         if character.is_retired {
             return Err("character_retired");
         }
-        let has_active_seat =
-            |session: &&Session| session.is_live() && session.seats.get(&player).is_some_and(|seat| seat.is_active);
-        if self.sessions.iter().filter(has_active_seat).count() >= MAX_ACTIVE_SEATS {
+        let has_live_seat =
+            |other: &&Session| other.is_live() && other.seats.get(&player).is_some_and(|seat| seat.is_active);
+        if self.sessions.iter().filter(has_live_seat).count() >= MAX_LIVE_SEATS {
             Err("seat_limit_reached")
         } else {
             Ok(())

@@ -1,6 +1,6 @@
 -- Schedules the maintenance jobs if pg_cron is installed in this database. Each VACUUM is a job of its own, because it
--- cannot share a job with another statement. One run of the other jobs archives, cancels or deletes at most the number
--- of rows that is passed.
+-- cannot share a job with another statement. The number in each other job is the most sessions that one run archives or
+-- cancels, or the most events that it deletes.
 DO $$
 BEGIN
   IF EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'pg_cron') THEN

@@ -28,7 +28,7 @@ pub(crate) enum Failure {
 }
 
 /// A request that was sent and is not yet answered. If one is still recorded when the next call begins, the call that
-/// sent it was dropped. Each number is the id of a frame.
+/// sent it was dropped, or the driver failed before it had read the whole answer. Each number is the id of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pending {
     /// One or more statements of this frame.
@@ -67,7 +67,8 @@ impl Frame {
     }
 }
 
-/// Returns the error of a call on a transaction that has ended.
+/// Returns the error of a call on a transaction that has ended or, if `reason` is `None`, on a savepoint that has ended
+/// within an open transaction.
 pub(crate) fn end_error(reason: Option<EndReason>) -> DbErr {
     match reason {
         Some(EndReason::DeadlineExceeded) => Error::DeadlineExceeded.into(),
