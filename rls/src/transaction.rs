@@ -103,7 +103,8 @@ impl UncheckedTransaction {
     }
 
     /// Runs one statement in another role, then restores the role. The settings still identify the caller. Use it only
-    /// for what a user may do through the library, but not with statements of their own, and give the reason at each use.
+    /// for what a user may do through the library, but not with statements of their own, and give the reason at each
+    /// use.
     ///
     /// # Errors
     ///

@@ -49,7 +49,7 @@ async fn each_deleted_character_makes_room_for_at_most_one() {
         let living_sql =
             format!("SELECT count(*) FROM characters WHERE user_id = '{}' AND retired_at IS NULL", user.user_id());
         let living_count = query_number(&world, &living_sql).await;
-        assert!(living_count <= 10, "{on_conflict}: {living_count}, {outcomes:?}");
+        assert_eq!(living_count, 10, "{on_conflict}: {outcomes:?}");
         assert_eq!(
             living_count,
             query_number(&world, &format!("SELECT living_characters FROM users WHERE id = '{}'", user.user_id())).await

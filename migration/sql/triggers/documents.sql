@@ -1,10 +1,10 @@
 -- JSON documents that clients could not read are refused, in every table with a document that clients write.
 
--- Whether a typical client, one whose numbers are doubles and whose parser accepts at most a hundred levels, can read a
--- document. An unreadable document would break every client that reads the row. `max_bytes` is the size limit of the
--- document. For a document above the limit the answer is true without a search, because the check constraint on the
--- size refuses it. That constraint measures the stored size, so a value that arrives compressed from another table
--- could pass it. Therefore the text of a compressed value is measured here.
+-- Whether a typical client, one whose numbers are doubles and whose parser accepts at most a hundred levels (arrays and
+-- objects within each other), can read a document. An unreadable document would break every client that reads the row.
+-- `max_bytes` is the size limit of the document. For a document above the limit the answer is true without a search,
+-- because the check constraint on the size refuses it. That constraint measures the stored size, so a value that
+-- arrives compressed from another table could pass it. Therefore the text of a compressed value is measured here.
 --
 -- A number may print far longer than it is stored: `0e-16383` takes 12 bytes and prints 16,385 characters. So no number
 -- may be beyond 1e308 or closer to 0 than 1e-308. A zero may have at most 308 decimals and any other number at most
@@ -42,7 +42,8 @@ BEGIN
       RETURN true;
     END IF;
   END IF;
-  IF jsonb_path_exists(document, '$.**{100}') THEN
+  -- The document itself is level 0 of the path, so an array or object at level 100 is the hundred-and-first.
+  IF jsonb_path_exists(document, 'strict $.**{100} ? (@.type() == "array" || @.type() == "object")') THEN
     RETURN false;
   END IF;
   IF has_only_short_numbers THEN
