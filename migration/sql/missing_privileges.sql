@@ -1,8 +1,8 @@
--- Lists, in PostgreSQL's terms, each privilege that a migration needs and the current role lacks. This query is not run
--- for superusers, who lack none.
+-- Lists each privilege, role attribute, membership and ownership that a migration needs and the current role lacks.
+-- This query is not run for superusers, who lack none.
 WITH
   role_attributes AS (
-    SELECT rolcreaterole, rolbypassrls, current_setting('server_version_num')::integer AS version
+    SELECT rolcreaterole, rolbypassrls, current_setting('server_version_num')::integer AS server_version
     FROM pg_catalog.pg_roles
     WHERE rolname = current_user
   ),
@@ -24,19 +24,19 @@ WHERE NOT rolcreaterole
   AND EXISTS (SELECT FROM api_role WHERE NOT exists_already)
 UNION ALL
 SELECT
-  CASE WHEN version < 160000 THEN 'SUPERUSER' ELSE 'BYPASSRLS' END
+  CASE WHEN server_version < 160000 THEN 'SUPERUSER' ELSE 'BYPASSRLS' END
     || ' (to create service_role, which bypasses row security)'
 FROM role_attributes
 WHERE EXISTS (SELECT FROM api_role WHERE name = 'service_role' AND NOT exists_already)
-  AND (version < 160000 OR NOT rolbypassrls)
+  AND (server_version < 160000 OR NOT rolbypassrls)
 UNION ALL
--- From PostgreSQL 16 on, a membership can lack the option SET, without which a member cannot assume the role. A member
--- with the option ADMIN grants itself the membership that it needs.
+-- Before PostgreSQL 16, a role with CREATEROLE grants itself the membership. Since then, a member needs the option
+-- ADMIN for that, and a membership can lack the option SET, without which the member cannot assume the role.
 SELECT 'membership in role ' || api_role.name
 FROM api_role, role_attributes
 WHERE CASE
     WHEN NOT api_role.exists_already THEN false
-    WHEN version < 160000 THEN NOT rolcreaterole AND NOT pg_has_role(api_role.name, 'MEMBER')
+    WHEN server_version < 160000 THEN NOT rolcreaterole AND NOT pg_has_role(api_role.name, 'MEMBER')
     ELSE NOT pg_has_role(api_role.name, 'SET') AND NOT pg_has_role(api_role.name, 'MEMBER WITH ADMIN OPTION')
   END
 UNION ALL

@@ -122,7 +122,7 @@ impl Servers {
                 }
                 let monitor = cluster.monitor.lock().ok().and_then(|mut monitor| monitor.take());
                 if let Some(monitor) = monitor {
-                    // The monitor ends after the probe in progress.
+                    // The monitor ends after the check in progress.
                     let _ = monitor.await;
                 }
                 Ok(())

@@ -18,8 +18,8 @@ use crate::{
     wire::{Connection, check_value_count, driver_query, exec_error, query_error},
 };
 
-/// Runs one statement in a frame, and verifies the identity when `$verification` says, with exclusive access to the
-/// connection.
+/// Runs one statement in a frame, with exclusive access to the connection. `$verification` says when the identity is
+/// verified.
 macro_rules! run_statement {
     (
         $shared:expr, $frame_id:expr, $statement:expr, $verification:expr, $map_error:ident,
@@ -63,7 +63,7 @@ impl From<Statement> for StatementToRun {
 
 impl StatementToRun {
     fn may_write(&self) -> bool {
-        // A `SELECT` may write through a function that it calls.
+        // A `SELECT` may write through a function that it calls. One that cannot change the session does not.
         !(self.statement.sql.starts_with("SELECT ") && cannot_change_session(&self.statement.sql))
     }
 }

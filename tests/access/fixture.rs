@@ -1,5 +1,5 @@
 //! The rows to which access is attempted: public and private sessions in every status, archived sessions, and
-//! adventures in every status; and one user for each relation that a user can have to these sessions.
+//! adventures in every status; and one user for each part that a user can have in these sessions.
 
 use uuid::Uuid;
 
@@ -24,8 +24,8 @@ pub struct Actor {
 }
 
 /// A session of the Seer, with a roll of the player and the session's first event.
-pub struct Game {
-    /// The session's visibility and status, as the page names them.
+pub struct SeersSession {
+    /// The session's visibility and status, as `docs/generated/access.md` names them.
     pub name: String,
     pub status: &'static str,
     /// The id of the session.
@@ -39,13 +39,13 @@ pub struct Fixture {
     pub world: World,
     /// In the order of [`ACTORS`].
     pub actors: Vec<Actor>,
-    pub games: Vec<Game>,
+    pub seers_sessions: Vec<SeersSession>,
     /// A waiting and an active session of the other Seer. The player of each takes part in no other session.
     pub other_seers_sessions: [Uuid; 2],
     /// An archived public session and an archived private one.
     pub archived_sessions: [Uuid; 2],
-    /// The Seer's adventures: of each, its name on the page, its id, and the id of its creature. Only the first one was
-    /// played, so it cannot be deleted.
+    /// The Seer's adventures: of each, its name in `access.md`, its id, and the id of its creature. Only the first one
+    /// was played, so it cannot be deleted.
     pub adventures: Vec<(&'static str, Uuid, Uuid)>,
     /// The creature of the adventure that was played.
     pub played_creature: Uuid,
@@ -89,15 +89,15 @@ impl Fixture {
         }
         let (_, played_adventure, played_creature) = adventures[0];
 
-        let mut games = Vec::new();
+        let mut seers_sessions = Vec::new();
         for is_public in [true, false] {
             for status in STATUSES {
-                games.push(create_game(&world, &people, played_adventure, is_public, status).await);
+                seers_sessions.push(create_seers_session(&world, &people, played_adventure, is_public, status).await);
             }
         }
         let mut archived_sessions = [Uuid::nil(); 2];
         for (is_public, id) in [true, false].into_iter().zip(&mut archived_sessions) {
-            *id = create_game(&world, &people, played_adventure, is_public, "completed").await.id;
+            *id = create_seers_session(&world, &people, played_adventure, is_public, "completed").await.id;
             let sql = format!("UPDATE sessions SET ended_at = now() - INTERVAL '1 year' WHERE id = '{id}'");
             owner.execute(&sql).await.unwrap();
         }
@@ -124,7 +124,7 @@ impl Fixture {
             actors.push(Actor { caller, id: user_id, character: character_id, spare_character });
         }
         actors.push(without_account(world.service()));
-        Self { world, actors, games, other_seers_sessions, archived_sessions, adventures, played_creature }
+        Self { world, actors, seers_sessions, other_seers_sessions, archived_sessions, adventures, played_creature }
     }
 
     /// Returns the actor with one of the names in [`ACTORS`].
@@ -137,20 +137,21 @@ impl Fixture {
 /// Creates a waiting session and returns its id.
 async fn create_session(world: &World, seer: Uuid, adventure: Uuid, is_public: bool) -> Uuid {
     let sql = format!(
-        "INSERT INTO sessions (seer_id, adventure_id, is_public) VALUES ('{seer}', '{adventure}', {is_public}) RETURNING id"
+        "INSERT INTO sessions (seer_id, adventure_id, is_public)
+         VALUES ('{seer}', '{adventure}', {is_public}) RETURNING id"
     );
     world.owner().fetch_value(&sql).await.unwrap()
 }
 
 /// Creates a session in which two users are seated, the player and the one whose account is closed later. Two other
 /// users have left it, and the Seer has removed one.
-async fn create_game(
+async fn create_seers_session(
     world: &World,
     people: &[(Player, Uuid)],
     adventure: Uuid,
     is_public: bool,
     status: &'static str,
-) -> Game {
+) -> SeersSession {
     let owner = world.owner();
     let [_stranger, (player, _), (left, _), (retired, _), (removed, _), (closed, _), _other_seer, (seer, _)] = people
     else {
@@ -182,5 +183,5 @@ async fn create_game(
         owner.execute(&format!("UPDATE sessions SET status = '{new_status}' WHERE id = '{id}'")).await.unwrap();
     }
     let name = format!("{}, {}", if is_public { "public" } else { "private" }, status.replace('_', " "));
-    Game { name, status, id, roll_id, event_id }
+    SeersSession { name, status, id, roll_id, event_id }
 }

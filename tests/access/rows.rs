@@ -5,8 +5,13 @@ use uuid::Uuid;
 use crate::world::{insert_attribute_check_sql, insert_character_sql, insert_heroic_save_sql, insert_seat_sql};
 
 use super::{
+<<<<<<< HEAD
     Outcome, attempt,
     fixture::{ACTORS, Actor, Fixture, Game, STATUSES},
+=======
+    Attempt, attempt,
+    fixture::{ACTORS, Actor, Fixture, STATUSES, SeersSession},
+>>>>>>> r2-3
     write_heading, write_row,
 };
 
@@ -68,7 +73,7 @@ pub async fn write_sections(fixture: &Fixture, page: &mut String) {
         "sessions",
         "r: reads it, u: changes its note, p: makes it public or private, m: changes max_players, d: deletes it.",
     );
-    for Game { name, id, .. } in &fixture.games {
+    for SeersSession { name, id, .. } in &fixture.seers_sessions {
         let update = |set: &str| format!("UPDATE sessions SET {set} WHERE id = '{id}'");
         let statements = statements![
             'r' => |_| format!("SELECT FROM sessions WHERE id = '{id}'"),
@@ -225,7 +230,7 @@ async fn write_seats(fixture: &Fixture, page: &mut String) {
          c: changes their own character, x: changes the player's, h: restores their own heroic save, d: deletes the player's seat.",
     );
     let (player, stranger, removed) = (fixture.actor("player"), fixture.actor("stranger"), fixture.actor("removed"));
-    for Game { name, id, .. } in &fixture.games {
+    for SeersSession { name, id, .. } in &fixture.seers_sessions {
         let update = |set: &str, user: Uuid| {
             format!("UPDATE session_players SET {set} WHERE session_id = '{id}' AND user_id = '{user}'")
         };
@@ -256,7 +261,7 @@ async fn write_rolls_and_events(fixture: &Fixture, page: &mut String) {
          kind of the server's, w: updates one, b: deletes one.",
     );
     let player = fixture.actor("player");
-    for Game { name, id, roll_id, event_id, .. } in &fixture.games {
+    for SeersSession { name, id, roll_id, event_id, .. } in &fixture.seers_sessions {
         let insert_event =
             |kind: &str| format!("INSERT INTO session_events (session_id, event_type) VALUES ('{id}', '{kind}')");
         let statements = statements![
@@ -333,7 +338,7 @@ pub async fn write_transitions(fixture: &Fixture, page: &mut String) {
         "Who may change it from one status to another. S: its Seer, v: the service. Nobody else may.",
         &columns,
     );
-    for Game { name, id, status, .. } in &fixture.games {
+    for SeersSession { name, id, status, .. } in &fixture.seers_sessions {
         let mut cells = vec![name.clone()];
         for new_status in STATUSES {
             let mut cell = String::new();

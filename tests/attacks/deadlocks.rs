@@ -104,8 +104,8 @@ async fn closing_does_not_deadlock_with_writes_of_others() {
                 let transaction = writer.begin().await;
                 assert_eq!(execute_in(&transaction, &statements[0]).await, Ok(1), "{case}");
                 let closing_transaction = superuser.begin().await;
-                // The closing must not be the one that detects a deadlock, because it would just try again. Instead,
-                // PostgreSQL would cancel the user's statement, and the test would fail.
+                // With this timeout, the user's statement would detect a deadlock and be cancelled, and the test would
+                // fail. The closing would just try again.
                 execute_in(&closing_transaction, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
                 let sql = close_or_delete_account_sql(account_to_close, is_deletion);
                 let closing_task = tokio::spawn(async move { execute_and_commit(closing_transaction, &sql).await });
@@ -145,7 +145,7 @@ async fn deleting_an_account_does_not_deadlock_with_writes_in_its_ended_sessions
             let transaction = game.players[0].caller.begin().await;
             execute_in(&transaction, &insert_event_sql(sessions[0])).await.unwrap();
             let deletion_transaction = superuser.begin().await;
-            // The deletion must not be the one that detects a deadlock, because it would just try again.
+            // With this timeout, the player's statement would detect a deadlock. The deletion would just try again.
             execute_in(&deletion_transaction, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
             execute_in(&deletion_transaction, "SET LOCAL lock_timeout = '10s'").await.unwrap();
             let sql = delete_account_sql(game.seer.user_id());
@@ -156,7 +156,7 @@ async fn deleting_an_account_does_not_deadlock_with_writes_in_its_ended_sessions
                 assert_eq!(execute_and_commit(transaction, &insert_event_sql(sessions[1])).await, "done");
                 assert_eq!(deletion_task.await.unwrap(), "done");
             } else {
-                // The deletion keeps ended sessions that others have played, so it does not wait for their locks.
+                // The deletion keeps ended sessions that others have played, so it does not wait for locks on them.
                 assert_eq!(execute_and_commit(deletion_transaction, &sql).await, "done");
                 assert_eq!(execute_and_commit(transaction, &insert_event_sql(sessions[1])).await, "done");
             }
@@ -194,8 +194,8 @@ async fn closing_does_not_wait_for_the_clean_up_of_old_events() {
 
 /// A transaction has inserted an event, and has thereby deleted the old event of another session. The closing or
 /// deletion of an account also deletes that session, because nobody has played it and its adventure is a draft of the
-/// account. So the closing waits for the old event. Then the transaction writes to the account, and waits for the
-/// closing. The closing detects the deadlock, tries again, and succeeds.
+/// account. So the closing waits for the old event. Then the transaction inserts a character of the account, and
+/// waits for the closing. The closing detects the deadlock, tries again, and succeeds.
 #[tokio::test]
 async fn closing_and_deleting_an_account_survive_a_deadlock_over_old_events() {
     for is_strangers_session in [false, true] {
@@ -365,8 +365,9 @@ async fn closing_ones_own_account_fails_at_once_while_a_deletion_waits_for_the_c
         assert_eq!(execute_in(&writing_transaction, &close).await.unwrap_err().code, SERIALIZATION_FAILURE);
         execute_in(&writing_transaction, "ROLLBACK TO before").await.unwrap();
     }
-    // From the second change of the profile on, the check of its foreign key waits for the account's row in
-    // `auth.users`. However often that wait ends in a deadlock, the deletion goes on.
+    // PostgreSQL checks the foreign key of a profile that the same transaction has already changed, although the key
+    // stays the same. The check waits for the account's row in `auth.users`. However often that wait ends in a
+    // deadlock, the deletion goes on.
     for _ in 0..3 {
         execute_in(&writing_transaction, "SAVEPOINT before").await.unwrap();
         let update_bio = format!("UPDATE users SET bio = 'Still here.' WHERE id = '{}'", user.user_id());

@@ -13,9 +13,9 @@ use super::{
 };
 use crate::world::{Player, World, insert_heroic_save_sql, insert_seat_sql, run_together};
 
-/// Creates sessions of two Seers for the same pairs of players, in opposite orders, and returns the Seers. So a
-/// statement that ends all sessions of one Seer finds the players in the opposite order to such a statement of the
-/// other. `status` is that of the sessions: `waiting` or `active`.
+/// Creates sessions of two Seers for the same pairs of players, in opposite orders, and returns the Seers. So if each
+/// Seer ends all sessions in one statement, the two statements find the players in opposite orders. `status` is that of
+/// the sessions: `waiting` or `active`.
 async fn create_sessions_in_opposite_orders(world: &World, status: &str) -> [Uuid; 2] {
     let seers = [world.new_account().await, world.new_account().await];
     let adventures = [world.new_adventure(seers[0]).await, world.new_adventure(seers[1]).await];
@@ -179,7 +179,7 @@ async fn sessions_without_players_are_not_counted() {
     assert_eq!(attempt(&seer.caller, &set_status("active")).await, SESSION_HAS_NO_PLAYER);
     assert_eq!(attempt(&seer.caller, &set_status("starting_soon")).await, "done");
     assert_eq!(attempt(&seer.caller, &set_status("active")).await, SESSION_HAS_NO_PLAYER);
-    // A player who joined and left is not counted.
+    // A player who has left is not enough to start the session.
     let guest = world.new_player().await;
     let (session, other_sessions) = sessions.split_first().unwrap();
     assert_eq!(attempt(&guest.caller, &insert_seat_sql(*session, guest.user_id, guest.character_id)).await, "done");
@@ -187,9 +187,8 @@ async fn sessions_without_players_are_not_counted() {
     assert_eq!(attempt(&guest.caller, &leave).await, "done");
     let start = format!("UPDATE sessions SET status = 'active' WHERE id = '{session}'");
     assert_eq!(attempt(&seer.caller, &start).await, SESSION_HAS_NO_PLAYER);
-    // A Seer who has the only seat is not counted either.
     for session in other_sessions {
-        // Whichever of these statements is accepted, nothing is counted.
+        // At most the Seer has a seat. Whichever of these statements is accepted, the session is not counted.
         attempt(&seer.caller, &insert_seat_sql(*session, seer.user_id, seer.character_id)).await;
         for status in ["active", "completed"] {
             attempt(&seer.caller, &format!("UPDATE sessions SET status = '{status}' WHERE id = '{session}'")).await;
@@ -304,7 +303,8 @@ async fn a_modifier_must_be_written_as_an_integer() {
     let roll_with = |value: &str| {
         format!(
             "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, modifiers)
-             VALUES ('{}', '{}', 'might', 10, 'attack', '[{{\"type\": \"flat\", \"value\": {value}, \"source\": \"x\"}}]')",
+             VALUES ('{}', '{}', 'might', 10, 'attack',
+               '[{{\"type\": \"flat\", \"value\": {value}, \"source\": \"x\"}}]')",
             game.session_id, game.players[0].character_id
         )
     };

@@ -137,7 +137,7 @@ row_type! {
     }
 }
 
-/// A session in the lobby with its adventure, as the service returns it.
+/// A session in the lobby with its adventure, as the crate `service` returns it.
 #[derive(Debug, Serialize)]
 pub struct LobbySession {
     id: Uuid,

@@ -27,7 +27,9 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 /// The interval while no primary is known, and the pause before a check that a caller has asked for.
 const SHORT_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// Timeout of a check; after it, the server counts as unreachable.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long [`start`] waits for a primary when only replicas answer.
+const PRIMARY_TIMEOUT: Duration = Duration::from_secs(1);
 /// A replica is not used for reads if it has not replayed what the primary had written this long ago.
 const MAX_LAG: Duration = Duration::from_secs(2);
 /// Size of a page of the write-ahead log. A primary's log position may already include the header of a page or segment
@@ -84,7 +86,7 @@ impl Probe {
     }
 
     async fn fetch_report_with_timeout(&mut self) -> Result<Report, sqlx::Error> {
-        let outcome = timeout(PROBE_TIMEOUT, self.fetch_report()).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+        let outcome = timeout(CHECK_TIMEOUT, self.fetch_report()).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
         if outcome.is_err() {
             self.connection = None;
         }
@@ -112,10 +114,8 @@ pub(super) async fn start(
                 return Err(reason.into());
             }
         }
-        // Without a primary, waits up to a second for one, provided that a server has answered.
-        if monitor.has_primary
-            || monitor.system_identifier.is_some() && started_at.elapsed() >= cluster.acquire_timeout.min(PROBE_TIMEOUT)
-        {
+        let has_waited_for_primary = started_at.elapsed() >= cluster.acquire_timeout.min(PRIMARY_TIMEOUT);
+        if monitor.has_primary || monitor.system_identifier.is_some() && has_waited_for_primary {
             break;
         }
         sleep(SHORT_CHECK_INTERVAL).await;
@@ -137,7 +137,7 @@ pub(super) async fn start(
         }
         for probe in monitor.probes {
             if let Some(connection) = probe.connection {
-                let _ = timeout(PROBE_TIMEOUT, connection.close()).await;
+                let _ = timeout(CHECK_TIMEOUT, connection.close()).await;
             }
         }
     }))

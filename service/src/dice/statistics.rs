@@ -69,7 +69,7 @@ struct StatisticsRow {
     mean_total: Option<f64>,
 }
 
-/// The statement up to its WHERE, which a condition on the session or the character follows, then [`GROUP_BY_KIND`].
+/// The beginning of the statement. A condition on the session or the character follows, then [`GROUP_BY_KIND`].
 const SELECT_STATISTICS_WHERE: &str = "SELECT
     roll_type AS kind,
     count(*) AS rolls,

@@ -20,8 +20,8 @@ impl Serialize for Error {
 }
 
 impl Error {
-    /// Returns the message without details that only an operator may see: names of logins and hosts, and the server's
-    /// message about a statement.
+    /// Returns the message. A general one replaces it where it could contain what only an operator may see: names of
+    /// logins and hosts, or the server's message about a statement.
     fn public_message(&self) -> Cow<'static, str> {
         match self {
             Self::Misconfigured { .. } => "the service is misconfigured; tell its operator".into(),
@@ -178,8 +178,8 @@ mod tests {
         assert_eq!(details("session_full"), json!({}));
     }
 
-    /// A message about an input says what the input must be. Another message says who may do it, or what to do first.
-    /// Three errors are mistakes of the program that calls the service, and their messages only say what happened.
+    /// A message about an input says what the input must be. Any other message says who may do what was refused, or
+    /// what to do about it. Two errors are mistakes of the calling program, and their messages only say what happened.
     #[test]
     fn every_message_says_what_to_do() {
         let remedies = [
@@ -201,8 +201,7 @@ mod tests {
         for error in one_of_each_variant() {
             let serialized = serde_json::to_value(&error).unwrap();
             let message = serialized["message"].as_str().unwrap();
-            let is_for_programmers =
-                matches!(error.code(), "identity_changed" | "transaction_ended" | "transaction_failed");
+            let is_for_programmers = matches!(error.code(), "identity_changed" | "transaction_ended");
             assert!(
                 is_for_programmers || remedies.iter().any(|word| message.contains(word)),
                 "{}: {message}",
@@ -216,16 +215,16 @@ mod tests {
     fn every_rule_of_an_input_says_what_it_must_be() {
         let mut rules = 0;
         for_each_file(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut |text| {
-            for invalid in text.split("InvalidValue {").skip(1) {
-                let Some((_, rule)) = invalid.split_once("rule: \"") else { continue };
-                // The braces have no literal rule; the rule that was found belongs to later code.
-                if invalid.find('}') < invalid.find("rule: \"") {
+            for after_brace in text.split("InvalidValue {").skip(1) {
+                let Some((_, rule)) = after_brace.split_once("rule: \"") else { continue };
+                // If the brace is closed before the rule that was found, that rule belongs to later code.
+                if after_brace.find('}') < after_brace.find("rule: \"") {
                     continue;
                 }
                 assert!(rule.starts_with("must "), "{}", rule.lines().next().unwrap());
                 rules += 1;
             }
-            // The match on constraints has arms of the form `=> ("field", "rule")`.
+            // The matches in `constraints.rs` have arms of the form `=> ("field", "rule")`.
             for line in text.lines().filter(|line| line.contains("\" => (\"") || line.contains("\") => (\"")) {
                 if let Some((_, rule)) = line.rsplit_once("\", \"") {
                     assert!(rule.starts_with("must "), "{line}");
