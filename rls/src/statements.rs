@@ -29,7 +29,7 @@ macro_rules! run_statement {
         check_value_count(&statement.statement)?;
         let run = async {
             let mut call = $shared.begin_call($frame_id).await?;
-            if statement.may_write() {
+            if may_write(&statement.statement.sql) {
                 $shared.count_write();
             }
             if $verification != Verification::Skipped {
@@ -61,11 +61,9 @@ impl From<Statement> for StatementToRun {
     }
 }
 
-impl StatementToRun {
-    fn may_write(&self) -> bool {
-        // A `SELECT` may write through a function that it calls. One that cannot change the session does not.
-        !(self.statement.sql.starts_with("SELECT ") && cannot_change_session(&self.statement.sql))
-    }
+fn may_write(sql: &str) -> bool {
+    // A `SELECT` may write through a function that it calls. One that cannot change the session does not.
+    !(sql.starts_with("SELECT ") && cannot_change_session(sql))
 }
 
 impl<C: Connection> SharedTransaction<C> {
@@ -209,7 +207,9 @@ pub(crate) async fn stream_rows<C: Connection>(
 ) -> Result<impl Stream<Item = Result<C::Row, DbErr>> + Send + 'static, DbErr> {
     check_value_count(&statement)?;
     let mut call = shared.within_deadline(shared.begin_call(frame_id)).await?;
-    shared.count_write();
+    if may_write(&statement.sql) {
+        shared.count_write();
+    }
     if verification != Verification::Skipped {
         call.expect_changes();
         call.record_if_raw_commit(&statement);

@@ -5,13 +5,8 @@ use uuid::Uuid;
 use crate::world::{insert_attribute_check_sql, insert_character_sql, insert_heroic_save_sql, insert_seat_sql};
 
 use super::{
-<<<<<<< HEAD
     Outcome, attempt,
-    fixture::{ACTORS, Actor, Fixture, Game, STATUSES},
-=======
-    Attempt, attempt,
     fixture::{ACTORS, Actor, Fixture, STATUSES, SeersSession},
->>>>>>> r2-3
     write_heading, write_row,
 };
 
