@@ -228,7 +228,9 @@ mod tests {
         // Matches in this file return `("field", "rule")`, in the line of the pattern or in a line of its own.
         for line in include_str!("constraints.rs").lines() {
             let Some((before_rule, rule)) = line.rsplit_once("\", \"") else { continue };
-            if before_rule.contains("=> (\"") || before_rule.trim_start().starts_with("(\"") {
+            let is_in_line_of_pattern = before_rule.contains("=> (\"");
+            let is_in_line_of_its_own = before_rule.trim_start().starts_with("(\"") && line.ends_with("\")");
+            if is_in_line_of_pattern || is_in_line_of_its_own {
                 assert!(rule.starts_with("must "), "{line}");
                 rules += 1;
             }
