@@ -1,4 +1,4 @@
-//! The rules of the game in plain Rust. They were written from the documents, not from the schema's code.
+//! The rules of the game in plain Rust. They were written independently of the schema's code.
 //!
 //! The structs and methods refer to rows by their index in [`Game`]: `me` is the index of the caller, `person` or
 //! `player` that of a user, and `hero` that of a character. Where a function needs both, `session` is the index and
