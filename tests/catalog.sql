@@ -1,7 +1,7 @@
 -- Lists the objects of a database, one line per object or column: schemas, relations, columns, constraints, indexes,
 -- functions, triggers, policies, types, extensions and publications. Tests compare databases by these lines. A line has
--- the object's definition (except a view's query) and its privileges. The privileges are sorted, because PostgreSQL
--- keeps them in the order in which they were granted.
+-- the object's definition and its privileges. The privileges are sorted, because PostgreSQL keeps them in the order in
+-- which they were granted.
 WITH user_schemas AS (
   SELECT oid, nspname
   FROM pg_namespace
@@ -17,6 +17,7 @@ FROM (
   SELECT 'relation ' || oid::regclass || ' ' || relkind::text || ' ' || relrowsecurity || ' '
     || coalesce(reloptions::text, '') || ' '
     || coalesce((SELECT array_agg(item::text ORDER BY item::text COLLATE "C") FROM unnest(relacl) AS item)::text, '')
+    || coalesce(CASE WHEN relkind = 'v' THEN ' ' || pg_get_viewdef(oid) END, '')
   FROM pg_class WHERE relnamespace IN (SELECT oid FROM user_schemas)
   UNION ALL
   SELECT 'column ' || attrelid::regclass || '.' || attname || ' '

@@ -56,8 +56,8 @@ async fn a_retired_character_does_not_count_towards_the_limit_until_it_is_unreti
     }
     let set_retired_at = |value| format!("UPDATE characters SET retired_at = {value} WHERE id = '{character_id}'");
     assert_eq!(user.execute(&set_retired_at("'2000-01-01'")).await, Ok(1));
-    let with_date_of_client = format!("characters WHERE id = '{character_id}' AND retired_at < '2020-01-01'");
-    assert_eq!(user.count(&with_date_of_client).await, 0, "the database must set retired_at");
+    let with_sent_date = format!("characters WHERE id = '{character_id}' AND retired_at < '2020-01-01'");
+    assert_eq!(user.count(&with_sent_date).await, 0, "the database must set retired_at");
     user.execute(&insert_character_sql(Uuid::new_v4(), user.user_id())).await.unwrap();
     assert_refused!(user.execute(&set_retired_at("NULL")).await, CHARACTER_LIMIT_REACHED, "character_limit");
 }
@@ -201,12 +201,12 @@ async fn hit_points_stay_between_0_and_the_maximum_under_concurrent_changes() {
     let game = world.new_active_session(1).await;
     // The character has 6 hit points, which is the maximum of a new one.
     let hero_id = game.players[0].character_id;
-    let (ada, seer) = (world.sparc.as_user(game.players[0].user_id), world.sparc.as_user(game.seer.user_id()));
+    let (player, seer) = (world.sparc.as_user(game.players[0].user_id), world.sparc.as_user(game.seer.user_id()));
     assert_eq!(seer.characters().damage(hero_id, 2).await.unwrap().hit_points, 4);
-    assert_eq!(ada.characters().heal(hero_id, 1).await.unwrap().hit_points, 5);
-    assert_eq!(ada.characters().heal(hero_id, 200).await.unwrap().hit_points, 6);
+    assert_eq!(player.characters().heal(hero_id, 1).await.unwrap().hit_points, 5);
+    assert_eq!(player.characters().heal(hero_id, 200).await.unwrap().hit_points, 6);
     assert!(seer.characters().damage(hero_id, 255).await.unwrap().is_down());
-    assert_eq!(ada.characters().rest(hero_id).await.unwrap().hit_points, 6);
+    assert_eq!(player.characters().rest(hero_id).await.unwrap().hit_points, 6);
     let tasks = (0..9)
         .map(|_| {
             let seer = seer.clone();
@@ -218,14 +218,15 @@ async fn hit_points_stay_between_0_and_the_maximum_under_concurrent_changes() {
     assert_eq!(hit_points_left, [0, 0, 0, 0, 1, 2, 3, 4, 5], "no change may be lost or lead below 0");
     let tasks = (0..9)
         .map(|_| {
-            let ada = ada.clone();
-            async move { ada.characters().heal(hero_id, 1).await.map(|healed| healed.hit_points) }
+            let player = player.clone();
+            async move { player.characters().heal(hero_id, 1).await.map(|healed| healed.hit_points) }
         })
         .collect();
     let mut hit_points: Vec<i32> = run_together(tasks).await.into_iter().map(Result::unwrap).collect();
     hit_points.sort_unstable();
     assert_eq!(hit_points, [1, 2, 3, 4, 5, 6, 6, 6, 6], "no change may be lost or lead above the maximum");
-    // A Seer may change a character that has a seat in the Seer's own session, and only while that session is live.
+    // A Seer may change a character that has a seat in the Seer's own session, and only while that session is active or
+    // paused.
     world.update_session(&game, "status = 'completed'").await;
     assert_error!(seer.characters().damage(hero_id, 1).await, Error::NotFound { .. });
     // The player may change the hit points at any time. Plain SQL is used here, because the service accepts no number

@@ -100,8 +100,9 @@ async fn a_user_cannot_skip_steps_with_plain_sql() {
     }
     user.execute(&format!("INSERT INTO tutorial_progress (user_id, path) VALUES ('{id}', 'player')")).await.unwrap();
     for assignments in [
-        // The last step of the player's path, and a step of the other path.
+        // The last step of the player's path.
         "current_step = 'combat-practice'",
+        // A step of the other path.
         "current_step = 'running-sessions'",
         "completed_at = now()",
         "completed_steps = '{welcome,character-basics,dice-rolling}'",
@@ -120,8 +121,8 @@ async fn a_user_cannot_skip_steps_with_plain_sql() {
     )
     .await
     .unwrap();
-    let steps = "SELECT array_to_string(completed_steps, ' ') FROM tutorial_progress";
-    assert_eq!(user.fetch_value::<String>(steps).await.unwrap(), "welcome character-basics");
+    let completed_steps = "SELECT array_to_string(completed_steps, ' ') FROM tutorial_progress";
+    assert_eq!(user.fetch_value::<String>(completed_steps).await.unwrap(), "welcome character-basics");
     assert!(
         is_refused_as_out_of_order(&user, "UPDATE tutorial_progress SET current_step = 'character-basics'").await,
         "a step back must be refused"

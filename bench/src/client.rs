@@ -10,15 +10,15 @@ use sea_orm::sqlx::{
 
 use crate::Failure;
 
-/// A connection to one of the databases.
+/// A connection to one of the databases that the benchmark creates.
 #[derive(Debug)]
 pub struct Client {
     connection: PgConnection,
 }
 
 impl Client {
-    /// Connects to a database of the private server. The login in the URL must be the server's superuser, because the
-    /// measurements set roles and disable triggers.
+    /// Connects to a database of the private server. The role in the URL must be a superuser, because the measurements
+    /// set roles and disable triggers.
     pub async fn open(url: &str) -> Result<Self, Failure> {
         let options: PgConnectOptions = url.parse()?;
         Ok(Self { connection: PgConnection::connect_with(&options).await? })
@@ -44,7 +44,7 @@ impl Client {
     /// Runs a query, and returns its rows, each column as text; NULL is an empty string.
     pub async fn fetch_rows(&mut self, sql: &str) -> Result<Vec<Vec<String>>, Failure> {
         let rows = self.connection.fetch_all(sqlx::raw_sql(AssertSqlSafe(sql))).await;
-        rows.map_err(|error| Failure::in_statement(sql, error))?.iter().map(columns_as_text).collect()
+        rows.map_err(|error| Failure::in_statement(sql, error))?.iter().map(values_as_text).collect()
     }
 
     /// Runs a query, and returns the first column of the first row, or an empty string if there is no row.
@@ -81,8 +81,8 @@ impl Client {
     }
 }
 
-/// Returns the columns of a row of the simple query protocol, which sends every value as text.
-fn columns_as_text(row: &PgRow) -> Result<Vec<String>, Failure> {
+/// Returns the values of a row of the simple query protocol, which sends every value as text.
+fn values_as_text(row: &PgRow) -> Result<Vec<String>, Failure> {
     (0..row.len())
         .map(|column| {
             let value = row.try_get_raw(column)?;

@@ -1,11 +1,13 @@
 -- Creates profiles for accounts that existed before the schema, or that signed up while the trigger that creates
 -- profiles was missing. Also applies the changes of accounts that happened while the trigger for them was missing: new
 -- e-mail addresses, soft deletions (`deleted_at`) and deletions. A closed account stays closed, even if the platform
--- (Supabase) has not recorded its deletion. The first query reads every account while the tables are locked, so `up`
--- runs this script only after it has applied the migrations, or when it restores one of these triggers.
+-- (Supabase) has not recorded its deletion. The first query reads every account, while `up` holds its locks on the
+-- tables. So not every `up` runs this script, but only one that has applied migrations or restores one of these
+-- triggers.
 DO $$
 DECLARE
   missed_account record;
+  missed_deletion record;
 BEGIN
   FOR missed_account IN
     SELECT account.id, account.email, account.raw_user_meta_data, account.deleted_at, profile.id IS NULL AS is_new
@@ -28,14 +30,14 @@ BEGIN
     END IF;
   END LOOP;
   -- When an account was deleted, the foreign key has set `account_id` of its profile to NULL.
-  FOR missed_account IN
+  FOR missed_deletion IN
     SELECT profile.id
     FROM public.users AS profile
     WHERE profile.account_id IS NULL
       AND profile.closed_at IS NULL
     ORDER BY profile.id
   LOOP
-    PERFORM private.delete_account(missed_account.id);
+    PERFORM private.delete_account(missed_deletion.id);
   END LOOP;
 END
 $$;

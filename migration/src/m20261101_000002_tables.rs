@@ -23,7 +23,7 @@ impl MigrationTrait for Migration {
 pub(crate) fn up_sql() -> Vec<String> {
     let mut sql = vec![
         tables::CHECK_FUNCTIONS.to_owned(),
-        repeatable::revoke_defaults_sql(&statements::parse(tables::CHECK_FUNCTIONS)),
+        repeatable::revoke_default_privileges_sql(&statements::parse(tables::CHECK_FUNCTIONS)),
     ];
     sql.extend(tables::create_sql());
     sql.extend(
@@ -33,7 +33,7 @@ pub(crate) fn up_sql() -> Vec<String> {
             tables::SIZE_LIMITS,
             tables::COMMENTS,
             tables::STORAGE_PARAMETERS,
-            tables::REVOKED_DEFAULTS,
+            tables::REVOKED_DEFAULT_PRIVILEGES,
             repeatable::PUBLICATION,
         ]
         .map(str::to_owned),

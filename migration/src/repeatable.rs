@@ -71,7 +71,7 @@ pub(crate) const PUBLIC_AND_API_ROLES: &str = "PUBLIC, anon, authenticated, serv
 /// Returns every statement that creates repeatable objects, in the order of their dependencies: the functions that
 /// CHECK constraints call come first.
 pub(crate) fn statements() -> Vec<Statement> {
-    [tables::CHECK_FUNCTIONS, tables::REVOKED_DEFAULTS].into_iter().chain(FILES).flat_map(parse).collect()
+    [tables::CHECK_FUNCTIONS, tables::REVOKED_DEFAULT_PRIVILEGES].into_iter().chain(FILES).flat_map(parse).collect()
 }
 
 /// Returns the statements that create the functions and privileges of the stand-in for Supabase's schema `auth`.
@@ -139,7 +139,7 @@ pub(crate) fn create_all_sql() -> Vec<String> {
         }
         sql.push(statement.sql.to_owned());
     }
-    sql.push(revoke_defaults_sql(&created));
+    sql.push(revoke_default_privileges_sql(&created));
     sql.extend(privileges_on_types_sql());
     sql.extend(privileges.into_iter().map(|statement| statement.sql.to_owned()));
     sql
@@ -147,7 +147,7 @@ pub(crate) fn create_all_sql() -> Vec<String> {
 
 /// Returns the SQL that revokes what default privileges grant to PUBLIC or the API roles on every new function and
 /// view.
-pub(crate) fn revoke_defaults_sql(created: &[Statement]) -> String {
+pub(crate) fn revoke_default_privileges_sql(created: &[Statement]) -> String {
     let mut functions = Vec::new();
     let mut sql = String::new();
     for statement in created {
@@ -242,14 +242,15 @@ mod tests {
 
     #[test]
     fn every_file_of_triggers_and_policies_is_included() {
-        let count: usize = ["triggers", "policies"]
-            .iter()
-            .map(|folder| {
-                let path = format!("{}/sql/{folder}", env!("CARGO_MANIFEST_DIR"));
-                std::fs::read_dir(path).into_iter().flatten().count()
-            })
-            .sum();
-        assert_eq!(FILES.len(), count);
+        let mut file_count = 0;
+        for folder in ["triggers", "policies"] {
+            for file in std::fs::read_dir(format!("{}/sql/{folder}", env!("CARGO_MANIFEST_DIR"))).unwrap() {
+                let path = file.unwrap().path();
+                assert!(FILES.contains(&std::fs::read_to_string(&path).unwrap().as_str()), "{}", path.display());
+                file_count += 1;
+            }
+        }
+        assert_eq!(FILES.len(), file_count);
     }
 
     #[test]

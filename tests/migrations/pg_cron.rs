@@ -9,7 +9,7 @@ use super::{Migrator, create_plain_database, query_lines};
 /// Starts a private server with `pg_cron`, and connects to the one database in which the extension can be created.
 /// Returns `None` if the installed server binaries do not include it.
 async fn start_server_with_pg_cron() -> Option<(Server, DatabaseConnection)> {
-    // This database is on a private server too, so it offers what the new server will offer.
+    // This database is on a private server too, so the same extensions are available as on the new server.
     let (_database, db) = create_plain_database().await;
     if query_lines(&db, "SELECT name::text FROM pg_available_extensions WHERE name = 'pg_cron'").await.is_empty() {
         eprintln!("skipped: pg_cron is not installed");

@@ -1,7 +1,8 @@
-//! The rules of the game in plain Rust. They were written from the design, not from the schema's code.
+//! The rules of the game in plain Rust. They were written independently of the schema's code.
 //!
-//! Rows and calls refer to rows by index: `me` is the index of the caller, `person` or `player` that of a user, and
-//! `hero` that of a character. Where a function needs both, `session` is the index and `game_session` the row.
+//! The structs and methods refer to rows by their index in [`Game`]: `me` is the index of the caller, `person` or
+//! `player` that of a user, and `hero` that of a character. Where a function needs both, `session` is the index and
+//! `game_session` the row.
 
 use std::collections::BTreeMap;
 
@@ -46,6 +47,7 @@ pub struct Adventure {
     pub status: &'static str,
     pub is_valid: bool,
     pub times_played: u32,
+    /// The id of the adventure's creature, if it has one.
     pub creature: Option<Uuid>,
     pub is_deleted: bool,
 }
@@ -54,7 +56,7 @@ pub struct Adventure {
 pub struct Seat {
     pub hero: usize,
     pub is_active: bool,
-    /// The number of the encounter in which the heroic save was used; `None` after a new encounter has restored it.
+    /// The session's `encounters_begun` when the heroic save was used; `None` if it was not used in this encounter.
     pub heroic_save_used_in: Option<u32>,
     /// Whether the Seer has removed the player and not readmitted them.
     pub is_removed: bool,
@@ -160,8 +162,8 @@ impl Game {
         Uuid::from_u128((1_u128 << 127) | self.id_count)
     }
 
-    /// Fails if the caller's account is closed. Every write of a closed account gets this error, whatever row the write
-    /// concerns.
+    /// Fails if the caller's account is closed. An update or deletion by a closed account gets this error even if it
+    /// would affect no row.
     pub fn require_open_account(&self, me: usize) -> Result<(), &'static str> {
         if self.people[me].is_account_closed { Err("account_closed") } else { Ok(()) }
     }
@@ -358,7 +360,7 @@ impl Game {
         Ok(true)
     }
 
-    /// Sends an event. A reserved type is one that only triggers write.
+    /// Sends an event. Only triggers may write events of a reserved type.
     pub fn send_event(&mut self, me: usize, session: usize, is_reserved_type: bool) -> Answer {
         let game_session = &self.sessions[session];
         if is_reserved_type || game_session.is_archived || game_session.is_deleted || !game_session.has_participant(me)
@@ -401,7 +403,8 @@ impl Game {
         Ok(true)
     }
 
-    /// Archives all sessions that have ended: the step makes their ends old enough first.
+    /// Archives all sessions that have ended. Before it archives, `steps.rs` sets their ends to a year ago, so all are
+    /// old enough.
     pub fn archive_sessions(&mut self) -> Answer {
         for session in self.sessions.iter_mut().filter(|session| session.is_over() && !session.is_deleted) {
             session.is_archived = true;

@@ -74,8 +74,9 @@ $$;
 
 -- Sends the broadcast of an event. If that fails, the event is stored all the same. Realtime chooses the partition by
 -- the date in the time zone of the database session. A caller could set a time zone whose date has no partition yet, so
--- the function sets UTC. Somebody else may have locked Realtime's table, even by reading it while the platform waits to
--- drop a partition, so this function waits for a lock a tenth of a second at most.
+-- the function sets UTC. Somebody else may hold a lock on Realtime's table. Even a long read may block this function:
+-- the platform's removal of a partition waits for the read, and this function waits behind the removal. So it waits for
+-- a lock a tenth of a second at most.
 CREATE OR REPLACE FUNCTION private.broadcast_event()
 RETURNS trigger
 LANGUAGE plpgsql

@@ -72,7 +72,7 @@ pub(crate) const COMMENTS: &str = include_str!("../../sql/tables/comments.sql");
 pub(crate) const SIZE_LIMITS: &str = include_str!("../../sql/tables/size_limits.sql");
 
 /// SQL that revokes what default privileges granted on the tables.
-pub(crate) const REVOKED_DEFAULTS: &str = include_str!("../../sql/tables/revoked_defaults.sql");
+pub(crate) const REVOKED_DEFAULT_PRIVILEGES: &str = include_str!("../../sql/tables/revoked_default_privileges.sql");
 
 /// SQL that sets the storage parameters of tables (for autovacuum), and of the index on the adventures' content.
 pub(crate) const STORAGE_PARAMETERS: &str = include_str!("../../sql/tables/storage_parameters.sql");
@@ -183,14 +183,17 @@ mod tests {
 
     use sea_orm_migration::prelude::PostgresQueryBuilder;
 
-    use super::{COMMENTS, REVOKED_DEFAULTS, TABLES, definitions};
+    use super::{COMMENTS, REVOKED_DEFAULT_PRIVILEGES, TABLES, definitions};
 
     /// Supabase's default privileges grant every new table to the API's roles. A table that is not in this file would
     /// be accessible to them.
     #[test]
-    fn revoked_defaults_sql_lists_every_table() {
+    fn revoked_default_privileges_sql_lists_every_table() {
         for table in TABLES {
-            assert!(REVOKED_DEFAULTS.contains(&format!("'public.{table}'")), "revoked_defaults.sql must list {table}");
+            assert!(
+                REVOKED_DEFAULT_PRIVILEGES.contains(&format!("'public.{table}'")),
+                "revoked_default_privileges.sql must list {table}"
+            );
         }
     }
 
