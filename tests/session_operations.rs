@@ -68,7 +68,7 @@ async fn details_name_the_seer_to_everyone_who_sees_the_session() {
     let world = World::new().await;
     let game = world.new_session(1).await;
     let seer = world.sparc.as_user(game.seer.user_id());
-    let player = world.sparc.as_user(game.players[0].caller.user_id());
+    let player = world.sparc.as_user(game.players[0].user_id);
     let (visitor, service) = (world.sparc.as_anon(), world.sparc.as_service());
     let rename = ProfileChanges { display_name: Some("Morgan".into()), ..Default::default() };
     seer.users().edit(rename).await.unwrap();

@@ -7,7 +7,7 @@ use super::{assert_invariants, attempt, execute_in, limits::create_living_charac
 use crate::world::{SqlCaller, World, insert_character_sql, insert_seat_sql, run_together};
 
 /// Deletes rows in a transaction, starts inserts with the same ids, which wait for the transaction, and commits it.
-/// Then inserts equally many rows with new ids, concurrently. Returns the outcomes of all inserts.
+/// Then inserts equally many rows with new ids, concurrently. Returns the [`outcome_code`](super::outcome_code) of each insert.
 async fn insert_while_deleting(
     world: &World,
     caller: &SqlCaller,
@@ -33,7 +33,7 @@ async fn insert_while_deleting(
 }
 
 #[tokio::test]
-async fn each_deleted_character_makes_room_for_at_most_one() {
+async fn each_deleted_character_makes_room_for_exactly_one() {
     for on_conflict in ["", " ON CONFLICT DO NOTHING", " ON CONFLICT (id) DO UPDATE SET name = excluded.name"] {
         let world = World::new().await;
         let user = world.new_user().await;
@@ -59,12 +59,12 @@ async fn each_deleted_character_makes_room_for_at_most_one() {
 }
 
 #[tokio::test]
-async fn each_deleted_draft_or_creature_makes_room_for_exactly_one() {
+async fn each_deleted_adventure_or_creature_makes_room_for_exactly_one() {
     let world = World::new().await;
-    let (author_of_drafts, author_of_creatures) = (world.new_user().await, world.new_user().await);
+    let (author_of_adventures, author_of_creatures) = (world.new_user().await, world.new_user().await);
     let draft_adventure = world.new_draft_adventure(author_of_creatures.user_id()).await;
     for (caller, table, parent_column, parent) in [
-        (&author_of_drafts, "adventures", "creator_id", author_of_drafts.user_id()),
+        (&author_of_adventures, "adventures", "creator_id", author_of_adventures.user_id()),
         (&author_of_creatures, "creatures", "adventure_id", draft_adventure),
     ] {
         let insert_sql =
@@ -120,7 +120,7 @@ async fn a_deleted_seat_makes_room_for_exactly_one() {
     assert_eq!(
         world.owner().count(&format!("session_players WHERE session_id = '{}' AND is_active", game.session_id)).await,
         4,
-        "all seats are taken"
+        "all four seats must be taken"
     );
     assert_invariants(&world).await;
 }

@@ -1,4 +1,5 @@
-//! Functions that select the existing rows which a random call concerns. They return the rows' indexes.
+//! Functions that select the existing rows on which a random step (`steps.rs`) acts. They return the rows' indexes in the
+//! model.
 
 use super::game::Game;
 

@@ -1,4 +1,5 @@
-//! Three real servers, a primary and two standbys: reads on the standbys, live events, and the loss of a server.
+//! Three real servers, a primary and two standbys: reads on the standbys, live events, and the loss of a server. A
+//! *replica* is a standby that the service uses for reads.
 
 mod failover;
 mod live;
@@ -13,7 +14,8 @@ use crate::world::World;
 
 /// Settings of the three servers. The servers of other tests run with `synchronous_commit=off`. `wal_keep_size` keeps
 /// the WAL for a standby that is added later. `wal_retrieve_retry_interval` makes a standby that lost its primary
-/// connect to the next one soon, because with synchronous replication every commit waits for a standby.
+/// connect to the new primary soon, because the tests of failover make replication synchronous, and then every commit
+/// waits for a standby.
 pub const SETTINGS: [&str; 3] = ["synchronous_commit=on", "wal_keep_size=512MB", "wal_retrieve_retry_interval=200ms"];
 
 /// A primary and two standbys, and the game's database on them.
@@ -70,7 +72,7 @@ pub async fn current_insert_lsn(world: &World) -> String {
     world.owner().fetch_value("SELECT pg_current_wal_insert_lsn()::text").await.unwrap()
 }
 
-/// Waits until the standby has replayed the WAL up to the position, minus 64 bytes for a page header. The position that
+/// Waits until the standby has replayed the WAL up to the position, minus 64 bytes, more than the header of a WAL page has. The position that
 /// the primary reports may already include the header of a new WAL page, but the standby's position includes it only
 /// after the next record was replayed.
 pub async fn wait_until_replayed(replica: &World, lsn: &str) {

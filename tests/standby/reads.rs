@@ -75,7 +75,7 @@ async fn callers_read_their_own_writes_and_never_an_older_state() {
                     "{standby_reads:?} transactions of all clients ran on a standby; this client is in round {round}"
                 );
                 let character_id = create_character(&me, &format!("Hero {round}")).await.unwrap();
-                assert!(me.position() > last_position, "a write must have a later position than all reads before it");
+                assert!(me.position() > last_position, "a write must advance the caller's log position");
                 match round % 3 {
                     0 => assert!(
                         me.characters().list().await.unwrap().iter().any(|character| character.id == character_id)
@@ -135,8 +135,9 @@ async fn callers_read_their_own_writes_while_replicas_are_paused() {
     assert_eq!(invented.characters().list().await.unwrap().len(), 2);
     assert!(reads_on_standby(&sparc.as_anon()).await, "other callers must still read on a replica");
 
-    // A replica is not used while it lacks what the primary wrote two seconds ago, so the primary must go on writing.
-    // The created characters are deleted again, because a user may have only ten.
+    // A replica is not used while it is more than a page of the WAL (8 kB) behind what the primary wrote two seconds
+    // ago. One character takes less than a page, so the primary must go on writing. The created characters are deleted
+    // again, because a user may have only ten.
     wait_until(async || {
         create_character(&me, "Robin").await.unwrap();
         let list = me.characters().list().await.unwrap();
@@ -170,7 +171,7 @@ async fn a_write_committed_by_raw_sql_is_read_by_its_writer() {
         set_replay(&replicas, "pause").await;
         let tx = me.begin().await.unwrap();
         tx.execute_unprepared("UPDATE characters SET name = 'Raw'").await.unwrap();
-        // The call fails, because only the handle may end its transaction, but the server has committed.
+        // The call fails, because only `tx.commit()` and `tx.rollback()` may end the transaction, but the server has committed.
         assert_error!(tx.execute_unprepared(commit).await.map_err(Error::from), Error::EndedByStatement);
         drop(tx);
         assert_eq!(me.characters().list().await.unwrap()[0].name, "Raw", "{commit}");
@@ -236,7 +237,7 @@ async fn a_query_that_writes_or_locks_runs_on_the_primary() {
     ] {
         let statement = Statement::from_string(DbBackend::Postgres, sql);
         let outcome = me.query_all_raw(statement).await.map(|rows| rows.len());
-        // PostgreSQL refuses a row lock together with an aggregate on every server, so only that statement may fail.
+        // PostgreSQL does not lock rows in a query with an aggregate, so the statement with `count(*)` may fail.
         assert!(outcome.is_ok() || sql.contains("count"), "{sql}: {outcome:?}");
     }
     assert!(me.execute_unprepared("CREATE TEMPORARY TABLE mine (id int)").await.is_ok());
@@ -285,13 +286,14 @@ async fn a_replica_that_hangs_or_dies_is_not_used_until_it_recovers() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn closing_or_dropping_a_handle_leaves_no_connection() {
+async fn closing_or_dropping_sparc_leaves_no_connection() {
     let Some(cluster) = Cluster::start().await else { return };
     let count_connections = async || {
         let mut count = 0;
         for world in cluster.replicas().await.iter().chain([&cluster.world]) {
-            let from_service = "pg_stat_activity WHERE application_name = 'sparc' AND datname = current_database()";
-            count += world.owner().count(from_service).await;
+            let service_connections =
+                "pg_stat_activity WHERE application_name = 'sparc' AND datname = current_database()";
+            count += world.owner().count(service_connections).await;
         }
         count
     };

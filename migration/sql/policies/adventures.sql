@@ -229,8 +229,8 @@ BEGIN
     ORDER BY average_rating DESC NULLS LAST, id
     LIMIT max_rows;
   ELSE
-    -- This is not part of the query below, because the planner would then make the call too, to estimate the number of
-    -- rows.
+    -- The query below does not call the function itself, because the planner would then execute it too, to estimate the
+    -- number of rows.
     page_ids := private.best_rated_ids_after(last_rating, last_id, max_rows);
     RETURN QUERY
     SELECT adventure.*

@@ -1,4 +1,5 @@
-//! The privileges that an operator granted on objects that are dropped and created again.
+//! The privileges that an operator granted on objects that are dropped and created again. An operator is a person who
+//! runs the database; an operator's role is any role but the owner of the objects and the API's roles.
 
 use sea_orm_migration::{prelude::*, sea_orm::FromQueryResult};
 
@@ -21,14 +22,19 @@ pub(super) async fn restore_statements<C: ConnectionTrait>(
 ) -> Result<Vec<Repair>, DbErr> {
     let rows: Vec<String> = recreated
         .iter()
-        .filter_map(|found| {
-            let (kind, name) = found.object.split_once(' ')?;
+        .filter_map(|catalog_object| {
+            let (kind, name) = catalog_object.object.split_once(' ')?;
             let target = match kind {
                 "view" => format!("TABLE {name}"),
                 "function" => format!("ROUTINE {name}"),
                 _ => return None,
             };
-            Some(format!("({}, {}, {}::oid)", query::literal(&found.object), query::literal(&target), found.objid))
+            Some(format!(
+                "({}, {}, {}::oid)",
+                query::literal(&catalog_object.object),
+                query::literal(&target),
+                catalog_object.objid
+            ))
         })
         .collect();
     if rows.is_empty() {

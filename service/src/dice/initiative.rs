@@ -125,8 +125,8 @@ fn explain_initiative_error(error: Error) -> Error {
     }
 }
 
-/// Returns whether the roll was made by this request or by an earlier request with the same id. Otherwise another roll
-/// has this id.
+/// Returns whether the roll was made by this request, or by an earlier request with the same request id. If not, the
+/// roll's id was already taken by another roll.
 fn is_requested_roll(roll: &dice_rolls::Model, session_id: Uuid, roller: Option<Roller>) -> bool {
     roll.session_id == session_id
         && roll.roll_type == RollType::Initiative
