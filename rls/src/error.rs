@@ -25,7 +25,7 @@ pub enum Error {
     #[error("a nested transaction is open; commit it or roll it back first")]
     NestedTransactionOpen,
     /// The transaction, or an outer one, was committed or rolled back.
-    #[error("the transaction has ended")]
+    #[error("the transaction was already committed or rolled back")]
     TransactionOver,
     /// A statement failed in this transaction, or a call was dropped before it completed. The transaction can only be
     /// rolled back.

@@ -192,7 +192,7 @@ pub enum Error {
     #[error("a nested transaction is open; commit it or roll it back first")]
     NestedTransactionOpen,
     /// The transaction, or the one that it is nested in, was committed or rolled back. Code `transaction_over`.
-    #[error("the transaction has ended; begin another one")]
+    #[error("the transaction was already committed or rolled back; begin another one")]
     TransactionOver,
     /// The caller's statement cannot be run: it is not valid SQL, consists of several statements, has too many or too
     /// few bound values, or updates an entity's row without the primary key. Code `invalid_statement`.
