@@ -1,9 +1,9 @@
 -- Creates profiles for accounts that existed before the schema, or that signed up while the trigger that creates
 -- profiles was missing. Also brings profiles up to date with what happened to their accounts while the trigger for it
--- was missing: new e-mail addresses, soft deletions (`deleted_at`) and deletions. A closed account stays closed, even if the platform
--- (Supabase) has not recorded its deletion. The first query reads every account, while `up` holds its locks on the
--- tables. So not every `up` runs this script, but only one that has applied migrations or restores one of these
--- triggers.
+-- was missing: new e-mail addresses, soft deletions (`deleted_at`) and deletions. A closed account stays closed, even
+-- if the platform (Supabase) has not recorded its deletion. The first query reads every account, while `up` holds its
+-- locks on the tables. So not every `up` runs this script, but only one that has applied migrations or restores one of
+-- these triggers.
 DO $$
 DECLARE
   missed_account record;

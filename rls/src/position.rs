@@ -91,7 +91,7 @@ pub(crate) struct RequiredPosition {
 }
 
 impl RequiredPosition {
-    /// Returns what satisfies both requirements.
+    /// Returns the requirement that implies both.
     fn merge(self, other: Self) -> Self {
         Self {
             position: self.position.max(other.position),

@@ -5,7 +5,7 @@
 use uuid::Uuid;
 
 use super::{
-    assert_invariants, attempt, attempt_while_holder_commits, execute_and_commit, execute_in, outcome_code,
+    assert_invariants, attempt, attempt_while_lock_holder_commits, execute_and_commit, execute_in, outcome_code,
     sqlstates::{
         CHARACTER_NOT_YOURS, CREATURE_NOT_IN_ADVENTURE, INSUFFICIENT_PRIVILEGE, SERIALIZATION_FAILURE, SESSION_OVER,
         SESSION_STARTED,
@@ -26,14 +26,14 @@ async fn a_player_who_leaves_in_the_same_statement_sends_no_event() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let player = &game.players[0];
-    // A participant's event with the second payload would be refused too, because the payload is nested too deeply.
-    // Here the reason must be that the sender is no participant.
+    // The event of a seated player with the deep payload would be refused too, because of its depth. Here the reason
+    // must be that the sender has no active seat.
     let deep_payload = format!("{}{}", "[".repeat(200), "]".repeat(200));
     for payload in ["{}", &deep_payload] {
         let sql = format!(
-            "WITH seat_left AS ({} RETURNING session_id)
+            "WITH given_up_seat AS ({} RETURNING session_id)
              INSERT INTO session_events (session_id, event_type, payload)
-             SELECT session_id, 'client.x', '{payload}' FROM seat_left",
+             SELECT session_id, 'client.x', '{payload}' FROM given_up_seat",
             leave_or_remove_sql(game.session_id, player)
         );
         assert_refused!(player.caller.execute(&sql).await, forbidden, "{payload}");
@@ -56,7 +56,7 @@ async fn a_player_who_is_removed_or_leaves_while_a_statement_waits_sends_no_even
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let player = &game.players[0];
-    for has_left in [false, true] {
+    for leaves_voluntarily in [false, true] {
         let advisory_lock_holder = world.owner().begin().await;
         // An arbitrary key, for which the player's statement waits.
         execute_in(&advisory_lock_holder, "SELECT pg_advisory_xact_lock(4711)").await.unwrap();
@@ -68,7 +68,7 @@ async fn a_player_who_is_removed_or_leaves_while_a_statement_waits_sends_no_even
         let transaction = player.caller.begin().await;
         let sending_task = tokio::spawn(async move { execute_and_commit(transaction, &sql).await });
         world.owner().wait_until_backends_wait_for_locks(1).await;
-        let caller = if has_left { &player.caller } else { &game.seer };
+        let caller = if leaves_voluntarily { &player.caller } else { &game.seer };
         assert_eq!(attempt(caller, &leave_or_remove_sql(game.session_id, player)).await, "done");
         advisory_lock_holder.commit().await.unwrap();
         assert_eq!(sending_task.await.unwrap(), INSUFFICIENT_PRIVILEGE);
@@ -122,7 +122,7 @@ async fn a_roll_names_no_creature_that_has_moved_to_another_adventure() {
     assert_invariants(&world).await;
 }
 
-/// While the session is live, a player who left may choose the character for the seat that was given up.
+/// Until the session ends, a player who left may choose another character for the seat that they gave up.
 #[tokio::test]
 async fn a_player_who_left_changes_no_seat_of_a_session_that_ended_since_the_snapshot() {
     let world = World::new().await;
@@ -146,8 +146,8 @@ async fn a_player_who_left_changes_no_seat_of_a_session_that_ended_since_the_sna
     }
 }
 
-/// In the statement's snapshot, the session has not started. The statement waits for the Seer's transaction, which
-/// starts it.
+/// In the statement's snapshot, the session has not started. The statement waits for a transaction in which the
+/// Seer starts the session.
 #[tokio::test]
 async fn nobody_takes_a_seat_in_a_session_that_starts_while_the_statement_waits() {
     let world = World::new().await;
@@ -158,7 +158,10 @@ async fn nobody_takes_a_seat_in_a_session_that_starts_while_the_statement_waits(
     let start = format!("UPDATE sessions SET status = 'active' WHERE id = '{}'", game.session_id);
     assert_eq!(execute_in(&starting_transaction, &start).await, Ok(1));
     let sql = insert_seat_sql(game.session_id, player.user_id, player.character_id);
-    assert_eq!(attempt_while_holder_commits(&world, &player.caller, sql, starting_transaction).await, SESSION_STARTED);
+    assert_eq!(
+        attempt_while_lock_holder_commits(&world, &player.caller, sql, starting_transaction).await,
+        SESSION_STARTED
+    );
     assert_invariants(&world).await;
 }
 
@@ -174,7 +177,7 @@ async fn nobody_takes_a_seat_with_a_character_that_changes_its_owner_while_the_s
         format!("UPDATE characters SET user_id = '{}' WHERE id = '{}'", new_owner.user_id(), player.character_id);
     assert_eq!(execute_in(&giving_transaction, &give).await, Ok(1));
     let sql = insert_seat_sql(game.session_id, player.user_id, player.character_id);
-    let outcome = attempt_while_holder_commits(&world, &player.caller, sql, giving_transaction).await;
+    let outcome = attempt_while_lock_holder_commits(&world, &player.caller, sql, giving_transaction).await;
     assert_eq!(outcome, CHARACTER_NOT_YOURS);
     assert_invariants(&world).await;
 }

@@ -5,7 +5,7 @@
 //! platform also deletes accounts, which locks the same rows and some more.
 
 use super::{
-    assert_invariants, attempt, attempt_while_holder_commits, close_account_sql, close_or_delete_account_sql,
+    assert_invariants, attempt, attempt_while_lock_holder_commits, close_account_sql, close_or_delete_account_sql,
     execute_and_commit, execute_in,
     full_account::create_full_account,
     query_number,
@@ -100,7 +100,7 @@ async fn a_seat_waits_for_the_change_of_its_character() {
     assert_eq!(execute_in(&retiring_transaction, &retire).await, Ok(1));
     let sql = insert_seat_sql(game.session_id, player.user_id, player.character_id);
     assert_eq!(
-        attempt_while_holder_commits(&world, &world.service(), sql, retiring_transaction).await,
+        attempt_while_lock_holder_commits(&world, &world.service(), sql, retiring_transaction).await,
         CHARACTER_RETIRED
     );
 }
@@ -120,7 +120,10 @@ async fn joining_by_code_waits_for_the_change_of_the_players_seat() {
         .await
         .unwrap();
     let join = format!("SELECT * FROM private.join_by_code('{join_code}', '{}')", player.character_id);
-    assert_eq!(attempt_while_holder_commits(&world, &player.caller, join, removing_transaction).await, PLAYER_REMOVED);
+    assert_eq!(
+        attempt_while_lock_holder_commits(&world, &player.caller, join, removing_transaction).await,
+        PLAYER_REMOVED
+    );
 }
 
 /// A stranger has opened a session on a published adventure, in a transaction that is not yet committed. Meanwhile the
@@ -200,7 +203,7 @@ async fn an_event_of_the_service_waits_for_the_one_before_it() {
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'weather')", game.session_id);
     let first_transaction = world.service().begin().await;
     assert_eq!(execute_in(&first_transaction, &insert).await, Ok(1));
-    assert_eq!(attempt_while_holder_commits(&world, &world.service(), insert, first_transaction).await, "done");
+    assert_eq!(attempt_while_lock_holder_commits(&world, &world.service(), insert, first_transaction).await, "done");
 }
 
 /// The owner of the tables deletes a live session while somebody holds a lock on a row that the deletion changes.

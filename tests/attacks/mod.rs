@@ -58,7 +58,7 @@ async fn attempt(caller: &SqlCaller, sql: &str) -> String {
 
 /// Starts a statement, waits until the statement waits for a lock that the transaction `lock_holder` has, commits that
 /// transaction, and returns the statement's [`outcome_code`].
-async fn attempt_while_holder_commits(
+async fn attempt_while_lock_holder_commits(
     world: &World,
     caller: &SqlCaller,
     sql: String,

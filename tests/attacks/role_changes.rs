@@ -5,7 +5,7 @@
 use uuid::Uuid;
 
 use super::{
-    assert_invariants, attempt_while_holder_commits, dry_run, execute_and_commit, execute_in, new_private_session,
+    assert_invariants, attempt_while_lock_holder_commits, dry_run, execute_and_commit, execute_in, new_private_session,
     outcome_code, query_number,
     sqlstates::{INSUFFICIENT_PRIVILEGE, SESSION_OVER, SEVERAL_SESSIONS, TOO_MANY_ROWS, UNKNOWN_JOIN_CODE},
 };
@@ -26,7 +26,7 @@ async fn a_statement_that_resets_its_role_gets_no_seat_in_a_session_that_became_
         execute_in(&privacy_transaction, &sql).await.unwrap();
         let join = format!("{} {returning}", insert_seat_sql(game.session_id, player.user_id, player.character_id));
         assert_eq!(
-            attempt_while_holder_commits(
+            attempt_while_lock_holder_commits(
                 &world,
                 &world_with_users_login.user(player.user_id),
                 join,
@@ -221,7 +221,7 @@ async fn a_session_that_changed_while_a_statement_waited_for_it_is_checked_again
         execute_in(&lock_holder, &format!("UPDATE {change} = '{}'", game.session_id)).await.unwrap();
         let sql = insert_attribute_check_sql(game.session_id, player.character_id);
         assert_eq!(
-            attempt_while_holder_commits(&world, &player.caller, sql, lock_holder).await,
+            attempt_while_lock_holder_commits(&world, &player.caller, sql, lock_holder).await,
             INSUFFICIENT_PRIVILEGE,
             "{change}"
         );
@@ -237,5 +237,5 @@ async fn a_session_that_changed_while_a_statement_waited_for_it_is_checked_again
     let lock_holder = game.seer.begin().await;
     execute_in(&lock_holder, &format!("SELECT FROM private.renew_session_code('{}')", game.session_id)).await.unwrap();
     let join = format!("SELECT FROM private.join_by_code('{join_code}', '{}')", player.character_id);
-    assert_eq!(attempt_while_holder_commits(&world, &player.caller, join, lock_holder).await, UNKNOWN_JOIN_CODE);
+    assert_eq!(attempt_while_lock_holder_commits(&world, &player.caller, join, lock_holder).await, UNKNOWN_JOIN_CODE);
 }

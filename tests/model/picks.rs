@@ -1,5 +1,5 @@
-//! Functions that select the existing rows on which a random step (`steps.rs`) acts. They return the rows' indexes in the
-//! model.
+//! Functions that select the existing rows on which a random step (`steps.rs`) acts. They return the rows' indexes in
+//! the model.
 
 use super::game::Game;
 

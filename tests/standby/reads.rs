@@ -171,7 +171,8 @@ async fn a_write_committed_by_raw_sql_is_read_by_its_writer() {
         set_replay(&replicas, "pause").await;
         let tx = me.begin().await.unwrap();
         tx.execute_unprepared("UPDATE characters SET name = 'Raw'").await.unwrap();
-        // The call fails, because only `tx.commit()` and `tx.rollback()` may end the transaction, but the server has committed.
+        // The call fails, because only `tx.commit()` and `tx.rollback()` may end the transaction, but the server has
+        // committed.
         assert_error!(tx.execute_unprepared(commit).await.map_err(Error::from), Error::EndedByStatement);
         drop(tx);
         assert_eq!(me.characters().list().await.unwrap()[0].name, "Raw", "{commit}");

@@ -1,5 +1,5 @@
--- Recognizes a request that a client repeats, by a digest of the request that created the row. `private.requests`
--- stores the digests.
+-- Makes the creation of rows idempotent: a client that repeats the request that created a row, with the same id, gets
+-- that row. The repetition is recognized by a digest of the request, which `private.requests` stores.
 
 -- Returns the digest of a request: two hashes with different seeds, computed from the columns that the Rust crate
 -- `service` sets when it creates a row.
@@ -77,7 +77,7 @@ DECLARE
     WHEN 'adventures' THEN to_jsonb(jsonb_populate_record(NULL::public.adventures, requested_row))
     WHEN 'creatures' THEN to_jsonb(jsonb_populate_record(NULL::public.creatures, requested_row))
     WHEN 'sessions' THEN to_jsonb(jsonb_populate_record(NULL::public.sessions, requested_row))
-    -- Only the service signs users up, so only it may compare these requests.
+    -- Only sign-ups by the service have digests, so only the service may compare them.
     WHEN 'users' THEN CASE WHEN private.is_service() THEN requested_row END
   END;
 BEGIN
@@ -108,8 +108,8 @@ CREATE OR REPLACE TRIGGER remember_request
   AFTER INSERT OR DELETE ON public.sessions
   FOR EACH ROW EXECUTE FUNCTION private.remember_request();
 
--- Only for sign-ups by the service. The platform's own sign-ups need no digest, and must not fail because of one. The
--- digest of a sign-up is deleted when the account is closed (`private.close_account_unchecked`).
+-- Only for sign-ups by the service. Sign-ups by the platform (Supabase) need no digest, and must not fail because of
+-- one. The digest of a sign-up is deleted when the account is closed (`private.close_account_unchecked`).
 CREATE OR REPLACE TRIGGER remember_request
   AFTER INSERT ON auth.users
   FOR EACH ROW

@@ -60,8 +60,8 @@ struct State {
     poller_id: Option<u64>,
     /// The time of the last successful poll.
     polled_at: Option<Instant>,
-    /// The latest log position that any subscriber had read when it subscribed. A server that has not replayed it may
-    /// lack that subscriber's seat.
+    /// The latest log position up to which any subscriber had read or written when it subscribed. A server that has not
+    /// replayed it may lack that subscriber's seat.
     min_log_position: Option<LogPosition>,
     /// The latest log position at which the newest event of any session was read.
     log_position: Option<LogPosition>,
@@ -127,7 +127,7 @@ pub(crate) struct SessionUpdate {
 /// The result of an access check.
 #[derive(Debug, Default)]
 pub(crate) struct AccessCheck {
-    /// All subscribers up to this id were checked.
+    /// In the sessions that were checked (all, or those with new events), all subscribers up to this id were checked.
     pub(crate) last_checked_subscriber_id: u64,
     pub(crate) refusals: Vec<Refusal>,
 }
@@ -169,7 +169,8 @@ impl Registration {
     }
 
     /// Returns the events after a `seq` and the time at which they were read. `None` if there are none, if not all of
-    /// them are kept here, or if this subscriber's access was not checked.
+    /// them are kept here, if this subscriber's access was not checked or has ended, or if `history` is not the current
+    /// history.
     pub(crate) fn recent_events(&self, history: &HistoryId, after_seq: i64) -> Option<(Vec<Event>, Instant)> {
         let state = self.handle.hub.lock();
         let session = state.sessions.get(&self.handle.session_id)?;
@@ -208,7 +209,7 @@ impl SubscriberHandle {
 
 impl Hub {
     /// Adds a subscriber, and starts the poller if it is not running. `service_connection` returns the poller's
-    /// connection. `log_position` is the latest one that the subscriber has read.
+    /// connection. `log_position` is the one up to which the subscriber has read or written.
     pub(crate) fn register(
         self: &Arc<Self>,
         service_connection: impl FnOnce() -> IdentityConnection,
@@ -314,8 +315,8 @@ impl Hub {
     }
 
     /// Starts a new history, after another server has answered. Discards the events that were read from the previous
-    /// server, and makes each subscriber check its position. `newest` has the newest `seq` of each session that has an
-    /// event.
+    /// server, and makes each subscriber check that the new history has the last event that it read. `newest` has the
+    /// newest `seq` of each session that has an event.
     pub(super) fn start_history(
         &self,
         history: &HistoryId,
