@@ -1,4 +1,4 @@
-//! Identities: SeaORM connections whose role and claims cannot leak to other users, change unnoticed, or be missing.
+//! Connections with an identity, whose role and claims cannot leak to other users, change unnoticed, or be missing.
 
 use futures_util::TryStreamExt;
 use sea_orm::{
@@ -116,7 +116,7 @@ async fn after_a_change_of_identity_no_rows_are_returned_until_it_is_rolled_back
 }
 
 #[tokio::test]
-async fn a_statement_that_ends_its_transaction_is_refused_with_an_error_of_its_own() {
+async fn a_statement_that_ends_its_transaction_takes_effect_but_returns_an_error_of_its_own() {
     let world = World::new().await;
     let ada = world.sparc.as_user(world.new_account().await);
     for (ending_statement, bio_afterwards) in
@@ -134,12 +134,13 @@ async fn a_statement_that_ends_its_transaction_is_refused_with_an_error_of_its_o
         assert_error!(
             tx.users().me().await,
             Error::EndedByStatement,
-            "the next call would run with the role of the login"
+            "the next call must be refused: it would run with the role of the login"
         );
         assert_error!(tx.commit().await.map_err(Error::from), Error::EndedByStatement);
         assert_eq!(ada.users().me().await.unwrap().bio.as_deref(), bio_afterwards, "{ending_statement}");
         assert_error!(ada.execute_unprepared(ending_statement).await.map_err(Error::from), Error::EndedByStatement);
     }
+    // Several statements in one string are refused before any of them runs.
     let outcome = ada.execute_unprepared("SELECT 1; COMMIT; SELECT 2").await.map_err(Error::from);
     assert_error!(outcome, Error::InvalidStatement { .. });
 }
@@ -204,7 +205,7 @@ async fn an_operation_that_takes_too_long_ends_at_its_deadline_and_changes_nothi
 
     let slow_query = Statement::from_string(sea_orm::DbBackend::Postgres, "SELECT pg_sleep(20)");
     let outcome = ada.query_one_raw(slow_query).await.map_err(Error::from);
-    assert_error!(outcome, Error::DeadlineExceeded, "the deadline is passed to the server");
+    assert_error!(outcome, Error::DeadlineExceeded, "a slow statement must end at the deadline");
     let tx = ada.begin().await.unwrap();
     let read_timeout =
         Statement::from_string(sea_orm::DbBackend::Postgres, "SELECT current_setting('statement_timeout')");
@@ -218,7 +219,7 @@ async fn an_operation_that_takes_too_long_ends_at_its_deadline_and_changes_nothi
     assert_error!(outcome, Error::DeadlineExceeded, "waiting for a connection must count towards the deadline");
     drop(open_transaction);
     assert!(sparc.as_user(player.user_id).users().me().await.is_ok());
-    // Without a deadline, the pool's own timeout ends the wait.
+    // The pool's own timeout ends the wait if it is shorter than the deadline, which is 30 seconds here.
     let options = Options::default().max_connections(1).acquire_timeout(deadline);
     let sparc = Sparc::connect_with(world.url(), options).await.unwrap();
     let _open_transaction = sparc.as_user(player.user_id).begin().await.unwrap();
@@ -226,7 +227,7 @@ async fn an_operation_that_takes_too_long_ends_at_its_deadline_and_changes_nothi
 }
 
 #[tokio::test]
-async fn an_identity_is_a_seaorm_connection() {
+async fn a_connection_with_an_identity_is_a_seaorm_connection() {
     let world = World::new().await;
     let game = world.new_session(3).await;
     let ada = world.sparc.as_user(game.players[0].user_id);
@@ -246,7 +247,7 @@ async fn an_identity_is_a_seaorm_connection() {
     assert_eq!(raw_rows.len(), 1, "raw statements");
     // The profiles of the Seer and the three players.
     let profiles: Vec<Profile> = users::Entity::find().into_partial_model().all(&ada).await.unwrap();
-    assert_eq!(profiles.len(), 4, "partial models, which leave out the column that is not granted");
+    assert_eq!(profiles.len(), 4, "partial models, which leave out columns that are not granted");
 }
 
 #[tokio::test]

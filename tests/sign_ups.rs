@@ -1,5 +1,6 @@
-//! Sign-ups that are repeated with the same id after the account has changed. In `private.requests`, the database keeps
-//! a digest of each request, by which it recognizes a repeated one.
+//! Sign-ups with an e-mail address that is taken, and sign-ups that are repeated with the same id after the account has
+//! changed. In `private.requests`, the database keeps a digest of each request, by which it recognizes a repeated one.
+//! *The platform* is Supabase, whose Auth server writes `auth.users`; here the owner does this in its place.
 
 use sea_orm::{ConnectionTrait, DbBackend, Statement, TransactionTrait};
 use sparc::service::{
@@ -32,7 +33,7 @@ async fn a_repeated_sign_up_is_recognized_after_the_account_has_changed() {
         world.sparc.as_user(id).users().edit(rename).await.unwrap();
         assert_eq!(sign_up(&request).await.unwrap().display_name, "Edited");
         assert_id_conflict(
-            "the account as its user edited it",
+            "a request with the display name as edited",
             sign_up(&NewAccount { display_name: Some("Edited".into()), ..request.clone() }).await,
         );
 
@@ -50,7 +51,7 @@ async fn a_repeated_sign_up_is_recognized_after_the_account_has_changed() {
             NewAccount { email: Some(new_email), ..request.clone() },
             NewAccount { display_name: Some("Anna".into()), ..request.clone() },
         ] {
-            assert_id_conflict("the account as the platform changed it", sign_up(&changed_request).await);
+            assert_id_conflict("a request with data as the platform changed it", sign_up(&changed_request).await);
         }
 
         // Repetitions and conflicts are recognized in a caller's transaction too.
@@ -63,7 +64,7 @@ async fn a_repeated_sign_up_is_recognized_after_the_account_has_changed() {
         tx.rollback().await.unwrap();
 
         service.users().close_account(id).await.unwrap();
-        assert_id_conflict("a closed account", sign_up(&request).await);
+        assert_id_conflict("the first request, but the account is closed", sign_up(&request).await);
         assert_id_conflict(
             "a closed account, a request without data",
             sign_up(&NewAccount { id: Some(id), ..Default::default() }).await,
@@ -91,7 +92,7 @@ async fn an_account_that_the_platform_created_has_no_digest_and_only_the_service
     let service = world.sparc.as_service();
     let id = world.new_account().await;
     let same_data = NewAccount { id: Some(id), email: Some(format!("{id}@example.org")), display_name: None };
-    assert_id_conflict("an account that the platform created", service.users().sign_up(same_data).await);
+    assert_id_conflict("the first request, but the platform made it", service.users().sign_up(same_data).await);
     assert_eq!(world.owner().count("private.requests WHERE relation = 'users'").await, 0);
 
     // Only the service may compare a request with the digest. Otherwise anybody could guess the data of an account.
@@ -104,8 +105,8 @@ async fn an_account_that_the_platform_created_has_no_digest_and_only_the_service
     );
     let by_service = world.service().fetch_value::<bool>(&compare_with_digest).await;
     assert_eq!(by_service, Ok(true));
-    // Without claims, the caller's id is NULL, as is the `asker` of a sign-up by the service. So only the check that
-    // the caller is the service can refuse the comparison.
+    // In `private.requests`, a sign-up by the service has no `asker` (it is NULL). Without claims, the caller's id is
+    // NULL too. So the answer can be false only because the caller is not the service.
     let tx = world.owner().begin().await;
     tx.execute_unprepared("SET LOCAL ROLE authenticated").await.unwrap();
     let answer =
@@ -125,7 +126,7 @@ async fn only_the_service_learns_whether_an_email_address_is_taken() {
     assert!(service.users().is_email_taken(&email.to_uppercase()).await.unwrap());
     // This domain is reserved for placeholders.
     assert!(service.users().is_email_taken("x@no-email.invalid").await.unwrap());
-    // A second account with that e-mail address gets a placeholder, as documented.
+    // A second account with Ada's address gets a placeholder instead.
     let second_account = service.users().sign_up(account).await.unwrap();
     let address = world.sparc.as_user(second_account.id).users().my_email().await.unwrap();
     assert_eq!(address, format!("{}@no-email.invalid", second_account.id));

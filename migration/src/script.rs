@@ -7,8 +7,8 @@ use crate::{m20261101_000001_platform as platform, m20261101_000002_tables as ta
 /// The version of the schema, which all patch releases share.
 pub(crate) const SCHEMA_VERSION: &str = concat!(env!("CARGO_PKG_VERSION_MAJOR"), ".", env!("CARGO_PKG_VERSION_MINOR"));
 
-/// SQL that overrides settings of the database or the role that would change the meaning of the statements, or how the
-/// catalog prints definitions.
+/// A database or a role can have settings that change what statements mean, or how the catalog prints definitions. This
+/// SQL overrides them.
 pub(crate) const STANDARD_SETTINGS: &str = "SET LOCAL standard_conforming_strings = on;
 SET LOCAL quote_all_identifiers = off;
 SET LOCAL intervalstyle = postgres;
@@ -18,7 +18,8 @@ SET LOCAL datestyle = 'ISO, MDY'";
 /// at the same time. The number is arbitrary.
 pub(crate) const LOCK_KEY: i64 = 358_434_263_618;
 
-/// Returns the name of each migration, with its SQL.
+/// Returns the name of each migration, with its SQL: first what Supabase provides, where it is missing, then the
+/// tables.
 fn migrations_sql() -> Vec<(String, Vec<String>)> {
     vec![
         (platform::Migration.name().to_owned(), platform::up_sql()),
@@ -92,8 +93,8 @@ pub fn sql() -> String {
     let check_not_installed = "DO $$
 BEGIN
   IF to_regclass('public.sparc_migrations') IS NOT NULL THEN
-    RAISE EXCEPTION 'the database has the schema already: bring it \
-                     up to date with the program (cargo run -p migration -- up)';
+    RAISE EXCEPTION 'the database has the schema already; to update it, \
+                     run the migration program (cargo run -p migration -- up)';
   END IF;
 END
 $$";

@@ -18,7 +18,7 @@ use crate::{
     runtime::{AtomicBool, AtomicU64, Ordering, timeout},
     server_of_transaction::ServerOfTransaction,
     sqlstate,
-    state_outside_lock::{Dropped, StateOutsideLock, WaiterGuard},
+    state_outside_lock::{StateOutsideLock, Unfinished, WaiterGuard},
     statement_kind::may_commit,
     transaction_state::{
         BeginRequest, EndReason, Failure, Frame, OUTERMOST, Pending, TransactionState, commit_unknown_error, end_error,
@@ -264,12 +264,12 @@ impl<C: Connection> SharedTransaction<C> {
 
     /// Records that the handle of a frame was dropped. The next call rolls the frame back before it sends a request.
     pub(crate) fn abandon(&self, frame_id: u64) {
-        self.state_outside_lock.record_drop(frame_id, Dropped::Handle);
+        self.state_outside_lock.record_unfinished(frame_id, Unfinished::Handle);
     }
 
     /// Records that an operation did not complete. The frame can only be rolled back.
     pub(crate) fn mark_failed(&self, frame_id: u64) {
-        self.state_outside_lock.record_drop(frame_id, Dropped::Operation);
+        self.state_outside_lock.record_unfinished(frame_id, Unfinished::Operation);
     }
 
     /// Returns the same transaction with a separate count of writes.

@@ -1,5 +1,5 @@
-//! The part of a transaction's state that is outside the lock of its connection: what was dropped, and how many calls
-//! wait for the connection.
+//! The part of a transaction's state that is outside the lock of its connection: what was left unfinished, and how many
+//! calls wait for the connection.
 
 use std::sync::PoisonError;
 
@@ -11,16 +11,17 @@ use crate::runtime::{AtomicUsize, BlockingMutex, Ordering};
 /// call.
 #[derive(Debug, Default)]
 pub(crate) struct StateOutsideLock {
-    /// What was dropped since the last call, each with the id of its frame (the transaction, or a savepoint in it).
-    dropped: BlockingMutex<Vec<(u64, Dropped)>>,
+    /// What was left unfinished, each with the id of its frame (the transaction, or a savepoint in it), until the next
+    /// call takes it.
+    unfinished: BlockingMutex<Vec<(u64, Unfinished)>>,
     /// How many calls wait for the connection.
     waiter_count: AtomicUsize,
     waiter_added: Notify,
 }
 
-/// What was dropped before it was finished.
+/// What did not finish: it was dropped, it failed, or its deadline passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Dropped {
+pub(crate) enum Unfinished {
     /// The handle of the frame, without commit or rollback.
     Handle,
     /// An operation of several statements (see
@@ -46,8 +47,8 @@ impl Drop for WaiterGuard<'_> {
 }
 
 impl StateOutsideLock {
-    pub(crate) fn record_drop(&self, frame_id: u64, dropped: Dropped) {
-        self.dropped.lock().unwrap_or_else(PoisonError::into_inner).push((frame_id, dropped));
+    pub(crate) fn record_unfinished(&self, frame_id: u64, unfinished: Unfinished) {
+        self.unfinished.lock().unwrap_or_else(PoisonError::into_inner).push((frame_id, unfinished));
     }
 
     /// Returns whether a call waits for the connection.
@@ -55,7 +56,7 @@ impl StateOutsideLock {
         self.waiter_count.load(Ordering::SeqCst) > 0
     }
 
-    /// Returns when another call waits for the connection.
+    /// Waits until a call waits for the connection; returns at once if one does already.
     pub(crate) async fn wait_for_waiter(&self) {
         loop {
             let waiter_added = self.waiter_added.notified();
@@ -66,8 +67,8 @@ impl StateOutsideLock {
         }
     }
 
-    /// Returns what was dropped since the last call, and forgets it.
-    pub(crate) fn take_drops(&self) -> Vec<(u64, Dropped)> {
-        std::mem::take(&mut *self.dropped.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Returns what was recorded as unfinished, and clears it.
+    pub(crate) fn take_unfinished(&self) -> Vec<(u64, Unfinished)> {
+        std::mem::take(&mut *self.unfinished.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -21,7 +21,7 @@ use crate::{
     pool::PooledConnection,
     runtime::timeout,
     server_of_transaction::ServerOfTransaction,
-    state_outside_lock::{Dropped, StateOutsideLock},
+    state_outside_lock::{StateOutsideLock, Unfinished},
     wire::{Answer, Connection, PreparedStatementMode, ROLLBACK_TIMEOUT, exec_error},
 };
 
@@ -230,10 +230,10 @@ impl<C: Connection> TransactionState<C> {
                 Pending::End => self.close(EndReason::Finished),
             }
         }
-        for (frame_id, dropped) in state_outside_lock.take_drops() {
-            match dropped {
-                Dropped::Operation => self.mark_failed(frame_id, Failure::CallFailed),
-                Dropped::Handle => {
+        for (frame_id, unfinished) in state_outside_lock.take_unfinished() {
+            match unfinished {
+                Unfinished::Operation => self.mark_failed(frame_id, Failure::CallFailed),
+                Unfinished::Handle => {
                     if let Some(frame) = self.frame(frame_id) {
                         frame.is_abandoned = true;
                     }

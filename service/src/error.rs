@@ -227,9 +227,9 @@ pub enum Error {
         /// The constraint's name.
         constraint: String,
     },
-    /// Events after the requested one may have been deleted, because events are kept for a day. Reload the session, and
-    /// subscribe from now on. Code `events_expired`.
-    #[error("events after that one may have been deleted (they are kept for a day); reload the session first")]
+    /// Events after the requested one may have been deleted, because events are kept for a day. Subscribe from now on,
+    /// and then reload the session. Code `events_expired`.
+    #[error("events after that one may have been deleted (they are kept for a day); subscribe again, then reload")]
     EventsExpired,
     /// The cursor does not belong to this list. Code `bad_cursor`.
     #[error("the cursor must come from a page of this list")]

@@ -1,4 +1,5 @@
-//! Builds statements whose conditions depend on the request, as SQL text with bound values.
+//! The bound values of a statement whose SQL text is put together at run time, because its conditions depend on the
+//! arguments.
 
 use sea_orm::{DbBackend, Statement, Value};
 

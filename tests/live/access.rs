@@ -1,4 +1,5 @@
-//! Who may subscribe to a session's events, and how a stream ends when its caller may no longer read them.
+//! Who may subscribe to a session's events, how a stream ends when its caller may no longer read them, and the part of
+//! the caller in the session (`participation`), on which the access depends.
 
 use futures_util::StreamExt;
 use serde_json::json;
@@ -6,8 +7,8 @@ use sparc::service::{Operations, sessions::Participation};
 use uuid::Uuid;
 
 use super::{
-    DELIVERY_TIMEOUT, all_callers, connect_sparc, event_numbers, next_event, read_to_error, read_until, subscribe_code,
-    write_events,
+    DELIVERY_TIMEOUT, all_callers, connect_sparc, event_numbers, next_event, read_to_error, read_until,
+    subscribe_outcome, write_events,
 };
 use crate::world::World;
 
@@ -21,7 +22,7 @@ async fn only_participants_and_the_service_may_subscribe() {
     let missing_session = Uuid::new_v4();
     for after in [None, Some(0), Some(1)] {
         let subscribe = async |caller: sparc::service::IdentityConnection, session| {
-            subscribe_code(caller.events().subscribe(session, after).await)
+            subscribe_outcome(caller.events().subscribe(session, after).await)
         };
         assert_eq!(subscribe(sparc.as_user(stranger), game.session_id).await, "not_allowed");
         assert_eq!(subscribe(sparc.as_user(stranger), missing_session).await, "not_allowed");
@@ -30,7 +31,7 @@ async fn only_participants_and_the_service_may_subscribe() {
         assert_eq!(subscribe(sparc.as_service(), missing_session).await, "not_found");
     }
     for caller in all_callers(&sparc, &game) {
-        assert_eq!(subscribe_code(caller.events().subscribe(game.session_id, Some(0)).await), "subscribed");
+        assert_eq!(subscribe_outcome(caller.events().subscribe(game.session_id, Some(0)).await), "subscribed");
     }
     let mut former_players_stream =
         sparc.as_user(game.players[0].user_id).events().subscribe(game.session_id, None).await.unwrap();
@@ -54,7 +55,7 @@ async fn subscribing_and_reading_are_refused_in_the_same_way() {
         let after_code = caller.events().after(session, 0).await.map_or_else(|error| error.code(), |_| "done");
         let newest_code = caller.events().newest(session).await.map_or_else(|error| error.code(), |_| "done");
         assert_eq!(after_code, newest_code);
-        let subscribed_code = subscribe_code(caller.events().subscribe(session, None).await);
+        let subscribed_code = subscribe_outcome(caller.events().subscribe(session, None).await);
         assert_eq!(after_code.replace("done", "subscribed"), subscribed_code);
         after_code
     };
@@ -74,19 +75,19 @@ async fn losing_access_ends_a_stream_with_an_error_but_not_the_streams_of_others
     let world = World::new().await;
     let game = world.new_active_session(3).await;
     let sparc = connect_sparc(&world).await;
-    let [closing_caller, unseated_caller, remaining_caller] =
+    let [closed_account, unseated_caller, remaining_caller] =
         [0, 1, 2].map(|index| sparc.as_user(game.players[index].user_id));
     let subscribe = async |caller: &sparc::service::IdentityConnection| {
         caller.events().subscribe(game.session_id, None).await.unwrap()
     };
-    let (mut closing_stream, mut unseated_stream) =
-        (subscribe(&closing_caller).await, subscribe(&unseated_caller).await);
+    let (mut closed_account_stream, mut unseated_stream) =
+        (subscribe(&closed_account).await, subscribe(&unseated_caller).await);
     let (mut remaining_stream, mut service_stream) =
         (subscribe(&remaining_caller).await, subscribe(&sparc.as_service()).await);
 
     sparc.as_service().users().close_account(game.players[0].user_id).await.unwrap();
-    assert_eq!(read_to_error(&mut closing_stream).await, "account_closed");
-    assert_eq!(subscribe_code(closing_caller.events().subscribe(game.session_id, None).await), "account_closed");
+    assert_eq!(read_to_error(&mut closed_account_stream).await, "account_closed");
+    assert_eq!(subscribe_outcome(closed_account.events().subscribe(game.session_id, None).await), "account_closed");
 
     let sql = format!("DELETE FROM session_players WHERE user_id = '{}'", game.players[1].user_id);
     world.owner().execute(&sql).await.unwrap();
@@ -100,6 +101,7 @@ async fn losing_access_ends_a_stream_with_an_error_but_not_the_streams_of_others
     world.update_session(&game, "status = 'cancelled'").await;
     let sql = format!("DELETE FROM sessions WHERE id = '{}'", game.session_id);
     world.owner().execute(&sql).await.unwrap();
+    // A subscriber knew that the session exists, so the answer is not `not_allowed`, as for a stranger.
     assert_eq!(read_to_error(&mut remaining_stream).await, "not_found");
     assert_eq!(read_to_error(&mut service_stream).await, "not_found");
 }
@@ -108,17 +110,18 @@ async fn losing_access_ends_a_stream_with_an_error_but_not_the_streams_of_others
 async fn events_after_the_closing_of_an_account_are_not_delivered_to_it() {
     let world = World::new().await;
     let sparc = connect_sparc(&world).await;
-    // Which events the poller has read when the account is closed differs from round to round.
+    // How many events the poller (the task that reads new events for all streams) has read when the account is closed
+    // is a matter of chance.
     for _ in 0..3 {
         let game = world.new_active_session(2).await;
-        let mut closed_stream =
+        let mut closed_account_stream =
             sparc.as_user(game.players[0].user_id).events().subscribe(game.session_id, None).await.unwrap();
         let mut service_stream = sparc.as_service().events().subscribe(game.session_id, None).await.unwrap();
         world.sparc.as_service().users().close_account(game.players[0].user_id).await.unwrap();
         let newest_at_closing = *event_numbers(&world, game.session_id).await.last().unwrap();
         write_events(&game.players[1].caller, game.session_id, 1).await;
         while let Some(Ok(event)) =
-            tokio::time::timeout(DELIVERY_TIMEOUT, closed_stream.next()).await.expect("the stream must end")
+            tokio::time::timeout(DELIVERY_TIMEOUT, closed_account_stream.next()).await.expect("the stream must end")
         {
             assert!(event.seq <= newest_at_closing, "an event that was written after the closing was delivered");
         }
@@ -150,6 +153,7 @@ async fn participation_returns_the_callers_role_in_a_session() {
     assert_eq!(in_missing_session, Participation::None);
     assert!(!in_missing_session.is_participant());
     assert!(!participation(removed_player.user_id).await.is_participant());
+    // A player who left may still read the session's events.
     assert!(participation(former_player.user_id).await.is_participant());
     assert_eq!(json!(participation(former_player.user_id).await), json!("left"));
     let outcome = world.sparc.as_anon().sessions().participation(game.session_id).await;

@@ -5,8 +5,8 @@ use std::time::Duration;
 use sparc::service::Operations;
 
 use super::{
-    all_callers, connect_sparc, event_numbers, next_event, read_to_error, read_until, receives_nothing, subscribe_code,
-    write_events,
+    all_callers, connect_sparc, event_numbers, next_event, read_to_error, read_until, receives_nothing,
+    subscribe_outcome, write_events,
 };
 use crate::world::World;
 
@@ -22,7 +22,11 @@ async fn resuming_after_an_event_that_does_not_exist_fails_with_events_expired()
     world.owner().execute(&delete).await.unwrap();
     // Two deleted events, and two numbers that no event ever had.
     for seq in [numbers[0], numbers[1], numbers.last().unwrap() + 1, -1] {
-        assert_eq!(subscribe_code(ada.events().subscribe(game.session_id, Some(seq)).await), "events_expired", "{seq}");
+        assert_eq!(
+            subscribe_outcome(ada.events().subscribe(game.session_id, Some(seq)).await),
+            "events_expired",
+            "{seq}"
+        );
     }
     let mut stream = ada.events().subscribe(game.session_id, Some(numbers[2])).await.unwrap();
     assert_eq!(read_until(&mut stream, *numbers.last().unwrap()).await, numbers[3..]);
@@ -40,9 +44,9 @@ async fn nobody_resumes_after_an_event_older_than_a_day_if_newer_ones_follow() {
     let age_first_event =
         format!("UPDATE session_events SET created_at = now() - INTERVAL '25 hours' WHERE seq = {}", numbers[0]);
     world.owner().execute(&age_first_event).await.unwrap();
-    assert_eq!(subscribe_code(ada.events().subscribe(game.session_id, Some(numbers[0])).await), "events_expired");
-    assert_eq!(subscribe_code(ada.events().subscribe(game.session_id, Some(numbers[1])).await), "subscribed");
-    assert_eq!(subscribe_code(ada.events().subscribe(game.session_id, None).await), "subscribed");
+    assert_eq!(subscribe_outcome(ada.events().subscribe(game.session_id, Some(numbers[0])).await), "events_expired");
+    assert_eq!(subscribe_outcome(ada.events().subscribe(game.session_id, Some(numbers[1])).await), "subscribed");
+    assert_eq!(subscribe_outcome(ada.events().subscribe(game.session_id, None).await), "subscribed");
 }
 
 #[tokio::test]
@@ -104,7 +108,7 @@ async fn closing_the_handle_ends_its_streams() {
     next_event(&mut stream).await;
     sparc.close().await.unwrap();
     assert_eq!(read_to_error(&mut stream).await, "pool_closed");
-    assert_eq!(subscribe_code(ada.events().subscribe(game.session_id, None).await), "pool_closed");
+    assert_eq!(subscribe_outcome(ada.events().subscribe(game.session_id, None).await), "pool_closed");
 }
 
 #[tokio::test]

@@ -62,7 +62,7 @@ pub async fn read_to_error(stream: &mut Subscription) -> &'static str {
 }
 
 /// Returns `subscribed`, or the code of the error.
-pub fn subscribe_code(outcome: Result<Subscription, Error>) -> &'static str {
+pub fn subscribe_outcome(outcome: Result<Subscription, Error>) -> &'static str {
     outcome.map_or_else(|error| error.code(), |_| "subscribed")
 }
 

@@ -18,7 +18,7 @@ pub async fn create_migrated_database() -> (Database, DatabaseConnection, Databa
     (database, owner, superuser)
 }
 
-/// Runs `up` and returns its steps.
+/// Runs `up` and returns its changes.
 pub async fn up(db: &DatabaseConnection) -> Vec<SchemaChange> {
     migration::run(&db.into_database_executor(), Command::Up(None)).await.unwrap()
 }
@@ -61,8 +61,8 @@ async fn many_differences_are_repaired_by_one_up_or_by_the_sql_of_a_dry_run() {
 #[tokio::test]
 async fn an_operators_own_object_is_reported_as_a_hint_and_stays() {
     let (_database, owner, _superuser) = create_migrated_database().await;
-    // The table `support` has no part in ours, so `check` must report neither this table nor its grant. The last
-    // statement drops an object of ours, so that `up` has something to repair.
+    // The table `support` is attached to no object of ours and is not in schema `private`, so it and its grant are no
+    // difference. The last statement drops an object of ours, so that `up` has something to repair.
     owner
         .execute_unprepared(
             "SET search_path = public;
@@ -172,9 +172,9 @@ async fn an_object_that_we_created_but_no_longer_define_is_dropped() {
         .await
         .unwrap();
     assert_eq!(check(&owner).await.unwrap().differences.len(), 2);
-    let steps = up(&owner).await;
-    assert!(steps.contains(&SchemaChange::Dropped("function private.former()".into())), "{steps:?}");
-    assert!(steps.contains(&SchemaChange::Dropped("policy former on public.users".into())), "{steps:?}");
+    let changes = up(&owner).await;
+    assert!(changes.contains(&SchemaChange::Dropped("function private.former()".into())), "{changes:?}");
+    assert!(changes.contains(&SchemaChange::Dropped("policy former on public.users".into())), "{changes:?}");
     assert!(check(&owner).await.unwrap().is_clean());
     // Once dropped, the function is no longer in `private.sparc_record`, so a new one of that name belongs to the
     // operator.
@@ -216,8 +216,7 @@ async fn a_difference_that_cannot_be_repaired_is_named_and_nothing_changes() {
     let (_database, owner, _superuser) = create_migrated_database().await;
     owner
         .execute_unprepared(
-            // PostgreSQL cannot remove a value of an enum. The policy could be repaired, but then something would
-            // change.
+            // PostgreSQL cannot remove a value of an enum. `up` could repair the policy, but must not repair a part.
             "ALTER TYPE attribute ADD VALUE 'luck'; DROP POLICY \"Users can update own profile\" ON users",
         )
         .await
@@ -229,7 +228,7 @@ async fn a_difference_that_cannot_be_repaired_is_named_and_nothing_changes() {
 }
 
 #[tokio::test]
-async fn up_on_an_up_to_date_database_neither_waits_for_locks_nor_blocks_others() {
+async fn up_without_differences_neither_waits_for_locks_nor_blocks_others() {
     let (_database, owner, superuser) = create_migrated_database().await;
     // A transaction that lets others only read the tables: `up` would wait if it locked any table for writing.
     let locking_transaction = superuser.begin().await.unwrap();
@@ -305,8 +304,8 @@ async fn a_table_that_another_role_owns_is_reported() {
         ))
         .await
         .unwrap();
-    // *Another role* is one that does not own the schema. It does not matter which role runs `check`, so this one owns
-    // nothing.
+    // *Another role* is one that does not own our other objects. This does not depend on who runs `check`, so a role
+    // that owns nothing runs it.
     let reader = format!("reader_{}", uuid::Uuid::new_v4().simple());
     superuser
         .execute_unprepared(&format!(

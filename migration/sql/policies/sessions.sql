@@ -1,5 +1,5 @@
--- Everyone can see public sessions. Participants can also see the private sessions that they take part in. The Seer is
--- the only user who can change a session.
+-- Everyone can see public sessions. A private session is also visible to its Seer, its players, and players who left,
+-- but not to those whom the Seer removed. The Seer is the only user who can change a session.
 
 CREATE OR REPLACE FUNCTION private.is_seer(target_session_id uuid)
 RETURNS boolean
@@ -39,9 +39,9 @@ BEGIN
 END
 $$;
 
--- Whether the caller may send an event to the session. For a player who has left, this raises an error that says that
--- an active seat is needed, because such a player can still see the session. For all others who may not send, it
--- returns false.
+-- Whether the caller may send an event to the session. A player who has left can still see the session, so for such a
+-- player this raises an error that says that an active seat is needed. For all others who may not send, it returns
+-- false.
 CREATE OR REPLACE FUNCTION private.may_send_event(target_session_id uuid)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -158,9 +158,9 @@ BEGIN
 END
 $$;
 
--- Draws a new join code for a session that has not ended, so that the old one stops working if too many people know it.
--- Only the Seer and the service may do this; for others the function changes nothing and returns no row. It runs as its
--- owner, because users cannot write the column `code`.
+-- Replaces the join code of a session that has not ended, for a Seer whose code is known to too many people. The old
+-- code stops working. Only the Seer and the service may do this; for others the function changes nothing and returns no
+-- row. It runs as its owner, because users cannot write the column `code`.
 CREATE OR REPLACE FUNCTION private.renew_session_code(target_session_id uuid)
 RETURNS SETOF public.sessions
 LANGUAGE plpgsql
@@ -180,7 +180,8 @@ END
 $$;
 
 -- Returns what callers who know a session's code may see before they join: whoever has the code counts as invited. Once
--- the session has started or was cancelled, nobody new can join, so then only participants and the service get a row.
+-- the session has started or was cancelled, nobody new can join, so then only those who see the session anyway and the
+-- service get a row.
 CREATE OR REPLACE FUNCTION private.session_by_code(session_code text)
 RETURNS TABLE (
   id uuid,

@@ -172,8 +172,8 @@ impl Events<'_, IdentityConnection> {
     /// # Errors
     ///
     /// [`Error::NotAllowed`] for anyone else, [`Error::AccountClosed`], [`Error::EventsExpired`] if the event that
-    /// `after` gives is no longer kept (reload the session, and subscribe from now on); [`Error::NotFound`] for the
-    /// service if there is no such session, [`Error::NotSignedIn`].
+    /// `after` gives is no longer kept (subscribe from now on, and then reload the session); [`Error::NotFound`] for
+    /// the service if there is no such session, [`Error::NotSignedIn`].
     ///
     /// ```
     /// use futures_util::TryStreamExt;
