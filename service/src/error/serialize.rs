@@ -196,6 +196,7 @@ mod tests {
             "tell",
             "allow",
             "roll it back",
+            "subscribe again",
             "cannot go from",
         ];
         for error in one_of_each_variant() {
