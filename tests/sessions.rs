@@ -1,7 +1,4 @@
-//! Sessions: transitions between statuses, what completing a session counts, join codes, and who may see and change a
-//! session.
-
-use std::collections::HashSet;
+//! Sessions: transitions between statuses, what completing a session counts, and who may see and change a session.
 
 use sea_orm::ConnectionTrait;
 use uuid::Uuid;
@@ -135,50 +132,6 @@ async fn two_sessions_with_the_same_players_complete_concurrently_without_a_dead
     }
     assert_eq!(world.owner().count("users WHERE games_played = 200").await, 6);
     assert_eq!(world.owner().fetch_value::<i32>("SELECT times_played FROM adventures").await, Ok(200));
-}
-
-#[tokio::test]
-async fn join_codes_are_unique_and_have_six_characters_that_nobody_confuses() {
-    let world = World::new().await;
-    let adventure_id = world.new_adventure(world.new_account().await).await;
-    let mut seers = Vec::new();
-    for _ in 0..24 {
-        seers.push(world.new_user().await);
-    }
-    let mut codes = HashSet::new();
-    for round in 1..=100 {
-        let tasks = seers
-            .iter()
-            .cloned()
-            .map(|seer| async move {
-                let sql = format!("INSERT INTO sessions (adventure_id) VALUES ('{adventure_id}') RETURNING code::text");
-                seer.fetch_value::<String>(&sql).await
-            })
-            .collect();
-        codes.extend(run_together(tasks).await.into_iter().map(Result::unwrap));
-        assert_eq!(codes.len(), 24 * round, "every session must have its own code");
-        // An account may run at most twenty live sessions, so those of this round are cancelled.
-        world.owner().execute("UPDATE sessions SET status = 'cancelled' WHERE status = 'waiting'").await.unwrap();
-    }
-    for code in &codes {
-        assert_eq!(code.len(), 6);
-        assert!(code.chars().all(|c| "ABCDEFGHJKMNPQRSTUVWXYZ23456789".contains(c)), "{code}");
-    }
-}
-
-#[tokio::test]
-async fn every_character_of_a_join_code_is_drawn_equally_often() {
-    let world = World::new().await;
-    // Codes are made of numbers below 31, the size of their alphabet. Each call draws 155 numbers; `0 * i` makes
-    // PostgreSQL call the function once per row.
-    let sql = "SELECT count(*)
-               FROM generate_series(1, 400) AS i, unnest(private.random_numbers(31, 155 + 0 * i)) AS number
-               GROUP BY number";
-    let counts: Vec<i64> = world.owner().fetch_values(sql).await.unwrap();
-    assert_eq!(counts.len(), 31);
-    // Of 62,000 numbers, each of the 31 is expected 2,000 times, with a standard deviation of 44. A difference of six
-    // standard deviations does not happen by chance.
-    assert!(counts.iter().all(|count| (1736..=2264).contains(count)), "{counts:?}");
 }
 
 #[tokio::test]

@@ -1,6 +1,8 @@
 //! The demo game: a Seer and three players play at human speed, and the lobby has three more sessions. Each scene of
 //! the adventure lists the actions of the Seer and the players.
 
+mod game_state;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use chrono::{TimeDelta, Utc};
@@ -15,15 +17,18 @@ use sparc::entity::{
 use sparc::service::{
     Difficulty, Error, IdentityConnection, MaxPlayers, Operations, Sparc,
     adventures::{AdventureContent, NewAdventure},
-    characters::{HitPoints, Item, NewCharacter, SpecialAbility, primary_attribute},
+    characters::{Item, NewCharacter, SpecialAbility, primary_attribute},
     creatures::{NewCreature, Stats},
     dice::{Modifier, NewInitiative, NewRoll, Roller},
     events::NewEvent,
-    sessions::{ExpectedVersion, LobbyFilter, NewSession, Visibility},
+    sessions::{LobbyFilter, NewSession, Visibility},
     users::NewAccount,
 };
 use tokio::{sync::watch, time::sleep};
 use uuid::Uuid;
+
+use game_state::change_game_state;
+pub use game_state::publish_hit_points;
 
 /// An action in a scene: an element of `beats`. This is a field of the demo's own in each node of the adventure's
 /// content, which the data layer stores unchanged.
@@ -382,31 +387,5 @@ async fn create_and_publish(
 async fn say(user: &IdentityConnection, session_id: Uuid, text: &str) -> Result<(), Error> {
     let payload = json!({ "text": text });
     user.events().send(NewEvent { session_id, kind: "say".into(), payload, ..Default::default() }).await?;
-    Ok(())
-}
-
-/// Writes the hit points of a character into the game state of the session, where all participants can read them, and
-/// returns them. The character itself can be read only by its owner.
-pub async fn publish_hit_points(
-    seer: &IdentityConnection,
-    session_id: Uuid,
-    hit_points: HitPoints,
-) -> Result<HitPoints, Error> {
-    let current_and_maximum = json!([hit_points.hit_points, hit_points.max_hit_points]);
-    let character_id = hit_points.character_id.to_string();
-    change_game_state(seer, session_id, |state| state["hit_points"][character_id] = current_and_maximum).await?;
-    Ok(hit_points)
-}
-
-/// Reads the game state and writes it back changed. Fails if another writer has changed it in between.
-async fn change_game_state(
-    seer: &IdentityConnection,
-    session_id: Uuid,
-    change: impl FnOnce(&mut Value),
-) -> Result<(), Error> {
-    let before = seer.sessions().get(session_id).await?;
-    let mut state = before.game_state;
-    change(&mut state);
-    seer.sessions().set_game_state(session_id, state, ExpectedVersion::Version(before.game_state_version)).await?;
     Ok(())
 }

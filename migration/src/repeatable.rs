@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// The files of functions and triggers, then those of policies and grants. A function that others call comes first.
-const FILES: [&str; 34] = [
+const FILES: [&str; 35] = [
     include_str!("../sql/triggers/callers.sql"),
     include_str!("../sql/triggers/shared.sql"),
     include_str!("../sql/triggers/documents.sql"),
@@ -19,6 +19,7 @@ const FILES: [&str; 34] = [
     include_str!("../sql/triggers/characters.sql"),
     include_str!("../sql/triggers/adventures.sql"),
     include_str!("../sql/triggers/creatures.sql"),
+    include_str!("../sql/triggers/join_codes.sql"),
     include_str!("../sql/triggers/sessions.sql"),
     include_str!("../sql/triggers/session_end.sql"),
     include_str!("../sql/triggers/session_players.sql"),

@@ -3,6 +3,8 @@
 
 #![allow(missing_docs)]
 
+mod proxies;
+
 use std::{
     sync::{
         Arc,
@@ -11,20 +13,19 @@ use std::{
     time::Duration,
 };
 
-use futures_util::TryStreamExt;
+use futures_util::{TryStreamExt, future::try_join_all};
 use rls::{Database, Error, Identity, IdentityConnection, Options};
 use sea_orm::{
     AccessMode, ConnectOptions, ConnectionTrait, DbBackend, DbErr, Statement, StreamTrait, TransactionTrait,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{
-        TcpListener,
-        tcp::{OwnedReadHalf, OwnedWriteHalf},
-    },
+    net::tcp::{OwnedReadHalf, OwnedWriteHalf},
     sync::watch,
     time::timeout,
 };
+
+use proxies::listen_in_front_of;
 
 const INSERT_NOTE: &str = "INSERT INTO notes (text) VALUES ('hello')";
 
@@ -78,11 +79,8 @@ struct Pooler {
 
 impl Pooler {
     async fn start(database: &testdb::Database, word: &'static str, fault: Fault) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (login, address) = database.url().rsplit_once('@').unwrap();
-        let (server_address, database_name) = address.split_once('/').unwrap();
-        let url = format!("{login}@{}/{database_name}", listener.local_addr().unwrap());
-        let (server_address, is_armed) = (server_address.to_owned(), Arc::new(AtomicBool::new(false)));
+        let (listener, url, server_address) = listen_in_front_of(database).await;
+        let is_armed = Arc::new(AtomicBool::new(false));
         let is_armed_in_task = is_armed.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -337,16 +335,18 @@ fn transactions_on_the_applications_pool_may_be_dropped_outside_its_runtime() {
 /// How many connections the tests of the firewall have in the pool.
 const CONNECTION_COUNT: usize = 8;
 
+/// Opens the connections of the pool, by beginning as many transactions at once, and leaves them idle.
+async fn open_connections(owner: &IdentityConnection) {
+    let transactions = try_join_all((0..CONNECTION_COUNT).map(|_| owner.begin())).await.unwrap();
+    try_join_all(transactions.into_iter().map(|tx| tx.rollback())).await.unwrap();
+}
+
 /// Starts a firewall that forwards connections to the server. Returns the URL of the database through the firewall, and
 /// a channel: once a number N is sent to it, the firewall silently drops what is sent on the first N connections, and
 /// does not close them.
 async fn start_firewall(database: &testdb::Database) -> (String, watch::Sender<usize>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (login, address) = database.url().rsplit_once('@').unwrap();
-    let (server_address, database_name) = address.split_once('/').unwrap();
-    let url = format!("{login}@{}/{database_name}", listener.local_addr().unwrap());
+    let (listener, url, server_address) = listen_in_front_of(database).await;
     let (dropped_count_sender, dropped_count) = watch::channel(0);
-    let server_address = server_address.to_owned();
     tokio::spawn(async move {
         for connection_number in 1.. {
             let (mut client, _) = listener.accept().await.unwrap();
@@ -373,13 +373,7 @@ async fn if_a_firewall_drops_all_idle_connections_a_call_waits_for_only_one_of_t
     options.max_connections = u32::try_from(CONNECTION_COUNT).unwrap();
     let handle = Database::connect(&url, &options).await.unwrap();
     let owner = as_owner(&handle);
-    let mut transactions = Vec::new();
-    for _ in 0..CONNECTION_COUNT {
-        transactions.push(owner.begin().await.unwrap());
-    }
-    for tx in transactions {
-        tx.rollback().await.unwrap();
-    }
+    open_connections(&owner).await;
     assert_eq!(handle.pool_status("postgres").idle, CONNECTION_COUNT);
     // A connection that was idle for more than 30 seconds is pinged before use. Waiting for the answers to eight pings,
     // one second each, would take longer than `acquire_timeout` (5 seconds).
@@ -395,14 +389,7 @@ async fn if_a_firewall_drops_all_idle_connections_a_health_check_waits_for_only_
     let database = create_database().await;
     let (url, dropped_count_sender) = start_firewall(&database).await;
     let handle = Database::connect(&url, &Options::default()).await.unwrap();
-    let owner = as_owner(&handle);
-    let mut transactions = Vec::new();
-    for _ in 0..CONNECTION_COUNT {
-        transactions.push(owner.begin().await.unwrap());
-    }
-    for tx in transactions {
-        tx.rollback().await.unwrap();
-    }
+    open_connections(&as_owner(&handle)).await;
     // One more, because `connect` has opened and closed a connection.
     dropped_count_sender.send(CONNECTION_COUNT + 1).unwrap();
     // A health check pings a connection however long it was idle. Waiting for one ping takes two seconds; waiting for

@@ -2,17 +2,16 @@
 
 #![allow(missing_docs)]
 
+mod proxies;
+
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
 use rls::{Database, Error, Identity, IdentityConnection, Options, unchecked::AsUnchecked};
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement, StreamTrait, TransactionTrait, Value};
-use tokio::{
-    io::copy_bidirectional,
-    net::{TcpListener, TcpStream},
-    sync::oneshot,
-    time::sleep,
-};
+use tokio::{io::copy_bidirectional, net::TcpStream, sync::oneshot, time::sleep};
+
+use proxies::listen_in_front_of;
 
 /// Creates a database whose rows belong to tenants. Returns the database, a handle of it with a pool of two
 /// connections, and the role that all tenants share.
@@ -269,11 +268,7 @@ async fn an_error_in_a_stream_is_mapped_like_that_of_any_other_statement() {
 #[tokio::test]
 async fn a_connection_that_is_being_opened_while_the_pool_is_closed_is_not_handed_out() {
     let (database, _, role) = create_tenant_database().await;
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (login, address) = database.url().rsplit_once('@').unwrap();
-    let (server_address, database_name) = address.split_once('/').unwrap();
-    let url = format!("{login}@{}/{database_name}", listener.local_addr().unwrap());
-    let server_address = server_address.to_owned();
+    let (listener, url, server_address) = listen_in_front_of(&database).await;
     // `Database::connect` opens and closes the first connection. The second connection, for the transaction, reaches
     // the server only after the pool was closed.
     let (accepted_sender, accepted_receiver) = oneshot::channel();

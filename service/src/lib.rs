@@ -10,6 +10,7 @@ pub mod dice;
 mod error;
 pub mod events;
 mod identity;
+mod join_code;
 mod json;
 pub mod maintenance;
 mod operation;
@@ -26,10 +27,11 @@ pub use connection::{
     Caller, IdentityConnection, InvalidLogPosition, LogPosition, RowStream, ServerRole, ServerStatus, Transaction,
 };
 pub use error::Error;
+pub use join_code::JoinCode;
 pub use page::{Cursor, Page};
 pub use rls::PoolStatus;
 pub use sparc::{Options, Sparc};
-pub use values::{AttributeValue, Difficulty, JoinCode, Level, MaxHitPoints, MaxPlayers, PageSize};
+pub use values::{AttributeValue, Difficulty, Level, MaxHitPoints, MaxPlayers, PageSize};
 
 /// The game's operations, grouped by aggregate (users, characters, adventures and so on). They are called on the
 /// connection of an identity, or on a transaction begun on one.

@@ -29,7 +29,7 @@ const PLATFORM_SUPERUSER: &str = "supabase_admin";
 /// SQL that gives a new database the layout of a Supabase project.
 const PROJECT_SQL: &str = include_str!("../../tests/platform.sql");
 
-/// The SQL in this environment variable is run on every migrated database. The mutation test (`src/bin/mutants.rs`)
+/// The SQL in this environment variable is run on every migrated database. The mutation test (`src/bin/mutants`)
 /// uses it to remove a rule.
 const MUTATION_VARIABLE: &str = "SPARC_SCHEMA_MUTATION";
 

@@ -1,5 +1,4 @@
-//! The archive, and the jobs that archive ended sessions and cancel abandoned ones. The id of an archived row cannot be
-//! used again, and a session that a job cannot process does not stop the job.
+//! The archive, and the job that archives ended sessions. The id of an archived row cannot be used again.
 
 use sea_orm::IsolationLevel;
 use sparc::{
@@ -7,38 +6,34 @@ use sparc::{
     service::{
         Difficulty, Error, Operations,
         dice::{NewRoll, Roller},
-        maintenance::JobOptions,
         sessions::NewSession,
     },
 };
 use uuid::Uuid;
 
 use super::{
-    assert_invariants, attempt, dry_run, execute_and_commit, execute_in, new_private_session,
-    sqlstates::{
-        DISK_FULL, INTERNAL_ERROR, IO_ERROR, QUERY_CANCELED, SERIALIZATION_FAILURE, SESSION_OVER, SESSION_STARTED,
-        UNIQUE_VIOLATION,
-    },
+    assert_invariants, attempt, dry_run, execute_and_commit, execute_in,
+    sqlstates::{SESSION_OVER, SESSION_STARTED, UNIQUE_VIOLATION},
 };
 use crate::world::{GameSession, World, insert_attribute_check_sql};
 
 /// Ends a session and moves its end into the past. Sessions are archived 90 days after their end.
-async fn end_session(world: &World, game: &GameSession, status: &str, days_ago: u32) {
+pub(super) async fn end_session(world: &World, game: &GameSession, status: &str, days_ago: u32) {
     world.update_session(game, &format!("status = '{status}'")).await;
     world.update_session(game, &format!("ended_at = now() - INTERVAL '{days_ago} days'")).await;
 }
 
 /// Archives one batch of at most `batch_size` sessions, and returns how many were archived.
-async fn archive_batch(world: &World, batch_size: i32) -> i32 {
+pub(super) async fn archive_batch(world: &World, batch_size: i32) -> i32 {
     world.service().fetch_value(&format!("SELECT private.archive_sessions({batch_size})")).await.unwrap()
 }
 
-async fn is_archived(world: &World, session: Uuid) -> bool {
+pub(super) async fn is_archived(world: &World, session: Uuid) -> bool {
     world.owner().count(&format!("archived_sessions WHERE id = '{session}'")).await == 1
 }
 
 /// Creates an archived session, and returns it and the id of its roll.
-async fn create_archived_session(world: &World) -> (GameSession, Uuid) {
+pub(super) async fn create_archived_session(world: &World) -> (GameSession, Uuid) {
     let game = world.new_active_session(1).await;
     let roll = world.new_attack_roll(game.session_id, game.players[0].character_id, "{1,2,3,4,5}", 10, 0).await;
     end_session(world, &game, "completed", 91).await;
@@ -116,167 +111,6 @@ async fn the_id_of_an_archived_roll_is_refused_like_the_id_of_an_unarchived_one(
     let rolled = world.sparc.as_user(player.user_id).dice().roll(roll_with_reused_id).await;
     assert_error!(rolled, Error::IdConflict { what: "roll" });
     assert_invariants(&world).await;
-}
-
-#[tokio::test]
-async fn a_session_that_cannot_be_archived_does_not_stop_the_job() {
-    let world = World::new().await;
-    // Two of the oldest sessions cannot be archived: one has a roll with the id of an archived roll, and the other
-    // violates a check.
-    let (_, archived_roll) = create_archived_session(&world).await;
-    let game_with_reused_id = world.new_active_session(1).await;
-    let roll_values = format!(
-        "'{archived_roll}', '{}', '{}', 'might', 10, 'attack'",
-        game_with_reused_id.session_id, game_with_reused_id.players[0].character_id
-    );
-    // The trigger `Finish_roll` would refuse the reused id, so it is disabled.
-    let reuse_id_and_add_check = format!(
-        "ALTER TABLE dice_rolls DISABLE TRIGGER \"Finish_roll\";
-         INSERT INTO dice_rolls (id, session_id, character_id, attribute, difficulty, roll_type) VALUES ({roll_values});
-         ALTER TABLE dice_rolls ENABLE TRIGGER \"Finish_roll\";
-         ALTER TABLE archived_sessions ADD CHECK (looking_for <> 'nobody')"
-    );
-    world.superuser().await.execute(&reuse_id_and_add_check).await.unwrap();
-    end_session(&world, &game_with_reused_id, "completed", 120).await;
-    let game_violating_check = world.new_active_session(1).await;
-    world.update_session(&game_violating_check, "looking_for = 'nobody'").await;
-    end_session(&world, &game_violating_check, "cancelled", 110).await;
-    let mut archivable_sessions = Vec::new();
-    for days in [115, 105, 100, 95] {
-        let game = world.new_active_session(1).await;
-        end_session(&world, &game, "completed", days).await;
-        archivable_sessions.push(game.session_id);
-    }
-
-    // Sessions that cannot be archived do not count towards a batch, however small it is.
-    let mut archived_counts = Vec::new();
-    for batch_size in [1, 2, 2, 2] {
-        archived_counts.push(archive_batch(&world, batch_size).await);
-    }
-    assert_eq!(archived_counts, [1, 2, 1, 0]);
-    for session in archivable_sessions {
-        assert!(is_archived(&world, session).await);
-    }
-    for session in [game_with_reused_id.session_id, game_violating_check.session_id] {
-        assert!(!is_archived(&world, session).await);
-        let of_session = |table: &str| format!("{table} WHERE session_id = '{session}'");
-        assert_eq!(world.owner().count(&of_session("session_players")).await, 1, "none of its rows was moved");
-        assert_eq!(world.owner().count(&of_session("archived_session_players")).await, 0, "none of its rows was moved");
-    }
-    let report = world.sparc.as_service().maintenance().archive_sessions(JobOptions::default(), |_| ()).await.unwrap();
-    assert_eq!((report.rows, report.is_finished), (0, true));
-    // As soon as a session no longer violates the check, it is archived.
-    world.update_session(&game_violating_check, "looking_for = 'somebody'").await;
-    assert_eq!(archive_batch(&world, 1).await, 1);
-    assert!(is_archived(&world, game_violating_check.session_id).await);
-}
-
-#[tokio::test]
-async fn a_batch_skips_a_session_that_cannot_be_archived_but_any_other_error_ends_it() {
-    let world = World::new().await;
-    let add_check = "ALTER TABLE archived_sessions ADD CHECK (looking_for <> 'nobody')";
-    world.superuser().await.execute(add_check).await.unwrap();
-    let mut games = Vec::new();
-    for days_ago in [110, 105, 100, 95, 92] {
-        let game = world.new_active_session(1).await;
-        if days_ago == 100 {
-            // This session violates the check.
-            world.update_session(&game, "looking_for = 'nobody'").await;
-        }
-        end_session(&world, &game, "completed", days_ago).await;
-        games.push((days_ago, game.session_id));
-    }
-    // An error that is not due to one session (a serialization failure, a cancellation, a full disk and so on) ends the
-    // batch, and nothing is archived.
-    let create_function = "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$
-        BEGIN RAISE EXCEPTION 'no' USING ERRCODE = TG_ARGV[0]; END $$";
-    world.superuser().await.execute(create_function).await.unwrap();
-    for code in [SERIALIZATION_FAILURE, DISK_FULL, QUERY_CANCELED, IO_ERROR, INTERNAL_ERROR] {
-        let create_trigger = format!(
-            "CREATE OR REPLACE TRIGGER fail BEFORE INSERT ON archived_sessions
-             FOR EACH ROW EXECUTE FUNCTION fail('{code}')"
-        );
-        world.superuser().await.execute(&create_trigger).await.unwrap();
-        assert_eq!(attempt(&world.service(), "SELECT private.archive_sessions(10)").await, code);
-    }
-    world.superuser().await.execute("DROP TRIGGER fail ON archived_sessions; DROP FUNCTION fail()").await.unwrap();
-    assert_eq!(world.owner().count("archived_sessions").await, 0);
-
-    assert_eq!(archive_batch(&world, 10).await, 4);
-    for (days_ago, session) in games {
-        assert_eq!(is_archived(&world, session).await, days_ago != 100, "{days_ago}");
-    }
-}
-
-#[tokio::test]
-async fn a_deadlock_does_not_stop_the_jobs() {
-    for (job, table) in [("archive_sessions", "archived_sessions"), ("cancel_abandoned_sessions", "sessions")] {
-        // If an attempt at several sessions fails, the job tries each half of them. An attempt at a single session that
-        // ends in a deadlock is repeated at most twice. Here the first `deadlock_count` attempts end in a deadlock, so
-        // with a thousand none succeeds.
-        for (session_count, deadlock_count, expected_count) in
-            [(1, 1, 1), (1, 2, 1), (4, 3, 4), (1, 1000, 0), (4, 1000, 0)]
-        {
-            let world = World::new().await;
-            for _ in 0..session_count {
-                let game = world.new_session(1).await;
-                if job == "archive_sessions" {
-                    end_session(&world, &game, "cancelled", 100).await;
-                } else {
-                    // A waiting session counts as abandoned a month after its creation.
-                    world.update_session(&game, "created_at = now() - INTERVAL '60 days'").await;
-                }
-            }
-            let create_trigger = format!(
-                "CREATE SEQUENCE public.attempts;
-                 CREATE FUNCTION deadlock() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
-                 BEGIN
-                   IF nextval('public.attempts') <= {deadlock_count} THEN
-                     RAISE EXCEPTION 'no' USING ERRCODE = 'deadlock_detected';
-                   END IF;
-                   RETURN NEW;
-                 END $$;
-                 CREATE TRIGGER deadlock BEFORE INSERT OR UPDATE ON {table} FOR EACH ROW EXECUTE FUNCTION deadlock()"
-            );
-            world.superuser().await.execute(&create_trigger).await.unwrap();
-            let processed: i32 = world.service().fetch_value(&format!("SELECT private.{job}(10)")).await.unwrap();
-            assert_eq!(processed, expected_count, "{job}: {session_count} sessions, {deadlock_count} deadlocks");
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_session_that_cannot_be_cancelled_does_not_stop_the_job() {
-    let world = World::new().await;
-    let mut sessions = Vec::new();
-    for _ in 0..6 {
-        let seer = world.new_account().await;
-        let adventure = world.new_adventure(seer).await;
-        let session = new_private_session(&world, seer, adventure).await;
-        let abandon = format!("UPDATE sessions SET created_at = now() - INTERVAL '60 days' WHERE id = '{session}'");
-        world.owner().execute(&abandon).await.unwrap();
-        sessions.push((session, seer));
-    }
-    // The job takes sessions in the order of their ids.
-    sessions.sort();
-    // The Seers of the first and the third session get a wrong counter of live sessions: 0. Loading data with triggers
-    // disabled can leave such a counter. When a session ends, the counter would become negative, so these cannot end.
-    for index in [0, 2] {
-        let (_, seer) = sessions[index];
-        let set_wrong_counter = format!("UPDATE users SET live_sessions = 0 WHERE id = '{seer}'");
-        world.owner().execute(&set_wrong_counter).await.unwrap();
-    }
-    let mut cancelled_counts = Vec::new();
-    for batch_size in [1, 2, 2, 2] {
-        let sql = format!("SELECT private.cancel_abandoned_sessions({batch_size})");
-        cancelled_counts.push(world.service().fetch_value::<i32>(&sql).await.unwrap());
-    }
-    assert_eq!(cancelled_counts, [1, 2, 1, 0]);
-    for (index, (session, _)) in sessions.iter().enumerate() {
-        let cancelled_session = format!("sessions WHERE id = '{session}' AND status = 'cancelled'");
-        let can_end = !matches!(index, 0 | 2);
-        assert_eq!(world.owner().count(&cancelled_session).await == 1, can_end, "{index}");
-    }
 }
 
 #[tokio::test]

@@ -5,13 +5,10 @@
 use uuid::Uuid;
 
 use super::{
-    assert_invariants, attempt, close_account_sql, close_or_delete_account_sql, delete_account_sql, execute_and_commit,
-    execute_in,
-    full_account::create_full_account,
-    is_account_closed, new_private_session,
-    sqlstates::{ACCOUNT_CLOSED, DEADLOCK_DETECTED, SERIALIZATION_FAILURE},
+    assert_invariants, attempt, close_or_delete_account_sql, delete_account_sql, execute_and_commit, execute_in,
+    is_account_closed, new_private_session, sqlstates::ACCOUNT_CLOSED,
 };
-use crate::world::{GameSession, SqlCaller, World, insert_attribute_check_sql, insert_character_sql, insert_seat_sql};
+use crate::world::{GameSession, SqlCaller, World, insert_character_sql, insert_seat_sql};
 
 /// A transaction of two statements, each of which locks a row that closing an account changes.
 struct ConflictingWrites {
@@ -23,7 +20,7 @@ struct ConflictingWrites {
     statements: [String; 2],
 }
 
-fn insert_event_sql(session: Uuid) -> String {
+pub(super) fn insert_event_sql(session: Uuid) -> String {
     format!("INSERT INTO session_events (session_id, event_type) VALUES ('{session}', 'client.wave')")
 }
 
@@ -166,32 +163,6 @@ async fn deleting_an_account_does_not_deadlock_with_writes_in_its_ended_sessions
     assert_invariants(&world).await;
 }
 
-/// The insertion of an event also deletes events that are older than 24 hours, here the event that a player joined
-/// another session. While the inserting transaction is open, the player's account is closed or deleted.
-#[tokio::test]
-async fn closing_does_not_wait_for_the_clean_up_of_old_events() {
-    for is_deletion in [false, true] {
-        let world = World::new().await;
-        let game = world.new_session(1).await;
-        let player = &game.players[0];
-        let unrelated_game = world.new_session(0).await;
-        let make_events_old = "UPDATE session_events SET created_at = now() - INTERVAL '2 days'";
-        assert_eq!(world.owner().execute(make_events_old).await, Ok(1), "only the event of joining exists");
-        let cleaning_transaction = unrelated_game.seer.begin().await;
-        execute_in(&cleaning_transaction, &insert_event_sql(unrelated_game.session_id)).await.unwrap();
-        let sql =
-            format!("SET LOCAL lock_timeout = '10s'; {}", close_or_delete_account_sql(player.user_id, is_deletion));
-        assert_eq!(attempt(&world.owner(), &sql).await, "done");
-        cleaning_transaction.commit().await.unwrap();
-        assert!(is_account_closed(&world, player.user_id).await);
-        let events_with_name =
-            "session_events WHERE payload ->> 'user_id' = (SELECT id::text FROM users WHERE closed_at IS NOT NULL)
-                     AND payload ->> 'display_name' <> 'Former player'";
-        assert_eq!(world.owner().count(events_with_name).await, 0);
-        assert_invariants(&world).await;
-    }
-}
-
 /// A transaction has inserted an event, and has thereby deleted the old event of another session. The closing or
 /// deletion of an account also deletes that session, because nobody has played it and its adventure is a draft of the
 /// account. So the closing waits for the old event. Then the transaction inserts a character of the account, and
@@ -262,141 +233,6 @@ async fn ending_sessions_does_not_deadlock_with_writes_to_characters() {
         assert_eq!(ending_task.await.unwrap(), "done");
     }
     assert_invariants(&world).await;
-}
-
-/// One write of the account is in progress, and the closing waits for it. Then other writes of the account arrive. If
-/// these overtook the closing, writes that keep arriving would delay it for ever.
-#[tokio::test]
-async fn no_write_overtakes_a_closing_that_waits() {
-    let world = World::new().await;
-    for is_deletion in [false, true] {
-        for has_old_snapshot in [false, true] {
-            let fixture = create_full_account(&world).await;
-            let rename =
-                format!("UPDATE adventures SET name = 'Renamed' WHERE id = '{}'", fixture.published_adventure_id);
-            let first_write_transaction = fixture.caller.begin().await;
-            execute_in(&first_write_transaction, &rename).await.unwrap();
-            let closing_transaction = world.owner().begin().await;
-            let sql = close_or_delete_account_sql(fixture.account_id, is_deletion);
-            let closing_task = tokio::spawn(async move { execute_and_commit(closing_transaction, &sql).await });
-            world.owner().wait_until_backends_wait_for_locks(1).await;
-            let writes = [
-                format!("UPDATE users SET bio = 'Here.' WHERE id = '{}'", fixture.account_id),
-                format!("UPDATE characters SET equipment = '[1]' WHERE user_id = '{}'", fixture.account_id),
-                format!("INSERT INTO adventures (creator_id, name) VALUES ('{}', 'A draft')", fixture.account_id),
-                format!(
-                    "INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.x')",
-                    fixture.joined_session.session_id
-                ),
-                insert_attribute_check_sql(fixture.joined_session.session_id, fixture.seated_character_id),
-            ];
-            let mut write_tasks = Vec::new();
-            for write in writes {
-                let transaction = match has_old_snapshot {
-                    true => fixture.caller.begin_repeatable_read().await,
-                    false => fixture.caller.begin().await,
-                };
-                write_tasks.push(tokio::spawn(async move {
-                    let outcome = execute_and_commit(transaction, &write).await;
-                    (outcome, write)
-                }));
-                // The closing waits too.
-                world.owner().wait_until_backends_wait_for_locks(1 + write_tasks.len() as i64).await;
-            }
-            first_write_transaction.commit().await.unwrap();
-            assert_eq!(closing_task.await.unwrap(), "done");
-            for write_task in write_tasks {
-                let (outcome, sql) = write_task.await.unwrap();
-                assert_eq!(outcome, if has_old_snapshot { SERIALIZATION_FAILURE } else { ACCOUNT_CLOSED }, "{sql}");
-            }
-        }
-    }
-    assert_invariants(&world).await;
-}
-
-/// The account of a draft's creator is closed or deleted. A Seer's transaction has completed a session on that draft,
-/// and then cancels another session, in which the creator has a seat.
-#[tokio::test]
-async fn closing_holds_no_session_while_it_waits_for_a_draft() {
-    let world = World::new().await;
-    for is_deletion in [false, true] {
-        let game = world.new_active_session(1).await;
-        let creator = world.new_account().await;
-        let set_creator = format!("UPDATE adventures SET creator_id = '{creator}' WHERE id = '{}'", game.adventure_id);
-        world.owner().execute(&set_creator).await.unwrap();
-        let creators_session = new_private_session(&world, game.seer.user_id(), game.adventure_id).await;
-        let character = world.new_character(creator).await;
-        world.owner().execute(&insert_seat_sql(creators_session, creator, character)).await.unwrap();
-        let unpublish = format!("UPDATE adventures SET status = 'draft' WHERE id = '{}'", game.adventure_id);
-        world.owner().execute(&unpublish).await.unwrap();
-        let seers_transaction = game.seer.begin().await;
-        let complete = format!("UPDATE sessions SET status = 'completed' WHERE id = '{}'", game.session_id);
-        execute_in(&seers_transaction, &complete).await.unwrap();
-        let closing_transaction = world.owner().begin().await;
-        let sql = close_or_delete_account_sql(creator, is_deletion);
-        let closing_task = tokio::spawn(async move { execute_and_commit(closing_transaction, &sql).await });
-        world.owner().wait_until_backends_wait_for_locks(1).await;
-        // If the closing held a row of the session with the creator's seat, it would deadlock with this transaction.
-        execute_in(&seers_transaction, "SET LOCAL lock_timeout = '5s'").await.unwrap();
-        let cancel = format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{creators_session}'");
-        assert_eq!(execute_and_commit(seers_transaction, &cancel).await, "done");
-        assert_eq!(closing_task.await.unwrap(), "done");
-    }
-    assert_invariants(&world).await;
-}
-
-/// The platform's deletion has locked the account's row in `auth.users`, and waits for the account's row in
-/// `private.account_gates`. A transaction of the account has written, and so has locked the latter.
-#[tokio::test]
-async fn closing_ones_own_account_fails_at_once_while_a_deletion_waits_for_the_caller() {
-    let world = World::new().await;
-    let user = world.new_user().await;
-    let writing_transaction = user.begin().await;
-    execute_in(&writing_transaction, &format!("UPDATE users SET bio = 'Here.' WHERE id = '{}'", user.user_id()))
-        .await
-        .unwrap();
-    let deletion_transaction = world.owner().begin().await;
-    let sql = delete_account_sql(user.user_id());
-    let deletion_task = tokio::spawn(async move { execute_and_commit(deletion_transaction, &sql).await });
-    world.owner().wait_until_backends_wait_for_locks(1).await;
-    for _ in 0..3 {
-        execute_in(&writing_transaction, "SAVEPOINT before").await.unwrap();
-        let close = format!("SELECT private.close_account('{}')", user.user_id());
-        assert_eq!(execute_in(&writing_transaction, &close).await.unwrap_err().code, SERIALIZATION_FAILURE);
-        execute_in(&writing_transaction, "ROLLBACK TO before").await.unwrap();
-    }
-    // PostgreSQL checks the foreign key of a profile that the same transaction has already changed, although the key
-    // stays the same. The check waits for the account's row in `auth.users`. However often that wait ends in a
-    // deadlock, the deletion goes on.
-    for _ in 0..3 {
-        execute_in(&writing_transaction, "SAVEPOINT before").await.unwrap();
-        let update_bio = format!("UPDATE users SET bio = 'Still here.' WHERE id = '{}'", user.user_id());
-        assert_eq!(execute_in(&writing_transaction, &update_bio).await.unwrap_err().code, DEADLOCK_DETECTED);
-        execute_in(&writing_transaction, "ROLLBACK TO before").await.unwrap();
-    }
-    writing_transaction.commit().await.unwrap();
-    assert_eq!(deletion_task.await.unwrap(), "done");
-}
-
-/// A transaction that has written holds locks for which the closing waits. So the transaction's next write must not
-/// wait for the closing.
-#[tokio::test]
-async fn a_transaction_that_has_written_goes_on_while_a_closing_waits_for_it() {
-    let world = World::new().await;
-    let fixture = create_full_account(&world).await;
-    let update_bio = format!("UPDATE users SET bio = 'Here.' WHERE id = '{}'", fixture.account_id);
-    let update_characters = format!("UPDATE characters SET equipment = '[1]' WHERE user_id = '{}'", fixture.account_id);
-    let writing_transaction = fixture.caller.begin().await;
-    execute_in(&writing_transaction, "SET LOCAL lock_timeout = '10s'").await.unwrap();
-    execute_in(&writing_transaction, &update_bio).await.unwrap();
-    let closing_transaction = world.owner().begin().await;
-    let sql = close_account_sql(fixture.account_id);
-    let closing_task = tokio::spawn(async move { execute_and_commit(closing_transaction, &sql).await });
-    world.owner().wait_until_backends_wait_for_locks(1).await;
-    execute_in(&writing_transaction, &update_characters).await.unwrap();
-    assert_eq!(execute_and_commit(writing_transaction, &update_bio).await, "done");
-    assert_eq!(closing_task.await.unwrap(), "done");
-    assert!(is_account_closed(&world, fixture.account_id).await);
 }
 
 /// An INSERT of an event locks the account's row in `private.account_gates` before the session. So while the INSERT

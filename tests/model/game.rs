@@ -15,7 +15,7 @@ pub const STATUSES: [&str; 6] = ["waiting", "starting_soon", "active", "paused",
 const MAX_LIVING_CHARACTERS: usize = 10;
 
 /// A Seer may run at most this many live sessions.
-const MAX_LIVE_SESSIONS: usize = 20;
+pub const MAX_LIVE_SESSIONS: usize = 20;
 
 /// Whether the call affected a row, or the code of its error.
 pub type Answer = Result<bool, &'static str>;
@@ -144,7 +144,7 @@ impl Session {
         *self.events.entry(kind).or_default() += 1;
     }
 
-    fn may_change_to(&self, to: &str) -> bool {
+    pub fn may_change_to(&self, to: &str) -> bool {
         self.status == to
             || match self.status {
                 "waiting" => ["starting_soon", "active", "cancelled"].contains(&to),
@@ -247,116 +247,6 @@ impl Game {
             return Ok(false);
         }
         character.hit_points = (character.hit_points - points).clamp(0, self.default_hit_points);
-        Ok(true)
-    }
-
-    pub fn create_session(&mut self, me: usize, id: Uuid, adventure: usize, is_public: bool) -> Answer {
-        let chosen = &self.adventures[adventure];
-        if chosen.is_deleted || (chosen.status != "published" && chosen.creator != me) {
-            return Err("adventure_not_playable");
-        }
-        self.require_open_account(me)?;
-        if self.sessions.iter().filter(|session| session.seer == me && session.is_live()).count() >= MAX_LIVE_SESSIONS {
-            return Err("session_limit_reached");
-        }
-        self.sessions.push(Session {
-            id,
-            seer: me,
-            adventure,
-            is_public,
-            max_players: 4,
-            status: "waiting",
-            ..Session::default()
-        });
-        Ok(true)
-    }
-
-    /// Returns the session if the caller is its Seer and it was neither archived nor deleted.
-    pub fn session_as_seer(&mut self, me: usize, session: usize) -> Result<Option<&mut Session>, &'static str> {
-        self.require_open_account(me)?;
-        let session = &mut self.sessions[session];
-        Ok((session.seer == me && !session.is_archived && !session.is_deleted).then_some(session))
-    }
-
-    pub fn set_visibility(&mut self, me: usize, session: usize, is_public: bool) -> Answer {
-        let Some(session) = self.session_as_seer(me, session)? else { return Ok(false) };
-        session.is_public = is_public;
-        Ok(true)
-    }
-
-    pub fn set_max_players(&mut self, me: usize, session: usize, max_players: usize) -> Answer {
-        let Some(session) = self.session_as_seer(me, session)? else { return Ok(false) };
-        if session.is_over() && max_players != session.max_players {
-            return Err("session_over");
-        }
-        if max_players < session.seats_taken() {
-            return Err("seats_are_taken");
-        }
-        session.max_players = max_players;
-        Ok(true)
-    }
-
-    pub fn change_status(&mut self, me: usize, session: usize, to: &'static str) -> Answer {
-        let Some(game_session) = self.session_as_seer(me, session)? else { return Ok(false) };
-        if !game_session.may_change_to(to) {
-            return Err("illegal_transition");
-        }
-        if game_session.status == to {
-            return Ok(true);
-        }
-        if to == "active" && game_session.seats_taken() == 0 {
-            return Err("session_has_no_player");
-        }
-        game_session.status = to;
-        game_session.emit("session_status");
-        if to == "completed" && game_session.was_played() {
-            let (seer, adventure) = (game_session.seer, game_session.adventure);
-            let players: Vec<usize> = game_session.seats.keys().copied().collect();
-            self.people[seer].games_run += 1;
-            self.adventures[adventure].times_played += 1;
-            for player in players {
-                self.people[player].games_played += 1;
-            }
-        }
-        Ok(true)
-    }
-
-    pub fn set_encounter(&mut self, me: usize, session: usize, to: Option<u8>) -> Answer {
-        let Some(session) = self.session_as_seer(me, session)? else { return Ok(false) };
-        if session.encounter != to {
-            if session.is_over() {
-                return Err("session_over");
-            }
-            session.encounter = to;
-            session.encounters_begun += 1;
-            session.seats.values_mut().for_each(|seat| seat.heroic_save_used_in = None);
-            session.emit("encounter_changed");
-        }
-        Ok(true)
-    }
-
-    pub fn set_scene(&mut self, me: usize, session: usize, to: Option<u8>) -> Answer {
-        let Some(session) = self.session_as_seer(me, session)? else { return Ok(false) };
-        if session.scene != to {
-            if session.is_over() {
-                return Err("session_over");
-            }
-            session.scene = to;
-            session.emit("scene_changed");
-        }
-        Ok(true)
-    }
-
-    pub fn set_game_state(&mut self, me: usize, session: usize, to: u8) -> Answer {
-        let Some(session) = self.session_as_seer(me, session)? else { return Ok(false) };
-        if session.game_state != to {
-            if session.is_over() {
-                return Err("session_over");
-            }
-            session.game_state = to;
-            session.game_state_version += 1;
-            session.emit("game_state");
-        }
         Ok(true)
     }
 

@@ -21,6 +21,7 @@ mod adventures;
 mod game;
 mod picks;
 mod seats;
+mod sessions;
 mod steps;
 mod visible;
 

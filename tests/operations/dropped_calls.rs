@@ -4,10 +4,7 @@
 use sea_orm::{ConnectionTrait, DbBackend, Statement, TransactionTrait};
 use sparc::service::{Error, IdentityConnection, Operations, Options, Sparc, Transaction};
 
-use super::{
-    fixture::{CALLERS, Fixture},
-    operations,
-};
+use super::{callers::CALLERS, fixture::Fixture, operations};
 use crate::{faults::network::Proxy, programs::poll_then_drop};
 
 /// Returns the role and the user of the transaction, as the server sees them.

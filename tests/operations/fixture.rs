@@ -4,26 +4,8 @@
 use sparc::service::{IdentityConnection, JoinCode, Sparc};
 use uuid::Uuid;
 
+use super::Caller;
 use crate::world::{Player, World, insert_attribute_check_sql, insert_seat_sql};
-
-/// The caller of an operation. Each list of outcomes is in the order of the first six.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Caller {
-    Visitor,
-    Stranger,
-    /// A player who left every session.
-    FormerPlayer,
-    Player,
-    Seer,
-    Service,
-    /// A user whose account was closed and whose token is still valid.
-    ClosedAccount,
-    /// The user of [`Fixture::account_at_limits`].
-    AtLimits,
-}
-
-pub const CALLERS: [Caller; 6] =
-    [Caller::Visitor, Caller::Stranger, Caller::FormerPlayer, Caller::Player, Caller::Seer, Caller::Service];
 
 /// A migrated database, and the ids of the rows in it.
 pub struct Fixture {

@@ -8,6 +8,7 @@ use sea_orm::TransactionTrait;
 use sparc::service::{Error, IdentityConnection, Sparc, Transaction};
 
 mod adventures;
+mod callers;
 mod characters;
 mod creatures;
 mod dice;
@@ -18,12 +19,14 @@ mod events;
 mod fixture;
 mod maintenance;
 mod round_trips;
+mod session_refusals;
 mod sessions;
 mod standby;
 mod tutorial;
 mod users;
 
-use fixture::{CALLERS, Caller, Fixture};
+use callers::{CALLERS, Caller};
+use fixture::Fixture;
 
 use crate::world::{outcome_code, runs_on_platform};
 
@@ -132,7 +135,7 @@ fn refusals() -> Vec<Refusal> {
     all.extend(characters::refusals());
     all.extend(adventures::refusals());
     all.extend(creatures::refusals());
-    all.extend(sessions::refusals());
+    all.extend(session_refusals::refusals());
     all.extend(dice::refusals());
     all.extend(events::refusals());
     all.extend(tutorial::refusals());

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use sparc::service::Sparc;
 
-use super::{call_and_roll_back, documented::find_sources, fixture::CALLERS, fixture::Fixture, operations};
+use super::{call_and_roll_back, callers::CALLERS, documented::find_sources, fixture::Fixture, operations};
 use crate::{
     documents::workspace_root,
     standby::{Cluster, current_insert_lsn, wait_until_replayed},

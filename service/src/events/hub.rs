@@ -4,6 +4,8 @@
 //! subscriber, which needs older events, reads pages of its own. So the hub's use of memory depends on the number of
 //! sessions, not of subscribers.
 
+mod registration;
+
 use std::{
     collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -14,6 +16,8 @@ use entity::session_events::Model as Event;
 use rls::LogPosition;
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
+
+pub(crate) use registration::{Registration, SubscriberHandle};
 
 use super::{poller, recent::RecentEvents};
 use crate::{Error, IdentityConnection};
@@ -140,71 +144,6 @@ pub(crate) struct Refusal {
     pub(crate) account_id: Option<Uuid>,
     /// The reason, with which the subscriptions end.
     pub(crate) error: Error,
-}
-
-/// A subscriber's registration, which ends when it is dropped.
-#[derive(Debug)]
-pub(crate) struct Registration {
-    handle: SubscriberHandle,
-    pub(crate) notifications: watch::Receiver<Notification>,
-}
-
-/// Identifies a subscriber in the hub, and removes it.
-#[derive(Clone, Debug)]
-pub(crate) struct SubscriberHandle {
-    hub: Arc<Hub>,
-    session_id: Uuid,
-    id: u64,
-}
-
-impl Registration {
-    pub(crate) fn handle(&self) -> SubscriberHandle {
-        self.handle.clone()
-    }
-
-    /// Returns the time of the last successful poll. The subscribers have been notified of every event that was visible
-    /// then.
-    pub(crate) fn polled_at(&self) -> Option<Instant> {
-        self.handle.hub.lock().polled_at
-    }
-
-    /// Returns the events after a `seq` and the time at which they were read. `None` if there are none, if not all of
-    /// them are kept here, if this subscriber's access was not checked or has ended, or if `history` is not the current
-    /// history.
-    pub(crate) fn recent_events(&self, history: &HistoryId, after_seq: i64) -> Option<(Vec<Event>, Instant)> {
-        let state = self.handle.hub.lock();
-        let session = state.sessions.get(&self.handle.session_id)?;
-        if !session.subscribers.contains_key(&self.handle.id) || state.history.as_ref() != Some(history) {
-            return None;
-        }
-        session.recent.events_after(after_seq, self.handle.id)
-    }
-}
-
-impl Drop for Registration {
-    fn drop(&mut self) {
-        self.handle.remove();
-    }
-}
-
-impl SubscriberHandle {
-    pub(crate) fn id(&self) -> u64 {
-        self.id
-    }
-
-    /// Removes the subscriber. Its stream, if it is still waiting, ends.
-    pub(crate) fn remove(&self) {
-        let mut state = self.hub.lock();
-        if let Some(session) = state.sessions.get_mut(&self.session_id) {
-            session.subscribers.remove(&self.id);
-            if session.subscribers.is_empty() {
-                state.sessions.remove(&self.session_id);
-            }
-        }
-        if state.sessions.is_empty() {
-            self.hub.changed.notify_one();
-        }
-    }
 }
 
 impl Hub {

@@ -1,6 +1,7 @@
 //! One of the concurrent tasks of a random program (see the parent module): it makes random calls on a connection, and
 //! keeps a model of what the calls have written. The model says what the outcome of the next call must be.
 
+mod notes;
 mod steps;
 
 use std::{collections::BTreeSet, future::poll_fn, pin::pin, task::Poll};

@@ -1,32 +1,14 @@
 //! The calls that a task makes, each with the outcome that the model expects.
 
 use futures_util::StreamExt;
-use sea_orm::{
-    ConnectionTrait, DbBackend, DbErr, QueryResult, Statement, StreamTrait, TransactionTrait,
-    sea_query::{Alias, Query},
-};
+use sea_orm::{ConnectionTrait, DbErr, StreamTrait, TransactionTrait};
 use sparc::service::{Error, Operations, Transaction};
-use uuid::Uuid;
 
-use super::{Health, HeldTransaction, Keys, OpenTransaction, Task, code, poll_then_drop};
-
-/// How a row is inserted.
-#[derive(Clone, Copy)]
-enum InsertMethod {
-    RawSql,
-    QueryBuilder,
-}
-
-impl InsertMethod {
-    /// Returns one method for even keys and the other for odd ones, so that both are used.
-    fn for_key(key: i64) -> Self {
-        if key % 2 == 0 { Self::RawSql } else { Self::QueryBuilder }
-    }
-}
-
-fn into_statement(text: String) -> Statement {
-    Statement::from_string(DbBackend::Postgres, text)
-}
+use super::{
+    Health, HeldTransaction, Keys, OpenTransaction, Task, code,
+    notes::{InsertMethod, assert_caller, insert, into_statement},
+    poll_then_drop,
+};
 
 impl Task {
     pub(super) async fn begin(&mut self) {
@@ -387,28 +369,4 @@ impl Task {
             }
         }
     }
-}
-
-/// Inserts a row into `notes`. With raw SQL, also asserts the role and the user that inserted it.
-async fn insert(tx: &Transaction, key: i64, method: InsertMethod, user: Uuid) -> Result<(), Error> {
-    match method {
-        InsertMethod::RawSql => {
-            let text = format!(
-                "INSERT INTO notes (key) VALUES ({key}) RETURNING current_user::text AS role, auth.uid() AS id"
-            );
-            assert_caller(&tx.query_one_raw(into_statement(text)).await?.unwrap(), user);
-        }
-        InsertMethod::QueryBuilder => {
-            let mut insert = Query::insert();
-            insert.into_table(Alias::new("notes")).columns([Alias::new("key")]).values_panic([key.into()]);
-            assert_eq!(tx.execute(&insert).await?.rows_affected(), 1);
-        }
-    }
-    Ok(())
-}
-
-/// Asserts that the statement which returned the row ran in the role and with the claims of the user.
-fn assert_caller(row: &QueryResult, user: Uuid) {
-    assert_eq!(row.try_get::<String>("", "role").unwrap(), "authenticated");
-    assert_eq!(row.try_get::<Uuid>("", "id").unwrap(), user);
 }

@@ -1,5 +1,5 @@
 -- Lists every rule of the schema: its kind, its name, and a statement that removes it, or that loosens a numeric bound
--- by one. `mutants.rs` executes one of these statements at a time, and then expects a test to fail.
+-- by one. The program `mutants` executes one of these statements at a time, and then expects a test to fail.
 --
 -- The kinds are `constraint`, `bound`, `not null`, `unique index`, `trigger`, `row security`, `policy gone` (the policy
 -- is dropped), `policy open` (its USING or WITH CHECK becomes `true`), `revoke` (a role gets a privilege that it

@@ -1,0 +1,31 @@
+//! Writing the game state of a session.
+
+use serde_json::{Value, json};
+use sparc::service::{Error, IdentityConnection, Operations, characters::HitPoints, sessions::ExpectedVersion};
+use uuid::Uuid;
+
+/// Writes the hit points of a character into the game state of the session, where all participants can read them, and
+/// returns them. The character itself can be read only by its owner.
+pub async fn publish_hit_points(
+    seer: &IdentityConnection,
+    session_id: Uuid,
+    hit_points: HitPoints,
+) -> Result<HitPoints, Error> {
+    let current_and_maximum = json!([hit_points.hit_points, hit_points.max_hit_points]);
+    let character_id = hit_points.character_id.to_string();
+    change_game_state(seer, session_id, |state| state["hit_points"][character_id] = current_and_maximum).await?;
+    Ok(hit_points)
+}
+
+/// Reads the game state and writes it back changed. Fails if another writer has changed it in between.
+pub(super) async fn change_game_state(
+    seer: &IdentityConnection,
+    session_id: Uuid,
+    change: impl FnOnce(&mut Value),
+) -> Result<(), Error> {
+    let before = seer.sessions().get(session_id).await?;
+    let mut state = before.game_state;
+    change(&mut state);
+    seer.sessions().set_game_state(session_id, state, ExpectedVersion::Version(before.game_state_version)).await?;
+    Ok(())
+}

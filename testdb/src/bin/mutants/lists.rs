@@ -1,0 +1,59 @@
+//! The tests that are not run on mutants, and the mutants that no test can kill.
+
+/// Parts of the names of tests that are never run: those whose outcome does not depend on the schema's rules (tests of
+/// the test server, the documents, the migrations and so on), and those that make random calls (`model::`, `soak::`).
+pub const UNRELATED_TESTS: &[&str] = &[
+    "testdb_server::",
+    "migrations::",
+    "documented::",
+    "spans::",
+    "pooler::",
+    "model::",
+    "soak::",
+    "faults::",
+    "standby::",
+    "outages::",
+    "tokens::",
+    "language::",
+    "plpgsql_check",
+];
+
+/// The kind and name of each *equivalent* mutant, which no test can detect, with the reason.
+pub const EQUIVALENT_MUTANTS: &[(&str, &str, &str)] = &[
+    (
+        "bound",
+        "adventures.adventures_max_players_check: 1 and one less",
+        "`valid_player_range` and the minimum of `min_players` imply it",
+    ),
+    (
+        "bound",
+        "adventures.adventures_min_players_check: 6 and one more",
+        "`valid_player_range` and the maximum of `max_players` imply it",
+    ),
+    (
+        "lock",
+        "private.change_email(uuid,text): 1",
+        "the lock of the profile, which follows, makes the same transactions wait; the account's row in \
+         `private.account_gates` comes first in the lock order",
+    ),
+    (
+        "trigger",
+        "session_players.limit_rows",
+        "an account has fewer live seats than the limit of rows, and the function that counts them refuses closed \
+         accounts",
+    ),
+    (
+        "trigger",
+        "sessions.limit_rows",
+        "an account has fewer live sessions than the limit of rows, and the function that counts them refuses closed \
+         accounts",
+    ),
+    (
+        "trigger",
+        "users.limit_updated_rows",
+        "users change only their own profile, and closing the account in the same statement fails, because it changes \
+         the same row",
+    ),
+    ("lock", "private.update_user_stats(): 1", "the plan locks the rows in order anyway, but no plan guarantees that"),
+    ("lock", "private.update_user_stats(): 2", "the plan locks the rows in order anyway, but no plan guarantees that"),
+];

@@ -1,0 +1,20 @@
+//! The callers of operations.
+
+/// The caller of an operation. Each list of outcomes is in the order of the first six.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Caller {
+    Visitor,
+    Stranger,
+    /// A player who left every session.
+    FormerPlayer,
+    Player,
+    Seer,
+    Service,
+    /// A user whose account was closed and whose token is still valid.
+    ClosedAccount,
+    /// The user of [`Fixture::account_at_limits`].
+    AtLimits,
+}
+
+pub const CALLERS: [Caller; 6] =
+    [Caller::Visitor, Caller::Stranger, Caller::FormerPlayer, Caller::Player, Caller::Seer, Caller::Service];

@@ -1,0 +1,299 @@
+//! Calls of operations on sessions and seats that are refused although the caller may call the operation.
+
+use serde_json::json;
+use sparc::service::{
+    MaxPlayers, Operations, PageSize,
+    sessions::{ExpectedVersion, LobbyFilter, NewSession, SessionChanges},
+};
+use uuid::Uuid;
+
+use super::{Caller, Refusal, outcome_code, refusal};
+
+pub fn refusals() -> Vec<Refusal> {
+    let mut all = seat_refusals();
+    all.extend(seer_refusals());
+    all
+}
+
+fn seat_refusals() -> Vec<Refusal> {
+    vec![
+        refusal!("sessions.by_code", Stranger, "no_such_code", |tx, fixture| async {
+            tx.sessions().by_code(&"ZZZZZZ".parse()?).await
+        }),
+        refusal!("sessions.join", Stranger, "no_such_code", |tx, fixture| async {
+            tx.sessions().join(&"ZZZZZZ".parse()?, fixture.stranger.character_id).await
+        }),
+        refusal!("sessions.join", Stranger, "session_full", |tx, fixture| async {
+            tx.sessions().join(&fixture.join_code(fixture.full_session).await, fixture.stranger.character_id).await
+        }),
+        refusal!("sessions.join", Stranger, "session_over", |tx, fixture| async {
+            tx.sessions().join(&fixture.join_code(fixture.completed_session).await, fixture.stranger.character_id).await
+        }),
+        refusal!("sessions.join", Stranger, "session_started", |tx, fixture| async {
+            tx.sessions().join(&fixture.join_code(fixture.active_session).await, fixture.stranger.character_id).await
+        }),
+        refusal!("sessions.join", AtLimits, "character_retired", |tx, fixture| async {
+            tx.sessions()
+                .join(&fixture.join_code(fixture.waiting_session).await, fixture.retired_character_at_limits)
+                .await
+        }),
+        refusal!("sessions.join", Stranger, "not_found", |tx, fixture| async {
+            tx.sessions().join(&fixture.join_code(fixture.waiting_session).await, Uuid::new_v4()).await
+        }),
+        refusal!("sessions.join", ClosedAccount, "account_closed", |tx, fixture| async {
+            tx.sessions()
+                .join(&fixture.join_code(fixture.waiting_session).await, fixture.living_character_of_closed_account)
+                .await
+        }),
+        refusal!("sessions.join_public", Stranger, "not_allowed", |tx, fixture| {
+            tx.sessions().join_public(fixture.private_session, fixture.stranger.character_id)
+        }),
+        refusal!("sessions.join_public", Stranger, "session_full", |tx, fixture| {
+            tx.sessions().join_public(fixture.full_session, fixture.stranger.character_id)
+        }),
+        refusal!("sessions.join_public", FormerPlayer, "session_over", |tx, fixture| {
+            tx.sessions().join_public(fixture.completed_session, fixture.former_player.character_id)
+        }),
+        refusal!("sessions.join_public", AtLimits, "character_retired", |tx, fixture| {
+            tx.sessions().join_public(fixture.waiting_session, fixture.retired_character_at_limits)
+        }),
+        refusal!("sessions.join_public", Stranger, "not_found", |tx, fixture| {
+            tx.sessions().join_public(fixture.waiting_session, Uuid::new_v4())
+        }),
+        refusal!("sessions.join_public", ClosedAccount, "account_closed", |tx, fixture| {
+            tx.sessions().join_public(fixture.waiting_session, fixture.living_character_of_closed_account)
+        }),
+        refusal!("sessions.join_public", Stranger, "session_started", |tx, fixture| async {
+            tx.sessions().join_public(fixture.public_active_session, fixture.stranger.character_id).await
+        }),
+        refusal!("sessions.seat", Stranger, "not_allowed", |tx, fixture| {
+            tx.sessions().seat(fixture.private_session, fixture.player.user_id, fixture.player.character_id)
+        }),
+        refusal!("sessions.leave", Player, "session_over", |tx, fixture| tx
+            .sessions()
+            .leave(fixture.completed_session)),
+        refusal!("sessions.rejoin", FormerPlayer, "session_full", |tx, fixture| {
+            tx.sessions().rejoin(fixture.session_with_no_seat_free, fixture.former_player.character_id)
+        }),
+        refusal!("sessions.rejoin", FormerPlayer, "session_over", |tx, fixture| {
+            tx.sessions().rejoin(fixture.completed_session, fixture.former_player.character_id)
+        }),
+        refusal!("sessions.rejoin", FormerPlayer, "not_found", |tx, fixture| {
+            tx.sessions().rejoin(fixture.waiting_session, Uuid::new_v4())
+        }),
+        refusal!("sessions.rejoin", Player, "character_retired", |tx, fixture| async {
+            tx.sessions().leave(fixture.waiting_session).await?;
+            tx.sessions().rejoin(fixture.waiting_session, fixture.retired_character).await
+        }),
+        refusal!("sessions.rejoin", Stranger, "not_found", |tx, fixture| {
+            tx.sessions().rejoin(fixture.private_session, fixture.stranger.character_id)
+        }),
+        refusal!("sessions.change_character", Stranger, "not_found", |tx, fixture| {
+            tx.sessions().change_character(fixture.private_session, fixture.stranger.character_id)
+        }),
+        refusal!("sessions.rejoin", ClosedAccount, "account_closed", |tx, fixture| {
+            tx.sessions().rejoin(fixture.session_with_one_seat_free, fixture.living_character_of_closed_account)
+        }),
+        refusal!("sessions.change_character", Player, "session_started", |tx, fixture| {
+            tx.sessions().change_character(fixture.active_session, fixture.spare_character)
+        }),
+        refusal!("sessions.change_character", Player, "session_over", |tx, fixture| {
+            tx.sessions().change_character(fixture.completed_session, fixture.spare_character)
+        }),
+        refusal!("sessions.change_character", Player, "character_retired", |tx, fixture| {
+            tx.sessions().change_character(fixture.waiting_session, fixture.retired_character)
+        }),
+        refusal!("sessions.seat", Service, "session_full", |tx, fixture| {
+            tx.sessions().seat(
+                fixture.session_with_no_seat_free,
+                fixture.stranger.user_id,
+                fixture.stranger.character_id,
+            )
+        }),
+        refusal!("sessions.seat", Service, "session_over", |tx, fixture| {
+            tx.sessions().seat(fixture.completed_session, fixture.stranger.user_id, fixture.stranger.character_id)
+        }),
+        refusal!("sessions.seat", Service, "character_not_yours", |tx, fixture| {
+            tx.sessions().seat(fixture.waiting_session, fixture.stranger.user_id, fixture.spare_character)
+        }),
+        refusal!("sessions.seat", Service, "character_retired", |tx, fixture| {
+            tx.sessions().seat(fixture.waiting_session, fixture.account_at_limits, fixture.retired_character_at_limits)
+        }),
+        refusal!("sessions.seat", Service, "not_found", |tx, fixture| {
+            tx.sessions().seat(fixture.waiting_session, fixture.stranger.user_id, Uuid::new_v4())
+        }),
+        refusal!("sessions.seat", Service, "account_closed", |tx, fixture| {
+            tx.sessions().seat(
+                fixture.waiting_session,
+                fixture.closed_account,
+                fixture.living_character_of_closed_account,
+            )
+        }),
+        refusal!("sessions.seat", Seer, "not_your_choice", |tx, fixture| {
+            tx.sessions().seat(
+                fixture.session_with_one_seat_free,
+                fixture.former_player.user_id,
+                fixture.former_player.character_id,
+            )
+        }),
+        refusal!("sessions.seat", Stranger, "session_started", |tx, fixture| {
+            tx.sessions().seat(fixture.public_active_session, fixture.stranger.user_id, fixture.stranger.character_id)
+        }),
+        refusal!("sessions.seat", FormerPlayer, "player_removed", |tx, fixture| {
+            tx.sessions().seat(
+                fixture.starting_soon_session,
+                fixture.former_player.user_id,
+                fixture.former_player.character_id,
+            )
+        }),
+        refusal!("sessions.seat", Service, "seat_limit_reached", |tx, fixture| {
+            tx.sessions().seat(fixture.waiting_session, fixture.account_at_limits, fixture.living_character_at_limits)
+        }),
+        refusal!("sessions.join", AtLimits, "seat_limit_reached", |tx, fixture| async {
+            tx.sessions()
+                .join(&fixture.join_code(fixture.waiting_session).await, fixture.living_character_at_limits)
+                .await
+        }),
+        refusal!("sessions.join_public", AtLimits, "seat_limit_reached", |tx, fixture| {
+            tx.sessions().join_public(fixture.waiting_session, fixture.living_character_at_limits)
+        }),
+        refusal!("sessions.rejoin", AtLimits, "seat_limit_reached", |tx, fixture| {
+            tx.sessions().rejoin(fixture.session_left_at_limits, fixture.living_character_at_limits)
+        }),
+        refusal!("sessions.join", FormerPlayer, "player_removed", |tx, fixture| async {
+            tx.sessions()
+                .join(&fixture.join_code(fixture.starting_soon_session).await, fixture.former_player.character_id)
+                .await
+        }),
+        refusal!("sessions.join_public", FormerPlayer, "player_removed", |tx, fixture| {
+            tx.sessions().join_public(fixture.starting_soon_session, fixture.former_player.character_id)
+        }),
+        refusal!("sessions.rejoin", FormerPlayer, "player_removed", |tx, fixture| {
+            tx.sessions().rejoin(fixture.starting_soon_session, fixture.former_player.character_id)
+        }),
+        refusal!("sessions.renew_code", Seer, "session_over", |tx, fixture| tx
+            .sessions()
+            .renew_code(fixture.completed_session)),
+        refusal!("sessions.renew_code", Seer, "not_found", |tx, fixture| tx.sessions().renew_code(Uuid::new_v4())),
+        refusal!("sessions.renew_code", ClosedAccount, "account_closed", |tx, fixture| {
+            tx.sessions().renew_code(fixture.waiting_session)
+        }),
+        refusal!("sessions.remove", Seer, "session_over", |tx, fixture| {
+            tx.sessions().remove(fixture.completed_session, fixture.player.user_id)
+        }),
+    ]
+}
+
+fn seer_refusals() -> Vec<Refusal> {
+    vec![
+        refusal!("sessions.create", Stranger, "adventure_not_playable", |tx, fixture| {
+            tx.sessions().create(NewSession { adventure_id: fixture.draft_adventure, ..Default::default() })
+        }),
+        refusal!("sessions.create", AtLimits, "session_limit_reached", |tx, fixture| {
+            tx.sessions().create(NewSession { adventure_id: fixture.adventure, ..Default::default() })
+        }),
+        refusal!("sessions.create", Stranger, "id_conflict", |tx, fixture| {
+            let id = Some(fixture.waiting_session);
+            tx.sessions().create(NewSession { id, adventure_id: fixture.adventure, ..Default::default() })
+        }),
+        refusal!("sessions.create", Stranger, "invalid_value", |tx, fixture| {
+            let looking_for = Some("a\0".into());
+            tx.sessions().create(NewSession { looking_for, adventure_id: fixture.adventure, ..Default::default() })
+        }),
+        refusal!("sessions.create", ClosedAccount, "account_closed", |tx, fixture| {
+            tx.sessions().create(NewSession { adventure_id: fixture.adventure, ..Default::default() })
+        }),
+        refusal!("sessions.edit", Seer, "seats_are_taken", |tx, fixture| {
+            tx.sessions().edit(
+                fixture.session_with_one_seat_free,
+                SessionChanges { max_players: Some(MaxPlayers::MIN), ..Default::default() },
+            )
+        }),
+        refusal!("sessions.edit", Seer, "session_over", |tx, fixture| {
+            tx.sessions().edit(
+                fixture.completed_session,
+                SessionChanges { max_players: Some(MaxPlayers::MAX), ..Default::default() },
+            )
+        }),
+        refusal!("sessions.edit", Seer, "not_found", |tx, fixture| {
+            tx.sessions().edit(Uuid::new_v4(), SessionChanges { looking_for: Some(None), ..Default::default() })
+        }),
+        refusal!("sessions.edit", Seer, "invalid_value", |tx, fixture| {
+            let looking_for = Some(Some("a\0".into()));
+            tx.sessions().edit(fixture.waiting_session, SessionChanges { looking_for, ..Default::default() })
+        }),
+        refusal!("sessions.lobby", Visitor, "bad_cursor", |tx, fixture| async {
+            // An empty JSON object. A cursor is JSON in hexadecimal digits.
+            let forged = "7b7d".to_owned().into();
+            tx.sessions().lobby(&LobbyFilter::default(), Some(&forged)).await
+        }),
+        refusal!("sessions.announce", Seer, "illegal_transition", |tx, fixture| tx
+            .sessions()
+            .announce(fixture.completed_session)),
+        refusal!("sessions.announce", Seer, "not_found", |tx, fixture| tx.sessions().announce(Uuid::new_v4())),
+        refusal!("sessions.withdraw", Seer, "illegal_transition", |tx, fixture| tx
+            .sessions()
+            .withdraw(fixture.active_session)),
+        refusal!("sessions.start", Seer, "illegal_transition", |tx, fixture| tx
+            .sessions()
+            .start(fixture.paused_session)),
+        refusal!("sessions.start", Seer, "not_found", |tx, fixture| tx.sessions().start(Uuid::new_v4())),
+        refusal!("sessions.start", Seer, "session_has_no_player", |tx, fixture| async {
+            tx.sessions().remove(fixture.waiting_session, fixture.player.user_id).await?;
+            tx.sessions().start(fixture.waiting_session).await
+        }),
+        refusal!("sessions.pause", Seer, "illegal_transition", |tx, fixture| tx
+            .sessions()
+            .pause(fixture.waiting_session)),
+        refusal!("sessions.resume", Seer, "illegal_transition", |tx, fixture| tx
+            .sessions()
+            .resume(fixture.waiting_session)),
+        refusal!("sessions.resume", Seer, "session_has_no_player", |tx, fixture| async {
+            tx.sessions().pause(fixture.session_without_player).await?;
+            tx.sessions().resume(fixture.session_without_player).await
+        }),
+        refusal!("sessions.complete", Seer, "illegal_transition", |tx, fixture| tx
+            .sessions()
+            .complete(fixture.waiting_session)),
+        refusal!("sessions.cancel", Seer, "illegal_transition", |tx, fixture| tx
+            .sessions()
+            .cancel(fixture.completed_session)),
+        refusal!("sessions.cancel", Seer, "not_found", |tx, fixture| tx.sessions().cancel(Uuid::new_v4())),
+        refusal!("sessions.set_scene", Seer, "not_found", |tx, fixture| tx.sessions().set_scene(Uuid::new_v4(), None)),
+        refusal!("sessions.set_scene", Seer, "session_over", |tx, fixture| {
+            tx.sessions().set_scene(fixture.completed_session, Some("epilogue"))
+        }),
+        refusal!("sessions.set_scene", Seer, "invalid_value", |tx, fixture| async {
+            tx.sessions().set_scene(fixture.active_session, Some(&"x".repeat(201))).await
+        }),
+        refusal!("sessions.set_encounter", Seer, "invalid_value", |tx, fixture| async {
+            tx.sessions().set_encounter(fixture.active_session, Some(&"x".repeat(201))).await
+        }),
+        refusal!("sessions.set_encounter", Seer, "session_over", |tx, fixture| {
+            tx.sessions().set_encounter(fixture.completed_session, Some("revenge"))
+        }),
+        refusal!("sessions.set_game_state", Seer, "session_over", |tx, fixture| {
+            tx.sessions().set_game_state(fixture.completed_session, json!({ "torches": 3 }), ExpectedVersion::Any)
+        }),
+        refusal!("sessions.set_game_state", Seer, "game_state_changed", |tx, fixture| {
+            tx.sessions().set_game_state(fixture.active_session, json!({ "torches": 3 }), ExpectedVersion::Version(7))
+        }),
+        refusal!("sessions.set_game_state", Player, "not_a_seer", |tx, fixture| {
+            tx.sessions().set_game_state(fixture.active_session, json!({ "torches": 3 }), ExpectedVersion::Any)
+        }),
+        refusal!("sessions.set_game_state", Seer, "invalid_value", |tx, fixture| {
+            tx.sessions().set_game_state(fixture.active_session, json!({ "nul": "\0" }), ExpectedVersion::Any)
+        }),
+        // A cursor is JSON in hexadecimal digits, and `00` is not.
+        refusal!("sessions.mine", Seer, "bad_cursor", |tx, fixture| async {
+            tx.sessions().mine(Some(&"00".to_owned().into())).await
+        }),
+        refusal!("sessions.past", Seer, "bad_cursor", |tx, fixture| async {
+            tx.sessions().past(Some(&"00".to_owned().into())).await
+        }),
+        refusal!("sessions.archived_rolls", Seer, "bad_cursor", |tx, fixture| async {
+            let forged = "00".to_owned().into();
+            tx.sessions().archived_rolls(fixture.archived_session, PageSize::MAX, Some(&forged)).await
+        }),
+    ]
+}
