@@ -348,7 +348,7 @@ async fn random_numbers_returns_an_empty_array_at_once_if_its_arguments_are_impo
     let transaction = world.owner().begin().await;
     transaction.execute_unprepared("SET LOCAL statement_timeout = '2s'").await.unwrap();
     // Each number is made from one byte, so the bound is at most 256.
-    for (bound, amount) in [("NULL", "6"), ("6", "NULL"), ("257", "6"), ("6", "0")] {
+    for (bound, amount) in [("NULL", "6"), ("6", "NULL"), ("257", "6"), ("0", "6"), ("-257", "6"), ("6", "0")] {
         let query = format!("SELECT cardinality(private.random_numbers({bound}, {amount}))");
         let row = transaction.query_one_raw(Statement::from_string(DbBackend::Postgres, query)).await;
         assert_eq!(row.unwrap().unwrap().try_get_by_index::<i32>(0).unwrap(), 0, "{amount} numbers below {bound}");

@@ -243,22 +243,27 @@ async fn nobody_schedules_more_than_an_hour_in_the_past() {
             seer.user_id()
         )
     };
+    // Without the column `seer_id`, the caller becomes the Seer.
+    let insert_without_seer =
+        |start: &str| format!("INSERT INTO sessions (adventure_id, scheduled_start) VALUES ('{adventure}', {start})");
     let session = new_public_session(&world, seer.user_id(), adventure).await;
     let update = |start: &str| format!("UPDATE sessions SET scheduled_start = {start} WHERE id = '{session}'");
     for past in
         ["'2000-01-01'", "now() - INTERVAL '61 minutes'", "now() - INTERVAL '2 hours'", "now() - INTERVAL '1 year'"]
     {
         assert_eq!(dry_run(&seer, &insert(past)).await, START_IN_PAST, "{past}");
+        assert_eq!(dry_run(&seer, &insert_without_seer(past)).await, START_IN_PAST, "{past}");
         assert_eq!(dry_run(&seer, &update(past)).await, START_IN_PAST, "{past}");
     }
     for out_of_range in ["'-infinity'", "'infinity'", "'0044-03-15 BC'", "'294000-01-01'"] {
-        for sql in [insert(out_of_range), update(out_of_range)] {
+        for sql in [insert(out_of_range), insert_without_seer(out_of_range), update(out_of_range)] {
             let outcome = dry_run(&seer, &sql).await;
             assert!([START_IN_PAST, CHECK_VIOLATION].contains(&outcome.as_str()), "{outcome}: {sql}");
         }
     }
     for valid in ["NULL", "now() - INTERVAL '59 minutes'", "now() + INTERVAL '1 day'"] {
         assert_eq!(dry_run(&seer, &insert(valid)).await, "done", "{valid}");
+        assert_eq!(dry_run(&seer, &insert_without_seer(valid)).await, "done", "{valid}");
         assert_eq!(dry_run(&seer, &update(valid)).await, "done", "{valid}");
     }
     // A session whose start has passed can still be edited, also by a statement that writes the same start again.

@@ -55,7 +55,8 @@ BEGIN
   IF TG_OP = 'UPDATE' AND NEW.scheduled_start IS NOT DISTINCT FROM OLD.scheduled_start THEN
     RETURN NEW;
   END IF;
-  IF NEW.seer_id = auth.uid() AND NOT private.is_service() THEN
+  -- If an INSERT leaves out the Seer, `prepare_session`, whose trigger fires later, fills in the caller.
+  IF coalesce(NEW.seer_id, auth.uid()) = auth.uid() AND NOT private.is_service() THEN
     RAISE EXCEPTION USING
       ERRCODE = 'SP030',
       MESSAGE = 'scheduled_start must be in the future',

@@ -56,8 +56,8 @@ DECLARE
   byte_index integer;
   byte integer;
 BEGIN
-  -- A NULL argument or a bound above 256 ends the loop at once, so no call loops forever.
-  WHILE drawn_count < amount AND bound <= 256
+  -- With a NULL argument or a bound out of range, no byte could be used, so the loop does not begin.
+  WHILE drawn_count < amount AND bound BETWEEN 1 AND 256
   LOOP
     uuid_bytes := uuid_send(gen_random_uuid());
     FOREACH byte_index IN ARRAY ARRAY[0, 1, 2, 3, 4, 5, 9, 10, 11, 12, 13, 14, 15]
