@@ -2,8 +2,9 @@
 //!
 //! A primary and two standbys start on this machine. A commit is acknowledged once one standby has it. A player, Ada,
 //! rolls dice and reads each roll again. Then the primary is killed, a standby is promoted, and the game continues. At
-//! the end, the servers are removed. The *log position* that the program prints is a position in the write-ahead log:
-//! that of what Ada last wrote or read, or, for a server, that of what the server has replayed or written.
+//! the end, the servers are removed. The program prints *log positions*, which are positions in the write-ahead log
+//! (WAL): for Ada, the position of what she last wrote or read; for a server, the position up to which it has replayed
+//! or written the log.
 
 use std::time::{Duration, Instant};
 
@@ -48,7 +49,7 @@ async fn main() -> anyhow::Result<()> {
         roll_ids.push(roll_and_read(&ada, &game, Uuid::new_v4()).await?);
     }
     println!(
-        "Ada rolled {} times and read each roll at once; her log position is {}",
+        "Ada rolled {} times and read each roll at once; Ada's log position is {}",
         roll_ids.len(),
         position_text(&ada)
     );
@@ -92,7 +93,7 @@ async fn main() -> anyhow::Result<()> {
     for id in &roll_ids {
         ada.dice().get(*id).await?;
     }
-    println!("all {} rolls are there; her log position is {}", roll_ids.len(), position_text(&ada));
+    println!("all {} rolls are there; Ada's log position is {}", roll_ids.len(), position_text(&ada));
     for id in &roll_ids {
         let event = events.try_next().await?;
         let roll_id = event.as_ref().and_then(|event| event.payload["roll_id"].as_str());

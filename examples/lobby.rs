@@ -2,7 +2,7 @@
 //!
 //! `cargo run --example lobby` shows the sessions of a new database with sample rows;
 //! `cargo run --example lobby -- ford` shows those whose adventure or Seer has `ford` in the name. With `DATABASE_URL`,
-//! it migrates that database, adds no rows, and shows its sessions.
+//! the program migrates that database, adds no rows, and shows the sessions that are there.
 
 use std::{
     env,
@@ -77,7 +77,7 @@ fn sessions_table(sessions: &[SessionSummary]) -> Table {
                 (adventure.name.clone(), difficulty, adventure.estimated_duration.to_string())
             },
         );
-        let begins = match (session.status, session.scheduled_start) {
+        let start_text = match (session.status, session.scheduled_start) {
             (SessionStatus::StartingSoon, _) => "soon".to_owned(),
             (_, Some(start)) => start.format("%a %d %b %H:%M").to_string(),
             (_, None) => "when it is full".to_owned(),
@@ -88,7 +88,7 @@ fn sessions_table(sessions: &[SessionSummary]) -> Table {
             difficulty,
             minutes,
             session.seer_name.clone(),
-            begins,
+            start_text,
             seats,
             session.looking_for.clone().unwrap_or_default(),
         ]);
@@ -96,8 +96,8 @@ fn sessions_table(sessions: &[SessionSummary]) -> Table {
     table
 }
 
-/// Creates two Seers with fifteen sessions each. Three have no start time, and one of these is announced as starting
-/// soon; the others start in three to fourteen days.
+/// Creates two Seers with fifteen sessions each. Of each Seer's sessions, three have no start time, and one of these
+/// three is announced as starting soon; the other twelve start in three to fourteen days.
 async fn create_sample_sessions(sparc: &Sparc) -> Result<(), Error> {
     let content = || AdventureContent::single_scene("It begins here, and it ends here.");
     for (seer_name, adventure_name, difficulty) in

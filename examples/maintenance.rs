@@ -23,7 +23,7 @@ use uuid::Uuid;
 async fn main() -> anyhow::Result<()> {
     let database = testdb::Database::open_migrated().await?;
     let sparc = Sparc::connect(database.url()).await?;
-    // The new database has nothing to maintain.
+    // A new database has nothing to maintain, unless old rows are inserted.
     if env::var_os("DATABASE_URL").is_none() {
         insert_old_rows(&sparc).await?;
     }
@@ -33,13 +33,13 @@ async fn main() -> anyhow::Result<()> {
     // The jobs run in a background task, as they would in a service.
     let maintenance = tokio::spawn(async move {
         let service = sparc.as_service();
-        let event_bar = progress_bar("events deleted", backlog.events);
-        let report = service.maintenance().clean_events(options, |so_far| event_bar.set_position(so_far)).await?;
+        let event_bar = progress_bar("events deleted", backlog.expired_events);
+        let report = service.maintenance().delete_old_events(options, |so_far| event_bar.set_position(so_far)).await?;
         finish_bar(&event_bar, "events deleted", report);
-        let cancel_bar = progress_bar("sessions cancelled", backlog.abandoned);
+        let cancel_bar = progress_bar("sessions cancelled", backlog.abandoned_sessions);
         let report = service.maintenance().cancel_abandoned(options, |so_far| cancel_bar.set_position(so_far)).await?;
         finish_bar(&cancel_bar, "sessions cancelled", report);
-        let archive_bar = progress_bar("sessions archived", backlog.sessions);
+        let archive_bar = progress_bar("sessions archived", backlog.archivable_sessions);
         let report = service.maintenance().archive_sessions(options, |so_far| archive_bar.set_position(so_far)).await?;
         finish_bar(&archive_bar, "sessions archived", report);
         // The job vacuums the four tables whose rows change most.
@@ -66,7 +66,7 @@ fn progress_bar(label: &'static str, length: i64) -> ProgressBar {
 fn finish_bar(bar: &ProgressBar, label: &str, report: JobReport) {
     bar.abandon();
     if !std::io::stderr().is_terminal() {
-        println!("{} {label}{}", report.rows, if report.is_finished { "" } else { ", more to do" });
+        println!("{} {label}{}", report.processed, if report.is_finished { "" } else { ", more to do" });
     }
 }
 

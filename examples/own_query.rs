@@ -73,7 +73,7 @@ async fn main() -> anyhow::Result<()> {
     Ok(sparc.close().await?)
 }
 
-/// Signs up two users, and seats a character of each in one session. The first user is also its Seer.
+/// Signs up two users, and seats a character of each in one session. The first user is also the session's Seer.
 async fn seat_two_players(sparc: &Sparc) -> Result<(IdentityConnection, IdentityConnection), Error> {
     let ada = sparc.as_user(sparc.as_service().users().sign_up(NewAccount::default()).await?.id);
     let ben = sparc.as_user(sparc.as_service().users().sign_up(NewAccount::default()).await?.id);

@@ -39,7 +39,7 @@ async fn main() -> anyhow::Result<()> {
     );
 
     // SeaORM's closure form: an error rolls the transaction back, and every statement runs as the same user. The second
-    // `create` fails, because a user's characters have different names.
+    // `create` fails, because no two characters of a user may have the same name.
     let outcome = ada
         .transaction::<_, (), Error>(|tx| {
             Box::pin(async move {
@@ -52,8 +52,8 @@ async fn main() -> anyhow::Result<()> {
     println!("the same name twice: {}", outcome.map_or_else(|error| error.to_string(), |()| "done".into()));
     println!("nothing was created: {} characters", character_count(&ada).await?);
 
-    // With a savepoint, only the refused statement is rolled back. It is refused because users cannot change the level
-    // of a character.
+    // With a savepoint, only the refused statement is rolled back. This one is refused because users cannot change the
+    // level of a character.
     let tx = ada.begin().await?;
     let nim = tx.characters().create(NewCharacter { name: "Nim".into(), ..Default::default() }).await?;
     let savepoint = tx.begin().await?;

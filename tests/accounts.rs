@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::{
     sqlstates::{ACCOUNT_CLOSED, CHECK_VIOLATION},
-    world::{BoxedTask, World, insert_seat_sql, row_as_json, run_together},
+    world::{BoxedTask, World, fetch_row_as_json, insert_seat_sql, run_together},
 };
 
 /// Signs up by single sign-on, for which the platform permits the same e-mail address twice, and returns the profile.
@@ -27,7 +27,7 @@ async fn sign_up(world: &World, email: &str, metadata: Value) -> Value {
         "INSERT INTO auth.users (id, email, raw_user_meta_data, is_sso_user) VALUES ('{id}', {email}, '{metadata}', true)"
     );
     world.owner().execute(&sql).await.unwrap();
-    row_as_json(&world.owner(), &format!("SELECT * FROM users WHERE id = '{id}'")).await
+    fetch_row_as_json(&world.owner(), &format!("SELECT * FROM users WHERE id = '{id}'")).await
 }
 
 #[tokio::test]
@@ -113,7 +113,7 @@ async fn a_soft_deletion_removes_personal_data_and_drafts_and_ends_seats_and_ses
 
     world.owner().execute(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{user_id}'")).await.unwrap();
 
-    let profile = row_as_json(&world.owner(), &format!("SELECT * FROM users WHERE id = '{user_id}'")).await;
+    let profile = fetch_row_as_json(&world.owner(), &format!("SELECT * FROM users WHERE id = '{user_id}'")).await;
     assert_eq!(profile["email"], format!("{user_id}@deleted.invalid"));
     assert_eq!(profile["display_name"], "Former player");
     assert!(profile["avatar_url"].is_null() && profile["bio"].is_null());
@@ -160,7 +160,7 @@ async fn a_token_that_outlives_its_account_writes_nothing() {
 }
 
 #[tokio::test]
-async fn closing_an_account_archives_a_draft_in_whose_session_somebody_else_has_a_seat() {
+async fn closing_an_account_archives_a_draft_if_another_user_has_a_seat_in_its_session() {
     let world = World::new().await;
     let seer = world.new_user().await;
     let draft_id = world.new_draft_adventure(seer.user_id()).await;
@@ -196,7 +196,7 @@ async fn a_hard_deletion_keeps_only_the_history_of_others() {
 
     let game = world.new_session(1).await;
     for account_id in [game.players[0].user_id, game.seer.user_id()] {
-        // A session and a character that belong to the account alone.
+        // Nobody else has a part in this session and this character. So they must be deleted, unlike the profile.
         let insert_session = format!(
             "INSERT INTO sessions (seer_id, adventure_id, status) VALUES ('{account_id}', '{}', 'cancelled')",
             game.adventure_id
@@ -354,15 +354,15 @@ async fn not_even_the_service_can_give_an_account_the_reserved_address_of_anothe
     let world = World::new().await;
     let (account_id, other_account_id) = (world.new_account().await, world.new_account().await);
     // Addresses at these domains are placeholders. Only the account whose id is before the `@` may have one.
-    for reserved in
+    for reserved_address in
         [format!("{account_id}@deleted.invalid"), format!("{account_id}@NO-EMAIL.invalid"), "x@deleted.invalid".into()]
     {
-        let take_address = format!("UPDATE users SET email = '{reserved}' WHERE id = '{other_account_id}'");
+        let take_address = format!("UPDATE users SET email = '{reserved_address}' WHERE id = '{other_account_id}'");
         assert_refused!(
             world.service().execute(&take_address).await,
             CHECK_VIOLATION,
             "reserved_email_is_own",
-            "{reserved}"
+            "{reserved_address}"
         );
     }
     let take_own_address =

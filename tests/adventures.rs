@@ -77,8 +77,8 @@ async fn a_creator_sets_only_the_granted_columns_of_an_adventure() {
         let sql = format!("INSERT INTO adventures (name, {column}) VALUES ('Forged', NULL)");
         assert_refused!(creator.execute(&sql).await, forbidden, "{column}");
     }
-    let insert_published = "INSERT INTO adventures (name, status) VALUES ('Forged', 'published')";
-    assert_refused!(creator.execute(insert_published).await, CHECK_VIOLATION, "published_is_valid");
+    let insert_published_adventure = "INSERT INTO adventures (name, status) VALUES ('Forged', 'published')";
+    assert_refused!(creator.execute(insert_published_adventure).await, CHECK_VIOLATION, "published_is_valid");
 }
 
 #[tokio::test]
@@ -92,11 +92,11 @@ async fn everyone_reads_published_adventures_and_only_creators_read_drafts() {
     assert_eq!(world.visitor().count("adventures").await, 1);
     assert_eq!(stranger.execute("UPDATE adventures SET name = 'Mine now'").await, Ok(0));
     assert_eq!(stranger.execute("DELETE FROM adventures").await, Ok(0));
-    let insert_for_another =
+    let insert_for_another_user =
         format!("INSERT INTO adventures (creator_id, name) VALUES ('{}', 'Forged')", creator.user_id());
-    assert_refused!(stranger.execute(&insert_for_another).await, forbidden);
-    let insert_own = "INSERT INTO adventures (name) VALUES ('My own') RETURNING creator_id";
-    assert_eq!(stranger.fetch_value::<Uuid>(insert_own).await.unwrap(), stranger.user_id());
+    assert_refused!(stranger.execute(&insert_for_another_user).await, forbidden);
+    let insert_own_adventure = "INSERT INTO adventures (name) VALUES ('My own') RETURNING creator_id";
+    assert_eq!(stranger.fetch_value::<Uuid>(insert_own_adventure).await.unwrap(), stranger.user_id());
 }
 
 #[tokio::test]
@@ -113,13 +113,13 @@ async fn creatures_are_read_with_their_adventure_and_written_by_its_creator() {
     let world = World::new().await;
     let (creator, stranger) = (world.new_user().await, world.new_user().await);
     let draft_id = world.new_draft_adventure(creator.user_id()).await;
-    let insert_returning =
+    let insert_wolf_returning_name =
         format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft_id}', 'Wolf') RETURNING name");
-    assert_eq!(creator.fetch_value::<String>(&insert_returning).await.unwrap(), "Wolf");
-    // Without RETURNING, only an INSERT policy can refuse the statement. With it, the SELECT policy could too.
-    let insert_without_returning = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft_id}', 'Bear')");
-    assert_refused!(stranger.execute(&insert_without_returning).await, forbidden);
-    assert_refused!(world.visitor().execute(&insert_without_returning).await, forbidden);
+    assert_eq!(creator.fetch_value::<String>(&insert_wolf_returning_name).await.unwrap(), "Wolf");
+    // This INSERT has no RETURNING, so only an INSERT policy can refuse it. With RETURNING, a SELECT policy could too.
+    let insert_bear = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft_id}', 'Bear')");
+    assert_refused!(stranger.execute(&insert_bear).await, forbidden);
+    assert_refused!(world.visitor().execute(&insert_bear).await, forbidden);
     assert_eq!(stranger.count("creatures").await, 0);
     assert_eq!(world.visitor().count("creatures").await, 0);
     assert_eq!(stranger.execute("UPDATE creatures SET name = 'Mine'").await, Ok(0));

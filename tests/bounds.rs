@@ -1,6 +1,6 @@
 //! The bounds of columns: a value at the bound is accepted, one past it is refused. Numbers inside a document are
-//! stored exactly. `counters.rs` tests the counters behind the limits of rows, and those of the archive;
-//! `maximum_sizes.rs`, the maximum sizes of texts and documents.
+//! stored exactly. `counters.rs` tests the counters that limit how many rows an account may have, and the counters of
+//! archived rows; `maximum_sizes.rs`, the maximum sizes of texts and documents.
 
 use serde_json::json;
 use sparc::service::{
@@ -25,7 +25,7 @@ pub async fn assert_accepted(caller: &SqlCaller, sql: &str) {
 
 /// Asserts that an integer column of the only row of a table accepts `low` and `high`, but neither `low - 1` nor
 /// `high + 1` (which does not exist if `high` is the greatest integer).
-pub async fn assert_integer_bounds(caller: &SqlCaller, table: &str, column: &str, low: i32, high: i32) {
+pub async fn assert_column_bounds(caller: &SqlCaller, table: &str, column: &str, low: i32, high: i32) {
     let set = |value: i32| format!("UPDATE {table} SET {column} = {value}");
     let constraint = format!("{table}_{column}_check");
     for value in [low, high] {
@@ -39,7 +39,7 @@ pub async fn assert_integer_bounds(caller: &SqlCaller, table: &str, column: &str
 
 /// Asserts that the statement made from a number succeeds for `low` and `high`, and is refused for `low - 1` and
 /// `high + 1`. The number is a value, or the length of a text.
-async fn assert_number_bounds(
+async fn assert_statement_bounds(
     caller: &SqlCaller,
     low: u32,
     high: u32,
@@ -55,7 +55,7 @@ async fn assert_number_bounds(
 /// Asserts that the name in the only row of a table may have from `low` to `high` characters, each of two bytes.
 async fn assert_name_length_bounds(caller: &SqlCaller, table: &str, low: u32, high: u32) {
     let set = |length| format!("UPDATE {table} SET name = repeat('é', {length})");
-    assert_number_bounds(caller, low, high, "valid_name", set).await;
+    assert_statement_bounds(caller, low, high, "valid_name", set).await;
 }
 
 #[tokio::test]
@@ -64,13 +64,13 @@ async fn the_bounds_of_characters_hold() {
     world.new_player().await;
     let owner = world.owner();
     for attribute in ["might", "grace", "wit", "heart"] {
-        assert_integer_bounds(&owner, "characters", attribute, 1, 6).await;
+        assert_column_bounds(&owner, "characters", attribute, 1, 6).await;
     }
-    assert_integer_bounds(&owner, "characters", "level", 1, 10).await;
-    assert_integer_bounds(&owner, "characters", "experience", 0, i32::MAX).await;
+    assert_column_bounds(&owner, "characters", "level", 1, 10).await;
+    assert_column_bounds(&owner, "characters", "experience", 0, i32::MAX).await;
     // Otherwise the hit points, rather than the bounds, would limit `max_hit_points`.
     assert_accepted(&owner, "UPDATE characters SET hit_points = 0").await;
-    assert_integer_bounds(&owner, "characters", "max_hit_points", 1, 10).await;
+    assert_column_bounds(&owner, "characters", "max_hit_points", 1, 10).await;
     assert_name_length_bounds(&owner, "characters", 2, 50).await;
 }
 
@@ -79,10 +79,10 @@ async fn the_bounds_of_adventures_hold() {
     let world = World::new().await;
     world.new_draft_adventure(world.new_account().await).await;
     let owner = world.owner();
-    // With these two bounds as far apart as possible, one step past either violates only its own constraint.
+    assert_column_bounds(&owner, "adventures", "estimated_duration", 1, i32::MAX).await;
+    assert_column_bounds(&owner, "adventures", "times_played", 0, i32::MAX).await;
+    // With these two as far apart as possible, each of the values below violates only one constraint.
     assert_accepted(&owner, "UPDATE adventures SET min_players = 1, max_players = 6").await;
-    assert_integer_bounds(&owner, "adventures", "estimated_duration", 1, i32::MAX).await;
-    assert_integer_bounds(&owner, "adventures", "times_played", 0, i32::MAX).await;
     for (assignments, constraint) in [
         ("min_players = 0", "adventures_min_players_check"),
         ("max_players = 7", "adventures_max_players_check"),
@@ -101,8 +101,8 @@ async fn the_bounds_of_creatures_hold() {
     let owner = world.owner();
     assert_accepted(&owner, &format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure_id}', 'W')"))
         .await;
-    assert_integer_bounds(&owner, "creatures", "hit_points", 0, 1000).await;
-    assert_integer_bounds(&owner, "creatures", "armor", 0, 100).await;
+    assert_column_bounds(&owner, "creatures", "hit_points", 0, 1000).await;
+    assert_column_bounds(&owner, "creatures", "armor", 0, 100).await;
     assert_name_length_bounds(&owner, "creatures", 1, 100).await;
 }
 
@@ -111,10 +111,10 @@ async fn the_bounds_of_sessions_and_seats_hold() {
     let world = World::new().await;
     world.new_session(1).await;
     let owner = world.owner();
-    assert_integer_bounds(&owner, "sessions", "max_players", 2, 6).await;
-    assert_integer_bounds(&owner, "sessions", "encounters_begun", 0, i32::MAX).await;
-    assert_integer_bounds(&owner, "session_players", "heroic_saves_used", 0, i32::MAX).await;
-    assert_integer_bounds(&owner, "session_players", "heroic_saves_encounter", 0, i32::MAX).await;
+    assert_column_bounds(&owner, "sessions", "max_players", 2, 6).await;
+    assert_column_bounds(&owner, "sessions", "encounters_begun", 0, i32::MAX).await;
+    assert_column_bounds(&owner, "session_players", "heroic_saves_used", 0, i32::MAX).await;
+    assert_column_bounds(&owner, "session_players", "heroic_saves_encounter", 0, i32::MAX).await;
     assert_check_violation(&owner, "UPDATE sessions SET seats_taken = -1", "sessions_seats_taken_check").await;
     for code in ["abc234", "ABC23", "ABC23!", "ABC 23"] {
         assert_check_violation(&owner, &format!("UPDATE sessions SET code = '{code}'"), "valid_code").await;
@@ -135,15 +135,15 @@ async fn the_bounds_of_rolls_and_events_hold() {
             game.session_id, game.players[0].character_id
         )
     };
-    assert_number_bounds(&owner, 3, 18, "dice_rolls_difficulty_check", insert_roll).await;
-    let two_rollers = "UPDATE dice_rolls SET creature_id = gen_random_uuid() WHERE character_id IS NOT NULL";
-    assert_check_violation(&owner, two_rollers, "valid_roller").await;
+    assert_statement_bounds(&owner, 3, 18, "dice_rolls_difficulty_check", insert_roll).await;
+    let set_two_rollers = "UPDATE dice_rolls SET creature_id = gen_random_uuid() WHERE character_id IS NOT NULL";
+    assert_check_violation(&owner, set_two_rollers, "valid_roller").await;
     assert_check_violation(&owner, "UPDATE dice_rolls SET modifiers = '[1]'", "valid_modifiers").await;
     let insert_event = |event_type: &str| {
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', {event_type})", game.session_id)
     };
-    let insert_of_length = |length| insert_event(&format!("repeat('x', {length})"));
-    assert_number_bounds(&owner, 1, 64, "valid_event_type", insert_of_length).await;
+    let insert_event_with_type_length = |length| insert_event(&format!("repeat('x', {length})"));
+    assert_statement_bounds(&owner, 1, 64, "valid_event_type", insert_event_with_type_length).await;
     // Control characters and line separators.
     for code_point in ["1", "10", "13", "31", "127", "133", "8232", "8233"] {
         let sql = insert_event(&format!("'client.a' || chr({code_point}) || 'b'"));
@@ -156,27 +156,28 @@ async fn games_played_and_games_run_are_not_negative() {
     let world = World::new().await;
     world.new_account().await;
     for counter in ["games_played", "games_run"] {
-        assert_integer_bounds(&world.owner(), "users", counter, 0, i32::MAX).await;
+        assert_column_bounds(&world.owner(), "users", counter, 0, i32::MAX).await;
     }
 }
 
 #[tokio::test]
-async fn character_names_join_codes_heroic_saves_and_event_numbers_are_unique() {
+async fn names_of_characters_join_codes_heroic_saves_and_event_numbers_are_unique() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let owner = world.owner();
-    let assert_not_unique = |outcome: Result<u64, SqlError>, constraint: &str| {
+    let assert_unique_violation = |outcome: Result<u64, SqlError>, constraint: &str| {
         assert_refused!(outcome, UNIQUE_VIOLATION, constraint, "{constraint}");
     };
     // The account then has two characters, which the UPDATE would give the same name.
     world.new_character(game.players[0].user_id).await;
-    assert_not_unique(owner.execute("UPDATE characters SET name = 'Namesake'").await, "unique_user_character_name");
+    let outcome = owner.execute("UPDATE characters SET name = 'Namesake'").await;
+    assert_unique_violation(outcome, "unique_user_character_name");
     let repeat_code = format!(
         "INSERT INTO sessions (seer_id, adventure_id, code)
          SELECT seer_id, adventure_id, code FROM sessions WHERE id = '{}'",
         game.session_id
     );
-    assert_not_unique(world.service().execute(&repeat_code).await, "sessions_code_key");
+    assert_unique_violation(world.service().execute(&repeat_code).await, "sessions_code_key");
     let roll_id = world.new_attack_roll(game.session_id, game.players[0].character_id, "{1,2}", 10, 0).await;
     // Triggers are disabled, as when a dump is restored, so that the unique index itself refuses the row.
     let save_twice = format!(
@@ -187,14 +188,14 @@ async fn character_names_join_codes_heroic_saves_and_event_numbers_are_unique() 
            modified_total, success, outcome, margin, id
          FROM dice_rolls, generate_series(1, 2) WHERE id = '{roll_id}'"
     );
-    assert_not_unique(world.superuser().await.execute(&save_twice).await, "idx_dice_rolls_original");
+    assert_unique_violation(world.superuser().await.execute(&save_twice).await, "idx_dice_rolls_original");
     let insert_two_events = format!(
         "SET LOCAL session_replication_role = replica;
          INSERT INTO session_events (session_id, event_type, seq) OVERRIDING SYSTEM VALUE
          SELECT '{}', 'dice_rolled', 1 FROM generate_series(1, 2)",
         game.session_id
     );
-    assert_not_unique(world.superuser().await.execute(&insert_two_events).await, "idx_session_events_seq");
+    assert_unique_violation(world.superuser().await.execute(&insert_two_events).await, "idx_session_events_seq");
 }
 
 #[tokio::test]
@@ -214,11 +215,11 @@ async fn an_extreme_start_date_is_refused_by_the_database() {
     }
     game.seer.execute("UPDATE sessions SET scheduled_start = '2999-12-31'").await.unwrap();
     let lobby = world.sparc.as_anon().sessions().lobby(&Default::default(), None).await.unwrap();
-    assert_eq!(lobby.items.len(), 1, "the service must be able to read the latest date that the test sets");
+    assert_eq!(lobby.items.len(), 1, "the Rust operations must be able to read the latest date that the test sets");
 }
 
 #[tokio::test]
-async fn an_extreme_start_date_is_refused_by_the_service() {
+async fn a_start_date_that_postgresql_cannot_store_is_an_invalid_value() {
     let world = World::new().await;
     let seer_id = world.new_account().await;
     let adventure_id = world.new_adventure(seer_id).await;
@@ -248,9 +249,10 @@ async fn numbers_in_a_document_are_returned_as_they_were_sent() {
     }
     for sent_numbers in numbers.chunks(50) {
         let state = json!({ "numbers": sent_numbers });
-        let updated = seer.sessions().set_game_state(game.session_id, state, ExpectedVersion::Any).await.unwrap();
-        let stored = updated.game_state["numbers"].as_array().unwrap().clone();
-        for (sent, stored) in sent_numbers.iter().zip(&stored) {
+        let updated_session =
+            seer.sessions().set_game_state(game.session_id, state, ExpectedVersion::Any).await.unwrap();
+        let stored_numbers = updated_session.game_state["numbers"].as_array().unwrap().clone();
+        for (sent, stored) in sent_numbers.iter().zip(&stored_numbers) {
             let is_equal = match (sent.as_u64(), sent.as_i64()) {
                 (None, None) => sent.as_f64() == stored.as_f64(),
                 integer => integer == (stored.as_u64(), stored.as_i64()),
@@ -258,14 +260,14 @@ async fn numbers_in_a_document_are_returned_as_they_were_sent() {
             assert!(is_equal, "{sent} came back as {stored}");
         }
         // Sending the state back as it was returned must change nothing, not even the version.
-        let repeated = seer
+        let session_after_repetition = seer
             .sessions()
-            .set_game_state(game.session_id, updated.game_state.clone(), ExpectedVersion::Any)
+            .set_game_state(game.session_id, updated_session.game_state.clone(), ExpectedVersion::Any)
             .await
             .unwrap();
         assert_eq!(
-            (repeated.game_state_version, &repeated.game_state),
-            (updated.game_state_version, &updated.game_state)
+            (session_after_repetition.game_state_version, &session_after_repetition.game_state),
+            (updated_session.game_state_version, &updated_session.game_state)
         );
     }
 }

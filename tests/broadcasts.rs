@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Creates a migrated database like that of a Supabase project, and returns it with a connection of its superuser.
-async fn new_project() -> (World, DatabaseConnection) {
+async fn new_platform_world() -> (World, DatabaseConnection) {
     let database = platform_server().await.create_migrated().await.unwrap();
     let superuser = sea_orm::Database::connect(database.superuser_url()).await.unwrap();
     let owner_pool = database.connect(10).await.unwrap();
@@ -38,13 +38,13 @@ const NO_ACCESS: TopicAccess = TopicAccess { reads: false, writes_broadcasts: fa
 
 /// Returns what the caller may do in the topic. Tries it with the statements that the platform's Realtime server uses.
 async fn topic_access(caller: &SqlCaller, topic: &str) -> TopicAccess {
-    let read = format!("SELECT FROM realtime.messages WHERE topic = '{topic}'");
+    let select_messages = format!("SELECT FROM realtime.messages WHERE topic = '{topic}'");
     let write_broadcast = format!(
         "INSERT INTO realtime.messages (topic, extension, event) VALUES ('{topic}', 'broadcast', 'dice_rolled')"
     );
     let track_presence = format!("INSERT INTO realtime.messages (topic, extension) VALUES ('{topic}', 'presence')");
     TopicAccess {
-        reads: affects_rows(caller, topic, &read).await,
+        reads: affects_rows(caller, topic, &select_messages).await,
         writes_broadcasts: affects_rows(caller, topic, &write_broadcast).await,
         tracks_presence: affects_rows(caller, topic, &track_presence).await,
     }
@@ -69,25 +69,25 @@ async fn affects_rows(caller: &SqlCaller, topic: &str, sql: &str) -> bool {
 
 #[tokio::test]
 async fn every_event_is_sent_as_a_private_broadcast_with_its_seq() {
-    let (world, _superuser) = new_project().await;
+    let (world, _superuser) = new_platform_world().await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
     player.caller.execute(&insert_attribute_check_sql(game.session_id, player.character_id)).await.unwrap();
     let event_count = world.owner().count(&format!("session_events WHERE session_id = '{}'", game.session_id)).await;
     assert_eq!(count_broadcasts(&world, &game).await, event_count);
-    let matching = format!(
+    let matching_messages = format!(
         "realtime.messages AS message
          JOIN session_events AS event ON event.id::text = message.payload ->> 'id'
          WHERE message.topic = '{}' AND message.private AND message.event = event.event_type
            AND (message.payload ->> 'seq')::bigint = event.seq AND message.payload -> 'payload' = event.payload",
         topic(&game)
     );
-    assert_eq!(world.owner().count(&matching).await, event_count);
+    assert_eq!(world.owner().count(&matching_messages).await, event_count);
 }
 
 #[tokio::test]
-async fn a_participant_reads_and_writes_no_message_of_another_session_and_no_presence_with_content() {
-    let (world, _superuser) = new_project().await;
+async fn a_participant_cannot_read_or_write_messages_of_another_session_or_send_presence_with_content() {
+    let (world, _superuser) = new_platform_world().await;
     let (game, other_game) = (world.new_active_session(1).await, world.new_active_session(1).await);
     let other_player = &other_game.players[0];
     other_player
@@ -113,13 +113,13 @@ async fn a_participant_reads_and_writes_no_message_of_another_session_and_no_pre
     }
     let transaction = caller.begin().await;
     transaction.execute_unprepared(&format!("SET LOCAL realtime.topic = '{}'", topic(&game))).await.unwrap();
-    let read = format!("SELECT FROM realtime.messages WHERE topic = '{}'", topic(&other_game));
-    assert_eq!(transaction.execute_unprepared(&read).await.unwrap().rows_affected(), 0);
+    let select_messages = format!("SELECT FROM realtime.messages WHERE topic = '{}'", topic(&other_game));
+    assert_eq!(transaction.execute_unprepared(&select_messages).await.unwrap().rows_affected(), 0);
 }
 
 #[tokio::test]
 async fn no_setting_of_a_client_suppresses_the_broadcast_of_a_roll() {
-    let (world, _superuser) = new_project().await;
+    let (world, _superuser) = new_platform_world().await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
     // `sparc.broadcast` turns broadcasts off only if an operator sets it for the database. In `sparc.broadcast_until`,
@@ -138,9 +138,9 @@ async fn no_setting_of_a_client_suppresses_the_broadcast_of_a_roll() {
         "search_path = 'pg_temp'",
     ] {
         for scope in ["LOCAL", "SESSION"] {
-            let broadcasts_before = count_broadcasts(&world, &game).await;
+            let broadcast_count_before = count_broadcasts(&world, &game).await;
             // Each case has a new connection, because a setting of the database session would stay for the next case.
-            let world = world.reconnect().await;
+            let world = world.with_new_pool().await;
             let transaction = world.user(player.user_id).begin().await;
             transaction.execute_unprepared(&format!("SET {scope} {setting}")).await.unwrap();
             // With `search_path = 'pg_temp'`, only a qualified name finds the table.
@@ -148,14 +148,14 @@ async fn no_setting_of_a_client_suppresses_the_broadcast_of_a_roll() {
                 .replace("INTO dice_rolls", "INTO public.dice_rolls");
             transaction.execute_unprepared(&insert_roll).await.unwrap();
             transaction.commit().await.unwrap();
-            assert_eq!(count_broadcasts(&world, &game).await, broadcasts_before + 1, "{scope} {setting}");
+            assert_eq!(count_broadcasts(&world, &game).await, broadcast_count_before + 1, "{scope} {setting}");
         }
     }
 }
 
 #[tokio::test]
 async fn participants_read_broadcasts_and_track_presence_but_nobody_writes_a_broadcast() {
-    let (world, _superuser) = new_project().await;
+    let (world, _superuser) = new_platform_world().await;
     let (game, other_game) = (world.new_active_session(2).await, world.new_active_session(1).await);
     let topic_of_game = topic(&game);
     let participants_access = TopicAccess { reads: true, writes_broadcasts: false, tracks_presence: true };
@@ -176,7 +176,7 @@ async fn participants_read_broadcasts_and_track_presence_but_nobody_writes_a_bro
 
 #[tokio::test]
 async fn a_malformed_topic_grants_nothing_and_raises_no_error() {
-    let (world, _superuser) = new_project().await;
+    let (world, _superuser) = new_platform_world().await;
     let game = world.new_active_session(1).await;
     let id = game.session_id.to_string();
     let upper_case_id = id.to_uppercase();
@@ -215,19 +215,19 @@ async fn a_roll_succeeds_even_if_its_broadcast_cannot_be_sent() {
         "DROP FUNCTION realtime.send(jsonb, text, text, boolean)",
         "CREATE OR REPLACE FUNCTION realtime.send(payload jsonb, event text, topic text, private boolean DEFAULT true)
          RETURNS void LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'out of order'; END $$",
-        // This is how an operator turns broadcasts off.
+        // With this setting, an operator turns broadcasts off.
         "ALTER DATABASE {database} SET sparc.broadcast = 'off'",
     ] {
-        let (world, superuser) = new_project().await;
+        let (world, superuser) = new_platform_world().await;
         let game = world.new_active_session(1).await;
         let player = &game.players[0];
-        let broadcasts_before = count_broadcasts(&world, &game).await;
+        let broadcast_count_before = count_broadcasts(&world, &game).await;
         let database = world.owner().fetch_value::<String>("SELECT quote_ident(current_database())").await.unwrap();
         superuser.execute_unprepared(&obstacle.replace("{database}", &database)).await.unwrap();
         // An open connection may have cached the dropped partition, so the roll uses a new connection.
-        let reconnected = world.reconnect().await;
+        let reconnected_world = world.with_new_pool().await;
         assert_eq!(
-            reconnected
+            reconnected_world
                 .user(player.user_id)
                 .execute(&insert_attribute_check_sql(game.session_id, player.character_id))
                 .await,
@@ -235,22 +235,22 @@ async fn a_roll_succeeds_even_if_its_broadcast_cannot_be_sent() {
             "{obstacle}"
         );
         assert_eq!(world.owner().count("dice_rolls").await, 1, "{obstacle}");
-        let count_after = superuser.query_one_raw(sea_orm::Statement::from_string(
+        let count_future = superuser.query_one_raw(sea_orm::Statement::from_string(
             sea_orm::DbBackend::Postgres,
             format!("SELECT count(*) FROM realtime.messages WHERE topic = '{}'", topic(&game)),
         ));
-        let broadcasts_after: i64 = count_after.await.unwrap().unwrap().try_get_by_index(0).unwrap();
+        let broadcast_count_after: i64 = count_future.await.unwrap().unwrap().try_get_by_index(0).unwrap();
         // The first obstacle also removes the earlier broadcasts.
-        assert!(broadcasts_after <= broadcasts_before, "{obstacle}: nothing may be sent");
+        assert!(broadcast_count_after <= broadcast_count_before, "{obstacle}: nothing may be sent");
         superuser.close().await.unwrap();
     }
 }
 
-/// Such a lock occurs when the platform removes an old partition. If an open transaction has read the table, the
+/// The platform locks the table when it removes an old partition. If an open transaction has read the table, the
 /// removal waits for that transaction, and later statements wait for the removal.
 #[tokio::test]
 async fn a_roll_does_not_wait_for_a_lock_on_the_table_of_broadcasts() {
-    let (world, superuser) = new_project().await;
+    let (world, superuser) = new_platform_world().await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
     let lock_transaction = superuser.begin().await.unwrap();
@@ -258,11 +258,11 @@ async fn a_roll_does_not_wait_for_a_lock_on_the_table_of_broadcasts() {
     let roll_transaction = player.caller.begin().await;
     // A roll that waited for the lock would fail with this timeout.
     roll_transaction.execute_unprepared("SET LOCAL statement_timeout = '10s'").await.unwrap();
-    let rolled = roll_transaction
+    let result = roll_transaction
         .execute_unprepared(&insert_attribute_check_sql(game.session_id, player.character_id))
         .await
         .unwrap();
-    assert_eq!(rolled.rows_affected(), 1);
+    assert_eq!(result.rows_affected(), 1);
     roll_transaction.commit().await.unwrap();
     lock_transaction.rollback().await.unwrap();
     superuser.close().await.unwrap();

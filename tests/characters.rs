@@ -13,7 +13,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn of_eight_concurrent_inserts_of_a_tenth_character_one_succeeds() {
+async fn one_of_eight_concurrent_inserts_of_a_tenth_character_succeeds() {
     let world = World::new().await;
     for _ in 0..100 {
         let user_id = world.new_account().await;
@@ -56,8 +56,9 @@ async fn a_retired_character_does_not_count_towards_the_limit_until_it_is_unreti
     }
     let set_retired_at = |value| format!("UPDATE characters SET retired_at = {value} WHERE id = '{character_id}'");
     assert_eq!(user.execute(&set_retired_at("'2000-01-01'")).await, Ok(1));
-    let with_sent_date = format!("characters WHERE id = '{character_id}' AND retired_at < '2020-01-01'");
-    assert_eq!(user.count(&with_sent_date).await, 0, "the database must set retired_at");
+    let character_with_past_retired_at =
+        format!("characters WHERE id = '{character_id}' AND retired_at < '2020-01-01'");
+    assert_eq!(user.count(&character_with_past_retired_at).await, 0, "the database must set retired_at");
     user.execute(&insert_character_sql(Uuid::new_v4(), user.user_id())).await.unwrap();
     assert_refused!(user.execute(&set_retired_at("NULL")).await, CHARACTER_LIMIT_REACHED, "character_limit");
 }
@@ -182,17 +183,17 @@ async fn hit_points_must_be_from_0_to_the_maximum() {
 #[tokio::test]
 async fn only_its_owner_sees_and_changes_a_character() {
     let world = World::new().await;
-    let (owner, stranger) = (world.new_player().await, world.new_user().await);
-    assert_eq!(owner.caller.count("characters").await, 1);
+    let (player, stranger) = (world.new_player().await, world.new_user().await);
+    assert_eq!(player.caller.count("characters").await, 1);
     assert_eq!(stranger.count("characters").await, 0);
     assert_eq!(stranger.execute("UPDATE characters SET name = 'Mine'").await, Ok(0));
     assert_eq!(stranger.execute("DELETE FROM characters").await, Ok(0));
-    let insert_for_owner = insert_character_sql(Uuid::new_v4(), owner.user_id);
-    assert_refused!(stranger.execute(&insert_for_owner).await, forbidden);
+    let insert_for_player = insert_character_sql(Uuid::new_v4(), player.user_id);
+    assert_refused!(stranger.execute(&insert_for_player).await, forbidden);
     assert_refused!(world.visitor().execute("SELECT FROM characters").await, forbidden);
     // RETURNING needs the SELECT policy, which must already show the owner the new row.
-    let insert_returning = format!("{} RETURNING name", insert_character_sql(Uuid::new_v4(), owner.user_id));
-    assert!(owner.caller.fetch_value::<String>(&insert_returning).await.unwrap().starts_with("Hero"));
+    let insert_returning_name = format!("{} RETURNING name", insert_character_sql(Uuid::new_v4(), player.user_id));
+    assert!(player.caller.fetch_value::<String>(&insert_returning_name).await.unwrap().starts_with("Hero"));
 }
 
 #[tokio::test]
@@ -231,11 +232,15 @@ async fn hit_points_stay_between_0_and_the_maximum_under_concurrent_changes() {
     assert_error!(seer.characters().damage(hero_id, 1).await, Error::NotFound { .. });
     // The player may change the hit points at any time. Plain SQL is used here, because the service accepts no number
     // as large as this one.
-    let huge_damage = format!("SELECT hit_points FROM private.change_hit_points('{hero_id}', -2147483648)");
-    assert_eq!(game.players[0].caller.fetch_value::<i32>(&huge_damage).await, Ok(0), "the number must not overflow");
+    let deal_huge_damage = format!("SELECT hit_points FROM private.change_hit_points('{hero_id}', -2147483648)");
+    assert_eq!(
+        game.players[0].caller.fetch_value::<i32>(&deal_huge_damage).await,
+        Ok(0),
+        "the number must not overflow"
+    );
     let stranger = world.new_user().await;
-    let by_stranger = format!("SELECT count(*) FROM private.change_hit_points('{hero_id}', 1)");
-    assert_eq!(stranger.fetch_value::<i64>(&by_stranger).await, Ok(0));
+    let count_changed_characters = format!("SELECT count(*) FROM private.change_hit_points('{hero_id}', 1)");
+    assert_eq!(stranger.fetch_value::<i64>(&count_changed_characters).await, Ok(0));
 }
 
 #[tokio::test]
@@ -248,8 +253,8 @@ async fn a_player_edits_a_character_and_only_the_service_changes_its_progression
     let hero = me.characters().create(brunhild).await.unwrap();
     let mut rope = Item { name: "rope".into(), ..Default::default() };
     rope.extra.insert("length".into(), json!(30));
-    let equipped = me.characters().set_equipment(hero.id, &[rope]).await.unwrap();
-    assert_eq!(equipped.equipment, json!([{ "name": "rope", "length": 30 }]), "unknown fields must be stored");
+    let equipped_hero = me.characters().set_equipment(hero.id, &[rope]).await.unwrap();
+    assert_eq!(equipped_hero.equipment, json!([{ "name": "rope", "length": 30 }]), "unknown fields must be stored");
     assert_eq!(me.characters().rename(hero.id, "Hilde").await.unwrap().name, "Hilde");
     for change in ["experience = 50", "level = 2", "max_hit_points = 10"] {
         let sql = format!("UPDATE characters SET {change} WHERE id = '{}'", hero.id);
@@ -257,8 +262,8 @@ async fn a_player_edits_a_character_and_only_the_service_changes_its_progression
     }
     assert_eq!(service.characters().award_experience(hero.id, 50).await.unwrap().experience, 50);
     assert_eq!(service.characters().award_experience(hero.id, 50).await.unwrap().experience, 100);
-    let weakened = service.characters().set_max_hit_points(hero.id, 3.try_into().unwrap()).await.unwrap();
-    assert_eq!((weakened.max_hit_points, weakened.hit_points), (3, 3));
+    let weakened_hero = service.characters().set_max_hit_points(hero.id, 3.try_into().unwrap()).await.unwrap();
+    assert_eq!((weakened_hero.max_hit_points, weakened_hero.hit_points), (3, 3));
     assert_eq!(service.characters().set_level(hero.id, 2.try_into().unwrap()).await.unwrap().level, 2);
     me.characters().retire(hero.id).await.unwrap();
     assert!(me.characters().list().await.unwrap().is_empty());

@@ -1,6 +1,6 @@
 //! `docs/generated/columns.md` lists every column of a migrated database, with its type and its comment.
 
-use crate::{documents::assert_up_to_date, world::World};
+use crate::{generated_docs::assert_up_to_date, world::World};
 
 #[tokio::test]
 async fn the_generated_page_of_columns_is_up_to_date() {

@@ -82,8 +82,8 @@ async fn an_applications_existing_pool_is_used_and_its_connections_are_returned_
     let row = db.query_one_raw(statement("SELECT current_user = session_user")).await.unwrap().unwrap();
     assert!(row.try_get_by_index::<bool>(0).unwrap(), "no identity may be left on the pool's only connection");
     sparc.close().await.unwrap();
-    let without_pool = Sparc::from_connection(DatabaseConnection::default());
-    let error = without_pool.as_user(user_id).users().me().await.unwrap_err();
+    let sparc_without_pool = Sparc::from_connection(DatabaseConnection::default());
+    let error = sparc_without_pool.as_user(user_id).users().me().await.unwrap_err();
     assert!(
         matches!(error, Error::Misconfigured { .. }) && !error.is_retryable(),
         "a handle without a pool must be reported as a configuration error: {error:?}"
@@ -94,9 +94,9 @@ async fn an_applications_existing_pool_is_used_and_its_connections_are_returned_
 async fn dropping_a_transaction_where_no_runtime_can_roll_it_back_closes_its_connection() {
     let world = World::new().await;
     let user_id = world.new_account().await;
-    let over_existing_pool = Sparc::from_connection(sparc::migration::connect(world.url()).await.unwrap());
-    let with_own_pool = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
-    for sparc in [with_own_pool, over_existing_pool] {
+    let sparc_over_existing_pool = Sparc::from_connection(sparc::migration::connect(world.url()).await.unwrap());
+    let sparc_with_own_pool = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
+    for sparc in [sparc_with_own_pool, sparc_over_existing_pool] {
         let tx = sparc.as_user(user_id).begin().await.unwrap();
         set_bio(&tx, user_id, "uncommitted").await;
         let pid = backend_pid(&tx).await;
@@ -203,7 +203,7 @@ async fn idle_connections_that_the_server_closed_are_replaced() {
             // Opens all connections of the pool and leaves them idle.
             let transactions = futures_util::future::join_all((0..size).map(|_| ada.begin())).await;
             drop(transactions.into_iter().map(Result::unwrap).collect::<Vec<_>>());
-            world.owner().wait_for_rollbacks().await;
+            world.owner().assert_no_transaction_stays_open().await;
             assert_eq!(terminate_connections(&world).await, i64::from(size));
             // An operation, an entity's query, a raw query, a transaction, a stream.
             match call_after_loss {
@@ -231,7 +231,7 @@ async fn idle_connections_that_the_server_closed_are_replaced() {
 }
 
 #[tokio::test]
-async fn a_connection_lost_in_a_callers_transaction_is_reported_with_what_is_known_of_the_outcome() {
+async fn a_connection_lost_in_a_callers_transaction_is_reported_as_lost_or_as_an_unknown_commit() {
     let world = World::new().await;
     let user_id = world.new_account().await;
     let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(2)).await.unwrap();

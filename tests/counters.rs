@@ -1,9 +1,10 @@
-//! Constraints that hold even for the owner of the tables, on counters and on other values. Counters after deletions.
+//! Constraints on counters and on other values, which hold even for the owner of the tables. Also: deletions lower the
+//! counters.
 
 use sea_orm::ConnectionTrait;
 
 use crate::{
-    bounds::{assert_accepted, assert_check_violation, assert_integer_bounds},
+    bounds::{assert_accepted, assert_check_violation, assert_column_bounds},
     sqlstates::{CHECK_VIOLATION, FOREIGN_KEY_VIOLATION, LOCK_NOT_AVAILABLE, UNIQUE_VIOLATION},
     world::{World, into_sql_error},
 };
@@ -108,16 +109,16 @@ async fn counters_that_the_database_maintains_are_not_negative() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let owner = world.owner();
-    assert_integer_bounds(&owner, "sessions", "game_state_version", 0, i32::MAX).await;
+    assert_column_bounds(&owner, "sessions", "game_state_version", 0, i32::MAX).await;
     // The statement above has set the counter to its maximum.
     world.update_session(&game, "game_state_version = 0, status = 'completed'").await;
     world.update_session(&game, "ended_at = now() - INTERVAL '1 year'").await;
     assert_eq!(owner.fetch_value::<i32>("SELECT private.archive_sessions(10)").await, Ok(1));
     for column in ["seats_taken", "encounters_begun", "game_state_version"] {
-        assert_integer_bounds(&owner, "archived_sessions", column, 0, i32::MAX).await;
+        assert_column_bounds(&owner, "archived_sessions", column, 0, i32::MAX).await;
     }
     for column in ["heroic_saves_used", "heroic_saves_encounter"] {
-        assert_integer_bounds(&owner, "archived_session_players", column, 0, i32::MAX).await;
+        assert_column_bounds(&owner, "archived_session_players", column, 0, i32::MAX).await;
     }
 }
 

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::{
     sqlstates::{GENERATED_ALWAYS, LOCK_NOT_AVAILABLE},
-    world::{BoxedTask, World, insert_attribute_check_sql, row_as_json, run_together},
+    world::{BoxedTask, World, fetch_row_as_json, insert_attribute_check_sql, run_together},
 };
 
 /// Returns the types of a session's events, in their order.
@@ -221,8 +221,8 @@ async fn events_of_one_session_are_numbered_one_transaction_at_a_time() {
     // While this transaction is open, no other may draw a number in the session. Otherwise an event with a higher
     // number could become visible before the event of this transaction.
     let second_caller = &game.players[1].caller;
-    let blocked = second_caller.execute(&format!("SET LOCAL lock_timeout = '100ms'; {insert_event}")).await;
-    assert_eq!(blocked.unwrap_err().code, LOCK_NOT_AVAILABLE, "the lock must not be available");
+    let outcome = second_caller.execute(&format!("SET LOCAL lock_timeout = '100ms'; {insert_event}")).await;
+    assert_eq!(outcome.unwrap_err().code, LOCK_NOT_AVAILABLE, "the lock must not be available");
     first_transaction.commit().await.unwrap();
     assert_eq!(second_caller.execute(&insert_event).await, Ok(1));
 }
@@ -242,11 +242,11 @@ async fn new_events_delete_old_ones_in_bounded_batches() {
     let old_events = "session_events WHERE event_type = 'client.old'";
     let insert_event =
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.new')", game.session_id);
-    for remaining in [150, 50, 0] {
+    for remaining_count in [150, 50, 0] {
         game.players[0].caller.execute(&insert_event).await.unwrap();
         assert_eq!(
             world.owner().count(old_events).await,
-            remaining,
+            remaining_count,
             "each event must delete up to 100 old ones, although its sender may not delete events"
         );
     }
@@ -269,7 +269,7 @@ async fn the_clean_up_uses_the_index_on_old_events() {
     );
     world.superuser().await.execute(&insert_events).await.unwrap();
     world.owner().execute("ANALYZE session_events").await.unwrap();
-    // `private.clean_events` finds the oldest events with a similar query.
+    // `private.delete_old_events` finds the oldest events with a similar query.
     let plan: Vec<String> = world
         .owner()
         .fetch_values(
@@ -290,23 +290,28 @@ async fn sessions_that_ended_91_days_ago_move_to_the_archive_with_their_seats_an
     player.caller.execute(&insert_attribute_check_sql(game.session_id, player.character_id)).await.unwrap();
     world.update_session(&game, "status = 'completed'").await;
     world.update_session(&game, "ended_at = now() - INTERVAL '91 days'").await;
-    let game_ended_now = world.new_active_session(1).await;
-    world.update_session(&game_ended_now, "status = 'completed'").await;
+    let just_ended_game = world.new_active_session(1).await;
+    world.update_session(&just_ended_game, "status = 'completed'").await;
     let archive_sessions = "SELECT private.archive_sessions(10)";
     assert_refused!(player.caller.execute(archive_sessions).await, forbidden);
     assert_eq!(world.service().fetch_value::<i32>(archive_sessions).await, Ok(1));
     assert_eq!(world.service().fetch_value::<i32>(archive_sessions).await, Ok(0), "nothing is left to archive");
     assert_eq!(world.owner().count("sessions").await, 1, "the session that has ended just now must stay");
     let stranger = world.new_user().await;
-    for (table_name, rows) in [("archived_sessions", 1), ("archived_session_players", 2), ("archived_dice_rolls", 2)] {
-        assert_eq!(player.caller.count(table_name).await, rows, "{table_name}");
-        assert_eq!(game.seer.count(table_name).await, rows, "{table_name}");
+    for (table_name, row_count) in
+        [("archived_sessions", 1), ("archived_session_players", 2), ("archived_dice_rolls", 2)]
+    {
+        assert_eq!(player.caller.count(table_name).await, row_count, "{table_name}");
+        assert_eq!(game.seer.count(table_name).await, row_count, "{table_name}");
         assert_eq!(stranger.count(table_name).await, 0, "{table_name}");
         let sql = format!("DELETE FROM {table_name}");
         assert_refused!(player.caller.execute(&sql).await, forbidden, "{table_name}");
     }
-    let archived = row_as_json(&world.owner(), "SELECT seats_taken, status FROM archived_sessions").await;
-    assert_eq!((archived["seats_taken"].as_i64(), archived["status"].as_str()), (Some(2), Some("completed")));
+    let archived_session = fetch_row_as_json(&world.owner(), "SELECT seats_taken, status FROM archived_sessions").await;
+    assert_eq!(
+        (archived_session["seats_taken"].as_i64(), archived_session["status"].as_str()),
+        (Some(2), Some("completed"))
+    );
 }
 
 #[tokio::test]
@@ -317,7 +322,7 @@ async fn a_clean_up_that_was_planned_on_an_empty_table_still_uses_its_index() {
     let transaction = world.owner().begin().await;
     // The connection caches the plan, so a sequential scan that was planned now would still be used once the table has
     // become large.
-    transaction.execute_unprepared("SELECT private.clean_events(100)").await.unwrap();
+    transaction.execute_unprepared("SELECT private.delete_old_events(100)").await.unwrap();
     let query = "SELECT seq_scan FROM pg_stat_xact_user_tables WHERE relid = 'public.session_events'::regclass";
     let row = transaction.query_one_raw(Statement::from_string(DbBackend::Postgres, query)).await.unwrap().unwrap();
     assert_eq!(row.try_get_by_index::<i64>(0).unwrap(), 0, "sequential scans");

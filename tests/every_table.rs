@@ -5,7 +5,7 @@ use crate::{catalog::assert_no_rows, interleavings::has_interleaving_cases, worl
 
 /// The beginning of a query, with a CTE `writes (table_id, table_name, command)`: a row for each table and each command
 /// that users may execute on it.
-const WRITES: &str = "WITH writes AS (
+const WITH_WRITES: &str = "WITH writes AS (
     SELECT class.oid AS table_id, relname::text AS table_name, command
     FROM pg_class AS class, unnest(ARRAY['INSERT', 'UPDATE', 'DELETE']) AS command
     WHERE relnamespace = 'public'::regnamespace
@@ -34,23 +34,27 @@ fn restrictive_policy_condition(function: &str) -> String {
 
 #[tokio::test]
 async fn every_table_that_users_write_refuses_closed_accounts() {
-    let is_refused = restrictive_policy_condition("lock_open_account");
-    assert_no_rows(&format!("{WRITES} SELECT command || ' ' || table_name FROM writes WHERE NOT {is_refused}")).await;
+    let refuses_closed_accounts = restrictive_policy_condition("lock_open_account");
+    assert_no_rows(&format!(
+        "{WITH_WRITES} SELECT command || ' ' || table_name FROM writes WHERE NOT {refuses_closed_accounts}"
+    ))
+    .await;
 }
 
 #[tokio::test]
 async fn every_table_limits_the_rows_that_one_statement_writes() {
-    let is_limited = restrictive_policy_condition("refuse_many_rows");
+    let limits_rows = restrictive_policy_condition("refuse_too_many_rows");
     // Each user has one row in these tables, so they need no limit.
-    let one_row_per_user = "table_name IN ('users', 'tutorial_progress')";
+    let has_one_row_per_user = "table_name IN ('users', 'tutorial_progress')";
     assert_no_rows(&format!(
-        "{WRITES} SELECT command || ' ' || table_name FROM writes WHERE NOT {one_row_per_user} AND NOT {is_limited}"
+        "{WITH_WRITES}
+         SELECT command || ' ' || table_name FROM writes WHERE NOT {has_one_row_per_user} AND NOT {limits_rows}"
     ))
     .await;
     // A policy refuses the 101st row as it is written, but one statement may have several data-modifying parts
     // (`WITH`). So a trigger counts the rows of all parts at the end of the statement, and checks the account again.
     assert_no_rows(&format!(
-        "{WRITES}
+        "{WITH_WRITES}
          SELECT command || ' ' || table_name
          FROM writes
          WHERE NOT EXISTS (
@@ -60,10 +64,10 @@ async fn every_table_limits_the_rows_that_one_statement_writes() {
                -- The trigger fires once per statement, and for this command.
                AND tgtype & 1 = 0
                AND tgtype & CASE command WHEN 'INSERT' THEN 4 WHEN 'DELETE' THEN 8 ELSE 16 END <> 0
-               AND coalesce(tgnewtable, tgoldtable) = 'written_rows'
-               AND prosrc ~ 'private\\.refuse_many_rows\\('
+               AND coalesce(tgnewtable, tgoldtable) IN ('written_rows', 'deleted_rows')
+               AND prosrc ~ 'private\\.refuse_too_many_rows\\('
                -- An expression of the statement may have closed the account since the policies were evaluated.
-               AND prosrc ~ 'private\\.require_open_account\\(\\) FROM written_rows'
+               AND prosrc ~ 'private\\.require_open_account\\(\\) FROM (written|deleted)_rows'
            )"
     ))
     .await;
@@ -106,11 +110,11 @@ async fn every_write_granted_to_users_has_interleaving_cases() {
     let writes: Vec<String> = World::new()
         .await
         .owner()
-        .fetch_values(&format!("{WRITES} SELECT command || ' ' || table_name FROM writes ORDER BY 1"))
+        .fetch_values(&format!("{WITH_WRITES} SELECT command || ' ' || table_name FROM writes ORDER BY 1"))
         .await
         .unwrap();
     assert!(!writes.is_empty());
-    let missing: Vec<&String> = writes
+    let writes_without_cases: Vec<&String> = writes
         .iter()
         .filter(|write| {
             let (command, table) = write.split_once(' ').unwrap();
@@ -118,7 +122,8 @@ async fn every_write_granted_to_users_has_interleaving_cases() {
         })
         .collect();
     assert!(
-        missing.is_empty(),
-        "tests/interleavings/ has no statement of a user, or for UPDATE and DELETE no entry in LOCKABLE, for {missing:#?}"
+        writes_without_cases.is_empty(),
+        "tests/interleavings/ has no statement of a user, or for UPDATE and DELETE no entry in LOCKABLE_TABLES, for \
+         {writes_without_cases:#?}"
     );
 }

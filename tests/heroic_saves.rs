@@ -6,7 +6,7 @@ use uuid::Uuid;
 use crate::{
     sqlstates::{HEROIC_SAVE_NOT_NEEDED, HEROIC_SAVE_SPENT, HEROIC_SAVE_TOO_LATE, ROLL_NOT_SAVEABLE, UNIQUE_VIOLATION},
     world::{
-        BoxedTask, SqlError, World, insert_attribute_check_sql, insert_heroic_save_sql, row_as_json, run_together,
+        BoxedTask, SqlError, World, fetch_row_as_json, insert_attribute_check_sql, insert_heroic_save_sql, run_together,
     },
 };
 
@@ -15,47 +15,51 @@ async fn a_heroic_save_repeats_a_failed_roll_with_the_same_parameters() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
-    let failed_roll = world.new_attack_roll(game.session_id, player.character_id, "{1,2}", 18, 0).await;
-    player.caller.execute(&insert_heroic_save_sql(game.session_id, player.character_id, failed_roll)).await.unwrap();
-    let save = row_as_json(
+    let failed_roll_id = world.new_attack_roll(game.session_id, player.character_id, "{1,2}", 18, 0).await;
+    player.caller.execute(&insert_heroic_save_sql(game.session_id, player.character_id, failed_roll_id)).await.unwrap();
+    let save = fetch_row_as_json(
         &world.owner(),
         "SELECT difficulty, dice_count, original_roll_id FROM dice_rolls WHERE roll_type = 'heroic_save'",
     )
     .await;
-    // The INSERT of the save says difficulty 10, but the original roll's 18 applies. The save rolls as many dice as the
-    // character has might (5). The original roll has two only because the test has set its results.
+    // The INSERT in `insert_heroic_save_sql` says difficulty 10, but the original roll's 18 applies. The save rolls as
+    // many dice as the character has might (5). The original roll has two only because the test has set its results.
     assert_eq!((save["difficulty"].as_i64(), save["dice_count"].as_i64()), (Some(18), Some(5)));
-    assert_eq!(save["original_roll_id"], failed_roll.to_string());
+    assert_eq!(save["original_roll_id"], failed_roll_id.to_string());
     assert_eq!(world.owner().count("session_players WHERE heroic_saves_used = 1").await, 1);
 }
 
 #[tokio::test]
-async fn a_heroic_save_is_refused_if_unneeded_late_repeated_or_of_another_players_roll() {
+async fn a_heroic_save_is_refused_if_not_needed_or_too_late_or_repeated_or_for_another_players_roll() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let [player, other_player] = &game.players[..] else { panic!("two players are seated") };
     let insert_save = |original| insert_heroic_save_sql(game.session_id, player.character_id, original);
-    let successful_roll = world.new_attack_roll(game.session_id, player.character_id, "{6,5}", 10, 0).await;
+    let successful_roll_id = world.new_attack_roll(game.session_id, player.character_id, "{6,5}", 10, 0).await;
     assert_refused!(
-        player.caller.execute(&insert_save(successful_roll)).await,
+        player.caller.execute(&insert_save(successful_roll_id)).await,
         HEROIC_SAVE_NOT_NEEDED,
         "heroic_save_after_failure"
     );
     // A failed roll may be saved for 30 seconds.
-    let old_roll = world.new_attack_roll(game.session_id, player.character_id, "{1,2}", 10, 31).await;
-    assert_refused!(player.caller.execute(&insert_save(old_roll)).await, HEROIC_SAVE_TOO_LATE, "heroic_save_in_time");
-    let others_roll = world.new_attack_roll(game.session_id, other_player.character_id, "{1,2}", 10, 0).await;
+    let old_roll_id = world.new_attack_roll(game.session_id, player.character_id, "{1,2}", 10, 31).await;
     assert_refused!(
-        player.caller.execute(&insert_save(others_roll)).await,
+        player.caller.execute(&insert_save(old_roll_id)).await,
+        HEROIC_SAVE_TOO_LATE,
+        "heroic_save_in_time"
+    );
+    let other_players_roll_id = world.new_attack_roll(game.session_id, other_player.character_id, "{1,2}", 10, 0).await;
+    assert_refused!(
+        player.caller.execute(&insert_save(other_players_roll_id)).await,
         ROLL_NOT_SAVEABLE,
         "heroic_save_of_own_roll"
     );
-    let failed_roll = world.new_attack_roll(game.session_id, player.character_id, "{1,2}", 10, 0).await;
-    assert_eq!(player.caller.execute(&insert_save(failed_roll)).await, Ok(1));
-    // In a new encounter, the player has a heroic save again.
+    let failed_roll_id = world.new_attack_roll(game.session_id, player.character_id, "{1,2}", 10, 0).await;
+    assert_eq!(player.caller.execute(&insert_save(failed_roll_id)).await, Ok(1));
+    // In a new encounter, the player has a heroic save again, so the next two refusals are about the rolls.
     world.update_session(&game, "current_encounter_id = 'next'").await;
     assert_refused!(
-        player.caller.execute(&insert_save(failed_roll)).await,
+        player.caller.execute(&insert_save(failed_roll_id)).await,
         UNIQUE_VIOLATION,
         "idx_dice_rolls_original",
         "a roll must be saved only once"
@@ -75,18 +79,19 @@ async fn each_seat_has_one_heroic_save_per_encounter() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
+    // The third encounter is a new one, although its id was used before.
     for encounter in ["wolves", "bridge", "wolves"] {
         world.update_session(&game, &format!("current_encounter_id = '{encounter}'")).await;
         assert_eq!(world.owner().count("session_players WHERE heroic_saves_used = 0").await, 1);
-        let first_roll = world.new_attack_roll(game.session_id, player.character_id, "{1,2}", 10, 0).await;
-        let second_roll = world.new_attack_roll(game.session_id, player.character_id, "{1,2}", 10, 0).await;
+        let first_roll_id = world.new_attack_roll(game.session_id, player.character_id, "{1,2}", 10, 0).await;
+        let second_roll_id = world.new_attack_roll(game.session_id, player.character_id, "{1,2}", 10, 0).await;
         assert_eq!(
-            player.caller.execute(&insert_heroic_save_sql(game.session_id, player.character_id, first_roll)).await,
+            player.caller.execute(&insert_heroic_save_sql(game.session_id, player.character_id, first_roll_id)).await,
             Ok(1),
             "{encounter}"
         );
         assert_refused!(
-            player.caller.execute(&insert_heroic_save_sql(game.session_id, player.character_id, second_roll)).await,
+            player.caller.execute(&insert_heroic_save_sql(game.session_id, player.character_id, second_roll_id)).await,
             HEROIC_SAVE_SPENT,
             "heroic_save_once_an_encounter"
         );
@@ -94,7 +99,7 @@ async fn each_seat_has_one_heroic_save_per_encounter() {
 }
 
 #[tokio::test]
-async fn of_four_concurrent_heroic_saves_one_succeeds() {
+async fn one_of_four_concurrent_heroic_saves_succeeds() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
@@ -102,9 +107,9 @@ async fn of_four_concurrent_heroic_saves_one_succeeds() {
         world.update_session(&game, &format!("current_encounter_id = 'round {round}'")).await;
         let mut tasks = Vec::new();
         for _ in 0..4 {
-            let failed_roll = world.new_attack_roll(game.session_id, player.character_id, "{1,2}", 10, 0).await;
+            let failed_roll_id = world.new_attack_roll(game.session_id, player.character_id, "{1,2}", 10, 0).await;
             let (caller, insert_save) =
-                (player.caller.clone(), insert_heroic_save_sql(game.session_id, player.character_id, failed_roll));
+                (player.caller.clone(), insert_heroic_save_sql(game.session_id, player.character_id, failed_roll_id));
             tasks.push(async move { caller.execute(&insert_save).await });
         }
         let outcomes = run_together(tasks).await;
@@ -123,13 +128,13 @@ async fn leaving_rolling_saving_and_new_encounters_do_not_deadlock() {
         for player in &game.players {
             // The players leave in even rounds and rejoin in odd ones.
             let rejoins = round % 2 == 1;
-            let failed_roll = world.new_attack_roll(game.session_id, player.character_id, "{1,2}", 10, 0).await;
+            let failed_roll_id = world.new_attack_roll(game.session_id, player.character_id, "{1,2}", 10, 0).await;
             for (caller, sql) in [
                 (
                     &player.caller,
                     format!("UPDATE session_players SET is_active = {rejoins} WHERE user_id = '{}'", player.user_id),
                 ),
-                (&player.caller, insert_heroic_save_sql(game.session_id, player.character_id, failed_roll)),
+                (&player.caller, insert_heroic_save_sql(game.session_id, player.character_id, failed_roll_id)),
                 (&game.seer, insert_attribute_check_sql(game.session_id, player.character_id)),
             ] {
                 let caller = caller.clone();
@@ -145,7 +150,7 @@ async fn leaving_rolling_saving_and_new_encounters_do_not_deadlock() {
             // the new encounter.
             let is_allowed = outcome
                 .as_ref()
-                .map_or_else(|refused| refused.is_forbidden() || refused.code == HEROIC_SAVE_SPENT, |_| true);
+                .map_or_else(|refusal| refusal.is_forbidden() || refusal.code == HEROIC_SAVE_SPENT, |_| true);
             assert!(is_allowed, "round {round}: {outcome:?}");
         }
     }
@@ -157,28 +162,28 @@ async fn each_refusal_of_a_heroic_save_has_its_own_error() {
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
     let me = world.sparc.as_user(player.user_id);
-    let successful_roll = world.new_attack_roll(game.session_id, player.character_id, "{6}", 10, 0).await;
-    assert_error!(me.dice().heroic_save(successful_roll).await, Error::HeroicSaveNotNeeded);
-    let old_roll = world.new_attack_roll(game.session_id, player.character_id, "{1,2}", 10, 40).await;
-    assert_error!(me.dice().heroic_save(old_roll).await, Error::HeroicSaveTooLate);
-    let failed_roll = world.new_attack_roll(game.session_id, player.character_id, "{1,2}", 10, 0).await;
-    let another_failed_roll = world.new_attack_roll(game.session_id, player.character_id, "{1,2}", 10, 0).await;
-    assert_eq!(me.dice().heroic_save(failed_roll).await.unwrap().original_roll_id, Some(failed_roll));
-    assert_error!(me.dice().heroic_save(failed_roll).await, Error::RollAlreadySaved);
-    assert_error!(me.dice().heroic_save(another_failed_roll).await, Error::HeroicSaveSpent);
-    assert_error!(me.dice().heroic_save(Uuid::new_v4()).await, Error::NotFound { what: "roll" });
+    let successful_roll_id = world.new_attack_roll(game.session_id, player.character_id, "{6}", 10, 0).await;
+    assert_error!(me.dice().use_heroic_save(successful_roll_id).await, Error::HeroicSaveNotNeeded);
+    let old_roll_id = world.new_attack_roll(game.session_id, player.character_id, "{1,2}", 10, 40).await;
+    assert_error!(me.dice().use_heroic_save(old_roll_id).await, Error::HeroicSaveTooLate);
+    let failed_roll_id = world.new_attack_roll(game.session_id, player.character_id, "{1,2}", 10, 0).await;
+    let another_failed_roll_id = world.new_attack_roll(game.session_id, player.character_id, "{1,2}", 10, 0).await;
+    assert_eq!(me.dice().use_heroic_save(failed_roll_id).await.unwrap().original_roll_id, Some(failed_roll_id));
+    assert_error!(me.dice().use_heroic_save(failed_roll_id).await, Error::RollAlreadySaved);
+    assert_error!(me.dice().use_heroic_save(another_failed_roll_id).await, Error::HeroicSaveSpent);
+    assert_error!(me.dice().use_heroic_save(Uuid::new_v4()).await, Error::NotFound { what: "roll" });
 }
 
 #[tokio::test]
-async fn a_heroic_save_is_spent_and_restored_by_the_next_encounter() {
+async fn a_spent_heroic_save_is_restored_by_the_next_encounter() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let hero_id = game.players[0].character_id;
     let me = world.sparc.as_user(game.players[0].user_id);
     let saves = me.dice().heroic_saves_remaining(game.session_id).await.unwrap();
     assert!(saves.len() == 2 && saves.iter().all(|seat| seat.remaining == 1));
-    let failed_roll = world.new_attack_roll(game.session_id, hero_id, "{1,2}", 10, 0).await;
-    me.dice().heroic_save(failed_roll).await.unwrap();
+    let failed_roll_id = world.new_attack_roll(game.session_id, hero_id, "{1,2}", 10, 0).await;
+    me.dice().use_heroic_save(failed_roll_id).await.unwrap();
     let saves = me.dice().heroic_saves_remaining(game.session_id).await.unwrap();
     assert_eq!(saves.iter().find(|seat| seat.character_id == hero_id).unwrap().remaining, 0);
     world.sparc.as_user(game.seer.user_id()).sessions().set_encounter(game.session_id, Some("next")).await.unwrap();

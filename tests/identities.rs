@@ -1,4 +1,5 @@
 //! Connections with an identity, whose role and claims cannot leak to other users, change unnoticed, or be missing.
+//! Also: the transactions and the deadlines of such connections.
 
 use futures_util::TryStreamExt;
 use sea_orm::{
@@ -39,11 +40,11 @@ async fn an_identity_does_not_leak_to_the_next_user_of_a_connection() {
         let failing_transaction = sparc.as_user(ada.user_id).begin().await.unwrap();
         assert!(failing_transaction.execute_unprepared("SELECT nonsense").await.is_err());
         drop(failing_transaction);
-        let read_identity = Statement::from_string(
+        let select_identity = Statement::from_string(
             sea_orm::DbBackend::Postgres,
             "SELECT current_user::text || current_setting('request.jwt.claims', true)",
         );
-        let row = pool.query_one_raw(read_identity).await.unwrap().unwrap();
+        let row = pool.query_one_raw(select_identity).await.unwrap().unwrap();
         assert_eq!(
             row.try_get_by_index::<String>(0).unwrap(),
             "postgres",
@@ -122,23 +123,26 @@ async fn a_statement_that_ends_its_transaction_takes_effect_but_returns_an_error
     for (ending_statement, bio_afterwards) in
         [("COMMIT", Some("COMMIT")), ("ROLLBACK", None), ("COMMIT AND CHAIN", Some("COMMIT AND CHAIN"))]
     {
-        let no_bio = ProfileChanges { bio: Some(None), ..Default::default() };
-        ada.users().edit(no_bio).await.unwrap();
+        let clear_bio = ProfileChanges { bio: Some(None), ..Default::default() };
+        ada.users().edit(clear_bio).await.unwrap();
         let tx = ada.begin().await.unwrap();
         tx.users()
             .edit(ProfileChanges { bio: Some(Some(ending_statement.into())), ..Default::default() })
             .await
             .unwrap();
         let outcome = tx.execute_unprepared(ending_statement).await.map_err(Error::from);
-        assert_error!(outcome, Error::EndedByStatement, "{ending_statement}");
+        assert_error!(outcome, Error::TransactionEndedByStatement, "{ending_statement}");
         assert_error!(
             tx.users().me().await,
-            Error::EndedByStatement,
+            Error::TransactionEndedByStatement,
             "the next call must be refused: it would run with the role of the login"
         );
-        assert_error!(tx.commit().await.map_err(Error::from), Error::EndedByStatement);
+        assert_error!(tx.commit().await.map_err(Error::from), Error::TransactionEndedByStatement);
         assert_eq!(ada.users().me().await.unwrap().bio.as_deref(), bio_afterwards, "{ending_statement}");
-        assert_error!(ada.execute_unprepared(ending_statement).await.map_err(Error::from), Error::EndedByStatement);
+        assert_error!(
+            ada.execute_unprepared(ending_statement).await.map_err(Error::from),
+            Error::TransactionEndedByStatement
+        );
     }
     // Several statements in one string are refused before any of them runs.
     let outcome = ada.execute_unprepared("SELECT 1; COMMIT; SELECT 2").await.map_err(Error::from);
@@ -207,9 +211,10 @@ async fn an_operation_that_takes_too_long_ends_at_its_deadline_and_changes_nothi
     let outcome = ada.query_one_raw(slow_query).await.map_err(Error::from);
     assert_error!(outcome, Error::DeadlineExceeded, "a slow statement must end at the deadline");
     let tx = ada.begin().await.unwrap();
-    let read_timeout =
+    let select_statement_timeout =
         Statement::from_string(sea_orm::DbBackend::Postgres, "SELECT current_setting('statement_timeout')");
-    assert_eq!(tx.query_one_raw(read_timeout).await.unwrap().unwrap().try_get_by_index::<String>(0).unwrap(), "300ms");
+    let row = tx.query_one_raw(select_statement_timeout).await.unwrap().unwrap();
+    assert_eq!(row.try_get_by_index::<String>(0).unwrap(), "300ms");
     drop(tx);
 
     let options = Options::default().max_connections(1).deadline(deadline);
@@ -237,11 +242,12 @@ async fn a_connection_with_an_identity_is_a_seaorm_connection() {
     assert_eq!(characters::Entity::find().count(&ada).await.unwrap(), 1, "counts");
     let mut pages = session_players::Entity::find().order_by_asc(session_players::Column::UserId).paginate(&ada, 2);
     assert_eq!(pages.fetch_and_next().await.unwrap().unwrap().len(), 2, "paginators");
-    let streamed: Vec<_> = session_players::Entity::find().stream(&ada).await.unwrap().try_collect().await.unwrap();
-    assert_eq!(streamed.len(), 3, "streams");
+    let streamed_rows: Vec<_> =
+        session_players::Entity::find().stream(&ada).await.unwrap().try_collect().await.unwrap();
+    assert_eq!(streamed_rows.len(), 3, "streams");
     let tx = ada.begin().await.unwrap();
-    let streamed: Vec<_> = characters::Entity::find().stream(&tx).await.unwrap().try_collect().await.unwrap();
-    assert_eq!(streamed.len(), 1, "streams of a transaction");
+    let streamed_rows: Vec<_> = characters::Entity::find().stream(&tx).await.unwrap().try_collect().await.unwrap();
+    assert_eq!(streamed_rows.len(), 1, "streams of a transaction");
     let statement = Statement::from_string(sea_orm::DbBackend::Postgres, "SELECT 1 FROM characters");
     let raw_rows: Vec<_> = ada.stream_raw(statement).await.unwrap().try_collect().await.unwrap();
     assert_eq!(raw_rows.len(), 1, "raw statements");
@@ -287,11 +293,12 @@ async fn a_nested_transaction_has_the_same_identity() {
 async fn a_dropped_future_leaves_the_connection_usable() {
     let world = World::new().await;
     let ada = world.sparc.as_user(world.new_account().await);
-    // A call takes longer than this timeout, so the future is dropped while it waits for an answer.
+    // A call takes longer than 400 microseconds, so its future is dropped while it waits for an answer.
     for _ in 0..50 {
         let me = ada.users().me();
         let _ = tokio::time::timeout(std::time::Duration::from_micros(400), me).await;
     }
     assert!(ada.users().me().await.is_ok());
-    world.owner().wait_for_rollbacks().await;
+    // Panics if a dropped call has left its transaction open.
+    world.owner().assert_no_transaction_stays_open().await;
 }

@@ -25,10 +25,10 @@ async fn initiative_can_be_rolled_for_more_than_a_hundred_creatures() {
     let seer = world.sparc.as_user(game.seer.user_id());
     let id = Some(Uuid::new_v4());
     let initiative = NewInitiative { id, session_id: game.session_id, creatures };
-    let turns = seer.dice().initiative(initiative.clone()).await.unwrap();
+    let turns = seer.dice().roll_initiative(initiative.clone()).await.unwrap();
     assert_eq!(turns.len(), 151, "150 creatures and the player");
     assert!(turns.is_sorted_by(|turn, next| turn.die >= next.die));
-    assert_eq!(seer.dice().initiative(initiative).await.unwrap(), turns, "repeated with the same id");
+    assert_eq!(seer.dice().roll_initiative(initiative).await.unwrap(), turns, "repeated with the same id");
 }
 
 #[tokio::test]
@@ -47,17 +47,17 @@ async fn initiative_is_one_die_and_ties_are_ordered_by_grace() {
         Roller::Creature(_) => 10,
         Roller::Character(id) => 1 + game.players.iter().position(|player| player.character_id == id).unwrap(),
     };
-    let mut ties = 0;
+    let mut tie_count = 0;
     for _ in 0..40 {
         let initiative = NewInitiative { id: None, session_id: game.session_id, creatures: vec![wolf.id, wolf.id] };
-        let turns = seer.dice().initiative(initiative).await.unwrap();
+        let turns = seer.dice().roll_initiative(initiative).await.unwrap();
         assert_eq!(turns.len(), 5, "a creature that is listed twice must roll once");
         assert!(turns.iter().all(|turn| turn.roll.dice_count == 1 && turn.roll.roll_type == RollType::Initiative));
         let order: Vec<_> = turns.iter().map(|turn| (turn.die, grace_of(turn.roller))).collect();
         assert!(order.is_sorted_by(|a, b| a >= b), "{order:?}");
-        ties += order.windows(2).filter(|neighbours| neighbours[0].0 == neighbours[1].0).count();
+        tie_count += order.windows(2).filter(|neighbours| neighbours[0].0 == neighbours[1].0).count();
     }
-    assert!(ties > 0, "the test must have produced at least one tie");
+    assert!(tie_count > 0, "the test must have produced at least one tie");
 }
 
 #[tokio::test]
@@ -67,36 +67,36 @@ async fn initiative_order_orders_only_initiative_rolls_of_one_session_that_the_c
     let seer = world.sparc.as_user(game.seer.user_id());
     let service = world.sparc.as_service();
     let initiative = |session_id| NewInitiative { id: None, session_id, creatures: Vec::new() };
-    let turns = seer.dice().initiative(initiative(game.session_id)).await.unwrap();
-    let other_turns = service.dice().initiative(initiative(other_game.session_id)).await.unwrap();
+    let turns = seer.dice().roll_initiative(initiative(game.session_id)).await.unwrap();
+    let other_turns = service.dice().roll_initiative(initiative(other_game.session_id)).await.unwrap();
     let attack_id = world.new_attack_roll(game.session_id, game.players[0].character_id, "{1}", 3, 0).await;
-    let order_of = |ids: &[Uuid]| {
+    let select_order = |ids: &[Uuid]| {
         let list = ids.iter().map(|id| format!("'{id}'")).collect::<Vec<_>>().join(",");
         format!("SELECT unnest(private.initiative_order(ARRAY[{list}]::uuid[]))")
     };
     let roll_ids: Vec<Uuid> = turns.iter().map(|turn| turn.roll.id).collect();
-    assert_eq!(game.seer.fetch_values::<Uuid>(&order_of(&roll_ids)).await, Ok(roll_ids.clone()));
+    assert_eq!(game.seer.fetch_values::<Uuid>(&select_order(&roll_ids)).await, Ok(roll_ids.clone()));
     assert_eq!(
-        game.seer.fetch_values::<Uuid>(&order_of(&[roll_ids[0], attack_id])).await,
+        game.seer.fetch_values::<Uuid>(&select_order(&[roll_ids[0], attack_id])).await,
         Ok(vec![roll_ids[0]]),
         "an attack is left out"
     );
-    let order_of_two_sessions = order_of(&[roll_ids[0], other_turns[0].roll.id]);
+    let select_order_of_two_sessions = select_order(&[roll_ids[0], other_turns[0].roll.id]);
     assert_eq!(
-        world.service().fetch_values::<Uuid>(&order_of_two_sessions).await,
+        world.service().fetch_values::<Uuid>(&select_order_of_two_sessions).await,
         Ok(Vec::new()),
         "rolls of two sessions have no order"
     );
     // To a caller who may not see a roll, the answer is the same as if the roll did not exist.
     for (seer, visible_roll_id) in [(&game.seer, roll_ids[0]), (&other_game.seer, other_turns[0].roll.id)] {
-        assert_eq!(seer.fetch_values::<Uuid>(&order_of_two_sessions).await, Ok(vec![visible_roll_id]));
-        let order_with_unknown = order_of(&[visible_roll_id, Uuid::new_v4()]);
-        assert_eq!(seer.fetch_values::<Uuid>(&order_with_unknown).await, Ok(vec![visible_roll_id]));
+        assert_eq!(seer.fetch_values::<Uuid>(&select_order_of_two_sessions).await, Ok(vec![visible_roll_id]));
+        let select_order_with_unknown = select_order(&[visible_roll_id, Uuid::new_v4()]);
+        assert_eq!(seer.fetch_values::<Uuid>(&select_order_with_unknown).await, Ok(vec![visible_roll_id]));
     }
     // The function reads private character sheets, so it must return nothing to a caller who cannot see the session.
-    let count_ordered = format!("SELECT cardinality(ARRAY({}))", order_of(&roll_ids));
-    assert_eq!(world.new_user().await.fetch_value::<i32>(&count_ordered).await, Ok(0), "a stranger");
-    assert_refused!(world.visitor().fetch_value::<i32>(&count_ordered).await, forbidden);
+    let count_ordered_rolls = format!("SELECT cardinality(ARRAY({}))", select_order(&roll_ids));
+    assert_eq!(world.new_user().await.fetch_value::<i32>(&count_ordered_rolls).await, Ok(0), "a stranger");
+    assert_refused!(world.visitor().fetch_value::<i32>(&count_ordered_rolls).await, forbidden);
 }
 
 #[tokio::test]
@@ -105,7 +105,7 @@ async fn ids_that_a_client_chooses_do_not_decide_ties_of_initiative() {
     let game = world.new_active_session(1).await;
     let hero_id = game.players[0].character_id;
     let random_u64 = || Uuid::new_v4().as_u128() >> 64;
-    let (mut ties, mut lower_id_first) = (0, 0);
+    let (mut tie_count, mut lower_id_first_count) = (0, 0);
     // In every pair, the first id is lower than the second. If ids decided ties, the same one would always be first.
     for _ in 0..150 {
         let ids = [Uuid::from_u128(random_u64()), Uuid::from_u128(u128::MAX - random_u64())];
@@ -120,10 +120,14 @@ async fn ids_that_a_client_chooses_do_not_decide_ties_of_initiative() {
         let id_array = format!("ARRAY['{}', '{}']::uuid[]", ids[0], ids[1]);
         let count_totals = format!("SELECT count(DISTINCT total) FROM dice_rolls WHERE id = ANY ({id_array})");
         if game.seer.fetch_value::<i64>(&count_totals).await.unwrap() == 1 {
-            ties += 1;
-            let order = format!("SELECT unnest(private.initiative_order({id_array}))");
-            lower_id_first += usize::from(game.seer.fetch_values::<Uuid>(&order).await.unwrap()[0] == ids[0]);
+            tie_count += 1;
+            let select_order = format!("SELECT unnest(private.initiative_order({id_array}))");
+            let order = game.seer.fetch_values::<Uuid>(&select_order).await.unwrap();
+            lower_id_first_count += usize::from(order[0] == ids[0]);
         }
     }
-    assert!(0 < lower_id_first && lower_id_first < ties, "the lower id is first in {lower_id_first} of {ties} ties");
+    assert!(
+        0 < lower_id_first_count && lower_id_first_count < tie_count,
+        "the lower id is first in {lower_id_first_count} of {tie_count} ties"
+    );
 }

@@ -115,57 +115,58 @@ struct ListParameters<F> {
     after: Option<Cursor>,
 }
 
-/// Reads a query string as a handler with `axum::extract::Query` does.
-fn read_query<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+/// Parses a query string as a handler with `axum::extract::Query` does.
+fn parse_query_string<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     let uri = format!("/list?{text}").parse().unwrap();
-    Query::try_from_uri(&uri).map(|Query(query)| query).map_err(|refused| refused.body_text())
+    Query::try_from_uri(&uri).map(|Query(query)| query).map_err(|rejection| rejection.body_text())
 }
 
 #[test]
 fn filters_are_read_from_query_strings_with_and_without_a_cursor_and_from_json() {
     for cursor_parameter in ["", "&after=xyz"] {
-        let text = format!("difficulty=hard&max_minutes=90&free_seats=2&search=mill+pond{cursor_parameter}");
-        let lobby: ListParameters<LobbyFilter> = read_query(&text).unwrap();
-        assert_eq!((lobby.filter.max_minutes, lobby.filter.free_seats), (Some(90), Some(2)));
+        let text = format!("difficulty=hard&max_minutes=90&min_free_seats=2&search=mill+pond{cursor_parameter}");
+        let lobby: ListParameters<LobbyFilter> = parse_query_string(&text).unwrap();
+        assert_eq!((lobby.filter.max_minutes, lobby.filter.min_free_seats), (Some(90), Some(2)));
         assert_eq!(
             (lobby.filter.search.as_deref(), lobby.after.is_some()),
             (Some("mill pond"), !cursor_parameter.is_empty())
         );
         let catalogue: ListParameters<CatalogueFilter> =
-            read_query(&format!("min_minutes=30&max_minutes=60&players=4{cursor_parameter}")).unwrap();
-        let CatalogueFilter { min_minutes, max_minutes, players, .. } = catalogue.filter;
-        assert_eq!((min_minutes, max_minutes, players), (Some(30), Some(60), Some(4)));
+            parse_query_string(&format!("min_minutes=30&max_minutes=60&players=4{cursor_parameter}")).unwrap();
+        let CatalogueFilter { min_minutes, max_minutes, player_count, .. } = catalogue.filter;
+        assert_eq!((min_minutes, max_minutes, player_count), (Some(30), Some(60), Some(4)));
         let history: ListParameters<HistoryFilter> =
-            read_query(&format!("kind=attack&page_size=200{cursor_parameter}")).unwrap();
+            parse_query_string(&format!("kind=attack&page_size=200{cursor_parameter}")).unwrap();
         assert_eq!(history.filter.page_size.get(), 200);
         assert_eq!(
-            read_query::<ListParameters<HistoryFilter>>(cursor_parameter).unwrap().filter.page_size,
+            parse_query_string::<ListParameters<HistoryFilter>>(cursor_parameter).unwrap().filter.page_size,
             PageSize::default()
         );
     }
-    assert_eq!(read_query::<LobbyFilter>("free_seats=2&max_minutes=90").unwrap().free_seats, Some(2));
-    assert_eq!(read_query::<HistoryFilter>("page_size=7").unwrap().page_size.get(), 7);
+    assert_eq!(parse_query_string::<LobbyFilter>("min_free_seats=2&max_minutes=90").unwrap().min_free_seats, Some(2));
+    assert_eq!(parse_query_string::<HistoryFilter>("page_size=7").unwrap().page_size.get(), 7);
     for (text, expected_words) in [
-        ("free_seats=two", "whole number"),
-        ("free_seats=3000000000", "whole number"),
+        ("min_free_seats=two", "whole number"),
+        ("min_free_seats=3000000000", "whole number"),
         ("max_minutes=1.5", "whole number"),
         ("colour=red", "colour"),
     ] {
-        for error in
-            [read_query::<ListParameters<LobbyFilter>>(text).unwrap_err(), read_query::<LobbyFilter>(text).unwrap_err()]
-        {
+        for error in [
+            parse_query_string::<ListParameters<LobbyFilter>>(text).unwrap_err(),
+            parse_query_string::<LobbyFilter>(text).unwrap_err(),
+        ] {
             assert!(error.contains(expected_words), "{text}: {error}");
         }
     }
     for size in ["0", "201", "many", "-1"] {
-        let error = read_query::<ListParameters<HistoryFilter>>(&format!("page_size={size}")).unwrap_err();
+        let error = parse_query_string::<ListParameters<HistoryFilter>>(&format!("page_size={size}")).unwrap_err();
         assert!(error.contains("page_size") || error.contains("whole number"), "{size}: {error}");
     }
     // In a query string, every value is a text. In JSON, numbers are numbers, and `null` means no filter.
-    let document = json!({ "free_seats": 2, "max_minutes": null });
-    assert_eq!(from_value::<LobbyFilter>(document).unwrap().free_seats, Some(2));
+    let document = json!({ "min_free_seats": 2, "max_minutes": null });
+    assert_eq!(from_value::<LobbyFilter>(document).unwrap().min_free_seats, Some(2));
     for invalid in [json!(3_000_000_000_i64), json!(-3_000_000_000_i64), json!(1.5), json!(true), json!([2])] {
-        let error = from_value::<LobbyFilter>(json!({ "free_seats": invalid })).unwrap_err().to_string();
+        let error = from_value::<LobbyFilter>(json!({ "min_free_seats": invalid })).unwrap_err().to_string();
         assert!(error.contains("whole number"), "{error}");
     }
 }

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use crate::world::{World, run_together};
 
 #[tokio::test]
-async fn join_codes_are_unique_and_have_six_characters_that_nobody_confuses() {
+async fn join_codes_are_unique_and_have_six_unambiguous_characters() {
     let world = World::new().await;
     let adventure_id = world.new_adventure(world.new_account().await).await;
     let mut seers = Vec::new();

@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use crate::documents::workspace_root;
+use crate::generated_docs::workspace_root;
 
 /// The maximum width of comments and documents, which is also that of the code (`rustfmt.toml`).
 const MAX_WIDTH: usize = 120;
@@ -15,7 +15,7 @@ const MAX_WIDTH: usize = 120;
 /// Words and names that the project has replaced, each with its replacement.
 ///
 /// Codes of errors and names of the specification, such as `no_such_code`, do not change and are not listed.
-const RETIRED: &[(&str, &str)] = &[
+const RETIRED_WORDS: &[(&str, &str)] = &[
     ("is_passing", "is_retryable"),
     ("SeatsAreTaken", "MaxPlayersBelowSeated"),
     ("NoSuchCode", "UnknownJoinCode"),
@@ -89,12 +89,12 @@ fn every_link_between_documents_leads_to_a_file_and_a_heading() {
     let mut violations = Vec::new();
     for path in tracked_files(&[".md"]) {
         let text = read(&path);
-        let is_crate_page = relative_path(&path).ends_with("README.md") && relative_path(&path) != "README.md";
+        let is_crate_readme = relative_path(&path).ends_with("README.md") && relative_path(&path) != "README.md";
         for (index, line) in text.lines().enumerate() {
             for target in link_targets(line).filter(|target| !target.contains("://")) {
                 let (file, heading) = target.split_once('#').unwrap_or((target, ""));
                 // A crate's README is also its front page in rustdoc, where a target may be an item's path.
-                if is_crate_page && !file.contains('/') && !file.contains('.') {
+                if is_crate_readme && !file.contains('/') && !file.contains('.') {
                     continue;
                 }
                 // The generated pages quote rustdoc, whose targets are items.
@@ -218,7 +218,7 @@ fn no_retired_word_is_left() {
             continue;
         }
         for (index, line) in read(&path).lines().enumerate() {
-            for (word, replacement) in RETIRED.iter().filter(|(word, _)| line.contains(word)) {
+            for (word, replacement) in RETIRED_WORDS.iter().filter(|(word, _)| line.contains(word)) {
                 violations.push(format!("{name}:{}: {word} (use {replacement})", index + 1));
             }
         }

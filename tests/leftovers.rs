@@ -19,7 +19,7 @@ async fn fetch_text(caller: &IdentityConnection, sql: &str) -> String {
 
 /// A query that returns, in one line, everything about a database session that a statement may change, except the
 /// settings `role` and `statement_timeout`, which the service sets for each caller.
-const SESSION_STATE: &str = "SELECT concat_ws('|', session_user::text,
+const SELECT_DATABASE_SESSION_STATE: &str = "SELECT concat_ws('|', session_user::text,
     (SELECT string_agg(name || '=' || setting, ',') FROM pg_settings
      WHERE source = 'session' AND name NOT IN ('role', 'statement_timeout')),
     current_setting('TimeZone'), current_setting('default_transaction_read_only'), current_setting('search_path'),
@@ -44,7 +44,7 @@ const STATE_CHANGES: [&str; 20] = [
     "SELECT pg_advisory_lock(7)",
     "SELECT pg_advisory_lock_shared(8)",
     "PREPARE mine AS SELECT 1",
-    // The driver names its own prepared statements like this.
+    // The driver names its own prepared statements like this, so it could take this one for one of them.
     "PREPARE sqlx_s_1 AS SELECT 1",
     "DEALLOCATE ALL",
     "DISCARD PLANS",
@@ -73,11 +73,11 @@ const ENDINGS: [Ending; 5] =
 async fn changes_that_a_statement_makes_to_a_database_session_are_undone_for_the_next_caller() {
     let world = World::new().await;
     let (ada, ben) = (world.new_player().await, world.new_player().await);
-    let with_own_pool = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
+    let sparc_with_own_pool = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
     let existing_pool = world.with_single_connection().await.db;
-    for sparc in [with_own_pool, Sparc::from_connection(existing_pool)] {
+    for sparc in [sparc_with_own_pool, Sparc::from_connection(existing_pool)] {
         let ben = sparc.as_user(ben.user_id);
-        let clean_state = fetch_text(&ben, SESSION_STATE).await;
+        let clean_state = fetch_text(&ben, SELECT_DATABASE_SESSION_STATE).await;
         for statement in STATE_CHANGES {
             for ending in ENDINGS {
                 let ada = sparc.as_user(ada.user_id);
@@ -100,7 +100,7 @@ async fn changes_that_a_statement_makes_to_a_database_session_are_undone_for_the
                         }
                     };
                 }
-                // The second call uses the statement that the first has prepared.
+                // The second round uses the statements that the driver has prepared in the first.
                 for _ in 0..2 {
                     let characters = ben.characters().list().await;
                     assert!(
@@ -109,7 +109,8 @@ async fn changes_that_a_statement_makes_to_a_database_session_are_undone_for_the
                     );
                     assert!(ben.users().me().await.is_ok(), "{statement}, {ending:?}");
                 }
-                assert_eq!(fetch_text(&ben, SESSION_STATE).await, clean_state, "{statement}, {ending:?}");
+                let state = fetch_text(&ben, SELECT_DATABASE_SESSION_STATE).await;
+                assert_eq!(state, clean_state, "{statement}, {ending:?}");
             }
         }
     }
@@ -121,7 +122,7 @@ async fn changes_that_an_expression_of_a_query_makes_to_a_database_session_are_u
     let (ada, ben) = (world.new_player().await, world.new_player().await);
     let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
     let ben = sparc.as_user(ben.user_id);
-    let clean_state = fetch_text(&ben, SESSION_STATE).await;
+    let clean_state = fetch_text(&ben, SELECT_DATABASE_SESSION_STATE).await;
     for expression in [
         "set_config('TimeZone', 'Asia/Tokyo', false)",
         "pg_advisory_lock(7)::text",
@@ -131,7 +132,7 @@ async fn changes_that_an_expression_of_a_query_makes_to_a_database_session_are_u
         let find = characters::Entity::find().select_only().expr(Expr::cust(expression));
         // The query may be refused. What matters here is only what it leaves behind.
         let _ = find.into_tuple::<String>().all(&sparc.as_user(ada.user_id)).await;
-        assert_eq!(fetch_text(&ben, SESSION_STATE).await, clean_state, "{expression}");
+        assert_eq!(fetch_text(&ben, SELECT_DATABASE_SESSION_STATE).await, clean_state, "{expression}");
         assert_eq!(ben.characters().list().await.unwrap().len(), 1, "{expression}");
     }
 }
@@ -145,11 +146,20 @@ async fn a_raw_statement_keeps_the_prepared_statements_of_other_callers() {
     let (ada, ben) = (sparc.as_user(ada.user_id), sparc.as_user(ben.user_id));
     ben.characters().list().await.unwrap();
     let backend_pid = fetch_text(&ada, "SELECT pg_backend_pid()::text").await;
-    let count_prepared = "SELECT count(*)::text FROM pg_prepared_statements WHERE statement LIKE '%characters%'";
-    assert_eq!(fetch_text(&ada, count_prepared).await, "2", "the statement of `list`, and this query itself");
+    let count_prepared_statements =
+        "SELECT count(*)::text FROM pg_prepared_statements WHERE statement LIKE '%characters%'";
+    assert_eq!(
+        fetch_text(&ada, count_prepared_statements).await,
+        "2",
+        "the statement of `list`, and this query itself"
+    );
     ben.characters().list().await.unwrap();
     assert_eq!(fetch_text(&ada, "SELECT pg_backend_pid()::text").await, backend_pid, "the connection must be the same");
-    assert_eq!(fetch_text(&ada, count_prepared).await, "2", "the statement of `list` must not be prepared again");
+    assert_eq!(
+        fetch_text(&ada, count_prepared_statements).await,
+        "2",
+        "the statement of `list` must not be prepared again"
+    );
 }
 
 #[tokio::test]
@@ -199,18 +209,18 @@ async fn a_setting_of_the_login_or_the_database_cannot_replace_the_claims() {
         ] {
             superuser.execute(&format!("ALTER {target} SET {name} = '{value}'")).await.unwrap();
         }
-        let new_connection = world.reconnect().await.owner();
+        let new_connection = world.with_new_pool().await.owner();
         let setting = new_connection.fetch_value::<String>("SELECT current_setting('request.jwt.claim.sub')").await;
         assert_eq!(setting, Ok(ben.user_id.to_string()), "{target}");
         let sparc = Sparc::connect(world.url()).await.unwrap();
-        let read_identity = "SELECT concat_ws('|', auth.uid(), auth.role(), auth.jwt() ->> 'sub')";
+        let select_identity = "SELECT concat_ws('|', auth.uid(), auth.role(), auth.jwt() ->> 'sub')";
         assert_eq!(
-            fetch_text(&sparc.as_user(ada.user_id), read_identity).await,
+            fetch_text(&sparc.as_user(ada.user_id), select_identity).await,
             format!("{0}|authenticated|{0}", ada.user_id),
             "{target}"
         );
-        assert_eq!(fetch_text(&sparc.as_anon(), read_identity).await, "anon", "{target}");
-        assert_eq!(fetch_text(&sparc.as_service(), read_identity).await, "service_role", "{target}");
+        assert_eq!(fetch_text(&sparc.as_anon(), select_identity).await, "anon", "{target}");
+        assert_eq!(fetch_text(&sparc.as_service(), select_identity).await, "service_role", "{target}");
         assert_eq!(sparc.as_user(ada.user_id).characters().list().await.unwrap()[0].id, ada.character_id, "{target}");
     }
 }

@@ -18,7 +18,7 @@ async fn the_lobby_is_paginated_while_sessions_are_created() {
     let world = World::new().await;
     let seer_id = world.new_account().await;
     let adventure_id = world.new_adventure(seer_id).await;
-    // An account may run at most twenty live sessions.
+    // An account may run at most twenty live sessions, so 95 of them need five Seers.
     let seer_ids = world.new_account_array(5).await;
     // Some sessions have equal start times, some have none, and many have equal creation times.
     let insert_sessions = format!(
@@ -29,13 +29,13 @@ async fn the_lobby_is_paginated_while_sessions_are_created() {
          FROM generate_series(1, 95) AS i"
     );
     world.owner().execute(&insert_sessions).await.unwrap();
-    let created_before: HashSet<Uuid> =
+    let ids_before: HashSet<Uuid> =
         world.owner().fetch_values("SELECT id FROM sessions").await.unwrap().into_iter().collect();
     let visitor = world.sparc.as_anon();
-    let (mut listed, mut after, mut page_count) = (Vec::new(), None, 0);
+    let (mut listed_sessions, mut after, mut page_count) = (Vec::new(), None, 0);
     loop {
         let page = visitor.sessions().lobby(&LobbyFilter::default(), after.as_ref()).await.unwrap();
-        listed.extend(page.items.iter().map(|session| (session.id, session.scheduled_start)));
+        listed_sessions.extend(page.items.iter().map(|session| (session.id, session.scheduled_start)));
         page_count += 1;
         let new_session = NewSession { adventure_id, visibility: Visibility::Public, ..Default::default() };
         world.sparc.as_user(seer_id).sessions().create(new_session).await.unwrap();
@@ -44,11 +44,11 @@ async fn the_lobby_is_paginated_while_sessions_are_created() {
             None => break,
         }
     }
-    let ids: Vec<Uuid> = listed.iter().map(|(id, _)| *id).collect();
+    let ids: Vec<Uuid> = listed_sessions.iter().map(|(id, _)| *id).collect();
     assert_eq!(ids.iter().collect::<HashSet<_>>().len(), ids.len(), "no row may appear twice");
-    assert!(created_before.iter().all(|id| ids.contains(id)), "no row may be missing");
+    assert!(ids_before.iter().all(|id| ids.contains(id)), "no row may be missing");
     assert!(page_count >= 5, "95 sessions do not fit on four pages of twenty");
-    let start_times: Vec<_> = listed.iter().map_while(|(_, start)| *start).collect();
+    let start_times: Vec<_> = listed_sessions.iter().map_while(|(_, start)| *start).collect();
     assert!(
         start_times.is_sorted() && start_times.len() == 64,
         "the 64 sessions with a start time must come first, the soonest of them at the top"
@@ -61,7 +61,7 @@ async fn a_page_of_the_filtered_lobby_scans_a_thousand_sessions_and_the_next_con
     let seer_id = world.new_account().await;
     let (easy_adventure_id, hard_adventure_id) =
         (world.new_adventure(seer_id).await, world.new_adventure(seer_id).await);
-    // An account may run at most twenty live sessions.
+    // An account may run at most twenty live sessions, so 2300 of them need 115 Seers.
     let seer_ids = world.new_account_array(115).await;
     // The lobby shows the sessions in the order of i. Only numbers 1100 and 2200 have the hard adventure.
     let insert_sessions = format!(
@@ -105,7 +105,7 @@ async fn the_lobby_shows_public_sessions_with_free_seats_and_filters_them() {
     world.update_session(&open_game, "is_public = true").await;
     let started_game = world.new_active_session(1).await;
     world.update_session(&started_game, "is_public = true").await;
-    let _private = world.new_session(0).await;
+    let _private_game = world.new_session(0).await;
     let listed_ids = |filter: LobbyFilter| {
         let visitor = world.sparc.as_anon();
         async move {
@@ -119,8 +119,8 @@ async fn the_lobby_shows_public_sessions_with_free_seats_and_filters_them() {
         assert_eq!(listed_ids(filter).await.len(), count, "{search}");
     }
     // One of the four seats is taken, and the adventure takes an hour.
-    assert_eq!(listed_ids(LobbyFilter { free_seats: Some(3), ..Default::default() }).await.len(), 1);
-    assert_eq!(listed_ids(LobbyFilter { free_seats: Some(4), ..Default::default() }).await.len(), 0);
+    assert_eq!(listed_ids(LobbyFilter { min_free_seats: Some(3), ..Default::default() }).await.len(), 1);
+    assert_eq!(listed_ids(LobbyFilter { min_free_seats: Some(4), ..Default::default() }).await.len(), 0);
     assert_eq!(listed_ids(LobbyFilter { max_minutes: Some(59), ..Default::default() }).await.len(), 0);
     let forged_cursor = "00".to_owned().into();
     let outcome = world.sparc.as_anon().sessions().lobby(&LobbyFilter::default(), Some(&forged_cursor)).await;
@@ -132,7 +132,7 @@ async fn a_lobby_page_is_read_from_an_index() {
     let world = World::new().await;
     let seer_id = world.new_account().await;
     let adventure_id = world.new_adventure(seer_id).await;
-    // An account may run at most twenty live sessions.
+    // An account may run at most twenty live sessions, so 5000 of them need 250 Seers.
     let seer_ids = world.new_account_array(250).await;
     let insert_sessions = format!(
         "INSERT INTO sessions (seer_id, adventure_id, is_public, scheduled_start)

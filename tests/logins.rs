@@ -17,7 +17,7 @@ async fn connect_with_two_logins(world: &World) -> Sparc {
     );
     world.db.execute_unprepared(&sql).await.unwrap();
     let (_, address) = world.url().rsplit_once('@').unwrap();
-    let url = |role: &str| format!("postgres://{role}_{suffix}:pw@{address}");
+    let url = |login: &str| format!("postgres://{login}_{suffix}:pw@{address}");
     Sparc::connect_with(&url("users"), Options::default().service_url(url("service"))).await.unwrap()
 }
 
@@ -32,10 +32,10 @@ async fn raw_sql_of_a_user_cannot_switch_to_the_service_role() {
         let outcome = ada.execute_unprepared(statement).await.map_err(Error::from);
         assert_error!(outcome, Error::NotAllowed { .. }, "{statement}");
     }
-    let hidden_switch = "DO $$ BEGIN EXECUTE 'RESET ROLE'; EXECUTE 'SET ROLE service_role'; END $$";
-    assert!(ada.execute_unprepared(hidden_switch).await.is_err());
-    let read_role = Statement::from_string(DbBackend::Postgres, "SELECT current_user::text");
-    let row = sparc.as_service().query_one_raw(read_role).await.unwrap().unwrap();
+    let switch_role_in_do_block = "DO $$ BEGIN EXECUTE 'RESET ROLE'; EXECUTE 'SET ROLE service_role'; END $$";
+    assert!(ada.execute_unprepared(switch_role_in_do_block).await.is_err());
+    let select_role = Statement::from_string(DbBackend::Postgres, "SELECT current_user::text");
+    let row = sparc.as_service().query_one_raw(select_role).await.unwrap().unwrap();
     assert_eq!(row.try_get_by_index::<String>(0).unwrap(), "service_role");
     assert!(sparc.as_service().maintenance().backlog().await.is_ok());
     assert!(ada.users().me().await.is_ok());

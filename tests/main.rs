@@ -8,7 +8,7 @@ macro_rules! assert_refused {
     ($outcome:expr, forbidden $(, $($why:tt)+)?) => {{
         let outcome = $outcome;
         assert!(
-            outcome.as_ref().is_err_and(|refused| refused.is_forbidden()),
+            outcome.as_ref().is_err_and(|refusal| refusal.is_forbidden()),
             "must be forbidden, but is {outcome:?} {}",
             String::new() $(+ &format!($($why)+))?
         );
@@ -16,7 +16,7 @@ macro_rules! assert_refused {
     ($outcome:expr, $code:expr, $constraint:expr $(, $($why:tt)+)?) => {{
         let outcome = $outcome;
         assert!(
-            outcome.as_ref().is_err_and(|refused| refused.has($code, $constraint)),
+            outcome.as_ref().is_err_and(|refusal| refusal.has($code, $constraint)),
             "must be refused with {} {}, but is {outcome:?} {}",
             $code,
             $constraint,
@@ -46,16 +46,17 @@ mod attacks;
 mod bounds;
 mod broadcasts;
 mod catalog;
-mod catalogue_pages;
+mod catalogue_pagination;
 mod characters;
 mod columns;
 mod connections;
 mod counters;
-mod documents;
 mod events;
 mod every_table;
 mod faults;
+mod generated_docs;
 mod heroic_saves;
+mod idempotency;
 mod identities;
 mod initiative;
 mod inputs;
@@ -74,7 +75,7 @@ mod model;
 mod nesting;
 mod operations;
 mod outages;
-mod pages;
+mod pagination;
 mod plans;
 mod pooler;
 mod privacy;
@@ -82,7 +83,6 @@ mod programs;
 mod races;
 mod random_operations;
 mod refusals;
-mod repeats;
 mod replicas;
 mod retries;
 mod rolls;

@@ -35,7 +35,7 @@ async fn insert_old_sessions(world: &World, count: u32) {
     world.owner().execute(&sql).await.unwrap();
 }
 
-/// One such scan: each insert of an event looks for the oldest events, and has to skip deleted ones until a vacuum
+/// For example, each insert of an event looks for the oldest events, and has to skip deleted ones until a vacuum
 /// removes them.
 #[tokio::test]
 async fn tables_whose_scans_start_at_deleted_rows_have_low_autovacuum_thresholds() {
@@ -56,17 +56,17 @@ async fn old_events_are_deleted_in_batches_and_each_batch_is_reported() {
     let game = world.new_session(1).await;
     insert_old_events(&world, game.session_id, 25).await;
     let service = world.sparc.as_service();
-    assert_eq!(service.maintenance().backlog().await.unwrap().events, 25);
+    assert_eq!(service.maintenance().backlog().await.unwrap().expired_events, 25);
     let mut progress = Vec::new();
     let report = service
         .maintenance()
-        .clean_events(with_batch_size(10), |rows_so_far| progress.push(rows_so_far))
+        .delete_old_events(with_batch_size(10), |rows_so_far| progress.push(rows_so_far))
         .await
         .unwrap();
-    assert_eq!((report.rows, report.is_finished, progress), (25, true, vec![10, 20, 25]));
-    let second_report = service.maintenance().clean_events(with_batch_size(10), |_| ()).await.unwrap();
-    assert_eq!((second_report.rows, second_report.is_finished), (0, true), "a second run must find nothing");
-    assert_eq!(world.owner().count("session_events").await, 1, "the event of today, that of the join, must stay");
+    assert_eq!((report.processed, report.is_finished, progress), (25, true, vec![10, 20, 25]));
+    let second_report = service.maintenance().delete_old_events(with_batch_size(10), |_| ()).await.unwrap();
+    assert_eq!((second_report.processed, second_report.is_finished), (0, true), "a second run must find nothing");
+    assert_eq!(world.owner().count("session_events").await, 1, "the event of today (a player joined) must stay");
 }
 
 #[tokio::test]
@@ -76,13 +76,16 @@ async fn concurrent_runs_share_the_work() {
     insert_old_events(&world, game.session_id, 400).await;
     insert_old_sessions(&world, 40).await;
     // While a run has not committed its batches, another run does the rest of the work.
-    let open_run = world.owner().begin().await;
-    open_run.execute_unprepared("SELECT private.clean_events(20), private.archive_sessions(5)").await.unwrap();
+    let open_run_transaction = world.owner().begin().await;
+    open_run_transaction
+        .execute_unprepared("SELECT private.delete_old_events(20), private.archive_sessions(5)")
+        .await
+        .unwrap();
     let service = world.sparc.as_service();
-    let events = service.maintenance().clean_events(with_batch_size(20), |_| ()).await.unwrap();
-    let sessions = service.maintenance().archive_sessions(with_batch_size(5), |_| ()).await.unwrap();
-    assert_eq!((events.rows, sessions.rows), (380, 35));
-    open_run.commit().await.unwrap();
+    let event_report = service.maintenance().delete_old_events(with_batch_size(20), |_| ()).await.unwrap();
+    let session_report = service.maintenance().archive_sessions(with_batch_size(5), |_| ()).await.unwrap();
+    assert_eq!((event_report.processed, session_report.processed), (380, 35));
+    open_run_transaction.commit().await.unwrap();
     assert_eq!(world.owner().count("archived_sessions").await, 40);
 
     // Runs that begin at the same moment do all of the work, and each part of it once.
@@ -92,15 +95,15 @@ async fn concurrent_runs_share_the_work() {
         .map(|_| {
             let service = world.sparc.as_service();
             async move {
-                let events = service.maintenance().clean_events(with_batch_size(20), |_| ()).await.unwrap();
-                let sessions = service.maintenance().archive_sessions(with_batch_size(5), |_| ()).await.unwrap();
-                (events.rows, sessions.rows)
+                let event_report = service.maintenance().delete_old_events(with_batch_size(20), |_| ()).await.unwrap();
+                let session_report = service.maintenance().archive_sessions(with_batch_size(5), |_| ()).await.unwrap();
+                (event_report.processed, session_report.processed)
             }
         })
         .collect();
-    let reports = run_together(tasks).await;
-    assert_eq!(reports.iter().map(|(events, _)| events).sum::<u64>(), 400, "{reports:?}");
-    assert_eq!(reports.iter().map(|(_, sessions)| sessions).sum::<u64>(), 40, "{reports:?}");
+    let row_counts = run_together(tasks).await;
+    assert_eq!(row_counts.iter().map(|(events, _)| events).sum::<u64>(), 400, "{row_counts:?}");
+    assert_eq!(row_counts.iter().map(|(_, sessions)| sessions).sum::<u64>(), 40, "{row_counts:?}");
     assert_eq!(world.owner().count("archived_sessions").await, 80);
 }
 
@@ -110,29 +113,32 @@ async fn a_clean_up_skips_locked_rows() {
     let game = world.new_session(0).await;
     insert_old_events(&world, game.session_id, 10).await;
     let lock_transaction = world.owner().begin().await;
-    let lock_oldest =
+    let lock_oldest_event =
         "SELECT FROM session_events WHERE created_at < now() - INTERVAL '1 day' ORDER BY seq LIMIT 1 FOR UPDATE";
-    lock_transaction.execute_unprepared(lock_oldest).await.unwrap();
-    let clean_up = world.owner().begin().await;
-    clean_up.execute_unprepared("SET LOCAL lock_timeout = '2s'; SELECT private.clean_events(100)").await.unwrap();
-    clean_up.commit().await.unwrap();
+    lock_transaction.execute_unprepared(lock_oldest_event).await.unwrap();
+    let clean_up_transaction = world.owner().begin().await;
+    clean_up_transaction
+        .execute_unprepared("SET LOCAL lock_timeout = '2s'; SELECT private.delete_old_events(100)")
+        .await
+        .unwrap();
+    clean_up_transaction.commit().await.unwrap();
     lock_transaction.rollback().await.unwrap();
     assert_eq!(world.owner().count("session_events WHERE created_at < now() - INTERVAL '1 day'").await, 1);
 }
 
 #[tokio::test]
-async fn a_job_without_time_runs_one_batch() {
+async fn a_job_with_a_zero_time_limit_runs_one_batch() {
     let world = World::new().await;
     insert_old_sessions(&world, 30).await;
     let service = world.sparc.as_service();
-    let no_time = JobOptions { batch_size: 10, time_limit: Duration::ZERO };
-    let report = service.maintenance().archive_sessions(no_time, |_| ()).await.unwrap();
+    let zero_time_limit = JobOptions { batch_size: 10, time_limit: Duration::ZERO };
+    let report = service.maintenance().archive_sessions(zero_time_limit, |_| ()).await.unwrap();
     assert_eq!(
-        (report.rows, report.is_finished),
+        (report.processed, report.is_finished),
         (10, false),
         "the job must run one batch and report that it is not finished"
     );
-    assert_eq!(service.maintenance().backlog().await.unwrap().sessions, 20);
+    assert_eq!(service.maintenance().backlog().await.unwrap().archivable_sessions, 20);
 }
 
 #[tokio::test]
@@ -149,8 +155,8 @@ async fn a_participant_reads_an_archived_session_and_a_stranger_does_not() {
     world.sparc.as_service().maintenance().archive_sessions(JobOptions::default(), |_| ()).await.unwrap();
     let ada = world.sparc.as_user(player.user_id);
     assert_error!(ada.sessions().get(game.session_id).await, Error::NotFound { .. });
-    let archived = ada.sessions().archived(game.session_id).await.unwrap();
-    assert_eq!((archived.session.id, archived.seats.len()), (game.session_id, 2));
+    let archived_session = ada.sessions().get_archived(game.session_id).await.unwrap();
+    assert_eq!((archived_session.session.id, archived_session.seats.len()), (game.session_id, 2));
     let page_size = PageSize::new(2).unwrap();
     let (mut roll_ids, mut after) = (Vec::new(), None);
     loop {
@@ -164,7 +170,7 @@ async fn a_participant_reads_an_archived_session_and_a_stranger_does_not() {
     assert_eq!(roll_ids.len(), 5);
     assert_eq!(ada.sessions().past(None).await.unwrap().items[0].id, game.session_id);
     let stranger = world.sparc.as_user(world.new_account().await);
-    assert_error!(stranger.sessions().archived(game.session_id).await, Error::NotFound { .. });
+    assert_error!(stranger.sessions().get_archived(game.session_id).await, Error::NotFound { .. });
     assert!(stranger.sessions().archived_rolls(game.session_id, page_size, None).await.unwrap().items.is_empty());
 }
 
@@ -179,12 +185,12 @@ async fn concurrent_vacuum_runs_succeed_and_only_the_owner_of_the_tables_may_vac
         .collect();
     for report in run_together(tasks).await {
         // This job counts its four tables, including those that it skips because the other run has locked them.
-        assert_eq!((report.rows, report.is_finished), (4, true));
+        assert_eq!((report.processed, report.is_finished), (4, true));
     }
     // Before its first vacuum, a table has -1 in `reltuples`.
-    let vacuumed = "pg_class
+    let vacuumed_tables = "pg_class
         WHERE relname IN ('sessions', 'session_players', 'session_events', 'dice_rolls') AND reltuples >= 0";
-    assert_eq!(world.owner().count(vacuumed).await, 4);
+    assert_eq!(world.owner().count(vacuumed_tables).await, 4);
     let user = world.sparc.as_user(world.new_account().await);
     assert_eq!(user.maintenance().vacuum(JobOptions::default(), |_| ()).await.unwrap_err().code(), "not_allowed");
     assert_eq!(

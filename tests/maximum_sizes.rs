@@ -10,8 +10,8 @@ use crate::{
     world::{SqlCaller, World},
 };
 
-/// Asserts that the caller may write a text or URL of `maximum` characters, most of which have two bytes, but not one
-/// that is a character longer.
+/// Asserts that the caller may write a text or URL of `maximum` characters, but not one that is a character longer.
+/// Most of these characters take two bytes, so a limit in bytes would fail the test.
 async fn assert_maximum_text_length(caller: &SqlCaller, table: &str, column: &str, maximum: usize, constraint: &str) {
     let prefix = if column.ends_with("_url") { "https://" } else { "" };
     let update =
@@ -21,8 +21,8 @@ async fn assert_maximum_text_length(caller: &SqlCaller, table: &str, column: &st
 }
 
 /// Asserts that the caller may write a document of slightly less than `maximum` bytes, but not a slightly larger one.
-/// In the template, `FILL` stands for the text that gives the document its size; the rest of it takes less than 200
-/// bytes.
+/// In the template, `FILL` stands for the text that gives the document its size; the rest of the document takes less
+/// than 200 bytes.
 async fn assert_maximum_document_size(
     caller: &SqlCaller,
     table: &str,
@@ -65,7 +65,7 @@ async fn texts_and_documents_that_a_client_writes_have_a_maximum_size() {
     assert_maximum_text_length(seer, "adventures", "description", 10_000, "bounded_description").await;
     assert_maximum_text_length(seer, "adventures", "thumbnail_url", 2000, "bounded_thumbnail_url").await;
     assert_maximum_text_length(seer, "adventures", "artwork_url", 2000, "bounded_artwork_url").await;
-    // The content of a published adventure cannot be changed.
+    // The content of a published adventure cannot be changed, so the session's adventure becomes a draft.
     seer.execute("UPDATE adventures SET status = 'draft'").await.unwrap();
     assert_maximum_document_size(seer, "adventures", "content", 1_048_576, "bounded_content", r#"{"notes": "FILL"}"#)
         .await;
@@ -79,11 +79,11 @@ async fn texts_and_documents_that_a_client_writes_have_a_maximum_size() {
     assert_maximum_document_size(seer, "sessions", "game_state", 262_144, "bounded_game_state", r#"{"x": "FILL"}"#)
         .await;
 
-    let ada_via_service = world.sparc.as_user(game.players[0].user_id);
+    let ada_connection = world.sparc.as_user(game.players[0].user_id);
     // The payload of an event may have 16,384 bytes.
     let send = |length: usize| {
         let payload = json!({ "x": "x".repeat(length) });
-        ada_via_service.events().send(NewEvent {
+        ada_connection.events().send(NewEvent {
             session_id: game.session_id,
             kind: "big".into(),
             payload,
@@ -121,13 +121,14 @@ async fn documents_that_typical_clients_cannot_read_are_refused() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let (ada, seer) = (&game.players[0].caller, &game.seer);
-    // The content of a published adventure cannot be changed.
+    // The content of a published adventure cannot be changed, so the session's adventure becomes a draft.
     seer.execute("UPDATE adventures SET status = 'draft'").await.unwrap();
     seer.execute(&format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf')", game.adventure_id))
         .await
         .unwrap();
     // The parsers of typical clients accept at most a hundred levels, and their numbers are doubles.
     let nested_list = |levels: usize| format!("{}1{}", "[".repeat(levels), "]".repeat(levels));
+    let nested_object = |levels: usize| format!("{}1{}", r#"{"a": "#.repeat(levels), "}".repeat(levels));
     for (caller, table, column) in [
         (ada, "characters", "equipment"),
         (ada, "characters", "special_ability"),
@@ -135,8 +136,12 @@ async fn documents_that_typical_clients_cannot_read_are_refused() {
         (seer, "creatures", "abilities"),
         (seer, "sessions", "game_state"),
     ] {
-        caller.execute(&format!("UPDATE {table} SET {column} = '{}'", nested_list(100))).await.unwrap();
-        for unreadable in [nested_list(101), r#"{"a": {"b": 1e400}}"#.to_owned(), "[-1e309]".to_owned()] {
+        for readable in [nested_object(100), nested_list(100)] {
+            caller.execute(&format!("UPDATE {table} SET {column} = '{readable}'")).await.unwrap();
+        }
+        for unreadable in
+            [nested_list(101), nested_object(101), r#"{"a": {"b": 1e400}}"#.to_owned(), "[-1e309]".to_owned()]
+        {
             assert_check_violation(
                 caller,
                 &format!("UPDATE {table} SET {column} = '{unreadable}'"),
@@ -163,14 +168,14 @@ async fn documents_that_typical_clients_cannot_read_are_refused() {
     assert_check_violation(ada, &insert_roll, "readable_document").await;
 
     // The service can read the documents that were accepted.
-    let ada_via_service = world.sparc.as_user(game.players[0].user_id);
-    ada_via_service.events().after(game.session_id, 0).await.unwrap();
-    let details = ada_via_service.sessions().details(game.session_id).await.unwrap();
+    let ada_connection = world.sparc.as_user(game.players[0].user_id);
+    ada_connection.events().after(game.session_id, 0).await.unwrap();
+    let details = ada_connection.sessions().details(game.session_id).await.unwrap();
     assert!(
         details.adventure.unwrap().content.is_none(),
         "content that is a list must be ignored, and must not make the call fail"
     );
-    ada_via_service.characters().list().await.unwrap();
+    ada_connection.characters().list().await.unwrap();
     world.sparc.as_user(seer.user_id()).adventures().get(game.adventure_id).await.unwrap();
 }
 
@@ -187,7 +192,7 @@ async fn the_maximum_size_of_a_document_is_exact_to_the_byte() {
     owner.execute(&insert_event).await.unwrap();
     // Each UPDATE below must change one row, so each table may have only one.
     owner.execute("DELETE FROM session_events WHERE event_type <> 'client.x'").await.unwrap();
-    // The content of a published adventure cannot be changed.
+    // The content of a published adventure cannot be changed, so the session's adventure becomes a draft.
     owner.execute("UPDATE adventures SET status = 'draft'").await.unwrap();
     for (table, column, maximum, minimal_document) in [
         ("adventures", "content", 1_048_576, "{}"),
@@ -203,8 +208,8 @@ async fn the_maximum_size_of_a_document_is_exact_to_the_byte() {
             "[]" => format!("jsonb_build_array(repeat('x', {length}))"),
             _ => format!("'{minimal_document}'::jsonb || jsonb_build_object('padding', repeat('x', {length}))"),
         };
-        let measure = format!("SELECT pg_column_size({}) - 1000", document("1000"));
-        let overhead: i32 = owner.fetch_value(&measure).await.unwrap();
+        let select_overhead = format!("SELECT pg_column_size({}) - 1000", document("1000"));
+        let overhead: i32 = owner.fetch_value(&select_overhead).await.unwrap();
         let update = |size: i32| format!("UPDATE {table} SET {column} = {}", document(&(size - overhead).to_string()));
         assert_accepted(&owner, &update(maximum)).await;
         assert_check_violation(&owner, &update(maximum + 1), &format!("bounded_{column}")).await;

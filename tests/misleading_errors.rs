@@ -126,10 +126,10 @@ async fn a_call_does_not_get_the_error_of_a_cancelled_call() {
         // back. The outer transaction continues.
         let tx = ada.begin().await.unwrap();
         let inner = tx.begin().await.unwrap();
-        let cancelled =
+        let outcome =
             tokio::time::timeout(Duration::from_millis(timeout_ms), inner.query_one_raw(statement(failing_query)))
                 .await;
-        if cancelled.is_err() {
+        if outcome.is_err() {
             assert_error!(inner.users().me().await, Error::TransactionFailed);
         }
         inner.rollback().await.unwrap();
@@ -138,6 +138,8 @@ async fn a_call_does_not_get_the_error_of_a_cancelled_call() {
     }
 }
 
+/// In a caller's transaction, `validate` assumes the service's role to store its result. Other statements of that
+/// transaction must not run meanwhile.
 #[tokio::test]
 async fn no_concurrent_statement_runs_with_the_service_role_while_an_adventure_is_validated() {
     let world = World::new().await;

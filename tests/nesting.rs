@@ -13,13 +13,13 @@ async fn write_bio(tx: &Transaction, bio: &str) -> Result<(), Error> {
     tx.users().edit(ProfileChanges { bio: Some(Some(bio.into())), ..Default::default() }).await.map(drop)
 }
 
-async fn stored_bio(caller: &IdentityConnection) -> Option<String> {
+async fn read_bio(caller: &IdentityConnection) -> Option<String> {
     caller.users().me().await.unwrap().bio
 }
 
-/// Returns `done`, or the code of the error.
-fn code_of<T>(outcome: Result<T, impl Into<Error>>) -> &'static str {
-    outcome.map_or_else(|error| error.into().code(), |_| "done")
+/// Converts the outcome's error to [`Error`] and returns its code; returns `done` if there is no error.
+fn outcome_code<T>(outcome: Result<T, impl Into<Error>>) -> &'static str {
+    crate::world::outcome_code(outcome.map_err(Into::into))
 }
 
 #[tokio::test]
@@ -29,10 +29,13 @@ async fn an_outer_transaction_cannot_be_used_while_an_inner_one_is_open() {
     let outer = ada.begin().await.unwrap();
     write_bio(&outer, "outer").await.unwrap();
     let inner = outer.begin().await.unwrap();
-    assert_eq!(code_of(outer.users().me().await), "nested_transaction_open");
-    assert_eq!(code_of(outer.execute_unprepared("SELECT 1").await), "nested_transaction_open");
-    assert_eq!(code_of(outer.begin().await), "nested_transaction_open");
-    assert_eq!(code_of(outer.begin_with_config(None, Some(AccessMode::ReadOnly)).await), "nested_transaction_open");
+    assert_eq!(outcome_code(outer.users().me().await), "nested_transaction_open");
+    assert_eq!(outcome_code(outer.execute_unprepared("SELECT 1").await), "nested_transaction_open");
+    assert_eq!(outcome_code(outer.begin().await), "nested_transaction_open");
+    assert_eq!(
+        outcome_code(outer.begin_with_config(None, Some(AccessMode::ReadOnly)).await),
+        "nested_transaction_open"
+    );
     write_bio(&inner, "inner").await.unwrap();
     inner.commit().await.unwrap();
     assert_eq!(
@@ -41,7 +44,7 @@ async fn an_outer_transaction_cannot_be_used_while_an_inner_one_is_open() {
         "the outer transaction must be usable again, and see what the inner one wrote"
     );
     outer.commit().await.unwrap();
-    assert_eq!(stored_bio(&ada).await.as_deref(), Some("inner"));
+    assert_eq!(read_bio(&ada).await.as_deref(), Some("inner"));
 }
 
 #[tokio::test]
@@ -56,10 +59,10 @@ async fn a_commit_with_an_open_nested_transaction_is_refused_and_commits_nothing
         if inner_fails {
             assert!(inner.execute_unprepared("SELECT 1 / 0").await.is_err());
         }
-        assert_eq!(code_of(outer.commit().await), "nested_transaction_open");
-        assert_eq!(code_of(inner.users().me().await), "transaction_over");
-        assert_eq!(code_of(inner.commit().await), "transaction_over");
-        assert_eq!(stored_bio(&ada).await, None);
+        assert_eq!(outcome_code(outer.commit().await), "nested_transaction_open");
+        assert_eq!(outcome_code(inner.users().me().await), "transaction_over");
+        assert_eq!(outcome_code(inner.commit().await), "transaction_over");
+        assert_eq!(read_bio(&ada).await, None);
     }
 }
 
@@ -79,7 +82,7 @@ async fn nested_transactions_that_follow_each_other_end_independently() {
     write_bio(&third_inner, "third").await.unwrap();
     drop(third_inner);
     outer.commit().await.unwrap();
-    assert_eq!(stored_bio(&ada).await.as_deref(), Some("first"));
+    assert_eq!(read_bio(&ada).await.as_deref(), Some("first"));
 }
 
 #[tokio::test]
@@ -91,16 +94,16 @@ async fn a_failed_nested_transaction_is_not_committed_and_the_outer_one_continue
     let inner = outer.begin().await.unwrap();
     write_bio(&inner, "inner").await.unwrap();
     assert!(inner.execute_unprepared("SELECT 1 / 0").await.is_err());
-    assert_eq!(code_of(inner.users().me().await), "transaction_failed");
-    assert_eq!(code_of(inner.begin().await), "transaction_failed");
-    assert_eq!(code_of(inner.commit().await), "transaction_failed");
+    assert_eq!(outcome_code(inner.users().me().await), "transaction_failed");
+    assert_eq!(outcome_code(inner.begin().await), "transaction_failed");
+    assert_eq!(outcome_code(inner.commit().await), "transaction_failed");
     assert_eq!(
         outer.users().me().await.unwrap().bio.as_deref(),
         Some("outer"),
         "the refused commit must roll the nested transaction back"
     );
     outer.commit().await.unwrap();
-    assert_eq!(stored_bio(&ada).await.as_deref(), Some("outer"));
+    assert_eq!(read_bio(&ada).await.as_deref(), Some("outer"));
 }
 
 #[tokio::test]
@@ -112,15 +115,16 @@ async fn an_outer_rollback_ends_nested_transactions() {
     let inner = middle.begin().await.unwrap();
     write_bio(&inner, "inner").await.unwrap();
     middle.rollback().await.unwrap();
-    assert_eq!(code_of(inner.users().me().await), "transaction_over");
-    assert_eq!(code_of(inner.rollback().await), "transaction_over");
+    assert_eq!(outcome_code(inner.users().me().await), "transaction_over");
+    assert_eq!(outcome_code(inner.rollback().await), "transaction_over");
     write_bio(&outer, "outer").await.unwrap();
     let inner = outer.begin().await.unwrap();
     outer.rollback().await.unwrap();
-    assert_eq!(code_of(inner.users().me().await), "transaction_over");
+    assert_eq!(outcome_code(inner.users().me().await), "transaction_over");
     drop(inner);
-    assert_eq!(stored_bio(&ada).await, None);
-    world.owner().wait_for_rollbacks().await;
+    assert_eq!(read_bio(&ada).await, None);
+    // Panics if a transaction is still open.
+    world.owner().assert_no_transaction_stays_open().await;
 }
 
 #[tokio::test]
@@ -131,9 +135,9 @@ async fn dropping_an_outer_transaction_ends_nested_transactions() {
     let inner = outer.begin().await.unwrap();
     write_bio(&inner, "inner").await.unwrap();
     drop(outer);
-    assert_eq!(code_of(inner.users().me().await), "transaction_over");
-    assert_eq!(code_of(inner.commit().await), "transaction_over");
-    assert_eq!(stored_bio(&ada).await, None);
+    assert_eq!(outcome_code(inner.users().me().await), "transaction_over");
+    assert_eq!(outcome_code(inner.commit().await), "transaction_over");
+    assert_eq!(read_bio(&ada).await, None);
 }
 
 #[tokio::test]
@@ -143,13 +147,13 @@ async fn a_nested_transaction_refuses_an_isolation_level_and_accepts_read_only()
     let outer = ada.begin().await.unwrap();
     write_bio(&outer, "outer").await.unwrap();
     let outcome = outer.begin_with_config(Some(IsolationLevel::Serializable), None).await;
-    assert_eq!(code_of(outcome), "invalid_statement");
+    assert_eq!(outcome_code(outcome), "invalid_statement");
     let reader = outer.begin_with_config(None, Some(AccessMode::ReadOnly)).await.unwrap();
-    assert_eq!(code_of(write_bio(&reader, "reader").await), "read_only");
+    assert_eq!(outcome_code(write_bio(&reader, "reader").await), "read_only");
     reader.rollback().await.unwrap();
     write_bio(&outer, "outer again").await.unwrap();
     outer.commit().await.unwrap();
-    assert_eq!(stored_bio(&ada).await.as_deref(), Some("outer again"));
+    assert_eq!(read_bio(&ada).await.as_deref(), Some("outer again"));
 }
 
 #[tokio::test]
@@ -185,28 +189,32 @@ async fn the_writes_of_a_refused_operation_cannot_be_committed() {
     let game = world.new_active_session(2).await;
     let seer = world.sparc.as_user(game.seer.user_id());
     let request_id = uuid::Uuid::new_v4();
-    // `initiative` derives the id of each roll from the ids of the request and of the character. Two players are
-    // seated. A roll with the id of the first one's initiative exists already, so the operation writes the other roll
-    // and is then refused.
+    // `roll_initiative` derives the id of each roll from the ids of the request and of the character. Two players are
+    // seated. The roll inserted below has the id that the first player's initiative roll would get. So the operation
+    // writes the other player's roll and is then refused.
     let existing_id = uuid::Uuid::from_u128(request_id.as_u128() ^ game.players[0].character_id.as_u128());
-    let attack = format!(
+    let insert_attack = format!(
         "INSERT INTO dice_rolls (id, session_id, character_id, attribute, difficulty, roll_type)
          VALUES ('{existing_id}', '{}', '{}', 'grace', 3, 'attack')",
         game.session_id, game.players[0].character_id
     );
-    world.owner().execute(&attack).await.unwrap();
+    world.owner().execute(&insert_attack).await.unwrap();
     let tx = seer.begin().await.unwrap();
     let request = sparc::service::dice::NewInitiative {
         id: Some(request_id),
         session_id: game.session_id,
         creatures: Vec::new(),
     };
-    assert_eq!(code_of(tx.dice().initiative(request.clone()).await), "id_conflict", "the existing roll is an attack");
-    assert_eq!(code_of(tx.commit().await), "transaction_failed");
-    assert_eq!(code_of(seer.dice().initiative(request).await), "id_conflict");
+    assert_eq!(
+        outcome_code(tx.dice().roll_initiative(request.clone()).await),
+        "id_conflict",
+        "the existing roll is an attack"
+    );
+    assert_eq!(outcome_code(tx.commit().await), "transaction_failed");
+    assert_eq!(outcome_code(seer.dice().roll_initiative(request).await), "id_conflict");
     assert_eq!(world.owner().count("dice_rolls").await, 1);
     // A refused operation that wrote nothing does not fail the transaction.
     let tx = seer.begin().await.unwrap();
-    assert_eq!(code_of(tx.sessions().get(uuid::Uuid::new_v4()).await), "not_found");
+    assert_eq!(outcome_code(tx.sessions().get(uuid::Uuid::new_v4()).await), "not_found");
     tx.commit().await.unwrap();
 }

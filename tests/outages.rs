@@ -24,7 +24,7 @@ use crate::{
 /// A proxy to the server. After it is closed, nothing listens on its port.
 struct Proxy {
     url: String,
-    forwarding: tokio::task::JoinHandle<()>,
+    forwarding_task: tokio::task::JoinHandle<()>,
 }
 
 impl Proxy {
@@ -35,7 +35,7 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let url = format!("{scheme_and_user}@127.0.0.1:{port}/{database}?sslmode=disable");
-        let forwarding = tokio::spawn(async move {
+        let forwarding_task = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((mut client, _)) = listener.accept().await {
                 let mut server = TcpStream::connect(&server_address).await.unwrap();
@@ -44,13 +44,13 @@ impl Proxy {
                 });
             }
         });
-        Self { url, forwarding }
+        Self { url, forwarding_task }
     }
 
     /// Ends every connection and stops listening.
     async fn close(self) {
-        self.forwarding.abort();
-        let _ = self.forwarding.await;
+        self.forwarding_task.abort();
+        let _ = self.forwarding_task.await;
     }
 }
 
@@ -69,8 +69,8 @@ async fn an_unreachable_server_is_reported_at_once_and_not_as_an_exhausted_pool(
         let started_at = Instant::now();
         assert_eq!(outcome_code(sparc.as_user(ada_id).users().me().await), "connection_lost");
         assert_eq!(outcome_code(sparc.as_service().sessions().get(Uuid::new_v4()).await), "connection_lost");
-        let by_query = characters::Entity::find().all(&sparc.as_user(ada_id)).await.map_err(Error::from);
-        assert_eq!(outcome_code(by_query), "connection_lost");
+        let query_outcome = characters::Entity::find().all(&sparc.as_user(ada_id)).await.map_err(Error::from);
+        assert_eq!(outcome_code(query_outcome), "connection_lost");
         assert_eq!(outcome_code(sparc.ping().await), "connection_lost");
         assert!(
             started_at.elapsed() < Duration::from_secs(3),
@@ -93,7 +93,7 @@ async fn an_unreachable_server_is_reported_at_once_and_not_as_an_exhausted_pool(
 }
 
 #[tokio::test]
-async fn an_applications_existing_pool_reports_an_unreachable_server_too() {
+async fn an_unreachable_server_is_reported_over_an_applications_existing_pool() {
     let world = World::new().await;
     let proxy = Proxy::start(&world).await;
     let mut options = sea_orm::ConnectOptions::new(proxy.url.clone());
@@ -141,7 +141,8 @@ async fn a_connection_that_the_server_closes_is_reported_as_lost() {
     let tx = world.sparc.as_user(world.new_account().await).begin().await.unwrap();
     let statement = Statement::from_string(DbBackend::Postgres, "SELECT pg_backend_pid()");
     let pid: i32 = tx.query_one_raw(statement).await.unwrap().unwrap().try_get_by_index(0).unwrap();
-    // The call waits until the backend has exited, so its final error message has been sent when the next call begins.
+    // With a timeout, `pg_terminate_backend` waits until the backend has exited. By then, that backend has sent its
+    // final error message.
     assert_eq!(world.owner().fetch_value::<bool>(&format!("SELECT pg_terminate_backend({pid}, 5000)")).await, Ok(true));
     assert_error!(tx.users().me().await, Error::ConnectionLost(_));
 }
@@ -150,13 +151,13 @@ async fn a_connection_that_the_server_closes_is_reported_as_lost() {
 async fn a_failed_connection_is_reported_at_once_and_without_the_password() {
     let world = World::new().await;
     let started_at = std::time::Instant::now();
-    let unreachable = Sparc::connect("postgres://nobody:secret@127.0.0.1:1/nowhere").await.unwrap_err();
-    assert_eq!(unreachable.code(), "connect_failed");
+    let unreachable_server_error = Sparc::connect("postgres://nobody:secret@127.0.0.1:1/nowhere").await.unwrap_err();
+    assert_eq!(unreachable_server_error.code(), "connect_failed");
     let (server_url, _) = world.url().rsplit_once('/').unwrap();
-    let unknown_database = Sparc::connect(&format!("{server_url}/nowhere")).await.unwrap_err();
-    assert_eq!(unknown_database.code(), "connect_failed");
-    let invalid_url = Sparc::connect("postgres://me:secret@[/nowhere").await.unwrap_err();
-    for error in [unreachable, unknown_database, invalid_url] {
+    let unknown_database_error = Sparc::connect(&format!("{server_url}/nowhere")).await.unwrap_err();
+    assert_eq!(unknown_database_error.code(), "connect_failed");
+    let invalid_url_error = Sparc::connect("postgres://me:secret@[/nowhere").await.unwrap_err();
+    for error in [unreachable_server_error, unknown_database_error, invalid_url_error] {
         assert!(!format!("{error} {error:?}").contains("secret"), "{error:?}");
     }
     assert!(started_at.elapsed() < std::time::Duration::from_secs(5), "the errors must not be the result of a timeout");

@@ -76,7 +76,7 @@ struct Explainer {
     /// The user who sends the statements.
     user_id: Uuid,
     /// How many statements were prepared before the operation that is explained next.
-    known_statements: usize,
+    known_statement_count: usize,
     /// The setting `random_page_cost` for the plans.
     random_page_cost: &'static str,
 }
@@ -89,28 +89,28 @@ const SSD_PAGE_COST: &str = "1.1";
 const HIGH_PAGE_COST: &str = "40";
 
 impl Explainer {
-    /// Runs an operation and explains the last statement that it prepared, which messages call `what`. `values` are SQL
-    /// literals for the parameters of that statement. Panics if a plan reads more than `max_rows` rows.
-    async fn explain<'a, T, F>(&mut self, what: &str, max_rows: u64, values: &[&str], operation: F) -> T
+    /// Runs an operation and explains the last statement that it prepared, which messages call `label`. `values` are
+    /// SQL literals for the parameters of that statement. Panics if a plan reads more than `max_rows` rows.
+    async fn explain<'a, T, F>(&mut self, label: &str, max_rows: u64, values: &[&str], operation: F) -> T
     where
         F: Future<Output = Result<T, Error>> + 'a,
     {
         let answer = operation.await.unwrap();
         let mut all_statements = prepared_statements(&self.db).await.unwrap();
-        let new_statements = all_statements.split_off(self.known_statements);
-        self.known_statements += new_statements.len();
+        let new_statements = all_statements.split_off(self.known_statement_count);
+        self.known_statement_count += new_statements.len();
         let statement = new_statements.iter().rfind(|statement| !statement.changes_role()).expect("a new statement");
         for mode in ["force_custom_plan", "force_generic_plan"] {
             let (plan, rows_read_in_all) =
                 self.explain_analyze(&statement.prepare_sql("explained"), mode, values).await;
             let mut rows_read_by_scans = 0;
-            check_scans_and_sum_rows(&plan, what, mode, max_rows, &mut rows_read_by_scans);
-            assert!(rows_read_by_scans <= max_rows, "{what}, {mode}: {rows_read_by_scans} rows are read\n{plan:#}");
+            check_scans_and_sum_rows(&plan, label, mode, max_rows, &mut rows_read_by_scans);
+            assert!(rows_read_by_scans <= max_rows, "{label}, {mode}: {rows_read_by_scans} rows are read\n{plan:#}");
             // `rows_read_in_all` includes the first and last entries of an index, which the planner itself may read. So
             // ten more rows are allowed.
             assert!(
                 rows_read_in_all <= max_rows as i64 + 10,
-                "{what}, {mode}: {rows_read_in_all} rows are read, including those read in functions\n{plan:#}"
+                "{label}, {mode}: {rows_read_in_all} rows are read, including those read in functions\n{plan:#}"
             );
         }
         answer
@@ -148,24 +148,24 @@ async fn count_rows_read(transaction: &DatabaseTransaction) -> i64 {
 
 /// Adds the rows that the scans of a plan read to `rows_read`. Panics on a sequential scan of one of [`LARGE_TABLES`]
 /// and on a sort of more than `max_rows` rows.
-fn check_scans_and_sum_rows(node: &Value, what: &str, mode: &str, max_rows: u64, rows_read: &mut u64) {
+fn check_scans_and_sum_rows(node: &Value, label: &str, mode: &str, max_rows: u64, rows_read: &mut u64) {
     let number = |name: &str| node[name].as_f64().unwrap_or_default();
     let node_type = node["Node Type"].as_str().unwrap_or_default();
     let loops = number("Actual Loops");
     if let Some(table) = node["Relation Name"].as_str() {
         assert!(
             node_type != "Seq Scan" || !LARGE_TABLES.contains(&table),
-            "{what}, {mode}: sequential scan of {table}\n{node:#}"
+            "{label}, {mode}: sequential scan of {table}\n{node:#}"
         );
         let rows = number("Actual Rows") + number("Rows Removed by Filter") + number("Rows Removed by Index Recheck");
         *rows_read += (rows * loops) as u64;
     }
     if node_type.contains("Sort") {
         let rows = number("Actual Rows") * loops;
-        assert!(rows <= max_rows as f64, "{what}, {mode}: {rows} rows are sorted\n{node:#}");
+        assert!(rows <= max_rows as f64, "{label}, {mode}: {rows} rows are sorted\n{node:#}");
     }
     for child in node["Plans"].as_array().into_iter().flatten() {
-        check_scans_and_sum_rows(child, what, mode, max_rows, rows_read);
+        check_scans_and_sum_rows(child, label, mode, max_rows, rows_read);
     }
 }
 
@@ -187,7 +187,7 @@ async fn frequent_statements_read_few_rows_with_outdated_and_with_current_statis
         // and the explainer would find no new one.
         let single_connection_world = world.with_single_connection().await;
         let db = single_connection_world.db.clone();
-        let mut explainer = Explainer { db, user_id, known_statements: 0, random_page_cost: SSD_PAGE_COST };
+        let mut explainer = Explainer { db, user_id, known_statement_count: 0, random_page_cost: SSD_PAGE_COST };
         let ada = single_connection_world.sparc.as_user(user_id);
         // Reads the pages whose statements are not explained.
         let other_connection = world.sparc.as_user(user_id);
@@ -218,11 +218,11 @@ async fn check_lobby(
     statistics: &str,
 ) {
     // The statement fetches the twenty rows of a page and one more, each with its Seer and its adventure.
-    let page_rows = 3 * 21;
+    let page_row_count = 3 * 21;
     let no_filter = LobbyFilter::default();
     // A second scan, of the sessions without a scheduled start, also starts and reads one row.
     explainer
-        .explain(&format!("lobby, {statistics}"), page_rows + 1, &[], ada.sessions().lobby(&no_filter, None))
+        .explain(&format!("lobby, {statistics}"), page_row_count + 1, &[], ada.sessions().lobby(&no_filter, None))
         .await;
     let (last_session, cursor) =
         end_of_page(8, async |after| other_connection.sessions().lobby(&no_filter, after.as_ref()).await).await;
@@ -232,13 +232,15 @@ async fn check_lobby(
     // There is one scan each of the sessions with the same scheduled start, with a later one, and without one. Each may
     // read up to a page.
     let ninth_page = ada.sessions().lobby(&no_filter, Some(&cursor));
-    explainer.explain(&format!("lobby, ninth page, {statistics}"), page_rows + 2 * 21, &sort_key, ninth_page).await;
+    explainer
+        .explain(&format!("lobby, ninth page, {statistics}"), page_row_count + 2 * 21, &sort_key, ninth_page)
+        .await;
     // One adventure in three is hard, so about three times as many rows are read. Twice that many are allowed.
     let hard_only = LobbyFilter { difficulty: Some(DifficultyLevel::Hard), ..Default::default() };
     explainer
         .explain(
             &format!("lobby, one in three, {statistics}"),
-            6 * page_rows,
+            6 * page_row_count,
             &["'hard'"],
             ada.sessions().lobby(&hard_only, None),
         )
@@ -248,15 +250,20 @@ async fn check_lobby(
     // A filtered page scans at most a thousand sessions, each with its Seer and its adventure, and the same sessions
     // once more to find the end of the scan. Each of the two scans also reads one session without a scheduled start.
     explainer.explain(&format!("lobby, no match, {statistics}"), 4 * 1000 + 2, &["'%nowhere%'"], empty_page).await;
-    let of_seer = LobbyFilter { seer_id: Some(explainer.user_id), ..Default::default() };
-    let user = quoted(explainer.user_id);
+    let one_seer_only = LobbyFilter { seer_id: Some(explainer.user_id), ..Default::default() };
+    let quoted_user_id = quoted(explainer.user_id);
     explainer
-        .explain(&format!("lobby, of a Seer, {statistics}"), page_rows, &[&user], ada.sessions().lobby(&of_seer, None))
+        .explain(
+            &format!("lobby, of a Seer, {statistics}"),
+            page_row_count,
+            &[&quoted_user_id],
+            ada.sessions().lobby(&one_seer_only, None),
+        )
         .await;
 }
 
 async fn check_session_lists(explainer: &mut Explainer, ada: &IdentityConnection, statistics: &str) {
-    // The session with thousands of rolls and events. The caller (user 7) and character 8 have its two seats. A page
+    // This session has thousands of rolls and events. The caller (user 7) and character 8 have its two seats. A page
     // has fifty rolls, and the statement fetches one more.
     let (session_id, other_character_id) =
         (md5_uuid(&explainer.db, "s20006").await, md5_uuid(&explainer.db, "c8").await);
@@ -277,17 +284,23 @@ async fn check_session_lists(explainer: &mut Explainer, ada: &IdentityConnection
     // A page has 200 events.
     let events = ada.events().after(session_id, 0);
     explainer.explain(&format!("events, {statistics}"), 200, &[&quoted(session_id), "0", "200"], events).await;
-    let newest = ada.events().newest(session_id);
-    explainer.explain(&format!("the newest event, {statistics}"), 1, &[&quoted(session_id), "1"], newest).await;
+    let newest_seq = ada.events().newest_seq(session_id);
+    explainer.explain(&format!("the newest event, {statistics}"), 1, &[&quoted(session_id), "1"], newest_seq).await;
     // The caller has thirty sessions. Each may be read, with its Seer, its adventure and the caller's seat.
-    let user = quoted(explainer.user_id);
-    explainer.explain(&format!("own sessions, {statistics}"), 4 * 30, &[&user], ada.sessions().mine(None)).await;
+    let quoted_user_id = quoted(explainer.user_id);
+    let own_sessions = ada.sessions().mine(None);
+    explainer.explain(&format!("own sessions, {statistics}"), 4 * 30, &[&quoted_user_id], own_sessions).await;
     // A function collects the details, and the plan does not show what it reads. Outside of the function, the statement
     // looks up only the Seer.
     let details = ada.sessions().details(session_id);
     explainer.explain(&format!("details, {statistics}"), 1, &[&quoted(session_id)], details).await;
     explainer
-        .explain(&format!("a profile, {statistics}"), 1, &[&user, "1"], ada.users().profile(explainer.user_id))
+        .explain(
+            &format!("a profile, {statistics}"),
+            1,
+            &[&quoted_user_id, "1"],
+            ada.users().profile(explainer.user_id),
+        )
         .await;
 }
 
@@ -299,9 +312,9 @@ async fn check_catalogue(
 ) {
     let no_filter = CatalogueFilter::default();
     for order in [CatalogueOrder::Newest, CatalogueOrder::MostPlayed, CatalogueOrder::BestRated] {
-        let what = format!("catalogue, {order:?}, {statistics}");
+        let label = format!("catalogue, {order:?}, {statistics}");
         // The statement fetches the twenty adventures of a page and one more.
-        explainer.explain(&what, 21, &[], ada.adventures().catalogue(&no_filter, order, None)).await;
+        explainer.explain(&label, 21, &[], ada.adventures().catalogue(&no_filter, order, None)).await;
         let fetch_page = async |after: Option<Cursor>| {
             other_connection.adventures().catalogue(&no_filter, order, after.as_ref()).await
         };
@@ -314,18 +327,18 @@ async fn check_catalogue(
         let page_31 = ada.adventures().catalogue(&no_filter, order, Some(&cursor));
         let values = [sort_key.as_str(), &quoted(last_adventure.id)];
         // For the best rated adventures, a function first finds the ids, and the rows are then looked up by id.
-        explainer.explain(&format!("{what}, page 31"), 2 * 21, &values, page_31).await;
+        explainer.explain(&format!("{label}, page 31"), 2 * 21, &values, page_31).await;
         // A filtered page is read by a function that disables sorting, so it scans an index even at a high page cost.
         // One adventure in three is hard, so a single scan of a hundred rows fills the page.
         explainer.random_page_cost = HIGH_PAGE_COST;
         let hard_only = CatalogueFilter { difficulty: Some(DifficultyLevel::Hard), ..Default::default() };
         explainer
-            .explain(&format!("{what}, hard"), 100, &["'hard'"], ada.adventures().catalogue(&hard_only, order, None))
+            .explain(&format!("{label}, hard"), 100, &["'hard'"], ada.adventures().catalogue(&hard_only, order, None))
             .await;
         let no_match = CatalogueFilter { search: Some("nowhere".to_owned()), ..Default::default() };
         let empty_page = ada.adventures().catalogue(&no_match, order, None);
         // No row matches, so the scan of a hundred rows is followed by a scan of a thousand.
-        explainer.explain(&format!("{what}, no match"), 1100, &["'%nowhere%'"], empty_page).await;
+        explainer.explain(&format!("{label}, no match"), 1100, &["'%nowhere%'"], empty_page).await;
         explainer.random_page_cost = SSD_PAGE_COST;
     }
 }

@@ -37,8 +37,8 @@ fn is_root() -> bool {
     Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout == b"0\n")
 }
 
-/// Starts a pooler to a world's database; returns `None` if PgBouncer is not installed.
-async fn start_pooler_to_world(world: &World) -> Option<Pooler> {
+/// Starts a pooler for a world's database; returns `None` if PgBouncer is not installed.
+async fn start_pooler_for_world(world: &World) -> Option<Pooler> {
     start_pooler(world.url()).await
 }
 
@@ -91,7 +91,7 @@ pub async fn start_pooler_with_connections(url: &str, server_connections: u32) -
 #[tokio::test]
 async fn fifty_users_over_four_connections_each_see_only_their_own_rows() {
     let world = World::new().await;
-    let Some(pooler) = start_pooler_to_world(&world).await else {
+    let Some(pooler) = start_pooler_for_world(&world).await else {
         eprintln!("skipped: this machine has no pgbouncer");
         return;
     };
@@ -123,14 +123,15 @@ async fn fifty_users_over_four_connections_each_see_only_their_own_rows() {
         });
     }
     run_together(tasks).await;
-    world.owner().wait_for_rollbacks().await;
+    // Panics if a dropped transaction is still open.
+    world.owner().assert_no_transaction_stays_open().await;
     sparc.close().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_prepared_statement_of_another_client_never_runs_instead_of_the_callers() {
     let world = World::new().await;
-    let Some(pooler) = start_pooler_to_world(&world).await else {
+    let Some(pooler) = start_pooler_for_world(&world).await else {
         eprintln!("skipped: this machine has no pgbouncer");
         return;
     };
@@ -154,6 +155,7 @@ async fn a_prepared_statement_of_another_client_never_runs_instead_of_the_caller
                             assert_eq!(answer, (value, client));
                         }
                         Err(error) => {
+                            // `begin` refuses a server connection on which another client has prepared statements.
                             let error = Error::from(error);
                             assert_eq!(error.code(), "misconfigured", "{error:?}");
                             refused_count += 1;

@@ -17,11 +17,11 @@ async fn visitors_and_users_cannot_read_an_email_address() {
         for sql in ["SELECT email FROM users", "SELECT * FROM users", "SELECT FROM users WHERE email LIKE '%'"] {
             assert_refused!(caller.execute(sql).await, forbidden, "{sql}");
         }
-        let other_columns =
+        let select_other_columns =
             "SELECT id, display_name, avatar_url, bio, is_verified, games_played, games_run, created_at,
                                updated_at
                              FROM users";
-        assert_eq!(caller.execute(other_columns).await, Ok(1));
+        assert_eq!(caller.execute(select_other_columns).await, Ok(1));
     }
     assert_eq!(world.service().count("users WHERE email LIKE '%@example.org'").await, 1);
 }
@@ -57,8 +57,8 @@ async fn users_edit_three_columns_of_their_own_profile_and_nothing_else() {
     ] {
         assert_refused!(user.execute(&format!("UPDATE users SET {change}")).await, forbidden, "{change}");
     }
-    let update_other = format!("UPDATE users SET bio = 'hacked' WHERE id = '{}'", other_user.user_id());
-    assert_eq!(user.execute(&update_other).await, Ok(0));
+    let update_other_profile = format!("UPDATE users SET bio = 'hacked' WHERE id = '{}'", other_user.user_id());
+    assert_eq!(user.execute(&update_other_profile).await, Ok(0));
     assert_refused!(user.execute("DELETE FROM users").await, forbidden);
     let insert_profile = "INSERT INTO users (id, email, display_name) VALUES (gen_random_uuid(), 'a', 'b')";
     assert_refused!(user.execute(insert_profile).await, forbidden);
@@ -68,10 +68,10 @@ async fn users_edit_three_columns_of_their_own_profile_and_nothing_else() {
 async fn an_update_sets_updated_at() {
     let world = World::new().await;
     let user = world.new_user().await;
-    let was_updated = "SELECT updated_at > created_at FROM users";
-    assert_eq!(user.fetch_value::<bool>(was_updated).await, Ok(false));
+    let select_was_updated = "SELECT updated_at > created_at FROM users";
+    assert_eq!(user.fetch_value::<bool>(select_was_updated).await, Ok(false));
     user.execute("UPDATE users SET bio = 'x'").await.unwrap();
-    assert_eq!(user.fetch_value::<bool>(was_updated).await, Ok(true));
+    assert_eq!(user.fetch_value::<bool>(select_was_updated).await, Ok(true));
 }
 
 #[tokio::test]
@@ -110,7 +110,7 @@ async fn policies_protect_every_row_even_if_a_privilege_is_granted_by_mistake() 
         format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf')", game.adventure_id);
     owner.execute(&insert_creature).await.unwrap();
     owner.execute(&format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", ada.user_id())).await.unwrap();
-    let (own_draft_id, other_adventure_id) =
+    let (seers_draft_id, other_players_adventure_id) =
         (world.new_draft_adventure(seer.user_id()).await, world.new_adventure(other_player.user_id).await);
     // Users normally lack the privilege to update these columns. With it, only the policies protect the rows.
     owner
@@ -126,16 +126,16 @@ async fn policies_protect_every_row_even_if_a_privilege_is_granted_by_mistake() 
         .await
         .unwrap();
     let other_session_id = world.new_session(0).await.session_id;
-    let unseated_id = world.new_character(ada.user_id()).await;
+    let adas_unseated_id = world.new_character(ada.user_id()).await;
     for (caller, sql) in [
-        (seer, format!("UPDATE adventures SET creator_id = '{}' WHERE id = '{own_draft_id}'", other_player.user_id)),
-        (ada, format!("UPDATE characters SET user_id = '{}' WHERE id = '{unseated_id}'", other_player.user_id)),
+        (seer, format!("UPDATE adventures SET creator_id = '{}' WHERE id = '{seers_draft_id}'", other_player.user_id)),
+        (ada, format!("UPDATE characters SET user_id = '{}' WHERE id = '{adas_unseated_id}'", other_player.user_id)),
         // PostgreSQL applies SELECT policies to an UPDATE only if the UPDATE reads a column. Most of the following
         // statements read none, so the UPDATE policies alone must refuse them.
         (&other_player.caller, format!("UPDATE adventures SET creator_id = '{}'", ada.user_id())),
         (&other_player.caller, format!("UPDATE characters SET user_id = '{}'", ada.user_id())),
         (ada, format!("UPDATE session_players SET user_id = '{}'", other_player.user_id)),
-        (seer, format!("UPDATE creatures SET adventure_id = '{other_adventure_id}'")),
+        (seer, format!("UPDATE creatures SET adventure_id = '{other_players_adventure_id}'")),
         (seer, format!("UPDATE sessions SET seer_id = '{}' WHERE id = '{}'", other_player.user_id, game.session_id)),
         (
             seer,
@@ -153,7 +153,7 @@ async fn policies_protect_every_row_even_if_a_privilege_is_granted_by_mistake() 
 }
 
 #[tokio::test]
-async fn closing_an_account_removes_its_personal_data_and_only_its_owner_or_the_service_may_do_so() {
+async fn closing_an_account_removes_its_personal_data_and_only_its_user_or_the_service_may_close_it() {
     let world = World::new().await;
     let service = world.sparc.as_service();
     let new_account =
@@ -181,7 +181,7 @@ async fn closing_an_account_removes_its_personal_data_and_only_its_owner_or_the_
     assert_eq!(world.owner().count(accounts_with_personal_data).await, 0);
     assert_error!(ada.characters().create(NewCharacter::default()).await, Error::AccountClosed);
     let other_account_id = world.new_account().await;
-    let close_other = format!("SELECT private.close_account('{other_account_id}')");
-    assert_refused!(world.new_user().await.execute(&close_other).await, forbidden);
-    assert_refused!(world.visitor().execute(&close_other).await, forbidden);
+    let close_other_account = format!("SELECT private.close_account('{other_account_id}')");
+    assert_refused!(world.new_user().await.execute(&close_other_account).await, forbidden);
+    assert_refused!(world.visitor().execute(&close_other_account).await, forbidden);
 }

@@ -38,9 +38,13 @@ where
 }
 
 /// Returns what [`call_concurrently`] returns after that many successes, and that many refusals with the error code
-/// `refusal`.
-fn expected_outcomes(successes: usize, refusal: &'static str, refusals: usize) -> BTreeMap<&'static str, usize> {
-    [("done", successes), (refusal, refusals)].into_iter().filter(|(_, times)| *times > 0).collect()
+/// `refusal_code`.
+fn expected_outcomes(
+    success_count: usize,
+    refusal_code: &'static str,
+    refusal_count: usize,
+) -> BTreeMap<&'static str, usize> {
+    [("done", success_count), (refusal_code, refusal_count)].into_iter().filter(|(_, times)| *times > 0).collect()
 }
 
 #[tokio::test]
@@ -83,8 +87,8 @@ async fn the_limits_of_characters_and_seats_hold_for_concurrent_calls() {
             }
         })
         .await;
-        let seated = call_count.min(4);
-        assert_eq!(outcomes, expected_outcomes(seated, "session_full", call_count - seated));
+        let seated_count = call_count.min(4);
+        assert_eq!(outcomes, expected_outcomes(seated_count, "session_full", call_count - seated_count));
     }
     assert_eq!(broken_invariants(&world).await, [""; 0]);
 }
@@ -97,11 +101,11 @@ async fn exactly_one_of_several_conflicting_calls_takes_effect() {
         let (session_id, hero_id) = (game.session_id, game.players[0].character_id);
         // A failed roll may be saved for 30 seconds. This one is dated a minute ahead, so that the time does not run
         // out while the calls run.
-        let failed_roll = world.new_attack_roll(session_id, hero_id, "{1,2}", 10, -60).await;
+        let failed_roll_id = world.new_attack_roll(session_id, hero_id, "{1,2}", 10, -60).await;
         let player = world.sparc.as_user(game.players[0].user_id);
         let outcomes = call_concurrently(call_count, |_| {
             let player = player.clone();
-            async move { player.dice().heroic_save(failed_roll).await }
+            async move { player.dice().use_heroic_save(failed_roll_id).await }
         })
         .await;
         assert_eq!(outcomes["done"], 1, "{outcomes:?}");
@@ -166,7 +170,7 @@ async fn concurrent_creations_with_one_id_create_one_row() {
         let service = world.sparc.as_service();
         let id = Uuid::new_v4();
         // A creation that is repeated with the same id returns the row that the first one created.
-        let all_succeed = expected_outcomes(call_count, "", 0);
+        let all_successes = expected_outcomes(call_count, "", 0);
         let outcomes = call_concurrently(call_count, |_| {
             let player = player.clone();
             async move {
@@ -181,26 +185,26 @@ async fn concurrent_creations_with_one_id_create_one_row() {
             }
         })
         .await;
-        assert_eq!(outcomes, all_succeed, "roll");
+        assert_eq!(outcomes, all_successes, "roll");
         let outcomes = call_concurrently(call_count, |_| {
             let seer = seer.clone();
             async move { seer.sessions().create(NewSession { id: Some(id), adventure_id, ..Default::default() }).await }
         })
         .await;
-        assert_eq!(outcomes, all_succeed, "session");
+        assert_eq!(outcomes, all_successes, "session");
         let outcomes = call_concurrently(call_count, |_| {
             let service = service.clone();
             async move { service.users().sign_up(NewAccount { id: Some(id), ..Default::default() }).await }
         })
         .await;
-        assert_eq!(outcomes, all_succeed, "account");
+        assert_eq!(outcomes, all_successes, "account");
         // Progress in the tutorial has no id of its own: each user has at most one row.
         let outcomes = call_concurrently(call_count, |_| {
             let player = player.clone();
             async move { player.tutorial().begin(TutorialPath::Player).await }
         })
         .await;
-        assert_eq!(outcomes, all_succeed, "tutorial");
+        assert_eq!(outcomes, all_successes, "tutorial");
         for created_rows in [
             format!("dice_rolls WHERE session_id = '{session_id}'"),
             format!("sessions WHERE seer_id = '{}' AND id <> '{session_id}'", game.seer.user_id()),
@@ -231,10 +235,10 @@ async fn a_new_encounter_waits_for_an_uncommitted_heroic_save() {
         .unwrap();
     let lock_transaction = world.owner().begin().await;
     lock_transaction.execute_unprepared("SELECT pg_advisory_xact_lock(42)").await.unwrap();
-    let failed_roll = world.new_attack_roll(game.session_id, player.character_id, "{1,2}", 10, 0).await;
+    let failed_roll_id = world.new_attack_roll(game.session_id, player.character_id, "{1,2}", 10, 0).await;
     let (caller, insert_save) =
-        (player.caller.clone(), insert_heroic_save_sql(game.session_id, player.character_id, failed_roll));
-    let saving = tokio::spawn(async move { caller.execute(&insert_save).await });
+        (player.caller.clone(), insert_heroic_save_sql(game.session_id, player.character_id, failed_roll_id));
+    let save_task = tokio::spawn(async move { caller.execute(&insert_save).await });
     world.owner().wait_until_backends_wait_for_locks(1).await;
     let begin_encounter = format!(
         "SET LOCAL lock_timeout = '200ms'; UPDATE sessions SET current_encounter_id = 'ford' WHERE id = '{}'",
@@ -246,14 +250,14 @@ async fn a_new_encounter_waits_for_an_uncommitted_heroic_save() {
         "the new encounter must wait for the save"
     );
     lock_transaction.rollback().await.unwrap();
-    assert_eq!(saving.await.unwrap(), Ok(1));
+    assert_eq!(save_task.await.unwrap(), Ok(1));
     world.update_session(&game, "current_encounter_id = 'ford'").await;
     // The new encounter restored the heroic save that had just been used.
     assert_eq!(world.owner().count("session_players WHERE heroic_saves_used = 0").await, 1);
 }
 
 #[tokio::test]
-async fn of_sixteen_concurrent_joins_two_succeed_and_fourteen_get_session_full() {
+async fn two_of_sixteen_concurrent_joins_succeed_and_fourteen_get_session_full() {
     let world = World::new().await;
     // Two of the four seats are taken.
     let game = world.new_session(2).await;

@@ -61,8 +61,8 @@ impl AcknowledgedRow {
     }
 }
 
-/// Operations choose from this many of the newest sessions.
-const NEWEST_SESSIONS: usize = 12;
+/// Operations choose among this many of the newest sessions.
+const NEWEST_SESSION_COUNT: usize = 12;
 
 impl RandomOperations {
     /// Creates `user_count` users with two characters each. They have no session yet.
@@ -83,12 +83,12 @@ impl RandomOperations {
     }
 
     /// Calls a random operation as a random user. Returns the row that it created, if it created one that must last.
-    pub async fn call_random(&self, sparc: &Sparc, rng: &mut Rng) -> Result<Option<AcknowledgedRow>, Error> {
+    pub async fn call_random_operation(&self, sparc: &Sparc, rng: &mut Rng) -> Result<Option<AcknowledgedRow>, Error> {
         let user = &self.users[rng.usize(..self.users.len())];
         let character_id = user.character_ids[rng.usize(..user.character_ids.len())];
         let session = {
             let sessions = self.sessions.lock().unwrap();
-            let newest_sessions = &sessions[sessions.len().saturating_sub(NEWEST_SESSIONS)..];
+            let newest_sessions = &sessions[sessions.len().saturating_sub(NEWEST_SESSION_COUNT)..];
             (!newest_sessions.is_empty()).then(|| newest_sessions[rng.usize(..newest_sessions.len())].clone())
         };
         let caller = sparc.as_user(user.id);
@@ -109,10 +109,10 @@ impl RandomOperations {
     ) -> Result<Option<AcknowledgedRow>, Error> {
         let visibility = if rng.bool() { Visibility::Public } else { Visibility::Private };
         let new_session = NewSession { adventure_id: self.adventure_id, visibility, ..Default::default() };
-        let created = caller.sessions().create(new_session).await?;
-        let session = CreatedSession { id: created.id, seer_id, code: created.code.parse().unwrap() };
+        let created_session = caller.sessions().create(new_session).await?;
+        let session = CreatedSession { id: created_session.id, seer_id, code: created_session.code.parse().unwrap() };
         self.sessions.lock().unwrap().push(session);
-        Ok(Some(AcknowledgedRow::Session(created.id)))
+        Ok(Some(AcknowledgedRow::Session(created_session.id)))
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -144,16 +144,16 @@ impl RandomOperations {
                 caller.sessions().change_character(session_id, character_id).await?;
             }
             9..=10 => {
-                seer_or_caller.sessions().seat(session_id, user.id, character_id).await?;
+                seer_or_caller.sessions().seat_player(session_id, user.id, character_id).await?;
             }
             11 => {
-                seer_or_caller.sessions().remove(session_id, user.id).await?;
+                seer_or_caller.sessions().remove_player(session_id, user.id).await?;
             }
             12 => {
                 seer_or_caller.sessions().announce(session_id).await?;
             }
             13 => {
-                seer_or_caller.sessions().withdraw(session_id).await?;
+                seer_or_caller.sessions().withdraw_announcement(session_id).await?;
             }
             14..=15 => {
                 seer_or_caller.sessions().start(session_id).await?;
@@ -188,20 +188,20 @@ impl RandomOperations {
                     Attribute::Wit,
                     Difficulty::MAX,
                 );
-                let rolled = seer_or_caller.dice().roll(roll).await?;
-                if !rolled.success {
-                    let saved = seer_or_caller.dice().heroic_save(rolled.id).await?;
-                    return Ok(Some(AcknowledgedRow::Roll(saved.id)));
+                let made_roll = seer_or_caller.dice().roll(roll).await?;
+                if !made_roll.success {
+                    let heroic_save = seer_or_caller.dice().use_heroic_save(made_roll.id).await?;
+                    return Ok(Some(AcknowledgedRow::Roll(heroic_save.id)));
                 }
-                return Ok(Some(AcknowledgedRow::Roll(rolled.id)));
+                return Ok(Some(AcknowledgedRow::Roll(made_roll.id)));
             }
             27 => {
                 let creatures = vec![self.creature_id];
-                seer_or_caller.dice().initiative(NewInitiative { id: None, session_id, creatures }).await?;
+                seer_or_caller.dice().roll_initiative(NewInitiative { id: None, session_id, creatures }).await?;
             }
             28..=30 => {
-                let sent = NewEvent { session_id, kind: "wave".to_owned(), ..Default::default() };
-                return Ok(Some(AcknowledgedRow::Event(caller.events().send(sent).await?.id)));
+                let new_event = NewEvent { session_id, kind: "wave".to_owned(), ..Default::default() };
+                return Ok(Some(AcknowledgedRow::Event(caller.events().send(new_event).await?.id)));
             }
             31 => {
                 caller.sessions().details(session_id).await?;
@@ -226,8 +226,8 @@ impl RandomOperations {
             }
             38 => {
                 let name = format!("Hero {}", rng.u64(..));
-                let created = caller.characters().create(NewCharacter { name, ..Default::default() }).await?;
-                return Ok(Some(AcknowledgedRow::Character(created.id)));
+                let hero = caller.characters().create(NewCharacter { name, ..Default::default() }).await?;
+                return Ok(Some(AcknowledgedRow::Character(hero.id)));
             }
             39 => {
                 seer_or_caller.characters().damage(character_id, 1).await?;
@@ -242,7 +242,7 @@ impl RandomOperations {
             // 41, and 19 if its condition is false.
             _ => {
                 let service = sparc.as_service();
-                service.maintenance().clean_events(JobOptions::default(), |_| ()).await?;
+                service.maintenance().delete_old_events(JobOptions::default(), |_| ()).await?;
                 let bio = Some(Some(rng.u64(..).to_string()));
                 caller.users().edit(ProfileChanges { bio, ..Default::default() }).await?;
             }
@@ -253,7 +253,7 @@ impl RandomOperations {
 
 /// Returns the codes of errors that no operation of these tests may return, unless they are in `allowed`, and how often
 /// each occurred.
-pub fn unexpected_errors(outcomes: &BTreeMap<&'static str, usize>, allowed: &[&str]) -> Vec<String> {
+pub fn unexpected_errors(counts_by_code: &BTreeMap<&'static str, usize>, allowed: &[&str]) -> Vec<String> {
     let never_expected = [
         "busy",
         "database",
@@ -266,10 +266,10 @@ pub fn unexpected_errors(outcomes: &BTreeMap<&'static str, usize>, allowed: &[&s
         "invalid_value",
         "not_signed_in",
     ];
-    outcomes
+    counts_by_code
         .iter()
         .filter(|(code, _)| never_expected.contains(code) && !allowed.contains(code))
-        .map(|(code, times)| format!("{code}: {times}"))
+        .map(|(code, count)| format!("{code}: {count}"))
         .collect()
 }
 

@@ -37,7 +37,7 @@ fn is_actionable(error: &Error) -> bool {
 }
 
 #[tokio::test]
-async fn every_constraint_says_what_was_wrong() {
+async fn every_constraint_has_an_error_that_says_what_was_wrong() {
     let world = World::new().await;
     let constraints = world
         .owner()
@@ -73,7 +73,7 @@ async fn every_constraint_says_what_was_wrong() {
 }
 
 #[tokio::test]
-async fn every_refusal_by_a_trigger_says_what_was_wrong() {
+async fn every_refusal_by_a_trigger_has_an_error_that_says_what_was_wrong() {
     let world = World::new().await;
     let codes = world
         .owner()
@@ -113,6 +113,7 @@ async fn every_policy_has_an_error_that_says_who_may_write() {
     for table in tables {
         let message = format!("new row violates row-level security policy for table \"{table}\"");
         let error = service_error(&world, INSUFFICIENT_PRIVILEGE, "", "", &message).await;
+        // The service says "only the service may do that" if it has no rule for the table.
         assert!(
             matches!(error, Error::NotAllowed { rule } if rule != "only the service may do that"),
             "{table}: {error:?}"

@@ -30,14 +30,14 @@ async fn fetch_first_column(db: &DatabaseConnection, sql: &str) -> Vec<String> {
 }
 
 /// A query that returns all rows of all tables in schema `public`, as one line of XML per table.
-const ALL_ROWS: &str = "
+const SELECT_ALL_ROWS: &str = "
     SELECT relname || ' ' || replace(
       query_to_xml(format('SELECT * FROM public.%I ORDER BY 1, 2', relname), true, true, '')::text, E'\\n', '')
     FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname <> 'sparc_migrations'
     ORDER BY relname";
 
 /// Creates an active public session with one roll.
-async fn play_session(world: &World) -> GameSession {
+async fn new_public_session_with_roll(world: &World) -> GameSession {
     let game = world.new_active_session(2).await;
     world.update_session(&game, "is_public = true").await;
     let ada = world.sparc.as_user(game.players[0].user_id);
@@ -60,7 +60,7 @@ async fn a_restored_dump_equals_the_original_and_a_game_continues_in_it() {
         eprintln!("skipped: the server's installation has no pg_dump");
         return;
     };
-    let game = play_session(&world).await;
+    let game = new_public_session_with_roll(&world).await;
     let output = assert_success(Command::new(pg_dump).args(["--inserts", world.url()]).output());
     let dump = String::from_utf8(output.stdout).unwrap();
     // Lines that begin with a backslash are commands for psql.
@@ -70,35 +70,39 @@ async fn a_restored_dump_equals_the_original_and_a_game_continues_in_it() {
     let restore_connection = connect(database.url()).await.unwrap();
     restore_connection.execute_unprepared(&dump).await.unwrap();
     restore_connection.close().await.unwrap();
-    let restored = World::from_database(database, world.db.clone()).reconnect().await;
+    let restored_world = World::from_database(database, world.db.clone()).with_new_pool().await;
 
-    assert_eq!(fetch_first_column(&restored.db, ALL_ROWS).await, fetch_first_column(&world.db, ALL_ROWS).await);
-    let without_owner_privileges = |line: String| match line.rsplit_once(" {postgres=") {
+    assert_eq!(
+        fetch_first_column(&restored_world.db, SELECT_ALL_ROWS).await,
+        fetch_first_column(&world.db, SELECT_ALL_ROWS).await
+    );
+    let remove_owner_privileges = |line: String| match line.rsplit_once(" {postgres=") {
         // If only the owner has privileges on an object, a dump grants none, so the restored catalog shows none.
         Some((object, privileges)) if !privileges.contains(',') => format!("{object} "),
         _ => line,
     };
-    let catalog = async |db: &DatabaseConnection| {
+    let fetch_catalog = async |db: &DatabaseConnection| {
         fetch_first_column(db, include_str!("catalog.sql"))
             .await
             .into_iter()
-            .map(without_owner_privileges)
+            .map(remove_owner_privileges)
             .collect::<Vec<_>>()
     };
-    let (restored_catalog, original_catalog) = (catalog(&restored.db).await, catalog(&world.db).await);
+    let (restored_catalog, original_catalog) =
+        (fetch_catalog(&restored_world.db).await, fetch_catalog(&world.db).await);
     let unexpected: Vec<_> = restored_catalog.iter().filter(|line| !original_catalog.contains(line)).collect();
     let missing: Vec<_> = original_catalog.iter().filter(|line| !restored_catalog.contains(line)).collect();
     assert!(unexpected.is_empty() && missing.is_empty(), "{unexpected:#?} in place of {missing:#?}");
 
-    let seer = restored.sparc.as_user(game.seer.user_id());
+    let seer = restored_world.sparc.as_user(game.seer.user_id());
     seer.sessions().complete(game.session_id).await.unwrap();
-    let stranger = restored.sparc.as_user(restored.new_account().await);
+    let stranger = restored_world.sparc.as_user(restored_world.new_account().await);
     assert_eq!(stranger.sessions().pause(game.session_id).await.unwrap_err().code(), "not_a_seer");
-    assert_eq!(broken_invariants(&restored).await, [""; 0]);
+    assert_eq!(broken_invariants(&restored_world).await, [""; 0]);
 }
 
 #[tokio::test]
-async fn a_standby_has_the_rows_of_its_primary_answers_reads_and_refuses_writes() {
+async fn a_standby_answers_reads_with_the_rows_of_its_primary_and_refuses_writes() {
     // A separate server is used, because a standby copies and follows all databases of its primary, and the shared
     // server has those of all other tests.
     let server = Server::start_private(None).await.unwrap();
@@ -107,29 +111,29 @@ async fn a_standby_has_the_rows_of_its_primary_answers_reads_and_refuses_writes(
         eprintln!("skipped: the server's installation has no pg_basebackup");
         return;
     }
-    let game = play_session(&world).await;
+    let game = new_public_session_with_roll(&world).await;
     let standby = crate::standby::start_standby_of(&server).await;
     let url = world.on_standby(&standby).await.url().to_owned();
     let sparc = Sparc::connect(&url).await.unwrap();
-    // The first session is part of the copy that the standby started from. The changes from now on are streamed to it.
-    let later_game = play_session(&world).await;
+    // The first session is part of the copy with which the standby started. Later changes are streamed to the standby.
+    let later_game = new_public_session_with_roll(&world).await;
     let stranger_id = world.new_account().await;
     let primary_position: String = world.owner().fetch_value("SELECT pg_current_wal_insert_lsn()::text").await.unwrap();
     let standby_db = connect(&url).await.unwrap();
     for _ in 0..600 {
-        let caught_up = format!("SELECT (pg_last_wal_replay_lsn() >= '{primary_position}')::text");
-        if fetch_first_column(&standby_db, &caught_up).await == ["true"] {
+        let select_has_caught_up = format!("SELECT (pg_last_wal_replay_lsn() >= '{primary_position}')::text");
+        if fetch_first_column(&standby_db, &select_has_caught_up).await == ["true"] {
             break;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert!(
-        fetch_first_column(&standby_db, ALL_ROWS).await == fetch_first_column(&world.db, ALL_ROWS).await,
+        fetch_first_column(&standby_db, SELECT_ALL_ROWS).await == fetch_first_column(&world.db, SELECT_ALL_ROWS).await,
         "the rows must be equal"
     );
-    let catalog = include_str!("catalog.sql");
+    let select_catalog = include_str!("catalog.sql");
     assert!(
-        fetch_first_column(&standby_db, catalog).await == fetch_first_column(&world.db, catalog).await,
+        fetch_first_column(&standby_db, select_catalog).await == fetch_first_column(&world.db, select_catalog).await,
         "the catalogs must be equal"
     );
     for game in [&game, &later_game] {
@@ -168,22 +172,22 @@ async fn a_subscriber_of_logical_replication_gets_every_row_once() {
         world.url()
     );
     copy.db.execute_unprepared(&subscribe).await.unwrap();
-    let game = play_session(&world).await;
+    let game = new_public_session_with_roll(&world).await;
     world.sparc.as_user(game.seer.user_id()).sessions().complete(game.session_id).await.unwrap();
     world.update_session(&game, "ended_at = now() - INTERVAL '1 year'").await;
     assert_eq!(world.owner().fetch_value::<i32>("SELECT private.archive_sessions(10)").await, Ok(1));
-    play_session(&world).await;
-    let expected = fetch_first_column(&world.db, ALL_ROWS).await;
-    let mut copied = Vec::new();
+    new_public_session_with_roll(&world).await;
+    let expected_rows = fetch_first_column(&world.db, SELECT_ALL_ROWS).await;
+    let mut copied_rows = Vec::new();
     for _ in 0..600 {
-        copied = fetch_first_column(&copy.db, ALL_ROWS).await;
-        if copied == expected {
+        copied_rows = fetch_first_column(&copy.db, SELECT_ALL_ROWS).await;
+        if copied_rows == expected_rows {
             break;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let unsubscribe = format!("DROP SUBSCRIPTION {name}");
     copy.db.execute_unprepared(&unsubscribe).await.unwrap();
-    assert!(copied == expected, "the copy must equal the original");
+    assert!(copied_rows == expected_rows, "the copy must equal the original");
     assert_eq!(broken_invariants(&copy).await, [""; 0]);
 }

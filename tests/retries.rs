@@ -47,7 +47,7 @@ async fn a_deadlock_and_a_serialization_failure_are_retried() {
 }
 
 #[tokio::test]
-async fn an_operation_that_keeps_failing_is_busy_after_five_attempts() {
+async fn an_operation_that_keeps_failing_returns_busy_after_five_attempts() {
     let world = World::new().await;
     fail_inserts(&world, DEADLOCK_DETECTED, ALWAYS).await;
     let ada = world.sparc.as_user(world.new_account().await);

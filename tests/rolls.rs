@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::{
     sqlstates::{CHECK_VIOLATION, CREATURE_NOT_IN_ADVENTURE, NOT_ONE_ROLLER},
-    world::{World, insert_attribute_check_sql, row_as_json},
+    world::{World, fetch_row_as_json, insert_attribute_check_sql},
 };
 
 #[tokio::test]
@@ -25,7 +25,7 @@ async fn a_roll_is_one_insert_and_the_database_fills_in_the_rest() {
         insert_attribute_check_sql(game.session_id, player.character_id)
     );
     let roll_id: Uuid = player.caller.fetch_value(&sql).await.unwrap();
-    let roll_row = row_as_json(&player.caller, &format!("SELECT * FROM dice_rolls WHERE id = '{roll_id}'")).await;
+    let roll_row = fetch_row_as_json(&player.caller, &format!("SELECT * FROM dice_rolls WHERE id = '{roll_id}'")).await;
     let results: Vec<i64> = roll_row["results"].as_array().unwrap().iter().map(|die| die.as_i64().unwrap()).collect();
     assert_eq!(results.len(), 5, "one die per point of the warrior's might");
     assert!(results.iter().all(|die| (1..=6).contains(die)));
@@ -129,9 +129,8 @@ async fn all_sixes_always_succeed_and_all_ones_always_fail() {
         ("{3,6}", 10, "failure", false),
     ] {
         let roll_id = world.new_attack_roll(game.session_id, character_id, results, difficulty, 0).await;
-        let roll_row =
-            row_as_json(&world.owner(), &format!("SELECT outcome, success FROM dice_rolls WHERE id = '{roll_id}'"))
-                .await;
+        let select_outcome = format!("SELECT outcome, success FROM dice_rolls WHERE id = '{roll_id}'");
+        let roll_row = fetch_row_as_json(&world.owner(), &select_outcome).await;
         assert_eq!((roll_row["outcome"].as_str().unwrap(), roll_row["success"].as_bool().unwrap()), (outcome, success));
     }
 }
@@ -141,7 +140,7 @@ async fn the_attribute_and_the_modifiers_give_from_1_to_10_dice() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
-    let count_dice = async |kind: &str, attribute: &str, modifiers: &str| {
+    let insert_roll_and_count_dice = async |kind: &str, attribute: &str, modifiers: &str| {
         let sql = format!(
             "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, modifiers)
              VALUES ('{}', '{}', '{attribute}', 10, '{kind}', '{modifiers}') RETURNING dice_count",
@@ -151,21 +150,25 @@ async fn the_attribute_and_the_modifiers_give_from_1_to_10_dice() {
     };
     let dice_modifier = |value| format!(r#"[{{"type": "dice", "value": {value}, "source": "luck"}}]"#);
     // The character has might 5, grace 3 and wit 2.
-    assert_eq!(count_dice("attack", "might", "[]").await, 5);
-    assert_eq!(count_dice("attack", "grace", &dice_modifier(2)).await, 5);
+    assert_eq!(insert_roll_and_count_dice("attack", "might", "[]").await, 5);
+    assert_eq!(insert_roll_and_count_dice("attack", "grace", &dice_modifier(2)).await, 5);
     // Five dice and ten more would be fifteen, but a roll has at most ten.
     let plus_ten = r#"[{"type":"dice","value":5,"source":"a"},{"type":"dice","value":5,"source":"b"}]"#;
-    assert_eq!(count_dice("attack", "might", plus_ten).await, 10);
-    assert_eq!(count_dice("attack", "wit", &dice_modifier(-5)).await, 1);
-    assert_eq!(count_dice("initiative", "might", &dice_modifier(3)).await, 1, "initiative must be one die");
+    assert_eq!(insert_roll_and_count_dice("attack", "might", plus_ten).await, 10);
+    assert_eq!(insert_roll_and_count_dice("attack", "wit", &dice_modifier(-5)).await, 1);
+    assert_eq!(
+        insert_roll_and_count_dice("initiative", "might", &dice_modifier(3)).await,
+        1,
+        "initiative must be one die"
+    );
 }
 
 #[tokio::test]
-async fn a_modifier_must_be_within_its_bounds() {
+async fn modifiers_must_have_a_valid_form_and_valid_values() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
-    let insert_with = |modifiers: &str| {
+    let insert_roll = |modifiers: &str| {
         format!(
             "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, modifiers)
              VALUES ('{}', '{}', 'might', 10, 'attack', '{modifiers}')",
@@ -182,7 +185,7 @@ async fn a_modifier_must_be_within_its_bounds() {
         modifier("dice", "-5", "x"),
         "[]".into(),
     ] {
-        assert_eq!(player.caller.execute(&insert_with(&valid)).await, Ok(1), "{valid}");
+        assert_eq!(player.caller.execute(&insert_roll(&valid)).await, Ok(1), "{valid}");
     }
     let eleven_modifiers = format!("[{}]", [r#"{"type":"flat","value":1,"source":"x"}"#; 11].join(","));
     for invalid in [
@@ -203,7 +206,7 @@ async fn a_modifier_must_be_within_its_bounds() {
         r#"[{"type":"flat","value":1}]"#.into(),
     ] {
         assert_refused!(
-            player.caller.execute(&insert_with(&invalid)).await,
+            player.caller.execute(&insert_roll(&invalid)).await,
             CHECK_VIOLATION,
             "valid_modifiers",
             "{invalid}"
@@ -254,7 +257,7 @@ async fn a_player_rolls_only_for_their_seated_character_in_an_active_session() {
 }
 
 #[tokio::test]
-async fn the_seer_rolls_for_seated_characters_own_characters_and_creatures() {
+async fn the_seer_rolls_for_seated_characters_their_own_characters_and_creatures() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let own_character_id = world.new_character(game.seer.user_id()).await;
@@ -300,7 +303,7 @@ async fn creatures_roll_with_their_own_stats_and_their_rolls_outlive_them() {
         )
     };
     game.seer.execute(&insert_attack(wolf_id)).await.unwrap();
-    let roll_row = row_as_json(&world.owner(), "SELECT character_name, dice_count FROM dice_rolls").await;
+    let roll_row = fetch_row_as_json(&world.owner(), "SELECT character_name, dice_count FROM dice_rolls").await;
     assert_eq!((roll_row["character_name"].as_str(), roll_row["dice_count"].as_i64()), (Some("Wolf"), Some(7)));
     assert_refused!(
         game.seer.execute(&insert_attack(wolf_id_of_other_adventure)).await,
@@ -312,12 +315,12 @@ async fn creatures_roll_with_their_own_stats_and_their_rolls_outlive_them() {
         forbidden,
         "only the Seer may roll for a creature"
     );
-    let insert_attack_of_both = format!(
+    let insert_attack_with_two_rollers = format!(
         "INSERT INTO dice_rolls (session_id, creature_id, character_id, attribute, difficulty, roll_type)
          VALUES ('{}', '{wolf_id}', '{}', 'might', 10, 'attack')",
         game.session_id, game.players[0].character_id
     );
-    assert_refused!(game.seer.execute(&insert_attack_of_both).await, NOT_ONE_ROLLER, "one_roller");
+    assert_refused!(game.seer.execute(&insert_attack_with_two_rollers).await, NOT_ONE_ROLLER, "one_roller");
     game.seer.execute(&format!("DELETE FROM creatures WHERE id = '{wolf_id}'")).await.unwrap();
     assert_eq!(world.owner().count("dice_rolls WHERE creature_id IS NULL AND character_name = 'Wolf'").await, 1);
 }
@@ -347,11 +350,12 @@ async fn random_numbers_returns_an_empty_array_at_once_if_its_arguments_are_impo
     let world = World::new().await;
     let transaction = world.owner().begin().await;
     transaction.execute_unprepared("SET LOCAL statement_timeout = '2s'").await.unwrap();
-    // Each number is made from one byte, so the bound is at most 256.
-    for (bound, amount) in [("NULL", "6"), ("6", "NULL"), ("257", "6"), ("0", "6"), ("-257", "6"), ("6", "0")] {
-        let query = format!("SELECT cardinality(private.random_numbers({bound}, {amount}))");
+    // Each number is made from one byte, so the bound must be from 1 to 256.
+    for (bound, number_count) in [("NULL", "6"), ("6", "NULL"), ("257", "6"), ("0", "6"), ("-257", "6"), ("6", "0")] {
+        let query = format!("SELECT cardinality(private.random_numbers({bound}, {number_count}))");
         let row = transaction.query_one_raw(Statement::from_string(DbBackend::Postgres, query)).await;
-        assert_eq!(row.unwrap().unwrap().try_get_by_index::<i32>(0).unwrap(), 0, "{amount} numbers below {bound}");
+        let length = row.unwrap().unwrap().try_get_by_index::<i32>(0).unwrap();
+        assert_eq!(length, 0, "{number_count} numbers below {bound}");
     }
 }
 
@@ -374,6 +378,6 @@ async fn a_characters_statistics_count_the_rolls_that_the_caller_may_see() {
     assert!((attacks.mean_total - 7.0).abs() < 1e-9);
     assert_eq!(statistics.by_kind.iter().map(|kind| kind.rolls).sum::<i64>(), statistics.rolls);
     let stranger = world.sparc.as_user(world.new_account().await);
-    let no_rolls = stranger.dice().statistics(RollScope::Session(game.session_id)).await.unwrap();
-    assert_eq!((no_rolls.rolls, no_rolls.mean_total, no_rolls.by_kind.len()), (0, None, 0));
+    let empty_statistics = stranger.dice().statistics(RollScope::Session(game.session_id)).await.unwrap();
+    assert_eq!((empty_statistics.rolls, empty_statistics.mean_total, empty_statistics.by_kind.len()), (0, None, 0));
 }

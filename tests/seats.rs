@@ -96,8 +96,8 @@ async fn completed_and_cancelled_sessions_accept_no_player() {
             forbidden,
             "no user may seat another"
         );
-        let read_code = format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session_id);
-        let code: String = world.owner().fetch_value(&read_code).await.unwrap();
+        let select_code = format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session_id);
+        let code: String = world.owner().fetch_value(&select_code).await.unwrap();
         let join = format!("SELECT user_id FROM private.join_by_code('{code}', '{}')", newcomer.character_id);
         assert_refused!(newcomer.caller.fetch_value::<uuid::Uuid>(&join).await, SESSION_OVER, "session_live");
         let take_seat = insert_seat_sql(game.session_id, newcomer.user_id, newcomer.character_id);
@@ -186,8 +186,8 @@ async fn the_seer_removes_and_readmits_players_but_seats_nobody() {
             "{rejoin}"
         );
     }
-    let read_code = format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session_id);
-    let code: String = world.owner().fetch_value(&read_code).await.unwrap();
+    let select_code = format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session_id);
+    let code: String = world.owner().fetch_value(&select_code).await.unwrap();
     let join = format!("SELECT user_id FROM private.join_by_code('{code}', '{}')", player.character_id);
     assert_refused!(player.caller.fetch_value::<uuid::Uuid>(&join).await, PLAYER_REMOVED, "player_removed");
     assert_refused!(game.seer.execute(&update_seat("is_active = true")).await, NOT_YOUR_CHOICE, "own_choice");
@@ -203,7 +203,7 @@ async fn the_seer_removes_and_readmits_players_but_seats_nobody() {
 }
 
 #[tokio::test]
-async fn a_player_who_left_can_be_removed_too() {
+async fn a_player_who_already_left_can_be_removed() {
     let world = World::new().await;
     let game = world.new_session(1).await;
     let player = &game.players[0];
@@ -290,29 +290,29 @@ async fn rejoining_concurrently_with_two_characters_takes_one_seat() {
     let game = world.new_session(1).await;
     let player = &game.players[0];
     let other_character_id = world.new_character(player.user_id).await;
-    // The session needs another seated player to become active.
+    // A session needs a seated player to become active, and the first player leaves before that.
     let other_player = world.new_player().await;
     world
         .owner()
         .execute(&insert_seat_sql(game.session_id, other_player.user_id, other_player.character_id))
         .await
         .unwrap();
-    let own_seat = format!("WHERE session_id = '{}' AND user_id = '{}'", game.session_id, player.user_id);
-    player.caller.execute(&format!("UPDATE session_players SET is_active = false {own_seat}")).await.unwrap();
+    let where_own_seat = format!("WHERE session_id = '{}' AND user_id = '{}'", game.session_id, player.user_id);
+    player.caller.execute(&format!("UPDATE session_players SET is_active = false {where_own_seat}")).await.unwrap();
     world.update_session(&game, "status = 'active'").await;
     let rejoin_transaction = player.caller.begin().await;
-    let rejoin = format!("UPDATE session_players SET is_active = true {own_seat}");
+    let rejoin = format!("UPDATE session_players SET is_active = true {where_own_seat}");
     rejoin_transaction.execute_unprepared(&rejoin).await.unwrap();
-    let read_code = format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session_id);
-    let code: String = world.owner().fetch_value(&read_code).await.unwrap();
+    let select_code = format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session_id);
+    let code: String = world.owner().fetch_value(&select_code).await.unwrap();
     let caller = player.caller.clone();
     let join = format!("SELECT character_id FROM private.join_by_code('{code}', '{other_character_id}')");
-    let join_by_code = tokio::spawn(async move { caller.fetch_value::<uuid::Uuid>(&join).await });
+    let join_task = tokio::spawn(async move { caller.fetch_value::<uuid::Uuid>(&join).await });
     // `join_by_code` waits for the lock of the seat's row, and then finds that the player has already rejoined.
     world.owner().wait_until_backends_wait_for_locks(1).await;
     rejoin_transaction.commit().await.unwrap();
     assert_eq!(
-        join_by_code.await.unwrap(),
+        join_task.await.unwrap(),
         Ok(player.character_id),
         "the seat must keep the character with which the player rejoined"
     );
@@ -323,7 +323,7 @@ async fn rejoining_concurrently_with_two_characters_takes_one_seat() {
 }
 
 #[tokio::test]
-async fn an_inactive_seat_must_have_a_character_of_its_player_too() {
+async fn even_an_inactive_seat_must_have_a_character_of_its_player() {
     let world = World::new().await;
     let game = world.new_session(1).await;
     let (player, other_player) = (&game.players[0], world.new_player().await);

@@ -31,17 +31,18 @@ async fn devices_of_one_seer_do_not_overwrite_each_others_game_state() {
     assert_eq!(outcomes.iter().filter(|outcome| matches!(outcome, Err(Error::GameStateChanged))).count(), 7);
     let session = seer.sessions().get(game.session_id).await.unwrap();
     assert_eq!(session.game_state_version, 1);
-    let unchanged =
+    let unchanged_session =
         seer.sessions().set_game_state(game.session_id, session.game_state, ExpectedVersion::Version(1)).await.unwrap();
-    assert_eq!(unchanged.game_state_version, 1, "the same state must not change the version");
-    let overwritten = seer.sessions().set_game_state(game.session_id, json!({}), ExpectedVersion::Any).await.unwrap();
-    assert_eq!(overwritten.game_state_version, 2);
+    assert_eq!(unchanged_session.game_state_version, 1, "the same state must not change the version");
+    let updated_session =
+        seer.sessions().set_game_state(game.session_id, json!({}), ExpectedVersion::Any).await.unwrap();
+    assert_eq!(updated_session.game_state_version, 2);
     let ada = world.sparc.as_user(game.players[0].user_id);
     let events = ada.events().after(game.session_id, 0).await.unwrap();
     let state_events: Vec<_> = events.iter().filter(|event| event.event_type == "game_state").collect();
     assert_eq!(state_events.len(), 2);
     assert_eq!(state_events[1].payload, json!({ "game_state": {}, "version": 2 }));
-    assert_eq!(ada.events().newest(game.session_id).await.unwrap(), events.last().unwrap().seq);
+    assert_eq!(ada.events().newest_seq(game.session_id).await.unwrap(), events.last().unwrap().seq);
     // Nobody can set the version directly, not even the service.
     assert_refused!(world.service().execute("UPDATE sessions SET game_state_version = 9").await, forbidden);
     assert_refused!(game.seer.execute("UPDATE sessions SET game_state_version = 9").await, forbidden);
@@ -94,15 +95,15 @@ async fn a_session_is_edited_announced_started_paused_resumed_and_completed() {
         scheduled_start: Some("2030-01-01T19:00:00Z".parse().ok()),
         ..Default::default()
     };
-    let edited = seer.sessions().edit(game.session_id, changes).await.unwrap();
-    assert!(edited.is_public && edited.scheduled_start.is_some());
+    let edited_session = seer.sessions().edit(game.session_id, changes).await.unwrap();
+    assert!(edited_session.is_public && edited_session.scheduled_start.is_some());
     let clear_looking_for = SessionChanges { looking_for: Some(None), ..Default::default() };
     assert_eq!(seer.sessions().edit(game.session_id, clear_looking_for).await.unwrap().looking_for, None);
-    let unchanged = seer.sessions().edit(game.session_id, SessionChanges::default()).await.unwrap();
-    assert!(unchanged.scheduled_start.is_some());
+    let unchanged_session = seer.sessions().edit(game.session_id, SessionChanges::default()).await.unwrap();
+    assert!(unchanged_session.scheduled_start.is_some());
     let sessions = || seer.sessions();
     assert_eq!(sessions().announce(game.session_id).await.unwrap().status, SessionStatus::StartingSoon);
-    assert_eq!(sessions().withdraw(game.session_id).await.unwrap().status, SessionStatus::Waiting);
+    assert_eq!(sessions().withdraw_announcement(game.session_id).await.unwrap().status, SessionStatus::Waiting);
     assert_error!(sessions().resume(game.session_id).await, Error::IllegalTransition { .. }, "the session never began");
     let started_at = sessions().start(game.session_id).await.unwrap().started_at;
     assert_eq!(
@@ -120,9 +121,9 @@ async fn a_session_is_edited_announced_started_paused_resumed_and_completed() {
     sessions().complete(game.session_id).await.unwrap();
     let seer_statistics = seer.users().statistics().await.unwrap();
     assert_eq!(
-        (seer_statistics.games_run, seer_statistics.adventures_played, seer_statistics.adventures_published),
+        (seer_statistics.games_run, seer_statistics.adventure_plays, seer_statistics.adventures_published),
         (1, 1, 1)
     );
     let player_statistics = world.sparc.as_user(game.players[0].user_id).users().statistics().await.unwrap();
-    assert_eq!((player_statistics.games_played, player_statistics.characters), (1, 1));
+    assert_eq!((player_statistics.games_played, player_statistics.living_characters), (1, 1));
 }

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use crate::{
     random_operations::broken_invariants,
     sqlstates::{ADVENTURE_NOT_PLAYABLE, ILLEGAL_TRANSITION},
-    world::{World, insert_seat_sql, row_as_json, run_together},
+    world::{World, fetch_row_as_json, insert_seat_sql, run_together},
 };
 
 const STATUSES: [&str; 6] = ["waiting", "starting_soon", "active", "paused", "completed", "cancelled"];
@@ -54,12 +54,12 @@ async fn started_at_is_set_by_the_first_start_only_and_ended_at_by_completing() 
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let select_times = format!("SELECT started_at, ended_at FROM sessions WHERE id = '{}'", game.session_id);
-    let times_when_active = row_as_json(&world.owner(), &select_times).await;
+    let times_when_active = fetch_row_as_json(&world.owner(), &select_times).await;
     assert!(times_when_active["started_at"].is_string() && times_when_active["ended_at"].is_null());
     world.update_session(&game, "status = 'paused'").await;
     world.update_session(&game, "status = 'active'").await;
     world.update_session(&game, "status = 'completed'").await;
-    let times_when_ended = row_as_json(&world.owner(), &select_times).await;
+    let times_when_ended = fetch_row_as_json(&world.owner(), &select_times).await;
     assert_eq!(times_when_ended["started_at"], times_when_active["started_at"], "started_at must be set only once");
     assert!(times_when_ended["ended_at"].is_string());
 }
@@ -112,12 +112,15 @@ async fn two_sessions_with_the_same_players_complete_concurrently_without_a_dead
             let session_id: Uuid = world.owner().fetch_value(&sql).await.unwrap();
             // In the second session, the players take their seats in the opposite order, so a scan finds the seats in
             // that order. Without a fixed order of locks, the two completions would deadlock.
-            let mut order: Vec<_> = players.iter().collect();
+            let mut ordered_players: Vec<_> = players.iter().collect();
             if index == 1 {
-                order.reverse();
+                ordered_players.reverse();
             }
-            let seats = order.iter().map(|player| insert_seat_sql(session_id, player.user_id, player.character_id));
-            world.owner().execute(&seats.collect::<Vec<_>>().join(";")).await.unwrap();
+            let insert_seats: Vec<String> = ordered_players
+                .iter()
+                .map(|player| insert_seat_sql(session_id, player.user_id, player.character_id))
+                .collect();
+            world.owner().execute(&insert_seats.join(";")).await.unwrap();
             world
                 .owner()
                 .execute(&format!("UPDATE sessions SET status = 'active' WHERE id = '{session_id}'"))
@@ -138,13 +141,13 @@ async fn two_sessions_with_the_same_players_complete_concurrently_without_a_dead
 async fn a_session_needs_a_published_adventure_or_a_draft_of_its_seer() {
     let world = World::new().await;
     let (seer, other_account_id) = (world.new_user().await, world.new_account().await);
-    let create_session = |adventure_id| {
+    let insert_session = |adventure_id| {
         format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure_id}')", seer.user_id())
     };
-    assert_eq!(seer.execute(&create_session(world.new_draft_adventure(seer.user_id()).await)).await, Ok(1));
-    assert_eq!(seer.execute(&create_session(world.new_adventure(other_account_id).await)).await, Ok(1));
+    assert_eq!(seer.execute(&insert_session(world.new_draft_adventure(seer.user_id()).await)).await, Ok(1));
+    assert_eq!(seer.execute(&insert_session(world.new_adventure(other_account_id).await)).await, Ok(1));
     assert_refused!(
-        seer.execute(&create_session(world.new_draft_adventure(other_account_id).await)).await,
+        seer.execute(&insert_session(world.new_draft_adventure(other_account_id).await)).await,
         ADVENTURE_NOT_PLAYABLE,
         "adventure_playable"
     );
@@ -157,8 +160,8 @@ async fn everyone_sees_public_sessions_and_only_participants_see_private_ones() 
     let this_session = format!("sessions WHERE id = '{}'", game.session_id);
     let stranger = world.new_user().await;
     let player = &game.players[0].caller;
-    for (caller, visible_rows) in [(&world.visitor(), 0), (&stranger, 0), (&game.seer, 1), (player, 1)] {
-        assert_eq!(caller.count(&this_session).await, visible_rows);
+    for (caller, visible_row_count) in [(&world.visitor(), 0), (&stranger, 0), (&game.seer, 1), (player, 1)] {
+        assert_eq!(caller.count(&this_session).await, visible_row_count);
     }
     world.update_session(&game, "is_public = true").await;
     assert_eq!(world.visitor().count(&this_session).await, 1);
@@ -215,7 +218,7 @@ async fn only_the_seer_changes_a_session_and_only_its_granted_columns() {
 }
 
 #[tokio::test]
-async fn a_user_opens_a_session_as_its_seer_and_sets_only_granted_columns() {
+async fn a_user_creates_a_session_as_its_seer_and_sets_only_granted_columns() {
     let world = World::new().await;
     let (seer, other_account_id) = (world.new_user().await, world.new_account().await);
     let adventure_id = world.new_adventure(other_account_id).await;
@@ -224,9 +227,9 @@ async fn a_user_opens_a_session_as_its_seer_and_sets_only_granted_columns() {
         seer.user_id()
     );
     assert_eq!(seer.fetch_value::<String>(&sql).await.unwrap(), "waiting");
-    let for_another_seer =
+    let insert_for_another_seer =
         format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{other_account_id}', '{adventure_id}')");
-    assert_refused!(seer.execute(&for_another_seer).await, forbidden);
+    assert_refused!(seer.execute(&insert_for_another_seer).await, forbidden);
     for column in ["code", "status", "started_at", "created_at", "seats_taken"] {
         let sql = format!("INSERT INTO sessions (adventure_id, {column}) VALUES ('{adventure_id}', NULL)");
         assert_refused!(seer.execute(&sql).await, forbidden, "{column}");
@@ -241,7 +244,7 @@ async fn get_session_details_returns_only_sessions_that_the_caller_may_see() {
     let stranger = world.new_user().await;
     assert_eq!(stranger.count(&details_function).await, 0);
     assert_eq!(world.visitor().count(&details_function).await, 0);
-    let details = row_as_json(&game.players[0].caller, &format!("SELECT * FROM {details_function}")).await;
+    let details = fetch_row_as_json(&game.players[0].caller, &format!("SELECT * FROM {details_function}")).await;
     assert_eq!(details["session_data"]["id"], game.session_id.to_string());
     assert_eq!(details["players"].as_array().unwrap().len(), 2);
     let other_player = &details["players"][1];
@@ -254,15 +257,16 @@ async fn get_session_details_returns_only_sessions_that_the_caller_may_see() {
     assert_eq!(details["adventure_data"]["name"], "The Drowned Ford");
     world.update_session(&game, "is_public = true").await;
     assert_eq!(stranger.count(&details_function).await, 1);
-    let for_service = row_as_json(&world.service(), &format!("SELECT * FROM {details_function}")).await;
-    assert_eq!(for_service["players"].as_array().unwrap().len(), 2);
+    let service_details = fetch_row_as_json(&world.service(), &format!("SELECT * FROM {details_function}")).await;
+    assert_eq!(service_details["players"].as_array().unwrap().len(), 2);
 }
 
 #[tokio::test]
 async fn get_session_details_returns_an_empty_list_for_a_session_without_players() {
     let world = World::new().await;
     let game = world.new_session(0).await;
-    let details = row_as_json(&game.seer, &format!("SELECT * FROM get_session_details('{}')", game.session_id)).await;
+    let details =
+        fetch_row_as_json(&game.seer, &format!("SELECT * FROM get_session_details('{}')", game.session_id)).await;
     assert_eq!(details["players"], serde_json::json!([]));
 }
 
@@ -274,17 +278,17 @@ async fn a_public_session_with_a_draft_does_not_publish_the_draft() {
     world.update_session(&game, "is_public = true").await;
     let query = format!("SELECT adventure_data FROM get_session_details('{}')", game.session_id);
     let shows_content = |details: serde_json::Value| details["adventure_data"].get("content").is_some();
-    let for_visitor = row_as_json(&world.visitor(), &query).await;
-    let fields: Vec<&str> = for_visitor["adventure_data"].as_object().unwrap().keys().map(String::as_str).collect();
+    let visitor_details = fetch_row_as_json(&world.visitor(), &query).await;
+    let fields: Vec<&str> = visitor_details["adventure_data"].as_object().unwrap().keys().map(String::as_str).collect();
     let announced_fields = ["creator_id", "difficulty", "estimated_duration", "id", "name", "status", "thumbnail_url"];
     assert_eq!(fields, announced_fields, "a visitor may see only the fields that announce the session");
-    assert!(!shows_content(row_as_json(&world.new_user().await, &query).await), "a stranger");
-    assert!(shows_content(row_as_json(&game.seer, &query).await), "the Seer");
+    assert!(!shows_content(fetch_row_as_json(&world.new_user().await, &query).await), "a stranger");
+    assert!(shows_content(fetch_row_as_json(&game.seer, &query).await), "the Seer");
     let player = &game.players[0];
-    assert!(shows_content(row_as_json(&player.caller, &query).await), "a player");
+    assert!(shows_content(fetch_row_as_json(&player.caller, &query).await), "a player");
     let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", player.user_id);
     player.caller.execute(&leave).await.unwrap();
-    assert!(!shows_content(row_as_json(&player.caller, &query).await), "a player who left");
+    assert!(!shows_content(fetch_row_as_json(&player.caller, &query).await), "a player who left");
 }
 
 #[tokio::test]
@@ -301,17 +305,17 @@ async fn an_ended_session_shows_nothing_of_an_adventure_that_became_a_draft_agai
         let query = format!("SELECT adventure_data FROM get_session_details('{}')", game.session_id);
         let callers = [world.visitor(), world.new_user().await, game.seer.clone(), game.players[0].caller.clone()];
         for caller in &callers {
-            assert_eq!(row_as_json(caller, &query).await["adventure_data"]["status"], "published");
+            assert_eq!(fetch_row_as_json(caller, &query).await["adventure_data"]["status"], "published");
         }
         let make_draft =
             format!("UPDATE adventures SET status = 'draft', name = 'Later' WHERE id = '{}'", game.adventure_id);
         world.owner().execute(&make_draft).await.unwrap();
         for caller in &callers {
-            let adventure_data = row_as_json(caller, &query).await["adventure_data"].clone();
+            let adventure_data = fetch_row_as_json(caller, &query).await["adventure_data"].clone();
             assert!(adventure_data.is_null(), "{status} {:?}: {adventure_data}", caller.id);
         }
         for caller in [world.user(creator_id), world.service()] {
-            assert_eq!(row_as_json(&caller, &query).await["adventure_data"]["name"], "Later");
+            assert_eq!(fetch_row_as_json(&caller, &query).await["adventure_data"]["name"], "Later");
         }
     }
 }

@@ -9,7 +9,7 @@ use sparc::service::{
 };
 use uuid::Uuid;
 
-use crate::{repeats::assert_id_conflict, world::World};
+use crate::{idempotency::assert_id_conflict, world::World};
 
 #[tokio::test]
 async fn a_repeated_sign_up_is_recognized_after_the_account_has_changed() {
@@ -92,7 +92,10 @@ async fn an_account_that_the_platform_created_has_no_digest_and_only_the_service
     let service = world.sparc.as_service();
     let id = world.new_account().await;
     let same_data = NewAccount { id: Some(id), email: Some(format!("{id}@example.org")), display_name: None };
-    assert_id_conflict("the first request, but the platform made it", service.users().sign_up(same_data).await);
+    assert_id_conflict(
+        "the data of the account, but the platform created it",
+        service.users().sign_up(same_data).await,
+    );
     assert_eq!(world.owner().count("private.requests WHERE relation = 'users'").await, 0);
 
     // Only the service may compare a request with the digest. Otherwise anybody could guess the data of an account.
@@ -103,10 +106,10 @@ async fn an_account_that_the_platform_created_has_no_digest_and_only_the_service
         "SELECT private.is_same_request('users', \
            jsonb_build_object('id', '{id}', 'email', '{email}', 'raw_user_meta_data', '{{}}'::jsonb))"
     );
-    let by_service = world.service().fetch_value::<bool>(&compare_with_digest).await;
-    assert_eq!(by_service, Ok(true));
-    // In `private.requests`, a sign-up by the service has no `asker` (it is NULL). Without claims, the caller's id is
-    // NULL too. So the answer can be false only because the caller is not the service.
+    let answer_to_service = world.service().fetch_value::<bool>(&compare_with_digest).await;
+    assert_eq!(answer_to_service, Ok(true));
+    // In `private.requests`, a sign-up by the service has no `requested_by` (it is NULL). Without claims, the caller's
+    // id is NULL too. So the answer can be false only because the caller is not the service.
     let tx = world.owner().begin().await;
     tx.execute_unprepared("SET LOCAL ROLE authenticated").await.unwrap();
     let answer =

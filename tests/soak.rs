@@ -18,7 +18,7 @@ use crate::{
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_users_who_call_random_operations_break_no_invariant_and_get_no_deadlock() {
+async fn many_users_who_call_random_operations_break_no_invariant_and_get_no_unexpected_error() {
     let seconds = std::env::var("SPARC_SOAK").map_or(3, |seconds| seconds.parse().unwrap());
     let client_count = if seconds > 10 { 64 } else { 16 };
     let world = World::new().await;
@@ -34,7 +34,7 @@ async fn many_users_who_call_random_operations_break_no_invariant_and_get_no_dea
                 let mut rng = Rng::with_seed(u64::from(client));
                 let mut outcomes = BTreeMap::<&'static str, usize>::new();
                 while Instant::now() < deadline {
-                    let outcome = operations.call_random(&sparc, &mut rng).await;
+                    let outcome = operations.call_random_operation(&sparc, &mut rng).await;
                     *outcomes.entry(outcome.map_or_else(|error| error.code(), |_| "done")).or_default() += 1;
                 }
                 outcomes

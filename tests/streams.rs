@@ -10,7 +10,7 @@ use sparc::service::{Error, Operations, Options, Sparc};
 use crate::world::World;
 
 /// Returns a query with `count` rows, numbered from 1.
-fn query_rows(count: u32) -> Statement {
+fn rows_query(count: u32) -> Statement {
     let sql = format!("SELECT i, repeat('x', 100) FROM generate_series(1, {count}) AS i");
     Statement::from_string(DbBackend::Postgres, sql)
 }
@@ -32,7 +32,7 @@ async fn a_statement_between_two_rows_of_a_stream_succeeds() {
     for count in [1, 64, 65, 66, 67, 1000, 20_000] {
         let started_at = Instant::now();
         let tx = ada.begin().await.unwrap();
-        let mut stream = tx.stream_raw(query_rows(count)).await.unwrap();
+        let mut stream = tx.stream_raw(rows_query(count)).await.unwrap();
         assert_eq!(tx.users().me().await.unwrap().id, user_id, "{count}");
         assert_eq!(first_column(stream.next().await.unwrap()), 1);
         let inner = tx.begin().await.unwrap();
@@ -51,7 +51,7 @@ async fn a_stream_that_nobody_reads_returns_its_connection_at_the_deadline() {
     let user_id = world.new_account().await;
     let sparc = connect_with_one_connection(&world, Duration::from_millis(300)).await;
     let ada = sparc.as_user(user_id);
-    let stream = ada.stream_raw(query_rows(1_000_000)).await.unwrap();
+    let stream = ada.stream_raw(rows_query(1_000_000)).await.unwrap();
     let mut tries = 0;
     while ada.users().me().await.is_err() {
         tries += 1;
@@ -61,7 +61,7 @@ async fn a_stream_that_nobody_reads_returns_its_connection_at_the_deadline() {
     assert_error!(outcome, Error::DeadlineExceeded, "a late reader must get an error");
 
     let tx = ada.begin().await.unwrap();
-    let unread_stream = tx.stream_raw(query_rows(1_000_000)).await.unwrap();
+    let unread_stream = tx.stream_raw(rows_query(1_000_000)).await.unwrap();
     tokio::time::sleep(Duration::from_millis(1500)).await;
     let outcome = tx.users().me().await;
     drop(unread_stream);

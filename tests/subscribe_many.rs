@@ -20,7 +20,7 @@ async fn next_item(stream: &mut Subscriptions) -> Option<(Uuid, Result<Event, Er
 }
 
 /// Returns the numbers of the next `count` events, by session.
-async fn read_events(stream: &mut Subscriptions, count: usize) -> BTreeMap<Uuid, Vec<i64>> {
+async fn read_event_numbers(stream: &mut Subscriptions, count: usize) -> BTreeMap<Uuid, Vec<i64>> {
     let mut seen = BTreeMap::<Uuid, Vec<i64>>::new();
     for _ in 0..count {
         let (session_id, event) = next_item(stream).await.unwrap();
@@ -62,7 +62,7 @@ async fn a_stream_delivers_each_sessions_events_in_order_while_sessions_are_adde
     expected.insert(first_session_id, event_numbers(&world, first_session_id).await.split_off(2));
     expected.insert(second_session_id, event_numbers(&world, second_session_id).await.split_off(1));
     let count = expected.values().map(Vec::len).sum();
-    assert_eq!(read_events(&mut stream, count).await, expected);
+    assert_eq!(read_event_numbers(&mut stream, count).await, expected);
 
     stream.add(third_session_id, Some(0)).await.unwrap();
     assert!(stream.remove(first_session_id));
@@ -74,7 +74,7 @@ async fn a_stream_delivers_each_sessions_events_in_order_while_sessions_are_adde
     expected.insert(second_session_id, vec![*event_numbers(&world, second_session_id).await.last().unwrap()]);
     expected.insert(third_session_id, event_numbers(&world, third_session_id).await);
     let count = expected.values().map(Vec::len).sum();
-    assert_eq!(read_events(&mut stream, count).await, expected);
+    assert_eq!(read_event_numbers(&mut stream, count).await, expected);
     assert!(receives_nothing(&mut stream).await, "no event of a removed session may arrive, and none twice");
 
     // A session that is added again with a later `seq` continues there: unread events up to it are not delivered.
@@ -82,13 +82,13 @@ async fn a_stream_delivers_each_sessions_events_in_order_while_sessions_are_adde
     stream.add(second_session_id, Some(*event_numbers(&world, second_session_id).await.last().unwrap())).await.unwrap();
     write_events(&games[1].players[0].caller, second_session_id, 1).await;
     let newest_number = *event_numbers(&world, second_session_id).await.last().unwrap();
-    assert_eq!(read_events(&mut stream, 1).await, BTreeMap::from([(second_session_id, vec![newest_number])]));
+    assert_eq!(read_event_numbers(&mut stream, 1).await, BTreeMap::from([(second_session_id, vec![newest_number])]));
     assert!(receives_nothing(&mut stream).await);
-    let mut sessions: Vec<Uuid> = stream.sessions().collect();
-    sessions.sort_unstable();
+    let mut session_ids: Vec<Uuid> = stream.session_ids().collect();
+    session_ids.sort_unstable();
     let mut expected = vec![second_session_id, third_session_id];
     expected.sort_unstable();
-    assert_eq!(sessions, expected);
+    assert_eq!(session_ids, expected);
 }
 
 #[tokio::test]
@@ -115,7 +115,7 @@ async fn an_error_for_one_session_ends_the_events_of_that_session_only() {
     assert_eq!(stream.add(other_game.session_id, None).await.unwrap_err().code(), "not_allowed");
     assert_eq!(stream.add(game.session_id, Some(i64::MAX)).await.unwrap_err().code(), "events_expired");
     write_events(&game.players[0].caller, game.session_id, 2).await;
-    read_events(&mut stream, 2).await;
+    read_event_numbers(&mut stream, 2).await;
 
     // Without the seat, the player is no longer a participant.
     world
@@ -132,12 +132,12 @@ async fn an_error_for_one_session_ends_the_events_of_that_session_only() {
     assert_eq!(final_error, (game.session_id, "not_allowed"));
     assert!(next_item(&mut stream).await.is_none(), "the stream must end with its last session");
 
-    let by_visitor = sparc.as_anon().events().subscribe_many([(other_game.session_id, None)]).await;
-    assert_eq!(by_visitor.unwrap_err().code(), "not_signed_in");
+    let visitor_outcome = sparc.as_anon().events().subscribe_many([(other_game.session_id, None)]).await;
+    assert_eq!(visitor_outcome.unwrap_err().code(), "not_signed_in");
 }
 
 #[tokio::test]
-async fn a_stream_without_sessions_ends_and_continues_when_a_session_is_added() {
+async fn a_stream_without_sessions_returns_none_until_a_session_is_added() {
     let world = World::new().await;
     let sparc = connect_sparc(&world).await;
     let game = world.new_active_session(1).await;
@@ -145,7 +145,7 @@ async fn a_stream_without_sessions_ends_and_continues_when_a_session_is_added() 
     assert!(next_item(&mut stream).await.is_none());
     stream.add(game.session_id, None).await.unwrap();
     write_events(&game.players[0].caller, game.session_id, 1).await;
-    read_events(&mut stream, 1).await;
+    read_event_numbers(&mut stream, 1).await;
     sparc.clone().close().await.unwrap();
     let (session_id, outcome) = next_item(&mut stream).await.unwrap();
     assert_eq!((session_id, outcome.unwrap_err().code()), (game.session_id, "pool_closed"));
@@ -164,13 +164,13 @@ async fn a_closed_account_cannot_subscribe_to_many_sessions() {
 /// Each of two handles has 250 streams of one session and one stream of 250 sessions: 2 * (250 + 250) subscriptions.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_subscriptions_in_502_streams_get_all_events_of_their_250_sessions() {
-    const SESSIONS: usize = 250;
+    const SESSION_COUNT: usize = 250;
     /// Two INSERTs of two events each.
     const EVENTS_PER_SESSION: usize = 4;
     let world = World::new().await;
     let (first_handle, second_handle) = (connect_sparc(&world).await, connect_sparc(&world).await);
     let mut games = Vec::new();
-    for _ in 0..SESSIONS {
+    for _ in 0..SESSION_COUNT {
         games.push(world.new_active_session(1).await);
     }
     let mut single_session_streams = Vec::new();
@@ -184,7 +184,7 @@ async fn a_thousand_subscriptions_in_502_streams_get_all_events_of_their_250_ses
                 .push((game.session_id, caller.events().subscribe(game.session_id, None).await.unwrap()));
         }
     }
-    assert_eq!(single_session_streams.len() + many_session_streams.len() * SESSIONS, 1000);
+    assert_eq!(single_session_streams.len() + many_session_streams.len() * SESSION_COUNT, 1000);
     let mut read_tasks = Vec::new();
     for (session_id, mut stream) in single_session_streams {
         read_tasks.push(tokio::spawn(async move {
@@ -194,13 +194,14 @@ async fn a_thousand_subscriptions_in_502_streams_get_all_events_of_their_250_ses
                     tokio::time::timeout(4 * DELIVERY_TIMEOUT, stream.next()).await.expect("an event must arrive");
                 seen.push(event.unwrap().unwrap().seq);
             }
-            let more = tokio::time::timeout(Duration::from_millis(300), stream.next()).await;
-            assert!(more.is_err(), "no event may be delivered twice");
+            let outcome = tokio::time::timeout(Duration::from_millis(300), stream.next()).await;
+            assert!(outcome.is_err(), "no event may be delivered twice");
             BTreeMap::from([(session_id, seen)])
         }));
     }
     for mut stream in many_session_streams {
-        read_tasks.push(tokio::spawn(async move { read_events(&mut stream, EVENTS_PER_SESSION * SESSIONS).await }));
+        let event_count = EVENTS_PER_SESSION * SESSION_COUNT;
+        read_tasks.push(tokio::spawn(async move { read_event_numbers(&mut stream, event_count).await }));
     }
     let write_tasks = games.iter().map(|game| {
         let (caller, session_id) = (game.players[0].caller.clone(), game.session_id);

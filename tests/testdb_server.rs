@@ -30,7 +30,7 @@ async fn nothing_is_left_of_a_server_when_its_last_handle_is_dropped() {
 #[tokio::test]
 async fn nothing_is_left_after_a_panic() {
     let (sender, receiver) = std::sync::mpsc::channel();
-    let panicked = std::thread::spawn(move || {
+    let outcome = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let server = Server::start_private(None).await.unwrap();
@@ -39,7 +39,7 @@ async fn nothing_is_left_after_a_panic() {
         });
     })
     .join();
-    assert!(panicked.is_err());
+    assert!(outcome.is_err());
     assert!(!std::path::Path::new(&receiver.recv().unwrap()).exists());
 }
 
@@ -55,8 +55,8 @@ async fn a_migrated_database_has_every_migration() {
     assert_eq!(count, Migrator::migrations().len() as i64);
 }
 
-/// Starts this test program again with a single test, which starts a server of its own. The given folder is its
-/// temporary folder.
+/// Starts this test program again, with the given folder as its temporary folder, and with a single test, which starts
+/// a server of its own.
 fn spawn_test_program(folder: &std::path::Path) -> std::process::Child {
     use std::os::unix::fs::PermissionsExt;
     std::fs::create_dir_all(folder).unwrap();
@@ -103,8 +103,8 @@ async fn nothing_is_left_after_ctrl_c_or_a_kill_at_various_moments() {
 /// line of a process that is just starting may not name the folder yet.
 fn is_used_as_temporary_folder(folder: &std::path::Path) -> bool {
     let variable = format!("TMPDIR={}\0", folder.display());
-    let environments = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    environments
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    processes
         .filter_map(|process| std::fs::read(process.path().join("environ")).ok())
         .any(|environment| environment.windows(variable.len()).any(|window| window == variable.as_bytes()))
 }
@@ -112,7 +112,7 @@ fn is_used_as_temporary_folder(folder: &std::path::Path) -> bool {
 #[tokio::test]
 async fn promoting_a_server_that_is_no_standby_returns_an_error() {
     let server = Server::start_private(None).await.unwrap();
-    let promoted = tokio::task::spawn_blocking(move || server.promote()).await.unwrap();
-    let Err(Error::Control(reason)) = promoted else { panic!("{promoted:?}") };
+    let outcome = tokio::task::spawn_blocking(move || server.promote()).await.unwrap();
+    let Err(Error::Control(reason)) = outcome else { panic!("{outcome:?}") };
     assert!(reason.starts_with("promote: "), "{reason}");
 }

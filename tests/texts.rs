@@ -49,7 +49,7 @@ fn unusual_texts() -> Vec<(&'static str, String)> {
 }
 
 /// A session in which the texts are sent, with the connections of a player and of the session's Seer.
-struct Game {
+struct SessionFixture {
     player: IdentityConnection,
     seer: IdentityConnection,
     session_id: Uuid,
@@ -59,126 +59,131 @@ struct Game {
 }
 
 /// Resolves to the text as the operation stored it, or to `None` if the operation stores no text.
-type StoredText<'a> = Pin<Box<dyn Future<Output = Result<Option<String>, Error>> + Send + 'a>>;
+type StoredTextFuture<'a> = Pin<Box<dyn Future<Output = Result<Option<String>, Error>> + Send + 'a>>;
 
 /// The name of an input, and a function that passes a text to it.
-type TextInput = (&'static str, for<'a> fn(&'a Game, String) -> StoredText<'a>);
+type TextInput = (&'static str, for<'a> fn(&'a SessionFixture, String) -> StoredTextFuture<'a>);
 
 macro_rules! text_input {
-    ($name:literal, |$game:ident, $text:ident| $call:expr) => {
-        ($name, |$game, $text| Box::pin(async move { Ok($call) }))
+    ($name:literal, |$fixture:ident, $text:ident| $call:expr) => {
+        ($name, |$fixture, $text| Box::pin(async move { Ok($call) }))
     };
 }
 
 /// Returns every input of the service that takes a text written by a person.
 fn text_inputs() -> Vec<TextInput> {
     vec![
-        text_input!("users.edit display_name", |game, text| {
-            game.player
+        text_input!("users.edit display_name", |fixture, text| {
+            fixture
+                .player
                 .users()
                 .edit(ProfileChanges { display_name: Some(text), ..Default::default() })
                 .await?
                 .display_name
                 .into()
         }),
-        text_input!("users.edit bio", |game, text| {
-            game.player.users().edit(ProfileChanges { bio: Some(Some(text)), ..Default::default() }).await?.bio
+        text_input!("users.edit bio", |fixture, text| {
+            fixture.player.users().edit(ProfileChanges { bio: Some(Some(text)), ..Default::default() }).await?.bio
         }),
-        text_input!("users.edit avatar_url", |game, text| {
-            game.player
+        text_input!("users.edit avatar_url", |fixture, text| {
+            fixture
+                .player
                 .users()
                 .edit(ProfileChanges { avatar_url: Some(Some(text)), ..Default::default() })
                 .await?
                 .avatar_url
         }),
-        text_input!("users.by_display_name", |game, text| game
+        text_input!("users.by_display_name", |fixture, text| fixture
             .player
             .users()
             .by_display_name(&text)
             .await
             .map(|_| None)?),
-        text_input!("characters.create name", |game, text| {
-            let created = game.player.characters().create(NewCharacter { name: text, ..Default::default() }).await?;
-            game.player.characters().delete(created.id).await?;
-            Some(created.name)
+        text_input!("characters.create name", |fixture, text| {
+            let hero = fixture.player.characters().create(NewCharacter { name: text, ..Default::default() }).await?;
+            fixture.player.characters().delete(hero.id).await?;
+            Some(hero.name)
         }),
-        text_input!("characters.rename", |game, text| Some(
-            game.player.characters().rename(game.character_id, &text).await?.name
+        text_input!("characters.rename", |fixture, text| Some(
+            fixture.player.characters().rename(fixture.character_id, &text).await?.name
         )),
-        text_input!("adventures.create name", |game, text| {
-            Some(game.seer.adventures().create(NewAdventure { name: text, ..Default::default() }).await?.name)
+        text_input!("adventures.create name", |fixture, text| {
+            Some(fixture.seer.adventures().create(NewAdventure { name: text, ..Default::default() }).await?.name)
         }),
-        text_input!("adventures.edit description", |game, text| {
+        text_input!("adventures.edit description", |fixture, text| {
             let changes = AdventureChanges { description: Some(Some(text)), ..Default::default() };
-            game.seer.adventures().edit(game.draft_id, changes).await?.description
+            fixture.seer.adventures().edit(fixture.draft_id, changes).await?.description
         }),
-        text_input!("creatures.add name", |game, text| {
+        text_input!("creatures.add name", |fixture, text| {
             Some(
-                game.seer
+                fixture
+                    .seer
                     .creatures()
-                    .add(game.adventure_id, NewCreature { name: text, ..Default::default() })
+                    .add(fixture.adventure_id, NewCreature { name: text, ..Default::default() })
                     .await?
                     .name,
             )
         }),
-        text_input!("creatures.add description", |game, text| {
+        text_input!("creatures.add description", |fixture, text| {
             let wolf = NewCreature { name: "Wolf".to_owned(), description: Some(text), ..Default::default() };
-            game.seer.creatures().add(game.adventure_id, wolf).await?.description
+            fixture.seer.creatures().add(fixture.adventure_id, wolf).await?.description
         }),
-        text_input!("sessions.create looking_for", |game, text| {
-            let session = NewSession { adventure_id: game.adventure_id, looking_for: Some(text), ..Default::default() };
-            game.seer.sessions().create(session).await?.looking_for
+        text_input!("sessions.create looking_for", |fixture, text| {
+            let adventure_id = fixture.adventure_id;
+            let session = NewSession { adventure_id, looking_for: Some(text), ..Default::default() };
+            fixture.seer.sessions().create(session).await?.looking_for
         }),
-        text_input!("sessions.edit looking_for", |game, text| {
+        text_input!("sessions.edit looking_for", |fixture, text| {
             let changes = SessionChanges { looking_for: Some(Some(text)), ..Default::default() };
-            game.seer.sessions().edit(game.session_id, changes).await?.looking_for
+            fixture.seer.sessions().edit(fixture.session_id, changes).await?.looking_for
         }),
-        text_input!("sessions.set_scene", |game, text| game
+        text_input!("sessions.set_scene", |fixture, text| fixture
             .seer
             .sessions()
-            .set_scene(game.session_id, Some(&text))
+            .set_scene(fixture.session_id, Some(&text))
             .await?
             .current_scene_id),
-        text_input!("sessions.set_encounter", |game, text| {
-            game.seer.sessions().set_encounter(game.session_id, Some(&text)).await?.current_encounter_id
+        text_input!("sessions.set_encounter", |fixture, text| {
+            fixture.seer.sessions().set_encounter(fixture.session_id, Some(&text)).await?.current_encounter_id
         }),
-        text_input!("sessions.set_game_state", |game, text| {
+        text_input!("sessions.set_game_state", |fixture, text| {
             let state = json!({ "text": text });
-            let stored =
-                game.seer.sessions().set_game_state(game.session_id, state, ExpectedVersion::Any).await?.game_state;
-            stored["text"].as_str().map(str::to_owned)
+            let session =
+                fixture.seer.sessions().set_game_state(fixture.session_id, state, ExpectedVersion::Any).await?;
+            session.game_state["text"].as_str().map(str::to_owned)
         }),
-        text_input!("sessions.lobby search", |game, text| {
+        text_input!("sessions.lobby search", |fixture, text| {
             let filter = LobbyFilter { search: Some(text), ..Default::default() };
-            game.player.sessions().lobby(&filter, None).await.map(|_| None)?
+            fixture.player.sessions().lobby(&filter, None).await.map(|_| None)?
         }),
-        text_input!("dice.roll description", |game, text| {
+        text_input!("dice.roll description", |fixture, text| {
             let roll = NewRoll::attribute_check(
-                game.session_id,
-                Roller::Character(game.character_id),
+                fixture.session_id,
+                Roller::Character(fixture.character_id),
                 Attribute::Wit,
                 Difficulty::MIN,
             );
-            game.player.dice().roll(NewRoll { description: Some(text), ..roll }).await?.description
+            fixture.player.dice().roll(NewRoll { description: Some(text), ..roll }).await?.description
         }),
-        text_input!("dice.roll source of a modifier", |game, text| {
+        text_input!("dice.roll source of a modifier", |fixture, text| {
             let roll = NewRoll::attribute_check(
-                game.session_id,
-                Roller::Character(game.character_id),
+                fixture.session_id,
+                Roller::Character(fixture.character_id),
                 Attribute::Wit,
                 Difficulty::MIN,
             );
-            let rolled = game.player.dice().roll(roll.with(Modifier::flat(1, &text))).await?;
-            rolled.modifiers[0]["source"].as_str().map(str::to_owned)
+            let made_roll = fixture.player.dice().roll(roll.with(Modifier::flat(1, &text))).await?;
+            made_roll.modifiers[0]["source"].as_str().map(str::to_owned)
         }),
-        text_input!("events.send kind", |game, text| {
-            let event = NewEvent { session_id: game.session_id, kind: text, ..Default::default() };
-            game.player.events().send(event).await?.event_type.strip_prefix("client.").map(str::to_owned)
+        text_input!("events.send kind", |fixture, text| {
+            let event = NewEvent { session_id: fixture.session_id, kind: text, ..Default::default() };
+            fixture.player.events().send(event).await?.event_type.strip_prefix("client.").map(str::to_owned)
         }),
-        text_input!("events.send payload", |game, text| {
+        text_input!("events.send payload", |fixture, text| {
             let payload = json!({ "text": text });
-            let event = NewEvent { session_id: game.session_id, kind: "say".to_owned(), payload, ..Default::default() };
-            game.player.events().send(event).await?.payload["text"].as_str().map(str::to_owned)
+            let session_id = fixture.session_id;
+            let event = NewEvent { session_id, kind: "say".to_owned(), payload, ..Default::default() };
+            fixture.player.events().send(event).await?.payload["text"].as_str().map(str::to_owned)
         }),
     ]
 }
@@ -186,20 +191,20 @@ fn text_inputs() -> Vec<TextInput> {
 #[tokio::test]
 async fn every_text_is_stored_unchanged_or_refused_with_the_name_of_its_field() {
     let world = World::new().await;
-    let game_session = world.new_active_session(1).await;
-    let player = &game_session.players[0];
-    let game = Game {
+    let game = world.new_active_session(1).await;
+    let player = &game.players[0];
+    let fixture = SessionFixture {
         player: world.sparc.as_user(player.user_id),
-        seer: world.sparc.as_user(game_session.seer.user_id()),
-        session_id: game_session.session_id,
-        adventure_id: game_session.adventure_id,
-        draft_id: world.new_draft_adventure(game_session.seer.user_id()).await,
+        seer: world.sparc.as_user(game.seer.user_id()),
+        session_id: game.session_id,
+        adventure_id: game.adventure_id,
+        draft_id: world.new_draft_adventure(game.seer.user_id()).await,
         character_id: player.character_id,
     };
     let (mut accepted_count, mut refused_count, mut violations) = (0, 0, Vec::new());
     for (description, text) in unusual_texts() {
         for (input, call) in text_inputs() {
-            match call(&game, text.clone()).await {
+            match call(&fixture, text.clone()).await {
                 Ok(stored) if stored.as_ref().is_none_or(|stored| *stored == text) => accepted_count += 1,
                 Ok(_) => violations.push(format!("{input}: {description} was changed")),
                 Err(Error::InvalidValue { field, rule }) if !field.is_empty() && !rule.is_empty() => refused_count += 1,
@@ -208,7 +213,7 @@ async fn every_text_is_stored_unchanged_or_refused_with_the_name_of_its_field() 
         }
     }
     assert!(violations.is_empty(), "{}", violations.join("\n"));
-    println!("{accepted_count} accepted, {refused_count} refused");
+    println!("{accepted_count} inputs accepted, {refused_count} refused");
     assert!(accepted_count > 200 && refused_count > 50, "most texts are valid in most inputs, and many are not");
     assert_eq!(broken_invariants(&world).await, [""; 0]);
 }

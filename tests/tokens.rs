@@ -38,7 +38,7 @@ async fn call_everything(caller: &IdentityConnection, session_id: Uuid) -> Vec<(
         ("tutorial", outcome_code(caller.tutorial().progress().await)),
         ("skip", outcome_code(caller.tutorial().skip().await)),
         ("events", outcome_code(caller.events().after(session_id, 0).await)),
-        ("newest", outcome_code(caller.events().newest(session_id).await)),
+        ("newest", outcome_code(caller.events().newest_seq(session_id).await)),
         ("subscribe", outcome_code(caller.events().subscribe(session_id, None).await)),
         (
             "send",

@@ -40,14 +40,21 @@ async fn the_steps_of_both_paths_must_be_completed_in_order() {
                 "{step} must not be completed twice"
             );
         }
-        let completed = me.tutorial().complete().await.unwrap();
-        assert_eq!(completed.completed_steps.len(), steps.len());
-        let repeated = me.tutorial().complete().await.unwrap();
-        assert_eq!(repeated.completed_at, completed.completed_at, "completing again must keep completed_at");
-        assert_error!(me.tutorial().advance(*steps.last().unwrap()).await, Error::TutorialOutOfOrder);
-        let restarted = me.tutorial().restart(TutorialPath::Seer).await.unwrap();
+        let completed_progress = me.tutorial().complete().await.unwrap();
+        assert_eq!(completed_progress.completed_steps.len(), steps.len());
+        let repeated_progress = me.tutorial().complete().await.unwrap();
         assert_eq!(
-            (restarted.current_step.as_str(), restarted.completed_at, restarted.completed_steps.len()),
+            repeated_progress.completed_at, completed_progress.completed_at,
+            "completing again must keep completed_at"
+        );
+        assert_error!(me.tutorial().advance(*steps.last().unwrap()).await, Error::TutorialOutOfOrder);
+        let restarted_progress = me.tutorial().restart(TutorialPath::Seer).await.unwrap();
+        assert_eq!(
+            (
+                restarted_progress.current_step.as_str(),
+                restarted_progress.completed_at,
+                restarted_progress.completed_steps.len()
+            ),
             ("welcome", None, 0)
         );
     }
@@ -62,11 +69,11 @@ async fn a_skipped_tutorial_may_still_be_begun() {
     // A skipped tutorial has no path yet, so it has no next step and no last one.
     assert_error!(me.tutorial().advance(Step::Welcome).await, Error::TutorialOutOfOrder);
     assert_error!(me.tutorial().complete().await, Error::TutorialOutOfOrder);
-    let begun = me.tutorial().begin(TutorialPath::Player).await.unwrap();
-    assert_eq!(begun.path, Some(TutorialPath::Player), "a user who skipped the tutorial may still begin it");
+    let progress = me.tutorial().begin(TutorialPath::Player).await.unwrap();
+    assert_eq!(progress.path, Some(TutorialPath::Player), "a user who skipped the tutorial may still begin it");
     assert_eq!(me.tutorial().advance(Step::Welcome).await.unwrap().current_step, "character-basics");
-    let restarted = me.tutorial().restart(TutorialPath::Player).await.unwrap();
-    assert!(!restarted.skipped, "a restart must clear the mark that the tutorial was skipped");
+    let restarted_progress = me.tutorial().restart(TutorialPath::Player).await.unwrap();
+    assert!(!restarted_progress.skipped, "a restart must clear the mark that the tutorial was skipped");
 }
 
 #[tokio::test]
@@ -76,8 +83,8 @@ async fn a_skipped_tutorial_may_be_restarted_on_either_path() {
         let me = world.sparc.as_user(world.new_account().await);
         assert_error!(me.tutorial().restart(path).await, Error::NotFound { what: "tutorial" });
         me.tutorial().skip().await.unwrap();
-        let restarted = me.tutorial().restart(path).await.unwrap();
-        assert_eq!((restarted.path, restarted.skipped), (Some(path), false));
+        let restarted_progress = me.tutorial().restart(path).await.unwrap();
+        assert_eq!((restarted_progress.path, restarted_progress.skipped), (Some(path), false));
     }
 }
 
@@ -121,8 +128,8 @@ async fn a_user_cannot_skip_steps_with_plain_sql() {
     )
     .await
     .unwrap();
-    let completed_steps = "SELECT array_to_string(completed_steps, ' ') FROM tutorial_progress";
-    assert_eq!(user.fetch_value::<String>(completed_steps).await.unwrap(), "welcome character-basics");
+    let select_completed_steps = "SELECT array_to_string(completed_steps, ' ') FROM tutorial_progress";
+    assert_eq!(user.fetch_value::<String>(select_completed_steps).await.unwrap(), "welcome character-basics");
     assert!(
         is_refused_as_out_of_order(&user, "UPDATE tutorial_progress SET current_step = 'character-basics'").await,
         "a step back must be refused"

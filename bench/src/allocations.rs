@@ -10,8 +10,8 @@ use testdb::DemoGame;
 
 use crate::{
     Failure,
+    argument_sets::ArgumentSet,
     operations::{Operation, run_once},
-    samples::Sample,
 };
 
 /// Records every allocation while a profiler exists.
@@ -28,7 +28,7 @@ pub async fn run(folder: &Path) -> Result<(), Failure> {
     let game = DemoGame::start().await?;
     let sparc = service::Sparc::connect(game.url()).await?;
     let player = sparc.as_user(game.player);
-    let sample = Sample { session: game.session, character: game.hero, ..Default::default() };
+    let argument_set = ArgumentSet { session: game.session, character: game.hero, ..Default::default() };
     let seer = sparc.as_user(game.seer);
     // More than the twenty sessions of a full lobby page. Two users open them, because a Seer may have at most twenty
     // live sessions.
@@ -43,15 +43,15 @@ pub async fn run(folder: &Path) -> Result<(), Failure> {
     {
         // The warm-up.
         for _ in 0..20 {
-            run_once(operation, &player, &sample).await?;
+            run_once(operation, &player, &argument_set).await?;
         }
         let profiler = dhat::Profiler::builder().file_name(folder.join(format!("{operation:?}.json"))).build();
         for _ in 0..EXECUTIONS {
-            run_once(operation, &player, &sample).await?;
+            run_once(operation, &player, &argument_set).await?;
         }
         let stats = dhat::HeapStats::get();
         println!(
-            "{name}: {:.0} allocations, {:.0} bytes each",
+            "{name}: {:.0} allocations and {:.0} bytes per execution",
             stats.total_blocks as f64 / f64::from(EXECUTIONS),
             stats.total_bytes as f64 / f64::from(EXECUTIONS)
         );

@@ -28,7 +28,7 @@ impl StatementCapture {
         Ok(self.pool.close().await?)
     }
 
-    /// Returns the last of the [new statements](Self::new_statements), other than one that sets the identity.
+    /// Returns the last of the [new statements](Self::new_statements) that does not set the identity.
     pub async fn last_statement(&mut self) -> Result<PreparedStatement, Failure> {
         let new = self.new_statements().await?;
         new.into_iter()

@@ -63,10 +63,10 @@ impl Client {
         Ok(pid_file.lines().next().and_then(|line| line.parse().ok()))
     }
 
-    /// Copies chunks of rows in COPY's text format into a table, and returns the number of rows. `copy_into` is the
+    /// Copies chunks of rows in COPY's text format into a table, and returns the number of rows. `copy_target` is the
     /// table with its columns, as COPY expects both.
-    pub async fn copy_in(&mut self, copy_into: &str, chunks: impl Iterator<Item = String>) -> Result<u64, Failure> {
-        let copy_sql = format!("COPY {copy_into} FROM STDIN");
+    pub async fn copy_in(&mut self, copy_target: &str, chunks: impl Iterator<Item = String>) -> Result<u64, Failure> {
+        let copy_sql = format!("COPY {copy_target} FROM STDIN");
         let mut copy =
             self.connection.copy_in_raw(&copy_sql).await.map_err(|error| Failure::in_statement(&copy_sql, error))?;
         for chunk in chunks {

@@ -10,6 +10,7 @@ use testdb::{Binaries, Database, Server};
 
 use crate::{
     CompareOptions, Failure,
+    argument_sets::{ArgumentSet, choose_argument_sets},
     capture::StatementCapture,
     client::Client,
     data_set::DataSet,
@@ -21,8 +22,7 @@ use crate::{
     measure::StatementPair,
     operations, overhead,
     reads::{capture_reads, quote_literal},
-    report::{Report, Settings, nearest_to_1},
-    samples::{Sample, choose_samples},
+    report::{Report, RunInfo, nearest_to_1},
     writes::{capture_writes, new_roll},
 };
 
@@ -50,7 +50,7 @@ struct Databases {
     specification: Database,
     ours: Database,
     data_set: DataSet,
-    samples: Vec<Sample>,
+    argument_sets: Vec<ArgumentSet>,
     /// What was measured while the databases were created.
     growth: GrowthResult,
 }
@@ -64,8 +64,8 @@ pub async fn run(options: &CompareOptions) -> Result<(), Failure> {
     fs::create_dir_all(&options.out)?;
     let server = Server::start_private(Some(&PRODUCTION_SETTINGS)).await?;
     let mut client = Client::open(server.url()).await?;
-    let mut report = Report { settings: Settings::read(&mut client).await?, ..Report::default() };
-    for (name, setting) in &report.settings.postgresql {
+    let mut report = Report { run_info: RunInfo::read(&mut client).await?, ..Report::default() };
+    for (name, setting) in &report.run_info.server_settings {
         println!("{name:>22} {setting}");
     }
     let postmaster_pid = client.postmaster_pid().await?;
@@ -79,9 +79,9 @@ pub async fn run(options: &CompareOptions) -> Result<(), Failure> {
         println!("scale {scale}");
         let databases = create_databases(&server, scale).await?;
         let (index_uses, pairs) = measure_statements(&databases, scale, options, &mut report).await?;
-        let Databases { specification, ours, data_set, samples, growth } = databases;
+        let Databases { specification, ours, data_set, argument_sets, growth } = databases;
         drop(specification);
-        measure_all_isolated(&ours, &pairs, scale, &mut report).await?;
+        measure_all_in_isolation(&ours, &pairs, scale, &mut report).await?;
         if scale == scale_nearest_to_1 {
             // If only some statements were measured, most indexes would seem unused.
             if options.only.is_empty() && !options.no_statements {
@@ -89,10 +89,10 @@ pub async fn run(options: &CompareOptions) -> Result<(), Failure> {
                 report.indexes = measure_indexes(&mut client, &index_uses).await?;
                 client.close().await?;
             }
-            measure_operations_and_load(&ours, &samples, data_set, postmaster_pid, options, &mut report).await?;
+            measure_operations_and_load(&ours, &argument_sets, data_set, postmaster_pid, options, &mut report).await?;
         }
         report.growth.push(growth);
-        report.settings.seconds = start.elapsed().as_secs_f64();
+        report.run_info.seconds = start.elapsed().as_secs_f64();
         document::write(&report, &options.out, options.docs)?;
     }
     Ok(())
@@ -104,7 +104,7 @@ async fn create_databases(server: &Server, scale: f64) -> Result<Databases, Fail
     let now = Utc::now();
     let empty = server.create_empty().await?;
     let pool = empty.connect(2).await?;
-    let up_empty_ms = migrate(&pool, None).await?;
+    let up_on_empty_database_ms = migrate(&pool, None).await?;
     pool.close().await?;
     drop(empty);
 
@@ -124,18 +124,19 @@ async fn create_databases(server: &Server, scale: f64) -> Result<Databases, Fail
     let filling_specification = fill(specification.url(), Schema::Specification, data_set, now);
     let (index_builds, _) = tokio::try_join!(filling_ours, filling_specification)?;
     tokio::try_join!(fill_events(ours.url(), data_set, now), fill_events(specification.url(), data_set, now))?;
-    let (up_filled_ms, longest_lock, longest_lock_table) = migrate_watching_locks(&pool, ours.url()).await?;
+    let (up_on_filled_database_ms, longest_lock, longest_lock_table) =
+        migrate_watching_locks(&pool, ours.url()).await?;
     // Supabase's `auth.uid()` is installed only now, because `up` would report it as a change to the stand-in that the
     // migrations created.
     pool.execute_unprepared(AUTH_UID_SQL).await?;
     pool.close().await?;
 
-    let mut samples = choose_samples(&data_set);
+    let mut argument_sets = choose_argument_sets(&data_set);
     let mut client = Client::open(ours.url()).await?;
     client.run("VACUUM ANALYZE").await?;
-    for sample in &mut samples {
-        let select_seq = format!("SELECT seq FROM session_events WHERE id = {}", quote_literal(sample.event));
-        sample.event_seq = client.fetch_number(&select_seq).await? as i64;
+    for argument_set in &mut argument_sets {
+        let select_seq = format!("SELECT seq FROM session_events WHERE id = {}", quote_literal(argument_set.event));
+        argument_set.event_seq = client.fetch_number(&select_seq).await? as i64;
     }
     client.close().await?;
     let growth = GrowthResult {
@@ -144,12 +145,12 @@ async fn create_databases(server: &Server, scale: f64) -> Result<Databases, Fail
         ours_bytes_per_session: bytes_per_session(ours.url(), &data_set).await?,
         index_builds_ms: index_builds.iter().map(|index| index.ms).sum(),
         index_builds,
-        up_empty_ms,
-        up_filled_ms,
+        up_on_empty_database_ms,
+        up_on_filled_database_ms,
         longest_lock_ms: longest_lock.as_secs_f64() * 1000.0,
         longest_lock_table,
     };
-    Ok(Databases { specification, ours, data_set, samples, growth })
+    Ok(Databases { specification, ours, data_set, argument_sets, growth })
 }
 
 /// Measures reads and writes in both schemas, and records which indexes of this schema they use.
@@ -160,8 +161,8 @@ async fn measure_statements(
     report: &mut Report,
 ) -> Result<(IndexUses, Vec<StatementPair>), Failure> {
     let mut capture = StatementCapture::new(databases.ours.connect(1).await?);
-    let mut pairs = capture_reads(&mut capture, &databases.samples).await?;
-    pairs.extend(capture_writes(&mut capture, &databases.samples).await?);
+    let mut pairs = capture_reads(&mut capture, &databases.argument_sets).await?;
+    pairs.extend(capture_writes(&mut capture, &databases.argument_sets).await?);
     pairs.retain(|pair| {
         let is_chosen = options.only.is_empty() || options.only.iter().any(|word| pair.name.contains(word.as_str()));
         is_chosen && !options.no_statements
@@ -173,7 +174,8 @@ async fn measure_statements(
     for pair in &pairs {
         let result = pair.measure(&mut specification, &mut ours, scale).await?;
         println!(
-            "{:>42} {:>10.3} ms {:>8.3} ms {:>9.1} times, p99 {:.3} ms, {} buffers, {} rows (specification: {}), {:?}",
+            "{:>42} specification {:>10.3} ms, ours {:>8.3} ms, ratio {:>9.1}; ours: p99 {:.3} ms, {} buffers, {} rows \
+             (specification: {}), custom and generic plans {:?}",
             result.name,
             result.specification_ms,
             result.ours_ms,
@@ -207,7 +209,7 @@ const ISOLATED_ROUNDS: u32 = 3;
 /// Measures this schema's statements in isolation: without the specification's statements in between. The
 /// specification's statements read more as the data grows, and evict pages that a production host, which has no second
 /// schema, keeps in memory.
-async fn measure_all_isolated(
+async fn measure_all_in_isolation(
     ours: &Database,
     pairs: &[StatementPair],
     scale: f64,
@@ -221,12 +223,12 @@ async fn measure_all_isolated(
     let mut pairs_and_results: Vec<_> = pairs.iter().zip(results).collect();
     for round in 0..ISOLATED_ROUNDS {
         for (pair, result) in &mut pairs_and_results {
-            let ms = pair.measure_isolated(&mut client).await?;
-            result.isolated_ms = if round == 0 { ms } else { result.isolated_ms.min(ms) };
+            let ms = pair.measure_in_isolation(&mut client).await?;
+            result.ours_isolated_ms = if round == 0 { ms } else { result.ours_isolated_ms.min(ms) };
         }
     }
     for (_, result) in &pairs_and_results {
-        println!("{:>42} {:>8.3} ms in isolation", result.name, result.isolated_ms);
+        println!("{:>42} {:>8.3} ms in isolation", result.name, result.ours_isolated_ms);
     }
     client.close().await
 }
@@ -234,7 +236,7 @@ async fn measure_all_isolated(
 /// Measures the cost of triggers and policies, whole operations, the load test and simulated days.
 async fn measure_operations_and_load(
     ours: &Database,
-    samples: &[Sample],
+    argument_sets: &[ArgumentSet],
     data_set: DataSet,
     postmaster_pid: Option<u32>,
     options: &CompareOptions,
@@ -242,23 +244,24 @@ async fn measure_operations_and_load(
 ) -> Result<(), Failure> {
     let url = ours.url();
     let mut capture = StatementCapture::new(ours.connect(1).await?);
-    let sample = &samples[0];
+    let argument_set = &argument_sets[0];
     // Committed, because `measure_overhead` reads the payload of this roll's event.
-    capture.sparc.as_user(sample.player).dice().roll(new_roll(sample)?).await?;
+    capture.sparc.as_user(argument_set.player).dice().roll(new_roll(argument_set)?).await?;
     let roll_statement = capture.last_statement().await?;
-    let event = NewEvent { session_id: sample.session, kind: "wave".to_owned(), ..Default::default() };
-    capture.sparc.as_user(sample.player).events().send(event).await?;
+    let event = NewEvent { session_id: argument_set.session, kind: "wave".to_owned(), ..Default::default() };
+    capture.sparc.as_user(argument_set.player).events().send(event).await?;
     let event_statement = capture.last_statement().await?;
     let mut client = Client::open(url).await?;
-    let overhead = overhead::measure_overhead(&mut client, sample, &roll_statement.sql, &event_statement.sql).await?;
+    let overhead =
+        overhead::measure_overhead(&mut client, argument_set, &roll_statement.sql, &event_statement.sql).await?;
     println!(
-        "a roll {:.3} ms, bare {:.3} ms: {:.2} times",
+        "a roll {:.3} ms, its bare INSERTs {:.3} ms, ratio {:.2}",
         overhead.roll_ms, overhead.bare_roll_ms, overhead.roll_ratio
     );
     report.overhead = Some(overhead);
 
     if let (Some(run_length), Some(pgbench)) = (options.operation_run_length(), Binaries::find()?.program("pgbench")) {
-        let environment = operations::Environment { url, samples, postmaster_pid };
+        let environment = operations::Environment { url, argument_sets, postmaster_pid };
         let pgbench_options = operations::PgbenchOptions { program: &pgbench, script_folder: &options.out, run_length };
         let new_capture = async || Ok(StatementCapture::new(ours.connect(1).await?));
         report.operations = operations::measure_operations(&environment, &pgbench_options, new_capture).await?;

@@ -5,8 +5,8 @@
 //! 700 thousand seats, a million rolls and a million events. The rows per user and per session do not grow with the
 //! scale.
 //!
-//! What varies between rows comes from [`draw`], a pseudorandom function. Its first argument only makes its uses
-//! differ.
+//! What varies between rows comes from [`draw`], a pseudorandom function. Its first argument differs from
+//! property to property, so that the values drawn for one row are independent of each other.
 
 use std::ops::Range;
 
@@ -35,7 +35,7 @@ pub struct DataSet {
     /// Active sessions, with six players each.
     pub active_sessions: u64,
     /// Sessions in the lobby.
-    pub open_sessions: u64,
+    pub lobby_sessions: u64,
     /// Ended sessions. The first [`SESSIONS_TO_ARCHIVE`] ended more than 90 days ago, the next ones within the last
     /// day, and the others on the days between.
     pub ended_sessions: u64,
@@ -85,7 +85,7 @@ pub struct Session {
     /// The maximum number of players.
     pub max_players: u64,
     /// The number of taken seats.
-    pub taken_seats: u64,
+    pub seats_taken: u64,
     /// The number of its Seer's account.
     pub seer: u64,
     /// The number of its adventure.
@@ -97,14 +97,14 @@ impl DataSet {
     #[must_use]
     pub fn at_scale(scale: f64) -> Self {
         let scaled = |count: u32| (f64::from(count) * scale).round().max(1.0) as u64;
-        let (active_sessions, open_sessions) = (scaled(1000), scaled(100_000));
+        let (active_sessions, lobby_sessions) = (scaled(1000), scaled(100_000));
         Self {
             users: scaled(200_000).max(1000),
             adventures: scaled(10_000).max(100),
             active_sessions,
-            open_sessions,
+            lobby_sessions,
             ended_sessions: scaled(300_000)
-                .saturating_sub(active_sessions + open_sessions)
+                .saturating_sub(active_sessions + lobby_sessions)
                 .max(2 * SESSIONS_TO_ARCHIVE),
         }
     }
@@ -112,7 +112,7 @@ impl DataSet {
     /// Returns the number of sessions.
     #[must_use]
     pub fn sessions(&self) -> u64 {
-        self.active_sessions + self.open_sessions + self.ended_sessions
+        self.active_sessions + self.lobby_sessions + self.ended_sessions
     }
 
     /// Returns the number of sessions with events: those that are active, and nine times as many that ended within the
@@ -149,7 +149,7 @@ impl DataSet {
     /// Returns the numbers of the accounts that neither have a seat in any session nor are Seers. Players have smaller
     /// numbers ([`Self::player`]), Seers greater ones.
     #[must_use]
-    pub fn users_without_sessions(&self) -> Range<u64> {
+    pub fn account_numbers_without_sessions(&self) -> Range<u64> {
         self.users * 7 / 10..self.users * 9 / 10
     }
 
@@ -159,8 +159,9 @@ impl DataSet {
     }
 
     /// Returns the account number of the Seer of a live session (one that is active or in the lobby). Live sessions are
-    /// distributed evenly among the Seers; if their Seers were drawn at random, some would exceed the limit of twenty.
-    fn live_seer(&self, session: u64) -> u64 {
+    /// distributed evenly among the Seers; if their Seers were drawn at random, some would exceed the limit of twenty
+    /// live sessions.
+    fn seer_of_live_session(&self, session: u64) -> u64 {
         let seers = self.users / 20;
         // 7919 is a large prime, so the Seers of consecutive sessions have distant numbers.
         self.pick_seer(session % seers * 7919 + session / seers)
@@ -171,27 +172,27 @@ impl DataSet {
     pub fn session(&self, number: u64) -> Session {
         let (state, max_players) = if number < self.active_sessions {
             (SessionState::Active, 6)
-        } else if number < self.active_sessions + self.open_sessions {
+        } else if number < self.active_sessions + self.lobby_sessions {
             let is_starting_soon = draw(1, number).is_multiple_of(7);
             (if is_starting_soon { SessionState::StartingSoon } else { SessionState::Waiting }, 2 + draw(2, number) % 5)
         } else {
-            let ended_number = number - self.active_sessions - self.open_sessions;
+            let index_among_ended = number - self.active_sessions - self.lobby_sessions;
             // How many minutes ago the session ended: a little more than 91 days, less than 1000 minutes (within the
             // last day), or 1 to 86 days.
-            let minutes = if ended_number < SESSIONS_TO_ARCHIVE {
-                91 * MINUTES_PER_DAY + ended_number
-            } else if ended_number < SESSIONS_TO_ARCHIVE + self.sessions_with_events() - self.active_sessions {
+            let minutes = if index_among_ended < SESSIONS_TO_ARCHIVE {
+                91 * MINUTES_PER_DAY + index_among_ended
+            } else if index_among_ended < SESSIONS_TO_ARCHIVE + self.sessions_with_events() - self.active_sessions {
                 draw(3, number) % 1000
             } else {
                 MINUTES_PER_DAY + draw(3, number) % (85 * MINUTES_PER_DAY)
             };
-            let is_cancelled = ended_number >= SESSIONS_TO_ARCHIVE && draw(4, number).is_multiple_of(15);
+            let is_cancelled = index_among_ended >= SESSIONS_TO_ARCHIVE && draw(4, number).is_multiple_of(15);
             (
                 if is_cancelled { SessionState::Cancelled(minutes) } else { SessionState::Completed(minutes) },
                 2 + draw(2, number) % 5,
             )
         };
-        let taken_seats = match state {
+        let seats_taken = match state {
             SessionState::Active => 6,
             // A quarter of the sessions in the lobby are full; the others have a free seat.
             SessionState::Waiting | SessionState::StartingSoon if draw(5, number).is_multiple_of(4) => max_players,
@@ -206,9 +207,9 @@ impl DataSet {
             state,
             is_public: state == SessionState::Active || !draw(9, number).is_multiple_of(10),
             max_players,
-            taken_seats,
-            seer: if number < self.active_sessions + self.open_sessions {
-                self.live_seer(number)
+            seats_taken,
+            seer: if number < self.active_sessions + self.lobby_sessions {
+                self.seer_of_live_session(number)
             } else {
                 self.pick_seer(draw(10, number))
             },
@@ -234,7 +235,7 @@ impl DataSet {
     /// Returns the session number of the `number`th session that ended within the last day.
     #[must_use]
     pub fn nth_recently_ended_session(&self, number: u64) -> u64 {
-        self.active_sessions + self.open_sessions + SESSIONS_TO_ARCHIVE + number
+        self.active_sessions + self.lobby_sessions + SESSIONS_TO_ARCHIVE + number
     }
 
     /// Returns the session number of the `number`th session with events: first the active ones, then those that ended
@@ -274,7 +275,7 @@ pub fn id_within_session(kind: RowKind, session: u64, number: u64) -> Uuid {
 
 /// Returns a pseudorandom number that is always the same for a purpose and a row number (splitmix64).
 ///
-/// Each use has a `purpose` of its own, so that the values drawn for one row are independent of each other.
+/// Each drawn property has a `purpose` of its own, so that the values drawn for one row are independent of each other.
 #[must_use]
 pub fn draw(purpose: u64, number: u64) -> u64 {
     let mut mixed =
@@ -304,7 +305,8 @@ pub fn join_code(session: u64) -> String {
 mod tests {
     use super::*;
 
-    /// The database allows an account as many live sessions as Seer, and as many seats in live sessions.
+    /// The database's limit for each account: this many live sessions as their Seer, and this many seats in live
+    /// sessions.
     const MAX_LIVE_PER_ACCOUNT: u64 = 20;
 
     #[test]
@@ -312,10 +314,10 @@ mod tests {
         let data_set = DataSet::at_scale(1.0);
         let mut live_sessions_by_seer = std::collections::HashMap::new();
         let mut seats_by_player = std::collections::HashMap::new();
-        for number in 0..data_set.active_sessions + data_set.open_sessions {
+        for number in 0..data_set.active_sessions + data_set.lobby_sessions {
             let session = data_set.session(number);
             *live_sessions_by_seer.entry(session.seer).or_insert(0) += 1;
-            for seat in 0..session.taken_seats {
+            for seat in 0..session.seats_taken {
                 *seats_by_player.entry(data_set.player(number, seat)).or_insert(0) += 1;
             }
         }
@@ -331,8 +333,8 @@ mod tests {
         for number in 0..data_set.sessions() {
             let session = data_set.session(number);
             let players: std::collections::HashSet<u64> =
-                (0..session.taken_seats).map(|seat| data_set.player(number, seat)).collect();
-            assert_eq!(players.len() as u64, session.taken_seats, "{session:?}");
+                (0..session.seats_taken).map(|seat| data_set.player(number, seat)).collect();
+            assert_eq!(players.len() as u64, session.seats_taken, "{session:?}");
             assert!(codes.insert(join_code(number)));
         }
     }

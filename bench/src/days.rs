@@ -16,9 +16,9 @@ use crate::{
     data_set::{DataSet, RowKind, row_id},
 };
 
-/// The size of the table of events after a simulated day, in the report.
+/// A row of the report: the size of the table of events at the end of a simulated day.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub struct Day {
+pub struct DayResult {
     /// Simulated days since the start, with fractions.
     pub elapsed_days: f64,
     /// Events written since the start of the simulation.
@@ -44,7 +44,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 
 /// Writes events for `duration`, and returns the size of the table after each simulated day. Truncates
 /// `session_events` first.
-pub async fn simulate_days(url: &str, data_set: DataSet, duration: Duration) -> Result<Vec<Day>, Failure> {
+pub async fn simulate_days(url: &str, data_set: DataSet, duration: Duration) -> Result<Vec<DayResult>, Failure> {
     let mut client = Client::open(url).await?;
     client.run("TRUNCATE session_events").await?;
     // The sequence counts the events that have ever been written. TRUNCATE does not reset it.
@@ -68,7 +68,7 @@ pub async fn simulate_days(url: &str, data_set: DataSet, duration: Duration) -> 
             )
             .await?;
         let value = |column: usize| rows[0][column].parse::<f64>().unwrap_or_default();
-        days.push(Day {
+        days.push(DayResult {
             elapsed_days: start.elapsed().as_secs_f64() / DAY_LENGTH.as_secs_f64(),
             events_written: (value(0) - events_written_before) as u64,
             live_rows: value(1),

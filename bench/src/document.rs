@@ -35,7 +35,7 @@ pub fn write(report: &Report, folder: &Path, write_to_docs: bool) -> Result<(), 
 fn compose_page(report: &Report, plots_path: &str) -> String {
     let scales: Vec<String> = scales(report).iter().map(f64::to_string).collect();
     let mut document = INTRODUCTION.replace("{scales}", &scales.join(","));
-    write_settings(&mut document, report);
+    write_run_info(&mut document, report);
     document.push_str("\n## Goals\n\n| goal | target | measured | |\n| --- | --- | --- | --- |\n");
     for goal in goals(report) {
         let met = if goal.is_met { "met" } else { "**not met**" };
@@ -78,17 +78,17 @@ of public sessions that have not started), 700 thousand seats, a million rolls a
 /// Written by hand after a run: what limits the measured values, and why goals are not met.
 const GOAL_NOTES: &str = include_str!("goal_notes.txt");
 
-fn write_settings(document: &mut String, report: &Report) {
-    let settings = &report.settings;
-    let memory = settings.memory_gib.map(|memory| format!(", {memory} GiB")).unwrap_or_default();
+fn write_run_info(document: &mut String, report: &Report) {
+    let run_info = &report.run_info;
+    let memory = run_info.memory_gib.map(|memory| format!(", {memory} GiB")).unwrap_or_default();
     let parameters: Vec<String> =
-        settings.postgresql.iter().map(|(name, setting)| format!("`{name}` {setting}")).collect();
+        run_info.server_settings.iter().map(|(name, setting)| format!("`{name}` {setting}")).collect();
     let _ = write!(
         document,
         "\nMeasured on PostgreSQL {}, {} processors{memory}, in {:.0} s (the sum of all merged runs); {}.\n",
-        settings.server,
-        settings.processors,
-        settings.seconds,
+        run_info.server_version,
+        run_info.processors,
+        run_info.seconds,
         parameters.join(", ")
     );
 }
@@ -110,7 +110,8 @@ fn write_statements(document: &mut String, report: &Report, plots_path: &str) {
          schema writes an event, the specification's client writes it itself, so that both write equally many rows. \
          `>` marks a statement of the specification that was stopped after this time; the ratio is then a lower \
          bound. The last four columns are about this schema: the 99th percentile, planning and execution time by the \
-         server's clock, shared buffers that the plan reads or finds in the cache, and rows that the statement returns.\n"
+         server's clock, shared buffers that the plan reads or finds in the cache, and rows that the statement \
+         returns.\n"
     );
     for scale in scales(report) {
         let _ = write!(
@@ -162,7 +163,7 @@ fn write_operations(document: &mut String, report: &Report, plots_path: &str) {
              columns of results are operations per second and their ratios. Latencies and round trips are the \
              service's. Processor times are milliseconds per operation. The three round trips are BEGIN with the \
              identity, the statement, and COMMIT. A caller who writes waits for all three. A caller who reads waits \
-             for two, because the rows are returned before COMMIT is answered (`tests/operations/early_reads.rs`). A \
+             for two, because the rows are returned before COMMIT is answered (`tests/operations/early_returns.rs`). A \
              single round trip is impossible with this driver: sqlx awaits the answer to a message before it sends the \
              next, and although a message of the simple query protocol may contain several statements, these have no \
              typed values and no prepared plans.\n\n\
@@ -256,7 +257,7 @@ fn write_indexes(document: &mut String, report: &Report) {
             index.name,
             index.bytes / 1024.0 / 1024.0,
             build.map_or_else(String::new, |build| format!("{:.0}", build.ms)),
-            index.write_us.map_or_else(String::new, |write_us| format!("{write_us:.1}"))
+            index.write_cost_us.map_or_else(String::new, |cost_us| format!("{cost_us:.1}"))
         );
     }
 }
@@ -284,8 +285,8 @@ fn write_growth(document: &mut String, report: &Report, plots_path: &str) {
             growth.specification_bytes_per_session,
             growth.ours_bytes_per_session,
             growth.index_builds_ms,
-            growth.up_empty_ms,
-            growth.up_filled_ms,
+            growth.up_on_empty_database_ms,
+            growth.up_on_filled_database_ms,
             growth.longest_lock_ms,
             growth.longest_lock_table
         );
@@ -303,7 +304,7 @@ fn write_days(document: &mut String, report: &Report, plots_path: &str) {
              a minute. Events expire after a simulated day, and the clean-up that runs with each new event deletes the \
              expired ones. To simulate more days and measure nothing else, run `compare` with `--no-statements \
              --operation-seconds 0 --no-load-test --simulated-days 60`.\n\n\
-             | day | written so far | rows | dead rows | table MiB | indexes MiB | vacuums so far |\n\
+             | day | events written so far | rows | dead rows | table MiB | indexes MiB | vacuums so far |\n\
              | --- | --- | --- | --- | --- | --- | --- |\n"
         );
         for day in report.days.iter().step_by(report.days.len().div_ceil(MAX_LISTED_DAYS)) {
@@ -331,7 +332,7 @@ fn write_growth_by_statement(document: &mut String, report: &Report) {
     document.push_str(
         "\nThe statements of this schema at scales 1 and 10, measured without the specification's statements in \
          between, because those read more as the data grows and would evict pages that a production host, which has no \
-         second schema, keeps in memory. Buffers are the mean over sixteen samples. The statements \
+         second schema, keeps in memory. Buffers are the mean over sixteen argument sets. The statements \
          *bare row* insert the same rows while triggers and policies are off.\n\n\
          | statement | ms, scale 1 | ms, scale 10 | time ratio | buffers, scale 1 | buffers, scale 10 | buffer \
          ratio |\n\
@@ -342,9 +343,9 @@ fn write_growth_by_statement(document: &mut String, report: &Report) {
             document,
             "| {} | {:.3} | {:.3} | {:.2} | {} | {} | {:.2} |",
             at_10.name,
-            at_1.isolated_ms,
-            at_10.isolated_ms,
-            at_10.isolated_ms / at_1.isolated_ms,
+            at_1.ours_isolated_ms,
+            at_10.ours_isolated_ms,
+            at_10.ours_isolated_ms / at_1.ours_isolated_ms,
             at_1.buffers,
             at_10.buffers,
             at_10.buffers as f64 / at_1.buffers as f64

@@ -38,13 +38,13 @@ use self::{
 };
 use crate::{
     DriverOptions, Failure,
+    argument_sets::{ArgumentSet, choose_argument_sets},
     capture::StatementCapture,
     client::Client,
     compare::PRODUCTION_SETTINGS,
     data_set::DataSet,
     live::create_filled_database,
-    report::{Report, Settings},
-    samples::{Sample, choose_samples},
+    report::{Report, RunInfo},
     sections,
 };
 
@@ -58,7 +58,7 @@ const ADDED_LATENCY: Duration = Duration::from_millis(1);
 const CALIBRATION_STEPS: usize = 4;
 /// A database that fits in the shared buffers.
 const DATA_SET: DataSet =
-    DataSet { users: 10_000, adventures: 100, active_sessions: 64, open_sessions: 4000, ended_sessions: 2000 };
+    DataSet { users: 10_000, adventures: 100, active_sessions: 64, lobby_sessions: 4000, ended_sessions: 2000 };
 
 /// A measured operation; `name` says what it reads or writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,18 +87,18 @@ impl Operation {
 
 /// What a program does with the result of an operation after decoding it.
 #[derive(Clone, Copy, Debug)]
-enum Output {
+enum ResultUse {
     /// Discards it. The measurements do this.
     Discard,
     /// Converts it to JSON, so that the programs' results can be compared.
     Json,
 }
 
-/// An operation's result as JSON, or `None` with [`Output::Discard`].
+/// An operation's result as JSON, or `None` with [`ResultUse::Discard`].
 type OptionalJson = Option<Value>;
 
-impl Output {
-    fn convert(self, result: impl Serialize) -> Result<OptionalJson, Failure> {
+impl ResultUse {
+    fn discard_or_convert(self, result: impl Serialize) -> Result<OptionalJson, Failure> {
         match self {
             Self::Discard => {
                 // Keeps the compiler from leaving out the decoding of a result that nobody uses.
@@ -121,11 +121,16 @@ enum Program {
 }
 
 impl Program {
-    async fn run(&self, operation: Operation, sample: &Sample, output: Output) -> Result<OptionalJson, Failure> {
+    async fn run(
+        &self,
+        operation: Operation,
+        argument_set: &ArgumentSet,
+        result_use: ResultUse,
+    ) -> Result<OptionalJson, Failure> {
         match self {
-            Self::Service(sparc) => run_service(sparc, operation, sample, output).await,
-            Self::PlainSqlx(program) => program.run(operation, sample, output).await,
-            Self::Pipelined(program) => program.run(operation, sample, output).await,
+            Self::Service(sparc) => run_service(sparc, operation, argument_set, result_use).await,
+            Self::PlainSqlx(program) => program.run(operation, argument_set, result_use).await,
+            Self::Pipelined(program) => program.run(operation, argument_set, result_use).await,
         }
     }
 }
@@ -149,7 +154,7 @@ pub struct RoundTrips {
     /// The operation.
     pub name: String,
     /// The numbers of the service, of plain sqlx, and of tokio-postgres with pipelining.
-    pub programs: [f64; 3],
+    pub counts: [f64; 3],
 }
 
 /// An operation, measured in all three programs with one number of clients.
@@ -162,7 +167,7 @@ pub struct OperationComparison {
     /// Concurrent clients.
     pub clients: usize,
     /// The results of the service, of plain sqlx, and of tokio-postgres with pipelining.
-    pub programs: [ProgramResult; 3],
+    pub results: [ProgramResult; 3],
 }
 
 /// The result of one program: its run with the median throughput.
@@ -187,15 +192,15 @@ pub async fn run(options: &DriverOptions) -> Result<(), Failure> {
     fs::create_dir_all(&options.out)?;
     let server = Server::start_private(Some(&PRODUCTION_SETTINGS)).await?;
     let mut client = Client::open(server.url()).await?;
-    let settings = Settings::read(&mut client).await?;
+    let run_info = RunInfo::read(&mut client).await?;
     let postmaster_pid = client.postmaster_pid().await?;
     client.close().await?;
     let database = create_filled_database(&server, DATA_SET).await?;
     let mut client = Client::open(database.url()).await?;
     client.run("VACUUM ANALYZE").await?;
     client.close().await?;
-    let samples = choose_samples(&DATA_SET);
-    let statements = Statements::capture(StatementCapture::new(database.connect(1).await?), &samples[0]).await?;
+    let argument_sets = choose_argument_sets(&DATA_SET);
+    let statements = Statements::capture(StatementCapture::new(database.connect(1).await?), &argument_sets[0]).await?;
     println!("ready after {:.0} s", start.elapsed().as_secs_f64());
 
     let url = database.url();
@@ -206,40 +211,45 @@ pub async fn run(options: &DriverOptions) -> Result<(), Failure> {
         "a round trip takes {:.3} ms, with added latency {:.3} ms",
         results.round_trip_ms[0], results.round_trip_ms[1]
     );
-    let direct = connect_programs(url, &statements).await?;
-    let delayed = connect_programs(&delayed_url, &statements).await?;
-    let environment = Environment { postmaster_pid, samples: Arc::new(samples) };
+    let direct_programs = connect_programs(url, &statements).await?;
+    let delayed_programs = connect_programs(&delayed_url, &statements).await?;
+    let environment = Environment { postmaster_pid, argument_sets: Arc::new(argument_sets) };
     for operation in Operation::ALL {
-        environment.check_results(operation, &direct).await?;
+        environment.check_results(operation, &direct_programs).await?;
     }
-    let Program::Service(sparc) = &*direct[0] else { return Err(first_program_must_be_service()) };
+    let Program::Service(sparc) = &*direct_programs[0] else { return Err(first_program_must_be_service()) };
     let is_chosen = |operation: &Operation| {
         options.only.is_empty() || options.only.iter().any(|word| operation.name().contains(word.as_str()))
     };
     for operation in Operation::ALL.into_iter().filter(is_chosen) {
-        let sample = &environment.samples[0];
-        results.round_trips.push(environment.count_round_trips(operation, [&direct, &delayed], &proxy).await?);
-        results.phases.push(phases::measure_phases(url, sparc, operation, &statements, sample, options.seconds).await?);
-        for (is_delayed, programs) in [(false, &direct), (true, &delayed)] {
+        let argument_set = &environment.argument_sets[0];
+        results
+            .round_trips
+            .push(environment.count_round_trips(operation, [&direct_programs, &delayed_programs], &proxy).await?);
+        results
+            .phases
+            .push(phases::measure_phases(url, sparc, operation, &statements, argument_set, options.seconds).await?);
+        for (is_delayed, programs) in [(false, &direct_programs), (true, &delayed_programs)] {
             for clients in CLIENT_COUNTS {
                 let comparison = OperationComparison {
                     name: operation.name().to_owned(),
                     is_delayed,
                     clients,
-                    programs: environment.compare(operation, programs, clients, options).await?,
+                    results: environment.compare(operation, programs, clients, options).await?,
                 };
-                let [service, plain_sqlx, pipelined] = comparison.programs.map(|result| result.operations_per_second);
+                let [service, plain_sqlx, pipelined] = comparison.results.map(|result| result.operations_per_second);
                 println!(
-                    "{}, {clients} clients{}: {service:.0} per second, sqlx {plain_sqlx:.0}, pipelined {pipelined:.0}",
+                    "{}, {clients} clients{}, operations per second: service {service:.0}, plain sqlx {plain_sqlx:.0}, \
+                     pipelined {pipelined:.0}",
                     comparison.name,
-                    if is_delayed { ", delayed" } else { "" },
+                    if is_delayed { ", with added latency" } else { "" },
                 );
                 results.operations.push(comparison);
             }
         }
     }
-    let mut report = Report { settings, drivers: Some(results), ..Report::default() };
-    report.settings.seconds = start.elapsed().as_secs_f64();
+    let mut report = Report { run_info, drivers: Some(results), ..Report::default() };
+    report.run_info.seconds = start.elapsed().as_secs_f64();
     sections::write_report_and_section(&report, &options.out, options.docs, "drivers", section(&report))
 }
 
@@ -259,7 +269,7 @@ fn start_proxy(url: &str) -> Result<(DelayProxy, String), Failure> {
     Ok((proxy, url))
 }
 
-/// Adjusts the proxy's delay, which applies to each direction, so that it prolongs a round trip by about
+/// Adjusts the proxy's delay, which applies to each direction, so that the proxy prolongs a round trip by about
 /// [`ADDED_LATENCY`]. Returns the milliseconds of a round trip without and with the proxy.
 async fn calibrate(proxy: &DelayProxy, url: &str, delayed_url: &str) -> Result<[f64; 2], Failure> {
     let mut direct = phases::measure_round_trip(url).await?;

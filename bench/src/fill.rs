@@ -36,13 +36,13 @@ pub struct IndexBuild {
     pub bytes: f64,
 }
 
-/// The number of calls of `append_lines` whose lines are sent to COPY in one chunk.
+/// The number of calls of [`TableRows::append_lines`] whose lines are sent to COPY in one chunk.
 const CALLS_PER_CHUNK: u64 = 5000;
 
 /// The rows to generate for one table.
 struct TableRows {
     /// The table and its columns, as COPY expects both.
-    copy_into: &'static str,
+    copy_target: &'static str,
     /// The number of calls of `append_lines`.
     calls: u64,
     /// Appends the row with a number, or for seats and rolls, all rows of the session with that number.
@@ -81,7 +81,7 @@ pub async fn fill(
     let tables = tables_to_fill(&context);
     let bar = progress_bar(tables.iter().map(|table| table.calls).sum(), schema);
     for table in &tables {
-        bar.set_message(table.copy_into.split(' ').next().unwrap_or_default().to_owned());
+        bar.set_message(table.copy_target.split(' ').next().unwrap_or_default().to_owned());
         let chunks = (0..table.calls.div_ceil(CALLS_PER_CHUNK)).map(|chunk| {
             let mut lines = String::new();
             for number in chunk * CALLS_PER_CHUNK..table.calls.min((chunk + 1) * CALLS_PER_CHUNK) {
@@ -90,7 +90,7 @@ pub async fn fill(
             bar.inc(CALLS_PER_CHUNK);
             lines
         });
-        client.copy_in(table.copy_into, chunks).await?;
+        client.copy_in(table.copy_target, chunks).await?;
     }
 
     // The disabled triggers did not maintain the counters, so these are computed now. This updates many users and
@@ -134,25 +134,25 @@ fn progress_bar(length: u64, schema: Schema) -> ProgressBar {
 fn tables_to_fill(context: &FillContext) -> [TableRows; 7] {
     let data_set = &context.data_set;
     [
-        TableRows { copy_into: "auth.users (id, email)", calls: data_set.users, append_lines: append_account },
+        TableRows { copy_target: "auth.users (id, email)", calls: data_set.users, append_lines: append_account },
         TableRows {
-            copy_into: "users (id, email, display_name, bio, created_at)",
+            copy_target: "users (id, email, display_name, bio, created_at)",
             calls: data_set.users,
             append_lines: append_user,
         },
         TableRows {
-            copy_into: "characters (id, user_id, name, class, might, grace, wit, heart, special_ability, created_at)",
+            copy_target: "characters (id, user_id, name, class, might, grace, wit, heart, special_ability, created_at)",
             calls: data_set.characters(),
             append_lines: append_character,
         },
         TableRows {
-            copy_into: "adventures (id, creator_id, name, description, difficulty, estimated_duration, content, \
+            copy_target: "adventures (id, creator_id, name, description, difficulty, estimated_duration, content, \
                    status, published_at, is_valid, times_played, average_rating, created_at)",
             calls: data_set.adventures,
             append_lines: append_adventure,
         },
         TableRows {
-            copy_into: match context.schema {
+            copy_target: match context.schema {
                 Schema::Specification => {
                     "sessions (id, seer_id, adventure_id, code, is_public, max_players, looking_for, scheduled_start, \
                      status, started_at, ended_at, created_at)"
@@ -166,12 +166,12 @@ fn tables_to_fill(context: &FillContext) -> [TableRows; 7] {
             append_lines: append_session,
         },
         TableRows {
-            copy_into: "session_players (session_id, user_id, character_id, joined_at)",
+            copy_target: "session_players (session_id, user_id, character_id, joined_at)",
             calls: data_set.sessions(),
             append_lines: append_seats,
         },
         TableRows {
-            copy_into: "dice_rolls (id, session_id, character_id, character_name, attribute, dice_count, difficulty, \
+            copy_target: "dice_rolls (id, session_id, character_id, character_name, attribute, dice_count, difficulty, \
                    roll_type, results, total, modified_total, success, outcome, margin, animation_seed, created_at)",
             calls: data_set.sessions(),
             append_lines: append_rolls,

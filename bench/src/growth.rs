@@ -30,9 +30,9 @@ pub struct GrowthResult {
     /// The build of each of these indexes.
     pub index_builds: Vec<IndexBuild>,
     /// Milliseconds that `up` takes on an empty database.
-    pub up_empty_ms: f64,
+    pub up_on_empty_database_ms: f64,
     /// Milliseconds that `up` takes when it runs again, on the filled database.
-    pub up_filled_ms: f64,
+    pub up_on_filled_database_ms: f64,
     /// The longest time that this second `up` held an ACCESS EXCLUSIVE lock on a table, in milliseconds.
     pub longest_lock_ms: f64,
     /// The table with that lock.

@@ -31,14 +31,14 @@ use self::{
 };
 use crate::{
     Failure, HttpOptions,
+    argument_sets::choose_argument_sets,
     client::Client,
     compare::PRODUCTION_SETTINGS,
     cpu::{self, CpuTimes},
     data_set::DataSet,
     live::create_filled_database,
-    measure::quantile,
-    report::{Report, Settings},
-    samples::choose_samples,
+    measure::quantile_ms,
+    report::{Report, RunInfo},
     sections,
 };
 
@@ -48,7 +48,7 @@ const CLIENT_COUNTS: [usize; 3] = [1, 8, 64];
 const MAX_WARM_UP_LENGTH: Duration = Duration::from_millis(300);
 /// A database that fits in the shared buffers.
 const DATA_SET: DataSet =
-    DataSet { users: 10_000, adventures: 100, active_sessions: 64, open_sessions: 4000, ended_sessions: 2000 };
+    DataSet { users: 10_000, adventures: 100, active_sessions: 64, lobby_sessions: 4000, ended_sessions: 2000 };
 
 /// An operation, measured with a number of clients, in the report.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -79,7 +79,7 @@ pub struct ApiResult {
     /// Processor time of PostgreSQL per request, in milliseconds.
     pub postgresql_cpu_ms: Option<f64>,
     /// Bytes per response, including the headers.
-    pub bytes: f64,
+    pub bytes_per_response: f64,
 }
 
 /// The context that all runs share.
@@ -102,14 +102,14 @@ pub async fn run(options: &HttpOptions) -> Result<(), Failure> {
     fs::create_dir_all(&options.out)?;
     let server = Server::start_private(Some(&PRODUCTION_SETTINGS)).await?;
     let mut client = Client::open(server.url()).await?;
-    let settings = Settings::read(&mut client).await?;
+    let run_info = RunInfo::read(&mut client).await?;
     let postmaster_pid = client.postmaster_pid().await?;
     client.close().await?;
     let database = create_filled_database(&server, DATA_SET).await?;
     let mut client = Client::open(database.url()).await?;
     client.run("VACUUM ANALYZE").await?;
     let secret = format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
-    let players = requests::players(&choose_samples(&DATA_SET), &secret, &mut client).await?;
+    let players = requests::players(&choose_argument_sets(&DATA_SET), &secret, &mut client).await?;
     let newcomers = requests::newcomers(&DATA_SET, &secret, &mut client).await?;
     client.close().await?;
     println!("filled after {:.0} s", start.elapsed().as_secs_f64());
@@ -133,18 +133,18 @@ pub async fn run(options: &HttpOptions) -> Result<(), Failure> {
         apis: [(Api::PostgRest, postgrest), (Api::Service, service)],
         requests: all_requests,
     };
-    let mut report = Report { settings, ..Report::default() };
+    let mut report = Report { run_info, ..Report::default() };
     for (operation, name) in OPERATIONS {
         for clients in CLIENT_COUNTS {
             let result = environment.compare(operation, name, clients, options).await?;
             println!(
-                "{name}, {clients} clients: {:.0} requests per second, PostgREST {:.0}: {:.2} times",
+                "{name}, {clients} clients, requests per second: service {:.0}, PostgREST {:.0}, ratio {:.2}",
                 result.service.requests_per_second, result.postgrest.requests_per_second, result.ratio
             );
             report.http.push(result);
         }
     }
-    report.settings.seconds = start.elapsed().as_secs_f64();
+    report.run_info.seconds = start.elapsed().as_secs_f64();
     sections::write_report_and_section(&report, &options.out, options.docs, "http", section(&report))
 }
 
@@ -239,11 +239,11 @@ impl Environment {
         };
         Ok(ApiResult {
             requests_per_second: request_count / seconds,
-            p50_ms: quantile(&mut latencies, 0.5),
-            p99_ms: quantile(&mut latencies, 0.99),
+            p50_ms: quantile_ms(&mut latencies, 0.5),
+            p99_ms: quantile_ms(&mut latencies, 0.99),
             api_cpu_ms: cpu_ms(api_before, api_after),
             postgresql_cpu_ms: cpu_ms(postgresql_before, postgresql_after),
-            bytes: bytes as f64 / request_count,
+            bytes_per_response: bytes as f64 / request_count,
         })
     }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Failure, client::Client, measure::quantile};
+use crate::{Failure, client::Client, measure::quantile_ms};
 
 /// An index, in the report.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -19,7 +19,7 @@ pub struct Index {
     pub used_by: Vec<String>,
     /// Microseconds that it adds to each written row; `None` if it belongs to a constraint, or if the table has too few
     /// rows to measure it.
-    pub write_us: Option<f64>,
+    pub write_cost_us: Option<f64>,
 }
 
 /// Indexes with uses other than by the measured statements, and a description of each such use.
@@ -124,15 +124,15 @@ pub async fn measure_indexes(client: &mut Client, uses: &IndexUses) -> Result<Ve
         let has_constraint = !constraint.is_empty();
         let used_by = [constraint, foreign_key].into_iter().filter(|used_by| !used_by.is_empty()).chain(other_uses);
         let used_by = used_by.chain(uses.statements_by_index.get(&name).into_iter().flatten().cloned()).collect();
-        let write_us = if has_constraint { None } else { measure_write_us(client, &table, &name).await? };
-        indexes.push(Index { table, bytes: bytes.parse().unwrap_or_default(), used_by, write_us, name });
+        let write_cost_us = if has_constraint { None } else { measure_write_cost_us(client, &table, &name).await? };
+        indexes.push(Index { table, bytes: bytes.parse().unwrap_or_default(), used_by, write_cost_us, name });
     }
     Ok(indexes)
 }
 
 /// Writes the same rows with and without the index, and returns the difference per row in microseconds, or `None` if
 /// the table has too few rows.
-async fn measure_write_us(client: &mut Client, table: &str, index: &str) -> Result<Option<f64>, Failure> {
+async fn measure_write_cost_us(client: &mut Client, table: &str, index: &str) -> Result<Option<f64>, Failure> {
     let rows = client
         .fetch_number(&format!("SELECT count(*) FROM (SELECT FROM {table} LIMIT {MAX_WRITTEN_ROWS}) AS existing"))
         .await?;
@@ -161,6 +161,6 @@ async fn measure_write_us(client: &mut Client, table: &str, index: &str) -> Resu
             client.run("ROLLBACK").await?;
         }
     }
-    let added_ms = quantile(&mut times_with_index, 0.5) - quantile(&mut times_without_index, 0.5);
+    let added_ms = quantile_ms(&mut times_with_index, 0.5) - quantile_ms(&mut times_without_index, 0.5);
     Ok(Some(added_ms.max(0.0) * 1000.0 / rows))
 }

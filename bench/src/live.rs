@@ -26,6 +26,7 @@ pub use self::section::section;
 use self::{alternatives::Alternative, subscribers::SubscriberProcess};
 use crate::{
     Failure, LiveOptions,
+    argument_sets::{ArgumentSet, choose_argument_sets},
     client::Client,
     compare::{AUTH_UID_SQL, PRODUCTION_SETTINGS},
     cpu,
@@ -34,8 +35,7 @@ use crate::{
     growth::migrate,
     load_test::{self, Delivery, LoadStep},
     operations::{self, Environment, Operation, RunResult},
-    report::{Report, Settings},
-    samples::{Sample, choose_samples},
+    report::{Report, RunInfo},
     sections,
 };
 
@@ -54,30 +54,30 @@ const FIRST_STEP_SESSIONS: u64 = 200;
 /// The time over which the processor use of idle subscribers is measured.
 const IDLE_MEASUREMENT_LENGTH: Duration = Duration::from_secs(20);
 /// Events per second at human speed: about one event every four seconds in each of the 250 sessions.
-const HUMAN_EVENTS_PER_SECOND: u32 = 60;
+const EVENTS_PER_SECOND_AT_HUMAN_SPEED: u32 = 60;
 /// The time over which delays are measured.
 const DELAY_MEASUREMENT_LENGTH: Duration = Duration::from_secs(15);
 
 /// The rows of the database. It has many active sessions, because the load test plays these.
 pub const DATA_SET: DataSet =
-    DataSet { users: 40_000, adventures: 100, active_sessions: 6000, open_sessions: 1000, ended_sessions: 2000 };
+    DataSet { users: 40_000, adventures: 100, active_sessions: 6000, lobby_sessions: 1000, ended_sessions: 2000 };
 
 /// The measurements of live events.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct LiveResults {
     /// Writers with and without subscribers.
-    pub writers: Vec<WriterComparison>,
-    /// Delays from the call that writes an event to its arrival at a subscriber in another process, at human speed.
-    pub at_human_speed: Delays,
-    /// The same delays while eight clients roll as fast as they can. In older reports, the field is `under_load`.
-    #[serde(alias = "under_load")]
-    pub while_rolling: Delays,
+    pub writer_comparisons: Vec<WriterComparison>,
+    /// Delays from the call that writes an event to its arrival at a subscriber in another process, if events are
+    /// written as rarely as people act.
+    pub delays_at_human_speed: DelaySummary,
+    /// The same delays while eight clients roll as fast as they can.
+    pub delays_while_rolling: DelaySummary,
     /// The processor use of a thousand idle subscribers.
-    pub idle: IdleUse,
+    pub idle: IdleCpuUsage,
     /// The steps of the load test in which every player has a subscription.
-    pub subscribing: Vec<LoadStep>,
+    pub steps_with_subscriptions: Vec<LoadStep>,
     /// The steps of the load test in which every player polls.
-    pub polling: Vec<LoadStep>,
+    pub steps_with_polling: Vec<LoadStep>,
     /// The largest numbers of sessions that the load test sustained, with subscriptions and with polling.
     pub max_sustained_sessions: (u64, u64),
     /// The time of a roll with and without a broadcast of its event.
@@ -92,16 +92,16 @@ pub struct WriterComparison {
     /// Concurrent clients.
     pub clients: u32,
     /// Rolls per second without the load, the mean of the runs.
-    pub rolls_per_second_without: f64,
+    pub rolls_per_second_without_load: f64,
     /// Rolls per second with the load, the mean of the runs.
-    pub rolls_per_second_with: f64,
+    pub rolls_per_second_with_load: f64,
     /// The percentage of rolls per second lost with the load, the median over the pairs of runs; negative if writers
     /// are faster with the load.
     pub loss_percent: f64,
     /// PostgreSQL's processor time per roll without the load, in milliseconds.
-    pub postgresql_cpu_ms_without: Option<f64>,
+    pub postgresql_cpu_ms_without_load: Option<f64>,
     /// PostgreSQL's processor time per roll with the load, including what the load itself costs PostgreSQL.
-    pub postgresql_cpu_ms_with: Option<f64>,
+    pub postgresql_cpu_ms_with_load: Option<f64>,
     /// Processor time of the process that adds the load, per roll, in milliseconds; `None` if PostgreSQL or this
     /// process adds it.
     pub load_cpu_ms: Option<f64>,
@@ -109,7 +109,7 @@ pub struct WriterComparison {
 
 /// Delays of events from the call that writes them, in milliseconds.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-pub struct Delays {
+pub struct DelaySummary {
     /// The median.
     pub p50_ms: f64,
     /// The 95th percentile.
@@ -122,7 +122,7 @@ pub struct Delays {
 
 /// Processor use while no event is written, in percent of a processor.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-pub struct IdleUse {
+pub struct IdleCpuUsage {
     /// PostgreSQL's processor use with the subscribers.
     pub postgresql_percent: Option<f64>,
     /// PostgreSQL's processor use without the subscribers.
@@ -137,30 +137,31 @@ pub async fn run(options: &LiveOptions) -> Result<(), Failure> {
     fs::create_dir_all(&options.out)?;
     let server = Server::start_private(Some(&PRODUCTION_SETTINGS)).await?;
     let mut client = Client::open(server.url()).await?;
-    let settings = Settings::read(&mut client).await?;
+    let run_info = RunInfo::read(&mut client).await?;
     let postmaster_pid = client.postmaster_pid().await?;
     client.close().await?;
     let database = create_filled_database(&server, DATA_SET).await?;
     println!("filled after {:.0} s", start.elapsed().as_secs_f64());
 
-    // The samples are chosen from the first active sessions, which have subscribers. With this smaller number of active
-    // sessions, the ids of a sample's `open_session` and of its users are wrong; they are not used.
-    let samples = choose_samples(&DataSet { active_sessions: SUBSCRIBED_SESSIONS, ..DATA_SET });
+    // The argument sets are chosen from the first active sessions, which have subscribers. With this smaller number of
+    // active sessions, each argument set has the wrong session as its `open_session`, with the wrong users. The command
+    // `live` uses none of these.
+    let argument_sets = choose_argument_sets(&DataSet { active_sessions: SUBSCRIBED_SESSIONS, ..DATA_SET });
     let url = database.url();
-    let environment = Environment { url, samples: &samples, postmaster_pid };
+    let environment = Environment { url, argument_sets: &argument_sets, postmaster_pid };
     let mut results = LiveResults::default();
     let mut subscribers = SubscriberProcess::start(url, DATA_SET).await?;
     let subscribers_pid = subscribers.pid();
     let switch_load = async |is_on| if is_on { subscribers.subscribe().await } else { subscribers.unsubscribe().await };
-    results.writers = compare_writers(&environment, RUN_PAIRS, subscribers_pid, switch_load).await?;
+    results.writer_comparisons = compare_writers(&environment, RUN_PAIRS, subscribers_pid, switch_load).await?;
     results.idle = measure_idle(postmaster_pid, &mut subscribers).await?;
     let sparc = Sparc::connect_with(url, Options::default().max_connections(16)).await?;
-    results.at_human_speed = measure_delays(&sparc, &samples, &mut subscribers).await?;
-    println!("at human speed: {:?}", results.at_human_speed);
+    results.delays_at_human_speed = measure_delays(&sparc, &argument_sets, &mut subscribers).await?;
+    println!("at human speed: {:?}", results.delays_at_human_speed);
     let rolls = operations::run_service_clients(Operation::Roll, &sparc, 8, &environment, DELAY_MEASUREMENT_LENGTH);
-    let (_, delays) = tokio::try_join!(rolls, measure_delays(&sparc, &samples, &mut subscribers))?;
-    results.while_rolling = delays;
-    println!("while eight clients roll: {:?}", results.while_rolling);
+    (_, results.delays_while_rolling) =
+        tokio::try_join!(rolls, measure_delays(&sparc, &argument_sets, &mut subscribers))?;
+    println!("while eight clients roll: {:?}", results.delays_while_rolling);
     sparc.close().await?;
     subscribers.unsubscribe().await?;
     if !options.no_alternatives {
@@ -168,14 +169,14 @@ pub async fn run(options: &LiveOptions) -> Result<(), Failure> {
     }
     subscribers.stop().await?;
     if !options.no_load_test {
-        results.polling =
+        results.steps_with_polling =
             load_test::run_load_test(url, &DATA_SET, postmaster_pid, FIRST_STEP_SESSIONS, Delivery::Polling).await?;
-        results.subscribing =
+        results.steps_with_subscriptions =
             load_test::run_load_test(url, &DATA_SET, postmaster_pid, FIRST_STEP_SESSIONS, Delivery::Subscriptions)
                 .await?;
         results.max_sustained_sessions = (
-            load_test::max_sustained_sessions(&results.subscribing),
-            load_test::max_sustained_sessions(&results.polling),
+            load_test::max_sustained_sessions(&results.steps_with_subscriptions),
+            load_test::max_sustained_sessions(&results.steps_with_polling),
         );
         println!(
             "sessions: {} with subscriptions, {} with polling",
@@ -184,8 +185,8 @@ pub async fn run(options: &LiveOptions) -> Result<(), Failure> {
     }
     drop(database);
     results.broadcast = Some(broadcasts::measure_broadcasts().await?);
-    let mut report = Report { settings, live: Some(results), ..Report::default() };
-    report.settings.seconds = start.elapsed().as_secs_f64();
+    let mut report = Report { run_info, live: Some(results), ..Report::default() };
+    report.run_info.seconds = start.elapsed().as_secs_f64();
     sections::write_report_and_section(&report, &options.out, options.docs, "live", section(&report))
 }
 
@@ -248,11 +249,11 @@ async fn compare_writers(
         };
         let comparison = WriterComparison {
             clients,
-            rolls_per_second_without: mean_throughput(&runs[0]),
-            rolls_per_second_with: mean_throughput(&runs[1]),
+            rolls_per_second_without_load: mean_throughput(&runs[0]),
+            rolls_per_second_with_load: mean_throughput(&runs[1]),
             loss_percent: f64::midpoint(losses[(pairs - 1) / 2], losses[pairs / 2]),
-            postgresql_cpu_ms_without: mean_cpu_ms(&runs[0]),
-            postgresql_cpu_ms_with: mean_cpu_ms(&runs[1]),
+            postgresql_cpu_ms_without_load: mean_cpu_ms(&runs[0]),
+            postgresql_cpu_ms_with_load: mean_cpu_ms(&runs[1]),
             load_cpu_ms: (!load_cpu_ms_by_run.is_empty())
                 .then(|| load_cpu_ms_by_run.iter().sum::<f64>() / load_cpu_ms_by_run.len() as f64),
         };
@@ -264,7 +265,10 @@ async fn compare_writers(
 
 /// Measures the processor use of the server and of the subscribers' process while no event is written. Afterwards, the
 /// subscribers are subscribed.
-async fn measure_idle(postmaster_pid: Option<u32>, subscribers: &mut SubscriberProcess) -> Result<IdleUse, Failure> {
+async fn measure_idle(
+    postmaster_pid: Option<u32>,
+    subscribers: &mut SubscriberProcess,
+) -> Result<IdleCpuUsage, Failure> {
     let percent = |used: Option<Duration>, time: Duration| Some(100.0 * used?.as_secs_f64() / time.as_secs_f64());
     let server_cpu_during = async |time: Duration| {
         let before = cpu::times_of_child_processes(postmaster_pid);
@@ -276,7 +280,7 @@ async fn measure_idle(postmaster_pid: Option<u32>, subscribers: &mut SubscriberP
     let before = subscribers.cpu_times();
     let with_subscribers = server_cpu_during(IDLE_MEASUREMENT_LENGTH).await;
     let used_by_subscribers = before.zip(subscribers.cpu_times()).map(|(before, after)| after.since(&before));
-    let idle = IdleUse {
+    let idle = IdleCpuUsage {
         postgresql_percent: percent(with_subscribers, IDLE_MEASUREMENT_LENGTH),
         postgresql_baseline_percent: percent(baseline, IDLE_MEASUREMENT_LENGTH / 2),
         subscribers_percent: percent(used_by_subscribers, IDLE_MEASUREMENT_LENGTH),
@@ -289,27 +293,28 @@ async fn measure_idle(postmaster_pid: Option<u32>, subscribers: &mut SubscriberP
 /// measured.
 async fn measure_delays(
     sparc: &Sparc,
-    samples: &[Sample],
+    argument_sets: &[ArgumentSet],
     subscribers: &mut SubscriberProcess,
-) -> Result<Delays, Failure> {
+) -> Result<DelaySummary, Failure> {
     subscribers.discard_delays().await?;
     let start = Instant::now();
     let mut sent = 0_u32;
     while start.elapsed() < DELAY_MEASUREMENT_LENGTH {
-        tokio::time::sleep_until((start + Duration::from_secs(1) * sent / HUMAN_EVENTS_PER_SECOND).into()).await;
-        let sample = &samples[sent as usize % samples.len()];
-        let (session_id, kind) = (sample.session, "wave".to_owned());
+        tokio::time::sleep_until((start + Duration::from_secs(1) * sent / EVENTS_PER_SECOND_AT_HUMAN_SPEED).into())
+            .await;
+        let argument_set = &argument_sets[sent as usize % argument_sets.len()];
+        let (session_id, kind) = (argument_set.session, "wave".to_owned());
         let payload = json!({ "sent_at_us": now_us() });
         let event = NewEvent { session_id, kind, payload, ..Default::default() };
-        sparc.as_user(sample.player).events().send(event).await?;
+        sparc.as_user(argument_set.player).events().send(event).await?;
         sent += 1;
     }
     // Allows the last events to arrive.
     tokio::time::sleep(Duration::from_millis(500)).await;
-    subscribers.delays().await
+    subscribers.take_delays().await
 }
 
-/// Returns the microseconds since 1970 by the machine's clock, which the two processes share.
+/// Returns the microseconds since 1970 by the machine's clock, which this process shares with the subscribers' process.
 fn now_us() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since_1970| since_1970.as_micros() as u64)
 }

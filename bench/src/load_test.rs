@@ -11,10 +11,10 @@ use uuid::Uuid;
 
 use crate::{
     Failure,
+    argument_sets::ArgumentSet,
     cpu::{self, CpuTimes},
     data_set::{DataSet, RowKind, row_id},
-    measure::quantile,
-    samples::Sample,
+    measure::quantile_ms,
     writes::new_roll,
 };
 
@@ -59,7 +59,7 @@ pub fn max_sustained_sessions(steps: &[LoadStep]) -> u64 {
 }
 
 /// The number of players of each session.
-const PLAYERS: u64 = 6;
+const PLAYERS_PER_SESSION: u64 = 6;
 /// The time between two rolls of a session; after each roll, all six players get the new events.
 pub const ROLL_INTERVAL: Duration = Duration::from_secs(4);
 /// The duration of a step.
@@ -69,7 +69,7 @@ pub const MAX_ROLL_P99_MS: f64 = 50.0;
 /// The number of sessions of the warm-up, which runs before the first step: it opens the connections of the pool.
 const WARM_UP_SESSIONS: u64 = 20;
 /// The size of the service's connection pool in the load test.
-pub const CONNECTIONS: u32 = 16;
+pub const POOL_SIZE: u32 = 16;
 
 /// How the players get new events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,9 +80,9 @@ pub enum Delivery {
     Subscriptions,
 }
 
-/// Runs steps, each with twice as many sessions as the last, until a step is not sustained or has all active sessions.
-/// Then bisects between the largest number of sessions that was sustained and the smallest that was not, until they
-/// differ by at most a tenth.
+/// Runs steps, each with twice as many sessions as the step before, until a step is not sustained or has all active
+/// sessions. Then bisects between the largest number of sessions that was sustained and the smallest that was not,
+/// until they differ by at most a tenth.
 pub async fn run_load_test(
     url: &str,
     data_set: &DataSet,
@@ -90,7 +90,7 @@ pub async fn run_load_test(
     first_step_sessions: u64,
     delivery: Delivery,
 ) -> Result<Vec<LoadStep>, Failure> {
-    let sparc = Sparc::connect_with(url, Options::default().max_connections(CONNECTIONS)).await?;
+    let sparc = Sparc::connect_with(url, Options::default().max_connections(POOL_SIZE)).await?;
     let mut steps = Vec::new();
     // The largest number of sessions that was sustained so far, and the smallest that was not.
     let (mut max_sustained, mut min_not_sustained) = (0, None);
@@ -101,7 +101,8 @@ pub async fn run_load_test(
         let step = run_step(&sparc, data_set, sessions, postmaster_pid, delivery).await?;
         steps.push(step);
         println!(
-            "{sessions} sessions: {:.0} rolls per second, p50 {:.2} ms, p99 {:.2} ms, delivered to all p99 {:.2} ms",
+            "{sessions} sessions: {:.0} rolls per second, roll p50 {:.2} ms, p99 {:.2} ms; delivered to all: p99 \
+             {:.2} ms",
             step.rolls_per_second, step.roll_p50_ms, step.roll_p99_ms, step.delivered_to_all_p99_ms
         );
         if step.is_sustained() {
@@ -128,17 +129,17 @@ pub async fn run_step(
     postmaster_pid: Option<u32>,
     delivery: Delivery,
 ) -> Result<LoadStep, Failure> {
-    // Subscriptions are opened before the measured time begins.
-    let mut opened_sessions = Vec::new();
-    for chunk in (0..sessions).collect::<Vec<_>>().chunks(CONNECTIONS as usize) {
-        let opening = chunk.iter().map(|number| PlayedSession::open(sparc, data_set, *number, delivery));
-        opened_sessions.extend(try_join_all(opening).await?);
+    // The players subscribe before the measured time begins.
+    let mut prepared_sessions = Vec::new();
+    for chunk in (0..sessions).collect::<Vec<_>>().chunks(POOL_SIZE as usize) {
+        let preparations = chunk.iter().map(|number| PlayedSession::prepare(sparc, data_set, *number, delivery));
+        prepared_sessions.extend(try_join_all(preparations).await?);
     }
     let (postgresql_before, service_before) =
         (cpu::times_of_child_processes(postmaster_pid), cpu::times_of_this_process());
     let start = Instant::now();
     let mut tasks = JoinSet::new();
-    for session in opened_sessions {
+    for session in prepared_sessions {
         tasks.spawn(session.play(start));
     }
     let mut totals = SessionResult::default();
@@ -156,10 +157,10 @@ pub async fn run_step(
         due_rolls_per_second: sessions as f64 / ROLL_INTERVAL.as_secs_f64(),
         rolls_per_second: totals.roll_latencies.len() as f64 / seconds,
         operations_per_second: (totals.roll_latencies.len() + totals.polls) as f64 / seconds,
-        roll_p50_ms: quantile(&mut totals.roll_latencies, 0.5),
-        roll_p99_ms: quantile(&mut totals.roll_latencies, 0.99),
-        delivered_to_all_p50_ms: quantile(&mut totals.delivery_times, 0.5),
-        delivered_to_all_p99_ms: quantile(&mut totals.delivery_times, 0.99),
+        roll_p50_ms: quantile_ms(&mut totals.roll_latencies, 0.5),
+        roll_p99_ms: quantile_ms(&mut totals.roll_latencies, 0.99),
+        delivered_to_all_p50_ms: quantile_ms(&mut totals.delivery_times, 0.5),
+        delivered_to_all_p99_ms: quantile_ms(&mut totals.delivery_times, 0.99),
         postgresql_cpus: used_cpus(postgresql_before, cpu::times_of_child_processes(postmaster_pid)),
         service_cpus: used_cpus(service_before, cpu::times_of_this_process()),
     })
@@ -191,10 +192,10 @@ struct PlayedSession {
 
 impl PlayedSession {
     /// Prepares a session to be played, and opens the subscriptions of its players if they subscribe.
-    async fn open(sparc: &Sparc, data_set: &DataSet, number: u64, delivery: Delivery) -> Result<Self, Failure> {
+    async fn prepare(sparc: &Sparc, data_set: &DataSet, number: u64, delivery: Delivery) -> Result<Self, Failure> {
         let session_id = row_id(RowKind::Session, number);
-        let players: Vec<u64> = (0..PLAYERS).map(|seat| data_set.player(number, seat)).collect();
-        let newest_seq = sparc.as_user(row_id(RowKind::User, players[0])).events().newest(session_id).await?;
+        let players: Vec<u64> = (0..PLAYERS_PER_SESSION).map(|seat| data_set.player(number, seat)).collect();
+        let newest_seq = sparc.as_user(row_id(RowKind::User, players[0])).events().newest_seq(session_id).await?;
         let mut subscriptions = Vec::new();
         if delivery == Delivery::Subscriptions {
             for player in &players {
@@ -217,9 +218,12 @@ impl PlayedSession {
             }
             tokio::time::sleep_until(due.into()).await;
             let player = self.players[turn % self.players.len()];
-            let sample =
-                Sample { session: self.id, character: row_id(RowKind::Character, player), ..Sample::default() };
-            self.sparc.as_user(row_id(RowKind::User, player)).dice().roll(new_roll(&sample)?).await?;
+            let argument_set = ArgumentSet {
+                session: self.id,
+                character: row_id(RowKind::Character, player),
+                ..ArgumentSet::default()
+            };
+            self.sparc.as_user(row_id(RowKind::User, player)).dice().roll(new_roll(&argument_set)?).await?;
             result.roll_latencies.push(due.elapsed());
             result.polls += self.receive_events().await?;
             result.delivery_times.push(due.elapsed());
@@ -240,7 +244,7 @@ impl PlayedSession {
         for player in &self.players {
             let events =
                 self.sparc.as_user(row_id(RowKind::User, *player)).events().after(self.id, self.newest_seq).await?;
-            // Until then, every player requests the events after the same number.
+            // Only after the last player's request, so that all players request the events after the same number.
             if Some(player) == self.players.last() {
                 self.newest_seq = events.last().map_or(self.newest_seq, |event| event.seq);
             }

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "allocations")]
 mod allocations;
+mod argument_sets;
 mod capture;
 mod client;
 mod compare;
@@ -27,7 +28,6 @@ mod reads;
 mod replicas;
 mod report;
 mod rows;
-mod samples;
 mod sections;
 mod workload;
 mod writes;
@@ -44,7 +44,7 @@ pub enum Failure {
     Statement(String, sqlx::Error),
     /// Connecting failed, or another use of a connection that is not about a single statement.
     Connection(sqlx::Error),
-    /// A statement in this project's schema exceeded the statement timeout. It has this name in the report.
+    /// The statement with this name in the report exceeded the statement timeout, in this project's schema.
     Timeout(&'static str),
     /// Any other failure.
     Message(String),

@@ -50,7 +50,7 @@ pub struct StatementResult {
     pub p99_ms: f64,
     /// Median in this schema without the specification's statements in between, in milliseconds: the smallest of the
     /// medians of a few rounds. The goal for growth compares this value between scales.
-    pub isolated_ms: f64,
+    pub ours_isolated_ms: f64,
     /// Rows returned in this schema.
     pub rows: u64,
     /// Rows returned in the specification's schema.
@@ -65,7 +65,7 @@ pub struct StatementResult {
     pub generic_plan_hash: String,
     /// The numbers of executions of this schema's statement with a custom plan and with the generic plan.
     pub plan_counts: (u64, u64),
-    /// Shared buffers that the custom plan hits or reads, the mean over several samples.
+    /// Shared buffers that the custom plan hits or reads, the mean over several argument sets.
     pub buffers: u64,
     /// The custom plan in this schema.
     pub plan: Plan,
@@ -81,8 +81,8 @@ const MAX_EXECUTIONS_PER_ROUND: usize = 10;
 const EVICTION_THRESHOLD: Duration = Duration::from_millis(50);
 /// The minimum number of timed executions when the service's statement is measured in isolation.
 const MIN_ISOLATED_EXECUTIONS: usize = 3;
-/// The maximum number of timed executions per sample when the service's statement is measured in isolation.
-const ISOLATED_EXECUTIONS_PER_SAMPLE: usize = 10;
+/// The maximum number of timed executions per argument set when the service's statement is measured in isolation.
+const ISOLATED_EXECUTIONS_PER_ARGUMENT_SET: usize = 10;
 /// The time for measuring one of the service's statements in isolation.
 const ISOLATED_TIME_BUDGET: Duration = Duration::from_millis(1500);
 /// Executions before timing begins. The server chooses between a custom and a generic plan after five executions of a
@@ -91,17 +91,17 @@ const WARM_UP_EXECUTIONS: usize = 16;
 /// If an execution takes longer than this, it is the last one of the statement's warm-up.
 const SLOW_EXECUTION: Duration = Duration::from_millis(100);
 /// The time for which a short statement is repeated in one message.
-const MESSAGE_TIME: Duration = Duration::from_millis(2);
+const TARGET_MESSAGE_TIME: Duration = Duration::from_millis(2);
 /// The maximum number of times that a statement is repeated in one message.
 const MAX_REPEATS: u128 = 25;
 /// The minimum and maximum number of rounds. In each round, the specification's statement is executed once, and then
 /// the service's statement repeatedly for about as long as that took.
-const ROUNDS: std::ops::RangeInclusive<usize> = 3..=200;
+const ROUND_LIMITS: std::ops::RangeInclusive<usize> = 3..=200;
 
 impl StatementPair {
     /// Warms up one of the two statements, and returns how many times to send it in one message: as often as it runs in
-    /// [`MESSAGE_TIME`], but at most [`MAX_REPEATS`] times. After a slow execution ([`SLOW_EXECUTION`]), the warm-up
-    /// ends and the statement is sent once per message.
+    /// [`TARGET_MESSAGE_TIME`], but at most [`MAX_REPEATS`] times. After a slow execution ([`SLOW_EXECUTION`]), the
+    /// warm-up ends and the statement is sent once per message.
     async fn warm_up_and_choose_repeats(&self, workload: &Workload, client: &mut Client) -> Result<u32, Failure> {
         let mut fastest = TIME_BUDGET;
         for index in 0..WARM_UP_EXECUTIONS {
@@ -112,26 +112,27 @@ impl StatementPair {
                 return Ok(1);
             }
         }
-        let repeats = MESSAGE_TIME.as_micros() / fastest.as_micros().max(1);
+        let repeats = TARGET_MESSAGE_TIME.as_micros() / fastest.as_micros().max(1);
         Ok(if self.is_repeatable { repeats.clamp(1, MAX_REPEATS) as u32 } else { 1 })
     }
 
     /// Measures the service's statement in isolation: without the specification's statement in between. If time allows,
-    /// it is first executed untimed for each sample. Returns the median in milliseconds.
-    pub async fn measure_isolated(&self, our_client: &mut Client) -> Result<f64, Failure> {
+    /// it is first executed untimed for each argument set. Returns the median in milliseconds.
+    pub async fn measure_in_isolation(&self, our_client: &mut Client) -> Result<f64, Failure> {
         self.ours.prepare(our_client).await?;
         let repeats = self.warm_up_and_choose_repeats(&self.ours, our_client).await?;
-        let samples = self.ours.executions.len();
+        let argument_set_count = self.ours.executions.len();
         let start = Instant::now();
-        for index in 0..samples {
+        for index in 0..argument_set_count {
             self.ours.execute(our_client, self.role, index, repeats).await?;
             if start.elapsed() > ISOLATED_TIME_BUDGET / 2 {
                 break;
             }
         }
         let mut times = Vec::new();
+        let max_executions = argument_set_count * ISOLATED_EXECUTIONS_PER_ARGUMENT_SET;
         while times.len() < MIN_ISOLATED_EXECUTIONS
-            || times.len() < samples * ISOLATED_EXECUTIONS_PER_SAMPLE && start.elapsed() < ISOLATED_TIME_BUDGET
+            || times.len() < max_executions && start.elapsed() < ISOLATED_TIME_BUDGET
         {
             let Some((time, _)) = self.ours.execute(our_client, self.role, times.len(), repeats).await? else {
                 return Err(Failure::Timeout(self.name));
@@ -139,7 +140,7 @@ impl StatementPair {
             times.push(time);
         }
         self.ours.deallocate(our_client).await?;
-        Ok(quantile(&mut times, 0.5))
+        Ok(quantile_ms(&mut times, 0.5))
     }
 
     /// Measures both statements alternately.
@@ -159,8 +160,8 @@ impl StatementPair {
         let repeats = self.warm_up_and_choose_repeats(&self.ours, our_client).await?;
         let specification_repeats = self.warm_up_and_choose_repeats(&self.specification, specification_client).await?;
         let start = Instant::now();
-        for round in 0..*ROUNDS.end() {
-            if round >= *ROUNDS.start() && start.elapsed() > TIME_BUDGET {
+        for round in 0..*ROUND_LIMITS.end() {
+            if round >= *ROUND_LIMITS.start() && start.elapsed() > TIME_BUDGET {
                 break;
             }
             if !specification_timed_out {
@@ -172,7 +173,7 @@ impl StatementPair {
                     None => specification_timed_out = true,
                 }
             }
-            // If the first execution has timed out, there is no time.
+            // If no execution has succeeded, because the first one timed out, the budget stands for its time.
             let specification_time = specification_times.last().copied().unwrap_or(TIME_BUDGET);
             if specification_time > EVICTION_THRESHOLD {
                 for repetition in 0..MAX_EXECUTIONS_PER_ROUND {
@@ -214,9 +215,9 @@ impl StatementPair {
         let specification_ms = if specification_times.is_empty() {
             crate::workload::STATEMENT_TIMEOUT.as_secs_f64() * 1000.0
         } else {
-            quantile(&mut specification_times, 0.5)
+            quantile_ms(&mut specification_times, 0.5)
         };
-        let ours_ms = quantile(&mut ours_times, 0.5);
+        let ours_ms = quantile_ms(&mut ours_times, 0.5);
         Ok(StatementResult {
             name: self.name.to_owned(),
             scale,
@@ -225,9 +226,9 @@ impl StatementPair {
             specification_timed_out,
             ours_ms,
             ratio: specification_ms / ours_ms,
-            p99_ms: quantile(&mut ours_times, 0.99),
-            // `compare` sets this later, from `measure_isolated`.
-            isolated_ms: 0.0,
+            p99_ms: quantile_ms(&mut ours_times, 0.99),
+            // `compare` sets this later, from `measure_in_isolation`.
+            ours_isolated_ms: 0.0,
             rows,
             specification_rows,
             executions: ours_times.len(),
@@ -251,7 +252,7 @@ impl StatementResult {
 
 /// Sorts the times, and returns their quantile at `fraction` (0.5 is the median) in milliseconds, or NaN if there are
 /// no times.
-pub fn quantile(times: &mut [Duration], fraction: f64) -> f64 {
+pub fn quantile_ms(times: &mut [Duration], fraction: f64) -> f64 {
     times.sort_unstable();
     let index = ((times.len() as f64 - 1.0) * fraction).ceil().max(0.0) as usize;
     times.get(index).map_or(f64::NAN, |time| time.as_secs_f64() * 1000.0)

@@ -17,12 +17,12 @@ use tokio::{process::Command, task::JoinSet};
 
 use crate::{
     Failure,
+    argument_sets::ArgumentSet,
     capture::StatementCapture,
     cpu::{self, CpuTimes},
-    measure::quantile,
+    measure::quantile_ms,
     pgbench::{self, ScriptStatement},
     reads::quote_literal,
-    samples::Sample,
     writes::{new_roll, roll_values},
 };
 
@@ -100,14 +100,14 @@ const DEADLINE: Duration = Duration::from_secs(30);
 const SET_IDENTITY_SQL: &str = "SELECT set_config('role', $1, true), set_config('request.jwt.claims', $2, true),
     set_config('statement_timeout', $3, true), private.require_open_account()";
 
-/// The server, the database and the samples that operations run with.
+/// The server, the database and the argument sets that operations run with.
 #[derive(Clone)]
 pub struct Environment<'a> {
     /// URL of the database.
     pub url: &'a str,
-    /// The users and sessions of the clients. Each client has one sample; clients share samples if there are fewer
-    /// samples than clients.
-    pub samples: &'a [Sample],
+    /// The users and sessions of the clients. Each client has one argument set; clients share argument sets if there
+    /// are fewer argument sets than clients.
+    pub argument_sets: &'a [ArgumentSet],
     /// The process id of the server's postmaster.
     pub postmaster_pid: Option<u32>,
 }
@@ -142,7 +142,7 @@ pub async fn measure_operations(
 ) -> Result<Vec<OperationResult>, Failure> {
     let mut results = Vec::new();
     for (operation, name) in OPERATIONS {
-        let statements = capture_statements(operation, new_capture().await?, environment.samples).await?;
+        let statements = capture_statements(operation, new_capture().await?, environment.argument_sets).await?;
         // BEGIN and the identity (the first of the statements) take one round trip; each other statement takes one, and
         // so does COMMIT.
         let round_trips = statements.len() + 1;
@@ -182,14 +182,15 @@ pub async fn measure_operations(
                 ratio: service.operations_per_second / unpipelined.operations_per_second,
                 pgbench_pipelined_operations_per_second: pipelined.operations_per_second,
                 round_trips,
-                p50_ms: quantile(&mut latencies, 0.5),
-                p99_ms: quantile(&mut latencies, 0.99),
+                p50_ms: quantile_ms(&mut latencies, 0.5),
+                p99_ms: quantile_ms(&mut latencies, 0.99),
                 postgresql_cpu_ms: service.postgresql_cpu_ms,
                 service_cpu_ms: service.service_cpu_ms,
                 postgresql_cpu_ms_with_pgbench: unpipelined.postgresql_cpu_ms,
             });
             println!(
-                "{name}, {clients} clients: {:.0} per second; pgbench {:.0}, ratio {:.2}; pipelined {:.0}, ratio {:.2}",
+                "{name}, {clients} clients, operations per second: service {:.0}; pgbench {:.0}, ratio {:.2}; \
+                 pipelined pgbench {:.0}, ratio {:.2}",
                 service.operations_per_second,
                 unpipelined.operations_per_second,
                 service.operations_per_second / unpipelined.operations_per_second,
@@ -208,27 +209,31 @@ fn median_run(mut runs: Vec<RunResult>) -> RunResult {
 }
 
 /// Runs the operation once.
-pub async fn run_once(operation: Operation, caller: &IdentityConnection, sample: &Sample) -> Result<(), Failure> {
+pub async fn run_once(
+    operation: Operation,
+    caller: &IdentityConnection,
+    argument_set: &ArgumentSet,
+) -> Result<(), Failure> {
     match operation {
         Operation::Roll => {
-            caller.dice().roll(new_roll(sample)?).await?;
+            caller.dice().roll(new_roll(argument_set)?).await?;
         }
         Operation::SendEvent => {
-            let event = NewEvent { session_id: sample.session, kind: "wave".to_owned(), ..Default::default() };
+            let event = NewEvent { session_id: argument_set.session, kind: "wave".to_owned(), ..Default::default() };
             caller.events().send(event).await?;
         }
         Operation::Lobby => {
             caller.sessions().lobby(&LobbyFilter::default(), None).await?;
         }
         Operation::History => {
-            caller.dice().history(RollScope::Session(sample.session), &HistoryFilter::default(), None).await?;
+            caller.dice().history(RollScope::Session(argument_set.session), &HistoryFilter::default(), None).await?;
         }
     }
     Ok(())
 }
 
-/// Runs the operation by the service as fast as possible for `run_length`, with concurrent clients, each with a sample
-/// of its own if there are enough. Returns the result and the latency of each operation.
+/// Runs the operation by the service as fast as possible for `run_length`, with concurrent clients, each with an
+/// argument set of its own if there are enough. Returns the result and the latency of each operation.
 pub async fn run_service_clients(
     operation: Operation,
     sparc: &Sparc,
@@ -241,13 +246,13 @@ pub async fn run_service_clients(
     let start = Instant::now();
     let mut tasks = JoinSet::new();
     for number in 0..clients {
-        let sample = environment.samples[number as usize % environment.samples.len()].clone();
-        let caller = sparc.as_user(sample.player);
+        let argument_set = environment.argument_sets[number as usize % environment.argument_sets.len()].clone();
+        let caller = sparc.as_user(argument_set.player);
         tasks.spawn(async move {
             let mut latencies = Vec::new();
             while start.elapsed() < run_length {
                 let operation_start = Instant::now();
-                run_once(operation, &caller, &sample).await?;
+                run_once(operation, &caller, &argument_set).await?;
                 latencies.push(operation_start.elapsed());
                 // In a service, the task would wait for its next request here. Without the yield, a task whose answers
                 // have already arrived would continue while the others wait.
@@ -280,22 +285,22 @@ fn cpu_ms_per_operation(before: Option<CpuTimes>, after: Option<CpuTimes>, opera
 }
 
 /// Runs the operation once and captures its statements. Returns the statement that sets the identity and the captured
-/// statements, each with the values of each sample.
+/// statements, each with the values of each argument set.
 async fn capture_statements(
     operation: Operation,
     mut capture: StatementCapture,
-    samples: &[Sample],
+    argument_sets: &[ArgumentSet],
 ) -> Result<Vec<ScriptStatement>, Failure> {
-    let caller = capture.sparc.as_user(samples[0].player).with_deadline(DEADLINE);
-    run_once(operation, &caller, &samples[0]).await?;
-    let identity_values = |sample: &Sample| -> Vec<String> {
-        let claims = format!("{{\"role\":\"authenticated\",\"sub\":\"{}\"}}", sample.player);
+    let caller = capture.sparc.as_user(argument_sets[0].player).with_deadline(DEADLINE);
+    run_once(operation, &caller, &argument_sets[0]).await?;
+    let identity_values = |argument_set: &ArgumentSet| -> Vec<String> {
+        let claims = format!("{{\"role\":\"authenticated\",\"sub\":\"{}\"}}", argument_set.player);
         vec![quote_literal("authenticated"), quote_literal(claims), quote_literal(DEADLINE.as_millis())]
     };
-    let statement_values = |sample: &Sample| -> Vec<String> {
-        let session = quote_literal(sample.session);
+    let statement_values = |argument_set: &ArgumentSet| -> Vec<String> {
+        let session = quote_literal(argument_set.session);
         match operation {
-            Operation::Roll => roll_values(sample),
+            Operation::Roll => roll_values(argument_set),
             Operation::SendEvent => {
                 vec!["gen_random_uuid()".to_owned(), session, quote_literal("client.wave"), quote_literal("{}")]
             }
@@ -306,9 +311,9 @@ async fn capture_statements(
     };
     let set_identity = SET_IDENTITY_SQL.to_owned();
     let mut statements =
-        vec![ScriptStatement { sql: set_identity, values: samples.iter().map(identity_values).collect() }];
+        vec![ScriptStatement { sql: set_identity, values: argument_sets.iter().map(identity_values).collect() }];
     for captured in capture.new_statements().await? {
-        let values = samples.iter().map(statement_values).collect();
+        let values = argument_sets.iter().map(statement_values).collect();
         statements.push(ScriptStatement { sql: captured.sql, values });
     }
     Ok(statements)
@@ -332,9 +337,9 @@ async fn run_pgbench(
         .arg(environment.url);
     // When pgbench ends, its server processes end too, and their processor times can no longer be read. So the times
     // are read shortly before, and divided by the number of operations until then.
-    let until_reading = pgbench_options.run_length.saturating_sub(Duration::from_millis(300));
+    let time_until_cpu_reading = pgbench_options.run_length.saturating_sub(Duration::from_millis(300));
     let (output, after) = tokio::join!(command.output(), async {
-        tokio::time::sleep(until_reading).await;
+        tokio::time::sleep(time_until_cpu_reading).await;
         cpu::times_of_child_processes(environment.postmaster_pid)
     });
     let output = output?;
@@ -344,9 +349,10 @@ async fn run_pgbench(
     let Some(operations_per_second) = operations_per_second.filter(|_| output.status.success()) else {
         return Err(Failure::Message(String::from_utf8_lossy(&output.stderr).into_owned()));
     };
+    let operations_until_cpu_reading = operations_per_second * time_until_cpu_reading.as_secs_f64();
     Ok(RunResult {
         operations_per_second,
-        postgresql_cpu_ms: cpu_ms_per_operation(before, after, operations_per_second * until_reading.as_secs_f64()),
+        postgresql_cpu_ms: cpu_ms_per_operation(before, after, operations_until_cpu_reading),
         service_cpu_ms: None,
     })
 }

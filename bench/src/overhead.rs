@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Failure,
+    argument_sets::ArgumentSet,
     client::Client,
-    measure::{StatementPair, quantile},
-    samples::Sample,
+    measure::{StatementPair, quantile_ms},
     workload::{Execution, Role, Workload, begin_sql},
     writes::{ROLL_EVENT_PAYLOAD, roll_values},
 };
@@ -72,43 +72,45 @@ const DISABLE_TRIGGERS: &str =
 pub const BARE_INSERT_NAMES: [&str; 3] = ["bare rows of a roll", "bare row of an event", "bare rows of a sign-up"];
 
 /// Returns the bare INSERTs of the rows of a roll, an event and a sign-up, each for both schemas.
-pub fn bare_inserts(samples: &[Sample]) -> Vec<StatementPair> {
-    let execute_bare_roll =
-        |sample: &Sample| format!("EXECUTE bare_roll('{}', '{}')", sample.session, sample.character);
-    let execute_bare_event = |sample: &Sample, sender_argument: &str| {
-        format!("EXECUTE bare_event('{}', '{ROLL_EVENT_PAYLOAD}'{sender_argument})", sample.session)
+pub fn bare_inserts(argument_sets: &[ArgumentSet]) -> Vec<StatementPair> {
+    let execute_bare_roll = |argument_set: &ArgumentSet| {
+        format!("EXECUTE bare_roll('{}', '{}')", argument_set.session, argument_set.character)
     };
-    let execute_bare_roll_and_event = |sample: &Sample, sender_argument: &str| {
-        format!("{}; {}", execute_bare_roll(sample), execute_bare_event(sample, sender_argument))
+    let execute_bare_event = |argument_set: &ArgumentSet, sender_argument: &str| {
+        format!("EXECUTE bare_event('{}', '{ROLL_EVENT_PAYLOAD}'{sender_argument})", argument_set.session)
+    };
+    let execute_bare_roll_and_event = |argument_set: &ArgumentSet, sender_argument: &str| {
+        format!("{}; {}", execute_bare_roll(argument_set), execute_bare_event(argument_set, sender_argument))
     };
     // E-mail addresses must be unique, because the statement runs many times in one transaction.
     let execute_bare_account =
-        |_: &Sample, _: &str| "EXECUTE bare_account(gen_random_uuid() || '@mail.example')".to_owned();
+        |_: &ArgumentSet, _: &str| "EXECUTE bare_account(gen_random_uuid() || '@mail.example')".to_owned();
     vec![
-        bare_insert_pair(BARE_INSERT_NAMES[0], samples, &execute_bare_roll_and_event),
-        bare_insert_pair(BARE_INSERT_NAMES[1], samples, &execute_bare_event),
-        bare_insert_pair(BARE_INSERT_NAMES[2], samples, &execute_bare_account),
+        bare_insert_pair(BARE_INSERT_NAMES[0], argument_sets, &execute_bare_roll_and_event),
+        bare_insert_pair(BARE_INSERT_NAMES[1], argument_sets, &execute_bare_event),
+        bare_insert_pair(BARE_INSERT_NAMES[2], argument_sets, &execute_bare_account),
     ]
 }
 
-/// Returns INSERTs of the same rows for both schemas. `sql_for_sample` returns the SQL for a sample. Its second
-/// argument is an additional argument of `bare_event`: the event's sender. It is empty for the specification's schema,
-/// which does not store the sender.
+/// Returns INSERTs of the same rows for both schemas. `sql_for_argument_set` returns the SQL for an argument set. The
+/// text that it takes as its second argument is appended to the arguments of `bare_event`: the event's sender, or
+/// nothing for the specification's schema, which does not store the sender.
 fn bare_insert_pair(
     name: &'static str,
-    samples: &[Sample],
-    sql_for_sample: &dyn Fn(&Sample, &str) -> String,
+    argument_sets: &[ArgumentSet],
+    sql_for_argument_set: &dyn Fn(&ArgumentSet, &str) -> String,
 ) -> StatementPair {
-    let workload = |bare_event: &str, sender_argument: fn(&Sample) -> String| {
-        let sql = |sample: &Sample| sql_for_sample(sample, &sender_argument(sample));
+    let workload = |bare_event: &str, sender_argument: fn(&ArgumentSet) -> String| {
+        let sql = |argument_set: &ArgumentSet| sql_for_argument_set(argument_set, &sender_argument(argument_set));
         // Disabling triggers invalidates the plans, so the next execution plans again. That execution is untimed. It
-        // has the values of another sample, so that it does not warm the caches for the timed one.
-        let next_samples = samples.iter().cycle().skip(1);
-        let executions = samples.iter().zip(next_samples).map(|(sample, next_sample)| Execution {
-            setup_sql: format!("{DISABLE_TRIGGERS}; {}", sql(next_sample)),
-            timed_sql: sql(sample),
-            ..Default::default()
-        });
+        // has the values of another argument set, so that it does not warm the caches for the timed one.
+        let next_argument_sets = argument_sets.iter().cycle().skip(1);
+        let executions =
+            argument_sets.iter().zip(next_argument_sets).map(|(argument_set, next_argument_set)| Execution {
+                setup_sql: format!("{DISABLE_TRIGGERS}; {}", sql(next_argument_set)),
+                timed_sql: sql(argument_set),
+                ..Default::default()
+            });
         Workload {
             prepared: [("bare_roll", BARE_ROLL), ("bare_event", bare_event), ("bare_account", BARE_ACCOUNT)]
                 .map(|(name, sql)| (name.into(), sql.into()))
@@ -121,7 +123,7 @@ fn bare_insert_pair(
         role: Role::Owner,
         is_repeatable: true,
         specification: workload(BARE_EVENT_WITHOUT_SENDER, |_| String::new()),
-        ours: workload(BARE_EVENT, |sample| format!(", '{}'", sample.player)),
+        ours: workload(BARE_EVENT, |argument_set| format!(", '{}'", argument_set.player)),
     }
 }
 
@@ -130,7 +132,7 @@ fn bare_insert_pair(
 /// event of a roll, which a trigger must have written.
 pub async fn measure_overhead(
     client: &mut Client,
-    sample: &Sample,
+    argument_set: &ArgumentSet,
     roll_sql: &str,
     event_sql: &str,
 ) -> Result<Overhead, Failure> {
@@ -138,7 +140,7 @@ pub async fn measure_overhead(
     {
         client.run(&format!("PREPARE {name} AS {sql}")).await?;
     }
-    let execute_roll = format!("EXECUTE roll({})", roll_values(sample).join(", "));
+    let execute_roll = format!("EXECUTE roll({})", roll_values(argument_set).join(", "));
     // A payload that a trigger wrote, so that the bare event has the same size.
     let roll_event_payload = client
         .fetch_value(
@@ -150,14 +152,15 @@ pub async fn measure_overhead(
         .await?;
     let execute_bare_roll_and_event = format!(
         "EXECUTE bare_roll('{0}', '{1}'); EXECUTE bare_event('{0}', {roll_event_payload}, '{2}')",
-        sample.session, sample.character, sample.player
+        argument_set.session, argument_set.character, argument_set.player
     );
-    let execution = Execution { user: sample.player.to_string(), ..Default::default() };
+    let execution = Execution { user: argument_set.player.to_string(), ..Default::default() };
     let begin_as_player = begin_sql(Role::Authenticated, &execution);
     let begin_as_owner = format!("BEGIN; {DISABLE_TRIGGERS}");
 
-    let execute_event = format!("EXECUTE event(gen_random_uuid(), '{}', 'client.wave', '{{}}')", sample.session);
-    let execute_bare_event = format!("EXECUTE bare_event('{}', '{{}}', '{}')", sample.session, sample.player);
+    let execute_event = format!("EXECUTE event(gen_random_uuid(), '{}', 'client.wave', '{{}}')", argument_set.session);
+    let execute_bare_event =
+        format!("EXECUTE bare_event('{}', '{{}}', '{}')", argument_set.session, argument_set.player);
     // The times of each statement, in the order in which they are destructured below.
     let mut times: [Vec<Duration>; 4] = Default::default();
     for _ in 0..TRANSACTIONS {
@@ -167,7 +170,7 @@ pub async fn measure_overhead(
         times[3].extend(time_executions(client, &begin_as_owner, &execute_bare_event).await?);
     }
     client.run("DEALLOCATE ALL").await?;
-    let [roll_ms, bare_roll_ms, event_ms, bare_event_ms] = times.map(|mut times| quantile(&mut times, 0.5));
+    let [roll_ms, bare_roll_ms, event_ms, bare_event_ms] = times.map(|mut times| quantile_ms(&mut times, 0.5));
     Ok(Overhead { roll_ms, bare_roll_ms, roll_ratio: roll_ms / bare_roll_ms, event_ms, bare_event_ms })
 }
 

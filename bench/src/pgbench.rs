@@ -7,8 +7,9 @@ use std::fmt::Write;
 pub struct ScriptStatement {
     /// The statement, with `$1`, `$2` and so on.
     pub sql: String,
-    /// The values as SQL expressions, in the order of the parameters: one list per sample. A client uses the list whose
-    /// index is the client's number, modulo the number of lists.
+    /// The values as SQL expressions, in the order of the parameters: one list per argument set. A client uses the list
+    /// whose index is the client's number, modulo the number of lists. An expression that is not a literal must be the
+    /// same in all lists: the script contains that of the first list.
     pub values: Vec<Vec<String>>,
 }
 
@@ -16,10 +17,10 @@ pub struct ScriptStatement {
 /// statement sets the identity; if `is_pipelined`, BEGIN and this statement take one round trip together.
 #[must_use]
 pub fn build_script(statements: &[ScriptStatement], is_pipelined: bool) -> String {
-    let sample_count = statements.first().map_or(0, |statement| statement.values.len());
+    let argument_set_count = statements.first().map_or(0, |statement| statement.values.len());
     let mut variables = Vec::new();
-    // The values of all variables, one row per sample.
-    let mut rows: Vec<Vec<String>> = vec![Vec::new(); sample_count];
+    // The values of all variables, one row per argument set.
+    let mut rows: Vec<Vec<String>> = vec![Vec::new(); argument_set_count];
     let mut transaction = String::from(if is_pipelined { "\\startpipeline\nBEGIN;\n" } else { "BEGIN;\n" });
     for (index, statement) in statements.iter().enumerate() {
         let mut sql = statement.sql.clone();
@@ -51,7 +52,7 @@ pub fn build_script(statements: &[ScriptStatement], is_pipelined: bool) -> Strin
         rows.iter().enumerate().map(|(number, row)| format!("({number}, {})", row.join(", "))).collect();
     let _ = writeln!(
         script,
-        "SELECT {0} FROM (VALUES {1}) AS sample (number, {0}) WHERE number = :client_id::integer % {2} \\gset",
+        "SELECT {0} FROM (VALUES {1}) AS argument_set (number, {0}) WHERE number = :client_id::integer % {2} \\gset",
         variables.join(", "),
         rows.join(", "),
         rows.len()
@@ -64,7 +65,7 @@ pub fn build_script(statements: &[ScriptStatement], is_pipelined: bool) -> Strin
 mod tests {
     use super::*;
 
-    /// A statement with the values of one sample. It has ten parameters, because `$1` is the beginning of `$10`.
+    /// A statement with the values of one argument set. It has ten parameters, because `$1` is the beginning of `$10`.
     fn statement_with_ten_parameters() -> ScriptStatement {
         ScriptStatement {
             sql: "INSERT INTO t VALUES ($1, $2, $10)".to_owned(),

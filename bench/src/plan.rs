@@ -18,7 +18,7 @@ pub struct Plan {
     pub shape: String,
     /// The sum of planning and execution time in milliseconds.
     pub ms: f64,
-    /// Shared buffers hit or read, the mean over several samples.
+    /// Shared buffers hit or read, the mean over several argument sets.
     pub buffers: u64,
 }
 
@@ -34,22 +34,22 @@ impl Plan {
     }
 }
 
-/// The maximum number of samples over which the buffers are averaged.
-const MAX_SAMPLES: usize = 16;
+/// The maximum number of argument sets over which the buffers are averaged.
+const MAX_ARGUMENT_SETS: usize = 16;
 
-/// Runs the timed statements of each of the first [`MAX_SAMPLES`] executions, the last statement under EXPLAIN, with
-/// the given `plan_cache_mode`. Returns the last statement's plan for the first sample, with the mean of its buffers
-/// over these samples.
+/// Runs the timed statements of each of the first [`MAX_ARGUMENT_SETS`] executions, the last statement under EXPLAIN,
+/// with the given `plan_cache_mode`. Returns the last statement's plan for the first argument set, with the mean of its
+/// buffers over these argument sets.
 pub async fn explain(
     client: &mut Client,
     workload: &Workload,
     role: Role,
     plan_cache_mode: &str,
 ) -> Result<Plan, Failure> {
-    let executions = &workload.executions[..workload.executions.len().min(MAX_SAMPLES)];
+    let executions = &workload.executions[..workload.executions.len().min(MAX_ARGUMENT_SETS)];
     let mut plan = Plan::default();
     let mut total_buffers = 0;
-    // The first sample runs twice, because its first run is the warm-up.
+    // The first argument set runs twice, because its first run is the warm-up.
     for (run, execution) in executions.iter().take(1).chain(executions).enumerate() {
         let mut statements: Vec<&str> = execution.timed_sql.split("; ").collect();
         let last_statement = statements.pop().unwrap_or_default();

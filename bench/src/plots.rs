@@ -118,7 +118,8 @@ where
 }
 
 /// Draws the time of each statement at each scale. The specification's times are those of the alternating measurement,
-/// this schema's those of the isolated one, as in the table of growth (see [`StatementResult::isolated_ms`]).
+/// this schema's those of the measurement in isolation, as in the table of growth (see
+/// [`StatementResult::ours_isolated_ms`]).
 fn draw_growth(report: &Report, path: &Path) -> DrawResult {
     let mut names: Vec<&str> = report.statements.iter().map(|statement| statement.name.as_str()).collect();
     names.sort_unstable();
@@ -150,7 +151,7 @@ fn draw_growth(report: &Report, path: &Path) -> DrawResult {
         };
         for (points, color) in [
             (points(|statement| statement.specification_ms), SECOND_COLOR),
-            (points(|statement| statement.isolated_ms), FIRST_COLOR),
+            (points(|statement| statement.ours_isolated_ms), FIRST_COLOR),
         ] {
             chart.draw_series(LineSeries::new(points.clone(), color.mix(0.7)))?;
             chart.draw_series(points.into_iter().map(|point| Circle::new(point, 3, color.filled())))?;

@@ -12,19 +12,19 @@ use testdb::PreparedStatement;
 
 use crate::{
     Failure,
+    argument_sets::ArgumentSet,
     capture::StatementCapture,
     measure::StatementPair,
-    samples::Sample,
     workload::{Execution, Role, Workload},
 };
 
 /// A measured filter of the lobby: its name, the service's filter, the specification's query, and the function that
-/// returns the filter's value for a sample.
-type MeasuredFilter<'a> = (&'static str, LobbyFilter, String, &'a dyn Fn(&Sample) -> String);
+/// returns the filter's value for an argument set.
+type MeasuredFilter<'a> = (&'static str, LobbyFilter, String, &'a dyn Fn(&ArgumentSet) -> String);
 
 /// The list of reads, to which each of the `add_…_reads` functions below adds some.
 struct Reads<'a> {
-    samples: &'a [Sample],
+    argument_sets: &'a [ArgumentSet],
     /// The reads so far.
     pairs: Vec<StatementPair>,
 }
@@ -34,18 +34,18 @@ pub fn quote_literal(value: impl std::fmt::Display) -> String {
     format!("'{}'", value.to_string().replace('\'', "''"))
 }
 
-/// Returns the workload of one prepared statement, executed with each sample. `user_and_values` returns the user who
-/// executes the statement with a sample, and the statement's values.
+/// Returns the workload of one prepared statement, executed with each argument set. `user_and_values` returns the user
+/// who executes the statement with an argument set, and the statement's values.
 pub fn prepared_workload(
     name: &str,
     sql: String,
-    samples: &[Sample],
-    user_and_values: impl Fn(&Sample) -> (String, Vec<String>),
+    argument_sets: &[ArgumentSet],
+    user_and_values: impl Fn(&ArgumentSet) -> (String, Vec<String>),
 ) -> Workload {
-    let executions = samples
+    let executions = argument_sets
         .iter()
-        .map(|sample| {
-            let (user, values) = user_and_values(sample);
+        .map(|argument_set| {
+            let (user, values) = user_and_values(argument_set);
             let values = if values.is_empty() { String::new() } else { format!("({})", values.join(", ")) };
             Execution { user, setup_sql: String::new(), timed_sql: format!("EXECUTE {name}{values}") }
         })
@@ -55,15 +55,15 @@ pub fn prepared_workload(
 
 impl Reads<'_> {
     /// Adds a read. For each schema, the arguments are the statement, and the function that returns the user and the
-    /// statement's values for a sample.
+    /// statement's values for an argument set.
     fn add(
         &mut self,
         name: &'static str,
         role: Role,
-        specification: &str,
-        specification_user_and_values: impl Fn(&Sample) -> (String, Vec<String>),
-        ours: &PreparedStatement,
-        ours_user_and_values: impl Fn(&Sample) -> (String, Vec<String>),
+        specification_sql: &str,
+        specification_user_and_values: impl Fn(&ArgumentSet) -> (String, Vec<String>),
+        our_statement: &PreparedStatement,
+        ours_user_and_values: impl Fn(&ArgumentSet) -> (String, Vec<String>),
     ) {
         self.pairs.push(StatementPair {
             name,
@@ -71,11 +71,11 @@ impl Reads<'_> {
             is_repeatable: true,
             specification: prepared_workload(
                 "specification",
-                specification.to_owned(),
-                self.samples,
+                specification_sql.to_owned(),
+                self.argument_sets,
                 specification_user_and_values,
             ),
-            ours: prepared_workload("ours", ours.sql.clone(), self.samples, ours_user_and_values),
+            ours: prepared_workload("ours", our_statement.sql.clone(), self.argument_sets, ours_user_and_values),
         });
     }
 }
@@ -97,8 +97,11 @@ fn specification_lobby(join: &str, condition: &str, having: &str, offset: &str) 
 }
 
 /// Captures the service's statements, and returns all reads, each paired with the specification's.
-pub async fn capture_reads(capture: &mut StatementCapture, samples: &[Sample]) -> Result<Vec<StatementPair>, Failure> {
-    let mut reads = Reads { samples, pairs: Vec::new() };
+pub async fn capture_reads(
+    capture: &mut StatementCapture,
+    argument_sets: &[ArgumentSet],
+) -> Result<Vec<StatementPair>, Failure> {
+    let mut reads = Reads { argument_sets, pairs: Vec::new() };
     add_lobby_reads(&mut reads, capture).await?;
     add_session_reads(&mut reads, capture).await?;
     add_catalogue_reads(&mut reads, capture).await?;
@@ -106,10 +109,10 @@ pub async fn capture_reads(capture: &mut StatementCapture, samples: &[Sample]) -
 }
 
 async fn add_lobby_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture) -> Result<(), Failure> {
-    let sample = reads.samples[0].clone();
-    let no_values = |sample: &Sample| (sample.player.to_string(), Vec::new());
-    let no_user = |_: &Sample| (String::new(), Vec::new());
-    let caller = capture.sparc.as_user(sample.player);
+    let argument_set = reads.argument_sets[0].clone();
+    let no_values = |argument_set: &ArgumentSet| (argument_set.player.to_string(), Vec::new());
+    let no_user = |_: &ArgumentSet| (String::new(), Vec::new());
+    let caller = capture.sparc.as_user(argument_set.player);
 
     let mut page = caller.sessions().lobby(&LobbyFilter::default(), None).await?;
     let first_page_statement = capture.last_statement().await?;
@@ -150,7 +153,7 @@ async fn add_lobby_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture) 
         .map(quote_literal)
         .ok_or(Failure::Message("no session in the lobby has a start time".into()))?;
     let cursor_values = [quote_literal(last_session.created_at), quote_literal(last_session.id), start_time];
-    let after_cursor = move |sample: &Sample| (sample.player.to_string(), cursor_values.to_vec());
+    let after_cursor = move |argument_set: &ArgumentSet| (argument_set.player.to_string(), cursor_values.to_vec());
     // The specification's clients skip 49 pages of twenty sessions.
     reads.add(
         "lobby, fiftieth page",
@@ -167,43 +170,43 @@ async fn add_lobby_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture) 
             "lobby, by difficulty",
             LobbyFilter { difficulty: Some(entity::sea_orm_active_enums::DifficultyLevel::Hard), ..Default::default() },
             specification_lobby("", "AND a.difficulty = $1::difficulty_level", "", ""),
-            &|sample: &Sample| quote_literal(sample.filter_difficulty),
+            &|argument_set: &ArgumentSet| quote_literal(argument_set.filter_difficulty),
         ),
         (
             "lobby, by duration",
             LobbyFilter { max_minutes: Some(60), ..Default::default() },
             specification_lobby("", "AND a.estimated_duration <= $1::int", "", ""),
-            &|sample: &Sample| sample.filter_max_minutes.to_string(),
+            &|argument_set: &ArgumentSet| argument_set.filter_max_minutes.to_string(),
         ),
         (
             "lobby, starting before a date",
             LobbyFilter { starts_before: Some(in_a_week), ..Default::default() },
             specification_lobby("", "AND s.scheduled_start < $1::timestamptz", "", ""),
-            &|_: &Sample| quote_literal(in_a_week),
+            &|_: &ArgumentSet| quote_literal(in_a_week),
         ),
         (
             "lobby, starting from a date",
             LobbyFilter { starts_after: Some(in_a_week), ..Default::default() },
             specification_lobby("", "AND s.scheduled_start >= $1::timestamptz", "", ""),
-            &|_: &Sample| quote_literal(in_a_week),
+            &|_: &ArgumentSet| quote_literal(in_a_week),
         ),
         (
             "lobby, by free seats",
-            LobbyFilter { free_seats: Some(4), ..Default::default() },
+            LobbyFilter { min_free_seats: Some(4), ..Default::default() },
             specification_lobby("", "", "AND s.max_players - COUNT(sp.user_id) >= $1::int", ""),
-            &|sample: &Sample| sample.filter_free_seats.to_string(),
+            &|argument_set: &ArgumentSet| argument_set.filter_free_seats.to_string(),
         ),
         (
             "lobby, by Seer",
-            LobbyFilter { seer_id: Some(sample.open_seer), ..Default::default() },
+            LobbyFilter { seer_id: Some(argument_set.open_session_seer), ..Default::default() },
             specification_lobby("", "AND s.seer_id = $1::uuid", "", ""),
-            &|sample: &Sample| quote_literal(sample.open_seer),
+            &|argument_set: &ArgumentSet| quote_literal(argument_set.open_session_seer),
         ),
         (
             "lobby, by adventure",
-            LobbyFilter { adventure_id: Some(sample.adventure), ..Default::default() },
+            LobbyFilter { adventure_id: Some(argument_set.open_session_adventure), ..Default::default() },
             specification_lobby("", "AND s.adventure_id = $1::uuid", "", ""),
-            &|sample: &Sample| quote_literal(sample.adventure),
+            &|argument_set: &ArgumentSet| quote_literal(argument_set.open_session_adventure),
         ),
         (
             // One adventure in forty-eight has "Lighthouse" in its name; none has "Nowhere".
@@ -215,24 +218,26 @@ async fn add_lobby_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture) 
                 "",
                 "",
             ),
-            &|_: &Sample| quote_literal("%Lighthouse%"),
+            &|_: &ArgumentSet| quote_literal("%Lighthouse%"),
         ),
     ];
     // In both schemas, the filter's value is the only parameter of the statement.
-    for (name, filter, specification, value) in filters {
+    for (name, filter, specification_sql, value) in filters {
         caller.sessions().lobby(&filter, None).await?;
         let ours = capture.last_statement().await?;
-        let filter_value = move |sample: &Sample| (sample.player.to_string(), vec![value(sample)]);
-        reads.add(name, Role::Authenticated, &specification, filter_value, &ours, filter_value);
+        let filter_value =
+            move |argument_set: &ArgumentSet| (argument_set.player.to_string(), vec![value(argument_set)]);
+        reads.add(name, Role::Authenticated, &specification_sql, filter_value, &ours, filter_value);
         if name == "lobby, search" {
-            let without_hit = |sample: &Sample| (sample.player.to_string(), vec![quote_literal("%Nowhere%")]);
+            let no_match =
+                |argument_set: &ArgumentSet| (argument_set.player.to_string(), vec![quote_literal("%Nowhere%")]);
             reads.add(
                 "lobby, search without a hit",
                 Role::Authenticated,
-                &specification,
-                without_hit,
+                &specification_sql,
+                no_match,
                 &ours,
-                without_hit,
+                no_match,
             );
         }
     }
@@ -240,21 +245,23 @@ async fn add_lobby_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture) 
 }
 
 async fn add_session_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture) -> Result<(), Failure> {
-    let sample = reads.samples[0].clone();
-    let caller = capture.sparc.as_user(sample.player);
+    let argument_set = reads.argument_sets[0].clone();
+    let caller = capture.sparc.as_user(argument_set.player);
     // Each of these two returns a function that returns the user and the values of a statement.
-    let with_value = |value: fn(&Sample) -> String| {
-        move |sample: &Sample| (sample.player.to_string(), vec![quote_literal(value(sample))])
+    let with_value = |value: fn(&ArgumentSet) -> String| {
+        move |argument_set: &ArgumentSet| (argument_set.player.to_string(), vec![quote_literal(value(argument_set))])
     };
     // The limit: fifty rolls, and one more to see whether there is a next page.
-    let with_value_and_limit = |value: fn(&Sample) -> String| {
-        move |sample: &Sample| (sample.player.to_string(), vec![quote_literal(value(sample)), "51".to_owned()])
+    let with_value_and_limit = |value: fn(&ArgumentSet) -> String| {
+        move |argument_set: &ArgumentSet| {
+            (argument_set.player.to_string(), vec![quote_literal(value(argument_set)), "51".to_owned()])
+        }
     };
 
-    caller.dice().history(RollScope::Session(sample.session), &HistoryFilter::default(), None).await?;
+    caller.dice().history(RollScope::Session(argument_set.session), &HistoryFilter::default(), None).await?;
     let ours = capture.last_statement().await?;
     let sql = "SELECT * FROM dice_rolls WHERE session_id = $1 ORDER BY created_at DESC LIMIT 51";
-    let session_id = |sample: &Sample| sample.session.to_string();
+    let session_id = |argument_set: &ArgumentSet| argument_set.session.to_string();
     reads.add(
         "a session's rolls",
         Role::Authenticated,
@@ -264,24 +271,24 @@ async fn add_session_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture
         with_value_and_limit(session_id),
     );
 
-    caller.dice().history(RollScope::Character(sample.character), &HistoryFilter::default(), None).await?;
+    caller.dice().history(RollScope::Character(argument_set.character), &HistoryFilter::default(), None).await?;
     let ours = capture.last_statement().await?;
     let sql = "SELECT * FROM dice_rolls WHERE character_id = $1 ORDER BY created_at DESC LIMIT 51";
-    let character_id = |sample: &Sample| sample.character.to_string();
+    let character_id = |argument_set: &ArgumentSet| argument_set.character.to_string();
     // The five parameters between the character and the limit are filters, which are not set.
-    let unfiltered = |sample: &Sample| {
+    let unfiltered = |argument_set: &ArgumentSet| {
         let mut values = vec!["NULL".to_owned(); 7];
-        values[0] = quote_literal(sample.character);
+        values[0] = quote_literal(argument_set.character);
         values[6] = "51".to_owned();
-        (sample.player.to_string(), values)
+        (argument_set.player.to_string(), values)
     };
     reads.add("a character's rolls", Role::Authenticated, sql, with_value(character_id), &ours, unfiltered);
 
     let sql = "SELECT count(*) FROM dice_rolls";
     // No operation of the service counts all rolls, so both schemas run the same query.
-    let count = PreparedStatement { sql: sql.to_owned(), types: String::new() };
-    let no_values = |sample: &Sample| (sample.player.to_string(), Vec::new());
-    reads.add("count of all visible rolls", Role::Authenticated, sql, no_values, &count, no_values);
+    let count_statement = PreparedStatement { sql: sql.to_owned(), types: String::new() };
+    let no_values = |argument_set: &ArgumentSet| (argument_set.player.to_string(), Vec::new());
+    reads.add("count of all visible rolls", Role::Authenticated, sql, no_values, &count_statement, no_values);
 
     caller.sessions().mine(None).await?;
     let ours = capture.last_statement().await?;
@@ -296,45 +303,50 @@ async fn add_session_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture
           AND s.status NOT IN ('completed', 'cancelled')
         ORDER BY s.created_at DESC
         LIMIT 51";
-    let player_id = |sample: &Sample| sample.player.to_string();
+    let player_id = |argument_set: &ArgumentSet| argument_set.player.to_string();
     reads.add("own sessions", Role::Authenticated, sql, with_value(player_id), &ours, with_value(player_id));
 
-    caller.sessions().details(sample.session).await?;
+    caller.sessions().details(argument_set.session).await?;
     let ours = capture.last_statement().await?;
     let sql = "SELECT * FROM get_session_details($1)";
     reads.add("session details", Role::Authenticated, sql, with_value(session_id), &ours, with_value(session_id));
 
-    caller.events().after(sample.session, 1).await?;
+    caller.events().after(argument_set.session, 1).await?;
     let ours = capture.last_statement().await?;
     let sql = "SELECT * FROM session_events
         WHERE session_id = $1
           AND created_at > (SELECT created_at FROM session_events WHERE id = $2)
         ORDER BY created_at
         LIMIT 200";
-    let after_event =
-        |sample: &Sample| (sample.player.to_string(), vec![quote_literal(sample.session), quote_literal(sample.event)]);
-    let after_seq = |sample: &Sample| {
-        (sample.player.to_string(), vec![quote_literal(sample.session), sample.event_seq.to_string(), "200".to_owned()])
+    let after_event = |argument_set: &ArgumentSet| {
+        (argument_set.player.to_string(), vec![quote_literal(argument_set.session), quote_literal(argument_set.event)])
+    };
+    let after_seq = |argument_set: &ArgumentSet| {
+        (
+            argument_set.player.to_string(),
+            vec![quote_literal(argument_set.session), argument_set.event_seq.to_string(), "200".to_owned()],
+        )
     };
     reads.add("events after a number", Role::Authenticated, sql, after_event, &ours, after_seq);
 
-    caller.users().profile(sample.newcomer).await?;
+    caller.users().profile(argument_set.newcomer).await?;
     let ours = capture.last_statement().await?;
     let sql = "SELECT id, display_name, avatar_url, bio, is_verified, games_played, games_run, created_at, updated_at
         FROM users
         WHERE id = $1";
-    let profile_id = |sample: &Sample| sample.newcomer.to_string();
-    let with_id_and_limit =
-        move |sample: &Sample| (sample.player.to_string(), vec![quote_literal(profile_id(sample)), "1".to_owned()]);
+    let profile_id = |argument_set: &ArgumentSet| argument_set.newcomer.to_string();
+    let with_id_and_limit = move |argument_set: &ArgumentSet| {
+        (argument_set.player.to_string(), vec![quote_literal(profile_id(argument_set)), "1".to_owned()])
+    };
     reads.add("a profile", Role::Authenticated, sql, with_value(profile_id), &ours, with_id_and_limit);
     Ok(())
 }
 
 async fn add_catalogue_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture) -> Result<(), Failure> {
-    let sample = reads.samples[0].clone();
-    let caller = capture.sparc.as_user(sample.player);
-    let no_values = |sample: &Sample| (sample.player.to_string(), Vec::new());
-    let specification_list = |condition: &str, order: &str| {
+    let argument_set = reads.argument_sets[0].clone();
+    let caller = capture.sparc.as_user(argument_set.player);
+    let no_values = |argument_set: &ArgumentSet| (argument_set.player.to_string(), Vec::new());
+    let specification_catalogue = |condition: &str, order: &str| {
         format!(
             "SELECT id, creator_id, name, description, thumbnail_url, difficulty, estimated_duration, min_players,
                 max_players, status, published_at, is_valid, times_played, average_rating, created_at
@@ -352,7 +364,7 @@ async fn add_catalogue_reads(reads: &mut Reads<'_>, capture: &mut StatementCaptu
     ] {
         caller.adventures().catalogue(&no_filter, order, None).await?;
         let ours = capture.last_statement().await?;
-        reads.add(name, Role::Authenticated, &specification_list("", order_by), no_values, &ours, no_values);
+        reads.add(name, Role::Authenticated, &specification_catalogue("", order_by), no_values, &ours, no_values);
     }
 
     let mut page = caller.adventures().catalogue(&no_filter, CatalogueOrder::BestRated, None).await?;
@@ -360,7 +372,8 @@ async fn add_catalogue_reads(reads: &mut Reads<'_>, capture: &mut StatementCaptu
     for _ in 0..18 {
         let Some(cursor) = page.next.take() else { break };
         let next_page = caller.adventures().catalogue(&no_filter, CatalogueOrder::BestRated, Some(&cursor)).await?;
-        // Adventures without a rating come last, and the cursor below needs a rating.
+        // Adventures without a rating come last, and the cursor below needs a rating. In a small catalogue, this loop
+        // therefore ends before the nineteenth page, and an earlier page is measured instead of the twentieth.
         if next_page.items.last().is_none_or(|last| last.average_rating.is_none()) {
             break;
         }
@@ -371,17 +384,18 @@ async fn add_catalogue_reads(reads: &mut Reads<'_>, capture: &mut StatementCaptu
     let rating =
         last_adventure.average_rating.map(quote_literal).ok_or(Failure::Message("no adventure has a rating".into()))?;
     let cursor_values = vec![rating, quote_literal(last_adventure.id)];
-    let after_cursor = move |sample: &Sample| (sample.player.to_string(), cursor_values.clone());
+    let after_cursor = move |argument_set: &ArgumentSet| (argument_set.player.to_string(), cursor_values.clone());
     // The specification's clients skip 19 pages of twenty adventures.
-    let sql = format!("{} OFFSET 380", specification_list("", "average_rating DESC NULLS LAST"));
+    let sql = format!("{} OFFSET 380", specification_catalogue("", "average_rating DESC NULLS LAST"));
     reads.add("catalogue, best rated, twentieth page", Role::Authenticated, &sql, no_values, &ours, after_cursor);
 
     let filter = CatalogueFilter { search: Some("Lighthouse".to_owned()), ..Default::default() };
     caller.adventures().catalogue(&filter, CatalogueOrder::Newest, None).await?;
     let ours = capture.last_statement().await?;
-    let sql = specification_list("AND (name ILIKE $1 OR description ILIKE $1)", "published_at DESC");
+    let sql = specification_catalogue("AND (name ILIKE $1 OR description ILIKE $1)", "published_at DESC");
     for (name, pattern) in [("catalogue, search", "%Lighthouse%"), ("catalogue, search without a hit", "%Nowhere%")] {
-        let with_pattern = move |sample: &Sample| (sample.player.to_string(), vec![quote_literal(pattern)]);
+        let with_pattern =
+            move |argument_set: &ArgumentSet| (argument_set.player.to_string(), vec![quote_literal(pattern)]);
         reads.add(name, Role::Authenticated, &sql, with_pattern, &ours, with_pattern);
     }
     Ok(())

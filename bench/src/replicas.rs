@@ -17,16 +17,16 @@ use testdb::Server;
 pub use self::section::section;
 use crate::{
     Failure, ReplicaOptions,
+    argument_sets::choose_argument_sets,
     client::Client,
     compare::PRODUCTION_SETTINGS,
     cpu::{self, CpuTimes},
     data_set::{RowKind, row_id},
     live::{self, DATA_SET},
-    load_test::{self, CONNECTIONS, Delivery},
-    measure::quantile,
+    load_test::{self, Delivery, POOL_SIZE},
+    measure::quantile_ms,
     operations::{self, Environment, Operation},
-    report::{Report, Settings},
-    samples::choose_samples,
+    report::{Report, RunInfo},
     sections,
 };
 
@@ -101,8 +101,9 @@ pub async fn run(options: &ReplicaOptions) -> Result<(), Failure> {
     let settings: Vec<&str> = PRODUCTION_SETTINGS.into_iter().chain(PRIMARY_SETTINGS).collect();
     let primary = Server::start_private(Some(&settings)).await?;
     let mut report =
-        Report { settings: Settings::read(&mut Client::open(primary.url()).await?).await?, ..Report::default() };
+        Report { run_info: RunInfo::read(&mut Client::open(primary.url()).await?).await?, ..Report::default() };
     let database = live::create_filled_database(&primary, DATA_SET).await?;
+    // The standbys are kept until the end of the command, because dropping one stops its server.
     let (mut standbys, mut replica_urls) = (Vec::new(), Vec::new());
     // The primary's, and then those of the replicas.
     let mut postmaster_pids = vec![postmaster_pid(&primary).await?];
@@ -120,30 +121,31 @@ pub async fn run(options: &ReplicaOptions) -> Result<(), Failure> {
         ReplicaResults { sessions: options.sessions.min(DATA_SET.active_sessions), ..ReplicaResults::default() };
     for delivery in [Delivery::Polling, Delivery::Subscriptions] {
         // The measured steps; the index is the number of replicas.
-        let mut steps_by_replicas: [Vec<ReplicaLoadStep>; 3] = Default::default();
+        let mut steps_by_replica_count: [Vec<ReplicaLoadStep>; 3] = Default::default();
         for _ in 0..ROUNDS {
-            for (replicas, steps) in steps_by_replicas.iter_mut().enumerate() {
-                let replica_urls = &replica_urls[..replicas];
+            for (replica_count, steps) in steps_by_replica_count.iter_mut().enumerate() {
+                let replica_urls = &replica_urls[..replica_count];
                 let step =
                     measure_load_step(database.url(), replica_urls, &postmaster_pids, results.sessions, delivery)
                         .await?;
                 steps.push(step);
             }
         }
-        results.load_steps.extend(steps_by_replicas.map(median_step));
+        results.load_steps.extend(steps_by_replica_count.map(median_step));
     }
-    let replica_options = Options::default().max_connections(CONNECTIONS).replicas(replica_urls);
+    let replica_options = Options::default().max_connections(POOL_SIZE).replicas(replica_urls);
     let sparc = Sparc::connect_with(database.url(), replica_options.clone()).await?;
     results.visibility_delay_ms = measure_visibility_delay(&sparc).await?;
     drop(sparc);
-    println!("visibility delay, ms: {:?}", results.visibility_delay_ms);
-    let samples = choose_samples(&DATA_SET);
-    let environment = Environment { url: database.url(), samples: &samples, postmaster_pid: Some(postmaster_pids[0]) };
+    println!("visibility delay in ms (median, p99, maximum): {:?}", results.visibility_delay_ms);
+    let argument_sets = choose_argument_sets(&DATA_SET);
+    let environment =
+        Environment { url: database.url(), argument_sets: &argument_sets, postmaster_pid: Some(postmaster_pids[0]) };
     for clients in [1, 8] {
         results.tracking.push(measure_tracking_cost(&environment, replica_options.clone(), clients).await?);
     }
     report.replicas = Some(results);
-    report.settings.seconds = start.elapsed().as_secs_f64();
+    report.run_info.seconds = start.elapsed().as_secs_f64();
     sections::write_report_and_section(&report, &options.out, options.docs, "replicas", section(&report))
 }
 
@@ -164,7 +166,7 @@ async fn measure_load_step(
     sessions: u64,
     delivery: Delivery,
 ) -> Result<ReplicaLoadStep, Failure> {
-    let options = Options::default().max_connections(CONNECTIONS).replicas(replica_urls);
+    let options = Options::default().max_connections(POOL_SIZE).replicas(replica_urls);
     let sparc = Sparc::connect_with(url, options).await?;
     let start = Instant::now();
     let before: Vec<_> = postmaster_pids.iter().map(|pid| cpu::times_of_child_processes(Some(*pid))).collect();
@@ -212,7 +214,7 @@ async fn measure_visibility_delay(sparc: &Sparc) -> Result<[f64; 3], Failure> {
         while reader.users().profile(writer_id).await?.display_name != name {}
         delays.push(committed_at.elapsed());
     }
-    Ok([0.5, 0.99, 1.0].map(|fraction| quantile(&mut delays, fraction)))
+    Ok([0.5, 0.99, 1.0].map(|fraction| quantile_ms(&mut delays, fraction)))
 }
 
 /// Measures rolls with and without replicas, in pairs of runs whose order alternates. `replica_options` are the options
@@ -223,7 +225,7 @@ async fn measure_tracking_cost(
     clients: u32,
 ) -> Result<TrackingCost, Failure> {
     let sparc_without_replicas =
-        Sparc::connect_with(environment.url, Options::default().max_connections(CONNECTIONS)).await?;
+        Sparc::connect_with(environment.url, Options::default().max_connections(POOL_SIZE)).await?;
     let sparc_with_replicas = Sparc::connect_with(environment.url, replica_options).await?;
     // Rolls per second without replicas, and with them.
     let mut rates: [Vec<f64>; 2] = Default::default();

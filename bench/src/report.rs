@@ -5,7 +5,7 @@ use std::{collections::HashSet, fs, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Failure, client::Client, days::Day, drivers::DriverResults, growth::GrowthResult, http::HttpComparison,
+    Failure, client::Client, days::DayResult, drivers::DriverResults, growth::GrowthResult, http::HttpComparison,
     indexes::Index, live::LiveResults, load_test::LoadStep, measure::StatementResult, operations::OperationResult,
     overhead::Overhead, replicas::ReplicaResults,
 };
@@ -14,7 +14,7 @@ use crate::{
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Report {
     /// The machine, the server and the duration.
-    pub settings: Settings,
+    pub run_info: RunInfo,
     /// Single statements, in both schemas, at each scale.
     pub statements: Vec<StatementResult>,
     /// Whole operations, by the service and by pgbench.
@@ -28,7 +28,7 @@ pub struct Report {
     /// The uses and the cost of each index.
     pub indexes: Vec<Index>,
     /// The size of the table of events after each simulated day.
-    pub days: Vec<Day>,
+    pub days: Vec<DayResult>,
     /// Live events.
     pub live: Option<LiveResults>,
     /// Read replicas.
@@ -40,7 +40,8 @@ pub struct Report {
 }
 
 impl Report {
-    /// Adds the measurements of `other` that this report lacks, and the duration of its run.
+    /// Adds the measurements of `other` that this report lacks, and the duration of that run. The simulated days of
+    /// `other` replace those of this report if they are more.
     fn add_missing(&mut self, other: Self) {
         let present_keys: HashSet<_> = self.statements.iter().map(StatementResult::key).collect();
         self.statements
@@ -64,12 +65,12 @@ impl Report {
         self.live = self.live.take().or(other.live);
         self.replicas = self.replicas.take().or(other.replicas);
         self.drivers = self.drivers.take().or(other.drivers);
-        self.settings.seconds += other.settings.seconds;
+        self.run_info.seconds += other.run_info.seconds;
     }
 }
 
 /// Merges several reports. If several contain the same measurement, the first one counts; of simulated days, the
-/// longest simulation. The settings are the first report's, but [`Settings::seconds`] is the sum of all.
+/// longest simulation. The run info is the first report's, but [`RunInfo::seconds`] is the sum of all.
 pub fn merge(paths: &[PathBuf]) -> Result<Report, Failure> {
     let mut merged: Option<Report> = None;
     for path in paths {
@@ -100,15 +101,15 @@ pub fn nearest_to_1(scales: impl IntoIterator<Item = f64>) -> Option<f64> {
 
 /// The machine and the server of a run, and its duration.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub struct Settings {
+pub struct RunInfo {
     /// The server's version.
-    pub server: String,
+    pub server_version: String,
     /// The number of processors.
     pub processors: usize,
     /// Memory in GiB; `None` where the system does not report it.
     pub memory_gib: Option<u64>,
     /// Names and values of the server settings that affect the results.
-    pub postgresql: Vec<(String, String)>,
+    pub server_settings: Vec<(String, String)>,
     /// Duration of the run in seconds, or the sum of the runs whose reports were merged.
     pub seconds: f64,
 }
@@ -120,18 +121,18 @@ const SELECT_SETTINGS: &str = "SELECT name, setting || coalesce(' ' || unit, '')
       'effective_cache_size', 'random_page_cost', 'max_wal_size', 'max_connections')
     ORDER BY name";
 
-impl Settings {
-    /// Reads the settings from the server and from the operating system.
+impl RunInfo {
+    /// Reads the information from the server and from the operating system. `seconds` remains 0.
     pub async fn read(client: &mut Client) -> Result<Self, Failure> {
         let memory_gib = std::fs::read_to_string("/proc/meminfo").ok().and_then(|meminfo| {
             let kib: u64 = meminfo.lines().next()?.split_whitespace().nth(1)?.parse().ok()?;
             Some(kib / 1024 / 1024)
         });
         Ok(Self {
-            server: client.fetch_value("SHOW server_version").await?,
+            server_version: client.fetch_value("SHOW server_version").await?,
             processors: std::thread::available_parallelism().map_or(0, usize::from),
             memory_gib,
-            postgresql: client
+            server_settings: client
                 .fetch_rows(SELECT_SETTINGS)
                 .await?
                 .into_iter()

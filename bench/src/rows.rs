@@ -1,6 +1,7 @@
 //! Generates rows in the text format of COPY: columns are separated by tabs, and `\N` is NULL.
 //!
-//! The first argument of [`draw`] only makes its uses differ.
+//! The first argument of [`draw`] differs from property to property, so that the values drawn for one row are
+//! independent of each other.
 
 use std::fmt::Write;
 
@@ -186,7 +187,7 @@ pub fn append_session(lines: &mut String, context: &FillContext, number: u64) {
         context.minutes_ago(age_minutes),
     );
     if context.schema == Schema::Ours {
-        let _ = write!(lines, "\t{}", session.taken_seats);
+        let _ = write!(lines, "\t{}", session.seats_taken);
     }
     lines.push('\n');
 }
@@ -198,7 +199,7 @@ pub fn append_seats(lines: &mut String, context: &FillContext, number: u64) {
         SessionState::Completed(minutes) | SessionState::Cancelled(minutes) => context.minutes_ago(minutes + 1000),
         SessionState::Active | SessionState::Waiting | SessionState::StartingSoon => context.minutes_ago(300),
     };
-    for seat in 0..session.taken_seats {
+    for seat in 0..session.seats_taken {
         let player = context.data_set.player(number, seat);
         let _ = writeln!(
             lines,
@@ -222,7 +223,7 @@ pub fn append_rolls(lines: &mut String, context: &FillContext, number: u64) {
     for roll in 0..roll_count {
         // All random properties of the roll are computed from these bits.
         let random_bits = draw(33, number * 1000 + roll);
-        let player = context.data_set.player(number, roll % session.taken_seats);
+        let player = context.data_set.player(number, roll % session.seats_taken);
         let (_, attributes) = CLASSES[(player % 4) as usize];
         let attribute = (random_bits % 4) as usize;
         let dice: Vec<u64> = (0..attributes[attribute]).map(|die| 1 + (random_bits >> (8 * die + 8)) % 6).collect();

@@ -1,4 +1,4 @@
-//! What a measurement executes in one of the two schemas: prepared statements with the values of each sample.
+//! What a measurement executes in one of the two schemas: prepared statements with the values of each argument set.
 
 use std::time::Duration;
 
@@ -30,10 +30,11 @@ impl Role {
     }
 }
 
-/// The SQL that executes prepared statements with the values of one sample.
+/// The SQL that executes prepared statements with the values of one argument set.
 #[derive(Clone, Debug, Default)]
 pub struct Execution {
-    /// The user's id; empty if the statements run for no user, as those of the service and the owner do.
+    /// The user's id; empty if the statements run for no user, as those of visitors, the service and the owner
+    /// do.
     pub user: String,
     /// Statements that run untimed before the timed ones, in the same transaction, as the superuser.
     pub setup_sql: String,
@@ -46,7 +47,7 @@ pub struct Execution {
 pub struct Workload {
     /// Names and texts of the prepared statements.
     pub prepared: Vec<(String, String)>,
-    /// One execution per sample.
+    /// One execution per argument set.
     pub executions: Vec<Execution>,
 }
 

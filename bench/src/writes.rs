@@ -17,11 +17,11 @@ use uuid::Uuid;
 
 use crate::{
     Failure,
+    argument_sets::ArgumentSet,
     capture::StatementCapture,
     measure::StatementPair,
     overhead,
     reads::{prepared_workload, quote_literal},
-    samples::Sample,
     workload::{Execution, Role, Workload},
 };
 
@@ -40,18 +40,18 @@ const INSERT_OLD_EVENTS: &str = "SET LOCAL session_replication_role = replica;
     SET LOCAL session_replication_role = origin";
 
 /// Returns the specification's workload: prepared statements, and the SQL that executes them one after another.
-/// `user_and_sql` returns the user and that SQL for a sample.
+/// `user_and_sql` returns the user and that SQL for an argument set.
 fn specification_workload(
     prepared: &[(&str, &str)],
-    samples: &[Sample],
-    user_and_sql: impl Fn(&Sample) -> (String, String),
+    argument_sets: &[ArgumentSet],
+    user_and_sql: impl Fn(&ArgumentSet) -> (String, String),
 ) -> Workload {
     Workload {
         prepared: prepared.iter().map(|(name, sql)| ((*name).to_owned(), (*sql).to_owned())).collect(),
-        executions: samples
+        executions: argument_sets
             .iter()
-            .map(|sample| {
-                let (user, timed_sql) = user_and_sql(sample);
+            .map(|argument_set| {
+                let (user, timed_sql) = user_and_sql(argument_set);
                 Execution { user, setup_sql: String::new(), timed_sql }
             })
             .collect(),
@@ -75,24 +75,31 @@ pub const ROLL_EVENT_PAYLOAD: &str = r#"{"roll_id": "0", "character_name": "Hero
     "attribute": "might", "difficulty": 9, "results": [4, 2, 6], "total": 12, "outcome": "success", "success": true}"#;
 
 /// Captures the service's statements, and returns all writes, each paired with the specification's.
-pub async fn capture_writes(capture: &mut StatementCapture, samples: &[Sample]) -> Result<Vec<StatementPair>, Failure> {
-    let mut pairs = capture_rolls_and_events(capture, samples).await?;
-    pairs.extend(overhead::bare_inserts(samples));
-    pairs.extend(capture_seats_and_statuses(capture, samples).await?);
-    pairs.extend(accounts_and_jobs::capture_sign_up_and_jobs(capture, samples).await?);
+pub async fn capture_writes(
+    capture: &mut StatementCapture,
+    argument_sets: &[ArgumentSet],
+) -> Result<Vec<StatementPair>, Failure> {
+    let mut pairs = capture_rolls_and_events(capture, argument_sets).await?;
+    pairs.extend(overhead::bare_inserts(argument_sets));
+    pairs.extend(capture_seats_and_statuses(capture, argument_sets).await?);
+    pairs.extend(accounts_and_jobs::capture_sign_up_and_jobs(capture, argument_sets).await?);
     Ok(pairs)
 }
 
 async fn capture_rolls_and_events(
     capture: &mut StatementCapture,
-    samples: &[Sample],
+    argument_sets: &[ArgumentSet],
 ) -> Result<Vec<StatementPair>, Failure> {
-    let sample = &samples[0];
-    let caller = capture.sparc.as_user(sample.player);
+    let argument_set = &argument_sets[0];
+    let caller = capture.sparc.as_user(argument_set.player);
 
     let tx = caller.begin().await?;
-    let event =
-        NewEvent { id: None, session_id: sample.session, kind: "wave".to_owned(), payload: serde_json::json!({}) };
+    let event = NewEvent {
+        id: None,
+        session_id: argument_set.session,
+        kind: "wave".to_owned(),
+        payload: serde_json::json!({}),
+    };
     tx.events().send(event).await?;
     tx.rollback().await?;
     let ours = capture.last_statement().await?;
@@ -100,22 +107,22 @@ async fn capture_rolls_and_events(
         name: "one event",
         role: Role::Authenticated,
         is_repeatable: true,
-        specification: specification_workload(&[("event", INSERT_EVENT)], samples, |sample| {
-            (sample.player.to_string(), execute_event_sql(sample.session, "client.wave", "{}"))
+        specification: specification_workload(&[("event", INSERT_EVENT)], argument_sets, |argument_set| {
+            (argument_set.player.to_string(), execute_event_sql(argument_set.session, "client.wave", "{}"))
         }),
-        ours: prepared_workload("ours", ours.sql.clone(), samples, |sample| {
+        ours: prepared_workload("ours", ours.sql.clone(), argument_sets, |argument_set| {
             let values = [
                 "gen_random_uuid()".to_owned(),
-                quote_literal(sample.session),
+                quote_literal(argument_set.session),
                 quote_literal("client.wave"),
                 quote_literal("{}"),
             ];
-            (sample.player.to_string(), values.to_vec())
+            (argument_set.player.to_string(), values.to_vec())
         }),
     };
 
     let tx = caller.begin().await?;
-    tx.dice().roll(new_roll(sample)?).await?;
+    tx.dice().roll(new_roll(argument_set)?).await?;
     tx.rollback().await?;
     let ours = capture.last_statement().await?;
     let insert_roll =
@@ -127,26 +134,36 @@ async fn capture_rolls_and_events(
         name: "one roll, with its event",
         role: Role::Authenticated,
         is_repeatable: true,
-        specification: specification_workload(&[("roll", insert_roll), ("event", INSERT_EVENT)], samples, |sample| {
-            let execute_roll =
-                format!("EXECUTE roll({}, {})", quote_literal(sample.session), quote_literal(sample.character));
-            (
-                sample.player.to_string(),
-                format!("{execute_roll}; {}", execute_event_sql(sample.session, "dice_rolled", ROLL_EVENT_PAYLOAD)),
-            )
-        }),
-        ours: prepared_workload("ours", ours.sql.clone(), samples, |sample| {
-            (sample.player.to_string(), roll_values(sample))
+        specification: specification_workload(
+            &[("roll", insert_roll), ("event", INSERT_EVENT)],
+            argument_sets,
+            |argument_set| {
+                let execute_roll = format!(
+                    "EXECUTE roll({}, {})",
+                    quote_literal(argument_set.session),
+                    quote_literal(argument_set.character)
+                );
+                (
+                    argument_set.player.to_string(),
+                    format!(
+                        "{execute_roll}; {}",
+                        execute_event_sql(argument_set.session, "dice_rolled", ROLL_EVENT_PAYLOAD)
+                    ),
+                )
+            },
+        ),
+        ours: prepared_workload("ours", ours.sql.clone(), argument_sets, |argument_set| {
+            (argument_set.player.to_string(), roll_values(argument_set))
         }),
     };
     Ok(vec![one_event, one_roll])
 }
 
-/// Returns the roll that the player of a sample makes.
-pub fn new_roll(sample: &Sample) -> Result<NewRoll, Failure> {
+/// Returns the roll that the player of an argument set makes.
+pub fn new_roll(argument_set: &ArgumentSet) -> Result<NewRoll, Failure> {
     Ok(NewRoll::attribute_check(
-        sample.session,
-        Roller::Character(sample.character),
+        argument_set.session,
+        Roller::Character(argument_set.character),
         Attribute::Might,
         Difficulty::new(9)?,
     ))
@@ -154,8 +171,8 @@ pub fn new_roll(sample: &Sample) -> Result<NewRoll, Failure> {
 
 /// Returns the values of the service's INSERT of a roll, in the order of its parameters: the ids of the roll, the
 /// session and the character, no creature, the attribute, the difficulty, the type, no modifiers and no description.
-pub fn roll_values(sample: &Sample) -> Vec<String> {
-    let [session, character] = [sample.session, sample.character].map(quote_literal);
+pub fn roll_values(argument_set: &ArgumentSet) -> Vec<String> {
+    let [session, character] = [argument_set.session, argument_set.character].map(quote_literal);
     ["gen_random_uuid()", &session, &character, "NULL", "'might'", "9", "'attribute_check'", "'[]'", "NULL"]
         .map(str::to_owned)
         .to_vec()
@@ -164,12 +181,12 @@ pub fn roll_values(sample: &Sample) -> Vec<String> {
 /// Captures joining, leaving, starting and completing a session.
 async fn capture_seats_and_statuses(
     capture: &mut StatementCapture,
-    samples: &[Sample],
+    argument_sets: &[ArgumentSet],
 ) -> Result<Vec<StatementPair>, Failure> {
-    let sample = &samples[0];
+    let argument_set = &argument_sets[0];
 
-    let tx = capture.sparc.as_user(sample.newcomer).begin().await?;
-    tx.sessions().join(&sample.open_code.parse::<JoinCode>()?, sample.newcomer_character).await?;
+    let tx = capture.sparc.as_user(argument_set.newcomer).begin().await?;
+    tx.sessions().join(&argument_set.open_session_code.parse::<JoinCode>()?, argument_set.newcomer_character).await?;
     tx.rollback().await?;
     let ours = capture.last_statement().await?;
     let insert_seat = "INSERT INTO session_players (session_id, user_id, character_id)
@@ -181,33 +198,33 @@ async fn capture_seats_and_statuses(
         is_repeatable: false,
         specification: specification_workload(
             &[("take_seat", insert_seat), ("event", INSERT_EVENT)],
-            samples,
-            |sample| {
+            argument_sets,
+            |argument_set| {
                 let [code, character, newcomer] = [
-                    quote_literal(&sample.open_code),
-                    quote_literal(sample.newcomer_character),
-                    quote_literal(sample.newcomer),
+                    quote_literal(&argument_set.open_session_code),
+                    quote_literal(argument_set.newcomer_character),
+                    quote_literal(argument_set.newcomer),
                 ];
                 let execute_take_seat = format!("EXECUTE take_seat({code}, {newcomer}, {character})");
                 (
-                    sample.newcomer.to_string(),
+                    argument_set.newcomer.to_string(),
                     format!(
                         "{execute_take_seat}; {}",
-                        execute_event_sql(sample.open_session, "player_joined", SEAT_EVENT_PAYLOAD)
+                        execute_event_sql(argument_set.open_session, "player_joined", SEAT_EVENT_PAYLOAD)
                     ),
                 )
             },
         ),
-        ours: prepared_workload("ours", ours.sql.clone(), samples, |sample| {
+        ours: prepared_workload("ours", ours.sql.clone(), argument_sets, |argument_set| {
             (
-                sample.newcomer.to_string(),
-                vec![quote_literal(&sample.open_code), quote_literal(sample.newcomer_character)],
+                argument_set.newcomer.to_string(),
+                vec![quote_literal(&argument_set.open_session_code), quote_literal(argument_set.newcomer_character)],
             )
         }),
     };
 
-    let tx = capture.sparc.as_user(sample.open_player).begin().await?;
-    tx.sessions().leave(sample.open_session).await?;
+    let tx = capture.sparc.as_user(argument_set.open_session_player).begin().await?;
+    tx.sessions().leave(argument_set.open_session).await?;
     tx.rollback().await?;
     let ours = capture.last_statement().await?;
     let update_seat = "UPDATE session_players SET is_active = false, left_at = now()
@@ -219,42 +236,46 @@ async fn capture_seats_and_statuses(
         is_repeatable: false,
         specification: specification_workload(
             &[("leave_seat", update_seat), ("event", INSERT_EVENT)],
-            samples,
-            |sample| {
+            argument_sets,
+            |argument_set| {
                 let execute_leave_seat = format!(
                     "EXECUTE leave_seat({}, {})",
-                    quote_literal(sample.open_session),
-                    quote_literal(sample.open_player)
+                    quote_literal(argument_set.open_session),
+                    quote_literal(argument_set.open_session_player)
                 );
                 (
-                    sample.open_player.to_string(),
+                    argument_set.open_session_player.to_string(),
                     format!(
                         "{execute_leave_seat}; {}",
-                        execute_event_sql(sample.open_session, "player_left", SEAT_EVENT_PAYLOAD)
+                        execute_event_sql(argument_set.open_session, "player_left", SEAT_EVENT_PAYLOAD)
                     ),
                 )
             },
         ),
-        ours: prepared_workload("ours", ours.sql.clone(), samples, |sample| {
+        ours: prepared_workload("ours", ours.sql.clone(), argument_sets, |argument_set| {
             // The new value of `is_active`, and the conditions.
-            let values = ["false".to_owned(), quote_literal(sample.open_session), quote_literal(sample.open_player)];
-            (sample.open_player.to_string(), values.to_vec())
+            let values = [
+                "false".to_owned(),
+                quote_literal(argument_set.open_session),
+                quote_literal(argument_set.open_session_player),
+            ];
+            (argument_set.open_session_player.to_string(), values.to_vec())
         }),
     };
 
-    let tx = capture.sparc.as_user(sample.open_seer).begin().await?;
-    tx.sessions().start(sample.open_session).await?;
+    let tx = capture.sparc.as_user(argument_set.open_session_seer).begin().await?;
+    tx.sessions().start(argument_set.open_session).await?;
     tx.rollback().await?;
-    let our_start = capture.last_statement().await?;
-    let tx = capture.sparc.as_user(sample.seer).begin().await?;
-    tx.sessions().complete(sample.session).await?;
+    let our_start_statement = capture.last_statement().await?;
+    let tx = capture.sparc.as_user(argument_set.seer).begin().await?;
+    tx.sessions().complete(argument_set.session).await?;
     tx.rollback().await?;
-    let our_completion = capture.last_statement().await?;
+    let our_completion_statement = capture.last_statement().await?;
     let update_status = |new_status: &str, time_column: &str| {
         format!("UPDATE sessions SET status = '{new_status}', {time_column} = now() WHERE id = $1 RETURNING *")
     };
-    let specification_start = update_status("active", "started_at");
-    let specification_completion = update_status("completed", "ended_at");
+    let specification_start_sql = update_status("active", "started_at");
+    let specification_completion_sql = update_status("completed", "ended_at");
     // `allowed_old_statuses` are the last parameters of the captured statement that starts a session. The statement
     // that completes a session has none, because the database itself checks the old status.
     let status_change_pair =
@@ -263,15 +284,15 @@ async fn capture_seats_and_statuses(
          ours_sql: &str,
          (old_status, new_status): (&str, &str),
          allowed_old_statuses: &[&str],
-         session_and_seer: fn(&Sample) -> (Uuid, Uuid)| StatementPair {
+         session_and_seer: fn(&ArgumentSet) -> (Uuid, Uuid)| StatementPair {
             name,
             role: Role::Authenticated,
             is_repeatable: false,
             specification: specification_workload(
                 &[("change_status", specification_sql), ("event", INSERT_EVENT)],
-                samples,
-                |sample| {
-                    let (session, seer) = session_and_seer(sample);
+                argument_sets,
+                |argument_set| {
+                    let (session, seer) = session_and_seer(argument_set);
                     let execute_change_status = format!("EXECUTE change_status({})", quote_literal(session));
                     let payload = format!(
                         r#"{{"from": "{old_status}", "to": "{new_status}", "started_at": null, "ended_at": null}}"#
@@ -280,8 +301,8 @@ async fn capture_seats_and_statuses(
                     (seer.to_string(), format!("{execute_change_status}; {execute_event}"))
                 },
             ),
-            ours: prepared_workload("ours", ours_sql.to_owned(), samples, |sample| {
-                let (session, seer) = session_and_seer(sample);
+            ours: prepared_workload("ours", ours_sql.to_owned(), argument_sets, |argument_set| {
+                let (session, seer) = session_and_seer(argument_set);
                 let old_statuses = allowed_old_statuses.iter().map(quote_literal);
                 (
                     seer.to_string(),
@@ -294,19 +315,19 @@ async fn capture_seats_and_statuses(
         leave,
         status_change_pair(
             "starting a session, with its event",
-            &specification_start,
-            &our_start.sql,
+            &specification_start_sql,
+            &our_start_statement.sql,
             ("waiting", "active"),
             &STARTABLE_STATUSES,
-            |sample| (sample.open_session, sample.open_seer),
+            |argument_set| (argument_set.open_session, argument_set.open_session_seer),
         ),
         status_change_pair(
             "completing a session of six players, with its event",
-            &specification_completion,
-            &our_completion.sql,
+            &specification_completion_sql,
+            &our_completion_statement.sql,
             ("active", "completed"),
             &[],
-            |sample| (sample.session, sample.seer),
+            |argument_set| (argument_set.session, argument_set.seer),
         ),
     ])
 }

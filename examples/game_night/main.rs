@@ -118,7 +118,7 @@ async fn play() -> Result<(), Box<dyn StdError>> {
     seer.sessions().set_scene(tonight.id, Some("ford")).await?;
     seer.sessions().set_encounter(tonight.id, Some("wade")).await?;
     let creatures = vec![horror.id];
-    for turn in seer.dice().initiative(NewInitiative { id: None, session_id: tonight.id, creatures }).await? {
+    for turn in seer.dice().roll_initiative(NewInitiative { id: None, session_id: tonight.id, creatures }).await? {
         let Some((user, hero)) = party.iter().find(|(_, hero)| turn.roller == Roller::Character(hero.id)) else {
             // Not a player's turn, but the Reed Horror's.
             let claw_attack = NewRoll::attack(tonight.id, turn.roller, Attribute::Might, Difficulty::new(10)?);
@@ -146,9 +146,9 @@ async fn play() -> Result<(), Box<dyn StdError>> {
         failed_roll_id = failed_roll_id.or((!roll.success).then_some(roll.id));
     }
     let failed_roll_id = failed_roll_id.ok_or("no roll failed")?;
-    cleo.dice().heroic_save(failed_roll_id).await?;
+    cleo.dice().use_heroic_save(failed_roll_id).await?;
     let last_seq = print_events(ada, tonight.id, last_seq).await?;
-    if let Err(refusal) = cleo.dice().heroic_save(failed_roll_id).await {
+    if let Err(refusal) = cleo.dice().use_heroic_save(failed_roll_id).await {
         println!("a second save is refused: {} ({refusal})", refusal.code().red());
     }
 

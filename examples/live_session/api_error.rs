@@ -43,8 +43,8 @@ impl ApiError {
 impl From<Error> for ApiError {
     fn from(error: Error) -> Self {
         let status = error.http_status();
-        // Logs failures for the operator. A retryable one passes by itself, and `PoolClosed` only means that this
-        // program is stopping.
+        // Logs failures for the operator, except retryable ones, which pass by themselves, and `PoolClosed`, which only
+        // means that this program is stopping.
         if status >= 500 && !error.is_retryable() && !matches!(error, Error::PoolClosed) {
             eprintln!("{}: {error:?}", error.code());
         }

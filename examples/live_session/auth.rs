@@ -118,7 +118,7 @@ impl FromRequestParts<App> for Viewer {
         }
         if let Some(position) = parts.headers.get(POSITION_HEADER) {
             // The caller then reads only from a server that has replayed this position.
-            caller = caller.at_least(position.to_str().ok().and_then(|text| text.parse::<LogPosition>().ok()));
+            caller = caller.with_min_position(position.to_str().ok().and_then(|text| text.parse::<LogPosition>().ok()));
         }
         if let Some(slot) = parts.extensions.get::<CallerSlot>() {
             let _ = slot.set(caller.clone());

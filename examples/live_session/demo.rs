@@ -28,10 +28,10 @@ use tokio::{sync::watch, time::sleep};
 use uuid::Uuid;
 
 use game_state::change_game_state;
-pub use game_state::publish_hit_points;
+pub use game_state::write_hit_points_to_game_state;
 
-/// An action in a scene: an element of `beats`. This is a field of the demo's own in each node of the adventure's
-/// content, which the data layer stores unchanged.
+/// An action in a scene: an element of the list `beats`. The demo has added this field to each node of the adventure's
+/// content; the data layer stores such additional fields unchanged.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 struct Action {
@@ -84,9 +84,9 @@ struct Demo {
 }
 
 /// The hit points that a successful attack costs, and that a successful healing restores.
-const POINTS_OF_A_SUCCESS: u8 = 2;
+const HIT_POINTS_PER_SUCCESS: u8 = 2;
 
-/// Returns one of the demo's ids. They are fixed so that after a restart, the same requests return the existing rows.
+/// Returns one of the demo's ids, which are fixed: so after a restart, the same requests return the existing rows.
 ///
 /// 1 to 4 are the users, 102 to 104 the players' characters, 10 the adventure and 11 the foe. Each session in the lobby
 /// has three consecutive ids from 20 on: its Seer's, its adventure's and its own.
@@ -202,7 +202,7 @@ impl Demo {
         }
     }
 
-    /// Returns the Seer's active session if there is one. Otherwise opens and starts one, in which all players of the
+    /// Returns the Seer's active session if there is one. Otherwise creates and starts one, in which all players of the
     /// demo have seats.
     async fn active_or_new_session(&self) -> Result<sessions::Model, Error> {
         let live_sessions = self.seer.sessions().mine(None).await?.items;
@@ -220,7 +220,7 @@ impl Demo {
         for player in self.party.values() {
             player.user.sessions().join_public(session.id, player.hero_id).await?;
             let hit_points = player.user.characters().rest(player.hero_id).await?;
-            publish_hit_points(&self.seer, session.id, hit_points).await?;
+            write_hit_points_to_game_state(&self.seer, session.id, hit_points).await?;
         }
         self.seer.sessions().start(session.id).await
     }
@@ -249,7 +249,7 @@ impl Demo {
     async fn perform(&self, session_id: Uuid, action: &Action) -> Result<(), Error> {
         if action.initiative {
             let creatures = vec![self.foe.id];
-            self.seer.dice().initiative(NewInitiative { id: None, session_id, creatures }).await?;
+            self.seer.dice().roll_initiative(NewInitiative { id: None, session_id, creatures }).await?;
             return Ok(());
         }
         let difficulty = action.difficulty.unwrap_or(Difficulty::MIN);
@@ -259,8 +259,8 @@ impl Demo {
             attack.description = action.description.clone();
             if self.seer.dice().roll(attack).await?.success {
                 sleep(self.pace / 2).await;
-                let hit_points = self.seer.characters().damage(damaged_player.hero_id, POINTS_OF_A_SUCCESS).await?;
-                publish_hit_points(&self.seer, session_id, hit_points).await?;
+                let hit_points = self.seer.characters().damage(damaged_player.hero_id, HIT_POINTS_PER_SUCCESS).await?;
+                write_hit_points_to_game_state(&self.seer, session_id, hit_points).await?;
             }
             return Ok(());
         }
@@ -269,52 +269,52 @@ impl Demo {
             return say(&player.user, session_id, text).await;
         }
         let roller = Roller::Character(player.hero_id);
-        let mut roll = match (action.attack, action.roll) {
+        let mut new_roll = match (action.attack, action.roll) {
             (Some(attribute), _) => NewRoll::attack(session_id, roller, attribute, difficulty),
             (None, attribute) => {
                 NewRoll::attribute_check(session_id, roller, attribute.unwrap_or(player.primary_attribute), difficulty)
             }
         };
-        roll.description = action.description.clone();
-        roll.modifiers.extend(action.bonus.iter().map(|source| Modifier::flat(1, source)));
-        let mut rolled = player.user.dice().roll(roll).await?;
-        if !rolled.success && action.attack.is_some() {
+        new_roll.description = action.description.clone();
+        new_roll.modifiers.extend(action.bonus.iter().map(|source| Modifier::flat(1, source)));
+        let mut roll = player.user.dice().roll(new_roll).await?;
+        if !roll.success && action.attack.is_some() {
             sleep(self.pace).await;
-            match player.user.dice().heroic_save(rolled.id).await {
-                Ok(saved) => rolled = saved,
+            match player.user.dice().use_heroic_save(roll.id).await {
+                Ok(saved) => roll = saved,
                 // 409: a save is not possible, for example because the player has used the one of this encounter.
                 Err(error) if error.http_status() == 409 => {}
                 Err(error) => return Err(error),
             }
         }
-        if !rolled.success {
+        if !roll.success {
             return Ok(());
         }
         sleep(self.pace / 2).await;
         if action.attack.is_some() {
             change_game_state(&self.seer, session_id, |state| {
                 let hit_points = state["foe"]["hit_points"][0].as_i64().unwrap_or(0);
-                state["foe"]["hit_points"][0] = (hit_points - i64::from(POINTS_OF_A_SUCCESS)).max(0).into();
+                state["foe"]["hit_points"][0] = (hit_points - i64::from(HIT_POINTS_PER_SUCCESS)).max(0).into();
             })
             .await?;
         }
         if let Some(healed_player) = action.healed_player.as_deref().and_then(|key| self.party.get(key)) {
-            let hit_points = self.seer.characters().heal(healed_player.hero_id, POINTS_OF_A_SUCCESS).await?;
-            publish_hit_points(&self.seer, session_id, hit_points).await?;
+            let hit_points = self.seer.characters().heal(healed_player.hero_id, HIT_POINTS_PER_SUCCESS).await?;
+            write_hit_points_to_game_state(&self.seer, session_id, hit_points).await?;
         }
         Ok(())
     }
 
-    /// Ada and Ben join every session that a visitor of the page opens in the lobby, and roll once in each scene.
+    /// Ada and Ben join every session that a visitor of the page creates in the lobby, and roll once in each scene.
     async fn join_sessions_of_visitors(&self) -> Result<(), Error> {
-        // Nobody plays the three sessions that the demo itself has opened in the lobby.
-        let mut seen_sessions = vec![fixed_id(22), fixed_id(25), fixed_id(28)];
+        // The three sessions that the demo itself has created in the lobby count as seen, because nobody plays them.
+        let mut seen_session_ids = vec![fixed_id(22), fixed_id(25), fixed_id(28)];
         loop {
             for session in self.sparc.as_anon().sessions().lobby(&LobbyFilter::default(), None).await?.items {
-                if seen_sessions.contains(&session.id) || Some(session.seer_id) == self.seer.user_id() {
+                if seen_session_ids.contains(&session.id) || Some(session.seer_id) == self.seer.user_id() {
                     continue;
                 }
-                seen_sessions.push(session.id);
+                seen_session_ids.push(session.id);
                 for (delay_seconds, player) in [(3, &self.party["ada"]), (6, &self.party["ben"])] {
                     match player.user.sessions().join_public(session.id, player.hero_id).await {
                         Ok(_) => {}

@@ -44,14 +44,14 @@ impl CurrentDemoSession {
 
     /// Returns the connection with which to read a session for the viewer. Row-level security hides events from users
     /// who do not take part, so the demo's current session is read as the service.
-    pub fn connection_to_read(&self, viewer: IdentityConnection, session_id: Uuid) -> IdentityConnection {
+    pub fn connection_for_watching(&self, viewer: IdentityConnection, session_id: Uuid) -> IdentityConnection {
         if self.is_current(session_id) { self.sparc.as_service() } else { viewer }
     }
 
     /// Seats a player in the demo's current session. This is done as the service, because players can only join
     /// sessions that have not started. Returns `None`, and does nothing, if `session_id` is not that of the demo's
     /// current session.
-    pub async fn seat_latecomer(
+    pub async fn seat_in_demo_session(
         &self,
         user: &IdentityConnection,
         session_id: Uuid,
@@ -61,7 +61,7 @@ impl CurrentDemoSession {
         // Fails unless the character is the caller's own, which the database does not check when the service seats a
         // player.
         user.characters().get(character_id).await?;
-        Ok(Some(self.sparc.as_service().sessions().seat(session_id, player_id, character_id).await?))
+        Ok(Some(self.sparc.as_service().sessions().seat_player(session_id, player_id, character_id).await?))
     }
 }
 
@@ -74,20 +74,23 @@ pub async fn current_session_id(State(app): State<App>) -> Json<Option<Uuid>> {
 /// sign-up returns that account, and whoever sent the id would get a token for it.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct SignUp {
+pub struct SignUpRequest {
     display_name: String,
 }
 
 /// A new account of a visitor of the page, with a token.
 #[derive(Serialize, JsonSchema)]
-pub struct NewDemoUser {
+pub struct SignUpResponse {
     token: String,
     profile: Profile,
 }
 
 /// Creates an account for a visitor. On Supabase, the sign-up of Supabase Auth does this and returns the token.
-pub async fn sign_up(State(app): State<App>, Input(sign_up): Input<SignUp>) -> Result<Json<NewDemoUser>, ApiError> {
-    let account = NewAccount { display_name: Some(sign_up.display_name), ..Default::default() };
+pub async fn sign_up(
+    State(app): State<App>,
+    Input(request): Input<SignUpRequest>,
+) -> Result<Json<SignUpResponse>, ApiError> {
+    let account = NewAccount { display_name: Some(request.display_name), ..Default::default() };
     let profile = app.sparc.as_service().users().sign_up(account).await?;
-    Ok(Json(NewDemoUser { token: app.token_keys.issue(profile.id)?, profile }))
+    Ok(Json(SignUpResponse { token: app.token_keys.issue(profile.id)?, profile }))
 }

@@ -136,9 +136,9 @@ async fn wait_for_stop_signal(max_time: Duration) {
 
 fn routes() -> axum::Router<App> {
     openapi::Api::default()
-        .route::<demo_session::SignUp, demo_session::NewDemoUser, _>(
+        .route::<demo_session::SignUpRequest, demo_session::SignUpResponse, _>(
             Method::POST,
-            "/api/visitors",
+            "/api/demo-users",
             "Signs up a demo user",
             demo_session::sign_up,
         )
@@ -159,7 +159,7 @@ fn routes() -> axum::Router<App> {
         .route::<(), Page<AdventureSummary>, _>(Method::GET, "/api/adventures", "The published adventures", adventures)
         .route::<(), Page<SessionSummary>, _>(Method::GET, "/api/lobby", "Sessions with a free seat", lobby)
         .route::<(), Page<MySession>, _>(Method::GET, "/api/sessions", "The caller's sessions", my_sessions)
-        .route::<NewSession, sessions::Model, _>(Method::POST, "/api/sessions", "Opens a session", create_session)
+        .route::<NewSession, sessions::Model, _>(Method::POST, "/api/sessions", "Creates a session", create_session)
         .route::<(), SessionDetails, _>(Method::GET, "/api/sessions/{id}", "A session with its participants", details)
         .route::<(), Page<dice_rolls::Model>, _>(
             Method::GET,
@@ -199,7 +199,7 @@ fn routes() -> axum::Router<App> {
             change_hit_points,
         )
         .route::<NewRoll, dice_rolls::Model, _>(Method::POST, "/api/rolls", "Rolls dice", roll)
-        .route::<(), dice_rolls::Model, _>(Method::POST, "/api/rolls/{id}/save", "Makes a heroic save", heroic_save)
+        .route::<(), dice_rolls::Model, _>(Method::POST, "/api/rolls/{id}/save", "Makes a heroic save", use_heroic_save)
         .route::<NewEvent, session_events::Model, _>(
             Method::POST,
             "/api/events",
@@ -262,7 +262,7 @@ async fn create_session(User(user): User, Input(new): Input<NewSession>) -> ApiR
 }
 
 async fn details(State(app): State<App>, viewer: Viewer, Path(session_id): Path<Uuid>) -> ApiResult<SessionDetails> {
-    let reader = app.demo_session.connection_to_read(viewer.caller, session_id);
+    let reader = app.demo_session.connection_for_watching(viewer.caller, session_id);
     Ok(Json(reader.sessions().details(session_id).await?))
 }
 
@@ -281,7 +281,7 @@ async fn take_seat(
     Path(session_id): Path<Uuid>,
     Input(request): Input<SeatRequest>,
 ) -> ApiResult<session_players::Model> {
-    match app.demo_session.seat_latecomer(&user, session_id, request.character_id).await? {
+    match app.demo_session.seat_in_demo_session(&user, session_id, request.character_id).await? {
         Some(seat) => Ok(Json(seat)),
         None => Ok(Json(user.sessions().join_public(session_id, request.character_id).await?)),
     }
@@ -325,7 +325,7 @@ async fn set_scene(User(seer): User, Path((session_id, scene_id)): Path<(Uuid, S
 struct HitPointChange {
     character_id: Uuid,
     /// Hit points that the character loses; negative if it gets them back.
-    points: i8,
+    damage: i8,
 }
 
 async fn change_hit_points(
@@ -333,20 +333,20 @@ async fn change_hit_points(
     Path(session_id): Path<Uuid>,
     Input(change): Input<HitPointChange>,
 ) -> ApiResult<HitPoints> {
-    let (characters, points) = (seer.characters(), change.points.unsigned_abs());
-    let hit_points = match change.points {
-        ..0 => characters.heal(change.character_id, points).await?,
-        0.. => characters.damage(change.character_id, points).await?,
+    let (characters, amount) = (seer.characters(), change.damage.unsigned_abs());
+    let hit_points = match change.damage {
+        ..0 => characters.heal(change.character_id, amount).await?,
+        0.. => characters.damage(change.character_id, amount).await?,
     };
-    Ok(Json(demo::publish_hit_points(&seer, session_id, hit_points).await?))
+    Ok(Json(demo::write_hit_points_to_game_state(&seer, session_id, hit_points).await?))
 }
 
 async fn roll(User(user): User, Input(new): Input<NewRoll>) -> ApiResult<dice_rolls::Model> {
     Ok(Json(user.dice().roll(new).await?))
 }
 
-async fn heroic_save(User(user): User, Path(roll_id): Path<Uuid>) -> ApiResult<dice_rolls::Model> {
-    Ok(Json(user.dice().heroic_save(roll_id).await?))
+async fn use_heroic_save(User(user): User, Path(roll_id): Path<Uuid>) -> ApiResult<dice_rolls::Model> {
+    Ok(Json(user.dice().use_heroic_save(roll_id).await?))
 }
 
 async fn send_event(User(user): User, Input(new): Input<NewEvent>) -> ApiResult<session_events::Model> {
@@ -366,7 +366,7 @@ async fn events(
     let last_seq = last_seq.map_err(|_| Error::InvalidValue { field: "Last-Event-ID", rule: "must be a number" })?;
     // Without `Last-Event-ID`, the stream begins with the oldest event that the database has kept of the session,
     // because the page shows all of them.
-    let reader = app.demo_session.connection_to_read(caller, session_id);
+    let reader = app.demo_session.connection_for_watching(caller, session_id);
     let events = reader.events().subscribe(session_id, Some(last_seq.unwrap_or(0))).await?;
     // When this process stops, the stream ends without an error, and the client reconnects to the next process.
     let events = events.take_while(|event| ready(!matches!(event, Err(Error::PoolClosed)))).map(|event| match event {

@@ -1,9 +1,8 @@
--- Creates profiles for accounts that existed before the schema, or that signed up while the trigger that creates
--- profiles was missing. Also brings profiles up to date with what happened to their accounts while the trigger for it
--- was missing: new e-mail addresses, soft deletions (`deleted_at`) and deletions. A closed account stays closed, even
--- if the platform (Supabase) has not recorded its deletion. The first query reads every account, while `up` holds its
--- locks on the tables. So not every `up` runs this script, but only one that has applied migrations or restores one of
--- these triggers.
+-- Makes up for triggers on `auth.users` that were missing or did not exist yet: creates a profile for each account that
+-- has none, and brings profiles up to date with new e-mail addresses, soft deletions (`deleted_at`) and deletions of
+-- their accounts. A closed account stays closed, even if the platform (Supabase) has not recorded its deletion. The
+-- first query reads every account, while `up` holds its locks on the tables. So an `up` runs this script only if it has
+-- applied migrations or restores one of these triggers.
 DO $$
 DECLARE
   missed_account record;
@@ -37,7 +36,7 @@ BEGIN
       AND profile.closed_at IS NULL
     ORDER BY profile.id
   LOOP
-    PERFORM private.delete_account(missed_deletion.id);
+    PERFORM private.apply_account_deletion(missed_deletion.id);
   END LOOP;
 END
 $$;

@@ -161,7 +161,8 @@ CROSS JOIN LATERAL (
 ) AS latest
 WHERE latest.status <> session.status::text
 UNION ALL
--- The counters in the next three queries also count sessions that have been deleted since.
+-- The counters in the next three queries also count sessions that have been deleted since, so they can be higher than
+-- the numbers of sessions that exist, but not lower.
 SELECT 'users.games_run is at least the number of counted sessions that still exist', profile.id::text,
   format('counter %s, existing %s', profile.games_run, existing.session_count)
 FROM public.users AS profile

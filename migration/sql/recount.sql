@@ -1,9 +1,11 @@
 -- Recomputes, from the rows themselves, the counters that limits depend on (of seats, characters, sessions, adventures
--- and creatures), and whether each account's gate (its row in `private.account_gates`) is open. Counts of games played
--- and run are not recomputed, because they include sessions that have been deleted. Run this script after rows were
--- loaded with triggers disabled (`session_replication_role = replica`), or when `invariants.sql` finds that one of
--- these counters or gates is wrong. Run it in one transaction while nobody writes, as a role that may set
--- `session_replication_role`. Disables the triggers for this script too.
+-- and creatures), and whether each account's gate (its row in `private.account_gates`) is open. `games_played`,
+-- `games_run` and `times_played` are not recomputed, because they include sessions that have been deleted. Run this
+-- script after rows were loaded with triggers disabled (`session_replication_role = replica`), or when `invariants.sql`
+-- finds that one of these counters or gates is wrong. Run it in one transaction while nobody writes, as a role that may
+-- set `session_replication_role`.
+
+-- Disables the triggers until the transaction ends, so that they neither count nor refuse what this script writes.
 SET LOCAL session_replication_role = replica;
 
 INSERT INTO private.account_gates (account_id)
@@ -58,7 +60,7 @@ SET living_characters = coalesce(character_counts.living, 0),
     live_seats = coalesce(seat_counts.held, 0),
     live_sessions = coalesce(session_counts.live, 0),
     adventure_count = coalesce(adventure_counts.created, 0)
-FROM public.users AS account
+FROM public.users AS counted_profile
 LEFT JOIN (
   SELECT
     user_id,
@@ -66,7 +68,7 @@ LEFT JOIN (
     count(*) FILTER (WHERE retired_at IS NOT NULL) AS retired
   FROM public.characters
   GROUP BY user_id
-) AS character_counts ON character_counts.user_id = account.id
+) AS character_counts ON character_counts.user_id = counted_profile.id
 LEFT JOIN (
   SELECT seat.user_id, count(*) AS held
   FROM public.session_players AS seat
@@ -74,19 +76,19 @@ LEFT JOIN (
     ON session.id = seat.session_id AND session.status NOT IN ('completed', 'cancelled')
   WHERE seat.is_active
   GROUP BY seat.user_id
-) AS seat_counts ON seat_counts.user_id = account.id
+) AS seat_counts ON seat_counts.user_id = counted_profile.id
 LEFT JOIN (
   SELECT seer_id, count(*) AS live
   FROM public.sessions
   WHERE status NOT IN ('completed', 'cancelled')
   GROUP BY seer_id
-) AS session_counts ON session_counts.seer_id = account.id
+) AS session_counts ON session_counts.seer_id = counted_profile.id
 LEFT JOIN (
   SELECT creator_id, count(*) AS created
   FROM public.adventures
   GROUP BY creator_id
-) AS adventure_counts ON adventure_counts.creator_id = account.id
-WHERE account.id = profile.id
+) AS adventure_counts ON adventure_counts.creator_id = counted_profile.id
+WHERE counted_profile.id = profile.id
   AND (
     profile.living_characters, profile.retired_characters, profile.live_seats, profile.live_sessions,
     profile.adventure_count

@@ -93,7 +93,7 @@ impl State {
                 Some(listed)
             }
         };
-        let found_objects = manifest::read(db, &environment).await?;
+        let found_objects = manifest::read_objects(db, &environment).await?;
         let mut expected = manifest::committed();
         expected.retain(|object, _| environment.line_applies(object));
         Ok(Self { environment, found_objects, expected, applied_migrations, unlisted_migrations, record })
@@ -101,7 +101,7 @@ impl State {
 
     /// Returns the database's objects by their names in the manifest.
     pub(crate) fn found_by_name(&self) -> BTreeMap<&str, &CatalogObject> {
-        self.found_objects.iter().map(|found| (found.object.as_str(), found)).collect()
+        self.found_objects.iter().map(|found| (found.name.as_str(), found)).collect()
     }
 
     /// Whether the object belongs to the schema of this version, or an earlier version created it.
@@ -176,7 +176,7 @@ impl State {
             }
         }
         for found in &self.found_objects {
-            let object = &found.object;
+            let object = &found.name;
             if self.expected.contains_key(object) || is_affected_by_rename(object) {
                 continue;
             }
@@ -193,7 +193,7 @@ impl State {
     /// them, because the database may lack `pg_cron`.
     pub(crate) fn definitions_for_manifest(&self) -> Definitions {
         let mut definitions: Definitions =
-            self.found_objects.iter().map(|found| (found.object.clone(), found.definition.clone())).collect();
+            self.found_objects.iter().map(|found| (found.name.clone(), found.definition.clone())).collect();
         definitions.extend(repeatable::jobs().into_iter().map(|(name, command)| (format!("job {name}"), command)));
         definitions
     }

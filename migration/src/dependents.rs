@@ -3,25 +3,25 @@
 use sea_orm_migration::prelude::*;
 
 use crate::{
-    PreflightError,
+    MigrationError,
     check::State,
     manifest::{self, CatalogObject},
     query,
 };
 
-/// Returns the names of the schema's objects that a DROP ... CASCADE of `dropped` drops: `dropped`, and what depends on
-/// them. `dropped` must contain no columns, because a column has the same catalog and oid as its table, which would
+/// Returns the names of the schema's objects that a DROP ... CASCADE of `to_drop` drops: `to_drop`, and what depends on
+/// them. `to_drop` must contain no columns, because a column has the same catalog and oid as its table, which would
 /// seem to be dropped.
 ///
 /// # Errors
 ///
-/// [`PreflightError::Dependents`] if objects that an operator has added would be dropped too.
+/// [`MigrationError::Dependents`] if objects that an operator has added would be dropped too.
 pub(crate) async fn find_cascaded<C: ConnectionTrait>(
     db: &C,
     state: &State,
-    dropped: &[&CatalogObject],
+    to_drop: &[&CatalogObject],
 ) -> Result<Vec<String>, DbErr> {
-    if dropped.is_empty() {
+    if to_drop.is_empty() {
         return Ok(Vec::new());
     }
     let addresses_sql = |entries: &[&CatalogObject]| {
@@ -32,37 +32,37 @@ pub(crate) async fn find_cascaded<C: ConnectionTrait>(
         addresses.join(", ")
     };
     let ours: Vec<&CatalogObject> =
-        state.found_objects.iter().filter(|entry| entry.class.is_some() && state.is_ours(&entry.object)).collect();
+        state.found_objects.iter().filter(|entry| entry.class.is_some() && state.is_ours(&entry.name)).collect();
     let sql = include_str!("../sql/manifest/dependents.sql")
-        .replace("/* dropped */", &addresses_sql(dropped))
+        .replace("/* to_drop */", &addresses_sql(to_drop))
         .replace("/* ours */", &addresses_sql(&ours));
-    let all_dropped: Vec<DroppedObject> = query::fetch_all(db, &sql).await?;
+    let all_to_drop: Vec<ObjectToDrop> = query::fetch_all(db, &sql).await?;
     let mut not_ours: Vec<String> =
-        all_dropped.iter().filter(|found| !found.is_ours).map(|found| found.description.clone()).collect();
-    // Columns that were added to the dropped tables. The catalog records no dependency of a column on its table.
-    let dropped_tables: Vec<&str> = dropped.iter().filter_map(|entry| entry.object.strip_prefix("table ")).collect();
+        all_to_drop.iter().filter(|found| !found.is_ours).map(|found| found.description.clone()).collect();
+    // Columns that were added to the tables to drop. The catalog records no dependency of a column on its table.
+    let tables_to_drop: Vec<&str> = to_drop.iter().filter_map(|entry| entry.name.strip_prefix("table ")).collect();
     let is_added_column = |object: &str| manifest::kind(object) == "column" && !state.is_ours(object);
-    not_ours.extend(state.found_objects.iter().filter(|entry| is_added_column(&entry.object)).filter_map(|entry| {
-        let (name, table) = manifest::name_and_table(&entry.object)?;
-        dropped_tables.contains(&table).then(|| format!("column {name} of table {table}"))
+    not_ours.extend(state.found_objects.iter().filter(|entry| is_added_column(&entry.name)).filter_map(|entry| {
+        let (name, table) = manifest::name_and_table(&entry.name)?;
+        tables_to_drop.contains(&table).then(|| format!("column {name} of table {table}"))
     }));
     not_ours.sort_unstable();
     not_ours.dedup();
     if !not_ours.is_empty() {
-        return Err(PreflightError::Dependents { found: not_ours }.into());
+        return Err(MigrationError::Dependents { found: not_ours }.into());
     }
-    let dropped_addresses: Vec<(&str, i64)> =
-        all_dropped.iter().map(|found| (found.class.as_str(), found.objid)).collect();
+    let addresses_to_drop: Vec<(&str, i64)> =
+        all_to_drop.iter().map(|found| (found.class.as_str(), found.objid)).collect();
     Ok(ours
         .iter()
-        .filter(|entry| dropped_addresses.contains(&(entry.class.as_deref().unwrap_or_default(), entry.objid)))
-        .map(|entry| entry.object.clone())
+        .filter(|entry| addresses_to_drop.contains(&(entry.class.as_deref().unwrap_or_default(), entry.objid)))
+        .map(|entry| entry.name.clone())
         .collect())
 }
 
 /// An object that would be dropped: a given one, or one that depends on it.
 #[derive(sea_orm_migration::sea_orm::FromQueryResult)]
-struct DroppedObject {
+struct ObjectToDrop {
     /// The system catalog that contains it.
     class: String,
     /// Its oid in that catalog.

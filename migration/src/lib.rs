@@ -7,6 +7,7 @@ mod check;
 pub mod connect;
 mod db_error;
 mod dependents;
+mod error;
 mod manifest;
 mod preflight;
 mod query;
@@ -26,8 +27,8 @@ mod m20261101_000002_tables;
 pub use check::{Difference, Report};
 pub use connect::{ConnectError, connect};
 pub use db_error::user_message;
+pub use error::MigrationError;
 pub use manifest::{MANIFEST, object_of_line};
-pub use preflight::PreflightError;
 pub use run::{Command, SchemaChange, Status, count_accounts, dry_run, run, status};
 pub use script::sql;
 
@@ -48,7 +49,7 @@ pub const RECOUNT: &str = include_str!("../sql/recount.sql");
 /// - runs in one transaction, and waits for other migrators of the same database, so that all instances of a service
 ///   may migrate when they start;
 /// - first checks that the server, the role and the objects in the database permit it; if not, it changes nothing and
-///   reports why in one sentence (a [`PreflightError`], as [`DbErr::Migration`]);
+///   reports why in one sentence (a [`MigrationError`], as [`DbErr::Migration`]);
 /// - drops only what it created: it fails if an object that somebody else has added to the database would be dropped
 ///   too, and `fresh` undoes the migrations instead of dropping all of `public`;
 /// - lists the applied migrations in the table `sparc_migrations`, which no other migrator uses.
@@ -110,7 +111,7 @@ impl MigratorTrait for Migrator {
 ///
 /// # Errors
 ///
-/// [`DbErr::Migration`] with the message of a [`PreflightError`] if the database records a migration that this program
+/// [`DbErr::Migration`] with the message of a [`MigrationError`] if the database records a migration that this program
 /// does not know; otherwise the error of the database.
 pub async fn check<'c, C>(db: C) -> Result<Report, DbErr>
 where

@@ -21,7 +21,7 @@ impl MigrationTrait for Migration {
 /// Returns the SQL that creates what is missing of: the API's roles, schema `auth` (as a stand-in for Supabase's),
 /// schema `private`, and the table `private.sparc_record`.
 pub(crate) fn up_sql() -> Vec<String> {
-    let stand_in = format!(
+    let stand_in_sql = format!(
         "CREATE SCHEMA auth;
 COMMENT ON SCHEMA auth IS 'made by sparc: stand-in for the platform';
 {};
@@ -38,7 +38,7 @@ COMMENT ON SCHEMA auth IS 'made by sparc: stand-in for the platform';
 BEGIN
   IF to_regnamespace('auth') IS NULL THEN
     EXECUTE $stand_in$
-{stand_in}
+{stand_in_sql}
     $stand_in$;
   END IF;
 END

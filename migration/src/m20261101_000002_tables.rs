@@ -28,7 +28,7 @@ pub(crate) fn up_sql() -> Vec<String> {
     sql.extend(tables::create_sql());
     sql.extend(
         [
-            tables::GATES,
+            tables::GATES_AND_REPLICA_IDENTITY,
             tables::REQUESTS,
             tables::SIZE_LIMITS,
             tables::COMMENTS,

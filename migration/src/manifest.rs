@@ -15,8 +15,8 @@ pub(crate) type Definitions = BTreeMap<String, String>;
 /// An object in the database.
 #[derive(Clone, Debug, FromQueryResult)]
 pub(crate) struct CatalogObject {
-    /// Its name, as the manifest has it: `index idx_users_email on public.users`.
-    pub(crate) object: String,
+    /// As the manifest has it: `index idx_users_email on public.users`.
+    pub(crate) name: String,
     pub(crate) definition: String,
     /// The system catalog that contains it. `None` for jobs and roles, and for attributes of another object:
     /// privileges, row-level security, comments.
@@ -31,7 +31,7 @@ pub(crate) struct CatalogObject {
 #[derive(Clone, Debug, Default, FromQueryResult)]
 pub(crate) struct Environment {
     /// These migrations created schema `auth` as a stand-in for Supabase's, even if somebody has dropped it since.
-    pub(crate) has_stand_in: bool,
+    pub(crate) has_platform_stand_in: bool,
     /// Supabase's table `realtime.messages`, which holds broadcasts, exists.
     pub(crate) has_realtime: bool,
     /// `pg_cron` is installed, and this role may read its schema.
@@ -49,7 +49,7 @@ impl Environment {
                  SELECT
                  FROM pg_catalog.pg_namespace
                  WHERE nspname = 'auth' AND obj_description(oid, 'pg_namespace') LIKE 'made by sparc%'
-               ) AS has_stand_in,
+               ) AS has_platform_stand_in,
                EXISTS (
                  SELECT
                  FROM pg_catalog.pg_class
@@ -69,7 +69,7 @@ impl Environment {
         .await?;
         // If a schema or its comment was dropped, only `private.sparc_record` still says that these migrations created
         // the schema.
-        environment.has_stand_in |= record.schemas.contains("auth");
+        environment.has_platform_stand_in |= record.schemas.contains("auth");
         environment.creates_schema_private |= record.schemas.contains("private");
         Ok(environment)
     }
@@ -83,7 +83,7 @@ impl Environment {
         } else if object == "comment on schema private" {
             self.creates_schema_private
         } else {
-            self.has_stand_in || !belongs_to_stand_in(object)
+            self.has_platform_stand_in || !belongs_to_stand_in(object)
         }
     }
 }
@@ -133,23 +133,26 @@ pub(crate) fn committed() -> Definitions {
 
 /// Reads all objects in the database that a manifest covers. The call must be in a transaction, whose `search_path` is
 /// `pg_catalog` afterwards.
-pub(crate) async fn read<C: ConnectionTrait>(db: &C, environment: &Environment) -> Result<Vec<CatalogObject>, DbErr> {
+pub(crate) async fn read_objects<C: ConnectionTrait>(
+    db: &C,
+    environment: &Environment,
+) -> Result<Vec<CatalogObject>, DbErr> {
     db.execute_unprepared("SET LOCAL search_path = pg_catalog").await?;
-    let mut catalog = include_str!("../sql/manifest/catalog.sql").to_owned();
-    if environment.has_stand_in {
-        catalog = catalog.replace("/* stand-in */ false", "true");
+    let mut catalog_sql = include_str!("../sql/manifest/catalog.sql").to_owned();
+    if environment.has_platform_stand_in {
+        catalog_sql = catalog_sql.replace("/* stand-in */ false", "true");
     }
-    let mut found: Vec<CatalogObject> = query::fetch_all(db, &catalog).await?;
+    let mut found: Vec<CatalogObject> = query::fetch_all(db, &catalog_sql).await?;
     if environment.has_cron {
         let names: Vec<String> = repeatable::jobs().into_iter().map(|(name, _)| name).collect();
-        let jobs = format!(
+        let jobs_sql = format!(
             "SELECT
-               'job ' || jobname AS object, command AS definition, NULL::text AS class, jobid AS objid, 0 AS subid
+               'job ' || jobname AS name, command AS definition, NULL::text AS class, jobid AS objid, 0 AS subid
              FROM cron.job
              WHERE database = current_database() AND jobname IN ({})",
             query::literals(names.iter().map(String::as_str))
         );
-        found.extend(query::fetch_all::<_, CatalogObject>(db, &jobs).await?);
+        found.extend(query::fetch_all::<_, CatalogObject>(db, &jobs_sql).await?);
     }
     Ok(found)
 }

@@ -89,7 +89,7 @@ pub(crate) fn migration_names() -> Vec<String> {
 }
 
 /// Returns the comment on `public.sparc_migrations`, in which the service reads the schema's version when it connects.
-pub(crate) fn schema_comment() -> String {
+pub(crate) fn version_comment() -> String {
     format!("Applied migrations of the SPARC schema {}", script::SCHEMA_VERSION)
 }
 
@@ -119,7 +119,7 @@ FROM pg_catalog.pg_extension
 WHERE extname = 'pg_cron'
 ON CONFLICT (name) DO NOTHING"
             .to_owned(),
-        format!("COMMENT ON TABLE public.sparc_migrations IS '{}'", schema_comment()),
+        format!("COMMENT ON TABLE public.sparc_migrations IS '{}'", version_comment()),
     ]
 }
 

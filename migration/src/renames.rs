@@ -42,7 +42,7 @@ pub(crate) fn find(state: &State) -> Vec<Rename> {
             _ => Vec::new(),
         };
         let [candidate] = candidates[..] else { continue };
-        // If another object has taken the name, `check_missing_names_are_free` reports it.
+        // If another object has taken the name, `check_names_of_missing_objects_are_free` reports it.
         let name = object.split_once(' ').map(|(_, name)| name);
         if matches!(manifest::kind(object), "table" | "sequence" | "type")
             && found.keys().any(|other| other.split_once(' ').map(|(_, name)| name) == name)
@@ -58,8 +58,8 @@ pub(crate) fn find(state: &State) -> Vec<Rename> {
             .count()
             == 1;
         let is_identified_by_comment = matches!(manifest::kind(object), "schema" | "table" | "column");
-        let renamed_to = candidate.object.strip_prefix("comment on ").unwrap_or(&candidate.object);
-        if let (true, Some(sql)) = (is_unique || is_identified_by_comment, restore_statement(object, renamed_to)) {
+        let renamed_to = candidate.name.strip_prefix("comment on ").unwrap_or(&candidate.name);
+        if let (true, Some(sql)) = (is_unique || is_identified_by_comment, restore_name_sql(object, renamed_to)) {
             renames.push(Rename { object: object.clone(), renamed_to: renamed_to.to_owned(), sql });
         }
     }
@@ -98,7 +98,7 @@ pub(crate) fn swapped_names(state: &State) -> Vec<String> {
         }
         if let (true, [renamed]) = (found.contains_key(object), &candidates_by_comment(state, object, is_in_table)[..])
         {
-            let renamed = renamed.object.trim_start_matches("comment on ");
+            let renamed = renamed.name.trim_start_matches("comment on ");
             swapped.push(format!("{renamed} is {object} according to its comment, and another {kind} has that name"));
         }
     }
@@ -117,9 +117,9 @@ fn candidates_by_comment<'a>(
     state
         .found_objects
         .iter()
-        .filter(|found| found.definition == *comment && !state.expected.contains_key(&found.object))
+        .filter(|found| found.definition == *comment && !state.expected.contains_key(&found.name))
         .filter(|found| {
-            found.object.strip_prefix("comment on ").is_some_and(|commented| {
+            found.name.strip_prefix("comment on ").is_some_and(|commented| {
                 manifest::kind(commented) == kind && !state.expected.contains_key(commented) && is_candidate(commented)
             })
         })
@@ -138,8 +138,8 @@ fn candidates_by_definition<'a>(state: &'a State, object: &str) -> Vec<&'a Catal
         .found_objects
         .iter()
         .filter(|found| found.definition == *definition)
-        .filter(|found| scope(&found.object) == scope(object) || differ_only_in_schema(&found.object, object))
-        .filter(|found| !state.is_ours(&found.object))
+        .filter(|found| scope(&found.name) == scope(object) || differ_only_in_schema(&found.name, object))
+        .filter(|found| !state.is_ours(&found.name))
         .collect()
 }
 
@@ -170,7 +170,7 @@ fn differ_only_in_schema(found: &str, object: &str) -> bool {
 
 /// Returns the statement that restores the name. If the object is in another PostgreSQL schema, returns the one that
 /// moves it back.
-fn restore_statement(object: &str, renamed_to: &str) -> Option<String> {
+fn restore_name_sql(object: &str, renamed_to: &str) -> Option<String> {
     let (_, current_name) = renamed_to.split_once(' ')?;
     let (_, name) = object.split_once(' ')?;
     let kind = manifest::kind(object);

@@ -76,7 +76,7 @@ pub(crate) fn statements() -> Vec<Statement> {
 }
 
 /// Returns the statements that create the functions and privileges of the stand-in for Supabase's schema `auth`.
-pub(crate) fn stand_in_statements() -> Vec<Statement> {
+pub(crate) fn platform_stand_in_statements() -> Vec<Statement> {
     parse(include_str!("../sql/platform/auth.sql"))
 }
 
@@ -131,27 +131,27 @@ pub(crate) fn jobs() -> Vec<(String, String)> {
 /// Returns the SQL that creates or replaces all functions, triggers, policies and views, revokes all privileges on
 /// them, and grants those of the files.
 pub(crate) fn create_all_sql() -> Vec<String> {
-    let (privileges, created): (Vec<Statement>, Vec<Statement>) =
+    let (privilege_statements, create_statements): (Vec<Statement>, Vec<Statement>) =
         statements().into_iter().partition(|statement| statement.target == Target::Privilege);
     let mut sql = Vec::new();
-    for statement in &created {
+    for statement in &create_statements {
         if let Target::Policy(name, table) = &statement.target {
             sql.push(format!("DROP POLICY IF EXISTS \"{}\" ON {table}", name.replace('"', "\"\"")));
         }
         sql.push(statement.sql.to_owned());
     }
-    sql.push(revoke_default_privileges_sql(&created));
+    sql.push(revoke_default_privileges_sql(&create_statements));
     sql.extend(privileges_on_types_sql());
-    sql.extend(privileges.into_iter().map(|statement| statement.sql.to_owned()));
+    sql.extend(privilege_statements.into_iter().map(|statement| statement.sql.to_owned()));
     sql
 }
 
 /// Returns the SQL that revokes what default privileges grant to PUBLIC or the API roles on every new function and
 /// view.
-pub(crate) fn revoke_default_privileges_sql(created: &[Statement]) -> String {
+pub(crate) fn revoke_default_privileges_sql(create_statements: &[Statement]) -> String {
     let mut functions = Vec::new();
     let mut sql = String::new();
-    for statement in created {
+    for statement in create_statements {
         match &statement.target {
             Target::Function(name) => functions.push(format!("'{name}'")),
             Target::View(name) => sql.push_str(&format!("REVOKE ALL ON {name} FROM {PUBLIC_AND_API_ROLES};\n")),
@@ -191,7 +191,8 @@ fn privileges_on_types_sql() -> Vec<String> {
 /// created, the SQL does the same for that schema and its functions.
 pub(crate) fn privileges_on_platform_sql() -> Vec<String> {
     let mut sql = privileges_of_manifest_sql(|object| object == "schema private");
-    let stand_in = privileges_of_manifest_sql(|object| object == "schema auth" || object.starts_with("function auth."));
+    let stand_in_sql =
+        privileges_of_manifest_sql(|object| object == "schema auth" || object.starts_with("function auth."));
     sql.push(format!(
         "DO $$
 BEGIN
@@ -200,7 +201,7 @@ BEGIN
   END IF;
 END
 $$",
-        stand_in.join(";\n    ")
+        stand_in_sql.join(";\n    ")
     ));
     sql
 }
@@ -264,7 +265,7 @@ mod tests {
     /// A DO block may create triggers and policies, but not functions, because the repair finds a function only if a
     /// statement of its own creates it.
     #[test]
-    fn no_do_block_creates_a_function() {
+    fn functions_are_not_created_in_do_blocks() {
         for statement in statements() {
             if statement.target == Target::Other {
                 // A block that creates triggers contains `EXECUTE FUNCTION private.`, but no RETURNS.

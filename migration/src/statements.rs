@@ -13,7 +13,8 @@ pub(crate) enum Target {
     View(String),
     /// Nothing: the statement is a GRANT or REVOKE.
     Privilege,
-    /// Unknown: the statement is a DO block, a COMMENT, a SET or the like.
+    /// Unknown: the statement is a DO block (which may create several policies or triggers), a COMMENT, a SET or the
+    /// like.
     Other,
 }
 

@@ -3,7 +3,7 @@
 
 use sea_orm_migration::{prelude::*, sea_orm::FromQueryResult};
 
-use crate::{PreflightError, query, repair::ObjectUnderRepair};
+use crate::{MigrationError, query, repair::ObjectUnderRepair};
 
 /// Maximum number of rows whose keys an error contains.
 const MAX_KEYS: i64 = 5;
@@ -19,7 +19,7 @@ struct RowsAndKeys {
 pub(crate) async fn violation_error<C: ConnectionTrait>(
     db: &C,
     object_under_repair: &ObjectUnderRepair,
-) -> Result<Option<PreflightError>, DbErr> {
+) -> Result<Option<MigrationError>, DbErr> {
     let Some(table) = &object_under_repair.table else { return Ok(None) };
     if object_under_repair.name.starts_with("column ") && !object_under_repair.definition.starts_with("NOT NULL ") {
         return values_lost_error(db, object_under_repair, table).await;
@@ -39,7 +39,7 @@ pub(crate) async fn violation_error<C: ConnectionTrait>(
         return Ok(None);
     }
     let and_others = if rows.row_count > MAX_KEYS { " and others" } else { "" };
-    Ok(Some(PreflightError::ViolatingRows {
+    Ok(Some(MigrationError::ViolatingRows {
         object: object_under_repair.name.clone(),
         table: table.clone(),
         rows: format!("{} (key {}{and_others})", rows.row_count, rows.keys.unwrap_or_default()),
@@ -52,7 +52,7 @@ async fn values_lost_error<C: ConnectionTrait>(
     db: &C,
     object_under_repair: &ObjectUnderRepair,
     table: &str,
-) -> Result<Option<PreflightError>, DbErr> {
+) -> Result<Option<MigrationError>, DbErr> {
     let needs_values =
         object_under_repair.definition.contains(" not null") && !object_under_repair.definition.contains(" default ");
     if !needs_values {
@@ -60,7 +60,7 @@ async fn values_lost_error<C: ConnectionTrait>(
     }
     let rows: RowsAndKeys =
         query::fetch_one(db, &format!("SELECT count(*) AS row_count, NULL::text AS keys FROM {table}")).await?;
-    Ok(Some(PreflightError::ValuesLost { object: object_under_repair.name.clone(), rows: rows.row_count }))
+    Ok(Some(MigrationError::ValuesLost { object: object_under_repair.name.clone(), row_count: rows.row_count }))
 }
 
 /// Returns the SQL expression for the primary key, as text, of a row called `row`, or for its ctid if the table has no

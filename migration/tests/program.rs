@@ -167,7 +167,7 @@ async fn check_prints_each_difference_and_up_prints_each_change() {
 }
 
 #[tokio::test]
-async fn account_data_is_deleted_only_with_the_option_yes() {
+async fn account_data_is_deleted_only_with_the_yes_option() {
     let (database, db) = empty_database().await;
     let url = Some(database.url());
     expect_success(&["up"], url);
@@ -210,12 +210,12 @@ async fn a_lost_connection_is_reported_and_the_next_up_completes() {
     let superuser_connection = connect(server().await.url()).await.unwrap();
     let holder_pid: i32 = scalar(&lock_holder, "SELECT pg_backend_pid()").await;
     // Other tests run the program on other databases, so only the one that waits in this database is terminated.
-    let terminate_waiting_program = format!(
+    let terminate_waiting_program_sql = format!(
         "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
          WHERE application_name = 'sparc migration' AND wait_event = 'advisory'
            AND datname = (SELECT datname FROM pg_stat_activity WHERE pid = {holder_pid})"
     );
-    while scalar::<i64>(&superuser_connection, &terminate_waiting_program).await == 0 {
+    while scalar::<i64>(&superuser_connection, &terminate_waiting_program_sql).await == 0 {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let output = child.wait_with_output().unwrap();

@@ -13,7 +13,7 @@ mod failure;
 
 pub use failure::{ConnectError, explain};
 
-use failure::{explain_with_timeout, is_tls_message, server_address};
+use failure::{explain_attempt, is_tls_message, server_address};
 
 use crate::sqlstate;
 
@@ -92,11 +92,12 @@ pub async fn open(
                 if matches!(attempt.get_ssl_mode(), PgSslMode::Prefer) && text.contains(ERROR_INSTEAD_OF_TLS) => {}
             // If the second attempt fails too, this error is returned, because it is the more informative one.
             Err(error) if first_error.is_none() && depends_on_tls(&error) => first_error = Some(error),
-            Err(error) => return Err(explain_with_timeout(options, first_error.as_ref().unwrap_or(&error), timeout)),
+            Err(error) => return Err(explain_attempt(options, first_error.as_ref().unwrap_or(&error), timeout)),
         }
     }
+    // Always `Some`: the last attempt has either set `first_error` or returned.
     let error = first_error.unwrap_or(sqlx::Error::PoolTimedOut);
-    if matches!(options.get_ssl_mode(), PgSslMode::Disable) && is_refused_before_password(&error) {
+    if matches!(options.get_ssl_mode(), PgSslMode::Disable) && is_refusal_before_password(&error) {
         // An attempt with TLS shows whether the server requires TLS. This second attempt exposes the password no more
         // than the first one, without TLS, did.
         let with_tls = connect_once(&with_mode(PgSslMode::Require), timeout).await;
@@ -104,7 +105,7 @@ pub async fn open(
             return Err(ConnectError::TlsRequired { server: server_address(options) });
         }
     }
-    Err(explain_with_timeout(options, &error, timeout))
+    Err(explain_attempt(options, &error, timeout))
 }
 
 /// Returns the options of the attempt with which [`open`] succeeds, or the given options if [`open`] fails.
@@ -135,13 +136,13 @@ fn depends_on_tls(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(error) => is_tls_message(&error.to_string()),
         sqlx::Error::Tls(_) => true,
-        other => is_refused_before_password(other),
+        other => is_refusal_before_password(other),
     }
 }
 
 /// Whether the server refused before it asked for a password: because of `pg_hba.conf`, or because a pooler requires
 /// TLS.
-fn is_refused_before_password(error: &sqlx::Error) -> bool {
+fn is_refusal_before_password(error: &sqlx::Error) -> bool {
     let sqlx::Error::Database(error) = error else { return false };
     error.code().as_deref() == Some(sqlstate::INVALID_AUTHORIZATION_SPECIFICATION)
         || error.message().contains("SSL")
@@ -167,7 +168,7 @@ mod tests {
     use super::{ConnectError, options, parameter};
 
     #[test]
-    fn the_last_parameter_of_a_name_is_returned_decoded() {
+    fn a_parameter_is_decoded_and_its_last_occurrence_counts() {
         let url = "postgres://a:b@h/d?sslmode=require&sslrootcert=%2Ftmp%2Fa%20b.crt";
         assert_eq!(parameter(url, "sslmode").as_deref(), Some("require"));
         assert_eq!(parameter(url, "sslrootcert").as_deref(), Some("/tmp/a b.crt"));

@@ -14,11 +14,11 @@ use crate::{
     database::Database,
     error::{is_connection_lost, is_read_only_error, may_succeed_on_primary},
     identity::check_role,
-    position::{LogPosition, RequiredPosition},
+    position::{LogPosition, ReadRequirement},
     servers::{Purpose, Servers},
     statement_kind::only_reads,
     transaction::{impl_transaction_trait, modes_sql},
-    transaction_state::{BeginRequest, OUTERMOST, READ_ONLY},
+    transaction_state::{BeginRequest, OUTERMOST_FRAME_ID, READ_ONLY},
 };
 
 /// The maximum number of attempts to run one statement; see [`IdentityConnection::prepare_retry`].
@@ -37,7 +37,7 @@ pub struct IdentityConnection {
     identity: Identity,
     /// The time limit of each statement, counted from its start.
     deadline: Option<Duration>,
-    /// The latest position that was given to the method `at_least`.
+    /// The highest of the positions that were given to the method `with_min_position`.
     min_position: Option<LogPosition>,
 }
 
@@ -88,18 +88,18 @@ impl IdentityConnection {
     }
 
     /// Returns the log position of what this identity last wrote or read through this handle, or the position given to
-    /// [`at_least`](Self::at_least) if that is later. Pass the position to the client as a token, so that whichever
-    /// process handles the client's next request reads nothing older. Without replicas, it is `None`.
+    /// [`with_min_position`](Self::with_min_position) if that is later. Pass the position to the client as a token, so
+    /// that whichever process handles the client's next request reads nothing older. Without replicas, it is `None`.
     #[must_use]
     pub fn position(&self) -> Option<LogPosition> {
         self.servers().cluster()?;
-        self.required_position().position
+        self.read_requirement().position
     }
 
     /// Returns the same connection, whose reads then run only on a server that has replayed at least `position`: a
     /// token that another process got from [`position`](Self::position). Without replicas, this has no effect.
     #[must_use]
-    pub fn at_least(mut self, position: impl Into<Option<LogPosition>>) -> Self {
+    pub fn with_min_position(mut self, position: impl Into<Option<LogPosition>>) -> Self {
         self.min_position = self.min_position.max(position.into());
         self
     }
@@ -112,8 +112,8 @@ impl IdentityConnection {
 
     /// Begins a transaction that only reads, on a replica that is fresh enough, or else on the primary.
     pub(crate) async fn begin_read(&self, deadline: Option<Duration>) -> Result<UncheckedTransaction, DbErr> {
-        // With replicas, the answer to the commit contains the log position of what the identity has read, so it is
-        // awaited.
+        // With replicas, the end must be awaited: the answer to the commit contains the log position of what the
+        // identity has read.
         let allows_background_end = !self.has_replicas();
         let uses_one_snapshot = false;
         let request = self.new_begin_request(READ_ONLY, deadline, allows_background_end);
@@ -142,26 +142,27 @@ impl IdentityConnection {
     }
 
     fn read_purpose(&self, uses_one_snapshot: bool) -> Purpose {
-        Purpose::Read { required_position: self.required_position(), uses_one_snapshot }
+        Purpose::Read { read_requirement: self.read_requirement(), uses_one_snapshot }
     }
 
     fn servers(&self) -> &Servers {
-        self.database.pools.for_role(self.identity.role())
+        self.database.servers_by_role.for_role(self.identity.role())
     }
 
-    /// Returns the log position of what this identity wrote or read through this handle.
-    fn recorded_position(&self) -> RequiredPosition {
-        self.servers().cluster().map(|cluster| cluster.recorded_position(&self.identity)).unwrap_or_default()
+    /// Returns the requirement that follows from what this identity wrote or read through this handle.
+    fn recorded_requirement(&self) -> ReadRequirement {
+        self.servers().cluster().map(|cluster| cluster.recorded_requirement(&self.identity)).unwrap_or_default()
     }
 
-    /// Returns the log position that a server must have replayed for a read of this identity.
-    fn required_position(&self) -> RequiredPosition {
-        self.recorded_position().at_least(self.min_position)
+    /// Returns what a server must fulfil before this identity may read from it.
+    fn read_requirement(&self) -> ReadRequirement {
+        self.recorded_requirement().with_min_position(self.min_position)
     }
 
-    /// See [`Unchecked::seen_position`](crate::unchecked::Unchecked::seen_position).
+    /// Returns the log position of what this identity wrote or read through this handle; `None` without replicas. It
+    /// ignores `min_position`.
     pub(crate) fn seen_position(&self) -> Option<LogPosition> {
-        self.recorded_position().position
+        self.recorded_requirement().position
     }
 
     async fn begin_with_modes(
@@ -197,7 +198,7 @@ impl IdentityConnection {
         check_role(self.identity.role())?;
         // Boxed, because with several servers this future is large, and a caller's stack may hold many such futures.
         let transaction = Box::pin(self.servers().begin(&request, purpose)).await?;
-        Ok(UncheckedTransaction::new(transaction, OUTERMOST, self.database.pools.clone()))
+        Ok(UncheckedTransaction::new(transaction, OUTERMOST_FRAME_ID, self.database.servers_by_role.clone()))
     }
 
     async fn begin_transaction(&self, options: TransactionOptions) -> Result<Transaction, DbErr> {
@@ -209,10 +210,10 @@ impl IdentityConnection {
 impl_transaction_trait!(IdentityConnection, begin_transaction);
 
 impl IdentityConnection {
-    /// Begins a transaction for one statement. If the statement only reads, the transaction is `READ ONLY`, and begins
-    /// on a replica if one is fresh enough.
-    async fn begin_for_one_statement(&self, is_read: bool) -> Result<Transaction, DbErr> {
-        let unchecked = if is_read {
+    /// Begins a transaction for one statement. With `runs_read_only`, the transaction is `READ ONLY`, and begins on a
+    /// replica if one is fresh enough.
+    async fn begin_for_one_statement(&self, runs_read_only: bool) -> Result<Transaction, DbErr> {
+        let unchecked = if runs_read_only {
             self.begin_read(self.deadline).await?
         } else {
             self.begin_with_modes(Purpose::Write, "", self.deadline).await?
@@ -221,18 +222,20 @@ impl IdentityConnection {
     }
 
     /// Returns whether a failed statement may be retried on another connection: only if it has left nothing in the
-    /// database. Sets `is_read` to `false` if the retry must run in a transaction that may write, or on the primary.
-    fn prepare_retry(&self, error: &DbErr, is_read: &mut bool) -> bool {
+    /// database. Sets `runs_read_only` to `false` if the retry must run in a transaction that may write, or on the
+    /// primary.
+    fn prepare_retry(&self, error: &DbErr, runs_read_only: &mut bool) -> bool {
         let Some(cluster) = self.servers().cluster() else {
             // A `SELECT` that seems only to read may write, through a function that a view or a policy calls.
-            return is_connection_lost(error) || is_read_only_error(error) && std::mem::take(is_read);
+            return is_connection_lost(error) || is_read_only_error(error) && std::mem::take(runs_read_only);
         };
-        if std::mem::take(is_read) {
+        if std::mem::take(runs_read_only) {
             // The primary may accept what the replica refused.
             return may_succeed_on_primary(error);
         }
         let is_read_only = is_read_only_error(error);
         if is_read_only {
+            // The server that was the primary may have become a standby.
             cluster.wake_monitor();
         }
         is_read_only || is_connection_lost(error)
@@ -248,17 +251,19 @@ impl IdentityConnection {
 /// reason that [`prepare_retry`](IdentityConnection::prepare_retry) accepts, such as a connection lost before the
 /// commit, the statement is retried on another connection.
 macro_rules! run_in_own_transaction {
-    ($self:ident, is_read = $is_read:expr, |$transaction:ident| $run:expr) => {{
-        let (mut attempt, mut is_read) = (1, $is_read);
+    ($self:ident, runs_read_only = $runs_read_only:expr, |$transaction:ident| $run:expr) => {{
+        let (mut attempt, mut runs_read_only) = (1, $runs_read_only);
         loop {
             let run = async {
-                let $transaction = $self.begin_for_one_statement(is_read).await?;
+                let $transaction = $self.begin_for_one_statement(runs_read_only).await?;
                 let outcome = $run.await?;
                 $transaction.commit().await?;
                 Ok::<_, DbErr>(outcome)
             };
             match run.await {
-                Err(error) if attempt < MAX_ATTEMPTS && $self.prepare_retry(&error, &mut is_read) => attempt += 1,
+                Err(error) if attempt < MAX_ATTEMPTS && $self.prepare_retry(&error, &mut runs_read_only) => {
+                    attempt += 1;
+                }
                 outcome => return outcome,
             }
         }
@@ -272,36 +277,38 @@ impl ConnectionTrait for IdentityConnection {
     }
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        run_in_own_transaction!(self, is_read = false, |transaction| transaction.execute_raw(statement.clone()))
+        run_in_own_transaction!(self, runs_read_only = false, |transaction| transaction.execute_raw(statement.clone()))
     }
 
     async fn execute<S: StatementBuilder>(&self, statement: &S) -> Result<ExecResult, DbErr> {
-        run_in_own_transaction!(self, is_read = false, |transaction| transaction.execute(statement))
+        run_in_own_transaction!(self, runs_read_only = false, |transaction| transaction.execute(statement))
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        run_in_own_transaction!(self, is_read = false, |transaction| transaction.execute_unprepared(sql))
+        run_in_own_transaction!(self, runs_read_only = false, |transaction| transaction.execute_unprepared(sql))
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        run_in_own_transaction!(self, is_read = self.may_run_raw_on_replica(&statement), |transaction| transaction
-            .query_one_raw(statement.clone()))
+        run_in_own_transaction!(self, runs_read_only = self.may_run_raw_on_replica(&statement), |transaction| {
+            transaction.query_one_raw(statement.clone())
+        })
     }
 
     async fn query_one<S: StatementBuilder>(&self, statement: &S) -> Result<Option<QueryResult>, DbErr> {
         let statement = DbBackend::Postgres.build(statement);
-        run_in_own_transaction!(self, is_read = only_reads(&statement.sql), |transaction| transaction
+        run_in_own_transaction!(self, runs_read_only = only_reads(&statement.sql), |transaction| transaction
             .query_one_built(statement.clone()))
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        run_in_own_transaction!(self, is_read = self.may_run_raw_on_replica(&statement), |transaction| transaction
-            .query_all_raw(statement.clone()))
+        run_in_own_transaction!(self, runs_read_only = self.may_run_raw_on_replica(&statement), |transaction| {
+            transaction.query_all_raw(statement.clone())
+        })
     }
 
     async fn query_all<S: StatementBuilder>(&self, statement: &S) -> Result<Vec<QueryResult>, DbErr> {
         let statement = DbBackend::Postgres.build(statement);
-        run_in_own_transaction!(self, is_read = only_reads(&statement.sql), |transaction| transaction
+        run_in_own_transaction!(self, runs_read_only = only_reads(&statement.sql), |transaction| transaction
             .query_all_built(statement.clone()))
     }
 }
@@ -320,13 +327,13 @@ impl StreamTrait for IdentityConnection {
         statement: Statement,
     ) -> Pin<Box<dyn Future<Output = Result<RowStream<'a>, DbErr>> + 'a + Send>> {
         Box::pin(async move {
-            let mut is_read = self.may_run_raw_on_replica(&statement);
-            // A stream is retried at most once: with replicas, `prepare_retry` clears `is_read`, and without replicas,
-            // `is_read` is false from the start.
+            let mut runs_read_only = self.may_run_raw_on_replica(&statement);
+            // A stream is retried at most once: with replicas, `prepare_retry` clears `runs_read_only`, and without
+            // replicas, `runs_read_only` is false from the start.
             loop {
-                let transaction = self.begin_for_one_statement(is_read).await?;
+                let transaction = self.begin_for_one_statement(runs_read_only).await?;
                 match transaction.stream_and_commit(statement.clone()).await {
-                    Err(error) if is_read && self.prepare_retry(&error, &mut is_read) => {}
+                    Err(error) if runs_read_only && self.prepare_retry(&error, &mut runs_read_only) => {}
                     rows => return rows,
                 }
             }

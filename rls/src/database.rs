@@ -10,9 +10,9 @@ use sea_orm::{
 
 use crate::{
     Error, Identity, connect,
-    pool::{Pool, PoolStatus, connect_error},
+    pool::{Pool, PoolStatus, conn_error},
     position::{LogPosition, Positions},
-    servers::{Cluster, Pools, ServerStatus, Servers, with_login_of},
+    servers::{Cluster, ServerStatus, Servers, ServersByRole, with_address_of},
     transaction::MapError,
     wire::{PreparedStatementMode, query_scalar},
 };
@@ -23,7 +23,7 @@ use crate::{
 /// A pool's login must be a member of the roles of the identities that use the pool. It needs no other privilege.
 #[derive(Clone, Debug)]
 pub struct Database {
-    pub(crate) pools: Pools,
+    pub(crate) servers_by_role: ServersByRole,
     /// The time limit of each statement, counted from its start. An [`IdentityConnection`](crate::IdentityConnection)
     /// can replace it.
     pub(crate) deadline: Option<Duration>,
@@ -52,7 +52,7 @@ impl Database {
     /// [`Error::Connect`] if no connection can be opened, with the cause and the remedy;
     /// [`Error::Misconfigured`] if the options allow no connections.
     pub async fn connect(url: &str, options: &Options) -> Result<Self, Error> {
-        let prepared_statement_mode = if options.prepared_statements {
+        let prepared_statement_mode = if options.cache_prepared_statements {
             PreparedStatementMode::Cached
         } else {
             PreparedStatementMode::PerTransaction
@@ -76,7 +76,7 @@ impl Database {
         options: &Options,
         query: &'static str,
     ) -> Result<(Self, Option<String>), Error> {
-        let prepared_statement_mode = if options.prepared_statements {
+        let prepared_statement_mode = if options.cache_prepared_statements {
             PreparedStatementMode::Cached
         } else {
             PreparedStatementMode::PerTransaction
@@ -93,8 +93,15 @@ impl Database {
         prepared_statement_mode: PreparedStatementMode,
         positions: Arc<Positions>,
     ) -> Self {
-        let pools = Pools { shared, by_role: Arc::default() };
-        Self { pools, deadline, prepared_statement_mode, map_error: |_, error| error, context: None, positions }
+        let servers_by_role = ServersByRole { shared, separate: Arc::default() };
+        Self {
+            servers_by_role,
+            deadline,
+            prepared_statement_mode,
+            map_error: |_, error| error,
+            context: None,
+            positions,
+        }
     }
 
     /// Returns the same handle, with a separate pool for the identities of one role. Its connections use the login of
@@ -112,9 +119,9 @@ impl Database {
     ) -> Result<Self, Error> {
         let (query, login_url) = (None, Some(url));
         let (servers, _) = open_servers(url, options, query, login_url, &self.positions).await?;
-        let mut by_role = (*self.pools.by_role).clone();
-        by_role.insert(role.into(), servers);
-        self.pools.by_role = Arc::new(by_role);
+        let mut separate = (*self.servers_by_role.separate).clone();
+        separate.insert(role.into(), servers);
+        self.servers_by_role.separate = Arc::new(separate);
         Ok(self)
     }
 
@@ -128,13 +135,13 @@ impl Database {
     /// Returns the same handle, with a function that maps the error of a caller's statement to the error that the
     /// caller gets. Errors of `begin` and of commits are not mapped.
     #[must_use]
-    pub fn with_error_map(mut self, map_error: fn(&Identity, DbErr) -> DbErr) -> Self {
+    pub fn with_error_mapper(mut self, map_error: fn(&Identity, DbErr) -> DbErr) -> Self {
         self.map_error = map_error;
         self
     }
 
     /// Returns the same handle, with a value of the program's own that all identities share. The program's operations
-    /// get it from an identity's connection with [`Unchecked::context`](crate::unchecked::Unchecked::context).
+    /// get it from an identity's connection with [`UncheckedExt::context`](crate::unchecked::UncheckedExt::context).
     #[must_use]
     pub fn with_context<T: Any + Send + Sync>(mut self, context: Arc<T>) -> Self {
         self.context = Some(context);
@@ -149,7 +156,7 @@ impl Database {
     /// list is empty.
     #[must_use]
     pub fn servers(&self) -> Vec<ServerStatus> {
-        self.pools.shared.cluster().map(|cluster| cluster.status()).unwrap_or_default()
+        self.servers_by_role.shared.cluster().map(|cluster| cluster.status()).unwrap_or_default()
     }
 
     /// Pings the server through each pool, without an identity, for a health check; with replicas, only the primary. If
@@ -159,9 +166,9 @@ impl Database {
     ///
     /// [`Error::ConnectionLost`], [`Error::PoolTimeout`], [`Error::PoolClosed`], [`Error::Misconfigured`].
     pub async fn ping(&self) -> Result<(), Error> {
-        self.pools.shared.ping().await?;
-        for pool in self.pools.by_role.values() {
-            pool.ping().await?;
+        self.servers_by_role.shared.ping().await?;
+        for servers in self.servers_by_role.separate.values() {
+            servers.ping().await?;
         }
         Ok(())
     }
@@ -170,7 +177,7 @@ impl Database {
     /// the pool for the primary.
     #[must_use]
     pub fn pool_status(&self, role: &str) -> PoolStatus {
-        self.pools.for_role(role).primary_pool().status()
+        self.servers_by_role.for_role(role).primary_pool().status()
     }
 
     /// Closes the pools: they hand out no more connections, and the call waits until those in use have been returned.
@@ -179,9 +186,9 @@ impl Database {
     ///
     /// [`Error::Database`], from a pool that the application already had.
     pub async fn close(&self) -> Result<(), Error> {
-        self.pools.shared.close().await?;
-        for pool in self.pools.by_role.values() {
-            pool.close().await?;
+        self.servers_by_role.shared.close().await?;
+        for servers in self.servers_by_role.separate.values() {
+            servers.close().await?;
         }
         Ok(())
     }
@@ -203,7 +210,7 @@ async fn open_servers(
             let replica_options = connect_options(replica_url, options)?;
             server_options.push(match login_url {
                 None => replica_options,
-                Some(login_url) => with_login_of(&replica_options, connect_options(login_url, options)?),
+                Some(login_url) => with_address_of(&replica_options, connect_options(login_url, options)?),
             });
         }
         let (max_connections, acquire_timeout) = (options.max_connections, options.acquire_timeout);
@@ -235,7 +242,7 @@ async fn within_acquire_timeout<T>(
     work: impl Future<Output = Result<T, sqlx::Error>>,
 ) -> Result<T, Error> {
     let outcome = tokio::time::timeout(options.acquire_timeout, work).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
-    Ok(outcome.map_err(connect_error)?)
+    Ok(outcome.map_err(conn_error)?)
 }
 
 /// Returns the connect options of the URL, changed as `options` requires.
@@ -245,7 +252,7 @@ fn connect_options(url: &str, options: &Options) -> Result<PgConnectOptions, Err
     if let (Some(name), None) = (&options.application_name, pg_options.get_application_name()) {
         pg_options = pg_options.application_name(name);
     }
-    if !options.prepared_statements {
+    if !options.cache_prepared_statements {
         // The driver must not reuse a prepared statement that DEALLOCATE ALL has removed, so it caches none. Even then
         // it gives prepared statements names, so each transaction begins with DEALLOCATE ALL.
         pg_options = pg_options.statement_cache_capacity(0);
@@ -265,7 +272,7 @@ pub struct Options {
     /// in transaction mode that does not track prepared statements (PgBouncer before 1.21): each transaction then
     /// begins by deallocating the statements of other clients, in the same round trip, and each statement takes a
     /// second round trip to be prepared.
-    pub prepared_statements: bool,
+    pub cache_prepared_statements: bool,
     /// The deadline of each statement, as in
     /// [`IdentityConnection::with_deadline`](crate::IdentityConnection::with_deadline). The default is 30 seconds;
     /// without a deadline, a statement would wait forever if the network silently drops packets. `None` means no
@@ -284,7 +291,7 @@ impl std::fmt::Debug for Options {
         f.debug_struct("Options")
             .field("max_connections", &self.max_connections)
             .field("acquire_timeout", &self.acquire_timeout)
-            .field("prepared_statements", &self.prepared_statements)
+            .field("cache_prepared_statements", &self.cache_prepared_statements)
             .field("deadline", &self.deadline)
             .field("application_name", &self.application_name)
             .field("replicas", &self.replicas.len())
@@ -293,10 +300,12 @@ impl std::fmt::Debug for Options {
 }
 
 impl Options {
-    /// Switches prepared statements off, for a pooler in transaction mode that does not track prepared statements.
+    /// Switches the caching of prepared statements off (see
+    /// [`cache_prepared_statements`](Self::cache_prepared_statements)), for a pooler in transaction mode that does not
+    /// track prepared statements.
     #[must_use]
     pub fn without_prepared_statements(mut self) -> Self {
-        self.prepared_statements = false;
+        self.cache_prepared_statements = false;
         self
     }
 }
@@ -306,7 +315,7 @@ impl Default for Options {
         Self {
             max_connections: 10,
             acquire_timeout: Duration::from_secs(5),
-            prepared_statements: true,
+            cache_prepared_statements: true,
             deadline: Some(Duration::from_secs(30)),
             application_name: None,
             replicas: Vec::new(),

@@ -36,7 +36,7 @@ pub enum Error {
     IdentityChanged,
     /// A statement ended the transaction that it ran in. What was done before it may have been committed.
     #[error("a statement ended its transaction; what was done before it may have been committed")]
-    EndedByStatement,
+    TransactionEndedByStatement,
     /// The statement cannot be run: it is several statements, has too many or too few values, or is a `COPY` from or to
     /// the client.
     #[error("the statement cannot be run: {reason}")]
@@ -79,7 +79,7 @@ pub enum Error {
         rule: &'static str,
     },
     /// An error of the program's own type, which the function given to
-    /// [`Database::with_error_map`](crate::Database::with_error_map) returned.
+    /// [`Database::with_error_mapper`](crate::Database::with_error_mapper) returned.
     #[error(transparent)]
     Application(Arc<dyn StdError + Send + Sync>),
     /// Any other error of the database or SeaORM.
@@ -96,7 +96,7 @@ impl Error {
             Self::TransactionOver => "transaction_over",
             Self::TransactionFailed => "transaction_failed",
             Self::IdentityChanged => "identity_changed",
-            Self::EndedByStatement => "transaction_ended",
+            Self::TransactionEndedByStatement => "transaction_ended",
             Self::InvalidStatement { .. } => "invalid_statement",
             Self::DeadlineExceeded => "deadline_exceeded",
             Self::PoolTimeout => "pool_timeout",
@@ -356,7 +356,7 @@ mod tests {
             Error::TransactionOver,
             Error::TransactionFailed,
             Error::IdentityChanged,
-            Error::EndedByStatement,
+            Error::TransactionEndedByStatement,
             Error::invalid_statement("it must be one statement"),
             Error::DeadlineExceeded,
             Error::PoolTimeout,

@@ -14,9 +14,9 @@ use uuid::Uuid;
 
 use crate::{Error, sqlstate};
 
-/// The start time of the transaction, which identifies it: it is unique among the transactions of a connection, and no
-/// statement can change it. It is a number, because the text of a timestamp depends on `TimeZone` and `DateStyle`,
-/// which a statement can change.
+/// The start time of the transaction. It identifies the transaction, because no two transactions of a connection have
+/// the same start time, and no statement can change it. It is read as a number, because the text of a timestamp depends
+/// on `TimeZone` and `DateStyle`, which a statement can change.
 const STARTED_AT_SQL: &str = "extract(epoch FROM transaction_timestamp())";
 
 /// The identity that statements run as: a role, and settings that policies read. Immutable and cheap to clone.
@@ -164,8 +164,8 @@ impl Identity {
         }
         sql.push(')');
         if let Some(begin_check) = &self.0.begin_check {
-            // It is a separate statement, because the role must be set before the names in the check are resolved, and
-            // PostgreSQL resolves all names in a statement before it runs the statement.
+            // The check is a separate statement, because the role must be set before the names in the check are
+            // resolved, and PostgreSQL resolves all names in a statement before it runs the statement.
             sql.extend(["; SELECT ", begin_check]);
         }
         sql.extend([extra_columns, ", ", STARTED_AT_SQL]);
@@ -184,9 +184,10 @@ impl Identity {
     }
 
     /// Returns the check of [`verify_sql`](Self::verify_sql) as a statement that fails unless the identity is
-    /// unchanged, so that the statements after it in the same message do not run. It fails with [`TRANSACTION_ENDED`]
-    /// if this is another transaction, and with [`IDENTITY_CHANGED`] if the identity was changed. (It uses `concat`,
-    /// which is not immutable, so that the planner does not evaluate the branches that fail.)
+    /// unchanged, so that the statements after it in the same message do not run. It fails with
+    /// [`TRANSACTION_ENDED_SQLSTATE`] if this is another transaction, and with [`IDENTITY_CHANGED_SQLSTATE`] if the
+    /// identity was changed. (It uses `concat`, which is not immutable, so that the planner does not evaluate the
+    /// branches that fail.)
     pub(crate) fn assert_unchanged_sql(&self, started_at: &str) -> String {
         let (unchanged, started_at) = (self.unchanged_sql(), quoted(started_at));
         format!(
@@ -197,10 +198,10 @@ impl Identity {
 }
 
 /// The SQLSTATE with which [`Identity::assert_unchanged_sql`] fails if this is another transaction.
-pub(crate) const TRANSACTION_ENDED: &str = sqlstate::DIVISION_BY_ZERO;
+pub(crate) const TRANSACTION_ENDED_SQLSTATE: &str = sqlstate::DIVISION_BY_ZERO;
 /// The SQLSTATE with which [`Identity::assert_unchanged_sql`] fails if the identity was changed: the text "identity
 /// changed" cannot be converted to an integer.
-pub(crate) const IDENTITY_CHANGED: &str = sqlstate::INVALID_TEXT_REPRESENTATION;
+pub(crate) const IDENTITY_CHANGED_SQLSTATE: &str = sqlstate::INVALID_TEXT_REPRESENTATION;
 
 /// Appends the expression that sets a setting for the rest of the transaction.
 fn push_set_config(sql: &mut String, name: &str, value: &str) {

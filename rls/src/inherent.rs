@@ -75,7 +75,7 @@ impl IdentityConnection {
 
 impl Transaction {
     /// Commits the transaction, and returns `Ok` only if the server has committed it. The changes of a nested
-    /// transaction become changes of the outer one, and are saved only if that is committed.
+    /// transaction become changes of the outer one, and are saved only if the outer one is committed.
     ///
     /// # Errors
     ///
@@ -83,7 +83,7 @@ impl Transaction {
     /// [`Error::TransactionFailed`](crate::Error::TransactionFailed),
     /// [`Error::TransactionOver`](crate::Error::TransactionOver),
     /// [`Error::IdentityChanged`](crate::Error::IdentityChanged),
-    /// [`Error::EndedByStatement`](crate::Error::EndedByStatement),
+    /// [`Error::TransactionEndedByStatement`](crate::Error::TransactionEndedByStatement),
     /// [`Error::DeadlineExceeded`](crate::Error::DeadlineExceeded),
     /// [`Error::ConnectionLost`](crate::Error::ConnectionLost),
     /// [`Error::CommitUnknown`](crate::Error::CommitUnknown), and any error that the database raises at the commit.
@@ -96,7 +96,8 @@ impl Transaction {
     /// # Errors
     ///
     /// [`Error::TransactionOver`](crate::Error::TransactionOver) if an outer transaction has ended,
-    /// [`Error::EndedByStatement`](crate::Error::EndedByStatement) if a statement ended the transaction.
+    /// [`Error::TransactionEndedByStatement`](crate::Error::TransactionEndedByStatement) if a statement ended the
+    /// transaction.
     pub async fn rollback(self) -> Result<(), DbErr> {
         TransactionSession::rollback(self).await
     }

@@ -30,7 +30,7 @@ use crate::{
     runtime::set_deadlines_may_be_exceeded,
     shared_transaction::{SharedTransaction, Verification},
     statements::stream_rows,
-    transaction_state::{BeginRequest, OUTERMOST, TransactionState},
+    transaction_state::{BeginRequest, OUTERMOST_FRAME_ID, TransactionState},
     wire::PreparedStatementMode,
 };
 
@@ -198,8 +198,8 @@ impl TaskContext {
         self.end(frame_id).await;
     }
 
-    /// Commits or rolls back the frame, or drops its handle. A handle whose commit or rollback is cancelled is dropped
-    /// too, for which `abandon` stands.
+    /// Commits or rolls back the frame, or drops its handle. Here, `abandon` stands for the drop of a handle. It also
+    /// follows a commit or rollback that may have been cancelled, because cancelling one drops the handle.
     async fn end(&self, frame_id: u64) {
         let outcome = match random_below(8) {
             0 => {
@@ -254,13 +254,13 @@ async fn run_program(deadline: Option<Duration>, may_lose_connection: bool) {
     let begun = if random_below(8) == 0 { poll_and_drop(begin).await } else { Some(begin.await) };
     let Some(Ok((state, _))) = begun else { return wait_for_release_and_check_rules(&server).await };
     let context = TaskContext { shared: SharedTransaction::new(state), log: Arc::default() };
-    context.log().frames.insert(OUTERMOST, LoggedFrame { outer_id: None, outcome: Outcome::NotDone });
+    context.log().frames.insert(OUTERMOST_FRAME_ID, LoggedFrame { outer_id: None, outcome: Outcome::NotDone });
     let tasks: Vec<_> = (0..2 + random_below(2))
         .map(|_| {
             let context = context.clone();
             spawn(async move {
                 for _ in 0..=random_below(3) {
-                    context.random_step(OUTERMOST, 0).await;
+                    context.random_step(OUTERMOST_FRAME_ID, 0).await;
                 }
             })
         })
@@ -268,13 +268,13 @@ async fn run_program(deadline: Option<Duration>, may_lose_connection: bool) {
     // A nested transaction may outlive the outer one.
     let outermost_ends_last = random_below(3) > 0;
     if !outermost_ends_last {
-        context.end(OUTERMOST).await;
+        context.end(OUTERMOST_FRAME_ID).await;
     }
     for task in tasks {
         task.await.unwrap();
     }
     if outermost_ends_last {
-        context.end(OUTERMOST).await;
+        context.end(OUTERMOST_FRAME_ID).await;
     }
     let log = context.log.clone();
     drop(context);
@@ -307,19 +307,20 @@ async fn wait_for_release_and_check_rules(server: &Server) {
     assert_eq!(server.state().broken_rules, [""; 0]);
 }
 
-/// Runs the test under both schedulers. `SPARC_SCHEDULES` is the number of schedules for each; the default is 2000.
+/// Runs the test under each of two schedulers. `SPARC_SCHEDULES` is the number of schedules under each of them; the
+/// default is 2000.
 fn explore_schedules(test: impl Fn() + Copy + Send + Sync + 'static) {
     let schedule_count = std::env::var("SPARC_SCHEDULES").ok().and_then(|text| text.parse().ok()).unwrap_or(2000);
     // The stack of a task, which is 32 KiB by default, must hold the driver's statements in a debug build.
     let mut config = shuttle::Config::new();
     config.stack_size = 1 << 20;
     Runner::new(RandomScheduler::new(schedule_count), config.clone()).run(test);
-    let max_depth = 3;
-    Runner::new(PctScheduler::new(max_depth, schedule_count), config).run(test);
+    let bug_depth = 3;
+    Runner::new(PctScheduler::new(bug_depth, schedule_count), config).run(test);
 }
 
 #[test]
-fn random_programs_keep_the_rules() {
+fn the_rules_hold_for_random_programs() {
     explore_schedules(|| {
         let (deadline, may_lose_connection) = (None, false);
         set_deadlines_may_be_exceeded(false);
@@ -328,7 +329,7 @@ fn random_programs_keep_the_rules() {
 }
 
 #[test]
-fn random_programs_keep_the_rules_with_exceeded_deadlines_and_lost_connections() {
+fn the_rules_hold_despite_exceeded_deadlines_and_lost_connections() {
     explore_schedules(|| {
         // The length of the deadline does not matter: `runtime::timeout` decides at random when it is exceeded.
         let (deadline, may_lose_connection) = (Some(Duration::from_secs(1)), true);

@@ -2,6 +2,7 @@
 
 pub mod connect;
 mod connection;
+mod connection_to_release;
 mod database;
 mod error;
 mod identity;
@@ -11,9 +12,7 @@ mod interleavings;
 mod pool;
 mod pooler;
 mod position;
-mod released_connection;
 mod runtime;
-mod server_of_transaction;
 mod servers;
 mod shared_transaction;
 mod sqlstate;
@@ -21,6 +20,7 @@ mod state_outside_lock;
 mod statement_kind;
 mod statements;
 mod transaction;
+mod transaction_server;
 mod transaction_state;
 pub mod unchecked;
 mod wire;

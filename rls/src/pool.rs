@@ -26,7 +26,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(1);
 const HEALTH_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Connections idle for longer are closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
-/// How often such connections are looked for.
+/// How often connections that have exceeded [`IDLE_TIMEOUT`] are looked for.
 const REAP_INTERVAL: Duration = Duration::from_secs(60);
 
 type ManagedPool = deadpool::managed::Pool<Connector>;
@@ -100,7 +100,7 @@ impl Pool {
         match self {
             Self::Managed { pool, acquire_timeout, server_state } => {
                 // `get` is dropped only after the match, so that a connection that it is opening still counts in
-                // `is_server_awaited`.
+                // `is_waiting_for_server`.
                 let mut get = pin!(pool.get());
                 match timeout(*acquire_timeout, get.as_mut()).await {
                     // The pool was closed while the connection was being opened. `close` does not wait for such a
@@ -110,11 +110,11 @@ impl Pool {
                         Err(DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed))
                     }
                     Ok(Ok(object)) => Ok(PooledConnection::Managed(object)),
-                    Ok(Err(PoolError::Backend(error))) => Err(connect_error(error)),
+                    Ok(Err(PoolError::Backend(error))) => Err(conn_error(error)),
                     Ok(Err(PoolError::Closed)) => Err(DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed)),
                     // A connection is still being opened, so the server does not answer. (If none is being opened, the
                     // pool is too small, and calls wait for other calls.)
-                    Ok(Err(_)) | Err(_) if server_state.is_server_awaited() => Err(no_answer_error().into()),
+                    Ok(Err(_)) | Err(_) if server_state.is_waiting_for_server() => Err(no_answer_error().into()),
                     Ok(Err(_)) | Err(_) => Err(DbErr::ConnectionAcquire(ConnAcquireErr::Timeout)),
                 }
             }
@@ -125,10 +125,10 @@ impl Pool {
                     // If the server is unreachable, the driver's pool retries until its timeout, and then reports that
                     // no connection was free. A separate connection shows which of the two is the cause.
                     Err(sqlx::Error::PoolTimedOut) => Err(match probe(&pool.connect_options()).await {
-                        Err(unreachable) if breaks_connection(&unreachable) => connect_error(unreachable),
-                        _ => connect_error(sqlx::Error::PoolTimedOut),
+                        Err(unreachable) if breaks_connection(&unreachable) => conn_error(unreachable),
+                        _ => conn_error(sqlx::Error::PoolTimedOut),
                     }),
-                    Err(error) => Err(connect_error(error)),
+                    Err(error) => Err(conn_error(error)),
                 }
             }
             Self::External(_) => {
@@ -170,13 +170,13 @@ impl Pool {
         loop {
             let mut connection = self.acquire().await?;
             let is_last_attempt = connection.is_new() || dead_connection_count > self.max_dead_connections();
-            let answer = timeout(HEALTH_CHECK_TIMEOUT, connection.driver_mut().ping()).await;
+            let answer = timeout(HEALTH_CHECK_TIMEOUT, connection.pg_connection_mut().ping()).await;
             match answer {
                 Ok(Ok(())) => return Ok(()),
                 Ok(Err(error)) => {
                     connection.discard();
                     if is_last_attempt || !breaks_connection(&error) {
-                        return Err(connect_error(error));
+                        return Err(conn_error(error));
                     }
                 }
                 Err(_) => {
@@ -237,21 +237,21 @@ fn is_postgres(db: &DatabaseConnection) -> bool {
     matches!(&db.inner, DatabaseConnectionType::SqlxPostgresPoolConnection(_))
 }
 
-pub(crate) fn connect_error(error: sqlx::Error) -> DbErr {
+pub(crate) fn conn_error(error: sqlx::Error) -> DbErr {
     DbErr::Conn(RuntimeErr::SqlxError(error.into()))
 }
 
 impl PooledConnection {
-    pub(crate) fn driver_mut(&mut self) -> &mut PgConnection {
+    pub(crate) fn pg_connection_mut(&mut self) -> &mut PgConnection {
         match self {
-            Self::Managed(object) => &mut object.driver,
+            Self::Managed(object) => &mut object.pg_connection,
             Self::External(connection, _) => connection,
         }
     }
 
-    pub(crate) fn driver(&self) -> &PgConnection {
+    pub(crate) fn pg_connection(&self) -> &PgConnection {
         match self {
-            Self::Managed(object) => &object.driver,
+            Self::Managed(object) => &object.pg_connection,
             Self::External(connection, _) => connection,
         }
     }
@@ -265,7 +265,8 @@ impl PooledConnection {
         }
     }
 
-    /// Whether the connection was opened for this call. If a new connection fails, another one would too.
+    /// Whether the connection was opened for this call. If a new connection fails, another one would too. A pool that
+    /// the application already had does not show which of its connections are new; for those, this is `false`.
     pub(crate) fn is_new(&self) -> bool {
         match self {
             Self::Managed(object) => Object::metrics(object).recycled.is_none(),
@@ -302,7 +303,7 @@ impl fmt::Debug for PooledConnection {
 /// Closes connections with the protocol's Terminate message. A connection that cannot be closed in time is dropped.
 async fn close_all(connections: Vec<ServerConnection>) {
     for connection in connections {
-        let _ = timeout(PING_TIMEOUT, connection.driver.close()).await;
+        let _ = timeout(PING_TIMEOUT, connection.pg_connection.close()).await;
     }
 }
 

@@ -8,7 +8,7 @@
 
 use sea_orm::sqlx;
 
-use crate::wire::{Answer, Connection};
+use crate::wire::{Connection, SimpleQueryResponse};
 
 /// The server process in which the last transaction of a connection ran.
 #[derive(Debug, Default)]
@@ -28,15 +28,14 @@ impl ServerProcess {
     }
 }
 
-/// Counts the prepared statements in the server process whose names were given by the driver, and those whose names
-/// were given by a pooler.
-const COUNT_STATEMENTS_BY_NAME_GIVER: &str = r"SELECT count(*) FILTER (WHERE name LIKE 'sqlx\_s\_%'),
+/// Counts the prepared statements in the server process: those named by the driver, and those named by a pooler.
+const COUNT_DRIVER_AND_POOLER_STATEMENTS: &str = r"SELECT count(*) FILTER (WHERE name LIKE 'sqlx\_s\_%'),
      count(*) FILTER (WHERE name ~* '^(pgbouncer|pgcat|odyssey|supavisor)_')
      FROM pg_catalog.pg_prepared_statements";
 
 /// The reason of [`Error::Misconfigured`](crate::Error::Misconfigured) if the pooler does not track prepared
 /// statements.
-const UNTRACKED_STATEMENTS: &str = "a pooler in transaction mode does not track prepared statements; use \
+const UNTRACKED_STATEMENTS_REASON: &str = "a pooler in transaction mode does not track prepared statements; use \
      Options::without_prepared_statements, or PgBouncer 1.21 or later with max_prepared_statements";
 
 /// Makes sure, at the beginning of a transaction, that no prepared statement of another client can be mistaken for one
@@ -50,9 +49,9 @@ pub(crate) async fn prevent_statement_name_collisions(
     if !must_check {
         return Ok(());
     }
-    let mut answer = Answer::default();
-    connection.simple_query(COUNT_STATEMENTS_BY_NAME_GIVER.to_owned(), &mut answer).await?;
-    let count = |column| answer.last_row.as_ref().and_then(|row| row.integer(column));
+    let mut response = SimpleQueryResponse::default();
+    connection.simple_query(COUNT_DRIVER_AND_POOLER_STATEMENTS.to_owned(), &mut response).await?;
+    let count = |column| response.last_row.as_ref().and_then(|row| row.integer(column));
     let (named_by_driver, named_by_pooler) = (count(0), count(1));
     match (named_by_driver, named_by_pooler) {
         // This connection prepared its statements in another process. In the present one, other clients may later use
@@ -65,7 +64,8 @@ pub(crate) async fn prevent_statement_name_collisions(
             }
             Ok(())
         }
-        _ => Err(sqlx::Error::Configuration(UNTRACKED_STATEMENTS.into())),
+        // The process has statements under names that the driver gives, perhaps those of another client.
+        _ => Err(sqlx::Error::Configuration(UNTRACKED_STATEMENTS_REASON.into())),
     }
 }
 

@@ -82,7 +82,7 @@ impl<'de> Deserialize<'de> for LogPosition {
 
 /// What a server must fulfil before an identity may read from it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct RequiredPosition {
+pub(crate) struct ReadRequirement {
     /// The log position that the server must have replayed.
     pub(crate) position: Option<LogPosition>,
     /// The number of the identity's last *unknown commit*: one whose outcome or log position is unknown, for example
@@ -90,7 +90,7 @@ pub(crate) struct RequiredPosition {
     pub(crate) unknown_commit_number: Option<u64>,
 }
 
-impl RequiredPosition {
+impl ReadRequirement {
     /// Returns the requirement that implies both.
     fn merge(self, other: Self) -> Self {
         Self {
@@ -100,7 +100,7 @@ impl RequiredPosition {
     }
 
     /// Returns the same requirement, with at least this position.
-    pub(crate) fn at_least(self, position: Option<LogPosition>) -> Self {
+    pub(crate) fn with_min_position(self, position: Option<LogPosition>) -> Self {
         self.merge(Self { position, unknown_commit_number: None })
     }
 }
@@ -117,16 +117,16 @@ pub(crate) struct Positions(Mutex<RememberedPositions>);
 /// What [`Positions`] remembers. The keys are those of [`Identity::position_key`].
 #[derive(Debug, Default)]
 struct RememberedPositions {
-    recent: HashMap<u64, RequiredPosition>,
-    older: HashMap<u64, RequiredPosition>,
-    floor: RequiredPosition,
+    recent: HashMap<u64, ReadRequirement>,
+    older: HashMap<u64, ReadRequirement>,
+    floor: ReadRequirement,
     /// How many unknown commits there have been so far. Each is numbered with the count that includes it.
     unknown_commit_count: u64,
 }
 
 impl Positions {
     /// Returns what a server must fulfil before the identity may read from it.
-    pub(crate) fn get(&self, identity: &Identity) -> RequiredPosition {
+    pub(crate) fn get(&self, identity: &Identity) -> ReadRequirement {
         let remembered = self.lock();
         let key = &identity.position_key();
         let entry = remembered.recent.get(key).or_else(|| remembered.older.get(key)).copied();
@@ -155,7 +155,7 @@ impl Positions {
         self.lock().update(identity.position_key(), |entry| {
             let unknown_commit_number =
                 entry.unknown_commit_number.filter(|number| *number > unknown_commit_count_before);
-            *entry = RequiredPosition { position: entry.position.max(Some(position)), unknown_commit_number };
+            *entry = ReadRequirement { position: entry.position.max(Some(position)), unknown_commit_number };
         });
     }
 
@@ -173,11 +173,11 @@ impl Positions {
 }
 
 impl RememberedPositions {
-    fn update(&mut self, key: u64, change: impl FnOnce(&mut RequiredPosition)) {
+    fn update(&mut self, key: u64, change: impl FnOnce(&mut ReadRequirement)) {
         if !self.recent.contains_key(&key) {
             if self.recent.len() >= MAX_IDENTITIES_PER_GENERATION {
                 let dropped_generation = std::mem::replace(&mut self.older, std::mem::take(&mut self.recent));
-                self.floor = dropped_generation.into_values().fold(self.floor, RequiredPosition::merge);
+                self.floor = dropped_generation.into_values().fold(self.floor, ReadRequirement::merge);
             }
             let entry = self.older.get(&key).copied().unwrap_or(self.floor);
             self.recent.insert(key, entry);
@@ -190,11 +190,11 @@ impl RememberedPositions {
 
 #[cfg(test)]
 mod tests {
-    use super::{LogPosition, MAX_IDENTITIES_PER_GENERATION, Positions, RequiredPosition};
+    use super::{LogPosition, MAX_IDENTITIES_PER_GENERATION, Positions, ReadRequirement};
     use crate::Identity;
 
     /// Returns an identity that is different for each number.
-    fn identity_number(number: usize) -> Identity {
+    fn numbered_identity(number: usize) -> Identity {
         Identity::new(format!("role_{number}"))
     }
 
@@ -219,38 +219,38 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_bounded_and_an_identity_without_an_entry_reads_no_less_than_it_wrote() {
+    fn memory_is_bounded_and_an_identity_without_an_entry_still_reads_its_own_writes() {
         let positions = Positions::default();
         let at = |number: usize| LogPosition { timeline: 1, lsn: number as u64 };
         let identity_count = MAX_IDENTITIES_PER_GENERATION * 5;
         for number in 0..identity_count {
-            positions.record(&identity_number(number), at(number));
+            positions.record(&numbered_identity(number), at(number));
         }
-        // The first three have been dropped; the last still has an entry.
+        // Of these four identities, the first three have been dropped, and the last still has an entry.
         for number in [0, 1, MAX_IDENTITIES_PER_GENERATION, identity_count - 1] {
-            assert!(positions.get(&identity_number(number)).position >= Some(at(number)), "{number}");
+            assert!(positions.get(&numbered_identity(number)).position >= Some(at(number)), "{number}");
         }
         let last_number = identity_count - 1;
-        assert_eq!(positions.get(&identity_number(last_number)).position, Some(at(last_number)));
+        assert_eq!(positions.get(&numbered_identity(last_number)).position, Some(at(last_number)));
         let remembered = positions.lock();
         assert!(remembered.recent.len() + remembered.older.len() <= 2 * MAX_IDENTITIES_PER_GENERATION);
     }
 
     #[test]
     fn after_an_unknown_commit_an_identity_reads_on_the_primary_until_a_commit_there_is_answered() {
-        let (positions, ada) = (Positions::default(), identity_number(0));
+        let (positions, ada) = (Positions::default(), numbered_identity(0));
         let at = |lsn| LogPosition { timeline: 1, lsn };
         positions.record_unknown_commit(&ada);
         // A read does not show whether the commit has succeeded.
         positions.record(&ada, at(1));
         assert!(positions.get(&ada).unknown_commit_number.is_some());
         positions.record_primary_commit(&ada, at(2), positions.unknown_commit_count());
-        assert_eq!(positions.get(&ada), RequiredPosition { position: Some(at(2)), unknown_commit_number: None });
+        assert_eq!(positions.get(&ada), ReadRequirement { position: Some(at(2)), unknown_commit_number: None });
     }
 
     #[test]
     fn a_commit_forgets_only_unknown_commits_that_were_recorded_before_it_was_sent() {
-        let (positions, [ada, ben]) = (Positions::default(), [0, 1].map(identity_number));
+        let (positions, [ada, ben]) = (Positions::default(), [0, 1].map(numbered_identity));
         let at = |lsn| LogPosition { timeline: 1, lsn };
         positions.record_unknown_commit(&ada);
         let unknown_commit_count_before = positions.unknown_commit_count();
@@ -259,7 +259,7 @@ mod tests {
         positions.record_primary_commit(&ada, at(2), unknown_commit_count_before);
         assert!(positions.get(&ada).unknown_commit_number.is_some());
         positions.record_primary_commit(&ada, at(3), positions.unknown_commit_count());
-        assert_eq!(positions.get(&ada), RequiredPosition { position: Some(at(3)), unknown_commit_number: None });
+        assert_eq!(positions.get(&ada), ReadRequirement { position: Some(at(3)), unknown_commit_number: None });
         assert!(positions.get(&ben).unknown_commit_number.is_some(), "the commit of another identity");
     }
 }

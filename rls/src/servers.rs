@@ -28,31 +28,31 @@ use tokio::{
 use crate::{
     Error, Identity,
     pool::Pool,
-    position::{LogPosition, Positions, RequiredPosition},
-    server_of_transaction::WalState,
+    position::{LogPosition, Positions, ReadRequirement},
     shared_transaction::{DEADLINE_GRACE, SharedTransaction},
+    transaction_server::PositionTracking,
     transaction_state::BeginRequest,
     wire::query_scalar,
 };
 
 /// Timeout for beginning a transaction on a replica, or a third of the deadline if that is shorter; after that, another
 /// server is tried. Also the timeout of each attempt of [`Cluster::query_scalar`].
-const REPLICA_TIMEOUT: Duration = Duration::from_secs(1);
+const SERVER_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The pools for each role. Roles that have no separate pool use `shared`.
+/// The servers for each role, with the pools that it uses. Roles that have no separate pools use `shared`.
 #[derive(Clone, Debug)]
-pub(crate) struct Pools {
+pub(crate) struct ServersByRole {
     pub(crate) shared: Servers,
-    pub(crate) by_role: Arc<BTreeMap<Cow<'static, str>, Servers>>,
+    pub(crate) separate: Arc<BTreeMap<Cow<'static, str>, Servers>>,
 }
 
-impl Pools {
+impl ServersByRole {
     pub(crate) fn for_role(&self, role: &str) -> &Servers {
-        self.by_role.get(role).unwrap_or(&self.shared)
+        self.separate.get(role).unwrap_or(&self.shared)
     }
 
     pub(crate) fn has_separate_pool(&self, role: &str) -> bool {
-        self.by_role.contains_key(role)
+        self.separate.contains_key(role)
     }
 }
 
@@ -72,7 +72,7 @@ pub(crate) enum Purpose {
     Write,
     /// It only reads, on a server that has replayed the required log position. With `uses_one_snapshot`, all its
     /// statements see the snapshot of the first one.
-    Read { required_position: RequiredPosition, uses_one_snapshot: bool },
+    Read { read_requirement: ReadRequirement, uses_one_snapshot: bool },
 }
 
 impl Servers {
@@ -158,8 +158,8 @@ struct Member {
     serves_reads: AtomicBool,
     /// Whether it answered the last check.
     is_reachable: AtomicBool,
-    wal: Arc<WalState>,
-    /// Its log position when it was last checked.
+    tracking: Arc<PositionTracking>,
+    /// Its log position when it was last checked, or a later one that it reported when a transaction began on it.
     lsn: AtomicU64,
 }
 
@@ -219,7 +219,7 @@ impl Cluster {
                 pool: Pool::managed(options.clone(), max_connections, acquire_timeout)?,
                 serves_reads: AtomicBool::new(false),
                 is_reachable: AtomicBool::new(false),
-                wal: Arc::new(WalState::new(positions.clone(), newest_timeline.clone())),
+                tracking: Arc::new(PositionTracking::new(positions.clone(), newest_timeline.clone())),
                 lsn: AtomicU64::new(0),
             });
         }
@@ -241,9 +241,8 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Returns the log position of what this identity wrote or read, which a server must have replayed before the
-    /// identity may read from it.
-    pub(crate) fn recorded_position(&self, identity: &Identity) -> RequiredPosition {
+    /// Returns the requirement that follows from what this identity wrote or read.
+    pub(crate) fn recorded_requirement(&self, identity: &Identity) -> ReadRequirement {
         self.positions.get(identity)
     }
 
@@ -282,7 +281,7 @@ impl Cluster {
                 (false, true) => ServerRole::Replica,
                 _ => ServerRole::Unused,
             };
-            let (timeline, lsn) = (member.wal.timeline.load(Ordering::SeqCst), member.lsn.load(Ordering::SeqCst));
+            let (timeline, lsn) = (member.tracking.timeline.load(Ordering::SeqCst), member.lsn.load(Ordering::SeqCst));
             let position = (timeline > 0).then_some(LogPosition { timeline, lsn });
             ServerStatus { address: member.address.clone(), role, position }
         };
@@ -300,11 +299,11 @@ async fn connect_and_query_scalar(
         connection.close().await?;
         Ok(answer)
     };
-    timeout(REPLICA_TIMEOUT, connect_and_query).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+    timeout(SERVER_ATTEMPT_TIMEOUT, connect_and_query).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
 }
 
 /// Returns `login`, with the host and port of `server`: user, password and database are those of `login`, because a
 /// replica has the roles and databases of its primary.
-pub(crate) fn with_login_of(server: &PgConnectOptions, login: PgConnectOptions) -> PgConnectOptions {
+pub(crate) fn with_address_of(server: &PgConnectOptions, login: PgConnectOptions) -> PgConnectOptions {
     login.host(server.get_host()).port(server.get_port())
 }

@@ -16,15 +16,15 @@ use crate::{
     error::breaks_connection,
     pool::{Pool, PooledConnection},
     runtime::{AtomicBool, AtomicU64, Ordering, timeout},
-    server_of_transaction::ServerOfTransaction,
     sqlstate,
     state_outside_lock::{StateOutsideLock, Unfinished, WaiterGuard},
     statement_kind::may_commit,
+    transaction_server::TransactionServer,
     transaction_state::{
-        BeginRequest, EndReason, Failure, Frame, OUTERMOST, Pending, TransactionState, commit_unknown_error, end_error,
-        savepoint_name,
+        BeginRequest, EndReason, Failure, Frame, OUTERMOST_FRAME_ID, Pending, TransactionState, already_ended_error,
+        commit_unknown_error, savepoint_name,
     },
-    wire::{Connection, ROLLBACK_TIMEOUT, SERVER_POSITION_SQL, ServerPosition, exec_error},
+    wire::{Connection, REPLICATION_STATUS_SQL, ROLLBACK_TIMEOUT, ReplicationStatus, exec_error},
 };
 
 /// The server cancels a statement at its deadline; the client gives up this much later. A commit gets at least this
@@ -63,15 +63,15 @@ impl SharedTransaction {
     pub(crate) async fn begin(
         pool: &Pool,
         request: &BeginRequest<'_>,
-        server: Option<ServerOfTransaction>,
-    ) -> Result<(Self, Option<ServerPosition>), DbErr> {
+        server: Option<TransactionServer>,
+    ) -> Result<(Self, Option<ReplicationStatus>), DbErr> {
         let mut dead_connection_count = 0;
         loop {
             let connection = pool.acquire().await?;
             let is_last_attempt = connection.is_new() || dead_connection_count > pool.max_dead_connections();
             match TransactionState::begin(connection, request, server.clone()).await {
-                Ok((state, position)) => {
-                    return Ok((Self::new(state), position));
+                Ok((state, status)) => {
+                    return Ok((Self::new(state), status));
                 }
                 Err(error) if breaks_connection(&error) && !is_last_attempt => dead_connection_count += 1,
                 Err(error) => return Err(exec_error(error)),
@@ -104,11 +104,11 @@ impl<C: Connection> SharedTransaction<C> {
         }
     }
 
-    /// Returns the current log position of the server.
-    pub(crate) async fn server_position(&self) -> Result<Option<ServerPosition>, DbErr> {
+    /// Returns the current replication status of the server.
+    pub(crate) async fn replication_status(&self) -> Result<Option<ReplicationStatus>, DbErr> {
         let mut state = self.lock().await;
-        let answer = state.send_internal(format!("SELECT {SERVER_POSITION_SQL}"), Pending::Discardable).await?;
-        Ok(answer.last_row.as_ref().and_then(|row| ServerPosition::read(row, 0)))
+        let response = state.send_internal(format!("SELECT {REPLICATION_STATUS_SQL}"), Pending::Discardable).await?;
+        Ok(response.last_row.as_ref().and_then(|row| ReplicationStatus::read(row, 0)))
     }
 
     /// Closes the connection. To be called only before any statement of the caller has run in this transaction.
@@ -136,12 +136,12 @@ impl<C: Connection> SharedTransaction<C> {
     pub(crate) async fn within_deadline<T>(&self, work: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
         let Some(deadline) = self.deadline else { return work.await };
         let outcome = timeout(deadline.saturating_add(DEADLINE_GRACE), work).await;
-        outcome.unwrap_or_else(|_| Err(self.close_unanswered().unwrap_or_else(|| Error::DeadlineExceeded.into())))
+        outcome.unwrap_or_else(|_| Err(self.close_if_unanswered().unwrap_or_else(|| Error::DeadlineExceeded.into())))
     }
 
     /// Closes the connection if a request on it is unanswered, and returns the error for the caller of that request. If
     /// another call holds the connection, the connection stays open.
-    fn close_unanswered(&self) -> Option<DbErr> {
+    fn close_if_unanswered(&self) -> Option<DbErr> {
         let mut state = self.state.clone().try_lock_owned().ok().filter(|state| state.pending.is_some())?;
         state.close(EndReason::DeadlineExceeded);
         Some(state.deadline_error())
@@ -160,7 +160,7 @@ impl<C: Connection> SharedTransaction<C> {
         self.state_outside_lock.has_waiters()
     }
 
-    /// Returns when another call waits for the connection.
+    /// Waits until another call waits for the connection.
     pub(crate) async fn wait_for_waiter(&self) {
         self.state_outside_lock.wait_for_waiter().await;
     }
@@ -195,7 +195,7 @@ impl<C: Connection> SharedTransaction<C> {
     /// transaction has only read and its end need not be awaited.
     pub(crate) async fn commit(&self, frame_id: u64) -> Result<(), DbErr> {
         let deadline = self.deadline.map(|deadline| deadline.max(DEADLINE_GRACE).saturating_add(DEADLINE_GRACE));
-        let is_sent = AtomicBool::new(false);
+        let may_have_taken_effect = AtomicBool::new(false);
         let commit = async {
             let mut state = self.lock().await;
             state.settle(&self.state_outside_lock).await?;
@@ -203,10 +203,10 @@ impl<C: Connection> SharedTransaction<C> {
                 state.roll_back_failed_commit(frame_id).await;
                 return Err(error);
             }
-            if frame_id == OUTERMOST {
-                state.commit(&is_sent).await
+            if frame_id == OUTERMOST_FRAME_ID {
+                state.commit(&may_have_taken_effect).await
             } else {
-                state.release_savepoint(frame_id, &is_sent).await
+                state.release_savepoint(frame_id, &may_have_taken_effect).await
             }
         };
         // In an `Option`, so that the future, which may hold the connection, can be dropped before this function ends.
@@ -218,22 +218,23 @@ impl<C: Connection> SharedTransaction<C> {
             Some(deadline) => match timeout(deadline, commit_future).await {
                 Ok(outcome) => outcome,
                 Err(_) => {
-                    // `is_sent` is not part of the state behind the lock, because another call may hold the lock now.
-                    let is_sent = is_sent.load(Ordering::SeqCst);
-                    if frame_id == OUTERMOST && is_sent {
+                    // `may_have_taken_effect` is not part of the state behind the lock, because another call may hold
+                    // the lock now.
+                    let may_have_taken_effect = may_have_taken_effect.load(Ordering::SeqCst);
+                    if frame_id == OUTERMOST_FRAME_ID && may_have_taken_effect {
                         commit.set(None);
-                        self.close_unanswered();
+                        self.close_if_unanswered();
                         return Err(commit_unknown_error("the server did not answer in time"));
                     }
                     // If another call gets the connection, it settles this commit first. If the RELEASE was sent, the
                     // savepoint may no longer exist, so only the whole transaction can be rolled back.
-                    if is_sent {
-                        self.mark_failed(OUTERMOST)
+                    if may_have_taken_effect {
+                        self.mark_failed(OUTERMOST_FRAME_ID)
                     } else {
                         self.abandon(frame_id)
                     }
                     commit.set(None);
-                    self.close_unanswered();
+                    self.close_if_unanswered();
                     Err(Error::DeadlineExceeded.into())
                 }
             },
@@ -249,12 +250,12 @@ impl<C: Connection> SharedTransaction<C> {
             if matches!(state.end_reason, Some(EndReason::Finished | EndReason::EndedByStatement))
                 || state.frame(frame_id).is_none()
             {
-                return Err(end_error(state.end_reason));
+                return Err(already_ended_error(state.end_reason));
             }
-            if frame_id == OUTERMOST { state.roll_back().await } else { state.roll_back_to(frame_id).await }
+            if frame_id == OUTERMOST_FRAME_ID { state.roll_back().await } else { state.roll_back_to(frame_id).await }
         };
         timeout(ROLLBACK_TIMEOUT, rollback).await.unwrap_or_else(|_| {
-            self.close_unanswered();
+            self.close_if_unanswered();
             // If the connection was closed, the server rolls back. If another call has the connection, the frame is
             // rolled back before the next statement.
             self.abandon(frame_id);
@@ -264,7 +265,7 @@ impl<C: Connection> SharedTransaction<C> {
 
     /// Records that the handle of a frame was dropped. The next call rolls the frame back before it sends a request.
     pub(crate) fn abandon(&self, frame_id: u64) {
-        self.state_outside_lock.record_unfinished(frame_id, Unfinished::Handle);
+        self.state_outside_lock.record_unfinished(frame_id, Unfinished::DroppedHandle);
     }
 
     /// Records that an operation did not complete. The frame can only be rolled back.
@@ -314,13 +315,13 @@ impl<C: Connection> Call<C> {
     pub(crate) fn record_outcome_for_caller<T>(
         &mut self,
         outcome: Result<T, sqlx::Error>,
-        map_error: fn(sqlx::Error) -> DbErr,
+        to_db_err: fn(sqlx::Error) -> DbErr,
     ) -> Result<T, DbErr> {
         self.record_outcome(outcome).map_err(|error| {
             if self.state.has_unanswered_raw_commit {
                 commit_unknown_error(&error.to_string())
             } else {
-                map_error(error)
+                to_db_err(error)
             }
         })
     }
@@ -341,7 +342,7 @@ impl<C: Connection> Call<C> {
     }
 
     /// Records that the next statement may change the database session.
-    pub(crate) fn expect_changes(&mut self) {
+    pub(crate) fn expect_session_changes(&mut self) {
         self.state.is_unclean = true;
         if let Some(frame) = self.state.frame(self.frame_id) {
             frame.is_unverified = true;

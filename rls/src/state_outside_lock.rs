@@ -22,9 +22,9 @@ pub(crate) struct StateOutsideLock {
 /// What did not finish: it was dropped, it failed, or its deadline passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unfinished {
-    /// The handle of the frame, without commit or rollback.
-    Handle,
-    /// An operation of several statements (see
+    /// The handle of the frame was dropped without commit or rollback.
+    DroppedHandle,
+    /// An operation of several statements did not complete (see
     /// [`UncheckedTransaction::mark_failed`](crate::UncheckedTransaction::mark_failed)).
     Operation,
 }

@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_statement_only_reads_if_it_is_a_select_without_into_lock_function_or_system_view() {
+    fn only_a_plain_select_counts_as_reading_only() {
         assert!(only_reads(r#"SELECT "a"."id" FROM "a" WHERE "a"."id" IN ($1)"#));
         for sql in [
             r#"SELECT "a"."id" FROM "a" FOR UPDATE"#,
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn other_commands_and_statements_with_a_function_call_or_into_may_change_the_session() {
+    fn function_calls_select_into_and_other_commands_may_change_the_session() {
         for sql in [
             "SELECT set_config('role', 'postgres', true)",
             r#"SELECT "set_config"('role', 'postgres', true)"#,

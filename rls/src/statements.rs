@@ -14,7 +14,7 @@ use crate::{
     runtime::{AtomicUsize, Ordering, spawn, timeout},
     shared_transaction::{Call, DEADLINE_GRACE, SharedTransaction, Verification},
     statement_kind::{cannot_change_session, only_reads},
-    transaction_state::OUTERMOST,
+    transaction_state::OUTERMOST_FRAME_ID,
     wire::{Connection, check_value_count, driver_query, exec_error, query_error},
 };
 
@@ -22,7 +22,7 @@ use crate::{
 /// verified.
 macro_rules! run_statement {
     (
-        $shared:expr, $frame_id:expr, $statement:expr, $verification:expr, $map_error:ident,
+        $shared:expr, $frame_id:expr, $statement:expr, $verification:expr, $to_db_err:ident,
         |$query:ident, $connection:ident| $run:expr
     ) => {{
         let statement: StatementToRun = $statement;
@@ -33,13 +33,13 @@ macro_rules! run_statement {
                 $shared.count_write();
             }
             if $verification != Verification::Skipped {
-                call.expect_changes();
+                call.expect_session_changes();
                 call.record_if_raw_commit(&statement.statement);
             }
             let $query = driver_query(statement.statement, statement.is_cached);
             let $connection = call.connection()?;
             let outcome = $run.await;
-            let result = call.record_outcome_for_caller(outcome, $map_error)?;
+            let result = call.record_outcome_for_caller(outcome, $to_db_err)?;
             if $verification == Verification::Immediate {
                 call.verify().await?;
             }
@@ -109,7 +109,7 @@ impl SharedTransaction {
         verification: Verification,
     ) -> Result<Option<PgRow>, DbErr> {
         run_statement!(self, frame_id, statement.into(), verification, query_error, |query, connection| query
-            .fetch_optional(connection.driver_mut()))
+            .fetch_optional(connection.pg_connection_mut()))
     }
 
     pub(crate) async fn fetch_all(
@@ -119,7 +119,7 @@ impl SharedTransaction {
         verification: Verification,
     ) -> Result<Vec<PgRow>, DbErr> {
         run_statement!(self, frame_id, statement.into(), verification, query_error, |query, connection| query
-            .fetch_all(connection.driver_mut()))
+            .fetch_all(connection.pg_connection_mut()))
     }
 }
 
@@ -150,7 +150,7 @@ struct RowSender<R> {
 struct UnreadRows {
     count: AtomicUsize,
     /// Notified after each row that is read.
-    was_read: Notify,
+    row_read: Notify,
 }
 
 impl<R> RowSender<R> {
@@ -165,7 +165,7 @@ impl<R> RowSender<R> {
                 // Without `biased`, the order would be random, and the tests under `shuttle` could not repeat a
                 // schedule.
                 biased;
-                () = self.unread_rows.was_read.notified() => {}
+                () = self.unread_rows.row_read.notified() => {}
                 () = shared.wait_for_waiter() => {}
                 () = self.sender.closed() => return false,
             }
@@ -179,7 +179,7 @@ impl<R> RowSender<R> {
         while self.unread_rows.count.load(Ordering::SeqCst) > 0 {
             select! {
                 biased;
-                () = self.unread_rows.was_read.notified() => {}
+                () = self.unread_rows.row_read.notified() => {}
                 () = self.sender.closed() => break,
             }
         }
@@ -211,7 +211,7 @@ pub(crate) async fn stream_rows<C: Connection>(
         shared.count_write();
     }
     if verification != Verification::Skipped {
-        call.expect_changes();
+        call.expect_session_changes();
         call.record_if_raw_commit(&statement);
     }
     let (sender, receiver) = mpsc::unbounded_channel();
@@ -224,7 +224,7 @@ pub(crate) async fn stream_rows<C: Connection>(
         let waits_for_reader = commits_at_end && !only_reads(&statement.sql);
         let outcome = send_all(&shared, call, statement, &row_sender, waits_for_reader).await;
         let outcome = match outcome {
-            Ok(StreamEnd::Complete) if commits_at_end => shared.commit(OUTERMOST).await,
+            Ok(StreamEnd::Complete) if commits_at_end => shared.commit(OUTERMOST_FRAME_ID).await,
             Ok(StreamEnd::Complete | StreamEnd::Dropped) => Ok(()),
             Err(error) => Err(error),
         };
@@ -236,7 +236,7 @@ pub(crate) async fn stream_rows<C: Connection>(
     Ok(stream::unfold((receiver, unread_rows), |(mut receiver, unread_rows)| async {
         let row = receiver.recv().await?;
         unread_rows.count.fetch_sub(1, Ordering::SeqCst);
-        unread_rows.was_read.notify_one();
+        unread_rows.row_read.notify_one();
         Some((row, (receiver, unread_rows)))
     }))
 }

@@ -18,7 +18,7 @@ use uuid::Uuid;
 use crate::{
     Identity, RowStream,
     identity::{check_role, set_role_statement},
-    servers::Pools,
+    servers::ServersByRole,
     shared_transaction::{SharedTransaction, Verification},
     statement_kind::cannot_change_session,
     statements::{self, StatementToRun},
@@ -47,12 +47,12 @@ pub struct UncheckedTransaction {
     shared: SharedTransaction,
     frame_id: u64,
     rolls_back_on_drop: bool,
-    pools: Pools,
+    servers_by_role: ServersByRole,
 }
 
 impl UncheckedTransaction {
-    pub(crate) fn new(shared: SharedTransaction, frame_id: u64, pools: Pools) -> Self {
-        Self { shared, frame_id, rolls_back_on_drop: true, pools }
+    pub(crate) fn new(shared: SharedTransaction, frame_id: u64, servers_by_role: ServersByRole) -> Self {
+        Self { shared, frame_id, rolls_back_on_drop: true, servers_by_role }
     }
 
     /// Returns the identity.
@@ -62,14 +62,14 @@ impl UncheckedTransaction {
     }
 
     /// Commits the transaction. The changes of a nested transaction become changes of the outer one, and are saved only
-    /// if that is committed.
+    /// if the outer one is committed.
     ///
     /// # Errors
     ///
     /// Those of [`Transaction::commit`].
     pub async fn commit(mut self) -> Result<(), DbErr> {
-        // Whatever the outcome, the transaction has ended, so the drop of the handle must not roll it back.
         let outcome = self.shared.commit(self.frame_id).await;
+        // Whatever the outcome, the transaction has ended, so the drop of the handle must not roll it back.
         self.rolls_back_on_drop = false;
         outcome
     }
@@ -79,7 +79,8 @@ impl UncheckedTransaction {
     /// # Errors
     ///
     /// [`Error::TransactionOver`](crate::Error::TransactionOver) if an outer transaction has ended,
-    /// [`Error::EndedByStatement`](crate::Error::EndedByStatement) if a statement ended the transaction.
+    /// [`Error::TransactionEndedByStatement`](crate::Error::TransactionEndedByStatement) if a statement ended the
+    /// transaction.
     pub async fn rollback(mut self) -> Result<(), DbErr> {
         let outcome = self.shared.rollback(self.frame_id).await;
         self.rolls_back_on_drop = false;
@@ -99,7 +100,7 @@ impl UncheckedTransaction {
     /// separate pool.
     #[must_use]
     pub fn can_assume_role(&self, role: &str) -> bool {
-        !self.pools.has_separate_pool(role)
+        !self.servers_by_role.has_separate_pool(role)
     }
 
     /// Runs one statement in another role, then restores the role. The settings still identify the caller. Use it only
@@ -112,7 +113,7 @@ impl UncheckedTransaction {
     /// a separate pool.
     pub async fn execute_as_role(&self, role: Cow<'static, str>, statement: Statement) -> Result<ExecResult, DbErr> {
         check_role(&role)?;
-        if self.pools.has_separate_pool(&role) {
+        if self.servers_by_role.has_separate_pool(&role) {
             let reason = format!("the role {role} has a separate pool and must be used through it");
             return Err(crate::Error::Misconfigured { reason }.into());
         }
@@ -136,7 +137,7 @@ impl UncheckedTransaction {
             shared: self.shared.with_separate_write_count(),
             frame_id: self.frame_id,
             rolls_back_on_drop: false,
-            pools: self.pools.clone(),
+            servers_by_role: self.servers_by_role.clone(),
         }
     }
 
@@ -155,7 +156,7 @@ impl UncheckedTransaction {
 
     async fn begin_nested(&self, options: &TransactionOptions) -> Result<Self, DbErr> {
         let frame_id = self.shared.begin_nested(self.frame_id, &modes_sql(options)).await?;
-        Ok(Self::new(self.shared.clone(), frame_id, self.pools.clone()))
+        Ok(Self::new(self.shared.clone(), frame_id, self.servers_by_role.clone()))
     }
 }
 
@@ -185,7 +186,7 @@ impl ConnectionTrait for UncheckedTransaction {
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        self.shared.execute(self.frame_id, unprepared(sql), Verification::Skipped).await
+        self.shared.execute(self.frame_id, uncached_statement(sql), Verification::Skipped).await
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
@@ -199,7 +200,7 @@ impl ConnectionTrait for UncheckedTransaction {
 
 /// Returns raw SQL as one statement without values, to be sent with the extended query protocol, which accepts only one
 /// statement. The driver does not cache it, because its text is unlikely to recur.
-fn unprepared(sql: &str) -> StatementToRun {
+fn uncached_statement(sql: &str) -> StatementToRun {
     StatementToRun { statement: Statement::from_string(DbBackend::Postgres, sql), is_cached: false }
 }
 
@@ -234,7 +235,7 @@ impl Transaction {
     pub(crate) async fn stream_and_commit(mut self, statement: Statement) -> Result<RowStream<'static>, DbErr> {
         let commits_at_end = true;
         let rows = self.stream_rows(statement, Verification::Deferred, commits_at_end).await;
-        // The task of the stream, if there is one, ends the transaction.
+        // If the stream has begun, its task ends the transaction. Otherwise the drop of this handle does.
         self.unchecked.rolls_back_on_drop = rows.is_err();
         rows
     }
@@ -326,7 +327,7 @@ impl ConnectionTrait for Transaction {
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        self.execute_for_caller(unprepared(sql), self.verification).await
+        self.execute_for_caller(uncached_statement(sql), self.verification).await
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 pub(crate) use begin::{BeginRequest, READ_ONLY};
 pub(crate) use ending::commit_unknown_error;
-pub(crate) use frame::{EndReason, Failure, Frame, OUTERMOST, Pending, end_error};
+pub(crate) use frame::{EndReason, Failure, Frame, OUTERMOST_FRAME_ID, Pending, already_ended_error};
 pub(crate) use savepoints::savepoint_name;
 use sea_orm::{DbErr, sqlx};
 
@@ -20,9 +20,9 @@ use crate::{
     error::{breaks_connection, is_from_pooler},
     pool::PooledConnection,
     runtime::timeout,
-    server_of_transaction::ServerOfTransaction,
     state_outside_lock::{StateOutsideLock, Unfinished},
-    wire::{Answer, Connection, PreparedStatementMode, ROLLBACK_TIMEOUT, exec_error},
+    transaction_server::TransactionServer,
+    wire::{Connection, PreparedStatementMode, ROLLBACK_TIMEOUT, SimpleQueryResponse, exec_error},
 };
 
 /// A transaction's connection and state.
@@ -35,7 +35,7 @@ pub(crate) struct TransactionState<C: Connection = PooledConnection> {
     pub(crate) pending: Option<Pending>,
     /// Whether the end of a response is still unread: after an error, the server also sends ReadyForQuery, which the
     /// driver does not read before it returns the error.
-    pub(crate) has_unread_end: bool,
+    pub(crate) has_unread_response_end: bool,
     /// `None` while the transaction is open.
     pub(crate) end_reason: Option<EndReason>,
     /// Whether a statement has run that may have changed the database session.
@@ -60,7 +60,7 @@ pub(crate) struct TransactionState<C: Connection = PooledConnection> {
     /// Whether the transaction is `READ ONLY`.
     is_read_only: bool,
     /// The server that the transaction runs on, if there are replicas.
-    pub(crate) server: Option<ServerOfTransaction>,
+    pub(crate) server: Option<TransactionServer>,
 }
 
 impl<C: Connection> TransactionState<C> {
@@ -74,7 +74,7 @@ impl<C: Connection> TransactionState<C> {
         let end_reason = self.end_reason;
         match (&mut self.connection, end_reason) {
             (Some(connection), None) => Ok(connection),
-            (_, end_reason) => Err(end_error(end_reason)),
+            (_, end_reason) => Err(already_ended_error(end_reason)),
         }
     }
 
@@ -83,13 +83,13 @@ impl<C: Connection> TransactionState<C> {
     }
 
     fn innermost_frame_id(&self) -> u64 {
-        self.frames.last().map_or(OUTERMOST, |frame| frame.id)
+        self.frames.last().map_or(OUTERMOST_FRAME_ID, |frame| frame.id)
     }
 
     /// Checks that the frame may be used.
     pub(crate) fn check_usable(&mut self, frame_id: u64) -> Result<(), DbErr> {
         if self.end_reason.is_some() {
-            return Err(end_error(self.end_reason));
+            return Err(already_ended_error(self.end_reason));
         }
         let innermost = self.frames.last().map(|frame| frame.id);
         match self.frame(frame_id).map(|frame| frame.failure) {
@@ -116,7 +116,7 @@ impl<C: Connection> TransactionState<C> {
             if breaks_connection(error) || self.has_unanswered_raw_commit {
                 self.close(EndReason::ConnectionLost);
             } else if error.as_database_error().is_some() {
-                self.has_unread_end = true;
+                self.has_unread_response_end = true;
                 self.mark_failed(frame_id, Failure::CallFailed);
             } else {
                 // The driver failed before it had read the whole response, the rest of which may still arrive.
@@ -145,13 +145,13 @@ impl<C: Connection> TransactionState<C> {
     /// call, before it sends that call's request, and if that call were dropped, nobody would know whether its request
     /// was sent. After this, the driver sends a request as soon as the call is first polled.
     async fn finish_response(&mut self) -> Result<(), DbErr> {
-        if !self.has_unread_end || self.end_reason.is_some() {
+        if !self.has_unread_response_end || self.end_reason.is_some() {
             return Ok(());
         }
         let limit = self.deadline.unwrap_or_default().max(ROLLBACK_TIMEOUT);
         match timeout(limit, self.connection()?.drain()).await {
             Ok(Ok(_)) => {
-                self.has_unread_end = false;
+                self.has_unread_response_end = false;
                 Ok(())
             }
             Ok(Err(error)) => {
@@ -165,16 +165,16 @@ impl<C: Connection> TransactionState<C> {
         }
     }
 
-    /// Runs SQL of this crate in the innermost frame, and returns the server's answer. `pending` stays recorded until
-    /// the answer arrives.
-    pub(crate) async fn send_internal(&mut self, sql: String, pending: Pending) -> Result<Answer, DbErr> {
+    /// Runs SQL of this crate in the innermost frame, and returns the server's response. `pending` stays recorded until
+    /// the response arrives.
+    pub(crate) async fn send_internal(&mut self, sql: String, pending: Pending) -> Result<SimpleQueryResponse, DbErr> {
         self.finish_response().await?;
         self.pending = Some(pending);
         let frame_id = self.innermost_frame_id();
-        let mut answer = Answer::default();
-        let outcome = self.connection()?.simple_query(sql, &mut answer).await;
+        let mut response = SimpleQueryResponse::default();
+        let outcome = self.connection()?.simple_query(sql, &mut response).await;
         self.record_outcome(frame_id, outcome).map_err(exec_error)?;
-        Ok(answer)
+        Ok(response)
     }
 
     /// Completes what earlier calls left unfinished: reads an outstanding response, updates the frames, and rolls back
@@ -202,7 +202,7 @@ impl<C: Connection> TransactionState<C> {
                     return Err(Error::DeadlineExceeded.into());
                 }
             };
-            (self.pending, self.has_unread_end) = (None, false);
+            (self.pending, self.has_unread_response_end) = (None, false);
             match pending {
                 Pending::Call(frame_id) => self.mark_failed(frame_id, Failure::CallFailed),
                 Pending::Discardable if has_server_error => {
@@ -233,7 +233,7 @@ impl<C: Connection> TransactionState<C> {
         for (frame_id, unfinished) in state_outside_lock.take_unfinished() {
             match unfinished {
                 Unfinished::Operation => self.mark_failed(frame_id, Failure::CallFailed),
-                Unfinished::Handle => {
+                Unfinished::DroppedHandle => {
                     if let Some(frame) = self.frame(frame_id) {
                         frame.is_abandoned = true;
                     }
@@ -243,7 +243,7 @@ impl<C: Connection> TransactionState<C> {
         while let (Some(frame_id), None) =
             (self.frames.iter().find(|frame| frame.is_abandoned).map(|frame| frame.id), self.end_reason)
         {
-            if frame_id == OUTERMOST {
+            if frame_id == OUTERMOST_FRAME_ID {
                 self.roll_back().await?;
             } else {
                 self.roll_back_to(frame_id).await?;
@@ -263,7 +263,7 @@ impl<C: Connection> TransactionState<C> {
         match finding {
             // The identity is unchanged.
             Some(0) => {
-                self.forget_deallocated(prepared_count, pending).await?;
+                self.forget_statements_if_deallocated(prepared_count, pending).await?;
                 if let Some(frame) = self.frame(frame_id) {
                     frame.is_unverified = false;
                 }
@@ -281,7 +281,11 @@ impl<C: Connection> TransactionState<C> {
 
     /// If a statement has removed prepared statements of the driver (`DEALLOCATE`, `DISCARD`), clears the driver's
     /// cache, so that the driver prepares them again. `prepared_count` is how many the database session still has.
-    async fn forget_deallocated(&mut self, prepared_count: Option<i64>, pending: Pending) -> Result<(), DbErr> {
+    async fn forget_statements_if_deallocated(
+        &mut self,
+        prepared_count: Option<i64>,
+        pending: Pending,
+    ) -> Result<(), DbErr> {
         if self.prepared_statement_mode == PreparedStatementMode::PerTransaction {
             return Ok(());
         }

@@ -11,12 +11,12 @@ use sea_orm::{DbErr, TransactionOptions};
 use crate::{Identity, IdentityConnection, LogPosition, Transaction, UncheckedTransaction};
 
 /// Transactions without verification, and what else a library needs for its own statements.
-pub trait Unchecked {
+pub trait UncheckedExt {
     /// Returns the identity.
     fn identity(&self) -> &Identity;
 
     /// Returns a connection to the same database for another identity, for what a library does on its own behalf.
-    fn with_identity(&self, identity: Identity) -> IdentityConnection;
+    fn as_identity(&self, identity: Identity) -> IdentityConnection;
 
     /// Returns the value that was given to [`Database::with_context`](crate::Database::with_context); `None` if there
     /// is none, or its type is not `T`.
@@ -39,7 +39,7 @@ pub trait Unchecked {
     ) -> impl Future<Output = Result<UncheckedTransaction, DbErr>> + Send;
 
     /// Returns the log position of what the identity itself wrote or read through this handle. A position that was
-    /// given to [`at_least`](IdentityConnection::at_least) is not considered.
+    /// given to [`with_min_position`](IdentityConnection::with_min_position) is not considered.
     fn seen_position(&self) -> Option<LogPosition>;
 
     /// Records the log position of what another identity read on behalf of this one. The next read of this identity
@@ -50,12 +50,12 @@ pub trait Unchecked {
     fn execute_as_login(&self, sql: String) -> impl Future<Output = Result<(), DbErr>> + Send;
 }
 
-impl Unchecked for IdentityConnection {
+impl UncheckedExt for IdentityConnection {
     fn identity(&self) -> &Identity {
         Self::identity(self)
     }
 
-    fn with_identity(&self, identity: Identity) -> IdentityConnection {
+    fn as_identity(&self, identity: Identity) -> IdentityConnection {
         self.database().as_identity(identity)
     }
 
@@ -85,8 +85,8 @@ impl Unchecked for IdentityConnection {
 
     async fn execute_as_login(&self, sql: String) -> Result<(), DbErr> {
         let database = self.database();
-        crate::released_connection::execute_as_login(
-            database.pools.for_role(self.identity().role()).primary_pool(),
+        crate::connection_to_release::execute_as_login(
+            database.servers_by_role.for_role(self.identity().role()).primary_pool(),
             database.prepared_statement_mode,
             sql,
         )

@@ -22,12 +22,12 @@ use crate::{Error, error::breaks_connection, pool::PooledConnection, pooler::Ser
 
 /// The connection of a transaction. It is a trait, so that tests can use a model of a server instead of a real one.
 pub(crate) trait Connection: Send + Sized + 'static {
-    /// Sends several statements in one message, with the simple query protocol. If one fails, `answer` describes those
-    /// that completed before it.
+    /// Sends several statements in one message, with the simple query protocol. If one fails, `response` describes
+    /// those that completed before it.
     fn simple_query(
         &mut self,
         sql: String,
-        answer: &mut Answer,
+        response: &mut SimpleQueryResponse,
     ) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
 
     /// Runs one statement with the extended protocol.
@@ -61,26 +61,26 @@ pub(crate) trait Connection: Send + Sized + 'static {
 }
 
 impl Connection for PooledConnection {
-    async fn simple_query(&mut self, sql: String, answer: &mut Answer) -> Result<(), sqlx::Error> {
-        simple_query(self.driver_mut(), sql, answer).await
+    async fn simple_query(&mut self, sql: String, response: &mut SimpleQueryResponse) -> Result<(), sqlx::Error> {
+        simple_query(self.pg_connection_mut(), sql, response).await
     }
 
     async fn execute(&mut self, query: PgQuery) -> Result<PgQueryResult, sqlx::Error> {
-        query.execute(self.driver_mut()).await
+        query.execute(self.pg_connection_mut()).await
     }
 
     type Row = PgRow;
 
     fn fetch(&mut self, query: PgQuery) -> BoxStream<'_, Result<PgRow, sqlx::Error>> {
-        query.fetch(self.driver_mut())
+        query.fetch(self.pg_connection_mut())
     }
 
     async fn drain(&mut self) -> Result<Option<sqlx::Error>, sqlx::Error> {
-        let driver = self.driver_mut();
+        let pg_connection = self.pg_connection_mut();
         let mut server_error = None;
         loop {
             // `flush` also reads the responses to everything that was sent, up to the first error.
-            match driver.flush().await {
+            match pg_connection.flush().await {
                 Ok(()) => return Ok(server_error),
                 Err(error) if breaks_connection(&error) => return Err(error),
                 Err(error) => server_error = Some(error),
@@ -89,11 +89,11 @@ impl Connection for PooledConnection {
     }
 
     fn prepared_statement_count(&self) -> Option<i64> {
-        i64::try_from(self.driver().cached_statements_size()).ok()
+        i64::try_from(self.pg_connection().cached_statements_size()).ok()
     }
 
     async fn forget_prepared_statements(&mut self) -> Result<(), sqlx::Error> {
-        self.driver_mut().clear_cached_statements().await
+        self.pg_connection_mut().clear_cached_statements().await
     }
 
     fn server_process(&mut self) -> Option<&mut ServerProcess> {
@@ -109,9 +109,9 @@ impl Connection for PooledConnection {
     }
 }
 
-/// Timeout for rolling back a transaction, and for cleaning the database session of a released connection. After it,
-/// the connection is closed, and the server rolls back. A call with a shorter deadline waits this long for the rest of
-/// an earlier call's response.
+/// Timeout for rolling back a transaction, and for cleaning the database session of a connection that is released.
+/// After it, the connection is closed, and the server rolls back. A call with a shorter deadline waits this long for
+/// the rest of an earlier call's response.
 pub(crate) const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The maximum number of values of one statement. The protocol has a 16-bit count.
@@ -147,7 +147,7 @@ impl PreparedStatementMode {
         }
     }
 
-    /// Returns the SQL that cleans the database session. [`has_only_driver_statements`] checks the answer.
+    /// Returns the SQL that cleans the database session. [`has_only_driver_statements`] checks the response.
     pub(crate) fn clean_session_sql(self) -> String {
         match self {
             Self::Cached => format!("{CLEAN_SESSION}{COUNT_PREPARED_STATEMENTS}"),
@@ -158,37 +158,37 @@ impl PreparedStatementMode {
 
 /// What the server answered to a message of several statements, up to the first error.
 #[derive(Default)]
-pub(crate) struct Answer {
+pub(crate) struct SimpleQueryResponse {
     /// How many statements completed.
     pub(crate) completed_count: usize,
     /// The last row of any of the statements.
     pub(crate) last_row: Option<TextRow>,
-    /// The third statement's row, read as the server's position in the write-ahead log. It has a meaning only in the
-    /// answer to the message of a commit, which consists of a statement that fails if the transaction must not be
-    /// committed, the COMMIT, and the query of the position.
-    pub(crate) position: Option<ServerPosition>,
+    /// The third statement's row, read as the server's replication status. It has a meaning only in the response to the
+    /// message of a commit, which consists of a statement that fails if the transaction must not be committed, the
+    /// COMMIT, and the query of the status.
+    pub(crate) status_after_commit: Option<ReplicationStatus>,
 }
 
 /// Whether a server is a standby, its position in the write-ahead log, and its timeline. A standby does not report its
 /// timeline here; its timeline is then 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ServerPosition {
+pub(crate) struct ReplicationStatus {
     pub(crate) is_standby: bool,
     pub(crate) lsn: u64,
     pub(crate) timeline: u32,
 }
 
-/// The SQL of a [`ServerPosition`]: a column with the position (LSN), and one with the name of the current WAL file,
+/// The SQL of a [`ReplicationStatus`]: a column with the position (LSN), and one with the name of the current WAL file,
 /// which begins with the timeline; on a standby, the second column is NULL. Any role may call these functions. The
 /// columns have no casts, because the server parses this SQL in each message, and parsing would take three times as
 /// long with casts.
-pub(crate) const SERVER_POSITION_SQL: &str = "CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() \
+pub(crate) const REPLICATION_STATUS_SQL: &str = "CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() \
      ELSE pg_current_wal_insert_lsn() END, \
      CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_walfile_name(pg_current_wal_insert_lsn()) END";
-/// The number of columns in [`SERVER_POSITION_SQL`].
-pub(crate) const SERVER_POSITION_COLUMN_COUNT: usize = 2;
+/// The number of columns in [`REPLICATION_STATUS_SQL`].
+pub(crate) const REPLICATION_STATUS_COLUMN_COUNT: usize = 2;
 
-impl ServerPosition {
+impl ReplicationStatus {
     /// Reads the columns of a row in text format, starting at `first_column`.
     pub(crate) fn read(row: &TextRow, first_column: usize) -> Option<Self> {
         // A standby that has replayed nothing yet has no log position.
@@ -203,19 +203,19 @@ impl ServerPosition {
 pub(crate) async fn simple_query(
     connection: &mut PgConnection,
     sql: String,
-    answer: &mut Answer,
+    response: &mut SimpleQueryResponse,
 ) -> Result<(), sqlx::Error> {
     let mut stream = connection.fetch_many(AssertSqlSafe(sql));
     while let Some(part) = stream.try_next().await? {
         match part {
-            Either::Left(_) => answer.completed_count += 1,
+            Either::Left(_) => response.completed_count += 1,
             Either::Right(row) => {
                 let row = TextRow::from_row(&row);
-                let is_from_third_statement = answer.completed_count == 2;
+                let is_from_third_statement = response.completed_count == 2;
                 if is_from_third_statement {
-                    answer.position = ServerPosition::read(&row, 0);
+                    response.status_after_commit = ReplicationStatus::read(&row, 0);
                 }
-                answer.last_row = Some(row);
+                response.last_row = Some(row);
             }
         }
     }
@@ -250,17 +250,17 @@ impl TextRow {
     }
 }
 
-/// Returns whether the database session has exactly the driver's prepared statements, according to the answer to
+/// Returns whether the database session has exactly the driver's prepared statements, according to the response to
 /// [`PreparedStatementMode::clean_session_sql`].
 pub(crate) fn has_only_driver_statements(
     connection: &impl Connection,
-    answer: &Answer,
+    response: &SimpleQueryResponse,
     prepared_statement_mode: PreparedStatementMode,
 ) -> bool {
     match prepared_statement_mode {
         // The SQL has deallocated all of them, and the driver remembers none.
         PreparedStatementMode::PerTransaction => true,
-        PreparedStatementMode::Cached => answer
+        PreparedStatementMode::Cached => response
             .last_row
             .as_ref()
             .is_some_and(|row| row.integer(0) == connection.prepared_statement_count() && row.integer(1) == Some(0)),

@@ -43,7 +43,7 @@ async fn connect(url: &str) -> IdentityConnection {
     as_owner(&Database::connect(url, &options).await.unwrap())
 }
 
-/// Returns the database as its owner sees it, who may do everything.
+/// Returns the database as its owner, who may do everything, sees it.
 fn as_owner(handle: &Database) -> IdentityConnection {
     handle.as_identity(Identity::new("postgres"))
 }
@@ -54,8 +54,8 @@ fn outcome_code<T>(outcome: Result<T, DbErr>) -> &'static str {
 }
 
 async fn count_notes(database: &testdb::Database) -> i64 {
-    let count = Statement::from_string(DbBackend::Postgres, "SELECT count(*) FROM notes");
-    let row = database.connect(1).await.unwrap().query_one_raw(count).await.unwrap().unwrap();
+    let select_count = Statement::from_string(DbBackend::Postgres, "SELECT count(*) FROM notes");
+    let row = database.connect(1).await.unwrap().query_one_raw(select_count).await.unwrap().unwrap();
     row.try_get_by_index(0).unwrap()
 }
 
@@ -87,7 +87,7 @@ impl Pooler {
                 let server = tokio::net::TcpStream::connect(&server_address).await.unwrap();
                 let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
                 let (fault_sender, fault_receiver) = watch::channel(false);
-                let (trigger, is_armed) = (Trigger { word, fault }, is_armed_in_task.clone());
+                let (trigger, is_armed) = (FaultTrigger { word, fault }, is_armed_in_task.clone());
                 tokio::spawn(forward_to_server((from_client, to_server), trigger, is_armed, fault_sender));
                 tokio::spawn(forward_to_client((from_server, to_client), fault, fault_receiver));
             }
@@ -101,7 +101,7 @@ impl Pooler {
 }
 
 /// The word that causes the fault of a [`Pooler`], and the fault.
-struct Trigger {
+struct FaultTrigger {
     word: &'static str,
     fault: Fault,
 }
@@ -110,7 +110,7 @@ struct Trigger {
 /// fault.
 async fn forward_to_server(
     (mut from_client, mut to_server): (OwnedReadHalf, OwnedWriteHalf),
-    Trigger { word, fault }: Trigger,
+    FaultTrigger { word, fault }: FaultTrigger,
     is_armed: Arc<AtomicBool>,
     fault_sender: watch::Sender<bool>,
 ) {
@@ -171,7 +171,7 @@ const SYSTEM_ERROR: &str = "58000";
 const INTERNAL_ERROR: &str = "XX000";
 
 #[tokio::test]
-async fn an_error_of_a_pooler_instead_of_a_commits_answer_leaves_the_outcome_unknown() {
+async fn a_pooler_error_in_reply_to_a_commit_leaves_the_outcome_unknown() {
     // Each pooler has its own SQLSTATE for a lost server.
     for sqlstate in [CONNECTION_FAILURE, PROTOCOL_VIOLATION, ADMIN_SHUTDOWN, SYSTEM_ERROR, INTERNAL_ERROR] {
         let database = create_database().await;
@@ -225,7 +225,7 @@ async fn a_raw_commit_without_an_answer_leaves_its_outcome_unknown() {
 }
 
 #[tokio::test]
-async fn an_error_of_a_pooler_instead_of_a_statements_answer_is_a_lost_connection_and_retried_outside_transactions() {
+async fn a_pooler_error_in_reply_to_a_statement_counts_as_a_lost_connection_and_only_a_single_statement_is_retried() {
     let database = create_database().await;
     let pooler = Pooler::start(&database, "hello", Fault::Error(CONNECTION_FAILURE)).await;
     let owner = connect(&pooler.url).await;
@@ -260,7 +260,7 @@ async fn only_a_commit_that_may_write_has_an_unknown_outcome() {
 }
 
 #[tokio::test]
-async fn an_error_of_the_servers_own_connection_to_another_server_is_not_a_lost_connection() {
+async fn a_class_08_error_that_postgresql_itself_raises_is_not_a_lost_connection() {
     let database = create_database().await;
     let owner = connect(database.url()).await;
     // connection_exception, sqlclient_unable_to_establish_sqlconnection, connection_failure: `dblink` and foreign
@@ -315,7 +315,8 @@ fn transactions_on_the_applications_pool_may_be_dropped_outside_its_runtime() {
     options.max_connections(2).min_connections(1);
     let db = runtime.block_on(sea_orm::Database::connect(options)).unwrap();
     let owner = as_owner(&Database::from_connection(db));
-    // Returned because `nested` is the last handle that holds the connection, which is idle after the rollback.
+    // `nested` is the last handle that holds the connection, which is idle after the rollback. It is returned, so that
+    // it is dropped outside the runtime.
     let nested = runtime.block_on(async {
         let tx = owner.begin().await.unwrap();
         let nested = tx.begin().await.unwrap();

@@ -23,7 +23,9 @@ async fn create_tenant_database() -> (testdb::Database, Database, String) {
          CREATE TABLE notes (tenant text DEFAULT current_setting('app.tenant'), text text NOT NULL);
          ALTER TABLE notes ENABLE ROW LEVEL SECURITY;
          CREATE POLICY own ON notes TO {role} USING (tenant = current_setting('app.tenant', true));
-         GRANT SELECT, INSERT ON notes TO {role}"
+         GRANT SELECT, INSERT ON notes TO {role};
+         CREATE SEQUENCE note_numbers;
+         GRANT USAGE ON SEQUENCE note_numbers TO {role}"
     );
     database.connect(1).await.unwrap().execute_unprepared(&schema).await.unwrap();
     let mut options = Options::default();
@@ -38,8 +40,8 @@ fn as_tenant(handle: &Database, role: &str, name: &str) -> IdentityConnection {
 }
 
 async fn count_notes(connection: &impl ConnectionTrait) -> usize {
-    let all = Statement::from_string(DbBackend::Postgres, "SELECT text FROM notes");
-    connection.query_all_raw(all).await.unwrap().len()
+    let select_notes = Statement::from_string(DbBackend::Postgres, "SELECT text FROM notes");
+    connection.query_all_raw(select_notes).await.unwrap().len()
 }
 
 /// Returns the code of the error, or "done".
@@ -99,7 +101,7 @@ async fn nested_transactions_form_a_stack() {
 }
 
 #[tokio::test]
-async fn a_role_that_the_login_cannot_assume_or_a_pool_that_is_not_of_postgresql_is_misconfigured() {
+async fn a_missing_role_or_a_pool_without_postgresql_is_reported_as_misconfigured() {
     let (_database, handle, _) = create_tenant_database().await;
     let as_missing_role = handle.as_identity(Identity::new("no_such_role"));
     assert_eq!(outcome_code(as_missing_role.execute_unprepared("SELECT 1").await), "misconfigured");
@@ -114,17 +116,18 @@ async fn a_setting_that_the_server_refuses_is_not_reported_as_a_missing_role() {
     // not exist, or that the login may not assume, with the same two SQLSTATEs.
     for (name, value) in [("work_mem", "plenty"), ("session_replication_role", "replica")] {
         let identity = Identity::new(role.clone()).with_setting(name, value);
-        let refused = handle.as_identity(identity).begin().await.unwrap_err();
-        assert!(refused.to_string().contains(name) && !refused.to_string().contains("member"), "{refused}");
-        assert_eq!(Error::from(refused).code(), "misconfigured");
+        let error = handle.as_identity(identity).begin().await.unwrap_err();
+        assert!(error.to_string().contains(name) && !error.to_string().contains("member"), "{error}");
+        assert_eq!(Error::from(error).code(), "misconfigured");
     }
 }
 
-/// With these settings, PostgreSQL prints the time zone as IST, which it reads as that of Israel.
 #[tokio::test]
-async fn a_transaction_is_recognized_however_its_identity_prints_times() {
+async fn a_transaction_is_recognized_whatever_the_date_style_and_time_zone() {
     let (_database, handle, role) = create_tenant_database().await;
     let identity = as_tenant(&handle, &role, "acme").identity().clone();
+    // With these settings, PostgreSQL prints the time zone as IST, which it reads as that of Israel. So if a start time
+    // were sent back as text, it would be taken for that of another transaction.
     let identity = identity.with_setting("datestyle", "SQL, DMY").with_setting("timezone", "Asia/Kolkata");
     let acme = handle.as_identity(identity);
     assert_eq!(outcome_code(acme.execute_unprepared("INSERT INTO notes (text) VALUES ('hello')").await), "done");
@@ -138,23 +141,23 @@ async fn the_role_none_is_refused() {
     let (_database, handle, _) = create_tenant_database().await;
     // NUL characters are removed from the names of roles.
     for none in ["none", "no\0ne"] {
-        let login = handle.as_identity(Identity::new(none));
-        let all = Statement::from_string(DbBackend::Postgres, "SELECT text FROM notes");
-        assert_eq!(outcome_code(login.query_all_raw(all).await), "misconfigured");
-        assert_eq!(outcome_code(login.begin().await), "misconfigured");
+        let as_none = handle.as_identity(Identity::new(none));
+        let select_notes = Statement::from_string(DbBackend::Postgres, "SELECT text FROM notes");
+        assert_eq!(outcome_code(as_none.query_all_raw(select_notes).await), "misconfigured");
+        assert_eq!(outcome_code(as_none.begin().await), "misconfigured");
     }
 }
 
 #[tokio::test]
-async fn a_begin_check_may_refuse_with_the_sqlstate_of_a_role_that_the_login_cannot_assume() {
+async fn a_begin_check_that_raises_insufficient_privilege_is_not_reported_as_a_missing_role() {
     let (database, handle, role) = create_tenant_database().await;
     let create_check = "CREATE FUNCTION refuse() RETURNS boolean LANGUAGE plpgsql AS
         $$ BEGIN RAISE insufficient_privilege USING MESSAGE = 'the account is closed'; END $$";
     database.connect(1).await.unwrap().execute_unprepared(create_check).await.unwrap();
     let as_closed_account = handle.as_identity(Identity::new(role).with_begin_check("public.refuse()"));
-    let refused = as_closed_account.begin().await.unwrap_err();
-    assert!(refused.to_string().contains("the account is closed"), "{refused}");
-    assert_eq!(Error::from(refused).code(), "database");
+    let error = as_closed_account.begin().await.unwrap_err();
+    assert!(error.to_string().contains("the account is closed"), "{error}");
+    assert_eq!(Error::from(error).code(), "database");
     let as_missing_role = handle.as_identity(Identity::new("no_such_role").with_begin_check("public.refuse()"));
     assert_eq!(outcome_code(as_missing_role.begin().await), "misconfigured");
 }
@@ -179,7 +182,7 @@ async fn a_statement_that_the_server_cancels_at_the_deadline_fails_with_deadline
 }
 
 #[tokio::test]
-async fn a_prepared_statement_is_not_used_for_another_number_or_other_types_of_values() {
+async fn a_prepared_statement_is_not_reused_if_the_count_or_types_of_the_values_differ() {
     let (database, _, role) = create_tenant_database().await;
     let schema = format!("CREATE TABLE numbers (n bigint); GRANT SELECT, INSERT ON numbers TO {role}");
     database.connect(1).await.unwrap().execute_unprepared(&schema).await.unwrap();
@@ -198,10 +201,10 @@ async fn a_prepared_statement_is_not_used_for_another_number_or_other_types_of_v
     let sum = acme.query_one_raw(statement("SELECT sum(n)::bigint FROM numbers", Vec::new())).await.unwrap().unwrap();
     assert_eq!(sum.try_get_by_index::<i64>(0).unwrap(), 5 + 6 + 7);
 
-    let integers = |count: i32| statement("SELECT $1::integer", (0..count).map(Value::from).collect());
-    assert_eq!(outcome_code(acme.query_all_raw(integers(2)).await), "invalid_statement", "one too many");
-    assert_eq!(outcome_code(acme.query_all_raw(integers(0)).await), "invalid_statement", "one too few");
-    assert_eq!(outcome_code(globex.query_all_raw(integers(1)).await), "done", "after the refused ones");
+    let select_with_values = |count: i32| statement("SELECT $1::integer", (0..count).map(Value::from).collect());
+    assert_eq!(outcome_code(acme.query_all_raw(select_with_values(2)).await), "invalid_statement", "one too many");
+    assert_eq!(outcome_code(acme.query_all_raw(select_with_values(0)).await), "invalid_statement", "one too few");
+    assert_eq!(outcome_code(globex.query_all_raw(select_with_values(1)).await), "done", "after the refused ones");
 }
 
 /// Reads the stream of a statement's rows to its end, and returns their number.
@@ -251,18 +254,33 @@ async fn only_a_stream_that_is_read_to_its_end_in_time_saves_what_its_statement_
 }
 
 #[tokio::test]
+async fn only_a_stream_that_may_write_counts_as_a_write() {
+    let (_database, handle, role) = create_tenant_database().await;
+    let acme = as_tenant(&handle, &role, "acme");
+    for (sql, may_write) in [
+        ("SELECT text FROM notes", false),
+        ("INSERT INTO notes (text) VALUES ('hello') RETURNING text", true),
+        ("SELECT nextval('note_numbers')", true),
+    ] {
+        let tx = acme.begin().await.unwrap();
+        count_streamed(&tx, sql).await.unwrap();
+        assert_eq!(tx.unchecked().may_have_written(), may_write, "{sql}");
+    }
+}
+
+#[tokio::test]
 async fn an_error_in_a_stream_is_mapped_like_that_of_any_other_statement() {
     let (_database, handle, role) = create_tenant_database().await;
-    let handle = handle.with_error_map(|_, _| Error::InvalidClaims { rule: "mapped" }.into());
+    let handle = handle.with_error_mapper(|_, _| Error::InvalidClaims { rule: "mapped" }.into());
     let acme = as_tenant(&handle, &role, "acme");
     // Only a superuser may read this table.
-    let denied = "SELECT rolname FROM pg_authid";
+    let denied_query = "SELECT rolname FROM pg_authid";
     assert_eq!(
-        outcome_code(acme.query_all_raw(Statement::from_string(DbBackend::Postgres, denied)).await),
+        outcome_code(acme.query_all_raw(Statement::from_string(DbBackend::Postgres, denied_query)).await),
         "invalid_claims"
     );
-    assert_eq!(outcome_code(count_streamed(&acme, denied).await), "invalid_claims");
-    assert_eq!(outcome_code(count_streamed(&acme.begin().await.unwrap(), denied).await), "invalid_claims");
+    assert_eq!(outcome_code(count_streamed(&acme, denied_query).await), "invalid_claims");
+    assert_eq!(outcome_code(count_streamed(&acme.begin().await.unwrap(), denied_query).await), "invalid_claims");
 }
 
 #[tokio::test]
@@ -318,10 +336,10 @@ async fn a_listen_that_raw_sql_commits_is_undone_before_the_next_identity() {
     tx.execute_unprepared("LISTEN mine").await.unwrap();
     assert_eq!(outcome_code(tx.execute_unprepared("COMMIT").await), "transaction_ended");
     drop(tx);
-    let channels = Statement::from_string(DbBackend::Postgres, "SELECT pg_listening_channels()");
+    let select_channels = Statement::from_string(DbBackend::Postgres, "SELECT pg_listening_channels()");
     // More often than the pool has connections, so that each of them is asked.
     for _ in 0..4 {
-        assert!(globex.query_all_raw(channels.clone()).await.unwrap().is_empty());
+        assert!(globex.query_all_raw(select_channels.clone()).await.unwrap().is_empty());
     }
 }
 

@@ -25,7 +25,7 @@ mod catalogue;
 mod inputs;
 
 use entity::{adventures, sea_orm_active_enums::AdventureStatus};
-use rls::{supabase::SERVICE_ROLE, unchecked::Unchecked};
+use rls::{supabase::SERVICE_ROLE, unchecked::UncheckedExt};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, QuerySelect, Statement,
     TransactionOptions, prelude::Decimal,
@@ -33,7 +33,7 @@ use sea_orm::{
 use serde_json::json;
 use uuid::Uuid;
 
-pub use crate::content::{AdventureContent, Connection, Node, NodeKind, ValidationError, ValidationErrorKind};
+pub use crate::content::{AdventureContent, Node, NodeConnection, NodeKind, ValidationError, ValidationErrorKind};
 pub use catalogue::{AdventureSummary, CatalogueFilter, CatalogueOrder};
 pub use inputs::{AdventureChanges, NewAdventure};
 
@@ -299,7 +299,7 @@ async fn validate_and_store(
     let service = caller.as_service().ok_or(Error::NotAllowed {
         rule: "an adventure must be validated outside a transaction if the service has its own login",
     })?;
-    let service_tx = Unchecked::begin_unchecked(&service, TransactionOptions::default(), caller.deadline()).await?;
+    let service_tx = UncheckedExt::begin_unchecked(&service, TransactionOptions::default(), caller.deadline()).await?;
     let update_result = service_tx.execute_raw(statement).await?;
     service_tx.commit().await?;
     // After `Busy`, the operation is retried: it reads the adventure again.

@@ -21,17 +21,17 @@ pub(crate) struct PageQuery {
 
 impl PageQuery {
     /// Returns the query of a page whose filters are all covered by an index. Its scan has no limit.
-    pub(crate) fn unbounded(binds: Binds, page: String) -> Self {
-        Self { statement: binds.into_statement(page), is_bounded: false }
+    pub(crate) fn unbounded(binds: Binds, page_sql: String) -> Self {
+        Self { statement: binds.into_statement(page_sql), is_bounded: false }
     }
 
-    /// Returns the query of a page of at most `limit` rows, whose scan is limited.
+    /// Returns the query of a page of at most `page_size` rows, whose scan is limited.
     ///
-    /// - `page` selects the first `limit + 1` matching rows among the scanned ones.
-    /// - `scanned` selects for each scanned row its number as `scan_number`, its id as `scanned_id`, and its sort keys.
-    ///   `page` must not have columns of these names.
-    /// - `ctes` has the common table expressions that `page` and `scanned` use, each followed by a comma; it may be
-    ///   empty.
+    /// - `page_sql` selects the first `page_size + 1` matching rows among the scanned ones.
+    /// - `scan_positions_sql` selects for each scanned row its number as `scan_number`, its id as `scanned_id`, and its
+    ///   sort keys. `page_sql` must not have columns of these names.
+    /// - `ctes` has the common table expressions that `page_sql` and `scan_positions_sql` use, each followed by a
+    ///   comma; it may be empty.
     /// - `order_by` sorts the page.
     ///
     /// The end of the scan is looked up only if the scan found no match after the page's last row; otherwise the next
@@ -39,14 +39,21 @@ impl PageQuery {
     /// join and evaluate it before the page. One statement reads the page and the end of the scan. If two statements
     /// did, and a row left the list between them, the second would take as the end a row that the first did not scan,
     /// and that row would be on no page.
-    pub(crate) fn bounded(binds: Binds, ctes: &str, page: &str, scanned: &str, limit: usize, order_by: &str) -> Self {
+    pub(crate) fn bounded(
+        binds: Binds,
+        ctes: &str,
+        page_sql: &str,
+        scan_positions_sql: &str,
+        page_size: usize,
+        order_by: &str,
+    ) -> Self {
         let statement = binds.into_statement(format!(
-            "WITH {ctes}page AS MATERIALIZED ({page}),
+            "WITH {ctes}page AS MATERIALIZED ({page_sql}),
               scan_end AS MATERIALIZED (
                 SELECT *
-                FROM ({scanned}) AS scanned
+                FROM ({scan_positions_sql}) AS scanned
                 WHERE scan_number = {SCAN_LIMIT}
-                  AND (SELECT count(*) FROM page) <= {limit}
+                  AND (SELECT count(*) FROM page) <= {page_size}
               )
             SELECT page.*, scan_end.*
             FROM (VALUES (true)) AS one_row
@@ -63,20 +70,20 @@ impl PageQuery {
         &self,
         tx: &UncheckedTransaction,
         list: ListId,
-        limit: usize,
+        page_size: usize,
         decode: impl Fn(&[PgRow]) -> Result<Vec<T>, DbErr>,
         position_of: impl Fn(&T) -> P,
         scan_end_position: impl Fn(&PgRow, Uuid) -> Result<P, DbErr>,
     ) -> Result<Page<T>, Error> {
         let rows = tx.fetch_all(self.statement.clone()).await?;
         let Some(first_row) = rows.first().filter(|_| self.is_bounded) else {
-            return list.build_page(decode(&rows)?, limit, position_of);
+            return list.build_page(decode(&rows)?, page_size, position_of);
         };
         let last_scanned_id = rows::decode_cell::<Option<Uuid>>(first_row, "scanned_id")?;
         let scan_end = last_scanned_id.map(|id| scan_end_position(first_row, id)).transpose()?;
         // If no row matches, the result is one row, in which all columns of the page are NULL.
         let has_no_match = rows::decode_cell::<Option<Uuid>>(first_row, "id")?.is_none();
-        let mut page = list.build_page(decode(if has_no_match { &[] } else { &rows })?, limit, position_of)?;
+        let mut page = list.build_page(decode(if has_no_match { &[] } else { &rows })?, page_size, position_of)?;
         if let (None, Some(scan_end)) = (&page.next, scan_end) {
             page.next = Some(list.encode_cursor(&scan_end)?);
         }

@@ -52,7 +52,7 @@ impl OperationTransaction for UncheckedTransaction {
 pub(crate) mod sealed {
     use rls::{
         supabase,
-        unchecked::{AsUnchecked, Unchecked},
+        unchecked::{AsUnchecked, UncheckedExt},
     };
     use sea_orm::TransactionOptions;
 
@@ -60,29 +60,29 @@ pub(crate) mod sealed {
 
     /// The transaction in which an operation runs.
     #[derive(Debug)]
-    pub enum BegunOrJoined {
+    pub enum BegunOrJoinedTransaction {
         /// A new transaction, which the operation ends.
         Begun(UncheckedTransaction),
         /// The caller's transaction, which the caller ends.
-        Joined(Joined),
+        Joined(JoinedTransaction),
     }
 
     /// An operation's part in a caller's transaction. If the operation fails or is dropped after it has written
     /// something, the transaction can only be rolled back: a commit would keep only some of the operation's changes.
     #[derive(Debug)]
-    pub struct Joined {
+    pub struct JoinedTransaction {
         pub(crate) transaction: UncheckedTransaction,
         is_read_only: bool,
         has_succeeded: bool,
     }
 
-    impl Joined {
+    impl JoinedTransaction {
         pub(crate) fn mark_succeeded(mut self) {
             self.has_succeeded = true;
         }
     }
 
-    impl Drop for Joined {
+    impl Drop for JoinedTransaction {
         fn drop(&mut self) {
             if !self.has_succeeded && !self.is_read_only && self.transaction.may_have_written() {
                 self.transaction.mark_failed();
@@ -109,7 +109,7 @@ pub(crate) mod sealed {
             &self,
             deadline: Option<Duration>,
             is_read_only: bool,
-        ) -> impl Future<Output = Result<BegunOrJoined, Error>> + Send;
+        ) -> impl Future<Output = Result<BegunOrJoinedTransaction, Error>> + Send;
     }
 
     impl Sealed for IdentityConnection {
@@ -122,18 +122,23 @@ pub(crate) mod sealed {
         }
 
         fn as_service(&self) -> Option<IdentityConnection> {
-            Some(self.with_identity(supabase::service()))
+            Some(self.as_identity(supabase::service()))
         }
 
         fn has_replicas(&self) -> bool {
             self.has_replicas()
         }
 
-        async fn begin_or_join(&self, deadline: Option<Duration>, is_read_only: bool) -> Result<BegunOrJoined, Error> {
+        async fn begin_or_join(
+            &self,
+            deadline: Option<Duration>,
+            is_read_only: bool,
+        ) -> Result<BegunOrJoinedTransaction, Error> {
             if is_read_only {
-                return Ok(BegunOrJoined::Begun(Unchecked::begin_read(self, deadline).await?));
+                return Ok(BegunOrJoinedTransaction::Begun(UncheckedExt::begin_read(self, deadline).await?));
             }
-            Ok(BegunOrJoined::Begun(Unchecked::begin_unchecked(self, TransactionOptions::default(), deadline).await?))
+            let tx = UncheckedExt::begin_unchecked(self, TransactionOptions::default(), deadline).await?;
+            Ok(BegunOrJoinedTransaction::Begun(tx))
         }
     }
 
@@ -156,9 +161,13 @@ pub(crate) mod sealed {
             false
         }
 
-        async fn begin_or_join(&self, _: Option<Duration>, is_read_only: bool) -> Result<BegunOrJoined, Error> {
+        async fn begin_or_join(
+            &self,
+            _: Option<Duration>,
+            is_read_only: bool,
+        ) -> Result<BegunOrJoinedTransaction, Error> {
             let transaction = self.unchecked().for_operation();
-            Ok(BegunOrJoined::Joined(Joined { transaction, is_read_only, has_succeeded: false }))
+            Ok(BegunOrJoinedTransaction::Joined(JoinedTransaction { transaction, is_read_only, has_succeeded: false }))
         }
     }
 }

@@ -15,7 +15,7 @@ pub struct AdventureContent {
     pub nodes: Vec<Node>,
     /// The connections between nodes.
     #[serde(default)]
-    pub connections: Vec<Connection>,
+    pub connections: Vec<NodeConnection>,
     /// Id of the node at which the story starts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<String>,
@@ -68,7 +68,7 @@ pub struct Node {
 /// A connection from one node to another.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct Connection {
+pub struct NodeConnection {
     /// Id of the node that the connection leads from.
     pub from: String,
     /// Id of the node that the connection leads to.
@@ -147,7 +147,7 @@ impl AdventureContent {
             }
         }
         let mut targets_by_source: HashMap<&str, Vec<&str>> = HashMap::new();
-        for Connection { from, to, .. } in &self.connections {
+        for NodeConnection { from, to, .. } in &self.connections {
             for node_id in [from, to] {
                 if !node_ids.contains(node_id.as_str()) {
                     add_error(Some(node_id), ValidationErrorKind::DanglingConnection);

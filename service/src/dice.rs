@@ -14,7 +14,7 @@
 //!     .with(Modifier::flat(1, "high ground"));
 //! let roll = ada.dice().roll(attack).await?;
 //! if !roll.success {
-//!     ada.dice().heroic_save(roll.id).await?; // once per encounter, within 30 seconds
+//!     ada.dice().use_heroic_save(roll.id).await?; // once per encounter, within 30 seconds
 //! }
 //! # Ok(())
 //! # }
@@ -76,7 +76,7 @@ impl<C: Caller> Dice<'_, C> {
                 description: Set(roll.description.clone()),
                 ..Default::default()
             };
-            let repeat_check = rows::RepeatCheck::ByColumns(dice_rolls::Column::RolledBy);
+            let repeat_check = rows::RepeatCheck::ByColumnsAndAuthor(dice_rolls::Column::RolledBy);
             rows::insert_or_get(tx, build_row, dice_rolls::Column::Id, "roll", repeat_check).await
         })
     }
@@ -95,8 +95,8 @@ impl<C: Caller> Dice<'_, C> {
     /// [`Error::RollAlreadySaved`], [`Error::RollNotSaveable`], [`Error::SessionNotActive`], [`Error::NotSeated`],
     /// [`Error::CharacterNotYours`], [`Error::CharacterRetired`], [`Error::NotSessionSeer`] for a creature's roll,
     /// [`Error::NotFound`], [`Error::NotSignedIn`].
-    pub async fn heroic_save(self, roll_id: Uuid) -> Result<dice_rolls::Model, Error> {
-        operation!(self.caller, "dice.heroic_save", roll = roll_id, |tx| {
+    pub async fn use_heroic_save(self, roll_id: Uuid) -> Result<dice_rolls::Model, Error> {
+        operation!(self.caller, "dice.use_heroic_save", roll = roll_id, |tx| {
             let original = rows::find::<dice_rolls::Entity>(tx, roll_id, "roll").await?;
             let row = dice_rolls::ActiveModel {
                 session_id: Set(original.session_id),

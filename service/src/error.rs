@@ -183,7 +183,7 @@ pub enum Error {
     /// The caller's statement ended its transaction. What the transaction did before may have been committed. Code
     /// `transaction_ended`.
     #[error("a statement ended its transaction; what was done before it may have been committed")]
-    EndedByStatement,
+    TransactionEndedByStatement,
     /// A statement failed in this transaction, or a call was dropped before it completed. It can only be rolled back.
     /// Code `transaction_failed`.
     #[error("a statement failed or was cancelled in this transaction; roll it back, nothing of it will be committed")]

@@ -111,7 +111,7 @@ impl<C: Caller> Events<'_, C> {
                 payload: Set(event.payload.clone()),
                 ..Default::default()
             };
-            let repeat_check = rows::RepeatCheck::ByColumns(session_events::Column::SenderId);
+            let repeat_check = rows::RepeatCheck::ByColumnsAndAuthor(session_events::Column::SenderId);
             rows::insert_or_get(tx, build_row, session_events::Column::Id, "event", repeat_check).await
         })
     }
@@ -140,8 +140,8 @@ impl<C: Caller> Events<'_, C> {
     ///
     /// [`Error::NotAllowed`] for anyone else, [`Error::AccountClosed`], [`Error::NotFound`] for the service if there is
     /// no such session, [`Error::NotSignedIn`].
-    pub async fn newest(self, session_id: Uuid) -> Result<i64, Error> {
-        operation!(self.caller, reads "events.newest", session = session_id, |tx| {
+    pub async fn newest_seq(self, session_id: Uuid) -> Result<i64, Error> {
+        operation!(self.caller, reads "events.newest_seq", session = session_id, |tx| {
             let mut binds = Binds::default();
             let (session, limit) = (binds.bind(session_id), binds.bind(1_i64));
             // The age is compared outside the subquery, so that the index scan ends at the newest event, however old.
@@ -167,11 +167,11 @@ struct NewestSeq {
 
 /// Returns an identifier of the server's history of events, so that a subscription notices when another server answers.
 /// With replicas it is the WAL timeline, which is the same on the primary and its standbys, and changes with each
-/// promotion. Otherwise it is `event_history`: the result of `private.event_history()`, or `None` on a standby.
-fn history_id(tx: &UncheckedTransaction, event_history: Option<String>) -> Result<String, Error> {
-    match (tx.timeline(), event_history) {
+/// promotion. Otherwise it is `event_history_id`, the result of `private.event_history_id()` (`None` on a standby).
+fn history_id(tx: &UncheckedTransaction, event_history_id: Option<String>) -> Result<String, Error> {
+    match (tx.timeline(), event_history_id) {
         (Some(timeline), _) => Ok(format!("timeline {timeline}")),
-        (None, Some(event_history)) => Ok(event_history),
+        (None, Some(event_history_id)) => Ok(event_history_id),
         // A standby shows events late, and may lack some of them after a promotion.
         (None, None) => Err(Error::ReadOnly),
     }

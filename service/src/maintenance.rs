@@ -10,20 +10,20 @@
 //! # let demo = testdb::DemoGame::start().await?;
 //! # let sparc = Sparc::connect(demo.url()).await?;
 //! let service = sparc.as_service();
-//! let archived = service
+//! let report = service
 //!     .maintenance()
 //!     .archive_sessions(JobOptions::default(), |so_far| println!("{so_far} archived"))
 //!     .await?;
-//! service.maintenance().clean_events(JobOptions::default(), |_| ()).await?;
+//! service.maintenance().delete_old_events(JobOptions::default(), |_| ()).await?;
 //! service.maintenance().vacuum(JobOptions::default(), |_| ()).await?;
-//! println!("{} sessions, {}", archived.rows, if archived.is_finished { "all" } else { "more remain" });
+//! println!("{} sessions, {}", report.processed, if report.is_finished { "all" } else { "more remain" });
 //! # Ok(())
 //! # }
 //! ```
 
 use std::time::{Duration, Instant};
 
-use rls::unchecked::Unchecked;
+use rls::unchecked::UncheckedExt;
 use sea_orm::{DbBackend, FromQueryResult, Statement, TransactionOptions};
 use serde::{Deserialize, Serialize};
 
@@ -56,7 +56,7 @@ impl Default for JobOptions {
 pub struct JobReport {
     /// Number of events deleted, of sessions cancelled or archived, or of tables vacuumed or skipped, depending on the
     /// job.
-    pub rows: u64,
+    pub processed: u64,
     /// Whether the job ended because nothing was left that it could process, and not because the time ran out. Rows
     /// that another transaction has locked, and sessions that cannot be archived or cancelled, remain even then. Each
     /// such session leaves a warning in PostgreSQL's log.
@@ -69,11 +69,11 @@ pub struct JobReport {
 #[non_exhaustive]
 pub struct Backlog {
     /// Number of events older than a day.
-    pub events: i64,
+    pub expired_events: i64,
     /// Number of completed and cancelled sessions that ended more than 90 days ago.
-    pub sessions: i64,
+    pub archivable_sessions: i64,
     /// Number of abandoned live sessions, as [`Maintenance::cancel_abandoned`] defines them.
-    pub abandoned: i64,
+    pub abandoned_sessions: i64,
 }
 
 /// Maintenance operations: [`Operations::maintenance`](crate::Operations::maintenance).
@@ -82,39 +82,39 @@ pub struct Maintenance<'a, C> {
     pub(crate) caller: &'a C,
 }
 
-const BACKLOG: &str = "SELECT
-    (SELECT count(*) FROM public.session_events WHERE created_at < now() - INTERVAL '24 hours') AS events,
+const SELECT_BACKLOG: &str = "SELECT
+    (SELECT count(*) FROM public.session_events WHERE created_at < now() - INTERVAL '24 hours') AS expired_events,
     (
       SELECT count(*)
       FROM public.sessions
       WHERE status IN ('completed', 'cancelled')
         AND ended_at < now() - INTERVAL '90 days'
-    ) AS sessions,
+    ) AS archivable_sessions,
     (
       SELECT count(*)
       FROM public.sessions AS session
       WHERE private.is_abandoned(session)
-    ) AS abandoned";
+    ) AS abandoned_sessions";
 
-const CLEAN_EVENTS: &str = "SELECT private.clean_events($1) AS rows";
+const DELETE_OLD_EVENTS: &str = "SELECT private.delete_old_events($1) AS row_count";
 
-const CANCEL_ABANDONED: &str = "SELECT private.cancel_abandoned_sessions($1) AS rows";
+const CANCEL_ABANDONED: &str = "SELECT private.cancel_abandoned_sessions($1) AS row_count";
 
-const ARCHIVE_SESSIONS: &str = "SELECT private.archive_sessions($1) AS rows";
+const ARCHIVE_SESSIONS: &str = "SELECT private.archive_sessions($1) AS row_count";
 
 /// The tables with the most updates and deletions.
 const BUSY_TABLES: [&str; 4] = ["sessions", "session_players", "session_events", "dice_rolls"];
 
 /// Whether the login owns all of [`BUSY_TABLES`]. This is checked first, because VACUUM runs as the login, and skips a
 /// table that the login does not own with only a warning.
-const OWNS_TABLES: &str = "SELECT bool_and(pg_has_role(session_user, relowner, 'USAGE')) AS owns_all
+const SELECT_OWNS_TABLES: &str = "SELECT bool_and(pg_has_role(session_user, relowner, 'USAGE')) AS owns_all
   FROM pg_catalog.pg_class
   WHERE oid = ANY ('{public.sessions,public.session_players,public.session_events,public.dice_rolls}'::regclass[])";
 
 /// The number of rows that one batch processed.
 #[derive(FromQueryResult)]
 struct BatchResult {
-    rows: i32,
+    row_count: i32,
 }
 
 /// Runs batches until one of them is not full or the time has run out. Each batch is an operation of its own: it calls
@@ -124,14 +124,14 @@ macro_rules! in_batches {
         let started_at = Instant::now();
         let batch_size = i32::from($options.batch_size.clamp(1, 10_000));
         let mut report = JobReport::default();
-        while !report.is_finished && (report.rows == 0 || started_at.elapsed() < $options.time_limit) {
-            let rows = operation!($caller, $name, |tx| {
+        while !report.is_finished && (report.processed == 0 || started_at.elapsed() < $options.time_limit) {
+            let row_count = operation!($caller, $name, |tx| {
                 let statement = Statement::from_sql_and_values(DbBackend::Postgres, $sql, [batch_size.into()]);
-                Ok(BatchResult::find_by_statement(statement).one(tx).await?.map_or(0, |batch| batch.rows))
+                Ok(BatchResult::find_by_statement(statement).one(tx).await?.map_or(0, |batch| batch.row_count))
             })?;
-            report.rows += u64::from(rows.unsigned_abs());
-            report.is_finished = rows < batch_size;
-            $progress(report.rows);
+            report.processed += u64::from(row_count.unsigned_abs());
+            report.is_finished = row_count < batch_size;
+            $progress(report.processed);
         }
         Ok(report)
     }};
@@ -148,7 +148,7 @@ impl<C: Caller> Maintenance<'_, C> {
     pub async fn backlog(self) -> Result<Backlog, Error> {
         require_service(self.caller)?;
         operation!(self.caller, reads "maintenance.backlog", |tx| {
-            let statement = Statement::from_string(DbBackend::Postgres, BACKLOG);
+            let statement = Statement::from_string(DbBackend::Postgres, SELECT_BACKLOG);
             Ok(Backlog::find_by_statement(statement).one(tx).await?.unwrap_or_default())
         })
     }
@@ -161,13 +161,13 @@ impl<C: Caller> Maintenance<'_, C> {
     /// # Errors
     ///
     /// [`Error::NotAllowed`], [`Error::NotSignedIn`].
-    pub async fn clean_events(
+    pub async fn delete_old_events(
         self,
         options: JobOptions,
         mut progress: impl FnMut(u64) + Send,
     ) -> Result<JobReport, Error> {
         require_service(self.caller)?;
-        in_batches!(self.caller, "maintenance.clean_events", CLEAN_EVENTS, options, progress)
+        in_batches!(self.caller, "maintenance.delete_old_events", DELETE_OLD_EVENTS, options, progress)
     }
 
     /// Cancels abandoned sessions that have not ended. A session that has not started is abandoned a week after its
@@ -246,8 +246,8 @@ impl Maintenance<'_, IdentityConnection> {
         // Nothing is retried here: the retry state only records the outcome in the span.
         let retry_state = RetryState::new(self.caller, Access::ReadWrite);
         let vacuum = async {
-            let tx = Unchecked::begin_unchecked(self.caller, TransactionOptions::default(), None).await?;
-            let statement = Statement::from_string(DbBackend::Postgres, OWNS_TABLES);
+            let tx = UncheckedExt::begin_unchecked(self.caller, TransactionOptions::default(), None).await?;
+            let statement = Statement::from_string(DbBackend::Postgres, SELECT_OWNS_TABLES);
             let row = OwnershipRow::find_by_statement(statement).one(&tx).await?;
             tx.rollback().await?;
             if row.and_then(|row| row.owns_all) != Some(true) {
@@ -256,12 +256,12 @@ impl Maintenance<'_, IdentityConnection> {
             let started_at = Instant::now();
             let mut report = JobReport::default();
             for table in BUSY_TABLES {
-                if report.rows > 0 && started_at.elapsed() >= options.time_limit {
+                if report.processed > 0 && started_at.elapsed() >= options.time_limit {
                     return Ok(report);
                 }
                 self.caller.execute_as_login(format!("VACUUM (ANALYZE, SKIP_LOCKED) public.{table}")).await?;
-                report.rows += 1;
-                progress(report.rows);
+                report.processed += 1;
+                progress(report.processed);
             }
             report.is_finished = true;
             Ok(report)

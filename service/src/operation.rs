@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::{
     Caller, Error,
-    connection::{UncheckedTransaction, sealed::BegunOrJoined},
+    connection::{UncheckedTransaction, sealed::BegunOrJoinedTransaction},
     error::explain_bind_mismatch,
     identity::Identity,
 };
@@ -102,12 +102,12 @@ impl RetryState {
     /// was lost, because the commit may have happened.
     pub(crate) async fn end_attempt<T>(
         &mut self,
-        begun_or_joined: BegunOrJoined,
+        begun_or_joined: BegunOrJoinedTransaction,
         outcome: Result<T, Error>,
     ) -> Option<Result<T, Error>> {
         let transaction = match begun_or_joined {
-            BegunOrJoined::Begun(transaction) => transaction,
-            BegunOrJoined::Joined(joined) => {
+            BegunOrJoinedTransaction::Begun(transaction) => transaction,
+            BegunOrJoinedTransaction::Joined(joined) => {
                 if outcome.is_ok() {
                     joined.mark_succeeded();
                 }
@@ -178,7 +178,7 @@ fn retry_backoff(failed_attempts: u32) -> Duration {
     Duration::from_millis(random % (10 << failed_attempts) + 1)
 }
 
-impl BegunOrJoined {
+impl BegunOrJoinedTransaction {
     pub(crate) fn transaction(&self) -> &UncheckedTransaction {
         match self {
             Self::Begun(transaction) => transaction,

@@ -111,16 +111,16 @@ impl ListId {
         if list_id == self.0 { Ok(Some(position)) } else { Err(Error::InvalidCursor) }
     }
 
-    /// Returns a page of the first `limit` rows. The caller has read one row more, if there is one; the page then has a
-    /// cursor for the position of its last row, which `position_of` returns.
+    /// Returns a page of the first `page_size` rows. The caller has read one row more, if there is one; the page then
+    /// has a cursor for the position of its last row, which `position_of` returns.
     pub(crate) fn build_page<T, P: Serialize>(
         self,
         mut rows: Vec<T>,
-        limit: usize,
+        page_size: usize,
         position_of: impl FnOnce(&T) -> P,
     ) -> Result<Page<T>, Error> {
-        let has_more = rows.len() > limit;
-        rows.truncate(limit);
+        let has_more = rows.len() > page_size;
+        rows.truncate(page_size);
         let next = match rows.last() {
             Some(last) if has_more => Some(self.encode_cursor(&position_of(last))?),
             _ => None,

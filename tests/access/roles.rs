@@ -12,7 +12,7 @@ async fn is_allowed(caller: &SqlCaller, sql: &str) -> bool {
     // PostgreSQL reports two errors before it checks privileges, so they do not count as allowed: a generated or
     // identity column cannot be written, and a view does not support the operation.
     caller.execute(sql).await.map_or_else(
-        |refused| !refused.is_forbidden() && ![GENERATED_ALWAYS, WRONG_OBJECT_TYPE].contains(&refused.code.as_str()),
+        |refusal| !refusal.is_forbidden() && ![GENERATED_ALWAYS, WRONG_OBJECT_TYPE].contains(&refusal.code.as_str()),
         |_| true,
     )
 }
@@ -28,7 +28,7 @@ fn roles(world: &World) -> [(&'static str, SqlCaller); 3] {
 
 /// Attempts to read and write every column of every table, without affecting a row. The attempts show the privileges
 /// independently of what the catalog says about them.
-pub async fn write_columns(world: &World, page: &mut String) {
+pub async fn write_columns_section(world: &World, page: &mut String) {
     let roles = roles(world);
     write_heading(
         page,
@@ -67,11 +67,11 @@ pub async fn write_columns(world: &World, page: &mut String) {
             cells.push(letters);
         }
         write_row(page, &cells);
-        let columns = format!(
+        let select_columns = format!(
             "SELECT attname::text FROM pg_attribute
              WHERE attrelid = 'public.{table}'::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum"
         );
-        for column in owner.fetch_values::<String>(&columns).await.unwrap() {
+        for column in owner.fetch_values::<String>(&select_columns).await.unwrap() {
             let mut cells = vec![String::new(), format!("`{column}`")];
             for (_, caller) in &roles {
                 let mut letters = String::new();
@@ -93,7 +93,7 @@ pub async fn write_columns(world: &World, page: &mut String) {
 
 /// Calls every function with NULL arguments, and writes a row of the page for each function that some role may call.
 /// Below that table the page says what no API role may do; this function asserts it.
-pub async fn write_functions(world: &World, page: &mut String) {
+pub async fn write_functions_section(world: &World, page: &mut String) {
     let roles = roles(world);
     write_heading(
         page,
@@ -127,7 +127,8 @@ pub async fn write_functions(world: &World, page: &mut String) {
             continue;
         }
         let name = function.split(['.', '(']).nth(1).unwrap();
-        let extra_access = EXTRA_ACCESS.iter().find(|(function, _)| *function == name).map_or("", |(_, gives)| *gives);
+        let extra_access =
+            EXTRA_ACCESS.iter().find(|(function, _)| *function == name).map_or("", |(_, access)| *access);
         cells.push(extra_access.to_owned());
         write_row(page, &cells);
     }
@@ -147,19 +148,21 @@ pub async fn write_functions(world: &World, page: &mut String) {
             "ALTER TABLE public.users DISABLE ROW LEVEL SECURITY",
             "COPY public.users TO PROGRAM 'true'",
         ] {
-            // In this database `auth.users` is our stand-in, so the service may read and write it.
-            let is_service_on_accounts = *role == "`service_role`" && sql.contains("auth.users");
-            assert_eq!(is_allowed(caller, sql).await, is_service_on_accounts, "{role}: {sql}");
+            // In this database, `auth.users` is the table that the migrations create where Supabase's is missing. The
+            // service may read and write that one.
+            let should_be_allowed = *role == "`service_role`" && sql.contains("auth.users");
+            assert_eq!(is_allowed(caller, sql).await, should_be_allowed, "{role}: {sql}");
         }
     }
 }
 
-/// Returns whether the role may call the function. The message is compared, not the SQLSTATE, because a function whose
-/// own body refuses the caller, or calls another function that does, gives the same SQLSTATE as a missing privilege.
+/// Returns whether the role may call the function. The message is compared, not the SQLSTATE, because a missing
+/// privilege has the same SQLSTATE as a refusal by the body of the function, or by another function that the body
+/// calls.
 async fn may_call(caller: &SqlCaller, name: &str, arguments: &str) -> bool {
     let denied = format!("permission denied for function {}", name.split('.').next_back().unwrap());
     let outcome = caller.execute(&format!("SELECT {name}({arguments})")).await;
-    outcome.map_or_else(|refused| refused.message != denied, |_| true)
+    outcome.map_or_else(|refusal| refusal.message != denied, |_| true)
 }
 
 /// What each function gives to its caller that plain row access does not.
@@ -180,9 +183,9 @@ const EXTRA_ACCESS: &[(&str, &str)] = &[
         "session_details",
         "a session that the caller sees: the participants' names and classes, and its adventure, with the content only for participants",
     ),
-    ("clean_events", "maintenance in batches"),
+    ("delete_old_events", "maintenance in batches"),
     ("event_clock", "whether any event was written, for live events"),
-    ("event_history", "whether the server still has the history that was read, for live events"),
+    ("event_history_id", "whether the server still has the history that was read, for live events"),
     ("listener_status", "whether an account may subscribe to a session, for live events"),
     ("my_listener_status", "whether the caller may subscribe to a session"),
     ("require_listener", "whether the caller may subscribe to a session"),

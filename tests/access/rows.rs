@@ -48,7 +48,7 @@ async fn write_attempts(fixture: &Fixture, page: &mut String, row_name: &str, st
 }
 
 /// Returns the actor whose account a new row is to belong to: the actor, or the stranger if the actor has no account.
-fn account_for<'a>(fixture: &'a Fixture, actor: &'a Actor) -> &'a Actor {
+fn actor_with_account<'a>(fixture: &'a Fixture, actor: &'a Actor) -> &'a Actor {
     if actor.id.is_nil() { fixture.actor("stranger") } else { actor }
 }
 
@@ -58,11 +58,11 @@ fn another_account(fixture: &Fixture, actor: &Actor) -> Uuid {
     if actor.id == player { fixture.actor("left").id } else { player }
 }
 
-/// Writes every section about rows, except the transitions of a session's status (`write_transitions`).
+/// Writes every section about rows, except the transitions of a session's status (`write_transitions_section`).
 pub async fn write_sections(fixture: &Fixture, page: &mut String) {
-    write_users(fixture, page).await;
-    write_characters(fixture, page).await;
-    write_adventures(fixture, page).await;
+    write_users_section(fixture, page).await;
+    write_characters_section(fixture, page).await;
+    write_adventures_section(fixture, page).await;
     write_actors_heading(
         page,
         "sessions",
@@ -88,18 +88,18 @@ pub async fn write_sections(fixture: &Fixture, page: &mut String) {
         let insert =
             |seer: Uuid| format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{seer}', '{adventure}')");
         let statements = statements![
-            'i' => |actor| insert(account_for(fixture, actor).id),
+            'i' => |actor| insert(actor_with_account(fixture, actor).id),
             'f' => |actor| insert(another_account(fixture, actor)),
         ];
         write_attempts(fixture, page, &format!("{row_name} (i: as its Seer, f: in another's name)"), statements).await;
     }
-    write_seats(fixture, page).await;
-    write_rolls_and_events(fixture, page).await;
-    write_other_seers_sessions(fixture, page).await;
-    write_archive(fixture, page).await;
+    write_seats_section(fixture, page).await;
+    write_rolls_and_events_section(fixture, page).await;
+    write_other_seers_sessions_section(fixture, page).await;
+    write_archive_section(fixture, page).await;
 }
 
-async fn write_users(fixture: &Fixture, page: &mut String) {
+async fn write_users_section(fixture: &Fixture, page: &mut String) {
     write_actors_heading(
         page,
         "users, tutorial_progress",
@@ -128,17 +128,18 @@ async fn write_users(fixture: &Fixture, page: &mut String) {
     let insert_profile = statements!['i' => |_| "INSERT INTO users (id, email, display_name) VALUES (gen_random_uuid(), 'a@b.c', 'A')".to_owned()];
     write_attempts(fixture, page, "new profile (only for an account without one)", insert_profile).await;
     let insert_tutorial = statements![
-        'i' => |actor| format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", account_for(fixture, actor).id),
+        'i' => |actor| format!(
+            "INSERT INTO tutorial_progress (user_id) VALUES ('{}')", actor_with_account(fixture, actor).id),
     ];
     write_attempts(fixture, page, "new tutorial (one exists already)", insert_tutorial).await;
 }
 
-async fn write_characters(fixture: &Fixture, page: &mut String) {
+async fn write_characters_section(fixture: &Fixture, page: &mut String) {
     write_actors_heading(
         page,
         "characters",
-        "r: reads it, u: changes its name, h: wounds it by UPDATE, w: wounds it by the function, x: gives it experience, t: retires\n\
-         or unretires it, d: deletes it.",
+        "r: reads it, u: changes its name, h: wounds it by UPDATE, w: wounds it by `private.change_hit_points`, x: gives it\n\
+         experience, t: retires or unretires it, d: deletes it.",
     );
     write_attempts(fixture, page, "own, never played", character_statements(|actor| actor.spare_character)).await;
     write_attempts(
@@ -152,14 +153,14 @@ async fn write_characters(fixture: &Fixture, page: &mut String) {
         let id = fixture.actor(name).character;
         write_attempts(fixture, page, &format!("of the user: {name}"), character_statements(move |_| id)).await;
     }
-    let new_character = statements![
-        'i' => |actor| insert_character_sql(Uuid::new_v4(), account_for(fixture, actor).id),
+    let insert_character = statements![
+        'i' => |actor| insert_character_sql(Uuid::new_v4(), actor_with_account(fixture, actor).id),
         'f' => |actor| insert_character_sql(Uuid::new_v4(), another_account(fixture, actor)),
         'x' => |actor| format!(
             "INSERT INTO characters (user_id, name, class, might, grace, wit, heart, special_ability, level)
-             VALUES ('{}', 'Elder', 'warrior', 5, 3, 2, 2, '{{}}', 9)", account_for(fixture, actor).id),
+             VALUES ('{}', 'Elder', 'warrior', 5, 3, 2, 2, '{{}}', 9)", actor_with_account(fixture, actor).id),
     ];
-    write_attempts(fixture, page, "new (i: their own, f: another user's, x: with a level)", new_character).await;
+    write_attempts(fixture, page, "new (i: their own, f: another user's, x: with a level)", insert_character).await;
 }
 
 /// Returns the attempts on the character that `character_of` returns for an actor.
@@ -178,7 +179,7 @@ fn character_statements<'a>(character_of: impl Fn(&Actor) -> Uuid + Copy + Send 
     ]
 }
 
-async fn write_adventures(fixture: &Fixture, page: &mut String) {
+async fn write_adventures_section(fixture: &Fixture, page: &mut String) {
     write_actors_heading(
         page,
         "adventures, creatures",
@@ -207,16 +208,16 @@ async fn write_adventures(fixture: &Fixture, page: &mut String) {
     let insert = |creator: Uuid, columns: &str, values: &str| {
         format!("INSERT INTO adventures (creator_id, name{columns}) VALUES ('{creator}', 'A draft'{values})")
     };
-    let new_adventure = statements![
-        'i' => |actor| insert(account_for(fixture, actor).id, "", ""),
+    let insert_adventure = statements![
+        'i' => |actor| insert(actor_with_account(fixture, actor).id, "", ""),
         'f' => |actor| insert(another_account(fixture, actor), "", ""),
-        'p' => |actor| insert(account_for(fixture, actor).id, ", status", ", 'published'"),
-        'v' => |actor| insert(account_for(fixture, actor).id, ", is_valid", ", true"),
+        'p' => |actor| insert(actor_with_account(fixture, actor).id, ", status", ", 'published'"),
+        'v' => |actor| insert(actor_with_account(fixture, actor).id, ", is_valid", ", true"),
     ];
-    write_attempts(fixture, page, "new (i: own, f: in another's name, p: published, v: valid)", new_adventure).await;
+    write_attempts(fixture, page, "new (i: own, f: in another's name, p: published, v: valid)", insert_adventure).await;
 }
 
-async fn write_seats(fixture: &Fixture, page: &mut String) {
+async fn write_seats_section(fixture: &Fixture, page: &mut String) {
     write_actors_heading(
         page,
         "session_players",
@@ -231,7 +232,10 @@ async fn write_seats(fixture: &Fixture, page: &mut String) {
         };
         let statements = statements![
             'r' => |_| format!("SELECT FROM session_players WHERE session_id = '{id}' AND user_id = '{}'", player.id),
-            'j' => |actor| { let account = account_for(fixture, actor); insert_seat_sql(*id, account.id, account.spare_character) },
+            'j' => |actor| {
+                let account_holder = actor_with_account(fixture, actor);
+                insert_seat_sql(*id, account_holder.id, account_holder.spare_character)
+            },
             's' => |_| insert_seat_sql(*id, stranger.id, stranger.character),
             'a' => |actor| update("is_active = NOT is_active", actor.id),
             'k' => |_| update("is_active = false", player.id),
@@ -239,7 +243,7 @@ async fn write_seats(fixture: &Fixture, page: &mut String) {
             'l' => |_| update("removed_at = NULL", removed.id),
             'c' => |actor| update(&format!("character_id = '{}'", actor.spare_character), actor.id),
             'x' => |_| update(&format!("character_id = '{}'", player.spare_character), player.id),
-            'h' => |actor| update("heroic_saves_used = 0", account_for(fixture, actor).id),
+            'h' => |actor| update("heroic_saves_used = 0", actor_with_account(fixture, actor).id),
             'd' => |_| format!("DELETE FROM session_players WHERE session_id = '{id}' AND user_id = '{}'", player.id),
         ];
         write_attempts(fixture, page, name, statements).await;
@@ -247,7 +251,7 @@ async fn write_seats(fixture: &Fixture, page: &mut String) {
 }
 
 /// Writes the section about rolls and events.
-async fn write_rolls_and_events(fixture: &Fixture, page: &mut String) {
+async fn write_rolls_and_events_section(fixture: &Fixture, page: &mut String) {
     write_actors_heading(
         page,
         "dice_rolls, session_events",
@@ -268,7 +272,8 @@ async fn write_rolls_and_events(fixture: &Fixture, page: &mut String) {
                  VALUES ('{id}', '{}', 'might', 10, 'attack')", fixture.played_creature),
             'n' => |actor| format!(
                 "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, results)
-                 VALUES ('{id}', '{}', 'might', 10, 'attack', '{{6,6}}')", account_for(fixture, actor).character),
+                 VALUES ('{id}', '{}', 'might', 10, 'attack', '{{6,6}}')",
+                actor_with_account(fixture, actor).character),
             's' => |_| insert_heroic_save_sql(*id, player.character, *roll_id),
             'u' => |_| format!("UPDATE dice_rolls SET description = '' WHERE id = '{roll_id}'"),
             'd' => |_| format!("DELETE FROM dice_rolls WHERE id = '{roll_id}'"),
@@ -283,7 +288,7 @@ async fn write_rolls_and_events(fixture: &Fixture, page: &mut String) {
 }
 
 /// Writes who may take seats for, and roll for, characters that never had a seat in the session.
-async fn write_other_seers_sessions(fixture: &Fixture, page: &mut String) {
+async fn write_other_seers_sessions_section(fixture: &Fixture, page: &mut String) {
     write_actors_heading(
         page,
         "The other Seer's session, and characters that never had a seat there",
@@ -295,13 +300,13 @@ async fn write_other_seers_sessions(fixture: &Fixture, page: &mut String) {
             's' => |_| insert_seat_sql(id, player.id, player.spare_character),
             'g' => |_| insert_seat_sql(id, stranger.id, stranger.spare_character),
             'p' => |_| insert_attribute_check_sql(id, player.character),
-            'o' => |actor| insert_attribute_check_sql(id, account_for(fixture, actor).spare_character),
+            'o' => |actor| insert_attribute_check_sql(id, actor_with_account(fixture, actor).spare_character),
         ];
         write_attempts(fixture, page, name, statements).await;
     }
 }
 
-async fn write_archive(fixture: &Fixture, page: &mut String) {
+async fn write_archive_section(fixture: &Fixture, page: &mut String) {
     write_actors_heading(
         page,
         "archived_sessions, archived_session_players, archived_dice_rolls",
@@ -324,7 +329,7 @@ async fn write_archive(fixture: &Fixture, page: &mut String) {
 }
 
 /// Writes who may change a session from each status to each other status.
-pub async fn write_transitions(fixture: &Fixture, page: &mut String) {
+pub async fn write_transitions_section(fixture: &Fixture, page: &mut String) {
     let mut columns = vec!["from"];
     columns.extend(STATUSES);
     write_heading(

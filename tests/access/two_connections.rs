@@ -1,5 +1,5 @@
-//! The same user on two connections: a statement that is sent while another transaction of the user's is open gets the
-//! same answer as one that is sent after that transaction has ended.
+//! A user sends the same write on two connections. The second write gets the same answer, whether the transaction of
+//! the first write is still open or has ended before.
 
 use sea_orm::ConnectionTrait;
 use uuid::Uuid;
@@ -9,8 +9,8 @@ use crate::world::{
     into_sql_error,
 };
 
-/// Returns writes that users may send twice, by a second click or from a second device, each with its user. Each write
-/// affects rows that no other write affects.
+/// Returns writes that users may send twice, by a second click or from a second device, each with the user who sends
+/// it. Each write affects rows that no other write affects.
 async fn repeated_writes(world: &World) -> Vec<(SqlCaller, String)> {
     let owner = world.owner();
     let mut writes = Vec::new();
@@ -44,7 +44,7 @@ async fn repeated_writes(world: &World) -> Vec<(SqlCaller, String)> {
         format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", player.user_id),
     ));
 
-    // The last free seat of a session, first in a public one, then by the join code of a private one.
+    // The fourth and last seat of a session: first of a public one, then, by the join code, of a private one.
     let game = world.new_session(3).await;
     owner.execute(&format!("UPDATE sessions SET is_public = true WHERE id = '{}'", game.session_id)).await.unwrap();
     let player = world.new_player().await;
@@ -71,8 +71,8 @@ async fn repeated_writes(world: &World) -> Vec<(SqlCaller, String)> {
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
     writes.push((player.caller.clone(), insert_attribute_check_sql(game.session_id, player.character_id)));
-    let failed_roll = world.new_failed_roll(game.session_id, player.character_id).await;
-    writes.push((player.caller.clone(), insert_heroic_save_sql(game.session_id, player.character_id, failed_roll)));
+    let failed_roll_id = world.new_failed_roll(game.session_id, player.character_id).await;
+    writes.push((player.caller.clone(), insert_heroic_save_sql(game.session_id, player.character_id, failed_roll_id)));
     let insert_event =
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", game.session_id);
     writes.push((player.caller.clone(), insert_event));
@@ -107,7 +107,7 @@ async fn repeated_writes(world: &World) -> Vec<(SqlCaller, String)> {
 fn rows_or_sqlstate(outcome: Result<sea_orm::ExecResult, sea_orm::DbErr>) -> String {
     outcome
         .map_err(into_sql_error)
-        .map_or_else(|refused| refused.code, |result| format!("{} rows", result.rows_affected()))
+        .map_or_else(|refusal| refusal.code, |result| format!("{} rows", result.rows_affected()))
 }
 
 #[tokio::test]

@@ -39,10 +39,10 @@ async fn an_email_address_in_a_reserved_domain_is_replaced() {
     let address_count = reserved_addresses(Uuid::nil()).len();
     for index in 0..address_count {
         // The address is set at sign-up or by a later change, and contains the victim's id or the attacker's own.
-        for (is_set_at_sign_up, has_own_id) in [(true, false), (false, false), (true, true), (false, true)] {
+        for (is_set_at_sign_up, has_attackers_id) in [(true, false), (false, false), (true, true), (false, true)] {
             let (victim, attacker) = (world.new_account().await, Uuid::new_v4());
-            let address = reserved_addresses(if has_own_id { attacker } else { victim }).remove(index);
-            // An SSO account, because on Supabase only SSO accounts may share an address.
+            let address = reserved_addresses(if has_attackers_id { attacker } else { victim }).remove(index);
+            // The attacker's account is an SSO account, because on Supabase only SSO accounts may share an address.
             if is_set_at_sign_up {
                 let sql =
                     format!("INSERT INTO auth.users (id, email, is_sso_user) VALUES ('{attacker}', '{address}', true)");
@@ -174,7 +174,7 @@ async fn nobody_reopens_a_closed_account() {
 }
 
 /// Returns eight requests that a player may have sent just before their account closes. `left_session` is a session
-/// that the player has left, and `join_code` that of `public_session`.
+/// that the player has left, and `join_code` is the join code of `public_session`.
 fn pending_requests(
     player: &Player,
     adventure: Uuid,

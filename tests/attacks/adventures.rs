@@ -1,5 +1,6 @@
-//! A stranger cannot prevent the deletion of an adventure. Unpublished content is readable only in a live session, and
-//! every edit of the content is noticed.
+//! A stranger's session that ends before anybody takes a seat does not prevent the deletion of its adventure. Besides
+//! its creator, only the participants of its live sessions can read an unpublished adventure. An edit counts as one
+//! even if it only adds zeros to a number.
 
 use sea_orm::ConnectionTrait;
 use uuid::Uuid;
@@ -26,7 +27,7 @@ async fn archive_session(world: &World, session: Uuid) {
 }
 
 #[tokio::test]
-async fn a_strangers_session_without_players_does_not_prevent_the_deletion_of_an_adventure() {
+async fn a_strangers_cancelled_session_without_players_does_not_prevent_the_deletion_of_an_adventure() {
     for is_archived in [false, true] {
         for session_count in [1, 3] {
             let world = World::new().await;
@@ -58,7 +59,7 @@ async fn a_strangers_session_without_players_does_not_prevent_the_deletion_of_an
 }
 
 #[tokio::test]
-async fn a_strangers_session_without_players_does_not_prevent_the_deletion_of_a_profile() {
+async fn a_strangers_cancelled_session_without_players_does_not_prevent_the_deletion_of_a_profile() {
     let world = World::new().await;
     let creator = world.new_user().await;
     let (adventure, stranger) = (world.new_adventure(creator.user_id()).await, world.new_account().await);
@@ -76,7 +77,7 @@ async fn a_strangers_session_without_players_does_not_prevent_the_deletion_of_a_
 
 #[tokio::test]
 async fn history_prevents_the_deletion_of_an_adventure() {
-    // A live session, or an ended one in which somebody had a seat, is history of other users.
+    // A live session, or an ended one in which somebody had a seat, belongs to the history of other users.
     for session_kind in ["live", "live with a player", "left and cancelled", "completed", "archived"] {
         let world = World::new().await;
         let creator = world.new_user().await;
@@ -222,7 +223,7 @@ async fn a_session_that_has_ended_cannot_be_reopened_to_read_its_adventure() {
         let sql = format!("UPDATE sessions SET status = '{status}' WHERE id = '{session}'");
         assert_eq!(attempt(&stranger, &sql).await, ILLEGAL_TRANSITION, "{status}");
     }
-    // Nor can the stranger open a new session on the draft, or move the ended session to it.
+    // Nor can the stranger create a new session of the draft, or move the ended session to it.
     let insert =
         format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", stranger.user_id());
     assert_eq!(attempt(&stranger, &insert).await, ADVENTURE_NOT_PLAYABLE);
@@ -231,7 +232,7 @@ async fn a_session_that_has_ended_cannot_be_reopened_to_read_its_adventure() {
 }
 
 #[tokio::test]
-async fn json_that_differs_only_in_the_digits_of_a_number_counts_as_changed() {
+async fn json_that_differs_only_in_the_trailing_zeros_of_a_number_counts_as_changed() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let original = r#"{"scenes": [12], "gold": 0}"#;
@@ -243,8 +244,8 @@ async fn json_that_differs_only_in_the_digits_of_a_number_counts_as_changed() {
     let update =
         |table: &str, assignments: &str, id: Uuid| format!("UPDATE {table} SET {assignments} WHERE id = '{id}'");
     let adventure = world.new_draft_adventure(game.seer.user_id()).await;
-    let publish = format!("content = '{original}', is_valid = true, status = 'published'");
-    assert_eq!(attempt(&world.owner(), &update("adventures", &publish, adventure)).await, "done");
+    let publish_assignments = format!("content = '{original}', is_valid = true, status = 'published'");
+    assert_eq!(attempt(&world.owner(), &update("adventures", &publish_assignments, adventure)).await, "done");
     let count_events = "SELECT count(*) FROM session_events WHERE event_type = 'game_state'";
     let select_version = "SELECT game_state_version::bigint FROM sessions";
     let set_state_sql = |state: &str| update("sessions", &format!("game_state = '{state}'"), game.session_id);
@@ -262,17 +263,17 @@ async fn json_that_differs_only_in_the_digits_of_a_number_counts_as_changed() {
             "{variant} has not been validated"
         );
 
-        // The second time that the variant is written, the state does not change: neither its version nor its events.
+        // Writing the variant a second time does not change the state, so its version stays and no event is written.
         for state in [variant.as_str(), variant, original] {
             let expected_increase = i64::from(state != current_game_state(&world).await);
-            let (version_before, events_before) =
+            let (version_before, event_count_before) =
                 (query_number(&world, select_version).await, query_number(&world, count_events).await);
             assert_eq!(attempt(&game.seer, &set_state_sql(state)).await, "done");
-            let version_and_events_after =
+            let version_and_event_count_after =
                 (query_number(&world, select_version).await, query_number(&world, count_events).await);
             assert_eq!(
-                version_and_events_after,
-                (version_before + expected_increase, events_before + expected_increase),
+                version_and_event_count_after,
+                (version_before + expected_increase, event_count_before + expected_increase),
                 "{state}"
             );
         }
@@ -302,8 +303,9 @@ async fn only_the_first_publication_sets_the_time_of_publication() {
     let draft_adventure = world.new_draft_adventure(creator.user_id()).await;
     let publish = format!("UPDATE adventures SET is_valid = true, status = 'published' WHERE id = '{draft_adventure}'");
     assert_eq!(attempt(&world.service(), &publish).await, "done");
-    let select_has_time = format!("SELECT published_at IS NOT NULL FROM adventures WHERE id = '{draft_adventure}'");
-    assert_eq!(world.owner().fetch_value::<bool>(&select_has_time).await, Ok(true));
+    let select_is_published_at_set =
+        format!("SELECT published_at IS NOT NULL FROM adventures WHERE id = '{draft_adventure}'");
+    assert_eq!(world.owner().fetch_value::<bool>(&select_is_published_at_set).await, Ok(true));
     // Later publications do not change the time.
     let select_published_at = format!("SELECT published_at::text FROM adventures WHERE id = '{published_adventure}'");
     let time_of_first_publication: String = world.owner().fetch_value(&select_published_at).await.unwrap();
@@ -317,8 +319,8 @@ async fn only_the_first_publication_sets_the_time_of_publication() {
     }
 }
 
-/// The service stores the result of a validation only if `updated_at` has not changed since the content was read. So
-/// two edits in one transaction, where `now()` does not change, must have different times too.
+/// The crate `service` stores the result of a validation only if `updated_at` has not changed since the content was
+/// read. So two edits must have different times even in one transaction, in which `now()` does not change.
 #[tokio::test]
 async fn two_edits_of_an_adventure_never_have_the_same_updated_at() {
     let world = World::new().await;
@@ -342,18 +344,19 @@ async fn two_edits_of_an_adventure_never_have_the_same_updated_at() {
 }
 
 #[tokio::test]
-async fn no_session_is_opened_on_an_adventure_that_is_unpublished_meanwhile() {
+async fn no_session_is_created_of_an_adventure_that_is_unpublished_meanwhile() {
     let world = World::new().await;
     let adventure = world.new_adventure(world.new_user().await.user_id()).await;
     let seer = world.new_user().await;
-    // The INSERT of a session first checks the adventure. Then it updates the Seer's counter, and waits for this lock.
+    // The INSERT of a session first checks the adventure. Then it updates the Seer's counter of sessions, for which it
+    // waits here, because the counter is in the locked row.
     let lock_holder = world.owner().begin().await;
     execute_in(&lock_holder, &format!("SELECT FROM users WHERE id = '{}' FOR UPDATE", seer.user_id())).await.unwrap();
     let (caller, sql) = (seer.clone(), format!("INSERT INTO sessions (adventure_id) VALUES ('{adventure}')"));
-    let opening_task = tokio::spawn(async move { attempt(&caller, &sql).await });
+    let creation_task = tokio::spawn(async move { attempt(&caller, &sql).await });
     world.owner().wait_until_backends_wait_for_locks(1).await;
     let unpublish = format!("UPDATE adventures SET status = 'draft' WHERE id = '{adventure}'");
     assert_eq!(attempt(&world.owner(), &unpublish).await, "done");
     lock_holder.commit().await.unwrap();
-    assert_eq!(opening_task.await.unwrap(), ADVENTURE_NOT_PLAYABLE);
+    assert_eq!(creation_task.await.unwrap(), ADVENTURE_NOT_PLAYABLE);
 }

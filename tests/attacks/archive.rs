@@ -1,4 +1,4 @@
-//! The archive, and the job that archives ended sessions. The id of an archived row cannot be used again.
+//! The archive, and the job that archives ended sessions. The id of an archived session or roll cannot be used again.
 
 use sea_orm::IsolationLevel;
 use sparc::{
@@ -42,7 +42,7 @@ pub(super) async fn create_archived_session(world: &World) -> (GameSession, Uuid
 }
 
 #[tokio::test]
-async fn the_id_of_an_archived_session_is_refused_like_the_id_of_an_unarchived_one() {
+async fn reusing_the_id_of_an_archived_session_is_refused_as_a_duplicate_key() {
     let world = World::new().await;
     let (archived_game, _) = create_archived_session(&world).await;
     let unarchived_game = world.new_session(0).await;
@@ -56,32 +56,32 @@ async fn the_id_of_an_archived_session_is_refused_like_the_id_of_an_unarchived_o
                 archived_game.adventure_id
             )
         };
-        let duplicate_key = caller.execute(&insert(unarchived_game.session_id)).await.unwrap_err();
-        assert!(duplicate_key.has(UNIQUE_VIOLATION, "sessions_pkey"), "{duplicate_key:?}");
-        assert_eq!(caller.execute(&insert(archived_game.session_id)).await.unwrap_err(), duplicate_key);
-        let skipping_conflicts = format!("{} ON CONFLICT DO NOTHING", insert(archived_game.session_id));
-        assert_eq!(attempt(caller, &skipping_conflicts).await, UNIQUE_VIOLATION);
-        let two_rows = format!(
+        let duplicate_key_error = caller.execute(&insert(unarchived_game.session_id)).await.unwrap_err();
+        assert!(duplicate_key_error.has(UNIQUE_VIOLATION, "sessions_pkey"), "{duplicate_key_error:?}");
+        assert_eq!(caller.execute(&insert(archived_game.session_id)).await.unwrap_err(), duplicate_key_error);
+        let insert_skipping_conflicts = format!("{} ON CONFLICT DO NOTHING", insert(archived_game.session_id));
+        assert_eq!(attempt(caller, &insert_skipping_conflicts).await, UNIQUE_VIOLATION);
+        let insert_two_rows = format!(
             "INSERT INTO sessions (id, seer_id, adventure_id)
              SELECT id, '{seer}', '{}' FROM unnest('{{{}, {}}}'::uuid[]) AS wanted (id)",
             archived_game.adventure_id,
             Uuid::new_v4(),
             archived_game.session_id
         );
-        assert_eq!(attempt(caller, &two_rows).await, UNIQUE_VIOLATION);
+        assert_eq!(attempt(caller, &insert_two_rows).await, UNIQUE_VIOLATION);
     }
     let session_with_reused_id = NewSession {
         id: Some(archived_game.session_id),
         adventure_id: archived_game.adventure_id,
         ..NewSession::default()
     };
-    let created = world.sparc.as_user(archived_game.seer.user_id()).sessions().create(session_with_reused_id).await;
-    assert_error!(created, Error::IdConflict { what: "session" });
+    let outcome = world.sparc.as_user(archived_game.seer.user_id()).sessions().create(session_with_reused_id).await;
+    assert_error!(outcome, Error::IdConflict { what: "session" });
     assert_invariants(&world).await;
 }
 
 #[tokio::test]
-async fn the_id_of_an_archived_roll_is_refused_like_the_id_of_an_unarchived_one() {
+async fn reusing_the_id_of_an_archived_roll_is_refused_as_a_duplicate_key() {
     let world = World::new().await;
     let (archived_game, archived_roll) = create_archived_session(&world).await;
     let game = world.new_active_session(1).await;
@@ -95,9 +95,9 @@ async fn the_id_of_an_archived_roll_is_refused_like_the_id_of_an_unarchived_one(
                 game.session_id, player.character_id
             )
         };
-        let duplicate_key = caller.execute(&insert(unarchived_roll)).await.unwrap_err();
-        assert!(duplicate_key.has(UNIQUE_VIOLATION, "dice_rolls_pkey"), "{duplicate_key:?}");
-        assert_eq!(caller.execute(&insert(archived_roll)).await.unwrap_err(), duplicate_key);
+        let duplicate_key_error = caller.execute(&insert(unarchived_roll)).await.unwrap_err();
+        assert!(duplicate_key_error.has(UNIQUE_VIOLATION, "dice_rolls_pkey"), "{duplicate_key_error:?}");
+        assert_eq!(caller.execute(&insert(archived_roll)).await.unwrap_err(), duplicate_key_error);
         assert_eq!(
             attempt(caller, &format!("{} ON CONFLICT DO NOTHING", insert(archived_roll))).await,
             UNIQUE_VIOLATION
@@ -108,13 +108,13 @@ async fn the_id_of_an_archived_roll_is_refused_like_the_id_of_an_unarchived_one(
     let roller = Roller::Character(player.character_id);
     let attack = NewRoll::attack(game.session_id, roller, Attribute::Might, Difficulty::MIN);
     let roll_with_reused_id = NewRoll { id: Some(archived_roll), ..attack };
-    let rolled = world.sparc.as_user(player.user_id).dice().roll(roll_with_reused_id).await;
-    assert_error!(rolled, Error::IdConflict { what: "roll" });
+    let outcome = world.sparc.as_user(player.user_id).dice().roll(roll_with_reused_id).await;
+    assert_error!(outcome, Error::IdConflict { what: "roll" });
     assert_invariants(&world).await;
 }
 
 #[tokio::test]
-async fn the_id_of_an_archived_row_is_refused_in_an_older_snapshot_too() {
+async fn reusing_the_id_of_an_archived_row_is_refused_in_an_older_snapshot_too() {
     let world = World::new().await;
     let (ended_game, live_game) = (world.new_active_session(1).await, world.new_active_session(1).await);
     let player = &live_game.players[0];
@@ -190,11 +190,12 @@ async fn a_session_with_a_removal_in_progress_is_archived_later() {
 }
 
 #[tokio::test]
-async fn a_change_of_an_active_seat_of_an_ended_session_is_refused_without_waiting_for_the_session() {
+async fn changing_an_active_seat_of_an_ended_session_is_refused_without_waiting_for_the_session() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     world.update_session(&game, "status = 'completed'").await;
-    // Archiving takes this lock on the session before it locks the seats.
+    // This is the lock that archiving takes on the session. If a change of a seat waited for it, archiving would find
+    // the seat locked, and skip the session.
     let session_lock_holder = world.owner().begin().await;
     execute_in(&session_lock_holder, &format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", game.session_id))
         .await

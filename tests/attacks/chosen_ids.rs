@@ -12,8 +12,8 @@ use crate::world::{World, insert_character_sql};
 
 /// Creates a function that an attacker puts into a condition. The function fails as soon as PostgreSQL evaluates the
 /// condition on a row.
-const CREATE_READ_FUNCTION: &str = "CREATE FUNCTION pg_temp.read(anyelement) RETURNS boolean LANGUAGE plpgsql
-    AS $$ BEGIN RAISE EXCEPTION USING ERRCODE = 'XX999', MESSAGE = 'read'; END $$";
+const CREATE_FAIL_ON_READ_FUNCTION: &str = "CREATE FUNCTION pg_temp.fail_on_read(anyelement) RETURNS boolean
+    LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION USING ERRCODE = 'XX999', MESSAGE = 'read'; END $$";
 
 /// PostgreSQL locks the existing row, and evaluates the condition of `ON CONFLICT DO UPDATE ... WHERE` on it, before it
 /// evaluates row security. So the id of another user's row must be refused even earlier.
@@ -22,10 +22,10 @@ async fn the_condition_of_an_upsert_reads_and_locks_no_row_of_others() {
     let world = World::new().await;
     let victim = create_full_account(&world).await;
     let attacker = create_full_account(&world).await;
-    let draft_adventure = world.new_draft_adventure(victim.account_id).await;
-    let insert_hidden =
-        format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft_adventure}', 'Wolf') RETURNING id");
-    let hidden_creature: Uuid = world.owner().fetch_value(&insert_hidden).await.unwrap();
+    let victims_draft = world.new_draft_adventure(victim.account_id).await;
+    let insert_hidden_creature =
+        format!("INSERT INTO creatures (adventure_id, name) VALUES ('{victims_draft}', 'Wolf') RETURNING id");
+    let hidden_creature: Uuid = world.owner().fetch_value(&insert_hidden_creature).await.unwrap();
     world.update_session(&victim.live_session, "is_public = false").await;
     let own_draft = world.new_draft_adventure(attacker.account_id).await;
     let insert_session = |id: Uuid| {
@@ -40,7 +40,7 @@ async fn the_condition_of_an_upsert_reads_and_locks_no_row_of_others() {
     let insert_creature =
         |id: Uuid| format!("INSERT INTO creatures (id, adventure_id, name) VALUES ('{id}', '{own_draft}', 'Mine')");
     let attempts = [
-        // The table, a change, an INSERT with the id of a row of the victim's, and one with the id of an own row.
+        // The table, a change, an INSERT with the id of a row of the victim, and one with the id of the attacker's row.
         (
             "characters",
             "name = 'Mine'",
@@ -53,20 +53,22 @@ async fn the_condition_of_an_upsert_reads_and_locks_no_row_of_others() {
             insert_session(victim.live_session.session_id),
             insert_session(attacker.live_session.session_id),
         ),
-        ("adventures", "name = 'Mine'", insert_adventure(draft_adventure), insert_adventure(own_draft)),
+        ("adventures", "name = 'Mine'", insert_adventure(victims_draft), insert_adventure(own_draft)),
         ("adventures", "name = 'Mine'", insert_adventure(victim.published_adventure_id), insert_adventure(own_draft)),
         ("creatures", "name = 'Mine'", insert_creature(hidden_creature), insert_creature(attacker.creature_id)),
         ("creatures", "name = 'Mine'", insert_creature(victim.creature_id), insert_creature(attacker.creature_id)),
     ];
-    for (table, change, with_victims_id, with_own_id) in attempts {
-        for condition in [format!("pg_temp.read({table})"), format!("{table}.created_at < now()"), "true".to_owned()] {
+    for (table, change, insert_with_victims_id, insert_with_own_id) in attempts {
+        for condition in
+            [format!("pg_temp.fail_on_read({table})"), format!("{table}.created_at < now()"), "true".to_owned()]
+        {
             let upsert = format!("ON CONFLICT (id) DO UPDATE SET {change} WHERE {condition}");
             for sql in [
-                format!("{with_victims_id} {upsert}"),
-                format!("{with_victims_id} {}", upsert.replace("(id)", &format!("ON CONSTRAINT {table}_pkey"))),
+                format!("{insert_with_victims_id} {upsert}"),
+                format!("{insert_with_victims_id} {}", upsert.replace("(id)", &format!("ON CONSTRAINT {table}_pkey"))),
             ] {
                 let transaction = attacker.caller.begin().await;
-                execute_in(&transaction, CREATE_READ_FUNCTION).await.unwrap();
+                execute_in(&transaction, CREATE_FAIL_ON_READ_FUNCTION).await.unwrap();
                 execute_in(&transaction, "SAVEPOINT before").await.unwrap();
                 assert_refused!(
                     execute_in(&transaction, &sql).await,
@@ -75,18 +77,22 @@ async fn the_condition_of_an_upsert_reads_and_locks_no_row_of_others() {
                     "{sql}"
                 );
                 execute_in(&transaction, "ROLLBACK TO before").await.unwrap();
-                let owners_transaction = world.owner().begin().await;
+                let locking_transaction = world.owner().begin().await;
                 let lock_all_rows = format!("SELECT FROM {table} FOR UPDATE NOWAIT");
                 assert!(
-                    execute_in(&owners_transaction, &lock_all_rows).await.is_ok(),
+                    execute_in(&locking_transaction, &lock_all_rows).await.is_ok(),
                     "{sql} must not have locked the victim's row"
                 );
-                owners_transaction.rollback().await.unwrap();
+                locking_transaction.rollback().await.unwrap();
                 transaction.rollback().await.unwrap();
             }
         }
         let upsert = format!("ON CONFLICT (id) DO UPDATE SET {change} WHERE {table}.created_at < now()");
-        assert_eq!(attempt(&attacker.caller, &format!("{with_own_id} {upsert}")).await, "done", "own row of {table}");
+        assert_eq!(
+            attempt(&attacker.caller, &format!("{insert_with_own_id} {upsert}")).await,
+            "done",
+            "the attacker's row of {table}"
+        );
     }
     assert_invariants(&world).await;
 }
@@ -94,16 +100,16 @@ async fn the_condition_of_an_upsert_reads_and_locks_no_row_of_others() {
 /// The statement deletes an adventure, and inserts a creature for it with the id of somebody else's creature. Row
 /// security uses the statement's snapshot, in which the adventure still exists and belongs to the caller.
 #[tokio::test]
-async fn a_creature_for_a_deleted_adventure_reads_no_creature_of_others() {
+async fn inserting_a_creature_for_a_deleted_adventure_reads_no_creature_of_others() {
     let world = World::new().await;
     let (attacker, victim) = (world.new_user().await, world.new_user().await);
     let victims_draft = world.new_draft_adventure(victim.user_id()).await;
     let insert = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{victims_draft}', 'Wolf') RETURNING id");
     let creature: Uuid = world.owner().fetch_value(&insert).await.unwrap();
     let own_draft = world.new_draft_adventure(attacker.user_id()).await;
-    for condition in ["pg_temp.read(creatures)", "true", "false"] {
+    for condition in ["pg_temp.fail_on_read(creatures)", "true", "false"] {
         let transaction = attacker.begin().await;
-        execute_in(&transaction, CREATE_READ_FUNCTION).await.unwrap();
+        execute_in(&transaction, CREATE_FAIL_ON_READ_FUNCTION).await.unwrap();
         let sql = format!(
             "WITH deleted AS (DELETE FROM adventures WHERE id = '{own_draft}' RETURNING id)
              INSERT INTO creatures (id, adventure_id, name) SELECT '{creature}', id, 'Mine' FROM deleted
@@ -125,31 +131,31 @@ async fn a_statement_cannot_replace_a_row_and_keep_its_history() {
     let better_values = "'Better', 'wizard', 6, 6, 6, 6, '{}'";
     let character_columns = "id, user_id, name, class, might, grace, wit, heart, special_ability";
     // A row with history (a character with a seat, an adventure that is played) and one without: the statement is
-    // refused for both.
-    let mut statements = Vec::new();
+    // refused for both. Each case has the columns and the SELECT list of the INSERT.
+    let mut cases = Vec::new();
     for id in [fixture.seated_character_id, fixture.spare_character_id] {
-        statements.push(("characters", id, format!("({character_columns}) SELECT id, user_id, {better_values}")));
+        cases.push(("characters", id, format!("({character_columns}) SELECT id, user_id, {better_values}")));
     }
     for id in [played_adventure, fixture.published_adventure_id] {
-        statements.push(("adventures", id, "(id, creator_id, name) SELECT id, creator_id, 'Better'".to_owned()));
+        cases.push(("adventures", id, "(id, creator_id, name) SELECT id, creator_id, 'Better'".to_owned()));
     }
-    let into_another_adventure = format!(
+    let columns_and_select_for_another_adventure = format!(
         "(id, adventure_id, name) SELECT id, '{}', 'Better'",
         world.new_draft_adventure(fixture.account_id).await
     );
-    statements.push(("creatures", fixture.creature_id, into_another_adventure));
-    statements.push((
+    cases.push(("creatures", fixture.creature_id, columns_and_select_for_another_adventure));
+    cases.push((
         "creatures",
         fixture.creature_id,
         "(id, adventure_id, name) SELECT id, adventure_id, 'Better'".to_owned(),
     ));
-    // `insert` is an INSERT without `INSERT INTO table` and without FROM.
-    for (table, id, insert) in statements {
+    for (table, id, columns_and_select) in cases {
         let delete = format!("DELETE FROM {table} WHERE id = '{id}' RETURNING *");
         let replacements = [
-            format!("WITH deleted AS ({delete}) INSERT INTO {table} {insert} FROM deleted"),
+            format!("WITH deleted AS ({delete}) INSERT INTO {table} {columns_and_select} FROM deleted"),
             format!(
-                "WITH deleted AS ({delete}), inserted AS (INSERT INTO {table} {insert} FROM deleted RETURNING id)
+                "WITH deleted AS ({delete}),
+                   inserted AS (INSERT INTO {table} {columns_and_select} FROM deleted RETURNING id)
                  SELECT FROM inserted"
             ),
         ];
@@ -172,9 +178,9 @@ async fn a_statement_cannot_replace_a_row_and_keep_its_history() {
     assert_invariants(&world).await;
 }
 
-/// The service stores the result of a validation only if the adventure still has the `updated_at` that was read with
-/// the content. So the times of the deleted and the new adventure must differ even in one transaction, where `now()`
-/// does not change.
+/// The crate `service` stores the result of a validation only if the adventure still has the `updated_at` that was read
+/// with the content. So the times of the deleted and the new adventure must differ even in one transaction, in which
+/// `now()` does not change.
 #[tokio::test]
 async fn an_adventure_with_the_id_of_a_deleted_one_has_another_updated_at() {
     let world = World::new().await;

@@ -1,5 +1,6 @@
 //! Nobody can delay for long, or prevent, that another account is closed (its personal data is removed) or deleted. No
-//! statement can close the caller's account and then write.
+//! statement can close the caller's account and then write. An ended session is *unshared* if nobody besides its Seer
+//! ever had a seat in it.
 
 use std::time::Duration;
 
@@ -45,7 +46,7 @@ async fn short_writes_do_not_delay_closing_or_deleting_an_account_for_ever() {
         let world = World::new().await;
         let player = world.new_player().await;
         let games = create_four_sessions(&world, player.user_id, player.character_id).await;
-        let mut writers = Vec::new();
+        let mut write_tasks = Vec::new();
         for game in &games {
             let sql = match locked_rows {
                 "sessions" => format!(
@@ -62,14 +63,14 @@ async fn short_writes_do_not_delay_closing_or_deleting_an_account_for_ever() {
             };
             // `pg_sleep` keeps the locks of each run for 90 ms. This first run makes sure that the statement succeeds.
             game.seer.execute(&sql).await.unwrap();
-            writers.extend(spawn_repeating(&game.seer, &sql));
+            write_tasks.extend(spawn_repeating(&game.seer, &sql));
         }
         let sql = close_or_delete_account_sql(player.user_id, is_deletion);
         let closing_outcome = timeout(Duration::from_secs(60), world.owner().execute(&sql)).await;
         assert_eq!(closing_outcome.expect("the writes must not delay the closing for ever"), Ok(1), "{locked_rows}");
-        for writer in writers {
-            assert!(!writer.is_finished(), "the writes must go on while the account closes");
-            writer.abort();
+        for write_task in write_tasks {
+            assert!(!write_task.is_finished(), "the writes must go on while the account closes");
+            write_task.abort();
         }
         // The profile of a deleted account stays, closed, because its seats are history of the Seers.
         assert!(is_account_closed(&world, player.user_id).await);
@@ -81,25 +82,25 @@ async fn short_writes_do_not_keep_players_from_leaving_several_sessions() {
     let world = World::new().await;
     let player = world.new_player().await;
     let games = create_four_sessions(&world, player.user_id, player.character_id).await;
-    let mut writers = Vec::new();
+    let mut write_tasks = Vec::new();
     for game in &games {
         let sql = format!(
             "INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave') RETURNING pg_sleep(0.09)",
             game.session_id
         );
         game.seer.execute(&sql).await.unwrap();
-        writers.extend(spawn_repeating(&game.seer, &sql));
+        write_tasks.extend(spawn_repeating(&game.seer, &sql));
     }
     let sql = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", player.user_id);
     let leaving_outcome = timeout(Duration::from_secs(60), player.caller.execute(&sql)).await;
     assert_eq!(leaving_outcome.expect("the writes must not delay the player for ever"), Ok(4));
-    writers.iter().for_each(JoinHandle::abort);
+    write_tasks.iter().for_each(JoinHandle::abort);
 }
 
 /// Closing an account first locks the account's row in `private.account_gates`, as every write to the account does.
-/// Here the account of a Seer is closed. A transaction has locked the character of a player in the Seer's session, for
-/// which the closing waits, because it cancels that session. Then the transaction inserts a row for the Seer's account,
-/// and waits for the row in `account_gates`. That is a deadlock; the closing tries again, and succeeds.
+/// Here the account of a Seer is closed. The closing cancels the Seer's session, and so waits for a player's character,
+/// which another transaction has locked. Then that transaction inserts a row for the Seer's account, and waits for the
+/// row in `account_gates`. That is a deadlock; the closing tries again, and succeeds.
 #[tokio::test]
 async fn closing_survives_a_deadlock() {
     let world = World::new().await;
@@ -108,7 +109,7 @@ async fn closing_survives_a_deadlock() {
     let seer = game.seer.user_id();
     let equip = format!("UPDATE characters SET equipment = '[1]' WHERE id = '{}'", game.players[0].character_id);
     // The timeouts make the closing detect the deadlock: a backend checks for one after it has waited for
-    // `deadlock_timeout`. Only a superuser may set it.
+    // `deadlock_timeout`. Only a superuser may set this parameter.
     let writing_transaction = superuser.begin().await;
     execute_in(&writing_transaction, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
     execute_in(&writing_transaction, &equip).await.unwrap();
@@ -151,7 +152,7 @@ async fn an_account_is_closed_or_deleted_while_a_stranger_creates_a_session_of_i
 }
 
 #[tokio::test]
-async fn an_adventure_is_deleted_although_a_stranger_writes_to_an_ended_session_of_it_without_players() {
+async fn an_adventure_is_deleted_although_a_stranger_writes_to_its_unshared_ended_session() {
     let world = World::new().await;
     let (author, stranger) = (world.new_user().await, world.new_user().await);
     for session_count in [1, 3] {
@@ -198,7 +199,7 @@ async fn an_adventure_is_deleted_although_a_stranger_writes_to_an_ended_session_
 }
 
 #[tokio::test]
-async fn an_account_is_deleted_while_a_stranger_writes_to_an_ended_session_of_its_adventure_without_players() {
+async fn an_account_is_deleted_while_a_stranger_writes_to_an_unshared_ended_session_of_its_adventure() {
     let world = World::new().await;
     let (author, stranger) = (world.new_user().await, world.new_user().await);
     let adventure = world.new_adventure(author.user_id()).await;
@@ -234,7 +235,7 @@ async fn no_statement_closes_the_account_and_then_writes() {
     // An expression that closes the account and returns true.
     let close = format!("private.close_account('{account}')");
     // An expression that closes the account and then yields the value.
-    let closing_then = |value: &str| format!("CASE WHEN {close} THEN '{value}' END");
+    let close_then_yield = |value: &str| format!("CASE WHEN {close} THEN '{value}' END");
     let insert_event = |kind: &str, payload: &str| {
         format!(
             "INSERT INTO session_events (session_id, event_type, payload)
@@ -242,8 +243,11 @@ async fn no_statement_closes_the_account_and_then_writes() {
         )
     };
     let refused_because_closed = [
-        format!("UPDATE adventures SET name = {} WHERE id = '{adventure}'", closing_then("still here")),
-        format!("UPDATE adventures SET status = {}::adventure_status WHERE id = '{adventure}'", closing_then("draft")),
+        format!("UPDATE adventures SET name = {} WHERE id = '{adventure}'", close_then_yield("still here")),
+        format!(
+            "UPDATE adventures SET status = {}::adventure_status WHERE id = '{adventure}'",
+            close_then_yield("draft")
+        ),
         format!("UPDATE adventures SET name = 'Renamed' WHERE id = '{adventure}' RETURNING {close}"),
         format!(
             "UPDATE adventures SET name = 'Renamed' FROM (SELECT {close} AS is_closed OFFSET 0) AS closing
@@ -253,7 +257,10 @@ async fn no_statement_closes_the_account_and_then_writes() {
             "WITH closing AS MATERIALIZED (SELECT {close} AS is_closed)
              UPDATE adventures SET name = 'Renamed' FROM closing WHERE is_closed AND id = '{adventure}'"
         ),
-        format!("INSERT INTO adventures (creator_id, name) VALUES ('{account}', {})", closing_then("Another draft")),
+        format!(
+            "INSERT INTO adventures (creator_id, name) VALUES ('{account}', {})",
+            close_then_yield("Another draft")
+        ),
         format!("INSERT INTO adventures (creator_id, name) VALUES ('{account}', 'Another draft') RETURNING {close}"),
         format!("DELETE FROM adventures WHERE id = '{adventure}' AND {close}"),
         format!(
@@ -261,25 +268,25 @@ async fn no_statement_closes_the_account_and_then_writes() {
              SELECT '{adventure}', CASE WHEN number = 1 THEN 'Wolf' WHEN {close} THEN 'Mud Hag' END
              FROM generate_series(1, 2) AS number"
         ),
-        format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure}', {})", closing_then("Mud Hag")),
-        format!("UPDATE creatures SET name = {} WHERE id = '{creature}'", closing_then("Mud Hag")),
+        format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure}', {})", close_then_yield("Mud Hag")),
+        format!("UPDATE creatures SET name = {} WHERE id = '{creature}'", close_then_yield("Mud Hag")),
         format!("DELETE FROM creatures WHERE id = '{creature}' AND {close}"),
         format!("DELETE FROM creatures WHERE id = '{creature}' RETURNING {close}"),
-        format!("INSERT INTO characters (user_id, name) VALUES ('{account}', {})", closing_then("Another")),
-        format!("UPDATE characters SET name = {} WHERE id = '{spare_character}'", closing_then("Renamed")),
+        format!("INSERT INTO characters (user_id, name) VALUES ('{account}', {})", close_then_yield("Another")),
+        format!("UPDATE characters SET name = {} WHERE id = '{spare_character}'", close_then_yield("Renamed")),
         format!("UPDATE characters SET equipment = '[1]' WHERE id = '{spare_character}' RETURNING {close}"),
         format!("DELETE FROM characters WHERE id = '{spare_character}' AND {close}"),
         format!(
             "MERGE INTO characters AS target USING (SELECT '{spare_character}'::uuid AS id) AS wanted
              ON target.id = wanted.id WHEN MATCHED THEN UPDATE SET name = {}",
-            closing_then("Merged")
+            close_then_yield("Merged")
         ),
         format!(
             "INSERT INTO sessions (seer_id, adventure_id, looking_for) VALUES ('{account}', '{adventure}', {})",
-            closing_then("anybody")
+            close_then_yield("anybody")
         ),
-        format!("UPDATE sessions SET looking_for = {} WHERE id = '{completed_session}'", closing_then("anybody")),
-        insert_event(&closing_then("client.wave"), "'{}'"),
+        format!("UPDATE sessions SET looking_for = {} WHERE id = '{completed_session}'", close_then_yield("anybody")),
+        insert_event(&close_then_yield("client.wave"), "'{}'"),
         insert_event("'client.wave'", &format!("CASE WHEN {close} THEN '{{}}'::jsonb END")),
         format!("{} RETURNING {close}", insert_event("'client.wave'", "'{}'")),
         format!("UPDATE tutorial_progress SET skipped = {close} WHERE user_id = '{account}'"),
@@ -296,9 +303,9 @@ async fn no_statement_closes_the_account_and_then_writes() {
             "UPDATE session_players SET removed_at = CASE WHEN {close} THEN now() END
              WHERE session_id = '{completed_session}'"
         ),
-        format!("UPDATE users SET bio = {} WHERE id = '{account}'", closing_then("Back.")),
+        format!("UPDATE users SET bio = {} WHERE id = '{account}'", close_then_yield("Back.")),
         format!("UPDATE users SET bio = 'Back.' WHERE id = '{account}' RETURNING {close}"),
-        format!("UPDATE sessions SET looking_for = {} WHERE id = '{live_session}'", closing_then("anybody")),
+        format!("UPDATE sessions SET looking_for = {} WHERE id = '{live_session}'", close_then_yield("anybody")),
         format!(
             "UPDATE session_players SET is_active = {close}
              WHERE session_id = '{left_session}' AND user_id = '{account}'"
@@ -348,7 +355,7 @@ async fn no_statement_closes_the_account_and_then_writes() {
     assert_eq!(execute_and_commit(transaction, &format!("SELECT {close}")).await, "done");
     assert!(is_account_closed(&world, account).await);
     assert_invariants(&world).await;
-    // The fixture's account has a row in `tutorial_progress` already.
+    // The fixture's account has a row in `tutorial_progress` already, so another account begins the tutorial.
     let newcomer = world.new_user().await;
     let begin_tutorial = format!(
         "INSERT INTO tutorial_progress (user_id) VALUES ('{0}') RETURNING private.close_account('{0}')",

@@ -72,7 +72,7 @@ async fn no_write_overtakes_a_closing_that_waits() {
                     let outcome = execute_and_commit(transaction, &write).await;
                     (outcome, write)
                 }));
-                // The closing waits too.
+                // The closing is one more backend that waits.
                 world.owner().wait_until_backends_wait_for_locks(1 + write_tasks.len() as i64).await;
             }
             first_write_transaction.commit().await.unwrap();
@@ -86,7 +86,7 @@ async fn no_write_overtakes_a_closing_that_waits() {
     assert_invariants(&world).await;
 }
 
-/// The account of a draft's creator is closed or deleted. A Seer's transaction has completed a session on that draft,
+/// The account of a draft's creator is closed or deleted. A Seer's transaction has completed a session of that draft,
 /// and then cancels another session, in which the creator has a seat.
 #[tokio::test]
 async fn closing_holds_no_session_while_it_waits_for_a_draft() {
@@ -96,9 +96,9 @@ async fn closing_holds_no_session_while_it_waits_for_a_draft() {
         let creator = world.new_account().await;
         let set_creator = format!("UPDATE adventures SET creator_id = '{creator}' WHERE id = '{}'", game.adventure_id);
         world.owner().execute(&set_creator).await.unwrap();
-        let creators_session = new_private_session(&world, game.seer.user_id(), game.adventure_id).await;
+        let session_with_creator = new_private_session(&world, game.seer.user_id(), game.adventure_id).await;
         let character = world.new_character(creator).await;
-        world.owner().execute(&insert_seat_sql(creators_session, creator, character)).await.unwrap();
+        world.owner().execute(&insert_seat_sql(session_with_creator, creator, character)).await.unwrap();
         let unpublish = format!("UPDATE adventures SET status = 'draft' WHERE id = '{}'", game.adventure_id);
         world.owner().execute(&unpublish).await.unwrap();
         let seers_transaction = game.seer.begin().await;
@@ -110,7 +110,7 @@ async fn closing_holds_no_session_while_it_waits_for_a_draft() {
         world.owner().wait_until_backends_wait_for_locks(1).await;
         // If the closing held a row of the session with the creator's seat, it would deadlock with this transaction.
         execute_in(&seers_transaction, "SET LOCAL lock_timeout = '5s'").await.unwrap();
-        let cancel = format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{creators_session}'");
+        let cancel = format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{session_with_creator}'");
         assert_eq!(execute_and_commit(seers_transaction, &cancel).await, "done");
         assert_eq!(closing_task.await.unwrap(), "done");
     }

@@ -13,7 +13,7 @@ use crate::world::{GameSession, SqlCaller, World, insert_character_sql, insert_s
 /// A transaction of two statements, each of which locks a row that closing an account changes.
 struct ConflictingWrites {
     /// Which rows the statements lock.
-    rows: &'static str,
+    locked_rows: &'static str,
     /// The account that is closed or deleted meanwhile.
     account_to_close: Uuid,
     writer: SqlCaller,
@@ -40,12 +40,12 @@ async fn create_second_session(world: &World, game: &GameSession) -> (Uuid, Uuid
 
 /// Creates two sessions, and returns a transaction of their player that writes the given rows. The account to close is
 /// their Seer's.
-async fn create_writes_of_player(world: &World, rows: &'static str) -> ConflictingWrites {
+async fn create_writes_of_player(world: &World, locked_rows: &'static str) -> ConflictingWrites {
     let game = world.new_session(1).await;
     let player = &game.players[0];
     let (second_session, second_character) = create_second_session(world, &game).await;
     let update_profile = format!("UPDATE users SET bio = 'Plays.' WHERE id = '{}'", player.user_id);
-    let statements = match rows {
+    let statements = match locked_rows {
         "characters" => [equip_sql(player.character_id), equip_sql(second_character)],
         "sessions" => [insert_event_sql(game.session_id), insert_event_sql(second_session)],
         "character and session" => [equip_sql(player.character_id), insert_event_sql(second_session)],
@@ -53,12 +53,12 @@ async fn create_writes_of_player(world: &World, rows: &'static str) -> Conflicti
         "profile and character" => [update_profile, equip_sql(second_character)],
         unknown => panic!("unknown rows: {unknown}"),
     };
-    ConflictingWrites { rows, account_to_close: game.seer.user_id(), writer: player.caller.clone(), statements }
+    ConflictingWrites { locked_rows, account_to_close: game.seer.user_id(), writer: player.caller.clone(), statements }
 }
 
 /// Creates two sessions, and returns a transaction of their Seer that writes the given rows. The account to close is
 /// their player's.
-async fn create_writes_of_seer(world: &World, rows: &'static str) -> ConflictingWrites {
+async fn create_writes_of_seer(world: &World, locked_rows: &'static str) -> ConflictingWrites {
     let game = world.new_session(1).await;
     let player = &game.players[0];
     let (second_session, _) = create_second_session(world, &game).await;
@@ -70,12 +70,12 @@ async fn create_writes_of_seer(world: &World, rows: &'static str) -> Conflicting
             player.user_id
         )
     };
-    let statements = match rows {
+    let statements = match locked_rows {
         "seats" => [touch_seat(game.session_id), touch_seat(second_session)],
         "session and seat" => [insert_event_sql(game.session_id), touch_seat(second_session)],
         unknown => panic!("unknown rows: {unknown}"),
     };
-    ConflictingWrites { rows, account_to_close: player.user_id, writer: game.seer.clone(), statements }
+    ConflictingWrites { locked_rows, account_to_close: player.user_id, writer: game.seer.clone(), statements }
 }
 
 #[tokio::test]
@@ -85,24 +85,24 @@ async fn closing_does_not_deadlock_with_writes_of_others() {
     for is_deletion in [false, true] {
         for is_reversed in [false, true] {
             let mut cases = Vec::new();
-            for rows in
+            for locked_rows in
                 ["characters", "sessions", "character and session", "profile and session", "profile and character"]
             {
-                cases.push(create_writes_of_player(&world, rows).await);
+                cases.push(create_writes_of_player(&world, locked_rows).await);
             }
-            for rows in ["seats", "session and seat"] {
-                cases.push(create_writes_of_seer(&world, rows).await);
+            for locked_rows in ["seats", "session and seat"] {
+                cases.push(create_writes_of_seer(&world, locked_rows).await);
             }
-            for ConflictingWrites { rows, account_to_close, writer, mut statements } in cases {
+            for ConflictingWrites { locked_rows, account_to_close, writer, mut statements } in cases {
                 if is_reversed {
                     statements.reverse();
                 }
-                let case = format!("{rows}, is deletion: {is_deletion}, reversed: {is_reversed}");
+                let case = format!("{locked_rows}, is deletion: {is_deletion}, reversed: {is_reversed}");
                 let transaction = writer.begin().await;
                 assert_eq!(execute_in(&transaction, &statements[0]).await, Ok(1), "{case}");
                 let closing_transaction = superuser.begin().await;
-                // With this timeout, the user's statement would detect a deadlock and be cancelled, and the test would
-                // fail. The closing would just try again.
+                // If there were a deadlock, the user's statement would detect it because of this timeout, and would
+                // fail. (If the closing detected it, the closing would just try again.)
                 execute_in(&closing_transaction, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
                 let sql = close_or_delete_account_sql(account_to_close, is_deletion);
                 let closing_task = tokio::spawn(async move { execute_and_commit(closing_transaction, &sql).await });
@@ -142,7 +142,8 @@ async fn deleting_an_account_does_not_deadlock_with_writes_in_its_ended_sessions
             let transaction = game.players[0].caller.begin().await;
             execute_in(&transaction, &insert_event_sql(sessions[0])).await.unwrap();
             let deletion_transaction = superuser.begin().await;
-            // With this timeout, the player's statement would detect a deadlock. The deletion would just try again.
+            // If there were a deadlock, the player's statement would detect it because of this timeout, and would fail.
+            // (If the deletion detected it, the deletion would just try again.)
             execute_in(&deletion_transaction, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
             execute_in(&deletion_transaction, "SET LOCAL lock_timeout = '10s'").await.unwrap();
             let sql = delete_account_sql(game.seer.user_id());

@@ -47,9 +47,9 @@ async fn each_deleted_character_makes_room_for_exactly_one() {
             .unwrap();
         let insert_sql = |id| insert_character_sql(id, user.user_id()) + on_conflict;
         let outcomes = insert_while_deleting(&world, &user, "characters", &ids, insert_sql).await;
-        let living_sql =
+        let count_living_characters =
             format!("SELECT count(*) FROM characters WHERE user_id = '{}' AND retired_at IS NULL", user.user_id());
-        let living_count = query_number(&world, &living_sql).await;
+        let living_count = query_number(&world, &count_living_characters).await;
         assert_eq!(living_count, 10, "{on_conflict}: {outcomes:?}");
         assert_eq!(
             living_count,

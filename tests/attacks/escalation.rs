@@ -9,10 +9,11 @@ use crate::world::{
     insert_seat_sql,
 };
 
+/// If the search path of a function does not name `pg_temp`, the caller's temporary types and tables come first.
 #[tokio::test]
 async fn every_function_resolves_types_in_pg_catalog_first() {
     let world = World::new().await;
-    let without_fixed_path: Vec<String> = world
+    let functions_without_fixed_path: Vec<String> = world
         .owner()
         .fetch_values(
             "SELECT format('%s %s', function.oid::regprocedure, proconfig)
@@ -30,14 +31,14 @@ async fn every_function_resolves_types_in_pg_catalog_first() {
         )
         .await
         .unwrap();
-    assert!(without_fixed_path.is_empty(), "{without_fixed_path:?}");
+    assert!(functions_without_fixed_path.is_empty(), "{functions_without_fixed_path:?}");
 }
 
 /// The platform's API serves the functions and views of schema `public`.
 #[tokio::test]
 async fn nothing_that_the_api_serves_runs_with_its_owners_privileges() {
     let world = World::new().await;
-    let with_owners_privileges: Vec<String> = world
+    let objects_with_owners_privileges: Vec<String> = world
         .owner()
         .fetch_values(
             "SELECT function.oid::regprocedure::text FROM pg_proc AS function
@@ -50,16 +51,16 @@ async fn nothing_that_the_api_serves_runs_with_its_owners_privileges() {
         )
         .await
         .unwrap();
-    assert!(with_owners_privileges.is_empty(), "{with_owners_privileges:?}");
+    assert!(objects_with_owners_privileges.is_empty(), "{objects_with_owners_privileges:?}");
 }
 
-/// The SQLSTATE of the error that a trap (see [`TRAPS`]) raises if it runs as another role than the attacker's.
+/// The SQLSTATE of the error that a trap (see [`CREATE_TRAPS`]) raises if it runs as another role than the attacker's.
 const TRAP_SPRUNG: &str = "ZZ666";
 
-/// Creates for every type a domain of the same name, and for each of our tables a temporary table of the same name. The
-/// domains' checks and the tables' defaults raise [`TRAP_SPRUNG`] if they run as a role other than the attacker's,
-/// which the setting `sparc.attacker` names.
-const TRAPS: &str = "
+/// Creates, for every base type of PostgreSQL and each of our enums, a domain of the same name, and for each of our
+/// tables a temporary table of the same name. The domains' checks and the tables' defaults raise [`TRAP_SPRUNG`] if
+/// they run as a role other than the attacker's, which the setting `sparc.attacker` names.
+const CREATE_TRAPS: &str = "
 DO $traps$
 DECLARE
   original record;
@@ -95,8 +96,8 @@ END
 $traps$";
 
 /// Creates functions and operators with names that our SQL often uses. Each of them checks the role as the traps do, by
-/// a function that [`TRAPS`] creates.
-const IMPOSTORS: &str = "
+/// a function that [`CREATE_TRAPS`] creates.
+const CREATE_IMPOSTORS: &str = "
 CREATE FUNCTION pg_temp.now() RETURNS pg_catalog.timestamptz LANGUAGE plpgsql AS
   $$ BEGIN PERFORM pg_temp.check_role('now'); RETURN pg_catalog.now(); END $$;
 CREATE FUNCTION pg_temp.format(pg_catalog.text, VARIADIC pg_catalog.text[]) RETURNS pg_catalog.text LANGUAGE plpgsql AS
@@ -113,7 +114,7 @@ CREATE OPERATOR pg_temp.<> (LEFTARG = pg_catalog.uuid, RIGHTARG = pg_catalog.uui
 /// The rows that the statements of a player and a Seer need.
 struct Fixture {
     world: World,
-    /// The active session of the player (its first one) and the Seer.
+    /// An active session. Its first player and its Seer are the callers of the statements.
     game: GameSession,
     /// A failed roll of the player's in the session, which a heroic save can repeat.
     failed_roll_id: Uuid,
@@ -143,6 +144,7 @@ impl Fixture {
             let sql = format!("INSERT INTO tutorial_progress (user_id) VALUES ('{account}')");
             world.owner().execute(&sql).await.unwrap();
         }
+        // The statements that insert an event also delete this one, because it is more than a day old.
         let insert_old_event = format!(
             "INSERT INTO session_events (session_id, event_type, created_at)
              VALUES ('{}', 'client.old', now() - INTERVAL '2 days')",
@@ -152,13 +154,14 @@ impl Fixture {
         Self { world, game, failed_roll_id, draft_adventure_id, creature_id, spare_character_id, waiting_game }
     }
 
-    /// Returns a statement that succeeds for each kind of write and each call that a player and a Seer may make.
+    /// Returns statements for each kind of write and each call that a player or a Seer may make, each with its caller.
+    /// Each statement succeeds if none of the others has been run.
     fn statements(&self) -> Vec<(SqlCaller, String)> {
         let Self { game, failed_roll_id, draft_adventure_id, creature_id, spare_character_id, waiting_game, .. } = self;
         let (player, seer) = (&game.players[0], game.seer.user_id());
         let (session, adventure, character) = (game.session_id, game.adventure_id, player.character_id);
         let fellow_character = game.players[1].character_id;
-        let of_player = [
+        let player_statements = [
             insert_character_sql(Uuid::new_v4(), player.user_id),
             format!("UPDATE public.characters SET name = 'Renamed', equipment = '[1]' WHERE id = '{character}'"),
             format!("UPDATE public.characters SET retired_at = now() WHERE id = '{spare_character_id}'"),
@@ -192,7 +195,7 @@ impl Fixture {
             "SELECT count(*) FROM public.creatures".to_owned(),
             format!("SELECT private.close_account('{}')", player.user_id),
         ];
-        let of_seer = [
+        let seer_statements = [
             format!("INSERT INTO public.adventures (creator_id, name, content) VALUES ('{seer}', 'New', '{{\"nodes\": []}}')"),
             format!("UPDATE public.adventures SET content = '{{\"nodes\": [1]}}', name = 'Renamed' WHERE id = '{draft_adventure_id}'"),
             format!("DELETE FROM public.adventures WHERE id = '{draft_adventure_id}'"),
@@ -212,10 +215,10 @@ impl Fixture {
             format!("SELECT private.close_account('{seer}')"),
         ];
         let player_caller = &game.players[0].caller;
-        of_player
+        player_statements
             .into_iter()
             .map(|sql| (player_caller.clone(), sql))
-            .chain(of_seer.into_iter().map(|sql| (game.seer.clone(), sql)))
+            .chain(seer_statements.into_iter().map(|sql| (game.seer.clone(), sql)))
             // The name of the table is qualified. Otherwise the statement would write to the caller's temporary table.
             .map(|(caller, sql)| {
                 (caller, sql.replace("INSERT INTO ", "INSERT INTO public.").replace("public.public.", "public."))
@@ -239,7 +242,7 @@ async fn no_temporary_object_of_the_caller_runs_as_the_owner() {
             ["", "SET LOCAL search_path = pg_temp, pg_catalog, public", "SET LOCAL search_path = public, pg_temp"]
         {
             let transaction = caller.begin().await;
-            for sql in ["SET LOCAL sparc.attacker = 'authenticated'", TRAPS, IMPOSTORS, set_path] {
+            for sql in ["SET LOCAL sparc.attacker = 'authenticated'", CREATE_TRAPS, CREATE_IMPOSTORS, set_path] {
                 execute_in(&transaction, sql).await.unwrap();
             }
             for sql in &statements {
@@ -247,7 +250,7 @@ async fn no_temporary_object_of_the_caller_runs_as_the_owner() {
                 let outcome = execute_in(&transaction, sql).await;
                 // With a changed path, unqualified names in the statement itself refer to the caller's objects, which
                 // run as the caller and may fail. Then only the traps' own error is an escalation.
-                if outcome.as_ref().is_err_and(|refused| set_path.is_empty() || refused.code == TRAP_SPRUNG) {
+                if outcome.as_ref().is_err_and(|refusal| set_path.is_empty() || refusal.code == TRAP_SPRUNG) {
                     escalations.push(format!("{set_path} {sql}: {outcome:?}"));
                 }
                 execute_in(&transaction, "ROLLBACK TO before").await.unwrap();
@@ -273,7 +276,7 @@ async fn the_traps_catch_a_function_with_an_empty_search_path() {
     let attacker = world.new_user().await;
     let transaction = attacker.begin().await;
     // The function casts to `uuid` without a schema, so the cast uses the attacker's domain.
-    for sql in ["SET LOCAL sparc.attacker = 'authenticated'", TRAPS] {
+    for sql in ["SET LOCAL sparc.attacker = 'authenticated'", CREATE_TRAPS] {
         execute_in(&transaction, sql).await.unwrap();
     }
     let call = format!("SELECT private.unsafe_cast('{}')", attacker.user_id());
@@ -292,7 +295,7 @@ async fn statements_of_the_service_and_of_visitors_run_no_trap() {
             "service_role",
             vec![
                 "SELECT private.archive_sessions(10)".to_owned(),
-                "SELECT private.clean_events(10)".to_owned(),
+                "SELECT private.delete_old_events(10)".to_owned(),
                 "SELECT private.cancel_abandoned_sessions(10)".to_owned(),
                 format!("SELECT private.close_account('{}')", fixture.waiting_game.seer.user_id()),
                 "INSERT INTO auth.users (id, email) VALUES (pg_catalog.gen_random_uuid(), 'new@example.org')"
@@ -313,7 +316,7 @@ async fn statements_of_the_service_and_of_visitors_run_no_trap() {
         for sql in statements {
             let transaction = caller.begin().await;
             transaction.execute_unprepared(&format!("SET LOCAL sparc.attacker = '{role}'")).await.unwrap();
-            execute_in(&transaction, TRAPS).await.unwrap();
+            execute_in(&transaction, CREATE_TRAPS).await.unwrap();
             assert_eq!(outcome_code(execute_in(&transaction, &sql).await), "done", "{sql}");
             transaction.rollback().await.unwrap();
         }

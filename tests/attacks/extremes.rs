@@ -47,13 +47,13 @@ async fn writable_columns(world: &World, table: &str, privilege: &str) -> Vec<(S
            AND has_column_privilege('authenticated', attrelid, attnum, '{privilege}') ORDER BY attnum"
     );
     let columns: Vec<String> = world.owner().fetch_values(&sql).await.unwrap();
-    let parsed = columns.iter().map(|column| {
+    let parsed_columns = columns.iter().map(|column| {
         let mut parts = column.splitn(3, '=');
         let (name, sql_type, labels) = (parts.next().unwrap(), parts.next().unwrap(), parts.next().unwrap());
         let enum_labels = labels.split('|').filter(|label| !label.is_empty()).map(str::to_owned);
         (name.to_owned(), extreme_values(sql_type).into_iter().chain(enum_labels).collect())
     });
-    parsed.collect()
+    parsed_columns.collect()
 }
 
 /// A row that a stranger tries to insert, as names of columns with SQL expressions. An expression such as `$session` is
@@ -278,18 +278,18 @@ async fn an_overflow_does_not_reveal_the_number_of_dice_of_a_hidden_character() 
 
 /// Returns expressions for an argument of a function. For a type that can contain an id, there is one with the
 /// placeholder of each hidden row.
-fn arguments(sql_type: &str, hidden_rows: &[(&'static str, Uuid)]) -> Vec<String> {
-    let with_each_id =
+fn argument_expressions(sql_type: &str, hidden_rows: &[(&'static str, Uuid)]) -> Vec<String> {
+    let expressions_with_each_id =
         |template: &str| hidden_rows.iter().map(|(name, _)| template.replace("ID", name)).collect::<Vec<String>>();
     match sql_type {
-        "uuid" => [with_each_id("ID"), vec!["NULL::uuid".to_owned()]].concat(),
-        "uuid[]" => [with_each_id("ARRAY[ID]::uuid[]"), vec!["'{}'::uuid[]".to_owned()]].concat(),
+        "uuid" => [expressions_with_each_id("ID"), vec!["NULL::uuid".to_owned()]].concat(),
+        "uuid[]" => [expressions_with_each_id("ARRAY[ID]::uuid[]"), vec!["'{}'::uuid[]".to_owned()]].concat(),
         "text" => [
-            with_each_id("'session:' || ID::text"),
+            expressions_with_each_id("'session:' || ID::text"),
             ["'characters'", "'sessions'", "'adventures'", "'creatures'", "''"].map(str::to_owned).to_vec(),
         ]
         .concat(),
-        "jsonb" => with_each_id(r#"jsonb_build_object('id', ID::text, 'name', 'x', 'might', 1)"#),
+        "jsonb" => expressions_with_each_id(r#"jsonb_build_object('id', ID::text, 'name', 'x', 'might', 1)"#),
         _ => extreme_values(sql_type).into_iter().map(|literal| format!("{literal}::{sql_type}")).collect(),
     }
 }
@@ -315,7 +315,7 @@ async fn functions_that_users_may_call_reveal_nothing_about_hidden_rows() {
         // All combinations of arguments.
         let mut argument_lists = vec![String::new()];
         for sql_type in types.split(';').filter(|sql_type| !sql_type.is_empty()) {
-            let expressions = arguments(sql_type, &hidden_rows);
+            let expressions = argument_expressions(sql_type, &hidden_rows);
             argument_lists = argument_lists
                 .iter()
                 .flat_map(|list| expressions.iter().map(move |argument| format!("{list}, {argument}")))
@@ -331,7 +331,7 @@ async fn functions_that_users_may_call_reveal_nothing_about_hidden_rows() {
             for variant in variants(&sql, &hidden_rows) {
                 let answer = match stranger.fetch_value::<String>(&variant).await {
                     Ok(text) => text,
-                    Err(refused) => format!("{refused:?}"),
+                    Err(refusal) => format!("{refusal:?}"),
                 };
                 match &first_answer {
                     Some(first_answer) => assert_eq!(&answer, first_answer, "{variant}"),

@@ -146,7 +146,7 @@ async fn a_player_who_left_changes_no_seat_of_a_session_that_ended_since_the_sna
     }
 }
 
-/// In the statement's snapshot, the session has not started. The statement waits for a transaction in which the
+/// In the snapshot of the player's INSERT, the session has not started. The INSERT waits for a transaction in which the
 /// Seer starts the session.
 #[tokio::test]
 async fn nobody_takes_a_seat_in_a_session_that_starts_while_the_statement_waits() {

@@ -19,12 +19,12 @@ pub(super) async fn answer_text(caller: &SqlCaller, sql: &str) -> String {
     }
 }
 
-/// Asserts that each caller gets the same answer to all statements, and that the answer begins with `expected`. `what`
+/// Asserts that each caller gets the same answer to all statements, and that the answer begins with `expected`. `label`
 /// says what the statements attempt. With each statement comes the case by which it differs from the others. (The
 /// answers of different callers may differ.)
 pub(super) async fn assert_same_answers(
     callers: &[&SqlCaller],
-    what: &str,
+    label: &str,
     statements: &[(&str, String)],
     expected: &str,
 ) {
@@ -35,8 +35,8 @@ pub(super) async fn assert_same_answers(
         }
         let (first_case, first_answer) = &answers[0];
         for (case, answer) in &answers {
-            assert_eq!(answer, first_answer, "{what}: {case} differs from {first_case}");
-            assert!(answer.starts_with(expected), "{what}, {case}: {answer}");
+            assert_eq!(answer, first_answer, "{label}: {case} differs from {first_case}");
+            assert!(answer.starts_with(expected), "{label}, {case}: {answer}");
         }
     }
 }
@@ -46,13 +46,13 @@ async fn nobody_learns_which_rolls_of_others_exist_or_were_saved() {
     let world = World::new().await;
     // The player has a seat in `own_game` only, and knows ids of rows of `other_game`.
     let (other_game, own_game) = (world.new_active_session(2).await, world.new_active_session(1).await);
-    let (saver, savers_fellow, player) = (&other_game.players[0], &other_game.players[1], &own_game.players[0]);
+    let (saver, fellow_player, player) = (&other_game.players[0], &other_game.players[1], &own_game.players[0]);
     // Two rolls that failed five seconds ago, so that they can be saved.
     let saved_roll = world.new_attack_roll(other_game.session_id, saver.character_id, "{1,2,1,2,1}", 18, 5).await;
     let unsaved_roll =
-        world.new_attack_roll(other_game.session_id, savers_fellow.character_id, "{1,2,1,2,1}", 18, 5).await;
+        world.new_attack_roll(other_game.session_id, fellow_player.character_id, "{1,2,1,2,1}", 18, 5).await;
     saver.caller.execute(&insert_heroic_save_sql(other_game.session_id, saver.character_id, saved_roll)).await.unwrap();
-    for (session, character, what) in [
+    for (session, character, label) in [
         (own_game.session_id, player.character_id, "in the session of the player's seat"),
         (other_game.session_id, player.character_id, "in another session"),
         (other_game.session_id, saver.character_id, "in another session, with the saver's character"),
@@ -65,7 +65,7 @@ async fn nobody_learns_which_rolls_of_others_exist_or_were_saved() {
                 .map(|(case, original)| (case, insert_heroic_save_sql(session, character, original) + suffix))
                 .collect();
             let expected = if session == own_game.session_id { ROLL_NOT_SAVEABLE } else { INSUFFICIENT_PRIVILEGE };
-            assert_same_answers(&[&player.caller], what, &statements, expected).await;
+            assert_same_answers(&[&player.caller], label, &statements, expected).await;
         }
     }
 }
@@ -110,16 +110,16 @@ async fn a_closed_account_does_not_learn_which_rows_of_others_exist() {
             }
             statements
         };
-        for (on_others_row, on_no_row) in statements(others_id).iter().zip(statements(Uuid::new_v4())) {
-            let answer = answer_text(caller, on_others_row).await;
-            assert_eq!(answer, answer_text(caller, &on_no_row).await, "{on_others_row}");
+        for (sql_on_others_row, sql_on_no_row) in statements(others_id).iter().zip(statements(Uuid::new_v4())) {
+            let answer = answer_text(caller, sql_on_others_row).await;
+            assert_eq!(answer, answer_text(caller, &sql_on_no_row).await, "{sql_on_others_row}");
             // Where the account is checked before the row is looked for, the answer is that the account is closed.
-            assert!(answer == "0 rows" || answer.starts_with(ACCOUNT_CLOSED), "{on_others_row}: {answer}");
+            assert!(answer == "0 rows" || answer.starts_with(ACCOUNT_CLOSED), "{sql_on_others_row}: {answer}");
         }
         // The account may know about its own rows, but cannot write them.
         let (_, _, _, own_id) = *own_row;
-        for on_own_row in statements(own_id) {
-            assert!(answer_text(caller, &on_own_row).await.starts_with(ACCOUNT_CLOSED), "{on_own_row}");
+        for sql_on_own_row in statements(own_id) {
+            assert!(answer_text(caller, &sql_on_own_row).await.starts_with(ACCOUNT_CLOSED), "{sql_on_own_row}");
         }
     }
 }
@@ -127,11 +127,11 @@ async fn a_closed_account_does_not_learn_which_rows_of_others_exist() {
 #[tokio::test]
 async fn a_stranger_does_not_learn_how_many_rows_an_account_has() {
     let world = World::new().await;
-    let (newcomer, full_account, closed_player) =
+    let (newcomer, account_at_limits, closed_player) =
         (world.new_player().await, world.new_account().await, world.new_player().await);
     // Ten is the limit on living characters.
     for _ in 0..10 {
-        world.new_character(full_account).await;
+        world.new_character(account_at_limits).await;
     }
     close_account(&world, closed_player.user_id).await;
     // `insert_character_sql` derives the name from the id.
@@ -139,7 +139,7 @@ async fn a_stranger_does_not_learn_how_many_rows_an_account_has() {
     let id_with_same_name = Uuid::new_v4();
     let statements = [
         ("few", insert_character_sql(Uuid::new_v4(), newcomer.user_id)),
-        ("ten", insert_character_sql(Uuid::new_v4(), full_account)),
+        ("ten", insert_character_sql(Uuid::new_v4(), account_at_limits)),
         ("closed", insert_character_sql(Uuid::new_v4(), closed_player.user_id)),
         ("a user that does not exist", insert_character_sql(Uuid::new_v4(), Uuid::new_v4())),
         (
@@ -156,43 +156,44 @@ async fn a_stranger_does_not_learn_how_many_rows_an_account_has() {
     )
     .await;
     let caller = world.new_user().await;
-    let skipping_conflicts = format!("{} ON CONFLICT DO NOTHING", insert_character_sql(Uuid::new_v4(), full_account));
-    assert!(answer_text(&caller, &skipping_conflicts).await.starts_with(INSUFFICIENT_PRIVILEGE));
+    let insert_skipping_conflicts =
+        format!("{} ON CONFLICT DO NOTHING", insert_character_sql(Uuid::new_v4(), account_at_limits));
+    assert!(answer_text(&caller, &insert_skipping_conflicts).await.starts_with(INSUFFICIENT_PRIVILEGE));
     // The numbers of live sessions (20), of adventures (200) and of rows of `tutorial_progress` (1) of an account are
     // limited too.
-    let busy_seer = world.new_user().await;
-    let adventure = world.new_adventure(busy_seer.user_id()).await;
+    let seer_at_limit = world.new_user().await;
+    let adventure = world.new_adventure(seer_at_limit.user_id()).await;
     for _ in 0..20 {
-        new_private_session(&world, busy_seer.user_id(), adventure).await;
+        new_private_session(&world, seer_at_limit.user_id(), adventure).await;
     }
     let insert_session =
         |seer: Uuid| format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{seer}', '{adventure}')");
     let statements = [
         ("few", insert_session(newcomer.user_id)),
-        ("twenty", insert_session(busy_seer.user_id())),
+        ("twenty", insert_session(seer_at_limit.user_id())),
         ("closed", insert_session(closed_player.user_id)),
         ("a user that does not exist", insert_session(Uuid::new_v4())),
     ];
     assert_same_answers(&[&caller, &world.visitor()], "another's session", &statements, INSUFFICIENT_PRIVILEGE).await;
     let sql = format!(
         "INSERT INTO adventures (creator_id, name)
-         SELECT '{full_account}', 'Draft' FROM generate_series(1, 200)"
+         SELECT '{account_at_limits}', 'Draft' FROM generate_series(1, 200)"
     );
     world.owner().execute(&sql).await.unwrap();
     let insert_draft =
         |creator: Uuid| format!("INSERT INTO adventures (creator_id, name) VALUES ('{creator}', 'A draft')");
     let statements = [
         ("few", insert_draft(newcomer.user_id)),
-        ("two hundred", insert_draft(full_account)),
+        ("two hundred", insert_draft(account_at_limits)),
         ("closed", insert_draft(closed_player.user_id)),
         ("a user that does not exist", insert_draft(Uuid::new_v4())),
     ];
     assert_same_answers(&[&caller, &world.visitor()], "another's adventure", &statements, INSUFFICIENT_PRIVILEGE).await;
-    world.owner().execute(&format!("INSERT INTO tutorial_progress (user_id) VALUES ('{full_account}')")).await.unwrap();
     let insert_tutorial_progress = |user: Uuid| format!("INSERT INTO tutorial_progress (user_id) VALUES ('{user}')");
+    world.owner().execute(&insert_tutorial_progress(account_at_limits)).await.unwrap();
     let statements = [
         ("none", insert_tutorial_progress(newcomer.user_id)),
-        ("begun", insert_tutorial_progress(full_account)),
+        ("begun", insert_tutorial_progress(account_at_limits)),
         ("closed", insert_tutorial_progress(closed_player.user_id)),
         ("a user that does not exist", insert_tutorial_progress(Uuid::new_v4())),
     ];
@@ -235,14 +236,14 @@ async fn joining_reveals_nothing_about_characters_of_others() {
 }
 
 #[tokio::test]
-async fn a_creature_for_anothers_adventure_does_not_reveal_which_ids_are_used() {
+async fn inserting_a_creature_into_another_users_adventure_does_not_reveal_which_ids_are_used() {
     let world = World::new().await;
     let (creator, stranger) = (world.new_user().await, world.new_user().await);
     let (published_adventure, draft_adventure) =
         (world.new_adventure(creator.user_id()).await, world.new_draft_adventure(creator.user_id()).await);
-    let insert_hidden =
+    let insert_hidden_creature =
         format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft_adventure}', 'Wolf') RETURNING id");
-    let hidden_creature: Uuid = world.owner().fetch_value(&insert_hidden).await.unwrap();
+    let hidden_creature: Uuid = world.owner().fetch_value(&insert_hidden_creature).await.unwrap();
     for adventure in [published_adventure, draft_adventure] {
         let insert =
             |id: Uuid| format!("INSERT INTO creatures (id, adventure_id, name) VALUES ('{id}', '{adventure}', 'Wolf')");

@@ -52,12 +52,12 @@ async fn a_stranger_does_not_learn_how_full_a_private_session_is() {
             INSUFFICIENT_PRIVILEGE,
         )
         .await;
-        let skipping_conflicts: Vec<(&str, String)> =
+        let inserts_skipping_conflicts: Vec<(&str, String)> =
             statements.iter().map(|(case, sql)| (*case, format!("{sql} ON CONFLICT DO NOTHING"))).collect();
         assert_same_answers(
             &[&stranger.caller],
             "a seat with ON CONFLICT",
-            &skipping_conflicts,
+            &inserts_skipping_conflicts,
             INSUFFICIENT_PRIVILEGE,
         )
         .await;
@@ -111,7 +111,7 @@ async fn a_stranger_does_not_learn_whether_a_draft_or_a_private_session_exists()
     let insert_session = |adventure: Uuid| {
         format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", caller.user_id())
     };
-    assert_same_answers(&[&caller], "a session on it", &sql_per_case(&insert_session), ADVENTURE_NOT_PLAYABLE).await;
+    assert_same_answers(&[&caller], "a session of it", &sql_per_case(&insert_session), ADVENTURE_NOT_PLAYABLE).await;
     let insert_creature =
         |adventure: Uuid| format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure}', 'Mine')");
     assert_same_answers(
@@ -146,11 +146,11 @@ async fn a_stranger_does_not_learn_what_exists_in_a_private_session() {
     let world = World::new().await;
     let (active_game, waiting_game) = (world.new_active_session(2).await, world.new_session(1).await);
     let character = active_game.players[0].character_id;
-    // Only a roll of the last 30 seconds can be saved. The failed and the passed rolls are dated an hour ahead (-3600
-    // seconds ago), so that they are not too old whenever the saves come. The late one is an hour old.
+    // Only a roll of the last 30 seconds can be saved. The failed and the successful rolls are dated an hour ahead
+    // (-3600 seconds ago), so that they are not too old whenever the saves come. The expired one is an hour old.
     let failed_roll = world.new_failed_roll(active_game.session_id, character).await;
-    let passed_roll = world.new_attack_roll(active_game.session_id, character, "{6,6}", 10, -3600).await;
-    let late_roll = world.new_attack_roll(active_game.session_id, character, "{1,2}", 10, 3600).await;
+    let successful_roll = world.new_attack_roll(active_game.session_id, character, "{6,6}", 10, -3600).await;
+    let expired_roll = world.new_attack_roll(active_game.session_id, character, "{1,2}", 10, 3600).await;
     let saved_roll = world.new_failed_roll(active_game.session_id, active_game.players[1].character_id).await;
     let save = insert_heroic_save_sql(active_game.session_id, active_game.players[1].character_id, saved_roll);
     assert_eq!(attempt(&active_game.players[1].caller, &save).await, "done");
@@ -164,8 +164,8 @@ async fn a_stranger_does_not_learn_what_exists_in_a_private_session() {
     let insert_save_of = |original: Uuid| insert_heroic_save_sql(active_game.session_id, character, original);
     let statements = [
         ("failed", insert_save_of(failed_roll)),
-        ("passed", insert_save_of(passed_roll)),
-        ("late", insert_save_of(late_roll)),
+        ("successful", insert_save_of(successful_roll)),
+        ("expired", insert_save_of(expired_roll)),
         ("saved", insert_save_of(saved_roll)),
         ("one that does not exist", insert_save_of(Uuid::new_v4())),
     ];
@@ -179,21 +179,24 @@ async fn a_stranger_does_not_learn_what_exists_in_a_private_session() {
         ),
         ("their own character", insert_attribute_check_sql(active_game.session_id, stranger.character_id)),
         ("a character that does not exist", insert_attribute_check_sql(active_game.session_id, Uuid::new_v4())),
-        ("waiting", insert_attribute_check_sql(waiting_game.session_id, waiting_game.players[0].character_id)),
+        (
+            "a waiting session",
+            insert_attribute_check_sql(waiting_game.session_id, waiting_game.players[0].character_id),
+        ),
         ("a session that does not exist", insert_attribute_check_sql(Uuid::new_v4(), stranger.character_id)),
     ];
     assert_same_answers(&[&stranger.caller, &world.visitor()], "a roll", &statements, INSUFFICIENT_PRIVILEGE).await;
-    let insert_creatures_roll = |creature: Uuid, session: Uuid| {
+    let insert_creature_roll = |creature: Uuid, session: Uuid| {
         format!(
             "INSERT INTO dice_rolls (session_id, creature_id, attribute, difficulty, roll_type)
              VALUES ('{session}', '{creature}', 'might', 10, 'attack')"
         )
     };
     let statements = [
-        ("a creature of the adventure", insert_creatures_roll(creature, active_game.session_id)),
-        ("a creature of another session's adventure", insert_creatures_roll(creature, waiting_game.session_id)),
-        ("a creature that does not exist", insert_creatures_roll(Uuid::new_v4(), active_game.session_id)),
-        ("a session that does not exist", insert_creatures_roll(creature, Uuid::new_v4())),
+        ("a creature of the adventure", insert_creature_roll(creature, active_game.session_id)),
+        ("a creature of another session's adventure", insert_creature_roll(creature, waiting_game.session_id)),
+        ("a creature that does not exist", insert_creature_roll(Uuid::new_v4(), active_game.session_id)),
+        ("a session that does not exist", insert_creature_roll(creature, Uuid::new_v4())),
     ];
     assert_same_answers(
         &[&stranger.caller, &world.visitor()],

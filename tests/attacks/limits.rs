@@ -11,7 +11,7 @@ use super::{
 };
 use crate::world::{SqlCaller, World, insert_character_sql, insert_seat_sql, run_together};
 
-/// A limit on a number of rows. [`create_limits`] has created all but one of the rows that the limit allows.
+/// A limit on a number of rows. [`create_rows_below_limits`] has created all but one of the rows that the limit allows.
 struct Limit {
     name: &'static str,
     /// The SQLSTATE of the refusal.
@@ -47,12 +47,12 @@ async fn create_retired_characters(world: &World, user: Uuid, count: i64) {
     world.owner().execute(&sql).await.unwrap();
 }
 
-/// Creates for every limit all rows but the last one. Each limit gets `statement_count` statements that add one more
-/// (at most ten for the limit of retired characters).
-async fn create_limits(world: &World, statement_count: usize) -> Vec<Limit> {
+/// Creates for every limit all rows but the last one, and returns the limits. Each gets `statement_count` statements
+/// that add one more (at most ten for the limit of retired characters).
+async fn create_rows_below_limits(world: &World, statement_count: usize) -> Vec<Limit> {
     let owner = world.owner();
     let mut limits = Vec::new();
-    let counter_of = |user: Uuid, counter: &str| format!("SELECT {counter} FROM users WHERE id = '{user}'");
+    let select_counter = |user: Uuid, counter: &str| format!("SELECT {counter} FROM users WHERE id = '{user}'");
 
     let user = world.new_user().await;
     create_living_characters(world, user.user_id(), 9).await;
@@ -64,7 +64,7 @@ async fn create_limits(world: &World, statement_count: usize) -> Vec<Limit> {
             "SELECT count(*) FROM characters WHERE user_id = '{}' AND retired_at IS NULL",
             user.user_id()
         ),
-        counter_query: counter_of(user.user_id(), "living_characters"),
+        counter_query: select_counter(user.user_id(), "living_characters"),
         statements: (0..statement_count)
             .map(|_| (user.clone(), insert_character_sql(Uuid::new_v4(), user.user_id())))
             .collect(),
@@ -88,7 +88,7 @@ async fn create_limits(world: &World, statement_count: usize) -> Vec<Limit> {
             "SELECT count(*) FROM characters WHERE user_id = '{}' AND retired_at IS NULL",
             user.user_id()
         ),
-        counter_query: counter_of(user.user_id(), "living_characters"),
+        counter_query: select_counter(user.user_id(), "living_characters"),
         statements: retired_ids
             .iter()
             .map(|id| (user.clone(), format!("UPDATE characters SET retired_at = NULL WHERE id = '{id}'")))
@@ -111,7 +111,7 @@ async fn create_limits(world: &World, statement_count: usize) -> Vec<Limit> {
             "SELECT count(*) FROM characters WHERE user_id = '{}' AND retired_at IS NOT NULL",
             user.user_id()
         ),
-        counter_query: counter_of(user.user_id(), "retired_characters"),
+        counter_query: select_counter(user.user_id(), "retired_characters"),
         statements: living_ids
             .iter()
             .map(|id| (user.clone(), format!("UPDATE characters SET retired_at = now() WHERE id = '{id}'")))
@@ -138,7 +138,7 @@ async fn create_limits(world: &World, statement_count: usize) -> Vec<Limit> {
         code: SEAT_LIMIT_REACHED,
         maximum: 20,
         count_query: format!("SELECT count(*) FROM session_players WHERE user_id = '{}' AND is_active", player.user_id),
-        counter_query: counter_of(player.user_id, "live_seats"),
+        counter_query: select_counter(player.user_id, "live_seats"),
         statements,
     });
 
@@ -152,7 +152,7 @@ async fn create_limits(world: &World, statement_count: usize) -> Vec<Limit> {
         code: SESSION_LIMIT_REACHED,
         maximum: 20,
         count_query: format!("SELECT count(*) FROM sessions WHERE seer_id = '{}' AND ended_at IS NULL", user.user_id()),
-        counter_query: counter_of(user.user_id(), "live_sessions"),
+        counter_query: select_counter(user.user_id(), "live_sessions"),
         statements: (0..statement_count).map(|_| (user.clone(), insert.clone())).collect(),
     });
 
@@ -169,7 +169,7 @@ async fn create_limits(world: &World, statement_count: usize) -> Vec<Limit> {
         code: ADVENTURE_LIMIT_REACHED,
         maximum: 200,
         count_query: format!("SELECT count(*) FROM adventures WHERE creator_id = '{}'", user.user_id()),
-        counter_query: counter_of(user.user_id(), "adventure_count"),
+        counter_query: select_counter(user.user_id(), "adventure_count"),
         statements: (0..statement_count).map(|_| (user.clone(), insert.clone())).collect(),
     });
 
@@ -213,16 +213,16 @@ async fn create_limits(world: &World, statement_count: usize) -> Vec<Limit> {
 
 /// Asserts that there are no more rows than the limit allows, and that the counter is their number.
 async fn assert_limit_holds(world: &World, limit: &Limit) {
-    let rows = query_number(world, &limit.count_query).await;
+    let row_count = query_number(world, &limit.count_query).await;
     let counter = query_number(world, &limit.counter_query).await;
-    assert!(rows <= limit.maximum, "{}: {rows} of {}", limit.name, limit.maximum);
-    assert_eq!(rows, counter, "{}: the counter is wrong", limit.name);
+    assert!(row_count <= limit.maximum, "{}: {row_count} of {}", limit.name, limit.maximum);
+    assert_eq!(row_count, counter, "{}: the counter is wrong", limit.name);
 }
 
 #[tokio::test]
 async fn each_limit_can_be_reached_but_not_exceeded() {
     let world = World::new().await;
-    for limit in create_limits(&world, 2).await {
+    for limit in create_rows_below_limits(&world, 2).await {
         let (caller, sql) = &limit.statements[0];
         assert_eq!(attempt(caller, sql).await, "done", "{}: the last row", limit.name);
         let (caller, sql) = &limit.statements[1];
@@ -236,12 +236,12 @@ async fn each_limit_can_be_reached_but_not_exceeded() {
 #[tokio::test]
 async fn each_limit_holds_for_eight_concurrent_statements() {
     let world = World::new().await;
-    for limit in create_limits(&world, 8).await {
+    for limit in create_rows_below_limits(&world, 8).await {
         let tasks: Vec<_> =
             limit.statements.iter().cloned().map(|(caller, sql)| async move { attempt(&caller, &sql).await }).collect();
         let outcomes = run_together(tasks).await;
-        let successes = outcomes.iter().filter(|outcome| *outcome == "done").count();
-        assert_eq!(successes, 1, "{}: {outcomes:?}", limit.name);
+        let success_count = outcomes.iter().filter(|outcome| *outcome == "done").count();
+        assert_eq!(success_count, 1, "{}: {outcomes:?}", limit.name);
         assert!(
             outcomes.iter().all(|outcome| outcome == "done" || outcome == limit.code),
             "{}: {outcomes:?}",
@@ -255,7 +255,7 @@ async fn each_limit_holds_for_eight_concurrent_statements() {
 #[tokio::test]
 async fn each_limit_holds_for_transactions_with_an_old_snapshot() {
     let world = World::new().await;
-    for limit in create_limits(&world, 3).await {
+    for limit in create_rows_below_limits(&world, 3).await {
         // All three snapshots show room for one more row. The first transaction adds it. The second one tries before
         // the first has committed, and the third one afterwards.
         let [(first_caller, first_sql), (second_caller, second_sql), (third_caller, third_sql)] = &limit.statements[..]
@@ -322,29 +322,24 @@ async fn a_session_that_has_ended_or_is_deleted_no_longer_counts_towards_the_lim
     }
     assert_eq!(attempt(&user, &insert).await, SESSION_LIMIT_REACHED);
     for fate in ["cancelled", "deleted"] {
-        let one_session =
+        let select_waiting_session =
             format!("(SELECT id FROM sessions WHERE seer_id = '{}' AND status = 'waiting' LIMIT 1)", user.user_id());
         match fate {
             "deleted" => {
                 // The service may not delete a live session; only the schema's owner may.
-                assert_eq!(
-                    attempt(&world.service(), &format!("DELETE FROM sessions WHERE id = {one_session}")).await,
-                    SESSION_LIVE
-                );
-                assert_eq!(
-                    attempt(&world.owner(), &format!("DELETE FROM sessions WHERE id = {one_session}")).await,
-                    "done"
-                )
+                let delete = format!("DELETE FROM sessions WHERE id = {select_waiting_session}");
+                assert_eq!(attempt(&world.service(), &delete).await, SESSION_LIVE);
+                assert_eq!(attempt(&world.owner(), &delete).await, "done");
             }
-            _ => assert_eq!(
-                attempt(&user, &format!("UPDATE sessions SET status = '{fate}' WHERE id = {one_session}")).await,
-                "done"
-            ),
+            _ => {
+                let set_status = format!("UPDATE sessions SET status = '{fate}' WHERE id = {select_waiting_session}");
+                assert_eq!(attempt(&user, &set_status).await, "done");
+            }
         }
         assert_eq!(attempt(&user, &insert).await, "done", "{fate}");
         assert_eq!(attempt(&user, &insert).await, SESSION_LIMIT_REACHED, "{fate}");
     }
-    // All sessions end in one statement, and twenty new ones are opened in another.
+    // All sessions end in one statement, and twenty new ones are created in another.
     let cancel =
         format!("UPDATE sessions SET status = 'cancelled' WHERE seer_id = '{}' AND status = 'waiting'", user.user_id());
     assert_eq!(user.execute(&cancel).await, Ok(20));
@@ -352,14 +347,14 @@ async fn a_session_that_has_ended_or_is_deleted_no_longer_counts_towards_the_lim
         query_number(&world, &format!("SELECT live_sessions FROM users WHERE id = '{}'", user.user_id())).await,
         0
     );
-    let open_sessions = |session_count: usize| {
+    let insert_sessions = |session_count: usize| {
         format!(
             "INSERT INTO sessions (seer_id, adventure_id)
              SELECT '{}', '{adventure}' FROM generate_series(1, {session_count})",
             user.user_id()
         )
     };
-    assert_eq!(attempt(&user, &open_sessions(21)).await, SESSION_LIMIT_REACHED);
-    assert_eq!(user.execute(&open_sessions(20)).await, Ok(20));
+    assert_eq!(attempt(&user, &insert_sessions(21)).await, SESSION_LIMIT_REACHED);
+    assert_eq!(user.execute(&insert_sessions(20)).await, Ok(20));
     assert_invariants(&world).await;
 }

@@ -21,7 +21,7 @@ async fn closing_holds_no_other_row_while_it_waits_for_one() {
     for is_deletion in [false, true] {
         // The number of `rows` below.
         let row_count = if is_deletion { 9 } else { 8 };
-        for busy_row in 0..row_count {
+        for locked_row_index in 0..row_count {
             let fixture = create_full_account(&world).await;
             let (account, player) = (fixture.account_id, &fixture.live_session.players[0]);
             // A session that the account cancelled before anybody took a seat. Only deleting the account changes it.
@@ -49,7 +49,7 @@ async fn closing_holds_no_other_row_while_it_waits_for_one() {
             assert_eq!(rows.len(), row_count);
             let lock_holder = world.owner().begin().await;
             let lock = |row: &str| format!("SELECT FROM {row} FOR UPDATE NOWAIT");
-            assert_eq!(execute_in(&lock_holder, &lock(&rows[busy_row])).await, Ok(1));
+            assert_eq!(execute_in(&lock_holder, &lock(&rows[locked_row_index])).await, Ok(1));
             // Only a superuser may set `deadlock_timeout`.
             let closing_transaction = world.superuser().await.begin().await;
             execute_in(&closing_transaction, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
@@ -58,7 +58,7 @@ async fn closing_holds_no_other_row_while_it_waits_for_one() {
             world.owner().wait_until_backends_wait_for_locks(1).await;
             for row in &rows {
                 let outcome = execute_in(&lock_holder, &lock(row)).await;
-                assert_eq!(outcome, Ok(1), "is deletion: {is_deletion}, waits for {}: {row}", rows[busy_row]);
+                assert_eq!(outcome, Ok(1), "is deletion: {is_deletion}, waits for {}: {row}", rows[locked_row_index]);
             }
             lock_holder.rollback().await.unwrap();
             assert_eq!(closing_task.await.unwrap(), "done");
@@ -77,9 +77,9 @@ async fn a_change_of_email_address_waits_for_the_profile_without_limit() {
     let lock_holder = world.service().begin().await;
     let lock = format!("SELECT FROM users WHERE id = '{}' FOR KEY SHARE", user.user_id());
     assert_eq!(execute_in(&lock_holder, &lock).await, Ok(1));
-    let changing_transaction = world.owner().begin().await;
+    let updating_transaction = world.owner().begin().await;
     let change = format!("UPDATE auth.users SET email = 'moved@example.org' WHERE id = '{}'", user.user_id());
-    let change_task = tokio::spawn(async move { execute_and_commit(changing_transaction, &change).await });
+    let change_task = tokio::spawn(async move { execute_and_commit(updating_transaction, &change).await });
     world.owner().wait_until_backends_wait_for_locks(1).await;
     // This is longer than the second for which the change would wait for the address.
     tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
@@ -89,9 +89,9 @@ async fn a_change_of_email_address_waits_for_the_profile_without_limit() {
     assert_eq!(world.owner().count(&profile_with_new_address).await, 1);
 }
 
-/// A player retires their character. Before that is committed, the service inserts a seat with the character.
+/// A player retires their character. Before that transaction commits, the service inserts a seat with the character.
 #[tokio::test]
-async fn a_seat_waits_for_the_change_of_its_character() {
+async fn inserting_a_seat_waits_for_an_uncommitted_change_of_its_character() {
     let world = World::new().await;
     let game = world.new_session(0).await;
     let player = world.new_player().await;
@@ -126,21 +126,21 @@ async fn joining_by_code_waits_for_the_change_of_the_players_seat() {
     );
 }
 
-/// A stranger has opened a session on a published adventure, in a transaction that is not yet committed. Meanwhile the
+/// A stranger has created a session of a published adventure, in a transaction that is not yet committed. Meanwhile the
 /// account of the adventure's creator is deleted.
 #[tokio::test]
-async fn a_new_session_on_an_adventure_does_not_delay_the_deletion_of_its_creator() {
+async fn a_new_session_of_an_adventure_does_not_delay_the_deletion_of_the_adventures_creator() {
     let world = World::new().await;
     let creator = world.new_user().await;
     let adventure = world.new_adventure(creator.user_id()).await;
-    let opening_transaction = world.new_user().await.begin().await;
-    let open = format!("INSERT INTO sessions (adventure_id) VALUES ('{adventure}')");
-    assert_eq!(execute_in(&opening_transaction, &open).await, Ok(1));
+    let creating_transaction = world.new_user().await.begin().await;
+    let insert_session = format!("INSERT INTO sessions (adventure_id) VALUES ('{adventure}')");
+    assert_eq!(execute_in(&creating_transaction, &insert_session).await, Ok(1));
     let deletion_transaction = world.owner().begin().await;
     execute_in(&deletion_transaction, "SET LOCAL statement_timeout = '10s'").await.unwrap();
     let delete = format!("DELETE FROM auth.users WHERE id = '{}'", creator.user_id());
     assert_eq!(execute_and_commit(deletion_transaction, &delete).await, "done");
-    opening_transaction.commit().await.unwrap();
+    creating_transaction.commit().await.unwrap();
     // The new session refers to the adventure, so the deletion has left the adventure.
     assert_eq!(query_number(&world, &format!("SELECT count(*) FROM adventures WHERE id = '{adventure}'")).await, 1);
     assert_invariants(&world).await;
@@ -230,9 +230,9 @@ async fn the_deletion_of_a_live_session_fails_at_once_if_it_would_wait() {
 }
 
 /// The owner of the tables makes each of two Seers the Seer of the other one's session, in two concurrent statements.
-/// Both change the counters of both profiles.
+/// Each statement changes the counters of both profiles.
 #[tokio::test]
-async fn two_sessions_that_change_their_seers_do_not_deadlock() {
+async fn exchanging_the_seers_of_two_sessions_does_not_deadlock() {
     let world = World::new().await;
     let games = [world.new_session(0).await, world.new_session(0).await];
     let mut seers = [games[0].seer.user_id(), games[1].seer.user_id()];
@@ -264,7 +264,7 @@ async fn two_sessions_that_change_their_seers_do_not_deadlock() {
 /// waiting. If they waited for each of these sessions, up to the 200 ms of their `lock_timeout`, the waits would add
 /// up.
 #[tokio::test]
-async fn jobs_wait_for_none_of_many_sessions_that_need_a_locked_row() {
+async fn jobs_skip_sessions_that_need_a_locked_row_without_waiting() {
     let world = World::new().await;
     for job in ["archive_sessions", "cancel_abandoned_sessions"] {
         let game = world.new_session(0).await;
@@ -275,8 +275,8 @@ async fn jobs_wait_for_none_of_many_sessions_that_need_a_locked_row() {
         for _ in 0..15 {
             let session = super::new_private_session(&world, game.seer.user_id(), game.adventure_id).await;
             owner.execute(&insert_seat_sql(session, player.user_id, player.character_id)).await.unwrap();
-            let of_session = format!("WHERE id = '{session}'");
-            owner.execute(&format!("UPDATE sessions SET status = 'active' {of_session}")).await.unwrap();
+            let where_session = format!("WHERE id = '{session}'");
+            owner.execute(&format!("UPDATE sessions SET status = 'active' {where_session}")).await.unwrap();
             owner.execute(&insert_attribute_check_sql(session, player.character_id)).await.unwrap();
             let insert_roll = format!(
                 "INSERT INTO dice_rolls (session_id, creature_id, attribute, difficulty, roll_type)
@@ -285,14 +285,15 @@ async fn jobs_wait_for_none_of_many_sessions_that_need_a_locked_row() {
             );
             owner.execute(&insert_roll).await.unwrap();
             if job == "archive_sessions" {
-                owner.execute(&format!("UPDATE sessions SET status = 'completed' {of_session}")).await.unwrap();
+                owner.execute(&format!("UPDATE sessions SET status = 'completed' {where_session}")).await.unwrap();
                 owner
-                    .execute(&format!("UPDATE sessions SET ended_at = now() - INTERVAL '91 days' {of_session}"))
+                    .execute(&format!("UPDATE sessions SET ended_at = now() - INTERVAL '91 days' {where_session}"))
                     .await
                     .unwrap();
             } else {
-                let abandoned = "last_event_at = now() - INTERVAL '40 days', started_at = now() - INTERVAL '40 days'";
-                owner.execute(&format!("UPDATE sessions SET {abandoned} {of_session}")).await.unwrap();
+                let abandoned_assignments =
+                    "last_event_at = now() - INTERVAL '40 days', started_at = now() - INTERVAL '40 days'";
+                owner.execute(&format!("UPDATE sessions SET {abandoned_assignments} {where_session}")).await.unwrap();
             }
         }
         // Rows that the job needs for each of the fifteen sessions.
@@ -326,7 +327,7 @@ async fn jobs_wait_for_none_of_many_sessions_that_need_a_locked_row() {
     assert_invariants(&world).await;
 }
 
-/// Somebody is deleting an ended session in which the account has a seat.
+/// Somebody is deleting an ended session in which the account that is being closed has a seat.
 #[tokio::test]
 async fn closing_ones_own_account_does_not_wait_for_the_deletion_of_an_ended_session() {
     let world = World::new().await;
@@ -347,8 +348,8 @@ async fn closing_ones_own_account_does_not_wait_for_the_deletion_of_an_ended_ses
     assert_invariants(&world).await;
 }
 
-/// Deleting an adventure deletes its ended sessions without players. They are stored in the opposite order of their
-/// ids.
+/// Deleting an adventure deletes its ended sessions without players. Here these sessions are stored in the opposite
+/// order of their ids.
 #[tokio::test]
 async fn the_sessions_of_a_deleted_adventure_are_locked_in_the_order_of_their_ids() {
     let world = World::new().await;

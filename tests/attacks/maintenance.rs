@@ -22,7 +22,7 @@ async fn session_status(world: &World, session: Uuid) -> String {
 async fn cancelled_sessions_are_archived_like_completed_ones() {
     let world = World::new().await;
     // Sessions are archived 90 days after their end.
-    for (final_status, days_ago, is_archived) in
+    for (final_status, days_ago, is_old_enough) in
         [("cancelled", 91, true), ("completed", 91, true), ("cancelled", 89, false), ("completed", 89, false)]
     {
         let game = world.new_active_session(2).await;
@@ -31,16 +31,16 @@ async fn cancelled_sessions_are_archived_like_completed_ones() {
         attempt(&world.service(), "SELECT private.archive_sessions(100)").await;
         assert_eq!(
             world.owner().count(&format!("archived_sessions WHERE id = '{}'", game.session_id)).await == 1,
-            is_archived,
+            is_old_enough,
             "{final_status}, {days_ago}"
         );
         assert_eq!(
             world.owner().count(&format!("sessions WHERE id = '{}'", game.session_id)).await == 0,
-            is_archived,
+            is_old_enough,
             "{final_status}, {days_ago}"
         );
         let seats = format!("archived_session_players WHERE session_id = '{}'", game.session_id);
-        assert_eq!(world.owner().count(&seats).await == 2, is_archived, "{final_status}, {days_ago}");
+        assert_eq!(world.owner().count(&seats).await == 2, is_old_enough, "{final_status}, {days_ago}");
     }
     assert_invariants(&world).await;
 }
@@ -122,11 +122,11 @@ async fn abandoned_sessions_are_cancelled() {
     // In batches of two, until none is left.
     let mut cancelled_count = 0;
     loop {
-        let cancelled_by_call: i32 =
+        let count_in_batch: i32 =
             world.service().fetch_value("SELECT private.cancel_abandoned_sessions(2)").await.unwrap();
-        assert!(cancelled_by_call <= 2);
-        cancelled_count += cancelled_by_call;
-        if cancelled_by_call == 0 {
+        assert!(count_in_batch <= 2);
+        cancelled_count += count_in_batch;
+        if count_in_batch == 0 {
             break;
         }
     }
@@ -155,8 +155,8 @@ async fn a_session_with_a_recent_event_is_not_abandoned() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     // Without the event below, the session would be abandoned.
-    let no_recent_event = "last_event_at = now() - INTERVAL '40 days', started_at = now() - INTERVAL '40 days'";
-    world.update_session(&game, no_recent_event).await;
+    let abandoned_assignments = "last_event_at = now() - INTERVAL '40 days', started_at = now() - INTERVAL '40 days'";
+    world.update_session(&game, abandoned_assignments).await;
     let insert_event =
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", game.session_id);
     assert_eq!(attempt(&game.players[0].caller, &insert_event).await, "done");
@@ -168,7 +168,7 @@ async fn a_session_with_a_recent_event_is_not_abandoned() {
 async fn neither_users_nor_visitors_may_run_maintenance() {
     let world = World::new().await;
     for caller in [world.new_user().await, world.visitor()] {
-        for function in ["cancel_abandoned_sessions", "archive_sessions", "clean_events"] {
+        for function in ["cancel_abandoned_sessions", "archive_sessions", "delete_old_events"] {
             assert_eq!(
                 attempt(&caller, &format!("SELECT private.{function}(10)")).await,
                 INSUFFICIENT_PRIVILEGE,
@@ -246,12 +246,16 @@ async fn a_session_that_cannot_be_archived_does_not_stop_the_job() {
     }
     for session in [game_with_reused_id.session_id, game_violating_check.session_id] {
         assert!(!is_archived(&world, session).await);
-        let of_session = |table: &str| format!("{table} WHERE session_id = '{session}'");
-        assert_eq!(world.owner().count(&of_session("session_players")).await, 1, "none of its rows was moved");
-        assert_eq!(world.owner().count(&of_session("archived_session_players")).await, 0, "none of its rows was moved");
+        let rows_of_session = |table: &str| format!("{table} WHERE session_id = '{session}'");
+        assert_eq!(world.owner().count(&rows_of_session("session_players")).await, 1, "none of its rows was moved");
+        assert_eq!(
+            world.owner().count(&rows_of_session("archived_session_players")).await,
+            0,
+            "none of its rows was moved"
+        );
     }
     let report = world.sparc.as_service().maintenance().archive_sessions(JobOptions::default(), |_| ()).await.unwrap();
-    assert_eq!((report.rows, report.is_finished), (0, true));
+    assert_eq!((report.processed, report.is_finished), (0, true));
     // As soon as a session no longer violates the check, it is archived.
     world.update_session(&game_violating_check, "looking_for = 'somebody'").await;
     assert_eq!(archive_batch(&world, 1).await, 1);
@@ -259,7 +263,7 @@ async fn a_session_that_cannot_be_archived_does_not_stop_the_job() {
 }
 
 #[tokio::test]
-async fn a_batch_skips_a_session_that_cannot_be_archived_but_any_other_error_ends_it() {
+async fn a_batch_skips_a_session_that_cannot_be_archived_but_fails_with_any_other_error() {
     let world = World::new().await;
     let add_check = "ALTER TABLE archived_sessions ADD CHECK (looking_for <> 'nobody')";
     world.superuser().await.execute(add_check).await.unwrap();
@@ -298,9 +302,9 @@ async fn a_batch_skips_a_session_that_cannot_be_archived_but_any_other_error_end
 #[tokio::test]
 async fn a_deadlock_does_not_stop_the_jobs() {
     for (job, table) in [("archive_sessions", "archived_sessions"), ("cancel_abandoned_sessions", "sessions")] {
-        // If an attempt at several sessions fails, the job tries each half of them. An attempt at a single session that
-        // ends in a deadlock is repeated at most twice. Here the first `deadlock_count` attempts end in a deadlock, so
-        // with a thousand none succeeds.
+        // If an attempt at several sessions fails, the job tries each half of them. If an attempt at a single session
+        // ends in a deadlock, the job repeats it at most twice. Here the first `deadlock_count` attempts end in a
+        // deadlock, so with a thousand none succeeds.
         for (session_count, deadlock_count, expected_count) in
             [(1, 1, 1), (1, 2, 1), (4, 3, 4), (1, 1000, 0), (4, 1000, 0)]
         {
@@ -326,8 +330,8 @@ async fn a_deadlock_does_not_stop_the_jobs() {
                  CREATE TRIGGER deadlock BEFORE INSERT OR UPDATE ON {table} FOR EACH ROW EXECUTE FUNCTION deadlock()"
             );
             world.superuser().await.execute(&create_trigger).await.unwrap();
-            let processed: i32 = world.service().fetch_value(&format!("SELECT private.{job}(10)")).await.unwrap();
-            assert_eq!(processed, expected_count, "{job}: {session_count} sessions, {deadlock_count} deadlocks");
+            let processed_count: i32 = world.service().fetch_value(&format!("SELECT private.{job}(10)")).await.unwrap();
+            assert_eq!(processed_count, expected_count, "{job}: {session_count} sessions, {deadlock_count} deadlocks");
         }
     }
 }
@@ -347,7 +351,8 @@ async fn a_session_that_cannot_be_cancelled_does_not_stop_the_job() {
     // The job takes sessions in the order of their ids.
     sessions.sort();
     // The Seers of the first and the third session get a wrong counter of live sessions: 0. Loading data with triggers
-    // disabled can leave such a counter. When a session ends, the counter would become negative, so these cannot end.
+    // disabled can leave such a counter. When a session ends, the counter would become negative, so these two
+    // sessions cannot end.
     for index in [0, 2] {
         let (_, seer) = sessions[index];
         let set_wrong_counter = format!("UPDATE users SET live_sessions = 0 WHERE id = '{seer}'");

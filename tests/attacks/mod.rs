@@ -13,7 +13,7 @@ use crate::{
 mod accounts;
 mod adventures;
 mod archive;
-mod changed_again;
+mod changed_twice;
 mod chosen_ids;
 mod closing;
 mod closing_waits;
@@ -51,7 +51,7 @@ fn outcome_code(outcome: Result<u64, SqlError>) -> String {
     match outcome {
         Ok(0) => "no row".to_owned(),
         Ok(_) => "done".to_owned(),
-        Err(refused) => refused.code,
+        Err(refusal) => refusal.code,
     }
 }
 
@@ -96,9 +96,9 @@ async fn execute_and_commit(transaction: DatabaseTransaction, sql: &str) -> Stri
             Ok(()) => outcome_code(Ok(rows)),
             Err(error) => into_sql_error(error).code,
         },
-        Err(refused) => {
+        Err(refusal) => {
             transaction.rollback().await.unwrap();
-            refused.code
+            refusal.code
         }
     }
 }
@@ -108,7 +108,7 @@ fn delete_account_sql(account: Uuid) -> String {
     format!("DELETE FROM auth.users WHERE id = '{account}'")
 }
 
-/// Returns the statement with which the platform closes an account, which the platform calls soft deletion.
+/// Returns the statement with which the platform closes an account. (The platform calls this a soft deletion.)
 fn close_account_sql(account: Uuid) -> String {
     format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{account}'")
 }

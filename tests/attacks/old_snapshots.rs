@@ -24,8 +24,8 @@ async fn a_write_with_an_old_snapshot_is_refused_after_the_account_is_closed() {
         "INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{}')",
         fixture.account_id, fixture.published_adventure_id
     );
-    // Every third write, because each transaction holds one of the pool's 40 connections, and the opening of a session,
-    // which is not among them.
+    // Only every third write is tried, because each transaction holds one of the pool's 40 connections. Creating a
+    // session is not among these writes, so it is added.
     for sql in statements.iter().step_by(3).chain([&insert_session]) {
         transactions.push((fixture.caller.begin_repeatable_read().await, sql));
     }
@@ -119,7 +119,7 @@ async fn a_session_does_not_shrink_below_seats_that_the_snapshot_does_not_show()
 }
 
 #[tokio::test]
-async fn no_session_is_opened_in_a_snapshot_where_the_adventure_is_still_published() {
+async fn no_session_is_created_in_a_snapshot_where_the_adventure_is_still_published() {
     let world = World::new().await;
     let (creator, stranger) = (world.new_user().await, world.new_user().await);
     let adventure = world.new_adventure(creator.user_id()).await;

@@ -90,13 +90,13 @@ async fn one_statement_writes_events_or_rolls_of_only_one_session() {
         transaction.rollback().await.unwrap();
     }
     // With each row, the caller resets the setting in which the trigger remembers the session of the first row.
-    let with_reset = format!(
+    let insert_with_reset = format!(
         "INSERT INTO session_events (session_id, event_type)
          SELECT session, 'client.wave' || coalesce(reset, '')
          FROM unnest('{{{first_session}, {second_session}}}'::uuid[]) AS sessions (session),
            LATERAL (SELECT set_config('sparc.session_of_events', '', true) WHERE session IS NOT NULL) AS resets (reset)"
     );
-    assert_eq!(attempt(&player.caller, &with_reset).await, SEVERAL_SESSIONS);
+    assert_eq!(attempt(&player.caller, &insert_with_reset).await, SEVERAL_SESSIONS);
     assert_invariants(&world).await;
 }
 

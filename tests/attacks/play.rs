@@ -124,9 +124,9 @@ async fn a_heroic_save_that_writes_no_row_is_not_used_up() {
     // The save can still be used, once.
     assert_eq!(attempt(&player.caller, &insert_save(Uuid::new_v4(), " ON CONFLICT DO NOTHING")).await, "done");
     assert_eq!(world.owner().count(&seat_with_unused_save).await, 0);
-    let second_save =
+    let insert_second_save =
         format!("{} ON CONFLICT DO NOTHING", insert_heroic_save_sql(game.session_id, character, other_failed_roll));
-    assert_eq!(attempt(&player.caller, &second_save).await, HEROIC_SAVE_SPENT);
+    assert_eq!(attempt(&player.caller, &insert_second_save).await, HEROIC_SAVE_SPENT);
     assert_invariants(&world).await;
 }
 
@@ -157,15 +157,15 @@ async fn one_statement_cannot_make_two_heroic_saves() {
             values(second_original)
         );
         let transaction = player.caller.begin().await;
-        let rows = execute_in(&transaction, &sql).await;
-        assert!(matches!(rows, Ok(1) | Err(_)), "at most one save may be made: {rows:?}\n{sql}");
-        assert_eq!(outcome_code(rows), expected_outcome, "{sql}");
+        let outcome = execute_in(&transaction, &sql).await;
+        assert!(matches!(outcome, Ok(1) | Err(_)), "at most one save may be made: {outcome:?}\n{sql}");
+        assert_eq!(outcome_code(outcome), expected_outcome, "{sql}");
         transaction.rollback().await.unwrap();
     }
 }
 
 #[tokio::test]
-async fn sessions_without_players_are_not_counted() {
+async fn sessions_without_players_do_not_count_as_played() {
     let world = World::new().await;
     let seer = world.new_player().await;
     let adventure = world.new_adventure(seer.user_id).await;
@@ -218,13 +218,13 @@ async fn a_session_that_is_completed_by_many_requests_at_once_is_counted_once() 
         })
         .collect();
     run_together(tasks).await;
-    let counter_of = |account: Uuid, counter: &str| format!("SELECT {counter} FROM users WHERE id = '{account}'");
-    assert_eq!(query_number(&world, &counter_of(game.seer.user_id(), "games_run")).await, 1);
+    let select_counter = |account: Uuid, counter: &str| format!("SELECT {counter} FROM users WHERE id = '{account}'");
+    assert_eq!(query_number(&world, &select_counter(game.seer.user_id(), "games_run")).await, 1);
     for player in &game.players {
         assert_eq!(
-            query_number(&world, &counter_of(player.user_id, "games_played")).await,
+            query_number(&world, &select_counter(player.user_id, "games_played")).await,
             1,
-            "also of the player who left"
+            "the session counts for the player who left, too"
         );
     }
     let sql = format!("SELECT times_played FROM adventures WHERE id = '{}'", game.adventure_id);
@@ -267,9 +267,9 @@ async fn nobody_schedules_more_than_an_hour_in_the_past() {
         assert_eq!(dry_run(&seer, &update(valid)).await, "done", "{valid}");
     }
     // A session whose start has passed can still be edited, also by a statement that writes the same start again.
-    let let_start_pass =
+    let move_start_into_past =
         format!("UPDATE sessions SET scheduled_start = now() - INTERVAL '3 hours' WHERE id = '{session}'");
-    world.owner().execute(&let_start_pass).await.unwrap();
+    world.owner().execute(&move_start_into_past).await.unwrap();
     for set in [
         "looking_for = 'A healer'",
         "scheduled_start = scheduled_start, looking_for = 'A healer'",
@@ -296,8 +296,8 @@ async fn the_lobby_omits_sessions_that_are_six_hours_late() {
     }
     for caller in [world.sparc.as_anon(), world.sparc.as_user(world.new_account().await)] {
         let page = caller.sessions().lobby(&LobbyFilter::default(), None).await.unwrap();
-        let shown: Vec<Uuid> = page.items.iter().map(|session| session.id).collect();
-        assert_eq!(shown, sessions[2..], "the two that are more than six hours late are left out");
+        let shown_ids: Vec<Uuid> = page.items.iter().map(|session| session.id).collect();
+        assert_eq!(shown_ids, sessions[2..], "the two that are more than six hours late are left out");
     }
 }
 
@@ -305,7 +305,7 @@ async fn the_lobby_omits_sessions_that_are_six_hours_late() {
 async fn a_modifier_must_be_written_as_an_integer() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let roll_with = |value: &str| {
+    let insert_roll = |value: &str| {
         format!(
             "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, modifiers)
              VALUES ('{}', '{}', 'might', 10, 'attack',
@@ -318,18 +318,18 @@ async fn a_modifier_must_be_written_as_an_integer() {
         ["5.0", "5.00", "0.0", "-3.0", "50e-1", "5.5", "1e400", "\"5\"", "null", "true", "11", "-11", "[5]", "{}"]
     {
         for caller in [&game.players[0].caller, &world.service()] {
-            let outcome = caller.execute(&roll_with(value)).await;
+            let outcome = caller.execute(&insert_roll(value)).await;
             assert_refused!(outcome, CHECK_VIOLATION, "valid_modifiers", "{value}");
         }
     }
     for value in ["5", "-5", "0", "-0", "10", "-10", "5e0", "1E1", "0.5e1"] {
-        let outcome = attempt(&game.players[0].caller, &roll_with(value)).await;
+        let outcome = attempt(&game.players[0].caller, &insert_roll(value)).await;
         assert_eq!(outcome, "done", "{value}");
     }
     // PostgreSQL prints all of these as plain integers.
-    let modifiers_not_integer =
+    let non_integer_modifiers =
         "dice_rolls, jsonb_array_elements(modifiers) AS modifier WHERE modifier ->> 'value' !~ '^-?[0-9]+$'";
-    assert_eq!(world.owner().count(modifiers_not_integer).await, 0, "every stored value must be printed as an integer");
+    assert_eq!(world.owner().count(non_integer_modifiers).await, 0, "every stored value must be printed as an integer");
 }
 
 #[tokio::test]

@@ -99,7 +99,7 @@ async fn the_printed_size_of_every_document_that_a_client_writes_is_limited() {
     // The two booleans say whether clients may set the column in an INSERT and in an UPDATE. Each column of this list
     // needs an entry in `document_writes`. If that entry is an UPDATE and the first boolean is true, the column also
     // needs an INSERT below.
-    let document_columns = "SELECT class.relname || '.' || attname
+    let select_document_columns = "SELECT class.relname || '.' || attname
            || ' ' || has_column_privilege('authenticated', class.oid, attnum, 'INSERT')::text
            || ' ' || has_column_privilege('authenticated', class.oid, attnum, 'UPDATE')::text
          FROM pg_attribute JOIN pg_class AS class ON class.oid = attrelid
@@ -108,7 +108,7 @@ async fn the_printed_size_of_every_document_that_a_client_writes_is_limited() {
            AND has_column_privilege('authenticated', class.oid, attnum, 'INSERT, UPDATE')
          ORDER BY 1";
     assert_eq!(
-        world.owner().fetch_values::<String>(document_columns).await.unwrap(),
+        world.owner().fetch_values::<String>(select_document_columns).await.unwrap(),
         [
             "adventures.content true true",
             "characters.equipment true true",
@@ -123,12 +123,12 @@ async fn the_printed_size_of_every_document_that_a_client_writes_is_limited() {
     let user = world.new_user().await;
     let draft_adventure = world.new_draft_adventure(user.user_id()).await;
     let document = r#"{"might": 1, "grace": 1, "wit": 1, "heart": 1, "z": [0e-16383]}"#;
-    let start_of_insert_character =
+    let insert_character_prefix =
         "INSERT INTO characters (id, name, class, might, grace, wit, heart, equipment, special_ability)
                 VALUES (gen_random_uuid(), 'Hero', 'warrior', 5, 3, 2, 2, ";
     for (sql, table) in [
-        (format!("{start_of_insert_character} '{document}', '{{}}')"), "characters"),
-        (format!("{start_of_insert_character} '{{}}', '{document}')"), "characters"),
+        (format!("{insert_character_prefix} '{document}', '{{}}')"), "characters"),
+        (format!("{insert_character_prefix} '{{}}', '{document}')"), "characters"),
         (format!("INSERT INTO adventures (name, content) VALUES ('Ford', '{document}')"), "adventures"),
         (
             format!(

@@ -60,28 +60,34 @@ async fn a_statement_that_resets_its_role_keeps_its_limits() {
              SELECT '{session}', 'client.wave' FROM generate_series(1, {count})"
         )
     };
-    // For `ASC` the first sixty of the 140 creatures, for `DESC` the last sixty: together more than the limit of 100.
-    let is_of_sixty_creatures = |order: &str| {
+    // For `ASC` the first sixty of the 140 creatures, for `DESC` the last sixty. Together these are more rows than the
+    // hundred that one statement may change.
+    let sixty_creatures_condition = |order: &str| {
         format!(
             "id IN (SELECT id FROM creatures WHERE adventure_id = '{draft_adventure}' ORDER BY id {order} LIMIT 60)"
         )
     };
-    let in_one_statement = |first: String, second: String| format!("WITH first AS ({first} RETURNING 1) {second}");
-    let delete = |order: &str| format!("DELETE FROM creatures WHERE {}", is_of_sixty_creatures(order));
-    let update = |order: &str| format!("UPDATE creatures SET description = 'x' WHERE {}", is_of_sixty_creatures(order));
+    let combined_statement = |first: String, second: String| format!("WITH first AS ({first} RETURNING 1) {second}");
+    let delete = |order: &str| format!("DELETE FROM creatures WHERE {}", sixty_creatures_condition(order));
+    let update =
+        |order: &str| format!("UPDATE creatures SET description = 'x' WHERE {}", sixty_creatures_condition(order));
     for (caller, sql, expected_code) in [
         (
             &player,
-            in_one_statement(insert_events(game.session_id, 60), insert_events(game.session_id, 60)),
+            combined_statement(insert_events(game.session_id, 60), insert_events(game.session_id, 60)),
             TOO_MANY_ROWS,
         ),
-        (&seer, in_one_statement(insert_events(game.session_id, 1), insert_events(other_session, 1)), SEVERAL_SESSIONS),
-        (&seer, in_one_statement(update("ASC"), update("DESC")), TOO_MANY_ROWS),
-        (&seer, in_one_statement(delete("ASC"), delete("DESC")), TOO_MANY_ROWS),
+        (
+            &seer,
+            combined_statement(insert_events(game.session_id, 1), insert_events(other_session, 1)),
+            SEVERAL_SESSIONS,
+        ),
+        (&seer, combined_statement(update("ASC"), update("DESC")), TOO_MANY_ROWS),
+        (&seer, combined_statement(delete("ASC"), delete("DESC")), TOO_MANY_ROWS),
     ] {
         assert_eq!(dry_run(caller, &sql).await, expected_code, "{sql}");
-        let with_reset = format!("{sql} RETURNING {RESET_ROLE}");
-        assert_eq!(dry_run(caller, &with_reset).await, expected_code, "{with_reset}");
+        let sql_with_reset = format!("{sql} RETURNING {RESET_ROLE}");
+        assert_eq!(dry_run(caller, &sql_with_reset).await, expected_code, "{sql_with_reset}");
     }
     // The expression for the first row's session resets the role before the row's triggers fire. `set_config` returns
     // `none`, to which the expression appends the session's id; `replace` removes `none` again.
@@ -104,8 +110,8 @@ async fn a_statement_that_resets_its_role_does_not_edit_an_ended_session() {
     world.update_session(&game, "status = 'completed'").await;
     let seer = world_with_users_login.user(game.seer.user_id());
     for set in ["max_players = 3", "game_state = '[1]'", "scheduled_start = now() + INTERVAL '1 day'"] {
-        let without_reset = format!("UPDATE sessions SET {set} WHERE id = '{}'", game.session_id);
-        assert_eq!(dry_run(&seer, &without_reset).await, SESSION_OVER, "{without_reset}");
+        let sql_without_reset = format!("UPDATE sessions SET {set} WHERE id = '{}'", game.session_id);
+        assert_eq!(dry_run(&seer, &sql_without_reset).await, SESSION_OVER, "{sql_without_reset}");
         for looking_for in [RESET_ROLE.to_owned(), format!("(SELECT {RESET_ROLE})")] {
             let sql =
                 format!("UPDATE sessions SET {set}, looking_for = {looking_for} WHERE id = '{}'", game.session_id);
@@ -126,7 +132,7 @@ async fn a_callers_own_trigger_neither_locks_a_hidden_session_nor_draws_an_event
         .await
         .unwrap();
     // The sequence behind `session_events.seq`.
-    let last_event_number = "SELECT last_value FROM session_events_seq_seq";
+    let select_last_event_number = "SELECT last_value FROM session_events_seq_seq";
     for kind in ["'dice_rolled'", "'x'", "NULL", "'client.wave'"] {
         for (options, first_statement) in
             [("", ""), ("SECURITY DEFINER", ""), ("", "PERFORM set_config('role', 'none', true);")]
@@ -145,13 +151,13 @@ async fn a_callers_own_trigger_neither_locks_a_hidden_session_nor_draws_an_event
                 game.session_id
             );
             execute_in(&transaction, &create_trigger).await.unwrap();
-            let number_before = query_number(&world, last_event_number).await;
+            let number_before = query_number(&world, select_last_event_number).await;
             let outcome = execute_and_commit(transaction, "INSERT INTO callers_table VALUES (1)").await;
             assert_eq!(outcome, INSUFFICIENT_PRIVILEGE, "{kind} {options} {first_statement}");
             // The identity column `seq` draws one number per row before any trigger runs. The trigger that numbers
             // events would draw another.
             assert!(
-                query_number(&world, last_event_number).await <= number_before + 1,
+                query_number(&world, select_last_event_number).await <= number_before + 1,
                 "{kind} {options} {first_statement}"
             );
         }

@@ -9,73 +9,77 @@ use crate::world::{SqlCaller, World};
 
 /// A user with more rows than one statement may change: drafts, creatures, characters, ended sessions, and seats in
 /// these sessions.
-struct ManyRows {
+struct UserWithManyRows {
     user: SqlCaller,
     /// The user's id, quoted for SQL.
-    user_id: String,
+    quoted_user_id: String,
     /// The id of the draft adventure with the creatures, quoted for SQL.
-    draft_adventure_id: String,
+    quoted_draft_adventure_id: String,
 }
 
-async fn create_many_rows(world: &World) -> ManyRows {
+async fn create_user_with_many_rows(world: &World) -> UserWithManyRows {
     let (user, player) = (world.new_user().await, world.new_player().await);
-    let user_id = format!("'{}'", user.user_id());
+    let quoted_user_id = format!("'{}'", user.user_id());
     let adventure = world.new_adventure(user.user_id()).await;
-    let draft_adventure_id = format!("'{}'", world.new_draft_adventure(user.user_id()).await);
+    let quoted_draft_adventure_id = format!("'{}'", world.new_draft_adventure(user.user_id()).await);
     for sql in [
-        format!("INSERT INTO adventures (creator_id, name) SELECT {user_id}, 'Draft' FROM generate_series(1, 150)"),
+        format!(
+            "INSERT INTO adventures (creator_id, name)
+             SELECT {quoted_user_id}, 'Draft' FROM generate_series(1, 150)"
+        ),
         format!(
             "INSERT INTO creatures (adventure_id, name)
-             SELECT {draft_adventure_id}, 'Rat' FROM generate_series(1, 150)"
+             SELECT {quoted_draft_adventure_id}, 'Rat' FROM generate_series(1, 150)"
         ),
         format!(
             "INSERT INTO characters (user_id, name, class, might, grace, wit, heart, special_ability, retired_at)
-             SELECT {user_id}, 'Retired ' || number, 'warrior', 5, 3, 2, 2, '{{}}', now()
+             SELECT {quoted_user_id}, 'Retired ' || number, 'warrior', 5, 3, 2, 2, '{{}}', now()
              FROM generate_series(1, 100) AS number"
         ),
         format!(
             "INSERT INTO characters (user_id, name, class, might, grace, wit, heart, special_ability)
-             SELECT {user_id}, 'Living ' || number, 'warrior', 5, 3, 2, 2, '{{}}' FROM generate_series(1, 10) AS number"
+             SELECT {quoted_user_id}, 'Living ' || number, 'warrior', 5, 3, 2, 2, '{{}}'
+             FROM generate_series(1, 10) AS number"
         ),
     ] {
         world.owner().execute(&sql).await.unwrap();
     }
-    // A Seer may have only twenty live sessions, so 152 sessions are opened and cancelled in eight rounds of nineteen.
+    // A Seer may have only twenty live sessions, so 152 sessions are created and cancelled in eight rounds of nineteen.
     for _ in 0..8 {
-        let open_sessions = format!(
-            "WITH opened AS (
+        let insert_sessions = format!(
+            "WITH inserted AS (
                INSERT INTO sessions (seer_id, adventure_id)
-               SELECT {user_id}, '{adventure}' FROM generate_series(1, 19) RETURNING id
+               SELECT {quoted_user_id}, '{adventure}' FROM generate_series(1, 19) RETURNING id
              )
-             SELECT array_agg(id)::text FROM opened"
+             SELECT array_agg(id)::text FROM inserted"
         );
-        let opened: String = world.owner().fetch_value(&open_sessions).await.unwrap();
+        let session_ids: String = world.owner().fetch_value(&insert_sessions).await.unwrap();
         for sql in [
             format!(
                 "INSERT INTO session_players (session_id, user_id, character_id)
-                 SELECT id, '{}', '{}' FROM unnest('{opened}'::uuid[]) AS opened (id)",
+                 SELECT id, '{}', '{}' FROM unnest('{session_ids}'::uuid[]) AS session (id)",
                 player.user_id, player.character_id
             ),
-            format!("UPDATE sessions SET status = 'cancelled' WHERE id = ANY ('{opened}')"),
+            format!("UPDATE sessions SET status = 'cancelled' WHERE id = ANY ('{session_ids}')"),
         ] {
             world.owner().execute(&sql).await.unwrap();
         }
     }
-    ManyRows { user, user_id, draft_adventure_id }
+    UserWithManyRows { user, quoted_user_id, quoted_draft_adventure_id }
 }
 
 #[tokio::test]
 async fn one_statement_changes_at_most_a_hundred_rows() {
     let world = World::new().await;
-    let ManyRows { user, user_id, draft_adventure_id } = create_many_rows(&world).await;
+    let UserWithManyRows { user, quoted_user_id, quoted_draft_adventure_id } = create_user_with_many_rows(&world).await;
     for (table, condition, change) in [
-        ("adventures", format!("creator_id = {user_id} AND status = 'draft'"), "description = 'New'"),
-        ("creatures", format!("adventure_id = {draft_adventure_id}"), "description = 'New'"),
-        ("characters", format!("user_id = {user_id}"), "equipment = '[1]'"),
-        ("sessions", format!("seer_id = {user_id}"), "is_public = true"),
+        ("adventures", format!("creator_id = {quoted_user_id} AND status = 'draft'"), "description = 'New'"),
+        ("creatures", format!("adventure_id = {quoted_draft_adventure_id}"), "description = 'New'"),
+        ("characters", format!("user_id = {quoted_user_id}"), "equipment = '[1]'"),
+        ("sessions", format!("seer_id = {quoted_user_id}"), "is_public = true"),
         (
             "session_players",
-            format!("session_id IN (SELECT id FROM sessions WHERE seer_id = {user_id})"),
+            format!("session_id IN (SELECT id FROM sessions WHERE seer_id = {quoted_user_id})"),
             // Such an update changes no value, but the rows count as changed.
             "removed_at = removed_at",
         ),
@@ -85,7 +89,7 @@ async fn one_statement_changes_at_most_a_hundred_rows() {
         let update = |count: usize| format!("UPDATE {table} SET {change} WHERE {key} IN ({})", select(count));
         assert_eq!(dry_run(&user, &update(100)).await, "done", "{table}");
         assert_eq!(dry_run(&user, &update(101)).await, TOO_MANY_ROWS, "{table}");
-        for too_many in [
+        for sql in [
             format!("UPDATE {table} SET {change}"),
             format!("UPDATE {table} SET {change} WHERE {condition}"),
             format!("UPDATE {table} SET {change} FROM ({}) AS chosen (chosen) WHERE {key} = chosen", select(140)),
@@ -98,15 +102,15 @@ async fn one_statement_changes_at_most_a_hundred_rows() {
                 "PREPARE {table}_many (integer) AS {}; EXECUTE {table}_many (105)",
                 update(1).replace("LIMIT 1", "LIMIT $1")
             ),
-            // In a subtransaction.
+            // The EXCEPTION clause makes the UPDATE run in a subtransaction.
             format!("DO $$ BEGIN {}; EXCEPTION WHEN foreign_key_violation THEN NULL; END $$", update(105)),
         ] {
-            assert_eq!(dry_run(&user, &too_many).await, TOO_MANY_ROWS, "{too_many}");
+            assert_eq!(dry_run(&user, &sql).await, TOO_MANY_ROWS, "{sql}");
         }
         // Every statement may change a hundred rows, even after others in the same transaction.
         assert_eq!(dry_run(&user, &format!("{0}; {0}; {0}", update(100))).await, "done", "{table}");
-        let repeated = format!("SAVEPOINT here; {0}; ROLLBACK TO here; {0}; RELEASE here; {0}", update(100));
-        assert_eq!(dry_run(&user, &repeated).await, "done", "{table}");
+        let repeated_updates = format!("SAVEPOINT here; {0}; ROLLBACK TO here; {0}; RELEASE here; {0}", update(100));
+        assert_eq!(dry_run(&user, &repeated_updates).await, "done", "{table}");
         // The owner and the service have no such limit.
         assert_eq!(dry_run(&world.owner(), &format!("UPDATE {table} SET {change} WHERE {condition}")).await, "done");
         assert_eq!(dry_run(&world.service(), &format!("UPDATE {table} SET {change} WHERE {condition}")).await, "done");
@@ -119,14 +123,15 @@ async fn one_statement_changes_at_most_a_hundred_rows() {
                      WHERE {key} IN (SELECT {key} FROM {table} WHERE {condition} ORDER BY {key} {order} LIMIT 60)"
                 )
             };
-            let two_parts = format!("WITH first AS ({} RETURNING 1) {}", update_sixty("ASC"), update_sixty("DESC"));
-            assert_eq!(dry_run(&user, &two_parts).await, TOO_MANY_ROWS, "{two_parts}");
+            let update_in_two_parts =
+                format!("WITH first AS ({} RETURNING 1) {}", update_sixty("ASC"), update_sixty("DESC"));
+            assert_eq!(dry_run(&user, &update_in_two_parts).await, TOO_MANY_ROWS, "{update_in_two_parts}");
         }
     }
     // The rows that `ON CONFLICT DO UPDATE` changes count too.
     let upsert = format!(
         "INSERT INTO adventures (id, creator_id, name) SELECT id, creator_id, 'Again' FROM adventures
-         WHERE creator_id = {user_id} AND status = 'draft' ON CONFLICT (id) DO UPDATE SET name = excluded.name"
+         WHERE creator_id = {quoted_user_id} AND status = 'draft' ON CONFLICT (id) DO UPDATE SET name = excluded.name"
     );
     assert_eq!(dry_run(&user, &upsert).await, TOO_MANY_ROWS);
     assert_eq!(dry_run(&user, &upsert.replace(" ON CONFLICT", " LIMIT 100 ON CONFLICT")).await, "done");
@@ -136,17 +141,20 @@ async fn one_statement_changes_at_most_a_hundred_rows() {
 #[tokio::test]
 async fn one_statement_deletes_at_most_a_hundred_rows() {
     let world = World::new().await;
-    let ManyRows { user, user_id, draft_adventure_id } = create_many_rows(&world).await;
+    let UserWithManyRows { user, quoted_user_id, quoted_draft_adventure_id } = create_user_with_many_rows(&world).await;
     for (table, condition) in [
-        ("adventures", format!("creator_id = {user_id} AND status = 'draft' AND id <> {draft_adventure_id}")),
-        ("creatures", format!("adventure_id = {draft_adventure_id}")),
-        ("characters", format!("user_id = {user_id}")),
+        (
+            "adventures",
+            format!("creator_id = {quoted_user_id} AND status = 'draft' AND id <> {quoted_draft_adventure_id}"),
+        ),
+        ("creatures", format!("adventure_id = {quoted_draft_adventure_id}")),
+        ("characters", format!("user_id = {quoted_user_id}")),
     ] {
         let select = |count: usize| format!("SELECT id FROM {table} WHERE {condition} LIMIT {count}");
         let delete = |count: usize| format!("DELETE FROM {table} WHERE id IN ({})", select(count));
         assert_eq!(dry_run(&user, &delete(100)).await, "done", "{table}");
         assert_eq!(dry_run(&user, &delete(101)).await, TOO_MANY_ROWS, "{table}");
-        for too_many in [
+        for sql in [
             format!("DELETE FROM {table} WHERE {condition}"),
             format!("DELETE FROM {table} USING ({}) AS chosen (chosen) WHERE id = chosen", select(105)),
             format!(
@@ -160,7 +168,7 @@ async fn one_statement_deletes_at_most_a_hundred_rows() {
                  DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE {condition} ORDER BY id DESC LIMIT 50)"
             ),
         ] {
-            assert_eq!(dry_run(&user, &too_many).await, TOO_MANY_ROWS, "{too_many}");
+            assert_eq!(dry_run(&user, &sql).await, TOO_MANY_ROWS, "{sql}");
         }
         // Exactly a hundred rows can be deleted, even by a sequential scan, which goes on after the hundredth.
         let delete_hundred = format!(
@@ -174,16 +182,17 @@ async fn one_statement_deletes_at_most_a_hundred_rows() {
         execute_in(&transaction, "SET LOCAL enable_indexscan = off; SET LOCAL enable_bitmapscan = off").await.unwrap();
         assert_eq!(execute_in(&transaction, &delete_hundred).await, Ok(100), "{delete_hundred}");
         transaction.rollback().await.unwrap();
-        let repeated = format!("SAVEPOINT here; {0}; ROLLBACK TO here; {0}", delete(100));
-        assert_eq!(dry_run(&user, &repeated).await, "done", "{table}");
+        let repeated_deletions = format!("SAVEPOINT here; {0}; ROLLBACK TO here; {0}", delete(100));
+        assert_eq!(dry_run(&user, &repeated_deletions).await, "done", "{table}");
         assert_eq!(dry_run(&world.owner(), &format!("DELETE FROM {table} WHERE {condition}")).await, "done");
     }
     // Rows that are deleted with their parent row, or with an account, do not count.
-    assert_eq!(dry_run(&user, &format!("DELETE FROM adventures WHERE id = {draft_adventure_id}")).await, "done");
-    assert_eq!(attempt(&user, &format!("SELECT private.close_account({user_id})")).await, "done");
-    let count_drafts = format!("SELECT count(*) FROM adventures WHERE creator_id = {user_id} AND status = 'draft'");
+    assert_eq!(dry_run(&user, &format!("DELETE FROM adventures WHERE id = {quoted_draft_adventure_id}")).await, "done");
+    assert_eq!(attempt(&user, &format!("SELECT private.close_account({quoted_user_id})")).await, "done");
+    let count_drafts =
+        format!("SELECT count(*) FROM adventures WHERE creator_id = {quoted_user_id} AND status = 'draft'");
     assert_eq!(query_number(&world, &count_drafts).await, 0);
-    let delete = format!("DELETE FROM auth.users WHERE id = {user_id}");
+    let delete = format!("DELETE FROM auth.users WHERE id = {quoted_user_id}");
     assert_eq!(world.superuser().await.execute(&delete).await, Ok(1));
     assert_invariants(&world).await;
 }
@@ -191,40 +200,50 @@ async fn one_statement_deletes_at_most_a_hundred_rows() {
 #[tokio::test]
 async fn too_many_rows_are_refused_before_all_are_changed() {
     let world = World::new().await;
-    let ManyRows { user, user_id, draft_adventure_id } = create_many_rows(&world).await;
+    let UserWithManyRows { user, quoted_user_id, quoted_draft_adventure_id } = create_user_with_many_rows(&world).await;
     for (sql, table, counter) in [
-        (format!("UPDATE sessions SET is_public = true WHERE seer_id = {user_id}"), "sessions", "updated"),
-        (format!("UPDATE adventures SET description = 'New' WHERE creator_id = {user_id}"), "adventures", "updated"),
+        (format!("UPDATE sessions SET is_public = true WHERE seer_id = {quoted_user_id}"), "sessions", "updated"),
         (
-            format!("UPDATE creatures SET description = 'New' WHERE adventure_id = {draft_adventure_id}"),
+            format!("UPDATE adventures SET description = 'New' WHERE creator_id = {quoted_user_id}"),
+            "adventures",
+            "updated",
+        ),
+        (
+            format!("UPDATE creatures SET description = 'New' WHERE adventure_id = {quoted_draft_adventure_id}"),
             "creatures",
             "updated",
         ),
-        (format!("UPDATE characters SET equipment = '[1]' WHERE user_id = {user_id}"), "characters", "updated"),
+        (format!("UPDATE characters SET equipment = '[1]' WHERE user_id = {quoted_user_id}"), "characters", "updated"),
         (
             format!(
                 "UPDATE session_players SET removed_at = removed_at
-                 WHERE session_id IN (SELECT id FROM sessions WHERE seer_id = {user_id})"
+                 WHERE session_id IN (SELECT id FROM sessions WHERE seer_id = {quoted_user_id})"
             ),
             "session_players",
             "updated",
         ),
-        (format!("DELETE FROM creatures WHERE adventure_id = {draft_adventure_id}"), "creatures", "deleted"),
-        (format!("DELETE FROM adventures WHERE creator_id = {user_id} AND status = 'draft'"), "adventures", "deleted"),
-        (format!("DELETE FROM characters WHERE user_id = {user_id}"), "characters", "deleted"),
+        (format!("DELETE FROM creatures WHERE adventure_id = {quoted_draft_adventure_id}"), "creatures", "deleted"),
+        (
+            format!("DELETE FROM adventures WHERE creator_id = {quoted_user_id} AND status = 'draft'"),
+            "adventures",
+            "deleted",
+        ),
+        (format!("DELETE FROM characters WHERE user_id = {quoted_user_id}"), "characters", "deleted"),
     ] {
         let transaction = user.begin().await;
-        let changed_count = format!("pg_stat_get_xact_tuples_{counter}('public.{table}'::regclass)");
+        let changed_count_expression = format!("pg_stat_get_xact_tuples_{counter}('public.{table}'::regclass)");
         // The count may include rows that this connection changed before.
-        let remember_count =
-            format!("SELECT set_config('test.changed_before', {changed_count}::text, true); SAVEPOINT before");
+        let remember_count = format!(
+            "SELECT set_config('test.changed_before', {changed_count_expression}::text, true);
+             SAVEPOINT before"
+        );
         execute_in(&transaction, &remember_count).await.unwrap();
         assert_eq!(outcome_code(execute_in(&transaction, &sql).await), TOO_MANY_ROWS, "{sql}");
         // The statement changes a hundred rows, and at most two more before it is refused.
         let assert_few_changed = format!(
             "ROLLBACK TO before;
              DO $$ BEGIN
-               ASSERT {changed_count} - current_setting('test.changed_before')::bigint BETWEEN 100 AND 102;
+               ASSERT {changed_count_expression} - current_setting('test.changed_before')::bigint BETWEEN 100 AND 102;
              END $$"
         );
         execute_in(&transaction, &assert_few_changed).await.unwrap();

@@ -1,4 +1,5 @@
-//! Only players themselves take seats and choose their characters. A player whom the Seer removed cannot rejoin.
+//! Only players themselves take seats and choose their characters. (`removed_players.rs` tests that a player whom the
+//! Seer removed cannot rejoin.)
 
 use uuid::Uuid;
 
@@ -71,15 +72,15 @@ async fn nobody_seats_another_user() {
                     assert_eq!(dry_run(caller, &sql).await, INSUFFICIENT_PRIVILEGE, "{status}: {sql}");
                 }
                 // The victim's character in the accomplice's seat. Which refusal each caller gets does not matter here.
-                let with_victims_character = update_seat_sql(
+                let choose_victims_character = update_seat_sql(
                     game.session_id,
                     accomplice.user_id,
                     &format!("character_id = '{}'", victim.character_id),
                 );
                 assert_ne!(
-                    dry_run(caller, &with_victims_character).await,
+                    dry_run(caller, &choose_victims_character).await,
                     "done",
-                    "{status}: {with_victims_character}"
+                    "{status}: {choose_victims_character}"
                 );
             }
         }
@@ -151,27 +152,28 @@ async fn a_seer_never_chooses_a_players_character() {
         let player = &game.players[0];
         let other_character = world.new_character(player.user_id).await;
         let update_seat = |set: String| update_seat_sql(game.session_id, player.user_id, &set);
-        let choose = format!("character_id = '{other_character}'");
+        let choose_assignment = format!("character_id = '{other_character}'");
         if is_removed {
             assert_eq!(attempt(&game.seer, &update_seat("is_active = false".to_owned())).await, "done");
         }
         for set in [
-            choose.clone(),
-            format!("{choose}, is_active = false"),
-            format!("{choose}, is_active = true"),
-            format!("{choose}, is_active = NOT is_active"),
-            format!("{choose}, removed_at = NULL"),
+            choose_assignment.clone(),
+            format!("{choose_assignment}, is_active = false"),
+            format!("{choose_assignment}, is_active = true"),
+            format!("{choose_assignment}, is_active = NOT is_active"),
+            format!("{choose_assignment}, removed_at = NULL"),
             "character_id = (SELECT gen_random_uuid())".to_owned(),
         ] {
             let outcome = attempt(&game.seer, &update_seat(set.clone())).await;
             assert!([NOT_YOUR_CHOICE, INSUFFICIENT_PRIVILEGE].contains(&outcome.as_str()), "{outcome}: {set}");
         }
         // Statements that name the session but not the player.
-        let update_all_seats = format!("UPDATE session_players SET {choose} WHERE session_id = '{}'", game.session_id);
+        let update_all_seats =
+            format!("UPDATE session_players SET {choose_assignment} WHERE session_id = '{}'", game.session_id);
         assert_eq!(attempt(&game.seer, &update_all_seats).await, NOT_YOUR_CHOICE);
         let merge_all_seats = format!(
             "MERGE INTO session_players AS seat USING (SELECT '{}'::uuid AS id) AS wanted ON seat.session_id = wanted.id
-             WHEN MATCHED THEN UPDATE SET {choose}",
+             WHEN MATCHED THEN UPDATE SET {choose_assignment}",
             game.session_id
         );
         assert_eq!(attempt(&game.seer, &merge_all_seats).await, NOT_YOUR_CHOICE);

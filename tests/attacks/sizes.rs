@@ -52,14 +52,14 @@ async fn one_statement_inserts_at_most_a_hundred_rows() {
         assert_eq!(dry_run(caller, &insert(101)).await, TOO_MANY_ROWS, "{}", insert(101));
         assert_eq!(dry_run(caller, &insert(5000)).await, TOO_MANY_ROWS, "{}", insert(5000));
         // Two parts of one statement, with sixty rows each.
-        let two_parts = format!(
+        let insert_in_two_parts = format!(
             "WITH first AS ({} RETURNING id), second AS ({} RETURNING id) SELECT FROM first",
             insert(60),
             insert(60)
         );
-        assert_eq!(dry_run(caller, &two_parts).await, TOO_MANY_ROWS, "{two_parts}");
-        let skipping_conflicts = format!("{} ON CONFLICT DO NOTHING", insert(101));
-        assert_eq!(dry_run(caller, &skipping_conflicts).await, TOO_MANY_ROWS, "{skipping_conflicts}");
+        assert_eq!(dry_run(caller, &insert_in_two_parts).await, TOO_MANY_ROWS, "{insert_in_two_parts}");
+        let insert_skipping_conflicts = format!("{} ON CONFLICT DO NOTHING", insert(101));
+        assert_eq!(dry_run(caller, &insert_skipping_conflicts).await, TOO_MANY_ROWS, "{insert_skipping_conflicts}");
     }
     let merge = format!(
         "MERGE INTO session_events AS event USING generate_series(1, 101) AS number ON false
@@ -127,11 +127,11 @@ async fn too_many_rows_are_refused_before_all_are_inserted() {
     // 160 public sessions, of eight Seers, because each may have only twenty live ones.
     for _ in 0..8 {
         let other_seer = world.new_account().await;
-        let open = format!(
+        let insert_sessions = format!(
             "INSERT INTO sessions (seer_id, adventure_id, is_public)
              SELECT '{other_seer}', '{adventure}', true FROM generate_series(1, 20)"
         );
-        world.owner().execute(&open).await.unwrap();
+        world.owner().execute(&insert_sessions).await.unwrap();
     }
     let from_numbers = "FROM generate_series(1, 5000) AS number";
     for (caller, table, sql) in [
@@ -181,17 +181,19 @@ async fn too_many_rows_are_refused_before_all_are_inserted() {
         ),
     ] {
         let transaction = caller.begin().await;
-        let inserted_count = format!("pg_stat_get_xact_tuples_inserted('public.{table}'::regclass)");
+        let inserted_count_expression = format!("pg_stat_get_xact_tuples_inserted('public.{table}'::regclass)");
         // The count may include rows that this connection inserted before.
-        let remember_count =
-            format!("SELECT set_config('test.inserted_before', {inserted_count}::text, true); SAVEPOINT before");
+        let remember_count = format!(
+            "SELECT set_config('test.inserted_before', {inserted_count_expression}::text, true);
+             SAVEPOINT before"
+        );
         execute_in(&transaction, &remember_count).await.unwrap();
         assert_eq!(outcome_code(execute_in(&transaction, &sql).await), TOO_MANY_ROWS, "{sql}");
         execute_in(&transaction, "ROLLBACK TO before").await.unwrap();
         // The count still includes the rows that were rolled back. The DO block affects no row.
         let assert_few_inserted = format!(
             "DO $$ BEGIN
-               ASSERT {inserted_count} - current_setting('test.inserted_before')::bigint BETWEEN 1 AND 100;
+               ASSERT {inserted_count_expression} - current_setting('test.inserted_before')::bigint BETWEEN 1 AND 100;
              END $$"
         );
         assert_eq!(outcome_code(execute_in(&transaction, &assert_few_inserted).await), "no row", "{table}");
@@ -204,12 +206,12 @@ async fn too_many_events_are_refused_before_all_are_inserted() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let (player, session) = (&game.players[0], game.session_id);
-    let last_event_number = "SELECT last_value FROM session_events_seq_seq";
+    let select_last_event_number = "SELECT last_value FROM session_events_seq_seq";
     let repeated_id = Uuid::new_v4();
-    let insert_first = format!(
+    let insert_first_event = format!(
         "INSERT INTO session_events (id, session_id, event_type) VALUES ('{repeated_id}', '{session}', 'client.wave')"
     );
-    assert_eq!(attempt(&player.caller, &insert_first).await, "done");
+    assert_eq!(attempt(&player.caller, &insert_first_event).await, "done");
     for insert_many in [
         format!(
             "INSERT INTO session_events (session_id, event_type)
@@ -226,11 +228,11 @@ async fn too_many_events_are_refused_before_all_are_inserted() {
              ON CONFLICT (id) DO NOTHING"
         ),
     ] {
-        let number_before = query_number(&world, last_event_number).await;
+        let number_before = query_number(&world, select_last_event_number).await;
         assert_eq!(attempt(&player.caller, &insert_many).await, TOO_MANY_ROWS, "{insert_many}");
         // Each of at most 101 rows draws at most two numbers (by the identity column and by a trigger) before it is
         // refused or skipped.
-        assert!(query_number(&world, last_event_number).await - number_before <= 202, "{insert_many}");
+        assert!(query_number(&world, select_last_event_number).await - number_before <= 202, "{insert_many}");
     }
 }
 
@@ -281,10 +283,10 @@ async fn the_size_of_a_document_is_checked_before_its_content() {
     // names the constraint on the size.
     let too_large = "(SELECT jsonb_agg(md5(number::text)) FROM generate_series(1, 60000) AS number)";
     let too_deep = format!("({too_large} || (repeat('[', 200) || repeat(']', 200))::jsonb)");
-    let with_huge_number = format!("({too_large} || '[1e400]'::jsonb)");
-    let object_with_too_deep = format!("jsonb_build_object('a', {too_deep})");
+    let too_large_with_huge_number = format!("({too_large} || '[1e400]'::jsonb)");
+    let too_deep_in_object = format!("jsonb_build_object('a', {too_deep})");
     for (caller, constraint, sql) in document_writes(&world).await {
-        for document in [too_large, &too_deep, &with_huge_number, &object_with_too_deep] {
+        for document in [too_large, &too_deep, &too_large_with_huge_number, &too_deep_in_object] {
             assert_refused!(
                 caller.execute(&sql.replace("$DOC$", document)).await,
                 CHECK_VIOLATION,
@@ -311,5 +313,5 @@ async fn refusing_a_document_that_is_too_large_takes_no_more_than_three_times_as
         refusal_times.push(began.elapsed());
     }
     let (build_time, refusal_time) = (build_times.iter().min().unwrap(), refusal_times.iter().min().unwrap());
-    assert!(*refusal_time < *build_time * 3, "{refusal_time:?} to refuse it, {build_time:?} to build it");
+    assert!(*refusal_time < *build_time * 3, "{refusal_time:?} to refuse the document, {build_time:?} to build it");
 }

@@ -1,5 +1,5 @@
-//! An account may keep or renew some locks for as long as it likes. These locks do not make others wait for ever, nor
-//! those who close an account (its personal data is removed) or delete it.
+//! An account may keep or renew some locks for as long as it likes. These locks make nobody wait for ever: neither
+//! other users, nor those who close an account (its personal data is removed) or delete it.
 
 use super::{
     assert_invariants, attempt, close_account_sql, close_or_delete_account_sql, execute_and_commit, execute_in,
@@ -43,8 +43,8 @@ async fn no_two_transactions_of_an_account_hold_shared_locks_at_once() {
             let (first_transaction, second_transaction) = (fixture.caller.begin().await, fixture.caller.begin().await);
             assert!(execute_in(&first_transaction, &sql).await.is_ok(), "{sql}");
             execute_in(&second_transaction, "SET LOCAL lock_timeout = '100ms'").await.unwrap();
-            let refused = execute_in(&second_transaction, &lock_own_rows[0]).await.unwrap_err();
-            assert_eq!(refused.code, LOCK_NOT_AVAILABLE, "{sql}");
+            let refusal = execute_in(&second_transaction, &lock_own_rows[0]).await.unwrap_err();
+            assert_eq!(refusal.code, LOCK_NOT_AVAILABLE, "{sql}");
             second_transaction.rollback().await.unwrap();
             first_transaction.rollback().await.unwrap();
         }
@@ -64,12 +64,12 @@ async fn a_session_ends_and_an_account_closes_while_a_player_keeps_locking_rows(
                     (SELECT FROM users WHERE id = '{}' FOR SHARE) AS profile",
             player.character_id, player.user_id
         );
-        let shall_stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let should_stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
         let locking_tasks: Vec<_> = (0..2)
             .map(|_| {
-                let (locker, lock_rows, shall_stop) = (player.caller.clone(), lock_rows.clone(), shall_stop.clone());
+                let (locker, lock_rows, should_stop) = (player.caller.clone(), lock_rows.clone(), should_stop.clone());
                 tokio::spawn(async move {
-                    while !shall_stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    while !should_stop.load(std::sync::atomic::Ordering::Relaxed) {
                         let transaction = locker.begin().await;
                         execute_in(&transaction, &lock_rows).await.unwrap();
                         transaction.commit().await.unwrap();
@@ -89,7 +89,7 @@ async fn a_session_ends_and_an_account_closes_while_a_player_keeps_locking_rows(
         let transaction = caller.begin().await;
         execute_in(&transaction, "SET LOCAL statement_timeout = '20s'").await.unwrap();
         assert_eq!(execute_and_commit(transaction, &end_session_or_close_account).await, "done");
-        shall_stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        should_stop.store(true, std::sync::atomic::Ordering::Relaxed);
         for locking_task in locking_tasks {
             locking_task.await.unwrap();
         }
@@ -111,8 +111,9 @@ async fn a_lock_of_a_participant_does_not_stop_maintenance() {
                 world.update_session(&game, "status = 'completed'").await;
                 world.update_session(&game, "ended_at = now() - INTERVAL '91 days'").await;
             } else {
-                let abandoned = "last_event_at = now() - INTERVAL '40 days', started_at = now() - INTERVAL '40 days'";
-                world.update_session(&game, abandoned).await;
+                let abandoned_assignments =
+                    "last_event_at = now() - INTERVAL '40 days', started_at = now() - INTERVAL '40 days'";
+                world.update_session(&game, abandoned_assignments).await;
             }
             games.push(game);
         }
@@ -128,30 +129,30 @@ async fn a_lock_of_a_participant_does_not_stop_maintenance() {
             let job_transaction = world.service().begin().await;
             execute_in(&job_transaction, "SET LOCAL statement_timeout = '20s'").await.unwrap();
             execute_in(&job_transaction, &format!("SELECT private.{job}(100)")).await.unwrap();
-            // The sessions that the job has skipped: a cancelled one has ended, and ended only now, and an archived one
-            // is no longer in the table.
-            let count_skipped =
+            // This counts the sessions that the job has skipped. A session that the job has cancelled ended just now,
+            // and one that the job has archived is no longer in the table.
+            let count_skipped_sessions =
                 "SELECT count(*)::text FROM sessions WHERE status = 'active' OR ended_at < now() - INTERVAL '1 day'";
             let row = sea_orm::ConnectionTrait::query_one_raw(
                 &job_transaction,
-                sea_orm::Statement::from_string(sea_orm::DbBackend::Postgres, count_skipped),
+                sea_orm::Statement::from_string(sea_orm::DbBackend::Postgres, count_skipped_sessions),
             )
             .await
             .unwrap()
             .unwrap();
-            let skipped_sessions: String = row.try_get_by_index(0).unwrap();
+            let skipped_count: String = row.try_get_by_index(0).unwrap();
             job_transaction.rollback().await.unwrap();
             lock_holder.rollback().await.unwrap();
             // Cancelling a session changes no seat, so the job cancels a session in spite of a locked seat.
             let is_skipped = job == "archive_sessions" || !lock_row.contains("session_players");
-            assert_eq!(skipped_sessions, if is_skipped { "1" } else { "0" }, "{job}: {lock_row}");
+            assert_eq!(skipped_count, if is_skipped { "1" } else { "0" }, "{job}: {lock_row}");
         }
         assert_eq!(world.service().fetch_value::<i32>(&format!("SELECT private.{job}(100)")).await, Ok(5), "{job}");
     }
     assert_invariants(&world).await;
 }
 
-/// A stranger has opened a session on an adventure of the account that is to be closed or deleted. The session has
+/// A stranger has created a session of an adventure of the account that is to be closed or deleted. The session has
 /// ended, and nobody but the stranger took part in it. The stranger locks the session, or their own seat in it.
 #[tokio::test]
 async fn a_lock_in_an_ended_session_with_only_one_participant_does_not_delay_a_closing() {
@@ -200,7 +201,7 @@ async fn a_clean_up_reads_no_more_than_twice_its_batch() {
     let disable_clean_up = "ALTER TABLE session_events DISABLE TRIGGER cleanup_events_trigger";
     world.owner().execute(disable_clean_up).await.unwrap();
     world.owner().execute(&insert).await.unwrap();
-    let lock_oldest = |count: u32| {
+    let lock_oldest_events = |count: u32| {
         format!(
             "SELECT FROM session_events WHERE event_type = 'client.old' ORDER BY created_at LIMIT {count} FOR UPDATE"
         )
@@ -208,11 +209,11 @@ async fn a_clean_up_reads_no_more_than_twice_its_batch() {
     // A batch of ten reads the twenty oldest events, and deletes up to ten of those that are not locked.
     for (locked_count, deleted_count) in [(0, 10), (10, 10), (15, 5), (20, 0), (40, 0)] {
         let lock_holder = world.owner().begin().await;
-        execute_in(&lock_holder, &lock_oldest(locked_count)).await.unwrap();
+        execute_in(&lock_holder, &lock_oldest_events(locked_count)).await.unwrap();
         let cleaning_transaction = world.owner().begin().await;
         execute_in(
             &cleaning_transaction,
-            "CREATE TEMP TABLE cleaned ON COMMIT DROP AS SELECT private.clean_events(10) AS deleted",
+            "CREATE TEMP TABLE cleaned ON COMMIT DROP AS SELECT private.delete_old_events(10) AS deleted",
         )
         .await
         .unwrap();
@@ -233,8 +234,8 @@ async fn a_fellow_player_does_not_delay_a_heroic_save() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let failed_roll = world.new_attack_roll(game.session_id, game.players[0].character_id, "{1,2}", 10, 0).await;
-    // If the fellow player's save were inserted, its RETURNING would wait for this lock, and be refused with another
-    // SQLSTATE after `lock_timeout`. The key is arbitrary.
+    // If the fellow player's save were inserted, its RETURNING would wait for this lock, and the statement would be
+    // refused with another SQLSTATE after `lock_timeout`. The key is arbitrary.
     let advisory_lock_holder = world.owner().begin().await;
     execute_in(&advisory_lock_holder, "SELECT pg_advisory_xact_lock(4711)").await.unwrap();
     let fellow_player = &game.players[1];
@@ -257,7 +258,7 @@ async fn a_fellow_player_does_not_delay_a_heroic_save() {
 /// The foreign key of a new seat locks the character. If the seat were not refused before that, the statement would
 /// then wait for the session, which an accomplice, the Seer, keeps locked.
 #[tokio::test]
-async fn a_seat_with_another_users_character_does_not_lock_the_character() {
+async fn inserting_a_seat_with_another_users_character_does_not_lock_the_character() {
     let world = World::new().await;
     let (game, stranger, victim) = (world.new_session(0).await, world.new_player().await, world.new_player().await);
     world.update_session(&game, "is_public = true").await;
@@ -283,7 +284,7 @@ async fn a_sign_up_waits_only_briefly_for_an_address_that_is_being_given_up() {
     let sign_up_transaction = world.owner().begin().await;
     execute_in(&sign_up_transaction, "SET LOCAL statement_timeout = '20s'").await.unwrap();
     // The closing account's row in `auth.users` still has the address, and Supabase accepts a second account with it
-    // only from single sign-on. So this calls the function that a sign-up calls.
+    // only from single sign-on. So this test calls the function that a sign-up calls.
     let create_profile = format!("SELECT private.create_profile('{new_account}', {address}, '{{}}')");
     let create_account_without_profile =
         format!("INSERT INTO auth.users (id) VALUES ('{new_account}'); DELETE FROM users WHERE id = '{new_account}'");
@@ -306,9 +307,9 @@ async fn a_sign_up_waits_while_the_table_of_profiles_is_locked() {
     let sign_up_transaction = world.owner().begin().await;
     let sql = format!("INSERT INTO auth.users (id, email) VALUES ('{account}', '{account}@example.com')");
     let sign_up_task = tokio::spawn(async move { execute_and_commit(sign_up_transaction, &sql).await });
-    let has_waited_longer =
+    let select_has_long_lock_wait =
         "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND waitstart < now() - INTERVAL '1500 ms')";
-    while !world.owner().fetch_value::<bool>(has_waited_longer).await.unwrap() {
+    while !world.owner().fetch_value::<bool>(select_has_long_lock_wait).await.unwrap() {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
     table_lock_holder.rollback().await.unwrap();

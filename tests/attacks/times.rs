@@ -5,7 +5,7 @@ use super::attempt;
 use crate::world::{SqlCaller, World};
 
 #[tokio::test]
-async fn every_time_that_a_client_writes_is_bounded_or_replaced_by_the_servers() {
+async fn every_timestamp_that_a_client_writes_is_bounded_or_replaced_by_the_server_time() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let (player, seer) = (&game.players[0], &game.seer);
@@ -64,20 +64,20 @@ async fn every_time_that_a_client_writes_is_bounded_or_replaced_by_the_servers()
         ),
     ];
     // The columns with a time that users may insert or update.
-    let time_columns = "SELECT class.relname || '.' || attname FROM pg_attribute
+    let select_time_columns = "SELECT class.relname || '.' || attname FROM pg_attribute
          JOIN pg_class AS class ON class.oid = attrelid
          WHERE class.relnamespace = 'public'::regnamespace AND relkind = 'r' AND NOT attisdropped
            AND atttypid IN ('timestamptz'::regtype, 'timestamp'::regtype, 'date'::regtype)
            AND has_column_privilege('authenticated', class.oid, attnum, 'INSERT, UPDATE') ORDER BY 1";
     let mut tested_columns: Vec<&str> = writes.iter().map(|(column, ..)| *column).collect();
     tested_columns.dedup();
-    assert_eq!(world.owner().fetch_values::<String>(time_columns).await.unwrap(), tested_columns);
+    assert_eq!(world.owner().fetch_values::<String>(select_time_columns).await.unwrap(), tested_columns);
     let insert_tutorial_progress = "INSERT INTO tutorial_progress (path, current_step, completed_steps, completed_at)
                   VALUES ('seer', 'welcome', '{}', $TIME)"
         .to_owned();
-    let updates = writes.iter().map(|(column, caller, sql)| (*column, *caller, sql));
+    let borrowed_writes = writes.iter().map(|(column, caller, sql)| (*column, *caller, sql));
     for (column, caller, sql) in
-        updates.chain([("tutorial_progress.completed_at", &user_without_progress, &insert_tutorial_progress)])
+        borrowed_writes.chain([("tutorial_progress.completed_at", &user_without_progress, &insert_tutorial_progress)])
     {
         for time in UNPARSABLE_TIMES {
             // An update is sent twice, because the second one changes the time that the first one has written.

@@ -7,7 +7,7 @@ use super::{attempt, dry_run, query_number};
 use crate::world::{GameSession, SqlCaller, World, insert_character_sql};
 
 /// Returns the `updated_at` of all profiles, adventures and sessions that a visitor can read.
-async fn select_visible_times(world: &World) -> Vec<String> {
+async fn fetch_visible_times(world: &World) -> Vec<String> {
     let sql = "SELECT concat_ws(' ', kind, id, updated_at)
                FROM (
                  SELECT 'user' AS kind, id, updated_at FROM users
@@ -27,7 +27,7 @@ async fn private_changes_do_not_change_an_updated_at_that_everyone_can_read() {
     let (player, public_player) = (&game.players[0], &public_game.players[0]);
     let (character, draft_adventure) = (Uuid::new_v4(), Uuid::new_v4());
     let (session, seer) = (game.session_id, game.seer.user_id());
-    let times_before = select_visible_times(&world).await;
+    let times_before = fetch_visible_times(&world).await;
     assert_eq!(times_before.len(), 8, "five accounts, two adventures and a session");
     let update_seat = |set: &str| format!("UPDATE session_players SET {set} WHERE user_id = '{}'", player.user_id);
     for (caller, sql) in [
@@ -68,7 +68,7 @@ async fn private_changes_do_not_change_an_updated_at_that_everyone_can_read() {
         (&world.owner(), format!("UPDATE auth.users SET email = 'new@x.org' WHERE id = '{}'", player.user_id)),
     ] {
         assert_eq!(attempt(caller, &sql).await, "done", "{sql}");
-        assert_eq!(select_visible_times(&world).await, times_before, "{sql}");
+        assert_eq!(fetch_visible_times(&world).await, times_before, "{sql}");
     }
     let count_users_with_games = "SELECT count(*) FROM users WHERE games_played > 0 OR games_run > 0";
     assert_eq!(
@@ -148,10 +148,10 @@ async fn every_edit_sets_updated_at_whoever_makes_it() {
     let edits = edits.flat_map(|(table, id, caller, sets)| sets.iter().map(move |set| (table, id, caller, *set)));
     for (table, id, caller, set) in edits {
         let select_updated_at = format!("SELECT updated_at::text FROM {table} WHERE id = '{id}'");
-        let before: String = world.owner().fetch_value(&select_updated_at).await.unwrap();
+        let time_before: String = world.owner().fetch_value(&select_updated_at).await.unwrap();
         assert_eq!(attempt(caller, &format!("UPDATE {table} SET {set} WHERE id = '{id}'")).await, "done", "{set}");
-        let after: String = world.owner().fetch_value(&select_updated_at).await.unwrap();
-        assert!(after > before && after != "infinity", "{table}: {set}");
+        let time_after: String = world.owner().fetch_value(&select_updated_at).await.unwrap();
+        assert!(time_after > time_before && time_after != "infinity", "{table}: {set}");
     }
 }
 
@@ -251,15 +251,15 @@ async fn the_code_of_a_session_that_has_started_shows_it_only_to_participants() 
         async |caller: &SqlCaller| caller.count(&format!("private.session_by_code('{join_code}')")).await;
     let remove = format!("UPDATE session_players SET removed_at = now() WHERE user_id = '{}'", removed_player.user_id);
     assert_eq!(attempt(&game.seer, &remove).await, "done");
-    for (status, visible_to_others) in
+    for (status, visible_count_for_others) in
         [("waiting", 1), ("starting_soon", 1), ("active", 0), ("paused", 0), ("completed", 0)]
     {
         if status != "waiting" {
             world.update_session(&game, &format!("status = '{status}'")).await;
         }
         for (caller, expected_count) in [
-            (&stranger, visible_to_others),
-            (&removed_player.caller, visible_to_others),
+            (&stranger, visible_count_for_others),
+            (&removed_player.caller, visible_count_for_others),
             (&player.caller, 1),
             (&game.seer, 1),
             (&world.service(), 1),

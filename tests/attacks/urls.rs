@@ -9,12 +9,12 @@ async fn the_url_of_a_picture_is_http_or_https_or_relative() {
     let (author, user) = (world.new_user().await, world.new_user().await);
     let draft_adventure = world.new_draft_adventure(author.user_id()).await;
     // These are all columns with URLs that a user may write, and all are tested below.
-    let url_columns = "SELECT class.relname || '.' || attname FROM pg_attribute
+    let select_url_columns = "SELECT class.relname || '.' || attname FROM pg_attribute
          JOIN pg_class AS class ON class.oid = attrelid
          WHERE class.relnamespace = 'public'::regnamespace AND relkind = 'r' AND attname ~ 'url|uri|link|href'
            AND has_column_privilege('authenticated', class.oid, attnum, 'INSERT, UPDATE') ORDER BY 1";
     assert_eq!(
-        world.owner().fetch_values::<String>(url_columns).await.unwrap(),
+        world.owner().fetch_values::<String>(select_url_columns).await.unwrap(),
         ["adventures.artwork_url", "adventures.thumbnail_url", "users.avatar_url"]
     );
     for (caller, column, table, id) in [

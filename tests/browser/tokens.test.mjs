@@ -8,7 +8,7 @@ import { createToken, ecKeyPair, rsaKeyPair, sqlAsOwner, startProgram } from "./
 let program, ada;
 before(async () => {
   program = await startProgram();
-  ada = (await program.request("POST", "/api/visitors", { body: { display_name: "Ada" } })).body;
+  ada = (await program.request("POST", "/api/demo-users", { body: { display_name: "Ada" } })).body;
 });
 after(() => program.stop());
 
@@ -53,7 +53,7 @@ test("an invalid token is refused even where none is required", async () => {
 });
 
 test("a closed account gets account_closed", async () => {
-  const bea = (await program.request("POST", "/api/visitors", { body: { display_name: "Bea" } })).body;
+  const bea = (await program.request("POST", "/api/demo-users", { body: { display_name: "Bea" } })).body;
   sqlAsOwner(`UPDATE auth.users SET deleted_at = now() WHERE id = '${bea.profile.id}'`);
   const created = await program.request("POST", "/api/characters", { token: bea.token, body: { name: "Too Late" } });
   assert.equal(created.body.code, "account_closed");
@@ -62,7 +62,7 @@ test("a closed account gets account_closed", async () => {
 
 test("a sign-up that names an account returns no token for it", async () => {
   const body = { id: ada.profile.id, display_name: "Ada" };
-  const refusal = await program.request("POST", "/api/visitors", { body });
+  const refusal = await program.request("POST", "/api/demo-users", { body });
   assert.deepEqual([refusal.status, refusal.body.code, refusal.body.token], [422, "invalid_input", undefined]);
 });
 
@@ -82,9 +82,9 @@ test("a refusal has a header that keeps the browser from caching it", async () =
 });
 
 test("the lobby lists sessions and refuses an invalid cursor", async () => {
-  const firstPage = await program.request("GET", "/api/lobby?free_seats=1");
+  const firstPage = await program.request("GET", "/api/lobby?min_free_seats=1");
   assert.ok(firstPage.body.items.length >= 3, "the demo opens three sessions in the lobby");
-  const refusal = await program.request("GET", "/api/lobby?free_seats=1&after=7");
+  const refusal = await program.request("GET", "/api/lobby?min_free_seats=1&after=7");
   assert.deepEqual([refusal.status, refusal.body.code], [400, "bad_cursor"]);
 });
 

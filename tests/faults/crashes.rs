@@ -8,7 +8,7 @@ use fastrand::Rng;
 use sparc::service::{Options, Sparc};
 use testdb::Server;
 
-use super::{Load, assert_no_open_transaction, assert_nothing_lost, assert_service_works, env_number};
+use super::{Load, assert_calls_succeed_again, assert_no_open_transaction, assert_nothing_lost, env_number};
 use crate::{
     random_operations::{RandomOperations, broken_invariants, unexpected_errors},
     world::World,
@@ -28,19 +28,26 @@ async fn acknowledged_rows_survive_a_crash() {
     for _ in 0..crashes {
         tokio::time::sleep(Duration::from_millis(rng.u64(100..600))).await;
         let server = server.clone();
-        tokio::task::spawn_blocking(move || server.crash()).await.unwrap().unwrap();
-        assert_service_works(&sparc).await;
-        let reconnected = world.reconnect().await;
-        assert_eq!(broken_invariants(&reconnected).await, [""; 0]);
+        tokio::task::spawn_blocking(move || server.crash_and_restart()).await.unwrap().unwrap();
+        assert_calls_succeed_again(&sparc).await;
+        let reconnected_world = world.with_new_pool().await;
+        assert_eq!(broken_invariants(&reconnected_world).await, [""; 0]);
     }
     let outcomes = load.stop().await;
-    let world = world.reconnect().await;
+    let world = world.with_new_pool().await;
     assert_nothing_lost(&world, &outcomes.acknowledged).await;
     assert_eq!(broken_invariants(&world).await, [""; 0]);
     assert_no_open_transaction(&world).await;
-    println!("{crashes} crashes, {} acknowledged rows found: {:?}", outcomes.acknowledged.len(), outcomes.codes);
-    assert_eq!(unexpected_errors(&outcomes.codes, &["connection_lost", "commit_unknown", "pool_exhausted"]), [""; 0]);
-    assert!(outcomes.codes["done"] > 0);
+    println!(
+        "{crashes} crashes, all {} acknowledged rows found; calls by outcome: {:?}",
+        outcomes.acknowledged.len(),
+        outcomes.counts_by_code
+    );
+    assert_eq!(
+        unexpected_errors(&outcomes.counts_by_code, &["connection_lost", "commit_unknown", "pool_exhausted"]),
+        [""; 0]
+    );
+    assert!(outcomes.counts_by_code["done"] > 0);
     sparc.close().await.unwrap();
 }
 
@@ -64,13 +71,13 @@ async fn terminating_random_backends_loses_no_acknowledged_row() {
         terminated += owner.fetch_value::<i64>(terminate_one).await.unwrap();
     }
     let outcomes = load.stop().await;
-    let reconnected = world.reconnect().await;
-    assert_nothing_lost(&reconnected, &outcomes.acknowledged).await;
-    assert_eq!(broken_invariants(&reconnected).await, [""; 0]);
-    assert_no_open_transaction(&reconnected).await;
-    println!("{terminated} backends terminated: {:?}", outcomes.codes);
-    assert_eq!(unexpected_errors(&outcomes.codes, &["connection_lost", "commit_unknown"]), [""; 0]);
+    let reconnected_world = world.with_new_pool().await;
+    assert_nothing_lost(&reconnected_world, &outcomes.acknowledged).await;
+    assert_eq!(broken_invariants(&reconnected_world).await, [""; 0]);
+    assert_no_open_transaction(&reconnected_world).await;
+    println!("{terminated} backends terminated; calls by outcome: {:?}", outcomes.counts_by_code);
+    assert_eq!(unexpected_errors(&outcomes.counts_by_code, &["connection_lost", "commit_unknown"]), [""; 0]);
     assert!(terminated > 0, "no backend was terminated");
-    assert_service_works(&sparc).await;
+    assert_calls_succeed_again(&sparc).await;
     sparc.close().await.unwrap();
 }

@@ -67,6 +67,7 @@ async fn a_full_disk_is_reported_and_the_service_recovers_once_there_is_room() {
     ))
     .await
     .unwrap();
+    // Connections from here on create their tables on the small file system.
     db.execute_unprepared(&format!("ALTER DATABASE {database_name} SET default_tablespace = small_{database_name}"))
         .await
         .unwrap();

@@ -47,7 +47,7 @@ async fn an_operation_dropped_at_any_point_commits_all_or_nothing() {
     let code = world.join_code(waiting_game.session_id).await;
     // The proxy runs in this thread, so a response arrives only while a call waits, and the call can be dropped at each
     // response. With two connections, a call does not wait until the dropped call's connection is back in the pool.
-    let proxy = Proxy::to_world(&world).await;
+    let proxy = Proxy::start_for_world(&world).await;
     let sparc = Sparc::connect_with(&proxy.url, Options::default().max_connections(2)).await.unwrap();
     let ada = sparc.as_user(game.players[0].user_id);
     let (character, session) = (game.players[0].character_id, game.session_id);
@@ -76,18 +76,18 @@ async fn an_operation_dropped_at_any_point_commits_all_or_nothing() {
 }
 
 /// Asserts that the transaction still runs with the role of a user, or can only be rolled back.
-async fn assert_same_role(tx: &Transaction, what: &str) {
+async fn assert_user_role_or_failed(tx: &Transaction, context: &str) {
     let query = Statement::from_string(DbBackend::Postgres, "SELECT current_user::text");
     match tx.query_one_raw(query).await {
-        Ok(row) => assert_eq!(row.unwrap().try_get_by_index::<String>(0).unwrap(), "authenticated", "{what}"),
-        Err(error) => assert_eq!(Error::from(error).code(), "transaction_failed", "{what}"),
+        Ok(row) => assert_eq!(row.unwrap().try_get_by_index::<String>(0).unwrap(), "authenticated", "{context}"),
+        Err(error) => assert_eq!(Error::from(error).code(), "transaction_failed", "{context}"),
     }
 }
 
 #[tokio::test]
-async fn a_call_that_is_dropped_in_a_transaction_never_leaves_another_role_set() {
+async fn a_call_dropped_in_a_transaction_never_leaves_it_in_another_role() {
     let world = World::new().await;
-    let proxy = Proxy::to_world(&world).await;
+    let proxy = Proxy::start_for_world(&world).await;
     let sparc = Sparc::connect_with(&proxy.url, Options::default().max_connections(2)).await.unwrap();
     let creator = world.new_account().await;
     let draft_adventure = world.new_draft_adventure(creator).await;
@@ -97,20 +97,20 @@ async fn a_call_that_is_dropped_in_a_transaction_never_leaves_another_role_set()
         // The begin of a nested transaction, at two depths: if it is dropped, the outer transaction continues.
         let tx = me.begin().await.unwrap();
         let is_begin_dropped = poll_then_drop(waits, tx.begin()).await.is_none();
-        assert_same_role(&tx, "outer").await;
+        assert_user_role_or_failed(&tx, "outer").await;
         tx.commit().await.unwrap();
         let tx = me.begin().await.unwrap();
         let inner = tx.begin().await.unwrap();
         drop(poll_then_drop(waits, inner.begin()).await);
-        assert_same_role(&inner, "middle").await;
+        assert_user_role_or_failed(&inner, "middle").await;
         inner.commit().await.unwrap();
-        assert_same_role(&tx, "outer of three").await;
+        assert_user_role_or_failed(&tx, "outer of three").await;
         drop(tx);
         // An operation that runs a statement as `service_role`.
         let tx = me.begin().await.unwrap();
         let is_validation_dropped = poll_then_drop(waits, tx.adventures().validate(draft_adventure)).await.is_none();
         dropped_validations += u32::from(is_validation_dropped);
-        assert_same_role(&tx, "after a statement as service_role").await;
+        assert_user_role_or_failed(&tx, "after a statement as service_role").await;
         drop(tx);
         assert_no_open_transaction(&world).await;
         // Stop when both calls finish before they would be dropped.

@@ -27,7 +27,7 @@ async fn an_exhausted_pool_delays_events_but_loses_none() {
     let count_before = event_numbers(&world, game.session_id).await.len();
     for _ in 0..2 {
         let transaction = loop {
-            // The poller uses the only connection from time to time.
+            // The poller uses the only connection from time to time, so `begin` may fail.
             if let Ok(transaction) = ada.begin().await {
                 break transaction;
             }
@@ -35,17 +35,17 @@ async fn an_exhausted_pool_delays_events_but_loses_none() {
         write_events(&game.players[0].caller, game.session_id, 2).await;
         assert!(receives_nothing(&mut stream).await, "the poller has no connection to read with");
         transaction.rollback().await.unwrap();
-        let newest = *event_numbers(&world, game.session_id).await.last().unwrap();
-        assert_eq!(read_until(&mut stream, newest).await.len(), 2);
+        let newest_seq = *event_numbers(&world, game.session_id).await.last().unwrap();
+        assert_eq!(read_until(&mut stream, newest_seq).await.len(), 2);
     }
     assert_eq!(event_numbers(&world, game.session_id).await.len(), count_before + 4);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_network_that_is_cut_slow_or_silent_loses_no_event() {
+async fn a_cut_slow_or_silent_network_loses_no_event() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let proxy = Proxy::to_world(&world).await;
+    let proxy = Proxy::start_for_world(&world).await;
     let options = Options::default().max_connections(3).deadline(Duration::from_secs(1));
     let sparc = Sparc::connect_with(&proxy.url, options).await.unwrap();
     let mut streams = Vec::new();
@@ -71,7 +71,7 @@ async fn a_network_that_is_cut_slow_or_silent_loses_no_event() {
 }
 
 #[tokio::test]
-async fn behind_a_pooler_in_transaction_mode_streams_work_or_end_with_an_error_that_names_the_option() {
+async fn streams_behind_a_pooler_in_transaction_mode_work_or_end_with_an_error_that_names_the_option() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let Some(pooler) = start_pooler(world.url()).await else {
@@ -86,9 +86,9 @@ async fn behind_a_pooler_in_transaction_mode_streams_work_or_end_with_an_error_t
     }
     for _ in 0..5 {
         write_events(&game.players[0].caller, game.session_id, 3).await;
-        let newest = *event_numbers(&world, game.session_id).await.last().unwrap();
+        let newest_seq = *event_numbers(&world, game.session_id).await.last().unwrap();
         for stream in &mut streams {
-            assert_eq!(read_until(stream, newest).await.len(), 3);
+            assert_eq!(read_until(stream, newest_seq).await.len(), 3);
         }
     }
     drop(streams);
@@ -136,7 +136,7 @@ async fn lock_out(superuser: &DatabaseConnection, database: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn if_an_older_copy_replaces_the_database_a_stream_ends_only_if_it_has_read_an_event_that_the_copy_lacks() {
+async fn when_an_older_copy_replaces_the_database_only_streams_that_read_lost_events_end() {
     let world = World::new().await;
     let (quiet_game, busy_game) = (world.new_active_session(1).await, world.new_active_session(1).await);
     let eventless_game = world.new_session(1).await;
@@ -162,7 +162,7 @@ async fn if_an_older_copy_replaces_the_database_a_stream_ends_only_if_it_has_rea
     lock_out(&superuser, &database).await;
     execute(&superuser, &format!("CREATE DATABASE \"{database}_copy\" TEMPLATE \"{database}\"")).await;
     execute(&superuser, &format!("ALTER DATABASE \"{database}\" ALLOW_CONNECTIONS true")).await;
-    let original = world.reconnect().await;
+    let original = world.with_new_pool().await;
     write_events(&original.user(busy_game.players[0].user_id), busy_game.session_id, 3).await;
     for _ in 0..3 {
         next_event(&mut streams[1]).await;
@@ -179,7 +179,7 @@ async fn if_an_older_copy_replaces_the_database_a_stream_ends_only_if_it_has_rea
          ALTER DATABASE \"{database}_copy\" RENAME TO \"{database}\""
     );
     execute(&superuser, &swap).await;
-    let replacement = world.reconnect().await;
+    let replacement = world.with_new_pool().await;
     write_events(&replacement.user(busy_game.players[0].user_id), busy_game.session_id, 5).await;
     write_events(&replacement.user(quiet_game.players[0].user_id), quiet_game.session_id, 2).await;
     write_events(&replacement.user(eventless_game.players[0].user_id), eventless_game.session_id, 1).await;
@@ -212,22 +212,22 @@ async fn dropped_streams_leave_no_task_and_no_busy_connection() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let sparc = connect_sparc(&world).await;
-    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let count_tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
     // A read returns before its transaction has ended; a separate task waits for the end.
     let wait_until_idle = async |task_count| {
         for _ in 0..200 {
             let status = sparc.pool_status();
-            if status.idle == status.connections && tasks() == task_count {
+            if status.idle == status.connections && count_tasks() == task_count {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(25)).await;
         }
-        panic!("{} tasks instead of {task_count}, {:?}", tasks(), sparc.pool_status());
+        panic!("{} tasks instead of {task_count}, {:?}", count_tasks(), sparc.pool_status());
     };
-    let tasks_before = tasks();
+    let task_count_before = count_tasks();
     let service = sparc.as_service();
-    service.events().newest(game.session_id).await.unwrap();
-    wait_until_idle(tasks_before).await;
+    service.events().newest_seq(game.session_id).await.unwrap();
+    wait_until_idle(task_count_before).await;
     for _ in 0..3 {
         let mut streams = Vec::new();
         for _ in 0..20 {
@@ -236,11 +236,11 @@ async fn dropped_streams_leave_no_task_and_no_busy_connection() {
         let mut multi_session_stream = service.events().subscribe_many([(game.session_id, None)]).await.unwrap();
         next_event(&mut streams[0]).await;
         // One poller, and no task per stream.
-        wait_until_idle(tasks_before + 1).await;
+        wait_until_idle(task_count_before + 1).await;
         multi_session_stream.remove(game.session_id);
         drop(multi_session_stream);
         drop(streams);
-        wait_until_idle(tasks_before).await;
+        wait_until_idle(task_count_before).await;
     }
-    world.owner().wait_for_rollbacks().await;
+    world.owner().assert_no_transaction_stays_open().await;
 }

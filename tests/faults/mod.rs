@@ -39,7 +39,7 @@ pub struct Outcomes {
     /// The rows whose creation was acknowledged.
     pub acknowledged: BTreeSet<AcknowledgedRow>,
     /// How many operations ended with each error code, or with "done".
-    pub codes: BTreeMap<&'static str, usize>,
+    pub counts_by_code: BTreeMap<&'static str, usize>,
 }
 
 impl Load {
@@ -53,13 +53,14 @@ impl Load {
                     let mut rng = Rng::with_seed(client);
                     let mut outcomes = Outcomes::default();
                     while !is_stopped.load(Ordering::SeqCst) {
-                        let operation = operations.call_random(&sparc, &mut rng);
+                        let operation = operations.call_random_operation(&sparc, &mut rng);
                         let outcome =
                             tokio::time::timeout(MAX_OPERATION_TIME, operation).await.expect("an operation hangs");
                         if let Ok(Some(row)) = &outcome {
                             outcomes.acknowledged.insert(*row);
                         }
-                        *outcomes.codes.entry(outcome.map_or_else(|error| error.code(), |_| "done")).or_default() += 1;
+                        let code = outcome.map_or_else(|error| error.code(), |_| "done");
+                        *outcomes.counts_by_code.entry(code).or_default() += 1;
                     }
                     outcomes
                 })
@@ -75,8 +76,8 @@ impl Load {
         for client in self.clients {
             let outcomes = client.await.unwrap();
             all.acknowledged.extend(outcomes.acknowledged);
-            for (code, count) in outcomes.codes {
-                *all.codes.entry(code).or_default() += count;
+            for (code, count) in outcomes.counts_by_code {
+                *all.counts_by_code.entry(code).or_default() += count;
             }
         }
         all
@@ -88,8 +89,8 @@ pub fn env_number(name: &str, default: u32) -> u32 {
     std::env::var(name).map_or(default, |value| value.parse().unwrap())
 }
 
-/// Asserts that the service works again without a restart.
-pub async fn assert_service_works(sparc: &Sparc) {
+/// Asserts that calls on the handle succeed again, although it is the one from before the fault.
+pub async fn assert_calls_succeed_again(sparc: &Sparc) {
     let visitor = sparc.as_anon();
     let filter = LobbyFilter::default();
     let lobby = visitor.sessions().lobby(&filter, None);

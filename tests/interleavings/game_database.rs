@@ -48,7 +48,7 @@ const NAMES: &[&str] = &[
 ];
 
 /// The tables whose rows a statement may lock, with the columns that identify a row.
-pub const LOCKABLE: &[(&str, &str)] = &[
+pub const LOCKABLE_TABLES: &[(&str, &str)] = &[
     ("auth.users", "id"),
     ("private.account_gates", "account_id"),
     ("public.users", "id"),
@@ -69,7 +69,7 @@ pub fn id(name: &str) -> String {
 
 /// Returns the `@name` of the row with this id, for [`with_ids`]. If the row has no name, returns the id as an SQL
 /// literal.
-fn name_of(id: &str) -> String {
+fn name_or_literal(id: &str) -> String {
     let position = id.rsplit('-').next().and_then(|digits| usize::from_str_radix(digits, 16).ok());
     match position.and_then(|position| NAMES.get(position.wrapping_sub(1))) {
         Some(name) => format!("@{name}"),
@@ -154,7 +154,7 @@ impl GameDatabase {
     /// Returns the rows that another transaction has locked, each as a table and a condition for [`with_ids`].
     pub async fn locked_rows(&mut self) -> Vec<String> {
         let mut locked = Vec::new();
-        for (table, key) in LOCKABLE {
+        for (table, key) in LOCKABLE_TABLES {
             let columns: Vec<&str> = key.split(", ").collect();
             let key_texts = columns.iter().map(|column| format!("{column}::text")).collect::<Vec<_>>().join(", ");
             let select_all = format!("SELECT ARRAY[{key_texts}] FROM {table} ORDER BY 1");
@@ -164,7 +164,7 @@ impl GameDatabase {
             let unlocked_keys: Vec<Vec<String>> =
                 query_scalar(AssertSqlSafe(select_unlocked)).fetch_all(&mut self.owner).await.unwrap();
             for row in all_keys.iter().filter(|row| !unlocked_keys.contains(row)) {
-                let keys = row.iter().map(|value| name_of(value)).collect::<Vec<_>>().join(", ");
+                let keys = row.iter().map(|value| name_or_literal(value)).collect::<Vec<_>>().join(", ");
                 locked.push(format!("{table} WHERE ({key}) = ({keys})"));
             }
         }
@@ -188,6 +188,7 @@ async fn save_rows(owner: &mut PgConnection) -> String {
     .fetch_all(&mut *owner)
     .await
     .unwrap();
+    // The replication role `replica` disables triggers and foreign keys.
     let mut restore_sql = "BEGIN; SET LOCAL session_replication_role = replica; ".to_owned();
     for (table, copy, columns) in tables {
         execute(owner, &format!("CREATE TABLE saved.{copy} AS SELECT {columns} FROM {table}")).await;

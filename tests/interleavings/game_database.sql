@@ -64,6 +64,6 @@ UPDATE sessions SET status = 'cancelled', ended_at = now() - INTERVAL '399 days'
 INSERT INTO dice_rolls (id, session_id, character_id, attribute, difficulty, roll_type, results, created_at) VALUES
   (@failed_roll_1, @active, @ada1, 'might', 18, 'attack', '{1,2}', now() + INTERVAL '1 day'),
   (@failed_roll_2, @active, @ada1, 'wit', 18, 'attack', '{1,2}', now() + INTERVAL '1 day');
--- Events older than a day, which the next statement that inserts events deletes.
+-- Events older than a day: the next statement that inserts events deletes them.
 INSERT INTO session_events (session_id, event_type, created_at)
 SELECT @active, 'client.old', now() - INTERVAL '2 days' FROM generate_series(1, 3);

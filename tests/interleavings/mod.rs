@@ -3,13 +3,13 @@
 //! statement, commit and rollback. After each case, every invariant must hold, no transaction may wait for ever, and
 //! only refusals that the documentation lists may have occurred.
 //!
-//! Two statements that run one after the other without interruption cannot deadlock. So a second kind of case stops
+//! Two statements that run one after the other without interruption cannot deadlock. So a second kind of case blocks
 //! both statements in the middle: until both have been sent, other connections hold a row that the first one locks and
-//! a row that the second one locks.
+//! a row that the second one locks. A third kind has three statements that lock a row in common.
 //!
 //! By default, the test runs a sample of each kind of case. `SPARC_INTERLEAVINGS=20000` runs a sample of that size of
-//! each kind, `SPARC_INTERLEAVINGS=all` every pair of both kinds, and `SPARC_INTERLEAVINGS=triples` every three
-//! statements. Any other value runs the cases whose names contain the value; a failed case is reported by its name.
+//! each kind, `SPARC_INTERLEAVINGS=all` every case of the first two kinds, and `SPARC_INTERLEAVINGS=triples` every case
+//! of the third. Any other value runs the cases whose names contain the value; a failed case is reported by its name.
 
 use std::collections::BTreeMap;
 
@@ -23,13 +23,13 @@ use statements::{Caller, STATEMENTS, Statement};
 const ISOLATION_LEVELS: [IsolationLevel; 2] = [IsolationLevel::ReadCommitted, IsolationLevel::RepeatableRead];
 
 /// The number of databases on which cases run concurrently.
-const DATABASES: usize = 4;
+const DATABASE_COUNT: usize = 4;
 
 /// The number of cases of each kind in the default sample.
 const SAMPLE_SIZE: usize = 200;
 
 /// Returns every order of the steps of all transactions that keeps the steps of each transaction in order.
-fn orders(transactions: &[Vec<Step>]) -> Vec<Schedule> {
+fn interleavings(transactions: &[Vec<Step>]) -> Vec<Schedule> {
     if transactions.iter().all(Vec::is_empty) {
         return vec![Vec::new()];
     }
@@ -37,9 +37,9 @@ fn orders(transactions: &[Vec<Step>]) -> Vec<Schedule> {
     for (transaction, steps) in transactions.iter().enumerate().filter(|(_, steps)| !steps.is_empty()) {
         let mut remaining_steps = transactions.to_vec();
         remaining_steps[transaction].remove(0);
-        for mut order in orders(&remaining_steps) {
-            order.insert(0, (transaction, steps[0]));
-            all.push(order);
+        for mut schedule in interleavings(&remaining_steps) {
+            schedule.insert(0, (transaction, steps[0]));
+            all.push(schedule);
         }
     }
     all
@@ -53,10 +53,10 @@ fn schedules(level: IsolationLevel, ends: &[Step]) -> Vec<Schedule> {
         .iter()
         .map(|end| if begin_matters { vec![Step::Begin, Step::Send, *end] } else { vec![Step::Send, *end] })
         .collect();
-    let mut all = orders(&transactions);
+    let mut all = interleavings(&transactions);
     if !begin_matters {
-        for order in &mut all {
-            order.splice(0..0, (0..ends.len()).map(|transaction| (transaction, Step::Begin)));
+        for schedule in &mut all {
+            schedule.splice(0..0, (0..ends.len()).map(|transaction| (transaction, Step::Begin)));
         }
     }
     all
@@ -84,7 +84,8 @@ fn pairs() -> Vec<Case<'static>> {
 }
 
 /// Returns whether `STATEMENTS` has a user's statement that writes the table with the command. For a command that locks
-/// existing rows, the table must also be in `LOCKABLE`, so that the statement can be stopped before each of them.
+/// existing rows, the table must also be in `LOCKABLE_TABLES`, so that the statement can be blocked before each of
+/// these rows.
 pub fn has_interleaving_cases(command: &str, table: &str) -> bool {
     let (clause, locks_rows) = match command {
         "INSERT" => ("INSERT INTO", false),
@@ -94,7 +95,7 @@ pub fn has_interleaving_cases(command: &str, table: &str) -> bool {
     let table = format!("public.{table}");
     let write = format!("{clause} {table} ");
     STATEMENTS.iter().any(|statement| matches!(statement.caller, Caller::User(_)) && statement.sql.contains(&write))
-        && (!locks_rows || game_database::LOCKABLE.iter().any(|(lockable, _)| *lockable == table))
+        && (!locks_rows || game_database::LOCKABLE_TABLES.iter().any(|(lockable, _)| *lockable == table))
 }
 
 /// For each statement's name, the rows that the statement locks.
@@ -102,7 +103,7 @@ type LockedRows = BTreeMap<&'static str, Vec<String>>;
 
 /// Returns the case in which the transactions begin, and send their statements in the given order, while other
 /// connections hold the given rows. Each transaction commits as soon as its statement has finished.
-fn stopped_case(statements: Vec<&'static Statement>, level: IsolationLevel, held_rows: Vec<String>) -> Case<'static> {
+fn blocked_case(statements: Vec<&'static Statement>, level: IsolationLevel, held_rows: Vec<String>) -> Case<'static> {
     let count = statements.len();
     let schedule = (0..count)
         .map(|transaction| (transaction, Step::Begin))
@@ -111,8 +112,8 @@ fn stopped_case(statements: Vec<&'static Statement>, level: IsolationLevel, held
 }
 
 /// Returns the cases of two statements that lock a row in common. There is one case for each row that the first one
-/// locks and each row that the second one locks. Other connections hold these two rows, which stops both statements.
-fn stopped_pairs(locked_rows: &LockedRows) -> Vec<Case<'static>> {
+/// locks and each row that the second one locks. Other connections hold these two rows, which blocks both statements.
+fn blocked_pairs(locked_rows: &LockedRows) -> Vec<Case<'static>> {
     let mut cases = Vec::new();
     for first in STATEMENTS {
         for second in STATEMENTS {
@@ -127,7 +128,7 @@ fn stopped_pairs(locked_rows: &LockedRows) -> Vec<Case<'static>> {
                     } else {
                         vec![first_row.clone(), second_row.clone()]
                     };
-                    cases.push(stopped_case(vec![first, second], IsolationLevel::ReadCommitted, held_rows));
+                    cases.push(blocked_case(vec![first, second], IsolationLevel::ReadCommitted, held_rows));
                 }
             }
         }
@@ -149,7 +150,7 @@ fn triples(locked_rows: &LockedRows) -> Vec<Case<'static>> {
                 for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
                     let statements: Vec<_> = order.iter().map(|index| [first, second, third][*index]).collect();
                     for level in ISOLATION_LEVELS {
-                        cases.push(stopped_case(statements.clone(), level, vec![row.clone()]));
+                        cases.push(blocked_case(statements.clone(), level, vec![row.clone()]));
                     }
                     let schedule = [Step::Begin, Step::Send, Step::Commit]
                         .into_iter()
@@ -178,18 +179,18 @@ fn sample(cases: Vec<Case<'static>>, size: usize) -> Vec<Case<'static>> {
 
 /// Returns a sample of each kind of case.
 fn sample_each_kind(locked_rows: &LockedRows, size: usize) -> Vec<Case<'static>> {
-    let kinds = [pairs(), stopped_pairs(locked_rows), triples(locked_rows)];
+    let kinds = [pairs(), blocked_pairs(locked_rows), triples(locked_rows)];
     kinds.into_iter().flat_map(|cases| sample(cases, size)).collect()
 }
 
 /// Runs all cases on several databases and returns the failures by name.
 async fn run_cases(cases: Vec<Case<'static>>) -> Vec<String> {
-    let (count, started) = (cases.len(), std::time::Instant::now());
+    let (case_count, started_at) = (cases.len(), std::time::Instant::now());
     let queue = std::sync::Arc::new(std::sync::Mutex::new(cases.into_iter().rev().collect::<Vec<_>>()));
-    let mut runners = Vec::new();
-    for _ in 0..DATABASES {
+    let mut tasks = Vec::new();
+    for _ in 0..DATABASE_COUNT {
         let queue = queue.clone();
-        runners.push(tokio::spawn(async move {
+        tasks.push(tokio::spawn(async move {
             let mut runner = Runner::new().await;
             let mut failures = Vec::new();
             loop {
@@ -202,10 +203,10 @@ async fn run_cases(cases: Vec<Case<'static>>) -> Vec<String> {
         }));
     }
     let mut failures = Vec::new();
-    for runner in runners {
-        failures.extend(runner.await.unwrap());
+    for task in tasks {
+        failures.extend(task.await.unwrap());
     }
-    println!("{count} cases in {:.1} s, {} failed", started.elapsed().as_secs_f32(), failures.len());
+    println!("{case_count} cases in {:.1} s, {} failed", started_at.elapsed().as_secs_f32(), failures.len());
     failures.sort_unstable();
     failures
 }
@@ -215,7 +216,7 @@ async fn find_locked_rows() -> LockedRows {
     let mut runner = Runner::new().await;
     let mut locked_rows = LockedRows::new();
     for statement in STATEMENTS {
-        locked_rows.insert(statement.name, runner.locked_rows(statement).await);
+        locked_rows.insert(statement.name, runner.rows_locked_by(statement).await);
     }
     locked_rows
 }
@@ -225,17 +226,17 @@ async fn no_order_of_statements_breaks_an_invariant() {
     let locked_rows = find_locked_rows().await;
     let selection = std::env::var("SPARC_INTERLEAVINGS").unwrap_or_default();
     let cases = match selection.as_str() {
-        "all" => pairs().into_iter().chain(stopped_pairs(&locked_rows)).collect(),
+        "all" => pairs().into_iter().chain(blocked_pairs(&locked_rows)).collect(),
         "triples" => triples(&locked_rows),
         "" => sample_each_kind(&locked_rows, SAMPLE_SIZE),
         size if size.parse::<usize>().is_ok() => sample_each_kind(&locked_rows, size.parse().unwrap()),
         part => pairs()
             .into_iter()
-            .chain(stopped_pairs(&locked_rows))
+            .chain(blocked_pairs(&locked_rows))
             .chain(triples(&locked_rows))
             .filter(|case| case.to_string().contains(part))
             .collect(),
     };
     let failures = run_cases(cases).await;
-    assert!(failures.is_empty(), "{} cases:\n{}", failures.len(), failures.join("\n"));
+    assert!(failures.is_empty(), "{} cases failed:\n{}", failures.len(), failures.join("\n"));
 }

@@ -48,8 +48,8 @@ pub struct Client {
     /// The process id of the server's backend.
     backend_pid: i32,
     /// Sends the next statement to the connection's task.
-    statements: UnboundedSender<String>,
-    answers: UnboundedReceiver<Answer>,
+    statement_sender: UnboundedSender<String>,
+    answer_receiver: UnboundedReceiver<Answer>,
     /// Whether a statement was sent whose answer has not been received.
     has_pending_statement: bool,
 }
@@ -57,14 +57,14 @@ pub struct Client {
 impl Client {
     pub async fn new(url: &str) -> Self {
         let mut connection = connect(url).await;
-        // The server looks for a deadlock after 20 ms instead of a second, so that cases end soon. A
-        // check that finds no deadlock does no harm: the statement continues to wait.
+        // The server looks for a deadlock after 20 ms instead of a second, so that cases end soon. A check that finds
+        // no deadlock does no harm: the statement continues to wait.
         execute(&mut connection, "SET deadlock_timeout = '20ms'; SET jit = off").await;
         let backend_pid = query_scalar("SELECT pg_backend_pid()").fetch_one(&mut connection).await.unwrap();
-        let (statements, mut received_statements) = unbounded_channel::<String>();
-        let (answer_sender, answers) = unbounded_channel();
+        let (statement_sender, mut statement_receiver) = unbounded_channel::<String>();
+        let (answer_sender, answer_receiver) = unbounded_channel();
         tokio::spawn(async move {
-            while let Some(sql) = received_statements.recv().await {
+            while let Some(sql) = statement_receiver.recv().await {
                 let answer = raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await;
                 let answer = answer.map(|result| result.rows_affected()).map_err(|error| match error {
                     Error::Database(error) => {
@@ -80,33 +80,34 @@ impl Client {
                 }
             }
         });
-        Self { backend_pid, statements, answers, has_pending_statement: false }
+        Self { backend_pid, statement_sender, answer_receiver, has_pending_statement: false }
     }
 
     fn send(&mut self, sql: String) {
-        self.statements.send(sql).unwrap();
+        self.statement_sender.send(sql).unwrap();
         self.has_pending_statement = true;
     }
 
     /// Waits until the statement has finished or waits for a lock. Returns its answer, or `None` if it waits or its
     /// connection has ended.
-    async fn finish_or_block(&mut self, database: &mut GameDatabase) -> Option<Answer> {
-        let started = Instant::now();
+    async fn receive_answer_unless_blocked(&mut self, database: &mut GameDatabase) -> Option<Answer> {
+        let started_at = Instant::now();
         loop {
-            if let Ok(answer) = timeout(Duration::from_millis(2), self.answers.recv()).await {
+            if let Ok(answer) = timeout(Duration::from_millis(2), self.answer_receiver.recv()).await {
                 self.has_pending_statement = false;
                 return answer;
             }
             if database.is_blocked(self.backend_pid).await {
                 return None;
             }
-            assert!(started.elapsed() < HANG_TIMEOUT, "a statement does not finish");
+            assert!(started_at.elapsed() < HANG_TIMEOUT, "a statement does not finish");
         }
     }
 
-    /// Waits until the statement has finished, and returns its answer; `None` if it hangs.
-    async fn finish(&mut self) -> Option<Answer> {
-        let answer = timeout(HANG_TIMEOUT, self.answers.recv()).await.ok().flatten();
+    /// Waits until the statement has finished, and returns its answer; `None` if it hangs or its connection
+    /// has ended.
+    async fn receive_answer(&mut self) -> Option<Answer> {
+        let answer = timeout(HANG_TIMEOUT, self.answer_receiver.recv()).await.ok().flatten();
         self.has_pending_statement = false;
         answer
     }
@@ -145,7 +146,7 @@ pub struct Case<'a> {
     pub level: IsolationLevel,
     pub schedule: Schedule,
     /// Rows that other connections lock until all statements have been sent, each as a table and a condition
-    /// (`public.users WHERE (id) = (@ada)`). A statement that reaches such a row stops there.
+    /// (`public.users WHERE (id) = (@ada)`). A statement that reaches such a row is blocked there.
     pub held_rows: Vec<String>,
 }
 
@@ -196,16 +197,16 @@ impl Runner {
     }
 
     /// Runs a statement alone, rolls it back, and returns the rows that it locked.
-    pub async fn locked_rows(&mut self, statement: &Statement) -> Vec<String> {
+    pub async fn rows_locked_by(&mut self, statement: &Statement) -> Vec<String> {
         self.database.restore().await;
         self.clients[0].send(begin_sql(statement, IsolationLevel::ReadCommitted));
-        self.clients[0].finish().await;
+        self.clients[0].receive_answer().await;
         self.clients[0].send(with_ids(statement.sql));
-        let answer = self.clients[0].finish().await;
+        let answer = self.clients[0].receive_answer().await;
         assert!(matches!(answer, Some(Ok(1..))), "{} affects no row when it runs alone: {answer:?}", statement.name);
         let locked = self.database.locked_rows().await;
         self.clients[0].send("ROLLBACK".to_owned());
-        self.clients[0].finish().await;
+        self.clients[0].receive_answer().await;
         locked
     }
 
@@ -221,14 +222,14 @@ impl Runner {
         for (holder, row) in self.holders.iter_mut().zip(&case.held_rows) {
             holder.send(with_ids(&format!("BEGIN; SELECT FROM {row} FOR UPDATE")));
             // If the first holder has already locked this row, the second one waits.
-            if let Some(answer) = holder.finish_or_block(&mut self.database).await {
+            if let Some(answer) = holder.receive_answer_unless_blocked(&mut self.database).await {
                 assert!(answer.is_ok(), "{answer:?}: {row}");
             }
         }
 
         let mut outcomes: Vec<Outcome> = case.statements.iter().map(|_| Outcome::default()).collect();
         // For each transaction whose statement waits for a lock, the steps that must follow the statement.
-        let mut postponed: Vec<VecDeque<Step>> = case.statements.iter().map(|_| VecDeque::new()).collect();
+        let mut postponed_steps: Vec<VecDeque<Step>> = case.statements.iter().map(|_| VecDeque::new()).collect();
         let mut commit_count = 0;
         let mut problems = Vec::new();
         let mut schedule: VecDeque<(usize, Step)> = case.schedule.iter().copied().collect();
@@ -238,10 +239,11 @@ impl Runner {
             // Transactions whose statement has finished in the meantime continue with their postponed steps.
             for transaction in 0..outcomes.len() {
                 if self.clients[transaction].has_pending_statement
-                    && let Some(answer) = self.clients[transaction].finish_or_block(&mut self.database).await
+                    && let Some(answer) =
+                        self.clients[transaction].receive_answer_unless_blocked(&mut self.database).await
                 {
                     outcomes[transaction].answer = Some(answer);
-                    for step in postponed[transaction].drain(..).rev() {
+                    for step in postponed_steps[transaction].drain(..).rev() {
                         schedule.push_front((transaction, step));
                     }
                 }
@@ -251,10 +253,10 @@ impl Runner {
                     has_released_rows = true;
                     for holder in &mut self.holders[..case.held_rows.len()] {
                         if holder.has_pending_statement {
-                            holder.finish().await;
+                            holder.receive_answer().await;
                         }
                         holder.send("ROLLBACK".to_owned());
-                        holder.finish().await;
+                        holder.receive_answer().await;
                     }
                     continue;
                 }
@@ -268,24 +270,26 @@ impl Runner {
             };
             stalled_since = None;
             if self.clients[transaction].has_pending_statement {
-                postponed[transaction].push_back(step);
+                postponed_steps[transaction].push_back(step);
                 continue;
             }
             let statement = case.statements[transaction];
             match step {
                 Step::Begin => {
                     self.clients[transaction].send(begin_sql(statement, case.level));
-                    self.clients[transaction].finish().await;
+                    self.clients[transaction].receive_answer().await;
                 }
                 Step::Send => {
                     self.clients[transaction].send(with_ids(statement.sql));
-                    if let Some(answer) = self.clients[transaction].finish_or_block(&mut self.database).await {
+                    if let Some(answer) =
+                        self.clients[transaction].receive_answer_unless_blocked(&mut self.database).await
+                    {
                         outcomes[transaction].answer = Some(answer);
                     }
                 }
                 Step::Commit | Step::Rollback => {
                     self.clients[transaction].send(if step == Step::Commit { "COMMIT" } else { "ROLLBACK" }.to_owned());
-                    match self.clients[transaction].finish().await {
+                    match self.clients[transaction].receive_answer().await {
                         Some(Ok(_)) => {}
                         other => problems.push(format!("{} does not commit or roll back: {other:?}", statement.name)),
                     }

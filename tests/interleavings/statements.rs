@@ -42,7 +42,7 @@ const fn statement(
 }
 
 /// A statement that closes or deletes the account of `owner`.
-const fn closing_account(owner: &'static str, caller: Caller, name: &'static str, sql: &'static str) -> Statement {
+const fn closing_statement(owner: &'static str, caller: Caller, name: &'static str, sql: &'static str) -> Statement {
     Statement { name, caller, sql, refusals: &[], closed_account: Some(owner) }
 }
 
@@ -67,7 +67,7 @@ const TAKE_SEAT_REFUSALS: &[&str] = &[
     ACCOUNT_CLOSED,
     PLAYER_REMOVED,
 ];
-const JOIN_REFUSALS: &[&str] = &[
+const JOIN_BY_CODE_REFUSALS: &[&str] = &[
     FOREIGN_KEY_VIOLATION,
     SESSION_FULL,
     SESSION_OVER,
@@ -143,9 +143,9 @@ pub const STATEMENTS: &[Statement] = &[
         "INSERT INTO public.session_players (session_id, user_id, character_id) VALUES (@one_seat_free, @eve, @eve1)",
         TAKE_SEAT_REFUSALS,
     ),
-    statement(ADA, "ada_takes_the_last_seat_by_code", "SELECT * FROM private.join_by_code('WAITSX', @ada2)", JOIN_REFUSALS),
-    statement(EVE, "eve_joins_by_code", "SELECT * FROM private.join_by_code('HIDDEN', @eve1)", JOIN_REFUSALS),
-    statement(ADA, "ada_joins_by_code", "SELECT * FROM private.join_by_code('HIDDEN', @ada1)", JOIN_REFUSALS),
+    statement(ADA, "ada_takes_the_last_seat_by_code", "SELECT * FROM private.join_by_code('WAITSX', @ada2)", JOIN_BY_CODE_REFUSALS),
+    statement(EVE, "eve_joins_by_code", "SELECT * FROM private.join_by_code('HIDDEN', @eve1)", JOIN_BY_CODE_REFUSALS),
+    statement(ADA, "ada_joins_by_code", "SELECT * FROM private.join_by_code('HIDDEN', @ada1)", JOIN_BY_CODE_REFUSALS),
     statement(
         ADA,
         "ada_leaves_a_session",
@@ -165,7 +165,7 @@ pub const STATEMENTS: &[Statement] = &[
          WHERE session_id = @left_by_ada_and_eve AND user_id = @ada",
         TAKE_SEAT_REFUSALS,
     ),
-    statement(EVE, "eve_rejoins_by_code", "SELECT * FROM private.join_by_code('AGAINX', @eve1)", JOIN_REFUSALS),
+    statement(EVE, "eve_rejoins_by_code", "SELECT * FROM private.join_by_code('AGAINX', @eve1)", JOIN_BY_CODE_REFUSALS),
     statement(
         ADA,
         "ada_switches_to_another_character",
@@ -279,19 +279,19 @@ pub const STATEMENTS: &[Statement] = &[
     ),
     statement(
         EVE,
-        "eve_opens_a_session",
+        "eve_creates_a_session",
         "INSERT INTO public.sessions (id, seer_id, adventure_id) VALUES (@new_row_1, @eve, @tower)",
         &[ADVENTURE_NOT_PLAYABLE, ACCOUNT_CLOSED, INSUFFICIENT_PRIVILEGE, FOREIGN_KEY_VIOLATION, UNIQUE_VIOLATION],
     ),
     statement(
         ZOE,
-        "zoe_opens_a_session",
+        "zoe_creates_a_session",
         "INSERT INTO public.sessions (id, seer_id, adventure_id, is_public) VALUES (@new_row_2, @zoe, @ford, true)",
         &[ADVENTURE_NOT_PLAYABLE, ACCOUNT_CLOSED, INSUFFICIENT_PRIVILEGE, FOREIGN_KEY_VIOLATION, UNIQUE_VIOLATION],
     ),
     statement(
         SEER,
-        "seer_opens_a_session_on_the_draft",
+        "seer_creates_a_session_on_the_draft",
         "INSERT INTO public.sessions (id, seer_id, adventure_id) VALUES (@new_row_3, @seer, @draft)",
         &[ADVENTURE_NOT_PLAYABLE, ACCOUNT_CLOSED, INSUFFICIENT_PRIVILEGE, FOREIGN_KEY_VIOLATION, UNIQUE_VIOLATION],
     ),
@@ -314,12 +314,22 @@ pub const STATEMENTS: &[Statement] = &[
         &[ACCOUNT_CLOSED, INSUFFICIENT_PRIVILEGE, FOREIGN_KEY_VIOLATION],
     ),
     // Accounts.
-    closing_account("ada", ADA, "ada_closes_her_account", "SELECT private.close_account(@ada)"),
-    closing_account("seer", SEER, "the_seer_closes_their_account", "SELECT private.close_account(@seer)"),
-    closing_account("zoe", Platform, "the_platform_closes_zoes_account", "UPDATE auth.users SET deleted_at = now() WHERE id = @zoe"),
-    closing_account("bob", Platform, "the_platform_deletes_bobs_account", "DELETE FROM auth.users WHERE id = @bob"),
-    closing_account("seer", Platform, "the_platform_deletes_the_seers_account", "DELETE FROM auth.users WHERE id = @seer"),
-    closing_account("eve", Service, "the_service_closes_eves_account", "SELECT private.close_account(@eve)"),
+    closing_statement("ada", ADA, "ada_closes_her_account", "SELECT private.close_account(@ada)"),
+    closing_statement("seer", SEER, "the_seer_closes_their_account", "SELECT private.close_account(@seer)"),
+    closing_statement(
+        "zoe",
+        Platform,
+        "the_platform_closes_zoes_account",
+        "UPDATE auth.users SET deleted_at = now() WHERE id = @zoe",
+    ),
+    closing_statement("bob", Platform, "the_platform_deletes_bobs_account", "DELETE FROM auth.users WHERE id = @bob"),
+    closing_statement(
+        "seer",
+        Platform,
+        "the_platform_deletes_the_seers_account",
+        "DELETE FROM auth.users WHERE id = @seer",
+    ),
+    closing_statement("eve", Service, "the_service_closes_eves_account", "SELECT private.close_account(@eve)"),
     statement(Platform, "ada_changes_her_email_address", "UPDATE auth.users SET email = 'new@example.org' WHERE id = @ada", &[]),
     statement(
         Platform,
@@ -330,7 +340,7 @@ pub const STATEMENTS: &[Statement] = &[
     // Maintenance.
     statement(Service, "maintenance_archives_sessions", "SELECT private.archive_sessions(100)", &[]),
     statement(Service, "maintenance_cancels_abandoned_sessions", "SELECT private.cancel_abandoned_sessions(100)", &[]),
-    statement(Service, "maintenance_cleans_events", "SELECT private.clean_events(100)", &[]),
+    statement(Service, "maintenance_deletes_old_events", "SELECT private.delete_old_events(100)", &[]),
     statement(
         Service,
         "the_service_deletes_sessions",

@@ -51,22 +51,22 @@ async fn subscribing_and_reading_are_refused_in_the_same_way() {
     let [stranger, closed_account] = [world.new_account().await, game.players[1].user_id];
     world.sparc.as_service().users().close_account(closed_account).await.unwrap();
     // Reads and subscribes as the caller, asserts that the outcome is the same, and returns its code.
-    let common_code = async |caller: sparc::service::IdentityConnection, session| {
+    let read_and_subscribe_outcome = async |caller: sparc::service::IdentityConnection, session| {
         let after_code = caller.events().after(session, 0).await.map_or_else(|error| error.code(), |_| "done");
-        let newest_code = caller.events().newest(session).await.map_or_else(|error| error.code(), |_| "done");
+        let newest_code = caller.events().newest_seq(session).await.map_or_else(|error| error.code(), |_| "done");
         assert_eq!(after_code, newest_code);
         let subscribed_code = subscribe_outcome(caller.events().subscribe(session, None).await);
         assert_eq!(after_code.replace("done", "subscribed"), subscribed_code);
         after_code
     };
     let (missing_session, sparc) = (Uuid::new_v4(), &world.sparc);
-    assert_eq!(common_code(sparc.as_user(stranger), game.session_id).await, "not_allowed");
-    assert_eq!(common_code(sparc.as_user(game.seer.user_id()), missing_session).await, "not_allowed");
-    assert_eq!(common_code(sparc.as_user(closed_account), game.session_id).await, "account_closed");
-    assert_eq!(common_code(sparc.as_anon(), game.session_id).await, "not_signed_in");
-    assert_eq!(common_code(sparc.as_service(), missing_session).await, "not_found");
+    assert_eq!(read_and_subscribe_outcome(sparc.as_user(stranger), game.session_id).await, "not_allowed");
+    assert_eq!(read_and_subscribe_outcome(sparc.as_user(game.seer.user_id()), missing_session).await, "not_allowed");
+    assert_eq!(read_and_subscribe_outcome(sparc.as_user(closed_account), game.session_id).await, "account_closed");
+    assert_eq!(read_and_subscribe_outcome(sparc.as_anon(), game.session_id).await, "not_signed_in");
+    assert_eq!(read_and_subscribe_outcome(sparc.as_service(), missing_session).await, "not_found");
     for caller in [sparc.as_service(), sparc.as_user(game.seer.user_id()), sparc.as_user(game.players[0].user_id)] {
-        assert_eq!(common_code(caller, game.session_id).await, "done");
+        assert_eq!(read_and_subscribe_outcome(caller, game.session_id).await, "done");
     }
 }
 
@@ -75,33 +75,33 @@ async fn losing_access_ends_a_stream_with_an_error_but_not_the_streams_of_others
     let world = World::new().await;
     let game = world.new_active_session(3).await;
     let sparc = connect_sparc(&world).await;
-    let [closed_account, unseated_caller, remaining_caller] =
+    let [closed_caller, unseated_caller, remaining_caller] =
         [0, 1, 2].map(|index| sparc.as_user(game.players[index].user_id));
     let subscribe = async |caller: &sparc::service::IdentityConnection| {
         caller.events().subscribe(game.session_id, None).await.unwrap()
     };
     let (mut closed_account_stream, mut unseated_stream) =
-        (subscribe(&closed_account).await, subscribe(&unseated_caller).await);
+        (subscribe(&closed_caller).await, subscribe(&unseated_caller).await);
     let (mut remaining_stream, mut service_stream) =
         (subscribe(&remaining_caller).await, subscribe(&sparc.as_service()).await);
 
     sparc.as_service().users().close_account(game.players[0].user_id).await.unwrap();
     assert_eq!(read_to_error(&mut closed_account_stream).await, "account_closed");
-    assert_eq!(subscribe_outcome(closed_account.events().subscribe(game.session_id, None).await), "account_closed");
+    assert_eq!(subscribe_outcome(closed_caller.events().subscribe(game.session_id, None).await), "account_closed");
 
     let sql = format!("DELETE FROM session_players WHERE user_id = '{}'", game.players[1].user_id);
     world.owner().execute(&sql).await.unwrap();
     assert_eq!(read_to_error(&mut unseated_stream).await, "not_allowed");
 
     write_events(&game.players[2].caller, game.session_id, 1).await;
-    let newest = *event_numbers(&world, game.session_id).await.last().unwrap();
-    read_until(&mut remaining_stream, newest).await;
-    read_until(&mut service_stream, newest).await;
+    let newest_seq = *event_numbers(&world, game.session_id).await.last().unwrap();
+    read_until(&mut remaining_stream, newest_seq).await;
+    read_until(&mut service_stream, newest_seq).await;
 
     world.update_session(&game, "status = 'cancelled'").await;
     let sql = format!("DELETE FROM sessions WHERE id = '{}'", game.session_id);
     world.owner().execute(&sql).await.unwrap();
-    // A subscriber knew that the session exists, so the answer is not `not_allowed`, as for a stranger.
+    // A stranger would get `not_allowed`, which does not tell whether a session exists. Subscribers knew that it does.
     assert_eq!(read_to_error(&mut remaining_stream).await, "not_found");
     assert_eq!(read_to_error(&mut service_stream).await, "not_found");
 }
@@ -111,26 +111,26 @@ async fn events_after_the_closing_of_an_account_are_not_delivered_to_it() {
     let world = World::new().await;
     let sparc = connect_sparc(&world).await;
     // How many events the poller (the task that reads new events for all streams) has read when the account is closed
-    // is a matter of chance.
+    // is a matter of chance, so there are three attempts.
     for _ in 0..3 {
         let game = world.new_active_session(2).await;
         let mut closed_account_stream =
             sparc.as_user(game.players[0].user_id).events().subscribe(game.session_id, None).await.unwrap();
         let mut service_stream = sparc.as_service().events().subscribe(game.session_id, None).await.unwrap();
         world.sparc.as_service().users().close_account(game.players[0].user_id).await.unwrap();
-        let newest_at_closing = *event_numbers(&world, game.session_id).await.last().unwrap();
+        let newest_seq_at_closing = *event_numbers(&world, game.session_id).await.last().unwrap();
         write_events(&game.players[1].caller, game.session_id, 1).await;
         while let Some(Ok(event)) =
             tokio::time::timeout(DELIVERY_TIMEOUT, closed_account_stream.next()).await.expect("the stream must end")
         {
-            assert!(event.seq <= newest_at_closing, "an event that was written after the closing was delivered");
+            assert!(event.seq <= newest_seq_at_closing, "an event that was written after the closing was delivered");
         }
         read_until(&mut service_stream, *event_numbers(&world, game.session_id).await.last().unwrap()).await;
     }
 }
 
 #[tokio::test]
-async fn participation_returns_the_callers_role_in_a_session() {
+async fn participation_returns_the_callers_part_in_a_session() {
     let world = World::new().await;
     let game = world.new_session(3).await;
     let [player, former_player, removed_player] = [0, 1, 2].map(|index| &game.players[index]);
@@ -139,7 +139,7 @@ async fn participation_returns_the_callers_role_in_a_session() {
     let leave = "UPDATE session_players SET is_active = false WHERE user_id =";
     world.owner().execute(&format!("{leave} '{}'", former_player.user_id)).await.unwrap();
     let seer = world.sparc.as_user(game.seer.user_id());
-    seer.sessions().remove(game.session_id, removed_player.user_id).await.unwrap();
+    seer.sessions().remove_player(game.session_id, removed_player.user_id).await.unwrap();
     assert_eq!(participation(game.seer.user_id()).await, Participation::Seer);
     assert_eq!(participation(player.user_id).await, Participation::Player);
     assert_eq!(participation(former_player.user_id).await, Participation::Left);

@@ -44,17 +44,17 @@ async fn an_event_arrives_once_and_in_order_whoever_writes_it() {
     world.owner().execute(&insert_attribute_check_sql(game.session_id, player.character_id)).await.unwrap();
 
     let numbers = event_numbers(&world, game.session_id).await;
-    let newest = *numbers.last().unwrap();
+    let newest_seq = *numbers.last().unwrap();
     let new_numbers = numbers[numbers_before.len()..].to_vec();
     assert_eq!(new_numbers.len(), 6, "two were sent, three inserted, and the roll caused one");
-    assert_eq!(read_until(&mut stream_from_now, newest).await, new_numbers[2..]);
-    assert_eq!(read_until(&mut stream_of_last_day, newest).await, numbers);
-    assert_eq!(read_until(&mut resumed_stream, newest).await, numbers[1..]);
+    assert_eq!(read_until(&mut stream_from_now, newest_seq).await, new_numbers[2..]);
+    assert_eq!(read_until(&mut stream_of_last_day, newest_seq).await, numbers);
+    assert_eq!(read_until(&mut resumed_stream, newest_seq).await, numbers[1..]);
     assert!(receives_nothing(&mut stream_from_now).await, "no event may arrive twice");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fifty_subscribers_of_ten_sessions_each_get_all_their_events_under_load() {
+async fn fifty_subscribers_in_ten_sessions_get_every_event_under_load() {
     let world = World::new().await;
     let (first_sparc, second_sparc) = (connect_sparc(&world).await, connect_sparc(&world).await);
     let mut streams = Vec::new();
@@ -136,8 +136,8 @@ async fn a_slow_subscriber_delays_no_other_and_loses_no_event() {
     let count_before = event_numbers(&world, game.session_id).await.len();
     for _ in 0..5 {
         write_events(&game.players[0].caller, game.session_id, 100).await;
-        let newest = *event_numbers(&world, game.session_id).await.last().unwrap();
-        assert_eq!(read_until(&mut fast_stream, newest).await.len(), 100);
+        let newest_seq = *event_numbers(&world, game.session_id).await.last().unwrap();
+        assert_eq!(read_until(&mut fast_stream, newest_seq).await.len(), 100);
     }
     let numbers = event_numbers(&world, game.session_id).await;
     assert_eq!(read_until(&mut slow_stream, *numbers.last().unwrap()).await, numbers[count_before..]);
@@ -165,10 +165,10 @@ async fn a_stream_survives_a_crash_of_the_server() {
         received_numbers.extend(read_until(&mut stream, sent_event.seq).await);
         if round < 2 {
             let server = server.clone();
-            tokio::task::spawn_blocking(move || server.crash()).await.unwrap().unwrap();
+            tokio::task::spawn_blocking(move || server.crash_and_restart()).await.unwrap().unwrap();
         }
     }
-    let numbers = event_numbers(&world.reconnect().await, game.session_id).await;
+    let numbers = event_numbers(&world.with_new_pool().await, game.session_id).await;
     assert_eq!(received_numbers, numbers[numbers.len() - received_numbers.len()..]);
 }
 
@@ -207,15 +207,15 @@ async fn large_events_and_large_batches_arrive() {
 }
 
 #[tokio::test]
-async fn numbers_up_to_the_maximum_arrive_and_a_sequence_set_back_ends_the_streams() {
+async fn events_with_numbers_up_to_the_maximum_arrive_and_resetting_the_sequence_ends_the_streams() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let sparc = connect_sparc(&world).await;
     let ada = sparc.as_user(game.players[0].user_id);
     let mut stream = ada.events().subscribe(game.session_id, None).await.unwrap();
     let count_before = event_numbers(&world, game.session_id).await.len();
-    // The largest 32-bit integer, the largest of the consecutive integers that a JSON reader with doubles
-    // distinguishes, and almost the last value of the sequence.
+    // The largest 32-bit integer; 2^53, up to which a JSON reader that uses doubles can tell all integers apart; and
+    // almost the last value of the sequence.
     for start in [i64::from(i32::MAX), 1 << 53, i64::MAX - 4] {
         world.owner().execute(&format!("SELECT setval('session_events_seq_seq', {start})")).await.unwrap();
         write_events(&game.players[0].caller, game.session_id, 2).await;

@@ -64,18 +64,18 @@ async fn the_stream_of_a_session_that_has_ended_stays_open_until_it_is_archived(
     assert_eq!(read_to_error(&mut stream).await, "not_found");
 }
 
-/// Waits until the service has sent no statement for 200 ms.
-async fn wait_until_idle(world: &World) {
-    let last_statement = "SELECT coalesce(max(state_change)::text, '') FROM pg_stat_activity
+/// Asserts that the poller stops: waits until no `Sparc` handle has sent a statement for 200 ms.
+async fn assert_poller_stops(world: &World) {
+    let select_last_activity = "SELECT coalesce(max(state_change)::text, '') FROM pg_stat_activity
                 WHERE datname = current_database() AND application_name = 'sparc'";
     for _ in 0..50 {
-        let before: String = world.owner().fetch_value(last_statement).await.unwrap();
+        let before: String = world.owner().fetch_value(select_last_activity).await.unwrap();
         tokio::time::sleep(Duration::from_millis(200)).await;
-        if world.owner().fetch_value::<String>(last_statement).await.unwrap() == before {
+        if world.owner().fetch_value::<String>(select_last_activity).await.unwrap() == before {
             return;
         }
     }
-    panic!("the service must stop sending statements");
+    panic!("the poller must stop sending statements");
 }
 
 #[tokio::test]
@@ -93,7 +93,7 @@ async fn dropping_the_last_stream_stops_the_poller_and_the_next_one_restarts_it(
             next_event(stream).await;
         }
         drop(streams);
-        wait_until_idle(&world).await;
+        assert_poller_stops(&world).await;
     }
 }
 
@@ -119,8 +119,8 @@ async fn the_stream_of_a_session_without_events_of_the_last_day_starts_after_its
     let ada = sparc.as_user(game.players[0].user_id);
     write_events(&game.players[0].caller, game.session_id, 2).await;
     world.owner().execute("UPDATE session_events SET created_at = now() - INTERVAL '25 hours'").await.unwrap();
-    let newest = ada.events().newest(game.session_id).await.unwrap();
-    let mut stream_after_newest = ada.events().subscribe(game.session_id, Some(newest)).await.unwrap();
+    let newest_seq = ada.events().newest_seq(game.session_id).await.unwrap();
+    let mut stream_after_newest = ada.events().subscribe(game.session_id, Some(newest_seq)).await.unwrap();
     let mut stream_from_now = ada.events().subscribe(game.session_id, None).await.unwrap();
     assert!(
         !event_numbers(&world, game.session_id).await.is_empty(),
@@ -129,10 +129,10 @@ async fn the_stream_of_a_session_without_events_of_the_last_day_starts_after_its
     assert!(ada.events().after(game.session_id, 0).await.unwrap().is_empty());
     assert!(receives_nothing(&mut stream_after_newest).await, "an event older than a day must not be delivered as new");
     write_events(&game.players[0].caller, game.session_id, 1).await;
-    let newest_after_write = event_numbers(&world, game.session_id).await.pop().unwrap();
-    assert_eq!(ada.events().newest(game.session_id).await.unwrap(), newest_after_write);
+    let newest_seq_after_write = event_numbers(&world, game.session_id).await.pop().unwrap();
+    assert_eq!(ada.events().newest_seq(game.session_id).await.unwrap(), newest_seq_after_write);
     for stream in [&mut stream_after_newest, &mut stream_from_now] {
-        assert_eq!(next_event(stream).await.seq, newest_after_write);
+        assert_eq!(next_event(stream).await.seq, newest_seq_after_write);
     }
 }
 
@@ -144,8 +144,8 @@ async fn a_stream_knows_where_to_resume_before_and_after_each_event() {
     let ada = sparc.as_user(game.players[0].user_id);
     write_events(&game.players[0].caller, game.session_id, 2).await;
     let numbers_before = event_numbers(&world, game.session_id).await;
-    let resumed = ada.events().subscribe(game.session_id, Some(numbers_before[0])).await.unwrap();
-    assert_eq!(resumed.last_seq(), numbers_before[0]);
+    let resumed_stream = ada.events().subscribe(game.session_id, Some(numbers_before[0])).await.unwrap();
+    assert_eq!(resumed_stream.last_seq(), numbers_before[0]);
     let mut stream = ada.events().subscribe(game.session_id, None).await.unwrap();
     assert_eq!(stream.last_seq(), *numbers_before.last().unwrap(), "a new stream starts after the newest event");
     write_events(&game.players[0].caller, game.session_id, 2).await;

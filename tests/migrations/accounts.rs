@@ -49,20 +49,21 @@ async fn up_restores_the_triggers_on_accounts_applies_missed_changes_and_reopens
     let unchanged_ids =
         query_lines(&db, "SELECT id::text FROM users WHERE display_name IN ('dan', 'Former player')").await;
     assert_eq!(unchanged_ids.len(), 2);
-    let row_versions =
+    let select_row_versions =
         format!("SELECT xmin::text FROM users WHERE id IN ('{}') ORDER BY id", unchanged_ids.join("', '"));
-    let before = query_lines(&db, &row_versions).await;
+    let row_versions_before = query_lines(&db, &select_row_versions).await;
     Migrator::up(&db, None).await.unwrap();
-    let profiles = "SELECT display_name || ' ' || CASE WHEN email LIKE '%.invalid' THEN '-' ELSE email END FROM users
-        WHERE closed_at IS NULL ORDER BY 1";
-    assert_eq!(query_lines(&db, profiles).await, ["ada ada@new.org", "dan dan@x.org", "eve eve@x.org"]);
+    let select_profiles = "SELECT display_name || ' ' || CASE WHEN email LIKE '%.invalid' THEN '-' ELSE email END
+        FROM users WHERE closed_at IS NULL ORDER BY 1";
+    assert_eq!(query_lines(&db, select_profiles).await, ["ada ada@new.org", "dan dan@x.org", "eve eve@x.org"]);
     // The closed accounts are those of `ben` and `cas`. `private.account_gates` has a row for each account, which says
     // whether the account is open.
-    let closed_profiles = "SELECT display_name FROM users JOIN private.account_gates AS gate ON gate.account_id = users.id AND NOT is_open";
-    assert_eq!(query_lines(&db, closed_profiles).await, ["Former player", "Former player"]);
+    let select_closed_profiles = "SELECT display_name FROM users
+        JOIN private.account_gates AS gate ON gate.account_id = users.id AND NOT is_open";
+    assert_eq!(query_lines(&db, select_closed_profiles).await, ["Former player", "Former player"]);
     assert_eq!(
-        query_lines(&db, &row_versions).await,
-        before,
+        query_lines(&db, &select_row_versions).await,
+        row_versions_before,
         "the profile of an account that did not change must not be written"
     );
 }
@@ -97,9 +98,9 @@ async fn up_applies_sign_ups_and_deletions_that_the_triggers_missed() {
         Migrator::up(&db, None).await.unwrap();
         // The profile of `ada` stays, because others play a session of the adventure that `ada` created. The profile of
         // `ben` is deleted.
-        let profiles = "SELECT display_name || ' ' || (closed_at IS NOT NULL)::text FROM users ORDER BY 1";
+        let select_profiles = "SELECT display_name || ' ' || (closed_at IS NOT NULL)::text FROM users ORDER BY 1";
         assert_eq!(
-            query_lines(&db, profiles).await,
+            query_lines(&db, select_profiles).await,
             ["Former player true", "cas false", "dan false", "eve false"],
             "after {disabling_sql}"
         );

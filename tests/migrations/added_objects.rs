@@ -7,7 +7,7 @@ use sparc::migration::{check, sea_orm_migration::MigratorTrait};
 use super::{Migrator, create_empty_database, query_lines, read_catalog, refusal_message};
 
 #[tokio::test]
-async fn commands_that_drop_our_objects_name_those_that_depend_on_them_and_change_nothing() {
+async fn reset_fresh_refresh_and_down_name_dependent_objects_and_change_nothing() {
     let (_database, db) = create_empty_database().await;
     Migrator::up(&db, None).await.unwrap();
     db.execute_unprepared(

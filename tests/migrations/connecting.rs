@@ -173,15 +173,15 @@ async fn a_refusal_by_a_real_server_is_explained() {
 #[tokio::test]
 async fn a_missing_or_outdated_schema_is_reported() {
     let (database, db) = create_empty_database().await;
-    let missing_error = Sparc::connect(database.url()).await.unwrap_err();
-    assert!(matches!(missing_error, Error::SchemaMissing), "{missing_error:?}");
-    assert!(missing_error.to_string().contains("cargo run -p migration -- up"), "{missing_error}");
+    let error_if_missing = Sparc::connect(database.url()).await.unwrap_err();
+    assert!(matches!(error_if_missing, Error::SchemaMissing), "{error_if_missing:?}");
+    assert!(error_if_missing.to_string().contains("cargo run -p migration -- up"), "{error_if_missing}");
 
     Migrator::up(&db, Some(1)).await.unwrap();
-    let unfinished_error = Sparc::connect(database.url()).await.unwrap_err();
+    let error_if_unfinished = Sparc::connect(database.url()).await.unwrap_err();
     assert!(
-        matches!(&unfinished_error, Error::SchemaOutdated { found, .. } if found == "unfinished"),
-        "{unfinished_error:?}"
+        matches!(&error_if_unfinished, Error::SchemaOutdated { found, .. } if found == "unfinished"),
+        "{error_if_unfinished:?}"
     );
     Migrator::up(&db, None).await.unwrap();
     Sparc::connect(database.url()).await.unwrap().close().await.unwrap();
@@ -189,11 +189,11 @@ async fn a_missing_or_outdated_schema_is_reported() {
     db.execute_unprepared("COMMENT ON TABLE sparc_migrations IS 'Applied migrations of the SPARC schema 0.16'")
         .await
         .unwrap();
-    let older_error = Sparc::connect(database.url()).await.unwrap_err();
-    assert_eq!(older_error.code(), "schema_outdated");
+    let error_if_older = Sparc::connect(database.url()).await.unwrap_err();
+    assert_eq!(error_if_older.code(), "schema_outdated");
     assert!(
-        older_error.to_string().contains("0.16") && older_error.to_string().contains("needs version 0.17"),
-        "{older_error}"
+        error_if_older.to_string().contains("0.16") && error_if_older.to_string().contains("needs version 0.17"),
+        "{error_if_older}"
     );
     // A newer schema is accepted.
     db.execute_unprepared("COMMENT ON TABLE sparc_migrations IS 'Applied migrations of the SPARC schema 9.0'")

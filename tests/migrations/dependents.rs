@@ -146,7 +146,7 @@ async fn objects_that_do_not_depend_on_the_schema_stay() {
     Migrator::reset(&owner).await.unwrap();
     // A publication is shown with whether it is FOR ALL TABLES, and with the number of its schemas. Schema `private`
     // stays because it contains the operator's table.
-    let remaining = "SELECT pubname || ' ' || puballtables || ' ' || (
+    let select_remaining_objects = "SELECT pubname || ' ' || puballtables || ' ' || (
                   SELECT count(*) FROM pg_publication_namespace WHERE pnpubid = pg_publication.oid
                 )
                 FROM pg_publication
@@ -157,7 +157,7 @@ async fn objects_that_do_not_depend_on_the_schema_stay() {
                 SELECT oid::regclass::text FROM pg_class WHERE relname IN ('notes', 'people')
                 ORDER BY 1";
     assert_eq!(
-        query_lines(&superuser, remaining).await,
+        query_lines(&superuser, select_remaining_objects).await,
         ["all_tables true 0", "function count_users()", "people", "private.notes", "schema_public false 1"]
     );
 }

@@ -59,6 +59,26 @@ async fn many_differences_are_repaired_by_one_up_or_by_the_sql_of_a_dry_run() {
 }
 
 #[tokio::test]
+async fn if_only_the_version_differs_up_and_the_sql_of_a_dry_run_record_it() {
+    for applies_script in [false, true] {
+        let (_database, owner, _superuser) = create_migrated_database().await;
+        let select_version = "SELECT value FROM private.sparc_record WHERE name = 'version'";
+        let version = query_lines(&owner, select_version).await;
+        let record_older_version = "UPDATE private.sparc_record SET value = '0.1.0' WHERE name = 'version'";
+        owner.execute_unprepared(record_older_version).await.unwrap();
+        if applies_script {
+            let script = migration::dry_run(&(&owner).into_database_executor()).await.unwrap();
+            assert_eq!(query_lines(&owner, select_version).await, ["0.1.0"], "a dry run must change nothing");
+            owner.execute_unprepared(&script).await.unwrap_or_else(|error| panic!("{error}\n{script}"));
+        } else {
+            assert_eq!(up(&owner).await, []);
+        }
+        assert_eq!(query_lines(&owner, select_version).await, version);
+        assert_eq!(migration::dry_run(&(&owner).into_database_executor()).await.unwrap(), "");
+    }
+}
+
+#[tokio::test]
 async fn an_operators_own_object_is_reported_as_a_hint_and_stays() {
     let (_database, owner, _superuser) = create_migrated_database().await;
     // The table `support` is attached to no object of ours and is not in schema `private`, so it and its grant are no
@@ -132,12 +152,12 @@ async fn an_operators_grants_on_a_recreated_view_or_function_stay() {
         .unwrap();
     up(&owner).await;
     assert!(check(&owner).await.unwrap().is_clean());
-    let privileges = "SELECT concat_ws(' ',
+    let select_privileges = "SELECT concat_ws(' ',
                   has_table_privilege('pg_monitor', 'public.profiles', 'SELECT'),
                   has_column_privilege('pg_monitor', 'public.profiles', 'bio', 'UPDATE WITH GRANT OPTION'),
                   has_column_privilege('pg_monitor', 'public.profiles', 'id', 'UPDATE'),
                   has_function_privilege('pg_monitor', 'public.get_session_details(uuid)', 'EXECUTE'))";
-    assert_eq!(query_lines(&owner, privileges).await, ["t t f t"]);
+    assert_eq!(query_lines(&owner, select_privileges).await, ["t t f t"]);
 }
 
 #[tokio::test]
@@ -153,8 +173,9 @@ async fn after_the_first_up_the_operator_chooses_the_tables_of_the_publication()
     let report = check(&owner).await.unwrap();
     assert!(report.is_clean() && report.hints.iter().any(|hint| hint.contains("public.sessions")), "{report:#?}");
     assert_eq!(up(&owner).await, []);
-    let members = "SELECT tablename::text FROM pg_publication_tables WHERE pubname = 'supabase_realtime' ORDER BY 1";
-    assert_eq!(query_lines(&owner, members).await, ["dice_rolls", "session_events", "session_players", "users"]);
+    let select_members =
+        "SELECT tablename::text FROM pg_publication_tables WHERE pubname = 'supabase_realtime' ORDER BY 1";
+    assert_eq!(query_lines(&owner, select_members).await, ["dice_rolls", "session_events", "session_players", "users"]);
 }
 
 #[tokio::test]
@@ -266,12 +287,12 @@ async fn up_gives_up_waiting_for_a_lock_and_changes_nothing() {
     let (_database, owner, superuser) = create_migrated_database().await;
     owner.execute_unprepared("DROP TRIGGER set_updated_at ON users").await.unwrap();
     let catalog_before = super::read_catalog(&owner).await;
-    let writer = superuser.begin().await.unwrap();
-    writer.execute_unprepared("LOCK TABLE public.users IN ROW EXCLUSIVE MODE").await.unwrap();
+    let locking_transaction = superuser.begin().await.unwrap();
+    locking_transaction.execute_unprepared("LOCK TABLE public.users IN ROW EXCLUSIVE MODE").await.unwrap();
     let error = migration::run(&(&owner).into_database_executor(), Command::Up(None)).await.unwrap_err();
     let message = migration::user_message(&error);
     assert!(message.contains("lock") && message.contains("public.users"), "{message}");
-    writer.rollback().await.unwrap();
+    locking_transaction.rollback().await.unwrap();
     assert_eq!(super::read_catalog(&owner).await, catalog_before);
     assert_eq!(up(&owner).await, [SchemaChange::Created("trigger set_updated_at on public.users".into())]);
 }
@@ -306,15 +327,16 @@ async fn a_table_that_another_role_owns_is_reported() {
         .unwrap();
     // *Another role* is one that does not own our other objects. This does not depend on who runs `check`, so a role
     // that owns nothing runs it.
-    let reader = format!("reader_{}", uuid::Uuid::new_v4().simple());
+    let reader_role = format!("reader_{}", uuid::Uuid::new_v4().simple());
     superuser
         .execute_unprepared(&format!(
-            "CREATE ROLE {reader} LOGIN PASSWORD 'x' BYPASSRLS; GRANT SELECT ON ALL TABLES IN SCHEMA public, private TO {reader};
-             GRANT USAGE ON SCHEMA private TO {reader}"
+            "CREATE ROLE {reader_role} LOGIN PASSWORD 'x' BYPASSRLS;
+             GRANT SELECT ON ALL TABLES IN SCHEMA public, private TO {reader_role};
+             GRANT USAGE ON SCHEMA private TO {reader_role}"
         ))
         .await
         .unwrap();
-    let db = connect(&super::url_with_login(database.url(), &reader, "x")).await.unwrap();
+    let db = connect(&super::url_with_login(database.url(), &reader_role, "x")).await.unwrap();
     let report = check(&db).await.unwrap();
     let difference =
         report.differences.iter().find(|difference| difference.object == "table public.creatures").unwrap();
@@ -322,8 +344,9 @@ async fn a_table_that_another_role_owns_is_reported() {
     db.close().await.unwrap();
     superuser
         .execute_unprepared(&format!(
-            "DROP OWNED BY {reader}; ALTER TABLE public.creatures OWNER TO CURRENT_USER; DROP OWNED BY {other_owner};
-             DROP ROLE {other_owner}, {reader}"
+            "DROP OWNED BY {reader_role}; ALTER TABLE public.creatures OWNER TO CURRENT_USER;
+             DROP OWNED BY {other_owner};
+             DROP ROLE {other_owner}, {reader_role}"
         ))
         .await
         .unwrap();

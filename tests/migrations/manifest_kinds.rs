@@ -13,7 +13,7 @@ use super::{
     Migrator,
     drift::{create_migrated_database, up},
 };
-use crate::world::runs_on_platform;
+use crate::world::has_platform_layout;
 
 /// SQL that breaks one or more objects, and how `check` names one of them.
 const BREAKAGES: &[(&str, &str)] = &[
@@ -298,7 +298,7 @@ const BREAKAGES: &[(&str, &str)] = &[
 ];
 
 #[tokio::test]
-async fn each_kind_of_manifest_line_that_is_broken_is_named_and_repaired() {
+async fn each_kind_of_broken_object_is_named_and_repaired() {
     let mut failures = Vec::new();
     for (sql, object) in BREAKAGES {
         failures.extend(break_and_repair(sql, object).await.err());
@@ -310,7 +310,7 @@ async fn each_kind_of_manifest_line_that_is_broken_is_named_and_repaired() {
 async fn break_and_repair(sql: &str, object: &str) -> Result<(), String> {
     // On a Supabase-like project, schema `auth` belongs to the platform, and the database's owner may not drop
     // `public`.
-    if runs_on_platform() && ["auth.", "SCHEMA auth", "SCHEMA public"].iter().any(|text| sql.contains(text)) {
+    if has_platform_layout() && ["auth.", "SCHEMA auth", "SCHEMA public"].iter().any(|text| sql.contains(text)) {
         return Ok(());
     }
     let (_database, owner, superuser) = create_migrated_database().await;
@@ -321,22 +321,22 @@ async fn break_and_repair(sql: &str, object: &str) -> Result<(), String> {
     let connection = if needs_superuser { &superuser } else { &owner };
     let context = |action: &'static str| move |error: DbErr| format!("{sql}: {action}: {error}");
     connection.execute_unprepared(&format!("SET search_path = public; {sql}")).await.map_err(context("breaking it"))?;
-    let expect = |condition: bool, failure: String| if condition { Ok(()) } else { Err(format!("{sql}: {failure}")) };
+    let ensure = |condition: bool, failure: String| if condition { Ok(()) } else { Err(format!("{sql}: {failure}")) };
     let report = check(&owner).await.map_err(context("check"))?;
     let is_named = report.differences.iter().any(|difference| difference.object == object);
-    expect(is_named, format!("check does not name it: {report:#?}"))?;
+    ensure(is_named, format!("check does not name it: {report:#?}"))?;
     let up = || async { migration::run(&(&owner).into_database_executor(), Command::Up(None)).await };
-    let steps = up().await.map_err(context("up"))?;
-    let is_repaired = steps
+    let changes = up().await.map_err(context("up"))?;
+    let is_repaired = changes
         .iter()
-        .any(|step| matches!(step, SchemaChange::Created(named) | SchemaChange::Changed(named) if named == object));
-    expect(is_repaired, format!("up does not repair it: {steps:#?}"))?;
+        .any(|change| matches!(change, SchemaChange::Created(named) | SchemaChange::Changed(named) if named == object));
+    ensure(is_repaired, format!("up does not repair it: {changes:#?}"))?;
     let after_up = check(&owner).await.map_err(context("check"))?;
-    expect(after_up.is_clean(), format!("differences are left: {after_up:#?}"))?;
+    ensure(after_up.is_clean(), format!("differences are left: {after_up:#?}"))?;
     let manifest = migration::read_manifest(&owner).await.map_err(context("manifest"))?;
-    expect(manifest == MANIFEST, "the manifest differs".to_owned())?;
-    let second_steps = up().await.map_err(context("up"))?;
-    expect(second_steps.is_empty(), format!("a second up must do nothing: {second_steps:#?}"))
+    ensure(manifest == MANIFEST, "the manifest differs".to_owned())?;
+    let second_changes = up().await.map_err(context("up"))?;
+    ensure(second_changes.is_empty(), format!("a second up must do nothing: {second_changes:#?}"))
 }
 
 /// Every kind of line in the manifest must be in [`BREAKAGES`], except roles (they belong to the cluster, see the next
@@ -380,8 +380,8 @@ async fn an_api_role_that_was_changed_is_named_and_repaired() {
         let report = check(&db).await.unwrap();
         // There may be more differences: privileges that come with the membership.
         assert!(report.differences.iter().any(|difference| difference.object == object), "{sql}: {report:#?}");
-        let steps = up(&db).await;
-        assert!(steps.contains(&SchemaChange::Changed(object.to_owned())), "{sql}: {steps:?}");
+        let changes = up(&db).await;
+        assert!(changes.contains(&SchemaChange::Changed(object.to_owned())), "{sql}: {changes:?}");
         assert!(check(&db).await.unwrap().is_clean(), "{sql}");
     }
 }

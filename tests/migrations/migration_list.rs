@@ -14,7 +14,7 @@ use super::{
 };
 
 #[tokio::test]
-async fn with_a_broken_list_down_reset_and_refresh_are_refused_and_up_repairs_the_list() {
+async fn down_reset_and_refresh_refuse_a_broken_list_and_up_repairs_it() {
     for sql in [
         "ALTER TABLE sparc_migrations DROP COLUMN version",
         "ALTER TABLE sparc_migrations DROP COLUMN applied_at",

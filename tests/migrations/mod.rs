@@ -112,25 +112,25 @@ async fn each_step_down_undoes_its_step_up() {
 #[tokio::test]
 async fn every_table_has_row_security_after_each_step_up() {
     let (_database, db) = create_empty_database().await;
-    let without_row_security = "SELECT relname::text
+    let select_tables_without_row_security = "SELECT relname::text
                 FROM pg_class
                 WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND NOT relrowsecurity";
     for _ in Migrator::migrations() {
         Migrator::up(&db, Some(1)).await.unwrap();
-        assert_eq!(query_lines(&db, without_row_security).await, Vec::<String>::new());
+        assert_eq!(query_lines(&db, select_tables_without_row_security).await, Vec::<String>::new());
     }
 }
 
 #[tokio::test]
 async fn eight_concurrent_ups_all_succeed() {
     let (database, db) = create_empty_database().await;
-    let migrating = (0..8)
+    let tasks = (0..8)
         .map(|_| {
             let url = database.url().to_owned();
             async move { Migrator::up(&connect(&url).await.unwrap(), None).await.map_err(|error| error.to_string()) }
         })
         .collect();
-    let outcomes = run_together(migrating).await;
+    let outcomes = run_together(tasks).await;
     assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
     assert_eq!(
         query_lines(&db, "SELECT version::text FROM sparc_migrations").await.len(),
@@ -143,15 +143,15 @@ async fn eight_concurrent_ups_all_succeed() {
 /// To cut after every response, set the step of 16 to 1:
 /// `SPARC_KILL_STEP=1 cargo test --test integration after_its_connection_was_cut`.
 #[tokio::test]
-async fn up_run_again_after_its_connection_was_cut_anywhere_creates_the_same_schema() {
+async fn rerunning_up_after_its_connection_was_cut_creates_the_same_schema() {
     let migrated_database = server().await.create_migrated().await.unwrap();
     let migrated_catalog = read_catalog(&connect(migrated_database.url()).await.unwrap()).await;
-    let step = env_number("SPARC_KILL_STEP", 16);
+    let chunk_limit_step = env_number("SPARC_KILL_STEP", 16);
     let mut chunk_limit = 4;
     let mut cuts = 0;
     loop {
         let (database, db) = create_empty_database().await;
-        let proxy = Proxy::to_url(database.url()).await;
+        let proxy = Proxy::start_for_url(database.url()).await;
         proxy.cut_after(chunk_limit);
         let ended_before_cut = match connect(&proxy.url).await {
             Ok(proxied) => Migrator::up(&proxied, None).await.is_ok(),
@@ -163,7 +163,7 @@ async fn up_run_again_after_its_connection_was_cut_anywhere_creates_the_same_sch
             break;
         }
         cuts += 1;
-        chunk_limit += step;
+        chunk_limit += chunk_limit_step;
     }
     println!("cut {cuts} times; not cut with a limit of {chunk_limit} chunks");
     assert!(cuts > 3, "too few rounds cut the connection");
@@ -233,8 +233,8 @@ async fn an_owner_who_created_the_roles_can_assume_them() {
         .await
         .unwrap();
     // The roles do not exist yet, so `up` creates them.
-    let anon_role = "SELECT rolname::text FROM pg_roles WHERE rolname = 'anon'";
-    assert_eq!(query_lines(&superuser, anon_role).await, Vec::<String>::new());
+    let select_anon_role = "SELECT rolname::text FROM pg_roles WHERE rolname = 'anon'";
+    assert_eq!(query_lines(&superuser, select_anon_role).await, Vec::<String>::new());
     let owner = connect(&url_with_login(database.url(), "owner", "x")).await.unwrap();
     Migrator::up(&owner, None).await.unwrap();
     for role in ["anon", "authenticated", "service_role"] {
@@ -255,7 +255,7 @@ async fn a_schema_named_auth_that_is_not_the_platforms_is_refused() {
 /// Returns a server, shared by all tests, that has the roles of a Supabase project.
 pub async fn platform_server() -> &'static Server {
     static SERVER: tokio::sync::OnceCell<Server> = tokio::sync::OnceCell::const_new();
-    SERVER.get_or_init(|| async { Server::start_platform(None).await.unwrap() }).await
+    SERVER.get_or_init(|| async { Server::start_supabase(None).await.unwrap() }).await
 }
 
 /// Creates a Supabase-like project, and connects to it as its owner, who is not a superuser, and as its superuser.
@@ -319,7 +319,7 @@ async fn the_platforms_default_privileges_give_no_access() {
     Migrator::up(&plain, None).await.unwrap();
     // Plain PostgreSQL has no such default privileges, so the grants must be equal there. A cast to `regrole` turns
     // PUBLIC into `-`.
-    let grants = "SELECT object || ' ' || grantee || ' ' || string_agg(privilege, ',' ORDER BY privilege)
+    let select_grants = "SELECT object || ' ' || grantee || ' ' || string_agg(privilege, ',' ORDER BY privilege)
          FROM (
            SELECT relname::text, grantee::regrole::text, privilege_type
            FROM pg_class, aclexplode(relacl) WHERE relnamespace = 'public'::regnamespace
@@ -333,7 +333,7 @@ async fn the_platforms_default_privileges_give_no_access() {
          ) AS acl (object, grantee, privilege)
          WHERE grantee IN ('anon', 'authenticated', 'service_role', '-')
          GROUP BY object, grantee ORDER BY 1";
-    assert_eq!(query_lines(&superuser, grants).await, query_lines(&plain, grants).await);
+    assert_eq!(query_lines(&superuser, select_grants).await, query_lines(&plain, select_grants).await);
 }
 
 #[tokio::test]
@@ -360,9 +360,9 @@ async fn the_operations_work_on_a_supabase_project() {
     ada.users().close_account(id).await.unwrap();
     assert_eq!(ada.users().me().await.unwrap_err().code(), "account_closed");
     assert_eq!(sparc.as_anon().users().profile(id).await.unwrap().display_name, "Former player");
-    let closed_account =
+    let select_closed_account =
         format!("SELECT id::text FROM auth.users WHERE id = '{id}' AND deleted_at IS NOT NULL AND email IS NULL");
-    assert_eq!(query_lines(&superuser, &closed_account).await.len(), 1);
+    assert_eq!(query_lines(&superuser, &select_closed_account).await.len(), 1);
     // Closing an account also works if the platform does not let the project's owner write accounts.
     let ben = uuid::Uuid::new_v4();
     superuser

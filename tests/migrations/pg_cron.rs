@@ -9,7 +9,8 @@ use super::{Migrator, create_plain_database, query_lines};
 /// Starts a private server with `pg_cron`, and connects to the one database in which the extension can be created.
 /// Returns `None` if the installed server binaries do not include it.
 async fn start_server_with_pg_cron() -> Option<(Server, DatabaseConnection)> {
-    // This database is on a private server too, so the same extensions are available as on the new server.
+    // This empty database is only asked which extensions are installed. The server with `pg_cron`, which is started
+    // below, has the same binaries.
     let (_database, db) = create_plain_database().await;
     if query_lines(&db, "SELECT name::text FROM pg_available_extensions WHERE name = 'pg_cron'").await.is_empty() {
         eprintln!("skipped: pg_cron is not installed");
@@ -26,13 +27,13 @@ async fn with_pg_cron_the_jobs_are_scheduled_and_removed_again() {
     let Some((_server, db)) = start_server_with_pg_cron().await else { return };
     db.execute_unprepared("CREATE EXTENSION pg_cron").await.unwrap();
     Migrator::up(&db, None).await.unwrap();
-    let jobs = "SELECT jobname || ': ' || schedule || ' ' || command FROM cron.job ORDER BY jobname";
+    let select_jobs = "SELECT jobname || ': ' || schedule || ' ' || command FROM cron.job ORDER BY jobname";
     assert_eq!(
-        query_lines(&db, jobs).await,
+        query_lines(&db, select_jobs).await,
         [
             "archive-sessions: 0 0 1 * * SELECT private.archive_sessions(100000)",
             "cancel-abandoned-sessions: 30 2 * * * SELECT private.cancel_abandoned_sessions(100000)",
-            "clean-events: 0 * * * * SELECT private.clean_events(100000)",
+            "delete-old-events: 0 * * * * SELECT private.delete_old_events(100000)",
             "vacuum-analyze-dice-rolls: 10 3 * * * VACUUM ANALYZE public.dice_rolls",
             "vacuum-analyze-sessions: 0 3 * * * VACUUM ANALYZE public.sessions",
         ]
@@ -41,11 +42,11 @@ async fn with_pg_cron_the_jobs_are_scheduled_and_removed_again() {
         db.execute_unprepared(&command).await.unwrap();
     }
     Migrator::reset(&db).await.unwrap();
-    assert_eq!(query_lines(&db, jobs).await, Vec::<String>::new());
+    assert_eq!(query_lines(&db, select_jobs).await, Vec::<String>::new());
 }
 
 #[tokio::test]
-async fn jobs_are_created_once_when_pg_cron_is_installed_later_and_operators_may_reschedule_them() {
+async fn if_pg_cron_is_installed_later_the_next_up_schedules_the_jobs_and_no_later_up_changes_them() {
     let Some((_server, db)) = start_server_with_pg_cron().await else { return };
     Migrator::up(&db, None).await.unwrap();
     db.execute_unprepared("CREATE EXTENSION pg_cron").await.unwrap();
@@ -56,37 +57,42 @@ async fn jobs_are_created_once_when_pg_cron_is_installed_later_and_operators_may
         [
             "job archive-sessions",
             "job cancel-abandoned-sessions",
-            "job clean-events",
+            "job delete-old-events",
             "job vacuum-analyze-dice-rolls",
             "job vacuum-analyze-sessions",
         ]
     );
     Migrator::up(&db, None).await.unwrap();
     assert!(check(&db).await.unwrap().is_clean());
-    let archive_job =
+    let select_archive_job =
         "SELECT schedule || ' ' || active || ' ' || command FROM cron.job WHERE jobname = 'archive-sessions'";
     db.execute_unprepared(
         "SELECT cron.alter_job(jobid, schedule := '5 5 * * *', active := false, command := 'SELECT 1')
          FROM cron.job WHERE jobname = 'archive-sessions';
-         SELECT cron.unschedule('clean-events')",
+         SELECT cron.unschedule('delete-old-events')",
     )
     .await
     .unwrap();
     let report = check(&db).await.unwrap();
     let objects: Vec<&str> = report.differences.iter().map(|difference| difference.object.as_str()).collect();
-    assert_eq!(objects, ["job archive-sessions"], "only a changed command is a difference: {report:?}");
-    assert!(report.hints.iter().any(|hint| hint.starts_with("job clean-events")), "{report:?}");
-    Migrator::up(&db, None).await.unwrap();
-    assert_eq!(query_lines(&db, archive_job).await, ["5 5 * * * false SELECT private.archive_sessions(100000)"]);
     assert_eq!(
-        query_lines(&db, "SELECT jobname FROM cron.job WHERE jobname = 'clean-events'").await,
+        objects,
+        ["job archive-sessions"],
+        "neither another schedule nor a job that an operator removed is a difference: {report:?}"
+    );
+    assert!(report.hints.iter().any(|hint| hint.starts_with("job delete-old-events")), "{report:?}");
+    Migrator::up(&db, None).await.unwrap();
+    assert_eq!(query_lines(&db, select_archive_job).await, ["5 5 * * * false SELECT private.archive_sessions(100000)"]);
+    assert_eq!(
+        query_lines(&db, "SELECT jobname FROM cron.job WHERE jobname = 'delete-old-events'").await,
         Vec::<String>::new()
     );
     assert!(check(&db).await.unwrap().is_clean());
 
-    // `down` removes the tables and with them the jobs, so the next `up` is a new start.
+    // The last migration creates all tables. So one step down removes them, and with them the jobs; the next `up` is a
+    // new start.
     Migrator::down(&db, Some(1)).await.unwrap();
     Migrator::up(&db, None).await.unwrap();
-    assert_eq!(query_lines(&db, archive_job).await, ["0 0 1 * * true SELECT private.archive_sessions(100000)"]);
+    assert_eq!(query_lines(&db, select_archive_job).await, ["0 0 1 * * true SELECT private.archive_sessions(100000)"]);
     assert!(check(&db).await.unwrap().is_clean());
 }

@@ -79,16 +79,17 @@ async fn a_renamed_or_moved_object_is_named_and_gets_its_name_back() {
         assert!(report.differences.iter().any(|difference| difference.to_string() == line), "{sql}: {report:#?}");
         let script = migration::dry_run(&(&owner).into_database_executor()).await.unwrap();
         assert!(script.contains(" RENAME ") || script.contains(" SET SCHEMA "), "{script}");
-        let steps = up(&owner).await;
+        let changes = up(&owner).await;
         assert!(
-            steps.contains(&SchemaChange::Renamed((*new_name).to_owned(), (*object).to_owned())),
-            "{sql}: {steps:#?}"
+            changes.contains(&SchemaChange::Renamed((*new_name).to_owned(), (*object).to_owned())),
+            "{sql}: {changes:#?}"
         );
         let report = check(&owner).await.unwrap();
         assert!(report.is_clean() && report.hints.is_empty(), "{sql}: {report:#?}");
         assert_eq!(migration::read_manifest(&owner).await.unwrap(), MANIFEST, "{sql}");
-        let rows = "SELECT display_name || ' ' || is_open FROM public.users JOIN private.account_gates AS gate ON gate.account_id = id";
-        assert_eq!(query_lines(&owner, rows).await, ["ada true"], "{sql}: the rows must still be there");
+        let select_rows = "SELECT display_name || ' ' || is_open FROM public.users
+            JOIN private.account_gates AS gate ON gate.account_id = id";
+        assert_eq!(query_lines(&owner, select_rows).await, ["ada true"], "{sql}: the rows must still be there");
     }
 }
 
@@ -133,8 +134,8 @@ async fn an_operators_column_is_not_taken_for_our_dropped_column() {
         .execute_unprepared("ALTER TABLE users DROP COLUMN bio CASCADE; ALTER TABLE users ADD COLUMN note text")
         .await
         .unwrap();
-    let steps = up(&owner).await;
-    assert!(steps.contains(&SchemaChange::Created("column bio of public.users".into())), "{steps:?}");
+    let changes = up(&owner).await;
+    assert!(changes.contains(&SchemaChange::Created("column bio of public.users".into())), "{changes:?}");
     assert!(check(&owner).await.unwrap().hints.iter().any(|hint| hint.starts_with("column note of public.users")));
 }
 

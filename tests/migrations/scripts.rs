@@ -81,7 +81,7 @@ async fn the_sql_of_a_dry_run_creates_what_up_creates() {
 
 #[tokio::test]
 async fn up_revokes_the_default_privileges_on_a_dump_restored_into_a_new_project() {
-    let server = testdb::Server::start_platform(None).await.unwrap();
+    let server = testdb::Server::start_supabase(None).await.unwrap();
     let old_project = server.create_migrated().await.unwrap();
     let new_project = server.create_empty().await.unwrap();
     let arguments = ["-n", "public", "-n", "private", "--no-owner", old_project.url()];
@@ -97,8 +97,13 @@ async fn up_revokes_the_default_privileges_on_a_dump_restored_into_a_new_project
     // error for each of them and continues.
     run_program("psql", &["-X", "-q", new_project.url()], &dump).unwrap().unwrap();
     let db = connect(new_project.url()).await.unwrap();
-    let privileges = "SELECT has_column_privilege('anon', 'public.users', 'email', 'SELECT') || ' ' || has_table_privilege('anon', 'public.users', 'TRUNCATE')";
-    assert_eq!(query_lines(&db, privileges).await, ["true true"], "the platform's default privileges give access");
+    let select_privileges = "SELECT has_column_privilege('anon', 'public.users', 'email', 'SELECT') || ' ' ||
+        has_table_privilege('anon', 'public.users', 'TRUNCATE')";
+    assert_eq!(
+        query_lines(&db, select_privileges).await,
+        ["true true"],
+        "the platform's default privileges give access"
+    );
     // A user signs up before the triggers on accounts exist.
     let id = uuid::Uuid::new_v4();
     db.execute_unprepared(&format!("INSERT INTO auth.users (id, email) VALUES ('{id}', 'early@x.org')")).await.unwrap();
@@ -108,7 +113,7 @@ async fn up_revokes_the_default_privileges_on_a_dump_restored_into_a_new_project
     assert!(objects.contains(&"grant on table public.users to anon"), "{objects:?}");
     assert!(objects.contains(&"trigger on_auth_user_created on auth.users"), "{objects:?}");
     Migrator::up(&db, None).await.unwrap();
-    assert_eq!(query_lines(&db, privileges).await, ["false false"]);
+    assert_eq!(query_lines(&db, select_privileges).await, ["false false"]);
     let report = check(&db).await.unwrap();
     assert!(report.is_clean() && report.hints.iter().any(|hint| hint.starts_with("publication ")), "{report:#?}");
     assert_eq!(
@@ -122,7 +127,7 @@ async fn up_revokes_the_default_privileges_on_a_dump_restored_into_a_new_project
 #[tokio::test]
 async fn up_upgrades_the_schema_of_every_release_and_keeps_its_rows() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/upgrade");
-    let mut releases = 0;
+    let mut release_count = 0;
     for file in std::fs::read_dir(folder).unwrap() {
         let path = file.unwrap().path();
         if path.extension().is_none_or(|extension| extension != "gz") {
@@ -140,7 +145,7 @@ async fn up_upgrades_the_schema_of_every_release_and_keeps_its_rows() {
         assert_eq!(migration::read_manifest(&db).await.unwrap(), MANIFEST, "{}", path.display());
         assert_eq!(query_lines(&db, "SELECT display_name FROM public.users").await, ["ada"], "{}", path.display());
         Migrator::reset(&db).await.unwrap();
-        releases += 1;
+        release_count += 1;
     }
-    assert!(releases > 0);
+    assert!(release_count > 0);
 }

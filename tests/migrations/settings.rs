@@ -19,7 +19,7 @@ const SETTINGS: [&str; 7] = [
 ];
 
 #[tokio::test]
-async fn settings_of_the_database_change_nothing() {
+async fn settings_of_the_database_do_not_affect_the_schema() {
     for setting in SETTINGS {
         let (database, db) = create_empty_database().await;
         let database_name = query_lines(&db, "SELECT current_database()::text").await.concat();
@@ -72,7 +72,7 @@ async fn the_databases_statement_timeout_does_not_apply_to_commands_that_only_re
 }
 
 #[tokio::test]
-async fn default_privileges_of_the_migrating_role_change_nothing() {
+async fn default_privileges_of_the_migrating_role_do_not_affect_the_schema() {
     // `pg_monitor` stands for any role that the schema does not know.
     let grants = "ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO PUBLIC;
                  ALTER DEFAULT PRIVILEGES GRANT ALL ON SEQUENCES TO PUBLIC;

@@ -82,7 +82,7 @@ async fn is_encrypted(db: &DatabaseConnection) -> bool {
 async fn sslmode_behaves_as_in_libpq() {
     let certificates = Certificates::new();
     let server = certificates.start_server("host").await;
-    let url_by_name = server.url().replace("127.0.0.1", "localhost");
+    let localhost_url = server.url().replace("127.0.0.1", "localhost");
     let (authority, other_authority) = (certificates.path("authority.crt"), certificates.path("other_authority.crt"));
 
     for (url, expects_encryption) in [
@@ -93,7 +93,7 @@ async fn sslmode_behaves_as_in_libpq() {
         (format!("{}?sslmode=require", server.url()), true),
         (format!("{}?sslmode=require&sslrootcert={authority}", server.url()), true),
         (format!("{}?sslmode=verify-ca&sslrootcert={authority}", server.url()), true),
-        (format!("{url_by_name}?sslmode=verify-full&sslrootcert={authority}"), true),
+        (format!("{localhost_url}?sslmode=verify-full&sslrootcert={authority}"), true),
     ] {
         let db = connect(&url).await.unwrap_or_else(|error| panic!("{url}: {error}"));
         assert_eq!(is_encrypted(&db).await, expects_encryption, "{url}");
@@ -101,26 +101,29 @@ async fn sslmode_behaves_as_in_libpq() {
 
     for (url, expected) in [
         (format!("{}?sslmode=verify-full&sslrootcert={authority}", server.url()), "is not for \"127.0.0.1\""),
-        (format!("{url_by_name}?sslmode=verify-full"), "no trusted authority has signed it"),
+        (format!("{localhost_url}?sslmode=verify-full"), "no trusted authority has signed it"),
         (
-            format!("{url_by_name}?sslmode=verify-full&sslrootcert={other_authority}"),
+            format!("{localhost_url}?sslmode=verify-full&sslrootcert={other_authority}"),
             "no trusted authority has signed it",
         ),
         (
-            format!("{url_by_name}?sslmode=verify-ca&sslrootcert={other_authority}"),
+            format!("{localhost_url}?sslmode=verify-ca&sslrootcert={other_authority}"),
             "no trusted authority has signed it",
         ),
-        (format!("{url_by_name}?sslmode=require&sslrootcert={other_authority}"), "no trusted authority has signed it"),
-        (format!("{url_by_name}?sslrootcert=system"), "no trusted authority has signed it"),
+        (
+            format!("{localhost_url}?sslmode=require&sslrootcert={other_authority}"),
+            "no trusted authority has signed it",
+        ),
+        (format!("{localhost_url}?sslrootcert=system"), "no trusted authority has signed it"),
     ] {
         let error = connect(&url).await.unwrap_err();
-        assert!(matches!(error, ConnectError::Certificate { .. }), "{url}: {error}");
+        assert!(matches!(error, ConnectError::CertificateRejected { .. }), "{url}: {error}");
         assert!(error.to_string().contains(expected), "{url}: {error}");
     }
     let (credentials, address) = server.url().split_once('@').unwrap();
     let wrong_password_url = format!("{}:wrong@{address}?sslmode=require", credentials.rsplit_once(':').unwrap().0);
     let error = connect(&wrong_password_url).await.unwrap_err();
-    assert!(matches!(error, ConnectError::Password { .. }), "{error}");
+    assert!(matches!(error, ConnectError::PasswordRejected { .. }), "{error}");
 }
 
 #[tokio::test]

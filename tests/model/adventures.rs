@@ -20,10 +20,10 @@ impl Game {
 
     /// Returns whether a session of the adventure is live or had a player, so that the adventure cannot be deleted.
     pub fn has_history(&self, adventure: usize) -> bool {
-        let is_history = |session: &Session| {
+        let counts_as_history = |session: &Session| {
             session.adventure == adventure && !session.is_deleted && (session.is_live() || session.was_played())
         };
-        self.sessions.iter().any(is_history)
+        self.sessions.iter().any(counts_as_history)
     }
 
     /// Marks the adventure and all its sessions as deleted, without checking whether they may be deleted.

@@ -1,7 +1,7 @@
 //! The rules of the game in plain Rust. They were written independently of the schema's code.
 //!
-//! The structs and methods refer to rows by their index in [`Game`]: `me` is the index of the caller, `person` or
-//! `player` that of a user, and `hero` that of a character. Where a function needs both, `session` is the index and
+//! The structs and methods refer to rows by their index in [`Game`]: `me` is the index of the caller, `user` or
+//! `player` that of any user, and `hero` that of a character. Where a function needs both, `session` is the index and
 //! `game_session` the row.
 
 use std::collections::BTreeMap;
@@ -22,7 +22,7 @@ pub type Answer = Result<bool, &'static str>;
 
 /// A user's account.
 #[derive(Clone, Debug)]
-pub struct Person {
+pub struct User {
     pub id: Uuid,
     pub games_played: u32,
     pub games_run: u32,
@@ -99,8 +99,7 @@ pub struct Roll {
 
 #[derive(Clone, Debug, Default)]
 pub struct Game {
-    /// The users.
-    pub people: Vec<Person>,
+    pub users: Vec<User>,
     pub characters: Vec<Character>,
     pub adventures: Vec<Adventure>,
     pub sessions: Vec<Session>,
@@ -135,8 +134,8 @@ impl Session {
     }
 
     /// Returns whether a user is the session's Seer, or has or had a seat in it without having been removed.
-    pub fn has_participant(&self, person: usize) -> bool {
-        self.seer == person || self.seats.get(&person).is_some_and(|seat| !seat.is_removed)
+    pub fn has_participant(&self, user: usize) -> bool {
+        self.seer == user || self.seats.get(&user).is_some_and(|seat| !seat.is_removed)
     }
 
     /// Counts an event.
@@ -165,7 +164,7 @@ impl Game {
     /// Fails if the caller's account is closed. An update or deletion by a closed account gets this error even if it
     /// would affect no row.
     pub fn require_open_account(&self, me: usize) -> Result<(), &'static str> {
-        if self.people[me].is_account_closed { Err("account_closed") } else { Ok(()) }
+        if self.users[me].is_account_closed { Err("account_closed") } else { Ok(()) }
     }
 
     /// Returns `account_closed` if the caller's account is closed, and otherwise the given error. The error
@@ -269,7 +268,7 @@ impl Game {
     /// deletes its drafts, or archives those that have history.
     pub fn close_account(&mut self, me: usize) -> Answer {
         self.require_open_account(me)?;
-        self.people[me].is_account_closed = true;
+        self.users[me].is_account_closed = true;
         for session in self.sessions.iter_mut().filter(|session| session.is_live()) {
             if let Some(seat) = session.seats.get_mut(&me).filter(|seat| seat.is_active) {
                 seat.is_active = false;

@@ -25,11 +25,11 @@ mod sessions;
 mod steps;
 mod visible;
 
-use game::{Adventure, Game, Person};
+use game::{Adventure, Game, User};
 use steps::{Step, Target, step_strategy};
-use visible::{Reader, read_visible};
+use visible::{Reader, read_visible_lines};
 
-const USERS: usize = 5;
+const USER_COUNT: usize = 5;
 
 /// The number of steps of one proptest case. Each case has its own database.
 const STEPS_PER_CASE: usize = 1000;
@@ -37,13 +37,13 @@ const STEPS_PER_CASE: usize = 1000;
 /// Creates five users, a published adventure and a valid draft, in the database and in the model.
 async fn create_game(world: &World) -> Game {
     let mut game = Game::default();
-    for _ in 0..USERS {
+    for _ in 0..USER_COUNT {
         let id = world.new_account().await;
-        game.people.push(Person { id, games_played: 0, games_run: 0, is_account_closed: false });
+        game.users.push(User { id, games_played: 0, games_run: 0, is_account_closed: false });
     }
     for (creator, status) in [(0, "published"), (1, "draft")] {
         let (id, creature) = (game.next_id(), game.next_id());
-        let creator_id = game.people[creator].id;
+        let creator_id = game.users[creator].id;
         let sql = format!(
             "INSERT INTO adventures (id, creator_id, name, status, is_valid)
              VALUES ('{id}', '{creator_id}', 'The Drowned Ford', '{status}', true);
@@ -86,12 +86,13 @@ async fn run_case(steps: &[Step], tally: &Tally) -> Result<(), TestCaseError> {
             let answer = actual.map_or_else(|code| code, |is_affected| if is_affected { "done" } else { "no row" });
             *tally.lock().unwrap().entry(answer).or_default() += 1;
         }
-        let reader = match usize::from(step.reader) % (USERS + 2) {
+        let reader = match usize::from(step.reader) % (USER_COUNT + 2) {
             0 => Reader::Visitor,
             1 => Reader::Service,
             user => Reader::User(user - 2),
         };
-        let (visible_lines, expected_lines) = (read_visible(target.pool, &game, reader).await, game.visible_to(reader));
+        let (visible_lines, expected_lines) =
+            (read_visible_lines(target.pool, &game, reader).await, game.lines_visible_to(reader));
         let missing_lines: Vec<&String> = expected_lines.iter().filter(|line| !visible_lines.contains(line)).collect();
         let unexpected_lines: Vec<&String> =
             visible_lines.iter().filter(|line| !expected_lines.contains(line)).collect();
@@ -130,9 +131,9 @@ fn the_database_returns_the_same_answers_and_rows_as_the_model() {
     println!("{:?}", tally.lock().unwrap());
     match outcome {
         Ok(()) => {}
-        Err(TestError::Fail(why, steps)) => {
+        Err(TestError::Fail(reason, steps)) => {
             let steps: Vec<String> = steps.iter().map(|step| format!("{step:?}")).collect();
-            panic!("SPARC_SEED={seed}: {why}\nafter {} steps:\n{}", steps.len(), steps.join("\n"));
+            panic!("SPARC_SEED={seed}: {reason}\nafter {} steps:\n{}", steps.len(), steps.join("\n"));
         }
         Err(error) => panic!("SPARC_SEED={seed}: {error}"),
     }

@@ -10,7 +10,7 @@ const MAX_LIVE_SEATS: usize = 20;
 impl Game {
     /// Checks the rules for taking a seat that apply after row security and the foreign keys. They are the same for a
     /// new seat and for a seat that its player takes again.
-    fn check_taking_seat(&self, session: usize, player: usize, hero: usize) -> Result<(), &'static str> {
+    fn check_may_take_seat(&self, session: usize, player: usize, hero: usize) -> Result<(), &'static str> {
         let game_session = &self.sessions[session];
         if game_session.is_over() {
             return Err("session_over");
@@ -62,7 +62,7 @@ impl Game {
         if self.characters[hero].is_deleted {
             return Err("not_found");
         }
-        self.check_taking_seat(session, player, hero)?;
+        self.check_may_take_seat(session, player, hero)?;
         let game_session = &mut self.sessions[session];
         game_session.seats.insert(player, Seat { hero, is_active: true, heroic_save_used_in: None, is_removed: false });
         game_session.emit("player_joined");
@@ -97,7 +97,7 @@ impl Game {
         if self.characters[hero].is_deleted {
             return Err("not_found");
         }
-        self.check_taking_seat(session, me, hero)?;
+        self.check_may_take_seat(session, me, hero)?;
         let game_session = &mut self.sessions[session];
         let seat = game_session.seats.entry(me).or_insert(Seat {
             hero,
@@ -135,7 +135,7 @@ impl Game {
                 if seat.is_removed {
                     return Err("player_removed");
                 }
-                self.check_taking_seat(session, player, seat.hero)?;
+                self.check_may_take_seat(session, player, seat.hero)?;
             }
         }
         let game_session = &mut self.sessions[session];
@@ -224,20 +224,20 @@ impl Game {
         if is_seer { Ok(()) } else { Err("not_seated") }
     }
 
-    /// Rolls for the character `hero` or, if it is `None`, for the creature of the adventure `creature_of`.
+    /// Rolls for the character `hero` or, if it is `None`, for the creature of the adventure `adventure_of_creature`.
     pub fn roll(
         &mut self,
         me: usize,
         id: Uuid,
         session: usize,
         hero: Option<usize>,
-        creature_of: Option<usize>,
+        adventure_of_creature: Option<usize>,
     ) -> Answer {
-        self.check_may_roll(me, session, hero).map_err(|why| self.closed_account_or(me, why))?;
+        self.check_may_roll(me, session, hero).map_err(|error| self.closed_account_or(me, error))?;
         self.require_open_account(me)?;
         let has_no_such_creature =
             |adventure: usize| self.sessions[session].adventure != adventure || self.adventures[adventure].is_deleted;
-        if creature_of.is_some_and(has_no_such_creature) {
+        if adventure_of_creature.is_some_and(has_no_such_creature) {
             return Err("creature_not_in_adventure");
         }
         self.rolls.push(Roll { id, session, hero, success: false, original: None });
@@ -245,7 +245,7 @@ impl Game {
         Ok(true)
     }
 
-    pub fn heroic_save(&mut self, me: usize, id: Uuid, original: usize) -> Answer {
+    pub fn use_heroic_save(&mut self, me: usize, id: Uuid, original: usize) -> Answer {
         self.require_open_account(me)?;
         let roll = &self.rolls[original];
         let (session, game_session) = (roll.session, &self.sessions[roll.session]);

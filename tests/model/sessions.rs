@@ -67,10 +67,10 @@ impl Game {
         if to == "completed" && game_session.was_played() {
             let (seer, adventure) = (game_session.seer, game_session.adventure);
             let players: Vec<usize> = game_session.seats.keys().copied().collect();
-            self.people[seer].games_run += 1;
+            self.users[seer].games_run += 1;
             self.adventures[adventure].times_played += 1;
             for player in players {
-                self.people[player].games_played += 1;
+                self.users[player].games_played += 1;
             }
         }
         Ok(true)

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{
     game::{Answer, Game, STATUSES},
-    picks::{LIKELY_PICKS, Pick, pick_character, pick_index, pick_player, pick_session},
+    picks::{LIKELY_PICK_LIMIT, Pick, pick_character, pick_index, pick_player, pick_session},
     visible::{Reader, begin_sql},
 };
 
@@ -101,7 +101,7 @@ pub struct Target<'a> {
 }
 
 /// Returns the service's code of an error.
-fn code(error: sea_orm::sqlx::Error) -> &'static str {
+fn error_code(error: sea_orm::sqlx::Error) -> &'static str {
     Error::from(DbErr::Query(RuntimeErr::SqlxError(error.into()))).code()
 }
 
@@ -109,12 +109,12 @@ impl Target<'_> {
     /// Runs one statement as the user `me`, in a transaction that is sent as one message.
     async fn run_sql(&self, game: &Game, me: usize, sql: &str) -> Answer {
         let message = format!("{}{sql}; COMMIT", begin_sql(Reader::User(me), game));
-        let mut connection = self.pool.acquire().await.map_err(code)?;
+        let mut connection = self.pool.acquire().await.map_err(error_code)?;
         let outcome = raw_sql(AssertSqlSafe(message)).execute(&mut *connection).await;
         if outcome.is_err() {
-            raw_sql("ROLLBACK").execute(&mut *connection).await.map_err(code)?;
+            raw_sql("ROLLBACK").execute(&mut *connection).await.map_err(error_code)?;
         }
-        outcome.map(|result| result.rows_affected() > 0).map_err(code)
+        outcome.map(|result| result.rows_affected() > 0).map_err(error_code)
     }
 
     async fn query_bool(&self, sql: String) -> bool {
@@ -126,7 +126,7 @@ impl Step {
     /// Makes the call to the database and to the model, and returns the answer of each. Makes no call and returns
     /// `None` if no row exists yet that the call could concern.
     pub async fn call(&self, game: &mut Game, target: &Target<'_>) -> Option<(Answer, Answer)> {
-        let me = pick_index(&game.people, self.caller)?;
+        let me = pick_index(&game.users, self.caller)?;
         // In half of the calls, the session's Seer makes the call instead of the random user, to whom most changes of a
         // session are refused.
         let caller_or_seer =
@@ -141,7 +141,7 @@ impl Step {
                 let sql = format!(
                     "INSERT INTO public.characters (id, user_id, name, class, might, grace, wit, heart, special_ability)
                      VALUES ('{id}', '{}', 'Hero {name}', 'warrior', 5, 3, 2, 2, '{{}}')",
-                    game.people[me].id
+                    game.users[me].id
                 );
                 (target.run_sql(game, me, &sql).await, game.create_character(me, id, name))
             }
@@ -173,7 +173,7 @@ impl Step {
                 let sql = format!(
                     "INSERT INTO public.sessions (id, seer_id, adventure_id, is_public)
                      VALUES ('{id}', '{}', '{}', {is_public})",
-                    game.people[me].id, game.adventures[adventure].id
+                    game.users[me].id, game.adventures[adventure].id
                 );
                 (target.run_sql(game, me, &sql).await, game.create_session(me, id, adventure, is_public))
             }
@@ -211,7 +211,7 @@ impl Step {
                 let stored_code: Option<String> =
                     sea_orm::sqlx::query_scalar(AssertSqlSafe(sql)).fetch_optional(target.pool).await.unwrap();
                 let code: JoinCode = stored_code.as_deref().unwrap_or("ZZZZZZ").parse().unwrap();
-                let my_connection = target.sparc.as_user(game.people[me].id);
+                let my_connection = target.sparc.as_user(game.users[me].id);
                 let actual = my_connection.sessions().join(&code, game.characters[hero].id).await;
                 (actual.map(|_| true).map_err(|error| error.code()), game.join(me, session, hero))
             }
@@ -219,14 +219,14 @@ impl Step {
                 let session = pick_session(game, pick)?;
                 // In half of the calls, the Seer attempts to seat a user. In most others, a user takes their own seat.
                 let (me, player) = if self.caller >= 128 {
-                    (game.sessions[session].seer, pick_index(&game.people, player)?)
+                    (game.sessions[session].seer, pick_index(&game.users, player)?)
                 } else {
-                    (me, if player < LIKELY_PICKS { me } else { pick_index(&game.people, player)? })
+                    (me, if player < LIKELY_PICK_LIMIT { me } else { pick_index(&game.users, player)? })
                 };
                 let hero = pick_character(game, player, hero_pick)?;
                 let sql = format!(
                     "INSERT INTO public.session_players (session_id, user_id, character_id) VALUES ('{}', '{}', '{}')",
-                    game.sessions[session].id, game.people[player].id, game.characters[hero].id
+                    game.sessions[session].id, game.users[player].id, game.characters[hero].id
                 );
                 (target.run_sql(game, me, &sql).await, game.insert_seat(me, session, player, hero))
             }
@@ -236,7 +236,7 @@ impl Step {
                 let sql = format!(
                     "UPDATE public.session_players SET is_active = {is_active}
                      WHERE session_id = '{}' AND user_id = '{}'",
-                    game.sessions[session].id, game.people[player].id
+                    game.sessions[session].id, game.users[player].id
                 );
                 (target.run_sql(game, me, &sql).await, game.set_seat_active(me, session, player, is_active))
             }
@@ -246,7 +246,7 @@ impl Step {
                 let me = caller_or_seer(session, game);
                 let sql = format!(
                     "UPDATE public.session_players SET removed_at = NULL WHERE session_id = '{}' AND user_id = '{}'",
-                    game.sessions[session].id, game.people[player].id
+                    game.sessions[session].id, game.users[player].id
                 );
                 (target.run_sql(game, me, &sql).await, game.readmit(me, session, player))
             }
@@ -258,7 +258,7 @@ impl Step {
                 let hero = pick_character(game, player, hero_pick)?;
                 let sql = format!(
                     "UPDATE public.session_players SET character_id = '{}' WHERE session_id = '{}' AND user_id = '{}'",
-                    game.characters[hero].id, game.sessions[session].id, game.people[player].id
+                    game.characters[hero].id, game.sessions[session].id, game.users[player].id
                 );
                 (target.run_sql(game, me, &sql).await, game.change_character(me, session, player, hero))
             }
@@ -267,7 +267,7 @@ impl Step {
                 let me = caller_or_seer(session, game);
                 let seated_heroes: Vec<usize> = game.sessions[session].seats.values().map(|seat| seat.hero).collect();
                 let hero = pick_index(&seated_heroes, hero_pick)
-                    .filter(|_| hero_pick < LIKELY_PICKS)
+                    .filter(|_| hero_pick < LIKELY_PICK_LIMIT)
                     .map(|index| seated_heroes[index])
                     .or_else(|| pick_character(game, me, hero_pick))?;
                 let id = game.next_id();
@@ -292,11 +292,11 @@ impl Step {
                 let first_of_newest = game.rolls.len().saturating_sub(6);
                 let original = first_of_newest + pick_index(&game.rolls[first_of_newest..], pick)?;
                 let me = caller_or_seer(game.rolls[original].session, game);
-                let my_connection = target.sparc.as_user(game.people[me].id);
-                let actual = my_connection.dice().heroic_save(game.rolls[original].id).await;
+                let my_connection = target.sparc.as_user(game.users[me].id);
+                let actual = my_connection.dice().use_heroic_save(game.rolls[original].id).await;
                 let id = actual.as_ref().map_or_else(|_| Uuid::nil(), |save| save.id);
                 let actual = actual.map(|_| true).map_err(|error| error.code());
-                let expected = game.heroic_save(me, id, original);
+                let expected = game.use_heroic_save(me, id, original);
                 self.copy_success(game, target, id, &actual).await;
                 (actual, expected)
             }
@@ -338,7 +338,7 @@ impl Step {
             }
             Action::CreateAdventure => {
                 let id = game.next_id();
-                let creator = game.people[me].id;
+                let creator = game.users[me].id;
                 let sql = format!(
                     "INSERT INTO public.adventures (id, creator_id, name) VALUES ('{id}', '{creator}', 'Draft')"
                 );
@@ -358,7 +358,7 @@ impl Step {
                 (target.run_sql(game, me, &sql).await, game.delete_adventure(me, adventure))
             }
             Action::CloseAccount => {
-                let id = game.people[me].id;
+                let id = game.users[me].id;
                 let actual = target.sparc.as_user(id).users().close_account(id).await;
                 (actual.map(|()| true).map_err(|error| error.code()), game.close_account(me))
             }

@@ -12,7 +12,7 @@ use super::game::Game;
 pub enum Reader {
     Visitor,
     Service,
-    /// The user with this index in the model's list of people.
+    /// The user with this index in the model's list of users.
     User(usize),
 }
 
@@ -30,7 +30,7 @@ const QUERIES_FOR_EVERYBODY: &str = "
     SELECT concat_ws(' ', 'archived', id, seer_id, is_public, status, seats_taken) FROM public.archived_sessions";
 
 /// Queries that a visitor may not run.
-const QUERIES_FOR_SIGNED_IN: &str = "
+const QUERIES_FOR_SIGNED_IN_USERS: &str = "
     UNION ALL
     SELECT concat_ws(' ', 'character', id, user_id, name, retired_at IS NOT NULL, hit_points) FROM public.characters
     UNION ALL
@@ -51,7 +51,7 @@ pub fn begin_sql(reader: Reader, game: &Game) -> String {
     let (role, id) = match reader {
         Reader::Visitor => ("anon", None),
         Reader::Service => ("service_role", None),
-        Reader::User(person) => ("authenticated", Some(game.people[person].id)),
+        Reader::User(user) => ("authenticated", Some(game.users[user].id)),
     };
     let claims = serde_json::json!({ "role": role, "sub": id });
     format!("BEGIN; SET LOCAL ROLE {role}; SET LOCAL request.jwt.claims = '{claims}'; ")
@@ -59,8 +59,9 @@ pub fn begin_sql(reader: Reader, game: &Game) -> String {
 
 /// Returns what a reader sees in the database. There are only two query texts, so each connection prepares each of them
 /// once.
-pub async fn read_visible(pool: &PgPool, game: &Game, reader: Reader) -> Vec<String> {
-    static ALL_QUERIES: LazyLock<String> = LazyLock::new(|| format!("{QUERIES_FOR_EVERYBODY}{QUERIES_FOR_SIGNED_IN}"));
+pub async fn read_visible_lines(pool: &PgPool, game: &Game, reader: Reader) -> Vec<String> {
+    static ALL_QUERIES: LazyLock<String> =
+        LazyLock::new(|| format!("{QUERIES_FOR_EVERYBODY}{QUERIES_FOR_SIGNED_IN_USERS}"));
     let sql = if reader == Reader::Visitor { QUERIES_FOR_EVERYBODY } else { &ALL_QUERIES };
     let mut connection = pool.acquire().await.unwrap();
     raw_sql(AssertSqlSafe(begin_sql(reader, game))).execute(&mut *connection).await.unwrap();
@@ -78,24 +79,24 @@ fn pg_bool(value: bool) -> char {
 
 impl Game {
     /// Returns what a reader sees in the model.
-    pub fn visible_to(&self, reader: Reader) -> Vec<String> {
+    pub fn lines_visible_to(&self, reader: Reader) -> Vec<String> {
         let mut lines = Vec::new();
-        let is_service_or = |person: usize| reader == Reader::Service || reader == Reader::User(person);
+        let is_service_or = |user: usize| reader == Reader::Service || reader == Reader::User(user);
         let is_signed_in = reader != Reader::Visitor;
-        let person_id = |index: usize| self.people[index].id;
+        let user_id = |index: usize| self.users[index].id;
         let character_id = |index: usize| self.characters[index].id;
-        for person in &self.people {
+        for user in &self.users {
             lines.push(format!(
                 "user {} {} {} {}",
-                person.id,
-                person.games_played,
-                person.games_run,
-                pg_bool(person.is_account_closed)
+                user.id,
+                user.games_played,
+                user.games_run,
+                pg_bool(user.is_account_closed)
             ));
         }
         for adventure in self.adventures.iter().filter(|adventure| !adventure.is_deleted) {
             if adventure.status == "published" || is_service_or(adventure.creator) {
-                let creator = person_id(adventure.creator);
+                let creator = user_id(adventure.creator);
                 lines.push(format!(
                     "adventure {} {creator} {} {}",
                     adventure.id, adventure.status, adventure.times_played
@@ -104,7 +105,7 @@ impl Game {
             }
         }
         for character in self.characters.iter().filter(|hero| !hero.is_deleted && is_service_or(hero.owner)) {
-            let owner = person_id(character.owner);
+            let owner = user_id(character.owner);
             let (id, name, retired) = (character.id, character.name, pg_bool(character.is_retired));
             lines.push(format!("character {id} {owner} Hero {name} {retired} {}", character.hit_points));
         }
@@ -113,9 +114,9 @@ impl Game {
             let sees_as_participant = match reader {
                 Reader::Visitor => false,
                 Reader::Service => true,
-                Reader::User(person) => session.has_participant(person),
+                Reader::User(user) => session.has_participant(user),
             };
-            let (id, seer, public) = (session.id, person_id(session.seer), pg_bool(session.is_public));
+            let (id, seer, public) = (session.id, user_id(session.seer), pg_bool(session.is_public));
             if sees_as_participant || session.is_public {
                 lines.push(if session.is_archived {
                     format!("archived {id} {seer} {public} {} {}", session.status, session.seats_taken())
@@ -133,10 +134,10 @@ impl Game {
                 });
             }
             // A removed player still sees their own seat.
-            let shows_seat =
+            let sees_seat =
                 |player: usize| sees_as_participant || (is_signed_in && (session.is_public || is_service_or(player)));
-            for (player, seat) in session.seats.iter().filter(|(player, _)| shows_seat(**player)) {
-                let (player, hero, active) = (person_id(*player), character_id(seat.hero), pg_bool(seat.is_active));
+            for (player, seat) in session.seats.iter().filter(|(player, _)| sees_seat(**player)) {
+                let (player, hero, active) = (user_id(*player), character_id(seat.hero), pg_bool(seat.is_active));
                 lines.push(if session.is_archived {
                     format!("archived seat {id} {player} {hero} {active}")
                 } else {

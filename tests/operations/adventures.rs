@@ -7,7 +7,9 @@ use sparc::service::{
 };
 use uuid::Uuid;
 
-use super::{Caller, EVERYBODY_MAY, Operation, Refusal, SERVICE_MAY, USERS_MAY, operation, outcome_code, refusal};
+use super::{
+    Caller, EVERYBODY_MAY_CALL, Operation, Refusal, SERVICE_MAY_CALL, USERS_MAY_CALL, operation, outcome_code, refusal,
+};
 
 fn new_adventure(name: &str) -> NewAdventure {
     NewAdventure { name: name.into(), ..Default::default() }
@@ -15,55 +17,56 @@ fn new_adventure(name: &str) -> NewAdventure {
 
 /// The adventure is a draft, which others cannot read: only its creator (the Seer) and the service may call the
 /// operation.
-const CREATOR_OF_DRAFT_MAY: [&str; 6] = ["not_signed_in", "not_found", "not_found", "not_found", "done", "done"];
+const CREATOR_OF_DRAFT_MAY_CALL: [&str; 6] = ["not_signed_in", "not_found", "not_found", "not_found", "done", "done"];
 
 /// The adventure is published, so everybody can read it: only its creator (the Seer) and the service may call the
 /// operation.
-const CREATOR_OF_PUBLISHED_MAY: [&str; 6] =
+const CREATOR_OF_PUBLISHED_MAY_CALL: [&str; 6] =
     ["not_signed_in", "adventure_not_yours", "adventure_not_yours", "adventure_not_yours", "done", "done"];
 
 /// The adventure is a draft: only its creator (the Seer) may call the operation, not even the service.
-const ONLY_CREATOR_MAY: [&str; 6] = ["not_signed_in", "not_found", "not_found", "not_found", "done", "not_signed_in"];
+const ONLY_CREATOR_MAY_CALL: [&str; 6] =
+    ["not_signed_in", "not_found", "not_found", "not_found", "done", "not_signed_in"];
 
 pub fn operations() -> Vec<Operation> {
     vec![
-        operation!("adventures.create", USERS_MAY, |tx, fixture| tx.adventures().create(new_adventure("New"))),
-        operation!("adventures.edit", CREATOR_OF_PUBLISHED_MAY, |tx, fixture| {
+        operation!("adventures.create", USERS_MAY_CALL, |tx, fixture| tx.adventures().create(new_adventure("New"))),
+        operation!("adventures.edit", CREATOR_OF_PUBLISHED_MAY_CALL, |tx, fixture| {
             let changes = AdventureChanges { estimated_duration: Some(90), ..Default::default() };
             tx.adventures().edit(fixture.adventure, changes)
         }),
-        operation!("adventures.set_content", CREATOR_OF_DRAFT_MAY, |tx, fixture| async {
+        operation!("adventures.set_content", CREATOR_OF_DRAFT_MAY_CALL, |tx, fixture| async {
             tx.adventures().set_content(fixture.draft_adventure, &AdventureContent::default()).await
         }),
-        operation!("adventures.validate", ONLY_CREATOR_MAY, |tx, fixture| tx
+        operation!("adventures.validate", ONLY_CREATOR_MAY_CALL, |tx, fixture| tx
             .adventures()
             .validate(fixture.draft_adventure)),
-        operation!("adventures.publish", ONLY_CREATOR_MAY, |tx, fixture| tx
+        operation!("adventures.publish", ONLY_CREATOR_MAY_CALL, |tx, fixture| tx
             .adventures()
             .publish(fixture.draft_adventure)),
-        operation!("adventures.unpublish", CREATOR_OF_PUBLISHED_MAY, |tx, fixture| tx
+        operation!("adventures.unpublish", CREATOR_OF_PUBLISHED_MAY_CALL, |tx, fixture| tx
             .adventures()
             .unpublish(fixture.adventure)),
-        operation!("adventures.archive", CREATOR_OF_PUBLISHED_MAY, |tx, fixture| tx
+        operation!("adventures.archive", CREATOR_OF_PUBLISHED_MAY_CALL, |tx, fixture| tx
             .adventures()
             .archive(fixture.adventure)),
-        operation!("adventures.delete", CREATOR_OF_DRAFT_MAY, |tx, fixture| tx
+        operation!("adventures.delete", CREATOR_OF_DRAFT_MAY_CALL, |tx, fixture| tx
             .adventures()
             .delete(fixture.draft_adventure)),
-        operation!("adventures.get", EVERYBODY_MAY, |tx, fixture| { tx.adventures().get(fixture.adventure) }),
-        operation!("adventures.set_rating", SERVICE_MAY, |tx, fixture| {
+        operation!("adventures.get", EVERYBODY_MAY_CALL, |tx, fixture| { tx.adventures().get(fixture.adventure) }),
+        operation!("adventures.set_rating", SERVICE_MAY_CALL, |tx, fixture| {
             tx.adventures().set_rating(fixture.adventure, Some("4.25".parse().unwrap()))
         }),
-        operation!("adventures.catalogue", EVERYBODY_MAY, |tx, fixture| async {
+        operation!("adventures.catalogue", EVERYBODY_MAY_CALL, |tx, fixture| async {
             tx.adventures().catalogue(&CatalogueFilter::default(), CatalogueOrder::Newest, None).await
         }),
-        operation!("adventures.mine", USERS_MAY, |tx, fixture| tx.adventures().mine(None)),
+        operation!("adventures.mine", USERS_MAY_CALL, |tx, fixture| tx.adventures().mine(None)),
     ]
 }
 
 pub fn refusals() -> Vec<Refusal> {
     vec![
-        refusal!("adventures.create", AtLimits, "adventure_limit_reached", |tx, fixture| {
+        refusal!("adventures.create", AccountAtLimits, "adventure_limit_reached", |tx, fixture| {
             tx.adventures().create(new_adventure("One Too Many"))
         }),
         // A name has at least three characters.

@@ -13,7 +13,7 @@ pub enum Caller {
     /// A user whose account was closed and whose token is still valid.
     ClosedAccount,
     /// The user of [`Fixture::account_at_limits`].
-    AtLimits,
+    AccountAtLimits,
 }
 
 pub const CALLERS: [Caller; 6] =

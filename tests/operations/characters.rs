@@ -7,55 +7,64 @@ use sparc::service::{
 };
 use uuid::Uuid;
 
-use super::{Caller, Operation, Refusal, SERVICE_MAY, SIGNED_IN_MAY, USERS_MAY, operation, outcome_code, refusal};
+use super::{
+    Caller, Operation, Refusal, SERVICE_MAY_CALL, SIGNED_IN_USERS_MAY_CALL, USERS_MAY_CALL, operation, outcome_code,
+    refusal,
+};
 
 fn new_character(name: &str) -> NewCharacter {
     NewCharacter { name: name.into(), ..Default::default() }
 }
 
 /// The character's owner, the Seer of a session where it is seated, and the service may call the operation.
-const OWNER_OR_SEER_MAY: [&str; 6] = ["not_signed_in", "not_found", "not_found", "done", "done", "done"];
+const OWNER_OR_SEER_MAY_CALL: [&str; 6] = ["not_signed_in", "not_found", "not_found", "done", "done", "done"];
 
 /// The character's owner and the service may call the operation.
-const OWNER_MAY: [&str; 6] = ["not_signed_in", "not_found", "not_found", "done", "not_found", "done"];
+const OWNER_MAY_CALL: [&str; 6] = ["not_signed_in", "not_found", "not_found", "done", "not_found", "done"];
 
 pub fn operations() -> Vec<Operation> {
     vec![
-        operation!("characters.create", USERS_MAY, |tx, fixture| tx.characters().create(new_character("Brunhild"))),
-        operation!("characters.list", USERS_MAY, |tx, fixture| tx.characters().list()),
-        operation!("characters.retired", USERS_MAY, |tx, fixture| tx.characters().retired()),
-        operation!("characters.get", OWNER_MAY, |tx, fixture| tx.characters().get(fixture.player.character_id)),
-        operation!("characters.seats", SIGNED_IN_MAY, |tx, fixture| tx.characters().seats(fixture.player.character_id)),
-        operation!("characters.rename", OWNER_MAY, |tx, fixture| tx
+        operation!("characters.create", USERS_MAY_CALL, |tx, fixture| tx
+            .characters()
+            .create(new_character("Brunhild"))),
+        operation!("characters.list", USERS_MAY_CALL, |tx, fixture| tx.characters().list()),
+        operation!("characters.retired", USERS_MAY_CALL, |tx, fixture| tx.characters().retired()),
+        operation!("characters.get", OWNER_MAY_CALL, |tx, fixture| tx.characters().get(fixture.player.character_id)),
+        operation!("characters.seats", SIGNED_IN_USERS_MAY_CALL, |tx, fixture| tx
+            .characters()
+            .seats(fixture.player.character_id)),
+        operation!("characters.rename", OWNER_MAY_CALL, |tx, fixture| tx
             .characters()
             .rename(fixture.player.character_id, "Other")),
-        operation!("characters.set_equipment", OWNER_MAY, |tx, fixture| async {
+        operation!("characters.set_equipment", OWNER_MAY_CALL, |tx, fixture| async {
             let rope = Item { name: "rope".into(), ..Default::default() };
             tx.characters().set_equipment(fixture.player.character_id, &[rope]).await
         }),
-        operation!("characters.set_special_ability", OWNER_MAY, |tx, fixture| async {
+        operation!("characters.set_special_ability", OWNER_MAY_CALL, |tx, fixture| async {
             let song = SpecialAbility { name: "song".into(), ..Default::default() };
             tx.characters().set_special_ability(fixture.player.character_id, &song).await
         }),
-        operation!("characters.damage", OWNER_OR_SEER_MAY, |tx, fixture| tx
+        operation!("characters.damage", OWNER_OR_SEER_MAY_CALL, |tx, fixture| tx
             .characters()
             .damage(fixture.player.character_id, 2)),
-        operation!("characters.heal", OWNER_OR_SEER_MAY, |tx, fixture| tx
+        operation!("characters.heal", OWNER_OR_SEER_MAY_CALL, |tx, fixture| tx
             .characters()
             .heal(fixture.player.character_id, 2)),
-        operation!("characters.rest", OWNER_OR_SEER_MAY, |tx, fixture| tx
+        operation!("characters.rest", OWNER_OR_SEER_MAY_CALL, |tx, fixture| tx
             .characters()
             .rest(fixture.player.character_id)),
-        operation!("characters.retire", OWNER_MAY, |tx, fixture| tx.characters().retire(fixture.spare_character)),
-        operation!("characters.unretire", OWNER_MAY, |tx, fixture| tx.characters().unretire(fixture.retired_character)),
-        operation!("characters.delete", OWNER_MAY, |tx, fixture| tx.characters().delete(fixture.spare_character)),
-        operation!("characters.award_experience", SERVICE_MAY, |tx, fixture| {
+        operation!("characters.retire", OWNER_MAY_CALL, |tx, fixture| tx.characters().retire(fixture.spare_character)),
+        operation!("characters.unretire", OWNER_MAY_CALL, |tx, fixture| tx
+            .characters()
+            .unretire(fixture.retired_character)),
+        operation!("characters.delete", OWNER_MAY_CALL, |tx, fixture| tx.characters().delete(fixture.spare_character)),
+        operation!("characters.award_experience", SERVICE_MAY_CALL, |tx, fixture| {
             tx.characters().award_experience(fixture.player.character_id, 100)
         }),
-        operation!("characters.set_level", SERVICE_MAY, |tx, fixture| {
+        operation!("characters.set_level", SERVICE_MAY_CALL, |tx, fixture| {
             tx.characters().set_level(fixture.player.character_id, Level::MAX)
         }),
-        operation!("characters.set_max_hit_points", SERVICE_MAY, |tx, fixture| {
+        operation!("characters.set_max_hit_points", SERVICE_MAY_CALL, |tx, fixture| {
             tx.characters().set_max_hit_points(fixture.player.character_id, MaxHitPoints::MIN)
         }),
     ]
@@ -63,7 +72,7 @@ pub fn operations() -> Vec<Operation> {
 
 pub fn refusals() -> Vec<Refusal> {
     vec![
-        refusal!("characters.create", AtLimits, "character_limit_reached", |tx, fixture| {
+        refusal!("characters.create", AccountAtLimits, "character_limit_reached", |tx, fixture| {
             tx.characters().create(new_character("The Eleventh"))
         }),
         refusal!("characters.create", Player, "character_name_taken", |tx, fixture| async {
@@ -113,13 +122,13 @@ pub fn refusals() -> Vec<Refusal> {
         refusal!("characters.retire", Player, "character_seated", |tx, fixture| {
             tx.characters().retire(fixture.player.character_id)
         }),
-        refusal!("characters.retire", AtLimits, "retired_limit_reached", |tx, fixture| {
+        refusal!("characters.retire", AccountAtLimits, "retired_limit_reached", |tx, fixture| {
             tx.characters().retire(fixture.unseated_character_at_limits)
         }),
         refusal!("characters.retire", Service, "account_closed", |tx, fixture| {
             tx.characters().retire(fixture.living_character_of_closed_account)
         }),
-        refusal!("characters.unretire", AtLimits, "character_limit_reached", |tx, fixture| {
+        refusal!("characters.unretire", AccountAtLimits, "character_limit_reached", |tx, fixture| {
             tx.characters().unretire(fixture.retired_character_at_limits)
         }),
         refusal!("characters.unretire", ClosedAccount, "account_closed", |tx, fixture| {

@@ -7,33 +7,33 @@ use sparc::service::{
 };
 use uuid::Uuid;
 
-use super::{Caller, EVERYBODY_MAY, Operation, Refusal, operation, outcome_code, refusal};
+use super::{Caller, EVERYBODY_MAY_CALL, Operation, Refusal, operation, outcome_code, refusal};
 
 fn new_creature(name: &str) -> NewCreature {
     NewCreature { name: name.into(), ..Default::default() }
 }
 
 /// The creator of the adventure and the service may call the operation.
-const CREATOR_MAY: [&str; 6] =
+const CREATOR_MAY_CALL: [&str; 6] =
     ["not_signed_in", "adventure_not_yours", "adventure_not_yours", "adventure_not_yours", "done", "done"];
 
 pub fn operations() -> Vec<Operation> {
     vec![
-        operation!("creatures.add", CREATOR_MAY, |tx, fixture| tx
+        operation!("creatures.add", CREATOR_MAY_CALL, |tx, fixture| tx
             .creatures()
             .add(fixture.adventure, new_creature("Wolf"))),
-        operation!("creatures.edit", CREATOR_MAY, |tx, fixture| {
+        operation!("creatures.edit", CREATOR_MAY_CALL, |tx, fixture| {
             tx.creatures().edit(fixture.creature, CreatureChanges { armor: Some(2), ..Default::default() })
         }),
-        operation!("creatures.remove", CREATOR_MAY, |tx, fixture| tx.creatures().remove(fixture.creature)),
-        operation!("creatures.get", EVERYBODY_MAY, |tx, fixture| tx.creatures().get(fixture.creature)),
-        operation!("creatures.list", EVERYBODY_MAY, |tx, fixture| tx.creatures().list(fixture.adventure)),
+        operation!("creatures.remove", CREATOR_MAY_CALL, |tx, fixture| tx.creatures().remove(fixture.creature)),
+        operation!("creatures.get", EVERYBODY_MAY_CALL, |tx, fixture| tx.creatures().get(fixture.creature)),
+        operation!("creatures.list", EVERYBODY_MAY_CALL, |tx, fixture| tx.creatures().list(fixture.adventure)),
     ]
 }
 
 pub fn refusals() -> Vec<Refusal> {
     vec![
-        refusal!("creatures.add", AtLimits, "creature_limit_reached", |tx, fixture| {
+        refusal!("creatures.add", AccountAtLimits, "creature_limit_reached", |tx, fixture| {
             tx.creatures().add(fixture.adventure_at_limits, new_creature("Wolf"))
         }),
         refusal!("creatures.add", Seer, "invalid_value", |tx, fixture| tx

@@ -8,7 +8,7 @@ use sparc::service::{
 };
 use uuid::Uuid;
 
-use super::{Caller, Operation, Refusal, SIGNED_IN_MAY, fixture::Fixture, operation, outcome_code, refusal};
+use super::{Caller, Operation, Refusal, SIGNED_IN_USERS_MAY_CALL, fixture::Fixture, operation, outcome_code, refusal};
 
 /// Returns an attribute check by the player's character in the session.
 fn attribute_check_in(fixture: &Fixture, session: Uuid) -> NewRoll {
@@ -36,25 +36,25 @@ pub fn operations() -> Vec<Operation> {
             |tx, fixture| tx.dice().roll(attribute_check_in(fixture, fixture.active_session))
         ),
         operation!(
-            "dice.heroic_save",
+            "dice.use_heroic_save",
             ["not_signed_in", "not_found", "not_seated", "done", "done", "done"],
-            |tx, fixture| tx.dice().heroic_save(fixture.failed_roll)
+            |tx, fixture| tx.dice().use_heroic_save(fixture.failed_roll)
         ),
         operation!(
-            "dice.initiative",
+            "dice.roll_initiative",
             ["not_signed_in", "not_allowed", "not_a_seer", "not_a_seer", "done", "done"],
-            |tx, fixture| tx.dice().initiative(initiative(fixture.active_session, vec![fixture.creature]))
+            |tx, fixture| tx.dice().roll_initiative(initiative(fixture.active_session, vec![fixture.creature]))
         ),
         operation!("dice.get", ["not_signed_in", "not_found", "done", "done", "done", "done"], |tx, fixture| {
             tx.dice().get(fixture.failed_roll)
         }),
-        operation!("dice.history", SIGNED_IN_MAY, |tx, fixture| async {
+        operation!("dice.history", SIGNED_IN_USERS_MAY_CALL, |tx, fixture| async {
             tx.dice().history(RollScope::Session(fixture.active_session), &HistoryFilter::default(), None).await
         }),
-        operation!("dice.heroic_saves_remaining", SIGNED_IN_MAY, |tx, fixture| tx
+        operation!("dice.heroic_saves_remaining", SIGNED_IN_USERS_MAY_CALL, |tx, fixture| tx
             .dice()
             .heroic_saves_remaining(fixture.active_session)),
-        operation!("dice.statistics", SIGNED_IN_MAY, |tx, fixture| tx
+        operation!("dice.statistics", SIGNED_IN_USERS_MAY_CALL, |tx, fixture| tx
             .dice()
             .statistics(RollScope::Character(fixture.player.character_id))),
     ]
@@ -110,51 +110,53 @@ pub fn refusals() -> Vec<Refusal> {
             tx.dice()
                 .roll(NewRoll { id: Some(fixture.failed_roll), ..attribute_check_in(fixture, fixture.active_session) })
         }),
-        refusal!("dice.heroic_save", Player, "heroic_save_spent", |tx, fixture| tx
+        refusal!("dice.use_heroic_save", Player, "heroic_save_spent", |tx, fixture| tx
             .dice()
-            .heroic_save(fixture.unsaved_roll)),
-        refusal!("dice.heroic_save", Player, "heroic_save_not_needed", |tx, fixture| {
-            tx.dice().heroic_save(fixture.successful_roll)
+            .use_heroic_save(fixture.unsaved_roll)),
+        refusal!("dice.use_heroic_save", Player, "heroic_save_not_needed", |tx, fixture| {
+            tx.dice().use_heroic_save(fixture.successful_roll)
         }),
-        refusal!("dice.heroic_save", Player, "heroic_save_too_late", |tx, fixture| tx
+        refusal!("dice.use_heroic_save", Player, "heroic_save_too_late", |tx, fixture| tx
             .dice()
-            .heroic_save(fixture.late_roll)),
-        refusal!("dice.heroic_save", Player, "roll_already_saved", |tx, fixture| tx
+            .use_heroic_save(fixture.expired_roll)),
+        refusal!("dice.use_heroic_save", Player, "roll_already_saved", |tx, fixture| tx
             .dice()
-            .heroic_save(fixture.saved_roll)),
-        refusal!("dice.heroic_save", Seer, "roll_not_saveable", |tx, fixture| async {
+            .use_heroic_save(fixture.saved_roll)),
+        refusal!("dice.use_heroic_save", Seer, "roll_not_saveable", |tx, fixture| async {
             let attack = tx.dice().roll(creature_attack(fixture, fixture.creature)).await?;
-            tx.dice().heroic_save(attack.id).await
+            tx.dice().use_heroic_save(attack.id).await
         }),
-        refusal!("dice.heroic_save", Player, "not_a_seer", |tx, fixture| tx
+        refusal!("dice.use_heroic_save", Player, "not_a_seer", |tx, fixture| tx
             .dice()
-            .heroic_save(fixture.roll_of_creature)),
-        refusal!("dice.heroic_save", Player, "character_retired", |tx, fixture| tx
+            .use_heroic_save(fixture.roll_of_creature)),
+        refusal!("dice.use_heroic_save", Player, "character_retired", |tx, fixture| tx
             .dice()
-            .heroic_save(fixture.roll_of_retired_character)),
+            .use_heroic_save(fixture.roll_of_retired_character)),
         // Once its player has been removed, the character has no seat, so the Seer may no longer roll for it.
-        refusal!("dice.heroic_save", Seer, "character_not_yours", |tx, fixture| async {
-            tx.sessions().remove(fixture.active_session, fixture.player.user_id).await?;
-            tx.dice().heroic_save(fixture.failed_roll).await
+        refusal!("dice.use_heroic_save", Seer, "character_not_yours", |tx, fixture| async {
+            tx.sessions().remove_player(fixture.active_session, fixture.player.user_id).await?;
+            tx.dice().use_heroic_save(fixture.failed_roll).await
         }),
-        refusal!("dice.heroic_save", Seer, "session_not_active", |tx, fixture| async {
+        refusal!("dice.use_heroic_save", Seer, "session_not_active", |tx, fixture| async {
             tx.sessions().pause(fixture.active_session).await?;
-            tx.dice().heroic_save(fixture.failed_roll).await
+            tx.dice().use_heroic_save(fixture.failed_roll).await
         }),
-        refusal!("dice.initiative", Seer, "session_not_active", |tx, fixture| {
-            tx.dice().initiative(initiative(fixture.waiting_session, Vec::new()))
+        refusal!("dice.roll_initiative", Seer, "session_not_active", |tx, fixture| {
+            tx.dice().roll_initiative(initiative(fixture.waiting_session, Vec::new()))
         }),
         // Initiative is rolled for the players and the given creatures; here there are neither.
-        refusal!("dice.initiative", Seer, "not_found", |tx, fixture| {
-            tx.dice().initiative(initiative(fixture.session_without_player, Vec::new()))
+        refusal!("dice.roll_initiative", Seer, "not_found", |tx, fixture| {
+            tx.dice().roll_initiative(initiative(fixture.session_without_player, Vec::new()))
         }),
-        refusal!("dice.initiative", Seer, "creature_not_in_adventure", |tx, fixture| {
-            tx.dice().initiative(initiative(fixture.active_session, vec![fixture.creature_of_draft]))
+        refusal!("dice.roll_initiative", Seer, "creature_not_in_adventure", |tx, fixture| {
+            tx.dice().roll_initiative(initiative(fixture.active_session, vec![fixture.creature_of_draft]))
         }),
-        refusal!("dice.initiative", Seer, "id_conflict", |tx, fixture| async {
+        refusal!("dice.roll_initiative", Seer, "id_conflict", |tx, fixture| async {
             let id = Some(Uuid::new_v4());
-            tx.dice().initiative(NewInitiative { id, ..initiative(fixture.active_session, Vec::new()) }).await?;
-            tx.dice().initiative(NewInitiative { id, ..initiative(fixture.session_with_save_used, Vec::new()) }).await
+            tx.dice().roll_initiative(NewInitiative { id, ..initiative(fixture.active_session, Vec::new()) }).await?;
+            tx.dice()
+                .roll_initiative(NewInitiative { id, ..initiative(fixture.session_with_save_used, Vec::new()) })
+                .await
         }),
         refusal!("dice.history", Player, "bad_cursor", |tx, fixture| async {
             // A cursor is JSON in hexadecimal digits, and this one is not.

@@ -8,14 +8,14 @@ use std::{
 };
 
 use super::{expected_outcomes, operations};
-use crate::documents::{assert_up_to_date, workspace_root};
+use crate::generated_docs::{assert_up_to_date, workspace_root};
 
 /// An operation as its documentation describes it.
 pub struct DocumentedOperation {
     pub name: String,
     description: String,
     permission: String,
-    pub round_trips: String,
+    pub round_trips_in_words: String,
     event: String,
     errors: BTreeSet<String>,
 }
@@ -38,7 +38,7 @@ pub fn read_documentation() -> Vec<DocumentedOperation> {
     let mut files = Vec::new();
     find_sources(&workspace_root().join("service/src"), &mut files);
     let codes = read_codes();
-    let mut all = Vec::new();
+    let mut documented = Vec::new();
     for file in files {
         let (mut doc, mut method_doc) = (String::new(), None);
         for line in fs::read_to_string(file).unwrap().lines().map(str::trim) {
@@ -49,18 +49,18 @@ pub fn read_documentation() -> Vec<DocumentedOperation> {
                 method_doc = Some(std::mem::take(&mut doc));
             } else if let Some(name) = find_operation_name(line) {
                 if let Some(doc) = method_doc.take() {
-                    all.push(parse_documentation(name, &doc, &codes));
+                    documented.push(parse_documentation(name, &doc, &codes));
                 }
             } else if !line.starts_with('#') {
                 doc.clear();
             }
         }
     }
-    all.sort_by_key(|operation| {
+    documented.sort_by_key(|operation| {
         let aggregate = operation.name.split('.').next().unwrap();
         (AGGREGATES.iter().position(|listed| *listed == aggregate), operation.name.clone())
     });
-    all
+    documented
 }
 
 /// The aggregates, in the order in which `api.md` lists them.
@@ -97,7 +97,7 @@ fn parse_documentation(name: &str, doc: &str, codes: &BTreeMap<String, CodeEntry
         name: name.to_owned(),
         description: collapse_whitespace(description.trim().split(". ").next().unwrap().trim_end_matches('.')),
         permission: collapse_whitespace(&sentences[..index].join(". ")),
-        round_trips: collapse_whitespace(sentences[index]),
+        round_trips_in_words: collapse_whitespace(sentences[index]),
         event: sentences
             .get(index + 1)
             .filter(|text| **text != "No event")
@@ -234,7 +234,7 @@ fn the_page_of_operations_is_up_to_date() {
             ));
         }
         let errors: Vec<String> = operation.errors.iter().map(|code| format!("`{code}`")).collect();
-        let round_trips = operation.round_trips.replace(" round trips", "").to_lowercase();
+        let round_trips = operation.round_trips_in_words.replace(" round trips", "").to_lowercase();
         text.push_str(&format!(
             "| `{verb}` | {} | {} | {} | {} | {round_trips} | {} |\n",
             without_links(&operation.description).replace('|', "\\|"),
@@ -276,12 +276,12 @@ fn the_page_of_errors_is_up_to_date() {
             // Neither an attribute nor a line within one.
             let variant = line.split([' ', '(', ',']).next().unwrap_or_default();
             if let (Some(entry), true) = (codes.get(variant), doc.contains("Code `")) {
-                let means = doc.trim().split(" Code `").next().unwrap();
+                let meaning = doc.trim().split(" Code `").next().unwrap();
                 let (code, documented_code) =
                     (&entry.code, doc.split("Code `").nth(1).unwrap().split('`').next().unwrap());
                 assert_eq!(code, documented_code, "{variant}: the code in its documentation");
                 let retry = if entry.is_retryable { "helps" } else { "" };
-                text.push_str(&format!("| `{code}` | `{variant}` | {means} | {} | {retry} |\n", entry.status));
+                text.push_str(&format!("| `{code}` | `{variant}` | {meaning} | {} | {retry} |\n", entry.status));
                 described_count += 1;
             }
             doc.clear();

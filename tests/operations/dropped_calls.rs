@@ -15,10 +15,10 @@ async fn current_identity(tx: &Transaction) -> Result<(String, Option<uuid::Uuid
 }
 
 /// Asserts that the transaction still runs as its caller, or can only be rolled back.
-async fn assert_same_identity(tx: &Transaction, caller: &IdentityConnection, what: &str) {
+async fn assert_same_identity(tx: &Transaction, caller: &IdentityConnection, context: &str) {
     match current_identity(tx).await {
-        Ok(identity) => assert_eq!(identity, (caller.identity().role().to_owned(), caller.user_id()), "{what}"),
-        Err(error) => assert_eq!(error.code(), "transaction_failed", "{what}"),
+        Ok(identity) => assert_eq!(identity, (caller.identity().role().to_owned(), caller.user_id()), "{context}"),
+        Err(error) => assert_eq!(error.code(), "transaction_failed", "{context}"),
     }
 }
 
@@ -28,39 +28,41 @@ async fn an_operation_dropped_at_any_point_does_not_affect_the_next_caller() {
     let hash_before = fixture.hash_rows().await;
     // The proxy runs in this thread, so a response arrives only while a call is pending: every wait for the server is a
     // poll after which the call can be dropped.
-    let proxy = Proxy::to_world(&fixture.world).await;
+    let proxy = Proxy::start_for_world(&fixture.world).await;
     let sparc = Sparc::connect_with(&proxy.url, Options::default().max_connections(1)).await.unwrap();
     let next_caller = sparc.as_user(fixture.stranger.user_id);
-    let mut points = 0;
+    let mut drop_points = 0;
     for operation in operations() {
         // The last of the callers who may call it.
         let caller_index = operation.outcomes.iter().rposition(|outcome| *outcome == "done");
         let Some(caller) = caller_index.map(|index| fixture.as_caller(&sparc, CALLERS[index])) else { continue };
-        for more_polls in 0.. {
-            let what = format!("{} after {} polls", operation.name, more_polls + 1);
+        for extra_polls in 0.. {
+            let context = format!("{} after {} polls", operation.name, extra_polls + 1);
             let tx = caller.begin().await.unwrap();
             let inner = tx.begin().await.unwrap();
-            let inner_call_finished = poll_then_drop(more_polls, (operation.call)(&inner, &fixture)).await.is_some();
-            assert_same_identity(&inner, &caller, &what).await;
+            let inner_call_finished = poll_then_drop(extra_polls, (operation.call)(&inner, &fixture)).await.is_some();
+            assert_same_identity(&inner, &caller, &context).await;
             inner.rollback().await.unwrap();
-            let identity =
-                current_identity(&tx).await.unwrap_or_else(|error| panic!("{what}, in the outer transaction: {error}"));
-            assert_eq!(identity, (caller.identity().role().to_owned(), caller.user_id()), "{what}");
+            let identity = current_identity(&tx)
+                .await
+                .unwrap_or_else(|error| panic!("{context}, in the outer transaction: {error}"));
+            assert_eq!(identity, (caller.identity().role().to_owned(), caller.user_id()), "{context}");
             // Drop the call again, now together with its transaction: the pool's only connection goes to the next
             // caller.
-            let outer_call_finished = poll_then_drop(more_polls, (operation.call)(&tx, &fixture)).await.is_some();
+            let outer_call_finished = poll_then_drop(extra_polls, (operation.call)(&tx, &fixture)).await.is_some();
             drop(tx);
-            let me = next_caller.users().me().await.unwrap_or_else(|error| panic!("{what}, the next caller: {error}"));
-            assert_eq!(me.id, fixture.stranger.user_id, "{what}");
+            let me =
+                next_caller.users().me().await.unwrap_or_else(|error| panic!("{context}, the next caller: {error}"));
+            assert_eq!(me.id, fixture.stranger.user_id, "{context}");
             if inner_call_finished && outer_call_finished {
                 break;
             }
-            points += 1;
-            assert!(more_polls < 200, "{what}: the operation does not finish");
+            drop_points += 1;
+            assert!(extra_polls < 200, "{context}: the operation does not finish");
         }
     }
-    println!("calls were dropped at {points} points");
-    assert!(points > 100, "too few calls were dropped before they finished");
+    println!("calls were dropped at {drop_points} points");
+    assert!(drop_points > 100, "too few calls were dropped before they finished");
     assert_eq!(fixture.hash_rows().await, hash_before, "a dropped call must commit nothing");
     sparc.close().await.unwrap();
 }

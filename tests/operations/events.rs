@@ -12,7 +12,7 @@ fn wave(session_id: Uuid) -> NewEvent {
 }
 
 /// Participants, including those who left, and the service may call the operation.
-const PARTICIPANTS_MAY: [&str; 6] = ["not_signed_in", "not_allowed", "done", "done", "done", "done"];
+const PARTICIPANTS_MAY_CALL: [&str; 6] = ["not_signed_in", "not_allowed", "done", "done", "done", "done"];
 
 pub fn operations() -> Vec<Operation> {
     vec![
@@ -21,8 +21,10 @@ pub fn operations() -> Vec<Operation> {
             ["not_signed_in", "not_allowed", "not_seated", "done", "done", "done"],
             |tx, fixture| tx.events().send(wave(fixture.active_session))
         ),
-        operation!("events.after", PARTICIPANTS_MAY, |tx, fixture| tx.events().after(fixture.active_session, 0)),
-        operation!("events.newest", PARTICIPANTS_MAY, |tx, fixture| tx.events().newest(fixture.active_session)),
+        operation!("events.after", PARTICIPANTS_MAY_CALL, |tx, fixture| tx.events().after(fixture.active_session, 0)),
+        operation!("events.newest_seq", PARTICIPANTS_MAY_CALL, |tx, fixture| tx
+            .events()
+            .newest_seq(fixture.active_session)),
     ]
 }
 
@@ -33,10 +35,12 @@ pub fn refusals() -> Vec<Refusal> {
         refusal!("events.after", ClosedAccount, "account_closed", |tx, fixture| tx
             .events()
             .after(fixture.active_session, 0)),
-        refusal!("events.newest", ClosedAccount, "account_closed", |tx, fixture| tx
+        refusal!("events.newest_seq", ClosedAccount, "account_closed", |tx, fixture| tx
             .events()
-            .newest(fixture.active_session)),
-        refusal!("events.newest", Service, "not_found", |tx, fixture| tx.events().newest(fixture.archived_session)),
+            .newest_seq(fixture.active_session)),
+        refusal!("events.newest_seq", Service, "not_found", |tx, fixture| tx
+            .events()
+            .newest_seq(fixture.archived_session)),
         refusal!("events.send", Player, "invalid_value", |tx, fixture| {
             tx.events().send(NewEvent { kind: String::new(), ..wave(fixture.active_session) })
         }),

@@ -16,14 +16,14 @@ pub struct Fixture {
     pub former_player: Player,
     pub stranger: Player,
     /// An account with ten living characters, one of them in twenty live sessions, and a hundred retired ones. It runs
-    /// twenty live sessions as Seer, left `session_left_at_limits`, and has two hundred adventures.
+    /// twenty live sessions as Seer, left `left_session_at_limits`, and has two hundred adventures.
     pub account_at_limits: Uuid,
     /// The character that is in twenty live sessions. It is the same as `most_experienced_character`.
     pub living_character_at_limits: Uuid,
     /// A living character without a seat.
     pub unseated_character_at_limits: Uuid,
     pub retired_character_at_limits: Uuid,
-    pub session_left_at_limits: Uuid,
+    pub left_session_at_limits: Uuid,
     /// An adventure with two hundred creatures.
     pub adventure_at_limits: Uuid,
     /// A closed account with a retired and a living character.
@@ -64,11 +64,11 @@ pub struct Fixture {
     pub public_active_session: Uuid,
     /// An active session whose only player has left.
     pub session_without_player: Uuid,
-    /// Rolls of the player's character. `late_roll` is too old for a heroic save; `saved_roll` and `unsaved_roll`
+    /// Rolls of the player's character. `expired_roll` is too old for a heroic save; `saved_roll` and `unsaved_roll`
     /// failed in `session_with_save_used`, and `saved_roll` was repeated by the heroic save.
     pub failed_roll: Uuid,
     pub successful_roll: Uuid,
-    pub late_roll: Uuid,
+    pub expired_roll: Uuid,
     pub saved_roll: Uuid,
     pub unsaved_roll: Uuid,
     /// Failed rolls in `active_session` that the player cannot save.
@@ -78,11 +78,11 @@ pub struct Fixture {
 
 impl Fixture {
     pub async fn new() -> Self {
-        Self::in_world(World::new().await).await
+        Self::new_in(World::new().await).await
     }
 
     /// Creates the rows in the world's database.
-    pub async fn in_world(world: World) -> Self {
+    pub async fn new_in(world: World) -> Self {
         let owner = world.owner();
         let seer = world.new_account().await;
         let (player, former_player, stranger) =
@@ -217,9 +217,9 @@ impl Fixture {
             .execute(&insert_seat_sql(session_without_player, only_player.user_id, only_player.character_id))
             .await
             .unwrap();
-        for (session, other_players) in [(session_with_one_seat_free, 2), (session_with_no_seat_free, 1)] {
+        for (session, other_player_count) in [(session_with_one_seat_free, 2), (session_with_no_seat_free, 1)] {
             owner.execute(&insert_seat_sql(session, player.user_id, player.character_id)).await.unwrap();
-            for _ in 0..other_players {
+            for _ in 0..other_player_count {
                 let other_player = world.new_player().await;
                 owner
                     .execute(&insert_seat_sql(session, other_player.user_id, other_player.character_id))
@@ -280,21 +280,21 @@ impl Fixture {
                  SELECT id, '{account_at_limits}', '{most_experienced_character}' FROM opened RETURNING session_id"
             )
         };
-        let session_left_at_limits: Uuid = owner.fetch_value(&open_and_join_sessions(1)).await.unwrap();
+        let left_session_at_limits: Uuid = owner.fetch_value(&open_and_join_sessions(1)).await.unwrap();
         owner
             .execute(&format!(
-                "UPDATE session_players SET is_active = false WHERE session_id = '{session_left_at_limits}'"
+                "UPDATE session_players SET is_active = false WHERE session_id = '{left_session_at_limits}'"
             ))
             .await
             .unwrap();
         owner.execute(&open_and_join_sessions(20)).await.unwrap();
 
-        // The failed rolls of characters, except `late_roll`, are dated in the future, so that a heroic save is never
-        // too late.
+        // The failed rolls of characters, except `expired_roll`, are dated in the future, so that a heroic save is
+        // never too late.
         let character = player.character_id;
         let failed_roll = world.new_attack_roll(active_session, character, "{1,2}", 10, -3600).await;
         let successful_roll = world.new_attack_roll(active_session, character, "{6}", 10, -3600).await;
-        let late_roll = world.new_attack_roll(active_session, character, "{1,2}", 10, 3600).await;
+        let expired_roll = world.new_attack_roll(active_session, character, "{1,2}", 10, 3600).await;
         let saved_roll = world.new_attack_roll(session_with_save_used, character, "{1,2}", 10, -3600).await;
         let unsaved_roll = world.new_attack_roll(session_with_save_used, character, "{1,2}", 10, -3600).await;
         owner
@@ -321,7 +321,7 @@ impl Fixture {
             living_character_at_limits: most_experienced_character,
             unseated_character_at_limits,
             retired_character_at_limits,
-            session_left_at_limits,
+            left_session_at_limits,
             adventure_at_limits,
             closed_account,
             retired_character_of_closed_account,
@@ -349,7 +349,7 @@ impl Fixture {
             session_without_player,
             failed_roll,
             successful_roll,
-            late_roll,
+            expired_roll,
             saved_roll,
             unsaved_roll,
             roll_of_creature,
@@ -368,7 +368,7 @@ impl Fixture {
             Caller::Seer => sparc.as_user(self.seer),
             Caller::Service => sparc.as_service(),
             Caller::ClosedAccount => sparc.as_user(self.closed_account),
-            Caller::AtLimits => sparc.as_user(self.account_at_limits),
+            Caller::AccountAtLimits => sparc.as_user(self.account_at_limits),
         }
     }
 

@@ -3,18 +3,18 @@
 
 use sparc::service::{Operations, maintenance::JobOptions};
 
-use super::{Operation, SERVICE_MAY, operation, outcome_code};
+use super::{Operation, SERVICE_MAY_CALL, operation, outcome_code};
 
 pub fn operations() -> Vec<Operation> {
     vec![
-        operation!("maintenance.backlog", SERVICE_MAY, |tx, fixture| tx.maintenance().backlog()),
-        operation!("maintenance.clean_events", SERVICE_MAY, |tx, fixture| {
-            tx.maintenance().clean_events(JobOptions::default(), |_| ())
+        operation!("maintenance.backlog", SERVICE_MAY_CALL, |tx, fixture| tx.maintenance().backlog()),
+        operation!("maintenance.delete_old_events", SERVICE_MAY_CALL, |tx, fixture| {
+            tx.maintenance().delete_old_events(JobOptions::default(), |_| ())
         }),
-        operation!("maintenance.cancel_abandoned", SERVICE_MAY, |tx, fixture| {
+        operation!("maintenance.cancel_abandoned", SERVICE_MAY_CALL, |tx, fixture| {
             tx.maintenance().cancel_abandoned(JobOptions::default(), |_| ())
         }),
-        operation!("maintenance.archive_sessions", SERVICE_MAY, |tx, fixture| {
+        operation!("maintenance.archive_sessions", SERVICE_MAY_CALL, |tx, fixture| {
             tx.maintenance().archive_sessions(JobOptions::default(), |_| ())
         }),
     ]

@@ -14,7 +14,7 @@ mod creatures;
 mod dice;
 mod documented;
 mod dropped_calls;
-mod early_reads;
+mod early_returns;
 mod events;
 mod fixture;
 mod maintenance;
@@ -28,7 +28,7 @@ mod users;
 use callers::{CALLERS, Caller};
 use fixture::Fixture;
 
-use crate::world::{outcome_code, runs_on_platform};
+use crate::world::{has_platform_layout, outcome_code};
 
 /// A future that returns the outcome of a call: `done`, or the code of its error.
 type OutcomeFuture<'a> = Pin<Box<dyn Future<Output = &'static str> + Send + 'a>>;
@@ -51,7 +51,7 @@ struct Operation {
 /// A refusal that depends on the arguments.
 struct Refusal {
     /// The name of the operation.
-    name: &'static str,
+    operation: &'static str,
     caller: Caller,
     /// The code of the error that the caller gets.
     code: &'static str,
@@ -90,9 +90,9 @@ macro_rules! operation {
 
 /// Creates a [`Refusal`].
 macro_rules! refusal {
-    ($name:literal, $caller:ident, $code:literal, |$tx:ident, $fixture:ident| $call:expr) => {
+    ($operation:literal, $caller:ident, $code:literal, |$tx:ident, $fixture:ident| $call:expr) => {
         Refusal {
-            name: $name,
+            operation: $operation,
             caller: Caller::$caller,
             code: $code,
             call: |$tx, $fixture| {
@@ -106,16 +106,17 @@ macro_rules! refusal {
 use {operation, refusal};
 
 /// Everybody may call the operation.
-const EVERYBODY_MAY: [&str; 6] = ["done", "done", "done", "done", "done", "done"];
+const EVERYBODY_MAY_CALL: [&str; 6] = ["done", "done", "done", "done", "done", "done"];
 
 /// Every signed-in user and the service may call the operation; some get an empty result.
-const SIGNED_IN_MAY: [&str; 6] = ["not_signed_in", "done", "done", "done", "done", "done"];
+const SIGNED_IN_USERS_MAY_CALL: [&str; 6] = ["not_signed_in", "done", "done", "done", "done", "done"];
 
 /// Every user may call the operation, for their own account; the service is not a user.
-const USERS_MAY: [&str; 6] = ["not_signed_in", "done", "done", "done", "done", "not_signed_in"];
+const USERS_MAY_CALL: [&str; 6] = ["not_signed_in", "done", "done", "done", "done", "not_signed_in"];
 
 /// Only the service may call the operation.
-const SERVICE_MAY: [&str; 6] = ["not_signed_in", "not_allowed", "not_allowed", "not_allowed", "not_allowed", "done"];
+const SERVICE_MAY_CALL: [&str; 6] =
+    ["not_signed_in", "not_allowed", "not_allowed", "not_allowed", "not_allowed", "done"];
 
 fn operations() -> Vec<Operation> {
     let mut all = users::operations();
@@ -146,7 +147,7 @@ fn refusals() -> Vec<Refusal> {
 async fn call_and_roll_back(sparc: &Sparc, fixture: &Fixture, caller: Caller, call: Call) -> &'static str {
     let tx = match fixture.as_caller(sparc, caller).begin().await {
         Ok(tx) => tx,
-        Err(refused) => return Error::from(refused).code(),
+        Err(error) => return Error::from(error).code(),
     };
     let outcome = call(&tx, fixture).await;
     tx.rollback().await.unwrap();
@@ -177,10 +178,12 @@ async fn every_refusal_has_the_listed_code_and_changes_nothing() {
     let hash_before = fixture.hash_rows().await;
     let mut mismatches = Vec::new();
     // On the platform, the service signs nobody up.
-    for refusal in refusals().into_iter().filter(|refusal| !runs_on_platform() || refusal.name != "users.sign_up") {
+    let may_run = |refusal: &Refusal| !has_platform_layout() || refusal.operation != "users.sign_up";
+    for refusal in refusals().into_iter().filter(may_run) {
         let outcome = call_and_roll_back(&fixture.world.sparc, &fixture, refusal.caller, refusal.call).await;
         if outcome != refusal.code {
-            mismatches.push(format!("{} as {:?}: {outcome} instead of {}", refusal.name, refusal.caller, refusal.code));
+            let Refusal { operation, caller, code, .. } = refusal;
+            mismatches.push(format!("{operation} as {caller:?}: {outcome} instead of {code}"));
         }
     }
     assert!(mismatches.is_empty(), "{}", mismatches.join("\n"));
@@ -191,5 +194,5 @@ async fn every_refusal_has_the_listed_code_and_changes_nothing() {
 fn expected_outcomes() -> BTreeSet<(&'static str, &'static str)> {
     let outcomes =
         operations().into_iter().flat_map(|operation| operation.outcomes.map(|outcome| (operation.name, outcome)));
-    outcomes.chain(refusals().into_iter().map(|refusal| (refusal.name, refusal.code))).collect()
+    outcomes.chain(refusals().into_iter().map(|refusal| (refusal.operation, refusal.code))).collect()
 }

@@ -164,19 +164,20 @@ async fn every_operation_takes_the_round_trips_that_its_documentation_says() {
     let mut mismatches = Vec::new();
     for operation in operations() {
         let Some(caller) = operation.allowed_caller() else { continue };
-        let mut counted = 0;
+        let mut round_trips = 0;
         // The first call also prepares the statements on the only connection.
         for _ in 0..2 {
             let tx = fixture.as_caller(&sparc, caller).begin().await.unwrap();
             proxy.take_round_trips();
             assert_eq!((operation.call)(&tx, &fixture).await, "done");
             // The documented number includes two more: begin (with the identity) and commit.
-            counted = proxy.take_round_trips() + 2;
+            round_trips = proxy.take_round_trips() + 2;
             tx.rollback().await.unwrap();
         }
-        let round_trips = &documented.iter().find(|other| other.name == operation.name).unwrap().round_trips;
-        if round_trips.split(' ').next() != Some(NUMBER_WORDS[counted as usize]) {
-            mismatches.push(format!("{}: takes {counted}, documented as {round_trips}", operation.name));
+        let round_trips_in_words =
+            &documented.iter().find(|other| other.name == operation.name).unwrap().round_trips_in_words;
+        if round_trips_in_words.split(' ').next() != Some(NUMBER_WORDS[round_trips as usize]) {
+            mismatches.push(format!("{}: takes {round_trips}, documented as {round_trips_in_words}", operation.name));
         }
     }
     assert!(mismatches.is_empty(), "{}", mismatches.join("\n"));
@@ -190,15 +191,15 @@ async fn count_round_trips<T>(
     proxy: &ResponseProxy,
     operation: impl Future<Output = Result<T, Error>>,
 ) -> u32 {
-    let holding_transaction = sparc.as_service().begin().await.unwrap();
+    let occupying_transaction = sparc.as_service().begin().await.unwrap();
     proxy.take_round_trips();
-    holding_transaction.rollback().await.unwrap();
+    occupying_transaction.rollback().await.unwrap();
     assert!(operation.await.is_ok());
-    let holding_transaction = sparc.as_service().begin().await.unwrap();
+    let occupying_transaction = sparc.as_service().begin().await.unwrap();
     // The rollback before and the begin after do not count.
-    let counted = proxy.take_round_trips() - 2;
-    holding_transaction.rollback().await.unwrap();
-    counted
+    let round_trips = proxy.take_round_trips() - 2;
+    occupying_transaction.rollback().await.unwrap();
+    round_trips
 }
 
 #[tokio::test]
@@ -247,18 +248,18 @@ async fn a_retry_with_the_same_id_returns_the_row_whose_response_was_lost() {
     roll(Uuid::new_v4()).await.unwrap();
 
     let roll_id = Uuid::new_v4();
-    let holding_transaction = sparc.as_service().begin().await.unwrap();
+    let occupying_transaction = sparc.as_service().begin().await.unwrap();
     // The fourth response, to the commit, is lost: rollback, begin and insert come before it.
     proxy.cut_at(4);
-    holding_transaction.rollback().await.unwrap();
+    occupying_transaction.rollback().await.unwrap();
     assert_error!(roll(roll_id).await, Error::CommitUnknown(_), "a lost response to the commit");
     assert_eq!(count_rolls(roll_id).await, 1, "the roll must have been committed");
     let returned_roll = roll(roll_id).await.unwrap();
     assert_eq!((returned_roll.id, count_rolls(roll_id).await), (roll_id, 1), "the retry must not add a roll");
 
     // If the response to begin is lost, nothing was done, so the service retries on another connection.
-    let holding_transaction = sparc.as_service().begin().await.unwrap();
+    let occupying_transaction = sparc.as_service().begin().await.unwrap();
     proxy.cut_at(2);
-    holding_transaction.rollback().await.unwrap();
+    occupying_transaction.rollback().await.unwrap();
     assert!(roll(Uuid::new_v4()).await.is_ok(), "must be retried after the response to begin was lost");
 }

@@ -32,7 +32,7 @@ fn seat_refusals() -> Vec<Refusal> {
         refusal!("sessions.join", Stranger, "session_started", |tx, fixture| async {
             tx.sessions().join(&fixture.join_code(fixture.active_session).await, fixture.stranger.character_id).await
         }),
-        refusal!("sessions.join", AtLimits, "character_retired", |tx, fixture| async {
+        refusal!("sessions.join", AccountAtLimits, "character_retired", |tx, fixture| async {
             tx.sessions()
                 .join(&fixture.join_code(fixture.waiting_session).await, fixture.retired_character_at_limits)
                 .await
@@ -54,7 +54,7 @@ fn seat_refusals() -> Vec<Refusal> {
         refusal!("sessions.join_public", FormerPlayer, "session_over", |tx, fixture| {
             tx.sessions().join_public(fixture.completed_session, fixture.former_player.character_id)
         }),
-        refusal!("sessions.join_public", AtLimits, "character_retired", |tx, fixture| {
+        refusal!("sessions.join_public", AccountAtLimits, "character_retired", |tx, fixture| {
             tx.sessions().join_public(fixture.waiting_session, fixture.retired_character_at_limits)
         }),
         refusal!("sessions.join_public", Stranger, "not_found", |tx, fixture| {
@@ -66,8 +66,8 @@ fn seat_refusals() -> Vec<Refusal> {
         refusal!("sessions.join_public", Stranger, "session_started", |tx, fixture| async {
             tx.sessions().join_public(fixture.public_active_session, fixture.stranger.character_id).await
         }),
-        refusal!("sessions.seat", Stranger, "not_allowed", |tx, fixture| {
-            tx.sessions().seat(fixture.private_session, fixture.player.user_id, fixture.player.character_id)
+        refusal!("sessions.seat_player", Stranger, "not_allowed", |tx, fixture| {
+            tx.sessions().seat_player(fixture.private_session, fixture.player.user_id, fixture.player.character_id)
         }),
         refusal!("sessions.leave", Player, "session_over", |tx, fixture| tx
             .sessions()
@@ -103,62 +103,78 @@ fn seat_refusals() -> Vec<Refusal> {
         refusal!("sessions.change_character", Player, "character_retired", |tx, fixture| {
             tx.sessions().change_character(fixture.waiting_session, fixture.retired_character)
         }),
-        refusal!("sessions.seat", Service, "session_full", |tx, fixture| {
-            tx.sessions().seat(
+        refusal!("sessions.seat_player", Service, "session_full", |tx, fixture| {
+            tx.sessions().seat_player(
                 fixture.session_with_no_seat_free,
                 fixture.stranger.user_id,
                 fixture.stranger.character_id,
             )
         }),
-        refusal!("sessions.seat", Service, "session_over", |tx, fixture| {
-            tx.sessions().seat(fixture.completed_session, fixture.stranger.user_id, fixture.stranger.character_id)
+        refusal!("sessions.seat_player", Service, "session_over", |tx, fixture| {
+            tx.sessions().seat_player(
+                fixture.completed_session,
+                fixture.stranger.user_id,
+                fixture.stranger.character_id,
+            )
         }),
-        refusal!("sessions.seat", Service, "character_not_yours", |tx, fixture| {
-            tx.sessions().seat(fixture.waiting_session, fixture.stranger.user_id, fixture.spare_character)
+        refusal!("sessions.seat_player", Service, "character_not_yours", |tx, fixture| {
+            tx.sessions().seat_player(fixture.waiting_session, fixture.stranger.user_id, fixture.spare_character)
         }),
-        refusal!("sessions.seat", Service, "character_retired", |tx, fixture| {
-            tx.sessions().seat(fixture.waiting_session, fixture.account_at_limits, fixture.retired_character_at_limits)
+        refusal!("sessions.seat_player", Service, "character_retired", |tx, fixture| {
+            tx.sessions().seat_player(
+                fixture.waiting_session,
+                fixture.account_at_limits,
+                fixture.retired_character_at_limits,
+            )
         }),
-        refusal!("sessions.seat", Service, "not_found", |tx, fixture| {
-            tx.sessions().seat(fixture.waiting_session, fixture.stranger.user_id, Uuid::new_v4())
+        refusal!("sessions.seat_player", Service, "not_found", |tx, fixture| {
+            tx.sessions().seat_player(fixture.waiting_session, fixture.stranger.user_id, Uuid::new_v4())
         }),
-        refusal!("sessions.seat", Service, "account_closed", |tx, fixture| {
-            tx.sessions().seat(
+        refusal!("sessions.seat_player", Service, "account_closed", |tx, fixture| {
+            tx.sessions().seat_player(
                 fixture.waiting_session,
                 fixture.closed_account,
                 fixture.living_character_of_closed_account,
             )
         }),
-        refusal!("sessions.seat", Seer, "not_your_choice", |tx, fixture| {
-            tx.sessions().seat(
+        refusal!("sessions.seat_player", Seer, "not_your_choice", |tx, fixture| {
+            tx.sessions().seat_player(
                 fixture.session_with_one_seat_free,
                 fixture.former_player.user_id,
                 fixture.former_player.character_id,
             )
         }),
-        refusal!("sessions.seat", Stranger, "session_started", |tx, fixture| {
-            tx.sessions().seat(fixture.public_active_session, fixture.stranger.user_id, fixture.stranger.character_id)
+        refusal!("sessions.seat_player", Stranger, "session_started", |tx, fixture| {
+            tx.sessions().seat_player(
+                fixture.public_active_session,
+                fixture.stranger.user_id,
+                fixture.stranger.character_id,
+            )
         }),
-        refusal!("sessions.seat", FormerPlayer, "player_removed", |tx, fixture| {
-            tx.sessions().seat(
+        refusal!("sessions.seat_player", FormerPlayer, "player_removed", |tx, fixture| {
+            tx.sessions().seat_player(
                 fixture.starting_soon_session,
                 fixture.former_player.user_id,
                 fixture.former_player.character_id,
             )
         }),
-        refusal!("sessions.seat", Service, "seat_limit_reached", |tx, fixture| {
-            tx.sessions().seat(fixture.waiting_session, fixture.account_at_limits, fixture.living_character_at_limits)
+        refusal!("sessions.seat_player", Service, "seat_limit_reached", |tx, fixture| {
+            tx.sessions().seat_player(
+                fixture.waiting_session,
+                fixture.account_at_limits,
+                fixture.living_character_at_limits,
+            )
         }),
-        refusal!("sessions.join", AtLimits, "seat_limit_reached", |tx, fixture| async {
+        refusal!("sessions.join", AccountAtLimits, "seat_limit_reached", |tx, fixture| async {
             tx.sessions()
                 .join(&fixture.join_code(fixture.waiting_session).await, fixture.living_character_at_limits)
                 .await
         }),
-        refusal!("sessions.join_public", AtLimits, "seat_limit_reached", |tx, fixture| {
+        refusal!("sessions.join_public", AccountAtLimits, "seat_limit_reached", |tx, fixture| {
             tx.sessions().join_public(fixture.waiting_session, fixture.living_character_at_limits)
         }),
-        refusal!("sessions.rejoin", AtLimits, "seat_limit_reached", |tx, fixture| {
-            tx.sessions().rejoin(fixture.session_left_at_limits, fixture.living_character_at_limits)
+        refusal!("sessions.rejoin", AccountAtLimits, "seat_limit_reached", |tx, fixture| {
+            tx.sessions().rejoin(fixture.left_session_at_limits, fixture.living_character_at_limits)
         }),
         refusal!("sessions.join", FormerPlayer, "player_removed", |tx, fixture| async {
             tx.sessions()
@@ -178,8 +194,8 @@ fn seat_refusals() -> Vec<Refusal> {
         refusal!("sessions.renew_code", ClosedAccount, "account_closed", |tx, fixture| {
             tx.sessions().renew_code(fixture.waiting_session)
         }),
-        refusal!("sessions.remove", Seer, "session_over", |tx, fixture| {
-            tx.sessions().remove(fixture.completed_session, fixture.player.user_id)
+        refusal!("sessions.remove_player", Seer, "session_over", |tx, fixture| {
+            tx.sessions().remove_player(fixture.completed_session, fixture.player.user_id)
         }),
     ]
 }
@@ -189,7 +205,7 @@ fn seer_refusals() -> Vec<Refusal> {
         refusal!("sessions.create", Stranger, "adventure_not_playable", |tx, fixture| {
             tx.sessions().create(NewSession { adventure_id: fixture.draft_adventure, ..Default::default() })
         }),
-        refusal!("sessions.create", AtLimits, "session_limit_reached", |tx, fixture| {
+        refusal!("sessions.create", AccountAtLimits, "session_limit_reached", |tx, fixture| {
             tx.sessions().create(NewSession { adventure_id: fixture.adventure, ..Default::default() })
         }),
         refusal!("sessions.create", Stranger, "id_conflict", |tx, fixture| {
@@ -231,15 +247,15 @@ fn seer_refusals() -> Vec<Refusal> {
             .sessions()
             .announce(fixture.completed_session)),
         refusal!("sessions.announce", Seer, "not_found", |tx, fixture| tx.sessions().announce(Uuid::new_v4())),
-        refusal!("sessions.withdraw", Seer, "illegal_transition", |tx, fixture| tx
+        refusal!("sessions.withdraw_announcement", Seer, "illegal_transition", |tx, fixture| tx
             .sessions()
-            .withdraw(fixture.active_session)),
+            .withdraw_announcement(fixture.active_session)),
         refusal!("sessions.start", Seer, "illegal_transition", |tx, fixture| tx
             .sessions()
             .start(fixture.paused_session)),
         refusal!("sessions.start", Seer, "not_found", |tx, fixture| tx.sessions().start(Uuid::new_v4())),
         refusal!("sessions.start", Seer, "session_has_no_player", |tx, fixture| async {
-            tx.sessions().remove(fixture.waiting_session, fixture.player.user_id).await?;
+            tx.sessions().remove_player(fixture.waiting_session, fixture.player.user_id).await?;
             tx.sessions().start(fixture.waiting_session).await
         }),
         refusal!("sessions.pause", Seer, "illegal_transition", |tx, fixture| tx

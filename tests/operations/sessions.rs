@@ -7,20 +7,20 @@ use sparc::service::{
     sessions::{ExpectedVersion, LobbyFilter, NewSession, SessionChanges, Visibility},
 };
 
-use super::{EVERYBODY_MAY, Operation, SIGNED_IN_MAY, USERS_MAY, operation, outcome_code};
+use super::{EVERYBODY_MAY_CALL, Operation, SIGNED_IN_USERS_MAY_CALL, USERS_MAY_CALL, operation, outcome_code};
 
 /// The session is public, so everybody can see it: only the Seer and the service may call the operation.
-const SEER_OF_PUBLIC_MAY: [&str; 6] = ["not_signed_in", "not_a_seer", "not_a_seer", "not_a_seer", "done", "done"];
+const SEER_OF_PUBLIC_MAY_CALL: [&str; 6] = ["not_signed_in", "not_a_seer", "not_a_seer", "not_a_seer", "done", "done"];
 
 /// The session is private, so the stranger cannot see it: only the Seer and the service may call the operation.
-const SEER_OF_PRIVATE_MAY: [&str; 6] = ["not_signed_in", "not_found", "not_a_seer", "not_a_seer", "done", "done"];
+const SEER_OF_PRIVATE_MAY_CALL: [&str; 6] = ["not_signed_in", "not_found", "not_a_seer", "not_a_seer", "done", "done"];
 
 pub fn operations() -> Vec<Operation> {
     vec![
-        operation!("sessions.create", USERS_MAY, |tx, fixture| {
+        operation!("sessions.create", USERS_MAY_CALL, |tx, fixture| {
             tx.sessions().create(NewSession { adventure_id: fixture.adventure, ..Default::default() })
         }),
-        operation!("sessions.edit", SEER_OF_PUBLIC_MAY, |tx, fixture| {
+        operation!("sessions.edit", SEER_OF_PUBLIC_MAY_CALL, |tx, fixture| {
             let changes = SessionChanges { visibility: Some(Visibility::Private), ..Default::default() };
             tx.sessions().edit(fixture.waiting_session, changes)
         }),
@@ -30,10 +30,10 @@ pub fn operations() -> Vec<Operation> {
         operation!("sessions.details", ["not_found", "not_found", "done", "done", "done", "done"], |tx, fixture| {
             tx.sessions().details(fixture.private_session)
         }),
-        operation!("sessions.lobby", EVERYBODY_MAY, |tx, fixture| async {
+        operation!("sessions.lobby", EVERYBODY_MAY_CALL, |tx, fixture| async {
             tx.sessions().lobby(&LobbyFilter::default(), None).await
         }),
-        operation!("sessions.by_code", SIGNED_IN_MAY, |tx, fixture| async {
+        operation!("sessions.by_code", SIGNED_IN_USERS_MAY_CALL, |tx, fixture| async {
             tx.sessions().by_code(&fixture.join_code(fixture.private_session).await).await
         }),
         // The character is the stranger's. The player has a seat already and keeps it, whatever the character.
@@ -67,61 +67,71 @@ pub fn operations() -> Vec<Operation> {
             |tx, fixture| tx.sessions().change_character(fixture.waiting_session, fixture.spare_character)
         ),
         operation!(
-            "sessions.seat",
+            "sessions.seat_player",
             ["not_signed_in", "done", "not_your_choice", "not_your_choice", "not_your_choice", "done"],
-            |tx, fixture| tx.sessions().seat(
+            |tx, fixture| tx.sessions().seat_player(
                 fixture.waiting_session,
                 fixture.stranger.user_id,
                 fixture.stranger.character_id
             )
         ),
         operation!(
-            "sessions.remove",
+            "sessions.remove_player",
             ["not_signed_in", "not_found", "not_a_seer", "done", "done", "done"],
-            |tx, fixture| tx.sessions().remove(fixture.active_session, fixture.player.user_id)
+            |tx, fixture| tx.sessions().remove_player(fixture.active_session, fixture.player.user_id)
         ),
         operation!(
             "sessions.readmit",
             ["not_signed_in", "not_found", "player_removed", "not_a_seer", "done", "done"],
             |tx, fixture| tx.sessions().readmit(fixture.starting_soon_session, fixture.former_player.user_id)
         ),
-        operation!("sessions.renew_code", SEER_OF_PUBLIC_MAY, |tx, fixture| tx
+        operation!("sessions.renew_code", SEER_OF_PUBLIC_MAY_CALL, |tx, fixture| tx
             .sessions()
             .renew_code(fixture.waiting_session)),
-        operation!("sessions.announce", SEER_OF_PUBLIC_MAY, |tx, fixture| tx
+        operation!("sessions.announce", SEER_OF_PUBLIC_MAY_CALL, |tx, fixture| tx
             .sessions()
             .announce(fixture.waiting_session)),
         // The Seer has removed `former_player` from this session, so `former_player` does not see it either.
         operation!(
-            "sessions.withdraw",
+            "sessions.withdraw_announcement",
             ["not_signed_in", "not_found", "not_found", "not_a_seer", "done", "done"],
-            |tx, fixture| tx.sessions().withdraw(fixture.starting_soon_session)
+            |tx, fixture| tx.sessions().withdraw_announcement(fixture.starting_soon_session)
         ),
-        operation!("sessions.start", SEER_OF_PUBLIC_MAY, |tx, fixture| tx.sessions().start(fixture.waiting_session)),
-        operation!("sessions.pause", SEER_OF_PRIVATE_MAY, |tx, fixture| tx.sessions().pause(fixture.active_session)),
-        operation!("sessions.resume", SEER_OF_PRIVATE_MAY, |tx, fixture| tx.sessions().resume(fixture.paused_session)),
-        operation!("sessions.complete", SEER_OF_PRIVATE_MAY, |tx, fixture| tx
+        operation!("sessions.start", SEER_OF_PUBLIC_MAY_CALL, |tx, fixture| tx
+            .sessions()
+            .start(fixture.waiting_session)),
+        operation!("sessions.pause", SEER_OF_PRIVATE_MAY_CALL, |tx, fixture| tx
+            .sessions()
+            .pause(fixture.active_session)),
+        operation!("sessions.resume", SEER_OF_PRIVATE_MAY_CALL, |tx, fixture| tx
+            .sessions()
+            .resume(fixture.paused_session)),
+        operation!("sessions.complete", SEER_OF_PRIVATE_MAY_CALL, |tx, fixture| tx
             .sessions()
             .complete(fixture.active_session)),
-        operation!("sessions.cancel", SEER_OF_PUBLIC_MAY, |tx, fixture| tx.sessions().cancel(fixture.waiting_session)),
-        operation!("sessions.set_scene", SEER_OF_PRIVATE_MAY, |tx, fixture| {
+        operation!("sessions.cancel", SEER_OF_PUBLIC_MAY_CALL, |tx, fixture| tx
+            .sessions()
+            .cancel(fixture.waiting_session)),
+        operation!("sessions.set_scene", SEER_OF_PRIVATE_MAY_CALL, |tx, fixture| {
             tx.sessions().set_scene(fixture.active_session, Some("ford"))
         }),
-        operation!("sessions.set_encounter", SEER_OF_PRIVATE_MAY, |tx, fixture| {
+        operation!("sessions.set_encounter", SEER_OF_PRIVATE_MAY_CALL, |tx, fixture| {
             tx.sessions().set_encounter(fixture.active_session, Some("wade"))
         }),
-        operation!("sessions.set_game_state", SEER_OF_PRIVATE_MAY, |tx, fixture| {
+        operation!("sessions.set_game_state", SEER_OF_PRIVATE_MAY_CALL, |tx, fixture| {
             tx.sessions().set_game_state(fixture.active_session, json!({ "torches": 3 }), ExpectedVersion::Version(0))
         }),
-        operation!("sessions.participation", USERS_MAY, |tx, fixture| tx
+        operation!("sessions.participation", USERS_MAY_CALL, |tx, fixture| tx
             .sessions()
             .participation(fixture.private_session)),
-        operation!("sessions.mine", USERS_MAY, |tx, fixture| tx.sessions().mine(None)),
-        operation!("sessions.past", USERS_MAY, |tx, fixture| tx.sessions().past(None)),
-        operation!("sessions.archived", ["not_found", "not_found", "done", "done", "done", "done"], |tx, fixture| {
-            tx.sessions().archived(fixture.archived_session)
-        }),
-        operation!("sessions.archived_rolls", SIGNED_IN_MAY, |tx, fixture| {
+        operation!("sessions.mine", USERS_MAY_CALL, |tx, fixture| tx.sessions().mine(None)),
+        operation!("sessions.past", USERS_MAY_CALL, |tx, fixture| tx.sessions().past(None)),
+        operation!(
+            "sessions.get_archived",
+            ["not_found", "not_found", "done", "done", "done", "done"],
+            |tx, fixture| { tx.sessions().get_archived(fixture.archived_session) }
+        ),
+        operation!("sessions.archived_rolls", SIGNED_IN_USERS_MAY_CALL, |tx, fixture| {
             tx.sessions().archived_rolls(fixture.archived_session, PageSize::default(), None)
         }),
     ]

@@ -6,7 +6,7 @@ use sparc::service::Sparc;
 
 use super::{call_and_roll_back, callers::CALLERS, documented::find_sources, fixture::Fixture, operations};
 use crate::{
-    documents::workspace_root,
+    generated_docs::workspace_root,
     standby::{Cluster, current_insert_lsn, wait_until_replayed},
 };
 
@@ -26,7 +26,7 @@ pub fn declared_reads() -> BTreeSet<String> {
 #[tokio::test]
 async fn operations_declared_as_reads_run_on_a_standby_and_no_others_do() {
     let Some(cluster) = Cluster::start().await else { return };
-    let fixture = Fixture::in_world(cluster.world.reconnect().await).await;
+    let fixture = Fixture::new_in(cluster.world.with_new_pool().await).await;
     let replica = cluster.replicas().await.remove(0);
     wait_until_replayed(&replica, &current_insert_lsn(&fixture.world).await).await;
     let standby = Sparc::connect(replica.url()).await.unwrap();

@@ -5,25 +5,27 @@
 use sparc::entity::sea_orm_active_enums::TutorialPath;
 use sparc::service::{Operations, tutorial::Step};
 
-use super::{Caller, Operation, Refusal, USERS_MAY, operation, outcome_code, refusal};
+use super::{Caller, Operation, Refusal, USERS_MAY_CALL, operation, outcome_code, refusal};
 
 /// Only a user with a tutorial in progress may call the operation: the player.
-const USERS_IN_A_TUTORIAL_MAY: [&str; 6] =
+const USERS_IN_A_TUTORIAL_MAY_CALL: [&str; 6] =
     ["not_signed_in", "not_found", "not_found", "done", "not_found", "not_signed_in"];
 
 pub fn operations() -> Vec<Operation> {
     vec![
-        operation!("tutorial.progress", USERS_MAY, |tx, fixture| tx.tutorial().progress()),
-        operation!("tutorial.begin", USERS_MAY, |tx, fixture| tx.tutorial().begin(TutorialPath::Seer)),
+        operation!("tutorial.progress", USERS_MAY_CALL, |tx, fixture| tx.tutorial().progress()),
+        operation!("tutorial.begin", USERS_MAY_CALL, |tx, fixture| tx.tutorial().begin(TutorialPath::Seer)),
         // The argument of `advance` is the step that is completed, not the next one.
-        operation!("tutorial.advance", USERS_IN_A_TUTORIAL_MAY, |tx, fixture| tx.tutorial().advance(Step::Welcome)),
+        operation!("tutorial.advance", USERS_IN_A_TUTORIAL_MAY_CALL, |tx, fixture| tx
+            .tutorial()
+            .advance(Step::Welcome)),
         operation!(
             "tutorial.complete",
             ["not_signed_in", "not_found", "not_found", "tutorial_out_of_order", "not_found", "not_signed_in"],
             |tx, fixture| tx.tutorial().complete()
         ),
-        operation!("tutorial.skip", USERS_MAY, |tx, fixture| tx.tutorial().skip()),
-        operation!("tutorial.restart", USERS_IN_A_TUTORIAL_MAY, |tx, fixture| tx
+        operation!("tutorial.skip", USERS_MAY_CALL, |tx, fixture| tx.tutorial().skip()),
+        operation!("tutorial.restart", USERS_IN_A_TUTORIAL_MAY_CALL, |tx, fixture| tx
             .tutorial()
             .restart(TutorialPath::Seer)),
     ]

@@ -7,24 +7,28 @@ use sparc::service::{
 };
 use uuid::Uuid;
 
-use super::{Caller, EVERYBODY_MAY, Operation, Refusal, SERVICE_MAY, USERS_MAY, operation, outcome_code, refusal};
+use super::{
+    Caller, EVERYBODY_MAY_CALL, Operation, Refusal, SERVICE_MAY_CALL, USERS_MAY_CALL, operation, outcome_code, refusal,
+};
 
 pub fn operations() -> Vec<Operation> {
     vec![
-        operation!("users.sign_up", SERVICE_MAY, |tx, fixture| tx.users().sign_up(NewAccount::default())),
-        operation!("users.profiles", EVERYBODY_MAY, |tx, fixture| {
+        operation!("users.sign_up", SERVICE_MAY_CALL, |tx, fixture| tx.users().sign_up(NewAccount::default())),
+        operation!("users.profiles", EVERYBODY_MAY_CALL, |tx, fixture| {
             tx.users().profiles(std::slice::from_ref(&fixture.seer))
         }),
-        operation!("users.profile", EVERYBODY_MAY, |tx, fixture| { tx.users().profile(fixture.seer) }),
-        operation!("users.by_display_name", EVERYBODY_MAY, |tx, fixture| tx.users().by_display_name("Morgan")),
-        operation!("users.by_email", SERVICE_MAY, |tx, fixture| async {
+        operation!("users.profile", EVERYBODY_MAY_CALL, |tx, fixture| { tx.users().profile(fixture.seer) }),
+        operation!("users.by_display_name", EVERYBODY_MAY_CALL, |tx, fixture| tx.users().by_display_name("Morgan")),
+        operation!("users.by_email", SERVICE_MAY_CALL, |tx, fixture| async {
             tx.users().by_email(&format!("{}@example.org", fixture.seer)).await
         }),
-        operation!("users.is_email_taken", SERVICE_MAY, |tx, fixture| tx.users().is_email_taken("ada@example.org")),
-        operation!("users.me", USERS_MAY, |tx, fixture| tx.users().me()),
-        operation!("users.my_email", USERS_MAY, |tx, fixture| tx.users().my_email()),
-        operation!("users.statistics", USERS_MAY, |tx, fixture| tx.users().statistics()),
-        operation!("users.edit", USERS_MAY, |tx, fixture| tx
+        operation!("users.is_email_taken", SERVICE_MAY_CALL, |tx, fixture| tx
+            .users()
+            .is_email_taken("ada@example.org")),
+        operation!("users.me", USERS_MAY_CALL, |tx, fixture| tx.users().me()),
+        operation!("users.my_email", USERS_MAY_CALL, |tx, fixture| tx.users().my_email()),
+        operation!("users.statistics", USERS_MAY_CALL, |tx, fixture| tx.users().statistics()),
+        operation!("users.edit", USERS_MAY_CALL, |tx, fixture| tx
             .users()
             .edit(ProfileChanges { bio: Some(Some("Here".into())), ..Default::default() })),
         operation!(
@@ -32,7 +36,7 @@ pub fn operations() -> Vec<Operation> {
             ["not_signed_in", "not_allowed", "not_allowed", "done", "not_allowed", "done"],
             |tx, fixture| tx.users().close_account(fixture.player.user_id)
         ),
-        operation!("users.set_badge", SERVICE_MAY, |tx, fixture| tx
+        operation!("users.set_badge", SERVICE_MAY_CALL, |tx, fixture| tx
             .users()
             .set_badge(fixture.player.user_id, Badge::Verified)),
     ]

@@ -122,7 +122,7 @@ test("schemas that are not exposed cannot be reached", async () => {
     assert.equal((await request("/users", { ...ada.headers, "Accept-Profile": schema })).status, 406, schema);
   }
   // These functions are in schema `private`. Without `Content-Profile`, PostgREST looks for them in `public`.
-  for (const name of ["join_by_code", "close_account", "is_service", "archive_sessions", "close_account_unchecked", "clean_events"]) {
+  for (const name of ["join_by_code", "close_account", "is_service", "archive_sessions", "close_account_unchecked", "delete_old_events"]) {
     const postOptions = { method: "POST", body: "{}", headers: { ...ada.headers, "Content-Type": "application/json" } };
     assert.equal((await request(`/rpc/${name}`, {}, postOptions)).status, 404, name);
     postOptions.headers["Content-Profile"] = "private";

@@ -19,12 +19,13 @@ use crate::{faults::network::Proxy, world::World};
 
 type CallFuture<'a> = Pin<Box<dyn Future<Output = Result<(), DbErr>> + 'a>>;
 
-fn into_statement(text: &str) -> Statement {
+fn raw_statement(text: &str) -> Statement {
     Statement::from_string(DbBackend::Postgres, text)
 }
 
 /// A query that returns many rows, each with the role and the user that it runs as.
-const IDENTITY_ROWS: &str = "SELECT i, current_user::text AS role, auth.uid() AS id FROM generate_series(1, 200) AS i";
+const SELECT_IDENTITY_ROWS: &str =
+    "SELECT i, current_user::text AS role, auth.uid() AS id FROM generate_series(1, 200) AS i";
 
 /// The name of a method, and a function that calls it.
 type Method<C> = (&'static str, for<'a> fn(&'a C) -> CallFuture<'a>);
@@ -35,19 +36,23 @@ where
     C: ConnectionTrait + StreamTrait + TransactionTrait<Transaction = Transaction>,
 {
     vec![
-        ("execute_raw", |db| Box::pin(async { db.execute_raw(into_statement("SELECT 1")).await.map(drop) })),
+        ("execute_raw", |db| Box::pin(async { db.execute_raw(raw_statement("SELECT 1")).await.map(drop) })),
         ("execute_unprepared", |db| {
             Box::pin(async { db.execute_unprepared("SET TIME ZONE 'Asia/Tokyo'").await.map(drop) })
         }),
-        ("query_one_raw", |db| Box::pin(async { db.query_one_raw(into_statement(IDENTITY_ROWS)).await.map(drop) })),
-        ("query_all_raw", |db| Box::pin(async { db.query_all_raw(into_statement(IDENTITY_ROWS)).await.map(drop) })),
+        ("query_one_raw", |db| {
+            Box::pin(async { db.query_one_raw(raw_statement(SELECT_IDENTITY_ROWS)).await.map(drop) })
+        }),
+        ("query_all_raw", |db| {
+            Box::pin(async { db.query_all_raw(raw_statement(SELECT_IDENTITY_ROWS)).await.map(drop) })
+        }),
         ("execute", |db| Box::pin(async { db.execute(Query::select().expr(1)).await.map(drop) })),
         ("query_one", |db| Box::pin(async { characters::Entity::find().one(db).await.map(drop) })),
         ("query_all", |db| Box::pin(async { characters::Entity::find().all(db).await.map(drop) })),
         ("count", |db| Box::pin(async { characters::Entity::find().count(db).await.map(drop) })),
         ("stream_raw", |db| {
             Box::pin(async {
-                db.stream_raw(into_statement(IDENTITY_ROWS)).await?.try_collect::<Vec<_>>().await.map(drop)
+                db.stream_raw(raw_statement(SELECT_IDENTITY_ROWS)).await?.try_collect::<Vec<_>>().await.map(drop)
             })
         }),
         ("begin", |db| Box::pin(async { db.begin().await?.commit().await })),
@@ -79,20 +84,20 @@ where
 }
 
 /// Asserts that a connection or transaction works, and runs its statements as the user.
-async fn assert_identity(connection: &impl ConnectionTrait, id: Uuid, what: &str) {
+async fn assert_identity(connection: &impl ConnectionTrait, id: Uuid, context: &str) {
     let row = connection
-        .query_one_raw(into_statement(IDENTITY_ROWS))
+        .query_one_raw(raw_statement(SELECT_IDENTITY_ROWS))
         .await
-        .unwrap_or_else(|error| panic!("{what}: {error}"))
+        .unwrap_or_else(|error| panic!("{context}: {error}"))
         .unwrap();
-    assert_eq!(row.try_get::<String>("", "role").unwrap(), "authenticated", "{what}");
-    assert_eq!(row.try_get::<Uuid>("", "id").unwrap(), id, "{what}");
+    assert_eq!(row.try_get::<String>("", "role").unwrap(), "authenticated", "{context}");
+    assert_eq!(row.try_get::<Uuid>("", "id").unwrap(), id, "{context}");
 }
 
 /// Connects with one connection, through a proxy that runs in this thread: a response arrives only while a call is
 /// pending, so every wait for the server is a poll after which the call can be dropped.
 async fn connect_with_one_connection(world: &World) -> Sparc {
-    let proxy = Proxy::to_world(world).await;
+    let proxy = Proxy::start_for_world(world).await;
     Sparc::connect_with(&proxy.url, Options::default().max_connections(1)).await.unwrap()
 }
 
@@ -103,13 +108,13 @@ async fn dropping_a_call_on_a_connection_does_not_affect_the_next_caller() {
     let (ada, ben) = (sparc.as_user(world.new_account().await), sparc.as_user(world.new_account().await));
     let mut dropped_calls = 0;
     for (name, method) in methods::<IdentityConnection>() {
-        for more_polls in 0.. {
-            let what = format!("{name} after {more_polls} more polls");
-            let outcome = poll_then_drop(more_polls, method(&ada)).await;
-            assert_identity(&ben, ben.user_id().unwrap(), &what).await;
+        for extra_polls in 0.. {
+            let context = format!("{name} after {extra_polls} extra polls");
+            let outcome = poll_then_drop(extra_polls, method(&ada)).await;
+            assert_identity(&ben, ben.user_id().unwrap(), &context).await;
             assert_eq!(ben.users().me().await.unwrap().id, ben.user_id().unwrap());
             if let Some(outcome) = outcome {
-                outcome.unwrap_or_else(|error| panic!("{what}: {error}"));
+                outcome.unwrap_or_else(|error| panic!("{context}: {error}"));
                 break;
             }
             dropped_calls += 1;
@@ -126,21 +131,21 @@ async fn dropping_a_call_on_a_transaction_fails_at_most_the_innermost_transactio
     let (ada, ben) = (sparc.as_user(world.new_account().await), sparc.as_user(world.new_account().await));
     let (id, mut dropped_calls) = (ada.user_id().unwrap(), 0);
     for (name, method) in methods::<Transaction>() {
-        for more_polls in 0.. {
-            let what = format!("{name} after {more_polls} more polls");
+        for extra_polls in 0.. {
+            let context = format!("{name} after {extra_polls} extra polls");
             let tx = ada.begin().await.unwrap();
-            tx.execute_unprepared(&format!("UPDATE users SET bio = '{what}' WHERE id = '{id}'")).await.unwrap();
+            tx.execute_unprepared(&format!("UPDATE users SET bio = '{context}' WHERE id = '{id}'")).await.unwrap();
             let inner = tx.begin().await.unwrap();
-            let is_finished = poll_then_drop(more_polls, method(&inner)).await.is_some();
-            match inner.execute_raw(into_statement("SELECT 1")).await {
-                Ok(_) => assert_identity(&inner, id, &what).await,
-                Err(error) => assert_eq!(sparc::service::Error::from(error).code(), "transaction_failed", "{what}"),
+            let is_finished = poll_then_drop(extra_polls, method(&inner)).await.is_some();
+            match inner.execute_raw(raw_statement("SELECT 1")).await {
+                Ok(_) => assert_identity(&inner, id, &context).await,
+                Err(error) => assert_eq!(sparc::service::Error::from(error).code(), "transaction_failed", "{context}"),
             }
             inner.rollback().await.unwrap();
-            assert_identity(&tx, id, &what).await;
+            assert_identity(&tx, id, &context).await;
             tx.commit().await.unwrap();
-            assert_eq!(ada.users().me().await.unwrap().bio.as_deref(), Some(&*what));
-            assert_identity(&ben, ben.user_id().unwrap(), &what).await;
+            assert_eq!(ada.users().me().await.unwrap().bio.as_deref(), Some(&*context));
+            assert_identity(&ben, ben.user_id().unwrap(), &context).await;
             if is_finished {
                 break;
             }
@@ -160,8 +165,8 @@ async fn a_commit_or_rollback_dropped_at_any_point_still_ends_the_transaction() 
     let id = ada.user_id().unwrap();
     for is_commit in [true, false] {
         for is_nested in [false, true] {
-            for more_polls in 0.. {
-                let what = format!("is_commit: {is_commit}, nested: {is_nested}, after {more_polls} more polls");
+            for extra_polls in 0.. {
+                let context = format!("is_commit: {is_commit}, nested: {is_nested}, after {extra_polls} extra polls");
                 ada.execute_unprepared(&format!("UPDATE users SET bio = 'before' WHERE id = '{id}'")).await.unwrap();
                 let write = format!("UPDATE users SET bio = 'after' WHERE id = '{id}'");
                 let outer = ada.begin().await.unwrap();
@@ -170,27 +175,27 @@ async fn a_commit_or_rollback_dropped_at_any_point_still_ends_the_transaction() 
                     Some(tx) => {
                         tx.execute_unprepared(&write).await.unwrap();
                         let end = async { if is_commit { tx.commit().await } else { tx.rollback().await } };
-                        let outcome = poll_then_drop(more_polls, end).await;
-                        assert_identity(&outer, id, &what).await;
+                        let outcome = poll_then_drop(extra_polls, end).await;
+                        assert_identity(&outer, id, &context).await;
                         outer.commit().await.unwrap();
                         outcome
                     }
                     None => {
                         outer.execute_unprepared(&write).await.unwrap();
-                        poll_then_drop(more_polls, async {
+                        poll_then_drop(extra_polls, async {
                             if is_commit { outer.commit().await } else { outer.rollback().await }
                         })
                         .await
                     }
                 };
-                assert_identity(&ben, ben.user_id().unwrap(), &what).await;
+                assert_identity(&ben, ben.user_id().unwrap(), &context).await;
                 let bio = ada.users().me().await.unwrap().bio;
                 if let Some(outcome) = outcome {
                     outcome.unwrap();
-                    assert_eq!(bio.as_deref(), Some(if is_commit { "after" } else { "before" }), "{what}");
+                    assert_eq!(bio.as_deref(), Some(if is_commit { "after" } else { "before" }), "{context}");
                     break;
                 }
-                assert!(is_commit || bio.as_deref() == Some("before"), "{what}: {bio:?}");
+                assert!(is_commit || bio.as_deref() == Some("before"), "{context}: {bio:?}");
             }
         }
     }

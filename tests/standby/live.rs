@@ -35,7 +35,7 @@ async fn subscribers_receive_every_event_once_even_across_a_promotion() {
             let mut received = Vec::new();
             loop {
                 let event = events.try_next().await.unwrap().unwrap();
-                // The service puts `client.` before the kind of an event that a client sends.
+                // `events().send` puts `client.` before the kind of the event.
                 let is_last = event.event_type == "client.last";
                 received.push((event.seq, event.id));
                 if is_last {
@@ -77,7 +77,7 @@ async fn subscribers_receive_every_event_once_even_across_a_promotion() {
 }
 
 /// A session to which Ada has subscribed, and replicas whose replay is paused. A second participant has subscribed
-/// after a write that the paused replicas lack, so the service must read the events from the primary.
+/// after a write that the paused replicas lack, so the `Sparc` handle must read the events from the primary.
 struct PausedReplicas {
     cluster: Cluster,
     sparc: Sparc,
@@ -124,7 +124,7 @@ async fn a_read_after_an_event_was_delivered_shows_it_even_if_replicas_are_pause
         let sent_id = send(&sparc, game.players[1].user_id, game.session_id, format!("wave{number}")).await.unwrap();
         let event = next_event(&mut events).await;
         assert_eq!(event.id, sent_id);
-        assert_eq!(ada.events().newest(game.session_id).await.unwrap(), event.seq);
+        assert_eq!(ada.events().newest_seq(game.session_id).await.unwrap(), event.seq);
     }
     sparc.close().await.unwrap();
 }
@@ -160,11 +160,11 @@ async fn a_new_player_can_subscribe_even_if_replicas_lack_the_seat() {
     // that the replicas are still used for reads at the time of the check.
     tokio::time::sleep(Duration::from_millis(1300).saturating_sub(subscribed_at.elapsed())).await;
     pause_replicas(&cluster).await;
-    let seat = format!(
+    let insert_seat = format!(
         "INSERT INTO session_players (session_id, user_id, character_id) VALUES ('{}', '{}', '{}')",
         game.session_id, newcomer.user_id, newcomer.character_id
     );
-    cluster.world.owner().execute(&seat).await.unwrap();
+    cluster.world.owner().execute(&insert_seat).await.unwrap();
     let mut events = sparc.as_user(newcomer.user_id).events().subscribe(game.session_id, None).await.unwrap();
     // No event is sent, so nothing may arrive. An error would mean that a replica, which lacks the seat, was asked.
     let outcome = tokio::time::timeout(Duration::from_millis(2500), events.try_next()).await;
@@ -175,7 +175,7 @@ async fn a_new_player_can_subscribe_even_if_replicas_lack_the_seat() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_subscriber_of_an_event_that_the_promoted_server_lacks_gets_events_expired() {
+async fn a_subscriber_that_received_an_event_the_promoted_server_lacks_gets_events_expired() {
     let Some(cluster) = Cluster::start().await else { return };
     let sparc = cluster.connect().await;
     let game = cluster.world.new_active_session(2).await;

@@ -1,5 +1,5 @@
 //! Three real servers, a primary and two standbys: reads on the standbys, live events, and the loss of a server. A
-//! *replica* is a standby that the service uses for reads.
+//! *replica* is a standby that a `Sparc` handle uses for reads.
 
 mod failover;
 mod live;
@@ -12,10 +12,10 @@ use testdb::{Binaries, Server};
 
 use crate::world::World;
 
-/// Settings of the three servers. The servers of other tests run with `synchronous_commit=off`. `wal_keep_size` keeps
-/// the WAL for a standby that is added later. `wal_retrieve_retry_interval` makes a standby that lost its primary
-/// connect to the new primary soon, because the tests of failover make replication synchronous, and then every commit
-/// waits for a standby.
+/// Settings of the three servers. With `synchronous_commit=off`, which the servers of other tests have, a failover
+/// could lose acknowledged commits. `wal_keep_size` keeps the WAL for a standby that is added later.
+/// `wal_retrieve_retry_interval` makes a standby that lost its primary connect to the new primary soon, because the
+/// tests of failover make replication synchronous, and then every commit waits for a standby.
 pub const SETTINGS: [&str; 3] = ["synchronous_commit=on", "wal_keep_size=512MB", "wal_retrieve_retry_interval=200ms"];
 
 /// A primary and two standbys, and the game's database on them.
@@ -48,7 +48,7 @@ impl Cluster {
         replicas
     }
 
-    /// Connects the service to all three servers.
+    /// Connects a new `Sparc` handle to all three servers.
     pub async fn connect(&self) -> Sparc {
         let replicas = self.replicas().await;
         let urls = replicas.iter().map(World::url);
@@ -76,8 +76,8 @@ pub async fn current_insert_lsn(world: &World) -> String {
 /// has. The position that the primary reports may already include the header of a new WAL page, but the standby's
 /// position includes it only after the next record was replayed.
 pub async fn wait_until_replayed(replica: &World, lsn: &str) {
-    let is_replayed = format!("SELECT pg_last_wal_replay_lsn() >= '{lsn}'::pg_lsn - 64::numeric");
-    wait_until(async || replica.owner().fetch_value(&is_replayed).await.unwrap()).await;
+    let is_replayed_sql = format!("SELECT pg_last_wal_replay_lsn() >= '{lsn}'::pg_lsn - 64::numeric");
+    wait_until(async || replica.owner().fetch_value(&is_replayed_sql).await.unwrap()).await;
 }
 
 /// Waits until the condition is true, for at most half a minute.

@@ -65,13 +65,13 @@ async fn callers_read_their_own_writes_and_never_an_older_state() {
         let (player, sparc, standby_reads) = (cluster.world.new_player().await, sparc.clone(), standby_reads.clone());
         clients.push(async move {
             let me = sparc.as_user(player.user_id);
-            let (mut last_position, started) = (None, Instant::now());
+            let (mut last_position, started_at) = (None, Instant::now());
             for round in 0.. {
                 if round >= 40 && standby_reads.load(Relaxed) >= 80 {
                     break;
                 }
                 assert!(
-                    started.elapsed() < Duration::from_secs(90),
+                    started_at.elapsed() < Duration::from_secs(90),
                     "{standby_reads:?} transactions of all clients ran on a standby; this client is in round {round}"
                 );
                 let character_id = create_character(&me, &format!("Hero {round}")).await.unwrap();
@@ -115,29 +115,30 @@ async fn callers_read_their_own_writes_while_replicas_are_paused() {
 
     set_replay(&replicas, "pause").await;
     let character_id = create_character(&me, "Morgan").await.unwrap();
-    let started = Instant::now();
+    let started_at = Instant::now();
     assert!(
         me.characters().get(character_id).await.is_ok(),
         "the read must run on the primary, because no replica has replayed the write"
     );
     assert!(characters::Entity::find_by_id(character_id).one(&me).await.unwrap().is_some());
     assert!(!reads_on_standby(&me).await);
-    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    assert!(started_at.elapsed() < Duration::from_secs(2), "{:?}", started_at.elapsed());
     // `me_elsewhere` stands for the same user in another process, which learns of the write only from a token: the
     // position, as text.
     assert_eq!(me_elsewhere.characters().list().await.unwrap().len(), 1, "without the token, a paused replica is used");
     let token = me.position().unwrap().to_string();
-    let with_token = me_elsewhere.clone().at_least(token.parse::<LogPosition>().unwrap());
+    let with_token = me_elsewhere.clone().with_min_position(token.parse::<LogPosition>().unwrap());
     assert_eq!(with_token.characters().list().await.unwrap().len(), 2);
     // A client may invent a position (timeline and LSN) that no server has reached. This must delay only the client's
     // own reads.
-    let invented = me_elsewhere.clone().at_least("4294967295-FFFFFFFF/FFFFFFFF".parse::<LogPosition>().unwrap());
-    assert_eq!(invented.characters().list().await.unwrap().len(), 2);
+    let with_invented_position =
+        me_elsewhere.clone().with_min_position("4294967295-FFFFFFFF/FFFFFFFF".parse::<LogPosition>().unwrap());
+    assert_eq!(with_invented_position.characters().list().await.unwrap().len(), 2);
     assert!(reads_on_standby(&sparc.as_anon()).await, "other callers must still read on a replica");
 
-    // A replica is not used while it is more than a page of the WAL (8 kB) behind what the primary wrote two seconds
-    // ago. One character takes less than a page, so the primary must go on writing. The created characters are deleted
-    // again, because a user may have only ten.
+    // A replica is not used while it is more than a page of the WAL (8 kB) behind the position that the primary had
+    // reached two seconds ago. One character takes less than a page, so the primary must go on writing. The created
+    // characters are deleted again, because a user may have only ten.
     wait_until(async || {
         create_character(&me, "Robin").await.unwrap();
         let list = me.characters().list().await.unwrap();
@@ -173,7 +174,7 @@ async fn a_write_committed_by_raw_sql_is_read_by_its_writer() {
         tx.execute_unprepared("UPDATE characters SET name = 'Raw'").await.unwrap();
         // The call fails, because only `tx.commit()` and `tx.rollback()` may end the transaction, but the server has
         // committed.
-        assert_error!(tx.execute_unprepared(commit).await.map_err(Error::from), Error::EndedByStatement);
+        assert_error!(tx.execute_unprepared(commit).await.map_err(Error::from), Error::TransactionEndedByStatement);
         drop(tx);
         assert_eq!(me.characters().list().await.unwrap()[0].name, "Raw", "{commit}");
         set_replay(&replicas, "resume").await;
@@ -192,13 +193,13 @@ async fn another_users_write_becomes_visible_within_seconds() {
         let name = format!("Ada {number}");
         let changes = ProfileChanges { display_name: Some(name.clone()), ..Default::default() };
         ada.users().edit(changes).await.unwrap();
-        let started = Instant::now();
+        let started_at = Instant::now();
         wait_until(async || !visitor.users().by_display_name(&name).await.unwrap().is_empty()).await;
-        waits.push(started.elapsed());
+        waits.push(started_at.elapsed());
     }
     waits.sort();
     let (median, longest) = (waits[waits.len() / 2], waits[waits.len() - 1]);
-    println!("visible to a visitor after {median:?} (median), {longest:?} at most");
+    println!("a new display name was visible to a visitor after {median:?} (median), {longest:?} at most");
     // The documented bound is two seconds. The test allows more, because the machine may be loaded.
     assert!(longest < Duration::from_secs(10), "{longest:?}");
     sparc.close().await.unwrap();
@@ -210,8 +211,8 @@ async fn a_query_that_writes_or_locks_runs_on_the_primary() {
     let owner = cluster.world.owner();
     let setup = "CREATE SEQUENCE visits;
          GRANT USAGE ON visits TO authenticated;
-         CREATE VIEW visitors WITH (security_invoker) AS SELECT nextval('visits') AS number;
-         GRANT SELECT ON visitors TO authenticated";
+         CREATE VIEW visit_counter WITH (security_invoker) AS SELECT nextval('visits') AS number;
+         GRANT SELECT ON visit_counter TO authenticated";
     for statement in setup.split(';') {
         owner.execute(statement).await.unwrap();
     }
@@ -220,17 +221,17 @@ async fn a_query_that_writes_or_locks_runs_on_the_primary() {
     let lsn = current_insert_lsn(&cluster.world).await;
     for replica in cluster.replicas().await {
         wait_until_replayed(&replica, &lsn).await;
-        let refusal = replica.service().fetch_value::<String>("SELECT private.event_history()").await.unwrap_err();
+        let refusal = replica.service().fetch_value::<String>("SELECT private.event_history_id()").await.unwrap_err();
         assert_eq!(
             refusal.code, READ_ONLY_SQL_TRANSACTION,
             "the function must refuse to run on a standby, which may lack events"
         );
     }
     let me = sparc.as_user(player.user_id);
-    // A standby would refuse each of these statements.
+    // A standby would refuse each of these statements. SeaORM quotes names, hence the first one; raw SQL may not.
     for sql in [
-        r#"SELECT "number" FROM "visitors""#,
-        "SELECT number FROM visitors",
+        r#"SELECT "number" FROM "visit_counter""#,
+        "SELECT number FROM visit_counter",
         "SELECT nextval('visits')",
         "SELECT id FROM characters FOR SHARE",
         "SELECT count(*) FROM characters FOR KEY SHARE",
@@ -238,7 +239,8 @@ async fn a_query_that_writes_or_locks_runs_on_the_primary() {
     ] {
         let statement = Statement::from_string(DbBackend::Postgres, sql);
         let outcome = me.query_all_raw(statement).await.map(|rows| rows.len());
-        // PostgreSQL does not lock rows in a query with an aggregate, so the statement with `count(*)` may fail.
+        // On every server, PostgreSQL refuses to lock rows in a query with an aggregate, so the statement with
+        // `count(*)` fails on the primary too.
         assert!(outcome.is_ok() || sql.contains("count"), "{sql}: {outcome:?}");
     }
     assert!(me.execute_unprepared("CREATE TEMPORARY TABLE mine (id int)").await.is_ok());
@@ -254,7 +256,7 @@ async fn a_query_that_writes_or_locks_runs_on_the_primary() {
 async fn a_replica_that_hangs_or_dies_is_not_used_until_it_recovers() {
     let Some(cluster) = Cluster::start().await else { return };
     let replicas = cluster.replicas().await;
-    let proxy = Proxy::to_url(replicas[0].url()).await;
+    let proxy = Proxy::start_for_url(replicas[0].url()).await;
     let deadline = Duration::from_secs(5);
     let options = Options::default().replicas([proxy.url.as_str(), replicas[1].url()]).deadline(deadline);
     let sparc = Sparc::connect_with(cluster.world.url(), options).await.unwrap();
@@ -267,9 +269,9 @@ async fn a_replica_that_hangs_or_dies_is_not_used_until_it_recovers() {
     proxy.set_state(SWALLOWING);
     let hung_at = Instant::now();
     while hung_at.elapsed() < Duration::from_secs(3) {
-        let started = Instant::now();
+        let started_at = Instant::now();
         assert_eq!(me.characters().list().await.unwrap().len(), 1);
-        assert!(started.elapsed() < deadline, "{:?}", started.elapsed());
+        assert!(started_at.elapsed() < deadline, "{:?}", started_at.elapsed());
     }
     assert_eq!(count_servers(&sparc, ServerRole::Unused), 1);
     proxy.set_state(OPEN);
@@ -292,9 +294,9 @@ async fn closing_or_dropping_sparc_leaves_no_connection() {
     let count_connections = async || {
         let mut count = 0;
         for world in cluster.replicas().await.iter().chain([&cluster.world]) {
-            let service_connections =
+            let sparc_connections =
                 "pg_stat_activity WHERE application_name = 'sparc' AND datname = current_database()";
-            count += world.owner().count(service_connections).await;
+            count += world.owner().count(sparc_connections).await;
         }
         count
     };

@@ -1,4 +1,5 @@
-//! Test fixtures: a migrated database per test, rows of the game, and callers who run plain SQL in the API's roles.
+//! Test fixtures: a migrated database per test, rows of the game, and callers who run plain SQL as a visitor, a user,
+//! the service, the owner or a superuser.
 
 mod sql_caller;
 
@@ -14,7 +15,7 @@ use uuid::Uuid;
 pub use sql_caller::{SqlCaller, SqlError, into_sql_error};
 
 /// Returns whether the tests run on databases laid out as on Supabase (`.ci/platform`).
-pub fn runs_on_platform() -> bool {
+pub fn has_platform_layout() -> bool {
     std::env::var_os("SPARC_PLATFORM").is_some_and(|value| !value.is_empty())
 }
 
@@ -60,10 +61,10 @@ impl World {
         Self::new_with_connections(server, 40).await
     }
 
-    /// Creates a migrated database on the given server, with up to `connections` connections.
-    pub async fn new_with_connections(server: &Server, connections: u32) -> Self {
+    /// Creates a migrated database on the given server, with up to `max_connections` connections.
+    pub async fn new_with_connections(server: &Server, max_connections: u32) -> Self {
         let database = server.create_migrated().await.unwrap();
-        let db = database.connect(connections).await.unwrap();
+        let db = database.connect(max_connections).await.unwrap();
         Self::from_database(database, db)
     }
 
@@ -73,13 +74,13 @@ impl World {
     }
 
     /// Returns the same database over a new pool, whose connections have nothing cached.
-    pub async fn reconnect(&self) -> Self {
+    pub async fn with_new_pool(&self) -> Self {
         let db = self.database.connect(4).await.unwrap();
         Self { sparc: Sparc::from_connection(db.clone()), db, database: self.database.clone() }
     }
 
-    /// Returns the same database over a new login for users' statements: a member of `anon` and `authenticated` only,
-    /// which inherits their privileges.
+    /// Returns the same database over a new login for users' statements: a member of `anon` and `authenticated` only.
+    /// Unlike the login that the guide recommends, it inherits their privileges, so it can run statements as itself.
     pub async fn with_users_login(&self) -> Self {
         let login = format!("l{}", Uuid::new_v4().simple());
         let sql = format!("CREATE ROLE {login} LOGIN INHERIT PASSWORD 'pw'; GRANT anon, authenticated TO {login}");
@@ -108,7 +109,8 @@ impl World {
     }
 
     /// Returns a caller who stays in the role that logged in: the schema's owner, whom neither privileges nor row
-    /// security restrict, only constraints and triggers.
+    /// security restrict, only constraints and triggers. (On a [`World::with_users_login`], that role is the users'
+    /// login.)
     pub fn owner(&self) -> SqlCaller {
         self.caller("", None)
     }
@@ -186,9 +188,9 @@ impl World {
         self.owner().fetch_value(&sql).await.unwrap()
     }
 
-    /// Creates a private, waiting session with four seats, and seats `players` new players in it. Use
+    /// Creates a private, waiting session with four seats, of which `player_count` new players take one each. Use
     /// [`World::update_session`] to change its columns.
-    pub async fn new_session(&self, players: usize) -> GameSession {
+    pub async fn new_session(&self, player_count: usize) -> GameSession {
         let seer = self.new_user().await;
         let adventure_id = self.new_adventure(seer.id.unwrap()).await;
         let sql = format!(
@@ -197,7 +199,7 @@ impl World {
         );
         let session_id = self.owner().fetch_value(&sql).await.unwrap();
         let mut game = GameSession { session_id, adventure_id, seer, players: Vec::new() };
-        for _ in 0..players {
+        for _ in 0..player_count {
             let player = self.new_player().await;
             self.owner().execute(&insert_seat_sql(session_id, player.user_id, player.character_id)).await.unwrap();
             game.players.push(player);
@@ -206,8 +208,8 @@ impl World {
     }
 
     /// Creates a session as [`World::new_session`] does, and starts it.
-    pub async fn new_active_session(&self, players: usize) -> GameSession {
-        let game = self.new_session(players).await;
+    pub async fn new_active_session(&self, player_count: usize) -> GameSession {
+        let game = self.new_session(player_count).await;
         self.update_session(&game, "status = 'active'").await;
         game
     }
@@ -288,7 +290,7 @@ pub fn insert_heroic_save_sql(session: Uuid, character: Uuid, original: Uuid) ->
     )
 }
 
-/// Returns `done`, or the code of the service's error.
+/// Returns `done`, or the code of the error.
 pub fn outcome_code<T>(outcome: Result<T, Error>) -> &'static str {
     outcome.map_or_else(|error| error.code(), |_| "done")
 }
@@ -304,7 +306,7 @@ where
     F: Future<Output = T> + Send + 'static,
 {
     let barrier = Arc::new(tokio::sync::Barrier::new(tasks.len()));
-    let running: Vec<_> = tasks
+    let handles: Vec<_> = tasks
         .into_iter()
         .map(|task| {
             let barrier = barrier.clone();
@@ -315,13 +317,13 @@ where
         })
         .collect();
     let mut outcomes = Vec::new();
-    for task in running {
-        outcomes.push(task.await.unwrap());
+    for handle in handles {
+        outcomes.push(handle.await.unwrap());
     }
     outcomes
 }
 
 /// Returns the first row of a query as JSON.
-pub async fn row_as_json(caller: &SqlCaller, sql: &str) -> Value {
+pub async fn fetch_row_as_json(caller: &SqlCaller, sql: &str) -> Value {
     caller.fetch_value(&format!("SELECT to_jsonb(answer) FROM ({sql}) AS answer")).await.unwrap()
 }

@@ -73,23 +73,24 @@ impl SqlCaller {
         self.fetch_value(&format!("SELECT count(*) FROM {from}")).await.unwrap()
     }
 
-    /// Waits until at least `waiters` backends of this database wait for a lock. Call it on `World::owner`: other roles
-    /// do not see what backends wait for.
-    pub async fn wait_until_backends_wait_for_locks(&self, waiters: i64) {
+    /// Waits until at least `waiter_count` backends of this database wait for a lock. Call it on `World::owner`: other
+    /// roles do not see what backends wait for.
+    pub async fn wait_until_backends_wait_for_locks(&self, waiter_count: i64) {
         let lock_waiters = "pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
         for _ in 0..400 {
-            if self.count(lock_waiters).await >= waiters {
+            if self.count(lock_waiters).await >= waiter_count {
                 return;
             }
             tokio::time::sleep(std::time::Duration::from_millis(25)).await;
         }
-        panic!("fewer than {waiters} backends wait for a lock");
+        panic!("fewer than {waiter_count} backends wait for a lock");
     }
 
-    /// Waits until no connection of a test or of the service to this database is idle in a transaction. (A transaction
-    /// that is dropped stays open until a background task has rolled it back and returned its connection to the pool.)
-    /// Call it on `World::owner`: other roles do not see in which state backends are.
-    pub async fn wait_for_rollbacks(&self) {
+    /// Asserts that no connection of a test or of a `Sparc` handle to this database stays idle in a transaction, and
+    /// allows two seconds for that. (A transaction that is dropped stays open until a background task has rolled it
+    /// back and returned its connection to the pool.) Call this on `World::owner`: other roles do not see in which
+    /// state backends are.
+    pub async fn assert_no_transaction_stays_open(&self) {
         let idle_in_transaction =
             "pg_stat_activity WHERE datname = current_database() AND usename = session_user AND client_port IS NOT NULL
                       AND application_name IN ('', 'sparc') AND pid <> pg_backend_pid() AND state LIKE 'idle in transaction%'";

@@ -14,7 +14,7 @@ use super::{
     Operation,
     statements::{ROLE, SET_IDENTITY_SQL, ServiceStatement, Statements, Values, claims},
 };
-use crate::{Failure, measure::quantile, samples::Sample};
+use crate::{Failure, argument_sets::ArgumentSet, measure::quantile_ms};
 
 /// The number of round trips that [`measure_round_trip`] times.
 const TIMED_ROUND_TRIPS: usize = 300;
@@ -34,10 +34,10 @@ enum Timed {
     /// The statement as the owner of the tables, without row-level security.
     StatementWithoutRowSecurity,
     /// The first message of the crate `service`.
-    Opening,
+    ServiceBegin,
 }
 
-/// The median times of an operation's phases, and the times for comparison, in milliseconds. Only `opening_ms` is
+/// The median times of an operation's phases, and the times for comparison, in milliseconds. Only `service_begin_ms` is
 /// measured with the crate `service`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct PhaseTimes {
@@ -47,7 +47,7 @@ pub struct PhaseTimes {
     pub round_trip_ms: f64,
     /// For comparison: the first message of the crate `service`. It contains BEGIN, the role, all settings of the
     /// identity, and the check that the account is open.
-    pub opening_ms: f64,
+    pub service_begin_ms: f64,
     /// BEGIN.
     pub begin_ms: f64,
     /// Setting the role and the claims.
@@ -82,7 +82,7 @@ pub async fn measure_phases(
     sparc: &Sparc,
     operation: Operation,
     statements: &Statements,
-    sample: &Sample,
+    argument_set: &ArgumentSet,
     seconds: f64,
 ) -> Result<PhaseTimes, Failure> {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
@@ -91,7 +91,7 @@ pub async fn measure_phases(
     let ServiceStatement { sql, types } = statements.for_operation(operation);
     let statement = client.prepare_typed(sql, types).await?;
     let select_1 = client.prepare("SELECT 1").await?;
-    let claims = claims(sample.player);
+    let claims = claims(argument_set.player);
     // The times, in the order of the variants of `Timed`.
     let mut times: [Vec<Duration>; 7] = Default::default();
     let start = Instant::now();
@@ -108,7 +108,7 @@ pub async fn measure_phases(
             times[timed as usize].push(now - lap_start);
             lap_start = now;
         };
-        let values = Values::new(sample);
+        let values = Values::new(argument_set);
         client.query(&select_1, &[]).await?;
         lap(Timed::RoundTrip);
         client.batch_execute("BEGIN").await?;
@@ -125,21 +125,21 @@ pub async fn measure_phases(
             client.query(&statement, &values.for_operation(operation)).await?;
             lap(Timed::StatementWithoutRowSecurity);
         }
-        let caller = sparc.as_user(sample.player);
-        let opening_start = Instant::now();
+        let caller = sparc.as_user(argument_set.player);
+        let service_begin_start = Instant::now();
         let transaction = caller.begin().await?;
-        times[Timed::Opening as usize].push(opening_start.elapsed());
+        times[Timed::ServiceBegin as usize].push(service_begin_start.elapsed());
         transaction.rollback().await?;
     }
-    let [round_trip_ms, begin_ms, identity_ms, statement_ms, commit_ms, without_row_security_ms, opening_ms] =
-        times.map(|mut times| quantile(&mut times, 0.5));
+    let [round_trip_ms, begin_ms, identity_ms, statement_ms, commit_ms, without_row_security_ms, service_begin_ms] =
+        times.map(|mut times| quantile_ms(&mut times, 0.5));
     // For a roll there are no times without row-level security, so their median is NaN.
     let without_row_security_ms = Some(without_row_security_ms).filter(|ms| ms.is_finite());
     let name = operation.name().to_owned();
     Ok(PhaseTimes {
         name,
         round_trip_ms,
-        opening_ms,
+        service_begin_ms,
         begin_ms,
         identity_ms,
         statement_ms,

@@ -1,20 +1,20 @@
-//! The operations in tokio-postgres with pipelining: all four messages of a transaction are sent before the first
-//! response arrives, so a caller waits for one round trip.
+//! The operations in tokio-postgres with pipelining: the four messages of a transaction (BEGIN, identity, statement,
+//! COMMIT) are sent before the first response arrives, so a caller waits for one round trip.
 
 use deadpool::managed::{Manager, Metrics, Pool, RecycleError, RecycleResult};
 use futures_util::future::join4;
 use tokio_postgres::{Client, Config, NoTls, Row, Statement};
 
 use super::{
-    Operation, OptionalJson, Output, POOL_SIZE,
+    Operation, OptionalJson, POOL_SIZE, ResultUse,
     decode::{DecodeRow, LobbySession, Profile, Roll, SessionDetails},
     statements::{
         HISTORY_PAGE_SIZE, LOBBY_PAGE_SIZE, ROLE, SET_IDENTITY_SQL, ServiceStatement, Statements, Values, claims,
     },
 };
-use crate::{Failure, samples::Sample};
+use crate::{Failure, argument_sets::ArgumentSet};
 
-/// The program in tokio-postgres with pipelining, with its pool of connections.
+/// The implementation in tokio-postgres with pipelining, over a pool of connections.
 pub struct Pipelined {
     pool: Pool<Connector>,
 }
@@ -66,23 +66,28 @@ impl Pipelined {
     }
 
     /// Runs an operation.
-    pub async fn run(&self, operation: Operation, sample: &Sample, output: Output) -> Result<OptionalJson, Failure> {
-        let rows = self.run_transaction(operation, sample).await?;
+    pub async fn run(
+        &self,
+        operation: Operation,
+        argument_set: &ArgumentSet,
+        result_use: ResultUse,
+    ) -> Result<OptionalJson, Failure> {
+        let rows = self.run_transaction(operation, argument_set).await?;
         match operation {
-            Operation::Profile => output.convert(decode_one::<Profile>(&rows)?),
-            Operation::Lobby => output.convert(decode_page::<LobbySession>(&rows, LOBBY_PAGE_SIZE)?),
-            Operation::Details => output.convert(decode_one::<SessionDetails>(&rows)?),
-            Operation::History => output.convert(decode_page::<Roll>(&rows, HISTORY_PAGE_SIZE)?),
-            Operation::Roll => output.convert(decode_one::<Roll>(&rows)?),
+            Operation::Profile => result_use.discard_or_convert(decode_one::<Profile>(&rows)?),
+            Operation::Lobby => result_use.discard_or_convert(decode_page::<LobbySession>(&rows, LOBBY_PAGE_SIZE)?),
+            Operation::Details => result_use.discard_or_convert(decode_one::<SessionDetails>(&rows)?),
+            Operation::History => result_use.discard_or_convert(decode_page::<Roll>(&rows, HISTORY_PAGE_SIZE)?),
+            Operation::Roll => result_use.discard_or_convert(decode_one::<Roll>(&rows)?),
         }
     }
 
     /// Runs the operation's statement in a transaction, and returns its rows. If the statement fails, the server
     /// answers COMMIT with a rollback, and this function returns the statement's error.
-    async fn run_transaction(&self, operation: Operation, sample: &Sample) -> Result<Vec<Row>, Failure> {
+    async fn run_transaction(&self, operation: Operation, argument_set: &ArgumentSet) -> Result<Vec<Row>, Failure> {
         let connection = self.pool.get().await.map_err(|error| Failure::Message(error.to_string()))?;
         let PreparedConnection { client, set_identity, statements } = &*connection;
-        let (claims, values) = (claims(sample.player), Values::new(sample));
+        let (claims, values) = (claims(argument_set.player), Values::new(argument_set));
         // Each future sends its message when first polled, so all messages are sent before the first response arrives.
         let (begin_result, identity_result, rows, commit_result) = join4(
             client.batch_execute("BEGIN"),

@@ -9,14 +9,14 @@ use sea_orm::sqlx::{
 use uuid::Uuid;
 
 use super::{
-    Operation, OptionalJson, Output, POOL_SIZE,
+    Operation, OptionalJson, POOL_SIZE, ResultUse,
     decode::{DecodeRow, LobbySession, Profile, Roll, SessionDetails},
     statements::{
         ATTRIBUTE, DIFFICULTY, HISTORY_LIMIT, HISTORY_PAGE_SIZE, LOBBY_PAGE_SIZE, PROFILE_LIMIT, ROLE, ROLL_TYPE,
         SET_IDENTITY_SQL, Statements, claims,
     },
 };
-use crate::{Failure, samples::Sample};
+use crate::{Failure, argument_sets::ArgumentSet};
 
 /// The program in plain sqlx, with its pool of connections.
 pub struct PlainSqlx {
@@ -33,37 +33,42 @@ impl PlainSqlx {
     }
 
     /// Runs an operation.
-    pub async fn run(&self, operation: Operation, sample: &Sample, output: Output) -> Result<OptionalJson, Failure> {
+    pub async fn run(
+        &self,
+        operation: Operation,
+        argument_set: &ArgumentSet,
+        result_use: ResultUse,
+    ) -> Result<OptionalJson, Failure> {
         let mut transaction = self.pool.begin().await?;
-        let set_identity = sqlx::query(SET_IDENTITY_SQL).bind(ROLE).bind(claims(sample.player));
+        let set_identity = sqlx::query(SET_IDENTITY_SQL).bind(ROLE).bind(claims(argument_set.player));
         set_identity.execute(&mut *transaction).await?;
-        let rows = self.bound_query(operation, sample).fetch_all(&mut *transaction).await?;
+        let rows = self.bound_query(operation, argument_set).fetch_all(&mut *transaction).await?;
         let result = match operation {
-            Operation::Profile => output.convert(decode_one::<Profile>(&rows)?)?,
-            Operation::Lobby => output.convert(decode_page::<LobbySession>(&rows, LOBBY_PAGE_SIZE)?)?,
-            Operation::Details => output.convert(decode_one::<SessionDetails>(&rows)?)?,
-            Operation::History => output.convert(decode_page::<Roll>(&rows, HISTORY_PAGE_SIZE)?)?,
-            Operation::Roll => output.convert(decode_one::<Roll>(&rows)?)?,
+            Operation::Profile => result_use.discard_or_convert(decode_one::<Profile>(&rows)?)?,
+            Operation::Lobby => result_use.discard_or_convert(decode_page::<LobbySession>(&rows, LOBBY_PAGE_SIZE)?)?,
+            Operation::Details => result_use.discard_or_convert(decode_one::<SessionDetails>(&rows)?)?,
+            Operation::History => result_use.discard_or_convert(decode_page::<Roll>(&rows, HISTORY_PAGE_SIZE)?)?,
+            Operation::Roll => result_use.discard_or_convert(decode_one::<Roll>(&rows)?)?,
         };
         transaction.commit().await?;
         Ok(result)
     }
 
     /// Returns the operation's query, with its values bound.
-    fn bound_query(&self, operation: Operation, sample: &Sample) -> Query<'static, Postgres, PgArguments> {
+    fn bound_query(&self, operation: Operation, argument_set: &ArgumentSet) -> Query<'static, Postgres, PgArguments> {
         let query = sqlx::query(AssertSqlSafe(self.statements.for_operation(operation).sql.clone()));
         match operation {
-            Operation::Profile => query.bind(sample.player).bind(PROFILE_LIMIT),
+            Operation::Profile => query.bind(argument_set.player).bind(PROFILE_LIMIT),
             Operation::Lobby => query,
-            Operation::Details => query.bind(sample.session),
-            Operation::History => query.bind(sample.session).bind(HISTORY_LIMIT),
+            Operation::Details => query.bind(argument_set.session),
+            Operation::History => query.bind(argument_set.session).bind(HISTORY_LIMIT),
             Operation::Roll => {
                 let (roll_id, creature, modifiers) = (Uuid::new_v4(), None::<Uuid>, serde_json::json!([]));
                 let description = None::<&str>;
                 query
                     .bind(roll_id)
-                    .bind(sample.session)
-                    .bind(sample.character)
+                    .bind(argument_set.session)
+                    .bind(argument_set.character)
                     .bind(creature)
                     .bind(ATTRIBUTE)
                     .bind(DIFFICULTY)

@@ -11,14 +11,14 @@ use service::Operations;
 use tokio::task::JoinSet;
 
 use super::{
-    Operation, OptionalJson, Output, POOL_SIZE, Program, ProgramResult, RoundTrips, delay::DelayProxy,
+    Operation, OptionalJson, POOL_SIZE, Program, ProgramResult, ResultUse, RoundTrips, delay::DelayProxy,
     first_program_must_be_service, run_service,
 };
 use crate::{
     DriverOptions, Failure,
+    argument_sets::ArgumentSet,
     cpu::{self, CpuTimes},
-    measure::quantile,
-    samples::Sample,
+    measure::quantile_ms,
 };
 
 /// The maximum duration of the warm-up, which opens connections and prepares statements. If runs are shorter, so is the
@@ -27,14 +27,14 @@ const MAX_WARM_UP_LENGTH: Duration = Duration::from_millis(300);
 /// The latency that the proxy adds to a round trip while round trips are counted.
 const COUNTING_LATENCY: Duration = Duration::from_millis(20);
 /// The number of calls of a program while its round trips are counted. Only the fastest call counts.
-const COUNTING_CALLS: usize = 12;
+const CALLS_PER_ROUND_TRIP_COUNT: usize = 12;
 
 /// The context that all runs share.
 pub struct Environment {
     /// The process id of PostgreSQL's postmaster.
     pub postmaster_pid: Option<u32>,
     /// The callers, with their sessions.
-    pub samples: Arc<Vec<Sample>>,
+    pub argument_sets: Arc<Vec<ArgumentSet>>,
 }
 
 impl Environment {
@@ -46,25 +46,25 @@ impl Environment {
             let name = operation.name();
             Failure::Message(format!("{name}: {subject} must be {expected:?}, but is {found:?}"))
         };
-        let sample = &self.samples[0];
+        let argument_set = &self.argument_sets[0];
         for program in programs {
-            let found = program.run(operation, sample, Output::Json).await?;
+            let found = program.run(operation, argument_set, ResultUse::Json).await?;
             let expected = match operation {
                 // Each roll is random, so the result is compared with the stored row.
                 Operation::Roll => {
                     let id = found.as_ref().and_then(|roll| roll["id"].as_str()?.parse().ok()).unwrap_or_default();
-                    Some(serde_json::to_value(sparc.as_user(sample.player).dice().get(id).await?)?)
+                    Some(serde_json::to_value(sparc.as_user(argument_set.player).dice().get(id).await?)?)
                 }
-                _ => run_service(sparc, operation, sample, Output::Json).await?,
+                _ => run_service(sparc, operation, argument_set, ResultUse::Json).await?,
             };
             if found != expected {
                 return Err(mismatch("a result", &found, &expected));
             }
             if operation == Operation::History {
                 // A newcomer has no seat in any session.
-                let stranger = Sample { player: sample.newcomer, ..sample.clone() };
+                let stranger = ArgumentSet { player: argument_set.newcomer, ..argument_set.clone() };
                 let (found, expected) =
-                    (program.run(operation, &stranger, Output::Json).await?, Some(Value::Array(Vec::new())));
+                    (program.run(operation, &stranger, ResultUse::Json).await?, Some(Value::Array(Vec::new())));
                 if found != expected {
                     return Err(mismatch("a stranger's result", &found, &expected));
                 }
@@ -84,20 +84,20 @@ impl Environment {
         programs: [&[Arc<Program>; 3]; 2],
         proxy: &DelayProxy,
     ) -> Result<RoundTrips, Failure> {
-        let mut round_trips = RoundTrips { name: operation.name().to_owned(), programs: [0.0; 3] };
+        let mut round_trips = RoundTrips { name: operation.name().to_owned(), counts: [0.0; 3] };
         let usual_delay = proxy.delay();
-        for (index, count) in round_trips.programs.iter_mut().enumerate() {
+        for (index, count) in round_trips.counts.iter_mut().enumerate() {
             let mut fastest_calls = [Duration::MAX; 2];
             for (connected_programs, fastest_call) in programs.iter().zip(&mut fastest_calls) {
                 let program = &connected_programs[index];
                 // The warm-up, with the usual delay, opens connections and prepares statements.
                 for _ in 0..POOL_SIZE {
-                    program.run(operation, &self.samples[0], Output::Discard).await?;
+                    program.run(operation, &self.argument_sets[0], ResultUse::Discard).await?;
                 }
                 proxy.set_delay(COUNTING_LATENCY / 2);
-                for _ in 0..COUNTING_CALLS {
+                for _ in 0..CALLS_PER_ROUND_TRIP_COUNT {
                     let start = Instant::now();
-                    program.run(operation, &self.samples[0], Output::Discard).await?;
+                    program.run(operation, &self.argument_sets[0], ResultUse::Discard).await?;
                     *fastest_call = start.elapsed().min(*fastest_call);
                 }
                 proxy.set_delay(usual_delay);
@@ -149,15 +149,16 @@ impl Environment {
         let start = Instant::now();
         let mut tasks = JoinSet::new();
         for number in 0..clients {
-            let (program, samples) = (program.clone(), self.samples.clone());
+            let (program, argument_sets) = (program.clone(), self.argument_sets.clone());
             tasks.spawn(async move {
-                let sample = &samples[number % samples.len()];
+                let argument_set = &argument_sets[number % argument_sets.len()];
                 let mut times = Vec::new();
                 while start.elapsed() < run_length {
                     let operation_start = Instant::now();
-                    program.run(operation, sample, Output::Discard).await?;
+                    program.run(operation, argument_set, ResultUse::Discard).await?;
                     times.push(operation_start.elapsed());
-                    // In a server, the task would wait for its next request here.
+                    // In a server, the task would wait for its next request here. Without the yield, a task whose
+                    // answers have already arrived would continue while the others wait.
                     tokio::task::yield_now().await;
                 }
                 Ok::<_, Failure>(times)
@@ -176,8 +177,8 @@ impl Environment {
         };
         Ok(ProgramResult {
             operations_per_second: count / seconds,
-            p50_ms: quantile(&mut times, 0.5),
-            p99_ms: quantile(&mut times, 0.99),
+            p50_ms: quantile_ms(&mut times, 0.5),
+            p99_ms: quantile_ms(&mut times, 0.99),
             program_cpu_ms: cpu_ms_per_operation(program_before, program_after),
             postgresql_cpu_ms: cpu_ms_per_operation(postgresql_before, postgresql_after),
         })

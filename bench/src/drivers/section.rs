@@ -25,27 +25,27 @@ pub fn section(report: &Report) -> Option<String> {
 fn write_direct(text: &mut String, results: &DriverResults) {
     text.push_str(DIRECT_TABLE);
     for comparison in results.operations.iter().filter(|comparison| !comparison.is_delayed) {
-        for (name, program) in PROGRAMS.iter().zip(&comparison.programs) {
+        for (name, result) in PROGRAMS.iter().zip(&comparison.results) {
             let or_dash = |time: Option<f64>| time.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.3}"));
             let _ = writeln!(
                 text,
                 "| {} | {} | {name} | {:.0} | {} | {:.2} | {:.2} | {} | {} |",
                 comparison.name,
                 comparison.clients,
-                program.operations_per_second,
-                ratio_to_sqlx(comparison, program),
-                program.p50_ms,
-                program.p99_ms,
-                or_dash(program.program_cpu_ms),
-                or_dash(program.postgresql_cpu_ms),
+                result.operations_per_second,
+                ratio_to_sqlx(comparison, result),
+                result.p50_ms,
+                result.p99_ms,
+                or_dash(result.program_cpu_ms),
+                or_dash(result.postgresql_cpu_ms),
             );
         }
     }
 }
 
 /// Returns the program's operations per second, divided by those of plain sqlx.
-fn ratio_to_sqlx(comparison: &OperationComparison, program: &ProgramResult) -> String {
-    format!("{:.2}", program.operations_per_second / comparison.programs[PLAIN_SQLX].operations_per_second)
+fn ratio_to_sqlx(comparison: &OperationComparison, result: &ProgramResult) -> String {
+    format!("{:.2}", result.operations_per_second / comparison.results[PLAIN_SQLX].operations_per_second)
 }
 
 fn write_delayed(text: &mut String, results: &DriverResults) {
@@ -58,18 +58,18 @@ fn write_delayed(text: &mut String, results: &DriverResults) {
     for comparison in results.operations.iter().filter(|comparison| comparison.is_delayed) {
         // Round trips do not depend on the number of clients, so only the rows with one client show them.
         let round_trips =
-            results.round_trips.iter().find(|counted| comparison.clients == 1 && counted.name == comparison.name);
-        for (index, (name, program)) in PROGRAMS.iter().zip(&comparison.programs).enumerate() {
+            results.round_trips.iter().find(|trips| comparison.clients == 1 && trips.name == comparison.name);
+        for (index, (name, result)) in PROGRAMS.iter().zip(&comparison.results).enumerate() {
             let _ = writeln!(
                 text,
                 "| {} | {} | {name} | {:.0} | {} | {:.2} | {:.2} | {} |",
                 comparison.name,
                 comparison.clients,
-                program.operations_per_second,
-                ratio_to_sqlx(comparison, program),
-                program.p50_ms,
-                program.p99_ms,
-                round_trips.map(|counted| format!("{:.1}", counted.programs[index])).unwrap_or_default(),
+                result.operations_per_second,
+                ratio_to_sqlx(comparison, result),
+                result.p50_ms,
+                result.p99_ms,
+                round_trips.map(|round_trips| format!("{:.1}", round_trips.counts[index])).unwrap_or_default(),
             );
         }
     }
@@ -88,13 +88,13 @@ fn write_phases(text: &mut String, results: &DriverResults) {
             "| {} | {:.3} | {:.3} | {:.3} | {:.3} | {:.3} | {} | {:.3} | {} |",
             phases.name,
             phases.round_trip_ms,
-            phases.opening_ms,
+            phases.service_begin_ms,
             phases.begin_ms,
             phases.identity_ms,
             phases.statement_ms,
             phases.without_row_security_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.3}")),
             phases.commit_ms,
-            comparison.map(|comparison| format!("{:.3}", comparison.programs[SERVICE].p50_ms)).unwrap_or_default(),
+            comparison.map(|comparison| format!("{:.3}", comparison.results[SERVICE].p50_ms)).unwrap_or_default(),
         );
     }
 }
@@ -131,9 +131,9 @@ operation, divided by 20 ms.
 ";
 
 const PHASES_TABLE: &str = "
-The service sends BEGIN, the identity and the check of the account in one message (*opening*), and returns from a read
-without waiting for COMMIT. So a caller waits for two round trips, or three to write; with plain sqlx, a caller waits
-for four. On one machine, a round trip costs mostly the processor time for waking the process that waits for the
+The service sends BEGIN, the identity and the check of the account in one message (*service's BEGIN*), and returns from
+a read without waiting for COMMIT. So a caller waits for two round trips, or three to write; with plain sqlx, a caller
+waits for four. On one machine, a round trip costs mostly the processor time for waking the process that waits for the
 message. Fewer round trips therefore also mean more operations per second: pipelining saves much, except where the
 statement or the disk takes most of the time.
 
@@ -141,7 +141,7 @@ The phases of each operation, measured one after the other on one connection, sh
 milliseconds). *Round trip* is a prepared `SELECT 1`. The time of each phase includes a round trip; the rest is
 PostgreSQL's work.
 
-| operation | round trip | service's opening | BEGIN | identity | statement | as the owner, without row security \
+| operation | round trip | service's BEGIN | BEGIN | identity | statement | as the owner, without row security \
 | COMMIT | whole operation by the service, p50 |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 ";

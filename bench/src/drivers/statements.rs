@@ -13,8 +13,8 @@ use testdb::PreparedStatement;
 use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
-use super::{Operation, OptionalJson, Output};
-use crate::{Failure, capture::StatementCapture, samples::Sample, writes::new_roll};
+use super::{Operation, OptionalJson, ResultUse};
+use crate::{Failure, argument_sets::ArgumentSet, capture::StatementCapture, writes::new_roll};
 
 /// Sets the identity (the caller's role and claims) in each transaction of the hand-written programs, as PostgREST
 /// does.
@@ -54,10 +54,10 @@ pub struct Statements(Vec<ServiceStatement>);
 
 impl Statements {
     /// Captures the statements by running each operation once.
-    pub async fn capture(mut capture: StatementCapture, sample: &Sample) -> Result<Self, Failure> {
+    pub async fn capture(mut capture: StatementCapture, argument_set: &ArgumentSet) -> Result<Self, Failure> {
         let mut statements = Vec::new();
         for operation in Operation::ALL {
-            run_service(&capture.sparc, operation, sample, Output::Discard).await?;
+            run_service(&capture.sparc, operation, argument_set, ResultUse::Discard).await?;
             let PreparedStatement { sql, types } = capture.last_statement().await?;
             let types: Vec<Type> =
                 types.split(", ").filter(|name| !name.is_empty()).map(parse_type).collect::<Result<_, _>>()?;
@@ -115,7 +115,7 @@ fn parse_type(name: &str) -> Result<Type, Failure> {
 
 /// The values of one call of an operation, for tokio-postgres.
 pub struct Values<'a> {
-    sample: &'a Sample,
+    argument_set: &'a ArgumentSet,
     /// The id of the new roll; operations that only read ignore it.
     roll_id: Uuid,
     modifiers: Value,
@@ -125,23 +125,23 @@ pub struct Values<'a> {
 
 impl<'a> Values<'a> {
     /// Creates the values of a new call, with a new id for its roll.
-    pub fn new(sample: &'a Sample) -> Self {
+    pub fn new(argument_set: &'a ArgumentSet) -> Self {
         let modifiers = Value::Array(Vec::new());
-        Self { sample, roll_id: Uuid::new_v4(), modifiers, creature: None, description: None }
+        Self { argument_set, roll_id: Uuid::new_v4(), modifiers, creature: None, description: None }
     }
 
     /// Returns the values of an operation, in the order of its parameters.
     pub fn for_operation(&self, operation: Operation) -> Vec<&(dyn ToSql + Sync)> {
-        let Self { sample, roll_id, modifiers, creature, description } = self;
+        let Self { argument_set, roll_id, modifiers, creature, description } = self;
         match operation {
-            Operation::Profile => vec![&sample.player, &PROFILE_LIMIT],
+            Operation::Profile => vec![&argument_set.player, &PROFILE_LIMIT],
             Operation::Lobby => Vec::new(),
-            Operation::Details => vec![&sample.session],
-            Operation::History => vec![&sample.session, &HISTORY_LIMIT],
+            Operation::Details => vec![&argument_set.session],
+            Operation::History => vec![&argument_set.session, &HISTORY_LIMIT],
             Operation::Roll => vec![
                 roll_id,
-                &sample.session,
-                &sample.character,
+                &argument_set.session,
+                &argument_set.character,
                 creature,
                 &ATTRIBUTE,
                 &DIFFICULTY,
@@ -162,18 +162,20 @@ pub fn claims(user: Uuid) -> String {
 pub async fn run_service(
     sparc: &Sparc,
     operation: Operation,
-    sample: &Sample,
-    output: Output,
+    argument_set: &ArgumentSet,
+    result_use: ResultUse,
 ) -> Result<OptionalJson, Failure> {
-    let caller = sparc.as_user(sample.player);
+    let caller = sparc.as_user(argument_set.player);
     match operation {
-        Operation::Profile => output.convert(caller.users().profile(sample.player).await?),
-        Operation::Lobby => output.convert(caller.sessions().lobby(&LobbyFilter::default(), None).await?.items),
-        Operation::Details => output.convert(caller.sessions().details(sample.session).await?),
-        Operation::History => {
-            let scope = RollScope::Session(sample.session);
-            output.convert(caller.dice().history(scope, &HistoryFilter::default(), None).await?.items)
+        Operation::Profile => result_use.discard_or_convert(caller.users().profile(argument_set.player).await?),
+        Operation::Lobby => {
+            result_use.discard_or_convert(caller.sessions().lobby(&LobbyFilter::default(), None).await?.items)
         }
-        Operation::Roll => output.convert(caller.dice().roll(new_roll(sample)?).await?),
+        Operation::Details => result_use.discard_or_convert(caller.sessions().details(argument_set.session).await?),
+        Operation::History => {
+            let scope = RollScope::Session(argument_set.session);
+            result_use.discard_or_convert(caller.dice().history(scope, &HistoryFilter::default(), None).await?.items)
+        }
+        Operation::Roll => result_use.discard_or_convert(caller.dice().roll(new_roll(argument_set)?).await?),
     }
 }

@@ -7,9 +7,9 @@ use uuid::Uuid;
 use super::connection::Request;
 use crate::{
     Failure,
+    argument_sets::ArgumentSet,
     client::Client,
     data_set::{DataSet, RowKind, SessionState, row_id},
-    samples::Sample,
     writes::new_roll,
 };
 
@@ -65,21 +65,24 @@ pub struct Caller {
     token: String,
 }
 
-/// Returns one caller per sample: a player of an active session.
-pub async fn players(samples: &[Sample], secret: &str, client: &mut Client) -> Result<Vec<Caller>, Failure> {
-    let callers = samples.iter().map(|sample| unsigned_caller(sample.player, sample.session, sample.character));
+/// Returns one caller per argument set: a player of an active session.
+pub async fn players(argument_sets: &[ArgumentSet], secret: &str, client: &mut Client) -> Result<Vec<Caller>, Failure> {
+    let callers = argument_sets
+        .iter()
+        .map(|argument_set| unsigned_caller(argument_set.player, argument_set.session, argument_set.character));
     sign_tokens(callers.collect(), secret, client).await
 }
 
 /// Returns newcomers: users without a seat in any session, each with a public session of the lobby that has a free
 /// seat.
 pub async fn newcomers(data_set: &DataSet, secret: &str, client: &mut Client) -> Result<Vec<Caller>, Failure> {
-    let lobby = (data_set.active_sessions..data_set.active_sessions + data_set.open_sessions)
+    let lobby = (data_set.active_sessions..data_set.active_sessions + data_set.lobby_sessions)
         .map(|number| data_set.session(number));
     let with_free_seat = lobby.filter(|session| {
-        session.is_public && session.state == SessionState::Waiting && session.taken_seats < session.max_players
+        session.is_public && session.state == SessionState::Waiting && session.seats_taken < session.max_players
     });
-    let callers = with_free_seat.zip(data_set.users_without_sessions()).take(MAX_NEWCOMERS).map(|(session, user)| {
+    let sessions_and_users = with_free_seat.zip(data_set.account_numbers_without_sessions());
+    let callers = sessions_and_users.take(MAX_NEWCOMERS).map(|(session, user)| {
         unsigned_caller(
             row_id(RowKind::User, user),
             row_id(RowKind::Session, session.number),
@@ -149,8 +152,8 @@ pub fn request_for(api: Api, operation: Operation, caller: &Caller) -> Result<Re
         (Api::Service, Operation::Profile) => ("GET", "/api/me".to_owned()),
         (Api::Service, Operation::History) => ("GET", format!("/api/sessions/{session}/rolls")),
         (Api::Service, Operation::Roll) => {
-            let sample = Sample { session: *session, character: *character, ..Sample::default() };
-            body = serde_json::to_string(&new_roll(&sample)?)?;
+            let argument_set = ArgumentSet { session: *session, character: *character, ..ArgumentSet::default() };
+            body = serde_json::to_string(&new_roll(&argument_set)?)?;
             ("POST", "/api/rolls".to_owned())
         }
         (Api::Service, Operation::Join) => {
@@ -180,7 +183,7 @@ pub fn request_for(api: Api, operation: Operation, caller: &Caller) -> Result<Re
         (Api::PostgRest, Operation::History) => {
             ("GET", format!("/dice_rolls?select=*&session_id=eq.{session}&order=created_at.desc,id.desc&limit=50"))
         }
-        // The roll is the one of `new_roll`.
+        // The same roll as that of the service, which `new_roll` returns.
         (Api::PostgRest, Operation::Roll) => {
             headers.push_str("Prefer: return=representation\r\n");
             let (attribute, roll_type) = ("might", "attribute_check");

@@ -26,12 +26,12 @@ pub fn section(report: &Report) -> Option<String> {
                 result.p99_ms,
                 or_dash(result.api_cpu_ms),
                 or_dash(result.postgresql_cpu_ms),
-                result.bytes
+                result.bytes_per_response
             );
         }
     }
     text.push_str(LIMITS_INTRODUCTION);
-    for comparison in report.http.iter().filter(|comparison| comparison.clients == LIMITS_CLIENTS) {
+    for comparison in report.http.iter().filter(|comparison| comparison.clients == LIMITS_TABLE_CLIENTS) {
         let (explained, at_most) = explained_and_maximum_ratio(&comparison.postgrest, &comparison.service);
         let _ = writeln!(text, "| {} | {:.2} | {explained} | {at_most} |", comparison.name, comparison.ratio);
     }
@@ -39,19 +39,19 @@ pub fn section(report: &Report) -> Option<String> {
 }
 
 /// The number of clients for which the table of limits is computed: enough to keep the processors busy.
-const LIMITS_CLIENTS: usize = 8;
+const LIMITS_TABLE_CLIENTS: usize = 8;
 
 /// Returns the ratio of throughputs that the processor times explain, and the ratio that would be reached if the
 /// service's process used no processor time. Each is `-` if a processor time is unknown.
 fn explained_and_maximum_ratio(postgrest: &ApiResult, service: &ApiResult) -> (String, String) {
-    let (Some(postgrest_api_ms), Some(postgrest_server_ms), Some(service_api_ms), Some(service_server_ms)) =
+    let (Some(postgrest_api_ms), Some(postgrest_postgresql_ms), Some(service_api_ms), Some(service_postgresql_ms)) =
         (postgrest.api_cpu_ms, postgrest.postgresql_cpu_ms, service.api_cpu_ms, service.postgresql_cpu_ms)
     else {
         return ("-".to_owned(), "-".to_owned());
     };
-    let postgrest_ms = postgrest_api_ms + postgrest_server_ms;
-    let explained = postgrest_ms / (service_api_ms + service_server_ms);
-    let at_most = postgrest_ms / service_server_ms;
+    let postgrest_ms = postgrest_api_ms + postgrest_postgresql_ms;
+    let explained = postgrest_ms / (service_api_ms + service_postgresql_ms);
+    let at_most = postgrest_ms / service_postgresql_ms;
     (format!("{explained:.2}"), format!("{at_most:.2}"))
 }
 
@@ -72,8 +72,9 @@ const LIMITS_INTRODUCTION: &str = "
 The goals are three times the throughput of PostgREST for session details, 2.5 times for a roll, and twice for
 everything else. PostgreSQL limits what can be reached, because it does the same work for both APIs: the policies and
 triggers of this schema, and for a write, the log on disk. With eight clients the processors are fully used. Then the
-ratio of throughputs should equal the ratio of the processor times of a request, in the API process and in PostgreSQL
-together (*explained*). *At most* is what that ratio would be if the service's process used no processor time.
+ratio of throughputs should equal PostgREST's processor time per request, in the API process and in PostgreSQL together,
+divided by the service's (*explained*). *At most* is what that quotient would be if the service's process used no
+processor time.
 
 | operation | service / PostgREST | explained | at most |
 | --- | --- | --- | --- |

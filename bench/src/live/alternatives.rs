@@ -20,7 +20,7 @@ pub struct Alternative {
     /// Its description.
     pub name: String,
     /// Its cost to writers.
-    pub writers: Vec<WriterComparison>,
+    pub writer_comparisons: Vec<WriterComparison>,
 }
 
 /// The SQL that sets up a trigger that sends `NOTIFY` in the writer's transaction, and the SQL that removes the
@@ -43,7 +43,7 @@ const LOGICAL_DECODING: [&str; 2] = [
 ];
 
 /// Reads the decoded events. It is repeated as often as the service's poller reads new events.
-const READ_DECODED: &str = "SELECT count(*) FROM pg_logical_slot_get_binary_changes('bench', NULL, NULL,
+const READ_DECODED_EVENTS: &str = "SELECT count(*) FROM pg_logical_slot_get_binary_changes('bench', NULL, NULL,
      'proto_version', '1', 'publication_names', 'bench')";
 
 /// Sends a notification on a connection other than the writers': one for all events since the previous notification.
@@ -83,7 +83,7 @@ pub async fn measure_alternatives(environment: &Environment<'_>) -> Result<Vec<A
     // on, with the interval in milliseconds.
     for (name, setup_and_removal, repeated_statement) in [
         ("`pg_notify` in the writer's transaction", Some(NOTIFY_IN_TRIGGER), None),
-        ("logical decoding (`pgoutput`), read every 25 ms", Some(LOGICAL_DECODING), Some((READ_DECODED, 25))),
+        ("logical decoding (`pgoutput`), read every 25 ms", Some(LOGICAL_DECODING), Some((READ_DECODED_EVENTS, 25))),
         ("`pg_notify` by another connection, every 5 ms", None, Some((NOTIFY_BY_OTHER_CONNECTION, 5))),
     ] {
         println!("{name}");
@@ -92,7 +92,7 @@ pub async fn measure_alternatives(environment: &Environment<'_>) -> Result<Vec<A
         let mut is_set_up = false;
         // PostgreSQL or this process adds the load.
         let load_pid = None;
-        let writers = compare_writers(environment, ALTERNATIVE_RUN_PAIRS, load_pid, async |is_on| {
+        let writer_comparisons = compare_writers(environment, ALTERNATIVE_RUN_PAIRS, load_pid, async |is_on| {
             if let Some(running) = running.take() {
                 running.stop().await?;
             }
@@ -109,7 +109,7 @@ pub async fn measure_alternatives(environment: &Environment<'_>) -> Result<Vec<A
         })
         .await?;
         client.close().await?;
-        alternatives.push(Alternative { name: name.to_owned(), writers });
+        alternatives.push(Alternative { name: name.to_owned(), writer_comparisons });
     }
     Ok(alternatives)
 }

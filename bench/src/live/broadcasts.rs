@@ -10,21 +10,21 @@ use testdb::Server;
 
 use crate::{
     Failure,
+    argument_sets::choose_argument_sets,
     capture::StatementCapture,
     client::Client,
     compare::PRODUCTION_SETTINGS,
     data_set::DataSet,
     fill::{Schema, fill},
     growth::migrate,
-    measure::quantile,
-    samples::choose_samples,
+    measure::quantile_ms,
     workload::{Execution, Role, begin_sql},
     writes::{new_roll, roll_values},
 };
 
 /// A small database, because only rolls of one session are measured.
 const DATA_SET: DataSet =
-    DataSet { users: 1000, adventures: 100, active_sessions: 20, open_sessions: 20, ended_sessions: 2000 };
+    DataSet { users: 1000, adventures: 100, active_sessions: 20, lobby_sessions: 20, ended_sessions: 2000 };
 /// The number of rolls per transaction.
 const ROLLS_PER_TRANSACTION: usize = 200;
 /// The number of transactions with broadcasts, and also of those without.
@@ -34,28 +34,29 @@ const TRANSACTIONS: usize = 8;
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct BroadcastCost {
     /// With `sparc.broadcast` off.
-    pub without_ms: f64,
+    pub roll_ms_without_broadcast: f64,
     /// With `sparc.broadcast` on, and a partition of `realtime.messages` for the day.
-    pub with_ms: f64,
+    pub roll_ms_with_broadcast: f64,
 }
 
 /// Measures rolls alternately with and without broadcasts, in transactions that are rolled back.
 pub async fn measure_broadcasts() -> Result<BroadcastCost, Failure> {
-    let server = Server::start_platform(Some(&PRODUCTION_SETTINGS)).await?;
+    let server = Server::start_supabase(Some(&PRODUCTION_SETTINGS)).await?;
     let database = server.create_empty().await?;
     let pool = database.connect(1).await?;
     migrate(&pool, None).await?;
     fill(&database.superuser_url(), Schema::Ours, DATA_SET, Utc::now()).await?;
-    let sample = choose_samples(&DATA_SET).swap_remove(0);
+    let argument_set = choose_argument_sets(&DATA_SET).swap_remove(0);
     let mut capture = StatementCapture::new(pool);
-    capture.sparc.as_user(sample.player).dice().roll(new_roll(&sample)?).await?;
+    capture.sparc.as_user(argument_set.player).dice().roll(new_roll(&argument_set)?).await?;
     let roll = capture.last_statement().await?;
     capture.close().await?;
 
     let mut client = Client::open(&database.superuser_url()).await?;
     client.run(&format!("PREPARE roll AS {}", roll.sql)).await?;
-    let begin = begin_sql(Role::Authenticated, &Execution { user: sample.player.to_string(), ..Default::default() });
-    let timed_sql = format!("EXECUTE roll({})", roll_values(&sample).join(", "));
+    let begin =
+        begin_sql(Role::Authenticated, &Execution { user: argument_set.player.to_string(), ..Default::default() });
+    let timed_sql = format!("EXECUTE roll({})", roll_values(&argument_set).join(", "));
     let database_name = client.fetch_value("SELECT current_database()").await?;
     // The times without broadcasts, and those with them.
     let mut times: [Vec<Duration>; 2] = Default::default();
@@ -85,8 +86,8 @@ pub async fn measure_broadcasts() -> Result<BroadcastCost, Failure> {
         }
     }
     client.close().await?;
-    let [mut without, mut with] = times;
-    let cost = BroadcastCost { without_ms: quantile(&mut without, 0.5), with_ms: quantile(&mut with, 0.5) };
+    let [roll_ms_without_broadcast, roll_ms_with_broadcast] = times.map(|mut times| quantile_ms(&mut times, 0.5));
+    let cost = BroadcastCost { roll_ms_without_broadcast, roll_ms_with_broadcast };
     println!("{cost:?}");
     Ok(cost)
 }

@@ -20,22 +20,21 @@ pub fn section(report: &Report) -> Option<String> {
          PostgreSQL CPU ms with it | subscribers' CPU ms |\n\
          | --- | --- | --- | --- | --- | --- | --- | --- |\n",
     );
-    let with_subscribers = live.writers.iter().map(|writers| ("a thousand subscribers", writers));
-    let with_alternatives = live
-        .alternatives
-        .iter()
-        .flat_map(|alternative| alternative.writers.iter().map(|writers| (alternative.name.as_str(), writers)));
-    for (name, writers) in with_subscribers.chain(with_alternatives) {
+    let with_subscribers = live.writer_comparisons.iter().map(|comparison| ("a thousand subscribers", comparison));
+    let with_alternatives = live.alternatives.iter().flat_map(|alternative| {
+        alternative.writer_comparisons.iter().map(|comparison| (alternative.name.as_str(), comparison))
+    });
+    for (name, comparison) in with_subscribers.chain(with_alternatives) {
         let _ = writeln!(
             &mut text,
             "| {name} | {} | {:.0} | {:.0} | {:.1} | {} | {} | {} |",
-            writers.clients,
-            writers.rolls_per_second_without,
-            writers.rolls_per_second_with,
-            writers.loss_percent,
-            two_decimals(writers.postgresql_cpu_ms_without),
-            two_decimals(writers.postgresql_cpu_ms_with),
-            two_decimals(writers.load_cpu_ms)
+            comparison.clients,
+            comparison.rolls_per_second_without_load,
+            comparison.rolls_per_second_with_load,
+            comparison.loss_percent,
+            two_decimals(comparison.postgresql_cpu_ms_without_load),
+            two_decimals(comparison.postgresql_cpu_ms_with_load),
+            two_decimals(comparison.load_cpu_ms)
         );
     }
     text.push_str(
@@ -47,9 +46,10 @@ pub fn section(report: &Report) -> Option<String> {
          arrival at each subscriber in the other process:\n\n| writers | p50 | p95 | p99 | events received |\n\
          | --- | --- | --- | --- | --- |\n",
     );
-    for (name, delays) in
-        [("at human speed", live.at_human_speed), ("while eight clients roll as fast as they can", live.while_rolling)]
-    {
+    for (name, delays) in [
+        ("at human speed", live.delays_at_human_speed),
+        ("while eight clients roll as fast as they can", live.delays_while_rolling),
+    ] {
         let _ = writeln!(
             text,
             "| {name} | {:.1} | {:.1} | {:.1} | {} |",
@@ -69,12 +69,12 @@ pub fn section(report: &Report) -> Option<String> {
             &mut text,
             "\nA Realtime broadcast of the event adds {:.3} ms to a roll, which takes {:.3} ms without it, on a \
              stand-in for the platform (`tests/platform.sql`).\n",
-            cost.with_ms - cost.without_ms,
-            cost.without_ms
+            cost.roll_ms_with_broadcast - cost.roll_ms_without_broadcast,
+            cost.roll_ms_without_broadcast
         );
     }
     // Without the load test (`--no-load-test`), the section ends here.
-    if live.subscribing.is_empty() {
+    if live.steps_with_subscriptions.is_empty() {
         return Some(text);
     }
     let (with_subscriptions, with_polling) = live.max_sustained_sessions;
@@ -88,8 +88,8 @@ pub fn section(report: &Report) -> Option<String> {
          ms | PostgreSQL CPUs | service CPUs |\n\
          | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
     );
-    let subscribing = live.subscribing.iter().map(|step| ("subscribe", step));
-    for (name, step) in subscribing.chain(live.polling.iter().map(|step| ("poll", step))) {
+    let subscribing = live.steps_with_subscriptions.iter().map(|step| ("subscribe", step));
+    for (name, step) in subscribing.chain(live.steps_with_polling.iter().map(|step| ("poll", step))) {
         let _ = writeln!(
             &mut text,
             "| {name} | {} | {:.0} | {:.2} | {:.2} | {:.2} | {:.2} | {} | {} |",

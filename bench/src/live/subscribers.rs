@@ -1,5 +1,5 @@
-//! The process of the subscribers: its handle in the measuring process, and its own code. It reads commands from its
-//! standard input, a line each, and answers each with a line.
+//! The process of the subscribers: the handle with which the measuring process controls it, and the code that it runs.
+//! It reads commands from its standard input, a line each, and answers each with a line.
 
 use std::{
     process::Stdio,
@@ -15,12 +15,12 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{Delays, SUBSCRIBED_SESSIONS, SUBSCRIBERS_PER_SESSION, now_us, session_and_user};
+use super::{DelaySummary, SUBSCRIBED_SESSIONS, SUBSCRIBERS_PER_SESSION, now_us, session_and_user};
 use crate::{
     Failure,
     cpu::{self, CpuTimes},
     data_set::DataSet,
-    measure::quantile,
+    measure::quantile_ms,
 };
 
 /// A handle with which the measuring process controls the process of the subscribers.
@@ -76,7 +76,7 @@ impl SubscriberProcess {
     }
 
     /// Returns the delays measured since they were last returned or discarded.
-    pub async fn delays(&mut self) -> Result<Delays, Failure> {
+    pub async fn take_delays(&mut self) -> Result<DelaySummary, Failure> {
         Ok(serde_json::from_str(&self.send("delays").await?)?)
     }
 
@@ -132,10 +132,10 @@ pub async fn run(url: &str, data_set: DataSet) -> Result<(), Failure> {
             }
             "delays" | "discard" => {
                 let mut measured = std::mem::take(&mut *delays.lock().unwrap_or_else(PoisonError::into_inner));
-                let summary = Delays {
-                    p50_ms: quantile(&mut measured, 0.5),
-                    p95_ms: quantile(&mut measured, 0.95),
-                    p99_ms: quantile(&mut measured, 0.99),
+                let summary = DelaySummary {
+                    p50_ms: quantile_ms(&mut measured, 0.5),
+                    p95_ms: quantile_ms(&mut measured, 0.95),
+                    p99_ms: quantile_ms(&mut measured, 0.99),
                     count: measured.len(),
                 };
                 if command.trim() == "discard" { DONE.to_owned() } else { serde_json::to_string(&summary)? }

@@ -10,7 +10,7 @@ const USABLE_SHARE: f64 = 0.8;
 
 /// Returns the section with the measurements and an estimate, or `None` if the report has no measurements for it.
 pub fn section(report: &Report) -> Option<String> {
-    let replicas = report.replicas.as_ref()?;
+    let results = report.replicas.as_ref()?;
     let mut text = String::new();
     let _ = write!(
         text,
@@ -22,9 +22,9 @@ pub fn section(report: &Report) -> Option<String> {
          | players | replicas | primary CPUs | CPUs of each replica | service CPUs | roll p99 ms | delivered to all \
          p99 ms |\n\
          | --- | --- | --- | --- | --- | --- | --- |\n",
-        replicas.sessions
+        results.sessions
     );
-    for step in &replicas.load_steps {
+    for step in &results.load_steps {
         let replica_cpus: Vec<String> = step.replica_cpus.iter().map(|cpus| format!("{cpus:.2}")).collect();
         let _ = writeln!(
             text,
@@ -38,7 +38,7 @@ pub fn section(report: &Report) -> Option<String> {
             step.delivered_to_all_p99_ms
         );
     }
-    let [p50, p99, maximum] = replicas.visibility_delay_ms;
+    let [p50, p99, maximum] = results.visibility_delay_ms;
     let _ = write!(
         text,
         "\nThe writer of a change sees it at once. Other users saw it {p50:.1} ms after its commit (median; p99 \
@@ -47,7 +47,7 @@ pub fn section(report: &Report) -> Option<String> {
          pairs of runs:\n\n\
          | clients | rolls/s without replicas | rolls/s with replicas | loss % |\n| --- | --- | --- | --- |\n"
     );
-    for cost in &replicas.tracking {
+    for cost in &results.tracking {
         let _ = writeln!(
             text,
             "| {} | {:.0} | {:.0} | {:.1} |",
@@ -58,7 +58,7 @@ pub fn section(report: &Report) -> Option<String> {
         );
     }
     for is_polling in [true, false] {
-        write_estimate(&mut text, replicas, is_polling);
+        write_estimate(&mut text, results, is_polling);
     }
     Some(text)
 }
@@ -85,13 +85,13 @@ impl CpuCosts {
     /// the reads. These two equations are solved for `replay` and `reads`.
     fn from_steps(steps: &[&ReplicaLoadStep], sessions: f64) -> Option<Self> {
         let [without_replica, with_one, with_two] = steps else { return None };
-        let only_replica_cpus = *with_one.replica_cpus.first()?;
-        let each_of_two_cpus = with_two.replica_cpus.iter().sum::<f64>() / 2.0;
+        let single_replica_cpus = *with_one.replica_cpus.first()?;
+        let cpus_per_replica_of_two = with_two.replica_cpus.iter().sum::<f64>() / 2.0;
         Some(Self {
             primary_with_reads: without_replica.primary_cpus / sessions,
             primary_without_reads: f64::midpoint(with_one.primary_cpus, with_two.primary_cpus) / sessions,
-            replay: (2.0 * each_of_two_cpus - only_replica_cpus).max(0.0) / sessions,
-            reads: (2.0 * (only_replica_cpus - each_of_two_cpus)).max(0.0) / sessions,
+            replay: (2.0 * cpus_per_replica_of_two - single_replica_cpus).max(0.0) / sessions,
+            reads: (2.0 * (single_replica_cpus - cpus_per_replica_of_two)).max(0.0) / sessions,
         })
     }
 
@@ -109,10 +109,9 @@ impl CpuCosts {
 }
 
 /// Writes how many sessions servers of several sizes sustain, estimated from the measured costs.
-fn write_estimate(text: &mut String, replicas: &ReplicaResults, is_polling: bool) {
-    let steps: Vec<&ReplicaLoadStep> =
-        replicas.load_steps.iter().filter(|step| step.is_polling == is_polling).collect();
-    let Some(costs) = CpuCosts::from_steps(&steps, replicas.sessions as f64) else { return };
+fn write_estimate(text: &mut String, results: &ReplicaResults, is_polling: bool) {
+    let steps: Vec<&ReplicaLoadStep> = results.load_steps.iter().filter(|step| step.is_polling == is_polling).collect();
+    let Some(costs) = CpuCosts::from_steps(&steps, results.sessions as f64) else { return };
     let _ = write!(
         text,
         "\n{}: each second, a session costs the primary {:.2} ms of processor time, or {:.2} ms when replicas answer \

@@ -1,4 +1,4 @@
-//! A sign-up, and the jobs.
+//! The statements of a sign-up, and of the jobs that delete old events and archive sessions.
 
 use std::time::Duration;
 
@@ -8,42 +8,42 @@ use service::{Operations, maintenance::JobOptions, users::NewAccount};
 use super::INSERT_OLD_EVENTS;
 use crate::{
     Failure,
+    argument_sets::ArgumentSet,
     capture::StatementCapture,
     measure::StatementPair,
-    samples::Sample,
     workload::{Execution, Role, Workload},
 };
 
 /// Captures a sign-up, and the jobs that delete old events and archive sessions.
 pub(super) async fn capture_sign_up_and_jobs(
     capture: &mut StatementCapture,
-    samples: &[Sample],
+    argument_sets: &[ArgumentSet],
 ) -> Result<Vec<StatementPair>, Failure> {
-    let service = capture.sparc.as_service();
-    let tx = service.begin().await?;
+    let service_connection = capture.sparc.as_service();
+    let tx = service_connection.begin().await?;
     tx.users().sign_up(NewAccount { email: Some("new@mail.example".to_owned()), ..Default::default() }).await?;
     tx.rollback().await?;
     // A sign-up inserts the account, for which a trigger writes the profile, and then reads the profile. Only the
     // INSERT is measured.
-    let sign_up =
+    let sign_up_statement =
         capture.new_statements().await?.into_iter().find(|prepared| prepared.sql.contains("INSERT INTO auth.users"));
-    let sign_up = sign_up.ok_or(Failure::Message("no sign-up statement was captured".into()))?;
-    let tx = service.begin().await?;
-    tx.maintenance().clean_events(JobOptions::default(), |_| ()).await?;
+    let sign_up_statement = sign_up_statement.ok_or(Failure::Message("no sign-up statement was captured".into()))?;
+    let tx = service_connection.begin().await?;
+    tx.maintenance().delete_old_events(JobOptions::default(), |_| ()).await?;
     tx.rollback().await?;
-    let clean_events = capture.last_statement().await?;
-    let tx = service.begin().await?;
+    let delete_old_events_statement = capture.last_statement().await?;
+    let tx = service_connection.begin().await?;
     // Only the text of the statement is needed, so the job archives only one session: its batch has one, and with a
     // time limit of zero it ends after one batch.
     let one_batch = JobOptions { batch_size: 1, time_limit: Duration::ZERO };
     tx.maintenance().archive_sessions(one_batch, |_| ()).await?;
     tx.rollback().await?;
-    let archive = capture.last_statement().await?;
+    let archive_statement = capture.last_statement().await?;
 
-    // These statements need no values of the samples: each sample has the same execution.
-    let sample_independent_workload = |name: &str, sql: String, setup_sql: &str, timed_sql: String| Workload {
+    // These statements need no values of the argument sets: each argument set has the same execution.
+    let same_workload_for_each_set = |name: &str, sql: String, setup_sql: &str, timed_sql: String| Workload {
         prepared: vec![(name.to_owned(), sql)],
-        executions: samples
+        executions: argument_sets
             .iter()
             .map(|_| Execution { setup_sql: setup_sql.to_owned(), timed_sql: timed_sql.clone(), ..Default::default() })
             .collect(),
@@ -51,37 +51,42 @@ pub(super) async fn capture_sign_up_and_jobs(
     let insert_account = "INSERT INTO auth.users (id, email, raw_user_meta_data) VALUES ($1, $2, $3)";
     // E-mail addresses must be unique, because the statement runs many times in one transaction.
     let account_values = "gen_random_uuid(), gen_random_uuid() || '@mail.example', '{\"display_name\": \"Newcomer\"}'";
-    // For the two jobs, `EXECUTE ours(1000)` below passes the size of a batch.
     let delete_events = "DELETE FROM session_events WHERE created_at < NOW() - INTERVAL '24 hours'";
     let copy_sessions = "INSERT INTO archived_sessions SELECT * FROM sessions
         WHERE status = 'completed' AND ended_at < NOW() - INTERVAL '90 days'";
     let delete_sessions = "DELETE FROM sessions WHERE status = 'completed' AND ended_at < NOW() - INTERVAL '90 days'";
+    // The 1000 in the `EXECUTE ours(1000)` of the two jobs is the size of a batch.
     Ok(vec![
         StatementPair {
             name: "a sign-up",
             role: Role::Service,
             is_repeatable: true,
-            specification: sample_independent_workload(
+            specification: same_workload_for_each_set(
                 "account",
                 insert_account.to_owned(),
                 "",
                 format!("EXECUTE account({account_values})"),
             ),
-            ours: sample_independent_workload("ours", sign_up.sql, "", format!("EXECUTE ours({account_values})")),
+            ours: same_workload_for_each_set(
+                "ours",
+                sign_up_statement.sql,
+                "",
+                format!("EXECUTE ours({account_values})"),
+            ),
         },
         StatementPair {
             name: "deleting a thousand old events",
             role: Role::Service,
             is_repeatable: false,
-            specification: sample_independent_workload(
+            specification: same_workload_for_each_set(
                 "clean",
                 delete_events.to_owned(),
                 INSERT_OLD_EVENTS,
                 "EXECUTE clean".to_owned(),
             ),
-            ours: sample_independent_workload(
+            ours: same_workload_for_each_set(
                 "ours",
-                clean_events.sql,
+                delete_old_events_statement.sql,
                 INSERT_OLD_EVENTS,
                 "EXECUTE ours(1000)".to_owned(),
             ),
@@ -100,7 +105,7 @@ pub(super) async fn capture_sign_up_and_jobs(
                     ..Default::default()
                 }],
             },
-            ours: sample_independent_workload("ours", archive.sql, "", "EXECUTE ours(1000)".to_owned()),
+            ours: same_workload_for_each_set("ours", archive_statement.sql, "", "EXECUTE ours(1000)".to_owned()),
         },
     ])
 }

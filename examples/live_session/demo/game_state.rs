@@ -4,9 +4,9 @@ use serde_json::{Value, json};
 use sparc::service::{Error, IdentityConnection, Operations, characters::HitPoints, sessions::ExpectedVersion};
 use uuid::Uuid;
 
-/// Writes the hit points of a character into the game state of the session, where all participants can read them, and
-/// returns them. The character itself can be read only by its owner.
-pub async fn publish_hit_points(
+/// Writes the hit points of a character into the game state of the session, and returns the hit points. Only the owner
+/// can read the character itself, but all participants can read the game state.
+pub async fn write_hit_points_to_game_state(
     seer: &IdentityConnection,
     session_id: Uuid,
     hit_points: HitPoints,

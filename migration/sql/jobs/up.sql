@@ -10,7 +10,7 @@ BEGIN
     PERFORM cron.schedule(
       'cancel-abandoned-sessions', '30 2 * * *', 'SELECT private.cancel_abandoned_sessions(100000)'
     );
-    PERFORM cron.schedule('clean-events', '0 * * * *', 'SELECT private.clean_events(100000)');
+    PERFORM cron.schedule('delete-old-events', '0 * * * *', 'SELECT private.delete_old_events(100000)');
   END IF;
 END
 $$;

@@ -1,12 +1,12 @@
 -- Lists every object and attribute of the schema, for writing the manifest and for comparing a database with it. Each
--- object or attribute has one row: its name (`object`), its `definition`, and its address in the catalog (`class`,
+-- object or attribute has one row: its `name`, its `definition`, and its address in the catalog (`class`,
 -- `objid` and `subid`, as in `pg_depend`; `class` is NULL for roles, and for attributes such as privileges and
 -- comments). The definition is the same on every server version, because this query removes the differences in how
 -- versions print it. The caller sets `search_path` to pg_catalog, so that the names of objects in other schemas are
 -- printed qualified.
 --
--- This is one statement, so that all rows come from one snapshot, and the WITH queries that several others read run
--- once.
+-- This is one statement, so that all rows come from one snapshot, and so that a WITH query runs only once even if
+-- several others read it.
 WITH
   -- Schema `auth` is included only if it is our stand-in for the schema of the platform (Supabase). In that case the
   -- caller replaces the `false` below by `true`.
@@ -16,6 +16,7 @@ WITH
     WHERE nspname IN ('public', 'private')
       OR (nspname = 'auth' AND /* stand-in */ false)
   ),
+  -- The roles of Supabase's API, and PUBLIC. Only the privileges of these grantees are listed.
   grantee_role AS (
     SELECT oid, rolname::text AS name
     FROM pg_roles
@@ -23,8 +24,9 @@ WITH
     UNION ALL
     SELECT 0, 'PUBLIC'
   ),
-  -- The role that should own all objects: the one that owns most of our functions. Owners are compared because some
-  -- functions run as their owner.
+  -- The role that should own all objects: the one that owns most functions in schema `private`, or, where there are
+  -- none, the owner of SeaORM's list of migrations, of schema `private`, or else the current role. Owners are compared
+  -- because some functions run as their owner.
   owner AS (
     SELECT coalesce(
       (SELECT mode() WITHIN GROUP (ORDER BY proowner) FROM pg_proc WHERE pronamespace = to_regnamespace('private')),
@@ -121,7 +123,7 @@ WITH
     CROSS JOIN LATERAL aclexplode(coalesce(typacl, acldefault('T', typowner))) AS acl_item
     WHERE typtype IN ('e', 'd')
   ),
-  -- The same, with the columns of a privilege in one list, and only for the grantees above.
+  -- The same, with the columns of a privilege in one list, and only for the grantees in `grantee_role`.
   privilege_list AS (
     SELECT
       acl.name, acl.classid, acl.objid, grantee_role.name AS grantee,
@@ -132,7 +134,7 @@ WITH
     JOIN grantee_role ON grantee_role.oid = acl.grantee
     GROUP BY acl.name, classid, objid, grantee_role.name, privilege, is_grantable, attname IS NULL
   ),
-  entry (object, definition, class, objid, subid) AS (
+  entry (name, definition, class, objid, subid) AS (
     SELECT
       'schema ' || included_schema.nspname,
       'present' || CASE
@@ -471,11 +473,11 @@ WITH
     WHERE pubname = 'supabase_realtime'
   )
 SELECT
-  object,
+  name,
   regexp_replace(definition, '\n\s*', ' ', 'g') AS definition,
   class,
   objid::bigint AS objid,
   subid::integer AS subid
 FROM entry
 WHERE definition IS NOT NULL
-ORDER BY object COLLATE "C"
+ORDER BY name COLLATE "C"

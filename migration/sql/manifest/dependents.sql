@@ -1,9 +1,10 @@
--- Lists the objects that would be dropped with the given ones (CASCADE), by the dependencies that the server records. A
--- part of another object (the rule of a view, the default of a column, the trigger of a foreign key) is not listed, but
--- the object that it belongs to is. The caller replaces the comment in `dropped` by the given objects, and the comment
--- in `ours` by the existing objects of the SPARC schema.
+-- Lists the given objects, which are to be dropped, and the objects that DROP ... CASCADE would drop or change with
+-- them. It follows the dependencies that the server records. If a part of an object would be dropped (the rule of a
+-- view, the default of a column, the trigger of a foreign key), not the part but the object is listed. The caller
+-- replaces the comment in `to_drop` by the given objects, and the comment in `ours` by the existing objects of the
+-- SPARC schema.
 WITH RECURSIVE
-  dropped (classid, objid) AS (VALUES /* dropped */),
+  to_drop (classid, objid) AS (VALUES /* to_drop */),
   ours (classid, objid) AS (VALUES /* ours */),
   -- Each part of an object, with the object that it belongs to.
   part AS (
@@ -25,7 +26,7 @@ WITH RECURSIVE
   ),
   -- The given objects, what would be dropped with them, and whole objects of which a part would be dropped.
   reached (classid, objid) AS (
-    SELECT classid::oid, objid FROM dropped
+    SELECT classid::oid, objid FROM to_drop
     UNION
     SELECT step.classid, step.objid
     FROM reached
@@ -36,7 +37,7 @@ WITH RECURSIVE
         AND dependent.refobjid = reached.objid
         -- All kinds of dependency (normal, automatic, internal, partition) but those on an extension.
         AND dependent.deptype IN ('n', 'a', 'i', 'P', 'S')
-        -- A schema is dropped only once it is empty. So of the objects that depend on it, only its entries in
+        -- The program drops a schema only once it is empty. So of the objects that depend on it, only its entries in
         -- publications and its default privileges are dropped with it.
         AND (
           dependent.refclassid <> 'pg_namespace'::regclass
@@ -49,11 +50,12 @@ WITH RECURSIVE
         AND part.objid = reached.objid
     ) AS step
   ),
-  -- The catalog records no dependency of a subscription on the tables that it fills.
-  subscribed AS (
+  -- A subscription that replicates into one of the given tables would lose that table. The catalog records no
+  -- dependency for it.
+  subscription AS (
     SELECT 'pg_subscription'::regclass::oid AS classid, srsubid AS objid
     FROM pg_subscription_rel
-    JOIN dropped ON dropped.classid = 'pg_class'::regclass AND dropped.objid = srrelid
+    JOIN to_drop ON to_drop.classid = 'pg_class'::regclass AND to_drop.objid = srrelid
   ),
   listed AS (
     SELECT reached.classid, reached.objid
@@ -62,7 +64,8 @@ WITH RECURSIVE
     LEFT JOIN pg_constraint AS table_constraint
       ON reached.classid = 'pg_constraint'::regclass AND table_constraint.oid = reached.objid
     LEFT JOIN pg_index AS table_index ON reached.classid = 'pg_class'::regclass AND indexrelid = reached.objid
-    -- If an operator's table inherits from ours, that table is listed, but its constraints and indexes are not.
+    -- If a table that is not part of the SPARC schema inherits from ours, that table is listed, but its constraints and
+    -- indexes are not.
     WHERE ours.objid IS NOT NULL
       OR NOT EXISTS (
         SELECT
@@ -71,7 +74,7 @@ WITH RECURSIVE
         WHERE child.classid = 'pg_class'::regclass AND child.objid IN (table_constraint.conrelid, table_index.indrelid)
       )
     UNION
-    SELECT classid, objid FROM subscribed
+    SELECT classid, objid FROM subscription
   )
 SELECT DISTINCT
   listed.classid::regclass::text AS class,
@@ -89,7 +92,7 @@ WHERE NOT EXISTS (
     FROM pg_class
     WHERE listed.classid = 'pg_class'::regclass AND oid = listed.objid AND relnamespace = 'pg_toast'::regnamespace
   )
-  -- A dropped table also leaves the publication of the platform (Supabase); that is not listed.
+  -- A dropped table is also removed from the publication of the platform (Supabase); that is not listed.
   AND NOT (
     listed.classid = 'pg_publication_rel'::regclass
     AND EXISTS (

@@ -49,6 +49,6 @@ REVOKE ALL ON auth.users FROM PUBLIC, anon, authenticated, service_role;
 GRANT USAGE ON SCHEMA auth TO anon, authenticated, service_role;
 GRANT EXECUTE ON FUNCTION auth.jwt(), auth.uid(), auth.role() TO anon, authenticated, service_role;
 
--- Where this stand-in exists, sign-up goes through the service, so the service may write accounts. On Supabase only the
--- platform writes them.
+-- Where this stand-in exists, the crate `service` creates the accounts, as `service_role`. So this role may write
+-- accounts. On Supabase only the platform writes them.
 GRANT SELECT, INSERT, UPDATE, DELETE ON auth.users TO service_role;

@@ -21,8 +21,8 @@ BEGIN
           NULL;
       END;
     END IF;
-    -- The role that migrates, if it is not a superuser, can assume these roles only as a member of them. Since
-    -- PostgreSQL 16, whoever creates a role becomes a member of it without the option SET, which this requires.
+    -- If the role that migrates is not a superuser, it can assume these roles only as a member of them. Since
+    -- PostgreSQL 16, the member also needs the option SET, which the creator of a role does not get by creating it.
     IF NOT pg_has_role(
       current_user,
       required_role.name,
@@ -46,7 +46,7 @@ $$;
 GRANT USAGE ON SCHEMA private TO anon, authenticated, service_role;
 
 -- The two extensions that the game's specification (see `docs/decisions.md`) names. Nothing depends on them, so it is
--- no error if the server does not offer them or this role may not create them.
+-- no error if the server does not offer them or the role that migrates may not create them.
 DO $$
 DECLARE
   extension_name text;

@@ -1,6 +1,6 @@
 -- Participants may read their session's broadcasts and track their presence on the session's topic (show the others
--- that they are connected). Only the trigger `broadcast_event` writes broadcasts, because a client could otherwise
--- forge a roll.
+-- that they are connected). Only the trigger `broadcast_event` (`triggers/broadcast.sql`) writes broadcasts, because a
+-- client could otherwise forge a roll.
 --
 -- Realtime (Supabase's server for live messages) sets `realtime.topic` to the topic that a client wants to join, and
 -- then checks with that client's role and claims whether a row of the topic can be read or inserted in

@@ -1,10 +1,11 @@
 -- A closed account can write to no table, although its token stays valid for up to an hour.
 --
--- `lock_open_account` raises the error, and takes the lock (on the account's row in `private.account_gates`) that
--- makes a write wait while the account is being closed. It is called in a subquery, which is evaluated once per
--- statement. For UPDATE, `USING` already checks the account, so `WITH CHECK` is `true`. For UPDATE and DELETE, the
--- account is checked only for rows that the caller could write if the account were open (`is_own_row`): for the rows of
--- others, a closed account gets the same answer as for rows that do not exist.
+-- `lock_open_account` (`triggers/callers.sql`) raises an error if the account is closed. It also takes the lock
+-- (on the account's row in `private.account_gates`) that makes a write wait while the account is being closed. It is
+-- called in a subquery, which is evaluated once per statement. For UPDATE, `USING` already checks the account, so
+-- `WITH CHECK` is `true`. For UPDATE and DELETE, the account is checked only for rows that the caller could write if
+-- the account were open (`writable_row_condition`): for the rows of others, a closed account gets the same answer as
+-- for rows that do not exist.
 DO $$
 DECLARE
   policy record;
@@ -22,7 +23,7 @@ BEGIN
         ('dice_rolls', '{INSERT}', NULL),
         ('session_events', '{INSERT}', NULL),
         ('tutorial_progress', '{INSERT,UPDATE}', 'user_id = (SELECT auth.uid())')
-    ) AS policies (relation, commands, is_own_row),
+    ) AS policies (relation, commands, writable_row_condition),
       unnest(commands::text[]) AS command
   LOOP
     EXECUTE format(
@@ -33,7 +34,10 @@ BEGIN
       CASE policy.command
         WHEN 'INSERT' THEN 'WITH CHECK ((SELECT private.lock_open_account()))'
         ELSE
-          format('USING (CASE WHEN %s THEN (SELECT private.lock_open_account()) ELSE false END)', policy.is_own_row)
+          format(
+            'USING (CASE WHEN %s THEN (SELECT private.lock_open_account()) ELSE false END)',
+            policy.writable_row_condition
+          )
           || CASE policy.command WHEN 'UPDATE' THEN ' WITH CHECK (true)' ELSE '' END
       END
     );

@@ -17,11 +17,12 @@ DECLARE
   participation record;
   own_character record;
 BEGIN
-  -- What the caller is in the session, from the session and the caller's own seat.
+  -- What the caller is in the session, from the session and the caller's own seat. A player who has left still counts
+  -- as a player; one whom the Seer removed does not.
   SELECT
     session.seer_id = me AS is_seer,
     session.status = 'active' AS is_session_active,
-    seat.user_id IS NOT NULL AND seat.removed_at IS NULL AS takes_part,
+    seat.user_id IS NOT NULL AND seat.removed_at IS NULL AS is_player,
     coalesce(seat.is_active, false) AS has_active_seat,
     coalesce(seat.character_id = rolling_character_id AND seat.is_active, false) AS has_seat_with_character
   INTO participation
@@ -29,7 +30,7 @@ BEGIN
   LEFT JOIN public.session_players AS seat ON seat.session_id = session.id AND seat.user_id = me
   WHERE session.id = target_session_id;
   -- A caller without a user id takes part in no session: `is_seer` is then NULL.
-  IF (participation.is_seer OR participation.takes_part) IS NOT TRUE THEN
+  IF (participation.is_seer OR participation.is_player) IS NOT TRUE THEN
     RETURN false;
   END IF;
   IF NOT participation.is_session_active THEN
@@ -83,7 +84,7 @@ $$;
 -- random. Other participants cannot see a character's grace; only the order is revealed. If the rolls belong to several
 -- sessions, the result is empty. Otherwise a Seer could compare rolls from sessions that somebody else runs with rolls
 -- of creatures of their own, and so learn the grace of any character whose rolls they see.
-CREATE OR REPLACE FUNCTION private.initiative_order(rolls uuid[])
+CREATE OR REPLACE FUNCTION private.initiative_order(roll_ids uuid[])
 RETURNS uuid[]
 LANGUAGE plpgsql
 STABLE
@@ -97,7 +98,7 @@ BEGIN
   IF (
     SELECT count(DISTINCT session_id)
     FROM public.dice_rolls
-    WHERE id = ANY (rolls)
+    WHERE id = ANY (roll_ids)
       AND (is_service OR session_id = ANY (readable_session_ids))
   ) > 1 THEN
     RETURN '{}'::uuid[];
@@ -107,7 +108,7 @@ BEGIN
     FROM public.dice_rolls AS roll
     LEFT JOIN public.characters AS character ON character.id = roll.character_id
     LEFT JOIN public.creatures AS creature ON creature.id = roll.creature_id
-    WHERE roll.id = ANY (rolls)
+    WHERE roll.id = ANY (roll_ids)
       AND roll.roll_type = 'initiative'
       AND (is_service OR roll.session_id = ANY (readable_session_ids))
     ORDER BY

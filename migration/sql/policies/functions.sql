@@ -38,19 +38,19 @@ GRANT EXECUTE ON FUNCTION
   private.can_follow(text),
   private.my_listener_status(uuid),
   private.require_listener(uuid),
-  private.event_history(),
+  private.event_history_id(),
   private.is_readable(jsonb, integer),
-  private.refuse_many_rows(text),
+  private.refuse_too_many_rows(text),
   private.refuse_several_sessions(text)
 TO authenticated;
 
 GRANT EXECUTE ON FUNCTION
   private.event_clock(),
-  private.event_history(),
+  private.event_history_id(),
   private.listener_status(uuid, uuid),
   private.my_listener_status(uuid),
   private.require_listener(uuid),
-  private.clean_events(integer),
+  private.delete_old_events(integer),
   private.archive_sessions(integer),
   private.session_by_code(text),
   private.renew_session_code(uuid),

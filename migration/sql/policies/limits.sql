@@ -35,7 +35,7 @@ BEGIN
          CASE
            WHEN pg_stat_get_xact_tuples_%2$s(%6$L::regclass)
              - (SELECT pg_stat_get_xact_tuples_%2$s(%6$L::regclass)) %4$s 100 THEN true
-           ELSE private.refuse_many_rows(%5$L)
+           ELSE private.refuse_too_many_rows(%5$L)
          END
        )',
       limited_write.command, limited_write.statistic, limited_write.clause, limited_write.comparison,
@@ -57,6 +57,6 @@ WITH CHECK (
   CASE
     WHEN pg_stat_get_xact_blocks_fetched((SELECT to_regclass('public.session_events_seq_seq')))
       - (SELECT pg_stat_get_xact_blocks_fetched(to_regclass('public.session_events_seq_seq'))) < 200 THEN true
-    ELSE private.refuse_many_rows('session_events')
+    ELSE private.refuse_too_many_rows('session_events')
   END
 );

@@ -1,12 +1,12 @@
--- Participants read a session's events. The Seer and players with an active seat may send events whose type begins with
--- `client.`.
+-- A session's events can be read by its Seer and by everybody who has or had a seat in it, except removed players. Only
+-- the Seer and players with an active seat may send events, whose type must begin with `client.`.
 
 CREATE POLICY "Events visible to session participants"
 ON public.session_events FOR SELECT
 TO authenticated
 USING (session_id = ANY ((SELECT private.my_session_ids())::uuid[]));
 
-CREATE POLICY "Participants send client events"
+CREATE POLICY "Seer and seated players send client events"
 ON public.session_events FOR INSERT
 TO authenticated
 WITH CHECK (starts_with(event_type, 'client.') AND private.may_send_event(session_id));

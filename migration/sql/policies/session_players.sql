@@ -19,10 +19,10 @@ BEGIN
 END
 $$;
 
--- Returns whether the caller may take the seat of `player`. If not, it usually raises an error with the reason. It
+-- Returns whether the caller may take the seat of `player_id`. If not, it usually raises an error with the reason. It
 -- returns false only if the caller cannot see the session, which must then seem not to exist, or if the session is
 -- private and the caller needs its code.
-CREATE OR REPLACE FUNCTION private.may_take_seat(target_session_id uuid, player uuid)
+CREATE OR REPLACE FUNCTION private.may_take_seat(target_session_id uuid, player_id uuid)
 RETURNS boolean
 LANGUAGE plpgsql
 STABLE
@@ -49,7 +49,7 @@ BEGIN
   IF target_session.is_visible IS NOT TRUE THEN
     RETURN false;
   END IF;
-  IF player IS DISTINCT FROM me THEN
+  IF player_id IS DISTINCT FROM me THEN
     PERFORM private.refuse(
       'Only the player may take the seat and choose the character',
       'session_players',

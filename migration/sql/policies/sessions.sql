@@ -39,9 +39,8 @@ BEGIN
 END
 $$;
 
--- Whether the caller may send an event to the session. A player who has left can still see the session, so for such a
--- player this raises an error that says that an active seat is needed. For all others who may not send, it returns
--- false.
+-- Whether the caller may send an event to the session. For a player who has left, this raises an error with the reason,
+-- because such a player can still see the session. For all others who may not send, it returns false.
 CREATE OR REPLACE FUNCTION private.may_send_event(target_session_id uuid)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -180,8 +179,8 @@ END
 $$;
 
 -- Returns what callers who know a session's code may see before they join: whoever has the code counts as invited. Once
--- the session has started or was cancelled, nobody new can join, so then only those who see the session anyway and the
--- service get a row.
+-- the session has started or was cancelled, nobody new can join. Then only its Seer, its players (including those who
+-- left) and the service get a row, even if the session is public.
 CREATE OR REPLACE FUNCTION private.session_by_code(session_code text)
 RETURNS TABLE (
   id uuid,

@@ -1,5 +1,5 @@
--- Drops the publication of the platform (Supabase) if `up.sql` created it, and otherwise removes only our tables from
--- it.
+-- Drops the publication of the platform (Supabase) if `up.sql` created it. Otherwise removes only the tables from it
+-- that `up.sql` adds.
 DO $$
 DECLARE
   relation text;

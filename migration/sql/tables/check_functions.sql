@@ -1,6 +1,6 @@
--- The functions that CHECK constraints call, for conditions that a single expression cannot state. Their results depend
--- only on their arguments. They are written in plpgsql, because a SQL function that sets `search_path` is not inlined
--- and would be planned at every call.
+-- The functions that CHECK constraints call, because their conditions are too long for a constraint or need a loop or a
+-- subquery. Their results depend only on their arguments. They are written in plpgsql, because a SQL function that sets
+-- `search_path` is not inlined and would be planned at every call.
 
 -- Returns the sum of the dice.
 CREATE OR REPLACE FUNCTION private.sum_of_dice(results integer[])
@@ -24,8 +24,9 @@ $$;
 
 -- Whether a text has no visible character. The characters that show nothing are spaces of every width, control
 -- characters, the characters that Unicode calls default ignorable (soft hyphen, joiners, direction marks, fillers,
--- variation selectors, tags), invisible stackers of Indic scripts, and the blanks and joiners of Braille, Khitan,
--- musical and Egyptian script.
+-- variation selectors, tags), the invisible signs with which Indic scripts stack consonants, the blanks and joiners of
+-- Tifinagh, Braille, Khitan, musical and Egyptian script, and the noncharacters and specials U+FDD0 to U+FDEF and
+-- U+FFF0 to U+FFFF.
 CREATE OR REPLACE FUNCTION private.is_blank(value text)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -44,10 +45,10 @@ BEGIN
 END
 $$;
 
--- Whether the modifiers are a list of at most ten `{"type": "dice" | "flat", "value": int, "source": text}` with dice
--- from -5 to 5, flat from -10 to 10, and a source of at most 100 characters, one of them visible. The source must be
--- visible because it tells the other participants where a modifier comes from. The bounds keep a caller from deciding a
--- roll by a large modifier.
+-- Whether the modifiers are a list of at most ten `{"type": "dice" | "flat", "value": int, "source": text}`. The value
+-- is from -5 to 5 if the type is `dice`, and from -10 to 10 if it is `flat`. The source has at most 100 characters, at
+-- least one of them visible, because it tells the other participants where a modifier comes from. The bounds keep a
+-- caller from deciding a roll by a large modifier.
 CREATE OR REPLACE FUNCTION private.are_valid_modifiers(modifiers jsonb)
 RETURNS boolean
 LANGUAGE plpgsql

@@ -29,9 +29,9 @@ BEGIN
     AND closed_at IS NULL;
   -- Events of joining and leaving contain the name and the picture, which are replaced here. Closing must not wait for
   -- a transaction that is deleting a session or old events, so it skips locked events and the events of locked
-  -- sessions. Locked sessions matter when this function runs twice in a transaction, as in `close_account`: when a
-  -- transaction updates an event for the second time, PostgreSQL checks the event's foreign key again, which locks the
-  -- session.
+  -- sessions. The latter because this function can run twice in one transaction: in `close_account`, and in the trigger
+  -- on `auth.users`, whose row that function changes. A second update of an event in one transaction makes PostgreSQL
+  -- check the event's foreign key again, which locks the session.
   UPDATE public.session_events
   SET payload = payload || '{"display_name": "Former player", "avatar_url": null}'
   WHERE id = ANY (
@@ -65,7 +65,7 @@ BEGIN
   WHERE seer_id = account
     AND status NOT IN ('completed', 'cancelled');
 
-  PERFORM private.delete_unplayed_adventures(account, ARRAY['draft']::public.adventure_status[]);
+  PERFORM private.delete_adventures_without_history(account, ARRAY['draft']::public.adventure_status[]);
   -- The drafts that remain are part of the history of others, or another transaction has locked them, their sessions or
   -- seats.
   UPDATE public.adventures
@@ -83,10 +83,10 @@ BEGIN
 END
 $$;
 
--- Applies the deletion of an account. This always succeeds: the profile is closed, and it is deleted too unless the
--- history of others references it. `backfill.sql` calls this for accounts that were deleted while the trigger below was
--- missing.
-CREATE OR REPLACE FUNCTION private.delete_account(account uuid)
+-- Closes the profile of an account that was deleted from `auth.users`, and deletes it too unless the history of others
+-- references it. References do not make this fail. `backfill.sql` calls this for accounts that were deleted while the
+-- trigger below was missing.
+CREATE OR REPLACE FUNCTION private.apply_account_deletion(account uuid)
 RETURNS void
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -109,7 +109,7 @@ BEGIN
   EXCEPTION
     WHEN foreign_key_violation OR deadlock_detected THEN
       BEGIN
-        PERFORM private.delete_unshared(account);
+        PERFORM private.delete_unshared_rows(account);
       EXCEPTION
         WHEN foreign_key_violation OR deadlock_detected THEN
           NULL; -- Another transaction has referenced or locked some of these rows, so all of them stay.
@@ -126,25 +126,25 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  PERFORM private.delete_account(OLD.id);
+  PERFORM private.apply_account_deletion(OLD.id);
   RETURN NULL;
 END
 $$;
 
 -- Deletes an account's adventures of the given statuses that have no history (`adventure_has_history`). An adventure
 -- stays if another transaction has locked it, one of its sessions, or a seat in one of them. Waiting could take for
--- ever, because whoever creates a session of an adventure locks the adventure, and several users with overlapping
--- transactions could keep it locked.
-CREATE OR REPLACE FUNCTION private.delete_unplayed_adventures(account uuid, statuses public.adventure_status[])
+-- ever: the foreign key of a new session holds a KEY SHARE lock on the adventure until the transaction ends, and
+-- several users with overlapping transactions could keep it locked.
+CREATE OR REPLACE FUNCTION private.delete_adventures_without_history(account uuid, statuses public.adventure_status[])
 RETURNS void
 LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  unplayed_adventure_id uuid;
+  deletable_adventure_id uuid;
 BEGIN
-  FOR unplayed_adventure_id IN
+  FOR deletable_adventure_id IN
     SELECT id
     FROM public.adventures
     WHERE creator_id = account
@@ -153,14 +153,14 @@ BEGIN
     ORDER BY id
   LOOP
     BEGIN
-      PERFORM FROM public.adventures WHERE id = unplayed_adventure_id FOR UPDATE NOWAIT;
-      PERFORM FROM public.sessions WHERE adventure_id = unplayed_adventure_id FOR UPDATE NOWAIT;
+      PERFORM FROM public.adventures WHERE id = deletable_adventure_id FOR UPDATE NOWAIT;
+      PERFORM FROM public.sessions WHERE adventure_id = deletable_adventure_id FOR UPDATE NOWAIT;
       PERFORM
       FROM public.session_players AS seat
       JOIN public.sessions AS session ON session.id = seat.session_id
-      WHERE session.adventure_id = unplayed_adventure_id
+      WHERE session.adventure_id = deletable_adventure_id
       FOR UPDATE OF seat NOWAIT;
-      DELETE FROM public.adventures WHERE id = unplayed_adventure_id;
+      DELETE FROM public.adventures WHERE id = deletable_adventure_id;
     EXCEPTION
       WHEN foreign_key_violation OR lock_not_available OR deadlock_detected THEN
         NULL;
@@ -171,7 +171,7 @@ $$;
 
 -- Deletes the rows that involve only the account: sessions in which nobody else ever had a seat, the progress in the
 -- tutorial, adventures without history, and characters that are then no longer referenced.
-CREATE OR REPLACE FUNCTION private.delete_unshared(account uuid)
+CREATE OR REPLACE FUNCTION private.delete_unshared_rows(account uuid)
 RETURNS void
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -196,7 +196,7 @@ BEGIN
     );
   DELETE FROM public.tutorial_progress
   WHERE user_id = account;
-  PERFORM private.delete_unplayed_adventures(
+  PERFORM private.delete_adventures_without_history(
     account,
     ARRAY['draft', 'published', 'archived']::public.adventure_status[]
   );
@@ -209,22 +209,19 @@ BEGIN
 END
 $$;
 
--- Deletes the rows that involve only the account (`delete_unshared`) after its profile was deleted. If the history of
--- others references the profile or one of these rows, the foreign keys refuse the whole deletion. If an adventure of
--- the account could not be deleted, this trigger itself refuses the deletion of the profile. Otherwise the foreign key
--- would delete the adventure with the profile, and would wait for the transaction that has locked the adventure.
---
--- This is an AFTER trigger, because deleting these rows updates counters of the profile, and a BEFORE DELETE trigger
--- must not update the row that is being deleted. Its name begins with a capital letter, so that it fires before the
--- triggers of the foreign keys, which are called `RI_...`.
-CREATE OR REPLACE FUNCTION private.delete_own_history()
+-- Deletes the rows that involve only the account (`delete_unshared_rows`) after its profile was deleted. If the history
+-- of others references the profile, or has come to reference one of these rows meanwhile, the foreign keys refuse the
+-- whole deletion. If an adventure of the account could not be deleted, this trigger itself refuses the deletion of the
+-- profile. Otherwise the foreign key would delete the adventure with the profile, and would wait for the transaction
+-- that has locked the adventure.
+CREATE OR REPLACE FUNCTION private.delete_unshared_rows_of_profile()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  PERFORM private.delete_unshared(OLD.id);
+  PERFORM private.delete_unshared_rows(OLD.id);
   IF EXISTS (SELECT FROM public.adventures WHERE creator_id = OLD.id) THEN
     RAISE EXCEPTION USING
       ERRCODE = 'foreign_key_violation',
@@ -242,6 +239,9 @@ CREATE OR REPLACE TRIGGER "On_auth_user_deleted"
   AFTER DELETE ON auth.users
   FOR EACH ROW EXECUTE FUNCTION private.handle_deleted_user();
 
-CREATE OR REPLACE TRIGGER "Delete_own_history"
+-- An AFTER trigger, because deleting these rows updates counters of the profile, and a BEFORE DELETE trigger must not
+-- update the row that is being deleted. The capital letter makes it fire before the triggers of the foreign keys, which
+-- are called `RI_...`.
+CREATE OR REPLACE TRIGGER "Delete_unshared_rows"
   AFTER DELETE ON public.users
-  FOR EACH ROW EXECUTE FUNCTION private.delete_own_history();
+  FOR EACH ROW EXECUTE FUNCTION private.delete_unshared_rows_of_profile();

@@ -1,5 +1,5 @@
 -- Locks all rows that closing or deleting an account changes. An account's *gate* is its row in
--- `private.account_gates`, which every write of the account locks first.
+-- `private.account_gates`. Every statement with which the account's user writes locks the gate first.
 
 -- Locks the rows that closing or deleting an account changes, without waiting, and returns those that it could not lock
 -- because another transaction has locked them. The rows are:
@@ -27,7 +27,7 @@ DECLARE
   unshared_session_ids uuid[] := '{}'::uuid[];
   character_ids uuid[];
   other_player_ids uuid[];
-  -- The ids of the rows that this function has locked, of one table after the other.
+  -- The ids of the rows that this function has locked in the table at hand. It is used for one table after the other.
   locked_ids uuid[];
 BEGIN
   seated_session_ids := ARRAY(
@@ -129,8 +129,8 @@ BEGIN
   EXCEPT
   SELECT 'users', unnest(locked_ids);
 
-  -- Drafts are deleted or, if others have played them, archived. The completion of a session of a draft changes the
-  -- draft too: its `times_played`.
+  -- Drafts are deleted or, if others have played them, archived. Other transactions lock a draft when they complete a
+  -- session of it, because that increments its `times_played`.
   locked_ids := ARRAY(
     SELECT id FROM public.adventures WHERE creator_id = account AND status = 'draft' FOR NO KEY UPDATE SKIP LOCKED
   );
@@ -142,7 +142,7 @@ END
 $$;
 
 -- Locks a row that `try_lock_rows_of_account` returned, in the same mode, and waits until it can.
-CREATE OR REPLACE FUNCTION private.wait_for_row_of_account(account uuid, relation text, key uuid)
+CREATE OR REPLACE FUNCTION private.lock_busy_row_of_account(account uuid, relation text, key uuid)
 RETURNS void
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -171,7 +171,7 @@ END
 $$;
 
 -- Locks all rows that closing or deleting an account changes, in rounds. The caller has locked the account's gate, so
--- no write of the account is in progress. No fixed order of these rows avoids deadlocks, because users can lock several
+-- its user has no write in progress. No fixed order of these rows avoids deadlocks, because users can lock several
 -- of their rows in any order: a statement locks them in scan order, and a transaction in the order of its statements.
 -- So each round first waits for at most one row, while it holds only the gate. Then it tries to lock all the others
 -- without waiting. If one of them is busy, the round releases all its locks.
@@ -181,7 +181,8 @@ $$;
 -- statements wait for that row too.
 --
 -- Writers who keep many rows busy could make every such round fail. So after eight rounds, each further round waits for
--- all rows that were busy, one after the other, which can end in a deadlock.
+-- all rows that were busy, one after the other, which can end in a deadlock. `in_random_order` concerns the order of
+-- these waits.
 CREATE OR REPLACE FUNCTION private.lock_rows_of_account(account uuid, is_deletion boolean, in_random_order boolean)
 RETURNS void
 LANGUAGE plpgsql
@@ -203,7 +204,7 @@ BEGIN
       is_waiting_for_busy_rows := true;
       FOR i IN 1 .. cardinality(awaited_keys)
       LOOP
-        PERFORM private.wait_for_row_of_account(account, awaited_relations[i], awaited_keys[i]);
+        PERFORM private.lock_busy_row_of_account(account, awaited_relations[i], awaited_keys[i]);
       END LOOP;
       is_waiting_for_busy_rows := false;
       SELECT array_agg(relation), array_agg(key)
@@ -228,8 +229,9 @@ BEGIN
       awaited_relations := busy_relations[1:1];
       awaited_keys := busy_keys[1:1];
     ELSE
-      -- In the lock order, or in random order if an attempt of `lock_account` has already ended in a deadlock: a
-      -- statement that always locks in another order could make every attempt in a fixed order fail.
+      -- The lock order is that of `shared.sql`. If an attempt of `lock_account` has already ended in a deadlock, the
+      -- order is random, because a statement that always locks in another order could make every attempt in a fixed
+      -- order fail.
       SELECT
         array_agg(relation ORDER BY lock_rank, key),
         array_agg(key ORDER BY lock_rank, key)
@@ -261,9 +263,9 @@ $$;
 -- locked the account's row in `auth.users`, and transactions of the account that hold the gate and wait for that row
 -- could make any number of attempts fail.
 --
--- The gate is locked in the attempt's own subtransaction, not in one nested in it. Once a nested subtransaction has
--- ended, whoever waits for a lock that it took must wait until the whole transaction ends, even if the attempt is
--- rolled back.
+-- The gate is locked here and not in `lock_rows_of_account`, which runs in a nested block: after a nested block has
+-- succeeded, its locks belong to the whole transaction for those who wait for them. They would go on waiting for the
+-- gate after the attempt was rolled back.
 CREATE OR REPLACE FUNCTION private.lock_account(account uuid, is_deletion boolean DEFAULT false)
 RETURNS void
 LANGUAGE plpgsql

@@ -1,5 +1,6 @@
 -- A published adventure has valid content. After a client has changed the content of an adventure, only the service's
--- validation makes it valid again.
+-- validation makes it valid again. Also here: the limit of two hundred adventures per account, and which sessions keep
+-- an adventure from being deleted or are deleted with it.
 
 -- Sets what the caller does not write (the creator, the time of publication, whether new content is valid). Refuses new
 -- content of a published adventure, and a new adventure whose id belongs to an adventure of somebody else.
@@ -61,7 +62,7 @@ BEGIN
 END
 $$;
 
--- Counts the adventures of an account and enforces the limit of two hundred (`count_for_account`).
+-- Counts the adventures of an account and enforces the limit of two hundred (`add_to_account_counters`).
 CREATE OR REPLACE FUNCTION private.count_adventures()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -77,10 +78,10 @@ BEGIN
     RETURN NULL;
   END IF;
   IF TG_OP <> 'INSERT' THEN
-    PERFORM private.count_for_account(OLD.creator_id, adventures => -1);
+    PERFORM private.add_to_account_counters(OLD.creator_id, adventures => -1);
   END IF;
   IF TG_OP <> 'DELETE' THEN
-    PERFORM private.count_for_account(NEW.creator_id, adventures => 1);
+    PERFORM private.add_to_account_counters(NEW.creator_id, adventures => 1);
   END IF;
   RETURN NULL;
 END
@@ -89,7 +90,7 @@ $$;
 -- Whether an adventure has history, which keeps it from being deleted: a session that is live (has not ended), or in
 -- which somebody besides its Seer had a seat. An ended session without such a player is not history, because anyone
 -- could have created it.
-CREATE OR REPLACE FUNCTION private.adventure_has_history(adventure uuid)
+CREATE OR REPLACE FUNCTION private.adventure_has_history(target_adventure_id uuid)
 RETURNS boolean
 LANGUAGE plpgsql
 STABLE
@@ -100,7 +101,7 @@ BEGIN
   RETURN EXISTS (
     SELECT
     FROM public.sessions AS session
-    WHERE session.adventure_id = adventure
+    WHERE session.adventure_id = target_adventure_id
       AND (
         session.status NOT IN ('completed', 'cancelled')
         OR EXISTS (
@@ -115,25 +116,26 @@ BEGIN
     SELECT
     FROM public.archived_sessions AS session
     JOIN public.archived_session_players AS seat ON seat.session_id = session.id AND seat.user_id <> session.seer_id
-    WHERE session.adventure_id = adventure
+    WHERE session.adventure_id = target_adventure_id
   );
 END
 $$;
 
--- Before an adventure is deleted, deletes its sessions that are not history (see `adventure_has_history`). The
--- adventure is already locked, although sessions come before adventures in the lock order. Waiting for these sessions
--- is safe all the same: they have ended, and no statement locks an ended session and then waits for an adventure. (A
--- transaction of two statements can, and may then end in a deadlock error.)
-CREATE OR REPLACE FUNCTION private.delete_playerless_sessions()
+-- Before an adventure is deleted, deletes its unshared sessions: those that have ended and in which nobody besides the
+-- Seer had a seat, so that they are not history (see `adventure_has_history`). The adventure is already locked,
+-- although sessions come before adventures in the lock order. Waiting for these sessions is safe all the same: they
+-- have ended, and no statement locks an ended session and then waits for an adventure. (A transaction of two statements
+-- can, and may then end in a deadlock error.)
+CREATE OR REPLACE FUNCTION private.delete_unshared_sessions()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  playerless_session_ids uuid[];
+  unshared_session_ids uuid[];
 BEGIN
-  playerless_session_ids := ARRAY(
+  unshared_session_ids := ARRAY(
     SELECT session.id
     FROM public.sessions AS session
     WHERE session.adventure_id = OLD.id
@@ -145,9 +147,9 @@ BEGIN
           AND seat.user_id <> session.seer_id
       )
   );
-  IF playerless_session_ids <> '{}' THEN
-    PERFORM private.lock_rows('sessions', playerless_session_ids);
-    DELETE FROM public.sessions WHERE id = ANY (playerless_session_ids);
+  IF unshared_session_ids <> '{}' THEN
+    PERFORM private.lock_rows('sessions', unshared_session_ids);
+    DELETE FROM public.sessions WHERE id = ANY (unshared_session_ids);
   END IF;
   DELETE FROM public.archived_sessions AS session
   WHERE session.adventure_id = OLD.id
@@ -169,9 +171,9 @@ CREATE OR REPLACE TRIGGER enforce_adventure_limit
   AFTER INSERT OR DELETE OR UPDATE OF creator_id ON public.adventures
   FOR EACH ROW EXECUTE FUNCTION private.count_adventures();
 
-CREATE OR REPLACE TRIGGER delete_playerless_sessions
+CREATE OR REPLACE TRIGGER delete_unshared_sessions
   BEFORE DELETE ON public.adventures
-  FOR EACH ROW EXECUTE FUNCTION private.delete_playerless_sessions();
+  FOR EACH ROW EXECUTE FUNCTION private.delete_unshared_sessions();
 
 CREATE OR REPLACE TRIGGER set_updated_at
   BEFORE UPDATE OF

@@ -1,5 +1,6 @@
--- Maintenance jobs. One archives sessions that were completed or cancelled more than ninety days ago, with their seats
--- and rolls; the other cancels abandoned sessions.
+-- Two maintenance jobs. One archives sessions that were completed or cancelled more than ninety days ago, with their
+-- seats and rolls; the other cancels abandoned sessions. Also here: the check that a new session or roll does not get
+-- the id of an archived one.
 
 -- Archives the sessions (if `job` is `archive`) or cancels them (if it is `cancel`). Returns the sessions for which
 -- this fails, and warns of each, so that one session does not keep the job from processing the others. If an attempt
@@ -11,49 +12,49 @@
 -- of a second for a row that somebody has locked since `sessions_with_locked_rows` looked. Some errors stop the job,
 -- because they do not depend on the session: a serialization failure (class 40), no disk space or memory (53), a
 -- shutdown or the cancellation of the statement (57), an I/O error (58), or an internal error (XX).
-CREATE OR REPLACE FUNCTION private.run_or_skip(job text, sessions uuid[])
+CREATE OR REPLACE FUNCTION private.run_or_skip(job text, session_ids uuid[])
 RETURNS uuid[]
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  half_count CONSTANT integer := cardinality(sessions) / 2;
+  half_size CONSTANT integer := cardinality(session_ids) / 2;
 BEGIN
   FOR attempt IN 1 .. 3
   LOOP
     BEGIN
       IF job = 'archive' THEN
-        PERFORM private.move_to_archive(sessions);
+        PERFORM private.move_to_archive(session_ids);
       ELSE
-        PERFORM private.cancel_sessions(sessions);
+        PERFORM private.cancel_sessions(session_ids);
       END IF;
       RETURN '{}'::uuid[];
     EXCEPTION
       WHEN OTHERS THEN
         -- 40P01 is a deadlock; the classes are listed above. If the list of sessions is empty, the error cannot be due
         -- to a session.
-        IF sessions = '{}'::uuid[]
+        IF session_ids = '{}'::uuid[]
           OR (left(SQLSTATE, 2) IN ('40', '53', '57', '58', 'XX') AND SQLSTATE <> '40P01')
         THEN
           RAISE;
         END IF;
-        IF half_count = 0 AND (SQLSTATE <> '40P01' OR attempt = 3) THEN
-          RAISE WARNING 'Job % skips session %: %', job, sessions[1], SQLERRM;
-          RETURN sessions;
+        IF half_size = 0 AND (SQLSTATE <> '40P01' OR attempt = 3) THEN
+          RAISE WARNING 'Job % skips session %: %', job, session_ids[1], SQLERRM;
+          RETURN session_ids;
         END IF;
     END;
-    EXIT WHEN half_count > 0; -- Only a single session is tried again.
+    EXIT WHEN half_size > 0; -- Only a single session is tried again.
   END LOOP;
-  RETURN private.run_or_skip(job, sessions[:half_count])
-    || private.run_or_skip(job, sessions[half_count + 1:]);
+  RETURN private.run_or_skip(job, session_ids[:half_size])
+    || private.run_or_skip(job, session_ids[half_size + 1:]);
 END
 $$;
 
 -- Returns the sessions for which the job would have to wait, because somebody has locked a row that the job has to lock
--- too, and warns of each. This function itself waits for no lock. Archiving a session deletes its seats, and the
--- foreign keys of the archive lock its Seer, the users of its seats, and the characters and creatures of its seats and
--- rolls. Cancelling a session changes the counters of its participants and their characters. The caller has locked the
--- sessions themselves.
+-- too, and warns of each. This function waits for no lock, but locks the rows that nobody else has locked. Archiving a
+-- session deletes its seats, and the foreign keys of the archive lock its Seer, the users of its seats, and the
+-- characters and creatures of its seats and rolls. Cancelling a session changes the counters of its participants and
+-- their characters. The caller has locked the sessions themselves.
 CREATE OR REPLACE FUNCTION private.sessions_with_locked_rows(job text, session_ids uuid[])
 RETURNS uuid[]
 LANGUAGE plpgsql
@@ -61,8 +62,8 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  locked_session_ids uuid[];
-  locked_session_id uuid;
+  blocked_session_ids uuid[];
+  blocked_session_id uuid;
 BEGIN
   IF job = 'archive' THEN
     WITH needed_rows AS (
@@ -78,33 +79,33 @@ BEGIN
       FROM public.dice_rolls AS roll
       WHERE roll.session_id = ANY (session_ids)
     ),
-    free_seats AS (
+    unlocked_seats AS (
       SELECT seat.session_id, seat.user_id
       FROM public.session_players AS seat
       WHERE seat.session_id = ANY (session_ids)
       FOR UPDATE SKIP LOCKED
     ),
-    free_rows AS (
+    unlocked_rows AS (
       SELECT id FROM (
         SELECT id FROM public.users WHERE id IN (SELECT user_id FROM needed_rows) FOR KEY SHARE SKIP LOCKED
-      ) AS free_profiles
+      ) AS unlocked_profiles
       UNION ALL
       SELECT id FROM (
         SELECT id FROM public.characters WHERE id IN (SELECT character_id FROM needed_rows) FOR KEY SHARE SKIP LOCKED
-      ) AS free_characters
+      ) AS unlocked_characters
       UNION ALL
       SELECT id FROM (
         SELECT id FROM public.creatures WHERE id IN (SELECT creature_id FROM needed_rows) FOR KEY SHARE SKIP LOCKED
-      ) AS free_creatures
+      ) AS unlocked_creatures
     )
     SELECT array_agg(DISTINCT locked_row.session_id)
-    INTO locked_session_ids
+    INTO blocked_session_ids
     FROM (
       SELECT needed_rows.session_id
       FROM needed_rows
-      WHERE (needed_rows.user_id IS NOT NULL AND needed_rows.user_id NOT IN (SELECT id FROM free_rows))
-        OR (needed_rows.character_id IS NOT NULL AND needed_rows.character_id NOT IN (SELECT id FROM free_rows))
-        OR (needed_rows.creature_id IS NOT NULL AND needed_rows.creature_id NOT IN (SELECT id FROM free_rows))
+      WHERE (needed_rows.user_id IS NOT NULL AND needed_rows.user_id NOT IN (SELECT id FROM unlocked_rows))
+        OR (needed_rows.character_id IS NOT NULL AND needed_rows.character_id NOT IN (SELECT id FROM unlocked_rows))
+        OR (needed_rows.creature_id IS NOT NULL AND needed_rows.creature_id NOT IN (SELECT id FROM unlocked_rows))
       UNION ALL
       SELECT locked_seat.session_id
       FROM (
@@ -112,8 +113,8 @@ BEGIN
         FROM public.session_players AS seat
         WHERE seat.session_id = ANY (session_ids)
         EXCEPT
-        SELECT free_seats.session_id, free_seats.user_id
-        FROM free_seats
+        SELECT unlocked_seats.session_id, unlocked_seats.user_id
+        FROM unlocked_seats
       ) AS locked_seat
     ) AS locked_row;
   ELSE
@@ -126,29 +127,29 @@ BEGIN
       FROM public.session_players AS seat
       WHERE seat.session_id = ANY (session_ids)
     ),
-    free_rows AS (
+    unlocked_rows AS (
       SELECT id FROM (
         SELECT id FROM public.users WHERE id IN (SELECT user_id FROM needed_rows) FOR NO KEY UPDATE SKIP LOCKED
-      ) AS free_profiles
+      ) AS unlocked_profiles
       UNION ALL
       SELECT id FROM (
         SELECT id
         FROM public.characters
         WHERE id IN (SELECT character_id FROM needed_rows)
         FOR NO KEY UPDATE SKIP LOCKED
-      ) AS free_characters
+      ) AS unlocked_characters
     )
     SELECT array_agg(DISTINCT needed_rows.session_id)
-    INTO locked_session_ids
+    INTO blocked_session_ids
     FROM needed_rows
-    WHERE needed_rows.user_id NOT IN (SELECT id FROM free_rows)
-      OR (needed_rows.character_id IS NOT NULL AND needed_rows.character_id NOT IN (SELECT id FROM free_rows));
+    WHERE needed_rows.user_id NOT IN (SELECT id FROM unlocked_rows)
+      OR (needed_rows.character_id IS NOT NULL AND needed_rows.character_id NOT IN (SELECT id FROM unlocked_rows));
   END IF;
-  FOREACH locked_session_id IN ARRAY coalesce(locked_session_ids, '{}')
+  FOREACH blocked_session_id IN ARRAY coalesce(blocked_session_ids, '{}')
   LOOP
-    RAISE WARNING 'Job % skips session %: somebody has locked one of its rows', job, locked_session_id;
+    RAISE WARNING 'Job % skips session %: somebody has locked one of its rows', job, blocked_session_id;
   END LOOP;
-  RETURN coalesce(locked_session_ids, '{}');
+  RETURN coalesce(blocked_session_ids, '{}');
 END
 $$;
 
@@ -247,7 +248,7 @@ $$;
 -- the archived row, but a unique index does. So this function inserts a row with the id into the archive, and rolls the
 -- insertion back. `sessions` has accepted the row already, so its values pass all checks, and foreign keys are checked
 -- only after the unique index. So the insertion fails with a unique violation if the id is archived, and only then.
-CREATE OR REPLACE FUNCTION private.refuse_archived_since_snapshot(session public.sessions)
+CREATE OR REPLACE FUNCTION private.refuse_id_archived_since_snapshot(session public.sessions)
 RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -265,7 +266,7 @@ END
 $$;
 
 -- The same for a new roll.
-CREATE OR REPLACE FUNCTION private.refuse_archived_since_snapshot(roll public.dice_rolls)
+CREATE OR REPLACE FUNCTION private.refuse_id_archived_since_snapshot(roll public.dice_rolls)
 RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -313,7 +314,7 @@ END
 $$;
 
 -- Cancels all of the given sessions or none of them. The caller has locked the sessions.
-CREATE OR REPLACE FUNCTION private.cancel_sessions(abandoned uuid[])
+CREATE OR REPLACE FUNCTION private.cancel_sessions(session_ids uuid[])
 RETURNS void
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -323,7 +324,7 @@ AS $$
 BEGIN
   UPDATE public.sessions
   SET status = 'cancelled'
-  WHERE id = ANY (abandoned);
+  WHERE id = ANY (session_ids);
 END
 $$;
 

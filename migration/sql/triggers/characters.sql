@@ -36,7 +36,7 @@ BEGIN
 END
 $$;
 
--- Counts the characters of an account and enforces the limits (`count_for_account`).
+-- Counts the characters of an account and enforces the limits (`add_to_account_counters`).
 CREATE OR REPLACE FUNCTION private.check_character_limit()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -63,7 +63,7 @@ BEGIN
   END IF;
   IF TG_OP = 'UPDATE' AND NEW.user_id = OLD.user_id THEN
     IF living_after <> living_before THEN
-      PERFORM private.count_for_account(
+      PERFORM private.add_to_account_counters(
         NEW.user_id,
         living => living_after - living_before,
         retired => retired_after - retired_before
@@ -72,10 +72,10 @@ BEGIN
     RETURN NULL;
   END IF;
   IF TG_OP <> 'INSERT' THEN
-    PERFORM private.count_for_account(OLD.user_id, living => -living_before, retired => -retired_before);
+    PERFORM private.add_to_account_counters(OLD.user_id, living => -living_before, retired => -retired_before);
   END IF;
   IF TG_OP <> 'DELETE' THEN
-    PERFORM private.count_for_account(NEW.user_id, living => living_after, retired => retired_after);
+    PERFORM private.add_to_account_counters(NEW.user_id, living => living_after, retired => retired_after);
   END IF;
   RETURN NULL;
 END

@@ -2,10 +2,10 @@
 -- failed roll a second time.
 
 -- Returns the results of `dice_count` fair dice, at most ten. A single expression computes them, which takes a fifth of
--- the time of a loop over the dice. Like `random_numbers`, this function takes the bytes of a random UUID, except bytes
--- 6 and 8, which contain its version and variant. If a byte is 252 (the greatest multiple of six that a byte can hold)
--- or more, all bytes are drawn again, because such a byte would favour low results.
-CREATE OR REPLACE FUNCTION private.throw_dice(dice_count integer)
+-- the time of a loop over the dice. Like `random_numbers` (`shared.sql`), this function uses bytes of a random UUID,
+-- but not bytes 6 and 8, which contain its version and variant. If a byte is 252 (the greatest multiple of six that a
+-- byte can hold) or more, all bytes are drawn again, because such a byte would favour low results.
+CREATE OR REPLACE FUNCTION private.random_dice_results(dice_count integer)
 RETURNS integer[]
 LANGUAGE plpgsql
 VOLATILE
@@ -33,7 +33,7 @@ $$;
 
 -- Raises the error for a heroic save whose original roll does not exist, is of another character or session, or is
 -- itself a heroic save.
-CREATE OR REPLACE FUNCTION private.refuse_heroic_save()
+CREATE OR REPLACE FUNCTION private.refuse_invalid_original_roll()
 RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -48,7 +48,7 @@ END
 $$;
 
 -- Raises the error for a roll of a creature that does not belong to the session's adventure.
-CREATE OR REPLACE FUNCTION private.refuse_other_adventures_creature()
+CREATE OR REPLACE FUNCTION private.refuse_creature_of_other_adventure()
 RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -63,8 +63,8 @@ END
 $$;
 
 -- Computes the number of dice from the attribute and the modifiers, rolls them, and computes the outcome. If the row
--- already has results, it keeps them, and the check constraints apply to them. Only the service can supply results, to
--- record an earlier roll or to decide one in advance.
+-- already has results, no dice are rolled, and the check constraints apply to these results. Only the service can
+-- supply results, to record an earlier roll or to decide one in advance.
 CREATE OR REPLACE FUNCTION private.roll_dice()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -104,7 +104,7 @@ BEGIN
       AND session_id = NEW.session_id
       AND character_id = NEW.character_id;
     IF NOT FOUND THEN
-      PERFORM private.refuse_heroic_save();
+      PERFORM private.refuse_invalid_original_roll();
     END IF;
     NEW.attribute := original_roll.attribute;
     NEW.difficulty := original_roll.difficulty;
@@ -126,7 +126,7 @@ BEGIN
       flat_bonus := private.sum_of_modifiers(NEW.modifiers, 'flat');
     END IF;
     IF NOT private.is_readable(NEW.modifiers, 8192) THEN
-      PERFORM private.refuse_unreadable('dice_rolls', 'modifiers');
+      PERFORM private.refuse_unreadable_document('dice_rolls', 'modifiers');
     END IF;
   END IF;
 
@@ -150,7 +150,7 @@ BEGIN
     WHERE creature.id = NEW.creature_id
       AND session.id = NEW.session_id;
     IF NOT FOUND AND (private.is_service() OR private.may_roll(NEW.session_id, NULL, NEW.creature_id)) THEN
-      PERFORM private.refuse_other_adventures_creature();
+      PERFORM private.refuse_creature_of_other_adventure();
     END IF;
   END IF;
 
@@ -160,7 +160,7 @@ BEGIN
       WHEN NEW.roll_type = 'initiative' THEN 1
       ELSE least(10, greatest(1, attribute_value + dice_bonus))
     END;
-    NEW.results := private.throw_dice(NEW.dice_count);
+    NEW.results := private.random_dice_results(NEW.dice_count);
   END IF;
 
   NEW.dice_count := coalesce(NEW.dice_count, cardinality(NEW.results));
@@ -219,7 +219,7 @@ BEGIN
     OR original_roll.character_id IS DISTINCT FROM save.character_id
     OR original_roll.roll_type = 'heroic_save'
   THEN
-    PERFORM private.refuse_heroic_save();
+    PERFORM private.refuse_invalid_original_roll();
   END IF;
   IF original_roll.success THEN
     RAISE EXCEPTION USING
@@ -290,7 +290,7 @@ BEGIN
   END IF;
   -- At READ COMMITTED the query above sees every archived roll.
   IF current_setting('transaction_isolation') <> 'read committed' THEN
-    PERFORM private.refuse_archived_since_snapshot(NEW);
+    PERFORM private.refuse_id_archived_since_snapshot(NEW);
   END IF;
   IF NEW.original_roll_id IS NOT NULL AND NEW.roll_type = 'heroic_save' THEN
     PERFORM private.claim_heroic_save(NEW);
@@ -352,7 +352,7 @@ BEGIN
         AND session.id = NEW.session_id
     )
   THEN
-    PERFORM private.refuse_other_adventures_creature();
+    PERFORM private.refuse_creature_of_other_adventure();
   END IF;
   RETURN NULL;
 END
@@ -370,7 +370,7 @@ CREATE OR REPLACE TRIGGER "Finish_roll"
   FOR EACH ROW EXECUTE FUNCTION private.finish_roll();
 
 -- The modifiers of a new roll are checked in `roll_dice`.
-CREATE OR REPLACE TRIGGER unreadable_modifiers
+CREATE OR REPLACE TRIGGER check_readable_modifiers
   BEFORE UPDATE OF modifiers ON public.dice_rolls
   FOR EACH ROW
   WHEN (NOT private.is_readable(NEW.modifiers, 8192))

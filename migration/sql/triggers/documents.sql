@@ -21,9 +21,9 @@ AS $$
 DECLARE
   stored_size CONSTANT integer := pg_column_size(document);
   document_text text;
-  -- Stays false unless the document is small and has been examined. A short number has fewer than 64 digits before and
-  -- after its point.
-  has_only_short_numbers boolean := false;
+  -- Whether the text of a small document is within its limit, and no number in it has 64 digits before or after its
+  -- point. Stays false for a large document, whose text is not examined.
+  has_acceptable_text boolean := false;
   max_decimals integer;
   greatest_number numeric;
   least_number numeric;
@@ -37,8 +37,8 @@ BEGIN
   -- Printing a small document costs less than searching it. A text of 200 characters is too short for a hundred levels.
   IF stored_size <= 4096 THEN
     document_text := document::text;
-    has_only_short_numbers := octet_length(document_text) <= 8 * max_bytes AND document_text !~ '[0-9]{64}';
-    IF has_only_short_numbers AND octet_length(document_text) <= 200 THEN
+    has_acceptable_text := octet_length(document_text) <= 8 * max_bytes AND document_text !~ '[0-9]{64}';
+    IF has_acceptable_text AND octet_length(document_text) <= 200 THEN
       RETURN true;
     END IF;
   END IF;
@@ -46,7 +46,7 @@ BEGIN
   IF jsonb_path_exists(document, 'strict $.**{100} ? (@.type() == "array" || @.type() == "object")') THEN
     RETURN false;
   END IF;
-  IF has_only_short_numbers THEN
+  IF has_acceptable_text THEN
     RETURN true;
   END IF;
   -- The numbers are read as the elements of one array, because one row for each result of the path costs four times as
@@ -73,8 +73,8 @@ BEGIN
 END
 $$;
 
--- Raises the error for an unreadable document; `document` is the name of its column.
-CREATE OR REPLACE FUNCTION private.refuse_unreadable(relation text, document text)
+-- Raises the error for an unreadable document in the given column.
+CREATE OR REPLACE FUNCTION private.refuse_unreadable_document(relation text, column_name text)
 RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -84,10 +84,10 @@ BEGIN
     ERRCODE = 'check_violation',
     MESSAGE = format(
       '%s must keep its size limit, have at most 100 levels, and no number beyond 1e308 or closer to 0 than 1e-308',
-      document
+      column_name
     ),
     TABLE = relation,
-    COLUMN = document,
+    COLUMN = column_name,
     CONSTRAINT = 'readable_document';
 END
 $$;
@@ -101,7 +101,7 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  PERFORM private.refuse_unreadable(TG_TABLE_NAME, TG_ARGV[0]);
+  PERFORM private.refuse_unreadable_document(TG_TABLE_NAME, TG_ARGV[0]);
   RETURN NEW;
 END
 $$;

@@ -1,6 +1,6 @@
 -- One statement of the API inserts, changes or deletes at most a hundred rows of a table. Otherwise one INSERT of fifty
 -- thousand events would make all participants of the session wait, and so would one UPDATE that writes a large document
--- to every session that a Seer has ever run.
+-- to every session that a Seer has ever run. In addition, all events of one statement must belong to one session.
 --
 -- The policies of `policies/limits.sql` refuse row 101 as it is written. They miss two kinds of statements: one with
 -- several writing parts (`WITH ... INSERT`), each of which they count separately, and a deletion that finds all its
@@ -8,15 +8,16 @@
 -- the policies nor that of the triggers is kept where a caller could change it. Rows that our triggers write as their
 -- owner, and rows that are deleted with their parent row, are not counted.
 --
--- These rules apply to the API's roles and to the logins that may assume them, if row security applies to them. The
--- logins are included because a statement can change its role (`RETURNING set_config('role', 'none', true)`) and then
--- runs as its login. Row security does not apply to the service, nor to the owner, as whom our triggers write. An
--- operator's own role is not limited. Each function below repeats the condition that says so, which begins with
--- `row_security_active`. If the condition were a function of its own, all of these roles would need EXECUTE on it.
+-- These rules apply to the roles `anon` and `authenticated`, and to the logins that may assume one of them, unless row
+-- security does not apply to the login. The logins are included because a statement can change its role (`RETURNING
+-- set_config('role', 'none', true)`) and then runs as its login. Row security does not apply to the service (role
+-- `service_role`), nor to the owner, as whom our triggers write. An operator's own role is not limited. Each function
+-- below repeats the condition that says so, which begins with `row_security_active`. If the condition were a function
+-- of its own, all of these roles would need EXECUTE on it.
 
 -- Always raises an error. It is declared to return a boolean because the policies of `policies/limits.sql` call it in
 -- their conditions.
-CREATE OR REPLACE FUNCTION private.refuse_many_rows(relation text)
+CREATE OR REPLACE FUNCTION private.refuse_too_many_rows(relation text)
 RETURNS boolean
 LANGUAGE plpgsql
 VOLATILE
@@ -52,7 +53,7 @@ BEGIN
     PERFORM private.require_open_account() FROM written_rows LIMIT 1; -- No call if no row was written.
   END IF;
   IF EXISTS (SELECT FROM written_rows OFFSET 100) THEN
-    PERFORM private.refuse_many_rows(TG_TABLE_NAME);
+    PERFORM private.refuse_too_many_rows(TG_TABLE_NAME);
   END IF;
   RETURN NULL;
 END
@@ -75,10 +76,10 @@ BEGIN
     RETURN NULL;
   END IF;
   IF pg_stat_get_xact_tuples_updated('private.account_gates'::regclass) > 0 THEN
-    PERFORM private.require_open_account() FROM written_rows LIMIT 1;
+    PERFORM private.require_open_account() FROM deleted_rows LIMIT 1;
   END IF;
-  IF EXISTS (SELECT FROM written_rows WHERE private.owns_adventure(adventure_id) OFFSET 100) THEN
-    PERFORM private.refuse_many_rows(TG_TABLE_NAME);
+  IF EXISTS (SELECT FROM deleted_rows WHERE private.owns_adventure(adventure_id) OFFSET 100) THEN
+    PERFORM private.refuse_too_many_rows(TG_TABLE_NAME);
   END IF;
   RETURN NULL;
 END
@@ -86,7 +87,7 @@ $$;
 
 CREATE OR REPLACE TRIGGER limit_deleted_rows
   AFTER DELETE ON public.creatures
-  REFERENCING OLD TABLE AS written_rows
+  REFERENCING OLD TABLE AS deleted_rows
   FOR EACH STATEMENT EXECUTE FUNCTION private.check_deleted_creatures();
 
 CREATE OR REPLACE FUNCTION private.refuse_several_sessions(relation text)
@@ -171,7 +172,7 @@ BEGIN
     INTO written_summary
     FROM written_rows;
     IF written_summary.event_count > 100 THEN
-      PERFORM private.refuse_many_rows('session_events');
+      PERFORM private.refuse_too_many_rows('session_events');
     END IF;
     IF written_summary.has_several_sessions THEN
       PERFORM private.refuse_several_sessions('session_events');
@@ -186,7 +187,7 @@ CREATE OR REPLACE TRIGGER limit_to_one_session
   BEFORE INSERT ON public.session_events
   FOR EACH ROW EXECUTE FUNCTION private.limit_to_one_session();
 
-CREATE OR REPLACE TRIGGER limit_rows
+CREATE OR REPLACE TRIGGER limit_inserted_rows
   AFTER INSERT ON public.session_events
   REFERENCING NEW TABLE AS written_rows
   FOR EACH STATEMENT EXECUTE FUNCTION private.check_written_events();
@@ -201,7 +202,7 @@ BEGIN
     SELECT *
     FROM (
       VALUES
-        ('limit_rows', 'INSERT', 'NEW',
+        ('limit_inserted_rows', 'INSERT', 'NEW',
           '{characters,adventures,creatures,sessions,session_players,dice_rolls,tutorial_progress}'),
         ('limit_updated_rows', 'UPDATE', 'NEW',
           '{users,characters,adventures,creatures,sessions,session_players,tutorial_progress}'),

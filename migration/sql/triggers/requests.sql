@@ -50,10 +50,10 @@ BEGIN
     WHEN 'creatures' THEN EXISTS (SELECT FROM public.creatures WHERE id = NEW.id)
     ELSE true
   END) THEN
-    INSERT INTO private.requests (relation, id, asker, digest)
+    INSERT INTO private.requests (relation, id, requested_by, digest)
     VALUES (TG_TABLE_NAME, NEW.id, auth.uid(), private.request_digest(TG_TABLE_NAME, to_jsonb(NEW)))
     ON CONFLICT (id, relation) DO UPDATE
-    SET asker = excluded.asker,
+    SET requested_by = excluded.requested_by,
         digest = excluded.digest;
   END IF;
   RETURN NULL;
@@ -61,7 +61,7 @@ END
 $$;
 
 -- Whether the caller created the row with the id of `requested_row` by the same request. False for rows that others
--- created. `asker` is the user who created the row; it is NULL if the service or an operator did.
+-- created. `requested_by` is the user who created the row; it is NULL if the service or an operator did.
 CREATE OR REPLACE FUNCTION private.is_same_request(relation text, requested_row jsonb)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -86,7 +86,7 @@ BEGIN
     FROM private.requests AS stored_request
     WHERE stored_request.id = (requested_row ->> 'id')::uuid
       AND stored_request.relation = is_same_request.relation
-      AND (stored_request.asker = auth.uid() OR (stored_request.asker IS NULL AND private.is_service()))
+      AND (stored_request.requested_by = auth.uid() OR (stored_request.requested_by IS NULL AND private.is_service()))
       AND stored_request.digest = private.request_digest(is_same_request.relation, converted_row)
   );
 END

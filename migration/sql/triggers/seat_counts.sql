@@ -28,7 +28,7 @@ DECLARE
   -- The session and the character as they are once they are locked.
   current_session record;
   current_character record;
-  is_caller_user CONSTANT boolean := auth.uid() IS NOT NULL AND NOT private.is_service();
+  is_user CONSTANT boolean := auth.uid() IS NOT NULL AND NOT private.is_service();
 BEGIN
   IF TG_OP = 'INSERT' THEN
     SELECT array_agg(session_id), array_agg(user_id), array_agg(character_id), array_agg(1)
@@ -89,7 +89,7 @@ BEGIN
     SELECT
       session_id,
       sum(seat_change)::integer AS net_change,
-      bool_or(is_character_changed) AS is_any_character_changed
+      bool_or(is_character_changed) AS has_changed_character
     FROM (
       SELECT session_id, user_id, sum(seat_change) AS seat_change, count(*) > 1 AS is_character_changed
       FROM unnest(session_ids, user_ids, seat_changes) AS changed_seat (session_id, user_id, seat_change)
@@ -108,10 +108,10 @@ BEGIN
     END IF;
     -- Row security was evaluated on the statement's snapshot, before the session was locked. The session may have
     -- changed since.
-    IF is_caller_user AND TG_OP = 'INSERT' AND current_session.status NOT IN ('waiting', 'starting_soon') THEN
+    IF is_user AND TG_OP = 'INSERT' AND current_session.status NOT IN ('waiting', 'starting_soon') THEN
       PERFORM private.refuse_seat_after_start();
     END IF;
-    IF session_change.is_any_character_changed
+    IF session_change.has_changed_character
       AND current_session.status NOT IN ('waiting', 'starting_soon')
       AND TG_OP <> 'DELETE'
     THEN
@@ -151,7 +151,7 @@ BEGIN
     FOR NO KEY UPDATE;
     CONTINUE WHEN NOT FOUND; -- The foreign key refuses the seat.
     IF character_change.net_change > 0 AND current_character.user_id <> character_change.user_id THEN
-      PERFORM private.refuse_other_players_character();
+      PERFORM private.refuse_character_of_other_player();
     END IF;
     IF character_change.net_change > 0 AND current_character.retired_at IS NOT NULL THEN
       RAISE EXCEPTION USING
@@ -173,7 +173,7 @@ BEGIN
     HAVING sum(seat_change) <> 0
     ORDER BY user_id
   LOOP
-    PERFORM private.count_for_account(player_change.user_id, seats => player_change.net_change);
+    PERFORM private.add_to_account_counters(player_change.user_id, seats => player_change.net_change);
   END LOOP;
 
   INSERT INTO public.session_events (session_id, event_type, payload)

@@ -66,22 +66,22 @@ BEGIN
   UPDATE public.users AS profile
   SET live_seats = profile.live_seats - user_change.ended_seats,
       live_sessions = profile.live_sessions - user_change.ended_sessions,
-      games_played = profile.games_played + user_change.played_games,
-      games_run = profile.games_run + user_change.run_games
+      games_played = profile.games_played + user_change.games_played,
+      games_run = profile.games_run + user_change.games_run
   FROM (
     SELECT
       participation.user_id,
       sum(participation.ended_seats) AS ended_seats,
       sum(participation.ended_sessions) AS ended_sessions,
-      sum(participation.played_games) AS played_games,
-      sum(participation.run_games) AS run_games
+      sum(participation.games_played) AS games_played,
+      sum(participation.games_run) AS games_run
     FROM (
       SELECT
         seat.user_id,
         seat.is_active::integer AS ended_seats,
         0 AS ended_sessions,
-        coalesce(seat.session_id = ANY (counted_session_ids), false)::integer AS played_games,
-        0 AS run_games
+        coalesce(seat.session_id = ANY (counted_session_ids), false)::integer AS games_played,
+        0 AS games_run
       FROM public.session_players AS seat
       WHERE seat.session_id = ANY (ended_session_ids)
       UNION ALL
@@ -92,7 +92,7 @@ BEGIN
     GROUP BY participation.user_id
   ) AS user_change
   WHERE profile.id = user_change.user_id
-    AND (user_change.ended_seats > 0 OR user_change.ended_sessions > 0 OR user_change.played_games > 0);
+    AND (user_change.ended_seats > 0 OR user_change.ended_sessions > 0 OR user_change.games_played > 0);
 
   IF counted_session_ids IS NOT NULL THEN
     PERFORM
@@ -120,7 +120,7 @@ $$;
 -- session. The session is already locked, although it comes after its seats in the lock order, so waiting for another
 -- transaction could end in a deadlock. The deletion therefore fails at once if another transaction has locked one of
 -- the rows.
-CREATE OR REPLACE FUNCTION private.release_deleted_session()
+CREATE OR REPLACE FUNCTION private.count_deleted_session()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -156,18 +156,18 @@ BEGIN
     UPDATE public.characters
     SET live_seats = live_seats - 1
     WHERE id = active_seat.character_id;
-    PERFORM private.count_for_account(active_seat.user_id, seats => -1);
+    PERFORM private.add_to_account_counters(active_seat.user_id, seats => -1);
   END LOOP;
-  PERFORM private.count_for_account(OLD.seer_id, sessions => -1);
+  PERFORM private.add_to_account_counters(OLD.seer_id, sessions => -1);
   RETURN OLD;
 END
 $$;
 
-CREATE OR REPLACE TRIGGER release_deleted_session
+CREATE OR REPLACE TRIGGER count_deleted_session
   BEFORE DELETE ON public.sessions
   FOR EACH ROW
   WHEN (OLD.status NOT IN ('completed', 'cancelled'))
-  EXECUTE FUNCTION private.release_deleted_session();
+  EXECUTE FUNCTION private.count_deleted_session();
 
 CREATE OR REPLACE TRIGGER on_session_complete
   AFTER UPDATE ON public.sessions

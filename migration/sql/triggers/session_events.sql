@@ -1,9 +1,10 @@
 -- Events are numbered in one order per session and are deleted after a day.
 
 -- Draws the number of an event (`seq`), and sets its sender from the token, whatever a client sends. Refuses an event
--- of a user who is not a participant, and an unreadable payload of a `client.` event. The writer of an event locks the
--- session until the end of the transaction, so within a session numbers become visible in order: a reader that has seen
--- one has missed none before it.
+-- from a user who neither is the Seer nor holds a seat, and an unreadable payload of a `client.` event. At most once a
+-- day, updates the session's `last_event_at`. The writer of an event locks the session until the end of the
+-- transaction, so within a session numbers become visible in order: a reader that has seen a number has missed no lower
+-- one.
 CREATE OR REPLACE FUNCTION private.number_event()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -13,16 +14,16 @@ AS $$
 DECLARE
   me CONSTANT uuid := auth.uid();
   is_client_event CONSTANT boolean := starts_with(NEW.event_type, 'client.');
-  is_event_of_user boolean := false;
+  is_sent_by_user boolean := false;
   previous_event_at timestamptz;
 BEGIN
   IF is_client_event THEN
-    is_event_of_user := NOT private.is_service();
+    is_sent_by_user := NOT private.is_service();
   END IF;
-  IF is_event_of_user THEN
-    -- This trigger runs before row security is evaluated. A caller who is not a participant must not lock the session,
-    -- so such an event is refused here. The account's row in `private.account_gates` is locked first, as the lock order
-    -- demands.
+  IF is_sent_by_user THEN
+    -- This trigger runs before row security is evaluated. A caller who neither is the Seer nor holds a seat must not
+    -- lock the session, so such a caller's event is refused here. The account's row in `private.account_gates` is
+    -- locked first, as the lock order (`shared.sql`) demands.
     PERFORM private.lock_gate(me);
     SELECT session.last_event_at
     INTO previous_event_at
@@ -57,7 +58,7 @@ BEGIN
     FOR NO KEY UPDATE;
   END IF;
   IF is_client_event AND NOT private.is_readable(NEW.payload, 16384) THEN
-    PERFORM private.refuse_unreadable('session_events', 'payload');
+    PERFORM private.refuse_unreadable_document('session_events', 'payload');
   END IF;
   NEW.seq := nextval('public.session_events_seq_seq');
   NEW.sender_id := me;
@@ -166,7 +167,7 @@ $$;
 -- restarted, a standby was promoted in its place, or the database was restored. Then events that clients have seen may
 -- be missing, and their numbers may be given to other events. On a standby this raises an error, because a standby
 -- shows events late.
-CREATE OR REPLACE FUNCTION private.event_history()
+CREATE OR REPLACE FUNCTION private.event_history_id()
 RETURNS text
 LANGUAGE plpgsql
 STABLE
@@ -188,13 +189,13 @@ END
 $$;
 
 -- Lets the Rust crate `service`, which calls this regularly, see whether new events were written, at a cost that does
--- not depend on the number of sessions. `drawn` is the highest number drawn so far. A number is drawn before its event
--- becomes visible, by a transaction that has already locked the session's row and therefore has a transaction id. So
--- once no transaction with an id below `next_transaction` is running, each event whose number is at most `drawn` is
--- either visible or was rolled back. A later call shows this by its `oldest_transaction`, the lowest id of a running
--- transaction.
+-- not depend on the number of sessions. `last_drawn` is the highest number drawn so far. A number is drawn before its
+-- event becomes visible, by a transaction that has already locked the session's row and therefore has a transaction id.
+-- So once no transaction with an id below `next_transaction` is running, each event whose number is at most
+-- `last_drawn` is either visible or was rolled back. A later call shows this by its `oldest_transaction`, the lowest id
+-- of a running transaction.
 CREATE OR REPLACE FUNCTION private.event_clock()
-RETURNS TABLE (drawn bigint, oldest_transaction bigint, next_transaction bigint, history text)
+RETURNS TABLE (last_drawn bigint, oldest_transaction bigint, next_transaction bigint, history_id text)
 LANGUAGE plpgsql
 STABLE
 SECURITY DEFINER
@@ -204,7 +205,7 @@ DECLARE
   snapshot_xmin xid8 := pg_snapshot_xmin(pg_current_snapshot());
 BEGIN
   -- On a standby the sequence shows the last value in the log, which may be up to 32 numbers ahead of those drawn.
-  -- There the log position that was replayed serves as `drawn` instead: it grows with every write, and everything
+  -- There the log position that was replayed serves as `last_drawn` instead: it grows with every write, and everything
   -- before it is visible.
   IF pg_is_in_recovery() THEN
     RETURN QUERY
@@ -218,7 +219,7 @@ BEGIN
     last_value,
     snapshot_xmin::text::bigint,
     snapshot_xmin::text::bigint + age(snapshot_xmin::xid),
-    private.event_history()
+    private.event_history_id()
   FROM public.session_events_seq_seq;
 END
 $$;
@@ -228,7 +229,7 @@ $$;
 -- work. Without a bound, each clean-up would read past thousands of old events if a transaction kept them locked.
 -- Sequential scans are disabled, because a connection may have cached a plan while the table was empty, and that plan
 -- would read all of it. The deletion finds the rows by ctid, which is safe because a locked row does not move.
-CREATE OR REPLACE FUNCTION private.clean_events(batch_size integer)
+CREATE OR REPLACE FUNCTION private.delete_old_events(batch_size integer)
 RETURNS integer
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -272,7 +273,7 @@ SET enable_seqscan = off
 AS $$
 BEGIN
   IF EXISTS (SELECT FROM public.session_events WHERE created_at < now() - INTERVAL '24 hours') THEN
-    PERFORM private.clean_events(100);
+    PERFORM private.delete_old_events(100);
   END IF;
   RETURN NULL;
 END

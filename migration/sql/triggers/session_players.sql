@@ -29,7 +29,7 @@ BEGIN
 END
 $$;
 
-CREATE OR REPLACE FUNCTION private.refuse_other_players_character()
+CREATE OR REPLACE FUNCTION private.refuse_character_of_other_player()
 RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -43,7 +43,7 @@ BEGIN
 END
 $$;
 
--- Fills in the player, refuses changes of a seat that the caller may not make, and sets the seat's timestamps. For an
+-- Fills in the player, refuses changes that the caller may not make to a seat, and sets the seat's timestamps. For an
 -- update, row security has already refused all callers but the player, the session's Seer, and roles that bypass row
 -- security.
 CREATE OR REPLACE FUNCTION private.prepare_seat()
@@ -74,7 +74,7 @@ BEGIN
     AND (is_service OR NEW.user_id = me)
     AND EXISTS (SELECT FROM public.characters WHERE id = NEW.character_id AND user_id <> NEW.user_id)
   THEN
-    PERFORM private.refuse_other_players_character();
+    PERFORM private.refuse_character_of_other_player();
   END IF;
   IF (
     NEW.is_active <> OLD.is_active
@@ -125,7 +125,7 @@ END
 $$;
 
 -- Marks a player as removed when the Seer sets `is_active` of the seat to false, even if the player has already left.
-CREATE OR REPLACE FUNCTION private.mark_removed()
+CREATE OR REPLACE FUNCTION private.set_removed_at()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -150,7 +150,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   IF EXISTS (SELECT FROM public.characters WHERE id = NEW.character_id AND user_id <> NEW.user_id) THEN
-    PERFORM private.refuse_other_players_character();
+    PERFORM private.refuse_character_of_other_player();
   END IF;
   RETURN NULL;
 END
@@ -162,11 +162,11 @@ CREATE OR REPLACE TRIGGER prepare_seat
 
 -- Fires when a statement sets `is_active` to false, even if it is false already, so that the Seer can mark a player who
 -- has just left as removed. Its name puts this trigger after `prepare_seat`.
-CREATE OR REPLACE TRIGGER prepare_seat_removal
+CREATE OR REPLACE TRIGGER set_removed_at
   BEFORE UPDATE OF is_active ON public.session_players
   FOR EACH ROW
   WHEN (NOT NEW.is_active AND OLD.removed_at IS NULL)
-  EXECUTE FUNCTION private.mark_removed();
+  EXECUTE FUNCTION private.set_removed_at();
 
 -- The capital letter makes this trigger fire before those of the foreign keys.
 CREATE OR REPLACE TRIGGER "Check_own_character"

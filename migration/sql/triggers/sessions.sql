@@ -43,8 +43,8 @@ END
 $$;
 
 -- Refuses a planned start that is more than an hour ago (the trigger's WHEN compares the time), because the lobby
--- should list sessions that can still be joined. The service may write any time. The other columns of a session whose
--- planned start has passed can still be edited.
+-- should list sessions that can still be joined. The service may set any planned start. The other columns of a session
+-- whose planned start has passed can still be edited.
 CREATE OR REPLACE FUNCTION private.refuse_past_schedule()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -74,7 +74,7 @@ $$;
 -- lock fails if the row has changed since the snapshot. The lock is released at once, by rolling back the block that
 -- takes it. Otherwise two accounts that keep creating sessions of the adventure in overlapping transactions could make
 -- its creator, or the completion of another session, wait for ever.
-CREATE OR REPLACE FUNCTION private.check_new_session()
+CREATE OR REPLACE FUNCTION private.count_new_session()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -87,7 +87,7 @@ BEGIN
     PERFORM private.refuse_used_id('sessions');
   END IF;
   IF NEW.status NOT IN ('completed', 'cancelled') THEN
-    PERFORM private.count_for_account(NEW.seer_id, sessions => 1);
+    PERFORM private.add_to_account_counters(NEW.seer_id, sessions => 1);
   END IF;
   IF current_setting('transaction_isolation') = 'read committed' THEN
     SELECT status, creator_id
@@ -105,7 +105,7 @@ BEGIN
     EXCEPTION
       WHEN triggered_action_exception THEN
         -- The query of `archived_sessions` above sees only what was archived before the snapshot.
-        PERFORM private.refuse_archived_since_snapshot(NEW);
+        PERFORM private.refuse_id_archived_since_snapshot(NEW);
     END;
   END IF;
   IF current_adventure.status <> 'published' AND current_adventure.creator_id <> NEW.seer_id THEN
@@ -147,7 +147,8 @@ BEGIN
         TABLE = 'sessions',
         CONSTRAINT = 'session_status_transition';
     END IF;
-    -- This rule applies to the API's roles and to the logins that may assume them, as in `triggers/limits.sql`.
+    -- This rule applies to the roles `anon` and `authenticated` and to the logins that may assume them, as in
+    -- `triggers/limits.sql`.
     IF OLD.status IN ('completed', 'cancelled')
       AND row_security_active(TG_RELID)
       AND (pg_has_role('anon', 'MEMBER') OR pg_has_role('authenticated', 'MEMBER'))
@@ -192,7 +193,7 @@ $$;
 -- Counts the changes of the game state, in `game_state_version`. The trigger's WHEN compares the documents as they are
 -- stored: 12 and 12.0 are equal as numbers, but clients see the difference. A client's UPDATE names the version that it
 -- replaces, so two screens of one Seer do not overwrite each other unnoticed.
-CREATE OR REPLACE FUNCTION private.number_game_state()
+CREATE OR REPLACE FUNCTION private.increment_game_state_version()
 RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -207,7 +208,7 @@ $$;
 -- the player's transaction has locked the seat and waits for this session, so waiting for the seat would be a deadlock.
 -- A skipped seat is still correct, because its used save belongs to the previous encounter (`heroic_saves_encounter`),
 -- and `claim_heroic_save` counts only saves of the current one.
-CREATE OR REPLACE FUNCTION private.give_heroic_saves_back()
+CREATE OR REPLACE FUNCTION private.clear_used_heroic_saves()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -241,8 +242,8 @@ AS $$
 BEGIN
   IF NEW.status NOT IN ('completed', 'cancelled') THEN
     PERFORM FROM public.users WHERE id IN (OLD.seer_id, NEW.seer_id) ORDER BY id FOR NO KEY UPDATE;
-    PERFORM private.count_for_account(OLD.seer_id, sessions => -1);
-    PERFORM private.count_for_account(NEW.seer_id, sessions => 1);
+    PERFORM private.add_to_account_counters(OLD.seer_id, sessions => -1);
+    PERFORM private.add_to_account_counters(NEW.seer_id, sessions => 1);
   END IF;
   RETURN NULL;
 END
@@ -316,17 +317,17 @@ CREATE OR REPLACE TRIGGER check_session_status
   BEFORE INSERT OR UPDATE ON public.sessions
   FOR EACH ROW EXECUTE FUNCTION private.prepare_session_status();
 
-CREATE OR REPLACE TRIGGER number_game_state
+CREATE OR REPLACE TRIGGER increment_game_state_version
   BEFORE UPDATE OF game_state ON public.sessions
   FOR EACH ROW
   WHEN (record_image_ne(ROW(NEW.game_state), ROW(OLD.game_state)))
-  EXECUTE FUNCTION private.number_game_state();
+  EXECUTE FUNCTION private.increment_game_state_version();
 
-CREATE OR REPLACE TRIGGER give_heroic_saves_back
+CREATE OR REPLACE TRIGGER clear_used_heroic_saves
   AFTER UPDATE OF current_encounter_id ON public.sessions
   FOR EACH ROW
   WHEN (NEW.current_encounter_id IS DISTINCT FROM OLD.current_encounter_id)
-  EXECUTE FUNCTION private.give_heroic_saves_back();
+  EXECUTE FUNCTION private.clear_used_heroic_saves();
 
 CREATE OR REPLACE TRIGGER check_schedule
   BEFORE INSERT OR UPDATE OF scheduled_start ON public.sessions
@@ -337,7 +338,7 @@ CREATE OR REPLACE TRIGGER check_schedule
 -- The capital letter makes this trigger fire before those of the foreign keys.
 CREATE OR REPLACE TRIGGER "Enforce_session_limit"
   AFTER INSERT ON public.sessions
-  FOR EACH ROW EXECUTE FUNCTION private.check_new_session();
+  FOR EACH ROW EXECUTE FUNCTION private.count_new_session();
 
 CREATE OR REPLACE TRIGGER move_session_count
   AFTER UPDATE OF seer_id ON public.sessions

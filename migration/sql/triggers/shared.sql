@@ -3,8 +3,9 @@
 --
 -- **BEFORE triggers fill in values, and AFTER triggers refuse**, once row security and the unique constraints have been
 -- evaluated. So a stranger learns nothing from a refusal, because row security refuses the stranger first. A row that
--- `ON CONFLICT DO NOTHING` skips uses up nothing. And no trigger has to guess whether a new row will conflict with one
--- that has the same key. Where a BEFORE trigger must refuse, it refuses only callers whom row security would permit.
+-- is skipped by `ON CONFLICT DO NOTHING` does not count towards a limit. And no trigger has to guess whether a new row
+-- will conflict with one that has the same key. Where a BEFORE trigger must refuse, it refuses only callers whom row
+-- security would permit.
 --
 -- **A limit is a counter** in the row that owns the counted rows (`sessions.seats_taken`, `users.living_characters`,
 -- ...). An AFTER trigger updates the counter, and refuses the change if the counter would exceed the limit. Two
@@ -20,8 +21,8 @@
 -- keys. Triggers keep to this order. `docs/decisions.md` names the exceptions, and the deadlocks that remain possible
 -- because a user's statement may lock the user's own rows in another order.
 
--- Sets `updated_at`, whoever edits the row. In a table with counters, the trigger that calls this function
--- (`set_updated_at`) lists all columns but the counters, because counters also change when somebody else acts. For
+-- Sets `updated_at`, whoever edits the row. In a table with counters, the trigger `set_updated_at`, which
+-- calls this function, lists all columns but the counters, because counters also change when somebody else acts. For
 -- example, completing a private session changes the counters in the profiles of all who played it, and equal times in
 -- these profiles would reveal who they are.
 --
@@ -39,11 +40,11 @@ BEGIN
 END
 $$;
 
--- Returns `amount` uniformly distributed integers from 0 to `bound` - 1 (`bound` at most 256) from the server's
--- cryptographic random source. Without an extension, only a random UUID gives access to that source. Bytes 6 and 8 of
--- the UUID contain its version and variant and are skipped. Bytes from the last multiple of `bound` on are discarded,
--- because they would favour small numbers.
-CREATE OR REPLACE FUNCTION private.random_numbers(bound integer, amount integer)
+-- Returns `number_count` uniformly distributed integers from 0 to `bound` - 1 (`bound` is 1 to 256) from the server's
+-- cryptographic random source. Without an extension, only a random UUID gives access to that source. Bytes 6 to 8 of
+-- the UUID are skipped, because 6 and 8 contain its version and variant. A byte whose value is not below the largest
+-- multiple of `bound` up to 256 is discarded, because such values would favour small numbers.
+CREATE OR REPLACE FUNCTION private.random_numbers(bound integer, number_count integer)
 RETURNS integer[]
 LANGUAGE plpgsql
 VOLATILE
@@ -57,12 +58,12 @@ DECLARE
   byte integer;
 BEGIN
   -- With a NULL argument or a bound out of range, no byte could be used, so the loop does not begin.
-  WHILE drawn_count < amount AND bound BETWEEN 1 AND 256
+  WHILE drawn_count < number_count AND bound BETWEEN 1 AND 256
   LOOP
     uuid_bytes := uuid_send(gen_random_uuid());
     FOREACH byte_index IN ARRAY ARRAY[0, 1, 2, 3, 4, 5, 9, 10, 11, 12, 13, 14, 15]
     LOOP
-      EXIT WHEN drawn_count = amount;
+      EXIT WHEN drawn_count = number_count;
       byte := get_byte(uuid_bytes, byte_index);
       IF byte < 256 - 256 % bound THEN
         numbers := numbers || byte % bound;
@@ -113,9 +114,9 @@ END
 $$;
 
 -- Adds the given numbers to the counters of an account; a negative number lowers a counter. If a number is positive,
--- this raises an error if that counter would exceed its limit, or if the account is closed. `seats` and `sessions`
--- count in live sessions only, which are those that have not ended.
-CREATE OR REPLACE FUNCTION private.count_for_account(
+-- this raises an error if that counter would exceed its limit, or if the account is closed. For `seats` and `sessions`,
+-- the caller counts only live sessions (those that have not ended).
+CREATE OR REPLACE FUNCTION private.add_to_account_counters(
   account uuid,
   living integer DEFAULT 0,
   retired integer DEFAULT 0,
@@ -201,7 +202,7 @@ $$;
 
 -- Locks rows of `sessions` or `characters`. This function tries not to wait for one row while it holds another, because
 -- a Seer's UPDATE of sessions and an owner's UPDATE of characters lock several rows in scan order. So each attempt
--- first waits for one row that the attempt before found locked, while it holds none of the others. Then it tries to
+-- first waits for one row that the previous attempt found locked, while it holds none of the others. Then it tries to
 -- lock all the others without waiting. Writers who keep many rows locked could make every attempt fail. So after four
 -- attempts the function locks the rows in key order, and waits for each while it holds those before it. That may
 -- deadlock with such an UPDATE, and then the server aborts one of the two statements with a deadlock error.
@@ -214,8 +215,8 @@ AS $$
 DECLARE
   lock_sql CONSTANT text := format('SELECT FROM public.%I WHERE id = ANY ($1) ORDER BY id FOR NO KEY UPDATE', relation);
   try_lock_rows_sql CONSTANT text := format(
-    'WITH free AS (SELECT id FROM public.%1$I WHERE id = ANY ($1) FOR NO KEY UPDATE SKIP LOCKED)
-     SELECT id FROM public.%1$I WHERE id = ANY ($1) EXCEPT SELECT id FROM free ORDER BY id LIMIT 1',
+    'WITH newly_locked_rows AS (SELECT id FROM public.%1$I WHERE id = ANY ($1) FOR NO KEY UPDATE SKIP LOCKED)
+     SELECT id FROM public.%1$I WHERE id = ANY ($1) EXCEPT SELECT id FROM newly_locked_rows ORDER BY id LIMIT 1',
     relation
   );
   busy_id uuid;

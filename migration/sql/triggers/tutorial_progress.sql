@@ -50,7 +50,7 @@ BEGIN
   IF TG_OP = 'UPDATE' AND step_number = 1 AND OLD.current_step <> 'welcome' THEN
     NEW.completed_steps := '{}';
     NEW.completed_at := NULL;
-    -- An earlier `skipped` is cleared too; it is true afterwards only if this statement changes it from false to true.
+    -- `skipped` is reset too, unless this statement sets it.
     NEW.skipped := NEW.skipped AND NOT OLD.skipped;
     RETURN NEW;
   END IF;
@@ -61,8 +61,8 @@ BEGIN
   IF NEW.completed_at IS NOT NULL THEN
     NEW.completed_at := coalesce(CASE WHEN TG_OP = 'UPDATE' THEN OLD.completed_at END, now());
   END IF;
-  -- If the statement leaves `completed_steps` as it was, `completed_steps` is derived here, unless it already consists
-  -- of the steps up to and including the current one.
+  -- A list of completed steps that the statement left as it was is replaced by the steps before the current one, or by
+  -- all steps once the tutorial is completed. A list that also includes the current step is valid, and stays.
   derived_steps := CASE WHEN NEW.completed_at IS NULL THEN steps[:step_number - 1] ELSE steps END;
   IF NEW.completed_steps = (CASE WHEN TG_OP = 'UPDATE' THEN OLD.completed_steps ELSE '{}' END)
     AND NEW.completed_steps <> steps[:step_number]
@@ -73,7 +73,9 @@ BEGIN
 END
 $$;
 
--- Refuses any change of the step except to the next one or back to the start; the service may set any step.
+-- Refuses any change of the step except to the next one or back to the start (an INSERT counts as a change of the first
+-- step), a list of completed steps that does not fit the step, and a completion before the last step. The service may
+-- write any of these.
 CREATE OR REPLACE FUNCTION private.check_tutorial_step()
 RETURNS trigger
 LANGUAGE plpgsql

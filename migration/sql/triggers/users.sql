@@ -44,7 +44,7 @@ $$;
 -- Inserts a profile unless the id or the e-mail address is in use, and returns whether it was inserted. A transaction
 -- that closes another account may be giving up the address, and may then stay open for long. This function waits for
 -- that transaction no longer than a second, and then returns false.
-CREATE OR REPLACE FUNCTION private.insert_profile_in_time(account uuid, address text, name text, avatar text)
+CREATE OR REPLACE FUNCTION private.try_insert_profile(account uuid, address text, name text, avatar text)
 RETURNS boolean
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -65,7 +65,7 @@ $$;
 -- Creates a profile. This must never fail, because the sign-up would fail with it. An account without an e-mail
 -- address, or with one that another account has (single sign-on allows that), gets its reserved address
 -- (`email_to_store`). If another sign-up with the same address is in progress, ON CONFLICT waits for it. If the id
--- already has a profile, the account gets that profile back, with its history.
+-- already has a profile, the account gets that profile back, with its history, and is open again.
 CREATE OR REPLACE FUNCTION private.create_profile(account uuid, account_email text, metadata jsonb)
 RETURNS void
 LANGUAGE plpgsql
@@ -83,12 +83,12 @@ DECLARE
     private.clean_name(to_jsonb(split_part(account_email, '@', 1))),
     'Adventurer'
   );
-  avatar text := coalesce(private.web_address(metadata -> 'avatar_url'), private.web_address(metadata -> 'picture'));
+  avatar text := coalesce(private.http_url(metadata -> 'avatar_url'), private.http_url(metadata -> 'picture'));
 BEGIN
   -- Another transaction may have locked one of these tables as a whole, for example to create an index. This statement
-  -- waits for that transaction without a time limit; the limit of `insert_profile_in_time` would be too short.
+  -- waits for that transaction without a time limit; the limit of `try_insert_profile` would be too short.
   LOCK TABLE public.users, private.account_gates IN ROW EXCLUSIVE MODE;
-  IF private.insert_profile_in_time(account, address, name, avatar) THEN
+  IF private.try_insert_profile(account, address, name, avatar) THEN
     RETURN;
   END IF;
   INSERT INTO public.users (id, account_id, email, display_name, avatar_url)
@@ -113,7 +113,7 @@ END
 $$;
 
 -- Returns the URL of a picture if it is an http(s) URL of at most 2,000 characters, else NULL.
-CREATE OR REPLACE FUNCTION private.web_address(value jsonb)
+CREATE OR REPLACE FUNCTION private.http_url(value jsonb)
 RETURNS text
 LANGUAGE plpgsql
 IMMUTABLE
@@ -133,7 +133,7 @@ $$;
 -- Stores an e-mail address in an open account's profile. Returns false if another profile has the address. A
 -- transaction that closes another account may be giving up the address, and may then stay open for long. This function
 -- waits for that transaction no longer than a second, and then returns false.
-CREATE OR REPLACE FUNCTION private.set_email_in_time(account uuid, address text)
+CREATE OR REPLACE FUNCTION private.try_set_email(account uuid, address text)
 RETURNS boolean
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -163,11 +163,11 @@ AS $$
 BEGIN
   -- The e-mail address is a key, so its change waits for transactions whose foreign keys have locked the profile. Such
   -- a transaction may then update the profile's counters and wait for this change, which would be a deadlock. Locking
-  -- the gate first avoids it. The profile is locked before `set_email_in_time` is called, so that the time limit covers
+  -- the gate first avoids it. The profile is locked before `try_set_email` is called, so that the time limit covers
   -- only the wait for the address.
   PERFORM FROM private.account_gates WHERE account_id = account FOR UPDATE;
   PERFORM FROM public.users WHERE id = account FOR UPDATE;
-  IF NOT private.set_email_in_time(account, private.email_to_store(account, address)) THEN
+  IF NOT private.try_set_email(account, private.email_to_store(account, address)) THEN
     UPDATE public.users
     SET email = account || '@no-email.invalid'
     WHERE id = account
@@ -194,7 +194,7 @@ END
 $$;
 
 -- Creates the gate of a new account: its row in `private.account_gates`, which every write of the account locks first.
-CREATE OR REPLACE FUNCTION private.make_gate()
+CREATE OR REPLACE FUNCTION private.create_gate()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -249,9 +249,9 @@ CREATE OR REPLACE TRIGGER on_auth_user_changed
   WHEN (NEW.email IS DISTINCT FROM OLD.email OR NEW.deleted_at IS DISTINCT FROM OLD.deleted_at)
   EXECUTE FUNCTION private.handle_changed_user();
 
-CREATE OR REPLACE TRIGGER make_gate
+CREATE OR REPLACE TRIGGER create_gate
   AFTER INSERT ON public.users
-  FOR EACH ROW EXECUTE FUNCTION private.make_gate();
+  FOR EACH ROW EXECUTE FUNCTION private.create_gate();
 
 CREATE OR REPLACE TRIGGER check_profile_change
   BEFORE UPDATE OF display_name, avatar_url, bio ON public.users

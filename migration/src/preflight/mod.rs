@@ -1,21 +1,19 @@
 //! Checks that must pass before anything is changed.
 
-mod error;
 mod names;
 
 use sea_orm_migration::{MigratorTrait, prelude::*, sea_orm::FromQueryResult};
 
 use crate::{
-    Migrator,
+    MigrationError, Migrator,
     check::State,
     manifest,
     query::{self, fetch_bool, fetch_names, fetch_one},
     record,
 };
 
-pub use error::PreflightError;
 use names::check_names_are_free;
-pub(crate) use names::{check_missing_names_are_free, check_not_moved, check_not_renamed_or_moved};
+pub(crate) use names::{check_names_of_missing_objects_are_free, check_not_moved, check_not_renamed_or_moved};
 
 /// Returns whether the current role can read every row of the table. Returns `false` if the table does not exist, or if
 /// row-level security applies to the role. The query finds the table in the catalog by its name, because
@@ -57,7 +55,7 @@ pub(crate) async fn has_migrations_table<C: ConnectionTrait>(db: &C) -> Result<b
 
 /// Checks that this program has every applied migration. `recorded_version` is the version of the program that last
 /// migrated the database.
-pub(crate) fn check_migrations_known(applied: &[String], recorded_version: Option<&str>) -> Result<(), PreflightError> {
+pub(crate) fn check_migrations_known(applied: &[String], recorded_version: Option<&str>) -> Result<(), MigrationError> {
     let known = record::migration_names();
     let unknown: Vec<String> = applied.iter().filter(|name| !known.contains(name)).cloned().collect();
     if unknown.is_empty() {
@@ -66,15 +64,15 @@ pub(crate) fn check_migrations_known(applied: &[String], recorded_version: Optio
     let database_version = recorded_version
         .filter(|version| *version != env!("CARGO_PKG_VERSION"))
         .map_or("a newer version".to_owned(), |version| format!("version {version}"));
-    Err(PreflightError::UnknownMigrations { found: unknown, database_version })
+    Err(MigrationError::UnknownMigrations { found: unknown, database_version })
 }
 
 /// Checks that no newer version of this program has migrated the database.
-pub(crate) fn check_not_migrated_by_newer(state: &State) -> Result<(), PreflightError> {
+pub(crate) fn check_not_migrated_by_newer_version(state: &State) -> Result<(), MigrationError> {
     let parse_version = |version: &str| version.split('.').map(|part| part.parse().unwrap_or(0)).collect::<Vec<u32>>();
     match &state.record.version {
         Some(version) if parse_version(version) > parse_version(env!("CARGO_PKG_VERSION")) => {
-            Err(PreflightError::NewerVersion { database_version: version.clone() })
+            Err(MigrationError::NewerVersion { database_version: version.clone() })
         }
         _ => Ok(()),
     }
@@ -93,14 +91,14 @@ pub(crate) async fn check_ready<C: ConnectionTrait>(db: &C, state: &State) -> Re
     )
     .await?;
     if connection.version_number < 150_000 {
-        return Err(PreflightError::ServerTooOld { found: connection.version }.into());
+        return Err(MigrationError::ServerTooOld { found: connection.version }.into());
     }
     if connection.is_standby {
-        return Err(PreflightError::Standby.into());
+        return Err(MigrationError::Standby.into());
     }
     let Some(applied) = &state.applied_migrations else {
         let missing = vec!["SELECT on table public.sparc_migrations (not restricted by row-level security)".to_owned()];
-        return Err(PreflightError::MissingPrivileges { role: connection.role, missing }.into());
+        return Err(MigrationError::MissingPrivileges { role: connection.role, missing }.into());
     };
     if applied.is_empty() {
         check_auth_schema(db).await?;
@@ -112,14 +110,14 @@ pub(crate) async fn check_ready<C: ConnectionTrait>(db: &C, state: &State) -> Re
     if !connection.is_superuser {
         let missing = fetch_names(db, include_str!("../../sql/missing_privileges.sql")).await?;
         if !missing.is_empty() {
-            return Err(PreflightError::MissingPrivileges { role: connection.role, missing }.into());
+            return Err(MigrationError::MissingPrivileges { role: connection.role, missing }.into());
         }
     }
     check_owners(db, state, connection.role).await
 }
 
 /// Checks that `public.sparc_migrations` lists every recorded migration, and has the columns that SeaORM expects.
-pub(crate) fn check_migrations_table(state: &State) -> Result<(), PreflightError> {
+pub(crate) fn check_migrations_table(state: &State) -> Result<(), MigrationError> {
     let found = state.found_by_name();
     let is_as_expected = |object: &String| {
         found.get(object.as_str()).is_some_and(|actual| Some(&actual.definition) == state.expected.get(object))
@@ -134,7 +132,7 @@ pub(crate) fn check_migrations_table(state: &State) -> Result<(), PreflightError
     {
         Ok(())
     } else {
-        Err(PreflightError::InvalidMigrationsTable)
+        Err(MigrationError::InvalidMigrationsTable)
     }
 }
 
@@ -162,7 +160,7 @@ async fn check_auth_schema<C: ConnectionTrait>(db: &C) -> Result<(), DbErr> {
     if missing.is_empty() {
         Ok(())
     } else {
-        Err(PreflightError::IncompleteAuthSchema { missing: missing.join(" and ") }.into())
+        Err(MigrationError::IncompleteAuthSchema { missing: missing.join(" and ") }.into())
     }
 }
 
@@ -174,8 +172,8 @@ async fn check_owners<C: ConnectionTrait>(db: &C, state: &State, role: String) -
         let oids: Vec<String> = state
             .found_objects
             .iter()
-            .filter(|found| found.class.as_deref() == Some(catalog) && found.subid == 0 && state.is_ours(&found.object))
-            .filter(|found| manifest::kind(&found.object) != "index")
+            .filter(|found| found.class.as_deref() == Some(catalog) && found.subid == 0 && state.is_ours(&found.name))
+            .filter(|found| manifest::kind(&found.name) != "index")
             .map(|found| found.objid.to_string())
             .collect();
         if !oids.is_empty() {
@@ -194,7 +192,7 @@ async fn check_owners<C: ConnectionTrait>(db: &C, state: &State, role: String) -
         return Ok(());
     }
     let found = fetch_names(db, &(queries.join(" UNION ALL ") + " ORDER BY 1")).await?;
-    if found.is_empty() { Ok(()) } else { Err(PreflightError::NotOwner { role, found }.into()) }
+    if found.is_empty() { Ok(()) } else { Err(MigrationError::NotOwner { role, found }.into()) }
 }
 
 /// Properties of the server, and of the role of this connection.

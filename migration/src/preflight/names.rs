@@ -2,8 +2,8 @@
 
 use sea_orm_migration::{prelude::*, sea_orm::FromQueryResult};
 
-use super::PreflightError;
 use crate::{
+    MigrationError,
     check::State,
     manifest::{self, Definitions},
     query::{self, fetch_names},
@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Checks, before the schema is created, that the database has no tables, views, types or functions with its names.
-pub(super) fn check_names_are_free(state: &State) -> Result<(), PreflightError> {
+pub(super) fn check_names_are_free(state: &State) -> Result<(), MigrationError> {
     let names_of = |objects: Vec<&str>| -> Vec<String> {
         // All other kinds of objects belong to an object of one of these kinds.
         let is_standalone =
@@ -26,10 +26,10 @@ pub(super) fn check_names_are_free(state: &State) -> Result<(), PreflightError> 
     };
     let committed: Definitions = manifest::committed();
     let ours = names_of(committed.keys().map(String::as_str).filter(|object| !object.contains(" auth.")).collect());
-    let mut found = names_of(state.found_objects.iter().map(|found| found.object.as_str()).collect());
+    let mut found = names_of(state.found_objects.iter().map(|found| found.name.as_str()).collect());
     found.retain(|name| ours.contains(name));
-    let are_most = found.len() * 2 > ours.len();
-    if found.is_empty() { Ok(()) } else { Err(PreflightError::NameCollision { found, are_most }) }
+    let includes_most_objects = found.len() * 2 > ours.len();
+    if found.is_empty() { Ok(()) } else { Err(MigrationError::NameCollision { found, includes_most_objects }) }
 }
 
 fn without_arguments(object: &str) -> String {
@@ -45,12 +45,12 @@ pub(crate) async fn check_not_renamed_or_moved<C: ConnectionTrait>(db: &C, state
     }
     let swapped = renames::swapped_names(state);
     if !swapped.is_empty() {
-        return Err(PreflightError::SwappedNames { found: swapped }.into());
+        return Err(MigrationError::SwappedNames { found: swapped }.into());
     }
     let renamed: Vec<String> =
         renames::find(state).into_iter().map(|rename| format!("{}, to {}", rename.object, rename.renamed_to)).collect();
     if !renamed.is_empty() {
-        return Err(PreflightError::RenamedObjects { found: renamed }.into());
+        return Err(MigrationError::RenamedObjects { found: renamed }.into());
     }
     let found = state.found_by_name();
     let missing: Vec<&str> =
@@ -83,18 +83,18 @@ pub(crate) async fn check_not_moved<C: ConnectionTrait>(db: &C, state: &State, m
         ),
     )
     .await?;
-    if found.is_empty() { Ok(()) } else { Err(PreflightError::MovedTables { found }.into()) }
+    if found.is_empty() { Ok(()) } else { Err(MigrationError::MovedTables { found }.into()) }
 }
 
 /// An object that has the name of a missing one.
 #[derive(FromQueryResult)]
-struct NameConflict {
+struct ConflictingObject {
     name: String,
     description: String,
 }
 
 /// Checks that no other object has the name of a missing one, which is to be created.
-pub(crate) async fn check_missing_names_are_free<C: ConnectionTrait>(
+pub(crate) async fn check_names_of_missing_objects_are_free<C: ConnectionTrait>(
     db: &C,
     state: &State,
     missing: &[&str],
@@ -117,7 +117,7 @@ pub(crate) async fn check_missing_names_are_free<C: ConnectionTrait>(
             _ => {}
         }
     }
-    let (mut wanted, mut found) = (Vec::new(), Vec::new());
+    let (mut missing_with_taken_name, mut found) = (Vec::new(), Vec::new());
     for (catalog, schema_column, name_column, objects) in
         [("pg_class", "relnamespace", "relname", relations), ("pg_type", "typnamespace", "typname", types)]
     {
@@ -130,7 +130,7 @@ pub(crate) async fn check_missing_names_are_free<C: ConnectionTrait>(
         } else {
             ""
         };
-        let conflicts: Vec<NameConflict> = query::fetch_all(
+        let conflicting_objects: Vec<ConflictingObject> = query::fetch_all(
             db,
             &format!(
                 "SELECT
@@ -144,14 +144,20 @@ pub(crate) async fn check_missing_names_are_free<C: ConnectionTrait>(
             ),
         )
         .await?;
-        for conflict in conflicts {
-            wanted.extend(
-                objects.iter().filter(|(name, _)| *name == conflict.name).map(|(_, object)| (*object).to_owned()),
+        for conflicting_object in conflicting_objects {
+            missing_with_taken_name.extend(
+                objects
+                    .iter()
+                    .filter(|(name, _)| *name == conflicting_object.name)
+                    .map(|(_, object)| (*object).to_owned()),
             );
-            found.push(conflict.description);
+            found.push(conflicting_object.description);
         }
     }
-    if found.is_empty() { Ok(()) } else { Err(PreflightError::NameTaken { wanted, found }.into()) }
+    if found.is_empty() {
+        return Ok(());
+    }
+    Err(MigrationError::NameTaken { missing: missing_with_taken_name, found }.into())
 }
 
 /// Returns the qualified name of an index, or of a constraint's index. An index is in the PostgreSQL schema of its

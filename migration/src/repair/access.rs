@@ -23,10 +23,10 @@ impl Plan {
     fn repair_row_security(&mut self, defects: &Defects<'_>) {
         for (object, expected) in defects.to_restore().filter(|(object, _)| manifest::kind(object) == "row security") {
             let Some(table) = object.strip_prefix("row security on ") else { continue };
-            let enable = if expected.starts_with("enabled") { "ENABLE" } else { "DISABLE" };
-            self.push_for(format!("ALTER TABLE {table} {enable} ROW LEVEL SECURITY"), object, None);
+            let enable_or_disable = if expected.starts_with("enabled") { "ENABLE" } else { "DISABLE" };
+            self.push_repair(format!("ALTER TABLE {table} {enable_or_disable} ROW LEVEL SECURITY"), object, None);
             if !expected.contains("forced") {
-                self.push_for(format!("ALTER TABLE {table} NO FORCE ROW LEVEL SECURITY"), object, None);
+                self.push_repair(format!("ALTER TABLE {table} NO FORCE ROW LEVEL SECURITY"), object, None);
             }
         }
     }
@@ -36,22 +36,22 @@ impl Plan {
         for object in defects.to_create.iter().filter(|object| has_default_privileges(manifest::kind(object))) {
             let (kind, name) = object.split_once(' ').unwrap_or_default();
             let kind = if kind == "view" { "table" } else { kind };
-            self.push_for(format!("REVOKE ALL ON {kind} {name} FROM {PUBLIC_AND_API_ROLES}"), object, None);
+            self.push_repair(format!("REVOKE ALL ON {kind} {name} FROM {PUBLIC_AND_API_ROLES}"), object, None);
         }
-        let changed = defects.changed.iter().map(|difference| &difference.object);
-        for object in defects.to_create.iter().chain(changed) {
+        let to_alter_or_drop = defects.to_alter_or_drop.iter().map(|difference| &difference.object);
+        for object in defects.to_create.iter().chain(to_alter_or_drop) {
             let Some((target, role)) = object.strip_prefix("grant on ").and_then(|rest| rest.rsplit_once(" to "))
             else {
                 continue;
             };
             if target == "schema public" {
                 // The API roles keep USAGE on this schema, but none may create objects in it, not even through PUBLIC.
-                self.push_for(format!("REVOKE CREATE ON {target} FROM PUBLIC, {role} CASCADE"), object, None);
+                self.push_repair(format!("REVOKE CREATE ON {target} FROM PUBLIC, {role} CASCADE"), object, None);
             } else {
-                self.push_for(format!("REVOKE ALL ON {target} FROM {role} CASCADE"), object, None);
+                self.push_repair(format!("REVOKE ALL ON {target} FROM {role} CASCADE"), object, None);
             }
             if let Some(privileges) = defects.state.expected.get(object) {
-                self.push_for(format!("GRANT {privileges} ON {target} TO {role}"), object, None);
+                self.push_repair(format!("GRANT {privileges} ON {target} TO {role}"), object, None);
             }
         }
     }
@@ -62,7 +62,7 @@ impl Plan {
         for (object, expected) in defects.to_restore().filter(|(object, _)| manifest::kind(object) == "role") {
             let Some(role) = object.strip_prefix("role ") else { continue };
             if expected.starts_with("bypasses") {
-                self.push_for(format!("ALTER ROLE {role} BYPASSRLS"), object, None);
+                self.push_repair(format!("ALTER ROLE {role} BYPASSRLS"), object, None);
                 continue;
             }
             let sql = format!(
@@ -87,19 +87,19 @@ BEGIN
 END
 $$"
             );
-            self.push_for(sql, object, None);
+            self.push_repair(sql, object, None);
         }
     }
 
     fn repair_publication(&mut self, defects: &Defects<'_>) {
         let publication = "publication supabase_realtime";
         if defects.to_create.contains(publication) {
-            self.push_for(repeatable::PUBLICATION.to_owned(), publication, None);
+            self.push_repair(repeatable::PUBLICATION.to_owned(), publication, None);
             return;
         }
-        if let Some(difference) = defects.changed.iter().find(|difference| difference.object == publication) {
+        if let Some(difference) = defects.to_alter_or_drop.iter().find(|difference| difference.object == publication) {
             let published_operations = difference.expected.as_deref().unwrap_or_default();
-            self.push_for(
+            self.push_repair(
                 format!("ALTER PUBLICATION supabase_realtime SET (publish = '{published_operations}')"),
                 publication,
                 None,
@@ -119,7 +119,7 @@ BEGIN
 END
 $$"
                 );
-                self.push_for(sql, &object, None);
+                self.push_repair(sql, &object, None);
             }
         }
     }
@@ -128,7 +128,7 @@ $$"
         if defects.to_create_of_kind("job").next().is_some() {
             self.push(repeatable::JOBS);
         }
-        for difference in &defects.changed {
+        for difference in &defects.to_alter_or_drop {
             let Some(name) = difference.object.strip_prefix("job ") else { continue };
             let command = difference.expected.as_deref().unwrap_or_default();
             // Only the command is restored, because the schedule is the operator's choice.
@@ -139,7 +139,7 @@ $$"
                 query::literal(command),
                 query::literal(name)
             );
-            self.push_for(sql, &difference.object, None);
+            self.push_repair(sql, &difference.object, None);
         }
     }
 }

@@ -4,14 +4,14 @@ use super::{Defects, Plan};
 use crate::{check::Difference, manifest, manifest::name_and_table, repeatable::PUBLIC_AND_API_ROLES};
 
 impl Plan {
-    /// Adds the column. `tables_with_columns` are the tables that the plan has created with columns, perhaps with this
-    /// one.
-    pub(super) fn add_column(&mut self, defects: &Defects<'_>, object: &str, tables_with_columns: &[String]) {
+    /// Adds the column. `tables_created_with_columns` are the tables that the plan has created with columns, perhaps
+    /// with this one.
+    pub(super) fn add_column(&mut self, defects: &Defects<'_>, object: &str, tables_created_with_columns: &[String]) {
         let Some((name, table)) = name_and_table(object) else { return };
-        let may_exist = tables_with_columns.iter().any(|created_table| created_table == table);
+        let may_exist = tables_created_with_columns.iter().any(|created_table| created_table == table);
         let if_not_exists = if may_exist { " IF NOT EXISTS" } else { "" };
         let definition = &defects.state.expected[object];
-        self.push_for(
+        self.push_repair(
             format!("ALTER TABLE {table} ADD COLUMN{if_not_exists} {name} {definition}"),
             object,
             Some((table, definition)),
@@ -24,7 +24,7 @@ impl Plan {
         let alter = format!("ALTER TABLE {table} ALTER COLUMN {name}");
         // The definition is given if rows may violate it.
         let mut push = |sql: String, definition: Option<&str>| {
-            self.push_for(sql, object, Some((table, definition.unwrap_or_default())));
+            self.push_repair(sql, object, Some((table, definition.unwrap_or_default())));
         };
         let type_differs = actual.data_type != expected.data_type;
         if type_differs {
@@ -34,7 +34,7 @@ impl Plan {
             push(format!("{alter} TYPE {} USING {name}::{}", expected.data_type, expected.data_type), None);
         }
         if (actual.storage, actual.compression) != (expected.storage, expected.compression) || type_differs {
-            push(storage_statement(&alter, table, name, expected.storage, expected.compression), None);
+            push(set_storage_sql(&alter, table, name, expected.storage, expected.compression), None);
         }
         if actual.generated != expected.generated && actual.generated.is_some() {
             let property = if actual.generated.is_some_and(|actual| actual.ends_with("as identity")) {
@@ -88,7 +88,7 @@ pub(super) fn changes_type(difference: &Difference) -> bool {
 /// Returns the statement that sets storage and compression. `alter` is its beginning, `ALTER TABLE ... ALTER COLUMN
 /// ...`. `None` stands for the type's default storage, which the statement looks up, because SET STORAGE DEFAULT does
 /// not exist in PostgreSQL 15.
-fn storage_statement(alter: &str, table: &str, name: &str, storage: Option<&str>, compression: Option<&str>) -> String {
+fn set_storage_sql(alter: &str, table: &str, name: &str, storage: Option<&str>, compression: Option<&str>) -> String {
     let storage = storage.map_or(
         "(CASE typstorage WHEN 'p' THEN 'PLAIN' WHEN 'e' THEN 'EXTERNAL' WHEN 'm' THEN 'MAIN' ELSE 'EXTENDED' END)"
             .to_owned(),
@@ -143,14 +143,14 @@ impl<'a> ColumnDefinition<'a> {
             Some(rest) => (rest, true),
             None => (rest, false),
         };
-        let (rest, compression) = split_off(rest, " compression ");
-        let (data_type, storage) = split_off(rest, " storage ");
+        let (rest, compression) = split_at_separator(rest, " compression ");
+        let (data_type, storage) = split_at_separator(rest, " storage ");
         Self { data_type, storage, compression, not_null, default, generated }
     }
 }
 
 /// Returns the texts before and after the first separator, or the whole text if it does not contain the separator.
-fn split_off<'a>(text: &'a str, separator: &str) -> (&'a str, Option<&'a str>) {
+fn split_at_separator<'a>(text: &'a str, separator: &str) -> (&'a str, Option<&'a str>) {
     text.split_once(separator).map_or((text, None), |(before, after)| (before, Some(after)))
 }
 

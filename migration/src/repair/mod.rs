@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use sea_orm_migration::{prelude::*, sea_orm::ConnectionTrait};
 
 use crate::{
-    PreflightError,
+    MigrationError,
     check::{Difference, Report, State},
     dependents,
     manifest::{self, CatalogObject, name_and_table},
@@ -13,7 +13,7 @@ use crate::{
 };
 
 mod access;
-mod code;
+mod code_and_constraints;
 mod columns;
 mod operator_grants;
 mod structure;
@@ -63,7 +63,7 @@ struct Defects<'a> {
     /// The missing objects, and those that the plan drops first.
     to_create: BTreeSet<String>,
     /// The other differences: objects to alter, privileges to revoke, and objects that the plan only drops.
-    changed: Vec<&'a Difference>,
+    to_alter_or_drop: Vec<&'a Difference>,
 }
 
 impl Defects<'_> {
@@ -73,9 +73,12 @@ impl Defects<'_> {
 
     /// Returns every object to create or alter that is in the manifest, with its definition there.
     fn to_restore(&self) -> impl Iterator<Item = (&str, &str)> {
-        let changed =
-            self.changed.iter().filter(|difference| difference.expected.is_some()).map(|difference| &difference.object);
-        self.to_create.iter().chain(changed).filter_map(|object| {
+        let to_alter = self
+            .to_alter_or_drop
+            .iter()
+            .filter(|difference| difference.expected.is_some())
+            .map(|difference| &difference.object);
+        self.to_create.iter().chain(to_alter).filter_map(|object| {
             let definition = self.state.expected.get(object)?;
             Some((object.as_str(), definition.as_str()))
         })
@@ -92,11 +95,11 @@ impl Plan {
             .map(unrepairable_reason)
             .collect();
         if !unrepairable.is_empty() {
-            return Err(PreflightError::NotRepairable { found: unrepairable }.into());
+            return Err(MigrationError::NotRepairable { found: unrepairable }.into());
         }
         let swapped = renames::swapped_names(state);
         if !swapped.is_empty() {
-            return Err(PreflightError::SwappedNames { found: swapped }.into());
+            return Err(MigrationError::SwappedNames { found: swapped }.into());
         }
         let missing: Vec<&str> = report
             .differences
@@ -105,11 +108,11 @@ impl Plan {
             .map(|difference| difference.object.as_str())
             .collect();
         preflight::check_not_moved(db, state, &missing).await?;
-        preflight::check_missing_names_are_free(db, state, &missing).await?;
+        preflight::check_names_of_missing_objects_are_free(db, state, &missing).await?;
 
         let mut plan = Self::default();
         let to_recreate = plan.drop_objects(db, state, report).await?;
-        let mut defects = Defects { state, to_create: to_recreate, changed: Vec::new() };
+        let mut defects = Defects { state, to_create: to_recreate, to_alter_or_drop: Vec::new() };
         for difference in &report.differences {
             let object = difference.object.clone();
             plan.changes.push(match (&difference.found, &difference.expected) {
@@ -120,13 +123,13 @@ impl Plan {
             match (&difference.found, &difference.expected) {
                 (None, Some(_)) => _ = defects.to_create.insert(object),
                 (Some(_), Some(_)) if must_be_dropped(difference) => _ = defects.to_create.insert(object),
-                _ => defects.changed.push(difference),
+                _ => defects.to_alter_or_drop.push(difference),
             }
         }
         plan.recreate_bookkeeping_tables(&mut defects);
         plan.add_lost_privileges(&mut defects);
         plan.repair_structure(&defects);
-        plan.repair_code(&defects);
+        plan.repair_code_and_constraints(&defects);
         plan.repair_access(&defects);
         plan.restore_comments(&defects);
         plan.restore_rows(&defects);
@@ -145,7 +148,7 @@ impl Plan {
         report: &Report,
     ) -> Result<BTreeSet<String>, DbErr> {
         let found = state.found_by_name();
-        let mut dropped: Vec<&CatalogObject> = report
+        let mut to_drop: Vec<&CatalogObject> = report
             .differences
             .iter()
             .filter(|difference| difference.found.is_some() && must_be_dropped(difference))
@@ -169,24 +172,24 @@ impl Plan {
             };
             if let (true, Some(found)) = (blocks_new_type, found.get(object.as_str())) {
                 to_recreate.insert(object.clone());
-                if !dropped.iter().any(|other| other.object == *object) {
-                    dropped.push(found);
+                if !to_drop.iter().any(|other| other.name == *object) {
+                    to_drop.push(found);
                 }
             }
         }
-        let cascaded = dependents::find_cascaded(db, state, &dropped).await?;
+        let cascaded = dependents::find_cascaded(db, state, &to_drop).await?;
         // Everything that is dropped and created again, whether it differs or not.
-        let all_recreated = dropped
+        let all_to_recreate = to_drop
             .iter()
-            .map(|found| found.object.as_str())
+            .map(|found| found.name.as_str())
             .chain(cascaded.iter().map(String::as_str))
             .filter(|object| state.expected.contains_key(*object))
             .filter_map(|object| found.get(object).copied());
-        self.operator_grants = operator_grants::restore_statements(db, &all_recreated.collect::<Vec<_>>()).await?;
+        self.operator_grants = operator_grants::plan_grants(db, &all_to_recreate.collect::<Vec<_>>()).await?;
         // Policies, triggers and constraints first, because they may call the functions.
         for kinds in [["policy", "trigger"], ["constraint", "index"], ["view", "function"]] {
-            for found in dropped.iter().filter(|found| kinds.contains(&manifest::kind(&found.object))) {
-                self.push_for(drop_statement(found), &found.object, None);
+            for found in to_drop.iter().filter(|found| kinds.contains(&manifest::kind(&found.name))) {
+                self.push_repair(drop_object_sql(found), &found.name, None);
             }
         }
         to_recreate.extend(cascaded.into_iter().filter(|object| state.expected.contains_key(object)));
@@ -201,11 +204,11 @@ impl Plan {
             let is_of_table = |object: &str| manifest::table_of(object) == Some(name);
             let is_column = |object: &str| object.starts_with("column ") && is_of_table(object);
             let has_wrong_column = defects.to_create.iter().any(|object| is_column(object))
-                || defects.changed.iter().any(|difference| is_column(&difference.object));
+                || defects.to_alter_or_drop.iter().any(|difference| is_column(&difference.object));
             if has_wrong_column && !defects.to_create.contains(&table) {
-                self.push_for(format!("DROP TABLE {name}"), &table, None);
+                self.push_repair(format!("DROP TABLE {name}"), &table, None);
                 defects.to_create.extend(defects.state.expected.keys().filter(|object| is_of_table(object)).cloned());
-                defects.changed.retain(|difference| !is_of_table(&difference.object));
+                defects.to_alter_or_drop.retain(|difference| !is_of_table(&difference.object));
             }
         }
     }
@@ -218,7 +221,7 @@ impl Plan {
             let view = name.replacen("table ", "view ", 1);
             defects.to_create.contains(name)
                 || defects.to_create.contains(&view)
-                || defects.changed.iter().any(|difference| {
+                || defects.to_alter_or_drop.iter().any(|difference| {
                     structure::has_other_owner(difference) && [name, &view].contains(&&*difference.object)
                 })
         };
@@ -240,8 +243,9 @@ impl Plan {
         self.statements.push(Repair { sql: sql.into(), object: None });
     }
 
-    /// Adds a statement about one object, with the object's table and definition if rows may violate the definition.
-    fn push_for(&mut self, sql: String, object: &str, table_and_definition: Option<(&str, &str)>) {
+    /// Adds a statement that repairs one object, which is named if the database rejects the statement. If existing rows
+    /// may violate the object's definition (constraints, unique indexes), `table_and_definition` finds these rows.
+    fn push_repair(&mut self, sql: String, object: &str, table_and_definition: Option<(&str, &str)>) {
         let (table, definition) = table_and_definition.unzip();
         let object_under_repair = ObjectUnderRepair {
             name: object.to_owned(),
@@ -259,7 +263,7 @@ impl Plan {
                 (Some(_), Some((column, table))) => format!("COLUMN {table}.{column}"),
                 _ => commented.to_owned(),
             };
-            self.push_for(format!("COMMENT ON {target} IS {}", crate::query::literal(text)), object, None);
+            self.push_repair(format!("COMMENT ON {target} IS {}", crate::query::literal(text)), object, None);
         }
     }
 
@@ -282,12 +286,12 @@ ON CONFLICT DO NOTHING",
             self.push(repeatable::CREATE_GATES);
         }
         // Accounts may have signed up, changed or been deleted while a trigger was missing, disabled or ineffective.
-        let follows_accounts = |object: &str| match manifest::kind(object) {
+        let syncs_profiles_with_accounts = |object: &str| match manifest::kind(object) {
             "trigger" => object.ends_with(" on auth.users"),
             "function" => object.starts_with("function private.handle_"),
             _ => false,
         };
-        if defects.to_restore().any(|(object, _)| follows_accounts(object)) {
+        if defects.to_restore().any(|(object, _)| syncs_profiles_with_accounts(object)) {
             self.push(repeatable::BACKFILL);
         }
         // A counter that was created again must count the existing rows.
@@ -297,7 +301,7 @@ ON CONFLICT DO NOTHING",
                 && !object.ends_with("public.sparc_migrations")
         };
         if defects.to_create.iter().any(may_have_counter) {
-            self.push_for(repeatable::recount_sql(), "the counters of limits (migration/sql/recount.sql)", None);
+            self.push_repair(repeatable::recount_sql(), "the counters of limits (migration/sql/recount.sql)", None);
         }
     }
 }
@@ -342,9 +346,9 @@ fn must_be_dropped(difference: &Difference) -> bool {
 }
 
 /// Returns a DROP with IF EXISTS, because the CASCADE of an earlier one may have dropped the object.
-fn drop_statement(found: &CatalogObject) -> String {
-    let (kind, target) = found.object.split_once(' ').unwrap_or_default();
-    match (kind, name_and_table(&found.object)) {
+fn drop_object_sql(found: &CatalogObject) -> String {
+    let (kind, target) = found.name.split_once(' ').unwrap_or_default();
+    match (kind, name_and_table(&found.name)) {
         // Foreign keys that refer to the constraint are dropped too; `up` creates them again.
         ("constraint", Some((name, table))) => format!("ALTER TABLE {table} DROP CONSTRAINT IF EXISTS {name} CASCADE"),
         ("index", Some((name, table))) => {
@@ -366,17 +370,15 @@ fn drop_statement(found: &CatalogObject) -> String {
 pub(crate) fn drop_repeatable_objects_sql(state: &State) -> Vec<String> {
     let mut sql = Vec::new();
     for kind in ["policy", "view", "function"] {
-        for found in state
-            .found_objects
-            .iter()
-            .filter(|found| manifest::kind(&found.object) == kind && state.is_ours(&found.object))
+        for found in
+            state.found_objects.iter().filter(|found| manifest::kind(&found.name) == kind && state.is_ours(&found.name))
         {
             // The functions in `auth` belong to the first migration, which drops them when it is undone.
-            let is_on_realtime = found.object.ends_with(" on realtime.messages");
-            if (kind == "policy" && !is_on_realtime) || found.object.starts_with("function auth.") {
+            let is_on_realtime = found.name.ends_with(" on realtime.messages");
+            if (kind == "policy" && !is_on_realtime) || found.name.starts_with("function auth.") {
                 continue;
             }
-            sql.push(drop_statement(found));
+            sql.push(drop_object_sql(found));
         }
     }
     sql

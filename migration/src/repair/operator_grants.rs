@@ -16,14 +16,14 @@ struct Grant {
 
 /// Returns the statements that restore the privileges of an operator's roles on the views and functions among
 /// `recreated`.
-pub(super) async fn restore_statements<C: ConnectionTrait>(
+pub(super) async fn plan_grants<C: ConnectionTrait>(
     db: &C,
     recreated: &[&CatalogObject],
 ) -> Result<Vec<Repair>, DbErr> {
     let rows: Vec<String> = recreated
         .iter()
         .filter_map(|catalog_object| {
-            let (kind, name) = catalog_object.object.split_once(' ')?;
+            let (kind, name) = catalog_object.name.split_once(' ')?;
             let target = match kind {
                 "view" => format!("TABLE {name}"),
                 "function" => format!("ROUTINE {name}"),
@@ -31,7 +31,7 @@ pub(super) async fn restore_statements<C: ConnectionTrait>(
             };
             Some(format!(
                 "({}, {}, {}::oid)",
-                query::literal(&catalog_object.object),
+                query::literal(&catalog_object.name),
                 query::literal(&target),
                 catalog_object.objid
             ))

@@ -6,29 +6,29 @@ use crate::{check::Difference, manifest, manifest::name_and_table, tables};
 impl Plan {
     pub(super) fn repair_structure(&mut self, defects: &Defects<'_>) {
         for object in defects.to_create_of_kind("schema") {
-            self.push_for(format!("CREATE {object}"), object, None);
+            self.push_repair(format!("CREATE {object}"), object, None);
         }
         for kind in ["type", "domain"] {
             for object in defects.to_create_of_kind(kind) {
-                self.push_for(format!("CREATE {object} AS {}", defects.state.expected[object]), object, None);
+                self.push_repair(format!("CREATE {object} AS {}", defects.state.expected[object]), object, None);
             }
         }
-        for difference in defects.changed.iter().filter(|difference| has_other_owner(difference)) {
-            self.push_for(restore_owner_statement(&difference.object), &difference.object, None);
+        for difference in defects.to_alter_or_drop.iter().filter(|difference| has_other_owner(difference)) {
+            self.push_repair(restore_owner_sql(&difference.object), &difference.object, None);
         }
-        for difference in &defects.changed {
+        for difference in &defects.to_alter_or_drop {
             let (Some(actual), Some(expected)) = (&difference.found, &difference.expected) else { continue };
             if manifest::kind(&difference.object) == "type" {
                 for change in enum_changes(actual, expected).unwrap_or_default() {
-                    self.push_for(format!("ALTER {} {change}", difference.object), &difference.object, None);
+                    self.push_repair(format!("ALTER {} {change}", difference.object), &difference.object, None);
                 }
             }
         }
-        let tables_with_columns = self.create_tables(defects);
+        let tables_created_with_columns = self.create_tables(defects);
         for object in defects.to_create_of_kind("column") {
-            self.add_column(defects, object, &tables_with_columns);
+            self.add_column(defects, object, &tables_created_with_columns);
         }
-        for difference in &defects.changed {
+        for difference in &defects.to_alter_or_drop {
             let (Some(actual), Some(expected)) = (&difference.found, &difference.expected) else { continue };
             match manifest::kind(&difference.object) {
                 "column" => self.alter_column(&difference.object, actual, expected),
@@ -39,7 +39,7 @@ impl Plan {
         }
         for (object, value) in defects.to_restore().filter(|(object, _)| manifest::kind(object) == "setting") {
             if let Some((name, table)) = name_and_table(object) {
-                self.push_for(format!("ALTER TABLE {table} SET ({name} = {value})"), object, None);
+                self.push_repair(format!("ALTER TABLE {table} SET ({name} = {value})"), object, None);
             }
         }
     }
@@ -57,7 +57,7 @@ impl Plan {
         for name in tables::TABLES {
             let object = format!("table public.{name}");
             if let Some(sql) = tables::create_table_sql(name).filter(|_| defects.to_create.contains(&object)) {
-                self.push_for(sql, &object, None);
+                self.push_repair(sql, &object, None);
                 created.push(format!("public.{name}"));
             }
         }
@@ -65,7 +65,7 @@ impl Plan {
         for object in defects.to_create_of_kind("table") {
             let is_created = |name: &str| created.iter().any(|table| table == name);
             if let Some(name) = object.strip_prefix("table ").filter(|name| !is_created(name)) {
-                self.push_for(format!("CREATE TABLE {name} ()"), object, None);
+                self.push_repair(format!("CREATE TABLE {name} ()"), object, None);
             }
         }
         created
@@ -73,7 +73,7 @@ impl Plan {
 
     fn set_table_logged(&mut self, object: &str, actual: &str) {
         if actual.contains(", unlogged") {
-            self.push_for(format!("ALTER {object} SET LOGGED"), object, None);
+            self.push_repair(format!("ALTER {object} SET LOGGED"), object, None);
         }
     }
 
@@ -82,7 +82,7 @@ impl Plan {
         let Some(table) = object.strip_prefix("table ") else { return };
         if let Some(identity) = expected.strip_prefix("replica identity ") {
             let identity = identity.split(", ").next().unwrap_or(identity).replace("index ", "using index ");
-            self.push_for(format!("ALTER TABLE {table} REPLICA IDENTITY {identity}"), object, None);
+            self.push_repair(format!("ALTER TABLE {table} REPLICA IDENTITY {identity}"), object, None);
         }
     }
 
@@ -93,9 +93,9 @@ impl Plan {
             return;
         }
         let cycle = if options.ends_with(" cycle") { "" } else { " NO CYCLE" };
-        self.push_for(format!("ALTER {object} AS {options}{cycle}"), object, None);
+        self.push_repair(format!("ALTER {object} AS {options}{cycle}"), object, None);
         if actual.contains(", unlogged") {
-            self.push_for(format!("ALTER {object} SET LOGGED"), object, None);
+            self.push_repair(format!("ALTER {object} SET LOGGED"), object, None);
         }
     }
 }
@@ -150,7 +150,7 @@ pub(super) fn has_other_owner(difference: &Difference) -> bool {
 const OTHER_OWNER: &str = "owned by another role";
 
 /// Returns the statement that changes the owner to the role that owns most functions in schema `private`.
-fn restore_owner_statement(object: &str) -> String {
+fn restore_owner_sql(object: &str) -> String {
     format!(
         "DO $$
 BEGIN

@@ -38,9 +38,9 @@ pub async fn dry_run(db: &SchemaManagerConnection<'_>) -> Result<String, DbErr> 
     let transaction = begin(db, AccessMode::ReadWrite).await?;
     let mut object_under_repair = None;
     let outcome = restore_names_and_plan_up(&transaction, &mut object_under_repair).await;
-    let rolled_back = rollback(db, transaction).await;
+    let rollback_result = rollback(db, transaction).await;
     match outcome {
-        Ok(statements) => rolled_back.map(|()| script::wrap_in_transaction(&statements)),
+        Ok(statements) => rollback_result.map(|()| script::wrap_in_transaction(&statements)),
         Err(error) => Err(explain_error(db, object_under_repair, error).await),
     }
 }
@@ -55,7 +55,7 @@ async fn plan_up(db: &DatabaseTransaction, state: &State) -> Result<Vec<String>,
     if report.differences.is_empty() {
         return Ok(update_record_sql(state));
     }
-    preflight::check_not_migrated_by_newer(state)?;
+    preflight::check_not_migrated_by_newer_version(state)?;
     preflight::check_ready(db, state).await?;
     let plan = Plan::new(db, state, &report).await?;
     let mut sql = vec!["SET LOCAL search_path = pg_catalog".to_owned()];
@@ -78,7 +78,7 @@ async fn restore_names_and_plan_up(
         if renames.is_empty() {
             break;
         }
-        preflight::check_not_migrated_by_newer(&state)?;
+        preflight::check_not_migrated_by_newer_version(&state)?;
         preflight::check_ready(db, &state).await?;
         for rename in renames {
             *object_under_repair =

@@ -3,7 +3,7 @@
 use sea_orm_migration::{SchemaManagerConnection, sea_orm::DbErr};
 
 use super::transaction::in_read_only_transaction;
-use crate::{PreflightError, db_error, query, repair::ObjectUnderRepair, script, violations};
+use crate::{MigrationError, db_error, query, repair::ObjectUnderRepair, script, violations};
 
 /// Returns the query for the processes that hold locks on the schema's tables or the advisory lock of the migrators.
 /// `pg_locks` shows the upper half of that lock's key in `classid` and the lower half in `objid`.
@@ -37,7 +37,7 @@ pub(super) async fn explain_error(
             query::fetch_names(transaction, &lock_holders_sql()).await
         });
         return match holders.await {
-            Ok(holders) if !holders.is_empty() => PreflightError::Locked { holders: holders.join(", ") }.into(),
+            Ok(holders) if !holders.is_empty() => MigrationError::Locked { holders: holders.join(", ") }.into(),
             _ => error,
         };
     }
@@ -51,7 +51,7 @@ pub(super) async fn explain_error(
         }
     }
     match db_error::rejection_reason(&error) {
-        Some(reason) => PreflightError::RepairRejected { object: object_under_repair.name, reason }.into(),
+        Some(reason) => MigrationError::RepairRejected { object: object_under_repair.name, reason }.into(),
         None => error,
     }
 }

@@ -10,7 +10,7 @@ use sea_orm_migration::{
 };
 
 use crate::{
-    Migrator, PreflightError, Report,
+    MigrationError, Migrator, Report,
     check::State,
     dependents,
     manifest::{self, CatalogObject},
@@ -79,7 +79,7 @@ const MAX_RENAME_ROUNDS: usize = 4;
 ///
 /// # Errors
 ///
-/// [`DbErr::Migration`] with the message of a [`PreflightError`]; otherwise the error of the database. In both cases
+/// [`DbErr::Migration`] with the message of a [`MigrationError`]; otherwise the error of the database. In both cases
 /// nothing is changed, unless the connection was lost during COMMIT: then the command may have taken effect.
 pub async fn run(db: &SchemaManagerConnection<'_>, command: Command) -> Result<Vec<SchemaChange>, DbErr> {
     let transaction = begin(db, AccessMode::ReadWrite).await?;
@@ -174,7 +174,7 @@ async fn up(
         InnerMigrator::up(db, Some(applied_count)).await?;
         changes.extend(pending.iter().take(applied_count as usize).cloned().map(SchemaChange::Applied));
         if applied_count as usize == pending.len() {
-            query::execute_all(db, &script::after_tables_sql(state.record.jobs_were_scheduled)).await?;
+            query::execute_all(db, &script::finish_install_sql(state.record.jobs_were_scheduled)).await?;
             changes.push(SchemaChange::Installed(record::repeatable_objects().len()));
         }
         return Ok(());
@@ -183,7 +183,7 @@ async fn up(
     if report.differences.is_empty() {
         return query::execute_all(db, &update_record_sql(&state)).await;
     }
-    preflight::check_not_migrated_by_newer(&state)?;
+    preflight::check_not_migrated_by_newer_version(&state)?;
     preflight::check_ready(db, &state).await?;
     let plan = Plan::new(db, &state, &report).await?;
     for repair in &plan.statements {
@@ -214,7 +214,7 @@ async fn restore_names(
         if renames.is_empty() {
             return Ok(state);
         }
-        preflight::check_not_migrated_by_newer(&state)?;
+        preflight::check_not_migrated_by_newer_version(&state)?;
         preflight::check_ready(db, &state).await?;
         for rename in renames {
             *object_under_repair =
@@ -234,7 +234,7 @@ fn update_record_sql(state: &State) -> Vec<String> {
     let has_this_version = state.record.version.as_deref() == Some(env!("CARGO_PKG_VERSION"))
         && record::repeatable_objects().iter().all(|object| state.record.objects.contains(object));
     let is_left_unchanged =
-        !state.record.is_readable || has_this_version || preflight::check_not_migrated_by_newer(state).is_err();
+        !state.record.is_readable || has_this_version || preflight::check_not_migrated_by_newer_version(state).is_err();
     if is_left_unchanged { Vec::new() } else { record::record_sql() }
 }
 
@@ -244,7 +244,7 @@ async fn check_no_differences(db: &DatabaseTransaction) -> Result<(), DbErr> {
     if remaining.is_empty() {
         return Ok(());
     }
-    Err(PreflightError::NotRepairable { found: remaining.iter().map(ToString::to_string).collect() }.into())
+    Err(MigrationError::NotRepairable { found: remaining.iter().map(ToString::to_string).collect() }.into())
 }
 
 /// Undoes the last `count` applied migrations.
@@ -265,7 +265,7 @@ async fn undo(db: &DatabaseTransaction, count: u32, changes: &mut Vec<SchemaChan
     // migrations are undone.
     let keeps_first_migration = undone.len() < applied.len();
     let is_of_first_migration = |found: &CatalogObject| {
-        found.object.contains(" auth.") && !found.object.starts_with("trigger ") || found.object.contains(".sparc_")
+        found.name.contains(" auth.") && !found.name.starts_with("trigger ") || found.name.contains(".sparc_")
     };
     let is_kept_schema = |object: &str| {
         let is_created_by_us =
@@ -273,15 +273,15 @@ async fn undo(db: &DatabaseTransaction, count: u32, changes: &mut Vec<SchemaChan
         object.starts_with("schema ") && (keeps_first_migration || !is_created_by_us)
     };
     // What the command will drop, without columns, because `find_cascaded` accepts none.
-    let dropped: Vec<&CatalogObject> = state
+    let to_drop: Vec<&CatalogObject> = state
         .found_objects
         .iter()
-        .filter(|found| state.is_ours(&found.object) && !is_kept_schema(&found.object))
-        .filter(|found| !matches!(manifest::kind(&found.object), "publication" | "publication of" | "job" | "column"))
+        .filter(|found| state.is_ours(&found.name) && !is_kept_schema(&found.name))
+        .filter(|found| !matches!(manifest::kind(&found.name), "publication" | "publication of" | "job" | "column"))
         .filter(|found| !(keeps_first_migration && is_of_first_migration(found)))
         .collect();
     // Only the check is needed: the call fails if an operator's object depends on one that will be dropped.
-    dependents::find_cascaded(db, &state, &dropped).await?;
+    dependents::find_cascaded(db, &state, &to_drop).await?;
     db.execute_unprepared("SET LOCAL search_path = public").await?;
     query::execute_all(db, &repair::drop_repeatable_objects_sql(&state)).await?;
     InnerMigrator::down(db, Some(u32::try_from(undone.len()).unwrap_or(u32::MAX))).await?;

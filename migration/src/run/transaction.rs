@@ -86,9 +86,9 @@ pub(super) async fn in_read_only_transaction<T>(
 ) -> Result<T, DbErr> {
     let transaction = begin(db, AccessMode::ReadOnly).await?;
     let outcome = work(&transaction).await;
-    let rolled_back = rollback(db, transaction).await;
+    let rollback_result = rollback(db, transaction).await;
     // If the connection was lost, the first error says why.
     let value = outcome?;
-    rolled_back?;
+    rollback_result?;
     Ok(value)
 }

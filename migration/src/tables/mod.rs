@@ -60,7 +60,7 @@ pub(crate) const CHECK_FUNCTIONS: &str = include_str!("../../sql/tables/check_fu
 
 /// SQL that creates `private.account_gates` (one row per account, which every write of the account locks), and sets the
 /// replica identity of `session_players`.
-pub(crate) const GATES: &str = include_str!("../../sql/tables/gates.sql");
+pub(crate) const GATES_AND_REPLICA_IDENTITY: &str = include_str!("../../sql/tables/gates_and_replica_identity.sql");
 
 /// SQL that creates `private.requests`, which has a digest of each request that created a row.
 pub(crate) const REQUESTS: &str = include_str!("../../sql/tables/requests.sql");

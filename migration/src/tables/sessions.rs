@@ -3,7 +3,7 @@
 use super::*;
 
 /// The condition for a session that the lobby may show, with or without a free seat.
-const IS_IN_LOBBY: &str = "is_public AND status IN ('waiting', 'starting_soon')";
+const LOBBY_CONDITION: &str = "is_public AND status IN ('waiting', 'starting_soon')";
 
 /// Adds the columns of a session except its id. `archived_sessions` has the same columns.
 pub(super) fn add_columns(table: &mut TableCreateStatement) {
@@ -52,9 +52,9 @@ pub(super) fn definition() -> TableDefinition {
             index_on("idx_sessions_status", "sessions", &["status"]),
             // In the sort order of the lobby (soonest first, unscheduled last, newest first among equals), so that a
             // page needs no sort. The first index is for clients of the API that do not filter by free seats.
-            lobby_index("idx_sessions_public_waiting").and_where(Expr::cust(IS_IN_LOBBY)).to_owned(),
+            lobby_index("idx_sessions_public_waiting").and_where(Expr::cust(LOBBY_CONDITION)).to_owned(),
             lobby_index("idx_sessions_free_seats")
-                .and_where(Expr::cust(IS_IN_LOBBY))
+                .and_where(Expr::cust(LOBBY_CONDITION))
                 .and_where(Expr::cust("seats_taken < max_players"))
                 .to_owned(),
             // With these two indexes, maintenance finds the sessions to archive, and the abandoned ones, without

@@ -50,7 +50,7 @@ pub enum ConnectError {
     },
     /// No server listens on the host and port.
     #[error("No PostgreSQL server answers at {server}: start it, or correct the host and port of the URL.")]
-    Unreachable {
+    NotListening {
         /// Host and port, or the socket.
         server: String,
     },
@@ -88,7 +88,7 @@ pub enum ConnectError {
         "The server at {server} does not accept the password of user \"{user}\": correct the user and password of the \
          URL, with special characters percent-encoded."
     )]
-    Password {
+    PasswordRejected {
         /// Host and port, or the socket.
         server: String,
         /// User of the URL.
@@ -97,10 +97,10 @@ pub enum ConnectError {
     /// `pg_hba.conf` has no entry for this connection.
     #[error(
         "The server at {server} does not let user \"{user}\" connect to database \"{database}\" from here: add an \
-         entry for it to the server's pg_hba.conf and reload it, or connect from a permitted host (the server said: \
-         {reason})."
+         entry for this user to the server's pg_hba.conf and reload that file, or connect from a permitted host (the \
+         server said: {reason})."
     )]
-    NotPermittedFromHere {
+    RejectedByPgHba {
         /// Host and port, or the socket.
         server: String,
         /// User of the URL.
@@ -140,12 +140,12 @@ pub enum ConnectError {
         /// User of the URL.
         user: String,
     },
-    /// The server refused the connection before authentication, for another reason.
+    /// The server rejected the login for a reason that no other variant names.
     #[error(
         "The server at {server} refuses user \"{user}\": correct the user and password of the URL, or the server's \
          pg_hba.conf (the server said: {reason})."
     )]
-    Refused {
+    LoginRejected {
         /// Host and port, or the socket.
         server: String,
         /// User of the URL.
@@ -233,7 +233,7 @@ pub enum ConnectError {
     },
     /// The server's certificate is not trusted, or was issued for another host.
     #[error("The certificate of the server at {server} is not accepted by sslmode={mode}: {reason}.")]
-    Certificate {
+    CertificateRejected {
         /// Host and port.
         server: String,
         /// The mode that verifies the certificate.
@@ -258,7 +258,7 @@ impl ConnectError {
         matches!(
             self,
             Self::NoRoute { .. }
-                | Self::Unreachable { .. }
+                | Self::NotListening { .. }
                 | Self::NoAnswer { .. }
                 | Self::ClosedEarly { .. }
                 | Self::TooManyConnections { .. }
@@ -280,15 +280,15 @@ pub(super) fn server_address(options: &PgConnectOptions) -> String {
     }
 }
 
-/// Returns the reason why a connection could not be opened, from the driver's error and the server's message. The
-/// explanation of a timeout gives [`CONNECT_TIMEOUT`] as its length.
+/// Returns the reason why a connection could not be opened, from the driver's error and the server's message. If
+/// the attempt timed out, the message says that it waited for [`CONNECT_TIMEOUT`].
 #[must_use]
 pub fn explain(options: &PgConnectOptions, error: &sqlx::Error) -> ConnectError {
-    explain_with_timeout(options, error, CONNECT_TIMEOUT)
+    explain_attempt(options, error, CONNECT_TIMEOUT)
 }
 
-/// Does the same as [`explain`], for a connection that was opened with this timeout.
-pub(super) fn explain_with_timeout(options: &PgConnectOptions, error: &sqlx::Error, timeout: Duration) -> ConnectError {
+/// Does the same as [`explain`], for an attempt that had this timeout.
+pub(super) fn explain_attempt(options: &PgConnectOptions, error: &sqlx::Error, timeout: Duration) -> ConnectError {
     let server = server_address(options);
     let mode = match options.get_ssl_mode() {
         PgSslMode::Disable => "disable",
@@ -302,7 +302,7 @@ pub(super) fn explain_with_timeout(options: &PgConnectOptions, error: &sqlx::Err
     match error {
         sqlx::Error::Io(_) | sqlx::Error::Tls(_) if text.contains("peer certificate") => {
             let reason = certificate_reason(&text, options.get_host());
-            ConnectError::Certificate { server, mode, reason }
+            ConnectError::CertificateRejected { server, mode, reason }
         }
         sqlx::Error::Tls(_) if text.contains("does not support TLS") => ConnectError::NoTls { server, mode },
         // The server's answer to the TLS handshake was not TLS.
@@ -336,7 +336,7 @@ fn explain_network_error(
         }
         // The standard library has no error kind for a name that does not resolve.
         _ if error.to_string().contains("lookup") => ConnectError::UnknownHost { host: options.get_host().to_owned() },
-        _ => ConnectError::Unreachable { server },
+        _ => ConnectError::NotListening { server },
     }
 }
 
@@ -353,13 +353,13 @@ fn explain_server_error(options: &PgConnectOptions, server: String, refusal: &Pg
             ConnectError::TooManyConnections { server, user, reason }
         }
         _ if mentions(&["no such database"]) => ConnectError::NoDatabase { server, database },
-        sqlstate::INVALID_PASSWORD => ConnectError::Password { server, user },
+        sqlstate::INVALID_PASSWORD => ConnectError::PasswordRejected { server, user },
         // PgBouncer's error for a wrong password and for an unknown user.
         sqlstate::PROTOCOL_VIOLATION if mentions(&["authentication failed", "no such user"]) => {
-            ConnectError::Password { server, user }
+            ConnectError::PasswordRejected { server, user }
         }
         sqlstate::INVALID_AUTHORIZATION_SPECIFICATION if mentions(&["pg_hba.conf"]) => {
-            ConnectError::NotPermittedFromHere { server, user, database, reason }
+            ConnectError::RejectedByPgHba { server, user, database, reason }
         }
         sqlstate::INVALID_AUTHORIZATION_SPECIFICATION if mentions(&["not permitted to log in"]) => {
             ConnectError::NoLogin { server, user }
@@ -367,7 +367,7 @@ fn explain_server_error(options: &PgConnectOptions, server: String, refusal: &Pg
         sqlstate::INVALID_AUTHORIZATION_SPECIFICATION if mentions(&["does not exist"]) => {
             ConnectError::NoRole { server, user }
         }
-        sqlstate::INVALID_AUTHORIZATION_SPECIFICATION => ConnectError::Refused { server, user, reason },
+        sqlstate::INVALID_AUTHORIZATION_SPECIFICATION => ConnectError::LoginRejected { server, user, reason },
         sqlstate::INVALID_CATALOG_NAME => ConnectError::NoDatabase { server, database },
         sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE => ConnectError::ConnectionsNotAllowed { server, database },
         sqlstate::INSUFFICIENT_PRIVILEGE => ConnectError::NoConnectPrivilege { server, user, database, reason },

@@ -23,7 +23,7 @@ const LEGACY_SETTINGS: [&str; 4] =
 #[must_use]
 pub fn user(id: Uuid) -> Identity {
     let claims = [("role", AUTHENTICATED.to_owned()), ("sub", id.to_string())];
-    with_claims(
+    from_claims_unchecked(
         AUTHENTICATED,
         claims.map(|(name, value)| (name.to_owned(), Value::String(value))).into_iter().collect(),
     )
@@ -33,17 +33,17 @@ pub fn user(id: Uuid) -> Identity {
 /// Returns the identity of a visitor who has not signed in.
 #[must_use]
 pub fn anon() -> Identity {
-    with_role_claim(ANON)
+    from_role(ANON)
 }
 
 /// Returns the identity of the service itself.
 #[must_use]
 pub fn service() -> Identity {
-    with_role_claim(SERVICE_ROLE)
+    from_role(SERVICE_ROLE)
 }
 
-fn with_role_claim(role: &'static str) -> Identity {
-    with_claims(role, [("role".to_owned(), Value::String(role.to_owned()))].into_iter().collect())
+fn from_role(role: &'static str) -> Identity {
+    from_claims_unchecked(role, [("role".to_owned(), Value::String(role.to_owned()))].into_iter().collect())
 }
 
 /// Returns the identity that the claims of a token describe. `auth.jwt()` returns all the claims, unchanged except that
@@ -71,10 +71,10 @@ pub fn from_claims(mut claims: Map<String, Value>) -> Result<Identity, Error> {
         (Some(AUTHENTICATED), Some(id)) => {
             // A UUID has several spellings; PostgreSQL prints this one.
             claims.insert("sub".to_owned(), Value::String(id.to_string()));
-            Ok(with_claims(AUTHENTICATED, claims).with_user_id(id))
+            Ok(from_claims_unchecked(AUTHENTICATED, claims).with_user_id(id))
         }
         (Some(AUTHENTICATED), None) => invalid_claims("sub must be the UUID of an account"),
-        (Some(ANON), None) => Ok(with_claims(ANON, claims)),
+        (Some(ANON), None) => Ok(from_claims_unchecked(ANON, claims)),
         (Some(ANON), Some(_)) => invalid_claims("a visitor's claims must have no sub"),
         _ => invalid_claims("role must be authenticated or anon"),
     }
@@ -92,7 +92,7 @@ fn has_nul(value: &Value) -> bool {
 /// Returns an identity with this role and these claims, which are not checked. For the claims of a token, use
 /// [`from_claims`].
 #[must_use]
-pub fn with_claims(role: &'static str, claims: Map<String, Value>) -> Identity {
+pub fn from_claims_unchecked(role: &'static str, claims: Map<String, Value>) -> Identity {
     let claims = Value::Object(claims).to_string();
     LEGACY_SETTINGS
         .into_iter()

@@ -25,10 +25,10 @@ use sea_orm::sqlx::{
 use shuttle::{future::yield_now, rand::Rng};
 
 use crate::{
-    identity::{IDENTITY_CHANGED, TRANSACTION_ENDED},
+    identity::{IDENTITY_CHANGED_SQLSTATE, TRANSACTION_ENDED_SQLSTATE},
     pooler::ServerProcess,
     sqlstate,
-    wire::{Answer, Connection, PgQuery, TextRow},
+    wire::{Connection, PgQuery, SimpleQueryResponse, TextRow},
 };
 
 /// The role of the identity under test.
@@ -49,7 +49,7 @@ pub(super) struct State {
     /// The response that the driver has not read yet.
     unread: Option<Response>,
     /// Whether the end of a response is still unread, as after an error.
-    has_unread_end: bool,
+    has_unread_response_end: bool,
     /// Whether the connection may be lost, at random.
     pub(super) may_lose_connection: bool,
     is_lost: bool,
@@ -145,7 +145,7 @@ impl State {
     /// Executes the statements of a message at once, up to the first error. A call sends its message when it is first
     /// polled, so a call that is dropped later loses only the answer.
     fn send(&mut self, sql: &str) -> Result<(), sqlx::Error> {
-        if self.unread.is_some() || self.has_unread_end {
+        if self.unread.is_some() || self.has_unread_response_end {
             self.broken_rules.push(format!("{sql:?} was sent before the last response was read"));
         }
         let loses_connection = self.may_lose_connection && shuttle::rand::thread_rng().gen_ratio(1, 30);
@@ -204,7 +204,7 @@ impl State {
             // The SQL that cleans the database session begins with this statement.
             "SET SESSION AUTHORIZATION DEFAULT" => self.is_unclean = false,
             // The driver has no prepared statements, and neither has the server.
-            _ if statement.starts_with("SELECT count(*) FILTER") => response.last_row = Some(number_row([0, 0])),
+            _ if statement.starts_with("SELECT count(*) FILTER") => response.last_row = Some(integer_row([0, 0])),
             _ => {}
         }
         let Some(transaction) = &mut self.transaction else {
@@ -215,7 +215,7 @@ impl State {
                 }
                 ["SAVEPOINT" | "RELEASE", ..] => Err(NO_ACTIVE_SQL_TRANSACTION),
                 // The check before a COMMIT.
-                ["SELECT", "CASE", ..] => Err(ServerError(TRANSACTION_ENDED)),
+                ["SELECT", "CASE", ..] => Err(ServerError(TRANSACTION_ENDED_SQLSTATE)),
                 _ => Ok(()),
             };
         };
@@ -246,7 +246,7 @@ impl State {
                     .ok_or(INVALID_SAVEPOINT_SPECIFICATION)?;
                 transaction.savepoints.truncate(index);
             }
-            // The statements that set a role: with `num_nulls` at the begin of a transaction, otherwise in it.
+            // The statements that set a role: with `num_nulls` when the transaction begins, without it later.
             ["SELECT", "set_config('role'," | "num_nulls(set_config('role',", role, ..] => {
                 role.trim_end_matches(',').trim_matches('\'').clone_into(&mut transaction.role);
                 let (process_id, start_time) = ("1".to_owned(), "started".to_owned());
@@ -256,9 +256,9 @@ impl State {
             ["SELECT", "CASE", ..] => {
                 let is_changed = transaction.role != USER_ROLE;
                 if statement.contains("pg_prepared_statements") {
-                    response.last_row = Some(number_row([is_changed.into(), 0]));
+                    response.last_row = Some(integer_row([is_changed.into(), 0]));
                 } else if is_changed {
-                    return Err(ServerError(IDENTITY_CHANGED));
+                    return Err(ServerError(IDENTITY_CHANGED_SQLSTATE));
                 }
             }
             ["INSERT", row_number, "AS", role, ref rest @ ..] => {
@@ -285,12 +285,12 @@ impl State {
             return Err(connection_lost_error());
         }
         let response = self.unread.take().unwrap_or_default();
-        self.has_unread_end = response.error.is_some();
+        self.has_unread_response_end = response.error.is_some();
         Ok(response)
     }
 }
 
-fn number_row(columns: [i64; 2]) -> TextRow {
+fn integer_row(columns: [i64; 2]) -> TextRow {
     TextRow(columns.map(|column| Some(column.to_string())).to_vec())
 }
 
@@ -322,10 +322,11 @@ fn outcome(response: &Response) -> Result<(), sqlx::Error> {
 impl Connection for ModelConnection {
     type Row = u32;
 
-    async fn simple_query(&mut self, sql: String, answer: &mut Answer) -> Result<(), sqlx::Error> {
-        let response = self.exchange(&sql).await?;
-        (answer.completed_count, answer.last_row) = (response.completed_count, response.last_row.clone());
-        outcome(&response)
+    async fn simple_query(&mut self, sql: String, response: &mut SimpleQueryResponse) -> Result<(), sqlx::Error> {
+        let model_response = self.exchange(&sql).await?;
+        response.completed_count = model_response.completed_count;
+        response.last_row.clone_from(&model_response.last_row);
+        outcome(&model_response)
     }
 
     async fn execute(&mut self, query: PgQuery) -> Result<PgQueryResult, sqlx::Error> {
@@ -357,7 +358,7 @@ impl Connection for ModelConnection {
     async fn drain(&mut self) -> Result<Option<sqlx::Error>, sqlx::Error> {
         yield_now().await;
         let response = self.server.state().read()?;
-        self.server.state().has_unread_end = false;
+        self.server.state().has_unread_response_end = false;
         Ok(outcome(&response).err())
     }
 
@@ -390,8 +391,8 @@ impl Drop for ModelConnection {
         if self.is_discarded || state.is_lost {
             return;
         }
-        if state.transaction.is_some() || state.unread.is_some() || state.has_unread_end || state.is_unclean {
-            let broken_rule = format!("a connection was returned to its pool as {state:?}");
+        if state.transaction.is_some() || state.unread.is_some() || state.has_unread_response_end || state.is_unclean {
+            let broken_rule = format!("a connection was returned to its pool in this state: {state:?}");
             state.broken_rules.push(broken_rule);
         }
     }

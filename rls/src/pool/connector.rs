@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 use super::PING_TIMEOUT;
 use crate::{pooler::ServerProcess, sqlstate};
 
-/// Connections that are older are closed, because the memory of a server process grows over time, and because a host
+/// Connections older than this are closed, because the memory of a server process grows over time, and because a host
 /// name may come to mean another server.
 const MAX_LIFETIME: Duration = Duration::from_secs(1800);
 /// Connections idle for longer are pinged before use, because a firewall or proxy may have closed them.
@@ -23,7 +23,7 @@ const PING_AFTER_IDLE: Duration = Duration::from_secs(30);
 
 /// A connection of the pool.
 pub(crate) struct ServerConnection {
-    pub(super) driver: PgConnection,
+    pub(super) pg_connection: PgConnection,
     pub(super) process: ServerProcess,
 }
 
@@ -58,7 +58,7 @@ impl ServerState {
     }
 
     /// Whether a connection is being opened, and waits for the server to answer.
-    pub(super) fn is_server_awaited(&self) -> bool {
+    pub(super) fn is_waiting_for_server(&self) -> bool {
         self.opening_count.load(Ordering::Relaxed) > 0 && !self.is_full.load(Ordering::Relaxed)
     }
 }
@@ -95,7 +95,8 @@ impl Manager for Connector {
             match connected {
                 Err(error) if is_temporary_refusal(&error) => sleep(pause).await,
                 connected => {
-                    return connected.map(|driver| ServerConnection { driver, process: ServerProcess::default() });
+                    return connected
+                        .map(|pg_connection| ServerConnection { pg_connection, process: ServerProcess::default() });
                 }
             }
             pause = (pause * 2).min(Duration::from_secs(1));
@@ -112,7 +113,7 @@ impl Manager for Connector {
             if self.server_state.is_presumed_dead(last_used) {
                 return Err(RecycleError::message("idle for longer than a connection that did not answer"));
             }
-            let Ok(answer) = timeout(PING_TIMEOUT, connection.driver.ping()).await else {
+            let Ok(answer) = timeout(PING_TIMEOUT, connection.pg_connection.ping()).await else {
                 self.server_state.record_dead(last_used);
                 return Err(RecycleError::message("no answer to a ping"));
             };

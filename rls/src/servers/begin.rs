@@ -11,10 +11,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Cluster, Purpose, REPLICA_TIMEOUT};
+use super::{Cluster, Purpose, SERVER_ATTEMPT_TIMEOUT};
 use crate::{
-    Error, error::is_connection_lost, position::RequiredPosition, server_of_transaction::ServerOfTransaction,
-    shared_transaction::SharedTransaction, transaction_state::BeginRequest,
+    Error, error::is_connection_lost, position::ReadRequirement, shared_transaction::SharedTransaction,
+    transaction_server::TransactionServer, transaction_state::BeginRequest,
 };
 
 /// Maximum wait for a replica that has not replayed the required log position; after that, the transaction begins on
@@ -26,8 +26,8 @@ const PRIMARY_RETRY_INTERVAL: Duration = Duration::from_millis(50);
 impl Cluster {
     /// Begins a transaction on a server that suits its purpose.
     pub(super) async fn begin(&self, request: &BeginRequest<'_>, purpose: Purpose) -> Result<SharedTransaction, DbErr> {
-        if let Purpose::Read { required_position, uses_one_snapshot } = purpose
-            && let Some(transaction) = self.begin_on_replica(request, required_position, uses_one_snapshot).await
+        if let Purpose::Read { read_requirement, uses_one_snapshot } = purpose
+            && let Some(transaction) = self.begin_on_replica(request, read_requirement, uses_one_snapshot).await
         {
             return Ok(transaction);
         }
@@ -35,29 +35,29 @@ impl Cluster {
     }
 
     /// Returns the server at this index, as [`SharedTransaction::begin`] takes it.
-    fn server_of_transaction(&self, index: usize) -> Option<ServerOfTransaction> {
-        Some(ServerOfTransaction::new(self.members[index].wal.clone()))
+    fn transaction_server(&self, index: usize) -> Option<TransactionServer> {
+        Some(TransactionServer::new(self.members[index].tracking.clone()))
     }
 
     /// Begins a transaction on a replica. Returns `None` if none can be used, or none is fresh enough in time.
     async fn begin_on_replica(
         &self,
         request: &BeginRequest<'_>,
-        required_position: RequiredPosition,
+        read_requirement: ReadRequirement,
         uses_one_snapshot: bool,
     ) -> Option<SharedTransaction> {
         // After an unknown commit of the identity, only the primary is certain to show whether it happened.
-        if required_position.unknown_commit_number.is_some() {
+        if read_requirement.unknown_commit_number.is_some() {
             return None;
         }
         let newest_timeline = self.newest_timeline.load(Ordering::SeqCst);
         let (required_timeline, required_lsn) =
-            required_position.position.map_or((0, 0), |position| (position.timeline, position.lsn));
+            read_requirement.position.map_or((0, 0), |position| (position.timeline, position.lsn));
         let mut candidate_indexes: Vec<usize> = (0..self.members.len())
             .filter(|index| {
                 let member = &self.members[*index];
                 member.serves_reads.load(Ordering::SeqCst)
-                    && member.wal.timeline.load(Ordering::SeqCst) >= required_timeline.max(newest_timeline)
+                    && member.tracking.timeline.load(Ordering::SeqCst) >= required_timeline.max(newest_timeline)
                     // The replica must already be known to be fresh, because the statement that asks for its log
                     // position also takes the snapshot.
                     && (!uses_one_snapshot || member.lsn.load(Ordering::SeqCst) >= required_lsn)
@@ -65,8 +65,8 @@ impl Cluster {
             .collect();
         if candidate_indexes.is_empty() {
             if required_timeline > newest_timeline {
-                // The caller's log position comes from another process, which knows of a promotion that this one's
-                // monitor has not seen yet.
+                // The caller's log position comes from another process, which knows of a promotion that the monitor of
+                // this process has not seen yet.
                 self.wake_monitor();
             }
             return None;
@@ -78,10 +78,11 @@ impl Cluster {
         candidate_indexes.sort_by_key(|index| self.members[*index].lsn.load(Ordering::SeqCst) < required_lsn);
         for index in candidate_indexes.into_iter().take(2) {
             let member = &self.members[index];
-            let begin = SharedTransaction::begin(&member.pool, request, self.server_of_transaction(index));
-            let begin_timeout = request.deadline.map_or(REPLICA_TIMEOUT, |deadline| REPLICA_TIMEOUT.min(deadline / 3));
-            let (transaction, position) = match timeout(begin_timeout, begin).await {
-                Ok(Ok((transaction, Some(position)))) => (transaction, position),
+            let begin = SharedTransaction::begin(&member.pool, request, self.transaction_server(index));
+            let begin_timeout =
+                request.deadline.map_or(SERVER_ATTEMPT_TIMEOUT, |deadline| SERVER_ATTEMPT_TIMEOUT.min(deadline / 3));
+            let (transaction, status) = match timeout(begin_timeout, begin).await {
+                Ok(Ok((transaction, Some(status)))) => (transaction, status),
                 Ok(Err(error)) if is_connection_lost(&error) => {
                     member.serves_reads.store(false, Ordering::SeqCst);
                     self.wake_monitor();
@@ -95,14 +96,14 @@ impl Cluster {
             };
             // A replica that was promoted since the last check still has what it had replayed, so it may be used,
             // unless another server has replaced it as the primary. Then its timeline is not the newest.
-            if !position.is_standby && position.timeline < newest_timeline {
+            if !status.is_standby && status.timeline < newest_timeline {
                 transaction.discard().await;
                 continue;
             }
-            if position.is_standby {
-                member.lsn.fetch_max(position.lsn, Ordering::SeqCst);
+            if status.is_standby {
+                member.lsn.fetch_max(status.lsn, Ordering::SeqCst);
             }
-            let is_fresh = position.lsn >= required_lsn
+            let is_fresh = status.lsn >= required_lsn
                 || !uses_one_snapshot && wait_until_replayed(&transaction, required_lsn).await;
             return is_fresh.then_some(transaction);
         }
@@ -117,7 +118,7 @@ impl Cluster {
         loop {
             let primary_index = *watched_primary.borrow_and_update();
             let member = &self.members[primary_index];
-            let begin = SharedTransaction::begin(&member.pool, request, self.server_of_transaction(primary_index));
+            let begin = SharedTransaction::begin(&member.pool, request, self.transaction_server(primary_index));
             let remaining = self.acquire_timeout.saturating_sub(started_at.elapsed());
             let has_timeout = !std::mem::take(&mut is_first_attempt);
             let outcome = select! {
@@ -128,10 +129,10 @@ impl Cluster {
                 () = sleep(remaining), if has_timeout => return Err(last_error),
             };
             last_error = match outcome {
-                Ok((transaction, Some(position))) => {
+                Ok((transaction, Some(status))) => {
                     let newest_timeline = self.newest_timeline.load(Ordering::SeqCst);
-                    if !position.is_standby && position.timeline >= newest_timeline {
-                        self.newest_timeline.fetch_max(position.timeline, Ordering::SeqCst);
+                    if !status.is_standby && status.timeline >= newest_timeline {
+                        self.newest_timeline.fetch_max(status.timeline, Ordering::SeqCst);
                         return Ok(transaction);
                     }
                     transaction.discard().await;
@@ -161,16 +162,16 @@ impl Cluster {
 /// Waits for at most [`MAX_REPLAY_WAIT`] until the transaction's server has replayed the log position. Returns whether
 /// it has.
 async fn wait_until_replayed(transaction: &SharedTransaction, lsn: u64) -> bool {
-    let poll_position = async {
+    let poll_status = async {
         let mut pause = Duration::from_millis(1);
         loop {
             sleep(pause).await;
-            match transaction.server_position().await {
-                Ok(Some(position)) if position.lsn >= lsn => return true,
+            match transaction.replication_status().await {
+                Ok(Some(status)) if status.lsn >= lsn => return true,
                 Ok(Some(_)) => pause *= 2,
                 Ok(None) | Err(_) => return false,
             }
         }
     };
-    timeout(MAX_REPLAY_WAIT, poll_position).await.unwrap_or(false)
+    timeout(MAX_REPLAY_WAIT, poll_status).await.unwrap_or(false)
 }

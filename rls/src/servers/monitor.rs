@@ -18,8 +18,10 @@ use super::Cluster;
 use crate::{
     Error,
     connect::explain,
-    pool::connect_error,
-    wire::{Answer, SERVER_POSITION_COLUMN_COUNT, SERVER_POSITION_SQL, ServerPosition, simple_query},
+    pool::conn_error,
+    wire::{
+        REPLICATION_STATUS_COLUMN_COUNT, REPLICATION_STATUS_SQL, ReplicationStatus, SimpleQueryResponse, simple_query,
+    },
 };
 
 /// Interval between two checks.
@@ -38,7 +40,7 @@ const WAL_PAGE_SIZE: u64 = 8192;
 
 /// What a server reports about itself.
 struct Report {
-    position: ServerPosition,
+    status: ReplicationStatus,
     /// Whether transactions are read-only by default: on a standby, or on a primary with
     /// `default_transaction_read_only`.
     is_read_only: bool,
@@ -62,24 +64,24 @@ impl Probe {
         };
         let sql = format!(
             "SELECT (SELECT system_identifier FROM pg_control_system()), \
-               (current_setting('transaction_read_only') = 'on')::integer, {SERVER_POSITION_SQL}, \
+               (current_setting('transaction_read_only') = 'on')::integer, {REPLICATION_STATUS_SQL}, \
                greatest( \
                  (SELECT timeline_id FROM pg_control_checkpoint()), \
                  (SELECT min_recovery_end_timeline FROM pg_control_recovery()), \
                  (SELECT received_tli FROM pg_stat_wal_receiver))"
         );
-        let mut answer = Answer::default();
-        simple_query(&mut connection, sql, &mut answer).await?;
-        let report = answer.last_row.as_ref().and_then(|row| {
+        let mut response = SimpleQueryResponse::default();
+        simple_query(&mut connection, sql, &mut response).await?;
+        let report = response.last_row.as_ref().and_then(|row| {
             // The first two columns are the system identifier and `is_read_only`.
-            let position = ServerPosition::read(row, 2)?;
-            let timeline = if position.is_standby {
-                row.integer(2 + SERVER_POSITION_COLUMN_COUNT)?.try_into().ok()?
+            let status = ReplicationStatus::read(row, 2)?;
+            let timeline = if status.is_standby {
+                row.integer(2 + REPLICATION_STATUS_COLUMN_COUNT)?.try_into().ok()?
             } else {
-                position.timeline
+                status.timeline
             };
             let (system_identifier, is_read_only) = (row.integer(0)?, row.integer(1)? == 1);
-            Some(Report { position: ServerPosition { timeline, ..position }, is_read_only, system_identifier })
+            Some(Report { status: ReplicationStatus { timeline, ..status }, is_read_only, system_identifier })
         });
         self.connection = Some(connection);
         report.ok_or_else(|| sqlx::Error::Protocol("the server does not report its log position".to_owned()))
@@ -94,7 +96,7 @@ impl Probe {
     }
 }
 
-/// Starts a task that checks the cluster until it is closed or dropped. When this function returns, every server has
+/// Starts a task that checks the cluster until it is closed or dropped. When this function succeeds, every server has
 /// been checked at least once, and at least one has answered.
 pub(super) async fn start(
     cluster: &Arc<Cluster>,
@@ -110,7 +112,7 @@ pub(super) async fn start(
         for (index, error) in failures {
             let reason = explain(&monitor.probes[index].options, &error);
             // A wrong password is reported at once. A server that is starting may still become ready in time.
-            if has_timed_out || matches!(connect_error(error).into(), Error::Misconfigured { .. }) {
+            if has_timed_out || matches!(conn_error(error).into(), Error::Misconfigured { .. }) {
                 return Err(reason.into());
             }
         }
@@ -169,7 +171,7 @@ impl Monitor {
         }
         if self.system_identifier.is_none() {
             // The identifier of a primary, or else of any server that answers.
-            let reference = reports.iter().find(|(_, report)| !report.position.is_standby).or(reports.first());
+            let reference = reports.iter().find(|(_, report)| !report.status.is_standby).or(reports.first());
             self.system_identifier = reference.map(|(_, report)| report.system_identifier);
         }
         for (index, report) in &reports {
@@ -193,20 +195,20 @@ impl Monitor {
         let newest_timeline = cluster.newest_timeline.load(Ordering::SeqCst);
         let found = reports
             .iter()
-            .filter(|(_, report)| !report.position.is_standby && report.position.timeline >= newest_timeline)
-            .max_by_key(|(index, report)| (report.position.timeline, !report.is_read_only, *index == primary_index));
+            .filter(|(_, report)| !report.status.is_standby && report.status.timeline >= newest_timeline)
+            .max_by_key(|(index, report)| (report.status.timeline, !report.is_read_only, *index == primary_index));
         self.has_primary = found.is_some();
         let Some((index, report)) = found else { return };
-        cluster.newest_timeline.fetch_max(report.position.timeline, Ordering::SeqCst);
+        cluster.newest_timeline.fetch_max(report.status.timeline, Ordering::SeqCst);
         // An old primary may have reached a log position beyond that of the new one. What it wrote there is lost, so
         // replicas that have not replayed it do not lag. Positions are kept for twice `MAX_LAG`, because
         // `update_replicas` needs one that is at least `MAX_LAG` old.
         self.primary_positions
-            .retain(|(checked_at, lsn)| now.duration_since(*checked_at) < MAX_LAG * 2 && *lsn <= report.position.lsn);
-        self.primary_positions.push_back((now, report.position.lsn));
+            .retain(|(checked_at, lsn)| now.duration_since(*checked_at) < MAX_LAG * 2 && *lsn <= report.status.lsn);
+        self.primary_positions.push_back((now, report.status.lsn));
         if *index != primary_index {
             let address = &cluster.members[*index].address;
-            let timeline = report.position.timeline;
+            let timeline = report.status.timeline;
             tracing::warn!(target: "sparc", address, timeline, "another server is the primary");
             cluster.members[primary_index].pool.drop_idle_connections();
             cluster.primary.send_replace(*index);
@@ -222,14 +224,14 @@ impl Monitor {
         for (index, member) in cluster.members.iter().enumerate() {
             let report = reports.iter().find(|(report_index, _)| *report_index == index).map(|(_, report)| report);
             if let Some(report) = report {
-                member.wal.timeline.store(report.position.timeline, Ordering::SeqCst);
-                member.lsn.store(report.position.lsn, Ordering::SeqCst);
+                member.tracking.timeline.store(report.status.timeline, Ordering::SeqCst);
+                member.lsn.store(report.status.lsn, Ordering::SeqCst);
             }
             member.is_reachable.store(report.is_some(), Ordering::SeqCst);
             let serves_reads = report.is_some_and(|report| {
-                report.position.is_standby
-                    && report.position.timeline >= newest_timeline
-                    && required_lsn.is_none_or(|lsn| report.position.lsn + WAL_PAGE_SIZE >= lsn)
+                report.status.is_standby
+                    && report.status.timeline >= newest_timeline
+                    && required_lsn.is_none_or(|lsn| report.status.lsn + WAL_PAGE_SIZE >= lsn)
             });
             if member.serves_reads.swap(serves_reads, Ordering::SeqCst) != serves_reads {
                 let address = &member.address;

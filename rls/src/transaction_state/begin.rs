@@ -5,14 +5,13 @@ use std::time::Duration;
 
 use sea_orm::sqlx;
 
-use super::{EndReason, Frame, OUTERMOST, Pending, TransactionState};
+use super::{EndReason, Frame, OUTERMOST_FRAME_ID, Pending, TransactionState};
 use crate::{
-    Identity, pooler,
-    server_of_transaction::ServerOfTransaction,
-    sqlstate,
+    Identity, pooler, sqlstate,
+    transaction_server::TransactionServer,
     wire::{
-        Answer, Connection, PreparedStatementMode, SERVER_POSITION_COLUMN_COUNT, SERVER_POSITION_SQL, ServerPosition,
-        TextRow,
+        Connection, PreparedStatementMode, REPLICATION_STATUS_COLUMN_COUNT, REPLICATION_STATUS_SQL, ReplicationStatus,
+        SimpleQueryResponse, TextRow,
     },
 };
 
@@ -20,14 +19,14 @@ use crate::{
 /// SERIALIZABLE transaction reads is valid only once it is committed, so the caller must wait for its end.
 const IS_SERIALIZABLE_COLUMN: &str = ", (current_setting('transaction_isolation') = 'serializable')::integer";
 
-/// The transaction mode in which nothing can be written, as it follows BEGIN.
+/// The transaction mode in which nothing can be written, with the space that separates it from BEGIN.
 pub(crate) const READ_ONLY: &str = " READ ONLY";
 
 /// The parameters of a transaction.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BeginRequest<'a> {
     pub(crate) identity: &'a Identity,
-    /// The transaction modes as they follow BEGIN, with a leading space.
+    /// The transaction modes, with the space that separates them from BEGIN.
     pub(crate) modes: &'a str,
     /// The time limit of each statement, counted from its start.
     pub(crate) deadline: Option<Duration>,
@@ -36,23 +35,23 @@ pub(crate) struct BeginRequest<'a> {
     pub(crate) allows_background_end: bool,
 }
 
-/// The columns that are added to the query of [`Identity::set_local_sql`]. They stand between two columns of its own:
-/// before them the result of the begin check, or of setting the identity if there is no check; after them the start
-/// time of the transaction.
+/// The columns that are added to the last SELECT of [`Identity::set_local_sql`]. That SELECT has two columns itself,
+/// and these stand between them. The first is the result of the begin check ([`Identity::with_begin_check`]), or of
+/// setting the identity if there is no check; the last is the start time of the transaction.
 struct BeginColumns<'a> {
     identity: &'a Identity,
     includes_isolation: bool,
-    includes_position: bool,
+    includes_replication_status: bool,
 }
 
 /// The values of the columns of [`BeginColumns`], and the start time.
 #[derive(Default)]
 struct BeginValues {
-    /// The identity with its settings in the form in which the server stores them, if that may differ from the given
-    /// form.
+    /// The identity with its settings as the server prints them (`5s` for `5000`), if that may differ from the given
+    /// text.
     stored_identity: Option<Identity>,
     is_serializable: Option<bool>,
-    position: Option<ServerPosition>,
+    replication_status: Option<ReplicationStatus>,
     process_id: Option<i64>,
     started_at: String,
 }
@@ -63,8 +62,8 @@ impl BeginColumns<'_> {
         if self.includes_isolation {
             sql.push_str(IS_SERIALIZABLE_COLUMN);
         }
-        if self.includes_position {
-            sql.extend([", ", SERVER_POSITION_SQL]);
+        if self.includes_replication_status {
+            sql.extend([", ", REPLICATION_STATUS_SQL]);
         }
         sql.push_str(", pg_backend_pid()");
         sql
@@ -75,9 +74,9 @@ impl BeginColumns<'_> {
         let mut values = BeginValues { started_at: row.0.pop()??, ..BeginValues::default() };
         values.process_id = row.integer(row.0.len().checked_sub(1)?);
         row.0.pop();
-        if self.includes_position {
-            let first_column = row.0.len().checked_sub(SERVER_POSITION_COLUMN_COUNT)?;
-            values.position = ServerPosition::read(&row, first_column);
+        if self.includes_replication_status {
+            let first_column = row.0.len().checked_sub(REPLICATION_STATUS_COLUMN_COUNT)?;
+            values.replication_status = ReplicationStatus::read(&row, first_column);
             row.0.truncate(first_column);
         }
         if self.includes_isolation {
@@ -94,23 +93,23 @@ impl BeginColumns<'_> {
 }
 
 impl<C: Connection> TransactionState<C> {
-    /// Begins a transaction on the connection. Returns the transaction with the server's log position, if there are
-    /// replicas.
+    /// Begins a transaction on the connection. Returns the transaction with the server's replication status, if there
+    /// are replicas. `server` tracks log positions; it is `None` without replicas.
     pub(crate) async fn begin(
         connection: C,
         request: &BeginRequest<'_>,
-        server: Option<ServerOfTransaction>,
-    ) -> Result<(Self, Option<ServerPosition>), sqlx::Error> {
+        server: Option<TransactionServer>,
+    ) -> Result<(Self, Option<ReplicationStatus>), sqlx::Error> {
         let BeginRequest { identity, modes, deadline, prepared_statement_mode, allows_background_end } = *request;
         let mut state = Self {
             connection: Some(connection),
-            frames: vec![Frame::new(OUTERMOST)],
+            frames: vec![Frame::new(OUTERMOST_FRAME_ID)],
             pending: Some(Pending::Begin),
-            has_unread_end: false,
+            has_unread_response_end: false,
             end_reason: None,
             is_unclean: false,
             has_unanswered_raw_commit: false,
-            last_frame_id: OUTERMOST,
+            last_frame_id: OUTERMOST_FRAME_ID,
             started_at: String::new(),
             identity: identity.clone(),
             stored_identity: identity.clone(),
@@ -123,45 +122,48 @@ impl<C: Connection> TransactionState<C> {
         let columns = BeginColumns {
             identity,
             includes_isolation: allows_background_end,
-            includes_position: state.server.is_some(),
+            includes_replication_status: state.server.is_some(),
         };
         let set_identity = identity.set_local_sql(deadline, &columns.sql());
         let sql = format!("BEGIN{modes}; {}{set_identity}", prepared_statement_mode.sql_after_begin());
-        let mut answer = Answer::default();
+        let mut response = SimpleQueryResponse::default();
         let outcome = match state.connection.as_mut() {
-            Some(connection) => connection.simple_query(sql, &mut answer).await,
+            Some(connection) => connection.simple_query(sql, &mut response).await,
             None => Ok(()),
         };
         // BEGIN and, if it is sent, DEALLOCATE ALL precede the statement that sets the identity.
         let statement_count_before_identity =
             1 + usize::from(prepared_statement_mode == PreparedStatementMode::PerTransaction);
-        state.record_outcome(OUTERMOST, outcome).map_err(|error| {
-            if answer.completed_count <= statement_count_before_identity {
+        state.record_outcome(OUTERMOST_FRAME_ID, outcome).map_err(|error| {
+            if response.completed_count <= statement_count_before_identity {
                 explain_identity_error(error, identity.role())
             } else {
-                // The begin check has failed. It may refuse the identity with any SQLSTATE.
+                // The begin check has failed. It may refuse the identity with any SQLSTATE, so the error is passed on
+                // unchanged.
                 error
             }
         })?;
-        let values = answer.last_row.and_then(|row| columns.read(row)).unwrap_or_default();
-        let position = values.position;
+        let values = response.last_row.and_then(|row| columns.read(row)).unwrap_or_default();
+        let replication_status = values.replication_status;
         state.started_at = values.started_at;
         state.allows_background_end = allows_background_end && values.is_serializable == Some(false);
         if let Some(stored_identity) = values.stored_identity {
             state.stored_identity = stored_identity;
         }
-        if let (Some(server), Some(position)) = (&mut state.server, position) {
-            server.record_begin(position);
+        if let (Some(server), Some(status)) = (&mut state.server, replication_status) {
+            server.record_begin(status);
         }
         if let (PreparedStatementMode::Cached, Some(connection)) = (prepared_statement_mode, &mut state.connection) {
             state.pending = Some(Pending::Begin);
             if let Err(error) = pooler::prevent_statement_name_collisions(connection, values.process_id).await {
+                // The server rolls the transaction back when the connection closes. Nobody has a handle that could ask
+                // for the reason.
                 state.close(EndReason::Finished);
                 return Err(error);
             }
             state.pending = None;
         }
-        Ok((state, position))
+        Ok((state, replication_status))
     }
 }
 

@@ -3,28 +3,28 @@
 use futures_util::FutureExt;
 use sea_orm::{DbErr, RuntimeErr, sqlx};
 
-use super::{EndReason, OUTERMOST, Pending, TransactionState};
+use super::{EndReason, OUTERMOST_FRAME_ID, Pending, TransactionState};
 use crate::{
     Error,
+    connection_to_release::{ConnectionToRelease, Ending},
     error::{breaks_connection, is_from_pooler},
-    identity::{IDENTITY_CHANGED, TRANSACTION_ENDED},
-    released_connection::{Ending, ReleasedConnection},
+    identity::{IDENTITY_CHANGED_SQLSTATE, TRANSACTION_ENDED_SQLSTATE},
     runtime::{AtomicBool, Ordering, spawn_detached},
     sqlstate,
-    wire::{Answer, Connection, SERVER_POSITION_SQL, exec_error, has_only_driver_statements},
+    wire::{Connection, REPLICATION_STATUS_SQL, SimpleQueryResponse, exec_error, has_only_driver_statements},
 };
 
 impl<C: Connection> TransactionState<C> {
     /// Ends a transaction that has only read. What was read is valid whether the transaction is committed or rolled
     /// back, so the caller does not wait. COMMIT or ROLLBACK is sent now, and a task that owns the connection waits for
     /// the answer before it returns the connection to its pool. For such a transaction, COMMIT and ROLLBACK differ only
-    /// in the server's statistics, and in whether a NOTIFY is delivered that a function of a view has sent.
+    /// in the server's statistics, and in that only COMMIT delivers what a function has sent with NOTIFY.
     fn end_in_background(&mut self, ending: Ending) {
         self.end_reason = Some(EndReason::Finished);
         self.pending = None;
         let Some(connection) = self.connection.take() else { return };
-        let mut return_to_pool =
-            Box::pin(ReleasedConnection { connection: Some(connection), ending, cleaning: None }.return_to_pool());
+        let connection_to_release = ConnectionToRelease { connection: Some(connection), ending, cleaning_mode: None };
+        let mut return_to_pool = Box::pin(connection_to_release.return_to_pool());
         // Polled once, so that COMMIT or ROLLBACK is sent now, however long the runtime takes to begin the task.
         if return_to_pool.as_mut().now_or_never().is_none() {
             spawn_detached(return_to_pool);
@@ -40,12 +40,12 @@ impl<C: Connection> TransactionState<C> {
             && !self.frames.iter().any(|frame| frame.is_unverified)
     }
 
-    /// Commits the transaction. If the transaction can write, sets `is_sent` when the COMMIT is sent, and clears it if
-    /// the commit is known to have failed.
+    /// Commits the transaction. If the transaction can write, sets `may_have_taken_effect` when the COMMIT is sent, and
+    /// clears it if the commit is known to have failed.
     ///
     /// PostgreSQL answers the COMMIT of a failed transaction with ROLLBACK, which the driver reports as success. So the
     /// message begins with a statement that fails if the transaction has failed; then the COMMIT after it is not run.
-    pub(crate) async fn commit(&mut self, is_sent: &AtomicBool) -> Result<(), DbErr> {
+    pub(crate) async fn commit(&mut self, may_have_taken_effect: &AtomicBool) -> Result<(), DbErr> {
         if self.may_end_in_background() {
             self.end_in_background(Ending::Commit);
             return Ok(());
@@ -58,30 +58,30 @@ impl<C: Connection> TransactionState<C> {
             "CLOSE ALL".to_owned()
         };
         // The log position is read in the same message, so that it costs no round trip.
-        let position_sql =
-            if self.server.is_some() { format!("SELECT {SERVER_POSITION_SQL}; ") } else { String::new() };
+        let status_sql =
+            if self.server.is_some() { format!("SELECT {REPLICATION_STATUS_SQL}; ") } else { String::new() };
         let cleaning_sql =
             if self.is_unclean { self.prepared_statement_mode.clean_session_sql() } else { String::new() };
-        let mut answer = Answer::default();
+        let mut response = SimpleQueryResponse::default();
         self.finish_response().await?;
         self.pending = Some(Pending::End);
         let server = self.server.clone();
         // If this value is dropped before the server has answered, its drop records that the outcome is unknown.
         let commit_in_progress = server.as_ref().map(|server| server.track_commit(&self.identity));
-        is_sent.store(!self.cannot_write(), Ordering::SeqCst);
+        may_have_taken_effect.store(!self.cannot_write(), Ordering::SeqCst);
         let connection = self.connection()?;
-        let sql = format!("{check_sql}; COMMIT; {position_sql}{cleaning_sql}");
-        let outcome = connection.simple_query(sql, &mut answer).await;
+        let sql = format!("{check_sql}; COMMIT; {status_sql}{cleaning_sql}");
+        let outcome = connection.simple_query(sql, &mut response).await;
         // The COMMIT is the second statement.
-        let is_committed = answer.completed_count >= 2;
+        let is_committed = response.completed_count >= 2;
         // A pooler that has lost the server does not know whether the server received the COMMIT.
         let is_unanswered =
             outcome.as_ref().err().is_some_and(|error| breaks_connection(error) || is_from_pooler(error));
         if let Some(commit) = commit_in_progress {
-            commit.record_outcome(is_committed, answer.position, is_unanswered);
+            commit.record_outcome(is_committed, response.status_after_commit, is_unanswered);
         }
         match outcome {
-            Ok(()) => self.record_end(&answer),
+            Ok(()) => self.record_end(&response),
             // The transaction is committed, but the connection could not be cleaned.
             Err(_) if is_committed => {
                 self.close(EndReason::Finished);
@@ -96,10 +96,10 @@ impl<C: Connection> TransactionState<C> {
                 })
             }
             Err(error) => {
-                is_sent.store(false, Ordering::SeqCst);
-                (self.pending, self.has_unread_end) = (None, true);
-                let commit_error = self.commit_error(error, answer.completed_count);
-                self.roll_back_failed_commit(OUTERMOST).await;
+                may_have_taken_effect.store(false, Ordering::SeqCst);
+                (self.pending, self.has_unread_response_end) = (None, true);
+                let commit_error = self.record_commit_error(error, response.completed_count);
+                self.roll_back_failed_commit(OUTERMOST_FRAME_ID).await;
                 Err(commit_error)
             }
         }
@@ -107,12 +107,12 @@ impl<C: Connection> TransactionState<C> {
 
     /// Records that the server has ended the transaction, and keeps the connection only if the database session is
     /// clean.
-    fn record_end(&mut self, answer: &Answer) -> Result<(), DbErr> {
+    fn record_end(&mut self, response: &SimpleQueryResponse) -> Result<(), DbErr> {
         self.pending = None;
         self.end_reason = Some(EndReason::Finished);
         if self.is_unclean {
             let prepared_statement_mode = self.prepared_statement_mode;
-            let is_clean = has_only_driver_statements(self.connection_after_end()?, answer, prepared_statement_mode);
+            let is_clean = has_only_driver_statements(self.connection_after_end()?, response, prepared_statement_mode);
             if is_clean { self.is_unclean = false } else { self.discard_connection() }
         }
         Ok(())
@@ -120,11 +120,11 @@ impl<C: Connection> TransactionState<C> {
 
     /// Returns the error of a commit that the server refused after `completed_count` statements of its message. If the
     /// transaction had ended before, this is recorded.
-    fn commit_error(&mut self, error: sqlx::Error, completed_count: usize) -> DbErr {
+    fn record_commit_error(&mut self, error: sqlx::Error, completed_count: usize) -> DbErr {
         let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
         match (completed_count, code.as_deref()) {
-            (0, Some(TRANSACTION_ENDED)) => self.record_end_by_statement().into(),
-            (0, Some(IDENTITY_CHANGED)) => Error::IdentityChanged.into(),
+            (0, Some(TRANSACTION_ENDED_SQLSTATE)) => self.record_end_by_statement().into(),
+            (0, Some(IDENTITY_CHANGED_SQLSTATE)) => Error::IdentityChanged.into(),
             (_, Some(sqlstate::IN_FAILED_SQL_TRANSACTION)) => Error::TransactionFailed.into(),
             _ => exec_error(error),
         }
@@ -135,7 +135,7 @@ impl<C: Connection> TransactionState<C> {
     pub(crate) fn record_end_by_statement(&mut self) -> Error {
         self.end_reason = Some(EndReason::EndedByStatement);
         self.record_unknown_commit();
-        Error::EndedByStatement
+        Error::TransactionEndedByStatement
     }
 
     /// Returns the error of a call that the server did not answer by the deadline.
@@ -177,16 +177,16 @@ impl<C: Connection> TransactionState<C> {
         }
         let cleaning_sql =
             if self.is_unclean { self.prepared_statement_mode.clean_session_sql() } else { String::new() };
-        let mut answer = Answer::default();
+        let mut response = SimpleQueryResponse::default();
         if self.finish_response().await.is_err() {
             // The server rolls back when its connection is closed.
             self.close(EndReason::Finished);
             return Ok(());
         }
         self.pending = Some(Pending::End);
-        let outcome = self.connection()?.simple_query(format!("ROLLBACK; {cleaning_sql}"), &mut answer).await;
+        let outcome = self.connection()?.simple_query(format!("ROLLBACK; {cleaning_sql}"), &mut response).await;
         match outcome {
-            Ok(()) => self.record_end(&answer),
+            Ok(()) => self.record_end(&response),
             Err(_) => {
                 // The server rolls back when its connection is closed.
                 self.close(EndReason::Finished);
@@ -207,7 +207,7 @@ impl<C: Connection> Drop for TransactionState<C> {
         if is_idle_and_clean {
             return connection.release();
         }
-        let cleaning = self.is_unclean.then_some(self.prepared_statement_mode);
+        let cleaning_mode = self.is_unclean.then_some(self.prepared_statement_mode);
         let ending = match (self.end_reason, self.pending) {
             // COMMIT or ROLLBACK was sent. If it succeeded, a further ROLLBACK would cause a warning in the server's
             // log.
@@ -216,8 +216,8 @@ impl<C: Connection> Drop for TransactionState<C> {
             // The transaction is open, or the statement that ended it may have begun another one (`COMMIT AND CHAIN`).
             _ => Ending::Rollback,
         };
-        let released = ReleasedConnection { connection: Some(connection), ending, cleaning };
-        spawn_detached(released.return_to_pool());
+        let connection_to_release = ConnectionToRelease { connection: Some(connection), ending, cleaning_mode };
+        spawn_detached(connection_to_release.return_to_pool());
     }
 }
 

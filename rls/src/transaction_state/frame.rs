@@ -5,7 +5,7 @@ use sea_orm::{DbErr, RuntimeErr};
 use crate::Error;
 
 /// The id of the frame of the transaction itself.
-pub(crate) const OUTERMOST: u64 = 0;
+pub(crate) const OUTERMOST_FRAME_ID: u64 = 0;
 
 /// The transaction, or a savepoint in it. The frames of a transaction form a stack.
 #[derive(Debug)]
@@ -69,10 +69,10 @@ impl Frame {
 
 /// Returns the error of a call on a transaction that has ended or, if `reason` is `None`, on a savepoint that has ended
 /// within an open transaction.
-pub(crate) fn end_error(reason: Option<EndReason>) -> DbErr {
+pub(crate) fn already_ended_error(reason: Option<EndReason>) -> DbErr {
     match reason {
         Some(EndReason::DeadlineExceeded) => Error::DeadlineExceeded.into(),
-        Some(EndReason::EndedByStatement) => Error::EndedByStatement.into(),
+        Some(EndReason::EndedByStatement) => Error::TransactionEndedByStatement.into(),
         Some(EndReason::ConnectionLost) => {
             let source = RuntimeErr::Internal("it was lost in an earlier call".to_owned());
             Error::ConnectionLost(DbErr::Conn(source)).into()

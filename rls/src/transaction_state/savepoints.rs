@@ -2,7 +2,7 @@
 
 use sea_orm::DbErr;
 
-use super::{Failure, OUTERMOST, Pending, TransactionState};
+use super::{Failure, OUTERMOST_FRAME_ID, Pending, TransactionState};
 use crate::{
     Error,
     runtime::{AtomicBool, Ordering},
@@ -25,7 +25,7 @@ impl<C: Connection> TransactionState<C> {
         let Some(index) = self.frames.iter().position(|frame| frame.id == frame_id) else {
             return Err(Error::TransactionOver.into());
         };
-        let outer_id = index.checked_sub(1).map_or(OUTERMOST, |outer_index| self.frames[outer_index].id);
+        let outer_id = index.checked_sub(1).map_or(OUTERMOST_FRAME_ID, |outer_index| self.frames[outer_index].id);
         let sql = format!("ROLLBACK TO SAVEPOINT {0}; RELEASE SAVEPOINT {0}", savepoint_name(frame_id));
         let outcome = self.send_internal(sql, Pending::RollbackTo(frame_id)).await;
         self.remove_frames_from(frame_id);
@@ -35,9 +35,13 @@ impl<C: Connection> TransactionState<C> {
         outcome.map(drop)
     }
 
-    /// Releases the savepoint. Sets `is_sent` when the RELEASE is sent, and clears it if the RELEASE is known to have
-    /// failed.
-    pub(crate) async fn release_savepoint(&mut self, frame_id: u64, is_sent: &AtomicBool) -> Result<(), DbErr> {
+    /// Releases the savepoint. Sets `may_have_taken_effect` when the RELEASE is sent, and clears it if the RELEASE is
+    /// known to have failed.
+    pub(crate) async fn release_savepoint(
+        &mut self,
+        frame_id: u64,
+        may_have_taken_effect: &AtomicBool,
+    ) -> Result<(), DbErr> {
         if self.frame(frame_id).is_some_and(|frame| frame.is_unverified)
             && let Err(error) = self.verify(frame_id, Pending::Discardable).await
         {
@@ -45,14 +49,14 @@ impl<C: Connection> TransactionState<C> {
             return Err(error);
         }
         let sql = format!("RELEASE SAVEPOINT {}", savepoint_name(frame_id));
-        is_sent.store(true, Ordering::SeqCst);
+        may_have_taken_effect.store(true, Ordering::SeqCst);
         match self.send_internal(sql, Pending::Release(frame_id)).await {
             Ok(_) => {
                 self.remove_frames_from(frame_id);
                 Ok(())
             }
             Err(error) => {
-                is_sent.store(false, Ordering::SeqCst);
+                may_have_taken_effect.store(false, Ordering::SeqCst);
                 self.roll_back_failed_commit(frame_id).await;
                 Err(error)
             }
@@ -67,7 +71,7 @@ impl<C: Connection> TransactionState<C> {
         }
         // An error of the rollback is ignored, because the caller needs the error of the commit. If the rollback fails,
         // the connection is closed, or the outer frame is marked as failed.
-        let _ = if frame_id == OUTERMOST { self.roll_back().await } else { self.roll_back_to(frame_id).await };
+        let _ = if frame_id == OUTERMOST_FRAME_ID { self.roll_back().await } else { self.roll_back_to(frame_id).await };
     }
 }
 

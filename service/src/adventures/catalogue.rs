@@ -73,8 +73,8 @@ pub struct CatalogueFilter {
     #[serde(deserialize_with = "crate::values::optional_number")]
     pub max_minutes: Option<i32>,
     /// Only adventures that this number of players can play.
-    #[serde(deserialize_with = "crate::values::optional_number")]
-    pub players: Option<i32>,
+    #[serde(rename = "players", deserialize_with = "crate::values::optional_number")]
+    pub player_count: Option<i32>,
     /// Only adventures whose name or description contains this text, ignoring case.
     pub search: Option<String>,
 }
@@ -203,8 +203,8 @@ fn unindexed_filters(filter: &CatalogueFilter, binds: &mut Binds) -> String {
     if let Some(max_minutes) = filter.max_minutes {
         conditions.push(format!("estimated_duration <= {}", binds.bind(max_minutes)));
     }
-    if let Some(players) = filter.players {
-        conditions.push(format!("{} BETWEEN min_players AND max_players", binds.bind(players)));
+    if let Some(player_count) = filter.player_count {
+        conditions.push(format!("{} BETWEEN min_players AND max_players", binds.bind(player_count)));
     }
     if let Some(search) = &filter.search {
         let pattern = binds.bind_contains_pattern(search);
@@ -260,19 +260,19 @@ fn page_query(
                 WHERE (SELECT count(*) FROM short_scan) < {limit}
               ), "
         );
-        let page = format!(
+        let page_sql = format!(
             "(SELECT * FROM short_scan WHERE NOT EXISTS (SELECT FROM long_scan))
              UNION ALL
              (SELECT {SUMMARY_COLUMNS} FROM long_scan WHERE {unindexed_conditions} LIMIT {limit})"
         );
-        let scanned =
+        let scan_positions_sql =
             format!("SELECT {sort_column} AS sort_value, id AS scanned_id, ordinality AS scan_number FROM long_scan");
-        PageQuery::bounded(binds, &ctes, &page, &scanned, PAGE_SIZE, &order_by)
+        PageQuery::bounded(binds, &ctes, &page_sql, &scan_positions_sql, PAGE_SIZE, &order_by)
     } else if is_first_page {
-        let page = format!(
+        let page_sql = format!(
             "SELECT {SUMMARY_COLUMNS} FROM public.adventures WHERE status = 'published' {order_by} LIMIT {limit}"
         );
-        PageQuery::unbounded(binds, page)
+        PageQuery::unbounded(binds, page_sql)
     } else {
         // A plain query would read again all rows that have the sort value of the cursor. The function does not.
         PageQuery::unbounded(

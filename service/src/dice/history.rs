@@ -45,7 +45,7 @@ pub struct HeroicSavesRemaining {
 
 /// Each seat has one heroic save per encounter. `heroic_saves_used` is about the encounter `heroic_saves_encounter`; if
 /// that is an earlier one, the save of the current encounter remains.
-const HEROIC_SAVES_REMAINING: &str = "SELECT
+const SELECT_HEROIC_SAVES_REMAINING: &str = "SELECT
     seat.user_id,
     seat.character_id,
     CASE
@@ -152,14 +152,14 @@ impl<C: Caller> Dice<'_, C> {
         // A cursor remains valid when the page size changes.
         let list = ListId::new("dice.history", &(scope, HistoryFilter { page_size: PageSize::default(), ..*filter }));
         let after = list.decode_cursor::<ListPosition>(after)?;
-        let limit = filter.page_size.rows();
+        let page_size = filter.page_size.row_count();
         let (id, statement) = match scope {
-            RollScope::Session(id) => (id, session_rolls_statement(id, filter, after, limit + 1)),
-            RollScope::Character(id) => (id, character_rolls_statement(id, filter, after, limit + 1)),
+            RollScope::Session(id) => (id, session_rolls_statement(id, filter, after, page_size + 1)),
+            RollScope::Character(id) => (id, character_rolls_statement(id, filter, after, page_size + 1)),
         };
         operation!(self.caller, reads "dice.history", scope = id, |tx| {
             let rolls = rows::fetch_all(tx, statement.clone(), decode_rolls).await?;
-            list.build_page(rolls, limit, |roll: &dice_rolls::Model| (roll.created_at, roll.id))
+            list.build_page(rolls, page_size, |roll: &dice_rolls::Model| (roll.created_at, roll.id))
         })
     }
 
@@ -173,7 +173,7 @@ impl<C: Caller> Dice<'_, C> {
     pub async fn heroic_saves_remaining(self, session_id: Uuid) -> Result<Vec<HeroicSavesRemaining>, Error> {
         operation!(self.caller, reads "dice.heroic_saves_remaining", session = session_id, |tx| {
             let statement =
-                Statement::from_sql_and_values(DbBackend::Postgres, HEROIC_SAVES_REMAINING, [session_id.into()]);
+                Statement::from_sql_and_values(DbBackend::Postgres, SELECT_HEROIC_SAVES_REMAINING, [session_id.into()]);
             Ok(HeroicSavesRemaining::find_by_statement(statement).all(tx).await?)
         })
     }

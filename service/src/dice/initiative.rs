@@ -52,7 +52,7 @@ const MAX_ROWS_PER_STATEMENT: usize = 100;
 const INITIATIVE_DIFFICULTY: Difficulty = Difficulty::MIN;
 
 /// Returns the ids of the rolls `$1` in the order of their turns.
-const INITIATIVE_ORDER: &str = "SELECT private.initiative_order($1) AS ids";
+const SELECT_INITIATIVE_ORDER: &str = "SELECT private.initiative_order($1) AS ids";
 
 impl<C: Caller> Dice<'_, C> {
     /// Rolls one die for every seated character and each listed creature, and returns the turns in order: the highest
@@ -69,7 +69,7 @@ impl<C: Caller> Dice<'_, C> {
     /// [`Error::SessionNotActive`], [`Error::NotSessionSeer`], [`Error::NotAllowed`] if the caller is not a
     /// participant, [`Error::CreatureNotInAdventure`], [`Error::IdConflict`], [`Error::NotFound`] if no character is
     /// seated and no creature is listed, [`Error::NotSignedIn`].
-    pub async fn initiative(self, initiative: NewInitiative) -> Result<Vec<Turn>, Error> {
+    pub async fn roll_initiative(self, initiative: NewInitiative) -> Result<Vec<Turn>, Error> {
         #[derive(FromQueryResult)]
         struct OrderRow {
             /// The ids of the rolls, in the order of the turns.
@@ -77,7 +77,7 @@ impl<C: Caller> Dice<'_, C> {
         }
         let initiative_id = initiative.id.unwrap_or_else(Uuid::new_v4);
         let creatures: BTreeSet<Uuid> = initiative.creatures.into_iter().collect();
-        operation!(self.caller, "dice.initiative", session = initiative.session_id, |tx| {
+        operation!(self.caller, "dice.roll_initiative", session = initiative.session_id, |tx| {
             let rollers = seated_character_ids(tx, initiative.session_id).await?.into_iter().map(Roller::Character);
             let rollers: Vec<Roller> = rollers.chain(creatures.iter().copied().map(Roller::Creature)).collect();
             if rollers.is_empty() {
@@ -98,7 +98,7 @@ impl<C: Caller> Dice<'_, C> {
             // characters.
             let roll_ids: Vec<Uuid> = rollers_by_roll_id.keys().copied().collect();
             let values = [roll_ids.clone().into()];
-            let statement = Statement::from_sql_and_values(DbBackend::Postgres, INITIATIVE_ORDER, values);
+            let statement = Statement::from_sql_and_values(DbBackend::Postgres, SELECT_INITIATIVE_ORDER, values);
             let order_row = OrderRow::find_by_statement(statement).one(tx).await?;
             let ordered_ids = order_row.map(|row| row.ids).unwrap_or_default();
             let turn_positions: HashMap<Uuid, usize> =

@@ -72,7 +72,7 @@ pub struct NewRoll {
     pub attribute: Attribute,
     /// The difficulty that the modified total must reach.
     pub difficulty: Difficulty,
-    /// Kind of roll. For a heroic save, call [`Dice::heroic_save`](crate::dice::Dice::heroic_save).
+    /// Kind of roll. For a heroic save, call [`Dice::use_heroic_save`](crate::dice::Dice::use_heroic_save).
     pub kind: RollType,
     /// Modifiers, at most ten.
     #[serde(default)]

@@ -84,7 +84,7 @@ impl Error {
             Self::NotAllowed { .. } => not_retryable("not_allowed", 403),
             Self::ColumnNotGranted { .. } => not_retryable("column_closed", 403),
             Self::IdentityChanged => not_retryable("identity_changed", 500),
-            Self::EndedByStatement => not_retryable("transaction_ended", 500),
+            Self::TransactionEndedByStatement => not_retryable("transaction_ended", 500),
             Self::TransactionFailed => not_retryable("transaction_failed", 500),
             Self::NestedTransactionOpen => not_retryable("nested_transaction_open", 500),
             Self::TransactionOver => not_retryable("transaction_over", 500),

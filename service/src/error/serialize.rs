@@ -105,7 +105,7 @@ mod tests {
             Error::NotSignedIn,
             Error::NotSessionSeer,
             Error::IdentityChanged,
-            Error::EndedByStatement,
+            Error::TransactionEndedByStatement,
             Error::TransactionFailed,
             Error::NestedTransactionOpen,
             Error::TransactionOver,
@@ -213,8 +213,8 @@ mod tests {
     }
 
     #[test]
-    fn every_rule_of_an_input_says_what_it_must_be() {
-        let mut rules = 0;
+    fn every_input_rule_begins_with_must() {
+        let mut rule_count = 0;
         for_each_file(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut |text| {
             for after_brace in text.split("InvalidValue {").skip(1) {
                 let Some((_, rule)) = after_brace.split_once("rule: \"") else { continue };
@@ -223,21 +223,21 @@ mod tests {
                     continue;
                 }
                 assert!(rule.starts_with("must "), "{}", rule.lines().next().unwrap());
-                rules += 1;
+                rule_count += 1;
             }
         });
-        // Matches in this file return `("field", "rule")`, in the line of the pattern or in a line of its own.
+        // Matches in this file return `("field", "rule")`, on the line of the pattern or on a line of its own.
         for line in include_str!("constraints.rs").lines() {
             let Some((before_rule, rule)) = line.rsplit_once("\", \"") else { continue };
-            let is_in_line_of_pattern = before_rule.contains("=> (\"");
-            let is_in_line_of_its_own = before_rule.trim_start().starts_with("(\"") && line.ends_with("\")");
-            if is_in_line_of_pattern || is_in_line_of_its_own {
+            let is_on_pattern_line = before_rule.contains("=> (\"");
+            let is_on_own_line = before_rule.trim_start().starts_with("(\"") && line.ends_with("\")");
+            if is_on_pattern_line || is_on_own_line {
                 assert!(rule.starts_with("must "), "{line}");
-                rules += 1;
+                rule_count += 1;
             }
         }
         // If this fails, the rules are written in another way, and the search above no longer finds them.
-        assert!(rules > 30, "{rules}");
+        assert!(rule_count > 30, "{rule_count}");
     }
 
     /// Calls `check` with the text of each file under a folder.

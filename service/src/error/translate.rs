@@ -21,7 +21,7 @@ impl From<rls::Error> for Error {
             rls::Error::TransactionOver => Self::TransactionOver,
             rls::Error::TransactionFailed => Self::TransactionFailed,
             rls::Error::IdentityChanged => Self::IdentityChanged,
-            rls::Error::EndedByStatement => Self::EndedByStatement,
+            rls::Error::TransactionEndedByStatement => Self::TransactionEndedByStatement,
             rls::Error::InvalidStatement { reason } => Self::InvalidStatement { reason },
             rls::Error::DeadlineExceeded => Self::DeadlineExceeded,
             rls::Error::PoolTimeout => Self::PoolExhausted,
@@ -62,7 +62,7 @@ fn translate_db_err(error: DbErr) -> Error {
     match server_error.code() {
         // Duplicate prepared statement, invalid SQL statement name: a pooler moved the transaction to a connection on
         // which other statements are prepared.
-        "42P05" | "26000" => Error::Misconfigured { reason: UNTRACKED_PREPARED_STATEMENTS.to_owned() },
+        "42P05" | "26000" => Error::Misconfigured { reason: UNTRACKED_STATEMENTS_REASON.to_owned() },
         // Class 53 (insufficient resources), or 58030 (I/O error). `rls` maps 53300 (too many connections) to
         // `PoolTimeout`.
         code if code.starts_with("53") || code == "58030" => Error::ServerExhausted(error),
@@ -181,13 +181,13 @@ pub(crate) fn explain_bind_mismatch(error: Error) -> Error {
     match error {
         // PostgreSQL's message: "bind message supplies 2 parameters, but prepared statement … requires 1".
         Error::InvalidStatement { reason } if reason.starts_with("bind message supplies") => {
-            Error::Misconfigured { reason: UNTRACKED_PREPARED_STATEMENTS.to_owned() }
+            Error::Misconfigured { reason: UNTRACKED_STATEMENTS_REASON.to_owned() }
         }
         error => error,
     }
 }
 
-const UNTRACKED_PREPARED_STATEMENTS: &str = "a pooler in transaction mode does not track prepared statements; use \
+const UNTRACKED_STATEMENTS_REASON: &str = "a pooler in transaction mode does not track prepared statements; use \
     Options::without_prepared_statements, or PgBouncer 1.21 or later with max_prepared_statements";
 
 /// Returns the error for a caller who may not listen to a session.

@@ -46,7 +46,7 @@ pub(crate) struct Hub {
     state: Mutex<State>,
     /// Notified when a session is added, the last subscriber leaves or the hub is closed. The poller then does not wait
     /// for the end of its interval.
-    pub(super) changed: Notify,
+    pub(super) poller_wake: Notify,
 }
 
 /// The hub's state, behind its mutex.
@@ -185,7 +185,7 @@ impl Hub {
             state.poller_id = Some(id);
             tokio::spawn(poller::run(PollerGuard { hub: self.clone(), poller_id: id }, service_connection()));
         } else if is_new_session {
-            self.changed.notify_one();
+            self.poller_wake.notify_one();
         }
         let handle = SubscriberHandle { hub: self.clone(), session_id: snapshot.session_id, id };
         Ok(Registration { handle, notifications: receiver })
@@ -196,7 +196,7 @@ impl Hub {
         let mut state = self.lock();
         state.is_closed = true;
         state.end_all(&Error::PoolClosed);
-        self.changed.notify_one();
+        self.poller_wake.notify_one();
     }
 
     /// Ends all subscriptions.
@@ -232,16 +232,16 @@ impl Hub {
         })
     }
 
-    /// Returns the session and account of each subscriber with an id up to `max_subscriber_id`. If `updates` is given,
+    /// Returns the session and account of each subscriber with an id up to `last_subscriber_id`. If `updates` is given,
     /// returns only the subscribers of the updated sessions.
     pub(super) fn subscriber_accounts(
         &self,
         updates: Option<&[SessionUpdate]>,
-        max_subscriber_id: u64,
+        last_subscriber_id: u64,
     ) -> BTreeSet<(Uuid, Option<Uuid>)> {
         let state = self.lock();
         let accounts_of = |(session_id, session): (&Uuid, &Session)| -> Vec<_> {
-            let subscribers = session.subscribers.iter().filter(|(id, _)| **id <= max_subscriber_id);
+            let subscribers = session.subscribers.iter().filter(|(id, _)| **id <= last_subscriber_id);
             subscribers.map(|(_, subscriber)| (*session_id, subscriber.account_id)).collect()
         };
         match updates {
@@ -254,12 +254,12 @@ impl Hub {
     }
 
     /// Starts a new history, after another server has answered. Discards the events that were read from the previous
-    /// server, and makes each subscriber check that the new history has the last event that it read. `newest` has the
-    /// newest `seq` of each session that has an event.
+    /// server, and makes each subscriber check that the new history has the last event that it read. `newest_updates`
+    /// have no events, only the newest `seq` of each session that has an event.
     pub(super) fn start_history(
         &self,
         history: &HistoryId,
-        newest: Vec<SessionUpdate>,
+        newest_updates: Vec<SessionUpdate>,
         log_position: Option<LogPosition>,
     ) {
         let mut state = self.lock();
@@ -267,7 +267,7 @@ impl Hub {
         let log_position = state.log_position;
         state.history = Some(history.clone());
         let newest_seqs: HashMap<Uuid, i64> =
-            newest.into_iter().map(|update| (update.session_id, update.newest_seq)).collect();
+            newest_updates.into_iter().map(|update| (update.session_id, update.newest_seq)).collect();
         for (id, session) in &mut state.sessions {
             session.newest_seq = newest_seqs.get(id).copied().unwrap_or_default();
             session.recent = RecentEvents::starting_after(session.newest_seq);

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, FixedOffset};
 use entity::session_events::Model as Event;
-use rls::{LogPosition, UncheckedTransaction, unchecked::Unchecked};
+use rls::{LogPosition, UncheckedTransaction, unchecked::UncheckedExt};
 use sea_orm::{DbBackend, Statement, sqlx::postgres::PgRow};
 use serde_json::Value;
 use uuid::Uuid;
@@ -57,9 +57,9 @@ pub(super) async fn run(guard: PollerGuard, service: IdentityConnection) {
         sequence.may_have_unread |= watched.has_new_session;
         let polled_at = Instant::now();
         let checks_all_subscribers = access_checked_at.elapsed() >= ACCESS_CHECK_INTERVAL;
-        let service = service.clone().at_least(watched.min_log_position);
+        let service = service.clone().with_min_position(watched.min_log_position);
         let poll = async {
-            let tx = Unchecked::begin_read(&service, Some(POLL_TIMEOUT)).await?;
+            let tx = UncheckedExt::begin_read(&service, Some(POLL_TIMEOUT)).await?;
             let outcome = Poll { hub, tx: &tx, checks_all_subscribers }.run(&mut sequence, watched).await?;
             // The commit reports the server's log position; later reads use only a server that has replayed it.
             tx.commit().await?;
@@ -102,7 +102,7 @@ pub(super) async fn run(guard: PollerGuard, service: IdentityConnection) {
                 poll_backoff(failures)
             }
         };
-        let _ = tokio::time::timeout(pause, hub.changed.notified()).await;
+        let _ = tokio::time::timeout(pause, hub.poller_wake.notified()).await;
     }
 }
 
@@ -112,19 +112,19 @@ struct SequenceState {
     /// The last number drawn, according to the previous clock reading.
     last_drawn: Option<i64>,
     /// Time of the first clock reading that had this number.
-    drawn_at: Instant,
+    first_seen_at: Instant,
     /// Whether a number may have been drawn whose event no poll has read.
     may_have_unread: bool,
     /// A transaction id. Once no transaction with a lower id is running, each event up to `last_drawn` is visible, or
     /// was rolled back. `None` until a second reading has the same number.
     horizon: Option<i64>,
-    /// Counts the polls, so that [`must_read`](Self::must_read) can choose every tenth.
-    polls: u32,
+    /// Lets [`must_read`](Self::must_read) choose every tenth poll.
+    poll_count: u32,
 }
 
 impl Default for SequenceState {
     fn default() -> Self {
-        Self { last_drawn: None, drawn_at: Instant::now(), may_have_unread: true, horizon: None, polls: 0 }
+        Self { last_drawn: None, first_seen_at: Instant::now(), may_have_unread: true, horizon: None, poll_count: 0 }
     }
 }
 
@@ -132,22 +132,22 @@ impl Default for SequenceState {
 struct ClockReading {
     /// The last number drawn from the sequence. On a standby instead the replayed log position, which advances with
     /// each event.
-    drawn: i64,
-    /// Id of the oldest transaction that is running. 0 on a standby, where everything up to `drawn` is visible.
+    last_drawn: i64,
+    /// Id of the oldest transaction that is running. 0 on a standby, where everything up to `last_drawn` is visible.
     oldest_transaction: i64,
     /// Id of the next transaction that begins. 0 on a standby.
     next_transaction: i64,
     /// Identifies the server's history of events. `None` on a standby.
-    history: Option<String>,
+    history_id: Option<String>,
 }
 
 impl SequenceState {
     /// Updates the state with a clock reading. Returns whether all events whose numbers were drawn are visible, or were
     /// rolled back.
     fn update(&mut self, reading: &ClockReading) -> bool {
-        self.polls = self.polls.wrapping_add(1);
-        if self.last_drawn != Some(reading.drawn) {
-            *self = Self { last_drawn: Some(reading.drawn), polls: self.polls, ..Self::default() };
+        self.poll_count = self.poll_count.wrapping_add(1);
+        if self.last_drawn != Some(reading.last_drawn) {
+            *self = Self { last_drawn: Some(reading.last_drawn), poll_count: self.poll_count, ..Self::default() };
             return false;
         }
         // An earlier clock reading already had this number. So the transaction that drew it has an id below
@@ -158,31 +158,36 @@ impl SequenceState {
 
     /// Returns whether this poll must read events although some may not be visible yet.
     fn must_read(&self) -> bool {
-        self.may_have_unread && (self.drawn_at.elapsed() < EAGER_POLLING_TIME || self.polls.is_multiple_of(10))
+        self.may_have_unread
+            && (self.first_seen_at.elapsed() < EAGER_POLLING_TIME || self.poll_count.is_multiple_of(10))
     }
 }
 
-const EVENT_CLOCK: &str = "SELECT drawn, oldest_transaction, next_transaction, history FROM private.event_clock()";
+const SELECT_EVENT_CLOCK: &str =
+    "SELECT last_drawn, oldest_transaction, next_transaction, history_id FROM private.event_clock()";
 
 /// The outcome of a poll.
 enum PollOutcome {
-    /// A server has answered for the first time, or a different server than before.
-    NewHistory { history: HistoryId, newest: Vec<SessionUpdate> },
+    /// A server has answered for the first time, or a different server than before. The updates have no events, only
+    /// the newest `seq` of each session that has an event.
+    NewHistory { history: HistoryId, newest_updates: Vec<SessionUpdate> },
     /// The sequence was set back. Subscribers would miss new events, whose numbers are not above those already read.
     SequenceSetBack,
     /// The new events, and the subscribers that may no longer listen, if there are any.
     Updates { access_check: AccessCheck, updates: Vec<SessionUpdate> },
     /// `private.event_clock` returned no row.
-    Nothing,
+    NoClockReading,
 }
 
 impl PollOutcome {
     fn publish(self, hub: &Hub, polled_at: Instant, log_position: Option<LogPosition>) {
         match self {
-            Self::NewHistory { history, newest } => hub.start_history(&history, newest, log_position),
+            Self::NewHistory { history, newest_updates } => {
+                hub.start_history(&history, newest_updates, log_position);
+            }
             Self::SequenceSetBack => hub.end_all(&Error::EventsExpired),
             Self::Updates { access_check, updates } => hub.publish(polled_at, access_check, updates, log_position),
-            Self::Nothing => (),
+            Self::NoClockReading => (),
         }
     }
 }
@@ -199,24 +204,24 @@ impl Poll<'_> {
     async fn run(&self, sequence: &mut SequenceState, watched: WatchedSessions) -> Result<PollOutcome, Error> {
         let decode = |rows: &[PgRow]| {
             rows::decode_rows!(rows => ClockReading {
-                drawn, oldest_transaction, next_transaction, history
+                last_drawn, oldest_transaction, next_transaction, history_id
             })
         };
-        let statement = Statement::from_string(DbBackend::Postgres, EVENT_CLOCK);
+        let statement = Statement::from_string(DbBackend::Postgres, SELECT_EVENT_CLOCK);
         let Some(reading) = rows::fetch_all(self.tx, statement, decode).await?.pop() else {
-            return Ok(PollOutcome::Nothing);
+            return Ok(PollOutcome::NoClockReading);
         };
-        let is_standby = reading.history.is_none();
-        let history = history_id(self.tx, reading.history.clone())?;
+        let is_standby = reading.history_id.is_none();
+        let history = history_id(self.tx, reading.history_id.clone())?;
         if watched.history.as_deref() != Some(&history) {
             *sequence = SequenceState::default();
-            let newest = self.read_newest(watched.session_ids).await?;
-            return Ok(PollOutcome::NewHistory { history: history.into(), newest });
+            let newest_updates = self.read_newest_seqs(watched.session_ids).await?;
+            return Ok(PollOutcome::NewHistory { history: history.into(), newest_updates });
         }
-        if !is_standby && watched.newest_seqs.iter().any(|newest_seq| *newest_seq > reading.drawn) {
+        if !is_standby && watched.newest_seqs.iter().any(|newest_seq| *newest_seq > reading.last_drawn) {
             return Ok(PollOutcome::SequenceSetBack);
         }
-        let max_subscriber_id = watched.last_subscriber_id;
+        let last_subscriber_id = watched.last_subscriber_id;
         let all_drawn_are_visible = sequence.update(&reading);
         let must_read_events = sequence.must_read() || (all_drawn_are_visible && sequence.may_have_unread);
         let (updates, is_complete) =
@@ -225,18 +230,18 @@ impl Poll<'_> {
             sequence.may_have_unread = false;
         }
         let access_check = if self.checks_all_subscribers {
-            self.check_access(None, max_subscriber_id).await?
+            self.check_access(None, last_subscriber_id).await?
         } else if !updates.is_empty() {
-            self.check_access(Some(&updates), max_subscriber_id).await?
+            self.check_access(Some(&updates), last_subscriber_id).await?
         } else {
             AccessCheck::default()
         };
         Ok(PollOutcome::Updates { access_check, updates })
     }
 
-    /// Reads the newest event of each session that has one. The writer of an event locks its session until the commit,
-    /// so no earlier event can become visible later.
-    async fn read_newest(&self, session_ids: Vec<Uuid>) -> Result<Vec<SessionUpdate>, Error> {
+    /// Reads the `seq` of the newest event of each session that has one. The writer of an event locks its session until
+    /// the commit, so no earlier event can become visible later.
+    async fn read_newest_seqs(&self, session_ids: Vec<Uuid>) -> Result<Vec<SessionUpdate>, Error> {
         struct NewestRow {
             session_id: Uuid,
             newest_seq: i64,
@@ -252,31 +257,31 @@ impl Poll<'_> {
              ) AS event"
         );
         let decode = |rows: &[PgRow]| rows::decode_rows!(rows => NewestRow { session_id, newest_seq });
-        let newest = rows::fetch_all(self.tx, binds.into_statement(sql), decode).await?;
+        let newest_rows = rows::fetch_all(self.tx, binds.into_statement(sql), decode).await?;
         let to_update = |NewestRow { session_id, newest_seq }| SessionUpdate {
             session_id,
             after_seq: 0,
             newest_seq,
             events: Vec::new(),
         };
-        Ok(newest.into_iter().map(to_update).collect())
+        Ok(newest_rows.into_iter().map(to_update).collect())
     }
 
     /// Reads the new events of each session. Also returns whether it has read all of them.
     async fn read_events(&self, watched: WatchedSessions) -> Result<(Vec<SessionUpdate>, bool), Error> {
         let mut binds = Binds::default();
-        let (session_ids, after) = (binds.bind(watched.session_ids), binds.bind(watched.newest_seqs));
+        let (session_ids, after_seqs) = (binds.bind(watched.session_ids), binds.bind(watched.newest_seqs));
         let (page_size, max_bytes) = (binds.bind(POLL_PAGE_SIZE), binds.bind(MAX_PAGE_BYTES));
         let sql = format!(
-            "SELECT event.session_id, watched.after, event.id, event.event_type, event.created_at, \
+            "SELECT event.session_id, watched.after_seq, event.id, event.event_type, event.created_at, \
                event.seq, event.sender_id, event.fits, \
                CASE WHEN event.fits THEN event.payload ELSE 'null' END AS payload \
-             FROM unnest({session_ids}::uuid[], {after}::bigint[]) AS watched(session_id, after) \
+             FROM unnest({session_ids}::uuid[], {after_seqs}::bigint[]) AS watched(session_id, after_seq) \
              CROSS JOIN LATERAL ( \
                SELECT page.*, sum(pg_column_size(page.payload)) OVER (ORDER BY page.seq) <= {max_bytes} AS fits \
                FROM ( \
                  SELECT * FROM public.session_events AS event \
-                 WHERE event.session_id = watched.session_id AND event.seq > watched.after \
+                 WHERE event.session_id = watched.session_id AND event.seq > watched.after_seq \
                  ORDER BY event.seq LIMIT {page_size} \
                ) AS page \
              ) AS event \
@@ -284,7 +289,7 @@ impl Poll<'_> {
         );
         let decode = |rows: &[PgRow]| {
             rows::decode_rows!(rows => EventRow {
-                session_id, after, id, event_type, payload, created_at, seq, sender_id, fits
+                session_id, after_seq, id, event_type, payload, created_at, seq, sender_id, fits
             })
         };
         let event_rows = rows::fetch_all(self.tx, binds.into_statement(sql), decode).await?;
@@ -295,7 +300,7 @@ impl Poll<'_> {
             let events = session_rows.iter().filter(|row| row.fits).map(EventRow::to_event).collect();
             updates.push(SessionUpdate {
                 session_id: last.session_id,
-                after_seq: last.after,
+                after_seq: last.after_seq,
                 newest_seq: last.seq,
                 events,
             });
@@ -304,19 +309,19 @@ impl Poll<'_> {
         Ok((updates, is_complete))
     }
 
-    /// Checks which subscribers with ids up to `max_subscriber_id` may still listen. If `updates` is given, checks only
-    /// the subscribers of the updated sessions.
+    /// Checks which subscribers with ids up to `last_subscriber_id` may still listen. If `updates` is given, checks
+    /// only the subscribers of the updated sessions.
     async fn check_access(
         &self,
         updates: Option<&[SessionUpdate]>,
-        max_subscriber_id: u64,
+        last_subscriber_id: u64,
     ) -> Result<AccessCheck, Error> {
         struct RefusedRow {
             session_id: Uuid,
             account_id: Uuid,
             status: String,
         }
-        let subscribers = self.hub.subscriber_accounts(updates, max_subscriber_id);
+        let subscribers = self.hub.subscriber_accounts(updates, last_subscriber_id);
         // The service has no account. The nil UUID stands for it in the array.
         let (session_ids, account_ids): (Vec<Uuid>, Vec<Uuid>) = subscribers
             .into_iter()
@@ -339,7 +344,7 @@ impl Poll<'_> {
             let account_id = Some(account_id).filter(|account_id| !account_id.is_nil());
             Some(Refusal { session_id, account_id, error: listener_error(&status)? })
         });
-        Ok(AccessCheck { last_checked_subscriber_id: max_subscriber_id, refusals: refusals.collect() })
+        Ok(AccessCheck { last_checked_subscriber_id: last_subscriber_id, refusals: refusals.collect() })
     }
 }
 
@@ -348,7 +353,7 @@ impl Poll<'_> {
 struct EventRow {
     session_id: Uuid,
     /// The `seq` of the newest event of the session that was known before the poll.
-    after: i64,
+    after_seq: i64,
     id: Uuid,
     event_type: String,
     payload: Value,

@@ -7,7 +7,7 @@ use std::{
 
 use chrono::{DateTime, TimeDelta, Utc};
 use entity::session_events::Model as Event;
-use rls::unchecked::Unchecked;
+use rls::unchecked::UncheckedExt;
 use sea_orm::sqlx::postgres::PgRow;
 use uuid::Uuid;
 
@@ -32,20 +32,20 @@ const MAX_WAIT: Duration = Duration::from_secs(60 * 60);
 pub(super) struct EventPosition {
     /// 0 if no event was read.
     pub(super) seq: i64,
-    /// Id and time of the event. The id is needed because another server may have given the same `seq` to a different
+    /// Those of the event. The id is needed because another server may have given the same `seq` to a different
     /// event. `None` if no event was read, or if the event was deleted before it could be read.
-    pub(super) event: Option<(Uuid, DateTime<Utc>)>,
+    pub(super) id_and_time: Option<(Uuid, DateTime<Utc>)>,
 }
 
 impl EventPosition {
     pub(super) fn from_event(event: &Event) -> Self {
-        Self { seq: event.seq, event: Some((event.id, event.created_at.to_utc())) }
+        Self { seq: event.seq, id_and_time: Some((event.id, event.created_at.to_utc())) }
     }
 
     /// Returns whether the clean-up may have deleted the event because of its age. Events are deleted after 24 hours;
     /// one hour less allows for a difference between the clocks.
     fn has_aged_out(&self) -> bool {
-        self.event.is_some_and(|(_, created_at)| Utc::now() - created_at > TimeDelta::hours(23))
+        self.id_and_time.is_some_and(|(_, created_at)| Utc::now() - created_at > TimeDelta::hours(23))
     }
 }
 
@@ -143,9 +143,9 @@ impl Reader {
             None => {
                 let read_at = Instant::now();
                 // A server that has not replayed that log position would show a gap.
-                let caller = self.caller.clone().at_least(log_position);
+                let caller = self.caller.clone().with_min_position(log_position);
                 let page = read_page(&caller, self.session_id, self.position).await?;
-                self.continue_in_history_of(&page, was_idle_too_long)?;
+                self.adopt_page_history(&page, was_idle_too_long)?;
                 self.has_more = page.events.len() as i64 == SUBSCRIPTION_PAGE_SIZE;
                 (page.events, read_at)
             }
@@ -156,7 +156,9 @@ impl Reader {
         match events.last() {
             Some(last) => self.position = EventPosition::from_event(last),
             // The events up to `newest_seq` have been deleted since the poller read them.
-            None if newest_seq > self.position.seq => self.position = EventPosition { seq: newest_seq, event: None },
+            None if newest_seq > self.position.seq => {
+                self.position = EventPosition { seq: newest_seq, id_and_time: None };
+            }
             None => (),
         }
         self.pending = events.into_iter();
@@ -165,7 +167,7 @@ impl Reader {
 
     /// Continues in the history in which the page was read. Returns an error if events may be missing between the
     /// position and the page.
-    fn continue_in_history_of(&mut self, page: &EventPage, was_idle_too_long: bool) -> Result<(), Error> {
+    fn adopt_page_history(&mut self, page: &EventPage, was_idle_too_long: bool) -> Result<(), Error> {
         let history_changed = *page.history != *self.history;
         let server_lacks_event = history_changed && !page.event_exists && !self.position.has_aged_out();
         let event_has_expired = was_idle_too_long && !page.event_is_unexpired;
@@ -190,9 +192,9 @@ struct EventPage {
 }
 
 /// Reads a page as the caller, under row-level security.
-async fn read_page(caller: &IdentityConnection, session_id: Uuid, after: EventPosition) -> Result<EventPage, Error> {
+async fn read_page(caller: &IdentityConnection, session_id: Uuid, position: EventPosition) -> Result<EventPage, Error> {
     operation!(caller, reads "events.page", session = session_id, |tx| {
-        let events = read_events_after(tx, session_id, after.seq, SUBSCRIPTION_PAGE_SIZE).await?;
+        let events = read_events_after(tx, session_id, position.seq, SUBSCRIPTION_PAGE_SIZE).await?;
         // The event at the position is looked up after the page was read. If it still exists then, no later event had
         // been deleted when the page was read.
         struct PositionRow {
@@ -201,10 +203,10 @@ async fn read_page(caller: &IdentityConnection, session_id: Uuid, after: EventPo
             event_is_unexpired: bool,
         }
         let mut binds = Binds::default();
-        let (session, seq) = (binds.bind(session_id), binds.bind(after.seq));
-        let id = binds.bind(after.event.map(|(id, _)| id).unwrap_or_default());
+        let (session, seq) = (binds.bind(session_id), binds.bind(position.seq));
+        let id = binds.bind(position.id_and_time.map(|(id, _)| id).unwrap_or_default());
         let sql = format!(
-            "SELECT CASE WHEN NOT pg_is_in_recovery() THEN private.event_history() END AS history, \
+            "SELECT CASE WHEN NOT pg_is_in_recovery() THEN private.event_history_id() END AS history, \
                event.id IS NOT NULL AS event_exists, \
                COALESCE(event.created_at > now() - INTERVAL '24 hours', false) AS event_is_unexpired \
              FROM (SELECT) AS one_row \
@@ -226,11 +228,11 @@ async fn read_page(caller: &IdentityConnection, session_id: Uuid, after: EventPo
 pub(super) async fn read_events_after(
     tx: &UncheckedTransaction,
     session_id: Uuid,
-    after: i64,
+    after_seq: i64,
     limit: i64,
 ) -> Result<Vec<Event>, Error> {
     let mut binds = Binds::default();
-    let (session, seq, limit) = (binds.bind(session_id), binds.bind(after), binds.bind(limit));
+    let (session, seq, limit) = (binds.bind(session_id), binds.bind(after_seq), binds.bind(limit));
     let sql = format!(
         "SELECT {EVENT_COLUMNS} FROM public.session_events \
          WHERE (SELECT private.require_listener({session})) AND session_id = {session} AND seq > {seq} \

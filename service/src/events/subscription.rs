@@ -13,7 +13,7 @@ use futures_util::{
     Stream, StreamExt,
     stream::{self, BoxStream, SelectAll},
 };
-use rls::{supabase, unchecked::Unchecked};
+use rls::{supabase, unchecked::UncheckedExt};
 use sea_orm::sqlx::postgres::PgRow;
 use uuid::Uuid;
 
@@ -82,12 +82,12 @@ pub struct Subscriptions {
     caller: IdentityConnection,
     /// Each item comes with the id of its subscriber. The item of a session to which the caller could not subscribe
     /// comes without one.
-    events: SelectAll<BoxStream<'static, (Option<u64>, Item)>>,
+    events: SelectAll<BoxStream<'static, (Option<u64>, SessionItem)>>,
     /// The subscriber of each session in the stream.
     subscribers: HashMap<Uuid, SubscriberHandle>,
 }
 
-type Item = (Uuid, Result<Event, Error>);
+type SessionItem = (Uuid, Result<Event, Error>);
 
 impl std::fmt::Debug for Subscriptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -96,9 +96,9 @@ impl std::fmt::Debug for Subscriptions {
 }
 
 impl Stream for Subscriptions {
-    type Item = Item;
+    type Item = SessionItem;
 
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Item>> {
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<SessionItem>> {
         loop {
             let Some((subscriber_id, item)) = ready!(self.events.poll_next_unpin(context)) else {
                 return Poll::Ready(None);
@@ -118,14 +118,14 @@ impl Stream for Subscriptions {
 }
 
 impl Subscriptions {
-    /// Adds the events of a session, from now on or from after the event with the `seq` that `after` gives. If the
-    /// session is already included, its new subscription replaces the earlier one.
+    /// Adds the events of a session, from now on or from after the event whose `seq` is `after_seq`. If the session is
+    /// already included, its new subscription replaces the earlier one.
     ///
     /// # Errors
     ///
     /// The same as those of [`Events::subscribe`].
-    pub async fn add(&mut self, session_id: Uuid, after: Option<i64>) -> Result<(), Error> {
-        let subscription = Events { caller: &self.caller }.subscribe(session_id, after).await?;
+    pub async fn add(&mut self, session_id: Uuid, after_seq: Option<i64>) -> Result<(), Error> {
+        let subscription = Events { caller: &self.caller }.subscribe(session_id, after_seq).await?;
         self.insert(subscription);
         Ok(())
     }
@@ -136,8 +136,8 @@ impl Subscriptions {
         handle.inspect(SubscriberHandle::remove).is_some()
     }
 
-    /// Returns the sessions in the stream, in no particular order.
-    pub fn sessions(&self) -> impl Iterator<Item = Uuid> {
+    /// Returns the ids of the sessions in the stream, in no particular order.
+    pub fn session_ids(&self) -> impl Iterator<Item = Uuid> {
         self.subscribers.keys().copied()
     }
 
@@ -153,8 +153,8 @@ impl Subscriptions {
 }
 
 impl Events<'_, IdentityConnection> {
-    /// Subscribes to the events of a session, from now on or from after the event with the `seq` that `after` gives (0
-    /// for all events of the last day). The stream returns each event once, in order.
+    /// Subscribes to the events of a session, from now on or from after the event whose `seq` is `after_seq` (0 for all
+    /// events of the last day). The stream returns each event once, in order.
     ///
     /// A slow reader delays nobody and loses nothing, because the stream reads when it is polled. The stream continues
     /// across restarts of the server and when the pool is exhausted. It stays open after the session has ended, until
@@ -171,9 +171,9 @@ impl Events<'_, IdentityConnection> {
     ///
     /// # Errors
     ///
-    /// [`Error::NotAllowed`] for anyone else, [`Error::AccountClosed`], [`Error::EventsExpired`] if the event that
-    /// `after` gives is no longer kept (subscribe from now on, and then reload the session); [`Error::NotFound`] for
-    /// the service if there is no such session, [`Error::NotSignedIn`].
+    /// [`Error::NotAllowed`] for anyone else, [`Error::AccountClosed`], [`Error::EventsExpired`] if the event whose
+    /// `seq` is `after_seq` is no longer kept (subscribe from now on, and then reload the session);
+    /// [`Error::NotFound`] for the service if there is no such session, [`Error::NotSignedIn`].
     ///
     /// ```
     /// use futures_util::TryStreamExt;
@@ -190,17 +190,17 @@ impl Events<'_, IdentityConnection> {
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn subscribe(self, session_id: Uuid, after: Option<i64>) -> Result<Subscription, Error> {
+    pub async fn subscribe(self, session_id: Uuid, after_seq: Option<i64>) -> Result<Subscription, Error> {
         let mut rows = operation!(self.caller, "events.subscribe", session = session_id, |tx| {
-            read_start_rows(tx, &[(session_id, after)]).await
+            read_start_rows(tx, &[(session_id, after_seq)]).await
         })?;
         let row = rows.pop().ok_or(Error::NotFound { what: "session" })?;
-        open_subscription(self.caller, row.into_start_point(after)?)
+        open_subscription(self.caller, row.into_start_point(after_seq)?)
     }
 
     /// Subscribes to many sessions in one stream, for a program that relays events to many clients. `sessions` has
-    /// pairs of a session and the `after` of [`subscribe`](Self::subscribe). Sessions can be added and removed later.
-    /// If `subscribe` would refuse one of them, the error is that session's first and last item.
+    /// pairs of a session and the `after_seq` of [`subscribe`](Self::subscribe). Sessions can be added and removed
+    /// later. If `subscribe` would refuse one of them, the error is that session's first and last item.
     ///
     /// Who may: a user and the service, for each session as in `subscribe`. Three round trips for any number of
     /// sessions, and four for each page that the poller has not already read for all subscribers. No event.
@@ -230,14 +230,15 @@ impl Events<'_, IdentityConnection> {
         self,
         sessions: impl IntoIterator<Item = (Uuid, Option<i64>)>,
     ) -> Result<Subscriptions, Error> {
-        let after_by_session: HashMap<Uuid, Option<i64>> = sessions.into_iter().collect();
-        let sessions: Vec<_> = after_by_session.iter().map(|(session_id, after)| (*session_id, *after)).collect();
+        let after_seq_by_session: HashMap<Uuid, Option<i64>> = sessions.into_iter().collect();
+        let sessions: Vec<_> =
+            after_seq_by_session.iter().map(|(session_id, after_seq)| (*session_id, *after_seq)).collect();
         let rows = operation!(self.caller, "events.subscribe_many", |tx| { read_start_rows(tx, &sessions).await })?;
         let (caller, events) = (self.caller.clone(), SelectAll::new());
         let mut subscriptions = Subscriptions { caller, events, subscribers: HashMap::new() };
         for row in rows {
             let session_id = row.session_id;
-            match row.into_start_point(after_by_session.get(&session_id).copied().flatten()) {
+            match row.into_start_point(after_seq_by_session.get(&session_id).copied().flatten()) {
                 Ok(start_point) => subscriptions.insert(open_subscription(self.caller, start_point)?),
                 Err(Error::AccountClosed) => return Err(Error::AccountClosed),
                 Err(error) => {
@@ -256,7 +257,7 @@ fn open_subscription(caller: &IdentityConnection, start_point: StartPoint) -> Re
         .context()
         .ok_or_else(|| Error::Misconfigured { reason: "the identity must come from a Sparc handle".to_owned() })?;
     let StartPoint { snapshot, position } = start_point;
-    let service_connection = || caller.with_identity(supabase::service());
+    let service_connection = || caller.as_identity(supabase::service());
     let registration = hub.register(service_connection, &snapshot, caller.user_id(), caller.seen_position())?;
     let handle = registration.handle();
     let last_seq = position.seq;
@@ -294,18 +295,18 @@ struct StartRow {
 }
 
 impl StartRow {
-    /// Returns where a subscription starts: after the event with the `seq` that `after` gives, or from now on. Returns
-    /// an error if the caller may not listen to the session, or if that event is no longer kept.
-    fn into_start_point(self, after: Option<i64>) -> Result<StartPoint, Error> {
+    /// Returns where a subscription starts: after the event whose `seq` is `after_seq`, or from now on. Returns an
+    /// error if the caller may not listen to the session, or if that event is no longer kept.
+    fn into_start_point(self, after_seq: Option<i64>) -> Result<StartPoint, Error> {
         if let Some(error) = listener_error(&self.status) {
             return Err(error);
         }
-        let id_and_time = |id: Option<Uuid>, at: Option<DateTime<FixedOffset>>| Some((id?, at?.with_timezone(&Utc)));
+        let to_id_and_time = |id: Option<Uuid>, at: Option<DateTime<FixedOffset>>| Some((id?, at?.with_timezone(&Utc)));
         let newest_seq = self.newest_seq.unwrap_or_default();
-        let position = match (after, id_and_time(self.after_id, self.after_at)) {
-            (None, _) => EventPosition { seq: newest_seq, event: id_and_time(self.newest_id, self.newest_at) },
+        let position = match (after_seq, to_id_and_time(self.after_id, self.after_at)) {
+            (None, _) => EventPosition { seq: newest_seq, id_and_time: to_id_and_time(self.newest_id, self.newest_at) },
             (Some(0), _) => EventPosition::default(),
-            (Some(seq), Some(event)) => EventPosition { seq, event: Some(event) },
+            (Some(seq), Some(id_and_time)) => EventPosition { seq, id_and_time: Some(id_and_time) },
             (Some(_), None) => return Err(Error::EventsExpired),
         };
         let snapshot = SessionSnapshot { session_id: self.session_id, history: self.history.into(), newest_seq };
@@ -314,26 +315,26 @@ impl StartRow {
 }
 
 /// Reads the start rows of subscriptions to these sessions, each with the `seq` to start after. Reads from the primary:
-/// on a standby, `private.event_history` raises an error, because a standby shows events late.
+/// on a standby, `private.event_history_id` raises an error, because a standby shows events late.
 async fn read_start_rows(tx: &UncheckedTransaction, sessions: &[(Uuid, Option<i64>)]) -> Result<Vec<StartRow>, Error> {
     if tx.caller_identity() == Identity::Anon {
         return Err(Error::NotSignedIn);
     }
-    let (session_ids, after): (Vec<Uuid>, Vec<i64>) =
-        sessions.iter().map(|(session_id, after)| (*session_id, after.unwrap_or_default())).unzip();
+    let (session_ids, after_seqs): (Vec<Uuid>, Vec<i64>) =
+        sessions.iter().map(|(session_id, after_seq)| (*session_id, after_seq.unwrap_or_default())).unzip();
     let mut binds = Binds::default();
-    let (session_ids, after) = (binds.bind(session_ids), binds.bind(after));
+    let (session_ids, after_seqs) = (binds.bind(session_ids), binds.bind(after_seqs));
     let sql = format!(
         "SELECT watched.session_id, private.my_listener_status(watched.session_id) AS status, \
-           private.event_history() AS history, newest.seq AS newest_seq, newest.id AS newest_id, \
+           private.event_history_id() AS history, newest.seq AS newest_seq, newest.id AS newest_id, \
            newest.created_at AS newest_at, after_event.id AS after_id, after_event.created_at AS after_at \
-         FROM unnest({session_ids}::uuid[], {after}::bigint[]) AS watched(session_id, after) \
+         FROM unnest({session_ids}::uuid[], {after_seqs}::bigint[]) AS watched(session_id, after_seq) \
          LEFT JOIN LATERAL ( \
            SELECT seq, id, created_at FROM public.session_events \
            WHERE session_id = watched.session_id ORDER BY seq DESC LIMIT 1 \
          ) AS newest ON true \
          LEFT JOIN public.session_events AS after_event \
-           ON after_event.session_id = watched.session_id AND after_event.seq = watched.after \
+           ON after_event.session_id = watched.session_id AND after_event.seq = watched.after_seq \
            AND after_event.created_at > now() - INTERVAL '24 hours'"
     );
     let decode = |rows: &[PgRow]| {

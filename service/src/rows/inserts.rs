@@ -79,7 +79,7 @@ mod tests {
     use super::insert_statement;
 
     /// Returns the SQL that SeaORM builds, without `RETURNING`, and its values.
-    fn built_by_seaorm<A: ActiveModelTrait>(
+    fn build_with_seaorm<A: ActiveModelTrait>(
         row: A,
         conflict_column: <A::Entity as EntityTrait>::Column,
     ) -> (String, String)
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn each_row_has_the_sql_and_values_that_seaorm_builds() {
+    fn insert_statement_has_the_sql_and_values_that_seaorm_builds() {
         let long_row = |attribute, description: Option<&str>| dice_rolls::ActiveModel {
             id: Set(Uuid::new_v4()),
             attribute: Set(attribute),
@@ -104,7 +104,7 @@ mod tests {
         let mut lengths = Vec::new();
         // The last two rows set the same columns as the first two, so their SQL comes from the cache.
         for row in [long_row(Attribute::Might, Some("a")), short_row(), long_row(Attribute::Wit, None), short_row()] {
-            let (sql, values) = built_by_seaorm(row.clone(), dice_rolls::Column::Id);
+            let (sql, values) = build_with_seaorm(row.clone(), dice_rolls::Column::Id);
             let statement = insert_statement(row, [dice_rolls::Column::Id]);
             assert_eq!(statement.sql.split(" RETURNING ").next(), Some(&*sql));
             assert_eq!(format!("{:?}", statement.values), values);
@@ -114,11 +114,11 @@ mod tests {
         assert!(lengths[0] == lengths[2] && lengths[1] == lengths[3] && lengths[0] > lengths[1], "{lengths:?}");
         // Another conflict column or another table needs other SQL.
         let row = short_row();
-        let (sql, _) = built_by_seaorm(row.clone(), dice_rolls::Column::SessionId);
+        let (sql, _) = build_with_seaorm(row.clone(), dice_rolls::Column::SessionId);
         let statement = insert_statement(row, [dice_rolls::Column::SessionId]);
         assert_eq!(statement.sql.split(" RETURNING ").next(), Some(&*sql));
         let hero = characters::ActiveModel { id: Set(Uuid::new_v4()), ..Default::default() };
-        let (sql, _) = built_by_seaorm(hero.clone(), characters::Column::Id);
+        let (sql, _) = build_with_seaorm(hero.clone(), characters::Column::Id);
         let statement = insert_statement(hero, [characters::Column::Id]);
         assert_eq!(statement.sql.split(" RETURNING ").next(), Some(&*sql));
     }

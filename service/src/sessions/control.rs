@@ -47,8 +47,8 @@ impl<C: Caller> Sessions<'_, C> {
     /// # Errors
     ///
     /// [`Error::IllegalTransition`], [`Error::NotSessionSeer`], [`Error::NotFound`], [`Error::NotSignedIn`].
-    pub async fn withdraw(self, id: Uuid) -> Result<sessions::Model, Error> {
-        operation!(self.caller, "sessions.withdraw", session = id, |tx| {
+    pub async fn withdraw_announcement(self, id: Uuid) -> Result<sessions::Model, Error> {
+        operation!(self.caller, "sessions.withdraw_announcement", session = id, |tx| {
             set_status(tx, id, SessionStatus::Waiting).await
         })
     }

@@ -89,13 +89,13 @@ pub struct SessionAdventure {
     /// Status: draft, published or archived.
     pub status: AdventureStatus,
     /// Content; also `None` if a draft's content does not have the shape of [`AdventureContent`].
-    #[serde(default, deserialize_with = "deserialize_readable_content")]
+    #[serde(default, deserialize_with = "deserialize_content_if_readable")]
     pub content: Option<AdventureContent>,
 }
 
 /// Deserializes the content, or returns `None` if it is unreadable. A draft may contain any JSON that its author's
 /// client stored, which must not make the session unreadable for its players.
-fn deserialize_readable_content<'de, D: Deserializer<'de>>(
+fn deserialize_content_if_readable<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<AdventureContent>, D::Error> {
     let document = Option::<Value>::deserialize(deserializer)?;
@@ -104,7 +104,7 @@ fn deserialize_readable_content<'de, D: Deserializer<'de>>(
 
 /// `get_session_details`, which the game's specification defines, does not return the Seer's name. A subquery reads the
 /// name, because the planner expects a thousand rows from the function, and would join them to all users.
-const DETAILS: &str = "SELECT session_data, players, adventure_data,
+const SELECT_DETAILS: &str = "SELECT session_data, players, adventure_data,
         (SELECT display_name FROM public.users WHERE id = (session_data ->> 'seer_id')::uuid) AS seer_name
     FROM public.get_session_details($1)";
 
@@ -118,7 +118,7 @@ impl<C: Caller> Sessions<'_, C> {
     /// [`Error::NotFound`].
     pub async fn details(self, id: Uuid) -> Result<SessionDetails, Error> {
         operation!(self.caller, reads "sessions.details", session = id, |tx| {
-            let statement = Statement::from_sql_and_values(DbBackend::Postgres, DETAILS, [id.into()]);
+            let statement = Statement::from_sql_and_values(DbBackend::Postgres, SELECT_DETAILS, [id.into()]);
             let rows = tx.fetch_all(statement).await?;
             let row = rows.first().ok_or(Error::NotFound { what: "session" })?;
             Ok(SessionDetails {

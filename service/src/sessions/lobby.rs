@@ -35,7 +35,7 @@ pub struct LobbyFilter {
     pub starts_after: Option<DateTime<Utc>>,
     /// Only sessions with at least this many free seats.
     #[serde(deserialize_with = "crate::values::optional_number")]
-    pub free_seats: Option<i32>,
+    pub min_free_seats: Option<i32>,
     /// Only sessions of this Seer.
     pub seer_id: Option<Uuid>,
     /// Only sessions of this adventure.
@@ -240,8 +240,8 @@ fn indexed_filters(filter: &LobbyFilter, binds: &mut Binds) -> (String, String) 
 /// Returns the conditions that no index covers, which PostgreSQL evaluates for each session.
 fn unindexed_filters(filter: &LobbyFilter, binds: &mut Binds) -> String {
     let mut conditions = Vec::new();
-    if let Some(free_seats) = filter.free_seats {
-        conditions.push(format!("session.max_players - session.seats_taken >= {}", binds.bind(free_seats)));
+    if let Some(min_free_seats) = filter.min_free_seats {
+        conditions.push(format!("session.max_players - session.seats_taken >= {}", binds.bind(min_free_seats)));
     }
     if let Some(difficulty) = filter.difficulty {
         let difficulty = binds.bind(difficulty.to_value().value.into_owned());
@@ -270,10 +270,10 @@ fn page_query(filter: &LobbyFilter, after: Option<&ListPosition>) -> PageQuery {
             range_conditions.iter().map(|condition| format!("({})", select_range(condition, limit))).collect();
         format!("SELECT * FROM ({}) AS session {ORDER_BY} LIMIT {limit}", ranges.join(" UNION ALL "))
     };
-    let is_unscheduled = " AND session.scheduled_start IS NULL";
+    let unscheduled = " AND session.scheduled_start IS NULL";
     // Returns the SQL that selects the first sessions of the list, or the first after the cursor, up to a limit.
     let select_first_sessions: Box<dyn Fn(usize) -> String> = match after {
-        None => Box::new(|limit| select_ranges(&[&format!(" AND {IS_NOT_OVERDUE}"), is_unscheduled], limit)),
+        None => Box::new(|limit| select_ranges(&[&format!(" AND {IS_NOT_OVERDUE}"), unscheduled], limit)),
         Some(ListPosition { start, created, id }) => {
             let (created, id) = (binds.bind(*created), binds.bind(*id));
             // The sessions after the cursor among those with the same start. The second condition implies the first,
@@ -283,13 +283,13 @@ fn page_query(filter: &LobbyFilter, after: Option<&ListPosition>) -> PageQuery {
                  AND (session.created_at < {created} OR (session.created_at = {created} AND session.id > {id}))"
             );
             match start {
-                None => Box::new(move |limit| select_range(&format!("{is_unscheduled} AND {after_cursor}"), limit)),
+                None => Box::new(move |limit| select_range(&format!("{unscheduled} AND {after_cursor}"), limit)),
                 Some(start) => {
                     let start = binds.bind(*start);
                     let same_start =
                         format!(" AND {IS_NOT_OVERDUE} AND session.scheduled_start = {start} AND {after_cursor}");
                     let later_start = format!(" AND {IS_NOT_OVERDUE} AND session.scheduled_start > {start}");
-                    Box::new(move |limit| select_ranges(&[&same_start, &later_start, is_unscheduled], limit))
+                    Box::new(move |limit| select_ranges(&[&same_start, &later_start, unscheduled], limit))
                 }
             }
         }
@@ -303,16 +303,16 @@ fn page_query(filter: &LobbyFilter, after: Option<&ListPosition>) -> PageQuery {
             format!("{SELECT_SUMMARY} FROM ({}) AS session{JOINS} {ORDER_BY}", select_first_sessions(PAGE_SIZE + 1)),
         );
     }
-    let (limit, scanned_sessions) = (PAGE_SIZE + 1, select_first_sessions(SCAN_LIMIT));
-    let page = format!(
-        "{SELECT_SUMMARY} FROM ({scanned_sessions}) AS session{LATERAL_JOINS} WHERE {unindexed_conditions} \
+    let (limit, scanned_sessions_sql) = (PAGE_SIZE + 1, select_first_sessions(SCAN_LIMIT));
+    let page_sql = format!(
+        "{SELECT_SUMMARY} FROM ({scanned_sessions_sql}) AS session{LATERAL_JOINS} WHERE {unindexed_conditions} \
          {ORDER_BY} LIMIT {limit}"
     );
-    let scanned = format!(
+    let scan_positions_sql = format!(
         "SELECT scheduled_start AS start, created_at AS created, id AS scanned_id, \
            row_number() OVER ({ORDER_BY}) AS scan_number \
-         FROM ({scanned_sessions}) AS scanned"
+         FROM ({scanned_sessions_sql}) AS scanned"
     );
     let no_ctes = "";
-    PageQuery::bounded(binds, no_ctes, &page, &scanned, PAGE_SIZE, ORDER_BY)
+    PageQuery::bounded(binds, no_ctes, &page_sql, &scan_positions_sql, PAGE_SIZE, ORDER_BY)
 }

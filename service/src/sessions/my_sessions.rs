@@ -67,7 +67,7 @@ pub struct ArchivedSession {
 
 /// Selects the columns of [`MySession`], from `sessions` or `archived_sessions`. The last column, `is_archived`,
 /// follows in [`FROM_SESSIONS`] and [`FROM_ARCHIVE`], in which `$1` is the caller's id.
-const SELECT_SUMMARY: &str = "SELECT
+const SELECT_MY_SESSIONS: &str = "SELECT
     session.id, session.code::text AS code, session.status, session.seer_id, seer.display_name AS seer_name,
     session.adventure_id, adventure.name AS adventure_name, seat.character_id, session.seats_taken,
     session.max_players, session.scheduled_start, session.started_at, session.ended_at, session.created_at";
@@ -104,7 +104,7 @@ impl<C: Caller> Sessions<'_, C> {
             binds.bind(tx.user_id()?);
             let after_cursor = after_condition(&mut binds, "created_at", after);
             let statement = binds.into_statement(format!(
-                "{SELECT_SUMMARY}{FROM_SESSIONS}
+                "{SELECT_MY_SESSIONS}{FROM_SESSIONS}
                  AND session.status NOT IN ('completed', 'cancelled')
                  AND (session.seer_id = $1 OR seat.is_active)
                  {after_cursor}
@@ -134,9 +134,9 @@ impl<C: Caller> Sessions<'_, C> {
             let after_cursor = after_condition(&mut binds, "ended_at", after);
             let page_clauses = format!("{after_cursor} ORDER BY ended_at DESC, id LIMIT {}", PAGE_SIZE + 1);
             let statement = binds.into_statement(format!(
-                "({SELECT_SUMMARY}{FROM_SESSIONS} AND session.status IN ('completed', 'cancelled') {page_clauses})
+                "({SELECT_MY_SESSIONS}{FROM_SESSIONS} AND session.status IN ('completed', 'cancelled') {page_clauses})
                  UNION ALL
-                 ({SELECT_SUMMARY}{FROM_ARCHIVE} {page_clauses})
+                 ({SELECT_MY_SESSIONS}{FROM_ARCHIVE} {page_clauses})
                  ORDER BY ended_at DESC, id LIMIT {}",
                 PAGE_SIZE + 1
             ));
@@ -152,8 +152,8 @@ impl<C: Caller> Sessions<'_, C> {
     /// # Errors
     ///
     /// [`Error::NotFound`].
-    pub async fn archived(self, id: Uuid) -> Result<ArchivedSession, Error> {
-        operation!(self.caller, reads "sessions.archived", session = id, |tx| {
+    pub async fn get_archived(self, id: Uuid) -> Result<ArchivedSession, Error> {
+        operation!(self.caller, reads "sessions.get_archived", session = id, |tx| {
             let session =
                 archived_sessions::Entity::find_by_id(id).one(tx).await?.ok_or(Error::NotFound { what: "session" })?;
             // Visitors have no privilege to read seats.
@@ -187,13 +187,13 @@ impl<C: Caller> Sessions<'_, C> {
     ) -> Result<Page<archived_dice_rolls::Model>, Error> {
         let list = ListId::new("sessions.archived_rolls", &id);
         let after = list.decode_cursor::<(DateTimeWithTimeZone, Uuid)>(after)?;
-        let limit = size.rows();
+        let page_size = size.row_count();
         operation!(self.caller, reads "sessions.archived_rolls", session = id, |tx| {
             let mut query = archived_dice_rolls::Entity::find()
                 .filter(archived_dice_rolls::Column::SessionId.eq(id))
                 .order_by_asc(archived_dice_rolls::Column::CreatedAt)
                 .order_by_asc(archived_dice_rolls::Column::Id)
-                .limit(limit as u64 + 1);
+                .limit(page_size as u64 + 1);
             if let Some((created_at, roll_id)) = after {
                 query = query.filter(archived_dice_rolls::Column::CreatedAt.gte(created_at)).filter(
                     Condition::any()
@@ -201,7 +201,8 @@ impl<C: Caller> Sessions<'_, C> {
                         .add(archived_dice_rolls::Column::Id.gt(roll_id)),
                 );
             }
-            list.build_page(query.all(tx).await?, limit, |roll: &archived_dice_rolls::Model| (roll.created_at, roll.id))
+            let rolls = query.all(tx).await?;
+            list.build_page(rolls, page_size, |roll: &archived_dice_rolls::Model| (roll.created_at, roll.id))
         })
     }
 }

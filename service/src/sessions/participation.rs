@@ -42,7 +42,7 @@ struct ParticipationRow {
 }
 
 /// Runs under row-level security, which lets every user see their own seats and the sessions that they run.
-const PARTICIPATION: &str = "SELECT \
+const SELECT_PARTICIPATION: &str = "SELECT \
       EXISTS (SELECT FROM public.sessions WHERE id = $1 AND seer_id = $2) AS is_seer, \
       seat.is_active, seat.removed_at IS NOT NULL AS is_removed \
     FROM (SELECT) AS one_row \
@@ -60,7 +60,7 @@ impl<C: Caller> Sessions<'_, C> {
     pub async fn participation(self, id: Uuid) -> Result<Participation, Error> {
         operation!(self.caller, reads "sessions.participation", session = id, |tx| {
             let values = [id.into(), tx.user_id()?.into()];
-            let statement = Statement::from_sql_and_values(DbBackend::Postgres, PARTICIPATION, values);
+            let statement = Statement::from_sql_and_values(DbBackend::Postgres, SELECT_PARTICIPATION, values);
             let decode =
                 |rows: &[PgRow]| rows::decode_rows!(rows => ParticipationRow { is_seer, is_active, is_removed });
             let row = rows::fetch_all(tx, statement, decode).await?.pop();

@@ -138,10 +138,20 @@ impl<C: Caller> Sessions<'_, C> {
     /// [`Error::SessionStarted`] and [`Error::PlayerRemoved`] if the player is the caller, [`Error::NotYourChoice`] if
     /// the caller is another user who can see the session, [`Error::NotAllowed`] if the caller cannot see it,
     /// [`Error::NotSignedIn`], [`Error::AccountClosed`] if the player's account is closed.
-    pub async fn seat(self, id: Uuid, player_id: Uuid, character_id: Uuid) -> Result<session_players::Model, Error> {
-        operation!(self.caller, "sessions.seat", session = id, player = player_id, character = character_id, |tx| {
-            take_seat(tx, id, player_id, character_id).await
-        })
+    pub async fn seat_player(
+        self,
+        id: Uuid,
+        player_id: Uuid,
+        character_id: Uuid,
+    ) -> Result<session_players::Model, Error> {
+        operation!(
+            self.caller,
+            "sessions.seat_player",
+            session = id,
+            player = player_id,
+            character = character_id,
+            |tx| { take_seat(tx, id, player_id, character_id).await }
+        )
         .map_err(|error| error.with_rule("only the service may seat another user"))
     }
 
@@ -153,8 +163,8 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// [`Error::SessionOver`], [`Error::NotSessionSeer`], [`Error::NotFound`] if there is no such seat or the caller
     /// cannot see the session; [`Error::NotSignedIn`].
-    pub async fn remove(self, id: Uuid, player_id: Uuid) -> Result<session_players::Model, Error> {
-        operation!(self.caller, "sessions.remove", session = id, player = player_id, |tx| {
+    pub async fn remove_player(self, id: Uuid, player_id: Uuid) -> Result<session_players::Model, Error> {
+        operation!(self.caller, "sessions.remove_player", session = id, player = player_id, |tx| {
             let row = session_players::ActiveModel {
                 is_active: Set(false),
                 // A trigger replaces this time with the database's.

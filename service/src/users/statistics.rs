@@ -17,30 +17,30 @@ pub struct UserStatistics {
     /// Number of completed sessions that the user ran. A session does not count if nobody but its Seer had a seat.
     pub games_run: i32,
     /// Number of characters that are not retired.
-    pub characters: i64,
+    pub living_characters: i64,
     /// Number of retired characters.
     pub retired_characters: i64,
     /// Number of published adventures.
     pub adventures_published: i64,
     /// Number of completed sessions of the user's adventures, run by anyone, that had a player besides the Seer.
-    pub adventures_played: i64,
+    pub adventure_plays: i64,
     /// Number of rolls of the user's characters. Rolls of archived sessions do not count, because they are in a table
     /// of the archive.
     pub rolls: i64,
 }
 
-const STATISTICS: &str = "SELECT
+const SELECT_STATISTICS: &str = "SELECT
     profile.games_played,
     profile.games_run,
-    own_characters.characters,
+    own_characters.living_characters,
     own_characters.retired_characters,
     own_adventures.adventures_published,
-    own_adventures.adventures_played,
+    own_adventures.adventure_plays,
     (SELECT count(*) FROM public.dice_rolls WHERE character_id = ANY (own_characters.ids)) AS rolls
   FROM public.users AS profile,
     LATERAL (
       SELECT
-        count(*) FILTER (WHERE retired_at IS NULL) AS characters,
+        count(*) FILTER (WHERE retired_at IS NULL) AS living_characters,
         count(*) FILTER (WHERE retired_at IS NOT NULL) AS retired_characters,
         array_agg(id) AS ids
       FROM public.characters
@@ -49,7 +49,7 @@ const STATISTICS: &str = "SELECT
     LATERAL (
       SELECT
         count(*) FILTER (WHERE status = 'published') AS adventures_published,
-        coalesce(sum(times_played), 0) AS adventures_played
+        coalesce(sum(times_played), 0) AS adventure_plays
       FROM public.adventures
       WHERE creator_id = profile.id
     ) AS own_adventures
@@ -65,7 +65,8 @@ impl<C: Caller> Users<'_, C> {
     /// [`Error::NotSignedIn`].
     pub async fn statistics(self) -> Result<UserStatistics, Error> {
         operation!(self.caller, reads "users.statistics", |tx| {
-            let statement = Statement::from_sql_and_values(DbBackend::Postgres, STATISTICS, [tx.user_id()?.into()]);
+            let statement =
+                Statement::from_sql_and_values(DbBackend::Postgres, SELECT_STATISTICS, [tx.user_id()?.into()]);
             // The profile exists: the transaction began with a check that the account does.
             UserStatistics::find_by_statement(statement).one(tx).await?.ok_or(Error::NotFound { what: "user" })
         })

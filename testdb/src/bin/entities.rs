@@ -43,14 +43,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let users_file = folder.path().join("users.rs");
     let users_source = fs::read_to_string(&users_file)?;
-    fs::write(&users_file, remove_once(&users_source, FALSE_RELATION)?)?;
+    fs::write(&users_file, remove_false_relation(&users_source, FALSE_RELATION)?)?;
 
     add_json_schema(folder.path())?;
     add_documentation(folder.path(), database.url()).await?;
 
     let diagram_path = folder.path().join("entities.mermaid");
     let diagram = fs::read_to_string(&diagram_path)?;
-    let diagram = remove_once(&diagram, FALSE_RELATION_IN_DIAGRAM)?;
+    let diagram = remove_false_relation(&diagram, FALSE_RELATION_IN_DIAGRAM)?;
     fs::write(workspace.join("docs/generated/entities.mermaid"), diagram)?;
     fs::remove_file(diagram_path)?;
     let tables_folder = workspace.join("entity/src/tables");
@@ -66,7 +66,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Removes the lines of the false relation, which the text must contain exactly once.
-fn remove_once(text: &str, lines: &str) -> Result<String, String> {
+fn remove_false_relation(text: &str, lines: &str) -> Result<String, String> {
     if text.matches(lines).count() != 1 {
         return Err(format!(
             "the generator's output no longer contains the false relation as these lines; remove this step if the \

@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 async fn migrate_and_read_manifest(is_supabase_project: bool) -> Result<String, Box<dyn Error>> {
     // Ignores `DATABASE_URL`, because that database may contain objects that do not belong to the schema.
     let server =
-        if is_supabase_project { Server::start_platform(None).await? } else { Server::start_private(None).await? };
+        if is_supabase_project { Server::start_supabase(None).await? } else { Server::start_private(None).await? };
     let database = server.create_empty().await?;
     let db = database.connect(1).await?;
     Migrator::up(&db, None).await?;

@@ -19,8 +19,8 @@ use sparc::service::{
 };
 use uuid::Uuid;
 
-/// A game night: the handle, the users and the ids of the rows that the programs share.
-pub struct Night {
+/// The game that the programs work on: the handle, the users and the ids of its rows.
+pub struct DemoGame {
     pub sparc: Sparc,
     pub seer: IdentityConnection,
     pub ada: IdentityConnection,
@@ -34,15 +34,15 @@ pub struct Night {
 async fn main() -> Result<(), Box<dyn StdError>> {
     let url = std::env::var("DATABASE_URL")?;
     let sparc = Sparc::connect_with(&url, Options::default().max_connections(4)).await?;
-    let night = start_night(&sparc).await?;
-    programs::run_all(&night).await?;
-    night.seer.sessions().complete(night.session).await?;
-    println!("games run: {}", night.seer.users().me().await?.games_run);
+    let game = start_demo_game(&sparc).await?;
+    programs::run_all(&game).await?;
+    game.seer.sessions().complete(game.session).await?;
+    println!("games run: {}", game.seer.users().me().await?.games_run);
     Ok(sparc.close().await?)
 }
 
-/// Signs up a Seer and a player, opens a session, seats the player's character and starts the session.
-async fn start_night(sparc: &Sparc) -> Result<Night, Error> {
+/// Signs up a Seer and a player, creates a session, seats the player's character and starts the session.
+async fn start_demo_game(sparc: &Sparc) -> Result<DemoGame, Error> {
     let (seer, ada) = (sign_up(sparc, "Morgan").await?, sign_up(sparc, "Ada").await?);
     let content = AdventureContent::single_scene("The water is higher than it was.");
     let new_adventure = NewAdventure { name: "The Drowned Ford".into(), content, ..Default::default() };
@@ -57,7 +57,7 @@ async fn start_night(sparc: &Sparc) -> Result<Night, Error> {
     seer.sessions().start(session.id).await?;
     let check = NewRoll::attribute_check(session.id, Roller::Character(hero), Attribute::Might, Difficulty::MIN);
     println!("Brunhild rolls {}", ada.dice().roll(check).await?.total);
-    Ok(Night { sparc: sparc.clone(), seer, ada, hero, adventure, session: session.id, code })
+    Ok(DemoGame { sparc: sparc.clone(), seer, ada, hero, adventure, session: session.id, code })
 }
 
 /// Creates an account and returns its connection.

@@ -15,25 +15,25 @@ use sparc::service::{
     users::{Badge, ProfileChanges},
 };
 
-use crate::{Night, sign_up};
+use crate::{DemoGame, sign_up};
 
-pub async fn run_all(night: &Night) -> Result<(), Error> {
-    gateway(night).await?;
-    lobby_page(night).await?;
-    discord_bot(night).await?;
-    support_desk(night).await?;
-    character_page(night).await?;
-    seers_screen(night).await?;
-    adventure_editor(night).await?;
-    catalogue_page(night).await?;
-    first_evening(night).await?;
-    nightly_job(night).await
+pub async fn run_all(game: &DemoGame) -> Result<(), Error> {
+    gateway(game).await?;
+    lobby_page(game).await?;
+    discord_bot(game).await?;
+    support_desk(game).await?;
+    character_page(game).await?;
+    seers_screen(game).await?;
+    adventure_editor(game).await?;
+    catalogue_page(game).await?;
+    first_evening(game).await?;
+    nightly_job(game).await
 }
 
 /// A game server's WebSocket: a client sends an event and rolls, and then reads the events since its last one.
-async fn gateway(Night { ada, session, hero, .. }: &Night) -> Result<(), Error> {
+async fn gateway(DemoGame { ada, session, hero, .. }: &DemoGame) -> Result<(), Error> {
     let details = ada.sessions().details(*session).await?;
-    let mut last_seq = ada.events().newest(*session).await?;
+    let mut last_seq = ada.events().newest_seq(*session).await?;
     let wave = NewEvent { session_id: *session, kind: "wave".into(), ..Default::default() };
     ada.events().send(wave).await?;
     let attack = NewRoll::attack(*session, Roller::Character(*hero), Attribute::Might, Difficulty::new(12)?);
@@ -46,25 +46,25 @@ async fn gateway(Night { ada, session, hero, .. }: &Night) -> Result<(), Error> 
 }
 
 /// A page for visitors who look for a session.
-async fn lobby_page(Night { sparc, seer, adventure, .. }: &Night) -> Result<(), Error> {
+async fn lobby_page(DemoGame { sparc, seer, adventure, .. }: &DemoGame) -> Result<(), Error> {
     let new_session = NewSession { adventure_id: *adventure, visibility: Visibility::Public, ..Default::default() };
     seer.sessions().create(new_session).await?;
-    let filter = LobbyFilter { free_seats: Some(2), search: Some("ford".into()), ..Default::default() };
+    let filter = LobbyFilter { min_free_seats: Some(2), search: Some("ford".into()), ..Default::default() };
     let page = sparc.as_anon().sessions().lobby(&filter, None).await?;
     println!("lobby page: {} sessions, more: {}", page.items.len(), page.next.is_some());
     Ok(())
 }
 
-/// A bot on a chat server: it looks up a session by code, and shows the session's last roll and the open sessions of
-/// the same Seer.
-async fn discord_bot(Night { sparc, ada, seer, code, session, .. }: &Night) -> Result<(), Error> {
+/// A bot on a chat server: it looks up a session by code, and shows the session's last roll and how many
+/// sessions of its Seer can be joined.
+async fn discord_bot(DemoGame { sparc, ada, seer, code, session, .. }: &DemoGame) -> Result<(), Error> {
     let summary = ada.sessions().by_code(code).await?;
     let filter = LobbyFilter { seer_id: seer.user_id(), ..Default::default() };
-    let open_sessions = sparc.as_anon().sessions().lobby(&filter, None).await?.items.len();
+    let joinable_count = sparc.as_anon().sessions().lobby(&filter, None).await?.items.len();
     let rolls = ada.dice().history(RollScope::Session(*session), &HistoryFilter::default(), None).await?.items;
     let users_of_that_name = sparc.as_anon().users().by_display_name(&summary.seer_name).await?;
     println!(
-        "bot: {} runs {open_sessions} open sessions; last roll {:?}; {} users of that name",
+        "bot: {} runs {joinable_count} sessions that can be joined; last roll {:?}; {} users of that name",
         summary.seer_name,
         rolls[0].outcome,
         users_of_that_name.len()
@@ -74,7 +74,7 @@ async fn discord_bot(Night { sparc, ada, seer, code, session, .. }: &Night) -> R
 
 /// A support desk: it finds a user, reads as that user, verifies the profile, awards experience, and closes the account
 /// of an abusive user.
-async fn support_desk(Night { sparc, ada, hero, .. }: &Night) -> Result<(), Error> {
+async fn support_desk(DemoGame { sparc, ada, hero, .. }: &DemoGame) -> Result<(), Error> {
     let service = sparc.as_service();
     let address = ada.users().my_email().await?;
     let profile = service.users().by_email(&address).await?;
@@ -91,7 +91,7 @@ async fn support_desk(Night { sparc, ada, hero, .. }: &Night) -> Result<(), Erro
 }
 
 /// A character's page: equipment, sheet and statistics.
-async fn character_page(Night { ada, hero, .. }: &Night) -> Result<(), Error> {
+async fn character_page(DemoGame { ada, hero, .. }: &DemoGame) -> Result<(), Error> {
     ada.characters().set_equipment(*hero, &[Item { name: "rope".into(), ..Default::default() }]).await?;
     let sheet = ada.characters().get(*hero).await?;
     let statistics = ada.dice().statistics(RollScope::Character(*hero)).await?;
@@ -101,11 +101,11 @@ async fn character_page(Night { ada, hero, .. }: &Night) -> Result<(), Error> {
 }
 
 /// The Seer's screen: an encounter, with initiative, damage, the game state and the heroic saves that remain.
-async fn seers_screen(Night { seer, session, adventure, hero, .. }: &Night) -> Result<(), Error> {
+async fn seers_screen(DemoGame { seer, session, adventure, hero, .. }: &DemoGame) -> Result<(), Error> {
     let wolf = seer.creatures().add(*adventure, NewCreature { name: "Wolf".into(), ..Default::default() }).await?.id;
     seer.sessions().set_encounter(*session, Some("wolves")).await?;
     let initiative = NewInitiative { id: None, session_id: *session, creatures: vec![wolf] };
-    let turns = seer.dice().initiative(initiative).await?;
+    let turns = seer.dice().roll_initiative(initiative).await?;
     let wounded = seer.characters().damage(*hero, 2).await?;
     let before = seer.sessions().get(*session).await?;
     let expected_version = ExpectedVersion::Version(before.game_state_version);
@@ -119,7 +119,7 @@ async fn seers_screen(Night { seer, session, adventure, hero, .. }: &Night) -> R
 }
 
 /// The editor of adventures: it unpublishes an adventure, edits and validates it, and publishes it again.
-async fn adventure_editor(Night { seer, adventure, .. }: &Night) -> Result<(), Error> {
+async fn adventure_editor(DemoGame { seer, adventure, .. }: &DemoGame) -> Result<(), Error> {
     seer.adventures().unpublish(*adventure).await?;
     let changes = AdventureChanges { estimated_duration: Some(120), ..Default::default() };
     seer.adventures().edit(*adventure, changes).await?;
@@ -137,16 +137,16 @@ async fn adventure_editor(Night { seer, adventure, .. }: &Night) -> Result<(), E
 }
 
 /// The catalogue: the best rated adventures for three players that take at most three hours.
-async fn catalogue_page(Night { sparc, adventure, .. }: &Night) -> Result<(), Error> {
+async fn catalogue_page(DemoGame { sparc, adventure, .. }: &DemoGame) -> Result<(), Error> {
     sparc.as_service().adventures().set_rating(*adventure, Some("4.5".parse().unwrap_or_default())).await?;
-    let filter = CatalogueFilter { players: Some(3), max_minutes: Some(180), ..Default::default() };
+    let filter = CatalogueFilter { player_count: Some(3), max_minutes: Some(180), ..Default::default() };
     let page = sparc.as_anon().adventures().catalogue(&filter, CatalogueOrder::BestRated, None).await?;
     println!("catalogue: {} rated {:?}", page.items[0].name, page.items[0].average_rating);
     Ok(())
 }
 
 /// A new user's first evening: the tutorial, a profile and a character.
-async fn first_evening(Night { sparc, .. }: &Night) -> Result<(), Error> {
+async fn first_evening(DemoGame { sparc, .. }: &DemoGame) -> Result<(), Error> {
     let eve = sign_up(sparc, "Eve").await?;
     eve.tutorial().begin(TutorialPath::Player).await?;
     let progress = eve.tutorial().advance(Step::Welcome).await?;
@@ -158,10 +158,10 @@ async fn first_evening(Night { sparc, .. }: &Night) -> Result<(), Error> {
 }
 
 /// The nightly maintenance job.
-async fn nightly_job(Night { sparc, .. }: &Night) -> Result<(), Error> {
+async fn nightly_job(DemoGame { sparc, .. }: &DemoGame) -> Result<(), Error> {
     let service = sparc.as_service();
-    let events = service.maintenance().clean_events(JobOptions::default(), |_| ()).await?;
-    let sessions = service.maintenance().archive_sessions(JobOptions::default(), |_| ()).await?;
-    println!("nightly: {} events, {} sessions", events.rows, sessions.rows);
+    let event_report = service.maintenance().delete_old_events(JobOptions::default(), |_| ()).await?;
+    let session_report = service.maintenance().archive_sessions(JobOptions::default(), |_| ()).await?;
+    println!("nightly: {} events, {} sessions", event_report.processed, session_report.processed);
     Ok(())
 }

@@ -10,11 +10,11 @@ use fastrand::Rng;
 use sparc::service::{Error, IdentityConnection, Transaction};
 use uuid::Uuid;
 
-/// Polls the future once, and then at most `more_polls` times more. If it is still pending, drops it and returns
+/// Polls the future once, and then at most `extra_polls` more times. If it is still pending, drops it and returns
 /// `None`.
-pub async fn poll_then_drop<T>(more_polls: u32, future: impl Future<Output = T>) -> Option<T> {
+pub async fn poll_then_drop<T>(extra_polls: u32, future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
-    let mut polls_left = more_polls;
+    let mut polls_left = extra_polls;
     poll_fn(|context| match future.as_mut().poll(context) {
         Poll::Ready(value) => Poll::Ready(Some(value)),
         Poll::Pending if polls_left == 0 => Poll::Ready(None),
@@ -49,7 +49,7 @@ struct OpenTransaction {
     keys: Keys,
     /// The keys of calls and nested transactions whose outcome is unknown. Of each set, either all keys were written or
     /// none.
-    uncertain: Vec<Keys>,
+    uncertain_key_sets: Vec<Keys>,
 }
 
 /// A transaction value that the task holds, and its id in the model. The transaction itself may have ended already.
@@ -70,22 +70,22 @@ pub struct Task {
     /// The last key that was used. Each task has a range of keys of its own.
     last_key: i64,
     /// The open transactions and savepoints, from the outermost to the innermost.
-    open: Vec<OpenTransaction>,
+    open_transactions: Vec<OpenTransaction>,
     /// The transactions that the task holds, in the order in which they were begun. The methods' parameter `index` is a
     /// position in this list.
-    held: Vec<HeldTransaction>,
+    held_transactions: Vec<HeldTransaction>,
     /// Whether raw SQL has committed the transaction that the task still holds.
-    is_ended_by_raw_sql: bool,
+    is_transaction_ended_by_raw_sql: bool,
     /// The keys that must be in the table.
-    committed: Keys,
+    committed_keys: Keys,
     /// Keys of dropped calls. Of each set, either all keys are committed or none.
-    uncertain: Vec<Keys>,
+    uncertain_key_sets: Vec<Keys>,
     /// What the task has done, for the message of a failed assertion.
     log: Vec<String>,
     pub dropped_calls: u64,
 }
 
-fn code<T>(outcome: &Result<T, Error>) -> &'static str {
+fn outcome_code<T>(outcome: &Result<T, Error>) -> &'static str {
     outcome.as_ref().map_or_else(Error::code, |_| "done")
 }
 
@@ -98,11 +98,11 @@ impl Task {
             connection,
             draft_adventure,
             last_key: number as i64 * 1_000_000,
-            open: Vec::new(),
-            held: Vec::new(),
-            is_ended_by_raw_sql: false,
-            committed: Keys::new(),
-            uncertain: Vec::new(),
+            open_transactions: Vec::new(),
+            held_transactions: Vec::new(),
+            is_transaction_ended_by_raw_sql: false,
+            committed_keys: Keys::new(),
+            uncertain_key_sets: Vec::new(),
             log: Vec::new(),
             dropped_calls: 0,
         }
@@ -114,12 +114,12 @@ impl Task {
 
     pub async fn run(&mut self, steps: u32) {
         for _ in 0..steps {
-            if self.held.is_empty() {
+            if self.held_transactions.is_empty() {
                 self.begin().await;
                 continue;
             }
             // Most calls use the innermost transaction; some use any that the task still holds.
-            let innermost_index = self.held.len() - 1;
+            let innermost_index = self.held_transactions.len() - 1;
             let index = if self.rng.u8(..) < 200 { innermost_index } else { self.rng.usize(..=innermost_index) };
             match self.rng.u8(0..100) {
                 0..20 => self.write(index).await,
@@ -135,26 +135,26 @@ impl Task {
                 77..85 => self.drop_call(index).await,
                 85..91 => self.stream(index).await,
                 91..97 => self.call_concurrently(index).await,
-                _ => self.call_outside().await,
+                _ => self.call_on_another_connection().await,
             }
         }
-        while !self.held.is_empty() {
-            self.drop_transaction(self.held.len() - 1);
+        while !self.held_transactions.is_empty() {
+            self.drop_transaction(self.held_transactions.len() - 1);
         }
     }
 
     /// Asserts that the keys that are stored at the end are those that the model allows.
     pub fn assert_stored_keys(&self, stored_keys: &Keys) {
-        self.assert_keys(stored_keys, &self.committed, &self.uncertain);
+        self.assert_keys(stored_keys, &self.committed_keys, &self.uncertain_key_sets);
     }
 
     /// Asserts that all required keys were found, and of each uncertain set either all keys or none, but no other keys.
-    fn assert_keys(&self, found_keys: &Keys, required_keys: &Keys, uncertain: &[Keys]) {
+    fn assert_keys(&self, found_keys: &Keys, required_keys: &Keys, uncertain_key_sets: &[Keys]) {
         let missing_keys: Vec<_> = required_keys.difference(found_keys).collect();
         assert!(missing_keys.is_empty(), "{missing_keys:?} returned Ok but were not found\n{}", self.report());
         let extra_keys: Keys = found_keys.difference(required_keys).copied().collect();
         let mut unexplained_keys = extra_keys.clone();
-        for keys in uncertain {
+        for keys in uncertain_key_sets {
             let count = keys.intersection(&extra_keys).count();
             assert!(count == 0 || count == keys.len(), "only a part of {keys:?} was found\n{}", self.report());
             unexplained_keys.retain(|key| !keys.contains(key));
@@ -172,37 +172,37 @@ impl Task {
         self.last_key
     }
 
-    /// Returns the position of the held transaction in `open`, or `None` if it has ended.
+    /// Returns the position of the held transaction in `open_transactions`, or `None` if it has ended.
     fn open_transaction_position(&self, index: usize) -> Option<usize> {
-        self.open.iter().position(|open| open.id == self.held[index].id)
+        self.open_transactions.iter().position(|transaction| transaction.id == self.held_transactions[index].id)
     }
 
     /// Asserts that a call, which always succeeds on a good transaction, had the outcome that the model predicts, and
     /// updates the model. Returns whether the call succeeded.
-    fn assert_outcome<T>(&mut self, index: usize, what: &str, outcome: &Result<T, Error>) -> bool {
-        let actual = code(outcome);
-        self.log.push(format!("{what} on {index} of {}: {actual}", self.held.len()));
+    fn assert_outcome<T>(&mut self, index: usize, context: &str, outcome: &Result<T, Error>) -> bool {
+        let actual = outcome_code(outcome);
+        self.log.push(format!("{context} on {index} of {}: {actual}", self.held_transactions.len()));
         let position = self.open_transaction_position(index);
         let expected = match position {
-            _ if self.is_ended_by_raw_sql => "transaction_ended",
+            _ if self.is_transaction_ended_by_raw_sql => "transaction_ended",
             // Its handle has committed it or rolled it back.
             None => "transaction_over",
-            Some(at) if at + 1 < self.open.len() => "nested_transaction_open",
-            Some(at) => match self.open[at].health {
+            Some(at) if at + 1 < self.open_transactions.len() => "nested_transaction_open",
+            Some(at) => match self.open_transactions[at].health {
                 Health::Good => "done",
                 Health::Failed => "transaction_failed",
                 Health::IdentityChanged => "identity_changed",
                 Health::Unknown => {
-                    self.open[at].health = if outcome.is_ok() { Health::Good } else { Health::Failed };
+                    self.open_transactions[at].health = if outcome.is_ok() { Health::Good } else { Health::Failed };
                     if outcome.is_ok() { "done" } else { "transaction_failed" }
                 }
             },
         };
-        assert_eq!(actual, expected, "{what}: {:?}\n{}", outcome.as_ref().err(), self.report());
+        assert_eq!(actual, expected, "{context}: {:?}\n{}", outcome.as_ref().err(), self.report());
         outcome.is_ok()
     }
 
     fn innermost(&mut self) -> &mut OpenTransaction {
-        self.open.last_mut().unwrap()
+        self.open_transactions.last_mut().unwrap()
     }
 }

@@ -21,7 +21,7 @@ impl InsertMethod {
     }
 }
 
-pub(super) fn into_statement(text: String) -> Statement {
+pub(super) fn raw_statement(text: String) -> Statement {
     Statement::from_string(DbBackend::Postgres, text)
 }
 
@@ -32,7 +32,7 @@ pub(super) async fn insert(tx: &Transaction, key: i64, method: InsertMethod, use
             let text = format!(
                 "INSERT INTO notes (key) VALUES ({key}) RETURNING current_user::text AS role, auth.uid() AS id"
             );
-            assert_caller(&tx.query_one_raw(into_statement(text)).await?.unwrap(), user);
+            assert_caller(&tx.query_one_raw(raw_statement(text)).await?.unwrap(), user);
         }
         InsertMethod::QueryBuilder => {
             let mut insert = Query::insert();

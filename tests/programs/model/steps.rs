@@ -5,18 +5,19 @@ use sea_orm::{ConnectionTrait, DbErr, StreamTrait, TransactionTrait};
 use sparc::service::{Error, Operations, Transaction};
 
 use super::{
-    Health, HeldTransaction, Keys, OpenTransaction, Task, code,
-    notes::{InsertMethod, assert_caller, insert, into_statement},
-    poll_then_drop,
+    Health, HeldTransaction, Keys, OpenTransaction, Task,
+    notes::{InsertMethod, assert_caller, insert, raw_statement},
+    outcome_code, poll_then_drop,
 };
 
 impl Task {
     pub(super) async fn begin(&mut self) {
         let tx = self.connection.begin().await.unwrap_or_else(|error| panic!("begin: {error}\n{}", self.report()));
         self.log.push("begin".into());
-        self.is_ended_by_raw_sql = false;
-        self.open = vec![OpenTransaction { id: 0, health: Health::Good, keys: Keys::new(), uncertain: Vec::new() }];
-        self.held.push(HeldTransaction { tx, id: 0 });
+        self.is_transaction_ended_by_raw_sql = false;
+        self.open_transactions =
+            vec![OpenTransaction { id: 0, health: Health::Good, keys: Keys::new(), uncertain_key_sets: Vec::new() }];
+        self.held_transactions.push(HeldTransaction { tx, id: 0 });
     }
 
     /// Writes a row, by raw SQL or with a query builder.
@@ -29,29 +30,29 @@ impl Task {
     }
 
     async fn insert(&self, index: usize, key: i64, method: InsertMethod) -> Result<(), Error> {
-        insert(&self.held[index].tx, key, method, self.user_id()).await
+        insert(&self.held_transactions[index].tx, key, method, self.user_id()).await
     }
 
     /// Reads all rows and compares them with the model.
     pub(super) async fn read(&mut self, index: usize) {
         let select = "SELECT key, current_user::text AS role, auth.uid() AS id FROM notes".to_owned();
-        let outcome = self.held[index].tx.query_all_raw(into_statement(select)).await.map_err(Error::from);
+        let outcome = self.held_transactions[index].tx.query_all_raw(raw_statement(select)).await.map_err(Error::from);
         if self.assert_outcome(index, "read", &outcome) {
             let rows = outcome.unwrap();
             rows.iter().for_each(|row| assert_caller(row, self.user_id()));
             let found_keys: Keys = rows.iter().map(|row| row.try_get("", "key").unwrap()).collect();
-            let mut required_keys = self.committed.clone();
-            let mut uncertain = self.uncertain.clone();
-            for transaction in &self.open {
+            let mut required_keys = self.committed_keys.clone();
+            let mut uncertain_key_sets = self.uncertain_key_sets.clone();
+            for transaction in &self.open_transactions {
                 required_keys.extend(&transaction.keys);
-                uncertain.extend(transaction.uncertain.iter().cloned());
+                uncertain_key_sets.extend(transaction.uncertain_key_sets.iter().cloned());
             }
-            self.assert_keys(&found_keys, &required_keys, &uncertain);
+            self.assert_keys(&found_keys, &required_keys, &uncertain_key_sets);
         }
     }
 
     pub(super) async fn run_failing_statement(&mut self, index: usize) {
-        let outcome = self.held[index].tx.execute_unprepared("SELECT 1 / 0").await.map_err(Error::from);
+        let outcome = self.held_transactions[index].tx.execute_unprepared("SELECT 1 / 0").await.map_err(Error::from);
         self.expect_refusal(index, "a failing statement", outcome, "database", Health::Failed);
     }
 
@@ -60,18 +61,18 @@ impl Task {
     fn expect_refusal<T>(
         &mut self,
         index: usize,
-        what: &str,
+        context: &str,
         outcome: Result<T, Error>,
         refusal: &str,
         health_after: Health,
     ) {
-        if code(&outcome) == refusal {
+        if outcome_code(&outcome) == refusal {
             // The statement itself was refused, so any other call on the transaction must have been possible.
             let accepted: Result<(), Error> = Ok(());
-            self.assert_outcome(index, what, &accepted);
+            self.assert_outcome(index, context, &accepted);
             self.innermost().health = health_after;
         } else {
-            assert!(!self.assert_outcome(index, what, &outcome), "{what} was not refused\n{}", self.report());
+            assert!(!self.assert_outcome(index, context, &outcome), "{context} was not refused\n{}", self.report());
         }
     }
 
@@ -79,7 +80,7 @@ impl Task {
         let statements =
             ["SET TIME ZONE 'Asia/Tokyo'", "SET search_path = public", "SET statement_timeout = 0", "LISTEN notes"];
         let statement = statements[self.rng.usize(..statements.len())];
-        let outcome = self.held[index].tx.execute_unprepared(statement).await.map_err(Error::from);
+        let outcome = self.held_transactions[index].tx.execute_unprepared(statement).await.map_err(Error::from);
         self.assert_outcome(index, statement, &outcome);
     }
 
@@ -87,10 +88,11 @@ impl Task {
         let statements =
             ["RESET ROLE", "SET LOCAL request.jwt.claims = '{}'", "DO $$ BEGIN SET LOCAL ROLE service_role; END $$"];
         let statement = statements[self.rng.usize(..statements.len())];
-        let outcome = self.held[index].tx.execute_unprepared(statement).await.map_err(Error::from);
+        let outcome = self.held_transactions[index].tx.execute_unprepared(statement).await.map_err(Error::from);
         // If an earlier call had already changed the identity, every further call gets the same error.
-        let was_changed_before =
-            self.open_transaction_position(index).is_some_and(|at| self.open[at].health == Health::IdentityChanged);
+        let was_changed_before = self
+            .open_transaction_position(index)
+            .is_some_and(|at| self.open_transactions[at].health == Health::IdentityChanged);
         if was_changed_before {
             assert!(!self.assert_outcome(index, statement, &outcome));
         } else {
@@ -100,15 +102,15 @@ impl Task {
 
     /// Commits by raw SQL. The call fails with `transaction_ended`, but all that was written before is committed.
     pub(super) async fn commit_by_raw_sql(&mut self, index: usize) {
-        let outcome = self.held[index].tx.execute_unprepared("COMMIT").await.map_err(Error::from);
-        if !self.is_ended_by_raw_sql && code(&outcome) == "transaction_ended" {
+        let outcome = self.held_transactions[index].tx.execute_unprepared("COMMIT").await.map_err(Error::from);
+        if !self.is_transaction_ended_by_raw_sql && outcome_code(&outcome) == "transaction_ended" {
             let accepted: Result<(), Error> = Ok(());
             self.assert_outcome(index, "COMMIT", &accepted);
-            for transaction in std::mem::take(&mut self.open) {
-                self.committed.extend(transaction.keys);
-                self.uncertain.extend(transaction.uncertain);
+            for transaction in std::mem::take(&mut self.open_transactions) {
+                self.committed_keys.extend(transaction.keys);
+                self.uncertain_key_sets.extend(transaction.uncertain_key_sets);
             }
-            self.is_ended_by_raw_sql = true;
+            self.is_transaction_ended_by_raw_sql = true;
         } else {
             assert!(!self.assert_outcome(index, "COMMIT", &outcome));
         }
@@ -117,11 +119,11 @@ impl Task {
     pub(super) async fn begin_nested(&mut self, index: usize) {
         let id = self.next_key() as u64;
         let polls_before_drop = self.rng.bool().then(|| self.rng.u32(0..4));
-        let begun = match polls_before_drop {
-            Some(polls) => poll_then_drop(polls, self.held[index].tx.begin()).await,
-            None => Some(self.held[index].tx.begin().await),
+        let outcome = match polls_before_drop {
+            Some(polls) => poll_then_drop(polls, self.held_transactions[index].tx.begin()).await,
+            None => Some(self.held_transactions[index].tx.begin().await),
         };
-        let Some(outcome) = begun else {
+        let Some(outcome) = outcome else {
             // If the nested transaction was begun, it is rolled back. The outer transaction continues in any case.
             self.log.push(format!("begin on {index} dropped"));
             self.dropped_calls += 1;
@@ -129,26 +131,31 @@ impl Task {
         };
         let outcome = outcome.map_err(Error::from);
         if self.assert_outcome(index, "begin", &outcome) {
-            self.open.push(OpenTransaction { id, health: Health::Good, keys: Keys::new(), uncertain: Vec::new() });
-            self.held.push(HeldTransaction { tx: outcome.unwrap(), id });
+            self.open_transactions.push(OpenTransaction {
+                id,
+                health: Health::Good,
+                keys: Keys::new(),
+                uncertain_key_sets: Vec::new(),
+            });
+            self.held_transactions.push(HeldTransaction { tx: outcome.unwrap(), id });
         }
     }
 
-    /// Removes a transaction from `held`, and the transaction and those nested in it from `open`. Returns the
-    /// transaction with its entry in `open`.
+    /// Removes a transaction from `held_transactions`, and the transaction and those nested in it from
+    /// `open_transactions`. Returns the transaction with its entry in `open_transactions`.
     fn remove(&mut self, index: usize) -> (Transaction, Option<OpenTransaction>) {
         let position = self.open_transaction_position(index);
-        let removed = position.and_then(|at| self.open.drain(at..).next());
-        (self.held.remove(index).tx, removed)
+        let removed = position.and_then(|at| self.open_transactions.drain(at..).next());
+        (self.held_transactions.remove(index).tx, removed)
     }
 
     pub(super) async fn commit(&mut self, index: usize) {
         let polls_before_drop = (self.rng.u8(..) < 60).then(|| self.rng.u32(0..4));
-        let was_ended_by_raw_sql = self.is_ended_by_raw_sql;
-        let is_innermost = self.open_transaction_position(index).is_some_and(|at| at + 1 == self.open.len());
+        let was_ended_by_raw_sql = self.is_transaction_ended_by_raw_sql;
         let position = self.open_transaction_position(index);
-        let health_before = position.map(|at| self.open[at].health);
-        let held_count = self.held.len();
+        let is_innermost = position.is_some_and(|at| at + 1 == self.open_transactions.len());
+        let health_before = position.map(|at| self.open_transactions[at].health);
+        let held_count = self.held_transactions.len();
         self.log.push(format!("commit on {index} of {held_count}, dropped after polls: {polls_before_drop:?}"));
         let (tx, removed) = self.remove(index);
         let outcome = match polls_before_drop {
@@ -162,11 +169,11 @@ impl Task {
             else {
                 return;
             };
-            self.record_uncertain(removed);
+            self.record_uncertain_keys(removed);
             return;
         };
         let outcome = outcome.map_err(Error::from);
-        let actual = code(&outcome);
+        let actual = outcome_code(&outcome);
         let expected = match health_before {
             _ if was_ended_by_raw_sql => "transaction_ended",
             None => "transaction_over",
@@ -178,30 +185,30 @@ impl Task {
         };
         assert_eq!(actual, expected, "commit\n{}", self.report());
         if let (Some(removed), true) = (removed, outcome.is_ok()) {
-            match self.open.last_mut() {
+            match self.open_transactions.last_mut() {
                 Some(outer) => {
                     outer.keys.extend(removed.keys);
-                    outer.uncertain.extend(removed.uncertain);
+                    outer.uncertain_key_sets.extend(removed.uncertain_key_sets);
                 }
                 None => {
-                    self.committed.extend(removed.keys);
-                    self.uncertain.extend(removed.uncertain);
+                    self.committed_keys.extend(removed.keys);
+                    self.uncertain_key_sets.extend(removed.uncertain_key_sets);
                 }
             }
         }
     }
 
     /// Records a dropped commit, after which either all keys of the transaction are committed or none.
-    fn record_uncertain(&mut self, removed: OpenTransaction) {
-        let groups = [removed.keys].into_iter().chain(removed.uncertain).filter(|keys| !keys.is_empty());
-        match self.open.last_mut() {
-            Some(outer) => outer.uncertain.extend(groups),
-            None => self.uncertain.extend(groups),
+    fn record_uncertain_keys(&mut self, removed: OpenTransaction) {
+        let key_sets = [removed.keys].into_iter().chain(removed.uncertain_key_sets).filter(|keys| !keys.is_empty());
+        match self.open_transactions.last_mut() {
+            Some(outer) => outer.uncertain_key_sets.extend(key_sets),
+            None => self.uncertain_key_sets.extend(key_sets),
         }
     }
 
     pub(super) async fn rollback(&mut self, index: usize) {
-        let was_ended_by_raw_sql = self.is_ended_by_raw_sql;
+        let was_ended_by_raw_sql = self.is_transaction_ended_by_raw_sql;
         let was_open = self.open_transaction_position(index).is_some();
         let polls_before_drop = (self.rng.u8(..) < 60).then(|| self.rng.u32(0..4));
         self.log.push(format!("rollback on {index}, dropped after polls: {polls_before_drop:?}"));
@@ -214,7 +221,7 @@ impl Task {
             self.dropped_calls += 1;
             return;
         };
-        let actual = code(&outcome.map_err(Error::from));
+        let actual = outcome_code(&outcome.map_err(Error::from));
         let expected = match (was_ended_by_raw_sql, was_open) {
             (true, _) => "transaction_ended",
             (false, true) => "done",
@@ -236,7 +243,7 @@ impl Task {
             1 => poll_then_drop(polls, self.insert(index, key, InsertMethod::QueryBuilder)).await,
             _ => {
                 let draft_adventure = self.draft_adventure;
-                poll_then_drop(polls, self.held[index].tx.adventures().validate(draft_adventure))
+                poll_then_drop(polls, self.held_transactions[index].tx.adventures().validate(draft_adventure))
                     .await
                     .map(|outcome| outcome.map(drop))
             }
@@ -245,7 +252,7 @@ impl Task {
             Some(outcome) => {
                 if self.assert_outcome(index, &format!("call {key}, not dropped"), &outcome) {
                     // The call may have been a validation, which writes no row.
-                    self.innermost().uncertain.push([key].into());
+                    self.innermost().uncertain_key_sets.push([key].into());
                 }
             }
             None => {
@@ -253,8 +260,8 @@ impl Task {
                 self.log.push(format!("call {key} dropped after {polls} polls"));
                 if let Some(transaction) = self
                     .open_transaction_position(index)
-                    .filter(|at| at + 1 == self.open.len())
-                    .map(|at| &mut self.open[at])
+                    .filter(|at| at + 1 == self.open_transactions.len())
+                    .map(|at| &mut self.open_transactions[at])
                     && transaction.health == Health::Good
                 {
                     transaction.health = Health::Unknown;
@@ -270,10 +277,10 @@ impl Task {
         let statement =
             format!("SELECT i, current_user::text AS role, auth.uid() AS id FROM generate_series(1, {row_count}) AS i");
         let key = self.next_key();
-        let tx = &self.held[index].tx;
+        let tx = &self.held_transactions[index].tx;
         let mut write_outcome = None;
         let outcome = async {
-            let mut stream = tx.stream_raw(into_statement(statement)).await?;
+            let mut stream = tx.stream_raw(raw_statement(statement)).await?;
             let mut rows_seen = 0;
             while let Some(row) = stream.next().await {
                 assert_caller(&row?, user);
@@ -290,8 +297,8 @@ impl Task {
         };
         let outcome = outcome.await.map_err(Error::from);
         let is_done = self.assert_outcome(index, "stream", &outcome);
-        if let Some(written) = write_outcome {
-            assert!(is_done && self.assert_outcome(index, &format!("write {key} between two rows"), &written));
+        if let Some(write_outcome) = write_outcome {
+            assert!(is_done && self.assert_outcome(index, &format!("write {key} between two rows"), &write_outcome));
             self.innermost().keys.insert(key);
         }
     }
@@ -300,7 +307,7 @@ impl Task {
     pub(super) async fn call_concurrently(&mut self, index: usize) {
         let keys: Vec<i64> = (0..4).map(|_| self.next_key()).collect();
         let polls_before_drop = self.rng.bool().then(|| self.rng.u32(0..6));
-        let tx = &self.held[index].tx;
+        let tx = &self.held_transactions[index].tx;
         let (draft_adventure, user) = (self.draft_adventure, self.user_id());
         let droppable_key = keys[3];
         let writes = keys[..3].iter().map(|key| insert(tx, *key, InsertMethod::for_key(*key), user));
@@ -311,30 +318,33 @@ impl Task {
             }
         };
         let adventures = tx.adventures();
-        let (written, validated, droppable_outcome) =
+        let (write_outcomes, validation_outcome, droppable_outcome) =
             tokio::join!(futures_util::future::join_all(writes), adventures.validate(draft_adventure), droppable_write);
-        let mut outcomes: Vec<_> = keys.iter().copied().zip(written).collect();
+        let mut outcomes: Vec<_> = keys.iter().copied().zip(write_outcomes).collect();
         match droppable_outcome {
             Some(outcome) => outcomes.push((droppable_key, outcome)),
             None => {
                 self.dropped_calls += 1;
                 self.log.push("one of several concurrent calls dropped".into());
-                if let Some(at) = self.open_transaction_position(index).filter(|at| at + 1 == self.open.len())
-                    && self.open[at].health == Health::Good
+                let position = self.open_transaction_position(index);
+                if let Some(at) = position.filter(|at| at + 1 == self.open_transactions.len())
+                    && self.open_transactions[at].health == Health::Good
                 {
-                    self.open[at].health = Health::Unknown;
+                    self.open_transactions[at].health = Health::Unknown;
                 }
             }
         }
-        let is_unknown =
-            self.open_transaction_position(index).is_some_and(|at| self.open[at].health == Health::Unknown);
+        let is_unknown = self
+            .open_transaction_position(index)
+            .is_some_and(|at| self.open_transactions[at].health == Health::Unknown);
         // If a call was dropped, the calls that ran before it succeeded, and those that ran after it may have failed.
         // Key 0 stands for the validation, which writes no row.
-        for (key, outcome) in outcomes.into_iter().chain([(0, validated.map(drop))]) {
+        for (key, outcome) in outcomes.into_iter().chain([(0, validation_outcome.map(drop))]) {
             if is_unknown {
-                self.log.push(format!("write {key} concurrently: {}", code(&outcome)));
-                assert!(matches!(code(&outcome), "done" | "transaction_failed"), "{outcome:?}\n{}", self.report());
-                if code(&outcome) == "transaction_failed" {
+                let code = outcome_code(&outcome);
+                self.log.push(format!("write {key} concurrently: {code}"));
+                assert!(matches!(code, "done" | "transaction_failed"), "{outcome:?}\n{}", self.report());
+                if code == "transaction_failed" {
                     self.innermost().health = Health::Failed;
                 } else if key != 0 {
                     self.innermost().keys.insert(key);
@@ -346,13 +356,13 @@ impl Task {
     }
 
     /// Makes a call outside of the task's transactions, on another connection.
-    pub(super) async fn call_outside(&mut self) {
+    pub(super) async fn call_on_another_connection(&mut self) {
         if self.rng.bool() {
             return;
         }
         let key = self.next_key();
         let polls = self.rng.u32(0..12);
-        let statement = into_statement(format!(
+        let statement = raw_statement(format!(
             "INSERT INTO notes (key) VALUES ({key}) RETURNING current_user::text AS role, auth.uid() AS id"
         ));
         // The other tasks may hold all connections, so the call is dropped if it has to wait for long.
@@ -361,11 +371,11 @@ impl Task {
         match poll_then_drop(polls, call).await {
             Some(Ok(outcome)) => {
                 assert_caller(&outcome.unwrap().unwrap(), self.user_id());
-                self.committed.insert(key);
+                self.committed_keys.insert(key);
             }
             _ => {
                 self.dropped_calls += 1;
-                self.uncertain.push([key].into());
+                self.uncertain_key_sets.push([key].into());
             }
         }
     }

@@ -68,7 +68,7 @@ impl SubscriberHandle {
             }
         }
         if state.sessions.is_empty() {
-            self.hub.changed.notify_one();
+            self.hub.poller_wake.notify_one();
         }
     }
 }

@@ -22,12 +22,12 @@ pub const UNRELATED_TESTS: &[&str] = &[
 pub const EQUIVALENT_MUTANTS: &[(&str, &str, &str)] = &[
     (
         "bound",
-        "adventures.adventures_max_players_check: 1 and one less",
+        "adventures.adventures_max_players_check: 1 becomes 0",
         "`valid_player_range` and the minimum of `min_players` imply it",
     ),
     (
         "bound",
-        "adventures.adventures_min_players_check: 6 and one more",
+        "adventures.adventures_min_players_check: 6 becomes 7",
         "`valid_player_range` and the maximum of `max_players` imply it",
     ),
     (
@@ -38,13 +38,13 @@ pub const EQUIVALENT_MUTANTS: &[(&str, &str, &str)] = &[
     ),
     (
         "trigger",
-        "session_players.limit_rows",
+        "session_players.limit_inserted_rows",
         "an account has fewer live seats than the limit of rows, and the function that counts them refuses closed \
          accounts",
     ),
     (
         "trigger",
-        "sessions.limit_rows",
+        "sessions.limit_inserted_rows",
         "an account has fewer live sessions than the limit of rows, and the function that counts them refuses closed \
          accounts",
     ),

@@ -74,7 +74,7 @@ fn run() -> Result<usize, Box<dyn std::error::Error>> {
     }
 
     let known_killers = read_killers(&page);
-    let chosen: Vec<&Mutant> = mutants
+    let selected_mutants: Vec<&Mutant> = mutants
         .iter()
         .filter(|mutant| {
             let needs_killer = reason_for_equivalence(mutant).is_none()
@@ -85,7 +85,7 @@ fn run() -> Result<usize, Box<dyn std::error::Error>> {
         .collect();
     let killers = Mutex::new(known_killers.clone());
     let some_tests_could_not_run = AtomicBool::new(false);
-    let mut survivors: Vec<&Mutant> = chosen.clone();
+    let mut survivors: Vec<&Mutant> = selected_mutants.clone();
     for tests in [Tests::Likely, Tests::All] {
         survivors = find_survivors(survivors, |mutant| {
             let killer = match find_killer(&test_program, mutant, &known_killers, tests) {
@@ -118,7 +118,7 @@ fn run() -> Result<usize, Box<dyn std::error::Error>> {
     let should_have_been_killed = |mutant: &&&Mutant| {
         reason_for_equivalence(mutant).is_none() && killers.get(&mutant.key()).is_none_or(String::is_empty)
     };
-    Ok(chosen.iter().filter(should_have_been_killed).count())
+    Ok(selected_mutants.iter().filter(should_have_been_killed).count())
 }
 
 /// The tests that are run on a mutant.
@@ -147,14 +147,14 @@ fn find_survivors(
     try_to_kill: impl Fn(&Mutant) -> bool + Sync,
 ) -> Result<Vec<&Mutant>, Box<dyn std::error::Error>> {
     // SPARC_WORKERS can reduce the load on a machine that is also used for other work.
-    let threads = match env::var("SPARC_WORKERS") {
-        Ok(threads) => threads.parse()?,
+    let thread_count = match env::var("SPARC_WORKERS") {
+        Ok(text) => text.parse()?,
         Err(_) => std::thread::available_parallelism()?.get(),
     };
     let queue = Mutex::new(mutants.into_iter());
     let survivors = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
-        for _ in 0..threads {
+        for _ in 0..thread_count {
             scope.spawn(|| {
                 let next = || queue.lock().ok().and_then(|mut queue| queue.next());
                 while let Some(mutant) = next() {
@@ -238,7 +238,7 @@ fn find_killer(
         "policy gone" | "policy open" if mutant.name.contains("Closed accounts") => {
             [&["every_table::"], &["accounts::"]]
         }
-        "revoke" | "policy gone" | "policy open" | "row security" => [&["catalog::", "access::roles"], &["access::"]],
+        "grant" | "policy gone" | "policy open" | "row security" => [&["catalog::", "access::roles"], &["access::"]],
         "not null" | "constraint" | "unique index" | "bound" => [
             &["bounds::", "counters::", "catalog::", "refusals::"],
             &[
@@ -258,11 +258,11 @@ fn find_killer(
         }
         "lock" => [
             &["attacks::lock_order::", "attacks::deadlocks::", "attacks::starvation::"],
-            &["races::", "maintenance::", "accounts::", "sign_ups::", "repeats::", "attacks::"],
+            &["races::", "maintenance::", "accounts::", "sign_ups::", "idempotency::", "attacks::"],
         ],
         _ => [
             &["catalog::", "refusals::", "rolls::", "seats::", "sessions::", "events::", "accounts::", "bounds::"],
-            &["attacks::", "characters::", "adventures::", "every_table::", "repeats::"],
+            &["attacks::", "characters::", "adventures::", "every_table::", "idempotency::"],
         ],
     };
     let last_killer: Vec<&str> = known_killers.get(&mutant.key()).map(String::as_str).into_iter().collect();
@@ -302,21 +302,21 @@ fn first_failing_test(test_program: &Path, mutation: &str, name_parts: &[&str]) 
     for name_part in UNRELATED_TESTS {
         command.args(["--skip", name_part]);
     }
-    let mut running = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
-    let lines = BufReader::new(running.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?).lines();
-    let mut failed = None;
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+    let lines = BufReader::new(child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?).lines();
+    let mut failed_test = None;
     for line in lines {
         if let Some(test) = line?.strip_prefix("test ").and_then(|line| line.strip_suffix(" ... FAILED")) {
-            failed = Some(test.to_owned());
+            failed_test = Some(test.to_owned());
             break;
         }
     }
-    if failed.is_some() {
-        running.kill()?;
+    if failed_test.is_some() {
+        child.kill()?;
     }
-    let status = running.wait()?;
+    let status = child.wait()?;
     // If the program fails without naming a test, the program itself counts as the failed test.
-    Ok(failed.or_else(|| (!status.success()).then(|| format!("the test program: {status}"))))
+    Ok(failed_test.or_else(|| (!status.success()).then(|| format!("the test program: {status}"))))
 }
 
 /// Reads the killers from the page that an earlier run wrote. If there is no page, no killer is known.

@@ -2,7 +2,7 @@
 -- by one. The program `mutants` executes one of these statements at a time, and then expects a test to fail.
 --
 -- The kinds are `constraint`, `bound`, `not null`, `unique index`, `trigger`, `row security`, `policy gone` (the policy
--- is dropped), `policy open` (its USING or WITH CHECK becomes `true`), `revoke` (a role gets a privilege that it
+-- is dropped), `policy open` (its USING or WITH CHECK becomes `true`), `grant` (a role gets a privilege that it
 -- lacks), and three kinds of parts of functions: `raise`, `call` and `lock`.
 WITH our_tables AS (
   -- Without `sparc_migrations` and `sparc_record`, in which the migration program stores what it has applied.
@@ -54,7 +54,7 @@ FROM constraints
 UNION ALL
 SELECT
   'bound',
-  format('%s.%s: %s %s', "table", conname, number, CASE step WHEN 1 THEN 'and one more' ELSE 'and one less' END),
+  format('%s.%s: %s becomes %s', "table", conname, number, number::bigint + step),
   format(
     'ALTER TABLE %s DROP CONSTRAINT %I, ADD CONSTRAINT %I %s', "table", conname, conname,
     left(definition, start - 1) || (number::bigint + step) || substr(definition, start + length(number))
@@ -100,8 +100,8 @@ WHERE schemaname = 'public' AND expression IS NOT NULL AND expression <> 'true'
 UNION ALL
 -- In this SELECT and the next, the rule is that a role lacks a privilege. A grant of the privilege removes the rule.
 SELECT
-  'revoke',
-  format('%s on %s from %s', privilege, name, role),
+  'grant',
+  format('%s on %s to %s', privilege, name, role),
   format('GRANT %s ON %s TO %s', privilege, name, role)
 FROM our_tables,
   unnest(ARRAY['anon', 'authenticated', 'service_role']) AS role,
@@ -109,8 +109,8 @@ FROM our_tables,
 WHERE NOT has_table_privilege(role, our_tables.oid, privilege)
 UNION ALL
 SELECT
-  'revoke',
-  format('call of %s from %s', functions.name, role),
+  'grant',
+  format('EXECUTE on %s to %s', functions.name, role),
   format('GRANT EXECUTE ON FUNCTION %s TO %s', functions.name, role)
 FROM functions, unnest(ARRAY['anon', 'authenticated', 'service_role']) AS role
 WHERE NOT has_function_privilege(role, functions.name::regprocedure, 'EXECUTE')

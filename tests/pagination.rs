@@ -1,5 +1,5 @@
 //! Pagination of a user's sessions and of rolls: even if rows are inserted meanwhile, no row appears twice, and none is
-//! missing. Filters, and lists that refuse each other's cursors.
+//! missing. Also: the filters of rolls, and lists that refuse each other's cursors.
 
 use std::{collections::HashSet, fmt::Debug, hash::Hash};
 
@@ -55,8 +55,8 @@ async fn a_history_of_rolls_is_paginated_while_rolls_are_made_and_can_be_filtere
     let first_page = me.dice().history(scope, &filter, None).await.unwrap();
     assert_eq!(first_page.items.len(), 50);
     assert!(first_page.items.is_sorted_by(|a, b| a.created_at >= b.created_at), "the newest roll must come first");
-    let largest_page = HistoryFilter { page_size: PageSize::MAX, ..filter };
-    assert_eq!(me.dice().history(scope, &largest_page, None).await.unwrap().items.len(), 200);
+    let largest_page_filter = HistoryFilter { page_size: PageSize::MAX, ..filter };
+    assert_eq!(me.dice().history(scope, &largest_page_filter, None).await.unwrap().items.len(), 200);
     let seen = read_all(
         async |after| me.dice().history(scope, &filter, after.as_ref()).await,
         async || {
@@ -77,24 +77,26 @@ async fn a_history_of_rolls_is_paginated_while_rolls_are_made_and_can_be_filtere
         me.dice().history(scope, &filter, None).await.unwrap().items.len()
     };
     assert_eq!(count_rolls(scope, HistoryFilter { character_id: Some(ben.character_id), ..filter }).await, 76);
-    let attacks = Some(RollType::Attack);
-    assert_eq!(count_rolls(scope, HistoryFilter { kind: attacks, ..filter }).await, 115);
+    let kind = Some(RollType::Attack);
+    assert_eq!(count_rolls(scope, HistoryFilter { kind, ..filter }).await, 115);
     let from = "2026-01-01T00:32:00Z".parse().ok();
     assert_eq!(count_rolls(scope, HistoryFilter { from, ..filter }).await, 7, "seven rolls have the last timestamp");
     let stranger = world.sparc.as_user(world.new_account().await);
     assert!(stranger.dice().history(scope, &filter, None).await.unwrap().items.is_empty());
 
-    let rolls_of_ben = RollScope::Character(ben.character_id);
-    assert_eq!(count_rolls(rolls_of_ben, filter).await, 76);
-    assert_eq!(count_rolls(rolls_of_ben, HistoryFilter { kind: attacks, ..filter }).await, 38);
+    let character_scope = RollScope::Character(ben.character_id);
+    assert_eq!(count_rolls(character_scope, filter).await, 76);
+    assert_eq!(count_rolls(character_scope, HistoryFilter { kind, ..filter }).await, 38);
     assert_eq!(
-        count_rolls(rolls_of_ben, HistoryFilter { from, ..filter }).await,
+        count_rolls(character_scope, HistoryFilter { from, ..filter }).await,
         2,
         "two of the last seven rolls are Ben's"
     );
-    assert_eq!(count_rolls(rolls_of_ben, HistoryFilter { character_id: Some(ben.character_id), ..filter }).await, 76);
-    assert_eq!(count_rolls(rolls_of_ben, HistoryFilter { character_id: Some(ada.character_id), ..filter }).await, 0);
-    assert!(stranger.dice().history(rolls_of_ben, &filter, None).await.unwrap().items.is_empty());
+    for (character_id, roll_count) in [(ben.character_id, 76), (ada.character_id, 0)] {
+        let filter = HistoryFilter { character_id: Some(character_id), ..filter };
+        assert_eq!(count_rolls(character_scope, filter).await, roll_count);
+    }
+    assert!(stranger.dice().history(character_scope, &filter, None).await.unwrap().items.is_empty());
 }
 
 #[tokio::test]
@@ -160,15 +162,18 @@ async fn live_sessions_are_listed_and_past_ones_paginated_with_the_archived_ones
     world.new_session(1).await;
     let me = world.sparc.as_user(seer_id);
     // Inserts a session that ends after all others, so no later page has it.
-    let end_another = async || {
+    let insert_ended_session = async || {
         world.owner().execute(&insert_sessions("completed", "now() + INTERVAL '1 minute'", 1)).await.unwrap();
     };
     let live_session_ids =
         read_all(async |after| me.sessions().mine(after.as_ref()).await, async || (), |row| row.id).await;
     assert_eq!(live_session_ids.len(), 19, "the session of another Seer must not be listed");
-    let past_sessions =
-        read_all(async |after| me.sessions().past(after.as_ref()).await, end_another, |row| (row.id, row.is_archived))
-            .await;
+    let past_sessions = read_all(
+        async |after| me.sessions().past(after.as_ref()).await,
+        insert_ended_session,
+        |row| (row.id, row.is_archived),
+    )
+    .await;
     assert_eq!(past_sessions.len(), 160, "60 completed, 60 cancelled and 40 archived sessions");
     assert_eq!(past_sessions.iter().filter(|(_, archived)| *archived).count(), 40);
     assert!(
@@ -182,10 +187,10 @@ async fn a_session_that_a_player_left_is_listed_once_it_has_ended() {
     let world = World::new().await;
     let game = world.new_session(1).await;
     let player = world.sparc.as_user(game.players[0].user_id);
-    let mine = player.sessions().mine(None).await.unwrap().items;
-    assert_eq!(mine.len(), 1);
-    assert_eq!(mine[0].character_id, Some(game.players[0].character_id));
-    assert_eq!(mine[0].adventure_name.as_deref(), Some("The Drowned Ford"));
+    let listed_sessions = player.sessions().mine(None).await.unwrap().items;
+    assert_eq!(listed_sessions.len(), 1);
+    assert_eq!(listed_sessions[0].character_id, Some(game.players[0].character_id));
+    assert_eq!(listed_sessions[0].adventure_name.as_deref(), Some("The Drowned Ford"));
     player.sessions().leave(game.session_id).await.unwrap();
     assert!(
         player.sessions().mine(None).await.unwrap().items.is_empty(),
@@ -241,7 +246,7 @@ async fn a_cursor_works_only_in_its_own_list() {
     // The first eight lists below are those that issued the cursors, in the same order.
     for (issuing_list, cursor) in cursors.iter().enumerate() {
         let after = Some(cursor);
-        let attacks = HistoryFilter { kind: Some(RollType::Attack), ..no_filter };
+        let attacks_only = HistoryFilter { kind: Some(RollType::Attack), ..no_filter };
         let outcomes = [
             me.sessions().past(after).await.map(drop),
             me.adventures().mine(after).await.map(drop),
@@ -256,7 +261,7 @@ async fn a_cursor_works_only_in_its_own_list() {
             other_seer.adventures().mine(after).await.map(drop),
             me.dice().history(RollScope::Session(other_game.session_id), &no_filter, after).await.map(drop),
             me.dice().history(RollScope::Character(game.players[0].character_id), &no_filter, after).await.map(drop),
-            me.dice().history(scope, &attacks, after).await.map(drop),
+            me.dice().history(scope, &attacks_only, after).await.map(drop),
             me.sessions().archived_rolls(game.session_id, PageSize::default(), after).await.map(drop),
         ];
         for (list, outcome) in outcomes.into_iter().enumerate() {
@@ -271,6 +276,6 @@ async fn a_cursor_works_only_in_its_own_list() {
         }
     }
     // The size of the page may change from page to page.
-    let small_page = HistoryFilter { page_size: PageSize::new(5).unwrap(), ..no_filter };
-    assert_eq!(me.dice().history(scope, &small_page, Some(&cursors[2])).await.unwrap().items.len(), 5);
+    let small_page_filter = HistoryFilter { page_size: PageSize::new(5).unwrap(), ..no_filter };
+    assert_eq!(me.dice().history(scope, &small_page_filter, Some(&cursors[2])).await.unwrap().items.len(), 5);
 }

@@ -23,7 +23,7 @@ use crate::world::{World, outcome_code, run_together};
 
 /// Calls `create` twice in sequence with one id and eight times concurrently with another, and asserts that all calls
 /// with the same id return the same result.
-async fn assert_repeatable<T, F>(
+async fn assert_idempotent<T, F>(
     caller: &IdentityConnection,
     created_kind: &str,
     create: impl Fn(IdentityConnection, Uuid) -> F,
@@ -49,39 +49,39 @@ async fn a_creation_repeated_with_the_same_id_returns_the_first_row() {
     let (session_id, adventure_id, hero_id) = (game.session_id, game.adventure_id, game.players[0].character_id);
     let seer = world.sparc.as_user(game.seer.user_id());
     let ada = world.sparc.as_user(game.players[0].user_id);
-    assert_repeatable(&seer, "adventure", move |caller, id| async move {
+    assert_idempotent(&seer, "adventure", move |caller, id| async move {
         caller.adventures().create(NewAdventure { id: Some(id), name: "Twice".into(), ..Default::default() }).await
     })
     .await;
-    assert_repeatable(&seer, "creature", move |caller, id| async move {
+    assert_idempotent(&seer, "creature", move |caller, id| async move {
         caller
             .creatures()
             .add(adventure_id, NewCreature { id: Some(id), name: "Wolf".into(), ..Default::default() })
             .await
     })
     .await;
-    assert_repeatable(&seer, "session", move |caller, id| async move {
+    assert_idempotent(&seer, "session", move |caller, id| async move {
         caller.sessions().create(NewSession { id: Some(id), adventure_id, ..Default::default() }).await
     })
     .await;
-    assert_repeatable(&ada, "character", move |caller, id| async move {
+    assert_idempotent(&ada, "character", move |caller, id| async move {
         caller.characters().create(NewCharacter { id: Some(id), name: id.to_string(), ..Default::default() }).await
     })
     .await;
-    assert_repeatable(&ada, "roll", move |caller, id| async move {
+    assert_idempotent(&ada, "roll", move |caller, id| async move {
         let check = NewRoll::attribute_check(session_id, Roller::Character(hero_id), Attribute::Might, Difficulty::MIN);
         caller.dice().roll(NewRoll { id: Some(id), ..check }).await
     })
     .await;
-    assert_repeatable(&ada, "event", move |caller, id| async move {
+    assert_idempotent(&ada, "event", move |caller, id| async move {
         caller.events().send(NewEvent { id: Some(id), session_id, kind: "wave".into(), ..Default::default() }).await
     })
     .await;
-    assert_repeatable(&seer, "initiative", move |caller, id| async move {
-        caller.dice().initiative(NewInitiative { id: Some(id), session_id, creatures: Vec::new() }).await
+    assert_idempotent(&seer, "initiative", move |caller, id| async move {
+        caller.dice().roll_initiative(NewInitiative { id: Some(id), session_id, creatures: Vec::new() }).await
     })
     .await;
-    assert_repeatable(&world.sparc.as_service(), "account", move |caller, id| async move {
+    assert_idempotent(&world.sparc.as_service(), "account", move |caller, id| async move {
         caller
             .users()
             .sign_up(NewAccount { id: Some(id), email: Some(format!("{id}@x.org")), display_name: None })
@@ -112,7 +112,7 @@ async fn repeated_joins_take_one_seat_and_repeated_rejoins_and_removals_send_one
                 if index % 2 == 0 {
                     me.sessions().join_public(session_id, hero_id).await
                 } else {
-                    service.sessions().seat(session_id, user_id, hero_id).await
+                    service.sessions().seat_player(session_id, user_id, hero_id).await
                 }
             }
         })
@@ -131,7 +131,7 @@ async fn repeated_joins_take_one_seat_and_repeated_rejoins_and_removals_send_one
         "the join and the first rejoin"
     );
     for _ in 0..2 {
-        assert!(!seer.sessions().remove(session_id, user_id).await.unwrap().is_active);
+        assert!(!seer.sessions().remove_player(session_id, user_id).await.unwrap().is_active);
     }
     assert_eq!(
         world.owner().count("session_events WHERE event_type = 'player_left'").await,
@@ -186,31 +186,31 @@ async fn another_creation_with_the_same_id_is_a_conflict() {
     let attribute = Attribute::Heart;
     assert_id_conflict("another attribute", seer.dice().roll(NewRoll { attribute, ..roll }).await);
 
-    let evening = NewSession { id, adventure_id, looking_for: Some("a healer".into()), ..Default::default() };
-    seer.sessions().create(evening.clone()).await.unwrap();
-    assert!(seer.sessions().create(evening.clone()).await.is_ok());
-    assert_id_conflict("another Seer", ada.sessions().create(evening.clone()).await);
+    let new_session = NewSession { id, adventure_id, looking_for: Some("a healer".into()), ..Default::default() };
+    seer.sessions().create(new_session.clone()).await.unwrap();
+    assert!(seer.sessions().create(new_session.clone()).await.is_ok());
+    assert_id_conflict("another Seer", ada.sessions().create(new_session.clone()).await);
     let visibility = Visibility::Public;
     assert_id_conflict(
         "another visibility",
-        seer.sessions().create(NewSession { visibility, ..evening.clone() }).await,
+        seer.sessions().create(NewSession { visibility, ..new_session.clone() }).await,
     );
     assert_id_conflict(
         "no looking_for",
-        seer.sessions().create(NewSession { looking_for: None, ..evening.clone() }).await,
+        seer.sessions().create(NewSession { looking_for: None, ..new_session.clone() }).await,
     );
     let in_an_hour = Some(chrono::Utc::now() + chrono::TimeDelta::hours(1));
     assert_id_conflict(
         "another time",
-        seer.sessions().create(NewSession { scheduled_start: in_an_hour, ..evening.clone() }).await,
+        seer.sessions().create(NewSession { scheduled_start: in_an_hour, ..new_session.clone() }).await,
     );
     let clear_looking_for = SessionChanges { looking_for: Some(None), ..Default::default() };
     seer.sessions().edit(shared_id, clear_looking_for).await.unwrap();
     assert!(
-        seer.sessions().create(evening.clone()).await.is_ok(),
+        seer.sessions().create(new_session.clone()).await.is_ok(),
         "the original request must be recognized after an edit"
     );
-    assert_id_conflict("another Seer", ada.sessions().create(evening).await);
+    assert_id_conflict("another Seer, after the edit", ada.sessions().create(new_session).await);
 
     let mill = NewAdventure { id, name: "The Mill".into(), description: Some("Quiet".into()), ..Default::default() };
     seer.adventures().create(mill.clone()).await.unwrap();
@@ -311,15 +311,15 @@ async fn after_an_edit_only_the_original_request_still_returns_the_row() {
 
     // This time has nanoseconds, and PostgreSQL stores microseconds. The repeated request must be recognized anyway.
     let start = chrono::Utc::now() + chrono::Duration::nanoseconds(86_400_000_000_789);
-    let evening =
+    let new_session =
         NewSession { id, adventure_id: game.adventure_id, scheduled_start: Some(start), ..Default::default() };
-    seer.sessions().create(evening.clone()).await.unwrap();
-    let publish = SessionChanges { visibility: Some(Visibility::Public), ..Default::default() };
-    seer.sessions().edit(shared_id, publish).await.unwrap();
-    assert!(seer.sessions().create(evening.clone()).await.unwrap().is_public);
+    seer.sessions().create(new_session.clone()).await.unwrap();
+    let make_public = SessionChanges { visibility: Some(Visibility::Public), ..Default::default() };
+    seer.sessions().edit(shared_id, make_public).await.unwrap();
+    assert!(seer.sessions().create(new_session.clone()).await.unwrap().is_public);
     assert_id_conflict(
         "the session as edited",
-        seer.sessions().create(NewSession { visibility: Visibility::Public, ..evening }).await,
+        seer.sessions().create(NewSession { visibility: Visibility::Public, ..new_session }).await,
     );
 
     // Once the row is deleted, its id can be used again.
@@ -353,7 +353,7 @@ async fn a_repeated_roll_returns_the_first_only_to_the_caller_who_made_it() {
 async fn concurrent_creations_with_one_id_return_one_row_even_at_the_limit() {
     let world = World::new().await;
     let user_id = world.new_account().await;
-    // An account may have ten characters.
+    // An account may have ten characters, so only one of the creations below fits.
     for _ in 0..9 {
         world.new_character(user_id).await;
     }

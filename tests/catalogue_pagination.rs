@@ -9,7 +9,7 @@ use sparc::service::{
 };
 use uuid::Uuid;
 
-use crate::{pages::read_all, world::World};
+use crate::{pagination::read_all, world::World};
 
 /// Creates published adventures. Some of them have equal sort keys, so that a page may end between two such rows.
 async fn create_adventures(world: &World, creator_id: Uuid, count: u32) {
@@ -30,7 +30,7 @@ async fn the_catalogue_is_paginated_in_each_order() {
     let creator_id = world.new_account().await;
     create_adventures(&world, creator_id, 70).await;
     world.new_draft_adventure(creator_id).await;
-    let published_before: HashSet<Uuid> = world
+    let ids_before: HashSet<Uuid> = world
         .owner()
         .fetch_values("SELECT id FROM adventures WHERE status <> 'draft'")
         .await
@@ -61,7 +61,7 @@ async fn the_catalogue_is_paginated_in_each_order() {
         )
         .await;
         assert!(
-            published_before.iter().all(|id| seen.contains(id)),
+            ids_before.iter().all(|id| seen.contains(id)),
             "the pages must have every adventure that existed before: {order:?}"
         );
     }
@@ -97,8 +97,8 @@ async fn the_catalogue_filters_by_difficulty_duration_players_and_text() {
     };
     assert_finds(CatalogueFilter { max_minutes: Some(60), ..Default::default() }, "estimated_duration <= 60").await;
     assert_finds(CatalogueFilter { min_minutes: Some(90), ..Default::default() }, "estimated_duration >= 90").await;
-    let players = Some(6);
-    assert_finds(CatalogueFilter { players, ..Default::default() }, "6 BETWEEN min_players AND max_players").await;
+    let player_count = Some(6);
+    assert_finds(CatalogueFilter { player_count, ..Default::default() }, "6 BETWEEN min_players AND max_players").await;
     assert_finds(CatalogueFilter { search: Some("NO. 3".into()), ..Default::default() }, "description = 'no. 3'").await;
     // In a search text, `%` is not a wildcard.
     assert_finds(CatalogueFilter { search: Some("%".into()), ..Default::default() }, "false").await;
@@ -110,7 +110,7 @@ async fn the_catalogue_filters_by_difficulty_duration_players_and_text() {
 #[tokio::test]
 async fn a_page_of_the_filtered_catalogue_scans_a_thousand_adventures_and_the_next_continues() {
     let world = World::new().await;
-    // An account may have at most two hundred adventures.
+    // An account may have at most two hundred adventures, so 2300 of them need twelve creators.
     let creator_ids = world.new_account_array(12).await;
     // In each order, the adventures come in the order of i. Only numbers 1100 and 2200 are hard.
     let insert_adventures = format!(

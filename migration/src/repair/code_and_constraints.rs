@@ -12,12 +12,13 @@ use crate::{
 };
 
 impl Plan {
-    pub(super) fn repair_code(&mut self, defects: &Defects<'_>) {
+    pub(super) fn repair_code_and_constraints(&mut self, defects: &Defects<'_>) {
         let to_restore: BTreeSet<&str> = defects.to_restore().map(|(object, _)| object).collect();
         let needs_policy_blocks =
             created_in_do_blocks(defects.state, "policy").any(|object| to_restore.contains(object));
         let needs_trigger_blocks =
             created_in_do_blocks(defects.state, "trigger").any(|object| to_restore.contains(object));
+        // The target of a DO block is `Other`.
         let is_needed = |statement: &Statement| match statement.target {
             Target::Other => {
                 (needs_policy_blocks && statement.sql.contains("CREATE POLICY"))
@@ -26,8 +27,8 @@ impl Plan {
             _ => object_created_by(statement, &to_restore).is_some(),
         };
         let mut statements = repeatable::statements();
-        if defects.state.environment.has_stand_in {
-            statements.extend(repeatable::stand_in_statements());
+        if defects.state.environment.has_platform_stand_in {
+            statements.extend(repeatable::platform_stand_in_statements());
         }
         let (functions_and_views, triggers_and_policies): (Vec<Statement>, Vec<Statement>) = statements
             .into_iter()
@@ -37,6 +38,7 @@ impl Plan {
             self.push_statement(statement, &to_restore);
         }
         self.create_constraints_and_indexes(defects);
+        self.restore_replica_identities(defects);
         // A DO block creates all its policies, and would fail at one that exists.
         if needs_policy_blocks {
             for (name, table) in created_in_do_blocks(defects.state, "policy").filter_map(name_and_table) {
@@ -53,7 +55,7 @@ impl Plan {
 
     fn push_statement(&mut self, statement: &Statement, to_restore: &BTreeSet<&str>) {
         match object_created_by(statement, to_restore) {
-            Some(object) => self.push_for(statement.sql.to_owned(), object, None),
+            Some(object) => self.push_repair(statement.sql.to_owned(), object, None),
             None => self.push(statement.sql),
         }
     }
@@ -65,7 +67,7 @@ impl Plan {
                 let Some((name, table)) = name_and_table(object) else { continue };
                 let table_and_definition = Some((table, definition));
                 if kind == "index" {
-                    self.push_for(definition.to_owned(), object, table_and_definition);
+                    self.push_repair(definition.to_owned(), object, table_and_definition);
                 } else if definition.starts_with("FOREIGN KEY") == is_foreign_key {
                     // A table that was just created already has some of its constraints.
                     let sql = format!(
@@ -78,24 +80,29 @@ END
 $do$",
                         crate::query::literal(&name.trim_matches('"').replace("\"\"", "\""))
                     );
-                    self.push_for(sql, object, table_and_definition);
+                    self.push_repair(sql, object, table_and_definition);
                 }
             }
         }
-        // A table loses its replica identity when the index that defines it is dropped.
-        let must_set_identity = |table_object: &str, identity: &str| {
+    }
+
+    /// Sets the replica identity of each table that is restored, and of each table whose replica identity is an index
+    /// that is restored: with the index, the table has lost it.
+    fn restore_replica_identities(&mut self, defects: &Defects<'_>) {
+        let must_set_replica_identity = |table_object: &str, definition: &str| {
             defects.to_restore().any(|(object, _)| {
                 object == table_object
                     || matches!(manifest::kind(object), "constraint" | "index")
                         && name_and_table(object).is_some_and(|(name, table)| {
                             table_object.strip_prefix("table ") == Some(table)
-                                && identity.contains(&format!("index {name}"))
+                                && definition.contains(&format!("index {name}"))
                         })
             })
         };
         let tables = defects.state.expected.iter().filter(|(object, _)| object.starts_with("table "));
-        for (object, identity) in tables.filter(|(object, identity)| must_set_identity(object, identity)) {
-            self.set_replica_identity(object, identity);
+        for (object, definition) in tables.filter(|(object, definition)| must_set_replica_identity(object, definition))
+        {
+            self.set_replica_identity(object, definition);
         }
     }
 }

@@ -9,12 +9,12 @@ use std::sync::{
 use crate::{
     Identity,
     position::{LogPosition, Positions},
-    wire::ServerPosition,
+    wire::ReplicationStatus,
 };
 
-/// What is known of one server's write-ahead log.
+/// What is needed to track the log positions that the transactions on one server reach.
 #[derive(Debug)]
-pub(crate) struct WalState {
+pub(crate) struct PositionTracking {
     /// The log positions of the identities, which all servers share.
     positions: Arc<Positions>,
     /// The newest timeline that any primary has had so far, which all servers share.
@@ -23,7 +23,7 @@ pub(crate) struct WalState {
     pub(crate) timeline: AtomicU32,
 }
 
-impl WalState {
+impl PositionTracking {
     pub(crate) fn new(positions: Arc<Positions>, newest_timeline: Arc<AtomicU32>) -> Self {
         Self { positions, newest_timeline, timeline: AtomicU32::new(0) }
     }
@@ -31,34 +31,34 @@ impl WalState {
 
 /// The server that a transaction runs on.
 #[derive(Clone, Debug)]
-pub(crate) struct ServerOfTransaction {
-    wal: Arc<WalState>,
+pub(crate) struct TransactionServer {
+    tracking: Arc<PositionTracking>,
     /// Whether the transaction began on a standby. Then it can write nothing, even after that standby is promoted.
     pub(crate) is_standby: bool,
     /// The server's timeline when the transaction began.
     pub(crate) timeline: u32,
 }
 
-impl ServerOfTransaction {
-    pub(crate) fn new(wal: Arc<WalState>) -> Self {
-        let timeline = wal.timeline.load(Ordering::SeqCst);
-        Self { wal, is_standby: false, timeline }
+impl TransactionServer {
+    pub(crate) fn new(tracking: Arc<PositionTracking>) -> Self {
+        let timeline = tracking.timeline.load(Ordering::SeqCst);
+        Self { tracking, is_standby: false, timeline }
     }
 
     /// Records what the server reported in its answer to BEGIN. A standby does not report its timeline there, so the
     /// timeline that the monitor has found remains.
-    pub(crate) fn record_begin(&mut self, position: ServerPosition) {
-        self.is_standby = position.is_standby;
-        if !position.is_standby {
-            self.timeline = position.timeline;
+    pub(crate) fn record_begin(&mut self, status: ReplicationStatus) {
+        self.is_standby = status.is_standby;
+        if !status.is_standby {
+            self.timeline = status.timeline;
         }
     }
 
     /// Returns the record of a commit that is about to be sent.
     pub(crate) fn track_commit(&self, identity: &Identity) -> CommitInProgress {
-        let unknown_commit_count_before = self.wal.positions.unknown_commit_count();
+        let unknown_commit_count_before = self.tracking.positions.unknown_commit_count();
         CommitInProgress {
-            wal: self.wal.clone(),
+            tracking: self.tracking.clone(),
             identity: identity.clone(),
             unknown_commit_count_before,
             // On a standby the outcome of a commit does not matter, because nothing was written.
@@ -70,7 +70,7 @@ impl ServerOfTransaction {
 /// The record of a commit in progress. If it is dropped before [`record_outcome`](Self::record_outcome) has settled it,
 /// the outcome is recorded as unknown, so that the identity reads only on the primary.
 pub(crate) struct CommitInProgress {
-    wal: Arc<WalState>,
+    tracking: Arc<PositionTracking>,
     identity: Identity,
     /// How many unknown commits there were before this commit was sent.
     unknown_commit_count_before: u64,
@@ -81,16 +81,16 @@ pub(crate) struct CommitInProgress {
 impl CommitInProgress {
     /// Records the log position of what the identity wrote or read. The position of a read on a replica is recorded
     /// too, because the next replica must not show an older state.
-    pub(crate) fn record_outcome(mut self, is_committed: bool, position: Option<ServerPosition>, is_unanswered: bool) {
-        let WalState { positions, newest_timeline, timeline } = &*self.wal;
-        match position {
-            Some(position) if is_committed && position.is_standby => {
+    pub(crate) fn record_outcome(mut self, is_committed: bool, status: Option<ReplicationStatus>, is_unanswered: bool) {
+        let PositionTracking { positions, newest_timeline, timeline } = &*self.tracking;
+        match status {
+            Some(status) if is_committed && status.is_standby => {
                 let timeline = timeline.load(Ordering::SeqCst);
-                positions.record(&self.identity, LogPosition { timeline, lsn: position.lsn });
+                positions.record(&self.identity, LogPosition { timeline, lsn: status.lsn });
             }
-            Some(position) if is_committed => {
-                newest_timeline.fetch_max(position.timeline, Ordering::SeqCst);
-                let position = LogPosition { timeline: position.timeline, lsn: position.lsn };
+            Some(status) if is_committed => {
+                newest_timeline.fetch_max(status.timeline, Ordering::SeqCst);
+                let position = LogPosition { timeline: status.timeline, lsn: status.lsn };
                 positions.record_primary_commit(&self.identity, position, self.unknown_commit_count_before);
             }
             // The transaction is committed at an unknown log position, or its outcome is unknown. In both cases the
@@ -105,7 +105,7 @@ impl CommitInProgress {
 impl Drop for CommitInProgress {
     fn drop(&mut self) {
         if !self.is_settled {
-            self.wal.positions.record_unknown_commit(&self.identity);
+            self.tracking.positions.record_unknown_commit(&self.identity);
         }
     }
 }

@@ -5,7 +5,7 @@ use sea_orm_migration::prelude::*;
 /// The reason why a command changed nothing. The message is one sentence with the cause and the remedy.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum PreflightError {
+pub enum MigrationError {
     /// The server is older than version 15.
     #[error("PostgreSQL {found} is too old: upgrade the server to version 15 or newer.")]
     ServerTooOld {
@@ -29,8 +29,8 @@ pub enum PreflightError {
     /// The database has objects with the schema's names, but no record that these migrations created them.
     #[error(
         "The database already has {}, and no record that these migrations made it: {}.",
-        first_names(found),
-        if *are_most {
+        shorten_list(found),
+        if *includes_most_objects {
             "if it was restored from a dump, restore the rows of sparc_migrations and private.sparc_record, too"
         } else {
             "use another database, or rename or drop these objects"
@@ -40,18 +40,18 @@ pub enum PreflightError {
         /// The qualified name of each object.
         found: Vec<String>,
         /// Whether these are most of the schema's objects, as after a restore without rows.
-        are_most: bool,
+        includes_most_objects: bool,
     },
     /// Other objects have taken the names of missing ones.
     #[error(
         "{} is missing and cannot be created, because its name is taken by {}: rename or drop that, and run up again; \
          nothing was changed.",
-        wanted.join(", "),
+        missing.join(", "),
         found.join(", ")
     )]
     NameTaken {
         /// Each missing object.
-        wanted: Vec<String>,
+        missing: Vec<String>,
         /// Each object that has such a name, as PostgreSQL describes it.
         found: Vec<String>,
     },
@@ -170,14 +170,14 @@ pub enum PreflightError {
     },
     /// A column that must not be NULL was dropped together with its values.
     #[error(
-        "{object} must not be NULL, but was dropped with the values of {rows} rows: restore them from a backup, or add \
-         the column with its values by hand, and run up again; nothing was changed."
+        "{object} must not be NULL, but was dropped with the values of {row_count} rows: restore them from a backup, \
+         or add the column with its values by hand, and run up again; nothing was changed."
     )]
     ValuesLost {
         /// The column.
         object: String,
         /// The number of rows of the table.
-        rows: i64,
+        row_count: i64,
     },
     /// Rows violate a missing constraint or unique index.
     #[error(
@@ -194,17 +194,17 @@ pub enum PreflightError {
     },
 }
 
-impl From<PreflightError> for DbErr {
-    fn from(error: PreflightError) -> Self {
+impl From<MigrationError> for DbErr {
+    fn from(error: MigrationError) -> Self {
         DbErr::Migration(error.to_string())
     }
 }
 
-/// Maximum number of objects that [`first_names`] lists.
+/// Maximum number of objects that [`shorten_list`] lists.
 const MAX_NAMES: usize = 10;
 
-/// Returns a list of the first names, and the number of further ones, as a phrase.
-fn first_names(names: &[String]) -> String {
+/// Returns the first of the names, and the number of further ones, as a phrase.
+fn shorten_list(names: &[String]) -> String {
     let first = names.get(..MAX_NAMES).unwrap_or(names).join(", ");
     match names.len().saturating_sub(MAX_NAMES) {
         0 => first,

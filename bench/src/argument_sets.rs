@@ -1,16 +1,16 @@
-//! Samples: the users, sessions and values with which statements are measured. They are the same in both schemas.
+//! Argument sets: the users, sessions and values with which statements are measured. They are the same in both schemas.
 
 use uuid::Uuid;
 
 use crate::data_set::{DataSet, EVENTS_PER_SESSION, RowKind, SessionState, id_within_session, join_code, row_id};
 
-/// The maximum number of samples.
-const MAX_SAMPLES: u64 = 64;
+/// The maximum number of argument sets.
+const MAX_ARGUMENT_SETS: u64 = 64;
 
-/// The users, sessions and values for one execution of a statement. The executions of a statement use one sample after
-/// another.
+/// The users, sessions and values for one execution of a statement. The executions of a statement use one argument set
+/// after another.
 #[derive(Clone, Debug, Default)]
-pub struct Sample {
+pub struct ArgumentSet {
     /// An active session.
     pub session: Uuid,
     /// Its Seer.
@@ -19,68 +19,71 @@ pub struct Sample {
     pub player: Uuid,
     /// The player's character.
     pub character: Uuid,
-    /// The adventure of `open_session`, which is published.
-    pub adventure: Uuid,
-    /// The value of the lobby's filter by difficulty. The values of this and the next two filters vary between samples,
-    /// because chance decides how many of the lobby's first sessions match a value.
+    /// The published adventure of the session `open_session` (below).
+    pub open_session_adventure: Uuid,
+    /// The value of the lobby's filter by difficulty. The values of this and the next two filters vary between argument
+    /// sets, so that the measured time does not depend on how many of the lobby's first sessions happen to match one
+    /// value.
     pub filter_difficulty: &'static str,
     /// The value of the lobby's filter by maximum duration, in minutes.
     pub filter_max_minutes: u32,
     /// The value of the lobby's filter by free seats.
     pub filter_free_seats: u32,
-    /// A public session of the lobby with at least one player and at least one free seat.
+    /// A waiting public session with at least one player and at least one free seat.
     pub open_session: Uuid,
     /// The join code of `open_session`.
-    pub open_code: String,
+    pub open_session_code: String,
     /// The Seer of `open_session`.
-    pub open_seer: Uuid,
+    pub open_session_seer: Uuid,
     /// A player of `open_session`.
-    pub open_player: Uuid,
+    pub open_session_player: Uuid,
     /// A user who has no seat in any session and is no Seer.
     pub newcomer: Uuid,
     /// The newcomer's character.
     pub newcomer_character: Uuid,
     /// The tenth event from the end of `session`. The measured statement reads the nine events after it.
     pub event: Uuid,
-    /// The `seq` of `event`, which the database assigns: 0 until `compare` has filled the table of events.
+    /// The `seq` of `event`, which the database assigns: 0 until the command `compare` has filled the table of
+    /// events.
     pub event_seq: i64,
 }
 
-/// Returns the samples, spread over the sessions of the data set.
+/// Returns the argument sets, spread over the sessions of the data set.
 #[must_use]
-pub fn choose_samples(data_set: &DataSet) -> Vec<Sample> {
-    (0..MAX_SAMPLES.min(data_set.active_sessions))
+pub fn choose_argument_sets(data_set: &DataSet) -> Vec<ArgumentSet> {
+    (0..MAX_ARGUMENT_SETS.min(data_set.active_sessions))
         .map(|number| {
-            // The factors 31 and (below) 1009 spread the samples over the sessions.
+            // The factors 31 and (below) 1009 spread the argument sets over the sessions.
             let active_session = data_set.session(number * 31 % data_set.active_sessions);
             let player = data_set.player(active_session.number, number % 6);
-            let open_session = (0..data_set.open_sessions)
+            let open_session = (0..data_set.lobby_sessions)
                 .map(|step| {
-                    data_set.session(data_set.active_sessions + (number * 1009 + step) % data_set.open_sessions)
+                    data_set.session(data_set.active_sessions + (number * 1009 + step) % data_set.lobby_sessions)
                 })
                 .find(|session| {
                     session.is_public
                         && session.state == SessionState::Waiting
-                        && (1..session.max_players).contains(&session.taken_seats)
+                        && (1..session.max_players).contains(&session.seats_taken)
                 });
             // If the lobby has no such session, `open_session` is an active one, and the statements about it fail.
             let open_session = open_session.unwrap_or(active_session);
             let index = number as usize;
-            let without_sessions = data_set.users_without_sessions();
-            let newcomer = without_sessions.start.midpoint(without_sessions.end) + number;
-            Sample {
+            let account_numbers = data_set.account_numbers_without_sessions();
+            // From the middle of the range: the requests over HTTP (`http/requests.rs`) use the first accounts.
+            let newcomer = account_numbers.start.midpoint(account_numbers.end) + number;
+            ArgumentSet {
                 session: row_id(RowKind::Session, active_session.number),
                 seer: row_id(RowKind::User, active_session.seer),
                 player: row_id(RowKind::User, player),
                 character: row_id(RowKind::Character, player),
-                adventure: row_id(RowKind::Adventure, open_session.adventure),
+                open_session_adventure: row_id(RowKind::Adventure, open_session.adventure),
                 filter_difficulty: ["easy", "medium", "hard"][index % 3],
                 filter_max_minutes: [60, 90, 120, 150][index % 4],
                 filter_free_seats: [2, 3, 4][index % 3],
                 open_session: row_id(RowKind::Session, open_session.number),
-                open_code: join_code(open_session.number),
-                open_seer: row_id(RowKind::User, open_session.seer),
-                open_player: row_id(RowKind::User, data_set.player(open_session.number, 0)),
+                open_session_code: join_code(open_session.number),
+                open_session_seer: row_id(RowKind::User, open_session.seer),
+                open_session_player: row_id(RowKind::User, data_set.player(open_session.number, 0)),
                 newcomer: row_id(RowKind::User, newcomer),
                 newcomer_character: row_id(RowKind::Character, newcomer),
                 event: id_within_session(RowKind::Event, active_session.number, EVENTS_PER_SESSION - 10),

@@ -1,6 +1,6 @@
-//! A statement writes a row, and an expression of the same statement changes that row again. If events record both
-//! changes, the triggers would write them in the wrong order (that of the expression first), so such a statement is
-//! refused, mostly with `triggered_data_change_violation`.
+//! A statement writes a row, and a function that the statement calls changes that row again. If events record both
+//! changes, the triggers would write these events in the wrong order (the event of the function's change first), so
+//! such a statement is refused, mostly with `triggered_data_change_violation`.
 
 use uuid::Uuid;
 
@@ -15,16 +15,16 @@ use crate::world::{SqlCaller, World, insert_character_sql, insert_seat_sql};
 /// or the SQLSTATE of the refusal.
 async fn attempt_with_inner(caller: &SqlCaller, outer: &str, inner: &str) -> String {
     let transaction = caller.begin().await;
-    let function = format!(
+    let create_function = format!(
         "CREATE OR REPLACE FUNCTION pg_temp.change_again() RETURNS int LANGUAGE plpgsql
          AS $$ BEGIN {inner}; RETURN 1; END $$"
     );
-    execute_in(&transaction, &function).await.unwrap();
+    execute_in(&transaction, &create_function).await.unwrap();
     let outcome = execute_in(&transaction, &format!("{outer} RETURNING pg_temp.change_again()")).await;
     transaction.commit().await.unwrap();
     match outcome {
         Ok(_) => "done".to_owned(),
-        Err(refused) => refused.code,
+        Err(refusal) => refusal.code,
     }
 }
 
@@ -48,20 +48,21 @@ async fn a_statement_that_changes_a_session_or_a_seat_twice_is_refused_if_an_eve
             "{outer_assignment}, then {inner_assignment}"
         );
     }
-    let change_unrecorded = update_session("looking_for = 'somebody'");
+    let change_without_event = update_session("looking_for = 'somebody'");
     assert_eq!(
-        attempt_with_inner(&game.seer, &change_unrecorded, &change_unrecorded).await,
+        attempt_with_inner(&game.seer, &change_without_event, &change_without_event).await,
         "done",
         "no event records it"
     );
 
     let (waiting_game, player) = (world.new_session(0).await, world.new_player().await);
     world.update_session(&waiting_game, "is_public = true").await;
-    let of_session = format!("WHERE session_id = '{}'", waiting_game.session_id);
-    let leave = format!("UPDATE session_players SET is_active = false {of_session}");
-    let rejoin = format!("UPDATE session_players SET is_active = true {of_session}");
+    let where_session = format!("WHERE session_id = '{}'", waiting_game.session_id);
+    let leave = format!("UPDATE session_players SET is_active = false {where_session}");
+    let rejoin = format!("UPDATE session_players SET is_active = true {where_session}");
     let join = insert_seat_sql(waiting_game.session_id, player.user_id, player.character_id);
-    // The inner statement gives up a seat that the outer one has not counted yet, and the count cannot become negative.
+    // The inner statement gives up a seat that the outer one has not counted yet, so the session's count of taken seats
+    // would become negative.
     assert_eq!(attempt_with_inner(&player.caller, &join, &leave).await, CHECK_VIOLATION);
     assert_eq!(attempt(&player.caller, &join).await, "done");
     assert_eq!(attempt_with_inner(&player.caller, &leave, &rejoin).await, TRIGGERED_DATA_CHANGE_VIOLATION);
@@ -73,7 +74,7 @@ async fn a_statement_that_changes_a_session_or_a_seat_twice_is_refused_if_an_eve
 
 /// `private.requests` stores a digest of the request that created a row, by which a repeated request is recognized.
 #[tokio::test]
-async fn a_row_that_its_own_statement_deletes_leaves_no_digest_of_its_request() {
+async fn a_row_inserted_and_deleted_by_one_statement_leaves_no_digest_of_its_request() {
     let world = World::new().await;
     let fixture = create_full_account(&world).await;
     let id = Uuid::new_v4();

@@ -27,7 +27,7 @@ const RESPONSES_BEFORE_COMMIT: u32 = 2;
 
 /// Makes the call while the proxy delivers only the next `responses` responses. Returns whether the call finishes
 /// before the response after them is delivered, and the call's result.
-async fn call_while_holding_after<T>(
+async fn call_and_detect_early_return<T>(
     proxy: &ResponseProxy,
     responses: u32,
     call: impl Future<Output = T>,
@@ -65,12 +65,13 @@ async fn every_operation_that_reads_returns_before_its_commit_is_answered() {
         assert_eq!((operation.call_in_own_transaction)(&caller, &fixture).await, "done", "{}", operation.name);
         // The ping needs the only connection, so it waits until the commit of the call above has been answered.
         sparc.ping().await.unwrap();
-        let round_trips_in_words = &documented.iter().find(|other| other.name == operation.name).unwrap().round_trips;
+        let round_trips_in_words =
+            &documented.iter().find(|other| other.name == operation.name).unwrap().round_trips_in_words;
         let first_word = round_trips_in_words.split(' ').next();
         let round_trips = NUMBER_WORDS.iter().position(|word| first_word == Some(word)).unwrap();
-        let all_but_last = u32::try_from(round_trips).unwrap() - 1;
+        let responses_before_last = u32::try_from(round_trips).unwrap() - 1;
         let call = (operation.call_in_own_transaction)(&caller, &fixture);
-        match call_while_holding_after(&proxy, all_but_last, call).await {
+        match call_and_detect_early_return(&proxy, responses_before_last, call).await {
             (true, "done") => early_returns += 1,
             other => mismatches.push(format!("{}: {other:?}", operation.name)),
         }
@@ -87,13 +88,13 @@ async fn a_caller_waits_for_two_round_trips_to_read_and_three_to_write() {
     let character = fixture.player.character_id;
     let raw_sql = || Statement::from_string(DbBackend::Postgres, "SELECT 1 AS one");
     macro_rules! assert_early_return_is {
-        ($expected:literal, $what:literal, $call:expr) => {
+        ($expected:literal, $context:literal, $call:expr) => {
             // The first call also prepares the statement.
-            assert!($call.await.is_ok(), "{}", $what);
+            assert!($call.await.is_ok(), "{}", $context);
             sparc.ping().await.unwrap();
-            let (returned_early, outcome) = call_while_holding_after(&proxy, RESPONSES_BEFORE_COMMIT, $call).await;
-            assert!(outcome.is_ok(), "{}: {:?}", $what, outcome.err());
-            assert_eq!(returned_early, $expected, "{}", $what);
+            let (returned_early, outcome) = call_and_detect_early_return(&proxy, RESPONSES_BEFORE_COMMIT, $call).await;
+            assert!(outcome.is_ok(), "{}: {:?}", $context, outcome.err());
+            assert_eq!(returned_early, $expected, "{}", $context);
         };
     }
     assert_early_return_is!(true, "one row", characters::Entity::find_by_id(character).one(&ada));
@@ -119,7 +120,7 @@ async fn not_found_is_returned_before_the_rollback_is_answered() {
     assert!(ada.characters().get(unknown_character).await.is_err());
     sparc.ping().await.unwrap();
     let (returned_early, outcome) =
-        call_while_holding_after(&proxy, RESPONSES_BEFORE_COMMIT, ada.characters().get(unknown_character)).await;
+        call_and_detect_early_return(&proxy, RESPONSES_BEFORE_COMMIT, ada.characters().get(unknown_character)).await;
     assert_eq!(outcome.unwrap_err().code(), "not_found");
     assert!(returned_early);
     assert_eq!(ada.characters().get(fixture.player.character_id).await.unwrap().id, fixture.player.character_id);
@@ -134,7 +135,8 @@ async fn a_serializable_read_waits_for_its_commit() {
     let ada = sparc.as_user(fixture.player.user_id);
     ada.users().me().await.unwrap();
     sparc.ping().await.unwrap();
-    let (returned_early, outcome) = call_while_holding_after(&proxy, RESPONSES_BEFORE_COMMIT, ada.users().me()).await;
+    let (returned_early, outcome) =
+        call_and_detect_early_return(&proxy, RESPONSES_BEFORE_COMMIT, ada.users().me()).await;
     assert_eq!(outcome.unwrap().id, fixture.player.user_id);
     assert!(!returned_early);
 }
@@ -194,7 +196,7 @@ async fn a_runtime_that_shuts_down_before_the_commit_is_answered_leaves_no_trans
     let (url, id) = (fixture.world.url().to_owned(), fixture.player.user_id);
     let port = proxy.port;
     let proxy_in_task = proxy.clone();
-    let reading = tokio::task::spawn_blocking(move || {
+    let read_task = tokio::task::spawn_blocking(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let sparc = connect_url_through_port(&url, port, "").await;
@@ -205,7 +207,7 @@ async fn a_runtime_that_shuts_down_before_the_commit_is_answered_leaves_no_trans
             ada.users().me().await
         })
     });
-    assert_eq!(reading.await.unwrap().unwrap().id, id);
+    assert_eq!(read_task.await.unwrap().unwrap().id, id);
     proxy.release();
     crate::faults::assert_no_open_transaction(&fixture.world).await;
 }
