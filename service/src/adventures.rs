@@ -296,10 +296,11 @@ async fn validate_and_store(
         tx.execute_as_service(statement).await?;
         return Ok(errors);
     }
-    let service = caller.as_service().ok_or(Error::NotAllowed {
+    let service_connection = caller.as_service().ok_or(Error::NotAllowed {
         rule: "an adventure must be validated outside a transaction if the service has its own login",
     })?;
-    let service_tx = UncheckedExt::begin_unchecked(&service, TransactionOptions::default(), caller.deadline()).await?;
+    let service_tx =
+        UncheckedExt::begin_unchecked(&service_connection, TransactionOptions::default(), caller.deadline()).await?;
     let update_result = service_tx.execute_raw(statement).await?;
     service_tx.commit().await?;
     // After `Busy`, the operation is retried: it reads the adventure again.

@@ -14,8 +14,9 @@ pub(crate) const SCAN_LIMIT: usize = 1000;
 /// The query of one page, which is a single statement.
 pub(crate) struct PageQuery {
     statement: Statement,
-    /// Whether the scan is limited. If so, each row of the result also has the columns of `scan_end`, which are NULL if
-    /// the scan ended before the limit, or found a match after the page's last row.
+    /// Whether the scan is limited. If so, each row of the result also has the columns that describe the last scanned
+    /// row (`scan_end` in [`bounded`](Self::bounded)). They are NULL if the scan ended before the limit, or found a
+    /// match after the page's last row.
     is_bounded: bool,
 }
 
@@ -65,7 +66,8 @@ impl PageQuery {
     }
 
     /// Runs the query. `position_of` returns a row's position in the list. `scan_end_position` returns the position of
-    /// the last scanned row, from its id and a row of the result, which has its sort keys.
+    /// the last scanned row; its arguments are a row of the result, which contains the sort keys of the last scanned
+    /// row, and the id of the last scanned row.
     pub(crate) async fn fetch<T, P: Serialize>(
         &self,
         tx: &UncheckedTransaction,

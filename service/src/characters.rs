@@ -140,7 +140,7 @@ impl<C: Caller> Characters<'_, C> {
         })
     }
 
-    /// Returns the caller's living characters, the most recently played first.
+    /// Returns the caller's living characters (those that are not retired), the most recently played first.
     ///
     /// Who may: a user. Three round trips.
     ///

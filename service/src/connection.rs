@@ -72,7 +72,9 @@ pub(crate) mod sealed {
     #[derive(Debug)]
     pub struct JoinedTransaction {
         pub(crate) transaction: UncheckedTransaction,
+        /// Whether the operation only reads; the caller's transaction may write all the same.
         is_read_only: bool,
+        /// Whether the operation has succeeded. If not, it has failed or was dropped.
         has_succeeded: bool,
     }
 

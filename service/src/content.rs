@@ -132,7 +132,7 @@ impl AdventureContent {
     }
 
     /// Returns all errors; valid content has none. Duplicate ids come first, then dangling connections, a missing
-    /// start, the other errors of the nodes in their order, and a missing ending.
+    /// start, the other errors of nodes in the order of the nodes, and a missing ending.
     #[must_use]
     pub fn validate(&self) -> Vec<ValidationError> {
         let mut errors = Vec::new();

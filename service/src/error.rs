@@ -123,8 +123,8 @@ pub enum Error {
     /// The roll has already been saved. Code `roll_already_saved`.
     #[error("a roll can be saved only once")]
     RollAlreadySaved,
-    /// The roll cannot be repeated by this heroic save: it is a heroic save itself, a creature's roll, or of another
-    /// character or session. Code `roll_not_saveable`.
+    /// The roll cannot be repeated by this heroic save: it is a heroic save itself, a creature's roll, or a roll of
+    /// another character or session. Code `roll_not_saveable`.
     #[error("a heroic save must repeat a roll, not a heroic save, of the same character in the same session")]
     RollNotSaveable,
     /// The creature is not one of the adventure that the session plays. Code `creature_not_in_adventure`.

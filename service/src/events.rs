@@ -117,7 +117,7 @@ impl<C: Caller> Events<'_, C> {
     }
 
     /// Returns at most two hundred events of a session after the one with this `seq` (0 for all of the last day), the
-    /// oldest first. Calling it again with the last `seq` misses nothing.
+    /// oldest first. A further call with the `seq` of the last event returned misses nothing.
     ///
     /// Who may: the Seer, players (even after leaving) and the service. Three round trips.
     ///

@@ -105,8 +105,8 @@ const ARCHIVE_SESSIONS: &str = "SELECT private.archive_sessions($1) AS row_count
 /// The tables with the most updates and deletions.
 const BUSY_TABLES: [&str; 4] = ["sessions", "session_players", "session_events", "dice_rolls"];
 
-/// Whether the login owns all of [`BUSY_TABLES`]. This is checked first, because VACUUM runs as the login, and skips a
-/// table that the login does not own with only a warning.
+/// Whether the login owns all of [`BUSY_TABLES`]. This is checked first, because VACUUM runs as the login, and would
+/// skip a table that the login does not own, with a warning but without an error.
 const SELECT_OWNS_TABLES: &str = "SELECT bool_and(pg_has_role(session_user, relowner, 'USAGE')) AS owns_all
   FROM pg_catalog.pg_class
   WHERE oid = ANY ('{public.sessions,public.session_players,public.session_events,public.dice_rolls}'::regclass[])";

@@ -27,8 +27,8 @@ const COMMIT_GRACE: Duration = Duration::from_secs(1);
 /// Whether an operation only reads, or may also write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
-    /// It only reads, without locking rows. So a replica that has replayed the caller's log position may run it.
-    /// Without replicas, the caller does not wait for the answer to its commit.
+    /// It only reads, without locking rows. So it may run on a replica that has replayed the write-ahead log up to what
+    /// the caller has read or written. Without replicas, the caller does not wait for the answer to the commit.
     ReadOnly,
     /// It may write, so it runs on the primary.
     ReadWrite,
@@ -80,7 +80,7 @@ impl RetryState {
 
     /// Runs the commit within the remaining time or the grace period, whichever is longer. If the server has not
     /// answered by then, the outcome of a commit that may have written something is unknown.
-    async fn with_commit_grace(&self, commit: impl Future<Output = Result<(), DbErr>>) -> Result<(), Error> {
+    async fn run_commit_with_grace(&self, commit: impl Future<Output = Result<(), DbErr>>) -> Result<(), Error> {
         let Some(remaining) = self.remaining() else { return Ok(commit.await?) };
         let answer = tokio::time::timeout(remaining.max(COMMIT_GRACE), commit).await;
         answer
@@ -115,7 +115,7 @@ impl RetryState {
             }
         };
         let outcome = match outcome {
-            Ok(value) => self.with_commit_grace(transaction.commit()).await.map(|()| value),
+            Ok(value) => self.run_commit_with_grace(transaction.commit()).await.map(|()| value),
             Err(error) => {
                 // The operation's error is returned. If the rollback fails, the pool closes the connection.
                 let _ = transaction.rollback().await;

@@ -29,10 +29,10 @@ pub(crate) enum RepeatCheck<C> {
 
 /// Inserts the row, or returns the existing row with its id if the same caller created it with the same request.
 /// PostgreSQL compares the values, so that notations of the same number (12 and 12.0) are equal. `what` is the kind of
-/// row, for the error if the existing row is another one. `build_row` is called again if the row exists.
+/// row, for the error if another request created the existing row. `build_row` is called again if the row exists.
 ///
-/// Retrying after a lost answer is safe. It takes one round trip, or two if the row exists. Of two concurrent calls,
-/// the second waits for the first and returns its row.
+/// So a caller may repeat the call after a lost answer. A call takes one round trip, or two if the row exists. Of two
+/// concurrent calls, the second waits for the first and returns the row that the first inserted.
 pub(crate) async fn insert_or_get<A>(
     tx: &UncheckedTransaction,
     build_row: impl Fn() -> A,
@@ -146,8 +146,8 @@ pub(crate) async fn fetch_all<T>(
 }
 
 /// Decodes the rows of a frequently read list by column name: `decode_rows!(rows => Summary { id, status })`. The index
-/// and type of each column are resolved once per result; SeaORM resolves them for every value. The macro must be the
-/// body of a function or closure, because it returns from it if there are no rows.
+/// and type of each column are resolved once per result; SeaORM would resolve them for every value. The macro must be
+/// the whole body of a function or closure, because it contains a `return` for a result without rows.
 macro_rules! decode_rows {
     ($rows:expr => $type:ident { $($field:ident),+ $(,)? }) => {{
         let rows: &[sea_orm::sqlx::postgres::PgRow] = $rows;

@@ -157,7 +157,7 @@ impl<C: Caller> Sessions<'_, C> {
                 is_public: Set(session.visibility == Visibility::Public),
                 max_players: Set(session.max_players.get()),
                 looking_for: Set(session.looking_for.clone()),
-                // PostgreSQL stores microseconds.
+                // PostgreSQL stores microseconds, and a repeated request must be equal to what was stored.
                 scheduled_start: Set(session.scheduled_start.map(|start| start.trunc_subsecs(6).into())),
                 ..Default::default()
             };
@@ -166,7 +166,7 @@ impl<C: Caller> Sessions<'_, C> {
     }
 
     /// Changes the visibility, number of seats, `looking_for` or scheduled start of a session; its status, scene,
-    /// encounter and game state have operations of their own. Without changes, returns it as it is.
+    /// encounter and game state have operations of their own. Without changes, returns the session as it is.
     ///
     /// Who may: the Seer and the service. Three round trips. No event.
     ///

@@ -147,7 +147,7 @@ impl<C: Caller> Tutorial<'_, C> {
             let user_id = tx.user_id()?;
             let row =
                 tutorial_progress::ActiveModel { user_id: Set(user_id), path: Set(Some(path)), ..Default::default() };
-            // A caller who skipped the tutorial before it began has a row without a path.
+            // A caller who skipped the tutorial without beginning it has a row without a path. This call sets the path.
             let new_path = Expr::cust("coalesce(tutorial_progress.path, excluded.path)");
             let on_conflict = OnConflict::column(Column::UserId).value(Column::Path, new_path).to_owned();
             Ok(tutorial_progress::Entity::insert(row).on_conflict(on_conflict).exec_with_returning(tx).await?)

@@ -70,7 +70,8 @@ const SIGN_UP: &str = "INSERT INTO auth.users (id, email, raw_user_meta_data)
      VALUES ($1, $2, $3)
      ON CONFLICT (id) DO NOTHING";
 
-/// Returns a row if the same request created the existing account. The account's profile may have changed since.
+/// Returns a row if the same request created the existing account. Only the digest of the request is compared, because
+/// the account's profile may have changed since.
 const FIND_SAME_SIGN_UP: &str = "SELECT 1
      WHERE private.is_same_request(
        'users',

@@ -167,7 +167,7 @@ pub fn request_for(api: Api, operation: Operation, caller: &Caller) -> Result<Re
                           seer:users!sessions_seer_id_fkey(display_name),\
                           adventure:adventures(id,name,thumbnail_url,difficulty,estimated_duration)";
             let order = "scheduled_start.asc.nullslast,created_at.desc";
-            // As in the service's lobby, sessions scheduled more than six hours ago are omitted.
+            // As in the service's lobby, sessions whose scheduled start is more than six hours ago are omitted.
             let earliest_start = (Utc::now() - TimeDelta::hours(6)).format("%Y-%m-%dT%H:%M:%SZ");
             let filter = format!(
                 "is_public=eq.true&status=in.(waiting,starting_soon)\

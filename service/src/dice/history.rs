@@ -43,8 +43,9 @@ pub struct HeroicSavesRemaining {
     pub remaining: i32,
 }
 
-/// Each seat has one heroic save per encounter. `heroic_saves_used` is about the encounter `heroic_saves_encounter`; if
-/// that is an earlier one, the save of the current encounter remains.
+/// Each seat has one heroic save per encounter. `heroic_saves_used` counts those of the encounter with the number
+/// `heroic_saves_encounter`. If that is not the current encounter, whose number is `encounters_begun`, the current
+/// encounter's save remains.
 const SELECT_HEROIC_SAVES_REMAINING: &str = "SELECT
     seat.user_id,
     seat.character_id,
@@ -95,7 +96,7 @@ fn session_rolls_statement(
     }
     if let Some((created_at, roll_id)) = after {
         let (created_at, roll_id) = (binds.bind(created_at), binds.bind(roll_id));
-        // Earlier rows, and rows of the same time with a higher id. Only the condition with `<=` bounds the index scan.
+        // Earlier rows, and rows of the same time with a higher id. Only the condition with `<=` limits the index scan.
         conditions += &format!(" AND created_at <= {created_at} AND (created_at < {created_at} OR id > {roll_id})");
     }
     let limit = binds.bind(limit as i64);
@@ -149,7 +150,7 @@ impl<C: Caller> Dice<'_, C> {
         filter: &HistoryFilter,
         after: Option<&Cursor>,
     ) -> Result<Page<dice_rolls::Model>, Error> {
-        // A cursor remains valid when the page size changes.
+        // The page size is not part of the list's id, so a cursor remains valid when the page size changes.
         let list = ListId::new("dice.history", &(scope, HistoryFilter { page_size: PageSize::default(), ..*filter }));
         let after = list.decode_cursor::<ListPosition>(after)?;
         let page_size = filter.page_size.row_count();

@@ -60,7 +60,7 @@ pub(super) fn check_constraint_error(table: &str, constraint: &str) -> Option<Er
         "account_is_own" => ("account_id", "must equal the id"),
         "removed_is_inactive" => ("removed_at", "must be null while the player is seated"),
         "adventures_average_rating_check" => ("average_rating", "must be 0 to 5"),
-        // The database reports only that the adventure is not valid.
+        // The database reports only that the adventure is not valid, so the list of its errors is empty.
         "published_is_valid" => return Some(Error::AdventureInvalid(Vec::new())),
         "valid_name" => (
             "name",

@@ -226,7 +226,7 @@ mod tests {
                 rule_count += 1;
             }
         });
-        // Matches in this file return `("field", "rule")`, on the line of the pattern or on a line of its own.
+        // `constraints.rs` writes `("field", "rule")` instead, on the line of a pattern or on a line of its own.
         for line in include_str!("constraints.rs").lines() {
             let Some((before_rule, rule)) = line.rsplit_once("\", \"") else { continue };
             let is_on_pattern_line = before_rule.contains("=> (\"");

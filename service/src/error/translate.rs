@@ -271,8 +271,8 @@ fn find_table_access(message: &str) -> Option<&'static TableAccess> {
     TABLES.iter().find(|access| words.contains(&access.table))
 }
 
-/// Returns who may do that for which the caller has no privilege: who may write the table that the message names. If it
-/// names none of these tables, only the service may.
+/// Returns the rule that a missing privilege enforces: who may write the table that the error's message names. If the
+/// message names none of [`TABLES`], the rule is that only the service may do that.
 fn permission_rule(error: &SqlxPostgresError) -> &'static str {
     find_table_access(error.message()).map_or("only the service may do that", |access| access.rule)
 }
@@ -291,7 +291,7 @@ pub(crate) fn explain_ungranted_column(identity: &rls::Identity, error: DbErr) -
     if identity.user_id().is_none() {
         return error;
     }
-    // A policy's refusal has the same SQLSTATE, but not this routine.
+    // A policy's refusal has the same SQLSTATE, but PostgreSQL raises it in another routine.
     let permission_denied = sqlx_error(&error)
         .and_then(pg_error)
         .filter(|server_error| server_error.code() == "42501" && server_error.routine() == Some("aclcheck_error"));

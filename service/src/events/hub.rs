@@ -113,6 +113,7 @@ pub(crate) struct WatchedSessions {
     /// The log position that a server must have replayed to have the seats of the subscribers up to
     /// `last_subscriber_id`.
     pub(crate) min_log_position: Option<LogPosition>,
+    /// The id of the newest subscriber.
     pub(crate) last_subscriber_id: u64,
 }
 
@@ -254,8 +255,8 @@ impl Hub {
     }
 
     /// Starts a new history, after another server has answered. Discards the events that were read from the previous
-    /// server, and makes each subscriber check that the new history has the last event that it read. `newest_updates`
-    /// have no events, only the newest `seq` of each session that has an event.
+    /// server, and makes each subscriber check that the new history has the last event that the subscriber has read.
+    /// `newest_updates` have no events, only the newest `seq` of each session that has an event.
     pub(super) fn start_history(
         &self,
         history: &HistoryId,
@@ -320,11 +321,11 @@ impl Hub {
         state.polled_at = Some(polled_at);
     }
 
-    /// Discards the recent events of each session whose last events were read before `time`: the subscribers have had
+    /// Discards the recent events of each session whose newest events were read before `time`: the subscribers have had
     /// enough time to take them.
     pub(super) fn discard_events_read_before(&self, time: Instant) {
         for session in self.lock().sessions.values_mut() {
-            if session.recent.was_read_before(time) {
+            if session.recent.newest_were_read_before(time) {
                 session.recent = RecentEvents::starting_after(session.newest_seq);
             }
         }

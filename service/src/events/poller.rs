@@ -23,7 +23,7 @@ const ACCESS_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 /// After the sequence of event numbers has advanced, every poll reads events for this long. From then on only every
 /// tenth poll reads them, until all transactions that may have drawn a number have ended.
 const EAGER_POLLING_TIME: Duration = Duration::from_secs(5);
-/// Timeout of one poll, for networks that drop packets silently.
+/// Timeout of one poll. If the network silently drops packets, the poll fails after this time and is tried again.
 const POLL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum pause after failed polls, and between a reader's attempts.
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
@@ -45,10 +45,10 @@ pub(super) fn poll_backoff(failures: u32) -> Duration {
     MAX_BACKOFF.min(POLL_INTERVAL * (1 << failures.min(6)))
 }
 
-/// Polls until there are no subscribers.
-pub(super) async fn run(guard: PollerGuard, service: IdentityConnection) {
+/// Polls until there are no subscribers. `service_connection` has the identity of the service.
+pub(super) async fn run(guard: PollerGuard, service_connection: IdentityConnection) {
     let hub = &guard.hub;
-    let service = service.with_deadline(POLL_TIMEOUT);
+    let service_connection = service_connection.with_deadline(POLL_TIMEOUT);
     let mut sequence = SequenceState::default();
     let mut access_checked_at = Instant::now();
     let mut failures = 0;
@@ -57,13 +57,13 @@ pub(super) async fn run(guard: PollerGuard, service: IdentityConnection) {
         sequence.may_have_unread |= watched.has_new_session;
         let polled_at = Instant::now();
         let checks_all_subscribers = access_checked_at.elapsed() >= ACCESS_CHECK_INTERVAL;
-        let service = service.clone().with_min_position(watched.min_log_position);
+        let connection = service_connection.clone().with_min_position(watched.min_log_position);
         let poll = async {
-            let tx = UncheckedExt::begin_read(&service, Some(POLL_TIMEOUT)).await?;
+            let tx = UncheckedExt::begin_read(&connection, Some(POLL_TIMEOUT)).await?;
             let outcome = Poll { hub, tx: &tx, checks_all_subscribers }.run(&mut sequence, watched).await?;
             // The commit reports the server's log position; later reads use only a server that has replayed it.
             tx.commit().await?;
-            outcome.publish(hub, polled_at, service.seen_position());
+            outcome.publish(hub, polled_at, connection.seen_position());
             Ok(())
         };
         let result = tokio::time::timeout(POLL_TIMEOUT, poll).await.unwrap_or(Err(Error::DeadlineExceeded));

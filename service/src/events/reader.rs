@@ -24,7 +24,7 @@ const SUBSCRIPTION_PAGE_SIZE: i64 = 50;
 /// Idle time within which no event after the position can have been deleted: half of the day for which events are kept.
 const SAFE_IDLE_TIME: Duration = Duration::from_secs(12 * 60 * 60);
 
-/// Maximum time that a subscription waits for a notification before it updates `caught_up_at`.
+/// Maximum time that a subscription waits for a notification before its [`Reader`] updates `caught_up_at`.
 const MAX_WAIT: Duration = Duration::from_secs(60 * 60);
 
 /// A position in a session's events: the last event that was read.
@@ -32,8 +32,9 @@ const MAX_WAIT: Duration = Duration::from_secs(60 * 60);
 pub(super) struct EventPosition {
     /// 0 if no event was read.
     pub(super) seq: i64,
-    /// Those of the event. The id is needed because another server may have given the same `seq` to a different
-    /// event. `None` if no event was read, or if the event was deleted before it could be read.
+    /// The id of the event, and the time at which it was created. The id is needed because another server may have
+    /// given the same `seq` to a different event. `None` if no event was read, or if the event was deleted before it
+    /// could be read.
     pub(super) id_and_time: Option<(Uuid, DateTime<Utc>)>,
 }
 
@@ -142,7 +143,7 @@ impl Reader {
             }
             None => {
                 let read_at = Instant::now();
-                // A server that has not replayed that log position would show a gap.
+                // A server that has not replayed the log up to `log_position` would show a gap.
                 let caller = self.caller.clone().with_min_position(log_position);
                 let page = read_page(&caller, self.session_id, self.position).await?;
                 self.adopt_page_history(&page, was_idle_too_long)?;

@@ -15,9 +15,9 @@ pub(super) struct RecentEvents {
     /// `events` has every event of the session after this `seq`.
     after_seq: i64,
     events: VecDeque<Event>,
-    /// The access of subscribers up to this id was checked when the last of the events were read.
+    /// The access of subscribers up to this id was checked when the newest of the events were read.
     last_checked_subscriber_id: u64,
-    /// When the last of the events were read.
+    /// When the newest of the events were read.
     read_at: Option<Instant>,
 }
 
@@ -38,8 +38,8 @@ impl RecentEvents {
         (!events.is_empty()).then_some((events, self.read_at?))
     }
 
-    /// Returns whether the last of the events were read before `time`.
-    pub(super) fn was_read_before(&self, time: Instant) -> bool {
+    /// Returns whether the newest of the events were read before `time`.
+    pub(super) fn newest_were_read_before(&self, time: Instant) -> bool {
         self.read_at.is_some_and(|read_at| read_at < time)
     }
 
@@ -48,7 +48,7 @@ impl RecentEvents {
         self.last_checked_subscriber_id = last_checked_subscriber_id;
         self.read_at = Some(read_at);
         // If the session lost its last subscriber and gained another one since the poll began, this list was recreated,
-        // and may begin after another `seq` than the update. An update lacks its last events if they were too large.
+        // and may begin after another `seq` than the update. An update lacks its newest events if they were too large.
         let last_seq = self.events.back().map_or(self.after_seq, |last| last.seq);
         let is_contiguous =
             update.after_seq <= last_seq && update.events.last().is_some_and(|last| last.seq == update.newest_seq);

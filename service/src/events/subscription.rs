@@ -285,7 +285,7 @@ struct StartRow {
     session_id: Uuid,
     /// The result of `private.my_listener_status`.
     status: String,
-    /// The id of the server's history of events.
+    /// The id of the server's history of events (see `super::history_id`).
     history: String,
     newest_seq: Option<i64>,
     newest_id: Option<Uuid>,

@@ -19,8 +19,8 @@ type CacheKey = (TypeId, u128, u128);
 
 static SQL_CACHE: LazyLock<RwLock<HashMap<CacheKey, String>>> = LazyLock::new(RwLock::default);
 
-/// Returns the statement `INSERT ... ON CONFLICT (conflict_columns) DO NOTHING RETURNING ...` for the row, which
-/// returns all columns.
+/// Returns the statement `INSERT ... ON CONFLICT (conflict_columns) DO NOTHING RETURNING ...` for the row. The
+/// statement returns all columns of the table.
 pub(super) fn insert_statement<A>(
     mut row: A,
     conflict_columns: impl IntoIterator<Item = <A::Entity as EntityTrait>::Column> + Clone,

@@ -234,8 +234,8 @@ async fn activate(
     }
 }
 
-/// Finds a session of which an update changed no row. Returns an error unless the caller is its Seer or the service. (A
-/// visitor is refused earlier, because visitors have no privilege to update a session.)
+/// Finds a session after an update of it changed no row. Returns an error unless the caller is its Seer or the service.
+/// (A visitor is refused earlier, because visitors have no privilege to update a session.)
 async fn find_as_seer(tx: &UncheckedTransaction, id: Uuid) -> Result<sessions::Model, Error> {
     let session = find_session(tx, id).await?;
     if tx.caller_identity().user_id().is_none_or(|caller_id| caller_id == session.seer_id) {

@@ -34,8 +34,8 @@ pub struct SessionDetails {
     pub adventure: Option<SessionAdventure>,
 }
 
-/// A player of a session, as the other participants see them. Serialized in snake case; deserialization also accepts
-/// the camel-case names of `get_session_details` in the game's specification.
+/// Somebody who has or has had a seat in a session, as the other participants see them. Serialized in snake case;
+/// deserialization also accepts the camel-case names of `get_session_details` in the game's specification.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]

@@ -117,8 +117,8 @@ pub(super) struct SummaryRow {
 
 impl<C: Caller> Sessions<'_, C> {
     /// Returns a page of the lobby: at most twenty public sessions that wait for players and have a free seat, the
-    /// soonest first. It is the first page, or the one after the cursor. Sessions scheduled more than six hours ago are
-    /// omitted.
+    /// soonest first. It is the first page, or the one after the cursor. Sessions whose scheduled start is more than
+    /// six hours ago are omitted.
     ///
     /// With a filter by difficulty, duration, free seats or text, at most a thousand sessions are scanned for a page.
     /// So a page may have fewer than twenty sessions, or none, although there is a next page.
@@ -201,14 +201,15 @@ const LATERAL_JOINS: &str = "
     LIMIT 1
   ) AS adventure ON true";
 
-/// The predicate of the index `idx_sessions_free_seats`. Each range of the list is a scan of that index.
+/// The predicate of the index `idx_sessions_free_seats`. With it, each range of the list (see [`page_query`]) is a scan
+/// of that index.
 const IS_IN_LOBBY: &str = "session.is_public
     AND session.status IN ('waiting', 'starting_soon')
     AND session.seats_taken < session.max_players";
 
 const ORDER_BY: &str = "ORDER BY scheduled_start NULLS LAST, created_at DESC, id";
 
-/// The lobby omits sessions that are scheduled more than six hours ago (decision "Sessions").
+/// The lobby omits sessions whose scheduled start is more than six hours ago (decision "Sessions").
 const IS_NOT_OVERDUE: &str = "session.scheduled_start >= now() - INTERVAL '6 hours'";
 
 /// Returns the table or subquery from which the sessions are selected, and the WHERE clause with the filters that
@@ -277,7 +278,7 @@ fn page_query(filter: &LobbyFilter, after: Option<&ListPosition>) -> PageQuery {
         Some(ListPosition { start, created, id }) => {
             let (created, id) = (binds.bind(*created), binds.bind(*id));
             // The sessions after the cursor among those with the same start. The second condition implies the first,
-            // but only the first can bound the scan of the index.
+            // but only the first can limit the scan of the index.
             let after_cursor = format!(
                 "session.created_at <= {created} \
                  AND (session.created_at < {created} OR (session.created_at = {created} AND session.id > {id}))"

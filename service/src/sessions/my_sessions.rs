@@ -214,7 +214,7 @@ fn after_condition(binds: &mut Binds, column: &str, after: Option<(DateTime<Utc>
         None => String::new(),
         Some((time, id)) => {
             let (time, id) = (binds.bind(time), binds.bind(id));
-            // Earlier rows, and rows of the same time with a higher id. Only the condition with `<=` bounds the index
+            // Earlier rows, and rows of the same time with a higher id. Only the condition with `<=` limits the index
             // scan.
             format!("AND session.{column} <= {time} AND (session.{column} < {time} OR session.id > {id})")
         }

@@ -34,9 +34,9 @@ impl Registration {
         self.handle.hub.lock().polled_at
     }
 
-    /// Returns the events after a `seq` and the time at which they were read. `None` if there are none, if not all of
-    /// them are kept here, if this subscriber's access was not checked or has ended, or if `history` is not the current
-    /// history.
+    /// Returns the events after a `seq` and the time at which they were read. `None` if there are none, if the hub does
+    /// not keep all of them, if this subscriber's access was not checked or has ended, or if `history` is not the
+    /// current history.
     pub(crate) fn recent_events(&self, history: &HistoryId, after_seq: i64) -> Option<(Vec<Event>, Instant)> {
         let state = self.handle.hub.lock();
         let session = state.sessions.get(&self.handle.session_id)?;
