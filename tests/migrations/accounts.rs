@@ -18,7 +18,7 @@ async fn existing_accounts_get_a_profile() {
     .await
     .unwrap();
     Migrator::up(&db, None).await.unwrap();
-    // The profile of an account without an email address is named `Adventurer`, that of a deleted one `Former player`.
+    // The profile of an account without an e-mail address is named `Adventurer`, that of a deleted one `Former player`.
     let names = query_lines(&db, "SELECT display_name FROM users ORDER BY 1").await;
     assert_eq!(names, ["Adventurer", "Former player", "old", "old"]);
     assert_eq!(

@@ -1,5 +1,5 @@
-//! Objects that an operator (a person, not PostgreSQL's operator) has added: a command that would drop one refuses and
-//! names it; objects that need not be dropped are left alone.
+//! Objects that an operator (a person, not PostgreSQL's operator) has added: a command that would have to drop one
+//! refuses, and names that object; objects that need not be dropped are left alone.
 
 use sea_orm::ConnectionTrait;
 use sparc::migration::{check, sea_orm_migration::MigratorTrait};
@@ -40,7 +40,7 @@ async fn reset_fresh_refresh_and_down_name_dependent_objects_and_change_nothing(
             "view public.names",
             "view public.more_names",
             "tickets_user_id_fkey on table public.tickets",
-            ", table public.tickets", // an entry of its own, not the end of the foreign key's
+            ", table public.tickets", // an entry of its own, not the end of the foreign key's entry
             "policy Support reads on table public.users",
             "index public.support_bio",
             "column support_note of table public.users",
@@ -77,6 +77,7 @@ async fn up_refuses_a_repair_that_would_drop_an_operators_object() {
     )
     .await
     .unwrap();
+    // `up` would restore our view by dropping the changed one, and with it the operator's `catalogue`.
     let catalog_before = read_catalog(&db).await;
     assert!(refusal_message(Migrator::up(&db, None).await.unwrap_err()).contains("view public.catalogue"));
     assert_eq!(read_catalog(&db).await, catalog_before);

@@ -1,6 +1,6 @@
-//! Errors when connecting. Each cause of a failed connection has its own message, which is the same from the migration
-//! program and the service. The service also reports a missing or outdated schema, and a pooler that does not track
-//! prepared statements.
+//! Errors when connecting. Each cause of a failed connection has its own message, which is the same from
+//! `migration::connect` and from the crate `service`. The latter also reports a missing or outdated schema, and a
+//! pooler that does not track prepared statements.
 
 use std::{
     io::{Read, Write},
@@ -24,8 +24,8 @@ const INVALID_AUTHORIZATION_SPECIFICATION: &str = "28000";
 const CANNOT_CONNECT_NOW: &str = "57P03";
 const UNDEFINED_FILE: &str = "58P01";
 
-/// Connects with `migration::connect` and with the service, asserts that both fail with the same message, and returns
-/// it.
+/// Connects with `migration::connect` and with `Sparc::connect`, asserts that both fail with the same message, and
+/// returns that message.
 async fn connect_error_message(url: &str) -> String {
     let migration_message = connect(url).await.map(|_| ()).unwrap_err().to_string();
     let error = Sparc::connect(url).await.unwrap_err();
@@ -63,10 +63,10 @@ fn start_listener(answer: Vec<u8>) -> String {
 }
 
 /// Starts a listener that refuses every connection with this SQLSTATE and message. Returns the URL.
-fn start_refusing_listener(code: &str, message: &str) -> String {
+fn start_refusing_listener(sqlstate: &str, message: &str) -> String {
     // An ErrorResponse of PostgreSQL's protocol: the severity twice, the SQLSTATE and the message.
     let mut fields = Vec::new();
-    for (kind, text) in [(b'S', "FATAL"), (b'V', "FATAL"), (b'C', code), (b'M', message)] {
+    for (kind, text) in [(b'S', "FATAL"), (b'V', "FATAL"), (b'C', sqlstate), (b'M', message)] {
         fields.push(kind);
         fields.extend(text.bytes());
         fields.push(0);
@@ -111,7 +111,7 @@ async fn a_wrong_url_or_an_address_without_a_postgresql_server_is_reported() {
 
 #[tokio::test]
 async fn a_refusal_by_a_server_or_pooler_is_explained() {
-    for (code, server_message, expected) in [
+    for (sqlstate, server_message, expected) in [
         (CANNOT_CONNECT_NOW, "the database system is starting up", "wait until it runs"),
         (CANNOT_CONNECT_NOW, "the database system is in recovery mode", "wait until it runs"),
         (ADMIN_SHUTDOWN, "terminating connection due to administrator command", "wait until it runs"),
@@ -135,8 +135,8 @@ async fn a_refusal_by_a_server_or_pooler_is_explained() {
         ),
         (UNDEFINED_FILE, "could not open file", "could not open file"),
     ] {
-        let message = connect_error_message(&start_refusing_listener(code, server_message)).await;
-        assert!(message.contains(expected), "{code} {server_message}: {message}");
+        let message = connect_error_message(&start_refusing_listener(sqlstate, server_message)).await;
+        assert!(message.contains(expected), "{sqlstate} {server_message}: {message}");
     }
 }
 

@@ -1,5 +1,5 @@
-//! Each kind of object that an operator can create on the schema: if it depends on ours, `reset` names it and changes
-//! nothing; otherwise `reset` leaves it as it is.
+//! Each kind of object that an operator can create on the schema: if the object depends on one of ours, `reset` names
+//! it and changes nothing; otherwise `reset` leaves it as it is.
 
 use sea_orm::ConnectionTrait;
 use sparc::migration::sea_orm_migration::MigratorTrait;
@@ -112,7 +112,7 @@ async fn each_kind_of_dependent_object_is_named_and_nothing_changes() {
             Ok(()) => failures.push(format!("{sql}: reset does not refuse")),
             Err(error) => {
                 let message = refusal_message(error);
-                // Only few objects depend on the schema here, so the message must be short.
+                // Only a few objects depend on the schema here, so the message must be short.
                 if !message.contains(object) || message.len() > 300 {
                     failures.push(format!("{sql}: {message}"));
                 }

@@ -1,4 +1,5 @@
-//! A database that differs from the manifest: `check` names every difference, and `up` repairs it.
+//! A database that differs from the manifest: `check` names every difference, and `up` repairs all of them, or refuses
+//! and changes nothing.
 
 use sea_orm::{ConnectionTrait, DatabaseConnection, TransactionTrait};
 use sparc::migration::{
@@ -81,8 +82,8 @@ async fn if_only_the_version_differs_up_and_the_sql_of_a_dry_run_record_it() {
 #[tokio::test]
 async fn an_operators_own_object_is_reported_as_a_hint_and_stays() {
     let (_database, owner, _superuser) = create_migrated_database().await;
-    // The table `support` is attached to no object of ours and is not in schema `private`, so it and its grant are no
-    // difference. The last statement drops an object of ours, so that `up` has something to repair.
+    // The table `support` is attached to no object of ours and is not in schema `private`, so neither it
+    // nor its grant is a difference. The last statement drops an object of ours, so that `up` has something to repair.
     owner
         .execute_unprepared(
             "SET search_path = public;
@@ -162,6 +163,7 @@ async fn an_operators_grants_on_a_recreated_view_or_function_stay() {
 
 #[tokio::test]
 async fn after_the_first_up_the_operator_chooses_the_tables_of_the_publication() {
+    // The publication `supabase_realtime` lists the tables whose changes Supabase's Realtime sends to clients.
     let (_database, owner, _superuser) = create_migrated_database().await;
     owner
         .execute_unprepared(
@@ -211,8 +213,8 @@ async fn rows_that_violate_a_missing_constraint_are_named_by_their_keys() {
         ("ALTER COLUMN display_name DROP NOT NULL", "display_name = NULL", "column display_name of public.users"),
     ] {
         let (_database, owner, superuser) = create_migrated_database().await;
-        let accounts = [uuid::Uuid::new_v4(), uuid::Uuid::new_v4()];
-        for (number, id) in accounts.iter().enumerate() {
+        let account_ids = [uuid::Uuid::new_v4(), uuid::Uuid::new_v4()];
+        for (number, id) in account_ids.iter().enumerate() {
             let insert = format!("INSERT INTO auth.users (id, email) VALUES ('{id}', 'a{number}@x.org')");
             owner.execute_unprepared(&insert).await.unwrap();
         }
@@ -226,7 +228,7 @@ async fn rows_that_violate_a_missing_constraint_are_named_by_their_keys() {
         let catalog_before = super::read_catalog(&owner).await;
         let message = up_refusal(&owner).await;
         assert!(message.contains(object), "{message}");
-        assert!(accounts.iter().all(|id| message.contains(&id.to_string())), "{message}");
+        assert!(account_ids.iter().all(|id| message.contains(&id.to_string())), "{message}");
         assert!(!message.contains("x.org"), "must contain only keys: {message}");
         assert_eq!(super::read_catalog(&owner).await, catalog_before, "a refused up must change nothing");
     }
@@ -237,7 +239,8 @@ async fn a_difference_that_cannot_be_repaired_is_named_and_nothing_changes() {
     let (_database, owner, _superuser) = create_migrated_database().await;
     owner
         .execute_unprepared(
-            // PostgreSQL cannot remove a value of an enum. `up` could repair the policy, but must not repair a part.
+            // PostgreSQL cannot remove a value of an enum. `up` could repair the policy, but must
+            // not repair one difference and leave the other.
             "ALTER TYPE attribute ADD VALUE 'luck'; DROP POLICY \"Users can update own profile\" ON users",
         )
         .await
@@ -271,11 +274,11 @@ async fn up_without_differences_neither_waits_for_locks_nor_blocks_others() {
     // advisory lock of `up` keeps out only other migrations.
     let transaction = owner.begin().await.unwrap();
     Migrator::up(&transaction, None).await.unwrap();
-    let locks_sql = "SELECT DISTINCT mode || ' on ' || coalesce(relation::regclass::text, locktype)
+    let select_locks = "SELECT DISTINCT mode || ' on ' || coalesce(relation::regclass::text, locktype)
                 FROM pg_locks
                 WHERE pid = pg_backend_pid() AND mode NOT IN ('AccessShareLock') AND locktype NOT IN ('virtualxid', 'advisory')";
     let rows = transaction
-        .query_all_raw(sea_orm::Statement::from_string(sea_orm::DbBackend::Postgres, locks_sql))
+        .query_all_raw(sea_orm::Statement::from_string(sea_orm::DbBackend::Postgres, select_locks))
         .await
         .unwrap();
     let locks: Vec<String> = rows.iter().map(|row| row.try_get_by_index(0).unwrap()).collect();
@@ -325,8 +328,8 @@ async fn a_table_that_another_role_owns_is_reported() {
         ))
         .await
         .unwrap();
-    // *Another role* is one that does not own our other objects. This does not depend on who runs `check`, so a role
-    // that owns nothing runs it.
+    // *Another role* is one that does not own our other objects. Whether a table is reported must not depend on who
+    // runs `check`, so here a role that owns nothing runs it.
     let reader_role = format!("reader_{}", uuid::Uuid::new_v4().simple());
     superuser
         .execute_unprepared(&format!(
@@ -336,12 +339,12 @@ async fn a_table_that_another_role_owns_is_reported() {
         ))
         .await
         .unwrap();
-    let db = connect(&super::url_with_login(database.url(), &reader_role, "x")).await.unwrap();
-    let report = check(&db).await.unwrap();
+    let reader = connect(&super::url_with_login(database.url(), &reader_role, "x")).await.unwrap();
+    let report = check(&reader).await.unwrap();
     let difference =
         report.differences.iter().find(|difference| difference.object == "table public.creatures").unwrap();
     assert!(difference.found.as_deref().unwrap().contains("owned by another role"), "{report:#?}");
-    db.close().await.unwrap();
+    reader.close().await.unwrap();
     superuser
         .execute_unprepared(&format!(
             "DROP OWNED BY {reader_role}; ALTER TABLE public.creatures OWNER TO CURRENT_USER;

@@ -274,7 +274,7 @@ const BREAKAGES: &[(&str, &str)] = &[
     ("GRANT ALL ON private.published_adventures TO PUBLIC", "grant on table private.published_adventures to PUBLIC"),
     ("REVOKE SELECT (display_name) ON users FROM anon", "grant on table public.users to anon"),
     ("GRANT CREATE ON SCHEMA public TO anon", "grant on schema public to anon"),
-    // The list of migrations.
+    // The records of `up`: the list of applied migrations, and `private.sparc_record`.
     ("ALTER TABLE sparc_migrations DROP COLUMN applied_at", "column applied_at of public.sparc_migrations"),
     ("ALTER TABLE sparc_migrations ALTER applied_at TYPE text", "column applied_at of public.sparc_migrations"),
     ("ALTER TABLE sparc_migrations RENAME version TO name", "column version of public.sparc_migrations"),

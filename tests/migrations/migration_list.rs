@@ -57,7 +57,7 @@ async fn rows_that_name_an_unknown_migration_are_reported() {
 }
 
 #[tokio::test]
-async fn up_refuses_our_tables_if_both_sparc_migrations_and_sparc_record_are_missing() {
+async fn up_refuses_to_take_over_our_tables_if_both_sparc_migrations_and_sparc_record_are_missing() {
     let (_database, owner, _superuser) = create_migrated_database().await;
     owner.execute_unprepared("DROP TABLE sparc_migrations, private.sparc_record").await.unwrap();
     let catalog_before = read_catalog(&owner).await;

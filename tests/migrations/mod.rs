@@ -56,7 +56,7 @@ pub async fn query_lines(db: &DatabaseConnection, sql: &str) -> Vec<String> {
         .collect()
 }
 
-/// Returns everything in a database except rows, one line per item.
+/// Returns a description of everything in a database except rows, one line per object.
 pub async fn read_catalog(db: &DatabaseConnection) -> Vec<String> {
     query_lines(db, include_str!("../catalog.sql")).await
 }
@@ -91,7 +91,7 @@ async fn reset_leaves_nothing_and_up_refresh_and_fresh_create_exactly_the_same_s
 #[tokio::test]
 async fn each_step_down_undoes_its_step_up() {
     let (_database, db) = create_empty_database().await;
-    // `down` keeps the list of migrations, which the first `up` creates.
+    // `down` keeps the list of applied migrations (the table `sparc_migrations`), which the first `up` creates.
     let without_list = |mut catalog: Vec<String>| {
         catalog.retain(|line| !line.contains("sparc_migrations"));
         catalog
@@ -192,7 +192,7 @@ async fn objects_of_another_program_with_the_same_names_are_left_alone() {
 }
 
 #[tokio::test]
-async fn commands_refuse_a_list_with_an_unknown_migration() {
+async fn commands_refuse_if_the_list_of_applied_migrations_has_an_unknown_one() {
     let (_database, db) = create_empty_database().await;
     Migrator::up(&db, None).await.unwrap();
     db.execute_unprepared("INSERT INTO sparc_migrations VALUES ('m29991231_000001_future', 1)").await.unwrap();
@@ -217,7 +217,8 @@ async fn a_role_without_the_privileges_gets_an_error_that_names_them() {
     db.execute_unprepared(&format!("DROP ROLE {role}")).await.unwrap();
 }
 
-/// The owner that the README describes for PostgreSQL 16 and newer. PostgreSQL 15 requires a superuser instead.
+/// `owner` has the privileges that, according to the README, suffice for the first `up` on PostgreSQL 16 and newer. On
+/// PostgreSQL 15 it is a superuser, because no lesser role suffices.
 #[tokio::test]
 async fn an_owner_who_created_the_roles_can_assume_them() {
     let server = Server::start_private(None).await.unwrap();
@@ -232,7 +233,7 @@ async fn an_owner_who_created_the_roles_can_assume_them() {
         .execute_unprepared(&format!("CREATE ROLE owner LOGIN PASSWORD 'x' {attributes}; {grants}"))
         .await
         .unwrap();
-    // The roles do not exist yet, so `up` creates them.
+    // `anon` and the other two roles do not exist yet, so `up` creates them.
     let select_anon_role = "SELECT rolname::text FROM pg_roles WHERE rolname = 'anon'";
     assert_eq!(query_lines(&superuser, select_anon_role).await, Vec::<String>::new());
     let owner = connect(&url_with_login(database.url(), "owner", "x")).await.unwrap();
@@ -317,8 +318,8 @@ async fn the_platforms_default_privileges_give_no_access() {
     Migrator::up(&owner, None).await.unwrap();
     let (_plain_database, plain) = create_plain_database().await;
     Migrator::up(&plain, None).await.unwrap();
-    // Plain PostgreSQL has no such default privileges, so the grants must be equal there. A cast to `regrole` turns
-    // PUBLIC into `-`.
+    // Plain PostgreSQL has no such default privileges. So if both databases have the same grants, those privileges gave
+    // no access. A cast to `regrole` turns PUBLIC into `-`.
     let select_grants = "SELECT object || ' ' || grantee || ' ' || string_agg(privilege, ',' ORDER BY privilege)
          FROM (
            SELECT relname::text, grantee::regrole::text, privilege_type
@@ -340,16 +341,17 @@ async fn the_platforms_default_privileges_give_no_access() {
 async fn the_operations_work_on_a_supabase_project() {
     let (database, owner, superuser) = create_platform_database().await;
     Migrator::up(&owner, None).await.unwrap();
-    let id = uuid::Uuid::new_v4();
+    let ada_id = uuid::Uuid::new_v4();
     // In a project, the role of the platform's Auth server writes the accounts.
     superuser
         .execute_unprepared(&format!(
-            "SET ROLE supabase_auth_admin; INSERT INTO auth.users (id, email) VALUES ('{id}', 'ada@x.org'); RESET ROLE"
+            "SET ROLE supabase_auth_admin;
+             INSERT INTO auth.users (id, email) VALUES ('{ada_id}', 'ada@x.org'); RESET ROLE"
         ))
         .await
         .unwrap();
     let sparc = Sparc::connect(database.url()).await.unwrap();
-    let ada = sparc.as_user(id);
+    let ada = sparc.as_user(ada_id);
     assert_eq!(ada.users().me().await.unwrap().display_name, "ada");
     let brunhild = NewCharacter { name: "Brunhild".into(), ..Default::default() };
     ada.characters().create(brunhild).await.unwrap();
@@ -357,22 +359,22 @@ async fn the_operations_work_on_a_supabase_project() {
     let refusal = sparc.as_service().users().sign_up(Default::default()).await.unwrap_err();
     assert_eq!(refusal.code(), "not_allowed", "in a project, only the platform signs users up");
 
-    ada.users().close_account(id).await.unwrap();
+    ada.users().close_account(ada_id).await.unwrap();
     assert_eq!(ada.users().me().await.unwrap_err().code(), "account_closed");
-    assert_eq!(sparc.as_anon().users().profile(id).await.unwrap().display_name, "Former player");
+    assert_eq!(sparc.as_anon().users().profile(ada_id).await.unwrap().display_name, "Former player");
     let select_closed_account =
-        format!("SELECT id::text FROM auth.users WHERE id = '{id}' AND deleted_at IS NOT NULL AND email IS NULL");
+        format!("SELECT id::text FROM auth.users WHERE id = '{ada_id}' AND deleted_at IS NOT NULL AND email IS NULL");
     assert_eq!(query_lines(&superuser, &select_closed_account).await.len(), 1);
     // Closing an account also works if the platform does not let the project's owner write accounts.
-    let ben = uuid::Uuid::new_v4();
+    let ben_id = uuid::Uuid::new_v4();
     superuser
         .execute_unprepared(&format!(
-            "INSERT INTO auth.users (id, email) VALUES ('{ben}', 'ben@x.org');
+            "INSERT INTO auth.users (id, email) VALUES ('{ben_id}', 'ben@x.org');
              SET ROLE supabase_auth_admin; REVOKE UPDATE ON auth.users FROM postgres; RESET ROLE"
         ))
         .await
         .unwrap();
-    sparc.as_service().users().close_account(ben).await.unwrap();
-    assert_eq!(sparc.as_anon().users().profile(ben).await.unwrap().display_name, "Former player");
+    sparc.as_service().users().close_account(ben_id).await.unwrap();
+    assert_eq!(sparc.as_anon().users().profile(ben_id).await.unwrap().display_name, "Former player");
     sparc.close().await.unwrap();
 }

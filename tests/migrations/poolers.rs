@@ -46,7 +46,7 @@ async fn a_command_that_fails_leaves_no_prepared_statements_on_the_server_connec
         "ALTER TABLE public.users DROP CONSTRAINT bounded_bio",
         "INSERT INTO auth.users (id, email) VALUES (gen_random_uuid(), 'ada@example.com')",
         "UPDATE public.users SET bio = repeat('a', 2001)", // prevents the repair of the constraint
-        "ALTER TABLE public.creatures RENAME TO monsters", // prevents `down`; the dry run restores it and rolls back
+        "ALTER TABLE public.creatures RENAME TO monsters", // prevents `down`; the dry run undoes it, then rolls back
     ] {
         direct.execute_unprepared(sql).await.unwrap();
     }

@@ -152,7 +152,8 @@ async fn an_object_of_another_kind_that_has_a_name_of_ours_is_reported_and_stays
             "index idx_sessions_status on public.sessions",
             "sequence public.idx_sessions_status",
         ),
-        // Without its comment, the table is not recognized as ours, so the name of its index is taken.
+        // Without its comment, the renamed table is not recognized as ours, so `up` would create `creatures` anew. But
+        // an index of the renamed table still has the name of the new primary key.
         (
             "COMMENT ON TABLE creatures IS NULL; ALTER TABLE creatures RENAME TO old_creatures",
             "constraint creatures_pkey on public.creatures",

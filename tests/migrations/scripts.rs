@@ -10,7 +10,8 @@ use sparc::migration::{self, MANIFEST, check, connect, sea_orm_migration::Migrat
 
 use super::{Migrator, create_empty_database, query_lines, read_catalog};
 
-/// Runs a program with the given input and returns its output, or `None` if the program is not installed.
+/// Runs a program with the given input. Returns what it writes to standard output, or to standard error if it fails;
+/// `None` if the program is not installed.
 pub fn run_program(name: &str, arguments: &[&str], input: &str) -> Option<Result<String, String>> {
     let mut child = match Command::new(name)
         .args(arguments)

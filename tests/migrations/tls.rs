@@ -60,7 +60,7 @@ impl Certificates {
         self.folder.join(name).display().to_string()
     }
 
-    /// Starts a server with these certificates, whose `pg_hba.conf` has one entry of the given type.
+    /// Starts a server with these certificates. Its `pg_hba.conf` has one entry, of the given connection type.
     async fn start_server(&self, connection_type: &str) -> Server {
         fs::write(self.folder.join("pg_hba.conf"), format!("{connection_type} all all 127.0.0.1/32 password\n"))
             .unwrap();
@@ -128,13 +128,13 @@ async fn sslmode_behaves_as_in_libpq() {
 
 #[tokio::test]
 async fn a_mode_that_the_server_does_not_support_is_reported_and_the_others_connect() {
-    let plain_server = Server::start_private(None).await.unwrap();
+    let server_without_tls = Server::start_private(None).await.unwrap();
     for mode in ["require", "verify-ca", "verify-full"] {
-        let error = connect(&format!("{}?sslmode={mode}", plain_server.url())).await.unwrap_err();
+        let error = connect(&format!("{}?sslmode={mode}", server_without_tls.url())).await.unwrap_err();
         assert!(matches!(error, ConnectError::NoTls { .. }) && error.to_string().contains(mode), "{error}");
     }
     for mode in ["prefer", "allow", "disable"] {
-        assert!(!is_encrypted(&connect(&format!("{}?sslmode={mode}", plain_server.url())).await.unwrap()).await);
+        assert!(!is_encrypted(&connect(&format!("{}?sslmode={mode}", server_without_tls.url())).await.unwrap()).await);
     }
 
     let certificates = Certificates::new();
@@ -149,7 +149,7 @@ async fn a_mode_that_the_server_does_not_support_is_reported_and_the_others_conn
     assert!(matches!(error, ConnectError::TlsRequired { .. }), "{error}");
     assert!(!error.to_string().contains("password"), "must not blame the password: {error}");
 
-    // If a server accepts no TLS from this client, `prefer` falls back to a plain connection, as in libpq.
+    // If a server accepts no TLS from this client, `prefer` falls back to an unencrypted connection, as in libpq.
     let hostnossl_server = certificates.start_server("hostnossl").await;
     assert!(!is_encrypted(&connect(hostnossl_server.url()).await.unwrap()).await);
 

@@ -1,8 +1,8 @@
 //! The rules of the game in plain Rust. They were written independently of the schema's code.
 //!
 //! The structs and methods refer to rows by their index in [`Game`]: `me` is the index of the caller, `user` or
-//! `player` that of any user, and `hero` that of a character. Where a function needs both, `session` is the index and
-//! `game_session` the row.
+//! `player` that of any user, and `hero` that of a character. Where a function needs the index and the row of a
+//! session, `session` is the index and `game_session` the row.
 
 use std::collections::BTreeMap;
 
@@ -34,7 +34,7 @@ pub struct Character {
     pub id: Uuid,
     pub owner: usize,
     /// The number in the name: 3 for `Hero 3`.
-    pub name: u8,
+    pub name_number: u8,
     pub is_retired: bool,
     pub hit_points: i32,
     pub is_deleted: bool,
@@ -56,8 +56,8 @@ pub struct Adventure {
 pub struct Seat {
     pub hero: usize,
     pub is_active: bool,
-    /// The session's `encounters_begun` when the heroic save was used; `None` if it was not used in this encounter.
-    pub heroic_save_used_in: Option<u32>,
+    /// Whether the heroic save was used in the current encounter.
+    pub is_heroic_save_used: bool,
     /// Whether the Seer has removed the player and not readmitted them.
     pub is_removed: bool,
 }
@@ -177,16 +177,23 @@ impl Game {
         self.characters.iter().filter(|hero| hero.owner == owner && !hero.is_retired && !hero.is_deleted).count()
     }
 
-    pub fn create_character(&mut self, me: usize, id: Uuid, name: u8) -> Answer {
+    pub fn create_character(&mut self, me: usize, id: Uuid, name_number: u8) -> Answer {
         self.require_open_account(me)?;
-        if self.characters.iter().any(|hero| hero.owner == me && hero.name == name && !hero.is_deleted) {
+        if self.characters.iter().any(|hero| hero.owner == me && hero.name_number == name_number && !hero.is_deleted) {
             return Err("character_name_taken");
         }
         if self.count_living_characters(me) >= MAX_LIVING_CHARACTERS {
             return Err("character_limit_reached");
         }
         let hit_points = self.default_hit_points;
-        self.characters.push(Character { id, owner: me, name, is_retired: false, hit_points, is_deleted: false });
+        self.characters.push(Character {
+            id,
+            owner: me,
+            name_number,
+            is_retired: false,
+            hit_points,
+            is_deleted: false,
+        });
         Ok(true)
     }
 

@@ -64,13 +64,14 @@ impl Game {
         }
         self.check_may_take_seat(session, player, hero)?;
         let game_session = &mut self.sessions[session];
-        game_session.seats.insert(player, Seat { hero, is_active: true, heroic_save_used_in: None, is_removed: false });
+        let seat = Seat { hero, is_active: true, is_heroic_save_used: false, is_removed: false };
+        game_session.seats.insert(player, seat);
         game_session.emit("player_joined");
         Ok(true)
     }
 
-    /// Joins by code: before the start with a new seat, or with the existing seat while the session is live and the
-    /// Seer has not removed the player.
+    /// Joins by code: with a new seat before the start, or with the player's existing seat while the session is live
+    /// and the Seer has not removed the player.
     pub fn join(&mut self, me: usize, session: usize, hero: usize) -> Answer {
         self.require_open_account(me)?;
         let game_session = &self.sessions[session];
@@ -102,7 +103,7 @@ impl Game {
         let seat = game_session.seats.entry(me).or_insert(Seat {
             hero,
             is_active: true,
-            heroic_save_used_in: None,
+            is_heroic_save_used: false,
             is_removed: false,
         });
         seat.hero = hero;
@@ -260,16 +261,14 @@ impl Game {
         if roll.success {
             return Err("heroic_save_not_needed");
         }
-        let encounter = game_session.encounters_begun;
-        let has_unused_save =
-            |seat: &Seat| seat.is_active && seat.hero == hero && seat.heroic_save_used_in != Some(encounter);
+        let has_unused_save = |seat: &Seat| seat.is_active && seat.hero == hero && !seat.is_heroic_save_used;
         let Some(player) = game_session.seats.iter().find(|(_, seat)| has_unused_save(seat)).map(|(player, _)| *player)
         else {
             return Err("heroic_save_spent");
         };
         let game_session = &mut self.sessions[session];
         if let Some(seat) = game_session.seats.get_mut(&player) {
-            seat.heroic_save_used_in = Some(encounter);
+            seat.is_heroic_save_used = true;
         }
         game_session.emit("dice_rolled");
         self.rolls.push(Roll { id, session, hero: Some(hero), success: false, original: Some(original) });

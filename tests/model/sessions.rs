@@ -1,4 +1,4 @@
-//! The rules of sessions: creating and changing them.
+//! The model's rules for sessions: creating and changing them.
 
 use uuid::Uuid;
 
@@ -84,7 +84,7 @@ impl Game {
             }
             session.encounter = to;
             session.encounters_begun += 1;
-            session.seats.values_mut().for_each(|seat| seat.heroic_save_used_in = None);
+            session.seats.values_mut().for_each(|seat| seat.is_heroic_save_used = false);
             session.emit("encounter_changed");
         }
         Ok(true)

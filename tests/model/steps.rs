@@ -1,4 +1,4 @@
-//! Random calls, made to the database (in plain SQL or through the service) and to the model.
+//! Random calls, made to the database (in plain SQL or through the crate `service`) and to the model.
 
 use proptest::prelude::*;
 use sea_orm::sqlx::{AssertSqlSafe, PgPool, raw_sql};
@@ -15,7 +15,7 @@ use super::{
 /// A random call by a random user.
 #[derive(Clone, Debug)]
 pub struct Step {
-    /// Selects the user who makes the call, and whether the Seer or the creator makes it instead.
+    /// Selects the user who makes the call, and whether the session's Seer or the adventure's creator makes it instead.
     pub caller: Pick,
     pub action: Action,
     /// Selects who reads everything after the call.
@@ -25,7 +25,7 @@ pub struct Step {
 /// What a step does. `hero` is a character, and `to` the new value (for a status, its index in the list of statuses).
 #[derive(Clone, Debug)]
 pub enum Action {
-    CreateCharacter { name: u8 },
+    CreateCharacter { name_number: u8 },
     Retire { hero: Pick },
     Unretire { hero: Pick },
     DeleteCharacter { hero: Pick },
@@ -60,7 +60,7 @@ pub fn step_strategy() -> impl Strategy<Value = Step> {
     // The index of a status in `STATUSES`. The weights keep most sessions live.
     let status = prop_oneof![1 => Just(0_u8), 2 => Just(1), 6 => Just(2), 2 => Just(3), 1 => Just(4), 1 => Just(5)];
     let action = prop_oneof![
-        3 => (0_u8..14).prop_map(|name| Action::CreateCharacter { name }),
+        3 => (0_u8..14).prop_map(|name_number| Action::CreateCharacter { name_number }),
         2 => pick().prop_map(|hero| Action::Retire { hero }),
         2 => pick().prop_map(|hero| Action::Unretire { hero }),
         1 => pick().prop_map(|hero| Action::DeleteCharacter { hero }),
@@ -94,13 +94,13 @@ pub fn step_strategy() -> impl Strategy<Value = Step> {
     (any::<u8>(), action, any::<u8>()).prop_map(|(caller, action, reader)| Step { caller, action, reader })
 }
 
-/// The database under test, for calls in plain SQL and through the service.
+/// The database under test, for calls in plain SQL and through the crate `service`.
 pub struct Target<'a> {
     pub pool: &'a PgPool,
     pub sparc: &'a Sparc,
 }
 
-/// Returns the service's code of an error.
+/// Returns the code that the crate `service` gives to an error.
 fn error_code(error: sea_orm::sqlx::Error) -> &'static str {
     Error::from(DbErr::Query(RuntimeErr::SqlxError(error.into()))).code()
 }
@@ -136,14 +136,14 @@ impl Step {
         };
         let sql_literal = |to: Option<u8>| to.map_or("NULL".to_owned(), |to| format!("'{to}'"));
         Some(match self.action {
-            Action::CreateCharacter { name } => {
+            Action::CreateCharacter { name_number } => {
                 let id = game.next_id();
                 let sql = format!(
                     "INSERT INTO public.characters (id, user_id, name, class, might, grace, wit, heart, special_ability)
-                     VALUES ('{id}', '{}', 'Hero {name}', 'warrior', 5, 3, 2, 2, '{{}}')",
+                     VALUES ('{id}', '{}', 'Hero {name_number}', 'warrior', 5, 3, 2, 2, '{{}}')",
                     game.users[me].id
                 );
-                (target.run_sql(game, me, &sql).await, game.create_character(me, id, name))
+                (target.run_sql(game, me, &sql).await, game.create_character(me, id, name_number))
             }
             Action::Retire { hero: pick } => {
                 let hero = pick_character(game, me, pick)?;
@@ -253,7 +253,7 @@ impl Step {
             Action::ChangeCharacter { session: pick, player, hero: hero_pick } => {
                 let session = pick_session(game, pick)?;
                 let player = pick_player(game, session, player)?;
-                // In a quarter of the calls, the player makes the call.
+                // In a quarter of the calls, the picked player makes the call.
                 let me = if self.caller < 64 { player } else { caller_or_seer(session, game) };
                 let hero = pick_character(game, player, hero_pick)?;
                 let sql = format!(

@@ -106,8 +106,8 @@ impl Game {
         }
         for character in self.characters.iter().filter(|hero| !hero.is_deleted && is_service_or(hero.owner)) {
             let owner = user_id(character.owner);
-            let (id, name, retired) = (character.id, character.name, pg_bool(character.is_retired));
-            lines.push(format!("character {id} {owner} Hero {name} {retired} {}", character.hit_points));
+            let (id, name_number, retired) = (character.id, character.name_number, pg_bool(character.is_retired));
+            lines.push(format!("character {id} {owner} Hero {name_number} {retired} {}", character.hit_points));
         }
         let or_dash = |id: Option<u8>| id.map_or("-".to_owned(), |id| id.to_string());
         for session in self.sessions.iter().filter(|session| !session.is_deleted) {
@@ -141,8 +141,7 @@ impl Game {
                 lines.push(if session.is_archived {
                     format!("archived seat {id} {player} {hero} {active}")
                 } else {
-                    let (saves_used, removed) =
-                        (u8::from(seat.heroic_save_used_in.is_some()), pg_bool(seat.is_removed));
+                    let (saves_used, removed) = (u8::from(seat.is_heroic_save_used), pg_bool(seat.is_removed));
                     format!("seat {id} {player} {hero} {active} {saves_used} {removed}")
                 });
             }

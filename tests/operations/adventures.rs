@@ -128,12 +128,12 @@ pub fn refusals() -> Vec<Refusal> {
             tx.adventures().set_rating(fixture.adventure, Some("10".parse().unwrap()))
         }),
         refusal!("adventures.catalogue", Visitor, "bad_cursor", |tx, fixture| async {
-            // A cursor is JSON in hexadecimal digits, and this one is not.
+            // A cursor is JSON in hexadecimal digits; `00` does not stand for JSON.
             let forged = "00".to_owned().into();
             tx.adventures().catalogue(&CatalogueFilter::default(), CatalogueOrder::Newest, Some(&forged)).await
         }),
         refusal!("adventures.mine", Seer, "bad_cursor", |tx, fixture| async {
-            // An empty JSON array.
+            // These digits stand for JSON, but for an empty array.
             let forged = "5b5d".to_owned().into();
             tx.adventures().mine(Some(&forged)).await
         }),

@@ -159,7 +159,7 @@ pub fn refusals() -> Vec<Refusal> {
                 .await
         }),
         refusal!("dice.history", Player, "bad_cursor", |tx, fixture| async {
-            // A cursor is JSON in hexadecimal digits, and this one is not.
+            // A cursor is JSON in hexadecimal digits; `00` does not stand for JSON.
             let forged = "00".to_owned().into();
             tx.dice()
                 .history(RollScope::Session(fixture.active_session), &HistoryFilter::default(), Some(&forged))

@@ -1,5 +1,5 @@
-//! Compares the documentation of the operations with the outcomes that the tests expect, and generates
-//! `docs/generated/api.md` and `errors.md` from it.
+//! Compares the documentation of the operations with the outcomes that the tests expect. Generates
+//! `docs/generated/api.md` from that documentation, and `errors.md` from the documentation of `Error`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,8 +32,8 @@ pub fn find_sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Reads the documentation of every operation from the service's sources. An operation is a public async method that
-/// names its span, for example `creatures.add`.
+/// Reads the documentation of every operation from the sources of the crate `service`. An operation is a public async
+/// method that names its span, for example `creatures.add`.
 pub fn read_documentation() -> Vec<DocumentedOperation> {
     let mut files = Vec::new();
     find_sources(&workspace_root().join("service/src"), &mut files);
@@ -141,7 +141,7 @@ fn the_tested_operations_are_the_documented_ones() {
     assert_eq!(documented, tested);
 }
 
-/// An operation of another aggregate would be neither documented nor tested.
+/// An operation whose aggregate is missing from [`AGGREGATES`] would be neither documented nor tested.
 #[test]
 fn every_operation_belongs_to_a_listed_aggregate() {
     let mut files = Vec::new();
@@ -186,7 +186,8 @@ fn the_documented_errors_are_the_ones_that_the_tests_expect() {
     assert!(mismatches.is_empty(), "{}", mismatches.join("\n"));
 }
 
-/// Replaces each link `[text](target)` by its text, because the targets are items of the crate.
+/// Replaces each link `[text](target)` by its text, because the targets are items of the crate, to
+/// which a Markdown page cannot link.
 fn without_links(markdown: &str) -> String {
     let mut text = String::new();
     let mut rest = markdown;

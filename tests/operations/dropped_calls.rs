@@ -15,7 +15,7 @@ async fn current_identity(tx: &Transaction) -> Result<(String, Option<uuid::Uuid
 }
 
 /// Asserts that the transaction still runs as its caller, or can only be rolled back.
-async fn assert_same_identity(tx: &Transaction, caller: &IdentityConnection, context: &str) {
+async fn assert_same_identity_or_failed(tx: &Transaction, caller: &IdentityConnection, context: &str) {
     match current_identity(tx).await {
         Ok(identity) => assert_eq!(identity, (caller.identity().role().to_owned(), caller.user_id()), "{context}"),
         Err(error) => assert_eq!(error.code(), "transaction_failed", "{context}"),
@@ -33,7 +33,7 @@ async fn an_operation_dropped_at_any_point_does_not_affect_the_next_caller() {
     let next_caller = sparc.as_user(fixture.stranger.user_id);
     let mut drop_points = 0;
     for operation in operations() {
-        // The last of the callers who may call it.
+        // The last in the list of callers who may call the operation.
         let caller_index = operation.outcomes.iter().rposition(|outcome| *outcome == "done");
         let Some(caller) = caller_index.map(|index| fixture.as_caller(&sparc, CALLERS[index])) else { continue };
         for extra_polls in 0.. {
@@ -41,7 +41,7 @@ async fn an_operation_dropped_at_any_point_does_not_affect_the_next_caller() {
             let tx = caller.begin().await.unwrap();
             let inner = tx.begin().await.unwrap();
             let inner_call_finished = poll_then_drop(extra_polls, (operation.call)(&inner, &fixture)).await.is_some();
-            assert_same_identity(&inner, &caller, &context).await;
+            assert_same_identity_or_failed(&inner, &caller, &context).await;
             inner.rollback().await.unwrap();
             let identity = current_identity(&tx)
                 .await

@@ -22,7 +22,8 @@ use super::{
 };
 use crate::{programs::poll_then_drop, world::World};
 
-/// The number of responses before the one to commit in a transaction with one query: those to begin and to the query.
+/// In a transaction with one query, the number of responses (to the begin and to the query) before the response to the
+/// commit.
 const RESPONSES_BEFORE_COMMIT: u32 = 2;
 
 /// Makes the call while the proxy delivers only the next `responses` responses. Returns whether the call finishes
@@ -160,7 +161,7 @@ async fn a_connection_counts_as_used_until_its_transaction_has_ended() {
     proxy.release();
     assert_eq!(bens_call.await.unwrap().id, fixture.seer);
     assert_eq!(sparc.pool_status().connections, 1);
-    // Closing the pool waits for the end of the transaction too.
+    // Closing the pool also waits until the transaction has ended.
     sparc.ping().await.unwrap();
     proxy.hold_after(RESPONSES_BEFORE_COMMIT);
     ada.users().me().await.unwrap();

@@ -267,29 +267,30 @@ impl Fixture {
             ))
             .await
             .unwrap();
-        // One Seer may run at most twenty live sessions, and these are 21, so two Seers share them.
+        // `account_at_limits` takes a seat in 21 sessions. A Seer may run at most twenty live ones, so two Seers share
+        // the 21.
         let seer_array = world.new_account_array(2).await;
-        let open_and_join_sessions = |count: usize| {
+        let create_and_join_sessions = |count: usize| {
             format!(
-                "WITH opened AS (
+                "WITH created AS (
                    INSERT INTO sessions (seer_id, adventure_id)
                    SELECT ('{seer_array}'::uuid[])[1 + i % 2], '{adventure}' FROM generate_series(1, {count}) AS i
                    RETURNING id
                  )
                  INSERT INTO session_players (session_id, user_id, character_id)
-                 SELECT id, '{account_at_limits}', '{most_experienced_character}' FROM opened RETURNING session_id"
+                 SELECT id, '{account_at_limits}', '{most_experienced_character}' FROM created RETURNING session_id"
             )
         };
-        let left_session_at_limits: Uuid = owner.fetch_value(&open_and_join_sessions(1)).await.unwrap();
+        let left_session_at_limits: Uuid = owner.fetch_value(&create_and_join_sessions(1)).await.unwrap();
         owner
             .execute(&format!(
                 "UPDATE session_players SET is_active = false WHERE session_id = '{left_session_at_limits}'"
             ))
             .await
             .unwrap();
-        owner.execute(&open_and_join_sessions(20)).await.unwrap();
+        owner.execute(&create_and_join_sessions(20)).await.unwrap();
 
-        // The failed rolls of characters, except `expired_roll`, are dated in the future, so that a heroic save is
+        // The rolls of characters, except `expired_roll`, are dated in the future, so that a heroic save is
         // never too late.
         let character = player.character_id;
         let failed_roll = world.new_attack_roll(active_session, character, "{1,2}", 10, -3600).await;

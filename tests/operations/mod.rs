@@ -1,6 +1,7 @@
-//! Every operation of the service, called by every kind of caller: who may call it, and which error the others get.
-//! Each call runs in a transaction of the caller's that is rolled back, so all calls run on the same rows. The
-//! operations that cannot run in a transaction are tested elsewhere (`OUTSIDE_TRANSACTIONS` in `documented.rs`).
+//! Every operation of the crate `service`, called by every kind of caller: who may call it, and which error the others
+//! get. In the tests of this file, each call runs in a transaction of the caller's that is rolled back, so all calls
+//! run on the same rows. The operations that cannot run in a transaction are tested elsewhere (`OUTSIDE_TRANSACTIONS`
+//! in `documented.rs`). *The service*, as a caller, is the role `service_role`.
 
 use std::{collections::BTreeSet, pin::Pin};
 
@@ -177,7 +178,7 @@ async fn every_refusal_has_the_listed_code_and_changes_nothing() {
     let fixture = Fixture::new().await;
     let hash_before = fixture.hash_rows().await;
     let mut mismatches = Vec::new();
-    // On the platform, the service signs nobody up.
+    // On a Supabase-like project, the platform signs users up, not the service, so this refusal has another code.
     let may_run = |refusal: &Refusal| !has_platform_layout() || refusal.operation != "users.sign_up";
     for refusal in refusals().into_iter().filter(may_run) {
         let outcome = call_and_roll_back(&fixture.world.sparc, &fixture, refusal.caller, refusal.call).await;

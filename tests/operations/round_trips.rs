@@ -1,4 +1,4 @@
-//! The round trips of the operations, counted by a proxy between the service and the server; and a retry after the
+//! The round trips of the operations, counted by a proxy between this process and the server; and a retry after the
 //! proxy has lost a response.
 
 use std::sync::{
@@ -248,6 +248,7 @@ async fn a_retry_with_the_same_id_returns_the_row_whose_response_was_lost() {
     roll(Uuid::new_v4()).await.unwrap();
 
     let roll_id = Uuid::new_v4();
+    // This transaction occupies the only connection, so no other response arrives before those that are counted.
     let occupying_transaction = sparc.as_service().begin().await.unwrap();
     // The fourth response, to the commit, is lost: rollback, begin and insert come before it.
     proxy.cut_at(4);
@@ -257,7 +258,7 @@ async fn a_retry_with_the_same_id_returns_the_row_whose_response_was_lost() {
     let returned_roll = roll(roll_id).await.unwrap();
     assert_eq!((returned_roll.id, count_rolls(roll_id).await), (roll_id, 1), "the retry must not add a roll");
 
-    // If the response to begin is lost, nothing was done, so the service retries on another connection.
+    // If the response to begin is lost, nothing was done, so the crate `service` retries on another connection.
     let occupying_transaction = sparc.as_service().begin().await.unwrap();
     proxy.cut_at(2);
     occupying_transaction.rollback().await.unwrap();

@@ -10,12 +10,12 @@ use uuid::Uuid;
 use super::{Caller, Refusal, outcome_code, refusal};
 
 pub fn refusals() -> Vec<Refusal> {
-    let mut all = seat_refusals();
-    all.extend(seer_refusals());
+    let mut all = seat_and_code_refusals();
+    all.extend(session_refusals());
     all
 }
 
-fn seat_refusals() -> Vec<Refusal> {
+fn seat_and_code_refusals() -> Vec<Refusal> {
     vec![
         refusal!("sessions.by_code", Stranger, "no_such_code", |tx, fixture| async {
             tx.sessions().by_code(&"ZZZZZZ".parse()?).await
@@ -200,7 +200,7 @@ fn seat_refusals() -> Vec<Refusal> {
     ]
 }
 
-fn seer_refusals() -> Vec<Refusal> {
+fn session_refusals() -> Vec<Refusal> {
     vec![
         refusal!("sessions.create", Stranger, "adventure_not_playable", |tx, fixture| {
             tx.sessions().create(NewSession { adventure_id: fixture.draft_adventure, ..Default::default() })
@@ -239,7 +239,7 @@ fn seer_refusals() -> Vec<Refusal> {
             tx.sessions().edit(fixture.waiting_session, SessionChanges { looking_for, ..Default::default() })
         }),
         refusal!("sessions.lobby", Visitor, "bad_cursor", |tx, fixture| async {
-            // An empty JSON object. A cursor is JSON in hexadecimal digits.
+            // A cursor is JSON in hexadecimal digits; these stand for an empty object.
             let forged = "7b7d".to_owned().into();
             tx.sessions().lobby(&LobbyFilter::default(), Some(&forged)).await
         }),
@@ -300,7 +300,7 @@ fn seer_refusals() -> Vec<Refusal> {
         refusal!("sessions.set_game_state", Seer, "invalid_value", |tx, fixture| {
             tx.sessions().set_game_state(fixture.active_session, json!({ "nul": "\0" }), ExpectedVersion::Any)
         }),
-        // A cursor is JSON in hexadecimal digits, and `00` is not.
+        // A cursor is JSON in hexadecimal digits; `00` does not stand for JSON.
         refusal!("sessions.mine", Seer, "bad_cursor", |tx, fixture| async {
             tx.sessions().mine(Some(&"00".to_owned().into())).await
         }),

@@ -66,6 +66,7 @@ pub fn operations() -> Vec<Operation> {
             ["not_signed_in", "not_seated", "character_not_yours", "done", "not_seated", "not_signed_in"],
             |tx, fixture| tx.sessions().change_character(fixture.waiting_session, fixture.spare_character)
         ),
+        // `done` for the stranger, who takes a seat for themselves.
         operation!(
             "sessions.seat_player",
             ["not_signed_in", "done", "not_your_choice", "not_your_choice", "not_your_choice", "done"],
@@ -75,6 +76,7 @@ pub fn operations() -> Vec<Operation> {
                 fixture.stranger.character_id
             )
         ),
+        // `done` for the player, who removes themselves.
         operation!(
             "sessions.remove_player",
             ["not_signed_in", "not_found", "not_a_seer", "done", "done", "done"],

@@ -10,7 +10,7 @@ use crate::{
     standby::{Cluster, current_insert_lsn, wait_until_replayed},
 };
 
-/// Returns the operations that the service's sources declare as reads.
+/// Returns the operations that the sources of the crate `service` declare as reads.
 pub fn declared_reads() -> BTreeSet<String> {
     let mut files = Vec::new();
     find_sources(&workspace_root().join("service/src"), &mut files);

@@ -166,14 +166,15 @@ async fn a_commit_or_rollback_dropped_at_any_point_still_ends_the_transaction() 
     for is_commit in [true, false] {
         for is_nested in [false, true] {
             for extra_polls in 0.. {
-                let context = format!("is_commit: {is_commit}, nested: {is_nested}, after {extra_polls} extra polls");
+                let context =
+                    format!("is_commit: {is_commit}, is_nested: {is_nested}, after {extra_polls} extra polls");
                 ada.execute_unprepared(&format!("UPDATE users SET bio = 'before' WHERE id = '{id}'")).await.unwrap();
-                let write = format!("UPDATE users SET bio = 'after' WHERE id = '{id}'");
+                let update = format!("UPDATE users SET bio = 'after' WHERE id = '{id}'");
                 let outer = ada.begin().await.unwrap();
                 let tx = if is_nested { Some(outer.begin().await.unwrap()) } else { None };
                 let outcome = match tx {
                     Some(tx) => {
-                        tx.execute_unprepared(&write).await.unwrap();
+                        tx.execute_unprepared(&update).await.unwrap();
                         let end = async { if is_commit { tx.commit().await } else { tx.rollback().await } };
                         let outcome = poll_then_drop(extra_polls, end).await;
                         assert_identity(&outer, id, &context).await;
@@ -181,7 +182,7 @@ async fn a_commit_or_rollback_dropped_at_any_point_still_ends_the_transaction() 
                         outcome
                     }
                     None => {
-                        outer.execute_unprepared(&write).await.unwrap();
+                        outer.execute_unprepared(&update).await.unwrap();
                         poll_then_drop(extra_polls, async {
                             if is_commit { outer.commit().await } else { outer.rollback().await }
                         })

@@ -21,7 +21,7 @@ pub use model::poll_then_drop;
 /// The number of steps of one task.
 const STEPS_PER_TASK: u32 = 60;
 
-/// Creates the table `notes`, into which the tasks insert rows. Only its owner sees a row.
+/// Creates the table `notes`, into which the tasks insert rows. Each row is visible only to its owner.
 const CREATE_NOTES: &str = "CREATE TABLE notes (key bigint PRIMARY KEY, owner uuid NOT NULL DEFAULT auth.uid());
     ALTER TABLE notes ENABLE ROW LEVEL SECURITY;
     CREATE POLICY own ON notes TO authenticated USING (owner = auth.uid()) WITH CHECK (owner = auth.uid());

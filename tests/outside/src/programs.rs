@@ -112,7 +112,7 @@ async fn seers_screen(DemoGame { seer, session, adventure, hero, .. }: &DemoGame
     let after = seer.sessions().set_game_state(*session, before.game_state, expected_version).await?;
     let saves = seer.dice().heroic_saves_remaining(*session).await?;
     println!(
-        "screen: {} first, {} hit points, state {}, {} saves",
+        "screen: {} first, {} hit points, game state version {}, {} heroic saves left",
         turns[0].name, wounded.hit_points, after.game_state_version, saves[0].remaining
     );
     Ok(())
@@ -136,7 +136,7 @@ async fn adventure_editor(DemoGame { seer, adventure, .. }: &DemoGame) -> Result
     Ok(())
 }
 
-/// The catalogue: the best rated adventures for three players that take at most three hours.
+/// The catalogue: the best rated adventures that suit three players and take at most three hours.
 async fn catalogue_page(DemoGame { sparc, adventure, .. }: &DemoGame) -> Result<(), Error> {
     sparc.as_service().adventures().set_rating(*adventure, Some("4.5".parse().unwrap_or_default())).await?;
     let filter = CatalogueFilter { player_count: Some(3), max_minutes: Some(180), ..Default::default() };

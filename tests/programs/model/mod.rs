@@ -65,7 +65,8 @@ pub struct Task {
     /// The number of the task in the program.
     number: u64,
     connection: IdentityConnection,
-    /// A draft adventure of the task's user, which the task validates when it calls an operation of the service.
+    /// A draft adventure of the task's user, which the task validates when it calls an operation of the crate
+    /// `service`.
     draft_adventure: Uuid,
     /// The last key that was used. Each task has a range of keys of its own.
     last_key: i64,
@@ -151,7 +152,11 @@ impl Task {
     /// Asserts that all required keys were found, and of each uncertain set either all keys or none, but no other keys.
     fn assert_keys(&self, found_keys: &Keys, required_keys: &Keys, uncertain_key_sets: &[Keys]) {
         let missing_keys: Vec<_> = required_keys.difference(found_keys).collect();
-        assert!(missing_keys.is_empty(), "{missing_keys:?} returned Ok but were not found\n{}", self.report());
+        assert!(
+            missing_keys.is_empty(),
+            "the inserts of {missing_keys:?} returned Ok, but the rows were not found\n{}",
+            self.report()
+        );
         let extra_keys: Keys = found_keys.difference(required_keys).copied().collect();
         let mut unexplained_keys = extra_keys.clone();
         for keys in uncertain_key_sets {
@@ -159,7 +164,11 @@ impl Task {
             assert!(count == 0 || count == keys.len(), "only a part of {keys:?} was found\n{}", self.report());
             unexplained_keys.retain(|key| !keys.contains(key));
         }
-        assert!(unexplained_keys.is_empty(), "{unexplained_keys:?} failed but were found\n{}", self.report());
+        assert!(
+            unexplained_keys.is_empty(),
+            "the inserts of {unexplained_keys:?} failed, but the rows were found\n{}",
+            self.report()
+        );
     }
 
     /// Returns how to repeat the program, and what the task has done.
@@ -185,7 +194,7 @@ impl Task {
         let position = self.open_transaction_position(index);
         let expected = match position {
             _ if self.is_transaction_ended_by_raw_sql => "transaction_ended",
-            // Its handle has committed it or rolled it back.
+            // The held transaction has ended: it, or one around it, was committed, rolled back or dropped.
             None => "transaction_over",
             Some(at) if at + 1 < self.open_transactions.len() => "nested_transaction_open",
             Some(at) => match self.open_transactions[at].health {
