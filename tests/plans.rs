@@ -99,7 +99,8 @@ impl Explainer {
         let mut all_statements = prepared_statements(&self.db).await.unwrap();
         let new_statements = all_statements.split_off(self.known_statement_count);
         self.known_statement_count += new_statements.len();
-        let statement = new_statements.iter().rfind(|statement| !statement.changes_role()).expect("a new statement");
+        let statement =
+            new_statements.iter().rfind(|statement| !statement.changes_only_role()).expect("a new statement");
         for mode in ["force_custom_plan", "force_generic_plan"] {
             let (plan, rows_read_in_all) =
                 self.explain_analyze(&statement.prepare_sql("explained"), mode, values).await;

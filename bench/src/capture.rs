@@ -32,7 +32,7 @@ impl StatementCapture {
     pub async fn last_statement(&mut self) -> Result<PreparedStatement, Failure> {
         let new = self.new_statements().await?;
         new.into_iter()
-            .rfind(|statement| !statement.changes_role())
+            .rfind(|statement| !statement.changes_only_role())
             .ok_or(Failure::Message("no new statement was prepared".into()))
     }
 

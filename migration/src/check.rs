@@ -69,7 +69,7 @@ pub(crate) struct State {
     pub(crate) found_objects: Vec<CatalogObject>,
     /// The lines of the manifest that apply to this database: each object that it must have, with its definition.
     pub(crate) expected: Definitions,
-    /// Applied migrations, in order. `None` if the role may not read the list.
+    /// Applied migrations, in order. `None` if the role lacks the privilege to read `public.sparc_migrations`.
     pub(crate) applied_migrations: Option<Vec<String>>,
     /// Migrations that `private.sparc_record` lists as applied, but `public.sparc_migrations` does not.
     pub(crate) unlisted_migrations: Vec<String>,
@@ -114,7 +114,7 @@ impl State {
         let names = record::migration_names();
         match &self.applied_migrations {
             Some(applied) => names.into_iter().filter(|name| !applied.contains(name)).collect(),
-            // The role may not read the list, so the catalog decides.
+            // The role cannot read the list. If the table of the list exists, all migrations count as applied.
             None if self.found_by_name().contains_key("table public.sparc_migrations") => Vec::new(),
             None => names,
         }
@@ -189,8 +189,8 @@ impl State {
         report
     }
 
-    /// Returns the definitions of the database's objects. Those of the jobs are taken from the file that schedules
-    /// them, because the database may lack `pg_cron`.
+    /// Returns the definitions of the database's objects. Those of the jobs are taken from `sql/jobs/up.sql`, which
+    /// schedules them, because the database may lack `pg_cron`.
     pub(crate) fn definitions_for_manifest(&self) -> Definitions {
         let mut definitions: Definitions =
             self.found_objects.iter().map(|found| (found.name.clone(), found.definition.clone())).collect();
@@ -210,12 +210,13 @@ impl State {
         manifest::format_lines(&definitions)
     }
 
-    /// Whether a missing object is the operator's choice: a table's membership in the publication, or a job that was
-    /// scheduled once.
+    /// Whether a missing object is the operator's choice: a table that is no longer in the publication, or a job that
+    /// was scheduled before and no longer is.
     fn is_operators_choice(&self, object: &str, found_by_name: &BTreeMap<&str, &CatalogObject>) -> bool {
         match manifest::kind(object) {
             "publication of" => found_by_name.contains_key("publication supabase_realtime"),
-            // If `private.sparc_record` is not readable, the jobs may have been scheduled.
+            // If `private.sparc_record` is not readable, the jobs may have been scheduled before, so a missing job is
+            // not reported as a difference.
             "job" => self.record.jobs_were_scheduled || !self.record.is_readable,
             _ => false,
         }
@@ -226,20 +227,20 @@ impl State {
         let Some((name, _)) = object.strip_prefix("grant on ").and_then(|rest| rest.rsplit_once(" to ")) else {
             return false;
         };
-        // The manifest has the privileges on views as those on tables (`grant on table`).
+        // In the manifest, a privilege on a view is a `grant on table`, because GRANT calls views tables.
         self.expected.contains_key(name)
             || name.strip_prefix("table ").is_some_and(|view| self.expected.contains_key(&format!("view {view}")))
     }
 
-    /// Whether an operator should know of an object that is not part of the schema.
+    /// Whether the report mentions the object, which is not part of the schema, as a hint for the operator.
     fn is_worth_a_hint(&self, object: &str) -> bool {
         match manifest::kind(object) {
-            // Only if it belongs to a table or view of the schema.
+            // These objects are mentioned only if they belong to a table or view of the schema.
             "column" | "constraint" | "index" | "trigger" | "policy" | "rule" | "setting" | "statistics" | "child"
             | "parent" => manifest::name_and_table(object).is_some_and(|(_, relation)| {
                 ["table", "view"].iter().any(|kind| self.expected.contains_key(&format!("{kind} {relation}")))
             }),
-            // Only in schema `private`.
+            // These objects are mentioned only if they are in schema `private`.
             "function" | "table" | "view" | "sequence" | "type" | "domain" => object.contains(" private."),
             _ => false,
         }

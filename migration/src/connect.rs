@@ -16,8 +16,8 @@ pub(crate) const APPLICATION_NAME: &str = "sparc migration";
 ///
 /// [`ConnectError`]: at once if no server listens, and after ten seconds if none answers.
 pub async fn connect(url: &str) -> Result<DatabaseConnection, ConnectError> {
-    // A pooler in transaction mode may support no named prepared statements, so none are cached, and it may refuse the
-    // startup parameter `extra_float_digits`, so that is not sent.
+    // A pooler in transaction mode may not support named prepared statements, so none are cached. Such a pooler may
+    // also refuse the startup parameter `extra_float_digits`, so the parameter is not sent.
     let options = options(url)?
         .application_name(APPLICATION_NAME)
         .statement_cache_capacity(0)

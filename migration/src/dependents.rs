@@ -1,4 +1,4 @@
-//! Finds the objects that a DROP ... CASCADE of given objects would also drop, because they depend on these.
+//! Finds the objects that a DROP ... CASCADE would drop in addition to the given ones, on which they depend.
 
 use sea_orm_migration::prelude::*;
 
@@ -9,9 +9,9 @@ use crate::{
     query,
 };
 
-/// Returns the names of the schema's objects that a DROP ... CASCADE of `to_drop` drops: `to_drop`, and what depends on
-/// them. `to_drop` must contain no columns, because a column has the same catalog and oid as its table, which would
-/// seem to be dropped.
+/// Returns the names of the schema's objects that a DROP ... CASCADE of `to_drop` drops: the objects in `to_drop`, and
+/// those that depend on them. `to_drop` must contain no columns: a column has the catalog and oid of its table, so the
+/// whole table would seem to be dropped.
 ///
 /// # Errors
 ///
@@ -24,6 +24,7 @@ pub(crate) async fn find_cascaded<C: ConnectionTrait>(
     if to_drop.is_empty() {
         return Ok(Vec::new());
     }
+    // An object's address is its catalog and its oid.
     let addresses_sql = |entries: &[&CatalogObject]| {
         let addresses: Vec<String> = entries
             .iter()
@@ -39,7 +40,8 @@ pub(crate) async fn find_cascaded<C: ConnectionTrait>(
     let all_to_drop: Vec<ObjectToDrop> = query::fetch_all(db, &sql).await?;
     let mut not_ours: Vec<String> =
         all_to_drop.iter().filter(|found| !found.is_ours).map(|found| found.description.clone()).collect();
-    // Columns that were added to the tables to drop. The catalog records no dependency of a column on its table.
+    // Columns that an operator has added to the tables to drop. The query does not find them, because the catalog
+    // records no dependency of a column on its table.
     let tables_to_drop: Vec<&str> = to_drop.iter().filter_map(|entry| entry.name.strip_prefix("table ")).collect();
     let is_added_column = |object: &str| manifest::kind(object) == "column" && !state.is_ours(object);
     not_ours.extend(state.found_objects.iter().filter(|entry| is_added_column(&entry.name)).filter_map(|entry| {
@@ -60,7 +62,7 @@ pub(crate) async fn find_cascaded<C: ConnectionTrait>(
         .collect())
 }
 
-/// An object that would be dropped: a given one, or one that depends on it.
+/// An object that would be dropped: one in `to_drop`, or one that depends on an object in `to_drop`.
 #[derive(sea_orm_migration::sea_orm::FromQueryResult)]
 struct ObjectToDrop {
     /// The system catalog that contains it.

@@ -36,8 +36,7 @@ pub use script::sql;
 pub const INVARIANTS: &str = include_str!("../sql/invariants.sql");
 
 /// SQL that recomputes, from the rows, the counters that limits depend on, and whether each account's gate (its row in
-/// `private.account_gates`) is open. It is to be run in one transaction after rows were written while triggers were
-/// disabled.
+/// `private.account_gates`) is open. Run it in one transaction after rows were written while triggers were disabled.
 pub const RECOUNT: &str = include_str!("../sql/recount.sql");
 
 /// The schema: numbered migrations for its structure, and repeatable objects (functions, triggers, policies, views,

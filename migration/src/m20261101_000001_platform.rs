@@ -18,8 +18,8 @@ impl MigrationTrait for Migration {
     }
 }
 
-/// Returns the SQL that creates what is missing of: the API's roles, schema `auth` (as a stand-in for Supabase's),
-/// schema `private`, and the table `private.sparc_record`.
+/// Returns the SQL that creates the API's roles, schema `auth` (as a stand-in for Supabase's), schema `private`, and
+/// the table `private.sparc_record`, as far as they do not exist.
 pub(crate) fn up_sql() -> Vec<String> {
     let stand_in_sql = format!(
         "CREATE SCHEMA auth;

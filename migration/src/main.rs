@@ -124,7 +124,7 @@ fn user_message(error: DbErr) -> String {
 async fn run_subcommand(db: &DatabaseConnection, subcommand: CliCommand) -> Result<ExitCode, String> {
     let executor = db.into_database_executor();
     let command = match subcommand {
-        CliCommand::Check => return print_differences(db).await,
+        CliCommand::Check => return print_check(db).await,
         CliCommand::Status => return print_status(&executor).await,
         CliCommand::Manifest => return print(&migration::read_manifest(db).await.map_err(user_message)?),
         CliCommand::Up { dry_run: true, .. } => {
@@ -162,7 +162,7 @@ async fn run_subcommand(db: &DatabaseConnection, subcommand: CliCommand) -> Resu
     print(if changes.is_empty() { "nothing to do\n" } else { &text })
 }
 
-/// Prints the text. If the reader closes the pipe, as `head` does, that is not an error.
+/// Prints the text. It is not an error if the program that reads the output closes the pipe early, as `head` does.
 fn print(text: &str) -> Result<ExitCode, String> {
     match io::stdout().lock().write_all(text.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -198,8 +198,8 @@ async fn confirm(
     if answer.trim() == "yes" { Ok(command) } else { Err("Nothing was changed.".to_owned()) }
 }
 
-/// Prints the result of [`migration::check`]. Returns a failure if migrations are pending or anything differs.
-async fn print_differences(db: &DatabaseConnection) -> Result<ExitCode, String> {
+/// Prints the result of [`migration::check`]. Returns exit status 1 if migrations are pending or anything differs.
+async fn print_check(db: &DatabaseConnection) -> Result<ExitCode, String> {
     let report = migration::check(db).await.map_err(user_message)?;
     let mut text = String::new();
     for name in &report.pending {

@@ -15,8 +15,9 @@ pub(crate) type Definitions = BTreeMap<String, String>;
 /// An object in the database.
 #[derive(Clone, Debug, FromQueryResult)]
 pub(crate) struct CatalogObject {
-    /// As the manifest has it: `index idx_users_email on public.users`.
+    /// The object as the manifest names it: `index idx_users_email on public.users`.
     pub(crate) name: String,
+    /// Its definition, in the form that the manifest has.
     pub(crate) definition: String,
     /// The system catalog that contains it. `None` for jobs and roles, and for attributes of another object:
     /// privileges, row-level security, comments.
@@ -88,8 +89,8 @@ impl Environment {
     }
 }
 
-/// Whether the object belongs to the stand-in for Supabase's schema `auth`. The game's triggers on `auth.users` do not,
-/// nor do its functions, even if an argument has a type of that schema.
+/// Whether the object belongs to the stand-in for Supabase's schema `auth`. The game's triggers on `auth.users` do not
+/// belong to it, nor do the game's functions, even if an argument has a type of schema `auth`.
 fn belongs_to_stand_in(object: &str) -> bool {
     !object.starts_with("trigger ")
         && (object.contains(" auth.")

@@ -15,7 +15,7 @@ use crate::{Migrator, manifest, preflight, query, script};
 /// The rows of `private.sparc_record`.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Record {
-    /// Whether the role may read the table.
+    /// Whether the role may read the table. If not, all other fields are empty.
     pub(crate) is_readable: bool,
     /// Version of the program that last migrated the database.
     pub(crate) version: Option<String>,
@@ -25,7 +25,7 @@ pub(crate) struct Record {
     pub(crate) schemas: BTreeSet<String>,
     /// Migrations that the program applied.
     pub(crate) migrations: Vec<String>,
-    /// Whether the jobs have been scheduled. This is done only once.
+    /// Whether the program has scheduled the jobs, which it does only once.
     pub(crate) jobs_were_scheduled: bool,
 }
 
@@ -60,9 +60,9 @@ impl Record {
     }
 }
 
-/// The rows of `public.sparc_migrations`.
+/// What could be read of `public.sparc_migrations`.
 pub(crate) enum AppliedMigrations {
-    /// The role may not read the table.
+    /// The role lacks the privilege to read the table.
     Unreadable,
     /// The names of the applied migrations.
     Listed(Vec<String>),

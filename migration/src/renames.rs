@@ -2,7 +2,7 @@
 //! create an empty table, for example, next to the renamed one.
 //!
 //! A schema, table or column is recognized by its comment, which a rename keeps; any other object by its definition, if
-//! no other object of its kind has the same definition. If two objects match, the name is not restored.
+//! no other object of its kind has the same definition. If two objects could be the missing one, neither is renamed.
 
 use crate::{
     check::State,
@@ -22,7 +22,7 @@ pub(crate) struct Rename {
 
 /// Returns every renamed object of the schema that can be identified with certainty.
 pub(crate) fn find(state: &State) -> Vec<Rename> {
-    // If names were swapped, no comment is reliable. `Plan::new` then returns an error that lists the swapped names.
+    // If names were swapped, no comment is reliable. `Plan::new` (in `repair`) then returns an error that lists them.
     if !swapped_names(state).is_empty() {
         return Vec::new();
     }
@@ -42,7 +42,8 @@ pub(crate) fn find(state: &State) -> Vec<Rename> {
             _ => Vec::new(),
         };
         let [candidate] = candidates[..] else { continue };
-        // If another object has taken the name, `check_names_of_missing_objects_are_free` reports it.
+        // If another object has taken the name, `check_names_of_missing_objects_are_free` (in `preflight`) reports that
+        // later.
         let name = object.split_once(' ').map(|(_, name)| name);
         if matches!(manifest::kind(object), "table" | "sequence" | "type")
             && found.keys().any(|other| other.split_once(' ').map(|(_, name)| name) == name)
@@ -130,7 +131,8 @@ fn candidates_by_comment<'a>(
 /// has the same [`scope`] as the missing object, or was only moved to another PostgreSQL schema.
 fn candidates_by_definition<'a>(state: &'a State, object: &str) -> Vec<&'a CatalogObject> {
     let definition = &state.expected[object];
-    // A renamed primary key prevents the creation of another; any other renamed constraint does not.
+    // A renamed primary key must get its name back, because a table cannot have two. Any other renamed constraint
+    // stays, and `up` creates the missing one next to it.
     if manifest::kind(object) == "constraint" && !definition.starts_with("PRIMARY KEY") {
         return Vec::new();
     }
@@ -188,7 +190,7 @@ fn restore_name_sql(object: &str, renamed_to: &str) -> Option<String> {
     let unqualified = name.split('(').next()?.rsplit_once('.')?.1;
     let (current_schema, _) = current_name.split('(').next()?.split_once('.')?;
     if !name.starts_with(&format!("{current_schema}.")) {
-        // If the name differs too, the next round restores it.
+        // If the name differs too, the next round of renames restores it (`MAX_RENAME_ROUNDS` in `run`).
         let schema = name.split_once('.')?.0;
         return Some(format!("ALTER {kind} {current_name} SET SCHEMA {schema}"));
     }

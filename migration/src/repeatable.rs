@@ -8,7 +8,7 @@ use crate::{
     tables,
 };
 
-/// The files of functions and triggers, then those of policies and grants. A function that others call comes first.
+/// The files of functions and triggers, then those of policies and grants. A function precedes those that call it.
 const FILES: [&str; 35] = [
     include_str!("../sql/triggers/callers.sql"),
     include_str!("../sql/triggers/shared.sql"),
@@ -55,8 +55,9 @@ pub(crate) const PUBLICATION: &str = include_str!("../sql/publication/up.sql");
 /// run.
 pub(crate) const JOBS: &str = include_str!("../sql/jobs/up.sql");
 
-/// SQL that creates profiles for accounts that existed before the schema or signed up while a trigger was missing, and
-/// applies to profiles the changes of accounts that happened meanwhile.
+/// SQL that brings the profiles (`public.users`) up to date with the accounts (`auth.users`): it creates the profiles
+/// of accounts that existed before the schema or signed up while a trigger was missing, and applies to the other
+/// profiles the changes of their accounts that a missing trigger did not apply.
 pub(crate) const BACKFILL: &str = include_str!("../sql/backfill.sql");
 
 /// SQL that creates every account's row in `private.account_gates` after a repair has created that table again. Every
@@ -158,7 +159,7 @@ pub(crate) fn revoke_default_privileges_sql(create_statements: &[Statement]) -> 
             _ => {}
         }
     }
-    // Two functions with different arguments may have the same name.
+    // Functions with different arguments may have the same name, which is listed once.
     functions.dedup();
     sql + &format!(
         "DO $$

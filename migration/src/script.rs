@@ -7,8 +7,8 @@ use crate::{m20261101_000001_platform as platform, m20261101_000002_tables as ta
 /// The version of the schema, which all patch releases share.
 pub(crate) const SCHEMA_VERSION: &str = concat!(env!("CARGO_PKG_VERSION_MAJOR"), ".", env!("CARGO_PKG_VERSION_MINOR"));
 
-/// A database or a role can have settings that change what statements mean, or how the catalog prints definitions. This
-/// SQL overrides them.
+/// SQL that overrides settings of the database or the role that would change what statements mean, or how the catalog
+/// prints definitions.
 pub(crate) const STANDARD_SETTINGS: &str = "SET LOCAL standard_conforming_strings = on;
 SET LOCAL quote_all_identifiers = off;
 SET LOCAL intervalstyle = postgres;

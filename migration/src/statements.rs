@@ -84,6 +84,7 @@ fn target(sql: &str) -> Target {
     if verb != "CREATE" {
         return Target::Other;
     }
+    // The kind follows the optional words of `CREATE OR REPLACE` and `CREATE CONSTRAINT TRIGGER`.
     let mut kind = words.next().unwrap_or_default().to_ascii_uppercase();
     while matches!(kind.as_str(), "OR" | "REPLACE" | "CONSTRAINT") {
         kind = words.next().unwrap_or_default().to_ascii_uppercase();

@@ -1,5 +1,5 @@
-//! Finds the rows because of which a constraint, a unique index or NOT NULL cannot be restored. The error contains
-//! their number and the keys of the first ones, but never other values.
+//! Finds the rows that prevent the repair of a constraint, a unique index or NOT NULL. The error contains the number of
+//! these rows and the keys of the first five, but never other values.
 
 use sea_orm_migration::{prelude::*, sea_orm::FromQueryResult};
 
@@ -8,14 +8,15 @@ use crate::{MigrationError, query, repair::ObjectUnderRepair};
 /// Maximum number of rows whose keys an error contains.
 const MAX_KEYS: i64 = 5;
 
-/// The number of rows, and the keys of the first ones.
+/// The number of rows, and the keys of the first [`MAX_KEYS`].
 #[derive(FromQueryResult)]
 struct RowsAndKeys {
     row_count: i64,
     keys: Option<String>,
 }
 
-/// Returns the error that names the rows that violate the definition of the object. `None` if there are none.
+/// Returns the error that lists the rows violating the object's definition, or that says that a dropped column's values
+/// are lost. `None` if neither is the case.
 pub(crate) async fn violation_error<C: ConnectionTrait>(
     db: &C,
     object_under_repair: &ObjectUnderRepair,

@@ -70,8 +70,8 @@ fn expect_error(arguments: &[&str], url: Option<&str>) -> String {
     message
 }
 
-/// Runs the program and expects exit status 1 and no error, as from `check` when something differs. Returns its
-/// standard output.
+/// Runs the program and expects exit status 1 and nothing on standard error, as from `check` when something differs.
+/// Returns the program's standard output.
 fn expect_differences(arguments: &[&str], url: Option<&str>) -> String {
     let output = run(arguments, url);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
@@ -136,7 +136,7 @@ async fn each_command_works_and_the_help_lists_it() {
     assert!(expect_success(&["fresh", "--help"], None).contains("--yes"));
 }
 
-/// The policy is an operator's own object, which is a hint and not a difference.
+/// The policy `support` is an operator's own object, which `check` reports as a hint and not as a difference.
 #[tokio::test]
 async fn check_prints_each_difference_and_up_prints_each_change() {
     let (database, db) = empty_database().await;

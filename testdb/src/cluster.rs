@@ -43,7 +43,8 @@ pub(crate) struct Cluster {
     password: String,
 }
 
-/// What the supervisor needs to create a standby: the path of `pg_basebackup`, and the primary, which it copies.
+/// What the supervisor needs to create a standby: the path of `pg_basebackup`, and the primary that this program
+/// copies.
 struct StandbySource {
     pg_basebackup: PathBuf,
     primary_url: String,
@@ -132,7 +133,7 @@ impl Cluster {
         let mut output = BufReader::new(output);
         let mut answer = String::new();
         output.read_line(&mut answer).map_err(io_error("The output of the server's supervisor could not be read"))?;
-        // If the first line is not "ready", the answer is the log.
+        // If the first line is not "ready", the server did not start, and the whole output is its log.
         if answer.trim() == "ready" {
             return Ok(Ok(Self { supervisor, pipes: Mutex::new(Some((input, output))), port, superuser, password }));
         }

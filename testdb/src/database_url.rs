@@ -9,8 +9,8 @@ pub(crate) fn configured_url() -> Option<String> {
     env::var("DATABASE_URL").ok().filter(|url| !url.is_empty())
 }
 
-/// Returns the URL of the same login and database on another server of this machine, which listens on `port`. An error
-/// means that the URL has no login or no database, so `testdb` has not started its server.
+/// Returns the URL of the same login and database on another server of this machine, which listens on `port`. Fails if
+/// the URL has no login or no database, which shows that its server is not a private cluster.
 pub(crate) fn with_local_port(url: &str, port: u16) -> Result<String, Error> {
     let not_private_error = || Error::Control("it is not a private cluster; unset DATABASE_URL.".to_owned());
     let (login, rest) = url.rsplit_once('@').ok_or_else(not_private_error)?;

@@ -19,11 +19,11 @@ impl PreparedStatement {
         format!("PREPARE {name}{types} AS {}", self.sql)
     }
 
-    /// Returns whether the statement changes only the role of an identity (a role, with the settings that policies
-    /// read). The crate `rls` prepares such a statement before and after one that runs in another role than the rest of
-    /// its transaction. The statement that sets a whole identity is never prepared.
+    /// Returns whether the statement changes only the role, and not the settings that policies read. (Both together are
+    /// an identity.) If one statement of a transaction must run in another role than the rest, the crate `rls` prepares
+    /// such a change of role before and after it. The statement that sets a whole identity is never prepared.
     #[must_use]
-    pub fn changes_role(&self) -> bool {
+    pub fn changes_only_role(&self) -> bool {
         self.sql.starts_with("SELECT set_config(")
     }
 }

@@ -19,7 +19,8 @@ pub(super) fn check_names_are_free(state: &State) -> Result<(), MigrationError> 
         objects
             .into_iter()
             .filter(is_standalone)
-            // This program's tables (`sparc_migrations` and `sparc_record`) are created before the others.
+            // This program's tables (`sparc_migrations` and `sparc_record`) are created before the others, so they may
+            // exist.
             .filter(|object| !object.contains(".sparc_"))
             .map(without_arguments)
             .collect()
@@ -86,14 +87,14 @@ pub(crate) async fn check_not_moved<C: ConnectionTrait>(db: &C, state: &State, m
     if found.is_empty() { Ok(()) } else { Err(MigrationError::MovedTables { found }.into()) }
 }
 
-/// An object that has the name of a missing one.
+/// An object that has the name of a missing object of the schema.
 #[derive(FromQueryResult)]
 struct ConflictingObject {
     name: String,
     description: String,
 }
 
-/// Checks that no other object has the name of a missing one, which is to be created.
+/// Checks that no other object has the name of one of the missing objects, which the plan of `up` will create.
 pub(crate) async fn check_names_of_missing_objects_are_free<C: ConnectionTrait>(
     db: &C,
     state: &State,
@@ -104,7 +105,7 @@ pub(crate) async fn check_names_of_missing_objects_are_free<C: ConnectionTrait>(
     let mut types: Vec<(String, &str)> = Vec::new();
     for object in missing {
         let (_, name) = object.split_once(' ').unwrap_or_default();
-        // For such a constraint, PostgreSQL also creates an index of the same name.
+        // For a primary key or a UNIQUE constraint, PostgreSQL also creates an index of the same name.
         let is_key = || {
             let definition = state.expected.get(*object).map_or("", String::as_str);
             definition.starts_with("PRIMARY KEY") || definition.starts_with("UNIQUE")

@@ -32,7 +32,8 @@ impl Plan {
     }
 
     fn repair_privileges(&mut self, defects: &Defects<'_>) {
-        // Default privileges may have granted access to the objects that earlier statements of the plan create.
+        // When the earlier statements of the plan create objects, default privileges may grant access to them, which is
+        // revoked here.
         for object in defects.to_create.iter().filter(|object| has_default_privileges(manifest::kind(object))) {
             let (kind, name) = object.split_once(' ').unwrap_or_default();
             let kind = if kind == "view" { "table" } else { kind };
@@ -105,8 +106,8 @@ $$"
                 None,
             );
         }
-        // A dropped table also left the publication, which was not the operator's choice. So a table that is created
-        // again is also added to the publication again.
+        // A table that was dropped has left the publication without the operator's choosing that. So when such a table
+        // is created again, it is also added to the publication again.
         for table in defects.to_create.iter().filter_map(|object| object.strip_prefix("table ")) {
             let object = format!("publication supabase_realtime of {table}");
             if defects.state.expected.contains_key(&object) {

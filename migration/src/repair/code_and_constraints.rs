@@ -1,5 +1,5 @@
-//! Repairs of what the files under `sql/` create (functions, views, triggers, policies), and of constraints and
-//! indexes. Functions and views are created first, then constraints and indexes, then triggers and policies.
+//! Repairs of code (the functions, views, triggers and policies that the files under `sql/` create), and of constraints
+//! and indexes. Functions and views are created first, then constraints and indexes, then triggers and policies.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +18,7 @@ impl Plan {
             created_in_do_blocks(defects.state, "policy").any(|object| to_restore.contains(object));
         let needs_trigger_blocks =
             created_in_do_blocks(defects.state, "trigger").any(|object| to_restore.contains(object));
-        // The target of a DO block is `Other`.
+        // `Target::Other` here means a DO block: other statements with this target contain neither of the texts.
         let is_needed = |statement: &Statement| match statement.target {
             Target::Other => {
                 (needs_policy_blocks && statement.sql.contains("CREATE POLICY"))
@@ -39,7 +39,7 @@ impl Plan {
         }
         self.create_constraints_and_indexes(defects);
         self.restore_replica_identities(defects);
-        // A DO block creates all its policies, and would fail at one that exists.
+        // A DO block creates all its policies, even if only one is missing, and would fail at one that exists.
         if needs_policy_blocks {
             for (name, table) in created_in_do_blocks(defects.state, "policy").filter_map(name_and_table) {
                 self.push(format!("DROP POLICY IF EXISTS {name} ON {table}"));
@@ -60,7 +60,8 @@ impl Plan {
         }
     }
 
-    /// Creates foreign keys last, because each needs a unique key or index in the table to which it refers.
+    /// Creates constraints and indexes: foreign keys last, because each needs a unique key or index in the table to
+    /// which it refers.
     fn create_constraints_and_indexes(&mut self, defects: &Defects<'_>) {
         for (kind, is_foreign_key) in [("constraint", false), ("index", false), ("constraint", true)] {
             for (object, definition) in defects.to_restore().filter(|(object, _)| manifest::kind(object) == kind) {
@@ -87,7 +88,7 @@ $do$",
     }
 
     /// Sets the replica identity of each table that is restored, and of each table whose replica identity is an index
-    /// that is restored: with the index, the table has lost it.
+    /// that is restored: when the index was dropped, the table lost its replica identity.
     fn restore_replica_identities(&mut self, defects: &Defects<'_>) {
         let must_set_replica_identity = |table_object: &str, definition: &str| {
             defects.to_restore().any(|(object, _)| {

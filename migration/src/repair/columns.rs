@@ -22,7 +22,7 @@ impl Plan {
         let Some((name, table)) = name_and_table(object) else { return };
         let (actual, expected) = (ColumnDefinition::parse(actual), ColumnDefinition::parse(expected));
         let alter = format!("ALTER TABLE {table} ALTER COLUMN {name}");
-        // The definition is given if rows may violate it.
+        // `definition` is given only if existing rows may violate it.
         let mut push = |sql: String, definition: Option<&str>| {
             self.push_repair(sql, object, Some((table, definition.unwrap_or_default())));
         };
@@ -62,8 +62,8 @@ impl Plan {
         if let Some(generated) = expected.generated.filter(|_| actual.generated != expected.generated) {
             let is_identity = generated.ends_with("as identity");
             if is_identity {
-                // A sequence with the name that the new one will get may be left over, for example from a `serial`
-                // column. Nothing uses it any more.
+                // A sequence that nothing uses any more, for example from a `serial` column, may still have the name
+                // that PostgreSQL gives to the sequence of the identity column.
                 push(format!("DROP SEQUENCE IF EXISTS {table}_{name}_seq"), None);
             }
             push(format!("{alter} ADD {generated}"), None);

@@ -186,7 +186,7 @@ impl Plan {
             .filter(|object| state.expected.contains_key(*object))
             .filter_map(|object| found.get(object).copied());
         self.operator_grants = operator_grants::plan_grants(db, &all_to_recreate.collect::<Vec<_>>()).await?;
-        // Policies, triggers and constraints first, because they may call the functions.
+        // Views and functions are dropped last, because policies, triggers and constraints may call the functions.
         for kinds in [["policy", "trigger"], ["constraint", "index"], ["view", "function"]] {
             for found in to_drop.iter().filter(|found| kinds.contains(&manifest::kind(&found.name))) {
                 self.push_repair(drop_object_sql(found), &found.name, None);
@@ -217,7 +217,7 @@ impl Plan {
     /// and a change of the owner removes those of the old owner.
     fn add_lost_privileges(&mut self, defects: &mut Defects<'_>) {
         let loses_privileges = |name: &str| {
-            // The manifest has the privileges on views as those on tables (`grant on table`).
+            // In the manifest, a privilege on a view is a `grant on table`, because GRANT calls views tables.
             let view = name.replacen("table ", "view ", 1);
             defects.to_create.contains(name)
                 || defects.to_create.contains(&view)
@@ -244,7 +244,8 @@ impl Plan {
     }
 
     /// Adds a statement that repairs one object, which is named if the database rejects the statement. If existing rows
-    /// may violate the object's definition (constraints, unique indexes), `table_and_definition` finds these rows.
+    /// may violate the object's definition, as with constraints and unique indexes, `table_and_definition` is given, so
+    /// that the error message can name those rows.
     fn push_repair(&mut self, sql: String, object: &str, table_and_definition: Option<(&str, &str)>) {
         let (table, definition) = table_and_definition.unzip();
         let object_under_repair = ObjectUnderRepair {
@@ -294,7 +295,7 @@ ON CONFLICT DO NOTHING",
         if defects.to_restore().any(|(object, _)| syncs_profiles_with_accounts(object)) {
             self.push(repeatable::BACKFILL);
         }
-        // A counter that was created again must count the existing rows.
+        // A column that was created again may be a counter, which must count the existing rows.
         let may_have_counter = |object: &String| {
             matches!(manifest::kind(object), "table" | "column")
                 && manifest::table_of(object).is_some_and(|table| table.starts_with("public."))

@@ -77,7 +77,7 @@ impl Plan {
         }
     }
 
-    /// Sets the replica identity, after its index exists.
+    /// Sets the table's replica identity. If that is an index, the index must exist already.
     pub(super) fn set_replica_identity(&mut self, object: &str, expected: &str) {
         let Some(table) = object.strip_prefix("table ") else { return };
         if let Some(identity) = expected.strip_prefix("replica identity ") {
@@ -118,7 +118,7 @@ pub(super) fn enum_changes(actual: &str, expected: &str) -> Option<Vec<String>> 
     let mut previous: Option<&str> = None;
     for (index, value) in expected.iter().enumerate() {
         if !current.contains(value) {
-            // BEFORE and AFTER need a value that exists.
+            // BEFORE and AFTER must name a value that the enum has by then.
             let position = match (previous, current.first()) {
                 (Some(previous), _) => format!(" AFTER {previous}"),
                 (None, Some(first)) => format!(" BEFORE {first}"),
@@ -142,7 +142,7 @@ pub(super) fn enum_values(definition: &str) -> Vec<&str> {
 pub(super) fn has_other_owner(difference: &Difference) -> bool {
     difference.found.as_deref().is_some_and(|found| found.contains(OTHER_OWNER))
         && difference.expected.as_deref().is_some_and(|expected| !expected.contains(OTHER_OWNER))
-        // The sequence of an identity column belongs to its table's owner.
+        // The sequence of an identity column belongs to its table's owner, so it changes owners with the table.
         && manifest::kind(&difference.object) != "sequence"
 }
 

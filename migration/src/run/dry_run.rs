@@ -29,8 +29,8 @@ use crate::{
 pub async fn dry_run(db: &SchemaManagerConnection<'_>) -> Result<String, DbErr> {
     let statements = in_read_only_transaction(db, async |transaction| {
         let state = State::read(transaction).await?;
-        let is_renamed = state.pending_migrations().is_empty() && !renames::find(&state).is_empty();
-        Ok(if is_renamed { None } else { Some(plan_up(transaction, &state).await?) })
+        let has_renamed_objects = state.pending_migrations().is_empty() && !renames::find(&state).is_empty();
+        Ok(if has_renamed_objects { None } else { Some(plan_up(transaction, &state).await?) })
     });
     if let Some(statements) = statements.await? {
         return Ok(if statements.is_empty() { String::new() } else { script::wrap_in_transaction(&statements) });

@@ -114,7 +114,7 @@ pub async fn count_accounts(db: &SchemaManagerConnection<'_>) -> Result<i64, DbE
         account_count: i64,
     }
     in_read_only_transaction(db, async |transaction| {
-        // The larger of two counts, because the role may not be able to read both tables.
+        // The larger of the counts of `public.users` and `auth.users`, because the role may be able to read only one.
         let mut account_count = 0;
         let has_migrations_table = preflight::has_migrations_table(transaction).await?;
         for schema in ["public", "auth"] {
@@ -251,7 +251,7 @@ async fn check_no_differences(db: &DatabaseTransaction) -> Result<(), DbErr> {
 async fn undo(db: &DatabaseTransaction, count: u32, changes: &mut Vec<SchemaChange>) -> Result<(), DbErr> {
     let state = State::read(db).await?;
     let Some(applied) = state.applied_migrations.clone() else {
-        // The role may not read the list of migrations. `check_ready` returns the error that says so.
+        // The role cannot read the list of migrations. `check_ready` returns the error that says so.
         return preflight::check_ready(db, &state).await;
     };
     let undone: Vec<String> = applied.iter().rev().take(count as usize).cloned().collect();

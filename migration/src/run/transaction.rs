@@ -44,12 +44,13 @@ pub(super) async fn begin(db: &SchemaManagerConnection<'_>, access: AccessMode) 
 }
 
 async fn begin_top_level(pool: &DatabaseConnection, access: AccessMode) -> Result<DatabaseTransaction, DbErr> {
-    // SeaORM's `begin_with_config` would prepare a statement before those of other clients are deallocated. The modes
-    // are set first of all, because PostgreSQL accepts an isolation level only before the first query.
+    // SeaORM's `begin_with_config` would prepare a statement before those of other clients are deallocated. The
+    // isolation level and the access mode are set first of all, because PostgreSQL accepts an isolation level only
+    // before the first query.
     let transaction = pool.begin().await?;
     let access = if access == AccessMode::ReadOnly { "READ ONLY" } else { "READ WRITE" };
-    let isolation = format!("SET TRANSACTION ISOLATION LEVEL READ COMMITTED, {access}");
-    if transaction.execute_unprepared(&isolation).await.is_ok() {
+    let set_modes_sql = format!("SET TRANSACTION ISOLATION LEVEL READ COMMITTED, {access}");
+    if transaction.execute_unprepared(&set_modes_sql).await.is_ok() {
         return Ok(transaction);
     }
     // A standby rejects READ WRITE. `check_ready` reports later that the server is a standby.

@@ -62,7 +62,7 @@ pub(super) fn definition() -> TableDefinition {
     }
 }
 
-/// Returns an index of the published adventures, with the highest values of the column first.
+/// Returns an index of the catalogue (the published adventures), with the highest values of the column first.
 fn catalogue_index(name: &'static str, column: &'static str) -> IndexCreateStatement {
     index(name, "adventures")
         .col((column, IndexOrder::Desc))

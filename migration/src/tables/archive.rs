@@ -1,13 +1,13 @@
 //! The archive: sessions that ended long ago, with their seats and rolls. The specification's monthly job moves them
-//! here; the columns are this project's decision. The tables have the same foreign keys as those that the rows come
-//! from (a seat or roll in the archive refers to the session in the archive), so that archived rows never refer to rows
-//! that no longer exist.
+//! here; the columns are this project's decision. Each table has the foreign keys of the table from which its rows
+//! come, so that archived rows never refer to rows that no longer exist. (A seat or roll in the archive refers to the
+//! session in the archive.)
 
-use super::{dice_rolls as unarchived_rolls, session_players as unarchived_seats, sessions as unarchived_sessions, *};
+use super::*;
 
 pub(super) fn sessions() -> TableDefinition {
     let mut table = Table::create().table("archived_sessions").col(required("id").uuid().primary_key()).to_owned();
-    unarchived_sessions::add_columns(&mut table);
+    super::sessions::add_columns(&mut table);
     table.col(timestamp_now("archived_at"));
     for (column, target) in [("seer_id", "users"), ("adventure_id", "adventures")] {
         table.foreign_key(&mut foreign_key("archived_sessions", column, target, ForeignKeyAction::NoAction));
@@ -23,7 +23,7 @@ pub(super) fn sessions() -> TableDefinition {
 
 pub(super) fn session_players() -> TableDefinition {
     let mut table = Table::create().table("archived_session_players").to_owned();
-    unarchived_seats::add_columns(&mut table);
+    super::session_players::add_columns(&mut table);
     table.foreign_key(&mut foreign_key(
         "archived_session_players",
         "session_id",
@@ -44,7 +44,7 @@ pub(super) fn session_players() -> TableDefinition {
 
 pub(super) fn dice_rolls() -> TableDefinition {
     let mut table = Table::create().table("archived_dice_rolls").col(required("id").uuid().primary_key()).to_owned();
-    unarchived_rolls::add_columns(&mut table);
+    super::dice_rolls::add_columns(&mut table);
     for (column, target, on_delete) in [
         ("session_id", "archived_sessions", ForeignKeyAction::Cascade),
         ("character_id", "characters", ForeignKeyAction::NoAction),

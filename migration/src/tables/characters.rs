@@ -33,7 +33,8 @@ pub(super) fn definition() -> TableDefinition {
             .col(counter("live_seats"))
             .check(named_check("character_not_seated", "retired_at IS NULL OR live_seats = 0"))
             .check(named_check("clean_name", "private.is_clean_name(name)"))
-            // The specification's upper bound of `hit_points` is 6, although `max_hit_points` may be up to 10.
+            // The specification limits `hit_points` to 6, although `max_hit_points` may be up to 10. Here
+            // `max_hit_points` is the limit.
             .check(named_check("characters_hit_points_check", "hit_points BETWEEN 0 AND max_hit_points"))
             .check(named_check("valid_name", "char_length(name) BETWEEN 2 AND 50"))
             .index(Index::create().unique().name("unique_user_character_name").col("user_id").col("name"))

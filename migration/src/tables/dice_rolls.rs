@@ -24,8 +24,8 @@ pub(super) fn add_columns(table: &mut TableCreateStatement) {
         .col(optional("description").text())
         .col(optional("animation_seed").big_integer())
         .col(optional("original_roll_id").uuid())
-        // The user who rolled, from the token of the request. A repeated request is recognized only if the same user
-        // sends it.
+        // The user who rolled, from the token of the request. It is needed because a repeated request is recognized
+        // only if the same user sends it.
         .col(optional("rolled_by").uuid())
         .col(timestamp_now("created_at"));
 }

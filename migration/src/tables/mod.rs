@@ -1,8 +1,8 @@
 //! The tables, one file each, in SeaQuery. Their functions and triggers, and their policies and grants, are in `sql/`.
 //!
-//! Where the game's specification (see `docs/decisions.md`) gives a name, the object has it. Objects that the
-//! specification adds without a name get the name that PostgreSQL would choose. SeaQuery must be given this name for
-//! foreign keys and for checks on two columns.
+//! Where the game's specification (see `docs/decisions.md`) gives a name, the object has that name. An object that the
+//! specification leaves unnamed has the name that PostgreSQL would choose. For foreign keys and for checks on two
+//! columns, this name must be passed to SeaQuery.
 
 use sea_orm_migration::prelude::*;
 
@@ -185,8 +185,8 @@ mod tests {
 
     use super::{COMMENTS, REVOKED_DEFAULT_PRIVILEGES, TABLES, definitions};
 
-    /// Supabase's default privileges grant every new table to the API's roles. A table that is not in this file would
-    /// be accessible to them.
+    /// Supabase's default privileges grant every new table to the API's roles. So a table that is missing in
+    /// `revoked_default_privileges.sql` would be accessible to them.
     #[test]
     fn revoked_default_privileges_sql_lists_every_table() {
         for table in TABLES {

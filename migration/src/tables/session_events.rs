@@ -26,9 +26,9 @@ pub(super) fn definition() -> TableDefinition {
             .foreign_key(&mut foreign_key("session_events", "session_id", "sessions", ForeignKeyAction::Cascade))
             .to_owned(),
         indexes: vec![
-            // The id orders events of the same time. Without the id, the planner would sometimes use this index instead
-            // of the next one to find a session's events by `seq`, because it estimates the same number of rows for
-            // both.
+            // The id orders events of the same time. It has a second use: without it, the planner would sometimes use
+            // this index instead of `idx_session_events_seq` to find a session's events by `seq`, because it estimates
+            // the same number of rows for both indexes.
             index("idx_session_events_created", "session_events")
                 .col("session_id")
                 .col(("created_at", IndexOrder::Desc))

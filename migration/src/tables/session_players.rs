@@ -25,8 +25,8 @@ pub(super) fn definition() -> TableDefinition {
     let mut table = Table::create().table("session_players").to_owned();
     add_columns(&mut table);
     table
-        // The replica identity. Whoever subscribes to changes of this table through a publication receives it for each
-        // deleted row, so it must not reveal the user, as the primary key would.
+        // The replica identity: the value that subscribers to a publication of this table receive for each deleted row.
+        // The primary key would reveal to them which user it was.
         .col(required("replica_id").uuid().default(Expr::cust("gen_random_uuid()")))
         .index(Index::create().unique().name("session_players_replica_id_key").col("replica_id"))
         .foreign_key(&mut foreign_key("session_players", "session_id", "sessions", ForeignKeyAction::Cascade))

@@ -1,8 +1,8 @@
 //! `cargo entities`: regenerates `entity/src/tables` and the diagram in `docs/generated/` from a database that it
 //! migrates.
 //!
-//! It runs sea-orm-cli's `generate entity`. Then it removes a relation that the generator adds by mistake, derives JSON
-//! Schema, and turns the comments of tables and columns into documentation.
+//! It runs sea-orm-cli's `generate entity`. Then it removes a relation that the generator adds by mistake, adds the
+//! attributes that derive JSON Schema, and turns the comments of tables and columns into documentation.
 
 use std::{error::Error, fs, path::Path};
 

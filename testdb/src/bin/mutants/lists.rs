@@ -2,7 +2,7 @@
 
 /// Parts of the names of tests that are never run: those whose outcome does not depend on the schema's rules (tests of
 /// the test server, the documents, the migrations and so on), and those that make random calls (`model::`, `soak::`).
-pub const UNRELATED_TESTS: &[&str] = &[
+pub const SKIPPED_TESTS: &[&str] = &[
     "testdb_server::",
     "migrations::",
     "documented::",

@@ -1,9 +1,9 @@
 //! `cargo mutants-of-schema [WORD]...`: the mutation test of the schema. A *mutant* is the schema with one rule removed
-//! or loosened. It is *killed* if an integration test fails on it, and *survives* otherwise. The program writes
-//! `docs/generated/mutants.md`, which lists the test that fails without each rule.
+//! or loosened. It is *killed* if an integration test fails on it (that test is its *killer*), and *survives*
+//! otherwise. The program writes `docs/generated/mutants.md`, which lists the killer of each mutant.
 //!
-//! With words, it tries only the rules whose kind or name contains one of the words. The word `new` is special: it
-//! selects the rules for which no failing test is known.
+//! If words are given, the program tries only the rules whose kind or name contains one of them. The word `new` is
+//! special: it selects the rules whose mutants have no known killer.
 //!
 //! On each mutant, the program first runs the test that failed last time, then the tests that fail without other rules
 //! of the same function, then the tests for rules of its kind. At the end, it runs all tests on the mutants that
@@ -25,7 +25,7 @@ use std::{
 
 use sea_orm::{ConnectionTrait, DbBackend, Statement, TransactionTrait};
 
-use lists::{EQUIVALENT_MUTANTS, UNRELATED_TESTS};
+use lists::{EQUIVALENT_MUTANTS, SKIPPED_TESTS};
 
 struct Mutant {
     /// The kind of the rule, such as `trigger`. `mutants.sql` lists the kinds.
@@ -127,7 +127,7 @@ enum Tests {
     /// The test that killed the mutant last time, the tests that kill other mutants of the same function, and the tests
     /// for rules of the same kind.
     Likely,
-    /// All tests, except [`UNRELATED_TESTS`].
+    /// All tests, except [`SKIPPED_TESTS`].
     All,
 }
 
@@ -299,7 +299,7 @@ fn first_failing_test(test_program: &Path, mutation: &str, name_parts: &[&str]) 
     let mut command = Command::new(test_program);
     command.args(name_parts).env("SPARC_SCHEMA_MUTATION", mutation).env("RUST_BACKTRACE", "0");
     command.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
-    for name_part in UNRELATED_TESTS {
+    for name_part in SKIPPED_TESTS {
         command.args(["--skip", name_part]);
     }
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
