@@ -108,10 +108,10 @@ fn write_statements(document: &mut String, report: &Report, plots_path: &str) {
          Times are medians in milliseconds. Client and server run on the same machine. Each statement runs with the \
          role in the column *role*, under row-level security, and writes are rolled back. Where a trigger of this \
          schema writes an event, the specification's client writes it itself, so that both write equally many rows. \
-         `>` marks a statement of the specification that was stopped after this time; the ratio is then a lower \
-         bound. The last four columns are about this schema: the 99th percentile, planning and execution time by the \
-         server's clock, shared buffers that the plan reads or finds in the cache, and rows that the statement \
-         returns.\n"
+         `>` marks a statement of the specification of which an execution was stopped after half a minute; its time \
+         and the ratio are then lower bounds. The last four columns are about this schema: the 99th percentile, \
+         planning and execution time by the server's clock, shared buffers that the plan reads or finds in the cache, \
+         and rows that the statement returns.\n"
     );
     for scale in scales(report) {
         let _ = write!(

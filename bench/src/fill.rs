@@ -84,10 +84,11 @@ pub async fn fill(
         bar.set_message(table.copy_target.split(' ').next().unwrap_or_default().to_owned());
         let chunks = (0..table.calls.div_ceil(CALLS_PER_CHUNK)).map(|chunk| {
             let mut lines = String::new();
-            for number in chunk * CALLS_PER_CHUNK..table.calls.min((chunk + 1) * CALLS_PER_CHUNK) {
+            let numbers = chunk * CALLS_PER_CHUNK..table.calls.min((chunk + 1) * CALLS_PER_CHUNK);
+            bar.inc(numbers.end - numbers.start);
+            for number in numbers {
                 (table.append_lines)(&mut lines, &context, number);
             }
-            bar.inc(CALLS_PER_CHUNK);
             lines
         });
         client.copy_in(table.copy_target, chunks).await?;

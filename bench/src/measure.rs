@@ -9,7 +9,7 @@ use crate::{
     Failure,
     client::Client,
     plan::{self, Plan},
-    workload::{Role, Workload},
+    workload::{Role, STATEMENT_TIMEOUT, Workload},
 };
 
 /// Two statements for the same purpose, the specification's and the service's, which are compared with each other.
@@ -170,11 +170,18 @@ impl StatementPair {
                         specification_times.push(time);
                         specification_rows = returned_rows;
                     }
-                    None => specification_timed_out = true,
+                    None => {
+                        // A lower bound of its time, so that the median is a lower bound too.
+                        specification_times.push(STATEMENT_TIMEOUT);
+                        specification_timed_out = true;
+                    }
                 }
             }
-            // If no execution has succeeded, because the first one timed out, the budget stands for its time.
-            let specification_time = specification_times.last().copied().unwrap_or(TIME_BUDGET);
+            // After a timeout, the budget stands for the time of the specification's statement.
+            let specification_time = match specification_times.last() {
+                Some(time) if !specification_timed_out => *time,
+                _ => TIME_BUDGET,
+            };
             if specification_time > EVICTION_THRESHOLD {
                 for repetition in 0..MAX_EXECUTIONS_PER_ROUND {
                     self.ours
@@ -212,11 +219,7 @@ impl StatementPair {
         let generic_plan = plan::explain(our_client, &self.ours, self.role, "force_generic_plan").await?;
         self.specification.deallocate(specification_client).await?;
         self.ours.deallocate(our_client).await?;
-        let specification_ms = if specification_times.is_empty() {
-            crate::workload::STATEMENT_TIMEOUT.as_secs_f64() * 1000.0
-        } else {
-            quantile_ms(&mut specification_times, 0.5)
-        };
+        let specification_ms = quantile_ms(&mut specification_times, 0.5);
         let ours_ms = quantile_ms(&mut ours_times, 0.5);
         Ok(StatementResult {
             name: self.name.to_owned(),

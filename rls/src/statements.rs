@@ -235,8 +235,11 @@ pub(crate) async fn stream_rows<C: Connection>(
     });
     Ok(stream::unfold((receiver, unread_rows), |(mut receiver, unread_rows)| async {
         let row = receiver.recv().await?;
-        unread_rows.count.fetch_sub(1, Ordering::SeqCst);
-        unread_rows.row_read.notify_one();
+        // Only rows were counted, not the error that may follow them.
+        if row.is_ok() {
+            unread_rows.count.fetch_sub(1, Ordering::SeqCst);
+            unread_rows.row_read.notify_one();
+        }
         Some((row, (receiver, unread_rows)))
     }))
 }

@@ -84,7 +84,8 @@ fn parse_documentation(name: &str, doc: &str, codes: &BTreeMap<String, CodeEntry
         .unwrap_or_else(|| panic!("{name}: the documentation must have a section `# Errors`"));
     let (description, rest) =
         text.split_once("Who may: ").unwrap_or_else(|| panic!("{name}: the documentation must say `Who may: `"));
-    let sentences: Vec<&str> = rest.split(". ").map(|sentence| sentence.trim().trim_end_matches('.')).collect();
+    let rest = collapse_whitespace(rest);
+    let sentences: Vec<&str> = rest.split(". ").map(|sentence| sentence.trim_end_matches('.')).collect();
     let index = sentences
         .iter()
         .position(|sentence| sentence.contains("round trip"))
@@ -96,12 +97,12 @@ fn parse_documentation(name: &str, doc: &str, codes: &BTreeMap<String, CodeEntry
     DocumentedOperation {
         name: name.to_owned(),
         description: collapse_whitespace(description.trim().split(". ").next().unwrap().trim_end_matches('.')),
-        permission: collapse_whitespace(&sentences[..index].join(". ")),
-        round_trips_in_words: collapse_whitespace(sentences[index]),
+        permission: sentences[..index].join(". "),
+        round_trips_in_words: sentences[index].to_owned(),
         event: sentences
             .get(index + 1)
             .filter(|text| **text != "No event")
-            .map(|text| collapse_whitespace(text))
+            .map(|text| (*text).to_owned())
             .unwrap_or_default(),
         errors: errors.collect(),
     }

@@ -20,38 +20,23 @@ use service::sessions::{Participant, SessionAdventure};
 use tokio_postgres::types::{FromSql, Kind, Type as ServerType};
 use uuid::Uuid;
 
+use super::{
+    Operation, OptionalJson, ResultUse,
+    statements::{HISTORY_PAGE_SIZE, LOBBY_PAGE_SIZE},
+};
 use crate::Failure;
 
-/// A result that can be decoded from a row of sqlx and from a row of tokio-postgres, column by column.
-pub trait DecodeRow: Serialize + Sized {
-    /// Decodes a row of sqlx.
-    fn from_sqlx(row: &PgRow) -> Result<Self, sqlx::Error>;
-
-    /// Decodes a row of tokio-postgres.
-    fn from_tokio_postgres(row: &tokio_postgres::Row) -> Result<Self, tokio_postgres::Error>;
+/// A result that can be decoded from a row of a driver, column by column.
+pub trait DecodeRow<Row>: Serialize + Sized {
+    /// Decodes a row.
+    fn decode_row(row: &Row) -> Result<Self, Failure>;
 }
 
-/// Declares a type that implements [`DecodeRow`]. Its fields are the columns of the row, in the same order.
-macro_rules! row_type {
-    ($(#[$attribute:meta])* $name:ident { $($field:ident: $type:ty,)* }) => {
-        $(#[$attribute])*
-        #[derive(Debug, Serialize)]
-        pub struct $name {
-            $($field: $type,)*
-        }
-
-        impl DecodeRow for $name {
-            fn from_sqlx(row: &PgRow) -> Result<Self, sqlx::Error> {
-                let mut decoded_columns: usize = 0;
-                let mut next_column = || {
-                    decoded_columns += 1;
-                    decoded_columns - 1
-                };
-                $(let $field = row.try_get(next_column())?;)*
-                Ok(Self { $($field,)* })
-            }
-
-            fn from_tokio_postgres(row: &tokio_postgres::Row) -> Result<Self, tokio_postgres::Error> {
+/// Implements [`DecodeRow`] for the rows of a driver.
+macro_rules! impl_decode_row {
+    ($row:ty, $name:ident { $($field:ident,)* }) => {
+        impl DecodeRow<$row> for $name {
+            fn decode_row(row: &$row) -> Result<Self, Failure> {
                 let mut decoded_columns: usize = 0;
                 let mut next_column = || {
                     decoded_columns += 1;
@@ -62,6 +47,47 @@ macro_rules! row_type {
             }
         }
     };
+}
+
+/// Declares a type that implements [`DecodeRow`] for both drivers. Its fields are the columns of the row, in the same
+/// order.
+macro_rules! row_type {
+    ($(#[$attribute:meta])* $name:ident { $($field:ident: $type:ty,)* }) => {
+        $(#[$attribute])*
+        #[derive(Debug, Serialize)]
+        pub struct $name {
+            $($field: $type,)*
+        }
+
+        impl_decode_row!(PgRow, $name { $($field,)* });
+        impl_decode_row!(tokio_postgres::Row, $name { $($field,)* });
+    };
+}
+
+/// Decodes the rows of an operation's statement.
+pub fn decode_result<Row>(operation: Operation, rows: &[Row], result_use: ResultUse) -> Result<OptionalJson, Failure>
+where
+    Profile: DecodeRow<Row>,
+    LobbySession: DecodeRow<Row>,
+    SessionDetails: DecodeRow<Row>,
+    Roll: DecodeRow<Row>,
+{
+    match operation {
+        Operation::Profile => result_use.discard_or_convert(decode_one::<Profile, _>(rows)?),
+        Operation::Lobby => result_use.discard_or_convert(decode_page::<LobbySession, _>(rows, LOBBY_PAGE_SIZE)?),
+        Operation::Details => result_use.discard_or_convert(decode_one::<SessionDetails, _>(rows)?),
+        Operation::History => result_use.discard_or_convert(decode_page::<Roll, _>(rows, HISTORY_PAGE_SIZE)?),
+        Operation::Roll => result_use.discard_or_convert(decode_one::<Roll, _>(rows)?),
+    }
+}
+
+fn decode_one<T: DecodeRow<Row>, Row>(rows: &[Row]) -> Result<T, Failure> {
+    T::decode_row(rows.first().ok_or_else(|| Failure::Message("a hand-written statement returned no row".to_owned()))?)
+}
+
+/// Decodes the rows of a page. A row beyond the page only shows that there is a next page; it is not decoded.
+fn decode_page<T: DecodeRow<Row>, Row>(rows: &[Row], page_size: usize) -> Result<Vec<T>, Failure> {
+    rows.iter().take(page_size).map(T::decode_row).collect()
 }
 
 row_type! {
@@ -185,13 +211,12 @@ impl From<LobbyRow> for LobbySession {
     }
 }
 
-impl DecodeRow for LobbySession {
-    fn from_sqlx(row: &PgRow) -> Result<Self, sqlx::Error> {
-        LobbyRow::from_sqlx(row).map(Self::from)
-    }
-
-    fn from_tokio_postgres(row: &tokio_postgres::Row) -> Result<Self, tokio_postgres::Error> {
-        LobbyRow::from_tokio_postgres(row).map(Self::from)
+impl<Row> DecodeRow<Row> for LobbySession
+where
+    LobbyRow: DecodeRow<Row>,
+{
+    fn decode_row(row: &Row) -> Result<Self, Failure> {
+        LobbyRow::decode_row(row).map(Self::from)
     }
 }
 

@@ -7,10 +7,8 @@ use tokio_postgres::{Client, Config, NoTls, Row, Statement};
 
 use super::{
     Operation, OptionalJson, POOL_SIZE, ResultUse,
-    decode::{DecodeRow, LobbySession, Profile, Roll, SessionDetails},
-    statements::{
-        HISTORY_PAGE_SIZE, LOBBY_PAGE_SIZE, ROLE, SET_IDENTITY_SQL, ServiceStatement, Statements, Values, claims,
-    },
+    decode::decode_result,
+    statements::{ROLE, SET_IDENTITY_SQL, ServiceStatement, Statements, Values, claims},
 };
 use crate::{Failure, argument_sets::ArgumentSet};
 
@@ -73,13 +71,7 @@ impl Pipelined {
         result_use: ResultUse,
     ) -> Result<OptionalJson, Failure> {
         let rows = self.run_transaction(operation, argument_set).await?;
-        match operation {
-            Operation::Profile => result_use.discard_or_convert(decode_one::<Profile>(&rows)?),
-            Operation::Lobby => result_use.discard_or_convert(decode_page::<LobbySession>(&rows, LOBBY_PAGE_SIZE)?),
-            Operation::Details => result_use.discard_or_convert(decode_one::<SessionDetails>(&rows)?),
-            Operation::History => result_use.discard_or_convert(decode_page::<Roll>(&rows, HISTORY_PAGE_SIZE)?),
-            Operation::Roll => result_use.discard_or_convert(decode_one::<Roll>(&rows)?),
-        }
+        decode_result(operation, &rows, result_use)
     }
 
     /// Runs the operation's statement in a transaction, and returns its rows. If the statement fails, the server
@@ -102,14 +94,4 @@ impl Pipelined {
         commit_result?;
         Ok(rows)
     }
-}
-
-fn decode_one<T: DecodeRow>(rows: &[Row]) -> Result<T, Failure> {
-    let row = rows.first().ok_or_else(|| Failure::Message("a pipelined statement returned no row".to_owned()))?;
-    Ok(T::from_tokio_postgres(row)?)
-}
-
-/// Decodes the rows of a page. A row beyond the page only shows that there is a next page; it is not decoded.
-fn decode_page<T: DecodeRow>(rows: &[Row], page_size: usize) -> Result<Vec<T>, Failure> {
-    Ok(rows.iter().take(page_size).map(T::from_tokio_postgres).collect::<Result<_, _>>()?)
 }

@@ -3,17 +3,16 @@
 
 use sea_orm::sqlx::{
     self, AssertSqlSafe, PgPool, Postgres,
-    postgres::{PgArguments, PgPoolOptions, PgRow},
+    postgres::{PgArguments, PgPoolOptions},
     query::Query,
 };
 use uuid::Uuid;
 
 use super::{
     Operation, OptionalJson, POOL_SIZE, ResultUse,
-    decode::{DecodeRow, LobbySession, Profile, Roll, SessionDetails},
+    decode::decode_result,
     statements::{
-        ATTRIBUTE, DIFFICULTY, HISTORY_LIMIT, HISTORY_PAGE_SIZE, LOBBY_PAGE_SIZE, PROFILE_LIMIT, ROLE, ROLL_TYPE,
-        SET_IDENTITY_SQL, Statements, claims,
+        ATTRIBUTE, DIFFICULTY, HISTORY_LIMIT, PROFILE_LIMIT, ROLE, ROLL_TYPE, SET_IDENTITY_SQL, Statements, claims,
     },
 };
 use crate::{Failure, argument_sets::ArgumentSet};
@@ -43,13 +42,7 @@ impl PlainSqlx {
         let set_identity = sqlx::query(SET_IDENTITY_SQL).bind(ROLE).bind(claims(argument_set.player));
         set_identity.execute(&mut *transaction).await?;
         let rows = self.bound_query(operation, argument_set).fetch_all(&mut *transaction).await?;
-        let result = match operation {
-            Operation::Profile => result_use.discard_or_convert(decode_one::<Profile>(&rows)?)?,
-            Operation::Lobby => result_use.discard_or_convert(decode_page::<LobbySession>(&rows, LOBBY_PAGE_SIZE)?)?,
-            Operation::Details => result_use.discard_or_convert(decode_one::<SessionDetails>(&rows)?)?,
-            Operation::History => result_use.discard_or_convert(decode_page::<Roll>(&rows, HISTORY_PAGE_SIZE)?)?,
-            Operation::Roll => result_use.discard_or_convert(decode_one::<Roll>(&rows)?)?,
-        };
+        let result = decode_result(operation, &rows, result_use)?;
         transaction.commit().await?;
         Ok(result)
     }
@@ -78,14 +71,4 @@ impl PlainSqlx {
             }
         }
     }
-}
-
-fn decode_one<T: DecodeRow>(rows: &[PgRow]) -> Result<T, Failure> {
-    let row = rows.first().ok_or_else(|| Failure::Message("a statement of plain sqlx returned no row".to_owned()))?;
-    Ok(T::from_sqlx(row)?)
-}
-
-/// Decodes the rows of a page. A row beyond the page only shows that there is a next page; it is not decoded.
-fn decode_page<T: DecodeRow>(rows: &[PgRow], page_size: usize) -> Result<Vec<T>, Failure> {
-    Ok(rows.iter().take(page_size).map(T::from_sqlx).collect::<Result<_, _>>()?)
 }

@@ -136,6 +136,8 @@ impl Cluster {
                         return Ok(transaction);
                     }
                     transaction.discard().await;
+                    // New connections may reach another server: a pooler or a host name may lead to the new primary by
+                    // now.
                     member.pool.drop_idle_connections();
                     Error::NoPrimary.into()
                 }

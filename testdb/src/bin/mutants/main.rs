@@ -69,11 +69,25 @@ fn run() -> Result<usize, Box<dyn std::error::Error>> {
     let page = workspace.join("docs/generated/mutants.md");
     let mutants = tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(list_mutants())?;
     let test_program = build_tests(workspace)?;
-    if let Some(test) = first_failing_test(&test_program, "", &[])? {
+    let outcome = run_tests_on_mutants(&test_program, &mutants, &page, &words, only_new);
+    fs::remove_file(&test_program)?;
+    outcome
+}
+
+/// Runs the tests on the mutants that the words select. Returns the number of mutants that survive although a test
+/// should detect them.
+fn run_tests_on_mutants(
+    test_program: &Path,
+    mutants: &[Mutant],
+    page: &Path,
+    words: &[String],
+    only_new: bool,
+) -> Result<usize, Box<dyn std::error::Error>> {
+    if let Some(test) = first_failing_test(test_program, "", &[])? {
         return Err(format!("{test} fails although no rule was removed").into());
     }
 
-    let known_killers = read_killers(&page);
+    let known_killers = read_killers(page);
     let selected_mutants: Vec<&Mutant> = mutants
         .iter()
         .filter(|mutant| {
@@ -88,7 +102,7 @@ fn run() -> Result<usize, Box<dyn std::error::Error>> {
     let mut survivors: Vec<&Mutant> = selected_mutants.clone();
     for tests in [Tests::Likely, Tests::All] {
         survivors = find_survivors(survivors, |mutant| {
-            let killer = match find_killer(&test_program, mutant, &known_killers, tests) {
+            let killer = match find_killer(test_program, mutant, &known_killers, tests) {
                 Ok(killer) => killer,
                 Err(error) => {
                     // The tests could not be run, which says nothing about the mutant: its line in the page stays as
@@ -104,14 +118,13 @@ fn run() -> Result<usize, Box<dyn std::error::Error>> {
                 && (is_killed || tests == Tests::All)
             {
                 killers.insert(mutant.key(), killer.unwrap_or_default());
-                let _ = write_page(&page, &mutants, &killers);
+                let _ = write_page(page, mutants, &killers);
             }
             is_killed
         })?;
     }
-    fs::remove_file(&test_program)?;
     let killers = killers.into_inner().map_err(|_| "a thread panicked")?;
-    write_page(&page, &mutants, &killers)?;
+    write_page(page, mutants, &killers)?;
     if some_tests_could_not_run.into_inner() {
         return Err("the tests could not be run on every mutant".into());
     }
@@ -209,6 +222,9 @@ fn build_tests(workspace: &Path) -> Result<PathBuf, Box<dyn std::error::Error>> 
     build.args(["test", "--no-run", "--test", "integration"]).current_dir(workspace);
     let output = build.output()?;
     let log = String::from_utf8_lossy(&output.stderr).into_owned();
+    if !output.status.success() {
+        return Err(log.into());
+    }
     // The last line of the log ends with the path of the program, in parentheses.
     let path = log.rsplit_once('(').and_then(|(_, rest)| rest.split_once(')')).ok_or_else(|| log.clone())?.0;
     // A copy, because another build would replace the program.
