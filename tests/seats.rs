@@ -222,6 +222,18 @@ async fn a_player_who_already_left_can_be_removed() {
 }
 
 #[tokio::test]
+async fn a_player_who_removes_themselves_only_leaves() {
+    let world = World::new().await;
+    let game = world.new_session(1).await;
+    let player = &game.players[0];
+    let caller = world.sparc.as_user(player.user_id);
+    let seat = caller.sessions().remove_player(game.session_id, player.user_id).await.unwrap();
+    assert!(!seat.is_active && seat.left_at.is_some());
+    assert_eq!(seat.removed_at, None);
+    assert!(caller.sessions().rejoin(game.session_id, player.character_id).await.unwrap().is_active);
+}
+
+#[tokio::test]
 async fn only_the_player_chooses_their_character_and_only_before_the_start() {
     let world = World::new().await;
     let game = world.new_session(1).await;
