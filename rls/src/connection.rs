@@ -181,13 +181,7 @@ impl IdentityConnection {
         deadline: Option<Duration>,
         allows_background_end: bool,
     ) -> BeginRequest<'a> {
-        BeginRequest {
-            identity: &self.identity,
-            modes,
-            deadline,
-            prepared_statement_mode: self.database.prepared_statement_mode,
-            allows_background_end,
-        }
+        BeginRequest { identity: &self.identity, modes, deadline, allows_background_end }
     }
 
     async fn begin_with_request(

@@ -77,14 +77,10 @@ impl<C: Connection> Drop for ConnectionToRelease<C> {
 }
 
 /// Runs a statement that cannot run in a transaction, as the pool's login, and cleans the database session afterwards.
-pub(crate) async fn execute_as_login(
-    pool: &Pool,
-    prepared_statement_mode: PreparedStatementMode,
-    sql: String,
-) -> Result<(), DbErr> {
+pub(crate) async fn execute_as_login(pool: &Pool, sql: String) -> Result<(), DbErr> {
     let connection = Some(pool.acquire().await?);
     // If the statement fails, or the call is cancelled, the drop of `connection_to_release` closes the connection.
-    let cleaning_mode = Some(prepared_statement_mode);
+    let cleaning_mode = Some(pool.prepared_statement_mode());
     let mut connection_to_release = ConnectionToRelease { connection, ending: Ending::Done, cleaning_mode };
     if let Some(connection) = &mut connection_to_release.connection {
         connection.simple_query(sql, &mut SimpleQueryResponse::default()).await.map_err(exec_error)?;

@@ -10,7 +10,7 @@ use sea_orm::{
 
 use crate::{
     Error, Identity, connect,
-    pool::{Pool, PoolStatus, conn_error},
+    pool::{Pool, PoolOptions, PoolStatus, conn_error},
     position::{LogPosition, Positions},
     servers::{Cluster, ServerStatus, Servers, ServersByRole, with_address_of},
     transaction::MapError,
@@ -27,7 +27,6 @@ pub struct Database {
     /// The time limit of each statement, counted from its start. An [`IdentityConnection`](crate::IdentityConnection)
     /// can replace it.
     pub(crate) deadline: Option<Duration>,
-    pub(crate) prepared_statement_mode: PreparedStatementMode,
     pub(crate) map_error: MapError,
     /// See [`with_context`](Self::with_context).
     pub(crate) context: Option<Arc<dyn Any + Send + Sync>>,
@@ -42,7 +41,7 @@ impl Database {
     #[must_use]
     pub fn from_connection(db: DatabaseConnection) -> Self {
         let deadline = Options::default().deadline;
-        Self::new(Servers::One(Pool::External(db)), deadline, PreparedStatementMode::Cached, Arc::default())
+        Self::new(Servers::One(Pool::External(db)), deadline, Arc::default())
     }
 
     /// Connects, with a new pool.
@@ -52,15 +51,10 @@ impl Database {
     /// [`Error::Connect`] if no connection can be opened, with the cause and the remedy;
     /// [`Error::Misconfigured`] if the options allow no connections.
     pub async fn connect(url: &str, options: &Options) -> Result<Self, Error> {
-        let prepared_statement_mode = if options.cache_prepared_statements {
-            PreparedStatementMode::Cached
-        } else {
-            PreparedStatementMode::PerTransaction
-        };
         let positions = Arc::default();
         let (query, login_url) = (None, None);
         let (servers, _) = open_servers(url, options, query, login_url, &positions).await?;
-        Ok(Self::new(servers, options.deadline, prepared_statement_mode, positions))
+        Ok(Self::new(servers, options.deadline, positions))
     }
 
     /// Connects as [`connect`](Self::connect) does, and runs one query as the login, without an identity, on a separate
@@ -76,37 +70,21 @@ impl Database {
         options: &Options,
         query: &'static str,
     ) -> Result<(Self, Option<String>), Error> {
-        let prepared_statement_mode = if options.cache_prepared_statements {
-            PreparedStatementMode::Cached
-        } else {
-            PreparedStatementMode::PerTransaction
-        };
         let positions = Arc::default();
         let login_url = None;
         let (servers, answer) = open_servers(url, options, Some(query), login_url, &positions).await?;
-        Ok((Self::new(servers, options.deadline, prepared_statement_mode, positions), answer))
+        Ok((Self::new(servers, options.deadline, positions), answer))
     }
 
-    fn new(
-        shared: Servers,
-        deadline: Option<Duration>,
-        prepared_statement_mode: PreparedStatementMode,
-        positions: Arc<Positions>,
-    ) -> Self {
+    fn new(shared: Servers, deadline: Option<Duration>, positions: Arc<Positions>) -> Self {
         let servers_by_role = ServersByRole { shared, separate: Arc::default() };
-        Self {
-            servers_by_role,
-            deadline,
-            prepared_statement_mode,
-            map_error: |_, error| error,
-            context: None,
-            positions,
-        }
+        Self { servers_by_role, deadline, map_error: |_, error| error, context: None, positions }
     }
 
     /// Returns the same handle, with a separate pool for the identities of one role. Its connections use the login of
     /// `url`. If the login of the shared pool is not a member of that role, no SQL on the shared pool can assume the
-    /// role. The replicas of the separate pool are those of `options`, with the login of `url`.
+    /// role. The replicas of the separate pool are those of `options`, with the login of `url`. The deadline is that of
+    /// the handle, not that of `options`.
     ///
     /// # Errors
     ///
@@ -213,10 +191,9 @@ async fn open_servers(
                 Some(login_url) => with_address_of(&replica_options, connect_options(login_url, options)?),
             });
         }
-        let (max_connections, acquire_timeout) = (options.max_connections, options.acquire_timeout);
-        let tls_choices = server_options.into_iter().map(|server| connect::choose_tls(server, acquire_timeout));
+        let tls_choices = server_options.into_iter().map(|server| connect::choose_tls(server, options.acquire_timeout));
         let server_options = join_all(tls_choices).await;
-        let cluster = Cluster::connect(server_options, max_connections, acquire_timeout, positions.clone()).await?;
+        let cluster = Cluster::connect(server_options, options.pool_options(), positions.clone()).await?;
         let answer = match query {
             Some(query) => within_acquire_timeout(options, cluster.query_scalar(query)).await?,
             None => None,
@@ -234,7 +211,7 @@ async fn open_servers(
         Ok(answer)
     };
     let answer = within_acquire_timeout(options, query_and_close).await?;
-    Ok((Servers::One(Pool::managed(pg_options, options.max_connections, options.acquire_timeout)?), answer))
+    Ok((Servers::One(Pool::managed(pg_options, options.pool_options())?), answer))
 }
 
 async fn within_acquire_timeout<T>(
@@ -307,6 +284,16 @@ impl Options {
     pub fn without_prepared_statements(mut self) -> Self {
         self.cache_prepared_statements = false;
         self
+    }
+
+    fn pool_options(&self) -> PoolOptions {
+        let prepared_statement_mode = if self.cache_prepared_statements {
+            PreparedStatementMode::Cached
+        } else {
+            PreparedStatementMode::PerTransaction
+        };
+        let (max_connections, acquire_timeout) = (self.max_connections, self.acquire_timeout);
+        PoolOptions { max_connections, acquire_timeout, prepared_statement_mode }
     }
 }
 

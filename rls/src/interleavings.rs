@@ -241,16 +241,9 @@ async fn run_program(deadline: Option<Duration>, may_lose_connection: bool) {
     second_task.await.unwrap();
     let server = Server::default();
     let identity = Identity::new(USER_ROLE);
-    let prepared_statement_mode = PreparedStatementMode::Cached;
-    let request = BeginRequest {
-        identity: &identity,
-        modes: "",
-        deadline,
-        prepared_statement_mode,
-        allows_background_end: false,
-    };
+    let request = BeginRequest { identity: &identity, modes: "", deadline, allows_background_end: false };
     server.state().may_lose_connection = may_lose_connection;
-    let begin = TransactionState::begin(server.connect(), &request, None);
+    let begin = TransactionState::begin(server.connect(), PreparedStatementMode::Cached, &request, None);
     let begun = if random_below(8) == 0 { poll_and_drop(begin).await } else { Some(begin.await) };
     let Some(Ok((state, _))) = begun else { return wait_for_release_and_check_rules(&server).await };
     let context = TaskContext { shared: SharedTransaction::new(state), log: Arc::default() };

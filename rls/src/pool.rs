@@ -17,7 +17,7 @@ use tokio::{
 pub(crate) use connector::ServerState;
 use connector::{Connector, ServerConnection};
 
-use crate::{Error, error::breaks_connection, pooler::ServerProcess};
+use crate::{Error, error::breaks_connection, pooler::ServerProcess, wire::PreparedStatementMode};
 
 /// Timeout of the ping before an idle connection is used. After it, another connection is tried. Also the timeout of
 /// closing a connection, and of [`probe`].
@@ -31,13 +31,21 @@ const REAP_INTERVAL: Duration = Duration::from_secs(60);
 
 type ManagedPool = deadpool::managed::Pool<Connector>;
 
+/// The options of a managed pool.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PoolOptions {
+    pub(crate) max_connections: u32,
+    pub(crate) acquire_timeout: Duration,
+    pub(crate) prepared_statement_mode: PreparedStatementMode,
+}
+
 /// Where connections come from.
 #[derive(Clone)]
 pub(crate) enum Pool {
     /// A pool that this crate has created. It hands out the connection that was returned last, whose caches are the
     /// warmest. A connection is idle and clean before it is returned, so returning it sends nothing to the server. (The
     /// driver's own pool pings each connection that is returned, which costs a round trip per operation.)
-    Managed { pool: ManagedPool, acquire_timeout: Duration, server_state: Arc<ServerState> },
+    Managed { pool: ManagedPool, options: PoolOptions, server_state: Arc<ServerState> },
     /// A pool that the application already had.
     External(DatabaseConnection),
 }
@@ -62,14 +70,10 @@ pub(crate) enum PooledConnection {
 
 impl Pool {
     /// Creates a pool, and a task that closes connections idle for longer than [`IDLE_TIMEOUT`].
-    pub(crate) fn managed(
-        options: PgConnectOptions,
-        max_connections: u32,
-        acquire_timeout: Duration,
-    ) -> Result<Self, Error> {
-        let mut config = PoolConfig::new(max_connections as usize);
+    pub(crate) fn managed(pg_options: PgConnectOptions, options: PoolOptions) -> Result<Self, Error> {
+        let mut config = PoolConfig::new(options.max_connections as usize);
         config.queue_mode = QueueMode::Lifo;
-        let connector = Connector { options, server_state: Arc::default() };
+        let connector = Connector { options: pg_options, server_state: Arc::default() };
         let server_state = connector.server_state.clone();
         let pool = ManagedPool::builder(connector).config(config).build();
         let pool = pool.map_err(|error| Error::Misconfigured { reason: error.to_string() })?;
@@ -81,7 +85,14 @@ impl Pool {
                 close_all(pool.retain(|_, metrics| metrics.last_used() < IDLE_TIMEOUT).removed).await;
             }
         });
-        Ok(Self::Managed { pool, acquire_timeout, server_state })
+        Ok(Self::Managed { pool, options, server_state })
+    }
+
+    pub(crate) fn prepared_statement_mode(&self) -> PreparedStatementMode {
+        match self {
+            Self::Managed { options, .. } => options.prepared_statement_mode,
+            Self::External(_) => PreparedStatementMode::Cached,
+        }
     }
 
     /// Returns how many dead connections a call replaces before it returns an error: as many as the pool may have.
@@ -98,11 +109,11 @@ impl Pool {
     /// Returns a connection of the pool, opening one if necessary.
     pub(crate) async fn acquire(&self) -> Result<PooledConnection, DbErr> {
         match self {
-            Self::Managed { pool, acquire_timeout, server_state } => {
+            Self::Managed { pool, options, server_state } => {
                 // `get` is dropped only after the match, so that a connection that it is opening still counts in
                 // `is_waiting_for_server`.
                 let mut get = pin!(pool.get());
-                match timeout(*acquire_timeout, get.as_mut()).await {
+                match timeout(options.acquire_timeout, get.as_mut()).await {
                     // The pool was closed while the connection was being opened. `close` does not wait for such a
                     // connection.
                     Ok(Ok(object)) if pool.is_closed() => {

@@ -27,7 +27,7 @@ use tokio::{
 
 use crate::{
     Error, Identity,
-    pool::Pool,
+    pool::{Pool, PoolOptions},
     position::{LogPosition, Positions, ReadRequirement},
     shared_transaction::{DEADLINE_GRACE, SharedTransaction},
     transaction_server::PositionTracking,
@@ -206,8 +206,7 @@ impl Cluster {
     /// server in the list is assumed to be the primary.
     pub(crate) async fn connect(
         server_options: Vec<PgConnectOptions>,
-        max_connections: u32,
-        acquire_timeout: Duration,
+        pool_options: PoolOptions,
         positions: Arc<Positions>,
     ) -> Result<Arc<Self>, Error> {
         let newest_timeline = Arc::<AtomicU32>::default();
@@ -216,7 +215,7 @@ impl Cluster {
             members.push(Member {
                 address: format!("{}:{}", options.get_host(), options.get_port()),
                 options: options.clone(),
-                pool: Pool::managed(options.clone(), max_connections, acquire_timeout)?,
+                pool: Pool::managed(options.clone(), pool_options)?,
                 serves_reads: AtomicBool::new(false),
                 is_reachable: AtomicBool::new(false),
                 tracking: Arc::new(PositionTracking::new(positions.clone(), newest_timeline.clone())),
@@ -231,7 +230,7 @@ impl Cluster {
             positions,
             monitor_wake: Arc::default(),
             is_closed: AtomicBool::new(false),
-            acquire_timeout,
+            acquire_timeout: pool_options.acquire_timeout,
             monitor: std::sync::Mutex::default(),
         });
         let monitor = monitor::start(&cluster, server_options).await?;

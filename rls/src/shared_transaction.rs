@@ -69,7 +69,8 @@ impl SharedTransaction {
         loop {
             let connection = pool.acquire().await?;
             let is_last_attempt = connection.is_new() || dead_connection_count > pool.max_dead_connections();
-            match TransactionState::begin(connection, request, server.clone()).await {
+            let mode = pool.prepared_statement_mode();
+            match TransactionState::begin(connection, mode, request, server.clone()).await {
                 Ok((state, status)) => {
                     return Ok((Self::new(state), status));
                 }

@@ -87,7 +87,6 @@ impl UncheckedExt for IdentityConnection {
         let database = self.database();
         crate::connection_to_release::execute_as_login(
             database.servers_by_role.for_role(self.identity().role()).primary_pool(),
-            database.prepared_statement_mode,
             sql,
         )
         .await

@@ -365,3 +365,22 @@ async fn only_a_statement_that_writes_or_calls_a_function_may_have_written() {
         assert_eq!(operation.may_have_written(), may_write, "{sql}");
     }
 }
+
+#[tokio::test]
+async fn each_pool_treats_prepared_statements_as_its_own_options_say() {
+    let (database, shared_pool, role) = create_tenant_database().await;
+    let without_caching = Options::default().without_prepared_statements();
+    let handle = shared_pool.with_pool_for_role(role.clone(), database.url(), &without_caching).await.unwrap();
+    let tenant_transaction = as_tenant(&handle, &role, "acme").begin().await.unwrap();
+    let owner_transaction = handle.as_identity(Identity::new("postgres")).begin().await.unwrap();
+    let select_messages = "SELECT query FROM pg_stat_activity
+        WHERE state = 'idle in transaction' AND datname = current_database() ORDER BY query LIKE '%DEALLOCATE ALL%'";
+    let observer = database.connect(1).await.unwrap();
+    let rows = observer.query_all_raw(Statement::from_string(DbBackend::Postgres, select_messages)).await.unwrap();
+    let messages: Vec<String> = rows.iter().map(|row| row.try_get_by_index(0).unwrap()).collect();
+    let [owner_message, tenant_message] = &messages[..] else { panic!("two open transactions: {messages:?}") };
+    assert!(owner_message.starts_with("BEGIN; ") && !owner_message.contains("DEALLOCATE ALL"), "{owner_message}");
+    assert!(tenant_message.starts_with("BEGIN; DEALLOCATE ALL; "), "{tenant_message}");
+    owner_transaction.rollback().await.unwrap();
+    tenant_transaction.rollback().await.unwrap();
+}

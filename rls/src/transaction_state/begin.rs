@@ -30,7 +30,6 @@ pub(crate) struct BeginRequest<'a> {
     pub(crate) modes: &'a str,
     /// The time limit of each statement, counted from its start.
     pub(crate) deadline: Option<Duration>,
-    pub(crate) prepared_statement_mode: PreparedStatementMode,
     /// Whether the caller need not wait for the end of the transaction, because the transaction only reads.
     pub(crate) allows_background_end: bool,
 }
@@ -97,10 +96,11 @@ impl<C: Connection> TransactionState<C> {
     /// are replicas. `server` tracks log positions; it is `None` without replicas.
     pub(crate) async fn begin(
         connection: C,
+        prepared_statement_mode: PreparedStatementMode,
         request: &BeginRequest<'_>,
         server: Option<TransactionServer>,
     ) -> Result<(Self, Option<ReplicationStatus>), sqlx::Error> {
-        let BeginRequest { identity, modes, deadline, prepared_statement_mode, allows_background_end } = *request;
+        let BeginRequest { identity, modes, deadline, allows_background_end } = *request;
         let mut state = Self {
             connection: Some(connection),
             frames: vec![Frame::new(OUTERMOST_FRAME_ID)],
