@@ -74,7 +74,7 @@ async fn changes_that_a_statement_makes_to_a_database_session_are_undone_for_the
     let world = World::new().await;
     let (ada, ben) = (world.new_player().await, world.new_player().await);
     let sparc_with_own_pool = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
-    let existing_pool = world.with_single_connection().await.db;
+    let existing_pool = world.with_single_connection().await.pool;
     for sparc in [sparc_with_own_pool, Sparc::from_connection(existing_pool)] {
         let ben = sparc.as_user(ben.user_id);
         let clean_state = fetch_text(&ben, SELECT_DATABASE_SESSION_STATE).await;
@@ -167,7 +167,7 @@ async fn copy_is_refused_and_closes_its_connection_without_waiting_for_the_deadl
     let world = World::new().await;
     let player = world.new_player().await;
     world
-        .db
+        .pool
         .execute_unprepared("CREATE TABLE copied (id integer); GRANT ALL ON copied TO authenticated")
         .await
         .unwrap();

@@ -15,7 +15,7 @@ async fn connect_with_two_logins(world: &World) -> Sparc {
         "CREATE ROLE users_{suffix} LOGIN NOINHERIT PASSWORD 'pw'; GRANT anon, authenticated TO users_{suffix};
          CREATE ROLE service_{suffix} LOGIN NOINHERIT PASSWORD 'pw'; GRANT service_role TO service_{suffix}"
     );
-    world.db.execute_unprepared(&sql).await.unwrap();
+    world.pool.execute_unprepared(&sql).await.unwrap();
     let (_, address) = world.url().rsplit_once('@').unwrap();
     let url = |login: &str| format!("postgres://{login}_{suffix}:pw@{address}");
     Sparc::connect_with(&url("users"), Options::default().service_url(url("service"))).await.unwrap()
@@ -68,7 +68,7 @@ async fn a_login_that_is_not_a_member_of_a_role_gets_an_error_that_names_the_rol
     let world = World::new().await;
     let login = format!("login_{}", uuid::Uuid::new_v4().simple());
     let sql = format!("CREATE ROLE {login} LOGIN NOINHERIT PASSWORD 'pw'; GRANT anon TO {login}");
-    world.db.execute_unprepared(&sql).await.unwrap();
+    world.pool.execute_unprepared(&sql).await.unwrap();
     let (_, address) = world.url().rsplit_once('@').unwrap();
     let sparc = Sparc::connect(&format!("postgres://{login}:pw@{address}")).await.unwrap();
     let error = sparc.as_user(world.new_account().await).users().me().await.unwrap_err();

@@ -21,7 +21,7 @@ async fn insert_old_events(world: &World, session_id: Uuid, count: u32) {
          SELECT '{session_id}', 'client.old', now() - INTERVAL '2 days' FROM generate_series(1, {count});
          ALTER TABLE session_events ENABLE TRIGGER cleanup_events_trigger"
     );
-    world.db.execute_unprepared(&sql).await.unwrap();
+    world.pool.execute_unprepared(&sql).await.unwrap();
 }
 
 /// Creates sessions that were completed a year ago.
@@ -35,10 +35,10 @@ async fn insert_old_sessions(world: &World, count: u32) {
     world.owner().execute(&sql).await.unwrap();
 }
 
-/// For example, each insert of an event looks for the oldest events, and has to skip deleted ones until a vacuum
-/// removes them.
+/// These tables are scanned from the end at which rows are deleted. For example, each insert of an event looks for the
+/// oldest events, and has to skip deleted ones until a vacuum removes them.
 #[tokio::test]
-async fn tables_whose_scans_start_at_deleted_rows_have_low_autovacuum_thresholds() {
+async fn tables_whose_scans_first_skip_deleted_rows_are_vacuumed_often() {
     let world = World::new().await;
     let sql = "SELECT relname::text FROM pg_class
         WHERE relnamespace = 'public'::regnamespace
@@ -175,7 +175,7 @@ async fn a_participant_reads_an_archived_session_and_a_stranger_does_not() {
 }
 
 #[tokio::test]
-async fn concurrent_vacuum_runs_succeed_and_only_the_owner_of_the_tables_may_vacuum() {
+async fn concurrent_vacuum_runs_succeed_and_vacuuming_needs_the_service_and_a_login_that_owns_the_tables() {
     let world = World::new().await;
     let tasks = (0..2)
         .map(|_| {
@@ -202,7 +202,7 @@ async fn concurrent_vacuum_runs_succeed_and_only_the_owner_of_the_tables_may_vac
     let login = format!("plain_{}", Uuid::new_v4().simple());
     let create_role =
         format!("CREATE ROLE {login} LOGIN PASSWORD 'x'; GRANT anon, authenticated, service_role TO {login}");
-    world.db.execute_unprepared(&create_role).await.unwrap();
+    world.pool.execute_unprepared(&create_role).await.unwrap();
     let (scheme, login_and_address) = world.url().split_once("://").unwrap();
     let login_url = format!("{scheme}://{login}:x@{}", login_and_address.rsplit_once('@').unwrap().1);
     let sparc = Sparc::connect(&login_url).await.unwrap();
@@ -213,5 +213,5 @@ async fn concurrent_vacuum_runs_succeed_and_only_the_owner_of_the_tables_may_vac
         "other maintenance must need only the three roles"
     );
     sparc.close().await.unwrap();
-    world.db.execute_unprepared(&format!("DROP ROLE {login}")).await.unwrap();
+    world.pool.execute_unprepared(&format!("DROP ROLE {login}")).await.unwrap();
 }

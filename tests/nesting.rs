@@ -160,7 +160,7 @@ async fn a_nested_transaction_refuses_an_isolation_level_and_accepts_read_only()
 async fn a_commit_that_the_server_refuses_returns_its_error() {
     let world = World::new().await;
     world
-        .db
+        .pool
         .execute_unprepared(
             "CREATE TABLE nodes (id integer PRIMARY KEY, parent integer REFERENCES nodes DEFERRABLE INITIALLY DEFERRED);
              GRANT ALL ON nodes TO authenticated",

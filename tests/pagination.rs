@@ -222,7 +222,7 @@ async fn a_cursor_works_only_in_its_own_list() {
         hero_id = game.players[0].character_id,
         adventure_id = game.adventure_id
     );
-    world.db.execute_unprepared(&insert_rows).await.unwrap();
+    world.pool.execute_unprepared(&insert_rows).await.unwrap();
     let me = world.sparc.as_user(seer_id);
     let other_seer = world.sparc.as_user(other_game.seer.user_id());
     let no_filter = HistoryFilter::default();

@@ -187,7 +187,7 @@ async fn frequent_statements_read_few_rows_with_outdated_and_with_current_statis
         // Each pass needs a new connection: on an old one, the driver would reuse the statements that it has prepared,
         // and the explainer would find no new one.
         let single_connection_world = world.with_single_connection().await;
-        let db = single_connection_world.db.clone();
+        let db = single_connection_world.pool.clone();
         let mut explainer = Explainer { db, user_id, known_statement_count: 0, random_page_cost: SSD_PAGE_COST };
         let ada = single_connection_world.sparc.as_user(user_id);
         // Reads the pages whose statements are not explained.

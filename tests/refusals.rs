@@ -23,7 +23,7 @@ async fn service_error(world: &World, sqlstate: &str, constraint: &str, table: &
         "DO $do$ BEGIN RAISE EXCEPTION USING ERRCODE = '{sqlstate}', CONSTRAINT = '{constraint}', TABLE = '{table}',
            MESSAGE = '{message}', DETAIL = 'waiting -> paused'; END $do$"
     );
-    world.db.execute_unprepared(&sql).await.unwrap_err().into()
+    world.pool.execute_unprepared(&sql).await.unwrap_err().into()
 }
 
 /// Returns whether a person can act on the error: it is not a generic one, and its message is a sentence without

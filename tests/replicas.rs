@@ -70,11 +70,11 @@ async fn a_restored_dump_equals_the_original_and_a_game_continues_in_it() {
     let restore_connection = connect(database.url()).await.unwrap();
     restore_connection.execute_unprepared(&dump).await.unwrap();
     restore_connection.close().await.unwrap();
-    let restored_world = World::from_database(database, world.db.clone()).with_new_pool().await;
+    let restored_world = World::from_database(database, world.pool.clone()).with_new_pool().await;
 
     assert_eq!(
-        fetch_first_column(&restored_world.db, SELECT_ALL_ROWS).await,
-        fetch_first_column(&world.db, SELECT_ALL_ROWS).await
+        fetch_first_column(&restored_world.pool, SELECT_ALL_ROWS).await,
+        fetch_first_column(&world.pool, SELECT_ALL_ROWS).await
     );
     let remove_owner_privileges = |line: String| match line.rsplit_once(" {postgres=") {
         // If only the owner has privileges on an object, a dump grants none, so the restored catalog shows none.
@@ -89,7 +89,7 @@ async fn a_restored_dump_equals_the_original_and_a_game_continues_in_it() {
             .collect::<Vec<_>>()
     };
     let (restored_catalog, original_catalog) =
-        (fetch_catalog(&restored_world.db).await, fetch_catalog(&world.db).await);
+        (fetch_catalog(&restored_world.pool).await, fetch_catalog(&world.pool).await);
     let unexpected: Vec<_> = restored_catalog.iter().filter(|line| !original_catalog.contains(line)).collect();
     let missing: Vec<_> = original_catalog.iter().filter(|line| !restored_catalog.contains(line)).collect();
     assert!(unexpected.is_empty() && missing.is_empty(), "{unexpected:#?} in place of {missing:#?}");
@@ -128,12 +128,13 @@ async fn a_standby_answers_reads_with_the_rows_of_its_primary_and_refuses_writes
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert!(
-        fetch_first_column(&standby_db, SELECT_ALL_ROWS).await == fetch_first_column(&world.db, SELECT_ALL_ROWS).await,
+        fetch_first_column(&standby_db, SELECT_ALL_ROWS).await
+            == fetch_first_column(&world.pool, SELECT_ALL_ROWS).await,
         "the rows must be equal"
     );
     let select_catalog = include_str!("catalog.sql");
     assert!(
-        fetch_first_column(&standby_db, select_catalog).await == fetch_first_column(&world.db, select_catalog).await,
+        fetch_first_column(&standby_db, select_catalog).await == fetch_first_column(&world.pool, select_catalog).await,
         "the catalogs must be equal"
     );
     for game in [&game, &later_game] {
@@ -162,32 +163,32 @@ async fn a_subscriber_of_logical_replication_gets_every_row_once() {
                   public.session_players, public.dice_rolls, public.session_events, public.tutorial_progress,
                   public.archived_sessions, public.archived_session_players, public.archived_dice_rolls,
                   private.account_gates";
-    world.db.execute_unprepared(&format!("CREATE PUBLICATION {name} FOR TABLE {tables}")).await.unwrap();
+    world.pool.execute_unprepared(&format!("CREATE PUBLICATION {name} FOR TABLE {tables}")).await.unwrap();
     // Publisher and subscriber are databases of one server, so the replication slot must be created first. If CREATE
     // SUBSCRIPTION created it, the new slot would wait for all running transactions, including that of the command.
     let create_slot = format!("SELECT pg_create_logical_replication_slot('{name}', 'pgoutput')::text");
-    fetch_first_column(&world.db, &create_slot).await;
+    fetch_first_column(&world.pool, &create_slot).await;
     let subscribe = format!(
         "CREATE SUBSCRIPTION {name} CONNECTION '{}' PUBLICATION {name} WITH (create_slot = false, slot_name = '{name}')",
         world.url()
     );
-    copy.db.execute_unprepared(&subscribe).await.unwrap();
+    copy.pool.execute_unprepared(&subscribe).await.unwrap();
     let game = new_public_session_with_roll(&world).await;
     world.sparc.as_user(game.seer.user_id()).sessions().complete(game.session_id).await.unwrap();
     world.update_session(&game, "ended_at = now() - INTERVAL '1 year'").await;
     assert_eq!(world.owner().fetch_value::<i32>("SELECT private.archive_sessions(10)").await, Ok(1));
     new_public_session_with_roll(&world).await;
-    let expected_rows = fetch_first_column(&world.db, SELECT_ALL_ROWS).await;
+    let expected_rows = fetch_first_column(&world.pool, SELECT_ALL_ROWS).await;
     let mut copied_rows = Vec::new();
     for _ in 0..600 {
-        copied_rows = fetch_first_column(&copy.db, SELECT_ALL_ROWS).await;
+        copied_rows = fetch_first_column(&copy.pool, SELECT_ALL_ROWS).await;
         if copied_rows == expected_rows {
             break;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let unsubscribe = format!("DROP SUBSCRIPTION {name}");
-    copy.db.execute_unprepared(&unsubscribe).await.unwrap();
+    copy.pool.execute_unprepared(&unsubscribe).await.unwrap();
     assert!(copied_rows == expected_rows, "the copy must equal the original");
     assert_eq!(broken_invariants(&copy).await, [""; 0]);
 }

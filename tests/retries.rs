@@ -22,7 +22,7 @@ async fn fail_inserts(world: &World, sqlstate: &str, times: u32) {
          END $$;
          CREATE TRIGGER fail BEFORE INSERT ON characters FOR EACH ROW EXECUTE FUNCTION fail()"
     );
-    world.db.execute_unprepared(&sql).await.unwrap();
+    world.pool.execute_unprepared(&sql).await.unwrap();
 }
 
 /// Returns how often an insert of a character was attempted.

@@ -115,9 +115,9 @@ impl IdentityConnection {
         // With replicas, the end must be awaited: the answer to the commit contains the log position of what the
         // identity has read.
         let allows_background_end = !self.has_replicas();
-        let uses_one_snapshot = false;
+        let keeps_first_snapshot = false;
         let request = self.new_begin_request(READ_ONLY, deadline, allows_background_end);
-        self.begin_with_request(self.read_purpose(uses_one_snapshot), request).await
+        self.begin_with_request(self.read_purpose(keeps_first_snapshot), request).await
     }
 
     /// Returns the database, for connections as another identity.
@@ -131,18 +131,18 @@ impl IdentityConnection {
         deadline: Option<Duration>,
     ) -> Result<UncheckedTransaction, DbErr> {
         let is_read_only = matches!(options.access_mode, Some(AccessMode::ReadOnly));
-        let uses_one_snapshot = matches!(options.isolation_level, Some(IsolationLevel::RepeatableRead));
+        let keeps_first_snapshot = matches!(options.isolation_level, Some(IsolationLevel::RepeatableRead));
         let purpose = match options.isolation_level {
             // A standby cannot run SERIALIZABLE transactions.
             Some(IsolationLevel::Serializable) => Purpose::Write,
-            _ if is_read_only => self.read_purpose(uses_one_snapshot),
+            _ if is_read_only => self.read_purpose(keeps_first_snapshot),
             _ => Purpose::Write,
         };
         self.begin_with_modes(purpose, &modes_sql(&options), deadline).await
     }
 
-    fn read_purpose(&self, uses_one_snapshot: bool) -> Purpose {
-        Purpose::Read { read_requirement: self.read_requirement(), uses_one_snapshot }
+    fn read_purpose(&self, keeps_first_snapshot: bool) -> Purpose {
+        Purpose::Read { read_requirement: self.read_requirement(), keeps_first_snapshot }
     }
 
     fn servers(&self) -> &Servers {

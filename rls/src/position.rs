@@ -108,9 +108,9 @@ impl ReadRequirement {
 /// Maximum number of identities in each of the two generations, `recent` and `older`.
 const MAX_IDENTITIES_PER_GENERATION: usize = 8192;
 
-/// The log position of each identity, in two generations. When both are full, the older generation is dropped. Only its
-/// highest requirement is kept, as `floor`, which applies to all identities without an entry. By then replicas have
-/// usually replayed that position, so nobody waits for it.
+/// The read requirement of each identity, in two generations. When both are full, the older generation is dropped. What
+/// its requirements demand together is kept as `floor`, which applies to all identities without an entry. By then
+/// replicas have usually replayed the position of `floor`, so nobody waits for it.
 #[derive(Debug, Default)]
 pub(crate) struct Positions(Mutex<RememberedPositions>);
 
@@ -120,7 +120,7 @@ struct RememberedPositions {
     recent: HashMap<u64, ReadRequirement>,
     older: HashMap<u64, ReadRequirement>,
     floor: ReadRequirement,
-    /// How many unknown commits there have been so far. Each is numbered with the count that includes it.
+    /// How many unknown commits there have been so far. The first one has the number 1, the next one 2, and so on.
     unknown_commit_count: u64,
 }
 
@@ -241,7 +241,7 @@ mod tests {
         let (positions, ada) = (Positions::default(), numbered_identity(0));
         let at = |lsn| LogPosition { timeline: 1, lsn };
         positions.record_unknown_commit(&ada);
-        // A read does not show whether the commit has succeeded.
+        // To record the position of a read does not settle whether the commit has succeeded.
         positions.record(&ada, at(1));
         assert!(positions.get(&ada).unknown_commit_number.is_some());
         positions.record_primary_commit(&ada, at(2), positions.unknown_commit_count());
@@ -260,6 +260,9 @@ mod tests {
         assert!(positions.get(&ada).unknown_commit_number.is_some());
         positions.record_primary_commit(&ada, at(3), positions.unknown_commit_count());
         assert_eq!(positions.get(&ada), ReadRequirement { position: Some(at(3)), unknown_commit_number: None });
-        assert!(positions.get(&ben).unknown_commit_number.is_some(), "the commit of another identity");
+        assert!(
+            positions.get(&ben).unknown_commit_number.is_some(),
+            "a commit of Ada must not settle the unknown commit of Ben"
+        );
     }
 }

@@ -70,9 +70,9 @@ pub(crate) enum Servers {
 pub(crate) enum Purpose {
     /// It may write.
     Write,
-    /// It only reads, on a server that has replayed the required log position. With `uses_one_snapshot`, all its
+    /// It only reads, on a server that has replayed the required log position. With `keeps_first_snapshot`, all its
     /// statements see the snapshot of the first one.
-    Read { read_requirement: ReadRequirement, uses_one_snapshot: bool },
+    Read { read_requirement: ReadRequirement, keeps_first_snapshot: bool },
 }
 
 impl Servers {
@@ -158,7 +158,7 @@ struct Member {
     serves_reads: AtomicBool,
     /// Whether it answered the last check.
     is_reachable: AtomicBool,
-    tracking: Arc<PositionTracking>,
+    position_tracking: Arc<PositionTracking>,
     /// Its log position when it was last checked, or a later one that it reported when a transaction began on it.
     lsn: AtomicU64,
 }
@@ -218,7 +218,7 @@ impl Cluster {
                 pool: Pool::managed(options.clone(), pool_options)?,
                 serves_reads: AtomicBool::new(false),
                 is_reachable: AtomicBool::new(false),
-                tracking: Arc::new(PositionTracking::new(positions.clone(), newest_timeline.clone())),
+                position_tracking: Arc::new(PositionTracking::new(positions.clone(), newest_timeline.clone())),
                 lsn: AtomicU64::new(0),
             });
         }
@@ -280,7 +280,8 @@ impl Cluster {
                 (false, true) => ServerRole::Replica,
                 _ => ServerRole::Unused,
             };
-            let (timeline, lsn) = (member.tracking.timeline.load(Ordering::SeqCst), member.lsn.load(Ordering::SeqCst));
+            let (timeline, lsn) =
+                (member.position_tracking.timeline.load(Ordering::SeqCst), member.lsn.load(Ordering::SeqCst));
             let position = (timeline > 0).then_some(LogPosition { timeline, lsn });
             ServerStatus { address: member.address.clone(), role, position }
         };

@@ -32,7 +32,7 @@ impl PositionTracking {
 /// The server that a transaction runs on.
 #[derive(Clone, Debug)]
 pub(crate) struct TransactionServer {
-    tracking: Arc<PositionTracking>,
+    position_tracking: Arc<PositionTracking>,
     /// Whether the transaction began on a standby. Then it can write nothing, even after that standby is promoted.
     pub(crate) is_standby: bool,
     /// The server's timeline when the transaction began.
@@ -40,9 +40,9 @@ pub(crate) struct TransactionServer {
 }
 
 impl TransactionServer {
-    pub(crate) fn new(tracking: Arc<PositionTracking>) -> Self {
-        let timeline = tracking.timeline.load(Ordering::SeqCst);
-        Self { tracking, is_standby: false, timeline }
+    pub(crate) fn new(position_tracking: Arc<PositionTracking>) -> Self {
+        let timeline = position_tracking.timeline.load(Ordering::SeqCst);
+        Self { position_tracking, is_standby: false, timeline }
     }
 
     /// Records what the server reported in its answer to BEGIN. A standby does not report its timeline there, so the
@@ -56,9 +56,9 @@ impl TransactionServer {
 
     /// Returns the record of a commit that is about to be sent.
     pub(crate) fn track_commit(&self, identity: &Identity) -> CommitInProgress {
-        let unknown_commit_count_before = self.tracking.positions.unknown_commit_count();
+        let unknown_commit_count_before = self.position_tracking.positions.unknown_commit_count();
         CommitInProgress {
-            tracking: self.tracking.clone(),
+            position_tracking: self.position_tracking.clone(),
             identity: identity.clone(),
             unknown_commit_count_before,
             // On a standby the outcome of a commit does not matter, because nothing was written.
@@ -70,7 +70,7 @@ impl TransactionServer {
 /// The record of a commit in progress. If it is dropped before [`record_outcome`](Self::record_outcome) has settled it,
 /// the outcome is recorded as unknown, so that the identity reads only on the primary.
 pub(crate) struct CommitInProgress {
-    tracking: Arc<PositionTracking>,
+    position_tracking: Arc<PositionTracking>,
     identity: Identity,
     /// How many unknown commits there were before this commit was sent.
     unknown_commit_count_before: u64,
@@ -82,7 +82,7 @@ impl CommitInProgress {
     /// Records the log position of what the identity wrote or read. The position of a read on a replica is recorded
     /// too, because the next replica must not show an older state.
     pub(crate) fn record_outcome(mut self, is_committed: bool, status: Option<ReplicationStatus>, is_unanswered: bool) {
-        let PositionTracking { positions, newest_timeline, timeline } = &*self.tracking;
+        let PositionTracking { positions, newest_timeline, timeline } = &*self.position_tracking;
         match status {
             Some(status) if is_committed && status.is_standby => {
                 let timeline = timeline.load(Ordering::SeqCst);
@@ -105,7 +105,7 @@ impl CommitInProgress {
 impl Drop for CommitInProgress {
     fn drop(&mut self) {
         if !self.is_settled {
-            self.tracking.positions.record_unknown_commit(&self.identity);
+            self.position_tracking.positions.record_unknown_commit(&self.identity);
         }
     }
 }

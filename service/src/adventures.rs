@@ -39,7 +39,7 @@ pub use inputs::{AdventureChanges, NewAdventure};
 
 use crate::{
     Caller, Error,
-    connection::{OperationTransaction, UncheckedTransaction},
+    connection::{OperationTransaction, OperationTransactionExt},
     json,
     operation::operation,
     rows::{self, set_if_some},
@@ -233,18 +233,18 @@ impl<C: Caller> Adventures<'_, C> {
             let row = adventures::ActiveModel { average_rating: Set(average), ..Default::default() };
             update_adventure(tx, id, row).await
         })
-        .map_err(|error| error.with_rule("only the service may set a rating"))
+        .map_err(|error| error.with_rule_if_not_allowed("only the service may set a rating"))
     }
 }
 
-async fn set_status(tx: &UncheckedTransaction, id: Uuid, status: AdventureStatus) -> Result<adventures::Model, Error> {
+async fn set_status(tx: &OperationTransaction, id: Uuid, status: AdventureStatus) -> Result<adventures::Model, Error> {
     update_adventure(tx, id, adventures::ActiveModel { status: Set(status), ..Default::default() }).await
 }
 
 /// Updates an adventure. If the caller may not update it, the error is `AdventureNotYours` if they can read it, and
 /// otherwise `NotFound`.
 async fn update_adventure(
-    tx: &UncheckedTransaction,
+    tx: &OperationTransaction,
     id: Uuid,
     row: adventures::ActiveModel,
 ) -> Result<adventures::Model, Error> {
@@ -269,7 +269,7 @@ const STORE_VALIDATION: &str = "UPDATE public.adventures
 /// row. Otherwise a second transaction, through the service's own login, stores the result.
 async fn validate_and_store(
     caller: &impl Caller,
-    tx: &UncheckedTransaction,
+    tx: &OperationTransaction,
     id: Uuid,
 ) -> Result<Vec<ValidationError>, Error> {
     let creator_id = tx.user_id()?;

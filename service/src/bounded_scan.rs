@@ -6,7 +6,7 @@ use sea_orm::{DbErr, Statement, sqlx::postgres::PgRow};
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::{Error, Page, connection::UncheckedTransaction, page::ListId, rows, sql::Binds};
+use crate::{Error, Page, connection::OperationTransaction, page::ListId, rows, sql::Binds};
 
 /// The maximum number of rows that are scanned for one page.
 pub(crate) const SCAN_LIMIT: usize = 1000;
@@ -70,7 +70,7 @@ impl PageQuery {
     /// row, and the id of the last scanned row.
     pub(crate) async fn fetch<T, P: Serialize>(
         &self,
-        tx: &UncheckedTransaction,
+        tx: &OperationTransaction,
         list: ListId,
         page_size: usize,
         decode: impl Fn(&[PgRow]) -> Result<Vec<T>, DbErr>,

@@ -36,7 +36,7 @@ use uuid::Uuid;
 pub use progression::HitPoints;
 pub use sheet::{Attributes, Item, SpecialAbility, primary_attribute};
 
-use crate::{Caller, Error, connection::UncheckedTransaction, json, operation::operation, rows};
+use crate::{Caller, Error, connection::OperationTransaction, json, operation::operation, rows};
 
 /// A character to create.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -312,7 +312,7 @@ impl<C: Caller> Characters<'_, C> {
 
 /// Updates a character. The error is `NotFound` if there is none or the caller may not update it.
 async fn update_character(
-    tx: &UncheckedTransaction,
+    tx: &OperationTransaction,
     id: Uuid,
     row: characters::ActiveModel,
 ) -> Result<characters::Model, Error> {
@@ -322,7 +322,7 @@ async fn update_character(
 /// Sets `retired_at` to the SQL expression `now()` or `NULL`. If the character is already retired, a trigger keeps the
 /// earlier time.
 async fn set_retired_at(
-    tx: &UncheckedTransaction,
+    tx: &OperationTransaction,
     id: Uuid,
     sql_expression: &'static str,
 ) -> Result<characters::Model, Error> {

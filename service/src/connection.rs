@@ -3,15 +3,16 @@
 
 use std::time::Duration;
 
-// The transaction of an operation. It does not verify the identity after each statement, because no statement of an
-// operation leaves a changed identity.
-pub(crate) use rls::UncheckedTransaction;
-use rls::supabase::SERVICE_ROLE;
 pub use rls::{IdentityConnection, InvalidLogPosition, LogPosition, RowStream, ServerRole, ServerStatus, Transaction};
+use rls::{UncheckedTransaction, supabase::SERVICE_ROLE};
 use sea_orm::{DbErr, ExecResult, Statement};
 use uuid::Uuid;
 
 use crate::{Error, identity::Identity};
+
+/// The transaction of an operation. The identity is not verified after each statement, because no statement of an
+/// operation leaves a changed identity.
+pub(crate) type OperationTransaction = UncheckedTransaction;
 
 /// A type on which operations are called: the connection of an identity, where each operation runs in a transaction of
 /// its own; or a transaction, in which operations take part. The trait is sealed.
@@ -21,7 +22,7 @@ impl Caller for IdentityConnection {}
 impl Caller for Transaction {}
 
 /// What an operation needs of its transaction, in addition to running statements as the caller.
-pub(crate) trait OperationTransaction {
+pub(crate) trait OperationTransactionExt {
     /// Returns the caller's identity.
     fn caller_identity(&self) -> Identity;
 
@@ -38,7 +39,7 @@ pub(crate) trait OperationTransaction {
     fn execute_as_service(&self, statement: Statement) -> impl Future<Output = Result<ExecResult, DbErr>> + Send;
 }
 
-impl OperationTransaction for UncheckedTransaction {
+impl OperationTransactionExt for OperationTransaction {
     fn caller_identity(&self) -> Identity {
         Identity::from_rls(self.identity())
     }
@@ -56,13 +57,13 @@ pub(crate) mod sealed {
     };
     use sea_orm::TransactionOptions;
 
-    use super::{Duration, Error, Identity, IdentityConnection, Transaction, UncheckedTransaction};
+    use super::{Duration, Error, Identity, IdentityConnection, OperationTransaction, Transaction};
 
     /// The transaction in which an operation runs.
     #[derive(Debug)]
     pub enum BegunOrJoinedTransaction {
         /// A new transaction, which the operation ends.
-        Begun(UncheckedTransaction),
+        Begun(OperationTransaction),
         /// The caller's transaction, which the caller ends.
         Joined(JoinedTransaction),
     }
@@ -71,7 +72,7 @@ pub(crate) mod sealed {
     /// something, the transaction can only be rolled back: a commit would keep only some of the operation's changes.
     #[derive(Debug)]
     pub struct JoinedTransaction {
-        pub(crate) transaction: UncheckedTransaction,
+        pub(crate) transaction: OperationTransaction,
         /// Whether the operation only reads; the caller's transaction may write all the same.
         is_read_only: bool,
         /// Whether the operation has succeeded. If not, it has failed or was dropped.

@@ -290,7 +290,7 @@ pub enum Error {
 impl Error {
     /// Replaces the rule of [`NotAllowed`](Self::NotAllowed), which says who may write the database table, with a rule
     /// that says who may call the operation. Returns other errors unchanged.
-    pub(crate) fn with_rule(self, rule: &'static str) -> Self {
+    pub(crate) fn with_rule_if_not_allowed(self, rule: &'static str) -> Self {
         match self {
             Self::NotAllowed { .. } => Self::NotAllowed { rule },
             other => other,

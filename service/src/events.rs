@@ -39,7 +39,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::{
-    Caller, Error, connection::UncheckedTransaction, error::not_listener_error, operation::operation, rows, sql::Binds,
+    Caller, Error, connection::OperationTransaction, error::not_listener_error, operation::operation, rows, sql::Binds,
 };
 
 pub(crate) use hub::Hub;
@@ -168,7 +168,7 @@ struct NewestSeq {
 /// Returns an identifier of the server's history of events, so that a subscription notices when another server answers.
 /// With replicas it is the WAL timeline, which is the same on the primary and its standbys, and changes with each
 /// promotion. Otherwise it is `event_history_id`, the result of `private.event_history_id()` (`None` on a standby).
-fn history_id(tx: &UncheckedTransaction, event_history_id: Option<String>) -> Result<String, Error> {
+fn history_id(tx: &OperationTransaction, event_history_id: Option<String>) -> Result<String, Error> {
     match (tx.timeline(), event_history_id) {
         (Some(timeline), _) => Ok(format!("timeline {timeline}")),
         (None, Some(event_history_id)) => Ok(event_history_id),

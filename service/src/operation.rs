@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::{
     Caller, Error,
-    connection::{UncheckedTransaction, sealed::BegunOrJoinedTransaction},
+    connection::{OperationTransaction, sealed::BegunOrJoinedTransaction},
     error::explain_bind_mismatch,
     identity::Identity,
 };
@@ -179,7 +179,7 @@ fn retry_backoff(failed_attempts: u32) -> Duration {
 }
 
 impl BegunOrJoinedTransaction {
-    pub(crate) fn transaction(&self) -> &UncheckedTransaction {
+    pub(crate) fn transaction(&self) -> &OperationTransaction {
         match self {
             Self::Begun(transaction) => transaction,
             Self::Joined(joined) => &joined.transaction,
@@ -194,7 +194,7 @@ impl BegunOrJoinedTransaction {
 pub(crate) async fn run<'env, C: Caller, T>(
     caller: &C,
     access: Access,
-    body: impl for<'t> Fn(&'t UncheckedTransaction) -> ScopedBoxFuture<'env, 't, Result<T, Error>>,
+    body: impl for<'t> Fn(&'t OperationTransaction) -> ScopedBoxFuture<'env, 't, Result<T, Error>>,
 ) -> Result<T, Error> {
     let mut retry_state = RetryState::new(caller, access);
     let outcome = loop {
@@ -227,7 +227,7 @@ pub(crate) async fn run<'env, C: Caller, T>(
 macro_rules! operation {
     (@ $access:ident, $caller:expr, $name:literal, $($field:ident = $id:expr,)* |$tx:ident| $body:block) => {{
         #[allow(unused_imports)]
-        use crate::connection::OperationTransaction as _;
+        use crate::connection::OperationTransactionExt as _;
         let span = tracing::info_span!(
             target: "sparc::operation",
             $name,

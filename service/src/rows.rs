@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::{
     Error,
-    connection::{OperationTransaction, UncheckedTransaction},
+    connection::{OperationTransaction, OperationTransactionExt},
 };
 
 /// How to tell whether an existing row with the requested id was created by the same request.
@@ -34,7 +34,7 @@ pub(crate) enum RepeatCheck<C> {
 /// So a caller may repeat the call after a lost answer. A call takes one round trip, or two if the row exists. Of two
 /// concurrent calls, the second waits for the first and returns the row that the first inserted.
 pub(crate) async fn insert_or_get<A>(
-    tx: &UncheckedTransaction,
+    tx: &OperationTransaction,
     build_row: impl Fn() -> A,
     id_column: <A::Entity as EntityTrait>::Column,
     what: &'static str,
@@ -95,7 +95,7 @@ fn equals<C: ColumnTrait>(column: C, value: Value) -> SimpleExpr {
 
 /// Inserts the row unless a row with the same key exists: `INSERT ... ON CONFLICT (key) DO NOTHING RETURNING *`.
 pub(crate) async fn insert_if_absent<A>(
-    tx: &UncheckedTransaction,
+    tx: &OperationTransaction,
     row: A,
     key: impl IntoIterator<Item = <A::Entity as EntityTrait>::Column> + Clone,
 ) -> Result<Option<<A::Entity as EntityTrait>::Model>, Error>
@@ -108,7 +108,7 @@ where
 }
 
 /// Returns the row with this id, if the caller may see it. `what` is the kind of row, for the error.
-pub(crate) async fn find<E>(tx: &UncheckedTransaction, id: Uuid, what: &'static str) -> Result<E::Model, Error>
+pub(crate) async fn find<E>(tx: &OperationTransaction, id: Uuid, what: &'static str) -> Result<E::Model, Error>
 where
     E: EntityTrait,
     <E::PrimaryKey as PrimaryKeyTrait>::ValueType: From<Uuid>,
@@ -119,7 +119,7 @@ where
 /// Updates the row with this id and returns it. Returns `None` if it does not exist or the caller may not update it. If
 /// no column is set, returns the row as it is. One round trip.
 pub(crate) async fn update_returning<A>(
-    tx: &UncheckedTransaction,
+    tx: &OperationTransaction,
     row: A,
     id: Uuid,
     id_column: <A::Entity as EntityTrait>::Column,
@@ -138,7 +138,7 @@ where
 
 /// Runs a statement and returns its decoded rows.
 pub(crate) async fn fetch_all<T>(
-    tx: &UncheckedTransaction,
+    tx: &OperationTransaction,
     statement: Statement,
     decode: impl Fn(&[PgRow]) -> Result<Vec<T>, DbErr>,
 ) -> Result<Vec<T>, Error> {

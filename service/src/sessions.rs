@@ -41,7 +41,7 @@ pub use participation::Participation;
 
 use crate::{
     Caller, Error, MaxPlayers,
-    connection::UncheckedTransaction,
+    connection::OperationTransaction,
     operation::operation,
     rows::{self, set_if_some},
 };
@@ -196,14 +196,14 @@ impl<C: Caller> Sessions<'_, C> {
     }
 }
 
-async fn find_session(tx: &UncheckedTransaction, id: Uuid) -> Result<sessions::Model, Error> {
+async fn find_session(tx: &OperationTransaction, id: Uuid) -> Result<sessions::Model, Error> {
     rows::find::<sessions::Entity>(tx, id, "session").await
 }
 
 /// Updates a session. If the caller may not update it, the error is `NotSessionSeer` if the caller can read it, and
 /// otherwise `NotFound`.
 async fn update_session(
-    tx: &UncheckedTransaction,
+    tx: &OperationTransaction,
     id: Uuid,
     row: sessions::ActiveModel,
 ) -> Result<sessions::Model, Error> {

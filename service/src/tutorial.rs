@@ -37,7 +37,7 @@ use sea_orm::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{Caller, Error, connection::UncheckedTransaction, operation::operation, rows};
+use crate::{Caller, Error, connection::OperationTransaction, operation::operation, rows};
 
 /// A step of the tutorial. `Display` writes the name that `tutorial_progress` stores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -237,7 +237,7 @@ impl<C: Caller> Tutorial<'_, C> {
 }
 
 /// Finds the user's progress and locks the row. So the second of two concurrent calls for the same step is refused.
-async fn lock_progress(tx: &UncheckedTransaction, user_id: Uuid) -> Result<tutorial_progress::Model, Error> {
+async fn lock_progress(tx: &OperationTransaction, user_id: Uuid) -> Result<tutorial_progress::Model, Error> {
     tutorial_progress::Entity::find_by_id(user_id)
         .lock_exclusive()
         .one(tx)
@@ -246,7 +246,7 @@ async fn lock_progress(tx: &UncheckedTransaction, user_id: Uuid) -> Result<tutor
 }
 
 async fn update_progress(
-    tx: &UncheckedTransaction,
+    tx: &OperationTransaction,
     user_id: Uuid,
     row: tutorial_progress::ActiveModel,
 ) -> Result<tutorial_progress::Model, Error> {

@@ -33,7 +33,7 @@ pub use statistics::UserStatistics;
 
 use crate::{
     Caller, Error,
-    connection::UncheckedTransaction,
+    connection::OperationTransaction,
     operation::operation,
     rows::{self, set_if_some},
 };
@@ -117,7 +117,7 @@ impl<C: Caller> Users<'_, C> {
             }
             find_profile(tx, id).await
         })
-        .map_err(|error| error.with_rule("only the service may create an account"))
+        .map_err(|error| error.with_rule_if_not_allowed("only the service may create an account"))
     }
 
     /// Returns the profiles of these accounts, in no particular order; accounts that do not exist are omitted.
@@ -183,7 +183,7 @@ impl<C: Caller> Users<'_, C> {
                 .await?
                 .ok_or(Error::NotFound { what: "user" })
         })
-        .map_err(|error| error.with_rule("only the service may look up an e-mail address"))
+        .map_err(|error| error.with_rule_if_not_allowed("only the service may look up an e-mail address"))
     }
 
     /// Returns whether an account already has this e-mail address, as written or in lower case (as the platform stores
@@ -204,7 +204,7 @@ impl<C: Caller> Users<'_, C> {
             let statement = Statement::from_sql_and_values(DbBackend::Postgres, SELECT_IS_EMAIL_TAKEN, [email.into()]);
             Ok(Row::find_by_statement(statement).one(tx).await?.is_none_or(|row| row.is_taken))
         })
-        .map_err(|error| error.with_rule("only the service may ask whether an e-mail address is taken"))
+        .map_err(|error| error.with_rule_if_not_allowed("only the service may ask whether an e-mail address is taken"))
     }
 
     /// Returns the caller's profile.
@@ -293,7 +293,7 @@ impl<C: Caller> Users<'_, C> {
                 _ => Err(Error::NotFound { what: "user" }),
             }
         })
-        .map_err(|error| error.with_rule("only its owner and the service may close an account"))
+        .map_err(|error| error.with_rule_if_not_allowed("only its owner and the service may close an account"))
     }
 
     /// Sets or removes the verification badge of an account.
@@ -311,10 +311,10 @@ impl<C: Caller> Users<'_, C> {
                 .ok_or(Error::NotFound { what: "user" })?;
             Ok(user.into())
         })
-        .map_err(|error| error.with_rule("only the service may set the verification badge"))
+        .map_err(|error| error.with_rule_if_not_allowed("only the service may set the verification badge"))
     }
 }
 
-async fn find_profile(tx: &UncheckedTransaction, id: Uuid) -> Result<Profile, Error> {
+async fn find_profile(tx: &OperationTransaction, id: Uuid) -> Result<Profile, Error> {
     users::Entity::find_by_id(id).into_partial_model().one(tx).await?.ok_or(Error::NotFound { what: "user" })
 }

@@ -168,8 +168,8 @@ async fn when_an_older_copy_replaces_the_database_only_streams_that_read_lost_ev
         next_event(&mut streams[1]).await;
     }
     let original_numbers = event_numbers(&original, busy_game.session_id).await;
-    original.db.close().await.unwrap();
-    world.db.close_by_ref().await.unwrap();
+    original.pool.close().await.unwrap();
+    world.pool.close_by_ref().await.unwrap();
 
     // The copy replaces the original, and other events get the same numbers there.
     lock_out(&superuser, &database).await;

@@ -81,7 +81,7 @@ async fn the_sql_of_a_dry_run_creates_what_up_creates() {
 }
 
 #[tokio::test]
-async fn up_revokes_the_default_privileges_on_a_dump_restored_into_a_new_project() {
+async fn up_revokes_what_default_privileges_grant_on_the_tables_of_a_restored_dump() {
     let server = testdb::Server::start_supabase(None).await.unwrap();
     let old_project = server.create_migrated().await.unwrap();
     let new_project = server.create_empty().await.unwrap();
@@ -116,6 +116,8 @@ async fn up_revokes_the_default_privileges_on_a_dump_restored_into_a_new_project
     Migrator::up(&db, None).await.unwrap();
     assert_eq!(query_lines(&db, select_privileges).await, ["false false"]);
     let report = check(&db).await.unwrap();
+    // The dump leaves out which tables belong to the project's publication. A table that does not counts as the
+    // operator's choice, so the report mentions it as a hint only.
     assert!(report.is_clean() && report.hints.iter().any(|hint| hint.starts_with("publication ")), "{report:#?}");
     assert_eq!(
         query_lines(&db, "SELECT display_name FROM public.users").await,

@@ -75,8 +75,8 @@ type Tally = Mutex<BTreeMap<&'static str, u64>>;
 async fn run_case(steps: &[Step], tally: &Tally) -> Result<(), TestCaseError> {
     let world = World::new_with_connections(server().await, 2).await;
     let mut game = create_game(&world).await;
-    let sparc = Sparc::from_connection(world.db.clone());
-    let target = Target { pool: world.db.get_postgres_connection_pool(), sparc: &sparc };
+    let sparc = Sparc::from_connection(world.pool.clone());
+    let target = Target { pool: world.pool.get_postgres_connection_pool(), sparc: &sparc };
     for (number, step) in steps.iter().enumerate() {
         if let Some((actual, expected)) = step.call(&mut game, &target).await {
             // A statement of a closed account is refused or finds no row, depending on its plan. Neither changes

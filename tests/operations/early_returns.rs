@@ -225,7 +225,7 @@ async fn a_read_that_calls_a_writing_function_takes_effect_once() {
         "CREATE VIEW logging_view AS SELECT log_read() AS id",
         "GRANT SELECT ON logging_view TO authenticated",
     ] {
-        world.db.execute_unprepared(sql).await.unwrap();
+        world.pool.execute_unprepared(sql).await.unwrap();
     }
     let ada = world.sparc.as_user(world.new_account().await);
     let mut select = Query::select();

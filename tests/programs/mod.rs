@@ -32,7 +32,7 @@ async fn random_programs_agree_with_the_model() {
     let program_count = env_number("SPARC_PROGRAMS", 25);
     let only_seed = std::env::var("SPARC_SEED").ok().map(|seed| seed.parse::<u64>().unwrap());
     let world = World::new().await;
-    world.db.execute_unprepared(CREATE_NOTES).await.unwrap();
+    world.pool.execute_unprepared(CREATE_NOTES).await.unwrap();
     let mut users = Vec::new();
     for _ in 0..4 {
         let id = world.new_account().await;
@@ -40,7 +40,7 @@ async fn random_programs_agree_with_the_model() {
     }
     let (mut step_count, mut dropped_calls) = (0, 0);
     for seed in only_seed.map_or(0..u64::from(program_count), |seed| seed..seed + 1) {
-        world.db.execute_unprepared("TRUNCATE notes").await.unwrap();
+        world.pool.execute_unprepared("TRUNCATE notes").await.unwrap();
         // There are as many connections as tasks. A call outside of its task's transaction needs a further connection,
         // so callers sometimes have to wait.
         let options = Options::default().max_connections(4).deadline(Duration::from_secs(20));

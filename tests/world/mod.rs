@@ -29,7 +29,7 @@ pub async fn server() -> &'static Server {
 #[derive(Clone)]
 pub struct World {
     /// The pool of connections. They log in as the owner, except those of [`World::with_users_login`].
-    pub db: DatabaseConnection,
+    pub pool: DatabaseConnection,
     /// A handle of the crate `service`, over the same pool.
     pub sparc: Sparc,
     database: Arc<Database>,
@@ -64,19 +64,19 @@ impl World {
     /// Creates a migrated database on the given server, with up to `max_connections` connections.
     pub async fn new_with_connections(server: &Server, max_connections: u32) -> Self {
         let database = server.create_migrated().await.unwrap();
-        let db = database.connect(max_connections).await.unwrap();
-        Self::from_database(database, db)
+        let pool = database.connect(max_connections).await.unwrap();
+        Self::from_database(database, pool)
     }
 
     /// Wraps a database that the test has created, and a pool to it.
-    pub fn from_database(database: Database, db: DatabaseConnection) -> Self {
-        Self { sparc: Sparc::from_connection(db.clone()), db, database: Arc::new(database) }
+    pub fn from_database(database: Database, pool: DatabaseConnection) -> Self {
+        Self { sparc: Sparc::from_connection(pool.clone()), pool, database: Arc::new(database) }
     }
 
     /// Returns the same database over a new pool, whose connections have nothing cached.
     pub async fn with_new_pool(&self) -> Self {
-        let db = self.database.connect(4).await.unwrap();
-        Self { sparc: Sparc::from_connection(db.clone()), db, database: self.database.clone() }
+        let pool = self.database.connect(4).await.unwrap();
+        Self { sparc: Sparc::from_connection(pool.clone()), pool, database: self.database.clone() }
     }
 
     /// Returns the same database over a new login for users' statements: a member of `anon` and `authenticated` only.
@@ -86,21 +86,21 @@ impl World {
         let sql = format!("CREATE ROLE {login} LOGIN INHERIT PASSWORD 'pw'; GRANT anon, authenticated TO {login}");
         self.owner().execute(&sql).await.unwrap();
         let (_, address) = self.url().rsplit_once('@').unwrap();
-        let db = sea_orm::Database::connect(format!("postgres://{login}:pw@{address}")).await.unwrap();
-        Self { sparc: Sparc::from_connection(db.clone()), db, database: self.database.clone() }
+        let pool = sea_orm::Database::connect(format!("postgres://{login}:pw@{address}")).await.unwrap();
+        Self { sparc: Sparc::from_connection(pool.clone()), pool, database: self.database.clone() }
     }
 
     /// Returns the same database on a standby of its server.
     pub async fn on_standby(&self, standby: &Server) -> Self {
         let database = standby.replica_of(&self.database).unwrap();
-        let db = database.connect(4).await.unwrap();
-        Self::from_database(database, db)
+        let pool = database.connect(4).await.unwrap();
+        Self::from_database(database, pool)
     }
 
     /// Returns the same database over a pool of one connection.
     pub async fn with_single_connection(&self) -> Self {
-        let db = self.database.connect(1).await.unwrap();
-        Self { sparc: Sparc::from_connection(db.clone()), db, database: self.database.clone() }
+        let pool = self.database.connect(1).await.unwrap();
+        Self { sparc: Sparc::from_connection(pool.clone()), pool, database: self.database.clone() }
     }
 
     /// Returns the connection URL, with the owner's login.
@@ -138,7 +138,7 @@ impl World {
     }
 
     fn caller(&self, role: &'static str, id: Option<Uuid>) -> SqlCaller {
-        SqlCaller { db: self.db.clone(), _database: self.database.clone(), role, id }
+        SqlCaller { db: self.pool.clone(), _database: self.database.clone(), role, id }
     }
 
     /// Creates an account and returns its id.

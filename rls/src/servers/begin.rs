@@ -26,25 +26,26 @@ const PRIMARY_RETRY_INTERVAL: Duration = Duration::from_millis(50);
 impl Cluster {
     /// Begins a transaction on a server that suits its purpose.
     pub(super) async fn begin(&self, request: &BeginRequest<'_>, purpose: Purpose) -> Result<SharedTransaction, DbErr> {
-        if let Purpose::Read { read_requirement, uses_one_snapshot } = purpose
-            && let Some(transaction) = self.begin_on_replica(request, read_requirement, uses_one_snapshot).await
+        if let Purpose::Read { read_requirement, keeps_first_snapshot } = purpose
+            && let Some(transaction) = self.begin_on_replica(request, read_requirement, keeps_first_snapshot).await
         {
             return Ok(transaction);
         }
         self.begin_on_primary(request).await
     }
 
-    /// Returns the server at this index, as [`SharedTransaction::begin`] takes it.
+    /// Returns the server at this index, for [`SharedTransaction::begin`], which takes `None` if there are no replicas.
     fn transaction_server(&self, index: usize) -> Option<TransactionServer> {
-        Some(TransactionServer::new(self.members[index].tracking.clone()))
+        Some(TransactionServer::new(self.members[index].position_tracking.clone()))
     }
 
-    /// Begins a transaction on a replica. Returns `None` if none can be used, or none is fresh enough in time.
+    /// Begins a transaction on a replica. Returns `None` if none can be used, or if the one that began the
+    /// transaction is not fresh enough in time.
     async fn begin_on_replica(
         &self,
         request: &BeginRequest<'_>,
         read_requirement: ReadRequirement,
-        uses_one_snapshot: bool,
+        keeps_first_snapshot: bool,
     ) -> Option<SharedTransaction> {
         // After an unknown commit of the identity, only the primary is certain to show whether it happened.
         if read_requirement.unknown_commit_number.is_some() {
@@ -56,11 +57,12 @@ impl Cluster {
         let mut candidate_indexes: Vec<usize> = (0..self.members.len())
             .filter(|index| {
                 let member = &self.members[*index];
+                let timeline = member.position_tracking.timeline.load(Ordering::SeqCst);
                 member.serves_reads.load(Ordering::SeqCst)
-                    && member.tracking.timeline.load(Ordering::SeqCst) >= required_timeline.max(newest_timeline)
+                    && timeline >= required_timeline.max(newest_timeline)
                     // The replica must already be known to be fresh, because the statement that asks for its log
                     // position also takes the snapshot.
-                    && (!uses_one_snapshot || member.lsn.load(Ordering::SeqCst) >= required_lsn)
+                    && (!keeps_first_snapshot || member.lsn.load(Ordering::SeqCst) >= required_lsn)
             })
             .collect();
         if candidate_indexes.is_empty() {
@@ -94,8 +96,8 @@ impl Cluster {
                     continue;
                 }
             };
-            // A replica that was promoted since the last check still has what it had replayed, so it may be used,
-            // unless another server has replaced it as the primary. Then its timeline is not the newest.
+            // This replica was promoted since the last check, but its timeline is not the newest: another server has
+            // already replaced it as the primary. (Any other promoted replica still has what it had replayed.)
             if !status.is_standby && status.timeline < newest_timeline {
                 transaction.discard().await;
                 continue;
@@ -104,7 +106,7 @@ impl Cluster {
                 member.lsn.fetch_max(status.lsn, Ordering::SeqCst);
             }
             let is_fresh = status.lsn >= required_lsn
-                || !uses_one_snapshot && wait_until_replayed(&transaction, required_lsn).await;
+                || !keeps_first_snapshot && wait_until_replayed(&transaction, required_lsn).await;
             return is_fresh.then_some(transaction);
         }
         None
@@ -125,7 +127,8 @@ impl Cluster {
                 outcome = begin => outcome,
                 // There is a new primary. The transaction that was being begun on the old one has changed nothing.
                 Ok(()) = watched_primary.changed() => continue,
-                // The first attempt has no timeout here, because the pool limits the time to acquire a connection.
+                // Later attempts have what is left of `acquire_timeout`. The first one has all of it, and the pool
+                // itself applies that limit.
                 () = sleep(remaining), if has_timeout => return Err(last_error),
             };
             last_error = match outcome {

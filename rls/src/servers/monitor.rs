@@ -224,7 +224,7 @@ impl Monitor {
         for (index, member) in cluster.members.iter().enumerate() {
             let report = reports.iter().find(|(report_index, _)| *report_index == index).map(|(_, report)| report);
             if let Some(report) = report {
-                member.tracking.timeline.store(report.status.timeline, Ordering::SeqCst);
+                member.position_tracking.timeline.store(report.status.timeline, Ordering::SeqCst);
                 member.lsn.store(report.status.lsn, Ordering::SeqCst);
             }
             member.is_reachable.store(report.is_some(), Ordering::SeqCst);

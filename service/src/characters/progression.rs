@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{Characters, update_character};
-use crate::{Caller, Error, Level, MaxHitPoints, connection::UncheckedTransaction, operation::operation};
+use crate::{Caller, Error, Level, MaxHitPoints, connection::OperationTransaction, operation::operation};
 
 /// Hit points of a character.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromQueryResult, Serialize, Deserialize)]
@@ -105,7 +105,7 @@ impl<C: Caller> Characters<'_, C> {
                 .pop()
                 .ok_or(Error::NotFound { what: "character" })
         })
-        .map_err(|error| error.with_rule("only the service may award experience"))
+        .map_err(|error| error.with_rule_if_not_allowed("only the service may award experience"))
     }
 
     /// Sets a character's level. A Seer may not, for the same reason as in
@@ -120,7 +120,7 @@ impl<C: Caller> Characters<'_, C> {
         operation!(self.caller, "characters.set_level", character = id, |tx| {
             update_character(tx, id, characters::ActiveModel { level: Set(level.get()), ..Default::default() }).await
         })
-        .map_err(|error| error.with_rule("only the service may set a level"))
+        .map_err(|error| error.with_rule_if_not_allowed("only the service may set a level"))
     }
 
     /// Sets a character's maximum hit points, and lowers its current hit points to that maximum if they exceed it.
@@ -141,13 +141,13 @@ impl<C: Caller> Characters<'_, C> {
                 .pop()
                 .ok_or(Error::NotFound { what: "character" })
         })
-        .map_err(|error| error.with_rule("only the service may set the maximum hit points"))
+        .map_err(|error| error.with_rule_if_not_allowed("only the service may set the maximum hit points"))
     }
 }
 
 /// Adds `change` to the hit points. The database function is SECURITY DEFINER, because a Seer damages characters whose
 /// rows they cannot see.
-async fn change_hit_points(tx: &UncheckedTransaction, id: Uuid, change: i32) -> Result<HitPoints, Error> {
+async fn change_hit_points(tx: &OperationTransaction, id: Uuid, change: i32) -> Result<HitPoints, Error> {
     let values = [id.into(), change.into()];
     HitPoints::find_by_statement(Statement::from_sql_and_values(DbBackend::Postgres, CHANGE_HIT_POINTS, values))
         .one(tx)

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{Dice, Roller};
-use crate::{Caller, Difficulty, Error, connection::UncheckedTransaction, operation::operation};
+use crate::{Caller, Difficulty, Error, connection::OperationTransaction, operation::operation};
 
 /// A request to roll initiative in a session.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -121,7 +121,9 @@ impl<C: Caller> Dice<'_, C> {
 fn explain_initiative_error(error: Error) -> Error {
     match error {
         Error::CharacterNotYours | Error::NotSeated => Error::NotSessionSeer,
-        error => error.with_rule("only the Seer of an active session, and the service, may roll initiative"),
+        error => {
+            error.with_rule_if_not_allowed("only the Seer of an active session, and the service, may roll initiative")
+        }
     }
 }
 
@@ -135,7 +137,7 @@ fn is_requested_roll(roll: &dice_rolls::Model, session_id: Uuid, roller: Option<
         && roller_of(roll) == roller
 }
 
-async fn seated_character_ids(tx: &UncheckedTransaction, session_id: Uuid) -> Result<Vec<Uuid>, Error> {
+async fn seated_character_ids(tx: &OperationTransaction, session_id: Uuid) -> Result<Vec<Uuid>, Error> {
     Ok(session_players::Entity::find()
         .select_only()
         .column(session_players::Column::CharacterId)

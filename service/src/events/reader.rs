@@ -16,7 +16,7 @@ use super::{
     hub::{HistoryId, Registration, SessionSnapshot},
     poller::{is_transient, poll_backoff},
 };
-use crate::{Error, IdentityConnection, connection::UncheckedTransaction, operation::operation, rows, sql::Binds};
+use crate::{Error, IdentityConnection, connection::OperationTransaction, operation::operation, rows, sql::Binds};
 
 /// Maximum number of events that a subscription holds.
 const SUBSCRIPTION_PAGE_SIZE: i64 = 50;
@@ -227,7 +227,7 @@ async fn read_page(caller: &IdentityConnection, session_id: Uuid, position: Even
 /// Reads a session's events after a `seq`, the oldest first. After 0, omits events older than a day, which may not be
 /// deleted yet. Returns an error if the caller may not listen to the session.
 pub(super) async fn read_events_after(
-    tx: &UncheckedTransaction,
+    tx: &OperationTransaction,
     session_id: Uuid,
     after_seq: i64,
     limit: i64,

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     Error, IdentityConnection,
-    connection::{OperationTransaction, UncheckedTransaction},
+    connection::{OperationTransaction, OperationTransactionExt},
     identity::Identity,
     operation::operation,
     rows,
@@ -316,7 +316,7 @@ impl StartRow {
 
 /// Reads the start rows of subscriptions to these sessions, each with the `seq` to start after. Reads from the primary:
 /// on a standby, `private.event_history_id` raises an error, because a standby shows events late.
-async fn read_start_rows(tx: &UncheckedTransaction, sessions: &[(Uuid, Option<i64>)]) -> Result<Vec<StartRow>, Error> {
+async fn read_start_rows(tx: &OperationTransaction, sessions: &[(Uuid, Option<i64>)]) -> Result<Vec<StartRow>, Error> {
     if tx.caller_identity() == Identity::Anon {
         return Err(Error::NotSignedIn);
     }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::{Sessions, find_session, update_session};
 use crate::{
     Caller, Error,
-    connection::{OperationTransaction, UncheckedTransaction},
+    connection::{OperationTransaction, OperationTransactionExt},
     operation::operation,
 };
 
@@ -206,14 +206,14 @@ impl<C: Caller> Sessions<'_, C> {
     }
 }
 
-async fn set_status(tx: &UncheckedTransaction, id: Uuid, status: SessionStatus) -> Result<sessions::Model, Error> {
+async fn set_status(tx: &OperationTransaction, id: Uuid, status: SessionStatus) -> Result<sessions::Model, Error> {
     update_session(tx, id, sessions::ActiveModel { status: Set(status), ..Default::default() }).await
 }
 
 /// Makes a session active if its status is one of `allowed_statuses`, or already active. The database does not
 /// distinguish starting from resuming: it would let a waiting session resume.
 async fn activate(
-    tx: &UncheckedTransaction,
+    tx: &OperationTransaction,
     id: Uuid,
     allowed_statuses: impl IntoIterator<Item = SessionStatus>,
 ) -> Result<sessions::Model, Error> {
@@ -236,7 +236,7 @@ async fn activate(
 
 /// Finds a session after an update of it changed no row. Returns an error unless the caller is its Seer or the service.
 /// (A visitor is refused earlier, because visitors have no privilege to update a session.)
-async fn find_as_seer(tx: &UncheckedTransaction, id: Uuid) -> Result<sessions::Model, Error> {
+async fn find_as_seer(tx: &OperationTransaction, id: Uuid) -> Result<sessions::Model, Error> {
     let session = find_session(tx, id).await?;
     if tx.caller_identity().user_id().is_none_or(|caller_id| caller_id == session.seer_id) {
         Ok(session)

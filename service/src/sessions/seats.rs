@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::{SessionSummary, Sessions, lobby};
 use crate::{
     Caller, Error, JoinCode,
-    connection::{OperationTransaction, UncheckedTransaction},
+    connection::{OperationTransaction, OperationTransactionExt},
     operation::operation,
     rows,
 };
@@ -73,7 +73,7 @@ impl<C: Caller> Sessions<'_, C> {
         operation!(self.caller, "sessions.join_public", session = id, character = character_id, |tx| {
             take_seat(tx, id, tx.user_id()?, character_id).await
         })
-        .map_err(|error| error.with_rule("only users who know its code may join a private session"))
+        .map_err(|error| error.with_rule_if_not_allowed("only users who know its code may join a private session"))
     }
 
     /// Gives up the caller's seat. Idempotent.
@@ -152,7 +152,7 @@ impl<C: Caller> Sessions<'_, C> {
             character = character_id,
             |tx| { take_seat(tx, id, player_id, character_id).await }
         )
-        .map_err(|error| error.with_rule("only the service may seat another user"))
+        .map_err(|error| error.with_rule_if_not_allowed("only the service may seat another user"))
     }
 
     /// Removes a player from a session; the player cannot rejoin until [`readmit`](Self::readmit). Idempotent.
@@ -193,7 +193,7 @@ impl<C: Caller> Sessions<'_, C> {
 }
 
 async fn find_seat(
-    tx: &UncheckedTransaction,
+    tx: &OperationTransaction,
     session_id: Uuid,
     user_id: Uuid,
 ) -> Result<session_players::Model, Error> {
@@ -203,7 +203,7 @@ async fn find_seat(
 /// Updates the caller's seat. If there is none, the error is `NotSeated` if the caller can see the session, and
 /// otherwise `NotFound`.
 async fn update_own_seat(
-    tx: &UncheckedTransaction,
+    tx: &OperationTransaction,
     session_id: Uuid,
     row: session_players::ActiveModel,
 ) -> Result<session_players::Model, Error> {
@@ -219,7 +219,7 @@ async fn update_own_seat(
 /// Updates the seat of a player for the Seer or the service. If no row is updated, the error is `NotSessionSeer` if the
 /// caller is another user who can see the session, and otherwise `NotFound`.
 async fn update_seat_as_seer(
-    tx: &UncheckedTransaction,
+    tx: &OperationTransaction,
     session_id: Uuid,
     player_id: Uuid,
     row: session_players::ActiveModel,
@@ -239,7 +239,7 @@ async fn update_seat_as_seer(
 
 /// Updates the seat of a user, if the caller may. The error is `NotFound` if no row is updated.
 async fn update_seat(
-    tx: &UncheckedTransaction,
+    tx: &OperationTransaction,
     session_id: Uuid,
     user_id: Uuid,
     row: session_players::ActiveModel,
@@ -257,7 +257,7 @@ async fn update_seat(
 /// Seats a user, unless they are already seated. A former seat is updated, not inserted again, because an update locks
 /// the seat before the session, as the lock order requires (decision "Lock order").
 async fn take_seat(
-    tx: &UncheckedTransaction,
+    tx: &OperationTransaction,
     session_id: Uuid,
     user_id: Uuid,
     character_id: Uuid,

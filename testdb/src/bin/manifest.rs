@@ -15,12 +15,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("the workspace folder was not found")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut lines = BTreeSet::new();
-    let mut objects = BTreeSet::new();
+    let mut listed_objects = BTreeSet::new();
     for is_supabase_project in [false, true] {
-        for line in runtime.block_on(migrate_and_read_manifest(is_supabase_project))?.lines() {
+        for line in runtime.block_on(migrate_and_list_objects(is_supabase_project))?.lines() {
             let object = migration::object_of_line(line).ok_or_else(|| format!("not a line of a manifest: {line}"))?;
             // The line is new, but its object is not: the two databases have different lines for the object.
-            if lines.insert(line.to_owned()) && !objects.insert(object.to_owned()) {
+            if lines.insert(line.to_owned()) && !listed_objects.insert(object.to_owned()) {
                 return Err(format!("a plain database and a Supabase project differ in {object}").into());
             }
         }
@@ -30,14 +30,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-async fn migrate_and_read_manifest(is_supabase_project: bool) -> Result<String, Box<dyn Error>> {
+async fn migrate_and_list_objects(is_supabase_project: bool) -> Result<String, Box<dyn Error>> {
     // Ignores `DATABASE_URL`, because that database may contain objects that do not belong to the schema.
     let server =
         if is_supabase_project { Server::start_supabase(None).await? } else { Server::start_private(None).await? };
     let database = server.create_empty().await?;
     let db = database.connect(1).await?;
     Migrator::up(&db, None).await?;
-    let manifest = migration::list_objects(&db).await?;
+    let objects = migration::list_objects(&db).await?;
     db.close().await?;
-    Ok(manifest)
+    Ok(objects)
 }
