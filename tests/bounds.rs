@@ -112,7 +112,7 @@ async fn the_bounds_of_sessions_and_seats_hold() {
     world.new_session(1).await;
     let owner = world.owner();
     assert_column_bounds(&owner, "sessions", "max_players", 2, 6).await;
-    assert_column_bounds(&owner, "sessions", "encounters_begun", 0, i32::MAX).await;
+    assert_column_bounds(&owner, "sessions", "encounter_number", 0, i32::MAX).await;
     assert_column_bounds(&owner, "session_players", "heroic_saves_used", 0, i32::MAX).await;
     assert_column_bounds(&owner, "session_players", "heroic_saves_encounter", 0, i32::MAX).await;
     assert_check_violation(&owner, "UPDATE sessions SET seats_taken = -1", "sessions_seats_taken_check").await;

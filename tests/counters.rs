@@ -114,7 +114,7 @@ async fn counters_that_the_database_maintains_are_not_negative() {
     world.update_session(&game, "game_state_version = 0, status = 'completed'").await;
     world.update_session(&game, "ended_at = now() - INTERVAL '1 year'").await;
     assert_eq!(owner.fetch_value::<i32>("SELECT private.archive_sessions(10)").await, Ok(1));
-    for column in ["seats_taken", "encounters_begun", "game_state_version"] {
+    for column in ["seats_taken", "encounter_number", "game_state_version"] {
         assert_column_bounds(&owner, "archived_sessions", column, 0, i32::MAX).await;
     }
     for column in ["heroic_saves_used", "heroic_saves_encounter"] {

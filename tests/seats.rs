@@ -155,7 +155,7 @@ async fn a_stranger_seats_no_other_user_and_no_user_inserts_an_inactive_seat() {
     assert_refused!(
         player.caller.execute(&insert_inactive_seat).await,
         forbidden,
-        "an inactive seat would make the user a participant"
+        "with an inactive seat, the user would see the session like a player who left it"
     );
 }
 

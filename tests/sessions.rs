@@ -202,7 +202,7 @@ async fn only_the_seer_changes_a_session_and_only_its_granted_columns() {
         "ended_at = now()",
         "created_at = now()",
         "seats_taken = 0",
-        "encounters_begun = 0",
+        "encounter_number = 0",
     ] {
         assert_refused!(
             game.seer.execute(&format!("UPDATE sessions SET {change} {where_session}")).await,

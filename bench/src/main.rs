@@ -44,8 +44,9 @@ pub enum Failure {
     Statement(String, sqlx::Error),
     /// Connecting failed, or another use of a connection that is not about a single statement.
     Connection(sqlx::Error),
-    /// The statement with this name in the report exceeded the statement timeout, in this project's schema.
-    Timeout(&'static str),
+    /// The statement that the report calls by this name exceeded the statement timeout on this project's schema. (On
+    /// the specification's schema, a timeout is a result.)
+    TooSlow(&'static str),
     /// Any other failure.
     Message(String),
 }
@@ -67,7 +68,7 @@ impl std::fmt::Display for Failure {
         match self {
             Self::Statement(sql, error) => write!(f, "{error}\nin: {sql}"),
             Self::Connection(error) => error.fmt(f),
-            Self::Timeout(name) => {
+            Self::TooSlow(name) => {
                 write!(f, "{name} did not finish within {} s", workload::STATEMENT_TIMEOUT.as_secs())
             }
             Self::Message(message) => f.write_str(message),
@@ -175,10 +176,12 @@ pub struct LiveOptions {
     /// Also replaces this command's section of `docs/performance.md`.
     #[arg(long)]
     docs: bool,
-    /// Skips the load tests, which find how many sessions this machine sustains with subscriptions and with polling.
+    /// Skips the load tests, which find how many sessions this machine sustains with subscriptions and with clients
+    /// that poll.
     #[arg(long)]
     no_load_test: bool,
-    /// Skips the alternatives to the service's polling for new events: `NOTIFY` and logical decoding.
+    /// Skips the alternatives to the way in which the service learns of new events (it polls the table): `NOTIFY` and
+    /// logical decoding.
     #[arg(long)]
     no_alternatives: bool,
 }

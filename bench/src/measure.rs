@@ -135,7 +135,7 @@ impl StatementPair {
             || times.len() < max_executions && start.elapsed() < ISOLATED_TIME_BUDGET
         {
             let Some((time, _)) = self.ours.execute(our_client, self.role, times.len(), repeats).await? else {
-                return Err(Failure::Timeout(self.name));
+                return Err(Failure::TooSlow(self.name));
             };
             times.push(time);
         }
@@ -195,7 +195,7 @@ impl StatementPair {
                     .execute(our_client, self.role, round * MAX_EXECUTIONS_PER_ROUND + repetition, repeats)
                     .await?
                 else {
-                    return Err(Failure::Timeout(self.name));
+                    return Err(Failure::TooSlow(self.name));
                 };
                 ours_times.push(time);
                 rows = returned_rows;

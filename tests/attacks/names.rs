@@ -12,7 +12,8 @@ const FORBIDDEN_CHARACTERS: &[char] = &[
     '\u{2066}', '\u{2067}', '\u{2068}', '\u{2069}', '\u{feff}',
 ];
 
-/// Names without a visible character: spaces, joiners, controls, fillers, variation selectors, stackers.
+/// Names without a visible character: spaces, joiners, controls, fillers, variation selectors, and marks that stack
+/// consonants (invisible viramas).
 const INVISIBLE_NAMES: &[&str] = &[
     "     ",
     "\u{a0}\u{a0}\u{a0}",
@@ -49,7 +50,7 @@ const INVISIBLE_NAMES: &[&str] = &[
 ];
 
 /// Ranges of invisible code points, in hexadecimal: spaces and controls (categories Zs, Zl, Zp and Cc), what Unicode
-/// calls default ignorable, invisible stackers, and the blanks of some scripts.
+/// calls default ignorable, invisible viramas (marks that stack consonants), and the blanks of some scripts.
 const BLANK_RANGES: &str = "1-20 7f-a0 ad 34f 61c 1039 115f-1160 1680 17b4-17b5 17d2 180b-180f 1a60 2000-200f \
     2028-202f 205f-206f 2800 2d7f 3000 3164 aaf6 fdd0-fdef fe00-fe0f feff ffa0 fff0-fffb fffe-ffff 10a3f 1107f \
     11133 113d0 1193e 11a47 11a99 11d45 11d97 11f42 13430-1343f 13441-13442 16fe4 1bca0-1bca3 1d159 \
@@ -204,12 +205,12 @@ async fn a_name_of_blank_code_points_is_refused_and_any_other_code_point_is_acce
             assert_eq!(world.owner().count(&accepted_code_points).await, 0, "{first:x} to {last:x}: {name}");
         }
     }
-    // Every other code point up to U+E01FF (918015) is accepted as a whole name. The exceptions are the surrogates
+    // Every other code point (up to 1114111, U+10FFFF) is accepted as a whole name. The exceptions are the surrogates
     // (55296 to 57343), which are not characters, and the replacement characters U+FFFC and U+FFFD (65532 and 65533).
     let not_blank_conditions: Vec<String> =
         blank_ranges().iter().map(|(first, last)| format!("point NOT BETWEEN {first} AND {last}")).collect();
     let refused_code_points = format!(
-        "generate_series(1, 918015) AS point WHERE point NOT BETWEEN 55296 AND 57343 AND {}
+        "generate_series(1, 1114111) AS point WHERE point NOT BETWEEN 55296 AND 57343 AND {}
            AND NOT private.is_clean_name(chr(point)) AND point NOT IN (65532, 65533)",
         not_blank_conditions.join(" AND ")
     );
@@ -314,10 +315,11 @@ async fn a_sign_up_ignores_invalid_names_and_urls_in_its_metadata() {
         ("http://example.org/a.png", true),
         ("javascript:alert(1)", false),
         ("data:image/png;base64,AAAA", false),
-        // Unlike a user, a sign-up cannot give a relative URL.
+        // Users may later set a URL without a scheme; the metadata of a sign-up must not contain one.
         ("//example.org/a.png", false),
         ("HTTPS://example.org/a.png", true),
         (" https://example.org", false),
+        // The rule for deceptive characters is a rule for names, not for URLs.
         ("https://example.org/\u{202e}gnp", true),
     ] {
         let id = Uuid::new_v4();

@@ -47,12 +47,12 @@ async fn nobody_seats_another_user() {
             }
             for caller in [&game.seer, &accomplice.caller, &world.new_user().await, &world.visitor()] {
                 let values = format!("('{}', '{}', '{}')", game.session_id, victim.user_id, victim.character_id);
-                let columns = "session_players (session_id, user_id, character_id)";
+                let target = "session_players (session_id, user_id, character_id)";
                 for sql in [
                     insert_seat_sql(game.session_id, victim.user_id, victim.character_id),
-                    format!("INSERT INTO {columns} VALUES {values} ON CONFLICT DO NOTHING"),
+                    format!("INSERT INTO {target} VALUES {values} ON CONFLICT DO NOTHING"),
                     format!(
-                        "INSERT INTO {columns} VALUES {values}
+                        "INSERT INTO {target} VALUES {values}
                          ON CONFLICT (session_id, user_id) DO UPDATE SET character_id = excluded.character_id"
                     ),
                     format!(
@@ -152,16 +152,16 @@ async fn a_seer_never_chooses_a_players_character() {
         let player = &game.players[0];
         let other_character = world.new_character(player.user_id).await;
         let update_seat = |set: String| update_seat_sql(game.session_id, player.user_id, &set);
-        let choose_assignment = format!("character_id = '{other_character}'");
+        let character_assignment = format!("character_id = '{other_character}'");
         if is_removed {
             assert_eq!(attempt(&game.seer, &update_seat("is_active = false".to_owned())).await, "done");
         }
         for set in [
-            choose_assignment.clone(),
-            format!("{choose_assignment}, is_active = false"),
-            format!("{choose_assignment}, is_active = true"),
-            format!("{choose_assignment}, is_active = NOT is_active"),
-            format!("{choose_assignment}, removed_at = NULL"),
+            character_assignment.clone(),
+            format!("{character_assignment}, is_active = false"),
+            format!("{character_assignment}, is_active = true"),
+            format!("{character_assignment}, is_active = NOT is_active"),
+            format!("{character_assignment}, removed_at = NULL"),
             "character_id = (SELECT gen_random_uuid())".to_owned(),
         ] {
             let outcome = attempt(&game.seer, &update_seat(set.clone())).await;
@@ -169,11 +169,11 @@ async fn a_seer_never_chooses_a_players_character() {
         }
         // Statements that name the session but not the player.
         let update_all_seats =
-            format!("UPDATE session_players SET {choose_assignment} WHERE session_id = '{}'", game.session_id);
+            format!("UPDATE session_players SET {character_assignment} WHERE session_id = '{}'", game.session_id);
         assert_eq!(attempt(&game.seer, &update_all_seats).await, NOT_YOUR_CHOICE);
         let merge_all_seats = format!(
             "MERGE INTO session_players AS seat USING (SELECT '{}'::uuid AS id) AS wanted ON seat.session_id = wanted.id
-             WHEN MATCHED THEN UPDATE SET {choose_assignment}",
+             WHEN MATCHED THEN UPDATE SET {character_assignment}",
             game.session_id
         );
         assert_eq!(attempt(&game.seer, &merge_all_seats).await, NOT_YOUR_CHOICE);

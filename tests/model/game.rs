@@ -74,7 +74,7 @@ pub struct Session {
     pub seats: BTreeMap<usize, Seat>,
     pub scene: Option<u8>,
     pub encounter: Option<u8>,
-    pub encounters_begun: u32,
+    pub encounter_number: u32,
     /// The only element of the game state, a JSON array; 0 if the game state is `{}`.
     pub game_state: u8,
     pub game_state_version: u32,

@@ -83,7 +83,7 @@ impl Game {
                 return Err("session_over");
             }
             session.encounter = to;
-            session.encounters_begun += 1;
+            session.encounter_number += 1;
             session.seats.values_mut().for_each(|seat| seat.is_heroic_save_used = false);
             session.emit("encounter_changed");
         }

@@ -24,7 +24,7 @@ const QUERIES_FOR_EVERYBODY: &str = "
     UNION ALL
     SELECT concat_ws(' ', 'creature', id, adventure_id) FROM public.creatures
     UNION ALL
-    SELECT concat_ws(' ', 'session', id, seer_id, is_public, max_players, status, seats_taken, encounters_begun,
+    SELECT concat_ws(' ', 'session', id, seer_id, is_public, max_players, status, seats_taken, encounter_number,
       coalesce(current_scene_id, '-'), coalesce(current_encounter_id, '-'), game_state_version) FROM public.sessions
     UNION ALL
     SELECT concat_ws(' ', 'archived', id, seer_id, is_public, status, seats_taken) FROM public.archived_sessions";
@@ -126,7 +126,7 @@ impl Game {
                         session.max_players,
                         session.status,
                         session.seats_taken(),
-                        session.encounters_begun,
+                        session.encounter_number,
                         or_dash(session.scene),
                         or_dash(session.encounter),
                         session.game_state_version

@@ -12,7 +12,8 @@ use super::{
     Operation, OptionalJson, POOL_SIZE, ResultUse,
     decode::decode_result,
     statements::{
-        ATTRIBUTE, DIFFICULTY, HISTORY_LIMIT, PROFILE_LIMIT, ROLE, ROLL_TYPE, SET_IDENTITY_SQL, Statements, claims,
+        ATTRIBUTE, DIFFICULTY, HISTORY_ROW_LIMIT, PROFILE_ROW_LIMIT, ROLE, ROLL_TYPE, SET_IDENTITY_SQL, Statements,
+        claims,
     },
 };
 use crate::{Failure, argument_sets::ArgumentSet};
@@ -51,10 +52,10 @@ impl PlainSqlx {
     fn bound_query(&self, operation: Operation, argument_set: &ArgumentSet) -> Query<'static, Postgres, PgArguments> {
         let query = sqlx::query(AssertSqlSafe(self.statements.for_operation(operation).sql.clone()));
         match operation {
-            Operation::Profile => query.bind(argument_set.player).bind(PROFILE_LIMIT),
+            Operation::Profile => query.bind(argument_set.player).bind(PROFILE_ROW_LIMIT),
             Operation::Lobby => query,
             Operation::Details => query.bind(argument_set.session),
-            Operation::History => query.bind(argument_set.session).bind(HISTORY_LIMIT),
+            Operation::History => query.bind(argument_set.session).bind(HISTORY_ROW_LIMIT),
             Operation::Roll => {
                 let (roll_id, creature, modifiers) = (Uuid::new_v4(), None::<Uuid>, serde_json::json!([]));
                 let description = None::<&str>;

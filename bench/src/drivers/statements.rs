@@ -24,7 +24,7 @@ pub const SET_IDENTITY_SQL: &str = "SELECT set_config('role', $1, true), set_con
 pub const ROLE: &str = "authenticated";
 
 /// The row limit of the statement that reads a profile.
-pub const PROFILE_LIMIT: i64 = 1;
+pub const PROFILE_ROW_LIMIT: i64 = 1;
 /// The attribute of each roll.
 pub const ATTRIBUTE: &str = "might";
 /// The difficulty of each roll.
@@ -35,7 +35,7 @@ pub const ROLL_TYPE: &str = "attribute_check";
 pub const HISTORY_PAGE_SIZE: usize = 50;
 /// The row limit of the statement that reads a page of rolls: one more than [`HISTORY_PAGE_SIZE`], to find out whether
 /// there is a next page.
-pub const HISTORY_LIMIT: i64 = 51;
+pub const HISTORY_ROW_LIMIT: i64 = 51;
 /// The number of sessions on a page of the lobby.
 pub const LOBBY_PAGE_SIZE: usize = 20;
 
@@ -134,10 +134,10 @@ impl<'a> Values<'a> {
     pub fn for_operation(&self, operation: Operation) -> Vec<&(dyn ToSql + Sync)> {
         let Self { argument_set, roll_id, modifiers, creature, description } = self;
         match operation {
-            Operation::Profile => vec![&argument_set.player, &PROFILE_LIMIT],
+            Operation::Profile => vec![&argument_set.player, &PROFILE_ROW_LIMIT],
             Operation::Lobby => Vec::new(),
             Operation::Details => vec![&argument_set.session],
-            Operation::History => vec![&argument_set.session, &HISTORY_LIMIT],
+            Operation::History => vec![&argument_set.session, &HISTORY_ROW_LIMIT],
             Operation::Roll => vec![
                 roll_id,
                 &argument_set.session,

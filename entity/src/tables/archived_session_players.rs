@@ -29,7 +29,7 @@ pub struct Model {
     pub joined_at: DateTimeWithTimeZone,
     /// Time at which the player last left or was removed; NULL if the player held the seat when the session was archived.
     pub left_at: Option<DateTimeWithTimeZone>,
-    /// Number of the encounter in which `heroic_saves_used` were used: the value of `archived_sessions.encounters_begun` at that time.
+    /// Number of the encounter in which `heroic_saves_used` were used: the value of `archived_sessions.encounter_number` at that time.
     pub heroic_saves_encounter: i32,
     /// Time at which the Seer removed the player; NULL if the Seer did not, or let the player back in later.
     pub removed_at: Option<DateTimeWithTimeZone>,

@@ -53,8 +53,8 @@ pub struct Model {
     pub updated_at: DateTimeWithTimeZone,
     /// Number of seats that were held when the session was archived, at most `max_players`.
     pub seats_taken: i32,
-    /// Number of changes of `current_encounter_id`; `archived_session_players.heroic_saves_encounter` refers to an encounter by this number.
-    pub encounters_begun: i32,
+    /// Number of the last encounter: how often `current_encounter_id` was changed. `archived_session_players.heroic_saves_encounter` refers to it.
+    pub encounter_number: i32,
     /// Number of changes of `game_state`.
     pub game_state_version: i32,
     /// Time of the last event, or up to a day before it.

@@ -29,7 +29,7 @@ pub struct Model {
     pub joined_at: DateTimeWithTimeZone,
     /// Time at which the player last left or was removed; NULL while the player holds the seat. Set by a trigger.
     pub left_at: Option<DateTimeWithTimeZone>,
-    /// Number of the encounter in which `heroic_saves_used` were used: the value of `sessions.encounters_begun` at that time. Set by a trigger.
+    /// Number of the encounter in which `heroic_saves_used` were used: the value of `sessions.encounter_number` at that time. Set by a trigger.
     pub heroic_saves_encounter: i32,
     /// Time at which the Seer removed the player; NULL if the Seer did not, or has let the player back in since. Set by a trigger.
     pub removed_at: Option<DateTimeWithTimeZone>,

@@ -54,8 +54,8 @@ pub struct Model {
     pub updated_at: DateTimeWithTimeZone,
     /// Number of seats that are held now, at most `max_players`; counted by triggers.
     pub seats_taken: i32,
-    /// Number of changes of `current_encounter_id`; `session_players.heroic_saves_encounter` refers to an encounter by this number. Counted by a trigger.
-    pub encounters_begun: i32,
+    /// Number of the current encounter: 0 at first, and one more with each change of `current_encounter_id`. `session_players.heroic_saves_encounter` refers to it. Set by a trigger.
+    pub encounter_number: i32,
     /// Number of changes of `game_state`. A writer passes the version that it has read, so that it does not overwrite a state that it has not seen. Counted by a trigger.
     pub game_state_version: i32,
     /// Time of the last event, or up to a day before it; used to find abandoned sessions, which are cancelled. Set by a trigger.

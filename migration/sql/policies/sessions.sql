@@ -255,7 +255,7 @@ GRANT UPDATE (
   is_public, max_players, looking_for, scheduled_start, status, current_scene_id, current_encounter_id, game_state
 ) ON public.sessions TO authenticated;
 
--- Even the service cannot write `seats_taken`, `encounters_begun`, `game_state_version` and `last_event_at`; only
+-- Even the service cannot write `seats_taken`, `encounter_number`, `game_state_version` and `last_event_at`; only
 -- triggers do.
 GRANT SELECT, DELETE ON public.sessions TO service_role;
 GRANT INSERT (

@@ -94,7 +94,7 @@ COMMENT ON COLUMN public.sessions.ended_at IS 'Time at which the session was com
 COMMENT ON COLUMN public.sessions.created_at IS 'Time of creation; set by the database.';
 COMMENT ON COLUMN public.sessions.updated_at IS 'Time of the last edit; set by the database. A change of `seats_taken` or `last_event_at` is not an edit.';
 COMMENT ON COLUMN public.sessions.seats_taken IS 'Number of seats that are held now, at most `max_players`; counted by triggers.';
-COMMENT ON COLUMN public.sessions.encounters_begun IS 'Number of changes of `current_encounter_id`; `session_players.heroic_saves_encounter` refers to an encounter by this number. Counted by a trigger.';
+COMMENT ON COLUMN public.sessions.encounter_number IS 'Number of the current encounter: 0 at first, and one more with each change of `current_encounter_id`. `session_players.heroic_saves_encounter` refers to it. Set by a trigger.';
 COMMENT ON COLUMN public.sessions.game_state_version IS 'Number of changes of `game_state`. A writer passes the version that it has read, so that it does not overwrite a state that it has not seen. Counted by a trigger.';
 COMMENT ON COLUMN public.sessions.last_event_at IS 'Time of the last event, or up to a day before it; used to find abandoned sessions, which are cancelled. Set by a trigger.';
 
@@ -106,7 +106,7 @@ COMMENT ON COLUMN public.session_players.is_active IS 'Whether the player holds 
 COMMENT ON COLUMN public.session_players.heroic_saves_used IS 'Number of heroic saves (second rolls after a failed one) that the player has used in the encounter with the number `heroic_saves_encounter`, 0 or 1; counted by a trigger.';
 COMMENT ON COLUMN public.session_players.joined_at IS 'Time at which the seat was first taken; set by the database.';
 COMMENT ON COLUMN public.session_players.left_at IS 'Time at which the player last left or was removed; NULL while the player holds the seat. Set by a trigger.';
-COMMENT ON COLUMN public.session_players.heroic_saves_encounter IS 'Number of the encounter in which `heroic_saves_used` were used: the value of `sessions.encounters_begun` at that time. Set by a trigger.';
+COMMENT ON COLUMN public.session_players.heroic_saves_encounter IS 'Number of the encounter in which `heroic_saves_used` were used: the value of `sessions.encounter_number` at that time. Set by a trigger.';
 COMMENT ON COLUMN public.session_players.removed_at IS 'Time at which the Seer removed the player; NULL if the Seer did not, or has let the player back in since. Set by a trigger.';
 COMMENT ON COLUMN public.session_players.replica_id IS 'Random id, sent to realtime subscribers instead of the primary key when the row is deleted, because it does not identify the player.';
 
@@ -170,7 +170,7 @@ COMMENT ON COLUMN public.archived_sessions.ended_at IS 'Time at which the sessio
 COMMENT ON COLUMN public.archived_sessions.created_at IS 'Time at which the session was created.';
 COMMENT ON COLUMN public.archived_sessions.updated_at IS 'Time of the last edit; set by the database. Archiving the session is not an edit.';
 COMMENT ON COLUMN public.archived_sessions.seats_taken IS 'Number of seats that were held when the session was archived, at most `max_players`.';
-COMMENT ON COLUMN public.archived_sessions.encounters_begun IS 'Number of changes of `current_encounter_id`; `archived_session_players.heroic_saves_encounter` refers to an encounter by this number.';
+COMMENT ON COLUMN public.archived_sessions.encounter_number IS 'Number of the last encounter: how often `current_encounter_id` was changed. `archived_session_players.heroic_saves_encounter` refers to it.';
 COMMENT ON COLUMN public.archived_sessions.game_state_version IS 'Number of changes of `game_state`.';
 COMMENT ON COLUMN public.archived_sessions.last_event_at IS 'Time of the last event, or up to a day before it.';
 COMMENT ON COLUMN public.archived_sessions.archived_at IS 'Time at which the session was archived; set by the database.';
@@ -183,7 +183,7 @@ COMMENT ON COLUMN public.archived_session_players.is_active IS 'Whether the play
 COMMENT ON COLUMN public.archived_session_players.heroic_saves_used IS 'Number of heroic saves (second rolls after a failed one) that the player used in the encounter with the number `heroic_saves_encounter`, 0 or 1.';
 COMMENT ON COLUMN public.archived_session_players.joined_at IS 'Time at which the seat was first taken.';
 COMMENT ON COLUMN public.archived_session_players.left_at IS 'Time at which the player last left or was removed; NULL if the player held the seat when the session was archived.';
-COMMENT ON COLUMN public.archived_session_players.heroic_saves_encounter IS 'Number of the encounter in which `heroic_saves_used` were used: the value of `archived_sessions.encounters_begun` at that time.';
+COMMENT ON COLUMN public.archived_session_players.heroic_saves_encounter IS 'Number of the encounter in which `heroic_saves_used` were used: the value of `archived_sessions.encounter_number` at that time.';
 COMMENT ON COLUMN public.archived_session_players.removed_at IS 'Time at which the Seer removed the player; NULL if the Seer did not, or let the player back in later.';
 
 COMMENT ON TABLE public.archived_dice_rolls IS 'A roll of an archived session.';

@@ -171,10 +171,10 @@ END
 $$;
 
 -- Locks all rows that closing or deleting an account changes, in rounds. The caller has locked the account's gate, so
--- its user has no write in progress. No fixed order of these rows avoids deadlocks, because users can lock several
--- of their rows in any order: a statement locks them in scan order, and a transaction in the order of its statements.
--- So each round first waits for at most one row, while it holds only the gate. Then it tries to lock all the others
--- without waiting. If one of them is busy, the round releases all its locks.
+-- the account's user has no write in progress, but others may hold locks on some of these rows. No fixed order avoids
+-- deadlocks with them, because a user can lock several rows in any order: a statement locks them in scan order, and a
+-- transaction in the order of its statements. So each round first waits for at most one row, while it holds only the
+-- gate. Then it tries to lock all the others without waiting. If one of them is busy, the round releases all its locks.
 --
 -- The row to wait for is chosen at random among the busy ones, so that sooner or later it is the row that the competing
 -- statements lock first. Once this function has locked that row, it finds the others free, because the competing
@@ -263,9 +263,9 @@ $$;
 -- locked the account's row in `auth.users`, and transactions of the account that hold the gate and wait for that row
 -- could make any number of attempts fail.
 --
--- The gate is locked here and not in `lock_rows_of_account`, which runs in a nested block: after a nested block has
--- succeeded, its locks belong to the whole transaction for those who wait for them. They would go on waiting for the
--- gate after the attempt was rolled back.
+-- The gate is locked here and not in the inner block of `lock_rows_of_account`: a transaction that waits for a lock of
+-- an inner block that has ended waits for the end of our whole transaction. So it would go on waiting for the gate even
+-- after this attempt was rolled back.
 CREATE OR REPLACE FUNCTION private.lock_account(account uuid, is_deletion boolean DEFAULT false)
 RETURNS void
 LANGUAGE plpgsql

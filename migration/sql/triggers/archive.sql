@@ -165,12 +165,12 @@ AS $$
 BEGIN
   INSERT INTO public.archived_sessions (
     id, seer_id, adventure_id, code, is_public, max_players, looking_for, scheduled_start, status, current_scene_id,
-    current_encounter_id, game_state, started_at, ended_at, created_at, updated_at, seats_taken, encounters_begun,
+    current_encounter_id, game_state, started_at, ended_at, created_at, updated_at, seats_taken, encounter_number,
     game_state_version, last_event_at
   )
   SELECT
     id, seer_id, adventure_id, code, is_public, max_players, looking_for, scheduled_start, status, current_scene_id,
-    current_encounter_id, game_state, started_at, ended_at, created_at, updated_at, seats_taken, encounters_begun,
+    current_encounter_id, game_state, started_at, ended_at, created_at, updated_at, seats_taken, encounter_number,
     game_state_version, last_event_at
   FROM public.sessions
   WHERE id = ANY (session_ids);

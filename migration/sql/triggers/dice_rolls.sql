@@ -204,7 +204,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   original_roll public.dice_rolls;
-  encounter_number integer;
+  current_encounter_number integer;
   -- The time of the save: the clock's for a roll that is made now, and the given `created_at` for an earlier roll that
   -- the service records.
   saved_at timestamptz := CASE WHEN save.created_at = now() THEN clock_timestamp() ELSE save.created_at END;
@@ -242,18 +242,18 @@ BEGIN
     AND character_id = save.character_id
     AND is_active
   FOR NO KEY UPDATE;
-  SELECT encounters_begun
-  INTO encounter_number
+  SELECT encounter_number
+  INTO current_encounter_number
   FROM public.sessions
   WHERE id = save.session_id
   FOR NO KEY UPDATE;
   UPDATE public.session_players
   SET heroic_saves_used = 1,
-      heroic_saves_encounter = encounter_number
+      heroic_saves_encounter = current_encounter_number
   WHERE session_id = save.session_id
     AND character_id = save.character_id
     AND is_active
-    AND (heroic_saves_used = 0 OR heroic_saves_encounter <> encounter_number);
+    AND (heroic_saves_used = 0 OR heroic_saves_encounter <> current_encounter_number);
   IF NOT FOUND THEN
     RAISE EXCEPTION USING
       ERRCODE = 'SP011',

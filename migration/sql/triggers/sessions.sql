@@ -174,7 +174,7 @@ BEGIN
         CONSTRAINT = 'session_has_player';
     END IF;
     IF NEW.current_encounter_id IS DISTINCT FROM OLD.current_encounter_id THEN
-      NEW.encounters_begun := OLD.encounters_begun + 1;
+      NEW.encounter_number := OLD.encounter_number + 1;
     END IF;
   END IF;
   -- The service may also insert a session that has started or ended already.
@@ -267,7 +267,7 @@ BEGIN
     FROM public.sessions
     WHERE id = NEW.id
       AND status = NEW.status
-      AND encounters_begun = NEW.encounters_begun
+      AND encounter_number = NEW.encounter_number
       AND game_state_version = NEW.game_state_version
       AND current_scene_id IS NOT DISTINCT FROM NEW.current_scene_id
   ) THEN

@@ -12,8 +12,8 @@ pub(super) fn add_columns(table: &mut TableCreateStatement) {
         .col(counter("heroic_saves_used"))
         .col(timestamp_now("joined_at"))
         .col(optional("left_at").timestamp_with_time_zone())
-        // The encounter in which the saves of `heroic_saves_used` were made: the value that
-        // `sessions.encounters_begun` had then.
+        // The number of the encounter in which the saves of `heroic_saves_used` were made: the value that
+        // `sessions.encounter_number` had then.
         .col(counter("heroic_saves_encounter"))
         // Set while the player may not rejoin, because the Seer removed them. Only the Seer or the service clears it.
         .col(optional("removed_at").timestamp_with_time_zone())

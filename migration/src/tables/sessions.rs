@@ -25,12 +25,12 @@ pub(super) fn add_columns(table: &mut TableCreateStatement) {
         .col(timestamp_now("updated_at"))
         // Seats taken now, so that the lobby finds free seats without counting, and a check enforces the limit.
         .col(counter("seats_taken"))
-        // Number of changes of `current_encounter_id`. This number identifies the encounter for which a heroic save
-        // counts.
-        .col(counter("encounters_begun"))
+        // Number of the current encounter, which goes up with each change of `current_encounter_id`. A heroic save
+        // counts for the encounter with this number.
+        .col(counter("encounter_number"))
         // Number of changes of the game state. A client's UPDATE names the version that it overwrites.
         .col(counter("game_state_version"))
-        // Time of the last event, accurate to a day, because events themselves are deleted after a day.
+        // Time of the last event, or up to a day before it. It is stored here because events are deleted after a day.
         .col(timestamp_now("last_event_at"));
 }
 

@@ -44,13 +44,13 @@ pub struct HeroicSavesRemaining {
 }
 
 /// Each seat has one heroic save per encounter. `heroic_saves_used` counts those of the encounter with the number
-/// `heroic_saves_encounter`. If that is not the current encounter, whose number is `encounters_begun`, the current
-/// encounter's save remains.
+/// `heroic_saves_encounter`. If that is not the current encounter, whose number is `sessions.encounter_number`, the
+/// current encounter's save remains.
 const SELECT_HEROIC_SAVES_REMAINING: &str = "SELECT
     seat.user_id,
     seat.character_id,
     CASE
-      WHEN seat.heroic_saves_used = 0 OR seat.heroic_saves_encounter <> session.encounters_begun THEN 1
+      WHEN seat.heroic_saves_used = 0 OR seat.heroic_saves_encounter <> session.encounter_number THEN 1
       ELSE 0
     END AS remaining
   FROM public.session_players AS seat

@@ -119,7 +119,7 @@ pub(super) fn check_constraint_error(table: &str, constraint: &str) -> Option<Er
         "users_live_sessions_check" => ("live_sessions", "must not be negative"),
         _ if constraint.ends_with("_live_seats_check") => ("live_seats", "must not be negative"),
         _ if constraint.ends_with("_seats_taken_check") => ("seats_taken", "must not be negative"),
-        _ if constraint.ends_with("_encounters_begun_check") => ("encounters_begun", "must not be negative"),
+        _ if constraint.ends_with("_encounter_number_check") => ("encounter_number", "must not be negative"),
         _ if constraint.ends_with("_game_state_version_check") => ("game_state_version", "must not be negative"),
         _ if constraint.ends_with("_heroic_saves_used_check") => ("heroic_saves_used", "must not be negative"),
         _ if constraint.ends_with("_heroic_saves_encounter_check") => {
