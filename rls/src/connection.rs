@@ -12,8 +12,8 @@ use uuid::Uuid;
 use crate::{
     Identity, RowStream, Transaction, UncheckedTransaction,
     database::Database,
-    error::{is_connection_lost, is_read_only_error, may_succeed_on_primary},
-    identity::check_role,
+    error::{is_connection_lost, is_outdated_statement, is_read_only_error, may_succeed_on_primary, sqlx_error},
+    identity::{check_role, check_settings},
     position::{LogPosition, ReadRequirement},
     servers::{Purpose, Servers},
     statement_kind::only_reads,
@@ -190,6 +190,7 @@ impl IdentityConnection {
         request: BeginRequest<'_>,
     ) -> Result<UncheckedTransaction, DbErr> {
         check_role(self.identity.role())?;
+        check_settings(&self.identity)?;
         // Boxed, because with several servers this future is large, and a caller's stack may hold many such futures.
         let transaction = Box::pin(self.servers().begin(&request, purpose)).await?;
         Ok(UncheckedTransaction::new(transaction, OUTERMOST_FRAME_ID, self.database.servers_by_role.clone()))
@@ -219,6 +220,10 @@ impl IdentityConnection {
     /// database. Sets `runs_read_only` to `false` if the retry must run in a transaction that may write, or on the
     /// primary.
     fn prepare_retry(&self, error: &DbErr, runs_read_only: &mut bool) -> bool {
+        if sqlx_error(error).is_some_and(is_outdated_statement) {
+            // The connection was discarded, so the statement will be prepared again.
+            return true;
+        }
         let Some(cluster) = self.servers().cluster() else {
             // A `SELECT` that seems only to read may write, through a function that a view or a policy calls.
             return is_connection_lost(error) || is_read_only_error(error) && std::mem::take(runs_read_only);
@@ -315,19 +320,23 @@ impl StreamTrait for IdentityConnection {
     }
 
     /// Streams rows in a transaction of its own, which is committed after the last row, and rolled back if the stream
-    /// is dropped before that. The deadline applies to the whole stream.
+    /// is dropped before that. The deadline applies to the whole stream. A statement that fails before its first row is
+    /// retried like any other.
     fn stream_raw<'a>(
         &'a self,
         statement: Statement,
     ) -> Pin<Box<dyn Future<Output = Result<RowStream<'a>, DbErr>> + 'a + Send>> {
         Box::pin(async move {
-            let mut runs_read_only = self.may_run_raw_on_replica(&statement);
-            // A stream is retried at most once: with replicas, `prepare_retry` clears `runs_read_only`, and without
-            // replicas, `runs_read_only` is false from the start.
+            let (mut attempt, mut runs_read_only) = (1, self.may_run_raw_on_replica(&statement));
             loop {
-                let transaction = self.begin_for_one_statement(runs_read_only).await?;
-                match transaction.stream_and_commit(statement.clone()).await {
-                    Err(error) if runs_read_only && self.prepare_retry(&error, &mut runs_read_only) => {}
+                let begin_and_stream = async {
+                    let transaction = self.begin_for_one_statement(runs_read_only).await?;
+                    transaction.stream_and_commit(statement.clone()).await
+                };
+                match begin_and_stream.await {
+                    Err(error) if attempt < MAX_ATTEMPTS && self.prepare_retry(&error, &mut runs_read_only) => {
+                        attempt += 1;
+                    }
                     rows => return rows,
                 }
             }

@@ -47,18 +47,21 @@ impl<C: Connection> ConnectionToRelease<C> {
                 // The error may be that of an earlier statement, so it is unknown whether the transaction is open.
                 return Ok(false);
             }
-            let mut response = SimpleQueryResponse::default();
-            let end_sql = match ending {
-                Ending::Commit => Some("COMMIT"),
-                Ending::Rollback => Some("ROLLBACK"),
-                Ending::Done | Ending::Sent => None,
+            let mut sql = match ending {
+                Ending::Commit => "COMMIT; ".to_owned(),
+                Ending::Rollback => "ROLLBACK; ".to_owned(),
+                Ending::Done | Ending::Sent => String::new(),
             };
-            if let Some(end_sql) = end_sql {
-                connection.simple_query(end_sql.to_owned(), &mut response).await?;
+            // In the same message, because a pooler may give the server connection to another client after the end of
+            // the transaction.
+            sql.extend(cleaning_mode.map(PreparedStatementMode::clean_session_sql));
+            let mut response = SimpleQueryResponse::default();
+            if !sql.is_empty() {
+                connection.simple_query(sql, &mut response).await?;
             }
-            let Some(prepared_statement_mode) = cleaning_mode else { return Ok::<_, sqlx::Error>(true) };
-            connection.simple_query(prepared_statement_mode.clean_session_sql(), &mut response).await?;
-            Ok(has_only_driver_statements(connection, &response, prepared_statement_mode))
+            Ok::<_, sqlx::Error>(
+                cleaning_mode.is_none_or(|mode| has_only_driver_statements(connection, &response, mode)),
+            )
         };
         if matches!(timeout(ROLLBACK_TIMEOUT, end_and_clean).await, Ok(Ok(true)))
             && let Some(connection) = self.connection.take()

@@ -49,7 +49,7 @@ impl Database {
     /// # Errors
     ///
     /// [`Error::Connect`] if no connection can be opened, with the cause and the remedy;
-    /// [`Error::Misconfigured`] if the options allow no connections.
+    /// [`Error::Misconfigured`] if [`Options::max_connections`] is out of range.
     pub async fn connect(url: &str, options: &Options) -> Result<Self, Error> {
         let positions = Arc::default();
         let (query, login_url) = (None, None);
@@ -241,7 +241,7 @@ fn connect_options(url: &str, options: &Options) -> Result<PgConnectOptions, Err
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Options {
-    /// The maximum number of connections. The default is 10.
+    /// The maximum number of connections, from 1 to 262,143. The default is 10.
     pub max_connections: u32,
     /// The timeout for acquiring a connection. The default is 5 seconds.
     pub acquire_timeout: Duration,

@@ -214,8 +214,8 @@ pub(crate) fn is_connection_lost(error: &DbErr) -> bool {
 
 /// Whether a statement failed on a replica for a reason that need not apply to the primary: the statement writes
 /// (`READ_ONLY_SQL_TRANSACTION`), it conflicts with what the replica replays (`SERIALIZATION_FAILURE`,
-/// `DEADLOCK_DETECTED`), it needs something that a standby does not support (`OBJECT_NOT_IN_PREREQUISITE_STATE`), or
-/// the replica cannot be reached.
+/// `DEADLOCK_DETECTED`), it needs something that a standby does not support (`OBJECT_NOT_IN_PREREQUISITE_STATE`;
+/// `FEATURE_NOT_SUPPORTED` for an unlogged table), or the replica cannot be reached.
 pub(crate) fn may_succeed_on_primary(error: &DbErr) -> bool {
     let code = sqlx_error(error).and_then(pg_error).map(SqlxPostgresError::code);
     matches!(
@@ -225,6 +225,7 @@ pub(crate) fn may_succeed_on_primary(error: &DbErr) -> bool {
                 | sqlstate::SERIALIZATION_FAILURE
                 | sqlstate::DEADLOCK_DETECTED
                 | sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE
+                | sqlstate::FEATURE_NOT_SUPPORTED
         )
     ) || is_connection_lost(error)
 }
@@ -232,6 +233,14 @@ pub(crate) fn may_succeed_on_primary(error: &DbErr) -> bool {
 /// Whether the statement failed because the server or the transaction is read-only.
 pub(crate) fn is_read_only_error(error: &DbErr) -> bool {
     sqlx_error(error).and_then(pg_error).map(SqlxPostgresError::code) == Some(sqlstate::READ_ONLY_SQL_TRANSACTION)
+}
+
+/// Whether a cached prepared statement no longer fits its table: since it was prepared, a column was added or its type
+/// changed, so that the rows would be of another type.
+pub(crate) fn is_outdated_statement(error: &sqlx::Error) -> bool {
+    pg_error(error).is_some_and(|error| {
+        error.code() == sqlstate::FEATURE_NOT_SUPPORTED && error.routine() == Some("RevalidateCachedQuery")
+    })
 }
 
 /// Returns the driver's error inside SeaORM's, if there is one.

@@ -44,7 +44,7 @@ impl Identity {
     /// Returns the same identity with a setting, which policies read with `current_setting(name, true)`. Set every
     /// setting that the policies read. If one has no value for this identity, set it to the empty string, so that the
     /// policies do not read a value that the URL or `ALTER ROLE` gave it. A second value for the same setting replaces
-    /// the first.
+    /// the first. The settings `role` and `session_authorization` are refused when a transaction begins.
     #[must_use]
     pub fn with_setting(mut self, name: impl Into<Cow<'static, str>>, value: impl Into<String>) -> Self {
         let (name, value) = (name.into(), value.into());
@@ -210,6 +210,18 @@ fn push_set_config(sql: &mut String, name: &str, value: &str) {
     sql.push_str(", ");
     push_quoted(sql, value);
     sql.push_str(", true)");
+}
+
+/// Refuses settings that would replace the role.
+pub(crate) fn check_settings(identity: &Identity) -> Result<(), Error> {
+    for (name, _) in &identity.0.settings {
+        let sent_name = name.replace('\0', "");
+        if ["role", "session_authorization"].iter().any(|forbidden| sent_name.eq_ignore_ascii_case(forbidden)) {
+            let reason = format!("an identity must not have the setting {name:?}; give the role to Identity::new");
+            return Err(Error::Misconfigured { reason });
+        }
+    }
+    Ok(())
 }
 
 /// Refuses the role `none`: to PostgreSQL, it means that no role is set, so statements would run as the login.

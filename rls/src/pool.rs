@@ -29,6 +29,9 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
 /// How often connections that have exceeded [`IDLE_TIMEOUT`] are looked for.
 const REAP_INTERVAL: Duration = Duration::from_secs(60);
 
+/// The maximum size of a pool: as many connections as a PostgreSQL server can have.
+const MAX_POOL_SIZE: u32 = 262_143;
+
 type ManagedPool = deadpool::managed::Pool<Connector>;
 
 /// The options of a managed pool.
@@ -71,6 +74,10 @@ pub(crate) enum PooledConnection {
 impl Pool {
     /// Creates a pool, and a task that closes connections idle for longer than [`IDLE_TIMEOUT`].
     pub(crate) fn managed(pg_options: PgConnectOptions, options: PoolOptions) -> Result<Self, Error> {
+        if !(1..=MAX_POOL_SIZE).contains(&options.max_connections) {
+            let reason = format!("max_connections must be from 1 to {MAX_POOL_SIZE}, not {}", options.max_connections);
+            return Err(Error::Misconfigured { reason });
+        }
         let mut config = PoolConfig::new(options.max_connections as usize);
         config.queue_mode = QueueMode::Lifo;
         let connector = Connector { options: pg_options, server_state: Arc::default() };
@@ -291,6 +298,16 @@ impl PooledConnection {
             let _entered = runtime.enter();
             drop(connection);
         }
+    }
+
+    /// Discards the connection, and the idle connections of its pool.
+    pub(crate) fn discard_with_idle(self) {
+        if let Self::Managed(object) = &self
+            && let Some(pool) = Object::pool(object)
+        {
+            drop(pool.retain(|_, _| false));
+        }
+        self.discard();
     }
 
     /// Discards the connection instead of returning it.

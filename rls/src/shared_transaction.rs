@@ -44,6 +44,10 @@ pub(crate) struct SharedTransaction<C: Connection = PooledConnection> {
     write_count: Arc<AtomicU64>,
     /// The timeline of the transaction's server, if there are replicas.
     pub(crate) timeline: Option<u32>,
+    /// Whether the transaction is REPEATABLE READ, if there are replicas.
+    pub(crate) keeps_first_snapshot: bool,
+    /// See [`TransactionState::has_unverified_raw_commit`].
+    has_unverified_raw_commit: Arc<AtomicBool>,
 }
 
 /// When the identity is verified after a statement of the caller.
@@ -88,6 +92,7 @@ impl<C: Connection> Clone for SharedTransaction<C> {
             state_outside_lock: self.state_outside_lock.clone(),
             identity: self.identity.clone(),
             write_count: self.write_count.clone(),
+            has_unverified_raw_commit: self.has_unverified_raw_commit.clone(),
             ..*self
         }
     }
@@ -99,6 +104,8 @@ impl<C: Connection> SharedTransaction<C> {
             identity: state.identity.clone(),
             deadline: state.deadline,
             timeline: state.server.as_ref().map(|server| server.timeline),
+            keeps_first_snapshot: state.keeps_first_snapshot,
+            has_unverified_raw_commit: state.has_unverified_raw_commit.clone(),
             state: Arc::new(Mutex::new(state)),
             state_outside_lock: Arc::default(),
             write_count: Arc::default(),
@@ -135,9 +142,27 @@ impl<C: Connection> SharedTransaction<C> {
     /// Applies the deadline to `work`. If the deadline is exceeded, the connection is closed, because the response may
     /// still arrive on it.
     pub(crate) async fn within_deadline<T>(&self, work: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
+        self.within_deadline_of_statement(&AtomicBool::new(false), work).await
+    }
+
+    /// Does the same as [`within_deadline`](Self::within_deadline) for a statement of the caller. `work` sets
+    /// `is_raw_commit_sent` if the statement may commit the transaction; then it is unknown at the deadline whether the
+    /// transaction was committed.
+    pub(crate) async fn within_deadline_of_statement<T>(
+        &self,
+        is_raw_commit_sent: &AtomicBool,
+        work: impl Future<Output = Result<T, DbErr>>,
+    ) -> Result<T, DbErr> {
         let Some(deadline) = self.deadline else { return work.await };
         let outcome = timeout(deadline.saturating_add(DEADLINE_GRACE), work).await;
-        outcome.unwrap_or_else(|_| Err(self.close_if_unanswered().unwrap_or_else(|| Error::DeadlineExceeded.into())))
+        outcome.unwrap_or_else(|_| {
+            let error_at_close = self.close_if_unanswered();
+            Err(if is_raw_commit_sent.load(Ordering::SeqCst) {
+                commit_unknown_error("the server did not answer in time")
+            } else {
+                error_at_close.unwrap_or_else(|| Error::DeadlineExceeded.into())
+            })
+        })
     }
 
     /// Closes the connection if a request on it is unanswered, and returns the error for the caller of that request. If
@@ -248,8 +273,10 @@ impl<C: Connection> SharedTransaction<C> {
             let mut state = self.lock().await;
             // An error is ignored. If the connection was closed, the server rolls back; otherwise the rollback follows.
             let _ = state.settle(&self.state_outside_lock).await;
-            if matches!(state.end_reason, Some(EndReason::Finished | EndReason::EndedByStatement))
-                || state.frame(frame_id).is_none()
+            if matches!(
+                state.end_reason,
+                Some(EndReason::Finished | EndReason::EndedByStatement | EndReason::RawCommitUnknown)
+            ) || state.frame(frame_id).is_none()
             {
                 return Err(already_ended_error(state.end_reason));
             }
@@ -257,6 +284,9 @@ impl<C: Connection> SharedTransaction<C> {
         };
         timeout(ROLLBACK_TIMEOUT, rollback).await.unwrap_or_else(|_| {
             self.close_if_unanswered();
+            if self.has_unverified_raw_commit.load(Ordering::SeqCst) {
+                return Err(commit_unknown_error("the server did not answer a COMMIT in time"));
+            }
             // If the connection was closed, the server rolls back. If another call has the connection, the frame is
             // rolled back before the next statement.
             self.abandon(frame_id);
@@ -319,7 +349,7 @@ impl<C: Connection> Call<C> {
         to_db_err: fn(sqlx::Error) -> DbErr,
     ) -> Result<T, DbErr> {
         self.record_outcome(outcome).map_err(|error| {
-            if self.state.has_unanswered_raw_commit {
+            if self.state.end_reason == Some(EndReason::RawCommitUnknown) {
                 commit_unknown_error(&error.to_string())
             } else {
                 to_db_err(error)
@@ -327,9 +357,23 @@ impl<C: Connection> Call<C> {
         })
     }
 
-    /// Records that the caller's statement is about to be sent, if it may be a COMMIT.
-    pub(crate) fn record_if_raw_commit(&mut self, statement: &Statement) {
-        self.state.has_unanswered_raw_commit |= may_commit(&statement.sql);
+    /// Records that the caller's statement is about to be sent, if it may be a COMMIT. Returns whether it may.
+    pub(crate) fn record_if_raw_commit(&mut self, statement: &Statement) -> bool {
+        let may_commit = may_commit(&statement.sql);
+        if may_commit {
+            self.state.set_unverified_raw_commit(true);
+        }
+        may_commit
+    }
+
+    /// Whether the transaction can write nothing.
+    pub(crate) fn cannot_write(&self) -> bool {
+        self.state.cannot_write()
+    }
+
+    /// Records that the frame can only be rolled back.
+    pub(crate) fn mark_failed(&mut self) {
+        self.state.mark_failed(self.frame_id, Failure::CallFailed);
     }
 
     /// Records that more statements of the call follow.

@@ -1,6 +1,7 @@
 //! The SQLSTATEs that this crate tells apart, by PostgreSQL's names for them.
 
 pub(crate) const PROTOCOL_VIOLATION: &str = "08P01";
+pub(crate) const FEATURE_NOT_SUPPORTED: &str = "0A000";
 pub(crate) const DIVISION_BY_ZERO: &str = "22012";
 pub(crate) const INVALID_PARAMETER_VALUE: &str = "22023";
 pub(crate) const INVALID_TEXT_REPRESENTATION: &str = "22P02";

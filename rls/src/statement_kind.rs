@@ -83,9 +83,14 @@ pub(crate) fn may_commit(sql: &str) -> bool {
     ["commit", "end", "prepare"].iter().any(|command| first_word.eq_ignore_ascii_case(command))
 }
 
+/// Whether PostgreSQL takes the character for white space. It takes other white space of Unicode for part of a name.
+fn is_sql_space(character: char) -> bool {
+    matches!(character, ' ' | '\t' | '\n' | '\r' | '\x0b' | '\x0c')
+}
+
 /// Returns the text without the white space, the comments and the empty statements (`;`) at its beginning.
 fn skip_to_first_word(sql: &str) -> &str {
-    let mut rest = sql.trim_start();
+    let mut rest = sql.trim_start_matches(is_sql_space);
     loop {
         if let Some(comment) = rest.strip_prefix("--") {
             rest = comment.split_once(['\n', '\r']).map_or("", |(_, rest)| rest);
@@ -96,18 +101,25 @@ fn skip_to_first_word(sql: &str) -> &str {
         } else {
             return rest;
         }
-        rest = rest.trim_start();
+        rest = rest.trim_start_matches(is_sql_space);
     }
 }
 
 /// Returns the text after the block comment at its beginning. Block comments can be nested.
 fn skip_block_comment(sql: &str) -> &str {
-    let (mut depth, mut rest) = (0_usize, sql);
-    while let Some(index) = rest.find("/*").into_iter().chain(rest.find("*/")).min() {
-        depth = if rest[index..].starts_with("/*") { depth + 1 } else { depth.saturating_sub(1) };
-        rest = &rest[index + 2..];
+    let (mut depth, mut position) = (0_usize, 0);
+    while let Some(two_bytes) = sql.as_bytes().get(position..position + 2) {
+        match two_bytes {
+            b"/*" => depth += 1,
+            b"*/" => depth -= 1,
+            _ => {
+                position += 1;
+                continue;
+            }
+        }
+        position += 2;
         if depth == 0 {
-            return rest;
+            return &sql[position..];
         }
     }
     ""
@@ -116,21 +128,21 @@ fn skip_block_comment(sql: &str) -> &str {
 /// Whether the text is a quoted table name, with or without its schema, as SeaORM writes it before the columns of an
 /// insert.
 fn is_quoted_name(text: &str) -> bool {
-    text.trim().split('.').all(|part| {
+    text.trim_matches(is_sql_space).split('.').all(|part| {
         part.strip_prefix('"').and_then(|part| part.strip_suffix('"')).is_some_and(|name| !name.contains('"'))
     })
 }
 
 /// Whether an opening parenthesis after this text cannot be that of a function that changes the database session.
 fn is_harmless_before_parenthesis(before: &str) -> bool {
-    let before = before.trim_end();
+    let before = before.trim_end_matches(is_sql_space);
     let word = before.rsplit(|c: char| !is_part_of_name(c)).next().unwrap_or_default();
     if word.is_empty() {
         return before.is_empty() || before.ends_with(['(', ',', '=', '<', '>', '+', '-', '*', '%', '|']);
     }
     // `x.count(` calls a function of a schema.
     let rest = &before[..before.len() - word.len()];
-    !rest.trim_end().ends_with('.') && WORDS_BEFORE_PARENTHESIS.contains(&word)
+    !rest.trim_end_matches(is_sql_space).ends_with('.') && WORDS_BEFORE_PARENTHESIS.contains(&word)
 }
 
 fn is_part_of_name(character: char) -> bool {
@@ -149,7 +161,17 @@ mod tests {
             assert!(may_commit(sql), "{sql}");
         }
         // In the last text, `/*/` only opens a comment, which ends after `COMMIT`.
-        for sql in ["SELECT 1 -- COMMIT", "/* COMMIT", "ROLLBACK", "committed", "ending", "", "/*/COMMIT*/SELECT 1"] {
+        for sql in [
+            "SELECT 1 -- COMMIT",
+            "/* COMMIT",
+            "/*",
+            "/* é /",
+            "ROLLBACK",
+            "committed",
+            "ending",
+            "",
+            "/*/COMMIT*/SELECT 1",
+        ] {
             assert!(!may_commit(sql), "{sql}");
         }
     }
@@ -200,8 +222,9 @@ mod tests {
             "SELECT id\ninto\tb FROM a",
             "DO $$ BEGIN END $$",
             "RESET ROLE",
-            // The name of this function is éCOUNT.
+            // The names of these functions are éCOUNT, and COUNT with a no-break space.
             "SELECT éCOUNT(1)",
+            "SELECT COUNT\u{a0}(1)",
         ] {
             assert!(!cannot_change_session(sql), "{sql}");
         }

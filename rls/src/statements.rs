@@ -4,18 +4,19 @@
 use std::{pin::Pin, sync::Arc};
 
 use futures_util::{Stream, TryStreamExt, stream};
-use sea_orm::{DbErr, ExecResult, QueryResult, Statement, sqlx::postgres::PgRow};
+use sea_orm::{DbErr, ExecResult, QueryResult, RuntimeErr, Statement, sqlx::postgres::PgRow};
 use tokio::{
     select,
     sync::{Notify, mpsc},
 };
 
 use crate::{
-    runtime::{AtomicUsize, Ordering, spawn, timeout},
+    Error,
+    runtime::{AtomicBool, AtomicUsize, Ordering, spawn, timeout},
     shared_transaction::{Call, DEADLINE_GRACE, SharedTransaction, Verification},
-    statement_kind::{cannot_change_session, only_reads},
+    statement_kind::cannot_change_session,
     transaction_state::OUTERMOST_FRAME_ID,
-    wire::{Connection, check_value_count, driver_query, exec_error, query_error},
+    wire::{Connection, check_values, driver_query, exec_error, query_error},
 };
 
 /// Runs one statement in a frame, with exclusive access to the connection. `$verification` says when the identity is
@@ -26,7 +27,8 @@ macro_rules! run_statement {
         |$query:ident, $connection:ident| $run:expr
     ) => {{
         let statement: StatementToRun = $statement;
-        check_value_count(&statement.statement)?;
+        check_values(&statement.statement)?;
+        let is_raw_commit_sent = AtomicBool::new(false);
         let run = async {
             let mut call = $shared.begin_call($frame_id).await?;
             if may_write(&statement.statement.sql) {
@@ -34,7 +36,7 @@ macro_rules! run_statement {
             }
             if $verification != Verification::Skipped {
                 call.expect_session_changes();
-                call.record_if_raw_commit(&statement.statement);
+                is_raw_commit_sent.store(call.record_if_raw_commit(&statement.statement), Ordering::SeqCst);
             }
             let $query = driver_query(statement.statement, statement.is_cached);
             let $connection = call.connection()?;
@@ -45,7 +47,7 @@ macro_rules! run_statement {
             }
             Ok(result)
         };
-        $shared.within_deadline(run).await
+        $shared.within_deadline_of_statement(&is_raw_commit_sent, run).await
     }};
 }
 
@@ -127,9 +129,17 @@ impl<C: Connection> Call<C> {
     /// Runs one of several statements of a call. The call remains in progress until [`complete`](Call::complete).
     async fn execute(&mut self, statement: Statement) -> Result<ExecResult, DbErr> {
         let outcome = self.connection()?.execute(driver_query(statement, true)).await;
-        let result = self.record_outcome(outcome).map_err(exec_error)?;
-        self.expect_more_statements();
-        Ok(result.into())
+        match self.record_outcome(outcome) {
+            Ok(result) => {
+                self.expect_more_statements();
+                Ok(result.into())
+            }
+            Err(error) => {
+                // Whatever failed, the statements that follow in the call will not run.
+                self.mark_failed();
+                Err(exec_error(error))
+            }
+        }
     }
 }
 
@@ -139,9 +149,18 @@ pub type RowStream<'a> = Pin<Box<dyn Stream<Item = Result<QueryResult, DbErr>> +
 /// The maximum number of rows buffered for a slow reader. While the buffer is full, no row is read from the server.
 const STREAM_BUFFER_ROWS: usize = if cfg!(test) { 2 } else { 64 };
 
+/// What the task that has the connection sends to the reader of a stream.
+enum StreamMessage<R> {
+    Row(R),
+    /// Nothing follows.
+    Failed(DbErr),
+    /// All rows were sent, and the transaction is committed if it was to be. Nothing follows.
+    Complete,
+}
+
 /// Sends rows to the reader, from the task that has the connection.
 struct RowSender<R> {
-    sender: mpsc::UnboundedSender<Result<R, DbErr>>,
+    sender: mpsc::UnboundedSender<StreamMessage<R>>,
     unread_rows: Arc<UnreadRows>,
 }
 
@@ -171,7 +190,7 @@ impl<R> RowSender<R> {
             }
         }
         self.unread_rows.count.fetch_add(1, Ordering::SeqCst);
-        self.sender.send(Ok(row)).is_ok()
+        self.sender.send(StreamMessage::Row(row)).is_ok()
     }
 
     /// Waits until all rows have been read. Returns `false` if the stream was dropped before that.
@@ -187,6 +206,53 @@ impl<R> RowSender<R> {
     }
 }
 
+/// The reader's end of a stream.
+struct RowReader<R> {
+    receiver: mpsc::UnboundedReceiver<StreamMessage<R>>,
+    unread_rows: Arc<UnreadRows>,
+    /// The first message, until it is read.
+    first_message: Option<StreamMessage<R>>,
+}
+
+impl<R: Send> RowReader<R> {
+    /// Waits for the first message, without counting its row as read. If the statement has failed before its first row,
+    /// returns the error.
+    async fn wait_for_first_message(&mut self) -> Result<(), DbErr> {
+        match self.receive().await {
+            StreamMessage::Failed(error) => Err(error),
+            message => {
+                self.first_message = Some(message);
+                Ok(())
+            }
+        }
+    }
+
+    async fn receive(&mut self) -> StreamMessage<R> {
+        self.receiver.recv().await.unwrap_or_else(|| {
+            // The task has not run to its end: it has panicked, or its runtime has shut down.
+            let source = RuntimeErr::Internal("the task that reads the rows has stopped".to_owned());
+            StreamMessage::Failed(Error::ConnectionLost(DbErr::Conn(source)).into())
+        })
+    }
+
+    /// Returns the next row, and the reader for those after it; `None` after the last row.
+    async fn next(mut self) -> Option<(Result<R, DbErr>, Option<Self>)> {
+        let message = match self.first_message.take() {
+            Some(message) => message,
+            None => self.receive().await,
+        };
+        match message {
+            StreamMessage::Row(row) => {
+                self.unread_rows.count.fetch_sub(1, Ordering::SeqCst);
+                self.unread_rows.row_read.notify_one();
+                Some((Ok(row), Some(self)))
+            }
+            StreamMessage::Failed(error) => Some((Err(error), None)),
+            StreamMessage::Complete => None,
+        }
+    }
+}
+
 /// How the stream ended.
 enum StreamEnd {
     /// After the last row.
@@ -195,9 +261,26 @@ enum StreamEnd {
     Dropped,
 }
 
-/// Streams the rows of a statement, until the last row, the deadline, or the drop of the stream. A task holds the
-/// connection, because a stream that held the connection itself would be self-referential. With `commits_at_end`, the
-/// task commits the transaction after the last row.
+/// Fails the frame of a stream when it is dropped, unless the stream was sent to its end. The task that sends the rows
+/// may stop anywhere: it may panic, or its runtime may shut down.
+struct FrameOfStream<'a, C: Connection> {
+    shared: &'a SharedTransaction<C>,
+    frame_id: u64,
+    has_ended: bool,
+}
+
+impl<C: Connection> Drop for FrameOfStream<'_, C> {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            self.shared.mark_failed(self.frame_id);
+        }
+    }
+}
+
+/// Streams the rows of a statement, until the last row, the deadline, or the drop of the stream. Returns once the first
+/// row has arrived, so that a statement that fails at once can be retried. A task holds the connection, because a
+/// stream that held the connection itself would be self-referential. With `commits_at_end`, the task commits the
+/// transaction after the last row.
 pub(crate) async fn stream_rows<C: Connection>(
     shared: &SharedTransaction<C>,
     frame_id: u64,
@@ -205,7 +288,7 @@ pub(crate) async fn stream_rows<C: Connection>(
     verification: Verification,
     commits_at_end: bool,
 ) -> Result<impl Stream<Item = Result<C::Row, DbErr>> + Send + 'static, DbErr> {
-    check_value_count(&statement)?;
+    check_values(&statement)?;
     let mut call = shared.within_deadline(shared.begin_call(frame_id)).await?;
     if may_write(&statement.sql) {
         shared.count_write();
@@ -219,39 +302,35 @@ pub(crate) async fn stream_rows<C: Connection>(
     let row_sender = RowSender { sender, unread_rows: unread_rows.clone() };
     let shared = shared.clone();
     spawn(async move {
-        // If the stream is dropped before its last row was read, a write must be rolled back, so the commit waits for
-        // the reader. A statement that only reads has nothing to roll back.
-        let waits_for_reader = commits_at_end && !only_reads(&statement.sql);
-        let outcome = send_all(&shared, call, statement, &row_sender, waits_for_reader).await;
+        // If the stream is dropped before its last row was read, what the statement wrote must be rolled back, so the
+        // commit waits for the reader.
+        let waits_for_reader = commits_at_end && !call.cannot_write();
+        let outcome = send_all(&shared, frame_id, call, statement, verification, &row_sender, waits_for_reader).await;
         let outcome = match outcome {
             Ok(StreamEnd::Complete) if commits_at_end => shared.commit(OUTERMOST_FRAME_ID).await,
             Ok(StreamEnd::Complete | StreamEnd::Dropped) => Ok(()),
             Err(error) => Err(error),
         };
-        if let Err(error) = outcome {
-            // This fails if the stream was dropped; then nobody needs the error.
-            let _ = row_sender.sender.send(Err(error));
-        }
+        // This fails if the stream was dropped; then nobody needs the outcome.
+        let _ = row_sender.sender.send(outcome.map_or_else(StreamMessage::Failed, |()| StreamMessage::Complete));
     });
-    Ok(stream::unfold((receiver, unread_rows), |(mut receiver, unread_rows)| async {
-        let row = receiver.recv().await?;
-        // Only rows were counted, not the error that may follow them.
-        if row.is_ok() {
-            unread_rows.count.fetch_sub(1, Ordering::SeqCst);
-            unread_rows.row_read.notify_one();
-        }
-        Some((row, (receiver, unread_rows)))
-    }))
+    let mut reader = RowReader { receiver, unread_rows, first_message: None };
+    reader.wait_for_first_message().await?;
+    Ok(stream::unfold(Some(reader), |reader| async { reader?.next().await }))
 }
 
 /// Sends all rows of the statement to the reader. With `waits_for_reader`, returns only when they have been read.
 async fn send_all<C: Connection>(
     shared: &SharedTransaction<C>,
+    frame_id: u64,
     mut call: Call<C>,
     statement: Statement,
+    verification: Verification,
     row_sender: &RowSender<C::Row>,
     waits_for_reader: bool,
 ) -> Result<StreamEnd, DbErr> {
+    // Dropped before `call`, so that no other call gets the connection before the frame has failed.
+    let mut frame = FrameOfStream { shared, frame_id, has_ended: false };
     call.expect_rows();
     let connection = call.connection()?;
     let sending = async {
@@ -270,10 +349,23 @@ async fn send_all<C: Connection>(
         None => Ok(sending.await),
         Some(deadline) => timeout(deadline.saturating_add(DEADLINE_GRACE), sending).await,
     };
+    frame.has_ended = true;
     match outcome {
         // The next call discards the rows that are still unread.
         Ok(Ok(StreamEnd::Dropped)) => Ok(StreamEnd::Dropped),
-        Ok(outcome) => call.record_outcome_for_caller(outcome, query_error),
+        Ok(outcome) => {
+            let end = call.record_outcome_for_caller(outcome, query_error)?;
+            if verification == Verification::Immediate {
+                match shared.deadline {
+                    None => call.verify().await?,
+                    Some(deadline) => match timeout(deadline.saturating_add(DEADLINE_GRACE), call.verify()).await {
+                        Ok(verified) => verified?,
+                        Err(_) => return Err(call.close_at_deadline()),
+                    },
+                }
+            }
+            Ok(end)
+        }
         Err(_) => Err(call.close_at_deadline()),
     }
 }

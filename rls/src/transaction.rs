@@ -360,7 +360,7 @@ impl StreamTrait for Transaction {
     ) -> Pin<Box<dyn Future<Output = Result<RowStream<'a>, DbErr>> + 'a + Send>> {
         Box::pin(async move {
             let verification =
-                if cannot_change_session(&statement.sql) { Verification::Skipped } else { Verification::Deferred };
+                if cannot_change_session(&statement.sql) { Verification::Skipped } else { Verification::Immediate };
             let commits_at_end = false;
             self.stream_rows(statement, verification, commits_at_end).await
         })

@@ -7,19 +7,20 @@ mod ending;
 mod frame;
 mod savepoints;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 pub(crate) use begin::{BeginRequest, READ_ONLY};
-pub(crate) use ending::commit_unknown_error;
-pub(crate) use frame::{EndReason, Failure, Frame, OUTERMOST_FRAME_ID, Pending, already_ended_error};
+pub(crate) use frame::{
+    EndReason, Failure, Frame, OUTERMOST_FRAME_ID, Pending, already_ended_error, commit_unknown_error,
+};
 pub(crate) use savepoints::savepoint_name;
 use sea_orm::{DbErr, sqlx};
 
 use crate::{
     Error, Identity,
-    error::{breaks_connection, is_from_pooler},
+    error::{breaks_connection, is_from_pooler, is_outdated_statement},
     pool::PooledConnection,
-    runtime::timeout,
+    runtime::{AtomicBool, timeout},
     state_outside_lock::{StateOutsideLock, Unfinished},
     transaction_server::TransactionServer,
     wire::{Connection, PreparedStatementMode, ROLLBACK_TIMEOUT, SimpleQueryResponse, exec_error},
@@ -40,9 +41,13 @@ pub(crate) struct TransactionState<C: Connection = PooledConnection> {
     pub(crate) end_reason: Option<EndReason>,
     /// Whether a statement has run that may have changed the database session.
     pub(crate) is_unclean: bool,
-    /// Whether a raw statement of the caller that may commit (COMMIT, END, PREPARE TRANSACTION) was sent and is
-    /// unanswered.
-    pub(crate) has_unanswered_raw_commit: bool,
+    /// Whether a raw statement of the caller that may commit (COMMIT, END, PREPARE TRANSACTION) was sent, and the
+    /// server has neither refused it nor answered the verification that follows it. Shared with the handles of the
+    /// transaction, which read it while a call holds the connection.
+    pub(crate) has_unverified_raw_commit: Arc<AtomicBool>,
+    /// Whether a cached statement no longer fits its table. The connection is then discarded, and so are the idle
+    /// connections of its pool, which may have cached the statement too.
+    pub(crate) has_outdated_statement: bool,
     /// The highest id that a frame has had so far.
     pub(crate) last_frame_id: u64,
     /// The start time of the transaction, as the server prints it.
@@ -57,6 +62,8 @@ pub(crate) struct TransactionState<C: Connection = PooledConnection> {
     /// Whether the transaction belongs to an operation that only reads, and is not SERIALIZABLE, so that what it read
     /// is valid whether it is committed or rolled back. Then the caller need not wait for its end.
     pub(crate) allows_background_end: bool,
+    /// Whether all statements see the snapshot of the first one (REPEATABLE READ), if the server was asked for that.
+    pub(crate) keeps_first_snapshot: bool,
     /// Whether the transaction is `READ ONLY`.
     is_read_only: bool,
     /// The server that the transaction runs on, if there are replicas.
@@ -108,14 +115,13 @@ impl<C: Connection> TransactionState<C> {
         outcome: Result<T, sqlx::Error>,
     ) -> Result<T, sqlx::Error> {
         self.pending = None;
-        // A pooler that has lost the server does not know whether the server received the request.
-        let is_unanswered =
-            outcome.as_ref().err().is_some_and(|error| breaks_connection(error) || is_from_pooler(error));
-        self.has_unanswered_raw_commit &= is_unanswered;
         if let Err(error) = &outcome {
-            if breaks_connection(error) || self.has_unanswered_raw_commit {
+            // A pooler that has lost the server does not know whether the server received the request.
+            if breaks_connection(error) || is_from_pooler(error) && self.has_unverified_raw_commit() {
                 self.close(EndReason::ConnectionLost);
             } else if error.as_database_error().is_some() {
+                self.set_unverified_raw_commit(false);
+                self.has_outdated_statement |= is_outdated_statement(error);
                 self.has_unread_response_end = true;
                 self.mark_failed(frame_id, Failure::CallFailed);
             } else {
@@ -134,7 +140,9 @@ impl<C: Connection> TransactionState<C> {
 
     /// Ends the transaction and discards the connection instead of returning it to its pool.
     pub(crate) fn close(&mut self, reason: EndReason) {
-        self.end_reason = Some(reason);
+        let is_interrupted = matches!(reason, EndReason::ConnectionLost | EndReason::DeadlineExceeded);
+        let is_commit_unknown = is_interrupted && self.has_unverified_raw_commit();
+        self.end_reason = Some(if is_commit_unknown { EndReason::RawCommitUnknown } else { reason });
         self.pending = None;
         if let Some(connection) = self.connection.take() {
             connection.discard();
@@ -195,11 +203,16 @@ impl<C: Connection> TransactionState<C> {
                 Ok(Ok(server_error)) => server_error.is_some(),
                 Ok(Err(error)) => {
                     self.close(EndReason::ConnectionLost);
-                    return Err(exec_error(error));
+                    let is_commit_unknown = self.has_unverified_raw_commit();
+                    return Err(if is_commit_unknown {
+                        commit_unknown_error(&error.to_string())
+                    } else {
+                        exec_error(error)
+                    });
                 }
                 Err(_) => {
                     self.close(EndReason::DeadlineExceeded);
-                    return Err(Error::DeadlineExceeded.into());
+                    return Err(self.deadline_error());
                 }
             };
             (self.pending, self.has_unread_response_end) = (None, false);
@@ -228,6 +241,12 @@ impl<C: Connection> TransactionState<C> {
                 Pending::End if !has_server_error => self.end_reason = Some(EndReason::Finished),
                 // The transaction may still be open. The server rolls it back when the connection is closed.
                 Pending::End => self.close(EndReason::Finished),
+            }
+            if has_server_error {
+                self.set_unverified_raw_commit(false);
+            } else if self.has_unverified_raw_commit() && self.end_reason.is_none() {
+                // The call that sent the COMMIT was dropped. The verification fails if the transaction has ended.
+                self.verify(self.innermost_frame_id(), Pending::Discardable).await?;
             }
         }
         for (frame_id, unfinished) in state_outside_lock.take_unfinished() {
@@ -260,6 +279,9 @@ impl<C: Connection> TransactionState<C> {
         let row = self.send_internal(sql, pending).await?.last_row;
         let integer = |column| row.as_ref().and_then(|row| row.integer(column));
         let (finding, prepared_count) = (integer(0), integer(1));
+        if finding.is_some() {
+            self.set_unverified_raw_commit(false);
+        }
         match finding {
             // The identity is unchanged.
             Some(0) => {

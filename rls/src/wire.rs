@@ -58,6 +58,9 @@ pub(crate) trait Connection: Send + Sized + 'static {
 
     /// Discards the connection instead of returning it.
     fn discard(self);
+
+    /// Discards the connection, and the idle connections of its pool.
+    fn discard_with_idle(self);
 }
 
 impl Connection for PooledConnection {
@@ -106,6 +109,10 @@ impl Connection for PooledConnection {
 
     fn discard(self) {
         PooledConnection::discard(self);
+    }
+
+    fn discard_with_idle(self) {
+        PooledConnection::discard_with_idle(self);
     }
 }
 
@@ -297,10 +304,17 @@ fn hash_of_types(values: &Values) -> u64 {
     hasher.finish()
 }
 
-/// Refuses more values than the protocol allows, and more values than the statement has parameters. The driver checks
-/// the maximum only after it has sent part of the statement, and PostgreSQL accepts surplus values.
-pub(crate) fn check_value_count(statement: &Statement) -> Result<(), Error> {
-    let count = statement.values.as_ref().map_or(0, |values| values.0.len());
+/// Refuses more values than the protocol allows, more values than the statement has parameters, and values that cannot
+/// be sent. The driver checks the maximum only after it has sent part of the statement, PostgreSQL accepts surplus
+/// values, and the conversion to the driver's values panics if it fails.
+pub(crate) fn check_values(statement: &Statement) -> Result<(), Error> {
+    let values = statement.values.as_ref().map_or(&[][..], |values| &values.0);
+    for (index, value) in values.iter().enumerate() {
+        if let Err(rule) = check_value(value) {
+            return Err(Error::invalid_statement(format!("the value of ${} must {rule}", index + 1)));
+        }
+    }
+    let count = values.len();
     if count > MAX_VALUES {
         return Err(Error::invalid_statement(format!("it must have at most {MAX_VALUES} values, and has {count}")));
     }
@@ -311,6 +325,25 @@ pub(crate) fn check_value_count(statement: &Statement) -> Result<(), Error> {
         )));
     }
     Ok(())
+}
+
+/// Checks that a value can be sent. Otherwise returns what it must do.
+fn check_value(value: &Value) -> Result<(), &'static str> {
+    match value {
+        Value::BigUnsigned(Some(number)) if i64::try_from(*number).is_err() => {
+            Err("be at most 9223372036854775807, the highest bigint")
+        }
+        Value::Array(item_type, Some(items)) => items.iter().try_for_each(|item| {
+            if *item == item.as_null() {
+                Err("be an array without NULL")
+            } else if matches!(item, Value::Array(..)) || item.array_type() != *item_type {
+                Err("be an array whose items have its item type")
+            } else {
+                check_value(item)
+            }
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// Returns the highest number of a parameter in the text (1 for `$1`), which is the count of parameters. What looks

@@ -1,10 +1,6 @@
 //! What a caller learns when a pooler answers in PostgreSQL's place, when nothing answers, or when a call is dropped;
 //! and what holds for a pool that the application already had.
 
-#![allow(missing_docs)]
-
-mod proxies;
-
 use std::{
     sync::{
         Arc,
@@ -15,9 +11,7 @@ use std::{
 
 use futures_util::{TryStreamExt, future::try_join_all};
 use rls::{Database, Error, Identity, IdentityConnection, Options};
-use sea_orm::{
-    AccessMode, ConnectOptions, ConnectionTrait, DbBackend, DbErr, Statement, StreamTrait, TransactionTrait,
-};
+use sea_orm::{AccessMode, ConnectOptions, ConnectionTrait, StreamTrait, TransactionTrait};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::tcp::{OwnedReadHalf, OwnedWriteHalf},
@@ -25,7 +19,7 @@ use tokio::{
     time::timeout,
 };
 
-use proxies::listen_in_front_of;
+use crate::{outcome_code, proxies::listen_in_front_of, statement};
 
 const INSERT_NOTE: &str = "INSERT INTO notes (text) VALUES ('hello')";
 
@@ -48,13 +42,8 @@ fn as_owner(handle: &Database) -> IdentityConnection {
     handle.as_identity(Identity::new("postgres"))
 }
 
-/// Returns the code of the error, or "done".
-fn outcome_code<T>(outcome: Result<T, DbErr>) -> &'static str {
-    outcome.map_or_else(|error| Error::from(error).code(), |_| "done")
-}
-
 async fn count_notes(database: &testdb::Database) -> i64 {
-    let select_count = Statement::from_string(DbBackend::Postgres, "SELECT count(*) FROM notes");
+    let select_count = statement("SELECT count(*) FROM notes");
     let row = database.connect(1).await.unwrap().query_one_raw(select_count).await.unwrap().unwrap();
     row.try_get_by_index(0).unwrap()
 }
@@ -216,7 +205,7 @@ async fn a_raw_commit_without_an_answer_leaves_its_outcome_unknown() {
             let tx = owner.begin().await.unwrap();
             pooler.arm();
             let streamed = async {
-                let rows = tx.stream_raw(Statement::from_string(DbBackend::Postgres, commit)).await?;
+                let rows = tx.stream_raw(statement(commit)).await?;
                 rows.try_collect::<Vec<_>>().await
             };
             assert_eq!(outcome_code(streamed.await), "commit_unknown", "{fault:?} {commit}, streamed");

@@ -2,8 +2,6 @@
 //! `IdentityConnection`, and `DatabaseTransaction` by `Transaction`. The imports of SeaORM's traits are unchanged. The
 //! last test is not SeaORM's.
 
-#![allow(missing_docs)]
-
 use rls::{Database, Identity, IdentityConnection, Options, Transaction};
 use sea_orm::{
     AccessMode, DbBackend, IsolationLevel, RuntimeErr, Set, TransactionError, TransactionOptions, TransactionTrait,
@@ -272,7 +270,7 @@ async fn the_backend_method_is_not_ambiguous_and_a_stream_and_a_ping_succeed() {
     assert_eq!(ctx.db.get_database_backend(), DbBackend::Postgres);
     let txn = ctx.db.begin().await.unwrap();
     assert_eq!(txn.get_database_backend(), DbBackend::Postgres);
-    let streamed = StreamTrait::stream_raw(&txn, sea_orm::Statement::from_string(DbBackend::Postgres, "SELECT 1"));
+    let streamed = StreamTrait::stream_raw(&txn, crate::statement("SELECT 1"));
     assert!(streamed.await.is_ok());
     drop(txn);
     ctx.db.ping().await.unwrap();

@@ -1,21 +1,16 @@
 //! Identities in a database whose rows belong to tenants. The setting `app.tenant` of an identity names the tenant.
 
-#![allow(missing_docs)]
-
-mod proxies;
-
 use std::time::Duration;
 
-use futures_util::TryStreamExt;
 use rls::{Database, Error, Identity, IdentityConnection, Options, unchecked::AsUnchecked};
-use sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement, StreamTrait, TransactionTrait, Value};
-use tokio::{io::copy_bidirectional, net::TcpStream, sync::oneshot, time::sleep};
+use sea_orm::{ConnectionTrait, TransactionTrait};
+use tokio::{io::copy_bidirectional, net::TcpStream, sync::oneshot};
 
-use proxies::listen_in_front_of;
+use crate::{outcome_code, proxies::listen_in_front_of, statement};
 
 /// Creates a database whose rows belong to tenants. Returns the database, a handle of it with a pool of two
 /// connections, and the role that all tenants share.
-async fn create_tenant_database() -> (testdb::Database, Database, String) {
+pub async fn create_tenant_database() -> (testdb::Database, Database, String) {
     let database = testdb::Server::open().await.unwrap().create_empty().await.unwrap();
     let role = format!("tenant_{}", uuid::Uuid::new_v4().simple());
     let schema = format!(
@@ -35,18 +30,13 @@ async fn create_tenant_database() -> (testdb::Database, Database, String) {
 }
 
 /// Returns the database as a tenant sees it. The identity has a second setting, `app.admin`, which no policy reads.
-fn as_tenant(handle: &Database, role: &str, name: &str) -> IdentityConnection {
+pub fn as_tenant(handle: &Database, role: &str, name: &str) -> IdentityConnection {
     handle.as_identity(Identity::new(role.to_owned()).with_setting("app.tenant", name).with_setting("app.admin", ""))
 }
 
-async fn count_notes(connection: &impl ConnectionTrait) -> usize {
-    let select_notes = Statement::from_string(DbBackend::Postgres, "SELECT text FROM notes");
+pub async fn count_notes(connection: &impl ConnectionTrait) -> usize {
+    let select_notes = statement("SELECT text FROM notes");
     connection.query_all_raw(select_notes).await.unwrap().len()
-}
-
-/// Returns the code of the error, or "done".
-fn outcome_code<T>(outcome: Result<T, DbErr>) -> &'static str {
-    outcome.map_or_else(|error| Error::from(error).code(), |_| "done")
 }
 
 #[tokio::test]
@@ -142,7 +132,7 @@ async fn the_role_none_is_refused() {
     // NUL characters are removed from the names of roles.
     for none in ["none", "no\0ne"] {
         let as_none = handle.as_identity(Identity::new(none));
-        let select_notes = Statement::from_string(DbBackend::Postgres, "SELECT text FROM notes");
+        let select_notes = statement("SELECT text FROM notes");
         assert_eq!(outcome_code(as_none.query_all_raw(select_notes).await), "misconfigured");
         assert_eq!(outcome_code(as_none.begin().await), "misconfigured");
     }
@@ -179,108 +169,6 @@ async fn a_statement_that_the_server_cancels_at_the_deadline_fails_with_deadline
     let tx = acme.begin().await.unwrap();
     assert_eq!(outcome_code(tx.execute_unprepared("SELECT pg_sleep(20)").await), "deadline_exceeded");
     assert_eq!(outcome_code(tx.commit().await), "transaction_failed");
-}
-
-#[tokio::test]
-async fn a_prepared_statement_is_not_reused_if_the_count_or_types_of_the_values_differ() {
-    let (database, _, role) = create_tenant_database().await;
-    let schema = format!("CREATE TABLE numbers (n bigint); GRANT SELECT, INSERT ON numbers TO {role}");
-    database.connect(1).await.unwrap().execute_unprepared(&schema).await.unwrap();
-    let mut options = Options::default();
-    // One connection, so that all statements meet the same prepared statements.
-    options.max_connections = 1;
-    let handle = Database::connect(database.url(), &options).await.unwrap();
-    let (acme, globex) = (as_tenant(&handle, &role, "acme"), as_tenant(&handle, &role, "globex"));
-    let statement = |sql: &str, values: Vec<Value>| Statement::from_sql_and_values(DbBackend::Postgres, sql, values);
-    let insert = |value: Value| acme.execute_raw(statement("INSERT INTO numbers (n) VALUES ($1)", vec![value]));
-    insert(5_i64.into()).await.unwrap();
-    insert(6_i32.into()).await.unwrap();
-    insert(7.0_f64.into()).await.unwrap();
-    // A text of eight bytes, which the server would read as a bigint if the driver did not send another statement.
-    assert_eq!(outcome_code(insert("12345678".into()).await), "database", "a text is not a number");
-    let sum = acme.query_one_raw(statement("SELECT sum(n)::bigint FROM numbers", Vec::new())).await.unwrap().unwrap();
-    assert_eq!(sum.try_get_by_index::<i64>(0).unwrap(), 5 + 6 + 7);
-
-    let select_with_values = |count: i32| statement("SELECT $1::integer", (0..count).map(Value::from).collect());
-    assert_eq!(outcome_code(acme.query_all_raw(select_with_values(2)).await), "invalid_statement", "one too many");
-    assert_eq!(outcome_code(acme.query_all_raw(select_with_values(0)).await), "invalid_statement", "one too few");
-    assert_eq!(outcome_code(globex.query_all_raw(select_with_values(1)).await), "done", "after the refused ones");
-}
-
-/// Reads the stream of a statement's rows to its end, and returns their number.
-async fn count_streamed(connection: &impl StreamTrait, sql: &str) -> Result<usize, DbErr> {
-    let rows = connection.stream_raw(Statement::from_string(DbBackend::Postgres, sql)).await?;
-    Ok(rows.try_collect::<Vec<_>>().await?.len())
-}
-
-#[tokio::test]
-async fn a_temporary_table_that_a_streamed_statement_created_is_dropped_before_the_next_identity() {
-    let (_database, handle, role) = create_tenant_database().await;
-    let (acme, globex) = (as_tenant(&handle, &role, "acme"), as_tenant(&handle, &role, "globex"));
-    acme.execute_unprepared("INSERT INTO notes (text) VALUES ('secret')").await.unwrap();
-    let tx = acme.begin().await.unwrap();
-    count_streamed(&tx, "SELECT text INTO TEMPORARY mine FROM notes").await.unwrap();
-    assert_eq!(count_streamed(&tx, "SELECT text FROM mine").await.unwrap(), 1);
-    tx.commit().await.unwrap();
-    let select = Statement::from_string(DbBackend::Postgres, "SELECT text FROM mine");
-    assert_eq!(outcome_code(globex.query_all_raw(select).await), "database");
-}
-
-#[tokio::test]
-async fn only_a_stream_that_is_read_to_its_end_in_time_saves_what_its_statement_wrote() {
-    let (_database, handle, role) = create_tenant_database().await;
-    let acme = as_tenant(&handle, &role, "acme");
-    let insert = "INSERT INTO notes (text) SELECT 'hello' FROM generate_series(1, 3) RETURNING text";
-    let mut rows = acme.stream_raw(Statement::from_string(DbBackend::Postgres, insert)).await.unwrap();
-    assert!(rows.try_next().await.unwrap().is_some());
-    // Long enough for the server to send all rows.
-    sleep(Duration::from_millis(200)).await;
-    drop(rows);
-    // Long enough for the rollback.
-    sleep(Duration::from_millis(200)).await;
-    assert_eq!(count_notes(&acme).await, 0);
-    assert_eq!(count_streamed(&acme, insert).await.unwrap(), 3);
-    assert_eq!(count_notes(&acme).await, 3);
-    // The rows are not read before the deadline, which is enforced a second after it has passed.
-    let acme_with_deadline = acme.clone().with_deadline(Duration::from_secs(1));
-    let mut unread = acme_with_deadline.stream_raw(Statement::from_string(DbBackend::Postgres, insert)).await.unwrap();
-    sleep(Duration::from_millis(2500)).await;
-    let read_to_end = async {
-        while unread.try_next().await?.is_some() {}
-        Ok(())
-    };
-    assert_eq!(outcome_code(read_to_end.await), "deadline_exceeded");
-    assert_eq!(count_notes(&acme).await, 3);
-}
-
-#[tokio::test]
-async fn only_a_stream_that_may_write_counts_as_a_write() {
-    let (_database, handle, role) = create_tenant_database().await;
-    let acme = as_tenant(&handle, &role, "acme");
-    for (sql, may_write) in [
-        ("SELECT text FROM notes", false),
-        ("INSERT INTO notes (text) VALUES ('hello') RETURNING text", true),
-        ("SELECT nextval('note_numbers')", true),
-    ] {
-        let tx = acme.begin().await.unwrap();
-        count_streamed(&tx, sql).await.unwrap();
-        assert_eq!(tx.unchecked().may_have_written(), may_write, "{sql}");
-    }
-}
-
-#[tokio::test]
-async fn an_error_in_a_stream_is_mapped_like_that_of_any_other_statement() {
-    let (_database, handle, role) = create_tenant_database().await;
-    let handle = handle.with_error_mapper(|_, _| Error::InvalidClaims { rule: "mapped" }.into());
-    let acme = as_tenant(&handle, &role, "acme");
-    // Only a superuser may read this table.
-    let denied_query = "SELECT rolname FROM pg_authid";
-    assert_eq!(
-        outcome_code(acme.query_all_raw(Statement::from_string(DbBackend::Postgres, denied_query)).await),
-        "invalid_claims"
-    );
-    assert_eq!(outcome_code(count_streamed(&acme, denied_query).await), "invalid_claims");
-    assert_eq!(outcome_code(count_streamed(&acme.begin().await.unwrap(), denied_query).await), "invalid_claims");
 }
 
 #[tokio::test]
@@ -336,7 +224,7 @@ async fn a_listen_that_raw_sql_commits_is_undone_before_the_next_identity() {
     tx.execute_unprepared("LISTEN mine").await.unwrap();
     assert_eq!(outcome_code(tx.execute_unprepared("COMMIT").await), "transaction_ended");
     drop(tx);
-    let select_channels = Statement::from_string(DbBackend::Postgres, "SELECT pg_listening_channels()");
+    let select_channels = statement("SELECT pg_listening_channels()");
     // More often than the pool has connections, so that each of them is asked.
     for _ in 0..4 {
         assert!(globex.query_all_raw(select_channels.clone()).await.unwrap().is_empty());
@@ -361,26 +249,37 @@ async fn only_a_statement_that_writes_or_calls_a_function_may_have_written() {
         ("WITH new AS (INSERT INTO notes (text) VALUES ('x') RETURNING text) SELECT text FROM new", true),
     ] {
         let operation = tx.unchecked().for_operation();
-        operation.fetch_all(Statement::from_string(DbBackend::Postgres, sql)).await.unwrap();
+        operation.fetch_all(statement(sql)).await.unwrap();
         assert_eq!(operation.may_have_written(), may_write, "{sql}");
     }
 }
 
 #[tokio::test]
-async fn each_pool_treats_prepared_statements_as_its_own_options_say() {
-    let (database, shared_pool, role) = create_tenant_database().await;
-    let without_caching = Options::default().without_prepared_statements();
-    let handle = shared_pool.with_pool_for_role(role.clone(), database.url(), &without_caching).await.unwrap();
-    let tenant_transaction = as_tenant(&handle, &role, "acme").begin().await.unwrap();
-    let owner_transaction = handle.as_identity(Identity::new("postgres")).begin().await.unwrap();
-    let select_messages = "SELECT query FROM pg_stat_activity
-        WHERE state = 'idle in transaction' AND datname = current_database() ORDER BY query LIKE '%DEALLOCATE ALL%'";
-    let observer = database.connect(1).await.unwrap();
-    let rows = observer.query_all_raw(Statement::from_string(DbBackend::Postgres, select_messages)).await.unwrap();
-    let messages: Vec<String> = rows.iter().map(|row| row.try_get_by_index(0).unwrap()).collect();
-    let [owner_message, tenant_message] = &messages[..] else { panic!("two open transactions: {messages:?}") };
-    assert!(owner_message.starts_with("BEGIN; ") && !owner_message.contains("DEALLOCATE ALL"), "{owner_message}");
-    assert!(tenant_message.starts_with("BEGIN; DEALLOCATE ALL; "), "{tenant_message}");
-    owner_transaction.rollback().await.unwrap();
-    tenant_transaction.rollback().await.unwrap();
+async fn a_setting_that_would_replace_the_role_is_refused() {
+    let (_database, handle, role) = create_tenant_database().await;
+    for (name, value) in [("role", "none"), ("ROLE", "postgres"), ("ro\0le", "none"), ("session_authorization", "x")] {
+        let identity = Identity::new(role.clone()).with_setting(name, value);
+        let outcome = handle.as_identity(identity).execute_unprepared("SELECT 1").await;
+        assert_eq!(outcome_code(outcome), "misconfigured", "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_pool_that_allows_no_connection_or_more_than_a_server_has_is_refused() {
+    let (database, ..) = create_tenant_database().await;
+    for max_connections in [0, 262_144, u32::MAX] {
+        let mut options = Options::default();
+        options.max_connections = max_connections;
+        let error = Database::connect(database.url(), &options).await.unwrap_err();
+        assert_eq!(error.code(), "misconfigured", "{max_connections}");
+    }
+}
+
+#[tokio::test]
+async fn a_text_full_of_comments_is_examined_in_linear_time() {
+    let (_database, handle, role) = create_tenant_database().await;
+    // With a quadratic search, this would take minutes.
+    let comments = "/* ".repeat(1_000_000);
+    let outcome = as_tenant(&handle, &role, "acme").execute_unprepared(&comments).await;
+    assert_eq!(outcome_code(outcome), "database", "an unterminated comment");
 }

@@ -382,6 +382,10 @@ impl Connection for ModelConnection {
         self.is_discarded = true;
         self.server.state().lose_connection();
     }
+
+    fn discard_with_idle(self) {
+        self.discard();
+    }
 }
 
 impl Drop for ModelConnection {

@@ -80,6 +80,7 @@ impl Cluster {
         candidate_indexes.sort_by_key(|index| self.members[*index].lsn.load(Ordering::SeqCst) < required_lsn);
         for index in candidate_indexes.into_iter().take(2) {
             let member = &self.members[index];
+            let lsn_before_begin = member.lsn.load(Ordering::SeqCst);
             let begin = SharedTransaction::begin(&member.pool, request, self.transaction_server(index));
             let begin_timeout =
                 request.deadline.map_or(SERVER_ATTEMPT_TIMEOUT, |deadline| SERVER_ATTEMPT_TIMEOUT.min(deadline / 3));
@@ -105,8 +106,12 @@ impl Cluster {
             if status.is_standby {
                 member.lsn.fetch_max(status.lsn, Ordering::SeqCst);
             }
-            let is_fresh = status.lsn >= required_lsn
-                || !keeps_first_snapshot && wait_until_replayed(&transaction, required_lsn).await;
+            // A transaction may also be REPEATABLE READ by the database's default.
+            let is_fresh = if keeps_first_snapshot || transaction.keeps_first_snapshot {
+                lsn_before_begin >= required_lsn
+            } else {
+                status.lsn >= required_lsn || wait_until_replayed(&transaction, required_lsn).await
+            };
             return is_fresh.then_some(transaction);
         }
         None

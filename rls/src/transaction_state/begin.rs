@@ -1,7 +1,7 @@
 //! The beginning of a transaction: one message that begins it, sets the identity, and reads what is needed later, such
 //! as the start time.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use sea_orm::sqlx;
 
@@ -15,9 +15,8 @@ use crate::{
     },
 };
 
-/// A column that is 1 if the transaction is SERIALIZABLE, possibly by the database's default, and otherwise 0. What a
-/// SERIALIZABLE transaction reads is valid only once it is committed, so the caller must wait for its end.
-const IS_SERIALIZABLE_COLUMN: &str = ", (current_setting('transaction_isolation') = 'serializable')::integer";
+/// A column with the isolation level of the transaction, which may be the database's default.
+const ISOLATION_COLUMN: &str = ", current_setting('transaction_isolation')";
 
 /// The transaction mode in which nothing can be written, with the space that separates it from BEGIN.
 pub(crate) const READ_ONLY: &str = " READ ONLY";
@@ -49,7 +48,7 @@ struct BeginValues {
     /// The identity with its settings as the server prints them (`5s` for `5000`), if that may differ from the given
     /// text.
     stored_identity: Option<Identity>,
-    is_serializable: Option<bool>,
+    isolation: Option<String>,
     replication_status: Option<ReplicationStatus>,
     process_id: Option<i64>,
     started_at: String,
@@ -59,7 +58,7 @@ impl BeginColumns<'_> {
     fn sql(&self) -> String {
         let mut sql = self.identity.read_back_columns();
         if self.includes_isolation {
-            sql.push_str(IS_SERIALIZABLE_COLUMN);
+            sql.push_str(ISOLATION_COLUMN);
         }
         if self.includes_replication_status {
             sql.extend([", ", REPLICATION_STATUS_SQL]);
@@ -79,8 +78,7 @@ impl BeginColumns<'_> {
             row.0.truncate(first_column);
         }
         if self.includes_isolation {
-            values.is_serializable = row.integer(row.0.len().checked_sub(1)?).map(|value| value != 0);
-            row.0.pop();
+            values.isolation = row.0.pop()?;
         }
         let read_back_count = self.identity.read_back_column_count();
         if read_back_count > 0 {
@@ -108,7 +106,8 @@ impl<C: Connection> TransactionState<C> {
             has_unread_response_end: false,
             end_reason: None,
             is_unclean: false,
-            has_unanswered_raw_commit: false,
+            has_unverified_raw_commit: Arc::default(),
+            has_outdated_statement: false,
             last_frame_id: OUTERMOST_FRAME_ID,
             started_at: String::new(),
             identity: identity.clone(),
@@ -116,12 +115,13 @@ impl<C: Connection> TransactionState<C> {
             deadline,
             prepared_statement_mode,
             allows_background_end: false,
+            keeps_first_snapshot: false,
             is_read_only: modes.contains(READ_ONLY),
             server,
         };
         let columns = BeginColumns {
             identity,
-            includes_isolation: allows_background_end,
+            includes_isolation: allows_background_end || state.server.is_some(),
             includes_replication_status: state.server.is_some(),
         };
         let set_identity = identity.set_local_sql(deadline, &columns.sql());
@@ -146,7 +146,10 @@ impl<C: Connection> TransactionState<C> {
         let values = response.last_row.and_then(|row| columns.read(row)).unwrap_or_default();
         let replication_status = values.replication_status;
         state.started_at = values.started_at;
-        state.allows_background_end = allows_background_end && values.is_serializable == Some(false);
+        // What a SERIALIZABLE transaction reads is valid only once it is committed, so the caller must wait for its end.
+        state.allows_background_end =
+            allows_background_end && values.isolation.as_deref().is_some_and(|isolation| isolation != "serializable");
+        state.keeps_first_snapshot = values.isolation.as_deref() == Some("repeatable read");
         if let Some(stored_identity) = values.stored_identity {
             state.stored_identity = stored_identity;
         }

@@ -1,9 +1,9 @@
 //! The end of a transaction by commit, rollback or drop, and the cleaning of the database session.
 
 use futures_util::FutureExt;
-use sea_orm::{DbErr, RuntimeErr, sqlx};
+use sea_orm::{DbErr, sqlx};
 
-use super::{EndReason, OUTERMOST_FRAME_ID, Pending, TransactionState};
+use super::{EndReason, OUTERMOST_FRAME_ID, Pending, TransactionState, commit_unknown_error};
 use crate::{
     Error,
     connection_to_release::{ConnectionToRelease, Ending},
@@ -109,6 +109,7 @@ impl<C: Connection> TransactionState<C> {
     /// clean.
     fn record_end(&mut self, response: &SimpleQueryResponse) -> Result<(), DbErr> {
         self.pending = None;
+        self.set_unverified_raw_commit(false);
         self.end_reason = Some(EndReason::Finished);
         if self.is_unclean {
             let prepared_statement_mode = self.prepared_statement_mode;
@@ -121,6 +122,7 @@ impl<C: Connection> TransactionState<C> {
     /// Returns the error of a commit that the server refused after `completed_count` statements of its message. If the
     /// transaction had ended before, this is recorded.
     fn record_commit_error(&mut self, error: sqlx::Error, completed_count: usize) -> DbErr {
+        self.set_unverified_raw_commit(false);
         let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
         match (completed_count, code.as_deref()) {
             (0, Some(TRANSACTION_ENDED_SQLSTATE)) => self.record_end_by_statement().into(),
@@ -134,16 +136,26 @@ impl<C: Connection> TransactionState<C> {
     /// before it, at an unknown log position.
     pub(crate) fn record_end_by_statement(&mut self) -> Error {
         self.end_reason = Some(EndReason::EndedByStatement);
+        self.set_unverified_raw_commit(false);
         self.record_unknown_commit();
         Error::TransactionEndedByStatement
     }
 
     /// Returns the error of a call that the server did not answer by the deadline.
     pub(crate) fn deadline_error(&self) -> DbErr {
-        if self.has_unanswered_raw_commit {
+        if self.has_unverified_raw_commit() {
             return commit_unknown_error("the server did not answer in time");
         }
         Error::DeadlineExceeded.into()
+    }
+
+    /// Whether it is unknown if a raw statement of the caller has committed the transaction.
+    pub(crate) fn has_unverified_raw_commit(&self) -> bool {
+        self.has_unverified_raw_commit.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn set_unverified_raw_commit(&self, value: bool) {
+        self.has_unverified_raw_commit.store(value, Ordering::SeqCst);
     }
 
     fn record_unknown_commit(&self) {
@@ -198,10 +210,14 @@ impl<C: Connection> TransactionState<C> {
 
 impl<C: Connection> Drop for TransactionState<C> {
     fn drop(&mut self) {
-        if self.has_unanswered_raw_commit {
+        if self.has_unverified_raw_commit() {
             self.record_unknown_commit();
         }
         let Some(connection) = self.connection.take() else { return };
+        if self.has_outdated_statement {
+            // The server rolls back when its connection is closed.
+            return connection.discard_with_idle();
+        }
         let is_idle_and_clean =
             self.end_reason == Some(EndReason::Finished) && self.pending.is_none() && !self.is_unclean;
         if is_idle_and_clean {
@@ -219,8 +235,4 @@ impl<C: Connection> Drop for TransactionState<C> {
         let connection_to_release = ConnectionToRelease { connection: Some(connection), ending, cleaning_mode };
         spawn_detached(connection_to_release.return_to_pool());
     }
-}
-
-pub(crate) fn commit_unknown_error(cause: &str) -> DbErr {
-    Error::CommitUnknown(DbErr::Conn(RuntimeErr::Internal(cause.to_owned()))).into()
 }

@@ -59,6 +59,9 @@ pub(crate) enum EndReason {
     DeadlineExceeded,
     /// A statement of the caller ended the transaction.
     EndedByStatement,
+    /// The connection was lost, or the deadline exceeded, while it was unknown whether a raw statement of the caller
+    /// had committed the transaction.
+    RawCommitUnknown,
 }
 
 impl Frame {
@@ -67,12 +70,17 @@ impl Frame {
     }
 }
 
+pub(crate) fn commit_unknown_error(cause: &str) -> DbErr {
+    Error::CommitUnknown(DbErr::Conn(RuntimeErr::Internal(cause.to_owned()))).into()
+}
+
 /// Returns the error of a call on a transaction that has ended or, if `reason` is `None`, on a savepoint that has ended
 /// within an open transaction.
 pub(crate) fn already_ended_error(reason: Option<EndReason>) -> DbErr {
     match reason {
         Some(EndReason::DeadlineExceeded) => Error::DeadlineExceeded.into(),
         Some(EndReason::EndedByStatement) => Error::TransactionEndedByStatement.into(),
+        Some(EndReason::RawCommitUnknown) => commit_unknown_error("the connection was closed in an earlier call"),
         Some(EndReason::ConnectionLost) => {
             let source = RuntimeErr::Internal("it was lost in an earlier call".to_owned());
             Error::ConnectionLost(DbErr::Conn(source)).into()

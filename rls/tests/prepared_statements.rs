@@ -1,0 +1,78 @@
+//! The driver's prepared statements, which are cached on their connection.
+
+use rls::{Database, Identity, Options};
+use sea_orm::{ConnectionTrait, DbBackend, Statement, TransactionTrait, Value};
+
+use crate::{
+    outcome_code, statement,
+    tenants::{as_tenant, create_tenant_database},
+};
+
+#[tokio::test]
+async fn a_prepared_statement_is_not_reused_if_the_count_or_types_of_the_values_differ() {
+    let (database, _, role) = create_tenant_database().await;
+    let schema = format!("CREATE TABLE numbers (n bigint); GRANT SELECT, INSERT ON numbers TO {role}");
+    database.connect(1).await.unwrap().execute_unprepared(&schema).await.unwrap();
+    let mut options = Options::default();
+    // One connection, so that all statements meet the same prepared statements.
+    options.max_connections = 1;
+    let handle = Database::connect(database.url(), &options).await.unwrap();
+    let (acme, globex) = (as_tenant(&handle, &role, "acme"), as_tenant(&handle, &role, "globex"));
+    let statement = |sql: &str, values: Vec<Value>| Statement::from_sql_and_values(DbBackend::Postgres, sql, values);
+    let insert = |value: Value| acme.execute_raw(statement("INSERT INTO numbers (n) VALUES ($1)", vec![value]));
+    insert(5_i64.into()).await.unwrap();
+    insert(6_i32.into()).await.unwrap();
+    insert(7.0_f64.into()).await.unwrap();
+    // A text of eight bytes, which the server would read as a bigint if the driver did not send another statement.
+    assert_eq!(outcome_code(insert("12345678".into()).await), "database", "a text is not a number");
+    let sum = acme.query_one_raw(statement("SELECT sum(n)::bigint FROM numbers", Vec::new())).await.unwrap().unwrap();
+    assert_eq!(sum.try_get_by_index::<i64>(0).unwrap(), 5 + 6 + 7);
+
+    let select_with_values = |count: i32| statement("SELECT $1::integer", (0..count).map(Value::from).collect());
+    assert_eq!(outcome_code(acme.query_all_raw(select_with_values(2)).await), "invalid_statement", "one too many");
+    assert_eq!(outcome_code(acme.query_all_raw(select_with_values(0)).await), "invalid_statement", "one too few");
+    assert_eq!(outcome_code(globex.query_all_raw(select_with_values(1)).await), "done", "after the refused ones");
+}
+
+#[tokio::test]
+async fn each_pool_treats_prepared_statements_as_its_own_options_say() {
+    let (database, shared_pool, role) = create_tenant_database().await;
+    let without_caching = Options::default().without_prepared_statements();
+    let handle = shared_pool.with_pool_for_role(role.clone(), database.url(), &without_caching).await.unwrap();
+    let tenant_transaction = as_tenant(&handle, &role, "acme").begin().await.unwrap();
+    let owner_transaction = handle.as_identity(Identity::new("postgres")).begin().await.unwrap();
+    let select_messages = "SELECT query FROM pg_stat_activity
+        WHERE state = 'idle in transaction' AND datname = current_database() ORDER BY query LIKE '%DEALLOCATE ALL%'";
+    let observer = database.connect(1).await.unwrap();
+    let rows = observer.query_all_raw(statement(select_messages)).await.unwrap();
+    let messages: Vec<String> = rows.iter().map(|row| row.try_get_by_index(0).unwrap()).collect();
+    let [owner_message, tenant_message] = &messages[..] else { panic!("two open transactions: {messages:?}") };
+    assert!(owner_message.starts_with("BEGIN; ") && !owner_message.contains("DEALLOCATE ALL"), "{owner_message}");
+    assert!(tenant_message.starts_with("BEGIN; DEALLOCATE ALL; "), "{tenant_message}");
+    owner_transaction.rollback().await.unwrap();
+    tenant_transaction.rollback().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_statement_that_no_longer_fits_its_table_is_prepared_again() {
+    let (database, handle, role) = create_tenant_database().await;
+    let acme = as_tenant(&handle, &role, "acme");
+    let owner = database.connect(1).await.unwrap();
+    let select_all = || acme.query_all_raw(statement("SELECT * FROM notes"));
+    // Both connections of the pool cache the statement.
+    let (first, second) = tokio::join!(acme.begin(), acme.begin());
+    for tx in [first.unwrap(), second.unwrap()] {
+        tx.query_all_raw(statement("SELECT * FROM notes")).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+    owner.execute_unprepared("ALTER TABLE notes ADD COLUMN author text").await.unwrap();
+    assert_eq!(outcome_code(select_all().await), "done", "a single statement is retried");
+
+    owner.execute_unprepared("ALTER TABLE notes ADD COLUMN editor text").await.unwrap();
+    let tx = acme.begin().await.unwrap();
+    assert_eq!(outcome_code(tx.query_all_raw(statement("SELECT * FROM notes")).await), "database");
+    drop(tx);
+    let tx = acme.begin().await.unwrap();
+    assert_eq!(outcome_code(tx.query_all_raw(statement("SELECT * FROM notes")).await), "done", "the next transaction");
+    tx.commit().await.unwrap();
+}
