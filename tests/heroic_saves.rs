@@ -30,6 +30,21 @@ async fn a_heroic_save_repeats_a_failed_roll_with_the_same_parameters() {
 }
 
 #[tokio::test]
+async fn a_heroic_save_of_an_initiative_roll_has_one_die_like_that_roll() {
+    let world = World::new().await;
+    let game = world.new_active_session(1).await;
+    let player = &game.players[0];
+    let insert_initiative = format!(
+        "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, results)
+         VALUES ('{}', '{}', 'might', 3, 'initiative', '{{2}}') RETURNING id",
+        game.session_id, player.character_id
+    );
+    let failed_roll_id: Uuid = world.owner().fetch_value(&insert_initiative).await.unwrap();
+    player.caller.execute(&insert_heroic_save_sql(game.session_id, player.character_id, failed_roll_id)).await.unwrap();
+    assert_eq!(world.owner().count("dice_rolls WHERE roll_type = 'heroic_save' AND dice_count = 1").await, 1);
+}
+
+#[tokio::test]
 async fn a_heroic_save_is_refused_if_not_needed_or_too_late_or_repeated_or_for_another_players_roll() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;

@@ -35,8 +35,9 @@ pub use script::sql;
 /// The query that checks the schema's invariants, for operators and tests. It returns one row for each violation.
 pub const INVARIANTS: &str = include_str!("../sql/invariants.sql");
 
-/// SQL that recomputes, from the rows, the counters that limits depend on, and whether each account's gate (its row in
-/// `private.account_gates`) is open. Run it in one transaction after rows were written while triggers were disabled.
+/// SQL that recomputes, from the rows, the counters that limits depend on, and the flag in `private.account_gates` that
+/// says whether an account is open (may write). Run it in one transaction after rows were written while triggers were
+/// disabled.
 pub const RECOUNT: &str = include_str!("../sql/recount.sql");
 
 /// The schema: numbered migrations for its structure, and repeatable objects (functions, triggers, policies, views,
@@ -126,7 +127,7 @@ where
 /// # Errors
 ///
 /// The error of the database.
-pub async fn read_manifest<'c, C>(db: C) -> Result<String, DbErr>
+pub async fn manifest_of<'c, C>(db: C) -> Result<String, DbErr>
 where
     C: IntoSchemaManagerConnection<'c>,
 {
@@ -140,7 +141,7 @@ where
 ///
 /// The error of the database.
 #[doc(hidden)]
-pub async fn list_objects<'c, C>(db: C) -> Result<String, DbErr>
+pub async fn list_existing_objects<'c, C>(db: C) -> Result<String, DbErr>
 where
     C: IntoSchemaManagerConnection<'c>,
 {

@@ -16,16 +16,17 @@ mod runtime;
 mod servers;
 mod shared_transaction;
 mod sqlstate;
-mod state_outside_lock;
 mod statement_kind;
 mod statements;
 mod transaction;
 mod transaction_server;
 mod transaction_state;
 pub mod unchecked;
+mod unfinished_calls;
 mod wire;
 
-// Imported so that its features select the TLS implementation of the driver under SeaORM.
+// This dependency exists only for its features, which select the TLS implementation of the driver under SeaORM. The
+// import says that this is intended.
 use sqlx as _;
 
 pub use connect::ConnectError;

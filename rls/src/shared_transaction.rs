@@ -17,13 +17,13 @@ use crate::{
     pool::{Pool, PooledConnection},
     runtime::{AtomicBool, AtomicU64, Ordering, timeout},
     sqlstate,
-    state_outside_lock::{StateOutsideLock, Unfinished, WaiterGuard},
     statement_kind::may_commit,
     transaction_server::TransactionServer,
     transaction_state::{
         BeginRequest, EndReason, Failure, Frame, OUTERMOST_FRAME_ID, Pending, TransactionState, already_ended_error,
         commit_unknown_error, savepoint_name,
     },
+    unfinished_calls::{Unfinished, UnfinishedCalls, WaiterGuard},
     wire::{Connection, REPLICATION_STATUS_SQL, ROLLBACK_TIMEOUT, ReplicationStatus, exec_error},
 };
 
@@ -36,7 +36,7 @@ pub(crate) const DEADLINE_GRACE: Duration = Duration::from_secs(1);
 pub(crate) struct SharedTransaction<C: Connection = PooledConnection> {
     state: Arc<Mutex<TransactionState<C>>>,
     /// The part of the state that is outside the lock.
-    state_outside_lock: Arc<StateOutsideLock>,
+    unfinished_calls: Arc<UnfinishedCalls>,
     pub(crate) identity: Identity,
     /// The time limit of each statement, counted from its start.
     pub(crate) deadline: Option<Duration>,
@@ -89,7 +89,7 @@ impl<C: Connection> Clone for SharedTransaction<C> {
     fn clone(&self) -> Self {
         Self {
             state: self.state.clone(),
-            state_outside_lock: self.state_outside_lock.clone(),
+            unfinished_calls: self.unfinished_calls.clone(),
             identity: self.identity.clone(),
             write_count: self.write_count.clone(),
             has_unverified_raw_commit: self.has_unverified_raw_commit.clone(),
@@ -107,7 +107,7 @@ impl<C: Connection> SharedTransaction<C> {
             keeps_first_snapshot: state.keeps_first_snapshot,
             has_unverified_raw_commit: state.has_unverified_raw_commit.clone(),
             state: Arc::new(Mutex::new(state)),
-            state_outside_lock: Arc::default(),
+            unfinished_calls: Arc::default(),
             write_count: Arc::default(),
         }
     }
@@ -128,7 +128,7 @@ impl<C: Connection> SharedTransaction<C> {
     /// frame, which must be the innermost.
     pub(crate) async fn begin_call(&self, frame_id: u64) -> Result<Call<C>, DbErr> {
         let mut state = self.lock().await;
-        state.settle(&self.state_outside_lock).await?;
+        state.settle(&self.unfinished_calls).await?;
         state.check_usable(frame_id)?;
         if state.frame(frame_id).is_some_and(|frame| frame.is_unverified) {
             // `Pending::Discardable`, because the frame need not fail if the call is dropped here: no statement of the
@@ -177,18 +177,18 @@ impl<C: Connection> SharedTransaction<C> {
         if let Ok(state) = self.state.clone().try_lock_owned() {
             return state;
         }
-        let _waiting = WaiterGuard::new(&self.state_outside_lock);
+        let _waiting = WaiterGuard::new(&self.unfinished_calls);
         self.state.clone().lock_owned().await
     }
 
     /// Returns whether a call waits for the connection.
     pub(crate) fn has_waiters(&self) -> bool {
-        self.state_outside_lock.has_waiters()
+        self.unfinished_calls.has_waiters()
     }
 
     /// Waits until another call waits for the connection.
     pub(crate) async fn wait_for_waiter(&self) {
-        self.state_outside_lock.wait_for_waiter().await;
+        self.unfinished_calls.wait_for_waiter().await;
     }
 
     /// Creates a savepoint inside the frame, and returns the id of the savepoint's own frame.
@@ -224,7 +224,7 @@ impl<C: Connection> SharedTransaction<C> {
         let may_have_taken_effect = AtomicBool::new(false);
         let commit = async {
             let mut state = self.lock().await;
-            state.settle(&self.state_outside_lock).await?;
+            state.settle(&self.unfinished_calls).await?;
             if let Err(error) = state.check_usable(frame_id) {
                 state.roll_back_failed_commit(frame_id).await;
                 return Err(error);
@@ -272,7 +272,7 @@ impl<C: Connection> SharedTransaction<C> {
         let rollback = async {
             let mut state = self.lock().await;
             // An error is ignored. If the connection was closed, the server rolls back; otherwise the rollback follows.
-            let _ = state.settle(&self.state_outside_lock).await;
+            let _ = state.settle(&self.unfinished_calls).await;
             if matches!(
                 state.end_reason,
                 Some(EndReason::Finished | EndReason::EndedByStatement | EndReason::RawCommitUnknown)
@@ -296,12 +296,12 @@ impl<C: Connection> SharedTransaction<C> {
 
     /// Records that the handle of a frame was dropped. The next call rolls the frame back before it sends a request.
     pub(crate) fn abandon(&self, frame_id: u64) {
-        self.state_outside_lock.record_unfinished(frame_id, Unfinished::DroppedHandle);
+        self.unfinished_calls.record_unfinished(frame_id, Unfinished::DroppedHandle);
     }
 
     /// Records that an operation did not complete. The frame can only be rolled back.
     pub(crate) fn mark_failed(&self, frame_id: u64) {
-        self.state_outside_lock.record_unfinished(frame_id, Unfinished::Operation);
+        self.unfinished_calls.record_unfinished(frame_id, Unfinished::Operation);
     }
 
     /// Returns the same transaction with a separate count of writes.

@@ -21,8 +21,8 @@ use crate::{
     error::{breaks_connection, is_from_pooler, is_outdated_statement},
     pool::PooledConnection,
     runtime::{AtomicBool, timeout},
-    state_outside_lock::{StateOutsideLock, Unfinished},
     transaction_server::TransactionServer,
+    unfinished_calls::{Unfinished, UnfinishedCalls},
     wire::{Connection, PreparedStatementMode, ROLLBACK_TIMEOUT, SimpleQueryResponse, exec_error},
 };
 
@@ -187,7 +187,7 @@ impl<C: Connection> TransactionState<C> {
 
     /// Completes what earlier calls left unfinished: reads an outstanding response, updates the frames, and rolls back
     /// abandoned frames. If this call is dropped too, the next call continues where it stopped.
-    pub(crate) async fn settle(&mut self, state_outside_lock: &StateOutsideLock) -> Result<(), DbErr> {
+    pub(crate) async fn settle(&mut self, unfinished_calls: &UnfinishedCalls) -> Result<(), DbErr> {
         if self.pending.is_none() {
             self.finish_response().await?;
         }
@@ -249,7 +249,7 @@ impl<C: Connection> TransactionState<C> {
                 self.verify(self.innermost_frame_id(), Pending::Discardable).await?;
             }
         }
-        for (frame_id, unfinished) in state_outside_lock.take_unfinished() {
+        for (frame_id, unfinished) in unfinished_calls.take_unfinished() {
             match unfinished {
                 Unfinished::Operation => self.mark_failed(frame_id, Failure::CallFailed),
                 Unfinished::DroppedHandle => {

@@ -5,11 +5,10 @@
 use uuid::Uuid;
 
 use super::{
-    assert_invariants, attempt, execute_in,
-    full_account::create_full_account,
-    sqlstates::{CHECK_VIOLATION, TRIGGERED_DATA_CHANGE_VIOLATION},
+    assert_invariants, attempt, execute_in, full_account::create_full_account,
+    sqlstates::TRIGGERED_DATA_CHANGE_VIOLATION,
 };
-use crate::world::{SqlCaller, World, insert_character_sql, insert_seat_sql};
+use crate::world::{GameSession, Player, SqlCaller, World, insert_character_sql, insert_seat_sql};
 
 /// Runs the statement `outer`, whose RETURNING clause calls a function that runs the statement `inner`. Returns "done"
 /// or the SQLSTATE of the refusal.
@@ -63,12 +62,12 @@ async fn a_statement_that_changes_a_session_or_a_seat_twice_is_refused_if_an_eve
     let join = insert_seat_sql(waiting_game.session_id, player.user_id, player.character_id);
     // The inner statement gives up a seat that the outer one has not counted yet, so the session's count of taken seats
     // would become negative.
-    assert_eq!(attempt_with_inner(&player.caller, &join, &leave).await, CHECK_VIOLATION);
+    assert_eq!(attempt_with_inner(&player.caller, &join, &leave).await, TRIGGERED_DATA_CHANGE_VIOLATION);
     assert_eq!(attempt(&player.caller, &join).await, "done");
     assert_eq!(attempt_with_inner(&player.caller, &leave, &rejoin).await, TRIGGERED_DATA_CHANGE_VIOLATION);
     assert_eq!(attempt(&player.caller, &leave).await, "done");
     // As above, the seat is not yet counted.
-    assert_eq!(attempt_with_inner(&player.caller, &rejoin, &leave).await, CHECK_VIOLATION);
+    assert_eq!(attempt_with_inner(&player.caller, &rejoin, &leave).await, TRIGGERED_DATA_CHANGE_VIOLATION);
     assert_invariants(&world).await;
 }
 
@@ -94,5 +93,143 @@ async fn a_row_inserted_and_deleted_by_one_statement_leaves_no_digest_of_its_req
         assert_eq!(world.owner().count(&format!("{table} WHERE id = '{id}'")).await, 0, "{table}");
         assert_eq!(world.owner().count(&format!("private.requests WHERE id = '{id}'")).await, 0, "{table}");
     }
+    // A session is deleted with its adventure.
+    let draft_id = world.new_draft_adventure(fixture.account_id).await;
+    let insert = format!("INSERT INTO sessions (id, adventure_id) VALUES ('{id}', '{draft_id}')");
+    let end_and_delete = format!(
+        "UPDATE public.sessions SET status = 'cancelled' WHERE id = '{id}';
+         DELETE FROM public.adventures WHERE id = '{draft_id}'"
+    );
+    assert_eq!(attempt_with_inner(&fixture.caller, &insert, &end_and_delete).await, "done");
+    assert_eq!(world.owner().count(&format!("private.requests WHERE id = '{id}'")).await, 0);
     assert_invariants(&world).await;
+}
+
+/// The attacker's own session, with a seat of their own, and another Seer's session in which the same character sits.
+struct OwnSession {
+    attacker: Player,
+    session_id: Uuid,
+    adventure_id: Uuid,
+    other_game: GameSession,
+}
+
+impl OwnSession {
+    async fn create(world: &World, is_seat_active: bool) -> Self {
+        let other_game = world.new_session(0).await;
+        world.update_session(&other_game, "is_public = true").await;
+        let attacker = world.new_player().await;
+        let (session_id, adventure_id) = (Uuid::new_v4(), world.new_draft_adventure(attacker.user_id).await);
+        for sql in [
+            insert_seat_sql(other_game.session_id, attacker.user_id, attacker.character_id),
+            format!("INSERT INTO sessions (id, adventure_id) VALUES ('{session_id}', '{adventure_id}')"),
+            insert_seat_sql(session_id, attacker.user_id, attacker.character_id),
+            format!("UPDATE session_players SET is_active = {is_seat_active} WHERE session_id = '{session_id}'"),
+        ] {
+            assert_eq!(attempt(&attacker.caller, &sql).await, "done", "{sql}");
+        }
+        Self { attacker, session_id, adventure_id, other_game }
+    }
+
+    /// Returns the statements that end the session with this status, and delete it with its adventure.
+    fn end_and_delete_sql(&self, status: &str) -> String {
+        format!(
+            "UPDATE public.sessions SET status = '{status}' WHERE id = '{}';
+             DELETE FROM public.adventures WHERE id = '{}'",
+            self.session_id, self.adventure_id
+        )
+    }
+
+    /// Asserts that the other Seer can still end their session, and that their account and the attacker's can be
+    /// closed.
+    async fn assert_harmless(&self, world: &World) {
+        assert_invariants(world).await;
+        let cancel = format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{}'", self.other_game.session_id);
+        assert_eq!(attempt(&self.other_game.seer, &cancel).await, "done");
+        for account in [self.attacker.user_id, self.other_game.seer.user_id()] {
+            let close = format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{account}'");
+            assert_eq!(attempt(&world.owner(), &close).await, "done");
+        }
+        assert_invariants(world).await;
+    }
+}
+
+#[tokio::test]
+async fn a_seat_whose_session_the_same_statement_ends_and_deletes_is_refused_so_that_it_stays_counted() {
+    let world = World::new().await;
+    for (is_seat_active, form) in [
+        (false, "UPDATE session_players SET is_active = true WHERE session_id = '{session}'"),
+        (true, "UPDATE session_players SET is_active = false WHERE session_id = '{session}'"),
+        (
+            false,
+            "UPDATE session_players SET is_active = true, character_id = '{character}' WHERE session_id = '{session}'",
+        ),
+        (
+            false,
+            "INSERT INTO session_players (session_id, user_id, character_id)
+             VALUES ('{session}', '{user}', '{character}')
+             ON CONFLICT (session_id, user_id) DO UPDATE SET is_active = true",
+        ),
+    ] {
+        let own = OwnSession::create(&world, is_seat_active).await;
+        let outer = form
+            .replace("{session}", &own.session_id.to_string())
+            .replace("{user}", &own.attacker.user_id.to_string())
+            .replace("{character}", &own.attacker.character_id.to_string());
+        let inner = own.end_and_delete_sql("cancelled");
+        assert_eq!(
+            attempt_with_inner(&own.attacker.caller, &outer, &inner).await,
+            TRIGGERED_DATA_CHANGE_VIOLATION,
+            "{form}"
+        );
+        own.assert_harmless(&world).await;
+    }
+
+    // The first seat in a session.
+    let own = OwnSession::create(&world, true).await;
+    let (session_id, adventure_id) = (Uuid::new_v4(), world.new_draft_adventure(own.attacker.user_id).await);
+    let create_session = format!("INSERT INTO sessions (id, adventure_id) VALUES ('{session_id}', '{adventure_id}')");
+    assert_eq!(attempt(&own.attacker.caller, &create_session).await, "done");
+    let join = insert_seat_sql(session_id, own.attacker.user_id, own.attacker.character_id);
+    let end_and_delete = format!(
+        "UPDATE public.sessions SET status = 'cancelled' WHERE id = '{session_id}';
+         DELETE FROM public.adventures WHERE id = '{adventure_id}'"
+    );
+    assert_eq!(attempt_with_inner(&own.attacker.caller, &join, &end_and_delete).await, TRIGGERED_DATA_CHANGE_VIOLATION);
+    own.assert_harmless(&world).await;
+}
+
+/// A trigger of the caller's temporary table fires before the triggers that run once per statement.
+#[tokio::test]
+async fn a_session_that_is_deleted_by_the_statement_that_ends_it_does_not_leave_its_seats_counted() {
+    let world = World::new().await;
+    for status in ["cancelled", "completed"] {
+        let own = OwnSession::create(&world, true).await;
+        if status == "completed" {
+            let start = format!("UPDATE sessions SET status = 'active' WHERE id = '{}'", own.session_id);
+            assert_eq!(attempt(&own.attacker.caller, &start).await, "done");
+        }
+        let transaction = own.attacker.caller.begin().await;
+        for sql in [
+            "CREATE TEMP TABLE ended (id uuid)".to_owned(),
+            format!(
+                "CREATE FUNCTION pg_temp.delete_session() RETURNS trigger LANGUAGE plpgsql AS
+                   $$ BEGIN DELETE FROM public.adventures WHERE id = '{}'; RETURN NULL; END $$",
+                own.adventure_id
+            ),
+            "CREATE TRIGGER delete_session AFTER INSERT ON ended
+               FOR EACH ROW EXECUTE FUNCTION pg_temp.delete_session()"
+                .to_owned(),
+        ] {
+            execute_in(&transaction, &sql).await.unwrap();
+        }
+        let end = format!(
+            "WITH ended_session AS (UPDATE sessions SET status = '{status}' WHERE id = '{}' RETURNING id)
+             INSERT INTO ended SELECT id FROM ended_session",
+            own.session_id
+        );
+        let refusal = execute_in(&transaction, &end).await.unwrap_err();
+        assert_eq!(refusal.code, TRIGGERED_DATA_CHANGE_VIOLATION, "{status}");
+        transaction.rollback().await.unwrap();
+        own.assert_harmless(&world).await;
+    }
 }

@@ -54,7 +54,7 @@ async fn many_differences_are_repaired_by_one_up_or_by_the_sql_of_a_dry_run() {
         }
         let report = check(&owner).await.unwrap();
         assert!(report.is_clean(), "{report:#?}");
-        assert_eq!(migration::read_manifest(&owner).await.unwrap(), MANIFEST);
+        assert_eq!(migration::manifest_of(&owner).await.unwrap(), MANIFEST);
         assert_eq!(migration::dry_run(&(&owner).into_database_executor()).await.unwrap(), "");
     }
 }

@@ -308,7 +308,7 @@ async fn the_owner_of_a_supabase_project_can_check_and_repair() {
         assert!(report.differences.iter().any(|difference| difference.object == object), "{sql}: {report:#?}");
         Migrator::up(&owner, None).await.unwrap();
         assert!(check(&owner).await.unwrap().is_clean(), "{sql}");
-        assert_eq!(migration::read_manifest(&owner).await.unwrap(), MANIFEST, "{sql}");
+        assert_eq!(migration::manifest_of(&owner).await.unwrap(), MANIFEST, "{sql}");
     }
 }
 

@@ -49,7 +49,7 @@ async fn the_script_creates_what_up_creates() {
     outcome.unwrap();
     assert_eq!(read_catalog(&scripted_db).await, migrated_catalog);
     assert!(check(&scripted_db).await.unwrap().is_clean());
-    assert_eq!(migration::read_manifest(&scripted_db).await.unwrap(), MANIFEST);
+    assert_eq!(migration::manifest_of(&scripted_db).await.unwrap(), MANIFEST);
     let catalog_before = read_catalog(&scripted_db).await;
     Migrator::up(&scripted_db, None).await.unwrap();
     assert_eq!(read_catalog(&scripted_db).await, catalog_before);
@@ -145,7 +145,7 @@ async fn up_upgrades_the_schema_of_every_release_and_keeps_its_rows() {
             .unwrap();
         Migrator::up(&db, None).await.unwrap();
         assert!(check(&db).await.unwrap().is_clean(), "{}", path.display());
-        assert_eq!(migration::read_manifest(&db).await.unwrap(), MANIFEST, "{}", path.display());
+        assert_eq!(migration::manifest_of(&db).await.unwrap(), MANIFEST, "{}", path.display());
         assert_eq!(query_lines(&db, "SELECT display_name FROM public.users").await, ["ada"], "{}", path.display());
         Migrator::reset(&db).await.unwrap();
         release_count += 1;

@@ -37,7 +37,7 @@ async fn settings_of_the_database_do_not_affect_the_schema() {
         .unwrap();
         // With such a setting, `up` must also repair.
         Migrator::up(&db, None).await.unwrap();
-        assert_eq!(migration::read_manifest(&db).await.unwrap(), MANIFEST, "{setting}");
+        assert_eq!(migration::manifest_of(&db).await.unwrap(), MANIFEST, "{setting}");
 
         let scripted_database = server().await.create_empty().await.unwrap();
         let superuser = connect(&scripted_database.superuser_url()).await.unwrap();
@@ -93,7 +93,7 @@ async fn default_privileges_of_the_migrating_role_do_not_affect_the_schema() {
         db.execute_unprepared("ALTER DEFAULT PRIVILEGES GRANT ALL ON TYPES TO anon").await.unwrap();
         db.execute_unprepared(breaking_sql).await.unwrap();
         Migrator::up(&db, None).await.unwrap();
-        assert_eq!(migration::read_manifest(&db).await.unwrap(), MANIFEST, "{sql}");
+        assert_eq!(migration::manifest_of(&db).await.unwrap(), MANIFEST, "{sql}");
 
         let (_database, db) = create_empty_database().await;
         db.execute_unprepared(sql).await.unwrap();

@@ -73,6 +73,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   original_roll record;
+  is_initiative boolean := NEW.roll_type = 'initiative';
   attribute_value integer;
   dice_bonus integer := 0;
   flat_bonus integer := 0;
@@ -97,7 +98,7 @@ BEGIN
       OR private.may_roll(NEW.session_id, NEW.character_id, NEW.creature_id)
     )
   THEN
-    SELECT attribute, difficulty, modifiers
+    SELECT attribute, difficulty, modifiers, roll_type
     INTO original_roll
     FROM public.dice_rolls
     WHERE id = NEW.original_roll_id
@@ -109,6 +110,7 @@ BEGIN
     NEW.attribute := original_roll.attribute;
     NEW.difficulty := original_roll.difficulty;
     NEW.modifiers := original_roll.modifiers;
+    is_initiative := original_roll.roll_type = 'initiative';
   END IF;
   IF NEW.modifiers <> '[]' THEN
     -- Modifiers above their size limit (8192 bytes) are not parsed: the check constraint on their size refuses them.
@@ -155,9 +157,10 @@ BEGIN
   END IF;
 
   IF NEW.results IS NULL THEN
-    -- Initiative is one die; any other roll has as many dice as the attribute plus the bonus dice, between 1 and 10.
+    -- Initiative is one die, also if a heroic save repeats it. Any other roll has as many dice as the attribute plus
+    -- the bonus dice, between 1 and 10.
     NEW.dice_count := CASE
-      WHEN NEW.roll_type = 'initiative' THEN 1
+      WHEN is_initiative THEN 1
       ELSE least(10, greatest(1, attribute_value + dice_bonus))
     END;
     NEW.results := private.random_dice_results(NEW.dice_count);

@@ -43,11 +43,12 @@ BEGIN
     WHERE id = OLD.id
       AND relation = TG_TABLE_NAME;
   -- A function that the statement calls (in RETURNING, for example) may already have deleted the row. Then no digest is
-  -- stored. Users cannot delete sessions or accounts, so these are not checked.
+  -- stored. Accounts are not checked, because users cannot delete them.
   ELSIF (CASE TG_TABLE_NAME
     WHEN 'characters' THEN EXISTS (SELECT FROM public.characters WHERE id = NEW.id)
     WHEN 'adventures' THEN EXISTS (SELECT FROM public.adventures WHERE id = NEW.id)
     WHEN 'creatures' THEN EXISTS (SELECT FROM public.creatures WHERE id = NEW.id)
+    WHEN 'sessions' THEN EXISTS (SELECT FROM public.sessions WHERE id = NEW.id)
     ELSE true
   END) THEN
     INSERT INTO private.requests (relation, id, requested_by, digest)

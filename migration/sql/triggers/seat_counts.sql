@@ -70,15 +70,16 @@ BEGIN
   IF session_ids IS NULL THEN
     RETURN NULL;
   END IF;
-  -- A function that the statement calls, for example in RETURNING, may have changed one of these seats a second time.
-  -- The second change has already emitted its event, before the events of the first change below, so the statement is
-  -- refused.
+  -- A function that the statement calls (in RETURNING, or as a trigger of a temporary table) may have changed one of
+  -- these seats a second time. The second change has already emitted its event, before the events of the first change
+  -- below, so the statement is refused. It is also refused if the function has deleted the seat with its session: the
+  -- end of the session, which comes first, has then subtracted a seat that is not counted yet, or kept one that is.
   IF TG_OP <> 'DELETE' THEN
     IF EXISTS (
       SELECT
       FROM new_seats AS new_seat
-      JOIN public.session_players AS seat USING (session_id, user_id)
-      WHERE seat.is_active <> new_seat.is_active
+      LEFT JOIN public.session_players AS seat USING (session_id, user_id)
+      WHERE seat.is_active IS DISTINCT FROM new_seat.is_active
     ) THEN
       PERFORM private.refuse_repeated_change('session_players');
     END IF;
@@ -116,6 +117,10 @@ BEGIN
       AND TG_OP <> 'DELETE'
     THEN
       PERFORM private.refuse_seat_after_start();
+    END IF;
+    IF current_session.seats_taken + session_change.net_change < 0 THEN
+      -- The seat that is given up was taken by the same statement, which has not counted it yet.
+      PERFORM private.refuse_repeated_change('session_players');
     END IF;
     IF session_change.net_change > 0
       AND current_session.seats_taken + session_change.net_change > current_session.max_players

@@ -39,6 +39,15 @@ BEGIN
   IF ended_session_ids IS NULL THEN
     RETURN NULL;
   END IF;
+  -- A function that the statement calls may already have deleted one of the sessions, with its seats, which could then
+  -- no longer be subtracted from the counters.
+  IF EXISTS (
+    SELECT
+    FROM unnest(ended_session_ids) AS ended_session (id)
+    WHERE NOT EXISTS (SELECT FROM public.sessions WHERE sessions.id = ended_session.id)
+  ) THEN
+    PERFORM private.refuse_repeated_change('sessions');
+  END IF;
 
   SELECT array_agg(DISTINCT character_id), user_ids || array_agg(DISTINCT user_id)
   INTO character_ids, user_ids

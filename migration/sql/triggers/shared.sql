@@ -97,8 +97,8 @@ BEGIN
 END
 $$;
 
--- Refuses a statement that has written a row, and has then changed it again in one of its own expressions (such as a
--- function in RETURNING). PostgreSQL itself raises the same SQLSTATE if a BEFORE trigger has already changed the row
+-- Refuses a statement that has written a row, and has then changed or deleted it in one of its own expressions (such as
+-- a function in RETURNING). PostgreSQL itself raises the same SQLSTATE if a BEFORE trigger has already changed the row
 -- that the statement is about to change.
 CREATE OR REPLACE FUNCTION private.refuse_repeated_change(relation text)
 RETURNS void

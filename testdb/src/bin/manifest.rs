@@ -37,7 +37,7 @@ async fn migrate_and_list_objects(is_supabase_project: bool) -> Result<String, B
     let database = server.create_empty().await?;
     let db = database.connect(1).await?;
     Migrator::up(&db, None).await?;
-    let objects = migration::list_objects(&db).await?;
+    let objects = migration::list_existing_objects(&db).await?;
     db.close().await?;
     Ok(objects)
 }

@@ -10,7 +10,7 @@ use crate::runtime::{AtomicUsize, BlockingMutex, Ordering};
 /// What must be recorded even while a call holds the connection: a handle that is being dropped cannot wait for that
 /// call.
 #[derive(Debug, Default)]
-pub(crate) struct StateOutsideLock {
+pub(crate) struct UnfinishedCalls {
     /// What was left unfinished, each with the id of its frame (the transaction, or a savepoint in it), until the next
     /// call takes it.
     unfinished: BlockingMutex<Vec<(u64, Unfinished)>>,
@@ -30,10 +30,10 @@ pub(crate) enum Unfinished {
 }
 
 /// Counts one call that waits for the connection.
-pub(crate) struct WaiterGuard<'a>(&'a StateOutsideLock);
+pub(crate) struct WaiterGuard<'a>(&'a UnfinishedCalls);
 
 impl<'a> WaiterGuard<'a> {
-    pub(crate) fn new(state: &'a StateOutsideLock) -> Self {
+    pub(crate) fn new(state: &'a UnfinishedCalls) -> Self {
         state.waiter_count.fetch_add(1, Ordering::SeqCst);
         state.waiter_added.notify_waiters();
         Self(state)
@@ -46,7 +46,7 @@ impl Drop for WaiterGuard<'_> {
     }
 }
 
-impl StateOutsideLock {
+impl UnfinishedCalls {
     pub(crate) fn record_unfinished(&self, frame_id: u64, unfinished: Unfinished) {
         self.unfinished.lock().unwrap_or_else(PoisonError::into_inner).push((frame_id, unfinished));
     }
