@@ -146,7 +146,8 @@ impl<C: Connection> TransactionState<C> {
         let values = response.last_row.and_then(|row| columns.read(row)).unwrap_or_default();
         let replication_status = values.replication_status;
         state.started_at = values.started_at;
-        // What a SERIALIZABLE transaction reads is valid only once it is committed, so the caller must wait for its end.
+        // What a SERIALIZABLE transaction reads is valid only once it is committed, so the caller must wait for its
+        // end.
         state.allows_background_end =
             allows_background_end && values.isolation.as_deref().is_some_and(|isolation| isolation != "serializable");
         state.keeps_first_snapshot = values.isolation.as_deref() == Some("repeatable read");
