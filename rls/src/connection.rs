@@ -221,7 +221,8 @@ impl IdentityConnection {
     /// primary.
     fn prepare_retry(&self, error: &DbErr, runs_read_only: &mut bool) -> bool {
         if sqlx_error(error).is_some_and(is_outdated_statement) {
-            // The connection was discarded, so the statement will be prepared again.
+            // The connection was discarded, and none that was opened before will be used again, so the statement will
+            // be prepared again.
             return true;
         }
         let Some(cluster) = self.servers().cluster() else {

@@ -300,12 +300,13 @@ impl PooledConnection {
         }
     }
 
-    /// Discards the connection, and the idle connections of its pool.
-    pub(crate) fn discard_with_idle(self) {
+    /// Discards the connection because a cached prepared statement no longer fits its table. Its pool will not use any
+    /// connection again that was opened before. (A pool that the application already had will.)
+    pub(crate) fn discard_as_outdated(self) {
         if let Self::Managed(object) = &self
             && let Some(pool) = Object::pool(object)
         {
-            drop(pool.retain(|_, _| false));
+            pool.manager().server_state.record_schema_change();
         }
         self.discard();
     }

@@ -20,11 +20,9 @@ pub(crate) struct ServerProcess {
 }
 
 impl ServerProcess {
-    /// Records the process in which a transaction runs. Returns whether the names of the prepared statements in that
-    /// process must be checked.
-    fn record(&mut self, id: Option<i64>) -> bool {
-        let previous_id = std::mem::replace(&mut self.id, id);
-        previous_id.is_some() && previous_id != id && !self.pooler_tracks_statements
+    /// Returns whether the names of the prepared statements in this process must be checked.
+    fn must_check(&self, id: Option<i64>) -> bool {
+        self.id.is_some() && self.id != id && !self.pooler_tracks_statements
     }
 }
 
@@ -45,10 +43,18 @@ pub(crate) async fn prevent_statement_name_collisions(
     connection: &mut impl Connection,
     process_id: Option<i64>,
 ) -> Result<(), sqlx::Error> {
-    let must_check = connection.server_process().is_some_and(|process| process.record(process_id));
-    if !must_check {
-        return Ok(());
+    let must_check = connection.server_process().is_some_and(|process| process.must_check(process_id));
+    if must_check {
+        check_statement_names(connection).await?;
     }
+    // Only now: if this call is dropped during the check, the next transaction must check again.
+    if let Some(process) = connection.server_process() {
+        process.id = process_id;
+    }
+    Ok(())
+}
+
+async fn check_statement_names(connection: &mut impl Connection) -> Result<(), sqlx::Error> {
     let mut response = SimpleQueryResponse::default();
     connection.simple_query(COUNT_DRIVER_AND_POOLER_STATEMENTS.to_owned(), &mut response).await?;
     let count = |column| response.last_row.as_ref().and_then(|row| row.integer(column));
@@ -76,11 +82,11 @@ mod tests {
     #[test]
     fn names_are_checked_only_in_a_different_process() {
         let mut process = ServerProcess::default();
-        assert!(!process.record(Some(7)), "the first process");
-        assert!(!process.record(Some(7)), "the same process");
-        assert!(process.record(Some(8)), "another process");
-        assert!(!process.record(Some(8)), "the same process again");
+        assert!(!process.must_check(Some(7)), "the first process");
+        process.id = Some(7);
+        assert!(!process.must_check(Some(7)), "the same process");
+        assert!(process.must_check(Some(8)), "another process");
         process.pooler_tracks_statements = true;
-        assert!(!process.record(Some(7)), "a pooler that tracks prepared statements");
+        assert!(!process.must_check(Some(8)), "a pooler that tracks prepared statements");
     }
 }

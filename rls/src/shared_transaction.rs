@@ -247,7 +247,8 @@ impl<C: Connection> SharedTransaction<C> {
                     // `may_have_taken_effect` is not part of the state behind the lock, because another call may hold
                     // the lock now.
                     let may_have_taken_effect = may_have_taken_effect.load(Ordering::SeqCst);
-                    if frame_id == OUTERMOST_FRAME_ID && may_have_taken_effect {
+                    let is_raw_commit_unknown = self.has_unverified_raw_commit.load(Ordering::SeqCst);
+                    if frame_id == OUTERMOST_FRAME_ID && may_have_taken_effect || is_raw_commit_unknown {
                         commit.set(None);
                         self.close_if_unanswered();
                         return Err(commit_unknown_error("the server did not answer in time"));
@@ -348,13 +349,7 @@ impl<C: Connection> Call<C> {
         outcome: Result<T, sqlx::Error>,
         to_db_err: fn(sqlx::Error) -> DbErr,
     ) -> Result<T, DbErr> {
-        self.record_outcome(outcome).map_err(|error| {
-            if self.state.end_reason == Some(EndReason::RawCommitUnknown) {
-                commit_unknown_error(&error.to_string())
-            } else {
-                to_db_err(error)
-            }
-        })
+        self.record_outcome(outcome).map_err(|error| self.state.caller_error(error, to_db_err))
     }
 
     /// Records that the caller's statement is about to be sent, if it may be a COMMIT. Returns whether it may.

@@ -45,8 +45,7 @@ pub(crate) struct TransactionState<C: Connection = PooledConnection> {
     /// server has neither refused it nor answered the verification that follows it. Shared with the handles of the
     /// transaction, which read it while a call holds the connection.
     pub(crate) has_unverified_raw_commit: Arc<AtomicBool>,
-    /// Whether a cached statement no longer fits its table. The connection is then discarded, and so are the idle
-    /// connections of its pool, which may have cached the statement too.
+    /// Whether a cached statement no longer fits its table. The connection is then discarded as outdated.
     pub(crate) has_outdated_statement: bool,
     /// The highest id that a frame has had so far.
     pub(crate) last_frame_id: u64,
@@ -164,11 +163,11 @@ impl<C: Connection> TransactionState<C> {
             }
             Ok(Err(error)) => {
                 self.close(EndReason::ConnectionLost);
-                Err(exec_error(error))
+                Err(self.caller_error(error, exec_error))
             }
             Err(_) => {
                 self.close(EndReason::DeadlineExceeded);
-                Err(Error::DeadlineExceeded.into())
+                Err(self.deadline_error())
             }
         }
     }
@@ -181,8 +180,18 @@ impl<C: Connection> TransactionState<C> {
         let frame_id = self.innermost_frame_id();
         let mut response = SimpleQueryResponse::default();
         let outcome = self.connection()?.simple_query(sql, &mut response).await;
-        self.record_outcome(frame_id, outcome).map_err(exec_error)?;
+        self.record_outcome(frame_id, outcome).map_err(|error| self.caller_error(error, exec_error))?;
         Ok(response)
+    }
+
+    /// Returns what the caller gets for an error of the driver. If the connection was lost while it was unknown whether
+    /// a raw statement of the caller had committed, that is what the caller must know.
+    pub(crate) fn caller_error(&self, error: sqlx::Error, to_db_err: fn(sqlx::Error) -> DbErr) -> DbErr {
+        if self.end_reason == Some(EndReason::RawCommitUnknown) {
+            commit_unknown_error(&error.to_string())
+        } else {
+            to_db_err(error)
+        }
     }
 
     /// Completes what earlier calls left unfinished: reads an outstanding response, updates the frames, and rolls back
@@ -203,12 +212,7 @@ impl<C: Connection> TransactionState<C> {
                 Ok(Ok(server_error)) => server_error.is_some(),
                 Ok(Err(error)) => {
                     self.close(EndReason::ConnectionLost);
-                    let is_commit_unknown = self.has_unverified_raw_commit();
-                    return Err(if is_commit_unknown {
-                        commit_unknown_error(&error.to_string())
-                    } else {
-                        exec_error(error)
-                    });
+                    return Err(self.caller_error(error, exec_error));
                 }
                 Err(_) => {
                     self.close(EndReason::DeadlineExceeded);
@@ -317,6 +321,6 @@ impl<C: Connection> TransactionState<C> {
         self.pending = Some(pending);
         let outcome = self.connection()?.forget_prepared_statements().await;
         let frame_id = self.innermost_frame_id();
-        self.record_outcome(frame_id, outcome).map_err(exec_error)
+        self.record_outcome(frame_id, outcome).map_err(|error| self.caller_error(error, exec_error))
     }
 }

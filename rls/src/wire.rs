@@ -59,8 +59,8 @@ pub(crate) trait Connection: Send + Sized + 'static {
     /// Discards the connection instead of returning it.
     fn discard(self);
 
-    /// Discards the connection, and the idle connections of its pool.
-    fn discard_with_idle(self);
+    /// Discards the connection because a cached prepared statement no longer fits its table.
+    fn discard_as_outdated(self);
 }
 
 impl Connection for PooledConnection {
@@ -111,8 +111,8 @@ impl Connection for PooledConnection {
         PooledConnection::discard(self);
     }
 
-    fn discard_with_idle(self) {
-        PooledConnection::discard_with_idle(self);
+    fn discard_as_outdated(self) {
+        PooledConnection::discard_as_outdated(self);
     }
 }
 

@@ -383,7 +383,7 @@ impl Connection for ModelConnection {
         self.server.state().lose_connection();
     }
 
-    fn discard_with_idle(self) {
+    fn discard_as_outdated(self) {
         self.discard();
     }
 }

@@ -25,6 +25,8 @@ const PING_AFTER_IDLE: Duration = Duration::from_secs(30);
 pub(crate) struct ServerConnection {
     pub(super) pg_connection: PgConnection,
     pub(super) process: ServerProcess,
+    /// The value of [`ServerState::schema_changes`] when the connection was opened.
+    schema_changes_before: usize,
 }
 
 /// Opens connections.
@@ -43,6 +45,9 @@ pub(crate) struct ServerState {
     opening_count: AtomicUsize,
     /// Whether the server's last response was "too many connections".
     is_full: AtomicBool,
+    /// How often a cached prepared statement turned out not to fit its table any more. Each connection that was opened
+    /// before may have cached the statement too.
+    schema_changes: AtomicUsize,
 }
 
 impl ServerState {
@@ -55,6 +60,12 @@ impl ServerState {
     /// Whether a connection that was last used at that time has been idle at least as long as one that did not answer.
     fn is_presumed_dead(&self, last_used: Instant) -> bool {
         *self.dead_if_unused_since.lock().unwrap_or_else(PoisonError::into_inner) >= Some(last_used)
+    }
+
+    /// Records that a cached prepared statement no longer fits its table. No connection that was opened before is used
+    /// again.
+    pub(super) fn record_schema_change(&self) {
+        self.schema_changes.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Whether a connection is being opened, and waits for the server to answer.
@@ -89,14 +100,18 @@ impl Manager for Connector {
         let _opening = OpeningGuard::new(&self.server_state);
         let mut pause = Duration::from_millis(10);
         loop {
+            let schema_changes_before = self.server_state.schema_changes.load(Ordering::SeqCst);
             let connected = PgConnection::connect_with(&self.options).await;
             let code = connected.as_ref().err().and_then(|error| error.as_database_error()?.code());
             self.server_state.is_full.store(code.as_deref() == Some(sqlstate::TOO_MANY_CONNECTIONS), Ordering::Relaxed);
             match connected {
                 Err(error) if is_temporary_refusal(&error) => sleep(pause).await,
                 connected => {
-                    return connected
-                        .map(|pg_connection| ServerConnection { pg_connection, process: ServerProcess::default() });
+                    return connected.map(|pg_connection| ServerConnection {
+                        pg_connection,
+                        process: ServerProcess::default(),
+                        schema_changes_before,
+                    });
                 }
             }
             pause = (pause * 2).min(Duration::from_secs(1));
@@ -107,6 +122,9 @@ impl Manager for Connector {
     async fn recycle(&self, connection: &mut ServerConnection, metrics: &Metrics) -> RecycleResult<sqlx::Error> {
         if metrics.age() > MAX_LIFETIME {
             return Err(RecycleError::message("maximum lifetime exceeded"));
+        }
+        if connection.schema_changes_before != self.server_state.schema_changes.load(Ordering::SeqCst) {
+            return Err(RecycleError::message("opened before a table changed"));
         }
         if metrics.last_used() > PING_AFTER_IDLE {
             let last_used = metrics.recycled.unwrap_or(metrics.created);

@@ -31,11 +31,12 @@ impl<C: Connection> TransactionState<C> {
         }
     }
 
-    /// Whether the commit or rollback need not be awaited: there is nothing to verify or clean, and no log position to
-    /// record.
+    /// Whether the commit or rollback need not be awaited: the connection can be used again, there is nothing to verify or
+    /// clean, and no log position to record.
     fn may_end_in_background(&self) -> bool {
         self.allows_background_end
             && !self.is_unclean
+            && !self.has_outdated_statement
             && self.server.is_none()
             && !self.frames.iter().any(|frame| frame.is_unverified)
     }
@@ -216,7 +217,7 @@ impl<C: Connection> Drop for TransactionState<C> {
         let Some(connection) = self.connection.take() else { return };
         if self.has_outdated_statement {
             // The server rolls back when its connection is closed.
-            return connection.discard_with_idle();
+            return connection.discard_as_outdated();
         }
         let is_idle_and_clean =
             self.end_reason == Some(EndReason::Finished) && self.pending.is_none() && !self.is_unclean;
