@@ -37,9 +37,14 @@ pub fn options(url: &str) -> Result<PgConnectOptions, ConnectError> {
     if let Some(mode) = given_mode.as_ref().filter(|mode| mode.parse::<PgSslMode>().is_err()) {
         return Err(ConnectError::InvalidSslMode(mode.clone()));
     }
-    let options: PgConnectOptions = url.parse().map_err(|_| ConnectError::InvalidUrl)?;
-    // Unix sockets have no TLS, whatever the mode.
-    if options.get_socket().is_some() {
+    let mut options: PgConnectOptions = url.parse().map_err(|_| ConnectError::InvalidUrl)?;
+    // The driver passes the brackets of an IPv6 address on to the name service, which does not know them.
+    let address = options.get_host().strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).map(str::to_owned);
+    if let Some(address) = address {
+        options = options.host(&address);
+    }
+    // Unix sockets have no TLS, whatever the mode. A path from `PGHOST` is the driver's host.
+    if options.get_socket().is_some() || options.get_host().starts_with('/') {
         return Ok(options.ssl_mode(PgSslMode::Disable));
     }
     let given_root_certificate =
@@ -156,6 +161,26 @@ fn reached_password_check(error: &sqlx::Error) -> bool {
     })
 }
 
+/// The parameters of a URL that say where the server is.
+const ADDRESS_PARAMETERS: [&str; 3] = ["host", "hostaddr", "port"];
+
+/// Returns the URL of a login, with the address (host and port, or socket) of another URL: user, password and database
+/// are those of the login, because a replica has the roles and databases of its primary.
+pub(crate) fn with_address_of(server_url: &str, login_url: &str) -> Result<String, ConnectError> {
+    let parse = |url: &str| Url::parse(url).map_err(|_| ConnectError::InvalidUrl);
+    let (server, login) = (parse(server_url)?, parse(login_url)?);
+    let mut url = login.clone();
+    // A URL with a user must have a host, even if a parameter replaces it.
+    let host = server.host_str().filter(|host| !host.is_empty()).unwrap_or("localhost");
+    url.set_host(Some(host)).map_err(|_| ConnectError::InvalidUrl)?;
+    url.set_port(server.port()).map_err(|()| ConnectError::InvalidUrl)?;
+    let is_address = |name: &str| ADDRESS_PARAMETERS.contains(&name);
+    let parameters = login.query_pairs().filter(|(name, _)| !is_address(name));
+    let address = server.query_pairs().filter(|(name, _)| is_address(name));
+    url.query_pairs_mut().clear().extend_pairs(parameters.chain(address));
+    Ok(url.into())
+}
+
 /// Returns a parameter of the URL, decoded as the driver decodes it. If the name occurs several times, the last one
 /// counts, as in the driver.
 fn parameter(url: &str, name: &str) -> Option<String> {
@@ -165,7 +190,27 @@ fn parameter(url: &str, name: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{ConnectError, options, parameter};
+    use super::{ConnectError, options, parameter, with_address_of};
+
+    #[test]
+    fn the_address_of_one_url_replaces_that_of_another_whether_it_is_a_socket_or_not() {
+        let tcp = "postgres://a:b@h1:5001/d1?sslmode=require";
+        let socket = "postgres://c:d@localhost/d2?host=/run/x&port=5002";
+        let options_of = |server_url, login_url| options(&with_address_of(server_url, login_url).unwrap()).unwrap();
+        let moved_to_tcp = options_of(tcp, socket);
+        assert_eq!((moved_to_tcp.get_host(), moved_to_tcp.get_port()), ("h1", 5001));
+        assert_eq!((moved_to_tcp.get_username(), moved_to_tcp.get_database()), ("c", Some("d2")));
+        assert!(moved_to_tcp.get_socket().is_none());
+        let moved_to_socket = options_of(socket, tcp);
+        assert_eq!(moved_to_socket.get_socket().unwrap().to_str(), Some("/run/x"));
+        assert_eq!((moved_to_socket.get_port(), moved_to_socket.get_username()), (5002, "a"));
+        assert!(options_of("postgres:///d2?host=/run/x", tcp).get_socket().is_some());
+    }
+
+    #[test]
+    fn an_ipv6_address_has_no_brackets_for_the_driver() {
+        assert_eq!(options("postgres://a:b@[::1]:5433/d").unwrap().get_host(), "::1");
+    }
 
     #[test]
     fn a_parameter_is_decoded_and_its_last_occurrence_counts() {

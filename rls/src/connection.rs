@@ -1,6 +1,9 @@
 //! An identity as a SeaORM connection: each statement runs in a short transaction of its own.
 
-use std::{pin::Pin, time::Duration};
+use std::{
+    pin::Pin,
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
 use sea_orm::{
@@ -247,6 +250,27 @@ impl IdentityConnection {
     }
 }
 
+/// Keeps a statement from being retried after its attempt to begin a transaction has waited for as long as a call may
+/// wait for a server.
+struct RetryLimit<'a> {
+    connection: &'a IdentityConnection,
+    is_reached: bool,
+}
+
+impl<'a> RetryLimit<'a> {
+    fn new(connection: &'a IdentityConnection) -> Self {
+        Self { connection, is_reached: false }
+    }
+
+    async fn begin(&mut self, runs_read_only: bool) -> Result<Transaction, DbErr> {
+        let started_at = Instant::now();
+        let begun = self.connection.begin_for_one_statement(runs_read_only).await;
+        let limit = self.connection.servers().primary_pool().acquire_timeout();
+        self.is_reached = begun.is_err() && limit.is_some_and(|limit| started_at.elapsed() >= limit);
+        begun
+    }
+}
+
 /// Runs a statement in a transaction of its own, and returns from the calling method. If the statement fails for a
 /// reason that [`prepare_retry`](IdentityConnection::prepare_retry) accepts, such as a connection lost before the
 /// commit, the statement is retried on another connection.
@@ -254,14 +278,19 @@ macro_rules! run_in_own_transaction {
     ($self:ident, runs_read_only = $runs_read_only:expr, |$transaction:ident| $run:expr) => {{
         let (mut attempt, mut runs_read_only) = (1, $runs_read_only);
         loop {
+            let mut retry_limit = RetryLimit::new($self);
             let run = async {
-                let $transaction = $self.begin_for_one_statement(runs_read_only).await?;
+                let $transaction = retry_limit.begin(runs_read_only).await?;
                 let outcome = $run.await?;
                 $transaction.commit().await?;
                 Ok::<_, DbErr>(outcome)
             };
             match run.await {
-                Err(error) if attempt < MAX_ATTEMPTS && $self.prepare_retry(&error, &mut runs_read_only) => {
+                Err(error)
+                    if attempt < MAX_ATTEMPTS
+                        && !retry_limit.is_reached
+                        && $self.prepare_retry(&error, &mut runs_read_only) =>
+                {
                     attempt += 1;
                 }
                 outcome => return outcome,
@@ -330,12 +359,17 @@ impl StreamTrait for IdentityConnection {
         Box::pin(async move {
             let (mut attempt, mut runs_read_only) = (1, self.may_run_raw_on_replica(&statement));
             loop {
+                let mut retry_limit = RetryLimit::new(self);
                 let begin_and_stream = async {
-                    let transaction = self.begin_for_one_statement(runs_read_only).await?;
+                    let transaction = retry_limit.begin(runs_read_only).await?;
                     transaction.stream_and_commit(statement.clone()).await
                 };
                 match begin_and_stream.await {
-                    Err(error) if attempt < MAX_ATTEMPTS && self.prepare_retry(&error, &mut runs_read_only) => {
+                    Err(error)
+                        if attempt < MAX_ATTEMPTS
+                            && !retry_limit.is_reached
+                            && self.prepare_retry(&error, &mut runs_read_only) =>
+                    {
                         attempt += 1;
                     }
                     rows => return rows,

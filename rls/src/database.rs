@@ -12,7 +12,7 @@ use crate::{
     Error, Identity, connect,
     pool::{Pool, PoolOptions, PoolStatus, conn_error},
     position::{LogPosition, Positions},
-    servers::{Cluster, ServerStatus, Servers, ServersByRole, with_address_of},
+    servers::{Cluster, ServerStatus, Servers, ServersByRole},
     transaction::MapError,
     wire::{PreparedStatementMode, query_scalar},
 };
@@ -185,10 +185,9 @@ async fn open_servers(
     if !options.replicas.is_empty() {
         let mut server_options = vec![pg_options];
         for replica_url in &options.replicas {
-            let replica_options = connect_options(replica_url, options)?;
             server_options.push(match login_url {
-                None => replica_options,
-                Some(login_url) => with_address_of(&replica_options, connect_options(login_url, options)?),
+                None => connect_options(replica_url, options)?,
+                Some(login_url) => connect_options(&connect::with_address_of(replica_url, login_url)?, options)?,
             });
         }
         let tls_choices = server_options.into_iter().map(|server| connect::choose_tls(server, options.acquire_timeout));

@@ -95,6 +95,14 @@ impl Pool {
         Ok(Self::Managed { pool, options, server_state })
     }
 
+    /// Returns how long a call may wait for a connection; `None` for a pool that the application already had.
+    pub(crate) fn acquire_timeout(&self) -> Option<Duration> {
+        match self {
+            Self::Managed { options, .. } => Some(options.acquire_timeout),
+            Self::External(_) => None,
+        }
+    }
+
     pub(crate) fn prepared_statement_mode(&self) -> PreparedStatementMode {
         match self {
             Self::Managed { options, .. } => options.prepared_statement_mode,

@@ -301,9 +301,3 @@ async fn connect_and_query_scalar(
     };
     timeout(SERVER_ATTEMPT_TIMEOUT, connect_and_query).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
 }
-
-/// Returns `login`, with the host and port of `server`: user, password and database are those of `login`, because a
-/// replica has the roles and databases of its primary.
-pub(crate) fn with_address_of(server: &PgConnectOptions, login: PgConnectOptions) -> PgConnectOptions {
-    login.host(server.get_host()).port(server.get_port())
-}

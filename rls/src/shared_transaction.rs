@@ -361,6 +361,13 @@ impl<C: Connection> Call<C> {
         may_commit
     }
 
+    /// Asks the server whether the transaction has written nothing: it then has no transaction id.
+    pub(crate) async fn has_written_nothing(&mut self) -> Result<bool, DbErr> {
+        let sql = "SELECT (pg_current_xact_id_if_assigned() IS NULL)::integer".to_owned();
+        let response = self.state.send_internal(sql, Pending::Discardable).await?;
+        Ok(response.last_row.and_then(|row| row.integer(0)) == Some(1))
+    }
+
     /// Whether the transaction can write nothing.
     pub(crate) fn cannot_write(&self) -> bool {
         self.state.cannot_write()

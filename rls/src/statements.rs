@@ -1,7 +1,7 @@
 //! Runs statements in a frame (the transaction, or a savepoint in it), and streams their rows. After statements that
 //! contain SQL of the caller, the identity is verified.
 
-use std::{pin::Pin, sync::Arc};
+use std::{pin::Pin, sync::Arc, time::Instant};
 
 use futures_util::{Stream, TryStreamExt, stream};
 use sea_orm::{DbErr, ExecResult, QueryResult, RuntimeErr, Statement, sqlx::postgres::PgRow};
@@ -14,8 +14,8 @@ use crate::{
     Error,
     runtime::{AtomicBool, AtomicUsize, Ordering, spawn, timeout},
     shared_transaction::{Call, DEADLINE_GRACE, SharedTransaction, Verification},
-    statement_kind::cannot_change_session,
-    transaction_state::OUTERMOST_FRAME_ID,
+    statement_kind::{cannot_change_session, only_reads},
+    transaction_state::{OUTERMOST_FRAME_ID, commit_unknown_error},
     wire::{Connection, check_values, driver_query, exec_error, query_error},
 };
 
@@ -161,15 +161,18 @@ enum StreamMessage<R> {
 /// Sends rows to the reader, from the task that has the connection.
 struct RowSender<R> {
     sender: mpsc::UnboundedSender<StreamMessage<R>>,
-    unread_rows: Arc<UnreadRows>,
+    progress: Arc<StreamProgress>,
 }
 
-/// The number of rows sent and not yet read.
+/// What the task and the reader of a stream know of each other.
 #[derive(Default)]
-struct UnreadRows {
-    count: AtomicUsize,
+struct StreamProgress {
+    /// The number of rows sent and not yet read.
+    unread_count: AtomicUsize,
     /// Notified after each row that is read.
     row_read: Notify,
+    /// Whether the task may have sent a COMMIT that matters, because the transaction can write.
+    may_have_committed: AtomicBool,
 }
 
 impl<R> RowSender<R> {
@@ -179,37 +182,37 @@ impl<R> RowSender<R> {
     /// read into memory, and the connection becomes free. Otherwise a reader that runs another statement before it has
     /// read the last row would wait for itself.
     async fn send(&self, shared: &SharedTransaction<impl Connection>, row: R) -> bool {
-        while self.unread_rows.count.load(Ordering::SeqCst) >= STREAM_BUFFER_ROWS && !shared.has_waiters() {
+        while self.progress.unread_count.load(Ordering::SeqCst) >= STREAM_BUFFER_ROWS && !shared.has_waiters() {
             select! {
                 // Without `biased`, the order would be random, and the tests under `shuttle` could not repeat a
                 // schedule.
                 biased;
-                () = self.unread_rows.row_read.notified() => {}
+                () = self.progress.row_read.notified() => {}
                 () = shared.wait_for_waiter() => {}
                 () = self.sender.closed() => return false,
             }
         }
-        self.unread_rows.count.fetch_add(1, Ordering::SeqCst);
+        self.progress.unread_count.fetch_add(1, Ordering::SeqCst);
         self.sender.send(StreamMessage::Row(row)).is_ok()
     }
 
     /// Waits until all rows have been read. Returns `false` if the stream was dropped before that.
     async fn wait_until_read(&self) -> bool {
-        while self.unread_rows.count.load(Ordering::SeqCst) > 0 {
+        while self.progress.unread_count.load(Ordering::SeqCst) > 0 {
             select! {
                 biased;
-                () = self.unread_rows.row_read.notified() => {}
+                () = self.progress.row_read.notified() => {}
                 () = self.sender.closed() => break,
             }
         }
-        self.unread_rows.count.load(Ordering::SeqCst) == 0
+        self.progress.unread_count.load(Ordering::SeqCst) == 0
     }
 }
 
 /// The reader's end of a stream.
 struct RowReader<R> {
     receiver: mpsc::UnboundedReceiver<StreamMessage<R>>,
-    unread_rows: Arc<UnreadRows>,
+    progress: Arc<StreamProgress>,
     /// The first message, until it is read.
     first_message: Option<StreamMessage<R>>,
 }
@@ -230,8 +233,12 @@ impl<R: Send> RowReader<R> {
     async fn receive(&mut self) -> StreamMessage<R> {
         self.receiver.recv().await.unwrap_or_else(|| {
             // The task has not run to its end: it has panicked, or its runtime has shut down.
-            let source = RuntimeErr::Internal("the task that reads the rows has stopped".to_owned());
-            StreamMessage::Failed(Error::ConnectionLost(DbErr::Conn(source)).into())
+            let cause = "the task that reads the rows has stopped";
+            StreamMessage::Failed(if self.progress.may_have_committed.load(Ordering::SeqCst) {
+                commit_unknown_error(cause)
+            } else {
+                Error::ConnectionLost(DbErr::Conn(RuntimeErr::Internal(cause.to_owned()))).into()
+            })
         })
     }
 
@@ -243,8 +250,8 @@ impl<R: Send> RowReader<R> {
         };
         match message {
             StreamMessage::Row(row) => {
-                self.unread_rows.count.fetch_sub(1, Ordering::SeqCst);
-                self.unread_rows.row_read.notify_one();
+                self.progress.unread_count.fetch_sub(1, Ordering::SeqCst);
+                self.progress.row_read.notify_one();
                 Some((Ok(row), Some(self)))
             }
             StreamMessage::Failed(error) => Some((Err(error), None)),
@@ -298,23 +305,27 @@ pub(crate) async fn stream_rows<C: Connection>(
         call.record_if_raw_commit(&statement);
     }
     let (sender, receiver) = mpsc::unbounded_channel();
-    let unread_rows = Arc::new(UnreadRows::default());
-    let row_sender = RowSender { sender, unread_rows: unread_rows.clone() };
+    let progress = Arc::<StreamProgress>::default();
+    let row_sender = RowSender { sender, progress: progress.clone() };
     let shared = shared.clone();
     spawn(async move {
         // If the stream is dropped before its last row was read, what the statement wrote must be rolled back, so the
         // commit waits for the reader.
-        let waits_for_reader = commits_at_end && !call.cannot_write();
+        let can_write = !call.cannot_write();
+        let waits_for_reader = commits_at_end && can_write;
         let outcome = send_all(&shared, frame_id, call, statement, verification, &row_sender, waits_for_reader).await;
         let outcome = match outcome {
-            Ok(StreamEnd::Complete) if commits_at_end => shared.commit(OUTERMOST_FRAME_ID).await,
+            Ok(StreamEnd::Complete) if commits_at_end => {
+                row_sender.progress.may_have_committed.store(can_write, Ordering::SeqCst);
+                shared.commit(OUTERMOST_FRAME_ID).await
+            }
             Ok(StreamEnd::Complete | StreamEnd::Dropped) => Ok(()),
             Err(error) => Err(error),
         };
         // This fails if the stream was dropped; then nobody needs the outcome.
         let _ = row_sender.sender.send(outcome.map_or_else(StreamMessage::Failed, |()| StreamMessage::Complete));
     });
-    let mut reader = RowReader { receiver, unread_rows, first_message: None };
+    let mut reader = RowReader { receiver, progress, first_message: None };
     reader.wait_for_first_message().await?;
     Ok(stream::unfold(Some(reader), |reader| async { reader?.next().await }))
 }
@@ -331,6 +342,7 @@ async fn send_all<C: Connection>(
 ) -> Result<StreamEnd, DbErr> {
     // Dropped before `call`, so that no other call gets the connection before the frame has failed.
     let mut frame = FrameOfStream { shared, frame_id, has_ended: false };
+    let is_select = only_reads(&statement.sql);
     call.expect_rows();
     let connection = call.connection()?;
     let sending = async {
@@ -340,32 +352,38 @@ async fn send_all<C: Connection>(
                 return Ok(StreamEnd::Dropped);
             }
         }
-        if waits_for_reader && !row_sender.wait_until_read().await {
-            return Ok(StreamEnd::Dropped);
-        }
         Ok(StreamEnd::Complete)
     };
-    let outcome = match shared.deadline {
+    let until_deadline = shared.deadline.map(|deadline| deadline.saturating_add(DEADLINE_GRACE));
+    let started_at = Instant::now();
+    let outcome = match until_deadline {
         None => Ok(sending.await),
-        Some(deadline) => timeout(deadline.saturating_add(DEADLINE_GRACE), sending).await,
+        Some(limit) => timeout(limit, sending).await,
     };
     frame.has_ended = true;
     match outcome {
         // The next call discards the rows that are still unread.
-        Ok(Ok(StreamEnd::Dropped)) => Ok(StreamEnd::Dropped),
-        Ok(outcome) => {
-            let end = call.record_outcome_for_caller(outcome, query_error)?;
-            if verification == Verification::Immediate {
-                match shared.deadline {
-                    None => call.verify().await?,
-                    Some(deadline) => match timeout(deadline.saturating_add(DEADLINE_GRACE), call.verify()).await {
-                        Ok(verified) => verified?,
-                        Err(_) => return Err(call.close_at_deadline()),
-                    },
-                }
-            }
-            Ok(end)
+        Ok(Ok(StreamEnd::Dropped)) => return Ok(StreamEnd::Dropped),
+        Ok(outcome) => call.record_outcome_for_caller(outcome, query_error)?,
+        Err(_) => return Err(call.close_at_deadline()),
+    };
+    let finishing = async {
+        if verification == Verification::Immediate {
+            call.verify().await?;
         }
-        Err(_) => Err(call.close_at_deadline()),
+        // A `SELECT` seldom writes, and then through a function. If it has written nothing, nothing can be lost, and
+        // the connection is free as soon as the last row was sent.
+        if waits_for_reader && !(is_select && call.has_written_nothing().await?) && !row_sender.wait_until_read().await
+        {
+            return Ok(StreamEnd::Dropped);
+        }
+        Ok(StreamEnd::Complete)
+    };
+    match until_deadline {
+        None => finishing.await,
+        Some(limit) => match timeout(limit.saturating_sub(started_at.elapsed()), finishing).await {
+            Ok(end) => end,
+            Err(_) => Err(call.close_at_deadline()),
+        },
     }
 }
