@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use serde_json::json;
-use sparc::service::{Operations, sessions::ExpectedVersion};
+use sparc::service::{Operations, Options, Sparc, sessions::ExpectedVersion};
 use testdb::Server;
 use uuid::Uuid;
 
@@ -141,6 +141,35 @@ async fn a_slow_subscriber_delays_no_other_and_loses_no_event() {
     }
     let numbers = event_numbers(&world, game.session_id).await;
     assert_eq!(read_until(&mut slow_stream, *numbers.last().unwrap()).await, numbers[count_before..]);
+}
+
+#[tokio::test]
+async fn a_stream_that_is_not_polled_keeps_no_connection() {
+    let world = World::new().await;
+    let options = Options::default().max_connections(2).deadline(Duration::from_secs(5));
+    let sparc = Sparc::connect_with(world.url(), options).await.unwrap();
+    let mut session_ids = Vec::new();
+    for _ in 0..8 {
+        let game = world.new_active_session(1).await;
+        // More than a page, so that each session has more to read.
+        write_events(&game.players[0].caller, game.session_id, 80).await;
+        session_ids.push(game.session_id);
+    }
+    let from_start = session_ids.iter().map(|session_id| (*session_id, Some(0)));
+    let mut events = sparc.as_service().events().subscribe_many(from_start).await.unwrap();
+    // The first item comes while other sessions read their pages.
+    events.next().await.unwrap().1.unwrap();
+    world.owner().assert_no_transaction_stays_open().await;
+    let user = sparc.as_user(world.new_account().await);
+    assert!(user.users().me().await.is_ok(), "the other callers of the handle must get connections");
+    let mut count = 1;
+    while count < 8 * 80 {
+        events.next().await.unwrap().1.unwrap();
+        count += 1;
+    }
+    events.add(world.new_active_session(1).await.session_id, None).await.unwrap();
+    drop(events);
+    sparc.close().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -14,7 +14,7 @@ use std::{
 
 use entity::session_events::Model as Event;
 use rls::LogPosition;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use uuid::Uuid;
 
 pub(crate) use registration::{Registration, SubscriberHandle};
@@ -40,13 +40,26 @@ pub(crate) struct Notification {
     pub(crate) end_error: Option<Error>,
 }
 
+/// Maximum number of pages that the subscribers of a handle read at the same time, so that many slow subscribers leave
+/// connections of the pool to others.
+const MAX_CONCURRENT_PAGE_READS: usize = 4;
+
 /// All subscriptions of a `Sparc` handle.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Hub {
     state: Mutex<State>,
+    /// A permit for each page that may be read at the same time.
+    pub(super) page_reads: Arc<Semaphore>,
     /// Notified when a session is added, the last subscriber leaves or the hub is closed. The poller then does not wait
     /// for the end of its interval.
     pub(super) poller_wake: Notify,
+}
+
+impl Default for Hub {
+    fn default() -> Self {
+        let page_reads = Arc::new(Semaphore::new(MAX_CONCURRENT_PAGE_READS));
+        Self { state: Mutex::default(), page_reads, poller_wake: Notify::default() }
+    }
 }
 
 /// The hub's state, behind its mutex.

@@ -8,7 +8,8 @@ use std::{
 use chrono::{DateTime, TimeDelta, Utc};
 use entity::session_events::Model as Event;
 use rls::unchecked::UncheckedExt;
-use sea_orm::sqlx::postgres::PgRow;
+use sea_orm::{DbErr, RuntimeErr, sqlx::postgres::PgRow};
+use tracing::Instrument;
 use uuid::Uuid;
 
 use super::{
@@ -145,7 +146,7 @@ impl Reader {
                 let read_at = Instant::now();
                 // A server that has not replayed the log up to `log_position` would show a gap.
                 let caller = self.caller.clone().with_min_position(log_position);
-                let page = read_page(&caller, self.session_id, self.position).await?;
+                let page = self.read_page_in_task(caller).await?;
                 self.adopt_page_history(&page, was_idle_too_long)?;
                 self.has_more = page.events.len() as i64 == SUBSCRIPTION_PAGE_SIZE;
                 (page.events, read_at)
@@ -164,6 +165,22 @@ impl Reader {
         }
         self.pending = events.into_iter();
         Ok(())
+    }
+
+    /// Reads the page after the position, in a task: the stream may not be polled while the page is read, and must not
+    /// keep a connection meanwhile.
+    async fn read_page_in_task(&self, caller: IdentityConnection) -> Result<EventPage, Error> {
+        let (session_id, position) = (self.session_id, self.position);
+        let page_reads = self.registration.page_reads();
+        let read = async move {
+            // Never closed, so this is never an error.
+            let _permit = page_reads.acquire().await;
+            read_page(&caller, session_id, position).await
+        };
+        tokio::spawn(read.in_current_span()).await.unwrap_or_else(|_| {
+            let reason = "the task that reads the events has stopped".to_owned();
+            Err(Error::ConnectionLost(DbErr::Conn(RuntimeErr::Internal(reason))))
+        })
     }
 
     /// Continues in the history in which the page was read. Returns an error if events may be missing between the

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use entity::session_events::Model as Event;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use uuid::Uuid;
 
 use super::{HistoryId, Hub, Notification};
@@ -32,6 +32,11 @@ impl Registration {
     /// then.
     pub(crate) fn polled_at(&self) -> Option<Instant> {
         self.handle.hub.lock().polled_at
+    }
+
+    /// Returns the permits for the pages that the handle's subscribers may read at the same time.
+    pub(crate) fn page_reads(&self) -> Arc<Semaphore> {
+        self.handle.hub.page_reads.clone()
     }
 
     /// Returns the events after a `seq` and the time at which they were read. `None` if there are none, if the hub does
