@@ -3,6 +3,7 @@
 
 use sea_orm::{AccessMode, ConnectionTrait, IsolationLevel, TransactionTrait};
 use sparc::service::{Error, IdentityConnection, Operations, Transaction, users::ProfileChanges};
+use uuid::Uuid;
 
 use crate::{
     sqlstates::FOREIGN_KEY_VIOLATION,
@@ -217,4 +218,19 @@ async fn the_writes_of_a_refused_operation_cannot_be_committed() {
     let tx = seer.begin().await.unwrap();
     assert_eq!(outcome_code(tx.sessions().get(uuid::Uuid::new_v4()).await), "not_found");
     tx.commit().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_operation_that_matched_no_row_leaves_the_callers_transaction_usable() {
+    let world = World::new().await;
+    let player = world.new_player().await;
+    let ada = world.sparc.as_user(player.user_id);
+    let unknown_id = Uuid::new_v4();
+    let tx = ada.begin().await.unwrap();
+    write_bio(&tx, "kept").await.unwrap();
+    assert_error!(tx.characters().rename(unknown_id, "Nobody").await, Error::NotFound { .. });
+    assert_error!(tx.characters().delete(unknown_id).await, Error::NotFound { .. });
+    assert!(tx.sessions().leave(unknown_id).await.is_err());
+    tx.commit().await.unwrap();
+    assert_eq!(read_bio(&ada).await.as_deref(), Some("kept"));
 }

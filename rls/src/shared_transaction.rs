@@ -314,6 +314,11 @@ impl<C: Connection> SharedTransaction<C> {
         self.write_count.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Takes the last write back, because it has affected no row.
+    pub(crate) fn uncount_write(&self) {
+        self.write_count.fetch_sub(1, Ordering::Relaxed);
+    }
+
     pub(crate) fn write_count(&self) -> u64 {
         self.write_count.load(Ordering::Relaxed)
     }

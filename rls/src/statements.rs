@@ -4,7 +4,10 @@
 use std::{pin::Pin, sync::Arc, time::Instant};
 
 use futures_util::{Stream, TryStreamExt, stream};
-use sea_orm::{DbErr, ExecResult, QueryResult, RuntimeErr, Statement, sqlx::postgres::PgRow};
+use sea_orm::{
+    DbErr, ExecResult, QueryResult, RuntimeErr, Statement,
+    sqlx::postgres::{PgQueryResult, PgRow},
+};
 use tokio::{
     select,
     sync::{Notify, mpsc},
@@ -31,7 +34,9 @@ macro_rules! run_statement {
         let is_raw_commit_sent = AtomicBool::new(false);
         let run = async {
             let mut call = $shared.begin_call($frame_id).await?;
-            if may_write(&statement.statement.sql) {
+            let write_kind = write_kind(&statement.statement.sql);
+            let returns_rows = statement.statement.sql.contains(" RETURNING ");
+            if write_kind != WriteKind::None {
                 $shared.count_write();
             }
             if $verification != Verification::Skipped {
@@ -42,6 +47,9 @@ macro_rules! run_statement {
             let $connection = call.connection()?;
             let outcome = $run.await;
             let result = call.record_outcome_for_caller(outcome, $to_db_err)?;
+            if write_kind == WriteKind::Rows && result.affected_no_row(returns_rows) {
+                $shared.uncount_write();
+            }
             if $verification == Verification::Immediate {
                 call.verify().await?;
             }
@@ -63,9 +71,49 @@ impl From<Statement> for StatementToRun {
     }
 }
 
-fn may_write(sql: &str) -> bool {
-    // A `SELECT` may write through a function that it calls. One that cannot change the session does not.
-    !(sql.starts_with("SELECT ") && cannot_change_session(sql))
+/// What a statement may write, according to its text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WriteKind {
+    None,
+    /// The rows of one table. If it affects none, it has written nothing.
+    Rows,
+    Anything,
+}
+
+fn write_kind(sql: &str) -> WriteKind {
+    if !cannot_change_session(sql) {
+        // It may also write through a function that it calls.
+        WriteKind::Anything
+    } else if sql.starts_with("SELECT ") {
+        WriteKind::None
+    } else {
+        WriteKind::Rows
+    }
+}
+
+/// The result of a statement, which may show that the statement has affected no row.
+trait StatementResult {
+    /// Whether no row was affected, as far as the result shows. `returns_rows`: whether the statement returns each row
+    /// that it affects.
+    fn affected_no_row(&self, returns_rows: bool) -> bool;
+}
+
+impl StatementResult for PgQueryResult {
+    fn affected_no_row(&self, _returns_rows: bool) -> bool {
+        self.rows_affected() == 0
+    }
+}
+
+impl StatementResult for Option<PgRow> {
+    fn affected_no_row(&self, returns_rows: bool) -> bool {
+        returns_rows && self.is_none()
+    }
+}
+
+impl StatementResult for Vec<PgRow> {
+    fn affected_no_row(&self, returns_rows: bool) -> bool {
+        returns_rows && self.is_empty()
+    }
 }
 
 impl<C: Connection> SharedTransaction<C> {
@@ -297,7 +345,7 @@ pub(crate) async fn stream_rows<C: Connection>(
 ) -> Result<impl Stream<Item = Result<C::Row, DbErr>> + Send + 'static, DbErr> {
     check_values(&statement)?;
     let mut call = shared.within_deadline(shared.begin_call(frame_id)).await?;
-    if may_write(&statement.sql) {
+    if write_kind(&statement.sql) != WriteKind::None {
         shared.count_write();
     }
     if verification != Verification::Skipped {

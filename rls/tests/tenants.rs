@@ -247,6 +247,10 @@ async fn only_a_statement_that_writes_or_calls_a_function_may_have_written() {
         ("SELECT public.note()", true),
         ("SELECT * FROM public.note()", true),
         ("WITH new AS (INSERT INTO notes (text) VALUES ('x') RETURNING text) SELECT text FROM new", true),
+        (r#"UPDATE "notes" SET "text" = 'y' WHERE "text" = 'nobody' RETURNING "text""#, false),
+        (r#"UPDATE "notes" SET "text" = 'y' WHERE "text" = 'x' RETURNING "text""#, true),
+        // Without RETURNING, the result does not show whether a row was updated.
+        (r#"UPDATE "notes" SET "text" = 'y' WHERE "text" = 'nobody'"#, true),
     ] {
         let operation = tx.unchecked().for_operation();
         operation.fetch_all(statement(sql)).await.unwrap();
