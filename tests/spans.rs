@@ -101,6 +101,10 @@ async fn the_log_of_a_whole_session_has_ids_but_no_personal_data_or_secrets() {
     let _ = sparc.as_anon().characters().list().await;
     seer.sessions().complete(session.id).await.unwrap();
     ada.users().close_account(ada.user_id().unwrap()).await.unwrap();
+    // A pool that the application already had, and that logs statements, as SeaORM's do by default.
+    let application_sparc = Sparc::from_connection(sea_orm::Database::connect(world.url()).await.unwrap());
+    let claims = json!({ "role": "authenticated", "sub": seer.user_id().unwrap(), "email": "morgana@secret.example" });
+    application_sparc.as_claims(claims).unwrap().users().me().await.unwrap();
     drop(guard);
 
     let log = log.text();

@@ -38,10 +38,14 @@ impl Database {
     /// Creates a handle over a pool that the application already has, with the default deadline. Raw SQL causes the
     /// database session to be reset afterwards, which also undoes what the pool's hooks have set in it; put such
     /// settings into the URL instead.
+    ///
+    /// The pool's statement log is switched off, also for the application's own statements, and its idle connections
+    /// are closed, because they would still log: the log would contain the settings of identities, such as the claims
+    /// of tokens. Call this before the pool is in use, and inside a runtime.
     #[must_use]
     pub fn from_connection(db: DatabaseConnection) -> Self {
         let deadline = Options::default().deadline;
-        Self::new(Servers::One(Pool::External(db)), deadline, Arc::default())
+        Self::new(Servers::One(Pool::external(db)), deadline, Arc::default())
     }
 
     /// Connects, with a new pool.

@@ -2,12 +2,19 @@
 
 mod connector;
 
-use std::{fmt, io, pin::pin, sync::Arc, time::Duration};
+use std::{
+    fmt, io,
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
 
 use deadpool::managed::{Object, PoolConfig, PoolError, QueueMode};
 use sea_orm::{
     ConnAcquireErr, DatabaseConnection, DatabaseConnectionType, DbErr, RuntimeErr,
-    sqlx::{self, Connection, PgConnection, Postgres, pool::PoolConnection, postgres::PgConnectOptions},
+    sqlx::{
+        self, ConnectOptions, Connection, PgConnection, Postgres, pool::PoolConnection, postgres::PgConnectOptions,
+    },
 };
 use tokio::{
     runtime::Handle,
@@ -108,6 +115,28 @@ impl Pool {
             Self::Managed { options, .. } => options.prepared_statement_mode,
             Self::External(_) => PreparedStatementMode::Cached,
         }
+    }
+
+    /// Wraps a pool that the application already had, and switches off the pool's statement log: the messages that begin
+    /// transactions contain the settings of identities, among them the claims of tokens. The idle connections, which
+    /// would still log, are closed. This is done once for each pool.
+    pub(crate) fn external(db: DatabaseConnection) -> Self {
+        /// The options of the pools whose log is switched off.
+        static OPTIONS_WITHOUT_LOG: Mutex<Vec<Weak<PgConnectOptions>>> = Mutex::new(Vec::new());
+        if is_postgres(&db) && Handle::try_current().is_ok() {
+            let pool = db.get_postgres_connection_pool();
+            let mut without_log = OPTIONS_WITHOUT_LOG.lock().unwrap_or_else(PoisonError::into_inner);
+            without_log.retain(|options| options.strong_count() > 0);
+            let options = Arc::downgrade(&pool.connect_options());
+            if !without_log.iter().any(|known| known.ptr_eq(&options)) {
+                pool.set_connect_options((*pool.connect_options()).clone().disable_statement_logging());
+                without_log.push(Arc::downgrade(&pool.connect_options()));
+                while let Some(mut connection) = pool.try_acquire() {
+                    connection.close_on_drop();
+                }
+            }
+        }
+        Self::External(db)
     }
 
     /// Returns how many dead connections a call replaces before it returns an error: as many as the pool may have.

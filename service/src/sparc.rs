@@ -51,7 +51,8 @@ pub struct Sparc {
 
 impl Sparc {
     /// Creates a handle over a pool that the program already has, with the default deadline ([`Options::deadline`]).
-    /// Does not check the version of the schema.
+    /// Does not check the version of the schema. Switches off the pool's statement log, which would contain the claims
+    /// of tokens; call this before the pool is in use.
     #[must_use]
     pub fn from_connection(db: DatabaseConnection) -> Self {
         Self::new(Database::from_connection(db))
