@@ -60,6 +60,8 @@ async fn the_log_of_a_whole_session_has_ids_but_no_personal_data_or_secrets() {
         .with_ansi(false)
         .with_writer(move || writer.clone())
         .finish();
+    // A pool that logs statements, as SeaORM's do by default. SeaORM also logs its URL, so it is opened before.
+    let application_pool = sea_orm::Database::connect(world.url()).await.unwrap();
     let guard = tracing_subscriber::util::SubscriberInitExt::set_default(subscriber);
     let sparc = Sparc::connect(world.url()).await.unwrap();
     let sign_up = async |name: &str| {
@@ -101,8 +103,7 @@ async fn the_log_of_a_whole_session_has_ids_but_no_personal_data_or_secrets() {
     let _ = sparc.as_anon().characters().list().await;
     seer.sessions().complete(session.id).await.unwrap();
     ada.users().close_account(ada.user_id().unwrap()).await.unwrap();
-    // A pool that the application already had, and that logs statements, as SeaORM's do by default.
-    let application_sparc = Sparc::from_connection(sea_orm::Database::connect(world.url()).await.unwrap());
+    let application_sparc = Sparc::from_connection(application_pool);
     let claims = json!({ "role": "authenticated", "sub": seer.user_id().unwrap(), "email": "morgana@secret.example" });
     application_sparc.as_claims(claims).unwrap().users().me().await.unwrap();
     drop(guard);
