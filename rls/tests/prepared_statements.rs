@@ -1,6 +1,6 @@
 //! The driver's prepared statements, which are cached on their connection.
 
-use rls::{Database, Identity, Options};
+use rls::{Database, Identity, Options, unchecked::UncheckedExt};
 use sea_orm::{ConnectionTrait, DbBackend, Statement, TransactionTrait, Value};
 
 use crate::{
@@ -75,4 +75,52 @@ async fn a_statement_that_no_longer_fits_its_table_is_prepared_again() {
     let tx = acme.begin().await.unwrap();
     assert_eq!(outcome_code(tx.query_all_raw(statement("SELECT * FROM notes")).await), "done", "the next transaction");
     tx.commit().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_connection_that_only_reads_does_not_keep_an_outdated_statement() {
+    let (database, _, role) = create_tenant_database().await;
+    let mut options = Options::default();
+    options.max_connections = 1;
+    let handle = Database::connect(database.url(), &options).await.unwrap();
+    let acme = as_tenant(&handle, &role, "acme");
+    let owner = database.connect(1).await.unwrap();
+    let select_all = || statement("SELECT * FROM notes");
+    let tx = acme.begin_read(None).await.unwrap();
+    tx.query_all_raw(select_all()).await.unwrap();
+    tx.commit().await.unwrap();
+    for (column, ends_by_commit) in [("author", false), ("editor", true)] {
+        owner.execute_unprepared(&format!("ALTER TABLE notes ADD COLUMN {column} text")).await.unwrap();
+        let tx = acme.begin_read(None).await.unwrap();
+        assert_eq!(outcome_code(tx.query_all_raw(select_all()).await), "database", "{column}");
+        let _ = if ends_by_commit { tx.commit().await } else { tx.rollback().await };
+        let tx = acme.begin_read(None).await.unwrap();
+        assert_eq!(outcome_code(tx.query_all_raw(select_all()).await), "done", "{column}");
+        tx.rollback().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_outdated_statement_is_prepared_again_even_if_no_connection_is_idle() {
+    let (database, handle, role) = create_tenant_database().await;
+    let acme = as_tenant(&handle, &role, "acme");
+    let owner = database.connect(1).await.unwrap();
+    let select_all = || statement("SELECT * FROM notes");
+    let transactions = [acme.begin().await.unwrap(), acme.begin().await.unwrap()];
+    for tx in &transactions {
+        tx.query_all_raw(select_all()).await.unwrap();
+    }
+    let [first, second] = transactions;
+    first.commit().await.unwrap();
+    second.commit().await.unwrap();
+    // This one has no lock on the table, and keeps its connection, with its outdated statement, from being idle.
+    let busy = acme.begin().await.unwrap();
+    owner.execute_unprepared("ALTER TABLE notes ADD COLUMN author text").await.unwrap();
+    assert_eq!(outcome_code(acme.query_all_raw(select_all()).await), "done");
+    busy.commit().await.unwrap();
+    for _ in 0..3 {
+        let tx = acme.begin().await.unwrap();
+        assert_eq!(outcome_code(tx.query_all_raw(select_all()).await), "done");
+        tx.commit().await.unwrap();
+    }
 }

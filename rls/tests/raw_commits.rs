@@ -3,19 +3,26 @@
 
 use std::time::Duration;
 
-use rls::IdentityConnection;
+use rls::{Database, IdentityConnection, Options};
 use sea_orm::{ConnectionTrait, StreamTrait, TransactionTrait};
-use tokio::time::{sleep, timeout};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::watch,
+    time::{sleep, timeout},
+};
 
 use crate::{
-    outcome_code, statement,
+    outcome_code,
+    proxies::listen_in_front_of,
+    statement,
     tenants::{as_tenant, count_notes, create_tenant_database},
 };
 
 const INSERT_NOTE: &str = "INSERT INTO notes (text) VALUES ('hello')";
 
 /// Creates a database in which each commit of a note takes `seconds`.
-async fn create_database_with_slow_commits(seconds: f32) -> (testdb::Database, IdentityConnection) {
+pub async fn create_database_with_slow_commits(seconds: f32) -> (testdb::Database, IdentityConnection) {
     let (database, handle, role) = create_tenant_database().await;
     let schema = format!(
         "CREATE FUNCTION delay() RETURNS trigger LANGUAGE plpgsql AS
@@ -102,4 +109,72 @@ async fn a_commit_that_reaches_its_deadline_while_another_call_waits_has_an_unkn
     assert_eq!(outcome_code(other_outcome), "transaction_ended");
     assert_eq!(outcome_code(tx.rollback().await), "transaction_ended");
     assert_eq!(count_notes(&acme).await, 1);
+}
+
+#[tokio::test]
+async fn a_commit_after_a_dropped_raw_commit_has_an_unknown_outcome_if_the_server_does_not_answer_in_time() {
+    for is_nested in [false, true] {
+        let (_database, acme) = create_database_with_slow_commits(3.5).await;
+        let tx = acme.clone().with_deadline(Duration::from_secs(1)).begin().await.unwrap();
+        tx.execute_unprepared(INSERT_NOTE).await.unwrap();
+        if is_nested {
+            let nested = tx.begin().await.unwrap();
+            assert!(timeout(Duration::from_millis(100), nested.execute_unprepared("COMMIT")).await.is_err());
+            assert_eq!(outcome_code(nested.commit().await), "commit_unknown");
+            assert_eq!(outcome_code(tx.rollback().await), "commit_unknown");
+        } else {
+            assert!(timeout(Duration::from_millis(100), tx.execute_unprepared("COMMIT")).await.is_err());
+            assert_eq!(outcome_code(tx.commit().await), "commit_unknown");
+        }
+    }
+}
+
+/// The proxy cuts the connection when the client sends the verification that follows the answered COMMIT.
+#[tokio::test]
+async fn a_commit_whose_verification_is_lost_has_an_unknown_outcome() {
+    for call in ["execute", "stream"] {
+        let (database, handle, role) = create_tenant_database().await;
+        let (listener, url, server_address) = listen_in_front_of(&database).await;
+        let (arm, armed) = watch::channel(false);
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let server = TcpStream::connect(&server_address).await.unwrap();
+                tokio::spawn(forward_until_verification(client, server, armed.clone()));
+            }
+        });
+        let through_proxy = Database::connect(&url, &Options::default()).await.unwrap();
+        let tx = as_tenant(&through_proxy, &role, "acme").begin().await.unwrap();
+        tx.execute_unprepared(INSERT_NOTE).await.unwrap();
+        arm.send(true).unwrap();
+        let outcome = match call {
+            "execute" => tx.execute_unprepared("COMMIT").await.map(drop),
+            _ => tx.stream_raw(statement("COMMIT")).await.map(drop),
+        };
+        assert_eq!(outcome_code(outcome), "commit_unknown", "{call}");
+        assert_eq!(outcome_code(tx.rollback().await), "commit_unknown", "{call}");
+        assert_eq!(count_notes(&as_tenant(&handle, &role, "acme")).await, 1, "{call}");
+    }
+}
+
+async fn forward_until_verification(client: TcpStream, server: TcpStream, armed: watch::Receiver<bool>) {
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_server, mut to_server) = server.into_split();
+    let forward_to_server = async {
+        let mut buffer = vec![0; 65536];
+        while let Ok(size @ 1..) = from_client.read(&mut buffer).await {
+            let message = &buffer[..size];
+            let is_verification = contains(message, b"extract(epoch") && !contains(message, b"num_nulls");
+            if *armed.borrow() && is_verification || to_server.write_all(message).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = forward_to_server => {}
+        _ = tokio::io::copy(&mut from_server, &mut to_client) => {}
+    }
+}
+
+fn contains(message: &[u8], part: &[u8]) -> bool {
+    message.windows(part.len()).any(|window| window == part)
 }

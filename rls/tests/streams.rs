@@ -10,7 +10,9 @@ use sea_orm::{
 use tokio::time::sleep;
 
 use crate::{
-    outcome_code, statement,
+    outcome_code,
+    raw_commits::create_database_with_slow_commits,
+    statement,
     tenants::{as_tenant, count_notes, create_tenant_database},
 };
 
@@ -179,4 +181,35 @@ fn a_stream_whose_runtime_shuts_down_ends_with_an_error() {
         Ok::<_, DbErr>(())
     });
     assert_eq!(outcome_code(outcome), "connection_lost");
+}
+
+#[tokio::test]
+async fn a_select_frees_its_connection_as_soon_as_its_last_row_was_sent() {
+    let (_database, handle, role) = create_tenant_database().await;
+    let acme = as_tenant(&handle, &role, "acme");
+    acme.execute_unprepared("INSERT INTO notes (text) VALUES ('hello')").await.unwrap();
+    let select = || statement(r#"SELECT "text" FROM "notes""#);
+    // As many streams as the pool has connections, none of them read yet.
+    let mut unread_streams = [acme.stream_raw(select()).await.unwrap(), acme.stream_raw(select()).await.unwrap()];
+    assert_eq!(count_notes(&acme).await, 1);
+    for rows in &mut unread_streams {
+        assert!(rows.try_next().await.unwrap().is_some());
+        assert!(rows.try_next().await.unwrap().is_none());
+    }
+}
+
+#[test]
+fn a_stream_whose_runtime_shuts_down_during_its_commit_has_an_unknown_outcome() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (_database, acme) = runtime.block_on(create_database_with_slow_commits(1.5));
+    let insert = statement("INSERT INTO notes (text) VALUES ('hello') RETURNING text");
+    let mut rows = runtime.block_on(acme.stream_raw(insert)).unwrap();
+    runtime.block_on(async {
+        assert!(rows.try_next().await.unwrap().is_some());
+        // Long enough for the COMMIT to be sent, and not for its answer.
+        sleep(Duration::from_millis(500)).await;
+    });
+    runtime.shutdown_timeout(Duration::from_secs(5));
+    let other_runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    assert_eq!(outcome_code(other_runtime.block_on(rows.try_next())), "commit_unknown");
 }
