@@ -206,8 +206,9 @@ $$;
 
 -- Restores all heroic saves of the session when its encounter changes. It skips a seat whose player is just leaving:
 -- the player's transaction has locked the seat and waits for this session, so waiting for the seat would be a deadlock.
--- A skipped seat is still correct, because its used save belongs to the previous encounter (`heroic_saves_encounter`),
--- and `claim_heroic_save` counts only saves of the current one.
+-- It also skips the seats of removed players, who still see their own seat and could otherwise learn of encounters in a
+-- session that they may no longer see. A skipped seat is still correct, because its used save belongs to the previous
+-- encounter (`heroic_saves_encounter`), and `claim_heroic_save` counts only saves of the current one.
 CREATE OR REPLACE FUNCTION private.clear_used_heroic_saves()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -224,6 +225,7 @@ BEGIN
         FROM public.session_players AS seat
         WHERE seat.session_id = NEW.id
           AND seat.heroic_saves_used > 0
+          AND seat.removed_at IS NULL
         FOR NO KEY UPDATE SKIP LOCKED
       )
     );
