@@ -323,9 +323,13 @@ async fn rejoining_concurrently_with_two_characters_takes_one_seat() {
     // `join_by_code` waits for the lock of the seat's row, and then finds that the player has already rejoined.
     world.owner().wait_until_backends_wait_for_locks(1).await;
     rejoin_transaction.commit().await.unwrap();
+    assert_refused!(join_task.await.unwrap(), SESSION_STARTED, "session_not_started");
     assert_eq!(
-        join_task.await.unwrap(),
-        Ok(player.character_id),
+        world
+            .owner()
+            .count(&format!("session_players WHERE character_id = '{}' AND is_active", player.character_id))
+            .await,
+        1,
         "the seat must keep the character with which the player rejoined"
     );
     let active_seats = format!("session_players WHERE session_id = '{}' AND is_active", game.session_id);

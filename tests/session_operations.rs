@@ -127,3 +127,41 @@ async fn a_session_is_edited_announced_started_paused_resumed_and_completed() {
     let player_statistics = world.sparc.as_user(game.players[0].user_id).users().statistics().await.unwrap();
     assert_eq!((player_statistics.games_played, player_statistics.living_characters), (1, 1));
 }
+
+#[tokio::test]
+async fn a_seated_player_who_is_seated_again_with_another_character_changes_to_it() {
+    let world = World::new().await;
+    let game = world.new_session(1).await;
+    world.update_session(&game, "is_public = true").await;
+    let (player, session_id) = (&game.players[0], game.session_id);
+    let other_character_id = world.new_character(player.user_id).await;
+    let code = world.join_code(session_id).await;
+    let (me, service) = (world.sparc.as_user(player.user_id), world.sparc.as_service());
+    for character_id in [other_character_id, player.character_id, player.character_id] {
+        let seat = service.sessions().seat_player(session_id, player.user_id, character_id).await.unwrap();
+        assert_eq!((seat.character_id, seat.is_active), (character_id, true), "by the service");
+    }
+    let seat = me.sessions().join(&code, other_character_id).await.unwrap();
+    assert_eq!(seat.character_id, other_character_id, "by the code");
+    let seat = me.sessions().join_public(session_id, player.character_id).await.unwrap();
+    assert_eq!(seat.character_id, player.character_id, "without the code");
+    assert_eq!(
+        world.owner().count("session_events WHERE event_type = 'player_joined'").await,
+        1,
+        "a change of character is not a join"
+    );
+    // A repetition still returns the seat once the session has ended.
+    world.update_session(&game, "status = 'active'").await;
+    world.update_session(&game, "status = 'completed'").await;
+    let expected = Some(player.character_id);
+    assert_eq!(
+        service
+            .sessions()
+            .seat_player(session_id, player.user_id, player.character_id)
+            .await
+            .ok()
+            .map(|seat| seat.character_id),
+        expected
+    );
+    assert_eq!(me.sessions().join(&code, player.character_id).await.ok().map(|seat| seat.character_id), expected);
+}

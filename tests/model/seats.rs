@@ -79,7 +79,7 @@ impl Game {
             return Err("no_such_code");
         }
         match game_session.seats.get(&me) {
-            Some(seat) if seat.is_active => return Ok(true),
+            Some(seat) if seat.is_active => return self.change_character(me, session, me, hero),
             Some(seat) => {
                 if !self.characters[hero].is_deleted && self.characters[hero].owner != me && seat.hero != hero {
                     return Err("character_not_yours");

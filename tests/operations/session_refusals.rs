@@ -187,6 +187,49 @@ fn seat_and_code_refusals() -> Vec<Refusal> {
         refusal!("sessions.rejoin", FormerPlayer, "player_removed", |tx, fixture| {
             tx.sessions().rejoin(fixture.starting_soon_session, fixture.former_player.character_id)
         }),
+        // The player has a seat in each of these sessions, and the calls ask for another character or are by somebody
+        // who may not seat the player.
+        refusal!("sessions.join", Player, "session_over", |tx, fixture| async {
+            tx.sessions().join(&fixture.join_code(fixture.completed_session).await, fixture.spare_character).await
+        }),
+        refusal!("sessions.join", Player, "not_found", |tx, fixture| async {
+            tx.sessions().join(&fixture.join_code(fixture.waiting_session).await, Uuid::new_v4()).await
+        }),
+        refusal!("sessions.join", Player, "session_started", |tx, fixture| async {
+            tx.sessions().join(&fixture.join_code(fixture.active_session).await, fixture.spare_character).await
+        }),
+        refusal!("sessions.join_public", Player, "session_over", |tx, fixture| {
+            tx.sessions().join_public(fixture.completed_session, fixture.spare_character)
+        }),
+        refusal!("sessions.join_public", Player, "not_found", |tx, fixture| {
+            tx.sessions().join_public(fixture.waiting_session, Uuid::new_v4())
+        }),
+        refusal!("sessions.seat_player", Service, "session_over", |tx, fixture| {
+            tx.sessions().seat_player(fixture.completed_session, fixture.player.user_id, fixture.spare_character)
+        }),
+        refusal!("sessions.seat_player", Service, "session_started", |tx, fixture| {
+            tx.sessions().seat_player(fixture.active_session, fixture.player.user_id, fixture.spare_character)
+        }),
+        refusal!("sessions.seat_player", Service, "not_found", |tx, fixture| {
+            tx.sessions().seat_player(fixture.waiting_session, fixture.player.user_id, Uuid::new_v4())
+        }),
+        refusal!("sessions.seat_player", Service, "character_not_yours", |tx, fixture| {
+            tx.sessions().seat_player(fixture.waiting_session, fixture.player.user_id, fixture.stranger.character_id)
+        }),
+        refusal!("sessions.seat_player", Seer, "not_your_choice", |tx, fixture| {
+            tx.sessions().seat_player(fixture.waiting_session, fixture.player.user_id, fixture.player.character_id)
+        }),
+        refusal!("sessions.seat_player", Stranger, "not_your_choice", |tx, fixture| {
+            tx.sessions().seat_player(fixture.waiting_session, fixture.player.user_id, fixture.player.character_id)
+        }),
+        // A seat that its player has left.
+        refusal!("sessions.seat_player", Stranger, "not_your_choice", |tx, fixture| {
+            tx.sessions().seat_player(
+                fixture.waiting_session,
+                fixture.former_player.user_id,
+                fixture.former_player.character_id,
+            )
+        }),
         refusal!("sessions.renew_code", Seer, "session_over", |tx, fixture| tx
             .sessions()
             .renew_code(fixture.completed_session)),

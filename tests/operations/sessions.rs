@@ -36,10 +36,17 @@ pub fn operations() -> Vec<Operation> {
         operation!("sessions.by_code", SIGNED_IN_USERS_MAY_CALL, |tx, fixture| async {
             tx.sessions().by_code(&fixture.join_code(fixture.private_session).await).await
         }),
-        // The character is the stranger's. The player has a seat already and keeps it, whatever the character.
+        // The character is the stranger's. The player has a seat already, with another character.
         operation!(
             "sessions.join",
-            ["not_signed_in", "done", "character_not_yours", "done", "character_not_yours", "not_signed_in"],
+            [
+                "not_signed_in",
+                "done",
+                "character_not_yours",
+                "character_not_yours",
+                "character_not_yours",
+                "not_signed_in"
+            ],
             |tx, fixture| async {
                 tx.sessions()
                     .join(&fixture.join_code(fixture.private_session).await, fixture.stranger.character_id)
@@ -48,7 +55,14 @@ pub fn operations() -> Vec<Operation> {
         ),
         operation!(
             "sessions.join_public",
-            ["not_signed_in", "done", "character_not_yours", "done", "character_not_yours", "not_signed_in"],
+            [
+                "not_signed_in",
+                "done",
+                "character_not_yours",
+                "character_not_yours",
+                "character_not_yours",
+                "not_signed_in"
+            ],
             |tx, fixture| tx.sessions().join_public(fixture.waiting_session, fixture.stranger.character_id)
         ),
         operation!(

@@ -73,7 +73,8 @@ $$;
 -- Seats the caller in the session with this join code, public or private, and returns the seat. It runs as its owner,
 -- because the code also admits players who cannot see the session. The API does not expose this schema; the Rust crate
 -- `service` calls the function with the player's role. A player who has left takes the seat again, with the chosen
--- character, unless the Seer removed them. If the player holds the seat already, nothing changes.
+-- character, unless the Seer removed them. If the player holds the seat with another character already, the character
+-- changes, which is refused once the session has started.
 CREATE OR REPLACE FUNCTION private.join_by_code(session_code text, chosen_character_id uuid)
 RETURNS SETOF public.session_players
 LANGUAGE plpgsql
@@ -104,7 +105,7 @@ BEGIN
       CONSTRAINT = 'known_code';
   END IF;
 
-  SELECT is_active
+  SELECT is_active, character_id
   INTO own_seat
   FROM public.session_players
   WHERE session_id = target_session.id
@@ -129,7 +130,7 @@ BEGIN
         TABLE = 'sessions',
         CONSTRAINT = 'known_code';
     END IF;
-  ELSIF NOT own_seat.is_active THEN
+  ELSIF NOT own_seat.is_active OR own_seat.character_id <> chosen_character_id THEN
     UPDATE public.session_players
     SET is_active = true,
         character_id = chosen_character_id

@@ -35,7 +35,8 @@ impl<C: Caller> Sessions<'_, C> {
     }
 
     /// Takes a seat in the session with this code, public or private, or takes the caller's former seat again. If the
-    /// caller is already seated, returns that seat unchanged.
+    /// caller is already seated with this character, returns that seat unchanged. If the caller is seated with another
+    /// character, changes it, as [`change_character`](Self::change_character) does.
     ///
     /// Who may: a user who knows the code: a new seat while the session waits, a former seat while it is live. Three
     /// round trips. Event `player_joined`.
@@ -58,10 +59,11 @@ impl<C: Caller> Sessions<'_, C> {
     }
 
     /// Takes a seat in a public session, or takes the caller's former seat in any session again. If the caller is
-    /// already seated, returns that seat unchanged.
+    /// already seated with this character, returns that seat unchanged. If the caller is seated with another character,
+    /// changes it, as [`change_character`](Self::change_character) does.
     ///
-    /// Who may: a user: a new seat while the session waits, a former seat while it is live. Three round trips, and one
-    /// more if a seat is taken. Event `player_joined`.
+    /// Who may: a user: a new seat while the session waits, a former seat while it is live. Four round trips, or three
+    /// if the seat stays unchanged. Event `player_joined`.
     ///
     /// # Errors
     ///
@@ -126,18 +128,21 @@ impl<C: Caller> Sessions<'_, C> {
         })
     }
 
-    /// Seats a player in a live session, even one who left or was removed. Idempotent.
+    /// Seats a player in a live session, even one who left or was removed. If the player is already seated with this
+    /// character, returns that seat unchanged. If the player is seated with another character, changes it, which is
+    /// possible only before the session starts.
     ///
     /// Who may: the service; others may only seat themselves, because a seat lets the Seer damage the character. Four
-    /// round trips. Event `player_joined`.
+    /// round trips, or three if the seat stays unchanged. Event `player_joined`.
     ///
     /// # Errors
     ///
     /// [`Error::SessionFull`], [`Error::SessionOver`], [`Error::CharacterNotYours`] if it is not the player's,
     /// [`Error::CharacterRetired`], [`Error::SeatLimitReached`], [`Error::NotFound`] for the session or the character,
-    /// [`Error::SessionStarted`] and [`Error::PlayerRemoved`] if the player is the caller, [`Error::NotYourChoice`] if
-    /// the caller is another user who can see the session, [`Error::NotAllowed`] if the caller cannot see it,
-    /// [`Error::NotSignedIn`], [`Error::AccountClosed`] if the player's account is closed.
+    /// [`Error::SessionStarted`] if the player is the caller or is seated with another character,
+    /// [`Error::PlayerRemoved`] if the player is the caller, [`Error::NotYourChoice`] if the caller is another user who
+    /// can see the session, [`Error::NotAllowed`] if the caller cannot see it, [`Error::NotSignedIn`],
+    /// [`Error::AccountClosed`] if the player's account is closed.
     pub async fn seat_player(
         self,
         id: Uuid,
@@ -254,35 +259,23 @@ async fn update_seat(
         .ok_or(Error::NotFound { what: "seat" })
 }
 
-/// Seats a user, unless they are already seated. A former seat is updated, not inserted again, because an update locks
-/// the seat before the session, as the lock order requires (decision "Lock order").
+/// Seats a user with this character, unless the caller may seat them and they already have this seat. A seat that exists
+/// is updated, not inserted again, because an update locks the seat before the session, as the lock order requires
+/// (decision "Lock order").
 async fn take_seat(
     tx: &OperationTransaction,
     session_id: Uuid,
     user_id: Uuid,
     character_id: Uuid,
 ) -> Result<session_players::Model, Error> {
-    let existing_seat = session_players::Entity::find_by_id((session_id, user_id)).one(tx).await?;
-    match existing_seat {
-        Some(seat) if seat.is_active => return Ok(seat),
-        Some(_) => {
-            let row = session_players::ActiveModel {
-                is_active: Set(true),
-                character_id: Set(character_id),
-                ..Default::default()
-            };
-            let retaken_seat = session_players::Entity::update_many()
-                .set(row)
-                .filter(session_players::Column::SessionId.eq(session_id))
-                .filter(session_players::Column::UserId.eq(user_id))
-                .filter(session_players::Column::IsActive.eq(false))
-                .exec_with_returning(tx)
-                .await?
-                .pop();
-            if let Some(seat) = retaken_seat {
-                return Ok(seat);
-            }
-        }
+    // The policy for new seats refuses all others with the reason, whether or not the seat exists.
+    let may_seat = tx.caller_identity().user_id().is_none_or(|caller_id| caller_id == user_id);
+    let existing_seat = match may_seat {
+        true => session_players::Entity::find_by_id((session_id, user_id)).one(tx).await?,
+        false => None,
+    };
+    let existing_seat = match existing_seat {
+        Some(seat) => seat,
         None => {
             let row = session_players::ActiveModel {
                 session_id: Set(session_id),
@@ -294,8 +287,14 @@ async fn take_seat(
             if let Some(seat) = rows::insert_if_absent(tx, row, key).await? {
                 return Ok(seat);
             }
+            // A concurrent request for the same user took the seat.
+            find_seat(tx, session_id, user_id).await?
         }
+    };
+    if existing_seat.is_active && existing_seat.character_id == character_id {
+        return Ok(existing_seat);
     }
-    // A concurrent request for the same user took the seat.
-    find_seat(tx, session_id, user_id).await
+    let row =
+        session_players::ActiveModel { is_active: Set(true), character_id: Set(character_id), ..Default::default() };
+    update_seat(tx, session_id, user_id, row).await
 }
