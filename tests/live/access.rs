@@ -10,7 +10,7 @@ use super::{
     DELIVERY_TIMEOUT, all_callers, connect_sparc, event_numbers, next_event, read_to_error, read_until,
     subscribe_outcome, write_events,
 };
-use crate::world::World;
+use crate::world::{World, insert_seat_sql};
 
 #[tokio::test]
 async fn only_participants_and_the_service_may_subscribe() {
@@ -104,6 +104,23 @@ async fn losing_access_ends_a_stream_with_an_error_but_not_the_streams_of_others
     // A stranger would get `not_allowed`, which does not tell whether a session exists. Subscribers knew that it does.
     assert_eq!(read_to_error(&mut remaining_stream).await, "not_found");
     assert_eq!(read_to_error(&mut service_stream).await, "not_found");
+}
+
+#[tokio::test]
+async fn an_account_with_the_nil_id_loses_access_like_any_other() {
+    let world = World::new().await;
+    let game = world.new_active_session(1).await;
+    let (sparc, nil_id) = (connect_sparc(&world).await, Uuid::nil());
+    world.owner().execute(&format!("INSERT INTO auth.users (id) VALUES ('{nil_id}')")).await.unwrap();
+    let character_id = world.new_character(nil_id).await;
+    world.owner().execute(&insert_seat_sql(game.session_id, nil_id, character_id)).await.unwrap();
+    let mut nil_stream = sparc.as_user(nil_id).events().subscribe(game.session_id, None).await.unwrap();
+    let mut service_stream = sparc.as_service().events().subscribe(game.session_id, None).await.unwrap();
+    let seer = sparc.as_user(game.seer.user_id());
+    seer.sessions().remove_player(game.session_id, nil_id).await.unwrap();
+    assert_eq!(read_to_error(&mut nil_stream).await, "not_allowed");
+    write_events(&game.seer, game.session_id, 1).await;
+    read_until(&mut service_stream, *event_numbers(&world, game.session_id).await.last().unwrap()).await;
 }
 
 #[tokio::test]

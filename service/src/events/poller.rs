@@ -318,30 +318,30 @@ impl Poll<'_> {
     ) -> Result<AccessCheck, Error> {
         struct RefusedRow {
             session_id: Uuid,
-            account_id: Uuid,
+            account_id: Option<Uuid>,
             status: String,
         }
         let subscribers = self.hub.subscriber_accounts(updates, last_subscriber_id);
-        // The service has no account. The nil UUID stands for it in the array.
-        let (session_ids, account_ids): (Vec<Uuid>, Vec<Uuid>) = subscribers
-            .into_iter()
-            .map(|(session_id, account_id)| (session_id, account_id.unwrap_or_default()))
-            .unzip();
+        // The service has no account. An array cannot hold NULL, so a second one says which accounts to ignore.
+        let (session_ids, account_ids): (Vec<Uuid>, Vec<Option<Uuid>>) = subscribers.into_iter().unzip();
+        let are_services: Vec<bool> = account_ids.iter().map(Option::is_none).collect();
+        let account_ids: Vec<Uuid> = account_ids.into_iter().map(Option::unwrap_or_default).collect();
         let mut binds = Binds::default();
         let (session_ids, account_ids) = (binds.bind(session_ids), binds.bind(account_ids));
-        let nil = binds.bind(Uuid::nil());
+        let are_services = binds.bind(are_services);
         let sql = format!(
-            "SELECT watched.session_id, watched.account_id, status \
-             FROM unnest({session_ids}::uuid[], {account_ids}::uuid[]) AS watched(session_id, account_id) \
-             CROSS JOIN LATERAL private.listener_status( \
-               watched.session_id, nullif(watched.account_id, {nil}) \
-             ) AS status \
+            "SELECT subscriber.session_id, subscriber.account_id, status \
+             FROM ( \
+               SELECT session_id, CASE WHEN NOT is_service THEN account_id END AS account_id \
+               FROM unnest({session_ids}::uuid[], {account_ids}::uuid[], {are_services}::boolean[]) \
+                 AS watched(session_id, account_id, is_service) \
+             ) AS subscriber \
+             CROSS JOIN LATERAL private.listener_status(subscriber.session_id, subscriber.account_id) AS status \
              WHERE status <> 'listens'"
         );
         let decode = |rows: &[PgRow]| rows::decode_rows!(rows => RefusedRow { session_id, account_id, status });
         let refused_rows = rows::fetch_all(self.tx, binds.into_statement(sql), decode).await?;
         let refusals = refused_rows.into_iter().filter_map(|RefusedRow { session_id, account_id, status }| {
-            let account_id = Some(account_id).filter(|account_id| !account_id.is_nil());
             Some(Refusal { session_id, account_id, error: listener_error(&status)? })
         });
         Ok(AccessCheck { last_checked_subscriber_id: last_subscriber_id, refusals: refusals.collect() })
