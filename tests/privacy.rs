@@ -6,6 +6,7 @@ use sparc::service::{
     characters::NewCharacter,
     users::{Badge, NewAccount, ProfileChanges},
 };
+use uuid::Uuid;
 
 use crate::{sqlstates::CHECK_VIOLATION, world::World};
 
@@ -184,4 +185,20 @@ async fn closing_an_account_removes_its_personal_data_and_only_its_user_or_the_s
     let close_other_account = format!("SELECT private.close_account('{other_account_id}')");
     assert_refused!(world.new_user().await.execute(&close_other_account).await, forbidden);
     assert_refused!(world.visitor().execute(&close_other_account).await, forbidden);
+}
+
+/// PostgreSQL allows 65,535 parameters per statement.
+#[tokio::test]
+async fn profiles_returns_the_existing_ones_of_more_ids_than_a_statement_may_have_parameters() {
+    let world = World::new().await;
+    let (first_id, last_id) = (world.new_account().await, world.new_account().await);
+    let mut ids = vec![first_id];
+    ids.extend((0..70_000).map(|_| Uuid::new_v4()));
+    ids.push(last_id);
+    let profiles = world.sparc.as_anon().users().profiles(&ids).await.unwrap();
+    let mut found_ids: Vec<Uuid> = profiles.into_iter().map(|profile| profile.id).collect();
+    found_ids.sort_unstable();
+    let mut expected_ids = [first_id, last_id];
+    expected_ids.sort_unstable();
+    assert_eq!(found_ids, expected_ids);
 }
