@@ -155,7 +155,7 @@ async fn add_session_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture
     let sql = "SELECT * FROM get_session_details($1)";
     reads.add("session details", Role::Authenticated, sql, with_value(session_id), &ours, with_value(session_id));
 
-    caller.events().after(argument_set.session, 1).await?;
+    caller.events().after(argument_set.session, 0).await?;
     let ours = capture.last_statement().await?;
     let sql = "SELECT * FROM session_events
         WHERE session_id = $1

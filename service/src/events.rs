@@ -20,7 +20,7 @@
 //! let mut last_seq = 0;
 //! for event in ada.events().after(session_id, last_seq).await? {
 //!     println!("{} {}", event.event_type, event.payload);
-//!     last_seq = event.seq; // the next call continues here and misses nothing
+//!     last_seq = event.seq; // the next call continues here, or fails if it would miss events
 //! }
 //! # Ok(())
 //! # }
@@ -117,17 +117,19 @@ impl<C: Caller> Events<'_, C> {
     }
 
     /// Returns at most two hundred events of a session after the one with this `seq` (0 for all of the last day), the
-    /// oldest first. A further call with the `seq` of the last event returned misses nothing.
+    /// oldest first. A further call with the `seq` of the last event returned misses nothing, or fails because events
+    /// may be missing.
     ///
     /// Who may: the Seer, players (even after leaving) and the service. Three round trips.
     ///
     /// # Errors
     ///
-    /// [`Error::NotAllowed`] for anyone else, [`Error::AccountClosed`], [`Error::NotFound`] for the service if there is
-    /// no such session, [`Error::NotSignedIn`].
+    /// [`Error::NotAllowed`] for anyone else, [`Error::AccountClosed`], [`Error::EventsExpired`] if the event with this
+    /// `seq` is no longer kept (call [`newest_seq`](Self::newest_seq), and then reload the session);
+    /// [`Error::NotFound`] for the service if there is no such session, [`Error::NotSignedIn`].
     pub async fn after(self, session_id: Uuid, seq: i64) -> Result<Vec<session_events::Model>, Error> {
         operation!(self.caller, reads "events.after", session = session_id, |tx| {
-            reader::read_events_after(tx, session_id, seq, MAX_EVENTS_PER_CALL).await
+            read_kept_events_after(tx, session_id, seq).await
         })
     }
 
@@ -158,6 +160,27 @@ impl<C: Caller> Events<'_, C> {
             Ok(newest.first().map_or(0, |newest| newest.seq))
         })
     }
+}
+
+/// Reads the page of [`Events::after`]. Returns an error if the event with this `seq` is no longer kept, because later
+/// ones may then be deleted too.
+async fn read_kept_events_after(tx: &OperationTransaction, session_id: Uuid, seq: i64) -> Result<Vec<Event>, Error> {
+    // The page begins with the event after which it continues, which so needs no further round trip.
+    let includes_start = seq != 0;
+    let mut binds = Binds::default();
+    let (session, start) = (binds.bind(session_id), binds.bind(seq));
+    let limit = binds.bind(MAX_EVENTS_PER_CALL + i64::from(includes_start));
+    let sql = format!(
+        "SELECT {EVENT_COLUMNS} FROM public.session_events \
+         WHERE (SELECT private.require_listener({session})) AND session_id = {session} AND seq >= {start} \
+           AND ({start} > 0 AND seq > {start} OR created_at > now() - INTERVAL '24 hours') \
+         ORDER BY seq LIMIT {limit}"
+    );
+    let mut events = rows::fetch_all(tx, binds.into_statement(sql), decode_events).await?.into_iter();
+    if includes_start && events.next().is_none_or(|event| event.seq != seq) {
+        return Err(Error::EventsExpired);
+    }
+    Ok(events.collect())
 }
 
 /// The `seq` of the newest event of a session.

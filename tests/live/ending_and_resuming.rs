@@ -8,7 +8,7 @@ use super::{
     all_callers, connect_sparc, event_numbers, next_event, read_to_error, read_until, receives_nothing,
     subscribe_outcome, write_events,
 };
-use crate::world::World;
+use crate::world::{World, outcome_code};
 
 #[tokio::test]
 async fn resuming_after_an_event_that_does_not_exist_fails_with_events_expired() {
@@ -27,7 +27,11 @@ async fn resuming_after_an_event_that_does_not_exist_fails_with_events_expired()
             "events_expired",
             "{seq}"
         );
+        assert_eq!(outcome_code(ada.events().after(game.session_id, seq).await), "events_expired", "{seq}");
     }
+    let later_events = ada.events().after(game.session_id, numbers[2]).await.unwrap();
+    assert_eq!(later_events.iter().map(|event| event.seq).collect::<Vec<_>>(), numbers[3..]);
+    assert!(ada.events().after(game.session_id, *numbers.last().unwrap()).await.unwrap().is_empty());
     let mut stream = ada.events().subscribe(game.session_id, Some(numbers[2])).await.unwrap();
     assert_eq!(read_until(&mut stream, *numbers.last().unwrap()).await, numbers[3..]);
 }
@@ -45,7 +49,9 @@ async fn nobody_resumes_after_an_event_older_than_a_day_if_newer_ones_follow() {
         format!("UPDATE session_events SET created_at = now() - INTERVAL '25 hours' WHERE seq = {}", numbers[0]);
     world.owner().execute(&age_first_event).await.unwrap();
     assert_eq!(subscribe_outcome(ada.events().subscribe(game.session_id, Some(numbers[0])).await), "events_expired");
+    assert_eq!(outcome_code(ada.events().after(game.session_id, numbers[0]).await), "events_expired");
     assert_eq!(subscribe_outcome(ada.events().subscribe(game.session_id, Some(numbers[1])).await), "subscribed");
+    assert_eq!(outcome_code(ada.events().after(game.session_id, numbers[1]).await), "done");
     assert_eq!(subscribe_outcome(ada.events().subscribe(game.session_id, None).await), "subscribed");
 }
 
@@ -155,4 +161,23 @@ async fn a_stream_knows_where_to_resume_before_and_after_each_event() {
     let eventless_game = world.new_session(0).await;
     let seer = sparc.as_user(eventless_game.seer.user_id());
     assert_eq!(seer.events().subscribe(eventless_game.session_id, None).await.unwrap().last_seq(), 0);
+}
+
+#[tokio::test]
+async fn a_page_of_events_after_a_number_is_full_and_the_next_page_follows_it() {
+    let world = World::new().await;
+    let game = world.new_active_session(1).await;
+    let ada = world.sparc.as_user(game.players[0].user_id);
+    for _ in 0..5 {
+        write_events(&game.players[0].caller, game.session_id, 100).await;
+    }
+    let numbers = event_numbers(&world, game.session_id).await;
+    let mut read_numbers = Vec::new();
+    for expected_count in [200, 200, numbers.len() - 400, 0] {
+        let last_seq = read_numbers.last().copied().unwrap_or_default();
+        let page = ada.events().after(game.session_id, last_seq).await.unwrap();
+        assert_eq!(page.len(), expected_count);
+        read_numbers.extend(page.into_iter().map(|event| event.seq));
+    }
+    assert_eq!(read_numbers, numbers);
 }

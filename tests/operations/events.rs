@@ -35,6 +35,10 @@ pub fn refusals() -> Vec<Refusal> {
         refusal!("events.after", ClosedAccount, "account_closed", |tx, fixture| tx
             .events()
             .after(fixture.active_session, 0)),
+        // No event has this number.
+        refusal!("events.after", Player, "events_expired", |tx, fixture| tx
+            .events()
+            .after(fixture.active_session, i64::MAX)),
         refusal!("events.newest_seq", ClosedAccount, "account_closed", |tx, fixture| tx
             .events()
             .newest_seq(fixture.active_session)),
