@@ -3,10 +3,17 @@
 //!
 //! A schema, table or column is recognized by its comment, which a rename keeps; any other object by its definition, if
 //! no other object of its kind has the same definition. If two objects could be the missing one, neither is renamed.
+//!
+//! Only an object that belongs to the schema's owner is recognized. Comments and definitions are public, so anyone who
+//! may create a table could make it look like ours; and the functions in its defaults and checks would then run with the
+//! privileges of the role that migrates. (The definition of a type, sequence or function says whether another role owns
+//! it. The catalog query lists the comment of another schema only if the owner is the same. A column, constraint,
+//! trigger or policy must be on our table.)
 
 use crate::{
     check::State,
     manifest::{self, CatalogObject},
+    repair::OTHER_OWNER,
 };
 
 /// An object that exists under another name.
@@ -107,7 +114,7 @@ pub(crate) fn swapped_names(state: &State) -> Vec<String> {
 }
 
 /// Returns the comments in the database that are equal to the missing object's comment, and are on an object of the
-/// same kind with a name that is not in the manifest.
+/// same kind and owner with a name that is not in the manifest.
 fn candidates_by_comment<'a>(
     state: &'a State,
     object: &str,
@@ -115,13 +122,20 @@ fn candidates_by_comment<'a>(
 ) -> Vec<&'a CatalogObject> {
     let Some(comment) = state.expected.get(&format!("comment on {object}")) else { return Vec::new() };
     let kind = manifest::kind(object);
+    let is_strangers_table = |commented: &str| {
+        kind == "table"
+            && state.found_objects.iter().any(|found| found.name == commented && found.definition.contains(OTHER_OWNER))
+    };
     state
         .found_objects
         .iter()
         .filter(|found| found.definition == *comment && !state.expected.contains_key(&found.name))
         .filter(|found| {
             found.name.strip_prefix("comment on ").is_some_and(|commented| {
-                manifest::kind(commented) == kind && !state.expected.contains_key(commented) && is_candidate(commented)
+                manifest::kind(commented) == kind
+                    && !state.expected.contains_key(commented)
+                    && !is_strangers_table(commented)
+                    && is_candidate(commented)
             })
         })
         .collect()

@@ -16,6 +16,7 @@ mod poolers;
 mod renamed;
 mod scripts;
 mod settings;
+mod strangers;
 mod tls;
 
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, Statement, TransactionTrait};

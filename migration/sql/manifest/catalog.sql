@@ -150,10 +150,14 @@ WITH
     WHERE included_schema.nspname <> 'public'
     UNION ALL
     -- The comment by which `down` recognizes a schema as ours. Schema `private` is listed even if it was renamed.
-    SELECT 'comment on schema ' || quote_ident(nspname), obj_description(oid, 'pg_namespace'), NULL, oid, 0
+    SELECT
+      'comment on schema ' || quote_ident(nspname), obj_description(pg_namespace.oid, 'pg_namespace'),
+      NULL, pg_namespace.oid, 0
     FROM pg_namespace
-    WHERE (oid IN (SELECT oid FROM included_schema) AND nspname <> 'public')
-      OR obj_description(oid, 'pg_namespace') LIKE 'made by sparc: rules%' -- the comment on `private`
+    CROSS JOIN owner
+    WHERE (pg_namespace.oid IN (SELECT oid FROM included_schema) AND nspname <> 'public')
+      -- The comment on `private`. Everyone can read it and write the same on a schema of their own.
+      OR (obj_description(pg_namespace.oid, 'pg_namespace') LIKE 'made by sparc: rules%' AND nspowner = owner.oid)
     UNION ALL
     -- Row security binds neither a role that bypasses it nor a member of a role that bypasses it or owns the tables.
     SELECT

@@ -8,6 +8,7 @@ use crate::{
     manifest::{self, Definitions},
     query::{self, fetch_names},
     renames,
+    repair::SCHEMA_OWNER_SQL,
 };
 
 /// Checks, before the schema is created, that the database has no tables, views, types or functions with its names.
@@ -59,7 +60,8 @@ pub(crate) async fn check_not_renamed_or_moved<C: ConnectionTrait>(db: &C, state
     check_not_moved(db, state, &missing).await
 }
 
-/// Checks that no missing table was moved to another PostgreSQL schema. A moved table is recognized by its comment.
+/// Checks that no missing table was moved to another PostgreSQL schema. A moved table is recognized by its comment and
+/// its owner.
 pub(crate) async fn check_not_moved<C: ConnectionTrait>(db: &C, state: &State, missing: &[&str]) -> Result<(), DbErr> {
     let comments: Vec<&str> = missing
         .iter()
@@ -79,6 +81,7 @@ pub(crate) async fn check_not_moved<C: ConnectionTrait>(db: &C, state: &State, m
              WHERE relkind IN ('r', 'p')
                AND nspname NOT IN ('public', 'private')
                AND obj_description(pg_class.oid, 'pg_class') IN ({})
+               AND relowner = {SCHEMA_OWNER_SQL}
              ORDER BY 1",
             query::literals(comments)
         ),

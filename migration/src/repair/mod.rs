@@ -18,6 +18,8 @@ mod columns;
 mod operator_grants;
 mod structure;
 
+pub(crate) use structure::{OTHER_OWNER, SCHEMA_OWNER_SQL};
+
 /// The statements that repair all differences.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {

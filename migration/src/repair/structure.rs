@@ -147,24 +147,30 @@ pub(super) fn has_other_owner(difference: &Difference) -> bool {
 }
 
 /// What the catalog query appends to the definition of an object whose owner differs from that of the schema.
-const OTHER_OWNER: &str = "owned by another role";
+pub(crate) const OTHER_OWNER: &str = "owned by another role";
 
-/// Returns the statement that changes the owner to the role that owns most functions in schema `private`.
+/// SQL for the oid of the role that should own all objects, the same as in the catalog query: the one that owns most
+/// functions in schema `private`, or, where there are none, the owner of the list of migrations.
+pub(crate) const SCHEMA_OWNER_SQL: &str = "coalesce(
+  (
+    SELECT mode() WITHIN GROUP (ORDER BY proowner)
+    FROM pg_catalog.pg_proc
+    WHERE pronamespace = pg_catalog.to_regnamespace('private')
+  ),
+  (
+    SELECT relowner
+    FROM pg_catalog.pg_class
+    WHERE relnamespace = pg_catalog.to_regnamespace('public') AND relname = 'sparc_migrations'
+  ),
+  (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = current_user)
+)";
+
+/// Returns the statement that changes the owner to that of the schema's other objects.
 fn restore_owner_sql(object: &str) -> String {
     format!(
         "DO $$
 BEGIN
-  EXECUTE format(
-    'ALTER {object} OWNER TO %I',
-    coalesce(
-      (
-        SELECT pg_get_userbyid(mode() WITHIN GROUP (ORDER BY proowner))
-        FROM pg_proc
-        WHERE pronamespace = to_regnamespace('private')
-      ),
-      current_user
-    )
-  );
+  EXECUTE format('ALTER {object} OWNER TO %I', pg_get_userbyid({SCHEMA_OWNER_SQL}));
 END
 $$"
     )
