@@ -79,6 +79,25 @@ async fn if_only_the_version_differs_up_and_the_sql_of_a_dry_run_record_it() {
     }
 }
 
+/// In such a database, everyone may create objects in `public`, row security does not apply to `authenticated`, and the
+/// publication leaves updates out.
+#[tokio::test]
+async fn the_first_up_repairs_what_was_insecure_before() {
+    let server = testdb::Server::start_private(None).await.unwrap();
+    let database = server.create_empty().await.unwrap();
+    let db = connect(&database.superuser_url()).await.unwrap();
+    db.execute_unprepared(
+        "CREATE ROLE authenticated NOLOGIN BYPASSRLS; GRANT CREATE ON SCHEMA public TO PUBLIC;
+         SET client_min_messages = error; CREATE PUBLICATION supabase_realtime WITH (publish = 'insert')",
+    )
+    .await
+    .unwrap();
+    let changes = up(&db).await;
+    let report = check(&db).await.unwrap();
+    assert!(report.is_clean(), "{report:#?}");
+    assert!(changes.contains(&SchemaChange::Changed("role authenticated".into())), "{changes:#?}");
+}
+
 #[tokio::test]
 async fn an_operators_own_object_is_reported_as_a_hint_and_stays() {
     let (_database, owner, _superuser) = create_migrated_database().await;

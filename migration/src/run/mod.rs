@@ -158,14 +158,15 @@ async fn run_in_transaction(
     Ok(changes)
 }
 
-/// Applies at most `max_count` pending migrations, or repairs differences if none are pending.
+/// Applies at most `max_count` pending migrations, and repairs the differences if none are pending then. A new schema has
+/// differences if roles, schema `public` or the publication existed before and were not as the manifest says.
 async fn up(
     db: &DatabaseTransaction,
     max_count: u32,
     object_under_repair: &mut Option<ObjectUnderRepair>,
     changes: &mut Vec<SchemaChange>,
 ) -> Result<(), DbErr> {
-    let state = restore_names(db, object_under_repair, changes).await?;
+    let mut state = restore_names(db, object_under_repair, changes).await?;
     let pending = state.pending_migrations();
     if !pending.is_empty() {
         preflight::check_ready(db, &state).await?;
@@ -173,11 +174,12 @@ async fn up(
         let applied_count = max_count.min(u32::try_from(pending.len()).unwrap_or(u32::MAX));
         InnerMigrator::up(db, Some(applied_count)).await?;
         changes.extend(pending.iter().take(applied_count as usize).cloned().map(SchemaChange::Applied));
-        if applied_count as usize == pending.len() {
-            query::execute_all(db, &script::finish_install_sql(state.record.jobs_were_scheduled)).await?;
-            changes.push(SchemaChange::Installed(record::repeatable_objects().len()));
+        if (applied_count as usize) < pending.len() {
+            return Ok(());
         }
-        return Ok(());
+        query::execute_all(db, &script::finish_install_sql(state.record.jobs_were_scheduled)).await?;
+        changes.push(SchemaChange::Installed(record::repeatable_objects().len()));
+        state = State::read(db).await?;
     }
     let report = state.report();
     if report.differences.is_empty() {
