@@ -7,6 +7,7 @@
 mod accounts;
 mod added_objects;
 mod connecting;
+mod conversions;
 mod dependents;
 mod drift;
 mod manifest_kinds;

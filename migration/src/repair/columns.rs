@@ -1,7 +1,7 @@
 //! Repairs of columns.
 
 use super::{Defects, Plan};
-use crate::{check::Difference, manifest, manifest::name_and_table, repeatable::PUBLIC_AND_API_ROLES};
+use crate::{check::Difference, manifest, manifest::name_and_table, query, repeatable::PUBLIC_AND_API_ROLES};
 
 impl Plan {
     /// Adds the column. `tables_created_with_columns` are the tables that the plan has created with columns, perhaps
@@ -28,6 +28,9 @@ impl Plan {
         };
         let type_differs = actual.data_type != expected.data_type;
         if type_differs {
+            for sql in refuse_changed_values_sql(table, name, actual.data_type, expected.data_type) {
+                push(sql, None);
+            }
             if actual.default.is_some() {
                 push(format!("{alter} DROP DEFAULT"), None);
             }
@@ -83,6 +86,60 @@ pub(super) fn changes_type(difference: &Difference) -> bool {
     let (Some(actual), Some(expected)) = (&difference.found, &difference.expected) else { return false };
     manifest::kind(&difference.object) == "column"
         && ColumnDefinition::parse(actual).data_type != ColumnDefinition::parse(expected).data_type
+}
+
+/// Returns the statements that fail if the conversion of the column to another type would change a value: an explicit
+/// cast cuts texts off and rounds numbers without an error.
+fn refuse_changed_values_sql(table: &str, name: &str, actual: &str, expected: &str) -> Vec<String> {
+    let Some(is_changed) = changed_value_condition(name, without_collation(actual), without_collation(expected)) else {
+        return Vec::new();
+    };
+    vec![
+        // Makes sure that every row is counted, and keeps others from writing until the type is changed.
+        format!("ALTER TABLE {table} NO FORCE ROW LEVEL SECURITY"),
+        format!(
+            "DO $do$
+DECLARE
+  changed_count bigint;
+BEGIN
+  SELECT count(*) INTO changed_count FROM {table} WHERE {is_changed};
+  IF changed_count > 0 THEN
+    RAISE EXCEPTION 'the values of % would change, %',
+      changed_count || CASE changed_count WHEN 1 THEN ' row' ELSE ' rows' END, {}
+      USING ERRCODE = 'data_exception', DETAIL = {};
+  END IF;
+END
+$do$",
+            query::literal(&format!("from {actual} to {expected}")),
+            query::literal(&format!("SELECT * FROM {table} WHERE {is_changed} lists them")),
+        ),
+    ]
+}
+
+/// Returns the SQL condition that a conversion would change the value of the column. `None` if no conversion between
+/// these types does. A `timestamp` is never changed: it has no time zone, and is taken to be in UTC. Nor is a text that
+/// is parsed: PostgreSQL rejects a text that is not of the new type.
+fn changed_value_condition(name: &str, actual: &str, expected: &str) -> Option<String> {
+    let is_text = |data_type: &str| data_type.starts_with("text") || data_type.starts_with("character");
+    let converted = format!("{name}::{expected}");
+    if actual == expected {
+        None
+    } else if is_text(expected) || actual == "jsonb" {
+        Some(format!("{converted}::text IS DISTINCT FROM {name}::text"))
+    } else if is_text(actual) {
+        // Only the length or the scale of a type can make the parser round: `numeric(3,2)`.
+        let (unlimited, _) = expected.split_once('(')?;
+        Some(format!("{converted} IS DISTINCT FROM {name}::{unlimited}"))
+    } else if actual == "json" {
+        // `jsonb` keeps the value, and `json` has no equality.
+        None
+    } else {
+        Some(format!("{converted}::{actual} IS DISTINCT FROM {name}"))
+    }
+}
+
+fn without_collation(data_type: &str) -> &str {
+    split_at_separator(data_type, " collate ").0
 }
 
 /// Returns the statement that sets storage and compression. `alter` is its beginning, `ALTER TABLE ... ALTER COLUMN
