@@ -17,7 +17,7 @@ const INVALID_SQL_STATEMENT_NAME: &str = "26000";
 const READ_ONLY_SQL_TRANSACTION: &str = "25006";
 
 /// The SQLSTATE of a statement for which the role lacks a privilege.
-const INSUFFICIENT_PRIVILEGE: &str = "42501";
+pub(crate) const INSUFFICIENT_PRIVILEGE: &str = "42501";
 
 /// The SQLSTATE of a DROP without CASCADE of an object on which others depend.
 const DEPENDENT_OBJECTS_STILL_EXIST: &str = "2BP01";

@@ -142,13 +142,20 @@ pub enum MigrationError {
         /// Each object, as PostgreSQL describes it.
         found: Vec<String>,
     },
+    /// The setting `session_replication_role` turns the triggers off.
+    #[error(
+        "The setting session_replication_role is not \"origin\", so no trigger fires, and this role may not change it: \
+         let a superuser reset it (ALTER DATABASE ... RESET session_replication_role, or ALTER ROLE ... RESET), and \
+         connect again; nothing was changed."
+    )]
+    TriggersDisabled,
     /// Another database session holds a lock.
     #[error(
         "Another database session holds a lock that this command needs ({holders}): end its transaction, and run the \
          command again; nothing was changed."
     )]
     Locked {
-        /// Each process, with the locked table.
+        /// Each process, with what it has locked.
         holders: String,
     },
     /// There are differences that `up` cannot repair.

@@ -7,16 +7,50 @@ use crate::{m20261101_000001_platform as platform, m20261101_000002_tables as ta
 /// The version of the schema, which all patch releases share.
 pub(crate) const SCHEMA_VERSION: &str = concat!(env!("CARGO_PKG_VERSION_MAJOR"), ".", env!("CARGO_PKG_VERSION_MINOR"));
 
-/// SQL that overrides settings of the database or the role that would change what statements mean, or how the catalog
-/// prints definitions.
-pub(crate) const STANDARD_SETTINGS: &str = "SET LOCAL standard_conforming_strings = on;
+/// SQL that overrides settings of the database or the role that would change what statements mean, how values are
+/// converted, or how the catalog prints definitions. It also disables the role's timeouts, which are meant for users'
+/// requests, and limits the wait for a lock: while a statement waits, other clients' new statements on the same table
+/// have to wait too.
+pub(crate) const STANDARD_SETTINGS: &str = "SET LOCAL client_encoding = 'UTF8';
+SET LOCAL standard_conforming_strings = on;
 SET LOCAL quote_all_identifiers = off;
 SET LOCAL intervalstyle = postgres;
-SET LOCAL datestyle = 'ISO, MDY'";
+SET LOCAL datestyle = 'ISO, MDY';
+SET LOCAL timezone = 'UTC';
+SET LOCAL extra_float_digits = 1;
+SET LOCAL lock_timeout = '10s';
+SET LOCAL statement_timeout = 0;
+SET LOCAL idle_in_transaction_session_timeout = 0;
+DO $$ BEGIN
+  IF current_setting('server_version_num')::integer >= 170000 THEN
+    SET LOCAL transaction_timeout = 0;
+  END IF;
+END $$";
 
 /// The key of the advisory lock that keeps migrators (this program, and the script that [`sql`] returns) from running
 /// at the same time. The number is arbitrary.
 pub(crate) const LOCK_KEY: i64 = 358_434_263_618;
+
+/// Returns the SQL with which a command that changes the database begins, after [`STANDARD_SETTINGS`]. It waits at most
+/// ten minutes for another migrator to end.
+///
+/// If `session_replication_role` is `replica`, no trigger fires, not even those of foreign keys. Only a superuser may
+/// change that, so the SQL fails for other roles.
+pub(crate) fn settings_and_lock_sql() -> String {
+    format!(
+        "SET LOCAL search_path = public;
+SET LOCAL check_function_bodies = on;
+SET LOCAL client_min_messages = warning;
+DO $$ BEGIN
+  IF current_setting('session_replication_role') <> 'origin' THEN
+    SET LOCAL session_replication_role = origin;
+  END IF;
+END $$;
+SET LOCAL lock_timeout = '10min';
+DO $$ BEGIN PERFORM pg_catalog.pg_advisory_xact_lock({LOCK_KEY}); END $$;
+SET LOCAL lock_timeout = '10s'"
+    )
+}
 
 /// Returns the name of each migration, with its SQL: first what Supabase provides, where it is missing, then the
 /// tables.
@@ -66,10 +100,7 @@ pub(crate) fn finish_install_sql(jobs_were_scheduled: bool) -> Vec<String> {
 
 /// Formats statements as a script for `psql`: one transaction, which first waits until no other migrator runs.
 pub(crate) fn wrap_in_transaction(statements: &[String]) -> String {
-    let mut text = format!(
-        "BEGIN;\n\n{STANDARD_SETTINGS};\n\n\
-         DO $$ BEGIN PERFORM pg_catalog.pg_advisory_xact_lock({LOCK_KEY}); END $$;\n\n"
-    );
+    let mut text = format!("BEGIN;\n\n{STANDARD_SETTINGS};\n\n{};\n\n", settings_and_lock_sql());
     for statement in statements {
         let statement = statement.trim_end().trim_end_matches(';');
         text.push_str(statement);

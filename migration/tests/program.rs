@@ -228,6 +228,22 @@ async fn a_lost_connection_is_reported_and_the_next_up_completes() {
 }
 
 #[tokio::test]
+async fn a_program_that_waits_for_another_migrator_says_so_and_names_it() {
+    let (database, db) = empty_database().await;
+    let lock_holder = db.begin().await.unwrap();
+    lock_holder.execute_unprepared("SELECT pg_advisory_xact_lock(358434263618)").await.unwrap();
+    let holder_pid: i32 = scalar(&lock_holder, "SELECT pg_backend_pid()").await;
+    let child =
+        program_command(&["up"], Some(database.url())).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    lock_holder.rollback().await.unwrap();
+    let output = child.wait_with_output().unwrap();
+    let notice = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{notice}");
+    assert!(notice.contains(&format!("process {holder_pid} ")) && notice.lines().count() == 1, "{notice}");
+}
+
+#[tokio::test]
 async fn a_missing_url_is_reported() {
     assert!(expect_error(&["up"], None).contains("--database-url"));
     assert!(expect_error(&["up"], Some("")).contains("DATABASE_URL"));

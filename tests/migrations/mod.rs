@@ -19,6 +19,7 @@ mod scripts;
 mod settings;
 mod strangers;
 mod tls;
+mod waiting;
 
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, Statement, TransactionTrait};
 use sparc::{

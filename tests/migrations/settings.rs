@@ -1,9 +1,12 @@
 //! Settings and default privileges of a database or a role must change neither the schema nor the result of `check`.
 
 use sea_orm::ConnectionTrait;
-use sparc::migration::{self, MANIFEST, check, connect, sea_orm_migration::MigratorTrait};
+use sparc::migration::{
+    self, MANIFEST, check, connect,
+    sea_orm_migration::{IntoSchemaManagerConnection, MigratorTrait},
+};
 
-use super::{Migrator, create_empty_database, query_lines, scripts::run_program};
+use super::{Migrator, create_empty_database, query_lines, refusal_message, scripts::run_program};
 use crate::world::server;
 
 /// Settings that change how PostgreSQL reads, checks or prints SQL, or what a transaction sees.
@@ -54,9 +57,67 @@ async fn settings_of_the_database_do_not_affect_the_schema() {
     }
 }
 
+/// A timestamp without time zone is converted in the zone of the session.
+#[tokio::test]
+async fn the_script_of_a_dry_run_converts_values_as_up_does() {
+    let mut values = Vec::new();
+    for applies_script in [false, true] {
+        let database = server().await.create_migrated().await.unwrap();
+        let superuser = connect(&database.superuser_url()).await.unwrap();
+        let database_name = query_lines(&superuser, "SELECT current_database()::text").await.concat();
+        superuser
+            .execute_unprepared(&format!(
+                "ALTER DATABASE {database_name} SET timezone = 'Asia/Tokyo';
+                 ALTER TABLE public.creatures ALTER created_at TYPE timestamp;
+                 SET session_replication_role = replica;
+                 INSERT INTO public.creatures (adventure_id, name, created_at)
+                 VALUES (gen_random_uuid(), 'Wolf', '2026-01-02 03:04:05')"
+            ))
+            .await
+            .unwrap();
+        let db = connect(database.url()).await.unwrap();
+        if applies_script {
+            let script = migration::dry_run(&(&db).into_database_executor()).await.unwrap();
+            let Some(outcome) = run_program("psql", &["-X", "-q", "-v", "ON_ERROR_STOP=1", database.url()], &script)
+            else {
+                return;
+            };
+            outcome.unwrap();
+        } else {
+            Migrator::up(&db, None).await.unwrap();
+        }
+        let select_value = "SELECT (created_at AT TIME ZONE 'UTC')::text FROM public.creatures";
+        values.push(query_lines(&db, select_value).await.concat());
+    }
+    assert_eq!(values, ["2026-01-02 03:04:05", "2026-01-02 03:04:05"]);
+}
+
+/// With `session_replication_role = replica`, no trigger fires, not even those of foreign keys.
+#[tokio::test]
+async fn up_runs_with_triggers_or_refuses() {
+    let (database, owner, superuser) = super::create_platform_database().await;
+    Migrator::up(&owner, None).await.unwrap();
+    let database_name = query_lines(&superuser, "SELECT current_database()::text").await.concat();
+    let disable_triggers = format!("ALTER DATABASE {database_name} SET session_replication_role = replica");
+    // The backfill of `up` inserts this account's profile, and a trigger on profiles then creates the account's gate.
+    let add_account = "SET session_replication_role = replica;
+        INSERT INTO auth.users (id, email) VALUES (gen_random_uuid(), 'ada@x.org');
+        DROP TRIGGER on_auth_user_created ON auth.users";
+    superuser.execute_unprepared(&format!("{add_account}; {disable_triggers}")).await.unwrap();
+    let owner = connect(database.url()).await.unwrap();
+    let message = refusal_message(Migrator::up(&owner, None).await.unwrap_err());
+    assert!(message.contains("session_replication_role") && message.contains("RESET"), "{message}");
+    let script = migration::dry_run(&(&owner).into_database_executor()).await.unwrap();
+    let error = owner.execute_unprepared(&script).await.unwrap_err().to_string();
+    assert!(error.contains("session_replication_role"), "{error}");
+    let superuser = connect(&database.superuser_url()).await.unwrap();
+    Migrator::up(&superuser, None).await.unwrap();
+    let select_gates = "SELECT is_open::text FROM private.account_gates";
+    assert_eq!(query_lines(&superuser, select_gates).await, ["true"]);
+}
+
 #[tokio::test]
 async fn the_databases_statement_timeout_does_not_apply_to_commands_that_only_read() {
-    use sparc::migration::sea_orm_migration::IntoSchemaManagerConnection;
     let (database, db) = create_empty_database().await;
     Migrator::up(&db, None).await.unwrap();
     let database_name = query_lines(&db, "SELECT current_database()::text").await.concat();

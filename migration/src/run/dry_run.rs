@@ -8,7 +8,8 @@ use sea_orm_migration::{
 use super::{
     MAX_RENAME_ROUNDS,
     explain_error::explain_error,
-    settings_and_lock_sql,
+    lock_wait::name_lock_holders,
+    set_up_and_lock,
     transaction::{begin, in_read_only_transaction, rollback},
     update_record_sql,
 };
@@ -37,7 +38,8 @@ pub async fn dry_run(db: &SchemaManagerConnection<'_>) -> Result<String, DbErr> 
     }
     let transaction = begin(db, AccessMode::ReadWrite).await?;
     let mut object_under_repair = None;
-    let outcome = restore_names_and_plan_up(&transaction, &mut object_under_repair).await;
+    let work = restore_names_and_plan_up(&transaction, &mut object_under_repair);
+    let outcome = name_lock_holders(db, &transaction, work).await;
     let rollback_result = rollback(db, transaction).await;
     match outcome {
         Ok(statements) => rollback_result.map(|()| script::wrap_in_transaction(&statements)),
@@ -70,7 +72,7 @@ async fn restore_names_and_plan_up(
     db: &DatabaseTransaction,
     object_under_repair: &mut Option<ObjectUnderRepair>,
 ) -> Result<Vec<String>, DbErr> {
-    db.execute_unprepared(&settings_and_lock_sql()).await?;
+    set_up_and_lock(db).await?;
     let mut sql = Vec::new();
     for _ in 0..MAX_RENAME_ROUNDS {
         let state = State::read(db).await?;

@@ -2,6 +2,7 @@
 
 mod dry_run;
 mod explain_error;
+mod lock_wait;
 mod transaction;
 
 use sea_orm_migration::{
@@ -12,7 +13,7 @@ use sea_orm_migration::{
 use crate::{
     MigrationError, Migrator, Report,
     check::State,
-    dependents,
+    db_error, dependents,
     manifest::{self, CatalogObject},
     preflight, query, record, renames,
     repair::{self, Change, ObjectUnderRepair, Plan},
@@ -20,6 +21,7 @@ use crate::{
 };
 pub use dry_run::dry_run;
 use explain_error::explain_error;
+use lock_wait::name_lock_holders;
 use transaction::{begin, deallocate_statements, in_read_only_transaction, rollback};
 
 /// A command of the migrator.
@@ -56,21 +58,6 @@ pub enum SchemaChange {
     Dropped(String),
 }
 
-/// Returns the SQL with which each command that changes the database begins. The SQL waits at most ten minutes for
-/// another migrator to end. After that, each statement of the command waits at most ten seconds for a lock, because
-/// while it waits, other clients' new statements on the same table have to wait too.
-fn settings_and_lock_sql() -> String {
-    format!(
-        "SET LOCAL search_path = public;
-         SET LOCAL check_function_bodies = on;
-         SET LOCAL client_min_messages = warning;
-         SET LOCAL lock_timeout = '10min';
-         SELECT pg_catalog.pg_advisory_xact_lock({});
-         SET LOCAL lock_timeout = '10s'",
-        script::LOCK_KEY
-    )
-}
-
 /// Maximum number of rounds in which names are restored: the first for PostgreSQL schemas, the second for the objects
 /// in them, the third for columns, and the last, which finds that no object has a wrong name.
 const MAX_RENAME_ROUNDS: usize = 4;
@@ -84,7 +71,8 @@ const MAX_RENAME_ROUNDS: usize = 4;
 pub async fn run(db: &SchemaManagerConnection<'_>, command: Command) -> Result<Vec<SchemaChange>, DbErr> {
     let transaction = begin(db, AccessMode::ReadWrite).await?;
     let mut object_under_repair = None;
-    match run_in_transaction(&transaction, command, &mut object_under_repair).await {
+    let work = run_in_transaction(&transaction, command, &mut object_under_repair);
+    match name_lock_holders(db, &transaction, work).await {
         Ok(changes) => {
             deallocate_statements(db, &transaction).await?;
             transaction.commit().await?;
@@ -96,6 +84,17 @@ pub async fn run(db: &SchemaManagerConnection<'_>, command: Command) -> Result<V
             Err(explain_error(db, object_under_repair, error).await)
         }
     }
+}
+
+/// Prepares the transaction of a command that changes the database, and waits until no other migrator runs.
+async fn set_up_and_lock(db: &DatabaseTransaction) -> Result<(), DbErr> {
+    db.execute_unprepared(&script::settings_and_lock_sql()).await.map(drop).map_err(|error| {
+        match db_error::sqlstate(&error).as_deref() {
+            // The only statement that needs a privilege is the one that sets `session_replication_role`.
+            Some(db_error::INSUFFICIENT_PRIVILEGE) => MigrationError::TriggersDisabled.into(),
+            _ => error,
+        }
+    })
 }
 
 /// Reads the state of the database, in a read-only transaction.
@@ -136,7 +135,7 @@ async fn run_in_transaction(
     command: Command,
     object_under_repair: &mut Option<ObjectUnderRepair>,
 ) -> Result<Vec<SchemaChange>, DbErr> {
-    db.execute_unprepared(&settings_and_lock_sql()).await?;
+    set_up_and_lock(db).await?;
     let mut changes = Vec::new();
     let undo_count = match command {
         Command::Down(count) => count.unwrap_or(u32::MAX),

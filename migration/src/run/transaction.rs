@@ -6,13 +6,8 @@ use sea_orm_migration::{
     sea_orm::{AccessMode, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, TransactionTrait},
 };
 
+use super::lock_wait::name_lock_holders;
 use crate::{connect, script};
-
-/// SQL that disables the role's timeouts, which are meant for users' requests.
-const DISABLE_TIMEOUTS: &str = "SET LOCAL statement_timeout = 0;
-     SET LOCAL idle_in_transaction_session_timeout = 0;
-     SELECT set_config('transaction_timeout', '0', true)
-     WHERE current_setting('server_version_num')::integer >= 170000";
 
 /// Whether [`connect::connect`] opened the connection. If so, the caller keeps no prepared statements on it.
 fn was_opened_by_connect(db: &SchemaManagerConnection<'_>) -> bool {
@@ -38,7 +33,6 @@ pub(super) async fn begin(db: &SchemaManagerConnection<'_>, access: AccessMode) 
     if was_opened_by_connect(db) {
         transaction.execute_unprepared("DEALLOCATE ALL").await?;
     }
-    transaction.execute_unprepared(DISABLE_TIMEOUTS).await?;
     transaction.execute_unprepared(script::STANDARD_SETTINGS).await?;
     Ok(transaction)
 }
@@ -86,7 +80,7 @@ pub(super) async fn in_read_only_transaction<T>(
     work: impl AsyncFnOnce(&DatabaseTransaction) -> Result<T, DbErr>,
 ) -> Result<T, DbErr> {
     let transaction = begin(db, AccessMode::ReadOnly).await?;
-    let outcome = work(&transaction).await;
+    let outcome = name_lock_holders(db, &transaction, work(&transaction)).await;
     let rollback_result = rollback(db, transaction).await;
     // If the connection was lost, the first error says why.
     let value = outcome?;

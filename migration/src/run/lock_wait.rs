@@ -1,0 +1,122 @@
+//! Finds out who holds a lock for which a command waits. Only while the command waits does the server know whom it waits
+//! for, so another connection asks meanwhile.
+
+use std::{pin::pin, time::Duration};
+
+use sea_orm_migration::{
+    SchemaManagerConnection,
+    sea_orm::{
+        self, DatabaseTransaction, DbErr, FromQueryResult,
+        sqlx::{self, Connection, PgConnection, Row},
+    },
+};
+
+use crate::{MigrationError, db_error, query, script};
+
+/// How long a command may run before it is looked at, and again after each look. Less than a third of the time after
+/// which a command gives up waiting for a lock (`script::LOCK_TIMEOUT`).
+const LOOK_INTERVAL: Duration = Duration::from_secs(3);
+
+/// Who holds the lock for which a session waits.
+struct Blockers {
+    /// Each process, with the object that is locked.
+    holders: String,
+    /// Whether the session waits for another migrator to end, and so will not give up for ten minutes.
+    are_migrators: bool,
+}
+
+/// Does the work in this transaction. If it gives up waiting for a lock, the error names the sessions that hold the
+/// lock. If it waits for another migrator, a line on standard error says so.
+///
+/// If no other connection can be opened, the error names no session.
+pub(super) async fn name_lock_holders<T>(
+    db: &SchemaManagerConnection<'_>,
+    transaction: &DatabaseTransaction,
+    work: impl Future<Output = Result<T, DbErr>>,
+) -> Result<T, DbErr> {
+    #[derive(FromQueryResult)]
+    struct Backend {
+        pid: i32,
+    }
+    let Backend { pid } = query::fetch_one(transaction, "SELECT pg_catalog.pg_backend_pid() AS pid").await?;
+    let mut work = pin!(work);
+    let mut observer = None;
+    let mut blockers: Option<Blockers> = None;
+    let mut has_announced_wait = false;
+    let outcome = loop {
+        if let Ok(outcome) = tokio::time::timeout(LOOK_INTERVAL, work.as_mut()).await {
+            break outcome;
+        }
+        // The work makes no progress during the look, which therefore may take no longer than its interval.
+        blockers = tokio::time::timeout(LOOK_INTERVAL, find_blockers(db, &mut observer, pid)).await.unwrap_or(None);
+        if let Some(Blockers { holders, are_migrators: true }) = &blockers
+            && !has_announced_wait
+        {
+            eprintln!("Waiting at most ten minutes for another migrator to end ({holders}).");
+            has_announced_wait = true;
+        }
+    };
+    match (outcome, blockers) {
+        (Err(error), Some(Blockers { holders, .. }))
+            if db_error::sqlstate(&error).as_deref() == Some(db_error::LOCK_NOT_AVAILABLE) =>
+        {
+            Err(MigrationError::Locked { holders }.into())
+        }
+        (outcome, _) => outcome,
+    }
+}
+
+/// Asks who blocks the server process. `None` if nobody does, or if the question cannot be asked. The first call opens
+/// the connection `observer`.
+async fn find_blockers(
+    db: &SchemaManagerConnection<'_>,
+    observer: &mut Option<PgConnection>,
+    pid: i32,
+) -> Option<Blockers> {
+    // A caller's transaction does not say how to connect.
+    let SchemaManagerConnection::Connection(pool) = db else { return None };
+    let mut connection = match observer.take() {
+        Some(connection) => connection,
+        None => PgConnection::connect_with(&pool.get_postgres_connection_pool().connect_options()).await.ok()?,
+    };
+    // `raw_sql` prepares no statement, so the connection may lead through a pooler.
+    let rows = sqlx::raw_sql(sqlx::AssertSqlSafe(blockers_sql(pid))).fetch_all(&mut connection).await.ok()?;
+    *observer = Some(connection);
+    let holders: Vec<String> = rows.iter().filter_map(|row| row.try_get(0).ok()).collect();
+    (!holders.is_empty()).then(|| Blockers {
+        holders: holders.join(", "),
+        are_migrators: rows.iter().any(|row| row.try_get(1).unwrap_or(false)),
+    })
+}
+
+/// Returns the query for the sessions that block the server process, and whether it waits for the lock of the migrators.
+/// `pg_locks` shows the upper half of that lock's key in `classid` and the lower half in `objid`. A prepared transaction
+/// has no process, and blocks as process 0.
+fn blockers_sql(pid: i32) -> String {
+    format!(
+        "SELECT DISTINCT
+           format(
+             '%s on %s',
+             CASE blocker.pid
+               WHEN 0 THEN 'a prepared transaction'
+               ELSE format('process %s%s', blocker.pid, coalesce(' of ' || usename, ''))
+             END,
+             CASE
+               WHEN is_migrator_lock THEN 'the lock of the migrators'
+               ELSE coalesce(nspname || '.' || relname, 'a ' || locktype)
+             END
+           ),
+           is_migrator_lock
+         FROM unnest(pg_catalog.pg_blocking_pids({pid})) AS blocker (pid)
+         LEFT JOIN pg_catalog.pg_stat_activity USING (pid)
+         CROSS JOIN (
+           SELECT *, locktype = 'advisory' AND (classid::bigint << 32) + objid::bigint = {} AS is_migrator_lock
+           FROM pg_catalog.pg_locks
+           WHERE pid = {pid} AND NOT granted
+         ) AS awaited
+         LEFT JOIN pg_catalog.pg_class ON pg_class.oid = awaited.relation
+         LEFT JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace
+         ORDER BY 1",
+        script::LOCK_KEY
+    )
+}

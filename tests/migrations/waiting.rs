@@ -1,0 +1,91 @@
+//! Commands that wait for a lock of another session: they give up after a while, and name the session that holds it.
+
+use std::time::{Duration, Instant};
+
+use sea_orm::{ConnectionTrait, TransactionTrait};
+use sparc::migration::{
+    self, Command, check, connect,
+    sea_orm_migration::{IntoSchemaManagerConnection, sea_orm::DbErr},
+};
+
+use super::{create_empty_database, drift::create_migrated_database, query_lines, scripts::run_program};
+
+/// Returns what the operator reads about an error.
+fn message_of<T>(outcome: Result<T, DbErr>) -> String {
+    migration::user_message(&outcome.err().expect("the command must give up"))
+}
+
+#[tokio::test]
+async fn commands_that_only_read_give_up_waiting_for_a_locked_table_and_name_the_holder() {
+    let (_database, owner, superuser) = create_migrated_database().await;
+    let holder = superuser.begin().await.unwrap();
+    holder.execute_unprepared("LOCK TABLE public.users").await.unwrap();
+    let executor = (&owner).into_database_executor();
+    let limit = Duration::from_secs(60);
+    for outcome in [
+        tokio::time::timeout(limit, async { check(&owner).await.map(|_| ()) }).await,
+        tokio::time::timeout(limit, async { migration::status(&executor).await.map(|_| ()) }).await,
+        tokio::time::timeout(limit, async { migration::count_accounts(&executor).await.map(|_| ()) }).await,
+        tokio::time::timeout(limit, async { migration::dry_run(&executor).await.map(|_| ()) }).await,
+    ] {
+        let message = message_of(outcome.expect("the command must not wait without bound"));
+        assert!(message.contains("lock") && message.contains("on public.users"), "{message}");
+    }
+    holder.rollback().await.unwrap();
+    assert!(check(&owner).await.unwrap().is_clean());
+}
+
+#[tokio::test]
+async fn only_the_session_that_blocks_the_command_is_named() {
+    let (database, owner, superuser) = create_migrated_database().await;
+    owner.execute_unprepared("DROP TRIGGER set_updated_at ON public.users").await.unwrap();
+    // A reader and a writer of other tables, which block nothing.
+    let innocent_connection = connect(&database.superuser_url()).await.unwrap();
+    let innocent = innocent_connection.begin().await.unwrap();
+    innocent
+        .execute_unprepared(
+            "SELECT count(*) FROM public.characters; LOCK TABLE public.sessions IN ROW EXCLUSIVE MODE;
+             SELECT count(*) FROM public.users",
+        )
+        .await
+        .unwrap();
+    let holder = superuser.begin().await.unwrap();
+    holder.execute_unprepared("LOCK TABLE public.users IN ROW EXCLUSIVE MODE").await.unwrap();
+    let select_pid = "SELECT pg_backend_pid()::text AS pid";
+    let statement = |sql: &str| sea_orm::Statement::from_string(sea_orm::DbBackend::Postgres, sql);
+    let holder_pid: String =
+        holder.query_one_raw(statement(select_pid)).await.unwrap().unwrap().try_get("", "pid").unwrap();
+    let innocent_pid: String =
+        innocent.query_one_raw(statement(select_pid)).await.unwrap().unwrap().try_get("", "pid").unwrap();
+    let message = message_of(migration::run(&(&owner).into_database_executor(), Command::Up(None)).await);
+    assert!(message.contains(&format!("process {holder_pid} ")) && message.contains("on public.users"), "{message}");
+    assert!(!message.contains(&format!("process {innocent_pid} ")), "{message}");
+    holder.rollback().await.unwrap();
+    innocent.rollback().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_script_gives_up_waiting_for_a_locked_table() {
+    let (database, owner, superuser) = create_migrated_database().await;
+    owner.execute_unprepared("DROP TRIGGER set_updated_at ON public.users").await.unwrap();
+    let script = migration::dry_run(&(&owner).into_database_executor()).await.unwrap();
+    let reader = superuser.begin().await.unwrap();
+    reader.execute_unprepared("LOCK TABLE public.users IN ROW EXCLUSIVE MODE").await.unwrap();
+    let begin = Instant::now();
+    let url = database.url().to_owned();
+    let program = tokio::task::spawn_blocking(move || {
+        // The setting is only a limit for the test: without a `lock_timeout` of its own, the script would wait for it.
+        run_program(
+            "psql",
+            &["-X", "-q", "-v", "ON_ERROR_STOP=1", "-c", "SET lock_timeout = '60s'", "-f", "-", &url],
+            &script,
+        )
+    });
+    let Some(outcome) = program.await.unwrap() else { return };
+    assert!(outcome.unwrap_err().contains("lock timeout"));
+    assert!(begin.elapsed() < Duration::from_secs(40), "waited for {:?}", begin.elapsed());
+    reader.rollback().await.unwrap();
+    assert!(migration::sql().contains("SET LOCAL lock_timeout"));
+    let (_database, db) = create_empty_database().await;
+    assert_eq!(query_lines(&db, "SHOW lock_timeout").await, ["0"]);
+}
