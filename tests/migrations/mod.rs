@@ -15,6 +15,7 @@ mod migration_list;
 mod pg_cron;
 mod poolers;
 mod renamed;
+mod roles_and_settings;
 mod scripts;
 mod settings;
 mod strangers;

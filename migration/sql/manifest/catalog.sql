@@ -35,6 +35,12 @@ WITH
       (SELECT oid FROM pg_roles WHERE rolname = current_user)
     ) AS oid
   ),
+  -- The role that writes accounts: on the platform, that of its Auth server.
+  account_owner AS (
+    SELECT relowner AS oid
+    FROM pg_class
+    WHERE relnamespace = to_regnamespace('auth') AND relname = 'users'
+  ),
   extension_member AS (
     SELECT classid, objid
     FROM pg_depend
@@ -176,6 +182,39 @@ WITH
     FROM pg_roles AS api_role
     CROSS JOIN owner
     WHERE api_role.rolname IN ('anon', 'authenticated', 'service_role')
+
+    UNION ALL
+    -- If this setting is `replica`, neither triggers nor foreign keys apply.
+    SELECT 'session_replication_role', coalesce(string_agg(description, ', ' ORDER BY description), 'origin'), NULL, 0, 0
+    FROM (
+      SELECT
+        split_part(item, '=', 2) || ' for ' || CASE
+          WHEN setrole <> 0 THEN concat_ws(' in database ', 'role ' || setrole::regrole, quote_ident(datname))
+          ELSE coalesce('database ' || quote_ident(datname), 'all roles')
+        END
+      FROM pg_db_role_setting
+      CROSS JOIN LATERAL unnest(setconfig) AS item
+      LEFT JOIN pg_database ON pg_database.oid = setdatabase
+      WHERE lower(item) LIKE 'session\_replication\_role=%'
+        AND lower(item) <> 'session_replication_role=origin'
+        AND (setdatabase = 0 OR datname = current_database())
+        -- The settings of other roles, which may belong to another database, are the operator's. (The role that
+        -- migrates is itself a member of the API's roles.)
+        AND (
+          setrole = 0
+          OR setrole IN (SELECT oid FROM account_owner)
+          OR EXISTS (
+            SELECT FROM grantee_role WHERE grantee_role.oid <> 0 AND pg_has_role(setrole, grantee_role.oid, 'MEMBER')
+          )
+        )
+      UNION ALL
+      -- The setting may also come from the server's configuration, or from the options of the connection.
+      SELECT format('%s for this connection (set by %s)', setting, source)
+      FROM pg_settings
+      WHERE name = 'session_replication_role'
+        AND setting <> 'origin'
+        AND source NOT IN ('global', 'database', 'user', 'database user')
+    ) AS changed_setting (description)
 
     UNION ALL
     SELECT
@@ -434,7 +473,8 @@ WITH
         'for ' || CASE polcmd
           WHEN 'r' THEN 'select' WHEN 'a' THEN 'insert' WHEN 'w' THEN 'update' WHEN 'd' THEN 'delete' ELSE 'all' END,
         'to ' || (
-          SELECT string_agg(coalesce(rolname::text, 'PUBLIC'), ', ' ORDER BY rolname COLLATE "C")
+          -- Quoted, because the name of a single role may be "anon, authenticated".
+          SELECT string_agg(coalesce(quote_ident(rolname), 'PUBLIC'), ', ' ORDER BY rolname COLLATE "C")
           FROM unnest(polroles) AS policy_role (oid)
           LEFT JOIN pg_roles USING (oid)
         ),
@@ -471,9 +511,25 @@ WITH
     FROM pg_publication
     WHERE pubname = 'supabase_realtime'
     UNION ALL
-    SELECT format('publication supabase_realtime of %s', base_table.name), 'included', NULL, base_table.oid, 0
+    -- With a row filter or a column list, the publication would omit changes, and reject every UPDATE of the table if
+    -- the replica identity has not all columns of the filter, or is not in the list.
+    SELECT
+      format('publication supabase_realtime of %s', base_table.name),
+      concat_ws(
+        ' ',
+        'included',
+        'columns (' || (
+          SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum)
+          FROM pg_attribute
+          WHERE attrelid = base_table.oid AND attnum = ANY (prattrs)
+        ) || ')',
+        'where ' || pg_get_expr(prqual, prrelid)
+      ),
+      NULL, base_table.oid, 0
     FROM pg_publication_tables AS published
+    JOIN pg_publication USING (pubname)
     JOIN base_table ON base_table.name = format('%I.%I', published.schemaname, published.tablename)
+    LEFT JOIN pg_publication_rel ON prpubid = pg_publication.oid AND prrelid = base_table.oid
     WHERE pubname = 'supabase_realtime'
   )
 SELECT

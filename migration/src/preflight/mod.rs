@@ -87,7 +87,11 @@ pub(crate) async fn check_ready<C: ConnectionTrait>(db: &C, state: &State) -> Re
            current_setting('server_version') AS version,
            pg_is_in_recovery() AS is_standby,
            current_user::text AS role,
-           (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user) AS is_superuser",
+           (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user) AS is_superuser,
+           setting AS replication_role,
+           source AS source_of_replication_role
+         FROM pg_catalog.pg_settings
+         WHERE name = 'session_replication_role'",
     )
     .await?;
     if connection.version_number < 150_000 {
@@ -106,6 +110,14 @@ pub(crate) async fn check_ready<C: ConnectionTrait>(db: &C, state: &State) -> Re
     if applied.len() < Migrator::migrations().len() {
         check_migrations_table(state)?;
         check_names_are_free(state)?;
+        // Once all migrations are applied, this is one of the differences that `up` repairs.
+        if connection.replication_role != "origin" {
+            return Err(MigrationError::TriggersDisabled {
+                setting: connection.replication_role,
+                source_of_setting: connection.source_of_replication_role,
+            }
+            .into());
+        }
     }
     if !connection.is_superuser {
         let missing = fetch_names(db, include_str!("../../sql/missing_privileges.sql")).await?;
@@ -203,4 +215,6 @@ struct ConnectionProperties {
     is_standby: bool,
     role: String,
     is_superuser: bool,
+    replication_role: String,
+    source_of_replication_role: String,
 }

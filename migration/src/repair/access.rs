@@ -12,6 +12,50 @@ fn has_default_privileges(kind: &str) -> bool {
 }
 
 impl Plan {
+    /// Resets the setting `session_replication_role` wherever it is stored, and sets it for this transaction, because
+    /// the next repairs write rows. The condition is the same as in the query of the manifest.
+    pub(super) fn repair_session_replication_role(&mut self, defects: &Defects<'_>) {
+        let object = "session_replication_role";
+        if !defects.to_restore().any(|(name, _)| name == object) {
+            return;
+        }
+        let sql = "DO $$
+DECLARE
+  target text;
+BEGIN
+  FOR target IN
+    SELECT
+      CASE
+        WHEN setrole <> 0 THEN concat_ws(' IN DATABASE ', 'ROLE ' || setrole::regrole, quote_ident(datname))
+        ELSE coalesce('DATABASE ' || quote_ident(datname), 'ROLE ALL')
+      END
+    FROM pg_db_role_setting
+    LEFT JOIN pg_database ON pg_database.oid = setdatabase
+    WHERE EXISTS (SELECT FROM unnest(setconfig) AS item WHERE lower(item) LIKE 'session\\_replication\\_role=%')
+      AND (setdatabase = 0 OR datname = current_database())
+      AND (
+        setrole = 0
+        OR setrole IN (
+          SELECT relowner FROM pg_class WHERE relnamespace = to_regnamespace('auth') AND relname = 'users'
+        )
+        OR EXISTS (
+          SELECT
+          FROM pg_roles AS api_role
+          WHERE api_role.rolname IN ('anon', 'authenticated', 'service_role')
+            AND pg_has_role(setrole, api_role.oid, 'MEMBER')
+        )
+      )
+  LOOP
+    EXECUTE format('ALTER %s RESET session_replication_role', target);
+  END LOOP;
+  IF current_setting('session_replication_role') <> 'origin' THEN
+    SET LOCAL session_replication_role = origin;
+  END IF;
+END
+$$";
+        self.push_repair(sql.to_owned(), object, None);
+    }
+
     pub(super) fn repair_access(&mut self, defects: &Defects<'_>) {
         self.repair_row_security(defects);
         self.repair_privileges(defects);
@@ -105,6 +149,13 @@ $$"
                 publication,
                 None,
             );
+        }
+        for difference in defects.to_alter_or_drop.iter().filter(|difference| difference.expected.is_some()) {
+            let Some(table) = difference.object.strip_prefix("publication supabase_realtime of ") else { continue };
+            for action in ["DROP", "ADD"] {
+                let sql = format!("ALTER PUBLICATION supabase_realtime {action} TABLE {table}");
+                self.push_repair(sql, &difference.object, None);
+            }
         }
         // A table that was dropped has left the publication without the operator's choosing that. So when such a table
         // is created again, it is also added to the publication again.

@@ -128,6 +128,7 @@ impl Plan {
                 _ => defects.to_alter_or_drop.push(difference),
             }
         }
+        plan.repair_session_replication_role(&defects);
         plan.recreate_bookkeeping_tables(&mut defects);
         plan.add_lost_privileges(&mut defects);
         plan.repair_structure(&defects);
@@ -309,12 +310,13 @@ ON CONFLICT DO NOTHING",
     }
 }
 
-/// Whether no statement can repair the difference without losing rows. Only types and domains have such differences.
+/// Whether no statement can repair the difference, or none without losing rows.
 fn is_unrepairable(difference: &Difference) -> bool {
     let (Some(actual), Some(expected)) = (&difference.found, &difference.expected) else { return false };
     match manifest::kind(&difference.object) {
         "type" => !structure::has_other_owner(difference) && structure::enum_changes(actual, expected).is_none(),
         "domain" => !structure::has_other_owner(difference),
+        "session_replication_role" => actual.contains(" for this connection ("),
         _ => false,
     }
 }
@@ -324,6 +326,10 @@ fn unrepairable_reason(difference: &Difference) -> String {
         "type" => format!(
             "{difference} (PostgreSQL can neither remove an enum value nor change the order: rename the type, create \
              it with the values of the manifest, and change the columns to it)"
+        ),
+        "session_replication_role" => format!(
+            "{difference} (neither triggers nor foreign keys apply: remove the setting from the connection's options or \
+             the server's configuration, and connect again)"
         ),
         _ => difference.to_string(),
     }
@@ -335,8 +341,21 @@ fn must_be_dropped(difference: &Difference) -> bool {
     let signature = |definition: &str| definition.split(" language ").next().unwrap_or_default().to_owned();
     match (manifest::kind(&difference.object), &difference.found, &difference.expected) {
         (
-            "grant" | "row security" | "job" | "publication" | "publication of" | "column" | "table" | "type"
-            | "domain" | "schema" | "sequence" | "setting" | "comment" | "role",
+            "grant"
+            | "row security"
+            | "job"
+            | "publication"
+            | "publication of"
+            | "column"
+            | "table"
+            | "type"
+            | "domain"
+            | "schema"
+            | "sequence"
+            | "setting"
+            | "comment"
+            | "role"
+            | "session_replication_role",
             ..,
         ) => false,
         (_, Some(_), None) => true,
