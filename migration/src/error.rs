@@ -27,6 +27,15 @@ pub enum MigrationError {
         /// Where it was set, as in `pg_settings`: `database`, `configuration file`, ...
         source_of_setting: String,
     },
+    /// The role that migrates is one of the API's.
+    #[error(
+        "Role \"{role}\" is one of the API's roles, whose row security and privileges would not apply to the owner of \
+         the schema: connect as another role."
+    )]
+    ApiRoleMigrates {
+        /// The role that migrates.
+        role: String,
+    },
     /// The role lacks privileges.
     #[error(
         "Role \"{role}\" lacks {}: grant what is missing, or connect as a role that has it.",

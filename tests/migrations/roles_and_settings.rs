@@ -3,7 +3,7 @@
 
 use sea_orm::{ConnectionTrait, DatabaseConnection};
 use sparc::migration::{
-    self, SchemaChange, check, connect,
+    self, Difference, SchemaChange, check, connect,
     sea_orm_migration::{IntoSchemaManagerConnection, MigratorTrait},
 };
 use testdb::{Database, Server};
@@ -11,7 +11,7 @@ use testdb::{Database, Server};
 use super::{
     Migrator,
     drift::{up, up_refusal},
-    query_lines, refusal_message,
+    query_lines, read_catalog, refusal_message,
     scripts::run_program,
 };
 
@@ -76,13 +76,17 @@ async fn a_setting_that_disables_triggers_is_named_and_reset() {
     assert!(check(&db).await.unwrap().is_clean());
 }
 
+/// Adds to a URL an option that sets the setting for the connection.
+fn with_setting(url: &str, setting: &str, value: &str) -> String {
+    let separator = if url.contains('?') { '&' } else { '?' };
+    format!("{url}{separator}options=-c{setting}%3D{value}")
+}
+
 #[tokio::test]
 async fn up_is_refused_on_a_connection_whose_options_disable_triggers() {
     let (server, database, db) = create_migrated_database_on_own_server().await;
     let empty_database = server.create_empty().await.unwrap();
-    let with_option = |url: &str| {
-        format!("{url}{}options=-csession_replication_role%3Dreplica", if url.contains('?') { "&" } else { "?" })
-    };
+    let with_option = |url: &str| with_setting(url, "session_replication_role", "replica");
     let connection = connect(&with_option(database.url())).await.unwrap();
     assert!(!check(&connection).await.unwrap().is_clean());
     let message = up_refusal(&connection).await;
@@ -99,4 +103,106 @@ async fn up_is_refused_on_a_connection_whose_options_disable_triggers() {
     };
     outcome.unwrap();
     assert!(check(&connect(empty_database.url()).await.unwrap()).await.unwrap().is_clean());
+}
+
+#[tokio::test]
+async fn up_gives_no_api_role_more_than_the_manifest_does_and_keeps_harmless_memberships() {
+    let (_server, _database, db) = create_migrated_database_on_own_server().await;
+    let database_name = query_lines(&db, "SELECT quote_ident(current_database())").await.concat();
+    db.execute_unprepared("CREATE ROLE harmless; GRANT harmless TO anon, authenticated, service_role").await.unwrap();
+    assert!(check(&db).await.unwrap().is_clean());
+    for (sql, object) in [
+        ("GRANT pg_read_all_data TO anon", "role anon"),
+        ("GRANT pg_write_all_data, pg_execute_server_program TO service_role", "role service_role"),
+        ("GRANT anon TO authenticated", "role authenticated"),
+        ("CREATE ROLE reader; GRANT SELECT ON public.users TO reader; GRANT reader TO anon", "role anon"),
+        ("CREATE ROLE caller; GRANT EXECUTE ON FUNCTION private.is_seer TO caller; GRANT caller TO anon", "role anon"),
+        (
+            "CREATE ROLE \"Group 1\"; GRANT reader TO \"Group 1\"; GRANT \"Group 1\" TO authenticated",
+            "role authenticated",
+        ),
+        ("CREATE ROLE named; CREATE POLICY named ON public.users TO named; GRANT named TO anon", "role anon"),
+        ("ALTER ROLE authenticated CREATEROLE", "role authenticated"),
+        ("ALTER ROLE authenticated CREATEDB REPLICATION", "role authenticated"),
+        ("ALTER ROLE anon LOGIN", "role anon"),
+        ("ALTER ROLE service_role LOGIN SUPERUSER NOBYPASSRLS", "role service_role"),
+        ("GRANT CREATE ON DATABASE {database} TO anon", "role anon"),
+        ("GRANT CREATE ON DATABASE {database} TO PUBLIC", "role service_role"),
+        ("CREATE ROLE maker; GRANT CREATE ON DATABASE {database} TO maker; GRANT maker TO anon", "role anon"),
+        ("GRANT SET ON PARAMETER session_replication_role TO authenticated", "role authenticated"),
+        ("GRANT CREATE ON SCHEMA extensions TO anon", "role anon"),
+        ("GRANT ALL ON SCHEMA extensions TO PUBLIC", "role authenticated"),
+    ] {
+        let sql = sql.replace("{database}", &database_name);
+        db.execute_unprepared(&sql).await.unwrap();
+        let report = check(&db).await.unwrap();
+        assert!(report.differences.iter().any(|difference| difference.object == object), "{sql}: {report:#?}");
+        let changes = up(&db).await;
+        assert!(changes.contains(&SchemaChange::Changed(object.to_owned())), "{sql}: {changes:?}");
+        let report = check(&db).await.unwrap();
+        assert!(report.is_clean(), "{sql}: {report:#?}");
+    }
+    let harmless = query_lines(&db, "SELECT count(*)::text FROM pg_auth_members WHERE roleid = 'harmless'::regrole");
+    assert_eq!(harmless.await, ["3"]);
+}
+
+#[tokio::test]
+async fn an_api_role_that_owns_the_schema_is_named_and_up_refuses() {
+    let (server, _database, _db) = create_migrated_database_on_own_server().await;
+    for (sql, object, phrase) in [
+        (GIVE_SCHEMA_TO_ANON, "role anon", "owns the schema"),
+        ("ALTER SCHEMA extensions OWNER TO authenticated", "role authenticated", "owns schema extensions"),
+        ("ALTER SCHEMA public OWNER TO anon", "role anon", "owns schema public"),
+        ("ALTER DATABASE {database} OWNER TO service_role", "role service_role", "owns the database"),
+        (
+            "ALTER PUBLICATION supabase_realtime OWNER TO service_role",
+            "role service_role",
+            "owns publication supabase_realtime",
+        ),
+    ] {
+        let database = server.create_migrated().await.unwrap();
+        let db = connect(&database.superuser_url()).await.unwrap();
+        let owner = connect(database.url()).await.unwrap();
+        let database_name = query_lines(&db, "SELECT quote_ident(current_database())").await.concat();
+        let sql = sql.replace("{database}", &database_name);
+        db.execute_unprepared(&sql).await.unwrap();
+        let catalog_before = read_catalog(&db).await;
+        let report = check(&owner).await.unwrap();
+        let is_named = |difference: &Difference| {
+            difference.object == object && difference.found.as_ref().is_some_and(|found| found.contains(phrase))
+        };
+        assert!(report.differences.iter().any(is_named), "{sql}: {report:#?}");
+        let message = up_refusal(&db).await;
+        assert!(message.contains(object) && message.contains(phrase), "{message}");
+        assert_eq!(read_catalog(&db).await, catalog_before);
+    }
+}
+
+/// Makes `anon` the owner of all tables and functions of the schema.
+const GIVE_SCHEMA_TO_ANON: &str = "DO $$
+     DECLARE
+       target text;
+     BEGIN
+       FOR target IN
+         SELECT format('TABLE %s', oid::regclass)
+         FROM pg_class
+         WHERE relnamespace IN ('public'::regnamespace, 'private'::regnamespace) AND relkind IN ('r', 'v')
+         UNION ALL
+         SELECT format('ROUTINE %s', oid::regprocedure)
+         FROM pg_proc
+         WHERE pronamespace IN ('public'::regnamespace, 'private'::regnamespace)
+       LOOP
+         EXECUTE format('ALTER %s OWNER TO anon', target);
+       END LOOP;
+     END
+     $$";
+
+#[tokio::test]
+async fn an_api_role_may_not_install_the_schema() {
+    let server = Server::start_private(None).await.unwrap();
+    let database = server.create_empty().await.unwrap();
+    connect(database.url()).await.unwrap().execute_unprepared("CREATE ROLE service_role SUPERUSER").await.unwrap();
+    let db = connect(&with_setting(database.url(), "role", "service_role")).await.unwrap();
+    let message = refusal_message(Migrator::up(&db, None).await.unwrap_err());
+    assert!(message.contains("\"service_role\""), "{message}");
 }

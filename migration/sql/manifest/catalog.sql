@@ -79,6 +79,51 @@ WITH
       SELECT FROM extension_member WHERE classid = 'pg_proc'::regclass AND objid = proc.oid
     )
   ),
+  database AS (
+    SELECT * FROM pg_database WHERE datname = current_database()
+  ),
+  -- The roles of which no API role may be a member, neither directly nor through another role, because a member can
+  -- assume them or has their privileges. A role that has nothing to do with the schema is the operator's choice.
+  powerful_role AS (
+    SELECT pg_roles.oid
+    FROM pg_roles
+    CROSS JOIN owner
+    WHERE rolsuper OR rolbypassrls OR rolcreaterole OR rolcreatedb OR rolreplication
+      OR pg_roles.oid = owner.oid
+      OR pg_roles.oid < 16384 -- made by PostgreSQL: the superuser of `initdb`, `pg_read_all_data` and so on
+      OR rolname IN ('anon', 'authenticated', 'service_role')
+    UNION
+    -- The roles that own one of the objects, have a privilege on it, or are named by one of its policies.
+    SELECT refobjid
+    FROM pg_shdepend
+    JOIN database ON database.oid = dbid
+    WHERE refclassid = 'pg_authid'::regclass
+      AND (classid, objid) IN (
+        SELECT 'pg_class'::regclass, oid FROM relation
+        UNION ALL
+        SELECT 'pg_proc'::regclass, oid FROM routine
+        UNION ALL
+        SELECT 'pg_policy'::regclass, oid FROM pg_policy WHERE polrelid IN (SELECT oid FROM relation)
+      )
+    UNION
+    SELECT relowner FROM pg_class WHERE relnamespace = to_regnamespace('auth') AND relname = 'users'
+    UNION
+    SELECT datdba FROM database
+    UNION
+    SELECT grantee FROM database CROSS JOIN LATERAL aclexplode(datacl) WHERE privilege_type = 'CREATE'
+    UNION
+    SELECT nspowner FROM pg_namespace WHERE nspname IN ('public', 'private', 'extensions')
+    UNION
+    SELECT grantee
+    FROM pg_namespace
+    CROSS JOIN LATERAL aclexplode(nspacl)
+    WHERE nspname IN ('public', 'private', 'extensions') AND privilege_type = 'CREATE'
+    UNION
+    SELECT grantee
+    FROM pg_parameter_acl
+    CROSS JOIN LATERAL aclexplode(paracl)
+    WHERE parname = 'session_replication_role'
+  ),
   -- The privileges on the objects, one row for each privilege and grantee; `attname` is NULL unless the privilege is on
   -- a column.
   acl AS (
@@ -165,22 +210,76 @@ WITH
       -- The comment on `private`. Everyone can read it and write the same on a schema of their own.
       OR (obj_description(pg_namespace.oid, 'pg_namespace') LIKE 'made by sparc: rules%' AND nspowner = owner.oid)
     UNION ALL
-    -- Row security binds neither a role that bypasses it nor a member of a role that bypasses it or owns the tables.
+    -- Row security binds neither a role that bypasses it, nor the owner of the tables, nor a member of such a role.
+    -- `repair/access.rs` reads the phrases that this returns.
     SELECT
       'role ' || api_role.rolname,
-      CASE
-        WHEN api_role.rolsuper OR api_role.rolbypassrls THEN 'bypasses row security'
-        ELSE coalesce('bypasses row security as member of ' || (
-          SELECT string_agg(quote_ident(bypassing_role.rolname), ', ' ORDER BY bypassing_role.rolname COLLATE "C")
-          FROM pg_roles AS bypassing_role
-          WHERE bypassing_role.oid <> api_role.oid
-            AND (bypassing_role.rolsuper OR bypassing_role.rolbypassrls OR bypassing_role.oid = owner.oid)
-            AND pg_has_role(api_role.oid, bypassing_role.oid, 'MEMBER')
-        ), 'bound by row security')
-      END,
+      concat_ws(
+        ', ',
+        CASE
+          WHEN api_role.rolsuper OR api_role.rolbypassrls OR api_role.oid = owner.oid THEN 'bypasses row security'
+          WHEN EXISTS (
+            SELECT
+            FROM pg_roles AS bypassing_role
+            WHERE (bypassing_role.rolsuper OR bypassing_role.rolbypassrls OR bypassing_role.oid = owner.oid)
+              AND pg_has_role(api_role.oid, bypassing_role.oid, 'MEMBER')
+          ) THEN 'bypasses row security as a member of another role'
+          ELSE 'bound by row security'
+        END,
+        CASE WHEN api_role.rolsuper THEN 'superuser' END,
+        CASE WHEN api_role.rolcanlogin THEN 'can log in' END,
+        CASE WHEN api_role.rolcreaterole THEN 'creates roles' END,
+        CASE WHEN api_role.rolcreatedb THEN 'creates databases' END,
+        CASE WHEN api_role.rolreplication THEN 'replicates' END,
+        CASE
+          WHEN has_database_privilege(api_role.oid, database.oid, 'CREATE') AND NOT api_role.rolsuper
+            THEN 'creates schemas in the database'
+        END,
+        -- The functions in this schema are not ours, but no client may add to them.
+        (
+          SELECT 'creates objects in schema extensions'
+          FROM pg_namespace
+          WHERE nspname = 'extensions'
+            AND has_schema_privilege(api_role.oid, pg_namespace.oid, 'CREATE')
+            AND NOT api_role.rolsuper
+        ),
+        CASE
+          WHEN has_parameter_privilege(api_role.oid, 'session_replication_role', 'SET') AND NOT api_role.rolsuper
+            THEN 'disables triggers by session_replication_role'
+        END,
+        CASE WHEN api_role.oid = owner.oid THEN 'owns the schema' END,
+        CASE WHEN api_role.oid = database.datdba THEN 'owns the database' END,
+        (
+          SELECT string_agg('owns schema ' || nspname, ', ' ORDER BY nspname)
+          FROM pg_namespace
+          WHERE nspowner = api_role.oid
+            AND nspname IN ('public', 'private', 'extensions')
+            -- The owner of a schema that these migrations made is compared with the schema.
+            AND (nspname <> 'private' OR coalesce(obj_description(oid, 'pg_namespace'), '') NOT LIKE 'made by sparc%')
+        ),
+        (
+          SELECT 'owns publication supabase_realtime'
+          FROM pg_publication
+          WHERE pubname = 'supabase_realtime' AND pubowner = api_role.oid
+        ),
+        -- Last, because these names may contain anything.
+        'member of ' || (
+          SELECT string_agg(DISTINCT quote_ident(parent_role.rolname), ', ')
+          FROM pg_auth_members
+          JOIN pg_roles AS parent_role ON parent_role.oid = roleid
+          WHERE member = api_role.oid
+            AND EXISTS (
+              SELECT
+              FROM powerful_role
+              WHERE powerful_role.oid <> 0 -- PUBLIC
+                AND pg_has_role(parent_role.oid, powerful_role.oid, 'MEMBER')
+            )
+        )
+      ),
       NULL, api_role.oid, 0
     FROM pg_roles AS api_role
     CROSS JOIN owner
+    CROSS JOIN database
     WHERE api_role.rolname IN ('anon', 'authenticated', 'service_role')
 
     UNION ALL

@@ -54,6 +54,8 @@ BEGIN
   IF to_regnamespace('extensions') IS NULL THEN
     CREATE SCHEMA extensions;
     COMMENT ON SCHEMA extensions IS 'made by sparc: stand-in for the platform';
+    -- Default privileges may grant more.
+    REVOKE ALL ON SCHEMA extensions FROM PUBLIC, anon, authenticated, service_role;
     GRANT USAGE ON SCHEMA extensions TO anon, authenticated, service_role;
   END IF;
   FOREACH extension_name IN ARRAY ARRAY['uuid-ossp', 'pgcrypto']

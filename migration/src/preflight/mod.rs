@@ -110,6 +110,10 @@ pub(crate) async fn check_ready<C: ConnectionTrait>(db: &C, state: &State) -> Re
     if applied.len() < Migrator::migrations().len() {
         check_migrations_table(state)?;
         check_names_are_free(state)?;
+        // The role would own what it creates.
+        if ["anon", "authenticated", "service_role"].contains(&connection.role.as_str()) {
+            return Err(MigrationError::ApiRoleMigrates { role: connection.role }.into());
+        }
         // Once all migrations are applied, this is one of the differences that `up` repairs.
         if connection.replication_role != "origin" {
             return Err(MigrationError::TriggersDisabled {

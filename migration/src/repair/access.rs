@@ -101,38 +101,50 @@ $$";
         }
     }
 
-    /// Restores what decides whether row-level security applies to the API roles. A role to which it must apply loses
-    /// SUPERUSER, BYPASSRLS, and its membership in every other role.
+    /// Removes the attributes, privileges and memberships that an API role must not have, and restores BYPASSRLS of
+    /// `service_role`. The phrases are those of the catalog query.
     fn repair_roles(&mut self, defects: &Defects<'_>) {
-        for (object, expected) in defects.to_restore().filter(|(object, _)| manifest::kind(object) == "role") {
-            let Some(role) = object.strip_prefix("role ") else { continue };
-            if expected.starts_with("bypasses") {
-                self.push_repair(format!("ALTER ROLE {role} BYPASSRLS"), object, None);
+        for difference in &defects.to_alter_or_drop {
+            let (Some(role), Some(found), Some(expected)) =
+                (difference.object.strip_prefix("role "), &difference.found, &difference.expected)
+            else {
                 continue;
+            };
+            let (phrases, memberships) = found.split_once(", member of ").unwrap_or((found, ""));
+            let must_bypass = expected.starts_with("bypasses");
+            // A superuser bypasses row security with and without the attribute.
+            let bypasses = phrases.split(", ").next() == Some("bypasses row security");
+            if must_bypass != bypasses || phrases.contains(", superuser") {
+                let attribute = if must_bypass { "BYPASSRLS" } else { "NOBYPASSRLS" };
+                self.push_repair(format!("ALTER ROLE {role} {attribute}"), &difference.object, None);
             }
-            let sql = format!(
-                "DO $$
-DECLARE
-  other_role name;
+            for phrase in phrases.split(", ") {
+                let sql = match phrase {
+                    "superuser" => format!("ALTER ROLE {role} NOSUPERUSER"),
+                    "can log in" => format!("ALTER ROLE {role} NOLOGIN"),
+                    "creates roles" => format!("ALTER ROLE {role} NOCREATEROLE"),
+                    "creates databases" => format!("ALTER ROLE {role} NOCREATEDB"),
+                    "replicates" => format!("ALTER ROLE {role} NOREPLICATION"),
+                    "creates schemas in the database" => format!(
+                        "DO $$
 BEGIN
-  IF (SELECT rolsuper FROM pg_roles WHERE rolname = '{role}') THEN
-    ALTER ROLE {role} NOSUPERUSER;
-  END IF;
-  IF (SELECT rolbypassrls FROM pg_roles WHERE rolname = '{role}') THEN
-    ALTER ROLE {role} NOBYPASSRLS;
-  END IF;
-  FOR other_role IN
-    SELECT rolname
-    FROM pg_auth_members
-    JOIN pg_roles ON pg_roles.oid = roleid
-    WHERE member = '{role}'::regrole
-  LOOP
-    EXECUTE format('REVOKE %I FROM {role}', other_role);
-  END LOOP;
+  EXECUTE format('REVOKE CREATE ON DATABASE %I FROM PUBLIC, {role} CASCADE', current_database());
 END
 $$"
-            );
-            self.push_repair(sql, object, None);
+                    ),
+                    "creates objects in schema extensions" => {
+                        format!("REVOKE CREATE ON SCHEMA extensions FROM PUBLIC, {role} CASCADE")
+                    }
+                    "disables triggers by session_replication_role" => {
+                        format!("REVOKE ALL ON PARAMETER session_replication_role FROM PUBLIC, {role} CASCADE")
+                    }
+                    _ => continue,
+                };
+                self.push_repair(sql, &difference.object, None);
+            }
+            if !memberships.is_empty() {
+                self.push_repair(revoke_memberships_sql(role, memberships), &difference.object, None);
+            }
         }
     }
 
@@ -194,4 +206,33 @@ $$"
             self.push_repair(sql, &difference.object, None);
         }
     }
+}
+
+/// Returns the SQL that ends the role's memberships. `memberships` is a list of quoted names. (A name that contains the
+/// separator is not found in the list; then a difference is left, which `up` reports.)
+fn revoke_memberships_sql(role: &str, memberships: &str) -> String {
+    // Since PostgreSQL 16, a membership belongs to its grantor, and REVOKE without a grantor may revoke another one.
+    format!(
+        "DO $$
+DECLARE
+  membership record;
+BEGIN
+  FOR membership IN
+    SELECT roleid::regrole AS parent_role, grantor::regrole AS grantor
+    FROM pg_auth_members
+    WHERE member = '{role}'::regrole AND roleid::regrole::text = ANY (string_to_array({}, ', '))
+  LOOP
+    EXECUTE format(
+      'REVOKE %s FROM {role} %s CASCADE',
+      membership.parent_role,
+      CASE
+        WHEN current_setting('server_version_num')::integer >= 160000 THEN 'GRANTED BY ' || membership.grantor
+        ELSE ''
+      END
+    );
+  END LOOP;
+END
+$$",
+        query::literal(memberships)
+    )
 }

@@ -317,6 +317,7 @@ fn is_unrepairable(difference: &Difference) -> bool {
         "type" => !structure::has_other_owner(difference) && structure::enum_changes(actual, expected).is_none(),
         "domain" => !structure::has_other_owner(difference),
         "session_replication_role" => actual.contains(" for this connection ("),
+        "role" => actual.split(", member of ").next().is_some_and(|phrases| phrases.contains(", owns ")),
         _ => false,
     }
 }
@@ -326,6 +327,10 @@ fn unrepairable_reason(difference: &Difference) -> String {
         "type" => format!(
             "{difference} (PostgreSQL can neither remove an enum value nor change the order: rename the type, create \
              it with the values of the manifest, and change the columns to it)"
+        ),
+        "role" => format!(
+            "{difference} (a role of the API must own nothing of the schema: let an administrator make the role that \
+             migrates the owner: REASSIGN OWNED BY, ALTER DATABASE, SCHEMA or PUBLICATION ... OWNER TO)"
         ),
         "session_replication_role" => format!(
             "{difference} (neither triggers nor foreign keys apply: remove the setting from the connection's options or \
