@@ -27,15 +27,6 @@ DO $$ BEGIN
   END IF;
 END $$";
 
-/// SQL that fails if triggers and foreign keys do not apply to the transaction, and the role may not change that.
-const ENABLE_TRIGGERS: &str = "DO $$
-BEGIN
-  IF current_setting('session_replication_role') <> 'origin' THEN
-    SET LOCAL session_replication_role = origin;
-  END IF;
-END
-$$";
-
 /// The key of the advisory lock that keeps migrators (this program, and the script that [`sql`] returns) from running
 /// at the same time. The number is arbitrary.
 pub(crate) const LOCK_KEY: i64 = 358_434_263_618;
@@ -109,8 +100,7 @@ pub(crate) fn finish_install_sql(jobs_were_scheduled: bool) -> Vec<String> {
 
 /// Formats statements as a script for `psql`: one transaction, which first waits until no other migrator runs.
 pub(crate) fn wrap_in_transaction(statements: &[String]) -> String {
-    let mut text =
-        format!("BEGIN;\n\n{STANDARD_SETTINGS};\n\n{ENABLE_TRIGGERS};\n\n{};\n\n", settings_and_lock_sql());
+    let mut text = format!("BEGIN;\n\n{STANDARD_SETTINGS};\n\n{};\n\n", settings_and_lock_sql());
     for statement in statements {
         let statement = statement.trim_end().trim_end_matches(';');
         text.push_str(statement);
