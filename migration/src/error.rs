@@ -15,18 +15,6 @@ pub enum MigrationError {
     /// The server is a standby, which accepts no writes.
     #[error("This server is a read-only standby: connect to the primary.")]
     Standby,
-    /// Triggers and foreign keys do not apply to the connection.
-    #[error(
-        "This connection has session_replication_role = {setting} (set by {source_of_setting}), under which neither \
-         triggers nor foreign keys apply: reset that (ALTER DATABASE or ALTER ROLE ... RESET \
-         session_replication_role), and connect again; nothing was changed."
-    )]
-    TriggersDisabled {
-        /// The value of the setting.
-        setting: String,
-        /// Where it was set, as in `pg_settings`: `database`, `configuration file`, ...
-        source_of_setting: String,
-    },
     /// The role that migrates is one of the API's.
     #[error(
         "Role \"{role}\" is one of the API's roles, whose row security and privileges would not apply to the owner of \

@@ -87,11 +87,7 @@ pub(crate) async fn check_ready<C: ConnectionTrait>(db: &C, state: &State) -> Re
            current_setting('server_version') AS version,
            pg_is_in_recovery() AS is_standby,
            current_user::text AS role,
-           (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user) AS is_superuser,
-           setting AS replication_role,
-           source AS source_of_replication_role
-         FROM pg_catalog.pg_settings
-         WHERE name = 'session_replication_role'",
+           (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user) AS is_superuser",
     )
     .await?;
     if connection.version_number < 150_000 {
@@ -113,14 +109,6 @@ pub(crate) async fn check_ready<C: ConnectionTrait>(db: &C, state: &State) -> Re
         // The role would own what it creates.
         if ["anon", "authenticated", "service_role"].contains(&connection.role.as_str()) {
             return Err(MigrationError::ApiRoleMigrates { role: connection.role }.into());
-        }
-        // Once all migrations are applied, this is one of the differences that `up` repairs.
-        if connection.replication_role != "origin" {
-            return Err(MigrationError::TriggersDisabled {
-                setting: connection.replication_role,
-                source_of_setting: connection.source_of_replication_role,
-            }
-            .into());
         }
     }
     if !connection.is_superuser {
@@ -219,6 +207,4 @@ struct ConnectionProperties {
     is_standby: bool,
     role: String,
     is_superuser: bool,
-    replication_role: String,
-    source_of_replication_role: String,
 }
