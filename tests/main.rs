@@ -83,6 +83,7 @@ mod programs;
 mod races;
 mod random_operations;
 mod refusals;
+mod repeated_creations;
 mod replicas;
 mod retries;
 mod rolls;

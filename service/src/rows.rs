@@ -12,6 +12,8 @@ use sea_orm::{
 };
 use uuid::Uuid;
 
+pub(crate) use inserts::ExistingRow;
+
 use crate::{
     Error,
     connection::{OperationTransaction, OperationTransactionExt},
@@ -31,8 +33,9 @@ pub(crate) enum RepeatCheck<C> {
 /// PostgreSQL compares the values, so that notations of the same number (12 and 12.0) are equal. `what` is the kind of
 /// row, for the error if another request created the existing row. `build_row` is called again if the row exists.
 ///
-/// So a caller may repeat the call after a lost answer. A call takes one round trip, or two if the row exists. Of two
-/// concurrent calls, the second waits for the first and returns the row that the first inserted.
+/// So a caller may repeat the call after a lost answer, even if the creation would be refused by then. A call takes one
+/// round trip, or two if the row exists. Of two concurrent calls, the second waits for the first and returns the row
+/// that the first inserted.
 pub(crate) async fn insert_or_get<A>(
     tx: &OperationTransaction,
     build_row: impl Fn() -> A,
@@ -44,7 +47,7 @@ where
     A: ActiveModelTrait + ActiveModelBehavior + Send + 'static,
     <A::Entity as EntityTrait>::Model: IntoActiveModel<A>,
 {
-    if let Some(model) = insert_if_absent(tx, build_row(), [id_column]).await? {
+    if let Some(model) = insert_if_absent(tx, build_row(), [id_column], ExistingRow::IsLookedUp).await? {
         return Ok(model);
     }
     let row = build_row();
@@ -98,12 +101,13 @@ pub(crate) async fn insert_if_absent<A>(
     tx: &OperationTransaction,
     row: A,
     key: impl IntoIterator<Item = <A::Entity as EntityTrait>::Column> + Clone,
+    existing_row: ExistingRow,
 ) -> Result<Option<<A::Entity as EntityTrait>::Model>, Error>
 where
     A: ActiveModelTrait + ActiveModelBehavior + Send + 'static,
     <A::Entity as EntityTrait>::Model: IntoActiveModel<A>,
 {
-    let inserted = tx.query_one_raw(inserts::insert_statement(row, key)).await?;
+    let inserted = tx.query_one_raw(inserts::insert_statement(row, key, existing_row)).await?;
     Ok(inserted.map(|row| FromQueryResult::from_query_result(&row, "")).transpose()?)
 }
 

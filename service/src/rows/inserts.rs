@@ -8,14 +8,24 @@ use std::{
 };
 
 use sea_orm::{
-    ActiveModelBehavior, ActiveModelTrait, ColumnTrait, DbBackend, EntityTrait, IdenStatic, IntoActiveModel, Iterable,
-    QueryTrait, Statement, Value, Values,
-    sea_query::{OptionEnum, Query},
+    ActiveModelBehavior, ActiveModelTrait, ColumnTrait, DbBackend, EntityName, EntityTrait, IdenStatic,
+    IntoActiveModel, Iterable, QueryTrait, Statement, Value, Values,
+    sea_query::{Expr, ExprTrait, OptionEnum, Query, SelectStatement},
 };
 
-/// What determines the SQL: the table, as the type of its active model; the columns that the row sets; and the conflict
-/// columns. Both sets of columns are bit sets, in which bit `n` is the entity's column `n`.
-type CacheKey = (TypeId, u128, u128);
+/// What determines the SQL: the table, as the type of its active model; the columns that the row sets; the conflict
+/// columns; and whether an existing row is looked up first. Both sets of columns are bit sets, in which bit `n` is the
+/// entity's column `n`.
+type CacheKey = (TypeId, u128, u128, ExistingRow);
+
+/// How an insert finds out that a row with its key exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum ExistingRow {
+    /// By the conflict. Policies and triggers run before it and may refuse the row.
+    Conflicts,
+    /// By a look-up before the insert, if the caller sees the row. Then no policy or trigger runs for the new row.
+    IsLookedUp,
+}
 
 static SQL_CACHE: LazyLock<RwLock<HashMap<CacheKey, String>>> = LazyLock::new(RwLock::default);
 
@@ -24,6 +34,7 @@ static SQL_CACHE: LazyLock<RwLock<HashMap<CacheKey, String>>> = LazyLock::new(Rw
 pub(super) fn insert_statement<A>(
     mut row: A,
     conflict_columns: impl IntoIterator<Item = <A::Entity as EntityTrait>::Column> + Clone,
+    existing_row: ExistingRow,
 ) -> Statement
 where
     A: ActiveModelTrait + ActiveModelBehavior + 'static,
@@ -42,12 +53,16 @@ where
             conflict_bits |= bit;
         }
     }
-    let cache_key = (TypeId::of::<A>(), set_bits, conflict_bits);
+    let cache_key = (TypeId::of::<A>(), set_bits, conflict_bits, existing_row);
     let cached = SQL_CACHE.read().unwrap_or_else(PoisonError::into_inner).get(&cache_key).cloned();
     if let Some(sql) = cached.filter(|_| is_cacheable) {
         return Statement { sql, values: Some(Values(take_values(&mut row))), db_backend: DbBackend::Postgres };
     }
-    let mut query = A::Entity::insert(row.clone()).on_conflict_do_nothing_on(conflict_columns).into_query();
+    let mut query = A::Entity::insert(row.clone()).on_conflict_do_nothing_on(conflict_columns.clone()).into_query();
+    if existing_row == ExistingRow::IsLookedUp {
+        // It fails only if the numbers of columns differ, and both are those that the row sets.
+        let _ = query.select_from(select_unless_visible(&row, conflict_columns));
+    }
     let returning = columns().map(|column| column.select_as(column.into_returning_expr(DbBackend::Postgres)));
     query.returning(Query::returning().exprs(returning));
     let statement = DbBackend::Postgres.build(&query);
@@ -56,6 +71,31 @@ where
         SQL_CACHE.write().unwrap_or_else(PoisonError::into_inner).insert(cache_key, statement.sql.clone());
     }
     statement
+}
+
+/// Returns `SELECT values WHERE NOT EXISTS (...)`, which returns the row's values unless the caller sees a row with the
+/// same key.
+fn select_unless_visible<A: ActiveModelTrait>(
+    row: &A,
+    key: impl IntoIterator<Item = <A::Entity as EntityTrait>::Column>,
+) -> SelectStatement {
+    let set_columns: Vec<_> =
+        <A::Entity as EntityTrait>::Column::iter().filter(|column| !row.is_not_set(*column)).collect();
+    let mut visible_row = Query::select();
+    visible_row.expr(Expr::cust("1")).from(A::Entity::default().table_ref());
+    for key_column in key {
+        // The placeholder of the column's value is repeated, so that the values stay those of the row.
+        let index = set_columns.iter().position(|column| column.as_str() == key_column.as_str());
+        let placeholder = index.map_or_else(|| "NULL".to_owned(), |index| format!("${}", index + 1));
+        visible_row.and_where(Expr::col(key_column.as_column_ref()).eq(Expr::cust(placeholder)));
+    }
+    let values = set_columns.iter().filter_map(|column| {
+        let value = row.get(*column).into_value()?;
+        Some(column.save_as(Expr::val(value)))
+    });
+    let mut requested_row = Query::select();
+    requested_row.exprs(values).and_where(Expr::not_exists(visible_row));
+    requested_row
 }
 
 /// Takes the values that the row sets. A value of an enum becomes text, which the statement casts to the enum's type.
@@ -76,7 +116,7 @@ mod tests {
     use sea_orm::{ActiveModelTrait, DbBackend, EntityTrait, IntoActiveModel, QueryTrait, Set};
     use uuid::Uuid;
 
-    use super::insert_statement;
+    use super::{ExistingRow, insert_statement};
 
     /// Returns the SQL that SeaORM builds, without `RETURNING`, and its values.
     fn build_with_seaorm<A: ActiveModelTrait>(
@@ -105,7 +145,7 @@ mod tests {
         // The last two rows set the same columns as the first two, so their SQL comes from the cache.
         for row in [long_row(Attribute::Might, Some("a")), short_row(), long_row(Attribute::Wit, None), short_row()] {
             let (sql, values) = build_with_seaorm(row.clone(), dice_rolls::Column::Id);
-            let statement = insert_statement(row, [dice_rolls::Column::Id]);
+            let statement = insert_statement(row, [dice_rolls::Column::Id], ExistingRow::Conflicts);
             assert_eq!(statement.sql.split(" RETURNING ").next(), Some(&*sql));
             assert_eq!(format!("{:?}", statement.values), values);
             assert!(statement.sql.contains(" RETURNING \"id\""), "{}", statement.sql);
@@ -115,11 +155,36 @@ mod tests {
         // Another conflict column or another table needs other SQL.
         let row = short_row();
         let (sql, _) = build_with_seaorm(row.clone(), dice_rolls::Column::SessionId);
-        let statement = insert_statement(row, [dice_rolls::Column::SessionId]);
+        let statement = insert_statement(row, [dice_rolls::Column::SessionId], ExistingRow::Conflicts);
         assert_eq!(statement.sql.split(" RETURNING ").next(), Some(&*sql));
         let hero = characters::ActiveModel { id: Set(Uuid::new_v4()), ..Default::default() };
         let (sql, _) = build_with_seaorm(hero.clone(), characters::Column::Id);
-        let statement = insert_statement(hero, [characters::Column::Id]);
+        let statement = insert_statement(hero, [characters::Column::Id], ExistingRow::Conflicts);
         assert_eq!(statement.sql.split(" RETURNING ").next(), Some(&*sql));
+    }
+
+    #[test]
+    fn insert_that_looks_up_the_row_has_the_same_values() {
+        let new_row = || dice_rolls::ActiveModel {
+            id: Set(Uuid::new_v4()),
+            attribute: Set(Attribute::Might),
+            description: Set(None),
+            ..Default::default()
+        };
+        // The SQL of the second row comes from the cache.
+        for row in [new_row(), new_row()] {
+            let (_, values) = build_with_seaorm(row.clone(), dice_rolls::Column::Id);
+            let statement = insert_statement(row, [dice_rolls::Column::Id], ExistingRow::IsLookedUp);
+            assert_eq!(
+                statement.sql.split(" RETURNING ").next(),
+                Some(
+                    "INSERT INTO \"public\".\"dice_rolls\" (\"id\", \"attribute\", \"description\") \
+                     SELECT $1, $2::\"attribute\", $3 \
+                     WHERE NOT EXISTS(SELECT 1 FROM \"public\".\"dice_rolls\" WHERE \"dice_rolls\".\"id\" = ($1)) \
+                     ON CONFLICT (\"id\") DO NOTHING"
+                )
+            );
+            assert_eq!(format!("{:?}", statement.values), values);
+        }
     }
 }

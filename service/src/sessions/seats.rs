@@ -9,7 +9,7 @@ use crate::{
     Caller, Error, JoinCode,
     connection::{OperationTransaction, OperationTransactionExt},
     operation::operation,
-    rows,
+    rows::{self, ExistingRow},
 };
 
 const JOIN_BY_CODE: &str = "SELECT * FROM private.join_by_code($1, $2)";
@@ -259,9 +259,9 @@ async fn update_seat(
         .ok_or(Error::NotFound { what: "seat" })
 }
 
-/// Seats a user with this character, unless the caller may seat them and they already have this seat. A seat that exists
-/// is updated, not inserted again, because an update locks the seat before the session, as the lock order requires
-/// (decision "Lock order").
+/// Seats a user with this character, unless the caller may seat them and they already have this seat. A seat that
+/// exists is updated, not inserted again, because an update locks the seat before the session, as the lock order
+/// requires (decision "Lock order").
 async fn take_seat(
     tx: &OperationTransaction,
     session_id: Uuid,
@@ -284,7 +284,7 @@ async fn take_seat(
                 ..Default::default()
             };
             let key = [session_players::Column::SessionId, session_players::Column::UserId];
-            if let Some(seat) = rows::insert_if_absent(tx, row, key).await? {
+            if let Some(seat) = rows::insert_if_absent(tx, row, key, ExistingRow::Conflicts).await? {
                 return Ok(seat);
             }
             // A concurrent request for the same user took the seat.

@@ -1,0 +1,67 @@
+//! A creation that is repeated with the same id returns the existing row even if a new row would be refused by then.
+
+use sparc::{
+    entity::sea_orm_active_enums::Attribute,
+    service::{
+        Difficulty, Operations,
+        dice::{NewRoll, Roller},
+        events::NewEvent,
+        sessions::NewSession,
+    },
+};
+use uuid::Uuid;
+
+use crate::{
+    idempotency::assert_id_conflict,
+    world::{World, outcome_code},
+};
+
+#[tokio::test]
+async fn a_repeated_roll_or_event_returns_the_existing_one_after_the_session_or_the_seat_has_changed() {
+    let world = World::new().await;
+    let game = world.new_active_session(2).await;
+    let (session_id, player) = (game.session_id, &game.players[0]);
+    let roller = Roller::Character(player.character_id);
+    let new_roll = || NewRoll {
+        id: Some(Uuid::new_v4()),
+        ..NewRoll::attribute_check(session_id, roller, Attribute::Might, Difficulty::MIN)
+    };
+    let new_event = || NewEvent { id: Some(Uuid::new_v4()), session_id, kind: "wave".into(), ..Default::default() };
+    let (ada, seer) = (world.sparc.as_user(player.user_id), world.sparc.as_user(game.seer.user_id()));
+    let (roll, event) = (new_roll(), new_event());
+    let first_roll = ada.dice().roll(roll.clone()).await.unwrap();
+    let first_event = ada.events().send(event.clone()).await.unwrap();
+    let assert_repeatable = async |change: &str| {
+        assert_eq!(ada.dice().roll(roll.clone()).await.unwrap(), first_roll, "{change}");
+        assert_eq!(ada.events().send(event.clone()).await.unwrap(), first_event, "{change}");
+        let other_roll = NewRoll { difficulty: Difficulty::MAX, ..roll.clone() };
+        assert_id_conflict(change, ada.dice().roll(other_roll).await);
+        assert_id_conflict(change, seer.events().send(event.clone()).await);
+    };
+
+    seer.sessions().pause(session_id).await.unwrap();
+    assert_repeatable("paused").await;
+    assert_eq!(outcome_code(ada.dice().roll(new_roll()).await), "session_not_active");
+    seer.sessions().resume(session_id).await.unwrap();
+    ada.sessions().leave(session_id).await.unwrap();
+    assert_repeatable("left").await;
+    assert_eq!(outcome_code(ada.dice().roll(new_roll()).await), "not_seated");
+    assert_eq!(outcome_code(ada.events().send(new_event()).await), "not_seated");
+    seer.sessions().complete(session_id).await.unwrap();
+    assert_repeatable("completed").await;
+    assert_eq!(outcome_code(ada.dice().roll(new_roll()).await), "session_not_active");
+}
+
+#[tokio::test]
+async fn a_repeated_creation_of_a_session_returns_it_after_its_adventure_was_unpublished() {
+    let world = World::new().await;
+    let creator_id = world.new_account().await;
+    let adventure_id = world.new_adventure(creator_id).await;
+    let seer = world.sparc.as_user(world.new_account().await);
+    let new_session = || NewSession { id: Some(Uuid::new_v4()), adventure_id, ..Default::default() };
+    let session = new_session();
+    let created = seer.sessions().create(session.clone()).await.unwrap();
+    world.sparc.as_user(creator_id).adventures().unpublish(adventure_id).await.unwrap();
+    assert_eq!(seer.sessions().create(session).await.unwrap(), created);
+    assert_eq!(outcome_code(seer.sessions().create(new_session()).await), "adventure_not_playable");
+}
