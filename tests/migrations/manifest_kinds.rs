@@ -270,6 +270,16 @@ const BREAKAGES: &[(&str, &str)] = &[
     ("ALTER VIEW private.published_adventures SET (security_invoker = false)", "view private.published_adventures"),
     ("ALTER VIEW private.published_adventures OWNER TO authenticated", "view private.published_adventures"),
     (
+        "CREATE SCHEMA x;
+         CREATE VIEW x.users AS
+         SELECT id, email AS display_name, avatar_url, bio, is_verified, games_played, games_run, created_at, updated_at
+         FROM users;
+         CREATE OR REPLACE VIEW profiles WITH (security_invoker=true) AS
+         SELECT id, display_name, avatar_url, bio, is_verified, games_played, games_run, created_at, updated_at
+         FROM x.users",
+        "view public.profiles",
+    ),
+    (
         "DROP VIEW private.published_adventures CASCADE;
          CREATE MATERIALIZED VIEW private.published_adventures AS SELECT * FROM public.adventures",
         "view private.published_adventures",
@@ -285,6 +295,17 @@ const BREAKAGES: &[(&str, &str)] = &[
     ("GRANT ALL ON private.published_adventures TO PUBLIC", "grant on table private.published_adventures to PUBLIC"),
     ("REVOKE SELECT (display_name) ON users FROM anon", "grant on table public.users to anon"),
     ("GRANT CREATE ON SCHEMA public TO anon", "grant on schema public to anon"),
+    // The owner's privileges.
+    ("REVOKE ALL ON users FROM CURRENT_USER", "table public.users"),
+    ("REVOKE INSERT ON private.account_gates FROM CURRENT_USER", "table private.account_gates"),
+    (
+        "REVOKE EXECUTE ON FUNCTION private.create_profile(uuid, text, jsonb) FROM CURRENT_USER",
+        "function private.create_profile(uuid, text, jsonb)",
+    ),
+    ("REVOKE SELECT ON profiles FROM CURRENT_USER", "view public.profiles"),
+    ("REVOKE ALL ON SEQUENCE session_events_seq_seq FROM CURRENT_USER", "sequence public.session_events_seq_seq"),
+    ("REVOKE USAGE ON TYPE attribute FROM CURRENT_USER", "type public.attribute"),
+    ("REVOKE USAGE ON SCHEMA private FROM CURRENT_USER", "schema private"),
     // The records of `up`: the list of applied migrations, and `private.sparc_record`.
     ("ALTER TABLE sparc_migrations DROP COLUMN applied_at", "column applied_at of public.sparc_migrations"),
     ("ALTER TABLE sparc_migrations ALTER applied_at TYPE text", "column applied_at of public.sparc_migrations"),

@@ -1,5 +1,5 @@
-//! The API's roles, and settings that disable triggers: both belong to the cluster, so these tests have servers of their
-//! own.
+//! The API's roles, and settings that disable triggers. Both belong to the cluster, so these tests have servers of
+//! their own.
 
 use sea_orm::{ConnectionTrait, DatabaseConnection};
 use sparc::migration::{

@@ -174,7 +174,41 @@ WITH
     CROSS JOIN LATERAL aclexplode(coalesce(typacl, acldefault('T', typowner))) AS acl_item
     WHERE typtype IN ('e', 'd')
   ),
-  -- The same, with the columns of a privilege in one list, and only for the grantees in `grantee_role`.
+  -- The privileges that owners lack on their own objects, because somebody revoked them. Many functions run as their
+  -- owner, and fail without these privileges.
+  owner_lack AS (
+    SELECT
+      classid, objid,
+      ', its owner lacks '
+        || string_agg(lower(privilege_type), ' and ' ORDER BY privilege_type COLLATE "C") AS description
+    FROM (
+      SELECT 'pg_namespace'::regclass, pg_namespace.oid, nspowner, nspacl, acldefault('n', nspowner)
+      FROM included_schema
+      JOIN pg_namespace USING (oid)
+      UNION ALL
+      SELECT
+        'pg_class'::regclass, oid, relowner, relacl,
+        acldefault(CASE relkind WHEN 'S' THEN 's' ELSE 'r' END::"char", relowner)
+      FROM relation
+      UNION ALL
+      SELECT 'pg_proc'::regclass, oid, proowner, proacl, acldefault('f', proowner)
+      FROM routine
+      UNION ALL
+      SELECT 'pg_type'::regclass, type.oid, typowner, typacl, acldefault('T', typowner)
+      FROM pg_type AS type
+      JOIN included_schema ON included_schema.oid = typnamespace
+    ) AS object (classid, objid, owner_oid, acl, full_acl)
+    CROSS JOIN LATERAL aclexplode(full_acl) AS expected_item
+    WHERE acl IS NOT NULL -- If it is NULL, the owner has all privileges.
+      AND expected_item.grantee = owner_oid
+      AND NOT EXISTS (
+        SELECT
+        FROM aclexplode(acl) AS acl_item
+        WHERE acl_item.grantee = owner_oid AND acl_item.privilege_type = expected_item.privilege_type
+      )
+    GROUP BY classid, objid
+  ),
+  -- The privileges in `acl`, with the columns of a privilege in one list, and only for the grantees in `grantee_role`.
   privilege_list AS (
     SELECT
       acl.name, acl.classid, acl.objid, grantee_role.name AS grantee,
@@ -193,7 +227,15 @@ WITH
         WHEN nspowner <> owner.oid AND obj_description(included_schema.oid, 'pg_namespace') LIKE 'made by sparc%'
           THEN ', owned by another role'
         ELSE ''
-      END,
+      END
+        || coalesce(
+          (
+            SELECT description
+            FROM owner_lack
+            WHERE classid = 'pg_namespace'::regclass AND objid = included_schema.oid
+          ),
+          ''
+        ),
       'pg_namespace', included_schema.oid, 0
     FROM included_schema
     JOIN pg_namespace ON pg_namespace.oid = included_schema.oid
@@ -284,7 +326,10 @@ WITH
 
     UNION ALL
     -- If this setting is `replica`, neither triggers nor foreign keys apply.
-    SELECT 'session_replication_role', coalesce(string_agg(description, ', ' ORDER BY description), 'origin'), NULL, 0, 0
+    SELECT
+      'session_replication_role',
+      coalesce(string_agg(description, ', ' ORDER BY description), 'origin'),
+      NULL, 0, 0
     FROM (
       SELECT
         split_part(item, '=', 2) || ' for ' || CASE
@@ -335,7 +380,11 @@ WITH
             WHERE contypid = type.oid AND contype = 'c'
           )
         )
-      END || CASE WHEN typowner = owner.oid THEN '' ELSE ', owned by another role' END,
+      END
+        || CASE WHEN typowner = owner.oid THEN '' ELSE ', owned by another role' END
+        || coalesce(
+          (SELECT description FROM owner_lack WHERE classid = 'pg_type'::regclass AND objid = type.oid), ''
+        ),
       'pg_type', type.oid, 0
     FROM pg_type AS type
     JOIN included_schema ON included_schema.oid = typnamespace
@@ -363,7 +412,10 @@ WITH
         )
       END
         || CASE WHEN relpersistence = 'p' THEN '' ELSE ', unlogged' END
-        || CASE WHEN relowner = owner.oid THEN '' ELSE ', owned by another role' END,
+        || CASE WHEN relowner = owner.oid THEN '' ELSE ', owned by another role' END
+        || coalesce(
+          (SELECT description FROM owner_lack WHERE classid = 'pg_class'::regclass AND objid = base_table.oid), ''
+        ),
       'pg_class', base_table.oid, 0
     FROM base_table
     CROSS JOIN owner
@@ -450,7 +502,10 @@ WITH
         )
       )
         || CASE WHEN relpersistence = 'p' THEN '' ELSE ', unlogged' END
-        || CASE WHEN relowner = owner.oid THEN '' ELSE ', owned by another role' END,
+        || CASE WHEN relowner = owner.oid THEN '' ELSE ', owned by another role' END
+        || coalesce(
+          (SELECT description FROM owner_lack WHERE classid = 'pg_class'::regclass AND objid = relation.oid), ''
+        ),
       'pg_class', relation.oid, 0
     FROM relation
     JOIN pg_sequence ON seqrelid = relation.oid
@@ -498,22 +553,41 @@ WITH
         'set ' || array_to_string(proconfig, ' set '),
         'body ' || left(encode(sha256(convert_to(prosrc, 'UTF8')), 'hex'), 16),
         CASE WHEN proowner <> owner.oid THEN 'owned by another role' END
-      ),
+      )
+        || coalesce(
+          (SELECT description FROM owner_lack WHERE classid = 'pg_proc'::regclass AND objid = routine.oid), ''
+        ),
       'pg_proc', routine.oid, 0
     FROM routine
     JOIN pg_language ON pg_language.oid = prolang
     CROSS JOIN owner
 
     UNION ALL
-    -- Some versions qualify a view's columns with their table and others do not, so the qualifiers are removed.
+    -- Some versions qualify a view's columns with their table and others do not, so the qualifiers are removed. The
+    -- schemas of tables and functions are removed too, so what the view reads is listed by its full name.
     SELECT
       'view ' || name,
       concat_ws(
         ', ',
         CASE relkind WHEN 'm' THEN 'materialized' END,
         (SELECT string_agg(option, ', ' ORDER BY option COLLATE "C") FROM unnest(reloptions) AS option),
-        CASE WHEN relowner <> owner.oid THEN 'owned by another role' END
+        CASE WHEN relowner <> owner.oid THEN 'owned by another role' END,
+        'reads ' || (
+          SELECT string_agg(object_read, ', ' ORDER BY object_read COLLATE "C")
+          FROM (
+            SELECT DISTINCT read.type || ' ' || read.identity
+            FROM pg_rewrite
+            JOIN pg_depend ON classid = 'pg_rewrite'::regclass AND objid = pg_rewrite.oid
+            CROSS JOIN LATERAL pg_identify_object(refclassid, refobjid, 0) AS read
+            WHERE ev_class = relation.oid
+              AND ev_type = '1'
+              AND NOT (refclassid = 'pg_class'::regclass AND refobjid = relation.oid)
+          ) AS objects_read (object_read)
+        )
       )
+        || coalesce(
+          (SELECT description FROM owner_lack WHERE classid = 'pg_class'::regclass AND objid = relation.oid), ''
+        )
         || ' as ' || btrim(regexp_replace(
           regexp_replace(pg_get_viewdef(relation.oid), '("[^"]+"|[a-z_][a-z0-9_]*)\.', '', 'g'), '\s+', ' ', 'g'
         ), ' ;'),

@@ -56,6 +56,41 @@ $$";
         self.push_repair(sql.to_owned(), object, None);
     }
 
+    /// Grants owners what they lack on their own objects.
+    pub(super) fn restore_privileges_of_owners(&mut self, defects: &Defects<'_>) {
+        let found = defects.state.found_by_name();
+        for difference in &defects.to_alter_or_drop {
+            let object = difference.object.as_str();
+            let lacks_privileges = difference.expected.is_some()
+                && difference.found.as_ref().is_some_and(|definition| definition.contains(", its owner lacks "));
+            let (true, Some(catalog_object)) = (lacks_privileges, found.get(object)) else { continue };
+            let (kind, name) = object.split_once(' ').unwrap_or_default();
+            let (target, catalog, owner_column) = match kind {
+                "schema" => ("SCHEMA", "pg_namespace", "nspowner"),
+                "table" => ("TABLE", "pg_class", "relowner"),
+                "sequence" => ("SEQUENCE", "pg_class", "relowner"),
+                "function" => ("ROUTINE", "pg_proc", "proowner"),
+                "type" => ("TYPE", "pg_type", "typowner"),
+                // Views are created again.
+                _ => continue,
+            };
+            let sql = format!(
+                "DO $do$
+BEGIN
+  EXECUTE format(
+    'GRANT ALL ON {target} %s TO %I',
+    {},
+    (SELECT pg_get_userbyid({owner_column}) FROM {catalog} WHERE oid = {})
+  );
+END
+$do$",
+                query::literal(name),
+                catalog_object.objid
+            );
+            self.push_repair(sql, object, None);
+        }
+    }
+
     pub(super) fn repair_access(&mut self, defects: &Defects<'_>) {
         self.repair_row_security(defects);
         self.repair_privileges(defects);

@@ -17,6 +17,7 @@ mod code_and_constraints;
 mod columns;
 mod operator_grants;
 mod structure;
+mod unrepairable;
 
 pub(crate) use structure::{OTHER_OWNER, SCHEMA_OWNER_SQL};
 
@@ -90,12 +91,7 @@ impl Defects<'_> {
 impl Plan {
     /// Plans the repairs, and changes nothing. It reads from the database which objects depend on those to be dropped.
     pub(crate) async fn new<C: ConnectionTrait>(db: &C, state: &State, report: &Report) -> Result<Self, DbErr> {
-        let unrepairable: Vec<String> = report
-            .differences
-            .iter()
-            .filter(|difference| is_unrepairable(difference))
-            .map(unrepairable_reason)
-            .collect();
+        let unrepairable: Vec<String> = report.differences.iter().filter_map(unrepairable::reason).collect();
         if !unrepairable.is_empty() {
             return Err(MigrationError::NotRepairable { found: unrepairable }.into());
         }
@@ -129,6 +125,7 @@ impl Plan {
             }
         }
         plan.repair_session_replication_role(&defects);
+        plan.restore_privileges_of_owners(&defects);
         plan.recreate_bookkeeping_tables(&mut defects);
         plan.add_lost_privileges(&mut defects);
         plan.repair_structure(&defects);
@@ -307,36 +304,6 @@ ON CONFLICT DO NOTHING",
         if defects.to_create.iter().any(may_have_counter) {
             self.push_repair(repeatable::recount_sql(), "the counters of limits (migration/sql/recount.sql)", None);
         }
-    }
-}
-
-/// Whether no statement can repair the difference, or none without losing rows.
-fn is_unrepairable(difference: &Difference) -> bool {
-    let (Some(actual), Some(expected)) = (&difference.found, &difference.expected) else { return false };
-    match manifest::kind(&difference.object) {
-        "type" => !structure::has_other_owner(difference) && structure::enum_changes(actual, expected).is_none(),
-        "domain" => !structure::has_other_owner(difference),
-        "session_replication_role" => actual.contains(" for this connection ("),
-        "role" => actual.split(", member of ").next().is_some_and(|phrases| phrases.contains(", owns ")),
-        _ => false,
-    }
-}
-
-fn unrepairable_reason(difference: &Difference) -> String {
-    match manifest::kind(&difference.object) {
-        "type" => format!(
-            "{difference} (PostgreSQL can neither remove an enum value nor change the order: rename the type, create \
-             it with the values of the manifest, and change the columns to it)"
-        ),
-        "role" => format!(
-            "{difference} (a role of the API must own nothing of the schema: let an administrator make the role that \
-             migrates the owner: REASSIGN OWNED BY, ALTER DATABASE, SCHEMA or PUBLICATION ... OWNER TO)"
-        ),
-        "session_replication_role" => format!(
-            "{difference} (neither triggers nor foreign keys apply: remove the setting from the connection's options or \
-             the server's configuration, and connect again)"
-        ),
-        _ => difference.to_string(),
     }
 }
 

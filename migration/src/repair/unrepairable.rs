@@ -1,0 +1,30 @@
+//! The differences that no statement can repair, or none without losing rows.
+
+use super::structure;
+use crate::{check::Difference, manifest};
+
+/// Returns the difference with what the operator must do, if `up` cannot repair it.
+pub(super) fn reason(difference: &Difference) -> Option<String> {
+    let (Some(actual), Some(expected)) = (&difference.found, &difference.expected) else { return None };
+    match manifest::kind(&difference.object) {
+        "type" if !structure::has_other_owner(difference) && structure::enum_changes(actual, expected).is_none() => {
+            Some(format!(
+                "{difference} (PostgreSQL can neither remove an enum value nor change the order: rename the type, \
+                 create it with the values of the manifest, and change the columns to it)"
+            ))
+        }
+        "domain" if !structure::has_other_owner(difference) => Some(difference.to_string()),
+        "role" if actual.split(", member of ").next().is_some_and(|phrases| phrases.contains(", owns ")) => {
+            Some(format!(
+                "{difference} (a role of the API must own nothing of the schema: let an administrator make the role \
+                 that migrates the owner, with REASSIGN OWNED BY or ALTER DATABASE, SCHEMA or PUBLICATION ... OWNER \
+                 TO)"
+            ))
+        }
+        "session_replication_role" if actual.contains(" for this connection (") => Some(format!(
+            "{difference} (neither triggers nor foreign keys apply: remove the setting from the connection's options \
+             or the server's configuration, and connect again)"
+        )),
+        _ => None,
+    }
+}
