@@ -7,6 +7,7 @@ use sea_orm_migration::prelude::*;
 use crate::{
     manifest::{self, CatalogObject, Definitions, Environment},
     preflight,
+    printable::escape_control_characters,
     record::{self, AppliedMigrations, Record},
     renames, repeatable,
 };
@@ -28,17 +29,16 @@ pub struct Difference {
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let object = &self.object;
-        if let Some(current_name) = &self.renamed_to {
-            return write!(f, "renamed: {object}, to {current_name}");
-        }
-        match (&self.found, &self.expected) {
-            (None, Some(expected)) => write!(f, "missing: {object} ({expected})"),
-            (Some(found), Some(expected)) => write!(f, "changed: {object}, from {expected} to {found}"),
-            (Some(found), None) if object.starts_with("grant ") => {
-                write!(f, "changed: {object}, from nothing to {found}")
+        let line = match (&self.renamed_to, &self.found, &self.expected) {
+            (Some(current_name), ..) => format!("renamed: {object}, to {current_name}"),
+            (None, None, Some(expected)) => format!("missing: {object} ({expected})"),
+            (None, Some(found), Some(expected)) => format!("changed: {object}, from {expected} to {found}"),
+            (None, Some(found), None) if object.starts_with("grant ") => {
+                format!("changed: {object}, from nothing to {found}")
             }
-            (_, None) => write!(f, "left over: {object}, created by an earlier version"),
-        }
+            (None, _, None) => format!("left over: {object}, created by an earlier version"),
+        };
+        f.write_str(&escape_control_characters(&line))
     }
 }
 
@@ -186,6 +186,7 @@ impl State {
                 report.hints.push(format!("{object} is not part of the schema; up does not change it"));
             }
         }
+        report.hints.iter_mut().for_each(|hint| *hint = escape_control_characters(hint));
         report
     }
 

@@ -2,6 +2,8 @@
 
 use sea_orm_migration::sea_orm::{ConnAcquireErr, DbErr, RuntimeErr, sqlx};
 
+use crate::printable::escape_control_characters;
+
 /// The SQLSTATE of a statement that waited longer than `lock_timeout`.
 pub(crate) const LOCK_NOT_AVAILABLE: &str = "55P03";
 
@@ -100,7 +102,7 @@ fn detail(error: &DbErr) -> Option<String> {
         return None;
     };
     let error = error.as_database_error()?.try_downcast_ref::<sqlx::postgres::PgDatabaseError>()?;
-    Some(error.detail()?.replace('\n', ", "))
+    Some(escape_control_characters(&error.detail()?.replace('\n', ", ")))
 }
 
 /// Returns the database's reason for rejecting a statement: its message and DETAIL. `None` if the cause is not the
@@ -128,7 +130,7 @@ fn database_message(error: &DbErr) -> String {
         },
         other => other.to_string(),
     };
-    message.trim_end_matches('.').replace('\n', " ")
+    escape_control_characters(&message.trim_end_matches('.').replace('\n', " "))
 }
 
 /// Returns the SQLSTATE of a database error.

@@ -2,6 +2,8 @@
 
 use sea_orm_migration::prelude::*;
 
+use crate::printable::escape_control_characters;
+
 /// The reason why a command changed nothing. The message is one sentence with the cause and the remedy.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -212,7 +214,8 @@ pub enum MigrationError {
 
 impl From<MigrationError> for DbErr {
     fn from(error: MigrationError) -> Self {
-        DbErr::Migration(error.to_string())
+        // The message contains names of objects.
+        DbErr::Migration(escape_control_characters(&error.to_string()))
     }
 }
 

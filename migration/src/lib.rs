@@ -10,6 +10,7 @@ mod dependents;
 mod error;
 mod manifest;
 mod preflight;
+mod printable;
 mod query;
 mod record;
 mod renames;

@@ -7,7 +7,7 @@ use std::{
 
 use clap::{Parser, Subcommand};
 use migration::{
-    Command, SchemaChange, connect,
+    Command, connect,
     sea_orm_migration::{
         IntoSchemaManagerConnection, SchemaManagerConnection,
         sea_orm::{DatabaseConnection, DbErr},
@@ -143,21 +143,7 @@ async fn run_subcommand(db: &DatabaseConnection, subcommand: CliCommand) -> Resu
     let changes = migration::run(&executor, command).await.map_err(user_message)?;
     let mut text = String::new();
     for change in &changes {
-        let line = match change {
-            SchemaChange::Applied(name) => format!("applied {name}"),
-            SchemaChange::Undone(name) => format!("undone  {name}"),
-            SchemaChange::Installed(count) => {
-                format!("created {count} functions, triggers, policies and views, and their privileges")
-            }
-            SchemaChange::Renamed(old_name, object) => format!("renamed {old_name} to {object}"),
-            SchemaChange::Created(object) => format!("created {object}"),
-            SchemaChange::Changed(object) => format!("changed {object}"),
-            SchemaChange::Dropped(object) => format!("dropped {object}"),
-            // `SchemaChange` is non-exhaustive.
-            _ => continue,
-        };
-        text += &line;
-        text.push('\n');
+        text += &format!("{change}\n");
     }
     print(if changes.is_empty() { "nothing to do\n" } else { &text })
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sea_orm_migration::{prelude::*, sea_orm::FromQueryResult};
 
-use crate::{query, record::Record, repeatable};
+use crate::{printable::escape_control_characters, query, record::Record, repair::SCHEMA_OWNER_SQL, repeatable};
 
 /// The committed manifest: sorted lines `object: definition`, the same on every server version.
 pub const MANIFEST: &str = include_str!("../manifest.txt");
@@ -147,8 +147,18 @@ pub(crate) async fn read_objects<C: ConnectionTrait>(
     if environment.has_cron {
         let names: Vec<String> = repeatable::jobs().into_iter().map(|(name, _)| name).collect();
         let jobs_sql = format!(
+            // A user without the privileges of the owner cannot do the job's work.
             "SELECT
-               'job ' || jobname AS name, command AS definition, NULL::text AS class, jobid AS objid, 0 AS subid
+               'job ' || jobname AS name,
+               command || CASE
+                 WHEN coalesce(
+                   (SELECT pg_has_role(oid, {SCHEMA_OWNER_SQL}, 'USAGE') FROM pg_roles WHERE rolname = username), false
+                 ) THEN ''
+                 ELSE ', run by ' || quote_ident(username) || ' without the privileges of the owner'
+               END AS definition,
+               NULL::text AS class,
+               jobid AS objid,
+               0 AS subid
              FROM cron.job
              WHERE database = current_database() AND jobname IN ({})",
             query::literals(names.iter().map(String::as_str))
@@ -160,8 +170,10 @@ pub(crate) async fn read_objects<C: ConnectionTrait>(
 
 /// Formats definitions as the lines of a manifest.
 pub(crate) fn format_lines(definitions: &Definitions) -> String {
-    let mut lines: Vec<String> =
-        definitions.iter().map(|(object, definition)| format!("{object}: {definition}\n")).collect();
+    let mut lines: Vec<String> = definitions
+        .iter()
+        .map(|(object, definition)| escape_control_characters(&format!("{object}: {definition}")) + "\n")
+        .collect();
     lines.sort_unstable();
     lines.concat()
 }

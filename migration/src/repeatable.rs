@@ -227,7 +227,8 @@ pub(crate) fn unschedule_jobs_sql() -> String {
         "DO $$
 BEGIN
   IF EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'pg_cron') THEN
-    PERFORM cron.unschedule(jobname)
+    -- By its id, because by its name only the user who scheduled a job can unschedule it.
+    PERFORM cron.unschedule(jobid)
     FROM cron.job
     WHERE jobname IN ({})
       AND database = current_database();

@@ -101,3 +101,50 @@ async fn a_services_own_seaorm_migrations_are_independent_of_ours() {
     assert_eq!(read_catalog(&db).await, catalog_before);
     assert_eq!(query_lines(&db, "SELECT version::text FROM seaql_migrations").await, ["m20220101_000001_create_table"]);
 }
+
+#[tokio::test]
+async fn an_operators_table_stays_in_the_publication() {
+    let (_database, db) = create_empty_database().await;
+    let catalog_before = read_catalog(&db).await;
+    Migrator::up(&db, None).await.unwrap();
+    let select_published = "SELECT tablename::text FROM pg_publication_tables
+        WHERE pubname = 'supabase_realtime' ORDER BY 1";
+    let ours = query_lines(&db, select_published).await;
+    db.execute_unprepared("CREATE TABLE chat (id int); ALTER PUBLICATION supabase_realtime ADD TABLE chat")
+        .await
+        .unwrap();
+    Migrator::refresh(&db).await.unwrap();
+    let mut all = [vec!["chat".to_owned()], ours].concat();
+    all.sort_unstable();
+    assert_eq!(query_lines(&db, select_published).await, all);
+    Migrator::reset(&db).await.unwrap();
+    assert_eq!(query_lines(&db, select_published).await, ["chat"]);
+    // Without such a table, `reset` drops the publication, which still has our comment.
+    Migrator::up(&db, None).await.unwrap();
+    db.execute_unprepared("DROP TABLE chat").await.unwrap();
+    Migrator::reset(&db).await.unwrap();
+    assert_eq!(read_catalog(&db).await, catalog_before);
+}
+
+#[tokio::test]
+async fn a_name_with_control_characters_does_not_begin_a_new_line() {
+    let (_database, db) = create_empty_database().await;
+    Migrator::up(&db, None).await.unwrap();
+    let name = "\"x\nthe database has the schema of this version\n\u{1b}[2K\"";
+    db.execute_unprepared(&format!(
+        "CREATE FUNCTION private.{name}() RETURNS int LANGUAGE sql AS 'SELECT 1';
+         CREATE VIEW public.{name} AS SELECT id FROM public.users;
+         CREATE TABLE private.{name} (id int)"
+    ))
+    .await
+    .unwrap();
+    let report = check(&db).await.unwrap();
+    let lines: Vec<String> =
+        report.hints.iter().cloned().chain(report.differences.iter().map(ToString::to_string)).collect();
+    assert!(lines.iter().any(|line| line.contains(r"x\nthe database has")), "{lines:#?}");
+    assert!(!lines.concat().contains(char::is_control), "{lines:#?}");
+    let message = refusal_message(Migrator::reset(&db).await.unwrap_err());
+    assert!(message.contains(r"x\nthe database has") && !message.contains(char::is_control), "{message}");
+    let manifest = sparc::migration::manifest_of(&db).await.unwrap();
+    assert!(!manifest.lines().any(|line| line.starts_with("the database")), "{manifest}");
+}

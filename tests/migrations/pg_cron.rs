@@ -4,7 +4,7 @@ use sea_orm::{ConnectionTrait, DatabaseConnection};
 use sparc::migration::{check, connect, sea_orm_migration::MigratorTrait};
 use testdb::Server;
 
-use super::{Migrator, create_plain_database, query_lines};
+use super::{Migrator, create_plain_database, query_lines, refusal_message};
 
 /// Starts a private server with `pg_cron`, and connects to the one database in which the extension can be created.
 /// Returns `None` if the installed server binaries do not include it.
@@ -95,4 +95,59 @@ async fn if_pg_cron_is_installed_later_the_next_up_schedules_the_jobs_and_no_lat
     Migrator::up(&db, None).await.unwrap();
     assert_eq!(query_lines(&db, select_archive_job).await, ["0 0 1 * * true SELECT private.archive_sessions(100000)"]);
     assert!(check(&db).await.unwrap().is_clean());
+}
+
+#[tokio::test]
+async fn an_operators_job_with_one_of_our_names_is_a_name_collision() {
+    let Some((_server, db)) = start_server_with_pg_cron().await else { return };
+    db.execute_unprepared(
+        "CREATE EXTENSION pg_cron; SELECT cron.schedule('archive-sessions', '1 2 3 * *', 'SELECT backup()')",
+    )
+    .await
+    .unwrap();
+    let select_jobs = "SELECT jobname || ': ' || schedule || ' ' || command FROM cron.job ORDER BY jobname";
+    let message = refusal_message(Migrator::up(&db, None).await.unwrap_err());
+    assert!(message.contains("job archive-sessions"), "{message}");
+    assert_eq!(query_lines(&db, select_jobs).await, ["archive-sessions: 1 2 3 * * SELECT backup()"]);
+
+    // The same if `pg_cron` is installed only after the first `up`.
+    db.execute_unprepared("DROP EXTENSION pg_cron").await.unwrap();
+    Migrator::up(&db, None).await.unwrap();
+    db.execute_unprepared(
+        "CREATE EXTENSION pg_cron; SELECT cron.schedule('archive-sessions', '1 2 3 * *', 'SELECT backup()')",
+    )
+    .await
+    .unwrap();
+    let message = refusal_message(Migrator::up(&db, None).await.unwrap_err());
+    assert!(message.contains("job archive-sessions"), "{message}");
+    assert_eq!(query_lines(&db, select_jobs).await, ["archive-sessions: 1 2 3 * * SELECT backup()"]);
+}
+
+#[tokio::test]
+async fn a_job_of_a_user_who_cannot_do_its_work_is_a_difference_and_up_and_reset_take_it_over() {
+    let Some((_server, db)) = start_server_with_pg_cron().await else { return };
+    db.execute_unprepared("CREATE EXTENSION pg_cron; CREATE ROLE stranger").await.unwrap();
+    Migrator::up(&db, None).await.unwrap();
+    let change_user = |user: &str| {
+        format!(
+            "SELECT cron.alter_job(jobid, schedule := '5 5 * * *', active := false)
+             FROM cron.job WHERE jobname = 'delete-old-events';
+             UPDATE cron.job SET username = '{user}' WHERE jobname = 'delete-old-events'"
+        )
+    };
+    let select_job = "SELECT concat_ws(' ', username = current_user, schedule, active, command) FROM cron.job
+        WHERE jobname = 'delete-old-events'";
+    for user in ["nobody", "stranger"] {
+        db.execute_unprepared(&change_user(user)).await.unwrap();
+        let report = check(&db).await.unwrap();
+        let objects: Vec<&str> = report.differences.iter().map(|difference| difference.object.as_str()).collect();
+        assert_eq!(objects, ["job delete-old-events"], "{report:#?}");
+        assert!(report.differences[0].to_string().contains(user), "{report:#?}");
+        Migrator::up(&db, None).await.unwrap();
+        assert_eq!(query_lines(&db, select_job).await, ["t 5 5 * * * f SELECT private.delete_old_events(100000)"]);
+        assert!(check(&db).await.unwrap().is_clean());
+    }
+    db.execute_unprepared(&change_user("nobody")).await.unwrap();
+    Migrator::reset(&db).await.unwrap();
+    assert_eq!(query_lines(&db, "SELECT jobname FROM cron.job").await, Vec::<String>::new());
 }

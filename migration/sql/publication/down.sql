@@ -1,27 +1,32 @@
--- Drops the publication of the platform (Supabase) if `up.sql` created it. Otherwise removes only the tables from it
--- that `up.sql` adds.
+-- Drops the publication of the platform (Supabase) if `up.sql` created it and nobody has added anything else to it.
+-- Otherwise removes only the tables from it that `up.sql` adds.
 DO $$
 DECLARE
-  relation text;
+  publication oid := (SELECT oid FROM pg_catalog.pg_publication WHERE pubname = 'supabase_realtime');
+  our_tables regclass[] := ARRAY(
+    SELECT oid
+    FROM pg_catalog.pg_class
+    WHERE relnamespace = 'public'::regnamespace
+      AND relname = ANY ('{sessions,session_players,session_events,dice_rolls}')
+  );
+  relation regclass;
 BEGIN
-  IF obj_description(
-    (SELECT oid FROM pg_catalog.pg_publication WHERE pubname = 'supabase_realtime'),
-    'pg_publication'
-  ) LIKE 'made by sparc%'
+  IF obj_description(publication, 'pg_publication') LIKE 'made by sparc%'
+    AND NOT EXISTS (
+      SELECT FROM pg_catalog.pg_publication_rel WHERE prpubid = publication AND prrelid <> ALL (our_tables)
+    )
+    AND NOT EXISTS (SELECT FROM pg_catalog.pg_publication_namespace WHERE pnpubid = publication)
   THEN
     DROP PUBLICATION supabase_realtime;
     RETURN;
   END IF;
   FOR relation IN
-    SELECT tablename
-    FROM pg_catalog.pg_publication_tables
-    JOIN pg_catalog.pg_publication USING (pubname)
-    WHERE pubname = 'supabase_realtime'
-      AND NOT puballtables
-      AND schemaname = 'public'
-      AND tablename = ANY ('{sessions,session_players,session_events,dice_rolls}')
+    SELECT prrelid
+    FROM pg_catalog.pg_publication_rel
+    WHERE prpubid = publication
+      AND prrelid = ANY (our_tables)
   LOOP
-    EXECUTE format('ALTER PUBLICATION supabase_realtime DROP TABLE public.%I', relation);
+    EXECUTE format('ALTER PUBLICATION supabase_realtime DROP TABLE %s', relation);
   END LOOP;
 END
 $$;

@@ -12,7 +12,7 @@ use crate::{
     record,
 };
 
-use names::check_names_are_free;
+use names::{check_job_names_are_free, check_names_are_free};
 pub(crate) use names::{check_names_of_missing_objects_are_free, check_not_moved, check_not_renamed_or_moved};
 
 /// Returns whether the current role can read every row of the table. Returns `false` if the table does not exist, or if
@@ -111,6 +111,7 @@ pub(crate) async fn check_ready<C: ConnectionTrait>(db: &C, state: &State) -> Re
             return Err(MigrationError::ApiRoleMigrates { role: connection.role }.into());
         }
     }
+    check_job_names_are_free(state)?;
     if !connection.is_superuser {
         let missing = fetch_names(db, include_str!("../../sql/missing_privileges.sql")).await?;
         if !missing.is_empty() {

@@ -5,7 +5,7 @@ use sea_orm_migration::{prelude::*, sea_orm::FromQueryResult};
 use crate::{
     MigrationError,
     check::State,
-    manifest::{self, Definitions},
+    manifest::{self, CatalogObject, Definitions},
     query::{self, fetch_names},
     renames,
     repair::SCHEMA_OWNER_SQL,
@@ -32,6 +32,20 @@ pub(super) fn check_names_are_free(state: &State) -> Result<(), MigrationError> 
     found.retain(|name| ours.contains(name));
     let includes_most_objects = found.len() * 2 > ours.len();
     if found.is_empty() { Ok(()) } else { Err(MigrationError::NameCollision { found, includes_most_objects }) }
+}
+
+/// Checks, until the program has scheduled its jobs, that no job of somebody else has the name of one of them:
+/// `pg_cron` would overwrite it.
+pub(super) fn check_job_names_are_free(state: &State) -> Result<(), MigrationError> {
+    if state.record.jobs_were_scheduled {
+        return Ok(());
+    }
+    let is_someone_elses = |found: &&CatalogObject| {
+        manifest::kind(&found.name) == "job" && state.expected.get(&found.name) != Some(&found.definition)
+    };
+    let found: Vec<String> =
+        state.found_objects.iter().filter(is_someone_elses).map(|found| found.name.clone()).collect();
+    if found.is_empty() { Ok(()) } else { Err(MigrationError::NameCollision { found, includes_most_objects: false }) }
 }
 
 fn without_arguments(object: &str) -> String {

@@ -1,6 +1,6 @@
 //! Repairs of access (row-level security, privileges, roles), of the publication, and of the jobs.
 
-use super::{Defects, Plan};
+use super::{Defects, Plan, SCHEMA_OWNER_SQL};
 use crate::{
     manifest, query,
     repeatable::{self, PUBLIC_AND_API_ROLES},
@@ -230,13 +230,27 @@ $$"
         for difference in &defects.to_alter_or_drop {
             let Some(name) = difference.object.strip_prefix("job ") else { continue };
             let command = difference.expected.as_deref().unwrap_or_default();
-            // Only the command is restored, because the schedule is the operator's choice.
+            // Only the command and the user are restored, because the schedule is the operator's choice. A job whose
+            // user lacks the privileges of the owner is scheduled again, because `pg_cron` cannot change a job's user.
             let sql = format!(
-                "SELECT cron.alter_job(jobid, command := {})
-                 FROM cron.job
-                 WHERE jobname = {} AND database = current_database()",
-                query::literal(command),
-                query::literal(name)
+                "DO $do$
+DECLARE
+  job record;
+BEGIN
+  FOR job IN SELECT * FROM cron.job WHERE jobname = {name} AND database = current_database() LOOP
+    IF coalesce(
+      (SELECT pg_has_role(oid, {SCHEMA_OWNER_SQL}, 'USAGE') FROM pg_roles WHERE rolname = job.username), false
+    ) THEN
+      PERFORM cron.alter_job(job.jobid, command := {command});
+    ELSE
+      PERFORM cron.unschedule(job.jobid);
+      PERFORM cron.alter_job(cron.schedule({name}, job.schedule, {command}), active := job.active);
+    END IF;
+  END LOOP;
+END
+$do$",
+                name = query::literal(name),
+                command = query::literal(command)
             );
             self.push_repair(sql, &difference.object, None);
         }

@@ -1,5 +1,5 @@
-//! Finds out who holds a lock for which a command waits. Only while the command waits does the server know whom it waits
-//! for, so another connection asks meanwhile.
+//! Finds out who holds a lock for which a command waits. Only while the command waits does the server know whom it
+//! waits for, so another connection asks meanwhile.
 
 use std::{pin::pin, time::Duration};
 
@@ -11,10 +11,10 @@ use sea_orm_migration::{
     },
 };
 
-use crate::{MigrationError, db_error, query, script};
+use crate::{MigrationError, db_error, printable::escape_control_characters, query, script};
 
 /// How long a command may run before it is looked at, and again after each look. Less than a third of the time after
-/// which a command gives up waiting for a lock (`script::LOCK_TIMEOUT`).
+/// which a command gives up waiting for a lock (`script::STANDARD_SETTINGS`).
 const LOOK_INTERVAL: Duration = Duration::from_secs(3);
 
 /// Who holds the lock for which a session waits.
@@ -52,6 +52,7 @@ pub(super) async fn name_lock_holders<T>(
         if let Some(Blockers { holders, are_migrators: true }) = &blockers
             && !has_announced_wait
         {
+            let holders = escape_control_characters(holders);
             eprintln!("Waiting at most ten minutes for another migrator to end ({holders}).");
             has_announced_wait = true;
         }
@@ -89,9 +90,9 @@ async fn find_blockers(
     })
 }
 
-/// Returns the query for the sessions that block the server process, and whether it waits for the lock of the migrators.
-/// `pg_locks` shows the upper half of that lock's key in `classid` and the lower half in `objid`. A prepared transaction
-/// has no process, and blocks as process 0.
+/// Returns the query for the sessions that block the server process, and whether it waits for the lock of the
+/// migrators. `pg_locks` shows the upper half of that lock's key in `classid` and the lower half in `objid`. A prepared
+/// transaction has no process, and blocks as process 0.
 fn blockers_sql(pid: i32) -> String {
     format!(
         "SELECT DISTINCT

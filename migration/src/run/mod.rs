@@ -5,6 +5,8 @@ mod explain_error;
 mod lock_wait;
 mod transaction;
 
+use std::fmt;
+
 use sea_orm_migration::{
     MigrationTrait, MigratorTrait, SchemaManagerConnection, async_trait,
     sea_orm::{self, AccessMode, ConnectionTrait, DatabaseTransaction, DbErr, DynIden, FromQueryResult},
@@ -15,7 +17,9 @@ use crate::{
     check::State,
     db_error, dependents,
     manifest::{self, CatalogObject},
-    preflight, query, record, renames,
+    preflight,
+    printable::escape_control_characters,
+    query, record, renames,
     repair::{self, Change, ObjectUnderRepair, Plan},
     script,
 };
@@ -56,6 +60,23 @@ pub enum SchemaChange {
     Changed(String),
     /// An object that is no longer part of the schema was dropped.
     Dropped(String),
+}
+
+impl fmt::Display for SchemaChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let line = match self {
+            Self::Applied(name) => format!("applied {name}"),
+            Self::Undone(name) => format!("undone  {name}"),
+            Self::Installed(count) => {
+                format!("created {count} functions, triggers, policies and views, and their privileges")
+            }
+            Self::Renamed(old_name, object) => format!("renamed {old_name} to {object}"),
+            Self::Created(object) => format!("created {object}"),
+            Self::Changed(object) => format!("changed {object}"),
+            Self::Dropped(object) => format!("dropped {object}"),
+        };
+        f.write_str(&escape_control_characters(&line))
+    }
 }
 
 /// Maximum number of rounds in which names are restored: the first for PostgreSQL schemas, the second for the objects
@@ -157,8 +178,8 @@ async fn run_in_transaction(
     Ok(changes)
 }
 
-/// Applies at most `max_count` pending migrations, and repairs the differences if none are pending then. A new schema has
-/// differences if roles, schema `public` or the publication existed before and were not as the manifest says.
+/// Applies at most `max_count` pending migrations, and repairs the differences if none are pending then. A new schema
+/// has differences if roles, schema `public` or the publication existed before and were not as the manifest says.
 async fn up(
     db: &DatabaseTransaction,
     max_count: u32,

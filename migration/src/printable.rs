@@ -1,0 +1,17 @@
+//! Makes names printable.
+
+/// Returns the text with control characters, and characters that change the direction of the text, as escapes such as
+/// `\n`. A quoted name may contain any character, so a name could otherwise print a line of its own, such as one that
+/// says that nothing differs.
+pub(crate) fn escape_control_characters(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        let changes_layout = matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if c.is_control() || changes_layout {
+            escaped.extend(c.escape_default());
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped
+}
