@@ -31,8 +31,8 @@ impl<C: Connection> TransactionState<C> {
         }
     }
 
-    /// Whether the commit or rollback need not be awaited: the connection can be used again, there is nothing to verify or
-    /// clean, and no log position to record.
+    /// Whether the commit or rollback need not be awaited: the connection can be used again, there is nothing to verify
+    /// or clean, and no log position to record.
     fn may_end_in_background(&self) -> bool {
         self.allows_background_end
             && !self.is_unclean
