@@ -5,9 +5,9 @@
 //! no other object of its kind has the same definition. If two objects could be the missing one, neither is renamed.
 //!
 //! Only an object that belongs to the schema's owner is recognized. Comments and definitions are public, so anyone who
-//! may create a table could make it look like ours; and the functions in its defaults and checks would then run with the
-//! privileges of the role that migrates. (The definition of a type, sequence or function says whether another role owns
-//! it. The catalog query lists the comment of another schema only if the owner is the same. A column, constraint,
+//! may create a table could make it look like ours; and the functions in its defaults and checks would then run with
+//! the privileges of the role that migrates. (The definition of a type, sequence or function says whether another role
+//! owns it. The catalog query lists the comment of another schema only if the owner is the same. A column, constraint,
 //! trigger or policy must be on our table.)
 
 use crate::{

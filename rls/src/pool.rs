@@ -117,9 +117,9 @@ impl Pool {
         }
     }
 
-    /// Wraps a pool that the application already had, and switches off the pool's statement log: the messages that begin
-    /// transactions contain the settings of identities, among them the claims of tokens. The idle connections, which
-    /// would still log, are closed. This is done once for each pool.
+    /// Wraps a pool that the application already had, and switches off the pool's statement log: the messages that
+    /// begin transactions contain the settings of identities, among them the claims of tokens. The idle connections,
+    /// which would still log, are closed. This is done once for each pool.
     pub(crate) fn external(db: DatabaseConnection) -> Self {
         /// The options of the pools whose log is switched off.
         static OPTIONS_WITHOUT_LOG: Mutex<Vec<Weak<PgConnectOptions>>> = Mutex::new(Vec::new());

@@ -5,8 +5,8 @@ use sea_orm_migration::{SchemaManagerConnection, sea_orm::DbErr};
 use super::transaction::in_read_only_transaction;
 use crate::{MigrationError, db_error, repair::ObjectUnderRepair, violations};
 
-/// Replaces the database's error with one that names the violating rows or the object whose repair was rejected, if they
-/// can be found.
+/// Replaces the database's error with one that names the violating rows or the object whose repair was rejected, if
+/// they can be found.
 pub(super) async fn explain_error(
     db: &SchemaManagerConnection<'_>,
     object_under_repair: Option<ObjectUnderRepair>,
