@@ -58,6 +58,8 @@ pub struct Seat {
     pub is_active: bool,
     /// Whether the heroic save was used in the current encounter.
     pub is_heroic_save_used: bool,
+    /// Whether the seat says that a save was used. For a removed player, a new encounter does not change that.
+    pub shows_used_save: bool,
     /// Whether the Seer has removed the player and not readmitted them.
     pub is_removed: bool,
 }

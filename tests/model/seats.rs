@@ -64,7 +64,8 @@ impl Game {
         }
         self.check_may_take_seat(session, player, hero)?;
         let game_session = &mut self.sessions[session];
-        let seat = Seat { hero, is_active: true, is_heroic_save_used: false, is_removed: false };
+        let seat =
+            Seat { hero, is_active: true, is_heroic_save_used: false, shows_used_save: false, is_removed: false };
         game_session.seats.insert(player, seat);
         game_session.emit("player_joined");
         Ok(true)
@@ -104,6 +105,7 @@ impl Game {
             hero,
             is_active: true,
             is_heroic_save_used: false,
+            shows_used_save: false,
             is_removed: false,
         });
         seat.hero = hero;
@@ -268,7 +270,7 @@ impl Game {
         };
         let game_session = &mut self.sessions[session];
         if let Some(seat) = game_session.seats.get_mut(&player) {
-            seat.is_heroic_save_used = true;
+            (seat.is_heroic_save_used, seat.shows_used_save) = (true, true);
         }
         game_session.emit("dice_rolled");
         self.rolls.push(Roll { id, session, hero: Some(hero), success: false, original: Some(original) });

@@ -84,7 +84,10 @@ impl Game {
             }
             session.encounter = to;
             session.encounter_number += 1;
-            session.seats.values_mut().for_each(|seat| seat.is_heroic_save_used = false);
+            for seat in session.seats.values_mut() {
+                seat.is_heroic_save_used = false;
+                seat.shows_used_save &= seat.is_removed;
+            }
             session.emit("encounter_changed");
         }
         Ok(true)
