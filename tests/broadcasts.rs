@@ -123,7 +123,7 @@ async fn no_setting_of_a_client_suppresses_the_broadcast_of_a_roll() {
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
     // `sparc.broadcast` turns broadcasts off only if an operator sets it for the database. In `sparc.broadcast_until`,
-    // the trigger caches until when a broadcast is possible.
+    // the trigger caches the time up to which broadcasts are possible.
     for setting in [
         "sparc.broadcast = 'off'",
         "sparc.broadcast_until = 'tomorrow'",

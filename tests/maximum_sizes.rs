@@ -20,7 +20,7 @@ async fn assert_maximum_text_length(caller: &SqlCaller, table: &str, column: &st
     assert_check_violation(caller, &update(maximum + 1), constraint).await;
 }
 
-/// Asserts that the caller may write a document of slightly less than `maximum` bytes, but not a slightly larger one.
+/// Asserts that the caller may write a document of slightly less than `maximum` bytes, but not one of slightly more.
 /// In the template, `FILL` stands for the text that gives the document its size; the rest of the document takes less
 /// than 200 bytes.
 async fn assert_maximum_document_size(
@@ -167,7 +167,7 @@ async fn documents_that_typical_clients_cannot_read_are_refused() {
         .replace("'attribute_check')", &format!("'attribute_check', '{modifiers}')"));
     assert_check_violation(ada, &insert_roll, "readable_document").await;
 
-    // The service can read the documents that were accepted.
+    // The crate `service` can read the documents that were accepted.
     let ada_connection = world.sparc.as_user(game.players[0].user_id);
     ada_connection.events().after(game.session_id, 0).await.unwrap();
     let details = ada_connection.sessions().details(game.session_id).await.unwrap();

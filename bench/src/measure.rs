@@ -49,7 +49,8 @@ pub struct StatementResult {
     /// The 99th percentile in this schema, in milliseconds.
     pub p99_ms: f64,
     /// Median in this schema without the specification's statements in between, in milliseconds: the smallest of the
-    /// medians of a few rounds. The goal for growth compares this value between scales.
+    /// medians of a few rounds. The goal that limits how times grow with the data (see `goals`) compares this value
+    /// between scales.
     pub ours_isolated_ms: f64,
     /// Rows returned in this schema.
     pub rows: u64,
@@ -82,7 +83,7 @@ const EVICTION_THRESHOLD: Duration = Duration::from_millis(50);
 /// The minimum number of timed executions when the service's statement is measured in isolation.
 const MIN_ISOLATED_EXECUTIONS: usize = 3;
 /// The maximum number of timed executions per argument set when the service's statement is measured in isolation.
-const ISOLATED_EXECUTIONS_PER_ARGUMENT_SET: usize = 10;
+const MAX_ISOLATED_EXECUTIONS_PER_ARGUMENT_SET: usize = 10;
 /// The time for measuring one of the service's statements in isolation.
 const ISOLATED_TIME_BUDGET: Duration = Duration::from_millis(1500);
 /// Executions before timing begins. The server chooses between a custom and a generic plan after five executions of a
@@ -130,7 +131,7 @@ impl StatementPair {
             }
         }
         let mut times = Vec::new();
-        let max_executions = argument_set_count * ISOLATED_EXECUTIONS_PER_ARGUMENT_SET;
+        let max_executions = argument_set_count * MAX_ISOLATED_EXECUTIONS_PER_ARGUMENT_SET;
         while times.len() < MIN_ISOLATED_EXECUTIONS
             || times.len() < max_executions && start.elapsed() < ISOLATED_TIME_BUDGET
         {
@@ -177,7 +178,7 @@ impl StatementPair {
                     }
                 }
             }
-            // After a timeout, the budget stands for the time of the specification's statement.
+            // After a timeout, `TIME_BUDGET` is used in place of the time of the specification's statement.
             let specification_time = match specification_times.last() {
                 Some(time) if !specification_timed_out => *time,
                 _ => TIME_BUDGET,
@@ -205,7 +206,7 @@ impl StatementPair {
             }
         }
 
-        // The statement that was executed most often. Only the bare INSERTs prepare several.
+        // The statement that was executed most often. Only a bare INSERT (see `overhead`) prepares more than one.
         let plan_counts = our_client
             .fetch_rows(
                 "SELECT custom_plans, generic_plans FROM pg_prepared_statements

@@ -82,7 +82,7 @@ enum WriteKind {
 
 fn write_kind(sql: &str) -> WriteKind {
     if !cannot_change_session(sql) {
-        // It may also write through a function that it calls.
+        // It is not recognizably a statement of SeaORM's that calls no function, so it may write anything.
         WriteKind::Anything
     } else if sql.starts_with("SELECT ") {
         WriteKind::None
@@ -202,7 +202,7 @@ enum StreamMessage<R> {
     Row(R),
     /// Nothing follows.
     Failed(DbErr),
-    /// All rows were sent, and the transaction is committed if it was to be. Nothing follows.
+    /// All rows were sent and, with `commits_at_end`, the transaction is committed. Nothing follows.
     Complete,
 }
 
@@ -219,7 +219,8 @@ struct StreamProgress {
     unread_count: AtomicUsize,
     /// Notified after each row that is read.
     row_read: Notify,
-    /// Whether the task may have sent a COMMIT that matters, because the transaction can write.
+    /// Whether the task may have sent the COMMIT of a transaction that can write. (The outcome of any other COMMIT does
+    /// not matter.)
     may_have_committed: AtomicBool,
 }
 
@@ -316,15 +317,15 @@ enum StreamEnd {
     Dropped,
 }
 
-/// Fails the frame of a stream when it is dropped, unless the stream was sent to its end. The task that sends the rows
-/// may stop anywhere: it may panic, or its runtime may shut down.
-struct FrameOfStream<'a, C: Connection> {
+/// When this guard is dropped before the sending of the rows has returned, it fails the frame: the task that sends them
+/// may panic, or its runtime may shut down.
+struct StreamFrameGuard<'a, C: Connection> {
     shared: &'a SharedTransaction<C>,
     frame_id: u64,
     has_ended: bool,
 }
 
-impl<C: Connection> Drop for FrameOfStream<'_, C> {
+impl<C: Connection> Drop for StreamFrameGuard<'_, C> {
     fn drop(&mut self) {
         if !self.has_ended {
             self.shared.mark_failed(self.frame_id);
@@ -389,8 +390,8 @@ async fn send_all<C: Connection>(
     waits_for_reader: bool,
 ) -> Result<StreamEnd, DbErr> {
     // Dropped before `call`, so that no other call gets the connection before the frame has failed.
-    let mut frame = FrameOfStream { shared, frame_id, has_ended: false };
-    let is_select = only_reads(&statement.sql);
+    let mut frame_guard = StreamFrameGuard { shared, frame_id, has_ended: false };
+    let seems_read_only = only_reads(&statement.sql);
     call.expect_rows();
     let connection = call.connection()?;
     let sending = async {
@@ -408,7 +409,7 @@ async fn send_all<C: Connection>(
         None => Ok(sending.await),
         Some(limit) => timeout(limit, sending).await,
     };
-    frame.has_ended = true;
+    frame_guard.has_ended = true;
     match outcome {
         // The next call discards the rows that are still unread.
         Ok(Ok(StreamEnd::Dropped)) => return Ok(StreamEnd::Dropped),
@@ -419,9 +420,11 @@ async fn send_all<C: Connection>(
         if verification == Verification::Immediate {
             call.verify().await?;
         }
-        // A `SELECT` seldom writes, and then through a function. If it has written nothing, nothing can be lost, and
-        // the connection is free as soon as the last row was sent.
-        if waits_for_reader && !(is_select && call.has_written_nothing().await?) && !row_sender.wait_until_read().await
+        // The text shows no write, but a view may call a function that writes. If nothing was written, nothing can be
+        // lost, and the connection is free as soon as the last row was sent.
+        if waits_for_reader
+            && !(seems_read_only && call.has_written_nothing().await?)
+            && !row_sender.wait_until_read().await
         {
             return Ok(StreamEnd::Dropped);
         }

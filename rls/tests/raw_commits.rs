@@ -22,7 +22,7 @@ use crate::{
 const INSERT_NOTE: &str = "INSERT INTO notes (text) VALUES ('hello')";
 
 /// Creates a database in which each commit of a note takes `seconds`.
-pub async fn create_database_with_slow_commits(seconds: f32) -> (testdb::Database, IdentityConnection) {
+pub async fn create_database_with_commit_delay(seconds: f32) -> (testdb::Database, IdentityConnection) {
     let (database, handle, role) = create_tenant_database().await;
     let schema = format!(
         "CREATE FUNCTION delay() RETURNS trigger LANGUAGE plpgsql AS
@@ -35,8 +35,8 @@ pub async fn create_database_with_slow_commits(seconds: f32) -> (testdb::Databas
 }
 
 #[tokio::test]
-async fn a_rollback_or_commit_after_a_streamed_commit_says_that_a_statement_ended_the_transaction() {
-    let (_database, acme) = create_database_with_slow_commits(0.0).await;
+async fn a_rollback_after_a_streamed_commit_says_that_a_statement_ended_the_transaction() {
+    let (_database, acme) = create_database_with_commit_delay(0.0).await;
     for is_nested in [false, true] {
         let tx = acme.begin().await.unwrap();
         tx.execute_unprepared(INSERT_NOTE).await.unwrap();
@@ -53,8 +53,8 @@ async fn a_rollback_or_commit_after_a_streamed_commit_says_that_a_statement_ende
 }
 
 #[tokio::test]
-async fn after_a_dropped_call_that_committed_every_call_says_that_a_statement_ended_the_transaction() {
-    let (_database, acme) = create_database_with_slow_commits(0.5).await;
+async fn every_call_after_a_dropped_commit_says_that_a_statement_ended_the_transaction() {
+    let (_database, acme) = create_database_with_commit_delay(0.5).await;
     for next_call in ["query", "rollback", "commit"] {
         for is_streamed in [false, true] {
             let tx = acme.begin().await.unwrap();
@@ -80,7 +80,7 @@ async fn after_a_dropped_call_that_committed_every_call_says_that_a_statement_en
 
 #[tokio::test]
 async fn a_dropped_call_whose_commit_the_server_refused_leaves_a_failed_transaction() {
-    let (database, acme) = create_database_with_slow_commits(0.5).await;
+    let (database, acme) = create_database_with_commit_delay(0.5).await;
     let refuse = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
            $$ BEGIN RAISE 'refused'; END $$;
          CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON notes DEFERRABLE INITIALLY DEFERRED
@@ -97,7 +97,7 @@ async fn a_dropped_call_whose_commit_the_server_refused_leaves_a_failed_transact
 #[tokio::test]
 async fn a_commit_that_reaches_its_deadline_while_another_call_waits_has_an_unknown_outcome() {
     // The call gives up a second after its deadline. The other call, which began later, then learns the outcome.
-    let (_database, acme) = create_database_with_slow_commits(2.5).await;
+    let (_database, acme) = create_database_with_commit_delay(2.5).await;
     let tx = acme.clone().with_deadline(Duration::from_secs(1)).begin().await.unwrap();
     tx.execute_unprepared(INSERT_NOTE).await.unwrap();
     let waiting_call = async {
@@ -114,7 +114,7 @@ async fn a_commit_that_reaches_its_deadline_while_another_call_waits_has_an_unkn
 #[tokio::test]
 async fn a_commit_after_a_dropped_raw_commit_has_an_unknown_outcome_if_the_server_does_not_answer_in_time() {
     for is_nested in [false, true] {
-        let (_database, acme) = create_database_with_slow_commits(3.5).await;
+        let (_database, acme) = create_database_with_commit_delay(3.5).await;
         let tx = acme.clone().with_deadline(Duration::from_secs(1)).begin().await.unwrap();
         tx.execute_unprepared(INSERT_NOTE).await.unwrap();
         if is_nested {
@@ -163,6 +163,8 @@ async fn forward_until_verification(client: TcpStream, server: TcpStream, armed:
         let mut buffer = vec![0; 65536];
         while let Ok(size @ 1..) = from_client.read(&mut buffer).await {
             let message = &buffer[..size];
+            // The verification reads the start time of the transaction. So does the statement that sets the identity,
+            // which also has `num_nulls`.
             let is_verification = contains(message, b"extract(epoch") && !contains(message, b"num_nulls");
             if *armed.borrow() && is_verification || to_server.write_all(message).await.is_err() {
                 return;

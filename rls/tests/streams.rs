@@ -11,7 +11,7 @@ use tokio::time::sleep;
 
 use crate::{
     outcome_code,
-    raw_commits::create_database_with_slow_commits,
+    raw_commits::create_database_with_commit_delay,
     statement,
     tenants::{as_tenant, count_notes, create_tenant_database},
 };
@@ -146,7 +146,7 @@ async fn a_dropped_stream_of_a_view_that_writes_saves_nothing() {
     let mut rows = acme.stream_raw(statement(select)).await.unwrap();
     assert!(rows.try_next().await.unwrap().is_some());
     drop(rows);
-    // The first connection is released when its transaction has ended. Both are in use only then.
+    // The pool has two connections, so two transactions can begin only once that of the stream has ended.
     let transactions = [acme.begin().await.unwrap(), acme.begin().await.unwrap()];
     drop(transactions);
     assert_eq!(count_notes(&acme).await, 0);
@@ -201,7 +201,7 @@ async fn a_select_frees_its_connection_as_soon_as_its_last_row_was_sent() {
 #[test]
 fn a_stream_whose_runtime_shuts_down_during_its_commit_has_an_unknown_outcome() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let (_database, acme) = runtime.block_on(create_database_with_slow_commits(1.5));
+    let (_database, acme) = runtime.block_on(create_database_with_commit_delay(1.5));
     let insert = statement("INSERT INTO notes (text) VALUES ('hello') RETURNING text");
     let mut rows = runtime.block_on(acme.stream_raw(insert)).unwrap();
     runtime.block_on(async {

@@ -154,7 +154,7 @@ impl OwnSession {
 }
 
 #[tokio::test]
-async fn a_seat_whose_session_the_same_statement_ends_and_deletes_is_refused_so_that_it_stays_counted() {
+async fn a_change_of_a_seat_is_refused_if_the_same_statement_ends_and_deletes_its_session() {
     let world = World::new().await;
     for (is_seat_active, form) in [
         (false, "UPDATE session_players SET is_active = true WHERE session_id = '{session}'"),
@@ -198,9 +198,10 @@ async fn a_seat_whose_session_the_same_statement_ends_and_deletes_is_refused_so_
     own.assert_harmless(&world).await;
 }
 
-/// A trigger of the caller's temporary table fires before the triggers that run once per statement.
+/// A trigger of the caller's temporary table fires before the statement-level triggers of `sessions`, so it can delete
+/// the session before they subtract its seats from the counters.
 #[tokio::test]
-async fn a_session_that_is_deleted_by_the_statement_that_ends_it_does_not_leave_its_seats_counted() {
+async fn a_statement_that_ends_a_session_and_deletes_it_through_a_trigger_is_refused() {
     let world = World::new().await;
     for status in ["cancelled", "completed"] {
         let own = OwnSession::create(&world, true).await;

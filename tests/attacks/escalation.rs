@@ -285,7 +285,7 @@ async fn the_traps_catch_a_function_with_an_empty_search_path() {
 }
 
 #[tokio::test]
-async fn statements_of_the_service_and_of_visitors_run_no_trap() {
+async fn statements_of_the_service_and_of_visitors_spring_no_trap() {
     let fixture = Fixture::new().await;
     let world = &fixture.world;
     world.update_session(&fixture.game, "status = 'completed', ended_at = now() - INTERVAL '1 year'").await;

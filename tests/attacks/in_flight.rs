@@ -26,7 +26,7 @@ async fn a_player_who_leaves_in_the_same_statement_sends_no_event() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let player = &game.players[0];
-    // The event of a seated player with the deep payload would be refused too, because of its depth. Here the reason
+    // An event with the deep payload would be refused even from a seated player, because of its depth. Here the reason
     // must be that the sender has no active seat.
     let deep_payload = format!("{}{}", "[".repeat(200), "]".repeat(200));
     for payload in ["{}", &deep_payload] {

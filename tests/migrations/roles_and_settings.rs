@@ -89,10 +89,11 @@ async fn check_reports_a_connection_whose_options_disable_triggers_and_the_scrip
     let with_option = |url: &str| with_setting(url, "session_replication_role", "replica");
     let connection = connect(&with_option(database.url())).await.unwrap();
     assert!(!check(&connection).await.unwrap().is_clean());
-    let _ = Migrator::up(&connection, None).await;
+    // For its own transaction, `up` enables them.
+    Migrator::up(&connection, None).await.unwrap();
     assert!(check(&db).await.unwrap().is_clean());
 
-    // `up` and the script set the setting for their transaction.
+    // So does the script.
     let url = with_option(empty_database.url());
     let Some(outcome) = run_program("psql", &["-X", "-q", "-v", "ON_ERROR_STOP=1", &url], &migration::sql()) else {
         return;
@@ -102,7 +103,7 @@ async fn check_reports_a_connection_whose_options_disable_triggers_and_the_scrip
 }
 
 #[tokio::test]
-async fn up_gives_no_api_role_more_than_the_manifest_does_and_keeps_harmless_memberships() {
+async fn up_leaves_no_api_role_more_than_the_manifest_grants_and_keeps_harmless_memberships() {
     let (_server, _database, db) = create_migrated_database_on_own_server().await;
     let database_name = query_lines(&db, "SELECT quote_ident(current_database())").await.concat();
     db.execute_unprepared("CREATE ROLE harmless; GRANT harmless TO anon, authenticated, service_role").await.unwrap();

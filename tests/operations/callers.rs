@@ -1,6 +1,6 @@
 //! The callers of operations.
 
-/// The caller of an operation. Each list of outcomes is in the order of the first six.
+/// The caller of an operation. The outcomes of an operation are listed in the order of the first six callers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Caller {
     Visitor,

@@ -8,7 +8,7 @@ use sparc::service::{
 use uuid::Uuid;
 
 use super::{
-    Caller, Operation, Refusal, SERVICE_MAY_CALL, SIGNED_IN_USERS_MAY_CALL, USERS_MAY_CALL, operation, outcome_code,
+    Caller, Operation, Refusal, SERVICE_MAY_CALL, USERS_AND_SERVICE_MAY_CALL, USERS_MAY_CALL, operation, outcome_code,
     refusal,
 };
 
@@ -30,7 +30,7 @@ pub fn operations() -> Vec<Operation> {
         operation!("characters.list", USERS_MAY_CALL, |tx, fixture| tx.characters().list()),
         operation!("characters.retired", USERS_MAY_CALL, |tx, fixture| tx.characters().retired()),
         operation!("characters.get", OWNER_MAY_CALL, |tx, fixture| tx.characters().get(fixture.player.character_id)),
-        operation!("characters.seats", SIGNED_IN_USERS_MAY_CALL, |tx, fixture| tx
+        operation!("characters.seats", USERS_AND_SERVICE_MAY_CALL, |tx, fixture| tx
             .characters()
             .seats(fixture.player.character_id)),
         operation!("characters.rename", OWNER_MAY_CALL, |tx, fixture| tx

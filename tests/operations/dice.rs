@@ -8,7 +8,9 @@ use sparc::service::{
 };
 use uuid::Uuid;
 
-use super::{Caller, Operation, Refusal, SIGNED_IN_USERS_MAY_CALL, fixture::Fixture, operation, outcome_code, refusal};
+use super::{
+    Caller, Operation, Refusal, USERS_AND_SERVICE_MAY_CALL, fixture::Fixture, operation, outcome_code, refusal,
+};
 
 /// Returns an attribute check by the player's character in the session.
 fn attribute_check_in(fixture: &Fixture, session: Uuid) -> NewRoll {
@@ -48,13 +50,13 @@ pub fn operations() -> Vec<Operation> {
         operation!("dice.get", ["not_signed_in", "not_found", "done", "done", "done", "done"], |tx, fixture| {
             tx.dice().get(fixture.failed_roll)
         }),
-        operation!("dice.history", SIGNED_IN_USERS_MAY_CALL, |tx, fixture| async {
+        operation!("dice.history", USERS_AND_SERVICE_MAY_CALL, |tx, fixture| async {
             tx.dice().history(RollScope::Session(fixture.active_session), &HistoryFilter::default(), None).await
         }),
-        operation!("dice.heroic_saves_remaining", SIGNED_IN_USERS_MAY_CALL, |tx, fixture| tx
+        operation!("dice.heroic_saves_remaining", USERS_AND_SERVICE_MAY_CALL, |tx, fixture| tx
             .dice()
             .heroic_saves_remaining(fixture.active_session)),
-        operation!("dice.statistics", SIGNED_IN_USERS_MAY_CALL, |tx, fixture| tx
+        operation!("dice.statistics", USERS_AND_SERVICE_MAY_CALL, |tx, fixture| tx
             .dice()
             .statistics(RollScope::Character(fixture.player.character_id))),
     ]

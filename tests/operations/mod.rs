@@ -71,7 +71,7 @@ impl Operation {
     }
 }
 
-/// Creates an [`Operation`]. The call is repeated, because `$tx` has another type in each of the two functions.
+/// Creates an [`Operation`]. `$call` is expanded twice, because `$tx` has another type in each of the two functions.
 macro_rules! operation {
     ($name:literal, $outcomes:expr, |$tx:ident, $fixture:ident| $call:expr) => {
         Operation {
@@ -110,7 +110,7 @@ use {operation, refusal};
 const EVERYBODY_MAY_CALL: [&str; 6] = ["done", "done", "done", "done", "done", "done"];
 
 /// Every signed-in user and the service may call the operation; some get an empty result.
-const SIGNED_IN_USERS_MAY_CALL: [&str; 6] = ["not_signed_in", "done", "done", "done", "done", "done"];
+const USERS_AND_SERVICE_MAY_CALL: [&str; 6] = ["not_signed_in", "done", "done", "done", "done", "done"];
 
 /// Every user may call the operation, for their own account; the service is not a user.
 const USERS_MAY_CALL: [&str; 6] = ["not_signed_in", "done", "done", "done", "done", "not_signed_in"];

@@ -7,7 +7,7 @@ use sparc::service::{
     sessions::{ExpectedVersion, LobbyFilter, NewSession, SessionChanges, Visibility},
 };
 
-use super::{EVERYBODY_MAY_CALL, Operation, SIGNED_IN_USERS_MAY_CALL, USERS_MAY_CALL, operation, outcome_code};
+use super::{EVERYBODY_MAY_CALL, Operation, USERS_AND_SERVICE_MAY_CALL, USERS_MAY_CALL, operation, outcome_code};
 
 /// The session is public, so everybody can see it: only the Seer and the service may call the operation.
 const SEER_OF_PUBLIC_MAY_CALL: [&str; 6] = ["not_signed_in", "not_a_seer", "not_a_seer", "not_a_seer", "done", "done"];
@@ -33,7 +33,7 @@ pub fn operations() -> Vec<Operation> {
         operation!("sessions.lobby", EVERYBODY_MAY_CALL, |tx, fixture| async {
             tx.sessions().lobby(&LobbyFilter::default(), None).await
         }),
-        operation!("sessions.by_code", SIGNED_IN_USERS_MAY_CALL, |tx, fixture| async {
+        operation!("sessions.by_code", USERS_AND_SERVICE_MAY_CALL, |tx, fixture| async {
             tx.sessions().by_code(&fixture.join_code(fixture.private_session).await).await
         }),
         // The character is the stranger's. The player has a seat already, with another character.
@@ -147,7 +147,7 @@ pub fn operations() -> Vec<Operation> {
             ["not_found", "not_found", "done", "done", "done", "done"],
             |tx, fixture| { tx.sessions().get_archived(fixture.archived_session) }
         ),
-        operation!("sessions.archived_rolls", SIGNED_IN_USERS_MAY_CALL, |tx, fixture| {
+        operation!("sessions.archived_rolls", USERS_AND_SERVICE_MAY_CALL, |tx, fixture| {
             tx.sessions().archived_rolls(fixture.archived_session, PageSize::default(), None)
         }),
     ]

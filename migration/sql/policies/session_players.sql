@@ -71,10 +71,10 @@ END
 $$;
 
 -- Seats the caller in the session with this join code, public or private, and returns the seat. It runs as its owner,
--- because the code also admits players who cannot see the session. The API does not expose this schema; the Rust crate
--- `service` calls the function with the player's role. A player who has left takes the seat again, with the chosen
--- character, unless the Seer removed them. If the player holds the seat with another character already, the character
--- changes, which is refused once the session has started.
+-- because the code also admits players who cannot see the session. The API does not expose the schema `private`; the
+-- Rust crate `service` calls the function with the player's role. A player who has left takes the seat again, with the
+-- chosen character, unless the Seer removed them. If the player holds the seat with another character already, the
+-- character changes, which is refused once the session has started.
 CREATE OR REPLACE FUNCTION private.join_by_code(session_code text, chosen_character_id uuid)
 RETURNS SETOF public.session_players
 LANGUAGE plpgsql
@@ -121,8 +121,8 @@ BEGIN
     INSERT INTO public.session_players (session_id, user_id, character_id)
     VALUES (target_session.id, me, chosen_character_id)
     ON CONFLICT DO NOTHING;
-    -- Taking the seat has locked the session, so its code can no longer change. If the code was renewed since the query
-    -- above, the old code is refused.
+    -- Taking the seat has locked the session, so its code cannot change until this transaction ends. If the code was
+    -- renewed since the query above, the old code is refused.
     IF NOT EXISTS (SELECT FROM public.sessions WHERE id = target_session.id AND code = session_code::bpchar) THEN
       RAISE EXCEPTION USING
         ERRCODE = 'SP020',
@@ -154,7 +154,7 @@ USING (
   OR private.is_public_session(session_id)
 );
 
--- A new seat must be active: with an inactive one, somebody who never joined would be a participant.
+-- A new seat must be active: with an inactive one, somebody who never joined would count as a player who left.
 CREATE POLICY "Players take seats"
 ON public.session_players FOR INSERT
 TO authenticated

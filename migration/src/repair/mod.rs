@@ -91,7 +91,8 @@ impl Defects<'_> {
 impl Plan {
     /// Plans the repairs, and changes nothing. It reads from the database which objects depend on those to be dropped.
     pub(crate) async fn new<C: ConnectionTrait>(db: &C, state: &State, report: &Report) -> Result<Self, DbErr> {
-        let unrepairable: Vec<String> = report.differences.iter().filter_map(unrepairable::reason).collect();
+        let unrepairable: Vec<String> =
+            report.differences.iter().filter_map(unrepairable::describe_if_unrepairable).collect();
         if !unrepairable.is_empty() {
             return Err(MigrationError::NotRepairable { found: unrepairable }.into());
         }

@@ -1,10 +1,10 @@
-//! The differences that no statement can repair, or none without losing rows.
+//! The differences that no statement can repair without losing rows, or at all.
 
 use super::structure;
 use crate::{check::Difference, manifest};
 
 /// Returns the difference with what the operator must do, if `up` cannot repair it.
-pub(super) fn reason(difference: &Difference) -> Option<String> {
+pub(super) fn describe_if_unrepairable(difference: &Difference) -> Option<String> {
     let (Some(actual), Some(expected)) = (&difference.found, &difference.expected) else { return None };
     match manifest::kind(&difference.object) {
         "type" if !structure::has_other_owner(difference) && structure::enum_changes(actual, expected).is_none() => {
@@ -14,11 +14,16 @@ pub(super) fn reason(difference: &Difference) -> Option<String> {
             ))
         }
         "domain" if !structure::has_other_owner(difference) => Some(difference.to_string()),
-        "role" if actual.split(", member of ").next().is_some_and(|phrases| phrases.contains(", owns ")) => {
+        "role"
+            if actual
+                .split(", member of ")
+                .next()
+                .is_some_and(|before_memberships| before_memberships.contains(", owns ")) =>
+        {
             Some(format!(
-                "{difference} (a role of the API must own nothing of the schema: let an administrator make the role \
-                 that migrates the owner, with REASSIGN OWNED BY or ALTER DATABASE, SCHEMA or PUBLICATION ... OWNER \
-                 TO)"
+                "{difference} (a role of the API must own nothing of the schema: let an administrator give the \
+                 ownership to the role that migrates, with REASSIGN OWNED BY or ALTER DATABASE, SCHEMA or PUBLICATION \
+                 ... OWNER TO)"
             ))
         }
         "session_replication_role" if actual.contains(" for this connection (") => Some(format!(

@@ -8,7 +8,7 @@ use sea_orm_migration::{
 use super::{
     MAX_RENAME_ROUNDS,
     explain_error::explain_error,
-    lock_wait::name_lock_holders,
+    lock_wait::run_and_name_lock_holders,
     set_up_and_lock,
     transaction::{begin, in_read_only_transaction, rollback},
     update_record_sql,
@@ -39,7 +39,7 @@ pub async fn dry_run(db: &SchemaManagerConnection<'_>) -> Result<String, DbErr> 
     let transaction = begin(db, AccessMode::ReadWrite).await?;
     let mut object_under_repair = None;
     let work = restore_names_and_plan_up(&transaction, &mut object_under_repair);
-    let outcome = name_lock_holders(db, &transaction, work).await;
+    let outcome = run_and_name_lock_holders(db, &transaction, work).await;
     let rollback_result = rollback(db, transaction).await;
     match outcome {
         Ok(statements) => rollback_result.map(|()| script::wrap_in_transaction(&statements)),

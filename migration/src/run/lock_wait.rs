@@ -13,8 +13,8 @@ use sea_orm_migration::{
 
 use crate::{MigrationError, db_error, printable::escape_control_characters, query, script};
 
-/// How long a command may run before it is looked at, and again after each look. Less than a third of the time after
-/// which a command gives up waiting for a lock (`script::STANDARD_SETTINGS`).
+/// The interval at which another connection asks whether the command waits for a lock. Less than a third of the time
+/// after which a command gives up waiting (`script::STANDARD_SETTINGS`).
 const LOOK_INTERVAL: Duration = Duration::from_secs(3);
 
 /// Who holds the lock for which a session waits.
@@ -29,7 +29,7 @@ struct Blockers {
 /// lock. If it waits for another migrator, a line on standard error says so.
 ///
 /// If no other connection can be opened, the error names no session.
-pub(super) async fn name_lock_holders<T>(
+pub(super) async fn run_and_name_lock_holders<T>(
     db: &SchemaManagerConnection<'_>,
     transaction: &DatabaseTransaction,
     work: impl Future<Output = Result<T, DbErr>>,
@@ -90,9 +90,9 @@ async fn find_blockers(
     })
 }
 
-/// Returns the query for the sessions that block the server process, and whether it waits for the lock of the
-/// migrators. `pg_locks` shows the upper half of that lock's key in `classid` and the lower half in `objid`. A prepared
-/// transaction has no process, and blocks as process 0.
+/// Returns a query with two columns: each session that blocks the server process, and whether the process waits for the
+/// lock of the migrators. `pg_locks` shows the upper half of that lock's key in `classid` and the lower half in
+/// `objid`. A prepared transaction has no process, and blocks as process 0.
 fn blockers_sql(pid: i32) -> String {
     format!(
         "SELECT DISTINCT

@@ -25,7 +25,7 @@ use crate::{
 };
 pub use dry_run::dry_run;
 use explain_error::explain_error;
-use lock_wait::name_lock_holders;
+use lock_wait::run_and_name_lock_holders;
 use transaction::{begin, deallocate_statements, in_read_only_transaction, rollback};
 
 /// A command of the migrator.
@@ -93,7 +93,7 @@ pub async fn run(db: &SchemaManagerConnection<'_>, command: Command) -> Result<V
     let transaction = begin(db, AccessMode::ReadWrite).await?;
     let mut object_under_repair = None;
     let work = run_in_transaction(&transaction, command, &mut object_under_repair);
-    match name_lock_holders(db, &transaction, work).await {
+    match run_and_name_lock_holders(db, &transaction, work).await {
         Ok(changes) => {
             deallocate_statements(db, &transaction).await?;
             transaction.commit().await?;

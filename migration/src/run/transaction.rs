@@ -6,7 +6,7 @@ use sea_orm_migration::{
     sea_orm::{AccessMode, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, TransactionTrait},
 };
 
-use super::lock_wait::name_lock_holders;
+use super::lock_wait::run_and_name_lock_holders;
 use crate::{connect, script};
 
 /// Whether [`connect::connect`] opened the connection. If so, the caller keeps no prepared statements on it.
@@ -67,7 +67,7 @@ pub(super) async fn deallocate_statements(
 /// Rolls back, and leaves no prepared statements on the server connection.
 pub(super) async fn rollback(db: &SchemaManagerConnection<'_>, transaction: DatabaseTransaction) -> Result<(), DbErr> {
     if was_opened_by_connect(db) {
-        // After an error the server accepts nothing but ROLLBACK. The message ends in a transaction again, so that the
+        // After an error the server accepts nothing but ROLLBACK. The message begins a new transaction, so that the
         // pooler does not give the server connection away before the driver has rolled back too.
         transaction.execute_unprepared("ROLLBACK; BEGIN; DEALLOCATE ALL").await?;
     }
@@ -80,7 +80,7 @@ pub(super) async fn in_read_only_transaction<T>(
     work: impl AsyncFnOnce(&DatabaseTransaction) -> Result<T, DbErr>,
 ) -> Result<T, DbErr> {
     let transaction = begin(db, AccessMode::ReadOnly).await?;
-    let outcome = name_lock_holders(db, &transaction, work(&transaction)).await;
+    let outcome = run_and_name_lock_holders(db, &transaction, work(&transaction)).await;
     let rollback_result = rollback(db, transaction).await;
     // If the connection was lost, the first error says why.
     let value = outcome?;

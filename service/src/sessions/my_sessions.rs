@@ -102,12 +102,12 @@ impl<C: Caller> Sessions<'_, C> {
             let mut binds = Binds::default();
             // `$1`: the id of the caller.
             binds.bind(tx.user_id()?);
-            let after_cursor = after_condition(&mut binds, "created_at", after);
+            let after_condition = after_condition(&mut binds, "created_at", after);
             let statement = binds.into_statement(format!(
                 "{SELECT_MY_SESSIONS}{FROM_SESSIONS}
                  AND session.status NOT IN ('completed', 'cancelled')
                  AND (session.seer_id = $1 OR seat.is_active)
-                 {after_cursor}
+                 {after_condition}
                  ORDER BY created_at DESC, id LIMIT {}",
                 PAGE_SIZE + 1
             ));
@@ -131,8 +131,8 @@ impl<C: Caller> Sessions<'_, C> {
             let mut binds = Binds::default();
             // `$1`: the id of the caller.
             binds.bind(tx.user_id()?);
-            let after_cursor = after_condition(&mut binds, "ended_at", after);
-            let page_clauses = format!("{after_cursor} ORDER BY ended_at DESC, id LIMIT {}", PAGE_SIZE + 1);
+            let after_condition = after_condition(&mut binds, "ended_at", after);
+            let page_clauses = format!("{after_condition} ORDER BY ended_at DESC, id LIMIT {}", PAGE_SIZE + 1);
             let statement = binds.into_statement(format!(
                 "({SELECT_MY_SESSIONS}{FROM_SESSIONS} AND session.status IN ('completed', 'cancelled') {page_clauses})
                  UNION ALL
