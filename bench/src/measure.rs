@@ -57,7 +57,7 @@ pub struct StatementResult {
     /// Rows returned in the specification's schema.
     pub specification_rows: u64,
     /// The number of timed executions in this schema.
-    pub executions: usize,
+    pub timed_executions: usize,
     /// Planning and execution time in this schema by the server's clock, in milliseconds.
     pub server_ms: f64,
     /// A hash of the custom plan's shape, in this schema.
@@ -122,16 +122,16 @@ impl StatementPair {
     pub async fn measure_in_isolation(&self, our_client: &mut Client) -> Result<f64, Failure> {
         self.ours.prepare(our_client).await?;
         let repeats = self.warm_up_and_choose_repeats(&self.ours, our_client).await?;
-        let argument_set_count = self.ours.executions.len();
+        let distinct_executions = self.ours.executions.len();
         let start = Instant::now();
-        for index in 0..argument_set_count {
+        for index in 0..distinct_executions {
             self.ours.execute(our_client, self.role, index, repeats).await?;
             if start.elapsed() > ISOLATED_TIME_BUDGET / 2 {
                 break;
             }
         }
         let mut times = Vec::new();
-        let max_executions = argument_set_count * MAX_ISOLATED_EXECUTIONS_PER_ARGUMENT_SET;
+        let max_executions = distinct_executions * MAX_ISOLATED_EXECUTIONS_PER_ARGUMENT_SET;
         while times.len() < MIN_ISOLATED_EXECUTIONS
             || times.len() < max_executions && start.elapsed() < ISOLATED_TIME_BUDGET
         {
@@ -235,7 +235,7 @@ impl StatementPair {
             ours_isolated_ms: 0.0,
             rows,
             specification_rows,
-            executions: ours_times.len(),
+            timed_executions: ours_times.len(),
             server_ms: plan.ms,
             plan_hash: plan.hash(),
             generic_plan_hash: generic_plan.hash(),

@@ -3,6 +3,7 @@
 #![allow(missing_docs)]
 
 use std::{
+    io::{BufRead, BufReader, Read},
     process::{Command, Output, Stdio},
     time::Duration,
 };
@@ -233,14 +234,18 @@ async fn a_program_that_waits_for_another_migrator_says_so_and_names_it() {
     let lock_holder = db.begin().await.unwrap();
     lock_holder.execute_unprepared("SELECT pg_advisory_xact_lock(358434263618)").await.unwrap();
     let holder_pid: i32 = scalar(&lock_holder, "SELECT pg_backend_pid()").await;
-    let child =
+    let mut child =
         program_command(&["up"], Some(database.url())).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    tokio::time::sleep(Duration::from_secs(8)).await;
+    let mut notices = BufReader::new(child.stderr.take().unwrap());
+    let mut notice = String::new();
+    // Blocks until the program has written a line or has ended.
+    notices.read_line(&mut notice).unwrap();
+    assert!(notice.contains(&format!("process {holder_pid} ")), "{notice}");
     lock_holder.rollback().await.unwrap();
-    let output = child.wait_with_output().unwrap();
-    let notice = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.success(), "{notice}");
-    assert!(notice.contains(&format!("process {holder_pid} ")) && notice.lines().count() == 1, "{notice}");
+    assert!(child.wait_with_output().unwrap().status.success());
+    let mut further_notices = String::new();
+    notices.read_to_string(&mut further_notices).unwrap();
+    assert_eq!(further_notices, "", "the program must say it once");
 }
 
 #[tokio::test]

@@ -13,7 +13,8 @@ mod failure;
 
 pub use failure::{ConnectError, explain};
 
-use failure::{explain_attempt, is_tls_message, server_address};
+pub(crate) use failure::server_address;
+use failure::{explain_attempt, is_tls_message};
 
 use crate::sqlstate;
 

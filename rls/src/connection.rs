@@ -250,24 +250,37 @@ impl IdentityConnection {
     }
 }
 
-/// Keeps a statement from being retried after its attempt to begin a transaction has waited for as long as a call may
-/// wait for a server.
-struct RetryLimit<'a> {
+/// The attempts to run one statement.
+struct Attempts<'a> {
     connection: &'a IdentityConnection,
-    is_reached: bool,
+    /// Whether the next attempt runs in a `READ ONLY` transaction, on a replica if one is fresh enough.
+    runs_read_only: bool,
+    begun_count: u32,
+    /// Whether the last attempt to begin a transaction has waited for as long as a call may wait for a server. Then the
+    /// statement is not retried.
+    has_waited_in_vain: bool,
 }
 
-impl<'a> RetryLimit<'a> {
-    fn new(connection: &'a IdentityConnection) -> Self {
-        Self { connection, is_reached: false }
+impl<'a> Attempts<'a> {
+    fn new(connection: &'a IdentityConnection, runs_read_only: bool) -> Self {
+        Self { connection, runs_read_only, begun_count: 0, has_waited_in_vain: false }
     }
 
-    async fn begin(&mut self, runs_read_only: bool) -> Result<Transaction, DbErr> {
+    /// Begins the transaction of the next attempt.
+    async fn begin(&mut self) -> Result<Transaction, DbErr> {
+        self.begun_count += 1;
         let started_at = Instant::now();
-        let begun = self.connection.begin_for_one_statement(runs_read_only).await;
+        let begun = self.connection.begin_for_one_statement(self.runs_read_only).await;
         let limit = self.connection.servers().primary_pool().acquire_timeout();
-        self.is_reached = begun.is_err() && limit.is_some_and(|limit| started_at.elapsed() >= limit);
+        self.has_waited_in_vain = begun.is_err() && limit.is_some_and(|limit| started_at.elapsed() >= limit);
         begun
+    }
+
+    /// Returns whether there is another attempt after this error.
+    fn prepare_next(&mut self, error: &DbErr) -> bool {
+        self.begun_count < MAX_ATTEMPTS
+            && !self.has_waited_in_vain
+            && self.connection.prepare_retry(error, &mut self.runs_read_only)
     }
 }
 
@@ -276,23 +289,16 @@ impl<'a> RetryLimit<'a> {
 /// commit, the statement is retried on another connection.
 macro_rules! run_in_own_transaction {
     ($self:ident, runs_read_only = $runs_read_only:expr, |$transaction:ident| $run:expr) => {{
-        let (mut attempt, mut runs_read_only) = (1, $runs_read_only);
+        let mut attempts = Attempts::new($self, $runs_read_only);
         loop {
-            let mut retry_limit = RetryLimit::new($self);
             let run = async {
-                let $transaction = retry_limit.begin(runs_read_only).await?;
+                let $transaction = attempts.begin().await?;
                 let outcome = $run.await?;
                 $transaction.commit().await?;
                 Ok::<_, DbErr>(outcome)
             };
             match run.await {
-                Err(error)
-                    if attempt < MAX_ATTEMPTS
-                        && !retry_limit.is_reached
-                        && $self.prepare_retry(&error, &mut runs_read_only) =>
-                {
-                    attempt += 1;
-                }
+                Err(error) if attempts.prepare_next(&error) => {}
                 outcome => return outcome,
             }
         }
@@ -357,21 +363,14 @@ impl StreamTrait for IdentityConnection {
         statement: Statement,
     ) -> Pin<Box<dyn Future<Output = Result<RowStream<'a>, DbErr>> + 'a + Send>> {
         Box::pin(async move {
-            let (mut attempt, mut runs_read_only) = (1, self.may_run_raw_on_replica(&statement));
+            let mut attempts = Attempts::new(self, self.may_run_raw_on_replica(&statement));
             loop {
-                let mut retry_limit = RetryLimit::new(self);
                 let begin_and_stream = async {
-                    let transaction = retry_limit.begin(runs_read_only).await?;
+                    let transaction = attempts.begin().await?;
                     transaction.stream_and_commit(statement.clone()).await
                 };
                 match begin_and_stream.await {
-                    Err(error)
-                        if attempt < MAX_ATTEMPTS
-                            && !retry_limit.is_reached
-                            && self.prepare_retry(&error, &mut runs_read_only) =>
-                    {
-                        attempt += 1;
-                    }
+                    Err(error) if attempts.prepare_next(&error) => {}
                     rows => return rows,
                 }
             }

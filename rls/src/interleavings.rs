@@ -29,7 +29,7 @@ use crate::{
     identity::set_role_statement,
     runtime::set_deadlines_may_be_exceeded,
     shared_transaction::{SharedTransaction, Verification},
-    statements::stream_rows,
+    streams::stream_rows,
     transaction_state::{BeginRequest, OUTERMOST_FRAME_ID, TransactionState},
     wire::PreparedStatementMode,
 };

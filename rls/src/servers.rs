@@ -27,6 +27,7 @@ use tokio::{
 
 use crate::{
     Error, Identity,
+    connect::server_address,
     pool::{Pool, PoolOptions},
     position::{LogPosition, Positions, ReadRequirement},
     shared_transaction::{DEADLINE_GRACE, SharedTransaction},
@@ -180,7 +181,7 @@ impl Drop for Cluster {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ServerStatus {
-    /// Host and port.
+    /// Host and port, or the path of its Unix socket.
     pub address: String,
     /// What it is used for.
     pub role: ServerRole,
@@ -213,7 +214,7 @@ impl Cluster {
         let mut members = Vec::new();
         for options in &server_options {
             members.push(Member {
-                address: format!("{}:{}", options.get_host(), options.get_port()),
+                address: server_address(options),
                 options: options.clone(),
                 pool: Pool::managed(options.clone(), pool_options)?,
                 serves_reads: AtomicBool::new(false),

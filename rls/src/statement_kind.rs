@@ -76,6 +76,35 @@ pub(crate) fn only_reads(sql: &str) -> bool {
     sql.starts_with("SELECT ") && ![" FOR ", "pg_"].iter().any(|part| sql.contains(part)) && cannot_change_session(sql)
 }
 
+/// What a statement may write, according to its text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WriteKind {
+    None,
+    /// The rows of one table. If it affects none, it has written nothing (unless a trigger has written elsewhere and
+    /// suppressed the row).
+    Rows,
+    Anything,
+}
+
+/// Returns what the statement may write.
+pub(crate) fn write_kind(sql: &str) -> WriteKind {
+    if !cannot_change_session(sql) {
+        // It is not recognizably a statement of SeaORM's that calls no function, so it may write anything.
+        WriteKind::Anything
+    } else if sql.starts_with("SELECT ") {
+        WriteKind::None
+    } else {
+        WriteKind::Rows
+    }
+}
+
+/// Whether the text shows that the statement returns each row that it writes.
+pub(crate) fn returns_written_rows(sql: &str) -> bool {
+    // In a string, the word proves nothing.
+    let after_last_string = sql.rsplit('\'').next().unwrap_or_default();
+    after_last_string.contains(" RETURNING ")
+}
+
 /// Whether the statement may commit the transaction that it runs in, or prepare it for two-phase commit. The text
 /// is one statement, so its first word decides. (A plain `PREPARE` counts too.)
 pub(crate) fn may_commit(sql: &str) -> bool {
@@ -151,7 +180,17 @@ fn is_part_of_name(character: char) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{cannot_change_session, may_commit, only_reads};
+    use super::{WriteKind, cannot_change_session, may_commit, only_reads, returns_written_rows, write_kind};
+
+    #[test]
+    fn a_statement_returns_the_rows_that_it_writes_only_if_returning_is_not_in_a_string() {
+        assert!(returns_written_rows(r#"UPDATE "a" SET "n" = $1 RETURNING "n""#));
+        assert!(returns_written_rows(r#"UPDATE "a" SET "n" = 'x' RETURNING "n""#));
+        assert!(!returns_written_rows(r#"UPDATE "a" SET "n" = ' RETURNING '"#));
+        assert!(!returns_written_rows(r#"UPDATE "a" SET "n" = $1"#));
+        assert_eq!(write_kind(r#"UPDATE "a" SET "n" = $1"#), WriteKind::Rows);
+        assert_eq!(write_kind(r#"UPDATE "a" SET "n" = "f"($1)"#), WriteKind::Anything);
+    }
 
     #[test]
     fn a_statement_that_may_commit_is_recognized_by_its_first_word() {

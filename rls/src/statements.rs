@@ -1,24 +1,15 @@
-//! Runs statements in a frame (the transaction, or a savepoint in it), and streams their rows. After statements that
-//! contain SQL of the caller, the identity is verified.
+//! Runs statements in a frame (the transaction, or a savepoint in it). After statements that contain SQL of the caller,
+//! the identity is verified.
 
-use std::{pin::Pin, sync::Arc, time::Instant};
-
-use futures_util::{Stream, TryStreamExt, stream};
 use sea_orm::{
-    DbErr, ExecResult, QueryResult, RuntimeErr, Statement,
+    DbErr, ExecResult, Statement,
     sqlx::postgres::{PgQueryResult, PgRow},
-};
-use tokio::{
-    select,
-    sync::{Notify, mpsc},
 };
 
 use crate::{
-    Error,
-    runtime::{AtomicBool, AtomicUsize, Ordering, spawn, timeout},
-    shared_transaction::{Call, DEADLINE_GRACE, SharedTransaction, Verification},
-    statement_kind::{cannot_change_session, only_reads},
-    transaction_state::{OUTERMOST_FRAME_ID, commit_unknown_error},
+    runtime::{AtomicBool, Ordering},
+    shared_transaction::{Call, SharedTransaction, Verification},
+    statement_kind::{WriteKind, returns_written_rows, write_kind},
     wire::{Connection, check_values, driver_query, exec_error, query_error},
 };
 
@@ -35,7 +26,7 @@ macro_rules! run_statement {
         let run = async {
             let mut call = $shared.begin_call($frame_id).await?;
             let write_kind = write_kind(&statement.statement.sql);
-            let returns_rows = statement.statement.sql.contains(" RETURNING ");
+            let returns_rows = returns_written_rows(&statement.statement.sql);
             if write_kind != WriteKind::None {
                 $shared.count_write();
             }
@@ -68,26 +59,6 @@ pub(crate) struct StatementToRun {
 impl From<Statement> for StatementToRun {
     fn from(statement: Statement) -> Self {
         Self { statement, is_cached: true }
-    }
-}
-
-/// What a statement may write, according to its text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum WriteKind {
-    None,
-    /// The rows of one table. If it affects none, it has written nothing.
-    Rows,
-    Anything,
-}
-
-fn write_kind(sql: &str) -> WriteKind {
-    if !cannot_change_session(sql) {
-        // It is not recognizably a statement of SeaORM's that calls no function, so it may write anything.
-        WriteKind::Anything
-    } else if sql.starts_with("SELECT ") {
-        WriteKind::None
-    } else {
-        WriteKind::Rows
     }
 }
 
@@ -188,253 +159,5 @@ impl<C: Connection> Call<C> {
                 Err(exec_error(error))
             }
         }
-    }
-}
-
-/// A stream of rows.
-pub type RowStream<'a> = Pin<Box<dyn Stream<Item = Result<QueryResult, DbErr>> + Send + 'a>>;
-
-/// The maximum number of rows buffered for a slow reader. While the buffer is full, no row is read from the server.
-const STREAM_BUFFER_ROWS: usize = if cfg!(test) { 2 } else { 64 };
-
-/// What the task that has the connection sends to the reader of a stream.
-enum StreamMessage<R> {
-    Row(R),
-    /// Nothing follows.
-    Failed(DbErr),
-    /// All rows were sent and, with `commits_at_end`, the transaction is committed. Nothing follows.
-    Complete,
-}
-
-/// Sends rows to the reader, from the task that has the connection.
-struct RowSender<R> {
-    sender: mpsc::UnboundedSender<StreamMessage<R>>,
-    progress: Arc<StreamProgress>,
-}
-
-/// What the task and the reader of a stream know of each other.
-#[derive(Default)]
-struct StreamProgress {
-    /// The number of rows sent and not yet read.
-    unread_count: AtomicUsize,
-    /// Notified after each row that is read.
-    row_read: Notify,
-    /// Whether the task may have sent the COMMIT of a transaction that can write. (The outcome of any other COMMIT does
-    /// not matter.)
-    may_have_committed: AtomicBool,
-}
-
-impl<R> RowSender<R> {
-    /// Sends a row to the reader as soon as the buffer has room. Returns `false` if the stream was dropped.
-    ///
-    /// If another call waits for the connection, the row is sent although the buffer is full. So all remaining rows are
-    /// read into memory, and the connection becomes free. Otherwise a reader that runs another statement before it has
-    /// read the last row would wait for itself.
-    async fn send(&self, shared: &SharedTransaction<impl Connection>, row: R) -> bool {
-        while self.progress.unread_count.load(Ordering::SeqCst) >= STREAM_BUFFER_ROWS && !shared.has_waiters() {
-            select! {
-                // Without `biased`, the order would be random, and the tests under `shuttle` could not repeat a
-                // schedule.
-                biased;
-                () = self.progress.row_read.notified() => {}
-                () = shared.wait_for_waiter() => {}
-                () = self.sender.closed() => return false,
-            }
-        }
-        self.progress.unread_count.fetch_add(1, Ordering::SeqCst);
-        self.sender.send(StreamMessage::Row(row)).is_ok()
-    }
-
-    /// Waits until all rows have been read. Returns `false` if the stream was dropped before that.
-    async fn wait_until_read(&self) -> bool {
-        while self.progress.unread_count.load(Ordering::SeqCst) > 0 {
-            select! {
-                biased;
-                () = self.progress.row_read.notified() => {}
-                () = self.sender.closed() => break,
-            }
-        }
-        self.progress.unread_count.load(Ordering::SeqCst) == 0
-    }
-}
-
-/// The reader's end of a stream.
-struct RowReader<R> {
-    receiver: mpsc::UnboundedReceiver<StreamMessage<R>>,
-    progress: Arc<StreamProgress>,
-    /// The first message, until it is read.
-    first_message: Option<StreamMessage<R>>,
-}
-
-impl<R: Send> RowReader<R> {
-    /// Waits for the first message, without counting its row as read. If the statement has failed before its first row,
-    /// returns the error.
-    async fn wait_for_first_message(&mut self) -> Result<(), DbErr> {
-        match self.receive().await {
-            StreamMessage::Failed(error) => Err(error),
-            message => {
-                self.first_message = Some(message);
-                Ok(())
-            }
-        }
-    }
-
-    async fn receive(&mut self) -> StreamMessage<R> {
-        self.receiver.recv().await.unwrap_or_else(|| {
-            // The task has not run to its end: it has panicked, or its runtime has shut down.
-            let cause = "the task that reads the rows has stopped";
-            StreamMessage::Failed(if self.progress.may_have_committed.load(Ordering::SeqCst) {
-                commit_unknown_error(cause)
-            } else {
-                Error::ConnectionLost(DbErr::Conn(RuntimeErr::Internal(cause.to_owned()))).into()
-            })
-        })
-    }
-
-    /// Returns the next row, and the reader for those after it; `None` after the last row.
-    async fn next(mut self) -> Option<(Result<R, DbErr>, Option<Self>)> {
-        let message = match self.first_message.take() {
-            Some(message) => message,
-            None => self.receive().await,
-        };
-        match message {
-            StreamMessage::Row(row) => {
-                self.progress.unread_count.fetch_sub(1, Ordering::SeqCst);
-                self.progress.row_read.notify_one();
-                Some((Ok(row), Some(self)))
-            }
-            StreamMessage::Failed(error) => Some((Err(error), None)),
-            StreamMessage::Complete => None,
-        }
-    }
-}
-
-/// How the stream ended.
-enum StreamEnd {
-    /// After the last row.
-    Complete,
-    /// The stream was dropped.
-    Dropped,
-}
-
-/// When this guard is dropped before the sending of the rows has returned, it fails the frame: the task that sends them
-/// may panic, or its runtime may shut down.
-struct StreamFrameGuard<'a, C: Connection> {
-    shared: &'a SharedTransaction<C>,
-    frame_id: u64,
-    has_ended: bool,
-}
-
-impl<C: Connection> Drop for StreamFrameGuard<'_, C> {
-    fn drop(&mut self) {
-        if !self.has_ended {
-            self.shared.mark_failed(self.frame_id);
-        }
-    }
-}
-
-/// Streams the rows of a statement, until the last row, the deadline, or the drop of the stream. Returns once the first
-/// row has arrived, so that a statement that fails at once can be retried. A task holds the connection, because a
-/// stream that held the connection itself would be self-referential. With `commits_at_end`, the task commits the
-/// transaction after the last row.
-pub(crate) async fn stream_rows<C: Connection>(
-    shared: &SharedTransaction<C>,
-    frame_id: u64,
-    statement: Statement,
-    verification: Verification,
-    commits_at_end: bool,
-) -> Result<impl Stream<Item = Result<C::Row, DbErr>> + Send + 'static, DbErr> {
-    check_values(&statement)?;
-    let mut call = shared.within_deadline(shared.begin_call(frame_id)).await?;
-    if write_kind(&statement.sql) != WriteKind::None {
-        shared.count_write();
-    }
-    if verification != Verification::Skipped {
-        call.expect_session_changes();
-        call.record_if_raw_commit(&statement);
-    }
-    let (sender, receiver) = mpsc::unbounded_channel();
-    let progress = Arc::<StreamProgress>::default();
-    let row_sender = RowSender { sender, progress: progress.clone() };
-    let shared = shared.clone();
-    spawn(async move {
-        // If the stream is dropped before its last row was read, what the statement wrote must be rolled back, so the
-        // commit waits for the reader.
-        let can_write = !call.cannot_write();
-        let waits_for_reader = commits_at_end && can_write;
-        let outcome = send_all(&shared, frame_id, call, statement, verification, &row_sender, waits_for_reader).await;
-        let outcome = match outcome {
-            Ok(StreamEnd::Complete) if commits_at_end => {
-                row_sender.progress.may_have_committed.store(can_write, Ordering::SeqCst);
-                shared.commit(OUTERMOST_FRAME_ID).await
-            }
-            Ok(StreamEnd::Complete | StreamEnd::Dropped) => Ok(()),
-            Err(error) => Err(error),
-        };
-        // This fails if the stream was dropped; then nobody needs the outcome.
-        let _ = row_sender.sender.send(outcome.map_or_else(StreamMessage::Failed, |()| StreamMessage::Complete));
-    });
-    let mut reader = RowReader { receiver, progress, first_message: None };
-    reader.wait_for_first_message().await?;
-    Ok(stream::unfold(Some(reader), |reader| async { reader?.next().await }))
-}
-
-/// Sends all rows of the statement to the reader. With `waits_for_reader`, returns only when they have been read.
-async fn send_all<C: Connection>(
-    shared: &SharedTransaction<C>,
-    frame_id: u64,
-    mut call: Call<C>,
-    statement: Statement,
-    verification: Verification,
-    row_sender: &RowSender<C::Row>,
-    waits_for_reader: bool,
-) -> Result<StreamEnd, DbErr> {
-    // Dropped before `call`, so that no other call gets the connection before the frame has failed.
-    let mut frame_guard = StreamFrameGuard { shared, frame_id, has_ended: false };
-    let seems_read_only = only_reads(&statement.sql);
-    call.expect_rows();
-    let connection = call.connection()?;
-    let sending = async {
-        let mut stream = connection.fetch(driver_query(statement, true));
-        while let Some(row) = stream.try_next().await? {
-            if !row_sender.send(shared, row).await {
-                return Ok(StreamEnd::Dropped);
-            }
-        }
-        Ok(StreamEnd::Complete)
-    };
-    let until_deadline = shared.deadline.map(|deadline| deadline.saturating_add(DEADLINE_GRACE));
-    let started_at = Instant::now();
-    let outcome = match until_deadline {
-        None => Ok(sending.await),
-        Some(limit) => timeout(limit, sending).await,
-    };
-    frame_guard.has_ended = true;
-    match outcome {
-        // The next call discards the rows that are still unread.
-        Ok(Ok(StreamEnd::Dropped)) => return Ok(StreamEnd::Dropped),
-        Ok(outcome) => call.record_outcome_for_caller(outcome, query_error)?,
-        Err(_) => return Err(call.close_at_deadline()),
-    };
-    let finishing = async {
-        if verification == Verification::Immediate {
-            call.verify().await?;
-        }
-        // The text shows no write, but a view may call a function that writes. If nothing was written, nothing can be
-        // lost, and the connection is free as soon as the last row was sent.
-        if waits_for_reader
-            && !(seems_read_only && call.has_written_nothing().await?)
-            && !row_sender.wait_until_read().await
-        {
-            return Ok(StreamEnd::Dropped);
-        }
-        Ok(StreamEnd::Complete)
-    };
-    match until_deadline {
-        None => finishing.await,
-        Some(limit) => match timeout(limit.saturating_sub(started_at.elapsed()), finishing).await {
-            Ok(end) => end,
-            Err(_) => Err(call.close_at_deadline()),
-        },
     }
 }

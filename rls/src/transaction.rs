@@ -21,7 +21,8 @@ use crate::{
     servers::ServersByRole,
     shared_transaction::{SharedTransaction, Verification},
     statement_kind::cannot_change_session,
-    statements::{self, StatementToRun},
+    statements::StatementToRun,
+    streams,
 };
 
 /// Maps an error of a caller's statement to the error that the caller gets.
@@ -148,7 +149,8 @@ impl UncheckedTransaction {
         self.shared.timeline
     }
 
-    /// Returns whether a statement that may have written something was sent through this handle.
+    /// Returns whether a statement that may have written something was sent through this handle. A statement that
+    /// affected no row has written nothing.
     #[must_use]
     pub fn may_have_written(&self) -> bool {
         self.shared.write_count() > 0
@@ -249,7 +251,7 @@ impl Transaction {
     ) -> Result<RowStream<'static>, DbErr> {
         let UncheckedTransaction { shared, frame_id, .. } = &self.unchecked;
         let rows =
-            self.map_error(statements::stream_rows(shared, *frame_id, statement, verification, commits_at_end).await)?;
+            self.map_error(streams::stream_rows(shared, *frame_id, statement, verification, commits_at_end).await)?;
         let (identity, map_error) = (self.identity().clone(), self.map_error);
         Ok(Box::pin(rows.map_ok(Into::into).map_err(move |error| map_error(&identity, error))))
     }

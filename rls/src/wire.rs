@@ -60,7 +60,9 @@ pub(crate) trait Connection: Send + Sized + 'static {
     fn discard(self);
 
     /// Discards the connection because a cached prepared statement no longer fits its table.
-    fn discard_as_outdated(self);
+    fn discard_as_outdated(self) {
+        self.discard();
+    }
 }
 
 impl Connection for PooledConnection {

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{TryStreamExt, future::try_join_all};
+use futures_util::TryStreamExt;
 use rls::{Database, Error, Identity, IdentityConnection, Options};
 use sea_orm::{AccessMode, ConnectOptions, ConnectionTrait, StreamTrait, TransactionTrait};
 use tokio::{
@@ -325,10 +325,16 @@ fn transactions_on_the_applications_pool_may_be_dropped_outside_its_runtime() {
 /// How many connections the tests of the firewall have in the pool.
 const CONNECTION_COUNT: usize = 8;
 
-/// Opens the connections of the pool, by beginning as many transactions at once, and leaves them idle.
+/// Opens the connections of the pool, by beginning as many transactions at once, and leaves them idle. The connection
+/// that is opened first is returned last, so that the pool hands it out first.
 async fn open_connections(owner: &IdentityConnection) {
-    let transactions = try_join_all((0..CONNECTION_COUNT).map(|_| owner.begin())).await.unwrap();
-    try_join_all(transactions.into_iter().map(|tx| tx.rollback())).await.unwrap();
+    let mut transactions = Vec::new();
+    for _ in 0..CONNECTION_COUNT {
+        transactions.push(owner.begin().await.unwrap());
+    }
+    for tx in transactions.into_iter().rev() {
+        tx.rollback().await.unwrap();
+    }
 }
 
 /// Starts a firewall that forwards connections to the server. Returns the URL of the database through the firewall, and

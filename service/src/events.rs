@@ -165,7 +165,7 @@ impl<C: Caller> Events<'_, C> {
 /// Reads the page of [`Events::after`]. Returns an error if the event with this `seq` is no longer kept, because later
 /// ones may then be deleted too.
 async fn read_kept_events_after(tx: &OperationTransaction, session_id: Uuid, seq: i64) -> Result<Vec<Event>, Error> {
-    // The page begins with the event after which it continues, which so needs no further round trip.
+    // The page begins with the event after which it continues, so that no round trip is needed to look that event up.
     let includes_start = seq != 0;
     let mut binds = Binds::default();
     let (session, start) = (binds.bind(session_id), binds.bind(seq));

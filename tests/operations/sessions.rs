@@ -15,6 +15,10 @@ const SEER_OF_PUBLIC_MAY_CALL: [&str; 6] = ["not_signed_in", "not_a_seer", "not_
 /// The session is private, so the stranger cannot see it: only the Seer and the service may call the operation.
 const SEER_OF_PRIVATE_MAY_CALL: [&str; 6] = ["not_signed_in", "not_found", "not_a_seer", "not_a_seer", "done", "done"];
 
+/// The character is the stranger's, so only the stranger can join with it. (The player has a seat with another one.)
+const ONLY_THE_STRANGER_JOINS: [&str; 6] =
+    ["not_signed_in", "done", "character_not_yours", "character_not_yours", "character_not_yours", "not_signed_in"];
+
 pub fn operations() -> Vec<Operation> {
     vec![
         operation!("sessions.create", USERS_MAY_CALL, |tx, fixture| {
@@ -36,35 +40,12 @@ pub fn operations() -> Vec<Operation> {
         operation!("sessions.by_code", USERS_AND_SERVICE_MAY_CALL, |tx, fixture| async {
             tx.sessions().by_code(&fixture.join_code(fixture.private_session).await).await
         }),
-        // The character is the stranger's. The player has a seat already, with another character.
-        operation!(
-            "sessions.join",
-            [
-                "not_signed_in",
-                "done",
-                "character_not_yours",
-                "character_not_yours",
-                "character_not_yours",
-                "not_signed_in"
-            ],
-            |tx, fixture| async {
-                tx.sessions()
-                    .join(&fixture.join_code(fixture.private_session).await, fixture.stranger.character_id)
-                    .await
-            }
-        ),
-        operation!(
-            "sessions.join_public",
-            [
-                "not_signed_in",
-                "done",
-                "character_not_yours",
-                "character_not_yours",
-                "character_not_yours",
-                "not_signed_in"
-            ],
-            |tx, fixture| tx.sessions().join_public(fixture.waiting_session, fixture.stranger.character_id)
-        ),
+        operation!("sessions.join", ONLY_THE_STRANGER_JOINS, |tx, fixture| async {
+            tx.sessions().join(&fixture.join_code(fixture.private_session).await, fixture.stranger.character_id).await
+        }),
+        operation!("sessions.join_public", ONLY_THE_STRANGER_JOINS, |tx, fixture| tx
+            .sessions()
+            .join_public(fixture.waiting_session, fixture.stranger.character_id)),
         operation!(
             "sessions.leave",
             ["not_signed_in", "not_found", "done", "done", "not_seated", "not_signed_in"],

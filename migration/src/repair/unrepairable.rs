@@ -26,10 +26,6 @@ pub(super) fn describe_if_unrepairable(difference: &Difference) -> Option<String
                  ... OWNER TO)"
             ))
         }
-        "session_replication_role" if actual.contains(" for this connection (") => Some(format!(
-            "{difference} (neither triggers nor foreign keys apply: remove the setting from the connection's options \
-             or the server's configuration, and connect again)"
-        )),
         _ => None,
     }
 }

@@ -273,9 +273,10 @@ pub(super) fn is_tls_message(text: &str) -> bool {
 }
 
 /// Returns host and port, or the path of the Unix socket.
-pub(super) fn server_address(options: &PgConnectOptions) -> String {
+pub(crate) fn server_address(options: &PgConnectOptions) -> String {
     match options.get_socket() {
         Some(socket) => socket.display().to_string(),
+        None if options.get_host().contains(':') => format!("[{}]:{}", options.get_host(), options.get_port()),
         None => format!("{}:{}", options.get_host(), options.get_port()),
     }
 }

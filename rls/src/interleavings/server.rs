@@ -382,10 +382,6 @@ impl Connection for ModelConnection {
         self.is_discarded = true;
         self.server.state().lose_connection();
     }
-
-    fn discard_as_outdated(self) {
-        self.discard();
-    }
 }
 
 impl Drop for ModelConnection {

@@ -38,9 +38,10 @@ pub(crate) struct Connector {
 /// What connections show about the server and the network.
 #[derive(Debug, Default)]
 pub(crate) struct ServerState {
-    /// When a connection that did not answer a ping was last used; of several such connections, the latest time.
-    /// Whatever dropped that connection (a firewall, the server) has also dropped those that have been idle for longer.
-    dead_if_unused_since: Mutex<Option<Instant>>,
+    /// When the last ping without an answer was sent. The pool hands out the connection that was returned last, so
+    /// those that have not been used since then have been idle for longer than the connection that did not answer.
+    /// Whatever dropped that connection (a firewall, the server) has also dropped them.
+    unanswered_ping_at: Mutex<Option<Instant>>,
     /// The number of connections that are being opened.
     opening_count: AtomicUsize,
     /// Whether the server's last response was "too many connections".
@@ -51,15 +52,15 @@ pub(crate) struct ServerState {
 }
 
 impl ServerState {
-    /// Records that a connection that was last used at that time did not answer.
-    fn record_dead(&self, last_used: Instant) {
-        let mut dead_if_unused_since = self.dead_if_unused_since.lock().unwrap_or_else(PoisonError::into_inner);
-        *dead_if_unused_since = (*dead_if_unused_since).max(Some(last_used));
+    fn record_unanswered_ping(&self, sent_at: Instant) {
+        let mut unanswered_ping_at = self.unanswered_ping_at.lock().unwrap_or_else(PoisonError::into_inner);
+        *unanswered_ping_at = (*unanswered_ping_at).max(Some(sent_at));
     }
 
-    /// Whether a connection that was last used at that time has been idle at least as long as one that did not answer.
-    fn is_presumed_dead(&self, last_used: Instant) -> bool {
-        *self.dead_if_unused_since.lock().unwrap_or_else(PoisonError::into_inner) >= Some(last_used)
+    /// Whether a connection that was last acquired at that time is probably dead. (One that was in use during the ping
+    /// may be alive. It is replaced without need.)
+    fn is_presumed_dead(&self, last_acquired: Instant) -> bool {
+        *self.unanswered_ping_at.lock().unwrap_or_else(PoisonError::into_inner) > Some(last_acquired)
     }
 
     /// Records that a cached prepared statement no longer fits its table. No connection that was opened before is used
@@ -127,12 +128,12 @@ impl Manager for Connector {
             return Err(RecycleError::message("opened before a table changed"));
         }
         if metrics.last_used() > PING_AFTER_IDLE {
-            let last_used = metrics.recycled.unwrap_or(metrics.created);
-            if self.server_state.is_presumed_dead(last_used) {
+            if self.server_state.is_presumed_dead(metrics.recycled.unwrap_or(metrics.created)) {
                 return Err(RecycleError::message("idle for longer than a connection that did not answer"));
             }
+            let sent_at = Instant::now();
             let Ok(answer) = timeout(PING_TIMEOUT, connection.pg_connection.ping()).await else {
-                self.server_state.record_dead(last_used);
+                self.server_state.record_unanswered_ping(sent_at);
                 return Err(RecycleError::message("no answer to a ping"));
             };
             answer?;

@@ -65,21 +65,23 @@ pub struct ArchivedSession {
     pub seats: Vec<archived_session_players::Model>,
 }
 
-/// Selects the columns of [`MySession`], from `sessions` or `archived_sessions`. The last column, `is_archived`,
-/// follows in [`FROM_SESSIONS`] and [`FROM_ARCHIVE`], in which `$1` is the caller's id.
+/// Selects the columns of [`MySession`] except `is_archived`. [`FROM_MY_SESSIONS`] or [`FROM_MY_ARCHIVED_SESSIONS`]
+/// follows.
 const SELECT_MY_SESSIONS: &str = "SELECT
     session.id, session.code::text AS code, session.status, session.seer_id, seer.display_name AS seer_name,
     session.adventure_id, adventure.name AS adventure_name, seat.character_id, session.seats_taken,
     session.max_players, session.scheduled_start, session.started_at, session.ended_at, session.created_at";
 
-const FROM_SESSIONS: &str = ", false AS is_archived
+/// The sessions that the caller runs or has a seat in, except archived ones. `$1` is the caller's id.
+const FROM_MY_SESSIONS: &str = "
   FROM public.sessions AS session
   JOIN public.users AS seer ON seer.id = session.seer_id
   LEFT JOIN public.adventures AS adventure ON adventure.id = session.adventure_id
   LEFT JOIN public.session_players AS seat ON seat.session_id = session.id AND seat.user_id = $1
   WHERE session.id = ANY ((SELECT private.my_session_ids())::uuid[])";
 
-const FROM_ARCHIVE: &str = ", true AS is_archived
+/// The archived sessions that the caller ran or had a seat in. `$1` is the caller's id.
+const FROM_MY_ARCHIVED_SESSIONS: &str = "
   FROM public.archived_sessions AS session
   JOIN public.users AS seer ON seer.id = session.seer_id
   LEFT JOIN public.adventures AS adventure ON adventure.id = session.adventure_id
@@ -104,7 +106,7 @@ impl<C: Caller> Sessions<'_, C> {
             binds.bind(tx.user_id()?);
             let after_condition = after_condition(&mut binds, "created_at", after);
             let statement = binds.into_statement(format!(
-                "{SELECT_MY_SESSIONS}{FROM_SESSIONS}
+                "{SELECT_MY_SESSIONS}, false AS is_archived {FROM_MY_SESSIONS}
                  AND session.status NOT IN ('completed', 'cancelled')
                  AND (session.seer_id = $1 OR seat.is_active)
                  {after_condition}
@@ -134,9 +136,10 @@ impl<C: Caller> Sessions<'_, C> {
             let after_condition = after_condition(&mut binds, "ended_at", after);
             let page_clauses = format!("{after_condition} ORDER BY ended_at DESC, id LIMIT {}", PAGE_SIZE + 1);
             let statement = binds.into_statement(format!(
-                "({SELECT_MY_SESSIONS}{FROM_SESSIONS} AND session.status IN ('completed', 'cancelled') {page_clauses})
+                "({SELECT_MY_SESSIONS}, false AS is_archived {FROM_MY_SESSIONS}
+                  AND session.status IN ('completed', 'cancelled') {page_clauses})
                  UNION ALL
-                 ({SELECT_MY_SESSIONS}{FROM_ARCHIVE} {page_clauses})
+                 ({SELECT_MY_SESSIONS}, true AS is_archived {FROM_MY_ARCHIVED_SESSIONS} {page_clauses})
                  ORDER BY ended_at DESC, id LIMIT {}",
                 PAGE_SIZE + 1
             ));
