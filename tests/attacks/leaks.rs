@@ -252,3 +252,23 @@ async fn inserting_a_creature_into_another_users_adventure_does_not_reveal_which
         assert_eq!(stranger.execute(&insert(hidden_creature)).await.unwrap_err(), refusal_of_unused_id);
     }
 }
+
+#[tokio::test]
+async fn the_planner_has_no_statistics_of_mail_addresses_and_join_codes() {
+    let world = World::new().await;
+    let seer = world.new_user().await.user_id();
+    new_private_session(&world, seer, world.new_adventure(seer).await).await;
+    let superuser = world.superuser().await;
+    superuser.execute("ANALYZE users, sessions").await.unwrap();
+    let has_statistics = "EXISTS (SELECT FROM pg_statistic WHERE starelid = attrelid AND staattnum = attnum)";
+    for (table, columns) in [("users", "email"), ("sessions", "code")] {
+        let columns_without: String = superuser
+            .fetch_value(&format!(
+                "SELECT string_agg(attname, ', ' ORDER BY attnum) FROM pg_attribute
+                 WHERE attrelid = 'public.{table}'::regclass AND attnum > 0 AND NOT attisdropped AND NOT {has_statistics}"
+            ))
+            .await
+            .unwrap();
+        assert_eq!(columns_without, columns, "{table}");
+    }
+}

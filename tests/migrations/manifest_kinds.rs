@@ -149,6 +149,11 @@ const BREAKAGES: &[(&str, &str)] = &[
         "ALTER TABLE session_events SET (vacuum_index_cleanup = off)",
         "setting vacuum_index_cleanup of public.session_events",
     ),
+    (
+        "ALTER TABLE users ALTER email SET STATISTICS 100, ALTER email SET (n_distinct = -1)",
+        "statistics of column email of public.users",
+    ),
+    ("ALTER TABLE sessions ALTER code SET STATISTICS -1", "statistics of column code of public.sessions"),
     ("ALTER TABLE users ALTER bio SET STORAGE EXTERNAL", "column bio of public.users"),
     ("ALTER TABLE adventures ALTER content SET COMPRESSION pglz", "column content of public.adventures"),
     ("ALTER TABLE creatures ALTER description TYPE text COLLATE \"C\"", "column description of public.creatures"),

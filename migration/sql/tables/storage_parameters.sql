@@ -27,3 +27,9 @@ $$;
 -- list for their own statements (`gin_pending_list_limit`), and so leave a list so long that the next writer needs a
 -- minute to insert it.
 ALTER INDEX public.idx_adventures_content SET (fastupdate = off);
+
+-- Keeps the planner from collecting statistics of these columns. It reads statistics before policies and column
+-- privileges apply, so its row estimates would tell any user in which range the mail addresses of others and the join
+-- codes of private sessions lie. Both columns are unique, so a search for one value needs no statistics.
+ALTER TABLE public.users ALTER COLUMN email SET STATISTICS 0;
+ALTER TABLE public.sessions ALTER COLUMN code SET STATISTICS 0;

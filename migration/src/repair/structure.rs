@@ -1,4 +1,4 @@
-//! Repairs of schemas, types, tables, sequences and settings.
+//! Repairs of schemas, types, tables, sequences, settings and statistics targets.
 
 use super::{Defects, Plan};
 use crate::{check::Difference, manifest, manifest::name_and_table, tables};
@@ -40,6 +40,16 @@ impl Plan {
         for (object, value) in defects.to_restore().filter(|(object, _)| manifest::kind(object) == "setting") {
             if let Some((name, table)) = name_and_table(object) {
                 self.push_repair(format!("ALTER TABLE {table} SET ({name} = {value})"), object, None);
+            }
+        }
+        for (object, value) in defects.to_restore().filter(|(object, _)| manifest::kind(object) == "statistics") {
+            let (column, target) = (object.strip_prefix("statistics of column "), value.strip_prefix("target "));
+            if let (Some((column, table)), Some(target)) = (column.and_then(|rest| rest.rsplit_once(" of ")), target) {
+                let sql = format!(
+                    "ALTER TABLE {table} ALTER COLUMN {column} SET STATISTICS {target},
+                       ALTER COLUMN {column} RESET (n_distinct, n_distinct_inherited)"
+                );
+                self.push_repair(sql, object, None);
             }
         }
     }
