@@ -119,7 +119,7 @@ async fn create_sample_sessions(sparc: &Sparc) -> Result<(), Error> {
             let session = seer.sessions().create(new).await?;
             if number == 1 {
                 // Gives the session the status `starting_soon`.
-                seer.sessions().announce(session.id).await?;
+                seer.sessions().announce_start(session.id).await?;
             }
         }
     }

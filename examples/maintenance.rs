@@ -33,11 +33,12 @@ async fn main() -> anyhow::Result<()> {
     // The jobs run in a background task, as they would in a service.
     let maintenance = tokio::spawn(async move {
         let service = sparc.as_service();
-        let event_bar = progress_bar("events deleted", backlog.expired_events);
+        let event_bar = progress_bar("events deleted", backlog.old_events);
         let report = service.maintenance().delete_old_events(options, |so_far| event_bar.set_position(so_far)).await?;
         finish_bar(&event_bar, "events deleted", report);
         let cancel_bar = progress_bar("sessions cancelled", backlog.abandoned_sessions);
-        let report = service.maintenance().cancel_abandoned(options, |so_far| cancel_bar.set_position(so_far)).await?;
+        let report =
+            service.maintenance().cancel_abandoned_sessions(options, |so_far| cancel_bar.set_position(so_far)).await?;
         finish_bar(&cancel_bar, "sessions cancelled", report);
         let archive_bar = progress_bar("sessions archived", backlog.archivable_sessions);
         let report = service.maintenance().archive_sessions(options, |so_far| archive_bar.set_position(so_far)).await?;
@@ -66,7 +67,7 @@ fn progress_bar(label: &'static str, length: i64) -> ProgressBar {
 fn finish_bar(bar: &ProgressBar, label: &str, report: JobReport) {
     bar.abandon();
     if !std::io::stderr().is_terminal() {
-        println!("{} {label}{}", report.processed, if report.is_finished { "" } else { ", more to do" });
+        println!("{} {label}{}", report.processed, if report.reached_end { "" } else { ", more to do" });
     }
 }
 

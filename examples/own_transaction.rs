@@ -68,11 +68,11 @@ async fn main() -> anyhow::Result<()> {
 }
 
 async fn character_count(user: &sparc::service::IdentityConnection) -> Result<usize, Error> {
-    Ok(user.characters().list().await?.len())
+    Ok(user.characters().living().await?.len())
 }
 
 async fn session_count(user: &sparc::service::IdentityConnection) -> Result<usize, Error> {
-    Ok(user.sessions().mine(None).await?.items.len())
+    Ok(user.sessions().my_live(None).await?.items.len())
 }
 
 /// Connects with the two logins that the environment names, or else with the login of `url` for both users and the

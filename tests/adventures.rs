@@ -156,13 +156,16 @@ async fn a_rating_must_be_from_0_to_5() {
     let adventure_id = world.new_adventure(world.new_account().await).await;
     let service = world.sparc.as_service();
     for invalid in ["-9.99", "-0.01", "5.01", "9.99", "1000"] {
-        let outcome = service.adventures().set_rating(adventure_id, Some(invalid.parse().unwrap())).await;
+        let outcome = service.adventures().set_average_rating(adventure_id, Some(invalid.parse().unwrap())).await;
         assert_error!(outcome, Error::InvalidValue { field: "average_rating", .. }, "{invalid}");
     }
     for valid in ["0", "4.99", "5", "5.00"] {
-        assert!(service.adventures().set_rating(adventure_id, Some(valid.parse().unwrap())).await.is_ok(), "{valid}");
+        assert!(
+            service.adventures().set_average_rating(adventure_id, Some(valid.parse().unwrap())).await.is_ok(),
+            "{valid}"
+        );
     }
-    assert!(service.adventures().set_rating(adventure_id, None).await.is_ok());
+    assert!(service.adventures().set_average_rating(adventure_id, None).await.is_ok());
 }
 
 #[tokio::test]

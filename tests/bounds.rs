@@ -161,7 +161,7 @@ async fn games_played_and_games_run_are_not_negative() {
 }
 
 #[tokio::test]
-async fn names_of_characters_join_codes_heroic_saves_and_event_numbers_are_unique() {
+async fn character_names_join_codes_and_event_numbers_are_unique_and_a_roll_has_one_heroic_save() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let owner = world.owner();

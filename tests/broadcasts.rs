@@ -235,11 +235,11 @@ async fn a_roll_succeeds_even_if_its_broadcast_cannot_be_sent() {
             "{obstacle}"
         );
         assert_eq!(world.owner().count("dice_rolls").await, 1, "{obstacle}");
-        let count_future = superuser.query_one_raw(sea_orm::Statement::from_string(
+        let row_future = superuser.query_one_raw(sea_orm::Statement::from_string(
             sea_orm::DbBackend::Postgres,
             format!("SELECT count(*) FROM realtime.messages WHERE topic = '{}'", topic(&game)),
         ));
-        let broadcast_count_after: i64 = count_future.await.unwrap().unwrap().try_get_by_index(0).unwrap();
+        let broadcast_count_after: i64 = row_future.await.unwrap().unwrap().try_get_by_index(0).unwrap();
         // The first obstacle also removes the earlier broadcasts.
         assert!(broadcast_count_after <= broadcast_count_before, "{obstacle}: nothing may be sent");
         superuser.close().await.unwrap();

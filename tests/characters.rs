@@ -266,7 +266,7 @@ async fn a_player_edits_a_character_and_only_the_service_changes_its_progression
     assert_eq!((weakened_hero.max_hit_points, weakened_hero.hit_points), (3, 3));
     assert_eq!(service.characters().set_level(hero.id, 2.try_into().unwrap()).await.unwrap().level, 2);
     me.characters().retire(hero.id).await.unwrap();
-    assert!(me.characters().list().await.unwrap().is_empty());
+    assert!(me.characters().living().await.unwrap().is_empty());
     assert_eq!(me.characters().retired().await.unwrap().len(), 1);
     assert!(me.characters().unretire(hero.id).await.unwrap().retired_at.is_none());
     me.characters().delete(hero.id).await.unwrap();

@@ -51,7 +51,7 @@ async fn sequential_callers_share_one_of_several_idle_connections() {
 }
 
 #[tokio::test]
-async fn closing_waits_for_open_transactions_and_acquires_no_more_connections() {
+async fn closing_the_handle_waits_for_open_transactions_and_acquires_no_more_connections() {
     let world = World::new().await;
     let sparc = Sparc::connect(world.url()).await.unwrap();
     let cloned_handle = sparc.clone();

@@ -31,12 +31,12 @@ async fn counters_and_ratings_are_limited_by_check_constraints() {
         assert_accepted(&owner, &set_counter(0)).await;
         assert_check_violation(&owner, &set_counter(-1), &format!("{table}_{column}_check")).await;
     }
-    let set_rating =
+    let set_average_rating =
         |rating: &str| format!("UPDATE adventures SET average_rating = {rating} WHERE id = '{adventure_id}'");
-    assert_accepted(&owner, &set_rating("0")).await;
-    assert_accepted(&owner, &set_rating("5")).await;
-    assert_check_violation(&owner, &set_rating("-0.01"), "adventures_average_rating_check").await;
-    assert_check_violation(&owner, &set_rating("5.01"), "adventures_average_rating_check").await;
+    assert_accepted(&owner, &set_average_rating("0")).await;
+    assert_accepted(&owner, &set_average_rating("5")).await;
+    assert_check_violation(&owner, &set_average_rating("-0.01"), "adventures_average_rating_check").await;
+    assert_check_violation(&owner, &set_average_rating("5.01"), "adventures_average_rating_check").await;
     let set_live_seats = |seats: i32| {
         format!("UPDATE characters SET live_seats = {seats} WHERE id = '{}'", game.players[0].character_id)
     };

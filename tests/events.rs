@@ -1,5 +1,5 @@
-//! Events: triggers and participants write them, each session numbers its own, and they are deleted after a day.
-//! Sessions that ended long ago are archived.
+//! Events: triggers and participants write them, those of a session become visible in the order of their numbers, and
+//! they are deleted after a day. Sessions that ended long ago are archived.
 
 use std::sync::{
     Arc,
@@ -258,7 +258,7 @@ async fn new_events_delete_old_ones_in_bounded_batches() {
 }
 
 #[tokio::test]
-async fn the_clean_up_uses_the_index_on_old_events() {
+async fn the_clean_up_finds_old_events_by_an_index() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let insert_events = format!(

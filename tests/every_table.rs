@@ -1,7 +1,7 @@
 //! Rules for every table that users can write, checked in PostgreSQL's catalog, so that no new table breaks them. The
 //! tables and columns to which a rule does not apply are listed with the reason.
 
-use crate::{catalog::assert_no_rows, interleavings::has_interleaving_cases, world::World};
+use crate::{interleavings::has_interleaving_cases, schema_rules::assert_no_rows, world::World};
 
 /// The beginning of a query, with a CTE `writes (table_id, table_name, command)`: a row for each table and each command
 /// that users may execute on it.
@@ -123,7 +123,7 @@ async fn every_write_granted_to_users_has_interleaving_cases() {
         .collect();
     assert!(
         writes_without_cases.is_empty(),
-        "tests/interleavings/ has no statement of a user, or for UPDATE and DELETE no entry in LOCKABLE_TABLES, for \
-         {writes_without_cases:#?}"
+        "for each of these writes, tests/interleavings/ lacks a user's statement or, for UPDATE and DELETE, an entry \
+         in LOCKABLE_TABLES: {writes_without_cases:#?}"
     );
 }

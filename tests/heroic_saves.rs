@@ -133,7 +133,7 @@ async fn one_of_four_concurrent_heroic_saves_succeeds() {
 }
 
 #[tokio::test]
-async fn leaving_rolling_saving_and_new_encounters_do_not_deadlock() {
+async fn concurrent_leaves_rolls_heroic_saves_and_new_encounters_do_not_deadlock() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     for round in 0..100 {
@@ -214,10 +214,10 @@ async fn a_removed_player_learns_nothing_of_the_next_encounter_and_has_a_save_ag
     let failed_roll_id = world.new_attack_roll(game.session_id, player.character_id, "{1,2}", 10, 0).await;
     me.dice().use_heroic_save(failed_roll_id).await.unwrap();
     seer.sessions().remove_player(game.session_id, player.user_id).await.unwrap();
-    let own_seat = "SELECT heroic_saves_used || ' ' || xmin::text FROM session_players";
-    let seat_before: String = player.caller.fetch_value(own_seat).await.unwrap();
+    let select_own_seat = "SELECT heroic_saves_used || ' ' || xmin::text FROM session_players";
+    let seat_before: String = player.caller.fetch_value(select_own_seat).await.unwrap();
     seer.sessions().set_encounter(game.session_id, Some("next")).await.unwrap();
-    assert_eq!(player.caller.fetch_value::<String>(own_seat).await.unwrap(), seat_before);
+    assert_eq!(player.caller.fetch_value::<String>(select_own_seat).await.unwrap(), seat_before);
     seer.sessions().readmit(game.session_id, player.user_id).await.unwrap();
     me.sessions().rejoin(game.session_id, player.character_id).await.unwrap();
     assert!(me.dice().heroic_saves_remaining(game.session_id).await.unwrap().iter().all(|seat| seat.remaining == 1));

@@ -78,7 +78,7 @@ async fn a_creation_repeated_with_the_same_id_returns_the_first_row() {
     })
     .await;
     assert_idempotent(&seer, "initiative", move |caller, id| async move {
-        caller.dice().roll_initiative(NewInitiative { id: Some(id), session_id, creatures: Vec::new() }).await
+        caller.dice().roll_initiative(NewInitiative { id: Some(id), session_id, creature_ids: Vec::new() }).await
     })
     .await;
     assert_idempotent(&world.sparc.as_service(), "account", move |caller, id| async move {

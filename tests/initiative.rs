@@ -24,7 +24,7 @@ async fn initiative_can_be_rolled_for_more_than_a_hundred_creatures() {
     let creatures: Vec<Uuid> = world.owner().fetch_value(&sql).await.unwrap();
     let seer = world.sparc.as_user(game.seer.user_id());
     let id = Some(Uuid::new_v4());
-    let initiative = NewInitiative { id, session_id: game.session_id, creatures };
+    let initiative = NewInitiative { id, session_id: game.session_id, creature_ids: creatures };
     let turns = seer.dice().roll_initiative(initiative.clone()).await.unwrap();
     assert_eq!(turns.len(), 151, "150 creatures and the player");
     assert!(turns.is_sorted_by(|turn, next| turn.die >= next.die));
@@ -49,7 +49,7 @@ async fn initiative_is_one_die_and_ties_are_ordered_by_grace() {
     };
     let mut tie_count = 0;
     for _ in 0..40 {
-        let initiative = NewInitiative { id: None, session_id: game.session_id, creatures: vec![wolf.id, wolf.id] };
+        let initiative = NewInitiative { id: None, session_id: game.session_id, creature_ids: vec![wolf.id, wolf.id] };
         let turns = seer.dice().roll_initiative(initiative).await.unwrap();
         assert_eq!(turns.len(), 5, "a creature that is listed twice must roll once");
         assert!(turns.iter().all(|turn| turn.roll.dice_count == 1 && turn.roll.roll_type == RollType::Initiative));
@@ -66,7 +66,7 @@ async fn initiative_order_orders_only_initiative_rolls_of_one_session_that_the_c
     let (game, other_game) = (world.new_active_session(2).await, world.new_active_session(1).await);
     let seer = world.sparc.as_user(game.seer.user_id());
     let service = world.sparc.as_service();
-    let initiative = |session_id| NewInitiative { id: None, session_id, creatures: Vec::new() };
+    let initiative = |session_id| NewInitiative { id: None, session_id, creature_ids: Vec::new() };
     let turns = seer.dice().roll_initiative(initiative(game.session_id)).await.unwrap();
     let other_turns = service.dice().roll_initiative(initiative(other_game.session_id)).await.unwrap();
     let attack_id = world.new_attack_roll(game.session_id, game.players[0].character_id, "{1}", 3, 0).await;

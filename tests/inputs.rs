@@ -62,7 +62,7 @@ fn an_absent_field_has_the_documented_default() {
     assert_defaults!(
         NewInitiative,
         json!({ "session_id": id }),
-        json!({ "id": null, "session_id": id, "creatures": [] })
+        json!({ "id": null, "session_id": id, "creature_ids": [] })
     );
     assert_defaults!(NewAccount, json!({}), json!({ "id": null, "email": null, "display_name": null }));
     assert_eq!(from_value::<HistoryFilter>(json!({})).unwrap().page_size, PageSize::default());

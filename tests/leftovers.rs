@@ -44,7 +44,7 @@ const STATE_CHANGES: [&str; 20] = [
     "SELECT pg_advisory_lock(7)",
     "SELECT pg_advisory_lock_shared(8)",
     "PREPARE mine AS SELECT 1",
-    // The driver names its own prepared statements like this, so it could take this one for one of them.
+    // The driver names its own prepared statements like this, so it could mistake this one for its own.
     "PREPARE sqlx_s_1 AS SELECT 1",
     "DEALLOCATE ALL",
     "DISCARD PLANS",
@@ -54,7 +54,7 @@ const STATE_CHANGES: [&str; 20] = [
     "SET ROLE authenticated",
 ];
 
-/// How the transaction ends in which a statement runs.
+/// How the transaction of a statement ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ending {
     /// The statement runs outside of a transaction.
@@ -102,7 +102,7 @@ async fn changes_that_a_statement_makes_to_a_database_session_are_undone_for_the
                 }
                 // The second round uses the statements that the driver has prepared in the first.
                 for _ in 0..2 {
-                    let characters = ben.characters().list().await;
+                    let characters = ben.characters().living().await;
                     assert!(
                         characters.as_ref().is_ok_and(|list| list.len() == 1),
                         "{statement}, {ending:?}: {characters:?}"
@@ -133,7 +133,7 @@ async fn changes_that_an_expression_of_a_query_makes_to_a_database_session_are_u
         // The query may be refused. What matters here is only what it leaves behind.
         let _ = find.into_tuple::<String>().all(&sparc.as_user(ada.user_id)).await;
         assert_eq!(fetch_text(&ben, SELECT_DATABASE_SESSION_STATE).await, clean_state, "{expression}");
-        assert_eq!(ben.characters().list().await.unwrap().len(), 1, "{expression}");
+        assert_eq!(ben.characters().living().await.unwrap().len(), 1, "{expression}");
     }
 }
 
@@ -144,7 +144,7 @@ async fn a_raw_statement_keeps_the_prepared_statements_of_other_callers() {
     let (ada, ben) = (world.new_player().await, world.new_player().await);
     let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
     let (ada, ben) = (sparc.as_user(ada.user_id), sparc.as_user(ben.user_id));
-    ben.characters().list().await.unwrap();
+    ben.characters().living().await.unwrap();
     let backend_pid = fetch_text(&ada, "SELECT pg_backend_pid()::text").await;
     let count_prepared_statements =
         "SELECT count(*)::text FROM pg_prepared_statements WHERE statement LIKE '%characters%'";
@@ -153,7 +153,7 @@ async fn a_raw_statement_keeps_the_prepared_statements_of_other_callers() {
         "2",
         "the statement of `list`, and this query itself"
     );
-    ben.characters().list().await.unwrap();
+    ben.characters().living().await.unwrap();
     assert_eq!(fetch_text(&ada, "SELECT pg_backend_pid()::text").await, backend_pid, "the connection must be the same");
     assert_eq!(
         fetch_text(&ada, count_prepared_statements).await,
@@ -178,7 +178,7 @@ async fn copy_is_refused_and_closes_its_connection_without_waiting_for_the_deadl
     for copy in ["COPY copied FROM STDIN", "COPY copied TO STDOUT", "/* */ copy copied from stdin with (format csv)"] {
         let outcome = ada.execute_unprepared(copy).await.map_err(Error::from);
         assert_error!(outcome, Error::InvalidStatement { .. }, "{copy}");
-        assert_eq!(ada.characters().list().await.unwrap().len(), 1);
+        assert_eq!(ada.characters().living().await.unwrap().len(), 1);
         let tx = ada.begin().await.unwrap();
         assert!(tx.execute_unprepared(copy).await.is_err());
         assert!(tx.users().me().await.is_err(), "the connection must be closed");
@@ -186,7 +186,7 @@ async fn copy_is_refused_and_closes_its_connection_without_waiting_for_the_deadl
         let tx = ada.begin().await.unwrap();
         assert!(tx.execute_unprepared(copy).await.is_err());
         assert!(tx.commit().await.is_err());
-        assert_eq!(ada.characters().list().await.unwrap().len(), 1, "the next caller must not be affected");
+        assert_eq!(ada.characters().living().await.unwrap().len(), 1, "the next caller must not be affected");
     }
     assert!(started_at.elapsed() < Duration::from_secs(2), "no call may wait for a deadline");
 }
@@ -221,7 +221,7 @@ async fn a_setting_of_the_login_or_the_database_cannot_replace_the_claims() {
         );
         assert_eq!(fetch_text(&sparc.as_anon(), select_identity).await, "anon", "{target}");
         assert_eq!(fetch_text(&sparc.as_service(), select_identity).await, "service_role", "{target}");
-        assert_eq!(sparc.as_user(ada.user_id).characters().list().await.unwrap()[0].id, ada.character_id, "{target}");
+        assert_eq!(sparc.as_user(ada.user_id).characters().living().await.unwrap()[0].id, ada.character_id, "{target}");
     }
 }
 
@@ -255,7 +255,7 @@ async fn a_transaction_continues_after_deallocate_and_discard() {
         inner.commit().await.unwrap();
         tx.characters().create(NewCharacter { name: "Brunhild".into(), ..Default::default() }).await.unwrap();
         tx.commit().await.unwrap();
-        let created = ada.characters().list().await.unwrap();
+        let created = ada.characters().living().await.unwrap();
         assert_eq!(created.len(), 1, "{statement}");
         ada.characters().delete(created[0].id).await.unwrap();
     }

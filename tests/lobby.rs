@@ -56,7 +56,7 @@ async fn the_lobby_is_paginated_while_sessions_are_created() {
 }
 
 #[tokio::test]
-async fn a_page_of_the_filtered_lobby_scans_a_thousand_sessions_and_the_next_continues() {
+async fn a_page_of_the_filtered_lobby_ends_after_a_thousand_scanned_sessions_and_the_next_continues() {
     let world = World::new().await;
     let seer_id = world.new_account().await;
     let (easy_adventure_id, hard_adventure_id) =
@@ -86,7 +86,11 @@ async fn a_page_of_the_filtered_lobby_scans_a_thousand_sessions_and_the_next_con
             break;
         }
     }
-    assert_eq!(page_lengths, [0, 1, 1], "each page must scan a thousand sessions, with and without a start time");
+    assert_eq!(
+        page_lengths,
+        [0, 1, 1],
+        "a page must end after a thousand scanned sessions, whether or not these have a start time"
+    );
     let easy_only = LobbyFilter { difficulty: Some(DifficultyLevel::Easy), ..Default::default() };
     assert_eq!(
         visitor.sessions().lobby(&easy_only, None).await.unwrap().items.len(),
@@ -140,7 +144,7 @@ async fn a_lobby_page_is_read_from_an_index() {
     );
     world.owner().execute(&insert_sessions).await.unwrap();
     world.owner().execute("ANALYZE").await.unwrap();
-    // Clients of the API query the lobby without a condition on free seats; the service's query has one.
+    // Clients of Supabase's API query the lobby without a condition on free seats; the query of `service` has one.
     for (seat_condition, index) in
         [("", "idx_sessions_public_waiting"), ("AND seats_taken < max_players", "idx_sessions_free_seats")]
     {

@@ -2,8 +2,9 @@
 
 #![allow(missing_docs)]
 
-/// Asserts that the database refused a statement of plain SQL: with `forbidden`, because of a missing privilege or row
-/// security; otherwise, with the given SQLSTATE and constraint. The remaining arguments are a message, as in `assert!`.
+/// Asserts that the database refused a statement of plain SQL. If the second argument is `forbidden`, the cause must be
+/// a missing privilege or row-level security; otherwise, the refusal must have the given SQLSTATE and constraint. The
+/// remaining arguments are a message, as in `assert!`.
 macro_rules! assert_refused {
     ($outcome:expr, forbidden $(, $($why:tt)+)?) => {{
         let outcome = $outcome;
@@ -45,12 +46,13 @@ mod adventures;
 mod attacks;
 mod bounds;
 mod broadcasts;
-mod catalog;
 mod catalogue_pagination;
 mod characters;
-mod columns;
+mod columns_page;
 mod connections;
+mod copies;
 mod counters;
+mod error_messages;
 mod events;
 mod every_table;
 mod faults;
@@ -62,15 +64,13 @@ mod initiative;
 mod inputs;
 mod interleavings;
 mod join_codes;
-mod language;
 mod leftovers;
-mod live;
+mod live_events;
 mod lobby;
 mod logins;
 mod maintenance;
 mod maximum_sizes;
 mod migrations;
-mod misleading_errors;
 mod model;
 mod nesting;
 mod operations;
@@ -83,10 +83,12 @@ mod programs;
 mod races;
 mod random_operations;
 mod refusals;
-mod repeated_creations;
-mod replicas;
+mod repetitions_after_changes;
+mod repository_text;
 mod retries;
 mod rolls;
+mod row_streams;
+mod schema_rules;
 mod seats;
 mod session_operations;
 mod sessions;
@@ -95,7 +97,6 @@ mod soak;
 mod spans;
 mod sqlstates;
 mod standby;
-mod streams;
 mod subscribe_many;
 mod testdb_server;
 mod texts;

@@ -35,10 +35,10 @@ async fn insert_old_sessions(world: &World, count: u32) {
     world.owner().execute(&sql).await.unwrap();
 }
 
-/// These tables are scanned from the end at which rows are deleted. For example, each insert of an event looks for the
-/// oldest events, and has to skip deleted ones until a vacuum removes them.
+/// Scans of these tables begin at an end of an index where rows are often deleted or updated. For example, each insert
+/// of an event looks for the oldest events, and has to skip deleted ones until a vacuum removes them.
 #[tokio::test]
-async fn tables_whose_scans_first_skip_deleted_rows_are_vacuumed_often() {
+async fn tables_with_dead_rows_at_the_start_of_index_scans_have_low_autovacuum_thresholds() {
     let world = World::new().await;
     let sql = "SELECT relname::text FROM pg_class
         WHERE relnamespace = 'public'::regnamespace
@@ -56,16 +56,16 @@ async fn old_events_are_deleted_in_batches_and_each_batch_is_reported() {
     let game = world.new_session(1).await;
     insert_old_events(&world, game.session_id, 25).await;
     let service = world.sparc.as_service();
-    assert_eq!(service.maintenance().backlog().await.unwrap().expired_events, 25);
+    assert_eq!(service.maintenance().backlog().await.unwrap().old_events, 25);
     let mut progress = Vec::new();
     let report = service
         .maintenance()
         .delete_old_events(with_batch_size(10), |rows_so_far| progress.push(rows_so_far))
         .await
         .unwrap();
-    assert_eq!((report.processed, report.is_finished, progress), (25, true, vec![10, 20, 25]));
+    assert_eq!((report.processed, report.reached_end, progress), (25, true, vec![10, 20, 25]));
     let second_report = service.maintenance().delete_old_events(with_batch_size(10), |_| ()).await.unwrap();
-    assert_eq!((second_report.processed, second_report.is_finished), (0, true), "a second run must find nothing");
+    assert_eq!((second_report.processed, second_report.reached_end), (0, true), "a second run must find nothing");
     assert_eq!(world.owner().count("session_events").await, 1, "the event of today (a player joined) must stay");
 }
 
@@ -134,7 +134,7 @@ async fn a_job_with_a_zero_time_limit_runs_one_batch() {
     let zero_time_limit = JobOptions { batch_size: 10, time_limit: Duration::ZERO };
     let report = service.maintenance().archive_sessions(zero_time_limit, |_| ()).await.unwrap();
     assert_eq!(
-        (report.processed, report.is_finished),
+        (report.processed, report.reached_end),
         (10, false),
         "the job must run one batch and report that it is not finished"
     );
@@ -168,7 +168,7 @@ async fn a_participant_reads_an_archived_session_and_a_stranger_does_not() {
     roll_ids.sort();
     roll_ids.dedup();
     assert_eq!(roll_ids.len(), 5);
-    assert_eq!(ada.sessions().past(None).await.unwrap().items[0].id, game.session_id);
+    assert_eq!(ada.sessions().my_past(None).await.unwrap().items[0].id, game.session_id);
     let stranger = world.sparc.as_user(world.new_account().await);
     assert_error!(stranger.sessions().get_archived(game.session_id).await, Error::NotFound { .. });
     assert!(stranger.sessions().archived_rolls(game.session_id, page_size, None).await.unwrap().items.is_empty());
@@ -185,7 +185,7 @@ async fn concurrent_vacuum_runs_succeed_and_vacuuming_needs_the_service_and_a_lo
         .collect();
     for report in run_together(tasks).await {
         // This job counts its four tables, including those that it skips because the other run has locked them.
-        assert_eq!((report.processed, report.is_finished), (4, true));
+        assert_eq!((report.processed, report.reached_end), (4, true));
     }
     // Before its first vacuum, a table has -1 in `reltuples`.
     let vacuumed_tables = "pg_class

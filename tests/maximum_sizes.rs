@@ -175,7 +175,7 @@ async fn documents_that_typical_clients_cannot_read_are_refused() {
         details.adventure.unwrap().content.is_none(),
         "content that is a list must be ignored, and must not make the call fail"
     );
-    ada_connection.characters().list().await.unwrap();
+    ada_connection.characters().living().await.unwrap();
     world.sparc.as_user(seer.user_id()).adventures().get(game.adventure_id).await.unwrap();
 }
 

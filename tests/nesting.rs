@@ -204,7 +204,7 @@ async fn the_writes_of_a_refused_operation_cannot_be_committed() {
     let request = sparc::service::dice::NewInitiative {
         id: Some(request_id),
         session_id: game.session_id,
-        creatures: Vec::new(),
+        creature_ids: Vec::new(),
     };
     assert_eq!(
         outcome_code(tx.dice().roll_initiative(request.clone()).await),

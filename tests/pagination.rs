@@ -166,10 +166,10 @@ async fn live_sessions_are_listed_and_past_ones_paginated_with_the_archived_ones
         world.owner().execute(&insert_sessions("completed", "now() + INTERVAL '1 minute'", 1)).await.unwrap();
     };
     let live_session_ids =
-        read_all(async |after| me.sessions().mine(after.as_ref()).await, async || (), |row| row.id).await;
+        read_all(async |after| me.sessions().my_live(after.as_ref()).await, async || (), |row| row.id).await;
     assert_eq!(live_session_ids.len(), 19, "the session of another Seer must not be listed");
     let past_sessions = read_all(
-        async |after| me.sessions().past(after.as_ref()).await,
+        async |after| me.sessions().my_past(after.as_ref()).await,
         insert_ended_session,
         |row| (row.id, row.is_archived),
     )
@@ -183,22 +183,22 @@ async fn live_sessions_are_listed_and_past_ones_paginated_with_the_archived_ones
 }
 
 #[tokio::test]
-async fn a_session_that_a_player_left_is_listed_once_it_has_ended() {
+async fn a_session_that_a_player_left_is_listed_only_after_it_has_ended() {
     let world = World::new().await;
     let game = world.new_session(1).await;
     let player = world.sparc.as_user(game.players[0].user_id);
-    let listed_sessions = player.sessions().mine(None).await.unwrap().items;
+    let listed_sessions = player.sessions().my_live(None).await.unwrap().items;
     assert_eq!(listed_sessions.len(), 1);
     assert_eq!(listed_sessions[0].character_id, Some(game.players[0].character_id));
     assert_eq!(listed_sessions[0].adventure_name.as_deref(), Some("The Drowned Ford"));
     player.sessions().leave(game.session_id).await.unwrap();
     assert!(
-        player.sessions().mine(None).await.unwrap().items.is_empty(),
+        player.sessions().my_live(None).await.unwrap().items.is_empty(),
         "a live session must not be listed for a player who left it"
     );
     world.update_session(&game, "status = 'cancelled'").await;
     assert_eq!(
-        player.sessions().past(None).await.unwrap().items.len(),
+        player.sessions().my_past(None).await.unwrap().items.len(),
         1,
         "an ended session must be listed for a player who left it"
     );
@@ -234,7 +234,7 @@ async fn a_cursor_works_only_in_its_own_list() {
     let (newest, most_played) = (CatalogueOrder::Newest, CatalogueOrder::MostPlayed);
     let scope = RollScope::Session(game.session_id);
     let cursors = [
-        me.sessions().past(None).await.unwrap().next.unwrap(),
+        me.sessions().my_past(None).await.unwrap().next.unwrap(),
         me.adventures().mine(None).await.unwrap().next.unwrap(),
         me.dice().history(scope, &no_filter, None).await.unwrap().next.unwrap(),
         me.sessions().lobby(&lobby_filter, None).await.unwrap().next.unwrap(),
@@ -248,7 +248,7 @@ async fn a_cursor_works_only_in_its_own_list() {
         let after = Some(cursor);
         let attacks_only = HistoryFilter { kind: Some(RollType::Attack), ..no_filter };
         let outcomes = [
-            me.sessions().past(after).await.map(drop),
+            me.sessions().my_past(after).await.map(drop),
             me.adventures().mine(after).await.map(drop),
             me.dice().history(scope, &no_filter, after).await.map(drop),
             me.sessions().lobby(&lobby_filter, after).await.map(drop),
@@ -256,8 +256,8 @@ async fn a_cursor_works_only_in_its_own_list() {
             me.adventures().catalogue(&catalogue_filter, newest, after).await.map(drop),
             me.adventures().catalogue(&short_catalogue_filter, newest, after).await.map(drop),
             me.adventures().catalogue(&catalogue_filter, most_played, after).await.map(drop),
-            me.sessions().mine(after).await.map(drop),
-            other_seer.sessions().past(after).await.map(drop),
+            me.sessions().my_live(after).await.map(drop),
+            other_seer.sessions().my_past(after).await.map(drop),
             other_seer.adventures().mine(after).await.map(drop),
             me.dice().history(RollScope::Session(other_game.session_id), &no_filter, after).await.map(drop),
             me.dice().history(RollScope::Character(game.players[0].character_id), &no_filter, after).await.map(drop),

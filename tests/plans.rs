@@ -19,10 +19,10 @@ use uuid::Uuid;
 
 use crate::world::World;
 
-/// Fills the tables, mostly with other users' rows: 4,000 users, 20,000 waiting sessions (of the soonest 5,000, four in
-/// five are full) and 20,000 that have ended, two seats each, a few rolls and events each, and thousands of them in one
-/// session. Thousands of sessions begin at the same moment, and more than a thousand adventures have equal keys in each
-/// order of the catalogue.
+/// Fills the tables, mostly with other users' rows: 4,000 users, 20,000 waiting sessions with two events each (of the
+/// soonest 5,000, four in five are full), and 20,000 ended sessions with two rolls each. Each session has two rows in
+/// `session_players`. One of the ended sessions has 5,000 more rolls and 5,000 events. Thousands of sessions begin at
+/// the same moment, and more than a thousand adventures have equal keys in each order of the catalogue.
 ///
 /// `{part}` stands for `=`, which inserts every fiftieth row, or `<>`, which inserts the others.
 const FILL_TABLES: &str = "SET LOCAL session_replication_role = replica;
@@ -117,7 +117,8 @@ impl Explainer {
         answer
     }
 
-    /// Returns the plan, and the result of [`count_rows_read`]. A plan does not show which rows functions read.
+    /// Returns the plan, and how many rows were read according to [`count_rows_read`]. That number includes the rows
+    /// that functions read, which a plan does not show.
     async fn explain_analyze(&self, prepare: &str, mode: &str, values: &[&str]) -> (Value, i64) {
         let transaction = self.db.begin().await.unwrap();
         let claims = format!("{{\"role\": \"authenticated\", \"sub\": \"{}\"}}", self.user_id);
@@ -277,8 +278,8 @@ async fn check_session_lists(explainer: &mut Explainer, ada: &IdentityConnection
     let values = [&quoted(session_id), "'attack'", "51"];
     let attacks = ada.dice().history(RollScope::Session(session_id), &attacks_only, None);
     explainer.explain(&format!("a session's attacks, {statistics}"), 9 * 51, &values, attacks).await;
-    // This character belongs to another participant and has thousands of rolls in a session that the caller is in.
-    // The parameters that are NULL belong to filters that are not set.
+    // This character belongs to another participant and has thousands of rolls in a session that the caller is in. The
+    // parameters that are NULL belong to filters that are not set.
     let values = [&quoted(other_character_id), "NULL", "NULL", "NULL", "NULL", "NULL", "51"];
     let rolls = ada.dice().history(RollScope::Character(other_character_id), &no_filter, None);
     explainer.explain(&format!("a character's rolls, {statistics}"), 51, &values, rolls).await;
@@ -289,7 +290,7 @@ async fn check_session_lists(explainer: &mut Explainer, ada: &IdentityConnection
     explainer.explain(&format!("the newest event, {statistics}"), 1, &[&quoted(session_id), "1"], newest_seq).await;
     // The caller has thirty sessions. Each may be read, with its Seer, its adventure and the caller's seat.
     let quoted_user_id = quoted(explainer.user_id);
-    let own_sessions = ada.sessions().mine(None);
+    let own_sessions = ada.sessions().my_live(None);
     explainer.explain(&format!("own sessions, {statistics}"), 4 * 30, &[&quoted_user_id], own_sessions).await;
     // A function collects the details, and the plan does not show what it reads. Outside of the function, the statement
     // looks up only the Seer.

@@ -105,7 +105,7 @@ async fn fifty_users_over_four_connections_each_see_only_their_own_rows() {
         tasks.push(async move {
             let me = sparc.as_user(player.user_id);
             for round in 0..rounds {
-                let characters = me.characters().list().await.unwrap();
+                let characters = me.characters().living().await.unwrap();
                 assert_eq!(characters.iter().map(|character| character.id).collect::<Vec<_>>(), [player.character_id]);
                 assert_eq!(me.users().me().await.unwrap().id, player.user_id);
                 let found_characters = characters::Entity::find().all(&me).await.unwrap();
@@ -115,7 +115,7 @@ async fn fifty_users_over_four_connections_each_see_only_their_own_rows() {
                     // one, of a visitor or of the service.
                     0 => drop(me.begin().await.unwrap()),
                     1 => assert!(me.execute_unprepared("SELECT 1 / 0").await.is_err()),
-                    2 => assert_eq!(sparc.as_anon().characters().list().await.unwrap_err().code(), "not_signed_in"),
+                    2 => assert_eq!(sparc.as_anon().characters().living().await.unwrap_err().code(), "not_signed_in"),
                     3 => assert!(sparc.as_service().maintenance().backlog().await.is_ok()),
                     _ => assert!(me.characters().heal(player.character_id, 1).await.is_ok()),
                 }

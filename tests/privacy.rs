@@ -127,10 +127,13 @@ async fn policies_protect_every_row_even_if_a_privilege_is_granted_by_mistake() 
         .await
         .unwrap();
     let other_session_id = world.new_session(0).await.session_id;
-    let adas_unseated_id = world.new_character(ada.user_id()).await;
+    let unseated_character_id = world.new_character(ada.user_id()).await;
     for (caller, sql) in [
         (seer, format!("UPDATE adventures SET creator_id = '{}' WHERE id = '{seers_draft_id}'", other_player.user_id)),
-        (ada, format!("UPDATE characters SET user_id = '{}' WHERE id = '{adas_unseated_id}'", other_player.user_id)),
+        (
+            ada,
+            format!("UPDATE characters SET user_id = '{}' WHERE id = '{unseated_character_id}'", other_player.user_id),
+        ),
         // PostgreSQL applies SELECT policies to an UPDATE only if the UPDATE reads a column. Most of the following
         // statements read none, so the UPDATE policies alone must refuse them.
         (&other_player.caller, format!("UPDATE adventures SET creator_id = '{}'", ada.user_id())),
@@ -189,7 +192,7 @@ async fn closing_an_account_removes_its_personal_data_and_only_its_user_or_the_s
 
 /// PostgreSQL allows 65,535 parameters per statement.
 #[tokio::test]
-async fn profiles_returns_the_existing_ones_of_more_ids_than_a_statement_may_have_parameters() {
+async fn a_request_for_more_profiles_than_a_statement_may_have_parameters_returns_those_that_exist() {
     let world = World::new().await;
     let (first_id, last_id) = (world.new_account().await, world.new_account().await);
     let mut ids = vec![first_id];

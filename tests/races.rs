@@ -37,8 +37,8 @@ where
     outcomes
 }
 
-/// Returns what [`call_concurrently`] returns after that many successes, and that many refusals with the error code
-/// `refusal_code`.
+/// Returns what [`call_concurrently`] returns after `success_count` successes and `refusal_count` refusals with the
+/// error code `refusal_code`.
 fn expected_outcomes(
     success_count: usize,
     refusal_code: &'static str,

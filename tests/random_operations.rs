@@ -96,7 +96,8 @@ impl RandomOperations {
         let Some(session) = session.filter(|_| rng.u8(..20) > 0) else {
             return self.create_session(&caller, user.id, rng).await;
         };
-        // Half the time, the session's Seer calls what only a Seer may call. Otherwise hardly any session would start.
+        // Some operations, such as `start`, are called by the session's Seer half the time. If a random user always
+        // called them, hardly any session would start.
         let seer_or_caller = sparc.as_user(if rng.bool() { session.seer_id } else { user.id });
         self.call_in_session(sparc, &caller, &seer_or_caller, user, character_id, session, rng).await
     }
@@ -150,7 +151,7 @@ impl RandomOperations {
                 seer_or_caller.sessions().remove_player(session_id, user.id).await?;
             }
             12 => {
-                seer_or_caller.sessions().announce(session_id).await?;
+                seer_or_caller.sessions().announce_start(session_id).await?;
             }
             13 => {
                 seer_or_caller.sessions().withdraw_announcement(session_id).await?;
@@ -197,7 +198,10 @@ impl RandomOperations {
             }
             27 => {
                 let creatures = vec![self.creature_id];
-                seer_or_caller.dice().roll_initiative(NewInitiative { id: None, session_id, creatures }).await?;
+                seer_or_caller
+                    .dice()
+                    .roll_initiative(NewInitiative { id: None, session_id, creature_ids: creatures })
+                    .await?;
             }
             28..=30 => {
                 let new_event = NewEvent { session_id, kind: "wave".to_owned(), ..Default::default() };
@@ -216,7 +220,7 @@ impl RandomOperations {
                 caller.events().after(session_id, 0).await?;
             }
             35 => {
-                caller.sessions().mine(None).await?;
+                caller.sessions().my_live(None).await?;
             }
             36 => {
                 caller.characters().retire(character_id).await?;
@@ -251,8 +255,8 @@ impl RandomOperations {
     }
 }
 
-/// Returns the codes of errors that no operation of these tests may return, unless they are in `allowed`, and how often
-/// each occurred.
+/// Returns a line, with the code and how often it occurred, for each error that no operation of these tests may return,
+/// unless its code is in `allowed`.
 pub fn unexpected_errors(counts_by_code: &BTreeMap<&'static str, usize>, allowed: &[&str]) -> Vec<String> {
     let never_expected = [
         "busy",

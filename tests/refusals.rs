@@ -16,8 +16,8 @@ use crate::{
     world::World,
 };
 
-/// Raises an error in the database, and returns the service's error for it. The detail has the form that a refused
-/// change of a session's status has (`SP003`), because the service reads the two statuses from it.
+/// Raises an error in the database, and returns the service's error for it. The detail is needed only for `SP003` (a
+/// refused change of a session's status): the service reads the two statuses from it.
 async fn service_error(world: &World, sqlstate: &str, constraint: &str, table: &str, message: &str) -> Error {
     let sql = format!(
         "DO $do$ BEGIN RAISE EXCEPTION USING ERRCODE = '{sqlstate}', CONSTRAINT = '{constraint}', TABLE = '{table}',

@@ -375,9 +375,12 @@ async fn a_characters_statistics_count_the_rolls_that_the_caller_may_see() {
     assert_eq!(statistics.rolls, 5);
     let attacks = statistics.by_kind.iter().find(|kind| kind.kind == RollType::Attack).unwrap();
     assert_eq!((attacks.rolls, attacks.successes, attacks.critical_successes, attacks.critical_failures), (4, 2, 1, 1));
-    assert!((attacks.mean_total - 7.0).abs() < 1e-9);
+    assert!((attacks.mean_modified_total - 7.0).abs() < 1e-9);
     assert_eq!(statistics.by_kind.iter().map(|kind| kind.rolls).sum::<i64>(), statistics.rolls);
     let stranger = world.sparc.as_user(world.new_account().await);
     let empty_statistics = stranger.dice().statistics(RollScope::Session(game.session_id)).await.unwrap();
-    assert_eq!((empty_statistics.rolls, empty_statistics.mean_total, empty_statistics.by_kind.len()), (0, None, 0));
+    assert_eq!(
+        (empty_statistics.rolls, empty_statistics.mean_modified_total, empty_statistics.by_kind.len()),
+        (0, None, 0)
+    );
 }

@@ -222,7 +222,7 @@ async fn a_player_who_already_left_can_be_removed() {
 }
 
 #[tokio::test]
-async fn a_player_who_removes_themselves_only_leaves() {
+async fn a_player_who_removes_themselves_can_rejoin() {
     let world = World::new().await;
     let game = world.new_session(1).await;
     let player = &game.players[0];

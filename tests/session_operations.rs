@@ -102,7 +102,7 @@ async fn a_session_is_edited_announced_started_paused_resumed_and_completed() {
     let unchanged_session = seer.sessions().edit(game.session_id, SessionChanges::default()).await.unwrap();
     assert!(unchanged_session.scheduled_start.is_some());
     let sessions = || seer.sessions();
-    assert_eq!(sessions().announce(game.session_id).await.unwrap().status, SessionStatus::StartingSoon);
+    assert_eq!(sessions().announce_start(game.session_id).await.unwrap().status, SessionStatus::StartingSoon);
     assert_eq!(sessions().withdraw_announcement(game.session_id).await.unwrap().status, SessionStatus::Waiting);
     assert_error!(sessions().resume(game.session_id).await, Error::IllegalTransition { .. }, "the session never began");
     let started_at = sessions().start(game.session_id).await.unwrap().started_at;

@@ -1,4 +1,5 @@
-//! Sessions: transitions between statuses, what completing a session counts, and who may see and change a session.
+//! Sessions: transitions between statuses, the counters that completing a session increments, and who may see and
+//! change a session.
 
 use sea_orm::ConnectionTrait;
 use uuid::Uuid;

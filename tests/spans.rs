@@ -60,7 +60,8 @@ async fn the_log_of_a_whole_session_has_ids_but_no_personal_data_or_secrets() {
         .with_ansi(false)
         .with_writer(move || writer.clone())
         .finish();
-    // A pool that logs statements, as SeaORM's do by default. SeaORM also logs its URL, so it is opened before.
+    // This pool logs statements, as SeaORM's pools do by default. While a pool is opened, SeaORM also logs the URL, so
+    // this one is opened before the subscriber is set.
     let application_pool = sea_orm::Database::connect(world.url()).await.unwrap();
     let guard = tracing_subscriber::util::SubscriberInitExt::set_default(subscriber);
     let sparc = Sparc::connect(world.url()).await.unwrap();
@@ -100,7 +101,7 @@ async fn the_log_of_a_whole_session_has_ids_but_no_personal_data_or_secrets() {
     let search = LobbyFilter { search: Some("Morgana".into()), ..Default::default() };
     sparc.as_anon().sessions().lobby(&search, None).await.unwrap();
     let _ = ada.sessions().start(Uuid::new_v4()).await;
-    let _ = sparc.as_anon().characters().list().await;
+    let _ = sparc.as_anon().characters().living().await;
     seer.sessions().complete(session.id).await.unwrap();
     ada.users().close_account(ada.user_id().unwrap()).await.unwrap();
     let application_sparc = Sparc::from_connection(application_pool);
@@ -140,6 +141,6 @@ async fn the_log_of_a_whole_session_has_ids_but_no_personal_data_or_secrets() {
         "{log}"
     );
     assert!(is_logged(&["operation=\"characters.create\"", "outcome=\"character_name_taken\""]));
-    assert!(is_logged(&["operation=\"characters.list\"", "identity=anon", "outcome=\"not_signed_in\""]));
+    assert!(is_logged(&["operation=\"characters.living\"", "identity=anon", "outcome=\"not_signed_in\""]));
     assert!(is_logged(&["operation=\"users.sign_up\"", "identity=service"]));
 }

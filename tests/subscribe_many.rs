@@ -10,7 +10,7 @@ use sparc::{
 use uuid::Uuid;
 
 use crate::{
-    live::{DELIVERY_TIMEOUT, SILENCE_TIMEOUT, connect_sparc, event_numbers, write_events},
+    live_events::{DELIVERY_TIMEOUT, SILENCE_TIMEOUT, connect_sparc, event_numbers, write_events},
     world::{World, run_together},
 };
 
@@ -19,7 +19,7 @@ async fn next_item(stream: &mut Subscriptions) -> Option<(Uuid, Result<Event, Er
     tokio::time::timeout(DELIVERY_TIMEOUT, stream.next()).await.expect("an event must arrive")
 }
 
-/// Returns the numbers of the next `count` events, by session.
+/// Returns the numbers (`seq`) of the next `count` events, by session.
 async fn read_event_numbers(stream: &mut Subscriptions, count: usize) -> BTreeMap<Uuid, Vec<i64>> {
     let mut seen = BTreeMap::<Uuid, Vec<i64>>::new();
     for _ in 0..count {
@@ -161,7 +161,8 @@ async fn a_closed_account_cannot_subscribe_to_many_sessions() {
     assert_eq!(outcome.unwrap_err().code(), "account_closed");
 }
 
-/// Each of two handles has 250 streams of one session and one stream of 250 sessions: 2 * (250 + 250) subscriptions.
+/// Each of two handles has 250 streams, one for each session, and one stream of all 250 sessions: 2 * (250 + 250)
+/// subscriptions.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_subscriptions_in_502_streams_get_all_events_of_their_250_sessions() {
     const SESSION_COUNT: usize = 250;

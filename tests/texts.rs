@@ -1,5 +1,5 @@
-//! Unusual texts in every input that takes a text: each is either stored unchanged, or refused with an error that names
-//! the field and what its text must be. Nothing is partly written.
+//! Unusual texts in inputs that take a text: each is either stored unchanged, or refused with an error that names the
+//! field and what its text must be. Nothing is partly written.
 
 use std::pin::Pin;
 
@@ -8,7 +8,7 @@ use sparc::{
     entity::sea_orm_active_enums::Attribute,
     service::{
         Difficulty, Error, IdentityConnection, JoinCode, Operations,
-        adventures::{AdventureChanges, NewAdventure},
+        adventures::{AdventureChanges, CatalogueFilter, CatalogueOrder, NewAdventure},
         characters::NewCharacter,
         creatures::NewCreature,
         dice::{Modifier, NewRoll, Roller},
@@ -70,7 +70,7 @@ macro_rules! text_input {
     };
 }
 
-/// Returns every input of the service that takes a text written by a person.
+/// Returns the inputs of the service to which each text is passed.
 fn text_inputs() -> Vec<TextInput> {
     vec![
         text_input!("users.edit display_name", |fixture, text| {
@@ -110,9 +110,17 @@ fn text_inputs() -> Vec<TextInput> {
         text_input!("adventures.create name", |fixture, text| {
             Some(fixture.seer.adventures().create(NewAdventure { name: text, ..Default::default() }).await?.name)
         }),
+        text_input!("adventures.edit name", |fixture, text| {
+            let changes = AdventureChanges { name: Some(text), ..Default::default() };
+            fixture.seer.adventures().edit(fixture.draft_id, changes).await?.name.into()
+        }),
         text_input!("adventures.edit description", |fixture, text| {
             let changes = AdventureChanges { description: Some(Some(text)), ..Default::default() };
             fixture.seer.adventures().edit(fixture.draft_id, changes).await?.description
+        }),
+        text_input!("adventures.catalogue search", |fixture, text| {
+            let filter = CatalogueFilter { search: Some(text), ..Default::default() };
+            fixture.player.adventures().catalogue(&filter, CatalogueOrder::default(), None).await.map(|_| None)?
         }),
         text_input!("creatures.add name", |fixture, text| {
             Some(

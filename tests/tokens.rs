@@ -25,14 +25,14 @@ async fn call_everything(caller: &IdentityConnection, session_id: Uuid) -> Vec<(
         ("statistics", outcome_code(caller.users().statistics().await)),
         ("edit", outcome_code(caller.users().edit(ProfileChanges { bio: Some(None), ..Default::default() }).await)),
         ("profile", outcome_code(caller.users().profile(Uuid::new_v4()).await)),
-        ("characters", outcome_code(caller.characters().list().await)),
+        ("characters", outcome_code(caller.characters().living().await)),
         (
             "create",
             outcome_code(
                 caller.characters().create(NewCharacter { name: "Brunhild".into(), ..Default::default() }).await,
             ),
         ),
-        ("mine", outcome_code(caller.sessions().mine(None).await)),
+        ("mine", outcome_code(caller.sessions().my_live(None).await)),
         ("session", outcome_code(caller.sessions().get(session_id).await)),
         ("leave", outcome_code(caller.sessions().leave(session_id).await)),
         ("tutorial", outcome_code(caller.tutorial().progress().await)),

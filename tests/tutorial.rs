@@ -120,7 +120,7 @@ async fn a_user_cannot_skip_steps_with_plain_sql() {
             "{assignments}"
         );
     }
-    // A user may go one step further by setting the completed steps, the current step or both.
+    // A user may mark the current step as completed and then go to the next step, or do both in one statement.
     user.execute("UPDATE tutorial_progress SET completed_steps = '{welcome}'").await.unwrap();
     user.execute("UPDATE tutorial_progress SET current_step = 'character-basics'").await.unwrap();
     user.execute(

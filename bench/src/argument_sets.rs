@@ -69,8 +69,7 @@ pub fn choose_argument_sets(data_set: &DataSet) -> Vec<ArgumentSet> {
             let open_session = open_session.unwrap_or(active_session);
             let index = number as usize;
             let account_numbers = data_set.account_numbers_without_sessions();
-            // From the middle of the range: the requests over HTTP (`http/requests.rs`) use the first accounts.
-            let newcomer = account_numbers.start.midpoint(account_numbers.end) + number;
+            let newcomer = account_numbers.start + number;
             ArgumentSet {
                 session: row_id(RowKind::Session, active_session.number),
                 seer: row_id(RowKind::User, active_session.seer),

@@ -153,7 +153,8 @@ impl DataSet {
         self.users * 7 / 10..self.users * 9 / 10
     }
 
-    /// Returns the account number of the Seer that `drawn`, any number, selects. One account in twenty is a Seer.
+    /// Returns the account number of a Seer. `drawn`, which may be any number, selects the Seer. One account in twenty
+    /// is a Seer.
     fn pick_seer(&self, drawn: u64) -> u64 {
         self.users * 9 / 10 + drawn % (self.users / 20)
     }

@@ -108,8 +108,8 @@ fn write_statements(document: &mut String, report: &Report, plots_path: &str) {
          Times are medians in milliseconds. Client and server run on the same machine. Each statement runs with the \
          role in the column *role*, under row-level security, and writes are rolled back. Where a trigger of this \
          schema writes an event, the specification's client writes it itself, so that both write equally many rows. \
-         `>` marks a statement of the specification of which an execution was stopped after half a minute; its time \
-         and the ratio are then lower bounds. The last four columns are about this schema: the 99th percentile, \
+         `>` means that an execution of the specification's statement was stopped after half a minute; its time and \
+         the ratio are then lower bounds. The last four columns are about this schema: the 99th percentile, \
          planning and execution time by the server's clock, shared buffers that the plan reads or finds in the cache, \
          and rows that the statement returns.\n"
     );
@@ -333,7 +333,8 @@ fn write_growth_by_statement(document: &mut String, report: &Report) {
         "\nThe statements of this schema at scales 1 and 10, measured without the specification's statements in \
          between, because those read more as the data grows and would evict pages that a production host, which has no \
          second schema, keeps in memory. Buffers are the mean over sixteen argument sets. The statements \
-         *bare row* insert the same rows while triggers and policies are off.\n\n\
+         whose names begin with *bare row* insert the rows that a roll, an event or a sign-up writes, while triggers \
+         and policies are off.\n\n\
          | statement | ms, scale 1 | ms, scale 10 | time ratio | buffers, scale 1 | buffers, scale 10 | buffer \
          ratio |\n\
          | --- | --- | --- | --- | --- | --- | --- |\n",

@@ -196,7 +196,8 @@ fn is_bare_insert(statement: &StatementResult) -> bool {
 }
 
 /// Returns the goal that compares the times at scale 10 with those at scale 1, if the report has statements at both.
-/// These times are measured in isolation: without the specification's statements in between, which grow faster.
+/// These times are measured in isolation: without the specification's statements in between, which read more as the
+/// data grows and would evict pages.
 fn growth_goal(report: &Report) -> Option<Goal> {
     let (bare_inserts, statements): (Vec<_>, Vec<_>) = at_scales_1_and_10(report)
         .into_iter()

@@ -61,7 +61,7 @@ pub struct HttpComparison {
     pub postgrest: ApiResult,
     /// The result of the example web service.
     pub service: ApiResult,
-    /// Requests per second of the service divided by those of PostgREST.
+    /// Requests per second of the web service divided by those of PostgREST.
     pub ratio: f64,
 }
 
@@ -113,7 +113,7 @@ pub async fn run(options: &HttpOptions) -> Result<(), Failure> {
     let newcomers = requests::newcomers(&DATA_SET, &secret, &mut client).await?;
     client.close().await?;
     println!("filled after {:.0} s", start.elapsed().as_secs_f64());
-    // The service is started first, because it checks that the schema is complete.
+    // The web service is started first, because at its start it runs `up`, and PostgREST reads the schema at its start.
     let service = ApiServer::start_service(database.url(), &secret).await?;
     let postgrest = ApiServer::start_postgrest(database.url(), &secret).await?;
     println!("ready after {:.0} s", start.elapsed().as_secs_f64());

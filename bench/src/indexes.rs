@@ -28,7 +28,7 @@ const OTHER_USES: [(&str, &str); 17] = [
     ("idx_archived_sessions_seer", "archived sessions of a Seer"),
     ("idx_archived_session_players_user", "archived sessions of a player"),
     ("idx_archived_dice_rolls_session", "the rolls of an archived session"),
-    ("idx_characters_user_id", "the caller's characters (`characters.list`) and their number"),
+    ("idx_characters_user_id", "the caller's characters (`characters.living`) and their number"),
     ("idx_creatures_adventure_id", "the creatures of an adventure"),
     ("idx_dice_rolls_original", "one heroic save per roll"),
     ("idx_dice_rolls_type", "a session's rolls of one type"),
@@ -79,7 +79,7 @@ impl IndexUses {
     }
 }
 
-/// Returns the number of scans of each index, including those of this connection since the server last counted them.
+/// Returns the number of scans of each index, including those that this connection has not reported yet.
 async fn read_scan_counts(client: &mut Client) -> Result<HashMap<String, u64>, Failure> {
     client.run("SELECT pg_stat_force_next_flush()").await?;
     let rows = client

@@ -143,9 +143,9 @@ pub async fn run(options: &LiveOptions) -> Result<(), Failure> {
     let database = create_filled_database(&server, DATA_SET).await?;
     println!("filled after {:.0} s", start.elapsed().as_secs_f64());
 
-    // The argument sets are chosen from the first active sessions, which have subscribers. With this smaller number of
-    // active sessions, each argument set has the wrong session as its `open_session`, with the wrong users. The command
-    // `live` uses none of these.
+    // The argument sets are chosen from the first active sessions, which have subscribers. Because of this smaller
+    // number of active sessions, the `open_session` of each argument set is an active session of the database, not a
+    // waiting one. The command `live` does not use it.
     let argument_sets = choose_argument_sets(&DataSet { active_sessions: SUBSCRIBED_SESSIONS, ..DATA_SET });
     let url = database.url();
     let environment = Environment { url, argument_sets: &argument_sets, postmaster_pid };
@@ -263,8 +263,8 @@ async fn compare_writers(
     Ok(comparisons)
 }
 
-/// Measures the processor use of the server and of the subscribers' process while no event is written. Afterwards, the
-/// subscribers are subscribed.
+/// Measures the processor use of the server and of the subscribers' process while no event is written. The subscribers
+/// subscribe after the baseline has been measured, and remain subscribed.
 async fn measure_idle(
     postmaster_pid: Option<u32>,
     subscribers: &mut SubscriberProcess,

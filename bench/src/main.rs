@@ -42,7 +42,7 @@ use sea_orm::{DbErr, sqlx};
 pub enum Failure {
     /// This statement failed.
     Statement(String, sqlx::Error),
-    /// Connecting failed, or another use of a connection that is not about a single statement.
+    /// An error of a connection that does not belong to a single statement, for example when connecting or closing.
     Connection(sqlx::Error),
     /// The statement that the report calls by this name exceeded the statement timeout on this project's schema. (On
     /// the specification's schema, a timeout is a result.)

@@ -101,8 +101,8 @@ const ROUND_LIMITS: std::ops::RangeInclusive<usize> = 3..=200;
 
 impl StatementPair {
     /// Warms up one of the two statements, and returns how many times to send it in one message: as often as it runs in
-    /// [`TARGET_MESSAGE_TIME`], but at most [`MAX_REPEATS`] times. After a slow execution ([`SLOW_EXECUTION`]), the
-    /// warm-up ends and the statement is sent once per message.
+    /// [`TARGET_MESSAGE_TIME`], but at most [`MAX_REPEATS`] times, and only once if it is not repeatable. After a slow
+    /// execution ([`SLOW_EXECUTION`]), the warm-up ends and the statement is sent once per message.
     async fn warm_up_and_choose_repeats(&self, workload: &Workload, client: &mut Client) -> Result<u32, Failure> {
         let mut fastest = TIME_BUDGET;
         for index in 0..WARM_UP_EXECUTIONS {

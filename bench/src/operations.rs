@@ -26,7 +26,7 @@ use crate::{
     writes::{new_roll, roll_values},
 };
 
-/// An operation, measured with one number of concurrent clients, in the report.
+/// A line of the report: an operation, measured with this number of concurrent clients.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct OperationResult {
     /// The operation.
@@ -95,8 +95,8 @@ const MAX_PGBENCH_THREADS: u32 = 2;
 /// The deadline of each operation. The service sends it as `statement_timeout`.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Sets the identity and checks the account, in one statement. The service needs two statements, because its login may
-/// not call `require_open_account` before the role is set; it sends both in one message with BEGIN.
+/// The statement with which pgbench sets the identity and checks the account. The service needs two statements, because
+/// its login may not call `require_open_account` before the role is set; it sends both in one message with BEGIN.
 const SET_IDENTITY_SQL: &str = "SELECT set_config('role', $1, true), set_config('request.jwt.claims', $2, true),
     set_config('statement_timeout', $3, true), private.require_open_account()";
 
@@ -330,7 +330,7 @@ async fn run_pgbench(
     let threads = clients.min(MAX_PGBENCH_THREADS).to_string();
     let mut command = Command::new(pgbench_options.program);
     command
-        .args(["--no-vacuum", "--protocol=prepared", "--define=loaded=0", "--jobs", &threads])
+        .args(["--no-vacuum", "--protocol=prepared", "--define=has_values=0", "--jobs", &threads])
         .args(["--client", &clients.to_string(), "--time", &pgbench_options.run_length.as_secs().to_string()])
         .arg("--file")
         .arg(script)

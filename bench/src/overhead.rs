@@ -102,8 +102,9 @@ fn bare_insert_pair(
 ) -> StatementPair {
     let workload = |bare_event: &str, sender_argument: fn(&ArgumentSet) -> String| {
         let sql = |argument_set: &ArgumentSet| sql_for_argument_set(argument_set, &sender_argument(argument_set));
-        // Disabling triggers invalidates the plans, so the next execution plans again. That execution is untimed. It
-        // has the values of another argument set, so that it does not warm the caches for the timed one.
+        // Disabling triggers invalidates the plans, so the server plans a statement anew when it is next executed. So
+        // each statement is first executed untimed, with the values of another argument set, which do not warm the
+        // caches for the timed execution.
         let next_argument_sets = argument_sets.iter().cycle().skip(1);
         let executions =
             argument_sets.iter().zip(next_argument_sets).map(|(argument_set, next_argument_set)| Execution {
@@ -128,8 +129,8 @@ fn bare_insert_pair(
 }
 
 /// Measures a roll, an event and their bare INSERTs alternately, each many times in a transaction that is rolled back.
-/// `roll_sql` and `event_sql` are the service's statements. The bare INSERTs of a roll copy the payload of the newest
-/// event of a roll, which a trigger must have written.
+/// `roll_sql` and `event_sql` are the service's statements. The database must already have an event of a roll that a
+/// trigger wrote: the bare INSERTs of a roll copy the payload of the newest such event.
 pub async fn measure_overhead(
     client: &mut Client,
     argument_set: &ArgumentSet,
@@ -141,7 +142,7 @@ pub async fn measure_overhead(
         client.run(&format!("PREPARE {name} AS {sql}")).await?;
     }
     let execute_roll = format!("EXECUTE roll({})", roll_values(argument_set).join(", "));
-    // A payload that a trigger wrote, so that the bare event has the same size.
+    // A payload that a trigger wrote, so that the event of the bare roll has the same size.
     let roll_event_payload = client
         .fetch_value(
             "SELECT quote_literal(payload) FROM session_events

@@ -46,8 +46,8 @@ pub fn build_script(statements: &[ScriptStatement], is_pipelined: bool) -> Strin
     }
     transaction.push_str("COMMIT;\n");
 
-    // Each client begins with the variable `loaded` = 0 (`--define`), and sets it to 1 once it has loaded its values.
-    let mut script = String::from("\\if :loaded\n\\else\n");
+    // Each client begins with `has_values` = 0 (`--define`), and sets this variable to 1 once it has loaded its values.
+    let mut script = String::from("\\if :has_values\n\\else\n");
     let rows: Vec<String> =
         rows.iter().enumerate().map(|(number, row)| format!("({number}, {})", row.join(", "))).collect();
     let _ = writeln!(
@@ -57,7 +57,7 @@ pub fn build_script(statements: &[ScriptStatement], is_pipelined: bool) -> Strin
         rows.join(", "),
         rows.len()
     );
-    script.push_str("\\set loaded 1\n\\endif\n");
+    script.push_str("\\set has_values 1\n\\endif\n");
     script + &transaction
 }
 

@@ -118,8 +118,8 @@ where
 }
 
 /// Draws the time of each statement at each scale. The specification's times are those of the alternating measurement,
-/// this schema's those of the measurement in isolation, as in the table of growth (see
-/// [`StatementResult::ours_isolated_ms`]).
+/// this schema's those of the measurement in isolation ([`StatementResult::ours_isolated_ms`]), as in the second table
+/// of the section *Growth*.
 fn draw_growth(report: &Report, path: &Path) -> DrawResult {
     let mut names: Vec<&str> = report.statements.iter().map(|statement| statement.name.as_str()).collect();
     names.sort_unstable();

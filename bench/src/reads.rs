@@ -134,7 +134,7 @@ async fn add_session_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture
     let no_values = |argument_set: &ArgumentSet| (argument_set.player.to_string(), Vec::new());
     reads.add("count of all visible rolls", Role::Authenticated, sql, no_values, &count_statement, no_values);
 
-    caller.sessions().mine(None).await?;
+    caller.sessions().my_live(None).await?;
     let ours = capture.last_statement().await?;
     let sql = "SELECT s.id, s.code, s.status, s.seer_id, u.display_name, a.id, a.name, sp.character_id, s.max_players,
             s.scheduled_start, s.started_at, s.ended_at, s.created_at,
@@ -225,8 +225,10 @@ async fn add_catalogue_reads(reads: &mut Reads<'_>, capture: &mut StatementCaptu
     }
     let last_adventure = page.items.last().ok_or(Failure::Message("the catalogue is empty".into()))?.clone();
     let ours = capture.last_statement().await?;
-    let rating =
-        last_adventure.average_rating.map(quote_literal).ok_or(Failure::Message("no adventure has a rating".into()))?;
+    let rating = last_adventure
+        .average_rating
+        .map(quote_literal)
+        .ok_or(Failure::Message("the first page of the catalogue ends with an adventure without a rating".into()))?;
     let cursor_values = vec![rating, quote_literal(last_adventure.id)];
     let after_cursor = move |argument_set: &ArgumentSet| (argument_set.player.to_string(), cursor_values.clone());
     // The specification's clients skip 19 pages of twenty adventures.

@@ -92,8 +92,8 @@ pub fn merge(paths: &[PathBuf]) -> Result<Report, Failure> {
     Ok(merged)
 }
 
-/// Returns the scale that is nearest to 1 by its ratio. The goals are about scale 1, so what is measured at one scale
-/// only is measured at this one.
+/// Returns the scale that is nearest to 1, by ratio: 0.1 and 10 are equally near. The goals are about scale 1, so what
+/// is measured at one scale only is measured at this one.
 #[must_use]
 pub fn nearest_to_1(scales: impl IntoIterator<Item = f64>) -> Option<f64> {
     scales.into_iter().min_by(|a, b| a.ln().abs().total_cmp(&b.ln().abs()))

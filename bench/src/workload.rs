@@ -33,8 +33,7 @@ impl Role {
 /// The SQL that executes prepared statements with the values of one argument set.
 #[derive(Clone, Debug, Default)]
 pub struct Execution {
-    /// The user's id; empty if the statements run for no user, as those of visitors, the service and the owner
-    /// do.
+    /// The user's id; empty if the statements run for no user, as those of visitors, the service and the owner do.
     pub user: String,
     /// Statements that run untimed before the timed ones, in the same transaction, as the superuser.
     pub setup_sql: String,

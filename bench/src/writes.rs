@@ -63,7 +63,7 @@ fn execute_event_sql(session: impl std::fmt::Display, kind: &str, payload: &str)
     format!("EXECUTE event({}, '{kind}', {})", quote_literal(session), quote_literal(payload))
 }
 
-/// The old statuses with which the service's statement starts a session. `active` is among them because starting is
+/// The statuses from which the service's statement starts a session. `active` is among them because starting is
 /// idempotent.
 const STARTABLE_STATUSES: [&str; 3] = ["waiting", "starting_soon", "active"];
 

@@ -118,7 +118,9 @@ async fn play() -> Result<(), Box<dyn StdError>> {
     seer.sessions().set_scene(tonight.id, Some("ford")).await?;
     seer.sessions().set_encounter(tonight.id, Some("wade")).await?;
     let creatures = vec![horror.id];
-    for turn in seer.dice().roll_initiative(NewInitiative { id: None, session_id: tonight.id, creatures }).await? {
+    for turn in
+        seer.dice().roll_initiative(NewInitiative { id: None, session_id: tonight.id, creature_ids: creatures }).await?
+    {
         let Some((user, hero)) = party.iter().find(|(_, hero)| turn.roller == Roller::Character(hero.id)) else {
             // Not a player's turn, but the Reed Horror's.
             let claw_attack = NewRoll::attack(tonight.id, turn.roller, Attribute::Might, Difficulty::new(10)?);
@@ -160,7 +162,7 @@ async fn play() -> Result<(), Box<dyn StdError>> {
     for player in ada.sessions().details(tonight.id).await?.players {
         let statistics = seer.dice().statistics(RollScope::Character(player.character_id)).await?;
         let games_played = seer.users().profile(player.user_id).await?.games_played;
-        let mean = statistics.mean_total.map_or("-".into(), |mean| format!("{mean:.1}"));
+        let mean = statistics.mean_modified_total.map_or("-".into(), |mean| format!("{mean:.1}"));
         let numbers = [statistics.rolls.to_string(), statistics.successes.to_string(), mean, games_played.to_string()];
         result_table.add_row([player.display_name, player.character_name].into_iter().chain(numbers));
     }

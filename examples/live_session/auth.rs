@@ -133,11 +133,11 @@ impl FromRequestParts<App> for Viewer {
 /// ignored.
 const POSITION_HEADER: &str = "sparc-position";
 
-/// A request extension in which [`Viewer`] leaves the caller for [`add_position`].
+/// A request extension in which [`Viewer`] leaves the caller for [`add_log_position_header`].
 type CallerSlot = Arc<OnceLock<IdentityConnection>>;
 
 /// Middleware that adds the caller's log position to the response, in the header [`POSITION_HEADER`].
-pub async fn add_position(mut request: Request, next: Next) -> Response {
+pub async fn add_log_position_header(mut request: Request, next: Next) -> Response {
     let slot = CallerSlot::default();
     request.extensions_mut().insert(slot.clone());
     let mut response = next.run(request).await;

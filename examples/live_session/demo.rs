@@ -30,8 +30,8 @@ use uuid::Uuid;
 use game_state::change_game_state;
 pub use game_state::write_hit_points_to_game_state;
 
-/// An action in a scene: an element of the list `beats`. The demo has added this field to each node of the adventure's
-/// content; the data layer stores such additional fields unchanged.
+/// An action in a scene: an element of `beats`, a list that the demo adds as a field to each node of the adventure's
+/// content. The data layer stores such additional fields unchanged.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 struct Action {
@@ -205,7 +205,7 @@ impl Demo {
     /// Returns the Seer's active session if there is one. Otherwise creates and starts one, in which all players of the
     /// demo have seats.
     async fn active_or_new_session(&self) -> Result<sessions::Model, Error> {
-        let live_sessions = self.seer.sessions().mine(None).await?.items;
+        let live_sessions = self.seer.sessions().my_live(None).await?.items;
         if let Some(active) = live_sessions.iter().find(|session| session.status == SessionStatus::Active) {
             return self.seer.sessions().get(active.id).await;
         }
@@ -249,7 +249,7 @@ impl Demo {
     async fn perform(&self, session_id: Uuid, action: &Action) -> Result<(), Error> {
         if action.initiative {
             let creatures = vec![self.foe.id];
-            self.seer.dice().roll_initiative(NewInitiative { id: None, session_id, creatures }).await?;
+            self.seer.dice().roll_initiative(NewInitiative { id: None, session_id, creature_ids: creatures }).await?;
             return Ok(());
         }
         let difficulty = action.difficulty.unwrap_or(Difficulty::MIN);
@@ -333,7 +333,8 @@ impl Demo {
     }
 }
 
-/// Rolls once in each scene, `delay` after its event arrives, until the session ends or a roll is refused.
+/// Rolls once in each scene, when `delay` has passed since the event of the scene arrived. Ends when the session ends
+/// or a roll is refused.
 async fn roll_in_each_scene(
     user: IdentityConnection,
     session_id: Uuid,

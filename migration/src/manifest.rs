@@ -19,8 +19,8 @@ pub(crate) struct CatalogObject {
     pub(crate) name: String,
     /// Its definition, in the form that the manifest has.
     pub(crate) definition: String,
-    /// The system catalog that contains it. `None` for jobs and roles, and for attributes of another object:
-    /// privileges, row-level security, comments.
+    /// The system catalog that contains it. `None` for jobs, roles and `session_replication_role`, and for attributes
+    /// of another object, such as privileges, row-level security and comments.
     pub(crate) class: Option<String>,
     /// Its oid in that catalog.
     pub(crate) objid: i64,

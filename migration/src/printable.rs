@@ -1,8 +1,8 @@
 //! Makes names printable.
 
-/// Returns the text with control characters, and characters that change the direction of the text, as escapes such as
-/// `\n`. A quoted name may contain any character, so a name could otherwise print a line of its own, such as one that
-/// says that nothing differs.
+/// Returns the text with control characters, separators of lines and paragraphs, and characters that change the
+/// direction of the text, as escapes such as `\n`. A quoted name may contain any character, so a name could otherwise
+/// print a line of its own, such as one that says that nothing differs.
 pub(crate) fn escape_control_characters(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {

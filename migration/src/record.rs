@@ -124,8 +124,8 @@ ON CONFLICT (name) DO NOTHING"
 }
 
 /// SQL that clears the recorded migrations and the schema's version after some migrations were undone, so that nobody
-/// takes the partial schema for a complete one. If the tables were dropped, the jobs were unscheduled with them, so the
-/// next `up` schedules them again.
+/// takes the partial schema for a complete one. If the tables were dropped, the jobs were unscheduled with them. Then
+/// the SQL also deletes the record that they were scheduled, so that the next `up` schedules them again.
 pub(crate) const FORGET_MIGRATIONS: &str = "DELETE FROM private.sparc_record WHERE name = 'migrations';
 DELETE FROM private.sparc_record WHERE name = 'jobs' AND pg_catalog.to_regclass('public.sessions') IS NULL;
 COMMENT ON TABLE public.sparc_migrations IS NULL";

@@ -29,7 +29,7 @@ const FILES: [&str; 35] = [
     include_str!("../sql/triggers/tutorial_progress.sql"),
     include_str!("../sql/triggers/archive.sql"),
     include_str!("../sql/triggers/requests.sql"),
-    include_str!("../sql/triggers/limits.sql"),
+    include_str!("../sql/triggers/statement_limits.sql"),
     include_str!("../sql/triggers/broadcast.sql"),
     include_str!("../sql/policies/users.sql"),
     include_str!("../sql/policies/characters.sql"),
@@ -42,9 +42,9 @@ const FILES: [&str; 35] = [
     include_str!("../sql/policies/tutorial_progress.sql"),
     include_str!("../sql/policies/archive.sql"),
     include_str!("../sql/policies/closed_accounts.sql"),
-    include_str!("../sql/policies/limits.sql"),
+    include_str!("../sql/policies/statement_limits.sql"),
     include_str!("../sql/policies/broadcast.sql"),
-    include_str!("../sql/policies/functions.sql"),
+    include_str!("../sql/policies/function_grants.sql"),
 ];
 
 /// SQL that adds four tables to the publication `supabase_realtime`. It runs again only if the publication is missing,
@@ -73,7 +73,7 @@ pub(crate) const PUBLIC_AND_API_ROLES: &str = "PUBLIC, anon, authenticated, serv
 /// Returns every statement that creates repeatable objects, in the order of their dependencies: the functions that
 /// CHECK constraints call come first.
 pub(crate) fn statements() -> Vec<Statement> {
-    [tables::CHECK_FUNCTIONS, tables::REVOKED_DEFAULT_PRIVILEGES].into_iter().chain(FILES).flat_map(parse).collect()
+    [tables::CHECK_FUNCTIONS, tables::CLOSED_BY_DEFAULT].into_iter().chain(FILES).flat_map(parse).collect()
 }
 
 /// Returns the statements that create the functions and privileges of the stand-in for Supabase's schema `auth`.
@@ -129,8 +129,9 @@ pub(crate) fn jobs() -> Vec<(String, String)> {
         .collect()
 }
 
-/// Returns the SQL that creates or replaces all functions, triggers, policies and views, revokes all privileges on
-/// them, and grants those of the files.
+/// Returns the SQL that creates or replaces all functions, triggers, policies and views, revokes the privileges of
+/// PUBLIC and the API roles on functions, views and types, and grants those of the files and, on types, those of the
+/// manifest.
 pub(crate) fn create_all_sql() -> Vec<String> {
     let (privilege_statements, create_statements): (Vec<Statement>, Vec<Statement>) =
         statements().into_iter().partition(|statement| statement.target == Target::Privilege);

@@ -21,7 +21,7 @@ pub(crate) enum Target {
 /// One statement of a file.
 #[derive(Clone, Debug)]
 pub(crate) struct Statement {
-    /// Without the semicolon and the comments before it.
+    /// Without the `--` comments before the statement, and without the semicolon after it.
     pub(crate) sql: &'static str,
     pub(crate) target: Target,
 }

@@ -13,8 +13,8 @@ mod failure;
 
 pub use failure::{ConnectError, explain};
 
-pub(crate) use failure::server_address;
-use failure::{explain_attempt, is_tls_message};
+use failure::is_tls_message;
+pub(crate) use failure::{explain_attempt, server_address};
 
 use crate::sqlstate;
 
@@ -44,7 +44,8 @@ pub fn options(url: &str) -> Result<PgConnectOptions, ConnectError> {
     if let Some(address) = address {
         options = options.host(&address);
     }
-    // Unix sockets have no TLS, whatever the mode. A path from `PGHOST` is the driver's host.
+    // Unix sockets have no TLS, whatever the mode. The driver returns a path from `PGHOST` as the host, not as the
+    // socket.
     if options.get_socket().is_some() || options.get_host().starts_with('/') {
         return Ok(options.ssl_mode(PgSslMode::Disable));
     }

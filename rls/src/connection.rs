@@ -164,7 +164,7 @@ impl IdentityConnection {
 
     /// Returns the log position of what this identity wrote or read through this handle; `None` without replicas. It
     /// ignores `min_position`.
-    pub(crate) fn seen_position(&self) -> Option<LogPosition> {
+    pub(crate) fn seen_log_position(&self) -> Option<LogPosition> {
         self.recorded_requirement().position
     }
 

@@ -130,7 +130,7 @@ impl Database {
         self
     }
 
-    pub(crate) fn record_seen_position(&self, identity: &Identity, position: LogPosition) {
+    pub(crate) fn record_seen_log_position(&self, identity: &Identity, position: LogPosition) {
         self.positions.record(identity, position);
     }
 

@@ -235,8 +235,8 @@ pub(crate) fn is_read_only_error(error: &DbErr) -> bool {
     sqlx_error(error).and_then(pg_error).map(SqlxPostgresError::code) == Some(sqlstate::READ_ONLY_SQL_TRANSACTION)
 }
 
-/// Whether a cached prepared statement no longer fits its table: since it was prepared, a column was added or its type
-/// changed, so that the rows would be of another type.
+/// Whether a cached prepared statement no longer fits its table: since the statement was prepared, the table has got a
+/// column, or a column another type, so that the columns of the result would differ.
 pub(crate) fn is_outdated_statement(error: &sqlx::Error) -> bool {
     pg_error(error).is_some_and(|error| {
         error.code() == sqlstate::FEATURE_NOT_SUPPORTED && error.routine() == Some("RevalidateCachedQuery")
@@ -358,7 +358,7 @@ mod tests {
 
     #[test]
     fn an_error_survives_the_conversion_to_sea_orm_and_back() {
-        // The name of another error in the text must not be taken for that error.
+        // The text contains the code of another error (`pool_closed`), and must not be taken for that error.
         let source = || DbErr::Conn(RuntimeErr::Internal("gone: rls:pool_closed".to_owned()));
         for error in [
             Error::NestedTransactionOpen,

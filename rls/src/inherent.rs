@@ -97,7 +97,8 @@ impl Transaction {
     ///
     /// [`Error::TransactionOver`](crate::Error::TransactionOver) if an outer transaction has ended,
     /// [`Error::TransactionEndedByStatement`](crate::Error::TransactionEndedByStatement) if a statement ended the
-    /// transaction.
+    /// transaction, [`Error::CommitUnknown`](crate::Error::CommitUnknown) if it is unknown whether a raw `COMMIT` took
+    /// effect; for a nested transaction, also any error of the rollback to its savepoint.
     pub async fn rollback(self) -> Result<(), DbErr> {
         TransactionSession::rollback(self).await
     }

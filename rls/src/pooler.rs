@@ -80,7 +80,7 @@ mod tests {
     use super::ServerProcess;
 
     #[test]
-    fn names_are_checked_only_in_a_different_process() {
+    fn names_of_prepared_statements_are_checked_only_in_a_different_process() {
         let mut process = ServerProcess::default();
         assert!(!process.must_check(Some(7)), "the first process");
         process.id = Some(7);

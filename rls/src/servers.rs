@@ -31,7 +31,7 @@ use crate::{
     pool::{Pool, PoolOptions},
     position::{LogPosition, Positions, ReadRequirement},
     shared_transaction::{DEADLINE_GRACE, SharedTransaction},
-    transaction_server::PositionTracking,
+    tracked_server::PositionTracking,
     transaction_state::BeginRequest,
     wire::query_scalar,
 };

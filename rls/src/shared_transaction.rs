@@ -21,7 +21,7 @@ use crate::{
     pool::{Pool, PooledConnection},
     runtime::{AtomicBool, AtomicU64, Ordering, timeout},
     sqlstate,
-    transaction_server::TransactionServer,
+    tracked_server::TrackedServer,
     transaction_state::{
         BeginRequest, EndReason, Failure, Frame, OUTERMOST_FRAME_ID, Pending, TransactionState, already_ended_error,
         commit_unknown_error, savepoint_name,
@@ -49,8 +49,8 @@ pub(crate) struct SharedTransaction<C: Connection = PooledConnection> {
     pub(crate) timeline: Option<u32>,
     /// Whether the transaction is REPEATABLE READ, if there are replicas.
     pub(crate) keeps_first_snapshot: bool,
-    /// See [`TransactionState::has_unverified_raw_commit`].
-    has_unverified_raw_commit: Arc<AtomicBool>,
+    /// See [`TransactionState::is_raw_commit_unknown`].
+    is_raw_commit_unknown: Arc<AtomicBool>,
 }
 
 /// When the identity is verified after a statement of the caller.
@@ -70,7 +70,7 @@ impl SharedTransaction {
     pub(crate) async fn begin(
         pool: &Pool,
         request: &BeginRequest<'_>,
-        server: Option<TransactionServer>,
+        server: Option<TrackedServer>,
     ) -> Result<(Self, Option<ReplicationStatus>), DbErr> {
         let mut dead_connection_count = 0;
         loop {
@@ -95,7 +95,7 @@ impl<C: Connection> Clone for SharedTransaction<C> {
             unfinished_calls: self.unfinished_calls.clone(),
             identity: self.identity.clone(),
             write_count: self.write_count.clone(),
-            has_unverified_raw_commit: self.has_unverified_raw_commit.clone(),
+            is_raw_commit_unknown: self.is_raw_commit_unknown.clone(),
             ..*self
         }
     }
@@ -106,9 +106,9 @@ impl<C: Connection> SharedTransaction<C> {
         Self {
             identity: state.identity.clone(),
             deadline: state.deadline,
-            timeline: state.server.as_ref().map(|server| server.timeline),
+            timeline: state.tracked_server.as_ref().map(|server| server.timeline),
             keeps_first_snapshot: state.keeps_first_snapshot,
-            has_unverified_raw_commit: state.has_unverified_raw_commit.clone(),
+            is_raw_commit_unknown: state.is_raw_commit_unknown.clone(),
             state: Arc::new(Mutex::new(state)),
             unfinished_calls: Arc::default(),
             write_count: Arc::default(),
@@ -250,7 +250,7 @@ impl<C: Connection> SharedTransaction<C> {
                     // `may_have_taken_effect` is not part of the state behind the lock, because another call may hold
                     // the lock now.
                     let may_have_taken_effect = may_have_taken_effect.load(Ordering::SeqCst);
-                    let is_raw_commit_unknown = self.has_unverified_raw_commit.load(Ordering::SeqCst);
+                    let is_raw_commit_unknown = self.is_raw_commit_unknown.load(Ordering::SeqCst);
                     if frame_id == OUTERMOST_FRAME_ID && may_have_taken_effect || is_raw_commit_unknown {
                         commit.set(None);
                         self.close_if_unanswered();
@@ -288,7 +288,7 @@ impl<C: Connection> SharedTransaction<C> {
         };
         timeout(ROLLBACK_TIMEOUT, rollback).await.unwrap_or_else(|_| {
             self.close_if_unanswered();
-            if self.has_unverified_raw_commit.load(Ordering::SeqCst) {
+            if self.is_raw_commit_unknown.load(Ordering::SeqCst) {
                 return Err(commit_unknown_error("the server did not answer a COMMIT in time"));
             }
             // If the connection was closed, the server rolls back. If another call has the connection, the frame is
@@ -317,7 +317,7 @@ impl<C: Connection> SharedTransaction<C> {
         self.write_count.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Takes the last write back, because it has affected no row.
+    /// Subtracts the last write from the count, because it has affected no row.
     pub(crate) fn uncount_write(&self) {
         self.write_count.fetch_sub(1, Ordering::Relaxed);
     }

@@ -2,8 +2,8 @@
 //!
 //! A statement built from entities contains no SQL text of the caller, except in custom expressions, which can call any
 //! function (`set_config`, `pg_advisory_lock`). So a statement counts as unable to change the database session only if
-//! each opening parenthesis follows a word or a character that SeaORM writes before one. This is an allow-list: after
-//! any other statement, the identity is verified and the database session is cleaned.
+//! each opening parenthesis follows a word or a character that SeaORM itself writes before a parenthesis. This is an
+//! allow-list: after any other statement, the identity is verified and the database session is cleaned.
 
 /// Words that SeaORM writes before a parenthesis. None of them is a function that changes the database session.
 const WORDS_BEFORE_PARENTHESIS: [&str; 36] = [
@@ -80,8 +80,8 @@ pub(crate) fn only_reads(sql: &str) -> bool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WriteKind {
     None,
-    /// The rows of one table. If it affects none, it has written nothing (unless a trigger has written elsewhere and
-    /// suppressed the row).
+    /// The rows of one table. A statement that affects no row has written nothing (unless a trigger has written
+    /// elsewhere and suppressed the row).
     Rows,
     Anything,
 }
@@ -183,11 +183,16 @@ mod tests {
     use super::{WriteKind, cannot_change_session, may_commit, only_reads, returns_written_rows, write_kind};
 
     #[test]
-    fn a_statement_returns_the_rows_that_it_writes_only_if_returning_is_not_in_a_string() {
+    fn the_keyword_returning_counts_only_outside_of_strings() {
         assert!(returns_written_rows(r#"UPDATE "a" SET "n" = $1 RETURNING "n""#));
         assert!(returns_written_rows(r#"UPDATE "a" SET "n" = 'x' RETURNING "n""#));
         assert!(!returns_written_rows(r#"UPDATE "a" SET "n" = ' RETURNING '"#));
         assert!(!returns_written_rows(r#"UPDATE "a" SET "n" = $1"#));
+    }
+
+    #[test]
+    fn a_statement_that_calls_a_function_may_write_anything() {
+        assert_eq!(write_kind(r#"SELECT "n" FROM "a""#), WriteKind::None);
         assert_eq!(write_kind(r#"UPDATE "a" SET "n" = $1"#), WriteKind::Rows);
         assert_eq!(write_kind(r#"UPDATE "a" SET "n" = "f"($1)"#), WriteKind::Anything);
     }
@@ -245,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn function_calls_select_into_and_other_commands_may_change_the_session() {
+    fn select_into_function_calls_and_other_commands_may_change_the_session() {
         for sql in [
             "SELECT set_config('role', 'postgres', true)",
             r#"SELECT "set_config"('role', 'postgres', true)"#,

@@ -144,8 +144,8 @@ enum StreamEnd {
     Dropped,
 }
 
-/// When this guard is dropped before the sending of the rows has returned, it fails the frame: the task that sends them
-/// may panic, or its runtime may shut down.
+/// Marks the frame as failed if the guard is dropped while rows are still being sent: the task that sends them has
+/// panicked, or its runtime has shut down.
 struct StreamFrameGuard<'a, C: Connection> {
     shared: &'a SharedTransaction<C>,
     frame_id: u64,
@@ -230,9 +230,9 @@ async fn send_all<C: Connection>(
         }
         Ok(StreamEnd::Complete)
     };
-    let until_deadline = shared.deadline.map(|deadline| deadline.saturating_add(DEADLINE_GRACE));
+    let time_limit = shared.deadline.map(|deadline| deadline.saturating_add(DEADLINE_GRACE));
     let started_at = Instant::now();
-    let outcome = match until_deadline {
+    let outcome = match time_limit {
         None => Ok(sending.await),
         Some(limit) => timeout(limit, sending).await,
     };
@@ -257,7 +257,7 @@ async fn send_all<C: Connection>(
         }
         Ok(StreamEnd::Complete)
     };
-    match until_deadline {
+    match time_limit {
         None => finishing.await,
         Some(limit) => match timeout(limit.saturating_sub(started_at.elapsed()), finishing).await {
             Ok(end) => end,

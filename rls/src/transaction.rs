@@ -79,9 +79,7 @@ impl UncheckedTransaction {
     ///
     /// # Errors
     ///
-    /// [`Error::TransactionOver`](crate::Error::TransactionOver) if an outer transaction has ended,
-    /// [`Error::TransactionEndedByStatement`](crate::Error::TransactionEndedByStatement) if a statement ended the
-    /// transaction.
+    /// Those of [`Transaction::rollback`].
     pub async fn rollback(mut self) -> Result<(), DbErr> {
         let outcome = self.shared.rollback(self.frame_id).await;
         self.rolls_back_on_drop = false;
@@ -100,7 +98,7 @@ impl UncheckedTransaction {
     /// Returns whether [`execute_as_role`](Self::execute_as_role) can assume that role. It cannot if the role has a
     /// separate pool.
     #[must_use]
-    pub fn can_assume_role(&self, role: &str) -> bool {
+    pub fn shares_pool_with_role(&self, role: &str) -> bool {
         !self.servers_by_role.has_separate_pool(role)
     }
 

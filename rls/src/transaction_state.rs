@@ -21,7 +21,7 @@ use crate::{
     error::{breaks_connection, is_from_pooler, is_outdated_statement},
     pool::PooledConnection,
     runtime::{AtomicBool, timeout},
-    transaction_server::TransactionServer,
+    tracked_server::TrackedServer,
     unfinished_calls::{Unfinished, UnfinishedCalls},
     wire::{Connection, PreparedStatementMode, ROLLBACK_TIMEOUT, SimpleQueryResponse, exec_error},
 };
@@ -36,7 +36,7 @@ pub(crate) struct TransactionState<C: Connection = PooledConnection> {
     pub(crate) pending: Option<Pending>,
     /// Whether the end of a response is still unread: after an error, the server also sends ReadyForQuery, which the
     /// driver does not read before it returns the error.
-    pub(crate) has_unread_response_end: bool,
+    pub(crate) must_finish_response: bool,
     /// `None` while the transaction is open.
     pub(crate) end_reason: Option<EndReason>,
     /// Whether a statement has run that may have changed the database session.
@@ -44,7 +44,7 @@ pub(crate) struct TransactionState<C: Connection = PooledConnection> {
     /// Whether a raw statement of the caller that may commit (COMMIT, END, PREPARE TRANSACTION) was sent, and the
     /// server has neither refused it nor answered the verification that follows it. Shared with the handles of the
     /// transaction, which read it while a call holds the connection.
-    pub(crate) has_unverified_raw_commit: Arc<AtomicBool>,
+    pub(crate) is_raw_commit_unknown: Arc<AtomicBool>,
     /// Whether a cached statement no longer fits its table. The connection is then discarded as outdated.
     pub(crate) has_outdated_statement: bool,
     /// The highest id that a frame has had so far.
@@ -60,20 +60,21 @@ pub(crate) struct TransactionState<C: Connection = PooledConnection> {
     pub(crate) prepared_statement_mode: PreparedStatementMode,
     /// Whether the transaction belongs to an operation that only reads, and is not SERIALIZABLE, so that what it read
     /// is valid whether it is committed or rolled back. Then the caller need not wait for its end.
-    pub(crate) allows_background_end: bool,
-    /// Whether all statements see the snapshot of the first one (REPEATABLE READ), if the server was asked for that.
+    pub(crate) is_valid_without_commit: bool,
+    /// Whether the transaction is REPEATABLE READ, so that all its statements see the snapshot of the first one. Also
+    /// `false` if its isolation level was not read when it began.
     pub(crate) keeps_first_snapshot: bool,
     /// Whether the transaction is `READ ONLY`.
     is_read_only: bool,
     /// The server that the transaction runs on, if there are replicas.
-    pub(crate) server: Option<TransactionServer>,
+    pub(crate) tracked_server: Option<TrackedServer>,
 }
 
 impl<C: Connection> TransactionState<C> {
     /// Whether the transaction can write nothing, so that the outcome of its commit does not matter: it is `READ ONLY`,
     /// which no later statement can change, or it runs on a standby.
     pub(crate) fn cannot_write(&self) -> bool {
-        self.is_read_only || self.server.as_ref().is_some_and(|server| server.is_standby)
+        self.is_read_only || self.tracked_server.as_ref().is_some_and(|server| server.is_standby)
     }
 
     pub(crate) fn connection(&mut self) -> Result<&mut C, DbErr> {
@@ -116,12 +117,12 @@ impl<C: Connection> TransactionState<C> {
         self.pending = None;
         if let Err(error) = &outcome {
             // A pooler that has lost the server does not know whether the server received the request.
-            if breaks_connection(error) || is_from_pooler(error) && self.has_unverified_raw_commit() {
+            if breaks_connection(error) || is_from_pooler(error) && self.is_raw_commit_unknown() {
                 self.close(EndReason::ConnectionLost);
             } else if error.as_database_error().is_some() {
-                self.set_unverified_raw_commit(false);
+                self.set_raw_commit_unknown(false);
                 self.has_outdated_statement |= is_outdated_statement(error);
-                self.has_unread_response_end = true;
+                self.must_finish_response = true;
                 self.mark_failed(frame_id, Failure::CallFailed);
             } else {
                 // The driver failed before it had read the whole response, the rest of which may still arrive.
@@ -140,7 +141,7 @@ impl<C: Connection> TransactionState<C> {
     /// Ends the transaction and discards the connection instead of returning it to its pool.
     pub(crate) fn close(&mut self, reason: EndReason) {
         let is_interrupted = matches!(reason, EndReason::ConnectionLost | EndReason::DeadlineExceeded);
-        let is_commit_unknown = is_interrupted && self.has_unverified_raw_commit();
+        let is_commit_unknown = is_interrupted && self.is_raw_commit_unknown();
         self.end_reason = Some(if is_commit_unknown { EndReason::RawCommitUnknown } else { reason });
         self.pending = None;
         if let Some(connection) = self.connection.take() {
@@ -152,13 +153,13 @@ impl<C: Connection> TransactionState<C> {
     /// call, before it sends that call's request, and if that call were dropped, nobody would know whether its request
     /// was sent. After this, the driver sends a request as soon as the call is first polled.
     async fn finish_response(&mut self) -> Result<(), DbErr> {
-        if !self.has_unread_response_end || self.end_reason.is_some() {
+        if !self.must_finish_response || self.end_reason.is_some() {
             return Ok(());
         }
         let limit = self.deadline.unwrap_or_default().max(ROLLBACK_TIMEOUT);
         match timeout(limit, self.connection()?.drain()).await {
             Ok(Ok(_)) => {
-                self.has_unread_response_end = false;
+                self.must_finish_response = false;
                 Ok(())
             }
             Ok(Err(error)) => {
@@ -184,8 +185,9 @@ impl<C: Connection> TransactionState<C> {
         Ok(response)
     }
 
-    /// Returns what the caller gets for an error of the driver. If the connection was lost while it was unknown whether
-    /// a raw statement of the caller had committed, that is what the caller must know.
+    /// Converts an error of the driver to the error that the caller gets. If the connection was closed while it was
+    /// unknown whether a raw statement of the caller had committed the transaction, the error says that the outcome is
+    /// unknown.
     pub(crate) fn caller_error(&self, error: sqlx::Error, to_db_err: fn(sqlx::Error) -> DbErr) -> DbErr {
         if self.end_reason == Some(EndReason::RawCommitUnknown) {
             commit_unknown_error(&error.to_string())
@@ -219,7 +221,7 @@ impl<C: Connection> TransactionState<C> {
                     return Err(self.deadline_error());
                 }
             };
-            (self.pending, self.has_unread_response_end) = (None, false);
+            (self.pending, self.must_finish_response) = (None, false);
             match pending {
                 Pending::Call(frame_id) => self.mark_failed(frame_id, Failure::CallFailed),
                 Pending::Discardable if has_server_error => {
@@ -247,8 +249,8 @@ impl<C: Connection> TransactionState<C> {
                 Pending::End => self.close(EndReason::Finished),
             }
             if has_server_error {
-                self.set_unverified_raw_commit(false);
-            } else if self.has_unverified_raw_commit() && self.end_reason.is_none() {
+                self.set_raw_commit_unknown(false);
+            } else if self.is_raw_commit_unknown() && self.end_reason.is_none() {
                 // The call that sent the COMMIT was dropped. The verification fails if the transaction has ended.
                 self.verify(self.innermost_frame_id(), Pending::Discardable).await?;
             }
@@ -284,7 +286,7 @@ impl<C: Connection> TransactionState<C> {
         let integer = |column| row.as_ref().and_then(|row| row.integer(column));
         let (finding, prepared_count) = (integer(0), integer(1));
         if finding.is_some() {
-            self.set_unverified_raw_commit(false);
+            self.set_raw_commit_unknown(false);
         }
         match finding {
             // The identity is unchanged.

@@ -40,11 +40,11 @@ pub trait UncheckedExt {
 
     /// Returns the log position of what the identity itself wrote or read through this handle. A position that was
     /// given to [`with_min_position`](IdentityConnection::with_min_position) is not considered.
-    fn seen_position(&self) -> Option<LogPosition>;
+    fn seen_log_position(&self) -> Option<LogPosition>;
 
     /// Records the log position of what another identity read on behalf of this one. The next read of this identity
     /// then shows at least as much.
-    fn record_seen_position(&self, position: LogPosition);
+    fn record_seen_log_position(&self, position: LogPosition);
 
     /// Runs a statement that cannot run in a transaction, such as `VACUUM`, as the pool's login.
     fn execute_as_login(&self, sql: String) -> impl Future<Output = Result<(), DbErr>> + Send;
@@ -75,12 +75,12 @@ impl UncheckedExt for IdentityConnection {
         Self::begin_read(self, deadline).await
     }
 
-    fn seen_position(&self) -> Option<LogPosition> {
-        Self::seen_position(self)
+    fn seen_log_position(&self) -> Option<LogPosition> {
+        Self::seen_log_position(self)
     }
 
-    fn record_seen_position(&self, position: LogPosition) {
-        self.database().record_seen_position(Self::identity(self), position);
+    fn record_seen_log_position(&self, position: LogPosition) {
+        self.database().record_seen_log_position(Self::identity(self), position);
     }
 
     async fn execute_as_login(&self, sql: String) -> Result<(), DbErr> {

@@ -37,7 +37,7 @@ async fn connect(url: &str) -> IdentityConnection {
     as_owner(&Database::connect(url, &options).await.unwrap())
 }
 
-/// Returns the database as its owner, who may do everything, sees it.
+/// Returns a connection for the identity of the database's owner, who may do everything.
 fn as_owner(handle: &Database) -> IdentityConnection {
     handle.as_identity(Identity::new("postgres"))
 }

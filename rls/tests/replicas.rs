@@ -122,3 +122,15 @@ async fn what_only_the_primary_can_run_is_retried_there_streamed_or_not() {
     let count = cluster.owner.query_one_raw(statement("SELECT count(*) FROM log")).await.unwrap().unwrap();
     assert_eq!(count.try_get_by_index::<i64>(0).unwrap(), 2, "each read of the view is logged once");
 }
+
+#[tokio::test]
+async fn if_no_server_of_a_cluster_answers_the_error_says_how_long_the_call_has_waited() {
+    // The operating system accepts the connections, and nobody answers.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("postgres://member@{}/game?sslmode=disable", silent.local_addr().unwrap());
+    let mut options = Options::default();
+    options.replicas = vec![url.clone()];
+    options.acquire_timeout = Duration::from_secs(2);
+    let error = Database::connect(&url, &options).await.unwrap_err();
+    assert!(error.to_string().contains("did not answer within 2 seconds"), "{error}");
+}

@@ -132,7 +132,7 @@ async fn a_statement_that_fails_before_its_first_row_fails_the_call_and_not_the_
 }
 
 #[tokio::test]
-async fn a_dropped_stream_of_a_view_that_writes_saves_nothing() {
+async fn if_a_view_writes_dropping_a_stream_of_its_rows_rolls_the_writes_back() {
     let (database, handle, role) = create_tenant_database().await;
     let schema = format!(
         "CREATE FUNCTION note() RETURNS text LANGUAGE sql AS

@@ -225,11 +225,11 @@ impl<C: Caller> Adventures<'_, C> {
     /// # Errors
     ///
     /// [`Error::NotAllowed`], [`Error::NotSignedIn`], [`Error::NotFound`], [`Error::InvalidValue`].
-    pub async fn set_rating(self, id: Uuid, average: Option<Decimal>) -> Result<adventures::Model, Error> {
+    pub async fn set_average_rating(self, id: Uuid, average: Option<Decimal>) -> Result<adventures::Model, Error> {
         if average.is_some_and(|average| average < Decimal::ZERO || average > Decimal::from(MAX_RATING)) {
             return Err(Error::InvalidValue { field: "average_rating", rule: "must be 0 to 5" });
         }
-        operation!(self.caller, "adventures.set_rating", adventure = id, |tx| {
+        operation!(self.caller, "adventures.set_average_rating", adventure = id, |tx| {
             let row = adventures::ActiveModel { average_rating: Set(average), ..Default::default() };
             update_adventure(tx, id, row).await
         })
@@ -274,7 +274,7 @@ async fn validate_and_store(
 ) -> Result<Vec<ValidationError>, Error> {
     let creator_id = tx.user_id()?;
     let mut query = adventures::Entity::find_by_id(id).filter(adventures::Column::CreatorId.eq(creator_id));
-    let can_assume_service_role = tx.can_assume_role(SERVICE_ROLE);
+    let can_assume_service_role = tx.shares_pool_with_role(SERVICE_ROLE);
     if can_assume_service_role {
         query = query.lock_exclusive();
     }

@@ -6,7 +6,7 @@ use sea_orm::{DbErr, Statement, sqlx::postgres::PgRow};
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::{Error, Page, connection::OperationTransaction, page::ListId, rows, sql::Binds};
+use crate::{Error, Page, binds::Binds, connection::OperationTransaction, page::ListId, rows};
 
 /// The maximum number of rows that are scanned for one page.
 pub(crate) const SCAN_LIMIT: usize = 1000;

@@ -147,8 +147,8 @@ impl<C: Caller> Characters<'_, C> {
     /// # Errors
     ///
     /// [`Error::NotSignedIn`].
-    pub async fn list(self) -> Result<Vec<characters::Model>, Error> {
-        operation!(self.caller, reads "characters.list", |tx| {
+    pub async fn living(self) -> Result<Vec<characters::Model>, Error> {
+        operation!(self.caller, reads "characters.living", |tx| {
             Ok(characters::Entity::find()
                 .filter(characters::Column::UserId.eq(tx.user_id()?))
                 .filter(characters::Column::RetiredAt.is_null())
@@ -319,8 +319,8 @@ async fn update_character(
     rows::update_returning(tx, row, id, characters::Column::Id).await?.ok_or(Error::NotFound { what: "character" })
 }
 
-/// Sets `retired_at` to the SQL expression `now()` or `NULL`. If the character is already retired, a trigger keeps the
-/// earlier time.
+/// Sets `retired_at` to the SQL expression `now()` or `NULL`. If the character is already retired, `now()` changes
+/// nothing, because a trigger keeps the earlier time.
 async fn set_retired_at(
     tx: &OperationTransaction,
     id: Uuid,

@@ -163,9 +163,9 @@ impl AdventureContent {
             None => add_error(None, ValidationErrorKind::NoStart),
             Some(start) => {
                 let mut pending = vec![start];
-                while let Some(node) = pending.pop() {
-                    if reached.insert(node) {
-                        pending.extend(targets_by_source.get(node).into_iter().flatten());
+                while let Some(node_id) = pending.pop() {
+                    if reached.insert(node_id) {
+                        pending.extend(targets_by_source.get(node_id).into_iter().flatten());
                     }
                 }
             }

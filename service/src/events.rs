@@ -39,7 +39,8 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::{
-    Caller, Error, connection::OperationTransaction, error::not_listener_error, operation::operation, rows, sql::Binds,
+    Caller, Error, binds::Binds, connection::OperationTransaction, error::not_listener_error, operation::operation,
+    rows,
 };
 
 pub(crate) use hub::Hub;
@@ -165,7 +166,8 @@ impl<C: Caller> Events<'_, C> {
 /// Reads the page of [`Events::after`]. Returns an error if the event with this `seq` is no longer kept, because later
 /// ones may then be deleted too.
 async fn read_kept_events_after(tx: &OperationTransaction, session_id: Uuid, seq: i64) -> Result<Vec<Event>, Error> {
-    // The page begins with the event after which it continues, so that no round trip is needed to look that event up.
+    // The query also returns the event with this `seq`, if it is still kept. So no further round trip is needed to look
+    // it up.
     let includes_start = seq != 0;
     let mut binds = Binds::default();
     let (session, start) = (binds.bind(session_id), binds.bind(seq));
@@ -191,7 +193,7 @@ struct NewestSeq {
 /// Returns an identifier of the server's history of events, so that a subscription notices when another server answers.
 /// With replicas it is the WAL timeline, which is the same on the primary and its standbys, and changes with each
 /// promotion. Otherwise it is `event_history_id`, the result of `private.event_history_id()` (`None` on a standby).
-fn history_id(tx: &OperationTransaction, event_history_id: Option<String>) -> Result<String, Error> {
+fn resolve_history_id(tx: &OperationTransaction, event_history_id: Option<String>) -> Result<String, Error> {
     match (tx.timeline(), event_history_id) {
         (Some(timeline), _) => Ok(format!("timeline {timeline}")),
         (None, Some(event_history_id)) => Ok(event_history_id),

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod adventures;
+mod binds;
 mod bounded_scan;
 pub mod characters;
 mod connection;
@@ -18,7 +19,6 @@ mod page;
 mod rows;
 pub mod sessions;
 mod sparc;
-mod sql;
 pub mod tutorial;
 pub mod users;
 mod values;

@@ -16,7 +16,7 @@
 //!     .await?;
 //! service.maintenance().delete_old_events(JobOptions::default(), |_| ()).await?;
 //! service.maintenance().vacuum(JobOptions::default(), |_| ()).await?;
-//! println!("{} sessions, {}", report.processed, if report.is_finished { "all" } else { "more remain" });
+//! println!("{} sessions, {}", report.processed, if report.reached_end { "all" } else { "more remain" });
 //! # Ok(())
 //! # }
 //! ```
@@ -36,8 +36,8 @@ use crate::{
 /// Options of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JobOptions {
-    /// Rows per batch, 1 to 10,000; a number outside this range is replaced by its nearest end. Each batch is a
-    /// transaction of its own. A thousand by default.
+    /// Rows per batch, 1 to 10,000; a number outside this range is clamped to it. Each batch is a transaction of its
+    /// own. A thousand by default.
     pub batch_size: u16,
     /// Time after which no further batch begins. The first batch always runs. Ten minutes by default.
     pub time_limit: Duration,
@@ -60,7 +60,7 @@ pub struct JobReport {
     /// Whether the job ended because nothing was left that it could process, and not because the time ran out. Rows
     /// that another transaction has locked, and sessions that cannot be archived or cancelled, remain even then. Each
     /// such session leaves a warning in PostgreSQL's log.
-    pub is_finished: bool,
+    pub reached_end: bool,
 }
 
 /// The work that the jobs would do now.
@@ -69,10 +69,10 @@ pub struct JobReport {
 #[non_exhaustive]
 pub struct Backlog {
     /// Number of events older than a day.
-    pub expired_events: i64,
+    pub old_events: i64,
     /// Number of completed and cancelled sessions that ended more than 90 days ago.
     pub archivable_sessions: i64,
-    /// Number of abandoned live sessions, as [`Maintenance::cancel_abandoned`] defines them.
+    /// Number of abandoned live sessions, as [`Maintenance::cancel_abandoned_sessions`] defines them.
     pub abandoned_sessions: i64,
 }
 
@@ -83,7 +83,7 @@ pub struct Maintenance<'a, C> {
 }
 
 const SELECT_BACKLOG: &str = "SELECT
-    (SELECT count(*) FROM public.session_events WHERE created_at < now() - INTERVAL '24 hours') AS expired_events,
+    (SELECT count(*) FROM public.session_events WHERE created_at < now() - INTERVAL '24 hours') AS old_events,
     (
       SELECT count(*)
       FROM public.sessions
@@ -124,13 +124,13 @@ macro_rules! in_batches {
         let started_at = Instant::now();
         let batch_size = i32::from($options.batch_size.clamp(1, 10_000));
         let mut report = JobReport::default();
-        while !report.is_finished && (report.processed == 0 || started_at.elapsed() < $options.time_limit) {
+        while !report.reached_end && (report.processed == 0 || started_at.elapsed() < $options.time_limit) {
             let row_count = operation!($caller, $name, |tx| {
                 let statement = Statement::from_sql_and_values(DbBackend::Postgres, $sql, [batch_size.into()]);
                 Ok(BatchResult::find_by_statement(statement).one(tx).await?.map_or(0, |batch| batch.row_count))
             })?;
             report.processed += u64::from(row_count.unsigned_abs());
-            report.is_finished = row_count < batch_size;
+            report.reached_end = row_count < batch_size;
             $progress(report.processed);
         }
         Ok(report)
@@ -170,7 +170,7 @@ impl<C: Caller> Maintenance<'_, C> {
         in_batches!(self.caller, "maintenance.delete_old_events", DELETE_OLD_EVENTS, options, progress)
     }
 
-    /// Cancels abandoned sessions that have not ended. A session that has not started is abandoned a week after its
+    /// Cancels abandoned live sessions. A session that has not started is abandoned a week after its
     /// scheduled start, at the latest a year after its creation; without a scheduled start, a month after its creation.
     /// A started session is abandoned after a month without events. Reports the number cancelled so far after each
     /// batch. Concurrent runs share the work.
@@ -180,13 +180,13 @@ impl<C: Caller> Maintenance<'_, C> {
     /// # Errors
     ///
     /// [`Error::NotAllowed`], [`Error::NotSignedIn`].
-    pub async fn cancel_abandoned(
+    pub async fn cancel_abandoned_sessions(
         self,
         options: JobOptions,
         mut progress: impl FnMut(u64) + Send,
     ) -> Result<JobReport, Error> {
         require_service(self.caller)?;
-        in_batches!(self.caller, "maintenance.cancel_abandoned", CANCEL_ABANDONED, options, progress)
+        in_batches!(self.caller, "maintenance.cancel_abandoned_sessions", CANCEL_ABANDONED, options, progress)
     }
 
     /// Archives completed and cancelled sessions that ended more than 90 days ago, with their seats and rolls, and
@@ -263,7 +263,7 @@ impl Maintenance<'_, IdentityConnection> {
                 report.processed += 1;
                 progress(report.processed);
             }
-            report.is_finished = true;
+            report.reached_end = true;
             Ok(report)
         };
         let vacuum_and_record = async {

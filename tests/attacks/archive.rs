@@ -45,10 +45,10 @@ pub(super) async fn create_archived_session(world: &World) -> (GameSession, Uuid
 async fn reusing_the_id_of_an_archived_session_is_refused_as_a_duplicate_key() {
     let world = World::new().await;
     let (archived_game, _) = create_archived_session(&world).await;
-    let unarchived_game = world.new_session(0).await;
+    let live_game = world.new_session(0).await;
     let stranger = world.new_user().await;
     for caller in [&archived_game.seer, &stranger, &archived_game.players[0].caller, &world.service(), &world.owner()] {
-        // The service and the owner, who have no user id, name the stranger.
+        // The service and the owner, who have no user id, insert the stranger as the Seer.
         let seer = caller.id.unwrap_or(stranger.user_id());
         let insert = |id: Uuid| {
             format!(
@@ -56,7 +56,7 @@ async fn reusing_the_id_of_an_archived_session_is_refused_as_a_duplicate_key() {
                 archived_game.adventure_id
             )
         };
-        let duplicate_key_error = caller.execute(&insert(unarchived_game.session_id)).await.unwrap_err();
+        let duplicate_key_error = caller.execute(&insert(live_game.session_id)).await.unwrap_err();
         assert!(duplicate_key_error.has(UNIQUE_VIOLATION, "sessions_pkey"), "{duplicate_key_error:?}");
         assert_eq!(caller.execute(&insert(archived_game.session_id)).await.unwrap_err(), duplicate_key_error);
         let insert_skipping_conflicts = format!("{} ON CONFLICT DO NOTHING", insert(archived_game.session_id));
@@ -86,7 +86,7 @@ async fn reusing_the_id_of_an_archived_roll_is_refused_as_a_duplicate_key() {
     let (archived_game, archived_roll) = create_archived_session(&world).await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
-    let unarchived_roll = world.new_attack_roll(game.session_id, player.character_id, "{1,2,3,4,5}", 10, 0).await;
+    let live_roll = world.new_attack_roll(game.session_id, player.character_id, "{1,2,3,4,5}", 10, 0).await;
     for caller in [&player.caller, &game.seer, &world.service(), &world.owner()] {
         let insert = |id: Uuid| {
             format!(
@@ -95,7 +95,7 @@ async fn reusing_the_id_of_an_archived_roll_is_refused_as_a_duplicate_key() {
                 game.session_id, player.character_id
             )
         };
-        let duplicate_key_error = caller.execute(&insert(unarchived_roll)).await.unwrap_err();
+        let duplicate_key_error = caller.execute(&insert(live_roll)).await.unwrap_err();
         assert!(duplicate_key_error.has(UNIQUE_VIOLATION, "dice_rolls_pkey"), "{duplicate_key_error:?}");
         assert_eq!(caller.execute(&insert(archived_roll)).await.unwrap_err(), duplicate_key_error);
         assert_eq!(

@@ -1,6 +1,6 @@
-//! Nobody can delay for long, or prevent, that another account is closed (its personal data is removed) or deleted. No
-//! statement can close the caller's account and then write. An ended session is *unshared* if nobody besides its Seer
-//! ever had a seat in it.
+//! Nobody can prevent the closing (the removal of personal data) or the deletion of another account, or delay it for
+//! long. No statement can close the caller's account and then write. An ended session is *unshared* if nobody besides
+//! its Seer ever had a seat in it.
 
 use std::time::Duration;
 
@@ -72,7 +72,7 @@ async fn short_writes_do_not_delay_closing_or_deleting_an_account_for_ever() {
             assert!(!write_task.is_finished(), "the writes must go on while the account closes");
             write_task.abort();
         }
-        // The profile of a deleted account stays, closed, because its seats are history of the Seers.
+        // The profile of a deleted account stays and is closed, because its seats are part of the Seers' history.
         assert!(is_account_closed(&world, player.user_id).await);
     }
 }
@@ -97,19 +97,18 @@ async fn short_writes_do_not_keep_players_from_leaving_several_sessions() {
     write_tasks.iter().for_each(JoinHandle::abort);
 }
 
-/// Closing an account first locks the account's row in `private.account_gates`, as every write to the account does.
-/// Here the account of a Seer is closed. The closing cancels the Seer's session, and so waits for a player's character,
-/// which another transaction has locked. Then that transaction inserts a row for the Seer's account, and waits for the
-/// row in `account_gates`. That is a deadlock; the closing tries again, and succeeds.
+/// The account of a Seer is closed. The closing cancels the Seer's session, and so waits for a player's character,
+/// which another transaction has locked. Then that transaction inserts a character for the Seer's account, which
+/// updates a counter in the Seer's profile. If the closing held the profile while it waited, that would be a deadlock.
 #[tokio::test]
-async fn closing_survives_a_deadlock() {
+async fn closing_does_not_deadlock_with_a_new_character_of_the_account() {
     let world = World::new().await;
     let game = world.new_session(2).await;
     let superuser = world.superuser().await;
     let seer = game.seer.user_id();
     let equip = format!("UPDATE characters SET equipment = '[1]' WHERE id = '{}'", game.players[0].character_id);
-    // The timeouts make the closing detect the deadlock: a backend checks for one after it has waited for
-    // `deadlock_timeout`. Only a superuser may set this parameter.
+    // Because of these timeouts, a deadlock would be detected by the closing: a backend checks for one after it has
+    // waited for `deadlock_timeout`. Only a superuser may set this parameter.
     let writing_transaction = superuser.begin().await;
     execute_in(&writing_transaction, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
     execute_in(&writing_transaction, &equip).await.unwrap();
@@ -125,24 +124,24 @@ async fn closing_survives_a_deadlock() {
 }
 
 #[tokio::test]
-async fn an_account_is_closed_or_deleted_while_a_stranger_creates_a_session_of_its_adventure() {
+async fn an_account_is_closed_or_deleted_while_another_seer_creates_a_session_of_the_accounts_adventure() {
     for is_deletion in [true, false] {
         let world = World::new().await;
-        let (author, stranger) = (world.new_user().await, world.new_user().await);
+        let (author, other_seer) = (world.new_user().await, world.new_user().await);
         let adventure = world.new_adventure(author.user_id()).await;
         let draft_adventure = world.new_draft_adventure(author.user_id()).await;
-        let strangers_transaction = stranger.begin().await;
+        let other_seers_transaction = other_seer.begin().await;
         let insert_session =
-            format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", stranger.user_id());
-        execute_in(&strangers_transaction, &insert_session).await.unwrap();
+            format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", other_seer.user_id());
+        execute_in(&other_seers_transaction, &insert_session).await.unwrap();
         let sql = close_or_delete_account_sql(author.user_id(), is_deletion);
-        // Closing and deletion wait for none of the stranger's locks, so overlapping transactions of strangers cannot
-        // prevent them.
+        // Closing and deletion wait for none of the other Seer's locks, so overlapping transactions of other users
+        // cannot prevent them.
         assert_eq!(attempt(&world.owner(), &format!("SET LOCAL lock_timeout = '10s'; {sql}")).await, "done");
         assert!(is_account_closed(&world, author.user_id()).await);
-        strangers_transaction.commit().await.unwrap();
-        // The adventure stays for the stranger's session, and with it, even after a deletion, the closed profile of its
-        // author. But the draft, which nobody has played, is deleted.
+        other_seers_transaction.commit().await.unwrap();
+        // The adventure stays for the other Seer's session, and with it, even after a deletion, the closed profile of
+        // its author. But the draft, which nobody has played, is deleted.
         let session_with_adventure =
             format!("sessions JOIN adventures ON adventures.id = adventure_id WHERE adventure_id = '{adventure}'");
         assert_eq!(world.owner().count(&session_with_adventure).await, 1);
@@ -152,16 +151,16 @@ async fn an_account_is_closed_or_deleted_while_a_stranger_creates_a_session_of_i
 }
 
 #[tokio::test]
-async fn an_adventure_is_deleted_although_a_stranger_writes_to_its_unshared_ended_session() {
+async fn an_adventure_is_deleted_although_another_seer_writes_to_an_unshared_ended_session_of_the_adventure() {
     let world = World::new().await;
-    let (author, stranger) = (world.new_user().await, world.new_user().await);
+    let (author, other_seer) = (world.new_user().await, world.new_user().await);
     for session_count in [1, 3] {
         let adventure = world.new_adventure(author.user_id()).await;
         let mut ended_sessions = Vec::new();
         for _ in 0..session_count {
-            let session = new_private_session(&world, stranger.user_id(), adventure).await;
+            let session = new_private_session(&world, other_seer.user_id(), adventure).await;
             let end = format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{session}'");
-            assert_eq!(attempt(&stranger, &end).await, "done");
+            assert_eq!(attempt(&other_seer, &end).await, "done");
             ended_sessions.push(session);
         }
         let locked_session = ended_sessions[session_count - 1];
@@ -176,8 +175,8 @@ async fn an_adventure_is_deleted_although_a_stranger_writes_to_its_unshared_ende
             ),
             (format!("UPDATE sessions SET looking_for = 'anybody' WHERE id = '{locked_session}'"), true),
         ] {
-            let strangers_transaction = stranger.begin().await;
-            execute_in(&strangers_transaction, &write).await.unwrap();
+            let other_seers_transaction = other_seer.begin().await;
+            execute_in(&other_seers_transaction, &write).await.unwrap();
             let deletion_transaction = author.begin().await;
             let sql = format!("DELETE FROM adventures WHERE id = '{adventure}'");
             let deletion_task = tokio::spawn(async move {
@@ -190,7 +189,7 @@ async fn an_adventure_is_deleted_although_a_stranger_writes_to_its_unshared_ende
                 }
             });
             world.owner().wait_until_backends_wait_for_locks(1).await;
-            strangers_transaction.commit().await.unwrap();
+            other_seers_transaction.commit().await.unwrap();
             assert_eq!(deletion_task.await.unwrap(), "done", "{write}");
         }
         assert_eq!(world.owner().count(&format!("sessions WHERE adventure_id = '{adventure}'")).await, 0);
@@ -199,21 +198,21 @@ async fn an_adventure_is_deleted_although_a_stranger_writes_to_its_unshared_ende
 }
 
 #[tokio::test]
-async fn an_account_is_deleted_while_a_stranger_writes_to_an_unshared_ended_session_of_its_adventure() {
+async fn an_account_is_deleted_while_another_seer_writes_to_an_unshared_ended_session_of_the_accounts_adventure() {
     let world = World::new().await;
-    let (author, stranger) = (world.new_user().await, world.new_user().await);
+    let (author, other_seer) = (world.new_user().await, world.new_user().await);
     let adventure = world.new_adventure(author.user_id()).await;
-    let session = new_private_session(&world, stranger.user_id(), adventure).await;
+    let session = new_private_session(&world, other_seer.user_id(), adventure).await;
     let end = format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{session}'");
-    assert_eq!(attempt(&stranger, &end).await, "done");
-    let strangers_transaction = stranger.begin().await;
+    assert_eq!(attempt(&other_seer, &end).await, "done");
+    let other_seers_transaction = other_seer.begin().await;
     let insert_event =
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{session}', 'client.wave')");
-    execute_in(&strangers_transaction, &insert_event).await.unwrap();
+    execute_in(&other_seers_transaction, &insert_event).await.unwrap();
     let sql = format!("SET LOCAL lock_timeout = '10s'; DELETE FROM auth.users WHERE id = '{}'", author.user_id());
     assert_eq!(attempt(&world.owner(), &sql).await, "done");
-    strangers_transaction.commit().await.unwrap();
-    // Deleting an account waits for no lock of a stranger. So the adventure of the locked session stays, and with it
+    other_seers_transaction.commit().await.unwrap();
+    // Deleting an account waits for no lock of another user. So the adventure of the locked session stays, and with it
     // the profile, which is closed.
     assert_eq!(world.owner().count(&format!("adventures WHERE id = '{adventure}'")).await, 1, "the adventure stays");
     assert!(is_account_closed(&world, author.user_id()).await);
@@ -296,8 +295,9 @@ async fn no_statement_closes_the_account_and_then_writes() {
              ON CONFLICT (user_id) DO UPDATE SET skipped = {close}"
         ),
     ];
-    // Closing changes the rows that these statements write, or rows that they need. So PostgreSQL or another rule may
-    // refuse such a statement first, or the statement finds no row.
+    // Closing changes the rows that these statements write, or rows that they need. So something other
+    // than the check for a closed account may refuse such a statement first (PostgreSQL, or another trigger), or the
+    // statement finds no row.
     let refused_or_without_effect = [
         format!(
             "UPDATE session_players SET removed_at = CASE WHEN {close} THEN now() END

@@ -10,8 +10,9 @@ use super::{
 };
 use crate::world::{World, insert_attribute_check_sql, insert_seat_sql};
 
-/// The insertion of an event also deletes events that are older than 24 hours, here the event that a player joined
-/// another session. While the inserting transaction is open, the player's account is closed or deleted.
+/// The insertion of an event also deletes events that are older than 24 hours, here the event of a player's joining, in
+/// another session than that of the inserted event. While the inserting transaction is open, the player's account is
+/// closed or deleted.
 #[tokio::test]
 async fn closing_does_not_wait_for_the_clean_up_of_old_events() {
     for is_deletion in [false, true] {
@@ -42,7 +43,7 @@ async fn closing_does_not_wait_for_the_clean_up_of_old_events() {
 async fn no_write_overtakes_a_closing_that_waits() {
     let world = World::new().await;
     for is_deletion in [false, true] {
-        for has_old_snapshot in [false, true] {
+        for is_repeatable_read in [false, true] {
             let fixture = create_full_account(&world).await;
             let rename =
                 format!("UPDATE adventures SET name = 'Renamed' WHERE id = '{}'", fixture.published_adventure_id);
@@ -64,7 +65,7 @@ async fn no_write_overtakes_a_closing_that_waits() {
             ];
             let mut write_tasks = Vec::new();
             for write in writes {
-                let transaction = match has_old_snapshot {
+                let transaction = match is_repeatable_read {
                     true => fixture.caller.begin_repeatable_read().await,
                     false => fixture.caller.begin().await,
                 };
@@ -79,17 +80,18 @@ async fn no_write_overtakes_a_closing_that_waits() {
             assert_eq!(closing_task.await.unwrap(), "done");
             for write_task in write_tasks {
                 let (outcome, sql) = write_task.await.unwrap();
-                assert_eq!(outcome, if has_old_snapshot { SERIALIZATION_FAILURE } else { ACCOUNT_CLOSED }, "{sql}");
+                assert_eq!(outcome, if is_repeatable_read { SERIALIZATION_FAILURE } else { ACCOUNT_CLOSED }, "{sql}");
             }
         }
     }
     assert_invariants(&world).await;
 }
 
-/// The account of a draft's creator is closed or deleted. A Seer's transaction has completed a session of that draft,
-/// and then cancels another session, in which the creator has a seat.
+/// A Seer's transaction completes a session, which locks its adventure, a draft. Then the account of the draft's
+/// creator is closed or deleted, which waits for the draft. Then the Seer's transaction cancels another session, in
+/// which the creator has a seat.
 #[tokio::test]
-async fn closing_holds_no_session_while_it_waits_for_a_draft() {
+async fn closing_an_account_locks_no_session_while_it_waits_for_the_lock_on_a_draft() {
     let world = World::new().await;
     for is_deletion in [false, true] {
         let game = world.new_active_session(1).await;

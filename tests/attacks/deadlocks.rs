@@ -1,6 +1,7 @@
 //! Closing an account (its personal data is removed) or deleting it does not deadlock with other users' statements, in
-//! whatever order these lock rows. No account can delay its own closing by overlapping writes. Every write of an
-//! account, and its closing, first locks the account's row in `private.account_gates`.
+//! whatever order these lock rows. Nor can an account delay its own closing by overlapping writes (which
+//! `starvation.rs` tests). Every write of an account, and its closing, first locks the account's row in
+//! `private.account_gates`.
 
 use uuid::Uuid;
 
@@ -101,8 +102,8 @@ async fn closing_does_not_deadlock_with_writes_of_others() {
                 let transaction = writer.begin().await;
                 assert_eq!(execute_in(&transaction, &statements[0]).await, Ok(1), "{case}");
                 let closing_transaction = superuser.begin().await;
-                // If there were a deadlock, the user's statement would detect it because of this timeout, and would
-                // fail. (If the closing detected it, the closing would just try again.)
+                // With this timeout, the closing would detect a deadlock only after 60 s. So the user's statement, with
+                // the default of 1 s, would detect it first, and would fail. (The closing would just try again.)
                 execute_in(&closing_transaction, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
                 let sql = close_or_delete_account_sql(account_to_close, is_deletion);
                 let closing_task = tokio::spawn(async move { execute_and_commit(closing_transaction, &sql).await });
@@ -116,8 +117,9 @@ async fn closing_does_not_deadlock_with_writes_of_others() {
     assert_invariants(&world).await;
 }
 
-/// A player's transaction inserts an event in each of two sessions of a Seer whose account is deleted, in the order of
-/// the sessions' ids or in the opposite order. One session is cancelled; the other is completed or still live.
+/// A player's transaction inserts events in two sessions of one Seer, in the order of their ids or in the opposite
+/// order. Between the two inserts, the deletion of the Seer's account begins. One session is cancelled; the other is
+/// completed or still live.
 #[tokio::test]
 async fn deleting_an_account_does_not_deadlock_with_writes_in_its_ended_sessions() {
     let world = World::new().await;
@@ -142,8 +144,8 @@ async fn deleting_an_account_does_not_deadlock_with_writes_in_its_ended_sessions
             let transaction = game.players[0].caller.begin().await;
             execute_in(&transaction, &insert_event_sql(sessions[0])).await.unwrap();
             let deletion_transaction = superuser.begin().await;
-            // If there were a deadlock, the player's statement would detect it because of this timeout, and would fail.
-            // (If the deletion detected it, the deletion would just try again.)
+            // With this timeout, the deletion would detect a deadlock only after 60 s. So the player's statement, with
+            // the default of 1 s, would detect it first, and would fail. (The deletion would just try again.)
             execute_in(&deletion_transaction, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
             execute_in(&deletion_transaction, "SET LOCAL lock_timeout = '10s'").await.unwrap();
             let sql = delete_account_sql(game.seer.user_id());
@@ -167,7 +169,8 @@ async fn deleting_an_account_does_not_deadlock_with_writes_in_its_ended_sessions
 /// A transaction has inserted an event, and has thereby deleted the old event of another session. The closing or
 /// deletion of an account also deletes that session, because nobody has played it and its adventure is a draft of the
 /// account. So the closing waits for the old event. Then the transaction inserts a character of the account, and
-/// waits for the closing. The closing detects the deadlock, tries again, and succeeds.
+/// waits for the closing. The closing detects the deadlock, repeats only the deletion of the
+/// session, and succeeds, so the insert is refused.
 #[tokio::test]
 async fn closing_and_deleting_an_account_survive_a_deadlock_over_old_events() {
     for is_strangers_session in [false, true] {
@@ -186,7 +189,7 @@ async fn closing_and_deleting_an_account_survive_a_deadlock_over_old_events() {
             let unpublish = format!("UPDATE adventures SET status = 'draft' WHERE id = '{adventure}'");
             world.owner().execute(&unpublish).await.unwrap();
             let make_events_old = "UPDATE session_events SET created_at = now() - INTERVAL '2 days'";
-            assert_eq!(world.owner().execute(make_events_old).await, Ok(1), "only the event of cancelling exists");
+            assert_eq!(world.owner().execute(make_events_old).await, Ok(1), "only the cancellation's event exists");
             let unrelated_game = world.new_session(0).await;
             let cleaning_transaction = superuser.begin().await;
             // The timeouts make the closing detect the deadlock.

@@ -107,7 +107,7 @@ CREATE FUNCTION pg_temp.gen_random_uuid() RETURNS pg_catalog.uuid LANGUAGE plpgs
 CREATE FUNCTION pg_temp.uid() RETURNS pg_catalog.uuid LANGUAGE plpgsql AS
   $$ BEGIN PERFORM pg_temp.check_role('uid'); RETURN NULL; END $$;
 CREATE FUNCTION pg_temp.same(pg_catalog.uuid, pg_catalog.uuid) RETURNS boolean LANGUAGE plpgsql AS
-  $$ BEGIN PERFORM pg_temp.check_role('equals'); RETURN true; END $$;
+  $$ BEGIN PERFORM pg_temp.check_role('same'); RETURN true; END $$;
 CREATE OPERATOR pg_temp.= (LEFTARG = pg_catalog.uuid, RIGHTARG = pg_catalog.uuid, FUNCTION = pg_temp.same);
 CREATE OPERATOR pg_temp.<> (LEFTARG = pg_catalog.uuid, RIGHTARG = pg_catalog.uuid, FUNCTION = pg_temp.same)";
 
@@ -154,8 +154,8 @@ impl Fixture {
         Self { world, game, failed_roll_id, draft_adventure_id, creature_id, spare_character_id, waiting_game }
     }
 
-    /// Returns statements for each kind of write and each call that a player or a Seer may make, each with its caller.
-    /// Each statement succeeds if none of the others has been run.
+    /// Returns statements for each kind of write and each call that a player or a Seer may make, and some queries, each
+    /// with its caller. Each statement succeeds if none of the others has been run.
     fn statements(&self) -> Vec<(SqlCaller, String)> {
         let Self { game, failed_roll_id, draft_adventure_id, creature_id, spare_character_id, waiting_game, .. } = self;
         let (player, seer) = (&game.players[0], game.seer.user_id());

@@ -244,8 +244,9 @@ async fn an_overflow_does_not_reveal_the_number_of_dice_of_a_hidden_character() 
     let world = World::new().await;
     let hidden_rows = create_hidden_rows(&world).await;
     let stranger = world.new_user().await;
-    // The total of ten dice is at most 60. With these difficulties, the subtraction of the difficulty from the total
-    // would overflow for some totals only, and so the error would depend on the number of dice.
+    // The total of ten dice is at most 60. If a difficulty near the smallest integer were subtracted from the total,
+    // some totals would overflow and others would not, and so the error would depend on the number of dice. Near the
+    // largest integer, the same would be true of an addition.
     for total in 1..=60 {
         for difficulty in [i32::MIN + total, i32::MAX - total] {
             for roller in ["character_id", "creature_id"] {

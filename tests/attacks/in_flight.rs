@@ -22,7 +22,7 @@ fn leave_or_remove_sql(session: Uuid, player: &Player) -> String {
 }
 
 #[tokio::test]
-async fn a_player_who_leaves_in_the_same_statement_sends_no_event() {
+async fn a_statement_that_gives_up_a_seat_and_sends_an_event_is_refused() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let player = &game.players[0];
@@ -44,7 +44,7 @@ async fn a_player_who_leaves_in_the_same_statement_sends_no_event() {
     assert_eq!(
         attempt(&player.caller, &insert_attribute_check_sql(game.session_id, player.character_id)).await,
         "done",
-        "the refused statements did not take the player's seat away"
+        "the refused statements must not have taken the player's seat away"
     );
     assert_invariants(&world).await;
 }

@@ -42,7 +42,7 @@ pub(super) async fn assert_same_answers(
 }
 
 #[tokio::test]
-async fn nobody_learns_which_rolls_of_others_exist_or_were_saved() {
+async fn nobody_learns_which_rolls_of_others_exist_or_were_repeated_by_a_heroic_save() {
     let world = World::new().await;
     // The player has a seat in `own_game` only, and knows ids of rows of `other_game`.
     let (other_game, own_game) = (world.new_active_session(2).await, world.new_active_session(1).await);

@@ -71,7 +71,7 @@ async fn closing_holds_no_other_row_while_it_waits_for_one() {
 /// the same address. It waits without limit for a transaction that has locked the account's own profile, as the
 /// insertion of a row that refers to the profile does.
 #[tokio::test]
-async fn a_change_of_email_address_waits_for_the_profile_without_limit() {
+async fn a_change_of_email_address_waits_as_long_as_the_profile_is_locked() {
     let world = World::new().await;
     let user = world.new_user().await;
     let lock_holder = world.service().begin().await;
@@ -141,7 +141,7 @@ async fn a_new_session_of_an_adventure_does_not_delay_the_deletion_of_the_advent
     let delete = format!("DELETE FROM auth.users WHERE id = '{}'", creator.user_id());
     assert_eq!(execute_and_commit(deletion_transaction, &delete).await, "done");
     creating_transaction.commit().await.unwrap();
-    // The new session refers to the adventure, so the deletion has left the adventure.
+    // The new session refers to the adventure, so the deletion has kept the adventure.
     assert_eq!(query_number(&world, &format!("SELECT count(*) FROM adventures WHERE id = '{adventure}'")).await, 1);
     assert_invariants(&world).await;
 }
@@ -264,7 +264,7 @@ async fn exchanging_the_seers_of_two_sessions_does_not_deadlock() {
 /// waiting. If they waited for each of these sessions, up to the 200 ms of their `lock_timeout`, the waits would add
 /// up.
 #[tokio::test]
-async fn jobs_skip_sessions_that_need_a_locked_row_without_waiting() {
+async fn jobs_do_not_wait_for_locked_rows_but_skip_their_sessions() {
     let world = World::new().await;
     for job in ["archive_sessions", "cancel_abandoned_sessions"] {
         let game = world.new_session(0).await;
@@ -291,9 +291,12 @@ async fn jobs_skip_sessions_that_need_a_locked_row_without_waiting() {
                     .await
                     .unwrap();
             } else {
-                let abandoned_assignments =
+                let assignments_of_abandoned_session =
                     "last_event_at = now() - INTERVAL '40 days', started_at = now() - INTERVAL '40 days'";
-                owner.execute(&format!("UPDATE sessions SET {abandoned_assignments} {where_session}")).await.unwrap();
+                owner
+                    .execute(&format!("UPDATE sessions SET {assignments_of_abandoned_session} {where_session}"))
+                    .await
+                    .unwrap();
             }
         }
         // Rows that the job needs for each of the fifteen sessions.
@@ -376,7 +379,7 @@ async fn the_sessions_of_a_deleted_adventure_are_locked_in_the_order_of_their_id
     assert_eq!(
         execute_in(&lock_holder, &lock(high_id)).await,
         Ok(1),
-        "the deletion has not yet locked the session with the higher id"
+        "the deletion must not yet have locked the session with the higher id"
     );
     lock_holder.rollback().await.unwrap();
     assert_eq!(deletion_task.await.unwrap(), "done");

@@ -155,8 +155,9 @@ async fn a_session_with_a_recent_event_is_not_abandoned() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     // Without the event below, the session would be abandoned.
-    let abandoned_assignments = "last_event_at = now() - INTERVAL '40 days', started_at = now() - INTERVAL '40 days'";
-    world.update_session(&game, abandoned_assignments).await;
+    let assignments_of_abandoned_session =
+        "last_event_at = now() - INTERVAL '40 days', started_at = now() - INTERVAL '40 days'";
+    world.update_session(&game, assignments_of_abandoned_session).await;
     let insert_event =
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", game.session_id);
     assert_eq!(attempt(&game.players[0].caller, &insert_event).await, "done");
@@ -255,7 +256,7 @@ async fn a_session_that_cannot_be_archived_does_not_stop_the_job() {
         );
     }
     let report = world.sparc.as_service().maintenance().archive_sessions(JobOptions::default(), |_| ()).await.unwrap();
-    assert_eq!((report.processed, report.is_finished), (0, true));
+    assert_eq!((report.processed, report.reached_end), (0, true));
     // As soon as a session no longer violates the check, it is archived.
     world.update_session(&game_violating_check, "looking_for = 'somebody'").await;
     assert_eq!(archive_batch(&world, 1).await, 1);

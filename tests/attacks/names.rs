@@ -12,8 +12,8 @@ const FORBIDDEN_CHARACTERS: &[char] = &[
     '\u{2066}', '\u{2067}', '\u{2068}', '\u{2069}', '\u{feff}',
 ];
 
-/// Names without a visible character: spaces, joiners, controls, fillers, variation selectors, and marks that stack
-/// consonants (invisible viramas).
+/// Names without a visible character: spaces, joiners, controls, fillers, variation selectors, marks that stack
+/// consonants (invisible viramas), and noncharacters.
 const INVISIBLE_NAMES: &[&str] = &[
     "     ",
     "\u{a0}\u{a0}\u{a0}",
@@ -50,7 +50,8 @@ const INVISIBLE_NAMES: &[&str] = &[
 ];
 
 /// Ranges of invisible code points, in hexadecimal: spaces and controls (categories Zs, Zl, Zp and Cc), what Unicode
-/// calls default ignorable, invisible viramas (marks that stack consonants), and the blanks of some scripts.
+/// calls default ignorable, invisible viramas (marks that stack consonants), the blanks and joiners of some scripts,
+/// and the noncharacters and specials U+FDD0 to U+FDEF and U+FFF0 to U+FFFF (except U+FFFC and U+FFFD).
 const BLANK_RANGES: &str = "1-20 7f-a0 ad 34f 61c 1039 115f-1160 1680 17b4-17b5 17d2 180b-180f 1a60 2000-200f \
     2028-202f 205f-206f 2800 2d7f 3000 3164 aaf6 fdd0-fdef fe00-fe0f feff ffa0 fff0-fffb fffe-ffff 10a3f 1107f \
     11133 113d0 1193e 11a47 11a99 11d45 11d97 11f42 13430-1343f 13441-13442 16fe4 1bca0-1bca3 1d159 \

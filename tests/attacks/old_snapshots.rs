@@ -119,7 +119,7 @@ async fn a_session_does_not_shrink_below_seats_that_the_snapshot_does_not_show()
 }
 
 #[tokio::test]
-async fn no_session_is_created_in_a_snapshot_where_the_adventure_is_still_published() {
+async fn no_session_of_an_unpublished_adventure_is_created_in_a_snapshot_that_shows_it_as_published() {
     let world = World::new().await;
     let (creator, stranger) = (world.new_user().await, world.new_user().await);
     let adventure = world.new_adventure(creator.user_id()).await;

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::{assert_invariants, attempt, dry_run, execute_in, outcome_code, sqlstates::SEVERAL_SESSIONS};
 use crate::world::{Player, World, insert_attribute_check_sql, insert_seat_sql};
 
-/// The outcomes of a statement that is accepted: "no row" is that of the DO block.
+/// What `dry_run` may return for a statement that is accepted: "no row" for a DO block, "done" for all others.
 const SUCCESSES: [&str; 2] = ["done", "no row"];
 
 /// Creates two active sessions of one Seer, in both of which the same player has a seat. Returns the player and the
@@ -42,7 +42,7 @@ fn statements_for_both(insert: &dyn Fn(Uuid) -> String, first: Uuid, second: Uui
         format!("{insert_into} VALUES {}, {}", values(first), values(second)),
         format!("{insert_into} VALUES {0}, {0}, {1}, {0}", values(first), values(second)),
         format!("{insert_into} VALUES {}, {} ON CONFLICT DO NOTHING", values(first), values(second)),
-        // PostgreSQL runs a data-modifying CTE that the statement does not read after the rest of the statement.
+        // If the statement does not read a data-modifying CTE, PostgreSQL runs that CTE last.
         format!("WITH runs_last AS ({} RETURNING 1) {}", insert(second), insert(first)),
         format!("DO $$ BEGIN {insert_into} VALUES {}, {}; END $$", values(first), values(second)),
     ]
@@ -85,11 +85,12 @@ async fn one_statement_writes_events_or_rolls_of_only_one_session() {
         assert_eq!(
             execute_in(&transaction, &insert(second_session)).await,
             Ok(1),
-            "the refused statement leaves nothing behind"
+            "the refused statement must leave nothing behind"
         );
         transaction.rollback().await.unwrap();
     }
-    // With each row, the caller resets the setting in which the trigger remembers the session of the first row.
+    // With each row, the caller resets the setting in which the trigger remembers the session of the first row. (The
+    // subquery runs again for each row, because its condition depends on the row.)
     let insert_with_reset = format!(
         "INSERT INTO session_events (session_id, event_type)
          SELECT session, 'client.wave' || coalesce(reset, '')

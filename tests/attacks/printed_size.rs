@@ -6,8 +6,8 @@ use uuid::Uuid;
 use super::{sizes::document_writes, sqlstates::CHECK_VIOLATION};
 use crate::world::World;
 
-/// Returns a document that contains the value, as an SQL literal. Without the value, the column whose size the
-/// constraint limits would accept the document.
+/// Returns an SQL literal of a document that contains the given JSON value, for the column whose size the constraint
+/// limits. Without the value, the column would accept the document.
 fn document_literal(constraint: &str, value: &str) -> String {
     match constraint {
         "bounded_modifiers" => format!(r#"'[{{"type": "flat", "value": 1, "source": "x", "z": {value}}}]'"#),

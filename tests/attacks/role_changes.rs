@@ -133,7 +133,7 @@ async fn a_callers_own_trigger_neither_locks_a_hidden_session_nor_draws_an_event
         .unwrap();
     // The sequence behind `session_events.seq`.
     let select_last_event_number = "SELECT last_value FROM session_events_seq_seq";
-    for kind in ["'dice_rolled'", "'x'", "NULL", "'client.wave'"] {
+    for event_type in ["'dice_rolled'", "'x'", "NULL", "'client.wave'"] {
         for (options, first_statement) in
             [("", ""), ("SECURITY DEFINER", ""), ("", "PERFORM set_config('role', 'none', true);")]
         {
@@ -144,7 +144,7 @@ async fn a_callers_own_trigger_neither_locks_a_hidden_session_nor_draws_an_event
                  CREATE FUNCTION pg_temp.write() RETURNS trigger LANGUAGE plpgsql {options} AS $$
                  BEGIN
                    {first_statement}
-                   INSERT INTO public.session_events (session_id, event_type) VALUES ('{}', {kind});
+                   INSERT INTO public.session_events (session_id, event_type) VALUES ('{}', {event_type});
                    RETURN NEW;
                  END $$;
                  CREATE TRIGGER write BEFORE INSERT ON callers_table FOR EACH ROW EXECUTE FUNCTION pg_temp.write()",
@@ -153,12 +153,12 @@ async fn a_callers_own_trigger_neither_locks_a_hidden_session_nor_draws_an_event
             execute_in(&transaction, &create_trigger).await.unwrap();
             let number_before = query_number(&world, select_last_event_number).await;
             let outcome = execute_and_commit(transaction, "INSERT INTO callers_table VALUES (1)").await;
-            assert_eq!(outcome, INSUFFICIENT_PRIVILEGE, "{kind} {options} {first_statement}");
+            assert_eq!(outcome, INSUFFICIENT_PRIVILEGE, "{event_type} {options} {first_statement}");
             // The identity column `seq` draws one number per row before any trigger runs. The trigger that numbers
             // events would draw another.
             assert!(
                 query_number(&world, select_last_event_number).await <= number_before + 1,
-                "{kind} {options} {first_statement}"
+                "{event_type} {options} {first_statement}"
             );
         }
     }

@@ -256,9 +256,9 @@ async fn the_seer_of_an_ended_session_changes_only_its_note_and_its_visibility()
     let world = World::new().await;
     for status in ["completed", "cancelled"] {
         let game = world.new_active_session(1).await;
-        // The statement that ends a session may still change its state.
         let update_session =
             |assignments: &str| format!("UPDATE sessions SET {assignments} WHERE id = '{}'", game.session_id);
+        // The statement that ends a session may still change its game state.
         assert_eq!(
             attempt(&game.seer, &update_session(&format!("game_state = '{{}}', status = '{status}'"))).await,
             "done"
@@ -290,7 +290,7 @@ async fn the_seer_of_an_ended_session_changes_only_its_note_and_its_visibility()
             game.session_id
         );
         assert_eq!(attempt(&game.seer, &merge).await, SESSION_OVER);
-        // The last statement names the state, but does not change it.
+        // The last of these names the game state, but does not change it.
         for assignments in
             ["is_public = true", "looking_for = 'Thank you'", "is_public = false, game_state = game_state"]
         {

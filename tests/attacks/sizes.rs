@@ -78,7 +78,7 @@ async fn nobody_resets_the_count_of_inserted_rows() {
     let insert = "INSERT INTO session_events (session_id, event_type)";
     let row = format!("'{session}'::uuid, 'client.wave'");
     for sql in [
-        // With each row, the statement changes every setting that a trigger reads.
+        // With each row, the statement clears both settings in which triggers keep values.
         format!(
             "{insert} SELECT {row} FROM generate_series(1, 101) AS number, LATERAL (
                SELECT set_config('sparc.session_of_events', '', true),

@@ -111,9 +111,9 @@ async fn a_lock_of_a_participant_does_not_stop_maintenance() {
                 world.update_session(&game, "status = 'completed'").await;
                 world.update_session(&game, "ended_at = now() - INTERVAL '91 days'").await;
             } else {
-                let abandoned_assignments =
+                let assignments_of_abandoned_session =
                     "last_event_at = now() - INTERVAL '40 days', started_at = now() - INTERVAL '40 days'";
-                world.update_session(&game, abandoned_assignments).await;
+                world.update_session(&game, assignments_of_abandoned_session).await;
             }
             games.push(game);
         }

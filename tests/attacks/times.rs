@@ -1,7 +1,7 @@
 //! Times that a client writes must lie within bounds, or are replaced by the server's time. So other clients can parse
 //! all of them.
 
-use super::attempt;
+use super::{attempt, sqlstates::CHECK_VIOLATION};
 use crate::world::{SqlCaller, World};
 
 #[tokio::test]
@@ -98,6 +98,41 @@ async fn assert_plausible(world: &World, table: &str, column: &str) {
     let implausible_rows =
         format!("{table} WHERE {column} NOT BETWEEN now() - INTERVAL '1 day' AND now() + INTERVAL '1000 years'");
     assert_eq!(world.owner().count(&implausible_rows).await, 0, "{table}.{column}");
+}
+
+/// Not only users write times: the service may write any column, and no reader may fail because of it.
+#[tokio::test]
+async fn the_checks_of_every_table_refuse_times_that_clients_cannot_parse() {
+    let world = World::new().await;
+    let owner = world.owner();
+    // For each column with a time, a query for the condition of the checks that bound times.
+    let queries: Vec<String> = owner
+        .fetch_values(
+            "SELECT format(
+               'SELECT (%s) IS NOT FALSE FROM jsonb_populate_record(NULL::public.%I, jsonb_build_object(%L, (TIME)::timestamptz))',
+               string_agg(format('(%s)', pg_get_expr(conbin, conrelid)), ' AND '), relname, attname
+             )
+             FROM pg_attribute
+             JOIN pg_class AS class ON class.oid = attrelid
+             LEFT JOIN pg_constraint ON conrelid = class.oid AND conname IN ('bounded_schedule', 'bounded_times')
+             WHERE class.relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname <> 'sparc_migrations'
+               AND atttypid IN ('timestamptz'::regtype, 'timestamp'::regtype, 'date'::regtype)
+             GROUP BY relname, attname ORDER BY relname, attname",
+        )
+        .await
+        .unwrap();
+    assert!(queries.len() > 30, "{queries:?}");
+    for query in queries {
+        for time in UNPARSABLE_TIMES {
+            assert!(!owner.fetch_value::<bool>(&query.replace("TIME", time)).await.unwrap(), "{time}: {query}");
+        }
+        assert!(owner.fetch_value::<bool>(&query.replace("TIME", "now()")).await.unwrap(), "{query}");
+    }
+    let game = world.new_session(0).await;
+    for assignments in ["created_at = 'infinity'", "started_at = '294276-01-01'"] {
+        let update = format!("UPDATE sessions SET {assignments} WHERE id = '{}'", game.session_id);
+        assert_refused!(world.service().execute(&update).await, CHECK_VIOLATION, "bounded_times", "{assignments}");
+    }
 }
 
 #[tokio::test]

@@ -82,9 +82,9 @@ async fn a_token_without_an_account_does_not_learn_which_sessions_exist() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     for claims in CLAIMS_WITHOUT_ACCOUNT {
-        // The two functions that tell a caller whether they may listen to a session's events.
         let mut answers = Vec::new();
         for session in [game.session_id, Uuid::new_v4()] {
+            // These two functions tell callers whether they may listen to the session's events.
             for function in ["my_listener_status", "require_listener"] {
                 let transaction = world.user(game.seer.user_id()).begin().await;
                 let set_claims = format!("SELECT set_config('request.jwt.claims', '{claims}', true)");

@@ -155,7 +155,7 @@ async fn every_edit_sets_updated_at_whoever_makes_it() {
     }
 }
 
-/// Returns, for each kind of row of a session, live or archived, how many the user sees; kinds without any are omitted.
+/// Returns, for each kind of row of a session, archived or not, how many the user sees; kinds without any are omitted.
 /// `("may follow broadcasts", 1)` and `("may follow events", 1)` say that the user may follow these.
 async fn count_visible_rows(caller: &SqlCaller, game: &GameSession) -> Vec<(&'static str, i64)> {
     let session = game.session_id;

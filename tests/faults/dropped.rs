@@ -71,7 +71,7 @@ async fn an_operation_dropped_at_any_point_commits_all_or_nothing() {
         seer.sessions().create(new_session).await.map(drop)
     })
     .await;
-    assert_eq!(ada.characters().list().await.unwrap().len(), 1, "the pool must still work");
+    assert_eq!(ada.characters().living().await.unwrap().len(), 1, "the pool must still work");
     sparc.close().await.unwrap();
 }
 
@@ -113,11 +113,11 @@ async fn a_call_dropped_in_a_transaction_never_leaves_it_in_another_role() {
         assert_user_role_or_failed(&tx, "after a statement as service_role").await;
         drop(tx);
         assert_no_open_transaction(&world).await;
-        // Stop when both calls finish before they would be dropped.
+        // Stop when the first `begin` and the validation finish before they would be dropped.
         if !is_begin_dropped && !is_validation_dropped {
             break;
         }
     }
-    assert!(dropped_validations > 3, "too few calls were dropped before they finished");
+    assert!(dropped_validations > 3, "too few validations were dropped before they finished");
     sparc.close().await.unwrap();
 }

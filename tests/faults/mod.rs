@@ -4,7 +4,7 @@
 mod crashes;
 mod disk;
 mod dropped;
-mod live;
+mod live_events;
 pub mod network;
 
 use std::{

@@ -162,11 +162,11 @@ async fn calls_over_a_network_that_forwards_nothing_end_in_time() {
     let options = Options::default().max_connections(2).acquire_timeout(deadline).deadline(deadline);
     let sparc = Sparc::connect_with(&proxy.url, options).await.unwrap();
     let me = sparc.as_user(player.user_id);
-    me.characters().list().await.unwrap();
+    me.characters().living().await.unwrap();
     proxy.set_state(SWALLOWING);
     for _ in 0..4 {
         let started_at = Instant::now();
-        let code = me.characters().list().await.unwrap_err().code();
+        let code = me.characters().living().await.unwrap_err().code();
         assert!(["connection_lost", "deadline_exceeded"].contains(&code), "{code}");
         assert!(started_at.elapsed() < MAX_OPERATION_TIME);
     }
@@ -176,7 +176,7 @@ async fn calls_over_a_network_that_forwards_nothing_end_in_time() {
     proxy.set_state(OPEN);
     let mut failures = 0;
     let characters = loop {
-        match me.characters().list().await {
+        match me.characters().living().await {
             Ok(characters) => break characters,
             Err(error) => assert!(failures < 20, "{}", error.code()),
         }
@@ -198,7 +198,7 @@ async fn if_a_server_does_not_answer_a_new_connection_no_second_connection_is_tr
     let _transaction = me.begin().await.unwrap();
     proxy.set_state(SWALLOWING);
     let accepted_before = proxy.accepted_connections();
-    assert_eq!(me.characters().list().await.unwrap_err().code(), "connection_lost");
+    assert_eq!(me.characters().living().await.unwrap_err().code(), "connection_lost");
     assert_eq!(
         proxy.accepted_connections(),
         accepted_before + 1,

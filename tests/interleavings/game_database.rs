@@ -1,4 +1,4 @@
-//! The rows of `game_database.sql`, created once per database and restored before each case.
+//! The rows of `game_database.sql`, created once per database and restored whenever a case has changed them.
 
 use sea_orm::sqlx::{AssertSqlSafe, Connection, PgConnection, query_as, query_scalar, raw_sql};
 use testdb::Database;

@@ -17,8 +17,8 @@ pub enum Caller {
     Platform,
 }
 
-/// A statement that a case sends, alone in its transaction. In `sql`, `@name` is the id of a row of
-/// `game_database.sql`, or an unused id for a new row (`@new_...`); see `NAMES` in `game_database.rs`.
+/// A statement that a test case (`Case`) sends. It is the only one in its transaction. In `sql`, `@name` is the id of a
+/// row of `game_database.sql`, or an unused id for a new row (`@new_...`); see `NAMES` in `game_database.rs`.
 #[derive(Clone, Copy, Debug)]
 pub struct Statement {
     pub name: &'static str,

@@ -1,4 +1,4 @@
-//! `up` creates profiles for accounts that existed before the schema, and makes up for the changes to accounts that our
+//! `up` creates profiles for accounts that existed before the schema, and applies the changes to accounts that our
 //! triggers missed.
 
 use sea_orm::ConnectionTrait;

@@ -1,5 +1,5 @@
-//! Objects that an operator (a person, not PostgreSQL's operator) has added: a command that would have to drop one
-//! refuses, and names that object; objects that need not be dropped are left alone.
+//! Objects that an operator (a person, not PostgreSQL's operator) has added. A command that would have to drop such an
+//! object fails with an error that names the object. Objects that need not be dropped are left alone.
 
 use sea_orm::ConnectionTrait;
 use sparc::migration::{check, sea_orm_migration::MigratorTrait};
@@ -7,7 +7,7 @@ use sparc::migration::{check, sea_orm_migration::MigratorTrait};
 use super::{Migrator, create_empty_database, query_lines, read_catalog, refusal_message};
 
 #[tokio::test]
-async fn reset_fresh_refresh_and_down_name_dependent_objects_and_change_nothing() {
+async fn commands_that_would_drop_dependent_objects_fail_with_their_names_and_change_nothing() {
     let (_database, db) = create_empty_database().await;
     Migrator::up(&db, None).await.unwrap();
     db.execute_unprepared(

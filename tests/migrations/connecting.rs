@@ -18,7 +18,7 @@ use super::{Migrator, create_empty_database, url_with_login};
 use crate::pooler::start_pooler_with_connections;
 use crate::sqlstates::{ADMIN_SHUTDOWN, INTERNAL_ERROR, TOO_MANY_CONNECTIONS};
 
-/// SQLSTATEs with which servers and poolers refuse a connection, by PostgreSQL's names for them.
+// SQLSTATEs with which servers and poolers refuse a connection, by PostgreSQL's names for them.
 const PROTOCOL_VIOLATION: &str = "08P01";
 const INVALID_AUTHORIZATION_SPECIFICATION: &str = "28000";
 const CANNOT_CONNECT_NOW: &str = "57P03";
@@ -127,7 +127,7 @@ async fn a_refusal_by_a_server_or_pooler_is_explained() {
             "add an entry",
         ),
         (INVALID_AUTHORIZATION_SPECIFICATION, "role \"ada\" does not exist", "has no role \"ada\""),
-        // What has no explanation of its own is passed on as the server says it.
+        // A refusal for which there is no explanation is reported in the server's words.
         (
             INVALID_AUTHORIZATION_SPECIFICATION,
             "certificate authentication failed for user \"ada\"",

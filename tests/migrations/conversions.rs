@@ -28,7 +28,8 @@ async fn create_database_with_creature() -> (Database, DatabaseConnection, Datab
     (database, owner, superuser)
 }
 
-/// Each with SQL that changes the type of a column and writes a value that our type cannot hold, and with the column.
+/// SQL that changes the type of a column and writes a value that our type cannot hold, and how the message names the
+/// column.
 const LOSSY_CONVERSIONS: &[(&str, &str)] = &[
     (
         "ALTER TABLE public.creatures ALTER armor TYPE numeric; UPDATE public.creatures SET armor = 2.5",

@@ -60,7 +60,7 @@ async fn many_differences_are_repaired_by_one_up_or_by_the_sql_of_a_dry_run() {
 }
 
 #[tokio::test]
-async fn if_only_the_version_differs_up_and_the_sql_of_a_dry_run_record_it() {
+async fn both_up_and_the_sql_of_a_dry_run_record_the_version_if_nothing_else_differs() {
     for applies_script in [false, true] {
         let (_database, owner, _superuser) = create_migrated_database().await;
         let select_version = "SELECT value FROM private.sparc_record WHERE name = 'version'";
@@ -79,8 +79,8 @@ async fn if_only_the_version_differs_up_and_the_sql_of_a_dry_run_record_it() {
     }
 }
 
-/// In such a database, everyone may create objects in `public`, row security does not apply to `authenticated`, and the
-/// publication leaves updates out.
+/// Before this `up`, everyone may create objects in `public`, row security does not apply to `authenticated`, and the
+/// publication sends only inserts.
 #[tokio::test]
 async fn the_first_up_repairs_what_was_insecure_before() {
     let server = testdb::Server::start_private(None).await.unwrap();

@@ -345,8 +345,8 @@ async fn each_kind_of_broken_object_is_named_and_repaired() {
 
 /// Breaks an object and repairs it. Returns what went wrong as an error.
 async fn break_and_repair(sql: &str, object: &str) -> Result<(), String> {
-    // On a Supabase-like project, schema `auth` belongs to the platform, and the database's owner may not drop
-    // `public`.
+    // In a database that is laid out like a Supabase project, schema `auth` belongs to the platform, and a `public`
+    // that the superuser has created again would belong to the superuser. `up` could repair neither.
     if has_platform_layout() && ["auth.", "SCHEMA auth", "SCHEMA public"].iter().any(|text| sql.contains(text)) {
         return Ok(());
     }

@@ -10,6 +10,7 @@ mod connecting;
 mod conversions;
 mod dependents;
 mod drift;
+mod lookalikes;
 mod manifest_kinds;
 mod migration_list;
 mod pg_cron;
@@ -18,7 +19,6 @@ mod renamed;
 mod roles_and_settings;
 mod scripts;
 mod settings;
-mod strangers;
 mod tls;
 mod waiting;
 
@@ -359,7 +359,7 @@ async fn the_operations_work_on_a_supabase_project() {
     assert_eq!(ada.users().me().await.unwrap().display_name, "ada");
     let brunhild = NewCharacter { name: "Brunhild".into(), ..Default::default() };
     ada.characters().create(brunhild).await.unwrap();
-    assert_eq!(ada.characters().list().await.unwrap().len(), 1);
+    assert_eq!(ada.characters().living().await.unwrap().len(), 1);
     let refusal = sparc.as_service().users().sign_up(Default::default()).await.unwrap_err();
     assert_eq!(refusal.code(), "not_allowed", "in a project, only the platform signs users up");
 

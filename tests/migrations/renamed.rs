@@ -153,7 +153,7 @@ async fn an_object_of_another_kind_that_has_a_name_of_ours_is_reported_and_stays
             "sequence public.idx_sessions_status",
         ),
         // Without its comment, the renamed table is not recognized as ours, so `up` would create `creatures` anew. But
-        // an index of the renamed table still has the name of the new primary key.
+        // an index of the renamed table still has the name that the primary key of the new table needs.
         (
             "COMMENT ON TABLE creatures IS NULL; ALTER TABLE creatures RENAME TO old_creatures",
             "constraint creatures_pkey on public.creatures",

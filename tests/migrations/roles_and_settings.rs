@@ -89,7 +89,7 @@ async fn check_reports_a_connection_whose_options_disable_triggers_and_the_scrip
     let with_option = |url: &str| with_setting(url, "session_replication_role", "replica");
     let connection = connect(&with_option(database.url())).await.unwrap();
     assert!(!check(&connection).await.unwrap().is_clean());
-    // For its own transaction, `up` enables them.
+    // For its own transaction, `up` enables the triggers.
     Migrator::up(&connection, None).await.unwrap();
     assert!(check(&db).await.unwrap().is_clean());
 

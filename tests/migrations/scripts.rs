@@ -116,8 +116,8 @@ async fn up_revokes_what_default_privileges_grant_on_the_tables_of_a_restored_du
     Migrator::up(&db, None).await.unwrap();
     assert_eq!(query_lines(&db, select_privileges).await, ["false false"]);
     let report = check(&db).await.unwrap();
-    // The dump leaves out which tables belong to the project's publication. A table that does not counts as the
-    // operator's choice, so the report mentions it as a hint only.
+    // The dump leaves out which tables belong to the project's publication. A table that is not in the publication may
+    // be the operator's choice, so the report mentions it only as a hint.
     assert!(report.is_clean() && report.hints.iter().any(|hint| hint.starts_with("publication ")), "{report:#?}");
     assert_eq!(
         query_lines(&db, "SELECT display_name FROM public.users").await,

@@ -57,7 +57,8 @@ async fn settings_of_the_database_do_not_affect_the_schema() {
     }
 }
 
-/// A timestamp without time zone is converted in the zone of the session.
+/// A timestamp without time zone is converted in the time zone of the session. `up` and the script both set it to UTC,
+/// whatever the database's setting is.
 #[tokio::test]
 async fn the_script_of_a_dry_run_converts_values_as_up_does() {
     let mut values = Vec::new();

@@ -39,7 +39,7 @@ async fn commands_that_only_read_give_up_waiting_for_a_locked_table_and_name_the
 async fn only_the_session_that_blocks_the_command_is_named() {
     let (database, owner, superuser) = create_migrated_database().await;
     owner.execute_unprepared("DROP TRIGGER set_updated_at ON public.users").await.unwrap();
-    // A reader and a writer of other tables, which block nothing.
+    // This transaction reads `users` and holds a writer's lock on another table, so it does not block the command.
     let innocent_connection = connect(&database.superuser_url()).await.unwrap();
     let innocent = innocent_connection.begin().await.unwrap();
     innocent
@@ -69,12 +69,13 @@ async fn a_script_gives_up_waiting_for_a_locked_table() {
     let (database, owner, superuser) = create_migrated_database().await;
     owner.execute_unprepared("DROP TRIGGER set_updated_at ON public.users").await.unwrap();
     let script = migration::dry_run(&(&owner).into_database_executor()).await.unwrap();
-    let reader = superuser.begin().await.unwrap();
-    reader.execute_unprepared("LOCK TABLE public.users IN ROW EXCLUSIVE MODE").await.unwrap();
+    let holder = superuser.begin().await.unwrap();
+    holder.execute_unprepared("LOCK TABLE public.users IN ROW EXCLUSIVE MODE").await.unwrap();
     let begin = Instant::now();
     let url = database.url().to_owned();
     let program = tokio::task::spawn_blocking(move || {
-        // The setting is only a limit for the test: without a `lock_timeout` of its own, the script would wait for it.
+        // The option only limits how long the test can take: if the script did not set `lock_timeout` itself, it would
+        // wait for 60 seconds.
         run_program(
             "psql",
             &["-X", "-q", "-v", "ON_ERROR_STOP=1", "-c", "SET lock_timeout = '60s'", "-f", "-", &url],
@@ -84,8 +85,8 @@ async fn a_script_gives_up_waiting_for_a_locked_table() {
     let Some(outcome) = program.await.unwrap() else { return };
     assert!(outcome.unwrap_err().contains("lock timeout"));
     assert!(begin.elapsed() < Duration::from_secs(40), "waited for {:?}", begin.elapsed());
-    reader.rollback().await.unwrap();
+    holder.rollback().await.unwrap();
     assert!(migration::sql().contains("SET LOCAL lock_timeout"));
     let (_database, db) = create_empty_database().await;
-    assert_eq!(query_lines(&db, "SHOW lock_timeout").await, ["0"]);
+    assert_eq!(query_lines(&db, "SHOW lock_timeout").await, ["0"], "neither the server nor `connect` may set a limit");
 }

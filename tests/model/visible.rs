@@ -1,4 +1,5 @@
-//! The rows that a reader sees in the model and in the database, as one line of text per row.
+//! The rows that a reader sees in the model and in the database, as one line of text per row (for events, one line per
+//! session and type, with their number).
 
 use std::sync::LazyLock;
 

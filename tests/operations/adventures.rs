@@ -54,8 +54,8 @@ pub fn operations() -> Vec<Operation> {
             .adventures()
             .delete(fixture.draft_adventure)),
         operation!("adventures.get", EVERYBODY_MAY_CALL, |tx, fixture| { tx.adventures().get(fixture.adventure) }),
-        operation!("adventures.set_rating", SERVICE_MAY_CALL, |tx, fixture| {
-            tx.adventures().set_rating(fixture.adventure, Some("4.25".parse().unwrap()))
+        operation!("adventures.set_average_rating", SERVICE_MAY_CALL, |tx, fixture| {
+            tx.adventures().set_average_rating(fixture.adventure, Some("4.25".parse().unwrap()))
         }),
         operation!("adventures.catalogue", EVERYBODY_MAY_CALL, |tx, fixture| async {
             tx.adventures().catalogue(&CatalogueFilter::default(), CatalogueOrder::Newest, None).await
@@ -121,11 +121,11 @@ pub fn refusals() -> Vec<Refusal> {
         }),
         refusal!("adventures.delete", Seer, "has_history", |tx, fixture| tx.adventures().delete(fixture.adventure)),
         refusal!("adventures.get", Stranger, "not_found", |tx, fixture| tx.adventures().get(fixture.draft_adventure)),
-        refusal!("adventures.set_rating", Service, "not_found", |tx, fixture| {
-            tx.adventures().set_rating(Uuid::new_v4(), None)
+        refusal!("adventures.set_average_rating", Service, "not_found", |tx, fixture| {
+            tx.adventures().set_average_rating(Uuid::new_v4(), None)
         }),
-        refusal!("adventures.set_rating", Service, "invalid_value", |tx, fixture| {
-            tx.adventures().set_rating(fixture.adventure, Some("10".parse().unwrap()))
+        refusal!("adventures.set_average_rating", Service, "invalid_value", |tx, fixture| {
+            tx.adventures().set_average_rating(fixture.adventure, Some("10".parse().unwrap()))
         }),
         refusal!("adventures.catalogue", Visitor, "bad_cursor", |tx, fixture| async {
             // A cursor is JSON in hexadecimal digits; `00` does not stand for JSON.

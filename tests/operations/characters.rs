@@ -27,7 +27,7 @@ pub fn operations() -> Vec<Operation> {
         operation!("characters.create", USERS_MAY_CALL, |tx, fixture| tx
             .characters()
             .create(new_character("Brunhild"))),
-        operation!("characters.list", USERS_MAY_CALL, |tx, fixture| tx.characters().list()),
+        operation!("characters.living", USERS_MAY_CALL, |tx, fixture| tx.characters().living()),
         operation!("characters.retired", USERS_MAY_CALL, |tx, fixture| tx.characters().retired()),
         operation!("characters.get", OWNER_MAY_CALL, |tx, fixture| tx.characters().get(fixture.player.character_id)),
         operation!("characters.seats", USERS_AND_SERVICE_MAY_CALL, |tx, fixture| tx

@@ -27,7 +27,7 @@ fn creature_attack(fixture: &Fixture, creature: Uuid) -> NewRoll {
 }
 
 fn initiative(session_id: Uuid, creatures: Vec<Uuid>) -> NewInitiative {
-    NewInitiative { id: None, session_id, creatures }
+    NewInitiative { id: None, session_id, creature_ids: creatures }
 }
 
 pub fn operations() -> Vec<Operation> {

@@ -67,7 +67,7 @@ pub fn read_documentation() -> Vec<DocumentedOperation> {
 const AGGREGATES: [&str; 9] =
     ["users", "characters", "adventures", "creatures", "sessions", "dice", "events", "tutorial", "maintenance"];
 
-/// Operations that cannot run in a caller's transaction; `tests/live/` and `tests/maintenance.rs` test them.
+/// Operations that cannot run in a caller's transaction; `tests/live_events/` and `tests/maintenance.rs` test them.
 const OUTSIDE_TRANSACTIONS: [&str; 3] = ["events.subscribe", "events.subscribe_many", "maintenance.vacuum"];
 
 /// Returns the text `aggregate.verb` that stands in quotes in a line.
@@ -187,8 +187,8 @@ fn the_documented_errors_are_the_ones_that_the_tests_expect() {
     assert!(mismatches.is_empty(), "{}", mismatches.join("\n"));
 }
 
-/// Replaces each link `[text](target)` by its text, because the targets are items of the crate, to
-/// which a Markdown page cannot link.
+/// Replaces each link `[text](target)` by its text, because the targets are items of the crate, to which a Markdown
+/// page cannot link.
 fn without_links(markdown: &str) -> String {
     let mut text = String::new();
     let mut rest = markdown;
@@ -227,7 +227,7 @@ fn the_page_of_operations_is_up_to_date() {
             aggregate = current_aggregate.to_owned();
             let other_tests = match current_aggregate {
                 "maintenance" => " and `tests/maintenance.rs`",
-                "events" => " and `tests/live/`",
+                "events" => " and `tests/live_events/`",
                 _ => "",
             };
             text.push_str(&format!(

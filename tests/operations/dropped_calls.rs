@@ -26,14 +26,14 @@ async fn assert_same_identity_or_failed(tx: &Transaction, caller: &IdentityConne
 async fn an_operation_dropped_at_any_point_does_not_affect_the_next_caller() {
     let fixture = Fixture::new().await;
     let hash_before = fixture.hash_rows().await;
-    // The proxy runs in this thread, so a response arrives only while a call is pending: every wait for the server is a
-    // poll after which the call can be dropped.
+    // The proxy runs in this thread, so no response arrives during a poll of the call: each time the call needs one,
+    // the poll returns `Pending`, and the call can be dropped.
     let proxy = Proxy::start_for_world(&fixture.world).await;
     let sparc = Sparc::connect_with(&proxy.url, Options::default().max_connections(1)).await.unwrap();
     let next_caller = sparc.as_user(fixture.stranger.user_id);
     let mut drop_points = 0;
     for operation in operations() {
-        // The last in the list of callers who may call the operation.
+        // The last caller in `CALLERS` who may call the operation.
         let caller_index = operation.outcomes.iter().rposition(|outcome| *outcome == "done");
         let Some(caller) = caller_index.map(|index| fixture.as_caller(&sparc, CALLERS[index])) else { continue };
         for extra_polls in 0.. {

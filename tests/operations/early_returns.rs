@@ -175,7 +175,7 @@ async fn a_connection_counts_as_used_until_its_transaction_has_ended() {
 }
 
 #[tokio::test]
-async fn losing_the_connection_before_the_commit_is_answered_fails_neither_this_call_nor_the_next() {
+async fn neither_this_call_nor_the_next_fails_if_the_connection_is_lost_before_the_answer_to_the_commit() {
     let fixture = Fixture::new().await;
     let (sparc, proxy) = connect_through_new_proxy(&fixture).await;
     let ada = sparc.as_user(fixture.player.user_id);

@@ -1,5 +1,5 @@
-//! The rows that the tests call the operations on: sessions in every state, with their participants. A *living*
-//! character is one that is not retired.
+//! The rows that the tests call the operations on: an archived session and sessions in every status but `cancelled`,
+//! with their participants. A *living* character is one that is not retired.
 
 use sparc::service::{IdentityConnection, JoinCode, Sparc};
 use uuid::Uuid;
@@ -43,7 +43,7 @@ pub struct Fixture {
     pub creature: Uuid,
     pub creature_of_draft: Uuid,
     /// Sessions of the Seer: `player` has a seat in each, `former_player` has left each. All are private, except
-    /// `waiting_session`.
+    /// `waiting_session`. The status of `private_session` is `waiting`, too.
     pub waiting_session: Uuid,
     pub private_session: Uuid,
     /// A session from which the Seer has removed `former_player`.
@@ -290,8 +290,8 @@ impl Fixture {
             .unwrap();
         owner.execute(&create_and_join_sessions(20)).await.unwrap();
 
-        // The rolls of characters, except `expired_roll`, are dated in the future, so that a heroic save is
-        // never too late.
+        // The rolls of characters, except `expired_roll`, are dated in the future, so that a heroic save is never too
+        // late.
         let character = player.character_id;
         let failed_roll = world.new_attack_roll(active_session, character, "{1,2}", 10, -3600).await;
         let successful_roll = world.new_attack_roll(active_session, character, "{6}", 10, -3600).await;

@@ -11,8 +11,8 @@ pub fn operations() -> Vec<Operation> {
         operation!("maintenance.delete_old_events", SERVICE_MAY_CALL, |tx, fixture| {
             tx.maintenance().delete_old_events(JobOptions::default(), |_| ())
         }),
-        operation!("maintenance.cancel_abandoned", SERVICE_MAY_CALL, |tx, fixture| {
-            tx.maintenance().cancel_abandoned(JobOptions::default(), |_| ())
+        operation!("maintenance.cancel_abandoned_sessions", SERVICE_MAY_CALL, |tx, fixture| {
+            tx.maintenance().cancel_abandoned_sessions(JobOptions::default(), |_| ())
         }),
         operation!("maintenance.archive_sessions", SERVICE_MAY_CALL, |tx, fixture| {
             tx.maintenance().archive_sessions(JobOptions::default(), |_| ())

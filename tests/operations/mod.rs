@@ -49,7 +49,7 @@ struct Operation {
     call_in_own_transaction: CallInOwnTransaction,
 }
 
-/// A refusal that depends on the arguments.
+/// A refused call that has other arguments than [`Operation::call`], is made by another caller, or follows other calls.
 struct Refusal {
     /// The name of the operation.
     operation: &'static str,

@@ -42,7 +42,7 @@ pub struct ResponseProxy {
     hold: watch::Sender<Hold>,
 }
 
-/// Whether responses are held back.
+/// After how many responses the proxy holds back the others, and whether it is doing so.
 #[derive(Clone, Copy, Debug, Default)]
 struct Hold {
     /// How many more responses to deliver; `None` delivers all.
@@ -52,7 +52,7 @@ struct Hold {
 }
 
 impl ResponseProxy {
-    async fn start(server: String) -> Self {
+    async fn start(server_address: String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let proxy =
@@ -61,7 +61,7 @@ impl ResponseProxy {
             (proxy.ready_count.clone(), proxy.cut_countdown.clone(), proxy.hold.clone());
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let server = TcpStream::connect(&server).await.unwrap();
+                let server = TcpStream::connect(&server_address).await.unwrap();
                 client.set_nodelay(true).unwrap();
                 server.set_nodelay(true).unwrap();
                 let (mut from_server, mut to_server) = server.into_split();
@@ -183,9 +183,9 @@ async fn every_operation_takes_the_round_trips_that_its_documentation_says() {
     assert!(mismatches.is_empty(), "{}", mismatches.join("\n"));
 }
 
-/// Counts the round trips of one operation in its own transaction. The operation runs between the rollback and the
-/// begin of other transactions on the only connection, so whatever is sent when the connection returns to the pool is
-/// counted too.
+/// Counts the round trips of one operation in its own transaction. Before the operation, another transaction on the
+/// only connection is rolled back, and after it, a further one is begun. So whatever is sent when the connection
+/// returns to the pool is counted too.
 async fn count_round_trips<T>(
     sparc: &Sparc,
     proxy: &ResponseProxy,

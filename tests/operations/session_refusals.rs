@@ -1,4 +1,5 @@
-//! Calls of operations on sessions and seats that are refused although the caller may call the operation.
+//! Refused calls of the operations on sessions and seats, besides those in `sessions.rs`: with other arguments, by
+//! other callers, or after other calls.
 
 use serde_json::json;
 use sparc::service::{
@@ -230,12 +231,12 @@ fn seat_and_code_refusals() -> Vec<Refusal> {
                 fixture.former_player.character_id,
             )
         }),
-        refusal!("sessions.renew_code", Seer, "session_over", |tx, fixture| tx
+        refusal!("sessions.replace_code", Seer, "session_over", |tx, fixture| tx
             .sessions()
-            .renew_code(fixture.completed_session)),
-        refusal!("sessions.renew_code", Seer, "not_found", |tx, fixture| tx.sessions().renew_code(Uuid::new_v4())),
-        refusal!("sessions.renew_code", ClosedAccount, "account_closed", |tx, fixture| {
-            tx.sessions().renew_code(fixture.waiting_session)
+            .replace_code(fixture.completed_session)),
+        refusal!("sessions.replace_code", Seer, "not_found", |tx, fixture| tx.sessions().replace_code(Uuid::new_v4())),
+        refusal!("sessions.replace_code", ClosedAccount, "account_closed", |tx, fixture| {
+            tx.sessions().replace_code(fixture.waiting_session)
         }),
         refusal!("sessions.remove_player", Seer, "session_over", |tx, fixture| {
             tx.sessions().remove_player(fixture.completed_session, fixture.player.user_id)
@@ -286,10 +287,12 @@ fn session_refusals() -> Vec<Refusal> {
             let forged = "7b7d".to_owned().into();
             tx.sessions().lobby(&LobbyFilter::default(), Some(&forged)).await
         }),
-        refusal!("sessions.announce", Seer, "illegal_transition", |tx, fixture| tx
+        refusal!("sessions.announce_start", Seer, "illegal_transition", |tx, fixture| tx
             .sessions()
-            .announce(fixture.completed_session)),
-        refusal!("sessions.announce", Seer, "not_found", |tx, fixture| tx.sessions().announce(Uuid::new_v4())),
+            .announce_start(fixture.completed_session)),
+        refusal!("sessions.announce_start", Seer, "not_found", |tx, fixture| tx
+            .sessions()
+            .announce_start(Uuid::new_v4())),
         refusal!("sessions.withdraw_announcement", Seer, "illegal_transition", |tx, fixture| tx
             .sessions()
             .withdraw_announcement(fixture.active_session)),
@@ -344,11 +347,11 @@ fn session_refusals() -> Vec<Refusal> {
             tx.sessions().set_game_state(fixture.active_session, json!({ "nul": "\0" }), ExpectedVersion::Any)
         }),
         // A cursor is JSON in hexadecimal digits; `00` does not stand for JSON.
-        refusal!("sessions.mine", Seer, "bad_cursor", |tx, fixture| async {
-            tx.sessions().mine(Some(&"00".to_owned().into())).await
+        refusal!("sessions.my_live", Seer, "bad_cursor", |tx, fixture| async {
+            tx.sessions().my_live(Some(&"00".to_owned().into())).await
         }),
-        refusal!("sessions.past", Seer, "bad_cursor", |tx, fixture| async {
-            tx.sessions().past(Some(&"00".to_owned().into())).await
+        refusal!("sessions.my_past", Seer, "bad_cursor", |tx, fixture| async {
+            tx.sessions().my_past(Some(&"00".to_owned().into())).await
         }),
         refusal!("sessions.archived_rolls", Seer, "bad_cursor", |tx, fixture| async {
             let forged = "00".to_owned().into();

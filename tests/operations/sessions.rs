@@ -82,12 +82,12 @@ pub fn operations() -> Vec<Operation> {
             ["not_signed_in", "not_found", "player_removed", "not_a_seer", "done", "done"],
             |tx, fixture| tx.sessions().readmit(fixture.starting_soon_session, fixture.former_player.user_id)
         ),
-        operation!("sessions.renew_code", SEER_OF_PUBLIC_MAY_CALL, |tx, fixture| tx
+        operation!("sessions.replace_code", SEER_OF_PUBLIC_MAY_CALL, |tx, fixture| tx
             .sessions()
-            .renew_code(fixture.waiting_session)),
-        operation!("sessions.announce", SEER_OF_PUBLIC_MAY_CALL, |tx, fixture| tx
+            .replace_code(fixture.waiting_session)),
+        operation!("sessions.announce_start", SEER_OF_PUBLIC_MAY_CALL, |tx, fixture| tx
             .sessions()
-            .announce(fixture.waiting_session)),
+            .announce_start(fixture.waiting_session)),
         // The Seer has removed `former_player` from this session, so `former_player` does not see it either.
         operation!(
             "sessions.withdraw_announcement",
@@ -121,8 +121,8 @@ pub fn operations() -> Vec<Operation> {
         operation!("sessions.participation", USERS_MAY_CALL, |tx, fixture| tx
             .sessions()
             .participation(fixture.private_session)),
-        operation!("sessions.mine", USERS_MAY_CALL, |tx, fixture| tx.sessions().mine(None)),
-        operation!("sessions.past", USERS_MAY_CALL, |tx, fixture| tx.sessions().past(None)),
+        operation!("sessions.my_live", USERS_MAY_CALL, |tx, fixture| tx.sessions().my_live(None)),
+        operation!("sessions.my_past", USERS_MAY_CALL, |tx, fixture| tx.sessions().my_past(None)),
         operation!(
             "sessions.get_archived",
             ["not_found", "not_found", "done", "done", "done", "done"],

@@ -94,8 +94,8 @@ async fn assert_identity(connection: &impl ConnectionTrait, id: Uuid, context: &
     assert_eq!(row.try_get::<Uuid>("", "id").unwrap(), id, "{context}");
 }
 
-/// Connects with one connection, through a proxy that runs in this thread: a response arrives only while a call is
-/// pending, so every wait for the server is a poll after which the call can be dropped.
+/// Connects with one connection, through a proxy. The proxy runs in this thread, so no response arrives during a poll
+/// of a call: each time the call needs one, the poll returns `Pending`, and the call can be dropped.
 async fn connect_with_one_connection(world: &World) -> Sparc {
     let proxy = Proxy::start_for_world(world).await;
     Sparc::connect_with(&proxy.url, Options::default().max_connections(1)).await.unwrap()

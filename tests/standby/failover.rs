@@ -158,10 +158,10 @@ async fn without_a_primary_reads_succeed_and_writes_fail_promptly() {
     let sparc =
         Sparc::connect_with(cluster.world.url(), options.replicas(replicas.iter().map(World::url))).await.unwrap();
     let player = cluster.world.new_player().await;
-    wait_until(async || sparc.as_user(player.user_id).characters().list().await.unwrap().len() == 1).await;
+    wait_until(async || sparc.as_user(player.user_id).characters().living().await.unwrap().len() == 1).await;
     run_blocking(&cluster.primary, |primary| primary.kill().unwrap()).await;
     for _ in 0..10 {
-        assert_eq!(sparc.as_user(player.user_id).characters().list().await.unwrap().len(), 1);
+        assert_eq!(sparc.as_user(player.user_id).characters().living().await.unwrap().len(), 1);
     }
     let started_at = Instant::now();
     let code = create_read_and_delete(&sparc, player.user_id).await.unwrap_err().code();

@@ -78,7 +78,7 @@ async fn callers_read_their_own_writes_and_never_an_older_state() {
                 assert!(me.position() > last_position, "a write must advance the caller's log position");
                 match round % 3 {
                     0 => assert!(
-                        me.characters().list().await.unwrap().iter().any(|character| character.id == character_id)
+                        me.characters().living().await.unwrap().iter().any(|character| character.id == character_id)
                     ),
                     1 => assert!(characters::Entity::find_by_id(character_id).one(&me).await.unwrap().is_some()),
                     _ => assert_eq!(me.characters().get(character_id).await.unwrap().id, character_id),
@@ -90,7 +90,7 @@ async fn callers_read_their_own_writes_and_never_an_older_state() {
                 last_position = me.position();
                 me.characters().delete(character_id).await.unwrap();
                 assert!(characters::Entity::find_by_id(character_id).one(&me).await.unwrap().is_none());
-                assert!(me.characters().list().await.unwrap().iter().all(|character| character.id != character_id));
+                assert!(me.characters().living().await.unwrap().iter().all(|character| character.id != character_id));
                 assert!(me.position() >= last_position);
             }
         });
@@ -111,7 +111,7 @@ async fn callers_read_their_own_writes_while_replicas_are_paused() {
     }
     let (me, me_elsewhere) = (sparc.as_user(player.user_id), other_sparc.as_user(player.user_id));
     assert!(reads_on_standby(&me).await);
-    assert_eq!(me_elsewhere.characters().list().await.unwrap().len(), 1);
+    assert_eq!(me_elsewhere.characters().living().await.unwrap().len(), 1);
 
     set_replay(&replicas, "pause").await;
     let character_id = create_character(&me, "Morgan").await.unwrap();
@@ -125,15 +125,19 @@ async fn callers_read_their_own_writes_while_replicas_are_paused() {
     assert!(started_at.elapsed() < Duration::from_secs(2), "{:?}", started_at.elapsed());
     // `me_elsewhere` stands for the same user in another process, which learns of the write only from a token: the
     // position, as text.
-    assert_eq!(me_elsewhere.characters().list().await.unwrap().len(), 1, "without the token, a paused replica is used");
+    assert_eq!(
+        me_elsewhere.characters().living().await.unwrap().len(),
+        1,
+        "without the token, a paused replica is used"
+    );
     let token = me.position().unwrap().to_string();
     let with_token = me_elsewhere.clone().with_min_position(token.parse::<LogPosition>().unwrap());
-    assert_eq!(with_token.characters().list().await.unwrap().len(), 2);
+    assert_eq!(with_token.characters().living().await.unwrap().len(), 2);
     // A client may invent a position (timeline and LSN) that no server has reached. This must delay only the client's
     // own reads.
     let with_invented_position =
         me_elsewhere.clone().with_min_position("4294967295-FFFFFFFF/FFFFFFFF".parse::<LogPosition>().unwrap());
-    assert_eq!(with_invented_position.characters().list().await.unwrap().len(), 2);
+    assert_eq!(with_invented_position.characters().living().await.unwrap().len(), 2);
     assert!(reads_on_standby(&sparc.as_anon()).await, "other callers must still read on a replica");
 
     // A replica is not used while it is more than a page of the WAL (8 kB) behind the position that the primary had
@@ -141,7 +145,7 @@ async fn callers_read_their_own_writes_while_replicas_are_paused() {
     // characters are deleted again, because a user may have only ten.
     wait_until(async || {
         create_character(&me, "Robin").await.unwrap();
-        let list = me.characters().list().await.unwrap();
+        let list = me.characters().living().await.unwrap();
         for character in list.iter().filter(|character| character.name == "Robin") {
             me.characters().delete(character.id).await.unwrap();
         }
@@ -176,7 +180,7 @@ async fn a_write_committed_by_raw_sql_is_read_by_its_writer() {
         // committed.
         assert_error!(tx.execute_unprepared(commit).await.map_err(Error::from), Error::TransactionEndedByStatement);
         drop(tx);
-        assert_eq!(me.characters().list().await.unwrap()[0].name, "Raw", "{commit}");
+        assert_eq!(me.characters().living().await.unwrap()[0].name, "Raw", "{commit}");
         set_replay(&replicas, "resume").await;
         wait_until(async || count_servers(&sparc, ServerRole::Replica) == 2).await;
     }
@@ -228,7 +232,7 @@ async fn a_query_that_writes_or_locks_runs_on_the_primary() {
         );
     }
     let me = sparc.as_user(player.user_id);
-    // A standby would refuse each of these statements. SeaORM quotes names, hence the first one; raw SQL may not.
+    // A standby would refuse each of these statements. The first one quotes names, as SeaORM does; the others do not.
     for sql in [
         r#"SELECT "number" FROM "visit_counter""#,
         "SELECT number FROM visit_counter",
@@ -264,13 +268,13 @@ async fn a_replica_that_hangs_or_dies_is_not_used_until_it_recovers() {
     let me = sparc.as_user(player.user_id);
     wait_until(async || count_servers(&sparc, ServerRole::Replica) == 2).await;
     for _ in 0..4 {
-        assert_eq!(me.characters().list().await.unwrap().len(), 1);
+        assert_eq!(me.characters().living().await.unwrap().len(), 1);
     }
     proxy.set_state(SWALLOWING);
     let hung_at = Instant::now();
     while hung_at.elapsed() < Duration::from_secs(3) {
         let started_at = Instant::now();
-        assert_eq!(me.characters().list().await.unwrap().len(), 1);
+        assert_eq!(me.characters().living().await.unwrap().len(), 1);
         assert!(started_at.elapsed() < deadline, "{:?}", started_at.elapsed());
     }
     assert_eq!(count_servers(&sparc, ServerRole::Unused), 1);
@@ -279,7 +283,7 @@ async fn a_replica_that_hangs_or_dies_is_not_used_until_it_recovers() {
 
     super::run_blocking(&cluster.standbys[1], |standby| standby.kill().unwrap()).await;
     for _ in 0..20 {
-        assert_eq!(me.characters().list().await.unwrap().len(), 1);
+        assert_eq!(me.characters().living().await.unwrap().len(), 1);
     }
     wait_until(async || count_servers(&sparc, ServerRole::Unused) == 1).await;
     super::run_blocking(&cluster.standbys[1], |standby| standby.start_again().unwrap()).await;

@@ -16,7 +16,7 @@ use serde::{
     de::{DeserializeOwned, IntoDeserializer, value::Error as LabelError},
 };
 use serde_json::Value;
-use service::sessions::{Participant, SessionAdventure};
+use service::sessions::{SessionAdventure, SessionPlayer};
 use tokio_postgres::types::{FromSql, Kind, Type as ServerType};
 use uuid::Uuid;
 
@@ -136,7 +136,7 @@ row_type! {
     /// A session with its participants and its adventure.
     SessionDetails {
         session: Document<sessions::Model>,
-        players: Document<Vec<Participant>>,
+        players: Document<Vec<SessionPlayer>>,
         adventure: Document<SessionAdventure>,
         seer_name: String,
     }
@@ -175,12 +175,12 @@ pub struct LobbySession {
     created_at: DateTime<FixedOffset>,
     seer_id: Uuid,
     seer_name: String,
-    adventure: Option<LobbyAdventure>,
+    adventure: Option<SessionSummaryAdventure>,
 }
 
 /// The adventure of a session in the lobby.
 #[derive(Debug, Serialize)]
-struct LobbyAdventure {
+struct SessionSummaryAdventure {
     id: Uuid,
     name: String,
     thumbnail_url: Option<String>,
@@ -191,9 +191,13 @@ struct LobbyAdventure {
 impl From<LobbyRow> for LobbySession {
     fn from(row: LobbyRow) -> Self {
         let adventure = match (row.adventure_id, row.adventure_name, row.difficulty, row.estimated_duration) {
-            (Some(id), Some(name), Some(difficulty), Some(estimated_duration)) => {
-                Some(LobbyAdventure { id, name, thumbnail_url: row.thumbnail_url, difficulty, estimated_duration })
-            }
+            (Some(id), Some(name), Some(difficulty), Some(estimated_duration)) => Some(SessionSummaryAdventure {
+                id,
+                name,
+                thumbnail_url: row.thumbnail_url,
+                difficulty,
+                estimated_duration,
+            }),
             _ => None,
         };
         Self {

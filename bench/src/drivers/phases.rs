@@ -120,7 +120,8 @@ pub async fn measure_phases(
         client.batch_execute("COMMIT").await?;
         lap(Timed::Commit);
         // After COMMIT, the connection has the role of the tables' owner again, who is exempt from row-level security.
-        // A roll is not repeated, because that would write a second one.
+        // A roll is not repeated: `values` has the id of the roll that was just written, so the statement would find
+        // that row and insert nothing.
         if operation != Operation::Roll {
             client.query(&statement, &values.for_operation(operation)).await?;
             lap(Timed::StatementWithoutRowSecurity);

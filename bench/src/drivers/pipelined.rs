@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{Failure, argument_sets::ArgumentSet};
 
-/// The implementation in tokio-postgres with pipelining, over a pool of connections.
+/// The program in tokio-postgres with pipelining, with its pool of connections.
 pub struct Pipelined {
     pool: Pool<Connector>,
 }

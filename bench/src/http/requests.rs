@@ -114,8 +114,8 @@ async fn sign_tokens(mut callers: Vec<Caller>, secret: &str, client: &mut Client
     if secret.len() > BLOCK_BYTES {
         return Err(Failure::Message(format!("the secret must have at most {BLOCK_BYTES} bytes")));
     }
-    // These two closures, and the strings that are built with them, are SQL expressions. `translate` replaces `+` and
-    // `/`, and removes `=` and line breaks.
+    // These two closures take and return SQL expressions, and the strings that are built with them are SQL expressions,
+    // too. `translate` replaces `+` and `/`, and removes `=` and line breaks.
     let base64url = |bytes: &str| format!("translate(encode({bytes}, 'base64'), E'+/=\\n', '-_')");
     let base64url_text = |text: &str| base64url(&format!("convert_to({text}, 'UTF8')"));
     let header = base64url_text("'{\"alg\":\"HS256\",\"typ\":\"JWT\"}'");
@@ -167,7 +167,7 @@ pub fn request_for(api: Api, operation: Operation, caller: &Caller) -> Result<Re
                           seer:users!sessions_seer_id_fkey(display_name),\
                           adventure:adventures(id,name,thumbnail_url,difficulty,estimated_duration)";
             let order = "scheduled_start.asc.nullslast,created_at.desc";
-            // As in the service's lobby, sessions whose scheduled start is more than six hours ago are omitted.
+            // As in the web service's lobby, sessions whose scheduled start is more than six hours ago are omitted.
             let earliest_start = (Utc::now() - TimeDelta::hours(6)).format("%Y-%m-%dT%H:%M:%SZ");
             let filter = format!(
                 "is_public=eq.true&status=in.(waiting,starting_soon)\
@@ -183,7 +183,7 @@ pub fn request_for(api: Api, operation: Operation, caller: &Caller) -> Result<Re
         (Api::PostgRest, Operation::History) => {
             ("GET", format!("/dice_rolls?select=*&session_id=eq.{session}&order=created_at.desc,id.desc&limit=50"))
         }
-        // The same roll as that of the service, which `new_roll` returns.
+        // The same roll as the web service's, which `new_roll` returns.
         (Api::PostgRest, Operation::Roll) => {
             headers.push_str("Prefer: return=representation\r\n");
             let (attribute, roll_type) = ("might", "attribute_check");

@@ -57,8 +57,7 @@ pub(super) async fn add_lobby_reads(reads: &mut Reads<'_>, capture: &mut Stateme
         let Some(cursor) = page.next.take() else { break };
         let next_page = caller.sessions().lobby(&LobbyFilter::default(), Some(&cursor)).await?;
         // Sessions without a start time come last, and the cursor below needs a start time. In a small lobby, this loop
-        // ends before the forty-ninth page. Then the page after the last one that ends with a start time is measured
-        // instead of the fiftieth.
+        // therefore ends before the forty-ninth page, and an earlier page is measured instead of the fiftieth.
         if next_page.items.last().is_none_or(|last| last.scheduled_start.is_none()) {
             break;
         }
@@ -70,7 +69,7 @@ pub(super) async fn add_lobby_reads(reads: &mut Reads<'_>, capture: &mut Stateme
     let start_time = last_session
         .scheduled_start
         .map(quote_literal)
-        .ok_or(Failure::Message("no session in the lobby has a start time".into()))?;
+        .ok_or(Failure::Message("the first page of the lobby ends with a session without a start time".into()))?;
     let cursor_values = [quote_literal(last_session.created_at), quote_literal(last_session.id), start_time];
     let after_cursor = move |argument_set: &ArgumentSet| (argument_set.player.to_string(), cursor_values.to_vec());
     // The specification's clients skip 49 pages of twenty sessions.

@@ -41,7 +41,7 @@ pub(super) async fn capture_sign_up_and_jobs(
     let archive_statement = capture.last_statement().await?;
 
     // These statements need no values of the argument sets: each argument set has the same execution.
-    let same_workload_for_each_set = |name: &str, sql: String, setup_sql: &str, timed_sql: String| Workload {
+    let workload_with_equal_executions = |name: &str, sql: String, setup_sql: &str, timed_sql: String| Workload {
         prepared: vec![(name.to_owned(), sql)],
         executions: argument_sets
             .iter()
@@ -61,13 +61,13 @@ pub(super) async fn capture_sign_up_and_jobs(
             name: "a sign-up",
             role: Role::Service,
             is_repeatable: true,
-            specification: same_workload_for_each_set(
+            specification: workload_with_equal_executions(
                 "account",
                 insert_account.to_owned(),
                 "",
                 format!("EXECUTE account({account_values})"),
             ),
-            ours: same_workload_for_each_set(
+            ours: workload_with_equal_executions(
                 "ours",
                 sign_up_statement.sql,
                 "",
@@ -78,13 +78,13 @@ pub(super) async fn capture_sign_up_and_jobs(
             name: "deleting a thousand old events",
             role: Role::Service,
             is_repeatable: false,
-            specification: same_workload_for_each_set(
+            specification: workload_with_equal_executions(
                 "clean",
                 delete_events.to_owned(),
                 INSERT_OLD_EVENTS,
                 "EXECUTE clean".to_owned(),
             ),
-            ours: same_workload_for_each_set(
+            ours: workload_with_equal_executions(
                 "ours",
                 delete_old_events_statement.sql,
                 INSERT_OLD_EVENTS,
@@ -105,7 +105,7 @@ pub(super) async fn capture_sign_up_and_jobs(
                     ..Default::default()
                 }],
             },
-            ours: same_workload_for_each_set("ours", archive_statement.sql, "", "EXECUTE ours(1000)".to_owned()),
+            ours: workload_with_equal_executions("ours", archive_statement.sql, "", "EXECUTE ours(1000)".to_owned()),
         },
     ])
 }

@@ -1,9 +1,9 @@
 -- Lists every object and attribute of the schema, for writing the manifest and for comparing a database with it. Each
--- object or attribute has one row: its `name`, its `definition`, and its address in the catalog (`class`,
--- `objid` and `subid`, as in `pg_depend`; `class` is NULL for roles, and for attributes such as privileges and
--- comments). The definition is the same on every server version, because this query removes the differences in how
--- versions print it. The caller sets `search_path` to pg_catalog, so that the names of objects in other schemas are
--- printed qualified.
+-- object or attribute has one row: its `name`, its `definition`, and its address in the catalog (`class`, `objid` and
+-- `subid`, as in `pg_depend`; `class` is NULL for roles, for `session_replication_role`, and for attributes such as
+-- privileges and comments). The definition is the same on every server version, because this query removes the
+-- differences in how versions print it. The caller sets `search_path` to pg_catalog, so that the names of objects in
+-- other schemas are printed qualified.
 --
 -- This is one statement, so that all rows come from one snapshot, and so that a WITH query runs only once even if
 -- several others read it.
@@ -249,7 +249,8 @@ WITH
     FROM pg_namespace
     CROSS JOIN owner
     WHERE (pg_namespace.oid IN (SELECT oid FROM included_schema) AND nspname <> 'public')
-      -- The comment on `private`. Everyone can read it and write the same on a schema of their own.
+      -- The comment on `private`. Anyone can read it and put the same comment on a schema of their own, so the owner
+      -- must match too.
       OR (obj_description(pg_namespace.oid, 'pg_namespace') LIKE 'made by sparc: rules%' AND nspowner = owner.oid)
     UNION ALL
     -- Row security binds neither a role that bypasses it, nor the owner of the tables, nor a member of such a role.
@@ -342,8 +343,9 @@ WITH
       WHERE lower(item) LIKE 'session\_replication\_role=%'
         AND lower(item) <> 'session_replication_role=origin'
         AND (setdatabase = 0 OR datname = current_database())
-        -- The settings of other roles, which may belong to another database, are the operator's. (The role that
-        -- migrates is itself a member of the API's roles.)
+        -- Of the settings of roles, only those of the API's roles, of their members (such as the role that migrates)
+        -- and of the role that writes accounts are listed. Other roles may belong to another database, so their
+        -- settings are the operator's.
         AND (
           setrole = 0
           OR setrole IN (SELECT oid FROM account_owner)
@@ -684,8 +686,9 @@ WITH
     FROM pg_publication
     WHERE pubname = 'supabase_realtime'
     UNION ALL
-    -- With a row filter or a column list, the publication would omit changes, and reject every UPDATE of the table if
-    -- the replica identity has not all columns of the filter, or is not in the list.
+    -- With a row filter or a column list, the publication would omit changes. The server would also refuse every UPDATE
+    -- of the table if the replica identity lacked a column of the filter, or the list lacked a column of the replica
+    -- identity.
     SELECT
       format('publication supabase_realtime of %s', base_table.name),
       concat_ws(

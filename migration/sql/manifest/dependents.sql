@@ -15,7 +15,7 @@ WITH RECURSIVE
     SELECT 'pg_attrdef'::regclass, oid, 'pg_class'::regclass, adrelid
     FROM pg_attrdef
     UNION
-    -- NOT NULL is a constraint since version 18.
+    -- From version 18 on, NOT NULL is a constraint.
     SELECT 'pg_constraint'::regclass, oid, 'pg_class'::regclass, conrelid
     FROM pg_constraint
     WHERE contype = 'n' AND conrelid <> 0

@@ -1,7 +1,7 @@
 -- The functions and privileges of the stand-in for Supabase's schema `auth`. The stand-in is created only where a
 -- schema `auth` does not exist. The functions return the caller's claims, as Supabase's functions do. PostgREST passes
 -- all claims as one JSON document in `request.jwt.claims`; old versions of it passed each claim in a setting of its own
--- (`request.jwt.claim.sub`).
+-- (`request.jwt.claim.sub`). Supabase's `auth.jwt()` also reads `request.jwt.claim`, and so does this one.
 
 CREATE OR REPLACE FUNCTION auth.jwt()
 RETURNS jsonb

@@ -1,7 +1,8 @@
 -- What the migration program records about this database: the `version` of the program that migrated last, the
 -- `objects` (functions, triggers, policies and views) and `schemas` that it created, the `migrations` that it applied,
--- and `jobs` once they were scheduled. With this record a later version can drop objects that are no longer part of the
--- schema, without dropping any that an operator created, and `check` can report a lost row of `sparc_migrations`.
+-- and, in the entry `jobs`, that the jobs have been scheduled. With this record a later version can drop objects that
+-- are no longer part of the schema, without dropping any that an operator created, and `check` can report a lost row of
+-- `sparc_migrations`.
 CREATE TABLE IF NOT EXISTS private.sparc_record (
   name text PRIMARY KEY,
   value text NOT NULL

@@ -47,8 +47,8 @@ $$;
 
 -- Whether the modifiers are a list of at most ten `{"type": "dice" | "flat", "value": int, "source": text}`. The value
 -- is from -5 to 5 if the type is `dice`, and from -10 to 10 if it is `flat`. The source has at most 100 characters, at
--- least one of them visible, because it tells the other participants where a modifier comes from. The bounds are
--- those of one modifier; ten of them can still decide a roll, but every participant sees them.
+-- least one of them visible, because it tells the other participants where a modifier comes from. The bounds apply to
+-- each modifier alone, so ten modifiers together can still decide a roll, but every participant sees them.
 CREATE OR REPLACE FUNCTION private.are_valid_modifiers(modifiers jsonb)
 RETURNS boolean
 LANGUAGE plpgsql

@@ -31,7 +31,6 @@ ALTER TABLE public.creatures
 
 ALTER TABLE public.sessions
   ADD CONSTRAINT bounded_looking_for CHECK (char_length(looking_for) <= 500),
-  -- PostgreSQL accepts `infinity` and the year 294,276 as dates, but such values crash many clients.
   ADD CONSTRAINT bounded_schedule
     CHECK (scheduled_start >= '2000-01-01 00:00+00' AND scheduled_start < '3000-01-01 00:00+00'),
   ADD CONSTRAINT bounded_scene CHECK (char_length(current_scene_id) <= 200),
@@ -46,3 +45,28 @@ ALTER TABLE public.session_events
 ALTER TABLE public.dice_rolls
   ADD CONSTRAINT bounded_description CHECK (char_length(description) <= 500),
   ADD CONSTRAINT bounded_modifiers CHECK (pg_column_size(modifiers) <= 8192);
+
+-- PostgreSQL accepts `infinity` and the year 294,276 as times, but such values crash many clients, among them the
+-- service. Only `scheduled_start`, which has a check of its own, is written by users; the service may write any time.
+DO $$
+DECLARE
+  relation text;
+  time_columns text;
+BEGIN
+  FOREACH relation IN ARRAY ARRAY[
+    'users', 'characters', 'adventures', 'creatures', 'sessions', 'session_players', 'dice_rolls', 'session_events',
+    'tutorial_progress', 'archived_sessions', 'archived_session_players', 'archived_dice_rolls'
+  ]
+  LOOP
+    SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum)
+    INTO time_columns
+    FROM pg_attribute
+    WHERE attrelid = format('public.%I', relation)::regclass AND attnum > 0 AND atttypid = 'timestamptz'::regtype;
+    EXECUTE format(
+      'ALTER TABLE public.%1$I ADD CONSTRAINT bounded_times
+         CHECK (LEAST(%2$s) >= ''2000-01-01 00:00+00'' AND GREATEST(%2$s) < ''3000-01-01 00:00+00'')',
+      relation, time_columns
+    );
+  END LOOP;
+END
+$$;

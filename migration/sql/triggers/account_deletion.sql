@@ -28,10 +28,10 @@ BEGIN
   WHERE id = account
     AND closed_at IS NULL;
   -- Events of joining and leaving contain the name and the picture, which are replaced here. Closing must not wait for
-  -- a transaction that is deleting a session or old events, so it skips locked events and the events of locked
-  -- sessions. The latter because this function can run twice in one transaction: in `close_account`, and in the trigger
-  -- on `auth.users`, whose row that function changes. A second update of an event in one transaction makes PostgreSQL
-  -- check the event's foreign key again, which locks the session.
+  -- a transaction that is deleting a session or old events, so it skips locked events. It also skips the events of
+  -- locked sessions, because at the second update of an event in one transaction, PostgreSQL checks the event's foreign
+  -- key again, which locks the session. This function can run twice in one transaction: in `close_account`, and in the
+  -- trigger on `auth.users`, whose row `close_account` changes.
   UPDATE public.session_events
   SET payload = payload || '{"display_name": "Former player", "avatar_url": null}'
   WHERE id = ANY (

@@ -263,9 +263,9 @@ $$;
 -- locked the account's row in `auth.users`, and transactions of the account that hold the gate and wait for that row
 -- could make any number of attempts fail.
 --
--- The gate is locked here and not in the inner block of `lock_rows_of_account`: a transaction that waits for a lock of
--- an inner block that has ended waits for the end of our whole transaction. So it would go on waiting for the gate even
--- after this attempt was rolled back.
+-- The gate is locked here and not in the inner block of `lock_rows_of_account`. If another transaction waits for a lock
+-- that an inner block has taken, and that block ends, the other transaction then waits for the end of our whole
+-- transaction. So it would go on waiting for the gate even after this attempt was rolled back.
 CREATE OR REPLACE FUNCTION private.lock_account(account uuid, is_deletion boolean DEFAULT false)
 RETURNS void
 LANGUAGE plpgsql

@@ -1,6 +1,6 @@
 -- Who the caller is: the service (role `service_role`) or a user, whether the user's account is open, and which
--- sessions the user takes part in. `policies/functions.sql` says who may call each function. An account's *gate* is its
--- row in `private.account_gates`.
+-- sessions the user takes part in. `policies/function_grants.sql` says who may call each function. An account's *gate*
+-- is its row in `private.account_gates`.
 
 -- Whether the caller is the service rather than a user of the API. In a function that runs as its owner, `current_user`
 -- is the owner. So this function checks the role that was set with SET ROLE, and whether the login role may assume the

@@ -21,8 +21,8 @@ AS $$
 DECLARE
   stored_size CONSTANT integer := pg_column_size(document);
   document_text text;
-  -- Whether the text of a small document is within its limit, and no number in it has 64 digits before or after its
-  -- point. Stays false for a large document, whose text is not examined.
+  -- Whether the text of a small document is within its limit and has no run of 64 digits, so that every number in it is
+  -- in range. Stays false for a large document, whose text is not examined.
   has_acceptable_text boolean := false;
   max_decimals integer;
   greatest_number numeric;

@@ -73,7 +73,8 @@ BEGIN
   -- A function that the statement calls (in RETURNING, or as a trigger of a temporary table) may have changed one of
   -- these seats a second time. The second change has already emitted its event, before the events of the first change
   -- below, so the statement is refused. It is also refused if the function has deleted the seat with its session: the
-  -- end of the session, which comes first, has then subtracted a seat that is not counted yet, or kept one that is.
+  -- end of the session, which comes before the deletion, has then subtracted a seat that is not counted yet, or has not
+  -- subtracted one that is still counted.
   IF TG_OP <> 'DELETE' THEN
     IF EXISTS (
       SELECT
@@ -81,7 +82,7 @@ BEGIN
       LEFT JOIN public.session_players AS seat USING (session_id, user_id)
       WHERE seat.is_active IS DISTINCT FROM new_seat.is_active
     ) THEN
-      PERFORM private.refuse_repeated_change('session_players');
+      PERFORM private.refuse_change_by_called_function('session_players');
     END IF;
   END IF;
 
@@ -120,7 +121,7 @@ BEGIN
     END IF;
     IF current_session.seats_taken + session_change.net_change < 0 THEN
       -- The seat that is given up was taken by the same statement, which has not counted it yet.
-      PERFORM private.refuse_repeated_change('session_players');
+      PERFORM private.refuse_change_by_called_function('session_players');
     END IF;
     IF session_change.net_change > 0
       AND current_session.seats_taken + session_change.net_change > current_session.max_players
@@ -222,9 +223,9 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  -- As in `triggers/limits.sql`, the check also applies to a login that may assume `anon` or `authenticated`, because a
-  -- function in its statement can change the role. This condition is an IF of its own, because the service has no
-  -- EXECUTE on `may_take_seat`, which PostgreSQL requires for an expression that contains the call.
+  -- As in `triggers/statement_limits.sql`, the check also applies to a login that may assume `anon` or `authenticated`,
+  -- because a function in its statement can change the role. This condition is an IF of its own, because the service
+  -- has no EXECUTE on `may_take_seat`, which PostgreSQL requires for an expression that contains the call.
   IF NOT (
     row_security_active(TG_RELID)
     AND (pg_has_role('anon', 'MEMBER') OR pg_has_role('authenticated', 'MEMBER'))
@@ -256,7 +257,7 @@ CREATE OR REPLACE TRIGGER count_changed_seats
   REFERENCING OLD TABLE AS old_seats NEW TABLE AS new_seats
   FOR EACH STATEMENT EXECUTE FUNCTION private.check_session_capacity();
 
-CREATE OR REPLACE TRIGGER count_deleted_seats
+CREATE OR REPLACE TRIGGER subtract_deleted_seats
   AFTER DELETE ON public.session_players
   REFERENCING OLD TABLE AS old_seats
   FOR EACH STATEMENT EXECUTE FUNCTION private.check_session_capacity();

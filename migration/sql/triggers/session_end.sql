@@ -1,10 +1,12 @@
 -- What the end of a session changes in other tables: counters of its Seer, its players, their characters and the
--- adventure. A *live* session is one that has not ended. A live session that is deleted no longer counts either.
+-- adventure. A *live* session is one that has not ended. A live session that is deleted is subtracted
+-- from the counters, too.
 
 -- Updates the counters for all sessions that one statement ends. An ended session and its seats no longer count as
 -- live. A completed session counts once for the Seer, once for everyone who had a seat, and once for the adventure; but
 -- if nobody except the Seer had a seat, it counts for none of them. All rows of a table are locked before any of them
--- is changed: users and adventures in the order of their keys, characters as `lock_rows` does.
+-- is changed: users and adventures in the order of their keys, characters by
+-- `lock_rows`, which avoids waiting for one of them while it holds another.
 CREATE OR REPLACE FUNCTION private.update_user_stats()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -39,14 +41,14 @@ BEGIN
   IF ended_session_ids IS NULL THEN
     RETURN NULL;
   END IF;
-  -- A function that the statement calls may already have deleted one of the sessions, with its seats, which could then
-  -- no longer be subtracted from the counters.
+  -- The statement that ended the sessions may itself have called a function (for example in RETURNING) that deleted one
+  -- of them. Then its seats are gone, and cannot be subtracted from the counters.
   IF EXISTS (
     SELECT
     FROM unnest(ended_session_ids) AS ended_session (id)
     WHERE NOT EXISTS (SELECT FROM public.sessions WHERE sessions.id = ended_session.id)
   ) THEN
-    PERFORM private.refuse_repeated_change('sessions');
+    PERFORM private.refuse_change_by_called_function('sessions');
   END IF;
 
   SELECT array_agg(DISTINCT character_id), user_ids || array_agg(DISTINCT user_id)
@@ -125,11 +127,11 @@ $$;
 
 -- Runs before a live session is deleted. Refuses the service, which must cancel the session first. If the tables' owner
 -- deletes a live session, this trigger subtracts the session and its seats from the counters. The seats are deleted
--- with the session, but their own trigger (`count_deleted_seats`) cannot subtract them, because it no longer sees the
--- session. The session is already locked, although it comes after its seats in the lock order, so waiting for another
--- transaction could end in a deadlock. The deletion therefore fails at once if another transaction has locked one of
--- the rows.
-CREATE OR REPLACE FUNCTION private.count_deleted_session()
+-- with the session, but their own trigger (`subtract_deleted_seats`) cannot subtract them, because it no longer sees
+-- the session. The session is already locked, although it comes after its seats in the lock order, so waiting for
+-- another transaction could end in a deadlock. The deletion therefore fails at once if another transaction has locked
+-- one of the rows.
+CREATE OR REPLACE FUNCTION private.subtract_deleted_session()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -172,11 +174,11 @@ BEGIN
 END
 $$;
 
-CREATE OR REPLACE TRIGGER count_deleted_session
+CREATE OR REPLACE TRIGGER subtract_deleted_session
   BEFORE DELETE ON public.sessions
   FOR EACH ROW
   WHEN (OLD.status NOT IN ('completed', 'cancelled'))
-  EXECUTE FUNCTION private.count_deleted_session();
+  EXECUTE FUNCTION private.subtract_deleted_session();
 
 CREATE OR REPLACE TRIGGER on_session_complete
   AFTER UPDATE ON public.sessions

@@ -163,10 +163,9 @@ BEGIN
 END
 $$;
 
--- Returns a text that identifies the history of events on this server. The text is another one after the server was
--- restarted, a standby was promoted in its place, or the database was restored. Then events that clients have seen may
--- be missing, and their numbers may be given to other events. On a standby this raises an error, because a standby
--- shows events late.
+-- Returns a text that identifies the history of events on this server. The text changes when the server is restarted, a
+-- standby is promoted in its place, or the database is restored. Then events that clients have seen may be missing, and
+-- their numbers may be given to other events. On a standby this raises an error, because a standby shows events late.
 CREATE OR REPLACE FUNCTION private.event_history_id()
 RETURNS text
 LANGUAGE plpgsql

@@ -58,8 +58,8 @@ DECLARE
 BEGIN
   IF TG_OP = 'INSERT' THEN
     NEW.user_id := coalesce(NEW.user_id, me);
-    -- If a user takes the seat, the policy locks the account's row in `private.account_gates` (`lock_open_account`).
-    -- If anybody else seats the player, the player's row is locked here.
+    -- If a user takes the seat, the policy locks the player's row in `private.account_gates` (`lock_open_account`). If
+    -- anybody else seats the player, that row is locked here.
     IF me IS NULL OR is_service THEN
       PERFORM private.lock_gate(NEW.user_id);
     END IF;

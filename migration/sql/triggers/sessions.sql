@@ -148,7 +148,7 @@ BEGIN
         CONSTRAINT = 'session_status_transition';
     END IF;
     -- This rule applies to the roles `anon` and `authenticated` and to the logins that may assume them, as in
-    -- `triggers/limits.sql`.
+    -- `triggers/statement_limits.sql`.
     IF OLD.status IN ('completed', 'cancelled')
       AND row_security_active(TG_RELID)
       AND (pg_has_role('anon', 'MEMBER') OR pg_has_role('authenticated', 'MEMBER'))
@@ -273,7 +273,7 @@ BEGIN
       AND game_state_version = NEW.game_state_version
       AND current_scene_id IS NOT DISTINCT FROM NEW.current_scene_id
   ) THEN
-    PERFORM private.refuse_repeated_change('sessions');
+    PERFORM private.refuse_change_by_called_function('sessions');
   END IF;
   IF NEW.status <> OLD.status THEN
     INSERT INTO public.session_events (session_id, event_type, payload)

@@ -1,5 +1,5 @@
 -- Functions that the triggers of several tables call. Some of them run as their owner, who sees every row. So each has
--- one narrow purpose, and `policies/functions.sql` says who may call it.
+-- one narrow purpose, and `policies/function_grants.sql` says who may call it.
 --
 -- **BEFORE triggers fill in values, and AFTER triggers refuse**, once row security and the unique constraints have been
 -- evaluated. So a stranger learns nothing from a refusal, because row security refuses the stranger first. A row that
@@ -21,10 +21,10 @@
 -- keys. Triggers keep to this order. `docs/decisions.md` names the exceptions, and the deadlocks that remain possible
 -- because a user's statement may lock the user's own rows in another order.
 
--- Sets `updated_at`, whoever edits the row. In a table with counters, the trigger `set_updated_at`, which
--- calls this function, lists all columns but the counters, because counters also change when somebody else acts. For
--- example, completing a private session changes the counters in the profiles of all who played it, and equal times in
--- these profiles would reveal who they are.
+-- Sets `updated_at`, whoever edits the row. In a table with counters, the trigger `set_updated_at`, which calls this
+-- function, lists all columns but the counters, because counters also change when somebody else acts. For example,
+-- completing a private session changes the counters in the profiles of all who played it, and equal times in these
+-- profiles would reveal who they are.
 --
 -- Each edit sets a later time than the one before, so that a reader who finds the same time knows that the row is
 -- unchanged. `now()` alone is not enough, because several transactions can have the same time, for example those that
@@ -100,7 +100,7 @@ $$;
 -- Refuses a statement that has written a row, and has then changed or deleted it in one of its own expressions (such as
 -- a function in RETURNING). PostgreSQL itself raises the same SQLSTATE if a BEFORE trigger has already changed the row
 -- that the statement is about to change.
-CREATE OR REPLACE FUNCTION private.refuse_repeated_change(relation text)
+CREATE OR REPLACE FUNCTION private.refuse_change_by_called_function(relation text)
 RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp

@@ -73,9 +73,9 @@ BEGIN
 END
 $$;
 
--- Refuses any change of the step except to the next one or back to the start (an INSERT counts as a change of the first
--- step), a list of completed steps that does not fit the step, and a completion before the last step. The service may
--- write any of these.
+-- Refuses any change of the step except to the next one or back to the start (an INSERT counts as a change from the
+-- first step), a list of completed steps that does not fit the step, and a completion before the last step. The service
+-- may write any of these.
 CREATE OR REPLACE FUNCTION private.check_tutorial_step()
 RETURNS trigger
 LANGUAGE plpgsql

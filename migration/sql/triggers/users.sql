@@ -266,7 +266,7 @@ CREATE OR REPLACE TRIGGER check_profile_change
   )
   EXECUTE FUNCTION private.refuse_profile_change();
 
--- Changes of the counters and of the e-mail address do not set `updated_at`: see `private.touch_updated_at`.
+-- Changes of the counters (see `private.touch_updated_at`) and of the e-mail address do not set `updated_at`.
 CREATE OR REPLACE TRIGGER set_updated_at
   BEFORE UPDATE OF display_name, avatar_url, bio, is_verified, created_at, updated_at ON public.users
   FOR EACH ROW EXECUTE FUNCTION private.touch_updated_at();

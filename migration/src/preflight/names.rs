@@ -11,7 +11,8 @@ use crate::{
     repair::SCHEMA_OWNER_SQL,
 };
 
-/// Checks, before the schema is created, that the database has no tables, views, types or functions with its names.
+/// Checks, before the schema is created, that no table, view, type or function in the database has a name that the
+/// schema needs.
 pub(super) fn check_names_are_free(state: &State) -> Result<(), MigrationError> {
     let names_of = |objects: Vec<&str>| -> Vec<String> {
         // All other kinds of objects belong to an object of one of these kinds.

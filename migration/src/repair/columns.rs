@@ -116,9 +116,10 @@ $do$",
     ]
 }
 
-/// Returns the SQL condition that a conversion would change the value of the column. `None` if no conversion between
-/// these types does. A `timestamp` is never changed: it has no time zone, and is taken to be in UTC. Nor is a text that
-/// is parsed: PostgreSQL rejects a text that is not of the new type.
+/// Returns the SQL condition that a conversion would change the value of the column, or `None` if no conversion between
+/// these types changes a value. A `timestamp` counts as unchanged by a conversion to `timestamp with time zone`: it has
+/// no time zone, and is taken to be in UTC. A text that is parsed counts as unchanged too, because PostgreSQL rejects a
+/// text that is not of the new type, unless the new type has a length or a scale, to which the parser rounds.
 fn changed_value_condition(name: &str, actual: &str, expected: &str) -> Option<String> {
     let is_text = |data_type: &str| data_type.starts_with("text") || data_type.starts_with("character");
     let converted = format!("{name}::{expected}");
@@ -142,9 +143,9 @@ fn without_collation(data_type: &str) -> &str {
     split_at_separator(data_type, " collate ").0
 }
 
-/// Returns the statement that sets storage and compression. `alter` is its beginning, `ALTER TABLE ... ALTER COLUMN
-/// ...`. `None` stands for the type's default storage, which the statement looks up, because SET STORAGE DEFAULT does
-/// not exist in PostgreSQL 15.
+/// Returns the statement that sets storage and compression. `alter` is the beginning of the statements that it
+/// executes, `ALTER TABLE ... ALTER COLUMN ...`. If `storage` is `None`, it looks up the default storage of the type,
+/// because SET STORAGE DEFAULT does not exist in PostgreSQL 15.
 fn set_storage_sql(alter: &str, table: &str, name: &str, storage: Option<&str>, compression: Option<&str>) -> String {
     let storage = storage.map_or(
         "(CASE typstorage WHEN 'p' THEN 'PLAIN' WHEN 'e' THEN 'EXTERNAL' WHEN 'm' THEN 'MAIN' ELSE 'EXTENDED' END)"

@@ -178,12 +178,12 @@ impl Plan {
                 }
             }
         }
-        let cascaded = dependents::find_cascaded(db, state, &to_drop).await?;
+        let all_to_drop = dependents::find_all_to_drop(db, state, &to_drop).await?;
         // Everything that is dropped and created again, whether it differs or not.
         let all_to_recreate = to_drop
             .iter()
             .map(|found| found.name.as_str())
-            .chain(cascaded.iter().map(String::as_str))
+            .chain(all_to_drop.iter().map(String::as_str))
             .filter(|object| state.expected.contains_key(*object))
             .filter_map(|object| found.get(object).copied());
         self.operator_grants = operator_grants::plan_grants(db, &all_to_recreate.collect::<Vec<_>>()).await?;
@@ -193,7 +193,7 @@ impl Plan {
                 self.push_repair(drop_object_sql(found), &found.name, None);
             }
         }
-        to_recreate.extend(cascaded.into_iter().filter(|object| state.expected.contains_key(object)));
+        to_recreate.extend(all_to_drop.into_iter().filter(|object| state.expected.contains_key(object)));
         Ok(to_recreate)
     }
 
@@ -214,8 +214,8 @@ impl Plan {
         }
     }
 
-    /// Adds to the objects to create the privileges that the repairs remove: an object that is created again has none,
-    /// and a change of the owner removes those of the old owner.
+    /// Adds the privileges that the repairs remove to the objects to create: an object that is created again has no
+    /// privileges, and a change of the owner removes those of the old owner.
     fn add_lost_privileges(&mut self, defects: &mut Defects<'_>) {
         let loses_privileges = |name: &str| {
             // In the manifest, a privilege on a view is a `grant on table`, because GRANT calls views tables.

@@ -160,7 +160,8 @@ pub(super) fn has_other_owner(difference: &Difference) -> bool {
 pub(crate) const OTHER_OWNER: &str = "owned by another role";
 
 /// SQL for the oid of the role that should own all objects, the same as in the catalog query: the one that owns most
-/// functions in schema `private`, or, where there are none, the owner of the list of migrations.
+/// functions in schema `private`, or, where there are none, the owner of the list of migrations, of schema `private`,
+/// or else the current role.
 pub(crate) const SCHEMA_OWNER_SQL: &str = "coalesce(
   (
     SELECT mode() WITHIN GROUP (ORDER BY proowner)
@@ -172,6 +173,7 @@ pub(crate) const SCHEMA_OWNER_SQL: &str = "coalesce(
     FROM pg_catalog.pg_class
     WHERE relnamespace = pg_catalog.to_regnamespace('public') AND relname = 'sparc_migrations'
   ),
+  (SELECT nspowner FROM pg_catalog.pg_namespace WHERE nspname = 'private'),
   (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = current_user)
 )";
 

@@ -47,7 +47,8 @@ pub(super) async fn run_and_name_lock_holders<T>(
         if let Ok(outcome) = tokio::time::timeout(LOOK_INTERVAL, work.as_mut()).await {
             break outcome;
         }
-        // The work makes no progress during the look, which therefore may take no longer than its interval.
+        // The work makes no progress while the other connection asks, so the question may take no longer than the
+        // interval.
         blockers = tokio::time::timeout(LOOK_INTERVAL, find_blockers(db, &mut observer, pid)).await.unwrap_or(None);
         if let Some(Blockers { holders, are_migrators: true }) = &blockers
             && !has_announced_wait

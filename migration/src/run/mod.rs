@@ -249,9 +249,9 @@ async fn restore_names(
     State::read(db).await
 }
 
-/// Returns the SQL that records this program's version and objects in `private.sparc_record`, if nothing differs.
-/// Returns none if that table has them already, was written by a newer version (whose schema is the same, because
-/// nothing differs), or is not readable.
+/// Returns the SQL that records this program's version and objects in `private.sparc_record` of a database in which
+/// nothing differs. Returns none if that table has them already, was written by a newer version (whose schema is the
+/// same, because nothing differs), or is not readable.
 fn update_record_sql(state: &State) -> Vec<String> {
     let has_this_version = state.record.version.as_deref() == Some(env!("CARGO_PKG_VERSION"))
         && record::repeatable_objects().iter().all(|object| state.record.objects.contains(object));
@@ -294,7 +294,7 @@ async fn undo(db: &DatabaseTransaction, count: u32, changes: &mut Vec<SchemaChan
             object == "schema auth" || (object == "schema private" && state.environment.creates_schema_private);
         object.starts_with("schema ") && (keeps_first_migration || !is_created_by_us)
     };
-    // What the command will drop, without columns, because `find_cascaded` accepts none.
+    // What the command will drop, without columns, because `find_all_to_drop` accepts none.
     let to_drop: Vec<&CatalogObject> = state
         .found_objects
         .iter()
@@ -303,7 +303,7 @@ async fn undo(db: &DatabaseTransaction, count: u32, changes: &mut Vec<SchemaChan
         .filter(|found| !(keeps_first_migration && is_of_first_migration(found)))
         .collect();
     // Only the check is needed: the call fails if an operator's object depends on one that will be dropped.
-    dependents::find_cascaded(db, &state, &to_drop).await?;
+    dependents::find_all_to_drop(db, &state, &to_drop).await?;
     db.execute_unprepared("SET LOCAL search_path = public").await?;
     query::execute_all(db, &repair::drop_repeatable_objects_sql(&state)).await?;
     InnerMigrator::down(db, Some(u32::try_from(undone.len()).unwrap_or(u32::MAX))).await?;

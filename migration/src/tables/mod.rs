@@ -72,7 +72,7 @@ pub(crate) const COMMENTS: &str = include_str!("../../sql/tables/comments.sql");
 pub(crate) const SIZE_LIMITS: &str = include_str!("../../sql/tables/size_limits.sql");
 
 /// SQL that revokes what default privileges granted on the tables.
-pub(crate) const REVOKED_DEFAULT_PRIVILEGES: &str = include_str!("../../sql/tables/revoked_default_privileges.sql");
+pub(crate) const CLOSED_BY_DEFAULT: &str = include_str!("../../sql/tables/closed_by_default.sql");
 
 /// SQL that sets the storage parameters of tables (for autovacuum), and of the index on the adventures' content.
 pub(crate) const STORAGE_PARAMETERS: &str = include_str!("../../sql/tables/storage_parameters.sql");
@@ -183,16 +183,16 @@ mod tests {
 
     use sea_orm_migration::prelude::PostgresQueryBuilder;
 
-    use super::{COMMENTS, REVOKED_DEFAULT_PRIVILEGES, TABLES, definitions};
+    use super::{CLOSED_BY_DEFAULT, COMMENTS, TABLES, definitions};
 
     /// Supabase's default privileges grant every new table to the API's roles. So a table that is missing in
-    /// `revoked_default_privileges.sql` would be accessible to them.
+    /// `closed_by_default.sql` would be accessible to them.
     #[test]
-    fn revoked_default_privileges_sql_lists_every_table() {
+    fn closed_by_default_sql_lists_every_table() {
         for table in TABLES {
             assert!(
-                REVOKED_DEFAULT_PRIVILEGES.contains(&format!("'public.{table}'")),
-                "revoked_default_privileges.sql must list {table}"
+                CLOSED_BY_DEFAULT.contains(&format!("'public.{table}'")),
+                "closed_by_default.sql must list {table}"
             );
         }
     }

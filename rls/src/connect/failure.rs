@@ -288,8 +288,8 @@ pub fn explain(options: &PgConnectOptions, error: &sqlx::Error) -> ConnectError 
     explain_attempt(options, error, CONNECT_TIMEOUT)
 }
 
-/// Does the same as [`explain`], for an attempt that had this timeout.
-pub(super) fn explain_attempt(options: &PgConnectOptions, error: &sqlx::Error, timeout: Duration) -> ConnectError {
+/// Does the same as [`explain`], for attempts that took this long together.
+pub(crate) fn explain_attempt(options: &PgConnectOptions, error: &sqlx::Error, timeout: Duration) -> ConnectError {
     let server = server_address(options);
     let mode = match options.get_ssl_mode() {
         PgSslMode::Disable => "disable",

@@ -49,7 +49,7 @@ pub(super) struct State {
     /// The response that the driver has not read yet.
     unread: Option<Response>,
     /// Whether the end of a response is still unread, as after an error.
-    has_unread_response_end: bool,
+    must_finish_response: bool,
     /// Whether the connection may be lost, at random.
     pub(super) may_lose_connection: bool,
     is_lost: bool,
@@ -145,7 +145,7 @@ impl State {
     /// Executes the statements of a message at once, up to the first error. A call sends its message when it is first
     /// polled, so a call that is dropped later loses only the answer.
     fn send(&mut self, sql: &str) -> Result<(), sqlx::Error> {
-        if self.unread.is_some() || self.has_unread_response_end {
+        if self.unread.is_some() || self.must_finish_response {
             self.broken_rules.push(format!("{sql:?} was sent before the last response was read"));
         }
         let loses_connection = self.may_lose_connection && shuttle::rand::thread_rng().gen_ratio(1, 30);
@@ -285,7 +285,7 @@ impl State {
             return Err(connection_lost_error());
         }
         let response = self.unread.take().unwrap_or_default();
-        self.has_unread_response_end = response.error.is_some();
+        self.must_finish_response = response.error.is_some();
         Ok(response)
     }
 }
@@ -358,7 +358,7 @@ impl Connection for ModelConnection {
     async fn drain(&mut self) -> Result<Option<sqlx::Error>, sqlx::Error> {
         yield_now().await;
         let response = self.server.state().read()?;
-        self.server.state().has_unread_response_end = false;
+        self.server.state().must_finish_response = false;
         Ok(outcome(&response).err())
     }
 
@@ -391,7 +391,7 @@ impl Drop for ModelConnection {
         if self.is_discarded || state.is_lost {
             return;
         }
-        if state.transaction.is_some() || state.unread.is_some() || state.has_unread_response_end || state.is_unclean {
+        if state.transaction.is_some() || state.unread.is_some() || state.must_finish_response || state.is_unclean {
             let broken_rule = format!("a connection was returned to its pool in this state: {state:?}");
             state.broken_rules.push(broken_rule);
         }

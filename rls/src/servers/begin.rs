@@ -14,7 +14,7 @@ use tokio::{
 use super::{Cluster, Purpose, SERVER_ATTEMPT_TIMEOUT};
 use crate::{
     Error, error::is_connection_lost, position::ReadRequirement, shared_transaction::SharedTransaction,
-    transaction_server::TransactionServer, transaction_state::BeginRequest,
+    tracked_server::TrackedServer, transaction_state::BeginRequest,
 };
 
 /// Maximum wait for a replica that has not replayed the required log position; after that, the transaction begins on
@@ -35,8 +35,8 @@ impl Cluster {
     }
 
     /// Returns the server at this index, for [`SharedTransaction::begin`], which takes `None` if there are no replicas.
-    fn transaction_server(&self, index: usize) -> Option<TransactionServer> {
-        Some(TransactionServer::new(self.members[index].position_tracking.clone()))
+    fn tracked_server(&self, index: usize) -> Option<TrackedServer> {
+        Some(TrackedServer::new(self.members[index].position_tracking.clone()))
     }
 
     /// Begins a transaction on a replica. Returns `None` if none can be used, or if the one that began the
@@ -81,7 +81,7 @@ impl Cluster {
         for index in candidate_indexes.into_iter().take(2) {
             let member = &self.members[index];
             let lsn_before_begin = member.lsn.load(Ordering::SeqCst);
-            let begin = SharedTransaction::begin(&member.pool, request, self.transaction_server(index));
+            let begin = SharedTransaction::begin(&member.pool, request, self.tracked_server(index));
             let begin_timeout =
                 request.deadline.map_or(SERVER_ATTEMPT_TIMEOUT, |deadline| SERVER_ATTEMPT_TIMEOUT.min(deadline / 3));
             let (transaction, status) = match timeout(begin_timeout, begin).await {
@@ -98,7 +98,8 @@ impl Cluster {
                 }
             };
             // This replica was promoted since the last check, but its timeline is not the newest: another server has
-            // already replaced it as the primary. (Any other promoted replica still has what it had replayed.)
+            // already replaced it as the primary. (A promoted replica whose timeline is the newest may serve the read,
+            // because it still has what it had replayed.)
             if !status.is_standby && status.timeline < newest_timeline {
                 transaction.discard().await;
                 continue;
@@ -125,7 +126,7 @@ impl Cluster {
         loop {
             let primary_index = *watched_primary.borrow_and_update();
             let member = &self.members[primary_index];
-            let begin = SharedTransaction::begin(&member.pool, request, self.transaction_server(primary_index));
+            let begin = SharedTransaction::begin(&member.pool, request, self.tracked_server(primary_index));
             let remaining = self.acquire_timeout.saturating_sub(started_at.elapsed());
             let has_timeout = !std::mem::take(&mut is_first_attempt);
             let outcome = select! {

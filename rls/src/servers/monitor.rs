@@ -17,7 +17,7 @@ use tokio::{
 use super::Cluster;
 use crate::{
     Error,
-    connect::explain,
+    connect::explain_attempt,
     pool::conn_error,
     wire::{
         REPLICATION_STATUS_COLUMN_COUNT, REPLICATION_STATUS_SQL, ReplicationStatus, SimpleQueryResponse, simple_query,
@@ -110,7 +110,7 @@ pub(super) async fn start(
         let failures = monitor.check(cluster).await;
         let has_timed_out = failures.len() == monitor.probes.len() && started_at.elapsed() >= cluster.acquire_timeout;
         for (index, error) in failures {
-            let reason = explain(&monitor.probes[index].options, &error);
+            let reason = explain_attempt(&monitor.probes[index].options, &error, cluster.acquire_timeout);
             // A wrong password is reported at once. A server that is starting may still become ready in time.
             if has_timed_out || matches!(conn_error(error).into(), Error::Misconfigured { .. }) {
                 return Err(reason.into());

@@ -47,7 +47,7 @@ impl<C: Connection> Call<C> {
     pub(crate) fn record_if_raw_commit(&mut self, statement: &Statement) -> bool {
         let may_commit = may_commit(&statement.sql);
         if may_commit {
-            self.state.set_unverified_raw_commit(true);
+            self.state.set_raw_commit_unknown(true);
         }
         may_commit
     }

@@ -8,7 +8,7 @@ use sea_orm::sqlx;
 use super::{EndReason, Frame, OUTERMOST_FRAME_ID, Pending, TransactionState};
 use crate::{
     Identity, pooler, sqlstate,
-    transaction_server::TransactionServer,
+    tracked_server::TrackedServer,
     wire::{
         Connection, PreparedStatementMode, REPLICATION_STATUS_COLUMN_COUNT, REPLICATION_STATUS_SQL, ReplicationStatus,
         SimpleQueryResponse, TextRow,
@@ -96,17 +96,17 @@ impl<C: Connection> TransactionState<C> {
         connection: C,
         prepared_statement_mode: PreparedStatementMode,
         request: &BeginRequest<'_>,
-        server: Option<TransactionServer>,
+        server: Option<TrackedServer>,
     ) -> Result<(Self, Option<ReplicationStatus>), sqlx::Error> {
         let BeginRequest { identity, modes, deadline, allows_background_end } = *request;
         let mut state = Self {
             connection: Some(connection),
             frames: vec![Frame::new(OUTERMOST_FRAME_ID)],
             pending: Some(Pending::Begin),
-            has_unread_response_end: false,
+            must_finish_response: false,
             end_reason: None,
             is_unclean: false,
-            has_unverified_raw_commit: Arc::default(),
+            is_raw_commit_unknown: Arc::default(),
             has_outdated_statement: false,
             last_frame_id: OUTERMOST_FRAME_ID,
             started_at: String::new(),
@@ -114,15 +114,15 @@ impl<C: Connection> TransactionState<C> {
             stored_identity: identity.clone(),
             deadline,
             prepared_statement_mode,
-            allows_background_end: false,
+            is_valid_without_commit: false,
             keeps_first_snapshot: false,
             is_read_only: modes.contains(READ_ONLY),
-            server,
+            tracked_server: server,
         };
         let columns = BeginColumns {
             identity,
-            includes_isolation: allows_background_end || state.server.is_some(),
-            includes_replication_status: state.server.is_some(),
+            includes_isolation: allows_background_end || state.tracked_server.is_some(),
+            includes_replication_status: state.tracked_server.is_some(),
         };
         let set_identity = identity.set_local_sql(deadline, &columns.sql());
         let sql = format!("BEGIN{modes}; {}{set_identity}", prepared_statement_mode.sql_after_begin());
@@ -148,13 +148,13 @@ impl<C: Connection> TransactionState<C> {
         state.started_at = values.started_at;
         // What a SERIALIZABLE transaction reads is valid only once it is committed, so the caller must wait for its
         // end.
-        state.allows_background_end =
+        state.is_valid_without_commit =
             allows_background_end && values.isolation.as_deref().is_some_and(|isolation| isolation != "serializable");
         state.keeps_first_snapshot = values.isolation.as_deref() == Some("repeatable read");
         if let Some(stored_identity) = values.stored_identity {
             state.stored_identity = stored_identity;
         }
-        if let (Some(server), Some(status)) = (&mut state.server, replication_status) {
+        if let (Some(server), Some(status)) = (&mut state.tracked_server, replication_status) {
             server.record_begin(status);
         }
         if let (PreparedStatementMode::Cached, Some(connection)) = (prepared_statement_mode, &mut state.connection) {

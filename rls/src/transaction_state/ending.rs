@@ -34,10 +34,10 @@ impl<C: Connection> TransactionState<C> {
     /// Whether the commit or rollback need not be awaited: the connection can be used again, there is nothing to verify
     /// or clean, and no log position to record.
     fn may_end_in_background(&self) -> bool {
-        self.allows_background_end
+        self.is_valid_without_commit
             && !self.is_unclean
             && !self.has_outdated_statement
-            && self.server.is_none()
+            && self.tracked_server.is_none()
             && !self.frames.iter().any(|frame| frame.is_unverified)
     }
 
@@ -60,13 +60,13 @@ impl<C: Connection> TransactionState<C> {
         };
         // The log position is read in the same message, so that it costs no round trip.
         let status_sql =
-            if self.server.is_some() { format!("SELECT {REPLICATION_STATUS_SQL}; ") } else { String::new() };
+            if self.tracked_server.is_some() { format!("SELECT {REPLICATION_STATUS_SQL}; ") } else { String::new() };
         let cleaning_sql =
             if self.is_unclean { self.prepared_statement_mode.clean_session_sql() } else { String::new() };
         let mut response = SimpleQueryResponse::default();
         self.finish_response().await?;
         self.pending = Some(Pending::End);
-        let server = self.server.clone();
+        let server = self.tracked_server.clone();
         // If this value is dropped before the server has answered, its drop records that the outcome is unknown.
         let commit_in_progress = server.as_ref().map(|server| server.track_commit(&self.identity));
         may_have_taken_effect.store(!self.cannot_write(), Ordering::SeqCst);
@@ -98,7 +98,7 @@ impl<C: Connection> TransactionState<C> {
             }
             Err(error) => {
                 may_have_taken_effect.store(false, Ordering::SeqCst);
-                (self.pending, self.has_unread_response_end) = (None, true);
+                (self.pending, self.must_finish_response) = (None, true);
                 let commit_error = self.record_commit_error(error, response.completed_count);
                 self.roll_back_failed_commit(OUTERMOST_FRAME_ID).await;
                 Err(commit_error)
@@ -110,7 +110,7 @@ impl<C: Connection> TransactionState<C> {
     /// clean.
     fn record_end(&mut self, response: &SimpleQueryResponse) -> Result<(), DbErr> {
         self.pending = None;
-        self.set_unverified_raw_commit(false);
+        self.set_raw_commit_unknown(false);
         self.end_reason = Some(EndReason::Finished);
         if self.is_unclean {
             let prepared_statement_mode = self.prepared_statement_mode;
@@ -123,7 +123,7 @@ impl<C: Connection> TransactionState<C> {
     /// Returns the error of a commit that the server refused after `completed_count` statements of its message. If the
     /// transaction had ended before, this is recorded.
     fn record_commit_error(&mut self, error: sqlx::Error, completed_count: usize) -> DbErr {
-        self.set_unverified_raw_commit(false);
+        self.set_raw_commit_unknown(false);
         let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
         match (completed_count, code.as_deref()) {
             (0, Some(TRANSACTION_ENDED_SQLSTATE)) => self.record_end_by_statement().into(),
@@ -137,30 +137,30 @@ impl<C: Connection> TransactionState<C> {
     /// before it, at an unknown log position.
     pub(crate) fn record_end_by_statement(&mut self) -> Error {
         self.end_reason = Some(EndReason::EndedByStatement);
-        self.set_unverified_raw_commit(false);
+        self.set_raw_commit_unknown(false);
         self.record_unknown_commit();
         Error::TransactionEndedByStatement
     }
 
     /// Returns the error of a call that the server did not answer by the deadline.
     pub(crate) fn deadline_error(&self) -> DbErr {
-        if self.has_unverified_raw_commit() {
+        if self.is_raw_commit_unknown() {
             return commit_unknown_error("the server did not answer in time");
         }
         Error::DeadlineExceeded.into()
     }
 
     /// Whether it is unknown if a raw statement of the caller has committed the transaction.
-    pub(crate) fn has_unverified_raw_commit(&self) -> bool {
-        self.has_unverified_raw_commit.load(Ordering::SeqCst)
+    pub(crate) fn is_raw_commit_unknown(&self) -> bool {
+        self.is_raw_commit_unknown.load(Ordering::SeqCst)
     }
 
-    pub(crate) fn set_unverified_raw_commit(&self, value: bool) {
-        self.has_unverified_raw_commit.store(value, Ordering::SeqCst);
+    pub(crate) fn set_raw_commit_unknown(&self, value: bool) {
+        self.is_raw_commit_unknown.store(value, Ordering::SeqCst);
     }
 
     fn record_unknown_commit(&self) {
-        if let Some(server) = &self.server {
+        if let Some(server) = &self.tracked_server {
             // A commit that is dropped without an answer is recorded as unknown.
             drop(server.track_commit(&self.identity));
         }
@@ -211,7 +211,7 @@ impl<C: Connection> TransactionState<C> {
 
 impl<C: Connection> Drop for TransactionState<C> {
     fn drop(&mut self) {
-        if self.has_unverified_raw_commit() {
+        if self.is_raw_commit_unknown() {
             self.record_unknown_commit();
         }
         let Some(connection) = self.connection.take() else { return };

@@ -10,8 +10,8 @@ use crate::{
 };
 
 impl<C: Connection> TransactionState<C> {
-    /// Removes the frame and those nested in it. If one of them was not verified, the frame around them must be
-    /// verified instead.
+    /// Removes the frame and those nested in it. If the identity has not been verified in one of them, it must be
+    /// verified in the frame around them.
     pub(crate) fn remove_frames_from(&mut self, frame_id: u64) {
         let Some(index) = self.frames.iter().position(|frame| frame.id == frame_id) else { return };
         let had_unverified = self.frames.drain(index..).any(|frame| frame.is_unverified);
@@ -35,8 +35,8 @@ impl<C: Connection> TransactionState<C> {
         outcome.map(drop)
     }
 
-    /// Releases the savepoint. Sets `may_have_taken_effect` when the RELEASE is sent, and clears it if the RELEASE is
-    /// known to have failed.
+    /// Releases the savepoint. Sets `may_have_taken_effect` when the RELEASE is sent, and clears it if the RELEASE
+    /// fails. (If the connection was lost, the server rolls back the whole transaction.)
     pub(crate) async fn release_savepoint(
         &mut self,
         frame_id: u64,

@@ -12,11 +12,11 @@ use uuid::Uuid;
 use super::Adventures;
 use crate::{
     Caller, Cursor, Error, Page,
+    binds::Binds,
     bounded_scan::{PageQuery, SCAN_LIMIT},
     operation::operation,
     page::ListId,
     rows,
-    sql::Binds,
 };
 
 /// Maximum number of adventures per page.

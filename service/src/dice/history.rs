@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{Dice, RollScope};
-use crate::{Caller, Cursor, Error, Page, PageSize, operation::operation, page::ListId, rows, sql::Binds};
+use crate::{Caller, Cursor, Error, Page, PageSize, binds::Binds, operation::operation, page::ListId, rows};
 
 /// Filter for the history. By default, all rolls match, fifty per page.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]

@@ -27,7 +27,7 @@ pub struct NewInitiative {
     pub session_id: Uuid,
     /// The creatures that take part, in addition to all seated characters. A creature listed twice rolls once.
     #[serde(default)]
-    pub creatures: Vec<Uuid>,
+    pub creature_ids: Vec<Uuid>,
 }
 
 /// One turn: a character or creature with its roll of one die.
@@ -76,7 +76,7 @@ impl<C: Caller> Dice<'_, C> {
             ids: Vec<Uuid>,
         }
         let initiative_id = initiative.id.unwrap_or_else(Uuid::new_v4);
-        let creatures: BTreeSet<Uuid> = initiative.creatures.into_iter().collect();
+        let creatures: BTreeSet<Uuid> = initiative.creature_ids.into_iter().collect();
         operation!(self.caller, "dice.roll_initiative", session = initiative.session_id, |tx| {
             let rollers = seated_character_ids(tx, initiative.session_id).await?.into_iter().map(Roller::Character);
             let rollers: Vec<Roller> = rollers.chain(creatures.iter().copied().map(Roller::Creature)).collect();

@@ -34,7 +34,7 @@ pub struct RollStatistics {
     /// Number of rolls whose dice all show one.
     pub critical_failures: i64,
     /// Mean of the modified totals; `None` without rolls.
-    pub mean_total: Option<f64>,
+    pub mean_modified_total: Option<f64>,
     /// Statistics of each kind that was rolled.
     pub by_kind: Vec<KindStatistics>,
 }
@@ -55,7 +55,7 @@ pub struct KindStatistics {
     /// Number of rolls whose dice all show one.
     pub critical_failures: i64,
     /// Mean of the modified totals.
-    pub mean_total: f64,
+    pub mean_modified_total: f64,
 }
 
 /// Statistics of one kind, or of all kinds if `kind` is `None`.
@@ -66,7 +66,7 @@ struct StatisticsRow {
     successes: i64,
     critical_successes: i64,
     critical_failures: i64,
-    mean_total: Option<f64>,
+    mean_modified_total: Option<f64>,
 }
 
 /// The beginning of the statement. A condition on the session or the character follows, then [`GROUP_BY_KIND`].
@@ -76,7 +76,7 @@ const SELECT_STATISTICS_WHERE: &str = "SELECT
     count(*) FILTER (WHERE success) AS successes,
     count(*) FILTER (WHERE outcome = 'critical_success') AS critical_successes,
     count(*) FILTER (WHERE outcome = 'critical_failure') AS critical_failures,
-    avg(modified_total)::double precision AS mean_total
+    avg(modified_total)::double precision AS mean_modified_total
   FROM public.dice_rolls
   WHERE ";
 
@@ -87,8 +87,8 @@ impl<C: Caller> Dice<'_, C> {
     /// Returns the numbers of rolls, successes and critical results, and the mean total, overall and for each kind of
     /// roll.
     ///
-    /// Who may: the session's participants and the service; others get zeros. For a character, only its rolls in
-    /// sessions that the caller takes or took part in count. Three round trips.
+    /// Who may: the session's participants and the service; others get zeros. For a character, this counts
+    /// only the rolls in sessions in which the caller takes or took part. Three round trips.
     ///
     /// # Errors
     ///
@@ -110,14 +110,14 @@ impl<C: Caller> Dice<'_, C> {
                         successes: row.successes,
                         critical_successes: row.critical_successes,
                         critical_failures: row.critical_failures,
-                        mean_total: row.mean_total.unwrap_or_default(),
+                        mean_modified_total: row.mean_modified_total.unwrap_or_default(),
                     }),
                     None => {
                         statistics.rolls = row.rolls;
                         statistics.successes = row.successes;
                         statistics.critical_successes = row.critical_successes;
                         statistics.critical_failures = row.critical_failures;
-                        statistics.mean_total = row.mean_total;
+                        statistics.mean_modified_total = row.mean_modified_total;
                     }
                 }
             }

@@ -2,7 +2,7 @@
 
 use super::Error;
 
-/// The code of a variant, and what depends on the variant alone.
+/// The code and the HTTP status of a variant, and whether a retry may help. They do not depend on the variant's fields.
 struct CodeEntry {
     code: &'static str,
     http_status: u16,

@@ -148,6 +148,7 @@ fn size_limit_error(table: &str, constraint: &str) -> Option<Error> {
         (_, "bounded_abilities") => ("abilities", "must take at most 64 KiB"),
         (_, "bounded_looking_for") => ("looking_for", "must have at most 500 characters"),
         (_, "bounded_schedule") => ("scheduled_start", "must be between the years 2000 and 2999"),
+        (_, "bounded_times") => ("times", "must be between the years 2000 and 2999"),
         (_, "bounded_scene") => ("scene", "must have at most 200 characters"),
         (_, "bounded_encounter") => ("encounter", "must have at most 200 characters"),
         (_, "bounded_game_state") => ("game_state", "must take at most 256 KiB"),

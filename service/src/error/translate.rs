@@ -204,7 +204,7 @@ struct TableAccess {
     instead: &'static str,
 }
 
-const TABLES: [TableAccess; 12] = [
+const TABLE_ACCESS: [TableAccess; 12] = [
     TableAccess {
         table: "archived_session_players",
         rule: "only maintenance writes the archive",
@@ -268,11 +268,11 @@ const TABLES: [TableAccess; 12] = [
 /// be in any language.
 fn find_table_access(message: &str) -> Option<&'static TableAccess> {
     let words: Vec<&str> = message.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
-    TABLES.iter().find(|access| words.contains(&access.table))
+    TABLE_ACCESS.iter().find(|access| words.contains(&access.table))
 }
 
 /// Returns the rule that a missing privilege enforces: who may write the table that the error's message names. If the
-/// message names none of [`TABLES`], the rule is that only the service may do that.
+/// message names none of [`TABLE_ACCESS`], the rule is that only the service may do that.
 fn permission_rule(error: &SqlxPostgresError) -> &'static str {
     find_table_access(error.message()).map_or("only the service may do that", |access| access.rule)
 }

@@ -22,7 +22,7 @@ pub(crate) use registration::{Registration, SubscriberHandle};
 use super::{poller, recent::RecentEvents};
 use crate::{Error, IdentityConnection};
 
-/// Identifies the server's history of events (see `super::history_id`). It changes when a server is promoted or
+/// Identifies the server's history of events (see `super::resolve_history_id`). It changes when a server is promoted or
 /// restored, and without replicas also when the server is restarted.
 pub(crate) type HistoryId = Arc<str>;
 
@@ -32,7 +32,7 @@ pub(crate) struct Notification {
     /// The `seq` of the newest known event of the session, in the history that was last read.
     pub(crate) newest_seq: i64,
     /// `None` if it is not known which history is current.
-    pub(crate) history: Option<HistoryId>,
+    pub(crate) history_id: Option<HistoryId>,
     /// With replicas, the position in the write-ahead log at which the poller read the newest event. A reader uses only
     /// a server that has replayed the log up to this position.
     pub(crate) log_position: Option<LogPosition>,
@@ -40,8 +40,8 @@ pub(crate) struct Notification {
     pub(crate) end_error: Option<Error>,
 }
 
-/// Maximum number of pages that the subscribers of a handle read at the same time, so that many slow subscribers leave
-/// connections of the pool to others.
+/// Maximum number of pages that the subscribers of a `Sparc` handle read at the same time, so that many slow
+/// subscribers leave connections of the pool to others.
 const MAX_CONCURRENT_PAGE_READS: usize = 4;
 
 /// All subscriptions of a `Sparc` handle.
@@ -68,7 +68,7 @@ struct State {
     /// The sessions that have subscribers.
     sessions: HashMap<Uuid, Session>,
     /// `None` if it is not known which history is current.
-    history: Option<HistoryId>,
+    history_id: Option<HistoryId>,
     /// The id of the newest subscriber. Ids ascend.
     last_subscriber_id: u64,
     /// Whether a session was added since the last poll.
@@ -108,7 +108,7 @@ struct Subscriber {
 #[derive(Clone, Debug)]
 pub(crate) struct SessionSnapshot {
     pub(crate) session_id: Uuid,
-    pub(crate) history: HistoryId,
+    pub(crate) history_id: HistoryId,
     /// The `seq` of the newest event of the session.
     pub(crate) newest_seq: i64,
 }
@@ -122,7 +122,7 @@ pub(crate) struct WatchedSessions {
     /// Whether a session was added since the last poll.
     pub(crate) has_new_session: bool,
     /// `None` if it is not known which history is current.
-    pub(crate) history: Option<HistoryId>,
+    pub(crate) history_id: Option<HistoryId>,
     /// The log position that a server must have replayed to have the seats of the subscribers up to
     /// `last_subscriber_id`.
     pub(crate) min_log_position: Option<LogPosition>,
@@ -179,20 +179,24 @@ impl Hub {
         state.last_subscriber_id += 1;
         let id = state.last_subscriber_id;
         if state.sessions.is_empty() {
-            state.history = Some(snapshot.history.clone());
-        } else if state.history.as_ref() != Some(&snapshot.history) {
+            state.history_id = Some(snapshot.history_id.clone());
+        } else if state.history_id.as_ref() != Some(&snapshot.history_id) {
             // One of the two histories is outdated. The next poll finds out which one.
-            state.history = None;
+            state.history_id = None;
         }
-        let (history, log_position) = (state.history.clone(), state.log_position);
+        let (history, log_position) = (state.history_id.clone(), state.log_position);
         let session = state.sessions.entry(snapshot.session_id).or_default();
         let is_new_session = session.subscribers.is_empty();
         if is_new_session {
             session.newest_seq = snapshot.newest_seq;
             session.recent = RecentEvents::starting_after(snapshot.newest_seq);
         }
-        let (sender, receiver) =
-            watch::channel(Notification { newest_seq: session.newest_seq, history, log_position, end_error: None });
+        let (sender, receiver) = watch::channel(Notification {
+            newest_seq: session.newest_seq,
+            history_id: history,
+            log_position,
+            end_error: None,
+        });
         session.subscribers.insert(id, Subscriber { account_id, notifications: sender });
         state.has_new_session |= is_new_session;
         if state.poller_id.is_none() {
@@ -235,12 +239,12 @@ impl Hub {
         let has_new_session = std::mem::take(&mut state.has_new_session);
         let (session_ids, newest_seqs) = state.sessions.iter().map(|(id, session)| (*id, session.newest_seq)).unzip();
         let (history, min_log_position, last_subscriber_id) =
-            (state.history.clone(), state.min_log_position, state.last_subscriber_id);
+            (state.history_id.clone(), state.min_log_position, state.last_subscriber_id);
         Some(WatchedSessions {
             session_ids,
             newest_seqs,
             has_new_session,
-            history,
+            history_id: history,
             min_log_position,
             last_subscriber_id,
         })
@@ -272,14 +276,14 @@ impl Hub {
     /// `newest_updates` have no events, only the newest `seq` of each session that has an event.
     pub(super) fn start_history(
         &self,
-        history: &HistoryId,
+        history_id: &HistoryId,
         newest_updates: Vec<SessionUpdate>,
         log_position: Option<LogPosition>,
     ) {
         let mut state = self.lock();
         state.log_position = state.log_position.max(log_position);
         let log_position = state.log_position;
-        state.history = Some(history.clone());
+        state.history_id = Some(history_id.clone());
         let newest_seqs: HashMap<Uuid, i64> =
             newest_updates.into_iter().map(|update| (update.session_id, update.newest_seq)).collect();
         for (id, session) in &mut state.sessions {
@@ -288,7 +292,7 @@ impl Hub {
             for subscriber in session.subscribers.values() {
                 subscriber.notifications.send_modify(|notification| {
                     notification.newest_seq = session.newest_seq;
-                    notification.history = Some(history.clone());
+                    notification.history_id = Some(history_id.clone());
                     notification.log_position = log_position;
                 });
             }

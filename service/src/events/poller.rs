@@ -10,17 +10,16 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::{
-    history_id,
     hub::{AccessCheck, HistoryId, Hub, PollerGuard, Refusal, SessionUpdate, WatchedSessions},
-    listener_error,
+    listener_error, resolve_history_id,
 };
-use crate::{Error, IdentityConnection, error::explain_bind_mismatch, rows, sql::Binds};
+use crate::{Error, IdentityConnection, binds::Binds, error::explain_bind_mismatch, rows};
 
 /// Interval between two polls.
 const POLL_INTERVAL: Duration = Duration::from_millis(25);
 /// Interval between two access checks of all subscribers.
 const ACCESS_CHECK_INTERVAL: Duration = Duration::from_secs(2);
-/// After the sequence of event numbers has advanced, every poll reads events for this long. From then on only every
+/// For this long after the sequence of event numbers has advanced, every poll reads events. After that, only every
 /// tenth poll reads them, until all transactions that may have drawn a number have ended.
 const EAGER_POLLING_TIME: Duration = Duration::from_secs(5);
 /// Timeout of one poll. If the network silently drops packets, the poll fails after this time and is tried again.
@@ -63,7 +62,7 @@ pub(super) async fn run(guard: PollerGuard, service_connection: IdentityConnecti
             let outcome = Poll { hub, tx: &tx, checks_all_subscribers }.run(&mut sequence, watched).await?;
             // The commit reports the server's log position; later reads use only a server that has replayed it.
             tx.commit().await?;
-            outcome.publish(hub, polled_at, connection.seen_position());
+            outcome.publish(hub, polled_at, connection.seen_log_position());
             Ok(())
         };
         let result = tokio::time::timeout(POLL_TIMEOUT, poll).await.unwrap_or(Err(Error::DeadlineExceeded));
@@ -168,8 +167,8 @@ const SELECT_EVENT_CLOCK: &str =
 
 /// The outcome of a poll.
 enum PollOutcome {
-    /// A server has answered for the first time, or a different server than before. The updates have no events, only
-    /// the newest `seq` of each session that has an event.
+    /// The server's history is not the one that the hub has, or the hub does not know which history is current. The
+    /// updates have no events, only the newest `seq` of each session that has an event.
     NewHistory { history: HistoryId, newest_updates: Vec<SessionUpdate> },
     /// The sequence was set back. Subscribers would miss new events, whose numbers are not above those already read.
     SequenceSetBack,
@@ -212,8 +211,8 @@ impl Poll<'_> {
             return Ok(PollOutcome::NoClockReading);
         };
         let is_standby = reading.history_id.is_none();
-        let history = history_id(self.tx, reading.history_id.clone())?;
-        if watched.history.as_deref() != Some(&history) {
+        let history = resolve_history_id(self.tx, reading.history_id.clone())?;
+        if watched.history_id.as_deref() != Some(&history) {
             *sequence = SequenceState::default();
             let newest_updates = self.read_newest_seqs(watched.session_ids).await?;
             return Ok(PollOutcome::NewHistory { history: history.into(), newest_updates });
@@ -322,7 +321,8 @@ impl Poll<'_> {
             status: String,
         }
         let subscribers = self.hub.subscriber_accounts(updates, last_subscriber_id);
-        // The service has no account. An array cannot hold NULL, so a second one says which accounts to ignore.
+        // The service has no account. SeaORM cannot bind an array that contains NULL, so `are_services` says which of
+        // the `account_ids` to ignore.
         let (session_ids, account_ids): (Vec<Uuid>, Vec<Option<Uuid>>) = subscribers.into_iter().unzip();
         let are_services: Vec<bool> = account_ids.iter().map(Option::is_none).collect();
         let account_ids: Vec<Uuid> = account_ids.into_iter().map(Option::unwrap_or_default).collect();

@@ -13,11 +13,12 @@ use tracing::Instrument;
 use uuid::Uuid;
 
 use super::{
-    EVENT_COLUMNS, decode_events, history_id,
+    EVENT_COLUMNS, decode_events,
     hub::{HistoryId, Registration, SessionSnapshot},
     poller::{is_transient, poll_backoff},
+    resolve_history_id,
 };
-use crate::{Error, IdentityConnection, connection::OperationTransaction, operation::operation, rows, sql::Binds};
+use crate::{Error, IdentityConnection, binds::Binds, connection::OperationTransaction, operation::operation, rows};
 
 /// Maximum number of events that a subscription holds.
 const SUBSCRIPTION_PAGE_SIZE: i64 = 50;
@@ -58,7 +59,7 @@ pub(super) struct Reader {
     registration: Registration,
     position: EventPosition,
     /// The history in which the position was read.
-    history: HistoryId,
+    history_id: HistoryId,
     /// The last time at which it was certain that no event followed the position.
     caught_up_at: Instant,
     /// Whether there may be more events to read, even without a further notification from the poller.
@@ -79,7 +80,7 @@ impl Reader {
             session_id: snapshot.session_id,
             registration,
             position,
-            history: snapshot.history.clone(),
+            history_id: snapshot.history_id.clone(),
             caught_up_at: Instant::now(),
             has_more: snapshot.newest_seq > position.seq,
             pending: Vec::new().into_iter(),
@@ -101,7 +102,7 @@ impl Reader {
             if let Some(event) = self.pending.next() {
                 return Some(Ok(event));
             }
-            let history_changed = notification.history.is_some_and(|history| history != self.history);
+            let history_changed = notification.history_id.is_some_and(|history| history != self.history_id);
             if self.has_more || history_changed || notification.newest_seq > self.position.seq {
                 match self.fill_pending(notification.newest_seq, notification.log_position).await {
                     Ok(()) => failures = 0,
@@ -132,13 +133,14 @@ impl Reader {
     /// the poller read the events up to `newest_seq`.
     async fn fill_pending(&mut self, newest_seq: i64, log_position: Option<rls::LogPosition>) -> Result<(), Error> {
         let was_idle_too_long = self.caught_up_at.elapsed() > SAFE_IDLE_TIME;
-        let recent = self.registration.recent_events(&self.history, self.position.seq).filter(|_| !was_idle_too_long);
+        let recent =
+            self.registration.recent_events(&self.history_id, self.position.seq).filter(|_| !was_idle_too_long);
         let (events, read_at) = match recent {
             Some((events, read_at)) => {
                 self.has_more = false;
                 if let Some(log_position) = log_position {
                     // A caller that then reads the session's state sees these events, whichever server answers.
-                    self.caller.record_seen_position(log_position);
+                    self.caller.record_seen_log_position(log_position);
                 }
                 (events, read_at)
             }
@@ -167,8 +169,8 @@ impl Reader {
         Ok(())
     }
 
-    /// Reads the page after the position, in a task: the stream may not be polled while the page is read, and must not
-    /// keep a connection meanwhile.
+    /// Reads the page after the position, in a task, so that a stream that nobody polls meanwhile does not keep a
+    /// connection.
     async fn read_page_in_task(&self, caller: IdentityConnection) -> Result<EventPage, Error> {
         let (session_id, position) = (self.session_id, self.position);
         let page_reads = self.registration.page_reads();
@@ -186,14 +188,14 @@ impl Reader {
     /// Continues in the history in which the page was read. Returns an error if events may be missing between the
     /// position and the page.
     fn adopt_page_history(&mut self, page: &EventPage, was_idle_too_long: bool) -> Result<(), Error> {
-        let history_changed = *page.history != *self.history;
+        let history_changed = *page.history_id != *self.history_id;
         let server_lacks_event = history_changed && !page.event_exists && !self.position.has_aged_out();
         let event_has_expired = was_idle_too_long && !page.event_is_unexpired;
         if self.position.seq > 0 && (server_lacks_event || event_has_expired) {
             return Err(Error::EventsExpired);
         }
         if history_changed {
-            self.history = page.history.as_str().into();
+            self.history_id = page.history_id.as_str().into();
         }
         Ok(())
     }
@@ -202,7 +204,7 @@ impl Reader {
 /// A page of events after a position, and the state of the event at that position.
 struct EventPage {
     events: Vec<Event>,
-    history: String,
+    history_id: String,
     /// Whether the event at the position still exists.
     event_exists: bool,
     /// Whether the event at the position exists and is less than a day old.
@@ -216,7 +218,7 @@ async fn read_page(caller: &IdentityConnection, session_id: Uuid, position: Even
         // The event at the position is looked up after the page was read. If it still exists then, no later event had
         // been deleted when the page was read.
         struct PositionRow {
-            history: Option<String>,
+            history_id: Option<String>,
             event_exists: bool,
             event_is_unexpired: bool,
         }
@@ -224,7 +226,7 @@ async fn read_page(caller: &IdentityConnection, session_id: Uuid, position: Even
         let (session, seq) = (binds.bind(session_id), binds.bind(position.seq));
         let id = binds.bind(position.id_and_time.map(|(id, _)| id).unwrap_or_default());
         let sql = format!(
-            "SELECT CASE WHEN NOT pg_is_in_recovery() THEN private.event_history_id() END AS history, \
+            "SELECT CASE WHEN NOT pg_is_in_recovery() THEN private.event_history_id() END AS history_id, \
                event.id IS NOT NULL AS event_exists, \
                COALESCE(event.created_at > now() - INTERVAL '24 hours', false) AS event_is_unexpired \
              FROM (SELECT) AS one_row \
@@ -232,17 +234,17 @@ async fn read_page(caller: &IdentityConnection, session_id: Uuid, position: Even
                ON event.session_id = {session} AND event.seq = {seq} AND event.id = {id}"
         );
         let decode =
-            |rows: &[PgRow]| rows::decode_rows!(rows => PositionRow { history, event_exists, event_is_unexpired });
+            |rows: &[PgRow]| rows::decode_rows!(rows => PositionRow { history_id, event_exists, event_is_unexpired });
         let row = rows::fetch_all(tx, binds.into_statement(sql), decode).await?.pop();
-        let Some(PositionRow { history, event_exists, event_is_unexpired }) = row else {
+        let Some(PositionRow { history_id, event_exists, event_is_unexpired }) = row else {
             return Err(Error::EventsExpired);
         };
-        Ok(EventPage { events, history: history_id(tx, history)?, event_exists, event_is_unexpired })
+        Ok(EventPage { events, history_id: resolve_history_id(tx, history_id)?, event_exists, event_is_unexpired })
     })
 }
 
-/// Reads a session's events after a `seq`, the oldest first. After 0, omits events older than a day, which may not be
-/// deleted yet. Returns an error if the caller may not listen to the session.
+/// Reads a session's events after a `seq`, the oldest first. After 0, omits events older than a day, some of which may
+/// still exist. Returns an error if the caller may not listen to the session.
 pub(super) async fn read_events_after(
     tx: &OperationTransaction,
     session_id: Uuid,

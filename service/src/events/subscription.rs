@@ -18,18 +18,19 @@ use sea_orm::sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use super::{
-    Events, history_id,
+    Events,
     hub::{Hub, SessionSnapshot, SubscriberHandle},
     listener_error,
     reader::{EventPosition, Reader},
+    resolve_history_id,
 };
 use crate::{
     Error, IdentityConnection,
+    binds::Binds,
     connection::{OperationTransaction, OperationTransactionExt},
     identity::Identity,
     operation::operation,
     rows,
-    sql::Binds,
 };
 
 /// A stream of a session's events, in order: [`Events::subscribe`]. It ends after an error.
@@ -162,12 +163,12 @@ impl Events<'_, IdentityConnection> {
     ///
     /// - [`Error::AccountClosed`] or [`Error::NotAllowed`] when the caller loses access,
     /// - [`Error::NotFound`] when the session is archived or deleted,
-    /// - [`Error::EventsExpired`] when events may be missing, because the stream was not polled for too long, or
-    ///   because another server answers and lacks events that were already read,
+    /// - [`Error::EventsExpired`] when events may be missing, because too much time passed without a poll of the
+    ///   stream, or because another server answers and lacks events that this stream has already returned,
     /// - [`Error::PoolClosed`] when the [`Sparc`](crate::Sparc) handle is closed.
     ///
     /// Who may: the Seer, players (even after leaving) and the service. Three round trips, and four for each page
-    /// that the poller has not already read for all subscribers. No event.
+    /// of events that the handle has not already read for all its streams. Writes no event.
     ///
     /// # Errors
     ///
@@ -203,7 +204,8 @@ impl Events<'_, IdentityConnection> {
     /// later. If `subscribe` would refuse one of them, the error is that session's first and last item.
     ///
     /// Who may: a user and the service, for each session as in `subscribe`. Three round trips for any number of
-    /// sessions, and four for each page that the poller has not already read for all subscribers. No event.
+    /// sessions, and four for each page of events that the handle has not already read for all its streams. Writes
+    /// no event.
     ///
     /// # Errors
     ///
@@ -258,7 +260,7 @@ fn open_subscription(caller: &IdentityConnection, start_point: StartPoint) -> Re
         .ok_or_else(|| Error::Misconfigured { reason: "the identity must come from a Sparc handle".to_owned() })?;
     let StartPoint { snapshot, position } = start_point;
     let service_connection = || caller.as_identity(supabase::service());
-    let registration = hub.register(service_connection, &snapshot, caller.user_id(), caller.seen_position())?;
+    let registration = hub.register(service_connection, &snapshot, caller.user_id(), caller.seen_log_position())?;
     let handle = registration.handle();
     let last_seq = position.seq;
     let reader = Reader::new(caller.clone(), registration, &snapshot, position);
@@ -285,8 +287,9 @@ struct StartRow {
     session_id: Uuid,
     /// The result of `private.my_listener_status`.
     status: String,
-    /// The id of the server's history of events (see `super::history_id`).
-    history: String,
+    /// The id of the server's history of events (see `super::resolve_history_id`). With replicas, an id made from the
+    /// WAL timeline takes its place.
+    history_id: String,
     newest_seq: Option<i64>,
     newest_id: Option<Uuid>,
     newest_at: Option<DateTime<FixedOffset>>,
@@ -309,7 +312,7 @@ impl StartRow {
             (Some(seq), Some(id_and_time)) => EventPosition { seq, id_and_time: Some(id_and_time) },
             (Some(_), None) => return Err(Error::EventsExpired),
         };
-        let snapshot = SessionSnapshot { session_id: self.session_id, history: self.history.into(), newest_seq };
+        let snapshot = SessionSnapshot { session_id: self.session_id, history_id: self.history_id.into(), newest_seq };
         Ok(StartPoint { snapshot, position })
     }
 }
@@ -326,7 +329,7 @@ async fn read_start_rows(tx: &OperationTransaction, sessions: &[(Uuid, Option<i6
     let (session_ids, after_seqs) = (binds.bind(session_ids), binds.bind(after_seqs));
     let sql = format!(
         "SELECT watched.session_id, private.my_listener_status(watched.session_id) AS status, \
-           private.event_history_id() AS history, newest.seq AS newest_seq, newest.id AS newest_id, \
+           private.event_history_id() AS history_id, newest.seq AS newest_seq, newest.id AS newest_id, \
            newest.created_at AS newest_at, after_event.id AS after_id, after_event.created_at AS after_at \
          FROM unnest({session_ids}::uuid[], {after_seqs}::bigint[]) AS watched(session_id, after_seq) \
          LEFT JOIN LATERAL ( \
@@ -339,12 +342,12 @@ async fn read_start_rows(tx: &OperationTransaction, sessions: &[(Uuid, Option<i6
     );
     let decode = |rows: &[PgRow]| {
         rows::decode_rows!(rows => StartRow {
-            session_id, status, history, newest_seq, newest_id, newest_at, after_id, after_at
+            session_id, status, history_id, newest_seq, newest_id, newest_at, after_id, after_at
         })
     };
     let mut rows = rows::fetch_all(tx, binds.into_statement(sql), decode).await?;
     for row in &mut rows {
-        row.history = history_id(tx, Some(std::mem::take(&mut row.history)))?;
+        row.history_id = resolve_history_id(tx, Some(std::mem::take(&mut row.history_id)))?;
     }
     Ok(rows)
 }

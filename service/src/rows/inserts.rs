@@ -60,7 +60,8 @@ where
     }
     let mut query = A::Entity::insert(row.clone()).on_conflict_do_nothing_on(conflict_columns.clone()).into_query();
     if existing_row == ExistingRow::IsLookedUp {
-        // It fails only if the numbers of columns differ, and both are those that the row sets.
+        // `select_from` fails only if it gets another number of values than the insert has columns. Here, both are
+        // those that the row sets.
         let _ = query.select_from(select_unless_visible(&row, conflict_columns));
     }
     let returning = columns().map(|column| column.select_as(column.into_returning_expr(DbBackend::Postgres)));

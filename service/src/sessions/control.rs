@@ -34,8 +34,8 @@ impl<C: Caller> Sessions<'_, C> {
     /// # Errors
     ///
     /// [`Error::IllegalTransition`], [`Error::NotSessionSeer`], [`Error::NotFound`], [`Error::NotSignedIn`].
-    pub async fn announce(self, id: Uuid) -> Result<sessions::Model, Error> {
-        operation!(self.caller, "sessions.announce", session = id, |tx| {
+    pub async fn announce_start(self, id: Uuid) -> Result<sessions::Model, Error> {
+        operation!(self.caller, "sessions.announce_start", session = id, |tx| {
             set_status(tx, id, SessionStatus::StartingSoon).await
         })
     }
@@ -190,8 +190,8 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// [`Error::SessionOver`], [`Error::NotSessionSeer`], [`Error::NotFound`], [`Error::NotSignedIn`],
     /// [`Error::AccountClosed`].
-    pub async fn renew_code(self, id: Uuid) -> Result<sessions::Model, Error> {
-        operation!(self.caller, "sessions.renew_code", session = id, |tx| {
+    pub async fn replace_code(self, id: Uuid) -> Result<sessions::Model, Error> {
+        operation!(self.caller, "sessions.replace_code", session = id, |tx| {
             // The database function is SECURITY DEFINER, because users may not write the column.
             let sql = "SELECT * FROM private.renew_session_code($1)";
             let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, [id.into()]);

@@ -28,7 +28,7 @@ pub struct SessionDetails {
     /// Display name of the Seer.
     pub seer_name: String,
     /// Everyone who has or has had a seat, in the order of joining. Empty for a visitor.
-    pub players: Vec<Participant>,
+    pub players: Vec<SessionPlayer>,
     /// The adventure. `None` if the session has ended and the caller may not read the adventure, because it is somebody
     /// else's and not published.
     pub adventure: Option<SessionAdventure>,
@@ -39,7 +39,7 @@ pub struct SessionDetails {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
-pub struct Participant {
+pub struct SessionPlayer {
     /// Account of the player.
     #[serde(alias = "userId")]
     pub user_id: Uuid,

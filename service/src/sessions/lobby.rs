@@ -9,11 +9,11 @@ use uuid::Uuid;
 use super::Sessions;
 use crate::{
     Caller, Cursor, Error, Page,
+    binds::Binds,
     bounded_scan::{PageQuery, SCAN_LIMIT},
     operation::operation,
     page::ListId,
     rows,
-    sql::Binds,
 };
 
 /// Maximum number of sessions per page.
@@ -68,14 +68,14 @@ pub struct SessionSummary {
     /// Display name of the Seer.
     pub seer_name: String,
     /// The adventure; `None` if the caller may not read it, because it is another user's and not published.
-    pub adventure: Option<LobbyAdventure>,
+    pub adventure: Option<SessionSummaryAdventure>,
 }
 
 /// The adventure of a session as the lobby lists it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
-pub struct LobbyAdventure {
+pub struct SessionSummaryAdventure {
     /// Id of the adventure.
     pub id: Uuid,
     /// Name.
@@ -160,9 +160,13 @@ impl SummaryRow {
 impl From<SummaryRow> for SessionSummary {
     fn from(row: SummaryRow) -> Self {
         let adventure = match (row.adventure_id, row.adventure_name, row.difficulty, row.estimated_duration) {
-            (Some(id), Some(name), Some(difficulty), Some(estimated_duration)) => {
-                Some(LobbyAdventure { id, name, thumbnail_url: row.thumbnail_url, difficulty, estimated_duration })
-            }
+            (Some(id), Some(name), Some(difficulty), Some(estimated_duration)) => Some(SessionSummaryAdventure {
+                id,
+                name,
+                thumbnail_url: row.thumbnail_url,
+                difficulty,
+                estimated_duration,
+            }),
             _ => None,
         };
         Self {

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::Sessions;
 use crate::{
-    Caller, Cursor, Error, Page, PageSize, identity::Identity, operation::operation, page::ListId, sql::Binds,
+    Caller, Cursor, Error, Page, PageSize, binds::Binds, identity::Identity, operation::operation, page::ListId,
 };
 
 /// Maximum number of sessions per page.
@@ -97,10 +97,10 @@ impl<C: Caller> Sessions<'_, C> {
     /// # Errors
     ///
     /// [`Error::InvalidCursor`], [`Error::NotSignedIn`].
-    pub async fn mine(self, after: Option<&Cursor>) -> Result<Page<MySession>, Error> {
-        let list = ListId::new("sessions.mine", &self.caller.identity());
+    pub async fn my_live(self, after: Option<&Cursor>) -> Result<Page<MySession>, Error> {
+        let list = ListId::new("sessions.my_live", &self.caller.identity());
         let after = list.decode_cursor::<(DateTime<Utc>, Uuid)>(after)?;
-        operation!(self.caller, reads "sessions.mine", |tx| {
+        operation!(self.caller, reads "sessions.my_live", |tx| {
             let mut binds = Binds::default();
             // `$1`: the id of the caller.
             binds.bind(tx.user_id()?);
@@ -126,10 +126,10 @@ impl<C: Caller> Sessions<'_, C> {
     /// # Errors
     ///
     /// [`Error::InvalidCursor`], [`Error::NotSignedIn`].
-    pub async fn past(self, after: Option<&Cursor>) -> Result<Page<MySession>, Error> {
-        let list = ListId::new("sessions.past", &self.caller.identity());
+    pub async fn my_past(self, after: Option<&Cursor>) -> Result<Page<MySession>, Error> {
+        let list = ListId::new("sessions.my_past", &self.caller.identity());
         let after = list.decode_cursor::<(DateTime<Utc>, Uuid)>(after)?;
-        operation!(self.caller, reads "sessions.past", |tx| {
+        operation!(self.caller, reads "sessions.my_past", |tx| {
             let mut binds = Binds::default();
             // `$1`: the id of the caller.
             binds.bind(tx.user_id()?);

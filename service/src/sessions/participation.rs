@@ -28,7 +28,7 @@ impl Participation {
     /// Whether the caller may read the session's events and rolls: `true` for all but [`Removed`](Self::Removed) and
     /// [`None`](Self::None).
     #[must_use]
-    pub fn is_participant(self) -> bool {
+    pub fn may_read_events(self) -> bool {
         !matches!(self, Self::Removed | Self::None)
     }
 }

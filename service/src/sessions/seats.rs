@@ -259,16 +259,17 @@ async fn update_seat(
         .ok_or(Error::NotFound { what: "seat" })
 }
 
-/// Seats a user with this character, unless the caller may seat them and they already have this seat. A seat that
-/// exists is updated, not inserted again, because an update locks the seat before the session, as the lock order
-/// requires (decision "Lock order").
+/// Seats a user with this character. If the caller may do so and the user is already seated with it, returns that seat
+/// unchanged. Any other existing seat is updated, not inserted again, because an update locks the seat before the
+/// session, as the lock order requires (decision "Lock order").
 async fn take_seat(
     tx: &OperationTransaction,
     session_id: Uuid,
     user_id: Uuid,
     character_id: Uuid,
 ) -> Result<session_players::Model, Error> {
-    // The policy for new seats refuses all others with the reason, whether or not the seat exists.
+    // For a caller who may not, the insert is tried even if the seat exists, because the policy for new seats then
+    // refuses it with the right error.
     let may_seat = tx.caller_identity().user_id().is_none_or(|caller_id| caller_id == user_id);
     let existing_seat = match may_seat {
         true => session_players::Entity::find_by_id((session_id, user_id)).one(tx).await?,

@@ -24,9 +24,8 @@ const FALSE_RELATION: &str = r#"    #[sea_orm(
     pub users: BelongsTo<Option<Entity>>,
 "#;
 
-/// The attribute that derives JSON Schema for enums. It is an option of the generator. For tables, the generator would
-/// also put the attribute on `ModelEx`, which contains the relations, so [`add_json_schema`] adds it to each `Model`
-/// instead.
+/// The attribute that derives JSON Schema. The generator adds it to each enum. For tables, the generator would also put
+/// the attribute on `ModelEx`, which contains the relations, so [`add_json_schema`] adds it to each `Model` instead.
 const ENUM_JSON_SCHEMA_ATTRIBUTE: &str = r#"cfg_attr(feature = "schema", derive(schemars::JsonSchema))"#;
 
 /// The line of the false relation in the diagram.
@@ -84,11 +83,11 @@ fn add_json_schema(folder: &Path) -> Result<(), Box<dyn Error>> {
         let Some(table) = file.file_stem().and_then(|name| name.to_str()) else { continue };
         let table_attribute = format!("#[sea_orm(schema_name = \"public\", table_name = \"{table}\")]\n");
         let generated = fs::read_to_string(&file)?;
-        let schema_attribute = format!(
+        let json_schema_attribute = format!(
             "#[sea_orm(model_attrs(cfg_attr(\n    feature = \"schema\",\n    derive(schemars::JsonSchema),\n    \
              schemars(rename = \"{table}\")\n)))]\n"
         );
-        fs::write(&file, generated.replace(&table_attribute, &format!("{table_attribute}{schema_attribute}")))?;
+        fs::write(&file, generated.replace(&table_attribute, &format!("{table_attribute}{json_schema_attribute}")))?;
     }
     Ok(())
 }

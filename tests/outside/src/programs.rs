@@ -55,8 +55,8 @@ async fn lobby_page(DemoGame { sparc, seer, adventure, .. }: &DemoGame) -> Resul
     Ok(())
 }
 
-/// A bot on a chat server: it looks up a session by code, and shows the session's last roll and how many
-/// sessions of its Seer can be joined.
+/// A bot on a chat server: it looks up a session by code, and shows the session's last roll, how many sessions of its
+/// Seer can be joined, and how many users have the Seer's name.
 async fn discord_bot(DemoGame { sparc, ada, seer, code, session, .. }: &DemoGame) -> Result<(), Error> {
     let summary = ada.sessions().by_code(code).await?;
     let filter = LobbyFilter { seer_id: seer.user_id(), ..Default::default() };
@@ -72,8 +72,8 @@ async fn discord_bot(DemoGame { sparc, ada, seer, code, session, .. }: &DemoGame
     Ok(())
 }
 
-/// A support desk: it finds a user, reads as that user, verifies the profile, awards experience, and closes the account
-/// of an abusive user.
+/// A support desk: it finds a user by e-mail address, reads seats and past sessions as that user, verifies the profile,
+/// awards experience, and closes the account of an abusive user.
 async fn support_desk(DemoGame { sparc, ada, hero, .. }: &DemoGame) -> Result<(), Error> {
     let service = sparc.as_service();
     let address = ada.users().my_email().await?;
@@ -86,7 +86,7 @@ async fn support_desk(DemoGame { sparc, ada, hero, .. }: &DemoGame) -> Result<()
     if let Some(id) = abusive_user.user_id() {
         service.users().close_account(id).await?;
     }
-    println!("support desk: {} seats, {} past sessions", seats.len(), user.sessions().past(None).await?.items.len());
+    println!("support desk: {} seats, {} past sessions", seats.len(), user.sessions().my_past(None).await?.items.len());
     Ok(())
 }
 
@@ -96,7 +96,7 @@ async fn character_page(DemoGame { ada, hero, .. }: &DemoGame) -> Result<(), Err
     let sheet = ada.characters().get(*hero).await?;
     let statistics = ada.dice().statistics(RollScope::Character(*hero)).await?;
     let might = AttributeValue::new(sheet.might)?;
-    println!("sheet: {} might {might}, {} rolls, mean {:?}", sheet.name, statistics.rolls, statistics.mean_total);
+    println!("sheet: {} might {might}, {} rolls, mean {:?}", sheet.name, statistics.rolls, statistics.mean_modified_total);
     Ok(())
 }
 
@@ -104,7 +104,7 @@ async fn character_page(DemoGame { ada, hero, .. }: &DemoGame) -> Result<(), Err
 async fn seers_screen(DemoGame { seer, session, adventure, hero, .. }: &DemoGame) -> Result<(), Error> {
     let wolf = seer.creatures().add(*adventure, NewCreature { name: "Wolf".into(), ..Default::default() }).await?.id;
     seer.sessions().set_encounter(*session, Some("wolves")).await?;
-    let initiative = NewInitiative { id: None, session_id: *session, creatures: vec![wolf] };
+    let initiative = NewInitiative { id: None, session_id: *session, creature_ids: vec![wolf] };
     let turns = seer.dice().roll_initiative(initiative).await?;
     let wounded = seer.characters().damage(*hero, 2).await?;
     let before = seer.sessions().get(*session).await?;
@@ -138,7 +138,7 @@ async fn adventure_editor(DemoGame { seer, adventure, .. }: &DemoGame) -> Result
 
 /// The catalogue: the best rated adventures that suit three players and take at most three hours.
 async fn catalogue_page(DemoGame { sparc, adventure, .. }: &DemoGame) -> Result<(), Error> {
-    sparc.as_service().adventures().set_rating(*adventure, Some("4.5".parse().unwrap_or_default())).await?;
+    sparc.as_service().adventures().set_average_rating(*adventure, Some("4.5".parse().unwrap_or_default())).await?;
     let filter = CatalogueFilter { player_count: Some(3), max_minutes: Some(180), ..Default::default() };
     let page = sparc.as_anon().adventures().catalogue(&filter, CatalogueOrder::BestRated, None).await?;
     println!("catalogue: {} rated {:?}", page.items[0].name, page.items[0].average_rating);

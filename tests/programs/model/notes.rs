@@ -1,4 +1,4 @@
-//! The statements on the table `notes`, and who ran them.
+//! The insert into the table `notes`, and the assertion that a statement ran as its caller.
 
 use sea_orm::{
     ConnectionTrait, DbBackend, QueryResult, Statement,

@@ -118,9 +118,9 @@ impl Task {
 
     pub(super) async fn begin_nested(&mut self, index: usize) {
         let id = self.next_key() as u64;
-        let polls_before_drop = self.rng.bool().then(|| self.rng.u32(0..4));
-        let outcome = match polls_before_drop {
-            Some(polls) => poll_then_drop(polls, self.held_transactions[index].tx.begin()).await,
+        let extra_polls = self.rng.bool().then(|| self.rng.u32(0..4));
+        let outcome = match extra_polls {
+            Some(extra_polls) => poll_then_drop(extra_polls, self.held_transactions[index].tx.begin()).await,
             None => Some(self.held_transactions[index].tx.begin().await),
         };
         let Some(outcome) = outcome else {
@@ -150,16 +150,16 @@ impl Task {
     }
 
     pub(super) async fn commit(&mut self, index: usize) {
-        let polls_before_drop = (self.rng.u8(..) < 60).then(|| self.rng.u32(0..4));
+        let extra_polls = (self.rng.u8(..) < 60).then(|| self.rng.u32(0..4));
         let was_ended_by_raw_sql = self.is_transaction_ended_by_raw_sql;
         let position = self.open_transaction_position(index);
         let is_innermost = position.is_some_and(|at| at + 1 == self.open_transactions.len());
         let health_before = position.map(|at| self.open_transactions[at].health);
         let held_count = self.held_transactions.len();
-        self.log.push(format!("commit on {index} of {held_count}, dropped after polls: {polls_before_drop:?}"));
+        self.log.push(format!("commit on {index} of {held_count}, dropped after extra polls: {extra_polls:?}"));
         let (tx, removed) = self.remove(index);
-        let outcome = match polls_before_drop {
-            Some(polls) => poll_then_drop(polls, tx.commit()).await,
+        let outcome = match extra_polls {
+            Some(extra_polls) => poll_then_drop(extra_polls, tx.commit()).await,
             None => Some(tx.commit().await),
         };
         let Some(outcome) = outcome else {
@@ -210,11 +210,11 @@ impl Task {
     pub(super) async fn rollback(&mut self, index: usize) {
         let was_ended_by_raw_sql = self.is_transaction_ended_by_raw_sql;
         let was_open = self.open_transaction_position(index).is_some();
-        let polls_before_drop = (self.rng.u8(..) < 60).then(|| self.rng.u32(0..4));
-        self.log.push(format!("rollback on {index}, dropped after polls: {polls_before_drop:?}"));
+        let extra_polls = (self.rng.u8(..) < 60).then(|| self.rng.u32(0..4));
+        self.log.push(format!("rollback on {index}, dropped after extra polls: {extra_polls:?}"));
         let (tx, _) = self.remove(index);
-        let outcome = match polls_before_drop {
-            Some(polls) => poll_then_drop(polls, tx.rollback()).await,
+        let outcome = match extra_polls {
+            Some(extra_polls) => poll_then_drop(extra_polls, tx.rollback()).await,
             None => Some(tx.rollback().await),
         };
         let Some(outcome) = outcome else {
@@ -237,13 +237,13 @@ impl Task {
 
     /// Makes a call and drops it after some polls.
     pub(super) async fn drop_call(&mut self, index: usize) {
-        let (key, polls) = (self.next_key(), self.rng.u32(0..5));
+        let (key, extra_polls) = (self.next_key(), self.rng.u32(0..5));
         let outcome = match self.rng.u8(0..3) {
-            0 => poll_then_drop(polls, self.insert(index, key, InsertMethod::RawSql)).await,
-            1 => poll_then_drop(polls, self.insert(index, key, InsertMethod::QueryBuilder)).await,
+            0 => poll_then_drop(extra_polls, self.insert(index, key, InsertMethod::RawSql)).await,
+            1 => poll_then_drop(extra_polls, self.insert(index, key, InsertMethod::QueryBuilder)).await,
             _ => {
                 let draft_adventure = self.draft_adventure;
-                poll_then_drop(polls, self.held_transactions[index].tx.adventures().validate(draft_adventure))
+                poll_then_drop(extra_polls, self.held_transactions[index].tx.adventures().validate(draft_adventure))
                     .await
                     .map(|outcome| outcome.map(drop))
             }
@@ -257,7 +257,7 @@ impl Task {
             }
             None => {
                 self.dropped_calls += 1;
-                self.log.push(format!("call {key} dropped after {polls} polls"));
+                self.log.push(format!("call {key} dropped after {extra_polls} extra polls"));
                 if let Some(transaction) = self
                     .open_transaction_position(index)
                     .filter(|at| at + 1 == self.open_transactions.len())
@@ -306,14 +306,16 @@ impl Task {
     /// Makes several concurrent calls on one transaction, one of which may be dropped.
     pub(super) async fn call_concurrently(&mut self, index: usize) {
         let keys: Vec<i64> = (0..4).map(|_| self.next_key()).collect();
-        let polls_before_drop = self.rng.bool().then(|| self.rng.u32(0..6));
+        let extra_polls = self.rng.bool().then(|| self.rng.u32(0..6));
         let tx = &self.held_transactions[index].tx;
         let (draft_adventure, user) = (self.draft_adventure, self.user_id());
         let droppable_key = keys[3];
         let writes = keys[..3].iter().map(|key| insert(tx, *key, InsertMethod::for_key(*key), user));
         let droppable_write = async {
-            match polls_before_drop {
-                Some(polls) => poll_then_drop(polls, insert(tx, droppable_key, InsertMethod::RawSql, user)).await,
+            match extra_polls {
+                Some(extra_polls) => {
+                    poll_then_drop(extra_polls, insert(tx, droppable_key, InsertMethod::RawSql, user)).await
+                }
                 None => Some(insert(tx, droppable_key, InsertMethod::RawSql, user).await),
             }
         };
@@ -361,14 +363,14 @@ impl Task {
             return;
         }
         let key = self.next_key();
-        let polls = self.rng.u32(0..12);
+        let extra_polls = self.rng.u32(0..12);
         let statement = raw_statement(format!(
             "INSERT INTO notes (key) VALUES ({key}) RETURNING current_user::text AS role, auth.uid() AS id"
         ));
         // The other tasks may hold all connections, so the call is dropped if it has to wait for long.
         let call =
             tokio::time::timeout(std::time::Duration::from_millis(200), self.connection.query_one_raw(statement));
-        match poll_then_drop(polls, call).await {
+        match poll_then_drop(extra_polls, call).await {
             Some(Ok(outcome)) => {
                 assert_caller(&outcome.unwrap().unwrap(), self.user_id());
                 self.committed_keys.insert(key);

@@ -34,7 +34,7 @@ impl Registration {
         self.handle.hub.lock().polled_at
     }
 
-    /// Returns the permits for the pages that the handle's subscribers may read at the same time.
+    /// Returns the permits for the pages that the subscribers of the `Sparc` handle may read at the same time.
     pub(crate) fn page_reads(&self) -> Arc<Semaphore> {
         self.handle.hub.page_reads.clone()
     }
@@ -45,7 +45,7 @@ impl Registration {
     pub(crate) fn recent_events(&self, history: &HistoryId, after_seq: i64) -> Option<(Vec<Event>, Instant)> {
         let state = self.handle.hub.lock();
         let session = state.sessions.get(&self.handle.session_id)?;
-        if !session.subscribers.contains_key(&self.handle.id) || state.history.as_ref() != Some(history) {
+        if !session.subscribers.contains_key(&self.handle.id) || state.history_id.as_ref() != Some(history) {
             return None;
         }
         session.recent.events_after(after_seq, self.handle.id)

@@ -14,7 +14,7 @@ pub const SKIPPED_TESTS: &[&str] = &[
     "standby::",
     "outages::",
     "tokens::",
-    "language::",
+    "repository_text::",
     "plpgsql_check",
 ];
 

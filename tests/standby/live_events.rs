@@ -77,8 +77,9 @@ async fn subscribers_receive_every_event_once_even_across_a_promotion() {
 }
 
 /// A session to which Ada has subscribed, and replicas whose replay is paused. A second participant has subscribed
-/// after a write that the paused replicas lack, so the `Sparc` handle must read the events from the primary.
-struct PausedReplicas {
+/// after a write that the paused replicas lack. From then on, the `Sparc` handle, which reads the events of all its
+/// subscribers together, must read them from the primary.
+struct SessionWithPausedReplicas {
     cluster: Cluster,
     sparc: Sparc,
     game: GameSession,
@@ -87,7 +88,7 @@ struct PausedReplicas {
     _second_subscription: Subscription,
 }
 
-impl PausedReplicas {
+impl SessionWithPausedReplicas {
     async fn start() -> Option<Self> {
         let cluster = Cluster::start().await?;
         let sparc = cluster.connect().await;
@@ -118,8 +119,8 @@ async fn next_event(events: &mut Subscription) -> session_events::Model {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_after_an_event_was_delivered_shows_it_even_if_replicas_are_paused() {
-    let Some(paused) = PausedReplicas::start().await else { return };
-    let PausedReplicas { cluster: _cluster, sparc, game, ada, mut events, _second_subscription } = paused;
+    let Some(paused) = SessionWithPausedReplicas::start().await else { return };
+    let SessionWithPausedReplicas { cluster: _cluster, sparc, game, ada, mut events, _second_subscription } = paused;
     for number in 0..5 {
         let sent_id = send(&sparc, game.players[1].user_id, game.session_id, format!("wave{number}")).await.unwrap();
         let event = next_event(&mut events).await;
@@ -131,8 +132,8 @@ async fn a_read_after_an_event_was_delivered_shows_it_even_if_replicas_are_pause
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn large_events_are_delivered_even_if_replicas_are_paused() {
-    let Some(paused) = PausedReplicas::start().await else { return };
-    let PausedReplicas { cluster, sparc, game, ada: _ada, mut events, _second_subscription } = paused;
+    let Some(paused) = SessionWithPausedReplicas::start().await else { return };
+    let SessionWithPausedReplicas { cluster, sparc, game, ada: _ada, mut events, _second_subscription } = paused;
     let sql = format!(
         "INSERT INTO session_events (session_id, event_type, payload)
          SELECT '{}', 'game_state', jsonb_build_object('number', number, 'story', (
@@ -156,8 +157,9 @@ async fn a_new_player_can_subscribe_even_if_replicas_lack_the_seat() {
     let seer = sparc.as_user(game.seer.user_id());
     let subscribed_at = Instant::now();
     let _seers_subscription = seer.events().subscribe(game.session_id, None).await.unwrap();
-    // The access of all subscribers is checked every two seconds. Replay is paused shortly before the next check, so
-    // that the replicas are still used for reads at the time of the check.
+    // With the first subscription, the handle begins to check the access of all subscribers every two seconds. Soon
+    // after replay is paused, the handle stops using the replicas, because they lag. So replay is paused shortly before
+    // the next check, which could still run on a replica.
     tokio::time::sleep(Duration::from_millis(1300).saturating_sub(subscribed_at.elapsed())).await;
     pause_replicas(&cluster).await;
     let insert_seat = format!(
@@ -175,7 +177,7 @@ async fn a_new_player_can_subscribe_even_if_replicas_lack_the_seat() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_subscriber_that_received_an_event_the_promoted_server_lacks_gets_events_expired() {
+async fn a_stream_that_is_ahead_of_the_promoted_server_ends_with_events_expired() {
     let Some(cluster) = Cluster::start().await else { return };
     let sparc = cluster.connect().await;
     let game = cluster.world.new_active_session(2).await;

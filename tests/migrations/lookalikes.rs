@@ -1,13 +1,13 @@
 //! Objects that a stranger (a role that does not own the schema) has made look like ours: no command adopts one, and
-//! none refuses because of one.
+//! none refuses because of one. The commands recognize an object of ours by its comment, even if it was renamed.
 
 use sea_orm::ConnectionTrait;
 use sparc::migration::{check, sea_orm_migration::MigratorTrait};
 
 use super::{Migrator, drift::create_migrated_database, query_lines};
 
-/// Plants a table with the comment of `public.creatures` in this schema. `pg_monitor` stands for the stranger: every
-/// server has this role, so no test has to create one.
+/// Returns SQL that plants, in the given schema, a table that has the comment of `public.creatures`. `pg_monitor`
+/// stands for the stranger: every server has this role, so no test has to create one.
 fn plant_table_sql(schema: &str) -> String {
     format!(
         "CREATE TABLE {schema}.planted (id uuid, armor integer);
@@ -21,7 +21,7 @@ fn plant_table_sql(schema: &str) -> String {
 const OWNER_OF_PLANTED_TABLE: &str = "SELECT relowner::regrole::text FROM pg_class WHERE relname = 'planted'";
 
 #[tokio::test]
-async fn up_creates_a_missing_table_instead_of_adopting_a_strangers_with_the_same_comment() {
+async fn up_creates_a_missing_table_instead_of_adopting_the_table_of_a_stranger() {
     for schema in ["public", "elsewhere"] {
         let (_database, owner, superuser) = create_migrated_database().await;
         superuser
@@ -43,18 +43,19 @@ async fn up_creates_a_missing_table_instead_of_adopting_a_strangers_with_the_sam
 async fn a_strangers_table_with_our_comment_prevents_neither_up_nor_reset() {
     let (_database, owner, superuser) = create_migrated_database().await;
     superuser.execute_unprepared(&plant_table_sql("public")).await.unwrap();
+    // So that `up` has something to repair.
     superuser.execute_unprepared("DROP TRIGGER set_updated_at ON public.users").await.unwrap();
     Migrator::up(&owner, None).await.unwrap();
     assert!(check(&owner).await.unwrap().is_clean());
     superuser.execute_unprepared("COMMENT ON TABLE public.creatures IS NULL").await.unwrap();
     Migrator::up(&owner, None).await.unwrap();
-    assert!(check(&owner).await.unwrap().is_clean(), "a missing comment must not make up refuse");
+    assert!(check(&owner).await.unwrap().is_clean(), "`up` must not refuse because of a missing comment");
     Migrator::reset(&owner).await.unwrap();
     assert_eq!(query_lines(&owner, OWNER_OF_PLANTED_TABLE).await, ["pg_monitor"]);
 }
 
 #[tokio::test]
-async fn up_creates_a_missing_schema_instead_of_adopting_a_strangers_with_the_same_comment() {
+async fn up_creates_a_missing_schema_instead_of_adopting_the_schema_of_a_stranger() {
     let (_database, owner, superuser) = create_migrated_database().await;
     superuser
         .execute_unprepared(

@@ -1,6 +1,6 @@
 -- One statement of a user of the API inserts, changes or deletes at most a hundred rows of a table;
--- `triggers/limits.sql` says why. The policies here refuse a statement while it writes; the triggers there check it
--- again at its end.
+-- `triggers/statement_limits.sql` says why. The policies here refuse a statement while it writes; the triggers there
+-- check it again at its end.
 --
 -- The server counts the rows that a transaction writes in each table (`pg_stat_xact_user_tables`), and nobody can reset
 -- that count. From the present count each policy subtracts the count before the first row of the statement. The policy

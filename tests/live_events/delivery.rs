@@ -24,7 +24,7 @@ async fn an_event_arrives_once_and_in_order_whoever_writes_it() {
     let numbers_before = event_numbers(&world, game.session_id).await;
     let ada = first_sparc.as_user(player.user_id);
     let mut stream_from_now = ada.events().subscribe(game.session_id, None).await.unwrap();
-    // After 0 come all events of the last day.
+    // A stream that starts after 0 delivers all events of the last day.
     let mut stream_of_last_day = ada.events().subscribe(game.session_id, Some(0)).await.unwrap();
     let mut resumed_stream = second_sparc
         .as_user(player.user_id)
@@ -157,7 +157,7 @@ async fn a_stream_that_is_not_polled_keeps_no_connection() {
     }
     let from_start = session_ids.iter().map(|session_id| (*session_id, Some(0)));
     let mut events = sparc.as_service().events().subscribe_many(from_start).await.unwrap();
-    // The first item comes while other sessions read their pages.
+    // The first item comes while pages of other sessions are being read.
     events.next().await.unwrap().1.unwrap();
     world.owner().assert_no_transaction_stays_open().await;
     let user = sparc.as_user(world.new_account().await);

@@ -70,6 +70,7 @@ async fn a_restored_dump_equals_the_original_and_a_game_continues_in_it() {
     let restore_connection = connect(database.url()).await.unwrap();
     restore_connection.execute_unprepared(&dump).await.unwrap();
     restore_connection.close().await.unwrap();
+    // `from_database` needs a pool, so it gets that of the original. `with_new_pool` replaces it with one to the copy.
     let restored_world = World::from_database(database, world.pool.clone()).with_new_pool().await;
 
     assert_eq!(

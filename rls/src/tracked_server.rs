@@ -31,7 +31,7 @@ impl PositionTracking {
 
 /// The server that a transaction runs on.
 #[derive(Clone, Debug)]
-pub(crate) struct TransactionServer {
+pub(crate) struct TrackedServer {
     position_tracking: Arc<PositionTracking>,
     /// Whether the transaction began on a standby. Then it can write nothing, even after that standby is promoted.
     pub(crate) is_standby: bool,
@@ -39,7 +39,7 @@ pub(crate) struct TransactionServer {
     pub(crate) timeline: u32,
 }
 
-impl TransactionServer {
+impl TrackedServer {
     pub(crate) fn new(position_tracking: Arc<PositionTracking>) -> Self {
         let timeline = position_tracking.timeline.load(Ordering::SeqCst);
         Self { position_tracking, is_standby: false, timeline }

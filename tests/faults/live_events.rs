@@ -11,7 +11,9 @@ use sparc::{
 
 use super::network::{CUT, OPEN, Proxy, SLOW, SWALLOWING};
 use crate::{
-    live::{connect_sparc, event_numbers, next_event, read_to_error, read_until, receives_nothing, write_events},
+    live_events::{
+        connect_sparc, event_numbers, next_event, read_to_error, read_until, receives_nothing, write_events,
+    },
     pooler::start_pooler,
     world::{World, server},
 };
@@ -42,7 +44,7 @@ async fn an_exhausted_pool_delays_events_but_loses_none() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cut_slow_or_silent_network_loses_no_event() {
+async fn no_event_is_lost_if_the_network_is_slow_or_silent_or_cut() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let proxy = Proxy::start_for_world(&world).await;
@@ -136,7 +138,7 @@ async fn lock_out(superuser: &DatabaseConnection, database: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn when_an_older_copy_replaces_the_database_only_streams_that_read_lost_events_end() {
+async fn replacing_the_database_by_an_older_copy_ends_only_streams_that_are_ahead_of_it() {
     let world = World::new().await;
     let (quiet_game, busy_game) = (world.new_active_session(1).await, world.new_active_session(1).await);
     let eventless_game = world.new_session(1).await;

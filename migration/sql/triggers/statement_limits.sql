@@ -2,11 +2,11 @@
 -- thousand events would make all participants of the session wait, and so would one UPDATE that writes a large document
 -- to every session that a Seer has ever run. In addition, all events of one statement must belong to one session.
 --
--- The policies of `policies/limits.sql` refuse row 101 as it is written. They miss two kinds of statements: one with
--- several writing parts (`WITH ... INSERT`), each of which they count separately, and a deletion that finds all its
--- rows before it deletes the first. The triggers here count all rows at the end of the statement. Neither the count of
--- the policies nor that of the triggers is kept where a caller could change it. Rows that our triggers write as their
--- owner, and rows that are deleted with their parent row, are not counted.
+-- The policies of `policies/statement_limits.sql` refuse row 101 as it is written. They miss two kinds of statements:
+-- one with several writing parts (`WITH ... INSERT`), each of which they count separately, and a deletion that finds
+-- all its rows before it deletes the first. The triggers here count all rows at the end of the statement. Neither the
+-- count of the policies nor that of the triggers is kept where a caller could change it. Rows that our triggers write
+-- as their owner, and rows that are deleted with their parent row, are not counted.
 --
 -- These rules apply to the roles `anon` and `authenticated`, and to the logins that may assume one of them, unless row
 -- security does not apply to the login. The logins are included because a statement can change its role (`RETURNING
@@ -15,8 +15,8 @@
 -- below repeats the condition that says so, which begins with `row_security_active`. If the condition were a function
 -- of its own, all of these roles would need EXECUTE on it.
 
--- Always raises an error. It is declared to return a boolean because the policies of `policies/limits.sql` call it in
--- their conditions.
+-- Always raises an error. It is declared to return a boolean because the policies of `policies/statement_limits.sql`
+-- call it in their conditions.
 CREATE OR REPLACE FUNCTION private.refuse_too_many_rows(relation text)
 RETURNS boolean
 LANGUAGE plpgsql

@@ -1,5 +1,5 @@
-//! Rules for the whole schema, checked in PostgreSQL's catalog. *The specification* is the document that defined the
-//! game's database (`docs/decisions.md`).
+//! Rules for the whole schema, checked in PostgreSQL's system catalogs. *The specification* is the document that
+//! defined the game's database (`docs/decisions.md`).
 
 use crate::world::World;
 

@@ -164,7 +164,7 @@ async fn a_stream_knows_where_to_resume_before_and_after_each_event() {
 }
 
 #[tokio::test]
-async fn a_page_of_events_after_a_number_is_full_and_the_next_page_follows_it() {
+async fn pages_of_events_have_at_most_two_hundred_and_follow_each_other_without_a_gap() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let ada = world.sparc.as_user(game.players[0].user_id);

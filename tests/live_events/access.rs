@@ -1,5 +1,5 @@
-//! Who may subscribe to a session's events, how a stream ends when its caller may no longer read them, and the part of
-//! the caller in the session (`participation`), on which the access depends.
+//! Who may subscribe to a session's events, how a stream ends when its caller loses access, and the caller's part in
+//! the session (`participation`), on which access depends.
 
 use futures_util::StreamExt;
 use serde_json::json;
@@ -101,7 +101,7 @@ async fn losing_access_ends_a_stream_with_an_error_but_not_the_streams_of_others
     world.update_session(&game, "status = 'cancelled'").await;
     let sql = format!("DELETE FROM sessions WHERE id = '{}'", game.session_id);
     world.owner().execute(&sql).await.unwrap();
-    // A stranger would get `not_allowed`, which does not tell whether a session exists. Subscribers knew that it does.
+    // A stranger would get `not_allowed`, which does not tell whether a session exists. Subscribers know that it did.
     assert_eq!(read_to_error(&mut remaining_stream).await, "not_found");
     assert_eq!(read_to_error(&mut service_stream).await, "not_found");
 }
@@ -168,10 +168,10 @@ async fn participation_returns_the_callers_part_in_a_session() {
     );
     let in_missing_session = seer.sessions().participation(Uuid::new_v4()).await.unwrap();
     assert_eq!(in_missing_session, Participation::None);
-    assert!(!in_missing_session.is_participant());
-    assert!(!participation(removed_player.user_id).await.is_participant());
+    assert!(!in_missing_session.may_read_events());
+    assert!(!participation(removed_player.user_id).await.may_read_events());
     // A player who left may still read the session's events.
-    assert!(participation(former_player.user_id).await.is_participant());
+    assert!(participation(former_player.user_id).await.may_read_events());
     assert_eq!(json!(participation(former_player.user_id).await), json!("left"));
     let outcome = world.sparc.as_anon().sessions().participation(game.session_id).await;
     assert_eq!(outcome.unwrap_err().code(), "not_signed_in");
