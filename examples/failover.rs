@@ -1,16 +1,17 @@
 //! A game on three servers, one of which is killed during the game: `cargo run --example failover`.
 //!
 //! A primary and two standbys start on this machine. A commit is acknowledged once one standby has it. A player, Ada,
-//! rolls dice and reads each roll again. Then the primary is killed, a standby is promoted, and the game continues. At
-//! the end, the servers are removed. The program prints *log positions*, which are positions in the write-ahead log
-//! (WAL): for Ada, the position of what she last wrote or read; for a server, the position up to which it has replayed
-//! or written the log.
+//! rolls dice and reads each roll again. Then the primary is killed, the standby that has received more of the log is
+//! promoted, and the game continues. At the end, the servers are removed. The program prints *log positions*, which are
+//! positions in the write-ahead log (WAL): for Ada, the position of what she last wrote or read; for a server, the
+//! position up to which it has replayed or written the log.
 
 use std::time::{Duration, Instant};
 
 use anstream::println;
 use futures_util::TryStreamExt;
 use owo_colors::OwoColorize;
+use sea_orm::{ConnectionTrait, DbBackend, Statement};
 use sparc::{
     entity::sea_orm_active_enums::{Attribute, RollType},
     service::{
@@ -22,7 +23,7 @@ use testdb::{Binaries, DemoGame, Server};
 use tokio::{task::spawn_blocking, time::sleep};
 use uuid::Uuid;
 
-/// The settings of all three servers. Each keeps enough WAL for a standby that begins to follow it later, as the second
+/// The settings of all three servers. Each keeps enough WAL for a standby that begins to follow it later, as the other
 /// standby does after the promotion. A standby that receives no WAL tries again after 200 ms instead of five seconds.
 const SETTINGS: [&str; 3] = ["synchronous_commit=on", "wal_keep_size=256MB", "wal_retrieve_retry_interval=200ms"];
 
@@ -58,11 +59,10 @@ async fn main() -> anyhow::Result<()> {
     let killed_at = Instant::now();
     spawn_blocking(move || primary.kill().map(|()| primary)).await??;
     println!("meanwhile a standby still serves reads: {} rolls", count_rolls(&ada, &game).await?);
-    let standby_to_promote = first_standby.clone();
     // The pause stands for the time that an operator or a failover program needs to notice the failure.
     let promotion = tokio::spawn(async move {
         sleep(Duration::from_millis(500)).await;
-        spawn_blocking(move || standby_to_promote.promote()).await
+        promote_one_of(first_standby, second_standby).await
     });
     // Ada retries for up to twenty seconds. All attempts have the same id, so the roll is made only once, even if an
     // attempt is committed but its answer is lost.
@@ -78,10 +78,10 @@ async fn main() -> anyhow::Result<()> {
         attempts += 1;
     }
     roll_ids.push(retried_roll_id);
-    promotion.await???;
-    second_standby.follow(&first_standby).await?;
+    let (new_primary, other_standby) = promotion.await??;
+    other_standby.follow(&new_primary).await?;
     println!("{} {:.1?} after the kill, on attempt {attempts}", "the game continues".green(), killed_at.elapsed());
-    // Waits until `sparc` finds that the second standby follows the new primary.
+    // Waits until `sparc` finds that the other standby follows the new primary.
     while sparc.servers().iter().all(|server| server.role != ServerRole::Replica) {
         sleep(Duration::from_millis(100)).await;
     }
@@ -107,6 +107,26 @@ async fn main() -> anyhow::Result<()> {
 async fn start_standby_of(primary: &Server) -> anyhow::Result<Server> {
     let primary = primary.clone();
     Ok(spawn_blocking(move || primary.start_standby(&SETTINGS)).await??)
+}
+
+/// Promotes the standby that has received more of the log. Either standby may have acknowledged the last commit, so the
+/// other may lack it. Returns the promoted standby and the other one.
+async fn promote_one_of(first: Server, second: Server) -> anyhow::Result<(Server, Server)> {
+    let (first_position, second_position) = tokio::try_join!(received_position(&first), received_position(&second))?;
+    let (new_primary, other) = if first_position >= second_position { (first, second) } else { (second, first) };
+    let promoted = new_primary.clone();
+    spawn_blocking(move || promoted.promote()).await??;
+    Ok((new_primary, other))
+}
+
+/// Returns the position up to which the standby has received the log, as a number of bytes; `None` if it has received
+/// nothing. When it is promoted, it replays all of this before it accepts writes.
+async fn received_position(standby: &Server) -> anyhow::Result<Option<i64>> {
+    let connection = sea_orm::Database::connect(standby.url()).await?;
+    let sql = "SELECT (pg_last_wal_receive_lsn() - '0/0')::bigint";
+    let row = connection.query_one_raw(Statement::from_string(DbBackend::Postgres, sql)).await?;
+    connection.close().await?;
+    Ok(row.map(|row| row.try_get_by_index(0)).transpose()?.flatten())
 }
 
 /// Makes a roll with the id `roll_id`, and reads it again. Returns the id.

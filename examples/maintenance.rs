@@ -24,7 +24,7 @@ async fn main() -> anyhow::Result<()> {
     let database = testdb::Database::open_migrated().await?;
     let sparc = Sparc::connect(database.url()).await?;
     // A new database has nothing to maintain, unless old rows are inserted.
-    if env::var_os("DATABASE_URL").is_none() {
+    if env::var_os("DATABASE_URL").is_none_or(|url| url.is_empty()) {
         insert_old_rows(&sparc).await?;
     }
 

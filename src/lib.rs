@@ -1,5 +1,5 @@
 //! The data layer of the SPARC role-playing game: a PostgreSQL schema that enforces every rule of the game, and the
-//! game's operations as a typed API. It re-exports three crates, so that a service adds one dependency.
+//! game's operations as a typed API. This crate re-exports three others, so that a service needs only one dependency.
 //!
 //! ```no_run
 //! use sparc::service::{Operations, Sparc, sessions::LobbyFilter};

@@ -1,5 +1,5 @@
-//! Accounts and their profiles: sign-ups, which none of our triggers may refuse, changes of the e-mail address, and the
-//! end of an account. The platform deletes an account softly (it sets `deleted_at`) or hard (it deletes the row). A
+//! Accounts and their profiles: sign-ups (which none of our triggers may refuse), changes of the e-mail address, and
+//! the end of an account. The platform deletes an account softly (it sets `deleted_at`) or hard (it deletes the row). A
 //! soft deletion *closes* the account: its personal data is removed, and the history of its games stays.
 
 use sea_orm::ConnectionTrait;
@@ -48,7 +48,7 @@ async fn the_display_name_comes_from_the_first_usable_source() {
 }
 
 #[tokio::test]
-async fn an_account_without_an_email_address_or_with_a_taken_one_gets_a_placeholder() {
+async fn an_account_without_an_email_address_or_with_a_taken_one_gets_its_reserved_address() {
     let world = World::new().await;
     for email in ["NULL", "''", "'  '"] {
         let profile = sign_up(&world, email, Value::Null).await;
@@ -196,7 +196,8 @@ async fn a_hard_deletion_keeps_only_the_history_of_others() {
 
     let game = world.new_session(1).await;
     for account_id in [game.players[0].user_id, game.seer.user_id()] {
-        // Nobody else has a part in this session and this character. So they must be deleted, unlike the profile.
+        // Nobody else has a part in the session and the character that are created here. So they must be deleted,
+        // unlike the profile.
         let insert_session = format!(
             "INSERT INTO sessions (seer_id, adventure_id, status) VALUES ('{account_id}', '{}', 'cancelled')",
             game.adventure_id
@@ -217,7 +218,7 @@ async fn a_hard_deletion_keeps_only_the_history_of_others() {
 }
 
 #[tokio::test]
-async fn closing_an_account_erases_its_profile_even_if_the_trigger_on_accounts_is_disabled() {
+async fn closing_an_account_closes_its_profile_even_if_the_trigger_on_accounts_is_disabled() {
     let world = World::new().await;
     let user = world.new_user().await;
     let disable_trigger = "ALTER TABLE auth.users DISABLE TRIGGER on_auth_user_changed";
@@ -353,7 +354,7 @@ async fn two_seers_with_seats_in_each_others_session_close_their_accounts_withou
 async fn not_even_the_service_can_give_an_account_the_reserved_address_of_another() {
     let world = World::new().await;
     let (account_id, other_account_id) = (world.new_account().await, world.new_account().await);
-    // Addresses at these domains are placeholders. Only the account whose id is before the `@` may have one.
+    // Addresses at these domains are reserved. Only the account whose id is before the `@` may have one.
     for reserved_address in
         [format!("{account_id}@deleted.invalid"), format!("{account_id}@NO-EMAIL.invalid"), "x@deleted.invalid".into()]
     {
@@ -371,7 +372,7 @@ async fn not_even_the_service_can_give_an_account_the_reserved_address_of_anothe
 }
 
 #[tokio::test]
-async fn users_read_and_edit_their_own_profile() {
+async fn a_user_signs_up_and_edits_their_profile() {
     let world = World::new().await;
     let new_account =
         NewAccount { email: Some("ada@x.org".into()), display_name: Some("Ada".into()), ..Default::default() };
@@ -386,10 +387,13 @@ async fn users_read_and_edit_their_own_profile() {
     assert_eq!(world.sparc.as_anon().users().profiles(&[profile.id]).await.unwrap().len(), 1);
     assert_error!(ada.users().sign_up(NewAccount::default()).await, Error::NotAllowed { .. });
     assert_error!(world.sparc.as_anon().users().me().await, Error::NotSignedIn);
+}
+
+#[tokio::test]
+async fn a_new_character_has_the_default_attributes_of_its_class() {
+    let world = World::new().await;
+    let ada = world.sparc.as_user(world.new_account().await);
     let hero = NewCharacter { name: "Nim".into(), class: CharacterClass::Rogue, ..Default::default() };
-    assert_eq!(
-        ada.characters().create(hero).await.unwrap().grace,
-        5,
-        "a new character must have the default attributes of its class"
-    );
+    let hero = ada.characters().create(hero).await.unwrap();
+    assert_eq!((hero.might, hero.grace, hero.wit, hero.heart), (2, 5, 3, 2));
 }

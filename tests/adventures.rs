@@ -1,5 +1,5 @@
-//! Adventures and creatures: a published adventure is valid, and content that a client writes counts as invalid until
-//! the service has validated it; who may read and write them.
+//! Adventures and creatures: who may read and write them; a published adventure is valid, and content that a client
+//! writes counts as invalid until the service has validated it.
 
 use sparc::{
     entity::sea_orm_active_enums::Attribute,
@@ -116,7 +116,7 @@ async fn creatures_are_read_with_their_adventure_and_written_by_its_creator() {
     let insert_wolf_returning_name =
         format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft_id}', 'Wolf') RETURNING name");
     assert_eq!(creator.fetch_value::<String>(&insert_wolf_returning_name).await.unwrap(), "Wolf");
-    // This INSERT has no RETURNING, so only an INSERT policy can refuse it. With RETURNING, a SELECT policy could too.
+    // This INSERT has no RETURNING, because a SELECT policy could refuse an INSERT with RETURNING.
     let insert_bear = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft_id}', 'Bear')");
     assert_refused!(stranger.execute(&insert_bear).await, forbidden);
     assert_refused!(world.visitor().execute(&insert_bear).await, forbidden);

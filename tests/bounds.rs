@@ -1,6 +1,7 @@
-//! The bounds of columns: a value at the bound is accepted, one past it is refused. Numbers inside a document are
-//! stored exactly. `counters.rs` tests the counters that limit how many rows an account may have, and the counters of
-//! archived rows; `maximum_sizes.rs`, the maximum sizes of texts and documents.
+//! The bounds of columns: a value at the bound is accepted, one past it is refused. Also: unique values, and numbers
+//! inside a document, which are stored exactly. `counters.rs` tests the counters that limit how many rows an account or
+//! an adventure may have, and the counters of archived rows; `maximum_sizes.rs`, the maximum sizes of texts and
+//! documents.
 
 use serde_json::json;
 use sparc::service::{
@@ -119,7 +120,8 @@ async fn the_bounds_of_sessions_and_seats_hold() {
     for code in ["abc234", "ABC23", "ABC23!", "ABC 23"] {
         assert_check_violation(&owner, &format!("UPDATE sessions SET code = '{code}'"), "valid_code").await;
     }
-    // Generated codes contain neither 0 nor 1, but the constraint of the specification permits both.
+    // Generated codes contain neither 0 nor 1, but the constraint, which is that of the game's specification, permits
+    // both.
     assert_accepted(&owner, "UPDATE sessions SET code = 'ABC019'").await;
 }
 

@@ -123,7 +123,7 @@ async fn no_setting_of_a_client_suppresses_the_broadcast_of_a_roll() {
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
     // `sparc.broadcast` turns broadcasts off only if an operator sets it for the database. In `sparc.broadcast_until`,
-    // the trigger caches the time up to which broadcasts are possible.
+    // the trigger caches the time until which it need not check again whether broadcasts are possible.
     for setting in [
         "sparc.broadcast = 'off'",
         "sparc.broadcast_until = 'tomorrow'",
@@ -224,7 +224,8 @@ async fn a_roll_succeeds_even_if_its_broadcast_cannot_be_sent() {
         let broadcast_count_before = count_broadcasts(&world, &game).await;
         let database = world.owner().fetch_value::<String>("SELECT quote_ident(current_database())").await.unwrap();
         superuser.execute_unprepared(&obstacle.replace("{database}", &database)).await.unwrap();
-        // An open connection may have cached the dropped partition, so the roll uses a new connection.
+        // An open connection may have cached, in `sparc.broadcast_until`, that broadcasts are possible. So the roll
+        // uses a new connection.
         let reconnected_world = world.with_new_pool().await;
         assert_eq!(
             reconnected_world

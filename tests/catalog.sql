@@ -1,7 +1,8 @@
--- Lists the objects of a database, one line per object or column: schemas, relations, columns, constraints, indexes,
--- functions, triggers, policies, types, extensions and publications. Tests compare databases by these lines. A line has
--- the object's definition and its privileges. The privileges are sorted, because PostgreSQL keeps them in the order in
--- which they were granted.
+-- Lists the objects of a database: schemas, relations, columns, constraints, indexes, functions, triggers, rules,
+-- policies, types, extensions and publications. The query returns one row per object or column, and one per owner and
+-- comment, and tests compare databases by these rows. The row of an object has its definition. For a schema, relation,
+-- column or function, it also has the privileges, and for a schema or an extension the comment. The privileges are
+-- sorted, because PostgreSQL keeps them in the order in which they were granted.
 WITH user_schemas AS (
   SELECT oid, nspname
   FROM pg_namespace
@@ -67,5 +68,19 @@ FROM (
       ''
     )
   FROM pg_publication
+  UNION ALL
+  SELECT 'rule ' || pg_get_ruledef(oid)
+  FROM pg_rewrite
+  WHERE ev_class IN (SELECT oid FROM pg_class WHERE relnamespace IN (SELECT oid FROM user_schemas))
+  UNION ALL
+  -- Objects of the superuser that `initdb` created have no row, so an object without a row is theirs.
+  SELECT 'owner of ' || pg_describe_object(classid, objid, objsubid) || ' ' || refobjid::regrole
+  FROM pg_shdepend
+  WHERE deptype = 'o' AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+  UNION ALL
+  -- The objects that `initdb` created have lower ids.
+  SELECT 'comment on ' || pg_describe_object(classoid, objoid, objsubid) || ' ' || description
+  FROM pg_description
+  WHERE objoid >= 16384
 ) AS everything (line)
 ORDER BY line COLLATE "C"

@@ -112,7 +112,8 @@ async fn a_page_of_the_filtered_catalogue_scans_a_thousand_adventures_and_the_ne
     let world = World::new().await;
     // An account may have at most two hundred adventures, so 2300 of them need twelve creators.
     let creator_ids = world.new_account_array(12).await;
-    // In each order, the adventures come in the order of i. Only numbers 1100 and 2200 are hard.
+    // In each order, the adventures come in the order of i, except that those with equal ratings come in the order of
+    // their ids. Only numbers 1100 and 2200 are hard.
     let insert_adventures = format!(
         "INSERT INTO adventures (creator_id, name, status, is_valid, difficulty, published_at, times_played, average_rating)
          SELECT ('{creator_ids}'::uuid[])[1 + i % 12], 'Adventure', 'published', true,

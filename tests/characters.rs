@@ -1,4 +1,5 @@
-//! Characters: at most ten unretired ones per account, retirement, deletion, and who may see and change which columns.
+//! Characters: at most ten unretired ones per account, retirement, deletion, hit points, and who may see and change
+//! which columns.
 
 use serde_json::json;
 use sparc::service::{
@@ -226,8 +227,8 @@ async fn hit_points_stay_between_0_and_the_maximum_under_concurrent_changes() {
     let mut hit_points: Vec<i32> = run_together(tasks).await.into_iter().map(Result::unwrap).collect();
     hit_points.sort_unstable();
     assert_eq!(hit_points, [1, 2, 3, 4, 5, 6, 6, 6, 6], "no change may be lost or lead above the maximum");
-    // A Seer may change a character that has a seat in the Seer's own session, and only while that session is active or
-    // paused.
+    // A Seer may change the hit points of a character that has a seat in the Seer's own session, but only while that
+    // session is active or paused.
     world.update_session(&game, "status = 'completed'").await;
     assert_error!(seer.characters().damage(hero_id, 1).await, Error::NotFound { .. });
     // The player may change the hit points at any time. Plain SQL is used here, because the service accepts no number

@@ -29,12 +29,15 @@ async fn fetch_first_column(db: &DatabaseConnection, sql: &str) -> Vec<String> {
     rows.into_iter().map(|row| row.try_get_by_index(0).unwrap()).collect()
 }
 
-/// A query that returns all rows of all tables in schema `public`, as one line of XML per table.
+/// A query that returns all rows of all tables in schema `public` except `sparc_migrations`, and of `auth.users` and
+/// `private.account_gates`, as one line of XML per table.
 const SELECT_ALL_ROWS: &str = "
-    SELECT relname || ' ' || replace(
-      query_to_xml(format('SELECT * FROM public.%I ORDER BY 1, 2', relname), true, true, '')::text, E'\\n', '')
-    FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname <> 'sparc_migrations'
-    ORDER BY relname";
+    SELECT oid::regclass || ' ' || replace(
+      query_to_xml(format('SELECT * FROM %s ORDER BY 1, 2', oid::regclass), true, true, '')::text, E'\\n', '')
+    FROM pg_class
+    WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname <> 'sparc_migrations'
+      OR oid IN ('auth.users'::regclass, 'private.account_gates'::regclass)
+    ORDER BY oid::regclass::text";
 
 /// Creates an active public session with one roll.
 async fn new_public_session_with_roll(world: &World) -> GameSession {

@@ -1,11 +1,11 @@
 //! Constraints on counters and on other values, which hold even for the owner of the tables. Also: deletions lower the
-//! counters.
+//! counters, and a write of an account locks its row in `private.account_gates`.
 
 use sea_orm::ConnectionTrait;
 
 use crate::{
     bounds::{assert_accepted, assert_check_violation, assert_column_bounds},
-    sqlstates::{CHECK_VIOLATION, FOREIGN_KEY_VIOLATION, LOCK_NOT_AVAILABLE, UNIQUE_VIOLATION},
+    sqlstates::{CHECK_VIOLATION, FOREIGN_KEY_VIOLATION, LOCK_NOT_AVAILABLE, SESSION_LIVE, UNIQUE_VIOLATION},
     world::{World, into_sql_error},
 };
 
@@ -110,7 +110,7 @@ async fn counters_that_the_database_maintains_are_not_negative() {
     let game = world.new_active_session(1).await;
     let owner = world.owner();
     assert_column_bounds(&owner, "sessions", "game_state_version", 0, i32::MAX).await;
-    // The statement above has set the counter to its maximum.
+    // The assertion above has left the counter at its maximum.
     world.update_session(&game, "game_state_version = 0, status = 'completed'").await;
     world.update_session(&game, "ended_at = now() - INTERVAL '1 year'").await;
     assert_eq!(owner.fetch_value::<i32>("SELECT private.archive_sessions(10)").await, Ok(1));
@@ -141,4 +141,17 @@ async fn deleting_a_live_session_lowers_the_counters() {
     world.owner().execute(&format!("DELETE FROM sessions WHERE id = '{}'", game.session_id)).await.unwrap();
     assert_eq!(world.owner().count("users WHERE live_seats <> 0 OR live_sessions <> 0").await, 0);
     assert_eq!(world.owner().count("characters WHERE live_seats <> 0").await, 0);
+}
+
+/// A login that is itself `service_role` has set no role.
+#[tokio::test]
+async fn a_login_that_is_the_service_role_deletes_no_live_session() {
+    let world = World::new().await;
+    let game = world.new_session(1).await;
+    let delete = format!("DELETE FROM sessions WHERE id = '{}'", game.session_id);
+    let transaction = world.superuser().await.begin().await;
+    transaction.execute_unprepared("SET SESSION AUTHORIZATION service_role").await.unwrap();
+    let refusal = transaction.execute_unprepared(&delete).await.unwrap_err();
+    assert_eq!(into_sql_error(refusal).code, SESSION_LIVE);
+    transaction.rollback().await.unwrap();
 }

@@ -97,7 +97,7 @@ async fn every_text_and_document_that_users_write_has_a_limit() {
                AND attnum = ANY (conkey)
                AND pg_get_constraintdef(pg_constraint.oid) ~ 'char_length\\(|pg_column_size\\(|octet_length\\(|cardinality\\('
            )
-           -- These columns need no limit: they contain only known steps, and a trigger removes duplicates.
+           -- These columns need no limit: they contain only known steps, and a trigger refuses a list with duplicates.
            AND class.relname || '.' || attname NOT IN (
              'tutorial_progress.current_step', 'tutorial_progress.completed_steps'
            )",

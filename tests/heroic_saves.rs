@@ -172,7 +172,7 @@ async fn concurrent_leaves_rolls_heroic_saves_and_new_encounters_do_not_deadlock
 }
 
 #[tokio::test]
-async fn each_refusal_of_a_heroic_save_has_its_own_error() {
+async fn refusals_of_a_heroic_save_have_errors_of_their_own() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
@@ -214,6 +214,7 @@ async fn a_removed_player_learns_nothing_of_the_next_encounter_and_has_a_save_ag
     let failed_roll_id = world.new_attack_roll(game.session_id, player.character_id, "{1,2}", 10, 0).await;
     me.dice().use_heroic_save(failed_roll_id).await.unwrap();
     seer.sessions().remove_player(game.session_id, player.user_id).await.unwrap();
+    // `xmin`, the transaction that wrote the row last, shows whether the next encounter writes the player's seat.
     let select_own_seat = "SELECT heroic_saves_used || ' ' || xmin::text FROM session_players";
     let seat_before: String = player.caller.fetch_value(select_own_seat).await.unwrap();
     seer.sessions().set_encounter(game.session_id, Some("next")).await.unwrap();

@@ -156,7 +156,7 @@ async fn another_creation_with_the_same_id_is_a_conflict() {
     let ada = world.sparc.as_user(game.players[0].user_id);
     let ben = world.sparc.as_user(game.players[1].user_id);
     let service = world.sparc.as_service();
-    // One id for all kinds of rows, because each table has ids of its own.
+    // All kinds of rows get the same id, because ids are unique only within a table.
     let shared_id = Uuid::new_v4();
     let id = Some(shared_id);
 
@@ -264,7 +264,7 @@ async fn another_creation_with_the_same_id_is_a_conflict() {
         "no e-mail address",
         service.users().sign_up(NewAccount { email: None, ..account.clone() }).await,
     );
-    assert_id_conflict("another name", service.users().sign_up(NewAccount { display_name: None, ..account }).await);
+    assert_id_conflict("no display name", service.users().sign_up(NewAccount { display_name: None, ..account }).await);
 }
 
 #[tokio::test]
@@ -273,7 +273,7 @@ async fn after_an_edit_only_the_original_request_still_returns_the_row() {
     let game = world.new_active_session(1).await;
     let seer = world.sparc.as_user(game.seer.user_id());
     let ada = world.sparc.as_user(game.players[0].user_id);
-    // One id for all kinds of rows, because each table has ids of its own.
+    // All kinds of rows get the same id, because ids are unique only within a table.
     let shared_id = Uuid::new_v4();
     let id = Some(shared_id);
 

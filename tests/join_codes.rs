@@ -1,4 +1,4 @@
-//! Join codes: their form, and how evenly their characters are drawn.
+//! Join codes: their form, that they are unique, and how evenly their characters are drawn.
 
 use std::collections::HashSet;
 

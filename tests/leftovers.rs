@@ -151,14 +151,14 @@ async fn a_raw_statement_keeps_the_prepared_statements_of_other_callers() {
     assert_eq!(
         fetch_text(&ada, count_prepared_statements).await,
         "2",
-        "the statement of `list`, and this query itself"
+        "the statement of `living`, and this query itself"
     );
     ben.characters().living().await.unwrap();
     assert_eq!(fetch_text(&ada, "SELECT pg_backend_pid()::text").await, backend_pid, "the connection must be the same");
     assert_eq!(
         fetch_text(&ada, count_prepared_statements).await,
         "2",
-        "the statement of `list` must not be prepared again"
+        "the statement of `living` must not be prepared again"
     );
 }
 

@@ -24,7 +24,7 @@ async fn the_lobby_is_paginated_while_sessions_are_created() {
     let insert_sessions = format!(
         "INSERT INTO sessions (seer_id, adventure_id, is_public, scheduled_start, created_at)
          SELECT ('{seer_ids}'::uuid[])[1 + i % 5], '{adventure_id}', true,
-                CASE WHEN i % 3 > 0 THEN '2030-01-01'::timestamptz + (i / 10) * INTERVAL '1 hour' END,
+                CASE WHEN i % 3 > 0 THEN now() + (i / 10) * INTERVAL '1 hour' END,
                 '2026-01-01'::timestamptz + (i % 4) * INTERVAL '1 minute'
          FROM generate_series(1, 95) AS i"
     );
@@ -70,7 +70,7 @@ async fn a_page_of_the_filtered_lobby_ends_after_a_thousand_scanned_sessions_and
          INSERT INTO sessions (seer_id, adventure_id, is_public, scheduled_start, created_at)
          SELECT ('{seer_ids}'::uuid[])[1 + i % 115],
                 CASE WHEN i % 1100 = 0 THEN '{hard_adventure_id}'::uuid ELSE '{easy_adventure_id}' END, true,
-                CASE WHEN i <= 1500 THEN '2030-01-01'::timestamptz + (i / 10) * INTERVAL '1 hour' END,
+                CASE WHEN i <= 1500 THEN now() + (i / 10) * INTERVAL '1 hour' END,
                 '2026-01-01'::timestamptz - i * INTERVAL '1 minute'
          FROM generate_series(1, 2300) AS i"
     );

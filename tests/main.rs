@@ -1,4 +1,4 @@
-//! Integration tests against a real PostgreSQL, one module per concern. Each test has its own database.
+//! Integration tests against a real PostgreSQL, one module per concern. A test that needs a database creates one.
 
 #![allow(missing_docs)]
 
@@ -90,6 +90,7 @@ mod rolls;
 mod row_streams;
 mod schema_rules;
 mod seats;
+mod service_updates;
 mod session_operations;
 mod sessions;
 mod sign_ups;

@@ -35,8 +35,9 @@ async fn insert_old_sessions(world: &World, count: u32) {
     world.owner().execute(&sql).await.unwrap();
 }
 
-/// Scans of these tables begin at an end of an index where rows are often deleted or updated. For example, each insert
-/// of an event looks for the oldest events, and has to skip deleted ones until a vacuum removes them.
+/// Scans of `adventures`, `session_events` and `sessions` begin at an end of an index where rows are often deleted or
+/// updated. For example, each insert of an event looks for the oldest events, and has to skip deleted ones until a
+/// vacuum removes them.
 #[tokio::test]
 async fn tables_with_dead_rows_at_the_start_of_index_scans_have_low_autovacuum_thresholds() {
     let world = World::new().await;

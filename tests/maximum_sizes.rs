@@ -221,7 +221,7 @@ async fn the_maximum_size_of_modifiers_is_exact_to_the_byte() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let owner = world.owner();
-    // Unknown keys of a modifier are accepted and count towards its size.
+    // Unknown keys of a modifier are accepted, and they count towards the size of the document.
     let modifiers = |length: i32| {
         format!(
             "jsonb_build_array(

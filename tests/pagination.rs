@@ -226,7 +226,7 @@ async fn a_cursor_works_only_in_its_own_list() {
     let me = world.sparc.as_user(seer_id);
     let other_seer = world.sparc.as_user(other_game.seer.user_id());
     let no_filter = HistoryFilter::default();
-    // `short` filters find only adventures of at most 90 minutes.
+    // The `short` filters find only adventures of at most 90 minutes, and sessions that play one of them.
     let (lobby_filter, short_lobby_filter) =
         (LobbyFilter::default(), LobbyFilter { max_minutes: Some(90), ..Default::default() });
     let (catalogue_filter, short_catalogue_filter) =

@@ -3,7 +3,7 @@
 -- that only that image has are left out. The superuser `supabase_admin` runs this script in a new database of a private
 -- cluster. The project's owner is `postgres`, which is neither a superuser nor a member of the Auth server's role.
 
--- Roles belong to the cluster, so another database of it may have created them already.
+-- Roles belong to the cluster, so an earlier run of this script in another database may have created them.
 DO $$
 DECLARE
   role_to_create record;
@@ -87,7 +87,10 @@ BEGIN
 END
 $$;
 
--- Default privileges: everything that `postgres` or `supabase_admin` creates in `public` is granted to the API's roles.
+-- Default privileges. Everything that `postgres` or `supabase_admin` creates in `public` is granted to `postgres` and
+-- to the roles of Supabase's HTTP API: `anon`, `authenticated` and `service_role`. Everything that `supabase_admin`
+-- creates in `realtime`, and everything that `supabase_auth_admin` creates in `auth`, is granted to `postgres` and
+-- `dashboard_user`.
 ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public
   GRANT ALL ON TABLES TO postgres, anon, authenticated, service_role;
 ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public
@@ -163,7 +166,7 @@ CREATE UNIQUE INDEX users_email_partial_key ON auth.users (email) WHERE is_sso_u
 ALTER TABLE auth.users ENABLE ROW LEVEL SECURITY;
 GRANT SELECT ON auth.users TO postgres WITH GRANT OPTION;
 
--- The Auth server's other tables, reduced to the columns by which rows are deleted with their account.
+-- Tables of the Auth server whose rows are deleted with their account. Only the columns that this needs are created.
 DO $$
 DECLARE
   table_name text;

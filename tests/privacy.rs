@@ -1,5 +1,5 @@
-//! Privileges and row security: who may read and write which columns of a profile and of tutorial progress, and whose
-//! rows a user may change.
+//! Privileges and row-level security: who may read and write which columns of a profile and of tutorial progress, and
+//! whose rows a user may change. Also: closing an account, and a request for very many profiles.
 
 use sparc::service::{
     Error, Operations,

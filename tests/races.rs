@@ -22,6 +22,7 @@ use crate::{
     world::{World, insert_heroic_save_sql, run_together},
 };
 
+/// The numbers of concurrent calls with which a test runs, one after another.
 const CALL_COUNTS: [usize; 3] = [2, 8, 32];
 
 /// Makes `call_count` concurrent calls, and returns how often each outcome occurred: `done`, or the code of an error.
@@ -137,7 +138,7 @@ async fn exactly_one_of_several_conflicting_calls_takes_effect() {
         .await;
         assert_eq!(outcomes, expected_outcomes(1, "game_state_changed", call_count - 1));
 
-        // A session ends only once. A call for the status that the session already has may succeed too.
+        // A session ends only once. A call that asks for the status that the session already has succeeds too.
         let outcomes = call_concurrently(call_count, |number| {
             let seer = seer.clone();
             async move {

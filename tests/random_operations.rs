@@ -255,8 +255,8 @@ impl RandomOperations {
     }
 }
 
-/// Returns a line, with the code and how often it occurred, for each error that no operation of these tests may return,
-/// unless its code is in `allowed`.
+/// Returns a line, with the code and how often it occurred, for each error that no random operation may return and
+/// whose code is not in `allowed`.
 pub fn unexpected_errors(counts_by_code: &BTreeMap<&'static str, usize>, allowed: &[&str]) -> Vec<String> {
     let never_expected = [
         "busy",
@@ -279,9 +279,11 @@ pub fn unexpected_errors(counts_by_code: &BTreeMap<&'static str, usize>, allowed
 
 /// Returns a line for each row that breaks an invariant of the database. Tests expect none.
 pub async fn broken_invariants(world: &World) -> Vec<String> {
-    let sql = format!(
-        "SELECT concat_ws(': ', invariant, row, detail) FROM ({}) AS broken",
-        sparc::migration::INVARIANTS.trim_end().trim_end_matches(';')
-    );
-    world.owner().fetch_values(&sql).await.unwrap()
+    world.owner().fetch_values(&select_broken_invariants()).await.unwrap()
+}
+
+/// Returns the query that selects a line for each row that breaks an invariant.
+pub fn select_broken_invariants() -> String {
+    let invariants = sparc::migration::INVARIANTS.trim_end().trim_end_matches(';');
+    format!("SELECT concat_ws(': ', invariant, row, detail) FROM ({invariants}) AS broken")
 }

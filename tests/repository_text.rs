@@ -1,5 +1,5 @@
-//! Checks of the repository's text: links, code blocks, citations of decisions, line width, messages about inputs, and
-//! words that the project has replaced.
+//! Checks of the repository's text: links, code blocks, citations of decisions, line width, and words that the project
+//! has replaced.
 
 use std::{
     fs,
@@ -14,7 +14,8 @@ const MAX_WIDTH: usize = 120;
 
 /// Words and names that the project has replaced, each with its replacement.
 ///
-/// Codes of errors and names of the specification, such as `no_such_code`, do not change and are not listed.
+/// The codes of errors, such as `no_such_code`, and the names that the game's specification gives (`docs/decisions.md`)
+/// do not change and are not listed.
 const RETIRED_WORDS: &[(&str, &str)] = &[
     ("is_passing", "is_retryable"),
     ("SeatsAreTaken", "MaxPlayersBelowSeated"),
@@ -184,26 +185,6 @@ fn comments_and_documents_wrap_at_120_characters() {
         violations.is_empty(),
         "{} lines are longer than {MAX_WIDTH} characters:\n{}",
         violations.len(),
-        violations.join("\n")
-    );
-}
-
-#[test]
-fn a_message_about_an_input_says_what_it_must_be() {
-    let mut violations = Vec::new();
-    for path in tracked_files(&[".rs"]).into_iter().filter(|path| relative_path(path).starts_with("service/src/")) {
-        let text = read(&path);
-        let inputs = text.lines().enumerate().filter(|(_, line)| line.contains("field: \""));
-        for (index, line) in inputs {
-            let rules = line.split("rule: \"").skip(1).filter_map(|rest| rest.split('"').next());
-            for rule in rules.filter(|rule| !rule.starts_with("must ")) {
-                violations.push(format!("{}:{}: {rule}", relative_path(&path), index + 1));
-            }
-        }
-    }
-    assert!(
-        violations.is_empty(),
-        "messages about an input that do not say what it must be:\n{}",
         violations.join("\n")
     );
 }

@@ -8,7 +8,7 @@ use crate::{
     world::World,
 };
 
-/// More often than any operation is attempted.
+/// A value for `times` that is greater than the number of attempts of any operation.
 const ALWAYS: u32 = 1000;
 
 /// Makes the first `times` inserts of a character fail with the given SQLSTATE.

@@ -377,10 +377,20 @@ async fn a_characters_statistics_count_the_rolls_that_the_caller_may_see() {
     assert_eq!((attacks.rolls, attacks.successes, attacks.critical_successes, attacks.critical_failures), (4, 2, 1, 1));
     assert!((attacks.mean_modified_total - 7.0).abs() < 1e-9);
     assert_eq!(statistics.by_kind.iter().map(|kind| kind.rolls).sum::<i64>(), statistics.rolls);
+    // Ada's character also rolls in a session of another Seer. Each Seer sees only the rolls of their own session.
+    let other_game = world.new_active_session(1).await;
+    world.new_attack_roll(other_game.session_id, hero_id, "{6,6}", 10, 0).await;
+    for (caller, roll_count) in [(&game.seer, 5), (&other_game.seer, 1)] {
+        let seer = world.sparc.as_user(caller.user_id());
+        assert_eq!(seer.dice().statistics(RollScope::Character(hero_id)).await.unwrap().rolls, roll_count);
+    }
     let stranger = world.sparc.as_user(world.new_account().await);
-    let empty_statistics = stranger.dice().statistics(RollScope::Session(game.session_id)).await.unwrap();
-    assert_eq!(
-        (empty_statistics.rolls, empty_statistics.mean_modified_total, empty_statistics.by_kind.len()),
-        (0, None, 0)
-    );
+    for scope in [RollScope::Session(game.session_id), RollScope::Character(hero_id)] {
+        let empty_statistics = stranger.dice().statistics(scope).await.unwrap();
+        assert_eq!(
+            (empty_statistics.rolls, empty_statistics.mean_modified_total, empty_statistics.by_kind.len()),
+            (0, None, 0),
+            "{scope:?}"
+        );
+    }
 }

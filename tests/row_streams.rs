@@ -116,7 +116,7 @@ async fn a_stream_that_fails_half_way_fails_its_transaction() {
     let outcome = tx.stream_raw(failing_query()).await.unwrap().try_collect::<Vec<_>>().await;
     assert!(outcome.is_err());
     assert_error!(tx.commit().await.map_err(Error::from), Error::TransactionFailed);
-    // The stream is dropped before its failing row is read.
+    // The server runs the whole statement, which fails although the stream is dropped before the failing row is read.
     let tx = ada.begin().await.unwrap();
     let mut stream = tx.stream_raw(failing_query()).await.unwrap();
     assert!(stream.next().await.unwrap().is_ok());

@@ -191,7 +191,7 @@ async fn the_seer_removes_and_readmits_players_but_seats_nobody() {
     let join = format!("SELECT user_id FROM private.join_by_code('{code}', '{}')", player.character_id);
     assert_refused!(player.caller.fetch_value::<uuid::Uuid>(&join).await, PLAYER_REMOVED, "player_removed");
     assert_refused!(game.seer.execute(&update_seat("is_active = true")).await, NOT_YOUR_CHOICE, "own_choice");
-    // This readmits the player.
+    // Clearing `removed_at` readmits the player.
     assert_eq!(game.seer.execute(&update_seat("removed_at = NULL")).await, Ok(1));
     assert_refused!(
         game.seer.execute(&update_seat("is_active = true")).await,
@@ -320,7 +320,8 @@ async fn rejoining_concurrently_with_two_characters_takes_one_seat() {
     let caller = player.caller.clone();
     let join = format!("SELECT character_id FROM private.join_by_code('{code}', '{other_character_id}')");
     let join_task = tokio::spawn(async move { caller.fetch_value::<uuid::Uuid>(&join).await });
-    // `join_by_code` waits for the lock of the seat's row, and then finds that the player has already rejoined.
+    // Both statements lock the player's row in `private.account_gates` first. So `join_by_code` waits for the rejoin,
+    // and then finds that the player has already rejoined.
     world.owner().wait_until_backends_wait_for_locks(1).await;
     rejoin_transaction.commit().await.unwrap();
     assert_refused!(join_task.await.unwrap(), SESSION_STARTED, "session_not_started");

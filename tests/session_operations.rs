@@ -92,7 +92,7 @@ async fn a_session_is_edited_announced_started_paused_resumed_and_completed() {
     let changes = SessionChanges {
         visibility: Some(Visibility::Public),
         looking_for: Some(Some("a healer".into())),
-        scheduled_start: Some("2030-01-01T19:00:00Z".parse().ok()),
+        scheduled_start: Some(Some(chrono::Utc::now() + chrono::TimeDelta::days(1))),
         ..Default::default()
     };
     let edited_session = seer.sessions().edit(game.session_id, changes).await.unwrap();

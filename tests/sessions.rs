@@ -281,8 +281,8 @@ async fn a_public_session_with_a_draft_does_not_publish_the_draft() {
     let shows_content = |details: serde_json::Value| details["adventure_data"].get("content").is_some();
     let visitor_details = fetch_row_as_json(&world.visitor(), &query).await;
     let fields: Vec<&str> = visitor_details["adventure_data"].as_object().unwrap().keys().map(String::as_str).collect();
-    let announced_fields = ["creator_id", "difficulty", "estimated_duration", "id", "name", "status", "thumbnail_url"];
-    assert_eq!(fields, announced_fields, "a visitor may see only the fields that announce the session");
+    let summary_fields = ["creator_id", "difficulty", "estimated_duration", "id", "name", "status", "thumbnail_url"];
+    assert_eq!(fields, summary_fields, "a visitor must get only a summary of the adventure");
     assert!(!shows_content(fetch_row_as_json(&world.new_user().await, &query).await), "a stranger");
     assert!(shows_content(fetch_row_as_json(&game.seer, &query).await), "the Seer");
     let player = &game.players[0];

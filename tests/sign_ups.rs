@@ -1,6 +1,7 @@
 //! Sign-ups with an e-mail address that is taken, and sign-ups that are repeated with the same id after the account has
-//! changed. In `private.requests`, the database keeps a digest of each request, by which it recognizes a repeated one.
-//! *The platform* is Supabase, whose Auth server writes `auth.users`; here the owner does this in its place.
+//! changed. For each sign-up by the service, the database keeps a digest of the request in `private.requests`, by which
+//! it recognizes a repetition. *The platform* is Supabase, whose Auth server writes `auth.users`; in these tests, the
+//! schema's owner runs the Auth server's statements.
 
 use sea_orm::{ConnectionTrait, DbBackend, Statement, TransactionTrait};
 use sparc::service::{
@@ -98,7 +99,8 @@ async fn an_account_that_the_platform_created_has_no_digest_and_only_the_service
     );
     assert_eq!(world.owner().count("private.requests WHERE relation = 'users'").await, 0);
 
-    // Only the service may compare a request with the digest. Otherwise anybody could guess the data of an account.
+    // Only the service may compare a request with the digest. Otherwise anybody could test guesses about the data of an
+    // account.
     let (email, id) = ("eve@x.org", Uuid::new_v4());
     let account = NewAccount { id: Some(id), email: Some(email.into()), display_name: None };
     service.users().sign_up(account).await.unwrap();
@@ -127,9 +129,9 @@ async fn only_the_service_learns_whether_an_email_address_is_taken() {
     let ada = service.users().sign_up(account.clone()).await.unwrap();
     assert!(service.users().is_email_taken(&email).await.unwrap());
     assert!(service.users().is_email_taken(&email.to_uppercase()).await.unwrap());
-    // This domain is reserved for placeholders.
+    // An address in a reserved domain counts as taken, because a sign-up ignores it.
     assert!(service.users().is_email_taken("x@no-email.invalid").await.unwrap());
-    // A second account with Ada's address gets a placeholder instead.
+    // The profile of a second account with Ada's address gets the account's reserved address instead.
     let second_account = service.users().sign_up(account).await.unwrap();
     let address = world.sparc.as_user(second_account.id).users().my_email().await.unwrap();
     assert_eq!(address, format!("{}@no-email.invalid", second_account.id));

@@ -1,5 +1,6 @@
-//! Unusual texts in inputs that take a text: each is either stored unchanged, or refused with an error that names the
-//! field and what its text must be. Nothing is partly written.
+//! Unusual texts in inputs that take a text: each text is either stored unchanged, or refused with an error that names
+//! the field and says what its text must be. Afterwards, every invariant of the database holds. Two further tests are
+//! about escapes in JSON documents and about join codes as a person types them.
 
 use std::pin::Pin;
 
@@ -25,7 +26,7 @@ use crate::{
     world::World,
 };
 
-/// Unusual texts that a person or a client may send, each with a description.
+/// Returns unusual texts that a person or a client may send, each with a description.
 fn unusual_texts() -> Vec<(&'static str, String)> {
     vec![
         ("empty", String::new()),
@@ -54,11 +55,13 @@ struct SessionFixture {
     seer: IdentityConnection,
     session_id: Uuid,
     adventure_id: Uuid,
+    /// A draft adventure of the Seer.
     draft_id: Uuid,
     character_id: Uuid,
 }
 
-/// Resolves to the text as the operation stored it, or to `None` if the operation stores no text.
+/// Resolves to the text as the operation stored it (`None` if the text was lost). If the operation only searches for
+/// the text, resolves to the text itself.
 type StoredTextFuture<'a> = Pin<Box<dyn Future<Output = Result<Option<String>, Error>> + Send + 'a>>;
 
 /// The name of an input, and a function that passes a text to it.
@@ -98,7 +101,7 @@ fn text_inputs() -> Vec<TextInput> {
             .users()
             .by_display_name(&text)
             .await
-            .map(|_| None)?),
+            .map(|_| Some(text))?),
         text_input!("characters.create name", |fixture, text| {
             let hero = fixture.player.characters().create(NewCharacter { name: text, ..Default::default() }).await?;
             fixture.player.characters().delete(hero.id).await?;
@@ -120,7 +123,8 @@ fn text_inputs() -> Vec<TextInput> {
         }),
         text_input!("adventures.catalogue search", |fixture, text| {
             let filter = CatalogueFilter { search: Some(text), ..Default::default() };
-            fixture.player.adventures().catalogue(&filter, CatalogueOrder::default(), None).await.map(|_| None)?
+            let page = fixture.player.adventures().catalogue(&filter, CatalogueOrder::default(), None).await;
+            page.map(|_| filter.search)?
         }),
         text_input!("creatures.add name", |fixture, text| {
             Some(
@@ -162,7 +166,7 @@ fn text_inputs() -> Vec<TextInput> {
         }),
         text_input!("sessions.lobby search", |fixture, text| {
             let filter = LobbyFilter { search: Some(text), ..Default::default() };
-            fixture.player.sessions().lobby(&filter, None).await.map(|_| None)?
+            fixture.player.sessions().lobby(&filter, None).await.map(|_| filter.search)?
         }),
         text_input!("dice.roll description", |fixture, text| {
             let roll = NewRoll::attribute_check(
@@ -213,7 +217,7 @@ async fn every_text_is_stored_unchanged_or_refused_with_the_name_of_its_field() 
     for (description, text) in unusual_texts() {
         for (input, call) in text_inputs() {
             match call(&fixture, text.clone()).await {
-                Ok(stored) if stored.as_ref().is_none_or(|stored| *stored == text) => accepted_count += 1,
+                Ok(stored) if stored.as_ref() == Some(&text) => accepted_count += 1,
                 Ok(_) => violations.push(format!("{input}: {description} was changed")),
                 Err(Error::InvalidValue { field, rule }) if !field.is_empty() && !rule.is_empty() => refused_count += 1,
                 Err(error) => violations.push(format!("{input}: {description}: {}", error.code())),

@@ -107,7 +107,7 @@ async fn a_user_cannot_skip_steps_with_plain_sql() {
     }
     user.execute(&format!("INSERT INTO tutorial_progress (user_id, path) VALUES ('{id}', 'player')")).await.unwrap();
     for assignments in [
-        // The last step of the player's path.
+        // The fourth step of the player's path.
         "current_step = 'combat-practice'",
         // A step of the other path.
         "current_step = 'running-sessions'",
@@ -136,7 +136,7 @@ async fn a_user_cannot_skip_steps_with_plain_sql() {
     );
     assert!(
         is_refused_as_out_of_order(&user, "UPDATE tutorial_progress SET path = 'seer'").await,
-        "half way, changing only the path must be refused"
+        "after the first step, a change of the path alone must be refused"
     );
     // A user may change the path if the statement also returns to the first step.
     user.execute("UPDATE tutorial_progress SET path = 'seer', current_step = 'welcome'").await.unwrap();
@@ -148,7 +148,7 @@ async fn a_user_cannot_skip_steps_with_plain_sql() {
         1,
         "the database must set completed_at itself"
     );
-    let set_last_step =
+    let set_fourth_step =
         "UPDATE tutorial_progress SET path = 'player', current_step = 'combat-practice', completed_at = NULL";
-    assert_eq!(world.service().execute(set_last_step).await, Ok(1), "the service may set any step");
+    assert_eq!(world.service().execute(set_fourth_step).await, Ok(1), "the service may set any step");
 }

@@ -7,17 +7,17 @@ use testdb::{PreparedStatement, prepared_statements};
 
 use crate::Failure;
 
-/// A service on a single connection, whose prepared statements can be read.
+/// A handle of the service on a single connection, whose prepared statements can be read.
 pub struct StatementCapture {
     pool: DatabaseConnection,
-    /// The service.
+    /// The handle whose statements are captured.
     pub sparc: Sparc,
     /// The number of prepared statements that have been returned so far.
     returned_count: usize,
 }
 
 impl StatementCapture {
-    /// Creates a service on `pool`, which must have only one connection.
+    /// Creates a handle on `pool`, which must have only one connection.
     pub fn new(pool: DatabaseConnection) -> Self {
         Self { sparc: Sparc::from_connection(pool.clone()), pool, returned_count: 0 }
     }
@@ -28,7 +28,7 @@ impl StatementCapture {
         Ok(self.pool.close().await?)
     }
 
-    /// Returns the last of the [new statements](Self::new_statements) that does not set the identity.
+    /// Returns the last of the [new statements](Self::new_statements), without those that only change the role.
     pub async fn last_statement(&mut self) -> Result<PreparedStatement, Failure> {
         let new = self.new_statements().await?;
         new.into_iter()

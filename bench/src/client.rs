@@ -17,8 +17,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects to a database of the private server. The role in the URL must be a superuser, because the measurements
-    /// set roles and disable triggers.
+    /// Connects to a database of the server that the command has started. The role in the URL must be a superuser,
+    /// because the measurements set roles and disable triggers.
     pub async fn open(url: &str) -> Result<Self, Failure> {
         let options: PgConnectOptions = url.parse()?;
         Ok(Self { connection: PgConnection::connect_with(&options).await? })
@@ -57,14 +57,15 @@ impl Client {
         Ok(self.fetch_value(sql).await?.parse().unwrap_or_default())
     }
 
-    /// Returns the process id of the postmaster. Its child processes run the statements.
+    /// Returns the process id of the postmaster, whose child processes run the statements. `None` if the server's file
+    /// `postmaster.pid` does not begin with a number.
     pub async fn postmaster_pid(&mut self) -> Result<Option<u32>, Failure> {
         let pid_file = self.fetch_value("SELECT pg_read_file('postmaster.pid')").await?;
         Ok(pid_file.lines().next().and_then(|line| line.parse().ok()))
     }
 
     /// Copies chunks of rows in COPY's text format into a table, and returns the number of rows. `copy_target` is the
-    /// table with its columns, as COPY expects both.
+    /// name of the table, followed by the list of columns in parentheses.
     pub async fn copy_in(&mut self, copy_target: &str, chunks: impl Iterator<Item = String>) -> Result<u64, Failure> {
         let copy_sql = format!("COPY {copy_target} FROM STDIN");
         let mut copy =

@@ -1,5 +1,5 @@
-//! The command `compare`: the specification's schema and this project's schema (in names `ours`), in two databases of
-//! one cluster, filled with the same rows and measured alternately.
+//! The command `compare`: the specification's schema and this project's schema, in two databases of one cluster, filled
+//! with the same rows and measured alternately. Comments call this project's schema "this schema", and names `ours`.
 
 use std::{fs, time::Instant};
 
@@ -110,7 +110,7 @@ async fn create_databases(server: &Server, scale: f64) -> Result<Databases, Fail
 
     let specification = server.create_empty().await?;
     let pool = specification.connect(2).await?;
-    // The first migration is the stand-in for the platform: accounts, roles, `auth.uid()`.
+    // The first migration creates the stand-in for the platform (Supabase): accounts, roles, `auth.uid()`.
     migrate(&pool, Some(1)).await?;
     pool.execute_unprepared(AUTH_UID_SQL).await?;
     pool.execute_unprepared(SPECIFICATION_SQL).await?;
@@ -126,8 +126,7 @@ async fn create_databases(server: &Server, scale: f64) -> Result<Databases, Fail
     tokio::try_join!(fill_events(ours.url(), data_set, now), fill_events(specification.url(), data_set, now))?;
     let (up_on_filled_database_ms, longest_lock, longest_lock_table) =
         migrate_watching_locks(&pool, ours.url()).await?;
-    // Supabase's `auth.uid()` is installed only now, because `up` would report it as a change to the stand-in that the
-    // migrations created.
+    // Supabase's `auth.uid()` is installed only now, because `up` would replace it with the stand-in of the migrations.
     pool.execute_unprepared(AUTH_UID_SQL).await?;
     pool.close().await?;
 
@@ -245,7 +244,7 @@ async fn measure_operations_and_load(
     let url = ours.url();
     let mut capture = StatementCapture::new(ours.connect(1).await?);
     let argument_set = &argument_sets[0];
-    // Committed, because `measure_overhead` reads the payload of this roll's event.
+    // This roll is committed, because `measure_overhead` reads the payload of its event.
     capture.sparc.as_user(argument_set.player).dice().roll(new_roll(argument_set)?).await?;
     let roll_statement = capture.last_statement().await?;
     let event = NewEvent { session_id: argument_set.session, kind: "wave".to_owned(), ..Default::default() };

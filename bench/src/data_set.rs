@@ -1,4 +1,4 @@
-//! The rows of both databases, the specification's and this schema's, as a function of the scale.
+//! The rows of both databases, the specification's and this project's, as a function of the scale.
 //!
 //! Every row is computed from its number, so both databases are filled with the same rows, and a measurement knows the
 //! rows' ids without a query. Scale 1 is 200 thousand users, 300 thousand sessions (100 thousand wait in the lobby),

@@ -45,12 +45,12 @@ struct TableRows {
     copy_target: &'static str,
     /// The number of calls of `append_lines`.
     calls: u64,
-    /// Appends the row with a number, or for seats and rolls, all rows of the session with that number.
+    /// Appends the row that has the given number; for seats and rolls, all rows of the session that has that number.
     append_lines: fn(&mut String, &FillContext, u64),
 }
 
-/// Fills a database with everything but events, builds its indexes and gathers its statistics. Returns the builds of
-/// all indexes except those of constraints, which are not dropped.
+/// Drops the indexes, except those of constraints; fills the database with everything but events; then builds the
+/// dropped indexes again and gathers statistics. Returns the builds of the indexes.
 ///
 /// Triggers and foreign keys are disabled while rows are loaded, because the generated rows satisfy them. Checks and
 /// unique constraints stay enabled.

@@ -35,7 +35,7 @@ pub struct GrowthResult {
     pub up_on_filled_database_ms: f64,
     /// The longest time that this second `up` held an ACCESS EXCLUSIVE lock on a table, in milliseconds.
     pub longest_lock_ms: f64,
-    /// The table with that lock.
+    /// The table that it locked; empty if no such lock was seen.
     pub longest_lock_table: String,
 }
 
@@ -47,15 +47,16 @@ pub async fn bytes_per_session(url: &str, data_set: &DataSet) -> Result<f64, Fai
     Ok(bytes / data_set.sessions() as f64)
 }
 
-/// Applies the first `steps` migrations, or all, and returns the milliseconds that this took.
+/// Runs `up`, which applies at most `steps` pending migrations, or all of them if `steps` is `None`. Returns the
+/// milliseconds that this took.
 pub async fn migrate(pool: &DatabaseConnection, steps: Option<u32>) -> Result<f64, Failure> {
     let start = Instant::now();
     Migrator::up(pool, steps).await?;
     Ok(start.elapsed().as_secs_f64() * 1000.0)
 }
 
-/// Applies all migrations while watching locks. Returns the milliseconds that this took, the longest time that an
-/// ACCESS EXCLUSIVE lock was held, and the table that it locked.
+/// Runs `up` while watching locks. Returns the milliseconds that `up` took, the longest time that an ACCESS EXCLUSIVE
+/// lock was held, and the table that it locked.
 pub async fn migrate_watching_locks(pool: &DatabaseConnection, url: &str) -> Result<(f64, Duration, String), Failure> {
     let is_done = Arc::new(AtomicBool::new(false));
     let watcher = tokio::spawn(watch_locks(url.to_owned(), is_done.clone()));
@@ -65,8 +66,8 @@ pub async fn migrate_watching_locks(pool: &DatabaseConnection, url: &str) -> Res
     Ok((up_ms?, longest_lock, longest_lock_table))
 }
 
-/// Polls for ACCESS EXCLUSIVE locks until `is_done`. Returns the longest time that one was held, and the table that it
-/// locked.
+/// Looks every few milliseconds for ACCESS EXCLUSIVE locks on tables of `public`, until `is_done`. Returns the longest
+/// time for which such a lock was seen, and the table that it locked.
 async fn watch_locks(url: String, is_done: Arc<AtomicBool>) -> Result<(Duration, String), Failure> {
     let mut client = Client::open(&url).await?;
     let mut locked_since: HashMap<String, Instant> = HashMap::new();

@@ -33,7 +33,7 @@ use crate::{
     Failure, HttpOptions,
     argument_sets::choose_argument_sets,
     client::Client,
-    compare::PRODUCTION_SETTINGS,
+    compare::{AUTH_UID_SQL, PRODUCTION_SETTINGS},
     cpu::{self, CpuTimes},
     data_set::DataSet,
     live::create_filled_database,
@@ -111,10 +111,12 @@ pub async fn run(options: &HttpOptions) -> Result<(), Failure> {
     let secret = format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
     let players = requests::players(&choose_argument_sets(&DATA_SET), &secret, &mut client).await?;
     let newcomers = requests::newcomers(&DATA_SET, &secret, &mut client).await?;
-    client.close().await?;
     println!("filled after {:.0} s", start.elapsed().as_secs_f64());
     // The web service is started first, because at its start it runs `up`, and PostgREST reads the schema at its start.
     let service = ApiServer::start_service(database.url(), &secret).await?;
+    // This `up` has replaced Supabase's `auth.uid()` with the stand-in of the migrations.
+    client.run(AUTH_UID_SQL).await?;
+    client.close().await?;
     let postgrest = ApiServer::start_postgrest(database.url(), &secret).await?;
     println!("ready after {:.0} s", start.elapsed().as_secs_f64());
 

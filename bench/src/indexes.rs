@@ -15,7 +15,8 @@ pub struct Index {
     pub name: String,
     /// Bytes on disk.
     pub bytes: f64,
-    /// The measured statements that read it, the constraints that need it, and other uses.
+    /// Its uses: first the measured statements that read it, then the constraints that need it, then the uses in
+    /// `OTHER_USES`.
     pub used_by: Vec<String>,
     /// Microseconds that it adds to each written row; `None` if it belongs to a constraint, or if the table has too few
     /// rows to measure it.
@@ -122,8 +123,9 @@ pub async fn measure_indexes(client: &mut Client, uses: &IndexUses) -> Result<Ve
         let other_uses =
             OTHER_USES.iter().filter(|(index, _)| *index == name).map(|(_, used_by)| (*used_by).to_owned());
         let has_constraint = !constraint.is_empty();
-        let used_by = [constraint, foreign_key].into_iter().filter(|used_by| !used_by.is_empty()).chain(other_uses);
-        let used_by = used_by.chain(uses.statements_by_index.get(&name).into_iter().flatten().cloned()).collect();
+        let constraints = [constraint, foreign_key].into_iter().filter(|used_by| !used_by.is_empty());
+        let statements = uses.statements_by_index.get(&name).into_iter().flatten().cloned();
+        let used_by = statements.chain(constraints).chain(other_uses).collect();
         let write_cost_us = if has_constraint { None } else { measure_write_cost_us(client, &table, &name).await? };
         indexes.push(Index { table, bytes: bytes.parse().unwrap_or_default(), used_by, write_cost_us, name });
     }

@@ -53,7 +53,8 @@ const ALTERNATIVE_RUN_PAIRS: usize = 6;
 const FIRST_STEP_SESSIONS: u64 = 200;
 /// The time over which the processor use of idle subscribers is measured.
 const IDLE_MEASUREMENT_LENGTH: Duration = Duration::from_secs(20);
-/// Events per second at human speed: about one event every four seconds in each of the 250 sessions.
+/// Events per second at human speed: about as many as 250 sessions with an event every four seconds have. The events
+/// are sent in the sessions of the argument sets, of which there are at most 64.
 const EVENTS_PER_SECOND_AT_HUMAN_SPEED: u32 = 60;
 /// The time over which delays are measured.
 const DELAY_MEASUREMENT_LENGTH: Duration = Duration::from_secs(15);
@@ -67,8 +68,8 @@ pub const DATA_SET: DataSet =
 pub struct LiveResults {
     /// Writers with and without subscribers.
     pub writer_comparisons: Vec<WriterComparison>,
-    /// Delays from the call that writes an event to its arrival at a subscriber in another process, if events are
-    /// written as rarely as people act.
+    /// Delays from the call that writes an event to its arrival at a subscriber in another process, while events are
+    /// written at human speed ([`EVENTS_PER_SECOND_AT_HUMAN_SPEED`]).
     pub delays_at_human_speed: DelaySummary,
     /// The same delays while eight clients roll as fast as they can.
     pub delays_while_rolling: DelaySummary,
@@ -116,8 +117,9 @@ pub struct DelaySummary {
     pub p95_ms: f64,
     /// The 99th percentile.
     pub p99_ms: f64,
-    /// The number of events received.
-    pub count: usize,
+    /// The number of delays: one for each event and each subscriber that received it. Old reports call it `count`.
+    #[serde(alias = "count")]
+    pub deliveries: usize,
 }
 
 /// Processor use while no event is written, in percent of a processor.
@@ -190,7 +192,8 @@ pub async fn run(options: &LiveOptions) -> Result<(), Failure> {
     sections::write_report_and_section(&report, &options.out, options.docs, "live", section(&report))
 }
 
-/// Creates a database with this project's schema, and fills it with everything but events.
+/// Creates a database with this project's schema, fills it with everything but events, and installs Supabase's
+/// definition of `auth.uid()`.
 pub async fn create_filled_database(server: &Server, data_set: DataSet) -> Result<Database, Failure> {
     let database = server.create_empty().await?;
     let pool = database.connect(2).await?;

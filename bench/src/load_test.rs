@@ -52,7 +52,7 @@ impl LoadStep {
     }
 }
 
-/// Returns the largest number of sessions that was sustained.
+/// Returns the largest number of sessions that was sustained, or 0 if no step was sustained.
 #[must_use]
 pub fn max_sustained_sessions(steps: &[LoadStep]) -> u64 {
     steps.iter().filter(|step| step.is_sustained()).map(|step| step.sessions).max().unwrap_or_default()
@@ -74,7 +74,7 @@ pub const POOL_SIZE: u32 = 16;
 /// How the players get new events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delivery {
-    /// Each player requests new events after each roll.
+    /// Each player requests new events after each roll, all players of a session at the same time.
     Polling,
     /// Each player has a subscription.
     Subscriptions,
@@ -241,14 +241,13 @@ impl PlayedSession {
         if !self.subscriptions.is_empty() {
             return Ok(0);
         }
-        for player in &self.players {
-            let events =
-                self.sparc.as_user(row_id(RowKind::User, *player)).events().after(self.id, self.newest_seq).await?;
-            // Only after the last player's request, so that all players request the events after the same number.
-            if Some(player) == self.players.last() {
-                self.newest_seq = events.last().map_or(self.newest_seq, |event| event.seq);
-            }
-        }
+        let (session_id, newest_seq) = (self.id, self.newest_seq);
+        let callers = self.players.iter().map(|player| self.sparc.as_user(row_id(RowKind::User, *player)));
+        let requests = callers.map(|caller| async move { caller.events().after(session_id, newest_seq).await });
+        let answers = try_join_all(requests).await?;
+        // A player who reads from a replica may not have received the event yet.
+        let newest_seqs = answers.iter().map(|events| events.last().map_or(newest_seq, |event| event.seq));
+        self.newest_seq = newest_seqs.min().unwrap_or(newest_seq);
         Ok(self.players.len())
     }
 }

@@ -206,7 +206,8 @@ impl StatementPair {
             }
         }
 
-        // The statement that was executed most often. Only a bare INSERT (see `overhead`) prepares more than one.
+        // The counts are those of the statement that was executed most often. Only the bare INSERTs (see `overhead`)
+        // prepare more than one statement.
         let plan_counts = our_client
             .fetch_rows(
                 "SELECT custom_plans, generic_plans FROM pg_prepared_statements

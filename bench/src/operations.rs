@@ -35,11 +35,11 @@ pub struct OperationResult {
     pub clients: u32,
     /// Operations per second by the service.
     pub operations_per_second: f64,
-    /// Transactions per second by pgbench, which sends BEGIN and the identity in separate messages.
+    /// Transactions per second by pgbench when it sends BEGIN and the identity in two round trips.
     pub pgbench_operations_per_second: f64,
     /// `operations_per_second` divided by `pgbench_operations_per_second`.
     pub ratio: f64,
-    /// Transactions per second by pgbench when it sends BEGIN and the identity in one message, as the service does.
+    /// Transactions per second by pgbench when it sends BEGIN and the identity in one round trip, as the service does.
     pub pgbench_pipelined_operations_per_second: f64,
     /// Round trips per operation.
     pub round_trips: usize,
@@ -92,7 +92,8 @@ const CLIENT_COUNTS: [u32; 3] = [1, 8, 64];
 const ROUNDS: u32 = 3;
 /// The maximum number of pgbench's threads (`--jobs`).
 const MAX_PGBENCH_THREADS: u32 = 2;
-/// The deadline of each operation. The service sends it as `statement_timeout`.
+/// The deadline of each operation, which is the service's default. The service sends it as `statement_timeout`, and so
+/// does pgbench.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// The statement with which pgbench sets the identity and checks the account. The service needs two statements, because
@@ -160,7 +161,7 @@ pub async fn measure_operations(
             let (mut service_runs, mut latencies) = (Vec::new(), Vec::new());
             // The runs without pipelining, and those with it.
             let mut pgbench_runs = [Vec::new(), Vec::new()];
-            // Opens every connection and prepares its statements.
+            // The warm-up opens every connection and prepares its statements.
             run_service_clients(operation, &sparc, clients, environment, Duration::from_secs(1)).await?;
             for _ in 0..ROUNDS {
                 let (run, run_latencies) =

@@ -61,8 +61,8 @@ const BARE_ACCOUNT: &str = "WITH account AS (
     )
     INSERT INTO users (id, email, display_name) SELECT id, email, 'Newcomer' FROM account";
 
-/// Disables the triggers of the tables; keys and CHECK constraints remain enabled. Sent in a transaction that is rolled
-/// back.
+/// Disables the triggers of the tables; keys and CHECK constraints remain enabled. This SQL is sent in a transaction
+/// that is rolled back.
 const DISABLE_TRIGGERS: &str =
     "ALTER TABLE dice_rolls DISABLE TRIGGER USER; ALTER TABLE session_events DISABLE TRIGGER USER;
     ALTER TABLE users DISABLE TRIGGER USER; ALTER TABLE auth.users DISABLE TRIGGER USER";

@@ -24,7 +24,7 @@ pub fn build_script(statements: &[ScriptStatement], is_pipelined: bool) -> Strin
     let mut transaction = String::from(if is_pipelined { "\\startpipeline\nBEGIN;\n" } else { "BEGIN;\n" });
     for (index, statement) in statements.iter().enumerate() {
         let mut sql = statement.sql.clone();
-        // From the last parameter to the first, so that `$1` does not replace the beginning of `$10`.
+        // The parameters are replaced from the last to the first, because `$1` is also the beginning of `$10`.
         for number in (1..=statement.values[0].len()).rev() {
             let value = &statement.values[0][number - 1];
             // Only literals become variables. Other expressions stay: a random value must be new in each transaction,
@@ -84,9 +84,11 @@ mod tests {
 
     #[test]
     fn only_a_pipelined_script_has_a_pipeline_which_ends_after_the_first_statement() {
-        let [unpipelined, pipelined] =
-            [false, true].map(|is_pipelined| build_script(&[statement_with_ten_parameters()], is_pipelined));
+        let statements = [statement_with_ten_parameters(), statement_with_ten_parameters()];
+        let [unpipelined, pipelined] = [false, true].map(|is_pipelined| build_script(&statements, is_pipelined));
         assert!(!unpipelined.contains("pipeline"), "{unpipelined}");
-        assert!(pipelined.contains("\\endpipeline\nCOMMIT"), "{pipelined}");
+        let transaction = "\\startpipeline\nBEGIN;\nINSERT INTO t VALUES (gen_random_uuid(), :v0_2, NULL);\n\
+                           \\endpipeline\nINSERT INTO t VALUES (gen_random_uuid(), :v1_2, NULL);\nCOMMIT;\n";
+        assert!(pipelined.ends_with(transaction), "{pipelined}");
     }
 }

@@ -18,7 +18,7 @@ use crate::{
     workload::{Execution, Role, Workload},
 };
 
-/// The list of reads, to which each of the `add_…_reads` functions below adds some.
+/// The list of reads, to which each of the `add_…_reads` functions of this module and of `lobby` adds some.
 struct Reads<'a> {
     argument_sets: &'a [ArgumentSet],
     /// The reads so far.
@@ -88,6 +88,8 @@ pub async fn capture_reads(
     Ok(reads.pairs)
 }
 
+/// Adds the reads of rolls, sessions, events and profiles. In this function and the next one, `sql` is the
+/// specification's statement and `ours` is the service's.
 async fn add_session_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture) -> Result<(), Failure> {
     let argument_set = reads.argument_sets[0].clone();
     let caller = capture.sparc.as_user(argument_set.player);

@@ -30,7 +30,7 @@ use crate::{
     sections,
 };
 
-/// Settings of the standbys.
+/// Settings of the standbys, which are the servers of the replicas.
 const STANDBY_SETTINGS: [&str; 3] = ["shared_buffers=1GB", "hot_standby=on", "max_connections=200"];
 /// Settings of the primary, in addition to [`PRODUCTION_SETTINGS`]. Without `synchronous_standby_names`, replication is
 /// asynchronous, so a commit waits only for the primary's disk.
@@ -105,7 +105,7 @@ pub async fn run(options: &ReplicaOptions) -> Result<(), Failure> {
     let database = live::create_filled_database(&primary, DATA_SET).await?;
     // The standbys are kept until the end of the command, because dropping one stops its server.
     let (mut standbys, mut replica_urls) = (Vec::new(), Vec::new());
-    // The primary's, and then those of the replicas.
+    // The first is the primary's, and the others are those of the standbys.
     let mut postmaster_pids = vec![postmaster_pid(&primary).await?];
     for _ in 0..2 {
         let primary_of_standby = primary.clone();

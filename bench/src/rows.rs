@@ -1,7 +1,7 @@
 //! Generates rows in the text format of COPY: columns are separated by tabs, and `\N` is NULL.
 //!
-//! The first argument of [`draw`] differs from property to property, so that the values drawn for one row are
-//! independent of each other.
+//! What varies between rows comes from [`draw`], a pseudorandom function. Its first argument differs from property to
+//! property, so that the values drawn for one row are independent of each other.
 
 use std::fmt::Write;
 

@@ -90,8 +90,8 @@ impl Workload {
     }
 }
 
-/// Returns the SQL that begins the transaction, runs the setup, and sets the role and the claims. The owner's
-/// transaction keeps the connection's role, which is the superuser.
+/// Returns the SQL that begins the transaction, runs the setup, and sets the role and the claims that the caller's
+/// token would have. The owner's transaction keeps the connection's role, which is the superuser.
 #[must_use]
 pub fn begin_sql(role: Role, execution: &Execution) -> String {
     // Without a user, the claims have no subject.

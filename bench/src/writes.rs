@@ -1,5 +1,5 @@
-//! The statements with which users and jobs write: the specification's, and the service's (in names `ours`), which are
-//! captured by calling its operations.
+//! The statements with which users and jobs write: the specification's and the service's. The service's statements,
+//! which names call `ours`, are captured by calling its operations.
 //!
 //! In both schemas, a write adds equally many events of similar size. Where a trigger of this project's schema writes
 //! an event, the specification's client writes one with made-up values.
@@ -29,10 +29,10 @@ use crate::{
 const INSERT_EVENT: &str =
     "INSERT INTO session_events (session_id, event_type, payload) VALUES ($1, $2, $3) RETURNING *";
 
-/// Inserts a thousand expired events for the clean-up to delete. They have the payloads of existing events, so each is
-/// too large for the free space that is left on existing pages. So all of them go to new pages together, like events
-/// that are written one after another. Without a payload, they would be scattered over the free space of a thousand
-/// pages.
+/// Inserts a thousand expired events, which the job that is measured then deletes. They have the payloads of existing
+/// events, so each is too large for the free space that is left on existing pages. So all of them go to new pages
+/// together, like events that are written one after another. With empty payloads, they would be scattered over the free
+/// space of a thousand pages.
 const INSERT_OLD_EVENTS: &str = "SET LOCAL session_replication_role = replica;
     INSERT INTO session_events (session_id, event_type, payload, created_at)
     SELECT session_id, event_type, payload, now() - INTERVAL '1 day' - INTERVAL '1 minute' * row_number() OVER ()

@@ -139,7 +139,7 @@ async fn play() -> Result<(), Box<dyn StdError>> {
     }
     let last_seq = print_events(ada, tonight.id, 0).await?;
 
-    print_heading("Old Ambrose (might 1, so one die) pulls at the rope until he rolls a failure and a critical result");
+    print_heading("Old Ambrose (might 1, so one die) pulls at the rope until one roll has failed and one was critical");
     let pull = NewRoll::attribute_check(tonight.id, Roller::Character(ambrose.id), Attribute::Might, Difficulty::MAX);
     let (mut failed_roll_id, mut had_critical) = (None, false);
     while failed_roll_id.is_none() || !had_critical {

@@ -128,9 +128,9 @@ impl FromRequestParts<App> for Viewer {
 }
 
 /// The header with a *log position*: a position in PostgreSQL's write-ahead log, as text (`1-0/16B3748`: timeline and
-/// LSN). Each response has the position of what its caller last wrote or read. A client that sends it with its next
-/// request reads its own writes, even through another process of this program or from a replica. An invalid value is
-/// ignored.
+/// LSN). A response to a [`User`] or a [`Viewer`] has the position of what this caller last wrote or read, if there is
+/// one. A client that sends the position with its next request reads its own writes, even through another process of
+/// this program or from a replica. An invalid value is ignored.
 const POSITION_HEADER: &str = "sparc-position";
 
 /// A request extension in which [`Viewer`] leaves the caller for [`add_log_position_header`].

@@ -157,7 +157,7 @@ fn routes() -> axum::Router<App> {
             create_character,
         )
         .route::<(), Page<AdventureSummary>, _>(Method::GET, "/api/adventures", "The published adventures", adventures)
-        .route::<(), Page<SessionSummary>, _>(Method::GET, "/api/lobby", "Sessions with a free seat", lobby)
+        .route::<LobbyQuery, Page<SessionSummary>, _>(Method::GET, "/api/lobby", "Sessions with a free seat", lobby)
         .route::<(), Page<MySession>, _>(Method::GET, "/api/sessions", "The caller's sessions", my_sessions)
         .route::<NewSession, sessions::Model, _>(Method::POST, "/api/sessions", "Creates a session", create_session)
         .route::<(), SessionDetails, _>(Method::GET, "/api/sessions/{id}", "A session with its participants", details)
@@ -206,7 +206,7 @@ fn routes() -> axum::Router<App> {
             "Sends an event to the session",
             send_event,
         )
-        .route::<(), session_events::Model, _>(Method::GET, "/api/sessions/{id}/events", "Streams live events", events)
+        .event_stream::<session_events::Model, _>("/api/sessions/{id}/events", "Streams live events", events)
         .route::<(), Option<Uuid>, _>(
             Method::GET,
             "/api/demo-session",
@@ -240,7 +240,7 @@ async fn adventures(Viewer { caller, .. }: Viewer) -> ApiResult<Page<AdventureSu
     Ok(Json(caller.adventures().catalogue(&CatalogueFilter::default(), CatalogueOrder::Newest, None).await?))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct LobbyQuery {
     #[serde(flatten)]

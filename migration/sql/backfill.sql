@@ -1,8 +1,9 @@
--- Makes up for triggers on `auth.users` that were missing or did not exist yet: creates a profile for each account that
--- has none, and brings profiles up to date with new e-mail addresses, soft deletions (`deleted_at`) and deletions of
--- their accounts. A closed account stays closed, even if the platform (Supabase) has not recorded its deletion. The
--- first query reads every account, while `up` holds its locks on the tables. So an `up` runs this script only if it has
--- applied migrations or restores one of these triggers.
+-- Makes up for triggers on `auth.users` that did not exist yet, were missing, or had no effect (because they were
+-- disabled, for example): creates a profile for each account that has none, and brings profiles up to date with new
+-- e-mail addresses, soft deletions (`deleted_at`) and deletions of their accounts. A closed account stays closed, even
+-- if the platform (Supabase) has not recorded its deletion. The first query reads every account, while the migration
+-- command `up` holds its locks on the tables. So an `up` runs this script only if it has applied migrations, or
+-- restores one of these triggers or its function.
 DO $$
 DECLARE
   missed_account record;

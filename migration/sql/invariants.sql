@@ -7,7 +7,8 @@
 --
 -- A *live* session is one that has not ended. An *active* seat is one that its player holds now, and a *live* seat is
 -- an active seat in a live session. A *living* character is one that is not retired. An account (a row in `auth.users`)
--- has a *profile* in `public.users`, which outlives it, and a *gate* in `private.account_gates`.
+-- has a *profile* in `public.users`, which may stay when the account is deleted, and a *gate* in
+-- `private.account_gates`.
 WITH live_sessions AS (
   SELECT * FROM public.sessions WHERE status NOT IN ('completed', 'cancelled')
 ),
@@ -134,7 +135,7 @@ JOIN public.creatures AS creature ON creature.id = roll.creature_id
 JOIN public.sessions AS session ON session.id = roll.session_id
 WHERE creature.adventure_id <> session.adventure_id
 UNION ALL
--- Only the rolls of the last 23 hours, because events that are 24 hours old are deleted.
+-- This query checks only the rolls of the last 23 hours, because events that are 24 hours old are deleted.
 SELECT 'every roll has an event', roll.id::text, roll.session_id::text
 FROM public.dice_rolls AS roll
 WHERE roll.created_at BETWEEN now() - INTERVAL '23 hours' AND now()
@@ -207,8 +208,11 @@ CROSS JOIN LATERAL (
   SELECT 'adventure ' || draft.id FROM public.adventures AS draft
   WHERE draft.creator_id = profile.id AND draft.status = 'draft'
   UNION ALL
-  SELECT 'name, picture or description'
-  WHERE profile.display_name <> 'Former player' OR profile.avatar_url IS NOT NULL OR profile.bio IS NOT NULL
+  SELECT 'e-mail address, name, picture or description'
+  WHERE profile.email <> profile.id || '@deleted.invalid'
+    OR profile.display_name <> 'Former player'
+    OR profile.avatar_url IS NOT NULL
+    OR profile.bio IS NOT NULL
 ) AS leftover
 WHERE profile.closed_at IS NOT NULL
 UNION ALL

@@ -30,8 +30,10 @@ FROM role_attributes
 WHERE EXISTS (SELECT FROM api_role WHERE name = 'service_role' AND NOT exists_already)
   AND (server_version < 160000 OR NOT rolbypassrls)
 UNION ALL
--- Before PostgreSQL 16, a role with CREATEROLE grants itself the membership. Since then, a member needs the option
--- ADMIN for that, and a membership can lack the option SET, without which the member cannot assume the role.
+-- The current role must be able to assume each of the API's roles, or to grant itself the membership for that, as
+-- `platform/up.sql` does. Before PostgreSQL 16, a role with CREATEROLE can grant itself any membership. Since then, it
+-- needs a membership with the option ADMIN for that, and a membership without the option SET does not let its member
+-- assume the role.
 SELECT 'membership in role ' || api_role.name
 FROM api_role, role_attributes
 WHERE CASE

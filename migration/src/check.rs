@@ -16,7 +16,8 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Difference {
-    /// The object as the manifest names it: `index idx_users_email on public.users`.
+    /// The object as the manifest names it: `index idx_users_email on public.users`. An applied migration that
+    /// `public.sparc_migrations` does not list is named `migration NAME in public.sparc_migrations`.
     pub object: String,
     /// Its definition in the database. `None` if it is missing.
     pub found: Option<String>,
@@ -48,7 +49,7 @@ impl fmt::Display for Difference {
 pub struct Report {
     /// Names of migrations that are not applied.
     pub pending: Vec<String>,
-    /// The differences from the manifest, which `up` repairs.
+    /// The differences from the manifest. `up` repairs them, or returns an error if it cannot repair one of them.
     pub differences: Vec<Difference>,
     /// Objects that are not part of the schema, and choices left to the operator. `up` does not change them.
     pub hints: Vec<String>,
@@ -69,7 +70,8 @@ pub(crate) struct State {
     pub(crate) found_objects: Vec<CatalogObject>,
     /// The lines of the manifest that apply to this database: each object that it must have, with its definition.
     pub(crate) expected: Definitions,
-    /// Applied migrations, in order. `None` if the role lacks the privilege to read `public.sparc_migrations`.
+    /// Applied migrations, in order, including the unlisted ones. `None` if the role cannot read
+    /// `public.sparc_migrations`.
     pub(crate) applied_migrations: Option<Vec<String>>,
     /// Migrations that `private.sparc_record` lists as applied, but `public.sparc_migrations` does not.
     pub(crate) unlisted_migrations: Vec<String>,
@@ -78,7 +80,8 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// Reads the state. The call must be in a transaction, whose `search_path` is `pg_catalog` afterwards.
+    /// Reads the state. The call must be in a transaction, whose `search_path` is `pg_catalog` afterwards. Returns an
+    /// error if a migration was applied that this program does not have.
     pub(crate) async fn read<C: ConnectionTrait>(db: &C) -> Result<Self, DbErr> {
         let record = Record::read(db).await?;
         let environment = Environment::read(db, &record).await?;
@@ -109,12 +112,17 @@ impl State {
         self.expected.contains_key(object) || self.record.objects.contains(object)
     }
 
+    /// Whether an earlier version has installed the schema, with all its functions, triggers, policies and views.
+    pub(crate) fn is_upgrade(&self) -> bool {
+        !self.record.migrations.is_empty() && !self.pending_migrations().is_empty()
+    }
+
     /// Returns the migrations that are not applied.
     pub(crate) fn pending_migrations(&self) -> Vec<String> {
         let names = record::migration_names();
         match &self.applied_migrations {
             Some(applied) => names.into_iter().filter(|name| !applied.contains(name)).collect(),
-            // The role cannot read the list. If the table of the list exists, all migrations count as applied.
+            // The role cannot read `public.sparc_migrations`. If that is a table, all migrations count as applied.
             None if self.found_by_name().contains_key("table public.sparc_migrations") => Vec::new(),
             None => names,
         }
@@ -129,7 +137,8 @@ impl State {
         let found_by_name = self.found_by_name();
         let renames = renames::find(self);
         // The columns, indexes and so on of a renamed table are listed under its new name. They are neither missing nor
-        // new.
+        // new. If schema `private` itself was renamed, this is so for every object whose name or definition mentions
+        // that schema.
         let private_schema_was_renamed = renames.iter().any(|rename| rename.object == "schema private");
         let is_affected_by_rename = |object: &str| {
             if private_schema_was_renamed {
@@ -190,8 +199,8 @@ impl State {
         report
     }
 
-    /// Returns the definitions of the database's objects. Those of the jobs are taken from `sql/jobs/up.sql`, which
-    /// schedules them, because the database may lack `pg_cron`.
+    /// Returns the definitions of the database's objects. Those of the jobs are taken from `sql/jobs/schedule.sql`,
+    /// which schedules them, because the database may lack `pg_cron`.
     pub(crate) fn definitions_for_manifest(&self) -> Definitions {
         let mut definitions: Definitions =
             self.found_objects.iter().map(|found| (found.name.clone(), found.definition.clone())).collect();
@@ -211,8 +220,8 @@ impl State {
         manifest::format_lines(&definitions)
     }
 
-    /// Whether a missing object is the operator's choice: a table that is no longer in the publication, or a job that
-    /// was scheduled before and no longer is.
+    /// Whether a missing object is the operator's choice: a table that is no longer in the publication
+    /// `supabase_realtime`, or a job that was scheduled before and no longer is.
     fn is_operators_choice(&self, object: &str, found_by_name: &BTreeMap<&str, &CatalogObject>) -> bool {
         match manifest::kind(object) {
             "publication of" => found_by_name.contains_key("publication supabase_realtime"),

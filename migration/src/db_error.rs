@@ -119,7 +119,8 @@ pub(crate) fn rejection_reason(error: &DbErr) -> Option<String> {
     })
 }
 
-/// Returns the database's message, without the text that SeaORM and SQLx add.
+/// Returns the database's message, without the text that SeaORM and SQLx add. If the error is not the database's,
+/// returns its own text.
 fn database_message(error: &DbErr) -> String {
     let message = match error {
         DbErr::Exec(RuntimeErr::SqlxError(error))

@@ -1,4 +1,4 @@
-//! Finds what a DROP ... CASCADE of some objects would drop: these objects, and those that depend on them.
+//! Finds what a DROP ... CASCADE of some objects would drop or change: these objects, and those that depend on them.
 
 use sea_orm_migration::prelude::*;
 
@@ -10,12 +10,13 @@ use crate::{
 };
 
 /// Returns the names of the schema's objects that a DROP ... CASCADE of `to_drop` drops: the objects in `to_drop`, and
-/// those that depend on them. `to_drop` must contain no columns: a column has the catalog and oid of its table, so the
-/// whole table would seem to be dropped.
+/// those that depend on them. An object that would lose only a part (a table, for example, the default of a column) is
+/// returned as a whole. `to_drop` must contain no columns: a column has the catalog and oid of its table, so the whole
+/// table would seem to be dropped.
 ///
 /// # Errors
 ///
-/// [`MigrationError::Dependents`] if objects that an operator has added would be dropped too.
+/// [`MigrationError::Dependents`] if objects that an operator has added would be dropped or lose a part, too.
 pub(crate) async fn find_all_to_drop<C: ConnectionTrait>(
     db: &C,
     state: &State,
@@ -62,7 +63,7 @@ pub(crate) async fn find_all_to_drop<C: ConnectionTrait>(
         .collect())
 }
 
-/// An object that would be dropped: one in `to_drop`, or one that depends on an object in `to_drop`.
+/// An object that would be dropped or lose a part: one in `to_drop`, or one that depends on an object in `to_drop`.
 #[derive(sea_orm_migration::sea_orm::FromQueryResult)]
 struct ObjectToDrop {
     /// The system catalog that contains it.

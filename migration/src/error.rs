@@ -4,7 +4,7 @@ use sea_orm_migration::prelude::*;
 
 use crate::printable::escape_control_characters;
 
-/// The reason why a command changed nothing. The message is one sentence with the cause and the remedy.
+/// The reason why a command changed nothing. The message is one line with the cause and the remedy.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MigrationError {
@@ -17,10 +17,10 @@ pub enum MigrationError {
     /// The server is a standby, which accepts no writes.
     #[error("This server is a read-only standby: connect to the primary.")]
     Standby,
-    /// The role that migrates is one of the API's.
+    /// The role that migrates is one of the roles of Supabase's API: `anon`, `authenticated` or `service_role`.
     #[error(
-        "Role \"{role}\" is one of the API's roles, whose row security and privileges would not apply to the owner of \
-         the schema: connect as another role."
+        "Role \"{role}\" is one of the API's roles, which must not own the schema, because neither row security nor \
+         privileges bind an owner: connect as another role."
     )]
     ApiRoleMigrates {
         /// The role that migrates.
@@ -34,7 +34,7 @@ pub enum MigrationError {
     MissingPrivileges {
         /// The role that migrates.
         role: String,
-        /// Each privilege and its object.
+        /// Each missing privilege with its object, and each missing role attribute, membership or ownership.
         missing: Vec<String>,
     },
     /// The database has objects with the schema's names, but no record that these migrations created them.

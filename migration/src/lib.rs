@@ -9,6 +9,8 @@ mod db_error;
 mod dependents;
 mod error;
 mod manifest;
+#[cfg(test)]
+mod next_release;
 mod preflight;
 mod printable;
 mod query;
@@ -41,16 +43,62 @@ pub const INVARIANTS: &str = include_str!("../sql/invariants.sql");
 /// disabled.
 pub const RECOUNT: &str = include_str!("../sql/recount.sql");
 
+/// Compares the database with the manifest. It needs only read access to the catalog, and changes and locks nothing.
+///
+/// # Errors
+///
+/// [`DbErr::Migration`] with the message of a [`MigrationError`] if the database records a migration that this program
+/// does not know; otherwise the error of the database.
+pub async fn check<'c, C>(db: C) -> Result<Report, DbErr>
+where
+    C: IntoSchemaManagerConnection<'c>,
+{
+    Ok(run::read_state(&db.into_database_executor()).await?.report())
+}
+
+/// Lists the objects of the database in the form of the manifest. Lines of objects that this database cannot have are
+/// taken from the committed manifest: for example, on Supabase those of the stand-in for Supabase's schema `auth`, and
+/// elsewhere those of the policies on `realtime.messages`. The lines of the jobs are always taken from
+/// `sql/jobs/schedule.sql`.
+///
+/// # Errors
+///
+/// The error of the database.
+pub async fn manifest_of<'c, C>(db: C) -> Result<String, DbErr>
+where
+    C: IntoSchemaManagerConnection<'c>,
+{
+    Ok(run::read_state(&db.into_database_executor()).await?.manifest())
+}
+
+/// Lists the objects of the database in the form of the manifest, with no line from the committed manifest. The lines
+/// of the jobs are taken from `sql/jobs/schedule.sql`. `cargo manifest` writes the lines of a plain database and of a
+/// Supabase project to `manifest.txt`.
+///
+/// # Errors
+///
+/// The error of the database.
+#[doc(hidden)]
+pub async fn list_existing_objects<'c, C>(db: C) -> Result<String, DbErr>
+where
+    C: IntoSchemaManagerConnection<'c>,
+{
+    Ok(manifest::format_lines(&run::read_state(&db.into_database_executor()).await?.definitions_for_manifest()))
+}
+
+// `generate` edits this file. It replaces everything from the list of migrations to the last closing bracket at the end
+// of a line, so no such line may follow the list.
+
 /// The schema: numbered migrations for its structure, and repeatable objects (functions, triggers, policies, views,
 /// privileges, jobs), which `up` creates after the migrations, and again when they differ from the manifest.
 ///
-/// Use it like any SeaORM migrator, through [`MigratorTrait`]. It differs from other SeaORM migrators in that every
-/// command
+/// Use it like any SeaORM migrator, through [`MigratorTrait`]. It differs from other SeaORM migrators in that each of
+/// `up`, `down`, `reset`, `refresh` and `fresh`
 ///
 /// - runs in one transaction, and waits for other migrators of the same database, so that all instances of a service
 ///   may migrate when they start;
 /// - first checks that the server, the role and the objects in the database permit it; if not, it changes nothing and
-///   reports why in one sentence (a [`MigrationError`], as [`DbErr::Migration`]);
+///   reports the cause and the remedy (a [`MigrationError`], as [`DbErr::Migration`]);
 /// - drops only what it created: it fails if an object that somebody else has added to the database would be dropped
 ///   too, and `fresh` undoes the migrations instead of dropping all of `public`;
 /// - lists the applied migrations in the table `sparc_migrations`, which no other migrator uses.
@@ -106,45 +154,4 @@ impl MigratorTrait for Migrator {
         run(&db.into_database_executor(), Command::Refresh).await?;
         Ok(())
     }
-}
-
-/// Compares the database with the manifest. It needs only read access to the catalog, and changes and locks nothing.
-///
-/// # Errors
-///
-/// [`DbErr::Migration`] with the message of a [`MigrationError`] if the database records a migration that this program
-/// does not know; otherwise the error of the database.
-pub async fn check<'c, C>(db: C) -> Result<Report, DbErr>
-where
-    C: IntoSchemaManagerConnection<'c>,
-{
-    Ok(run::read_state(&db.into_database_executor()).await?.report())
-}
-
-/// Lists the objects of the database in the form of the manifest. Lines of objects that this database cannot have are
-/// taken from the committed manifest. On Supabase, these are the lines of the stand-in for Supabase's schema `auth`;
-/// without `pg_cron`, those of the jobs.
-///
-/// # Errors
-///
-/// The error of the database.
-pub async fn manifest_of<'c, C>(db: C) -> Result<String, DbErr>
-where
-    C: IntoSchemaManagerConnection<'c>,
-{
-    Ok(run::read_state(&db.into_database_executor()).await?.manifest())
-}
-
-/// Lists the objects of the database in the form of the manifest, with no line from the committed manifest. `cargo
-/// manifest` writes the result to `manifest.txt`.
-///
-/// # Errors
-///
-/// The error of the database.
-#[doc(hidden)]
-pub async fn list_existing_objects<'c, C>(db: C) -> Result<String, DbErr>
-where
-    C: IntoSchemaManagerConnection<'c>,
-{
-    Ok(manifest::format_lines(&run::read_state(&db.into_database_executor()).await?.definitions_for_manifest()))
 }

@@ -1,8 +1,9 @@
-//! The platform that the schema builds on: Supabase, or a stand-in for it on plain PostgreSQL.
+//! What the schema needs of the platform (Supabase): roles and schemas. This migration creates those that the database
+//! lacks; on plain PostgreSQL, schema `auth` is then a stand-in for Supabase's.
 
 use sea_orm_migration::prelude::*;
 
-use crate::{query::execute_all, repeatable::privileges_on_platform_sql};
+use crate::{query::execute_all, repeatable::privileges_on_schemas_sql};
 
 #[derive(DeriveMigrationName)]
 pub struct Migration;
@@ -18,8 +19,8 @@ impl MigrationTrait for Migration {
     }
 }
 
-/// Returns the SQL that creates the API's roles, schema `auth` (as a stand-in for Supabase's), schema `private`, and
-/// the table `private.sparc_record`, as far as they do not exist.
+/// Returns the SQL that creates the API's roles, the schemas `auth` (as a stand-in for Supabase's), `extensions` and
+/// `private`, and the table `private.sparc_record`, as far as they do not exist, and sets the privileges on them.
 pub(crate) fn up_sql() -> Vec<String> {
     let stand_in_sql = format!(
         "CREATE SCHEMA auth;
@@ -45,7 +46,7 @@ END
 $do$"
         ),
     ];
-    sql.extend(privileges_on_platform_sql());
+    sql.extend(privileges_on_schemas_sql());
     sql
 }
 

@@ -33,7 +33,7 @@ pub(crate) fn up_sql() -> Vec<String> {
             tables::SIZE_LIMITS,
             tables::COMMENTS,
             tables::STORAGE_PARAMETERS,
-            tables::CLOSED_BY_DEFAULT,
+            tables::REVOKE_ALL,
             repeatable::PUBLICATION,
         ]
         .map(str::to_owned),

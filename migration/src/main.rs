@@ -19,7 +19,8 @@ use migration::{
 #[command(
     name = "migration",
     version,
-    after_help = "The default command is up. sslmode and sslrootcert in the URL have the same meaning as for psql.\n\
+    after_help = "The default command is up. sslmode and sslrootcert in the URL have the same meaning as for psql, \
+                  except that certificates of public authorities are always accepted too.\n\
                   Exit status: 0 success, 1 failure or differences, 2 wrong arguments."
 )]
 struct Arguments {
@@ -33,7 +34,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum CliCommand {
-    /// Apply pending migrations, or if there are none, repair what differs from the manifest; prints each change
+    /// Apply pending migrations, then repair what differs from the manifest (the list of every object of the schema);
+    /// prints each change
     Up {
         /// Number of migrations to apply; all by default
         #[arg(short, long)]
@@ -44,11 +46,11 @@ enum CliCommand {
     },
     /// Compare the database with the manifest; prints each difference and exits with 1 if there is one
     Check,
-    /// Show which migrations are applied, and how many differences there are
+    /// Show which migrations are applied and, if all are, how many differences from the manifest there are
     Status,
     /// Print the whole schema as one SQL script, for psql or supabase/migrations; needs no database
     Sql,
-    /// Print the manifest of the database, one line per object
+    /// Print the database's objects in the form of the manifest, one per line
     Manifest,
     /// Undo applied migrations, the last one first
     Down {
@@ -63,7 +65,7 @@ enum CliCommand {
         #[command(flatten)]
         consent: DeleteConsent,
     },
-    /// Same as refresh, which keeps objects that these migrations did not create
+    /// Same as refresh: unlike SeaORM's own fresh, it keeps objects that these migrations did not create
     Fresh {
         #[command(flatten)]
         consent: DeleteConsent,

@@ -22,7 +22,7 @@ pub(crate) struct CatalogObject {
     /// The system catalog that contains it. `None` for jobs, roles and `session_replication_role`, and for attributes
     /// of another object, such as privileges, row-level security and comments.
     pub(crate) class: Option<String>,
-    /// Its oid in that catalog.
+    /// Its oid in that catalog. For an attribute, the oid of the object to which it belongs; for a job, the job's id.
     pub(crate) objid: i64,
     /// The number of a column, whose `objid` is that of its table. Otherwise 0.
     pub(crate) subid: i32,
@@ -129,7 +129,10 @@ fn split_line(line: &str) -> Option<(&str, &str)> {
 
 /// Returns the lines of the committed manifest.
 pub(crate) fn committed() -> Definitions {
-    parse(MANIFEST)
+    let definitions = parse(MANIFEST);
+    #[cfg(test)]
+    let definitions = definitions.into_iter().chain(parse(crate::next_release::manifest_lines())).collect();
+    definitions
 }
 
 /// Reads all objects in the database that a manifest covers. The call must be in a transaction, whose `search_path` is
@@ -147,7 +150,8 @@ pub(crate) async fn read_objects<C: ConnectionTrait>(
     if environment.has_cron {
         let names: Vec<String> = repeatable::jobs().into_iter().map(|(name, _)| name).collect();
         let jobs_sql = format!(
-            // A user without the privileges of the owner cannot do the job's work.
+            // A role without the privileges of the schema's owner cannot do the job's work. If such a role runs the
+            // job, the definition says so.
             "SELECT
                'job ' || jobname AS name,
                command || CASE
@@ -193,8 +197,8 @@ pub(crate) fn kind(object: &str) -> &str {
 /// Returns the name and the table of an object that belongs to a table, such as a column, constraint, index, trigger or
 /// policy.
 pub(crate) fn name_and_table(object: &str) -> Option<(&str, &str)> {
-    // The statistics target of a column is `statistics column NAME of TABLE`; extended statistics are `statistics NAME
-    // on TABLE`.
+    // The statistics target of a column is `statistics of column NAME of TABLE`; extended statistics are `statistics
+    // NAME on TABLE`.
     let separator = match kind(object) {
         "column" | "setting" | "statistics" | "child" | "parent" if !object.contains(" on ") => " of ",
         _ => " on ",

@@ -15,7 +15,7 @@ use crate::{Migrator, manifest, preflight, query, script};
 /// The rows of `private.sparc_record`.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Record {
-    /// Whether the role may read the table. If not, all other fields are empty.
+    /// Whether the table exists and the role may read it. If not, all other fields are empty.
     pub(crate) is_readable: bool,
     /// Version of the program that last migrated the database.
     pub(crate) version: Option<String>,
@@ -83,9 +83,17 @@ pub(crate) async fn read_applied<C: ConnectionTrait>(db: &C) -> Result<AppliedMi
     Ok(AppliedMigrations::Listed(rows.into_iter().filter_map(|row| row.name).collect()))
 }
 
+/// Returns this program's migrations, in order.
+pub(crate) fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+    let migrations = Migrator::migrations();
+    #[cfg(test)]
+    let migrations = crate::next_release::add_migration(migrations);
+    migrations
+}
+
 /// Returns the names of this program's migrations, in order.
 pub(crate) fn migration_names() -> Vec<String> {
-    Migrator::migrations().iter().map(|migration| migration.name().to_owned()).collect()
+    migrations().iter().map(|migration| migration.name().to_owned()).collect()
 }
 
 /// Returns the comment on `public.sparc_migrations`, in which the service reads the schema's version when it connects.
@@ -133,6 +141,14 @@ COMMENT ON TABLE public.sparc_migrations IS NULL";
 /// Returns the functions, triggers, policies and views of this version. A later version may drop those that it no
 /// longer has.
 pub(crate) fn repeatable_objects() -> Vec<String> {
-    let is_repeatable = |object: &String| matches!(manifest::kind(object), "function" | "trigger" | "policy" | "view");
-    manifest::committed().into_keys().filter(is_repeatable).collect()
+    manifest::committed().into_keys().filter(|object| is_repeatable(object)).collect()
+}
+
+/// Whether an object of the schema is a function, trigger, policy or view. The functions in schema `auth` do not count,
+/// because the first migration creates them, or they are Supabase's.
+pub(crate) fn is_repeatable(object: &str) -> bool {
+    match manifest::kind(object) {
+        "function" => !object.starts_with("function auth."),
+        kind => matches!(kind, "trigger" | "policy" | "view"),
+    }
 }

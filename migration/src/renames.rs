@@ -2,7 +2,8 @@
 //! create an empty table, for example, next to the renamed one.
 //!
 //! A schema, table or column is recognized by its comment, which a rename keeps; any other object by its definition, if
-//! no other object of its kind has the same definition. If two objects could be the missing one, neither is renamed.
+//! no other object of its kind has the same definition. If two objects could be the missing one, neither counts as
+//! renamed.
 //!
 //! Only an object that belongs to the schema's owner is recognized. Comments and definitions are public, so anyone who
 //! may create a table could make it look like ours; and the functions in its defaults and checks would then run with
@@ -27,7 +28,7 @@ pub(crate) struct Rename {
     pub(crate) sql: String,
 }
 
-/// Returns every renamed object of the schema that can be identified with certainty.
+/// Returns every renamed or moved object of the schema that can be identified with certainty.
 pub(crate) fn find(state: &State) -> Vec<Rename> {
     // If names were swapped, no comment is reliable. `Plan::new` (in `repair`) then returns an error that lists them.
     if !swapped_names(state).is_empty() {
@@ -113,8 +114,8 @@ pub(crate) fn swapped_names(state: &State) -> Vec<String> {
     swapped
 }
 
-/// Returns the comments in the database that are equal to the missing object's comment, and are on an object of the
-/// same kind and owner with a name that is not in the manifest.
+/// Returns the comments in the database that are equal to the object's comment in the manifest, and are on an object of
+/// the same kind and owner with a name that is not in the manifest.
 fn candidates_by_comment<'a>(
     state: &'a State,
     object: &str,

@@ -8,7 +8,8 @@ use crate::{
     tables,
 };
 
-/// The files of functions and triggers, then those of policies and grants. A function precedes those that call it.
+/// The files of functions and triggers, then those of policies and grants. A function precedes the triggers, policies
+/// and views that call it, but not every function that calls it.
 const FILES: [&str; 35] = [
     include_str!("../sql/triggers/callers.sql"),
     include_str!("../sql/triggers/shared.sql"),
@@ -53,7 +54,7 @@ pub(crate) const PUBLICATION: &str = include_str!("../sql/publication/up.sql");
 
 /// SQL that schedules the jobs if `pg_cron` is installed. It runs once; afterwards the operator decides when the jobs
 /// run.
-pub(crate) const JOBS: &str = include_str!("../sql/jobs/up.sql");
+pub(crate) const JOBS: &str = include_str!("../sql/jobs/schedule.sql");
 
 /// SQL that brings the profiles (`public.users`) up to date with the accounts (`auth.users`): it creates the profiles
 /// of accounts that existed before the schema or signed up while a trigger was missing, and applies to the other
@@ -73,7 +74,7 @@ pub(crate) const PUBLIC_AND_API_ROLES: &str = "PUBLIC, anon, authenticated, serv
 /// Returns every statement that creates repeatable objects, in the order of their dependencies: the functions that
 /// CHECK constraints call come first.
 pub(crate) fn statements() -> Vec<Statement> {
-    [tables::CHECK_FUNCTIONS, tables::CLOSED_BY_DEFAULT].into_iter().chain(FILES).flat_map(parse).collect()
+    [tables::CHECK_FUNCTIONS, tables::REVOKE_ALL].into_iter().chain(FILES).flat_map(parse).collect()
 }
 
 /// Returns the statements that create the functions and privileges of the stand-in for Supabase's schema `auth`.
@@ -191,7 +192,7 @@ fn privileges_on_types_sql() -> Vec<String> {
 
 /// Returns the SQL that gives schema `private` the privileges of the manifest. If the stand-in for schema `auth` was
 /// created, the SQL does the same for that schema and its functions.
-pub(crate) fn privileges_on_platform_sql() -> Vec<String> {
+pub(crate) fn privileges_on_schemas_sql() -> Vec<String> {
     let mut sql = privileges_of_manifest_sql(|object| object == "schema private");
     let stand_in_sql =
         privileges_of_manifest_sql(|object| object == "schema auth" || object.starts_with("function auth."));

@@ -34,8 +34,8 @@ pub(crate) const LOCK_KEY: i64 = 358_434_263_618;
 /// Returns the SQL with which a command that changes the database begins, after [`STANDARD_SETTINGS`]. It waits at most
 /// ten minutes for another migrator to end.
 ///
-/// If `session_replication_role` is `replica`, no trigger fires, not even those of foreign keys. Only a superuser may
-/// change that, so the SQL fails for other roles.
+/// If `session_replication_role` is `replica`, no trigger fires, not even those of foreign keys, so the SQL sets it to
+/// `origin`. That fails unless the role is a superuser or has the privilege SET on this parameter.
 pub(crate) fn settings_and_lock_sql() -> String {
     format!(
         "SET LOCAL search_path = public;
@@ -55,15 +55,17 @@ SET LOCAL lock_timeout = '10s'"
 /// Returns the name of each migration, with its SQL: first what Supabase provides, where it is missing, then the
 /// tables.
 fn migrations_sql() -> Vec<(String, Vec<String>)> {
-    vec![
+    let migrations = vec![
         (platform::Migration.name().to_owned(), platform::up_sql()),
         (tables::Migration.name().to_owned(), tables::up_sql()),
-    ]
+    ];
+    #[cfg(test)]
+    let migrations = migrations.into_iter().chain(crate::next_release::migration_sql()).collect();
+    migrations
 }
 
-/// Returns the SQL that applies the pending migrations and lists them in `sparc_migrations`, followed by
-/// [`finish_install_sql`]. The jobs are scheduled unless they were scheduled before.
-pub(crate) fn install_sql(pending: &[String], jobs_were_scheduled: bool) -> Vec<String> {
+/// Returns the SQL that applies the pending migrations and lists them in `sparc_migrations`.
+pub(crate) fn apply_sql(pending: &[String]) -> Vec<String> {
     let mut sql = vec![
         "SET LOCAL search_path = public".to_owned(),
         "CREATE TABLE IF NOT EXISTS public.sparc_migrations (
@@ -80,6 +82,12 @@ VALUES ({}, extract(epoch FROM now())::bigint)",
             query::literal(&name)
         ));
     }
+    sql
+}
+
+/// Returns the SQL that installs the schema: [`apply_sql`], followed by [`finish_install_sql`].
+pub(crate) fn install_sql(pending: &[String], jobs_were_scheduled: bool) -> Vec<String> {
+    let mut sql = apply_sql(pending);
     sql.extend(finish_install_sql(jobs_were_scheduled));
     sql
 }
@@ -141,7 +149,14 @@ $$";
 
 #[cfg(test)]
 mod tests {
-    use super::finish_install_sql;
+    use super::{finish_install_sql, migrations_sql};
+    use crate::record::migration_names;
+
+    #[test]
+    fn the_script_contains_every_migration() {
+        let names: Vec<String> = migrations_sql().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, migration_names(), "add the SQL of each migration to `migrations_sql` in `src/script.rs`");
+    }
 
     #[test]
     fn jobs_that_were_scheduled_before_are_not_scheduled_again() {

@@ -111,7 +111,8 @@ fn words(sql: &str) -> impl Iterator<Item = &str> {
             return None;
         }
         let end = match rest.strip_prefix('"') {
-            Some(quoted) => quoted.find('"').map_or(rest.len(), |end| end + 2),
+            // A doubled quotation mark is part of the name.
+            Some(quoted) => quoted.replace("\"\"", "..").find('"').map_or(rest.len(), |end| end + 2),
             None => rest.find(|c: char| c.is_whitespace() || "(),".contains(c)).unwrap_or(rest.len()),
         };
         let (word, after) = rest.split_at(end);

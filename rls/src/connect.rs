@@ -1,5 +1,6 @@
-//! Opens a connection, or explains why that failed. Every program and library of the workspace that connects uses this
-//! module, so that all give the same explanations. `sslmode` and `sslrootcert` have the same meaning as in libpq.
+//! Opens a connection, or explains why that failed. [`Database::connect`](crate::Database::connect) and the migrations
+//! use this module, so that both give the same explanations. `sslmode` and `sslrootcert` have the same meaning as in
+//! libpq, with one exception, which [`options`] describes.
 
 use std::{env, fs, path::PathBuf, time::Duration};
 
@@ -18,13 +19,14 @@ pub(crate) use failure::{explain_attempt, server_address};
 
 use crate::sqlstate;
 
-/// Timeout for one connection attempt.
+/// Timeout for one attempt of a caller that has no timeout of its own. It is also the timeout that [`explain`] states.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Returns the connect options of the URL. As in libpq, what the URL leaves out is taken from the environment
-/// (`PGSSLMODE`, `PGSSLROOTCERT`) and from `~/.postgresql/root.crt`. The options are less strict than libpq in one
-/// respect: where certificates are verified, those issued by public authorities are accepted in addition to those that
-/// `sslrootcert` trusts. Without a root certificate, only certificates of public authorities are accepted.
+/// Returns the connect options of the URL. As in libpq, what the URL leaves out is taken from the environment (such as
+/// `PGUSER` and `PGSSLMODE`), from the password file and from `~/.postgresql/root.crt`. The options are less strict
+/// than libpq in one respect: where certificates are verified, those issued by public authorities are accepted in
+/// addition to those that `sslrootcert` trusts. Without a root certificate, only certificates of public authorities are
+/// accepted.
 ///
 /// # Errors
 ///
@@ -34,7 +36,8 @@ pub fn options(url: &str) -> Result<PgConnectOptions, ConnectError> {
     if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
         return Err(ConnectError::InvalidUrl);
     }
-    let given_mode = parameter(url, "sslmode").or_else(|| env::var("PGSSLMODE").ok()).filter(|mode| !mode.is_empty());
+    let given_mode =
+        parameter(url, &SSLMODE_NAMES).or_else(|| env::var("PGSSLMODE").ok()).filter(|mode| !mode.is_empty());
     if let Some(mode) = given_mode.as_ref().filter(|mode| mode.parse::<PgSslMode>().is_err()) {
         return Err(ConnectError::InvalidSslMode(mode.clone()));
     }
@@ -50,7 +53,7 @@ pub fn options(url: &str) -> Result<PgConnectOptions, ConnectError> {
         return Ok(options.ssl_mode(PgSslMode::Disable));
     }
     let given_root_certificate =
-        parameter(url, "sslrootcert").or_else(|| env::var("PGSSLROOTCERT").ok()).filter(|root| !root.is_empty());
+        parameter(url, &SSLROOTCERT_NAMES).or_else(|| env::var("PGSSLROOTCERT").ok()).filter(|root| !root.is_empty());
     if given_root_certificate.as_deref() == Some("system") {
         if given_mode.is_some_and(|mode| mode != "verify-full") {
             return Err(ConnectError::WeakSslMode);
@@ -147,8 +150,8 @@ fn depends_on_tls(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Whether the server refused before it asked for a password: because of `pg_hba.conf`, or because a pooler requires
-/// TLS.
+/// Whether the server may have refused before it asked for a password: because of `pg_hba.conf`, or because a pooler
+/// requires TLS. (The same SQLSTATE is also returned after the password check, for a role that may not log in.)
 fn is_refusal_before_password(error: &sqlx::Error) -> bool {
     let sqlx::Error::Database(error) = error else { return false };
     error.code().as_deref() == Some(sqlstate::INVALID_AUTHORIZATION_SPECIFICATION)
@@ -166,8 +169,9 @@ fn reached_password_check(error: &sqlx::Error) -> bool {
 /// The parameters of a URL that say where the server is.
 const ADDRESS_PARAMETERS: [&str; 3] = ["host", "hostaddr", "port"];
 
-/// Returns the URL of a login, with the address (host and port, or socket) of another URL: user, password and database
-/// are those of the login, because a replica has the roles and databases of its primary.
+/// Returns `login_url` with the address (host and port, or socket) of `server_url`. Everything else, such as user,
+/// password, database and `sslmode`, is that of `login_url`, because a replica has the roles and databases of its
+/// primary.
 pub(crate) fn with_address_of(server_url: &str, login_url: &str) -> Result<String, ConnectError> {
     let parse = |url: &str| Url::parse(url).map_err(|_| ConnectError::InvalidUrl);
     let (server, login) = (parse(server_url)?, parse(login_url)?);
@@ -183,11 +187,16 @@ pub(crate) fn with_address_of(server_url: &str, login_url: &str) -> Result<Strin
     Ok(url.into())
 }
 
-/// Returns a parameter of the URL, decoded as the driver decodes it. If the name occurs several times, the last one
-/// counts, as in the driver.
-fn parameter(url: &str, name: &str) -> Option<String> {
+/// The names of `sslmode` that the driver accepts.
+const SSLMODE_NAMES: [&str; 2] = ["sslmode", "ssl-mode"];
+/// The names of `sslrootcert` that the driver accepts.
+const SSLROOTCERT_NAMES: [&str; 3] = ["sslrootcert", "ssl-root-cert", "ssl-ca"];
+
+/// Returns a parameter of the URL, which may have any of the names, decoded as the driver decodes it. If the parameter
+/// occurs several times, the last one counts, as in the driver.
+fn parameter(url: &str, names: &[&str]) -> Option<String> {
     let url = Url::parse(url).ok()?;
-    url.query_pairs().filter(|(key, _)| key == name).last().map(|(_, value)| value.into_owned())
+    url.query_pairs().filter(|(key, _)| names.contains(&key.as_ref())).last().map(|(_, value)| value.into_owned())
 }
 
 #[cfg(test)]
@@ -217,12 +226,12 @@ mod tests {
     #[test]
     fn a_parameter_is_decoded_and_its_last_occurrence_counts() {
         let url = "postgres://a:b@h/d?sslmode=require&sslrootcert=%2Ftmp%2Fa%20b.crt";
-        assert_eq!(parameter(url, "sslmode").as_deref(), Some("require"));
-        assert_eq!(parameter(url, "sslrootcert").as_deref(), Some("/tmp/a b.crt"));
-        assert_eq!(parameter(url, "sslkey"), None);
-        assert_eq!(parameter(&format!("{url}&sslmode=disable"), "sslmode").as_deref(), Some("disable"));
+        assert_eq!(parameter(url, &["sslmode"]).as_deref(), Some("require"));
+        assert_eq!(parameter(url, &["sslrootcert"]).as_deref(), Some("/tmp/a b.crt"));
+        assert_eq!(parameter(url, &["sslkey"]), None);
+        assert_eq!(parameter(&format!("{url}&sslmode=disable"), &["sslmode"]).as_deref(), Some("disable"));
         // %73 is `s`.
-        assert_eq!(parameter("postgres://a:b@h/d?%73slmode=require#x", "sslmode").as_deref(), Some("require"));
+        assert_eq!(parameter("postgres://a:b@h/d?%73slmode=require#x", &["sslmode"]).as_deref(), Some("require"));
     }
 
     #[test]
@@ -232,5 +241,11 @@ mod tests {
         assert!(matches!(error("sslrootcert=/no/such/file"), ConnectError::InvalidRootCertificate(_)));
         assert!(matches!(error("sslrootcert=system&sslmode=require"), ConnectError::WeakSslMode));
         assert!(options("postgres://a:b@h/d?sslrootcert=system").is_ok());
+        // The driver's other names for the same parameters.
+        assert!(matches!(error("ssl-mode=maybe"), ConnectError::InvalidSslMode(_)));
+        for root in ["ssl-root-cert=/no/such/file", "ssl-ca=/no/such/file"] {
+            assert!(matches!(error(root), ConnectError::InvalidRootCertificate(_)), "{root}");
+        }
+        assert!(matches!(error("ssl-ca=system&ssl-mode=require"), ConnectError::WeakSslMode));
     }
 }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use futures_util::TryStreamExt;
 use sea_orm::{
     AccessMode, ConnectionTrait, DbBackend, DbErr, ExecResult, IsolationLevel, QueryResult, Statement,
     StatementBuilder, StreamTrait, TransactionError, TransactionOptions, TransactionTrait,
@@ -90,9 +91,10 @@ impl IdentityConnection {
         self
     }
 
-    /// Returns the log position of what this identity last wrote or read through this handle, or the position given to
-    /// [`with_min_position`](Self::with_min_position) if that is later. Pass the position to the client as a token, so
-    /// that whichever process handles the client's next request reads nothing older. Without replicas, it is `None`.
+    /// Returns the log position of what this identity last wrote or read through this connection's [`Database`] and its
+    /// clones, or the position given to [`with_min_position`](Self::with_min_position) if that is later. Pass the
+    /// position to the client as a token, so that whichever process handles the client's next request reads nothing
+    /// older. Without replicas, it is `None`.
     #[must_use]
     pub fn position(&self) -> Option<LogPosition> {
         self.servers().cluster()?;
@@ -123,7 +125,7 @@ impl IdentityConnection {
         self.begin_with_request(self.read_purpose(keeps_first_snapshot), request).await
     }
 
-    /// Returns the database, for connections as another identity.
+    /// Returns the database that this connection belongs to.
     pub(crate) fn database(&self) -> &Database {
         &self.database
     }
@@ -152,7 +154,8 @@ impl IdentityConnection {
         self.database.servers_by_role.for_role(self.identity.role())
     }
 
-    /// Returns the requirement that follows from what this identity wrote or read through this handle.
+    /// Returns the requirement that follows from what this identity wrote or read through this connection's
+    /// [`Database`] and its clones.
     fn recorded_requirement(&self) -> ReadRequirement {
         self.servers().cluster().map(|cluster| cluster.recorded_requirement(&self.identity)).unwrap_or_default()
     }
@@ -162,8 +165,8 @@ impl IdentityConnection {
         self.recorded_requirement().with_min_position(self.min_position)
     }
 
-    /// Returns the log position of what this identity wrote or read through this handle; `None` without replicas. It
-    /// ignores `min_position`.
+    /// Returns the log position of what this identity wrote or read through this connection's [`Database`] and its
+    /// clones; `None` without replicas. `min_position` is not considered.
     pub(crate) fn seen_log_position(&self) -> Option<LogPosition> {
         self.recorded_requirement().position
     }
@@ -209,14 +212,20 @@ impl_transaction_trait!(IdentityConnection, begin_transaction);
 
 impl IdentityConnection {
     /// Begins a transaction for one statement. With `runs_read_only`, the transaction is `READ ONLY`, and begins on a
-    /// replica if one is fresh enough.
+    /// replica if one is fresh enough. The transaction does not map errors, because the unmapped error says whether the
+    /// statement may be retried.
     async fn begin_for_one_statement(&self, runs_read_only: bool) -> Result<Transaction, DbErr> {
         let unchecked = if runs_read_only {
             self.begin_read(self.deadline).await?
         } else {
             self.begin_with_modes(Purpose::Write, "", self.deadline).await?
         };
-        Ok(Transaction::new(unchecked, self.database.map_error).with_deferred_verification())
+        Ok(Transaction::new(unchecked, |_, error| error).with_deferred_verification())
+    }
+
+    /// Maps the error of a caller's statement.
+    fn map_error(&self, error: DbErr) -> DbErr {
+        (self.database.map_error)(&self.identity, error)
     }
 
     /// Returns whether a failed statement may be retried on another connection: only if it has left nothing in the
@@ -225,7 +234,7 @@ impl IdentityConnection {
     fn prepare_retry(&self, error: &DbErr, runs_read_only: &mut bool) -> bool {
         if sqlx_error(error).is_some_and(is_outdated_statement) {
             // The connection was discarded, and none that was opened before will be used again, so the statement will
-            // be prepared again.
+            // be prepared again. (Of a pool that the application already had, only this connection was discarded.)
             return true;
         }
         let Some(cluster) = self.servers().cluster() else {
@@ -291,14 +300,18 @@ macro_rules! run_in_own_transaction {
     ($self:ident, runs_read_only = $runs_read_only:expr, |$transaction:ident| $run:expr) => {{
         let mut attempts = Attempts::new($self, $runs_read_only);
         loop {
+            let mut is_statement_error = false;
             let run = async {
                 let $transaction = attempts.begin().await?;
-                let outcome = $run.await?;
+                let outcome = $run.await;
+                is_statement_error = outcome.is_err();
+                let outcome = outcome?;
                 $transaction.commit().await?;
                 Ok::<_, DbErr>(outcome)
             };
             match run.await {
                 Err(error) if attempts.prepare_next(&error) => {}
+                Err(error) if is_statement_error => return Err($self.map_error(error)),
                 outcome => return outcome,
             }
         }
@@ -365,13 +378,20 @@ impl StreamTrait for IdentityConnection {
         Box::pin(async move {
             let mut attempts = Attempts::new(self, self.may_run_raw_on_replica(&statement));
             loop {
+                let mut has_begun = false;
                 let begin_and_stream = async {
                     let transaction = attempts.begin().await?;
+                    has_begun = true;
                     transaction.stream_and_commit(statement.clone()).await
                 };
                 match begin_and_stream.await {
                     Err(error) if attempts.prepare_next(&error) => {}
-                    rows => return rows,
+                    Err(error) if has_begun => return Err(self.map_error(error)),
+                    Err(error) => return Err(error),
+                    Ok(rows) => {
+                        let rows: RowStream<'a> = Box::pin(rows.map_err(|error| self.map_error(error)));
+                        return Ok(rows);
+                    }
                 }
             }
         })

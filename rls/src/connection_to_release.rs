@@ -52,8 +52,8 @@ impl<C: Connection> ConnectionToRelease<C> {
                 Ending::Rollback => "ROLLBACK; ".to_owned(),
                 Ending::Done | Ending::Sent => String::new(),
             };
-            // In the same message, because a pooler may give the server connection to another client after the end of
-            // the transaction.
+            // The cleaning is in the same message, because a pooler may give the server connection to another client
+            // after the end of the transaction.
             sql.extend(cleaning_mode.map(PreparedStatementMode::clean_session_sql));
             let mut response = SimpleQueryResponse::default();
             if !sql.is_empty() {

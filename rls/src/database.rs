@@ -41,7 +41,7 @@ impl Database {
     ///
     /// The pool's statement log is switched off, also for the application's own statements, and its idle connections
     /// are closed, because they would still log: the log would contain the settings of identities, such as the claims
-    /// of tokens. Call this before the pool is in use, and inside a runtime.
+    /// of tokens. Call this before the pool is in use, and inside a runtime: outside of one, the log stays on.
     #[must_use]
     pub fn from_connection(db: DatabaseConnection) -> Self {
         let deadline = Options::default().deadline;
@@ -63,8 +63,8 @@ impl Database {
 
     /// Connects as [`connect`](Self::connect) does, and runs one query as the login, without an identity, on a separate
     /// connection. The first column of the query must have the type text; its value in the first row is returned with
-    /// the handle, or `None` if there is no row. A program can use this to check that the database has the schema that
-    /// it needs.
+    /// the handle, or `None` if the value is NULL or there is no row. A program can use this to check that the database
+    /// has the schema that it needs.
     ///
     /// # Errors
     ///
@@ -115,7 +115,7 @@ impl Database {
     }
 
     /// Returns the same handle, with a function that maps the error of a caller's statement to the error that the
-    /// caller gets. Errors of `begin` and of commits are not mapped.
+    /// caller gets. Errors of `begin` and of commits are not mapped. Retries depend on the error before it is mapped.
     #[must_use]
     pub fn with_error_mapper(mut self, map_error: fn(&Identity, DbErr) -> DbErr) -> Self {
         self.map_error = map_error;
@@ -203,7 +203,8 @@ async fn open_servers(
         };
         return Ok((Servers::Several(cluster), answer));
     }
-    // The pool would retry until its timeout; a connection outside the pool reports the cause at once.
+    // The pool opens no connection before the first call. So a connection outside the pool shows now whether the server
+    // can be reached, and whether with TLS.
     let (mut probe, pg_options) = connect::open(&pg_options, options.acquire_timeout).await?;
     let query_and_close = async {
         let answer = match query {
@@ -244,7 +245,8 @@ fn connect_options(url: &str, options: &Options) -> Result<PgConnectOptions, Err
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Options {
-    /// The maximum number of connections, from 1 to 262,143. The default is 10.
+    /// The maximum number of connections of a pool, from 1 to 262,143. The default is 10. With replicas, each server
+    /// has a pool of its own.
     pub max_connections: u32,
     /// The timeout for acquiring a connection. The default is 5 seconds.
     pub acquire_timeout: Duration,
@@ -258,7 +260,7 @@ pub struct Options {
     /// without a deadline, a statement would wait forever if the network silently drops packets. `None` means no
     /// deadline.
     pub deadline: Option<Duration>,
-    /// The `application_name`, unless the URL has one.
+    /// The `application_name`, unless the URL or the environment variable `PGAPPNAME` gives one.
     pub application_name: Option<String>,
     /// URLs of the server's streaming replicas, which are used for reads; any of the servers may become the primary.
     /// Empty by default. See the [front page](crate#replicas).

@@ -37,8 +37,8 @@ pub enum Error {
     /// A statement ended the transaction that it ran in. What was done before it may have been committed.
     #[error("a statement ended its transaction; what was done before it may have been committed")]
     TransactionEndedByStatement,
-    /// The statement cannot be run: it is several statements, has too many or too few values, or is a `COPY` from or to
-    /// the client.
+    /// The statement cannot be run. For example, it is several statements, has too many or too few values, or is a
+    /// `COPY` from or to the client.
     #[error("the statement cannot be run: {reason}")]
     InvalidStatement {
         /// What the statement must be, or why it cannot be run.
@@ -47,7 +47,7 @@ pub enum Error {
     /// The deadline was exceeded. Nothing was committed.
     #[error("deadline exceeded; nothing was committed")]
     DeadlineExceeded,
-    /// No connection of the pool became free within the timeout.
+    /// No connection of the pool became free within the timeout, or the server allows no further connection.
     #[error("no database connection was free in time; allow more connections, or wait longer")]
     PoolTimeout,
     /// The pool is closed.
@@ -63,14 +63,16 @@ pub enum Error {
     /// Neither the server of the URL nor a replica accepts writes. Nothing was committed.
     #[error("no server accepts writes: none of the configured servers is a primary; nothing was committed")]
     NoPrimary,
-    /// The first connection of a pool could not be opened.
+    /// The URL is invalid, or the first connection of a pool could not be opened.
     #[error(transparent)]
     Connect(#[from] crate::ConnectError),
-    /// The connection was lost before the commit was sent. Nothing was committed.
+    /// The connection could not be opened, or was lost before the commit was sent or in a transaction that can write
+    /// nothing. Nothing was committed.
     #[error("the connection to the database was lost before the commit; nothing was committed")]
     ConnectionLost(#[source] DbErr),
-    /// The connection was lost before the server answered the commit. The outcome is unknown.
-    #[error("the answer to the commit was lost; it may have been committed")]
+    /// The server did not answer the commit: the connection was lost, or the deadline was exceeded. The outcome is
+    /// unknown.
+    #[error("the answer to the commit was lost; the transaction may have been committed")]
     CommitUnknown(#[source] DbErr),
     /// The claims of a token cannot be used for an identity.
     #[error("the token's claims cannot be used: {rule}")]
@@ -235,8 +237,8 @@ pub(crate) fn is_read_only_error(error: &DbErr) -> bool {
     sqlx_error(error).and_then(pg_error).map(SqlxPostgresError::code) == Some(sqlstate::READ_ONLY_SQL_TRANSACTION)
 }
 
-/// Whether a cached prepared statement no longer fits its table: since the statement was prepared, the table has got a
-/// column, or a column another type, so that the columns of the result would differ.
+/// Whether a cached prepared statement no longer fits its table: since the statement was prepared, a column was added
+/// to the table, or the type of a column was changed, so that the columns of the result would differ.
 pub(crate) fn is_outdated_statement(error: &sqlx::Error) -> bool {
     pg_error(error).is_some_and(|error| {
         error.code() == sqlstate::FEATURE_NOT_SUPPORTED && error.routine() == Some("RevalidateCachedQuery")
@@ -338,7 +340,7 @@ fn classify_server_error(error: &SqlxPostgresError) -> Option<ErrorClass> {
         sqlstate::SYNTAX_ERROR if error.routine() == Some("exec_parse_message") => {
             Some(ErrorClass::InvalidStatement("it must be one statement".to_owned()))
         }
-        // Cancelled by `statement_timeout`, which has the value of the deadline.
+        // The statement was cancelled, as a rule by `statement_timeout`, which has the value of the deadline.
         sqlstate::QUERY_CANCELED => Some(ErrorClass::DeadlineExceeded),
         // One of the server's connections may become free.
         sqlstate::TOO_MANY_CONNECTIONS => Some(ErrorClass::PoolTimeout),

@@ -172,9 +172,9 @@ impl Identity {
         sql
     }
 
-    /// Returns a query of two columns. The first is 0 if the identity is unchanged, 1 if it was changed, and 2 if this
-    /// is another transaction. The second is the number of statements that the driver has prepared in the database
-    /// session.
+    /// Returns a query of two columns. The first is 0 if the identity is unchanged, 1 if it was changed, and 2 if the
+    /// query runs in another transaction than the one that began at `started_at`. The second is the number of
+    /// statements that the driver has prepared in the database session.
     pub(crate) fn verify_sql(&self, started_at: &str) -> String {
         let (unchanged, started_at) = (self.unchanged_sql(), quoted(started_at));
         format!(
@@ -215,6 +215,7 @@ fn push_set_config(sql: &mut String, name: &str, value: &str) {
 /// Refuses settings that would replace the role.
 pub(crate) fn check_settings(identity: &Identity) -> Result<(), Error> {
     for (name, _) in &identity.0.settings {
+        // `push_quoted` removes NUL characters from the name that is sent.
         let sent_name = name.replace('\0', "");
         if ["role", "session_authorization"].iter().any(|forbidden| sent_name.eq_ignore_ascii_case(forbidden)) {
             let reason = format!("an identity must not have the setting {name:?}; give the role to Identity::new");

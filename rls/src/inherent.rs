@@ -1,6 +1,7 @@
-//! Gives [`IdentityConnection`] and [`Transaction`] the inherent methods of SeaORM's own types. So code that takes a
-//! `DatabaseConnection` or a `DatabaseTransaction` compiles after only the type's name is replaced, without another
-//! import.
+//! Gives [`IdentityConnection`] and [`Transaction`] those inherent methods of SeaORM's own types that an application
+//! usually calls: for the backend, for closures in a transaction, `ping`, `commit` and `rollback`. So code that takes a
+//! `DatabaseConnection` or a `DatabaseTransaction` and calls no others compiles after only the type's name is replaced,
+//! without another import.
 
 use std::fmt::{Debug, Display};
 

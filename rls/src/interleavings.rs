@@ -60,7 +60,7 @@ struct LoggedRow {
 
 #[derive(Debug)]
 struct LoggedFrame {
-    /// The frame around it.
+    /// The id of the frame around it; `None` for the outermost.
     outer_id: Option<u64>,
     /// The outcome of its commit.
     outcome: Outcome,
@@ -100,7 +100,7 @@ impl TaskContext {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a row to the log, and returns its number. Until its statement is answered Ok, the row must not be saved.
+    /// Adds a row to the log, and returns its number. Unless its statement is answered Ok, the row must not be saved.
     fn log_row(&self, frame_id: u64) -> usize {
         let mut log = self.log();
         log.rows.push(LoggedRow { frame_id, outcome: Outcome::NotDone });
@@ -277,14 +277,14 @@ async fn run_program(deadline: Option<Duration>, may_lose_connection: bool) {
     for (row_number, row) in log.rows.iter().enumerate() {
         // A row is saved only if its write and the commits of all frames around it are done.
         let mut expected = row.outcome;
-        let mut outer_id = Some(row.frame_id);
-        while let Some(frame) = outer_id.and_then(|frame_id| log.frames.get(&frame_id)) {
+        let mut next_frame_id = Some(row.frame_id);
+        while let Some(frame) = next_frame_id.and_then(|frame_id| log.frames.get(&frame_id)) {
             expected = match (expected, frame.outcome) {
                 (Outcome::NotDone, _) | (_, Outcome::NotDone) => Outcome::NotDone,
                 (Outcome::Unknown, _) | (_, Outcome::Unknown) => Outcome::Unknown,
                 (Outcome::Done, Outcome::Done) => Outcome::Done,
             };
-            outer_id = frame.outer_id;
+            next_frame_id = frame.outer_id;
         }
         let is_saved = state.saved_row_numbers.contains(&u32::try_from(row_number).unwrap());
         let is_as_expected = expected == Outcome::Unknown || is_saved == (expected == Outcome::Done);

@@ -23,11 +23,11 @@ mod tracked_server;
 mod transaction;
 mod transaction_state;
 pub mod unchecked;
-mod unfinished_calls;
+mod unlocked_state;
 mod wire;
 
 // This dependency exists only for its features, which select the TLS implementation of the driver under SeaORM. The
-// import says that this is intended.
+// import shows that the dependency is intended.
 use sqlx as _;
 
 pub use connect::ConnectError;

@@ -119,7 +119,7 @@ impl Pool {
 
     /// Wraps a pool that the application already had, and switches off the pool's statement log: the messages that
     /// begin transactions contain the settings of identities, among them the claims of tokens. The idle connections,
-    /// which would still log, are closed. This is done once for each pool.
+    /// which would still log, are closed. This is done once for each pool, and only inside a runtime.
     pub(crate) fn external(db: DatabaseConnection) -> Self {
         /// The options of the pools whose log is switched off.
         static OPTIONS_WITHOUT_LOG: Mutex<Vec<Weak<PgConnectOptions>>> = Mutex::new(Vec::new());
@@ -139,7 +139,8 @@ impl Pool {
         Self::External(db)
     }
 
-    /// Returns how many dead connections a call replaces before it returns an error: as many as the pool may have.
+    /// Returns the maximum number of connections of the pool. Once a call has replaced more dead connections than that,
+    /// its next attempt is the last.
     pub(crate) fn max_dead_connections(&self) -> usize {
         match self {
             Self::Managed { pool, .. } => pool.status().max_size,
@@ -248,8 +249,8 @@ impl Pool {
         }
     }
 
-    /// Closes the idle connections. This is for a server that is gone: otherwise callers would try the connections one
-    /// by one.
+    /// Closes the idle connections, except those of a pool that the application already had. This is for a server that
+    /// is gone: otherwise callers would try the connections one by one.
     pub(crate) fn drop_idle_connections(&self) {
         if let Self::Managed { pool, .. } = self {
             drop(pool.retain(|_, _| false));

@@ -20,7 +20,8 @@ pub(crate) struct ServerProcess {
 }
 
 impl ServerProcess {
-    /// Returns whether the names of the prepared statements in this process must be checked.
+    /// Returns whether the names of the prepared statements in the process `id`, where the next transaction runs, must
+    /// be checked.
     fn must_check(&self, id: Option<i64>) -> bool {
         self.id.is_some() && self.id != id && !self.pooler_tracks_statements
     }
@@ -47,7 +48,7 @@ pub(crate) async fn prevent_statement_name_collisions(
     if must_check {
         check_statement_names(connection).await?;
     }
-    // Only now: if this call is dropped during the check, the next transaction must check again.
+    // The id is recorded only now: if this call is dropped during the check, the next transaction must check again.
     if let Some(process) = connection.server_process() {
         process.id = process_id;
     }

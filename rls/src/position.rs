@@ -241,7 +241,7 @@ mod tests {
         let (positions, ada) = (Positions::default(), numbered_identity(0));
         let at = |lsn| LogPosition { timeline: 1, lsn };
         positions.record_unknown_commit(&ada);
-        // To record the position of a read does not settle whether the commit has succeeded.
+        // Recording the position of a read does not settle whether the commit has succeeded.
         positions.record(&ada, at(1));
         assert!(positions.get(&ada).unknown_commit_number.is_some());
         positions.record_primary_commit(&ada, at(2), positions.unknown_commit_count());

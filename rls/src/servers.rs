@@ -36,8 +36,8 @@ use crate::{
     wire::query_scalar,
 };
 
-/// Timeout for beginning a transaction on a replica, or a third of the deadline if that is shorter; after that, another
-/// server is tried. Also the timeout of each attempt of [`Cluster::query_scalar`].
+/// Timeout for beginning a transaction on a replica, after which another server is tried. If a third of the deadline is
+/// shorter, that is the timeout instead. Also the timeout of each attempt of [`Cluster::query_scalar`].
 const SERVER_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The servers for each role, with the pools that it uses. Roles that have no separate pools use `shared`.
@@ -69,7 +69,7 @@ pub(crate) enum Servers {
 /// Whether a transaction may write.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Purpose {
-    /// It may write.
+    /// It may write, or it is `SERIALIZABLE`, which a standby does not support. It runs on the primary.
     Write,
     /// It only reads, on a server that has replayed the required log position. With `keeps_first_snapshot`, all its
     /// statements see the snapshot of the first one.
@@ -185,7 +185,7 @@ pub struct ServerStatus {
     pub address: String,
     /// What it is used for.
     pub role: ServerRole,
-    /// Its log position when it was last checked. If the server is healthy, that was about half a second ago at most.
+    /// The log position that it last reported. If the server is healthy, that was about half a second ago at most.
     /// `None` if no check has succeeded yet.
     pub position: Option<LogPosition>,
 }
@@ -246,7 +246,8 @@ impl Cluster {
         self.positions.get(identity)
     }
 
-    /// Returns the primary's answer to a query, or that of another server if the primary does not answer.
+    /// Returns the primary's answer to a query, or that of another server if the query fails on the primary. If it
+    /// fails on all servers, returns the primary's error.
     pub(crate) async fn query_scalar(&self, query: &'static str) -> Result<Option<String>, sqlx::Error> {
         let primary_index = self.primary_index();
         // The primary first, then the reachable servers. (`false` sorts before `true`.)

@@ -26,7 +26,7 @@ use crate::{
         BeginRequest, EndReason, Failure, Frame, OUTERMOST_FRAME_ID, Pending, TransactionState, already_ended_error,
         commit_unknown_error, savepoint_name,
     },
-    unfinished_calls::{Unfinished, UnfinishedCalls, WaiterGuard},
+    unlocked_state::{UnfinishedFrame, UnlockedState, WaiterGuard},
     wire::{Connection, REPLICATION_STATUS_SQL, ROLLBACK_TIMEOUT, ReplicationStatus, exec_error},
 };
 
@@ -39,7 +39,7 @@ pub(crate) const DEADLINE_GRACE: Duration = Duration::from_secs(1);
 pub(crate) struct SharedTransaction<C: Connection = PooledConnection> {
     state: Arc<Mutex<TransactionState<C>>>,
     /// The part of the state that is outside the lock.
-    unfinished_calls: Arc<UnfinishedCalls>,
+    unlocked_state: Arc<UnlockedState>,
     pub(crate) identity: Identity,
     /// The time limit of each statement, counted from its start.
     pub(crate) deadline: Option<Duration>,
@@ -47,7 +47,7 @@ pub(crate) struct SharedTransaction<C: Connection = PooledConnection> {
     write_count: Arc<AtomicU64>,
     /// The timeline of the transaction's server, if there are replicas.
     pub(crate) timeline: Option<u32>,
-    /// Whether the transaction is REPEATABLE READ, if there are replicas.
+    /// See [`TransactionState::keeps_first_snapshot`].
     pub(crate) keeps_first_snapshot: bool,
     /// See [`TransactionState::is_raw_commit_unknown`].
     is_raw_commit_unknown: Arc<AtomicBool>,
@@ -58,15 +58,16 @@ pub(crate) struct SharedTransaction<C: Connection = PooledConnection> {
 pub(crate) enum Verification {
     /// Not at all: the statement is a library's own, or cannot change the identity.
     Skipped,
-    /// Before the statement's rows are returned.
+    /// Before the statement's result is returned; for a stream, after its last row.
     Immediate,
     /// In the commit that follows, or before the next statement.
     Deferred,
 }
 
 impl SharedTransaction {
-    /// Acquires a connection, and begins a transaction of the request's identity on it, in one message. If the
-    /// connection turns out to be dead, another one is tried, unless it was newly opened.
+    /// Acquires a connection, and begins a transaction of the request's identity on it, in one message. A dead
+    /// connection is replaced by another one, unless the dead one was newly opened. Returns the transaction with the
+    /// server's replication status, if there are replicas. `server` is `None` without replicas.
     pub(crate) async fn begin(
         pool: &Pool,
         request: &BeginRequest<'_>,
@@ -92,7 +93,7 @@ impl<C: Connection> Clone for SharedTransaction<C> {
     fn clone(&self) -> Self {
         Self {
             state: self.state.clone(),
-            unfinished_calls: self.unfinished_calls.clone(),
+            unlocked_state: self.unlocked_state.clone(),
             identity: self.identity.clone(),
             write_count: self.write_count.clone(),
             is_raw_commit_unknown: self.is_raw_commit_unknown.clone(),
@@ -110,7 +111,7 @@ impl<C: Connection> SharedTransaction<C> {
             keeps_first_snapshot: state.keeps_first_snapshot,
             is_raw_commit_unknown: state.is_raw_commit_unknown.clone(),
             state: Arc::new(Mutex::new(state)),
-            unfinished_calls: Arc::default(),
+            unlocked_state: Arc::default(),
             write_count: Arc::default(),
         }
     }
@@ -131,7 +132,7 @@ impl<C: Connection> SharedTransaction<C> {
     /// frame, which must be the innermost.
     pub(crate) async fn begin_call(&self, frame_id: u64) -> Result<Call<C>, DbErr> {
         let mut state = self.lock().await;
-        state.settle(&self.unfinished_calls).await?;
+        state.settle(&self.unlocked_state).await?;
         state.check_usable(frame_id)?;
         if state.frame(frame_id).is_some_and(|frame| frame.is_unverified) {
             // `Pending::Discardable`, because the frame need not fail if the call is dropped here: no statement of the
@@ -180,18 +181,18 @@ impl<C: Connection> SharedTransaction<C> {
         if let Ok(state) = self.state.clone().try_lock_owned() {
             return state;
         }
-        let _waiting = WaiterGuard::new(&self.unfinished_calls);
+        let _waiting = WaiterGuard::new(&self.unlocked_state);
         self.state.clone().lock_owned().await
     }
 
     /// Returns whether a call waits for the connection.
     pub(crate) fn has_waiters(&self) -> bool {
-        self.unfinished_calls.has_waiters()
+        self.unlocked_state.has_waiters()
     }
 
     /// Waits until another call waits for the connection.
     pub(crate) async fn wait_for_waiter(&self) {
-        self.unfinished_calls.wait_for_waiter().await;
+        self.unlocked_state.wait_for_waiter().await;
     }
 
     /// Creates a savepoint inside the frame, and returns the id of the savepoint's own frame.
@@ -227,7 +228,7 @@ impl<C: Connection> SharedTransaction<C> {
         let may_have_taken_effect = AtomicBool::new(false);
         let commit = async {
             let mut state = self.lock().await;
-            state.settle(&self.unfinished_calls).await?;
+            state.settle(&self.unlocked_state).await?;
             if let Err(error) = state.check_usable(frame_id) {
                 state.roll_back_failed_commit(frame_id).await;
                 return Err(error);
@@ -238,7 +239,8 @@ impl<C: Connection> SharedTransaction<C> {
                 state.release_savepoint(frame_id, &may_have_taken_effect).await
             }
         };
-        // In an `Option`, so that the future, which may hold the connection, can be dropped before this function ends.
+        // The future may hold the connection. It is in an `Option`, so that it can be dropped before this function
+        // ends.
         let mut commit = pin!(Some(commit));
         // Always `Some`: the future is dropped only below.
         let Some(commit_future) = commit.as_mut().as_pin_mut() else { return Err(Error::TransactionOver.into()) };
@@ -276,7 +278,7 @@ impl<C: Connection> SharedTransaction<C> {
         let rollback = async {
             let mut state = self.lock().await;
             // An error is ignored. If the connection was closed, the server rolls back; otherwise the rollback follows.
-            let _ = state.settle(&self.unfinished_calls).await;
+            let _ = state.settle(&self.unlocked_state).await;
             if matches!(
                 state.end_reason,
                 Some(EndReason::Finished | EndReason::EndedByStatement | EndReason::RawCommitUnknown)
@@ -300,12 +302,12 @@ impl<C: Connection> SharedTransaction<C> {
 
     /// Records that the handle of a frame was dropped. The next call rolls the frame back before it sends a request.
     pub(crate) fn abandon(&self, frame_id: u64) {
-        self.unfinished_calls.record_unfinished(frame_id, Unfinished::DroppedHandle);
+        self.unlocked_state.record_unfinished(frame_id, UnfinishedFrame::Abandoned);
     }
 
     /// Records that an operation did not complete. The frame can only be rolled back.
     pub(crate) fn mark_failed(&self, frame_id: u64) {
-        self.unfinished_calls.record_unfinished(frame_id, Unfinished::Operation);
+        self.unlocked_state.record_unfinished(frame_id, UnfinishedFrame::Failed);
     }
 
     /// Returns the same transaction with a separate count of writes.

@@ -68,8 +68,8 @@ pub(crate) fn cannot_change_session(sql: &str) -> bool {
     sql.match_indices('(').all(|(index, _)| is_harmless_before_parenthesis(&sql[..index]))
 }
 
-/// Whether the statement only reads, locks no rows and cannot change the database session, so that a replica can run
-/// it.
+/// Whether, as far as its text shows, the statement only reads, locks no rows and cannot change the database session,
+/// so that a replica can run it. (A view or a policy may still call a function that writes.)
 pub(crate) fn only_reads(sql: &str) -> bool {
     // ` FOR ` begins a locking clause, and `pg_` the name of a system view, which has other rows on another server.
     // Both can also occur in a name or a string; the statement then runs on the primary without need.
@@ -89,7 +89,7 @@ pub(crate) enum WriteKind {
 /// Returns what the statement may write.
 pub(crate) fn write_kind(sql: &str) -> WriteKind {
     if !cannot_change_session(sql) {
-        // It is not recognizably a statement of SeaORM's that calls no function, so it may write anything.
+        // The statement may not be one that SeaORM built, or it may call a function. So it may write anything.
         WriteKind::Anything
     } else if sql.starts_with("SELECT ") {
         WriteKind::None

@@ -64,8 +64,8 @@ impl From<Statement> for StatementToRun {
 
 /// The result of a statement, which may show that the statement has affected no row.
 trait StatementResult {
-    /// Whether no row was affected, as far as the result shows. `returns_rows`: whether the statement returns each row
-    /// that it affects.
+    /// Whether the result shows that no row was affected. `returns_rows` is whether the statement returns each row that
+    /// it affects.
     fn affected_no_row(&self, returns_rows: bool) -> bool;
 }
 
@@ -99,15 +99,16 @@ impl<C: Connection> SharedTransaction<C> {
         .map(Into::into)
     }
 
-    /// Runs one statement in another role and restores the role, with exclusive access to the connection. `set_roles`
-    /// are the statements that set the other role, and that restore the identity's role. After a failure the role need
-    /// not be restored: the frame can only be rolled back, which restores it.
+    /// Runs one statement in another role and restores the role, with exclusive access to the connection. Of the two
+    /// `set_roles`, the first sets the other role, and the second restores the identity's role. After a failure the
+    /// role need not be restored: the frame can only be rolled back, which restores the role.
     pub(crate) async fn execute_as_role(
         &self,
         frame_id: u64,
         set_roles: [Statement; 2],
         statement: Statement,
     ) -> Result<ExecResult, DbErr> {
+        check_values(&statement)?;
         let [set_role, restore_role] = set_roles;
         let run = async {
             let mut call = self.begin_call(frame_id).await?;

@@ -21,7 +21,8 @@ use crate::{
 /// A stream of rows.
 pub type RowStream<'a> = Pin<Box<dyn Stream<Item = Result<QueryResult, DbErr>> + Send + 'a>>;
 
-/// The maximum number of rows buffered for a slow reader. While the buffer is full, no row is read from the server.
+/// The number of unread rows at which the buffer of a slow reader is full. While it is full, no further row is read
+/// from the server, unless another call waits for the connection ([`RowSender::send`]).
 const STREAM_BUFFER_ROWS: usize = if cfg!(test) { 2 } else { 64 };
 
 /// What the task that has the connection sends to the reader of a stream.
@@ -29,7 +30,8 @@ enum StreamMessage<R> {
     Row(R),
     /// Nothing follows.
     Failed(DbErr),
-    /// All rows were sent and, with `commits_at_end`, the transaction is committed. Nothing follows.
+    /// All rows were sent, and the transaction is committed if [`stream_rows`] was called with `commits_at_end`.
+    /// Nothing follows.
     Complete,
 }
 
@@ -161,9 +163,9 @@ impl<C: Connection> Drop for StreamFrameGuard<'_, C> {
 }
 
 /// Streams the rows of a statement, until the last row, the deadline, or the drop of the stream. Returns once the first
-/// row has arrived, so that a statement that fails at once can be retried. A task holds the connection, because a
-/// stream that held the connection itself would be self-referential. With `commits_at_end`, the task commits the
-/// transaction after the last row.
+/// row or the end has arrived, so that a statement that fails at once can be retried. A task holds the connection,
+/// because a stream that held the connection itself would be self-referential. With `commits_at_end`, the task commits
+/// the transaction after the last row.
 pub(crate) async fn stream_rows<C: Connection>(
     shared: &SharedTransaction<C>,
     frame_id: u64,
@@ -206,7 +208,8 @@ pub(crate) async fn stream_rows<C: Connection>(
     Ok(stream::unfold(Some(reader), |reader| async { reader?.next().await }))
 }
 
-/// Sends all rows of the statement to the reader. With `waits_for_reader`, returns only when they have been read.
+/// Sends all rows of the statement to the reader. With `waits_for_reader`, returns only when they have been read,
+/// unless the transaction has written nothing.
 async fn send_all<C: Connection>(
     shared: &SharedTransaction<C>,
     frame_id: u64,
@@ -247,8 +250,8 @@ async fn send_all<C: Connection>(
         if verification == Verification::Immediate {
             call.verify().await?;
         }
-        // The text shows no write, but a view may call a function that writes. If nothing was written, nothing can be
-        // lost, and the connection is free as soon as the last row was sent.
+        // If nothing was written, there is nothing to roll back, so the connection is free as soon as the last row was
+        // sent. The server is asked even if the text shows no write, because a view may call a function that writes.
         if waits_for_reader
             && !(seems_read_only && call.has_written_nothing().await?)
             && !row_sender.wait_until_read().await

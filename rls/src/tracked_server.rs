@@ -15,11 +15,12 @@ use crate::{
 /// What is needed to track the log positions that the transactions on one server reach.
 #[derive(Debug)]
 pub(crate) struct PositionTracking {
-    /// The log positions of the identities, which all servers share.
+    /// The log positions of the identities. The trackings of all servers share them.
     positions: Arc<Positions>,
-    /// The newest timeline that any primary has had so far, which all servers share.
+    /// The newest timeline that any primary has had so far. The trackings of all servers share it.
     newest_timeline: Arc<AtomicU32>,
-    /// The timeline that the server was on when it was last checked.
+    /// The timeline that the server was on when the monitor (`servers/monitor.rs`) last checked it; 0 before the first
+    /// check.
     pub(crate) timeline: AtomicU32,
 }
 
@@ -80,7 +81,9 @@ pub(crate) struct CommitInProgress {
 
 impl CommitInProgress {
     /// Records the log position of what the identity wrote or read. The position of a read on a replica is recorded
-    /// too, because the next replica must not show an older state.
+    /// too, because the next replica must not show an older state. `status` is what the server reported after the
+    /// commit. `is_unanswered` is whether the server's answer was lost; then, and if a commit was not followed by a
+    /// status, the drop records an unknown commit.
     pub(crate) fn record_outcome(mut self, is_committed: bool, status: Option<ReplicationStatus>, is_unanswered: bool) {
         let PositionTracking { positions, newest_timeline, timeline } = &*self.position_tracking;
         match status {

@@ -1,5 +1,5 @@
-//! A transaction of an identity, in two forms: [`Transaction`] for callers, which verifies the identity after raw SQL,
-//! and [`UncheckedTransaction`] for a library's own statements, which does not.
+//! A transaction of an identity, in two forms: [`Transaction`] for callers, which verifies the identity after each
+//! statement that may change it, and [`UncheckedTransaction`] for a library's own statements, which never verifies it.
 
 mod closures;
 
@@ -95,10 +95,10 @@ impl UncheckedTransaction {
         self.shared.fetch_all(self.frame_id, statement, Verification::Skipped).await
     }
 
-    /// Returns whether [`execute_as_role`](Self::execute_as_role) can assume that role. It cannot if the role has a
-    /// separate pool.
+    /// Returns whether [`execute_as_role`](Self::execute_as_role) can use the role: whether the role has no separate
+    /// pool.
     #[must_use]
-    pub fn shares_pool_with_role(&self, role: &str) -> bool {
+    pub fn can_execute_as_role(&self, role: &str) -> bool {
         !self.servers_by_role.has_separate_pool(role)
     }
 
@@ -147,8 +147,8 @@ impl UncheckedTransaction {
         self.shared.timeline
     }
 
-    /// Returns whether a statement that may have written something was sent through this handle. A statement that
-    /// affected no row has written nothing.
+    /// Returns whether a statement that may have written something was sent through this handle. A statement that only
+    /// writes rows, and whose result shows that it affected none, does not count.
     #[must_use]
     pub fn may_have_written(&self) -> bool {
         self.shared.write_count() > 0
@@ -168,7 +168,7 @@ impl Drop for UncheckedTransaction {
     }
 }
 
-/// Returns the transaction modes in the form in which they follow BEGIN or SET TRANSACTION, with a leading space.
+/// Returns the transaction modes in the form in which they follow BEGIN or SET TRANSACTION, each with a leading space.
 pub(crate) fn modes_sql(options: &TransactionOptions) -> String {
     let isolation = options.isolation_level.map(|level| format!(" ISOLATION LEVEL {level}"));
     let access = options.access_mode.map(|mode| format!(" {mode}"));

@@ -22,7 +22,7 @@ use crate::{
     pool::PooledConnection,
     runtime::{AtomicBool, timeout},
     tracked_server::TrackedServer,
-    unfinished_calls::{Unfinished, UnfinishedCalls},
+    unlocked_state::{UnfinishedFrame, UnlockedState},
     wire::{Connection, PreparedStatementMode, ROLLBACK_TIMEOUT, SimpleQueryResponse, exec_error},
 };
 
@@ -198,7 +198,7 @@ impl<C: Connection> TransactionState<C> {
 
     /// Completes what earlier calls left unfinished: reads an outstanding response, updates the frames, and rolls back
     /// abandoned frames. If this call is dropped too, the next call continues where it stopped.
-    pub(crate) async fn settle(&mut self, unfinished_calls: &UnfinishedCalls) -> Result<(), DbErr> {
+    pub(crate) async fn settle(&mut self, unlocked_state: &UnlockedState) -> Result<(), DbErr> {
         if self.pending.is_none() {
             self.finish_response().await?;
         }
@@ -255,10 +255,10 @@ impl<C: Connection> TransactionState<C> {
                 self.verify(self.innermost_frame_id(), Pending::Discardable).await?;
             }
         }
-        for (frame_id, unfinished) in unfinished_calls.take_unfinished() {
+        for (frame_id, unfinished) in unlocked_state.take_unfinished() {
             match unfinished {
-                Unfinished::Operation => self.mark_failed(frame_id, Failure::CallFailed),
-                Unfinished::DroppedHandle => {
+                UnfinishedFrame::Failed => self.mark_failed(frame_id, Failure::CallFailed),
+                UnfinishedFrame::Abandoned => {
                     if let Some(frame) = self.frame(frame_id) {
                         frame.is_abandoned = true;
                     }

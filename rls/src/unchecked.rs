@@ -46,7 +46,8 @@ pub trait UncheckedExt {
     /// then shows at least as much.
     fn record_seen_log_position(&self, position: LogPosition);
 
-    /// Runs a statement that cannot run in a transaction, such as `VACUUM`, as the pool's login.
+    /// Runs a statement that cannot run in a transaction, such as `VACUUM`, as the login of the identity's pool, and
+    /// without a deadline.
     fn execute_as_login(&self, sql: String) -> impl Future<Output = Result<(), DbErr>> + Send;
 }
 

@@ -173,8 +173,8 @@ pub(crate) struct SimpleQueryResponse {
     /// The last row of any of the statements.
     pub(crate) last_row: Option<TextRow>,
     /// The third statement's row, read as the server's replication status. It has a meaning only in the response to the
-    /// message of a commit, which consists of a statement that fails if the transaction must not be committed, the
-    /// COMMIT, and the query of the status.
+    /// message of a commit with replicas, which begins with a statement that fails if the transaction must not be
+    /// committed, the COMMIT, and the query of the status.
     pub(crate) status_after_commit: Option<ReplicationStatus>,
 }
 
@@ -231,8 +231,8 @@ pub(crate) async fn simple_query(
     Ok(())
 }
 
-/// Returns the first column of the query's first row, or `None` if there is no row. The query is not prepared, because
-/// the server may be behind a pooler.
+/// Returns the first column of the query's first row, or `None` if there is no row or the value is NULL. The query is
+/// not prepared, because the server may be behind a pooler.
 pub(crate) async fn query_scalar(
     connection: &mut PgConnection,
     query: &'static str,
@@ -329,7 +329,8 @@ pub(crate) fn check_values(statement: &Statement) -> Result<(), Error> {
     Ok(())
 }
 
-/// Checks that a value can be sent. Otherwise returns what it must do.
+/// Checks that a value can be sent. Otherwise returns what the value must be: the text that follows "must" in the
+/// message.
 fn check_value(value: &Value) -> Result<(), &'static str> {
     match value {
         Value::BigUnsigned(Some(number)) if i64::try_from(*number).is_err() => {

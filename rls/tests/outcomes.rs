@@ -304,8 +304,8 @@ fn transactions_on_the_applications_pool_may_be_dropped_outside_its_runtime() {
     options.max_connections(2).min_connections(1);
     let db = runtime.block_on(sea_orm::Database::connect(options)).unwrap();
     let owner = as_owner(&Database::from_connection(db));
-    // `nested` is the last handle that holds the connection, which is idle after the rollback. It is returned, so that
-    // it is dropped outside the runtime.
+    // `nested` is the last handle that holds the connection, which is idle after the rollback. The block returns
+    // `nested`, so that it is dropped outside the runtime.
     let nested = runtime.block_on(async {
         let tx = owner.begin().await.unwrap();
         let nested = tx.begin().await.unwrap();

@@ -1,7 +1,7 @@
 //! The driver's prepared statements, which are cached on their connection.
 
-use rls::{Database, Identity, Options, unchecked::UncheckedExt};
-use sea_orm::{ConnectionTrait, DbBackend, Statement, TransactionTrait, Value};
+use rls::{Database, Error, Identity, Options, unchecked::UncheckedExt};
+use sea_orm::{ConnectionTrait, DbBackend, Statement, StreamTrait, TransactionTrait, Value};
 
 use crate::{
     outcome_code, statement,
@@ -36,9 +36,9 @@ async fn a_prepared_statement_is_not_reused_if_the_count_or_types_of_the_values_
 
 #[tokio::test]
 async fn each_pool_treats_prepared_statements_as_its_own_options_say() {
-    let (database, shared_pool, role) = create_tenant_database().await;
+    let (database, handle, role) = create_tenant_database().await;
     let without_caching = Options::default().without_prepared_statements();
-    let handle = shared_pool.with_pool_for_role(role.clone(), database.url(), &without_caching).await.unwrap();
+    let handle = handle.with_pool_for_role(role.clone(), database.url(), &without_caching).await.unwrap();
     let tenant_transaction = as_tenant(&handle, &role, "acme").begin().await.unwrap();
     let owner_transaction = handle.as_identity(Identity::new("postgres")).begin().await.unwrap();
     let select_messages = "SELECT query FROM pg_stat_activity
@@ -46,7 +46,7 @@ async fn each_pool_treats_prepared_statements_as_its_own_options_say() {
     let observer = database.connect(1).await.unwrap();
     let rows = observer.query_all_raw(statement(select_messages)).await.unwrap();
     let messages: Vec<String> = rows.iter().map(|row| row.try_get_by_index(0).unwrap()).collect();
-    let [owner_message, tenant_message] = &messages[..] else { panic!("two open transactions: {messages:?}") };
+    let [owner_message, tenant_message] = &messages[..] else { panic!("there must be two messages: {messages:?}") };
     assert!(owner_message.starts_with("BEGIN; ") && !owner_message.contains("DEALLOCATE ALL"), "{owner_message}");
     assert!(tenant_message.starts_with("BEGIN; DEALLOCATE ALL; "), "{tenant_message}");
     owner_transaction.rollback().await.unwrap();
@@ -67,6 +67,22 @@ async fn a_statement_that_no_longer_fits_its_table_is_prepared_again() {
     }
     owner.execute_unprepared("ALTER TABLE notes ADD COLUMN author text").await.unwrap();
     assert_eq!(outcome_code(select_all().await), "done", "a single statement is retried");
+
+    let mapping_handle = handle.clone().with_error_mapper(|_, _| Error::InvalidClaims { rule: "mapped" }.into());
+    let mapping_acme = as_tenant(&mapping_handle, &role, "acme");
+    for is_streamed in [false, true] {
+        owner
+            .execute_unprepared(&format!("ALTER TABLE notes ADD COLUMN is_streamed_{is_streamed} text"))
+            .await
+            .unwrap();
+        let select_all = statement("SELECT * FROM notes");
+        let code = if is_streamed {
+            outcome_code(mapping_acme.stream_raw(select_all).await)
+        } else {
+            outcome_code(mapping_acme.query_all_raw(select_all).await)
+        };
+        assert_eq!(code, "done", "retries must not depend on the mapped error (streamed: {is_streamed})");
+    }
 
     owner.execute_unprepared("ALTER TABLE notes ADD COLUMN editor text").await.unwrap();
     let tx = acme.begin().await.unwrap();

@@ -28,7 +28,8 @@ mod bakery {
 
 use bakery::Entity as Bakery;
 
-/// As in SeaORM's tests, where `db` is the connection that is tested. The other two fields are what it is opened on.
+/// The context of a test, named as in SeaORM's tests. `db` is the connection that is tested; the other two fields are
+/// what it is opened on.
 struct TestContext {
     db: IdentityConnection,
     handle: Database,

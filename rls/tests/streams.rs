@@ -50,7 +50,7 @@ async fn only_a_stream_that_is_read_to_its_end_in_time_saves_what_its_statement_
     assert_eq!(count_notes(&acme).await, 0);
     assert_eq!(count_streamed(&acme, insert).await.unwrap(), 3);
     assert_eq!(count_notes(&acme).await, 3);
-    // The rows are not read before the deadline, which is enforced a second after it has passed.
+    // This test reads no row until the deadline (one second) and its grace period (another second) have passed.
     let acme_with_deadline = acme.clone().with_deadline(Duration::from_secs(1));
     let mut unread = acme_with_deadline.stream_raw(statement(insert)).await.unwrap();
     sleep(Duration::from_millis(2500)).await;
@@ -108,7 +108,13 @@ async fn a_value_that_cannot_be_sent_is_refused_by_streams_and_other_calls_and_n
         assert_eq!(outcome_code(acme.query_all_raw(insert.clone()).await), "invalid_statement", "{value:?}");
         assert_eq!(outcome_code(acme.stream_raw(insert.clone()).await), "invalid_statement", "{value:?}, streamed");
         let tx = acme.begin().await.unwrap();
-        assert_eq!(outcome_code(tx.stream_raw(insert).await), "invalid_statement", "{value:?}, in a transaction");
+        assert_eq!(
+            outcome_code(tx.stream_raw(insert.clone()).await),
+            "invalid_statement",
+            "{value:?}, in a transaction"
+        );
+        let in_same_role = tx.unchecked().execute_as_role(role.clone().into(), insert).await;
+        assert_eq!(outcome_code(in_same_role), "invalid_statement", "{value:?}, as a role");
         tx.commit().await.unwrap();
     }
     assert_eq!(count_notes(&acme).await, 0);
@@ -132,7 +138,7 @@ async fn a_statement_that_fails_before_its_first_row_fails_the_call_and_not_the_
 }
 
 #[tokio::test]
-async fn if_a_view_writes_dropping_a_stream_of_its_rows_rolls_the_writes_back() {
+async fn dropping_a_stream_of_a_view_that_writes_rolls_the_writes_back() {
     let (database, handle, role) = create_tenant_database().await;
     let schema = format!(
         "CREATE FUNCTION note() RETURNS text LANGUAGE sql AS
@@ -206,7 +212,7 @@ fn a_stream_whose_runtime_shuts_down_during_its_commit_has_an_unknown_outcome() 
     let mut rows = runtime.block_on(acme.stream_raw(insert)).unwrap();
     runtime.block_on(async {
         assert!(rows.try_next().await.unwrap().is_some());
-        // Long enough for the COMMIT to be sent, and not for its answer.
+        // Long enough for the COMMIT to be sent, but not for its answer to arrive.
         sleep(Duration::from_millis(500)).await;
     });
     runtime.shutdown_timeout(Duration::from_secs(5));

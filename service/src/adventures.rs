@@ -62,8 +62,8 @@ impl<C: Caller> Adventures<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::AdventureLimitReached`] with two hundred adventures, [`Error::InvalidValue`] for the name, the duration
-    /// or the numbers of players, [`Error::IdConflict`], [`Error::NotSignedIn`].
+    /// [`Error::AdventureLimitReached`] with two hundred adventures, [`Error::InvalidValue`], [`Error::IdConflict`],
+    /// [`Error::NotSignedIn`].
     pub async fn create(self, adventure: NewAdventure) -> Result<adventures::Model, Error> {
         let id = adventure.id.unwrap_or_else(Uuid::new_v4);
         let content = json::to_json(&adventure.content)?;
@@ -94,8 +94,8 @@ impl<C: Caller> Adventures<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidValue`], [`Error::NotFound`], also for another user's draft; [`Error::AdventureNotYours`] for
-    /// another user's published adventure; [`Error::NotSignedIn`].
+    /// [`Error::InvalidValue`]; [`Error::NotFound`], also for another user's adventure that is not published;
+    /// [`Error::AdventureNotYours`] for another user's published adventure; [`Error::NotSignedIn`].
     pub async fn edit(self, id: Uuid, changes: AdventureChanges) -> Result<adventures::Model, Error> {
         let mut row = adventures::ActiveModel::default();
         set_if_some(&mut row.name, &changes.name);
@@ -109,7 +109,8 @@ impl<C: Caller> Adventures<'_, C> {
         operation!(self.caller, "adventures.edit", adventure = id, |tx| { update_adventure(tx, id, row.clone()).await })
     }
 
-    /// Replaces the content of an unpublished adventure. The adventure is then not valid until it is validated again.
+    /// Replaces the content of an unpublished adventure. If the content differs from the previous one, the adventure is
+    /// then not valid until it is validated again.
     ///
     /// Who may: the creator and the service. Three round trips. No event.
     ///
@@ -128,6 +129,9 @@ impl<C: Caller> Adventures<'_, C> {
     /// Validates the content, stores the result and returns every error with the node that it concerns. Without errors,
     /// the adventure is valid and can be published.
     ///
+    /// If the service has its own login, the result is stored in a separate transaction of that login. So in a caller's
+    /// transaction this operation then fails with [`Error::NotAllowed`], unless the adventure is already published.
+    ///
     /// Who may: the creator. Six round trips. No event.
     ///
     /// # Errors
@@ -139,8 +143,9 @@ impl<C: Caller> Adventures<'_, C> {
         })
     }
 
-    /// Validates the content, and publishes the adventure if there are no errors. If it is already published, nothing
-    /// changes. If it was published before, it keeps its first `published_at`.
+    /// Validates the content, and publishes the adventure if there are no errors. If it is already published, only
+    /// `updated_at` changes. If it was published before, it keeps its first `published_at`. In a caller's transaction,
+    /// the restriction of [`validate`](Self::validate) applies.
     ///
     /// Who may: the creator. Seven round trips. No event.
     ///
@@ -158,7 +163,7 @@ impl<C: Caller> Adventures<'_, C> {
         })
     }
 
-    /// Returns a published or archived adventure to draft. Sessions that play it continue.
+    /// Makes a published or archived adventure a draft again. Sessions that play it continue.
     ///
     /// Who may: the creator and the service. Three round trips. No event.
     ///
@@ -274,7 +279,7 @@ async fn validate_and_store(
 ) -> Result<Vec<ValidationError>, Error> {
     let creator_id = tx.user_id()?;
     let mut query = adventures::Entity::find_by_id(id).filter(adventures::Column::CreatorId.eq(creator_id));
-    let can_assume_service_role = tx.shares_pool_with_role(SERVICE_ROLE);
+    let can_assume_service_role = tx.can_execute_as_role(SERVICE_ROLE);
     if can_assume_service_role {
         query = query.lock_exclusive();
     }

@@ -115,7 +115,8 @@ impl<C: Caller> Characters<'_, C> {
     /// # Errors
     ///
     /// [`Error::CharacterLimitReached`] with ten living characters, [`Error::CharacterNameTaken`],
-    /// [`Error::IdConflict`], [`Error::InvalidValue`] for the name, [`Error::NotSignedIn`], [`Error::AccountClosed`].
+    /// [`Error::IdConflict`], [`Error::InvalidValue`] for the name, the equipment or the special ability,
+    /// [`Error::NotSignedIn`], [`Error::AccountClosed`].
     pub async fn create(self, character: NewCharacter) -> Result<characters::Model, Error> {
         let id = character.id.unwrap_or_else(Uuid::new_v4);
         let attributes = character.attributes.unwrap_or(Attributes::default_for(character.class));
@@ -196,7 +197,8 @@ impl<C: Caller> Characters<'_, C> {
     }
 
     /// Returns the seats that a character holds or has held in sessions that are not archived, the most recently joined
-    /// first.
+    /// first. The caller must be able to see the session. So a player does not get the seat in a private session from
+    /// which the Seer removed them.
     ///
     /// Who may: its owner and the service, and other users for the sessions that they can see. Three round trips.
     ///
@@ -319,8 +321,8 @@ async fn update_character(
     rows::update_returning(tx, row, id, characters::Column::Id).await?.ok_or(Error::NotFound { what: "character" })
 }
 
-/// Sets `retired_at` to the SQL expression `now()` or `NULL`. If the character is already retired, `now()` changes
-/// nothing, because a trigger keeps the earlier time.
+/// Sets `retired_at` to the SQL expression `now()` or `NULL`. If the character is already retired, `now()` does not
+/// change `retired_at`, because a trigger keeps the earlier time.
 async fn set_retired_at(
     tx: &OperationTransaction,
     id: Uuid,

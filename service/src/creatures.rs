@@ -154,7 +154,8 @@ impl<C: Caller> Creatures<'_, C> {
     ///
     /// [`Error::CreatureLimitReached`] with two hundred creatures, [`Error::AdventureNotYours`] for another user's
     /// published adventure, [`Error::NotAllowed`] for another user's unpublished adventure and if there is no such
-    /// adventure, [`Error::InvalidValue`], [`Error::IdConflict`], [`Error::NotSignedIn`].
+    /// adventure ([`Error::NotFound`] for the service), [`Error::InvalidValue`], [`Error::IdConflict`],
+    /// [`Error::NotSignedIn`].
     pub async fn add(self, adventure_id: Uuid, creature: NewCreature) -> Result<creatures::Model, Error> {
         let id = creature.id.unwrap_or_else(Uuid::new_v4);
         let stats = json::to_json(&creature.stats)?;
@@ -175,7 +176,7 @@ impl<C: Caller> Creatures<'_, C> {
         })
     }
 
-    /// Changes a creature. Without changes, returns it as it is.
+    /// Changes a creature. Without changes, returns the creature as it is, to everyone who may read it.
     ///
     /// Who may: the adventure's creator and the service. Three round trips. No event.
     ///

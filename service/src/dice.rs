@@ -47,15 +47,17 @@ impl<C: Caller> Dice<'_, C> {
     /// the modifiers, and draws the results; a user can choose neither. Repeating the request with the same id returns
     /// the existing roll.
     ///
-    /// Who may: in an active session, a player for their own seated character, and the Seer for every seated character,
-    /// their own characters and the adventure's creatures. Three round trips. Event `dice_rolled`.
+    /// Who may: in an active session, a player for their own seated character, the Seer for every seated character,
+    /// their own characters and the adventure's creatures, and the service. Three round trips. Event `dice_rolled`.
     ///
     /// # Errors
     ///
     /// [`Error::SessionNotActive`], [`Error::NotSeated`] for a character or a player without a seat,
     /// [`Error::CharacterNotYours`], [`Error::CharacterRetired`], [`Error::NotSessionSeer`] for a creature,
-    /// [`Error::NotAllowed`] if the caller is not a participant or there is no such session; [`Error::InvalidValue`]
-    /// for modifiers out of range, [`Error::CreatureNotInAdventure`], [`Error::IdConflict`], [`Error::NotSignedIn`].
+    /// [`Error::NotAllowed`] if the caller is not a participant or there is no such session, [`Error::NotFound`] for
+    /// the service if there is no such session or character; [`Error::InvalidValue`]
+    /// for modifiers or a description out of bounds and for the kind `heroic_save`, [`Error::CreatureNotInAdventure`],
+    /// [`Error::IdConflict`], [`Error::NotSignedIn`].
     pub async fn roll(self, roll: NewRoll) -> Result<dice_rolls::Model, Error> {
         let id = roll.id.unwrap_or_else(Uuid::new_v4);
         let modifiers = json::to_json(&roll.modifiers)?;
@@ -84,17 +86,17 @@ impl<C: Caller> Dice<'_, C> {
     /// Repeats a failed roll with the same attribute, difficulty and modifiers; the new result stands even if it is
     /// worse.
     ///
-    /// Each seat has one heroic save per encounter. A roll can be saved only once, within 30 seconds. A creature's roll
-    /// cannot be saved.
+    /// Each seat has one heroic save per encounter; a character without a seat has none. A roll can be saved only once,
+    /// within 30 seconds. A creature's roll and a heroic save cannot be saved.
     ///
-    /// Who may: everyone who may roll for the character. Four round trips. Event `dice_rolled`.
+    /// Who may: everyone who may roll for the character, and the service. Four round trips. Event `dice_rolled`.
     ///
     /// # Errors
     ///
-    /// [`Error::HeroicSaveSpent`], [`Error::HeroicSaveNotNeeded`], [`Error::HeroicSaveTooLate`],
-    /// [`Error::RollAlreadySaved`], [`Error::RollNotSaveable`], [`Error::SessionNotActive`], [`Error::NotSeated`],
-    /// [`Error::CharacterNotYours`], [`Error::CharacterRetired`], [`Error::NotSessionSeer`] for a creature's roll,
-    /// [`Error::NotFound`], [`Error::NotSignedIn`].
+    /// [`Error::HeroicSaveSpent`], also for a character without a seat; [`Error::HeroicSaveNotNeeded`],
+    /// [`Error::HeroicSaveTooLate`], [`Error::RollAlreadySaved`], [`Error::RollNotSaveable`],
+    /// [`Error::SessionNotActive`], [`Error::NotSeated`], [`Error::CharacterNotYours`], [`Error::CharacterRetired`],
+    /// [`Error::NotSessionSeer`] if a player saves a creature's roll, [`Error::NotFound`], [`Error::NotSignedIn`].
     pub async fn use_heroic_save(self, roll_id: Uuid) -> Result<dice_rolls::Model, Error> {
         operation!(self.caller, "dice.use_heroic_save", roll = roll_id, |tx| {
             let original = rows::find::<dice_rolls::Entity>(tx, roll_id, "roll").await?;

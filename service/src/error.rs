@@ -17,8 +17,10 @@ use crate::content::ValidationError;
 /// Any operation may fail with [`Busy`](Self::Busy), [`DeadlineExceeded`](Self::DeadlineExceeded),
 /// [`ConnectionLost`](Self::ConnectionLost), [`CommitUnknown`](Self::CommitUnknown),
 /// [`PoolExhausted`](Self::PoolExhausted), [`PoolClosed`](Self::PoolClosed), [`Misconfigured`](Self::Misconfigured),
-/// [`ServerExhausted`](Self::ServerExhausted), [`ReadOnly`](Self::ReadOnly) and [`Database`](Self::Database), and any
-/// operation of a user with [`UnknownAccount`](Self::UnknownAccount) and [`AccountClosed`](Self::AccountClosed). An
+/// [`ServerExhausted`](Self::ServerExhausted), [`ReadOnly`](Self::ReadOnly) and [`Database`](Self::Database), any
+/// operation of a user with [`UnknownAccount`](Self::UnknownAccount) and [`AccountClosed`](Self::AccountClosed), and
+/// any operation in a caller's transaction with [`TransactionFailed`](Self::TransactionFailed),
+/// [`NestedTransactionOpen`](Self::NestedTransactionOpen) and [`TransactionOver`](Self::TransactionOver). An
 /// operation's documentation lists its other errors. Below, *the handle* is [`Sparc`](crate::Sparc).
 ///
 /// Every error serializes to the same shape, which a web handler can return as it is: `code`, `message`, `retryable`,
@@ -105,11 +107,11 @@ pub enum Error {
     /// The adventure does not exist, or is neither published nor the Seer's own. Code `adventure_not_playable`.
     #[error("the adventure must be published, or the Seer's own")]
     AdventureNotPlayable,
-    /// The adventure is published; unpublish it before editing. Code `adventure_published`.
-    #[error("the adventure is published; unpublish it before editing")]
+    /// The adventure is published; unpublish it before editing its content. Code `adventure_published`.
+    #[error("the adventure is published; unpublish it before editing its content")]
     AdventurePublished,
     /// The content has errors; each names the node that has it, if any. Code `adventure_invalid`.
-    #[error("the adventure has {} error(s), which must be fixed before it is published", .0.len())]
+    #[error("the adventure has errors, which must be fixed before it is published")]
     AdventureInvalid(Vec<ValidationError>),
     /// The seat's heroic save of this encounter has been used. Code `heroic_save_spent`.
     #[error("the heroic save of this encounter is spent; only a new encounter restores it")]
@@ -134,7 +136,7 @@ pub enum Error {
     #[error("tutorial steps must be completed in order")]
     TutorialOutOfOrder,
     /// Other rows reference this one; retire or archive it instead of deleting it. Code `has_history`.
-    #[error("it is still referenced; retire or archive it instead")]
+    #[error("other rows still reference this one; retire or archive it instead")]
     StillReferenced,
     /// The adventure belongs to somebody else. Code `adventure_not_yours`.
     #[error("the adventure belongs to somebody else; only its creator may do that")]
@@ -142,8 +144,8 @@ pub enum Error {
     /// The session is not active: it has not started, is paused, or has ended. Code `session_not_active`.
     #[error("the session is not active; its Seer must start or resume it first")]
     SessionNotActive,
-    /// The caller has no seat in the session. Code `not_seated`.
-    #[error("only players with a seat in the session may do that; take a seat first")]
+    /// The caller has no seat in the session, or the character has none. Code `not_seated`.
+    #[error("only a player whose character has a seat in the session may do that; take a seat first")]
     NotSeated,
     /// The token is valid, but its account does not exist. Code `unknown_account`.
     #[error("the account does not exist; sign up first")]
@@ -163,14 +165,16 @@ pub enum Error {
     /// The caller is not the session's Seer. Code `not_a_seer`.
     #[error("only the session's Seer may do that")]
     NotSessionSeer,
-    /// Row-level security or a missing privilege forbids it. Code `not_allowed`.
+    /// A privilege is missing, row-level security refuses the statement, or only the service may call the operation.
+    /// Code `not_allowed`.
     #[error("not allowed: {rule}")]
     NotAllowed {
         /// Who may do it.
         rule: &'static str,
     },
-    /// The caller's statement uses a column that is not granted to users. Code `column_closed`.
-    #[error("a statement must not use a column of {table} that is not granted to users: {instead}")]
+    /// Users lack the privilege that the caller's statement needs on a table or on one of its columns. Code
+    /// `column_closed`.
+    #[error("a statement of a user must not do this to {table}, or use this column of it: {instead}")]
     ColumnNotGranted {
         /// The table.
         table: &'static str,
@@ -184,8 +188,8 @@ pub enum Error {
     /// `transaction_ended`.
     #[error("a statement ended its transaction; what was done before it may have been committed")]
     TransactionEndedByStatement,
-    /// A statement failed in this transaction, or a call was dropped before it completed. It can only be rolled back.
-    /// Code `transaction_failed`.
+    /// A statement failed in this transaction, or a call was dropped before it completed. The transaction can only be
+    /// rolled back.    /// Code `transaction_failed`.
     #[error("a statement failed or was cancelled in this transaction; roll it back, nothing of it will be committed")]
     TransactionFailed,
     /// A transaction was used or committed while a transaction nested in it is open. Code `nested_transaction_open`.
@@ -221,7 +225,7 @@ pub enum Error {
         /// What the value must be.
         rule: &'static str,
     },
-    /// A value violates a check constraint that no other variant covers. Code `rule_violated`.
+    /// A value violates a check or NOT NULL constraint that no other variant covers. Code `rule_violated`.
     #[error("the value must satisfy the constraint {constraint}")]
     RuleViolated {
         /// The constraint's name.
@@ -245,7 +249,9 @@ pub enum Error {
     ConnectionLost(#[source] DbErr),
     /// The answer to the commit was lost; the outcome is unknown. Repeating a creation with the same id is safe. Code
     /// `commit_unknown`.
-    #[error("the answer to the commit was lost, so it may have been committed; check, or try again with the same id")]
+    #[error(
+        "the answer to the commit was lost, so the change may have been made; check, or try again with the same id"
+    )]
     CommitUnknown(#[source] DbErr),
     /// No connection of the pool became free within the timeout. Nothing was done. Code `pool_exhausted`.
     #[error("no database connection was free in time; allow more connections, or wait longer")]
@@ -279,8 +285,10 @@ pub enum Error {
     /// The server is out of disk space or memory. Nothing was done. Code `server_exhausted`.
     #[error("the database server is out of disk space or memory; try again later")]
     ServerExhausted(#[source] DbErr),
-    /// The server is a read-only standby. Nothing was done. Code `read_only`.
-    #[error("this database server is a read-only standby; connect to the primary")]
+    /// The server is a standby, or the transaction is `READ ONLY`. Nothing was done. Code `read_only`.
+    #[error(
+        "the server is a standby, or the transaction is READ ONLY; connect to the primary, or begin a transaction that writes"
+    )]
     ReadOnly,
     /// Any other error of the database, with its source. Code `database`.
     #[error("the database failed; try again later, or tell the operator")]

@@ -1,8 +1,8 @@
 //! Events: what happens in a session, in the same order for all participants.
 //!
-//! Triggers write an event for each change, so that no program can forget one; participants can send events whose type
-//! begins with `client.`. Events are kept for a day. [`Events::subscribe`] streams them as they happen;
-//! [`Events::after`] returns a page at a time.
+//! Triggers write an event for each roll and each change of a seat, a session's status, scene or encounter, or the game
+//! state, so that no program can forget one; participants can send events whose type begins with `client.`. Events are
+//! kept for a day. [`Events::subscribe`] streams them as they happen; [`Events::after`] returns a page at a time.
 //!
 //! A *listener* of a session may read its events: the Seer, a player (even after leaving, unless the Seer removed
 //! them), and the service.
@@ -96,8 +96,9 @@ impl<C: Caller> Events<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::NotSeated`] for a player who left, [`Error::NotAllowed`] for anyone else, [`Error::InvalidValue`] for
-    /// `kind` or for text that contains NUL, [`Error::IdConflict`], [`Error::NotSignedIn`].
+    /// [`Error::NotSeated`] for a player who left, [`Error::NotAllowed`] for anyone else, [`Error::NotFound`] for the
+    /// service if there is no such session, [`Error::InvalidValue`] for `kind`, for a payload out of bounds (decision
+    /// "Bounds") and for text that contains NUL; [`Error::IdConflict`], [`Error::NotSignedIn`].
     pub async fn send(self, event: NewEvent) -> Result<session_events::Model, Error> {
         if event.kind.is_empty() {
             return Err(Error::InvalidValue { field: "kind", rule: "must have 1 to 57 characters" });
@@ -164,7 +165,7 @@ impl<C: Caller> Events<'_, C> {
 }
 
 /// Reads the page of [`Events::after`]. Returns an error if the event with this `seq` is no longer kept, because later
-/// ones may then be deleted too.
+/// events may then have been deleted, too.
 async fn read_kept_events_after(tx: &OperationTransaction, session_id: Uuid, seq: i64) -> Result<Vec<Event>, Error> {
     // The query also returns the event with this `seq`, if it is still kept. So no further round trip is needed to look
     // it up.

@@ -1,6 +1,6 @@
 //! Maintenance jobs. They work in batches, and can be repeated and run concurrently.
 //!
-//! Where `pg_cron` is installed, the schema schedules the same jobs.
+//! Where `pg_cron` is installed, the schema schedules the same jobs, but vacuums only `sessions` and `dice_rolls`.
 //!
 //! ```
 //! use service::{Operations, Sparc, maintenance::JobOptions};
@@ -37,7 +37,7 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JobOptions {
     /// Rows per batch, 1 to 10,000; a number outside this range is clamped to it. Each batch is a transaction of its
-    /// own. A thousand by default.
+    /// own, unless the job runs in a caller's transaction. A thousand by default. `vacuum` has no batches.
     pub batch_size: u16,
     /// Time after which no further batch begins. The first batch always runs. Ten minutes by default.
     pub time_limit: Duration,
@@ -117,8 +117,9 @@ struct BatchResult {
     row_count: i32,
 }
 
-/// Runs batches until one of them is not full or the time has run out. Each batch is an operation of its own: it calls
-/// `$sql`, a database function that takes the batch size and returns the number of rows that it processed.
+/// Runs batches until one of them is not full or the time has run out. Each batch is an operation of its own: it runs
+/// `$sql`, which calls a database function with the batch size and returns the number of rows that the function
+/// processed.
 macro_rules! in_batches {
     ($caller:expr, $name:literal, $sql:ident, $options:ident, $progress:ident) => {{
         let started_at = Instant::now();
@@ -207,7 +208,7 @@ impl<C: Caller> Maintenance<'_, C> {
     }
 }
 
-/// Not available within a transaction, because PostgreSQL refuses VACUUM in one.
+/// `vacuum` is not available within a transaction, because PostgreSQL refuses VACUUM in one.
 impl Maintenance<'_, IdentityConnection> {
     /// Vacuums and analyzes the tables with the most updates and deletions, and reports the number of tables so far
     /// after each. A table that is locked, for example by another VACUUM, is skipped, but counted. After the time limit

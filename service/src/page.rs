@@ -153,7 +153,7 @@ mod tests {
     fn text_that_is_not_a_cursor_is_refused() {
         let list = ListId::new("a.list", &"filter");
         let invalid_json = "5b225d"; // hexadecimal for `["]`
-        // A cursor is decoded by pairs of bytes: "ä" is two bytes that are no hexadecimal digits, and "é1" is three
+        // A cursor is decoded by pairs of bytes: "ä" is two bytes that are not hexadecimal digits, and "é1" is three
         // bytes.
         for text in ["", "7", "zz", "ä", "é1", invalid_json] {
             let cursor = Cursor::from(text.to_owned());

@@ -58,7 +58,7 @@ pub struct NewSession {
     /// Who can see the session. Private by default.
     #[serde(default = "NewSession::default_visibility")]
     pub visibility: Visibility,
-    /// Number of seats, not counting the Seer. Four by default.
+    /// Number of seats; the Seer needs none. Four by default.
     #[serde(default = "NewSession::default_max_players")]
     pub max_players: MaxPlayers,
     /// Description of the players that the Seer is looking for.
@@ -96,7 +96,8 @@ impl NewSession {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Visibility {
-    /// Everyone. The lobby lists the session while it waits for players and has a free seat.
+    /// Everyone. While the session waits for players and has a free seat, the lobby lists it, until six hours after its
+    /// scheduled start, if it has one.
     Public,
     /// Its participants. Users who know its code can join.
     Private,
@@ -144,8 +145,9 @@ impl<C: Caller> Sessions<'_, C> {
     /// # Errors
     ///
     /// [`Error::AdventureNotPlayable`], also if there is no such adventure; [`Error::SessionLimitReached`],
-    /// [`Error::IdConflict`], [`Error::InvalidValue`] for text that contains NUL or a start more than an hour in the
-    /// past, [`Error::NotSignedIn`], [`Error::AccountClosed`].
+    /// [`Error::IdConflict`], [`Error::InvalidValue`] for a `looking_for` that contains NUL or has more than 500
+    /// characters and for a start that is more than an hour in the past or after the year 2999, [`Error::NotSignedIn`],
+    /// [`Error::AccountClosed`].
     pub async fn create(self, session: NewSession) -> Result<sessions::Model, Error> {
         let id = session.id.unwrap_or_else(Uuid::new_v4);
         operation!(self.caller, "sessions.create", session = id, |tx| {
@@ -166,7 +168,8 @@ impl<C: Caller> Sessions<'_, C> {
     }
 
     /// Changes the visibility, number of seats, `looking_for` or scheduled start of a session; its status, scene,
-    /// encounter and game state have operations of their own. Without changes, returns the session as it is.
+    /// encounter and game state have operations of their own. Without changes, returns the session as it is, to
+    /// everyone who can see it.
     ///
     /// Who may: the Seer and the service. Three round trips. No event.
     ///
@@ -174,7 +177,8 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// [`Error::SessionOver`] if the Seer changes the number of seats or the start of a session that has ended,
     /// [`Error::MaxPlayersBelowSeated`], [`Error::NotSessionSeer`], [`Error::NotFound`], [`Error::NotSignedIn`],
-    /// [`Error::InvalidValue`] for text that contains NUL or, from the Seer, a start more than an hour in the past.
+    /// [`Error::InvalidValue`] for a `looking_for` that contains NUL or has more than 500 characters, for a start
+    /// outside the years 2000 to 2999 and, from the Seer, for a start more than an hour in the past.
     pub async fn edit(self, id: Uuid, changes: SessionChanges) -> Result<sessions::Model, Error> {
         let mut row = sessions::ActiveModel::default();
         set_if_some(&mut row.is_public, &changes.visibility.map(|visibility| visibility == Visibility::Public));
@@ -200,8 +204,8 @@ async fn find_session(tx: &OperationTransaction, id: Uuid) -> Result<sessions::M
     rows::find::<sessions::Entity>(tx, id, "session").await
 }
 
-/// Updates a session. If the caller may not update it, the error is `NotSessionSeer` if the caller can read it, and
-/// otherwise `NotFound`.
+/// Updates a session and returns it; if `row` sets no column, only reads it. If the update finds no row, the error is
+/// `NotSessionSeer` if the caller can read the session, and otherwise `NotFound`.
 async fn update_session(
     tx: &OperationTransaction,
     id: Uuid,

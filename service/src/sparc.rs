@@ -65,7 +65,7 @@ impl Sparc {
     /// [`Error::ConnectFailed`] if no connection can be opened. Its message names the cause (wrong host or password,
     /// unknown database, no TLS, no server) in the same words as the migration program. [`Error::SchemaMissing`] if the
     /// database is not migrated, [`Error::SchemaOutdated`] if its schema is older than this version needs.
-    /// [`Error::Misconfigured`] if the options allow no connections.
+    /// [`Error::Misconfigured`] if [`Options::max_connections`] is out of range.
     pub async fn connect(url: &str) -> Result<Self, Error> {
         Self::connect_with(url, Options::default()).await
     }
@@ -87,7 +87,7 @@ impl Sparc {
     }
 
     fn new(database: Database) -> Self {
-        // The hub is the context of each connection, where `subscribe` finds it.
+        // The context of a database is a value that each of its connections carries; `subscribe` finds the hub there.
         let hub = Arc::new(Hub::default());
         Self { database: database.with_error_mapper(explain_ungranted_column).with_context(hub.clone()), hub }
     }
@@ -128,8 +128,8 @@ impl Sparc {
         self.database.as_identity(supabase::service())
     }
 
-    /// Returns the status of each server, if there are replicas: which one is the primary, and which are used for
-    /// reads.
+    /// Returns the status of each server: which one is the primary, and which are used for reads. Returns an empty list
+    /// if no replicas are configured.
     #[must_use]
     pub fn servers(&self) -> Vec<ServerStatus> {
         self.database.servers()

@@ -134,8 +134,8 @@ impl<C: Caller> Tutorial<'_, C> {
         })
     }
 
-    /// Begins a path. If the caller has already begun one, returns their progress unchanged; [`restart`](Self::restart)
-    /// changes the path.
+    /// Begins a path. If the caller has already begun one, changes only `updated_at` and returns their progress;
+    /// [`restart`](Self::restart) changes the path.
     ///
     /// Who may: a user. Three round trips. No event.
     ///

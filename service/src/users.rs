@@ -1,4 +1,4 @@
-//! Accounts and profiles, and sign-up on databases without Supabase.
+//! Accounts and profiles, and sign-up on databases without the platform (Supabase).
 //!
 //! ```
 //! use service::{Operations, Sparc, users::ProfileChanges};
@@ -46,8 +46,8 @@ pub struct NewAccount {
     /// Id of the account; random if absent. Repeating the request with the same id returns the existing account,
     /// unless it has been closed since.
     pub id: Option<Uuid>,
-    /// E-mail address, if any. If another account already has it, this account is created without one; check with
-    /// [`Users::is_email_taken`] first.
+    /// E-mail address, if any. If another account already has it, the profile of this account is created without one;
+    /// check with [`Users::is_email_taken`] first.
     pub email: Option<String>,
     /// Display name; by default the local part of the e-mail address.
     pub display_name: Option<String>,
@@ -89,7 +89,7 @@ const MAX_PROFILES: u64 = 50;
 
 impl<C: Caller> Users<'_, C> {
     /// Creates an account in `auth.users`, where Supabase does not manage that table; a trigger creates the profile. On
-    /// Supabase, only the platform itself can create accounts. If the e-mail address is taken, the account is created
+    /// Supabase, only the platform itself can create accounts. If the e-mail address is taken, the profile is created
     /// without one; check with [`is_email_taken`](Self::is_email_taken) first. Nothing checks whether the e-mail
     /// address is valid and belongs to the person who signs up.
     ///
@@ -101,7 +101,8 @@ impl<C: Caller> Users<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::IdConflict`], [`Error::NotAllowed`], [`Error::NotSignedIn`].
+    /// [`Error::IdConflict`], [`Error::InvalidValue`] for text that contains NUL, [`Error::NotAllowed`],
+    /// [`Error::NotSignedIn`].
     pub async fn sign_up(self, account: NewAccount) -> Result<Profile, Error> {
         let id = account.id.unwrap_or_else(Uuid::new_v4);
         let metadata = match &account.display_name {
@@ -155,7 +156,7 @@ impl<C: Caller> Users<'_, C> {
     ///
     /// # Errors
     ///
-    /// None specific to this operation.
+    /// [`Error::InvalidValue`] for text that contains NUL.
     pub async fn by_display_name(self, display_name: &str) -> Result<Vec<Profile>, Error> {
         operation!(self.caller, reads "users.by_display_name", |tx| {
             Ok(users::Entity::find()
@@ -174,7 +175,8 @@ impl<C: Caller> Users<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::NotAllowed`], [`Error::NotSignedIn`], [`Error::NotFound`].
+    /// [`Error::NotAllowed`], [`Error::NotSignedIn`], [`Error::NotFound`], [`Error::InvalidValue`] for text that
+    /// contains NUL.
     pub async fn by_email(self, email: &str) -> Result<Profile, Error> {
         operation!(self.caller, reads "users.by_email", |tx| {
             users::Entity::find()
@@ -188,14 +190,14 @@ impl<C: Caller> Users<'_, C> {
     }
 
     /// Returns whether an account already has this e-mail address, as written or in lower case (as the platform stores
-    /// it). An account that signs up with a taken e-mail address is created without one. An address in a reserved
-    /// domain also counts as taken, because sign-up ignores it.
+    /// it). A profile that is created with a taken e-mail address gets none. An address in a reserved domain also
+    /// counts as taken, because sign-up ignores it.
     ///
     /// Who may: the service, because the answer reveals who has an account. Three round trips.
     ///
     /// # Errors
     ///
-    /// [`Error::NotAllowed`], [`Error::NotSignedIn`].
+    /// [`Error::NotAllowed`], [`Error::NotSignedIn`], [`Error::InvalidValue`] for text that contains NUL.
     pub async fn is_email_taken(self, email: &str) -> Result<bool, Error> {
         #[derive(FromQueryResult)]
         struct Row {
@@ -250,7 +252,8 @@ impl<C: Caller> Users<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::NotSignedIn`], [`Error::InvalidValue`] for text that contains NUL, [`Error::AccountClosed`].
+    /// [`Error::NotSignedIn`], [`Error::InvalidValue`] for a value that violates its rule (decision "Bounds", decision
+    /// "Names") and for text that contains NUL, [`Error::AccountClosed`].
     pub async fn edit(self, changes: ProfileChanges) -> Result<Profile, Error> {
         let mut row = users::ActiveModel::default();
         set_if_some(&mut row.display_name, &changes.display_name);
@@ -272,8 +275,8 @@ impl<C: Caller> Users<'_, C> {
     /// that it runs and deletes or archives its drafts; history shared with others remains (decision "Retiring,
     /// closing, deleting"). Idempotent.
     ///
-    /// On Supabase, delete the account through the platform instead, which also signs its owner out. This operation
-    /// closes the profile there and, if the platform allows it, marks the account as deleted.
+    /// On Supabase, delete the account through the platform instead, because the platform also signs the owner out.
+    /// There, this operation only closes the profile and, if the platform allows it, marks the account as deleted.
     ///
     /// Who may: a user, for their own account; the service, for any. Three round trips. Events `player_left` and
     /// `session_status` in the sessions concerned.

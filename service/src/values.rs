@@ -28,7 +28,7 @@ where
 
 /// An integer that may be written as a string, as every value of a query string is. A deserializer of query strings
 /// converts such a value to a number, but not within a `#[serde(flatten)]` field. A handler's query type may flatten
-/// the filter, to have it beside the cursor.
+/// the filter of a list, so that one query string has the filter's fields and the cursor.
 struct IntegerOrString(i32);
 
 impl<'de> Deserialize<'de> for IntegerOrString {
@@ -72,7 +72,7 @@ pub(crate) fn page_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Pa
 }
 
 /// Implements conversions between an enum and its text, for paths and query strings. The text is the same as in JSON.
-/// `$field` and `$rule` are those of the error for another text.
+/// `$field` and `$rule` are those of the error for any other text.
 macro_rules! impl_text_conversions {
     ($name:ident, $field:literal, { $($value:ident = $text:literal),+ $(,)? }, $rule:literal) => {
         impl $name {
@@ -224,7 +224,8 @@ bounded_integer!(
 );
 
 bounded_integer!(
-    /// The value of a character's attribute: 1 to 6, the number of dice that a check of the attribute rolls.
+    /// The value of a character's attribute: 1 to 6, the number of dice that a check of the attribute rolls before
+    /// dice modifiers.
     AttributeValue,
     1 to 6,
     "attribute",
@@ -232,7 +233,7 @@ bounded_integer!(
 );
 
 bounded_integer!(
-    /// The maximum number of players in a session, without the Seer: 2 to 6.
+    /// The number of seats of a session: 2 to 6. The Seer needs none.
     MaxPlayers,
     2 to 6,
     "max_players",
@@ -256,7 +257,7 @@ bounded_integer!(
 );
 
 bounded_integer!(
-    /// The number of rows in a page of a history: 1 to 200, 50 by default (decision "Game rules").
+    /// The maximum number of rolls on a page: 1 to 200, 50 by default (decision "Game rules").
     PageSize,
     1 to 200,
     "page_size",

@@ -22,13 +22,15 @@ const SUPERVISOR: &str = include_str!("supervisor.sh");
 
 /// Settings of every private cluster. The data need not survive a crash of the machine, so no write waits for the disk.
 /// The publication `supabase_realtime` needs `wal_level=logical`.
-const SETTINGS: [&str; 6] = [
+const SETTINGS: [&str; 7] = [
     "fsync=off",
     "synchronous_commit=off",
     "full_page_writes=off",
     "wal_level=logical",
     "max_connections=200",
     "shared_buffers=128MB",
+    // Compiling the query of the invariants takes ten times as long as running it.
+    "jit=off",
 ];
 
 /// A private cluster, running. Its server stops when this value is dropped, or when the process ends.
@@ -43,8 +45,8 @@ pub(crate) struct Cluster {
     password: String,
 }
 
-/// What the supervisor needs to create a standby: the path of `pg_basebackup`, and the primary that this program
-/// copies.
+/// What the supervisor needs to create a standby: the path of the program `pg_basebackup`, and the URL and the password
+/// of the primary that `pg_basebackup` copies.
 struct StandbySource {
     pg_basebackup: PathBuf,
     primary_url: String,

@@ -1,4 +1,4 @@
-//! A game in progress, for examples: those in the documentation, and `examples/failover.rs`.
+//! A game in progress, for examples and for other programs that need one.
 
 use sea_orm::ConnectionTrait;
 use uuid::Uuid;

@@ -53,7 +53,7 @@ pub enum Error {
         /// How to install them on this system.
         install_hint: String,
     },
-    /// `PG_BIN` names a folder that does not contain the binaries.
+    /// `PG_BIN` names a folder that does not contain the binaries, or whose `postgres` does not run.
     #[error("PG_BIN is {0}: it must be a folder with initdb, pg_ctl and postgres.")]
     InvalidPgBin(PathBuf),
     /// `PG_BIN` and `PG_VERSION` contradict each other.

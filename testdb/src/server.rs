@@ -19,8 +19,8 @@ use crate::{
     database_url::{configured_url, with_database, with_local_port},
 };
 
-/// If this environment variable has a value, [`Server::open`] starts a cluster of Supabase projects (*the platform*)
-/// instead of plain databases.
+/// If this environment variable has a value, [`Server::open`] starts a cluster whose databases are laid out like
+/// Supabase projects. (Supabase is *the platform*.)
 const PLATFORM_VARIABLE: &str = "SPARC_PLATFORM";
 
 /// The superuser of a cluster of Supabase projects.
@@ -29,8 +29,8 @@ const SUPABASE_SUPERUSER: &str = "supabase_admin";
 /// SQL that gives a new database the layout of a Supabase project.
 const PROJECT_SQL: &str = include_str!("../../tests/platform.sql");
 
-/// The SQL in this environment variable is run on every migrated database. The mutation test (`src/bin/mutants`)
-/// uses it to remove a rule.
+/// The SQL in this environment variable is run on every database that [`Server::create_migrated`] migrates, after the
+/// migration. The mutation test (`src/bin/mutants`) removes or loosens a rule with it.
 const MUTATION_VARIABLE: &str = "SPARC_SCHEMA_MUTATION";
 
 /// A running server: a private cluster, or the server of `DATABASE_URL`. Clones share the server. A private cluster
@@ -154,7 +154,7 @@ impl Server {
     }
 
     /// Starts a standby that streams from this private server. Blocks until the standby runs. The standby is removed
-    /// when the last clone of the returned value is dropped.
+    /// when the last clone of the returned value and the last [`Database`] on the standby have been dropped.
     ///
     /// # Errors
     ///
@@ -269,7 +269,7 @@ impl Server {
         self.create_database(Some(template)).await
     }
 
-    /// Creates a database, migrates it, and runs the SQL of [`MUTATION_VARIABLE`] on it.
+    /// Creates a database, migrates it, and runs the SQL of [`MUTATION_VARIABLE`] on it, if the variable is set.
     async fn create_and_migrate(&self) -> Result<Database, Error> {
         let database = self.create_empty().await?;
         let connection = database.connect(1).await?;

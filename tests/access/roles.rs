@@ -1,17 +1,23 @@
 //! What each role's privileges allow on columns, whole tables and functions.
 
+use sea_orm::ConnectionTrait;
+
 use crate::{
     sqlstates::{GENERATED_ALWAYS, WRONG_OBJECT_TYPE},
-    world::{SqlCaller, World},
+    world::{SqlCaller, World, into_sql_error},
 };
 
 use super::{write_heading, write_row};
 
-/// Returns whether the role's privileges allow the statement. It may still fail with another error.
+/// Runs the statement, rolls it back, and returns whether the role's privileges allow it. It may still fail with
+/// another error.
 async fn is_allowed(caller: &SqlCaller, sql: &str) -> bool {
+    let transaction = caller.begin().await;
+    let outcome = transaction.execute_unprepared(sql).await.map_err(into_sql_error);
+    transaction.rollback().await.unwrap();
     // PostgreSQL reports two errors before it checks privileges, so they do not count as allowed: a generated or
     // identity column cannot be written, and a view does not support the operation.
-    caller.execute(sql).await.map_or_else(
+    outcome.map_or_else(
         |refusal| !refusal.is_forbidden() && ![GENERATED_ALWAYS, WRONG_OBJECT_TYPE].contains(&refusal.code.as_str()),
         |_| true,
     )
@@ -26,8 +32,9 @@ fn roles(world: &World) -> [(&'static str, SqlCaller); 3] {
     ]
 }
 
-/// Attempts to read and write every column of every table, without affecting a row. The attempts show the privileges
-/// independently of what the catalog says about them.
+/// Attempts to read and write every column of every table, and to delete from every table, in statements that match no
+/// row; also to truncate every table and to create a trigger on it. The attempts show the privileges independently of
+/// what the catalog says about them.
 pub async fn write_columns_section(world: &World, page: &mut String) {
     let roles = roles(world);
     write_heading(

@@ -1,6 +1,7 @@
-//! Closing an account removes its personal data. Only `closed_at` marks an account as closed. A closed account cannot
-//! write to any table, whatever the status of its sessions. Closing an account waits for the account's uncommitted
-//! writes, and later writes wait for the closing.
+//! Closing an account removes its personal data. Whether an account is closed does not depend on its e-mail address. A
+//! closed account cannot write to any table, whatever the status of its sessions. Closing an account waits for the
+//! account's uncommitted writes, and later writes wait for the closing. The platform (Supabase) closes and deletes
+//! accounts; an account's user and the service can close it too.
 
 use uuid::Uuid;
 
@@ -16,8 +17,8 @@ async fn profile_email(world: &World, account: Uuid) -> String {
     world.owner().fetch_value(&format!("SELECT email FROM users WHERE id = '{account}'")).await.unwrap()
 }
 
-/// Returns e-mail addresses in the domains that are reserved for placeholders: `deleted.invalid` for closed accounts,
-/// and `no-email.invalid` for accounts without an address. Most look like the placeholder of the account with this id.
+/// Returns e-mail addresses in the reserved domains: `deleted.invalid` for closed accounts, and `no-email.invalid` for
+/// accounts without an address. Most look like a reserved address of the account with this id.
 fn reserved_addresses(id: Uuid) -> Vec<String> {
     let uppercase_id = id.to_string().to_uppercase();
     vec![
@@ -81,10 +82,10 @@ async fn an_email_address_in_a_reserved_domain_is_replaced() {
 }
 
 #[tokio::test]
-async fn nobody_can_take_the_placeholder_address_of_another_account() {
+async fn nobody_can_take_the_reserved_address_of_another_account() {
     let world = World::new().await;
     let (attacker, victim) = (Uuid::new_v4(), Uuid::new_v4());
-    // The attacker asks for the placeholder address that the victim, who has no address, gets later.
+    // The attacker asks for the reserved address that the victim, who has no address, gets later.
     for (id, address) in [(attacker, format!("'{victim}@no-email.invalid'")), (victim, "NULL".to_owned())] {
         world.owner().execute(&format!("INSERT INTO auth.users (id, email) VALUES ('{id}', {address})")).await.unwrap();
         assert_eq!(profile_email(&world, id).await, format!("{id}@no-email.invalid"));
@@ -114,16 +115,15 @@ async fn a_closed_account_writes_nothing() {
         let mut unexpected_outcomes = Vec::new();
         for sql in &statements {
             let outcome = dry_run(&fixture.caller, sql).await;
-            // Row security may refuse the write first (42501). "no row" is the outcome if the row no longer exists, or
-            // is hidden because it no longer belongs to the account. A new session may be refused because its adventure
-            // no longer exists.
+            // Row security may refuse the write first (42501). "no row" is the outcome if the row no longer exists. A
+            // new session may be refused because its adventure no longer exists.
             if ![ACCOUNT_CLOSED, INSUFFICIENT_PRIVILEGE, "no row", ADVENTURE_NOT_PLAYABLE].contains(&outcome.as_str()) {
                 unexpected_outcomes.push(format!("{outcome}: {sql}"));
             }
         }
         assert!(unexpected_outcomes.is_empty(), "{closed_by}:\n{}", unexpected_outcomes.join("\n"));
-        // Writes to rows that still belong to the account are refused because the account is closed. After a deletion,
-        // the published adventure, which nobody has played, no longer exists.
+        // These statements are refused because the account is closed, and not for another reason. The exception is the
+        // change of the published adventure after a deletion: nobody has played the adventure, so it no longer exists.
         for sql in [
             format!("UPDATE users SET bio = 'Back.' WHERE id = '{}'", fixture.account_id),
             insert_character_sql(Uuid::new_v4(), fixture.account_id),
@@ -307,7 +307,7 @@ async fn deleting_an_account_always_succeeds() {
     let insert_seat = insert_seat_sql(stranger_session, player.user_id, player.character_id);
     world.owner().execute(&insert_seat).await.unwrap();
     world.update_session(&fixture.completed_session, "ended_at = now() - INTERVAL '1 year'").await;
-    assert_eq!(attempt(&world.service(), "SELECT private.archive_sessions(10)").await, "done");
+    assert_eq!(world.service().fetch_value::<i32>("SELECT private.archive_sessions(10)").await, Ok(1));
     for account in [
         fixture.account_id,
         fixture.joined_session.players[0].user_id,

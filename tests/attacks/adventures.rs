@@ -1,6 +1,6 @@
-//! A stranger's session that ends before anybody takes a seat does not prevent the deletion of its adventure. Besides
-//! its creator, only the participants of its live sessions can read an unpublished adventure. An edit counts as one
-//! even if it only adds zeros to a number.
+//! A stranger's session that ends before anybody takes a seat does not prevent the deletion of its adventure. An
+//! unpublished adventure can be read only by its creator, and by the Seers and seated players of its live sessions
+//! (those that have not ended). A JSON document counts as changed even if an edit only adds zeros to a number.
 
 use sea_orm::ConnectionTrait;
 use uuid::Uuid;
@@ -77,7 +77,8 @@ async fn a_strangers_cancelled_session_without_players_does_not_prevent_the_dele
 
 #[tokio::test]
 async fn history_prevents_the_deletion_of_an_adventure() {
-    // A live session, or an ended one in which somebody had a seat, belongs to the history of other users.
+    // The history of an adventure is its live sessions, and the ended ones in which somebody besides the Seer had a
+    // seat.
     for session_kind in ["live", "live with a player", "left and cancelled", "completed", "archived"] {
         let world = World::new().await;
         let creator = world.new_user().await;
@@ -223,11 +224,12 @@ async fn a_session_that_has_ended_cannot_be_reopened_to_read_its_adventure() {
         let sql = format!("UPDATE sessions SET status = '{status}' WHERE id = '{session}'");
         assert_eq!(attempt(&stranger, &sql).await, ILLEGAL_TRANSITION, "{status}");
     }
-    // Nor can the stranger create a new session of the draft, or move the ended session to it.
+    // Nor can the stranger create a new session of the draft, or write the column `adventure_id` of a session.
     let insert =
         format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", stranger.user_id());
     assert_eq!(attempt(&stranger, &insert).await, ADVENTURE_NOT_PLAYABLE);
-    let change = format!("UPDATE sessions SET adventure_id = '{adventure}' WHERE id = '{session}'");
+    let other_adventure = world.new_adventure(creator.user_id()).await;
+    let change = format!("UPDATE sessions SET adventure_id = '{other_adventure}' WHERE id = '{session}'");
     assert_eq!(attempt(&stranger, &change).await, INSUFFICIENT_PRIVILEGE);
 }
 

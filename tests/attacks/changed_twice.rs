@@ -1,6 +1,7 @@
-//! A statement writes a row, and a function that the statement calls changes that row again. If events record both
-//! changes, the triggers would write these events in the wrong order (the event of the function's change first), so
-//! such a statement is refused, mostly with `triggered_data_change_violation`.
+//! A statement writes a row, and a function that the statement calls changes or deletes that row. If events record both
+//! changes, the triggers would write these events in the wrong order (the event of the function's change first). If the
+//! function deletes a session that the statement ends, or whose seats it changes, the counters of seats would become
+//! wrong. Statements of both kinds are refused with `triggered_data_change_violation`.
 
 use uuid::Uuid;
 
@@ -68,6 +69,35 @@ async fn a_statement_that_changes_a_session_or_a_seat_twice_is_refused_if_an_eve
     assert_eq!(attempt(&player.caller, &leave).await, "done");
     // As above, the seat is not yet counted.
     assert_eq!(attempt_with_inner(&player.caller, &rejoin, &leave).await, TRIGGERED_DATA_CHANGE_VIOLATION);
+    assert_invariants(&world).await;
+}
+
+#[tokio::test]
+async fn a_statement_that_takes_a_seat_does_not_also_change_its_character() {
+    let world = World::new().await;
+    let (game, player) = (world.new_session(0).await, world.new_player().await);
+    world.update_session(&game, "is_public = true").await;
+    let second_character = world.new_character(player.user_id).await;
+    // Each character has a seat elsewhere, so that its number of live seats never becomes negative.
+    for character_id in [player.character_id, second_character] {
+        let other_game = world.new_session(0).await;
+        let seat = insert_seat_sql(other_game.session_id, player.user_id, character_id);
+        world.owner().execute(&seat).await.unwrap();
+    }
+    let join = insert_seat_sql(game.session_id, player.user_id, player.character_id);
+    let where_session = format!("WHERE session_id = '{}'", game.session_id);
+    let change_character =
+        |character: Uuid| format!("UPDATE session_players SET character_id = '{character}' {where_session}");
+    assert_eq!(
+        attempt_with_inner(&player.caller, &join, &change_character(second_character)).await,
+        TRIGGERED_DATA_CHANGE_VIOLATION
+    );
+    assert_eq!(attempt(&player.caller, &join).await, "done");
+    assert_eq!(
+        attempt_with_inner(&player.caller, &change_character(second_character), &change_character(player.character_id))
+            .await,
+        TRIGGERED_DATA_CHANGE_VIOLATION
+    );
     assert_invariants(&world).await;
 }
 
@@ -184,7 +214,7 @@ async fn a_change_of_a_seat_is_refused_if_the_same_statement_ends_and_deletes_it
         own.assert_harmless(&world).await;
     }
 
-    // The first seat in a session.
+    // The same is true of an INSERT that takes the first seat in a session.
     let own = OwnSession::create(&world, true).await;
     let (session_id, adventure_id) = (Uuid::new_v4(), world.new_draft_adventure(own.attacker.user_id).await);
     let create_session = format!("INSERT INTO sessions (id, adventure_id) VALUES ('{session_id}', '{adventure_id}')");

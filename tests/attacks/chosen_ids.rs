@@ -67,24 +67,21 @@ async fn the_condition_of_an_upsert_reads_and_locks_no_row_of_others() {
                 format!("{insert_with_victims_id} {upsert}"),
                 format!("{insert_with_victims_id} {}", upsert.replace("(id)", &format!("ON CONSTRAINT {table}_pkey"))),
             ] {
+                // While the owner has locked all rows of the table, a statement that tries to lock one waits, and is
+                // cancelled after two seconds.
+                let lock_holder = world.owner().begin().await;
+                execute_in(&lock_holder, &format!("SELECT FROM {table} FOR UPDATE")).await.unwrap();
                 let transaction = attacker.caller.begin().await;
                 execute_in(&transaction, CREATE_FAIL_ON_READ_FUNCTION).await.unwrap();
-                execute_in(&transaction, "SAVEPOINT before").await.unwrap();
+                execute_in(&transaction, "SET LOCAL lock_timeout = '2s'").await.unwrap();
                 assert_refused!(
                     execute_in(&transaction, &sql).await,
                     UNIQUE_VIOLATION,
                     &format!("{table}_pkey"),
                     "{sql}"
                 );
-                execute_in(&transaction, "ROLLBACK TO before").await.unwrap();
-                let locking_transaction = world.owner().begin().await;
-                let lock_all_rows = format!("SELECT FROM {table} FOR UPDATE NOWAIT");
-                assert!(
-                    execute_in(&locking_transaction, &lock_all_rows).await.is_ok(),
-                    "{sql} must not have locked the victim's row"
-                );
-                locking_transaction.rollback().await.unwrap();
                 transaction.rollback().await.unwrap();
+                lock_holder.rollback().await.unwrap();
             }
         }
         let upsert = format!("ON CONFLICT (id) DO UPDATE SET {change} WHERE {table}.created_at < now()");
@@ -130,8 +127,8 @@ async fn a_statement_cannot_replace_a_row_and_keep_its_history() {
     world.update_session(&fixture.joined_session, &format!("adventure_id = '{played_adventure}'")).await;
     let better_values = "'Better', 'wizard', 6, 6, 6, 6, '{}'";
     let character_columns = "id, user_id, name, class, might, grace, wit, heart, special_ability";
-    // A row with history (a character with a seat, an adventure that is played) and one without: the statement is
-    // refused for both. Each case has the columns and the SELECT list of the INSERT.
+    // The statement is refused for a row with history (a character with a seat, an adventure that is played) and for
+    // one without. Each case is a table, the id of a row, and the columns and SELECT list of the INSERT.
     let mut cases = Vec::new();
     for id in [fixture.seated_character_id, fixture.spare_character_id] {
         cases.push(("characters", id, format!("({character_columns}) SELECT id, user_id, {better_values}")));

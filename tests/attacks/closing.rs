@@ -54,7 +54,7 @@ async fn short_writes_do_not_delay_closing_or_deleting_an_account_for_ever() {
                      RETURNING pg_sleep(0.09)",
                     game.session_id
                 ),
-                // Changes no value, but locks the seat.
+                // This statement changes no value, but locks the seat.
                 _ => format!(
                     "UPDATE session_players SET removed_at = removed_at
                      WHERE session_id = '{}' AND user_id = '{}' RETURNING pg_sleep(0.09)",
@@ -104,16 +104,15 @@ async fn short_writes_do_not_keep_players_from_leaving_several_sessions() {
 async fn closing_does_not_deadlock_with_a_new_character_of_the_account() {
     let world = World::new().await;
     let game = world.new_session(2).await;
-    let superuser = world.superuser().await;
     let seer = game.seer.user_id();
     let equip = format!("UPDATE characters SET equipment = '[1]' WHERE id = '{}'", game.players[0].character_id);
-    // Because of these timeouts, a deadlock would be detected by the closing: a backend checks for one after it has
-    // waited for `deadlock_timeout`. Only a superuser may set this parameter.
-    let writing_transaction = superuser.begin().await;
-    execute_in(&writing_transaction, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
+    let writing_transaction = world.owner().begin().await;
     execute_in(&writing_transaction, &equip).await.unwrap();
-    let closing_transaction = superuser.begin().await;
-    execute_in(&closing_transaction, "SET LOCAL deadlock_timeout = '3s'").await.unwrap();
+    let closing_transaction = world.superuser().await.begin().await;
+    // With this timeout, the closing would detect a deadlock only after 60 s. So the other transaction, with the
+    // default of 1 s, would detect it first, and would fail. (The closing would just try again.) Only a superuser may
+    // set this parameter.
+    execute_in(&closing_transaction, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
     let sql = close_account_sql(seer);
     let closing_task = tokio::spawn(async move { execute_and_commit(closing_transaction, &sql).await });
     world.owner().wait_until_backends_wait_for_locks(1).await;
@@ -212,8 +211,8 @@ async fn an_account_is_deleted_while_another_seer_writes_to_an_unshared_ended_se
     let sql = format!("SET LOCAL lock_timeout = '10s'; DELETE FROM auth.users WHERE id = '{}'", author.user_id());
     assert_eq!(attempt(&world.owner(), &sql).await, "done");
     other_seers_transaction.commit().await.unwrap();
-    // Deleting an account waits for no lock of another user. So the adventure of the locked session stays, and with it
-    // the profile, which is closed.
+    // The deletion does not wait for an ended session of the account's adventure that another user has locked. So the
+    // adventure stays, and with it the profile, which is closed.
     assert_eq!(world.owner().count(&format!("adventures WHERE id = '{adventure}'")).await, 1, "the adventure stays");
     assert!(is_account_closed(&world, author.user_id()).await);
     assert_invariants(&world).await;
@@ -295,9 +294,9 @@ async fn no_statement_closes_the_account_and_then_writes() {
              ON CONFLICT (user_id) DO UPDATE SET skipped = {close}"
         ),
     ];
-    // Closing changes the rows that these statements write, or rows that they need. So something other
-    // than the check for a closed account may refuse such a statement first (PostgreSQL, or another trigger), or the
-    // statement finds no row.
+    // Closing changes the rows that these statements write, or rows that they need. So something other than the check
+    // for a closed account may refuse such a statement first (PostgreSQL, or another trigger), or the statement finds
+    // no row.
     let refused_or_without_effect = [
         format!(
             "UPDATE session_players SET removed_at = CASE WHEN {close} THEN now() END
@@ -348,7 +347,7 @@ async fn no_statement_closes_the_account_and_then_writes() {
             }
         }
     }
-    // Closing alone succeeds, and so does a write before it in the same transaction.
+    // A transaction that writes may close the account in a later statement.
     let transaction = fixture.caller.begin().await;
     let rename = format!("UPDATE adventures SET name = 'Renamed' WHERE id = '{adventure}'");
     assert_eq!(execute_in(&transaction, &rename).await, Ok(1));

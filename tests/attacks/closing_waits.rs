@@ -1,4 +1,5 @@
-//! What closing an account waits for, and what waits for it.
+//! What closing an account (its personal data is removed) waits for, and what waits for the closing. The platform
+//! (Supabase) closes and deletes accounts; a user can close only their own.
 
 use super::{
     assert_invariants, attempt, close_account_sql, close_or_delete_account_sql,
@@ -10,9 +11,8 @@ use super::{
 };
 use crate::world::{World, insert_attribute_check_sql, insert_seat_sql};
 
-/// The insertion of an event also deletes events that are older than 24 hours, here the event of a player's joining, in
-/// another session than that of the inserted event. While the inserting transaction is open, the player's account is
-/// closed or deleted.
+/// The insertion of an event also deletes events that are older than 24 hours. Here it deletes the event of a player
+/// who joined another session. While the inserting transaction is open, that player's account is closed or deleted.
 #[tokio::test]
 async fn closing_does_not_wait_for_the_clean_up_of_old_events() {
     for is_deletion in [false, true] {

@@ -1,7 +1,8 @@
 //! Closing an account (its personal data is removed) or deleting it does not deadlock with other users' statements, in
-//! whatever order these lock rows. Nor can an account delay its own closing by overlapping writes (which
-//! `starvation.rs` tests). Every write of an account, and its closing, first locks the account's row in
-//! `private.account_gates`.
+//! whatever order these lock rows. The exception is a deadlock over old events, after which the closing and the
+//! deletion go on. Nor can an account delay its own closing by overlapping writes (which `starvation.rs` tests). Every
+//! write of an account locks the account's row in `private.account_gates` first, and so does the closing, which before
+//! that has locked only the account's row in `auth.users`.
 
 use uuid::Uuid;
 
@@ -63,7 +64,7 @@ async fn create_writes_of_seer(world: &World, locked_rows: &'static str) -> Conf
     let game = world.new_session(1).await;
     let player = &game.players[0];
     let (second_session, _) = create_second_session(world, &game).await;
-    // Changes no value, but locks the seat.
+    // This statement changes no value, but locks the seat.
     let touch_seat = |session: Uuid| {
         format!(
             "UPDATE session_players SET removed_at = removed_at
@@ -168,9 +169,9 @@ async fn deleting_an_account_does_not_deadlock_with_writes_in_its_ended_sessions
 
 /// A transaction has inserted an event, and has thereby deleted the old event of another session. The closing or
 /// deletion of an account also deletes that session, because nobody has played it and its adventure is a draft of the
-/// account. So the closing waits for the old event. Then the transaction inserts a character of the account, and
-/// waits for the closing. The closing detects the deadlock, repeats only the deletion of the
-/// session, and succeeds, so the insert is refused.
+/// account. So the closing waits for the old event. Then the transaction inserts a character of the account, and waits
+/// for the closing. The closing detects the deadlock, gives up only the deletion of the session and its adventure, and
+/// succeeds, so the insert is refused.
 #[tokio::test]
 async fn closing_and_deleting_an_account_survive_a_deadlock_over_old_events() {
     for is_strangers_session in [false, true] {

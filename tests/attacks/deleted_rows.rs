@@ -100,7 +100,7 @@ async fn a_deleted_seat_makes_room_for_exactly_one() {
         game.session_id, seated_player.user_id
     );
     execute_in(&deletion_transaction, &delete).await.unwrap();
-    // The player whose seat is deleted, and three new players.
+    // The player whose seat is deleted and three new players try to take the seat that becomes free.
     let (caller, sql) = (
         seated_player.caller.clone(),
         insert_seat_sql(game.session_id, seated_player.user_id, seated_player.character_id),

@@ -19,7 +19,7 @@ async fn every_function_resolves_types_in_pg_catalog_first() {
             "SELECT format('%s %s', function.oid::regprocedure, proconfig)
              FROM pg_proc AS function
              WHERE pronamespace IN ('public'::regnamespace, 'private'::regnamespace, 'auth'::regnamespace)
-               -- On a platform, the functions in `auth` are the platform's.
+               -- On the platform (Supabase), the functions in `auth` are the platform's.
                AND (
                  pronamespace <> 'auth'::regnamespace
                  OR obj_description('auth'::regnamespace, 'pg_namespace') LIKE 'made by sparc%'
@@ -34,7 +34,7 @@ async fn every_function_resolves_types_in_pg_catalog_first() {
     assert!(functions_without_fixed_path.is_empty(), "{functions_without_fixed_path:?}");
 }
 
-/// The platform's API serves the functions and views of schema `public`.
+/// The API of the platform (Supabase) serves the functions and views of schema `public`.
 #[tokio::test]
 async fn nothing_that_the_api_serves_runs_with_its_owners_privileges() {
     let world = World::new().await;
@@ -111,6 +111,9 @@ CREATE FUNCTION pg_temp.same(pg_catalog.uuid, pg_catalog.uuid) RETURNS boolean L
 CREATE OPERATOR pg_temp.= (LEFTARG = pg_catalog.uuid, RIGHTARG = pg_catalog.uuid, FUNCTION = pg_temp.same);
 CREATE OPERATOR pg_temp.<> (LEFTARG = pg_catalog.uuid, RIGHTARG = pg_catalog.uuid, FUNCTION = pg_temp.same)";
 
+/// Functions that users may call and that only raise an error.
+const REFUSALS: [&str; 2] = ["refuse_too_many_rows", "refuse_several_sessions"];
+
 /// The rows that the statements of a player and a Seer need.
 struct Fixture {
     world: World,
@@ -154,8 +157,9 @@ impl Fixture {
         Self { world, game, failed_roll_id, draft_adventure_id, creature_id, spare_character_id, waiting_game }
     }
 
-    /// Returns statements for each kind of write and each call that a player or a Seer may make, and some queries, each
-    /// with its caller. Each statement succeeds if none of the others has been run.
+    /// Returns statements with their callers: writes to every table that a player or a Seer may write, calls of every
+    /// function that they may call (except [`REFUSALS`]), and some queries. Each statement succeeds if none of the
+    /// others has been run.
     fn statements(&self) -> Vec<(SqlCaller, String)> {
         let Self { game, failed_roll_id, draft_adventure_id, creature_id, spare_character_id, waiting_game, .. } = self;
         let (player, seer) = (&game.players[0], game.seer.user_id());
@@ -186,6 +190,14 @@ impl Fixture {
             "SELECT private.best_rated_ids_after(4.5, pg_catalog.gen_random_uuid(), 10)".to_owned(),
             "SELECT * FROM private.best_rated_adventures(NULL, NULL, 10)".to_owned(),
             format!("SELECT private.may_roll('{session}', '{character}', NULL), private.may_send_event('{session}')"),
+            format!("SELECT private.can_see_adventure('{adventure}'), private.owns_adventure('{adventure}')"),
+            format!("SELECT private.is_public_session('{session}'), private.is_public_archived_session('{session}')"),
+            format!("SELECT private.may_take_seat('{}', '{}')", waiting_game.session_id, player.user_id),
+            format!("SELECT private.is_same_request('characters', '{{\"id\": \"{character}\"}}'), private.is_readable('[1]', 10)"),
+            "SELECT private.sum_of_dice('{1}'), private.is_blank('x'), private.is_clean_name('x'), private.are_valid_stats('{}')".to_owned(),
+            "SELECT private.are_valid_modifiers('[]'), private.sum_of_modifiers('[]', 'flat')".to_owned(),
+            "SELECT private.require_open_account(), private.lock_open_account(), private.event_history_id()".to_owned(),
+            format!("SELECT private.can_follow('session:{session}'), private.my_listener_status('{session}'), private.require_listener('{session}')"),
             format!("SELECT * FROM private.session_by_code((SELECT code::pg_catalog.text FROM public.sessions WHERE id = '{}'))", waiting_game.session_id),
             format!("SELECT * FROM private.join_by_code((SELECT code::pg_catalog.text FROM public.sessions WHERE id = '{}'), '{spare_character_id}')", waiting_game.session_id),
             "SELECT count(*) FROM public.sessions".to_owned(),
@@ -212,6 +224,8 @@ impl Fixture {
                      VALUES ('{session}', '{creature_id}', 'might', 10, 'attack', '[{{\"type\": \"dice\", \"value\": 2, \"source\": \"pack\"}}]')"),
             format!("SELECT * FROM private.change_hit_points('{fellow_character}', -1)"),
             format!("SELECT * FROM public.get_session_details('{session}')"),
+            format!("SELECT private.may_add_creature('{adventure}'), private.is_seer('{session}')"),
+            format!("SELECT * FROM private.renew_session_code('{session}')"),
             format!("SELECT private.close_account('{seer}')"),
         ];
         let player_caller = &game.players[0].caller;
@@ -230,6 +244,21 @@ impl Fixture {
 #[tokio::test]
 async fn no_temporary_object_of_the_caller_runs_as_the_owner() {
     let fixture = Fixture::new().await;
+    let all_statements = fixture.statements().into_iter().map(|(_, sql)| sql).collect::<Vec<_>>().join("\n");
+    let functions: Vec<String> = fixture
+        .world
+        .owner()
+        .fetch_values(
+            "SELECT proname::text FROM pg_proc
+             WHERE pronamespace IN ('public'::regnamespace, 'private'::regnamespace)
+               AND has_function_privilege('authenticated', oid, 'EXECUTE')",
+        )
+        .await
+        .unwrap();
+    for function in functions {
+        let is_called = all_statements.contains(&format!(".{function}("));
+        assert!(is_called || REFUSALS.contains(&function.as_str()), "no statement calls {function}");
+    }
     let mut escalations = Vec::new();
     for caller in [&fixture.game.players[0].caller, &fixture.game.seer] {
         let statements: Vec<String> =

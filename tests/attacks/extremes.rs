@@ -9,7 +9,8 @@ use crate::world::{SqlCaller, World};
 /// Returns SQL expressions for the smallest, the largest and the most unusual values of a type.
 fn extreme_values(sql_type: &str) -> Vec<String> {
     let literals: &[&str] = match sql_type {
-        // Also values near the limits: whether the subtraction of such a value overflows depends on the other operand.
+        // Some values are near the limits: whether the subtraction of such a value overflows depends on the other
+        // operand.
         "integer" => &["-2147483648", "-2147483641", "-2147483630", "2147483640", "2147483647", "0", "NULL"],
         "smallint" => &["-32768", "32767", "NULL"],
         "bigint" => &["-9223372036854775808", "9223372036854775807", "NULL"],
@@ -124,7 +125,8 @@ fn insert_attempts(stranger: Uuid, own_session: Uuid, own_character: Uuid) -> Ve
     ]
 }
 
-/// Creates rows that a stranger may not see, and returns their ids with the names of their placeholders.
+/// Creates rows that a stranger may not see, and returns their ids with the names of their placeholders. (The profile
+/// of `$user` is public, but the stranger may not change it.)
 async fn create_hidden_rows(world: &World) -> Vec<(&'static str, Uuid)> {
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
@@ -196,7 +198,7 @@ async fn extreme_values_in_an_insert_reveal_nothing_about_hidden_rows() {
             for value in values {
                 let mut row = row.clone();
                 row.retain(|(name, _)| *name != column);
-                // Without a placeholder, the row would be the caller's own, and the insert would succeed.
+                // Without a placeholder, the row would be the stranger's own, and the insert could succeed.
                 if !row.iter().any(|(_, value)| value.starts_with('$')) {
                     continue;
                 }
@@ -300,8 +302,8 @@ async fn functions_that_users_may_call_reveal_nothing_about_hidden_rows() {
     let world = World::new().await;
     let hidden_rows = create_hidden_rows(&world).await;
     let stranger = world.new_user().await;
-    // All SECURITY DEFINER functions: the others read only what their caller may see. Each row has the form
-    // `name=argument names and types=argument types=schema`.
+    // The query finds the SECURITY DEFINER functions that users may call; other functions read only what their caller
+    // may see. Each row has the form `name=argument names and types=argument types=schema`.
     let select_functions = "SELECT proname || '=' || pg_get_function_identity_arguments(oid) || '='
            || coalesce((SELECT string_agg(format_type(type_oid, NULL), ';' ORDER BY ordinal)
                         FROM unnest(proargtypes::oid[]) WITH ORDINALITY AS argument (type_oid, ordinal)), '')

@@ -1,4 +1,4 @@
-//! An account with every kind of row that an account can have, and all writes that it may make.
+//! An account with every kind of row that an account can have, and the writes that it may make.
 
 use uuid::Uuid;
 
@@ -77,7 +77,8 @@ pub async fn create_full_account(world: &World) -> FullAccount {
     }
 }
 
-/// Returns every write that the account may make. Each succeeds if none of the others has been run.
+/// Returns writes that the account may make: to all tables that users may write, to all columns that they may update,
+/// and through all functions but `private.close_account`. Each succeeds if none of the others has been run.
 pub fn all_writes(fixture: &FullAccount) -> Vec<String> {
     let FullAccount {
         account_id: account,
@@ -101,14 +102,22 @@ pub fn all_writes(fixture: &FullAccount) -> Vec<String> {
     let update_own_seat = |id: Uuid, set: &str| {
         format!("UPDATE session_players SET {set} WHERE session_id = '{id}' AND user_id = '{account}'")
     };
+    let update_players_seat = |set: &str| {
+        format!(
+            "UPDATE session_players SET {set} WHERE session_id = '{live_session}' AND user_id = '{}'",
+            fixture.live_session.players[0].user_id
+        )
+    };
     let code_of = |id: Uuid| format!("(SELECT code::text FROM sessions WHERE id = '{id}')");
     vec![
         format!("UPDATE users SET bio = 'Back.' WHERE id = '{account}'"),
         format!("UPDATE users SET display_name = 'Back again' WHERE id = '{account}'"),
+        format!("UPDATE users SET avatar_url = '/back.png' WHERE id = '{account}'"),
         insert_character_sql(Uuid::new_v4(), *account),
         update_character("name = 'Back again'"),
         update_character("hit_points = 1"),
         update_character("equipment = '[1]'"),
+        update_character("special_ability = '{\"name\": \"Back\"}'"),
         format!("UPDATE characters SET retired_at = now() WHERE id = '{spare_character}'"),
         format!("DELETE FROM characters WHERE id = '{spare_character}'"),
         format!("SELECT * FROM private.change_hit_points('{seated_character}', -1)"),
@@ -116,33 +125,41 @@ pub fn all_writes(fixture: &FullAccount) -> Vec<String> {
         format!("INSERT INTO adventures (creator_id, name) VALUES ('{account}', 'A new draft')"),
         update_adventure("name = 'Renamed'"),
         update_adventure("difficulty = 'hard'"),
-        update_adventure("min_players = 1"),
+        update_adventure("min_players = 1, max_players = 6"),
         update_adventure("estimated_duration = 90"),
+        update_adventure("description = 'Back.', thumbnail_url = '/back.png', artwork_url = '/back.png'"),
+        update_adventure("content = '{\"nodes\": []}', status = 'draft'"),
         update_adventure("status = 'archived'"),
         format!("DELETE FROM adventures WHERE id = '{adventure}'"),
         format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure}', 'Mud Hag')"),
         format!("UPDATE creatures SET name = 'Renamed' WHERE id = '{creature}'"),
+        format!(
+            "UPDATE creatures
+             SET description = 'Back.', stats = '{{\"might\": 1, \"grace\": 1, \"wit\": 1, \"heart\": 1}}',
+               abilities = '[1]', hit_points = 9, armor = 1
+             WHERE id = '{creature}'"
+        ),
         format!("DELETE FROM creatures WHERE id = '{creature}'"),
         format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{account}', '{adventure}')"),
         update_session(live_session, "looking_for = 'Anybody'"),
         update_session(live_session, "is_public = true"),
         update_session(live_session, "max_players = 5"),
+        update_session(live_session, "scheduled_start = now()"),
         update_session(live_session, "current_scene_id = 'ford'"),
         update_session(live_session, "current_encounter_id = 'ford'"),
         update_session(live_session, "game_state = '{\"round\": 1}'"),
         update_session(live_session, "status = 'paused'"),
         update_session(completed_session, "looking_for = 'Anybody'"),
         update_session(completed_session, "is_public = true"),
+        format!("SELECT * FROM private.renew_session_code('{live_session}')"),
         insert_seat_sql(*public_session, *account, *seated_character),
         format!("SELECT * FROM private.join_by_code({}, '{seated_character}')", code_of(*public_session)),
         format!("SELECT * FROM private.join_by_code({}, '{seated_character}')", code_of(left_session)),
         update_own_seat(left_session, "is_active = true"),
         update_own_seat(left_session, &format!("character_id = '{spare_character}'")),
         update_own_seat(joined_session, "is_active = false"),
-        format!(
-            "UPDATE session_players SET is_active = false WHERE session_id = '{live_session}' AND user_id = '{}'",
-            fixture.live_session.players[0].user_id
-        ),
+        update_players_seat("is_active = false"),
+        update_players_seat("removed_at = now()"),
         insert_attribute_check_sql(joined_session, *seated_character),
         insert_attribute_check_sql(live_session, fixture.live_session.players[0].character_id),
         insert_heroic_save_sql(joined_session, *seated_character, *failed_roll),
@@ -155,8 +172,12 @@ pub fn all_writes(fixture: &FullAccount) -> Vec<String> {
              WHERE user_id = '{account}'"
         ),
         format!(
+            "UPDATE tutorial_progress SET completed_steps = '{{welcome}}', completed_at = NULL
+             WHERE user_id = '{account}'"
+        ),
+        format!(
             "INSERT INTO tutorial_progress (user_id, skipped) VALUES ('{account}', true)
-             ON CONFLICT (user_id) DO UPDATE SET skipped = true"
+             ON CONFLICT (user_id) DO UPDATE SET user_id = excluded.user_id, skipped = true"
         ),
         format!(
             "MERGE INTO characters AS target USING (SELECT '{seated_character}'::uuid AS id) AS wanted

@@ -58,7 +58,7 @@ async fn a_player_who_is_removed_or_leaves_while_a_statement_waits_sends_no_even
     let player = &game.players[0];
     for leaves_voluntarily in [false, true] {
         let advisory_lock_holder = world.owner().begin().await;
-        // An arbitrary key, for which the player's statement waits.
+        // The player's statement waits for this lock, whose key is arbitrary.
         execute_in(&advisory_lock_holder, "SELECT pg_advisory_xact_lock(4711)").await.unwrap();
         let sql = format!(
             "INSERT INTO session_events (session_id, event_type)
@@ -100,7 +100,7 @@ async fn a_roll_names_no_creature_that_has_moved_to_another_adventure() {
     world.owner().execute(&insert_creature(game.adventure_id)).await.unwrap();
     let other_adventure = world.new_draft_adventure(creator).await;
     let advisory_lock_holder = world.owner().begin().await;
-    // An arbitrary key, for which the Seer's statement waits.
+    // The Seer's statement waits for this lock, whose key is arbitrary.
     execute_in(&advisory_lock_holder, "SELECT pg_advisory_xact_lock(4711)").await.unwrap();
     let sql = format!(
         "INSERT INTO dice_rolls (session_id, creature_id, character_id, attribute, difficulty, roll_type, description)

@@ -19,9 +19,9 @@ pub(super) async fn answer_text(caller: &SqlCaller, sql: &str) -> String {
     }
 }
 
-/// Asserts that each caller gets the same answer to all statements, and that the answer begins with `expected`. `label`
-/// says what the statements attempt. With each statement comes the case by which it differs from the others. (The
-/// answers of different callers may differ.)
+/// Asserts that each caller gets the same answer to all statements, and that the answer begins with `expected`. Each
+/// statement is paired with the name of its case, such as `closed`; `label` says what the statements have in common.
+/// (The answers of different callers may differ.)
 pub(super) async fn assert_same_answers(
     callers: &[&SqlCaller],
     label: &str,
@@ -136,7 +136,8 @@ async fn a_stranger_does_not_learn_how_many_rows_an_account_has() {
     close_account(&world, closed_player.user_id).await;
     // `insert_character_sql` derives the name from the id.
     let name_of = |id: Uuid| format!("Hero {}", &id.to_string()[..8]);
-    let id_with_same_name = Uuid::new_v4();
+    // A character that is to have the name of the newcomer's character.
+    let namesake_id = Uuid::new_v4();
     let statements = [
         ("few", insert_character_sql(Uuid::new_v4(), newcomer.user_id)),
         ("ten", insert_character_sql(Uuid::new_v4(), account_at_limits)),
@@ -144,8 +145,8 @@ async fn a_stranger_does_not_learn_how_many_rows_an_account_has() {
         ("a user that does not exist", insert_character_sql(Uuid::new_v4(), Uuid::new_v4())),
         (
             "the same name",
-            insert_character_sql(id_with_same_name, newcomer.user_id)
-                .replace(&name_of(id_with_same_name), &name_of(newcomer.character_id)),
+            insert_character_sql(namesake_id, newcomer.user_id)
+                .replace(&name_of(namesake_id), &name_of(newcomer.character_id)),
         ),
     ];
     assert_same_answers(

@@ -1,8 +1,9 @@
-//! A function that decides by a row's values locks the row before it reads them. While the function waits for a lock,
-//! it holds no other lock for which somebody may wait.
+//! A function that decides by a row's values locks the row before it reads them. Locks are taken so that statements
+//! neither deadlock nor delay each other for ever: in a fixed order, or without waiting for one lock while another is
+//! held.
 //!
-//! *Closing* an account removes its personal data and ends its live sessions; the account can no longer write. The
-//! platform also deletes accounts, which locks the same rows and some more.
+//! *Closing* an account removes its personal data and cancels its live sessions (those that have not ended); the
+//! account can no longer write. The platform (Supabase) also deletes accounts, which locks the same rows and some more.
 
 use super::{
     assert_invariants, attempt, attempt_while_lock_holder_commits, close_account_sql, close_or_delete_account_sql,
@@ -194,7 +195,7 @@ async fn the_service_adds_nothing_to_an_account_that_is_closing() {
     assert_invariants(&world).await;
 }
 
-/// Because each event waits for the one before, a reader that has seen an event has missed none before it.
+/// Because each event of a session waits for the one before, a reader that has seen an event has missed none before it.
 #[tokio::test]
 async fn an_event_of_the_service_waits_for_the_one_before_it() {
     let world = World::new().await;
@@ -260,9 +261,9 @@ async fn exchanging_the_seers_of_two_sessions_does_not_deadlock() {
     assert_invariants(&world).await;
 }
 
-/// The jobs that archive ended sessions and cancel abandoned ones skip each session that needs a locked row, without
-/// waiting. If they waited for each of these sessions, up to the 200 ms of their `lock_timeout`, the waits would add
-/// up.
+/// The jobs that archive ended sessions and cancel abandoned ones need some rows of each session. If somebody has
+/// locked one of these rows, the job skips the session without waiting. If it waited for each such session, up to the
+/// 200 ms of its `lock_timeout`, the waits would add up.
 #[tokio::test]
 async fn jobs_do_not_wait_for_locked_rows_but_skip_their_sessions() {
     let world = World::new().await;
@@ -351,10 +352,10 @@ async fn closing_ones_own_account_does_not_wait_for_the_deletion_of_an_ended_ses
     assert_invariants(&world).await;
 }
 
-/// Deleting an adventure deletes its ended sessions without players. Here these sessions are stored in the opposite
-/// order of their ids.
+/// Deleting an adventure deletes its ended sessions without players. Here the session that the deletion finds first is
+/// free, and the other one is locked.
 #[tokio::test]
-async fn the_sessions_of_a_deleted_adventure_are_locked_in_the_order_of_their_ids() {
+async fn the_deletion_of_an_adventure_holds_no_session_while_it_waits_for_another() {
     let world = World::new().await;
     let creator = world.new_user().await;
     let adventure = world.new_adventure(creator.user_id()).await;
@@ -379,7 +380,7 @@ async fn the_sessions_of_a_deleted_adventure_are_locked_in_the_order_of_their_id
     assert_eq!(
         execute_in(&lock_holder, &lock(high_id)).await,
         Ok(1),
-        "the deletion must not yet have locked the session with the higher id"
+        "the deletion must not hold the session with the higher id"
     );
     lock_holder.rollback().await.unwrap();
     assert_eq!(deletion_task.await.unwrap(), "done");

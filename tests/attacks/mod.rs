@@ -45,8 +45,8 @@ mod traces;
 mod urls;
 mod waits;
 
-/// Returns "done" if rows were affected, "no row" if none were (as when a DO block or a DDL statement succeeds), or the
-/// SQLSTATE of the refusal.
+/// Returns "done" if the statement wrote rows or, if it is a SELECT, returned rows (whatever their values). Returns "no
+/// row" if there were none (as when a DO block or a DDL statement succeeds), or the SQLSTATE of the refusal.
 fn outcome_code(outcome: Result<u64, SqlError>) -> String {
     match outcome {
         Ok(0) => "no row".to_owned(),

@@ -316,7 +316,7 @@ async fn a_sign_up_ignores_invalid_names_and_urls_in_its_metadata() {
         ("http://example.org/a.png", true),
         ("javascript:alert(1)", false),
         ("data:image/png;base64,AAAA", false),
-        // Users may later set a URL without a scheme; the metadata of a sign-up must not contain one.
+        // Users may later set a URL without a scheme, but in the metadata of a sign-up such a URL is ignored.
         ("//example.org/a.png", false),
         ("HTTPS://example.org/a.png", true),
         (" https://example.org", false),

@@ -44,7 +44,8 @@ async fn a_write_with_an_old_snapshot_is_refused_after_the_account_is_closed() {
 async fn closing_an_account_with_an_old_snapshot_covers_newer_writes_or_fails() {
     let world = World::new().await;
     let write_count = all_writes(&create_full_account(&world).await).len();
-    // Every second write of `all_writes`, to save time. The first is replaced by one that is not in the list.
+    // Only every second write of `all_writes` is tried, to save time. The first is replaced by one that is not in the
+    // list.
     for index in (0..write_count).step_by(2) {
         let fixture = create_full_account(&world).await;
         let unpublish =

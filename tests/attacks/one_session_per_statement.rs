@@ -1,5 +1,5 @@
-//! All events, and all rolls, of one statement belong to one session. Otherwise the statement would lock sessions in
-//! the order of its rows, and could deadlock with the Seer's update of the same sessions.
+//! All events, and all rolls, that one statement of a user writes must belong to one session. Otherwise the statement
+//! would lock sessions in the order of its rows, and could deadlock with the Seer's update of the same sessions.
 
 use uuid::Uuid;
 
@@ -49,7 +49,7 @@ fn statements_for_both(insert: &dyn Fn(Uuid) -> String, first: Uuid, second: Uui
 }
 
 #[tokio::test]
-async fn one_statement_writes_events_or_rolls_of_only_one_session() {
+async fn a_users_statement_writes_events_or_rolls_of_only_one_session() {
     let world = World::new().await;
     let (player, first_session, second_session) = create_two_sessions(&world).await;
     let insert_roll = |session: Uuid| insert_attribute_check_sql(session, player.character_id);

@@ -1,6 +1,6 @@
 //! Playing: statements over many rows do not deadlock, only an inserted row uses up a heroic save, statistics cannot be
-//! inflated, old sessions cannot fill the lobby (the list of public sessions that wait for players), and integers must
-//! be written as integers.
+//! inflated, old sessions cannot fill the lobby (the list of public sessions that wait for players), and the numbers in
+//! modifiers and stats must be such that PostgreSQL prints them as integers.
 
 use sparc::service::{Operations, sessions::LobbyFilter};
 use uuid::Uuid;
@@ -232,7 +232,7 @@ async fn a_session_that_is_completed_by_many_requests_at_once_is_counted_once() 
 }
 
 #[tokio::test]
-async fn nobody_schedules_more_than_an_hour_in_the_past() {
+async fn no_seer_schedules_a_session_more_than_an_hour_in_the_past() {
     let world = World::new().await;
     let seer = world.new_user().await;
     let adventure = world.new_adventure(seer.user_id()).await;
@@ -302,7 +302,7 @@ async fn the_lobby_omits_sessions_that_are_six_hours_late() {
 }
 
 #[tokio::test]
-async fn a_modifier_must_be_written_as_an_integer() {
+async fn the_value_of_a_modifier_must_be_printed_as_an_integer() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let insert_roll = |value: &str| {
@@ -326,14 +326,14 @@ async fn a_modifier_must_be_written_as_an_integer() {
         let outcome = attempt(&game.players[0].caller, &insert_roll(value)).await;
         assert_eq!(outcome, "done", "{value}");
     }
-    // PostgreSQL prints all of these as plain integers.
+    // PostgreSQL prints each of the accepted values as a plain integer, for example `0.5e1` as `5`.
     let non_integer_modifiers =
         "dice_rolls, jsonb_array_elements(modifiers) AS modifier WHERE modifier ->> 'value' !~ '^-?[0-9]+$'";
     assert_eq!(world.owner().count(non_integer_modifiers).await, 0, "every stored value must be printed as an integer");
 }
 
 #[tokio::test]
-async fn the_numbers_of_a_creature_must_be_written_as_integers() {
+async fn the_attributes_of_a_creature_must_be_printed_as_integers() {
     let world = World::new().await;
     let seer = world.new_user().await;
     let draft_adventure = world.new_draft_adventure(seer.user_id()).await;

@@ -169,7 +169,8 @@ async fn a_lock_in_an_ended_session_with_only_one_participant_does_not_delay_a_c
             );
             let cancel = format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{session}'");
             assert_eq!(attempt(&stranger.caller, &cancel).await, "done");
-            // Closing an account deletes its drafts, but not its published adventures.
+            // Closing an account does not touch its published adventures. It deletes drafts like this one, but only if
+            // nobody else has locked the draft's sessions or seats.
             let unpublish = format!("UPDATE adventures SET status = 'draft' WHERE id = '{adventure}'");
             assert_eq!(attempt(&creator, &unpublish).await, "done");
             let lock_holder = stranger.caller.begin().await;
@@ -185,8 +186,9 @@ async fn a_lock_in_an_ended_session_with_only_one_participant_does_not_delay_a_c
     assert_invariants(&world).await;
 }
 
-/// Each statement that inserts events also deletes a batch of events that are older than 24 hours (the *clean-up*). It
-/// reads the oldest events, twice as many as the batch has, and skips those that another transaction has locked.
+/// Each statement that inserts events also deletes a batch of events that are older than 24 hours (the *clean-up*). The
+/// clean-up reads at most twice as many events as it may delete, the oldest ones, and skips those that another
+/// transaction has locked.
 #[tokio::test]
 async fn a_clean_up_reads_no_more_than_twice_its_batch() {
     let world = World::new().await;
@@ -273,7 +275,7 @@ async fn inserting_a_seat_with_another_users_character_does_not_lock_the_charact
 }
 
 /// A transaction that closes an account gives up the account's e-mail address, and may stay open. Somebody who signs up
-/// with that address waits for a second, and then gets a placeholder address.
+/// with that address waits for a second, and then gets its reserved address.
 #[tokio::test]
 async fn a_sign_up_waits_only_briefly_for_an_address_that_is_being_given_up() {
     let world = World::new().await;

@@ -19,7 +19,9 @@ async fn every_timestamp_that_a_client_writes_is_bounded_or_replaced_by_the_serv
         .await
         .unwrap();
     // The outcome of a write does not matter here: a time that is refused is not stored.
-    // The removal of a player, by the Seer and by the player, in a live session and in one that has ended:
+    //
+    // First, the Seer and the player write the time of the player's removal, in a live session and in one that has
+    // ended.
     for status in ["active", "completed"] {
         world.update_session(&other_game, &format!("status = '{status}'")).await;
         for caller in [&other_game.seer, &other_game.players[0].caller] {
@@ -27,7 +29,7 @@ async fn every_timestamp_that_a_client_writes_is_bounded_or_replaced_by_the_serv
                 format!("UPDATE session_players SET removed_at = $TIME WHERE session_id = '{}'", other_game.session_id);
             let write_time_and_deactivate = write_time.replace(" WHERE", ", is_active = false WHERE");
             for time in UNPARSABLE_TIMES {
-                // The second `write_time` changes the time that the first one has written.
+                // The second `write_time` tries to change the time that the database stored at the first one.
                 for sql in [&write_time, &write_time, &write_time_and_deactivate] {
                     attempt(caller, &sql.replace("$TIME", time)).await;
                     assert_plausible(&world, "session_players", "removed_at").await;
@@ -80,7 +82,7 @@ async fn every_timestamp_that_a_client_writes_is_bounded_or_replaced_by_the_serv
         borrowed_writes.chain([("tutorial_progress.completed_at", &user_without_progress, &insert_tutorial_progress)])
     {
         for time in UNPARSABLE_TIMES {
-            // An update is sent twice, because the second one changes the time that the first one has written.
+            // Each write is sent twice, because the second UPDATE may find a time that the first one has stored.
             for _ in 0..2 {
                 attempt(caller, &sql.replace("$TIME", time)).await;
                 let (table, column) = column.split_once('.').unwrap();
@@ -100,12 +102,14 @@ async fn assert_plausible(world: &World, table: &str, column: &str) {
     assert_eq!(world.owner().count(&implausible_rows).await, 0, "{table}.{column}");
 }
 
-/// Not only users write times: the service may write any column, and no reader may fail because of it.
+/// Not only users write times: the service may write any column. No reader may fail because of a time that the service
+/// wrote.
 #[tokio::test]
 async fn the_checks_of_every_table_refuse_times_that_clients_cannot_parse() {
     let world = World::new().await;
     let owner = world.owner();
-    // For each column with a time, a query for the condition of the checks that bound times.
+    // For each column with a time, a query that returns whether its table's checks on times accept a row in which this
+    // column has the time `TIME` and the others are NULL.
     let queries: Vec<String> = owner
         .fetch_values(
             "SELECT format(

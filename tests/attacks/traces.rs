@@ -1,5 +1,6 @@
-//! What happens in a private session leaves no trace that others can read. A removed player reads nothing more of the
-//! session.
+//! What happens in a private session leaves no trace that others can read, and a removed player reads nothing of it but
+//! their own seat. Also: which edits set `updated_at`, to whom a join code shows its session, and the time zone in
+//! documents.
 
 use uuid::Uuid;
 
@@ -181,7 +182,7 @@ async fn count_visible_rows(caller: &SqlCaller, game: &GameSession) -> Vec<(&'st
 }
 
 #[tokio::test]
-async fn a_removed_player_reads_nothing_of_a_private_session() {
+async fn a_removed_player_reads_only_their_own_seat_in_a_private_session() {
     let world = World::new().await;
     let game = world.new_active_session(3).await;
     let [removed_player, leaver, remaining_player] = [0, 1, 2].map(|index| &game.players[index]);

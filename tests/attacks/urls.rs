@@ -1,4 +1,4 @@
-//! URLs of pictures that would run a script.
+//! The URL of a picture must be http, https or relative, so that it cannot run a script.
 
 use super::{names::sql_literal, sqlstates::CHECK_VIOLATION};
 use crate::world::World;

@@ -1,6 +1,7 @@
 //! The whole server is killed, or single backends are terminated.
 //!
-//! For a longer run: `SPARC_CRASHES=50 cargo test --test integration faults::crashes`.
+//! `SPARC_CRASHES` and `SPARC_TERMINATIONS` set the number of crashes and of terminations. For a longer run:
+//! `SPARC_CRASHES=50 SPARC_TERMINATIONS=500 cargo test --test integration faults::crashes`.
 
 use std::{sync::Arc, time::Duration};
 

@@ -47,8 +47,8 @@ impl Drop for SmallFileSystem {
 
 #[tokio::test]
 async fn a_full_disk_is_reported_and_the_service_recovers_once_there_is_room() {
-    // A separate server, because a tablespace belongs to the whole server, and the tablespace of this test disappears
-    // with its file system.
+    // A separate server is used, because a tablespace belongs to the whole server, and the tablespace of this test
+    // disappears with its file system.
     let server = Server::start_private(None).await.unwrap();
     let database = server.create_empty().await.unwrap();
     let db = database.connect(4).await.unwrap();

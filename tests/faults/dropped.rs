@@ -94,7 +94,7 @@ async fn a_call_dropped_in_a_transaction_never_leaves_it_in_another_role() {
     let me = sparc.as_user(creator);
     let mut dropped_validations = 0;
     for waits in 0..60 {
-        // The begin of a nested transaction, at two depths: if it is dropped, the outer transaction continues.
+        // The call that begins a nested transaction is dropped, at two depths. The outer transactions must continue.
         let tx = me.begin().await.unwrap();
         let is_begin_dropped = poll_then_drop(waits, tx.begin()).await.is_none();
         assert_user_role_or_failed(&tx, "outer").await;
@@ -106,7 +106,7 @@ async fn a_call_dropped_in_a_transaction_never_leaves_it_in_another_role() {
         inner.commit().await.unwrap();
         assert_user_role_or_failed(&tx, "outer of three").await;
         drop(tx);
-        // An operation that runs a statement as `service_role`.
+        // Here the dropped call is an operation that runs a statement as `service_role`.
         let tx = me.begin().await.unwrap();
         let is_validation_dropped = poll_then_drop(waits, tx.adventures().validate(draft_adventure)).await.is_none();
         dropped_validations += u32::from(is_validation_dropped);

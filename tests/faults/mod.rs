@@ -89,7 +89,7 @@ pub fn env_number(name: &str, default: u32) -> u32 {
     std::env::var(name).map_or(default, |value| value.parse().unwrap())
 }
 
-/// Asserts that calls on the handle succeed again, although it is the one from before the fault.
+/// Asserts that a call on the handle succeeds again. The handle was connected before the fault.
 pub async fn assert_calls_succeed_again(sparc: &Sparc) {
     let visitor = sparc.as_anon();
     let filter = LobbyFilter::default();

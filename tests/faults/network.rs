@@ -1,4 +1,5 @@
-//! A proxy between service and server that cuts, delays or swallows traffic.
+//! A proxy between service and server that cuts, delays or swallows traffic, and the tests that call operations through
+//! such a proxy.
 
 use std::{
     sync::{
@@ -42,6 +43,7 @@ pub struct Proxy {
     chunks_left: Arc<AtomicU32>,
     /// The number of connections that were accepted.
     accepted_count: Arc<AtomicU32>,
+    /// The URL of the database, with the address of the proxy in place of the server's.
     pub url: String,
 }
 
@@ -170,7 +172,8 @@ async fn calls_over_a_network_that_forwards_nothing_end_in_time() {
         assert!(["connection_lost", "deadline_exceeded"].contains(&code), "{code}");
         assert!(started_at.elapsed() < MAX_OPERATION_TIME);
     }
-    // Requests that were swallowed are never answered. Once their connections are closed, new ones work again.
+    // Requests that were swallowed are never answered. Once their connections are closed, calls on new connections
+    // succeed again.
     proxy.set_state(CUT);
     tokio::time::sleep(Duration::from_millis(100)).await;
     proxy.set_state(OPEN);

@@ -172,10 +172,11 @@ impl GameDatabase {
     }
 }
 
-/// Copies every row to a separate schema and returns the statements that restore them.
+/// Copies every row, except the lists of applied migrations, to a separate schema, and returns the statements that
+/// restore the rows.
 async fn save_rows(owner: &mut PgConnection) -> String {
     execute(owner, "CREATE SCHEMA saved").await;
-    // Generated columns are left out, because they cannot be inserted.
+    // Generated columns are left out, because no values can be inserted into them.
     let tables: Vec<(String, String, String)> = query_as(
         "SELECT attrelid::regclass::text, replace(attrelid::regclass::text, '.', '_'),
                 string_agg(quote_ident(attname), ', ' ORDER BY attnum)

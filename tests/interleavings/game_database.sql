@@ -1,8 +1,9 @@
 -- The rows on which the statements of `statements.rs` run. `@name` is an id: see `game_database.rs`.
 --
 -- Some limits allow exactly one more row, so that two statements compete for it: Ada has nine of at most ten living
--- characters, and two sessions have one free seat each. Ada and Bob both have seats in sessions of two Seers. Those
--- seats are inserted in opposite orders, so that statements on several rows find them in opposite orders too.
+-- characters, and two sessions have one free seat each. Ada and Bob both play in sessions of two Seers: Bob's seat is
+-- inserted before Ada's in @zoe_paused (a session of Zoe), and after it in @active (a session of the user @seer). So
+-- statements of the two Seers that concern several rows find the rows of Ada and Bob in opposite orders.
 INSERT INTO auth.users (id, email) VALUES
   (@zoe, 'zoe@example.org'), (@bob, 'bob@example.org'), (@ada, 'ada@example.org'),
   (@eve, 'eve@example.org'), (@seer, 'seer@example.org');
@@ -64,6 +65,10 @@ UPDATE sessions SET status = 'cancelled', ended_at = now() - INTERVAL '399 days'
 INSERT INTO dice_rolls (id, session_id, character_id, attribute, difficulty, roll_type, results, created_at) VALUES
   (@failed_roll_1, @active, @ada1, 'might', 18, 'attack', '{1,2}', now() + INTERVAL '1 day'),
   (@failed_roll_2, @active, @ada1, 'wit', 18, 'attack', '{1,2}', now() + INTERVAL '1 day');
--- Events older than a day: the next statement that inserts events deletes them.
+-- Events older than a day: the next statement that inserts events deletes them. The trigger is disabled, because by it
+-- this insert would delete them. The session @completed can be archived or deleted while its old events are deleted.
+ALTER TABLE session_events DISABLE TRIGGER cleanup_events_trigger;
 INSERT INTO session_events (session_id, event_type, created_at)
-SELECT @active, 'client.old', now() - INTERVAL '2 days' FROM generate_series(1, 3);
+SELECT session_id, 'client.old', now() - INTERVAL '2 days'
+FROM unnest(ARRAY[@active, @completed]::uuid[]) AS session_id, generate_series(1, 3);
+ALTER TABLE session_events ENABLE TRIGGER cleanup_events_trigger;

@@ -1,7 +1,7 @@
 //! Runs statements concurrently, as PostgreSQL's isolation tests do: every pair of the statements that users, the
 //! service, the platform (Supabase's Auth server) and maintenance send, on two connections, in every order of begin,
 //! statement, commit and rollback. After each case, every invariant must hold, no transaction may wait for ever, and
-//! only refusals that the documentation lists may have occurred.
+//! each refusal must be one that `statements.rs` lists or, at REPEATABLE READ, a serialization failure.
 //!
 //! Two statements that run one after the other without interruption cannot deadlock. So a second kind of case blocks
 //! both statements in the middle: until both have been sent, other connections hold a row that the first one locks and
@@ -183,7 +183,7 @@ fn sample_each_kind(locked_rows: &LockedRows, size: usize) -> Vec<Case<'static>>
     kinds.into_iter().flat_map(|cases| sample(cases, size)).collect()
 }
 
-/// Runs all cases on several databases and returns the failures by name.
+/// Runs all cases on several databases. Returns the failed cases, each as its name and its problems, sorted by name.
 async fn run_cases(cases: Vec<Case<'static>>) -> Vec<String> {
     let (case_count, started_at) = (cases.len(), std::time::Instant::now());
     let queue = std::sync::Arc::new(std::sync::Mutex::new(cases.into_iter().rev().collect::<Vec<_>>()));

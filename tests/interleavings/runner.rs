@@ -136,7 +136,8 @@ fn begin_sql(statement: &Statement, level: IsolationLevel) -> String {
 #[derive(Default)]
 struct Outcome {
     answer: Option<Answer>,
-    /// The position of the transaction's commit among all commits.
+    /// The position of the transaction's commit among the commits of the case. `None` if the transaction was rolled
+    /// back or its statement was refused.
     commit_position: Option<usize>,
 }
 

@@ -1,5 +1,5 @@
-//! The statements that users, the service, the platform and maintenance send, each with the errors that it may get if a
-//! concurrent statement comes first.
+//! The statements that users, the service, the platform (Supabase) and maintenance send, each with the errors that it
+//! may get if a concurrent statement comes first.
 
 use crate::sqlstates::{
     ACCOUNT_CLOSED, ADVENTURE_NOT_PLAYABLE, CHARACTER_LIMIT_REACHED, CHARACTER_RETIRED, CHARACTER_SEATED,
@@ -52,7 +52,7 @@ const EVE: Caller = User("eve");
 const SEER: Caller = User("seer");
 const ZOE: Caller = User("zoe");
 
-// In these lists, INSUFFICIENT_PRIVILEGE means that a row on which the caller's permission depends (such as their
+// In the lists of refusals, INSUFFICIENT_PRIVILEGE means that a row that decides what the caller may do (such as their
 // profile, the session, a seat or the adventure) is gone or has changed. LOCK_NOT_AVAILABLE means that another
 // transaction has locked a row: nothing was changed, and a retry helps.
 
@@ -337,10 +337,10 @@ pub const STATEMENTS: &[Statement] = &[
         "INSERT INTO auth.users (id, email) VALUES (@new_account, 'new@example.org')",
         &[UNIQUE_VIOLATION],
     ),
-    // Maintenance.
-    statement(Service, "maintenance_archives_sessions", "SELECT private.archive_sessions(100)", &[]),
-    statement(Service, "maintenance_cancels_abandoned_sessions", "SELECT private.cancel_abandoned_sessions(100)", &[]),
-    statement(Service, "maintenance_deletes_old_events", "SELECT private.delete_old_events(100)", &[]),
+    // Maintenance. The jobs return no row if they find nothing to do.
+    statement(Service, "maintenance_archives_sessions", "SELECT FROM private.archive_sessions(100) AS count WHERE count > 0", &[]),
+    statement(Service, "maintenance_cancels_abandoned_sessions", "SELECT FROM private.cancel_abandoned_sessions(100) AS count WHERE count > 0", &[]),
+    statement(Service, "maintenance_deletes_old_events", "SELECT FROM private.delete_old_events(100) AS count WHERE count > 0", &[]),
     statement(
         Service,
         "the_service_deletes_sessions",

@@ -151,7 +151,7 @@ async fn a_stream_that_is_not_polled_keeps_no_connection() {
     let mut session_ids = Vec::new();
     for _ in 0..8 {
         let game = world.new_active_session(1).await;
-        // More than a page, so that each session has more to read.
+        // These are more events than a page holds, so after its first page each session has another one to read.
         write_events(&game.players[0].caller, game.session_id, 80).await;
         session_ids.push(game.session_id);
     }
@@ -236,7 +236,7 @@ async fn large_events_and_large_batches_arrive() {
 }
 
 #[tokio::test]
-async fn events_with_numbers_up_to_the_maximum_arrive_and_resetting_the_sequence_ends_the_streams() {
+async fn events_with_numbers_near_the_maximum_arrive_and_resetting_the_sequence_ends_the_streams() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let sparc = connect_sparc(&world).await;

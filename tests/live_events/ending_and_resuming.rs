@@ -70,7 +70,8 @@ async fn the_stream_of_a_session_that_has_ended_stays_open_until_it_is_archived(
     assert_eq!(read_to_error(&mut stream).await, "not_found");
 }
 
-/// Asserts that the poller stops: waits until no `Sparc` handle has sent a statement for 200 ms.
+/// Asserts that the poller (the task that reads new events for all streams of a `Sparc` handle) stops: waits until no
+/// `Sparc` handle has sent a statement for 200 ms.
 async fn assert_poller_stops(world: &World) {
     let select_last_activity = "SELECT coalesce(max(state_change)::text, '') FROM pg_stat_activity
                 WHERE datname = current_database() AND application_name = 'sparc'";

@@ -77,7 +77,8 @@ pub fn wave(session_id: Uuid) -> NewEvent {
     NewEvent { session_id, kind: "wave".into(), payload: json!({ "hand": "left" }), ..Default::default() }
 }
 
-/// Returns an INSERT of events, as a client of the platform's API would send it.
+/// Returns an INSERT of events in plain SQL, as a client of the platform (Supabase) inserts events without the crate
+/// `service`.
 fn insert_events_sql(session: Uuid, count: usize) -> String {
     format!(
         "INSERT INTO session_events (session_id, event_type)
@@ -95,7 +96,7 @@ pub async fn connect_sparc(world: &World) -> Sparc {
     Sparc::connect_with(world.url(), Options::default().max_connections(6)).await.unwrap()
 }
 
-/// Returns a connection of the Seer, of the service and of every player.
+/// Returns one connection each for the Seer, the service and every player.
 pub fn all_callers(sparc: &Sparc, game: &GameSession) -> Vec<sparc::service::IdentityConnection> {
     let mut all = vec![sparc.as_user(game.seer.user_id()), sparc.as_service()];
     all.extend(game.players.iter().map(|player| sparc.as_user(player.user_id)));

@@ -2,7 +2,7 @@
 //! triggers missed.
 
 use sea_orm::ConnectionTrait;
-use sparc::migration::{self, Migrator, sea_orm_migration::MigratorTrait};
+use sparc::migration::{self, Migrator, check, sea_orm_migration::MigratorTrait};
 
 use super::{create_plain_database, query_lines};
 
@@ -53,6 +53,8 @@ async fn up_restores_the_triggers_on_accounts_applies_missed_changes_and_reopens
         format!("SELECT xmin::text FROM users WHERE id IN ('{}') ORDER BY id", unchanged_ids.join("', '"));
     let row_versions_before = query_lines(&db, &select_row_versions).await;
     Migrator::up(&db, None).await.unwrap();
+    let report = check(&db).await.unwrap();
+    assert!(report.is_clean(), "the triggers must be restored: {report:#?}");
     let select_profiles = "SELECT display_name || ' ' || CASE WHEN email LIKE '%.invalid' THEN '-' ELSE email END
         FROM users WHERE closed_at IS NULL ORDER BY 1";
     assert_eq!(query_lines(&db, select_profiles).await, ["ada ada@new.org", "dan dan@x.org", "eve eve@x.org"]);

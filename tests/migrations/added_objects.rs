@@ -119,7 +119,7 @@ async fn an_operators_table_stays_in_the_publication() {
     assert_eq!(query_lines(&db, select_published).await, all);
     Migrator::reset(&db).await.unwrap();
     assert_eq!(query_lines(&db, select_published).await, ["chat"]);
-    // Without such a table, `reset` drops the publication, which still has our comment.
+    // Without an operator's table, `reset` drops the publication, because its comment still says that `up` created it.
     Migrator::up(&db, None).await.unwrap();
     db.execute_unprepared("DROP TABLE chat").await.unwrap();
     Migrator::reset(&db).await.unwrap();

@@ -39,8 +39,8 @@ async fn connect_error_message(url: &str) -> String {
     migration_message
 }
 
-/// Starts a listener that sends `answer` to every client and closes the connection. If the answer is a PostgreSQL
-/// error, the listener declines TLS first. Returns the URL.
+/// Starts a listener that answers the first message of every client with `answer` and closes the connection. If the
+/// answer is a PostgreSQL error and the client asks for TLS, the listener first declines TLS. Returns the URL.
 fn start_listener(answer: Vec<u8>) -> String {
     /// PostgreSQL's message SSLRequest, with which a client asks for TLS.
     const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];

@@ -1,5 +1,6 @@
-//! Each kind of object that an operator can create on the schema: if the object depends on one of ours, `reset` names
-//! it and changes nothing; otherwise `reset` leaves it as it is.
+//! Each kind of object that an operator (a person, not PostgreSQL's operator) can add to a migrated database. If the
+//! object depends on one of ours, `reset` fails with an error that names the object, and changes nothing. Otherwise,
+//! `reset` leaves the object as it is.
 
 use sea_orm::ConnectionTrait;
 use sparc::migration::sea_orm_migration::MigratorTrait;

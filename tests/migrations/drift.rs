@@ -80,7 +80,7 @@ async fn both_up_and_the_sql_of_a_dry_run_record_the_version_if_nothing_else_dif
 }
 
 /// Before this `up`, everyone may create objects in `public`, row security does not apply to `authenticated`, and the
-/// publication sends only inserts.
+/// publication `supabase_realtime` sends only inserts.
 #[tokio::test]
 async fn the_first_up_repairs_what_was_insecure_before() {
     let server = testdb::Server::start_private(None).await.unwrap();
@@ -101,8 +101,9 @@ async fn the_first_up_repairs_what_was_insecure_before() {
 #[tokio::test]
 async fn an_operators_own_object_is_reported_as_a_hint_and_stays() {
     let (_database, owner, _superuser) = create_migrated_database().await;
-    // The table `support` is attached to no object of ours and is not in schema `private`, so neither it
-    // nor its grant is a difference. The last statement drops an object of ours, so that `up` has something to repair.
+    // The table `support` and the function `support()` are attached to no object of ours and are not in schema
+    // `private`, so `check` mentions neither them nor the grant. The last statement drops an object of ours, so that
+    // `up` has something to repair.
     owner
         .execute_unprepared(
             "SET search_path = public;
@@ -131,7 +132,7 @@ async fn an_operators_own_object_is_reported_as_a_hint_and_stays() {
     let report = check(&owner).await.unwrap();
     let objects: Vec<&str> = report.differences.iter().map(|difference| difference.object.as_str()).collect();
     assert_eq!(objects, ["policy \"Users can update own profile\" on public.users"]);
-    for object in [
+    let hinted_objects = [
         "policy \"Support reads\" on public.users",
         "index support_bio on public.users",
         "column support_note of public.users",
@@ -146,12 +147,17 @@ async fn an_operators_own_object_is_reported_as_a_hint_and_stays() {
         "rule support on public.profiles",
         "child table public.support_users of public.users",
         "parent table public.support_parent of public.users",
-    ] {
+    ];
+    for object in hinted_objects {
         assert!(report.hints.iter().any(|hint| hint.starts_with(object)), "{object}: {report:#?}");
     }
+    assert_eq!(report.hints.len(), hinted_objects.len(), "no other object must be mentioned: {report:#?}");
     up(&owner).await;
     assert_eq!(check(&owner).await.unwrap().hints, report.hints, "every object must still exist");
     assert!(check(&owner).await.unwrap().is_clean());
+    let select_unmentioned = "SELECT concat_ws(' ', to_regprocedure('public.support()'),
+                  has_table_privilege('anon', 'public.support', 'SELECT'))";
+    assert_eq!(query_lines(&owner, select_unmentioned).await, ["support() t"], "these must still exist too");
 }
 
 #[tokio::test]
@@ -258,8 +264,8 @@ async fn a_difference_that_cannot_be_repaired_is_named_and_nothing_changes() {
     let (_database, owner, _superuser) = create_migrated_database().await;
     owner
         .execute_unprepared(
-            // PostgreSQL cannot remove a value of an enum. `up` could repair the policy, but must
-            // not repair one difference and leave the other.
+            // PostgreSQL cannot remove a value of an enum. `up` could repair the policy, but must not repair one
+            // difference and leave the other.
             "ALTER TYPE attribute ADD VALUE 'luck'; DROP POLICY \"Users can update own profile\" ON users",
         )
         .await

@@ -43,7 +43,7 @@ async fn up_creates_a_missing_table_instead_of_adopting_the_table_of_a_stranger(
 async fn a_strangers_table_with_our_comment_prevents_neither_up_nor_reset() {
     let (_database, owner, superuser) = create_migrated_database().await;
     superuser.execute_unprepared(&plant_table_sql("public")).await.unwrap();
-    // So that `up` has something to repair.
+    // The missing trigger gives `up` something to repair.
     superuser.execute_unprepared("DROP TRIGGER set_updated_at ON public.users").await.unwrap();
     Migrator::up(&owner, None).await.unwrap();
     assert!(check(&owner).await.unwrap().is_clean());

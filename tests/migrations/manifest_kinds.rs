@@ -133,7 +133,7 @@ const BREAKAGES: &[(&str, &str)] = &[
         "ALTER PUBLICATION supabase_realtime SET TABLE sessions, session_players, session_events (id), dice_rolls",
         "publication supabase_realtime of public.session_events",
     ),
-    // More attributes of schemas, tables and columns.
+    // More attributes of schemas, tables, columns and sequences, and comments.
     ("ALTER SCHEMA private OWNER TO authenticated", "schema private"),
     ("COMMENT ON SCHEMA private IS NULL", "comment on schema private"),
     ("DROP SCHEMA private CASCADE", "comment on schema private"),
@@ -345,9 +345,10 @@ async fn each_kind_of_broken_object_is_named_and_repaired() {
 
 /// Breaks an object and repairs it. Returns what went wrong as an error.
 async fn break_and_repair(sql: &str, object: &str) -> Result<(), String> {
-    // In a database that is laid out like a Supabase project, schema `auth` belongs to the platform, and a `public`
-    // that the superuser has created again would belong to the superuser. `up` could repair neither.
-    if has_platform_layout() && ["auth.", "SCHEMA auth", "SCHEMA public"].iter().any(|text| sql.contains(text)) {
+    // In a database that is laid out like a Supabase project, schema `auth` and its functions belong to the platform,
+    // and a `public` that the superuser has created again would belong to the superuser. `up` could repair neither.
+    let belongs_to_others = ["FUNCTION auth.", "SCHEMA auth", "DROP SCHEMA public"];
+    if has_platform_layout() && belongs_to_others.iter().any(|text| sql.contains(text)) {
         return Ok(());
     }
     let (_database, owner, superuser) = create_migrated_database().await;

@@ -1,8 +1,9 @@
 //! The migrations, called through the library (not the program): up and down, alone and concurrently, on plain
 //! PostgreSQL and on a Supabase-like project.
 //!
-//! *Our* objects are those of the schema, and *the platform* is Supabase. *An operator's* objects are what those who
-//! run the database have added.
+//! *Our* objects are those of the schema. The *manifest* (`migration/manifest.txt`) lists all of them, with their
+//! definitions. *An operator's* objects are what those who run the database have added. *The platform* is Supabase, and
+//! *the API's roles* are `anon`, `authenticated` and `service_role`.
 
 mod accounts;
 mod added_objects;
@@ -60,7 +61,8 @@ pub async fn query_lines(db: &DatabaseConnection, sql: &str) -> Vec<String> {
         .collect()
 }
 
-/// Returns a description of everything in a database except rows, one line per object.
+/// Returns a description of the objects in a database, one text per object or column. `catalog.sql` says which kinds of
+/// objects and which of their attributes it includes.
 pub async fn read_catalog(db: &DatabaseConnection) -> Vec<String> {
     query_lines(db, include_str!("../catalog.sql")).await
 }
@@ -80,7 +82,7 @@ async fn reset_leaves_nothing_and_up_refresh_and_fresh_create_exactly_the_same_s
     let migrated_catalog = read_catalog(&db).await;
     assert!(
         migrated_catalog.len() > catalog_before.len() + 300,
-        "the migrated catalog must have at least 300 more lines"
+        "the migrated catalog must have more than 300 additional lines"
     );
     Migrator::reset(&db).await.unwrap();
     assert_eq!(read_catalog(&db).await, catalog_before);
@@ -142,9 +144,9 @@ async fn eight_concurrent_ups_all_succeed() {
     );
 }
 
-/// Each round uses a new database and cuts its connection once: the first round after 4 of the server's responses
-/// (chunks), and each further round after 16 more. The last round is the first one in which `up` ends before the cut.
-/// To cut after every response, set the step of 16 to 1:
+/// Each round uses a new database. The first round cuts the connection after 4 chunks of data from the server (there is
+/// about one chunk per response), and each further round 16 chunks later. In the last round, `up` ends before the cut.
+/// To cut after every chunk from the fourth on, set the step of 16 to 1:
 /// `SPARC_KILL_STEP=1 cargo test --test integration after_its_connection_was_cut`.
 #[tokio::test]
 async fn rerunning_up_after_its_connection_was_cut_creates_the_same_schema() {
@@ -221,8 +223,8 @@ async fn a_role_without_the_privileges_gets_an_error_that_names_them() {
     db.execute_unprepared(&format!("DROP ROLE {role}")).await.unwrap();
 }
 
-/// `owner` has the privileges that, according to the README, suffice for the first `up` on PostgreSQL 16 and newer. On
-/// PostgreSQL 15 it is a superuser, because no lesser role suffices.
+/// The role `owner` has the privileges that, according to `docs/operations.md`, suffice for the first `up` on
+/// PostgreSQL 16 and newer. On PostgreSQL 15 the role is a superuser, because no lesser role suffices.
 #[tokio::test]
 async fn an_owner_who_created_the_roles_can_assume_them() {
     let server = Server::start_private(None).await.unwrap();
@@ -257,7 +259,7 @@ async fn a_schema_named_auth_that_is_not_the_platforms_is_refused() {
     assert!(refusal_message(Migrator::up(&db, None).await.unwrap_err()).contains("table auth.users"));
 }
 
-/// Returns a server, shared by all tests, that has the roles of a Supabase project.
+/// Returns a server, shared by all tests, whose databases are Supabase-like projects.
 pub async fn platform_server() -> &'static Server {
     static SERVER: tokio::sync::OnceCell<Server> = tokio::sync::OnceCell::const_new();
     SERVER.get_or_init(|| async { Server::start_supabase(None).await.unwrap() }).await

@@ -46,7 +46,7 @@ async fn with_pg_cron_the_jobs_are_scheduled_and_removed_again() {
 }
 
 #[tokio::test]
-async fn if_pg_cron_is_installed_later_the_next_up_schedules_the_jobs_and_no_later_up_changes_them() {
+async fn if_pg_cron_is_installed_later_the_next_up_schedules_the_jobs_and_later_ups_repair_only_their_commands() {
     let Some((_server, db)) = start_server_with_pg_cron().await else { return };
     Migrator::up(&db, None).await.unwrap();
     db.execute_unprepared("CREATE EXTENSION pg_cron").await.unwrap();
@@ -110,7 +110,7 @@ async fn an_operators_job_with_one_of_our_names_is_a_name_collision() {
     assert!(message.contains("job archive-sessions"), "{message}");
     assert_eq!(query_lines(&db, select_jobs).await, ["archive-sessions: 1 2 3 * * SELECT backup()"]);
 
-    // The same if `pg_cron` is installed only after the first `up`.
+    // The same happens if `pg_cron` is installed only after the first `up`.
     db.execute_unprepared("DROP EXTENSION pg_cron").await.unwrap();
     Migrator::up(&db, None).await.unwrap();
     db.execute_unprepared(
@@ -137,6 +137,7 @@ async fn a_job_of_a_user_who_cannot_do_its_work_is_a_difference_and_up_takes_it_
     };
     let select_job = "SELECT concat_ws(' ', username = current_user, schedule, active, command) FROM cron.job
         WHERE jobname = 'delete-old-events'";
+    // There is no role `nobody`, and the role `stranger` has no privileges on our objects.
     for user in ["nobody", "stranger"] {
         db.execute_unprepared(&change_user(user)).await.unwrap();
         let report = check(&db).await.unwrap();

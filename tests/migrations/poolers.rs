@@ -1,4 +1,5 @@
-//! Migrating through a pooler in transaction mode whose server connections hold other clients' prepared statements.
+//! Migrating through a pooler in transaction mode: the commands work although the server connections hold other
+//! clients' prepared statements, and leave none of their own behind.
 
 use sea_orm::ConnectionTrait;
 use sparc::migration::{
@@ -46,7 +47,7 @@ async fn a_command_that_fails_leaves_no_prepared_statements_on_the_server_connec
         "ALTER TABLE public.users DROP CONSTRAINT bounded_bio",
         "INSERT INTO auth.users (id, email) VALUES (gen_random_uuid(), 'ada@example.com')",
         "UPDATE public.users SET bio = repeat('a', 2001)", // prevents the repair of the constraint
-        "ALTER TABLE public.creatures RENAME TO monsters", // prevents `down`; the dry run undoes it, then rolls back
+        "ALTER TABLE public.creatures RENAME TO monsters", // prevents `down`; `dry_run` renames it back and rolls back
     ] {
         direct.execute_unprepared(sql).await.unwrap();
     }

@@ -164,7 +164,7 @@ async fn an_object_of_another_kind_that_has_a_name_of_ours_is_reported_and_stays
             "table public.sparc_migrations",
             "view public.sparc_migrations",
         ),
-        // Another kind of type: a domain instead of an enum.
+        // The name belongs to another kind of type: to a domain instead of an enum.
         (
             "DROP TYPE tutorial_path CASCADE; CREATE DOMAIN tutorial_path AS text",
             "type public.tutorial_path",
@@ -186,7 +186,7 @@ async fn an_object_of_another_kind_that_has_a_name_of_ours_is_reported_and_stays
 }
 
 #[tokio::test]
-async fn swapped_names_and_tables_moved_to_a_schema_that_is_not_ours_are_refused() {
+async fn names_taken_by_other_objects_of_ours_and_tables_moved_to_a_schema_that_is_not_ours_are_refused() {
     for (sql, expected) in [
         (
             "ALTER TABLE users RENAME display_name TO name; ALTER TABLE users RENAME bio TO display_name",

@@ -48,14 +48,14 @@ async fn an_api_role_that_was_changed_is_named_and_repaired() {
 #[tokio::test]
 async fn a_setting_that_disables_triggers_is_named_and_reset() {
     let (_server, database, db) = create_migrated_database_on_own_server().await;
-    let name = query_lines(&db, "SELECT quote_ident(current_database())").await.concat();
+    let database_name = query_lines(&db, "SELECT quote_ident(current_database())").await.concat();
     db.execute_unprepared("CREATE ROLE users_login LOGIN; GRANT anon TO users_login; CREATE ROLE \"Other\"")
         .await
         .unwrap();
     for target in [
-        format!("DATABASE {name}"),
+        format!("DATABASE {database_name}"),
         "ROLE ALL".to_owned(),
-        format!("ROLE postgres IN DATABASE {name}"),
+        format!("ROLE postgres IN DATABASE {database_name}"),
         "ROLE authenticated".to_owned(),
         "ROLE users_login".to_owned(),
     ] {
@@ -71,7 +71,7 @@ async fn a_setting_that_disables_triggers_is_named_and_reset() {
         assert_eq!(changes, [SchemaChange::Changed("session_replication_role".to_owned())], "{target}");
         assert!(check(&connect(database.url()).await.unwrap()).await.unwrap().is_clean(), "{target}");
     }
-    // The setting of a role that has nothing to do with the schema.
+    // The role `Other` has nothing to do with the schema, so its setting is no difference.
     db.execute_unprepared("ALTER ROLE \"Other\" SET session_replication_role = replica").await.unwrap();
     assert!(check(&db).await.unwrap().is_clean());
 }
@@ -144,7 +144,7 @@ async fn up_leaves_no_api_role_more_than_the_manifest_grants_and_keeps_harmless_
 }
 
 #[tokio::test]
-async fn an_api_role_that_owns_the_schema_is_named_and_up_refuses() {
+async fn an_api_role_that_owns_the_database_or_an_object_is_named_and_up_refuses() {
     let (server, _database, _db) = create_migrated_database_on_own_server().await;
     for (sql, object, phrase) in [
         (GIVE_SCHEMA_TO_ANON, "role anon", "owns the schema"),
@@ -175,7 +175,7 @@ async fn an_api_role_that_owns_the_schema_is_named_and_up_refuses() {
     }
 }
 
-/// Makes `anon` the owner of all tables and functions of the schema.
+/// Makes `anon` the owner of all tables, views and functions of the schema.
 const GIVE_SCHEMA_TO_ANON: &str = "DO $$
      DECLARE
        target text;

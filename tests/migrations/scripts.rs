@@ -60,7 +60,7 @@ async fn the_script_creates_what_up_creates() {
     Migrator::reset(&scripted_db).await.unwrap();
 }
 
-/// The platform's command-line program sends the script as one query, whose statements PostgreSQL runs in one
+/// Supabase's command-line program sends the script as one query, whose statements PostgreSQL runs in one
 /// transaction.
 #[tokio::test]
 async fn the_script_also_runs_as_one_query() {
@@ -116,8 +116,8 @@ async fn up_revokes_what_default_privileges_grant_on_the_tables_of_a_restored_du
     Migrator::up(&db, None).await.unwrap();
     assert_eq!(query_lines(&db, select_privileges).await, ["false false"]);
     let report = check(&db).await.unwrap();
-    // The dump leaves out which tables belong to the project's publication. A table that is not in the publication may
-    // be the operator's choice, so the report mentions it only as a hint.
+    // The dump does not contain the project's publication. The operator may have removed a table from the publication
+    // on purpose, so the report mentions a missing one only as a hint.
     assert!(report.is_clean() && report.hints.iter().any(|hint| hint.starts_with("publication ")), "{report:#?}");
     assert_eq!(
         query_lines(&db, "SELECT display_name FROM public.users").await,

@@ -57,8 +57,8 @@ async fn settings_of_the_database_do_not_affect_the_schema() {
     }
 }
 
-/// A timestamp without time zone is converted in the time zone of the session. `up` and the script both set it to UTC,
-/// whatever the database's setting is.
+/// A timestamp without time zone is converted in the time zone of the connection. `up` and the script both set that
+/// time zone to UTC, whatever the database's setting is.
 #[tokio::test]
 async fn the_script_of_a_dry_run_converts_values_as_up_does() {
     let mut values = Vec::new();
@@ -93,14 +93,15 @@ async fn the_script_of_a_dry_run_converts_values_as_up_does() {
     assert_eq!(values, ["2026-01-02 03:04:05", "2026-01-02 03:04:05"]);
 }
 
-/// With `session_replication_role = replica`, no trigger fires, not even those of foreign keys.
+/// With `session_replication_role = replica`, no trigger of the schema fires, not even those of its foreign keys.
 #[tokio::test]
 async fn up_runs_with_triggers_or_refuses() {
     let (database, owner, superuser) = super::create_platform_database().await;
     Migrator::up(&owner, None).await.unwrap();
     let database_name = query_lines(&superuser, "SELECT current_database()::text").await.concat();
     let disable_triggers = format!("ALTER DATABASE {database_name} SET session_replication_role = replica");
-    // The backfill of `up` inserts this account's profile, and a trigger on profiles then creates the account's gate.
+    // The backfill of `up` inserts this account's profile, and a trigger on `public.users` then creates the account's
+    // gate (its row in `private.account_gates`).
     let add_account = "SET session_replication_role = replica;
         INSERT INTO auth.users (id, email) VALUES (gen_random_uuid(), 'ada@x.org');
         DROP TRIGGER on_auth_user_created ON auth.users";
@@ -151,7 +152,7 @@ async fn default_privileges_of_the_migrating_role_do_not_affect_the_schema() {
         Migrator::up(&db, None).await.unwrap();
         let report = check(&db).await.unwrap();
         assert!(report.is_clean(), "{sql}: {report:#?}");
-        // Only now can `anon` be named, because `up` creates the API roles.
+        // Only now can `anon` be named, because `up` creates the API's roles.
         db.execute_unprepared("ALTER DEFAULT PRIVILEGES GRANT ALL ON TYPES TO anon").await.unwrap();
         db.execute_unprepared(breaking_sql).await.unwrap();
         Migrator::up(&db, None).await.unwrap();

@@ -149,7 +149,8 @@ async fn a_mode_that_the_server_does_not_support_is_reported_and_the_others_conn
     assert!(matches!(error, ConnectError::TlsRequired { .. }), "{error}");
     assert!(!error.to_string().contains("password"), "must not blame the password: {error}");
 
-    // If a server accepts no TLS from this client, `prefer` falls back to an unencrypted connection, as in libpq.
+    // If a server accepts no TLS from this client, `prefer` (the default) falls back to an unencrypted connection, as
+    // in libpq.
     let hostnossl_server = certificates.start_server("hostnossl").await;
     assert!(!is_encrypted(&connect(hostnossl_server.url()).await.unwrap()).await);
 

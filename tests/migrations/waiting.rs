@@ -1,4 +1,5 @@
-//! Commands that wait for a lock of another session: they give up after a while, and name the session that holds it.
+//! Commands that wait for a lock that another connection holds: they give up after a while, and name the server process
+//! of that connection.
 
 use std::time::{Duration, Instant};
 
@@ -36,7 +37,7 @@ async fn commands_that_only_read_give_up_waiting_for_a_locked_table_and_name_the
 }
 
 #[tokio::test]
-async fn only_the_session_that_blocks_the_command_is_named() {
+async fn only_the_process_that_blocks_the_command_is_named() {
     let (database, owner, superuser) = create_migrated_database().await;
     owner.execute_unprepared("DROP TRIGGER set_updated_at ON public.users").await.unwrap();
     // This transaction reads `users` and holds a writer's lock on another table, so it does not block the command.

@@ -1,4 +1,4 @@
-//! The model's rules for adventures.
+//! The model's rules for adventures. `game.rs` says what parameters such as `me` mean.
 
 use uuid::Uuid;
 

@@ -1,4 +1,5 @@
-//! The rules of the game in plain Rust. They were written independently of the schema's code.
+//! A model of the game in plain Rust, written independently of the schema's code. This file has its data and the rules
+//! of accounts, characters, events and archiving; the other rules are in `adventures.rs`, `seats.rs` and `sessions.rs`.
 //!
 //! The structs and methods refer to rows by their index in [`Game`]: `me` is the index of the caller, `user` or
 //! `player` that of any user, and `hero` that of a character. Where a function needs the index and the row of a
@@ -58,8 +59,9 @@ pub struct Seat {
     pub is_active: bool,
     /// Whether the heroic save was used in the current encounter.
     pub is_heroic_save_used: bool,
-    /// Whether the seat says that a save was used. For a removed player, a new encounter does not change that.
-    pub shows_used_save: bool,
+    /// Whether the column `heroic_saves_used` is 1. A new encounter sets it to 0, except for a removed player, so it
+    /// can differ from `is_heroic_save_used`.
+    pub is_heroic_save_column_set: bool,
     /// Whether the Seer has removed the player and not readmitted them.
     pub is_removed: bool,
 }
@@ -74,10 +76,13 @@ pub struct Session {
     pub status: &'static str,
     /// The seats by their players.
     pub seats: BTreeMap<usize, Seat>,
-    pub scene: Option<u8>,
-    pub encounter: Option<u8>,
+    /// The digit that the column `current_scene_id` contains.
+    pub current_scene_id: Option<u8>,
+    /// The digit that the column `current_encounter_id` contains.
+    pub current_encounter_id: Option<u8>,
+    /// How often `current_encounter_id` has changed.
     pub encounter_number: u32,
-    /// The only element of the game state, a JSON array; 0 if the game state is `{}`.
+    /// The game state is the JSON array `[n]`, where `n` is this number, or `{}` if this is 0.
     pub game_state: u8,
     pub game_state_version: u32,
     /// The number of events of each type.
@@ -121,7 +126,7 @@ impl Session {
         matches!(self.status, "completed" | "cancelled")
     }
 
-    /// Returns whether the session exists and has not ended, so that its rows can still be written.
+    /// Returns whether the session exists and has not ended.
     pub fn is_live(&self) -> bool {
         !self.is_deleted && !self.is_archived && !self.is_over()
     }
@@ -135,7 +140,7 @@ impl Session {
         matches!(self.status, "waiting" | "starting_soon")
     }
 
-    /// Returns whether a user is the session's Seer, or has or had a seat in it without having been removed.
+    /// Returns whether a user is the session's Seer, or has or had a seat in it and is not removed.
     pub fn has_participant(&self, user: usize) -> bool {
         self.seer == user || self.seats.get(&user).is_some_and(|seat| !seat.is_removed)
     }
@@ -176,7 +181,10 @@ impl Game {
     }
 
     fn count_living_characters(&self, owner: usize) -> usize {
-        self.characters.iter().filter(|hero| hero.owner == owner && !hero.is_retired && !hero.is_deleted).count()
+        self.characters
+            .iter()
+            .filter(|character| character.owner == owner && !character.is_retired && !character.is_deleted)
+            .count()
     }
 
     pub fn create_character(&mut self, me: usize, id: Uuid, name_number: u8) -> Answer {

@@ -8,8 +8,8 @@ use super::game::{Answer, Game, Roll, Seat, Session};
 const MAX_LIVE_SEATS: usize = 20;
 
 impl Game {
-    /// Checks the rules for taking a seat that apply after row security and the foreign keys. They are the same for a
-    /// new seat and for a seat that its player takes again.
+    /// Checks the rules for taking a seat, which are the same for a new seat and for a seat that its player takes
+    /// again. The calling functions have already checked what row security and the foreign keys refuse.
     fn check_may_take_seat(&self, session: usize, player: usize, hero: usize) -> Result<(), &'static str> {
         let game_session = &self.sessions[session];
         if game_session.is_over() {
@@ -64,8 +64,13 @@ impl Game {
         }
         self.check_may_take_seat(session, player, hero)?;
         let game_session = &mut self.sessions[session];
-        let seat =
-            Seat { hero, is_active: true, is_heroic_save_used: false, shows_used_save: false, is_removed: false };
+        let seat = Seat {
+            hero,
+            is_active: true,
+            is_heroic_save_used: false,
+            is_heroic_save_column_set: false,
+            is_removed: false,
+        };
         game_session.seats.insert(player, seat);
         game_session.emit("player_joined");
         Ok(true)
@@ -105,7 +110,7 @@ impl Game {
             hero,
             is_active: true,
             is_heroic_save_used: false,
-            shows_used_save: false,
+            is_heroic_save_column_set: false,
             is_removed: false,
         });
         seat.hero = hero;
@@ -270,7 +275,7 @@ impl Game {
         };
         let game_session = &mut self.sessions[session];
         if let Some(seat) = game_session.seats.get_mut(&player) {
-            (seat.is_heroic_save_used, seat.shows_used_save) = (true, true);
+            (seat.is_heroic_save_used, seat.is_heroic_save_column_set) = (true, true);
         }
         game_session.emit("dice_rolled");
         self.rolls.push(Roll { id, session, hero: Some(hero), success: false, original: Some(original) });

@@ -1,4 +1,4 @@
-//! The model's rules for sessions: creating and changing them.
+//! The model's rules for sessions: creating and changing them. `game.rs` says what parameters such as `me` mean.
 
 use uuid::Uuid;
 
@@ -78,15 +78,15 @@ impl Game {
 
     pub fn set_encounter(&mut self, me: usize, session: usize, to: Option<u8>) -> Answer {
         let Some(session) = self.session_as_seer(me, session)? else { return Ok(false) };
-        if session.encounter != to {
+        if session.current_encounter_id != to {
             if session.is_over() {
                 return Err("session_over");
             }
-            session.encounter = to;
+            session.current_encounter_id = to;
             session.encounter_number += 1;
             for seat in session.seats.values_mut() {
                 seat.is_heroic_save_used = false;
-                seat.shows_used_save &= seat.is_removed;
+                seat.is_heroic_save_column_set &= seat.is_removed;
             }
             session.emit("encounter_changed");
         }
@@ -95,11 +95,11 @@ impl Game {
 
     pub fn set_scene(&mut self, me: usize, session: usize, to: Option<u8>) -> Answer {
         let Some(session) = self.session_as_seer(me, session)? else { return Ok(false) };
-        if session.scene != to {
+        if session.current_scene_id != to {
             if session.is_over() {
                 return Err("session_over");
             }
-            session.scene = to;
+            session.current_scene_id = to;
             session.emit("scene_changed");
         }
         Ok(true)

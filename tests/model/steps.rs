@@ -22,7 +22,8 @@ pub struct Step {
     pub reader: Pick,
 }
 
-/// What a step does. `hero` is a character, and `to` the new value (for a status, its index in the list of statuses).
+/// What a step does. `hero` is a character, `name_number` the number in its name, and `to` the new value (for a status,
+/// its index in the list of statuses).
 #[derive(Clone, Debug)]
 pub enum Action {
     CreateCharacter { name_number: u8 },
@@ -288,7 +289,7 @@ impl Step {
                 (actual, expected)
             }
             Action::HeroicSave { roll: pick } => {
-                // Picks one of the last six rolls, because earlier ones may be too old for a save.
+                // One of the last six rolls is picked, because earlier ones may be too old for a save.
                 let first_of_newest = game.rolls.len().saturating_sub(6);
                 let original = first_of_newest + pick_index(&game.rolls[first_of_newest..], pick)?;
                 let me = caller_or_seer(game.rolls[original].session, game);

@@ -1,5 +1,5 @@
 //! The rows that a reader sees in the model and in the database, as one line of text per row (for events, one line per
-//! session and type, with their number).
+//! session and type, with the number of events).
 
 use std::sync::LazyLock;
 
@@ -128,8 +128,8 @@ impl Game {
                         session.status,
                         session.seats_taken(),
                         session.encounter_number,
-                        or_dash(session.scene),
-                        or_dash(session.encounter),
+                        or_dash(session.current_scene_id),
+                        or_dash(session.current_encounter_id),
                         session.game_state_version
                     )
                 });
@@ -142,7 +142,7 @@ impl Game {
                 lines.push(if session.is_archived {
                     format!("archived seat {id} {player} {hero} {active}")
                 } else {
-                    let (saves_used, removed) = (u8::from(seat.shows_used_save), pg_bool(seat.is_removed));
+                    let (saves_used, removed) = (u8::from(seat.is_heroic_save_column_set), pg_bool(seat.is_removed));
                     format!("seat {id} {player} {hero} {active} {saves_used} {removed}")
                 });
             }

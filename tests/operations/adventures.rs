@@ -24,7 +24,7 @@ const CREATOR_OF_DRAFT_MAY_CALL: [&str; 6] = ["not_signed_in", "not_found", "not
 const CREATOR_OF_PUBLISHED_MAY_CALL: [&str; 6] =
     ["not_signed_in", "adventure_not_yours", "adventure_not_yours", "adventure_not_yours", "done", "done"];
 
-/// The adventure is a draft: only its creator (the Seer) may call the operation, not even the service.
+/// The adventure is a draft: only its creator (the Seer) may call the operation; not even the service may.
 const ONLY_CREATOR_MAY_CALL: [&str; 6] =
     ["not_signed_in", "not_found", "not_found", "not_found", "done", "not_signed_in"];
 
@@ -127,13 +127,17 @@ pub fn refusals() -> Vec<Refusal> {
         refusal!("adventures.set_average_rating", Service, "invalid_value", |tx, fixture| {
             tx.adventures().set_average_rating(fixture.adventure, Some("10".parse().unwrap()))
         }),
+        refusal!("adventures.catalogue", Visitor, "invalid_value", |tx, fixture| async {
+            let filter = CatalogueFilter { search: Some("a\0".into()), ..Default::default() };
+            tx.adventures().catalogue(&filter, CatalogueOrder::Newest, None).await
+        }),
         refusal!("adventures.catalogue", Visitor, "bad_cursor", |tx, fixture| async {
             // A cursor is JSON in hexadecimal digits; `00` does not stand for JSON.
             let forged = "00".to_owned().into();
             tx.adventures().catalogue(&CatalogueFilter::default(), CatalogueOrder::Newest, Some(&forged)).await
         }),
         refusal!("adventures.mine", Seer, "bad_cursor", |tx, fixture| async {
-            // These digits stand for JSON, but for an empty array.
+            // These digits do stand for JSON, but the JSON is an empty array, which is not a cursor.
             let forged = "5b5d".to_owned().into();
             tx.adventures().mine(Some(&forged)).await
         }),

@@ -43,8 +43,12 @@ pub fn refusals() -> Vec<Refusal> {
             let stats = Stats { might: 11, ..Default::default() };
             tx.creatures().add(fixture.adventure, NewCreature { stats, ..new_creature("Giant") })
         }),
-        // An adventure that the caller cannot see is refused like one that does not exist.
+        // A user gets the same error for an adventure that they cannot see as for one that does not exist. The service,
+        // which sees all adventures, learns that there is no such adventure.
         refusal!("creatures.add", Seer, "not_allowed", |tx, fixture| tx
+            .creatures()
+            .add(Uuid::new_v4(), new_creature("Wolf"))),
+        refusal!("creatures.add", Service, "not_found", |tx, fixture| tx
             .creatures()
             .add(Uuid::new_v4(), new_creature("Wolf"))),
         refusal!("creatures.add", Stranger, "not_allowed", |tx, fixture| {

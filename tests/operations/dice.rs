@@ -12,12 +12,12 @@ use super::{
     Caller, Operation, Refusal, USERS_AND_SERVICE_MAY_CALL, fixture::Fixture, operation, outcome_code, refusal,
 };
 
-/// Returns an attribute check by the player's character in the session.
+/// Returns an attribute check in the session, by the player's character.
 fn attribute_check_in(fixture: &Fixture, session: Uuid) -> NewRoll {
     NewRoll::attribute_check(session, Roller::Character(fixture.player.character_id), Attribute::Might, Difficulty::MIN)
 }
 
-/// Returns an attribute check by the character in `active_session`.
+/// Returns an attribute check in `active_session`, by the given character.
 fn attribute_check_by(fixture: &Fixture, character: Uuid) -> NewRoll {
     NewRoll { roller: Roller::Character(character), ..attribute_check_in(fixture, fixture.active_session) }
 }
@@ -101,6 +101,12 @@ pub fn refusals() -> Vec<Refusal> {
         refusal!("dice.roll", Player, "character_retired", |tx, fixture| tx
             .dice()
             .roll(attribute_check_by(fixture, fixture.retired_character))),
+        refusal!("dice.roll", Service, "not_found", |tx, fixture| tx
+            .dice()
+            .roll(attribute_check_in(fixture, Uuid::new_v4()))),
+        refusal!("dice.roll", Service, "not_found", |tx, fixture| tx
+            .dice()
+            .roll(attribute_check_by(fixture, Uuid::new_v4()))),
         // A flat modifier is at most 10.
         refusal!("dice.roll", Player, "invalid_value", |tx, fixture| {
             tx.dice().roll(attribute_check_in(fixture, fixture.active_session).with(Modifier::flat(11, "a lie")))

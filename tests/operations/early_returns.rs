@@ -213,7 +213,8 @@ async fn a_runtime_that_shuts_down_before_the_commit_is_answered_leaves_no_trans
     crate::faults::assert_no_open_transaction(&fixture.world).await;
 }
 
-/// A view or a policy can call a function that writes. The statement then runs again in a transaction that may write.
+/// A read is first tried in a read-only transaction. If it calls a function that writes, as a view or a policy can,
+/// that attempt fails, and the statement runs again in a transaction that may write.
 #[tokio::test]
 async fn a_read_that_calls_a_writing_function_takes_effect_once() {
     let world = World::new().await;

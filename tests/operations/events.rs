@@ -45,6 +45,7 @@ pub fn refusals() -> Vec<Refusal> {
         refusal!("events.newest_seq", Service, "not_found", |tx, fixture| tx
             .events()
             .newest_seq(fixture.archived_session)),
+        refusal!("events.send", Service, "not_found", |tx, fixture| tx.events().send(wave(Uuid::new_v4()))),
         refusal!("events.send", Player, "invalid_value", |tx, fixture| {
             tx.events().send(NewEvent { kind: String::new(), ..wave(fixture.active_session) })
         }),

@@ -377,11 +377,13 @@ impl Fixture {
         self.world.join_code(session).await
     }
 
-    /// Returns a hash of all rows of all tables in schema `public`.
+    /// Returns a hash of all rows of all tables in the schemas `public` and `private`, and of `auth.users`.
     pub async fn hash_rows(&self) -> String {
-        let sql = "SELECT md5(string_agg(query_to_xml(format('SELECT * FROM public.%I ORDER BY 1, 2', relname),
-                     true, true, '')::text, '' ORDER BY relname))
-                   FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'";
+        let sql = "SELECT md5(string_agg(query_to_xml(format('SELECT * FROM %s ORDER BY 1, 2', oid::regclass),
+                     true, true, '')::text, '' ORDER BY oid))
+                   FROM pg_class
+                   WHERE relnamespace IN ('public'::regnamespace, 'private'::regnamespace) AND relkind = 'r'
+                     OR oid = 'auth.users'::regclass";
         self.world.owner().fetch_value(sql).await.unwrap()
     }
 }

@@ -178,7 +178,8 @@ async fn every_refusal_has_the_listed_code_and_changes_nothing() {
     let fixture = Fixture::new().await;
     let hash_before = fixture.hash_rows().await;
     let mut mismatches = Vec::new();
-    // On a Supabase-like project, the platform signs users up, not the service, so this refusal has another code.
+    // On a Supabase-like project, the platform (Supabase) signs users up, not the service, so the refusals of
+    // `users.sign_up` have another code.
     let may_run = |refusal: &Refusal| !has_platform_layout() || refusal.operation != "users.sign_up";
     for refusal in refusals().into_iter().filter(may_run) {
         let outcome = call_and_roll_back(&fixture.world.sparc, &fixture, refusal.caller, refusal.call).await;

@@ -23,7 +23,9 @@ use tokio::{
 
 use uuid::Uuid;
 
-use super::{documented::read_documentation, fixture::Fixture, operations};
+use super::{
+    Caller, documented::read_documentation, fixture::Fixture, operations, tutorial::complete_all_but_the_last_step,
+};
 
 /// The numbers as the documentation of the operations writes them.
 pub const NUMBER_WORDS: [&str; 11] =
@@ -163,11 +165,15 @@ async fn every_operation_takes_the_round_trips_that_its_documentation_says() {
     let documented = read_documentation();
     let mut mismatches = Vec::new();
     for operation in operations() {
-        let Some(caller) = operation.allowed_caller() else { continue };
+        // Only `tutorial.complete` has no outcome `done`: before it, the player must complete the earlier steps.
+        let caller = operation.allowed_caller().unwrap_or(Caller::Player);
         let mut round_trips = 0;
         // The first call also prepares the statements on the only connection.
         for _ in 0..2 {
             let tx = fixture.as_caller(&sparc, caller).begin().await.unwrap();
+            if operation.name == "tutorial.complete" {
+                complete_all_but_the_last_step(&tx).await.unwrap();
+            }
             proxy.take_round_trips();
             assert_eq!((operation.call)(&tx, &fixture).await, "done");
             // The documented number includes two more: begin (with the identity) and commit.

@@ -79,6 +79,10 @@ fn seat_and_code_refusals() -> Vec<Refusal> {
         refusal!("sessions.rejoin", FormerPlayer, "session_over", |tx, fixture| {
             tx.sessions().rejoin(fixture.completed_session, fixture.former_player.character_id)
         }),
+        // The player is seated with another character.
+        refusal!("sessions.rejoin", Player, "session_started", |tx, fixture| {
+            tx.sessions().rejoin(fixture.active_session, fixture.spare_character)
+        }),
         refusal!("sessions.rejoin", FormerPlayer, "not_found", |tx, fixture| {
             tx.sessions().rejoin(fixture.waiting_session, Uuid::new_v4())
         }),
@@ -223,7 +227,7 @@ fn seat_and_code_refusals() -> Vec<Refusal> {
         refusal!("sessions.seat_player", Stranger, "not_your_choice", |tx, fixture| {
             tx.sessions().seat_player(fixture.waiting_session, fixture.player.user_id, fixture.player.character_id)
         }),
-        // A seat that its player has left.
+        // The former player has left their seat in this session.
         refusal!("sessions.seat_player", Stranger, "not_your_choice", |tx, fixture| {
             tx.sessions().seat_player(
                 fixture.waiting_session,
@@ -281,6 +285,10 @@ fn session_refusals() -> Vec<Refusal> {
         refusal!("sessions.edit", Seer, "invalid_value", |tx, fixture| {
             let looking_for = Some(Some("a\0".into()));
             tx.sessions().edit(fixture.waiting_session, SessionChanges { looking_for, ..Default::default() })
+        }),
+        refusal!("sessions.lobby", Visitor, "invalid_value", |tx, fixture| async {
+            let filter = LobbyFilter { search: Some("a\0".into()), ..Default::default() };
+            tx.sessions().lobby(&filter, None).await
         }),
         refusal!("sessions.lobby", Visitor, "bad_cursor", |tx, fixture| async {
             // A cursor is JSON in hexadecimal digits; these stand for an empty object.

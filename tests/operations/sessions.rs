@@ -9,10 +9,12 @@ use sparc::service::{
 
 use super::{EVERYBODY_MAY_CALL, Operation, USERS_AND_SERVICE_MAY_CALL, USERS_MAY_CALL, operation, outcome_code};
 
-/// The session is public, so everybody can see it: only the Seer and the service may call the operation.
+/// Only the Seer and the service may call the operation. The session is public, so the stranger can see it and gets
+/// `not_a_seer`.
 const SEER_OF_PUBLIC_MAY_CALL: [&str; 6] = ["not_signed_in", "not_a_seer", "not_a_seer", "not_a_seer", "done", "done"];
 
-/// The session is private, so the stranger cannot see it: only the Seer and the service may call the operation.
+/// Only the Seer and the service may call the operation. The session is private, so the stranger cannot see it and gets
+/// `not_found`.
 const SEER_OF_PRIVATE_MAY_CALL: [&str; 6] = ["not_signed_in", "not_found", "not_a_seer", "not_a_seer", "done", "done"];
 
 /// The character is the stranger's, so only the stranger can join with it. (The player has a seat with another one.)

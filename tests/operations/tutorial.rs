@@ -3,11 +3,11 @@
 //! the Seer and the service.
 
 use sparc::entity::sea_orm_active_enums::TutorialPath;
-use sparc::service::{Operations, tutorial::Step};
+use sparc::service::{Error, Operations, Transaction, tutorial::Step};
 
 use super::{Caller, Operation, Refusal, USERS_MAY_CALL, operation, outcome_code, refusal};
 
-/// Only a user with a tutorial in progress may call the operation: the player.
+/// Only the player has progress in a tutorial, so every other user gets `not_found`.
 const USERS_IN_A_TUTORIAL_MAY_CALL: [&str; 6] =
     ["not_signed_in", "not_found", "not_found", "done", "not_found", "not_signed_in"];
 
@@ -42,11 +42,16 @@ pub fn refusals() -> Vec<Refusal> {
         }),
         // Not a refusal: in `operations`, every call of `complete` is refused, so its success is tested here.
         refusal!("tutorial.complete", Player, "done", |tx, fixture| async {
-            // All steps but the last, which `complete` completes.
-            for step in &Step::of_path(TutorialPath::Player)[..4] {
-                tx.tutorial().advance(*step).await?;
-            }
+            complete_all_but_the_last_step(tx).await?;
             tx.tutorial().complete().await
         }),
     ]
+}
+
+/// Completes the steps of the player path, as the player, except the last, which `tutorial.complete` completes.
+pub async fn complete_all_but_the_last_step(tx: &Transaction) -> Result<(), Error> {
+    for step in &Step::of_path(TutorialPath::Player)[..4] {
+        tx.tutorial().advance(*step).await?;
+    }
+    Ok(())
 }

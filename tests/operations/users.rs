@@ -47,6 +47,12 @@ pub fn refusals() -> Vec<Refusal> {
         refusal!("users.sign_up", Service, "id_conflict", |tx, fixture| {
             tx.users().sign_up(NewAccount { id: Some(fixture.seer), ..Default::default() })
         }),
+        refusal!("users.sign_up", Service, "invalid_value", |tx, fixture| {
+            tx.users().sign_up(NewAccount { email: Some("a\0@example.org".into()), ..Default::default() })
+        }),
+        refusal!("users.by_display_name", Visitor, "invalid_value", |tx, fixture| tx.users().by_display_name("a\0")),
+        refusal!("users.by_email", Service, "invalid_value", |tx, fixture| tx.users().by_email("a\0")),
+        refusal!("users.is_email_taken", Service, "invalid_value", |tx, fixture| tx.users().is_email_taken("a\0")),
         refusal!("users.profile", Visitor, "not_found", |tx, fixture| tx.users().profile(Uuid::new_v4())),
         refusal!("users.by_email", Service, "not_found", |tx, fixture| tx.users().by_email("nobody@example.org")),
         refusal!("users.edit", Player, "invalid_value", |tx, fixture| {

@@ -1,5 +1,6 @@
-//! Futures that are dropped before they finish, for every method of connections and transactions and at each await
-//! point. The next caller uses the pool's only connection immediately afterwards, and must not notice.
+//! Calls on connections and transactions whose futures are dropped before they finish, at each await point: the calls
+//! that [`methods`] lists, commit and rollback. The next caller uses the pool's only connection immediately afterwards,
+//! and must not notice.
 
 use std::pin::Pin;
 
@@ -83,7 +84,7 @@ where
     ]
 }
 
-/// Asserts that a connection or transaction works, and runs its statements as the user.
+/// Asserts that a connection or transaction works and runs its statements as the user.
 async fn assert_identity(connection: &impl ConnectionTrait, id: Uuid, context: &str) {
     let row = connection
         .query_one_raw(raw_statement(SELECT_IDENTITY_ROWS))

@@ -19,7 +19,8 @@ use crate::{
     world::World,
 };
 
-/// Makes replication synchronous: no commit is acknowledged before at least one standby has it.
+/// Makes replication synchronous: no commit is acknowledged before at least one standby has it. Waits until both
+/// standbys count as synchronous.
 async fn make_replication_synchronous(primary: &Server, world: &World) {
     primary.alter_system("synchronous_standby_names", "ANY 1 (*)").await.unwrap();
     wait_until(async || world.owner().count("pg_stat_replication WHERE sync_state = 'quorum'").await >= 2).await;

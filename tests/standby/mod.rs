@@ -72,11 +72,11 @@ pub async fn current_insert_lsn(world: &World) -> String {
     world.owner().fetch_value("SELECT pg_current_wal_insert_lsn()::text").await.unwrap()
 }
 
-/// Waits until the standby has replayed the WAL up to 64 bytes before the position. The position that the primary
-/// reports may already include the header of a new WAL page, which is shorter than 64 bytes, but the standby's position
-/// includes it only after the next record was replayed.
+/// Waits until the standby has replayed the WAL up to 40 bytes before the position. The position that the primary
+/// reports may already include the header of a new WAL page, which has at most 40 bytes, but the standby's position
+/// includes it only after the next record was replayed. No record of a commit is as short as that.
 pub async fn wait_until_replayed(replica: &World, lsn: &str) {
-    let is_replayed_sql = format!("SELECT pg_last_wal_replay_lsn() >= '{lsn}'::pg_lsn - 64::numeric");
+    let is_replayed_sql = format!("SELECT pg_last_wal_replay_lsn() >= '{lsn}'::pg_lsn - 40::numeric");
     wait_until(async || replica.owner().fetch_value(&is_replayed_sql).await.unwrap()).await;
 }
 

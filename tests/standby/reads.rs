@@ -204,7 +204,8 @@ async fn another_users_write_becomes_visible_within_seconds() {
     waits.sort();
     let (median, longest) = (waits[waits.len() / 2], waits[waits.len() - 1]);
     println!("a new display name was visible to a visitor after {median:?} (median), {longest:?} at most");
-    // The documented bound is two seconds. The test allows more, because the machine may be loaded.
+    // A replica that is more than two seconds behind is not used. The test allows more, because the machine may be
+    // loaded.
     assert!(longest < Duration::from_secs(10), "{longest:?}");
     sparc.close().await.unwrap();
 }
@@ -238,14 +239,12 @@ async fn a_query_that_writes_or_locks_runs_on_the_primary() {
         "SELECT number FROM visit_counter",
         "SELECT nextval('visits')",
         "SELECT id FROM characters FOR SHARE",
-        "SELECT count(*) FROM characters FOR KEY SHARE",
+        "SELECT count(*) FROM (SELECT FROM characters FOR KEY SHARE) AS locked",
         "WITH updated AS (UPDATE characters SET name = 'Robin' RETURNING id) SELECT id FROM updated",
     ] {
         let statement = Statement::from_string(DbBackend::Postgres, sql);
-        let outcome = me.query_all_raw(statement).await.map(|rows| rows.len());
-        // On every server, PostgreSQL refuses to lock rows in a query with an aggregate, so the statement with
-        // `count(*)` fails on the primary too.
-        assert!(outcome.is_ok() || sql.contains("count"), "{sql}: {outcome:?}");
+        let outcome = me.query_all_raw(statement).await;
+        assert!(outcome.is_ok(), "{sql}: {outcome:?}");
     }
     assert!(me.execute_unprepared("CREATE TEMPORARY TABLE mine (id int)").await.is_ok());
     // A read-only transaction must refuse the write.

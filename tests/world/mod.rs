@@ -14,7 +14,8 @@ use uuid::Uuid;
 
 pub use sql_caller::{SqlCaller, SqlError, into_sql_error};
 
-/// Returns whether the tests run on databases laid out as on Supabase (`.ci/platform`).
+/// Returns whether `SPARC_PLATFORM` is set, as by `.ci/platform`: the databases of [`server`] are then laid out as on
+/// Supabase, unless `DATABASE_URL` is set.
 pub fn has_platform_layout() -> bool {
     std::env::var_os("SPARC_PLATFORM").is_some_and(|value| !value.is_empty())
 }
@@ -149,8 +150,8 @@ impl World {
         id
     }
 
-    /// Creates `count` accounts and returns their ids as the text of an SQL array, for tests that need more rows than
-    /// the limits allow a single account.
+    /// Creates `count` accounts and returns their ids as the text of an SQL array, for tests that need more rows than a
+    /// single account may have.
     pub async fn new_account_array(&self, count: usize) -> String {
         let sql = format!(
             "WITH created AS (

@@ -1,5 +1,5 @@
-//! A caller who runs plain SQL as `anon`, `authenticated` or `service_role`, or as the login itself (the schema's
-//! owner or a superuser), and the errors that the database returns.
+//! A caller who runs plain SQL as `anon`, `authenticated` or `service_role`, or in the role that logged in (the
+//! schema's owner, a superuser, or the login of `World::with_users_login`), and the errors that the database returns.
 
 use std::sync::Arc;
 
@@ -86,10 +86,10 @@ impl SqlCaller {
         panic!("fewer than {waiter_count} backends wait for a lock");
     }
 
-    /// Asserts that no connection of a test or of a `Sparc` handle to this database stays idle in a transaction, and
-    /// allows two seconds for that. (A transaction that is dropped stays open until a background task has rolled it
-    /// back and returned its connection to the pool.) Call this on `World::owner`: other roles do not see in which
-    /// state backends are.
+    /// Asserts that no connection of a test or of a `Sparc` handle to this database stays idle in a transaction for
+    /// more than two seconds. (A transaction that is dropped stays open until a background task has rolled it back and
+    /// returned its connection to the pool.) Call this on `World::owner`: other roles do not see in which state
+    /// backends are.
     pub async fn assert_no_transaction_stays_open(&self) {
         let idle_in_transaction =
             "pg_stat_activity WHERE datname = current_database() AND usename = session_user AND client_port IS NOT NULL

@@ -1,5 +1,5 @@
 //! The types into which the two hand-written programs decode the operations' results, from rows of sqlx and from rows
-//! of tokio-postgres. The JSON documents in the rows have types of the crates `service` and `entity`.
+//! of tokio-postgres. The JSON documents of a session's details have types of the crates `service` and `entity`.
 
 use chrono::{DateTime, FixedOffset};
 use entity::{
@@ -232,8 +232,8 @@ impl From<tokio_postgres::Error> for Failure {
     }
 }
 
-/// The value of an enum. It is parsed from the label, without copying the label. The server sends the label as the
-/// enum's type, or as text if the statement casts the column.
+/// The value of an enum. It is parsed from the label, without copying the label. The server sends the label as a value
+/// of the enum's type, or of type `text` if the statement casts the column.
 #[derive(Debug, Serialize)]
 #[serde(transparent)]
 pub struct EnumValue<E>(E);

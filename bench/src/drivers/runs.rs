@@ -74,8 +74,8 @@ impl Environment {
     }
 
     /// Counts the round trips that a caller of each program waits for. The fastest call through the proxy takes longer
-    /// than the fastest direct call. The difference, divided by the added latency, is about the number of round trips,
-    /// because the added latency far exceeds all other times.
+    /// than the fastest direct call. The difference, divided by [`COUNTING_LATENCY`], is about the number of round
+    /// trips, because this latency far exceeds all other times.
     ///
     /// `programs` has the three programs twice: connected directly, and through the proxy.
     pub async fn count_round_trips(
@@ -136,7 +136,8 @@ impl Environment {
         }))
     }
 
-    /// Runs the operation as fast as possible with concurrent clients, each in a game session of its own.
+    /// Runs the operation as fast as possible with concurrent clients, each with an argument set of its own if there
+    /// are enough.
     async fn run(
         &self,
         operation: Operation,

@@ -52,7 +52,7 @@ fn write_delayed(text: &mut String, results: &DriverResults) {
     let [direct_ms, delayed_ms] = results.round_trip_ms;
     let _ = write!(
         text,
-        "\nWith a proxy that delays each direction by half a millisecond, a `SELECT 1` takes {delayed_ms:.2} ms \
+        "\nWith a proxy that prolongs each round trip by about a millisecond, a `SELECT 1` takes {delayed_ms:.2} ms \
          instead of {direct_ms:.2} ms.\n{DELAYED_TABLE}"
     );
     for comparison in results.operations.iter().filter(|comparison| comparison.is_delayed) {

@@ -116,10 +116,13 @@ fn parse_type(name: &str) -> Result<Type, Failure> {
 /// The values of one call of an operation, for tokio-postgres.
 pub struct Values<'a> {
     argument_set: &'a ArgumentSet,
-    /// The id of the new roll; operations that only read ignore it.
+    /// The id of the new roll. This and the next fields are values of the roll; operations that only read ignore them.
     roll_id: Uuid,
+    /// The modifiers: an empty array.
     modifiers: Value,
+    /// The creature that makes the roll: none, because a character makes it.
     creature: Option<Uuid>,
+    /// The description: none.
     description: Option<&'static str>,
 }
 

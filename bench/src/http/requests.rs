@@ -24,7 +24,7 @@ pub enum Operation {
     Profile,
     /// The newest fifty rolls of a session.
     History,
-    /// A character's check.
+    /// A roll of a character's attribute.
     Roll,
     /// Taking a seat in a public session.
     Join,
@@ -49,7 +49,8 @@ pub enum Api {
     Service,
 }
 
-/// The maximum number of newcomers. Each joins once per run, so this is also the maximum number of joins per run.
+/// The maximum number of newcomers. Each joins at most once per run, so this is also the maximum number of joins per
+/// run.
 const MAX_NEWCOMERS: usize = 4000;
 
 /// The size of a block of SHA-256 in bytes. The secret must not be longer, because HMAC would hash a longer secret
@@ -181,7 +182,7 @@ pub fn request_for(api: Api, operation: Operation, caller: &Caller) -> Result<Re
             ("GET", format!("/profiles?select=*&id=eq.{user}"))
         }
         (Api::PostgRest, Operation::History) => {
-            ("GET", format!("/dice_rolls?select=*&session_id=eq.{session}&order=created_at.desc,id.desc&limit=50"))
+            ("GET", format!("/dice_rolls?select=*&session_id=eq.{session}&order=created_at.desc,id.asc&limit=50"))
         }
         // The same roll as the web service's, which `new_roll` returns.
         (Api::PostgRest, Operation::Roll) => {

@@ -46,7 +46,8 @@ const LOGICAL_DECODING: [&str; 2] = [
 const READ_DECODED_EVENTS: &str = "SELECT count(*) FROM pg_logical_slot_get_binary_changes('bench', NULL, NULL,
      'proto_version', '1', 'publication_names', 'bench')";
 
-/// Sends a notification on a connection other than the writers': one for all events since the previous notification.
+/// Sends a notification on a connection other than the writers'. It is repeated at an interval, whether or not there
+/// are new events; each notification stands for all events since the previous one.
 const NOTIFY_BY_OTHER_CONNECTION: &str = "SELECT pg_notify('session_events', 'x')";
 
 /// A background task that repeats a statement until it is stopped.

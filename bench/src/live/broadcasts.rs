@@ -33,9 +33,9 @@ const TRANSACTIONS: usize = 8;
 /// The median time of a roll with and without its broadcast, in milliseconds.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct BroadcastCost {
-    /// With `sparc.broadcast` off.
+    /// With the database's setting `sparc.broadcast` off.
     pub roll_ms_without_broadcast: f64,
-    /// With `sparc.broadcast` on, and a partition of `realtime.messages` for the day.
+    /// With this setting on. The stand-in has a partition of `realtime.messages` (the table of broadcasts) for the day.
     pub roll_ms_with_broadcast: f64,
 }
 
@@ -62,7 +62,8 @@ pub async fn measure_broadcasts() -> Result<BroadcastCost, Failure> {
     let mut times: [Vec<Duration>; 2] = Default::default();
     for number in 0..2 * TRANSACTIONS {
         let is_on = number % 2 == 1;
-        // The trigger reads the setting from the catalog, so it takes effect in this connection too.
+        // The trigger reads the setting from the catalog, so the change also affects connections that are already open,
+        // such as this one.
         let setting = if is_on { "on" } else { "off" };
         client.run(&format!("ALTER DATABASE \"{database_name}\" SET sparc.broadcast = '{setting}'")).await?;
         let messages_before = client.fetch_number("SELECT count(*) FROM realtime.messages").await?;
@@ -74,7 +75,7 @@ pub async fn measure_broadcasts() -> Result<BroadcastCost, Failure> {
                 times[usize::from(is_on)].push(time);
             }
         }
-        // The rolls ran as a user, who may not read the table of broadcasts.
+        // The rolls ran as a user, to whom row-level security does not show all broadcasts.
         client.run("RESET ROLE").await?;
         let broadcasts_were_sent =
             client.fetch_number("SELECT count(*) FROM realtime.messages").await? > messages_before;

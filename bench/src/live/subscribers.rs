@@ -1,5 +1,5 @@
 //! The process of the subscribers: the handle with which the measuring process controls it, and the code that it runs.
-//! It reads commands from its standard input, a line each, and answers each with a line.
+//! The subscribers' process reads commands from its standard input, a line each, and answers each with a line.
 
 use std::{
     process::Stdio,
@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::StreamExt;
+use futures_util::TryStreamExt;
 use service::{Operations, Options, Sparc};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
@@ -75,7 +75,7 @@ impl SubscriberProcess {
         self.send("discard").await.map(|_| ())
     }
 
-    /// Returns the delays measured since they were last returned or discarded.
+    /// Returns a summary of the delays that were measured since the previous summary, or since delays were discarded.
     pub async fn take_delays(&mut self) -> Result<DelaySummary, Failure> {
         Ok(serde_json::from_str(&self.send("delays").await?)?)
     }
@@ -105,8 +105,14 @@ const DONE: &str = "{}";
 pub async fn run(url: &str, data_set: DataSet) -> Result<(), Failure> {
     let sparc = Sparc::connect_with(url, Options::default().max_connections(10)).await?;
     let delays: Arc<Mutex<Vec<Duration>>> = Arc::default();
-    let mut subscription_tasks = JoinSet::new();
+    // A task ends only if its subscription has ended or failed.
+    let mut subscription_tasks: JoinSet<Result<(), Failure>> = JoinSet::new();
     while let Some(command) = next_command().await? {
+        // The delays of a subscriber whose subscription has ended would be missing.
+        if let Some(outcome) = subscription_tasks.try_join_next() {
+            outcome.map_err(|error| Failure::Message(error.to_string()))??;
+            return Err(Failure::Message("a subscription ended".to_owned()));
+        }
         let reply = match command.trim() {
             "subscribe" => {
                 for number in 0..SUBSCRIBED_SESSIONS {
@@ -115,12 +121,13 @@ pub async fn run(url: &str, data_set: DataSet) -> Result<(), Failure> {
                         let mut events = sparc.as_user(user).events().subscribe(session, None).await?;
                         let delays = delays.clone();
                         subscription_tasks.spawn(async move {
-                            while let Some(Ok(event)) = events.next().await {
+                            while let Some(event) = events.try_next().await? {
                                 // Only the events of `measure_delays` have the time at which they were sent.
                                 let Some(sent_at_us) = event.payload["sent_at_us"].as_u64() else { continue };
                                 let delay = Duration::from_micros(now_us().saturating_sub(sent_at_us));
                                 delays.lock().unwrap_or_else(PoisonError::into_inner).push(delay);
                             }
+                            Ok(())
                         });
                     }
                 }
@@ -136,7 +143,7 @@ pub async fn run(url: &str, data_set: DataSet) -> Result<(), Failure> {
                     p50_ms: quantile_ms(&mut measured, 0.5),
                     p95_ms: quantile_ms(&mut measured, 0.95),
                     p99_ms: quantile_ms(&mut measured, 0.99),
-                    count: measured.len(),
+                    deliveries: measured.len(),
                 };
                 if command.trim() == "discard" { DONE.to_owned() } else { serde_json::to_string(&summary)? }
             }

@@ -59,7 +59,7 @@ pub struct Model {
     /// The failed roll that this heroic save repeats; NULL if this roll is not a heroic save.
     #[sea_orm(unique)]
     pub original_roll_id: Option<Uuid>,
-    /// The user who rolled; NULL if the service did.
+    /// The user who rolled; NULL if the service did and named no user.
     pub rolled_by: Option<Uuid>,
     /// Time of the roll.
     pub created_at: DateTimeWithTimeZone,

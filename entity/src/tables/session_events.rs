@@ -25,7 +25,7 @@ pub struct Model {
     /// JSON data of the event, with all that a client needs to show it; at most 16 KiB for a `client.` event.
     #[sea_orm(column_type = "JsonBinary")]
     pub payload: Json,
-    /// Time of the event; set by the database.
+    /// Time of the event; set by the database unless the service gives it.
     pub created_at: DateTimeWithTimeZone,
     /// Number, ascending within a session, with gaps; a reader resumes after the last number that it has received. Set by a trigger.
     #[sea_orm(unique_key = "idx_session_events_seq")]

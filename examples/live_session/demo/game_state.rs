@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 use sparc::service::{Error, IdentityConnection, Operations, characters::HitPoints, sessions::ExpectedVersion};
 use uuid::Uuid;
 
-/// Writes the hit points of a character into the game state of the session, and returns the hit points. Only the owner
-/// can read the character itself, but all participants can read the game state.
+/// Writes the hit points of a character into the game state of the session, and returns the hit points. Of the
+/// participants, only the character's own player can read the character, but all can read the game state.
 pub async fn write_hit_points_to_game_state(
     seer: &IdentityConnection,
     session_id: Uuid,

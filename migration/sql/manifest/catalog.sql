@@ -1,9 +1,9 @@
--- Lists every object and attribute of the schema, for writing the manifest and for comparing a database with it. Each
--- object or attribute has one row: its `name`, its `definition`, and its address in the catalog (`class`, `objid` and
--- `subid`, as in `pg_depend`; `class` is NULL for roles, for `session_replication_role`, and for attributes such as
--- privileges and comments). The definition is the same on every server version, because this query removes the
--- differences in how versions print it. The caller sets `search_path` to pg_catalog, so that the names of objects in
--- other schemas are printed qualified.
+-- Lists every object and attribute of the schema, for writing the manifest (`manifest.txt`) and for comparing a
+-- database with it. Each object or attribute has one row: its `name`, its `definition`, and its address in the catalog
+-- (`class`, `objid` and `subid`, as in `pg_depend`; `class` is NULL for roles, for `session_replication_role`, and for
+-- attributes such as privileges and comments). The definition is the same on every server version, because this query
+-- removes the differences in how versions print it. The caller sets `search_path` to pg_catalog, so that the names of
+-- objects in other schemas are printed qualified.
 --
 -- This is one statement, so that all rows come from one snapshot, and so that a WITH query runs only once even if
 -- several others read it.
@@ -35,7 +35,7 @@ WITH
       (SELECT oid FROM pg_roles WHERE rolname = current_user)
     ) AS oid
   ),
-  -- The role that writes accounts: on the platform, that of its Auth server.
+  -- The owner of `auth.users`. On the platform, this is the role with which its Auth server writes accounts.
   account_owner AS (
     SELECT relowner AS oid
     FROM pg_class
@@ -83,7 +83,7 @@ WITH
     SELECT * FROM pg_database WHERE datname = current_database()
   ),
   -- The roles of which no API role may be a member, neither directly nor through another role, because a member can
-  -- assume them or has their privileges. A role that has nothing to do with the schema is the operator's choice.
+  -- assume them or has their privileges. Membership in a role that is not listed here is the operator's choice.
   powerful_role AS (
     SELECT pg_roles.oid
     FROM pg_roles
@@ -253,8 +253,8 @@ WITH
       -- must match too.
       OR (obj_description(pg_namespace.oid, 'pg_namespace') LIKE 'made by sparc: rules%' AND nspowner = owner.oid)
     UNION ALL
-    -- Row security binds neither a role that bypasses it, nor the owner of the tables, nor a member of such a role.
-    -- `repair/access.rs` reads the phrases that this returns.
+    -- Row security binds neither a role that bypasses it, nor the owner of the tables, nor a member of such a role, who
+    -- can assume it. `repair/access.rs` reads the phrases that this query returns.
     SELECT
       'role ' || api_role.rolname,
       concat_ws(
@@ -278,7 +278,7 @@ WITH
           WHEN has_database_privilege(api_role.oid, database.oid, 'CREATE') AND NOT api_role.rolsuper
             THEN 'creates schemas in the database'
         END,
-        -- The functions in this schema are not ours, but no client may add to them.
+        -- The functions in schema `extensions` are not ours, but no client may add to them.
         (
           SELECT 'creates objects in schema extensions'
           FROM pg_namespace
@@ -297,7 +297,7 @@ WITH
           FROM pg_namespace
           WHERE nspowner = api_role.oid
             AND nspname IN ('public', 'private', 'extensions')
-            -- The owner of a schema that these migrations made is compared with the schema.
+            -- If these migrations made schema `private`, the entry of that schema says whether another role owns it.
             AND (nspname <> 'private' OR coalesce(obj_description(oid, 'pg_namespace'), '') NOT LIKE 'made by sparc%')
         ),
         (
@@ -305,7 +305,7 @@ WITH
           FROM pg_publication
           WHERE pubname = 'supabase_realtime' AND pubowner = api_role.oid
         ),
-        -- Last, because these names may contain anything.
+        -- The memberships come last, because the names of roles may contain anything.
         'member of ' || (
           SELECT string_agg(DISTINCT quote_ident(parent_role.rolname), ', ')
           FROM pg_auth_members
@@ -344,8 +344,8 @@ WITH
         AND lower(item) <> 'session_replication_role=origin'
         AND (setdatabase = 0 OR datname = current_database())
         -- Of the settings of roles, only those of the API's roles, of their members (such as the role that migrates)
-        -- and of the role that writes accounts are listed. Other roles may belong to another database, so their
-        -- settings are the operator's.
+        -- and of the owner of `auth.users` are listed. Other roles may belong to another database, so their settings
+        -- are the operator's.
         AND (
           setrole = 0
           OR setrole IN (SELECT oid FROM account_owner)
@@ -565,8 +565,9 @@ WITH
     CROSS JOIN owner
 
     UNION ALL
-    -- Some versions qualify a view's columns with their table and others do not, so the qualifiers are removed. The
-    -- schemas of tables and functions are removed too, so what the view reads is listed by its full name.
+    -- Some versions qualify a view's columns with their table and others do not, so the qualifiers are removed. This
+    -- also removes the schemas of tables and functions. So the objects that the view reads are listed in addition, by
+    -- their full names.
     SELECT
       'view ' || name,
       concat_ws(
@@ -648,7 +649,7 @@ WITH
         'for ' || CASE polcmd
           WHEN 'r' THEN 'select' WHEN 'a' THEN 'insert' WHEN 'w' THEN 'update' WHEN 'd' THEN 'delete' ELSE 'all' END,
         'to ' || (
-          -- Quoted, because the name of a single role may be "anon, authenticated".
+          -- The names are quoted, because the name of a single role may be "anon, authenticated".
           SELECT string_agg(coalesce(quote_ident(rolname), 'PUBLIC'), ', ' ORDER BY rolname COLLATE "C")
           FROM unnest(polroles) AS policy_role (oid)
           LEFT JOIN pg_roles USING (oid)

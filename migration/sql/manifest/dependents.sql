@@ -1,6 +1,6 @@
 -- Lists the given objects, which are to be dropped, and the objects that DROP ... CASCADE would drop or change with
--- them. It follows the dependencies that the server records. If a part of an object would be dropped (the rule of a
--- view, the default of a column, the trigger of a foreign key), not the part but the object is listed. The caller
+-- them. The query follows the dependencies that the server records. If a part of an object would be dropped (the rule
+-- of a view, the default of a column, the trigger of a foreign key), not the part but the object is listed. The caller
 -- replaces the comment in `to_drop` by the given objects, and the comment in `ours` by the existing objects of the
 -- SPARC schema.
 WITH RECURSIVE
@@ -37,8 +37,8 @@ WITH RECURSIVE
         AND dependent.refobjid = reached.objid
         -- All kinds of dependency (normal, automatic, internal, partition) but those on an extension.
         AND dependent.deptype IN ('n', 'a', 'i', 'P', 'S')
-        -- The program drops a schema only once it is empty. So of the objects that depend on it, only its entries in
-        -- publications and its default privileges are dropped with it.
+        -- The migration program drops a schema only once it is empty. So of the objects that depend on a schema, only
+        -- its entries in publications and its default privileges are dropped with it.
         AND (
           dependent.refclassid <> 'pg_namespace'::regclass
           OR dependent.classid IN ('pg_publication_namespace'::regclass, 'pg_default_acl'::regclass)
@@ -50,8 +50,8 @@ WITH RECURSIVE
         AND part.objid = reached.objid
     ) AS step
   ),
-  -- A subscription that replicates into one of the given tables would lose that table. The catalog records no
-  -- dependency for it.
+  -- A subscription that replicates into one of the given tables would lose that table. The catalog does not record that
+  -- the subscription depends on the table.
   subscription AS (
     SELECT 'pg_subscription'::regclass::oid AS classid, srsubid AS objid
     FROM pg_subscription_rel

@@ -1,8 +1,8 @@
 -- Lists the GRANT statements for the privileges that an operator's roles have on the given views and functions, so that
 -- the privileges can be restored after these objects are dropped and created again. An operator's role is any role but
 -- the object's owner and the API's roles (`anon`, `authenticated`, `service_role`). The caller replaces the comment in
--- `recreated` by the given objects: for each, its line in the manifest, its name as GRANT expects it (`TABLE ...` or
--- `ROUTINE ...`), and its oid.
+-- `recreated` by the given objects: for each, its name in the manifest (`view ...` or `function ...`), its name as
+-- GRANT expects it (`TABLE ...` or `ROUTINE ...`), and its oid.
 WITH
   recreated (object, target, oid) AS (VALUES /* recreated */),
   -- The privileges on the given objects, one row for each privilege and grantee; `attname` is NULL unless the privilege

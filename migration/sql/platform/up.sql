@@ -1,10 +1,11 @@
--- Creates what the schema requires and the database lacks: Supabase's roles and its schema `extensions`, and schema
--- `private`, which the API does not expose. (The stand-in for schema `auth` is in `auth.sql`.) What exists already is
--- kept as it is, except for the privileges that are granted here. A schema or extension that is created here gets a
--- comment that begins with `made by sparc`, and `down.sql` removes no others.
+-- Creates what the game's schema requires and the database lacks: Supabase's roles, its schema `extensions` with two
+-- extensions, and schema `private`, which the API does not expose. (`m20261101_000001_platform.rs` creates the stand-in
+-- for schema `auth`, with the functions in `auth.sql`.) What exists already is kept as it is, except for the privileges
+-- that are granted here. A schema or extension that is created here gets a comment that begins with `made by sparc`,
+-- and `down.sql` removes no others.
 
--- Roles belong to the cluster, so migrations of two databases may create the same role at the same time; the second one
--- then finds that it exists.
+-- Roles belong to the cluster, so migrations of two databases may create the same role at the same time. The second one
+-- then gets an error because the role exists, and ignores it.
 DO $$
 DECLARE
   required_role record;

@@ -3,7 +3,7 @@
 -- client could otherwise forge a roll.
 --
 -- Realtime (Supabase's server for live messages) sets `realtime.topic` to the topic that a client wants to join, and
--- then checks with that client's role and claims whether a row of the topic can be read or inserted in
+-- then tests, with that client's role and JWT claims, whether a row of the topic can be read from or inserted into
 -- `realtime.messages`. A caller who can send SQL can change that setting, so the policies also require that the row has
 -- the same topic. A row of presence must have no content, because Realtime sends the content of every row to the
 -- participants.

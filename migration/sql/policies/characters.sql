@@ -2,9 +2,9 @@
 -- attributes, level, experience and maximum hit points.
 
 -- Damages or heals a character: adds `change` to its hit points, which stay between 0 and the character's maximum. The
--- owner and the service may call this, and so may the Seer of an active or paused session in which the character has a
--- seat. For other callers it changes nothing and returns no row. The rest of the character is private, so the Seer gets
--- only the hit points.
+-- owner and the service may call this, and so may the Seer of an active or paused session in which the character has an
+-- active seat. For other callers the function changes nothing and returns no row. The rest of the character is private,
+-- so the Seer gets only the hit points.
 CREATE OR REPLACE FUNCTION private.change_hit_points(target_character_id uuid, change integer)
 RETURNS TABLE (character_id uuid, hit_points integer, max_hit_points integer)
 LANGUAGE plpgsql
@@ -65,7 +65,7 @@ USING (user_id = (SELECT auth.uid()));
 GRANT SELECT, DELETE ON public.characters TO authenticated;
 GRANT INSERT (id, user_id, name, class, might, grace, wit, heart, equipment, special_ability)
 ON public.characters TO authenticated;
--- The owner may set `retired_at`; a trigger replaces the value with the current time.
+-- The owner may set `retired_at`. A trigger replaces any value but NULL with the time at which the character retired.
 GRANT UPDATE (name, equipment, special_ability, hit_points, retired_at) ON public.characters TO authenticated;
 GRANT SELECT, DELETE ON public.characters TO service_role;
 GRANT INSERT (

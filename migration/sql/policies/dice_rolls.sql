@@ -68,6 +68,7 @@ BEGIN
   WHERE character.id = rolling_character_id
     AND character.user_id = me;
   IF NOT FOUND THEN
+    -- Also for an id that does not exist, so that nobody learns which ids do.
     PERFORM private.refuse('The character belongs to somebody else', 'dice_rolls', 'own_character');
   END IF;
   IF own_character.is_retired THEN
@@ -81,9 +82,10 @@ END
 $$;
 
 -- Takes the ids of rolls, and returns those of initiative rolls in order: highest total first, ties by grace, then at
--- random. Other participants cannot see a character's grace; only the order is revealed. If the rolls belong to several
--- sessions, the result is empty. Otherwise a Seer could compare rolls from sessions that somebody else runs with rolls
--- of creatures of their own, and so learn the grace of any character whose rolls they see.
+-- random. Rolls that the caller may not read are left out. Other participants cannot see a character's grace; only the
+-- order is revealed. If the readable rolls belong to several sessions, the result is empty. Otherwise a Seer could
+-- compare rolls from sessions that somebody else runs with rolls of creatures of their own, and so learn the grace of
+-- any character whose rolls they see.
 CREATE OR REPLACE FUNCTION private.initiative_order(roll_ids uuid[])
 RETURNS uuid[]
 LANGUAGE plpgsql
@@ -124,9 +126,9 @@ $$;
 -- Returns a page of a character's rolls, latest first. It starts after the roll with `last_created_at` and `last_id`
 -- (the last one of the previous page), or at the latest roll if these are NULL. `kind`, `created_from` and
 -- `created_before` restrict the rolls unless they are NULL. The planner assumes that few of the character's rolls are
--- in the caller's sessions, and would read and sort all rolls of the character or of these sessions. With sorting
--- disabled the query scans the character's rolls in order until it has enough. The function runs with the caller's
--- role, so row security applies.
+-- in the caller's sessions, and would read and sort all rolls of the character or of these sessions. With sorting and
+-- bitmap scans disabled, the query scans the character's rolls in order until it has enough. The function runs with the
+-- caller's role, so row security applies.
 CREATE OR REPLACE FUNCTION private.rolls_of_character(
   target_character_id uuid,
   kind public.roll_type,

@@ -1,6 +1,6 @@
--- Who may call which function. A policy is evaluated as the caller's role, which needs EXECUTE on each function in the
--- policy. The other functions listed here are called by users or the service, directly or through another function that
--- runs with the caller's role.
+-- Who may call which function. A policy, and the WHEN condition of a trigger, is evaluated as the caller's role, which
+-- needs EXECUTE on each function in it. The other functions listed here are called by users or the service, directly or
+-- through another function that runs with the caller's role.
 
 GRANT EXECUTE ON FUNCTION
   private.my_session_ids(),

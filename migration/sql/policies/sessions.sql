@@ -1,4 +1,4 @@
--- Everyone can see public sessions. A private session is also visible to its Seer, its players, and players who left,
+-- Everyone can see public sessions. A private session is visible only to its Seer, its players, and players who left,
 -- but not to those whom the Seer removed. The Seer is the only user who can change a session.
 
 CREATE OR REPLACE FUNCTION private.is_seer(target_session_id uuid)

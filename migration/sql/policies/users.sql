@@ -1,5 +1,5 @@
--- Profiles are public, except for the e-mail address and some counters. A user can edit only three columns of their own
--- profile.
+-- Profiles are public, except for the e-mail address, `account_id`, `closed_at` and the counters that limits use. A
+-- user can edit only three columns of their own profile.
 
 -- Returns the caller's e-mail address. This is a function because a column privilege cannot be limited to the user's
 -- own row.
@@ -15,9 +15,10 @@ BEGIN
 END
 $$;
 
--- Soft-deletes an account as the platform (Supabase) does: sets `deleted_at` and keeps the row in `auth.users`. The
--- trigger on `auth.users` then closes the profile. If the function's owner may not update `auth.users`, only the
--- profile is closed. Only the account's user and the service may call this. Returns whether the account has a profile.
+-- Soft-deletes an account as the platform (Supabase) does: keeps the row in `auth.users`, sets its `deleted_at`, and
+-- clears its e-mail address, phone number and metadata. The trigger on `auth.users` then closes the profile. If the
+-- function's owner may not update `auth.users`, only the profile is closed. Only the account's user and the service may
+-- call this. Returns whether the account has a profile.
 CREATE OR REPLACE FUNCTION private.close_account(account uuid)
 RETURNS boolean
 LANGUAGE plpgsql

@@ -1,5 +1,5 @@
 -- Drops the publication of the platform (Supabase) if `up.sql` created it and nobody has added anything else to it.
--- Otherwise removes only the tables from it that `up.sql` adds.
+-- Otherwise keeps the publication, and removes from it only the tables that `up.sql` adds.
 DO $$
 DECLARE
   publication oid := (SELECT oid FROM pg_catalog.pg_publication WHERE pubname = 'supabase_realtime');

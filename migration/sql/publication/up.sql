@@ -6,7 +6,7 @@ DECLARE
   relation text;
 BEGIN
   IF NOT EXISTS (SELECT FROM pg_catalog.pg_publication WHERE pubname = 'supabase_realtime') THEN
-    -- Creating a publication warns unless `wal_level` is `logical`, and the publication has no effect until then. The
+    -- As long as `wal_level` is not `logical`, a publication has no effect, and creating one causes a warning. The
     -- operator decides about `wal_level`, so the warning is suppressed.
     message_level := current_setting('client_min_messages');
     SET LOCAL client_min_messages = error;

@@ -1,6 +1,6 @@
--- The functions that CHECK constraints call, because their conditions are too long for a constraint or need a loop or a
--- subquery. Their results depend only on their arguments. They are written in plpgsql, because a SQL function that sets
--- `search_path` is not inlined and would be planned at every call.
+-- CHECK constraints call these functions, because the conditions are too long for a constraint or need a loop or a
+-- subquery. The functions' results depend only on their arguments. They are written in plpgsql, because a SQL function
+-- that sets `search_path` is not inlined and would be planned at every call.
 
 -- Returns the sum of the dice.
 CREATE OR REPLACE FUNCTION private.sum_of_dice(results integer[])
@@ -47,8 +47,9 @@ $$;
 
 -- Whether the modifiers are a list of at most ten `{"type": "dice" | "flat", "value": int, "source": text}`. The value
 -- is from -5 to 5 if the type is `dice`, and from -10 to 10 if it is `flat`. The source has at most 100 characters, at
--- least one of them visible, because it tells the other participants where a modifier comes from. The bounds apply to
--- each modifier alone, so ten modifiers together can still decide a roll, but every participant sees them.
+-- least one of them visible, because it tells the other participants where a modifier comes from. Other keys are
+-- allowed. The bounds apply to each modifier alone, so ten modifiers together can still decide a roll, but every
+-- participant sees them.
 CREATE OR REPLACE FUNCTION private.are_valid_modifiers(modifiers jsonb)
 RETURNS boolean
 LANGUAGE plpgsql

@@ -8,7 +8,7 @@
 CREATE TABLE private.requests (
   relation text NOT NULL, -- The table of the created row; `users` stands for `auth.users`.
   id uuid NOT NULL, -- The id of the created row.
-  requested_by uuid, -- The user who sent the request; NULL for the service.
+  requested_by uuid, -- The user who sent the request; NULL for the service and operators.
   digest bigint[] NOT NULL,
   PRIMARY KEY (id, relation)
 );

@@ -1,7 +1,7 @@
--- Limits on the length of texts, the size of documents and the time of a planned start, because clients of the API
--- write these values directly. PostgreSQL evaluates checks in the order of their names. The names of the size limits
--- (`bounded_...`) sort before those of the checks that parse a document, so that an oversized document is refused
--- before it is parsed.
+-- These checks limit the length of texts, the size of documents, the URLs of pictures, and times, because clients of
+-- the API write such values directly. PostgreSQL evaluates checks in the order of their names. The names of the size
+-- limits (`bounded_...`) sort before those of the checks that parse a document, so that an oversized document is
+-- refused before it is parsed.
 --
 -- A picture's URL must begin with http:// or https://, or have no scheme at all (a path in Supabase's storage). A
 -- `javascript:` URL would run as code in a page that links to it. Browsers ignore line breaks and leading blanks in a
@@ -46,8 +46,10 @@ ALTER TABLE public.dice_rolls
   ADD CONSTRAINT bounded_description CHECK (char_length(description) <= 500),
   ADD CONSTRAINT bounded_modifiers CHECK (pg_column_size(modifiers) <= 8192);
 
--- PostgreSQL accepts `infinity` and the year 294,276 as times, but such values crash many clients, among them the
--- service. Only `scheduled_start`, which has a check of its own, is written by users; the service may write any time.
+-- PostgreSQL accepts `infinity` and the year 294,276 as times, but such values crash many clients, among them the Rust
+-- crate `service`. Of the times that users write, the database keeps only `scheduled_start`, which also has a check of
+-- its own (`bounded_schedule`); triggers replace the others. The service (role `service_role`) can write most of the
+-- columns that the checks below cover.
 DO $$
 DECLARE
   relation text;

@@ -28,7 +28,7 @@ $$;
 -- minute to insert it.
 ALTER INDEX public.idx_adventures_content SET (fastupdate = off);
 
--- Keeps the planner from collecting statistics of these columns. It reads statistics before policies and column
+-- Keeps ANALYZE from collecting statistics of these columns. The planner reads statistics before policies and column
 -- privileges apply, so its row estimates would tell any user in which range the mail addresses of others and the join
 -- codes of private sessions lie. Both columns are unique, so a search for one value needs no statistics.
 ALTER TABLE public.users ALTER COLUMN email SET STATISTICS 0;

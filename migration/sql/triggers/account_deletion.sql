@@ -1,10 +1,11 @@
 -- Closing an account removes its personal data and keeps the history of others. Deleting an account closes it and
--- deletes its profile, unless the history of others references the profile. Both first lock the rows that they change
--- (`account_locks.sql`).
+-- deletes its profile, unless the history of others references the profile. Both first lock most of the rows that they
+-- change (`account_locks.sql`). A *live* session is one that has not ended.
 
 -- Closes an account: removes its personal data, gives up its seats in live sessions, cancels the live sessions that it
--- runs, and deletes its draft adventures without history. History is kept. Idempotent. Does not check who calls; users
--- and the service call `close_account`, which does.
+-- runs, deletes its draft adventures without history (`adventure_has_history`), and archives its other drafts. History
+-- is kept. It is no error if the account is closed already. This function does not check who calls it; users and the
+-- service call `close_account`, which does.
 CREATE OR REPLACE FUNCTION private.close_account_unchecked(account uuid)
 RETURNS void
 LANGUAGE plpgsql
@@ -169,8 +170,9 @@ BEGIN
 END
 $$;
 
--- Deletes the rows that involve only the account: sessions in which nobody else ever had a seat, the progress in the
--- tutorial, adventures without history, and characters that are then no longer referenced.
+-- Deletes the rows that involve only the account: sessions that it ran and in which nobody else ever had a seat
+-- (archived ones too), the progress in the tutorial, adventures without history, and characters that are then no longer
+-- referenced.
 CREATE OR REPLACE FUNCTION private.delete_unshared_rows(account uuid)
 RETURNS void
 LANGUAGE plpgsql
@@ -239,9 +241,9 @@ CREATE OR REPLACE TRIGGER "On_auth_user_deleted"
   AFTER DELETE ON auth.users
   FOR EACH ROW EXECUTE FUNCTION private.handle_deleted_user();
 
--- An AFTER trigger, because deleting these rows updates counters of the profile, and a BEFORE DELETE trigger must not
--- update the row that is being deleted. The capital letter makes it fire before the triggers of the foreign keys, which
--- are called `RI_...`.
+-- This is an AFTER trigger, because deleting the unshared rows updates counters of the profile, and a BEFORE DELETE
+-- trigger must not update the row that is being deleted. The capital letter makes this trigger fire before the triggers
+-- of the foreign keys, which are called `RI_...`.
 CREATE OR REPLACE TRIGGER "Delete_unshared_rows"
   AFTER DELETE ON public.users
   FOR EACH ROW EXECUTE FUNCTION private.delete_unshared_rows_of_profile();

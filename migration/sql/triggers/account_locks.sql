@@ -1,17 +1,20 @@
--- Locks all rows that closing or deleting an account changes. An account's *gate* is its row in
--- `private.account_gates`. Every statement with which the account's user writes locks the gate first.
+-- Locks most of the rows that closing or deleting an account changes. An account's *gate* is its row in
+-- `private.account_gates`. Every statement with which the account's user writes locks the gate first. A *live* session
+-- is one that has not ended.
 
--- Locks the rows that closing or deleting an account changes, without waiting, and returns those that it could not lock
--- because another transaction has locked them. The rows are:
+-- Tries to lock, without waiting, the rows listed here, which closing or deleting an account changes. Returns those
+-- that it could not lock because another transaction has locked them. (Rows that are not listed, such as events, are
+-- not locked in advance.) The rows are:
 -- - the account's seats in live sessions, the characters in these seats, and these sessions,
 -- - the live sessions that the account runs, with the characters and profiles of all who have or had a seat there,
 --   because ending a session changes their counters,
 -- - the account's profile, and the draft adventures that it created,
--- - if the account is deleted, also the ended sessions in which nobody else ever had a seat, because they are deleted.
+-- - if the account is deleted, also the ended sessions that it ran and in which nobody else ever had a seat, because
+--   they are deleted.
 --
--- A *live* session is one that has not ended. `relation` is the name of the row's table, or `unshared sessions` for the
--- ended sessions in the last item, which need a stronger lock than other sessions because they are deleted. `key` is
--- the id of the row; for a seat, which has no id of its own, it is the id of the session.
+-- `relation` is the name of the row's table, or `unshared sessions` for the ended sessions in the last item, which need
+-- a stronger lock than other sessions because they are deleted. `key` is the id of the row; for a seat, which has no id
+-- of its own, it is the id of the session.
 CREATE OR REPLACE FUNCTION private.try_lock_rows_of_account(account uuid, is_deletion boolean)
 RETURNS TABLE (relation text, key uuid)
 LANGUAGE plpgsql
@@ -27,7 +30,7 @@ DECLARE
   unshared_session_ids uuid[] := '{}'::uuid[];
   character_ids uuid[];
   other_player_ids uuid[];
-  -- The ids of the rows that this function has locked in the table at hand. It is used for one table after the other.
+  -- The ids of the rows that this function has locked in one table. The variable is used for one table after the other.
   locked_ids uuid[];
 BEGIN
   seated_session_ids := ARRAY(
@@ -170,19 +173,20 @@ BEGIN
 END
 $$;
 
--- Locks all rows that closing or deleting an account changes, in rounds. The caller has locked the account's gate, so
--- the account's user has no write in progress, but others may hold locks on some of these rows. No fixed order avoids
--- deadlocks with them, because a user can lock several rows in any order: a statement locks them in scan order, and a
--- transaction in the order of its statements. So each round first waits for at most one row, while it holds only the
--- gate. Then it tries to lock all the others without waiting. If one of them is busy, the round releases all its locks.
+-- Locks the rows of `try_lock_rows_of_account`, in rounds. The caller has locked the account's gate, so the account's
+-- user has no write in progress, but others may hold locks on some of these rows. No fixed order avoids deadlocks with
+-- them, because a user can lock several rows in any order: a statement locks them in scan order, and a transaction in
+-- the order of its statements. So each round but the first begins with waiting for one row, while it holds none of the
+-- others. Then it tries to lock all the others without waiting. If one of them is busy (locked by another transaction),
+-- the round releases all its locks.
 --
 -- The row to wait for is chosen at random among the busy ones, so that sooner or later it is the row that the competing
 -- statements lock first. Once this function has locked that row, it finds the others free, because the competing
 -- statements wait for that row too.
 --
--- Writers who keep many rows busy could make every such round fail. So after eight rounds, each further round waits for
--- all rows that were busy, one after the other, which can end in a deadlock. `in_random_order` concerns the order of
--- these waits.
+-- Writers who keep many rows busy could make every such round fail. So after eight rounds that have waited for one row,
+-- each further round begins with waiting for all rows that were busy, one after the other, which can end in a deadlock.
+-- If `in_random_order` is true, the order of these waits is random.
 CREATE OR REPLACE FUNCTION private.lock_rows_of_account(account uuid, is_deletion boolean, in_random_order boolean)
 RETURNS void
 LANGUAGE plpgsql
@@ -255,17 +259,17 @@ BEGIN
 END
 $$;
 
--- Locks the gate and the rows of an account, and tries again after a deadlock, because the platform (Supabase), whose
--- statements close and delete accounts, does not retry them. A failed attempt releases its locks, so the statement with
--- which it collided proceeds.
+-- Locks the gate and the rows of an account. If that ends in a deadlock, it is tried again, up to ten times in all,
+-- because the platform (Supabase), whose statements close and delete accounts, does not retry them. A failed attempt
+-- releases its locks, so the statement with which it collided proceeds.
 --
 -- An attempt that ends in a deadlock over the gate does not count towards the limit of ten. A deletion has already
 -- locked the account's row in `auth.users`, and transactions of the account that hold the gate and wait for that row
 -- could make any number of attempts fail.
 --
--- The gate is locked here and not in the inner block of `lock_rows_of_account`. If another transaction waits for a lock
--- that an inner block has taken, and that block ends, the other transaction then waits for the end of our whole
--- transaction. So it would go on waiting for the gate even after this attempt was rolled back.
+-- The gate is locked in the block of the attempt itself, not in a block inside it. If another transaction waits for a
+-- lock that an inner block has taken, and that block ends without an error, the other transaction then waits for the
+-- end of our whole transaction. So it would go on waiting for the gate even after this attempt was rolled back.
 CREATE OR REPLACE FUNCTION private.lock_account(account uuid, is_deletion boolean DEFAULT false)
 RETURNS void
 LANGUAGE plpgsql

@@ -3,7 +3,8 @@
 -- an adventure from being deleted or are deleted with it.
 
 -- Sets what the caller does not write (the creator, the time of publication, whether new content is valid). Refuses new
--- content of a published adventure, and a new adventure whose id belongs to an adventure of somebody else.
+-- content of an adventure that is published and stays so, and a user's new adventure whose id belongs to an adventure
+-- of somebody else.
 CREATE OR REPLACE FUNCTION private.prepare_adventure()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -34,7 +35,7 @@ BEGIN
     IF OLD.status = 'published' AND NEW.status = 'published' THEN
       RAISE EXCEPTION USING
         ERRCODE = 'SP010',
-        MESSAGE = 'The adventure is published; unpublish it before editing',
+        MESSAGE = 'The adventure is published; unpublish it before editing its content',
         TABLE = 'adventures',
         CONSTRAINT = 'published_not_edited';
     END IF;
@@ -50,9 +51,9 @@ BEGIN
     -- of the newest adventures.
     NEW.published_at := coalesce(OLD.published_at, now());
   END IF;
-  -- Closing an account deletes its drafts. A transaction that closes this account may have an older snapshot, in which
-  -- this adventure is not yet a draft. Updating the account's row in `account_gates`, which closing locks first, makes
-  -- that transaction fail with a serialization error.
+  -- Closing an account deletes or archives its drafts. A transaction that closes this account may have an older
+  -- snapshot, in which this adventure is not yet a draft. Updating the account's row in `account_gates`, which closing
+  -- locks first, makes that transaction fail with a serialization error.
   IF NEW.status = 'draft' AND OLD.status <> 'draft' AND auth.uid() = NEW.creator_id THEN
     UPDATE private.account_gates
     SET is_open = is_open

@@ -1,6 +1,6 @@
--- Two maintenance jobs. One archives sessions that were completed or cancelled more than ninety days ago, with their
--- seats and rolls; the other cancels abandoned sessions. Also here: the check that a new session or roll does not get
--- the id of an archived one.
+-- The two maintenance jobs of sessions: `archive_sessions` archives sessions that were completed or cancelled more than
+-- ninety days ago, with their seats and rolls, and `cancel_abandoned_sessions` cancels abandoned sessions. Also here:
+-- the check that a new session or roll does not get the id of one that was archived after the transaction's snapshot.
 
 -- Archives the sessions (if `job` is `archive`) or cancels them (if it is `cancel`). Returns the sessions for which
 -- this fails, and warns of each, so that one session does not keep the job from processing the others. If an attempt
@@ -54,7 +54,7 @@ $$;
 -- too, and warns of each. This function waits for no lock, but locks the rows that nobody else has locked. Archiving a
 -- session deletes its seats, and the foreign keys of the archive lock its Seer, the users of its seats, and the
 -- characters and creatures of its seats and rolls. Cancelling a session changes the counters of its participants and
--- their characters. The caller has locked the sessions themselves.
+-- their characters. The caller has locked the sessions themselves and, for archiving, their adventures.
 CREATE OR REPLACE FUNCTION private.sessions_with_locked_rows(job text, session_ids uuid[])
 RETURNS uuid[]
 LANGUAGE plpgsql
@@ -79,33 +79,33 @@ BEGIN
       FROM public.dice_rolls AS roll
       WHERE roll.session_id = ANY (session_ids)
     ),
-    unlocked_seats AS (
+    free_seats AS (
       SELECT seat.session_id, seat.user_id
       FROM public.session_players AS seat
       WHERE seat.session_id = ANY (session_ids)
       FOR UPDATE SKIP LOCKED
     ),
-    unlocked_rows AS (
+    free_rows AS (
       SELECT id FROM (
         SELECT id FROM public.users WHERE id IN (SELECT user_id FROM needed_rows) FOR KEY SHARE SKIP LOCKED
-      ) AS unlocked_profiles
+      ) AS free_profiles
       UNION ALL
       SELECT id FROM (
         SELECT id FROM public.characters WHERE id IN (SELECT character_id FROM needed_rows) FOR KEY SHARE SKIP LOCKED
-      ) AS unlocked_characters
+      ) AS free_characters
       UNION ALL
       SELECT id FROM (
         SELECT id FROM public.creatures WHERE id IN (SELECT creature_id FROM needed_rows) FOR KEY SHARE SKIP LOCKED
-      ) AS unlocked_creatures
+      ) AS free_creatures
     )
     SELECT array_agg(DISTINCT locked_row.session_id)
     INTO blocked_session_ids
     FROM (
       SELECT needed_rows.session_id
       FROM needed_rows
-      WHERE (needed_rows.user_id IS NOT NULL AND needed_rows.user_id NOT IN (SELECT id FROM unlocked_rows))
-        OR (needed_rows.character_id IS NOT NULL AND needed_rows.character_id NOT IN (SELECT id FROM unlocked_rows))
-        OR (needed_rows.creature_id IS NOT NULL AND needed_rows.creature_id NOT IN (SELECT id FROM unlocked_rows))
+      WHERE (needed_rows.user_id IS NOT NULL AND needed_rows.user_id NOT IN (SELECT id FROM free_rows))
+        OR (needed_rows.character_id IS NOT NULL AND needed_rows.character_id NOT IN (SELECT id FROM free_rows))
+        OR (needed_rows.creature_id IS NOT NULL AND needed_rows.creature_id NOT IN (SELECT id FROM free_rows))
       UNION ALL
       SELECT locked_seat.session_id
       FROM (
@@ -113,8 +113,8 @@ BEGIN
         FROM public.session_players AS seat
         WHERE seat.session_id = ANY (session_ids)
         EXCEPT
-        SELECT unlocked_seats.session_id, unlocked_seats.user_id
-        FROM unlocked_seats
+        SELECT free_seats.session_id, free_seats.user_id
+        FROM free_seats
       ) AS locked_seat
     ) AS locked_row;
   ELSE
@@ -127,23 +127,23 @@ BEGIN
       FROM public.session_players AS seat
       WHERE seat.session_id = ANY (session_ids)
     ),
-    unlocked_rows AS (
+    free_rows AS (
       SELECT id FROM (
         SELECT id FROM public.users WHERE id IN (SELECT user_id FROM needed_rows) FOR NO KEY UPDATE SKIP LOCKED
-      ) AS unlocked_profiles
+      ) AS free_profiles
       UNION ALL
       SELECT id FROM (
         SELECT id
         FROM public.characters
         WHERE id IN (SELECT character_id FROM needed_rows)
         FOR NO KEY UPDATE SKIP LOCKED
-      ) AS unlocked_characters
+      ) AS free_characters
     )
     SELECT array_agg(DISTINCT needed_rows.session_id)
     INTO blocked_session_ids
     FROM needed_rows
-    WHERE needed_rows.user_id NOT IN (SELECT id FROM unlocked_rows)
-      OR (needed_rows.character_id IS NOT NULL AND needed_rows.character_id NOT IN (SELECT id FROM unlocked_rows));
+    WHERE needed_rows.user_id NOT IN (SELECT id FROM free_rows)
+      OR (needed_rows.character_id IS NOT NULL AND needed_rows.character_id NOT IN (SELECT id FROM free_rows));
   END IF;
   FOREACH blocked_session_id IN ARRAY coalesce(blocked_session_ids, '{}')
   LOOP
@@ -202,8 +202,9 @@ BEGIN
 END
 $$;
 
--- Archives up to `batch_size` sessions and returns how many. A session that cannot be archived is skipped with a
--- warning, and does not count towards the batch.
+-- Archives up to `batch_size` sessions and returns how many. A session that another transaction has locked, or whose
+-- adventure is being deleted, is skipped silently. Any other session that cannot be archived is skipped with a warning.
+-- Skipped sessions do not count towards the batch.
 CREATE OR REPLACE FUNCTION private.archive_sessions(batch_size integer)
 RETURNS integer
 LANGUAGE plpgsql
@@ -244,11 +245,12 @@ BEGIN
 END
 $$;
 
--- Refuses a new session whose id was archived after the snapshot of the transaction. No query of this transaction sees
--- the archived row, but a unique index does. So this function inserts a row with the id into the archive, and rolls the
--- insertion back. `sessions` has accepted the row already, so its values pass all checks, and foreign keys are checked
--- only after the unique index. So the insertion fails with a unique violation if the id is archived, and only then.
-CREATE OR REPLACE FUNCTION private.refuse_id_archived_since_snapshot(session public.sessions)
+-- Refuses a new session if a session with its id was archived after the snapshot of the transaction; otherwise does
+-- nothing. No query of this transaction sees the archived row, but a unique index does. So this function inserts a row
+-- with the id into the archive, and rolls the insertion back. The table `sessions` has already accepted the new row, so
+-- the inserted values pass all checks, and foreign keys are checked only after the unique index. So the insertion fails
+-- with a unique violation if the id is archived, and only then.
+CREATE OR REPLACE FUNCTION private.check_id_not_archived_since_snapshot(session public.sessions)
 RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -266,7 +268,7 @@ END
 $$;
 
 -- The same for a new roll.
-CREATE OR REPLACE FUNCTION private.refuse_id_archived_since_snapshot(roll public.dice_rolls)
+CREATE OR REPLACE FUNCTION private.check_id_not_archived_since_snapshot(roll public.dice_rolls)
 RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -328,8 +330,9 @@ BEGIN
 END
 $$;
 
--- Cancels up to `batch_size` abandoned sessions and returns how many. A session that cannot be cancelled is skipped
--- with a warning, and does not count towards the batch.
+-- Cancels up to `batch_size` abandoned sessions and returns how many. A session that another transaction has locked is
+-- skipped silently. Any other session that cannot be cancelled is skipped with a warning. Skipped sessions do not count
+-- towards the batch.
 CREATE OR REPLACE FUNCTION private.cancel_abandoned_sessions(batch_size integer)
 RETURNS integer
 LANGUAGE plpgsql

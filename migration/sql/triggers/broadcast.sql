@@ -7,9 +7,9 @@
 -- creates the partition only once a client has connected. `realtime.send` would then write a warning to the server's
 -- log for each event.
 --
--- A positive answer is cached in a setting of the connection, until the end of the day's partition and for a day at
--- most. A caller who changes this setting cannot suppress a broadcast: without a valid time in it, the function looks
--- again.
+-- If a partition was found, the positive answer is cached in a setting of the connection, until the end of that
+-- partition and for a day at most. A caller who changes this setting cannot suppress a broadcast: unless the setting
+-- holds a time in the future, the function looks again.
 CREATE OR REPLACE FUNCTION private.can_broadcast()
 RETURNS boolean
 LANGUAGE plpgsql
@@ -72,11 +72,11 @@ BEGIN
 END
 $$;
 
--- Sends the broadcast of an event. If that fails, the event is stored all the same. Realtime chooses the partition by
--- the date in the time zone of the database session. A caller could set a time zone whose date has no partition yet, so
--- the function sets UTC. Somebody else may hold a lock on Realtime's table. Even a long read may block this function:
--- the platform's removal of a partition waits for the read, and this function waits behind the removal. So it waits for
--- a lock a tenth of a second at most.
+-- Sends the broadcast of an event. If that fails, the event is stored all the same. `realtime.send` writes into the
+-- partition of `realtime.messages` for the date in the time zone of the database session. A caller could set a time
+-- zone whose date has no partition yet, so this function sets UTC. Somebody else may hold a lock on that table. Even a
+-- long read may block this function: the platform's removal of a partition waits for the read, and this function waits
+-- behind the removal. So this function waits for a lock a tenth of a second at most.
 CREATE OR REPLACE FUNCTION private.broadcast_event()
 RETURNS trigger
 LANGUAGE plpgsql

@@ -19,8 +19,9 @@ $$;
 
 -- Returns true, or raises an error if the caller is a user whose account is closed or does not exist. It locks the
 -- account's gate, so the account stays open until the end of the transaction. Closing the account locks the gate too,
--- so a write waits here while the account is being closed. Both a write and the closing lock the gate before any other
--- row, so neither waits for the gate while it holds another lock.
+-- so a write waits here while the account is being closed. A write locks the gate before any other row, and the closing
+-- before any other row but the account's in `auth.users`. So neither waits for the gate while it holds a row that the
+-- other needs.
 --
 -- The lock conflicts with itself, so the transactions in which one account writes run one after the other. If the lock
 -- were shared, a user with two connections could keep shared locks on their own rows (`SELECT ... FOR SHARE`) in

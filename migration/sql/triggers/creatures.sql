@@ -1,4 +1,4 @@
--- Creatures: the ids of new ones, and the limit of two hundred per adventure.
+-- Checks the ids of new creatures, and enforces the limit of two hundred creatures per adventure.
 
 -- Refuses a new creature whose id belongs to a creature of somebody else's adventure (see `refuse_used_id`). The
 -- service is not refused.
@@ -21,8 +21,8 @@ BEGIN
     IF private.owns_adventure(NEW.adventure_id) THEN
       PERFORM private.refuse_used_id('creatures');
     END IF;
-    -- The caller does not own the adventure of the new row. Row security could not refuse the row: it uses the
-    -- statement's snapshot, in which an adventure that another part of the statement has deleted is still the caller's.
+    -- The caller does not own the adventure of the new row. Row security might accept the row: it uses the statement's
+    -- snapshot, in which an adventure that another part of the statement has deleted still belongs to the caller.
     -- The policy's function, `may_add_creature`, is called first, because its error states the reason.
     PERFORM private.may_add_creature(NEW.adventure_id);
     RAISE EXCEPTION USING

@@ -1,5 +1,5 @@
--- The database rolls the dice: a client supplies what is rolled, never the result. A *heroic save* rolls the dice of a
--- failed roll a second time.
+-- The database rolls the dice: a user supplies what is rolled, never the result. A *heroic save* rolls the dice of a
+-- failed roll, its *original roll*, a second time.
 
 -- Returns the results of `dice_count` fair dice, at most ten. A single expression computes them, which takes a fifth of
 -- the time of a loop over the dice. Like `random_numbers` (`shared.sql`), this function uses bytes of a random UUID,
@@ -62,9 +62,11 @@ BEGIN
 END
 $$;
 
--- Computes the number of dice from the attribute and the modifiers, rolls them, and computes the outcome. If the row
--- already has results, no dice are rolled, and the check constraints apply to these results. Only the service can
--- supply results, to record an earlier roll or to decide one in advance.
+-- Fills in a new roll: the user who rolls, the name of the character or creature, and for a heroic save the values of
+-- the original roll. Computes the number of dice from the attribute and the modifiers, rolls them, and computes the
+-- outcome. If the row already has results, no dice are rolled, and the check constraints refuse invalid results. Only
+-- the service can supply results, to record an earlier roll or to choose the result itself. Refuses invalid modifiers,
+-- a roll that does not name exactly one character or creature, and a creature of another adventure.
 CREATE OR REPLACE FUNCTION private.roll_dice()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -268,9 +270,9 @@ END
 $$;
 
 -- After a roll is written, refuses rolls of several sessions in one statement and the id of an archived roll, uses up a
--- heroic save, emits the event, and checks the caller's permission again. One trigger without a condition does all of
--- this, because several with conditions would slow every roll: the server parses each trigger's condition again for
--- each statement.
+-- heroic save, emits the event, and checks again whether the caller may roll and whether the creature belongs to the
+-- adventure. One trigger without a condition does all of this, because several with conditions would slow every roll:
+-- the server parses each trigger's condition again for each statement.
 CREATE OR REPLACE FUNCTION private.finish_roll()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -293,7 +295,7 @@ BEGIN
   END IF;
   -- At READ COMMITTED the query above sees every archived roll.
   IF current_setting('transaction_isolation') <> 'read committed' THEN
-    PERFORM private.refuse_id_archived_since_snapshot(NEW);
+    PERFORM private.check_id_not_archived_since_snapshot(NEW);
   END IF;
   IF NEW.original_roll_id IS NOT NULL AND NEW.roll_type = 'heroic_save' THEN
     PERFORM private.claim_heroic_save(NEW);
@@ -324,8 +326,8 @@ BEGIN
     )
   );
   -- Row security was evaluated on the statement's snapshot, before the event locked the session. The session and the
-  -- seat may have changed since, so the permission is checked again. The most common case, a player's own seat, comes
-  -- first.
+  -- seat may have changed since, so this checks again whether the caller may roll. The most common case, a player's own
+  -- seat, comes first.
   IF me IS NOT NULL
     AND NOT EXISTS (
       SELECT

@@ -2,15 +2,16 @@
 
 -- Whether a typical client, one whose numbers are doubles and whose parser accepts at most a hundred levels (arrays and
 -- objects within each other), can read a document. An unreadable document would break every client that reads the row.
--- `max_bytes` is the size limit of the document. For a document above the limit the answer is true without a search,
--- because the check constraint on the size refuses it. That constraint measures the stored size, so a value that
--- arrives compressed from another table could pass it. Therefore the text of a compressed value is measured here.
+-- `max_bytes` is the size limit of the document. A document whose stored size exceeds the limit is not examined, and
+-- the answer is true, because the check constraint on the size refuses it. A value that arrives compressed from another
+-- table could pass that constraint, so the answer for a compressed value whose text exceeds the limit is false.
 --
--- A number may print far longer than it is stored: `0e-16383` takes 12 bytes and prints 16,385 characters. So no number
--- may be beyond 1e308 or closer to 0 than 1e-308. A zero may have at most 308 decimals and any other number at most
--- 325, enough for the 17 digits of each double. And the text of a document may be at most eight times as long as its
--- size limit. Escapes print up to six times their size, so only a document with numbers of more than 40 digits can
--- exceed this factor. So a large document without such numbers is not printed to measure its text.
+-- The text of a number may be far longer than its stored form: `0e-16383` is stored in 12 bytes, and its text has
+-- 16,385 characters. So no number may be beyond 1e308 or closer to 0 than 1e-308. A zero may have at most 308 decimals
+-- and any other number at most 325, enough for the 17 digits of each double. And the text of a document may be at most
+-- eight times as long as its size limit. An escaped character is at most six times as long in the text as in the stored
+-- form, so only a document with a number of more than 40 digits before or after the decimal point can exceed this
+-- factor. The text of a document of more than 4096 bytes is therefore measured only if it has such a number.
 CREATE OR REPLACE FUNCTION private.is_readable(document jsonb, max_bytes integer)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -21,8 +22,8 @@ AS $$
 DECLARE
   stored_size CONSTANT integer := pg_column_size(document);
   document_text text;
-  -- Whether the text of a small document is within its limit and has no run of 64 digits, so that every number in it is
-  -- in range. Stays false for a large document, whose text is not examined.
+  -- Whether the document has at most 4096 bytes, its text has at most eight times `max_bytes`, and no number in it has
+  -- 64 digits in a row, which implies that every number is in range.
   has_acceptable_text boolean := false;
   max_decimals integer;
   greatest_number numeric;
@@ -34,7 +35,8 @@ BEGIN
   IF stored_size > max_bytes THEN
     RETURN true;
   END IF;
-  -- Printing a small document costs less than searching it. A text of 200 characters is too short for a hundred levels.
+  -- The text of a small document costs less than a search of its values. A text of 200 characters is too short for more
+  -- than a hundred levels.
   IF stored_size <= 4096 THEN
     document_text := document::text;
     has_acceptable_text := octet_length(document_text) <= 8 * max_bytes AND document_text !~ '[0-9]{64}';
@@ -49,8 +51,7 @@ BEGIN
   IF has_acceptable_text THEN
     RETURN true;
   END IF;
-  -- The numbers are read as the elements of one array, because one row for each result of the path costs four times as
-  -- much.
+  -- `jsonb_path_query`, which returns a row for each number, costs four times as much as this array of all numbers.
   SELECT max(scale(number::numeric)), max(number::numeric), min(number::numeric)
   INTO max_decimals, greatest_number, least_number
   FROM jsonb_array_elements(
@@ -83,7 +84,7 @@ BEGIN
   RAISE EXCEPTION USING
     ERRCODE = 'check_violation',
     MESSAGE = format(
-      '%s must keep its size limit, have at most 100 levels, and no number beyond 1e308 or closer to 0 than 1e-308',
+      '%s must not exceed its size limit or 100 levels, nor have a number beyond 1e308 or closer to 0 than 1e-308',
       column_name
     ),
     TABLE = relation,

@@ -1,4 +1,5 @@
--- Join codes of sessions.
+-- Each session has a *join code*. Whoever knows the code can join the session before it starts
+-- (`private.join_by_code`).
 
 -- Returns an unused code of six random characters that are hard to confuse. The function runs as its owner, so that the
 -- code is unused among all sessions, not only those that the caller sees. If two transactions draw the same code at
@@ -26,7 +27,7 @@ BEGIN
 END
 $$;
 
--- Sets the code of a new session.
+-- Sets the code of a new session that has none. Only the service can supply a code.
 CREATE OR REPLACE FUNCTION private.generate_session_code()
 RETURNS trigger
 LANGUAGE plpgsql

@@ -61,8 +61,8 @@ BEGIN
 END
 $$;
 
--- Whether the caller created the row with the id of `requested_row` by the same request. False for rows that others
--- created. `requested_by` is the user who created the row; it is NULL if the service or an operator did.
+-- Whether the caller created the row that has the id of `requested_row`, with a request for the same values. False for
+-- rows that others created. The service and operators count as one caller: for both, `requested_by` is NULL.
 CREATE OR REPLACE FUNCTION private.is_same_request(relation text, requested_row jsonb)
 RETURNS boolean
 LANGUAGE plpgsql

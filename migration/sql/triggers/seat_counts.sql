@@ -1,11 +1,12 @@
--- Counts seats, for the session, the character and the account. So a session never has more active seats than its
+-- Counts the active seats of each session, character and account, so that a session never has more of them than its
 -- `max_players`. An *active* seat is one that its player holds now.
 
 -- Counts the seats that one statement takes and gives up. Refuses a seat if the session is full or has ended, if the
--- session has started and a user (not the service) takes the seat, if the account has too many seats, or if the
--- character is retired or another player's. Refuses another character for a seat once the session has started. Emits
--- the events of players who joined or left. The statement's sessions are locked first (by `lock_rows`), then the
--- characters, and then the profiles. Characters and profiles are locked in the order of their keys.
+-- session has started and a user (not the service) joins it for the first time, if the account has too many seats, or
+-- if the character is retired or another player's. Refuses another character for an active seat once the session has
+-- started. Emits the events of players who joined or left. The statement's sessions are locked first (by `lock_rows`),
+-- then the characters, and then the profiles (rows of `public.users`). Characters and profiles are locked in the order
+-- of their keys.
 CREATE OR REPLACE FUNCTION private.check_session_capacity()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -70,17 +71,17 @@ BEGIN
   IF session_ids IS NULL THEN
     RETURN NULL;
   END IF;
-  -- A function that the statement calls (in RETURNING, or as a trigger of a temporary table) may have changed one of
-  -- these seats a second time. The second change has already emitted its event, before the events of the first change
-  -- below, so the statement is refused. It is also refused if the function has deleted the seat with its session: the
-  -- end of the session, which comes before the deletion, has then subtracted a seat that is not counted yet, or has not
-  -- subtracted one that is still counted.
+  -- A function that the statement calls (in RETURNING, or as a trigger of a temporary table) may have changed
+  -- `is_active` of one of these seats a second time. The second change has already emitted its event, before the events
+  -- of the first change below, so the statement is refused. The statement is also refused if the function has deleted
+  -- the seat with its session: the end of the session, which comes before the deletion, has then subtracted a seat that
+  -- is not counted yet, or has not subtracted one that is still counted.
   IF TG_OP <> 'DELETE' THEN
     IF EXISTS (
       SELECT
       FROM new_seats AS new_seat
       LEFT JOIN public.session_players AS seat USING (session_id, user_id)
-      WHERE seat.is_active IS DISTINCT FROM new_seat.is_active
+      WHERE (seat.is_active, seat.character_id) IS DISTINCT FROM (new_seat.is_active, new_seat.character_id)
     ) THEN
       PERFORM private.refuse_change_by_called_function('session_players');
     END IF;

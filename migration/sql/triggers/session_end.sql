@@ -1,12 +1,12 @@
 -- What the end of a session changes in other tables: counters of its Seer, its players, their characters and the
--- adventure. A *live* session is one that has not ended. A live session that is deleted is subtracted
--- from the counters, too.
+-- adventure, and the time at which the characters were last played. A *live* session is one that has not ended. A live
+-- session that is deleted is subtracted from the counters, too.
 
 -- Updates the counters for all sessions that one statement ends. An ended session and its seats no longer count as
 -- live. A completed session counts once for the Seer, once for everyone who had a seat, and once for the adventure; but
 -- if nobody except the Seer had a seat, it counts for none of them. All rows of a table are locked before any of them
--- is changed: users and adventures in the order of their keys, characters by
--- `lock_rows`, which avoids waiting for one of them while it holds another.
+-- is changed: users and adventures in the order of their keys, characters by `lock_rows`, which tries not to wait for
+-- one of them while it holds another.
 CREATE OR REPLACE FUNCTION private.update_user_stats()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -32,7 +32,7 @@ BEGIN
             AND seat.user_id <> new_session.seer_id
         )
     ),
-    array_agg(new_session.seer_id)
+    array_agg(new_session.seer_id) || array_agg(old_session.seer_id)
   INTO ended_session_ids, counted_session_ids, user_ids
   FROM new_sessions AS new_session
   JOIN old_sessions AS old_session ON old_session.id = new_session.id
@@ -96,14 +96,24 @@ BEGIN
       FROM public.session_players AS seat
       WHERE seat.session_id = ANY (ended_session_ids)
       UNION ALL
-      SELECT session.seer_id, 0, 1, 0, coalesce(session.id = ANY (counted_session_ids), false)::integer
-      FROM new_sessions AS session
+      -- If the statement also assigned the session to another Seer, it still counts as live for the former one.
+      SELECT session.seer_id, 0, 1, 0, 0
+      FROM old_sessions AS session
       WHERE session.id = ANY (ended_session_ids)
+      UNION ALL
+      SELECT session.seer_id, 0, 0, 0, 1
+      FROM new_sessions AS session
+      WHERE session.id = ANY (counted_session_ids)
     ) AS participation
     GROUP BY participation.user_id
   ) AS user_change
   WHERE profile.id = user_change.user_id
-    AND (user_change.ended_seats > 0 OR user_change.ended_sessions > 0 OR user_change.games_played > 0);
+    AND (
+      user_change.ended_seats > 0
+      OR user_change.ended_sessions > 0
+      OR user_change.games_played > 0
+      OR user_change.games_run > 0
+    );
 
   IF counted_session_ids IS NOT NULL THEN
     PERFORM
@@ -141,8 +151,8 @@ DECLARE
   active_seats public.session_players[];
   active_seat public.session_players;
 BEGIN
-  -- Not `private.is_service()`, which may be true for the tables' owner, too.
-  IF current_setting('role') = 'service_role' THEN
+  -- The condition is not `private.is_service()`, because that may be true for the tables' owner, too.
+  IF 'service_role' IN (current_setting('role'), CASE WHEN current_setting('role') = 'none' THEN session_user END) THEN
     RAISE EXCEPTION USING
       ERRCODE = 'SP031',
       MESSAGE = 'The session is live; cancel it before deleting it',

@@ -1,8 +1,9 @@
--- Events are numbered in one order per session and are deleted after a day.
+-- Within a session, events become visible in the order of their numbers. They are deleted after a day. Users may send
+-- only *client events*, whose type begins with `client.`.
 
--- Draws the number of an event (`seq`), and sets its sender from the token, whatever a client sends. Refuses an event
--- from a user who neither is the Seer nor holds a seat, and an unreadable payload of a `client.` event. At most once a
--- day, updates the session's `last_event_at`. The writer of an event locks the session until the end of the
+-- Draws the number of an event (`seq`), and sets its sender from the token, whatever a client sends. Refuses a client
+-- event from a user who neither is the Seer nor holds a seat, and a client event with an unreadable payload. At most
+-- once a day, updates the session's `last_event_at`. The writer of an event locks the session until the end of the
 -- transaction, so within a session numbers become visible in order: a reader that has seen a number has missed no lower
 -- one.
 CREATE OR REPLACE FUNCTION private.number_event()
@@ -73,8 +74,9 @@ BEGIN
 END
 $$;
 
--- Returns `listens` if the account may listen to the session, and otherwise the reason why not. The rule is that of the
--- policy on events. A NULL account stands for the service, for which the session only has to exist.
+-- Returns `listens` if the account may listen to the session (receive its events), and otherwise the reason why not.
+-- The rule is that of the policy on events, but a closed account may not listen at all. A NULL account stands for the
+-- service, for which the session only has to exist.
 CREATE OR REPLACE FUNCTION private.listener_status(target_session_id uuid, account uuid)
 RETURNS text
 LANGUAGE plpgsql
@@ -164,8 +166,9 @@ END
 $$;
 
 -- Returns a text that identifies the history of events on this server. The text changes when the server is restarted, a
--- standby is promoted in its place, or the database is restored. Then events that clients have seen may be missing, and
--- their numbers may be given to other events. On a standby this raises an error, because a standby shows events late.
+-- standby is promoted in its place, or the database is created again from a backup. Then events that clients have seen
+-- may be missing, and their numbers may be given to other events. On a standby this function raises an error, because a
+-- standby shows events late.
 CREATE OR REPLACE FUNCTION private.event_history_id()
 RETURNS text
 LANGUAGE plpgsql
@@ -192,7 +195,7 @@ $$;
 -- event becomes visible, by a transaction that has already locked the session's row and therefore has a transaction id.
 -- So once no transaction with an id below `next_transaction` is running, each event whose number is at most
 -- `last_drawn` is either visible or was rolled back. A later call shows this by its `oldest_transaction`, the lowest id
--- of a running transaction.
+-- of a running transaction. `history_id` is the result of `event_history_id`.
 CREATE OR REPLACE FUNCTION private.event_clock()
 RETURNS TABLE (last_drawn bigint, oldest_transaction bigint, next_transaction bigint, history_id text)
 LANGUAGE plpgsql
@@ -203,16 +206,18 @@ AS $$
 DECLARE
   snapshot_xmin xid8 := pg_snapshot_xmin(pg_current_snapshot());
 BEGIN
-  -- On a standby the sequence shows the last value in the log, which may be up to 32 numbers ahead of those drawn.
-  -- There the log position that was replayed serves as `last_drawn` instead: it grows with every write, and everything
-  -- before it is visible.
+  -- On a standby the sequence shows the last value in the write-ahead log, which may be up to 32 numbers ahead of those
+  -- drawn. There the log position that was replayed serves as `last_drawn` instead: it grows with every write, and all
+  -- events that were committed before this position are visible. So the ids of transactions are not needed there, and
+  -- are 0.
   IF pg_is_in_recovery() THEN
     RETURN QUERY
     SELECT (pg_last_wal_replay_lsn() - '0/0'::pg_lsn)::bigint, 0::bigint, 0::bigint, NULL::text;
     RETURN;
   END IF;
   -- The snapshot's xmax is too low for `next_transaction`: it follows the newest transaction that has ended, and newer
-  -- ones may be running. `age()` counts from the next id that the server will assign.
+  -- ones may be running. In a transaction that has no id of its own, such as a read-only one, the first call of `age()`
+  -- counts from the next id that the server will assign.
   RETURN QUERY
   SELECT
     last_value,
@@ -223,9 +228,9 @@ BEGIN
 END
 $$;
 
--- Deletes up to `batch_size` events older than a day, oldest first, and skips rows that another transaction has locked.
--- It reads at most twice as many rows as it may delete. Reading more than it deletes lets several clean-ups share the
--- work. Without a bound, each clean-up would read past thousands of old events if a transaction kept them locked.
+-- Deletes up to `batch_size` events older than a day, and skips rows that another transaction has locked. It reads only
+-- the oldest events, at most twice as many as it may delete. Reading more than it deletes lets several clean-ups share
+-- the work. Without a bound, each clean-up would read past thousands of old events if a transaction kept them locked.
 -- Sequential scans are disabled, because a connection may have cached a plan while the table was empty, and that plan
 -- would read all of it. The deletion finds the rows by ctid, which is safe because a locked row does not move.
 CREATE OR REPLACE FUNCTION private.delete_old_events(batch_size integer)

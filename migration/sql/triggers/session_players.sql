@@ -1,5 +1,5 @@
--- Seats. Each player takes their own seat, with a living (not retired) character of their own. `seat_counts.sql` counts
--- the seats.
+-- A *seat* is a row of `session_players`. Each player takes their own seat, with a living (not retired) character of
+-- their own. `seat_counts.sql` counts the seats.
 
 CREATE OR REPLACE FUNCTION private.refuse_seat_after_end()
 RETURNS void
@@ -58,8 +58,8 @@ DECLARE
 BEGIN
   IF TG_OP = 'INSERT' THEN
     NEW.user_id := coalesce(NEW.user_id, me);
-    -- If a user takes the seat, the policy locks the player's row in `private.account_gates` (`lock_open_account`). If
-    -- anybody else seats the player, that row is locked here.
+    -- If a user takes the seat, a policy or `join_by_code` calls `lock_open_account`, which locks the player's row in
+    -- `private.account_gates`. If anybody else seats the player, that row is locked here.
     IF me IS NULL OR is_service THEN
       PERFORM private.lock_gate(NEW.user_id);
     END IF;

@@ -2,8 +2,8 @@
 -- and the events of its changes.
 
 -- Fills in the Seer. Refuses an adventure that the Seer may not use, and an id that another Seer's session has. This
--- function refuses only callers who may create the session; for all others row security refuses the row. Callers get
--- the same error for somebody else's draft as for an adventure that does not exist.
+-- function refuses only callers who may create the session; for all others row security refuses the row. Users get the
+-- same error for somebody else's draft as for an adventure that does not exist.
 CREATE OR REPLACE FUNCTION private.prepare_session()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -59,7 +59,7 @@ BEGIN
   IF coalesce(NEW.seer_id, auth.uid()) = auth.uid() AND NOT private.is_service() THEN
     RAISE EXCEPTION USING
       ERRCODE = 'SP030',
-      MESSAGE = 'scheduled_start must be in the future',
+      MESSAGE = 'scheduled_start must not be more than an hour in the past',
       TABLE = 'sessions',
       COLUMN = 'scheduled_start',
       CONSTRAINT = 'scheduled_in_future';
@@ -105,7 +105,7 @@ BEGIN
     EXCEPTION
       WHEN triggered_action_exception THEN
         -- The query of `archived_sessions` above sees only what was archived before the snapshot.
-        PERFORM private.refuse_id_archived_since_snapshot(NEW);
+        PERFORM private.check_id_not_archived_since_snapshot(NEW);
     END;
   END IF;
   IF current_adventure.status <> 'published' AND current_adventure.creator_id <> NEW.seer_id THEN
@@ -191,8 +191,8 @@ END
 $$;
 
 -- Counts the changes of the game state, in `game_state_version`. The trigger's WHEN compares the documents as they are
--- stored: 12 and 12.0 are equal as numbers, but clients see the difference. A client's UPDATE names the version that it
--- replaces, so two screens of one Seer do not overwrite each other unnoticed.
+-- stored: 12 and 12.0 are equal as numbers, but clients see the difference. A client's UPDATE can name, in its WHERE
+-- clause, the version that it replaces, so that two screens of one Seer do not overwrite each other unnoticed.
 CREATE OR REPLACE FUNCTION private.increment_game_state_version()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -207,7 +207,7 @@ $$;
 -- Restores all heroic saves of the session when its encounter changes. It skips a seat whose player is just leaving:
 -- the player's transaction has locked the seat and waits for this session, so waiting for the seat would be a deadlock.
 -- It also skips the seats of removed players, who still see their own seat and could otherwise learn of encounters in a
--- session that they may no longer see. A skipped seat is still correct, because its used save belongs to the previous
+-- session that they may no longer see. A skipped seat is still correct, because its used save belongs to an earlier
 -- encounter (`heroic_saves_encounter`), and `claim_heroic_save` counts only saves of the current one.
 CREATE OR REPLACE FUNCTION private.clear_used_heroic_saves()
 RETURNS trigger
@@ -233,8 +233,8 @@ BEGIN
 END
 $$;
 
--- When the service assigns a live session to another Seer, the session counts for the new Seer, up to that Seer's
--- limit, and no longer for the former one.
+-- When the service assigns a live session to another Seer, the session counts for the new Seer, and no longer for the
+-- former one. This raises an error if the new Seer's account is closed or already has the maximum of live sessions.
 CREATE OR REPLACE FUNCTION private.move_session_count()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -251,8 +251,8 @@ BEGIN
 END
 $$;
 
--- Emits the events of a changed session. Each payload is complete without a further query. Times are printed in UTC,
--- because a caller could set a time zone whose offset no client can parse.
+-- Emits the events of a changed session. Each payload contains the whole change, so a reader needs no further query.
+-- Times are printed in UTC, because a caller could set a time zone whose offset no client can parse.
 CREATE OR REPLACE FUNCTION private.emit_session_change()
 RETURNS trigger
 LANGUAGE plpgsql

@@ -5,16 +5,16 @@
 -- evaluated. So a stranger learns nothing from a refusal, because row security refuses the stranger first. A row that
 -- is skipped by `ON CONFLICT DO NOTHING` does not count towards a limit. And no trigger has to guess whether a new row
 -- will conflict with one that has the same key. Where a BEFORE trigger must refuse, it refuses only callers whom row
--- security would permit.
+-- security would permit, or the refusal depends only on the caller's own input, or it has the error of row security.
 --
 -- **A limit is a counter** in the row that owns the counted rows (`sessions.seats_taken`, `users.living_characters`,
 -- ...). An AFTER trigger updates the counter, and refuses the change if the counter would exceed the limit. Two
 -- transactions that update one counter notice each other at every isolation level. Two that only counted the rows would
 -- each miss the row that the other inserts.
 --
--- Foreign keys lock rows too, in triggers called `RI_...`. These fire together with the AFTER triggers, in the order of
--- all their names. If a trigger of ours must lock rows before the foreign keys do, its name begins with a capital
--- letter before R.
+-- Foreign keys lock rows too, in triggers called `RI_...`. These and the AFTER triggers fire in the order of their
+-- names. If a trigger of ours must lock rows before the foreign keys do, its name begins with a capital letter before
+-- R.
 --
 -- **Lock order**, everywhere: the row of the caller's account in `private.account_gates`, then seats, sessions,
 -- characters, users and adventures. Within a table, all rows that a statement locks are locked in the order of their
@@ -22,13 +22,13 @@
 -- because a user's statement may lock the user's own rows in another order.
 
 -- Sets `updated_at`, whoever edits the row. In a table with counters, the trigger `set_updated_at`, which calls this
--- function, lists all columns but the counters, because counters also change when somebody else acts. For example,
--- completing a private session changes the counters in the profiles of all who played it, and equal times in these
--- profiles would reveal who they are.
+-- function, leaves the counters out of its list of columns, because counters also change when somebody else acts. For
+-- example, completing a private session changes the counters in the profiles of all who played it, and equal times in
+-- these profiles would reveal who they are.
 --
--- Each edit sets a later time than the one before, so that a reader who finds the same time knows that the row is
--- unchanged. `now()` alone is not enough, because several transactions can have the same time, for example those that
--- one simple-query message contains.
+-- Each edit sets a later time than the one before, so that a reader who finds the same time knows that nobody has
+-- edited the row. `now()` alone is not enough, because several transactions can have the same time, for example those
+-- that one simple-query message contains.
 CREATE OR REPLACE FUNCTION private.touch_updated_at()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -114,8 +114,8 @@ END
 $$;
 
 -- Adds the given numbers to the counters of an account; a negative number lowers a counter. If a number is positive,
--- this raises an error if that counter would exceed its limit, or if the account is closed. For `seats` and `sessions`,
--- the caller counts only live sessions (those that have not ended).
+-- this raises an error if that counter would exceed its limit, or if the account is closed. `living` and `retired` are
+-- numbers of characters. `seats` and `sessions` must include only live sessions (those that have not ended).
 CREATE OR REPLACE FUNCTION private.add_to_account_counters(
   account uuid,
   living integer DEFAULT 0,

@@ -1,4 +1,4 @@
--- One statement of the API inserts, changes or deletes at most a hundred rows of a table. Otherwise one INSERT of fifty
+-- One statement of a user inserts, changes or deletes at most a hundred rows of a table. Otherwise one INSERT of fifty
 -- thousand events would make all participants of the session wait, and so would one UPDATE that writes a large document
 -- to every session that a Seer has ever run. In addition, all events of one statement must belong to one session.
 --
@@ -11,9 +11,9 @@
 -- These rules apply to the roles `anon` and `authenticated`, and to the logins that may assume one of them, unless row
 -- security does not apply to the login. The logins are included because a statement can change its role (`RETURNING
 -- set_config('role', 'none', true)`) and then runs as its login. Row security does not apply to the service (role
--- `service_role`), nor to the owner, as whom our triggers write. An operator's own role is not limited. Each function
--- below repeats the condition that says so, which begins with `row_security_active`. If the condition were a function
--- of its own, all of these roles would need EXECUTE on it.
+-- `service_role`), nor to the owner, as whom our triggers write. An operator's role that may assume neither `anon` nor
+-- `authenticated` is not limited. Each trigger function below repeats the condition that says so, which begins with
+-- `row_security_active`. If the condition were a function of its own, all of these roles would need EXECUTE on it.
 
 -- Always raises an error. It is declared to return a boolean because the policies of `policies/statement_limits.sql`
 -- call it in their conditions.
@@ -50,7 +50,8 @@ BEGIN
     RETURN NULL;
   END IF;
   IF pg_stat_get_xact_tuples_updated('private.account_gates'::regclass) > 0 THEN
-    PERFORM private.require_open_account() FROM written_rows LIMIT 1; -- No call if no row was written.
+    -- If no row was written, `require_open_account` is not called.
+    PERFORM private.require_open_account() FROM written_rows LIMIT 1;
   END IF;
   IF EXISTS (SELECT FROM written_rows OFFSET 100) THEN
     PERFORM private.refuse_too_many_rows(TG_TABLE_NAME);
@@ -59,8 +60,8 @@ BEGIN
 END
 $$;
 
--- The same checks for deleted creatures. Creatures that are deleted with their adventure are not counted: the caller no
--- longer owns an adventure that is gone.
+-- Does the same as `check_written_rows` for deleted creatures. Creatures that are deleted with their adventure are not
+-- counted: the caller no longer owns an adventure that is gone.
 CREATE OR REPLACE FUNCTION private.check_deleted_creatures()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -107,9 +108,9 @@ BEGIN
 END
 $$;
 
--- All events of one statement of the API must belong to one session. Each event locks its session as it arrives. A
--- statement with several sessions would lock them in the order of the caller's rows, and could deadlock with the Seer's
--- update of the same sessions. So an event of a second session is refused here, before `number_event` locks that
+-- All events of one statement of a user must belong to one session. Each event locks its session before it is inserted.
+-- A statement with several sessions would lock them in the order of the caller's rows, and could deadlock with the
+-- Seer's update of the same sessions. So an event of a second session is refused here, before `number_event` locks that
 -- session. The session of the first row is kept in a setting until the statement ends. If a caller changes the setting,
 -- `check_written_events` still refuses the second session at the end of the statement.
 CREATE OR REPLACE FUNCTION private.limit_to_one_session()
@@ -126,8 +127,8 @@ BEGIN
   ) THEN
     RETURN NEW;
   END IF;
-  -- Row security would refuse an event whose type does not begin with `client.`. It is refused here already, before it
-  -- locks a session and draws a number.
+  -- Row security would refuse an event whose type does not begin with `client.`. Such an event is refused here already,
+  -- before `number_event` locks its session.
   IF starts_with(NEW.event_type, 'client.') IS NOT TRUE THEN
     RAISE EXCEPTION USING
       ERRCODE = 'insufficient_privilege',
@@ -196,8 +197,9 @@ DO $$
 DECLARE
   limit_trigger record;
 BEGIN
-  -- Every table and command of `policies/closed_accounts.sql`, except those that have a trigger above. Some tables can
-  -- have no more than a hundred rows per account. For them the trigger is needed because it also checks the account.
+  -- The list contains every table and command of `policies/closed_accounts.sql`, except those that have a trigger
+  -- above. Some tables can have no more than a hundred rows per account. For them the trigger is needed because it also
+  -- checks the account.
   FOR limit_trigger IN
     SELECT *
     FROM (

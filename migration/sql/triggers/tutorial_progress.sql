@@ -18,9 +18,10 @@ BEGIN
 END
 $$;
 
--- Derives the path and the completed steps from the current step, and sets the time of completion. This trigger does
--- not check the order of the steps, because it fires twice for an upsert: for the row that it would insert and again
--- for the row that it then updates. `check_tutorial_step` checks the order in the row that was written in the end.
+-- Derives the path and the completed steps from the current step. A time of completion that the statement sets becomes
+-- the current time, or stays the one that was stored. This trigger does not check the order of the steps, because an
+-- upsert fires it twice: for the row proposed for insertion, and again for the existing row that is updated instead.
+-- `check_tutorial_step` checks the order in the row that was written in the end.
 CREATE OR REPLACE FUNCTION private.prepare_tutorial_step()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -50,7 +51,7 @@ BEGIN
   IF TG_OP = 'UPDATE' AND step_number = 1 AND OLD.current_step <> 'welcome' THEN
     NEW.completed_steps := '{}';
     NEW.completed_at := NULL;
-    -- `skipped` is reset too, unless this statement sets it.
+    -- `skipped` is reset too, unless this statement changes it from false to true.
     NEW.skipped := NEW.skipped AND NOT OLD.skipped;
     RETURN NEW;
   END IF;
@@ -61,7 +62,7 @@ BEGIN
   IF NEW.completed_at IS NOT NULL THEN
     NEW.completed_at := coalesce(CASE WHEN TG_OP = 'UPDATE' THEN OLD.completed_at END, now());
   END IF;
-  -- A list of completed steps that the statement left as it was is replaced by the steps before the current one, or by
+  -- If the statement does not change the list of completed steps, the list becomes the steps before the current one, or
   -- all steps once the tutorial is completed. A list that also includes the current step is valid, and stays.
   derived_steps := CASE WHEN NEW.completed_at IS NULL THEN steps[:step_number - 1] ELSE steps END;
   IF NEW.completed_steps = (CASE WHEN TG_OP = 'UPDATE' THEN OLD.completed_steps ELSE '{}' END)
@@ -73,9 +74,9 @@ BEGIN
 END
 $$;
 
--- Refuses any change of the step except to the next one or back to the start (an INSERT counts as a change from the
--- first step), a list of completed steps that does not fit the step, and a completion before the last step. The service
--- may write any of these.
+-- Refuses three things: any change of the step other than to the next one or back to the start (an INSERT counts as a
+-- change from the first step), a list of completed steps that does not fit the step, and completion before the last
+-- step. The service may write any of these.
 CREATE OR REPLACE FUNCTION private.check_tutorial_step()
 RETURNS trigger
 LANGUAGE plpgsql

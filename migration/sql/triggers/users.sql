@@ -1,9 +1,10 @@
--- Creates a profile for each account in `auth.users`, and changes it with the account. The functions that close and
--- delete accounts are in `account_deletion.sql`. An account's *gate* is its row in `private.account_gates`.
+-- Creates a *profile* (a row of `public.users`) for each account in `auth.users`, and changes the profile with the
+-- account. The functions that close and delete accounts are in `account_deletion.sql`. An account's *gate* is its row
+-- in `private.account_gates`.
 
--- Returns a name that is safe to show to others: line breaks and control characters become spaces, zero-width spaces
--- and characters that change the direction of the text are removed, and what remains is cut to a hundred characters.
--- Returns NULL if nothing visible remains, or if the value is not a string.
+-- Returns a name that is safe to show to others: line breaks and control characters become spaces; zero-width spaces,
+-- byte-order marks and characters that change the direction of the text are removed; and what remains is cut to a
+-- hundred characters. Returns NULL if nothing visible remains, or if the value is not a string.
 CREATE OR REPLACE FUNCTION private.clean_name(value jsonb)
 RETURNS text
 LANGUAGE plpgsql
@@ -64,8 +65,9 @@ $$;
 
 -- Creates a profile. This must never fail, because the sign-up would fail with it. An account without an e-mail
 -- address, or with one that another account has (single sign-on allows that), gets its reserved address
--- (`email_to_store`). If another sign-up with the same address is in progress, ON CONFLICT waits for it. If the id
--- already has a profile, the account gets that profile back, with its history, and is open again.
+-- (`email_to_store`). If another sign-up with the same address is in progress, ON CONFLICT waits for it, but no longer
+-- than a second. If the id already has a profile, the account gets that profile back, with its history, and is open
+-- again.
 CREATE OR REPLACE FUNCTION private.create_profile(account uuid, account_email text, metadata jsonb)
 RETURNS void
 LANGUAGE plpgsql
@@ -75,7 +77,7 @@ AS $$
 DECLARE
   address text := private.email_to_store(account, account_email);
   reserved_email CONSTANT text := account || '@no-email.invalid';
-  -- The first usable name: from the platform's metadata, or else the local part of the e-mail address.
+  -- The first usable name: from the account's metadata, else the local part of the e-mail address, else `Adventurer`.
   name text := coalesce(
     private.clean_name(metadata -> 'display_name'),
     private.clean_name(metadata -> 'full_name'),
@@ -152,8 +154,8 @@ EXCEPTION
 END
 $$;
 
--- Changes the e-mail address of a profile. If another profile has the new address, this profile gets its reserved
--- address instead, so that the change of the account still succeeds.
+-- Changes the e-mail address of an open account's profile. If another profile has the new address, this profile gets
+-- its reserved address instead, so that the change of the account still succeeds.
 CREATE OR REPLACE FUNCTION private.change_email(account uuid, address text)
 RETURNS void
 LANGUAGE plpgsql
@@ -163,8 +165,8 @@ AS $$
 BEGIN
   -- The e-mail address is a key, so its change waits for transactions whose foreign keys have locked the profile. Such
   -- a transaction may then update the profile's counters and wait for this change, which would be a deadlock. Locking
-  -- the gate first avoids it. The profile is locked before `try_set_email` is called, so that the time limit covers
-  -- only the wait for the address.
+  -- the gate first avoids the deadlock. The profile is locked before `try_set_email` is called, so that the time limit
+  -- of that function covers only the wait for the address.
   PERFORM FROM private.account_gates WHERE account_id = account FOR UPDATE;
   PERFORM FROM public.users WHERE id = account FOR UPDATE;
   IF NOT private.try_set_email(account, private.email_to_store(account, address)) THEN
@@ -225,8 +227,8 @@ BEGIN
 END
 $$;
 
--- Refuses changes to the name, picture and description of a closed account, whoever makes them. The trigger's WHEN
--- condition has already found such a change, so this function always refuses.
+-- Refuses changes to the e-mail address, name, picture and description of a closed account, whoever makes them. The
+-- trigger's WHEN condition has already found such a change, so this function always refuses.
 CREATE OR REPLACE FUNCTION private.refuse_profile_change()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -254,12 +256,13 @@ CREATE OR REPLACE TRIGGER create_gate
   FOR EACH ROW EXECUTE FUNCTION private.create_gate();
 
 CREATE OR REPLACE TRIGGER check_profile_change
-  BEFORE UPDATE OF display_name, avatar_url, bio ON public.users
+  BEFORE UPDATE OF email, display_name, avatar_url, bio ON public.users
   FOR EACH ROW
   WHEN (
     OLD.closed_at IS NOT NULL AND NEW.closed_at IS NOT NULL
     AND (
-      NEW.display_name <> OLD.display_name
+      NEW.email <> OLD.email
+      OR NEW.display_name <> OLD.display_name
       OR NEW.avatar_url IS DISTINCT FROM OLD.avatar_url
       OR NEW.bio IS DISTINCT FROM OLD.bio
     )

@@ -2,12 +2,12 @@
 
 mod names;
 
-use sea_orm_migration::{MigratorTrait, prelude::*, sea_orm::FromQueryResult};
+use sea_orm_migration::{MigrationName, prelude::*, sea_orm::FromQueryResult};
 
 use crate::{
-    MigrationError, Migrator,
+    MigrationError,
     check::State,
-    manifest,
+    m20261101_000002_tables, manifest,
     query::{self, fetch_bool, fetch_names, fetch_one},
     record,
 };
@@ -103,9 +103,12 @@ pub(crate) async fn check_ready<C: ConnectionTrait>(db: &C, state: &State) -> Re
     if applied.is_empty() {
         check_auth_schema(db).await?;
     }
-    if applied.len() < Migrator::migrations().len() {
+    if applied.len() < record::migration_names().len() {
         check_migrations_table(state)?;
-        check_names_are_free(state)?;
+        // Once the tables are created, the objects that are found are those of the schema.
+        if !applied.contains(&m20261101_000002_tables::Migration.name().to_owned()) {
+            check_names_are_free(state)?;
+        }
         // The role would own what it creates.
         if ["anon", "authenticated", "service_role"].contains(&connection.role.as_str()) {
             return Err(MigrationError::ApiRoleMigrates { role: connection.role }.into());
@@ -121,7 +124,8 @@ pub(crate) async fn check_ready<C: ConnectionTrait>(db: &C, state: &State) -> Re
     check_owners(db, state, connection.role).await
 }
 
-/// Checks that `public.sparc_migrations` lists every recorded migration, and has the columns that SeaORM expects.
+/// Checks that `public.sparc_migrations` lists every recorded migration, and, if an object has that name, that it is a
+/// table with the columns that SeaORM expects.
 pub(crate) fn check_migrations_table(state: &State) -> Result<(), MigrationError> {
     let found = state.found_by_name();
     let is_as_expected = |object: &String| {

@@ -15,7 +15,8 @@ use crate::{
 /// schema needs.
 pub(super) fn check_names_are_free(state: &State) -> Result<(), MigrationError> {
     let names_of = |objects: Vec<&str>| -> Vec<String> {
-        // All other kinds of objects belong to an object of one of these kinds.
+        // Most other kinds of objects belong to an object of one of these kinds. Roles, schemas and the publication may
+        // exist already, and `check_job_names_are_free` checks the jobs.
         let is_standalone =
             |object: &&str| matches!(manifest::kind(object), "table" | "view" | "type" | "domain" | "function");
         objects

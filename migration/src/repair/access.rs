@@ -12,8 +12,9 @@ fn has_default_privileges(kind: &str) -> bool {
 }
 
 impl Plan {
-    /// Resets the setting `session_replication_role` wherever it is stored. (`settings_and_lock_sql` has set it for
-    /// this transaction.) The roles and databases are selected by the same conditions as in the catalog query.
+    /// Resets the setting `session_replication_role` wherever it is stored, even if the stored value is `origin`.
+    /// (`settings_and_lock_sql` in `script` has set it for this transaction.) The roles and databases are selected by
+    /// the same conditions as in the catalog query.
     pub(super) fn repair_session_replication_role(&mut self, defects: &Defects<'_>) {
         let object = "session_replication_role";
         if !defects.to_restore().any(|(name, _)| name == object) {

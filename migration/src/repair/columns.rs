@@ -119,7 +119,8 @@ $do$",
 /// Returns the SQL condition that a conversion would change the value of the column, or `None` if no conversion between
 /// these types changes a value. A `timestamp` counts as unchanged by a conversion to `timestamp with time zone`: it has
 /// no time zone, and is taken to be in UTC. A text that is parsed counts as unchanged too, because PostgreSQL rejects a
-/// text that is not of the new type, unless the new type has a length or a scale, to which the parser rounds.
+/// text that is not of the new type. But if the new type has a length or a scale, the parser rounds to it, so the
+/// values are compared.
 fn changed_value_condition(name: &str, actual: &str, expected: &str) -> Option<String> {
     let is_text = |data_type: &str| data_type.starts_with("text") || data_type.starts_with("character");
     let converted = format!("{name}::{expected}");

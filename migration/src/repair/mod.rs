@@ -21,7 +21,7 @@ mod unrepairable;
 
 pub(crate) use structure::{OTHER_OWNER, SCHEMA_OWNER_SQL};
 
-/// The statements that repair all differences.
+/// The statements that repair all differences. The methods of the type only add statements, and run none.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
     /// In the order in which they must run.
@@ -193,7 +193,12 @@ impl Plan {
                 self.push_repair(drop_object_sql(found), &found.name, None);
             }
         }
-        to_recreate.extend(all_to_drop.into_iter().filter(|object| state.expected.contains_key(object)));
+        // No table is dropped. A listed table would only lose a part, such as the default of a column.
+        to_recreate.extend(
+            all_to_drop
+                .into_iter()
+                .filter(|object| manifest::kind(object) != "table" && state.expected.contains_key(object)),
+        );
         Ok(to_recreate)
     }
 
@@ -214,7 +219,7 @@ impl Plan {
         }
     }
 
-    /// Adds the privileges that the repairs remove to the objects to create: an object that is created again has no
+    /// Adds to the objects to create the privileges that the repairs remove: an object that is created again has no
     /// privileges, and a change of the owner removes those of the old owner.
     fn add_lost_privileges(&mut self, defects: &mut Defects<'_>) {
         let loses_privileges = |name: &str| {
@@ -239,7 +244,7 @@ impl Plan {
         defects.to_create.extend(privileges);
     }
 
-    /// Adds a statement that does not repair one object, so that no object is named if the database rejects it.
+    /// Adds a statement that repairs no single object. If the database rejects the statement, no object is named.
     fn push(&mut self, sql: impl Into<String>) {
         self.statements.push(Repair { sql: sql.into(), object: None });
     }
@@ -334,13 +339,14 @@ fn must_be_dropped(difference: &Difference) -> bool {
         (_, Some(_), None) => true,
         ("function", Some(actual), Some(expected)) => signature(actual) != signature(expected),
         ("view" | "index" | "constraint", Some(_), Some(_)) => true,
-        // Triggers on `auth.users` are replaced, because only the owner of that table, the platform, can drop them.
+        // Triggers on `auth.users` are replaced, because on Supabase only the platform, as that table's owner, can drop
+        // them.
         ("trigger", Some(_), Some(_)) => !difference.object.ends_with(" on auth.users"),
         _ => false,
     }
 }
 
-/// Returns a DROP with IF EXISTS, because the CASCADE of an earlier one may have dropped the object.
+/// Returns a DROP with IF EXISTS, because the CASCADE of an earlier DROP may have dropped the object.
 fn drop_object_sql(found: &CatalogObject) -> String {
     let (kind, target) = found.name.split_once(' ').unwrap_or_default();
     match (kind, name_and_table(&found.name)) {

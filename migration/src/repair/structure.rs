@@ -1,4 +1,4 @@
-//! Repairs of schemas, types, tables, sequences, settings and statistics targets.
+//! Repairs of schemas, types, tables, sequences, owners, settings and statistics targets.
 
 use super::{Defects, Plan};
 use crate::{check::Difference, manifest, manifest::name_and_table, tables};

@@ -3,7 +3,8 @@
 use super::structure;
 use crate::{check::Difference, manifest};
 
-/// Returns the difference with what the operator must do, if `up` cannot repair it.
+/// If `up` cannot repair the difference, returns a text that describes it, for types and roles with what the operator
+/// must do.
 pub(super) fn describe_if_unrepairable(difference: &Difference) -> Option<String> {
     let (Some(actual), Some(expected)) = (&difference.found, &difference.expected) else { return None };
     match manifest::kind(&difference.object) {

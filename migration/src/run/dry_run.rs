@@ -15,14 +15,16 @@ use super::{
 };
 use crate::{
     check::State,
-    preflight, record, renames,
+    preflight, query, record, renames,
     repair::{ObjectUnderRepair, Plan},
     script,
 };
 
 /// Returns the SQL that `up` would run, as one transaction for `psql`, or an empty string if there is nothing to do.
-/// Nothing is changed. Nothing is locked either, unless objects were renamed: then their names are restored, in a
-/// transaction that is rolled back, to find the other differences.
+/// The SQL that installs a new schema lacks the repairs of differences that `up` would find afterwards. Nothing is
+/// changed. Nothing is locked either, unless objects were renamed, or a schema that an earlier version installed has
+/// pending migrations: then their names are restored, or the migrations applied, in a transaction that is rolled back,
+/// to find the other differences.
 ///
 /// # Errors
 ///
@@ -31,14 +33,15 @@ pub async fn dry_run(db: &SchemaManagerConnection<'_>) -> Result<String, DbErr> 
     let statements = in_read_only_transaction(db, async |transaction| {
         let state = State::read(transaction).await?;
         let has_renamed_objects = state.pending_migrations().is_empty() && !renames::find(&state).is_empty();
-        Ok(if has_renamed_objects { None } else { Some(plan_up(transaction, &state).await?) })
+        let must_rehearse = has_renamed_objects || state.is_upgrade();
+        Ok(if must_rehearse { None } else { Some(plan_up(transaction, &state).await?) })
     });
     if let Some(statements) = statements.await? {
         return Ok(if statements.is_empty() { String::new() } else { script::wrap_in_transaction(&statements) });
     }
     let transaction = begin(db, AccessMode::ReadWrite).await?;
     let mut object_under_repair = None;
-    let work = restore_names_and_plan_up(&transaction, &mut object_under_repair);
+    let work = rehearse_up(&transaction, &mut object_under_repair);
     let outcome = run_and_name_lock_holders(db, &transaction, work).await;
     let rollback_result = rollback(db, transaction).await;
     match outcome {
@@ -47,7 +50,8 @@ pub async fn dry_run(db: &SchemaManagerConnection<'_>) -> Result<String, DbErr> 
     }
 }
 
-/// Returns the SQL that `up` would run on a database in this state, in which no object is renamed.
+/// Returns the SQL that `up` would run on a database in this state, in which no object is renamed and no upgrade is
+/// pending.
 async fn plan_up(db: &DatabaseTransaction, state: &State) -> Result<Vec<String>, DbErr> {
     let report = state.report();
     if !report.pending.is_empty() {
@@ -66,14 +70,22 @@ async fn plan_up(db: &DatabaseTransaction, state: &State) -> Result<Vec<String>,
     Ok(sql)
 }
 
-/// Restores the names of renamed objects. Returns all the SQL that `up` would run, which begins with the statements
-/// that restore the names. After an error, `object_under_repair` is the object that the failed statement was to repair.
-async fn restore_names_and_plan_up(
+/// Restores the names of renamed objects, and applies the pending migrations of an upgrade. Returns all the SQL that
+/// `up` would run, which begins with these statements. After an error, `object_under_repair` is the object that the
+/// failed statement was to repair.
+async fn rehearse_up(
     db: &DatabaseTransaction,
     object_under_repair: &mut Option<ObjectUnderRepair>,
 ) -> Result<Vec<String>, DbErr> {
     set_up_and_lock(db).await?;
     let mut sql = Vec::new();
+    let state = State::read(db).await?;
+    if state.is_upgrade() {
+        preflight::check_ready(db, &state).await?;
+        sql = script::apply_sql(&state.pending_migrations());
+        sql.extend(record::record_sql());
+        query::execute_all(db, &sql).await?;
+    }
     for _ in 0..MAX_RENAME_ROUNDS {
         let state = State::read(db).await?;
         let renames = renames::find(&state);

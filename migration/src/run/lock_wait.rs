@@ -17,18 +17,18 @@ use crate::{MigrationError, db_error, printable::escape_control_characters, quer
 /// after which a command gives up waiting (`script::STANDARD_SETTINGS`).
 const LOOK_INTERVAL: Duration = Duration::from_secs(3);
 
-/// Who holds the lock for which a session waits.
+/// Who holds the lock for which a command waits.
 struct Blockers {
     /// Each process, with the object that is locked.
     holders: String,
-    /// Whether the session waits for another migrator to end, and so will not give up for ten minutes.
+    /// Whether the command waits for another migrator to end, and so will not give up for ten minutes.
     are_migrators: bool,
 }
 
-/// Does the work in this transaction. If it gives up waiting for a lock, the error names the sessions that hold the
+/// Does the work in this transaction. If it gives up waiting for a lock, the error names the processes that hold the
 /// lock. If it waits for another migrator, a line on standard error says so.
 ///
-/// If no other connection can be opened, the error names no session.
+/// If no other connection can be opened, the error names no process, and no such line is written.
 pub(super) async fn run_and_name_lock_holders<T>(
     db: &SchemaManagerConnection<'_>,
     transaction: &DatabaseTransaction,
@@ -91,9 +91,10 @@ async fn find_blockers(
     })
 }
 
-/// Returns a query with two columns: each session that blocks the server process, and whether the process waits for the
-/// lock of the migrators. `pg_locks` shows the upper half of that lock's key in `classid` and the lower half in
-/// `objid`. A prepared transaction has no process, and blocks as process 0.
+/// Returns a query with one row for each process that blocks the server process `pid`, and two columns: a text with the
+/// blocking process and the lock, and whether that is the lock of the migrators. `pg_locks` shows the upper half of
+/// that lock's key in `classid` and the lower half in `objid`. A prepared transaction has no process, and blocks as
+/// process 0.
 fn blockers_sql(pid: i32) -> String {
     format!(
         "SELECT DISTINCT

@@ -8,14 +8,14 @@ mod transaction;
 use std::fmt;
 
 use sea_orm_migration::{
-    MigrationTrait, MigratorTrait, SchemaManagerConnection, async_trait,
+    MigrationName, MigrationTrait, MigratorTrait, SchemaManagerConnection, async_trait,
     sea_orm::{self, AccessMode, ConnectionTrait, DatabaseTransaction, DbErr, DynIden, FromQueryResult},
 };
 
 use crate::{
     MigrationError, Migrator, Report,
     check::State,
-    db_error, dependents,
+    db_error, dependents, m20261101_000002_tables,
     manifest::{self, CatalogObject},
     preflight,
     printable::escape_control_characters,
@@ -32,7 +32,7 @@ use transaction::{begin, deallocate_statements, in_read_only_transaction, rollba
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Command {
-    /// Apply this many pending migrations, or all of them. If none are pending, repair differences.
+    /// Apply this many pending migrations, or all of them. If none are pending then, repair the differences.
     Up(Option<u32>),
     /// Undo this many applied migrations, or all of them, the last applied first.
     Down(Option<u32>),
@@ -50,7 +50,7 @@ pub enum SchemaChange {
     Applied(String),
     /// The named migration was undone.
     Undone(String),
-    /// All functions, triggers, policies and views (this many) were created.
+    /// All functions, triggers, policies and views, of which there are this many, were created.
     Installed(usize),
     /// A renamed object (the first name) got its original name back (the second).
     Renamed(String, String),
@@ -179,7 +179,8 @@ async fn run_in_transaction(
 }
 
 /// Applies at most `max_count` pending migrations, and repairs the differences if none are pending then. A new schema
-/// has differences if roles, schema `public` or the publication existed before and were not as the manifest says.
+/// has differences if roles, schema `public` or the publication existed before and were not as the manifest says. A
+/// schema that an earlier version installed differs in the functions, triggers, policies and views that have changed.
 async fn up(
     db: &DatabaseTransaction,
     max_count: u32,
@@ -197,9 +198,16 @@ async fn up(
         if (applied_count as usize) < pending.len() {
             return Ok(());
         }
-        query::execute_all(db, &script::finish_install_sql(state.record.jobs_were_scheduled)).await?;
-        changes.push(SchemaChange::Installed(record::repeatable_objects().len()));
-        state = State::read(db).await?;
+        if state.is_upgrade() {
+            query::execute_all(db, &record::record_sql()).await?;
+            state = restore_names(db, object_under_repair, changes).await?;
+        } else {
+            query::execute_all(db, &script::finish_install_sql(state.record.jobs_were_scheduled)).await?;
+            state = State::read(db).await?;
+            let is_installed =
+                |found: &&CatalogObject| state.is_ours(&found.name) && record::is_repeatable(&found.name);
+            changes.push(SchemaChange::Installed(state.found_objects.iter().filter(is_installed).count()));
+        }
     }
     let report = state.report();
     if report.differences.is_empty() {
@@ -276,8 +284,8 @@ async fn undo(db: &DatabaseTransaction, count: u32, changes: &mut Vec<SchemaChan
         // The role cannot read the list of migrations. `check_ready` returns the error that says so.
         return preflight::check_ready(db, &state).await;
     };
-    let undone: Vec<String> = applied.iter().rev().take(count as usize).cloned().collect();
-    if undone.is_empty() {
+    let to_undo: Vec<String> = applied.iter().rev().take(count as usize).cloned().collect();
+    if to_undo.is_empty() {
         return Ok(());
     }
     preflight::check_ready(db, &state).await?;
@@ -285,7 +293,7 @@ async fn undo(db: &DatabaseTransaction, count: u32, changes: &mut Vec<SchemaChan
     preflight::check_not_renamed_or_moved(db, &state).await?;
     // What the first migration created (the stand-in for schema `auth`, `private.sparc_record`) stays unless all
     // migrations are undone.
-    let keeps_first_migration = undone.len() < applied.len();
+    let keeps_first_migration = to_undo.len() < applied.len();
     let is_of_first_migration = |found: &CatalogObject| {
         found.name.contains(" auth.") && !found.name.starts_with("trigger ") || found.name.contains(".sparc_")
     };
@@ -294,6 +302,7 @@ async fn undo(db: &DatabaseTransaction, count: u32, changes: &mut Vec<SchemaChan
             object == "schema auth" || (object == "schema private" && state.environment.creates_schema_private);
         object.starts_with("schema ") && (keeps_first_migration || !is_created_by_us)
     };
+    let drops_tables = to_undo.iter().any(|name| *name == m20261101_000002_tables::Migration.name());
     // What the command will drop, without columns, because `find_all_to_drop` accepts none.
     let to_drop: Vec<&CatalogObject> = state
         .found_objects
@@ -301,16 +310,17 @@ async fn undo(db: &DatabaseTransaction, count: u32, changes: &mut Vec<SchemaChan
         .filter(|found| state.is_ours(&found.name) && !is_kept_schema(&found.name))
         .filter(|found| !matches!(manifest::kind(&found.name), "publication" | "publication of" | "job" | "column"))
         .filter(|found| !(keeps_first_migration && is_of_first_migration(found)))
+        .filter(|found| drops_tables || record::is_repeatable(&found.name))
         .collect();
     // Only the check is needed: the call fails if an operator's object depends on one that will be dropped.
     dependents::find_all_to_drop(db, &state, &to_drop).await?;
     db.execute_unprepared("SET LOCAL search_path = public").await?;
     query::execute_all(db, &repair::drop_repeatable_objects_sql(&state)).await?;
-    InnerMigrator::down(db, Some(u32::try_from(undone.len()).unwrap_or(u32::MAX))).await?;
+    InnerMigrator::down(db, Some(u32::try_from(to_undo.len()).unwrap_or(u32::MAX))).await?;
     if keeps_first_migration {
         db.execute_unprepared(record::FORGET_MIGRATIONS).await?;
     }
-    changes.extend(undone.into_iter().map(SchemaChange::Undone));
+    changes.extend(to_undo.into_iter().map(SchemaChange::Undone));
     Ok(())
 }
 
@@ -321,7 +331,7 @@ struct InnerMigrator;
 #[async_trait::async_trait]
 impl MigratorTrait for InnerMigrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        Migrator::migrations()
+        record::migrations()
     }
 
     fn migration_table_name() -> DynIden {
@@ -347,9 +357,7 @@ pub struct Status {
 pub async fn status(db: &SchemaManagerConnection<'_>) -> Result<Status, DbErr> {
     let state = read_state(db).await?;
     let pending = state.pending_migrations();
-    let migrations = Migrator::migrations()
-        .iter()
-        .map(|migration| (migration.name().to_owned(), !pending.contains(&migration.name().to_owned())))
-        .collect();
+    let migrations =
+        record::migration_names().into_iter().map(|name| (name.clone(), !pending.contains(&name))).collect();
     Ok(Status { migrations, report: state.report() })
 }

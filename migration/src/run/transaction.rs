@@ -67,8 +67,8 @@ pub(super) async fn deallocate_statements(
 /// Rolls back, and leaves no prepared statements on the server connection.
 pub(super) async fn rollback(db: &SchemaManagerConnection<'_>, transaction: DatabaseTransaction) -> Result<(), DbErr> {
     if was_opened_by_connect(db) {
-        // After an error the server accepts nothing but ROLLBACK. The message begins a new transaction, so that the
-        // pooler does not give the server connection away before the driver has rolled back too.
+        // After an error the server accepts nothing but ROLLBACK. The same message also begins a new transaction, so
+        // that the pooler does not give the server connection away before the driver has rolled back too.
         transaction.execute_unprepared("ROLLBACK; BEGIN; DEALLOCATE ALL").await?;
     }
     transaction.rollback().await

@@ -1,5 +1,5 @@
-//! `creatures`: the characters that the Seer plays. The table is in the specification's diagram; its columns are this
-//! project's decision.
+//! `creatures`: the creatures of an adventure, which the Seer plays. The table is in the specification's diagram; its
+//! columns are this project's decision.
 
 use super::*;
 

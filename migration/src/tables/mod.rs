@@ -1,4 +1,5 @@
-//! The tables, one file each, in SeaQuery. Their functions and triggers, and their policies and grants, are in `sql/`.
+//! The tables in SeaQuery, one file for each, and one for the three of the archive. Their functions and triggers, and
+//! their policies and grants, are in `sql/`.
 //!
 //! Where the game's specification (see `docs/decisions.md`) gives a name, the object has that name. An object that the
 //! specification leaves unnamed has the name that PostgreSQL would choose. For foreign keys and for checks on two
@@ -62,19 +63,22 @@ pub(crate) const CHECK_FUNCTIONS: &str = include_str!("../../sql/tables/check_fu
 /// replica identity of `session_players`.
 pub(crate) const GATES_AND_REPLICA_IDENTITY: &str = include_str!("../../sql/tables/gates_and_replica_identity.sql");
 
-/// SQL that creates `private.requests`, which has a digest of each request that created a row.
+/// SQL that creates `private.requests`, which has a digest of each request that created a row (but none for rolls and
+/// events).
 pub(crate) const REQUESTS: &str = include_str!("../../sql/tables/requests.sql");
 
 /// SQL that sets the comments on tables and columns, which the API shows.
 pub(crate) const COMMENTS: &str = include_str!("../../sql/tables/comments.sql");
 
-/// SQL that adds check constraints on the size of what clients write.
+/// SQL that adds check constraints on the size of what clients write, on the URLs of pictures, and on all times.
 pub(crate) const SIZE_LIMITS: &str = include_str!("../../sql/tables/size_limits.sql");
 
-/// SQL that revokes what default privileges granted on the tables.
-pub(crate) const CLOSED_BY_DEFAULT: &str = include_str!("../../sql/tables/closed_by_default.sql");
+/// SQL that enables row-level security on the tables, revokes what default privileges granted on them, and grants
+/// EXECUTE on the functions that check constraints call.
+pub(crate) const REVOKE_ALL: &str = include_str!("../../sql/tables/revoke_all.sql");
 
-/// SQL that sets the storage parameters of tables (for autovacuum), and of the index on the adventures' content.
+/// SQL that sets the storage parameters of tables (for autovacuum) and of the index on the adventures' content, and the
+/// statistics targets of two columns.
 pub(crate) const STORAGE_PARAMETERS: &str = include_str!("../../sql/tables/storage_parameters.sql");
 
 /// Every table in schema `public` but `sparc_migrations`, in the order of creation.
@@ -183,17 +187,14 @@ mod tests {
 
     use sea_orm_migration::prelude::PostgresQueryBuilder;
 
-    use super::{CLOSED_BY_DEFAULT, COMMENTS, TABLES, definitions};
+    use super::{COMMENTS, REVOKE_ALL, TABLES, definitions};
 
     /// Supabase's default privileges grant every new table to the API's roles. So a table that is missing in
-    /// `closed_by_default.sql` would be accessible to them.
+    /// `revoke_all.sql` would be accessible to them.
     #[test]
-    fn closed_by_default_sql_lists_every_table() {
+    fn revoke_all_sql_lists_every_table() {
         for table in TABLES {
-            assert!(
-                CLOSED_BY_DEFAULT.contains(&format!("'public.{table}'")),
-                "closed_by_default.sql must list {table}"
-            );
+            assert!(REVOKE_ALL.contains(&format!("'public.{table}'")), "revoke_all.sql must list {table}");
         }
     }
 
@@ -208,15 +209,18 @@ mod tests {
         }
     }
 
-    /// `up` recognizes a renamed column by its comment.
+    /// `up` recognizes a renamed table or column by its comment.
     #[test]
-    fn no_two_columns_of_a_table_have_the_same_comment() {
-        let columns = COMMENTS.lines().filter_map(|line| line.strip_prefix("COMMENT ON COLUMN ")?.split_once(" IS "));
+    fn no_two_tables_and_no_two_columns_of_a_table_have_the_same_comment() {
+        let comments = COMMENTS.lines().filter_map(|line| line.strip_prefix("COMMENT ON ")?.split_once(" IS "));
         let mut seen = BTreeSet::new();
-        for (column, comment) in columns {
-            let table = column.rsplit_once('.').map(|(table, _)| table);
-            assert!(seen.insert((table, comment)), "{column} has the comment of another column: {comment}");
+        for (object, comment) in comments {
+            // The table of a column; `None` for a table.
+            let table =
+                object.strip_prefix("COLUMN ").and_then(|column| column.rsplit_once('.')).map(|(table, _)| table);
+            assert!(seen.insert((table, comment)), "{object} has the comment of another one: {comment}");
         }
-        assert!(seen.len() > 100, "the comments were not found");
+        let table_count = seen.iter().filter(|(table, _)| table.is_none()).count();
+        assert!(table_count == TABLES.len() && seen.len() > 100, "the comments were not found");
     }
 }

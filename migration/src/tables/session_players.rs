@@ -2,7 +2,8 @@
 
 use super::*;
 
-/// Adds the columns of a seat and its primary key. `archived_session_players` has the same columns and key.
+/// Adds the columns of a seat except `replica_id`, its primary key, and two checks. `archived_session_players` has the
+/// same.
 pub(super) fn add_columns(table: &mut TableCreateStatement) {
     table
         .col(required("session_id").uuid())
@@ -18,6 +19,7 @@ pub(super) fn add_columns(table: &mut TableCreateStatement) {
         // Set while the player may not rejoin, because the Seer removed them. Only the Seer or the service clears it.
         .col(optional("removed_at").timestamp_with_time_zone())
         .check(named_check("removed_is_inactive", "removed_at IS NULL OR NOT is_active"))
+        .check(named_check("left_is_inactive", "is_active = (left_at IS NULL)"))
         .primary_key(Index::create().col("session_id").col("user_id"));
 }
 
@@ -26,7 +28,7 @@ pub(super) fn definition() -> TableDefinition {
     add_columns(&mut table);
     table
         // The replica identity: the value that subscribers to a publication of this table receive for each deleted row.
-        // The primary key would reveal to them which user it was.
+        // The primary key would reveal to them which user held the seat.
         .col(required("replica_id").uuid().default(Expr::cust("gen_random_uuid()")))
         .index(Index::create().unique().name("session_players_replica_id_key").col("replica_id"))
         .foreign_key(&mut foreign_key("session_players", "session_id", "sessions", ForeignKeyAction::Cascade))

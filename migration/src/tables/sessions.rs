@@ -28,7 +28,7 @@ pub(super) fn add_columns(table: &mut TableCreateStatement) {
         // Number of the current encounter, which goes up with each change of `current_encounter_id`. A heroic save
         // counts for the encounter with this number.
         .col(counter("encounter_number"))
-        // Number of changes of the game state. A client's UPDATE names the version that it overwrites.
+        // Number of changes of the game state. A client's UPDATE can name the version that it overwrites.
         .col(counter("game_state_version"))
         // Time of the last event, or up to a day before it. It is stored here because events are deleted after a day.
         .col(timestamp_now("last_event_at"));
@@ -41,6 +41,11 @@ pub(super) fn definition() -> TableDefinition {
         .check(named_check("sessions_max_players_check", "max_players BETWEEN 2 AND 6"))
         .check(named_check("valid_code", "code ~ '^[A-Z0-9]{6}$'"))
         .check(named_check("seats_within_limit", "seats_taken <= max_players"))
+        .check(named_check(
+            "times_of_status",
+            "(status IN ('completed', 'cancelled')) = (ended_at IS NOT NULL)
+             AND (started_at IS NOT NULL OR status NOT IN ('active', 'paused', 'completed'))",
+        ))
         .index(Index::create().unique().name("sessions_code_key").col("code"))
         .foreign_key(&mut foreign_key("sessions", "seer_id", "users", ForeignKeyAction::NoAction))
         .foreign_key(&mut foreign_key("sessions", "adventure_id", "adventures", ForeignKeyAction::NoAction));

@@ -7,7 +7,7 @@ use sea_orm::sqlx::{
     postgres::{PgConnectOptions, PgDatabaseError, PgSslMode},
 };
 
-use super::CONNECT_TIMEOUT;
+use super::{CONNECT_TIMEOUT, ERROR_INSTEAD_OF_TLS};
 use crate::sqlstate;
 
 /// The reason why a connection could not be opened. Its message is one sentence for a person: what failed, the
@@ -48,7 +48,8 @@ pub enum ConnectError {
         /// Host and port.
         server: String,
     },
-    /// No server listens on the host and port.
+    /// No server listens on the host and port, or on the socket. This is also returned for any network error that no
+    /// other variant names.
     #[error("No PostgreSQL server answers at {server}: start it, or correct the host and port of the URL.")]
     NotListening {
         /// Host and port, or the socket.
@@ -94,7 +95,7 @@ pub enum ConnectError {
         /// User of the URL.
         user: String,
     },
-    /// `pg_hba.conf` has no entry for this connection.
+    /// `pg_hba.conf` has no entry for this connection, or an entry that rejects it.
     #[error(
         "The server at {server} does not let user \"{user}\" connect to database \"{database}\" from here: add an \
          entry for this user to the server's pg_hba.conf and reload that file, or connect from a permitted host (the \
@@ -129,7 +130,7 @@ pub enum ConnectError {
         /// User of the URL.
         user: String,
     },
-    /// A multi-tenant pooler does not know this project.
+    /// A pooler that serves the databases of several projects does not know the project that the user of the URL names.
     #[error(
         "The pooler at {server} knows no project for user \"{user}\": its users are written ROLE.PROJECT (on Supabase, \
          postgres.abcdefghijklmnop); correct the user, or the region in the host of the URL."
@@ -189,7 +190,7 @@ pub enum ConnectError {
         /// The server's message.
         reason: String,
     },
-    /// The limit on connections is reached.
+    /// The server, the database, the role or a pooler has reached its limit on connections.
     #[error(
         "The server at {server} has no connection left for user \"{user}\": end idle ones, make the services' pools \
          smaller, or raise the limit (the server said: {reason})."
@@ -231,7 +232,7 @@ pub enum ConnectError {
         /// Host and port.
         server: String,
     },
-    /// The server's certificate is not trusted, or was issued for another host.
+    /// The server's certificate is not trusted, has expired, or was issued for another host.
     #[error("The certificate of the server at {server} is not accepted by sslmode={mode}: {reason}.")]
     CertificateRejected {
         /// Host and port.
@@ -282,13 +283,13 @@ pub(crate) fn server_address(options: &PgConnectOptions) -> String {
 }
 
 /// Returns the reason why a connection could not be opened, from the driver's error and the server's message. If
-/// the attempt timed out, the message says that it waited for [`CONNECT_TIMEOUT`].
+/// the attempt timed out, the message says that the server did not answer within [`CONNECT_TIMEOUT`].
 #[must_use]
 pub fn explain(options: &PgConnectOptions, error: &sqlx::Error) -> ConnectError {
     explain_attempt(options, error, CONNECT_TIMEOUT)
 }
 
-/// Does the same as [`explain`], for attempts that took this long together.
+/// Does the same as [`explain`], but after a timeout, the message says that the server did not answer within `timeout`.
 pub(crate) fn explain_attempt(options: &PgConnectOptions, error: &sqlx::Error, timeout: Duration) -> ConnectError {
     let server = server_address(options);
     let mode = match options.get_ssl_mode() {
@@ -310,10 +311,14 @@ pub(crate) fn explain_attempt(options: &PgConnectOptions, error: &sqlx::Error, t
         sqlx::Error::Io(_) if text.contains("corrupt message") => ConnectError::NotPostgres { server },
         sqlx::Error::Io(_) if is_tls_message(&text) => ConnectError::Other { server, reason: text },
         sqlx::Error::Io(error) => explain_network_error(options, server, error, timeout),
-        // `connect_once` reports a timeout as this error.
+        // `connect_once` and the monitor of a cluster report a timeout as this error.
         sqlx::Error::PoolTimedOut => ConnectError::NoAnswer { server, seconds: timeout.as_secs().max(1) },
         // The connection was closed before a byte was read.
         sqlx::Error::Protocol(text) if text.contains("SSLRequest: 0x00") => ConnectError::ClosedEarly { server },
+        sqlx::Error::Protocol(text) if text.contains(ERROR_INSTEAD_OF_TLS) => {
+            let reason = "it answered the request for TLS with an error, which cannot be read".to_owned();
+            ConnectError::NotReady { server, reason }
+        }
         sqlx::Error::Protocol(_) => ConnectError::NotPostgres { server },
         sqlx::Error::Database(refusal) => match refusal.try_downcast_ref::<PgDatabaseError>() {
             Some(refusal) => explain_server_error(options, server, refusal),

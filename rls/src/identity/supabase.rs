@@ -57,7 +57,7 @@ fn from_role(role: &'static str) -> Identity {
 pub fn from_claims(mut claims: Map<String, Value>) -> Result<Identity, Error> {
     let invalid_claims = |rule| Err(Error::InvalidClaims { rule });
     if claims.values().any(has_nul) || claims.keys().any(|name| name.contains('\0')) {
-        return invalid_claims("no claim may have a NUL in it");
+        return invalid_claims("the claims must not contain a NUL character");
     }
     let subject = match claims.get("sub") {
         None => None,

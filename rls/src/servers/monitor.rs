@@ -127,8 +127,8 @@ pub(super) async fn start(
         loop {
             let interval = if monitor.has_primary { CHECK_INTERVAL } else { SHORT_CHECK_INTERVAL };
             if timeout(interval, wake.notified()).await.is_ok() {
-                // Pauses, so that one check serves all callers that ask for one meanwhile. A cluster that was dropped
-                // has no callers.
+                // After this pause, one check serves all callers that have asked for one meanwhile. A cluster that was
+                // dropped has no callers.
                 sleep(if weak_cluster.strong_count() == 0 { Duration::ZERO } else { SHORT_CHECK_INTERVAL }).await;
             }
             let Some(cluster) = weak_cluster.upgrade().filter(|cluster| !cluster.is_closed.load(Ordering::SeqCst))
@@ -170,7 +170,7 @@ impl Monitor {
             }
         }
         if self.system_identifier.is_none() {
-            // The identifier of a primary, or else of any server that answers.
+            // The identifier is that of a primary, or else of any server that answers.
             let reference = reports.iter().find(|(_, report)| !report.status.is_standby).or(reports.first());
             self.system_identifier = reference.map(|(_, report)| report.system_identifier);
         }

@@ -12,7 +12,7 @@ use crate::{
 
 /// Exclusive access to the connection for one call, from the check of the state to the response. If a `Call` is dropped
 /// before [`record_outcome`](Call::record_outcome), the call was cancelled: its outcome is unknown, and its frame can
-/// only be rolled back.
+/// only be rolled back. After [`expect_rows`](Call::expect_rows), only an error in the response has this effect.
 pub(crate) struct Call<C: Connection = PooledConnection> {
     pub(super) state: OwnedMutexGuard<TransactionState<C>>,
     pub(super) frame_id: u64,
@@ -79,7 +79,7 @@ impl<C: Connection> Call<C> {
         self.state.pending = None;
     }
 
-    /// Records that the next statement may change the database session.
+    /// Records that the next statement may change the database session and the identity.
     pub(crate) fn expect_session_changes(&mut self) {
         self.state.is_unclean = true;
         if let Some(frame) = self.state.frame(self.frame_id) {

@@ -18,8 +18,9 @@ where
             Ok(value)
         }
         Err(error) => {
-            // The closure's error is returned, not that of the rollback. If the rollback fails, the connection is
-            // closed, and the server rolls back.
+            // The closure's error is returned, not that of the rollback. A rollback that fails needs no further action:
+            // the connection is closed, a statement has already ended the transaction, or the outer transaction can
+            // only be rolled back.
             let _ = transaction.rollback().await;
             Err(TransactionError::Transaction(error))
         }

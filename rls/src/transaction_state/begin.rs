@@ -33,9 +33,10 @@ pub(crate) struct BeginRequest<'a> {
     pub(crate) allows_background_end: bool,
 }
 
-/// The columns that are added to the last SELECT of [`Identity::set_local_sql`]. That SELECT has two columns itself,
-/// and these stand between them. The first is the result of the begin check ([`Identity::with_begin_check`]), or of
-/// setting the identity if there is no check; the last is the start time of the transaction.
+/// The columns that are added to the last SELECT of [`Identity::set_local_sql`]. That SELECT has two columns of its
+/// own, and the added ones stand between these two. Its own first column is the result of the begin check
+/// ([`Identity::with_begin_check`]), or of setting the identity if there is no check; its own last column is the start
+/// time of the transaction.
 struct BeginColumns<'a> {
     identity: &'a Identity,
     includes_isolation: bool,
@@ -160,8 +161,8 @@ impl<C: Connection> TransactionState<C> {
         if let (PreparedStatementMode::Cached, Some(connection)) = (prepared_statement_mode, &mut state.connection) {
             state.pending = Some(Pending::Begin);
             if let Err(error) = pooler::prevent_statement_name_collisions(connection, values.process_id).await {
-                // The server rolls the transaction back when the connection closes. Nobody has a handle that could ask
-                // for the reason.
+                // The server rolls the transaction back when the connection closes. No handle of this transaction
+                // exists yet, so nobody reads its end reason.
                 state.close(EndReason::Finished);
                 return Err(error);
             }
@@ -172,8 +173,8 @@ impl<C: Connection> TransactionState<C> {
 }
 
 /// Explains an error of the statement that sets the identity. A role that cannot be assumed and a setting that is
-/// refused have the same SQLSTATEs. Only an error about the role has a message that contains the role's name, whatever
-/// the language of the message.
+/// refused have the same SQLSTATEs. The message of an error about the role contains the role's name, whatever the
+/// language of the message; that of an error about a setting contains it only by coincidence.
 fn explain_identity_error(error: sqlx::Error, role: &str) -> sqlx::Error {
     let Some(refusal) = error.as_database_error() else { return error };
     if !matches!(refusal.code().as_deref(), Some(sqlstate::INSUFFICIENT_PRIVILEGE | sqlstate::INVALID_PARAMETER_VALUE))

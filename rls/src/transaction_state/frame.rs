@@ -13,7 +13,8 @@ pub(crate) struct Frame {
     pub(crate) id: u64,
     /// `None` while the frame can be used.
     pub(crate) failure: Option<Failure>,
-    /// Whether the handle of the frame was dropped, so that the frame must be rolled back.
+    /// Whether no handle of the frame is left (it was dropped, or never returned), so that the frame must be rolled
+    /// back.
     pub(crate) is_abandoned: bool,
     /// Whether a statement that may have changed the identity has run since the identity was last verified.
     pub(crate) is_unverified: bool,
@@ -51,7 +52,7 @@ pub(crate) enum Pending {
 /// Why the transaction has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EndReason {
-    /// It was committed or rolled back.
+    /// It was committed or rolled back, or this crate has closed the connection, so that the server rolls back.
     Finished,
     /// The connection was lost.
     ConnectionLost,
@@ -82,7 +83,7 @@ pub(crate) fn already_ended_error(reason: Option<EndReason>) -> DbErr {
         Some(EndReason::EndedByStatement) => Error::TransactionEndedByStatement.into(),
         Some(EndReason::RawCommitUnknown) => commit_unknown_error("the connection was closed in an earlier call"),
         Some(EndReason::ConnectionLost) => {
-            let source = RuntimeErr::Internal("it was lost in an earlier call".to_owned());
+            let source = RuntimeErr::Internal("the connection was lost in an earlier call".to_owned());
             Error::ConnectionLost(DbErr::Conn(source)).into()
         }
         Some(EndReason::Finished) | None => Error::TransactionOver.into(),

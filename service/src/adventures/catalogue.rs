@@ -101,8 +101,8 @@ crate::values::impl_text_conversions!(
     "must be newest, most_played or best_rated"
 );
 
-/// Number of adventures that the first, short scan for a filtered page reads. If they do not fill the page, a second
-/// scan reads [`SCAN_LIMIT`] adventures.
+/// Number of adventures that the first, short scan for a filtered page reads. If at most [`PAGE_SIZE`] of them match, a
+/// second scan reads [`SCAN_LIMIT`] adventures.
 const SHORT_SCAN_LIMIT: usize = 100;
 
 /// A position in the catalogue, in one of its orders: the value by which the list is sorted, and the id.
@@ -126,7 +126,8 @@ impl<C: Caller> Adventures<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidCursor`], also for a cursor of another order or filter.
+    /// [`Error::InvalidCursor`], also for a cursor of another order or filter; [`Error::InvalidValue`] for a search
+    /// text that contains NUL.
     pub async fn catalogue(
         self,
         filter: &CatalogueFilter,
@@ -190,7 +191,8 @@ rows::row_decoder!(SUMMARY_COLUMNS, decode_summaries: AdventureSummary {
     published_at, is_valid, times_played, average_rating, created_at,
 });
 
-/// Returns the conditions that no index covers, which PostgreSQL evaluates for each adventure.
+/// Returns the conditions of the filter. PostgreSQL evaluates them for each adventure that is scanned, because no index
+/// covers them in an order of the catalogue.
 fn unindexed_filters(filter: &CatalogueFilter, binds: &mut Binds) -> String {
     let mut conditions = Vec::new();
     if let Some(difficulty) = filter.difficulty {

@@ -58,8 +58,8 @@ impl<C: Caller> Dice<'_, C> {
     /// Rolls one die for every seated character and each listed creature, and returns the turns in order: the highest
     /// roll first, among equal rolls the higher grace first, then at random. Either all rolls are made or none.
     ///
-    /// Repeating the request with the same id returns the existing rolls; characters that were seated in the meantime
-    /// roll now.
+    /// Repeating the request with the same id returns the existing rolls, except those of characters that have left
+    /// their seats; characters that were seated in the meantime roll now.
     ///
     /// Who may: the Seer of an active session, and the service. Six round trips, and one more for each hundred rolls
     /// after the first hundred. Event `dice_rolled` for each roll.
@@ -104,8 +104,10 @@ impl<C: Caller> Dice<'_, C> {
             let turn_positions: HashMap<Uuid, usize> =
                 ordered_ids.into_iter().enumerate().map(|(index, id)| (id, index)).collect();
             let mut rolls = dice_rolls::Entity::find().filter(dice_rolls::Column::Id.is_in(roll_ids)).all(tx).await?;
+            let caller_id = tx.identity().user_id();
             let is_requested = |roll: &dice_rolls::Model| {
-                is_requested_roll(roll, initiative.session_id, rollers_by_roll_id.get(&roll.id).copied())
+                roll.rolled_by == caller_id
+                    && is_requested_roll(roll, initiative.session_id, rollers_by_roll_id.get(&roll.id).copied())
             };
             if rolls.len() != rollers_by_roll_id.len() || !rolls.iter().all(is_requested) {
                 return Err(Error::IdConflict { what: "roll" });

@@ -26,7 +26,7 @@ pub struct Modifier {
     pub kind: ModifierKind,
     /// Amount: -5 to 5 for the number of dice, -10 to 10 for the total.
     pub value: i32,
-    /// The source of the modifier, for display.
+    /// The source of the modifier, for display: at most 100 characters, at least one of them visible.
     pub source: String,
 }
 
@@ -68,7 +68,7 @@ pub struct NewRoll {
     pub session_id: Uuid,
     /// The character or creature that rolls.
     pub roller: Roller,
-    /// The attribute that gives the number of dice.
+    /// The attribute that gives the number of dice. Initiative is one die, whatever the attribute.
     pub attribute: Attribute,
     /// The difficulty that the modified total must reach.
     pub difficulty: Difficulty,

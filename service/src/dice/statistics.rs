@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::Dice;
 use crate::{Caller, Error, operation::operation};
 
-/// The rolls to list or count.
+/// The rolls to list or count. Those of archived sessions are not included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
@@ -16,7 +16,8 @@ use crate::{Caller, Error, operation::operation};
 pub enum RollScope {
     /// All rolls of a session.
     Session(Uuid),
-    /// All rolls of a character in the sessions that the caller takes or took part in.
+    /// All rolls of a character in the sessions that the caller takes or took part in; for the service, in all
+    /// sessions.
     Character(Uuid),
 }
 

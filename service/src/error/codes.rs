@@ -30,9 +30,10 @@ impl Error {
         self.code_entry().http_status
     }
 
-    /// Returns whether the same call may succeed a moment later. If so, the call changed nothing. `false` for
-    /// [`CommitUnknown`](Self::CommitUnknown), whose outcome is unknown: repeat such a call only if it creates
-    /// something with an id that the caller chose.
+    /// Returns whether the same call may succeed a moment later. If so, the call changed nothing (but a maintenance job
+    /// keeps the batches that it has completed). `false` for [`CommitUnknown`](Self::CommitUnknown), because the
+    /// outcome is unknown: repeat such a call only if a second success does no harm. A creation with an id that the
+    /// caller chose is safe to repeat.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         self.code_entry().is_retryable

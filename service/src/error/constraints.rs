@@ -59,6 +59,11 @@ pub(super) fn check_constraint_error(table: &str, constraint: &str) -> Option<Er
         "web_artwork_url" => ("artwork_url", "must be an http or https URL, or a path"),
         "account_is_own" => ("account_id", "must equal the id"),
         "removed_is_inactive" => ("removed_at", "must be null while the player is seated"),
+        "left_is_inactive" => ("left_at", "must be null exactly while the player is seated"),
+        "times_of_status" => (
+            "ended_at",
+            "must be null exactly while the session is live; started_at must not be null once the session has started",
+        ),
         "adventures_average_rating_check" => ("average_rating", "must be 0 to 5"),
         // The database reports only that the adventure is not valid, so the list of its errors is empty.
         "published_is_valid" => return Some(Error::AdventureInvalid(Vec::new())),
@@ -72,7 +77,8 @@ pub(super) fn check_constraint_error(table: &str, constraint: &str) -> Option<Er
         ),
         "valid_modifiers" => (
             "modifiers",
-            "must be at most ten: dice modifiers from -5 to 5 and flat ones from -10 to 10, each with a source",
+            "must be at most ten: dice modifiers from -5 to 5 and flat ones from -10 to 10, each with a source of at \
+                most 100 characters",
         ),
         "valid_stats" => ("stats", "must have might, grace, wit and heart, integers from 1 to 10"),
         "valid_player_range" => ("min_players", "must not be above max_players"),
@@ -81,7 +87,7 @@ pub(super) fn check_constraint_error(table: &str, constraint: &str) -> Option<Er
         "adventures_estimated_duration_check" => ("estimated_duration", "must be one minute or more"),
         "adventures_times_played_check" => ("times_played", "must not be negative"),
         "sessions_max_players_check" => ("max_players", "must be 2 to 6"),
-        "valid_code" => ("code", "must have six letters or digits"),
+        "valid_code" => ("code", "must have six capital letters or digits"),
         "characters_hit_points_check" => ("hit_points", "must be 0 to the maximum"),
         "characters_max_hit_points_check" => ("max_hit_points", "must be 1 to 10"),
         "characters_level_check" => ("level", "must be 1 to 10"),
@@ -108,10 +114,12 @@ pub(super) fn check_constraint_error(table: &str, constraint: &str) -> Option<Er
         "valid_step" => ("current_step", "must be a step of the tutorial"),
         "users_games_played_check" => ("games_played", "must not be negative"),
         "users_games_run_check" => ("games_run", "must not be negative"),
-        "readable_document" => {
-            ("document", "must be at most 100 levels deep, and have no number beyond 1e308 or closer to 0 than 1e-308")
-        }
-        _ if constraint.starts_with("bounded_") => return size_limit_error(table, constraint),
+        "readable_document" => (
+            "document",
+            "must be within its size limit, be at most 100 levels deep, and have no number beyond 1e308 or closer to 0 \
+                than 1e-308",
+        ),
+        _ if constraint.starts_with("bounded_") => return bound_error(table, constraint),
         "adventures_creature_count_check" => ("creature_count", "must not be negative"),
         "users_adventure_count_check" => ("adventure_count", "must not be negative"),
         "users_living_characters_check" => ("living_characters", "must not be negative"),
@@ -130,8 +138,9 @@ pub(super) fn check_constraint_error(table: &str, constraint: &str) -> Option<Er
     Some(Error::InvalidValue { field, rule })
 }
 
-/// Returns the error for a violated size limit (decision "Bounds").
-fn size_limit_error(table: &str, constraint: &str) -> Option<Error> {
+/// Returns the error for a violated bound on the size of a text or document, or on a time (decision "Bounds"). `None`
+/// if the constraint is not listed.
+fn bound_error(table: &str, constraint: &str) -> Option<Error> {
     let (field, rule) = match (table, constraint) {
         (_, "bounded_display_name") => ("display_name", "must have 1 to 100 characters"),
         (_, "bounded_avatar_url") => ("avatar_url", "must have at most 2,000 characters"),

@@ -1,5 +1,5 @@
-//! Converts database errors to [`Error`], by their SQLSTATE and constraint. For a missing privilege, the error says who
-//! may do it, or which columns to use instead.
+//! Converts database errors to [`Error`], by their SQLSTATE and constraint. If a privilege is missing, the error says
+//! who may write the table, or which columns to use instead.
 
 use std::sync::Arc;
 
@@ -106,7 +106,7 @@ fn translate_sqlstate(error: &SqlxPostgresError) -> Option<Error> {
         "SP027" => Error::TooManyRows,
         "SP028" => Error::PlayerRemoved,
         "SP029" => Error::SessionHasNoPlayer,
-        "SP030" => Error::InvalidValue { field: "scheduled_start", rule: "must be in the future" },
+        "SP030" => Error::InvalidValue { field: "scheduled_start", rule: "must not be more than an hour in the past" },
         "SP031" => Error::SessionLive,
         "SP032" => Error::UnknownAccount,
         "SP037" => not_listener_error(),
@@ -118,15 +118,22 @@ fn translate_sqlstate(error: &SqlxPostgresError) -> Option<Error> {
         // tells which, and it must be in English (docs/operations.md).
         "23503" if error.message().starts_with("update or delete") => Error::StillReferenced,
         "23503" => Error::NotFound { what: referenced_kind(constraint) },
+        // NOT NULL violation. A roll gets the name of its character, which is missing if the character does not exist.
+        "23502" if error.column() == Some("character_name") => Error::NotFound { what: "character" },
+        "23502" => Error::RuleViolated { constraint: format!("{} NOT NULL", error.column().unwrap_or_default()) },
         // Check violation.
         "23514" => match check_constraint_error(error.table().unwrap_or_default(), constraint) {
             Some(error) => error,
             None => Error::RuleViolated { constraint: constraint.to_owned() },
         },
         // Insufficient privilege: a policy refused the row, or a privilege is missing.
-        "42501" => policy_error(constraint).unwrap_or_else(|| Error::NotAllowed { rule: permission_rule(error) }),
+        "42501" => policy_error(constraint).unwrap_or_else(|| Error::NotAllowed { rule: table_rule(error) }),
         // Serialization failure, deadlock, lock not available.
         "40001" | "40P01" | "55P03" => Error::Busy,
+        // Triggered data change violation, which the schema's triggers raise too.
+        "27000" => Error::InvalidStatement {
+            reason: "a function that it calls must not change a row that it changes itself".to_owned(),
+        },
         // In failed SQL transaction.
         "25P02" => Error::TransactionFailed,
         // Read-only SQL transaction.
@@ -226,7 +233,7 @@ const TABLE_ACCESS: [TableAccess; 12] = [
     TableAccess {
         table: "tutorial_progress",
         rule: "only the user may see and change their progress in the tutorial",
-        instead: "set only path, current_step, completed_steps, completed_at and skipped",
+        instead: "set only user_id, path, current_step, completed_steps, completed_at and skipped",
     },
     TableAccess {
         table: "dice_rolls",
@@ -237,8 +244,8 @@ const TABLE_ACCESS: [TableAccess; 12] = [
     TableAccess {
         table: "characters",
         rule: "only the owner of a character may do that",
-        instead: "on insert, set only name, class, attributes, equipment and special_ability; on update, only name, \
-            equipment, special_ability, hit_points and retired_at",
+        instead: "on insert, set only id, user_id, name, class, attributes, equipment and special_ability; on update, \
+            only name, equipment, special_ability, hit_points and retired_at",
     },
     TableAccess {
         table: "adventures",
@@ -254,7 +261,9 @@ const TABLE_ACCESS: [TableAccess; 12] = [
     TableAccess {
         table: "sessions",
         rule: "only the session's Seer may do that",
-        instead: "do not set seer_id, code, the counters or the timestamps; the server does",
+        instead: "on insert, set only id, seer_id, adventure_id, is_public, max_players, looking_for and \
+            scheduled_start; on update, only is_public, max_players, looking_for, scheduled_start, status, \
+            current_scene_id, current_encounter_id and game_state",
     },
     TableAccess {
         table: "users",
@@ -271,9 +280,9 @@ fn find_table_access(message: &str) -> Option<&'static TableAccess> {
     TABLE_ACCESS.iter().find(|access| words.contains(&access.table))
 }
 
-/// Returns the rule that a missing privilege enforces: who may write the table that the error's message names. If the
-/// message names none of [`TABLE_ACCESS`], the rule is that only the service may do that.
-fn permission_rule(error: &SqlxPostgresError) -> &'static str {
+/// Returns the rule for a missing privilege, or for a policy that gives no reason: who may write the table that the
+/// error's message names. If the message names none of [`TABLE_ACCESS`], the rule is that only the service may do that.
+fn table_rule(error: &SqlxPostgresError) -> &'static str {
     find_table_access(error.message()).map_or("only the service may do that", |access| access.rule)
 }
 
@@ -287,7 +296,8 @@ struct UngrantedColumn {
 
 /// Replaces PostgreSQL's `permission denied` with an error that says what to use instead.
 pub(crate) fn explain_ungranted_column(identity: &rls::Identity, error: DbErr) -> DbErr {
-    // Only users are told which columns to use: a visitor must sign in first, and the service may use every column.
+    // Only users are told which columns to use: a visitor must sign in first, and `instead` does not apply to the
+    // service, which may use more columns.
     if identity.user_id().is_none() {
         return error;
     }

@@ -1,4 +1,4 @@
-//! The hub: the subscribers of each session, and the events that the poller has read for them.
+//! The hub: the subscribers of each session, and the events that the poller (`poller.rs`) has read for them.
 //!
 //! The hub keeps the most recent events of each session, so that one read serves all of its subscribers. A slow
 //! subscriber, which needs older events, reads pages of its own. So the hub's use of memory depends on the number of
@@ -77,8 +77,8 @@ struct State {
     poller_id: Option<u64>,
     /// The time of the last successful poll.
     polled_at: Option<Instant>,
-    /// The latest log position up to which any subscriber had read or written when it subscribed. A server that has not
-    /// replayed it may lack that subscriber's seat.
+    /// The log position that a polled server must have replayed: the latest one up to which any subscriber had read or
+    /// written when it subscribed. A server that has not replayed this position may lack that subscriber's seat.
     min_log_position: Option<LogPosition>,
     /// The latest log position at which the newest event of any session was read.
     log_position: Option<LogPosition>,

@@ -19,8 +19,8 @@ use crate::{Error, IdentityConnection, binds::Binds, error::explain_bind_mismatc
 const POLL_INTERVAL: Duration = Duration::from_millis(25);
 /// Interval between two access checks of all subscribers.
 const ACCESS_CHECK_INTERVAL: Duration = Duration::from_secs(2);
-/// For this long after the sequence of event numbers has advanced, every poll reads events. After that, only every
-/// tenth poll reads them, until all transactions that may have drawn a number have ended.
+/// After the sequence of event numbers has advanced, polls read events until all transactions that may have drawn a
+/// number have ended: for this long every poll, after that only every tenth.
 const EAGER_POLLING_TIME: Duration = Duration::from_secs(5);
 /// Timeout of one poll. If the network silently drops packets, the poll fails after this time and is tried again.
 const POLL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -52,7 +52,7 @@ pub(super) async fn run(guard: PollerGuard, service_connection: IdentityConnecti
     let mut access_checked_at = Instant::now();
     let mut failures = 0;
     while let Some(watched) = hub.begin_poll() {
-        // A new session may have events that were written after its subscription read the newest one.
+        // A new session may have events that were written after its subscriber read what was then the newest event.
         sequence.may_have_unread |= watched.has_new_session;
         let polled_at = Instant::now();
         let checks_all_subscribers = access_checked_at.elapsed() >= ACCESS_CHECK_INTERVAL;

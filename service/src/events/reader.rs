@@ -120,7 +120,7 @@ impl Reader {
         }
     }
 
-    /// Waits for a notification from the poller. As long as none comes, no event follows the position.
+    /// Waits for a notification from the poller. If none comes, no event followed the position at the last poll.
     async fn wait_for_notification(&mut self) {
         let was_notified = tokio::time::timeout(MAX_WAIT, self.registration.notifications.changed()).await.is_ok();
         if !was_notified && let Some(polled_at) = self.registration.polled_at() {
@@ -175,7 +175,7 @@ impl Reader {
         let (session_id, position) = (self.session_id, self.position);
         let page_reads = self.registration.page_reads();
         let read = async move {
-            // Never closed, so this is never an error.
+            // The semaphore is never closed, so `acquire` never fails.
             let _permit = page_reads.acquire().await;
             read_page(&caller, session_id, position).await
         };

@@ -106,7 +106,7 @@ impl Stream for Subscriptions {
             };
             let (session_id, event) = &item;
             let current_id = self.subscribers.get(session_id).map(SubscriberHandle::id);
-            // The subscription from which the item comes was removed or replaced.
+            // Skips an item whose subscription was removed or replaced.
             if subscriber_id.is_some() && subscriber_id != current_id {
                 continue;
             }
@@ -165,10 +165,11 @@ impl Events<'_, IdentityConnection> {
     /// - [`Error::NotFound`] when the session is archived or deleted,
     /// - [`Error::EventsExpired`] when events may be missing, because too much time passed without a poll of the
     ///   stream, or because another server answers and lacks events that this stream has already returned,
-    /// - [`Error::PoolClosed`] when the [`Sparc`](crate::Sparc) handle is closed.
+    /// - [`Error::PoolClosed`] when the [`Sparc`](crate::Sparc) handle is closed,
+    /// - any other error that a further attempt would not avoid.
     ///
     /// Who may: the Seer, players (even after leaving) and the service. Three round trips, and four for each page
-    /// of events that the handle has not already read for all its streams. Writes no event.
+    /// of events that the handle has not already read for all its streams. No event.
     ///
     /// # Errors
     ///

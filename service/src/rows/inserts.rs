@@ -85,7 +85,8 @@ fn select_unless_visible<A: ActiveModelTrait>(
     let mut visible_row = Query::select();
     visible_row.expr(Expr::cust("1")).from(A::Entity::default().table_ref());
     for key_column in key {
-        // The placeholder of the column's value is repeated, so that the values stay those of the row.
+        // The condition uses the placeholder of the column's value again, so that the bound values stay those of the
+        // row.
         let index = set_columns.iter().position(|column| column.as_str() == key_column.as_str());
         let placeholder = index.map_or_else(|| "NULL".to_owned(), |index| format!("${}", index + 1));
         visible_row.and_where(Expr::col(key_column.as_column_ref()).eq(Expr::cust(placeholder)));

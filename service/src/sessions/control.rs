@@ -27,7 +27,7 @@ pub enum ExpectedVersion {
 }
 
 impl<C: Caller> Sessions<'_, C> {
-    /// Announces that the session starts soon.
+    /// Announces that the session starts soon. Idempotent.
     ///
     /// Who may: the Seer and the service. Three round trips. Event `session_status`.
     ///
@@ -40,7 +40,7 @@ impl<C: Caller> Sessions<'_, C> {
         })
     }
 
-    /// Withdraws the announcement: the session waits again.
+    /// Withdraws the announcement: the session waits again. Idempotent.
     ///
     /// Who may: the Seer and the service. Three round trips. Event `session_status`.
     ///
@@ -67,7 +67,7 @@ impl<C: Caller> Sessions<'_, C> {
         })
     }
 
-    /// Pauses the session: nobody can roll until it is resumed.
+    /// Pauses the session: nobody can roll until it is resumed. The service is exempt from this. Idempotent.
     ///
     /// Who may: the Seer and the service. Three round trips. Event `session_status`.
     ///
@@ -95,7 +95,7 @@ impl<C: Caller> Sessions<'_, C> {
     }
 
     /// Completes the session: if anybody besides the Seer has had a seat, the session counts in the statistics of the
-    /// Seer, of everyone who has had a seat, and of the adventure.
+    /// Seer, of everyone who has had a seat, and of the adventure. Idempotent.
     ///
     /// Who may: the Seer and the service. Three round trips. Event `session_status`.
     ///
@@ -108,7 +108,7 @@ impl<C: Caller> Sessions<'_, C> {
         })
     }
 
-    /// Cancels the session: it counts in nobody's statistics.
+    /// Cancels the session: it counts in nobody's statistics. Idempotent.
     ///
     /// Who may: the Seer and the service. Three round trips. Event `session_status`.
     ///
@@ -121,7 +121,8 @@ impl<C: Caller> Sessions<'_, C> {
         })
     }
 
-    /// Sets the current scene of a session, or clears it.
+    /// Sets the current scene of a session, or clears it. `scene` is the id of a scene in the adventure's content;
+    /// nothing checks whether the content has it.
     ///
     /// Who may: the Seer and the service. Three round trips. Event `scene_changed`.
     ///
@@ -136,7 +137,8 @@ impl<C: Caller> Sessions<'_, C> {
         })
     }
 
-    /// Sets the current encounter; `None` ends it. A change restores every seat's heroic save.
+    /// Sets the current encounter; `None` ends it. `encounter` is any id that the clients have for the encounter. A
+    /// change restores every seat's heroic save.
     ///
     /// Who may: the Seer and the service. Three round trips. Event `encounter_changed`.
     ///
@@ -153,15 +155,15 @@ impl<C: Caller> Sessions<'_, C> {
     }
 
     /// Replaces the game state that the session's clients share, if its version is the expected one. An identical state
-    /// changes nothing and causes no event.
+    /// changes only `updated_at` and causes no event.
     ///
     /// Who may: the Seer and the service. Three round trips. Event `game_state`, with the new version.
     ///
     /// # Errors
     ///
     /// [`Error::GameStateChanged`] if the state has another version, [`Error::SessionOver`] except for the service,
-    /// [`Error::NotSessionSeer`], [`Error::NotFound`], [`Error::NotSignedIn`], [`Error::InvalidValue`] for text that
-    /// contains NUL.
+    /// [`Error::NotSessionSeer`], [`Error::NotFound`], [`Error::NotSignedIn`], [`Error::InvalidValue`] for a state that
+    /// exceeds the bounds of documents (decision "Bounds") or contains NUL.
     pub async fn set_game_state(
         self,
         id: Uuid,
@@ -192,7 +194,7 @@ impl<C: Caller> Sessions<'_, C> {
     /// [`Error::AccountClosed`].
     pub async fn replace_code(self, id: Uuid) -> Result<sessions::Model, Error> {
         operation!(self.caller, "sessions.replace_code", session = id, |tx| {
-            // The database function is SECURITY DEFINER, because users may not write the column.
+            // The database function is SECURITY DEFINER, because users may not write the column `code`.
             let sql = "SELECT * FROM private.renew_session_code($1)";
             let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, [id.into()]);
             match sessions::Model::find_by_statement(statement).one(tx).await? {

@@ -34,8 +34,9 @@ pub struct SessionDetails {
     pub adventure: Option<SessionAdventure>,
 }
 
-/// Somebody who has or has had a seat in a session, as the other participants see them. Serialized in snake case;
-/// deserialization also accepts the camel-case names of `get_session_details` in the game's specification.
+/// Somebody who has or has had a seat in a session, as every signed-in user who can see the session sees them.
+/// Serialized in snake case; deserialization also accepts the camel-case names of `get_session_details` in the game's
+/// specification.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
@@ -88,13 +89,14 @@ pub struct SessionAdventure {
     pub estimated_duration: i32,
     /// Status: draft, published or archived.
     pub status: AdventureStatus,
-    /// Content; also `None` if a draft's content does not have the shape of [`AdventureContent`].
+    /// Content. It is also `None` if the adventure is not published and its content does not have the shape of
+    /// [`AdventureContent`].
     #[serde(default, deserialize_with = "deserialize_content_if_readable")]
     pub content: Option<AdventureContent>,
 }
 
-/// Deserializes the content, or returns `None` if it is unreadable. A draft may contain any JSON that its author's
-/// client stored, which must not make the session unreadable for its players.
+/// Deserializes the content, or returns `None` if it does not have the shape of [`AdventureContent`]. The author's
+/// client may have stored any JSON in a draft. Even then, players must be able to read the session.
 fn deserialize_content_if_readable<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<AdventureContent>, D::Error> {

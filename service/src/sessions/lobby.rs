@@ -1,4 +1,4 @@
-//! The lobby: public sessions that wait for players and have a free seat (decision "Game rules").
+//! The lobby: public sessions that wait for players and have a free seat.
 
 use chrono::{DateTime, Utc};
 use entity::sea_orm_active_enums::{DifficultyLevel, SessionStatus};
@@ -16,7 +16,7 @@ use crate::{
     rows,
 };
 
-/// Maximum number of sessions per page.
+/// Maximum number of sessions per page (decision "Game rules").
 const PAGE_SIZE: usize = 20;
 
 /// Filter for the lobby. By default, all sessions match.
@@ -44,7 +44,7 @@ pub struct LobbyFilter {
     pub search: Option<String>,
 }
 
-/// A session as the lobby lists it.
+/// A session as the lobby lists it, and as [`Sessions::by_code`] returns it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
@@ -67,7 +67,8 @@ pub struct SessionSummary {
     pub seer_id: Uuid,
     /// Display name of the Seer.
     pub seer_name: String,
-    /// The adventure; `None` if the caller may not read it, because it is another user's and not published.
+    /// The adventure. In the lobby, it is `None` if the caller may not read it, because it is another user's and not
+    /// published.
     pub adventure: Option<SessionSummaryAdventure>,
 }
 
@@ -127,7 +128,7 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidCursor`].
+    /// [`Error::InvalidCursor`], [`Error::InvalidValue`] for a search text that contains NUL.
     pub async fn lobby(self, filter: &LobbyFilter, after: Option<&Cursor>) -> Result<Page<SessionSummary>, Error> {
         let list = ListId::new("sessions.lobby", filter);
         let after = list.decode_cursor::<ListPosition>(after)?;
@@ -205,8 +206,8 @@ const LATERAL_JOINS: &str = "
     LIMIT 1
   ) AS adventure ON true";
 
-/// The predicate of the index `idx_sessions_free_seats`. With it, each range of the list (see [`page_query`]) is a scan
-/// of that index.
+/// The predicate of the index `idx_sessions_free_seats`. A query with this condition can read each range of the list
+/// (see [`page_query`]) from that index.
 const IS_IN_LOBBY: &str = "session.is_public
     AND session.status IN ('waiting', 'starting_soon')
     AND session.seats_taken < session.max_players";
@@ -242,7 +243,8 @@ fn indexed_filters(filter: &LobbyFilter, binds: &mut Binds) -> (String, String) 
     (source, where_clause)
 }
 
-/// Returns the conditions that no index covers, which PostgreSQL evaluates for each session.
+/// Returns the conditions that no index covers, which PostgreSQL evaluates for each scanned session. The text is empty
+/// if the filter has none of them.
 fn unindexed_filters(filter: &LobbyFilter, binds: &mut Binds) -> String {
     let mut conditions = Vec::new();
     if let Some(min_free_seats) = filter.min_free_seats {
@@ -266,7 +268,7 @@ fn unindexed_filters(filter: &LobbyFilter, binds: &mut Binds) -> String {
 fn page_query(filter: &LobbyFilter, after: Option<&ListPosition>) -> PageQuery {
     let mut binds = Binds::default();
     let (source, where_clause) = indexed_filters(filter, &mut binds);
-    // The list is a union of ranges, each of which is an index scan that begins at its first row.
+    // The list is a union of ranges, so that an index scan can begin at the first row of each range.
     let select_range = |range_condition: &str, limit: usize| {
         format!("SELECT * FROM {source} AS session {where_clause}{range_condition} {ORDER_BY} LIMIT {limit}")
     };

@@ -1,4 +1,4 @@
-//! The caller's sessions: live, ended and archived.
+//! The caller's live and past sessions, and archived sessions with their seats and rolls.
 
 use chrono::{DateTime, Utc};
 use entity::{archived_dice_rolls, archived_session_players, archived_sessions, sea_orm_active_enums::SessionStatus};
@@ -72,7 +72,8 @@ const SELECT_MY_SESSIONS: &str = "SELECT
     session.adventure_id, adventure.name AS adventure_name, seat.character_id, session.seats_taken,
     session.max_players, session.scheduled_start, session.started_at, session.ended_at, session.created_at";
 
-/// The sessions that the caller runs or has a seat in, except archived ones. `$1` is the caller's id.
+/// The sessions that the caller runs or has or had a seat in, except archived ones, and those from which the Seer
+/// removed the caller. `$1` is the caller's id.
 const FROM_MY_SESSIONS: &str = "
   FROM public.sessions AS session
   JOIN public.users AS seer ON seer.id = session.seer_id
@@ -80,7 +81,8 @@ const FROM_MY_SESSIONS: &str = "
   LEFT JOIN public.session_players AS seat ON seat.session_id = session.id AND seat.user_id = $1
   WHERE session.id = ANY ((SELECT private.my_session_ids())::uuid[])";
 
-/// The archived sessions that the caller ran or had a seat in. `$1` is the caller's id.
+/// The archived sessions that the caller ran or had a seat in, except those from which the Seer removed the caller.
+/// `$1` is the caller's id.
 const FROM_MY_ARCHIVED_SESSIONS: &str = "
   FROM public.archived_sessions AS session
   JOIN public.users AS seer ON seer.id = session.seer_id

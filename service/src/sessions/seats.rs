@@ -18,7 +18,8 @@ const FIND_BY_CODE: &str = "SELECT * FROM private.session_by_code($1)";
 
 impl<C: Caller> Sessions<'_, C> {
     /// Returns a summary of the session with this code, public or private, so that a user can look at it before
-    /// joining. Once the session has started, only its participants find it by its code.
+    /// joining. Once the session has started or was cancelled, only its participants (including players who left) and
+    /// the service find it by its code.
     ///
     /// Who may: a user who knows the code, and the service. Three round trips.
     ///
@@ -58,19 +59,20 @@ impl<C: Caller> Sessions<'_, C> {
         })
     }
 
-    /// Takes a seat in a public session, or takes the caller's former seat in any session again. If the caller is
-    /// already seated with this character, returns that seat unchanged. If the caller is seated with another character,
-    /// changes it, as [`change_character`](Self::change_character) does.
+    /// Takes a seat in a public session, or takes the caller's former seat in any session again. The Seer can also take
+    /// a seat in a private session that they run. If the caller is already seated with this character, returns that
+    /// seat unchanged. If the caller is seated with another character, changes it, as
+    /// [`change_character`](Self::change_character) does.
     ///
     /// Who may: a user: a new seat while the session waits, a former seat while it is live. Four round trips, or three
     /// if the seat stays unchanged. Event `player_joined`.
     ///
     /// # Errors
     ///
-    /// [`Error::NotAllowed`] if the session is private or does not exist; [`Error::SessionStarted`],
-    /// [`Error::SessionFull`], [`Error::SessionOver`], [`Error::CharacterNotYours`], [`Error::CharacterRetired`],
-    /// [`Error::PlayerRemoved`], [`Error::SeatLimitReached`], [`Error::NotFound`] for the character,
-    /// [`Error::NotSignedIn`], [`Error::AccountClosed`].
+    /// [`Error::NotAllowed`] if the session is private and another user's, or does not exist;
+    /// [`Error::SessionStarted`], [`Error::SessionFull`], [`Error::SessionOver`], [`Error::CharacterNotYours`],
+    /// [`Error::CharacterRetired`], [`Error::PlayerRemoved`], [`Error::SeatLimitReached`], [`Error::NotFound`] for the
+    /// character, [`Error::NotSignedIn`], [`Error::AccountClosed`].
     pub async fn join_public(self, id: Uuid, character_id: Uuid) -> Result<session_players::Model, Error> {
         operation!(self.caller, "sessions.join_public", session = id, character = character_id, |tx| {
             take_seat(tx, id, tx.user_id()?, character_id).await
@@ -99,7 +101,8 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::SessionFull`], [`Error::SessionOver`], [`Error::CharacterNotYours`], [`Error::CharacterRetired`],
+    /// [`Error::SessionFull`], [`Error::SessionOver`], [`Error::SessionStarted`] for another character while the caller
+    /// is seated, [`Error::CharacterNotYours`], [`Error::CharacterRetired`],
     /// [`Error::PlayerRemoved`], [`Error::SeatLimitReached`], [`Error::NotSeated`], [`Error::NotFound`] for the session
     /// or the character, [`Error::NotSignedIn`], [`Error::AccountClosed`].
     pub async fn rejoin(self, id: Uuid, character_id: Uuid) -> Result<session_players::Model, Error> {
@@ -113,9 +116,11 @@ impl<C: Caller> Sessions<'_, C> {
         })
     }
 
-    /// Changes the character in the caller's seat.
+    /// Changes the character in the caller's seat. A player who left or was removed can do so until the session ends;
+    /// the player does not take the seat again by it.
     ///
-    /// Who may: the player, before the session starts. Three round trips. No event.
+    /// Who may: a seated player before the session starts, and a player without a seat until it ends. Three round
+    /// trips. No event.
     ///
     /// # Errors
     ///
@@ -181,7 +186,8 @@ impl<C: Caller> Sessions<'_, C> {
         })
     }
 
-    /// Allows a player whom the Seer removed to rejoin. The seat stays free until the player takes it. Idempotent.
+    /// Allows a player whom the Seer removed to rejoin. The player is not seated by this, and no seat is kept free for
+    /// them. Idempotent.
     ///
     /// Who may: the Seer and the service. Three round trips. No event.
     ///

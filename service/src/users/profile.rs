@@ -32,7 +32,7 @@ pub struct Profile {
     pub games_run: i32,
     /// When the account was created.
     pub created_at: DateTimeWithTimeZone,
-    /// When the profile last changed.
+    /// When the profile was last edited. A change of `games_played` or `games_run` is not an edit.
     pub updated_at: DateTimeWithTimeZone,
 }
 

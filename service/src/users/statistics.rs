@@ -25,7 +25,8 @@ pub struct UserStatistics {
     /// Number of completed sessions of the user's adventures, run by anyone, that had a player besides the Seer.
     pub adventure_plays: i64,
     /// Number of rolls of the user's characters. Rolls of archived sessions do not count, because they are in a table
-    /// of the archive.
+    /// of the archive. Rolls of sessions from which the Seer removed the user do not count either, because the user
+    /// cannot read them.
     pub rolls: i64,
 }
 

@@ -34,7 +34,8 @@ const FALSE_RELATION_IN_DIAGRAM: &str = "    users }o--|| users : \"account_id\"
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("the workspace folder was not found")?;
-    // Ignores `DATABASE_URL`, because that database may contain objects that do not belong to the schema.
+    // The server of `DATABASE_URL` is not used, because its new databases may contain objects that do not belong to the
+    // schema: copies of those in its database `template1`.
     let server = Server::start_private(None).await?;
     let database = server.create_migrated().await?;
     let folder = tempfile::tempdir()?;

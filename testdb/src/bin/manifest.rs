@@ -30,12 +30,13 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 async fn migrate_and_list_objects(is_supabase_project: bool) -> Result<String, Box<dyn Error>> {
-    // Ignores `DATABASE_URL`, because that database may contain objects that do not belong to the schema.
+    // The server of `DATABASE_URL` is not used, because its new databases may contain objects that do not belong to the
+    // schema: copies of those in its database `template1`.
     let server =
         if is_supabase_project { Server::start_supabase(None).await? } else { Server::start_private(None).await? };
     let database = server.create_empty().await?;
     let db = database.connect(1).await?;
-    // Not `Migrator::up`, which fails if the result differs from the committed manifest.
+    // `Migrator::up` is not used, because it fails if the result differs from the committed manifest.
     db.execute_unprepared(&migration::sql()).await?;
     let objects = migration::list_existing_objects(&db).await?;
     db.close().await?;

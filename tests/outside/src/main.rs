@@ -19,7 +19,8 @@ use sparc::service::{
 };
 use uuid::Uuid;
 
-/// The game that the programs work on: the handle, the users and the ids of its rows.
+/// The game that the programs work on: the handle to the database, connections of the Seer and of the player Ada, the
+/// ids of Ada's character (`hero`), the adventure and the session, and the session's join code.
 pub struct DemoGame {
     pub sparc: Sparc,
     pub seer: IdentityConnection,
@@ -60,7 +61,7 @@ async fn start_demo_game(sparc: &Sparc) -> Result<DemoGame, Error> {
     Ok(DemoGame { sparc: sparc.clone(), seer, ada, hero, adventure, session: session.id, code })
 }
 
-/// Creates an account and returns its connection.
+/// Creates an account and returns a connection on which its user calls operations.
 pub async fn sign_up(sparc: &Sparc, name: &str) -> Result<IdentityConnection, Error> {
     let account = NewAccount { display_name: Some(name.into()), ..Default::default() };
     Ok(sparc.as_user(sparc.as_service().users().sign_up(account).await?.id))

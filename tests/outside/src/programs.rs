@@ -30,7 +30,8 @@ pub async fn run_all(game: &DemoGame) -> Result<(), Error> {
     nightly_job(game).await
 }
 
-/// A game server's WebSocket: a client sends an event and rolls, and then reads the events since its last one.
+/// A game server's WebSocket: a client sends an event and rolls dice, and then reads the events that were added
+/// meanwhile.
 async fn gateway(DemoGame { ada, session, hero, .. }: &DemoGame) -> Result<(), Error> {
     let details = ada.sessions().details(*session).await?;
     let mut last_seq = ada.events().newest_seq(*session).await?;

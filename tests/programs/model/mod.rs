@@ -36,7 +36,7 @@ enum Health {
     /// A call was dropped. If its statement had already been sent, the transaction has failed; otherwise it is good.
     Unknown,
     Failed,
-    /// A statement has changed the role or the claims, so every further call is refused.
+    /// A statement has changed the role or the claims that the statements run with, so every further call is refused.
     IdentityChanged,
 }
 
@@ -47,8 +47,8 @@ struct OpenTransaction {
     health: Health,
     /// The keys that the transaction has written.
     keys: Keys,
-    /// The keys of calls and nested transactions whose outcome is unknown. Of each set, either all keys were written or
-    /// none.
+    /// The keys of which the model does not know whether the transaction has written them. Of each set, it has written
+    /// either all keys or none.
     uncertain_key_sets: Vec<Keys>,
 }
 
@@ -68,7 +68,7 @@ pub struct Task {
     /// A draft adventure of the task's user, which the task validates when it calls an operation of the crate
     /// `service`.
     draft_adventure: Uuid,
-    /// The last key that was used. Each task has a range of keys of its own.
+    /// The last number that was used as a key or as the id of a transaction. Each task has a range of its own.
     last_key: i64,
     /// The open transactions and savepoints, from the outermost to the innermost.
     open_transactions: Vec<OpenTransaction>,
@@ -79,7 +79,7 @@ pub struct Task {
     is_transaction_ended_by_raw_sql: bool,
     /// The keys that must be in the table.
     committed_keys: Keys,
-    /// Keys of dropped calls. Of each set, either all keys are committed or none.
+    /// The keys of which the model does not know whether they are committed. Of each set, either all keys are or none.
     uncertain_key_sets: Vec<Keys>,
     /// What the task has done, for the message of a failed assertion.
     log: Vec<String>,

@@ -198,7 +198,7 @@ impl Task {
         }
     }
 
-    /// Records a dropped commit, after which either all keys of the transaction are committed or none.
+    /// Records a dropped commit: the model does not know whether the transaction was committed.
     fn record_uncertain_keys(&mut self, removed: OpenTransaction) {
         let key_sets = [removed.keys].into_iter().chain(removed.uncertain_key_sets).filter(|keys| !keys.is_empty());
         match self.open_transactions.last_mut() {
@@ -270,7 +270,8 @@ impl Task {
         }
     }
 
-    /// Streams rows, writes a row on the same transaction between two of them, and stops at a random row.
+    /// Streams rows and stops after a random number of them, or at the end. Usually also writes a row on the same
+    /// transaction, between two rows of the stream.
     pub(super) async fn stream(&mut self, index: usize) {
         let (row_count, read_limit) = (self.rng.usize(0..200), self.rng.usize(0..200));
         let user = self.user_id();
@@ -357,7 +358,7 @@ impl Task {
         }
     }
 
-    /// Makes a call outside of the task's transactions, on another connection.
+    /// Half of the time, makes a call outside of the task's transactions, on another connection, and may drop it.
     pub(super) async fn call_on_another_connection(&mut self) {
         if self.rng.bool() {
             return;

@@ -29,7 +29,8 @@ impl Registration {
     }
 
     /// Returns the time of the last successful poll. The subscribers have been notified of every event that was visible
-    /// then.
+    /// then, unless its transaction took longer than `EAGER_POLLING_TIME`: the poller may notice such an event up to
+    /// ten polls later.
     pub(crate) fn polled_at(&self) -> Option<Instant> {
         self.handle.hub.lock().polled_at
     }
@@ -40,12 +41,12 @@ impl Registration {
     }
 
     /// Returns the events after a `seq` and the time at which they were read. `None` if there are none, if the hub does
-    /// not keep all of them, if this subscriber's access was not checked or has ended, or if `history` is not the
-    /// current history.
-    pub(crate) fn recent_events(&self, history: &HistoryId, after_seq: i64) -> Option<(Vec<Event>, Instant)> {
+    /// not keep all of them, if this subscriber's access was not checked or has ended, or if `history_id` is not that
+    /// of the current history.
+    pub(crate) fn recent_events(&self, history_id: &HistoryId, after_seq: i64) -> Option<(Vec<Event>, Instant)> {
         let state = self.handle.hub.lock();
         let session = state.sessions.get(&self.handle.session_id)?;
-        if !session.subscribers.contains_key(&self.handle.id) || state.history_id.as_ref() != Some(history) {
+        if !session.subscribers.contains_key(&self.handle.id) || state.history_id.as_ref() != Some(history_id) {
             return None;
         }
         session.recent.events_after(after_seq, self.handle.id)

@@ -1,7 +1,8 @@
 //! The tests that are not run on mutants, and the mutants that no test can kill.
 
 /// Parts of the names of tests that are never run: those whose outcome does not depend on the schema's rules (tests of
-/// the test server, the documents, the migrations and so on), and those that make random calls (`model::`, `soak::`).
+/// the test server, the documents, the migrations and so on), and those that make random calls (`model::`,
+/// `programs::`, `soak::`).
 pub const SKIPPED_TESTS: &[&str] = &[
     "testdb_server::",
     "migrations::",
@@ -9,11 +10,11 @@ pub const SKIPPED_TESTS: &[&str] = &[
     "spans::",
     "pooler::",
     "model::",
+    "programs::",
     "soak::",
     "faults::",
     "standby::",
     "outages::",
-    "tokens::",
     "repository_text::",
     "plpgsql_check",
 ];

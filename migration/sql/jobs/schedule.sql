@@ -1,6 +1,6 @@
 -- Schedules the maintenance jobs if pg_cron is installed in this database. Each VACUUM is a job of its own, because it
--- cannot share a job with another statement. The number in each other job is the most sessions that one run archives or
--- cancels, or the most events that it deletes.
+-- cannot share a job with another statement. In the remaining jobs, the argument is the maximum number of sessions that
+-- one run archives or cancels, or of events that it deletes.
 DO $$
 BEGIN
   IF EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'pg_cron') THEN

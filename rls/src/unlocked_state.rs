@@ -1,5 +1,5 @@
-//! The part of a transaction's state that is outside the lock of its connection: what was left unfinished, and how many
-//! calls wait for the connection.
+//! The part of a transaction's state that is outside the lock of its connection: the frames that were left unfinished,
+//! and how many calls wait for the connection.
 
 use std::sync::PoisonError;
 
@@ -10,30 +10,32 @@ use crate::runtime::{AtomicUsize, BlockingMutex, Ordering};
 /// What must be recorded even while a call holds the connection: a handle that is being dropped cannot wait for that
 /// call.
 #[derive(Debug, Default)]
-pub(crate) struct UnfinishedCalls {
-    /// What was left unfinished, each with the id of its frame (the transaction, or a savepoint in it), until the next
-    /// call takes it.
-    unfinished: BlockingMutex<Vec<(u64, Unfinished)>>,
+pub(crate) struct UnlockedState {
+    /// The ids of the frames (the transaction, or a savepoint in it) that were left unfinished, each with the reason,
+    /// until the next call takes them.
+    unfinished: BlockingMutex<Vec<(u64, UnfinishedFrame)>>,
     /// How many calls wait for the connection.
     waiter_count: AtomicUsize,
     waiter_added: Notify,
 }
 
-/// What did not finish: it was dropped, it failed, or its deadline passed.
+/// Why a frame is unfinished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Unfinished {
-    /// The handle of the frame was dropped without commit or rollback.
-    DroppedHandle,
+pub(crate) enum UnfinishedFrame {
+    /// The handle of the frame was dropped without commit or rollback, or its commit or rollback was not answered in
+    /// time.
+    Abandoned,
     /// An operation of several statements did not complete (see
-    /// [`UncheckedTransaction::mark_failed`](crate::UncheckedTransaction::mark_failed)).
-    Operation,
+    /// [`UncheckedTransaction::mark_failed`](crate::UncheckedTransaction::mark_failed)). The value also stands for a
+    /// stream whose task has stopped, and for a RELEASE SAVEPOINT that was not answered in time.
+    Failed,
 }
 
 /// Counts one call that waits for the connection.
-pub(crate) struct WaiterGuard<'a>(&'a UnfinishedCalls);
+pub(crate) struct WaiterGuard<'a>(&'a UnlockedState);
 
 impl<'a> WaiterGuard<'a> {
-    pub(crate) fn new(state: &'a UnfinishedCalls) -> Self {
+    pub(crate) fn new(state: &'a UnlockedState) -> Self {
         state.waiter_count.fetch_add(1, Ordering::SeqCst);
         state.waiter_added.notify_waiters();
         Self(state)
@@ -46,8 +48,8 @@ impl Drop for WaiterGuard<'_> {
     }
 }
 
-impl UnfinishedCalls {
-    pub(crate) fn record_unfinished(&self, frame_id: u64, unfinished: Unfinished) {
+impl UnlockedState {
+    pub(crate) fn record_unfinished(&self, frame_id: u64, unfinished: UnfinishedFrame) {
         self.unfinished.lock().unwrap_or_else(PoisonError::into_inner).push((frame_id, unfinished));
     }
 
@@ -67,8 +69,8 @@ impl UnfinishedCalls {
         }
     }
 
-    /// Returns what was recorded as unfinished, and clears it.
-    pub(crate) fn take_unfinished(&self) -> Vec<(u64, Unfinished)> {
+    /// Returns the unfinished frames, and forgets them.
+    pub(crate) fn take_unfinished(&self) -> Vec<(u64, UnfinishedFrame)> {
         std::mem::take(&mut *self.unfinished.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -1,0 +1,123 @@
+//! Tests an upgrade by a numbered migration, of which there is none before the second release. So this module adds one
+//! to the migrations, and its objects to the manifest, but only for a thread that calls [`begin`].
+
+use std::cell::Cell;
+
+use sea_orm_migration::prelude::*;
+use testdb::{Database, Server};
+
+use crate::{Command, SchemaChange, check, dry_run, query::execute_all, run};
+
+thread_local! {
+    static HAS_BEGUN: Cell<bool> = const { Cell::new(false) };
+}
+
+/// The manifest of what the migration creates.
+const LINES: &str = "column id of public.notes: uuid not null default gen_random_uuid()
+column note of public.users: text
+comment on column note of public.users: A note.
+comment on table public.notes: Notes.
+constraint notes_pkey on public.notes: PRIMARY KEY (id)
+row security on public.notes: enabled
+table public.notes: replica identity default";
+
+fn begin() {
+    HAS_BEGUN.set(true);
+}
+
+/// Adds the migration, if [`begin`] was called.
+pub(crate) fn add_migration(mut migrations: Vec<Box<dyn MigrationTrait>>) -> Vec<Box<dyn MigrationTrait>> {
+    if HAS_BEGUN.get() {
+        migrations.push(Box::new(Migration));
+    }
+    migrations
+}
+
+/// Returns the migration's name and SQL, if [`begin`] was called.
+pub(crate) fn migration_sql() -> Option<(String, Vec<String>)> {
+    HAS_BEGUN.get().then(|| (Migration.name().to_owned(), up_sql()))
+}
+
+/// Returns the lines of the manifest for the migration, if [`begin`] was called.
+pub(crate) fn manifest_lines() -> &'static str {
+    if HAS_BEGUN.get() { LINES } else { "" }
+}
+
+struct Migration;
+
+impl MigrationName for Migration {
+    fn name(&self) -> &'static str {
+        "m20991231_000001_notes"
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for Migration {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        execute_all(manager.get_connection(), &up_sql()).await
+    }
+
+    async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        let sql = ["ALTER TABLE public.users DROP COLUMN note".to_owned(), "DROP TABLE public.notes".to_owned()];
+        execute_all(manager.get_connection(), &sql).await
+    }
+}
+
+fn up_sql() -> Vec<String> {
+    [
+        "ALTER TABLE public.users ADD COLUMN note text",
+        "COMMENT ON COLUMN public.users.note IS 'A note.'",
+        "CREATE TABLE public.notes (id uuid PRIMARY KEY DEFAULT gen_random_uuid())",
+        "COMMENT ON TABLE public.notes IS 'Notes.'",
+        "ALTER TABLE public.notes ENABLE ROW LEVEL SECURITY",
+        "REVOKE ALL ON public.notes FROM PUBLIC, anon, authenticated, service_role",
+    ]
+    .map(str::to_owned)
+    .to_vec()
+}
+
+/// The database of this release, in which an earlier one had another function and another policy, with an account and a
+/// view of an operator.
+async fn create_database() -> (Database, sea_orm_migration::sea_orm::DatabaseConnection) {
+    let database = Server::open().await.unwrap().create_migrated().await.unwrap();
+    let db = database.connect(2).await.unwrap();
+    let sql = "INSERT INTO auth.users (email) VALUES ('ada@x.org');
+        CREATE VIEW public.names AS SELECT display_name FROM public.users;
+        DROP FUNCTION private.event_clock() CASCADE;
+        CREATE FUNCTION private.event_clock() RETURNS text LANGUAGE sql AS $$ SELECT 'noon' $$;
+        ALTER POLICY \"Users can update own profile\" ON public.users USING (true)";
+    db.execute_unprepared(sql).await.unwrap();
+    (database, db)
+}
+
+#[tokio::test]
+async fn a_numbered_migration_upgrades_a_schema_and_is_undone_alone() {
+    let (_database, db) = create_database().await;
+    let upgrade = SchemaChange::Applied(Migration.name().to_owned());
+    begin();
+    assert_eq!(check(&db).await.unwrap().pending, [Migration.name()]);
+    let changes = run(&(&db).into(), Command::Up(None)).await.unwrap();
+    assert!(changes.contains(&upgrade), "{changes:?}");
+    assert!(changes.contains(&SchemaChange::Changed("function private.event_clock()".to_owned())), "{changes:?}");
+    assert!(check(&db).await.unwrap().is_clean());
+    assert_eq!(run(&(&db).into(), Command::Up(None)).await.unwrap(), []);
+    db.execute_unprepared("SELECT note FROM public.users, public.names, public.notes").await.unwrap();
+
+    // The operator's view uses a table that stays.
+    run(&(&db).into(), Command::Down(Some(1))).await.unwrap();
+    db.execute_unprepared("SELECT FROM public.names").await.unwrap();
+    assert_eq!(check(&db).await.unwrap().pending, [Migration.name()]);
+    assert!(run(&(&db).into(), Command::Up(None)).await.unwrap().contains(&upgrade));
+    assert!(check(&db).await.unwrap().is_clean());
+}
+
+#[tokio::test]
+async fn the_sql_of_a_dry_run_upgrades_a_schema() {
+    let (_database, db) = create_database().await;
+    begin();
+    let sql = dry_run(&(&db).into()).await.unwrap();
+    assert_eq!(check(&db).await.unwrap().pending, [Migration.name()], "a dry run must change nothing");
+    db.execute_unprepared(&sql).await.unwrap();
+    assert!(check(&db).await.unwrap().is_clean());
+    assert_eq!(dry_run(&(&db).into()).await.unwrap(), "");
+}

@@ -1,0 +1,164 @@
+//! The service may write several columns of a row in one statement. Whatever it combines, the statement is refused, or
+//! the schema's invariants hold afterwards.
+
+use sea_orm::{ConnectionTrait, DbBackend, Statement};
+
+use crate::{
+    random_operations::select_broken_invariants,
+    world::{GameSession, Player, World},
+};
+
+/// A row, and the assignments that an UPDATE of it may combine.
+struct UpdatedRow {
+    /// The table and the condition that selects the row.
+    target: String,
+    assignments: Vec<String>,
+}
+
+impl UpdatedRow {
+    /// Returns every UPDATE of the row with one assignment, or with two to different columns.
+    fn statements(&self) -> Vec<String> {
+        let (table, condition) = self.target.split_once(' ').unwrap();
+        let column = |assignment: &str| assignment.split(' ').next().unwrap().to_owned();
+        let mut combinations: Vec<Vec<&String>> = vec![Vec::new()];
+        for assignment in &self.assignments {
+            let with_assignment: Vec<Vec<&String>> = combinations
+                .iter()
+                .filter(|others| others.len() < 2 && others.iter().all(|other| column(other) != column(assignment)))
+                .map(|others| others.iter().copied().chain([assignment]).collect())
+                .collect();
+            combinations.extend(with_assignment);
+        }
+        combinations
+            .iter()
+            .filter(|combination| !combination.is_empty())
+            .map(|combination| {
+                let assignments: Vec<&str> = combination.iter().map(|assignment| assignment.as_str()).collect();
+                format!("UPDATE {table} SET {} {condition}", assignments.join(", "))
+            })
+            .collect()
+    }
+}
+
+#[tokio::test]
+async fn no_combination_of_columns_that_the_service_writes_breaks_an_invariant() {
+    let world = World::new().await;
+    // The other Seer already runs a session, so that the count of their live sessions can also become too low.
+    let (game, other_game) = (world.new_active_session(2).await, world.new_session(0).await);
+    let (player, newcomer, closed_account) = (&game.players[0], world.new_player().await, world.new_account().await);
+    let spare_character = world.new_character(player.user_id).await;
+    let other_adventure = world.new_adventure(game.seer.user_id()).await;
+    let unused_adventure = world.new_adventure(game.seer.user_id()).await;
+    let close = format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{closed_account}'");
+    world.owner().execute(&close).await.unwrap();
+    let row = |target: String, assignments: &[&str]| UpdatedRow {
+        target,
+        assignments: assignments
+            .iter()
+            .map(|assignment| {
+                assignment
+                    .replace("{other_user}", &other_game.seer.user_id().to_string())
+                    .replace("{other_adventure}", &other_adventure.to_string())
+                    .replace("{spare_character}", &spare_character.to_string())
+            })
+            .collect(),
+    };
+    let rows = [
+        row(
+            format!("sessions WHERE id = '{}'", game.session_id),
+            &[
+                "seer_id = '{other_user}'",
+                "adventure_id = '{other_adventure}'",
+                "status = 'paused'",
+                "status = 'completed'",
+                "status = 'cancelled'",
+                "is_public = NOT is_public",
+                "max_players = 2",
+                "current_encounter_id = 'wolves'",
+                "game_state = '{\"round\": 1}'",
+                "ended_at = now()",
+            ],
+        ),
+        row(
+            format!("session_players WHERE session_id = '{}' AND user_id = '{}'", game.session_id, player.user_id),
+            &[
+                "character_id = '{spare_character}'",
+                "is_active = false",
+                "removed_at = now()",
+                "left_at = now()",
+                "heroic_saves_used = 1",
+            ],
+        ),
+        row(
+            format!("characters WHERE id = '{}'", player.character_id),
+            &["user_id = '{other_user}'", "retired_at = now()", "hit_points = 1", "name = 'Renamed'"],
+        ),
+        row(
+            format!("characters WHERE id = '{spare_character}'"),
+            &["user_id = '{other_user}'", "retired_at = now()", "hit_points = 1", "name = 'Renamed'"],
+        ),
+        row(
+            format!("adventures WHERE id = '{unused_adventure}'"),
+            &["creator_id = '{other_user}'", "status = 'archived'", "status = 'draft'", "name = 'Renamed'"],
+        ),
+        row(
+            format!("users WHERE id = '{closed_account}'"),
+            &[
+                "email = 'ada@x.org'",
+                "display_name = 'Ada'",
+                "avatar_url = 'https://x.org/a.png'",
+                "is_verified = true",
+            ],
+        ),
+    ];
+    let inserts = insert_statements(&game, &newcomer);
+    let updates = rows.iter().flat_map(UpdatedRow::statements);
+    let transaction = world.service().begin().await;
+    // Compiling the query of the invariants would take longer than running it.
+    transaction.execute_unprepared("SET LOCAL jit = off").await.unwrap();
+    let (mut accepted_count, mut refused_count) = (0, 0);
+    for sql in updates.chain(inserts) {
+        transaction.execute_unprepared("SAVEPOINT before").await.unwrap();
+        match transaction.execute_unprepared(&sql).await {
+            Ok(result) => {
+                accepted_count += 1;
+                assert_eq!(result.rows_affected(), 1, "{sql}");
+                transaction.execute_unprepared("RESET ROLE").await.unwrap();
+                let select = Statement::from_string(DbBackend::Postgres, select_broken_invariants());
+                let rows = transaction.query_all_raw(select).await.unwrap();
+                let broken: Vec<String> = rows.iter().map(|row| row.try_get_by_index(0).unwrap()).collect();
+                assert!(broken.is_empty(), "{sql}: {broken:?}");
+            }
+            Err(_) => refused_count += 1,
+        }
+        transaction.execute_unprepared("ROLLBACK TO before").await.unwrap();
+    }
+    transaction.rollback().await.unwrap();
+    assert!(accepted_count > 80, "{accepted_count} statements were accepted, {refused_count} refused");
+}
+
+/// Returns INSERTs of sessions and seats whose columns may contradict each other.
+fn insert_statements(game: &GameSession, player: &Player) -> Vec<String> {
+    let (seer, adventure) = (game.seer.user_id(), game.adventure_id);
+    let mut statements = Vec::new();
+    for status in ["waiting", "starting_soon", "active", "paused", "completed", "cancelled"] {
+        for (started_at, ended_at) in [("NULL", "NULL"), ("now()", "NULL"), ("NULL", "now()"), ("now()", "now()")] {
+            statements.push(format!(
+                "INSERT INTO sessions (seer_id, adventure_id, status, started_at, ended_at)
+                 VALUES ('{seer}', '{adventure}', '{status}', {started_at}, {ended_at})"
+            ));
+        }
+    }
+    for is_active in [false, true] {
+        for left_at in ["NULL", "now()"] {
+            for removed_at in ["NULL", "now()"] {
+                statements.push(format!(
+                    "INSERT INTO session_players (session_id, user_id, character_id, is_active, left_at, removed_at)
+                     VALUES ('{}', '{}', '{}', {is_active}, {left_at}, {removed_at})",
+                    game.session_id, player.user_id, player.character_id
+                ));
+            }
+        }
+    }
+    statements
+}
