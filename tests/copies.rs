@@ -57,7 +57,7 @@ fn assert_success(output: std::io::Result<Output>) -> Output {
 }
 
 #[tokio::test]
-async fn a_restored_dump_equals_the_original_and_a_game_continues_in_it() {
+async fn a_restored_dump_equals_the_original_and_its_game_can_be_completed() {
     let world = World::new().await;
     let Some(pg_dump) = Binaries::find().unwrap().program("pg_dump") else {
         eprintln!("skipped: the server's installation has no pg_dump");

@@ -1,7 +1,8 @@
--- Lays a database out like a Supabase project, for tests: the roles, schemas, default privileges, event triggers,
--- accounts and Realtime objects that Supabase's PostgreSQL image, Auth server and Realtime server create. Extensions
--- that only that image has are left out. The superuser `supabase_admin` runs this script in a new database of a private
--- cluster. The project's owner is `postgres`, which is neither a superuser nor a member of the Auth server's role.
+-- Lays a database out like a Supabase project, for tests: the roles, schemas, default privileges, event triggers, and
+-- the objects of Auth (without accounts) and of Realtime that Supabase's PostgreSQL image, Auth server and Realtime
+-- server create. Extensions that only that image has are left out. The superuser `supabase_admin` runs this script in a
+-- new database of a private cluster. The project's owner is `postgres`, which is neither a superuser nor a member of
+-- the Auth server's role.
 
 -- Roles belong to the cluster, so an earlier run of this script in another database may have created them.
 DO $$

@@ -106,7 +106,7 @@ async fn fifty_users_over_four_connections_each_see_only_their_own_rows() {
         return;
     };
     let rounds: u32 = std::env::var("SPARC_ROUNDS").map_or(10, |rounds| rounds.parse().unwrap());
-    let options = Options::default().max_connections(20).without_prepared_statements();
+    let options = Options::default().max_connections(20).without_prepared_statement_cache();
     let sparc = Sparc::connect_with(&pooler.url, options.acquire_timeout(Duration::from_secs(60))).await.unwrap();
     let mut tasks = Vec::new();
     for user_index in 0..50_u32 {

@@ -51,7 +51,7 @@ async fn call_everything(caller: &IdentityConnection, session_id: Uuid) -> Vec<(
 }
 
 #[tokio::test]
-async fn a_token_of_a_closed_or_unknown_account_gets_the_same_error_for_every_call() {
+async fn every_call_of_a_closed_or_unknown_account_is_refused_as_account_closed_or_unknown_account() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let closed_account_id = game.players[0].user_id;

@@ -1,4 +1,4 @@
-//! The tutorial, in plain SQL and through the service: its steps must be completed in order.
+//! The tutorial, in plain SQL and through the crate `service`: users must complete its steps in order.
 
 use sparc::{
     entity::sea_orm_active_enums::TutorialPath,

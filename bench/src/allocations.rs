@@ -21,7 +21,7 @@ static ALLOCATOR: dhat::Alloc = dhat::Alloc;
 /// The number of profiled executions of each operation.
 const EXECUTIONS: u32 = 1000;
 
-/// Runs the command `allocations`: profiles rolls, and reads of full pages, after a warm-up that is not profiled.
+/// Runs the command `allocations`: profiles rolls and the reading of full pages, after a warm-up that is not profiled.
 /// Prints the mean number of allocations and bytes per execution, and writes the profiles into the folder.
 pub async fn run(folder: &Path) -> Result<(), Failure> {
     std::fs::create_dir_all(folder)?;

@@ -43,7 +43,7 @@ const SPECIFICATION_SQL: &str = include_str!("../sql/specification.sql");
 /// Supabase's definition of `auth.uid()`.
 pub const AUTH_UID_SQL: &str = include_str!("../sql/auth_uid.sql");
 /// Creates a table that the specification uses but does not create, and grants Supabase's privileges.
-const PLATFORM_SQL: &str = include_str!("../sql/platform.sql");
+const SPECIFICATION_SUPPLEMENT_SQL: &str = include_str!("../sql/specification_supplement.sql");
 
 /// The two databases at one scale, filled with the same rows.
 struct Databases {
@@ -114,7 +114,7 @@ async fn create_databases(server: &Server, scale: f64) -> Result<Databases, Fail
     migrate(&pool, Some(1)).await?;
     pool.execute_unprepared(AUTH_UID_SQL).await?;
     pool.execute_unprepared(SPECIFICATION_SQL).await?;
-    pool.execute_unprepared(PLATFORM_SQL).await?;
+    pool.execute_unprepared(SPECIFICATION_SUPPLEMENT_SQL).await?;
     pool.close().await?;
     let ours = server.create_empty().await?;
     let pool = ours.connect(2).await?;

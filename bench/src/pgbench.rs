@@ -14,7 +14,7 @@ pub struct ScriptStatement {
 }
 
 /// Returns the script. Each client loads its values into variables once, and then repeats the transaction. The first
-/// statement sets the identity; if `is_pipelined`, BEGIN and this statement take one round trip together.
+/// of `statements` must set the identity; if `is_pipelined`, BEGIN and this statement take one round trip together.
 #[must_use]
 pub fn build_script(statements: &[ScriptStatement], is_pipelined: bool) -> String {
     let argument_set_count = statements.first().map_or(0, |statement| statement.values.len());

@@ -1,5 +1,5 @@
-//! The statements with which users read: the specification's, and the service's (in names `ours`), which are captured
-//! by calling its operations.
+//! The statements with which users read: the specification's, and the service's, which are captured by calling its
+//! operations. Identifiers call the service's statements `ours`.
 
 mod lobby;
 
@@ -218,8 +218,8 @@ async fn add_catalogue_reads(reads: &mut Reads<'_>, capture: &mut StatementCaptu
     for _ in 0..18 {
         let Some(cursor) = page.next.take() else { break };
         let next_page = caller.adventures().catalogue(&no_filter, CatalogueOrder::BestRated, Some(&cursor)).await?;
-        // Adventures without a rating come last, and the cursor below needs a rating. In a small catalogue, this loop
-        // therefore ends before the nineteenth page, and an earlier page is measured instead of the twentieth.
+        // Adventures without a rating come last, and `cursor_values` (below) needs a rating. In a small catalogue, this
+        // loop therefore ends before the nineteenth page, and an earlier page is measured instead of the twentieth.
         if next_page.items.last().is_none_or(|last| last.average_rating.is_none()) {
             break;
         }

@@ -1,4 +1,5 @@
-//! What a measurement executes in one of the two schemas: prepared statements with the values of each argument set.
+//! What a measurement executes in one of the two schemas that are compared (the specification's and this project's):
+//! prepared statements with the values of each argument set.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! The statements with which users and jobs write: the specification's and the service's. The service's statements,
-//! which names call `ours`, are captured by calling its operations.
+//! The statements with which users and jobs write: the specification's, and the service's, which are captured by
+//! calling its operations. Identifiers call the service's statements `ours`.
 //!
 //! In both schemas, a write adds equally many events of similar size. Where a trigger of this project's schema writes
 //! an event, the specification's client writes one with made-up values.
@@ -276,8 +276,9 @@ async fn capture_seats_and_statuses(
     };
     let specification_start_sql = update_status("active", "started_at");
     let specification_completion_sql = update_status("completed", "ended_at");
-    // `allowed_old_statuses` are the last parameters of the captured statement that starts a session. The statement
-    // that completes a session has none, because the database itself checks the old status.
+    // `allowed_old_statuses` are the last parameters of the captured statement that starts a session: the database does
+    // not tell starting from resuming, so the statement itself excludes paused sessions. The statement that completes a
+    // session has none, because the database's own check of the old status is enough.
     let status_change_pair =
         |name,
          specification_sql: &str,

@@ -199,8 +199,8 @@ impl State {
         report
     }
 
-    /// Returns the definitions of the database's objects. Those of the jobs are taken from `sql/jobs/schedule.sql`,
-    /// which schedules them, because the database may lack `pg_cron`.
+    /// Returns the definitions of the database's objects. Because the database may lack `pg_cron`, the jobs'
+    /// definitions are taken from `sql/jobs/schedule.sql`.
     pub(crate) fn definitions_for_manifest(&self) -> Definitions {
         let mut definitions: Definitions =
             self.found_objects.iter().map(|found| (found.name.clone(), found.definition.clone())).collect();

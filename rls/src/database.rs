@@ -23,6 +23,7 @@ use crate::{
 /// A pool's login must be a member of the roles of the identities that use the pool. It needs no other privilege.
 #[derive(Clone, Debug)]
 pub struct Database {
+    /// The servers, with their pools, for each database role of an identity.
     pub(crate) servers_by_role: ServersByRole,
     /// The time limit of each statement, counted from its start. An [`IdentityConnection`](crate::IdentityConnection)
     /// can replace it.
@@ -30,18 +31,19 @@ pub struct Database {
     pub(crate) map_error: MapError,
     /// See [`with_context`](Self::with_context).
     pub(crate) context: Option<Arc<dyn Any + Send + Sync>>,
-    /// The log position of each identity, if there are replicas.
+    /// For each identity, the position in the write-ahead log up to which it has seen the database; used only if there
+    /// are replicas.
     positions: Arc<Positions>,
 }
 
 impl Database {
-    /// Creates a handle over a pool that the application already has, with the default deadline. Raw SQL causes the
-    /// database session to be reset afterwards, which also undoes what the pool's hooks have set in it; put such
-    /// settings into the URL instead.
+    /// Creates a handle over a pool that the application already has, with the default deadline. After a
+    /// transaction in which raw SQL has run, the database session is reset. This also undoes settings that the pool's
+    /// hooks (such as `after_connect`) have made, so put those settings into the URL instead.
     ///
-    /// The pool's statement log is switched off, also for the application's own statements, and its idle connections
-    /// are closed, because they would still log: the log would contain the settings of identities, such as the claims
-    /// of tokens. Call this before the pool is in use, and inside a runtime: outside of one, the log stays on.
+    /// The pool's statement log is switched off, also for the application's own statements, because it would contain
+    /// the settings of identities, such as the claims of tokens. The pool's idle connections, which would still log,
+    /// are closed. Call this before the pool is in use, and inside a runtime: outside of one, the log stays on.
     #[must_use]
     pub fn from_connection(db: DatabaseConnection) -> Self {
         let deadline = Options::default().deadline;
@@ -234,8 +236,9 @@ fn connect_options(url: &str, options: &Options) -> Result<PgConnectOptions, Err
         pg_options = pg_options.application_name(name);
     }
     if !options.cache_prepared_statements {
-        // The driver must not reuse a prepared statement that DEALLOCATE ALL has removed, so it caches none. Even then
-        // it gives prepared statements names, so each transaction begins with DEALLOCATE ALL.
+        // Each transaction begins with DEALLOCATE ALL, because the driver names its prepared statements even without a
+        // cache, and another client of the pooler may have left statements with the same names. The driver must not
+        // reuse a statement that DEALLOCATE ALL has removed, so its cache is switched off.
         pg_options = pg_options.statement_cache_capacity(0);
     }
     Ok(pg_options)
@@ -286,7 +289,7 @@ impl Options {
     /// [`cache_prepared_statements`](Self::cache_prepared_statements)), for a pooler in transaction mode that does not
     /// track prepared statements.
     #[must_use]
-    pub fn without_prepared_statements(mut self) -> Self {
+    pub fn without_prepared_statement_cache(mut self) -> Self {
         self.cache_prepared_statements = false;
         self
     }

@@ -43,8 +43,9 @@ impl Identity {
 
     /// Returns the same identity with a setting, which policies read with `current_setting(name, true)`. Set every
     /// setting that the policies read. If one has no value for this identity, set it to the empty string, so that the
-    /// policies do not read a value that the URL or `ALTER ROLE` gave it. A second value for the same setting replaces
-    /// the first. The settings `role` and `session_authorization` are refused when a transaction begins.
+    /// policies do not read a value that the connection URL or `ALTER ROLE` gave it. A second value for the same
+    /// setting replaces the first. The settings `role` and `session_authorization` are refused when a transaction
+    /// begins.
     #[must_use]
     pub fn with_setting(mut self, name: impl Into<Cow<'static, str>>, value: impl Into<String>) -> Self {
         let (name, value) = (name.into(), value.into());

@@ -35,7 +35,7 @@ const COUNT_DRIVER_AND_POOLER_STATEMENTS: &str = r"SELECT count(*) FILTER (WHERE
 /// The reason of [`Error::Misconfigured`](crate::Error::Misconfigured) if the pooler does not track prepared
 /// statements.
 const UNTRACKED_STATEMENTS_REASON: &str = "a pooler in transaction mode does not track prepared statements; use \
-     Options::without_prepared_statements, or PgBouncer 1.21 or later with max_prepared_statements";
+     Options::without_prepared_statement_cache, or PgBouncer 1.21 or later with max_prepared_statements";
 
 /// Makes sure, at the beginning of a transaction, that no prepared statement of another client can be mistaken for one
 /// of this connection. Fails if that is not possible. This takes a round trip, but only if the process is not that of

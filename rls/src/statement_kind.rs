@@ -45,7 +45,7 @@ const WORDS_BEFORE_PARENTHESIS: [&str; 36] = [
     "WHERE",
 ];
 
-/// How the statements begin that SeaORM builds from entities.
+/// The beginnings of the statements that SeaORM builds from entities.
 const STATEMENT_PREFIXES: [&str; 4] = ["SELECT ", "INSERT INTO ", "UPDATE ", "DELETE FROM "];
 
 /// Returns whether the text shows that the statement cannot change the database session. (`false` means only that the
@@ -125,8 +125,8 @@ fn skip_to_first_word(sql: &str) -> &str {
             rest = comment.split_once(['\n', '\r']).map_or("", |(_, rest)| rest);
         } else if rest.starts_with("/*") {
             rest = skip_block_comment(rest);
-        } else if let Some(empty) = rest.strip_prefix(';') {
-            rest = empty;
+        } else if let Some(after_semicolon) = rest.strip_prefix(';') {
+            rest = after_semicolon;
         } else {
             return rest;
         }
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn select_into_function_calls_and_other_commands_may_change_the_session() {
+    fn function_calls_select_into_and_other_commands_may_change_the_session() {
         for sql in [
             "SELECT set_config('role', 'postgres', true)",
             r#"SELECT "set_config"('role', 'postgres', true)"#,

@@ -146,15 +146,15 @@ enum StreamEnd {
     Dropped,
 }
 
-/// Marks the frame as failed if the guard is dropped while rows are still being sent: the task that sends them has
-/// panicked, or its runtime has shut down.
-struct StreamFrameGuard<'a, C: Connection> {
+/// Marks the frame (the transaction, or a savepoint in it) as failed if the guard is dropped while rows are still being
+/// sent: the task that sends them has panicked, or its runtime has shut down.
+struct FailFrameOnDrop<'a, C: Connection> {
     shared: &'a SharedTransaction<C>,
     frame_id: u64,
     has_ended: bool,
 }
 
-impl<C: Connection> Drop for StreamFrameGuard<'_, C> {
+impl<C: Connection> Drop for FailFrameOnDrop<'_, C> {
     fn drop(&mut self) {
         if !self.has_ended {
             self.shared.mark_failed(self.frame_id);
@@ -208,8 +208,8 @@ pub(crate) async fn stream_rows<C: Connection>(
     Ok(stream::unfold(Some(reader), |reader| async { reader?.next().await }))
 }
 
-/// Sends all rows of the statement to the reader. With `waits_for_reader`, returns only when they have been read,
-/// unless the transaction has written nothing.
+/// Sends all rows of the statement to the reader. With `waits_for_reader`, waits until they have been read or the
+/// stream is dropped, unless the transaction has written nothing.
 async fn send_all<C: Connection>(
     shared: &SharedTransaction<C>,
     frame_id: u64,
@@ -220,7 +220,7 @@ async fn send_all<C: Connection>(
     waits_for_reader: bool,
 ) -> Result<StreamEnd, DbErr> {
     // Dropped before `call`, so that no other call gets the connection before the frame has failed.
-    let mut frame_guard = StreamFrameGuard { shared, frame_id, has_ended: false };
+    let mut frame_guard = FailFrameOnDrop { shared, frame_id, has_ended: false };
     let seems_read_only = only_reads(&statement.sql);
     call.expect_rows();
     let connection = call.connection()?;
@@ -251,7 +251,8 @@ async fn send_all<C: Connection>(
             call.verify().await?;
         }
         // If nothing was written, there is nothing to roll back, so the connection is free as soon as the last row was
-        // sent. The server is asked even if the text shows no write, because a view may call a function that writes.
+        // sent. The server is asked even if the statement seems only to read, because a view may call a function that
+        // writes.
         if waits_for_reader
             && !(seems_read_only && call.has_written_nothing().await?)
             && !row_sender.wait_until_read().await

@@ -37,7 +37,7 @@ async fn a_prepared_statement_is_not_reused_if_the_count_or_types_of_the_values_
 #[tokio::test]
 async fn each_pool_treats_prepared_statements_as_its_own_options_say() {
     let (database, handle, role) = create_tenant_database().await;
-    let without_caching = Options::default().without_prepared_statements();
+    let without_caching = Options::default().without_prepared_statement_cache();
     let handle = handle.with_pool_for_role(role.clone(), database.url(), &without_caching).await.unwrap();
     let tenant_transaction = as_tenant(&handle, &role, "acme").begin().await.unwrap();
     let owner_transaction = handle.as_identity(Identity::new("postgres")).begin().await.unwrap();

@@ -253,7 +253,7 @@ impl Options {
 
     /// Switches the caching of prepared statements off, for a pooler in transaction mode that does not track them.
     #[must_use]
-    pub fn without_prepared_statements(mut self) -> Self {
+    pub fn without_prepared_statement_cache(mut self) -> Self {
         self.cache_prepared_statements = false;
         self
     }

@@ -1,5 +1,5 @@
-//! What closing an account (its personal data is removed) waits for, and what waits for the closing. The platform
-//! (Supabase) closes and deletes accounts; a user can close only their own.
+//! What the closing of an account waits for, and what waits for it. Closing an account removes its personal data. The
+//! platform (Supabase) closes and deletes accounts; a user can close only their own.
 
 use super::{
     assert_invariants, attempt, close_account_sql, close_or_delete_account_sql,
@@ -37,7 +37,7 @@ async fn closing_does_not_wait_for_the_clean_up_of_old_events() {
     }
 }
 
-/// One write of the account is in progress, and the closing waits for it. Then other writes of the account arrive. If
+/// One write by the account's user is in progress, and the closing waits for it. Then the user makes other writes. If
 /// these overtook the closing, writes that keep arriving would delay it for ever.
 #[tokio::test]
 async fn no_write_overtakes_a_closing_that_waits() {
@@ -119,8 +119,9 @@ async fn closing_an_account_locks_no_session_while_it_waits_for_the_lock_on_a_dr
     assert_invariants(&world).await;
 }
 
-/// The platform's deletion has locked the account's row in `auth.users`, and waits for the account's row in
-/// `private.account_gates`. A transaction of the account has written, and so has locked the latter.
+/// A transaction of the account's user has written, and so holds a lock on the account's row in
+/// `private.account_gates`. Then the platform's deletion locks the account's row in `auth.users`, and waits for the row
+/// in `private.account_gates`.
 #[tokio::test]
 async fn closing_ones_own_account_fails_at_once_while_a_deletion_waits_for_the_caller() {
     let world = World::new().await;
@@ -139,8 +140,8 @@ async fn closing_ones_own_account_fails_at_once_while_a_deletion_waits_for_the_c
         assert_eq!(execute_in(&writing_transaction, &close).await.unwrap_err().code, SERIALIZATION_FAILURE);
         execute_in(&writing_transaction, "ROLLBACK TO before").await.unwrap();
     }
-    // PostgreSQL checks the foreign key of a profile that the same transaction has already changed, although the key
-    // stays the same. The check waits for the account's row in `auth.users`. However often that wait ends in a
+    // When a transaction updates a profile a second time, PostgreSQL checks the profile's foreign key again, although
+    // the key stays the same. The check waits for the account's row in `auth.users`. However often that wait ends in a
     // deadlock, the deletion goes on.
     for _ in 0..3 {
         execute_in(&writing_transaction, "SAVEPOINT before").await.unwrap();

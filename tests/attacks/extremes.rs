@@ -303,8 +303,9 @@ async fn functions_that_users_may_call_reveal_nothing_about_hidden_rows() {
     let hidden_rows = create_hidden_rows(&world).await;
     let stranger = world.new_user().await;
     // The query finds the SECURITY DEFINER functions that users may call; other functions read only what their caller
-    // may see. Each row has the form `name=argument names and types=argument types=schema`.
-    let select_functions = "SELECT proname || '=' || pg_get_function_identity_arguments(oid) || '='
+    // may see. Each row has three fields, separated by `=`: the function's name, its argument types
+    // (separated by `;`) and its schema.
+    let select_functions = "SELECT proname || '='
            || coalesce((SELECT string_agg(format_type(type_oid, NULL), ';' ORDER BY ordinal)
                         FROM unnest(proargtypes::oid[]) WITH ORDINALITY AS argument (type_oid, ordinal)), '')
            || '=' || pronamespace::regnamespace::text
@@ -314,7 +315,7 @@ async fn functions_that_users_may_call_reveal_nothing_about_hidden_rows() {
     assert!(functions.len() > 20, "the query must find the functions: {functions:?}");
     for function in functions {
         let parts: Vec<&str> = function.split('=').collect();
-        let (name, types, schema) = (parts[0], parts[2], parts[3]);
+        let (name, types, schema) = (parts[0], parts[1], parts[2]);
         // All combinations of arguments.
         let mut argument_lists = vec![String::new()];
         for sql_type in types.split(';').filter(|sql_type| !sql_type.is_empty()) {

@@ -146,8 +146,9 @@ async fn a_stranger_does_not_learn_what_exists_in_a_private_session() {
     let world = World::new().await;
     let (active_game, waiting_game) = (world.new_active_session(2).await, world.new_session(1).await);
     let character = active_game.players[0].character_id;
-    // Only a roll of the last 30 seconds can be saved. The failed and the successful rolls are dated an hour ahead
-    // (-3600 seconds ago), so that they are not too old whenever the saves come. The expired one is an hour old.
+    // A heroic save can repeat only a roll of the last 30 seconds. The failed and the successful rolls are dated an
+    // hour ahead (-3600 seconds ago), so that they are not too old whenever the saves come. The expired one is an hour
+    // old.
     let failed_roll = world.new_failed_roll(active_game.session_id, character).await;
     let successful_roll = world.new_attack_roll(active_game.session_id, character, "{6,6}", 10, -3600).await;
     let expired_roll = world.new_attack_roll(active_game.session_id, character, "{1,2}", 10, 3600).await;
@@ -228,7 +229,7 @@ async fn a_stranger_does_not_learn_what_exists_in_a_private_session() {
     assert_same_answers(&[&stranger.caller], "a wound", &statements, "0 rows").await;
 }
 
-/// The error for the missing character does not contain the id of the session. (While a session waits for players,
+/// The error for a character that is NULL does not contain the id of the session. (While a session waits for players,
 /// `private.session_by_code` returns its id to every user who has its code, but afterwards only to its participants. So
 /// the sessions of this test have started or ended.)
 #[tokio::test]

@@ -22,7 +22,7 @@ struct Limit {
     count_query: String,
     /// A query that reads the counter that the triggers maintain.
     counter_query: String,
-    /// Statements that each add one row (by an INSERT, or by an UPDATE after which a row counts), with the user who
+    /// Statements that each add one row to the count (by an INSERT, or by an UPDATE of a row), each with the user who
     /// sends them.
     statements: Vec<(SqlCaller, String)>,
 }

@@ -290,7 +290,7 @@ async fn the_seer_of_an_ended_session_changes_only_its_note_and_its_visibility()
             game.session_id
         );
         assert_eq!(attempt(&game.seer, &merge).await, SESSION_OVER);
-        // The last of these names the game state, but does not change it.
+        // The last list of assignments includes `game_state`, but does not change its value.
         for assignments in
             ["is_public = true", "looking_for = 'Thank you'", "is_public = false, game_state = game_state"]
         {

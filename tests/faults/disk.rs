@@ -80,7 +80,8 @@ async fn a_full_disk_is_reported_and_the_service_recovers_once_there_is_room() {
     let game = world.new_active_session(1).await;
     let sparc = Sparc::connect(world.url()).await.unwrap();
     let ada = sparc.as_user(game.players[0].user_id);
-    // Fill most of the disk with a table that can be dropped to make room.
+    // Fill the disk with a table that can be dropped to make room, until two thousand more rows do not fit. Fewer rows
+    // may still fit.
     let create_ballast = "CREATE TABLE public.ballast AS SELECT repeat('x', 1000) AS x FROM generate_series(1, 1000)";
     world.owner().execute(create_ballast).await.unwrap();
     while world.owner().execute("INSERT INTO public.ballast SELECT x FROM public.ballast LIMIT 2000").await.is_ok() {}

@@ -80,7 +80,7 @@ async fn streams_behind_a_pooler_in_transaction_mode_work_or_end_with_an_error_t
         eprintln!("skipped: this machine has no pgbouncer");
         return;
     };
-    let options = Options::default().max_connections(6).without_prepared_statements();
+    let options = Options::default().max_connections(6).without_prepared_statement_cache();
     let sparc = Sparc::connect_with(&pooler.url, options).await.unwrap();
     let mut streams = Vec::new();
     for caller in [sparc.as_service(), sparc.as_user(game.players[0].user_id), sparc.as_user(game.players[1].user_id)] {
@@ -118,7 +118,7 @@ async fn streams_behind_a_pooler_in_transaction_mode_work_or_end_with_an_error_t
     }
     for error in errors {
         assert_eq!(error.code(), "misconfigured", "{error:?}");
-        assert!(error.to_string().contains("without_prepared_statements"), "{error}");
+        assert!(error.to_string().contains("without_prepared_statement_cache"), "{error}");
     }
 }
 

@@ -222,9 +222,9 @@ async fn colliding_prepared_statements_behind_a_pooler_are_explained() {
     let sparc = Sparc::connect_with(&pooler.url, Options::default().max_connections(1)).await.unwrap();
     let error = sparc.as_anon().users().profile(uuid::Uuid::new_v4()).await.unwrap_err();
     assert!(matches!(&error, Error::Misconfigured { .. }), "{error:?}");
-    assert!(error.to_string().contains("without_prepared_statements"), "{error}");
+    assert!(error.to_string().contains("without_prepared_statement_cache"), "{error}");
     sparc.close().await.unwrap();
-    let sparc = Sparc::connect_with(&pooler.url, Options::default().without_prepared_statements()).await.unwrap();
+    let sparc = Sparc::connect_with(&pooler.url, Options::default().without_prepared_statement_cache()).await.unwrap();
     assert_eq!(sparc.as_anon().users().profile(uuid::Uuid::new_v4()).await.unwrap_err().code(), "not_found");
     sparc.close().await.unwrap();
     other_client.close().await.unwrap();

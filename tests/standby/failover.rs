@@ -183,7 +183,7 @@ async fn the_promoted_server_is_found_behind_poolers() {
         };
         poolers.push(pooler);
     }
-    let options = Options::default().without_prepared_statements().max_connections(6);
+    let options = Options::default().without_prepared_statement_cache().max_connections(6);
     let options = options.replicas(poolers[1..].iter().map(|pooler| pooler.url.as_str()));
     let sparc = Sparc::connect_with(&poolers[0].url, options).await.unwrap();
     let player = cluster.world.new_player().await;

@@ -39,7 +39,7 @@ GRANT EXECUTE ON FUNCTION
   private.my_listener_status(uuid),
   private.require_listener(uuid),
   private.event_history_id(),
-  private.is_readable(jsonb, integer),
+  private.is_parsable(jsonb, integer),
   private.refuse_too_many_rows(text),
   private.refuse_several_sessions(text)
 TO authenticated;
@@ -61,5 +61,5 @@ GRANT EXECUTE ON FUNCTION
   private.is_same_request(text, jsonb),
   private.cancel_abandoned_sessions(integer),
   private.is_abandoned(public.sessions),
-  private.is_readable(jsonb, integer)
+  private.is_parsable(jsonb, integer)
 TO service_role;

@@ -1,4 +1,4 @@
--- The gates of accounts: the row of an account in this table is its *gate*. Every write of an account locks the
+-- The gates of accounts: the row of an account in this table is its *gate*. Every write by an account's user locks the
 -- account's gate before any other row, and so does closing the account (`triggers/account_deletion.sql`), which before
 -- that has locked only the account's row in `auth.users`. So a write and the closing wait for each other. The profile's
 -- row cannot serve as the gate: it comes late in the lock order (`triggers/shared.sql`), because it holds counters.
@@ -12,7 +12,7 @@ ALTER TABLE private.account_gates ENABLE ROW LEVEL SECURITY;
 REVOKE ALL ON TABLE private.account_gates FROM PUBLIC, anon, authenticated, service_role;
 
 COMMENT ON TABLE private.account_gates
-IS 'One row per account, locked by every write of the account and by closing it.';
+IS 'One row per account, locked by every write of the account''s user and by closing the account.';
 COMMENT ON COLUMN private.account_gates.account_id IS 'Id of the account''s profile.';
 COMMENT ON COLUMN private.account_gates.is_open IS 'Whether the account may write; false once it is closed.';
 

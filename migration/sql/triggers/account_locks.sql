@@ -280,6 +280,9 @@ DECLARE
   is_gate_locked boolean;
   failed_attempts integer := 0;
 BEGIN
+  -- Closing writes events, and then waits for more rows. Meanwhile it must not hold old events of other sessions, for
+  -- which the deletion of such a session would wait. So its events do not delete old ones (`cleanup_old_events`).
+  PERFORM set_config('sparc.keeps_old_events', 'on', true);
   LOOP
     BEGIN
       is_gate_locked := false;

@@ -183,8 +183,8 @@ CREATE OR REPLACE TRIGGER set_updated_at
   ON public.adventures
   FOR EACH ROW EXECUTE FUNCTION private.touch_updated_at();
 
-CREATE OR REPLACE TRIGGER check_readable_content
+CREATE OR REPLACE TRIGGER check_parsable_content
   BEFORE INSERT OR UPDATE OF content ON public.adventures
   FOR EACH ROW
-  WHEN (NOT private.is_readable(NEW.content, 1048576))
-  EXECUTE FUNCTION private.refuse_unreadable_column('content');
+  WHEN (NOT private.is_parsable(NEW.content, 1048576))
+  EXECUTE FUNCTION private.refuse_unparsable_column('content');

@@ -4,7 +4,8 @@
 
 -- Whether the caller is the service rather than a user of the API. In a function that runs as its owner, `current_user`
 -- is the owner. So this function checks the role that was set with SET ROLE, and whether the login role may assume the
--- service's role. A login role that has set no role, such as an operator's, counts as the service if it may do so.
+-- service's role. A login role that has set no role, such as an operator's, counts as the service if it may assume that
+-- role.
 CREATE OR REPLACE FUNCTION private.is_service()
 RETURNS boolean
 LANGUAGE plpgsql
@@ -79,10 +80,10 @@ BEGIN
 END
 $$;
 
--- Locks an account's gate, whether the account is open or closed. It is called early, so that the gate is locked before
--- rows of other accounts: when the service seats a player, for the player's gate, and when a user sends an event, for
--- the user's own gate. The lock on the caller's own gate conflicts with itself. The lock on another account's gate is
--- shared, because the service may lock several gates in one transaction.
+-- Locks an account's gate, whether the account is open or closed. It is called early, before rows of other accounts are
+-- locked: with the player's account when the service seats a player, and with the user's own account when a user sends
+-- an event. The lock on the caller's own gate conflicts with itself. The lock on another account's gate is shared: the
+-- service may lock several gates in one transaction, and two such transactions could otherwise deadlock.
 CREATE OR REPLACE FUNCTION private.lock_gate(account uuid)
 RETURNS void
 LANGUAGE plpgsql

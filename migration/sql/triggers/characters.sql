@@ -96,14 +96,14 @@ CREATE OR REPLACE TRIGGER set_updated_at
   ON public.characters
   FOR EACH ROW EXECUTE FUNCTION private.touch_updated_at();
 
-CREATE OR REPLACE TRIGGER check_readable_equipment
+CREATE OR REPLACE TRIGGER check_parsable_equipment
   BEFORE INSERT OR UPDATE OF equipment ON public.characters
   FOR EACH ROW
-  WHEN (NOT private.is_readable(NEW.equipment, 65536))
-  EXECUTE FUNCTION private.refuse_unreadable_column('equipment');
+  WHEN (NOT private.is_parsable(NEW.equipment, 65536))
+  EXECUTE FUNCTION private.refuse_unparsable_column('equipment');
 
-CREATE OR REPLACE TRIGGER check_readable_special_ability
+CREATE OR REPLACE TRIGGER check_parsable_special_ability
   BEFORE INSERT OR UPDATE OF special_ability ON public.characters
   FOR EACH ROW
-  WHEN (NOT private.is_readable(NEW.special_ability, 16384))
-  EXECUTE FUNCTION private.refuse_unreadable_column('special_ability');
+  WHEN (NOT private.is_parsable(NEW.special_ability, 16384))
+  EXECUTE FUNCTION private.refuse_unparsable_column('special_ability');

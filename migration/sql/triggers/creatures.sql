@@ -82,14 +82,14 @@ CREATE OR REPLACE TRIGGER set_updated_at
   BEFORE UPDATE ON public.creatures
   FOR EACH ROW EXECUTE FUNCTION private.touch_updated_at();
 
-CREATE OR REPLACE TRIGGER check_readable_stats
+CREATE OR REPLACE TRIGGER check_parsable_stats
   BEFORE INSERT OR UPDATE OF stats ON public.creatures
   FOR EACH ROW
-  WHEN (NOT private.is_readable(NEW.stats, 16384))
-  EXECUTE FUNCTION private.refuse_unreadable_column('stats');
+  WHEN (NOT private.is_parsable(NEW.stats, 16384))
+  EXECUTE FUNCTION private.refuse_unparsable_column('stats');
 
-CREATE OR REPLACE TRIGGER check_readable_abilities
+CREATE OR REPLACE TRIGGER check_parsable_abilities
   BEFORE INSERT OR UPDATE OF abilities ON public.creatures
   FOR EACH ROW
-  WHEN (NOT private.is_readable(NEW.abilities, 65536))
-  EXECUTE FUNCTION private.refuse_unreadable_column('abilities');
+  WHEN (NOT private.is_parsable(NEW.abilities, 65536))
+  EXECUTE FUNCTION private.refuse_unparsable_column('abilities');

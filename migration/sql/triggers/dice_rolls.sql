@@ -129,8 +129,8 @@ BEGIN
       dice_bonus := private.sum_of_modifiers(NEW.modifiers, 'dice');
       flat_bonus := private.sum_of_modifiers(NEW.modifiers, 'flat');
     END IF;
-    IF NOT private.is_readable(NEW.modifiers, 8192) THEN
-      PERFORM private.refuse_unreadable_document('dice_rolls', 'modifiers');
+    IF NOT private.is_parsable(NEW.modifiers, 8192) THEN
+      PERFORM private.refuse_unparsable_document('dice_rolls', 'modifiers');
     END IF;
   END IF;
 
@@ -375,8 +375,8 @@ CREATE OR REPLACE TRIGGER "Finish_roll"
   FOR EACH ROW EXECUTE FUNCTION private.finish_roll();
 
 -- The modifiers of a new roll are checked in `roll_dice`.
-CREATE OR REPLACE TRIGGER check_readable_modifiers
+CREATE OR REPLACE TRIGGER check_parsable_modifiers
   BEFORE UPDATE OF modifiers ON public.dice_rolls
   FOR EACH ROW
-  WHEN (NOT private.is_readable(NEW.modifiers, 8192))
-  EXECUTE FUNCTION private.refuse_unreadable_column('modifiers');
+  WHEN (NOT private.is_parsable(NEW.modifiers, 8192))
+  EXECUTE FUNCTION private.refuse_unparsable_column('modifiers');

@@ -1,7 +1,8 @@
--- JSON documents that clients could not read are refused, in every table with a document that clients write.
+-- JSON documents that clients could not parse are refused, in every table with a document that clients write.
 
 -- Whether a typical client, one whose numbers are doubles and whose parser accepts at most a hundred levels (arrays and
--- objects within each other), can read a document. An unreadable document would break every client that reads the row.
+-- objects within each other), can parse a document. A document that it cannot parse would break every client that reads
+-- the row.
 -- `max_bytes` is the size limit of the document. A document whose stored size exceeds the limit is not examined, and
 -- the answer is true, because the check constraint on the size refuses it. A value that arrives compressed from another
 -- table could pass that constraint, so the answer for a compressed value whose text exceeds the limit is false.
@@ -12,7 +13,7 @@
 -- eight times as long as its size limit. An escaped character is at most six times as long in the text as in the stored
 -- form, so only a document with a number of more than 40 digits before or after the decimal point can exceed this
 -- factor. The text of a document of more than 4096 bytes is therefore measured only if it has such a number.
-CREATE OR REPLACE FUNCTION private.is_readable(document jsonb, max_bytes integer)
+CREATE OR REPLACE FUNCTION private.is_parsable(document jsonb, max_bytes integer)
 RETURNS boolean
 LANGUAGE plpgsql
 IMMUTABLE
@@ -74,8 +75,8 @@ BEGIN
 END
 $$;
 
--- Raises the error for an unreadable document in the given column.
-CREATE OR REPLACE FUNCTION private.refuse_unreadable_document(relation text, column_name text)
+-- Raises the error for a document that clients cannot parse.
+CREATE OR REPLACE FUNCTION private.refuse_unparsable_document(relation text, column_name text)
 RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -94,15 +95,15 @@ END
 $$;
 
 -- Refuses the document in the column that the trigger's argument names. The trigger's WHEN condition, which names the
--- column itself, has already found that the document is not readable.
-CREATE OR REPLACE FUNCTION private.refuse_unreadable_column()
+-- column itself, has already found that clients cannot parse the document.
+CREATE OR REPLACE FUNCTION private.refuse_unparsable_column()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  PERFORM private.refuse_unreadable_document(TG_TABLE_NAME, TG_ARGV[0]);
+  PERFORM private.refuse_unparsable_document(TG_TABLE_NAME, TG_ARGV[0]);
   RETURN NEW;
 END
 $$;

@@ -58,8 +58,8 @@ BEGIN
     WHERE id = NEW.session_id
     FOR NO KEY UPDATE;
   END IF;
-  IF is_client_event AND NOT private.is_readable(NEW.payload, 16384) THEN
-    PERFORM private.refuse_unreadable_document('session_events', 'payload');
+  IF is_client_event AND NOT private.is_parsable(NEW.payload, 16384) THEN
+    PERFORM private.refuse_unparsable_document('session_events', 'payload');
   END IF;
   NEW.seq := nextval('public.session_events_seq_seq');
   NEW.sender_id := me;
@@ -267,7 +267,8 @@ END
 $$;
 
 -- Runs after each statement that inserts events. Mostly there is nothing to clean up, so this function first looks for
--- an old event: a query costs less than a DELETE that finds no row.
+-- an old event: a query costs less than a DELETE that finds no row. While an account is being closed, old events stay
+-- (`lock_account`). A client that sets `sparc.keeps_old_events` only leaves them to others' events and to maintenance.
 CREATE OR REPLACE FUNCTION private.cleanup_old_events()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -276,7 +277,9 @@ SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off
 AS $$
 BEGIN
-  IF EXISTS (SELECT FROM public.session_events WHERE created_at < now() - INTERVAL '24 hours') THEN
+  IF current_setting('sparc.keeps_old_events', true) IS DISTINCT FROM 'on'
+    AND EXISTS (SELECT FROM public.session_events WHERE created_at < now() - INTERVAL '24 hours')
+  THEN
     PERFORM private.delete_old_events(100);
   END IF;
   RETURN NULL;
@@ -292,8 +295,8 @@ CREATE OR REPLACE TRIGGER cleanup_events_trigger
   FOR EACH STATEMENT EXECUTE FUNCTION private.cleanup_old_events();
 
 -- The payload of a new event is checked in `number_event`.
-CREATE OR REPLACE TRIGGER check_readable_payload
+CREATE OR REPLACE TRIGGER check_parsable_payload
   BEFORE UPDATE OF payload ON public.session_events
   FOR EACH ROW
-  WHEN (starts_with(NEW.event_type, 'client.') AND NOT private.is_readable(NEW.payload, 16384))
-  EXECUTE FUNCTION private.refuse_unreadable_column('payload');
+  WHEN (starts_with(NEW.event_type, 'client.') AND NOT private.is_parsable(NEW.payload, 16384))
+  EXECUTE FUNCTION private.refuse_unparsable_column('payload');

@@ -18,9 +18,8 @@ impl Plan {
             created_in_do_blocks(defects.state, "policy").any(|object| to_restore.contains(object));
         let needs_trigger_blocks =
             created_in_do_blocks(defects.state, "trigger").any(|object| to_restore.contains(object));
-        // `Target::Other` here means a DO block: other statements with this target contain neither of the two texts
-        // below.
         let is_needed = |statement: &Statement| match statement.target {
+            // Of these statements, only DO blocks contain one of the two texts.
             Target::Other => {
                 (needs_policy_blocks && statement.sql.contains("CREATE POLICY"))
                     || (needs_trigger_blocks && statement.sql.contains(" TRIGGER "))

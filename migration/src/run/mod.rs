@@ -32,7 +32,8 @@ use transaction::{begin, deallocate_statements, in_read_only_transaction, rollba
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Command {
-    /// Apply this many pending migrations, or all of them. If none are pending then, repair the differences.
+    /// Apply this many pending migrations, or all of them. If none is pending afterwards, repair the differences from
+    /// the manifest.
     Up(Option<u32>),
     /// Undo this many applied migrations, or all of them, the last applied first.
     Down(Option<u32>),
@@ -70,7 +71,7 @@ impl fmt::Display for SchemaChange {
             Self::Installed(count) => {
                 format!("created {count} functions, triggers, policies and views, and their privileges")
             }
-            Self::Renamed(old_name, object) => format!("renamed {old_name} to {object}"),
+            Self::Renamed(wrong_name, object) => format!("renamed {wrong_name} to {object}"),
             Self::Created(object) => format!("created {object}"),
             Self::Changed(object) => format!("changed {object}"),
             Self::Dropped(object) => format!("dropped {object}"),
@@ -178,7 +179,7 @@ async fn run_in_transaction(
     Ok(changes)
 }
 
-/// Applies at most `max_count` pending migrations, and repairs the differences if none are pending then. A new schema
+/// Applies at most `max_count` pending migrations. If none is pending afterwards, repairs the differences. A new schema
 /// has differences if roles, schema `public` or the publication existed before and were not as the manifest says. A
 /// schema that an earlier version installed differs in the functions, triggers, policies and views that have changed.
 async fn up(
@@ -257,9 +258,9 @@ async fn restore_names(
     State::read(db).await
 }
 
-/// Returns the SQL that records this program's version and objects in `private.sparc_record` of a database in which
-/// nothing differs. Returns none if that table has them already, was written by a newer version (whose schema is the
-/// same, because nothing differs), or is not readable.
+/// For a database without differences from the manifest: returns the SQL that records this program's version and
+/// objects in `private.sparc_record`. Returns no statements if that table has them already, was written by a newer
+/// version (whose schema is the same, because nothing differs), or is not readable.
 fn update_record_sql(state: &State) -> Vec<String> {
     let has_this_version = state.record.version.as_deref() == Some(env!("CARGO_PKG_VERSION"))
         && record::repeatable_objects().iter().all(|object| state.record.objects.contains(object));
@@ -291,8 +292,8 @@ async fn undo(db: &DatabaseTransaction, count: u32, changes: &mut Vec<SchemaChan
     preflight::check_ready(db, &state).await?;
     preflight::check_migrations_table(&state)?;
     preflight::check_not_renamed_or_moved(db, &state).await?;
-    // What the first migration created (the stand-in for schema `auth`, `private.sparc_record`) stays unless all
-    // migrations are undone.
+    // What the first migration created (the stand-in for schema `auth`, and the table `private.sparc_record`) stays
+    // unless all migrations are undone.
     let keeps_first_migration = to_undo.len() < applied.len();
     let is_of_first_migration = |found: &CatalogObject| {
         found.name.contains(" auth.") && !found.name.starts_with("trigger ") || found.name.contains(".sparc_")
@@ -303,7 +304,8 @@ async fn undo(db: &DatabaseTransaction, count: u32, changes: &mut Vec<SchemaChan
         object.starts_with("schema ") && (keeps_first_migration || !is_created_by_us)
     };
     let drops_tables = to_undo.iter().any(|name| *name == m20261101_000002_tables::Migration.name());
-    // What the command will drop, without columns, because `find_all_to_drop` accepts none.
+    // What the command will drop, without columns, because `find_all_to_drop` accepts none, and without the publication
+    // and the jobs, which are no schema objects on which others could depend.
     let to_drop: Vec<&CatalogObject> = state
         .found_objects
         .iter()

@@ -53,6 +53,7 @@ pub(super) fn check_constraint_error(table: &str, constraint: &str) -> Option<Er
             if table == "users" { "display_name" } else { "name" },
             "must have a visible character and no control, bidirectional or zero-width characters",
         ),
+        // The account's own reserved address is the exception; only the schema's functions store it.
         "reserved_email_is_own" => ("email", "must not be in a reserved domain"),
         "web_avatar_url" => ("avatar_url", "must be an http or https URL, or a path"),
         "web_thumbnail_url" => ("thumbnail_url", "must be an http or https URL, or a path"),
@@ -109,7 +110,7 @@ pub(super) fn check_constraint_error(table: &str, constraint: &str) -> Option<Er
         "valid_roller" => ("roller", "must be one character or one creature"),
         "valid_heroic_save" => ("original_roll_id", "must be set for a heroic save, and only for one"),
         "valid_event_type" => {
-            ("kind", "must have 1 to 64 characters, including the prefix `client.`, and no control characters")
+            ("kind", "must have 1 to 57 characters (64 with the prefix `client.`), and no control characters")
         }
         "valid_step" => ("current_step", "must be a step of the tutorial"),
         "users_games_played_check" => ("games_played", "must not be negative"),

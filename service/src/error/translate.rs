@@ -195,7 +195,7 @@ pub(crate) fn explain_bind_mismatch(error: Error) -> Error {
 }
 
 const UNTRACKED_STATEMENTS_REASON: &str = "a pooler in transaction mode does not track prepared statements; use \
-    Options::without_prepared_statements, or PgBouncer 1.21 or later with max_prepared_statements";
+    Options::without_prepared_statement_cache, or PgBouncer 1.21 or later with max_prepared_statements";
 
 /// Returns the error for a caller who may not listen to a session.
 pub(crate) fn not_listener_error() -> Error {

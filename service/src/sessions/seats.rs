@@ -39,8 +39,8 @@ impl<C: Caller> Sessions<'_, C> {
     /// caller is already seated with this character, returns that seat unchanged. If the caller is seated with another
     /// character, changes it, as [`change_character`](Self::change_character) does.
     ///
-    /// Who may: a user who knows the code: a new seat while the session waits, a former seat while it is live. Three
-    /// round trips. Event `player_joined`.
+    /// Who may: a user who knows the code. A new seat can be taken before the session starts, a former seat until it
+    /// ends. Three round trips. Event `player_joined`.
     ///
     /// # Errors
     ///
@@ -64,8 +64,8 @@ impl<C: Caller> Sessions<'_, C> {
     /// seat unchanged. If the caller is seated with another character, changes it, as
     /// [`change_character`](Self::change_character) does.
     ///
-    /// Who may: a user: a new seat while the session waits, a former seat while it is live. Four round trips, or three
-    /// if the seat stays unchanged. Event `player_joined`.
+    /// Who may: a user. A new seat can be taken before the session starts, a former seat until it ends. Four round
+    /// trips, or three if the seat stays unchanged. Event `player_joined`.
     ///
     /// # Errors
     ///
@@ -167,7 +167,7 @@ impl<C: Caller> Sessions<'_, C> {
 
     /// Removes a player from a session; the player cannot rejoin until [`readmit`](Self::readmit). Idempotent.
     ///
-    /// Who may: the Seer and the service; players may remove themselves, which only leaves the session. Three round
+    /// Who may: the Seer and the service; players may remove themselves, which is the same as leaving. Three round
     /// trips. Event `player_left`.
     ///
     /// # Errors

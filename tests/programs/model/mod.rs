@@ -68,18 +68,21 @@ pub struct Task {
     /// A draft adventure of the task's user, which the task validates when it calls an operation of the crate
     /// `service`.
     draft_adventure: Uuid,
-    /// The last number that was used as a key or as the id of a transaction. Each task has a range of its own.
+    /// The last number that was used as a key or as the id of a savepoint (the outermost transaction has the id 0).
+    /// Each task has a range of its own.
     last_key: i64,
     /// The open transactions and savepoints, from the outermost to the innermost.
     open_transactions: Vec<OpenTransaction>,
     /// The transactions that the task holds, in the order in which they were begun. The methods' parameter `index` is a
     /// position in this list.
     held_transactions: Vec<HeldTransaction>,
-    /// Whether raw SQL has committed the transaction that the task still holds.
+    /// Whether a COMMIT in raw SQL has ended the outermost transaction, and so all its savepoints, while the task still
+    /// holds their values.
     is_transaction_ended_by_raw_sql: bool,
     /// The keys that must be in the table.
     committed_keys: Keys,
-    /// The keys of which the model does not know whether they are committed. Of each set, either all keys are or none.
+    /// The keys of which the model does not know whether they are committed. Of each set, either all
+    /// keys are committed or none is.
     uncertain_key_sets: Vec<Keys>,
     /// What the task has done, for the message of a failed assertion.
     log: Vec<String>,
@@ -166,7 +169,7 @@ impl Task {
         }
         assert!(
             unexplained_keys.is_empty(),
-            "the inserts of {unexplained_keys:?} failed, but the rows were found\n{}",
+            "the inserts of {unexplained_keys:?} failed or were rolled back, but the rows were found\n{}",
             self.report()
         );
     }
@@ -186,8 +189,8 @@ impl Task {
         self.open_transactions.iter().position(|transaction| transaction.id == self.held_transactions[index].id)
     }
 
-    /// Asserts that a call, which always succeeds on a good transaction, had the outcome that the model predicts, and
-    /// updates the model. Returns whether the call succeeded.
+    /// Asserts that a call had the outcome that the model predicts, and updates the model. The call must be one that
+    /// always succeeds on a good transaction. Returns whether it succeeded.
     fn assert_outcome<T>(&mut self, index: usize, context: &str, outcome: &Result<T, Error>) -> bool {
         let actual = outcome_code(outcome);
         self.log.push(format!("{context} on {index} of {}: {actual}", self.held_transactions.len()));
