@@ -163,7 +163,7 @@ async fn games_played_and_games_run_are_not_negative() {
 }
 
 #[tokio::test]
-async fn character_names_join_codes_and_event_numbers_are_unique_and_a_roll_has_one_heroic_save() {
+async fn names_codes_and_event_numbers_are_unique_and_a_roll_has_one_heroic_save() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let owner = world.owner();
@@ -182,7 +182,7 @@ async fn character_names_join_codes_and_event_numbers_are_unique_and_a_roll_has_
     assert_unique_violation(world.service().execute(&repeat_code).await, "sessions_code_key");
     let roll_id = world.new_attack_roll(game.session_id, game.players[0].character_id, "{1,2}", 10, 0).await;
     // Triggers are disabled, as when a dump is restored, so that the unique index itself refuses the row.
-    let save_twice = format!(
+    let insert_two_heroic_saves = format!(
         "SET LOCAL session_replication_role = replica;
          INSERT INTO dice_rolls (session_id, character_id, character_name, attribute, dice_count, difficulty, roll_type,
            results, total, modified_total, success, outcome, margin, original_roll_id)
@@ -190,7 +190,7 @@ async fn character_names_join_codes_and_event_numbers_are_unique_and_a_roll_has_
            modified_total, success, outcome, margin, id
          FROM dice_rolls, generate_series(1, 2) WHERE id = '{roll_id}'"
     );
-    assert_unique_violation(world.superuser().await.execute(&save_twice).await, "idx_dice_rolls_original");
+    assert_unique_violation(world.superuser().await.execute(&insert_two_heroic_saves).await, "idx_dice_rolls_original");
     let insert_two_events = format!(
         "SET LOCAL session_replication_role = replica;
          INSERT INTO session_events (session_id, event_type, seq) OVERRIDING SYSTEM VALUE

@@ -140,7 +140,7 @@ async fn a_participant_sees_a_characters_rolls_only_from_shared_sessions() {
 }
 
 #[tokio::test]
-async fn live_sessions_are_listed_and_past_ones_paginated_with_the_archived_ones() {
+async fn live_and_past_sessions_are_paginated_and_the_past_ones_include_archived_ones() {
     let world = World::new().await;
     let seer_id = world.new_account().await;
     let adventure_id = world.new_adventure(seer_id).await;

@@ -255,10 +255,10 @@ impl RandomOperations {
     }
 }
 
-/// Returns a line, with the code and how often it occurred, for each error that no random operation may return and
-/// whose code is not in `allowed`.
+/// Returns a line, with the code and how often it occurred, for each error that indicates a fault, except those that
+/// the test allows because it causes the fault itself.
 pub fn unexpected_errors(counts_by_code: &BTreeMap<&'static str, usize>, allowed: &[&str]) -> Vec<String> {
-    let never_expected = [
+    let fault_codes = [
         "busy",
         "database",
         "connection_lost",
@@ -272,7 +272,7 @@ pub fn unexpected_errors(counts_by_code: &BTreeMap<&'static str, usize>, allowed
     ];
     counts_by_code
         .iter()
-        .filter(|(code, _)| never_expected.contains(code) && !allowed.contains(code))
+        .filter(|(code, _)| fault_codes.contains(code) && !allowed.contains(code))
         .map(|(code, count)| format!("{code}: {count}"))
         .collect()
 }

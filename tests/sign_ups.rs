@@ -110,8 +110,8 @@ async fn an_account_that_the_platform_created_has_no_digest_and_only_the_service
     );
     let answer_to_service = world.service().fetch_value::<bool>(&compare_with_digest).await;
     assert_eq!(answer_to_service, Ok(true));
-    // In `private.requests`, a sign-up by the service has no `requested_by` (it is NULL). Without claims, the caller's
-    // id is NULL too. So the answer can be false only because the caller is not the service.
+    // A sign-up by the service is stored with `requested_by` NULL. This transaction sets no claims, so its caller's id
+    // is NULL too. The callers differ only in that this one is not the service, so the answer must be false.
     let tx = world.owner().begin().await;
     tx.execute_unprepared("SET LOCAL ROLE authenticated").await.unwrap();
     let answer =
@@ -131,7 +131,7 @@ async fn only_the_service_learns_whether_an_email_address_is_taken() {
     assert!(service.users().is_email_taken(&email.to_uppercase()).await.unwrap());
     // An address in a reserved domain counts as taken, because a sign-up ignores it.
     assert!(service.users().is_email_taken("x@no-email.invalid").await.unwrap());
-    // The profile of a second account with Ada's address gets the account's reserved address instead.
+    // A second sign-up with Ada's address succeeds, but the new profile gets the reserved address of the new account.
     let second_account = service.users().sign_up(account).await.unwrap();
     let address = world.sparc.as_user(second_account.id).users().my_email().await.unwrap();
     assert_eq!(address, format!("{}@no-email.invalid", second_account.id));

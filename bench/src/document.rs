@@ -200,9 +200,9 @@ fn write_load_test(document: &mut String, report: &Report, plots_path: &str) {
             document,
             "\n## Load test\n\n![Latency of a roll by number of sessions]({plots_path}load_test.svg)\n\nSessions of \
              six players at human speed: each session rolls every four seconds, and after each roll all six players \
-             request new events at the same time. Each row is a step of the test, which has a fixed number of \
-             sessions. The latency of a roll counts from the moment it was due. CPUs are the mean number of processors \
-             that were busy.\n\n\
+             request new events at the same time. Each row is one step of the test; the number of sessions is constant \
+             within a step. The latency of a roll counts from the moment it was due. CPUs are the mean number of \
+             processors that were busy.\n\n\
              | sessions | rolls/s | operations/s | p50 ms | p99 ms | PostgreSQL CPUs | service CPUs |\n\
              | --- | --- | --- | --- | --- | --- | --- |\n"
         );

@@ -44,8 +44,8 @@ pub enum Failure {
     Statement(String, sqlx::Error),
     /// An error of a connection that does not belong to a single statement, for example when connecting or closing.
     Connection(sqlx::Error),
-    /// The statement that the report calls by this name exceeded the statement timeout on this project's schema. (On
-    /// the specification's schema, a timeout is a result.)
+    /// A statement exceeded the statement timeout on this project's schema. The field is the statement's name in the
+    /// report. (On the specification's schema, a timeout is no failure, but a result.)
     TooSlow(&'static str),
     /// Any other failure.
     Message(String),
@@ -180,8 +180,8 @@ pub struct LiveOptions {
     /// that poll.
     #[arg(long)]
     no_load_test: bool,
-    /// Skips the alternatives to the way in which the service learns of new events (it polls the table): `NOTIFY` and
-    /// logical decoding.
+    /// Skips the measurements of `NOTIFY` and logical decoding, the alternatives to polling the table, by which the
+    /// service learns of new events.
     #[arg(long)]
     no_alternatives: bool,
 }
@@ -241,8 +241,8 @@ pub struct DriverOptions {
 /// Options of `report`.
 #[derive(Args, Clone, Debug)]
 pub struct ReportOptions {
-    /// Files `report.json` to merge. If several contain the same measurement, the first one counts; of simulated days,
-    /// the longest simulation.
+    /// Files `report.json` to merge. If several contain the same measurement, the first one is used. Of several
+    /// simulations of days, the longest is used.
     #[arg(required = true)]
     reports: Vec<PathBuf>,
     /// Folder for the merged `report.json`, `performance.md` and the plots.

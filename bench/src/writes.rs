@@ -74,7 +74,8 @@ const SEAT_EVENT_PAYLOAD: &str =
 pub const ROLL_EVENT_PAYLOAD: &str = r#"{"roll_id": "0", "character_name": "Hero", "roll_type": "attribute_check",
     "attribute": "might", "difficulty": 9, "results": [4, 2, 6], "total": 12, "outcome": "success", "success": true}"#;
 
-/// Captures the service's statements, and returns all writes, each paired with the specification's.
+/// Captures the service's statements. Returns all writes, each paired with the specification's, and the bare INSERTs of
+/// `overhead`, which run without triggers and policies in both schemas.
 pub async fn capture_writes(
     capture: &mut StatementCapture,
     argument_sets: &[ArgumentSet],

@@ -76,10 +76,10 @@ pub enum MigrationError {
         /// Each object, and what it is according to its comment.
         found: Vec<String>,
     },
-    /// Missing tables seem to be in another PostgreSQL schema.
+    /// Missing tables seem to be in another PostgreSQL schema: tables there have their comments.
     #[error(
         "Tables of the schema seem to have been moved: {}. Move them back (ALTER TABLE ... SET SCHEMA), or, if they \
-         are copies, drop their comments, and run up again; nothing was changed.",
+         are copies, remove their comments (COMMENT ON TABLE ... IS NULL), and run up again; nothing was changed.",
         found.join(", ")
     )]
     MovedTables {

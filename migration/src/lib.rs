@@ -86,8 +86,8 @@ where
     Ok(manifest::format_lines(&run::read_state(&db.into_database_executor()).await?.definitions_for_manifest()))
 }
 
-// `generate` edits this file. It replaces everything from the list of migrations to the last closing bracket at the end
-// of a line, so no such line may follow the list.
+// This program's command `generate` edits this file. It replaces everything from the list of migrations to the last
+// closing square bracket that ends a line, so no line below the list may end with one.
 
 /// The schema: numbered migrations for its structure, and repeatable objects (functions, triggers, policies, views,
 /// privileges, jobs), which `up` creates after the migrations, and again when they differ from the manifest.
@@ -101,7 +101,7 @@ where
 ///   reports the cause and the remedy (a [`MigrationError`], as [`DbErr::Migration`]);
 /// - drops only what it created: it fails if an object that somebody else has added to the database would be dropped
 ///   too, and `fresh` undoes the migrations instead of dropping all of `public`;
-/// - lists the applied migrations in the table `sparc_migrations`, which no other migrator uses.
+/// - records the applied migrations in a table of its own, `sparc_migrations`.
 #[derive(Clone, Copy, Debug)]
 pub struct Migrator;
 

@@ -1,8 +1,8 @@
-//! Makes names printable.
+//! Makes lines that contain names of database objects printable.
 
-/// Returns the text with control characters, separators of lines and paragraphs, and characters that change the
-/// direction of the text, as escapes such as `\n`. A quoted name may contain any character, so a name could otherwise
-/// print a line of its own, such as one that says that nothing differs.
+/// Replaces control characters, separators of lines and paragraphs, and characters that embed, override or isolate the
+/// direction of the text by escapes such as `\n`. A quoted name may contain any character, so a name could otherwise
+/// forge a line of the output, such as one that says that the database has no differences from the manifest.
 pub(crate) fn escape_control_characters(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {

@@ -1,8 +1,9 @@
 //! Events: what happens in a session, in the same order for all participants.
 //!
-//! Triggers write an event for each roll and each change of a seat, a session's status, scene or encounter, or the game
-//! state, so that no program can forget one; participants can send events whose type begins with `client.`. Events are
-//! kept for a day. [`Events::subscribe`] streams them as they happen; [`Events::after`] returns a page at a time.
+//! Triggers write an event for each roll, for each change of a seat or of the game state, and for each change of a
+//! session's status, scene or encounter, so that no program can forget one. Participants can also send events; their
+//! type begins with `client.`. Events are kept for a day. [`Events::subscribe`] streams them as they happen;
+//! [`Events::after`] returns a page at a time.
 //!
 //! A *listener* of a session may read its events: the Seer, a player (even after leaving, unless the Seer removed
 //! them), and the service.
@@ -122,7 +123,7 @@ impl<C: Caller> Events<'_, C> {
     /// oldest first. A further call with the `seq` of the last event returned misses nothing, or fails because events
     /// may be missing.
     ///
-    /// Who may: the Seer, players (even after leaving) and the service. Three round trips.
+    /// Who may: the session's listeners. Three round trips.
     ///
     /// # Errors
     ///
@@ -138,7 +139,7 @@ impl<C: Caller> Events<'_, C> {
     /// Returns the `seq` of the newest event of a session, or 0 if it has none from the last day. A client calls it
     /// before it reads the session's state, and then subscribes after that event, so that it misses no change.
     ///
-    /// Who may: the Seer, players (even after leaving) and the service. Three round trips.
+    /// Who may: the session's listeners. Three round trips.
     ///
     /// # Errors
     ///
@@ -191,14 +192,16 @@ struct NewestSeq {
     seq: i64,
 }
 
-/// Returns an identifier of the server's history of events, so that a subscription notices when another server answers.
-/// With replicas it is the WAL timeline, which is the same on the primary and its standbys, and changes with each
-/// promotion. Otherwise it is `event_history_id`, the result of `private.event_history_id()` (`None` on a standby).
+/// Returns an identifier of the history of events that is being read, so that a subscription notices when that may be
+/// another one. With replicas it is the WAL timeline, which the primary and its standbys share, and which changes with
+/// each promotion. Otherwise it is `event_history_id`, the result of `private.event_history_id()`, which also changes
+/// with each restart (`None` on a standby).
 fn resolve_history_id(tx: &OperationTransaction, event_history_id: Option<String>) -> Result<String, Error> {
     match (tx.timeline(), event_history_id) {
         (Some(timeline), _) => Ok(format!("timeline {timeline}")),
         (None, Some(event_history_id)) => Ok(event_history_id),
-        // A standby shows events late, and may lack some of them after a promotion.
+        // Without replicas, the service has connected to a standby. A standby shows events late, and may lack some of
+        // them when it is promoted.
         (None, None) => Err(Error::ReadOnly),
     }
 }

@@ -171,8 +171,9 @@ impl<C: Caller> Maintenance<'_, C> {
         in_batches!(self.caller, "maintenance.delete_old_events", DELETE_OLD_EVENTS, options, progress)
     }
 
-    /// Cancels abandoned live sessions. A session that has not started is abandoned a week after its
-    /// scheduled start, at the latest a year after its creation; without a scheduled start, a month after its creation.
+    /// Cancels abandoned live sessions (*live*: neither completed nor cancelled). A session that has not started is
+    /// abandoned a week after its scheduled start, but no later than a year after its creation; if it has no scheduled
+    /// start, it is abandoned a month after its creation.
     /// A started session is abandoned after a month without events. Reports the number cancelled so far after each
     /// batch. Concurrent runs share the work.
     ///
@@ -210,8 +211,9 @@ impl<C: Caller> Maintenance<'_, C> {
 
 /// `vacuum` is not available within a transaction, because PostgreSQL refuses VACUUM in one.
 impl Maintenance<'_, IdentityConnection> {
-    /// Vacuums and analyzes the tables with the most updates and deletions, and reports the number of tables so far
-    /// after each. A table that is locked, for example by another VACUUM, is skipped, but counted. After the time limit
+    /// Vacuums and analyzes the tables with the most updates and deletions, and, after each table, reports the
+    /// number processed so far. A table that is locked, for example by another VACUUM, is skipped, but counts as
+    /// processed. After the time limit
     /// no further table is begun.
     ///
     /// Who may: the service, through a login that owns the tables (the one that migrated). Three round trips and one

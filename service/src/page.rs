@@ -153,9 +153,9 @@ mod tests {
     fn text_that_is_not_a_cursor_is_refused() {
         let list = ListId::new("a.list", &"filter");
         let invalid_json = "5b225d"; // hexadecimal for `["]`
-        // A cursor is decoded by pairs of bytes: "ä" is two bytes that are not hexadecimal digits, and "é1" is three
-        // bytes.
-        for text in ["", "7", "zz", "ä", "é1", invalid_json] {
+        // A cursor is decoded in pairs of bytes. "ä" is one pair, but not hexadecimal digits; in "1é2" the first pair
+        // ends in the middle of "é".
+        for text in ["", "7", "zz", "ä", "1é2", invalid_json] {
             let cursor = Cursor::from(text.to_owned());
             assert_eq!(list.decode_cursor::<(String, i32)>(Some(&cursor)).unwrap_err().code(), "bad_cursor");
         }

@@ -1,4 +1,4 @@
-//! Reads, updates and idempotent inserts of single rows, and fast decoding of many rows.
+//! Reading, updating and idempotently inserting single rows, and fast decoding of many rows.
 
 mod inserts;
 
@@ -12,7 +12,7 @@ use sea_orm::{
 };
 use uuid::Uuid;
 
-pub(crate) use inserts::ExistingRow;
+pub(crate) use inserts::ExistenceCheck;
 
 use crate::{
     Error,
@@ -47,7 +47,7 @@ where
     A: ActiveModelTrait + ActiveModelBehavior + Send + 'static,
     <A::Entity as EntityTrait>::Model: IntoActiveModel<A>,
 {
-    if let Some(model) = insert_if_absent(tx, build_row(), [id_column], ExistingRow::IsLookedUp).await? {
+    if let Some(model) = insert_if_absent(tx, build_row(), [id_column], ExistenceCheck::ByLookUp).await? {
         return Ok(model);
     }
     let row = build_row();
@@ -96,18 +96,19 @@ fn equals<C: ColumnTrait>(column: C, value: Value) -> SimpleExpr {
     if value == value.as_null() { column.is_null() } else { column.eq(value) }
 }
 
-/// Inserts the row unless a row with the same key exists: `INSERT ... ON CONFLICT (key) DO NOTHING RETURNING *`.
+/// Inserts the row and returns it, or returns `None` if a row with the same key exists: `INSERT ... ON CONFLICT (key)
+/// DO NOTHING RETURNING ...`. With a look-up first, no policy or trigger refuses the row if such a row exists.
 pub(crate) async fn insert_if_absent<A>(
     tx: &OperationTransaction,
     row: A,
     key: impl IntoIterator<Item = <A::Entity as EntityTrait>::Column> + Clone,
-    existing_row: ExistingRow,
+    existence_check: ExistenceCheck,
 ) -> Result<Option<<A::Entity as EntityTrait>::Model>, Error>
 where
     A: ActiveModelTrait + ActiveModelBehavior + Send + 'static,
     <A::Entity as EntityTrait>::Model: IntoActiveModel<A>,
 {
-    let inserted = tx.query_one_raw(inserts::insert_statement(row, key, existing_row)).await?;
+    let inserted = tx.query_one_raw(inserts::insert_statement(row, key, existence_check)).await?;
     Ok(inserted.map(|row| FromQueryResult::from_query_result(&row, "")).transpose()?)
 }
 

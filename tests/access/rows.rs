@@ -1,4 +1,5 @@
-//! The sections of the page about rows: every kind of user attempts to read and write each kind of row.
+//! Writes the sections about rows of the page `docs/generated/access.md`: every kind of user attempts to read and write
+//! each kind of row.
 
 use uuid::Uuid;
 
@@ -47,7 +48,8 @@ async fn write_attempts(fixture: &Fixture, page: &mut String, row_name: &str, st
     write_row(page, &cells);
 }
 
-/// Returns the actor whose account a new row is to belong to: the actor, or the stranger if the actor has no account.
+/// Returns the actor or, if the actor has no account (the visitor and the service), the stranger, so that statements
+/// that need an account can name one.
 fn actor_with_account<'a>(fixture: &'a Fixture, actor: &'a Actor) -> &'a Actor {
     if actor.id.is_nil() { fixture.actor("stranger") } else { actor }
 }
@@ -66,7 +68,7 @@ pub async fn write_sections(fixture: &Fixture, page: &mut String) {
     write_actors_heading(
         page,
         "sessions",
-        "r: reads it, u: changes its note, p: makes it public or private, m: changes max_players, d: deletes it.",
+        "r: reads it, u: changes `looking_for`, p: makes it public or private, m: changes max_players, d: deletes it.",
     );
     for SeersSession { name, id, .. } in &fixture.seers_sessions {
         let update = |set: &str| format!("UPDATE sessions SET {set} WHERE id = '{id}'");
@@ -126,7 +128,7 @@ async fn write_users_section(fixture: &Fixture, page: &mut String) {
     let read_email = statements!['r' => |_| format!("SELECT email FROM users WHERE id = '{player}'")];
     write_attempts(fixture, page, "e-mail address of the player", read_email).await;
     let insert_profile = statements!['i' => |_| "INSERT INTO users (id, email, display_name) VALUES (gen_random_uuid(), 'a@b.c', 'A')".to_owned()];
-    write_attempts(fixture, page, "new profile (only for an account without one)", insert_profile).await;
+    write_attempts(fixture, page, "new profile, of no account", insert_profile).await;
     let insert_tutorial = statements![
         'i' => |actor| format!(
             "INSERT INTO tutorial_progress (user_id) VALUES ('{}')", actor_with_account(fixture, actor).id),
@@ -145,7 +147,7 @@ async fn write_characters_section(fixture: &Fixture, page: &mut String) {
     write_attempts(
         fixture,
         page,
-        "own, played by those who had a seat (retired for **retired**)",
+        "own, with which the user has had a seat, except **stranger**, **other Seer** and **Seer** (that of **retired** is retired)",
         character_statements(|actor| actor.character),
     )
     .await;
@@ -221,7 +223,7 @@ async fn write_seats_section(fixture: &Fixture, page: &mut String) {
     write_actors_heading(
         page,
         "session_players",
-        "r: reads the player's seat, j: takes a new seat (the visitor and the service: the stranger's), s: seats the stranger,\n\
+        "r: reads the player's seat, j: takes a new seat (the visitor and the service: one for the stranger), s: seats the stranger,\n\
          a: leaves or rejoins, k: removes the player, b: gives the removed player the seat back, l: lets the removed player rejoin,\n\
          c: changes their own character, x: changes the player's, h: restores their own heroic save, d: deletes the player's seat.",
     );
@@ -255,9 +257,9 @@ async fn write_rolls_and_events_section(fixture: &Fixture, page: &mut String) {
     write_actors_heading(
         page,
         "dice_rolls, session_events",
-        "Rolls: r: reads one, o: rolls for their own character, p: for the player's, c: for a creature, n: sets the result, s:\n\
-         saves the player's roll, u: updates one, d: deletes one. Events: e: reads one, k: sends a `client.` kind, f: sends a\n\
-         kind of the server's, w: updates one, b: deletes one.",
+        "Rolls: r: reads one, o: rolls for their own character, p: for the player's, c: for a creature, n: inserts one with chosen results, s:\n\
+         makes a heroic save of the player's failed roll, u: updates one, d: deletes one. Events: e: reads one, k: sends a `client.` kind, f: sends an\n\
+         event of a kind that only the server sends, w: updates one, b: deletes one.",
     );
     let player = fixture.actor("player");
     for SeersSession { name, id, roll_id, event_id, .. } in &fixture.seers_sessions {

@@ -1,6 +1,6 @@
 //! Nobody can prevent the closing (the removal of personal data) or the deletion of another account, or delay it for
-//! long. No statement can close the caller's account and then write. An ended session is *unshared* if nobody besides
-//! its Seer ever had a seat in it.
+//! long. No single statement can both close the caller's account and write. An ended session is *unshared* if nobody
+//! besides its Seer ever had a seat in it.
 
 use std::time::Duration;
 
@@ -97,9 +97,10 @@ async fn short_writes_do_not_keep_players_from_leaving_several_sessions() {
     write_tasks.iter().for_each(JoinHandle::abort);
 }
 
-/// The account of a Seer is closed. The closing cancels the Seer's session, and so waits for a player's character,
-/// which another transaction has locked. Then that transaction inserts a character for the Seer's account, which
-/// updates a counter in the Seer's profile. If the closing held the profile while it waited, that would be a deadlock.
+/// The account of a Seer is closed. The closing cancels the Seer's session, which changes counters of its players'
+/// characters. So it waits for a player's character, which another transaction has locked. Then that transaction
+/// inserts a character for the Seer's account, which updates a counter in the Seer's profile. If the closing held the
+/// profile while it waited, that would be a deadlock.
 #[tokio::test]
 async fn closing_does_not_deadlock_with_a_new_character_of_the_account() {
     let world = World::new().await;
@@ -110,8 +111,8 @@ async fn closing_does_not_deadlock_with_a_new_character_of_the_account() {
     execute_in(&writing_transaction, &equip).await.unwrap();
     let closing_transaction = world.superuser().await.begin().await;
     // With this timeout, the closing would detect a deadlock only after 60 s. So the other transaction, with the
-    // default of 1 s, would detect it first, and would fail. (The closing would just try again.) Only a superuser may
-    // set this parameter.
+    // default of 1 s, would detect it first, and would fail. (If the closing detected it first, it would try again, and
+    // this test would not notice the deadlock.) Only a superuser may set this parameter.
     execute_in(&closing_transaction, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
     let sql = close_account_sql(seer);
     let closing_task = tokio::spawn(async move { execute_and_commit(closing_transaction, &sql).await });
@@ -219,7 +220,7 @@ async fn an_account_is_deleted_while_another_seer_writes_to_an_unshared_ended_se
 }
 
 #[tokio::test]
-async fn no_statement_closes_the_account_and_then_writes() {
+async fn no_statement_both_closes_the_account_and_writes() {
     let world = World::new().await;
     let fixture = create_full_account(&world).await;
     let (account, live_session, completed_session, left_session) = (

@@ -188,7 +188,8 @@ async fn sessions_without_players_do_not_count_as_played() {
     let start = format!("UPDATE sessions SET status = 'active' WHERE id = '{session}'");
     assert_eq!(attempt(&seer.caller, &start).await, SESSION_HAS_NO_PLAYER);
     for session in other_sessions {
-        // At most the Seer has a seat. Whichever of these statements is accepted, the session is not counted.
+        // Nobody but the Seer can have a seat here. Whichever of these statements is accepted, the session is not
+        // counted.
         attempt(&seer.caller, &insert_seat_sql(*session, seer.user_id, seer.character_id)).await;
         for status in ["active", "completed"] {
             attempt(&seer.caller, &format!("UPDATE sessions SET status = '{status}' WHERE id = '{session}'")).await;

@@ -84,8 +84,8 @@ fn pairs() -> Vec<Case<'static>> {
 }
 
 /// Returns whether `STATEMENTS` has a user's statement that writes the table with the command. For a command that locks
-/// existing rows, the table must also be in `LOCKABLE_TABLES`, so that the statement can be blocked before each of
-/// these rows.
+/// existing rows, the table must also be in `LOCKABLE_TABLES`; otherwise no case blocks the statement at one of these
+/// rows.
 pub fn has_interleaving_cases(command: &str, table: &str) -> bool {
     let (clause, locks_rows) = match command {
         "INSERT" => ("INSERT INTO", false),

@@ -145,8 +145,8 @@ async fn objects_that_do_not_depend_on_the_schema_stay() {
         .await
         .unwrap();
     Migrator::reset(&owner).await.unwrap();
-    // A publication is shown with whether it is FOR ALL TABLES, and with the number of its schemas. Schema `private`
-    // stays because it contains the operator's table.
+    // For each publication, the query returns its name, whether it is FOR ALL TABLES, and the number of its schemas.
+    // Schema `private` stays because it contains the operator's table.
     let select_remaining_objects = "SELECT pubname || ' ' || puballtables || ' ' || (
                   SELECT count(*) FROM pg_publication_namespace WHERE pnpubid = pg_publication.oid
                 )

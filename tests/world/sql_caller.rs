@@ -86,9 +86,9 @@ impl SqlCaller {
         panic!("fewer than {waiter_count} backends wait for a lock");
     }
 
-    /// Asserts that no connection of a test or of a `Sparc` handle to this database stays idle in a transaction for
-    /// more than two seconds. (A transaction that is dropped stays open until a background task has rolled it back and
-    /// returned its connection to the pool.) Call this on `World::owner`: other roles do not see in which state
+    /// Asserts that no connection to this database that has the same login as this caller stays idle in a transaction
+    /// for more than two seconds. (A transaction that is dropped stays open until a background task has rolled it back
+    /// and returned its connection to the pool.) Call this on `World::owner`: other roles do not see in which state
     /// backends are.
     pub async fn assert_no_transaction_stays_open(&self) {
         let idle_in_transaction =

@@ -162,7 +162,7 @@ pub fn request_for(api: Api, operation: Operation, caller: &Caller) -> Result<Re
             ("POST", format!("/api/sessions/{session}/seat"))
         }
         // The filter is `eq.true` because the planner would not use the lobby's index for `is.true`. PostgREST cannot
-        // compare two columns, so its lobby includes full sessions; the number of rows is the same.
+        // compare two columns, so its lobby includes full sessions; both APIs return a page of twenty rows.
         (Api::PostgRest, Operation::Lobby) => {
             let select = "id,status,scheduled_start,looking_for,seats_taken,max_players,created_at,seer_id,\
                           seer:users!sessions_seer_id_fkey(display_name),\

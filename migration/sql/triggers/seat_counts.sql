@@ -72,10 +72,10 @@ BEGIN
     RETURN NULL;
   END IF;
   -- A function that the statement calls (in RETURNING, or as a trigger of a temporary table) may have changed
-  -- `is_active` of one of these seats a second time. The second change has already emitted its event, before the events
-  -- of the first change below, so the statement is refused. The statement is also refused if the function has deleted
-  -- the seat with its session: the end of the session, which comes before the deletion, has then subtracted a seat that
-  -- is not counted yet, or has not subtracted one that is still counted.
+  -- `is_active` or `character_id` of one of these seats again. The trigger of that second change has already run, so
+  -- its event would precede that of the first change, which is emitted below. The statement is therefore refused. It is
+  -- also refused if the function has deleted the session, and the seat with it: the session was ended first, which
+  -- subtracted its seats as they are now from counters that still count them as they were before this statement.
   IF TG_OP <> 'DELETE' THEN
     IF EXISTS (
       SELECT
@@ -121,7 +121,8 @@ BEGIN
       PERFORM private.refuse_seat_after_start();
     END IF;
     IF current_session.seats_taken + session_change.net_change < 0 THEN
-      -- The seat that is given up was taken by the same statement, which has not counted it yet.
+      -- This statement runs in a function that another statement calls, and gives up a seat that the other statement
+      -- has taken but not counted yet.
       PERFORM private.refuse_change_by_called_function('session_players');
     END IF;
     IF session_change.net_change > 0

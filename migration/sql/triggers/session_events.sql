@@ -195,7 +195,7 @@ $$;
 -- event becomes visible, by a transaction that has already locked the session's row and therefore has a transaction id.
 -- So once no transaction with an id below `next_transaction` is running, each event whose number is at most
 -- `last_drawn` is either visible or was rolled back. A later call shows this by its `oldest_transaction`, the lowest id
--- of a running transaction. `history_id` is the result of `event_history_id`.
+-- of a running transaction. `history_id` is the result of `event_history_id`, or NULL on a standby.
 CREATE OR REPLACE FUNCTION private.event_clock()
 RETURNS TABLE (last_drawn bigint, oldest_transaction bigint, next_transaction bigint, history_id text)
 LANGUAGE plpgsql
@@ -268,7 +268,8 @@ $$;
 
 -- Runs after each statement that inserts events. Mostly there is nothing to clean up, so this function first looks for
 -- an old event: a query costs less than a DELETE that finds no row. While an account is being closed, old events stay
--- (`lock_account`). A client that sets `sparc.keeps_old_events` only leaves them to others' events and to maintenance.
+-- (`lock_account`). A client may set `sparc.keeps_old_events` too, which does no harm: events of other clients, and
+-- maintenance, still delete old events.
 CREATE OR REPLACE FUNCTION private.cleanup_old_events()
 RETURNS trigger
 LANGUAGE plpgsql

@@ -4,8 +4,8 @@ use super::{Defects, Plan};
 use crate::{check::Difference, manifest, manifest::name_and_table, query, repeatable::PUBLIC_AND_API_ROLES};
 
 impl Plan {
-    /// Adds the column. `tables_created_with_columns` are the tables that the plan has created with columns, perhaps
-    /// with this one.
+    /// Adds the column. `tables_created_with_columns` are the missing tables that the plan creates with their columns
+    /// (it creates the others empty), so this column may exist there already.
     pub(super) fn add_column(&mut self, defects: &Defects<'_>, object: &str, tables_created_with_columns: &[String]) {
         let Some((name, table)) = name_and_table(object) else { return };
         let may_exist = tables_created_with_columns.iter().any(|created_table| created_table == table);
@@ -117,10 +117,11 @@ $do$",
 }
 
 /// Returns the SQL condition that a conversion would change the value of the column, or `None` if no conversion between
-/// these types changes a value. A `timestamp` counts as unchanged by a conversion to `timestamp with time zone`: it has
-/// no time zone, and is taken to be in UTC. A text that is parsed counts as unchanged too, because PostgreSQL rejects a
-/// text that is not of the new type. But if the new type has a length or a scale, the parser rounds to it, so the
-/// values are compared.
+/// these types changes a value. A `timestamp` that becomes a `timestamp with time zone` is read as UTC, because
+/// `STANDARD_SETTINGS` sets the time zone, so converting it back gives the same value. When a text becomes another
+/// type, PostgreSQL rejects a text that it cannot read as that type, so nothing needs to be compared. The exception is
+/// a type with a precision or scale, such as `numeric(3,2)`, to which PostgreSQL rounds: the rounded value is compared
+/// with the value of the bare type (`numeric`).
 fn changed_value_condition(name: &str, actual: &str, expected: &str) -> Option<String> {
     let is_text = |data_type: &str| data_type.starts_with("text") || data_type.starts_with("character");
     let converted = format!("{name}::{expected}");
@@ -129,7 +130,7 @@ fn changed_value_condition(name: &str, actual: &str, expected: &str) -> Option<S
     } else if is_text(expected) || actual == "jsonb" {
         Some(format!("{converted}::text IS DISTINCT FROM {name}::text"))
     } else if is_text(actual) {
-        // Only the length or the scale of a type can make the parser round: `numeric(3,2)`.
+        // PostgreSQL rounds only if the type has a precision or scale.
         let (unlimited, _) = expected.split_once('(')?;
         Some(format!("{converted} IS DISTINCT FROM {name}::{unlimited}"))
     } else if actual == "json" {
@@ -144,9 +145,9 @@ fn without_collation(data_type: &str) -> &str {
     split_at_separator(data_type, " collate ").0
 }
 
-/// Returns the statement that sets storage and compression. `alter` is the beginning of the statements that it
-/// executes, `ALTER TABLE ... ALTER COLUMN ...`. If `storage` is `None`, it looks up the default storage of the type,
-/// because SET STORAGE DEFAULT does not exist in PostgreSQL 15.
+/// Returns a DO block that sets storage and compression. `alter` (`ALTER TABLE ... ALTER COLUMN ...`) is the beginning
+/// of each statement that the block executes. If `storage` is `None`, the block looks up the default storage of the
+/// type, because SET STORAGE DEFAULT does not exist in PostgreSQL 15.
 fn set_storage_sql(alter: &str, table: &str, name: &str, storage: Option<&str>, compression: Option<&str>) -> String {
     let storage = storage.map_or(
         "(CASE typstorage WHEN 'p' THEN 'PLAIN' WHEN 'e' THEN 'EXTERNAL' WHEN 'm' THEN 'MAIN' ELSE 'EXTENDED' END)"

@@ -21,7 +21,8 @@ mod unrepairable;
 
 pub(crate) use structure::{OTHER_OWNER, SCHEMA_OWNER_SQL};
 
-/// The statements that repair all differences. The methods of the type only add statements, and run none.
+/// The statements that repair all differences. The methods of this type change nothing in the database: they only add
+/// statements to the plan, although some of them query the database.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
     /// In the order in which they must run.
@@ -43,12 +44,12 @@ pub(crate) struct Repair {
 /// The object that a statement repairs.
 #[derive(Clone, Debug)]
 pub(crate) struct ObjectUnderRepair {
-    /// As the manifest names it.
+    /// Its name in the manifest; for the recount of counters, a description.
     pub(crate) name: String,
     /// The table whose rows may violate the object's definition: see [`crate::violations`].
     pub(crate) table: Option<String>,
-    /// Its definition in the manifest, or `NOT NULL COLUMN` if the statement makes a column NOT NULL. Empty if no rows
-    /// can violate it.
+    /// Its definition in the manifest, or `NOT NULL` and the column's name if the statement makes a column NOT NULL.
+    /// Empty if no rows can violate it.
     pub(crate) definition: String,
 }
 
@@ -139,9 +140,9 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Drops the objects that cannot be altered in place or are no longer part of the schema, those that depend on
-    /// them, and those that keep the type of a column from changing. Returns the dropped objects that must be created
-    /// again, because they are part of the schema.
+    /// Adds the statements that drop the objects that cannot be altered in place or are no longer part of the schema,
+    /// those that depend on them, and those that keep the type of a column from changing. Returns the dropped objects
+    /// that must be created again, because they are part of the schema.
     async fn drop_objects<C: ConnectionTrait>(
         &mut self,
         db: &C,
@@ -178,12 +179,12 @@ impl Plan {
                 }
             }
         }
-        let all_to_drop = dependents::find_all_to_drop(db, state, &to_drop).await?;
+        let to_drop_with_dependents = dependents::find_all_to_drop(db, state, &to_drop).await?;
         // Everything that is dropped and created again, whether it differs or not.
         let all_to_recreate = to_drop
             .iter()
             .map(|found| found.name.as_str())
-            .chain(all_to_drop.iter().map(String::as_str))
+            .chain(to_drop_with_dependents.iter().map(String::as_str))
             .filter(|object| state.expected.contains_key(*object))
             .filter_map(|object| found.get(object).copied());
         self.operator_grants = operator_grants::plan_grants(db, &all_to_recreate.collect::<Vec<_>>()).await?;
@@ -193,9 +194,9 @@ impl Plan {
                 self.push_repair(drop_object_sql(found), &found.name, None);
             }
         }
-        // No table is dropped. A listed table would only lose a part, such as the default of a column.
+        // No table is dropped. A table among the dependents only loses a part, such as the default of a column.
         to_recreate.extend(
-            all_to_drop
+            to_drop_with_dependents
                 .into_iter()
                 .filter(|object| manifest::kind(object) != "table" && state.expected.contains_key(object)),
         );
@@ -219,7 +220,7 @@ impl Plan {
         }
     }
 
-    /// Adds to the objects to create the privileges that the repairs remove: an object that is created again has no
+    /// Adds to `to_create` the privileges that the repairs remove: an object that is created again has no
     /// privileges, and a change of the owner removes those of the old owner.
     fn add_lost_privileges(&mut self, defects: &mut Defects<'_>) {
         let loses_privileges = |name: &str| {
@@ -275,7 +276,7 @@ impl Plan {
     }
 
     /// Restores what may be wrong because objects were missing: the list of migrations, the rows of accounts in
-    /// `private.account_gates`, their profiles, and the counters of limits.
+    /// `private.account_gates`, their profiles, and the counters on which limits depend.
     fn restore_rows(&mut self, defects: &Defects<'_>) {
         if defects.to_create.contains("table public.sparc_migrations")
             || defects.to_create.iter().any(|object| object.starts_with("migration "))
@@ -308,13 +309,18 @@ ON CONFLICT DO NOTHING",
                 && !object.ends_with("public.sparc_migrations")
         };
         if defects.to_create.iter().any(may_have_counter) {
-            self.push_repair(repeatable::recount_sql(), "the counters of limits (migration/sql/recount.sql)", None);
+            self.push_repair(
+                repeatable::recount_sql(),
+                "the counters on which limits depend (migration/sql/recount.sql)",
+                None,
+            );
         }
     }
 }
 
 /// Whether the object cannot be altered or replaced in place, or is no longer part of the schema. The kinds in the
-/// first arm either hold rows, and are never dropped, or are restored without a DROP.
+/// first arm are not dropped: a DROP of a table or a column would lose rows (`recreate_bookkeeping_tables` restores the
+/// rows of its two tables), and the others are restored without a DROP.
 fn must_be_dropped(difference: &Difference) -> bool {
     let signature = |definition: &str| definition.split(" language ").next().unwrap_or_default().to_owned();
     match (manifest::kind(&difference.object), &difference.found, &difference.expected) {

@@ -30,7 +30,8 @@ pub(super) fn add_columns(table: &mut TableCreateStatement) {
         .col(counter("encounter_number"))
         // Number of changes of the game state. A client's UPDATE can name the version that it overwrites.
         .col(counter("game_state_version"))
-        // Time of the last event, or up to a day before it. It is stored here because events are deleted after a day.
+        // Time of the last event, or up to a day earlier, because a trigger updates it at most once a day. It is stored
+        // here because events are deleted after a day.
         .col(timestamp_now("last_event_at"));
 }
 

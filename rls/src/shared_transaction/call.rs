@@ -11,10 +11,12 @@ use crate::{
 };
 
 /// Exclusive access to the connection for one call, from the check of the state to the response. If a `Call` is dropped
-/// before [`record_outcome`](Call::record_outcome), the call was cancelled: its outcome is unknown, and its frame can
-/// only be rolled back. After [`expect_rows`](Call::expect_rows), only an error in the response has this effect.
+/// before [`record_outcome`](Call::record_outcome), the call was cancelled: its outcome is unknown, and its frame (the
+/// transaction, or a savepoint in it) can only be rolled back. After [`expect_rows`](Call::expect_rows), only an error
+/// in the response has this effect.
 pub(crate) struct Call<C: Connection = PooledConnection> {
     pub(super) state: OwnedMutexGuard<TransactionState<C>>,
+    /// The id of the frame in which the call runs.
     pub(super) frame_id: u64,
 }
 
@@ -43,7 +45,8 @@ impl<C: Connection> Call<C> {
         self.record_outcome(outcome).map_err(|error| self.state.caller_error(error, to_db_err))
     }
 
-    /// Records that the caller's statement is about to be sent, if it may be a COMMIT. Returns whether it may.
+    /// If the caller's statement, which is about to be sent, may be a COMMIT, records that its outcome is unknown.
+    /// Returns whether the statement may be a COMMIT.
     pub(crate) fn record_if_raw_commit(&mut self, statement: &Statement) -> bool {
         let may_commit = may_commit(&statement.sql);
         if may_commit {

@@ -191,8 +191,8 @@ rows::row_decoder!(SUMMARY_COLUMNS, decode_summaries: AdventureSummary {
     published_at, is_valid, times_played, average_rating, created_at,
 });
 
-/// Returns the conditions of the filter. PostgreSQL evaluates them for each adventure that is scanned, because no index
-/// covers them in an order of the catalogue.
+/// Returns the conditions of the filter. PostgreSQL evaluates them for each adventure that is scanned, because the
+/// indexes in the orders of the catalogue do not contain the filtered columns.
 fn unindexed_filters(filter: &CatalogueFilter, binds: &mut Binds) -> String {
     let mut conditions = Vec::new();
     if let Some(difficulty) = filter.difficulty {

@@ -16,15 +16,15 @@ use sea_orm::{
 /// What determines the SQL: the table, as the type of its active model; the columns that the row sets; the conflict
 /// columns; and whether an existing row is looked up first. Both sets of columns are bit sets, in which bit `n` is the
 /// entity's column `n`.
-type CacheKey = (TypeId, u128, u128, ExistingRow);
+type CacheKey = (TypeId, u128, u128, ExistenceCheck);
 
 /// How an insert finds out that a row with its key exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum ExistingRow {
+pub(crate) enum ExistenceCheck {
     /// By the conflict. Policies and triggers run before it and may refuse the row.
-    Conflicts,
+    ByConflict,
     /// By a look-up before the insert, if the caller sees the row. Then no policy or trigger runs for the new row.
-    IsLookedUp,
+    ByLookUp,
 }
 
 static SQL_CACHE: LazyLock<RwLock<HashMap<CacheKey, String>>> = LazyLock::new(RwLock::default);
@@ -34,7 +34,7 @@ static SQL_CACHE: LazyLock<RwLock<HashMap<CacheKey, String>>> = LazyLock::new(Rw
 pub(super) fn insert_statement<A>(
     mut row: A,
     conflict_columns: impl IntoIterator<Item = <A::Entity as EntityTrait>::Column> + Clone,
-    existing_row: ExistingRow,
+    existence_check: ExistenceCheck,
 ) -> Statement
 where
     A: ActiveModelTrait + ActiveModelBehavior + 'static,
@@ -53,13 +53,13 @@ where
             conflict_bits |= bit;
         }
     }
-    let cache_key = (TypeId::of::<A>(), set_bits, conflict_bits, existing_row);
+    let cache_key = (TypeId::of::<A>(), set_bits, conflict_bits, existence_check);
     let cached = SQL_CACHE.read().unwrap_or_else(PoisonError::into_inner).get(&cache_key).cloned();
     if let Some(sql) = cached.filter(|_| is_cacheable) {
         return Statement { sql, values: Some(Values(take_values(&mut row))), db_backend: DbBackend::Postgres };
     }
     let mut query = A::Entity::insert(row.clone()).on_conflict_do_nothing_on(conflict_columns.clone()).into_query();
-    if existing_row == ExistingRow::IsLookedUp {
+    if existence_check == ExistenceCheck::ByLookUp {
         // `select_from` fails only if it gets another number of values than the insert has columns. Here, both are
         // those that the row sets.
         let _ = query.select_from(select_unless_visible(&row, conflict_columns));
@@ -118,7 +118,7 @@ mod tests {
     use sea_orm::{ActiveModelTrait, DbBackend, EntityTrait, IntoActiveModel, QueryTrait, Set};
     use uuid::Uuid;
 
-    use super::{ExistingRow, insert_statement};
+    use super::{ExistenceCheck, insert_statement};
 
     /// Returns the SQL that SeaORM builds, without `RETURNING`, and its values.
     fn build_with_seaorm<A: ActiveModelTrait>(
@@ -147,7 +147,7 @@ mod tests {
         // The last two rows set the same columns as the first two, so their SQL comes from the cache.
         for row in [long_row(Attribute::Might, Some("a")), short_row(), long_row(Attribute::Wit, None), short_row()] {
             let (sql, values) = build_with_seaorm(row.clone(), dice_rolls::Column::Id);
-            let statement = insert_statement(row, [dice_rolls::Column::Id], ExistingRow::Conflicts);
+            let statement = insert_statement(row, [dice_rolls::Column::Id], ExistenceCheck::ByConflict);
             assert_eq!(statement.sql.split(" RETURNING ").next(), Some(&*sql));
             assert_eq!(format!("{:?}", statement.values), values);
             assert!(statement.sql.contains(" RETURNING \"id\""), "{}", statement.sql);
@@ -157,11 +157,11 @@ mod tests {
         // Another conflict column or another table needs other SQL.
         let row = short_row();
         let (sql, _) = build_with_seaorm(row.clone(), dice_rolls::Column::SessionId);
-        let statement = insert_statement(row, [dice_rolls::Column::SessionId], ExistingRow::Conflicts);
+        let statement = insert_statement(row, [dice_rolls::Column::SessionId], ExistenceCheck::ByConflict);
         assert_eq!(statement.sql.split(" RETURNING ").next(), Some(&*sql));
         let hero = characters::ActiveModel { id: Set(Uuid::new_v4()), ..Default::default() };
         let (sql, _) = build_with_seaorm(hero.clone(), characters::Column::Id);
-        let statement = insert_statement(hero, [characters::Column::Id], ExistingRow::Conflicts);
+        let statement = insert_statement(hero, [characters::Column::Id], ExistenceCheck::ByConflict);
         assert_eq!(statement.sql.split(" RETURNING ").next(), Some(&*sql));
     }
 
@@ -176,7 +176,7 @@ mod tests {
         // The SQL of the second row comes from the cache.
         for row in [new_row(), new_row()] {
             let (_, values) = build_with_seaorm(row.clone(), dice_rolls::Column::Id);
-            let statement = insert_statement(row, [dice_rolls::Column::Id], ExistingRow::IsLookedUp);
+            let statement = insert_statement(row, [dice_rolls::Column::Id], ExistenceCheck::ByLookUp);
             assert_eq!(
                 statement.sql.split(" RETURNING ").next(),
                 Some(

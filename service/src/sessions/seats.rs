@@ -9,7 +9,7 @@ use crate::{
     Caller, Error, JoinCode,
     connection::{OperationTransaction, OperationTransactionExt},
     operation::operation,
-    rows::{self, ExistingRow},
+    rows::{self, ExistenceCheck},
 };
 
 const JOIN_BY_CODE: &str = "SELECT * FROM private.join_by_code($1, $2)";
@@ -178,7 +178,8 @@ impl<C: Caller> Sessions<'_, C> {
         operation!(self.caller, "sessions.remove_player", session = id, player = player_id, |tx| {
             let row = session_players::ActiveModel {
                 is_active: Set(false),
-                // A trigger replaces this time with the database's.
+                // A trigger replaces this time with the database's, or with NULL if the caller is the player, who then
+                // has only left.
                 removed_at: Set(Some(chrono::Utc::now().into())),
                 ..Default::default()
             };
@@ -291,7 +292,7 @@ async fn take_seat(
                 ..Default::default()
             };
             let key = [session_players::Column::SessionId, session_players::Column::UserId];
-            if let Some(seat) = rows::insert_if_absent(tx, row, key, ExistingRow::Conflicts).await? {
+            if let Some(seat) = rows::insert_if_absent(tx, row, key, ExistenceCheck::ByConflict).await? {
                 return Ok(seat);
             }
             // A concurrent request for the same user took the seat.

@@ -40,9 +40,9 @@ impl Registration {
         self.handle.hub.page_reads.clone()
     }
 
-    /// Returns the events after a `seq` and the time at which they were read. `None` if there are none, if the hub does
-    /// not keep all of them, if this subscriber's access was not checked or has ended, or if `history_id` is not that
-    /// of the current history.
+    /// Returns the events that follow `after_seq`, together with the time at which they were read. `None` if there are
+    /// none, if the hub does not keep all of them, if this subscriber's access was not checked or has ended, or if
+    /// `history_id` is not that of the current history.
     pub(crate) fn recent_events(&self, history_id: &HistoryId, after_seq: i64) -> Option<(Vec<Event>, Instant)> {
         let state = self.handle.hub.lock();
         let session = state.sessions.get(&self.handle.session_id)?;

@@ -3,8 +3,8 @@
 -- fail.
 --
 -- The kinds are `constraint`, `bound`, `not null`, `unique index`, `trigger`, `row security`, `policy gone` (the policy
--- is dropped), `policy open` (its USING or WITH CHECK becomes `true`), `grant` (a role gets a privilege on a whole
--- table or on a function that it lacks), and three kinds of parts of functions: `raise`, `call` and `lock`.
+-- is dropped), `policy open` (its USING or WITH CHECK becomes `true`), `grant` (a role gets a privilege that it
+-- lacks, on a whole table or on a function), and three kinds of parts of functions: `raise`, `call` and `lock`.
 WITH our_tables AS (
   -- Without `sparc_migrations` and `sparc_record`, in which the migration program stores what it has applied.
   -- `name` includes the schema (as in `private.requests`) unless the schema is in the search path.
