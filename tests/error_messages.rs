@@ -72,6 +72,27 @@ async fn a_statement_that_cannot_be_run_is_an_invalid_statement() {
 }
 
 #[tokio::test]
+async fn a_missing_value_names_its_column_and_a_row_changed_twice_makes_the_statement_invalid() {
+    let world = World::new().await;
+    let game = world.new_active_session(1).await;
+    let seer = world.sparc.as_user(game.seer.user_id());
+    let without_class = characters::ActiveModel { name: Set("Nim".into()), ..Default::default() };
+    let error = Error::from(without_class.insert(&seer).await.unwrap_err());
+    assert!(matches!(&error, Error::RuleViolated { constraint } if constraint == "class NOT NULL"), "{error:?}");
+
+    let update =
+        |status: &str| format!("UPDATE public.sessions SET status = '{status}' WHERE id = '{}'", game.session_id);
+    let create_function = format!(
+        "CREATE FUNCTION pg_temp.complete() RETURNS int LANGUAGE plpgsql AS $$ BEGIN {}; RETURN 1; END $$",
+        update("completed")
+    );
+    let tx = seer.begin().await.unwrap();
+    tx.execute_unprepared(&create_function).await.unwrap();
+    let update_twice = format!("{} RETURNING pg_temp.complete()", update("paused"));
+    assert_invalid_statement(tx.execute_unprepared(&update_twice).await, "a row changed twice");
+}
+
+#[tokio::test]
 async fn an_update_of_another_users_row_is_reported_as_not_found() {
     let world = World::new().await;
     let (ada, ben) = (world.new_player().await, world.new_player().await);

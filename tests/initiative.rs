@@ -3,7 +3,7 @@
 use sparc::{
     entity::sea_orm_active_enums::RollType,
     service::{
-        Operations,
+        Error, Operations,
         creatures::{NewCreature, Stats},
         dice::{NewInitiative, Roller},
     },
@@ -28,7 +28,9 @@ async fn initiative_can_be_rolled_for_more_than_a_hundred_creatures() {
     let turns = seer.dice().roll_initiative(initiative.clone()).await.unwrap();
     assert_eq!(turns.len(), 151, "150 creatures and the player");
     assert!(turns.is_sorted_by(|turn, next| turn.die >= next.die));
-    assert_eq!(seer.dice().roll_initiative(initiative).await.unwrap(), turns, "repeated with the same id");
+    assert_eq!(seer.dice().roll_initiative(initiative.clone()).await.unwrap(), turns, "repeated with the same id");
+    let outcome_for_another_caller = world.sparc.as_service().dice().roll_initiative(initiative).await;
+    assert_error!(outcome_for_another_caller, Error::IdConflict { what: "roll" });
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ fn with_batch_size(batch_size: u16) -> JobOptions {
 }
 
 /// Creates events from two days ago. Disables the trigger by which this insert would delete them.
-async fn insert_old_events(world: &World, session_id: Uuid, count: u32) {
+pub async fn insert_old_events(world: &World, session_id: Uuid, count: u32) {
     let sql = format!(
         "ALTER TABLE session_events DISABLE TRIGGER cleanup_events_trigger;
          INSERT INTO session_events (session_id, event_type, created_at)

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use sparc::service::{IdentityConnection, LogPosition};
 use uuid::Uuid;
 
-use crate::{ApiError, App};
+use crate::{App, api_error::ApiError};
 
 /// The claims of a signed-in user's token. A token without one of them is refused.
 #[derive(Debug, Serialize, Deserialize)]

@@ -14,7 +14,7 @@ use sparc::service::{
 use tokio::{sync::watch, time::timeout};
 use uuid::Uuid;
 
-use crate::{ApiError, App, Input, demo};
+use crate::{App, api_error::ApiError, demo, input::Input};
 
 /// The session that the demo plays at the moment. When that session has ended, the demo plays another. Unlike other
 /// sessions, this one can be watched by everyone, and players can take a seat after it has started.

@@ -9,7 +9,7 @@ use axum::{
 use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
-use crate::{ApiError, App};
+use crate::{App, api_error::ApiError};
 
 /// Collects the routes and their descriptions.
 pub struct Api {

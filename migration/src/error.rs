@@ -102,6 +102,16 @@ pub enum MigrationError {
          each migration): run up, which creates it again, and then this command; nothing was changed."
     )]
     InvalidMigrationsTable,
+    /// `sparc_migrations` is no longer the list of migrations, and this version has further ones.
+    #[error(
+        "public.sparc_migrations is not the list of applied migrations: run up of version {database_version} of this \
+         program, which creates it again, and then up of version {}; nothing was changed.",
+        env!("CARGO_PKG_VERSION")
+    )]
+    InvalidMigrationsTableBeforeUpgrade {
+        /// The version that the database records.
+        database_version: String,
+    },
     /// The database has migrations of a newer version of this program.
     #[error(
         "The database was migrated by {database_version} of this program, with {}, which version {} does not know: run \

@@ -4,9 +4,8 @@
 use std::cell::Cell;
 
 use sea_orm_migration::prelude::*;
-use testdb::{Database, Server};
 
-use crate::{Command, SchemaChange, check, dry_run, query::execute_all, run};
+use crate::query::execute_all;
 
 thread_local! {
     static HAS_BEGUN: Cell<bool> = const { Cell::new(false) };
@@ -23,6 +22,10 @@ table public.notes: replica identity default";
 
 fn begin() {
     HAS_BEGUN.set(true);
+}
+
+fn end() {
+    HAS_BEGUN.set(false);
 }
 
 /// Adds the migration, if [`begin`] was called.
@@ -76,48 +79,76 @@ fn up_sql() -> Vec<String> {
     .to_vec()
 }
 
-/// The database of this release, in which an earlier one had another function and another policy, with an account and a
-/// view of an operator.
-async fn create_database() -> (Database, sea_orm_migration::sea_orm::DatabaseConnection) {
-    let database = Server::open().await.unwrap().create_migrated().await.unwrap();
-    let db = database.connect(2).await.unwrap();
-    let sql = "INSERT INTO auth.users (email) VALUES ('ada@x.org');
-        CREATE VIEW public.names AS SELECT display_name FROM public.users;
-        DROP FUNCTION private.event_clock() CASCADE;
-        CREATE FUNCTION private.event_clock() RETURNS text LANGUAGE sql AS $$ SELECT 'noon' $$;
-        ALTER POLICY \"Users can update own profile\" ON public.users USING (true)";
-    db.execute_unprepared(sql).await.unwrap();
-    (database, db)
-}
+mod tests {
+    use sea_orm_migration::{
+        MigrationName,
+        sea_orm::{ConnectionTrait, DatabaseConnection},
+    };
+    use testdb::{Database, Server};
 
-#[tokio::test]
-async fn a_numbered_migration_upgrades_a_schema_and_is_undone_alone() {
-    let (_database, db) = create_database().await;
-    let upgrade = SchemaChange::Applied(Migration.name().to_owned());
-    begin();
-    assert_eq!(check(&db).await.unwrap().pending, [Migration.name()]);
-    let changes = run(&(&db).into(), Command::Up(None)).await.unwrap();
-    assert!(changes.contains(&upgrade), "{changes:?}");
-    assert!(changes.contains(&SchemaChange::Changed("function private.event_clock()".to_owned())), "{changes:?}");
-    assert!(check(&db).await.unwrap().is_clean());
-    assert_eq!(run(&(&db).into(), Command::Up(None)).await.unwrap(), []);
-    db.execute_unprepared("SELECT note FROM public.users, public.names, public.notes").await.unwrap();
+    use super::{Migration, begin, end};
+    use crate::{Command, SchemaChange, check, dry_run, run};
 
-    // The operator's view uses a table that stays.
-    run(&(&db).into(), Command::Down(Some(1))).await.unwrap();
-    db.execute_unprepared("SELECT FROM public.names").await.unwrap();
-    assert_eq!(check(&db).await.unwrap().pending, [Migration.name()]);
-    assert!(run(&(&db).into(), Command::Up(None)).await.unwrap().contains(&upgrade));
-    assert!(check(&db).await.unwrap().is_clean());
-}
+    /// Returns a database as an earlier release might have left it: with another function and another policy. It
+    /// contains an account and a view of an operator.
+    async fn create_database() -> (Database, DatabaseConnection) {
+        let database = Server::open().await.unwrap().create_migrated().await.unwrap();
+        let db = database.connect(2).await.unwrap();
+        let sql = "INSERT INTO auth.users (email) VALUES ('ada@x.org');
+            CREATE VIEW public.names AS SELECT display_name FROM public.users;
+            DROP FUNCTION private.event_clock() CASCADE;
+            CREATE FUNCTION private.event_clock() RETURNS text LANGUAGE sql AS $$ SELECT 'noon' $$;
+            ALTER POLICY \"Users can update own profile\" ON public.users USING (true)";
+        db.execute_unprepared(sql).await.unwrap();
+        (database, db)
+    }
 
-#[tokio::test]
-async fn the_sql_of_a_dry_run_upgrades_a_schema() {
-    let (_database, db) = create_database().await;
-    begin();
-    let sql = dry_run(&(&db).into()).await.unwrap();
-    assert_eq!(check(&db).await.unwrap().pending, [Migration.name()], "a dry run must change nothing");
-    db.execute_unprepared(&sql).await.unwrap();
-    assert!(check(&db).await.unwrap().is_clean());
-    assert_eq!(dry_run(&(&db).into()).await.unwrap(), "");
+    #[tokio::test]
+    async fn a_numbered_migration_upgrades_a_schema_and_is_undone_alone() {
+        let (_database, db) = create_database().await;
+        let upgrade = SchemaChange::Applied(Migration.name().to_owned());
+        begin();
+        assert_eq!(check(&db).await.unwrap().pending, [Migration.name()]);
+        let changes = run(&(&db).into(), Command::Up(None)).await.unwrap();
+        assert!(changes.contains(&upgrade), "{changes:?}");
+        assert!(changes.contains(&SchemaChange::Changed("function private.event_clock()".to_owned())), "{changes:?}");
+        assert!(check(&db).await.unwrap().is_clean());
+        assert_eq!(run(&(&db).into(), Command::Up(None)).await.unwrap(), []);
+        db.execute_unprepared("SELECT note FROM public.users, public.names, public.notes").await.unwrap();
+
+        // The operator's view uses a table that stays.
+        run(&(&db).into(), Command::Down(Some(1))).await.unwrap();
+        db.execute_unprepared("SELECT FROM public.names").await.unwrap();
+        assert_eq!(check(&db).await.unwrap().pending, [Migration.name()]);
+        assert!(run(&(&db).into(), Command::Up(None)).await.unwrap().contains(&upgrade));
+        assert!(check(&db).await.unwrap().is_clean());
+    }
+
+    #[tokio::test]
+    async fn a_damaged_list_of_migrations_must_be_repaired_before_an_upgrade() {
+        for sql in ["DELETE FROM public.sparc_migrations", "ALTER TABLE public.sparc_migrations DROP COLUMN version"] {
+            let (_database, db) = create_database().await;
+            db.execute_unprepared(sql).await.unwrap();
+            begin();
+            let message = run(&(&db).into(), Command::Up(None)).await.unwrap_err().to_string();
+            assert!(message.contains("run up of version"), "{sql}: {message}");
+            end();
+            run(&(&db).into(), Command::Up(None)).await.unwrap();
+            begin();
+            run(&(&db).into(), Command::Up(None)).await.unwrap();
+            assert!(check(&db).await.unwrap().is_clean(), "{sql}");
+            end();
+        }
+    }
+
+    #[tokio::test]
+    async fn the_sql_of_a_dry_run_upgrades_a_schema() {
+        let (_database, db) = create_database().await;
+        begin();
+        let sql = dry_run(&(&db).into()).await.unwrap();
+        assert_eq!(check(&db).await.unwrap().pending, [Migration.name()], "a dry run must change nothing");
+        db.execute_unprepared(&sql).await.unwrap();
+        assert!(check(&db).await.unwrap().is_clean());
+        assert_eq!(dry_run(&(&db).into()).await.unwrap(), "");
+    }
 }

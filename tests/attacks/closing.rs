@@ -15,7 +15,10 @@ use super::{
         ACCOUNT_CLOSED, CHECK_VIOLATION, INSUFFICIENT_PRIVILEGE, SESSION_OVER, TRIGGERED_DATA_CHANGE_VIOLATION,
     },
 };
-use crate::world::{GameSession, SqlCaller, World, insert_attribute_check_sql, insert_character_sql, insert_seat_sql};
+use crate::{
+    maintenance::insert_old_events,
+    world::{GameSession, SqlCaller, World, insert_attribute_check_sql, insert_character_sql, insert_seat_sql},
+};
 
 /// Creates four sessions, each with a Seer of its own, and seats the player in all of them.
 async fn create_four_sessions(world: &World, player: Uuid, character: Uuid) -> Vec<GameSession> {
@@ -362,4 +365,26 @@ async fn no_statement_both_closes_the_account_and_writes() {
         newcomer.user_id()
     );
     assert_eq!(attempt(&newcomer, &begin_tutorial).await, ACCOUNT_CLOSED);
+}
+
+/// An event deletes old events of any session. The events of a closing account do not: it goes on to lock more rows,
+/// and could then deadlock with the deletion of the session to which the old events belong.
+#[tokio::test]
+async fn the_events_of_a_closing_account_delete_no_old_events() {
+    let world = World::new().await;
+    let (game, other_game) = (world.new_active_session(2).await, world.new_active_session(1).await);
+    insert_old_events(&world, other_game.session_id, 3).await;
+    let old_events = "session_events WHERE event_type = 'client.old'";
+    for is_deletion in [false, true] {
+        let account = game.players[usize::from(is_deletion)].user_id;
+        let written_events = format!("session_events WHERE session_id = '{}'", game.session_id);
+        let count_before = world.owner().count(&written_events).await;
+        assert_eq!(attempt(&world.owner(), &close_or_delete_account_sql(account, is_deletion)).await, "done");
+        assert!(world.owner().count(&written_events).await > count_before, "the closing must write an event");
+        assert_eq!(world.owner().count(old_events).await, 3, "deletion: {is_deletion}");
+    }
+    let other_player = &other_game.players[0];
+    let roll = insert_attribute_check_sql(other_game.session_id, other_player.character_id);
+    assert_eq!(attempt(&other_player.caller, &roll).await, "done");
+    assert_eq!(world.owner().count(old_events).await, 0, "the next event deletes them");
 }

@@ -338,9 +338,24 @@ pub const STATEMENTS: &[Statement] = &[
         &[UNIQUE_VIOLATION],
     ),
     // Maintenance. The jobs return no row if they find nothing to do.
-    statement(Service, "maintenance_archives_sessions", "SELECT FROM private.archive_sessions(100) AS count WHERE count > 0", &[]),
-    statement(Service, "maintenance_cancels_abandoned_sessions", "SELECT FROM private.cancel_abandoned_sessions(100) AS count WHERE count > 0", &[]),
-    statement(Service, "maintenance_deletes_old_events", "SELECT FROM private.delete_old_events(100) AS count WHERE count > 0", &[]),
+    statement(
+        Service,
+        "maintenance_archives_sessions",
+        "SELECT FROM private.archive_sessions(100) AS count WHERE count > 0",
+        &[],
+    ),
+    statement(
+        Service,
+        "maintenance_cancels_abandoned_sessions",
+        "SELECT FROM private.cancel_abandoned_sessions(100) AS count WHERE count > 0",
+        &[],
+    ),
+    statement(
+        Service,
+        "maintenance_deletes_old_events",
+        "SELECT FROM private.delete_old_events(100) AS count WHERE count > 0",
+        &[],
+    ),
     statement(
         Service,
         "the_service_deletes_sessions",

@@ -39,12 +39,16 @@ async fn connect_error_message(url: &str) -> String {
     migration_message
 }
 
-/// Starts a listener that answers the first message of every client with `answer` and closes the connection. If the
-/// answer is a PostgreSQL error and the client asks for TLS, the listener first declines TLS. Returns the URL.
+/// Starts a listener that answers the first message of every client with `answer` and closes the connection. Returns
+/// the URL.
 fn start_listener(answer: Vec<u8>) -> String {
+    start_listener_that_may_decline_tls(false, answer)
+}
+
+/// Does the same as [`start_listener`], but with `declines_tls`, a client's request for TLS is declined first.
+fn start_listener_that_may_decline_tls(declines_tls: bool, answer: Vec<u8>) -> String {
     /// PostgreSQL's message SSLRequest, with which a client asks for TLS.
     const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
-    let is_postgres_error = answer.first() == Some(&b'E');
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
@@ -52,7 +56,7 @@ fn start_listener(answer: Vec<u8>) -> String {
             let Ok(mut stream) = stream else { break };
             let mut buffer = [0; 1024];
             let length = stream.read(&mut buffer).unwrap_or_default();
-            if is_postgres_error && buffer[..length] == SSL_REQUEST {
+            if declines_tls && buffer[..length] == SSL_REQUEST {
                 let _ = stream.write_all(b"N");
                 let _ = stream.read(&mut buffer);
             }
@@ -62,9 +66,8 @@ fn start_listener(answer: Vec<u8>) -> String {
     format!("postgres://ada:hunter2@127.0.0.1:{port}/game")
 }
 
-/// Starts a listener that refuses every connection with this SQLSTATE and message. Returns the URL.
-fn start_refusing_listener(sqlstate: &str, message: &str) -> String {
-    // An ErrorResponse of PostgreSQL's protocol: the severity twice, the SQLSTATE and the message.
+/// Returns an ErrorResponse of PostgreSQL's protocol: the severity twice, the SQLSTATE and the message.
+fn error_response(sqlstate: &str, message: &str) -> Vec<u8> {
     let mut fields = Vec::new();
     for (kind, text) in [(b'S', "FATAL"), (b'V', "FATAL"), (b'C', sqlstate), (b'M', message)] {
         fields.push(kind);
@@ -75,7 +78,7 @@ fn start_refusing_listener(sqlstate: &str, message: &str) -> String {
     let mut answer = vec![b'E'];
     answer.extend(u32::try_from(fields.len() + 4).unwrap().to_be_bytes());
     answer.extend(fields);
-    start_listener(answer)
+    answer
 }
 
 #[tokio::test]
@@ -95,6 +98,10 @@ async fn a_wrong_url_or_an_address_without_a_postgresql_server_is_reported() {
         // The greeting of a MySQL server.
         (start_listener(b"J\0\0\0\n8.0.36\0".to_vec()), "is not a PostgreSQL server"),
         (start_listener(Vec::new()), "closed the connection without an answer"),
+        (
+            format!("{}?sslmode=require", start_listener(error_response(TOO_MANY_CONNECTIONS, "too many clients"))),
+            "answers the request for TLS with an error",
+        ),
         ("postgres://ada:hunter2@[/game".to_owned(), "does not parse"),
         ("mysql://ada:hunter2@localhost/game".to_owned(), "does not parse"),
         ("postgres://ada:hunter2@localhost/game?sslmode=sometimes".to_owned(), "sslmode must be"),
@@ -135,7 +142,9 @@ async fn a_refusal_by_a_server_or_pooler_is_explained() {
         ),
         (UNDEFINED_FILE, "could not open file", "could not open file"),
     ] {
-        let message = connect_error_message(&start_refusing_listener(sqlstate, server_message)).await;
+        let message =
+            connect_error_message(&start_listener_that_may_decline_tls(true, error_response(sqlstate, server_message)))
+                .await;
         assert!(message.contains(expected), "{sqlstate} {server_message}: {message}");
     }
 }

@@ -81,6 +81,14 @@ async fn a_database_with_tables_of_another_program_is_left_alone() {
 }
 
 #[tokio::test]
+async fn a_table_of_another_program_that_has_the_name_of_the_list_is_left_alone() {
+    let (_database, owner) = create_empty_database().await;
+    owner.execute_unprepared("CREATE TABLE sparc_migrations (id integer)").await.unwrap();
+    let message = up_refusal(&owner).await;
+    assert!(message.contains("already has table public.sparc_migrations, and no record"), "{message}");
+}
+
+#[tokio::test]
 async fn a_partly_applied_schema_is_not_taken_for_complete() {
     let (_database, owner, _superuser) = create_migrated_database().await;
     Migrator::down(&owner, Some(1)).await.unwrap();

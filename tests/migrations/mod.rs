@@ -7,6 +7,7 @@
 
 mod accounts;
 mod added_objects;
+mod breakages;
 mod connecting;
 mod conversions;
 mod dependents;

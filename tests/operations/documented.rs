@@ -278,12 +278,14 @@ fn the_page_of_errors_is_up_to_date() {
          that does not exist.\n\n\
          | code | variant | means | HTTP | retry |\n| --- | --- | --- | --- | --- |\n"
         .to_owned();
-    let (mut doc, mut described_count) = (String::new(), 0);
+    let (mut doc, mut described_count, mut in_attribute) = (String::new(), 0, false);
     for line in source.lines().map(str::trim) {
-        if let Some(part) = line.strip_prefix("///") {
+        in_attribute |= line.starts_with("#[");
+        if in_attribute {
+            in_attribute = !line.ends_with(']');
+        } else if let Some(part) = line.strip_prefix("///") {
             doc.push_str(part);
-        } else if !line.starts_with(['#', '"', ')']) {
-            // Neither an attribute nor a line within one.
+        } else {
             let variant = line.split([' ', '(', ',']).next().unwrap_or_default();
             if let (Some(entry), true) = (codes.get(variant), doc.contains("Code `")) {
                 let meaning = doc.trim().split(" Code `").next().unwrap();

@@ -104,7 +104,7 @@ pub(crate) async fn check_ready<C: ConnectionTrait>(db: &C, state: &State) -> Re
         check_auth_schema(db).await?;
     }
     if applied.len() < record::migration_names().len() {
-        check_migrations_table(state)?;
+        check_migrations_table_before_up(state)?;
         // Once the tables are created, the objects that are found are those of the schema.
         if !applied.contains(&m20261101_000002_tables::Migration.name().to_owned()) {
             check_names_are_free(state)?;
@@ -122,6 +122,20 @@ pub(crate) async fn check_ready<C: ConnectionTrait>(db: &C, state: &State) -> Re
         }
     }
     check_owners(db, state, connection.role).await
+}
+
+/// Does the same as [`check_migrations_table`], for an `up` that has migrations to apply: such an `up` does not repair
+/// the table.
+fn check_migrations_table_before_up(state: &State) -> Result<(), MigrationError> {
+    if check_migrations_table(state).is_ok() {
+        return Ok(());
+    }
+    if let (true, Some(database_version)) = (state.is_upgrade(), state.record.version.clone()) {
+        return Err(MigrationError::InvalidMigrationsTableBeforeUpgrade { database_version });
+    }
+    let has_its_name = |object: &&str| object.split(' ').nth(1) == Some("public.sparc_migrations");
+    let found = state.found_by_name().into_keys().filter(has_its_name).map(str::to_owned).collect();
+    Err(MigrationError::NameCollision { found, includes_most_objects: false })
 }
 
 /// Checks that `public.sparc_migrations` lists every recorded migration, and, if an object has that name, that it is a

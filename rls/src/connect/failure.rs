@@ -213,6 +213,15 @@ pub enum ConnectError {
         /// The server's message.
         reason: String,
     },
+    /// The server answered the request for TLS with an error, whose text the driver does not read.
+    #[error(
+        "The server at {server} answers the request for TLS with an error: it may be starting, or have no connection \
+         left; try again, or read its log."
+    )]
+    ErrorInsteadOfTls {
+        /// Host and port.
+        server: String,
+    },
     /// `sslmode` requires TLS, which the server does not support.
     #[error(
         "The server at {server} does not support TLS, which sslmode={mode} asks for: switch TLS on at the server (ssl \
@@ -264,6 +273,7 @@ impl ConnectError {
                 | Self::ClosedEarly { .. }
                 | Self::TooManyConnections { .. }
                 | Self::NotReady { .. }
+                | Self::ErrorInsteadOfTls { .. }
         )
     }
 }
@@ -316,8 +326,7 @@ pub(crate) fn explain_attempt(options: &PgConnectOptions, error: &sqlx::Error, t
         // The connection was closed before a byte was read.
         sqlx::Error::Protocol(text) if text.contains("SSLRequest: 0x00") => ConnectError::ClosedEarly { server },
         sqlx::Error::Protocol(text) if text.contains(ERROR_INSTEAD_OF_TLS) => {
-            let reason = "it answered the request for TLS with an error, which cannot be read".to_owned();
-            ConnectError::NotReady { server, reason }
+            ConnectError::ErrorInsteadOfTls { server }
         }
         sqlx::Error::Protocol(_) => ConnectError::NotPostgres { server },
         sqlx::Error::Database(refusal) => match refusal.try_downcast_ref::<PgDatabaseError>() {

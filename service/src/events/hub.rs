@@ -184,19 +184,15 @@ impl Hub {
             // One of the two histories is outdated. The next poll finds out which one.
             state.history_id = None;
         }
-        let (history, log_position) = (state.history_id.clone(), state.log_position);
+        let (history_id, log_position) = (state.history_id.clone(), state.log_position);
         let session = state.sessions.entry(snapshot.session_id).or_default();
         let is_new_session = session.subscribers.is_empty();
         if is_new_session {
             session.newest_seq = snapshot.newest_seq;
             session.recent = RecentEvents::starting_after(snapshot.newest_seq);
         }
-        let (sender, receiver) = watch::channel(Notification {
-            newest_seq: session.newest_seq,
-            history_id: history,
-            log_position,
-            end_error: None,
-        });
+        let (sender, receiver) =
+            watch::channel(Notification { newest_seq: session.newest_seq, history_id, log_position, end_error: None });
         session.subscribers.insert(id, Subscriber { account_id, notifications: sender });
         state.has_new_session |= is_new_session;
         if state.poller_id.is_none() {
@@ -238,13 +234,13 @@ impl Hub {
         }
         let has_new_session = std::mem::take(&mut state.has_new_session);
         let (session_ids, newest_seqs) = state.sessions.iter().map(|(id, session)| (*id, session.newest_seq)).unzip();
-        let (history, min_log_position, last_subscriber_id) =
+        let (history_id, min_log_position, last_subscriber_id) =
             (state.history_id.clone(), state.min_log_position, state.last_subscriber_id);
         Some(WatchedSessions {
             session_ids,
             newest_seqs,
             has_new_session,
-            history_id: history,
+            history_id,
             min_log_position,
             last_subscriber_id,
         })

@@ -169,7 +169,7 @@ const SELECT_EVENT_CLOCK: &str =
 enum PollOutcome {
     /// The server's history is not the one that the hub has, or the hub does not know which history is current. The
     /// updates have no events, only the newest `seq` of each session that has an event.
-    NewHistory { history: HistoryId, newest_updates: Vec<SessionUpdate> },
+    NewHistory { history_id: HistoryId, newest_updates: Vec<SessionUpdate> },
     /// The sequence was set back. Subscribers would miss new events, whose numbers are not above those already read.
     SequenceSetBack,
     /// The new events, and the subscribers that may no longer listen, if there are any.
@@ -181,8 +181,8 @@ enum PollOutcome {
 impl PollOutcome {
     fn publish(self, hub: &Hub, polled_at: Instant, log_position: Option<LogPosition>) {
         match self {
-            Self::NewHistory { history, newest_updates } => {
-                hub.start_history(&history, newest_updates, log_position);
+            Self::NewHistory { history_id, newest_updates } => {
+                hub.start_history(&history_id, newest_updates, log_position);
             }
             Self::SequenceSetBack => hub.end_all(&Error::EventsExpired),
             Self::Updates { access_check, updates } => hub.publish(polled_at, access_check, updates, log_position),
@@ -211,11 +211,11 @@ impl Poll<'_> {
             return Ok(PollOutcome::NoClockReading);
         };
         let is_standby = reading.history_id.is_none();
-        let history = resolve_history_id(self.tx, reading.history_id.clone())?;
-        if watched.history_id.as_deref() != Some(&history) {
+        let history_id = resolve_history_id(self.tx, reading.history_id.clone())?;
+        if watched.history_id.as_deref() != Some(&history_id) {
             *sequence = SequenceState::default();
             let newest_updates = self.read_newest_seqs(watched.session_ids).await?;
-            return Ok(PollOutcome::NewHistory { history: history.into(), newest_updates });
+            return Ok(PollOutcome::NewHistory { history_id: history_id.into(), newest_updates });
         }
         if !is_standby && watched.newest_seqs.iter().any(|newest_seq| *newest_seq > reading.last_drawn) {
             return Ok(PollOutcome::SequenceSetBack);
