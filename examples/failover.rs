@@ -29,11 +29,11 @@ const SETTINGS: [&str; 3] = ["synchronous_commit=on", "wal_keep_size=256MB", "wa
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    if Binaries::find()?.program("pg_basebackup").is_none() {
+    if Binaries::find_or_fetch()?.program("pg_basebackup").is_none() {
         println!("This example needs pg_basebackup, which is one of PostgreSQL's client programs.");
         return Ok(());
     }
-    let primary = Server::start_private(Some(&SETTINGS)).await?;
+    let primary = Server::start_plain(Some(&SETTINGS)).await?;
     let game = DemoGame::start_on(&primary).await?;
     let (first_standby, second_standby) = tokio::try_join!(start_standby_of(&primary), start_standby_of(&primary))?;
     let replicas = [game.replica_on(&first_standby)?, game.replica_on(&second_standby)?];
@@ -58,7 +58,7 @@ async fn main() -> anyhow::Result<()> {
     println!("{}", "the primary is killed".red());
     let killed_at = Instant::now();
     spawn_blocking(move || primary.kill().map(|()| primary)).await??;
-    println!("meanwhile a standby still serves reads: {} rolls", count_rolls(&ada, &game).await?);
+    println!("meanwhile a standby still serves reads: {} rolls", count_newest_rolls(&ada, &game).await?);
     // The pause stands for the time that an operator or a failover program needs to notice the failure.
     let promotion = tokio::spawn(async move {
         sleep(Duration::from_millis(500)).await;
@@ -142,7 +142,7 @@ async fn roll_and_read(
     Ok(ada.dice().get(roll_id).await?.id)
 }
 
-async fn count_rolls(ada: &IdentityConnection, game: &DemoGame) -> Result<usize, sparc::service::Error> {
+async fn count_newest_rolls(ada: &IdentityConnection, game: &DemoGame) -> Result<usize, sparc::service::Error> {
     let scope = RollScope::Session(game.session);
     Ok(ada.dice().history(scope, &HistoryFilter::default(), None).await?.items.len())
 }

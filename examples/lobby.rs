@@ -23,7 +23,7 @@ use sparc::service::{
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let database = testdb::Database::open_migrated().await?;
+    let database = testdb::Database::open_and_migrate().await?;
     let sparc = Sparc::connect(database.url()).await?;
     if env::var_os("DATABASE_URL").is_none_or(|url| url.is_empty()) {
         create_sample_sessions(&sparc).await?;

@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let database = testdb::Database::open_migrated().await?;
+    let database = testdb::Database::open_and_migrate().await?;
     let sparc = Sparc::connect(database.url()).await?;
     // A new database has nothing to maintain, unless old rows are inserted.
     if env::var_os("DATABASE_URL").is_none_or(|url| url.is_empty()) {

@@ -22,7 +22,7 @@ use sparc::service::{
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let database = testdb::Database::open_migrated().await?;
+    let database = testdb::Database::open_and_migrate().await?;
     let sparc = connect(database.url()).await?;
     let (ada, ben) = seat_two_players(&sparc).await?;
 
@@ -90,11 +90,11 @@ async fn seat_two_players(sparc: &Sparc) -> Result<(IdentityConnection, Identity
 /// Connects with the two logins that the environment names, or else with the login of `url` for both users and the
 /// service. In production, use two: if the login for users is not a member of `service_role`, no SQL that runs for a
 /// user can assume that role.
-async fn connect(url: &str) -> Result<Sparc, Error> {
+async fn connect(fallback_url: &str) -> Result<Sparc, Error> {
     match (env::var("USERS_DATABASE_URL"), env::var("SERVICE_DATABASE_URL")) {
         (Ok(users_url), Ok(service_url)) => {
             Sparc::connect_with(&users_url, Options::default().service_url(service_url)).await
         }
-        _ => Sparc::connect(url).await,
+        _ => Sparc::connect(fallback_url).await,
     }
 }

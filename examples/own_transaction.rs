@@ -15,7 +15,7 @@ use sparc::service::{
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let database = testdb::Database::open_migrated().await?;
+    let database = testdb::Database::open_and_migrate().await?;
     let sparc = connect(database.url()).await?;
     let ada_id = sparc.as_service().users().sign_up(NewAccount::default()).await?.id;
     let ada = sparc.as_user(ada_id);
@@ -34,8 +34,8 @@ async fn main() -> anyhow::Result<()> {
     tx.rollback().await?;
     println!(
         "after the rollback: {} characters, {} sessions",
-        character_count(&ada).await?,
-        session_count(&ada).await?
+        living_character_count(&ada).await?,
+        live_session_count(&ada).await?
     );
 
     // SeaORM's closure form: an error rolls the transaction back, and every statement runs as the same user. The second
@@ -50,7 +50,7 @@ async fn main() -> anyhow::Result<()> {
         })
         .await;
     println!("the same name twice: {}", outcome.map_or_else(|error| error.to_string(), |()| "done".into()));
-    println!("nothing was created: {} characters", character_count(&ada).await?);
+    println!("nothing was created: {} characters", living_character_count(&ada).await?);
 
     // With a savepoint, only the refused statement is rolled back. This one is refused because users cannot change the
     // level of a character.
@@ -67,22 +67,22 @@ async fn main() -> anyhow::Result<()> {
     Ok(sparc.close().await?)
 }
 
-async fn character_count(user: &sparc::service::IdentityConnection) -> Result<usize, Error> {
+async fn living_character_count(user: &sparc::service::IdentityConnection) -> Result<usize, Error> {
     Ok(user.characters().living().await?.len())
 }
 
-async fn session_count(user: &sparc::service::IdentityConnection) -> Result<usize, Error> {
+async fn live_session_count(user: &sparc::service::IdentityConnection) -> Result<usize, Error> {
     Ok(user.sessions().my_live(None).await?.items.len())
 }
 
 /// Connects with the two logins that the environment names, or else with the login of `url` for both users and the
 /// service. In production, use two: if the login for users is not a member of `service_role`, no SQL that runs for a
 /// user can assume that role.
-async fn connect(url: &str) -> Result<Sparc, Error> {
+async fn connect(fallback_url: &str) -> Result<Sparc, Error> {
     match (env::var("USERS_DATABASE_URL"), env::var("SERVICE_DATABASE_URL")) {
         (Ok(users_url), Ok(service_url)) => {
             Sparc::connect_with(&users_url, Options::default().service_url(service_url)).await
         }
-        _ => Sparc::connect(url).await,
+        _ => Sparc::connect(fallback_url).await,
     }
 }

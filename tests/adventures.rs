@@ -82,7 +82,7 @@ async fn a_creator_sets_only_the_granted_columns_of_an_adventure() {
 }
 
 #[tokio::test]
-async fn everyone_reads_published_adventures_and_only_creators_read_drafts() {
+async fn adventures_of_others_are_read_if_published_and_never_written() {
     let world = World::new().await;
     let (creator, stranger) = (world.new_user().await, world.new_user().await);
     world.new_adventure(creator.user_id()).await;

@@ -122,15 +122,16 @@ async fn no_setting_of_a_client_suppresses_the_broadcast_of_a_roll() {
     let (world, _superuser) = new_platform_world().await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
-    // `sparc.broadcast` turns broadcasts off only if an operator sets it for the database. In `sparc.broadcast_until`,
-    // the trigger caches the time until which it need not check again whether broadcasts are possible.
+    // `sparc.broadcast` turns broadcasts off only if an operator sets it for the database. In
+    // `sparc.can_broadcast_until`, the trigger caches the time until which it need not check again whether broadcasts
+    // are possible.
     for setting in [
         "sparc.broadcast = 'off'",
-        "sparc.broadcast_until = 'tomorrow'",
-        "sparc.broadcast_until = '0'",
-        "sparc.broadcast_until = '-1'",
-        "sparc.broadcast_until = '99999999999999999999'",
-        "sparc.broadcast_until = 'infinity'",
+        "sparc.can_broadcast_until = 'tomorrow'",
+        "sparc.can_broadcast_until = '0'",
+        "sparc.can_broadcast_until = '-1'",
+        "sparc.can_broadcast_until = '99999999999999999999'",
+        "sparc.can_broadcast_until = 'infinity'",
         "timezone = 'Pacific/Kiritimati'",
         "timezone = '+167'",
         "timezone = '-167'",
@@ -224,7 +225,7 @@ async fn a_roll_succeeds_even_if_its_broadcast_cannot_be_sent() {
         let broadcast_count_before = count_broadcasts(&world, &game).await;
         let database = world.owner().fetch_value::<String>("SELECT quote_ident(current_database())").await.unwrap();
         superuser.execute_unprepared(&obstacle.replace("{database}", &database)).await.unwrap();
-        // An open connection may have cached, in `sparc.broadcast_until`, that broadcasts are possible. So the roll
+        // An open connection may have cached, in `sparc.can_broadcast_until`, that broadcasts are possible. So the roll
         // uses a new connection.
         let reconnected_world = world.with_new_pool().await;
         assert_eq!(

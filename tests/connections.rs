@@ -186,7 +186,7 @@ async fn after_a_dropped_stream_its_transaction_and_its_connection_can_be_used()
 
 /// Terminates all connections of pools that a handle has opened, and returns their number. (The connections of an
 /// application's existing pool have another application name.)
-async fn terminate_connections(world: &World) -> i64 {
+async fn terminate_sparc_connections(world: &World) -> i64 {
     let terminate = "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity
                WHERE datname = current_database() AND application_name = 'sparc'";
     world.owner().fetch_value(terminate).await.unwrap()
@@ -199,14 +199,14 @@ async fn idle_connections_that_the_server_closed_are_replaced() {
     for size in [1, 5, 9] {
         let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(size)).await.unwrap();
         let ada = sparc.as_user(user_id);
-        for call_after_loss in 0..5 {
+        for call_kind in 0..5 {
             // Opens all connections of the pool and leaves them idle.
             let transactions = futures_util::future::join_all((0..size).map(|_| ada.begin())).await;
             drop(transactions.into_iter().map(Result::unwrap).collect::<Vec<_>>());
             world.owner().assert_no_transaction_stays_open().await;
-            assert_eq!(terminate_connections(&world).await, i64::from(size));
+            assert_eq!(terminate_sparc_connections(&world).await, i64::from(size));
             // An operation, an entity's query, a raw query, a transaction, a stream.
-            match call_after_loss {
+            match call_kind {
                 0 => assert_eq!(ada.users().me().await.unwrap().id, user_id),
                 1 => assert_eq!(characters::Entity::find().all(&ada).await.unwrap().len(), 0),
                 2 => assert!(backend_pid(&ada).await > 0),
@@ -238,7 +238,7 @@ async fn a_connection_lost_in_a_callers_transaction_is_reported_as_lost_or_as_an
     let ada = sparc.as_user(user_id);
     let tx = ada.begin().await.unwrap();
     set_bio(&tx, user_id, "lost").await;
-    assert_eq!(terminate_connections(&world).await, 1);
+    assert_eq!(terminate_sparc_connections(&world).await, 1);
     let error = tx.users().me().await.unwrap_err();
     assert!(matches!(error, Error::ConnectionLost(_)) && error.is_retryable(), "{error:?}");
     assert!(error.to_string().contains("nothing was done"), "{error}");
@@ -250,13 +250,13 @@ async fn a_connection_lost_in_a_callers_transaction_is_reported_as_lost_or_as_an
     );
     let tx = ada.begin().await.unwrap();
     assert_eq!(read_bio(&tx).await, None);
-    terminate_connections(&world).await;
+    terminate_sparc_connections(&world).await;
     // The client has not noticed the loss yet, so it sends the commit, whose outcome is then unknown.
     let error = tx.commit().await.map_err(Error::from).unwrap_err();
     assert!(matches!(error, Error::CommitUnknown(_)) && !error.is_retryable(), "{error:?}");
     // A rollback succeeds, because the server rolls back a transaction whose connection is lost.
     let tx = ada.begin().await.unwrap();
-    terminate_connections(&world).await;
+    terminate_sparc_connections(&world).await;
     tx.rollback().await.unwrap();
     assert!(ada.users().me().await.is_ok());
 }
@@ -267,7 +267,7 @@ async fn a_pool_that_is_too_small_is_reported_as_exhausted() {
     let options = Options::default().max_connections(1).acquire_timeout(Duration::from_millis(200));
     let sparc = Sparc::connect_with(world.url(), options).await.unwrap();
     let open_transaction = sparc.as_anon().begin().await.unwrap();
-    let status = sparc.pool_status();
+    let status = sparc.user_pool_status();
     assert_eq!((status.max_connections, status.connections, status.idle), (1, 1, 0));
     assert_eq!(outcome_code(sparc.as_anon().users().profiles(&[]).await), "pool_exhausted");
     open_transaction.rollback().await.unwrap();
@@ -275,7 +275,7 @@ async fn a_pool_that_is_too_small_is_reported_as_exhausted() {
     // The connection of a read stays in use until the server has answered its commit. `ping` needs the same connection,
     // so it waits until then.
     sparc.ping().await.unwrap();
-    let status = sparc.pool_status();
+    let status = sparc.user_pool_status();
     assert_eq!((status.connections, status.idle, status.waiting), (1, 1, 0));
     assert_eq!(sparc.service_pool_status(), status, "users and the service share one pool");
     sparc.close().await.unwrap();

@@ -59,7 +59,7 @@ fn assert_success(output: std::io::Result<Output>) -> Output {
 #[tokio::test]
 async fn a_restored_dump_equals_the_original_and_its_game_can_be_completed() {
     let world = World::new().await;
-    let Some(pg_dump) = Binaries::find().unwrap().program("pg_dump") else {
+    let Some(pg_dump) = Binaries::find_or_fetch().unwrap().program("pg_dump") else {
         eprintln!("skipped: the server's installation has no pg_dump");
         return;
     };
@@ -68,7 +68,7 @@ async fn a_restored_dump_equals_the_original_and_its_game_can_be_completed() {
     let dump = String::from_utf8(output.stdout).unwrap();
     // Lines that begin with a backslash are commands for psql.
     let dump: String = dump.lines().filter(|line| !line.starts_with('\\')).map(|line| format!("{line}\n")).collect();
-    let database = server().await.create_empty().await.unwrap();
+    let database = server().await.create_unmigrated().await.unwrap();
     // The dump is loaded over a connection of its own, because it changes settings such as `search_path`.
     let restore_connection = connect(database.url()).await.unwrap();
     restore_connection.execute_unprepared(&dump).await.unwrap();
@@ -80,7 +80,7 @@ async fn a_restored_dump_equals_the_original_and_its_game_can_be_completed() {
         fetch_first_column(&restored_world.pool, SELECT_ALL_ROWS).await,
         fetch_first_column(&world.pool, SELECT_ALL_ROWS).await
     );
-    let remove_owner_privileges = |line: String| match line.rsplit_once(" {postgres=") {
+    let remove_sole_owner_privileges = |line: String| match line.rsplit_once(" {postgres=") {
         // If only the owner has privileges on an object, a dump grants none, so the restored catalog shows none.
         Some((object, privileges)) if !privileges.contains(',') => format!("{object} "),
         _ => line,
@@ -89,7 +89,7 @@ async fn a_restored_dump_equals_the_original_and_its_game_can_be_completed() {
         fetch_first_column(db, include_str!("catalog.sql"))
             .await
             .into_iter()
-            .map(remove_owner_privileges)
+            .map(remove_sole_owner_privileges)
             .collect::<Vec<_>>()
     };
     let (restored_catalog, original_catalog) =
@@ -109,9 +109,9 @@ async fn a_restored_dump_equals_the_original_and_its_game_can_be_completed() {
 async fn a_standby_answers_reads_with_the_rows_of_its_primary_and_refuses_writes() {
     // A separate server is used, because a standby copies and follows all databases of its primary, and the shared
     // server has those of all other tests.
-    let server = Server::start_private(None).await.unwrap();
+    let server = Server::start_plain(None).await.unwrap();
     let world = World::new_on(&server).await;
-    if Binaries::find().unwrap().program("pg_basebackup").is_none() {
+    if Binaries::find_or_fetch().unwrap().program("pg_basebackup").is_none() {
         eprintln!("skipped: the server's installation has no pg_basebackup");
         return;
     }

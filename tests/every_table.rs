@@ -18,7 +18,7 @@ const WITH_WRITES: &str = "WITH writes AS (
 
 /// Returns an SQL condition on a row of `writes`: the table has a restrictive policy for the command, and the policy
 /// calls the given function in schema `private`.
-fn restrictive_policy_condition(function: &str) -> String {
+fn has_restrictive_policy_sql(function: &str) -> String {
     format!(
         "EXISTS (
            SELECT FROM pg_policies
@@ -34,7 +34,7 @@ fn restrictive_policy_condition(function: &str) -> String {
 
 #[tokio::test]
 async fn every_table_that_users_write_refuses_closed_accounts() {
-    let refuses_closed_accounts = restrictive_policy_condition("lock_open_account");
+    let refuses_closed_accounts = has_restrictive_policy_sql("require_and_lock_open_account");
     assert_no_rows(&format!(
         "{WITH_WRITES} SELECT command || ' ' || table_name FROM writes WHERE NOT {refuses_closed_accounts}"
     ))
@@ -43,7 +43,7 @@ async fn every_table_that_users_write_refuses_closed_accounts() {
 
 #[tokio::test]
 async fn every_table_limits_the_rows_that_one_statement_writes() {
-    let limits_rows = restrictive_policy_condition("refuse_too_many_rows");
+    let limits_rows = has_restrictive_policy_sql("refuse_too_many_rows");
     // Each user has one row in these tables, so they need no limit.
     let has_one_row_per_user = "table_name IN ('users', 'tutorial_progress')";
     assert_no_rows(&format!(
@@ -64,10 +64,10 @@ async fn every_table_limits_the_rows_that_one_statement_writes() {
                -- The trigger fires once per statement, and for this command.
                AND tgtype & 1 = 0
                AND tgtype & CASE command WHEN 'INSERT' THEN 4 WHEN 'DELETE' THEN 8 ELSE 16 END <> 0
-               AND coalesce(tgnewtable, tgoldtable) IN ('written_rows', 'deleted_rows')
+               AND coalesce(tgnewtable, tgoldtable) IN ('affected_rows', 'deleted_rows')
                AND prosrc ~ 'private\\.refuse_too_many_rows\\('
                -- An expression of the statement may have closed the account since the policies were evaluated.
-               AND prosrc ~ 'private\\.require_open_account\\(\\) FROM (written|deleted)_rows'
+               AND prosrc ~ 'private\\.require_open_account\\(\\) FROM (affected|deleted)_rows'
            )"
     ))
     .await;

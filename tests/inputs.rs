@@ -4,7 +4,7 @@ use axum::extract::Query;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, from_value, json, to_value};
 use sparc::service::{
-    Cursor, Difficulty, JoinCode, PageSize,
+    Cursor, Difficulty, JoinCode, RollsPageSize,
     adventures::{AdventureChanges, CatalogueFilter, NewAdventure},
     characters::NewCharacter,
     creatures::{CreatureChanges, NewCreature},
@@ -65,7 +65,7 @@ fn an_absent_field_has_the_documented_default() {
         json!({ "id": null, "session_id": id, "creature_ids": [] })
     );
     assert_defaults!(NewAccount, json!({}), json!({ "id": null, "email": null, "display_name": null }));
-    assert_eq!(from_value::<HistoryFilter>(json!({})).unwrap().page_size, PageSize::default());
+    assert_eq!(from_value::<HistoryFilter>(json!({})).unwrap().page_size, RollsPageSize::default());
     assert!(from_value::<LobbyFilter>(json!({})).is_ok() && from_value::<CatalogueFilter>(json!({})).is_ok());
     assert_eq!(from_value::<ExpectedVersion>(json!({ "version": 3 })).unwrap(), ExpectedVersion::Version(3));
 }
@@ -140,7 +140,7 @@ fn filters_are_read_from_query_strings_with_and_without_a_cursor_and_from_json()
         assert_eq!(history.filter.page_size.get(), 200);
         assert_eq!(
             parse_query_string::<ListParameters<HistoryFilter>>(cursor_parameter).unwrap().filter.page_size,
-            PageSize::default()
+            RollsPageSize::default()
         );
     }
     assert_eq!(parse_query_string::<LobbyFilter>("min_free_seats=2&max_minutes=90").unwrap().min_free_seats, Some(2));

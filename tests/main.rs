@@ -52,7 +52,7 @@ mod columns_page;
 mod connections;
 mod copies;
 mod counters;
-mod error_messages;
+mod errors;
 mod events;
 mod every_table;
 mod faults;

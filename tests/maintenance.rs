@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use sea_orm::ConnectionTrait;
-use sparc::service::{Error, Operations, PageSize, Sparc, maintenance::JobOptions};
+use sparc::service::{Error, Operations, RollsPageSize, Sparc, maintenance::JobOptions};
 use uuid::Uuid;
 
 use crate::world::{World, insert_attribute_check_sql, run_together};
@@ -158,7 +158,7 @@ async fn a_participant_reads_an_archived_session_and_a_stranger_does_not() {
     assert_error!(ada.sessions().get(game.session_id).await, Error::NotFound { .. });
     let archived_session = ada.sessions().get_archived(game.session_id).await.unwrap();
     assert_eq!((archived_session.session.id, archived_session.seats.len()), (game.session_id, 2));
-    let page_size = PageSize::new(2).unwrap();
+    let page_size = RollsPageSize::new(2).unwrap();
     let (mut roll_ids, mut after) = (Vec::new(), None);
     loop {
         let page = ada.sessions().archived_rolls(game.session_id, page_size, after.as_ref()).await.unwrap();

@@ -6,7 +6,7 @@ use std::{collections::HashSet, fmt::Debug, hash::Hash};
 use sea_orm::ConnectionTrait;
 use sparc::entity::sea_orm_active_enums::RollType;
 use sparc::service::{
-    Cursor, Error, IdentityConnection, Operations, Page, PageSize,
+    Cursor, Error, IdentityConnection, Operations, Page, RollsPageSize,
     adventures::{CatalogueFilter, CatalogueOrder},
     dice::{HistoryFilter, RollScope},
     sessions::LobbyFilter,
@@ -55,7 +55,7 @@ async fn a_history_of_rolls_is_paginated_while_rolls_are_made_and_can_be_filtere
     let first_page = me.dice().history(scope, &filter, None).await.unwrap();
     assert_eq!(first_page.items.len(), 50);
     assert!(first_page.items.is_sorted_by(|a, b| a.created_at >= b.created_at), "the newest roll must come first");
-    let largest_page_filter = HistoryFilter { page_size: PageSize::MAX, ..filter };
+    let largest_page_filter = HistoryFilter { page_size: RollsPageSize::MAX, ..filter };
     assert_eq!(me.dice().history(scope, &largest_page_filter, None).await.unwrap().items.len(), 200);
     let seen = read_all(
         async |after| me.dice().history(scope, &filter, after.as_ref()).await,
@@ -73,7 +73,8 @@ async fn a_history_of_rolls_is_paginated_while_rolls_are_made_and_can_be_filtere
 
     // `until` leaves out the rolls that were made while the pages were read.
     let count_rolls = async |scope: RollScope, filter: HistoryFilter| {
-        let filter = HistoryFilter { page_size: PageSize::MAX, until: "2026-02-01T00:00:00Z".parse().ok(), ..filter };
+        let filter =
+            HistoryFilter { page_size: RollsPageSize::MAX, until: "2026-02-01T00:00:00Z".parse().ok(), ..filter };
         me.dice().history(scope, &filter, None).await.unwrap().items.len()
     };
     assert_eq!(count_rolls(scope, HistoryFilter { character_id: Some(ben.character_id), ..filter }).await, 76);
@@ -262,7 +263,7 @@ async fn a_cursor_works_only_in_its_own_list() {
             me.dice().history(RollScope::Session(other_game.session_id), &no_filter, after).await.map(drop),
             me.dice().history(RollScope::Character(game.players[0].character_id), &no_filter, after).await.map(drop),
             me.dice().history(scope, &attacks_only, after).await.map(drop),
-            me.sessions().archived_rolls(game.session_id, PageSize::default(), after).await.map(drop),
+            me.sessions().archived_rolls(game.session_id, RollsPageSize::default(), after).await.map(drop),
         ];
         for (list, outcome) in outcomes.into_iter().enumerate() {
             match outcome {
@@ -276,6 +277,6 @@ async fn a_cursor_works_only_in_its_own_list() {
         }
     }
     // The size of the page may change from page to page.
-    let small_page_filter = HistoryFilter { page_size: PageSize::new(5).unwrap(), ..no_filter };
+    let small_page_filter = HistoryFilter { page_size: RollsPageSize::new(5).unwrap(), ..no_filter };
     assert_eq!(me.dice().history(scope, &small_page_filter, Some(&cursors[2])).await.unwrap().items.len(), 5);
 }

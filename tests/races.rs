@@ -83,7 +83,7 @@ async fn the_limits_of_characters_and_seats_hold_for_concurrent_calls() {
             async move {
                 match number % 2 {
                     0 => player.sessions().join(&join_code, hero_id).await,
-                    _ => player.sessions().join_public(session_id, hero_id).await,
+                    _ => player.sessions().join_by_id(session_id, hero_id).await,
                 }
             }
         })

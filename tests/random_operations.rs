@@ -134,7 +134,7 @@ impl RandomOperations {
                 caller.sessions().join(&session.code, character_id).await?;
             }
             4..=5 => {
-                caller.sessions().join_public(session_id, character_id).await?;
+                caller.sessions().join_by_id(session_id, character_id).await?;
             }
             6 => {
                 caller.sessions().leave(session_id).await?;

@@ -121,8 +121,8 @@ async fn every_policy_has_an_error_that_says_who_may_write() {
     }
 }
 
-/// A function that a policy calls refuses a statement with `private.refuse(reason, relation, rule)`. The error has the
-/// name of the rule as its constraint.
+/// The functions that policies call use `private.refuse(reason, relation, rule)` to refuse a statement. The error then
+/// has the name of the rule as its constraint.
 #[tokio::test]
 async fn every_rule_of_a_policy_has_its_own_error() {
     let world = World::new().await;

@@ -89,7 +89,7 @@ async fn completed_and_cancelled_sessions_accept_no_player() {
         player.caller.execute(&leave).await.unwrap();
         world.update_session(&game, &format!("status = '{status}'")).await;
         let rejoin = format!("UPDATE session_players SET is_active = true WHERE user_id = '{}'", player.user_id);
-        assert_refused!(player.caller.execute(&rejoin).await, SESSION_OVER, "session_live");
+        assert_refused!(player.caller.execute(&rejoin).await, SESSION_OVER, "session_not_ended");
         let newcomer = world.new_player().await;
         assert_refused!(
             game.seer.execute(&insert_seat_sql(game.session_id, newcomer.user_id, newcomer.character_id)).await,
@@ -99,9 +99,9 @@ async fn completed_and_cancelled_sessions_accept_no_player() {
         let select_code = format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session_id);
         let code: String = world.owner().fetch_value(&select_code).await.unwrap();
         let join = format!("SELECT user_id FROM private.join_by_code('{code}', '{}')", newcomer.character_id);
-        assert_refused!(newcomer.caller.fetch_value::<uuid::Uuid>(&join).await, SESSION_OVER, "session_live");
+        assert_refused!(newcomer.caller.fetch_value::<uuid::Uuid>(&join).await, SESSION_OVER, "session_not_ended");
         let take_seat = insert_seat_sql(game.session_id, newcomer.user_id, newcomer.character_id);
-        assert_refused!(world.service().execute(&take_seat).await, SESSION_OVER, "session_live");
+        assert_refused!(world.service().execute(&take_seat).await, SESSION_OVER, "session_not_ended");
     }
 }
 

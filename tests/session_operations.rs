@@ -121,7 +121,7 @@ async fn a_session_is_edited_announced_started_paused_resumed_and_completed() {
     sessions().complete(game.session_id).await.unwrap();
     let seer_statistics = seer.users().statistics().await.unwrap();
     assert_eq!(
-        (seer_statistics.games_run, seer_statistics.adventure_plays, seer_statistics.adventures_published),
+        (seer_statistics.games_run, seer_statistics.adventure_plays, seer_statistics.published_adventures),
         (1, 1, 1)
     );
     let player_statistics = world.sparc.as_user(game.players[0].user_id).users().statistics().await.unwrap();
@@ -143,7 +143,7 @@ async fn a_seated_player_who_is_seated_again_with_another_character_changes_to_i
     }
     let seat = me.sessions().join(&code, other_character_id).await.unwrap();
     assert_eq!(seat.character_id, other_character_id, "by the code");
-    let seat = me.sessions().join_public(session_id, player.character_id).await.unwrap();
+    let seat = me.sessions().join_by_id(session_id, player.character_id).await.unwrap();
     assert_eq!(seat.character_id, player.character_id, "without the code");
     assert_eq!(
         world.owner().count("session_events WHERE event_type = 'player_joined'").await,

@@ -8,7 +8,7 @@ use sparc::migration::{Migrator, sea_orm_migration::MigratorTrait};
 use testdb::{Error, Server};
 
 async fn data_directory(server: &Server) -> String {
-    let database = server.create_empty().await.unwrap();
+    let database = server.create_unmigrated().await.unwrap();
     let db = database.connect(1).await.unwrap();
     let row = db.query_one_raw(Statement::from_string(DbBackend::Postgres, "SHOW data_directory")).await.unwrap();
     db.close().await.unwrap();
@@ -17,7 +17,7 @@ async fn data_directory(server: &Server) -> String {
 
 #[tokio::test]
 async fn nothing_is_left_of_a_server_when_its_last_handle_is_dropped() {
-    let server = Server::start_private(None).await.unwrap();
+    let server = Server::start_plain(None).await.unwrap();
     let folder = data_directory(&server).await;
     assert!(std::path::Path::new(&folder).exists());
     let url = server.url().to_owned();
@@ -33,7 +33,7 @@ async fn nothing_is_left_after_a_panic() {
     let outcome = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let server = Server::start_private(None).await.unwrap();
+            let server = Server::start_plain(None).await.unwrap();
             sender.send(data_directory(&server).await).unwrap();
             std::panic::resume_unwind(Box::new("a test failed"));
         });
@@ -111,7 +111,7 @@ fn is_used_as_temporary_folder(folder: &std::path::Path) -> bool {
 
 #[tokio::test]
 async fn promoting_a_server_that_is_no_standby_returns_an_error() {
-    let server = Server::start_private(None).await.unwrap();
+    let server = Server::start_plain(None).await.unwrap();
     let outcome = tokio::task::spawn_blocking(move || server.promote()).await.unwrap();
     let Err(Error::Control(reason)) = outcome else { panic!("{outcome:?}") };
     assert!(reason.starts_with("promote: "), "{reason}");

@@ -2,7 +2,9 @@
 
 use uuid::Uuid;
 
-use crate::data_set::{DataSet, EVENTS_PER_SESSION, RowKind, SessionState, id_within_session, join_code, row_id};
+use crate::data_set::{
+    DataSet, EVENTS_PER_SESSION_WITH_EVENTS, RowKind, SessionState, id_within_session, join_code, row_id,
+};
 
 /// The maximum number of argument sets.
 const MAX_ARGUMENT_SETS: u64 = 64;
@@ -56,9 +58,9 @@ pub fn choose_argument_sets(data_set: &DataSet) -> Vec<ArgumentSet> {
             // The factors 31 and (below) 1009 spread the argument sets over the sessions.
             let active_session = data_set.session(number * 31 % data_set.active_sessions);
             let player = data_set.player(active_session.number, number % 6);
-            let open_session = (0..data_set.lobby_sessions)
+            let open_session = (0..data_set.unstarted_sessions)
                 .map(|step| {
-                    data_set.session(data_set.active_sessions + (number * 1009 + step) % data_set.lobby_sessions)
+                    data_set.session(data_set.active_sessions + (number * 1009 + step) % data_set.unstarted_sessions)
                 })
                 .find(|session| {
                     session.is_public
@@ -68,7 +70,7 @@ pub fn choose_argument_sets(data_set: &DataSet) -> Vec<ArgumentSet> {
             // If the lobby has no such session, `open_session` is an active one, and the statements about it fail.
             let open_session = open_session.unwrap_or(active_session);
             let index = number as usize;
-            let account_numbers = data_set.account_numbers_without_sessions();
+            let account_numbers = data_set.newcomer_numbers();
             let newcomer = account_numbers.start + number;
             ArgumentSet {
                 session: row_id(RowKind::Session, active_session.number),
@@ -85,7 +87,7 @@ pub fn choose_argument_sets(data_set: &DataSet) -> Vec<ArgumentSet> {
                 open_session_player: row_id(RowKind::User, data_set.player(open_session.number, 0)),
                 newcomer: row_id(RowKind::User, newcomer),
                 newcomer_character: row_id(RowKind::Character, newcomer),
-                event: id_within_session(RowKind::Event, active_session.number, EVENTS_PER_SESSION - 10),
+                event: id_within_session(RowKind::Event, active_session.number, EVENTS_PER_SESSION_WITH_EVENTS - 10),
                 event_seq: 0,
             }
         })

@@ -29,7 +29,7 @@ impl StatementCapture {
     }
 
     /// Returns the last of the [new statements](Self::new_statements), without those that only change the role.
-    pub async fn last_statement(&mut self) -> Result<PreparedStatement, Failure> {
+    pub async fn last_new_statement(&mut self) -> Result<PreparedStatement, Failure> {
         let new = self.new_statements().await?;
         new.into_iter()
             .rfind(|statement| !statement.changes_only_role())
@@ -37,7 +37,7 @@ impl StatementCapture {
     }
 
     /// Returns all statements prepared since the previous call of this method or of
-    /// [`last_statement`](Self::last_statement).
+    /// [`last_new_statement`](Self::last_new_statement).
     pub async fn new_statements(&mut self) -> Result<Vec<PreparedStatement>, Failure> {
         let mut all = prepared_statements(&self.pool).await?;
         let new = all.split_off(self.returned_count.min(all.len()));

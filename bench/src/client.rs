@@ -37,8 +37,8 @@ impl Client {
     /// Runs statements. Returns the time from sending them until the last response, and the total number of rows.
     pub async fn run_timed(&mut self, sql: &str) -> Result<(Duration, u64), Failure> {
         let start = Instant::now();
-        let rows = self.run(sql).await?;
-        Ok((start.elapsed(), rows))
+        let row_count = self.run(sql).await?;
+        Ok((start.elapsed(), row_count))
     }
 
     /// Runs a query, and returns its rows, each column as text; NULL is an empty string.

@@ -16,7 +16,7 @@ use crate::{
     data_set::DataSet,
     days, document,
     fill::{Schema, fill, fill_events},
-    growth::{GrowthResult, bytes_per_session, migrate, migrate_watching_locks},
+    growth::{CreationResult, bytes_per_session, migrate, migrate_watching_locks},
     indexes::{IndexUses, measure_indexes},
     load_test::{self, Delivery},
     measure::StatementPair,
@@ -52,7 +52,7 @@ struct Databases {
     data_set: DataSet,
     argument_sets: Vec<ArgumentSet>,
     /// What was measured while the databases were created.
-    growth: GrowthResult,
+    growth: CreationResult,
 }
 
 /// The number of sessions of the load test's first step, few enough to be sustained.
@@ -62,7 +62,7 @@ const FIRST_STEP_SESSIONS: u64 = 50;
 pub async fn run(options: &CompareOptions) -> Result<(), Failure> {
     let start = Instant::now();
     fs::create_dir_all(&options.out)?;
-    let server = Server::start_private(Some(&PRODUCTION_SETTINGS)).await?;
+    let server = Server::start_plain(Some(&PRODUCTION_SETTINGS)).await?;
     let mut client = Client::open(server.url()).await?;
     let mut report = Report { run_info: RunInfo::read(&mut client).await?, ..Report::default() };
     for (name, setting) in &report.run_info.server_settings {
@@ -81,7 +81,7 @@ pub async fn run(options: &CompareOptions) -> Result<(), Failure> {
         let (index_uses, pairs) = measure_statements(&databases, scale, options, &mut report).await?;
         let Databases { specification, ours, data_set, argument_sets, growth } = databases;
         drop(specification);
-        measure_all_in_isolation(&ours, &pairs, scale, &mut report).await?;
+        measure_statements_in_isolation(&ours, &pairs, scale, &mut report).await?;
         if scale == scale_nearest_to_1 {
             // If only some statements were measured, most indexes would seem unused.
             if options.only.is_empty() && !options.no_statements {
@@ -89,11 +89,11 @@ pub async fn run(options: &CompareOptions) -> Result<(), Failure> {
                 report.indexes = measure_indexes(&mut client, &index_uses).await?;
                 client.close().await?;
             }
-            measure_operations_and_load(&ours, &argument_sets, data_set, postmaster_pid, options, &mut report).await?;
+            measure_at_one_scale(&ours, &argument_sets, data_set, postmaster_pid, options, &mut report).await?;
         }
         report.growth.push(growth);
         report.run_info.seconds = start.elapsed().as_secs_f64();
-        document::write(&report, &options.out, options.docs)?;
+        document::write(&report, &options.out, options.write_to_docs)?;
     }
     Ok(())
 }
@@ -102,13 +102,13 @@ pub async fn run(options: &CompareOptions) -> Result<(), Failure> {
 async fn create_databases(server: &Server, scale: f64) -> Result<Databases, Failure> {
     let data_set = DataSet::at_scale(scale);
     let now = Utc::now();
-    let empty = server.create_empty().await?;
+    let empty = server.create_unmigrated().await?;
     let pool = empty.connect(2).await?;
     let up_on_empty_database_ms = migrate(&pool, None).await?;
     pool.close().await?;
     drop(empty);
 
-    let specification = server.create_empty().await?;
+    let specification = server.create_unmigrated().await?;
     let pool = specification.connect(2).await?;
     // The first migration creates the stand-in for the platform (Supabase): accounts, roles, `auth.uid()`.
     migrate(&pool, Some(1)).await?;
@@ -116,7 +116,7 @@ async fn create_databases(server: &Server, scale: f64) -> Result<Databases, Fail
     pool.execute_unprepared(SPECIFICATION_SQL).await?;
     pool.execute_unprepared(SPECIFICATION_SUPPLEMENT_SQL).await?;
     pool.close().await?;
-    let ours = server.create_empty().await?;
+    let ours = server.create_unmigrated().await?;
     let pool = ours.connect(2).await?;
     migrate(&pool, None).await?;
 
@@ -138,7 +138,7 @@ async fn create_databases(server: &Server, scale: f64) -> Result<Databases, Fail
         argument_set.event_seq = client.fetch_number(&select_seq).await? as i64;
     }
     client.close().await?;
-    let growth = GrowthResult {
+    let growth = CreationResult {
         scale,
         specification_bytes_per_session: bytes_per_session(specification.url(), &data_set).await?,
         ours_bytes_per_session: bytes_per_session(ours.url(), &data_set).await?,
@@ -208,7 +208,7 @@ const ISOLATED_ROUNDS: u32 = 3;
 /// Measures this schema's statements in isolation: without the specification's statements in between. The
 /// specification's statements read more as the data grows, and evict pages that a production host, which has no second
 /// schema, keeps in memory.
-async fn measure_all_in_isolation(
+async fn measure_statements_in_isolation(
     ours: &Database,
     pairs: &[StatementPair],
     scale: f64,
@@ -233,7 +233,7 @@ async fn measure_all_in_isolation(
 }
 
 /// Measures the cost of triggers and policies, whole operations, the load test and simulated days.
-async fn measure_operations_and_load(
+async fn measure_at_one_scale(
     ours: &Database,
     argument_sets: &[ArgumentSet],
     data_set: DataSet,
@@ -246,10 +246,10 @@ async fn measure_operations_and_load(
     let argument_set = &argument_sets[0];
     // This roll is committed, because `measure_overhead` reads the payload of its event.
     capture.sparc.as_user(argument_set.player).dice().roll(new_roll(argument_set)?).await?;
-    let roll_statement = capture.last_statement().await?;
+    let roll_statement = capture.last_new_statement().await?;
     let event = NewEvent { session_id: argument_set.session, kind: "wave".to_owned(), ..Default::default() };
     capture.sparc.as_user(argument_set.player).events().send(event).await?;
-    let event_statement = capture.last_statement().await?;
+    let event_statement = capture.last_new_statement().await?;
     let mut client = Client::open(url).await?;
     let overhead =
         overhead::measure_overhead(&mut client, argument_set, &roll_statement.sql, &event_statement.sql).await?;
@@ -259,7 +259,9 @@ async fn measure_operations_and_load(
     );
     report.overhead = Some(overhead);
 
-    if let (Some(run_length), Some(pgbench)) = (options.operation_run_length(), Binaries::find()?.program("pgbench")) {
+    if let (Some(run_length), Some(pgbench)) =
+        (options.operation_run_length(), Binaries::find_or_fetch()?.program("pgbench"))
+    {
         let environment = operations::Environment { url, argument_sets, postmaster_pid };
         let pgbench_options = operations::PgbenchOptions { program: &pgbench, script_folder: &options.out, run_length };
         let new_capture = async || Ok(StatementCapture::new(ours.connect(1).await?));

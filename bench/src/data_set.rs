@@ -20,7 +20,7 @@ pub const SESSIONS_TO_ARCHIVE: u64 = 1000;
 pub const ROLLS_PER_ACTIVE_SESSION: u64 = 400;
 
 /// The number of events of each session that is active or that ended within the last day.
-pub const EVENTS_PER_SESSION: u64 = 100;
+pub const EVENTS_PER_SESSION_WITH_EVENTS: u64 = 100;
 
 /// The minutes of a day.
 pub const MINUTES_PER_DAY: u64 = 24 * 60;
@@ -35,7 +35,7 @@ pub struct DataSet {
     /// Active sessions, with six players each.
     pub active_sessions: u64,
     /// Sessions in the lobby.
-    pub lobby_sessions: u64,
+    pub unstarted_sessions: u64,
     /// Ended sessions. The first [`SESSIONS_TO_ARCHIVE`] ended more than 90 days ago, the next ones within the last
     /// day, and the others on the days between.
     pub ended_sessions: u64,
@@ -97,14 +97,14 @@ impl DataSet {
     #[must_use]
     pub fn at_scale(scale: f64) -> Self {
         let scaled = |count: u32| (f64::from(count) * scale).round().max(1.0) as u64;
-        let (active_sessions, lobby_sessions) = (scaled(1000), scaled(100_000));
+        let (active_sessions, unstarted_sessions) = (scaled(1000), scaled(100_000));
         Self {
             users: scaled(200_000).max(1000),
             adventures: scaled(10_000).max(100),
             active_sessions,
-            lobby_sessions,
+            unstarted_sessions,
             ended_sessions: scaled(300_000)
-                .saturating_sub(active_sessions + lobby_sessions)
+                .saturating_sub(active_sessions + unstarted_sessions)
                 .max(2 * SESSIONS_TO_ARCHIVE),
         }
     }
@@ -112,7 +112,7 @@ impl DataSet {
     /// Returns the number of sessions.
     #[must_use]
     pub fn sessions(&self) -> u64 {
-        self.active_sessions + self.lobby_sessions + self.ended_sessions
+        self.active_sessions + self.unstarted_sessions + self.ended_sessions
     }
 
     /// Returns the number of sessions with events: those that are active, and nine times as many that ended within the
@@ -149,7 +149,7 @@ impl DataSet {
     /// Returns the numbers of the accounts that neither have a seat in any session nor are Seers. Players have smaller
     /// numbers ([`Self::player`]), Seers greater ones.
     #[must_use]
-    pub fn account_numbers_without_sessions(&self) -> Range<u64> {
+    pub fn newcomer_numbers(&self) -> Range<u64> {
         self.users * 7 / 10..self.users * 9 / 10
     }
 
@@ -173,11 +173,11 @@ impl DataSet {
     pub fn session(&self, number: u64) -> Session {
         let (state, max_players) = if number < self.active_sessions {
             (SessionState::Active, 6)
-        } else if number < self.active_sessions + self.lobby_sessions {
+        } else if number < self.active_sessions + self.unstarted_sessions {
             let is_starting_soon = draw(1, number).is_multiple_of(7);
             (if is_starting_soon { SessionState::StartingSoon } else { SessionState::Waiting }, 2 + draw(2, number) % 5)
         } else {
-            let index_among_ended = number - self.active_sessions - self.lobby_sessions;
+            let index_among_ended = number - self.active_sessions - self.unstarted_sessions;
             // How many minutes ago the session ended: a little more than 91 days, less than 1000 minutes (within the
             // last day), or 1 to 86 days.
             let minutes = if index_among_ended < SESSIONS_TO_ARCHIVE {
@@ -209,7 +209,7 @@ impl DataSet {
             is_public: state == SessionState::Active || !draw(9, number).is_multiple_of(10),
             max_players,
             seats_taken,
-            seer: if number < self.active_sessions + self.lobby_sessions {
+            seer: if number < self.active_sessions + self.unstarted_sessions {
                 self.seer_of_live_session(number)
             } else {
                 self.pick_seer(draw(10, number))
@@ -236,7 +236,7 @@ impl DataSet {
     /// Returns the session number of the `number`th session that ended within the last day.
     #[must_use]
     pub fn nth_recently_ended_session(&self, number: u64) -> u64 {
-        self.active_sessions + self.lobby_sessions + SESSIONS_TO_ARCHIVE + number
+        self.active_sessions + self.unstarted_sessions + SESSIONS_TO_ARCHIVE + number
     }
 
     /// Returns the session number of the `number`th session with events: first the active ones, then those that ended
@@ -315,7 +315,7 @@ mod tests {
         let data_set = DataSet::at_scale(1.0);
         let mut live_sessions_by_seer = std::collections::HashMap::new();
         let mut seats_by_player = std::collections::HashMap::new();
-        for number in 0..data_set.active_sessions + data_set.lobby_sessions {
+        for number in 0..data_set.active_sessions + data_set.unstarted_sessions {
             let session = data_set.session(number);
             *live_sessions_by_seer.entry(session.seer).or_insert(0) += 1;
             for seat in 0..session.seats_taken {

@@ -32,7 +32,7 @@ pub struct DayResult {
     /// Size of its indexes in bytes.
     pub index_bytes: f64,
     /// The number of autovacuum runs of the table, including those before the simulation.
-    pub vacuum_runs: f64,
+    pub autovacuum_runs: f64,
 }
 
 /// The real duration of a simulated day.
@@ -75,7 +75,7 @@ pub async fn simulate_days(url: &str, data_set: DataSet, duration: Duration) -> 
             dead_rows: value(2),
             table_bytes: value(3),
             index_bytes: value(4),
-            vacuum_runs: value(5),
+            autovacuum_runs: value(5),
         });
         day_end += DAY_LENGTH;
     }

@@ -318,7 +318,7 @@ fn write_days(document: &mut String, report: &Report, plots_path: &str) {
                 day.dead_rows,
                 day.table_bytes / 1024.0 / 1024.0,
                 day.index_bytes / 1024.0 / 1024.0,
-                day.vacuum_runs
+                day.autovacuum_runs
             );
         }
     }
@@ -359,7 +359,7 @@ fn write_growth_by_statement(document: &mut String, report: &Report) {
 fn write_plans(document: &mut String, report: &Report) {
     let Some(largest_scale) = scales(report).into_iter().next_back() else { return };
     document.push_str("\n## Plans\n\n");
-    let differing_plans: Vec<String> = report
+    let statements_with_differing_plans: Vec<String> = report
         .statements
         .iter()
         .filter(|statement| {
@@ -372,14 +372,14 @@ fn write_plans(document: &mut String, report: &Report) {
             format!("{name} (scale {scale}: custom plan {plan_hash}, generic plan {generic_plan_hash})")
         })
         .collect();
-    if differing_plans.is_empty() {
+    if statements_with_differing_plans.is_empty() {
         document.push_str("Each statement has the same plan at every scale, custom and generic.\n");
     } else {
         document.push_str(
             "The plans of these statements differ between scales, or the custom plan differs from the generic one. \
              Each plan is named by a hash of its nodes with their tables and indexes.\n\n",
         );
-        for plan in differing_plans {
+        for plan in statements_with_differing_plans {
             let _ = writeln!(document, "- {plan}");
         }
     }

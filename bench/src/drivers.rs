@@ -58,7 +58,7 @@ const ADDED_LATENCY: Duration = Duration::from_millis(1);
 const CALIBRATION_STEPS: usize = 4;
 /// A database that fits in the shared buffers.
 const DATA_SET: DataSet =
-    DataSet { users: 10_000, adventures: 100, active_sessions: 64, lobby_sessions: 4000, ended_sessions: 2000 };
+    DataSet { users: 10_000, adventures: 100, active_sessions: 64, unstarted_sessions: 4000, ended_sessions: 2000 };
 
 /// A measured operation; `name` says what it reads or writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,7 +163,7 @@ pub struct OperationComparison {
     /// The operation.
     pub name: String,
     /// Whether latency was added.
-    pub is_delayed: bool,
+    pub has_added_latency: bool,
     /// Concurrent clients.
     pub clients: usize,
     /// The results of the service, of plain sqlx, and of tokio-postgres with pipelining.
@@ -190,7 +190,7 @@ pub struct ProgramResult {
 pub async fn run(options: &DriverOptions) -> Result<(), Failure> {
     let start = Instant::now();
     fs::create_dir_all(&options.out)?;
-    let server = Server::start_private(Some(&PRODUCTION_SETTINGS)).await?;
+    let server = Server::start_plain(Some(&PRODUCTION_SETTINGS)).await?;
     let mut client = Client::open(server.url()).await?;
     let run_info = RunInfo::read(&mut client).await?;
     let postmaster_pid = client.postmaster_pid().await?;
@@ -229,11 +229,11 @@ pub async fn run(options: &DriverOptions) -> Result<(), Failure> {
         results
             .phases
             .push(phases::measure_phases(url, sparc, operation, &statements, argument_set, options.seconds).await?);
-        for (is_delayed, programs) in [(false, &direct_programs), (true, &delayed_programs)] {
+        for (has_added_latency, programs) in [(false, &direct_programs), (true, &delayed_programs)] {
             for clients in CLIENT_COUNTS {
                 let comparison = OperationComparison {
                     name: operation.name().to_owned(),
-                    is_delayed,
+                    has_added_latency,
                     clients,
                     results: environment.compare(operation, programs, clients, options).await?,
                 };
@@ -242,7 +242,7 @@ pub async fn run(options: &DriverOptions) -> Result<(), Failure> {
                     "{}, {clients} clients{}, operations per second: service {service:.0}, plain sqlx {plain_sqlx:.0}, \
                      pipelined {pipelined:.0}",
                     comparison.name,
-                    if is_delayed { ", with added latency" } else { "" },
+                    if has_added_latency { ", with added latency" } else { "" },
                 );
                 results.operations.push(comparison);
             }
@@ -250,7 +250,7 @@ pub async fn run(options: &DriverOptions) -> Result<(), Failure> {
     }
     let mut report = Report { run_info, drivers: Some(results), ..Report::default() };
     report.run_info.seconds = start.elapsed().as_secs_f64();
-    sections::write_report_and_section(&report, &options.out, options.docs, "drivers", section(&report))
+    sections::write_report_and_section(&report, &options.out, options.write_to_docs, "drivers", section(&report))
 }
 
 fn first_program_must_be_service() -> Failure {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Failure,
     client::Client,
-    data_set::{DataSet, EVENTS_PER_SESSION},
+    data_set::{DataSet, EVENTS_PER_SESSION_WITH_EVENTS},
     rows::{
         FillContext, append_account, append_adventure, append_character, append_events, append_rolls, append_seats,
         append_session, append_user,
@@ -37,14 +37,14 @@ pub struct IndexBuild {
 }
 
 /// The number of calls of [`TableRows::append_lines`] whose lines are sent to COPY in one chunk.
-const CALLS_PER_CHUNK: u64 = 5000;
+const APPENDS_PER_CHUNK: u64 = 5000;
 
 /// The rows to generate for one table.
 struct TableRows {
     /// The table and its columns, as COPY expects both.
     copy_target: &'static str,
     /// The number of calls of `append_lines`.
-    calls: u64,
+    append_calls: u64,
     /// Appends the row that has the given number; for seats and rolls, all rows of the session that has that number.
     append_lines: fn(&mut String, &FillContext, u64),
 }
@@ -79,12 +79,12 @@ pub async fn fill(
     }
 
     let tables = tables_to_fill(&context);
-    let bar = progress_bar(tables.iter().map(|table| table.calls).sum(), schema);
+    let bar = progress_bar(tables.iter().map(|table| table.append_calls).sum(), schema);
     for table in &tables {
         bar.set_message(table.copy_target.split(' ').next().unwrap_or_default().to_owned());
-        let chunks = (0..table.calls.div_ceil(CALLS_PER_CHUNK)).map(|chunk| {
+        let chunks = (0..table.append_calls.div_ceil(APPENDS_PER_CHUNK)).map(|chunk| {
             let mut lines = String::new();
-            let numbers = chunk * CALLS_PER_CHUNK..table.calls.min((chunk + 1) * CALLS_PER_CHUNK);
+            let numbers = chunk * APPENDS_PER_CHUNK..table.append_calls.min((chunk + 1) * APPENDS_PER_CHUNK);
             bar.inc(numbers.end - numbers.start);
             for number in numbers {
                 (table.append_lines)(&mut lines, &context, number);
@@ -135,21 +135,21 @@ fn progress_bar(length: u64, schema: Schema) -> ProgressBar {
 fn tables_to_fill(context: &FillContext) -> [TableRows; 7] {
     let data_set = &context.data_set;
     [
-        TableRows { copy_target: "auth.users (id, email)", calls: data_set.users, append_lines: append_account },
+        TableRows { copy_target: "auth.users (id, email)", append_calls: data_set.users, append_lines: append_account },
         TableRows {
             copy_target: "users (id, email, display_name, bio, created_at)",
-            calls: data_set.users,
+            append_calls: data_set.users,
             append_lines: append_user,
         },
         TableRows {
             copy_target: "characters (id, user_id, name, class, might, grace, wit, heart, special_ability, created_at)",
-            calls: data_set.characters(),
+            append_calls: data_set.characters(),
             append_lines: append_character,
         },
         TableRows {
             copy_target: "adventures (id, creator_id, name, description, difficulty, estimated_duration, content, \
                    status, published_at, is_valid, times_played, average_rating, created_at)",
-            calls: data_set.adventures,
+            append_calls: data_set.adventures,
             append_lines: append_adventure,
         },
         TableRows {
@@ -163,18 +163,18 @@ fn tables_to_fill(context: &FillContext) -> [TableRows; 7] {
                      status, started_at, ended_at, created_at, seats_taken)"
                 }
             },
-            calls: data_set.sessions(),
+            append_calls: data_set.sessions(),
             append_lines: append_session,
         },
         TableRows {
             copy_target: "session_players (session_id, user_id, character_id, joined_at)",
-            calls: data_set.sessions(),
+            append_calls: data_set.sessions(),
             append_lines: append_seats,
         },
         TableRows {
             copy_target: "dice_rolls (id, session_id, character_id, character_name, attribute, dice_count, difficulty, \
                    roll_type, results, total, modified_total, success, outcome, margin, animation_seed, created_at)",
-            calls: data_set.sessions(),
+            append_calls: data_set.sessions(),
             append_lines: append_rolls,
         },
     ]
@@ -188,7 +188,7 @@ pub async fn fill_events(url: &str, data_set: DataSet, now: DateTime<Utc>) -> Re
     let context = FillContext { data_set, schema: Schema::Ours, now };
     let sessions = data_set.sessions_with_events();
     // A call of `append_events` appends many lines, so there are fewer calls per chunk.
-    let sessions_per_chunk = CALLS_PER_CHUNK / EVENTS_PER_SESSION;
+    let sessions_per_chunk = APPENDS_PER_CHUNK / EVENTS_PER_SESSION_WITH_EVENTS;
     let chunks = (0..sessions.div_ceil(sessions_per_chunk)).map(|chunk| {
         let mut lines = String::new();
         for index in chunk * sessions_per_chunk..sessions.min((chunk + 1) * sessions_per_chunk) {

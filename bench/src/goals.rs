@@ -161,7 +161,7 @@ pub fn goals(report: &Report) -> Vec<Goal> {
 fn operation_goal(result: &OperationResult) -> Goal {
     let clients = format!("{} client{}", result.clients, if result.clients == 1 { "" } else { "s" });
     if let (true, Some(service_ms), Some(postgresql_ms)) =
-        (result.clients > 1 && result.returns_page(), result.service_cpu_ms, result.postgresql_cpu_ms)
+        (result.clients > 1 && result.operation_returns_page(), result.service_cpu_ms, result.postgresql_cpu_ms)
     {
         let ratio = service_ms / postgresql_ms;
         return Goal {

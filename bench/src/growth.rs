@@ -18,7 +18,7 @@ use crate::{Failure, client::Client, data_set::DataSet, fill::IndexBuild};
 
 /// Sizes and migration times at one scale, in the report.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct GrowthResult {
+pub struct CreationResult {
     /// The scale; 1 is 300 thousand sessions.
     pub scale: f64,
     /// Size of the specification's database divided by its sessions, in bytes.

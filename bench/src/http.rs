@@ -48,7 +48,7 @@ const CLIENT_COUNTS: [usize; 3] = [1, 8, 64];
 const MAX_WARM_UP_LENGTH: Duration = Duration::from_millis(300);
 /// A database that fits in the shared buffers.
 const DATA_SET: DataSet =
-    DataSet { users: 10_000, adventures: 100, active_sessions: 64, lobby_sessions: 4000, ended_sessions: 2000 };
+    DataSet { users: 10_000, adventures: 100, active_sessions: 64, unstarted_sessions: 4000, ended_sessions: 2000 };
 
 /// An operation, measured with a number of clients, in the report.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -85,7 +85,7 @@ pub struct ApiResult {
 /// The context that all runs share.
 struct Environment {
     /// URL of the database.
-    url: String,
+    database_url: String,
     /// The statement that deletes the seats of all newcomers, the users who send the requests to join.
     delete_seats_sql: String,
     /// The process id of PostgreSQL's postmaster.
@@ -100,7 +100,7 @@ struct Environment {
 pub async fn run(options: &HttpOptions) -> Result<(), Failure> {
     let start = Instant::now();
     fs::create_dir_all(&options.out)?;
-    let server = Server::start_private(Some(&PRODUCTION_SETTINGS)).await?;
+    let server = Server::start_plain(Some(&PRODUCTION_SETTINGS)).await?;
     let mut client = Client::open(server.url()).await?;
     let run_info = RunInfo::read(&mut client).await?;
     let postmaster_pid = client.postmaster_pid().await?;
@@ -129,7 +129,7 @@ pub async fn run(options: &HttpOptions) -> Result<(), Failure> {
         }
     }
     let environment = Environment {
-        url: database.url().to_owned(),
+        database_url: database.url().to_owned(),
         delete_seats_sql: requests::delete_seats_sql(&newcomers),
         postmaster_pid,
         apis: [(Api::PostgRest, postgrest), (Api::Service, service)],
@@ -147,7 +147,7 @@ pub async fn run(options: &HttpOptions) -> Result<(), Failure> {
         }
     }
     report.run_info.seconds = start.elapsed().as_secs_f64();
-    sections::write_report_and_section(&report, &options.out, options.docs, "http", section(&report))
+    sections::write_report_and_section(&report, &options.out, options.write_to_docs, "http", section(&report))
 }
 
 impl Environment {
@@ -236,22 +236,22 @@ impl Environment {
             self.delete_seats().await?;
         }
         let request_count = latencies.len() as f64;
-        let cpu_ms = |before: Option<CpuTimes>, after: Option<CpuTimes>| {
+        let cpu_ms_per_request = |before: Option<CpuTimes>, after: Option<CpuTimes>| {
             Some(after?.since(&before?).as_secs_f64() * 1000.0 / request_count)
         };
         Ok(ApiResult {
             requests_per_second: request_count / seconds,
             p50_ms: quantile_ms(&mut latencies, 0.5),
             p99_ms: quantile_ms(&mut latencies, 0.99),
-            api_cpu_ms: cpu_ms(api_before, api_after),
-            postgresql_cpu_ms: cpu_ms(postgresql_before, postgresql_after),
+            api_cpu_ms: cpu_ms_per_request(api_before, api_after),
+            postgresql_cpu_ms: cpu_ms_per_request(postgresql_before, postgresql_after),
             bytes_per_response: bytes as f64 / request_count,
         })
     }
 
     /// Deletes the seats that newcomers took in the run.
     async fn delete_seats(&self) -> Result<(), Failure> {
-        let mut client = Client::open(&self.url).await?;
+        let mut client = Client::open(&self.database_url).await?;
         client.run(&self.delete_seats_sql).await?;
         client.close().await
     }

@@ -135,10 +135,10 @@ pub async fn measure_indexes(client: &mut Client, uses: &IndexUses) -> Result<Ve
 /// Writes the same rows with and without the index, and returns the difference per row in microseconds, or `None` if
 /// the table has too few rows.
 async fn measure_write_cost_us(client: &mut Client, table: &str, index: &str) -> Result<Option<f64>, Failure> {
-    let rows = client
+    let row_count = client
         .fetch_number(&format!("SELECT count(*) FROM (SELECT FROM {table} LIMIT {MAX_WRITTEN_ROWS}) AS existing"))
         .await?;
-    if rows < f64::from(MIN_WRITTEN_ROWS) {
+    if row_count < f64::from(MIN_WRITTEN_ROWS) {
         return Ok(None);
     }
     let (mut times_with_index, mut times_without_index) = (Vec::new(), Vec::new());
@@ -164,5 +164,5 @@ async fn measure_write_cost_us(client: &mut Client, table: &str, index: &str) ->
         }
     }
     let added_ms = quantile_ms(&mut times_with_index, 0.5) - quantile_ms(&mut times_without_index, 0.5);
-    Ok(Some(added_ms.max(0.0) * 1000.0 / rows))
+    Ok(Some(added_ms.max(0.0) * 1000.0 / row_count))
 }

@@ -23,7 +23,7 @@ use service::{Operations, Options, Sparc, events::NewEvent};
 use testdb::{Database, Server};
 
 pub use self::section::section;
-use self::{alternatives::Alternative, subscribers::SubscriberProcess};
+use self::{alternatives::AlternativeResult, subscribers::SubscriberProcess};
 use crate::{
     Failure, LiveOptions,
     argument_sets::{ArgumentSet, choose_argument_sets},
@@ -48,7 +48,7 @@ const RUN_LENGTH: Duration = Duration::from_millis(1500);
 /// The number of pairs of runs, one with and one without subscribers, for each number of clients.
 const RUN_PAIRS: usize = 12;
 /// The number of pairs of runs, one with and one without an alternative, for each number of clients.
-const ALTERNATIVE_RUN_PAIRS: usize = 6;
+const RUN_PAIRS_PER_ALTERNATIVE: usize = 6;
 /// The number of sessions in the first step of the load test, few enough that the machine sustains them.
 const FIRST_STEP_SESSIONS: u64 = 200;
 /// The time over which the processor use of idle subscribers is measured.
@@ -61,7 +61,7 @@ const DELAY_MEASUREMENT_LENGTH: Duration = Duration::from_secs(15);
 
 /// The rows of the database. It has many active sessions, because the load test plays these.
 pub const DATA_SET: DataSet =
-    DataSet { users: 40_000, adventures: 100, active_sessions: 6000, lobby_sessions: 1000, ended_sessions: 2000 };
+    DataSet { users: 40_000, adventures: 100, active_sessions: 6000, unstarted_sessions: 1000, ended_sessions: 2000 };
 
 /// The measurements of live events.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -84,7 +84,7 @@ pub struct LiveResults {
     /// The time of a roll with and without a broadcast of its event.
     pub broadcast: Option<broadcasts::BroadcastCost>,
     /// The alternatives to the poller.
-    pub alternatives: Vec<Alternative>,
+    pub alternatives: Vec<AlternativeResult>,
 }
 
 /// Writers with and without an added load, measured alternately.
@@ -137,7 +137,7 @@ pub struct IdleCpuUsage {
 pub async fn run(options: &LiveOptions) -> Result<(), Failure> {
     let start = Instant::now();
     fs::create_dir_all(&options.out)?;
-    let server = Server::start_private(Some(&PRODUCTION_SETTINGS)).await?;
+    let server = Server::start_plain(Some(&PRODUCTION_SETTINGS)).await?;
     let mut client = Client::open(server.url()).await?;
     let run_info = RunInfo::read(&mut client).await?;
     let postmaster_pid = client.postmaster_pid().await?;
@@ -156,7 +156,7 @@ pub async fn run(options: &LiveOptions) -> Result<(), Failure> {
     let subscribers_pid = subscribers.pid();
     let switch_load = async |is_on| if is_on { subscribers.subscribe().await } else { subscribers.unsubscribe().await };
     results.writer_comparisons = compare_writers(&environment, RUN_PAIRS, subscribers_pid, switch_load).await?;
-    results.idle = measure_idle(postmaster_pid, &mut subscribers).await?;
+    results.idle = subscribe_and_measure_idle(postmaster_pid, &mut subscribers).await?;
     let sparc = Sparc::connect_with(url, Options::default().max_connections(16)).await?;
     results.delays_at_human_speed = measure_delays(&sparc, &argument_sets, &mut subscribers).await?;
     println!("at human speed: {:?}", results.delays_at_human_speed);
@@ -189,13 +189,13 @@ pub async fn run(options: &LiveOptions) -> Result<(), Failure> {
     results.broadcast = Some(broadcasts::measure_broadcasts().await?);
     let mut report = Report { run_info, live: Some(results), ..Report::default() };
     report.run_info.seconds = start.elapsed().as_secs_f64();
-    sections::write_report_and_section(&report, &options.out, options.docs, "live", section(&report))
+    sections::write_report_and_section(&report, &options.out, options.write_to_docs, "live", section(&report))
 }
 
 /// Creates a database with this project's schema, fills it with everything but events, and installs Supabase's
 /// definition of `auth.uid()`.
 pub async fn create_filled_database(server: &Server, data_set: DataSet) -> Result<Database, Failure> {
-    let database = server.create_empty().await?;
+    let database = server.create_unmigrated().await?;
     let pool = database.connect(2).await?;
     migrate(&pool, None).await?;
     fill(database.url(), Schema::Ours, data_set, Utc::now()).await?;
@@ -268,7 +268,7 @@ async fn compare_writers(
 
 /// Measures the processor use of the server and of the subscribers' process while no event is written. The subscribers
 /// subscribe after the baseline has been measured, and remain subscribed.
-async fn measure_idle(
+async fn subscribe_and_measure_idle(
     postmaster_pid: Option<u32>,
     subscribers: &mut SubscriberProcess,
 ) -> Result<IdleCpuUsage, Failure> {

@@ -132,7 +132,7 @@ pub async fn run_step(
     // The players subscribe before the measured time begins.
     let mut prepared_sessions = Vec::new();
     for chunk in (0..sessions).collect::<Vec<_>>().chunks(POOL_SIZE as usize) {
-        let preparations = chunk.iter().map(|number| PlayedSession::prepare(sparc, data_set, *number, delivery));
+        let preparations = chunk.iter().map(|number| PreparedSession::prepare(sparc, data_set, *number, delivery));
         prepared_sessions.extend(try_join_all(preparations).await?);
     }
     let (postgresql_before, service_before) =
@@ -178,7 +178,7 @@ struct SessionResult {
 }
 
 /// A session that is played.
-struct PlayedSession {
+struct PreparedSession {
     sparc: Sparc,
     number: u64,
     id: Uuid,
@@ -190,7 +190,7 @@ struct PlayedSession {
     subscriptions: Vec<Subscription>,
 }
 
-impl PlayedSession {
+impl PreparedSession {
     /// Prepares a session to be played, and opens the subscriptions of its players if they subscribe.
     async fn prepare(sparc: &Sparc, data_set: &DataSet, number: u64, delivery: Delivery) -> Result<Self, Failure> {
         let session_id = row_id(RowKind::Session, number);

@@ -149,7 +149,7 @@ pub struct CompareOptions {
     out: PathBuf,
     /// Also writes `performance.md` and the plots to `docs/`.
     #[arg(long)]
-    docs: bool,
+    write_to_docs: bool,
     /// Seconds of each run that compares the service's operations with pgbench; 0 skips these runs.
     #[arg(long, default_value = "4")]
     operation_seconds: u64,
@@ -175,7 +175,7 @@ pub struct LiveOptions {
     out: PathBuf,
     /// Also replaces this command's section of `docs/performance.md`.
     #[arg(long)]
-    docs: bool,
+    write_to_docs: bool,
     /// Skips the load tests, which find how many sessions this machine sustains with subscriptions and with clients
     /// that poll.
     #[arg(long)]
@@ -194,7 +194,7 @@ pub struct ReplicaOptions {
     out: PathBuf,
     /// Also replaces this command's section of `docs/performance.md`.
     #[arg(long)]
-    docs: bool,
+    write_to_docs: bool,
     /// Number of concurrent sessions of six players.
     #[arg(long, default_value = "200")]
     sessions: u64,
@@ -208,7 +208,7 @@ pub struct HttpOptions {
     out: PathBuf,
     /// Also replaces this command's section of `docs/performance.md`.
     #[arg(long)]
-    docs: bool,
+    write_to_docs: bool,
     /// Seconds per run.
     #[arg(long, default_value = "1.5")]
     seconds: f64,
@@ -225,7 +225,7 @@ pub struct DriverOptions {
     out: PathBuf,
     /// Also replaces this command's section of `docs/performance.md`.
     #[arg(long)]
-    docs: bool,
+    write_to_docs: bool,
     /// Seconds per run.
     #[arg(long, default_value = "1")]
     seconds: f64,
@@ -250,7 +250,7 @@ pub struct ReportOptions {
     out: PathBuf,
     /// Also writes `performance.md` and the plots to `docs/`.
     #[arg(long)]
-    docs: bool,
+    write_to_docs: bool,
 }
 
 fn parse_scale(text: &str) -> Result<f64, String> {
@@ -282,9 +282,8 @@ async fn main() -> ExitCode {
             let data_set = data_set::DataSet { users, active_sessions, ..live::DATA_SET };
             live::subscribers::run(&url, data_set).await
         }
-        Command::Report(options) => {
-            report::merge(&options.reports).and_then(|report| document::write(&report, &options.out, options.docs))
-        }
+        Command::Report(options) => report::merge(&options.reports)
+            .and_then(|report| document::write(&report, &options.out, options.write_to_docs)),
         #[cfg(feature = "allocations")]
         Command::Allocations { out } => allocations::run(&out).await,
     };

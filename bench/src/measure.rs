@@ -122,16 +122,16 @@ impl StatementPair {
     pub async fn measure_in_isolation(&self, our_client: &mut Client) -> Result<f64, Failure> {
         self.ours.prepare(our_client).await?;
         let repeats = self.warm_up_and_choose_repeats(&self.ours, our_client).await?;
-        let distinct_executions = self.ours.executions.len();
+        let argument_set_count = self.ours.executions.len();
         let start = Instant::now();
-        for index in 0..distinct_executions {
+        for index in 0..argument_set_count {
             self.ours.execute(our_client, self.role, index, repeats).await?;
             if start.elapsed() > ISOLATED_TIME_BUDGET / 2 {
                 break;
             }
         }
         let mut times = Vec::new();
-        let max_executions = distinct_executions * MAX_ISOLATED_EXECUTIONS_PER_ARGUMENT_SET;
+        let max_executions = argument_set_count * MAX_ISOLATED_EXECUTIONS_PER_ARGUMENT_SET;
         while times.len() < MIN_ISOLATED_EXECUTIONS
             || times.len() < max_executions && start.elapsed() < ISOLATED_TIME_BUDGET
         {
@@ -140,7 +140,7 @@ impl StatementPair {
             };
             times.push(time);
         }
-        self.ours.deallocate(our_client).await?;
+        self.ours.deallocate_all(our_client).await?;
         Ok(quantile_ms(&mut times, 0.5))
     }
 
@@ -184,23 +184,23 @@ impl StatementPair {
                 _ => TIME_BUDGET,
             };
             if specification_time > EVICTION_THRESHOLD {
-                for repetition in 0..MAX_EXECUTIONS_PER_ROUND {
+                for execution_number in 0..MAX_EXECUTIONS_PER_ROUND {
                     self.ours
-                        .execute(our_client, self.role, round * MAX_EXECUTIONS_PER_ROUND + repetition, repeats)
+                        .execute(our_client, self.role, round * MAX_EXECUTIONS_PER_ROUND + execution_number, repeats)
                         .await?;
                 }
             }
-            for repetition in 0..MAX_EXECUTIONS_PER_ROUND {
+            for execution_number in 0..MAX_EXECUTIONS_PER_ROUND {
                 let Some((time, returned_rows)) = self
                     .ours
-                    .execute(our_client, self.role, round * MAX_EXECUTIONS_PER_ROUND + repetition, repeats)
+                    .execute(our_client, self.role, round * MAX_EXECUTIONS_PER_ROUND + execution_number, repeats)
                     .await?
                 else {
                     return Err(Failure::TooSlow(self.name));
                 };
                 ours_times.push(time);
                 rows = returned_rows;
-                if time * (repetition as u32 + 1) > specification_time {
+                if time * (execution_number as u32 + 1) > specification_time {
                     break;
                 }
             }
@@ -219,8 +219,8 @@ impl StatementPair {
             .map_or((0, 0), |row| (row[0].parse().unwrap_or_default(), row[1].parse().unwrap_or_default()));
         let plan = plan::explain(our_client, &self.ours, self.role, "force_custom_plan").await?;
         let generic_plan = plan::explain(our_client, &self.ours, self.role, "force_generic_plan").await?;
-        self.specification.deallocate(specification_client).await?;
-        self.ours.deallocate(our_client).await?;
+        self.specification.deallocate_all(specification_client).await?;
+        self.ours.deallocate_all(our_client).await?;
         let specification_ms = quantile_ms(&mut specification_times, 0.5);
         let ours_ms = quantile_ms(&mut ours_times, 0.5);
         Ok(StatementResult {

@@ -57,7 +57,7 @@ pub struct OperationResult {
 
 impl OperationResult {
     /// Whether the operation returns a page of rows.
-    pub fn returns_page(&self) -> bool {
+    pub fn operation_returns_page(&self) -> bool {
         OPERATIONS
             .iter()
             .any(|(operation, name)| *name == self.name && matches!(operation, Operation::Lobby | Operation::History))
@@ -168,8 +168,8 @@ pub async fn measure_operations(
                     run_service_clients(operation, &sparc, clients, environment, pgbench_options.run_length).await?;
                 service_runs.push(run);
                 latencies.extend(run_latencies);
-                for (runs, (script, _)) in pgbench_runs.iter_mut().zip(&scripts) {
-                    runs.push(run_pgbench(script, clients, environment, pgbench_options).await?);
+                for (runs, (script_path, _)) in pgbench_runs.iter_mut().zip(&scripts) {
+                    runs.push(run_pgbench(script_path, clients, environment, pgbench_options).await?);
                 }
             }
             sparc.close().await?;
@@ -322,7 +322,7 @@ async fn capture_statements(
 
 /// Runs a script with pgbench, with the given number of clients.
 async fn run_pgbench(
-    script: &Path,
+    script_path: &Path,
     clients: u32,
     environment: &Environment<'_>,
     pgbench_options: &PgbenchOptions<'_>,
@@ -334,7 +334,7 @@ async fn run_pgbench(
         .args(["--no-vacuum", "--protocol=prepared", "--define=has_values=0", "--jobs", &threads])
         .args(["--client", &clients.to_string(), "--time", &pgbench_options.run_length.as_secs().to_string()])
         .arg("--file")
-        .arg(script)
+        .arg(script_path)
         .arg(environment.url);
     // When pgbench ends, its server processes end too, and their processor times can no longer be read. So the times
     // are read shortly before, and divided by the number of operations until then.

@@ -11,7 +11,7 @@ use crate::{
     argument_sets::ArgumentSet,
     client::Client,
     measure::{StatementPair, quantile_ms},
-    workload::{Execution, Role, Workload, begin_sql},
+    workload::{Execution, Role, Workload, begin_and_setup_sql},
     writes::{ROLL_EVENT_PAYLOAD, roll_values},
 };
 
@@ -33,7 +33,7 @@ pub struct Overhead {
 }
 
 /// The number of transactions in which each statement is measured.
-const TRANSACTIONS: usize = 4;
+const TRANSACTIONS_PER_STATEMENT: usize = 4;
 /// The number of executions per transaction.
 const EXECUTIONS_PER_TRANSACTION: usize = 500;
 /// The number of executions at the beginning of a transaction whose times are discarded. During these, the server
@@ -73,22 +73,22 @@ pub const BARE_INSERT_NAMES: [&str; 3] = ["bare rows of a roll", "bare row of an
 
 /// Returns the bare INSERTs of the rows of a roll, an event and a sign-up, each for both schemas.
 pub fn bare_inserts(argument_sets: &[ArgumentSet]) -> Vec<StatementPair> {
-    let execute_bare_roll = |argument_set: &ArgumentSet| {
+    let execute_bare_roll_sql = |argument_set: &ArgumentSet| {
         format!("EXECUTE bare_roll('{}', '{}')", argument_set.session, argument_set.character)
     };
-    let execute_bare_event = |argument_set: &ArgumentSet, sender_argument: &str| {
+    let execute_bare_event_sql = |argument_set: &ArgumentSet, sender_argument: &str| {
         format!("EXECUTE bare_event('{}', '{ROLL_EVENT_PAYLOAD}'{sender_argument})", argument_set.session)
     };
-    let execute_bare_roll_and_event = |argument_set: &ArgumentSet, sender_argument: &str| {
-        format!("{}; {}", execute_bare_roll(argument_set), execute_bare_event(argument_set, sender_argument))
+    let execute_bare_roll_and_event_sql = |argument_set: &ArgumentSet, sender_argument: &str| {
+        format!("{}; {}", execute_bare_roll_sql(argument_set), execute_bare_event_sql(argument_set, sender_argument))
     };
     // E-mail addresses must be unique, because the statement runs many times in one transaction.
-    let execute_bare_account =
+    let execute_bare_account_sql =
         |_: &ArgumentSet, _: &str| "EXECUTE bare_account(gen_random_uuid() || '@mail.example')".to_owned();
     vec![
-        bare_insert_pair(BARE_INSERT_NAMES[0], argument_sets, &execute_bare_roll_and_event),
-        bare_insert_pair(BARE_INSERT_NAMES[1], argument_sets, &execute_bare_event),
-        bare_insert_pair(BARE_INSERT_NAMES[2], argument_sets, &execute_bare_account),
+        bare_insert_pair(BARE_INSERT_NAMES[0], argument_sets, &execute_bare_roll_and_event_sql),
+        bare_insert_pair(BARE_INSERT_NAMES[1], argument_sets, &execute_bare_event_sql),
+        bare_insert_pair(BARE_INSERT_NAMES[2], argument_sets, &execute_bare_account_sql),
     ]
 }
 
@@ -143,7 +143,7 @@ pub async fn measure_overhead(
     }
     let execute_roll = format!("EXECUTE roll({})", roll_values(argument_set).join(", "));
     // A payload that a trigger wrote, so that the event of the bare roll has the same size.
-    let roll_event_payload = client
+    let payload_literal = client
         .fetch_value(
             "SELECT quote_literal(payload) FROM session_events
              WHERE event_type = 'dice_rolled'
@@ -151,24 +151,24 @@ pub async fn measure_overhead(
              LIMIT 1",
         )
         .await?;
-    let execute_bare_roll_and_event = format!(
-        "EXECUTE bare_roll('{0}', '{1}'); EXECUTE bare_event('{0}', {roll_event_payload}, '{2}')",
+    let execute_bare_roll_and_event_sql = format!(
+        "EXECUTE bare_roll('{0}', '{1}'); EXECUTE bare_event('{0}', {payload_literal}, '{2}')",
         argument_set.session, argument_set.character, argument_set.player
     );
     let execution = Execution { user: argument_set.player.to_string(), ..Default::default() };
-    let begin_as_player = begin_sql(Role::Authenticated, &execution);
+    let begin_as_player = begin_and_setup_sql(Role::Authenticated, &execution);
     let begin_as_owner = format!("BEGIN; {DISABLE_TRIGGERS}");
 
     let execute_event = format!("EXECUTE event(gen_random_uuid(), '{}', 'client.wave', '{{}}')", argument_set.session);
-    let execute_bare_event =
+    let execute_bare_event_sql =
         format!("EXECUTE bare_event('{}', '{{}}', '{}')", argument_set.session, argument_set.player);
     // The times of each statement, in the order in which they are destructured below.
     let mut times: [Vec<Duration>; 4] = Default::default();
-    for _ in 0..TRANSACTIONS {
+    for _ in 0..TRANSACTIONS_PER_STATEMENT {
         times[0].extend(time_executions(client, &begin_as_player, &execute_roll).await?);
-        times[1].extend(time_executions(client, &begin_as_owner, &execute_bare_roll_and_event).await?);
+        times[1].extend(time_executions(client, &begin_as_owner, &execute_bare_roll_and_event_sql).await?);
         times[2].extend(time_executions(client, &begin_as_player, &execute_event).await?);
-        times[3].extend(time_executions(client, &begin_as_owner, &execute_bare_event).await?);
+        times[3].extend(time_executions(client, &begin_as_owner, &execute_bare_event_sql).await?);
     }
     client.run("DEALLOCATE ALL").await?;
     let [roll_ms, bare_roll_ms, event_ms, bare_event_ms] = times.map(|mut times| quantile_ms(&mut times, 0.5));

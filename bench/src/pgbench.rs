@@ -7,14 +7,16 @@ use std::fmt::Write;
 pub struct ScriptStatement {
     /// The statement, with `$1`, `$2` and so on.
     pub sql: String,
-    /// The values as SQL expressions, in the order of the parameters: one list per argument set. A client uses the list
-    /// whose index is the client's number, modulo the number of lists. An expression that is not a literal must be the
-    /// same in all lists: the script contains that of the first list.
+    /// The values as SQL expressions, in the order of the parameters: one list per argument set (the values for one
+    /// execution). A client uses the list whose index is the client's number, modulo the number of lists. Only quoted
+    /// strings and numbers may differ between the lists. Any other expression must be the same in all, because the
+    /// script contains only the first list's.
     pub values: Vec<Vec<String>>,
 }
 
-/// Returns the script. Each client loads its values into variables once, and then repeats the transaction. The first
-/// of `statements` must set the identity; if `is_pipelined`, BEGIN and this statement take one round trip together.
+/// Returns the script. Each client loads its values into variables once, and then repeats the transaction. The first of
+/// `statements` must set the role and the claims of the user; if `is_pipelined`, BEGIN and this statement take one
+/// round trip together.
 #[must_use]
 pub fn build_script(statements: &[ScriptStatement], is_pipelined: bool) -> String {
     let argument_set_count = statements.first().map_or(0, |statement| statement.values.len());

@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::{
     Failure,
     client::Client,
-    workload::{Role, Workload, begin_sql},
+    workload::{Role, Workload, begin_and_setup_sql},
 };
 
 /// The plan of a statement, with measurements of its execution, in the report.
@@ -35,32 +35,32 @@ impl Plan {
 }
 
 /// The maximum number of argument sets over which the buffers are averaged.
-const MAX_ARGUMENT_SETS: usize = 16;
+const MAX_EXPLAINED_ARGUMENT_SETS: usize = 16;
 
-/// Runs the timed statements of each of the first [`MAX_ARGUMENT_SETS`] executions, the last statement under EXPLAIN,
-/// with the given `plan_cache_mode`. Returns the last statement's plan for the first argument set, with the mean of its
-/// buffers over these argument sets.
+/// Runs the timed statements of each of the first [`MAX_EXPLAINED_ARGUMENT_SETS`] executions, the last statement under
+/// EXPLAIN, with the given `plan_cache_mode`. Returns the last statement's plan for the first argument set, with the
+/// mean of its buffers over these argument sets.
 pub async fn explain(
     client: &mut Client,
     workload: &Workload,
     role: Role,
     plan_cache_mode: &str,
 ) -> Result<Plan, Failure> {
-    let executions = &workload.executions[..workload.executions.len().min(MAX_ARGUMENT_SETS)];
+    let executions = &workload.executions[..workload.executions.len().min(MAX_EXPLAINED_ARGUMENT_SETS)];
     let mut plan = Plan::default();
     let mut total_buffers = 0;
     // The first argument set runs twice, because its first run is the warm-up.
     for (run, execution) in executions.iter().take(1).chain(executions).enumerate() {
         let mut statements: Vec<&str> = execution.timed_sql.split("; ").collect();
-        let last_statement = statements.pop().unwrap_or_default();
+        let last_new_statement = statements.pop().unwrap_or_default();
         let setup = format!(
             "{}; SET LOCAL plan_cache_mode = {plan_cache_mode}; {}",
-            begin_sql(role, execution),
+            begin_and_setup_sql(role, execution),
             statements.join("; ")
         );
         client.run(&setup).await?;
-        let json = client.fetch_rows(&format!("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {last_statement}")).await;
-        let text = client.fetch_rows(&format!("EXPLAIN (COSTS OFF) {last_statement}")).await;
+        let json = client.fetch_rows(&format!("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {last_new_statement}")).await;
+        let text = client.fetch_rows(&format!("EXPLAIN (COSTS OFF) {last_new_statement}")).await;
         client.run("ROLLBACK").await?;
         let json: String = json?.into_iter().map(|mut row| row.remove(0)).collect::<Vec<_>>().join("\n");
         let explanations: Value = serde_json::from_str(&json)?;

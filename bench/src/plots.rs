@@ -19,7 +19,7 @@ const LINE_COLOR: RGBColor = RGBColor(90, 90, 90);
 /// Draws every plot for which the report has measurements.
 pub fn draw_plots(report: &Report, folder: &Path) -> Result<(), Failure> {
     draw_statements(report, &folder.join("statements.svg")).map_err(plot_failure)?;
-    draw_growth(report, &folder.join("growth.svg")).map_err(plot_failure)?;
+    draw_statements_by_scale(report, &folder.join("growth.svg")).map_err(plot_failure)?;
     if !report.operations.is_empty() {
         draw_operations(report, &folder.join("operations.svg")).map_err(plot_failure)?;
     }
@@ -27,7 +27,7 @@ pub fn draw_plots(report: &Report, folder: &Path) -> Result<(), Failure> {
         draw_load_test(report, &folder.join("load_test.svg")).map_err(plot_failure)?;
     }
     if !report.days.is_empty() {
-        draw_days(report, &folder.join("days.svg")).map_err(plot_failure)?;
+        draw_event_table_size(report, &folder.join("days.svg")).map_err(plot_failure)?;
     }
     Ok(())
 }
@@ -120,7 +120,7 @@ where
 /// Draws the time of each statement at each scale. The specification's times are those of the alternating measurement,
 /// this schema's those of the measurement in isolation ([`StatementResult::ours_isolated_ms`]), as in the second table
 /// of the section *Growth*.
-fn draw_growth(report: &Report, path: &Path) -> DrawResult {
+fn draw_statements_by_scale(report: &Report, path: &Path) -> DrawResult {
     let mut names: Vec<&str> = report.statements.iter().map(|statement| statement.name.as_str()).collect();
     names.sort_unstable();
     names.dedup();
@@ -244,7 +244,7 @@ fn draw_load_test(report: &Report, path: &Path) -> DrawResult {
 }
 
 /// Draws the size of `session_events` and of its indexes over simulated days.
-fn draw_days(report: &Report, path: &Path) -> DrawResult {
+fn draw_event_table_size(report: &Report, path: &Path) -> DrawResult {
     const MIB: f64 = 1024.0 * 1024.0;
     let days = &report.days;
     let max_days = days.iter().map(|day| day.elapsed_days).fold(1.0, f64::max);

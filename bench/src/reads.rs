@@ -32,7 +32,7 @@ pub fn quote_literal(value: impl std::fmt::Display) -> String {
 
 /// Returns the workload of one prepared statement, executed with each argument set. `user_and_values` returns the user
 /// who executes the statement with an argument set, and the statement's values.
-pub fn prepared_workload(
+pub fn single_statement_workload(
     name: &str,
     sql: String,
     argument_sets: &[ArgumentSet],
@@ -65,13 +65,18 @@ impl Reads<'_> {
             name,
             role,
             is_repeatable: true,
-            specification: prepared_workload(
+            specification: single_statement_workload(
                 "specification",
                 specification_sql.to_owned(),
                 self.argument_sets,
                 specification_user_and_values,
             ),
-            ours: prepared_workload("ours", our_statement.sql.clone(), self.argument_sets, ours_user_and_values),
+            ours: single_statement_workload(
+                "ours",
+                our_statement.sql.clone(),
+                self.argument_sets,
+                ours_user_and_values,
+            ),
         });
     }
 }
@@ -83,14 +88,14 @@ pub async fn capture_reads(
 ) -> Result<Vec<StatementPair>, Failure> {
     let mut reads = Reads { argument_sets, pairs: Vec::new() };
     lobby::add_lobby_reads(&mut reads, capture).await?;
-    add_session_reads(&mut reads, capture).await?;
+    add_game_and_profile_reads(&mut reads, capture).await?;
     add_catalogue_reads(&mut reads, capture).await?;
     Ok(reads.pairs)
 }
 
 /// Adds the reads of rolls, sessions, events and profiles. In this function and the next one, `sql` is the
 /// specification's statement and `ours` is the service's.
-async fn add_session_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture) -> Result<(), Failure> {
+async fn add_game_and_profile_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture) -> Result<(), Failure> {
     let argument_set = reads.argument_sets[0].clone();
     let caller = capture.sparc.as_user(argument_set.player);
     // Each of these two returns a function that returns the user and the values of a statement.
@@ -105,7 +110,7 @@ async fn add_session_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture
     };
 
     caller.dice().history(RollScope::Session(argument_set.session), &HistoryFilter::default(), None).await?;
-    let ours = capture.last_statement().await?;
+    let ours = capture.last_new_statement().await?;
     let sql = "SELECT * FROM dice_rolls WHERE session_id = $1 ORDER BY created_at DESC LIMIT 51";
     let session_id = |argument_set: &ArgumentSet| argument_set.session.to_string();
     reads.add(
@@ -118,7 +123,7 @@ async fn add_session_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture
     );
 
     caller.dice().history(RollScope::Character(argument_set.character), &HistoryFilter::default(), None).await?;
-    let ours = capture.last_statement().await?;
+    let ours = capture.last_new_statement().await?;
     let sql = "SELECT * FROM dice_rolls WHERE character_id = $1 ORDER BY created_at DESC LIMIT 51";
     let character_id = |argument_set: &ArgumentSet| argument_set.character.to_string();
     // The five parameters between the character and the limit are filters, which are not set.
@@ -137,7 +142,7 @@ async fn add_session_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture
     reads.add("count of all visible rolls", Role::Authenticated, sql, no_values, &count_statement, no_values);
 
     caller.sessions().my_live(None).await?;
-    let ours = capture.last_statement().await?;
+    let ours = capture.last_new_statement().await?;
     let sql = "SELECT s.id, s.code, s.status, s.seer_id, u.display_name, a.id, a.name, sp.character_id, s.max_players,
             s.scheduled_start, s.started_at, s.ended_at, s.created_at,
             (SELECT COUNT(*) FROM session_players c WHERE c.session_id = s.id AND c.is_active)
@@ -153,12 +158,12 @@ async fn add_session_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture
     reads.add("own sessions", Role::Authenticated, sql, with_value(player_id), &ours, with_value(player_id));
 
     caller.sessions().details(argument_set.session).await?;
-    let ours = capture.last_statement().await?;
+    let ours = capture.last_new_statement().await?;
     let sql = "SELECT * FROM get_session_details($1)";
     reads.add("session details", Role::Authenticated, sql, with_value(session_id), &ours, with_value(session_id));
 
     caller.events().after(argument_set.session, 0).await?;
-    let ours = capture.last_statement().await?;
+    let ours = capture.last_new_statement().await?;
     let sql = "SELECT * FROM session_events
         WHERE session_id = $1
           AND created_at > (SELECT created_at FROM session_events WHERE id = $2)
@@ -176,7 +181,7 @@ async fn add_session_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture
     reads.add("events after a number", Role::Authenticated, sql, after_event, &ours, after_seq);
 
     caller.users().profile(argument_set.newcomer).await?;
-    let ours = capture.last_statement().await?;
+    let ours = capture.last_new_statement().await?;
     let sql = "SELECT id, display_name, avatar_url, bio, is_verified, games_played, games_run, created_at, updated_at
         FROM users
         WHERE id = $1";
@@ -192,13 +197,13 @@ async fn add_catalogue_reads(reads: &mut Reads<'_>, capture: &mut StatementCaptu
     let argument_set = reads.argument_sets[0].clone();
     let caller = capture.sparc.as_user(argument_set.player);
     let no_values = |argument_set: &ArgumentSet| (argument_set.player.to_string(), Vec::new());
-    let specification_catalogue = |condition: &str, order: &str| {
+    let specification_catalogue = |condition: &str, order_by: &str| {
         format!(
             "SELECT id, creator_id, name, description, thumbnail_url, difficulty, estimated_duration, min_players,
                 max_players, status, published_at, is_valid, times_played, average_rating, created_at
             FROM adventures
             WHERE status = 'published' {condition}
-            ORDER BY {order}
+            ORDER BY {order_by}
             LIMIT 21"
         )
     };
@@ -209,7 +214,7 @@ async fn add_catalogue_reads(reads: &mut Reads<'_>, capture: &mut StatementCaptu
         ("catalogue, best rated", CatalogueOrder::BestRated, "average_rating DESC NULLS LAST"),
     ] {
         caller.adventures().catalogue(&no_filter, order, None).await?;
-        let ours = capture.last_statement().await?;
+        let ours = capture.last_new_statement().await?;
         reads.add(name, Role::Authenticated, &specification_catalogue("", order_by), no_values, &ours, no_values);
     }
 
@@ -226,7 +231,7 @@ async fn add_catalogue_reads(reads: &mut Reads<'_>, capture: &mut StatementCaptu
         page = next_page;
     }
     let last_adventure = page.items.last().ok_or(Failure::Message("the catalogue is empty".into()))?.clone();
-    let ours = capture.last_statement().await?;
+    let ours = capture.last_new_statement().await?;
     let rating = last_adventure
         .average_rating
         .map(quote_literal)
@@ -239,7 +244,7 @@ async fn add_catalogue_reads(reads: &mut Reads<'_>, capture: &mut StatementCaptu
 
     let filter = CatalogueFilter { search: Some("Lighthouse".to_owned()), ..Default::default() };
     caller.adventures().catalogue(&filter, CatalogueOrder::Newest, None).await?;
-    let ours = capture.last_statement().await?;
+    let ours = capture.last_new_statement().await?;
     let sql = specification_catalogue("AND (name ILIKE $1 OR description ILIKE $1)", "published_at DESC");
     for (name, pattern) in [("catalogue, search", "%Lighthouse%"), ("catalogue, search without a hit", "%Nowhere%")] {
         let with_pattern =

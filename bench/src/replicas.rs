@@ -30,7 +30,7 @@ use crate::{
     sections,
 };
 
-/// Settings of the standbys, which are the servers of the replicas.
+/// Settings of the standbys. The copy of the database on each standby is a replica, from which the service reads.
 const STANDBY_SETTINGS: [&str; 3] = ["shared_buffers=1GB", "hot_standby=on", "max_connections=200"];
 /// Settings of the primary, in addition to [`PRODUCTION_SETTINGS`]. Without `synchronous_standby_names`, replication is
 /// asynchronous, so a commit waits only for the primary's disk.
@@ -99,7 +99,7 @@ pub async fn run(options: &ReplicaOptions) -> Result<(), Failure> {
     fs::create_dir_all(&options.out)?;
     let start = Instant::now();
     let settings: Vec<&str> = PRODUCTION_SETTINGS.into_iter().chain(PRIMARY_SETTINGS).collect();
-    let primary = Server::start_private(Some(&settings)).await?;
+    let primary = Server::start_plain(Some(&settings)).await?;
     let mut report =
         Report { run_info: RunInfo::read(&mut Client::open(primary.url()).await?).await?, ..Report::default() };
     let database = live::create_filled_database(&primary, DATA_SET).await?;
@@ -133,8 +133,8 @@ pub async fn run(options: &ReplicaOptions) -> Result<(), Failure> {
         }
         results.load_steps.extend(steps_by_replica_count.map(median_step));
     }
-    let replica_options = Options::default().max_connections(POOL_SIZE).replicas(replica_urls);
-    let sparc = Sparc::connect_with(database.url(), replica_options.clone()).await?;
+    let options_with_replicas = Options::default().max_connections(POOL_SIZE).replicas(replica_urls);
+    let sparc = Sparc::connect_with(database.url(), options_with_replicas.clone()).await?;
     results.visibility_delay_ms = measure_visibility_delay(&sparc).await?;
     drop(sparc);
     println!("visibility delay in ms (median, p99, maximum): {:?}", results.visibility_delay_ms);
@@ -142,11 +142,11 @@ pub async fn run(options: &ReplicaOptions) -> Result<(), Failure> {
     let environment =
         Environment { url: database.url(), argument_sets: &argument_sets, postmaster_pid: Some(postmaster_pids[0]) };
     for clients in [1, 8] {
-        results.tracking.push(measure_tracking_cost(&environment, replica_options.clone(), clients).await?);
+        results.tracking.push(measure_tracking_cost(&environment, options_with_replicas.clone(), clients).await?);
     }
     report.replicas = Some(results);
     report.run_info.seconds = start.elapsed().as_secs_f64();
-    sections::write_report_and_section(&report, &options.out, options.docs, "replicas", section(&report))
+    sections::write_report_and_section(&report, &options.out, options.write_to_docs, "replicas", section(&report))
 }
 
 /// Returns the process id of the server's postmaster.
@@ -217,16 +217,16 @@ async fn measure_visibility_delay(sparc: &Sparc) -> Result<[f64; 3], Failure> {
     Ok([0.5, 0.99, 1.0].map(|fraction| quantile_ms(&mut delays, fraction)))
 }
 
-/// Measures rolls with and without replicas, in pairs of runs whose order alternates. `replica_options` are the options
-/// of the service with replicas.
+/// Measures rolls with and without replicas, in pairs of runs whose order alternates. `options_with_replicas` are the
+/// options of the service with replicas.
 async fn measure_tracking_cost(
     environment: &Environment<'_>,
-    replica_options: Options,
+    options_with_replicas: Options,
     clients: u32,
 ) -> Result<TrackingCost, Failure> {
     let sparc_without_replicas =
         Sparc::connect_with(environment.url, Options::default().max_connections(POOL_SIZE)).await?;
-    let sparc_with_replicas = Sparc::connect_with(environment.url, replica_options).await?;
+    let sparc_with_replicas = Sparc::connect_with(environment.url, options_with_replicas).await?;
     // Rolls per second without replicas, and with them.
     let mut rates: [Vec<f64>; 2] = Default::default();
     for pair in 0..=RUN_PAIRS {

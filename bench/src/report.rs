@@ -5,7 +5,7 @@ use std::{collections::HashSet, fs, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Failure, client::Client, days::DayResult, drivers::DriverResults, growth::GrowthResult, http::HttpComparison,
+    Failure, client::Client, days::DayResult, drivers::DriverResults, growth::CreationResult, http::HttpComparison,
     indexes::Index, live::LiveResults, load_test::LoadStep, measure::StatementResult, operations::OperationResult,
     overhead::Overhead, replicas::ReplicaResults,
 };
@@ -24,7 +24,7 @@ pub struct Report {
     /// The steps of the load test with polling players, sorted by their numbers of sessions.
     pub load_steps: Vec<LoadStep>,
     /// Sizes, index builds and migrations, at each scale.
-    pub growth: Vec<GrowthResult>,
+    pub growth: Vec<CreationResult>,
     /// The uses and the cost of each index.
     pub indexes: Vec<Index>,
     /// The size of the table of events after each simulated day.
@@ -42,7 +42,7 @@ pub struct Report {
 impl Report {
     /// Adds the measurements of `other` that this report lacks, and the duration of that run. The simulated days of
     /// `other` replace those of this report if they are more.
-    fn add_missing(&mut self, other: Self) {
+    fn merge_with(&mut self, other: Self) {
         let present_keys: HashSet<_> = self.statements.iter().map(StatementResult::key).collect();
         self.statements
             .extend(other.statements.into_iter().filter(|statement| !present_keys.contains(&statement.key())));
@@ -76,7 +76,7 @@ pub fn merge(paths: &[PathBuf]) -> Result<Report, Failure> {
     for path in paths {
         let report: Report = serde_json::from_slice(&fs::read(path)?)?;
         match &mut merged {
-            Some(merged) => merged.add_missing(report),
+            Some(merged) => merged.merge_with(report),
             None => merged = Some(report),
         }
     }

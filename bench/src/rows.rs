@@ -9,7 +9,8 @@ use chrono::{DateTime, Duration, Utc};
 
 use crate::{
     data_set::{
-        DataSet, EVENTS_PER_SESSION, MINUTES_PER_DAY, RowKind, SessionState, draw, id_within_session, join_code, row_id,
+        DataSet, EVENTS_PER_SESSION_WITH_EVENTS, MINUTES_PER_DAY, RowKind, SessionState, draw, id_within_session,
+        join_code, row_id,
     },
     fill::Schema,
 };
@@ -260,7 +261,7 @@ pub fn append_rolls(lines: &mut String, context: &FillContext, number: u64) {
 /// Appends the events of a session. `index` is the session's number among the sessions with events.
 pub fn append_events(lines: &mut String, context: &FillContext, index: u64) {
     let session_number = context.data_set.nth_session_with_events(index);
-    for event in 0..EVENTS_PER_SESSION {
+    for event in 0..EVENTS_PER_SESSION_WITH_EVENTS {
         let _ = writeln!(
             lines,
             "{}\t{}\tdice_rolled\t{{\"roll_id\": \"{}\", \"character_name\": \"Hero {index}\", \"roll_type\": \"attack\", \

@@ -64,7 +64,7 @@ impl Workload {
     }
 
     /// Deallocates all prepared statements of the connection.
-    pub async fn deallocate(&self, client: &mut Client) -> Result<(), Failure> {
+    pub async fn deallocate_all(&self, client: &mut Client) -> Result<(), Failure> {
         client.run("DEALLOCATE ALL").await.map(|_| ())
     }
 
@@ -80,7 +80,7 @@ impl Workload {
         repeats: u32,
     ) -> Result<Option<(Duration, u64)>, Failure> {
         let execution = &self.executions[index % self.executions.len()];
-        client.run(&begin_sql(role, execution)).await?;
+        client.run(&begin_and_setup_sql(role, execution)).await?;
         let outcome = client.run_timed(&vec![execution.timed_sql.as_str(); repeats as usize].join("; ")).await;
         client.run("ROLLBACK").await?;
         match outcome {
@@ -94,7 +94,7 @@ impl Workload {
 /// Returns the SQL that begins the transaction, runs the setup, and sets the role and the claims that the caller's
 /// token would have. The owner's transaction keeps the connection's role, which is the superuser.
 #[must_use]
-pub fn begin_sql(role: Role, execution: &Execution) -> String {
+pub fn begin_and_setup_sql(role: Role, execution: &Execution) -> String {
     // Without a user, the claims have no subject.
     let subject = if execution.user.is_empty() { String::new() } else { format!(", \"sub\": \"{}\"", execution.user) };
     let set_identity = match role {

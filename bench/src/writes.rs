@@ -21,7 +21,7 @@ use crate::{
     capture::StatementCapture,
     measure::StatementPair,
     overhead,
-    reads::{prepared_workload, quote_literal},
+    reads::{quote_literal, single_statement_workload},
     workload::{Execution, Role, Workload},
 };
 
@@ -59,8 +59,8 @@ fn specification_workload(
 }
 
 /// Returns the SQL that executes the prepared [`INSERT_EVENT`].
-fn execute_event_sql(session: impl std::fmt::Display, kind: &str, payload: &str) -> String {
-    format!("EXECUTE event({}, '{kind}', {})", quote_literal(session), quote_literal(payload))
+fn execute_event_sql(session: impl std::fmt::Display, event_type: &str, payload: &str) -> String {
+    format!("EXECUTE event({}, '{event_type}', {})", quote_literal(session), quote_literal(payload))
 }
 
 /// The statuses from which the service's statement starts a session. `active` is among them because starting is
@@ -103,7 +103,7 @@ async fn capture_rolls_and_events(
     };
     tx.events().send(event).await?;
     tx.rollback().await?;
-    let ours = capture.last_statement().await?;
+    let ours = capture.last_new_statement().await?;
     let one_event = StatementPair {
         name: "one event",
         role: Role::Authenticated,
@@ -111,7 +111,7 @@ async fn capture_rolls_and_events(
         specification: specification_workload(&[("event", INSERT_EVENT)], argument_sets, |argument_set| {
             (argument_set.player.to_string(), execute_event_sql(argument_set.session, "client.wave", "{}"))
         }),
-        ours: prepared_workload("ours", ours.sql.clone(), argument_sets, |argument_set| {
+        ours: single_statement_workload("ours", ours.sql.clone(), argument_sets, |argument_set| {
             let values = [
                 "gen_random_uuid()".to_owned(),
                 quote_literal(argument_set.session),
@@ -125,7 +125,7 @@ async fn capture_rolls_and_events(
     let tx = caller.begin().await?;
     tx.dice().roll(new_roll(argument_set)?).await?;
     tx.rollback().await?;
-    let ours = capture.last_statement().await?;
+    let ours = capture.last_new_statement().await?;
     let insert_roll =
         "INSERT INTO dice_rolls (session_id, character_id, character_name, attribute, dice_count, difficulty,
             roll_type, results, total, modified_total, success, outcome, margin, animation_seed)
@@ -153,7 +153,7 @@ async fn capture_rolls_and_events(
                 )
             },
         ),
-        ours: prepared_workload("ours", ours.sql.clone(), argument_sets, |argument_set| {
+        ours: single_statement_workload("ours", ours.sql.clone(), argument_sets, |argument_set| {
             (argument_set.player.to_string(), roll_values(argument_set))
         }),
     };
@@ -189,7 +189,7 @@ async fn capture_seats_and_statuses(
     let tx = capture.sparc.as_user(argument_set.newcomer).begin().await?;
     tx.sessions().join(&argument_set.open_session_code.parse::<JoinCode>()?, argument_set.newcomer_character).await?;
     tx.rollback().await?;
-    let ours = capture.last_statement().await?;
+    let ours = capture.last_new_statement().await?;
     let insert_seat = "INSERT INTO session_players (session_id, user_id, character_id)
         SELECT id, $2, $3 FROM sessions WHERE code = $1
         RETURNING *";
@@ -216,7 +216,7 @@ async fn capture_seats_and_statuses(
                 )
             },
         ),
-        ours: prepared_workload("ours", ours.sql.clone(), argument_sets, |argument_set| {
+        ours: single_statement_workload("ours", ours.sql.clone(), argument_sets, |argument_set| {
             (
                 argument_set.newcomer.to_string(),
                 vec![quote_literal(&argument_set.open_session_code), quote_literal(argument_set.newcomer_character)],
@@ -227,7 +227,7 @@ async fn capture_seats_and_statuses(
     let tx = capture.sparc.as_user(argument_set.open_session_player).begin().await?;
     tx.sessions().leave(argument_set.open_session).await?;
     tx.rollback().await?;
-    let ours = capture.last_statement().await?;
+    let ours = capture.last_new_statement().await?;
     let update_seat = "UPDATE session_players SET is_active = false, left_at = now()
         WHERE session_id = $1 AND user_id = $2
         RETURNING *";
@@ -253,7 +253,7 @@ async fn capture_seats_and_statuses(
                 )
             },
         ),
-        ours: prepared_workload("ours", ours.sql.clone(), argument_sets, |argument_set| {
+        ours: single_statement_workload("ours", ours.sql.clone(), argument_sets, |argument_set| {
             // The new value of `is_active`, and the conditions.
             let values = [
                 "false".to_owned(),
@@ -267,16 +267,16 @@ async fn capture_seats_and_statuses(
     let tx = capture.sparc.as_user(argument_set.open_session_seer).begin().await?;
     tx.sessions().start(argument_set.open_session).await?;
     tx.rollback().await?;
-    let our_start_statement = capture.last_statement().await?;
+    let our_start_statement = capture.last_new_statement().await?;
     let tx = capture.sparc.as_user(argument_set.seer).begin().await?;
     tx.sessions().complete(argument_set.session).await?;
     tx.rollback().await?;
-    let our_completion_statement = capture.last_statement().await?;
-    let update_status = |new_status: &str, time_column: &str| {
+    let our_completion_statement = capture.last_new_statement().await?;
+    let update_status_sql = |new_status: &str, time_column: &str| {
         format!("UPDATE sessions SET status = '{new_status}', {time_column} = now() WHERE id = $1 RETURNING *")
     };
-    let specification_start_sql = update_status("active", "started_at");
-    let specification_completion_sql = update_status("completed", "ended_at");
+    let specification_start_sql = update_status_sql("active", "started_at");
+    let specification_completion_sql = update_status_sql("completed", "ended_at");
     // `allowed_old_statuses` are the last parameters of the captured statement that starts a session: the database does
     // not tell starting from resuming, so the statement itself excludes paused sessions. The statement that completes a
     // session has none, because the database's own check of the old status is enough.
@@ -303,7 +303,7 @@ async fn capture_seats_and_statuses(
                     (seer.to_string(), format!("{execute_change_status}; {execute_event}"))
                 },
             ),
-            ours: prepared_workload("ours", ours_sql.to_owned(), argument_sets, |argument_set| {
+            ours: single_statement_workload("ours", ours_sql.to_owned(), argument_sets, |argument_set| {
                 let (session, seer) = session_and_seer(argument_set);
                 let old_statuses = allowed_old_statuses.iter().map(quote_literal);
                 (

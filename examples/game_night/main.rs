@@ -89,7 +89,7 @@ async fn play() -> Result<(), Box<dyn StdError>> {
     };
     let next_week = seer.sessions().create(next_week).await?;
     let (eve, far_walker) = &party[4];
-    eve.sessions().join_public(next_week.id, far_walker.id).await?;
+    eve.sessions().join_by_id(next_week.id, far_walker.id).await?;
     let tonight = NewSession { adventure_id: adventure.id, max_players: MaxPlayers::new(4)?, ..Default::default() };
     let tonight = seer.sessions().create(tonight).await?;
     let mut lobby_table = table(["lobby", "Seer", "looking for", "seats"]);

@@ -1,8 +1,6 @@
 //! The demo game: a Seer and three players play at human speed, and the lobby has three more sessions. Each scene of
 //! the adventure lists the actions of the Seer and the players.
 
-mod game_state;
-
 use std::{collections::BTreeMap, time::Duration};
 
 use chrono::{TimeDelta, Utc};
@@ -27,8 +25,7 @@ use sparc::service::{
 use tokio::{sync::watch, time::sleep};
 use uuid::Uuid;
 
-use game_state::change_game_state;
-pub use game_state::write_hit_points_to_game_state;
+use crate::game_state::{change_game_state, write_hit_points_to_game_state};
 
 /// An action in a scene: an element of `beats`, a list that the demo adds as a field to each node of the adventure's
 /// content. The data layer stores such additional fields unchanged.
@@ -37,7 +34,7 @@ pub use game_state::write_hit_points_to_game_state;
 struct Action {
     /// Key of the player who acts, for example `ada`.
     #[serde(rename = "by")]
-    player: String,
+    player_key: String,
     /// What the player says.
     say: Option<String>,
     /// Attribute of the player's check.
@@ -52,15 +49,17 @@ struct Action {
     #[serde(rename = "does")]
     description: Option<String>,
     /// Source of a +1 modifier.
-    bonus: Option<String>,
+    #[serde(rename = "bonus")]
+    bonus_source: Option<String>,
     /// Key of the player whom the foe's attack damages if it hits.
     #[serde(rename = "hurts")]
-    damaged_player: Option<String>,
+    damaged_player_key: Option<String>,
     /// Key of the player whom the action heals if the roll succeeds.
     #[serde(rename = "heal")]
-    healed_player: Option<String>,
+    healed_player_key: Option<String>,
     /// Whether the action is the roll for initiative of all players and the foe.
-    initiative: bool,
+    #[serde(rename = "initiative")]
+    is_initiative_roll: bool,
 }
 
 /// A player of the demo, with the id of their character.
@@ -80,7 +79,7 @@ struct Demo {
     /// The creature that the players fight.
     foe: creatures::Model,
     /// The time between two actions.
-    pace: Duration,
+    action_interval: Duration,
 }
 
 /// The hit points that a successful attack costs, and that a successful healing restores.
@@ -95,11 +94,12 @@ fn fixed_id(number: u128) -> Uuid {
 }
 
 /// Plays one session after another until `sparc` is closed, and sends the id of each to `current_session_id`. After a
-/// failure, the demo continues the session that is active in the database. `pace` is the time between two actions.
-pub async fn play(sparc: Sparc, current_session_id: watch::Sender<Option<Uuid>>, pace: Duration) {
+/// failure, the demo continues the session that is active in the database. `action_interval` is the time between two
+/// actions.
+pub async fn play(sparc: Sparc, current_session_id: watch::Sender<Option<Uuid>>, action_interval: Duration) {
     loop {
         let game = async {
-            let demo = Demo::prepare(&sparc, pace).await?;
+            let demo = Demo::prepare(&sparc, action_interval).await?;
             tokio::try_join!(demo.play_sessions(&current_session_id), demo.join_sessions_of_visitors())
         };
         match game.await {
@@ -112,7 +112,7 @@ pub async fn play(sparc: Sparc, current_session_id: watch::Sender<Option<Uuid>>,
 
 impl Demo {
     /// Signs the users up, and creates their characters, adventures and sessions in the lobby, unless they exist.
-    async fn prepare(sparc: &Sparc, pace: Duration) -> Result<Self, Error> {
+    async fn prepare(sparc: &Sparc, action_interval: Duration) -> Result<Self, Error> {
         let seer = sign_up(sparc, 1, "Morgan").await?;
         let mut party = BTreeMap::new();
         for (number, key, user_name, hero_name, class, item, ability) in [
@@ -171,10 +171,10 @@ impl Demo {
                 outcome => outcome?,
             };
             for player in party.values().take(player_count) {
-                player.user.sessions().join_public(session.id, player.hero_id).await?;
+                player.user.sessions().join_by_id(session.id, player.hero_id).await?;
             }
         }
-        Ok(Self { sparc: sparc.clone(), seer, party, adventure, content, foe, pace })
+        Ok(Self { sparc: sparc.clone(), seer, party, adventure, content, foe, action_interval })
     }
 
     /// Plays one session after another. A session that is active already is continued in its current scene.
@@ -198,7 +198,7 @@ impl Demo {
             for player in self.party.values() {
                 player.user.characters().rest(player.hero_id).await?;
             }
-            sleep(self.pace * 2).await;
+            sleep(self.action_interval * 2).await;
         }
     }
 
@@ -218,7 +218,7 @@ impl Demo {
         };
         let session = self.seer.sessions().create(new).await?;
         for player in self.party.values() {
-            player.user.sessions().join_public(session.id, player.hero_id).await?;
+            player.user.sessions().join_by_id(session.id, player.hero_id).await?;
             let hit_points = player.user.characters().rest(player.hero_id).await?;
             write_hit_points_to_game_state(&self.seer, session.id, hit_points).await?;
         }
@@ -227,9 +227,8 @@ impl Demo {
 
     async fn play_combat(&self, session_id: Uuid, encounter_id: &str, actions: &[Action]) -> Result<(), Error> {
         self.seer.sessions().set_encounter(session_id, Some(encounter_id)).await?;
-        // The current and the maximum hit points.
-        let hit_points = json!([self.foe.hit_points, self.foe.hit_points]);
-        let foe = json!({ "name": self.foe.name, "hit_points": hit_points });
+        let current_and_maximum = json!([self.foe.hit_points, self.foe.hit_points]);
+        let foe = json!({ "name": self.foe.name, "hit_points": current_and_maximum });
         change_game_state(&self.seer, session_id, |state| state["foe"] = foe).await?;
         self.play_scene(session_id, actions).await?;
         change_game_state(&self.seer, session_id, |state| state["foe"] = Value::Null).await?;
@@ -238,33 +237,33 @@ impl Demo {
     }
 
     async fn play_scene(&self, session_id: Uuid, actions: &[Action]) -> Result<(), Error> {
-        sleep(self.pace).await;
+        sleep(self.action_interval).await;
         for action in actions {
             self.perform(session_id, action).await?;
-            sleep(self.pace).await;
+            sleep(self.action_interval).await;
         }
         Ok(())
     }
 
     async fn perform(&self, session_id: Uuid, action: &Action) -> Result<(), Error> {
-        if action.initiative {
+        if action.is_initiative_roll {
             let creatures = vec![self.foe.id];
             self.seer.dice().roll_initiative(NewInitiative { id: None, session_id, creature_ids: creatures }).await?;
             return Ok(());
         }
         let difficulty = action.difficulty.unwrap_or(Difficulty::MIN);
-        let damaged_player = action.damaged_player.as_deref().and_then(|key| self.party.get(key));
+        let damaged_player = action.damaged_player_key.as_deref().and_then(|key| self.party.get(key));
         if let (Some(attribute), Some(damaged_player)) = (action.foe_attack, damaged_player) {
             let mut attack = NewRoll::attack(session_id, Roller::Creature(self.foe.id), attribute, difficulty);
             attack.description = action.description.clone();
             if self.seer.dice().roll(attack).await?.success {
-                sleep(self.pace / 2).await;
+                sleep(self.action_interval / 2).await;
                 let hit_points = self.seer.characters().damage(damaged_player.hero_id, HIT_POINTS_PER_SUCCESS).await?;
                 write_hit_points_to_game_state(&self.seer, session_id, hit_points).await?;
             }
             return Ok(());
         }
-        let Some(player) = self.party.get(action.player.as_str()) else { return Ok(()) };
+        let Some(player) = self.party.get(action.player_key.as_str()) else { return Ok(()) };
         if let Some(text) = &action.say {
             return say(&player.user, session_id, text).await;
         }
@@ -276,10 +275,10 @@ impl Demo {
             }
         };
         new_roll.description = action.description.clone();
-        new_roll.modifiers.extend(action.bonus.iter().map(|source| Modifier::flat(1, source)));
+        new_roll.modifiers.extend(action.bonus_source.iter().map(|source| Modifier::flat(1, source)));
         let mut roll = player.user.dice().roll(new_roll).await?;
         if !roll.success && action.attack.is_some() {
-            sleep(self.pace).await;
+            sleep(self.action_interval).await;
             match player.user.dice().use_heroic_save(roll.id).await {
                 Ok(saved) => roll = saved,
                 // 409: a save is not possible, for example because the player has used the one of this encounter.
@@ -290,7 +289,7 @@ impl Demo {
         if !roll.success {
             return Ok(());
         }
-        sleep(self.pace / 2).await;
+        sleep(self.action_interval / 2).await;
         if action.attack.is_some() {
             change_game_state(&self.seer, session_id, |state| {
                 let hit_points = state["foe"]["hit_points"][0].as_i64().unwrap_or(0);
@@ -298,7 +297,7 @@ impl Demo {
             })
             .await?;
         }
-        if let Some(healed_player) = action.healed_player.as_deref().and_then(|key| self.party.get(key)) {
+        if let Some(healed_player) = action.healed_player_key.as_deref().and_then(|key| self.party.get(key)) {
             let hit_points = self.seer.characters().heal(healed_player.hero_id, HIT_POINTS_PER_SUCCESS).await?;
             write_hit_points_to_game_state(&self.seer, session_id, hit_points).await?;
         }
@@ -316,7 +315,7 @@ impl Demo {
                 }
                 seen_session_ids.push(session.id);
                 for (delay_seconds, player) in [(3, &self.party["ada"]), (6, &self.party["ben"])] {
-                    match player.user.sessions().join_public(session.id, player.hero_id).await {
+                    match player.user.sessions().join_by_id(session.id, player.hero_id).await {
                         Ok(_) => {}
                         // Refused: the session has started, is full, or has ended.
                         Err(error) if error.http_status() < 500 => break,

@@ -6,12 +6,13 @@
 //!
 //! This file has the program, and `routes.rs` has its routes. `auth.rs` authenticates requests, `input.rs` reads their
 //! bodies, `api_error.rs` has the error responses, and `openapi.rs` describes the routes. `demo.rs` plays the demo
-//! game, and `demo_session.rs` lets visitors take part.
+//! game, and `demo_visitors.rs` lets visitors take part.
 
 mod api_error;
 mod auth;
 mod demo;
-mod demo_session;
+mod demo_visitors;
+mod game_state;
 mod input;
 mod openapi;
 mod routes;
@@ -35,7 +36,7 @@ struct Arguments {
     for_seconds: Option<u64>,
     /// Seconds between two actions of the demo.
     #[arg(long, default_value_t = 3.5, value_name = "SECONDS")]
-    pace: f32,
+    action_interval: f32,
     /// Starts without the demo game and its players.
     #[arg(long)]
     no_demo: bool,
@@ -58,7 +59,7 @@ const FOREVER_SECONDS: u64 = u64::MAX / 2;
 struct App {
     sparc: Sparc,
     token_keys: Arc<TokenKeys>,
-    demo_session: demo_session::CurrentDemoSession,
+    demo_session: demo_visitors::CurrentDemoSession,
 }
 
 #[tokio::main]
@@ -83,14 +84,14 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     };
     let secret = arguments.jwt_secret.unwrap_or_else(|| format!("{}{}", Uuid::new_v4(), Uuid::new_v4()));
     let token_keys = Arc::new(TokenKeys::new(&secret, &published_keys)?);
-    let database = testdb::Database::open_migrated().await?;
+    let database = testdb::Database::open_and_migrate().await?;
     let options = Options::default().replicas(arguments.replicas);
     let sparc = Sparc::connect_with(database.url(), options).await?;
-    let pace = Duration::try_from_secs_f32(arguments.pace)?;
+    let action_interval = Duration::try_from_secs_f32(arguments.action_interval)?;
     let demo_session = if arguments.no_demo {
-        demo_session::CurrentDemoSession::none(&sparc)
+        demo_visitors::CurrentDemoSession::none(&sparc)
     } else {
-        demo_session::CurrentDemoSession::start(&sparc, pace).await
+        demo_visitors::CurrentDemoSession::start(&sparc, action_interval).await
     };
 
     let message = if arguments.no_demo { "The service listens" } else { "A game is being played" };

@@ -28,18 +28,18 @@ use crate::{
     App, FOREVER_SECONDS,
     api_error::ApiError,
     auth::{self, User, Viewer},
-    demo, demo_session,
+    demo_visitors, game_state,
     input::Input,
     openapi,
 };
 
 pub fn routes() -> axum::Router<App> {
     openapi::Api::default()
-        .route::<demo_session::SignUpRequest, demo_session::SignUpResponse, _>(
+        .route::<demo_visitors::SignUpRequest, demo_visitors::SignUpResponse, _>(
             Method::POST,
             "/api/demo-users",
             "Signs up a demo user",
-            demo_session::sign_up,
+            demo_visitors::sign_up,
         )
         .route::<(), Profile, _>(Method::GET, "/api/me", "The caller's profile", me)
         .route::<ProfileChanges, Profile, _>(Method::PATCH, "/api/me", "Changes the caller's profile", edit_me)
@@ -47,7 +47,7 @@ pub fn routes() -> axum::Router<App> {
             Method::GET,
             "/api/characters",
             "The caller's characters",
-            my_characters,
+            my_living_characters,
         )
         .route::<NewCharacter, characters::Model, _>(
             Method::POST,
@@ -57,7 +57,7 @@ pub fn routes() -> axum::Router<App> {
         )
         .route::<(), Page<AdventureSummary>, _>(Method::GET, "/api/adventures", "The published adventures", adventures)
         .route::<LobbyQuery, Page<SessionSummary>, _>(Method::GET, "/api/lobby", "Sessions with a free seat", lobby)
-        .route::<(), Page<MySession>, _>(Method::GET, "/api/sessions", "The caller's sessions", my_sessions)
+        .route::<(), Page<MySession>, _>(Method::GET, "/api/sessions", "The caller's sessions", my_live_sessions)
         .route::<NewSession, sessions::Model, _>(Method::POST, "/api/sessions", "Creates a session", create_session)
         .route::<(), SessionDetails, _>(Method::GET, "/api/sessions/{id}", "A session with its participants", details)
         .route::<(), Page<dice_rolls::Model>, _>(
@@ -110,7 +110,7 @@ pub fn routes() -> axum::Router<App> {
             Method::GET,
             "/api/demo-session",
             "The id of the session that the demo plays",
-            demo_session::current_session_id,
+            demo_visitors::current_session_id,
         )
         .router()
         .layer(axum::middleware::from_fn(auth::add_log_position_header))
@@ -127,7 +127,7 @@ async fn edit_me(User(user): User, Input(changes): Input<ProfileChanges>) -> Api
     Ok(Json(user.users().edit(changes).await?))
 }
 
-async fn my_characters(User(user): User) -> ApiResult<Vec<characters::Model>> {
+async fn my_living_characters(User(user): User) -> ApiResult<Vec<characters::Model>> {
     Ok(Json(user.characters().living().await?))
 }
 
@@ -152,7 +152,7 @@ async fn lobby(Viewer { caller, .. }: Viewer, Query(query): Query<LobbyQuery>) -
     Ok(Json(caller.sessions().lobby(&query.filter, query.after.as_ref()).await?))
 }
 
-async fn my_sessions(User(user): User) -> ApiResult<Page<MySession>> {
+async fn my_live_sessions(User(user): User) -> ApiResult<Page<MySession>> {
     Ok(Json(user.sessions().my_live(None).await?))
 }
 
@@ -182,7 +182,7 @@ async fn take_seat(
 ) -> ApiResult<session_players::Model> {
     match app.demo_session.take_seat_in_demo_session(&user, session_id, request.character_id).await? {
         Some(seat) => Ok(Json(seat)),
-        None => Ok(Json(user.sessions().join_public(session_id, request.character_id).await?)),
+        None => Ok(Json(user.sessions().join_by_id(session_id, request.character_id).await?)),
     }
 }
 
@@ -237,7 +237,7 @@ async fn change_hit_points(
         ..0 => characters.heal(change.character_id, amount).await?,
         0.. => characters.damage(change.character_id, amount).await?,
     };
-    demo::write_hit_points_to_game_state(&seer, session_id, hit_points).await?;
+    game_state::write_hit_points_to_game_state(&seer, session_id, hit_points).await?;
     Ok(Json(hit_points))
 }
 

@@ -6,11 +6,11 @@
 -- restores one of these triggers or its function.
 DO $$
 DECLARE
-  missed_account record;
+  account_to_sync record;
   missed_deletion record;
 BEGIN
-  FOR missed_account IN
-    SELECT account.id, account.email, account.raw_user_meta_data, account.deleted_at, profile.id IS NULL AS is_new
+  FOR account_to_sync IN
+    SELECT account.id, account.email, account.raw_user_meta_data, account.deleted_at, profile.id IS NULL AS lacks_profile
     FROM auth.users AS account
     LEFT JOIN public.users AS profile ON profile.account_id = account.id
     WHERE profile.id IS NULL
@@ -20,13 +20,13 @@ BEGIN
       )
     ORDER BY account.created_at, account.id
   LOOP
-    IF missed_account.is_new THEN
-      PERFORM private.create_profile(missed_account.id, missed_account.email, missed_account.raw_user_meta_data);
+    IF account_to_sync.lacks_profile THEN
+      PERFORM private.create_or_reopen_profile(account_to_sync.id, account_to_sync.email, account_to_sync.raw_user_meta_data);
     ELSE
-      PERFORM private.change_email(missed_account.id, missed_account.email);
+      PERFORM private.change_email(account_to_sync.id, account_to_sync.email);
     END IF;
-    IF missed_account.deleted_at IS NOT NULL THEN
-      PERFORM private.close_account_unchecked(missed_account.id);
+    IF account_to_sync.deleted_at IS NOT NULL THEN
+      PERFORM private.close_account_unchecked(account_to_sync.id);
     END IF;
   END LOOP;
   -- When an account was deleted, the foreign key has set `account_id` of its profile to NULL.

@@ -1,7 +1,7 @@
 -- Lists each privilege, role attribute, membership and ownership that a migration needs and the current role lacks.
 -- This query is not run for superusers, who lack none.
 WITH
-  role_attributes AS (
+  migrating_role AS (
     SELECT rolcreaterole, rolbypassrls, current_setting('server_version_num')::integer AS server_version
     FROM pg_catalog.pg_roles
     WHERE rolname = current_user
@@ -19,14 +19,14 @@ SELECT 'CREATE on schema public'
 WHERE NOT has_schema_privilege('public', 'CREATE')
 UNION ALL
 SELECT 'CREATEROLE (to create the roles anon, authenticated and service_role)'
-FROM role_attributes
+FROM migrating_role
 WHERE NOT rolcreaterole
   AND EXISTS (SELECT FROM api_role WHERE NOT exists_already)
 UNION ALL
 SELECT
   CASE WHEN server_version < 160000 THEN 'SUPERUSER' ELSE 'BYPASSRLS' END
     || ' (to create service_role, which bypasses row security)'
-FROM role_attributes
+FROM migrating_role
 WHERE EXISTS (SELECT FROM api_role WHERE name = 'service_role' AND NOT exists_already)
   AND (server_version < 160000 OR NOT rolbypassrls)
 UNION ALL
@@ -35,7 +35,7 @@ UNION ALL
 -- needs a membership with the option ADMIN for that, and a membership without the option SET does not let its member
 -- assume the role.
 SELECT 'membership in role ' || api_role.name
-FROM api_role, role_attributes
+FROM api_role, migrating_role
 WHERE CASE
     WHEN NOT api_role.exists_already THEN false
     WHEN server_version < 160000 THEN NOT rolcreaterole AND NOT pg_has_role(api_role.name, 'MEMBER')

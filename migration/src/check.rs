@@ -7,7 +7,7 @@ use sea_orm_migration::prelude::*;
 use crate::{
     manifest::{self, CatalogObject, Definitions, Environment},
     preflight,
-    printable::escape_control_characters,
+    printable::escape_unprintable,
     record::{self, AppliedMigrations, Record},
     renames, repeatable,
 };
@@ -39,7 +39,7 @@ impl fmt::Display for Difference {
             }
             (None, _, None) => format!("left over: {object}, created by an earlier version"),
         };
-        f.write_str(&escape_control_characters(&line))
+        f.write_str(&escape_unprintable(&line))
     }
 }
 
@@ -97,7 +97,7 @@ impl State {
             }
         };
         let found_objects = manifest::read_objects(db, &environment).await?;
-        let mut expected = manifest::committed();
+        let mut expected = manifest::definitions();
         expected.retain(|object, _| environment.line_applies(object));
         Ok(Self { environment, found_objects, expected, applied_migrations, unlisted_migrations, record })
     }
@@ -113,7 +113,7 @@ impl State {
     }
 
     /// Whether an earlier version has installed the schema, with all its functions, triggers, policies and views.
-    pub(crate) fn is_upgrade(&self) -> bool {
+    pub(crate) fn needs_upgrade(&self) -> bool {
         !self.record.migrations.is_empty() && !self.pending_migrations().is_empty()
     }
 
@@ -195,7 +195,7 @@ impl State {
                 report.hints.push(format!("{object} is not part of the schema; up does not change it"));
             }
         }
-        report.hints.iter_mut().for_each(|hint| *hint = escape_control_characters(hint));
+        report.hints.iter_mut().for_each(|hint| *hint = escape_unprintable(hint));
         report
     }
 
@@ -213,7 +213,7 @@ impl State {
     pub(crate) fn manifest(&self) -> String {
         let mut definitions = self.definitions_for_manifest();
         definitions.extend(
-            manifest::committed()
+            manifest::definitions()
                 .into_iter()
                 .filter(|(object, _)| !object.starts_with("job ") && !self.environment.line_applies(object)),
         );

@@ -5,7 +5,7 @@ use sea_orm_migration::sea_orm::{
     sqlx::{ConnectOptions, Connection, postgres::PgPoolOptions},
 };
 
-pub use rls::connect::{CONNECT_TIMEOUT, ConnectError, explain, open, options};
+pub use rls::connect::{CONNECT_TIMEOUT, ConnectError, open, options, to_connect_error};
 
 /// The program's name in `pg_stat_activity`.
 pub(crate) const APPLICATION_NAME: &str = "sparc migration";
@@ -26,7 +26,7 @@ pub async fn connect(url: &str) -> Result<DatabaseConnection, ConnectError> {
     // A single connection is opened first, because it reports at once what is wrong, whereas a pool would retry until
     // its timeout. The returned options say whether the server was reached with TLS.
     let (connection, options) = open(&options, CONNECT_TIMEOUT).await?;
-    let to_connect_error = |error| explain(&options, &error);
+    let to_connect_error = |error| to_connect_error(&options, &error);
     connection.close().await.map_err(to_connect_error)?;
     let pool = PgPoolOptions::new()
         .max_connections(1)

@@ -2,7 +2,7 @@
 
 use sea_orm_migration::sea_orm::{ConnAcquireErr, DbErr, RuntimeErr, sqlx};
 
-use crate::printable::escape_control_characters;
+use crate::printable::escape_unprintable;
 
 /// The SQLSTATE of a statement that waited longer than `lock_timeout`.
 pub(crate) const LOCK_NOT_AVAILABLE: &str = "55P03";
@@ -102,7 +102,7 @@ fn detail(error: &DbErr) -> Option<String> {
         return None;
     };
     let error = error.as_database_error()?.try_downcast_ref::<sqlx::postgres::PgDatabaseError>()?;
-    Some(escape_control_characters(&error.detail()?.replace('\n', ", ")))
+    Some(escape_unprintable(&error.detail()?.replace('\n', ", ")))
 }
 
 /// Returns the database's reason for rejecting a statement: its message and DETAIL. `None` if the cause is not the
@@ -131,7 +131,7 @@ fn database_message(error: &DbErr) -> String {
         },
         other => other.to_string(),
     };
-    escape_control_characters(&message.trim_end_matches('.').replace('\n', " "))
+    escape_unprintable(&message.trim_end_matches('.').replace('\n', " "))
 }
 
 /// Returns the SQLSTATE of a database error.

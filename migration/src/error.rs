@@ -2,7 +2,7 @@
 
 use sea_orm_migration::prelude::*;
 
-use crate::printable::escape_control_characters;
+use crate::printable::escape_unprintable;
 
 /// The reason why a command changed nothing. The message is one line with the cause and the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -225,7 +225,7 @@ pub enum MigrationError {
 impl From<MigrationError> for DbErr {
     fn from(error: MigrationError) -> Self {
         // The message contains names of objects.
-        DbErr::Migration(escape_control_characters(&error.to_string()))
+        DbErr::Migration(escape_unprintable(&error.to_string()))
     }
 }
 

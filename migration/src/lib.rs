@@ -64,7 +64,7 @@ where
 /// # Errors
 ///
 /// The error of the database.
-pub async fn manifest_of<'c, C>(db: C) -> Result<String, DbErr>
+pub async fn full_manifest_of<'c, C>(db: C) -> Result<String, DbErr>
 where
     C: IntoSchemaManagerConnection<'c>,
 {
@@ -79,7 +79,7 @@ where
 ///
 /// The error of the database.
 #[doc(hidden)]
-pub async fn list_existing_objects<'c, C>(db: C) -> Result<String, DbErr>
+pub async fn partial_manifest_of<'c, C>(db: C) -> Result<String, DbErr>
 where
     C: IntoSchemaManagerConnection<'c>,
 {

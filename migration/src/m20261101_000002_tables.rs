@@ -23,17 +23,17 @@ impl MigrationTrait for Migration {
 pub(crate) fn up_sql() -> Vec<String> {
     let mut sql = vec![
         tables::CHECK_FUNCTIONS.to_owned(),
-        repeatable::revoke_default_privileges_sql(&statements::parse(tables::CHECK_FUNCTIONS)),
+        repeatable::revoke_on_created_sql(&statements::parse(tables::CHECK_FUNCTIONS)),
     ];
     sql.extend(tables::create_sql());
     sql.extend(
         [
             tables::GATES_AND_REPLICA_IDENTITY,
             tables::REQUESTS,
-            tables::SIZE_LIMITS,
+            tables::VALUE_LIMITS,
             tables::COMMENTS,
-            tables::STORAGE_PARAMETERS,
-            tables::REVOKE_ALL,
+            tables::STORAGE_AND_STATISTICS,
+            tables::INITIAL_ACCESS,
             repeatable::PUBLICATION,
         ]
         .map(str::to_owned),

@@ -128,7 +128,7 @@ async fn run_subcommand(db: &DatabaseConnection, subcommand: CliCommand) -> Resu
     let command = match subcommand {
         CliCommand::Check => return print_check(db).await,
         CliCommand::Status => return print_status(&executor).await,
-        CliCommand::Manifest => return print(&migration::manifest_of(db).await.map_err(user_message)?),
+        CliCommand::Manifest => return print(&migration::full_manifest_of(db).await.map_err(user_message)?),
         CliCommand::Up { dry_run: true, .. } => {
             let sql = migration::dry_run(&executor).await.map_err(user_message)?;
             return print(if sql.is_empty() { "-- nothing to do\n" } else { &sql });

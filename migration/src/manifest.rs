@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sea_orm_migration::{prelude::*, sea_orm::FromQueryResult};
 
-use crate::{printable::escape_control_characters, query, record::Record, repair::SCHEMA_OWNER_SQL, repeatable};
+use crate::{printable::escape_unprintable, query, record::Record, repair::SCHEMA_OWNER_SQL, repeatable};
 
 /// The committed manifest: sorted lines `object: definition`, the same on every server version.
 pub const MANIFEST: &str = include_str!("../manifest.txt");
@@ -68,8 +68,8 @@ impl Environment {
                  AS creates_schema_private",
         )
         .await?;
-        // If a schema or its comment was dropped, only `private.sparc_record` still says that these migrations created
-        // the schema.
+        // If schema `auth`, or the comment on either schema, was dropped, only `private.sparc_record` still says that
+        // these migrations created the schema.
         environment.has_platform_stand_in |= record.schemas.contains("auth");
         environment.creates_schema_private |= record.schemas.contains("private");
         Ok(environment)
@@ -127,8 +127,9 @@ fn split_line(line: &str) -> Option<(&str, &str)> {
     None
 }
 
-/// Returns the lines of the committed manifest.
-pub(crate) fn committed() -> Definitions {
+/// Returns the definitions of all objects in [`MANIFEST`]. A unit test may have added a migration; then those of the
+/// next release.
+pub(crate) fn definitions() -> Definitions {
     let definitions = parse(MANIFEST);
     #[cfg(test)]
     let definitions = definitions.into_iter().chain(parse(crate::next_release::manifest_lines())).collect();
@@ -176,14 +177,14 @@ pub(crate) async fn read_objects<C: ConnectionTrait>(
 pub(crate) fn format_lines(definitions: &Definitions) -> String {
     let mut lines: Vec<String> = definitions
         .iter()
-        .map(|(object, definition)| escape_control_characters(&format!("{object}: {definition}")) + "\n")
+        .map(|(object, definition)| escape_unprintable(&format!("{object}: {definition}")) + "\n")
         .collect();
     lines.sort_unstable();
     lines.concat()
 }
 
-/// Returns the kind of an object: the first word of its name, `row security`, or, for a table's membership in the
-/// publication, `publication of`.
+/// Returns the kind of an object. This is the first word of its name, with two exceptions: `row security`, and
+/// `publication of` for a table's membership in the publication.
 pub(crate) fn kind(object: &str) -> &str {
     if object.starts_with("row security ") {
         "row security"
@@ -198,7 +199,7 @@ pub(crate) fn kind(object: &str) -> &str {
 /// policy.
 pub(crate) fn name_and_table(object: &str) -> Option<(&str, &str)> {
     // The statistics target of a column is `statistics of column NAME of TABLE`; extended statistics are `statistics
-    // NAME on TABLE`.
+    // NAME on TABLE`. Inheritance is `child table NAME of TABLE` or `parent table NAME of TABLE`.
     let separator = match kind(object) {
         "column" | "setting" | "statistics" | "child" | "parent" if !object.contains(" on ") => " of ",
         _ => " on ",
@@ -233,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_and_names_are_split_at_separators_outside_quotes() {
+    fn lines_are_split_outside_quotes_and_names_at_the_last_separator() {
         assert_eq!(
             split_line("policy \"Users: own\" on public.users: for select"),
             Some(("policy \"Users: own\" on public.users", "for select"))

@@ -1,5 +1,5 @@
 //! Tests an upgrade by a numbered migration, of which there is none before the second release. So this module adds one
-//! to the migrations, and its objects to the manifest, but only for a thread that calls [`begin`].
+//! to the migrations, and its objects to the manifest, but only for a thread that calls [`use_next_release`].
 
 use std::cell::Cell;
 
@@ -8,7 +8,7 @@ use sea_orm_migration::prelude::*;
 use crate::query::execute_all;
 
 thread_local! {
-    static HAS_BEGUN: Cell<bool> = const { Cell::new(false) };
+    static USES_NEXT_RELEASE: Cell<bool> = const { Cell::new(false) };
 }
 
 /// The manifest of what the migration creates.
@@ -20,30 +20,30 @@ constraint notes_pkey on public.notes: PRIMARY KEY (id)
 row security on public.notes: enabled
 table public.notes: replica identity default";
 
-fn begin() {
-    HAS_BEGUN.set(true);
+fn use_next_release() {
+    USES_NEXT_RELEASE.set(true);
 }
 
-fn end() {
-    HAS_BEGUN.set(false);
+fn use_this_release() {
+    USES_NEXT_RELEASE.set(false);
 }
 
-/// Adds the migration, if [`begin`] was called.
-pub(crate) fn add_migration(mut migrations: Vec<Box<dyn MigrationTrait>>) -> Vec<Box<dyn MigrationTrait>> {
-    if HAS_BEGUN.get() {
+/// Adds the migration, if [`use_next_release`] was called.
+pub(crate) fn add_migration_if_used(mut migrations: Vec<Box<dyn MigrationTrait>>) -> Vec<Box<dyn MigrationTrait>> {
+    if USES_NEXT_RELEASE.get() {
         migrations.push(Box::new(Migration));
     }
     migrations
 }
 
-/// Returns the migration's name and SQL, if [`begin`] was called.
+/// Returns the migration's name and SQL, if [`use_next_release`] was called.
 pub(crate) fn migration_sql() -> Option<(String, Vec<String>)> {
-    HAS_BEGUN.get().then(|| (Migration.name().to_owned(), up_sql()))
+    USES_NEXT_RELEASE.get().then(|| (Migration.name().to_owned(), up_sql()))
 }
 
-/// Returns the lines of the manifest for the migration, if [`begin`] was called.
+/// Returns the lines of the manifest for the migration, if [`use_next_release`] was called.
 pub(crate) fn manifest_lines() -> &'static str {
-    if HAS_BEGUN.get() { LINES } else { "" }
+    if USES_NEXT_RELEASE.get() { LINES } else { "" }
 }
 
 struct Migration;
@@ -86,18 +86,18 @@ mod tests {
     };
     use testdb::{Database, Server};
 
-    use super::{Migration, begin, end};
+    use super::{Migration, use_next_release, use_this_release};
     use crate::{Command, SchemaChange, check, dry_run, run};
 
     /// Returns a database as an earlier release might have left it: with another function and another policy. It
     /// contains an account and a view of an operator.
-    async fn create_database() -> (Database, DatabaseConnection) {
+    async fn create_database_of_earlier_release() -> (Database, DatabaseConnection) {
         let database = Server::open().await.unwrap().create_migrated().await.unwrap();
         let db = database.connect(2).await.unwrap();
         let sql = "INSERT INTO auth.users (email) VALUES ('ada@x.org');
             CREATE VIEW public.names AS SELECT display_name FROM public.users;
-            DROP FUNCTION private.event_clock() CASCADE;
-            CREATE FUNCTION private.event_clock() RETURNS text LANGUAGE sql AS $$ SELECT 'noon' $$;
+            DROP FUNCTION private.event_progress() CASCADE;
+            CREATE FUNCTION private.event_progress() RETURNS text LANGUAGE sql AS $$ SELECT 'noon' $$;
             ALTER POLICY \"Users can update own profile\" ON public.users USING (true)";
         db.execute_unprepared(sql).await.unwrap();
         (database, db)
@@ -105,13 +105,16 @@ mod tests {
 
     #[tokio::test]
     async fn a_numbered_migration_upgrades_a_schema_and_is_undone_alone() {
-        let (_database, db) = create_database().await;
+        let (_database, db) = create_database_of_earlier_release().await;
         let upgrade = SchemaChange::Applied(Migration.name().to_owned());
-        begin();
+        use_next_release();
         assert_eq!(check(&db).await.unwrap().pending, [Migration.name()]);
         let changes = run(&(&db).into(), Command::Up(None)).await.unwrap();
         assert!(changes.contains(&upgrade), "{changes:?}");
-        assert!(changes.contains(&SchemaChange::Changed("function private.event_clock()".to_owned())), "{changes:?}");
+        assert!(
+            changes.contains(&SchemaChange::Changed("function private.event_progress()".to_owned())),
+            "{changes:?}"
+        );
         assert!(check(&db).await.unwrap().is_clean());
         assert_eq!(run(&(&db).into(), Command::Up(None)).await.unwrap(), []);
         db.execute_unprepared("SELECT note FROM public.users, public.names, public.notes").await.unwrap();
@@ -127,24 +130,24 @@ mod tests {
     #[tokio::test]
     async fn a_damaged_list_of_migrations_must_be_repaired_before_an_upgrade() {
         for sql in ["DELETE FROM public.sparc_migrations", "ALTER TABLE public.sparc_migrations DROP COLUMN version"] {
-            let (_database, db) = create_database().await;
+            let (_database, db) = create_database_of_earlier_release().await;
             db.execute_unprepared(sql).await.unwrap();
-            begin();
+            use_next_release();
             let message = run(&(&db).into(), Command::Up(None)).await.unwrap_err().to_string();
             assert!(message.contains("run up of version"), "{sql}: {message}");
-            end();
+            use_this_release();
             run(&(&db).into(), Command::Up(None)).await.unwrap();
-            begin();
+            use_next_release();
             run(&(&db).into(), Command::Up(None)).await.unwrap();
             assert!(check(&db).await.unwrap().is_clean(), "{sql}");
-            end();
+            use_this_release();
         }
     }
 
     #[tokio::test]
     async fn the_sql_of_a_dry_run_upgrades_a_schema() {
-        let (_database, db) = create_database().await;
-        begin();
+        let (_database, db) = create_database_of_earlier_release().await;
+        use_next_release();
         let sql = dry_run(&(&db).into()).await.unwrap();
         assert_eq!(check(&db).await.unwrap().pending, [Migration.name()], "a dry run must change nothing");
         db.execute_unprepared(&sql).await.unwrap();

@@ -3,7 +3,7 @@
 /// Replaces control characters, separators of lines and paragraphs, and characters that embed, override or isolate the
 /// direction of the text by escapes such as `\n`. A quoted name may contain any character, so a name could otherwise
 /// forge a line of the output, such as one that says that the database has no differences from the manifest.
-pub(crate) fn escape_control_characters(text: &str) -> String {
+pub(crate) fn escape_unprintable(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         let changes_layout = matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');

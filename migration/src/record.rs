@@ -38,7 +38,7 @@ struct Row {
 
 impl Record {
     pub(crate) async fn read<C: ConnectionTrait>(db: &C) -> Result<Self, DbErr> {
-        if !preflight::can_read(db, "private", "sparc_record").await? {
+        if !preflight::can_read_all_rows(db, "private", "sparc_record").await? {
             return Ok(Self::default());
         }
         let mut record = Self { is_readable: true, ..Self::default() };
@@ -73,7 +73,7 @@ pub(crate) async fn read_applied<C: ConnectionTrait>(db: &C) -> Result<AppliedMi
     if !preflight::has_migrations_table(db).await? {
         return Ok(AppliedMigrations::Listed(Vec::new()));
     }
-    if !preflight::can_read(db, "public", "sparc_migrations").await? {
+    if !preflight::can_read_all_rows(db, "public", "sparc_migrations").await? {
         return Ok(AppliedMigrations::Unreadable);
     }
     let sql = "SELECT btrim(to_jsonb(row) ->> 'version') AS name, NULL::text AS value
@@ -87,7 +87,7 @@ pub(crate) async fn read_applied<C: ConnectionTrait>(db: &C) -> Result<AppliedMi
 pub(crate) fn migrations() -> Vec<Box<dyn MigrationTrait>> {
     let migrations = Migrator::migrations();
     #[cfg(test)]
-    let migrations = crate::next_release::add_migration(migrations);
+    let migrations = crate::next_release::add_migration_if_used(migrations);
     migrations
 }
 
@@ -141,7 +141,7 @@ COMMENT ON TABLE public.sparc_migrations IS NULL";
 /// Returns the functions, triggers, policies and views of this version. A later version may drop those that it no
 /// longer has.
 pub(crate) fn repeatable_objects() -> Vec<String> {
-    manifest::committed().into_keys().filter(|object| is_repeatable(object)).collect()
+    manifest::definitions().into_keys().filter(|object| is_repeatable(object)).collect()
 }
 
 /// Whether an object of the schema is a function, trigger, policy or view. The functions in schema `auth` do not count,

@@ -31,7 +31,7 @@ pub(crate) struct Rename {
 /// Returns every renamed or moved object of the schema that can be identified with certainty.
 pub(crate) fn find(state: &State) -> Vec<Rename> {
     // If names were swapped, no comment is reliable. `Plan::new` (in `repair`) then returns an error that lists them.
-    if !swapped_names(state).is_empty() {
+    if !describe_swapped_names(state).is_empty() {
         return Vec::new();
     }
     let found = state.found_by_name();
@@ -39,10 +39,10 @@ pub(crate) fn find(state: &State) -> Vec<Rename> {
     let mut renames = Vec::new();
     for object in state.expected.keys().filter(is_missing) {
         let candidates: Vec<&CatalogObject> = match manifest::kind(object) {
-            "schema" | "table" => candidates_by_comment(state, object, |_| true),
+            "schema" | "table" => comments_of_candidates(state, object, |_| true),
             "column" => {
                 let table = manifest::table_of(object);
-                candidates_by_comment(state, object, |candidate| manifest::table_of(candidate) == table)
+                comments_of_candidates(state, object, |candidate| manifest::table_of(candidate) == table)
             }
             "type" | "sequence" | "function" | "trigger" | "policy" | "constraint" => {
                 candidates_by_definition(state, object)
@@ -78,7 +78,7 @@ pub(crate) fn find(state: &State) -> Vec<Rename> {
 /// Returns a phrase for each table or column whose name was swapped: it has the name of one object of the schema and
 /// the comment of another, or was renamed while another table or column has its old name. A repair by name would change
 /// the wrong table or column.
-pub(crate) fn swapped_names(state: &State) -> Vec<String> {
+pub(crate) fn describe_swapped_names(state: &State) -> Vec<String> {
     let found = state.found_by_name();
     let has_own_comment = |object: &str| {
         let comment = format!("comment on {object}");
@@ -92,11 +92,11 @@ pub(crate) fn swapped_names(state: &State) -> Vec<String> {
             continue;
         }
         // Columns of different tables may have the same comment.
-        let is_in_table = |other: &str| kind == "table" || manifest::table_of(other) == manifest::table_of(object);
+        let is_comparable = |other: &str| kind == "table" || manifest::table_of(other) == manifest::table_of(object);
         if let Some(actual_comment) = found.get(comment_line.as_str()) {
             let object_by_comment = state.expected.iter().find_map(|(line, comment)| {
                 let other = line.strip_prefix("comment on ")?;
-                let is_same_kind = manifest::kind(other) == kind && is_in_table(other);
+                let is_same_kind = manifest::kind(other) == kind && is_comparable(other);
                 (is_same_kind && *comment == actual_comment.definition && !has_own_comment(other)).then_some(other)
             });
             swapped.extend(object_by_comment.map(|other| {
@@ -105,7 +105,8 @@ pub(crate) fn swapped_names(state: &State) -> Vec<String> {
                 format!("{object} is {other} according to its comment{missing_note}")
             }));
         }
-        if let (true, [renamed]) = (found.contains_key(object), &candidates_by_comment(state, object, is_in_table)[..])
+        if let (true, [renamed]) =
+            (found.contains_key(object), &comments_of_candidates(state, object, is_comparable)[..])
         {
             let renamed = renamed.name.trim_start_matches("comment on ");
             swapped.push(format!("{renamed} is {object} according to its comment, and another {kind} has that name"));
@@ -116,7 +117,7 @@ pub(crate) fn swapped_names(state: &State) -> Vec<String> {
 
 /// Returns the comments in the database that are equal to the object's comment in the manifest, and are on an object of
 /// the same kind and owner with a name that is not in the manifest.
-fn candidates_by_comment<'a>(
+fn comments_of_candidates<'a>(
     state: &'a State,
     object: &str,
     is_candidate: impl Fn(&str) -> bool,

@@ -74,7 +74,7 @@ pub(crate) const PUBLIC_AND_API_ROLES: &str = "PUBLIC, anon, authenticated, serv
 /// Returns every statement that creates repeatable objects, in the order of their dependencies: the functions that
 /// CHECK constraints call come first.
 pub(crate) fn statements() -> Vec<Statement> {
-    [tables::CHECK_FUNCTIONS, tables::REVOKE_ALL].into_iter().chain(FILES).flat_map(parse).collect()
+    [tables::CHECK_FUNCTIONS, tables::INITIAL_ACCESS].into_iter().chain(FILES).flat_map(parse).collect()
 }
 
 /// Returns the statements that create the functions and privileges of the stand-in for Supabase's schema `auth`.
@@ -143,7 +143,7 @@ pub(crate) fn create_all_sql() -> Vec<String> {
         }
         sql.push(statement.sql.to_owned());
     }
-    sql.push(revoke_default_privileges_sql(&create_statements));
+    sql.push(revoke_on_created_sql(&create_statements));
     sql.extend(privileges_on_types_sql());
     sql.extend(privilege_statements.into_iter().map(|statement| statement.sql.to_owned()));
     sql
@@ -151,7 +151,7 @@ pub(crate) fn create_all_sql() -> Vec<String> {
 
 /// Returns the SQL that revokes what default privileges grant to PUBLIC or the API roles on every new function and
 /// view.
-pub(crate) fn revoke_default_privileges_sql(create_statements: &[Statement]) -> String {
+pub(crate) fn revoke_on_created_sql(create_statements: &[Statement]) -> String {
     let mut functions = Vec::new();
     let mut sql = String::new();
     for statement in create_statements {
@@ -211,7 +211,7 @@ $$",
 
 /// Returns the SQL that gives the selected objects exactly the privileges of the manifest.
 fn privileges_of_manifest_sql(is_selected: impl Fn(&str) -> bool) -> Vec<String> {
-    let manifest = manifest::committed();
+    let manifest = manifest::definitions();
     let mut sql = Vec::new();
     for object in manifest.keys().filter(|object| is_selected(object)) {
         sql.push(format!("REVOKE ALL ON {object} FROM {PUBLIC_AND_API_ROLES}"));

@@ -36,7 +36,7 @@ pub(crate) const LOCK_KEY: i64 = 358_434_263_618;
 ///
 /// If `session_replication_role` is `replica`, no trigger fires, not even those of foreign keys, so the SQL sets it to
 /// `origin`. That fails unless the role is a superuser or has the privilege SET on this parameter.
-pub(crate) fn settings_and_lock_sql() -> String {
+pub(crate) fn set_up_and_lock_sql() -> String {
     format!(
         "SET LOCAL search_path = public;
 SET LOCAL check_function_bodies = on;
@@ -108,7 +108,7 @@ pub(crate) fn finish_install_sql(jobs_were_scheduled: bool) -> Vec<String> {
 
 /// Formats statements as a script for `psql`: one transaction, which first waits until no other migrator runs.
 pub(crate) fn wrap_in_transaction(statements: &[String]) -> String {
-    let mut text = format!("BEGIN;\n\n{STANDARD_SETTINGS};\n\n{};\n\n", settings_and_lock_sql());
+    let mut text = format!("BEGIN;\n\n{STANDARD_SETTINGS};\n\n{};\n\n", set_up_and_lock_sql());
     for statement in statements {
         let statement = statement.trim_end().trim_end_matches(';');
         text.push_str(statement);

@@ -10,14 +10,14 @@ const MAX_KEYS: i64 = 5;
 
 /// The number of rows, and the keys of the first [`MAX_KEYS`].
 #[derive(FromQueryResult)]
-struct RowsAndKeys {
+struct RowSummary {
     row_count: i64,
     keys: Option<String>,
 }
 
 /// Returns the error that lists the rows violating the object's definition, or that says that a dropped column's values
 /// are lost. `None` if neither is the case.
-pub(crate) async fn violation_error<C: ConnectionTrait>(
+pub(crate) async fn blocking_rows_error<C: ConnectionTrait>(
     db: &C,
     object_under_repair: &ObjectUnderRepair,
 ) -> Result<Option<MigrationError>, DbErr> {
@@ -35,15 +35,15 @@ pub(crate) async fn violation_error<C: ConnectionTrait>(
            WHERE {condition}
          ) AS violating_row"
     );
-    let rows: RowsAndKeys = query::fetch_one(db, &sql).await?;
-    if rows.row_count == 0 {
+    let summary: RowSummary = query::fetch_one(db, &sql).await?;
+    if summary.row_count == 0 {
         return Ok(None);
     }
-    let and_others = if rows.row_count > MAX_KEYS { " and others" } else { "" };
+    let and_others = if summary.row_count > MAX_KEYS { " and others" } else { "" };
     Ok(Some(MigrationError::ViolatingRows {
         object: object_under_repair.name.clone(),
         table: table.clone(),
-        rows: format!("{} (key {}{and_others})", rows.row_count, rows.keys.unwrap_or_default()),
+        rows: format!("{} (key {}{and_others})", summary.row_count, summary.keys.unwrap_or_default()),
     }))
 }
 
@@ -59,9 +59,9 @@ async fn values_lost_error<C: ConnectionTrait>(
     if !needs_values {
         return Ok(None);
     }
-    let rows: RowsAndKeys =
+    let summary: RowSummary =
         query::fetch_one(db, &format!("SELECT count(*) AS row_count, NULL::text AS keys FROM {table}")).await?;
-    Ok(Some(MigrationError::ValuesLost { object: object_under_repair.name.clone(), row_count: rows.row_count }))
+    Ok(Some(MigrationError::ValuesLost { object: object_under_repair.name.clone(), row_count: summary.row_count }))
 }
 
 /// Returns the SQL expression for the primary key, as text, of a row called `row`, or for its ctid if the table has no

@@ -12,14 +12,15 @@ use url::Url;
 
 mod failure;
 
-pub use failure::{ConnectError, explain};
+pub use failure::{ConnectError, to_connect_error};
 
 use failure::is_tls_message;
-pub(crate) use failure::{explain_attempt, server_address};
+pub(crate) use failure::{server_address, to_connect_error_with_timeout};
 
 use crate::sqlstate;
 
-/// Timeout for one attempt of a caller that has no timeout of its own. It is also the timeout that [`explain`] states.
+/// Timeout for one attempt of a caller that has no timeout of its own. It is also the timeout that [`to_connect_error`]
+/// states.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Returns the connect options of the URL. As in libpq, what the URL leaves out is taken from the environment (such as
@@ -102,24 +103,26 @@ pub async fn open(
                 if matches!(attempt.get_ssl_mode(), PgSslMode::Prefer) && text.contains(ERROR_INSTEAD_OF_TLS) => {}
             // If the second attempt fails too, this error is returned, because it is the more informative one.
             Err(error) if first_error.is_none() && depends_on_tls(&error) => first_error = Some(error),
-            Err(error) => return Err(explain_attempt(options, first_error.as_ref().unwrap_or(&error), timeout)),
+            Err(error) => {
+                return Err(to_connect_error_with_timeout(options, first_error.as_ref().unwrap_or(&error), timeout));
+            }
         }
     }
     // Always `Some`: the last attempt has either set `first_error` or returned.
     let error = first_error.unwrap_or(sqlx::Error::PoolTimedOut);
-    if matches!(options.get_ssl_mode(), PgSslMode::Disable) && is_refusal_before_password(&error) {
+    if matches!(options.get_ssl_mode(), PgSslMode::Disable) && may_be_refusal_before_password(&error) {
         // An attempt with TLS shows whether the server requires TLS. This second attempt exposes the password no more
         // than the first one, without TLS, did.
         let with_tls = connect_once(&with_mode(PgSslMode::Require), timeout).await;
-        if with_tls.is_ok() || with_tls.is_err_and(|error| reached_password_check(&error)) {
+        if with_tls.is_ok() || with_tls.is_err_and(|error| is_password_or_database_refusal(&error)) {
             return Err(ConnectError::TlsRequired { server: server_address(options) });
         }
     }
-    Err(explain_attempt(options, &error, timeout))
+    Err(to_connect_error_with_timeout(options, &error, timeout))
 }
 
 /// Returns the options of the attempt with which [`open`] succeeds, or the given options if [`open`] fails.
-pub(crate) async fn choose_tls(options: PgConnectOptions, timeout: Duration) -> PgConnectOptions {
+pub(crate) async fn probe_tls(options: PgConnectOptions, timeout: Duration) -> PgConnectOptions {
     if !matches!(options.get_ssl_mode(), PgSslMode::Allow | PgSslMode::Prefer) {
         return options;
     }
@@ -146,13 +149,13 @@ fn depends_on_tls(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(error) => is_tls_message(&error.to_string()),
         sqlx::Error::Tls(_) => true,
-        other => is_refusal_before_password(other),
+        other => may_be_refusal_before_password(other),
     }
 }
 
 /// Whether the server may have refused before it asked for a password: because of `pg_hba.conf`, or because a pooler
 /// requires TLS. (The same SQLSTATE is also returned after the password check, for a role that may not log in.)
-fn is_refusal_before_password(error: &sqlx::Error) -> bool {
+fn may_be_refusal_before_password(error: &sqlx::Error) -> bool {
     let sqlx::Error::Database(error) = error else { return false };
     error.code().as_deref() == Some(sqlstate::INVALID_AUTHORIZATION_SPECIFICATION)
         || error.message().contains("SSL")
@@ -160,7 +163,7 @@ fn is_refusal_before_password(error: &sqlx::Error) -> bool {
 }
 
 /// Whether the server accepted the connection, and then rejected the password or the database.
-fn reached_password_check(error: &sqlx::Error) -> bool {
+fn is_password_or_database_refusal(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(|error| {
         matches!(error.code().as_deref(), Some(sqlstate::INVALID_PASSWORD | sqlstate::INVALID_CATALOG_NAME))
     })

@@ -14,18 +14,18 @@ use sea_orm::{
 use uuid::Uuid;
 
 use crate::{
-    Identity, RowStream, Transaction, UncheckedTransaction,
+    Identity, RowStream, Transaction, UnverifiedTransaction,
     database::Database,
     error::{is_connection_lost, is_outdated_statement, is_read_only_error, may_succeed_on_primary, sqlx_error},
     identity::{check_role, check_settings},
     position::{LogPosition, ReadRequirement},
     servers::{Purpose, Servers},
-    statement_kind::only_reads,
+    statement_kind::may_run_on_replica,
     transaction::{impl_transaction_trait, modes_sql},
     transaction_state::{BeginRequest, OUTERMOST_FRAME_ID, READ_ONLY},
 };
 
-/// The maximum number of attempts to run one statement; see [`IdentityConnection::prepare_retry`].
+/// The maximum number of attempts to run one statement; see [`IdentityConnection::decide_retry`].
 const MAX_ATTEMPTS: u32 = 3;
 
 /// The database as one identity sees it. [`Database::as_identity`] creates it; it is cheap to clone.
@@ -33,8 +33,8 @@ const MAX_ATTEMPTS: u32 = 3;
 /// It is a SeaORM connection: finds, inserts, updates, raw statements, loaders, paginators and streams run under
 /// row-level security, each in a short transaction of its own. That takes three round trips; without replicas, a read
 /// that SeaORM builds waits for only two. To run several statements in one transaction, use
-/// [`begin`](TransactionTrait::begin). Without the traits of [`unchecked`](crate::unchecked), this type gives no access
-/// to the bare connection or to another identity.
+/// [`begin`](TransactionTrait::begin). Without the traits of [`unverified`](crate::unverified), this type gives no
+/// access to the bare connection or to another identity.
 #[derive(Clone, Debug)]
 pub struct IdentityConnection {
     database: Database,
@@ -116,13 +116,13 @@ impl IdentityConnection {
     }
 
     /// Begins a transaction that only reads, on a replica that is fresh enough, or else on the primary.
-    pub(crate) async fn begin_read(&self, deadline: Option<Duration>) -> Result<UncheckedTransaction, DbErr> {
+    pub(crate) async fn begin_read(&self, deadline: Option<Duration>) -> Result<UnverifiedTransaction, DbErr> {
         // With replicas, the end must be awaited: the answer to the commit contains the log position of what the
         // identity has read.
         let allows_background_end = !self.has_replicas();
-        let keeps_first_snapshot = false;
+        let is_repeatable_read = false;
         let request = self.new_begin_request(READ_ONLY, deadline, allows_background_end);
-        self.begin_with_request(self.read_purpose(keeps_first_snapshot), request).await
+        self.begin_with_request(self.read_purpose(is_repeatable_read), request).await
     }
 
     /// Returns the database that this connection belongs to.
@@ -130,28 +130,28 @@ impl IdentityConnection {
         &self.database
     }
 
-    pub(crate) async fn begin_unchecked(
+    pub(crate) async fn begin_unverified(
         &self,
         options: TransactionOptions,
         deadline: Option<Duration>,
-    ) -> Result<UncheckedTransaction, DbErr> {
+    ) -> Result<UnverifiedTransaction, DbErr> {
         let is_read_only = matches!(options.access_mode, Some(AccessMode::ReadOnly));
-        let keeps_first_snapshot = matches!(options.isolation_level, Some(IsolationLevel::RepeatableRead));
+        let is_repeatable_read = matches!(options.isolation_level, Some(IsolationLevel::RepeatableRead));
         let purpose = match options.isolation_level {
             // A standby cannot run SERIALIZABLE transactions.
-            Some(IsolationLevel::Serializable) => Purpose::Write,
-            _ if is_read_only => self.read_purpose(keeps_first_snapshot),
-            _ => Purpose::Write,
+            Some(IsolationLevel::Serializable) => Purpose::NeedsPrimary,
+            _ if is_read_only => self.read_purpose(is_repeatable_read),
+            _ => Purpose::NeedsPrimary,
         };
         self.begin_with_modes(purpose, &modes_sql(&options), deadline).await
     }
 
-    fn read_purpose(&self, keeps_first_snapshot: bool) -> Purpose {
-        Purpose::Read { read_requirement: self.read_requirement(), keeps_first_snapshot }
+    fn read_purpose(&self, is_repeatable_read: bool) -> Purpose {
+        Purpose::Read { read_requirement: self.read_requirement(), is_repeatable_read }
     }
 
     fn servers(&self) -> &Servers {
-        self.database.servers_by_role.for_role(self.identity.role())
+        self.database.servers_by_identity_role.for_role(self.identity.role())
     }
 
     /// Returns the requirement that follows from what this identity wrote or read through this connection's
@@ -176,7 +176,7 @@ impl IdentityConnection {
         purpose: Purpose,
         modes: &str,
         deadline: Option<Duration>,
-    ) -> Result<UncheckedTransaction, DbErr> {
+    ) -> Result<UnverifiedTransaction, DbErr> {
         let allows_background_end = false;
         self.begin_with_request(purpose, self.new_begin_request(modes, deadline, allows_background_end)).await
     }
@@ -187,24 +187,24 @@ impl IdentityConnection {
         deadline: Option<Duration>,
         allows_background_end: bool,
     ) -> BeginRequest<'a> {
-        BeginRequest { identity: &self.identity, modes, deadline, allows_background_end }
+        BeginRequest { identity: &self.identity, modes, statement_deadline: deadline, allows_background_end }
     }
 
     async fn begin_with_request(
         &self,
         purpose: Purpose,
         request: BeginRequest<'_>,
-    ) -> Result<UncheckedTransaction, DbErr> {
+    ) -> Result<UnverifiedTransaction, DbErr> {
         check_role(self.identity.role())?;
         check_settings(&self.identity)?;
         // Boxed, because with several servers this future is large, and a caller's stack may hold many such futures.
         let transaction = Box::pin(self.servers().begin(&request, purpose)).await?;
-        Ok(UncheckedTransaction::new(transaction, OUTERMOST_FRAME_ID, self.database.servers_by_role.clone()))
+        Ok(UnverifiedTransaction::new(transaction, OUTERMOST_FRAME_ID, self.database.servers_by_identity_role.clone()))
     }
 
     async fn begin_transaction(&self, options: TransactionOptions) -> Result<Transaction, DbErr> {
-        let unchecked = self.begin_unchecked(options, self.deadline).await?;
-        Ok(Transaction::new(unchecked, self.database.map_error))
+        let unverified = self.begin_unverified(options, self.deadline).await?;
+        Ok(Transaction::new(unverified, self.database.map_error))
     }
 }
 
@@ -215,12 +215,12 @@ impl IdentityConnection {
     /// replica if one is fresh enough. The transaction does not map errors, because the unmapped error says whether the
     /// statement may be retried.
     async fn begin_for_one_statement(&self, runs_read_only: bool) -> Result<Transaction, DbErr> {
-        let unchecked = if runs_read_only {
+        let unverified = if runs_read_only {
             self.begin_read(self.deadline).await?
         } else {
-            self.begin_with_modes(Purpose::Write, "", self.deadline).await?
+            self.begin_with_modes(Purpose::NeedsPrimary, "", self.deadline).await?
         };
-        Ok(Transaction::new(unchecked, |_, error| error).with_deferred_verification())
+        Ok(Transaction::new(unverified, |_, error| error).with_deferred_verification())
     }
 
     /// Maps the error of a caller's statement.
@@ -231,7 +231,7 @@ impl IdentityConnection {
     /// Returns whether a failed statement may be retried on another connection: only if it has left nothing in the
     /// database. Sets `runs_read_only` to `false` if the retry must run in a transaction that may write, or on the
     /// primary.
-    fn prepare_retry(&self, error: &DbErr, runs_read_only: &mut bool) -> bool {
+    fn decide_retry(&self, error: &DbErr, runs_read_only: &mut bool) -> bool {
         if sqlx_error(error).is_some_and(is_outdated_statement) {
             // The connection was discarded, and none that was opened before will be used again, so the statement will
             // be prepared again. (Of a pool that the application already had, only this connection was discarded.)
@@ -255,7 +255,7 @@ impl IdentityConnection {
 
     /// Whether raw SQL may run on a replica. Without replicas, raw SQL always runs in a transaction that may write.
     fn may_run_raw_on_replica(&self, statement: &Statement) -> bool {
-        self.has_replicas() && only_reads(&statement.sql)
+        self.has_replicas() && may_run_on_replica(&statement.sql)
     }
 }
 
@@ -264,7 +264,7 @@ struct Attempts<'a> {
     connection: &'a IdentityConnection,
     /// Whether the next attempt runs in a `READ ONLY` transaction, on a replica if one is fresh enough.
     runs_read_only: bool,
-    begun_count: u32,
+    attempt_count: u32,
     /// Whether the last attempt to begin a transaction has waited for as long as a call may wait for a server. Then the
     /// statement is not retried.
     has_waited_in_vain: bool,
@@ -272,12 +272,12 @@ struct Attempts<'a> {
 
 impl<'a> Attempts<'a> {
     fn new(connection: &'a IdentityConnection, runs_read_only: bool) -> Self {
-        Self { connection, runs_read_only, begun_count: 0, has_waited_in_vain: false }
+        Self { connection, runs_read_only, attempt_count: 0, has_waited_in_vain: false }
     }
 
     /// Begins the transaction of the next attempt.
     async fn begin(&mut self) -> Result<Transaction, DbErr> {
-        self.begun_count += 1;
+        self.attempt_count += 1;
         let started_at = Instant::now();
         let begun = self.connection.begin_for_one_statement(self.runs_read_only).await;
         let limit = self.connection.servers().primary_pool().acquire_timeout();
@@ -286,15 +286,15 @@ impl<'a> Attempts<'a> {
     }
 
     /// Returns whether there is another attempt after this error.
-    fn prepare_next(&mut self, error: &DbErr) -> bool {
-        self.begun_count < MAX_ATTEMPTS
+    fn decide_next(&mut self, error: &DbErr) -> bool {
+        self.attempt_count < MAX_ATTEMPTS
             && !self.has_waited_in_vain
-            && self.connection.prepare_retry(error, &mut self.runs_read_only)
+            && self.connection.decide_retry(error, &mut self.runs_read_only)
     }
 }
 
 /// Runs a statement in a transaction of its own, and returns from the calling method. If the statement fails for a
-/// reason that [`prepare_retry`](IdentityConnection::prepare_retry) accepts, such as a connection lost before the
+/// reason that [`decide_retry`](IdentityConnection::decide_retry) accepts, such as a connection lost before the
 /// commit, the statement is retried on another connection.
 macro_rules! run_in_own_transaction {
     ($self:ident, runs_read_only = $runs_read_only:expr, |$transaction:ident| $run:expr) => {{
@@ -310,7 +310,7 @@ macro_rules! run_in_own_transaction {
                 Ok::<_, DbErr>(outcome)
             };
             match run.await {
-                Err(error) if attempts.prepare_next(&error) => {}
+                Err(error) if attempts.decide_next(&error) => {}
                 Err(error) if is_statement_error => return Err($self.map_error(error)),
                 outcome => return outcome,
             }
@@ -344,7 +344,7 @@ impl ConnectionTrait for IdentityConnection {
 
     async fn query_one<S: StatementBuilder>(&self, statement: &S) -> Result<Option<QueryResult>, DbErr> {
         let statement = DbBackend::Postgres.build(statement);
-        run_in_own_transaction!(self, runs_read_only = only_reads(&statement.sql), |transaction| transaction
+        run_in_own_transaction!(self, runs_read_only = may_run_on_replica(&statement.sql), |transaction| transaction
             .query_one_built(statement.clone()))
     }
 
@@ -356,7 +356,7 @@ impl ConnectionTrait for IdentityConnection {
 
     async fn query_all<S: StatementBuilder>(&self, statement: &S) -> Result<Vec<QueryResult>, DbErr> {
         let statement = DbBackend::Postgres.build(statement);
-        run_in_own_transaction!(self, runs_read_only = only_reads(&statement.sql), |transaction| transaction
+        run_in_own_transaction!(self, runs_read_only = may_run_on_replica(&statement.sql), |transaction| transaction
             .query_all_built(statement.clone()))
     }
 }
@@ -385,7 +385,7 @@ impl StreamTrait for IdentityConnection {
                     transaction.stream_and_commit(statement.clone()).await
                 };
                 match begin_and_stream.await {
-                    Err(error) if attempts.prepare_next(&error) => {}
+                    Err(error) if attempts.decide_next(&error) => {}
                     Err(error) if has_begun => return Err(self.map_error(error)),
                     Err(error) => return Err(error),
                     Ok(rows) => {

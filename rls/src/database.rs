@@ -11,8 +11,8 @@ use sea_orm::{
 use crate::{
     Error, Identity, connect,
     pool::{Pool, PoolOptions, PoolStatus, conn_error},
-    position::{LogPosition, Positions},
-    servers::{Cluster, ServerStatus, Servers, ServersByRole},
+    position::{LogPosition, ReadRequirements},
+    servers::{Cluster, ServerStatus, Servers, ServersByIdentityRole},
     transaction::MapError,
     wire::{PreparedStatementMode, query_scalar},
 };
@@ -24,7 +24,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Database {
     /// The servers, with their pools, for each database role of an identity.
-    pub(crate) servers_by_role: ServersByRole,
+    pub(crate) servers_by_identity_role: ServersByIdentityRole,
     /// The time limit of each statement, counted from its start. An [`IdentityConnection`](crate::IdentityConnection)
     /// can replace it.
     pub(crate) deadline: Option<Duration>,
@@ -33,7 +33,7 @@ pub struct Database {
     pub(crate) context: Option<Arc<dyn Any + Send + Sync>>,
     /// For each identity, the position in the write-ahead log up to which it has seen the database; used only if there
     /// are replicas.
-    positions: Arc<Positions>,
+    positions: Arc<ReadRequirements>,
 }
 
 impl Database {
@@ -82,9 +82,9 @@ impl Database {
         Ok((Self::new(servers, options.deadline, positions), answer))
     }
 
-    fn new(shared: Servers, deadline: Option<Duration>, positions: Arc<Positions>) -> Self {
-        let servers_by_role = ServersByRole { shared, separate: Arc::default() };
-        Self { servers_by_role, deadline, map_error: |_, error| error, context: None, positions }
+    fn new(shared: Servers, deadline: Option<Duration>, positions: Arc<ReadRequirements>) -> Self {
+        let servers_by_identity_role = ServersByIdentityRole { shared, separate: Arc::default() };
+        Self { servers_by_identity_role, deadline, map_error: |_, error| error, context: None, positions }
     }
 
     /// Returns the same handle, with a separate pool for the identities of one role. Its connections use the login of
@@ -103,9 +103,9 @@ impl Database {
     ) -> Result<Self, Error> {
         let (query, login_url) = (None, Some(url));
         let (servers, _) = open_servers(url, options, query, login_url, &self.positions).await?;
-        let mut separate = (*self.servers_by_role.separate).clone();
+        let mut separate = (*self.servers_by_identity_role.separate).clone();
         separate.insert(role.into(), servers);
-        self.servers_by_role.separate = Arc::new(separate);
+        self.servers_by_identity_role.separate = Arc::new(separate);
         Ok(self)
     }
 
@@ -125,7 +125,7 @@ impl Database {
     }
 
     /// Returns the same handle, with a value of the program's own that all identities share. The program's operations
-    /// get it from an identity's connection with [`UncheckedExt::context`](crate::unchecked::UncheckedExt::context).
+    /// get it from an identity's connection with [`UnverifiedExt::context`](crate::unverified::UnverifiedExt::context).
     #[must_use]
     pub fn with_context<T: Any + Send + Sync>(mut self, context: Arc<T>) -> Self {
         self.context = Some(context);
@@ -140,7 +140,7 @@ impl Database {
     /// list is empty.
     #[must_use]
     pub fn servers(&self) -> Vec<ServerStatus> {
-        self.servers_by_role.shared.cluster().map(|cluster| cluster.status()).unwrap_or_default()
+        self.servers_by_identity_role.shared.cluster().map(|cluster| cluster.status()).unwrap_or_default()
     }
 
     /// Pings the server through each pool, without an identity, for a health check; with replicas, only the primary. If
@@ -150,8 +150,8 @@ impl Database {
     ///
     /// [`Error::ConnectionLost`], [`Error::PoolTimeout`], [`Error::PoolClosed`], [`Error::Misconfigured`].
     pub async fn ping(&self) -> Result<(), Error> {
-        self.servers_by_role.shared.ping().await?;
-        for servers in self.servers_by_role.separate.values() {
+        self.servers_by_identity_role.shared.ping().await?;
+        for servers in self.servers_by_identity_role.separate.values() {
             servers.ping().await?;
         }
         Ok(())
@@ -161,7 +161,7 @@ impl Database {
     /// the pool for the primary.
     #[must_use]
     pub fn pool_status(&self, role: &str) -> PoolStatus {
-        self.servers_by_role.for_role(role).primary_pool().status()
+        self.servers_by_identity_role.for_role(role).primary_pool().status()
     }
 
     /// Closes the pools: they hand out no more connections, and the call waits until those in use have been returned.
@@ -170,8 +170,8 @@ impl Database {
     ///
     /// [`Error::Database`], from a pool that the application already had.
     pub async fn close(&self) -> Result<(), Error> {
-        self.servers_by_role.shared.close().await?;
-        for servers in self.servers_by_role.separate.values() {
+        self.servers_by_identity_role.shared.close().await?;
+        for servers in self.servers_by_identity_role.separate.values() {
             servers.close().await?;
         }
         Ok(())
@@ -185,7 +185,7 @@ async fn open_servers(
     options: &Options,
     query: Option<&'static str>,
     login_url: Option<&str>,
-    positions: &Arc<Positions>,
+    positions: &Arc<ReadRequirements>,
 ) -> Result<(Servers, Option<String>), Error> {
     let pg_options = connect_options(url, options)?;
     if !options.replicas.is_empty() {
@@ -196,7 +196,7 @@ async fn open_servers(
                 Some(login_url) => connect_options(&connect::with_address_of(replica_url, login_url)?, options)?,
             });
         }
-        let tls_choices = server_options.into_iter().map(|server| connect::choose_tls(server, options.acquire_timeout));
+        let tls_choices = server_options.into_iter().map(|server| connect::probe_tls(server, options.acquire_timeout));
         let server_options = join_all(tls_choices).await;
         let cluster = Cluster::connect(server_options, options.pool_options(), positions.clone()).await?;
         let answer = match query {

@@ -159,14 +159,14 @@ impl TaskContext {
                     "a changed identity was not noticed"
                 );
             }
-            6 => self.read_stream(frame_id).await,
+            6 => self.read_stream_and_maybe_insert(frame_id).await,
             _ if depth < 2 => Box::pin(self.run_nested(frame_id, depth)).await,
             _ => self.insert(frame_id).await,
         }
     }
 
     /// Reads some rows of a stream, and may run another statement before it reads the remaining ones.
-    async fn read_stream(&self, frame_id: u64) {
+    async fn read_stream_and_maybe_insert(&self, frame_id: u64) {
         let select = statement("ROWS 6".to_owned());
         let commits_at_end = false;
         let rows = stream_rows(&self.shared, frame_id, select, Verification::Skipped, commits_at_end).await;
@@ -241,7 +241,8 @@ async fn run_program(deadline: Option<Duration>, may_lose_connection: bool) {
     second_task.await.unwrap();
     let server = Server::default();
     let identity = Identity::new(USER_ROLE);
-    let request = BeginRequest { identity: &identity, modes: "", deadline, allows_background_end: false };
+    let request =
+        BeginRequest { identity: &identity, modes: "", statement_deadline: deadline, allows_background_end: false };
     server.state().may_lose_connection = may_lose_connection;
     let begin = TransactionState::begin(server.connect(), PreparedStatementMode::Cached, &request, None);
     let begun = if random_below(8) == 0 { poll_and_drop(begin).await } else { Some(begin.await) };
@@ -294,7 +295,7 @@ async fn run_program(deadline: Option<Duration>, may_lose_connection: bool) {
 
 /// Waits until the connection has been returned or discarded, and checks that no rule was broken.
 async fn wait_for_release_and_check_rules(server: &Server) {
-    while server.state().open_connection_count > 0 {
+    while server.state().unreleased_connection_count > 0 {
         yield_now().await;
     }
     assert_eq!(server.state().broken_rules, [""; 0]);

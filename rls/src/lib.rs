@@ -6,7 +6,7 @@ mod connection_to_release;
 mod database;
 mod error;
 mod identity;
-mod inherent;
+mod inherent_methods;
 #[cfg(test)]
 mod interleavings;
 mod pool;
@@ -22,8 +22,8 @@ mod streams;
 mod tracked_server;
 mod transaction;
 mod transaction_state;
-pub mod unchecked;
 mod unlocked_state;
+pub mod unverified;
 mod wire;
 
 // This dependency exists only for its features, which select the TLS implementation of the driver under SeaORM. The
@@ -39,4 +39,4 @@ pub use pool::PoolStatus;
 pub use position::{InvalidLogPosition, LogPosition};
 pub use servers::{ServerRole, ServerStatus};
 pub use streams::RowStream;
-pub use transaction::{Transaction, UncheckedTransaction};
+pub use transaction::{Transaction, UnverifiedTransaction};

@@ -28,7 +28,7 @@ use crate::{Error, error::breaks_connection, pooler::ServerProcess, wire::Prepar
 
 /// Timeout of the ping before an idle connection is used. After it, another connection is tried. Also the timeout of
 /// closing a connection, and of [`probe`].
-const PING_TIMEOUT: Duration = Duration::from_secs(1);
+const UPKEEP_TIMEOUT: Duration = Duration::from_secs(1);
 /// Timeout of a health check's ping.
 const HEALTH_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Connections idle for longer are closed.
@@ -370,14 +370,14 @@ impl fmt::Debug for PooledConnection {
 /// Closes connections with the protocol's Terminate message. A connection that cannot be closed in time is dropped.
 async fn close_all(connections: Vec<ServerConnection>) {
     for connection in connections {
-        let _ = timeout(PING_TIMEOUT, connection.pg_connection.close()).await;
+        let _ = timeout(UPKEEP_TIMEOUT, connection.pg_connection.close()).await;
     }
 }
 
 /// Checks over a separate connection whether the server answers.
 async fn probe(options: &PgConnectOptions) -> Result<(), sqlx::Error> {
     let connect_and_close = async { PgConnection::connect_with(options).await?.close().await };
-    timeout(PING_TIMEOUT, connect_and_close).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+    timeout(UPKEEP_TIMEOUT, connect_and_close).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
 }
 
 fn no_answer_error() -> Error {

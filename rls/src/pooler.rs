@@ -22,7 +22,7 @@ pub(crate) struct ServerProcess {
 impl ServerProcess {
     /// Returns whether the names of the prepared statements in the process `id`, where the next transaction runs, must
     /// be checked.
-    fn must_check(&self, id: Option<i64>) -> bool {
+    fn requires_name_check_in(&self, id: Option<i64>) -> bool {
         self.id.is_some() && self.id != id && !self.pooler_tracks_statements
     }
 }
@@ -44,9 +44,10 @@ pub(crate) async fn prevent_statement_name_collisions(
     connection: &mut impl Connection,
     process_id: Option<i64>,
 ) -> Result<(), sqlx::Error> {
-    let must_check = connection.server_process().is_some_and(|process| process.must_check(process_id));
-    if must_check {
-        check_statement_names(connection).await?;
+    let requires_name_check_in =
+        connection.server_process().is_some_and(|process| process.requires_name_check_in(process_id));
+    if requires_name_check_in {
+        ensure_safe_statement_names(connection).await?;
     }
     // The id is recorded only now: if this call is dropped during the check, the next transaction must check again.
     if let Some(process) = connection.server_process() {
@@ -55,7 +56,7 @@ pub(crate) async fn prevent_statement_name_collisions(
     Ok(())
 }
 
-async fn check_statement_names(connection: &mut impl Connection) -> Result<(), sqlx::Error> {
+async fn ensure_safe_statement_names(connection: &mut impl Connection) -> Result<(), sqlx::Error> {
     let mut response = SimpleQueryResponse::default();
     connection.simple_query(COUNT_DRIVER_AND_POOLER_STATEMENTS.to_owned(), &mut response).await?;
     let count = |column| response.last_row.as_ref().and_then(|row| row.integer(column));
@@ -83,11 +84,11 @@ mod tests {
     #[test]
     fn names_of_prepared_statements_are_checked_only_in_a_different_process() {
         let mut process = ServerProcess::default();
-        assert!(!process.must_check(Some(7)), "the first process");
+        assert!(!process.requires_name_check_in(Some(7)), "the first process");
         process.id = Some(7);
-        assert!(!process.must_check(Some(7)), "the same process");
-        assert!(process.must_check(Some(8)), "another process");
+        assert!(!process.requires_name_check_in(Some(7)), "the same process");
+        assert!(process.requires_name_check_in(Some(8)), "another process");
         process.pooler_tracks_statements = true;
-        assert!(!process.must_check(Some(8)), "a pooler that tracks prepared statements");
+        assert!(!process.requires_name_check_in(Some(8)), "a pooler that tracks prepared statements");
     }
 }

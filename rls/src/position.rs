@@ -1,4 +1,5 @@
-//! Positions in the write-ahead log, and the memory of the position up to which each identity has written or read.
+//! ReadRequirements in the write-ahead log, and the memory of the position up to which each identity has written or
+//! read.
 
 use std::{
     collections::HashMap,
@@ -87,7 +88,7 @@ pub(crate) struct ReadRequirement {
     pub(crate) position: Option<LogPosition>,
     /// The number of the identity's last *unknown commit*: one whose outcome or log position is unknown, for example
     /// because its answer was lost. As long as this is set, only the primary may be read.
-    pub(crate) unknown_commit_number: Option<u64>,
+    pub(crate) last_unknown_commit: Option<u64>,
 }
 
 impl ReadRequirement {
@@ -95,13 +96,13 @@ impl ReadRequirement {
     fn merge(self, other: Self) -> Self {
         Self {
             position: self.position.max(other.position),
-            unknown_commit_number: self.unknown_commit_number.max(other.unknown_commit_number),
+            last_unknown_commit: self.last_unknown_commit.max(other.last_unknown_commit),
         }
     }
 
     /// Returns the same requirement, with at least this position.
     pub(crate) fn with_min_position(self, position: Option<LogPosition>) -> Self {
-        self.merge(Self { position, unknown_commit_number: None })
+        self.merge(Self { position, last_unknown_commit: None })
     }
 }
 
@@ -112,11 +113,11 @@ const MAX_IDENTITIES_PER_GENERATION: usize = 8192;
 /// its requirements demand together is kept as `floor`, which applies to all identities without an entry. By then
 /// replicas have usually replayed the position of `floor`, so nobody waits for it.
 #[derive(Debug, Default)]
-pub(crate) struct Positions(Mutex<RememberedPositions>);
+pub(crate) struct ReadRequirements(Mutex<RememberedRequirements>);
 
-/// What [`Positions`] remembers. The keys are those of [`Identity::position_key`].
+/// What [`ReadRequirements`] remembers. The keys are those of [`Identity::position_key`].
 #[derive(Debug, Default)]
-struct RememberedPositions {
+struct RememberedRequirements {
     recent: HashMap<u64, ReadRequirement>,
     older: HashMap<u64, ReadRequirement>,
     floor: ReadRequirement,
@@ -124,7 +125,7 @@ struct RememberedPositions {
     unknown_commit_count: u64,
 }
 
-impl Positions {
+impl ReadRequirements {
     /// Returns what a server must fulfil before the identity may read from it.
     pub(crate) fn get(&self, identity: &Identity) -> ReadRequirement {
         let remembered = self.lock();
@@ -153,9 +154,8 @@ impl Positions {
         unknown_commit_count_before: u64,
     ) {
         self.lock().update(identity.position_key(), |entry| {
-            let unknown_commit_number =
-                entry.unknown_commit_number.filter(|number| *number > unknown_commit_count_before);
-            *entry = ReadRequirement { position: entry.position.max(Some(position)), unknown_commit_number };
+            let last_unknown_commit = entry.last_unknown_commit.filter(|number| *number > unknown_commit_count_before);
+            *entry = ReadRequirement { position: entry.position.max(Some(position)), last_unknown_commit };
         });
     }
 
@@ -164,15 +164,15 @@ impl Positions {
         let mut remembered = self.lock();
         remembered.unknown_commit_count += 1;
         let number = remembered.unknown_commit_count;
-        remembered.update(identity.position_key(), |entry| entry.unknown_commit_number = Some(number));
+        remembered.update(identity.position_key(), |entry| entry.last_unknown_commit = Some(number));
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, RememberedPositions> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, RememberedRequirements> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl RememberedPositions {
+impl RememberedRequirements {
     fn update(&mut self, key: u64, change: impl FnOnce(&mut ReadRequirement)) {
         if !self.recent.contains_key(&key) {
             if self.recent.len() >= MAX_IDENTITIES_PER_GENERATION {
@@ -190,7 +190,7 @@ impl RememberedPositions {
 
 #[cfg(test)]
 mod tests {
-    use super::{LogPosition, MAX_IDENTITIES_PER_GENERATION, Positions, ReadRequirement};
+    use super::{LogPosition, MAX_IDENTITIES_PER_GENERATION, ReadRequirement, ReadRequirements};
     use crate::Identity;
 
     /// Returns an identity that is different for each number.
@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn memory_is_bounded_and_an_identity_without_an_entry_still_reads_its_own_writes() {
-        let positions = Positions::default();
+        let positions = ReadRequirements::default();
         let at = |number: usize| LogPosition { timeline: 1, lsn: number as u64 };
         let identity_count = MAX_IDENTITIES_PER_GENERATION * 5;
         for number in 0..identity_count {
@@ -238,30 +238,30 @@ mod tests {
 
     #[test]
     fn after_an_unknown_commit_an_identity_reads_on_the_primary_until_a_commit_there_is_answered() {
-        let (positions, ada) = (Positions::default(), numbered_identity(0));
+        let (positions, ada) = (ReadRequirements::default(), numbered_identity(0));
         let at = |lsn| LogPosition { timeline: 1, lsn };
         positions.record_unknown_commit(&ada);
         // Recording the position of a read does not settle whether the commit has succeeded.
         positions.record(&ada, at(1));
-        assert!(positions.get(&ada).unknown_commit_number.is_some());
+        assert!(positions.get(&ada).last_unknown_commit.is_some());
         positions.record_primary_commit(&ada, at(2), positions.unknown_commit_count());
-        assert_eq!(positions.get(&ada), ReadRequirement { position: Some(at(2)), unknown_commit_number: None });
+        assert_eq!(positions.get(&ada), ReadRequirement { position: Some(at(2)), last_unknown_commit: None });
     }
 
     #[test]
     fn a_commit_forgets_only_unknown_commits_that_were_recorded_before_it_was_sent() {
-        let (positions, [ada, ben]) = (Positions::default(), [0, 1].map(numbered_identity));
+        let (positions, [ada, ben]) = (ReadRequirements::default(), [0, 1].map(numbered_identity));
         let at = |lsn| LogPosition { timeline: 1, lsn };
         positions.record_unknown_commit(&ada);
         let unknown_commit_count_before = positions.unknown_commit_count();
         positions.record_unknown_commit(&ada);
         positions.record_unknown_commit(&ben);
         positions.record_primary_commit(&ada, at(2), unknown_commit_count_before);
-        assert!(positions.get(&ada).unknown_commit_number.is_some());
+        assert!(positions.get(&ada).last_unknown_commit.is_some());
         positions.record_primary_commit(&ada, at(3), positions.unknown_commit_count());
-        assert_eq!(positions.get(&ada), ReadRequirement { position: Some(at(3)), unknown_commit_number: None });
+        assert_eq!(positions.get(&ada), ReadRequirement { position: Some(at(3)), last_unknown_commit: None });
         assert!(
-            positions.get(&ben).unknown_commit_number.is_some(),
+            positions.get(&ben).last_unknown_commit.is_some(),
             "a commit of Ada must not settle the unknown commit of Ben"
         );
     }

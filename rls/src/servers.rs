@@ -29,7 +29,7 @@ use crate::{
     Error, Identity,
     connect::server_address,
     pool::{Pool, PoolOptions},
-    position::{LogPosition, Positions, ReadRequirement},
+    position::{LogPosition, ReadRequirement, ReadRequirements},
     shared_transaction::{DEADLINE_GRACE, SharedTransaction},
     tracked_server::PositionTracking,
     transaction_state::BeginRequest,
@@ -42,12 +42,12 @@ const SERVER_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The servers for each role, with the pools that it uses. Roles that have no separate pools use `shared`.
 #[derive(Clone, Debug)]
-pub(crate) struct ServersByRole {
+pub(crate) struct ServersByIdentityRole {
     pub(crate) shared: Servers,
     pub(crate) separate: Arc<BTreeMap<Cow<'static, str>, Servers>>,
 }
 
-impl ServersByRole {
+impl ServersByIdentityRole {
     pub(crate) fn for_role(&self, role: &str) -> &Servers {
         self.separate.get(role).unwrap_or(&self.shared)
     }
@@ -66,14 +66,14 @@ pub(crate) enum Servers {
     Several(Arc<Cluster>),
 }
 
-/// Whether a transaction may write.
+/// On which server a transaction may run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Purpose {
     /// It may write, or it is `SERIALIZABLE`, which a standby does not support. It runs on the primary.
-    Write,
-    /// It only reads, on a server that has replayed the required log position. With `keeps_first_snapshot`, all its
+    NeedsPrimary,
+    /// It only reads, on a server that has replayed the required log position. With `is_repeatable_read`, all its
     /// statements see the snapshot of the first one.
-    Read { read_requirement: ReadRequirement, keeps_first_snapshot: bool },
+    Read { read_requirement: ReadRequirement, is_repeatable_read: bool },
 }
 
 impl Servers {
@@ -84,7 +84,7 @@ impl Servers {
                 Self::Several(cluster) => cluster.begin(request, purpose).await,
             }
         };
-        match request.deadline {
+        match request.statement_deadline {
             None => begin.await,
             Some(deadline) => timeout(deadline.saturating_add(DEADLINE_GRACE), begin)
                 .await
@@ -141,7 +141,7 @@ pub(crate) struct Cluster {
     newest_timeline: Arc<AtomicU32>,
     /// The number of reads so far, by which they are distributed over the replicas in turn.
     read_count: AtomicUsize,
-    positions: Arc<Positions>,
+    positions: Arc<ReadRequirements>,
     /// Asks the monitor to check the servers soon.
     monitor_wake: Arc<Notify>,
     is_closed: AtomicBool,
@@ -158,7 +158,7 @@ struct Member {
     /// Whether it is a replica to which reads are sent.
     serves_reads: AtomicBool,
     /// Whether it answered the last check.
-    is_reachable: AtomicBool,
+    passed_last_check: AtomicBool,
     position_tracking: Arc<PositionTracking>,
     /// Its log position when it was last checked, or a later one that it reported when a transaction began on it.
     lsn: AtomicU64,
@@ -208,7 +208,7 @@ impl Cluster {
     pub(crate) async fn connect(
         server_options: Vec<PgConnectOptions>,
         pool_options: PoolOptions,
-        positions: Arc<Positions>,
+        positions: Arc<ReadRequirements>,
     ) -> Result<Arc<Self>, Error> {
         let newest_timeline = Arc::<AtomicU32>::default();
         let mut members = Vec::new();
@@ -218,7 +218,7 @@ impl Cluster {
                 options: options.clone(),
                 pool: Pool::managed(options.clone(), pool_options)?,
                 serves_reads: AtomicBool::new(false),
-                is_reachable: AtomicBool::new(false),
+                passed_last_check: AtomicBool::new(false),
                 position_tracking: Arc::new(PositionTracking::new(positions.clone(), newest_timeline.clone())),
                 lsn: AtomicU64::new(0),
             });
@@ -252,7 +252,9 @@ impl Cluster {
         let primary_index = self.primary_index();
         // The primary first, then the reachable servers. (`false` sorts before `true`.)
         let mut order: Vec<usize> = (0..self.members.len()).collect();
-        order.sort_by_key(|index| (*index != primary_index, !self.members[*index].is_reachable.load(Ordering::SeqCst)));
+        order.sort_by_key(|index| {
+            (*index != primary_index, !self.members[*index].passed_last_check.load(Ordering::SeqCst))
+        });
         let mut first_error = None;
         for index in order {
             match connect_and_query_scalar(&self.members[index].options, query).await {
@@ -274,8 +276,8 @@ impl Cluster {
     pub(crate) fn status(&self) -> Vec<ServerStatus> {
         let primary_index = self.primary_index();
         let status_of = |(index, member): (usize, &Member)| {
-            let is_reachable = member.is_reachable.load(Ordering::SeqCst);
-            let is_primary = index == primary_index && is_reachable;
+            let passed_last_check = member.passed_last_check.load(Ordering::SeqCst);
+            let is_primary = index == primary_index && passed_last_check;
             let serves_reads = member.serves_reads.load(Ordering::SeqCst);
             let role = match (is_primary, serves_reads) {
                 (true, false) => ServerRole::Primary,

@@ -26,7 +26,7 @@ use crate::{
         BeginRequest, EndReason, Failure, Frame, OUTERMOST_FRAME_ID, Pending, TransactionState, already_ended_error,
         commit_unknown_error, savepoint_name,
     },
-    unlocked_state::{UnfinishedFrame, UnlockedState, WaiterGuard},
+    unlocked_state::{UnfinishedReason, UnlockedState, WaiterGuard},
     wire::{Connection, REPLICATION_STATUS_SQL, ROLLBACK_TIMEOUT, ReplicationStatus, exec_error},
 };
 
@@ -42,15 +42,15 @@ pub(crate) struct SharedTransaction<C: Connection = PooledConnection> {
     unlocked_state: Arc<UnlockedState>,
     pub(crate) identity: Identity,
     /// The time limit of each statement, counted from its start.
-    pub(crate) deadline: Option<Duration>,
+    pub(crate) statement_deadline: Option<Duration>,
     /// The number of statements sent through this handle and its clones that may have written something.
     write_count: Arc<AtomicU64>,
     /// The timeline of the transaction's server, if there are replicas.
     pub(crate) timeline: Option<u32>,
-    /// See [`TransactionState::keeps_first_snapshot`].
-    pub(crate) keeps_first_snapshot: bool,
-    /// See [`TransactionState::is_raw_commit_unknown`].
-    is_raw_commit_unknown: Arc<AtomicBool>,
+    /// See [`TransactionState::is_repeatable_read`].
+    pub(crate) is_repeatable_read: bool,
+    /// See [`TransactionState::has_unknown_raw_commit`].
+    has_unknown_raw_commit: Arc<AtomicBool>,
 }
 
 /// When the identity is verified after a statement of the caller.
@@ -96,7 +96,7 @@ impl<C: Connection> Clone for SharedTransaction<C> {
             unlocked_state: self.unlocked_state.clone(),
             identity: self.identity.clone(),
             write_count: self.write_count.clone(),
-            is_raw_commit_unknown: self.is_raw_commit_unknown.clone(),
+            has_unknown_raw_commit: self.has_unknown_raw_commit.clone(),
             ..*self
         }
     }
@@ -106,10 +106,10 @@ impl<C: Connection> SharedTransaction<C> {
     pub(crate) fn new(state: TransactionState<C>) -> Self {
         Self {
             identity: state.identity.clone(),
-            deadline: state.deadline,
+            statement_deadline: state.statement_deadline,
             timeline: state.tracked_server.as_ref().map(|server| server.timeline),
-            keeps_first_snapshot: state.keeps_first_snapshot,
-            is_raw_commit_unknown: state.is_raw_commit_unknown.clone(),
+            is_repeatable_read: state.is_repeatable_read,
+            has_unknown_raw_commit: state.has_unknown_raw_commit.clone(),
             state: Arc::new(Mutex::new(state)),
             unlocked_state: Arc::default(),
             write_count: Arc::default(),
@@ -119,13 +119,13 @@ impl<C: Connection> SharedTransaction<C> {
     /// Returns the current replication status of the server.
     pub(crate) async fn replication_status(&self) -> Result<Option<ReplicationStatus>, DbErr> {
         let mut state = self.lock().await;
-        let response = state.send_internal(format!("SELECT {REPLICATION_STATUS_SQL}"), Pending::Discardable).await?;
+        let response = state.run_own_sql(format!("SELECT {REPLICATION_STATUS_SQL}"), Pending::Discardable).await?;
         Ok(response.last_row.as_ref().and_then(|row| ReplicationStatus::read(row, 0)))
     }
 
     /// Closes the connection. To be called only before any statement of the caller has run in this transaction.
     pub(crate) async fn discard(self) {
-        self.lock().await.close(EndReason::Finished);
+        self.lock().await.close(EndReason::EndedByCrate);
     }
 
     /// Settles what earlier calls left unfinished, and returns exclusive access to the connection for a call in that
@@ -157,7 +157,7 @@ impl<C: Connection> SharedTransaction<C> {
         is_raw_commit_sent: &AtomicBool,
         work: impl Future<Output = Result<T, DbErr>>,
     ) -> Result<T, DbErr> {
-        let Some(deadline) = self.deadline else { return work.await };
+        let Some(deadline) = self.statement_deadline else { return work.await };
         let outcome = timeout(deadline.saturating_add(DEADLINE_GRACE), work).await;
         outcome.unwrap_or_else(|_| {
             let error_at_close = self.close_if_unanswered();
@@ -200,19 +200,19 @@ impl<C: Connection> SharedTransaction<C> {
         let begin = async {
             let mut call = self.begin_call(outer_id).await?;
             let state = &mut *call.state;
-            state.last_frame_id += 1;
-            let frame_id = state.last_frame_id;
+            state.highest_frame_id += 1;
+            let frame_id = state.highest_frame_id;
             let sql = format!("SAVEPOINT {}", savepoint_name(frame_id));
             state.frames.push(Frame::new(frame_id));
-            if let Err(error) = state.send_internal(sql, Pending::Savepoint(frame_id)).await {
+            if let Err(error) = state.run_own_sql(sql, Pending::Savepoint(frame_id)).await {
                 state.remove_frames_from(frame_id);
                 state.mark_failed(outer_id, Failure::CallFailed);
                 return Err(error);
             }
             if !modes.is_empty() {
                 let set_modes = format!("SET TRANSACTION{modes}");
-                if let Err(error) = state.send_internal(set_modes, Pending::Savepoint(frame_id)).await {
-                    state.roll_back_to(frame_id).await?;
+                if let Err(error) = state.run_own_sql(set_modes, Pending::Savepoint(frame_id)).await {
+                    state.roll_back_savepoint(frame_id).await?;
                     return Err(explain_nested_mode_error(error));
                 }
             }
@@ -224,7 +224,8 @@ impl<C: Connection> SharedTransaction<C> {
     /// Commits the transaction, or releases the savepoint. Returns `Ok` only if the server has done so, or if the
     /// transaction has only read and its end need not be awaited.
     pub(crate) async fn commit(&self, frame_id: u64) -> Result<(), DbErr> {
-        let deadline = self.deadline.map(|deadline| deadline.max(DEADLINE_GRACE).saturating_add(DEADLINE_GRACE));
+        let deadline =
+            self.statement_deadline.map(|deadline| deadline.max(DEADLINE_GRACE).saturating_add(DEADLINE_GRACE));
         let may_have_taken_effect = AtomicBool::new(false);
         let commit = async {
             let mut state = self.lock().await;
@@ -252,8 +253,8 @@ impl<C: Connection> SharedTransaction<C> {
                     // `may_have_taken_effect` is not part of the state behind the lock, because another call may hold
                     // the lock now.
                     let may_have_taken_effect = may_have_taken_effect.load(Ordering::SeqCst);
-                    let is_raw_commit_unknown = self.is_raw_commit_unknown.load(Ordering::SeqCst);
-                    if frame_id == OUTERMOST_FRAME_ID && may_have_taken_effect || is_raw_commit_unknown {
+                    let has_unknown_raw_commit = self.has_unknown_raw_commit.load(Ordering::SeqCst);
+                    if frame_id == OUTERMOST_FRAME_ID && may_have_taken_effect || has_unknown_raw_commit {
                         commit.set(None);
                         self.close_if_unanswered();
                         return Err(commit_unknown_error("the server did not answer in time"));
@@ -281,16 +282,20 @@ impl<C: Connection> SharedTransaction<C> {
             let _ = state.settle(&self.unlocked_state).await;
             if matches!(
                 state.end_reason,
-                Some(EndReason::Finished | EndReason::EndedByStatement | EndReason::RawCommitUnknown)
+                Some(EndReason::EndedByCrate | EndReason::EndedByStatement | EndReason::RawCommitUnknown)
             ) || state.frame(frame_id).is_none()
             {
                 return Err(already_ended_error(state.end_reason));
             }
-            if frame_id == OUTERMOST_FRAME_ID { state.roll_back().await } else { state.roll_back_to(frame_id).await }
+            if frame_id == OUTERMOST_FRAME_ID {
+                state.roll_back().await
+            } else {
+                state.roll_back_savepoint(frame_id).await
+            }
         };
         timeout(ROLLBACK_TIMEOUT, rollback).await.unwrap_or_else(|_| {
             self.close_if_unanswered();
-            if self.is_raw_commit_unknown.load(Ordering::SeqCst) {
+            if self.has_unknown_raw_commit.load(Ordering::SeqCst) {
                 return Err(commit_unknown_error("the server did not answer a COMMIT in time"));
             }
             // If the connection was closed, the server rolls back. If another call has the connection, the frame is
@@ -302,12 +307,12 @@ impl<C: Connection> SharedTransaction<C> {
 
     /// Records that the handle of a frame was dropped. The next call rolls the frame back before it sends a request.
     pub(crate) fn abandon(&self, frame_id: u64) {
-        self.unlocked_state.record_unfinished(frame_id, UnfinishedFrame::Abandoned);
+        self.unlocked_state.record_unfinished(frame_id, UnfinishedReason::Abandoned);
     }
 
     /// Records that an operation did not complete. The frame can only be rolled back.
     pub(crate) fn mark_failed(&self, frame_id: u64) {
-        self.unlocked_state.record_unfinished(frame_id, UnfinishedFrame::Failed);
+        self.unlocked_state.record_unfinished(frame_id, UnfinishedReason::Failed);
     }
 
     /// Returns the same transaction with a separate count of writes.

@@ -26,7 +26,7 @@ macro_rules! run_statement {
         let run = async {
             let mut call = $shared.begin_call($frame_id).await?;
             let write_kind = write_kind(&statement.statement.sql);
-            let returns_rows = returns_written_rows(&statement.statement.sql);
+            let returns_written_rows = returns_written_rows(&statement.statement.sql);
             if write_kind != WriteKind::None {
                 $shared.count_write();
             }
@@ -34,11 +34,11 @@ macro_rules! run_statement {
                 call.expect_session_changes();
                 is_raw_commit_sent.store(call.record_if_raw_commit(&statement.statement), Ordering::SeqCst);
             }
-            let $query = driver_query(statement.statement, statement.is_cached);
+            let $query = driver_query(statement.statement, statement.is_cacheable);
             let $connection = call.connection()?;
             let outcome = $run.await;
             let result = call.record_outcome_for_caller(outcome, $to_db_err)?;
-            if write_kind == WriteKind::Rows && result.affected_no_row(returns_rows) {
+            if write_kind == WriteKind::Rows && result.affected_no_row(returns_written_rows) {
                 $shared.uncount_write();
             }
             if $verification == Verification::Immediate {
@@ -53,37 +53,37 @@ macro_rules! run_statement {
 /// A statement, and whether the driver caches it as a prepared statement.
 pub(crate) struct StatementToRun {
     pub(crate) statement: Statement,
-    pub(crate) is_cached: bool,
+    pub(crate) is_cacheable: bool,
 }
 
 impl From<Statement> for StatementToRun {
     fn from(statement: Statement) -> Self {
-        Self { statement, is_cached: true }
+        Self { statement, is_cacheable: true }
     }
 }
 
 /// The result of a statement, which may show that the statement has affected no row.
 trait StatementResult {
-    /// Whether the result shows that no row was affected. `returns_rows` is whether the statement returns each row that
-    /// it affects.
-    fn affected_no_row(&self, returns_rows: bool) -> bool;
+    /// Whether the result shows that no row was affected. `returns_written_rows` is whether the statement returns each
+    /// row that it affects.
+    fn affected_no_row(&self, returns_written_rows: bool) -> bool;
 }
 
 impl StatementResult for PgQueryResult {
-    fn affected_no_row(&self, _returns_rows: bool) -> bool {
+    fn affected_no_row(&self, _returns_written_rows: bool) -> bool {
         self.rows_affected() == 0
     }
 }
 
 impl StatementResult for Option<PgRow> {
-    fn affected_no_row(&self, returns_rows: bool) -> bool {
-        returns_rows && self.is_none()
+    fn affected_no_row(&self, returns_written_rows: bool) -> bool {
+        returns_written_rows && self.is_none()
     }
 }
 
 impl StatementResult for Vec<PgRow> {
-    fn affected_no_row(&self, returns_rows: bool) -> bool {
-        returns_rows && self.is_empty()
+    fn affected_no_row(&self, returns_written_rows: bool) -> bool {
+        returns_written_rows && self.is_empty()
     }
 }
 

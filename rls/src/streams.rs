@@ -13,7 +13,7 @@ use crate::{
     Error,
     runtime::{AtomicBool, AtomicUsize, Ordering, spawn, timeout},
     shared_transaction::{Call, DEADLINE_GRACE, SharedTransaction, Verification},
-    statement_kind::{WriteKind, only_reads, write_kind},
+    statement_kind::{WriteKind, may_run_on_replica, write_kind},
     transaction_state::{OUTERMOST_FRAME_ID, commit_unknown_error},
     wire::{Connection, check_values, driver_query, query_error},
 };
@@ -151,12 +151,12 @@ enum StreamEnd {
 struct FailFrameOnDrop<'a, C: Connection> {
     shared: &'a SharedTransaction<C>,
     frame_id: u64,
-    has_ended: bool,
+    is_disarmed: bool,
 }
 
 impl<C: Connection> Drop for FailFrameOnDrop<'_, C> {
     fn drop(&mut self) {
-        if !self.has_ended {
+        if !self.is_disarmed {
             self.shared.mark_failed(self.frame_id);
         }
     }
@@ -220,8 +220,8 @@ async fn send_all<C: Connection>(
     waits_for_reader: bool,
 ) -> Result<StreamEnd, DbErr> {
     // Dropped before `call`, so that no other call gets the connection before the frame has failed.
-    let mut frame_guard = FailFrameOnDrop { shared, frame_id, has_ended: false };
-    let seems_read_only = only_reads(&statement.sql);
+    let mut frame_guard = FailFrameOnDrop { shared, frame_id, is_disarmed: false };
+    let seems_read_only = may_run_on_replica(&statement.sql);
     call.expect_rows();
     let connection = call.connection()?;
     let sending = async {
@@ -233,13 +233,13 @@ async fn send_all<C: Connection>(
         }
         Ok(StreamEnd::Complete)
     };
-    let time_limit = shared.deadline.map(|deadline| deadline.saturating_add(DEADLINE_GRACE));
+    let time_limit = shared.statement_deadline.map(|deadline| deadline.saturating_add(DEADLINE_GRACE));
     let started_at = Instant::now();
     let outcome = match time_limit {
         None => Ok(sending.await),
         Some(limit) => timeout(limit, sending).await,
     };
-    frame_guard.has_ended = true;
+    frame_guard.is_disarmed = true;
     match outcome {
         // The next call discards the rows that are still unread.
         Ok(Ok(StreamEnd::Dropped)) => return Ok(StreamEnd::Dropped),
@@ -254,7 +254,7 @@ async fn send_all<C: Connection>(
         // sent. The server is asked even if the statement seems only to read, because a view may call a function that
         // writes.
         if waits_for_reader
-            && !(seems_read_only && call.has_written_nothing().await?)
+            && !(seems_read_only && call.transaction_has_written_nothing().await?)
             && !row_sender.wait_until_read().await
         {
             return Ok(StreamEnd::Dropped);

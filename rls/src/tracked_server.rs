@@ -8,7 +8,7 @@ use std::sync::{
 
 use crate::{
     Identity,
-    position::{LogPosition, Positions},
+    position::{LogPosition, ReadRequirements},
     wire::ReplicationStatus,
 };
 
@@ -16,7 +16,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct PositionTracking {
     /// The log positions of the identities. The trackings of all servers share them.
-    positions: Arc<Positions>,
+    positions: Arc<ReadRequirements>,
     /// The newest timeline that any primary has had so far. The trackings of all servers share it.
     newest_timeline: Arc<AtomicU32>,
     /// The timeline that the server was on when the monitor (`servers/monitor.rs`) last checked it; 0 before the first
@@ -25,7 +25,7 @@ pub(crate) struct PositionTracking {
 }
 
 impl PositionTracking {
-    pub(crate) fn new(positions: Arc<Positions>, newest_timeline: Arc<AtomicU32>) -> Self {
+    pub(crate) fn new(positions: Arc<ReadRequirements>, newest_timeline: Arc<AtomicU32>) -> Self {
         Self { positions, newest_timeline, timeline: AtomicU32::new(0) }
     }
 }
@@ -35,7 +35,7 @@ impl PositionTracking {
 pub(crate) struct TrackedServer {
     position_tracking: Arc<PositionTracking>,
     /// Whether the transaction began on a standby. Then it can write nothing, even after that standby is promoted.
-    pub(crate) is_standby: bool,
+    pub(crate) was_standby: bool,
     /// The server's timeline when the transaction began.
     pub(crate) timeline: u32,
 }
@@ -43,13 +43,13 @@ pub(crate) struct TrackedServer {
 impl TrackedServer {
     pub(crate) fn new(position_tracking: Arc<PositionTracking>) -> Self {
         let timeline = position_tracking.timeline.load(Ordering::SeqCst);
-        Self { position_tracking, is_standby: false, timeline }
+        Self { position_tracking, was_standby: false, timeline }
     }
 
     /// Records what the server reported in its answer to BEGIN. A standby does not report its timeline there, so the
     /// timeline that the monitor has found remains.
     pub(crate) fn record_begin(&mut self, status: ReplicationStatus) {
-        self.is_standby = status.is_standby;
+        self.was_standby = status.is_standby;
         if !status.is_standby {
             self.timeline = status.timeline;
         }
@@ -63,7 +63,7 @@ impl TrackedServer {
             identity: identity.clone(),
             unknown_commit_count_before,
             // On a standby the outcome of a commit does not matter, because nothing was written.
-            is_settled: self.is_standby,
+            is_settled: self.was_standby,
         }
     }
 }

@@ -1,5 +1,5 @@
 //! A transaction of an identity, in two forms: [`Transaction`] for callers, which verifies the identity after each
-//! statement that may change it, and [`UncheckedTransaction`] for a library's own statements, which never verifies it.
+//! statement that may change it, and [`UnverifiedTransaction`] for a library's own statements, which never verifies it.
 
 mod closures;
 
@@ -18,7 +18,7 @@ use uuid::Uuid;
 use crate::{
     Identity, RowStream,
     identity::{check_role, set_role_statement},
-    servers::ServersByRole,
+    servers::ServersByIdentityRole,
     shared_transaction::{SharedTransaction, Verification},
     statement_kind::cannot_change_session,
     statements::StatementToRun,
@@ -35,25 +35,29 @@ pub(crate) type MapError = fn(&Identity, DbErr) -> DbErr;
 /// crate's front page lists the errors and outcomes.
 #[derive(Debug)]
 pub struct Transaction {
-    unchecked: UncheckedTransaction,
+    unverified: UnverifiedTransaction,
     map_error: MapError,
     /// When the identity is verified after a statement.
     verification: Verification,
 }
 
 /// A transaction for a library's own statements, after which the identity is not verified. The traits of
-/// [`unchecked`](crate::unchecked) provide it.
+/// [`unverified`](crate::unverified) provide it.
 #[derive(Debug)]
-pub struct UncheckedTransaction {
+pub struct UnverifiedTransaction {
     shared: SharedTransaction,
     frame_id: u64,
     rolls_back_on_drop: bool,
-    servers_by_role: ServersByRole,
+    servers_by_identity_role: ServersByIdentityRole,
 }
 
-impl UncheckedTransaction {
-    pub(crate) fn new(shared: SharedTransaction, frame_id: u64, servers_by_role: ServersByRole) -> Self {
-        Self { shared, frame_id, rolls_back_on_drop: true, servers_by_role }
+impl UnverifiedTransaction {
+    pub(crate) fn new(
+        shared: SharedTransaction,
+        frame_id: u64,
+        servers_by_identity_role: ServersByIdentityRole,
+    ) -> Self {
+        Self { shared, frame_id, rolls_back_on_drop: true, servers_by_identity_role }
     }
 
     /// Returns the identity.
@@ -99,7 +103,7 @@ impl UncheckedTransaction {
     /// pool.
     #[must_use]
     pub fn can_execute_as_role(&self, role: &str) -> bool {
-        !self.servers_by_role.has_separate_pool(role)
+        !self.servers_by_identity_role.has_separate_pool(role)
     }
 
     /// Runs one statement in another role, then restores the role. The settings still identify the caller. Use it only
@@ -112,7 +116,7 @@ impl UncheckedTransaction {
     /// a separate pool.
     pub async fn execute_as_role(&self, role: Cow<'static, str>, statement: Statement) -> Result<ExecResult, DbErr> {
         check_role(&role)?;
-        if self.servers_by_role.has_separate_pool(&role) {
+        if self.servers_by_identity_role.has_separate_pool(&role) {
             let reason = format!("the role {role} has a separate pool and must be used through it");
             return Err(crate::Error::Misconfigured { reason }.into());
         }
@@ -131,12 +135,12 @@ impl UncheckedTransaction {
     /// writes that are sent through it ([`may_have_written`](Self::may_have_written)). Dropping it does not end the
     /// transaction.
     #[must_use]
-    pub fn for_operation(&self) -> Self {
+    pub fn operation_handle(&self) -> Self {
         Self {
             shared: self.shared.with_separate_write_count(),
             frame_id: self.frame_id,
             rolls_back_on_drop: false,
-            servers_by_role: self.servers_by_role.clone(),
+            servers_by_identity_role: self.servers_by_identity_role.clone(),
         }
     }
 
@@ -156,11 +160,11 @@ impl UncheckedTransaction {
 
     async fn begin_nested(&self, options: &TransactionOptions) -> Result<Self, DbErr> {
         let frame_id = self.shared.begin_nested(self.frame_id, &modes_sql(options)).await?;
-        Ok(Self::new(self.shared.clone(), frame_id, self.servers_by_role.clone()))
+        Ok(Self::new(self.shared.clone(), frame_id, self.servers_by_identity_role.clone()))
     }
 }
 
-impl Drop for UncheckedTransaction {
+impl Drop for UnverifiedTransaction {
     fn drop(&mut self) {
         if self.rolls_back_on_drop {
             self.shared.abandon(self.frame_id);
@@ -176,7 +180,7 @@ pub(crate) fn modes_sql(options: &TransactionOptions) -> String {
 }
 
 #[async_trait]
-impl ConnectionTrait for UncheckedTransaction {
+impl ConnectionTrait for UnverifiedTransaction {
     fn get_database_backend(&self) -> DbBackend {
         DbBackend::Postgres
     }
@@ -201,12 +205,12 @@ impl ConnectionTrait for UncheckedTransaction {
 /// Returns raw SQL as one statement without values, to be sent with the extended query protocol, which accepts only one
 /// statement. The driver does not cache it, because its text is unlikely to recur.
 fn uncached_statement(sql: &str) -> StatementToRun {
-    StatementToRun { statement: Statement::from_string(DbBackend::Postgres, sql), is_cached: false }
+    StatementToRun { statement: Statement::from_string(DbBackend::Postgres, sql), is_cacheable: false }
 }
 
 impl Transaction {
-    pub(crate) fn new(unchecked: UncheckedTransaction, map_error: MapError) -> Self {
-        Self { unchecked, map_error, verification: Verification::Immediate }
+    pub(crate) fn new(unverified: UnverifiedTransaction, map_error: MapError) -> Self {
+        Self { unverified, map_error, verification: Verification::Immediate }
     }
 
     /// Defers the verification to the commit, for a transaction of one statement.
@@ -218,7 +222,7 @@ impl Transaction {
     /// Returns the identity.
     #[must_use]
     pub fn identity(&self) -> &Identity {
-        self.unchecked.identity()
+        self.unverified.identity()
     }
 
     /// Returns the id of the user whose identity this is, if it has one.
@@ -227,8 +231,8 @@ impl Transaction {
         self.identity().user_id()
     }
 
-    pub(crate) fn unchecked_transaction(&self) -> &UncheckedTransaction {
-        &self.unchecked
+    pub(crate) fn unverified_transaction(&self) -> &UnverifiedTransaction {
+        &self.unverified
     }
 
     /// Streams rows, and commits the transaction after the last one.
@@ -236,7 +240,7 @@ impl Transaction {
         let commits_at_end = true;
         let rows = self.stream_rows(statement, Verification::Deferred, commits_at_end).await;
         // If the stream has begun, its task ends the transaction. Otherwise the drop of this handle does.
-        self.unchecked.rolls_back_on_drop = rows.is_err();
+        self.unverified.rolls_back_on_drop = rows.is_err();
         rows
     }
 
@@ -247,7 +251,7 @@ impl Transaction {
         verification: Verification,
         commits_at_end: bool,
     ) -> Result<RowStream<'static>, DbErr> {
-        let UncheckedTransaction { shared, frame_id, .. } = &self.unchecked;
+        let UnverifiedTransaction { shared, frame_id, .. } = &self.unverified;
         let rows =
             self.map_error(streams::stream_rows(shared, *frame_id, statement, verification, commits_at_end).await)?;
         let (identity, map_error) = (self.identity().clone(), self.map_error);
@@ -270,7 +274,7 @@ impl Transaction {
         statement: impl Into<StatementToRun>,
         verification: Verification,
     ) -> Result<ExecResult, DbErr> {
-        self.map_error(self.unchecked.shared.execute(self.unchecked.frame_id, statement, verification).await)
+        self.map_error(self.unverified.shared.execute(self.unverified.frame_id, statement, verification).await)
     }
 
     /// Does the same as [`execute_for_caller`](Self::execute_for_caller), and returns the first row.
@@ -279,7 +283,7 @@ impl Transaction {
         statement: Statement,
         verification: Verification,
     ) -> Result<Option<QueryResult>, DbErr> {
-        let row = self.unchecked.shared.fetch_optional(self.unchecked.frame_id, statement, verification).await;
+        let row = self.unverified.shared.fetch_optional(self.unverified.frame_id, statement, verification).await;
         Ok(self.map_error(row)?.map(Into::into))
     }
 
@@ -289,7 +293,7 @@ impl Transaction {
         statement: Statement,
         verification: Verification,
     ) -> Result<Vec<QueryResult>, DbErr> {
-        let rows = self.unchecked.shared.fetch_all(self.unchecked.frame_id, statement, verification).await;
+        let rows = self.unverified.shared.fetch_all(self.unverified.frame_id, statement, verification).await;
         Ok(self.map_error(rows)?.into_iter().map(Into::into).collect())
     }
 
@@ -306,7 +310,7 @@ impl Transaction {
     }
 
     async fn begin_nested(&self, options: TransactionOptions) -> Result<Self, DbErr> {
-        Ok(Self::new(self.unchecked.begin_nested(&options).await?, self.map_error))
+        Ok(Self::new(self.unverified.begin_nested(&options).await?, self.map_error))
     }
 }
 
@@ -370,11 +374,11 @@ impl StreamTrait for Transaction {
 #[async_trait]
 impl TransactionSession for Transaction {
     async fn commit(self) -> Result<(), DbErr> {
-        self.unchecked.commit().await
+        self.unverified.commit().await
     }
 
     async fn rollback(self) -> Result<(), DbErr> {
-        self.unchecked.rollback().await
+        self.unverified.rollback().await
     }
 }
 

@@ -22,7 +22,7 @@ use crate::{
     pool::PooledConnection,
     runtime::{AtomicBool, timeout},
     tracked_server::TrackedServer,
-    unlocked_state::{UnfinishedFrame, UnlockedState},
+    unlocked_state::{UnfinishedReason, UnlockedState},
     wire::{Connection, PreparedStatementMode, ROLLBACK_TIMEOUT, SimpleQueryResponse, exec_error},
 };
 
@@ -40,30 +40,30 @@ pub(crate) struct TransactionState<C: Connection = PooledConnection> {
     /// `None` while the transaction is open.
     pub(crate) end_reason: Option<EndReason>,
     /// Whether a statement has run that may have changed the database session.
-    pub(crate) is_unclean: bool,
+    pub(crate) must_clean_session: bool,
     /// Whether a raw statement of the caller that may commit (COMMIT, END, PREPARE TRANSACTION) was sent, and the
     /// server has neither refused it nor answered the verification that follows it. Shared with the handles of the
     /// transaction, which read it while a call holds the connection.
-    pub(crate) is_raw_commit_unknown: Arc<AtomicBool>,
+    pub(crate) has_unknown_raw_commit: Arc<AtomicBool>,
     /// Whether a cached statement no longer fits its table. The connection is then discarded as outdated.
     pub(crate) has_outdated_statement: bool,
     /// The highest id that a frame has had so far.
-    pub(crate) last_frame_id: u64,
+    pub(crate) highest_frame_id: u64,
     /// The start time of the transaction, as the server prints it.
     pub(crate) started_at: String,
     pub(crate) identity: Identity,
     /// The identity with its settings in the form in which the server stores them. Verification compares with this
     /// form.
-    pub(crate) stored_identity: Identity,
+    pub(crate) read_back_identity: Identity,
     /// The time limit of each statement, counted from its start.
-    pub(crate) deadline: Option<Duration>,
+    pub(crate) statement_deadline: Option<Duration>,
     pub(crate) prepared_statement_mode: PreparedStatementMode,
     /// Whether the transaction belongs to an operation that only reads, and is not SERIALIZABLE, so that what it read
     /// is valid whether it is committed or rolled back. Then the caller need not wait for its end.
-    pub(crate) is_valid_without_commit: bool,
+    pub(crate) needs_no_commit: bool,
     /// Whether the transaction is REPEATABLE READ, so that all its statements see the snapshot of the first one. Also
     /// `false` if its isolation level was not read when it began.
-    pub(crate) keeps_first_snapshot: bool,
+    pub(crate) is_repeatable_read: bool,
     /// Whether the transaction is `READ ONLY`.
     is_read_only: bool,
     /// The server that the transaction runs on, if there are replicas.
@@ -74,7 +74,7 @@ impl<C: Connection> TransactionState<C> {
     /// Whether the transaction can write nothing, so that the outcome of its commit does not matter: it is `READ ONLY`,
     /// which no later statement can change, or it runs on a standby.
     pub(crate) fn cannot_write(&self) -> bool {
-        self.is_read_only || self.tracked_server.as_ref().is_some_and(|server| server.is_standby)
+        self.is_read_only || self.tracked_server.as_ref().is_some_and(|server| server.was_standby)
     }
 
     pub(crate) fn connection(&mut self) -> Result<&mut C, DbErr> {
@@ -117,7 +117,7 @@ impl<C: Connection> TransactionState<C> {
         self.pending = None;
         if let Err(error) = &outcome {
             // A pooler that has lost the server does not know whether the server received the request.
-            if breaks_connection(error) || is_from_pooler(error) && self.is_raw_commit_unknown() {
+            if breaks_connection(error) || is_from_pooler(error) && self.has_unknown_raw_commit() {
                 self.close(EndReason::ConnectionLost);
             } else if error.as_database_error().is_some() {
                 self.set_raw_commit_unknown(false);
@@ -141,7 +141,7 @@ impl<C: Connection> TransactionState<C> {
     /// Ends the transaction and discards the connection instead of returning it to its pool.
     pub(crate) fn close(&mut self, reason: EndReason) {
         let is_interrupted = matches!(reason, EndReason::ConnectionLost | EndReason::DeadlineExceeded);
-        let is_commit_unknown = is_interrupted && self.is_raw_commit_unknown();
+        let is_commit_unknown = is_interrupted && self.has_unknown_raw_commit();
         self.end_reason = Some(if is_commit_unknown { EndReason::RawCommitUnknown } else { reason });
         self.pending = None;
         if let Some(connection) = self.connection.take() {
@@ -156,7 +156,7 @@ impl<C: Connection> TransactionState<C> {
         if !self.must_finish_response || self.end_reason.is_some() {
             return Ok(());
         }
-        let limit = self.deadline.unwrap_or_default().max(ROLLBACK_TIMEOUT);
+        let limit = self.statement_deadline.unwrap_or_default().max(ROLLBACK_TIMEOUT);
         match timeout(limit, self.connection()?.drain()).await {
             Ok(Ok(_)) => {
                 self.must_finish_response = false;
@@ -175,7 +175,7 @@ impl<C: Connection> TransactionState<C> {
 
     /// Runs SQL of this crate in the innermost frame, and returns the server's response. `pending` stays recorded until
     /// the response arrives.
-    pub(crate) async fn send_internal(&mut self, sql: String, pending: Pending) -> Result<SimpleQueryResponse, DbErr> {
+    pub(crate) async fn run_own_sql(&mut self, sql: String, pending: Pending) -> Result<SimpleQueryResponse, DbErr> {
         self.finish_response().await?;
         self.pending = Some(pending);
         let frame_id = self.innermost_frame_id();
@@ -203,7 +203,7 @@ impl<C: Connection> TransactionState<C> {
             self.finish_response().await?;
         }
         if let (Some(pending), None) = (self.pending, self.end_reason) {
-            let deadline = self.deadline;
+            let deadline = self.statement_deadline;
             let drain = self.connection()?.drain();
             let drained = match deadline {
                 // Without a deadline, a statement is awaited however long it takes, even if its call was dropped.
@@ -242,23 +242,23 @@ impl<C: Connection> TransactionState<C> {
                     self.mark_failed(frame_id, Failure::CallFailed)
                 }
                 // The transaction was never returned to a caller.
-                Pending::Begin => self.close(EndReason::Finished),
+                Pending::Begin => self.close(EndReason::EndedByCrate),
                 // The transaction has ended, by commit or rollback.
-                Pending::End if !has_server_error => self.end_reason = Some(EndReason::Finished),
+                Pending::End if !has_server_error => self.end_reason = Some(EndReason::EndedByCrate),
                 // The transaction may still be open. The server rolls it back when the connection is closed.
-                Pending::End => self.close(EndReason::Finished),
+                Pending::End => self.close(EndReason::EndedByCrate),
             }
             if has_server_error {
                 self.set_raw_commit_unknown(false);
-            } else if self.is_raw_commit_unknown() && self.end_reason.is_none() {
+            } else if self.has_unknown_raw_commit() && self.end_reason.is_none() {
                 // The call that sent the COMMIT was dropped. The verification fails if the transaction has ended.
                 self.verify(self.innermost_frame_id(), Pending::Discardable).await?;
             }
         }
         for (frame_id, unfinished) in unlocked_state.take_unfinished() {
             match unfinished {
-                UnfinishedFrame::Failed => self.mark_failed(frame_id, Failure::CallFailed),
-                UnfinishedFrame::Abandoned => {
+                UnfinishedReason::Failed => self.mark_failed(frame_id, Failure::CallFailed),
+                UnfinishedReason::Abandoned => {
                     if let Some(frame) = self.frame(frame_id) {
                         frame.is_abandoned = true;
                     }
@@ -271,7 +271,7 @@ impl<C: Connection> TransactionState<C> {
             if frame_id == OUTERMOST_FRAME_ID {
                 self.roll_back().await?;
             } else {
-                self.roll_back_to(frame_id).await?;
+                self.roll_back_savepoint(frame_id).await?;
             }
         }
         Ok(())
@@ -281,8 +281,8 @@ impl<C: Connection> TransactionState<C> {
     /// the frame fails. If the server is in another transaction, a statement of the caller has ended the one that was
     /// begun.
     pub(crate) async fn verify(&mut self, frame_id: u64, pending: Pending) -> Result<(), DbErr> {
-        let sql = self.stored_identity.verify_sql(&self.started_at);
-        let row = self.send_internal(sql, pending).await?.last_row;
+        let sql = self.read_back_identity.verify_sql(&self.started_at);
+        let row = self.run_own_sql(sql, pending).await?.last_row;
         let integer = |column| row.as_ref().and_then(|row| row.integer(column));
         let (finding, prepared_count) = (integer(0), integer(1));
         if finding.is_some() {
@@ -317,7 +317,7 @@ impl<C: Connection> TransactionState<C> {
         if self.prepared_statement_mode == PreparedStatementMode::PerTransaction {
             return Ok(());
         }
-        if prepared_count == self.connection()?.prepared_statement_count() {
+        if prepared_count == self.connection()?.cached_statement_count() {
             return Ok(());
         }
         self.pending = Some(pending);

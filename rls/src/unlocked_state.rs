@@ -13,7 +13,7 @@ use crate::runtime::{AtomicUsize, BlockingMutex, Ordering};
 pub(crate) struct UnlockedState {
     /// The ids of the frames (the transaction, or a savepoint in it) that were left unfinished, each with the reason,
     /// until the next call takes them.
-    unfinished: BlockingMutex<Vec<(u64, UnfinishedFrame)>>,
+    unfinished: BlockingMutex<Vec<(u64, UnfinishedReason)>>,
     /// How many calls wait for the connection.
     waiter_count: AtomicUsize,
     waiter_added: Notify,
@@ -21,12 +21,12 @@ pub(crate) struct UnlockedState {
 
 /// Why a frame is unfinished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum UnfinishedFrame {
+pub(crate) enum UnfinishedReason {
     /// The handle of the frame was dropped without commit or rollback, or its commit or rollback was not answered in
     /// time.
     Abandoned,
     /// An operation of several statements did not complete (see
-    /// [`UncheckedTransaction::mark_failed`](crate::UncheckedTransaction::mark_failed)). The value also stands for a
+    /// [`UnverifiedTransaction::mark_failed`](crate::UnverifiedTransaction::mark_failed)). The value also stands for a
     /// stream whose task has stopped, and for a RELEASE SAVEPOINT that was not answered in time.
     Failed,
 }
@@ -49,7 +49,7 @@ impl Drop for WaiterGuard<'_> {
 }
 
 impl UnlockedState {
-    pub(crate) fn record_unfinished(&self, frame_id: u64, unfinished: UnfinishedFrame) {
+    pub(crate) fn record_unfinished(&self, frame_id: u64, unfinished: UnfinishedReason) {
         self.unfinished.lock().unwrap_or_else(PoisonError::into_inner).push((frame_id, unfinished));
     }
 
@@ -70,7 +70,7 @@ impl UnlockedState {
     }
 
     /// Returns the unfinished frames, and forgets them.
-    pub(crate) fn take_unfinished(&self) -> Vec<(u64, UnfinishedFrame)> {
+    pub(crate) fn take_unfinished(&self) -> Vec<(u64, UnfinishedReason)> {
         std::mem::take(&mut *self.unfinished.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

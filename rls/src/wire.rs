@@ -44,7 +44,7 @@ pub(crate) trait Connection: Send + Sized + 'static {
     fn drain(&mut self) -> impl Future<Output = Result<Option<sqlx::Error>, sqlx::Error>> + Send;
 
     /// Returns how many prepared statements the database session has according to the driver.
-    fn prepared_statement_count(&self) -> Option<i64>;
+    fn cached_statement_count(&self) -> Option<i64>;
 
     /// Makes the driver forget its prepared statements.
     fn forget_prepared_statements(&mut self) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
@@ -93,7 +93,7 @@ impl Connection for PooledConnection {
         }
     }
 
-    fn prepared_statement_count(&self) -> Option<i64> {
+    fn cached_statement_count(&self) -> Option<i64> {
         i64::try_from(self.pg_connection().cached_statements_size()).ok()
     }
 
@@ -272,25 +272,26 @@ pub(crate) fn has_only_driver_statements(
         PreparedStatementMode::Cached => response
             .last_row
             .as_ref()
-            .is_some_and(|row| row.integer(0) == connection.prepared_statement_count() && row.integer(1) == Some(0)),
+            .is_some_and(|row| row.integer(0) == connection.cached_statement_count() && row.integer(1) == Some(0)),
     }
 }
 
 /// A statement as the driver takes it.
 pub(crate) type PgQuery = Query<'static, Postgres, SqlxValues>;
 
-/// Converts the statement to the driver's type. `is_cached` is false if the text of the statement is unlikely to recur.
+/// Converts the statement to the driver's type. `is_cacheable` is false if the text of the statement is unlikely to
+/// recur.
 ///
 /// The driver finds a prepared statement by its text alone, whatever the types of the values. If a connection had
 /// prepared a statement for an integer, and the next value were a text of eight bytes, the server would read those
 /// bytes as an integer. So a comment that depends on the types is appended to the text.
-pub(crate) fn driver_query(statement: Statement, is_cached: bool) -> PgQuery {
+pub(crate) fn driver_query(statement: Statement, is_cacheable: bool) -> PgQuery {
     let Statement { mut sql, values, .. } = statement;
     let values = values.unwrap_or_else(|| Values(Vec::new()));
-    if is_cached && !values.0.is_empty() {
+    if is_cacheable && !values.0.is_empty() {
         let _ = write!(sql, " /*{:x}*/", hash_of_types(&values));
     }
-    query_with(AssertSqlSafe(sql), SqlxValues(values)).persistent(is_cached)
+    query_with(AssertSqlSafe(sql), SqlxValues(values)).persistent(is_cacheable)
 }
 
 /// Returns a hash of the values' types. The hash is the same in every process, so that a statement has the same text in

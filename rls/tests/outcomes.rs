@@ -25,7 +25,7 @@ const INSERT_NOTE: &str = "INSERT INTO notes (text) VALUES ('hello')";
 
 /// Creates a database with the table `notes`.
 async fn create_database() -> testdb::Database {
-    let database = testdb::Server::open().await.unwrap().create_empty().await.unwrap();
+    let database = testdb::Server::open().await.unwrap().create_unmigrated().await.unwrap();
     database.connect(1).await.unwrap().execute_unprepared("CREATE TABLE notes (text text NOT NULL)").await.unwrap();
     database
 }

@@ -1,6 +1,6 @@
 //! The driver's prepared statements, which are cached on their connection.
 
-use rls::{Database, Error, Identity, Options, unchecked::UncheckedExt};
+use rls::{Database, Error, Identity, Options, unverified::UnverifiedExt};
 use sea_orm::{ConnectionTrait, DbBackend, Statement, StreamTrait, TransactionTrait, Value};
 
 use crate::{
@@ -14,7 +14,7 @@ async fn a_prepared_statement_is_not_reused_if_the_count_or_types_of_the_values_
     let schema = format!("CREATE TABLE numbers (n bigint); GRANT SELECT, INSERT ON numbers TO {role}");
     database.connect(1).await.unwrap().execute_unprepared(&schema).await.unwrap();
     let mut options = Options::default();
-    // One connection, so that all statements meet the same prepared statements.
+    // One connection, so that all calls share one cache of prepared statements.
     options.max_connections = 1;
     let handle = Database::connect(database.url(), &options).await.unwrap();
     let (acme, globex) = (as_tenant(&handle, &role, "acme"), as_tenant(&handle, &role, "globex"));
@@ -23,7 +23,8 @@ async fn a_prepared_statement_is_not_reused_if_the_count_or_types_of_the_values_
     insert(5_i64.into()).await.unwrap();
     insert(6_i32.into()).await.unwrap();
     insert(7.0_f64.into()).await.unwrap();
-    // A text of eight bytes, which the server would read as a bigint if the driver did not send another statement.
+    // A text of eight bytes, which the server would read as a bigint if the driver used the statement
+    // that it prepared for a bigint.
     assert_eq!(outcome_code(insert("12345678".into()).await), "database", "a text is not a number");
     let sum = acme.query_one_raw(statement("SELECT sum(n)::bigint FROM numbers", Vec::new())).await.unwrap().unwrap();
     assert_eq!(sum.try_get_by_index::<i64>(0).unwrap(), 5 + 6 + 7);
@@ -117,7 +118,7 @@ async fn a_connection_that_only_reads_does_not_keep_an_outdated_statement() {
 }
 
 #[tokio::test]
-async fn an_outdated_statement_is_prepared_again_even_if_no_connection_is_idle() {
+async fn an_outdated_statement_is_prepared_again_although_the_other_connection_is_busy() {
     let (database, handle, role) = create_tenant_database().await;
     let acme = as_tenant(&handle, &role, "acme");
     let owner = database.connect(1).await.unwrap();
@@ -129,7 +130,8 @@ async fn an_outdated_statement_is_prepared_again_even_if_no_connection_is_idle()
     let [first, second] = transactions;
     first.commit().await.unwrap();
     second.commit().await.unwrap();
-    // This one has no lock on the table, and keeps its connection, with its outdated statement, from being idle.
+    // This transaction occupies one of the two connections, whose prepared statement is about to be outdated. It holds
+    // no lock on the table, so ALTER TABLE does not wait for it.
     let busy = acme.begin().await.unwrap();
     owner.execute_unprepared("ALTER TABLE notes ADD COLUMN author text").await.unwrap();
     assert_eq!(outcome_code(acme.query_all_raw(select_all()).await), "done");

@@ -27,8 +27,8 @@ impl Cluster {
     /// Starts the servers, runs the SQL on the primary, and waits until reads run on the replica.
     async fn start(schema: &str) -> Self {
         let settings = ["synchronous_commit=on"];
-        let primary = Server::start_private(Some(&settings)).await.unwrap();
-        let database = primary.create_empty().await.unwrap();
+        let primary = Server::start_plain(Some(&settings)).await.unwrap();
+        let database = primary.create_unmigrated().await.unwrap();
         let start_standby = move || primary.start_standby(&settings).unwrap();
         let standby = tokio::task::spawn_blocking(start_standby).await.unwrap();
         let replica_database = standby.replica_of(&database).unwrap();
@@ -48,10 +48,10 @@ impl Cluster {
     /// Pauses the replica, and returns once it no longer applies what it receives.
     async fn pause_replica(&self) {
         self.replica.execute_unprepared("SELECT pg_wal_replay_pause()").await.unwrap();
-        let is_paused = "SELECT pg_get_wal_replay_pause_state() = 'paused'";
+        let select_is_paused = "SELECT pg_get_wal_replay_pause_state() = 'paused'";
         while !self
             .replica
-            .query_one_raw(statement(is_paused))
+            .query_one_raw(statement(select_is_paused))
             .await
             .unwrap()
             .unwrap()

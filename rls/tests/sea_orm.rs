@@ -38,7 +38,7 @@ struct TestContext {
 
 impl TestContext {
     async fn new() -> Self {
-        let test_database = testdb::Server::open().await.unwrap().create_empty().await.unwrap();
+        let test_database = testdb::Server::open().await.unwrap().create_unmigrated().await.unwrap();
         let role = format!("baker_{}", uuid::Uuid::new_v4().simple());
         let schema = format!(
             "CREATE ROLE {role};

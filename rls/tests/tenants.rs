@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rls::{Database, Error, Identity, IdentityConnection, Options, unchecked::AsUnchecked};
+use rls::{Database, Error, Identity, IdentityConnection, Options, unverified::AsUnverified};
 use sea_orm::{ConnectionTrait, TransactionTrait};
 use tokio::{io::copy_bidirectional, net::TcpStream, sync::oneshot};
 
@@ -11,7 +11,7 @@ use crate::{outcome_code, proxies::listen_in_front_of, statement};
 /// Creates a database whose rows belong to tenants. Returns the database, a handle of it with a pool of two
 /// connections, and the role that all tenants share.
 pub async fn create_tenant_database() -> (testdb::Database, Database, String) {
-    let database = testdb::Server::open().await.unwrap().create_empty().await.unwrap();
+    let database = testdb::Server::open().await.unwrap().create_unmigrated().await.unwrap();
     let role = format!("tenant_{}", uuid::Uuid::new_v4().simple());
     let schema = format!(
         "CREATE ROLE {role};
@@ -253,7 +253,7 @@ async fn only_a_statement_that_writes_or_calls_a_function_may_have_written() {
         // Without RETURNING, the result does not show whether a row was updated.
         (r#"UPDATE "notes" SET "text" = 'y' WHERE "text" = 'nobody'"#, true),
     ] {
-        let operation = tx.unchecked().for_operation();
+        let operation = tx.unverified().operation_handle();
         operation.fetch_all(statement(sql)).await.unwrap();
         assert_eq!(operation.may_have_written(), may_write, "{sql}");
     }

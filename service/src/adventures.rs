@@ -25,7 +25,7 @@ mod catalogue;
 mod inputs;
 
 use entity::{adventures, sea_orm_active_enums::AdventureStatus};
-use rls::{supabase::SERVICE_ROLE, unchecked::UncheckedExt};
+use rls::{supabase::SERVICE_ROLE, unverified::UnverifiedExt};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, QuerySelect, Statement,
     TransactionOptions, prelude::Decimal,
@@ -305,7 +305,7 @@ async fn validate_and_store(
         rule: "an adventure must be validated outside a transaction if the service has its own login",
     })?;
     let service_tx =
-        UncheckedExt::begin_unchecked(&service_connection, TransactionOptions::default(), caller.deadline()).await?;
+        UnverifiedExt::begin_unverified(&service_connection, TransactionOptions::default(), caller.deadline()).await?;
     let update_result = service_tx.execute_raw(statement).await?;
     service_tx.commit().await?;
     // After `Busy`, the operation is retried: it reads the adventure again.

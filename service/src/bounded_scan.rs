@@ -15,22 +15,22 @@ pub(crate) const SCAN_LIMIT: usize = 1000;
 pub(crate) struct PageQuery {
     statement: Statement,
     /// Whether the scan is limited. If so, each row of the result also has the columns that describe the last scanned
-    /// row (`scan_end` in [`bounded`](Self::bounded)). They are NULL if the scan ended before the limit, or found a
-    /// match after the page's last row.
-    is_bounded: bool,
+    /// row (`scan_end` in [`with_scan_limit`](Self::with_scan_limit)). They are NULL if the scan ended before the
+    /// limit, or found a match after the page's last row.
+    has_scan_limit: bool,
 }
 
 impl PageQuery {
     /// Returns the query of a page whose filters are all covered by an index. Its scan has no limit.
-    pub(crate) fn unbounded(binds: Binds, page_sql: String) -> Self {
-        Self { statement: binds.into_statement(page_sql), is_bounded: false }
+    pub(crate) fn without_scan_limit(binds: Binds, page_sql: String) -> Self {
+        Self { statement: binds.into_statement(page_sql), has_scan_limit: false }
     }
 
     /// Returns the query of a page of at most `page_size` rows, whose scan is limited.
     ///
     /// - `page_sql` selects the first `page_size + 1` matching rows among the scanned ones.
-    /// - `scan_positions_sql` selects for each scanned row its number as `scan_number`, its id as `scanned_id`, and its
-    ///   sort keys. `page_sql` must not have columns of these names.
+    /// - `scan_positions_sql` selects for each scanned row its number as `scan_ordinal`, its id as `scanned_id`, and
+    ///   its sort keys. `page_sql` must not have columns of these names.
     /// - `ctes` has the common table expressions that `page_sql` and `scan_positions_sql` use, each followed by a
     ///   comma; it may be empty.
     /// - `order_by` sorts the page.
@@ -40,7 +40,7 @@ impl PageQuery {
     /// join and evaluate it before the page. One statement reads the page and the end of the scan. If two statements
     /// did, and a row left the list between them, the second would take as the end a row that the first did not scan,
     /// and that row would be on no page.
-    pub(crate) fn bounded(
+    pub(crate) fn with_scan_limit(
         binds: Binds,
         ctes: &str,
         page_sql: &str,
@@ -53,7 +53,7 @@ impl PageQuery {
               scan_end AS MATERIALIZED (
                 SELECT *
                 FROM ({scan_positions_sql}) AS scanned
-                WHERE scan_number = {SCAN_LIMIT}
+                WHERE scan_ordinal = {SCAN_LIMIT}
                   AND (SELECT count(*) FROM page) <= {page_size}
               )
             SELECT page.*, scan_end.*
@@ -62,7 +62,7 @@ impl PageQuery {
             LEFT JOIN scan_end ON true
             {order_by}"
         ));
-        Self { statement, is_bounded: true }
+        Self { statement, has_scan_limit: true }
     }
 
     /// Runs the query. `position_of` returns a row's position in the list. `scan_end_position` returns the position of
@@ -78,7 +78,7 @@ impl PageQuery {
         scan_end_position: impl Fn(&PgRow, Uuid) -> Result<P, DbErr>,
     ) -> Result<Page<T>, Error> {
         let rows = tx.fetch_all(self.statement.clone()).await?;
-        let Some(first_row) = rows.first().filter(|_| self.is_bounded) else {
+        let Some(first_row) = rows.first().filter(|_| self.has_scan_limit) else {
             return list.build_page(decode(&rows)?, page_size, position_of);
         };
         let last_scanned_id = rows::decode_cell::<Option<Uuid>>(first_row, "scanned_id")?;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 pub use rls::{IdentityConnection, InvalidLogPosition, LogPosition, RowStream, ServerRole, ServerStatus, Transaction};
-use rls::{UncheckedTransaction, supabase::SERVICE_ROLE};
+use rls::{UnverifiedTransaction, supabase::SERVICE_ROLE};
 use sea_orm::{DbErr, ExecResult, Statement};
 use uuid::Uuid;
 
@@ -12,7 +12,7 @@ use crate::{Error, identity::Identity};
 
 /// The transaction of an operation. The identity is not verified after each statement, because no statement of an
 /// operation leaves a changed identity.
-pub(crate) type OperationTransaction = UncheckedTransaction;
+pub(crate) type OperationTransaction = UnverifiedTransaction;
 
 /// A type on which operations are called: the connection of an identity, where each operation runs in a transaction of
 /// its own; or a transaction, in which operations take part. The trait is sealed.
@@ -53,7 +53,7 @@ impl OperationTransactionExt for OperationTransaction {
 pub(crate) mod sealed {
     use rls::{
         supabase,
-        unchecked::{AsUnchecked, UncheckedExt},
+        unverified::{AsUnverified, UnverifiedExt},
     };
     use sea_orm::TransactionOptions;
 
@@ -65,13 +65,13 @@ pub(crate) mod sealed {
         /// A new transaction, which the operation ends.
         Begun(OperationTransaction),
         /// The caller's transaction, which the caller ends.
-        Joined(JoinedTransaction),
+        Joined(JoinedOperation),
     }
 
     /// An operation's part in a caller's transaction. If the operation fails or is dropped after it has written
     /// something, the transaction can only be rolled back: a commit would keep only some of the operation's changes.
     #[derive(Debug)]
-    pub struct JoinedTransaction {
+    pub struct JoinedOperation {
         pub(crate) transaction: OperationTransaction,
         /// Whether the operation only reads; the caller's transaction may write all the same.
         is_read_only: bool,
@@ -79,13 +79,13 @@ pub(crate) mod sealed {
         has_succeeded: bool,
     }
 
-    impl JoinedTransaction {
+    impl JoinedOperation {
         pub(crate) fn mark_succeeded(mut self) {
             self.has_succeeded = true;
         }
     }
 
-    impl Drop for JoinedTransaction {
+    impl Drop for JoinedOperation {
         fn drop(&mut self) {
             if !self.has_succeeded && !self.is_read_only && self.transaction.may_have_written() {
                 self.transaction.mark_failed();
@@ -138,9 +138,9 @@ pub(crate) mod sealed {
             is_read_only: bool,
         ) -> Result<BegunOrJoinedTransaction, Error> {
             if is_read_only {
-                return Ok(BegunOrJoinedTransaction::Begun(UncheckedExt::begin_read(self, deadline).await?));
+                return Ok(BegunOrJoinedTransaction::Begun(UnverifiedExt::begin_read(self, deadline).await?));
             }
-            let tx = UncheckedExt::begin_unchecked(self, TransactionOptions::default(), deadline).await?;
+            let tx = UnverifiedExt::begin_unverified(self, TransactionOptions::default(), deadline).await?;
             Ok(BegunOrJoinedTransaction::Begun(tx))
         }
     }
@@ -169,8 +169,8 @@ pub(crate) mod sealed {
             _: Option<Duration>,
             is_read_only: bool,
         ) -> Result<BegunOrJoinedTransaction, Error> {
-            let transaction = self.unchecked().for_operation();
-            Ok(BegunOrJoinedTransaction::Joined(JoinedTransaction { transaction, is_read_only, has_succeeded: false }))
+            let transaction = self.unverified().operation_handle();
+            Ok(BegunOrJoinedTransaction::Joined(JoinedOperation { transaction, is_read_only, has_succeeded: false }))
         }
     }
 }

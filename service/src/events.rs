@@ -98,8 +98,8 @@ impl<C: Caller> Events<'_, C> {
     /// # Errors
     ///
     /// [`Error::NotSeated`] for a player who left, [`Error::NotAllowed`] for anyone else, [`Error::NotFound`] for the
-    /// service if there is no such session, [`Error::InvalidValue`] for `kind`, for a payload out of bounds (decision
-    /// "Bounds") and for text that contains NUL; [`Error::IdConflict`], [`Error::NotSignedIn`].
+    /// service if there is no such session, [`Error::InvalidValue`] for `kind`, for a payload out of bounds
+    /// (`docs/decisions.md`, "Bounds") and for text that contains NUL; [`Error::IdConflict`], [`Error::NotSignedIn`].
     pub async fn send(self, event: NewEvent) -> Result<session_events::Model, Error> {
         if event.kind.is_empty() {
             return Err(Error::InvalidValue { field: "kind", rule: "must have 1 to 57 characters" });
@@ -196,7 +196,7 @@ struct NewestSeq {
 /// another one. With replicas it is the WAL timeline, which the primary and its standbys share, and which changes with
 /// each promotion. Otherwise it is `event_history_id`, the result of `private.event_history_id()`, which also changes
 /// with each restart (`None` on a standby).
-fn resolve_history_id(tx: &OperationTransaction, event_history_id: Option<String>) -> Result<String, Error> {
+fn choose_history_id(tx: &OperationTransaction, event_history_id: Option<String>) -> Result<String, Error> {
     match (tx.timeline(), event_history_id) {
         (Some(timeline), _) => Ok(format!("timeline {timeline}")),
         (None, Some(event_history_id)) => Ok(event_history_id),
@@ -208,7 +208,7 @@ fn resolve_history_id(tx: &OperationTransaction, event_history_id: Option<String
 
 /// Returns the error for a result of `private.listener_status` or `private.my_listener_status`. `None` if the account
 /// may listen to the session.
-fn listener_error(status: &str) -> Option<Error> {
+fn listener_status_error(status: &str) -> Option<Error> {
     match status {
         "listens" => None,
         "account_closed" => Some(Error::AccountClosed),

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 
 /// A session's join code: six characters of `ABCDEFGHJKMNPQRSTUVWXYZ23456789` if the database generated it, or any six
-/// of `A-Z0-9` if the service chose it (decision "Sessions").
+/// of `A-Z0-9` if the service chose it (`docs/decisions.md`, "Sessions").
 ///
 /// Parsing accepts lower case, spaces and hyphens, as people write them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

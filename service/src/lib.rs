@@ -31,7 +31,7 @@ pub use join_code::JoinCode;
 pub use page::{Cursor, Page};
 pub use rls::PoolStatus;
 pub use sparc::{Options, Sparc};
-pub use values::{AttributeValue, Difficulty, Level, MaxHitPoints, MaxPlayers, PageSize};
+pub use values::{AttributeValue, Difficulty, Level, MaxHitPoints, MaxPlayers, RollsPageSize};
 
 /// The game's operations, grouped by aggregate (users, characters, adventures and so on). They are called on the
 /// connection of an identity, or on a transaction begun on one.

@@ -23,14 +23,14 @@
 
 use std::time::{Duration, Instant};
 
-use rls::unchecked::UncheckedExt;
+use rls::unverified::UnverifiedExt;
 use sea_orm::{DbBackend, FromQueryResult, Statement, TransactionOptions};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     Caller, Error, IdentityConnection,
     identity::Identity,
-    operation::{Access, RetryState, operation},
+    operation::{Access, OperationRun, operation},
 };
 
 /// Options of a job.
@@ -247,9 +247,9 @@ impl Maintenance<'_, IdentityConnection> {
             duration_us = tracing::field::Empty,
         );
         // Nothing is retried here: the retry state only records the outcome in the span.
-        let retry_state = RetryState::new(self.caller, Access::ReadWrite);
+        let operation_run = OperationRun::new(self.caller, Access::ReadWrite);
         let vacuum = async {
-            let tx = UncheckedExt::begin_unchecked(self.caller, TransactionOptions::default(), None).await?;
+            let tx = UnverifiedExt::begin_unverified(self.caller, TransactionOptions::default(), None).await?;
             let statement = Statement::from_string(DbBackend::Postgres, SELECT_OWNS_TABLES);
             let row = OwnershipRow::find_by_statement(statement).one(&tx).await?;
             tx.rollback().await?;
@@ -271,7 +271,7 @@ impl Maintenance<'_, IdentityConnection> {
         };
         let vacuum_and_record = async {
             let outcome = vacuum.await;
-            retry_state.record_outcome(&outcome);
+            operation_run.record_outcome(&outcome);
             outcome
         };
         tracing::Instrument::instrument(vacuum_and_record, span).await

@@ -37,29 +37,29 @@ pub(crate) enum Access {
 
 /// The retry state of one operation.
 #[derive(Debug)]
-pub(crate) struct RetryState {
+pub(crate) struct OperationRun {
     failed_attempts: u32,
     /// Whether the present attempt may run on a replica or in a `READ ONLY` transaction. `false` after the first
     /// failure.
-    is_read_only: bool,
+    attempt_is_read_only: bool,
     has_replicas: bool,
     started_at: Instant,
     /// How long the operation may take from `started_at`, with all its attempts. `None` if there is no limit.
     deadline: Option<Duration>,
-    is_visitor: bool,
+    caller_is_visitor: bool,
 }
 
-impl RetryState {
+impl OperationRun {
     pub(crate) fn new(caller: &impl Caller, access: Access) -> Self {
-        let is_visitor = caller.identity() == Identity::Anon;
+        let caller_is_visitor = caller.identity() == Identity::Anon;
         let has_replicas = caller.has_replicas();
         Self {
             failed_attempts: 0,
-            is_read_only: access == Access::ReadOnly,
+            attempt_is_read_only: access == Access::ReadOnly,
             has_replicas,
             started_at: Instant::now(),
             deadline: caller.deadline(),
-            is_visitor,
+            caller_is_visitor,
         }
     }
 
@@ -87,7 +87,7 @@ impl RetryState {
         let answer = tokio::time::timeout(remaining.max(COMMIT_GRACE), commit).await;
         answer
             .unwrap_or_else(|_| {
-                if self.is_read_only {
+                if self.attempt_is_read_only {
                     // Nothing was written, so there is no outcome to know.
                     return Err(rls::Error::DeadlineExceeded.into());
                 }
@@ -125,22 +125,22 @@ impl RetryState {
             }
         };
         match outcome {
-            Err(error) if self.prepare_retry(&error).await => None,
+            Err(error) if self.wait_to_retry(&error).await => None,
             outcome => Some(outcome.map_err(|error| self.explain(error))),
         }
     }
 
     /// Returns whether to retry the operation: the failed attempt changed nothing, another attempt may succeed, and
     /// there are attempts and time left. If so, first counts the failed attempt and waits for the back-off.
-    pub(crate) async fn prepare_retry(&mut self, error: &Error) -> bool {
+    pub(crate) async fn wait_to_retry(&mut self, error: &Error) -> bool {
         // `ReadOnly` has three causes: the server is a replica, the server has just been replaced as the primary, or
         // the attempt ran in a `READ ONLY` transaction and called a function that writes.
         let may_succeed = matches!(error, Error::Busy)
             // Not after a timeout: the attempt has already waited `acquire_timeout` for a server that did not answer.
             || matches!(error, Error::ConnectionLost(source) if !is_timeout(source))
-            || (self.has_replicas || self.is_read_only) && matches!(error, Error::ReadOnly);
+            || (self.has_replicas || self.attempt_is_read_only) && matches!(error, Error::ReadOnly);
         // The next attempt runs on the primary, in a transaction that may write.
-        self.is_read_only = false;
+        self.attempt_is_read_only = false;
         let has_time = self.remaining().is_none_or(|remaining| !remaining.is_zero());
         let can_retry = may_succeed && has_time && self.failed_attempts + 1 < MAX_ATTEMPTS;
         if can_retry {
@@ -154,7 +154,7 @@ impl RetryState {
     /// who is not allowed to do something must sign in first.
     fn explain(&self, error: Error) -> Error {
         match explain_bind_mismatch(error) {
-            Error::NotAllowed { .. } if self.is_visitor => Error::NotSignedIn,
+            Error::NotAllowed { .. } if self.caller_is_visitor => Error::NotSignedIn,
             error => error,
         }
     }
@@ -198,24 +198,24 @@ pub(crate) async fn run<'env, C: Caller, T>(
     access: Access,
     body: impl for<'t> Fn(&'t OperationTransaction) -> ScopedBoxFuture<'env, 't, Result<T, Error>>,
 ) -> Result<T, Error> {
-    let mut retry_state = RetryState::new(caller, access);
+    let mut operation_run = OperationRun::new(caller, access);
     let outcome = loop {
-        let attempt = retry_state.run_with_deadline(async {
+        let attempt = operation_run.run_with_deadline(async {
             let begun_or_joined =
-                Box::pin(caller.begin_or_join(retry_state.remaining(), retry_state.is_read_only)).await?;
+                Box::pin(caller.begin_or_join(operation_run.remaining(), operation_run.attempt_is_read_only)).await?;
             let outcome = body(begun_or_joined.transaction()).await;
             Ok((begun_or_joined, outcome))
         });
         let (begun_or_joined, outcome) = match attempt.await {
             Ok(completed) => completed,
-            Err(error) if retry_state.prepare_retry(&error).await => continue,
+            Err(error) if operation_run.wait_to_retry(&error).await => continue,
             Err(error) => break Err(error),
         };
-        if let Some(outcome) = Box::pin(retry_state.end_attempt(begun_or_joined, outcome)).await {
+        if let Some(outcome) = Box::pin(operation_run.end_attempt(begun_or_joined, outcome)).await {
             break outcome;
         }
     };
-    retry_state.record_outcome(&outcome);
+    operation_run.record_outcome(&outcome);
     outcome
 }
 

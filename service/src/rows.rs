@@ -185,7 +185,7 @@ pub(crate) struct ResultColumn<T> {
 impl<T: Type<Postgres> + for<'r> Decode<'r, Postgres>> ResultColumn<T> {
     /// Finds the column with this name and checks its type.
     pub(crate) fn find(row: &PgRow, name: &str) -> Result<Self, DbErr> {
-        let column = row.try_column(name).map_err(decode_error)?;
+        let column = row.try_column(name).map_err(query_error)?;
         if T::compatible(column.type_info()) {
             Ok(Self { index: column.ordinal(), value_type: PhantomData })
         } else {
@@ -195,7 +195,7 @@ impl<T: Type<Postgres> + for<'r> Decode<'r, Postgres>> ResultColumn<T> {
 
     /// Decodes the column's value in a row.
     pub(crate) fn read(&self, row: &PgRow) -> Result<T, DbErr> {
-        row.try_get_unchecked(self.index).map_err(decode_error)
+        row.try_get_unchecked(self.index).map_err(query_error)
     }
 }
 
@@ -207,7 +207,7 @@ pub(crate) fn decode_cell<T: Type<Postgres> + for<'r> Decode<'r, Postgres>>(
     ResultColumn::find(row, name)?.read(row)
 }
 
-fn decode_error(error: sqlx::Error) -> DbErr {
+fn query_error(error: sqlx::Error) -> DbErr {
     DbErr::Query(RuntimeErr::SqlxError(error.into()))
 }
 

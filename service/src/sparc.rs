@@ -147,7 +147,7 @@ impl Sparc {
 
     /// Returns the status of the users' pool, for metrics. With replicas, that is the users' pool of the primary.
     #[must_use]
-    pub fn pool_status(&self) -> PoolStatus {
+    pub fn user_pool_status(&self) -> PoolStatus {
         self.database.pool_status(supabase::AUTHENTICATED)
     }
 

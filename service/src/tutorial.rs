@@ -1,8 +1,8 @@
 //! The tutorial: two paths of steps that are completed in order.
 //!
 //! The player's path is welcome, character basics, dice rolling, combat practice, player complete. The Seer's path is
-//! welcome, running sessions, seer complete (decision "Game rules"). The database rejects steps out of order, and
-//! derives the completed steps from the current one.
+//! welcome, running sessions, seer complete (`docs/decisions.md`, "Game rules"). The database rejects steps out of
+//! order, and derives the completed steps from the current one.
 //!
 //! ```
 //! use entity::sea_orm_active_enums::TutorialPath;

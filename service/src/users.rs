@@ -38,7 +38,7 @@ use crate::{
     rows::{self, set_if_some},
 };
 
-/// An account to create in `auth.users`, where Supabase does not manage that table.
+/// An account to create in `auth.users`, in a database where Supabase does not manage that table.
 #[derive(Clone, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
@@ -78,8 +78,8 @@ const FIND_SAME_SIGN_UP: &str = "SELECT 1
        jsonb_build_object('id', $1::uuid, 'email', $2::text, 'raw_user_meta_data', $3::jsonb)
      )";
 
-/// Whether the e-mail address is in a reserved domain (decision "Sign-up"), or an account already has it: either as
-/// written, or in lower case, as the platform stores it.
+/// Whether the e-mail address is in a reserved domain (`docs/decisions.md`, "Sign-up"), or an account already has it:
+/// either as written, or in lower case, as the platform stores it.
 const SELECT_IS_EMAIL_TAKEN: &str = r"SELECT
     lower($1) ~ '@(no-email|deleted)\.invalid\.?\s*$'
     OR EXISTS (SELECT FROM public.users WHERE email IN ($1, lower($1))) AS is_taken";
@@ -88,10 +88,10 @@ const SELECT_IS_EMAIL_TAKEN: &str = r"SELECT
 const MAX_PROFILES: u64 = 50;
 
 impl<C: Caller> Users<'_, C> {
-    /// Creates an account in `auth.users`, where Supabase does not manage that table; a trigger creates the profile. On
-    /// Supabase, only the platform itself can create accounts. If the e-mail address is taken, the profile is created
-    /// without one; check with [`is_email_taken`](Self::is_email_taken) first. Nothing checks whether the e-mail
-    /// address is valid and belongs to the person who signs up.
+    /// Creates an account in `auth.users`, in a database where Supabase does not manage that table; a trigger creates
+    /// the profile. On Supabase, only the platform itself can create accounts. If the e-mail address is taken, the
+    /// profile is created without one; check with [`is_email_taken`](Self::is_email_taken) first. Nothing checks
+    /// whether the e-mail address is valid and belongs to the person who signs up.
     ///
     /// Repeating the request with the same id returns the existing account. So a program that issues a token for the
     /// result must choose the id itself, and not accept it from the person who signs up; otherwise anyone who repeats
@@ -252,8 +252,8 @@ impl<C: Caller> Users<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::NotSignedIn`], [`Error::InvalidValue`] for a value that violates its rule (decision "Bounds", decision
-    /// "Names") and for text that contains NUL, [`Error::AccountClosed`].
+    /// [`Error::NotSignedIn`], [`Error::InvalidValue`] for a value that violates its rule (`docs/decisions.md`,
+    /// "Bounds" and "Names") and for text that contains NUL, [`Error::AccountClosed`].
     pub async fn edit(self, changes: ProfileChanges) -> Result<Profile, Error> {
         let mut row = users::ActiveModel::default();
         set_if_some(&mut row.display_name, &changes.display_name);
@@ -272,11 +272,12 @@ impl<C: Caller> Users<'_, C> {
     }
 
     /// Closes an account: removes its personal data, gives up its seats in live sessions, cancels the live sessions
-    /// that it runs and deletes or archives its drafts; history shared with others remains (decision "Retiring,
-    /// closing, deleting"). Idempotent.
+    /// that it runs and deletes or archives its drafts; history shared with others remains (`docs/decisions.md`,
+    /// "Retiring, closing, deleting"). Idempotent.
     ///
     /// On Supabase, delete the account through the platform instead, because the platform also signs the owner out.
-    /// There, this operation only closes the profile and, if the platform allows it, marks the account as deleted.
+    /// There, this operation does all of the above and, if the platform allows it, marks the account as deleted, but it
+    /// does not sign the owner out.
     ///
     /// Who may: a user, for their own account; the service, for any. Three round trips. Events `player_left` and
     /// `session_status` in the sessions concerned.

@@ -67,8 +67,8 @@ pub(crate) fn optional_number<'de, D: Deserializer<'de>>(deserializer: D) -> Res
 }
 
 /// Deserializes the page size of a filter.
-pub(crate) fn page_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PageSize, D::Error> {
-    PageSize::new(IntegerOrString::deserialize(deserializer)?.0).map_err(de::Error::custom)
+pub(crate) fn page_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<RollsPageSize, D::Error> {
+    RollsPageSize::new(IntegerOrString::deserialize(deserializer)?.0).map_err(de::Error::custom)
 }
 
 /// Implements conversions between an enum and its text, for paths and query strings. The text is the same as in JSON.
@@ -257,20 +257,20 @@ bounded_integer!(
 );
 
 bounded_integer!(
-    /// The maximum number of rolls on a page: 1 to 200, 50 by default (decision "Game rules").
-    PageSize,
+    /// The maximum number of rolls on a page: 1 to 200, 50 by default (`docs/decisions.md`, "Game rules").
+    RollsPageSize,
     1 to 200,
     "page_size",
     "must be 1 to 200"
 );
 
-impl PageSize {
+impl RollsPageSize {
     pub(crate) const fn row_count(self) -> usize {
         self.0 as usize
     }
 }
 
-impl Default for PageSize {
+impl Default for RollsPageSize {
     fn default() -> Self {
         Self::new_unchecked(50)
     }
@@ -278,12 +278,12 @@ impl Default for PageSize {
 
 #[cfg(test)]
 mod tests {
-    use super::{Difficulty, PageSize};
+    use super::{Difficulty, RollsPageSize};
     use crate::{adventures::CatalogueOrder, dice::ModifierKind, sessions::Visibility, users::Badge};
 
     #[test]
     fn a_page_size_is_fifty_unless_another_is_requested() {
-        assert_eq!((PageSize::default().row_count(), PageSize::new(200).unwrap().row_count()), (50, 200));
+        assert_eq!((RollsPageSize::default().row_count(), RollsPageSize::new(200).unwrap().row_count()), (50, 200));
     }
 
     #[test]

@@ -40,7 +40,7 @@ impl Binaries {
     ///
     /// The binaries are not installed and cannot be fetched, `PG_BIN` or `PG_VERSION` is invalid, or `PG_BIN` has
     /// another version than `PG_VERSION`.
-    pub fn find() -> Result<Self, Error> {
+    pub fn find_or_fetch() -> Result<Self, Error> {
         let wanted_version = match env::var("PG_VERSION").ok().filter(|text| !text.is_empty()) {
             None => None,
             Some(text) => Some(

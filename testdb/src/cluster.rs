@@ -220,7 +220,8 @@ fn numeric_id(arguments: &[&str]) -> Option<u32> {
     String::from_utf8_lossy(&output.stdout).trim().parse().ok()
 }
 
-/// Returns a function that converts an [`std::io::Error`]. `what` is a sentence without a period that says what failed.
+/// Returns a function that converts an [`std::io::Error`]. `what` says what failed, as a sentence without the
+/// final period.
 fn io_error(what: &'static str) -> impl Fn(std::io::Error) -> Error {
     move |cause| Error::Io { what: what.to_owned(), cause }
 }

@@ -30,7 +30,7 @@ impl Database {
     pub async fn open() -> Result<Self, Error> {
         match configured_url() {
             Some(url) => Ok(Self { url, name: String::new(), server: None, is_temporary: false }),
-            None => Server::start_private(None).await?.create_empty().await,
+            None => Server::start_plain(None).await?.create_unmigrated().await,
         }
     }
 
@@ -39,7 +39,7 @@ impl Database {
     /// # Errors
     ///
     /// As for [`Database::open`], or the migration fails.
-    pub async fn open_migrated() -> Result<Self, Error> {
+    pub async fn open_and_migrate() -> Result<Self, Error> {
         let database = Self::open().await?;
         let migration_error = |error: DbErr| Error::Migration(migration::user_message(&error));
         let connection =

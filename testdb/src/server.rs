@@ -21,13 +21,13 @@ use crate::{
 
 /// If this environment variable has a value, [`Server::open`] starts a cluster whose databases are laid out like
 /// Supabase projects. (Supabase is *the platform*.)
-const PLATFORM_VARIABLE: &str = "SPARC_PLATFORM";
+const SUPABASE_VARIABLE: &str = "SPARC_PLATFORM";
 
 /// The superuser of a cluster of Supabase projects.
 const SUPABASE_SUPERUSER: &str = "supabase_admin";
 
 /// SQL that gives a new database the layout of a Supabase project.
-const PROJECT_SQL: &str = include_str!("../../tests/platform.sql");
+const SUPABASE_PROJECT_SQL: &str = include_str!("../../tests/platform.sql");
 
 /// The SQL in this environment variable is run on every database that [`Server::create_migrated`] migrates, after the
 /// migration. The mutation test (`src/bin/mutants`) removes or loosens a rule with it.
@@ -59,7 +59,7 @@ pub(crate) struct Inner {
     /// The layout of each new database.
     layout: Layout,
     /// A Supabase project without the schema of this workspace. New projects are copies of it.
-    project_template: OnceCell<Database>,
+    supabase_template: OnceCell<Database>,
     /// A database with the schema. New migrated databases are copies of it.
     migrated_template: OnceCell<Database>,
     /// The last part of the name of the next new database.
@@ -68,7 +68,7 @@ pub(crate) struct Inner {
 
 impl Server {
     /// If `DATABASE_URL` is set, returns its server and starts nothing. Otherwise starts a private cluster: with
-    /// [`Server::start_supabase`] if `SPARC_PLATFORM` is set, or else with [`Server::start_private`].
+    /// [`Server::start_supabase`] if `SPARC_PLATFORM` is set, or else with [`Server::start_plain`].
     ///
     /// # Errors
     ///
@@ -76,10 +76,10 @@ impl Server {
     pub async fn open() -> Result<Self, Error> {
         match configured_url() {
             Some(url) => Ok(Self::new(url, None, Layout::Plain)),
-            None if env::var_os(PLATFORM_VARIABLE).is_some_and(|value| !value.is_empty()) => {
+            None if env::var_os(SUPABASE_VARIABLE).is_some_and(|value| !value.is_empty()) => {
                 Self::start_supabase(None).await
             }
-            None => Self::start_private(None).await,
+            None => Self::start_plain(None).await,
         }
     }
 
@@ -107,7 +107,7 @@ impl Server {
     /// # Errors
     ///
     /// The server binaries are missing, or the server does not start.
-    pub async fn start_private(settings: Option<&[&str]>) -> Result<Self, Error> {
+    pub async fn start_plain(settings: Option<&[&str]>) -> Result<Self, Error> {
         let cluster = start_cluster("postgres", settings).await?;
         Ok(Self::new(cluster.url("postgres"), Some(cluster), Layout::Plain))
     }
@@ -118,7 +118,7 @@ impl Server {
                 url,
                 cluster,
                 layout,
-                project_template: OnceCell::new(),
+                supabase_template: OnceCell::new(),
                 migrated_template: OnceCell::new(),
                 next_id: AtomicU32::new(0),
             }),
@@ -161,7 +161,7 @@ impl Server {
     /// The server is not a private cluster, `pg_basebackup` is missing, or the standby does not start.
     pub fn start_standby(&self, settings: &[&str]) -> Result<Self, Error> {
         let settings: Vec<String> = settings.iter().map(ToString::to_string).collect();
-        let cluster = self.private_cluster()?.start_standby(&Binaries::find()?, &settings)?;
+        let cluster = self.private_cluster()?.start_standby(&Binaries::find_or_fetch()?, &settings)?;
         Ok(Self::new(with_local_port(&self.inner.url, cluster.port())?, Some(cluster), self.inner.layout))
     }
 
@@ -224,17 +224,17 @@ impl Server {
     /// # Errors
     ///
     /// The role lacks the privilege to create databases, or the server is down.
-    pub async fn create_empty(&self) -> Result<Database, Error> {
+    pub async fn create_unmigrated(&self) -> Result<Database, Error> {
         if self.inner.layout == Layout::Plain {
             return self.create_database(None).await;
         }
         let project = self
             .inner
-            .project_template
+            .supabase_template
             .get_or_try_init(|| async {
                 let mut project = self.create_database(None).await?;
                 let connection = connect(&project.superuser_url(), 1).await?;
-                connection.execute_unprepared(PROJECT_SQL).await?;
+                connection.execute_unprepared(SUPABASE_PROJECT_SQL).await?;
                 connection.close().await?;
                 // A template that keeps the server, which itself keeps the template, would never be dropped.
                 project.server = None;
@@ -251,7 +251,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// As for [`Server::create_empty`], or the migration fails.
+    /// As for [`Server::create_unmigrated`], or the migration fails.
     pub async fn create_migrated(&self) -> Result<Database, Error> {
         if self.inner.cluster.is_none() {
             return self.create_and_migrate().await;
@@ -271,7 +271,7 @@ impl Server {
 
     /// Creates a database, migrates it, and runs the SQL of [`MUTATION_VARIABLE`] on it, if the variable is set.
     async fn create_and_migrate(&self) -> Result<Database, Error> {
-        let database = self.create_empty().await?;
+        let database = self.create_unmigrated().await?;
         let connection = database.connect(1).await?;
         Migrator::up(&connection, None).await?;
         if let Some(mutation) = env::var_os(MUTATION_VARIABLE).and_then(|sql| sql.into_string().ok()) {
@@ -300,7 +300,7 @@ impl Server {
 
 async fn start_cluster(superuser: &'static str, settings: Option<&[&str]>) -> Result<Cluster, Error> {
     let settings: Vec<String> = settings.unwrap_or_default().iter().map(ToString::to_string).collect();
-    tokio::task::spawn_blocking(move || Cluster::start(&Binaries::find()?, superuser, &settings))
+    tokio::task::spawn_blocking(move || Cluster::start(&Binaries::find_or_fetch()?, superuser, &settings))
         .await
         .map_err(|error| Error::Start(error.to_string()))?
 }

@@ -48,7 +48,7 @@ pub struct Fixture {
     /// was played, so it cannot be deleted.
     pub adventures: Vec<(&'static str, Uuid, Uuid)>,
     /// The creature of the adventure that was played.
-    pub played_creature: Uuid,
+    pub creature_of_played_adventure: Uuid,
 }
 
 impl Fixture {
@@ -87,7 +87,7 @@ impl Fixture {
             let sql = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{id}', 'Reed Horror') RETURNING id");
             adventures.push((name, id, owner.fetch_value(&sql).await.unwrap()));
         }
-        let (_, played_adventure, played_creature) = adventures[0];
+        let (_, played_adventure, creature_of_played_adventure) = adventures[0];
 
         let mut seers_sessions = Vec::new();
         for is_public in [true, false] {
@@ -124,7 +124,15 @@ impl Fixture {
             actors.push(Actor { caller, id: user_id, character: character_id, spare_character });
         }
         actors.push(actor_without_account(world.service()));
-        Self { world, actors, seers_sessions, other_seers_sessions, archived_sessions, adventures, played_creature }
+        Self {
+            world,
+            actors,
+            seers_sessions,
+            other_seers_sessions,
+            archived_sessions,
+            adventures,
+            creature_of_played_adventure,
+        }
     }
 
     /// Returns the actor with one of the names in [`ACTORS`].

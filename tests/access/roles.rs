@@ -7,7 +7,7 @@ use crate::{
     world::{SqlCaller, World, into_sql_error},
 };
 
-use super::{write_heading, write_row};
+use super::{write_row, write_section_start};
 
 /// Runs the statement, rolls it back, and returns whether the role's privileges allow it. It may still fail with
 /// another error.
@@ -37,7 +37,7 @@ fn roles(world: &World) -> [(&'static str, SqlCaller); 3] {
 /// what the catalog says about them.
 pub async fn write_columns_section(world: &World, page: &mut String) {
     let roles = roles(world);
-    write_heading(
+    write_section_start(
         page,
         "Columns",
         "r: selects it, i: inserts it, u: updates it; for the whole table, d: deletes rows, t: truncates it, m: creates a\n\
@@ -102,7 +102,7 @@ pub async fn write_columns_section(world: &World, page: &mut String) {
 /// Below that table the page says what no API role may do; this function asserts it.
 pub async fn write_functions_section(world: &World, page: &mut String) {
     let roles = roles(world);
-    write_heading(
+    write_section_start(
         page,
         "Functions",
         "x: may call it. The API does not serve schema `private`. The functions there that policies call reveal to a caller only\n\
@@ -191,7 +191,7 @@ const EXTRA_ACCESS: &[(&str, &str)] = &[
         "a session that the caller sees: the participants' names and classes, and its adventure, with the content only for participants",
     ),
     ("delete_old_events", "maintenance in batches"),
-    ("event_clock", "whether any event was written, for live events"),
+    ("event_progress", "whether any event was written, for live events"),
     ("event_history_id", "whether the server still has the history that was read, for live events"),
     ("listener_status", "whether an account may subscribe to a session, for live events"),
     ("my_listener_status", "whether the caller may subscribe to a session"),

@@ -6,9 +6,9 @@ use uuid::Uuid;
 use crate::world::{insert_attribute_check_sql, insert_character_sql, insert_heroic_save_sql, insert_seat_sql};
 
 use super::{
-    Outcome, attempt,
+    Outcome, dry_run,
     fixture::{ACTORS, Actor, Fixture, STATUSES, SeersSession},
-    write_heading, write_row,
+    write_row, write_section_start,
 };
 
 /// Statements, each with the letter that stands for it on the page. The function returns the statement for an actor.
@@ -22,9 +22,9 @@ macro_rules! statements {
 }
 
 /// Writes a heading, and the head of a table with one column per actor.
-fn write_actors_heading(page: &mut String, title: &str, introduction: &str) {
+fn write_section_start_with_actors(page: &mut String, title: &str, introduction: &str) {
     let columns: Vec<&str> = ["row"].into_iter().chain(ACTORS).collect();
-    write_heading(page, title, introduction, &columns);
+    write_section_start(page, title, introduction, &columns);
 }
 
 /// Attempts the statements as each actor, and writes the results as one row of the table.
@@ -34,7 +34,7 @@ async fn write_attempts(fixture: &Fixture, page: &mut String, row_name: &str, st
         let mut cell = String::new();
         let mut refused_by_rule = String::new();
         for (letter, sql) in &statements {
-            match attempt(&actor.caller, &sql(actor)).await {
+            match dry_run(&actor.caller, &sql(actor)).await {
                 Outcome::Done => cell.push(*letter),
                 Outcome::RefusedByRule => refused_by_rule.push(*letter),
                 Outcome::NoAccess => {}
@@ -50,7 +50,7 @@ async fn write_attempts(fixture: &Fixture, page: &mut String, row_name: &str, st
 
 /// Returns the actor or, if the actor has no account (the visitor and the service), the stranger, so that statements
 /// that need an account can name one.
-fn actor_with_account<'a>(fixture: &'a Fixture, actor: &'a Actor) -> &'a Actor {
+fn actor_or_stranger<'a>(fixture: &'a Fixture, actor: &'a Actor) -> &'a Actor {
     if actor.id.is_nil() { fixture.actor("stranger") } else { actor }
 }
 
@@ -65,7 +65,7 @@ pub async fn write_sections(fixture: &Fixture, page: &mut String) {
     write_users_section(fixture, page).await;
     write_characters_section(fixture, page).await;
     write_adventures_section(fixture, page).await;
-    write_actors_heading(
+    write_section_start_with_actors(
         page,
         "sessions",
         "r: reads it, u: changes `looking_for`, p: makes it public or private, m: changes max_players, d: deletes it.",
@@ -90,7 +90,7 @@ pub async fn write_sections(fixture: &Fixture, page: &mut String) {
         let insert =
             |seer: Uuid| format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{seer}', '{adventure}')");
         let statements = statements![
-            'i' => |actor| insert(actor_with_account(fixture, actor).id),
+            'i' => |actor| insert(actor_or_stranger(fixture, actor).id),
             'f' => |actor| insert(another_account(fixture, actor)),
         ];
         write_attempts(fixture, page, &format!("{row_name} (i: as its Seer, f: in another's name)"), statements).await;
@@ -102,7 +102,7 @@ pub async fn write_sections(fixture: &Fixture, page: &mut String) {
 }
 
 async fn write_users_section(fixture: &Fixture, page: &mut String) {
-    write_actors_heading(
+    write_section_start_with_actors(
         page,
         "users, tutorial_progress",
         "r: reads it, u: updates it (a bio, a skipped tutorial), d: deletes it, i: inserts their own.",
@@ -131,13 +131,13 @@ async fn write_users_section(fixture: &Fixture, page: &mut String) {
     write_attempts(fixture, page, "new profile, of no account", insert_profile).await;
     let insert_tutorial = statements![
         'i' => |actor| format!(
-            "INSERT INTO tutorial_progress (user_id) VALUES ('{}')", actor_with_account(fixture, actor).id),
+            "INSERT INTO tutorial_progress (user_id) VALUES ('{}')", actor_or_stranger(fixture, actor).id),
     ];
     write_attempts(fixture, page, "new tutorial (one exists already)", insert_tutorial).await;
 }
 
 async fn write_characters_section(fixture: &Fixture, page: &mut String) {
-    write_actors_heading(
+    write_section_start_with_actors(
         page,
         "characters",
         "r: reads it, u: changes its name, h: wounds it by UPDATE, w: wounds it by `private.change_hit_points`, x: gives it\n\
@@ -156,11 +156,11 @@ async fn write_characters_section(fixture: &Fixture, page: &mut String) {
         write_attempts(fixture, page, &format!("of the user: {name}"), character_statements(move |_| id)).await;
     }
     let insert_character = statements![
-        'i' => |actor| insert_character_sql(Uuid::new_v4(), actor_with_account(fixture, actor).id),
+        'i' => |actor| insert_character_sql(Uuid::new_v4(), actor_or_stranger(fixture, actor).id),
         'f' => |actor| insert_character_sql(Uuid::new_v4(), another_account(fixture, actor)),
         'x' => |actor| format!(
             "INSERT INTO characters (user_id, name, class, might, grace, wit, heart, special_ability, level)
-             VALUES ('{}', 'Elder', 'warrior', 5, 3, 2, 2, '{{}}', 9)", actor_with_account(fixture, actor).id),
+             VALUES ('{}', 'Elder', 'warrior', 5, 3, 2, 2, '{{}}', 9)", actor_or_stranger(fixture, actor).id),
     ];
     write_attempts(fixture, page, "new (i: their own, f: another user's, x: with a level)", insert_character).await;
 }
@@ -182,7 +182,7 @@ fn character_statements<'a>(character_of: impl Fn(&Actor) -> Uuid + Copy + Send 
 }
 
 async fn write_adventures_section(fixture: &Fixture, page: &mut String) {
-    write_actors_heading(
+    write_section_start_with_actors(
         page,
         "adventures, creatures",
         "The Seer created them. r: reads it, u: changes its name, c: changes its content, p: publishes or unpublishes it, v: marks it\n\
@@ -211,16 +211,16 @@ async fn write_adventures_section(fixture: &Fixture, page: &mut String) {
         format!("INSERT INTO adventures (creator_id, name{columns}) VALUES ('{creator}', 'A draft'{values})")
     };
     let insert_adventure = statements![
-        'i' => |actor| insert(actor_with_account(fixture, actor).id, "", ""),
+        'i' => |actor| insert(actor_or_stranger(fixture, actor).id, "", ""),
         'f' => |actor| insert(another_account(fixture, actor), "", ""),
-        'p' => |actor| insert(actor_with_account(fixture, actor).id, ", status", ", 'published'"),
-        'v' => |actor| insert(actor_with_account(fixture, actor).id, ", is_valid", ", true"),
+        'p' => |actor| insert(actor_or_stranger(fixture, actor).id, ", status", ", 'published'"),
+        'v' => |actor| insert(actor_or_stranger(fixture, actor).id, ", is_valid", ", true"),
     ];
     write_attempts(fixture, page, "new (i: own, f: in another's name, p: published, v: valid)", insert_adventure).await;
 }
 
 async fn write_seats_section(fixture: &Fixture, page: &mut String) {
-    write_actors_heading(
+    write_section_start_with_actors(
         page,
         "session_players",
         "r: reads the player's seat, j: takes a new seat (the visitor and the service: one for the stranger), s: seats the stranger,\n\
@@ -235,7 +235,7 @@ async fn write_seats_section(fixture: &Fixture, page: &mut String) {
         let statements = statements![
             'r' => |_| format!("SELECT FROM session_players WHERE session_id = '{id}' AND user_id = '{}'", player.id),
             'j' => |actor| {
-                let account_holder = actor_with_account(fixture, actor);
+                let account_holder = actor_or_stranger(fixture, actor);
                 insert_seat_sql(*id, account_holder.id, account_holder.spare_character)
             },
             's' => |_| insert_seat_sql(*id, stranger.id, stranger.character),
@@ -245,7 +245,7 @@ async fn write_seats_section(fixture: &Fixture, page: &mut String) {
             'l' => |_| update("removed_at = NULL", removed.id),
             'c' => |actor| update(&format!("character_id = '{}'", actor.spare_character), actor.id),
             'x' => |_| update(&format!("character_id = '{}'", player.spare_character), player.id),
-            'h' => |actor| update("heroic_saves_used = 0", actor_with_account(fixture, actor).id),
+            'h' => |actor| update("heroic_saves_used = 0", actor_or_stranger(fixture, actor).id),
             'd' => |_| format!("DELETE FROM session_players WHERE session_id = '{id}' AND user_id = '{}'", player.id),
         ];
         write_attempts(fixture, page, name, statements).await;
@@ -254,7 +254,7 @@ async fn write_seats_section(fixture: &Fixture, page: &mut String) {
 
 /// Writes the section about rolls and events.
 async fn write_rolls_and_events_section(fixture: &Fixture, page: &mut String) {
-    write_actors_heading(
+    write_section_start_with_actors(
         page,
         "dice_rolls, session_events",
         "Rolls: r: reads one, o: rolls for their own character, p: for the player's, c: for a creature, n: inserts one with chosen results, s:\n\
@@ -271,11 +271,11 @@ async fn write_rolls_and_events_section(fixture: &Fixture, page: &mut String) {
             'p' => |_| insert_attribute_check_sql(*id, player.character),
             'c' => |_| format!(
                 "INSERT INTO dice_rolls (session_id, creature_id, attribute, difficulty, roll_type)
-                 VALUES ('{id}', '{}', 'might', 10, 'attack')", fixture.played_creature),
+                 VALUES ('{id}', '{}', 'might', 10, 'attack')", fixture.creature_of_played_adventure),
             'n' => |actor| format!(
                 "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, results)
                  VALUES ('{id}', '{}', 'might', 10, 'attack', '{{6,6}}')",
-                actor_with_account(fixture, actor).character),
+                actor_or_stranger(fixture, actor).character),
             's' => |_| insert_heroic_save_sql(*id, player.character, *roll_id),
             'u' => |_| format!("UPDATE dice_rolls SET description = '' WHERE id = '{roll_id}'"),
             'd' => |_| format!("DELETE FROM dice_rolls WHERE id = '{roll_id}'"),
@@ -291,7 +291,7 @@ async fn write_rolls_and_events_section(fixture: &Fixture, page: &mut String) {
 
 /// Writes who may take seats for, and roll for, characters that never had a seat in the session.
 async fn write_other_seers_sessions_section(fixture: &Fixture, page: &mut String) {
-    write_actors_heading(
+    write_section_start_with_actors(
         page,
         "The other Seer's session, and characters that never had a seat there",
         "s: seats the player there, g: seats the stranger there, p: rolls there for the player's character, o: for their own.",
@@ -302,14 +302,14 @@ async fn write_other_seers_sessions_section(fixture: &Fixture, page: &mut String
             's' => |_| insert_seat_sql(id, player.id, player.spare_character),
             'g' => |_| insert_seat_sql(id, stranger.id, stranger.spare_character),
             'p' => |_| insert_attribute_check_sql(id, player.character),
-            'o' => |actor| insert_attribute_check_sql(id, actor_with_account(fixture, actor).spare_character),
+            'o' => |actor| insert_attribute_check_sql(id, actor_or_stranger(fixture, actor).spare_character),
         ];
         write_attempts(fixture, page, name, statements).await;
     }
 }
 
 async fn write_archive_section(fixture: &Fixture, page: &mut String) {
-    write_actors_heading(
+    write_section_start_with_actors(
         page,
         "archived_sessions, archived_session_players, archived_dice_rolls",
         "r: reads it, u: updates it, d: deletes it.",
@@ -334,7 +334,7 @@ async fn write_archive_section(fixture: &Fixture, page: &mut String) {
 pub async fn write_transitions_section(fixture: &Fixture, page: &mut String) {
     let mut columns = vec!["from"];
     columns.extend(STATUSES);
-    write_heading(
+    write_section_start(
         page,
         "Status of a session",
         "Who may change it from one status to another. S: its Seer, v: the service. Nobody else may.",
@@ -347,7 +347,7 @@ pub async fn write_transitions_section(fixture: &Fixture, page: &mut String) {
             for (actor_name, actor) in ACTORS.iter().zip(&fixture.actors) {
                 let sql = format!("UPDATE sessions SET status = '{new_status}' WHERE id = '{id}'");
                 // A status may also be set to its present value, but that is no transition.
-                if attempt(&actor.caller, &sql).await == Outcome::Done && *status != new_status {
+                if dry_run(&actor.caller, &sql).await == Outcome::Done && *status != new_status {
                     cell.push_str(match *actor_name {
                         "Seer" => "S",
                         "service" => "v",

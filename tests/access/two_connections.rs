@@ -1,5 +1,5 @@
-//! A user sends the same write on two connections. The second write gets the same answer, whether the transaction of
-//! the first write is still open or has ended before.
+//! A user sends the same write twice, on two connections. The answer to the second write must not depend on whether the
+//! transaction of the first one is still open, or has ended, when the second one begins.
 
 use sea_orm::ConnectionTrait;
 use uuid::Uuid;
@@ -81,10 +81,10 @@ async fn repeated_writes(world: &World) -> Vec<(SqlCaller, String)> {
         format!("SELECT * FROM private.change_hit_points('{}', -1)", player.character_id),
     ));
 
-    for (is_waiting, set) in
+    for (is_waiting_session, set) in
         [(true, "status = 'active'"), (true, "status = 'cancelled'"), (false, "status = 'completed'")]
     {
-        let game = if is_waiting { world.new_session(1).await } else { world.new_active_session(1).await };
+        let game = if is_waiting_session { world.new_session(1).await } else { world.new_active_session(1).await };
         writes.push((game.seer.clone(), format!("UPDATE sessions SET {set} WHERE id = '{}'", game.session_id)));
     }
     let seer = world.new_user().await;
@@ -111,7 +111,7 @@ fn rows_or_sqlstate(outcome: Result<sea_orm::ExecResult, sea_orm::DbErr>) -> Str
 }
 
 #[tokio::test]
-async fn a_user_gets_the_same_answers_on_two_connections_as_on_one() {
+async fn overlapping_transactions_of_a_user_get_the_same_answers_as_consecutive_ones() {
     let world = World::new().await;
     for first_commits in [true, false] {
         // Two sets of the same writes, on different rows.

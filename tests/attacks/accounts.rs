@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 use super::{
     assert_invariants, attempt, close_account, close_account_sql, dry_run, execute_and_commit, execute_in,
-    full_account::{all_writes, create_full_account},
     is_account_closed, new_public_session,
+    populated_account::{all_writes, create_populated_account},
     sqlstates::{ACCOUNT_CLOSED, ADVENTURE_NOT_PLAYABLE, INSUFFICIENT_PRIVILEGE, SERIALIZATION_FAILURE},
 };
 use crate::world::{Player, World, insert_attribute_check_sql, insert_character_sql, insert_seat_sql};
@@ -96,7 +96,7 @@ async fn nobody_can_take_the_reserved_address_of_another_account() {
 async fn a_closed_account_writes_nothing() {
     for closed_by in ["platform", "user", "service", "deletion"] {
         let world = World::new().await;
-        let fixture = create_full_account(&world).await;
+        let fixture = create_populated_account(&world).await;
         let statements = all_writes(&fixture);
         for sql in &statements {
             let outcome = dry_run(&fixture.caller, sql).await;
@@ -299,7 +299,7 @@ async fn no_live_session_outlives_the_account_of_its_seer() {
 #[tokio::test]
 async fn deleting_an_account_always_succeeds() {
     let world = World::new().await;
-    let fixture = create_full_account(&world).await;
+    let fixture = create_populated_account(&world).await;
     // In addition, a stranger runs a session of the account's adventure, and a session of the account is archived.
     let stranger = world.new_account().await;
     let stranger_session = new_public_session(&world, stranger, fixture.published_adventure_id).await;

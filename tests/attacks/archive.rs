@@ -205,7 +205,7 @@ async fn changing_an_active_seat_of_an_ended_session_is_refused_without_waiting_
         let transaction = caller.begin().await;
         execute_in(&transaction, "SET LOCAL lock_timeout = '1s'").await.unwrap();
         let sql = format!("UPDATE session_players SET {set} WHERE session_id = '{}'", game.session_id);
-        assert_refused!(execute_in(&transaction, &sql).await, SESSION_OVER, "session_live", "{set}");
+        assert_refused!(execute_in(&transaction, &sql).await, SESSION_OVER, "session_not_ended", "{set}");
     }
 }
 
@@ -223,7 +223,7 @@ async fn joining_by_code_after_the_start_or_the_end_is_refused_without_locking_t
     for (status, sqlstate, constraint) in [
         ("active", SESSION_STARTED, "session_not_started"),
         ("paused", SESSION_STARTED, "session_not_started"),
-        ("completed", SESSION_OVER, "session_live"),
+        ("completed", SESSION_OVER, "session_not_ended"),
     ] {
         if status != "active" {
             world.update_session(&game, &format!("status = '{status}'")).await;

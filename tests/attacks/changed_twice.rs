@@ -6,7 +6,7 @@
 use uuid::Uuid;
 
 use super::{
-    assert_invariants, attempt, execute_in, full_account::create_full_account,
+    assert_invariants, attempt, execute_in, populated_account::create_populated_account,
     sqlstates::TRIGGERED_DATA_CHANGE_VIOLATION,
 };
 use crate::world::{GameSession, Player, SqlCaller, World, insert_character_sql, insert_seat_sql};
@@ -105,7 +105,7 @@ async fn a_statement_that_takes_a_seat_does_not_also_change_its_character() {
 #[tokio::test]
 async fn a_row_inserted_and_deleted_by_one_statement_leaves_no_digest_of_its_request() {
     let world = World::new().await;
-    let fixture = create_full_account(&world).await;
+    let fixture = create_populated_account(&world).await;
     let id = Uuid::new_v4();
     for (table, insert) in [
         ("characters", insert_character_sql(id, fixture.account_id)),
@@ -171,7 +171,7 @@ impl OwnSession {
 
     /// Asserts that the other Seer can still end their session, and that their account and the attacker's can be
     /// closed.
-    async fn assert_harmless(&self, world: &World) {
+    async fn end_other_game_and_close_accounts(&self, world: &World) {
         assert_invariants(world).await;
         let cancel = format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{}'", self.other_game.session_id);
         assert_eq!(attempt(&self.other_game.seer, &cancel).await, "done");
@@ -211,7 +211,7 @@ async fn a_change_of_a_seat_is_refused_if_the_same_statement_ends_and_deletes_it
             TRIGGERED_DATA_CHANGE_VIOLATION,
             "{form}"
         );
-        own.assert_harmless(&world).await;
+        own.end_other_game_and_close_accounts(&world).await;
     }
 
     // The same is true of an INSERT that takes the first seat in a session.
@@ -225,7 +225,7 @@ async fn a_change_of_a_seat_is_refused_if_the_same_statement_ends_and_deletes_it
          DELETE FROM public.adventures WHERE id = '{adventure_id}'"
     );
     assert_eq!(attempt_with_inner(&own.attacker.caller, &join, &end_and_delete).await, TRIGGERED_DATA_CHANGE_VIOLATION);
-    own.assert_harmless(&world).await;
+    own.end_other_game_and_close_accounts(&world).await;
 }
 
 /// A trigger of the caller's temporary table fires before the statement-level triggers of `sessions`, so it can delete
@@ -261,6 +261,6 @@ async fn a_statement_that_ends_a_session_and_deletes_it_through_a_trigger_is_ref
         let refusal = execute_in(&transaction, &end).await.unwrap_err();
         assert_eq!(refusal.code, TRIGGERED_DATA_CHANGE_VIOLATION, "{status}");
         transaction.rollback().await.unwrap();
-        own.assert_harmless(&world).await;
+        own.end_other_game_and_close_accounts(&world).await;
     }
 }

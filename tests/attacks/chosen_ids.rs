@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::{
     assert_invariants, attempt, execute_in,
-    full_account::create_full_account,
+    populated_account::create_populated_account,
     sqlstates::{FOREIGN_KEY_VIOLATION, UNIQUE_VIOLATION},
 };
 use crate::world::{World, insert_character_sql};
@@ -20,8 +20,8 @@ const CREATE_FAIL_ON_READ_FUNCTION: &str = "CREATE FUNCTION pg_temp.fail_on_read
 #[tokio::test]
 async fn the_condition_of_an_upsert_reads_and_locks_no_row_of_others() {
     let world = World::new().await;
-    let victim = create_full_account(&world).await;
-    let attacker = create_full_account(&world).await;
+    let victim = create_populated_account(&world).await;
+    let attacker = create_populated_account(&world).await;
     let victims_draft = world.new_draft_adventure(victim.account_id).await;
     let insert_hidden_creature =
         format!("INSERT INTO creatures (adventure_id, name) VALUES ('{victims_draft}', 'Wolf') RETURNING id");
@@ -62,10 +62,13 @@ async fn the_condition_of_an_upsert_reads_and_locks_no_row_of_others() {
         for condition in
             [format!("pg_temp.fail_on_read({table})"), format!("{table}.created_at < now()"), "true".to_owned()]
         {
-            let upsert = format!("ON CONFLICT (id) DO UPDATE SET {change} WHERE {condition}");
+            let on_conflict = format!("ON CONFLICT (id) DO UPDATE SET {change} WHERE {condition}");
             for sql in [
-                format!("{insert_with_victims_id} {upsert}"),
-                format!("{insert_with_victims_id} {}", upsert.replace("(id)", &format!("ON CONSTRAINT {table}_pkey"))),
+                format!("{insert_with_victims_id} {on_conflict}"),
+                format!(
+                    "{insert_with_victims_id} {}",
+                    on_conflict.replace("(id)", &format!("ON CONSTRAINT {table}_pkey"))
+                ),
             ] {
                 // While the owner has locked all rows of the table, a statement that tries to lock one waits, and is
                 // cancelled after two seconds.
@@ -84,9 +87,9 @@ async fn the_condition_of_an_upsert_reads_and_locks_no_row_of_others() {
                 lock_holder.rollback().await.unwrap();
             }
         }
-        let upsert = format!("ON CONFLICT (id) DO UPDATE SET {change} WHERE {table}.created_at < now()");
+        let on_conflict = format!("ON CONFLICT (id) DO UPDATE SET {change} WHERE {table}.created_at < now()");
         assert_eq!(
-            attempt(&attacker.caller, &format!("{insert_with_own_id} {upsert}")).await,
+            attempt(&attacker.caller, &format!("{insert_with_own_id} {on_conflict}")).await,
             "done",
             "the attacker's row of {table}"
         );
@@ -122,7 +125,7 @@ async fn inserting_a_creature_for_a_deleted_adventure_reads_no_creature_of_other
 #[tokio::test]
 async fn a_statement_cannot_replace_a_row_and_keep_its_history() {
     let world = World::new().await;
-    let fixture = create_full_account(&world).await;
+    let fixture = create_populated_account(&world).await;
     let played_adventure = world.new_adventure(fixture.account_id).await;
     world.update_session(&fixture.joined_session, &format!("adventure_id = '{played_adventure}'")).await;
     let better_values = "'Better', 'wizard', 6, 6, 6, 6, '{}'";

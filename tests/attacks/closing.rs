@@ -9,8 +9,8 @@ use uuid::Uuid;
 
 use super::{
     assert_invariants, attempt, close_account_sql, close_or_delete_account_sql, execute_and_commit, execute_in,
-    full_account::create_full_account,
     is_account_closed, new_private_session, outcome_code,
+    populated_account::create_populated_account,
     sqlstates::{
         ACCOUNT_CLOSED, CHECK_VIOLATION, INSUFFICIENT_PRIVILEGE, SESSION_OVER, TRIGGERED_DATA_CHANGE_VIOLATION,
     },
@@ -225,7 +225,7 @@ async fn an_account_is_deleted_while_another_seer_writes_to_an_unshared_ended_se
 #[tokio::test]
 async fn no_statement_both_closes_the_account_and_writes() {
     let world = World::new().await;
-    let fixture = create_full_account(&world).await;
+    let fixture = create_populated_account(&world).await;
     let (account, live_session, completed_session, left_session) = (
         fixture.account_id,
         fixture.live_session.session_id,
@@ -377,10 +377,10 @@ async fn the_events_of_a_closing_account_delete_no_old_events() {
     let old_events = "session_events WHERE event_type = 'client.old'";
     for is_deletion in [false, true] {
         let account = game.players[usize::from(is_deletion)].user_id;
-        let written_events = format!("session_events WHERE session_id = '{}'", game.session_id);
-        let count_before = world.owner().count(&written_events).await;
+        let events_of_session = format!("session_events WHERE session_id = '{}'", game.session_id);
+        let count_before = world.owner().count(&events_of_session).await;
         assert_eq!(attempt(&world.owner(), &close_or_delete_account_sql(account, is_deletion)).await, "done");
-        assert!(world.owner().count(&written_events).await > count_before, "the closing must write an event");
+        assert!(world.owner().count(&events_of_session).await > count_before, "the closing must write an event");
         assert_eq!(world.owner().count(old_events).await, 3, "deletion: {is_deletion}");
     }
     let other_player = &other_game.players[0];

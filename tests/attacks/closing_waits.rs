@@ -4,9 +4,8 @@
 use super::{
     assert_invariants, attempt, close_account_sql, close_or_delete_account_sql,
     deadlocks::insert_event_sql,
-    delete_account_sql, execute_and_commit, execute_in,
-    full_account::create_full_account,
-    is_account_closed, new_private_session,
+    delete_account_sql, execute_and_commit, execute_in, is_account_closed, new_private_session,
+    populated_account::create_populated_account,
     sqlstates::{ACCOUNT_CLOSED, DEADLOCK_DETECTED, SERIALIZATION_FAILURE},
 };
 use crate::world::{World, insert_attribute_check_sql, insert_seat_sql};
@@ -44,7 +43,7 @@ async fn no_write_overtakes_a_closing_that_waits() {
     let world = World::new().await;
     for is_deletion in [false, true] {
         for is_repeatable_read in [false, true] {
-            let fixture = create_full_account(&world).await;
+            let fixture = create_populated_account(&world).await;
             let rename =
                 format!("UPDATE adventures SET name = 'Renamed' WHERE id = '{}'", fixture.published_adventure_id);
             let first_write_transaction = fixture.caller.begin().await;
@@ -158,7 +157,7 @@ async fn closing_ones_own_account_fails_at_once_while_a_deletion_waits_for_the_c
 #[tokio::test]
 async fn a_transaction_that_has_written_goes_on_while_a_closing_waits_for_it() {
     let world = World::new().await;
-    let fixture = create_full_account(&world).await;
+    let fixture = create_populated_account(&world).await;
     let update_bio = format!("UPDATE users SET bio = 'Here.' WHERE id = '{}'", fixture.account_id);
     let update_characters = format!("UPDATE characters SET equipment = '[1]' WHERE user_id = '{}'", fixture.account_id);
     let writing_transaction = fixture.caller.begin().await;

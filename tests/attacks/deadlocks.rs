@@ -122,7 +122,7 @@ async fn closing_does_not_deadlock_with_writes_of_others() {
 /// order. Between the two inserts, the deletion of the Seer's account begins. One session is cancelled; the other is
 /// completed or still live.
 #[tokio::test]
-async fn deleting_an_account_does_not_deadlock_with_writes_in_its_ended_sessions() {
+async fn deleting_an_account_does_not_deadlock_with_writes_in_its_sessions() {
     let world = World::new().await;
     let superuser = world.superuser().await;
     for is_reversed in [false, true] {

@@ -13,7 +13,7 @@ use crate::world::{
 #[tokio::test]
 async fn every_function_resolves_types_in_pg_catalog_first() {
     let world = World::new().await;
-    let functions_without_fixed_path: Vec<String> = world
+    let functions_with_another_path: Vec<String> = world
         .owner()
         .fetch_values(
             "SELECT format('%s %s', function.oid::regprocedure, proconfig)
@@ -31,7 +31,7 @@ async fn every_function_resolves_types_in_pg_catalog_first() {
         )
         .await
         .unwrap();
-    assert!(functions_without_fixed_path.is_empty(), "{functions_without_fixed_path:?}");
+    assert!(functions_with_another_path.is_empty(), "{functions_with_another_path:?}");
 }
 
 /// The API of the platform (Supabase) serves the functions and views of schema `public`.
@@ -112,7 +112,7 @@ CREATE OPERATOR pg_temp.= (LEFTARG = pg_catalog.uuid, RIGHTARG = pg_catalog.uuid
 CREATE OPERATOR pg_temp.<> (LEFTARG = pg_catalog.uuid, RIGHTARG = pg_catalog.uuid, FUNCTION = pg_temp.same)";
 
 /// Functions that users may call and that only raise an error.
-const REFUSALS: [&str; 2] = ["refuse_too_many_rows", "refuse_several_sessions"];
+const REFUSING_FUNCTIONS: [&str; 2] = ["refuse_too_many_rows", "refuse_several_sessions"];
 
 /// The rows that the statements of a player and a Seer need.
 struct Fixture {
@@ -158,8 +158,8 @@ impl Fixture {
     }
 
     /// Returns statements with their callers: writes to every table that a player or a Seer may write, calls of every
-    /// function that they may call (except [`REFUSALS`]), and some queries. Each statement succeeds if none of the
-    /// others has been run.
+    /// function that they may call (except [`REFUSING_FUNCTIONS`]), and some queries. Each statement succeeds if none
+    /// of the others has been run.
     fn statements(&self) -> Vec<(SqlCaller, String)> {
         let Self { game, failed_roll_id, draft_adventure_id, creature_id, spare_character_id, waiting_game, .. } = self;
         let (player, seer) = (&game.players[0], game.seer.user_id());
@@ -196,8 +196,8 @@ impl Fixture {
             format!("SELECT private.is_same_request('characters', '{{\"id\": \"{character}\"}}'), private.is_parsable('[1]', 10)"),
             "SELECT private.sum_of_dice('{1}'), private.is_blank('x'), private.is_clean_name('x'), private.are_valid_stats('{}')".to_owned(),
             "SELECT private.are_valid_modifiers('[]'), private.sum_of_modifiers('[]', 'flat')".to_owned(),
-            "SELECT private.require_open_account(), private.lock_open_account(), private.event_history_id()".to_owned(),
-            format!("SELECT private.can_follow('session:{session}'), private.my_listener_status('{session}'), private.require_listener('{session}')"),
+            "SELECT private.require_open_account(), private.require_and_lock_open_account(), private.event_history_id()".to_owned(),
+            format!("SELECT private.can_follow_topic('session:{session}'), private.my_listener_status('{session}'), private.require_listener('{session}')"),
             format!("SELECT * FROM private.session_by_code((SELECT code::pg_catalog.text FROM public.sessions WHERE id = '{}'))", waiting_game.session_id),
             format!("SELECT * FROM private.join_by_code((SELECT code::pg_catalog.text FROM public.sessions WHERE id = '{}'), '{spare_character_id}')", waiting_game.session_id),
             "SELECT count(*) FROM public.sessions".to_owned(),
@@ -257,7 +257,7 @@ async fn no_temporary_object_of_the_caller_runs_as_the_owner() {
         .unwrap();
     for function in functions {
         let is_called = all_statements.contains(&format!(".{function}("));
-        assert!(is_called || REFUSALS.contains(&function.as_str()), "no statement calls {function}");
+        assert!(is_called || REFUSING_FUNCTIONS.contains(&function.as_str()), "no statement calls {function}");
     }
     let mut escalations = Vec::new();
     for caller in [&fixture.game.players[0].caller, &fixture.game.seer] {
@@ -297,7 +297,7 @@ async fn the_traps_catch_a_function_with_an_empty_search_path() {
         .owner()
         .execute(
             "CREATE FUNCTION private.unsafe_cast(given text) RETURNS uuid LANGUAGE plpgsql SECURITY DEFINER SET search_path = ''
-             AS $$ DECLARE found uuid; BEGIN found := given; RETURN found; END $$;
+             AS $$ DECLARE converted uuid; BEGIN converted := given; RETURN converted; END $$;
              GRANT EXECUTE ON FUNCTION private.unsafe_cast(text) TO authenticated",
         )
         .await

@@ -3,12 +3,12 @@
 
 use uuid::Uuid;
 
-use super::{leaks::answer_text, query_number, sqlstates::CHECK_VIOLATION};
+use super::{leaks::answer_to, query_number, sqlstates::CHECK_VIOLATION};
 use crate::world::{SqlCaller, World};
 
 /// Returns SQL expressions for the smallest, the largest and the most unusual values of a type.
 fn extreme_values(sql_type: &str) -> Vec<String> {
-    let literals: &[&str] = match sql_type {
+    let expressions: &[&str] = match sql_type {
         // Some values are near the limits: whether the subtraction of such a value overflows depends on the other
         // operand.
         "integer" => &["-2147483648", "-2147483641", "-2147483630", "2147483640", "2147483647", "0", "NULL"],
@@ -35,12 +35,12 @@ fn extreme_values(sql_type: &str) -> Vec<String> {
         ],
         _ => &["NULL"],
     };
-    literals.iter().map(|&literal| literal.to_owned()).collect()
+    expressions.iter().map(|&expression| expression.to_owned()).collect()
 }
 
 /// Returns the columns of a table for which users have the privilege, each with its extreme values and, for an enum,
 /// all its labels.
-async fn writable_columns(world: &World, table: &str, privilege: &str) -> Vec<(String, Vec<String>)> {
+async fn values_by_writable_column(world: &World, table: &str, privilege: &str) -> Vec<(String, Vec<String>)> {
     let sql = format!(
         "SELECT attname || '=' || format_type(atttypid, NULL) || '=' || coalesce(
            (SELECT string_agg(quote_literal(enumlabel), '|') FROM pg_enum WHERE enumtypid = atttypid), '')
@@ -166,7 +166,7 @@ fn variants(sql: &str, hidden_rows: &[(&'static str, Uuid)]) -> Vec<String> {
 async fn assert_same_answer(stranger: &SqlCaller, sql: &str, hidden_rows: &[(&'static str, Uuid)]) {
     let mut first_answer: Option<String> = None;
     for variant in variants(sql, hidden_rows) {
-        let answer = answer_text(stranger, &variant).await;
+        let answer = answer_to(stranger, &variant).await;
         assert!(!answer.ends_with(" rows") || answer == "0 rows", "{variant}: {answer}");
         match &first_answer {
             Some(first_answer) => assert_eq!(&answer, first_answer, "{variant}"),
@@ -194,7 +194,7 @@ async fn extreme_values_in_an_insert_reveal_nothing_about_hidden_rows() {
         "a table is missing: {tables:?}"
     );
     for InsertAttempt { table, row } in attempts {
-        for (column, values) in writable_columns(&world, table, "INSERT").await {
+        for (column, values) in values_by_writable_column(&world, table, "INSERT").await {
             for value in values {
                 let mut row = row.clone();
                 row.retain(|(name, _)| *name != column);
@@ -232,7 +232,7 @@ async fn extreme_values_in_an_update_reveal_nothing_about_hidden_rows() {
                      AND has_any_column_privilege('authenticated', oid, 'UPDATE')";
     assert_eq!(query_number(&world, count_updatable_tables).await, tables.len() as i64, "a table is missing");
     for (table, key, placeholder) in tables {
-        for (column, values) in writable_columns(&world, table, "UPDATE").await {
+        for (column, values) in values_by_writable_column(&world, table, "UPDATE").await {
             for value in values {
                 let sql = format!("UPDATE {table} SET {column} = {value} WHERE {key} = {placeholder}");
                 assert_same_answer(&stranger, &sql, &hidden_rows).await;
@@ -293,7 +293,7 @@ fn argument_expressions(sql_type: &str, hidden_rows: &[(&'static str, Uuid)]) ->
         ]
         .concat(),
         "jsonb" => expressions_with_each_id(r#"jsonb_build_object('id', ID::text, 'name', 'x', 'might', 1)"#),
-        _ => extreme_values(sql_type).into_iter().map(|literal| format!("{literal}::{sql_type}")).collect(),
+        _ => extreme_values(sql_type).into_iter().map(|expression| format!("{expression}::{sql_type}")).collect(),
     }
 }
 

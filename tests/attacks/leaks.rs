@@ -9,7 +9,7 @@ use super::{
 use crate::world::{SqlCaller, SqlError, World, insert_character_sql, insert_heroic_save_sql, insert_seat_sql};
 
 /// Runs a statement, rolls it back, and returns the number of rows or the text of the refusal.
-pub(super) async fn answer_text(caller: &SqlCaller, sql: &str) -> String {
+pub(super) async fn answer_to(caller: &SqlCaller, sql: &str) -> String {
     let transaction = caller.begin().await;
     let outcome = execute_in(&transaction, sql).await;
     transaction.rollback().await.unwrap();
@@ -31,7 +31,7 @@ pub(super) async fn assert_same_answers(
     for caller in callers {
         let mut answers = Vec::new();
         for (case, sql) in statements {
-            answers.push((*case, answer_text(caller, sql).await));
+            answers.push((*case, answer_to(caller, sql).await));
         }
         let (first_case, first_answer) = &answers[0];
         for (case, answer) in &answers {
@@ -111,15 +111,15 @@ async fn a_closed_account_does_not_learn_which_rows_of_others_exist() {
             statements
         };
         for (sql_on_others_row, sql_on_no_row) in statements(others_id).iter().zip(statements(Uuid::new_v4())) {
-            let answer = answer_text(caller, sql_on_others_row).await;
-            assert_eq!(answer, answer_text(caller, &sql_on_no_row).await, "{sql_on_others_row}");
+            let answer = answer_to(caller, sql_on_others_row).await;
+            assert_eq!(answer, answer_to(caller, &sql_on_no_row).await, "{sql_on_others_row}");
             // Where the account is checked before the row is looked for, the answer is that the account is closed.
             assert!(answer == "0 rows" || answer.starts_with(ACCOUNT_CLOSED), "{sql_on_others_row}: {answer}");
         }
         // The account may know about its own rows, but cannot write them.
         let (_, _, _, own_id) = *own_row;
         for sql_on_own_row in statements(own_id) {
-            assert!(answer_text(caller, &sql_on_own_row).await.starts_with(ACCOUNT_CLOSED), "{sql_on_own_row}");
+            assert!(answer_to(caller, &sql_on_own_row).await.starts_with(ACCOUNT_CLOSED), "{sql_on_own_row}");
         }
     }
 }
@@ -159,7 +159,7 @@ async fn a_stranger_does_not_learn_how_many_rows_an_account_has() {
     let caller = world.new_user().await;
     let insert_skipping_conflicts =
         format!("{} ON CONFLICT DO NOTHING", insert_character_sql(Uuid::new_v4(), account_at_limits));
-    assert!(answer_text(&caller, &insert_skipping_conflicts).await.starts_with(INSUFFICIENT_PRIVILEGE));
+    assert!(answer_to(&caller, &insert_skipping_conflicts).await.starts_with(INSUFFICIENT_PRIVILEGE));
     // The numbers of live sessions (20), of adventures (200) and of rows of `tutorial_progress` (1) of an account are
     // limited too.
     let seer_at_limit = world.new_user().await;

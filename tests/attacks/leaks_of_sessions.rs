@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::{
     attempt, close_account,
-    leaks::{answer_text, assert_same_answers},
+    leaks::{answer_to, assert_same_answers},
     sqlstates::{ADVENTURE_NOT_PLAYABLE, INSUFFICIENT_PRIVILEGE, NULL_VALUE_NOT_ALLOWED},
 };
 use crate::world::{World, insert_attribute_check_sql, insert_heroic_save_sql, insert_seat_sql};
@@ -127,7 +127,7 @@ async fn a_stranger_does_not_learn_whether_a_draft_or_a_private_session_exists()
     // Both the invalid creature and the caller are reasons to refuse. Which of them the refusal names is not tested.
     let mut answers = Vec::new();
     for (_, sql) in sql_per_case(&insert_invalid_creature) {
-        answers.push(answer_text(&caller, &sql).await);
+        answers.push(answer_to(&caller, &sql).await);
     }
     assert!(answers.iter().all(|answer| answer == &answers[0]), "{answers:?}");
     let change = |adventure: Uuid| format!("UPDATE adventures SET name = 'Mine' WHERE id = '{adventure}'");
@@ -207,11 +207,11 @@ async fn a_stranger_does_not_learn_what_exists_in_a_private_session() {
     )
     .await;
     // A participant learns only that they may not roll for creatures, and nothing about the creature.
-    let [existing_creature, _, missing_creature, _] = statements;
+    let [roll_of_existing_creature, _, roll_of_missing_creature, _] = statements;
     assert_same_answers(
         &[&active_game.players[0].caller],
         "a creature's roll",
-        &[existing_creature, missing_creature],
+        &[roll_of_existing_creature, roll_of_missing_creature],
         INSUFFICIENT_PRIVILEGE,
     )
     .await;

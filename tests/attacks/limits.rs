@@ -237,9 +237,9 @@ async fn each_limit_can_be_reached_but_not_exceeded() {
 async fn each_limit_holds_for_eight_concurrent_statements() {
     let world = World::new().await;
     for limit in create_rows_below_limits(&world, 8).await {
-        let tasks: Vec<_> =
+        let attempts: Vec<_> =
             limit.statements.iter().cloned().map(|(caller, sql)| async move { attempt(&caller, &sql).await }).collect();
-        let outcomes = run_together(tasks).await;
+        let outcomes = run_together(attempts).await;
         let success_count = outcomes.iter().filter(|outcome| *outcome == "done").count();
         assert_eq!(success_count, 1, "{}: {outcomes:?}", limit.name);
         assert!(

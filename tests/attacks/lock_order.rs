@@ -8,7 +8,7 @@
 use super::{
     assert_invariants, attempt, attempt_while_lock_holder_commits, close_account_sql, close_or_delete_account_sql,
     execute_and_commit, execute_in,
-    full_account::create_full_account,
+    populated_account::create_populated_account,
     query_number,
     sqlstates::{ACCOUNT_CLOSED, CHARACTER_RETIRED, LOCK_NOT_AVAILABLE, PLAYER_REMOVED},
 };
@@ -23,7 +23,7 @@ async fn closing_holds_no_other_row_while_it_waits_for_one() {
         // The number of `rows` below.
         let row_count = if is_deletion { 9 } else { 8 };
         for locked_row_index in 0..row_count {
-            let fixture = create_full_account(&world).await;
+            let fixture = create_populated_account(&world).await;
             let (account, player) = (fixture.account_id, &fixture.live_session.players[0]);
             // A session that the account cancelled before anybody took a seat. Only deleting the account changes it.
             let seatless_session = super::new_private_session(&world, account, fixture.published_adventure_id).await;

@@ -212,10 +212,10 @@ async fn a_session_that_cannot_be_archived_does_not_stop_the_job() {
     // Two of the oldest sessions cannot be archived: one has a roll with the id of an archived roll, and the other
     // violates a check.
     let (_, archived_roll) = create_archived_session(&world).await;
-    let game_with_reused_id = world.new_active_session(1).await;
+    let game_with_reused_roll_id = world.new_active_session(1).await;
     let roll_values = format!(
         "'{archived_roll}', '{}', '{}', 'might', 10, 'attack'",
-        game_with_reused_id.session_id, game_with_reused_id.players[0].character_id
+        game_with_reused_roll_id.session_id, game_with_reused_roll_id.players[0].character_id
     );
     // The trigger `Finish_roll` would refuse the reused id, so it is disabled.
     let reuse_id_and_add_check = format!(
@@ -225,7 +225,7 @@ async fn a_session_that_cannot_be_archived_does_not_stop_the_job() {
          ALTER TABLE archived_sessions ADD CHECK (looking_for <> 'nobody')"
     );
     world.superuser().await.execute(&reuse_id_and_add_check).await.unwrap();
-    end_session(&world, &game_with_reused_id, "completed", 120).await;
+    end_session(&world, &game_with_reused_roll_id, "completed", 120).await;
     let game_violating_check = world.new_active_session(1).await;
     world.update_session(&game_violating_check, "looking_for = 'nobody'").await;
     end_session(&world, &game_violating_check, "cancelled", 110).await;
@@ -245,7 +245,7 @@ async fn a_session_that_cannot_be_archived_does_not_stop_the_job() {
     for session in archivable_sessions {
         assert!(is_archived(&world, session).await);
     }
-    for session in [game_with_reused_id.session_id, game_violating_check.session_id] {
+    for session in [game_with_reused_roll_id.session_id, game_violating_check.session_id] {
         assert!(!is_archived(&world, session).await);
         let rows_of_session = |table: &str| format!("{table} WHERE session_id = '{session}'");
         assert_eq!(world.owner().count(&rows_of_session("session_players")).await, 1, "none of its rows was moved");

@@ -52,15 +52,15 @@ const INVISIBLE_NAMES: &[&str] = &[
 /// Ranges of invisible code points, in hexadecimal: spaces and controls (categories Zs, Zl, Zp and Cc), what Unicode
 /// calls default ignorable, invisible viramas (marks that stack consonants), the blanks and joiners of some scripts,
 /// and the noncharacters and specials U+FDD0 to U+FDEF and U+FFF0 to U+FFFF (except U+FFFC and U+FFFD).
-const BLANK_RANGES: &str = "1-20 7f-a0 ad 34f 61c 1039 115f-1160 1680 17b4-17b5 17d2 180b-180f 1a60 2000-200f \
+const INVISIBLE_RANGES: &str = "1-20 7f-a0 ad 34f 61c 1039 115f-1160 1680 17b4-17b5 17d2 180b-180f 1a60 2000-200f \
     2028-202f 205f-206f 2800 2d7f 3000 3164 aaf6 fdd0-fdef fe00-fe0f feff ffa0 fff0-fffb fffe-ffff 10a3f 1107f \
     11133 113d0 1193e 11a47 11a99 11d45 11d97 11f42 13430-1343f 13441-13442 16fe4 1bca0-1bca3 1d159 \
     1d173-1d17a e0000-e0fff";
 
-/// Returns the first and the last code point of each of [`BLANK_RANGES`].
-fn blank_ranges() -> Vec<(u32, u32)> {
+/// Returns the first and the last code point of each of [`INVISIBLE_RANGES`].
+fn invisible_ranges() -> Vec<(u32, u32)> {
     let code_point = |hex: &str| u32::from_str_radix(hex, 16).unwrap();
-    BLANK_RANGES
+    INVISIBLE_RANGES
         .split(' ')
         .map(|range| range.split_once('-').unwrap_or((range, range)))
         .map(|(first, last)| (code_point(first), code_point(last)))
@@ -196,7 +196,7 @@ async fn no_client_writes_a_deceptive_or_invisible_name() {
 #[tokio::test]
 async fn a_name_of_blank_code_points_is_refused_and_any_other_code_point_is_accepted_as_a_name() {
     let world = World::new().await;
-    for (first, last) in blank_ranges() {
+    for (first, last) in invisible_ranges() {
         // 12288 is the ideographic space, and 10240 the blank Braille pattern.
         for name in
             ["chr(point)", "' ' || chr(point)", "repeat(chr(point), 40)", "chr(12288) || chr(point) || chr(10240)"]
@@ -208,12 +208,12 @@ async fn a_name_of_blank_code_points_is_refused_and_any_other_code_point_is_acce
     }
     // Every other code point (up to 1114111, U+10FFFF) is accepted as a whole name. The exceptions are the surrogates
     // (55296 to 57343), which are not characters, and the replacement characters U+FFFC and U+FFFD (65532 and 65533).
-    let not_blank_conditions: Vec<String> =
-        blank_ranges().iter().map(|(first, last)| format!("point NOT BETWEEN {first} AND {last}")).collect();
+    let visible_conditions: Vec<String> =
+        invisible_ranges().iter().map(|(first, last)| format!("point NOT BETWEEN {first} AND {last}")).collect();
     let refused_code_points = format!(
         "generate_series(1, 1114111) AS point WHERE point NOT BETWEEN 55296 AND 57343 AND {}
            AND NOT private.is_clean_name(chr(point)) AND point NOT IN (65532, 65533)",
-        not_blank_conditions.join(" AND ")
+        visible_conditions.join(" AND ")
     );
     assert_eq!(world.owner().count(&refused_code_points).await, 0);
 }

@@ -1,9 +1,8 @@
 //! Statements in a transaction whose snapshot is older than a change that forbids them.
 
 use super::{
-    assert_invariants, attempt, close_account, execute_and_commit,
-    full_account::{all_writes, create_full_account},
-    is_account_closed,
+    assert_invariants, attempt, close_account, execute_and_commit, is_account_closed,
+    populated_account::{all_writes, create_populated_account},
     sqlstates::{
         ACCOUNT_CLOSED, ADVENTURE_NOT_PLAYABLE, CHARACTER_RETIRED, CHARACTER_SEATED, CHECK_VIOLATION,
         FOREIGN_KEY_VIOLATION, INSUFFICIENT_PRIVILEGE, SERIALIZATION_FAILURE,
@@ -17,7 +16,7 @@ use crate::{
 #[tokio::test]
 async fn a_write_with_an_old_snapshot_is_refused_after_the_account_is_closed() {
     let world = World::new().await;
-    let fixture = create_full_account(&world).await;
+    let fixture = create_populated_account(&world).await;
     let mut transactions = Vec::new();
     let statements = all_writes(&fixture);
     let insert_session = format!(
@@ -43,11 +42,11 @@ async fn a_write_with_an_old_snapshot_is_refused_after_the_account_is_closed() {
 #[tokio::test]
 async fn closing_an_account_with_an_old_snapshot_covers_newer_writes_or_fails() {
     let world = World::new().await;
-    let write_count = all_writes(&create_full_account(&world).await).len();
+    let write_count = all_writes(&create_populated_account(&world).await).len();
     // Only every second write of `all_writes` is tried, to save time. The first is replaced by one that is not in the
     // list.
     for index in (0..write_count).step_by(2) {
-        let fixture = create_full_account(&world).await;
+        let fixture = create_populated_account(&world).await;
         let unpublish =
             format!("UPDATE adventures SET status = 'draft' WHERE id = '{}'", fixture.published_adventure_id);
         let sql = if index == 0 { unpublish } else { all_writes(&fixture).remove(index) };

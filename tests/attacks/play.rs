@@ -1,6 +1,6 @@
 //! Playing: statements over many rows do not deadlock, only an inserted row uses up a heroic save, statistics cannot be
-//! inflated, old sessions cannot fill the lobby (the list of public sessions that wait for players), and the numbers in
-//! modifiers and stats must be such that PostgreSQL prints them as integers.
+//! inflated, old sessions cannot fill the lobby (the list of public sessions that wait for players), and a number in
+//! modifiers and stats is refused if PostgreSQL would not print it as an integer (`5.0` is refused, `5e0` is not).
 
 use sparc::service::{Operations, sessions::LobbyFilter};
 use uuid::Uuid;
@@ -188,8 +188,8 @@ async fn sessions_without_players_do_not_count_as_played() {
     let start = format!("UPDATE sessions SET status = 'active' WHERE id = '{session}'");
     assert_eq!(attempt(&seer.caller, &start).await, SESSION_HAS_NO_PLAYER);
     for session in other_sessions {
-        // Nobody but the Seer can have a seat here. Whichever of these statements is accepted, the session is not
-        // counted.
+        // In these sessions, nobody but the Seer tries to take a seat. Whichever of these statements is accepted, the
+        // session is not counted.
         attempt(&seer.caller, &insert_seat_sql(*session, seer.user_id, seer.character_id)).await;
         for status in ["active", "completed"] {
             attempt(&seer.caller, &format!("UPDATE sessions SET status = '{status}' WHERE id = '{session}'")).await;
@@ -303,7 +303,7 @@ async fn the_lobby_omits_sessions_that_are_six_hours_late() {
 }
 
 #[tokio::test]
-async fn the_value_of_a_modifier_must_be_printed_as_an_integer() {
+async fn a_modifier_whose_value_would_not_be_printed_as_an_integer_is_refused() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let insert_roll = |value: &str| {
@@ -334,7 +334,7 @@ async fn the_value_of_a_modifier_must_be_printed_as_an_integer() {
 }
 
 #[tokio::test]
-async fn the_attributes_of_a_creature_must_be_printed_as_integers() {
+async fn a_creature_whose_attributes_would_not_be_printed_as_integers_is_refused() {
     let world = World::new().await;
     let seer = world.new_user().await;
     let draft_adventure = world.new_draft_adventure(seer.user_id()).await;

@@ -3,7 +3,7 @@
 
 use uuid::Uuid;
 
-use super::{sizes::document_writes, sqlstates::CHECK_VIOLATION};
+use super::{inserted_rows_and_sizes::document_writes, sqlstates::CHECK_VIOLATION};
 use crate::world::World;
 
 /// Returns an SQL literal of a document that contains the given JSON value, for the column whose size the constraint
@@ -56,7 +56,7 @@ async fn numbers_that_are_too_large_too_small_or_too_long_are_refused_in_every_d
                 assert_refused!(
                     caller.execute(&sql.replace("$DOC$", &document)).await,
                     CHECK_VIOLATION,
-                    "readable_document",
+                    "parsable_document",
                     "{constraint}, {document}"
                 );
             }
@@ -81,7 +81,7 @@ async fn a_document_prints_at_most_eight_times_its_limit() {
             assert_refused!(
                 caller.execute(&sql.replace("$DOC$", &document_literal(constraint, &value))).await,
                 CHECK_VIOLATION,
-                "readable_document",
+                "parsable_document",
                 "{constraint}, {number}"
             );
         }
@@ -148,7 +148,7 @@ async fn the_printed_size_of_every_document_that_a_client_writes_is_limited() {
             assert_refused!(
                 user.execute(&format!("{sql}{suffix}")).await,
                 CHECK_VIOLATION,
-                "readable_document",
+                "parsable_document",
                 "{table}"
             );
         }
@@ -169,6 +169,6 @@ async fn assert_owner_cannot_store_long_numbers(world: &World, draft_adventure: 
         format!("UPDATE adventures SET content = '[1e-16383]' WHERE id = '{draft_adventure}'"),
         format!("UPDATE sessions SET game_state = '[0e-16383]' WHERE id = '{}'", game.session_id),
     ] {
-        assert_refused!(world.owner().execute(&sql).await, CHECK_VIOLATION, "readable_document", "{sql}");
+        assert_refused!(world.owner().execute(&sql).await, CHECK_VIOLATION, "parsable_document", "{sql}");
     }
 }

@@ -122,7 +122,7 @@ async fn a_statement_that_resets_its_role_does_not_edit_an_ended_session() {
 }
 
 #[tokio::test]
-async fn a_callers_own_trigger_neither_locks_a_hidden_session_nor_draws_an_event_number() {
+async fn a_callers_own_trigger_neither_locks_a_hidden_session_nor_draws_a_second_event_number() {
     let world = World::new().await;
     let world_with_users_login = world.with_users_login().await;
     let game = world.new_active_session(1).await;

@@ -3,8 +3,8 @@
 
 use super::{
     assert_invariants, attempt, close_account_sql, close_or_delete_account_sql, execute_and_commit, execute_in,
-    full_account::create_full_account,
     new_public_session,
+    populated_account::create_populated_account,
     sqlstates::{CHARACTER_NOT_YOURS, LOCK_NOT_AVAILABLE, ROLL_NOT_SAVEABLE},
 };
 use crate::world::{World, insert_attribute_check_sql, insert_heroic_save_sql, insert_seat_sql};
@@ -14,7 +14,7 @@ use crate::world::{World, insert_attribute_check_sql, insert_heroic_save_sql, in
 #[tokio::test]
 async fn no_two_transactions_of_an_account_hold_shared_locks_at_once() {
     let world = World::new().await;
-    let fixture = create_full_account(&world).await;
+    let fixture = create_populated_account(&world).await;
     let lock_own_rows = [
         format!("SELECT FROM users WHERE id = '{}' FOR SHARE", fixture.account_id),
         format!("SELECT FROM characters WHERE id = '{}' FOR SHARE", fixture.seated_character_id),
@@ -260,7 +260,7 @@ async fn a_fellow_player_does_not_delay_a_heroic_save() {
 /// The foreign key of a new seat locks the character. If the seat were not refused before that, the statement would
 /// then wait for the session, which an accomplice, the Seer, keeps locked.
 #[tokio::test]
-async fn inserting_a_seat_with_another_users_character_does_not_lock_the_character() {
+async fn a_seat_with_another_users_character_is_refused_without_waiting() {
     let world = World::new().await;
     let (game, stranger, victim) = (world.new_session(0).await, world.new_player().await, world.new_player().await);
     world.update_session(&game, "is_public = true").await;
@@ -287,11 +287,12 @@ async fn a_sign_up_waits_only_briefly_for_an_address_that_is_being_given_up() {
     execute_in(&sign_up_transaction, "SET LOCAL statement_timeout = '20s'").await.unwrap();
     // The closing account's row in `auth.users` still has the address, and Supabase accepts a second account with it
     // only from single sign-on. So this test calls the function that a sign-up calls.
-    let create_profile = format!("SELECT private.create_profile('{new_account}', {address}, '{{}}')");
+    let create_or_reopen_profile =
+        format!("SELECT private.create_or_reopen_profile('{new_account}', {address}, '{{}}')");
     let create_account_without_profile =
         format!("INSERT INTO auth.users (id) VALUES ('{new_account}'); DELETE FROM users WHERE id = '{new_account}'");
     execute_in(&sign_up_transaction, &create_account_without_profile).await.unwrap();
-    assert_eq!(execute_and_commit(sign_up_transaction, &create_profile).await, "done");
+    assert_eq!(execute_and_commit(sign_up_transaction, &create_or_reopen_profile).await, "done");
     closing_transaction.commit().await.unwrap();
     let stored_address: String =
         world.owner().fetch_value(&format!("SELECT email FROM users WHERE id = '{new_account}'")).await.unwrap();

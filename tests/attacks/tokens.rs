@@ -5,7 +5,7 @@ use sea_orm::ConnectionTrait;
 use uuid::Uuid;
 
 use super::{
-    full_account::{all_writes, create_full_account},
+    populated_account::{all_writes, create_populated_account},
     sqlstates::{
         INSUFFICIENT_PRIVILEGE, INVALID_TEXT_REPRESENTATION, NOT_PARTICIPANT, UNKNOWN_ACCOUNT, UNKNOWN_JOIN_CODE,
         UNKNOWN_SESSION,
@@ -23,7 +23,7 @@ const CLAIMS_WITHOUT_ACCOUNT: [&str; 4] = [
 #[tokio::test]
 async fn a_token_without_an_account_writes_nothing() {
     let world = World::new().await;
-    let fixture = create_full_account(&world).await;
+    let fixture = create_populated_account(&world).await;
     // Nobody but its participants may see a private session.
     world.update_session(&fixture.live_session, "is_public = false").await;
     let mut statements = all_writes(&fixture);

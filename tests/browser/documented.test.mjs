@@ -12,7 +12,7 @@ const [codeWithService, codeOnPlatform] = [...readFileSync(process.env.OPERATION
 let browser, program;
 before(async () => {
   browser = await launchBrowser();
-  program = await startProgram({ pace: 1 });
+  program = await startProgram({ actionInterval: 1 });
 });
 after(async () => {
   await browser.close();
@@ -38,7 +38,7 @@ test("with a service, each event is applied once and in order, also across a res
   const waitForApplied = (count) => page.waitForFunction((count) => seen.applied.length >= count, count, { timeout: 30000 });
   await waitForApplied(3);
   await program.stop();
-  program = await startProgram({ port: program.port, pace: 1 });
+  program = await startProgram({ port: program.port, actionInterval: 1 });
   await page.waitForFunction(() => seen.connected.at(-1), null, { timeout: 30000 });
   const appliedBefore = await page.evaluate(() => seen.applied.length);
   sqlAsOwner(`INSERT INTO session_events (session_id, event_type, payload) VALUES ('${sessionId}', 'client.note', '{}')`);

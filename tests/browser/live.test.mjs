@@ -9,7 +9,7 @@ let browser, program;
 const contexts = [];
 before(async () => {
   browser = await launchBrowser();
-  program = await startProgram({ pace: 3.5 });
+  program = await startProgram({ actionInterval: 3.5 });
 });
 after(async () => {
   await browser.close();
@@ -67,7 +67,7 @@ test("the page shows the game live within ten seconds", async () => {
   await page.locator("#feed .is-new").first().waitFor({ timeout: 10000 });
   await page.locator("#connection-state", { hasText: "Live" }).waitFor({ timeout: 1000 });
   assert.ok((await page.locator(".seat h3").allTextContents()).includes("Brunhild"));
-  // The later tests use the default pace, at which the game lasts longer than the tests.
+  // The later tests use the default interval, at which the game lasts longer than the tests.
   await program.stop();
   program = await startProgram({ port: program.port });
 });

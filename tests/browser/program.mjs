@@ -53,12 +53,12 @@ async function freePort() {
 }
 
 /**
- * Starts the program, on a free port if none is given. `pace` is the number of seconds between two actions of the demo
+ * Starts the program, on a free port if none is given. `actionInterval` is the number of seconds between two actions of the demo
  * game; at the default, the game lasts longer than the tests.
  */
-export async function startProgram({ port, pace = 12 } = {}) {
+export async function startProgram({ port, actionInterval = 12 } = {}) {
   port ??= await freePort();
-  const program = spawn(process.env.LIVE_SESSION, ["--port", port, "--pace", pace], {
+  const program = spawn(process.env.LIVE_SESSION, ["--port", port, "--action-interval", actionInterval], {
     stdio: ["ignore", "pipe", "inherit"],
     env: { ...process.env, JWT_SECRET: sharedSecret, JWKS: jwksPath },
   });

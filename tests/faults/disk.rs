@@ -10,7 +10,7 @@ use sparc::{
 use testdb::Server;
 use uuid::Uuid;
 
-use super::assert_no_open_transaction;
+use super::assert_all_transactions_end;
 use crate::{random_operations::broken_invariants, world::World};
 
 /// A file system of 24 MiB, unmounted when the value is dropped. Only root can mount one.
@@ -49,8 +49,8 @@ impl Drop for SmallFileSystem {
 async fn a_full_disk_is_reported_and_the_service_recovers_once_there_is_room() {
     // A separate server is used, because a tablespace belongs to the whole server, and the tablespace of this test
     // disappears with its file system.
-    let server = Server::start_private(None).await.unwrap();
-    let database = server.create_empty().await.unwrap();
+    let server = Server::start_plain(None).await.unwrap();
+    let database = server.create_unmigrated().await.unwrap();
     let db = database.connect(4).await.unwrap();
     let pool = &db;
     let fetch_text = |sql: &'static str| async move {
@@ -98,7 +98,7 @@ async fn a_full_disk_is_reported_and_the_service_recovers_once_there_is_room() {
         }
     }
     assert_eq!(refusal_code, "server_exhausted");
-    assert_no_open_transaction(&world).await;
+    assert_all_transactions_end(&world).await;
     assert_eq!(broken_invariants(&world).await, [""; 0]);
     assert_eq!(ada.characters().living().await.unwrap().len(), 1, "reads must still work");
 

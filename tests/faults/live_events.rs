@@ -218,13 +218,13 @@ async fn dropped_streams_leave_no_task_and_no_busy_connection() {
     // A read returns before its transaction has ended; a separate task waits for the end.
     let wait_until_idle = async |task_count| {
         for _ in 0..200 {
-            let status = sparc.pool_status();
+            let status = sparc.user_pool_status();
             if status.idle == status.connections && count_tasks() == task_count {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(25)).await;
         }
-        panic!("{} tasks instead of {task_count}, {:?}", count_tasks(), sparc.pool_status());
+        panic!("{} tasks instead of {task_count}, {:?}", count_tasks(), sparc.user_pool_status());
     };
     let task_count_before = count_tasks();
     let service = sparc.as_service();

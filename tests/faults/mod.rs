@@ -109,7 +109,7 @@ pub async fn assert_nothing_lost(world: &World, acknowledged: &BTreeSet<Acknowle
 
 /// Asserts that no other connection has an open transaction, after waiting for connections that are being returned to
 /// their pool.
-pub async fn assert_no_open_transaction(world: &World) {
+pub async fn assert_all_transactions_end(world: &World) {
     let open_transactions =
         "pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start IS NOT NULL
                 AND backend_type = 'client backend'";

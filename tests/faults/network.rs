@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{
-    Load, MAX_OPERATION_TIME, assert_calls_succeed_again, assert_no_open_transaction, assert_nothing_lost, env_number,
+    Load, MAX_OPERATION_TIME, assert_all_transactions_end, assert_calls_succeed_again, assert_nothing_lost, env_number,
 };
 use crate::{
     random_operations::{RandomOperations, broken_invariants, unexpected_errors},
@@ -140,7 +140,7 @@ async fn a_network_that_is_cut_or_slow_loses_no_acknowledged_row() {
     let outcomes = load.stop().await;
     assert_nothing_lost(&world, &outcomes.acknowledged).await;
     assert_eq!(broken_invariants(&world).await, [""; 0]);
-    assert_no_open_transaction(&world).await;
+    assert_all_transactions_end(&world).await;
     println!("cut {cuts} times; calls by outcome: {:?}", outcomes.counts_by_code);
     assert_eq!(
         unexpected_errors(&outcomes.counts_by_code, &["connection_lost", "commit_unknown", "pool_exhausted"]),
@@ -186,7 +186,7 @@ async fn calls_over_a_network_that_forwards_nothing_end_in_time() {
         failures += 1;
     };
     assert_eq!(characters.len(), 1);
-    assert_no_open_transaction(&world).await;
+    assert_all_transactions_end(&world).await;
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
-//! Each event arrives once and in order, even under load, if it is committed late, if it is large, or after the server
-//! has crashed.
+//! Each event arrives once and in order. This is also so under load, for an event that is committed late, for a large
+//! one, and after the server has crashed.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use testdb::Server;
 use uuid::Uuid;
 
 use super::{
-    all_callers, connect_sparc, event_numbers, insert_events_sql, next_event, read_to_error, read_until,
-    receives_nothing, wave, write_events,
+    all_callers, connect_sparc, event_numbers, insert_events_sql, new_wave, next_event, read_to_error, read_until,
+    receives_nothing, write_events,
 };
 use crate::world::{BoxedTask, World, insert_attribute_check_sql, run_together};
 
@@ -33,8 +33,8 @@ async fn an_event_arrives_once_and_in_order_whoever_writes_it() {
         .await
         .unwrap();
 
-    ada.events().send(wave(game.session_id)).await.unwrap();
-    let sent_event = second_sparc.as_user(player.user_id).events().send(wave(game.session_id)).await.unwrap();
+    ada.events().send(new_wave(game.session_id)).await.unwrap();
+    let sent_event = second_sparc.as_user(player.user_id).events().send(new_wave(game.session_id)).await.unwrap();
     assert_eq!(
         read_until(&mut stream_from_now, sent_event.seq).await.len(),
         2,
@@ -72,7 +72,7 @@ async fn fifty_subscribers_in_ten_sessions_get_every_event_under_load() {
             let sender = [&first_sparc, &second_sparc][index].as_user(player.user_id);
             writers.push(Box::pin(async move {
                 for _ in 0..8 {
-                    sender.events().send(wave(session)).await.unwrap();
+                    sender.events().send(new_wave(session)).await.unwrap();
                     write_events(&caller, session, 2).await;
                 }
             }));
@@ -176,7 +176,7 @@ async fn a_stream_that_is_not_polled_keeps_no_connection() {
 async fn a_stream_survives_a_crash_of_the_server() {
     // The servers of other tests run with these settings off, and could lose committed events in a crash.
     let server =
-        Server::start_private(Some(&["fsync=on", "synchronous_commit=on", "full_page_writes=on"])).await.unwrap();
+        Server::start_plain(Some(&["fsync=on", "synchronous_commit=on", "full_page_writes=on"])).await.unwrap();
     let world = World::new_on(&server).await;
     let game = world.new_active_session(1).await;
     let sparc = connect_sparc(&world).await;
@@ -186,7 +186,7 @@ async fn a_stream_survives_a_crash_of_the_server() {
     for round in 0..3 {
         let sent_event = loop {
             // The first attempts may get a connection that the crash has broken.
-            match ada.events().send(wave(game.session_id)).await {
+            match ada.events().send(new_wave(game.session_id)).await {
                 Ok(event) => break event,
                 Err(error) => assert!(error.is_retryable() || error.code() == "commit_unknown", "{error}"),
             }

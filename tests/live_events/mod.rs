@@ -33,7 +33,7 @@ pub async fn next_event(stream: &mut Subscription) -> Event {
     next_item.expect("the stream must not end").unwrap()
 }
 
-/// Returns whether no event arrives within [`SILENCE_TIMEOUT`].
+/// Returns whether the stream yields nothing within [`SILENCE_TIMEOUT`]: no event, no error, and not its end.
 pub async fn receives_nothing(stream: &mut Subscription) -> bool {
     tokio::time::timeout(SILENCE_TIMEOUT, stream.next()).await.is_err()
 }
@@ -73,12 +73,12 @@ pub async fn event_numbers(world: &World, session: Uuid) -> Vec<i64> {
 }
 
 /// Returns an event of the kind `wave`, to send to the session.
-pub fn wave(session_id: Uuid) -> NewEvent {
+pub fn new_wave(session_id: Uuid) -> NewEvent {
     NewEvent { session_id, kind: "wave".into(), payload: json!({ "hand": "left" }), ..Default::default() }
 }
 
-/// Returns an INSERT of events in plain SQL, as a client of the platform (Supabase) inserts events without the crate
-/// `service`.
+/// Returns a plain SQL INSERT of `count` events, like one that a client of the platform (Supabase) sends if it does not
+/// use the crate `service`.
 fn insert_events_sql(session: Uuid, count: usize) -> String {
     format!(
         "INSERT INTO session_events (session_id, event_type)

@@ -296,8 +296,8 @@ pub const BREAKAGES: &[(&str, &str)] = &[
     ("REVOKE ALL ON users FROM CURRENT_USER", "table public.users"),
     ("REVOKE INSERT ON private.account_gates FROM CURRENT_USER", "table private.account_gates"),
     (
-        "REVOKE EXECUTE ON FUNCTION private.create_profile(uuid, text, jsonb) FROM CURRENT_USER",
-        "function private.create_profile(uuid, text, jsonb)",
+        "REVOKE EXECUTE ON FUNCTION private.create_or_reopen_profile(uuid, text, jsonb) FROM CURRENT_USER",
+        "function private.create_or_reopen_profile(uuid, text, jsonb)",
     ),
     ("REVOKE SELECT ON profiles FROM CURRENT_USER", "view public.profiles"),
     ("REVOKE ALL ON SEQUENCE session_events_seq_seq FROM CURRENT_USER", "sequence public.session_events_seq_seq"),

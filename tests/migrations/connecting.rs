@@ -151,8 +151,8 @@ async fn a_refusal_by_a_server_or_pooler_is_explained() {
 
 #[tokio::test]
 async fn a_refusal_by_a_real_server_is_explained() {
-    let server = Server::start_private(None).await.unwrap();
-    let database = server.create_empty().await.unwrap();
+    let server = Server::start_plain(None).await.unwrap();
+    let database = server.create_unmigrated().await.unwrap();
     let db = connect(database.url()).await.unwrap();
     let (server_url, database_name) = database.url().rsplit_once('/').unwrap();
     db.execute_unprepared(&format!(

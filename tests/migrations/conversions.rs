@@ -89,7 +89,7 @@ async fn up_restores_a_type_that_can_hold_every_value() {
         .await
         .unwrap();
     Migrator::up(&owner, None).await.unwrap();
-    assert_eq!(migration::manifest_of(&owner).await.unwrap(), MANIFEST);
+    assert_eq!(migration::full_manifest_of(&owner).await.unwrap(), MANIFEST);
     let select_values = "SELECT concat_ws(' ', armor, hit_points, created_at AT TIME ZONE 'UTC') FROM public.creatures";
     assert_eq!(query_lines(&owner, select_values).await, ["3 6 2026-01-02 03:04:05.678"]);
 }

@@ -54,7 +54,7 @@ async fn many_differences_are_repaired_by_one_up_or_by_the_sql_of_a_dry_run() {
         }
         let report = check(&owner).await.unwrap();
         assert!(report.is_clean(), "{report:#?}");
-        assert_eq!(migration::manifest_of(&owner).await.unwrap(), MANIFEST);
+        assert_eq!(migration::full_manifest_of(&owner).await.unwrap(), MANIFEST);
         assert_eq!(migration::dry_run(&(&owner).into_database_executor()).await.unwrap(), "");
     }
 }
@@ -83,8 +83,8 @@ async fn both_up_and_the_sql_of_a_dry_run_record_the_version_if_nothing_else_dif
 /// publication `supabase_realtime` sends only inserts.
 #[tokio::test]
 async fn the_first_up_repairs_what_was_insecure_before() {
-    let server = testdb::Server::start_private(None).await.unwrap();
-    let database = server.create_empty().await.unwrap();
+    let server = testdb::Server::start_plain(None).await.unwrap();
+    let database = server.create_unmigrated().await.unwrap();
     let db = connect(&database.superuser_url()).await.unwrap();
     db.execute_unprepared(
         "CREATE ROLE authenticated NOLOGIN BYPASSRLS; GRANT CREATE ON SCHEMA public TO PUBLIC;

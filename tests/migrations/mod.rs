@@ -38,7 +38,7 @@ use crate::{
 
 /// Creates a database without the schema.
 pub async fn create_empty_database() -> (Database, DatabaseConnection) {
-    let database = server().await.create_empty().await.unwrap();
+    let database = server().await.create_unmigrated().await.unwrap();
     let db = connect(database.url()).await.unwrap();
     (database, db)
 }
@@ -46,8 +46,8 @@ pub async fn create_empty_database() -> (Database, DatabaseConnection) {
 /// Creates a database without the schema on plain PostgreSQL, even if the other tests run on a Supabase-like project.
 async fn create_plain_database() -> (Database, DatabaseConnection) {
     static SERVER: tokio::sync::OnceCell<Server> = tokio::sync::OnceCell::const_new();
-    let server = SERVER.get_or_init(|| async { Server::start_private(None).await.unwrap() }).await;
-    let database = server.create_empty().await.unwrap();
+    let server = SERVER.get_or_init(|| async { Server::start_plain(None).await.unwrap() }).await;
+    let database = server.create_unmigrated().await.unwrap();
     let db = connect(database.url()).await.unwrap();
     (database, db)
 }
@@ -228,8 +228,8 @@ async fn a_role_without_the_privileges_gets_an_error_that_names_them() {
 /// PostgreSQL 16 and newer. On PostgreSQL 15 the role is a superuser, because no lesser role suffices.
 #[tokio::test]
 async fn an_owner_who_created_the_roles_can_assume_them() {
-    let server = Server::start_private(None).await.unwrap();
-    let database = server.create_empty().await.unwrap();
+    let server = Server::start_plain(None).await.unwrap();
+    let database = server.create_unmigrated().await.unwrap();
     let superuser = connect(database.url()).await.unwrap();
     let version = query_lines(&superuser, "SELECT current_setting('server_version_num')").await;
     let attributes = if version[0].as_str() < "160000" { "SUPERUSER" } else { "CREATEROLE BYPASSRLS" };
@@ -268,7 +268,7 @@ pub async fn platform_server() -> &'static Server {
 
 /// Creates a Supabase-like project, and connects to it as its owner, who is not a superuser, and as its superuser.
 pub async fn create_platform_database() -> (Database, DatabaseConnection, DatabaseConnection) {
-    let database = platform_server().await.create_empty().await.unwrap();
+    let database = platform_server().await.create_unmigrated().await.unwrap();
     let superuser = connect(&database.superuser_url()).await.unwrap();
     let owner = connect(database.url()).await.unwrap();
     (database, owner, superuser)
@@ -315,7 +315,7 @@ async fn the_owner_of_a_supabase_project_can_check_and_repair() {
         assert!(report.differences.iter().any(|difference| difference.object == object), "{sql}: {report:#?}");
         Migrator::up(&owner, None).await.unwrap();
         assert!(check(&owner).await.unwrap().is_clean(), "{sql}");
-        assert_eq!(migration::manifest_of(&owner).await.unwrap(), MANIFEST, "{sql}");
+        assert_eq!(migration::full_manifest_of(&owner).await.unwrap(), MANIFEST, "{sql}");
     }
 }
 

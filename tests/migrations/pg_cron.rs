@@ -17,7 +17,7 @@ async fn start_server_with_pg_cron() -> Option<(Server, DatabaseConnection)> {
         return None;
     }
     let settings = ["shared_preload_libraries=pg_cron", "cron.database_name=postgres"];
-    let server = Server::start_private(Some(&settings)).await.unwrap();
+    let server = Server::start_plain(Some(&settings)).await.unwrap();
     let db = connect(server.url()).await.unwrap();
     Some((server, db))
 }

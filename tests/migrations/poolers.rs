@@ -28,7 +28,7 @@ async fn every_command_works_through_a_pooler_in_transaction_mode() {
         direct.execute_unprepared("DROP POLICY \"Users can update own profile\" ON public.users").await.unwrap();
         assert_ne!(migration::dry_run(&(&db).into_database_executor()).await.unwrap(), "");
         assert_eq!(migration::run(&(&db).into_database_executor(), Command::Up(None)).await.unwrap().len(), 1);
-        migration::manifest_of(&db).await.unwrap();
+        migration::full_manifest_of(&db).await.unwrap();
         Migrator::fresh(&db).await.unwrap();
         Migrator::down(&db, Some(1)).await.unwrap();
         Migrator::reset(&db).await.unwrap();

@@ -86,7 +86,7 @@ async fn a_renamed_or_moved_object_is_named_and_gets_its_name_back() {
         );
         let report = check(&owner).await.unwrap();
         assert!(report.is_clean() && report.hints.is_empty(), "{sql}: {report:#?}");
-        assert_eq!(migration::manifest_of(&owner).await.unwrap(), MANIFEST, "{sql}");
+        assert_eq!(migration::full_manifest_of(&owner).await.unwrap(), MANIFEST, "{sql}");
         let select_rows = "SELECT display_name || ' ' || is_open FROM public.users
             JOIN private.account_gates AS gate ON gate.account_id = id";
         assert_eq!(query_lines(&owner, select_rows).await, ["ada true"], "{sql}: the rows must still be there");
@@ -122,7 +122,7 @@ async fn a_renamed_enum_value_is_renamed_back() {
     );
     up(&owner).await;
     assert!(check(&owner).await.unwrap().is_clean());
-    assert_eq!(migration::manifest_of(&owner).await.unwrap(), MANIFEST);
+    assert_eq!(migration::full_manifest_of(&owner).await.unwrap(), MANIFEST);
 }
 
 /// A column that was added after ours was dropped looks like our column under a new name. It lacks our comment, so `up`

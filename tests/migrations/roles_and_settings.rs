@@ -17,8 +17,8 @@ use super::{
 
 /// Creates a migrated database on a plain server of its own, and connects to it as the superuser, who owns it.
 async fn create_migrated_database_on_own_server() -> (Server, Database, DatabaseConnection) {
-    let server = Server::start_private(None).await.unwrap();
-    let database = server.create_empty().await.unwrap();
+    let server = Server::start_plain(None).await.unwrap();
+    let database = server.create_unmigrated().await.unwrap();
     let db = connect(database.url()).await.unwrap();
     Migrator::up(&db, None).await.unwrap();
     (server, database, db)
@@ -85,7 +85,7 @@ fn with_setting(url: &str, setting: &str, value: &str) -> String {
 #[tokio::test]
 async fn check_reports_a_connection_whose_options_disable_triggers_and_the_script_enables_them() {
     let (server, database, db) = create_migrated_database_on_own_server().await;
-    let empty_database = server.create_empty().await.unwrap();
+    let empty_database = server.create_unmigrated().await.unwrap();
     let with_option = |url: &str| with_setting(url, "session_replication_role", "replica");
     let connection = connect(&with_option(database.url())).await.unwrap();
     assert!(!check(&connection).await.unwrap().is_clean());
@@ -196,8 +196,8 @@ const GIVE_SCHEMA_TO_ANON: &str = "DO $$
 
 #[tokio::test]
 async fn an_api_role_may_not_install_the_schema() {
-    let server = Server::start_private(None).await.unwrap();
-    let database = server.create_empty().await.unwrap();
+    let server = Server::start_plain(None).await.unwrap();
+    let database = server.create_unmigrated().await.unwrap();
     connect(database.url()).await.unwrap().execute_unprepared("CREATE ROLE service_role SUPERUSER").await.unwrap();
     let db = connect(&with_setting(database.url(), "role", "service_role")).await.unwrap();
     let message = refusal_message(Migrator::up(&db, None).await.unwrap_err());

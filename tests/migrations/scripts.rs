@@ -49,7 +49,7 @@ async fn the_script_creates_what_up_creates() {
     outcome.unwrap();
     assert_eq!(read_catalog(&scripted_db).await, migrated_catalog);
     assert!(check(&scripted_db).await.unwrap().is_clean());
-    assert_eq!(migration::manifest_of(&scripted_db).await.unwrap(), MANIFEST);
+    assert_eq!(migration::full_manifest_of(&scripted_db).await.unwrap(), MANIFEST);
     let catalog_before = read_catalog(&scripted_db).await;
     Migrator::up(&scripted_db, None).await.unwrap();
     assert_eq!(read_catalog(&scripted_db).await, catalog_before);
@@ -84,7 +84,7 @@ async fn the_sql_of_a_dry_run_creates_what_up_creates() {
 async fn up_revokes_what_default_privileges_grant_on_the_tables_of_a_restored_dump() {
     let server = testdb::Server::start_supabase(None).await.unwrap();
     let old_project = server.create_migrated().await.unwrap();
-    let new_project = server.create_empty().await.unwrap();
+    let new_project = server.create_unmigrated().await.unwrap();
     let arguments = ["-n", "public", "-n", "private", "--no-owner", old_project.url()];
     let Some(dump) = run_program("pg_dump", &arguments, "") else { return };
     let Ok(dump) = dump else {
@@ -145,7 +145,7 @@ async fn up_upgrades_the_schema_of_every_release_and_keeps_its_rows() {
             .unwrap();
         Migrator::up(&db, None).await.unwrap();
         assert!(check(&db).await.unwrap().is_clean(), "{}", path.display());
-        assert_eq!(migration::manifest_of(&db).await.unwrap(), MANIFEST, "{}", path.display());
+        assert_eq!(migration::full_manifest_of(&db).await.unwrap(), MANIFEST, "{}", path.display());
         assert_eq!(query_lines(&db, "SELECT display_name FROM public.users").await, ["ada"], "{}", path.display());
         Migrator::reset(&db).await.unwrap();
         release_count += 1;

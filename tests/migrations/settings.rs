@@ -38,11 +38,11 @@ async fn settings_of_the_database_do_not_affect_the_schema() {
         )
         .await
         .unwrap();
-        // With such a setting, `up` must also repair.
+        // Under this setting, `up` must be able not only to create the schema, but also to repair it.
         Migrator::up(&db, None).await.unwrap();
-        assert_eq!(migration::manifest_of(&db).await.unwrap(), MANIFEST, "{setting}");
+        assert_eq!(migration::full_manifest_of(&db).await.unwrap(), MANIFEST, "{setting}");
 
-        let scripted_database = server().await.create_empty().await.unwrap();
+        let scripted_database = server().await.create_unmigrated().await.unwrap();
         let superuser = connect(&scripted_database.superuser_url()).await.unwrap();
         let database_name = query_lines(&superuser, "SELECT current_database()::text").await.concat();
         superuser.execute_unprepared(&format!("ALTER DATABASE {database_name} SET {setting}")).await.unwrap();
@@ -57,8 +57,8 @@ async fn settings_of_the_database_do_not_affect_the_schema() {
     }
 }
 
-/// A timestamp without time zone is converted in the time zone of the connection. `up` and the script both set that
-/// time zone to UTC, whatever the database's setting is.
+/// When the type of a column is changed from `timestamp` to `timestamptz`, PostgreSQL takes the values as times in the
+/// time zone of the connection. `up` and the script both set that time zone to UTC, whatever the database's setting is.
 #[tokio::test]
 async fn the_script_of_a_dry_run_converts_values_as_up_does() {
     let mut values = Vec::new();
@@ -93,7 +93,8 @@ async fn the_script_of_a_dry_run_converts_values_as_up_does() {
     assert_eq!(values, ["2026-01-02 03:04:05", "2026-01-02 03:04:05"]);
 }
 
-/// With `session_replication_role = replica`, no trigger of the schema fires, not even those of its foreign keys.
+/// With `session_replication_role = replica`, no trigger of the schema fires, not even those of its foreign keys. `up`
+/// and the script therefore set it to `origin`. A role that may not change this parameter gets an error.
 #[tokio::test]
 async fn up_runs_with_triggers_or_refuses() {
     let (database, owner, superuser) = super::create_platform_database().await;
@@ -156,7 +157,7 @@ async fn default_privileges_of_the_migrating_role_do_not_affect_the_schema() {
         db.execute_unprepared("ALTER DEFAULT PRIVILEGES GRANT ALL ON TYPES TO anon").await.unwrap();
         db.execute_unprepared(breaking_sql).await.unwrap();
         Migrator::up(&db, None).await.unwrap();
-        assert_eq!(migration::manifest_of(&db).await.unwrap(), MANIFEST, "{sql}");
+        assert_eq!(migration::full_manifest_of(&db).await.unwrap(), MANIFEST, "{sql}");
 
         let (_database, db) = create_empty_database().await;
         db.execute_unprepared(sql).await.unwrap();

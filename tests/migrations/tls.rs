@@ -70,7 +70,7 @@ impl Certificates {
             format!("ssl_key_file={}", self.path("server.key")),
             format!("hba_file={}", self.path("pg_hba.conf")),
         ];
-        Server::start_private(Some(&settings.each_ref().map(String::as_str))).await.unwrap()
+        Server::start_plain(Some(&settings.each_ref().map(String::as_str))).await.unwrap()
     }
 }
 
@@ -128,7 +128,7 @@ async fn sslmode_behaves_as_in_libpq() {
 
 #[tokio::test]
 async fn a_mode_that_the_server_does_not_support_is_reported_and_the_others_connect() {
-    let server_without_tls = Server::start_private(None).await.unwrap();
+    let server_without_tls = Server::start_plain(None).await.unwrap();
     for mode in ["require", "verify-ca", "verify-full"] {
         let error = connect(&format!("{}?sslmode={mode}", server_without_tls.url())).await.unwrap_err();
         assert!(matches!(error, ConnectError::NoTls { .. }) && error.to_string().contains(mode), "{error}");

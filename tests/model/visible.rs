@@ -1,5 +1,5 @@
-//! The rows that a reader sees in the model and in the database, as one line of text per row (for events, one line per
-//! session and type, with the number of events).
+//! The rows that a identity sees in the model and in the database, as one line of text per row (for events, one line
+//! per session and type, with the number of events).
 
 use std::sync::LazyLock;
 
@@ -8,9 +8,9 @@ use uuid::Uuid;
 
 use super::game::Game;
 
-/// Who reads the rows.
+/// Whose role and claims a transaction has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reader {
+pub enum Identity {
     Visitor,
     Service,
     /// The user with this index in the model's list of users.
@@ -47,25 +47,25 @@ const QUERIES_FOR_SIGNED_IN_USERS: &str = "
     UNION ALL
     SELECT concat_ws(' ', 'archived roll', id, session_id, success) FROM public.archived_dice_rolls";
 
-/// Returns the statements that begin a transaction with the reader's identity.
-pub fn begin_sql(reader: Reader, game: &Game) -> String {
-    let (role, id) = match reader {
-        Reader::Visitor => ("anon", None),
-        Reader::Service => ("service_role", None),
-        Reader::User(user) => ("authenticated", Some(game.users[user].id)),
+/// Returns the statements that begin a transaction with this identity.
+pub fn begin_sql(identity: Identity, game: &Game) -> String {
+    let (role, id) = match identity {
+        Identity::Visitor => ("anon", None),
+        Identity::Service => ("service_role", None),
+        Identity::User(user) => ("authenticated", Some(game.users[user].id)),
     };
     let claims = serde_json::json!({ "role": role, "sub": id });
     format!("BEGIN; SET LOCAL ROLE {role}; SET LOCAL request.jwt.claims = '{claims}'; ")
 }
 
-/// Returns what a reader sees in the database. There are only two query texts, so each connection prepares each of them
-/// once.
-pub async fn read_visible_lines(pool: &PgPool, game: &Game, reader: Reader) -> Vec<String> {
+/// Returns what a identity sees in the database. There are only two query texts, so each connection prepares each of
+/// them once.
+pub async fn read_visible_lines(pool: &PgPool, game: &Game, identity: Identity) -> Vec<String> {
     static ALL_QUERIES: LazyLock<String> =
         LazyLock::new(|| format!("{QUERIES_FOR_EVERYBODY}{QUERIES_FOR_SIGNED_IN_USERS}"));
-    let sql = if reader == Reader::Visitor { QUERIES_FOR_EVERYBODY } else { &ALL_QUERIES };
+    let sql = if identity == Identity::Visitor { QUERIES_FOR_EVERYBODY } else { &ALL_QUERIES };
     let mut connection = pool.acquire().await.unwrap();
-    raw_sql(AssertSqlSafe(begin_sql(reader, game))).execute(&mut *connection).await.unwrap();
+    raw_sql(AssertSqlSafe(begin_sql(identity, game))).execute(&mut *connection).await.unwrap();
     let lines = query_scalar::<_, String>(AssertSqlSafe(sql)).fetch_all(&mut *connection).await;
     raw_sql("COMMIT").execute(&mut *connection).await.unwrap();
     let mut lines = lines.unwrap();
@@ -79,11 +79,11 @@ fn pg_bool(value: bool) -> char {
 }
 
 impl Game {
-    /// Returns what a reader sees in the model.
-    pub fn lines_visible_to(&self, reader: Reader) -> Vec<String> {
+    /// Returns what a identity sees in the model.
+    pub fn lines_visible_to(&self, identity: Identity) -> Vec<String> {
         let mut lines = Vec::new();
-        let is_service_or = |user: usize| reader == Reader::Service || reader == Reader::User(user);
-        let is_signed_in = reader != Reader::Visitor;
+        let is_service_or = |user: usize| identity == Identity::Service || identity == Identity::User(user);
+        let is_signed_in = identity != Identity::Visitor;
         let user_id = |index: usize| self.users[index].id;
         let character_id = |index: usize| self.characters[index].id;
         for user in &self.users {
@@ -112,10 +112,10 @@ impl Game {
         }
         let or_dash = |id: Option<u8>| id.map_or("-".to_owned(), |id| id.to_string());
         for session in self.sessions.iter().filter(|session| !session.is_deleted) {
-            let sees_as_participant = match reader {
-                Reader::Visitor => false,
-                Reader::Service => true,
-                Reader::User(user) => session.has_participant(user),
+            let sees_as_participant = match identity {
+                Identity::Visitor => false,
+                Identity::Service => true,
+                Identity::User(user) => session.has_participant(user),
             };
             let (id, seer, public) = (session.id, user_id(session.seer), pg_bool(session.is_public));
             if sees_as_participant || session.is_public {

@@ -19,8 +19,8 @@ fn new_adventure(name: &str) -> NewAdventure {
 /// operation.
 const CREATOR_OF_DRAFT_MAY_CALL: [&str; 6] = ["not_signed_in", "not_found", "not_found", "not_found", "done", "done"];
 
-/// The adventure is published, so everybody can read it: only its creator (the Seer) and the service may call the
-/// operation.
+/// Only the adventure's creator (the Seer) and the service may call the operation. The adventure is published, so
+/// others can read it, and are refused with `adventure_not_yours` instead of `not_found`.
 const CREATOR_OF_PUBLISHED_MAY_CALL: [&str; 6] =
     ["not_signed_in", "adventure_not_yours", "adventure_not_yours", "adventure_not_yours", "done", "done"];
 

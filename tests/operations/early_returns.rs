@@ -20,14 +20,14 @@ use super::{
     },
     standby::declared_reads,
 };
-use crate::{programs::poll_then_drop, world::World};
+use crate::{programs::poll_once_and_up_to, world::World};
 
 /// In a transaction with one query, the number of responses (to the begin and to the query) before the response to the
 /// commit.
 const RESPONSES_BEFORE_COMMIT: u32 = 2;
 
 /// Makes the call while the proxy delivers only the next `responses` responses. Returns whether the call finishes
-/// before the response after them is delivered, and the call's result.
+/// without the response that follows these, and the call's result.
 async fn call_and_detect_early_return<T>(
     proxy: &ResponseProxy,
     responses: u32,
@@ -152,25 +152,26 @@ async fn a_connection_counts_as_used_until_its_transaction_has_ended() {
     proxy.hold_after(RESPONSES_BEFORE_COMMIT);
     assert_eq!(ada.users().me().await.unwrap().id, fixture.player.user_id);
     proxy.wait_until_held().await;
-    let status = sparc.pool_status();
+    let status = sparc.user_pool_status();
     assert_eq!((status.connections, status.idle), (1, 0));
-    // The next caller, another user, waits for the connection. (The call is passed by reference, so it is not dropped.)
+    // The next caller, another user, waits for the connection. (The call is polled once, and is
+    // passed by reference, so it is not dropped.)
     let mut bens_call = pin!(ben.users().me());
-    assert!(poll_then_drop(0, bens_call.as_mut()).await.is_none());
-    assert_eq!(sparc.pool_status().waiting, 1);
+    assert!(poll_once_and_up_to(0, bens_call.as_mut()).await.is_none());
+    assert_eq!(sparc.user_pool_status().waiting, 1);
     proxy.release();
     assert_eq!(bens_call.await.unwrap().id, fixture.seer);
-    assert_eq!(sparc.pool_status().connections, 1);
+    assert_eq!(sparc.user_pool_status().connections, 1);
     // Closing the pool also waits until the transaction has ended.
     sparc.ping().await.unwrap();
     proxy.hold_after(RESPONSES_BEFORE_COMMIT);
     ada.users().me().await.unwrap();
     proxy.wait_until_held().await;
     let mut closing = pin!(sparc.clone().close());
-    assert!(poll_then_drop(3, closing.as_mut()).await.is_none());
+    assert!(poll_once_and_up_to(3, closing.as_mut()).await.is_none());
     proxy.release();
     closing.await.unwrap();
-    assert_eq!(sparc.pool_status().connections, 0);
+    assert_eq!(sparc.user_pool_status().connections, 0);
     assert_eq!(ada.users().me().await.unwrap_err().code(), "pool_closed");
 }
 
@@ -186,7 +187,7 @@ async fn neither_this_call_nor_the_next_fails_if_the_connection_is_lost_before_t
         assert_eq!(ada.users().me().await.unwrap().id, fixture.player.user_id);
         // The only connection is gone, so the next call opens another.
         assert_eq!(ada.users().me().await.unwrap().id, fixture.player.user_id);
-        assert_eq!(sparc.pool_status().connections, 1);
+        assert_eq!(sparc.user_pool_status().connections, 1);
     }
 }
 
@@ -210,7 +211,7 @@ async fn a_runtime_that_shuts_down_before_the_commit_is_answered_leaves_no_trans
     });
     assert_eq!(read_task.await.unwrap().unwrap().id, id);
     proxy.release();
-    crate::faults::assert_no_open_transaction(&fixture.world).await;
+    crate::faults::assert_all_transactions_end(&fixture.world).await;
 }
 
 /// A read is first tried in a read-only transaction. If it calls a function that writes, as a view or a policy can,
@@ -239,5 +240,5 @@ async fn a_read_that_calls_a_writing_function_takes_effect_once() {
     );
     assert_eq!(owner.count("logged_reads").await, 2, "each of the two queries must have written one row");
     // The read-only transactions that were tried first have ended.
-    crate::faults::assert_no_open_transaction(&world).await;
+    crate::faults::assert_all_transactions_end(&world).await;
 }

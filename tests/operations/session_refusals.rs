@@ -3,7 +3,7 @@
 
 use serde_json::json;
 use sparc::service::{
-    MaxPlayers, Operations, PageSize,
+    MaxPlayers, Operations, RollsPageSize,
     sessions::{ExpectedVersion, LobbyFilter, NewSession, SessionChanges},
 };
 use uuid::Uuid;
@@ -46,26 +46,26 @@ fn seat_and_code_refusals() -> Vec<Refusal> {
                 .join(&fixture.join_code(fixture.waiting_session).await, fixture.living_character_of_closed_account)
                 .await
         }),
-        refusal!("sessions.join_public", Stranger, "not_allowed", |tx, fixture| {
-            tx.sessions().join_public(fixture.private_session, fixture.stranger.character_id)
+        refusal!("sessions.join_by_id", Stranger, "not_allowed", |tx, fixture| {
+            tx.sessions().join_by_id(fixture.private_session, fixture.stranger.character_id)
         }),
-        refusal!("sessions.join_public", Stranger, "session_full", |tx, fixture| {
-            tx.sessions().join_public(fixture.full_session, fixture.stranger.character_id)
+        refusal!("sessions.join_by_id", Stranger, "session_full", |tx, fixture| {
+            tx.sessions().join_by_id(fixture.full_session, fixture.stranger.character_id)
         }),
-        refusal!("sessions.join_public", FormerPlayer, "session_over", |tx, fixture| {
-            tx.sessions().join_public(fixture.completed_session, fixture.former_player.character_id)
+        refusal!("sessions.join_by_id", FormerPlayer, "session_over", |tx, fixture| {
+            tx.sessions().join_by_id(fixture.completed_session, fixture.former_player.character_id)
         }),
-        refusal!("sessions.join_public", AccountAtLimits, "character_retired", |tx, fixture| {
-            tx.sessions().join_public(fixture.waiting_session, fixture.retired_character_at_limits)
+        refusal!("sessions.join_by_id", AccountAtLimits, "character_retired", |tx, fixture| {
+            tx.sessions().join_by_id(fixture.waiting_session, fixture.retired_character_at_limits)
         }),
-        refusal!("sessions.join_public", Stranger, "not_found", |tx, fixture| {
-            tx.sessions().join_public(fixture.waiting_session, Uuid::new_v4())
+        refusal!("sessions.join_by_id", Stranger, "not_found", |tx, fixture| {
+            tx.sessions().join_by_id(fixture.waiting_session, Uuid::new_v4())
         }),
-        refusal!("sessions.join_public", ClosedAccount, "account_closed", |tx, fixture| {
-            tx.sessions().join_public(fixture.waiting_session, fixture.living_character_of_closed_account)
+        refusal!("sessions.join_by_id", ClosedAccount, "account_closed", |tx, fixture| {
+            tx.sessions().join_by_id(fixture.waiting_session, fixture.living_character_of_closed_account)
         }),
-        refusal!("sessions.join_public", Stranger, "session_started", |tx, fixture| async {
-            tx.sessions().join_public(fixture.public_active_session, fixture.stranger.character_id).await
+        refusal!("sessions.join_by_id", Stranger, "session_started", |tx, fixture| async {
+            tx.sessions().join_by_id(fixture.public_active_session, fixture.stranger.character_id).await
         }),
         refusal!("sessions.seat_player", Stranger, "not_allowed", |tx, fixture| {
             tx.sessions().seat_player(fixture.private_session, fixture.player.user_id, fixture.player.character_id)
@@ -175,8 +175,8 @@ fn seat_and_code_refusals() -> Vec<Refusal> {
                 .join(&fixture.join_code(fixture.waiting_session).await, fixture.living_character_at_limits)
                 .await
         }),
-        refusal!("sessions.join_public", AccountAtLimits, "seat_limit_reached", |tx, fixture| {
-            tx.sessions().join_public(fixture.waiting_session, fixture.living_character_at_limits)
+        refusal!("sessions.join_by_id", AccountAtLimits, "seat_limit_reached", |tx, fixture| {
+            tx.sessions().join_by_id(fixture.waiting_session, fixture.living_character_at_limits)
         }),
         refusal!("sessions.rejoin", AccountAtLimits, "seat_limit_reached", |tx, fixture| {
             tx.sessions().rejoin(fixture.left_session_at_limits, fixture.living_character_at_limits)
@@ -186,8 +186,8 @@ fn seat_and_code_refusals() -> Vec<Refusal> {
                 .join(&fixture.join_code(fixture.starting_soon_session).await, fixture.former_player.character_id)
                 .await
         }),
-        refusal!("sessions.join_public", FormerPlayer, "player_removed", |tx, fixture| {
-            tx.sessions().join_public(fixture.starting_soon_session, fixture.former_player.character_id)
+        refusal!("sessions.join_by_id", FormerPlayer, "player_removed", |tx, fixture| {
+            tx.sessions().join_by_id(fixture.starting_soon_session, fixture.former_player.character_id)
         }),
         refusal!("sessions.rejoin", FormerPlayer, "player_removed", |tx, fixture| {
             tx.sessions().rejoin(fixture.starting_soon_session, fixture.former_player.character_id)
@@ -203,11 +203,11 @@ fn seat_and_code_refusals() -> Vec<Refusal> {
         refusal!("sessions.join", Player, "session_started", |tx, fixture| async {
             tx.sessions().join(&fixture.join_code(fixture.active_session).await, fixture.spare_character).await
         }),
-        refusal!("sessions.join_public", Player, "session_over", |tx, fixture| {
-            tx.sessions().join_public(fixture.completed_session, fixture.spare_character)
+        refusal!("sessions.join_by_id", Player, "session_over", |tx, fixture| {
+            tx.sessions().join_by_id(fixture.completed_session, fixture.spare_character)
         }),
-        refusal!("sessions.join_public", Player, "not_found", |tx, fixture| {
-            tx.sessions().join_public(fixture.waiting_session, Uuid::new_v4())
+        refusal!("sessions.join_by_id", Player, "not_found", |tx, fixture| {
+            tx.sessions().join_by_id(fixture.waiting_session, Uuid::new_v4())
         }),
         refusal!("sessions.seat_player", Service, "session_over", |tx, fixture| {
             tx.sessions().seat_player(fixture.completed_session, fixture.player.user_id, fixture.spare_character)
@@ -363,7 +363,7 @@ fn session_refusals() -> Vec<Refusal> {
         }),
         refusal!("sessions.archived_rolls", Seer, "bad_cursor", |tx, fixture| async {
             let forged = "00".to_owned().into();
-            tx.sessions().archived_rolls(fixture.archived_session, PageSize::MAX, Some(&forged)).await
+            tx.sessions().archived_rolls(fixture.archived_session, RollsPageSize::MAX, Some(&forged)).await
         }),
     ]
 }

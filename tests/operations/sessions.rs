@@ -3,7 +3,7 @@
 
 use serde_json::json;
 use sparc::service::{
-    Operations, PageSize,
+    Operations, RollsPageSize,
     sessions::{ExpectedVersion, LobbyFilter, NewSession, SessionChanges, Visibility},
 };
 
@@ -45,9 +45,9 @@ pub fn operations() -> Vec<Operation> {
         operation!("sessions.join", ONLY_THE_STRANGER_JOINS, |tx, fixture| async {
             tx.sessions().join(&fixture.join_code(fixture.private_session).await, fixture.stranger.character_id).await
         }),
-        operation!("sessions.join_public", ONLY_THE_STRANGER_JOINS, |tx, fixture| tx
+        operation!("sessions.join_by_id", ONLY_THE_STRANGER_JOINS, |tx, fixture| tx
             .sessions()
-            .join_public(fixture.waiting_session, fixture.stranger.character_id)),
+            .join_by_id(fixture.waiting_session, fixture.stranger.character_id)),
         operation!(
             "sessions.leave",
             ["not_signed_in", "not_found", "done", "done", "not_seated", "not_signed_in"],
@@ -131,7 +131,7 @@ pub fn operations() -> Vec<Operation> {
             |tx, fixture| { tx.sessions().get_archived(fixture.archived_session) }
         ),
         operation!("sessions.archived_rolls", USERS_AND_SERVICE_MAY_CALL, |tx, fixture| {
-            tx.sessions().archived_rolls(fixture.archived_session, PageSize::default(), None)
+            tx.sessions().archived_rolls(fixture.archived_session, RollsPageSize::default(), None)
         }),
     ]
 }

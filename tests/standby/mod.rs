@@ -28,11 +28,11 @@ pub struct Cluster {
 impl Cluster {
     /// Starts the three servers. Returns `None` if this machine has no `pg_basebackup`.
     pub async fn start() -> Option<Self> {
-        if Binaries::find().unwrap().program("pg_basebackup").is_none() {
+        if Binaries::find_or_fetch().unwrap().program("pg_basebackup").is_none() {
             eprintln!("skipped: this machine has no pg_basebackup");
             return None;
         }
-        let primary = Server::start_private(Some(&SETTINGS)).await.unwrap();
+        let primary = Server::start_plain(Some(&SETTINGS)).await.unwrap();
         let world = World::new_on(&primary).await;
         let (first_standby, second_standby) = tokio::join!(start_standby_of(&primary), start_standby_of(&primary));
         let standbys = vec![first_standby, second_standby];

@@ -68,13 +68,13 @@ macro_rules! row_type {
 pub fn decode_result<Row>(operation: Operation, rows: &[Row], result_use: ResultUse) -> Result<OptionalJson, Failure>
 where
     Profile: DecodeRow<Row>,
-    LobbySession: DecodeRow<Row>,
+    SessionSummary: DecodeRow<Row>,
     SessionDetails: DecodeRow<Row>,
     Roll: DecodeRow<Row>,
 {
     match operation {
         Operation::Profile => result_use.discard_or_convert(decode_one::<Profile, _>(rows)?),
-        Operation::Lobby => result_use.discard_or_convert(decode_page::<LobbySession, _>(rows, LOBBY_PAGE_SIZE)?),
+        Operation::Lobby => result_use.discard_or_convert(decode_page::<SessionSummary, _>(rows, LOBBY_PAGE_SIZE)?),
         Operation::Details => result_use.discard_or_convert(decode_one::<SessionDetails, _>(rows)?),
         Operation::History => result_use.discard_or_convert(decode_page::<Roll, _>(rows, HISTORY_PAGE_SIZE)?),
         Operation::Roll => result_use.discard_or_convert(decode_one::<Roll, _>(rows)?),
@@ -165,7 +165,7 @@ row_type! {
 
 /// A session in the lobby with its adventure, as the crate `service` returns it.
 #[derive(Debug, Serialize)]
-pub struct LobbySession {
+pub struct SessionSummary {
     id: Uuid,
     status: EnumValue<SessionStatus>,
     scheduled_start: Option<DateTime<FixedOffset>>,
@@ -188,7 +188,7 @@ struct SessionSummaryAdventure {
     estimated_duration: i32,
 }
 
-impl From<LobbyRow> for LobbySession {
+impl From<LobbyRow> for SessionSummary {
     fn from(row: LobbyRow) -> Self {
         let adventure = match (row.adventure_id, row.adventure_name, row.difficulty, row.estimated_duration) {
             (Some(id), Some(name), Some(difficulty), Some(estimated_duration)) => Some(SessionSummaryAdventure {
@@ -215,7 +215,7 @@ impl From<LobbyRow> for LobbySession {
     }
 }
 
-impl<Row> DecodeRow<Row> for LobbySession
+impl<Row> DecodeRow<Row> for SessionSummary
 where
     LobbyRow: DecodeRow<Row>,
 {

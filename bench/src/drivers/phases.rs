@@ -56,7 +56,7 @@ pub struct PhaseTimes {
     pub statement_ms: f64,
     /// For comparison: the operation's statement, run by the owner of the tables, who is exempt from row-level
     /// security. `None` if the statement writes.
-    pub without_row_security_ms: Option<f64>,
+    pub statement_without_row_security_ms: Option<f64>,
     /// COMMIT.
     pub commit_ms: f64,
 }
@@ -132,10 +132,17 @@ pub async fn measure_phases(
         times[Timed::ServiceBegin as usize].push(service_begin_start.elapsed());
         transaction.rollback().await?;
     }
-    let [round_trip_ms, begin_ms, identity_ms, statement_ms, commit_ms, without_row_security_ms, service_begin_ms] =
-        times.map(|mut times| quantile_ms(&mut times, 0.5));
+    let [
+        round_trip_ms,
+        begin_ms,
+        identity_ms,
+        statement_ms,
+        commit_ms,
+        statement_without_row_security_ms,
+        service_begin_ms,
+    ] = times.map(|mut times| quantile_ms(&mut times, 0.5));
     // For a roll there are no times without row-level security, so their median is NaN.
-    let without_row_security_ms = Some(without_row_security_ms).filter(|ms| ms.is_finite());
+    let statement_without_row_security_ms = Some(statement_without_row_security_ms).filter(|ms| ms.is_finite());
     let name = operation.name().to_owned();
     Ok(PhaseTimes {
         name,
@@ -144,7 +151,7 @@ pub async fn measure_phases(
         begin_ms,
         identity_ms,
         statement_ms,
-        without_row_security_ms,
+        statement_without_row_security_ms,
         commit_ms,
     })
 }

@@ -24,7 +24,7 @@ pub fn section(report: &Report) -> Option<String> {
 
 fn write_direct(text: &mut String, results: &DriverResults) {
     text.push_str(DIRECT_TABLE);
-    for comparison in results.operations.iter().filter(|comparison| !comparison.is_delayed) {
+    for comparison in results.operations.iter().filter(|comparison| !comparison.has_added_latency) {
         for (name, result) in PROGRAMS.iter().zip(&comparison.results) {
             let or_dash = |time: Option<f64>| time.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.3}"));
             let _ = writeln!(
@@ -55,7 +55,7 @@ fn write_delayed(text: &mut String, results: &DriverResults) {
         "\nWith a proxy that prolongs each round trip by about a millisecond, a `SELECT 1` takes {delayed_ms:.2} ms \
          instead of {direct_ms:.2} ms.\n{DELAYED_TABLE}"
     );
-    for comparison in results.operations.iter().filter(|comparison| comparison.is_delayed) {
+    for comparison in results.operations.iter().filter(|comparison| comparison.has_added_latency) {
         // Round trips do not depend on the number of clients, so only the rows with one client show them.
         let round_trips =
             results.round_trips.iter().find(|trips| comparison.clients == 1 && trips.name == comparison.name);
@@ -79,10 +79,9 @@ fn write_phases(text: &mut String, results: &DriverResults) {
     text.push_str(PHASES_TABLE);
     for phases in &results.phases {
         // One client at a time runs the phases, so they are shown next to the service's time with one client.
-        let comparison = results
-            .operations
-            .iter()
-            .find(|comparison| !comparison.is_delayed && comparison.clients == 1 && comparison.name == phases.name);
+        let comparison = results.operations.iter().find(|comparison| {
+            !comparison.has_added_latency && comparison.clients == 1 && comparison.name == phases.name
+        });
         let _ = writeln!(
             text,
             "| {} | {:.3} | {:.3} | {:.3} | {:.3} | {:.3} | {} | {:.3} | {} |",
@@ -92,7 +91,7 @@ fn write_phases(text: &mut String, results: &DriverResults) {
             phases.begin_ms,
             phases.identity_ms,
             phases.statement_ms,
-            phases.without_row_security_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.3}")),
+            phases.statement_without_row_security_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.3}")),
             phases.commit_ms,
             comparison.map(|comparison| format!("{:.3}", comparison.results[SERVICE].p50_ms)).unwrap_or_default(),
         );

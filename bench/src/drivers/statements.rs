@@ -58,7 +58,7 @@ impl Statements {
         let mut statements = Vec::new();
         for operation in Operation::ALL {
             run_service(&capture.sparc, operation, argument_set, ResultUse::Discard).await?;
-            let PreparedStatement { sql, types } = capture.last_statement().await?;
+            let PreparedStatement { sql, types } = capture.last_new_statement().await?;
             let types: Vec<Type> =
                 types.split(", ").filter(|name| !name.is_empty()).map(parse_type).collect::<Result<_, _>>()?;
             if types != operation.value_types() {

@@ -55,7 +55,7 @@ const MAX_NEWCOMERS: usize = 4000;
 
 /// The size of a block of SHA-256 in bytes. The secret must not be longer, because HMAC would hash a longer secret
 /// first.
-const BLOCK_BYTES: usize = 64;
+const SHA256_BLOCK_BYTES: usize = 64;
 
 /// A user with a signed token, and the session and the character in the user's requests.
 #[derive(Clone, Debug)]
@@ -70,27 +70,27 @@ pub struct Caller {
 pub async fn players(argument_sets: &[ArgumentSet], secret: &str, client: &mut Client) -> Result<Vec<Caller>, Failure> {
     let callers = argument_sets
         .iter()
-        .map(|argument_set| unsigned_caller(argument_set.player, argument_set.session, argument_set.character));
-    sign_tokens(callers.collect(), secret, client).await
+        .map(|argument_set| caller_without_token(argument_set.player, argument_set.session, argument_set.character));
+    add_tokens(callers.collect(), secret, client).await
 }
 
 /// Returns newcomers: users without a seat in any session, each with a public session of the lobby that has a free
 /// seat.
 pub async fn newcomers(data_set: &DataSet, secret: &str, client: &mut Client) -> Result<Vec<Caller>, Failure> {
-    let lobby = (data_set.active_sessions..data_set.active_sessions + data_set.lobby_sessions)
+    let lobby = (data_set.active_sessions..data_set.active_sessions + data_set.unstarted_sessions)
         .map(|number| data_set.session(number));
     let with_free_seat = lobby.filter(|session| {
         session.is_public && session.state == SessionState::Waiting && session.seats_taken < session.max_players
     });
-    let sessions_and_users = with_free_seat.zip(data_set.account_numbers_without_sessions());
+    let sessions_and_users = with_free_seat.zip(data_set.newcomer_numbers());
     let callers = sessions_and_users.take(MAX_NEWCOMERS).map(|(session, user)| {
-        unsigned_caller(
+        caller_without_token(
             row_id(RowKind::User, user),
             row_id(RowKind::Session, session.number),
             row_id(RowKind::Character, user),
         )
     });
-    sign_tokens(callers.collect(), secret, client).await
+    add_tokens(callers.collect(), secret, client).await
 }
 
 /// Returns the statement that deletes the seats of these callers.
@@ -100,20 +100,20 @@ pub fn delete_seats_sql(callers: &[Caller]) -> String {
 }
 
 /// Returns a caller whose token is not signed yet.
-fn unsigned_caller(user: Uuid, session: Uuid, character: Uuid) -> Caller {
+fn caller_without_token(user: Uuid, session: Uuid, character: Uuid) -> Caller {
     Caller { user, session, character, token: String::new() }
 }
 
 /// Signs the callers' tokens as Supabase does, with HMAC-SHA256. The database computes the hashes, so that the
 /// benchmark needs no library.
-async fn sign_tokens(mut callers: Vec<Caller>, secret: &str, client: &mut Client) -> Result<Vec<Caller>, Failure> {
+async fn add_tokens(mut callers: Vec<Caller>, secret: &str, client: &mut Client) -> Result<Vec<Caller>, Failure> {
     // The secret, combined with HMAC's inner and outer padding.
     let [inner_key, outer_key] = [0x36, 0x5c].map(|pad: u8| {
-        let key = secret.bytes().chain(std::iter::repeat(0)).take(BLOCK_BYTES);
+        let key = secret.bytes().chain(std::iter::repeat(0)).take(SHA256_BLOCK_BYTES);
         key.map(|byte| format!("{:02x}", byte ^ pad)).collect::<String>()
     });
-    if secret.len() > BLOCK_BYTES {
-        return Err(Failure::Message(format!("the secret must have at most {BLOCK_BYTES} bytes")));
+    if secret.len() > SHA256_BLOCK_BYTES {
+        return Err(Failure::Message(format!("the secret must have at most {SHA256_BLOCK_BYTES} bytes")));
     }
     // These two closures take and return SQL expressions, and the strings that are built with them are SQL expressions,
     // too. `translate` replaces `+` and `/`, and removes `=` and line breaks.

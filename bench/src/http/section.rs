@@ -32,8 +32,8 @@ pub fn section(report: &Report) -> Option<String> {
     }
     text.push_str(LIMITS_INTRODUCTION);
     for comparison in report.http.iter().filter(|comparison| comparison.clients == LIMITS_TABLE_CLIENTS) {
-        let (explained, at_most) = explained_and_maximum_ratio(&comparison.postgrest, &comparison.service);
-        let _ = writeln!(text, "| {} | {:.2} | {explained} | {at_most} |", comparison.name, comparison.ratio);
+        let (explained_ratio, max_ratio) = explained_and_maximum_ratio(&comparison.postgrest, &comparison.service);
+        let _ = writeln!(text, "| {} | {:.2} | {explained_ratio} | {max_ratio} |", comparison.name, comparison.ratio);
     }
     Some(text)
 }
@@ -50,9 +50,9 @@ fn explained_and_maximum_ratio(postgrest: &ApiResult, service: &ApiResult) -> (S
         return ("-".to_owned(), "-".to_owned());
     };
     let postgrest_ms = postgrest_api_ms + postgrest_postgresql_ms;
-    let explained = postgrest_ms / (service_api_ms + service_postgresql_ms);
-    let at_most = postgrest_ms / service_postgresql_ms;
-    (format!("{explained:.2}"), format!("{at_most:.2}"))
+    let explained_ratio = postgrest_ms / (service_api_ms + service_postgresql_ms);
+    let max_ratio = postgrest_ms / service_postgresql_ms;
+    (format!("{explained_ratio:.2}"), format!("{max_ratio:.2}"))
 }
 
 const INTRODUCTION: &str = "## Next to the platform's API

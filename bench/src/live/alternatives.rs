@@ -11,12 +11,12 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{ALTERNATIVE_RUN_PAIRS, WriterComparison, compare_writers};
+use super::{RUN_PAIRS_PER_ALTERNATIVE, WriterComparison, compare_writers};
 use crate::{Failure, client::Client, operations::Environment};
 
 /// The measurements of an alternative to the poller, in the report.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Alternative {
+pub struct AlternativeResult {
     /// Its description.
     pub name: String,
     /// Its cost to writers.
@@ -51,34 +51,34 @@ const READ_DECODED_EVENTS: &str = "SELECT count(*) FROM pg_logical_slot_get_bina
 const NOTIFY_BY_OTHER_CONNECTION: &str = "SELECT pg_notify('session_events', 'x')";
 
 /// A background task that repeats a statement until it is stopped.
-struct RepeatedStatement {
-    is_running: Arc<AtomicBool>,
+struct StatementRepeater {
+    is_stop_requested: Arc<AtomicBool>,
     task: tokio::task::JoinHandle<Result<(), Failure>>,
 }
 
-impl RepeatedStatement {
+impl StatementRepeater {
     fn start(url: &str, sql: &'static str, interval: Duration) -> Self {
-        let is_running = Arc::new(AtomicBool::new(true));
-        let (task_is_running, url) = (is_running.clone(), url.to_owned());
+        let is_stop_requested = Arc::new(AtomicBool::new(false));
+        let (stop_is_requested, url) = (is_stop_requested.clone(), url.to_owned());
         let task = tokio::spawn(async move {
             let mut client = Client::open(&url).await?;
-            while task_is_running.load(Ordering::SeqCst) {
+            while !stop_is_requested.load(Ordering::SeqCst) {
                 client.run(sql).await?;
                 tokio::time::sleep(interval).await;
             }
             client.close().await
         });
-        Self { is_running, task }
+        Self { is_stop_requested, task }
     }
 
     async fn stop(self) -> Result<(), Failure> {
-        self.is_running.store(false, Ordering::SeqCst);
+        self.is_stop_requested.store(true, Ordering::SeqCst);
         self.task.await.map_err(|error| Failure::Message(error.to_string()))?
     }
 }
 
 /// Measures what each alternative costs writers.
-pub async fn measure_alternatives(environment: &Environment<'_>) -> Result<Vec<Alternative>, Failure> {
+pub async fn measure_alternatives(environment: &Environment<'_>) -> Result<Vec<AlternativeResult>, Failure> {
     let mut alternatives = Vec::new();
     // For each: its description, the SQL that sets it up and removes it, and a statement that is repeated while it is
     // on, with the interval in milliseconds.
@@ -89,13 +89,13 @@ pub async fn measure_alternatives(environment: &Environment<'_>) -> Result<Vec<A
     ] {
         println!("{name}");
         let mut client = Client::open(environment.url).await?;
-        let mut running: Option<RepeatedStatement> = None;
+        let mut repeater: Option<StatementRepeater> = None;
         let mut is_set_up = false;
         // PostgreSQL or this process adds the load.
         let load_pid = None;
-        let writer_comparisons = compare_writers(environment, ALTERNATIVE_RUN_PAIRS, load_pid, async |is_on| {
-            if let Some(running) = running.take() {
-                running.stop().await?;
+        let writer_comparisons = compare_writers(environment, RUN_PAIRS_PER_ALTERNATIVE, load_pid, async |is_on| {
+            if let Some(repeater) = repeater.take() {
+                repeater.stop().await?;
             }
             if let Some([setup, removal]) = setup_and_removal
                 && is_on != is_set_up
@@ -104,13 +104,13 @@ pub async fn measure_alternatives(environment: &Environment<'_>) -> Result<Vec<A
                 is_set_up = is_on;
             }
             if is_on && let Some((sql, interval_ms)) = repeated_statement {
-                running = Some(RepeatedStatement::start(environment.url, sql, Duration::from_millis(interval_ms)));
+                repeater = Some(StatementRepeater::start(environment.url, sql, Duration::from_millis(interval_ms)));
             }
             Ok(())
         })
         .await?;
         client.close().await?;
-        alternatives.push(Alternative { name: name.to_owned(), writer_comparisons });
+        alternatives.push(AlternativeResult { name: name.to_owned(), writer_comparisons });
     }
     Ok(alternatives)
 }

@@ -18,17 +18,17 @@ use crate::{
     fill::{Schema, fill},
     growth::migrate,
     measure::quantile_ms,
-    workload::{Execution, Role, begin_sql},
+    workload::{Execution, Role, begin_and_setup_sql},
     writes::{new_roll, roll_values},
 };
 
 /// A small database, because only rolls of one session are measured.
 const DATA_SET: DataSet =
-    DataSet { users: 1000, adventures: 100, active_sessions: 20, lobby_sessions: 20, ended_sessions: 2000 };
+    DataSet { users: 1000, adventures: 100, active_sessions: 20, unstarted_sessions: 20, ended_sessions: 2000 };
 /// The number of rolls per transaction.
 const ROLLS_PER_TRANSACTION: usize = 200;
 /// The number of transactions with broadcasts, and also of those without.
-const TRANSACTIONS: usize = 8;
+const TRANSACTION_PAIRS: usize = 8;
 
 /// The median time of a roll with and without its broadcast, in milliseconds.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -42,29 +42,31 @@ pub struct BroadcastCost {
 /// Measures rolls alternately with and without broadcasts, in transactions that are rolled back.
 pub async fn measure_broadcasts() -> Result<BroadcastCost, Failure> {
     let server = Server::start_supabase(Some(&PRODUCTION_SETTINGS)).await?;
-    let database = server.create_empty().await?;
+    let database = server.create_unmigrated().await?;
     let pool = database.connect(1).await?;
     migrate(&pool, None).await?;
     fill(&database.superuser_url(), Schema::Ours, DATA_SET, Utc::now()).await?;
     let argument_set = choose_argument_sets(&DATA_SET).swap_remove(0);
     let mut capture = StatementCapture::new(pool);
     capture.sparc.as_user(argument_set.player).dice().roll(new_roll(&argument_set)?).await?;
-    let roll = capture.last_statement().await?;
+    let roll = capture.last_new_statement().await?;
     capture.close().await?;
 
     let mut client = Client::open(&database.superuser_url()).await?;
     client.run(&format!("PREPARE roll AS {}", roll.sql)).await?;
-    let begin =
-        begin_sql(Role::Authenticated, &Execution { user: argument_set.player.to_string(), ..Default::default() });
+    let begin = begin_and_setup_sql(
+        Role::Authenticated,
+        &Execution { user: argument_set.player.to_string(), ..Default::default() },
+    );
     let timed_sql = format!("EXECUTE roll({})", roll_values(&argument_set).join(", "));
     let database_name = client.fetch_value("SELECT current_database()").await?;
     // The times without broadcasts, and those with them.
     let mut times: [Vec<Duration>; 2] = Default::default();
-    for number in 0..2 * TRANSACTIONS {
-        let is_on = number % 2 == 1;
+    for number in 0..2 * TRANSACTION_PAIRS {
+        let is_broadcast_on = number % 2 == 1;
         // The trigger reads the setting from the catalog, so the change also affects connections that are already open,
         // such as this one.
-        let setting = if is_on { "on" } else { "off" };
+        let setting = if is_broadcast_on { "on" } else { "off" };
         client.run(&format!("ALTER DATABASE \"{database_name}\" SET sparc.broadcast = '{setting}'")).await?;
         let messages_before = client.fetch_number("SELECT count(*) FROM realtime.messages").await?;
         client.run(&begin).await?;
@@ -72,7 +74,7 @@ pub async fn measure_broadcasts() -> Result<BroadcastCost, Failure> {
             let (time, _) = client.run_timed(&timed_sql).await?;
             // The first tenth of the rolls is the warm-up.
             if roll_number >= ROLLS_PER_TRANSACTION / 10 {
-                times[usize::from(is_on)].push(time);
+                times[usize::from(is_broadcast_on)].push(time);
             }
         }
         // The rolls ran as a user, to whom row-level security does not show all broadcasts.
@@ -80,7 +82,7 @@ pub async fn measure_broadcasts() -> Result<BroadcastCost, Failure> {
         let broadcasts_were_sent =
             client.fetch_number("SELECT count(*) FROM realtime.messages").await? > messages_before;
         client.run("ROLLBACK").await?;
-        if broadcasts_were_sent != is_on {
+        if broadcasts_were_sent != is_broadcast_on {
             return Err(Failure::Message(format!(
                 "sparc.broadcast is {setting}, but broadcasts were sent: {broadcasts_were_sent}"
             )));

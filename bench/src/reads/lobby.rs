@@ -34,7 +34,7 @@ pub(super) async fn add_lobby_reads(reads: &mut Reads<'_>, capture: &mut Stateme
     let caller = capture.sparc.as_user(argument_set.player);
 
     let mut page = caller.sessions().lobby(&LobbyFilter::default(), None).await?;
-    let first_page_statement = capture.last_statement().await?;
+    let first_page_statement = capture.last_new_statement().await?;
     reads.add(
         "lobby, first page",
         Role::Authenticated,
@@ -65,7 +65,7 @@ pub(super) async fn add_lobby_reads(reads: &mut Reads<'_>, capture: &mut Stateme
     }
     let last_session = page.items.last().ok_or(Failure::Message("the lobby is empty".into()))?.clone();
     // All pages after the first have the same statement, which was prepared for the second page.
-    let later_page_statement = capture.last_statement().await?;
+    let later_page_statement = capture.last_new_statement().await?;
     let start_time = last_session
         .scheduled_start
         .map(quote_literal)
@@ -104,7 +104,7 @@ pub(super) async fn add_lobby_reads(reads: &mut Reads<'_>, capture: &mut Stateme
         ),
         (
             "lobby, starting from a date",
-            LobbyFilter { starts_after: Some(in_a_week), ..Default::default() },
+            LobbyFilter { starts_from: Some(in_a_week), ..Default::default() },
             specification_lobby("", "AND s.scheduled_start >= $1::timestamptz", "", ""),
             &|_: &ArgumentSet| quote_literal(in_a_week),
         ),
@@ -142,10 +142,10 @@ pub(super) async fn add_lobby_reads(reads: &mut Reads<'_>, capture: &mut Stateme
     // In both schemas, the filter's value is the only parameter of the statement.
     for (name, filter, specification_sql, value) in filters {
         caller.sessions().lobby(&filter, None).await?;
-        let ours = capture.last_statement().await?;
-        let filter_value =
+        let ours = capture.last_new_statement().await?;
+        let with_filter_value =
             move |argument_set: &ArgumentSet| (argument_set.player.to_string(), vec![value(argument_set)]);
-        reads.add(name, Role::Authenticated, &specification_sql, filter_value, &ours, filter_value);
+        reads.add(name, Role::Authenticated, &specification_sql, with_filter_value, &ours, with_filter_value);
         if name == "lobby, search" {
             let no_match =
                 |argument_set: &ArgumentSet| (argument_set.player.to_string(), vec![quote_literal("%Nowhere%")]);

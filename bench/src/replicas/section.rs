@@ -19,7 +19,7 @@ pub fn section(report: &Report) -> Option<String> {
          with one and with two. All servers and the service share the machine, so compare the processors that each \
          keeps busy (CPUs), not the throughput. *Delivered to all* is the time from the moment a roll was due until \
          all six players have its event.\n\n\
-         | players | replicas | primary CPUs | CPUs of each replica | service CPUs | roll p99 ms | delivered to all \
+         | players get events by | replicas | primary CPUs | CPUs of each replica | service CPUs | roll p99 ms | delivered to all \
          p99 ms |\n\
          | --- | --- | --- | --- | --- | --- | --- |\n",
         results.sessions
@@ -29,7 +29,7 @@ pub fn section(report: &Report) -> Option<String> {
         let _ = writeln!(
             text,
             "| {} | {} | {:.2} | {} | {:.2} | {:.2} | {:.2} |",
-            if step.is_polling { "poll" } else { "subscribe" },
+            if step.is_polling { "polling" } else { "subscription" },
             step.replicas,
             step.primary_cpus,
             replica_cpus.join(", "),

@@ -31,14 +31,14 @@ pub(super) async fn capture_sign_up_and_jobs(
     let tx = service_connection.begin().await?;
     tx.maintenance().delete_old_events(JobOptions::default(), |_| ()).await?;
     tx.rollback().await?;
-    let delete_old_events_statement = capture.last_statement().await?;
+    let delete_old_events_statement = capture.last_new_statement().await?;
     let tx = service_connection.begin().await?;
     // Only the text of the statement is needed, so the job archives only one session: its batch has one, and with a
     // time limit of zero it ends after one batch.
     let one_batch = JobOptions { batch_size: 1, time_limit: Duration::ZERO };
     tx.maintenance().archive_sessions(one_batch, |_| ()).await?;
     tx.rollback().await?;
-    let archive_statement = capture.last_statement().await?;
+    let archive_statement = capture.last_new_statement().await?;
 
     // These statements need no values of the argument sets: each argument set has the same execution.
     let workload_with_equal_executions = |name: &str, sql: String, setup_sql: &str, timed_sql: String| Workload {

@@ -36,7 +36,7 @@ WITH
     ) AS oid
   ),
   -- The owner of `auth.users`. On the platform, this is the role with which its Auth server writes accounts.
-  account_owner AS (
+  auth_users_owner AS (
     SELECT relowner AS oid
     FROM pg_class
     WHERE relnamespace = to_regnamespace('auth') AND relname = 'users'
@@ -176,7 +176,7 @@ WITH
   ),
   -- The privileges that owners lack on their own objects, because somebody revoked them. Many functions run as their
   -- owner, and fail without these privileges.
-  owner_lack AS (
+  revoked_owner_privilege AS (
     SELECT
       classid, objid,
       ', its owner lacks '
@@ -209,9 +209,9 @@ WITH
     GROUP BY classid, objid
   ),
   -- The privileges in `acl`, with the columns of a privilege in one list, and only for the grantees in `grantee_role`.
-  privilege_list AS (
+  granted_privilege AS (
     SELECT
-      acl.name, acl.classid, acl.objid, grantee_role.name AS grantee,
+      acl.name, acl.classid, acl.objid, grantee_role.name AS grantee_name,
       privilege
         || coalesce(' (' || string_agg(quote_ident(attname), ', ' ORDER BY attname COLLATE "C") || ')', '')
         || CASE WHEN is_grantable THEN ' with grant option' ELSE '' END AS privilege
@@ -231,7 +231,7 @@ WITH
         || coalesce(
           (
             SELECT description
-            FROM owner_lack
+            FROM revoked_owner_privilege
             WHERE classid = 'pg_namespace'::regclass AND objid = included_schema.oid
           ),
           ''
@@ -348,7 +348,7 @@ WITH
         -- are the operator's.
         AND (
           setrole = 0
-          OR setrole IN (SELECT oid FROM account_owner)
+          OR setrole IN (SELECT oid FROM auth_users_owner)
           OR EXISTS (
             SELECT FROM grantee_role WHERE grantee_role.oid <> 0 AND pg_has_role(setrole, grantee_role.oid, 'MEMBER')
           )
@@ -385,7 +385,7 @@ WITH
       END
         || CASE WHEN typowner = owner.oid THEN '' ELSE ', owned by another role' END
         || coalesce(
-          (SELECT description FROM owner_lack WHERE classid = 'pg_type'::regclass AND objid = type.oid), ''
+          (SELECT description FROM revoked_owner_privilege WHERE classid = 'pg_type'::regclass AND objid = type.oid), ''
         ),
       'pg_type', type.oid, 0
     FROM pg_type AS type
@@ -416,7 +416,7 @@ WITH
         || CASE WHEN relpersistence = 'p' THEN '' ELSE ', unlogged' END
         || CASE WHEN relowner = owner.oid THEN '' ELSE ', owned by another role' END
         || coalesce(
-          (SELECT description FROM owner_lack WHERE classid = 'pg_class'::regclass AND objid = base_table.oid), ''
+          (SELECT description FROM revoked_owner_privilege WHERE classid = 'pg_class'::regclass AND objid = base_table.oid), ''
         ),
       'pg_class', base_table.oid, 0
     FROM base_table
@@ -506,7 +506,7 @@ WITH
         || CASE WHEN relpersistence = 'p' THEN '' ELSE ', unlogged' END
         || CASE WHEN relowner = owner.oid THEN '' ELSE ', owned by another role' END
         || coalesce(
-          (SELECT description FROM owner_lack WHERE classid = 'pg_class'::regclass AND objid = relation.oid), ''
+          (SELECT description FROM revoked_owner_privilege WHERE classid = 'pg_class'::regclass AND objid = relation.oid), ''
         ),
       'pg_class', relation.oid, 0
     FROM relation
@@ -557,7 +557,7 @@ WITH
         CASE WHEN proowner <> owner.oid THEN 'owned by another role' END
       )
         || coalesce(
-          (SELECT description FROM owner_lack WHERE classid = 'pg_proc'::regclass AND objid = routine.oid), ''
+          (SELECT description FROM revoked_owner_privilege WHERE classid = 'pg_proc'::regclass AND objid = routine.oid), ''
         ),
       'pg_proc', routine.oid, 0
     FROM routine
@@ -589,7 +589,7 @@ WITH
         )
       )
         || coalesce(
-          (SELECT description FROM owner_lack WHERE classid = 'pg_class'::regclass AND objid = relation.oid), ''
+          (SELECT description FROM revoked_owner_privilege WHERE classid = 'pg_class'::regclass AND objid = relation.oid), ''
         )
         || ' as ' || btrim(regexp_replace(
           regexp_replace(pg_get_viewdef(relation.oid), '("[^"]+"|[a-z_][a-z0-9_]*)\.', '', 'g'), '\s+', ' ', 'g'
@@ -667,11 +667,11 @@ WITH
 
     UNION ALL
     SELECT
-      format('grant on %s to %s', name, grantee),
+      format('grant on %s to %s', name, grantee_name),
       string_agg(privilege, ', ' ORDER BY privilege COLLATE "C"),
       NULL, objid, 0
-    FROM privilege_list
-    GROUP BY name, classid, objid, grantee
+    FROM granted_privilege
+    GROUP BY name, classid, objid, grantee_name
 
     UNION ALL
     SELECT

@@ -1,28 +1,28 @@
 -- Lists the GRANT statements for the privileges that an operator's roles have on the given views and functions, so that
 -- the privileges can be restored after these objects are dropped and created again. An operator's role is any role but
 -- the object's owner and the API's roles (`anon`, `authenticated`, `service_role`). The caller replaces the comment in
--- `recreated` by the given objects: for each, its name in the manifest (`view ...` or `function ...`), its name as
+-- `to_recreate` by the given objects: for each, its name in the manifest (`view ...` or `function ...`), its name as
 -- GRANT expects it (`TABLE ...` or `ROUTINE ...`), and its oid.
 WITH
-  recreated (object, target, oid) AS (VALUES /* recreated */),
+  to_recreate (object, target, oid) AS (VALUES /* to_recreate */),
   -- The privileges on the given objects, one row for each privilege and grantee; `attname` is NULL unless the privilege
   -- is on a column.
   acl AS (
     SELECT object, target, relowner AS owner, NULL::name AS attname, acl_item.*
-    FROM recreated
+    FROM to_recreate
     JOIN pg_class USING (oid)
     CROSS JOIN LATERAL aclexplode(relacl) AS acl_item
     WHERE target LIKE 'TABLE %'
     UNION ALL
     SELECT object, target, relowner, attname, acl_item.*
-    FROM recreated
+    FROM to_recreate
     JOIN pg_class USING (oid)
     JOIN pg_attribute ON attrelid = oid AND attnum > 0 AND NOT attisdropped
     CROSS JOIN LATERAL aclexplode(attacl) AS acl_item
     WHERE target LIKE 'TABLE %'
     UNION ALL
     SELECT object, target, proowner, NULL, acl_item.*
-    FROM recreated
+    FROM to_recreate
     JOIN pg_proc USING (oid)
     CROSS JOIN LATERAL aclexplode(proacl) AS acl_item
     WHERE target LIKE 'ROUTINE %'

@@ -1,5 +1,6 @@
 -- Removes what the first migration (`m20261101_000001_platform`) created, except the roles: they belong to the cluster,
 -- and other databases may use them.
+-- `private.sparc_record` is the migration program's record of this database.
 DROP TABLE IF EXISTS private.sparc_record;
 
 DO $$
@@ -18,7 +19,7 @@ BEGIN
   LOOP
     EXECUTE format('DROP EXTENSION %I', created_extension.extname);
   END LOOP;
-  -- These two schemas are kept if they still contain objects, which are then somebody else's.
+  -- The schemas `extensions` and `private` are kept if they still contain objects, which are then somebody else's.
   IF obj_description(to_regnamespace('extensions'), 'pg_namespace') LIKE 'made by sparc%' THEN
     BEGIN
       DROP SCHEMA extensions;

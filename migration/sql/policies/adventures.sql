@@ -55,8 +55,8 @@ BEGIN
 END
 $$;
 
--- Published adventures without the content, as the catalogue (the list from which Seers choose) shows them. The
--- caller's privileges and policies apply.
+-- The columns of published adventures that the catalogue (the list from which Seers choose) shows: all but `content`,
+-- `artwork_url`, `validation_errors` and `updated_at`. The caller's privileges and policies apply.
 CREATE OR REPLACE VIEW private.published_adventures
 WITH (security_invoker = true)
 AS
@@ -229,8 +229,8 @@ BEGIN
     ORDER BY average_rating DESC NULLS LAST, id
     LIMIT max_rows;
   ELSE
-    -- The query below does not call the function itself, because the planner would then execute it too, to estimate the
-    -- number of rows.
+    -- `best_rated_ids_after` is called here and not in the query below, where the planner would execute it once more,
+    -- to estimate the number of rows.
     page_ids := private.best_rated_ids_after(last_rating, last_id, max_rows);
     RETURN QUERY
     SELECT adventure.*
@@ -241,7 +241,8 @@ BEGIN
 END
 $$;
 
--- The game's specification names this policy so; creators also see their own adventures in any status.
+-- The name of this policy comes from the game's specification. Creators also see their own adventures, whatever their
+-- status.
 CREATE POLICY "Published adventures visible to all"
 ON public.adventures FOR SELECT
 TO anon, authenticated

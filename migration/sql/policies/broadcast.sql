@@ -10,7 +10,7 @@
 
 -- Whether the topic is `session:<id>` of a session that the caller takes part in, and the caller's account is open. For
 -- a topic in any other form this returns false and raises no error.
-CREATE OR REPLACE FUNCTION private.can_follow(topic text)
+CREATE OR REPLACE FUNCTION private.can_follow_topic(topic text)
 RETURNS boolean
 LANGUAGE plpgsql
 STABLE
@@ -38,7 +38,7 @@ BEGIN
   USING (
     extension IN ('broadcast', 'presence')
     AND topic = (SELECT realtime.topic())
-    AND private.can_follow((SELECT realtime.topic()))
+    AND private.can_follow_topic((SELECT realtime.topic()))
   );
   DROP POLICY IF EXISTS "Participants track their presence" ON realtime.messages;
   CREATE POLICY "Participants track their presence"
@@ -51,7 +51,7 @@ BEGIN
     AND payload IS NULL
     -- Not every version of Realtime has this column.
     AND to_jsonb(messages.*) ->> 'binary_payload' IS NULL
-    AND private.can_follow((SELECT realtime.topic()))
+    AND private.can_follow_topic((SELECT realtime.topic()))
   );
 EXCEPTION
   WHEN insufficient_privilege THEN

@@ -19,7 +19,7 @@ BEGIN
       ERRCODE = 'null_value_not_allowed',
       MESSAGE = 'The change of hit points must be a number';
   END IF;
-  PERFORM private.lock_open_account();
+  PERFORM private.require_and_lock_open_account();
   RETURN QUERY
   UPDATE public.characters AS character
   SET hit_points = greatest(0, least(character.max_hit_points, character.hit_points::bigint + change))

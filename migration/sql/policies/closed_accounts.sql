@@ -1,8 +1,8 @@
 -- A closed account can write to no table, although its token stays valid for up to an hour.
 --
--- `lock_open_account` (`triggers/callers.sql`) raises an error if the account is closed. It also takes the lock
--- (on the account's row in `private.account_gates`) that makes a write wait while the account is being closed. It is
--- called in a subquery, which is evaluated once per statement. For UPDATE, `USING` already checks the account, so
+-- `require_and_lock_open_account` (`triggers/callers.sql`) raises an error if the account is closed. It also takes the
+-- lock (on the account's row in `private.account_gates`) that makes a write wait while the account is being closed. It
+-- is called in a subquery, which is evaluated once per statement. For UPDATE, `USING` already checks the account, so
 -- `WITH CHECK` is `true`. For UPDATE and DELETE, the account is checked only for rows that the caller could write if
 -- the account were open (`writable_row_condition`): for the rows of others, a closed account gets the same answer as
 -- for rows that do not exist.
@@ -32,10 +32,10 @@ BEGIN
       policy.relation,
       policy.command,
       CASE policy.command
-        WHEN 'INSERT' THEN 'WITH CHECK ((SELECT private.lock_open_account()))'
+        WHEN 'INSERT' THEN 'WITH CHECK ((SELECT private.require_and_lock_open_account()))'
         ELSE
           format(
-            'USING (CASE WHEN %s THEN (SELECT private.lock_open_account()) ELSE false END)',
+            'USING (CASE WHEN %s THEN (SELECT private.require_and_lock_open_account()) ELSE false END)',
             policy.writable_row_condition
           )
           || CASE policy.command WHEN 'UPDATE' THEN ' WITH CHECK (true)' ELSE '' END

@@ -14,7 +14,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   me uuid := auth.uid();
-  participation record;
+  caller record;
   own_character record;
 BEGIN
   -- What the caller is in the session, from the session and the caller's own seat. A player who has left still counts
@@ -24,22 +24,22 @@ BEGIN
     session.status = 'active' AS is_session_active,
     seat.user_id IS NOT NULL AND seat.removed_at IS NULL AS is_player,
     coalesce(seat.is_active, false) AS has_active_seat,
-    coalesce(seat.character_id = rolling_character_id AND seat.is_active, false) AS has_seat_with_character
-  INTO participation
+    coalesce(seat.character_id = rolling_character_id AND seat.is_active, false) AS has_active_seat_with_character
+  INTO caller
   FROM public.sessions AS session
   LEFT JOIN public.session_players AS seat ON seat.session_id = session.id AND seat.user_id = me
   WHERE session.id = target_session_id;
   -- A caller without a user id takes part in no session: `is_seer` is then NULL.
-  IF (participation.is_seer OR participation.is_player) IS NOT TRUE THEN
+  IF (caller.is_seer OR caller.is_player) IS NOT TRUE THEN
     RETURN false;
   END IF;
-  IF NOT participation.is_session_active THEN
+  IF NOT caller.is_session_active THEN
     PERFORM private.refuse('Dice can be rolled only while the session is active', 'dice_rolls', 'session_active');
   END IF;
-  IF participation.has_seat_with_character THEN
+  IF caller.has_active_seat_with_character THEN
     RETURN true;
   END IF;
-  IF NOT (participation.is_seer OR participation.has_active_seat) THEN
+  IF NOT (caller.is_seer OR caller.has_active_seat) THEN
     PERFORM private.refuse(
       'Only the Seer and players with an active seat may roll in the session',
       'dice_rolls',
@@ -47,12 +47,12 @@ BEGIN
     );
   END IF;
   IF rolling_creature_id IS NOT NULL THEN
-    IF NOT participation.is_seer THEN
+    IF NOT caller.is_seer THEN
       PERFORM private.refuse('Only the Seer of the session may roll for a creature', 'dice_rolls', 'run_by_seer');
     END IF;
     RETURN true;
   END IF;
-  IF participation.is_seer AND EXISTS (
+  IF caller.is_seer AND EXISTS (
     SELECT
     FROM public.session_players AS seat
     WHERE seat.session_id = target_session_id
@@ -74,7 +74,7 @@ BEGIN
   IF own_character.is_retired THEN
     PERFORM private.refuse('A retired character cannot roll', 'dice_rolls', 'living_character');
   END IF;
-  IF NOT participation.is_seer THEN
+  IF NOT caller.is_seer THEN
     PERFORM private.refuse('A player may roll only for the character in their seat', 'dice_rolls', 'seated');
   END IF;
   RETURN true;
@@ -94,14 +94,14 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  readable_session_ids uuid[] := private.my_session_ids();
+  my_session_ids uuid[] := private.my_session_ids();
   is_service boolean := private.is_service();
 BEGIN
   IF (
     SELECT count(DISTINCT session_id)
     FROM public.dice_rolls
     WHERE id = ANY (roll_ids)
-      AND (is_service OR session_id = ANY (readable_session_ids))
+      AND (is_service OR session_id = ANY (my_session_ids))
   ) > 1 THEN
     RETURN '{}'::uuid[];
   END IF;
@@ -112,7 +112,7 @@ BEGIN
     LEFT JOIN public.creatures AS creature ON creature.id = roll.creature_id
     WHERE roll.id = ANY (roll_ids)
       AND roll.roll_type = 'initiative'
-      AND (is_service OR roll.session_id = ANY (readable_session_ids))
+      AND (is_service OR roll.session_id = ANY (my_session_ids))
     ORDER BY
       roll.total DESC,
       coalesce(character.grace, (creature.stats ->> 'grace')::numeric) DESC NULLS LAST,

@@ -34,8 +34,8 @@ GRANT EXECUTE ON FUNCTION
   private.close_account(uuid),
   private.is_same_request(text, jsonb),
   private.require_open_account(),
-  private.lock_open_account(),
-  private.can_follow(text),
+  private.require_and_lock_open_account(),
+  private.can_follow_topic(text),
   private.my_listener_status(uuid),
   private.require_listener(uuid),
   private.event_history_id(),
@@ -45,7 +45,7 @@ GRANT EXECUTE ON FUNCTION
 TO authenticated;
 
 GRANT EXECUTE ON FUNCTION
-  private.event_clock(),
+  private.event_progress(),
   private.event_history_id(),
   private.listener_status(uuid, uuid),
   private.my_listener_status(uuid),

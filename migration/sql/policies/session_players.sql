@@ -57,7 +57,7 @@ BEGIN
     );
   END IF;
   IF target_session.status IN ('completed', 'cancelled') THEN
-    PERFORM private.refuse('The session has ended; its seats can no longer change', 'session_players', 'session_live');
+    PERFORM private.refuse('The session has ended; its seats can no longer change', 'session_players', 'session_not_ended');
   END IF;
   IF target_session.status NOT IN ('waiting', 'starting_soon') THEN
     PERFORM private.refuse(
@@ -92,7 +92,7 @@ BEGIN
       ERRCODE = 'null_value_not_allowed',
       MESSAGE = 'The character must be given';
   END IF;
-  PERFORM private.lock_open_account();
+  PERFORM private.require_and_lock_open_account();
   SELECT id, status
   INTO target_session
   FROM public.sessions

@@ -167,7 +167,7 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  PERFORM private.lock_open_account();
+  PERFORM private.require_and_lock_open_account();
   RETURN QUERY
   UPDATE public.sessions AS session
   SET code = private.draw_session_code()

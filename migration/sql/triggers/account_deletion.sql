@@ -13,7 +13,7 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  PERFORM private.lock_account(account);
+  PERFORM private.lock_gate_and_rows(account);
 
   -- This row contains a digest of the sign-up, with which somebody could verify a guess of the e-mail address and name.
   DELETE FROM private.requests
@@ -94,7 +94,7 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  PERFORM private.lock_account(account, is_deletion => true);
+  PERFORM private.lock_gate_and_rows(account, for_deletion => true);
   -- This must be the first change of the profile in this transaction. PostgreSQL checks the foreign key of `account_id`
   -- at every further change of the row, even if `account_id` stays the same. If it were not NULL by then, the check
   -- would fail, because the account no longer exists.

@@ -12,11 +12,11 @@
 -- - if the account is deleted, also the ended sessions that it ran and in which nobody else ever had a seat, because
 --   they are deleted.
 --
--- `relation` is the name of the row's table, or `unshared sessions` for the ended sessions in the last item, which need
--- a stronger lock than other sessions because they are deleted. `key` is the id of the row; for a seat, which has no id
--- of its own, it is the id of the session.
-CREATE OR REPLACE FUNCTION private.try_lock_rows_of_account(account uuid, is_deletion boolean)
-RETURNS TABLE (relation text, key uuid)
+-- `busy_relation` is the name of the row's table, or `unshared sessions` for the ended sessions in the last item, which
+-- need a stronger lock than other sessions because they are deleted. `busy_key` is the id of the row; for a seat, which
+-- has no id of its own, it is the id of the session.
+CREATE OR REPLACE FUNCTION private.try_lock_rows_of_account(account uuid, for_deletion boolean)
+RETURNS TABLE (busy_relation text, busy_key uuid)
 LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -64,7 +64,7 @@ BEGIN
   );
   RETURN QUERY SELECT 'sessions', unnest(live_session_ids) EXCEPT SELECT 'sessions', unnest(locked_ids);
 
-  IF is_deletion THEN
+  IF for_deletion THEN
     unshared_session_ids := ARRAY(
       SELECT session.id
       FROM public.sessions AS session
@@ -186,8 +186,8 @@ $$;
 --
 -- Writers who keep many rows busy could make every such round fail. So after eight rounds that have waited for one row,
 -- each further round begins with waiting for all rows that were busy, one after the other, which can end in a deadlock.
--- If `in_random_order` is true, the order of these waits is random.
-CREATE OR REPLACE FUNCTION private.lock_rows_of_account(account uuid, is_deletion boolean, in_random_order boolean)
+-- If `waits_in_random_order` is true, the order of these waits is random.
+CREATE OR REPLACE FUNCTION private.lock_rows_of_account(account uuid, for_deletion boolean, waits_in_random_order boolean)
 RETURNS void
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -211,11 +211,11 @@ BEGIN
         PERFORM private.lock_busy_row_of_account(account, awaited_relations[i], awaited_keys[i]);
       END LOOP;
       is_waiting_for_busy_rows := false;
-      SELECT array_agg(relation), array_agg(key)
+      SELECT array_agg(busy_relation), array_agg(busy_key)
       INTO busy_relations, busy_keys
       FROM (
-        SELECT relation, key
-        FROM private.try_lock_rows_of_account(account, is_deletion)
+        SELECT busy_relation, busy_key
+        FROM private.try_lock_rows_of_account(account, for_deletion)
         ORDER BY random()
       ) AS busy_rows;
       IF busy_keys IS NULL THEN
@@ -233,8 +233,8 @@ BEGIN
       awaited_relations := busy_relations[1:1];
       awaited_keys := busy_keys[1:1];
     ELSE
-      -- The lock order is that of `shared.sql`. If an attempt of `lock_account` has already ended in a deadlock, the
-      -- order is random, because a statement that always locks in another order could make every attempt in a fixed
+      -- The lock order is that of `shared.sql`. If an attempt of `lock_gate_and_rows` has already ended in a deadlock,
+      -- the order is random, because a statement that always locks in another order could make every attempt in a fixed
       -- order fail.
       SELECT
         array_agg(relation ORDER BY lock_rank, key),
@@ -245,7 +245,7 @@ BEGIN
           relation,
           key,
           CASE
-            WHEN in_random_order THEN random()
+            WHEN waits_in_random_order THEN random()
             ELSE array_position('{session_players,sessions,unshared sessions,characters,users,adventures}', relation)
           END AS lock_rank
         FROM (
@@ -270,7 +270,7 @@ $$;
 -- The gate is locked in the block of the attempt itself, not in a block inside it. If another transaction waits for a
 -- lock that an inner block has taken, and that block ends without an error, the other transaction then waits for the
 -- end of our whole transaction. So it would go on waiting for the gate even after this attempt was rolled back.
-CREATE OR REPLACE FUNCTION private.lock_account(account uuid, is_deletion boolean DEFAULT false)
+CREATE OR REPLACE FUNCTION private.lock_gate_and_rows(account uuid, for_deletion boolean DEFAULT false)
 RETURNS void
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -288,7 +288,7 @@ BEGIN
       is_gate_locked := false;
       PERFORM FROM private.account_gates WHERE account_id = account FOR UPDATE;
       is_gate_locked := true;
-      PERFORM private.lock_rows_of_account(account, is_deletion, in_random_order => failed_attempts > 0);
+      PERFORM private.lock_rows_of_account(account, for_deletion, waits_in_random_order => failed_attempts > 0);
       RETURN;
     EXCEPTION
       WHEN deadlock_detected THEN

@@ -12,7 +12,7 @@
 -- of a second for a row that somebody has locked since `sessions_with_locked_rows` looked. Some errors stop the job,
 -- because they do not depend on the session: a serialization failure (class 40), no disk space or memory (53), a
 -- shutdown or the cancellation of the statement (57), an I/O error (58), or an internal error (XX).
-CREATE OR REPLACE FUNCTION private.run_or_skip(job text, session_ids uuid[])
+CREATE OR REPLACE FUNCTION private.run_skipping_failures(job text, session_ids uuid[])
 RETURNS uuid[]
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -45,8 +45,8 @@ BEGIN
     END;
     EXIT WHEN half_size > 0; -- Only a single session is tried again.
   END LOOP;
-  RETURN private.run_or_skip(job, session_ids[:half_size])
-    || private.run_or_skip(job, session_ids[half_size + 1:]);
+  RETURN private.run_skipping_failures(job, session_ids[:half_size])
+    || private.run_skipping_failures(job, session_ids[half_size + 1:]);
 END
 $$;
 
@@ -79,33 +79,33 @@ BEGIN
       FROM public.dice_rolls AS roll
       WHERE roll.session_id = ANY (session_ids)
     ),
-    free_seats AS (
+    lockable_seats AS (
       SELECT seat.session_id, seat.user_id
       FROM public.session_players AS seat
       WHERE seat.session_id = ANY (session_ids)
       FOR UPDATE SKIP LOCKED
     ),
-    free_rows AS (
+    lockable_rows AS (
       SELECT id FROM (
         SELECT id FROM public.users WHERE id IN (SELECT user_id FROM needed_rows) FOR KEY SHARE SKIP LOCKED
-      ) AS free_profiles
+      ) AS lockable_profiles
       UNION ALL
       SELECT id FROM (
         SELECT id FROM public.characters WHERE id IN (SELECT character_id FROM needed_rows) FOR KEY SHARE SKIP LOCKED
-      ) AS free_characters
+      ) AS lockable_characters
       UNION ALL
       SELECT id FROM (
         SELECT id FROM public.creatures WHERE id IN (SELECT creature_id FROM needed_rows) FOR KEY SHARE SKIP LOCKED
-      ) AS free_creatures
+      ) AS lockable_creatures
     )
     SELECT array_agg(DISTINCT locked_row.session_id)
     INTO blocked_session_ids
     FROM (
       SELECT needed_rows.session_id
       FROM needed_rows
-      WHERE (needed_rows.user_id IS NOT NULL AND needed_rows.user_id NOT IN (SELECT id FROM free_rows))
-        OR (needed_rows.character_id IS NOT NULL AND needed_rows.character_id NOT IN (SELECT id FROM free_rows))
-        OR (needed_rows.creature_id IS NOT NULL AND needed_rows.creature_id NOT IN (SELECT id FROM free_rows))
+      WHERE (needed_rows.user_id IS NOT NULL AND needed_rows.user_id NOT IN (SELECT id FROM lockable_rows))
+        OR (needed_rows.character_id IS NOT NULL AND needed_rows.character_id NOT IN (SELECT id FROM lockable_rows))
+        OR (needed_rows.creature_id IS NOT NULL AND needed_rows.creature_id NOT IN (SELECT id FROM lockable_rows))
       UNION ALL
       SELECT locked_seat.session_id
       FROM (
@@ -113,8 +113,8 @@ BEGIN
         FROM public.session_players AS seat
         WHERE seat.session_id = ANY (session_ids)
         EXCEPT
-        SELECT free_seats.session_id, free_seats.user_id
-        FROM free_seats
+        SELECT lockable_seats.session_id, lockable_seats.user_id
+        FROM lockable_seats
       ) AS locked_seat
     ) AS locked_row;
   ELSE
@@ -127,23 +127,23 @@ BEGIN
       FROM public.session_players AS seat
       WHERE seat.session_id = ANY (session_ids)
     ),
-    free_rows AS (
+    lockable_rows AS (
       SELECT id FROM (
         SELECT id FROM public.users WHERE id IN (SELECT user_id FROM needed_rows) FOR NO KEY UPDATE SKIP LOCKED
-      ) AS free_profiles
+      ) AS lockable_profiles
       UNION ALL
       SELECT id FROM (
         SELECT id
         FROM public.characters
         WHERE id IN (SELECT character_id FROM needed_rows)
         FOR NO KEY UPDATE SKIP LOCKED
-      ) AS free_characters
+      ) AS lockable_characters
     )
     SELECT array_agg(DISTINCT needed_rows.session_id)
     INTO blocked_session_ids
     FROM needed_rows
-    WHERE needed_rows.user_id NOT IN (SELECT id FROM free_rows)
-      OR (needed_rows.character_id IS NOT NULL AND needed_rows.character_id NOT IN (SELECT id FROM free_rows));
+    WHERE needed_rows.user_id NOT IN (SELECT id FROM lockable_rows)
+      OR (needed_rows.character_id IS NOT NULL AND needed_rows.character_id NOT IN (SELECT id FROM lockable_rows));
   END IF;
   FOREACH blocked_session_id IN ARRAY coalesce(blocked_session_ids, '{}')
   LOOP
@@ -213,7 +213,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   session_ids uuid[];
-  failed_ids uuid[];
+  newly_skipped_ids uuid[];
   skipped_ids uuid[] := '{}'::uuid[];
   archived_count integer := 0;
 BEGIN
@@ -234,12 +234,12 @@ BEGIN
       -- in `archived_sessions`, and must not miss a session that is moved meanwhile.
       FOR KEY SHARE OF adventure SKIP LOCKED
     );
-    failed_ids := private.sessions_with_locked_rows('archive', session_ids);
-    failed_ids := failed_ids
-      || private.run_or_skip('archive', ARRAY(SELECT unnest(session_ids) EXCEPT SELECT unnest(failed_ids)));
-    archived_count := archived_count + cardinality(session_ids) - cardinality(failed_ids);
-    EXIT WHEN cardinality(failed_ids) = 0;
-    skipped_ids := skipped_ids || failed_ids;
+    newly_skipped_ids := private.sessions_with_locked_rows('archive', session_ids);
+    newly_skipped_ids := newly_skipped_ids
+      || private.run_skipping_failures('archive', ARRAY(SELECT unnest(session_ids) EXCEPT SELECT unnest(newly_skipped_ids)));
+    archived_count := archived_count + cardinality(session_ids) - cardinality(newly_skipped_ids);
+    EXIT WHEN cardinality(newly_skipped_ids) = 0;
+    skipped_ids := skipped_ids || newly_skipped_ids;
   END LOOP;
   RETURN archived_count;
 END
@@ -341,7 +341,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   abandoned_ids uuid[];
-  failed_ids uuid[];
+  newly_skipped_ids uuid[];
   skipped_ids uuid[] := '{}'::uuid[];
   cancelled_count integer := 0;
 BEGIN
@@ -356,12 +356,12 @@ BEGIN
       LIMIT batch_size - cancelled_count
       FOR NO KEY UPDATE SKIP LOCKED
     );
-    failed_ids := private.sessions_with_locked_rows('cancel', abandoned_ids);
-    failed_ids := failed_ids
-      || private.run_or_skip('cancel', ARRAY(SELECT unnest(abandoned_ids) EXCEPT SELECT unnest(failed_ids)));
-    cancelled_count := cancelled_count + cardinality(abandoned_ids) - cardinality(failed_ids);
-    EXIT WHEN cardinality(failed_ids) = 0;
-    skipped_ids := skipped_ids || failed_ids;
+    newly_skipped_ids := private.sessions_with_locked_rows('cancel', abandoned_ids);
+    newly_skipped_ids := newly_skipped_ids
+      || private.run_skipping_failures('cancel', ARRAY(SELECT unnest(abandoned_ids) EXCEPT SELECT unnest(newly_skipped_ids)));
+    cancelled_count := cancelled_count + cardinality(abandoned_ids) - cardinality(newly_skipped_ids);
+    EXIT WHEN cardinality(newly_skipped_ids) = 0;
+    skipped_ids := skipped_ids || newly_skipped_ids;
   END LOOP;
   RETURN cancelled_count;
 END

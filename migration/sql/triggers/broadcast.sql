@@ -20,7 +20,7 @@ DECLARE
   send_function CONSTANT regprocedure := to_regprocedure('realtime.send(jsonb,text,text,boolean)');
   messages_table CONSTANT regclass := to_regclass('realtime.messages');
   -- The time until which the cached answer holds, in seconds since 1970.
-  cached_until CONSTANT text := coalesce(current_setting('sparc.broadcast_until', true), '');
+  cached_until CONSTANT text := coalesce(current_setting('sparc.can_broadcast_until', true), '');
   partition_end timestamp;
 BEGIN
   IF send_function IS NULL
@@ -64,7 +64,7 @@ BEGIN
     RETURN false;
   END IF;
   PERFORM set_config(
-    'sparc.broadcast_until',
+    'sparc.can_broadcast_until',
     extract(epoch FROM least(partition_end, localtimestamp + INTERVAL '1 day'))::bigint::text,
     false
   );

@@ -28,7 +28,7 @@ $$;
 -- were shared, a user with two connections could keep shared locks on their own rows (`SELECT ... FOR SHARE`) in
 -- transactions that overlap. Then everybody who has to change these rows, such as the Seer who ends a session, would
 -- wait for ever. Only the lock that the service takes (FOR KEY SHARE, in `lock_gate`) is compatible with this one.
-CREATE OR REPLACE FUNCTION private.lock_open_account()
+CREATE OR REPLACE FUNCTION private.require_and_lock_open_account()
 RETURNS boolean
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -51,8 +51,8 @@ $$;
 
 -- Refuses a caller whose account is closed or does not exist, because a token outlives its account by up to an hour.
 -- The Rust crate `service` begins each transaction of a user with this check. The check takes no lock, so the account
--- may be closed right after it. A write therefore also calls `lock_open_account`, which waits for a transaction that
--- is closing the account.
+-- may be closed right after it. A write therefore also calls `require_and_lock_open_account`, which waits for a
+-- transaction that is closing the account.
 CREATE OR REPLACE FUNCTION private.require_open_account()
 RETURNS void
 LANGUAGE plpgsql

@@ -25,7 +25,7 @@ DECLARE
   document_text text;
   -- Whether the document has at most 4096 bytes, its text has at most eight times `max_bytes`, and no number in it has
   -- 64 digits in a row, which implies that every number is in range.
-  has_acceptable_text boolean := false;
+  is_cleared_by_text boolean := false;
   max_decimals integer;
   greatest_number numeric;
   least_number numeric;
@@ -40,8 +40,8 @@ BEGIN
   -- than a hundred levels.
   IF stored_size <= 4096 THEN
     document_text := document::text;
-    has_acceptable_text := octet_length(document_text) <= 8 * max_bytes AND document_text !~ '[0-9]{64}';
-    IF has_acceptable_text AND octet_length(document_text) <= 200 THEN
+    is_cleared_by_text := octet_length(document_text) <= 8 * max_bytes AND document_text !~ '[0-9]{64}';
+    IF is_cleared_by_text AND octet_length(document_text) <= 200 THEN
       RETURN true;
     END IF;
   END IF;
@@ -49,7 +49,7 @@ BEGIN
   IF jsonb_path_exists(document, 'strict $.**{100} ? (@.type() == "array" || @.type() == "object")') THEN
     RETURN false;
   END IF;
-  IF has_acceptable_text THEN
+  IF is_cleared_by_text THEN
     RETURN true;
   END IF;
   -- `jsonb_path_query`, which returns a row for each number, costs four times as much as this array of all numbers.
@@ -90,7 +90,7 @@ BEGIN
     ),
     TABLE = relation,
     COLUMN = column_name,
-    CONSTRAINT = 'readable_document';
+    CONSTRAINT = 'parsable_document';
 END
 $$;
 

@@ -30,7 +30,7 @@ END
 $$;
 
 -- When a row is created, stores the digest of its request; when the row is deleted, deletes the digest.
-CREATE OR REPLACE FUNCTION private.remember_request()
+CREATE OR REPLACE FUNCTION private.sync_request_digest()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -93,26 +93,26 @@ BEGIN
 END
 $$;
 
-CREATE OR REPLACE TRIGGER remember_request
+CREATE OR REPLACE TRIGGER sync_request_digest
   AFTER INSERT OR DELETE ON public.characters
-  FOR EACH ROW EXECUTE FUNCTION private.remember_request();
+  FOR EACH ROW EXECUTE FUNCTION private.sync_request_digest();
 
-CREATE OR REPLACE TRIGGER remember_request
+CREATE OR REPLACE TRIGGER sync_request_digest
   AFTER INSERT OR DELETE ON public.adventures
-  FOR EACH ROW EXECUTE FUNCTION private.remember_request();
+  FOR EACH ROW EXECUTE FUNCTION private.sync_request_digest();
 
-CREATE OR REPLACE TRIGGER remember_request
+CREATE OR REPLACE TRIGGER sync_request_digest
   AFTER INSERT OR DELETE ON public.creatures
-  FOR EACH ROW EXECUTE FUNCTION private.remember_request();
+  FOR EACH ROW EXECUTE FUNCTION private.sync_request_digest();
 
-CREATE OR REPLACE TRIGGER remember_request
+CREATE OR REPLACE TRIGGER sync_request_digest
   AFTER INSERT OR DELETE ON public.sessions
-  FOR EACH ROW EXECUTE FUNCTION private.remember_request();
+  FOR EACH ROW EXECUTE FUNCTION private.sync_request_digest();
 
 -- Only for sign-ups by the service. Sign-ups by the platform (Supabase) need no digest, and must not fail because of
 -- one. The digest of a sign-up is deleted when the account is closed (`private.close_account_unchecked`).
-CREATE OR REPLACE TRIGGER remember_request
+CREATE OR REPLACE TRIGGER sync_request_digest
   AFTER INSERT ON auth.users
   FOR EACH ROW
   WHEN (current_user = 'service_role')
-  EXECUTE FUNCTION private.remember_request();
+  EXECUTE FUNCTION private.sync_request_digest();

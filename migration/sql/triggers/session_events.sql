@@ -6,7 +6,7 @@
 -- once a day, updates the session's `last_event_at`. The writer of an event locks the session until the end of the
 -- transaction, so within a session numbers become visible in order: a reader that has seen a number has missed no lower
 -- one.
-CREATE OR REPLACE FUNCTION private.number_event()
+CREATE OR REPLACE FUNCTION private.prepare_event()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -16,7 +16,7 @@ DECLARE
   me CONSTANT uuid := auth.uid();
   is_client_event CONSTANT boolean := starts_with(NEW.event_type, 'client.');
   is_sent_by_user boolean := false;
-  previous_event_at timestamptz;
+  recorded_event_at timestamptz;
 BEGIN
   IF is_client_event THEN
     is_sent_by_user := NOT private.is_service();
@@ -27,7 +27,7 @@ BEGIN
     -- locked first, as the lock order (`shared.sql`) demands.
     PERFORM private.lock_gate(me);
     SELECT session.last_event_at
-    INTO previous_event_at
+    INTO recorded_event_at
     FROM public.sessions AS session
     WHERE session.id = NEW.session_id
       AND (
@@ -53,7 +53,7 @@ BEGIN
     END IF;
   ELSE
     SELECT last_event_at
-    INTO previous_event_at
+    INTO recorded_event_at
     FROM public.sessions
     WHERE id = NEW.session_id
     FOR NO KEY UPDATE;
@@ -65,7 +65,7 @@ BEGIN
   NEW.sender_id := me;
   -- One update a day is enough to recognize an abandoned session. Each update of `last_event_at` writes a new version
   -- of the session's row.
-  IF previous_event_at < now() - INTERVAL '1 day' THEN
+  IF recorded_event_at < now() - INTERVAL '1 day' THEN
     UPDATE public.sessions
     SET last_event_at = now()
     WHERE id = NEW.session_id;
@@ -196,7 +196,7 @@ $$;
 -- So once no transaction with an id below `next_transaction` is running, each event whose number is at most
 -- `last_drawn` is either visible or was rolled back. A later call shows this by its `oldest_transaction`, the lowest id
 -- of a running transaction. `history_id` is the result of `event_history_id`, or NULL on a standby.
-CREATE OR REPLACE FUNCTION private.event_clock()
+CREATE OR REPLACE FUNCTION private.event_progress()
 RETURNS TABLE (last_drawn bigint, oldest_transaction bigint, next_transaction bigint, history_id text)
 LANGUAGE plpgsql
 STABLE
@@ -268,8 +268,8 @@ $$;
 
 -- Runs after each statement that inserts events. Mostly there is nothing to clean up, so this function first looks for
 -- an old event: a query costs less than a DELETE that finds no row. While an account is being closed, old events stay
--- (`lock_account`). A client may set `sparc.keeps_old_events` too, which does no harm: events of other clients, and
--- maintenance, still delete old events.
+-- (`lock_gate_and_rows`). A client may set `sparc.keeps_old_events` too, which does no harm: events of other clients,
+-- and maintenance, still delete old events.
 CREATE OR REPLACE FUNCTION private.cleanup_old_events()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -287,15 +287,15 @@ BEGIN
 END
 $$;
 
-CREATE OR REPLACE TRIGGER number_event
+CREATE OR REPLACE TRIGGER prepare_event
   BEFORE INSERT ON public.session_events
-  FOR EACH ROW EXECUTE FUNCTION private.number_event();
+  FOR EACH ROW EXECUTE FUNCTION private.prepare_event();
 
 CREATE OR REPLACE TRIGGER cleanup_events_trigger
   AFTER INSERT ON public.session_events
   FOR EACH STATEMENT EXECUTE FUNCTION private.cleanup_old_events();
 
--- The payload of a new event is checked in `number_event`.
+-- The payload of a new event is checked in `prepare_event`.
 CREATE OR REPLACE TRIGGER check_parsable_payload
   BEFORE UPDATE OF payload ON public.session_events
   FOR EACH ROW

@@ -45,7 +45,7 @@ $$;
 -- Refuses a planned start that is more than an hour ago (the trigger's WHEN compares the time), because the lobby
 -- should list sessions that can still be joined. The service may set any planned start. The other columns of a session
 -- whose planned start has passed can still be edited.
-CREATE OR REPLACE FUNCTION private.refuse_past_schedule()
+CREATE OR REPLACE FUNCTION private.check_schedule()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -74,7 +74,7 @@ $$;
 -- lock fails if the row has changed since the snapshot. The lock is released at once, by rolling back the block that
 -- takes it. Otherwise two accounts that keep creating sessions of the adventure in overlapping transactions could make
 -- its creator, or the completion of another session, wait for ever.
-CREATE OR REPLACE FUNCTION private.count_new_session()
+CREATE OR REPLACE FUNCTION private.count_and_check_new_session()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -164,7 +164,7 @@ BEGIN
         ERRCODE = 'SP004',
         MESSAGE = 'The session has ended; only its note and visibility can still change',
         TABLE = 'sessions',
-        CONSTRAINT = 'session_live';
+        CONSTRAINT = 'session_not_ended';
     END IF;
     IF NEW.status = 'active' AND OLD.status <> 'active' AND NEW.seats_taken = 0 THEN
       RAISE EXCEPTION USING
@@ -311,11 +311,11 @@ BEGIN
 END
 $$;
 
-CREATE OR REPLACE TRIGGER check_session_adventure
+CREATE OR REPLACE TRIGGER prepare_session
   BEFORE INSERT OR UPDATE OF adventure_id, seer_id ON public.sessions
   FOR EACH ROW EXECUTE FUNCTION private.prepare_session();
 
-CREATE OR REPLACE TRIGGER check_session_status
+CREATE OR REPLACE TRIGGER prepare_session_status
   BEFORE INSERT OR UPDATE ON public.sessions
   FOR EACH ROW EXECUTE FUNCTION private.prepare_session_status();
 
@@ -335,12 +335,12 @@ CREATE OR REPLACE TRIGGER check_schedule
   BEFORE INSERT OR UPDATE OF scheduled_start ON public.sessions
   FOR EACH ROW
   WHEN (NEW.scheduled_start < now() - INTERVAL '1 hour')
-  EXECUTE FUNCTION private.refuse_past_schedule();
+  EXECUTE FUNCTION private.check_schedule();
 
 -- The capital letter makes this trigger fire before those of the foreign keys.
 CREATE OR REPLACE TRIGGER "Enforce_session_limit"
   AFTER INSERT ON public.sessions
-  FOR EACH ROW EXECUTE FUNCTION private.count_new_session();
+  FOR EACH ROW EXECUTE FUNCTION private.count_and_check_new_session();
 
 CREATE OR REPLACE TRIGGER move_session_count
   AFTER UPDATE OF seer_id ON public.sessions

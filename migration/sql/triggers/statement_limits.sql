@@ -37,7 +37,7 @@ $$;
 -- the account's row in `private.account_gates`, and closing the account updates that row. So the account is checked
 -- only if this transaction has updated a row of that table, which the server's own count of updated rows shows. No
 -- caller can reset that count.
-CREATE OR REPLACE FUNCTION private.check_written_rows()
+CREATE OR REPLACE FUNCTION private.check_affected_rows()
 RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -51,16 +51,16 @@ BEGIN
   END IF;
   IF pg_stat_get_xact_tuples_updated('private.account_gates'::regclass) > 0 THEN
     -- If no row was written, `require_open_account` is not called.
-    PERFORM private.require_open_account() FROM written_rows LIMIT 1;
+    PERFORM private.require_open_account() FROM affected_rows LIMIT 1;
   END IF;
-  IF EXISTS (SELECT FROM written_rows OFFSET 100) THEN
+  IF EXISTS (SELECT FROM affected_rows OFFSET 100) THEN
     PERFORM private.refuse_too_many_rows(TG_TABLE_NAME);
   END IF;
   RETURN NULL;
 END
 $$;
 
--- Does the same as `check_written_rows` for deleted creatures. Creatures that are deleted with their adventure are not
+-- Does the same as `check_affected_rows` for deleted creatures. Creatures that are deleted with their adventure are not
 -- counted: the caller no longer owns an adventure that is gone.
 CREATE OR REPLACE FUNCTION private.check_deleted_creatures()
 RETURNS trigger
@@ -110,9 +110,9 @@ $$;
 
 -- All events of one statement of a user must belong to one session. Each event locks its session before it is inserted.
 -- A statement with several sessions would lock them in the order of the caller's rows, and could deadlock with the
--- Seer's update of the same sessions. So an event of a second session is refused here, before `number_event` locks that
--- session. The session of the first row is kept in a setting until the statement ends. If a caller changes the setting,
--- `check_written_events` still refuses the second session at the end of the statement.
+-- Seer's update of the same sessions. So an event of a second session is refused here, before `prepare_event` locks
+-- that session. The session of the first row is kept in a setting until the statement ends. If a caller changes the
+-- setting, `check_written_events` still refuses the second session at the end of the statement.
 CREATE OR REPLACE FUNCTION private.limit_to_one_session()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -128,7 +128,7 @@ BEGIN
     RETURN NEW;
   END IF;
   -- Row security would refuse an event whose type does not begin with `client.`. Such an event is refused here already,
-  -- before `number_event` locks its session.
+  -- before `prepare_event` locks its session.
   IF starts_with(NEW.event_type, 'client.') IS NOT TRUE THEN
     RAISE EXCEPTION USING
       ERRCODE = 'insufficient_privilege',
@@ -145,7 +145,7 @@ BEGIN
 END
 $$;
 
--- Does the same as `check_written_rows`, and also refuses events of several sessions. Almost every statement writes
+-- Does the same as `check_affected_rows`, and also refuses events of several sessions. Almost every statement writes
 -- only one event, for which this function runs only one query.
 CREATE OR REPLACE FUNCTION private.check_written_events()
 RETURNS trigger
@@ -166,12 +166,12 @@ BEGIN
     RETURN NULL;
   END IF;
   IF pg_stat_get_xact_tuples_updated('private.account_gates'::regclass) > 0 THEN
-    PERFORM private.require_open_account() FROM written_rows LIMIT 1;
+    PERFORM private.require_open_account() FROM affected_rows LIMIT 1;
   END IF;
-  IF EXISTS (SELECT FROM written_rows OFFSET 1) THEN
+  IF EXISTS (SELECT FROM affected_rows OFFSET 1) THEN
     SELECT count(*) AS event_count, min(session_id::text) <> max(session_id::text) AS has_several_sessions
     INTO written_summary
-    FROM written_rows;
+    FROM affected_rows;
     IF written_summary.event_count > 100 THEN
       PERFORM private.refuse_too_many_rows('session_events');
     END IF;
@@ -183,14 +183,14 @@ BEGIN
 END
 $$;
 
--- Its name puts this trigger before `number_event`.
+-- Its name puts this trigger before `prepare_event`.
 CREATE OR REPLACE TRIGGER limit_to_one_session
   BEFORE INSERT ON public.session_events
   FOR EACH ROW EXECUTE FUNCTION private.limit_to_one_session();
 
 CREATE OR REPLACE TRIGGER limit_inserted_rows
   AFTER INSERT ON public.session_events
-  REFERENCING NEW TABLE AS written_rows
+  REFERENCING NEW TABLE AS affected_rows
   FOR EACH STATEMENT EXECUTE FUNCTION private.check_written_events();
 
 DO $$
@@ -215,8 +215,8 @@ BEGIN
     EXECUTE format(
       'CREATE OR REPLACE TRIGGER %I
          AFTER %s ON public.%I
-         REFERENCING %s TABLE AS written_rows
-         FOR EACH STATEMENT EXECUTE FUNCTION private.check_written_rows()',
+         REFERENCING %s TABLE AS affected_rows
+         FOR EACH STATEMENT EXECUTE FUNCTION private.check_affected_rows()',
       limit_trigger.name, limit_trigger.command, limit_trigger.relation, limit_trigger.transition_table
     );
   END LOOP;

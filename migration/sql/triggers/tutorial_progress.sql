@@ -32,7 +32,7 @@ DECLARE
   all_steps CONSTANT text[] := private.tutorial_steps('player') || private.tutorial_steps('seer');
   steps text[];
   step_number integer;
-  derived_steps text[];
+  derived_completed_steps text[];
 BEGIN
   IF NOT ((NEW.current_step || NEW.completed_steps) <@ all_steps) THEN
     RETURN NEW; -- The table's own check refuses the step.
@@ -64,11 +64,11 @@ BEGIN
   END IF;
   -- If the statement does not change the list of completed steps, the list becomes the steps before the current one, or
   -- all steps once the tutorial is completed. A list that also includes the current step is valid, and stays.
-  derived_steps := CASE WHEN NEW.completed_at IS NULL THEN steps[:step_number - 1] ELSE steps END;
+  derived_completed_steps := CASE WHEN NEW.completed_at IS NULL THEN steps[:step_number - 1] ELSE steps END;
   IF NEW.completed_steps = (CASE WHEN TG_OP = 'UPDATE' THEN OLD.completed_steps ELSE '{}' END)
     AND NEW.completed_steps <> steps[:step_number]
   THEN
-    NEW.completed_steps := derived_steps;
+    NEW.completed_steps := derived_completed_steps;
   END IF;
   RETURN NEW;
 END

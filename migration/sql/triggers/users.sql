@@ -68,7 +68,7 @@ $$;
 -- (`email_to_store`). If another sign-up with the same address is in progress, ON CONFLICT waits for it, but no longer
 -- than a second. If the id already has a profile, the account gets that profile back, with its history, and is open
 -- again.
-CREATE OR REPLACE FUNCTION private.create_profile(account uuid, account_email text, metadata jsonb)
+CREATE OR REPLACE FUNCTION private.create_or_reopen_profile(account uuid, account_email text, metadata jsonb)
 RETURNS void
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -187,7 +187,7 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  PERFORM private.create_profile(NEW.id, NEW.email, NEW.raw_user_meta_data);
+  PERFORM private.create_or_reopen_profile(NEW.id, NEW.email, NEW.raw_user_meta_data);
   IF NEW.deleted_at IS NOT NULL THEN
     PERFORM private.close_account_unchecked(NEW.id);
   END IF;

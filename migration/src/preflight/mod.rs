@@ -18,7 +18,7 @@ pub(crate) use names::{check_names_of_missing_objects_are_free, check_not_moved,
 /// Returns whether the current role can read every row of the table. Returns `false` if the table does not exist, or if
 /// row-level security applies to the role. The query finds the table in the catalog by its name, because
 /// `'schema.table'::regclass` is an error for a role without USAGE on the schema.
-pub(crate) async fn can_read<C: ConnectionTrait>(db: &C, schema: &str, table: &str) -> Result<bool, DbErr> {
+pub(crate) async fn can_read_all_rows<C: ConnectionTrait>(db: &C, schema: &str, table: &str) -> Result<bool, DbErr> {
     fetch_bool(
         db,
         &format!(
@@ -85,15 +85,15 @@ pub(crate) async fn check_ready<C: ConnectionTrait>(db: &C, state: &State) -> Re
         "SELECT
            current_setting('server_version_num')::integer AS version_number,
            current_setting('server_version') AS version,
-           pg_is_in_recovery() AS is_standby,
+           pg_is_in_recovery() AS server_is_standby,
            current_user::text AS role,
-           (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user) AS is_superuser",
+           (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user) AS role_is_superuser",
     )
     .await?;
     if connection.version_number < 150_000 {
         return Err(MigrationError::ServerTooOld { found: connection.version }.into());
     }
-    if connection.is_standby {
+    if connection.server_is_standby {
         return Err(MigrationError::Standby.into());
     }
     let Some(applied) = &state.applied_migrations else {
@@ -115,7 +115,7 @@ pub(crate) async fn check_ready<C: ConnectionTrait>(db: &C, state: &State) -> Re
         }
     }
     check_job_names_are_free(state)?;
-    if !connection.is_superuser {
+    if !connection.role_is_superuser {
         let missing = fetch_names(db, include_str!("../../sql/missing_privileges.sql")).await?;
         if !missing.is_empty() {
             return Err(MigrationError::MissingPrivileges { role: connection.role, missing }.into());
@@ -130,7 +130,7 @@ fn check_migrations_table_before_up(state: &State) -> Result<(), MigrationError>
     if check_migrations_table(state).is_ok() {
         return Ok(());
     }
-    if let (true, Some(database_version)) = (state.is_upgrade(), state.record.version.clone()) {
+    if let (true, Some(database_version)) = (state.needs_upgrade(), state.record.version.clone()) {
         return Err(MigrationError::InvalidMigrationsTableBeforeUpgrade { database_version });
     }
     let has_its_name = |object: &&str| object.split(' ').nth(1) == Some("public.sparc_migrations");
@@ -223,7 +223,7 @@ async fn check_owners<C: ConnectionTrait>(db: &C, state: &State, role: String) -
 struct ConnectionProperties {
     version_number: i32,
     version: String,
-    is_standby: bool,
+    server_is_standby: bool,
     role: String,
-    is_superuser: bool,
+    role_is_superuser: bool,
 }

@@ -28,25 +28,26 @@ pub(super) fn check_names_are_free(state: &State) -> Result<(), MigrationError> 
             .map(without_arguments)
             .collect()
     };
-    let committed: Definitions = manifest::committed();
-    let ours = names_of(committed.keys().map(String::as_str).filter(|object| !object.contains(" auth.")).collect());
+    let definitions: Definitions = manifest::definitions();
+    let ours = names_of(definitions.keys().map(String::as_str).filter(|object| !object.contains(" auth.")).collect());
     let mut found = names_of(state.found_objects.iter().map(|found| found.name.as_str()).collect());
     found.retain(|name| ours.contains(name));
     let includes_most_objects = found.len() * 2 > ours.len();
     if found.is_empty() { Ok(()) } else { Err(MigrationError::NameCollision { found, includes_most_objects }) }
 }
 
-/// Checks, until the program has scheduled its jobs, that no job of somebody else has the name of one of them:
-/// `pg_cron` would overwrite it.
+/// Checks that no job of somebody else has the name of one of this program's jobs, because `pg_cron` would overwrite
+/// that job. Once this program has scheduled its jobs, the names are its own, and nothing is checked.
 pub(super) fn check_job_names_are_free(state: &State) -> Result<(), MigrationError> {
     if state.record.jobs_were_scheduled {
         return Ok(());
     }
-    let is_someone_elses = |found: &&CatalogObject| {
+    // `found_objects` contains only jobs that have the name of one of this program's jobs.
+    let is_job_with_other_definition = |found: &&CatalogObject| {
         manifest::kind(&found.name) == "job" && state.expected.get(&found.name) != Some(&found.definition)
     };
     let found: Vec<String> =
-        state.found_objects.iter().filter(is_someone_elses).map(|found| found.name.clone()).collect();
+        state.found_objects.iter().filter(is_job_with_other_definition).map(|found| found.name.clone()).collect();
     if found.is_empty() { Ok(()) } else { Err(MigrationError::NameCollision { found, includes_most_objects: false }) }
 }
 
@@ -61,7 +62,7 @@ pub(crate) async fn check_not_renamed_or_moved<C: ConnectionTrait>(db: &C, state
     if !state.pending_migrations().is_empty() {
         return Ok(());
     }
-    let swapped = renames::swapped_names(state);
+    let swapped = renames::describe_swapped_names(state);
     if !swapped.is_empty() {
         return Err(MigrationError::SwappedNames { found: swapped }.into());
     }

@@ -13,7 +13,7 @@ fn has_default_privileges(kind: &str) -> bool {
 
 impl Plan {
     /// Resets the setting `session_replication_role` wherever it is stored, even if the stored value is `origin`.
-    /// (`settings_and_lock_sql` in `script` has set it for this transaction.) The roles and databases are selected by
+    /// (`set_up_and_lock_sql` in `script` has set it for this transaction.) The roles and databases are selected by
     /// the same conditions as in the catalog query.
     pub(super) fn repair_session_replication_role(&mut self, defects: &Defects<'_>) {
         let object = "session_replication_role";

@@ -91,7 +91,7 @@ pub(super) fn changes_type(difference: &Difference) -> bool {
 /// Returns the statements that fail if the conversion of the column to another type would change a value: an explicit
 /// cast cuts texts off and rounds numbers without an error.
 fn refuse_changed_values_sql(table: &str, name: &str, actual: &str, expected: &str) -> Vec<String> {
-    let Some(is_changed) = changed_value_condition(name, without_collation(actual), without_collation(expected)) else {
+    let Some(condition) = changed_value_condition(name, without_collation(actual), without_collation(expected)) else {
         return Vec::new();
     };
     vec![
@@ -102,7 +102,7 @@ fn refuse_changed_values_sql(table: &str, name: &str, actual: &str, expected: &s
 DECLARE
   changed_count bigint;
 BEGIN
-  SELECT count(*) INTO changed_count FROM {table} WHERE {is_changed};
+  SELECT count(*) INTO changed_count FROM {table} WHERE {condition};
   IF changed_count > 0 THEN
     RAISE EXCEPTION 'the values of % would change, %',
       changed_count || CASE changed_count WHEN 1 THEN ' row' ELSE ' rows' END, {}
@@ -111,7 +111,7 @@ BEGIN
 END
 $do$",
             query::literal(&format!("from {actual} to {expected}")),
-            query::literal(&format!("SELECT * FROM {table} WHERE {is_changed} lists them")),
+            query::literal(&format!("SELECT * FROM {table} WHERE {condition} lists them")),
         ),
     ]
 }

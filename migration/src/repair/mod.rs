@@ -97,7 +97,7 @@ impl Plan {
         if !unrepairable.is_empty() {
             return Err(MigrationError::NotRepairable { found: unrepairable }.into());
         }
-        let swapped = renames::swapped_names(state);
+        let swapped = renames::describe_swapped_names(state);
         if !swapped.is_empty() {
             return Err(MigrationError::SwappedNames { found: swapped }.into());
         }
@@ -111,7 +111,7 @@ impl Plan {
         preflight::check_names_of_missing_objects_are_free(db, state, &missing).await?;
 
         let mut plan = Self::default();
-        let to_recreate = plan.drop_objects(db, state, report).await?;
+        let to_recreate = plan.plan_drops(db, state, report).await?;
         let mut defects = Defects { state, to_create: to_recreate, to_alter_or_drop: Vec::new() };
         for difference in &report.differences {
             let object = difference.object.clone();
@@ -143,7 +143,7 @@ impl Plan {
     /// Adds the statements that drop the objects that cannot be altered in place or are no longer part of the schema,
     /// those that depend on them, and those that keep the type of a column from changing. Returns the dropped objects
     /// that must be created again, because they are part of the schema.
-    async fn drop_objects<C: ConnectionTrait>(
+    async fn plan_drops<C: ConnectionTrait>(
         &mut self,
         db: &C,
         state: &State,
@@ -229,7 +229,7 @@ impl Plan {
             defects.to_create.contains(name)
                 || defects.to_create.contains(&view)
                 || defects.to_alter_or_drop.iter().any(|difference| {
-                    structure::has_other_owner(difference) && [name, &view].contains(&&*difference.object)
+                    structure::needs_owner_change(difference) && [name, &view].contains(&&*difference.object)
                 })
         };
         let privileges: Vec<String> = defects

@@ -1,5 +1,5 @@
-//! The privileges that an operator granted on objects that are dropped and created again. An operator is a person who
-//! runs the database; an operator's role is any role but the owner of the objects and the API's roles.
+//! Restores the privileges that operators' roles have on objects that are dropped and created again. An operator is a
+//! person who runs the database; an operator's role is any role but the owner of the objects and the API's roles.
 
 use sea_orm_migration::{prelude::*, sea_orm::FromQueryResult};
 
@@ -40,7 +40,7 @@ pub(super) async fn plan_grants<C: ConnectionTrait>(
     if rows.is_empty() {
         return Ok(Vec::new());
     }
-    let sql = include_str!("../../sql/manifest/operator_grants.sql").replace("/* recreated */", &rows.join(", "));
+    let sql = include_str!("../../sql/manifest/operator_grants.sql").replace("/* to_recreate */", &rows.join(", "));
     let grants: Vec<Grant> = query::fetch_all(db, &sql).await?;
     Ok(grants
         .into_iter()

@@ -13,7 +13,7 @@ impl Plan {
                 self.push_repair(format!("CREATE {object} AS {}", defects.state.expected[object]), object, None);
             }
         }
-        for difference in defects.to_alter_or_drop.iter().filter(|difference| has_other_owner(difference)) {
+        for difference in defects.to_alter_or_drop.iter().filter(|difference| needs_owner_change(difference)) {
             self.push_repair(restore_owner_sql(&difference.object), &difference.object, None);
         }
         for difference in &defects.to_alter_or_drop {
@@ -102,8 +102,8 @@ impl Plan {
         if !actual.contains(&format!(" of {column}")) {
             return;
         }
-        let cycle = if options.ends_with(" cycle") { "" } else { " NO CYCLE" };
-        self.push_repair(format!("ALTER {object} AS {options}{cycle}"), object, None);
+        let no_cycle = if options.ends_with(" cycle") { "" } else { " NO CYCLE" };
+        self.push_repair(format!("ALTER {object} AS {options}{no_cycle}"), object, None);
         if actual.contains(", unlogged") {
             self.push_repair(format!("ALTER {object} SET LOGGED"), object, None);
         }
@@ -149,7 +149,7 @@ pub(super) fn enum_values(definition: &str) -> Vec<&str> {
 }
 
 /// Returns whether the object must have the same owner as the schema's other objects, but has another.
-pub(super) fn has_other_owner(difference: &Difference) -> bool {
+pub(super) fn needs_owner_change(difference: &Difference) -> bool {
     difference.found.as_deref().is_some_and(|found| found.contains(OTHER_OWNER))
         && difference.expected.as_deref().is_some_and(|expected| !expected.contains(OTHER_OWNER))
         // The sequence of an identity column belongs to its table's owner, so it changes owners with the table.

@@ -8,13 +8,13 @@ use crate::{check::Difference, manifest};
 pub(super) fn describe_if_unrepairable(difference: &Difference) -> Option<String> {
     let (Some(actual), Some(expected)) = (&difference.found, &difference.expected) else { return None };
     match manifest::kind(&difference.object) {
-        "type" if !structure::has_other_owner(difference) && structure::enum_changes(actual, expected).is_none() => {
+        "type" if !structure::needs_owner_change(difference) && structure::enum_changes(actual, expected).is_none() => {
             Some(format!(
                 "{difference} (PostgreSQL can neither remove an enum value nor change the order: rename the type, \
                  create it with the values of the manifest, and change the columns to it)"
             ))
         }
-        "domain" if !structure::has_other_owner(difference) => Some(difference.to_string()),
+        "domain" if !structure::needs_owner_change(difference) => Some(difference.to_string()),
         "role"
             if actual
                 .split(", member of ")

@@ -33,7 +33,7 @@ pub async fn dry_run(db: &SchemaManagerConnection<'_>) -> Result<String, DbErr> 
     let statements = in_read_only_transaction(db, async |transaction| {
         let state = State::read(transaction).await?;
         let has_renamed_objects = state.pending_migrations().is_empty() && !renames::find(&state).is_empty();
-        let must_rehearse = has_renamed_objects || state.is_upgrade();
+        let must_rehearse = has_renamed_objects || state.needs_upgrade();
         Ok(if must_rehearse { None } else { Some(plan_up(transaction, &state).await?) })
     });
     if let Some(statements) = statements.await? {
@@ -80,7 +80,7 @@ async fn rehearse_up(
     set_up_and_lock(db).await?;
     let mut sql = Vec::new();
     let state = State::read(db).await?;
-    if state.is_upgrade() {
+    if state.needs_upgrade() {
         preflight::check_ready(db, &state).await?;
         sql = script::apply_sql(&state.pending_migrations());
         sql.extend(record::record_sql());

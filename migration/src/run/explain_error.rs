@@ -15,7 +15,7 @@ pub(super) async fn explain_error(
     let Some(object_under_repair) = object_under_repair else { return error };
     if is_integrity_violation(&error) {
         let violation = in_read_only_transaction(db, async |transaction| {
-            violations::violation_error(transaction, &object_under_repair).await
+            violations::blocking_rows_error(transaction, &object_under_repair).await
         });
         if let Ok(Some(violation)) = violation.await {
             return violation.into();

@@ -11,7 +11,7 @@ use sea_orm_migration::{
     },
 };
 
-use crate::{MigrationError, db_error, printable::escape_control_characters, query, script};
+use crate::{MigrationError, db_error, printable::escape_unprintable, query, script};
 
 /// The interval at which another connection asks whether the command waits for a lock. Less than a third of the time
 /// after which a command gives up waiting (`script::STANDARD_SETTINGS`).
@@ -53,7 +53,7 @@ pub(super) async fn run_and_name_lock_holders<T>(
         if let Some(Blockers { holders, are_migrators: true }) = &blockers
             && !has_announced_wait
         {
-            let holders = escape_control_characters(holders);
+            let holders = escape_unprintable(holders);
             eprintln!("Waiting at most ten minutes for another migrator to end ({holders}).");
             has_announced_wait = true;
         }

@@ -18,7 +18,7 @@ use crate::{
     db_error, dependents, m20261101_000002_tables,
     manifest::{self, CatalogObject},
     preflight,
-    printable::escape_control_characters,
+    printable::escape_unprintable,
     query, record, renames,
     repair::{self, Change, ObjectUnderRepair, Plan},
     script,
@@ -52,7 +52,7 @@ pub enum SchemaChange {
     /// The named migration was undone.
     Undone(String),
     /// All functions, triggers, policies and views, of which there are this many, were created.
-    Installed(usize),
+    CreatedRepeatables(usize),
     /// A renamed object (the first name) got its original name back (the second).
     Renamed(String, String),
     /// A missing object was created.
@@ -68,7 +68,7 @@ impl fmt::Display for SchemaChange {
         let line = match self {
             Self::Applied(name) => format!("applied {name}"),
             Self::Undone(name) => format!("undone  {name}"),
-            Self::Installed(count) => {
+            Self::CreatedRepeatables(count) => {
                 format!("created {count} functions, triggers, policies and views, and their privileges")
             }
             Self::Renamed(wrong_name, object) => format!("renamed {wrong_name} to {object}"),
@@ -76,7 +76,7 @@ impl fmt::Display for SchemaChange {
             Self::Changed(object) => format!("changed {object}"),
             Self::Dropped(object) => format!("dropped {object}"),
         };
-        f.write_str(&escape_control_characters(&line))
+        f.write_str(&escape_unprintable(&line))
     }
 }
 
@@ -110,7 +110,7 @@ pub async fn run(db: &SchemaManagerConnection<'_>, command: Command) -> Result<V
 
 /// Prepares the transaction of a command that changes the database, and waits until no other migrator runs.
 async fn set_up_and_lock(db: &DatabaseTransaction) -> Result<(), DbErr> {
-    db.execute_unprepared(&script::settings_and_lock_sql()).await.map(drop).map_err(|error| {
+    db.execute_unprepared(&script::set_up_and_lock_sql()).await.map(drop).map_err(|error| {
         match db_error::sqlstate(&error).as_deref() {
             // The only statement that needs a privilege is the one that sets `session_replication_role`.
             Some(db_error::INSUFFICIENT_PRIVILEGE) => MigrationError::TriggersDisabled.into(),
@@ -139,7 +139,7 @@ pub async fn count_accounts(db: &SchemaManagerConnection<'_>) -> Result<i64, DbE
         let mut account_count = 0;
         let has_migrations_table = preflight::has_migrations_table(transaction).await?;
         for schema in ["public", "auth"] {
-            if has_migrations_table && preflight::can_read(transaction, schema, "users").await? {
+            if has_migrations_table && preflight::can_read_all_rows(transaction, schema, "users").await? {
                 let sql = format!("SELECT count(*) AS account_count FROM {schema}.users");
                 let row: Row = query::fetch_one(transaction, &sql).await?;
                 account_count = account_count.max(row.account_count);
@@ -193,21 +193,20 @@ async fn up(
     if !pending.is_empty() {
         preflight::check_ready(db, &state).await?;
         db.execute_unprepared("SET LOCAL search_path = public").await?;
-        let applied_count = max_count.min(u32::try_from(pending.len()).unwrap_or(u32::MAX));
-        InnerMigrator::up(db, Some(applied_count)).await?;
-        changes.extend(pending.iter().take(applied_count as usize).cloned().map(SchemaChange::Applied));
-        if (applied_count as usize) < pending.len() {
+        let apply_count = max_count.min(u32::try_from(pending.len()).unwrap_or(u32::MAX));
+        InnerMigrator::up(db, Some(apply_count)).await?;
+        changes.extend(pending.iter().take(apply_count as usize).cloned().map(SchemaChange::Applied));
+        if (apply_count as usize) < pending.len() {
             return Ok(());
         }
-        if state.is_upgrade() {
+        if state.needs_upgrade() {
             query::execute_all(db, &record::record_sql()).await?;
             state = restore_names(db, object_under_repair, changes).await?;
         } else {
             query::execute_all(db, &script::finish_install_sql(state.record.jobs_were_scheduled)).await?;
             state = State::read(db).await?;
-            let is_installed =
-                |found: &&CatalogObject| state.is_ours(&found.name) && record::is_repeatable(&found.name);
-            changes.push(SchemaChange::Installed(state.found_objects.iter().filter(is_installed).count()));
+            let is_counted = |found: &&CatalogObject| state.is_ours(&found.name) && record::is_repeatable(&found.name);
+            changes.push(SchemaChange::CreatedRepeatables(state.found_objects.iter().filter(is_counted).count()));
         }
     }
     let report = state.report();
@@ -262,10 +261,10 @@ async fn restore_names(
 /// objects in `private.sparc_record`. Returns no statements if that table has them already, was written by a newer
 /// version (whose schema is the same, because nothing differs), or is not readable.
 fn update_record_sql(state: &State) -> Vec<String> {
-    let has_this_version = state.record.version.as_deref() == Some(env!("CARGO_PKG_VERSION"))
+    let is_up_to_date = state.record.version.as_deref() == Some(env!("CARGO_PKG_VERSION"))
         && record::repeatable_objects().iter().all(|object| state.record.objects.contains(object));
     let is_left_unchanged =
-        !state.record.is_readable || has_this_version || preflight::check_not_migrated_by_newer_version(state).is_err();
+        !state.record.is_readable || is_up_to_date || preflight::check_not_migrated_by_newer_version(state).is_err();
     if is_left_unchanged { Vec::new() } else { record::record_sql() }
 }
 

@@ -24,7 +24,7 @@ pub(super) fn definition() -> TableDefinition {
             .col(required("special_ability").json_binary())
             .col(optional("last_played_at").timestamp_with_time_zone())
             // Set while the character is retired: its history stays, and it does not count towards the limit of ten
-            // (decision "Retiring, closing, deleting").
+            // (`docs/decisions.md`, "Retiring, closing, deleting").
             .col(optional("retired_at").timestamp_with_time_zone())
             .col(timestamp_now("created_at"))
             .col(timestamp_now("updated_at"))

@@ -59,7 +59,7 @@ fn history_index(name: &'static str, columns: &[&'static str]) -> IndexCreateSta
     index_on(name, "dice_rolls", columns).col(("created_at", IndexOrder::Desc)).col("id").to_owned()
 }
 
-/// Adds the checks on a roll, which apply to every writer, including the service (decision "Rolls").
+/// Adds the checks on a roll, which apply to every writer, including the service (`docs/decisions.md`, "Rolls").
 fn add_checks(table: &mut TableCreateStatement) {
     table
         .check(named_check("dice_rolls_dice_count_check", "dice_count BETWEEN 1 AND 10"))

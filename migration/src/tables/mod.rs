@@ -71,15 +71,15 @@ pub(crate) const REQUESTS: &str = include_str!("../../sql/tables/requests.sql");
 pub(crate) const COMMENTS: &str = include_str!("../../sql/tables/comments.sql");
 
 /// SQL that adds check constraints on the size of what clients write, on the URLs of pictures, and on all times.
-pub(crate) const SIZE_LIMITS: &str = include_str!("../../sql/tables/size_limits.sql");
+pub(crate) const VALUE_LIMITS: &str = include_str!("../../sql/tables/value_limits.sql");
 
 /// SQL that enables row-level security on the tables, revokes what default privileges granted on them, and grants
 /// EXECUTE on the functions that check constraints call.
-pub(crate) const REVOKE_ALL: &str = include_str!("../../sql/tables/revoke_all.sql");
+pub(crate) const INITIAL_ACCESS: &str = include_str!("../../sql/tables/initial_access.sql");
 
 /// SQL that sets the storage parameters of tables (for autovacuum) and of the index on the adventures' content, and the
 /// statistics targets of two columns.
-pub(crate) const STORAGE_PARAMETERS: &str = include_str!("../../sql/tables/storage_parameters.sql");
+pub(crate) const STORAGE_AND_STATISTICS: &str = include_str!("../../sql/tables/storage_and_statistics.sql");
 
 /// Every table in schema `public` but `sparc_migrations`, in the order of creation.
 pub(crate) const TABLES: [&str; 12] = [
@@ -187,14 +187,14 @@ mod tests {
 
     use sea_orm_migration::prelude::PostgresQueryBuilder;
 
-    use super::{COMMENTS, REVOKE_ALL, TABLES, definitions};
+    use super::{COMMENTS, INITIAL_ACCESS, TABLES, definitions};
 
     /// Supabase's default privileges grant every new table to the API's roles. So a table that is missing in
-    /// `revoke_all.sql` would be accessible to them.
+    /// `initial_access.sql` would be accessible to them.
     #[test]
     fn revoke_all_sql_lists_every_table() {
         for table in TABLES {
-            assert!(REVOKE_ALL.contains(&format!("'public.{table}'")), "revoke_all.sql must list {table}");
+            assert!(INITIAL_ACCESS.contains(&format!("'public.{table}'")), "initial_access.sql must list {table}");
         }
     }
 

@@ -2,8 +2,8 @@
 
 use super::*;
 
-/// Adds the columns of a seat except `replica_id`, its primary key, and two checks. `archived_session_players` has the
-/// same.
+/// Adds the primary key of a seat, two checks, and every column but `replica_id`. `archived_session_players` has the
+/// same primary key, checks and columns.
 pub(super) fn add_columns(table: &mut TableCreateStatement) {
     table
         .col(required("session_id").uuid())

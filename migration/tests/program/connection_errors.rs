@@ -19,7 +19,7 @@ async fn an_invalid_url_is_reported() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_not_running_is_reported_at_once() {
+async fn a_server_that_is_not_running_is_reported_before_the_timeout() {
     // The listener is dropped at once, so nothing listens on this port.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let started = std::time::Instant::now();

@@ -23,7 +23,7 @@ async fn server() -> &'static Server {
 
 /// Creates an empty database and connects to it as the migration program does.
 async fn empty_database() -> (Database, DatabaseConnection) {
-    let database = server().await.create_empty().await.unwrap();
+    let database = server().await.create_unmigrated().await.unwrap();
     let db = connect(database.url()).await.unwrap();
     (database, db)
 }
@@ -120,7 +120,7 @@ async fn each_command_works_and_the_help_lists_it() {
     assert_eq!(
         expect_success(&["up"], url).lines().count(),
         2,
-        "one line for the migration, and one for the repeatable objects"
+        "one line for the migration, and one for the functions, triggers, policies and views"
     );
     assert_eq!(expect_success(&["refresh"], url).matches("undone").count(), migration_count);
     assert_eq!(expect_success(&["fresh"], url).matches("applied").count(), migration_count);
@@ -189,6 +189,8 @@ async fn account_data_is_deleted_only_with_the_yes_option() {
     expect_success(&["down", "--yes"], url);
     assert_eq!(table_count(&db).await, 1, "only `sparc_migrations` must be left");
     expect_success(&["up"], url);
+    // `down` undoes only the last migration. The first creates `auth.users`, so the account still exists, and `up`
+    // creates its profile again.
     assert_eq!(scalar::<i64>(&db, "SELECT count(*) FROM users").await, 1);
     expect_success(&["reset", "--yes"], url);
     assert_eq!(table_count(&db).await, 0);
@@ -220,13 +222,14 @@ async fn a_lost_connection_is_reported_and_the_next_up_completes() {
     let child = program_command(&["up"], url).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let superuser_connection = connect(server().await.url()).await.unwrap();
     let holder_pid: i32 = scalar(&lock_holder, "SELECT pg_backend_pid()").await;
-    // Other tests run the program on other databases, so only the one that waits in this database is terminated.
-    let terminate_waiting_program_sql = format!(
+    // Other tests run the program on other databases, so only the connection that waits in this database is
+    // terminated.
+    let terminate_waiting_connection_sql = format!(
         "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
          WHERE application_name = 'sparc migration' AND wait_event = 'advisory'
            AND datname = (SELECT datname FROM pg_stat_activity WHERE pid = {holder_pid})"
     );
-    while scalar::<i64>(&superuser_connection, &terminate_waiting_program_sql).await == 0 {
+    while scalar::<i64>(&superuser_connection, &terminate_waiting_connection_sql).await == 0 {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let output = child.wait_with_output().unwrap();
@@ -359,7 +362,8 @@ async fn a_migration_is_generated_in_the_folder_of_the_crate() {
     std::fs::remove_dir_all(&folder).unwrap();
     assert_eq!(generated_files.len(), 1);
     assert!(lib.contains(&format!("Box::new({}::Migration)", generated_files[0].trim_end_matches(".rs"))));
-    // Without the white space and the trailing comma that the formatter removes.
+    // `generate` adds line breaks and a trailing comma to the list of migrations, which `cargo fmt` removes. To be
+    // compared, both texts are stripped of white space and trailing commas.
     let compact = |text: &str| text.split_whitespace().collect::<String>().replace(",]", "]");
     let module = generated_files[0].trim_end_matches(".rs");
     let lib_without_new =

@@ -51,7 +51,7 @@ pub enum ConnectError {
     /// No server listens on the host and port, or on the socket. This is also returned for any network error that no
     /// other variant names.
     #[error("No PostgreSQL server answers at {server}: start it, or correct the host and port of the URL.")]
-    NotListening {
+    Unreachable {
         /// Host and port, or the socket.
         server: String,
     },
@@ -268,7 +268,7 @@ impl ConnectError {
         matches!(
             self,
             Self::NoRoute { .. }
-                | Self::NotListening { .. }
+                | Self::Unreachable { .. }
                 | Self::NoAnswer { .. }
                 | Self::ClosedEarly { .. }
                 | Self::TooManyConnections { .. }
@@ -295,12 +295,17 @@ pub(crate) fn server_address(options: &PgConnectOptions) -> String {
 /// Returns the reason why a connection could not be opened, from the driver's error and the server's message. If
 /// the attempt timed out, the message says that the server did not answer within [`CONNECT_TIMEOUT`].
 #[must_use]
-pub fn explain(options: &PgConnectOptions, error: &sqlx::Error) -> ConnectError {
-    explain_attempt(options, error, CONNECT_TIMEOUT)
+pub fn to_connect_error(options: &PgConnectOptions, error: &sqlx::Error) -> ConnectError {
+    to_connect_error_with_timeout(options, error, CONNECT_TIMEOUT)
 }
 
-/// Does the same as [`explain`], but after a timeout, the message says that the server did not answer within `timeout`.
-pub(crate) fn explain_attempt(options: &PgConnectOptions, error: &sqlx::Error, timeout: Duration) -> ConnectError {
+/// Does the same as [`to_connect_error`], but after a timeout, the message says that the server did not answer within
+/// `timeout`.
+pub(crate) fn to_connect_error_with_timeout(
+    options: &PgConnectOptions,
+    error: &sqlx::Error,
+    timeout: Duration,
+) -> ConnectError {
     let server = server_address(options);
     let mode = match options.get_ssl_mode() {
         PgSslMode::Disable => "disable",
@@ -351,7 +356,7 @@ fn explain_network_error(
         }
         // The standard library has no error kind for a name that does not resolve.
         _ if error.to_string().contains("lookup") => ConnectError::UnknownHost { host: options.get_host().to_owned() },
-        _ => ConnectError::NotListening { server },
+        _ => ConnectError::Unreachable { server },
     }
 }
 

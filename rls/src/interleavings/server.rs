@@ -45,16 +45,16 @@ pub(super) struct State {
     /// The numbers of the rows that were committed.
     pub(super) saved_row_numbers: BTreeSet<u32>,
     /// Whether a statement changed the database session beyond the transaction.
-    is_unclean: bool,
+    is_session_unclean: bool,
     /// The response that the driver has not read yet.
     unread: Option<Response>,
     /// Whether the end of a response is still unread, as after an error.
     must_finish_response: bool,
     /// Whether the connection may be lost, at random.
     pub(super) may_lose_connection: bool,
-    is_lost: bool,
+    is_connection_lost: bool,
     /// How many connections are neither returned nor discarded.
-    pub(super) open_connection_count: usize,
+    pub(super) unreleased_connection_count: usize,
     pub(super) broken_rules: Vec<String>,
 }
 
@@ -83,7 +83,7 @@ struct Response {
     /// The last row of a message's statements.
     last_row: Option<TextRow>,
     /// The number of rows of a stream.
-    streamed_row_count: u32,
+    stream_row_count: u32,
     error: Option<ServerError>,
 }
 
@@ -132,7 +132,7 @@ const CHECK_VIOLATION: ServerError = ServerError("23514");
 
 impl Server {
     pub(super) fn connect(&self) -> ModelConnection {
-        self.state().open_connection_count += 1;
+        self.state().unreleased_connection_count += 1;
         ModelConnection { server: self.clone(), is_discarded: false }
     }
 
@@ -153,7 +153,7 @@ impl State {
         if loses_message_too {
             self.lose_connection();
         }
-        if self.is_lost {
+        if self.is_connection_lost {
             return Err(connection_lost_error());
         }
         let mut response = Response::default();
@@ -178,7 +178,7 @@ impl State {
     }
 
     fn lose_connection(&mut self) {
-        self.is_lost = true;
+        self.is_connection_lost = true;
         self.transaction = None;
     }
 
@@ -202,7 +202,7 @@ impl State {
         }
         match statement {
             // The SQL that cleans the database session begins with this statement.
-            "SET SESSION AUTHORIZATION DEFAULT" => self.is_unclean = false,
+            "SET SESSION AUTHORIZATION DEFAULT" => self.is_session_unclean = false,
             // The driver has no prepared statements, and neither has the server.
             _ if statement.starts_with("SELECT count(*) FILTER") => response.last_row = Some(integer_row([0, 0])),
             _ => {}
@@ -269,11 +269,11 @@ impl State {
                 transaction.row_numbers.push(row_number.parse().unwrap_or_default());
                 if *rest == ["SWITCH"] {
                     "another".clone_into(&mut transaction.role);
-                    self.is_unclean = true;
+                    self.is_session_unclean = true;
                 }
             }
             ["REFUSE"] => return Err(CHECK_VIOLATION),
-            ["ROWS", count] => response.streamed_row_count = count.parse().unwrap_or_default(),
+            ["ROWS", count] => response.stream_row_count = count.parse().unwrap_or_default(),
             _ => {}
         }
         Ok(())
@@ -281,7 +281,7 @@ impl State {
 
     /// Reads the response. After an error, its end remains unread.
     fn read(&mut self) -> Result<Response, sqlx::Error> {
-        if self.is_lost {
+        if self.is_connection_lost {
             return Err(connection_lost_error());
         }
         let response = self.unread.take().unwrap_or_default();
@@ -343,8 +343,7 @@ impl Connection for ModelConnection {
             if let Err(error) = sent {
                 return Some((Err(error), (server, None, next_row)));
             }
-            let has_more =
-                server.state().unread.as_ref().is_some_and(|response| next_row < response.streamed_row_count);
+            let has_more = server.state().unread.as_ref().is_some_and(|response| next_row < response.stream_row_count);
             if has_more {
                 return Some((Ok(next_row), (server, None, next_row + 1)));
             }
@@ -362,7 +361,7 @@ impl Connection for ModelConnection {
         Ok(outcome(&response).err())
     }
 
-    fn prepared_statement_count(&self) -> Option<i64> {
+    fn cached_statement_count(&self) -> Option<i64> {
         Some(0)
     }
 
@@ -387,11 +386,15 @@ impl Connection for ModelConnection {
 impl Drop for ModelConnection {
     fn drop(&mut self) {
         let mut state = self.server.state();
-        state.open_connection_count -= 1;
-        if self.is_discarded || state.is_lost {
+        state.unreleased_connection_count -= 1;
+        if self.is_discarded || state.is_connection_lost {
             return;
         }
-        if state.transaction.is_some() || state.unread.is_some() || state.must_finish_response || state.is_unclean {
+        if state.transaction.is_some()
+            || state.unread.is_some()
+            || state.must_finish_response
+            || state.is_session_unclean
+        {
             let broken_rule = format!("a connection was returned to its pool in this state: {state:?}");
             state.broken_rules.push(broken_rule);
         }

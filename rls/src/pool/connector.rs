@@ -12,13 +12,14 @@ use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
 use sea_orm::sqlx::{self, Connection, PgConnection, postgres::PgConnectOptions};
 use tokio::time::{sleep, timeout};
 
-use super::PING_TIMEOUT;
+use super::UPKEEP_TIMEOUT;
 use crate::{pooler::ServerProcess, sqlstate};
 
 /// Connections older than this are closed, because the memory of a server process grows over time, and because a host
 /// name may come to mean another server.
 const MAX_LIFETIME: Duration = Duration::from_secs(1800);
-/// Connections idle for longer are pinged before use, because a firewall or proxy may have closed them.
+/// Connections that were last acquired longer ago than this are pinged before use, because a firewall or proxy may have
+/// closed them while they were idle.
 const PING_AFTER_IDLE: Duration = Duration::from_secs(30);
 
 /// A connection of the pool.
@@ -38,9 +39,9 @@ pub(crate) struct Connector {
 /// What connections show about the server and the network.
 #[derive(Debug, Default)]
 pub(crate) struct ServerState {
-    /// When the last ping without an answer was sent. The pool hands out the connection that was returned last, so
-    /// those that have not been used since then have been idle for longer than the connection that did not answer.
-    /// Whatever dropped that connection (a firewall, the server) has also dropped them.
+    /// When the last ping without an answer was sent. The pool hands out the most recently returned connection first.
+    /// So a connection that was last acquired before this ping has usually been idle for longer than the one that did
+    /// not answer. Whatever dropped that one (a firewall, the server) has probably dropped it too.
     unanswered_ping_at: Mutex<Option<Instant>>,
     /// The number of connections that are being opened.
     opening_count: AtomicUsize,
@@ -57,9 +58,9 @@ impl ServerState {
         *unanswered_ping_at = (*unanswered_ping_at).max(Some(sent_at));
     }
 
-    /// Whether a connection that was last acquired at that time is probably dead. (One that was in use during the ping
-    /// may be alive. It is replaced without need.)
-    fn is_presumed_dead(&self, last_acquired: Instant) -> bool {
+    /// Whether a connection that was last acquired at `last_acquired` is probably dead, because another one has not
+    /// answered a ping since. (If it was in use during that ping, it may be alive, and is replaced unnecessarily.)
+    fn had_unanswered_ping_since(&self, last_acquired: Instant) -> bool {
         *self.unanswered_ping_at.lock().unwrap_or_else(PoisonError::into_inner) > Some(last_acquired)
     }
 
@@ -69,7 +70,8 @@ impl ServerState {
         self.schema_changes.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Whether a connection is being opened, and waits for the server to answer.
+    /// Whether a connection is being opened although the server has connections left: the server does not answer, or it
+    /// is starting or shutting down.
     pub(super) fn is_waiting_for_server(&self) -> bool {
         self.opening_count.load(Ordering::Relaxed) > 0 && !self.is_full.load(Ordering::Relaxed)
     }
@@ -128,11 +130,11 @@ impl Manager for Connector {
             return Err(RecycleError::message("opened before a table changed"));
         }
         if metrics.last_used() > PING_AFTER_IDLE {
-            if self.server_state.is_presumed_dead(metrics.recycled.unwrap_or(metrics.created)) {
+            if self.server_state.had_unanswered_ping_since(metrics.recycled.unwrap_or(metrics.created)) {
                 return Err(RecycleError::message("idle for longer than a connection that did not answer"));
             }
             let sent_at = Instant::now();
-            let Ok(answer) = timeout(PING_TIMEOUT, connection.pg_connection.ping()).await else {
+            let Ok(answer) = timeout(UPKEEP_TIMEOUT, connection.pg_connection.ping()).await else {
                 self.server_state.record_unanswered_ping(sent_at);
                 return Err(RecycleError::message("no answer to a ping"));
             };

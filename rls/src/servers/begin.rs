@@ -26,15 +26,16 @@ const PRIMARY_RETRY_INTERVAL: Duration = Duration::from_millis(50);
 impl Cluster {
     /// Begins a transaction on a server that suits its purpose.
     pub(super) async fn begin(&self, request: &BeginRequest<'_>, purpose: Purpose) -> Result<SharedTransaction, DbErr> {
-        if let Purpose::Read { read_requirement, keeps_first_snapshot } = purpose
-            && let Some(transaction) = self.begin_on_replica(request, read_requirement, keeps_first_snapshot).await
+        if let Purpose::Read { read_requirement, is_repeatable_read } = purpose
+            && let Some(transaction) = self.begin_on_replica(request, read_requirement, is_repeatable_read).await
         {
             return Ok(transaction);
         }
         self.begin_on_primary(request).await
     }
 
-    /// Returns the server at this index, for [`SharedTransaction::begin`], which takes `None` if there are no replicas.
+    /// Returns the server at this index as an argument of [`SharedTransaction::begin`]. It is always `Some`: only a
+    /// single server, whose log positions nobody tracks, is `None`.
     fn tracked_server(&self, index: usize) -> Option<TrackedServer> {
         Some(TrackedServer::new(self.members[index].position_tracking.clone()))
     }
@@ -45,10 +46,10 @@ impl Cluster {
         &self,
         request: &BeginRequest<'_>,
         read_requirement: ReadRequirement,
-        keeps_first_snapshot: bool,
+        is_repeatable_read: bool,
     ) -> Option<SharedTransaction> {
-        // After an unknown commit of the identity, only the primary is certain to show whether it happened.
-        if read_requirement.unknown_commit_number.is_some() {
+        // If the outcome of one of this identity's commits is unknown, only the primary certainly shows its effect.
+        if read_requirement.last_unknown_commit.is_some() {
             return None;
         }
         let newest_timeline = self.newest_timeline.load(Ordering::SeqCst);
@@ -62,7 +63,7 @@ impl Cluster {
                     && timeline >= required_timeline.max(newest_timeline)
                     // The replica must already be known to be fresh, because the statement that asks for its log
                     // position also takes the snapshot.
-                    && (!keeps_first_snapshot || member.lsn.load(Ordering::SeqCst) >= required_lsn)
+                    && (!is_repeatable_read || member.lsn.load(Ordering::SeqCst) >= required_lsn)
             })
             .collect();
         if candidate_indexes.is_empty() {
@@ -82,8 +83,9 @@ impl Cluster {
             let member = &self.members[index];
             let lsn_before_begin = member.lsn.load(Ordering::SeqCst);
             let begin = SharedTransaction::begin(&member.pool, request, self.tracked_server(index));
-            let begin_timeout =
-                request.deadline.map_or(SERVER_ATTEMPT_TIMEOUT, |deadline| SERVER_ATTEMPT_TIMEOUT.min(deadline / 3));
+            let begin_timeout = request
+                .statement_deadline
+                .map_or(SERVER_ATTEMPT_TIMEOUT, |deadline| SERVER_ATTEMPT_TIMEOUT.min(deadline / 3));
             let (transaction, status) = match timeout(begin_timeout, begin).await {
                 Ok(Ok((transaction, Some(status)))) => (transaction, status),
                 Ok(Err(error)) if is_connection_lost(&error) => {
@@ -97,9 +99,9 @@ impl Cluster {
                     continue;
                 }
             };
-            // This replica was promoted since the last check, but its timeline is not the newest: another server has
-            // already replaced it as the primary. (A promoted replica whose timeline is the newest may serve the read,
-            // because it still has what it had replayed.)
+            // This connection leads to a former primary, which another server has already replaced. (A replica that was
+            // promoted a moment ago is on the newest timeline. It may serve the read, because it still has what it had
+            // replayed.)
             if !status.is_standby && status.timeline < newest_timeline {
                 transaction.discard().await;
                 continue;
@@ -108,7 +110,7 @@ impl Cluster {
                 member.lsn.fetch_max(status.lsn, Ordering::SeqCst);
             }
             // A transaction may also be REPEATABLE READ by the database's default.
-            let is_fresh = if keeps_first_snapshot || transaction.keeps_first_snapshot {
+            let is_fresh = if is_repeatable_read || transaction.is_repeatable_read {
                 lsn_before_begin >= required_lsn
             } else {
                 status.lsn >= required_lsn || wait_until_replayed(&transaction, required_lsn).await
@@ -150,7 +152,7 @@ impl Cluster {
                     member.pool.drop_idle_connections();
                     Error::NoPrimary.into()
                 }
-                // Without its log position, the server may be a standby.
+                // The server reported no log position, so it is unknown whether it is a standby.
                 Ok((transaction, None)) => {
                     transaction.discard().await;
                     Error::NoPrimary.into()

@@ -17,7 +17,7 @@ use tokio::{
 use super::Cluster;
 use crate::{
     Error,
-    connect::explain_attempt,
+    connect::to_connect_error_with_timeout,
     pool::conn_error,
     wire::{
         REPLICATION_STATUS_COLUMN_COUNT, REPLICATION_STATUS_SQL, ReplicationStatus, SimpleQueryResponse, simple_query,
@@ -43,7 +43,7 @@ struct Report {
     status: ReplicationStatus,
     /// Whether transactions are read-only by default: on a standby, or on a primary with
     /// `default_transaction_read_only`.
-    is_read_only: bool,
+    is_read_only_by_default: bool,
     /// From `pg_control_system()`. It is the same on a primary and its replicas.
     system_identifier: i64,
 }
@@ -73,15 +73,19 @@ impl Probe {
         let mut response = SimpleQueryResponse::default();
         simple_query(&mut connection, sql, &mut response).await?;
         let report = response.last_row.as_ref().and_then(|row| {
-            // The first two columns are the system identifier and `is_read_only`.
+            // The first two columns are the system identifier and `is_read_only_by_default`.
             let status = ReplicationStatus::read(row, 2)?;
             let timeline = if status.is_standby {
                 row.integer(2 + REPLICATION_STATUS_COLUMN_COUNT)?.try_into().ok()?
             } else {
                 status.timeline
             };
-            let (system_identifier, is_read_only) = (row.integer(0)?, row.integer(1)? == 1);
-            Some(Report { status: ReplicationStatus { timeline, ..status }, is_read_only, system_identifier })
+            let (system_identifier, is_read_only_by_default) = (row.integer(0)?, row.integer(1)? == 1);
+            Some(Report {
+                status: ReplicationStatus { timeline, ..status },
+                is_read_only_by_default,
+                system_identifier,
+            })
         });
         self.connection = Some(connection);
         report.ok_or_else(|| sqlx::Error::Protocol("the server does not report its log position".to_owned()))
@@ -110,7 +114,7 @@ pub(super) async fn start(
         let failures = monitor.check(cluster).await;
         let has_timed_out = failures.len() == monitor.probes.len() && started_at.elapsed() >= cluster.acquire_timeout;
         for (index, error) in failures {
-            let reason = explain_attempt(&monitor.probes[index].options, &error, cluster.acquire_timeout);
+            let reason = to_connect_error_with_timeout(&monitor.probes[index].options, &error, cluster.acquire_timeout);
             // A wrong password is reported at once. A server that is starting may still become ready in time.
             if has_timed_out || matches!(conn_error(error).into(), Error::Misconfigured { .. }) {
                 return Err(reason.into());
@@ -182,7 +186,7 @@ impl Monitor {
         }
         reports.retain(|(_, report)| Some(report.system_identifier) == self.system_identifier);
         self.update_primary(cluster, &reports, now);
-        self.update_replicas(cluster, &reports, now);
+        self.update_members(cluster, &reports, now);
         failures
     }
 
@@ -196,13 +200,15 @@ impl Monitor {
         let found = reports
             .iter()
             .filter(|(_, report)| !report.status.is_standby && report.status.timeline >= newest_timeline)
-            .max_by_key(|(index, report)| (report.status.timeline, !report.is_read_only, *index == primary_index));
+            .max_by_key(|(index, report)| {
+                (report.status.timeline, !report.is_read_only_by_default, *index == primary_index)
+            });
         self.has_primary = found.is_some();
         let Some((index, report)) = found else { return };
         cluster.newest_timeline.fetch_max(report.status.timeline, Ordering::SeqCst);
         // An old primary may have reached a log position beyond that of the new one. What it wrote there is lost, so
-        // replicas that have not replayed it do not lag. Positions are kept for twice `MAX_LAG`, because
-        // `update_replicas` needs one that is at least `MAX_LAG` old.
+        // replicas that have not replayed it do not lag. ReadRequirements are kept for twice `MAX_LAG`, because
+        // `update_members` needs one that is at least `MAX_LAG` old.
         self.primary_positions
             .retain(|(checked_at, lsn)| now.duration_since(*checked_at) < MAX_LAG * 2 && *lsn <= report.status.lsn);
         self.primary_positions.push_back((now, report.status.lsn));
@@ -216,7 +222,7 @@ impl Monitor {
     }
 
     /// Records what each server has reported, and decides which replicas are used for reads.
-    fn update_replicas(&self, cluster: &Cluster, reports: &[(usize, Report)], now: Instant) {
+    fn update_members(&self, cluster: &Cluster, reports: &[(usize, Report)], now: Instant) {
         let newest_timeline = cluster.newest_timeline.load(Ordering::SeqCst);
         let positions = self.primary_positions.iter();
         let old_position = positions.rev().find(|(checked_at, _)| now.duration_since(*checked_at) >= MAX_LAG);
@@ -227,7 +233,7 @@ impl Monitor {
                 member.position_tracking.timeline.store(report.status.timeline, Ordering::SeqCst);
                 member.lsn.store(report.status.lsn, Ordering::SeqCst);
             }
-            member.is_reachable.store(report.is_some(), Ordering::SeqCst);
+            member.passed_last_check.store(report.is_some(), Ordering::SeqCst);
             let serves_reads = report.is_some_and(|report| {
                 report.status.is_standby
                     && report.status.timeline >= newest_timeline

@@ -56,9 +56,9 @@ impl<C: Connection> Call<C> {
     }
 
     /// Asks the server whether the transaction has written nothing: it then has no transaction id.
-    pub(crate) async fn has_written_nothing(&mut self) -> Result<bool, DbErr> {
+    pub(crate) async fn transaction_has_written_nothing(&mut self) -> Result<bool, DbErr> {
         let sql = "SELECT (pg_catalog.pg_current_xact_id_if_assigned() IS NULL)::integer".to_owned();
-        let response = self.state.send_internal(sql, Pending::Discardable).await?;
+        let response = self.state.run_own_sql(sql, Pending::Discardable).await?;
         Ok(response.last_row.and_then(|row| row.integer(0)) == Some(1))
     }
 
@@ -84,7 +84,7 @@ impl<C: Connection> Call<C> {
 
     /// Records that the next statement may change the database session and the identity.
     pub(crate) fn expect_session_changes(&mut self) {
-        self.state.is_unclean = true;
+        self.state.must_clean_session = true;
         if let Some(frame) = self.state.frame(self.frame_id) {
             frame.is_unverified = true;
         }

@@ -28,7 +28,7 @@ pub(crate) struct BeginRequest<'a> {
     /// The transaction modes, with the space that separates them from BEGIN.
     pub(crate) modes: &'a str,
     /// The time limit of each statement, counted from its start.
-    pub(crate) deadline: Option<Duration>,
+    pub(crate) statement_deadline: Option<Duration>,
     /// Whether the caller need not wait for the end of the transaction, because the transaction only reads.
     pub(crate) allows_background_end: bool,
 }
@@ -48,7 +48,7 @@ struct BeginColumns<'a> {
 struct BeginValues {
     /// The identity with its settings as the server prints them (`5s` for `5000`), if that may differ from the given
     /// text.
-    stored_identity: Option<Identity>,
+    read_back_identity: Option<Identity>,
     isolation: Option<String>,
     replication_status: Option<ReplicationStatus>,
     process_id: Option<i64>,
@@ -84,7 +84,7 @@ impl BeginColumns<'_> {
         let read_back_count = self.identity.read_back_column_count();
         if read_back_count > 0 {
             let first_column = row.0.len().checked_sub(read_back_count)?;
-            values.stored_identity = Some(self.identity.with_read_back_values(&row.0[first_column..]));
+            values.read_back_identity = Some(self.identity.with_read_back_values(&row.0[first_column..]));
         }
         Some(values)
     }
@@ -99,24 +99,24 @@ impl<C: Connection> TransactionState<C> {
         request: &BeginRequest<'_>,
         server: Option<TrackedServer>,
     ) -> Result<(Self, Option<ReplicationStatus>), sqlx::Error> {
-        let BeginRequest { identity, modes, deadline, allows_background_end } = *request;
+        let BeginRequest { identity, modes, statement_deadline, allows_background_end } = *request;
         let mut state = Self {
             connection: Some(connection),
             frames: vec![Frame::new(OUTERMOST_FRAME_ID)],
             pending: Some(Pending::Begin),
             must_finish_response: false,
             end_reason: None,
-            is_unclean: false,
-            is_raw_commit_unknown: Arc::default(),
+            must_clean_session: false,
+            has_unknown_raw_commit: Arc::default(),
             has_outdated_statement: false,
-            last_frame_id: OUTERMOST_FRAME_ID,
+            highest_frame_id: OUTERMOST_FRAME_ID,
             started_at: String::new(),
             identity: identity.clone(),
-            stored_identity: identity.clone(),
-            deadline,
+            read_back_identity: identity.clone(),
+            statement_deadline,
             prepared_statement_mode,
-            is_valid_without_commit: false,
-            keeps_first_snapshot: false,
+            needs_no_commit: false,
+            is_repeatable_read: false,
             is_read_only: modes.contains(READ_ONLY),
             tracked_server: server,
         };
@@ -125,7 +125,7 @@ impl<C: Connection> TransactionState<C> {
             includes_isolation: allows_background_end || state.tracked_server.is_some(),
             includes_replication_status: state.tracked_server.is_some(),
         };
-        let set_identity = identity.set_local_sql(deadline, &columns.sql());
+        let set_identity = identity.set_local_sql(statement_deadline, &columns.sql());
         let sql = format!("BEGIN{modes}; {}{set_identity}", prepared_statement_mode.sql_after_begin());
         let mut response = SimpleQueryResponse::default();
         let outcome = match state.connection.as_mut() {
@@ -149,11 +149,11 @@ impl<C: Connection> TransactionState<C> {
         state.started_at = values.started_at;
         // What a SERIALIZABLE transaction reads is valid only once it is committed, so the caller must wait for its
         // end.
-        state.is_valid_without_commit =
+        state.needs_no_commit =
             allows_background_end && values.isolation.as_deref().is_some_and(|isolation| isolation != "serializable");
-        state.keeps_first_snapshot = values.isolation.as_deref() == Some("repeatable read");
-        if let Some(stored_identity) = values.stored_identity {
-            state.stored_identity = stored_identity;
+        state.is_repeatable_read = values.isolation.as_deref() == Some("repeatable read");
+        if let Some(read_back_identity) = values.read_back_identity {
+            state.read_back_identity = read_back_identity;
         }
         if let (Some(server), Some(status)) = (&mut state.tracked_server, replication_status) {
             server.record_begin(status);
@@ -163,7 +163,7 @@ impl<C: Connection> TransactionState<C> {
             if let Err(error) = pooler::prevent_statement_name_collisions(connection, values.process_id).await {
                 // The server rolls the transaction back when the connection closes. No handle of this transaction
                 // exists yet, so nobody reads its end reason.
-                state.close(EndReason::Finished);
+                state.close(EndReason::EndedByCrate);
                 return Err(error);
             }
             state.pending = None;

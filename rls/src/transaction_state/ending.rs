@@ -20,7 +20,7 @@ impl<C: Connection> TransactionState<C> {
     /// the answer before it returns the connection to its pool. For such a transaction, COMMIT and ROLLBACK differ only
     /// in the server's statistics, and in that only COMMIT delivers what a function has sent with NOTIFY.
     fn end_in_background(&mut self, ending: Ending) {
-        self.end_reason = Some(EndReason::Finished);
+        self.end_reason = Some(EndReason::EndedByCrate);
         self.pending = None;
         let Some(connection) = self.connection.take() else { return };
         let connection_to_release = ConnectionToRelease { connection: Some(connection), ending, cleaning_mode: None };
@@ -34,8 +34,8 @@ impl<C: Connection> TransactionState<C> {
     /// Whether the commit or rollback need not be awaited: the connection can be used again, there is nothing to verify
     /// or clean, and no log position to record.
     fn may_end_in_background(&self) -> bool {
-        self.is_valid_without_commit
-            && !self.is_unclean
+        self.needs_no_commit
+            && !self.must_clean_session
             && !self.has_outdated_statement
             && self.tracked_server.is_none()
             && !self.frames.iter().any(|frame| frame.is_unverified)
@@ -53,7 +53,7 @@ impl<C: Connection> TransactionState<C> {
         }
         let has_unverified = self.frames.iter().any(|frame| frame.is_unverified);
         let check_sql = if has_unverified {
-            self.stored_identity.assert_unchanged_sql(&self.started_at)
+            self.read_back_identity.assert_unchanged_sql(&self.started_at)
         } else {
             // Like any statement, it fails in a failed transaction. Otherwise it only closes cursors.
             "CLOSE ALL".to_owned()
@@ -62,7 +62,7 @@ impl<C: Connection> TransactionState<C> {
         let status_sql =
             if self.tracked_server.is_some() { format!("SELECT {REPLICATION_STATUS_SQL}; ") } else { String::new() };
         let cleaning_sql =
-            if self.is_unclean { self.prepared_statement_mode.clean_session_sql() } else { String::new() };
+            if self.must_clean_session { self.prepared_statement_mode.clean_session_sql() } else { String::new() };
         let mut response = SimpleQueryResponse::default();
         self.finish_response().await?;
         self.pending = Some(Pending::End);
@@ -85,7 +85,7 @@ impl<C: Connection> TransactionState<C> {
             Ok(()) => self.record_end(&response),
             // The transaction is committed, but the connection could not be cleaned.
             Err(_) if is_committed => {
-                self.close(EndReason::Finished);
+                self.close(EndReason::EndedByCrate);
                 Ok(())
             }
             Err(error) if is_unanswered => {
@@ -111,11 +111,11 @@ impl<C: Connection> TransactionState<C> {
     fn record_end(&mut self, response: &SimpleQueryResponse) -> Result<(), DbErr> {
         self.pending = None;
         self.set_raw_commit_unknown(false);
-        self.end_reason = Some(EndReason::Finished);
-        if self.is_unclean {
+        self.end_reason = Some(EndReason::EndedByCrate);
+        if self.must_clean_session {
             let prepared_statement_mode = self.prepared_statement_mode;
             let is_clean = has_only_driver_statements(self.connection_after_end()?, response, prepared_statement_mode);
-            if is_clean { self.is_unclean = false } else { self.discard_connection() }
+            if is_clean { self.must_clean_session = false } else { self.discard_connection() }
         }
         Ok(())
     }
@@ -144,19 +144,19 @@ impl<C: Connection> TransactionState<C> {
 
     /// Returns the error of a call that the server did not answer by the deadline.
     pub(crate) fn deadline_error(&self) -> DbErr {
-        if self.is_raw_commit_unknown() {
+        if self.has_unknown_raw_commit() {
             return commit_unknown_error("the server did not answer in time");
         }
         Error::DeadlineExceeded.into()
     }
 
     /// Whether it is unknown if a raw statement of the caller has committed the transaction.
-    pub(crate) fn is_raw_commit_unknown(&self) -> bool {
-        self.is_raw_commit_unknown.load(Ordering::SeqCst)
+    pub(crate) fn has_unknown_raw_commit(&self) -> bool {
+        self.has_unknown_raw_commit.load(Ordering::SeqCst)
     }
 
     pub(crate) fn set_raw_commit_unknown(&self, value: bool) {
-        self.is_raw_commit_unknown.store(value, Ordering::SeqCst);
+        self.has_unknown_raw_commit.store(value, Ordering::SeqCst);
     }
 
     fn record_unknown_commit(&self) {
@@ -189,11 +189,11 @@ impl<C: Connection> TransactionState<C> {
             return Ok(());
         }
         let cleaning_sql =
-            if self.is_unclean { self.prepared_statement_mode.clean_session_sql() } else { String::new() };
+            if self.must_clean_session { self.prepared_statement_mode.clean_session_sql() } else { String::new() };
         let mut response = SimpleQueryResponse::default();
         if self.finish_response().await.is_err() {
             // The server rolls back when its connection is closed.
-            self.close(EndReason::Finished);
+            self.close(EndReason::EndedByCrate);
             return Ok(());
         }
         self.pending = Some(Pending::End);
@@ -202,7 +202,7 @@ impl<C: Connection> TransactionState<C> {
             Ok(()) => self.record_end(&response),
             Err(_) => {
                 // The server rolls back when its connection is closed.
-                self.close(EndReason::Finished);
+                self.close(EndReason::EndedByCrate);
                 Ok(())
             }
         }
@@ -211,7 +211,7 @@ impl<C: Connection> TransactionState<C> {
 
 impl<C: Connection> Drop for TransactionState<C> {
     fn drop(&mut self) {
-        if self.is_raw_commit_unknown() {
+        if self.has_unknown_raw_commit() {
             self.record_unknown_commit();
         }
         let Some(connection) = self.connection.take() else { return };
@@ -220,16 +220,16 @@ impl<C: Connection> Drop for TransactionState<C> {
             return connection.discard_as_outdated();
         }
         let is_idle_and_clean =
-            self.end_reason == Some(EndReason::Finished) && self.pending.is_none() && !self.is_unclean;
+            self.end_reason == Some(EndReason::EndedByCrate) && self.pending.is_none() && !self.must_clean_session;
         if is_idle_and_clean {
             return connection.release();
         }
-        let cleaning_mode = self.is_unclean.then_some(self.prepared_statement_mode);
+        let cleaning_mode = self.must_clean_session.then_some(self.prepared_statement_mode);
         let ending = match (self.end_reason, self.pending) {
             // COMMIT or ROLLBACK was sent. If it succeeded, a further ROLLBACK would cause a warning in the server's
             // log.
             (_, Some(Pending::End)) => Ending::Sent,
-            (Some(EndReason::Finished), _) => Ending::Done,
+            (Some(EndReason::EndedByCrate), _) => Ending::Done,
             // The transaction is open, or the statement that ended it may have begun another one (`COMMIT AND CHAIN`).
             _ => Ending::Rollback,
         };

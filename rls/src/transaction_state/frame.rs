@@ -53,7 +53,7 @@ pub(crate) enum Pending {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EndReason {
     /// It was committed or rolled back, or this crate has closed the connection, so that the server rolls back.
-    Finished,
+    EndedByCrate,
     /// The connection was lost.
     ConnectionLost,
     /// The deadline was exceeded.
@@ -86,6 +86,6 @@ pub(crate) fn already_ended_error(reason: Option<EndReason>) -> DbErr {
             let source = RuntimeErr::Internal("the connection was lost in an earlier call".to_owned());
             Error::ConnectionLost(DbErr::Conn(source)).into()
         }
-        Some(EndReason::Finished) | None => Error::TransactionOver.into(),
+        Some(EndReason::EndedByCrate) | None => Error::TransactionOver.into(),
     }
 }

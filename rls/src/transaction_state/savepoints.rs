@@ -21,13 +21,13 @@ impl<C: Connection> TransactionState<C> {
     }
 
     /// Rolls back to the savepoint and releases it.
-    pub(crate) async fn roll_back_to(&mut self, frame_id: u64) -> Result<(), DbErr> {
+    pub(crate) async fn roll_back_savepoint(&mut self, frame_id: u64) -> Result<(), DbErr> {
         let Some(index) = self.frames.iter().position(|frame| frame.id == frame_id) else {
             return Err(Error::TransactionOver.into());
         };
         let outer_id = index.checked_sub(1).map_or(OUTERMOST_FRAME_ID, |outer_index| self.frames[outer_index].id);
         let sql = format!("ROLLBACK TO SAVEPOINT {0}; RELEASE SAVEPOINT {0}", savepoint_name(frame_id));
-        let outcome = self.send_internal(sql, Pending::RollbackTo(frame_id)).await;
+        let outcome = self.run_own_sql(sql, Pending::RollbackTo(frame_id)).await;
         self.remove_frames_from(frame_id);
         if outcome.is_err() {
             self.mark_failed(outer_id, Failure::CallFailed);
@@ -50,7 +50,7 @@ impl<C: Connection> TransactionState<C> {
         }
         let sql = format!("RELEASE SAVEPOINT {}", savepoint_name(frame_id));
         may_have_taken_effect.store(true, Ordering::SeqCst);
-        match self.send_internal(sql, Pending::Release(frame_id)).await {
+        match self.run_own_sql(sql, Pending::Release(frame_id)).await {
             Ok(_) => {
                 self.remove_frames_from(frame_id);
                 Ok(())
@@ -71,7 +71,11 @@ impl<C: Connection> TransactionState<C> {
         }
         // An error of the rollback is ignored, because the caller needs the error of the commit. If the rollback fails,
         // the connection is closed, or the outer frame is marked as failed.
-        let _ = if frame_id == OUTERMOST_FRAME_ID { self.roll_back().await } else { self.roll_back_to(frame_id).await };
+        let _ = if frame_id == OUTERMOST_FRAME_ID {
+            self.roll_back().await
+        } else {
+            self.roll_back_savepoint(frame_id).await
+        };
     }
 }
 

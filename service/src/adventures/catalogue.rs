@@ -193,7 +193,7 @@ rows::row_decoder!(SUMMARY_COLUMNS, decode_summaries: AdventureSummary {
 
 /// Returns the conditions of the filter. PostgreSQL evaluates them for each adventure that is scanned, because the
 /// indexes in the orders of the catalogue do not contain the filtered columns.
-fn unindexed_filters(filter: &CatalogueFilter, binds: &mut Binds) -> String {
+fn unindexed_conditions(filter: &CatalogueFilter, binds: &mut Binds) -> String {
     let mut conditions = Vec::new();
     if let Some(difficulty) = filter.difficulty {
         let difficulty = binds.bind(difficulty.to_value().value.into_owned());
@@ -222,7 +222,7 @@ fn page_query(
     after: Option<&ListPosition>,
 ) -> Result<PageQuery, Error> {
     let mut binds = Binds::default();
-    let unindexed_conditions = unindexed_filters(filter, &mut binds);
+    let unindexed_conditions = unindexed_conditions(filter, &mut binds);
     let (sort_column, nulls_clause, list_function) = match order {
         CatalogueOrder::Newest => ("published_at", "", "newest_adventures"),
         CatalogueOrder::MostPlayed => ("times_played", "", "most_played_adventures"),
@@ -268,16 +268,16 @@ fn page_query(
              (SELECT {SUMMARY_COLUMNS} FROM long_scan WHERE {unindexed_conditions} LIMIT {limit})"
         );
         let scan_positions_sql =
-            format!("SELECT {sort_column} AS sort_value, id AS scanned_id, ordinality AS scan_number FROM long_scan");
-        PageQuery::bounded(binds, &ctes, &page_sql, &scan_positions_sql, PAGE_SIZE, &order_by)
+            format!("SELECT {sort_column} AS sort_value, id AS scanned_id, ordinality AS scan_ordinal FROM long_scan");
+        PageQuery::with_scan_limit(binds, &ctes, &page_sql, &scan_positions_sql, PAGE_SIZE, &order_by)
     } else if is_first_page {
         let page_sql = format!(
             "SELECT {SUMMARY_COLUMNS} FROM public.adventures WHERE status = 'published' {order_by} LIMIT {limit}"
         );
-        PageQuery::unbounded(binds, page_sql)
+        PageQuery::without_scan_limit(binds, page_sql)
     } else {
         // A plain query would read again all rows that have the sort value of the cursor. The function does not.
-        PageQuery::unbounded(
+        PageQuery::without_scan_limit(
             binds,
             format!("SELECT {SUMMARY_COLUMNS} FROM private.{list_function}({after_value}, {after_id}, {limit})"),
         )

@@ -83,8 +83,8 @@ impl<C: Caller> Characters<'_, C> {
     /// Adds experience to a character.
     ///
     /// A Seer may not award experience: anyone can create a session and is then its Seer, so a player with a second
-    /// account could award it to themselves (decision "Experience and hit points"). A program that lets Seers award
-    /// experience calls this as the service, by rules of its own.
+    /// account could award it to themselves (`docs/decisions.md`, "Experience and hit points"). A program that lets
+    /// Seers award experience calls this as the service, by rules of its own.
     ///
     /// Who may: the service. Three round trips. No event.
     ///

@@ -44,7 +44,7 @@ impl Attributes {
         }
     }
 
-    /// Returns the default attributes of a class (decision "Game rules").
+    /// Returns the default attributes of a class (`docs/decisions.md`, "Game rules").
     #[must_use]
     pub const fn default_for(class: CharacterClass) -> Self {
         match class {
@@ -58,7 +58,8 @@ impl Attributes {
     }
 }
 
-/// Returns the primary attribute of a class (decision "Game rules"). None of the class's default attributes is higher.
+/// Returns the primary attribute of a class (`docs/decisions.md`, "Game rules"). None of the class's default attributes
+/// is higher.
 #[must_use]
 pub const fn primary_attribute(class: CharacterClass) -> Attribute {
     match class {

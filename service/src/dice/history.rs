@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{Dice, RollScope};
-use crate::{Caller, Cursor, Error, Page, PageSize, binds::Binds, operation::operation, page::ListId, rows};
+use crate::{Caller, Cursor, Error, Page, RollsPageSize, binds::Binds, operation::operation, page::ListId, rows};
 
 /// Filter for the history. By default, all rolls match, fifty per page.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
@@ -27,7 +27,7 @@ pub struct HistoryFilter {
     pub until: Option<DateTime<Utc>>,
     /// Rolls per page, 1 to 200. 50 by default.
     #[serde(deserialize_with = "crate::values::page_size")]
-    pub page_size: PageSize,
+    pub page_size: RollsPageSize,
 }
 
 /// The remaining heroic saves of a seat.
@@ -151,7 +151,8 @@ impl<C: Caller> Dice<'_, C> {
         after: Option<&Cursor>,
     ) -> Result<Page<dice_rolls::Model>, Error> {
         // The page size is not part of the list's id, so a cursor remains valid when the page size changes.
-        let list = ListId::new("dice.history", &(scope, HistoryFilter { page_size: PageSize::default(), ..*filter }));
+        let list =
+            ListId::new("dice.history", &(scope, HistoryFilter { page_size: RollsPageSize::default(), ..*filter }));
         let after = list.decode_cursor::<ListPosition>(after)?;
         let page_size = filter.page_size.row_count();
         let (id, statement) = match scope {

@@ -107,7 +107,7 @@ impl<C: Caller> Dice<'_, C> {
             let caller_id = tx.identity().user_id();
             let is_requested = |roll: &dice_rolls::Model| {
                 roll.rolled_by == caller_id
-                    && is_requested_roll(roll, initiative.session_id, rollers_by_roll_id.get(&roll.id).copied())
+                    && has_requested_values(roll, initiative.session_id, rollers_by_roll_id.get(&roll.id).copied())
             };
             if rolls.len() != rollers_by_roll_id.len() || !rolls.iter().all(is_requested) {
                 return Err(Error::IdConflict { what: "roll" });
@@ -131,7 +131,7 @@ fn explain_initiative_error(error: Error) -> Error {
 
 /// Returns whether the roll was made by this request, or by an earlier request with the same request id. If not, the
 /// roll's id was already taken by another roll.
-fn is_requested_roll(roll: &dice_rolls::Model, session_id: Uuid, roller: Option<Roller>) -> bool {
+fn has_requested_values(roll: &dice_rolls::Model, session_id: Uuid, roller: Option<Roller>) -> bool {
     roll.session_id == session_id
         && roll.roll_type == RollType::Initiative
         && roll.attribute == Attribute::Grace

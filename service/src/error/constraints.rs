@@ -115,7 +115,7 @@ pub(super) fn check_constraint_error(table: &str, constraint: &str) -> Option<Er
         "valid_step" => ("current_step", "must be a step of the tutorial"),
         "users_games_played_check" => ("games_played", "must not be negative"),
         "users_games_run_check" => ("games_run", "must not be negative"),
-        "readable_document" => (
+        "parsable_document" => (
             "document",
             "must be within its size limit, be at most 100 levels deep, and have no number beyond 1e308 or closer to 0 \
                 than 1e-308",
@@ -139,8 +139,8 @@ pub(super) fn check_constraint_error(table: &str, constraint: &str) -> Option<Er
     Some(Error::InvalidValue { field, rule })
 }
 
-/// Returns the error for a violated bound on the size of a text or document, or on a time (decision "Bounds"). `None`
-/// if the constraint is not listed.
+/// Returns the error for a violated bound on the size of a text or document, or on a time (`docs/decisions.md`,
+/// "Bounds"). `None` if the constraint is not listed.
 fn bound_error(table: &str, constraint: &str) -> Option<Error> {
     let (field, rule) = match (table, constraint) {
         (_, "bounded_display_name") => ("display_name", "must have 1 to 100 characters"),

@@ -182,8 +182,8 @@ mod tests {
     /// what to do about it. There are three exceptions, whose messages only say what happened: an illegal transition,
     /// and two errors that are mistakes of the calling program.
     #[test]
-    fn every_message_says_what_to_do() {
-        let remedies = [
+    fn messages_say_what_to_do_or_who_may_do_it() {
+        let expected_phrases = [
             "must",
             "only",
             "first",
@@ -205,7 +205,7 @@ mod tests {
             let message = serialized["message"].as_str().unwrap();
             let is_for_programmers = matches!(error.code(), "identity_changed" | "transaction_ended");
             assert!(
-                is_for_programmers || remedies.iter().any(|word| message.contains(word)),
+                is_for_programmers || expected_phrases.iter().any(|word| message.contains(word)),
                 "{}: {message}",
                 error.code()
             );

@@ -172,7 +172,7 @@ fn policy_error(constraint: &str) -> Option<Error> {
         "run_by_seer" => Error::NotSessionSeer,
         "session_active" => Error::SessionNotActive,
         "session_not_started" => Error::SessionStarted,
-        "session_live" => Error::SessionOver,
+        "session_not_ended" => Error::SessionOver,
         "own_choice" => Error::NotYourChoice,
         "own_character" => Error::CharacterNotYours,
         "living_character" => Error::CharacterRetired,

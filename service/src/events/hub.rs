@@ -22,7 +22,7 @@ pub(crate) use registration::{Registration, SubscriberHandle};
 use super::{poller, recent::RecentEvents};
 use crate::{Error, IdentityConnection};
 
-/// Identifies the server's history of events (see `super::resolve_history_id`). It changes when a server is promoted or
+/// Identifies the server's history of events (see `super::choose_history_id`). It changes when a server is promoted or
 /// restored, and without replicas also when the server is restarted.
 pub(crate) type HistoryId = Arc<str>;
 
@@ -79,9 +79,9 @@ struct State {
     polled_at: Option<Instant>,
     /// The log position that a polled server must have replayed: the latest one up to which any subscriber had read or
     /// written when it subscribed. A server that has not replayed this position may lack that subscriber's seat.
-    min_log_position: Option<LogPosition>,
+    required_log_position: Option<LogPosition>,
     /// The latest log position at which the newest event of any session was read.
-    log_position: Option<LogPosition>,
+    latest_log_position: Option<LogPosition>,
     /// Whether the `Sparc` handle is closed.
     is_closed: bool,
 }
@@ -125,7 +125,7 @@ pub(crate) struct WatchedSessions {
     pub(crate) history_id: Option<HistoryId>,
     /// The log position that a server must have replayed to have the seats of the subscribers up to
     /// `last_subscriber_id`.
-    pub(crate) min_log_position: Option<LogPosition>,
+    pub(crate) required_log_position: Option<LogPosition>,
     /// The id of the newest subscriber.
     pub(crate) last_subscriber_id: u64,
 }
@@ -174,8 +174,8 @@ impl Hub {
         if state.is_closed {
             return Err(Error::PoolClosed);
         }
-        state.min_log_position = state.min_log_position.max(log_position);
-        state.log_position = state.log_position.max(log_position);
+        state.required_log_position = state.required_log_position.max(log_position);
+        state.latest_log_position = state.latest_log_position.max(log_position);
         state.last_subscriber_id += 1;
         let id = state.last_subscriber_id;
         if state.sessions.is_empty() {
@@ -184,7 +184,7 @@ impl Hub {
             // One of the two histories is outdated. The next poll finds out which one.
             state.history_id = None;
         }
-        let (history_id, log_position) = (state.history_id.clone(), state.log_position);
+        let (history_id, log_position) = (state.history_id.clone(), state.latest_log_position);
         let session = state.sessions.entry(snapshot.session_id).or_default();
         let is_new_session = session.subscribers.is_empty();
         if is_new_session {
@@ -234,14 +234,14 @@ impl Hub {
         }
         let has_new_session = std::mem::take(&mut state.has_new_session);
         let (session_ids, newest_seqs) = state.sessions.iter().map(|(id, session)| (*id, session.newest_seq)).unzip();
-        let (history_id, min_log_position, last_subscriber_id) =
-            (state.history_id.clone(), state.min_log_position, state.last_subscriber_id);
+        let (history_id, required_log_position, last_subscriber_id) =
+            (state.history_id.clone(), state.required_log_position, state.last_subscriber_id);
         Some(WatchedSessions {
             session_ids,
             newest_seqs,
             has_new_session,
             history_id,
-            min_log_position,
+            required_log_position,
             last_subscriber_id,
         })
     }
@@ -269,19 +269,19 @@ impl Hub {
 
     /// Starts a new history, after another server has answered. Discards the events that were read from the previous
     /// server, and makes each subscriber check that the new history has the last event that the subscriber has read.
-    /// `newest_updates` have no events, only the newest `seq` of each session that has an event.
+    /// `newest_seqs` have no events, only the newest `seq` of each session that has an event.
     pub(super) fn start_history(
         &self,
         history_id: &HistoryId,
-        newest_updates: Vec<SessionUpdate>,
+        newest_seqs: Vec<SessionUpdate>,
         log_position: Option<LogPosition>,
     ) {
         let mut state = self.lock();
-        state.log_position = state.log_position.max(log_position);
-        let log_position = state.log_position;
+        state.latest_log_position = state.latest_log_position.max(log_position);
+        let latest_log_position = state.latest_log_position;
         state.history_id = Some(history_id.clone());
         let newest_seqs: HashMap<Uuid, i64> =
-            newest_updates.into_iter().map(|update| (update.session_id, update.newest_seq)).collect();
+            newest_seqs.into_iter().map(|update| (update.session_id, update.newest_seq)).collect();
         for (id, session) in &mut state.sessions {
             session.newest_seq = newest_seqs.get(id).copied().unwrap_or_default();
             session.recent = RecentEvents::starting_after(session.newest_seq);
@@ -289,7 +289,7 @@ impl Hub {
                 subscriber.notifications.send_modify(|notification| {
                     notification.newest_seq = session.newest_seq;
                     notification.history_id = Some(history_id.clone());
-                    notification.log_position = log_position;
+                    notification.log_position = latest_log_position;
                 });
             }
         }
@@ -304,8 +304,8 @@ impl Hub {
         log_position: Option<LogPosition>,
     ) {
         let mut state = self.lock();
-        state.log_position = state.log_position.max(log_position);
-        let log_position = state.log_position;
+        state.latest_log_position = state.latest_log_position.max(log_position);
+        let latest_log_position = state.latest_log_position;
         for Refusal { session_id, account_id, error } in access_check.refusals {
             let Some(session) = state.sessions.get_mut(&session_id) else { continue };
             session.subscribers.retain(|id, subscriber| {
@@ -327,7 +327,7 @@ impl Hub {
             for subscriber in session.subscribers.values() {
                 subscriber.notifications.send_modify(|notification| {
                     notification.newest_seq = session.newest_seq;
-                    notification.log_position = log_position;
+                    notification.log_position = latest_log_position;
                 });
             }
         }

@@ -4,14 +4,15 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, FixedOffset};
 use entity::session_events::Model as Event;
-use rls::{LogPosition, UncheckedTransaction, unchecked::UncheckedExt};
+use rls::{LogPosition, UnverifiedTransaction, unverified::UnverifiedExt};
 use sea_orm::{DbBackend, Statement, sqlx::postgres::PgRow};
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::{
+    choose_history_id,
     hub::{AccessCheck, HistoryId, Hub, PollerGuard, Refusal, SessionUpdate, WatchedSessions},
-    listener_error, resolve_history_id,
+    listener_status_error,
 };
 use crate::{Error, IdentityConnection, binds::Binds, error::explain_bind_mismatch, rows};
 
@@ -21,7 +22,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(25);
 const ACCESS_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 /// After the sequence of event numbers has advanced, polls read events until all transactions that may have drawn a
 /// number have ended: for this long every poll, after that only every tenth.
-const EAGER_POLLING_TIME: Duration = Duration::from_secs(5);
+const EAGER_READING_TIME: Duration = Duration::from_secs(5);
 /// Timeout of one poll. If the network silently drops packets, the poll fails after this time and is tried again.
 const POLL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum pause after failed polls, and between a reader's attempts.
@@ -56,9 +57,9 @@ pub(super) async fn run(guard: PollerGuard, service_connection: IdentityConnecti
         sequence.may_have_unread |= watched.has_new_session;
         let polled_at = Instant::now();
         let checks_all_subscribers = access_checked_at.elapsed() >= ACCESS_CHECK_INTERVAL;
-        let connection = service_connection.clone().with_min_position(watched.min_log_position);
+        let connection = service_connection.clone().with_min_position(watched.required_log_position);
         let poll = async {
-            let tx = UncheckedExt::begin_read(&connection, Some(POLL_TIMEOUT)).await?;
+            let tx = UnverifiedExt::begin_read(&connection, Some(POLL_TIMEOUT)).await?;
             let outcome = Poll { hub, tx: &tx, checks_all_subscribers }.run(&mut sequence, watched).await?;
             // The commit reports the server's log position; later reads use only a server that has replayed it.
             tx.commit().await?;
@@ -106,29 +107,35 @@ pub(super) async fn run(guard: PollerGuard, service_connection: IdentityConnecti
 }
 
 /// What the poller knows of the numbers drawn from the sequence of `session_events.seq`. Each event has a number, which
-/// its transaction draws before the event is visible to others. Each poll begins with a [`ClockReading`].
+/// its transaction draws before the event is visible to others. Each poll begins with a [`ProgressReading`].
 struct SequenceState {
-    /// The last number drawn, according to the previous clock reading.
+    /// The last number drawn, according to the previous progress reading.
     last_drawn: Option<i64>,
-    /// Time of the first clock reading that had this number.
+    /// Time of the first progress reading that had this number.
     first_seen_at: Instant,
     /// Whether a number may have been drawn whose event no poll has read.
     may_have_unread: bool,
     /// A transaction id. Once no transaction with a lower id is running, each event up to `last_drawn` is visible, or
     /// was rolled back. `None` until a second reading has the same number.
-    horizon: Option<i64>,
-    /// Lets [`must_read`](Self::must_read) choose every tenth poll.
+    drawn_before_transaction: Option<i64>,
+    /// Lets [`must_read_early`](Self::must_read_early) choose every tenth poll.
     poll_count: u32,
 }
 
 impl Default for SequenceState {
     fn default() -> Self {
-        Self { last_drawn: None, first_seen_at: Instant::now(), may_have_unread: true, horizon: None, poll_count: 0 }
+        Self {
+            last_drawn: None,
+            first_seen_at: Instant::now(),
+            may_have_unread: true,
+            drawn_before_transaction: None,
+            poll_count: 0,
+        }
     }
 }
 
-/// The result of `private.event_clock`, which shows whether new events were written.
-struct ClockReading {
+/// The result of `private.event_progress`, which shows whether new events were written.
+struct ProgressReading {
     /// The last number drawn from the sequence. On a standby instead the replayed log position, which advances with
     /// each event.
     last_drawn: i64,
@@ -141,52 +148,52 @@ struct ClockReading {
 }
 
 impl SequenceState {
-    /// Updates the state with a clock reading. Returns whether all events whose numbers were drawn are visible, or were
-    /// rolled back.
-    fn update(&mut self, reading: &ClockReading) -> bool {
+    /// Updates the state with a progress reading. Returns whether all events whose numbers were drawn are visible, or
+    /// were rolled back.
+    fn update_and_check_visibility(&mut self, reading: &ProgressReading) -> bool {
         self.poll_count = self.poll_count.wrapping_add(1);
         if self.last_drawn != Some(reading.last_drawn) {
             *self = Self { last_drawn: Some(reading.last_drawn), poll_count: self.poll_count, ..Self::default() };
             return false;
         }
-        // An earlier clock reading already had this number. So the transaction that drew it has an id below
+        // An earlier progress reading already had this number. So the transaction that drew it has an id below
         // `next_transaction`.
-        let horizon = *self.horizon.get_or_insert(reading.next_transaction);
-        reading.oldest_transaction >= horizon
+        let drawn_before_transaction = *self.drawn_before_transaction.get_or_insert(reading.next_transaction);
+        reading.oldest_transaction >= drawn_before_transaction
     }
 
     /// Returns whether this poll must read events although some may not be visible yet.
-    fn must_read(&self) -> bool {
+    fn must_read_early(&self) -> bool {
         self.may_have_unread
-            && (self.first_seen_at.elapsed() < EAGER_POLLING_TIME || self.poll_count.is_multiple_of(10))
+            && (self.first_seen_at.elapsed() < EAGER_READING_TIME || self.poll_count.is_multiple_of(10))
     }
 }
 
-const SELECT_EVENT_CLOCK: &str =
-    "SELECT last_drawn, oldest_transaction, next_transaction, history_id FROM private.event_clock()";
+const SELECT_EVENT_PROGRESS: &str =
+    "SELECT last_drawn, oldest_transaction, next_transaction, history_id FROM private.event_progress()";
 
 /// The outcome of a poll.
 enum PollOutcome {
     /// The server's history is not the one that the hub has, or the hub does not know which history is current. The
     /// updates have no events, only the newest `seq` of each session that has an event.
-    NewHistory { history_id: HistoryId, newest_updates: Vec<SessionUpdate> },
+    NewHistory { history_id: HistoryId, newest_seqs: Vec<SessionUpdate> },
     /// The sequence was set back. Subscribers would miss new events, whose numbers are not above those already read.
     SequenceSetBack,
     /// The new events, and the subscribers that may no longer listen, if there are any.
     Updates { access_check: AccessCheck, updates: Vec<SessionUpdate> },
-    /// `private.event_clock` returned no row.
-    NoClockReading,
+    /// `private.event_progress` returned no row.
+    NoProgressReading,
 }
 
 impl PollOutcome {
     fn publish(self, hub: &Hub, polled_at: Instant, log_position: Option<LogPosition>) {
         match self {
-            Self::NewHistory { history_id, newest_updates } => {
-                hub.start_history(&history_id, newest_updates, log_position);
+            Self::NewHistory { history_id, newest_seqs } => {
+                hub.start_history(&history_id, newest_seqs, log_position);
             }
             Self::SequenceSetBack => hub.end_all(&Error::EventsExpired),
             Self::Updates { access_check, updates } => hub.publish(polled_at, access_check, updates, log_position),
-            Self::NoClockReading => (),
+            Self::NoProgressReading => (),
         }
     }
 }
@@ -194,7 +201,7 @@ impl PollOutcome {
 /// One poll, in a read-only transaction of the service.
 struct Poll<'a> {
     hub: &'a Hub,
-    tx: &'a UncheckedTransaction,
+    tx: &'a UnverifiedTransaction,
     /// Whether to check the access of all subscribers, or only of those in sessions that have new events.
     checks_all_subscribers: bool,
 }
@@ -202,30 +209,30 @@ struct Poll<'a> {
 impl Poll<'_> {
     async fn run(&self, sequence: &mut SequenceState, watched: WatchedSessions) -> Result<PollOutcome, Error> {
         let decode = |rows: &[PgRow]| {
-            rows::decode_rows!(rows => ClockReading {
+            rows::decode_rows!(rows => ProgressReading {
                 last_drawn, oldest_transaction, next_transaction, history_id
             })
         };
-        let statement = Statement::from_string(DbBackend::Postgres, SELECT_EVENT_CLOCK);
+        let statement = Statement::from_string(DbBackend::Postgres, SELECT_EVENT_PROGRESS);
         let Some(reading) = rows::fetch_all(self.tx, statement, decode).await?.pop() else {
-            return Ok(PollOutcome::NoClockReading);
+            return Ok(PollOutcome::NoProgressReading);
         };
         let is_standby = reading.history_id.is_none();
-        let history_id = resolve_history_id(self.tx, reading.history_id.clone())?;
+        let history_id = choose_history_id(self.tx, reading.history_id.clone())?;
         if watched.history_id.as_deref() != Some(&history_id) {
             *sequence = SequenceState::default();
-            let newest_updates = self.read_newest_seqs(watched.session_ids).await?;
-            return Ok(PollOutcome::NewHistory { history_id: history_id.into(), newest_updates });
+            let newest_seqs = self.read_newest_seqs(watched.session_ids).await?;
+            return Ok(PollOutcome::NewHistory { history_id: history_id.into(), newest_seqs });
         }
         if !is_standby && watched.newest_seqs.iter().any(|newest_seq| *newest_seq > reading.last_drawn) {
             return Ok(PollOutcome::SequenceSetBack);
         }
         let last_subscriber_id = watched.last_subscriber_id;
-        let all_drawn_are_visible = sequence.update(&reading);
-        let must_read_events = sequence.must_read() || (all_drawn_are_visible && sequence.may_have_unread);
-        let (updates, is_complete) =
+        let all_drawn_are_visible = sequence.update_and_check_visibility(&reading);
+        let must_read_events = sequence.must_read_early() || (all_drawn_are_visible && sequence.may_have_unread);
+        let (updates, reached_end) =
             if must_read_events { self.read_events(watched).await? } else { (Vec::new(), true) };
-        if must_read_events && all_drawn_are_visible && is_complete {
+        if must_read_events && all_drawn_are_visible && reached_end {
             sequence.may_have_unread = false;
         }
         let access_check = if self.checks_all_subscribers {
@@ -293,8 +300,8 @@ impl Poll<'_> {
         };
         let event_rows = rows::fetch_all(self.tx, binds.into_statement(sql), decode).await?;
         let mut updates: Vec<SessionUpdate> = Vec::new();
-        let mut is_complete = true;
-        for session_rows in event_rows.chunk_by(EventRow::is_same_session) {
+        let mut reached_end = true;
+        for session_rows in event_rows.chunk_by(EventRow::has_same_session) {
             let Some(last) = session_rows.last() else { continue };
             let events = session_rows.iter().filter(|row| row.fits).map(EventRow::to_event).collect();
             updates.push(SessionUpdate {
@@ -303,9 +310,9 @@ impl Poll<'_> {
                 newest_seq: last.seq,
                 events,
             });
-            is_complete &= (session_rows.len() as i64) < POLL_PAGE_SIZE;
+            reached_end &= (session_rows.len() as i64) < POLL_PAGE_SIZE;
         }
-        Ok((updates, is_complete))
+        Ok((updates, reached_end))
     }
 
     /// Checks which subscribers with ids up to `last_subscriber_id` may still listen. If `updates` is given, checks
@@ -342,7 +349,7 @@ impl Poll<'_> {
         let decode = |rows: &[PgRow]| rows::decode_rows!(rows => RefusedRow { session_id, account_id, status });
         let refused_rows = rows::fetch_all(self.tx, binds.into_statement(sql), decode).await?;
         let refusals = refused_rows.into_iter().filter_map(|RefusedRow { session_id, account_id, status }| {
-            Some(Refusal { session_id, account_id, error: listener_error(&status)? })
+            Some(Refusal { session_id, account_id, error: listener_status_error(&status)? })
         });
         Ok(AccessCheck { last_checked_subscriber_id: last_subscriber_id, refusals: refusals.collect() })
     }
@@ -364,7 +371,7 @@ struct EventRow {
 }
 
 impl EventRow {
-    fn is_same_session(&self, other: &Self) -> bool {
+    fn has_same_session(&self, other: &Self) -> bool {
         self.session_id == other.session_id
     }
 

@@ -7,16 +7,15 @@ use std::{
 
 use chrono::{DateTime, TimeDelta, Utc};
 use entity::session_events::Model as Event;
-use rls::unchecked::UncheckedExt;
+use rls::unverified::UnverifiedExt;
 use sea_orm::{DbErr, RuntimeErr, sqlx::postgres::PgRow};
 use tracing::Instrument;
 use uuid::Uuid;
 
 use super::{
-    EVENT_COLUMNS, decode_events,
+    EVENT_COLUMNS, choose_history_id, decode_events,
     hub::{HistoryId, Registration, SessionSnapshot},
     poller::{is_transient, poll_backoff},
-    resolve_history_id,
 };
 use crate::{Error, IdentityConnection, binds::Binds, connection::OperationTransaction, operation::operation, rows};
 
@@ -47,7 +46,7 @@ impl EventPosition {
 
     /// Returns whether the clean-up may have deleted the event because of its age. Events are deleted after 24 hours;
     /// one hour less allows for a difference between the clocks.
-    fn has_aged_out(&self) -> bool {
+    fn event_may_have_expired(&self) -> bool {
         self.id_and_time.is_some_and(|(_, created_at)| Utc::now() - created_at > TimeDelta::hours(23))
     }
 }
@@ -149,7 +148,7 @@ impl Reader {
                 // A server that has not replayed the log up to `log_position` would show a gap.
                 let caller = self.caller.clone().with_min_position(log_position);
                 let page = self.read_page_in_task(caller).await?;
-                self.adopt_page_history(&page, was_idle_too_long)?;
+                self.check_and_adopt_history(&page, was_idle_too_long)?;
                 self.has_more = page.events.len() as i64 == SUBSCRIPTION_PAGE_SIZE;
                 (page.events, read_at)
             }
@@ -187,10 +186,11 @@ impl Reader {
 
     /// Continues in the history in which the page was read. Returns an error if events may be missing between the
     /// position and the page.
-    fn adopt_page_history(&mut self, page: &EventPage, was_idle_too_long: bool) -> Result<(), Error> {
+    fn check_and_adopt_history(&mut self, page: &EventPage, was_idle_too_long: bool) -> Result<(), Error> {
         let history_changed = *page.history_id != *self.history_id;
-        let server_lacks_event = history_changed && !page.event_exists && !self.position.has_aged_out();
-        let event_has_expired = was_idle_too_long && !page.event_is_unexpired;
+        let server_lacks_event =
+            history_changed && !page.position_event_exists && !self.position.event_may_have_expired();
+        let event_has_expired = was_idle_too_long && !page.position_event_is_unexpired;
         if self.position.seq > 0 && (server_lacks_event || event_has_expired) {
             return Err(Error::EventsExpired);
         }
@@ -206,9 +206,9 @@ struct EventPage {
     events: Vec<Event>,
     history_id: String,
     /// Whether the event at the position still exists.
-    event_exists: bool,
+    position_event_exists: bool,
     /// Whether the event at the position exists and is less than a day old.
-    event_is_unexpired: bool,
+    position_event_is_unexpired: bool,
 }
 
 /// Reads a page as the caller, under row-level security.
@@ -218,28 +218,28 @@ async fn read_page(caller: &IdentityConnection, session_id: Uuid, position: Even
         // The event at the position is looked up after the page was read. If it still exists then, no later event had
         // been deleted when the page was read.
         struct PositionRow {
-            history_id: Option<String>,
-            event_exists: bool,
-            event_is_unexpired: bool,
+            event_history_id: Option<String>,
+            position_event_exists: bool,
+            position_event_is_unexpired: bool,
         }
         let mut binds = Binds::default();
         let (session, seq) = (binds.bind(session_id), binds.bind(position.seq));
         let id = binds.bind(position.id_and_time.map(|(id, _)| id).unwrap_or_default());
         let sql = format!(
-            "SELECT CASE WHEN NOT pg_is_in_recovery() THEN private.event_history_id() END AS history_id, \
-               event.id IS NOT NULL AS event_exists, \
-               COALESCE(event.created_at > now() - INTERVAL '24 hours', false) AS event_is_unexpired \
+            "SELECT CASE WHEN NOT pg_is_in_recovery() THEN private.event_history_id() END AS event_history_id, \
+               event.id IS NOT NULL AS position_event_exists, \
+               COALESCE(event.created_at > now() - INTERVAL '24 hours', false) AS position_event_is_unexpired \
              FROM (SELECT) AS one_row \
              LEFT JOIN public.session_events AS event \
                ON event.session_id = {session} AND event.seq = {seq} AND event.id = {id}"
         );
         let decode =
-            |rows: &[PgRow]| rows::decode_rows!(rows => PositionRow { history_id, event_exists, event_is_unexpired });
+            |rows: &[PgRow]| rows::decode_rows!(rows => PositionRow { event_history_id, position_event_exists, position_event_is_unexpired });
         let row = rows::fetch_all(tx, binds.into_statement(sql), decode).await?.pop();
-        let Some(PositionRow { history_id, event_exists, event_is_unexpired }) = row else {
+        let Some(PositionRow { event_history_id, position_event_exists, position_event_is_unexpired }) = row else {
             return Err(Error::EventsExpired);
         };
-        Ok(EventPage { events, history_id: resolve_history_id(tx, history_id)?, event_exists, event_is_unexpired })
+        Ok(EventPage { events, history_id: choose_history_id(tx, event_history_id)?, position_event_exists, position_event_is_unexpired })
     })
 }
 

@@ -13,16 +13,15 @@ use futures_util::{
     Stream, StreamExt,
     stream::{self, BoxStream, SelectAll},
 };
-use rls::{supabase, unchecked::UncheckedExt};
+use rls::{supabase, unverified::UnverifiedExt};
 use sea_orm::sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use super::{
-    Events,
+    Events, choose_history_id,
     hub::{Hub, SessionSnapshot, SubscriberHandle},
-    listener_error,
+    listener_status_error,
     reader::{EventPosition, Reader},
-    resolve_history_id,
 };
 use crate::{
     Error, IdentityConnection,
@@ -288,7 +287,7 @@ struct StartRow {
     session_id: Uuid,
     /// The result of `private.my_listener_status`.
     status: String,
-    /// The id of the server's history of events (see `super::resolve_history_id`). With replicas, an id made from the
+    /// The id of the server's history of events (see `super::choose_history_id`). With replicas, an id made from the
     /// WAL timeline takes its place.
     history_id: String,
     newest_seq: Option<i64>,
@@ -302,7 +301,7 @@ impl StartRow {
     /// Returns where a subscription starts: after the event whose `seq` is `after_seq`, or from now on. Returns an
     /// error if the caller may not listen to the session, or if that event is no longer kept.
     fn into_start_point(self, after_seq: Option<i64>) -> Result<StartPoint, Error> {
-        if let Some(error) = listener_error(&self.status) {
+        if let Some(error) = listener_status_error(&self.status) {
             return Err(error);
         }
         let to_id_and_time = |id: Option<Uuid>, at: Option<DateTime<FixedOffset>>| Some((id?, at?.with_timezone(&Utc)));
@@ -348,7 +347,7 @@ async fn read_start_rows(tx: &OperationTransaction, sessions: &[(Uuid, Option<i6
     };
     let mut rows = rows::fetch_all(tx, binds.into_statement(sql), decode).await?;
     for row in &mut rows {
-        row.history_id = resolve_history_id(tx, Some(std::mem::take(&mut row.history_id)))?;
+        row.history_id = choose_history_id(tx, Some(std::mem::take(&mut row.history_id)))?;
     }
     Ok(rows)
 }

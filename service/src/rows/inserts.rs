@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn insert_that_looks_up_the_row_has_the_same_values() {
+    fn insert_that_looks_up_the_row_adds_a_condition_but_no_values() {
         let new_row = || dice_rolls::ActiveModel {
             id: Set(Uuid::new_v4()),
             attribute: Set(Attribute::Might),

@@ -121,7 +121,7 @@ impl<C: Caller> Sessions<'_, C> {
         })
     }
 
-    /// Sets the current scene of a session, or clears it. `scene` is the id of a scene in the adventure's content;
+    /// Sets the current scene of a session, or clears it. `scene_id` is the id of a scene in the adventure's content;
     /// nothing checks whether the content has it.
     ///
     /// Who may: the Seer and the service. Three round trips. Event `scene_changed`.
@@ -130,14 +130,15 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// [`Error::SessionOver`] except for the service, [`Error::InvalidValue`] for more than 200 characters and for text
     /// that contains NUL, [`Error::NotSessionSeer`], [`Error::NotFound`], [`Error::NotSignedIn`].
-    pub async fn set_scene(self, id: Uuid, scene: Option<&str>) -> Result<sessions::Model, Error> {
+    pub async fn set_scene(self, id: Uuid, scene_id: Option<&str>) -> Result<sessions::Model, Error> {
         operation!(self.caller, "sessions.set_scene", session = id, |tx| {
-            let row = sessions::ActiveModel { current_scene_id: Set(scene.map(str::to_owned)), ..Default::default() };
+            let row =
+                sessions::ActiveModel { current_scene_id: Set(scene_id.map(str::to_owned)), ..Default::default() };
             update_session(tx, id, row).await
         })
     }
 
-    /// Sets the current encounter; `None` ends it. `encounter` is any id that the clients have for the encounter. A
+    /// Sets the current encounter; `None` ends it. `encounter_id` is any id that the clients have for the encounter. A
     /// change restores every seat's heroic save.
     ///
     /// Who may: the Seer and the service. Three round trips. Event `encounter_changed`.
@@ -146,10 +147,12 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// [`Error::SessionOver`] except for the service, [`Error::InvalidValue`] for more than 200 characters and for text
     /// that contains NUL, [`Error::NotSessionSeer`], [`Error::NotFound`], [`Error::NotSignedIn`].
-    pub async fn set_encounter(self, id: Uuid, encounter: Option<&str>) -> Result<sessions::Model, Error> {
+    pub async fn set_encounter(self, id: Uuid, encounter_id: Option<&str>) -> Result<sessions::Model, Error> {
         operation!(self.caller, "sessions.set_encounter", session = id, |tx| {
-            let row =
-                sessions::ActiveModel { current_encounter_id: Set(encounter.map(str::to_owned)), ..Default::default() };
+            let row = sessions::ActiveModel {
+                current_encounter_id: Set(encounter_id.map(str::to_owned)),
+                ..Default::default()
+            };
             update_session(tx, id, row).await
         })
     }
@@ -163,7 +166,7 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// [`Error::GameStateChanged`] if the state has another version, [`Error::SessionOver`] except for the service,
     /// [`Error::NotSessionSeer`], [`Error::NotFound`], [`Error::NotSignedIn`], [`Error::InvalidValue`] for a state that
-    /// exceeds the bounds of documents (decision "Bounds") or contains NUL.
+    /// exceeds the bounds of documents (`docs/decisions.md`, "Bounds") or contains NUL.
     pub async fn set_game_state(
         self,
         id: Uuid,

@@ -91,13 +91,13 @@ pub struct SessionAdventure {
     pub status: AdventureStatus,
     /// Content. It is also `None` if the adventure is not published and its content does not have the shape of
     /// [`AdventureContent`].
-    #[serde(default, deserialize_with = "deserialize_content_if_readable")]
+    #[serde(default, deserialize_with = "deserialize_content_if_well_formed")]
     pub content: Option<AdventureContent>,
 }
 
 /// Deserializes the content, or returns `None` if it does not have the shape of [`AdventureContent`]. The author's
 /// client may have stored any JSON in a draft. Even then, players must be able to read the session.
-fn deserialize_content_if_readable<'de, D: Deserializer<'de>>(
+fn deserialize_content_if_well_formed<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<AdventureContent>, D::Error> {
     let document = Option::<Value>::deserialize(deserializer)?;

@@ -16,7 +16,7 @@ use crate::{
     rows,
 };
 
-/// Maximum number of sessions per page (decision "Game rules").
+/// Maximum number of sessions per page (`docs/decisions.md`, "Game rules").
 const PAGE_SIZE: usize = 20;
 
 /// Filter for the lobby. By default, all sessions match.
@@ -32,7 +32,7 @@ pub struct LobbyFilter {
     /// Only sessions scheduled to start before this time.
     pub starts_before: Option<DateTime<Utc>>,
     /// Only sessions scheduled to start at this time or later.
-    pub starts_after: Option<DateTime<Utc>>,
+    pub starts_from: Option<DateTime<Utc>>,
     /// Only sessions with at least this many free seats.
     #[serde(deserialize_with = "crate::values::optional_number")]
     pub min_free_seats: Option<i32>,
@@ -208,18 +208,18 @@ const LATERAL_JOINS: &str = "
 
 /// The predicate of the index `idx_sessions_free_seats`. A query with this condition can read each range of the list
 /// (see [`page_query`]) from that index.
-const IS_IN_LOBBY: &str = "session.is_public
+const IS_PUBLIC_AND_OPEN: &str = "session.is_public
     AND session.status IN ('waiting', 'starting_soon')
     AND session.seats_taken < session.max_players";
 
 const ORDER_BY: &str = "ORDER BY scheduled_start NULLS LAST, created_at DESC, id";
 
-/// The lobby omits sessions whose scheduled start is more than six hours ago (decision "Sessions").
-const IS_NOT_OVERDUE: &str = "session.scheduled_start >= now() - INTERVAL '6 hours'";
+/// The lobby omits sessions whose scheduled start is more than six hours ago (`docs/decisions.md`, "Sessions").
+const IS_SCHEDULED_AND_NOT_OVERDUE: &str = "session.scheduled_start >= now() - INTERVAL '6 hours'";
 
 /// Returns the table or subquery from which the sessions are selected, and the WHERE clause with the filters that
 /// indexes cover.
-fn indexed_filters(filter: &LobbyFilter, binds: &mut Binds) -> (String, String) {
+fn indexed_source_and_where(filter: &LobbyFilter, binds: &mut Binds) -> (String, String) {
     // A Seer has few sessions, so they are selected first; the planner might otherwise scan the whole list. This
     // subquery already excludes private sessions, so that no other condition is evaluated on them.
     let source = match filter.seer_id {
@@ -230,12 +230,12 @@ fn indexed_filters(filter: &LobbyFilter, binds: &mut Binds) -> (String, String) 
             binds.bind(seer_id)
         ),
     };
-    let mut where_clause = format!("WHERE {IS_IN_LOBBY}");
+    let mut where_clause = format!("WHERE {IS_PUBLIC_AND_OPEN}");
     if let Some(starts_before) = filter.starts_before {
         where_clause.push_str(&format!(" AND session.scheduled_start < {}", binds.bind(starts_before)));
     }
-    if let Some(starts_after) = filter.starts_after {
-        where_clause.push_str(&format!(" AND session.scheduled_start >= {}", binds.bind(starts_after)));
+    if let Some(starts_from) = filter.starts_from {
+        where_clause.push_str(&format!(" AND session.scheduled_start >= {}", binds.bind(starts_from)));
     }
     if let Some(adventure_id) = filter.adventure_id {
         where_clause.push_str(&format!(" AND session.adventure_id = {}", binds.bind(adventure_id)));
@@ -245,7 +245,7 @@ fn indexed_filters(filter: &LobbyFilter, binds: &mut Binds) -> (String, String) 
 
 /// Returns the conditions that no index covers, which PostgreSQL evaluates for each scanned session. The text is empty
 /// if the filter has none of them.
-fn unindexed_filters(filter: &LobbyFilter, binds: &mut Binds) -> String {
+fn unindexed_conditions(filter: &LobbyFilter, binds: &mut Binds) -> String {
     let mut conditions = Vec::new();
     if let Some(min_free_seats) = filter.min_free_seats {
         conditions.push(format!("session.max_players - session.seats_taken >= {}", binds.bind(min_free_seats)));
@@ -267,7 +267,7 @@ fn unindexed_filters(filter: &LobbyFilter, binds: &mut Binds) -> String {
 /// Returns the query for one page.
 fn page_query(filter: &LobbyFilter, after: Option<&ListPosition>) -> PageQuery {
     let mut binds = Binds::default();
-    let (source, where_clause) = indexed_filters(filter, &mut binds);
+    let (source, where_clause) = indexed_source_and_where(filter, &mut binds);
     // The list is a union of ranges, so that an index scan can begin at the first row of each range.
     let select_range = |range_condition: &str, limit: usize| {
         format!("SELECT * FROM {source} AS session {where_clause}{range_condition} {ORDER_BY} LIMIT {limit}")
@@ -280,7 +280,7 @@ fn page_query(filter: &LobbyFilter, after: Option<&ListPosition>) -> PageQuery {
     let unscheduled = " AND session.scheduled_start IS NULL";
     // Returns the SQL that selects the first sessions of the list, or the first after the cursor, up to a limit.
     let select_first_sessions: Box<dyn Fn(usize) -> String> = match after {
-        None => Box::new(|limit| select_ranges(&[&format!(" AND {IS_NOT_OVERDUE}"), unscheduled], limit)),
+        None => Box::new(|limit| select_ranges(&[&format!(" AND {IS_SCHEDULED_AND_NOT_OVERDUE}"), unscheduled], limit)),
         Some(ListPosition { start, created, id }) => {
             let (created, id) = (binds.bind(*created), binds.bind(*id));
             // The sessions after the cursor among those with the same start. The second condition implies the first,
@@ -293,19 +293,21 @@ fn page_query(filter: &LobbyFilter, after: Option<&ListPosition>) -> PageQuery {
                 None => Box::new(move |limit| select_range(&format!("{unscheduled} AND {after_cursor}"), limit)),
                 Some(start) => {
                     let start = binds.bind(*start);
-                    let same_start =
-                        format!(" AND {IS_NOT_OVERDUE} AND session.scheduled_start = {start} AND {after_cursor}");
-                    let later_start = format!(" AND {IS_NOT_OVERDUE} AND session.scheduled_start > {start}");
+                    let same_start = format!(
+                        " AND {IS_SCHEDULED_AND_NOT_OVERDUE} AND session.scheduled_start = {start} AND {after_cursor}"
+                    );
+                    let later_start =
+                        format!(" AND {IS_SCHEDULED_AND_NOT_OVERDUE} AND session.scheduled_start > {start}");
                     Box::new(move |limit| select_ranges(&[&same_start, &later_start, unscheduled], limit))
                 }
             }
         }
     };
-    let unindexed_conditions = unindexed_filters(filter, &mut binds);
+    let unindexed_conditions = unindexed_conditions(filter, &mut binds);
     if unindexed_conditions.is_empty() {
         // The page is selected before Seers and adventures are joined to it, so that a wrong estimate of the planner
         // does not change the plan.
-        return PageQuery::unbounded(
+        return PageQuery::without_scan_limit(
             binds,
             format!("{SELECT_SUMMARY} FROM ({}) AS session{JOINS} {ORDER_BY}", select_first_sessions(PAGE_SIZE + 1)),
         );
@@ -317,9 +319,9 @@ fn page_query(filter: &LobbyFilter, after: Option<&ListPosition>) -> PageQuery {
     );
     let scan_positions_sql = format!(
         "SELECT scheduled_start AS start, created_at AS created, id AS scanned_id, \
-           row_number() OVER ({ORDER_BY}) AS scan_number \
+           row_number() OVER ({ORDER_BY}) AS scan_ordinal \
          FROM ({scanned_sessions_sql}) AS scanned"
     );
     let no_ctes = "";
-    PageQuery::bounded(binds, no_ctes, &page_sql, &scan_positions_sql, PAGE_SIZE, ORDER_BY)
+    PageQuery::with_scan_limit(binds, no_ctes, &page_sql, &scan_positions_sql, PAGE_SIZE, ORDER_BY)
 }

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::Sessions;
 use crate::{
-    Caller, Cursor, Error, Page, PageSize, binds::Binds, identity::Identity, operation::operation, page::ListId,
+    Caller, Cursor, Error, Page, RollsPageSize, binds::Binds, identity::Identity, operation::operation, page::ListId,
 };
 
 /// Maximum number of sessions per page.
@@ -65,8 +65,8 @@ pub struct ArchivedSession {
     pub seats: Vec<archived_session_players::Model>,
 }
 
-/// Selects the columns of [`MySession`] except `is_archived`. [`FROM_MY_SESSIONS`] or [`FROM_MY_ARCHIVED_SESSIONS`]
-/// follows.
+/// Selects the columns of [`MySession`] except `is_archived`. [`FROM_WHERE_MY_SESSIONS`] or
+/// [`FROM_WHERE_MY_ARCHIVED_SESSIONS`] follows.
 const SELECT_MY_SESSIONS: &str = "SELECT
     session.id, session.code::text AS code, session.status, session.seer_id, seer.display_name AS seer_name,
     session.adventure_id, adventure.name AS adventure_name, seat.character_id, session.seats_taken,
@@ -74,7 +74,7 @@ const SELECT_MY_SESSIONS: &str = "SELECT
 
 /// The sessions that the caller runs or has or had a seat in, except archived ones, and those from which the Seer
 /// removed the caller. `$1` is the caller's id.
-const FROM_MY_SESSIONS: &str = "
+const FROM_WHERE_MY_SESSIONS: &str = "
   FROM public.sessions AS session
   JOIN public.users AS seer ON seer.id = session.seer_id
   LEFT JOIN public.adventures AS adventure ON adventure.id = session.adventure_id
@@ -83,7 +83,7 @@ const FROM_MY_SESSIONS: &str = "
 
 /// The archived sessions that the caller ran or had a seat in, except those from which the Seer removed the caller.
 /// `$1` is the caller's id.
-const FROM_MY_ARCHIVED_SESSIONS: &str = "
+const FROM_WHERE_MY_ARCHIVED_SESSIONS: &str = "
   FROM public.archived_sessions AS session
   JOIN public.users AS seer ON seer.id = session.seer_id
   LEFT JOIN public.adventures AS adventure ON adventure.id = session.adventure_id
@@ -108,7 +108,7 @@ impl<C: Caller> Sessions<'_, C> {
             binds.bind(tx.user_id()?);
             let after_condition = after_condition(&mut binds, "created_at", after);
             let statement = binds.into_statement(format!(
-                "{SELECT_MY_SESSIONS}, false AS is_archived {FROM_MY_SESSIONS}
+                "{SELECT_MY_SESSIONS}, false AS is_archived {FROM_WHERE_MY_SESSIONS}
                  AND session.status NOT IN ('completed', 'cancelled')
                  AND (session.seer_id = $1 OR seat.is_active)
                  {after_condition}
@@ -138,10 +138,10 @@ impl<C: Caller> Sessions<'_, C> {
             let after_condition = after_condition(&mut binds, "ended_at", after);
             let page_clauses = format!("{after_condition} ORDER BY ended_at DESC, id LIMIT {}", PAGE_SIZE + 1);
             let statement = binds.into_statement(format!(
-                "({SELECT_MY_SESSIONS}, false AS is_archived {FROM_MY_SESSIONS}
+                "({SELECT_MY_SESSIONS}, false AS is_archived {FROM_WHERE_MY_SESSIONS}
                   AND session.status IN ('completed', 'cancelled') {page_clauses})
                  UNION ALL
-                 ({SELECT_MY_SESSIONS}, true AS is_archived {FROM_MY_ARCHIVED_SESSIONS} {page_clauses})
+                 ({SELECT_MY_SESSIONS}, true AS is_archived {FROM_WHERE_MY_ARCHIVED_SESSIONS} {page_clauses})
                  ORDER BY ended_at DESC, id LIMIT {}",
                 PAGE_SIZE + 1
             ));
@@ -187,7 +187,7 @@ impl<C: Caller> Sessions<'_, C> {
     pub async fn archived_rolls(
         self,
         id: Uuid,
-        size: PageSize,
+        size: RollsPageSize,
         after: Option<&Cursor>,
     ) -> Result<Page<archived_dice_rolls::Model>, Error> {
         let list = ListId::new("sessions.archived_rolls", &id);

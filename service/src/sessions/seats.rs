@@ -73,8 +73,8 @@ impl<C: Caller> Sessions<'_, C> {
     /// [`Error::SessionStarted`], [`Error::SessionFull`], [`Error::SessionOver`], [`Error::CharacterNotYours`],
     /// [`Error::CharacterRetired`], [`Error::PlayerRemoved`], [`Error::SeatLimitReached`], [`Error::NotFound`] for the
     /// character, [`Error::NotSignedIn`], [`Error::AccountClosed`].
-    pub async fn join_public(self, id: Uuid, character_id: Uuid) -> Result<session_players::Model, Error> {
-        operation!(self.caller, "sessions.join_public", session = id, character = character_id, |tx| {
+    pub async fn join_by_id(self, id: Uuid, character_id: Uuid) -> Result<session_players::Model, Error> {
+        operation!(self.caller, "sessions.join_by_id", session = id, character = character_id, |tx| {
             take_seat(tx, id, tx.user_id()?, character_id).await
         })
         .map_err(|error| error.with_rule_if_not_allowed("only users who know its code may join a private session"))
@@ -268,7 +268,7 @@ async fn update_seat(
 
 /// Seats a user with this character. If the caller may do so and the user is already seated with it, returns that seat
 /// unchanged. Any other existing seat is updated, not inserted again, because an update locks the seat before the
-/// session, as the lock order requires (decision "Lock order").
+/// session, as the lock order requires (`docs/decisions.md`, "Lock order").
 async fn take_seat(
     tx: &OperationTransaction,
     session_id: Uuid,

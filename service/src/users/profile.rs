@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 /// The public columns of an account: `users` without the e-mail address and the columns that only the database's rules
-/// need, such as the counters of limits (decision "Privacy and server-owned columns").
+/// need, such as the counters of limits (`docs/decisions.md`, "Privacy and server-owned columns").
 ///
 /// Users have no privilege to read the other columns, so `users::Entity::find()`, which selects all columns, fails for
 /// them. Use this partial model instead: `users::Entity::find().into_partial_model::<Profile>()`.

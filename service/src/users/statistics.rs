@@ -21,7 +21,7 @@ pub struct UserStatistics {
     /// Number of retired characters.
     pub retired_characters: i64,
     /// Number of published adventures.
-    pub adventures_published: i64,
+    pub published_adventures: i64,
     /// Number of completed sessions of the user's adventures, run by anyone, that had a player besides the Seer.
     pub adventure_plays: i64,
     /// Number of rolls of the user's characters. Rolls of archived sessions do not count, because they are in a table
@@ -35,7 +35,7 @@ const SELECT_STATISTICS: &str = "SELECT
     profile.games_run,
     own_characters.living_characters,
     own_characters.retired_characters,
-    own_adventures.adventures_published,
+    own_adventures.published_adventures,
     own_adventures.adventure_plays,
     (SELECT count(*) FROM public.dice_rolls WHERE character_id = ANY (own_characters.ids)) AS rolls
   FROM public.users AS profile,
@@ -49,7 +49,7 @@ const SELECT_STATISTICS: &str = "SELECT
     ) AS own_characters,
     LATERAL (
       SELECT
-        count(*) FILTER (WHERE status = 'published') AS adventures_published,
+        count(*) FILTER (WHERE status = 'published') AS published_adventures,
         coalesce(sum(times_played), 0) AS adventure_plays
       FROM public.adventures
       WHERE creator_id = profile.id

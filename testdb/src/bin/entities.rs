@@ -36,7 +36,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("the workspace folder was not found")?;
     // The server of `DATABASE_URL` is not used, because its new databases may contain objects that do not belong to the
     // schema: copies of those in its database `template1`.
-    let server = Server::start_private(None).await?;
+    let server = Server::start_plain(None).await?;
     let database = server.create_migrated().await?;
     let folder = tempfile::tempdir()?;
     run_generate_command(generate_command(database.url(), folder.path()), false).await?;

@@ -33,12 +33,12 @@ async fn migrate_and_list_objects(is_supabase_project: bool) -> Result<String, B
     // The server of `DATABASE_URL` is not used, because its new databases may contain objects that do not belong to the
     // schema: copies of those in its database `template1`.
     let server =
-        if is_supabase_project { Server::start_supabase(None).await? } else { Server::start_private(None).await? };
-    let database = server.create_empty().await?;
+        if is_supabase_project { Server::start_supabase(None).await? } else { Server::start_plain(None).await? };
+    let database = server.create_unmigrated().await?;
     let db = database.connect(1).await?;
     // `Migrator::up` is not used, because it fails if the result differs from the committed manifest.
     db.execute_unprepared(&migration::sql()).await?;
-    let objects = migration::list_existing_objects(&db).await?;
+    let objects = migration::partial_manifest_of(&db).await?;
     db.close().await?;
     Ok(objects)
 }

@@ -14,7 +14,7 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let database = match runtime.map(|runtime| runtime.block_on(testdb::Database::open_migrated())) {
+    let database = match runtime.map(|runtime| runtime.block_on(testdb::Database::open_and_migrate())) {
         Ok(Ok(database)) => database,
         Ok(Err(error)) => {
             eprintln!("{error}");

@@ -35,8 +35,8 @@ pub async fn run_all(game: &DemoGame) -> Result<(), Error> {
 async fn gateway(DemoGame { ada, session, hero, .. }: &DemoGame) -> Result<(), Error> {
     let details = ada.sessions().details(*session).await?;
     let mut last_seq = ada.events().newest_seq(*session).await?;
-    let wave = NewEvent { session_id: *session, kind: "wave".into(), ..Default::default() };
-    ada.events().send(wave).await?;
+    let new_wave = NewEvent { session_id: *session, kind: "wave".into(), ..Default::default() };
+    ada.events().send(new_wave).await?;
     let attack = NewRoll::attack(*session, Roller::Character(*hero), Attribute::Might, Difficulty::new(12)?);
     ada.dice().roll(attack).await?;
     for event in ada.events().after(*session, last_seq).await? {

@@ -7,7 +7,7 @@ use sparc::service::{Error, Operations, Transaction};
 use super::{
     Health, HeldTransaction, Keys, OpenTransaction, Task,
     notes::{InsertMethod, assert_caller, insert, raw_statement},
-    outcome_code, poll_then_drop,
+    outcome_code, poll_once_and_up_to,
 };
 
 impl Task {
@@ -120,7 +120,7 @@ impl Task {
         let id = self.next_key() as u64;
         let extra_polls = self.rng.bool().then(|| self.rng.u32(0..4));
         let outcome = match extra_polls {
-            Some(extra_polls) => poll_then_drop(extra_polls, self.held_transactions[index].tx.begin()).await,
+            Some(extra_polls) => poll_once_and_up_to(extra_polls, self.held_transactions[index].tx.begin()).await,
             None => Some(self.held_transactions[index].tx.begin().await),
         };
         let Some(outcome) = outcome else {
@@ -159,7 +159,7 @@ impl Task {
         self.log.push(format!("commit on {index} of {held_count}, dropped after extra polls: {extra_polls:?}"));
         let (tx, removed) = self.remove(index);
         let outcome = match extra_polls {
-            Some(extra_polls) => poll_then_drop(extra_polls, tx.commit()).await,
+            Some(extra_polls) => poll_once_and_up_to(extra_polls, tx.commit()).await,
             None => Some(tx.commit().await),
         };
         let Some(outcome) = outcome else {
@@ -214,7 +214,7 @@ impl Task {
         self.log.push(format!("rollback on {index}, dropped after extra polls: {extra_polls:?}"));
         let (tx, _) = self.remove(index);
         let outcome = match extra_polls {
-            Some(extra_polls) => poll_then_drop(extra_polls, tx.rollback()).await,
+            Some(extra_polls) => poll_once_and_up_to(extra_polls, tx.rollback()).await,
             None => Some(tx.rollback().await),
         };
         let Some(outcome) = outcome else {
@@ -239,13 +239,16 @@ impl Task {
     pub(super) async fn drop_call(&mut self, index: usize) {
         let (key, extra_polls) = (self.next_key(), self.rng.u32(0..5));
         let outcome = match self.rng.u8(0..3) {
-            0 => poll_then_drop(extra_polls, self.insert(index, key, InsertMethod::RawSql)).await,
-            1 => poll_then_drop(extra_polls, self.insert(index, key, InsertMethod::QueryBuilder)).await,
+            0 => poll_once_and_up_to(extra_polls, self.insert(index, key, InsertMethod::RawSql)).await,
+            1 => poll_once_and_up_to(extra_polls, self.insert(index, key, InsertMethod::QueryBuilder)).await,
             _ => {
                 let draft_adventure = self.draft_adventure;
-                poll_then_drop(extra_polls, self.held_transactions[index].tx.adventures().validate(draft_adventure))
-                    .await
-                    .map(|outcome| outcome.map(drop))
+                poll_once_and_up_to(
+                    extra_polls,
+                    self.held_transactions[index].tx.adventures().validate(draft_adventure),
+                )
+                .await
+                .map(|outcome| outcome.map(drop))
             }
         };
         match outcome {
@@ -315,7 +318,7 @@ impl Task {
         let droppable_write = async {
             match extra_polls {
                 Some(extra_polls) => {
-                    poll_then_drop(extra_polls, insert(tx, droppable_key, InsertMethod::RawSql, user)).await
+                    poll_once_and_up_to(extra_polls, insert(tx, droppable_key, InsertMethod::RawSql, user)).await
                 }
                 None => Some(insert(tx, droppable_key, InsertMethod::RawSql, user).await),
             }
@@ -371,7 +374,7 @@ impl Task {
         // The other tasks may hold all connections, so the call is dropped if it has to wait for long.
         let call =
             tokio::time::timeout(std::time::Duration::from_millis(200), self.connection.query_one_raw(statement));
-        match poll_then_drop(extra_polls, call).await {
+        match poll_once_and_up_to(extra_polls, call).await {
             Some(Ok(outcome)) => {
                 assert_caller(&outcome.unwrap().unwrap(), self.user_id());
                 self.committed_keys.insert(key);

@@ -29,7 +29,7 @@ impl Registration {
     }
 
     /// Returns the time of the last successful poll. The subscribers have been notified of every event that was visible
-    /// then, unless its transaction took longer than `EAGER_POLLING_TIME`: the poller may notice such an event up to
+    /// then, unless its transaction took longer than `EAGER_READING_TIME`: the poller may notice such an event up to
     /// ten polls later.
     pub(crate) fn polled_at(&self) -> Option<Instant> {
         self.handle.hub.lock().polled_at

@@ -9,7 +9,7 @@
 //! of the same function, then the tests for rules of its kind. At the end, it runs all tests on the mutants that
 //! survived.
 
-mod lists;
+mod exceptions;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,7 +25,7 @@ use std::{
 
 use sea_orm::{ConnectionTrait, DbBackend, Statement, TransactionTrait};
 
-use lists::{EQUIVALENT_MUTANTS, SKIPPED_TESTS};
+use exceptions::{EQUIVALENT_MUTANTS, SKIPPED_TESTS};
 
 struct Mutant {
     /// The kind of the rule, such as `trigger`. `mutants.sql` lists the kinds.
@@ -62,13 +62,13 @@ fn main() -> ExitCode {
 /// Runs the mutation test. Returns the number of mutants that survive although a test should detect them.
 fn run() -> Result<usize, Box<dyn std::error::Error>> {
     let mut words: Vec<String> = env::args().skip(1).collect();
-    let only_new = words.iter().any(|word| word == "new");
+    let only_unkilled = words.iter().any(|word| word == "new");
     words.retain(|word| word != "new");
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("the workspace folder was not found")?;
     let page = workspace.join("docs/generated/mutants.md");
     let mutants = tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(list_mutants())?;
     let test_program = build_tests(workspace)?;
-    let outcome = run_tests_on_mutants(&test_program, &mutants, &page, &words, only_new);
+    let outcome = run_tests_on_mutants(&test_program, &mutants, &page, &words, only_unkilled);
     fs::remove_file(&test_program)?;
     outcome
 }
@@ -80,7 +80,7 @@ fn run_tests_on_mutants(
     mutants: &[Mutant],
     page: &Path,
     words: &[String],
-    only_new: bool,
+    only_unkilled: bool,
 ) -> Result<usize, Box<dyn std::error::Error>> {
     if let Some(test) = first_failing_test(test_program, "", &[])? {
         return Err(format!("{test} fails although no rule was removed").into());
@@ -93,14 +93,14 @@ fn run_tests_on_mutants(
             let needs_killer = reason_for_equivalence(mutant).is_none()
                 && known_killers.get(&mutant.key()).is_none_or(String::is_empty);
             let contains_word = |word: &String| mutant.kind.contains(word) || mutant.name.contains(word);
-            (needs_killer || !only_new) && (words.is_empty() || words.iter().any(contains_word))
+            (needs_killer || !only_unkilled) && (words.is_empty() || words.iter().any(contains_word))
         })
         .collect();
     let killers = Mutex::new(known_killers.clone());
     let some_tests_could_not_run = AtomicBool::new(false);
-    let mut survivors: Vec<&Mutant> = selected_mutants.clone();
+    let mut unkilled: Vec<&Mutant> = selected_mutants.clone();
     for tests in [Tests::Likely, Tests::All] {
-        survivors = find_survivors(survivors, |mutant| {
+        unkilled = find_unkilled(unkilled, |mutant| {
             let killer = match find_killer(test_program, mutant, &known_killers, tests) {
                 Ok(killer) => killer,
                 Err(error) => {
@@ -127,10 +127,10 @@ fn run_tests_on_mutants(
     if some_tests_could_not_run.into_inner() {
         return Err("the tests could not be run on every mutant".into());
     }
-    let should_have_been_killed = |mutant: &&&Mutant| {
+    let still_needs_killer = |mutant: &&&Mutant| {
         reason_for_equivalence(mutant).is_none() && killers.get(&mutant.key()).is_none_or(String::is_empty)
     };
-    Ok(selected_mutants.iter().filter(should_have_been_killed).count())
+    Ok(selected_mutants.iter().filter(still_needs_killer).count())
 }
 
 /// The tests that are run on a mutant.
@@ -154,7 +154,7 @@ impl Tests {
 
 /// Calls `try_to_kill` for each mutant, in several threads, and returns the mutants for which it returns `false`: those
 /// that survive, and those on which the tests could not be run.
-fn find_survivors(
+fn find_unkilled(
     mutants: Vec<&Mutant>,
     try_to_kill: impl Fn(&Mutant) -> bool + Sync,
 ) -> Result<Vec<&Mutant>, Box<dyn std::error::Error>> {
@@ -164,22 +164,22 @@ fn find_survivors(
         Err(_) => std::thread::available_parallelism()?.get(),
     };
     let queue = Mutex::new(mutants.into_iter());
-    let survivors = Mutex::new(Vec::new());
+    let unkilled = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..thread_count {
             scope.spawn(|| {
                 let next = || queue.lock().ok().and_then(|mut queue| queue.next());
                 while let Some(mutant) = next() {
                     if !try_to_kill(mutant)
-                        && let Ok(mut survivors) = survivors.lock()
+                        && let Ok(mut unkilled) = unkilled.lock()
                     {
-                        survivors.push(mutant);
+                        unkilled.push(mutant);
                     }
                 }
             });
         }
     });
-    Ok(survivors.into_inner().map_err(|_| "a thread panicked")?)
+    Ok(unkilled.into_inner().map_err(|_| "a thread panicked")?)
 }
 
 /// Returns why no test can detect the mutant. `None` if a test should detect it.
@@ -192,7 +192,7 @@ fn reason_for_equivalence(mutant: &Mutant) -> Option<&'static str> {
 
 /// Returns the mutants of a migrated database. Each statement is run once and rolled back, to check that it succeeds.
 async fn list_mutants() -> Result<Vec<Mutant>, Box<dyn std::error::Error>> {
-    let database = testdb::Database::open_migrated().await?;
+    let database = testdb::Database::open_and_migrate().await?;
     let connection = database.connect(1).await?;
     let mut mutants = Vec::new();
     for row in
@@ -248,7 +248,7 @@ fn find_killer(
         // The policies that limit the rows of a statement, and those that refuse closed accounts, are known by their
         // names.
         "policy gone" | "policy open" if mutant.name.contains("One statement") => {
-            [&["every_table::", "rows_per_statement::"], &["sizes::"]]
+            [&["every_table::", "changed_rows_per_statement::"], &["inserted_rows_and_sizes::"]]
         }
         "policy gone" | "policy open" if mutant.name.contains("Closed accounts") => {
             [&["every_table::"], &["accounts::"]]
@@ -271,7 +271,7 @@ fn find_killer(
             ],
         ],
         "trigger" if mutant.name.contains(".limit_") => {
-            [&["sizes::", "attacks::rows_per_statement::"], &["attacks::closing::"]]
+            [&["inserted_rows_and_sizes::", "attacks::changed_rows_per_statement::"], &["attacks::closing::"]]
         }
         "lock" => [
             &["attacks::lock_order::", "attacks::deadlocks::", "attacks::starvation::"],
@@ -352,9 +352,9 @@ fn read_killers(page: &Path) -> Killers {
 
 /// Writes `docs/generated/mutants.md`, with a line for each mutant that this run or an earlier one has tried.
 fn write_page(page: &Path, mutants: &[Mutant], killers: &Killers) -> io::Result<()> {
-    let killer_of = |mutant: &Mutant| killers.get(&mutant.key());
-    let tried = mutants.iter().filter(|mutant| killer_of(mutant).is_some()).count();
-    let killed = mutants.iter().filter(|mutant| killer_of(mutant).is_some_and(|test| !test.is_empty())).count();
+    let result_of = |mutant: &Mutant| killers.get(&mutant.key());
+    let tried = mutants.iter().filter(|mutant| result_of(mutant).is_some()).count();
+    let killed = mutants.iter().filter(|mutant| result_of(mutant).is_some_and(|test| !test.is_empty())).count();
     let mut text = format!(
         "# Schema mutants\n\n\
          Each rule of the schema was removed, or loosened by one; the test named here failed. Generated by\n\
@@ -364,7 +364,7 @@ fn write_page(page: &Path, mutants: &[Mutant], killers: &Killers) -> io::Result<
         mutants.len()
     );
     for mutant in mutants {
-        if let Some(test) = killer_of(mutant) {
+        if let Some(test) = result_of(mutant) {
             let test = match reason_for_equivalence(mutant) {
                 Some(reason) if test.is_empty() => format!("**none**: {reason}"),
                 _ if test.is_empty() => "**none**".to_owned(),

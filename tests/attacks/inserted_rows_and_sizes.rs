@@ -82,7 +82,7 @@ async fn nobody_resets_the_count_of_inserted_rows() {
         format!(
             "{insert} SELECT {row} FROM generate_series(1, 101) AS number, LATERAL (
                SELECT set_config('sparc.session_of_events', '', true),
-                      set_config('sparc.broadcast_until', '', true), number
+                      set_config('sparc.can_broadcast_until', '', true), number
              ) AS reset"
         ),
         // Five parts of one statement, with 21 rows each.

@@ -1,4 +1,4 @@
-//! Writing the game state of a session.
+//! Writes the game state of a session.
 
 use serde_json::{Value, json};
 use sparc::service::{Error, IdentityConnection, Operations, characters::HitPoints, sessions::ExpectedVersion};
@@ -18,7 +18,7 @@ pub async fn write_hit_points_to_game_state(
 }
 
 /// Reads the game state and writes it back changed. Fails if another writer has changed it in between.
-pub(super) async fn change_game_state(
+pub async fn change_game_state(
     seer: &IdentityConnection,
     session_id: Uuid,
     change: impl FnOnce(&mut Value),

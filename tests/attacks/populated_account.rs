@@ -8,7 +8,7 @@ use crate::world::{
 };
 
 /// An account with every kind of row that an account can have, as Seer, player and author.
-pub struct FullAccount {
+pub struct PopulatedAccount {
     pub account_id: Uuid,
     pub caller: SqlCaller,
     /// An active session that the account runs as Seer.
@@ -33,8 +33,8 @@ pub struct FullAccount {
     pub failed_roll_id: Uuid,
 }
 
-/// Creates a [`FullAccount`].
-pub async fn create_full_account(world: &World) -> FullAccount {
+/// Creates a [`PopulatedAccount`].
+pub async fn create_populated_account(world: &World) -> PopulatedAccount {
     let owner = world.owner();
     let (live_session, completed_session) = (world.new_active_session(2).await, world.new_active_session(2).await);
     let caller = live_session.seer.clone();
@@ -61,7 +61,7 @@ pub async fn create_full_account(world: &World) -> FullAccount {
         format!("INSERT INTO creatures (adventure_id, name) VALUES ('{published_adventure_id}', 'Wolf') RETURNING id");
     let creature_id = owner.fetch_value(&sql).await.unwrap();
     owner.execute(&format!("INSERT INTO tutorial_progress (user_id) VALUES ('{account_id}')")).await.unwrap();
-    FullAccount {
+    PopulatedAccount {
         account_id,
         caller,
         live_session,
@@ -79,8 +79,8 @@ pub async fn create_full_account(world: &World) -> FullAccount {
 
 /// Returns writes that the account may make: to all tables that users may write, to all columns that they may update,
 /// and through all functions but `private.close_account`. Each succeeds if none of the others has been run.
-pub fn all_writes(fixture: &FullAccount) -> Vec<String> {
-    let FullAccount {
+pub fn all_writes(fixture: &PopulatedAccount) -> Vec<String> {
+    let PopulatedAccount {
         account_id: account,
         seated_character_id: seated_character,
         spare_character_id: spare_character,

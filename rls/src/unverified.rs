@@ -8,10 +8,10 @@ use std::{any::Any, sync::Arc, time::Duration};
 
 use sea_orm::{DbErr, TransactionOptions};
 
-use crate::{Identity, IdentityConnection, LogPosition, Transaction, UncheckedTransaction};
+use crate::{Identity, IdentityConnection, LogPosition, Transaction, UnverifiedTransaction};
 
 /// Transactions without verification, and what else a library needs for its own statements.
-pub trait UncheckedExt {
+pub trait UnverifiedExt {
     /// Returns the identity.
     fn identity(&self) -> &Identity;
 
@@ -24,11 +24,11 @@ pub trait UncheckedExt {
 
     /// Begins a transaction after whose statements the identity is not verified. The deadline applies to each
     /// statement, as in [`with_deadline`](IdentityConnection::with_deadline).
-    fn begin_unchecked(
+    fn begin_unverified(
         &self,
         options: TransactionOptions,
         deadline: Option<Duration>,
-    ) -> impl Future<Output = Result<UncheckedTransaction, DbErr>> + Send;
+    ) -> impl Future<Output = Result<UnverifiedTransaction, DbErr>> + Send;
 
     /// Begins a `READ ONLY` transaction, on a replica that is fresh enough for the identity, if there is one. Without
     /// replicas, its commit and rollback return before the server has answered, unless the transaction is
@@ -36,7 +36,7 @@ pub trait UncheckedExt {
     fn begin_read(
         &self,
         deadline: Option<Duration>,
-    ) -> impl Future<Output = Result<UncheckedTransaction, DbErr>> + Send;
+    ) -> impl Future<Output = Result<UnverifiedTransaction, DbErr>> + Send;
 
     /// Returns the log position of what the identity itself wrote or read through this handle. A position that was
     /// given to [`with_min_position`](IdentityConnection::with_min_position) is not considered.
@@ -51,7 +51,7 @@ pub trait UncheckedExt {
     fn execute_as_login(&self, sql: String) -> impl Future<Output = Result<(), DbErr>> + Send;
 }
 
-impl UncheckedExt for IdentityConnection {
+impl UnverifiedExt for IdentityConnection {
     fn identity(&self) -> &Identity {
         Self::identity(self)
     }
@@ -64,15 +64,15 @@ impl UncheckedExt for IdentityConnection {
         self.database().context.clone()?.downcast().ok()
     }
 
-    async fn begin_unchecked(
+    async fn begin_unverified(
         &self,
         options: TransactionOptions,
         deadline: Option<Duration>,
-    ) -> Result<UncheckedTransaction, DbErr> {
-        Self::begin_unchecked(self, options, deadline).await
+    ) -> Result<UnverifiedTransaction, DbErr> {
+        Self::begin_unverified(self, options, deadline).await
     }
 
-    async fn begin_read(&self, deadline: Option<Duration>) -> Result<UncheckedTransaction, DbErr> {
+    async fn begin_read(&self, deadline: Option<Duration>) -> Result<UnverifiedTransaction, DbErr> {
         Self::begin_read(self, deadline).await
     }
 
@@ -87,7 +87,7 @@ impl UncheckedExt for IdentityConnection {
     async fn execute_as_login(&self, sql: String) -> Result<(), DbErr> {
         let database = self.database();
         crate::connection_to_release::execute_as_login(
-            database.servers_by_role.for_role(self.identity().role()).primary_pool(),
+            database.servers_by_identity_role.for_role(self.identity().role()).primary_pool(),
             sql,
         )
         .await
@@ -95,13 +95,13 @@ impl UncheckedExt for IdentityConnection {
 }
 
 /// Access to a caller's transaction without verification.
-pub trait AsUnchecked {
+pub trait AsUnverified {
     /// Returns the same transaction, without verification.
-    fn unchecked(&self) -> &UncheckedTransaction;
+    fn unverified(&self) -> &UnverifiedTransaction;
 }
 
-impl AsUnchecked for Transaction {
-    fn unchecked(&self) -> &UncheckedTransaction {
-        self.unchecked_transaction()
+impl AsUnverified for Transaction {
+    fn unverified(&self) -> &UnverifiedTransaction {
+        self.unverified_transaction()
     }
 }

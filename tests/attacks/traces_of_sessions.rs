@@ -167,7 +167,7 @@ async fn count_visible_rows(caller: &SqlCaller, game: &GameSession) -> Vec<(&'st
         ("events", format!("session_events WHERE session_id = '{session}'")),
         ("details", format!("get_session_details('{session}')")),
         ("seats", format!("session_players WHERE session_id = '{session}'")),
-        ("may follow broadcasts", format!("(SELECT WHERE private.can_follow('session:{session}')) AS allowed")),
+        ("may follow broadcasts", format!("(SELECT WHERE private.can_follow_topic('session:{session}')) AS allowed")),
         ("may follow events", format!("(SELECT WHERE private.my_listener_status('{session}') = 'listens') AS allowed")),
         ("archived session", format!("archived_sessions WHERE id = '{session}'")),
         ("archived rolls", format!("archived_dice_rolls WHERE session_id = '{session}'")),

@@ -1,5 +1,5 @@
-//! One statement of a user changes or deletes at most a hundred rows of a table. (`sizes.rs` tests insertions.) The
-//! Seer of an ended session can edit only its note (`looking_for`) and its visibility (`is_public`).
+//! One statement of a user changes or deletes at most a hundred rows of a table. (`inserted_rows_and_sizes.rs` tests
+//! insertions.) The Seer of an ended session can edit only its note (`looking_for`) and its visibility (`is_public`).
 
 use super::{
     assert_invariants, attempt, dry_run, execute_in, outcome_code, query_number,

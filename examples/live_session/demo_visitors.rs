@@ -21,25 +21,25 @@ use crate::{App, api_error::ApiError, demo, input::Input};
 #[derive(Clone)]
 pub struct CurrentDemoSession {
     sparc: Sparc,
-    session_id: watch::Receiver<Option<Uuid>>,
+    current_session_id: watch::Receiver<Option<Uuid>>,
 }
 
 impl CurrentDemoSession {
     /// Starts the demo, and returns once its first session exists, or without a session after 20 seconds.
-    pub async fn start(sparc: &Sparc, pace: Duration) -> Self {
-        let (sender, mut session_id) = watch::channel(None);
-        tokio::spawn(demo::play(sparc.clone(), sender, pace));
-        let _ = timeout(Duration::from_secs(20), session_id.wait_for(Option::is_some)).await;
-        Self { sparc: sparc.clone(), session_id }
+    pub async fn start(sparc: &Sparc, action_interval: Duration) -> Self {
+        let (sender, mut current_session_id) = watch::channel(None);
+        tokio::spawn(demo::play(sparc.clone(), sender, action_interval));
+        let _ = timeout(Duration::from_secs(20), current_session_id.wait_for(Option::is_some)).await;
+        Self { sparc: sparc.clone(), current_session_id }
     }
 
     /// Returns a value without a session, for a program without the demo.
     pub fn none(sparc: &Sparc) -> Self {
-        Self { sparc: sparc.clone(), session_id: watch::channel(None).1 }
+        Self { sparc: sparc.clone(), current_session_id: watch::channel(None).1 }
     }
 
     fn is_current(&self, session_id: Uuid) -> bool {
-        *self.session_id.borrow() == Some(session_id)
+        *self.current_session_id.borrow() == Some(session_id)
     }
 
     /// Returns the connection with which to read a session for the viewer. Row-level security hides events from users
@@ -64,7 +64,7 @@ impl CurrentDemoSession {
 
 /// Returns the id of the session that the demo plays at the moment.
 pub async fn current_session_id(State(app): State<App>) -> Json<Option<Uuid>> {
-    Json(*app.demo_session.session_id.borrow())
+    Json(*app.demo_session.current_session_id.borrow())
 }
 
 /// What a visitor chooses at sign-up. Unlike [`NewAccount`], this has no id: with the id of an existing account,
