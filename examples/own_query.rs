@@ -87,9 +87,9 @@ async fn seat_two_players(sparc: &Sparc) -> Result<(IdentityConnection, Identity
     Ok((ada, ben))
 }
 
-/// Connects with the two logins that the environment names, or else with the login of `url` for both users and the
-/// service. In production, use two: if the login for users is not a member of `service_role`, no SQL that runs for a
-/// user can assume that role.
+/// Connects with the two logins that the environment names, or else with the login of `fallback_url` for both users and
+/// the service. In production, use two: if the login for users is not a member of `service_role`, no SQL that runs for
+/// a user can assume that role.
 async fn connect(fallback_url: &str) -> Result<Sparc, Error> {
     match (env::var("USERS_DATABASE_URL"), env::var("SERVICE_DATABASE_URL")) {
         (Ok(users_url), Ok(service_url)) => {

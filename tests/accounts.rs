@@ -48,7 +48,7 @@ async fn the_display_name_comes_from_the_first_usable_source() {
 }
 
 #[tokio::test]
-async fn an_account_without_an_email_address_or_with_a_taken_one_gets_its_reserved_address() {
+async fn an_account_without_an_email_address_or_with_a_taken_one_gets_an_address_made_of_its_id() {
     let world = World::new().await;
     for email in ["NULL", "''", "'  '"] {
         let profile = sign_up(&world, email, Value::Null).await;

@@ -59,7 +59,7 @@ async fn affects_rows(caller: &SqlCaller, topic: &str, sql: &str) -> bool {
         Ok(result) => result.rows_affected() > 0,
         Err(error) => {
             let error = into_sql_error(error);
-            assert!(error.is_forbidden(), "{topic}: {error:?}");
+            assert!(error.is_insufficient_privilege(), "{topic}: {error:?}");
             false
         }
     };
@@ -109,7 +109,7 @@ async fn a_participant_cannot_read_or_write_messages_of_another_session_or_send_
         transaction.execute_unprepared(&format!("SET LOCAL realtime.topic = '{}'", topic(&game))).await.unwrap();
         let insert_presence = format!("INSERT INTO realtime.messages ({columns}) VALUES ({values})");
         let error = into_sql_error(transaction.execute_unprepared(&insert_presence).await.unwrap_err());
-        assert!(error.is_forbidden(), "{columns}: {error:?}");
+        assert!(error.is_insufficient_privilege(), "{columns}: {error:?}");
     }
     let transaction = caller.begin().await;
     transaction.execute_unprepared(&format!("SET LOCAL realtime.topic = '{}'", topic(&game))).await.unwrap();

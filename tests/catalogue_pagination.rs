@@ -66,7 +66,7 @@ async fn the_catalogue_is_paginated_in_each_order() {
         );
     }
     // The function behind the later pages of the best rated adventures is SECURITY DEFINER, so row security does not
-    // hide drafts from it. Here it is asked for everything after a position before the first adventure (the
+    // hide drafts from it. Here it is asked for the adventures after a position that precedes them all (the
     // highest rating and the lowest id), and must return the published ones only.
     world.new_draft_adventure(creator_id).await;
     let rate_drafts = "UPDATE adventures SET average_rating = 2 WHERE status = 'draft' AND average_rating IS NULL";
@@ -111,13 +111,13 @@ async fn the_catalogue_filters_by_difficulty_duration_players_and_text() {
 async fn a_page_of_the_filtered_catalogue_scans_a_thousand_adventures_and_the_next_continues() {
     let world = World::new().await;
     // An account may have at most two hundred adventures, so 2300 of them need twelve creators.
-    let creator_ids = world.new_account_array(12).await;
-    // In each order, the adventures come in the order of i. The exception are those with equal ratings, because ratings
-    // are rounded to two decimals, and those without a rating: they come in the order of their ids. Only numbers 1100
+    let creator_ids_literal = world.new_account_ids_literal(12).await;
+    // In each order, the adventures come in the order of i. The exceptions are those with equal ratings (ratings are
+    // rounded to two decimals) and those without a rating: they come in the order of their ids. Only numbers 1100
     // and 2200 are hard.
     let insert_adventures = format!(
         "INSERT INTO adventures (creator_id, name, status, is_valid, difficulty, published_at, times_played, average_rating)
-         SELECT ('{creator_ids}'::uuid[])[1 + i % 12], 'Adventure', 'published', true,
+         SELECT ('{creator_ids_literal}'::uuid[])[1 + i % 12], 'Adventure', 'published', true,
            (CASE WHEN i % 1100 = 0 THEN 'hard' ELSE 'easy' END)::difficulty_level,
            '2026-01-01'::timestamptz - i * INTERVAL '1 minute', 3000 - i, CASE WHEN i <= 2250 THEN 5 - i / 600.0 END
          FROM generate_series(1, 2300) AS i"

@@ -1,7 +1,7 @@
 //! `docs/generated/columns.md` lists the columns of all tables in schema `public`, with their types and comments. The
 //! page omits `sparc_migrations`, whose columns have no comments. (`schema_rules.rs` requires comments on all others.)
 
-use crate::{generated_docs::assert_up_to_date, world::World};
+use crate::{generated_docs::write_or_assert_up_to_date, world::World};
 
 #[tokio::test]
 async fn the_generated_page_of_columns_is_up_to_date() {
@@ -36,5 +36,5 @@ async fn the_generated_page_of_columns_is_up_to_date() {
          returns rows with these columns. [schema.md](../schema.md) has the rules.\n{}\n",
         lines.join("\n")
     );
-    assert_up_to_date("columns.md", &page, "columns");
+    write_or_assert_up_to_date("columns.md", &page, "columns");
 }

@@ -12,7 +12,7 @@ pub fn workspace_root() -> PathBuf {
 
 /// Asserts that a file in `docs/generated/` has the given text. If `SPARC_WRITE_DOCS` is set, writes the file first.
 /// `test` is a part of the name of the calling test, for the command that regenerates the file.
-pub fn assert_up_to_date(name: &str, text: &str, test: &str) {
+pub fn write_or_assert_up_to_date(name: &str, text: &str, test: &str) {
     let path = workspace_root().join("docs/generated").join(name);
     if std::env::var_os("SPARC_WRITE_DOCS").is_some() {
         fs::write(&path, text).unwrap();

@@ -106,11 +106,11 @@ async fn ids_that_a_client_chooses_do_not_decide_ties_of_initiative() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let hero_id = game.players[0].character_id;
-    let random_u64 = || Uuid::new_v4().as_u128() >> 64;
+    let random_64_bits = || Uuid::new_v4().as_u128() >> 64;
     let (mut tie_count, mut lower_id_first_count) = (0, 0);
     // In every pair, the first id is lower than the second. If ids decided ties, the same one would always be first.
     for _ in 0..150 {
-        let ids = [Uuid::from_u128(random_u64()), Uuid::from_u128(u128::MAX - random_u64())];
+        let ids = [Uuid::from_u128(random_64_bits()), Uuid::from_u128(u128::MAX - random_64_bits())];
         for id in ids {
             let insert_roll = format!(
                 "INSERT INTO dice_rolls (id, session_id, character_id, attribute, difficulty, roll_type)

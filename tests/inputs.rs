@@ -132,7 +132,7 @@ fn filters_are_read_from_query_strings_with_and_without_a_cursor_and_from_json()
             (Some("mill pond"), !cursor_parameter.is_empty())
         );
         let catalogue: ListParameters<CatalogueFilter> =
-            parse_query_string(&format!("min_minutes=30&max_minutes=60&players=4{cursor_parameter}")).unwrap();
+            parse_query_string(&format!("min_minutes=30&max_minutes=60&player_count=4{cursor_parameter}")).unwrap();
         let CatalogueFilter { min_minutes, max_minutes, player_count, .. } = catalogue.filter;
         assert_eq!((min_minutes, max_minutes, player_count), (Some(30), Some(60), Some(4)));
         let history: ListParameters<HistoryFilter> =

@@ -34,7 +34,7 @@ async fn join_codes_are_unique_and_have_six_unambiguous_characters() {
 }
 
 #[tokio::test]
-async fn every_character_of_a_join_code_is_drawn_equally_often() {
+async fn the_random_numbers_behind_join_codes_are_equally_frequent() {
     let world = World::new().await;
     // Codes are made of numbers below 31, the size of their alphabet. Each call draws 155 numbers; `0 * i` makes
     // PostgreSQL call the function once per row.

@@ -19,11 +19,11 @@ async fn the_lobby_is_paginated_while_sessions_are_created() {
     let seer_id = world.new_account().await;
     let adventure_id = world.new_adventure(seer_id).await;
     // An account may run at most twenty live sessions, so 95 of them need five Seers.
-    let seer_ids = world.new_account_array(5).await;
+    let seer_ids_literal = world.new_account_ids_literal(5).await;
     // Some sessions have equal start times, some have none, and many have equal creation times.
     let insert_sessions = format!(
         "INSERT INTO sessions (seer_id, adventure_id, is_public, scheduled_start, created_at)
-         SELECT ('{seer_ids}'::uuid[])[1 + i % 5], '{adventure_id}', true,
+         SELECT ('{seer_ids_literal}'::uuid[])[1 + i % 5], '{adventure_id}', true,
                 CASE WHEN i % 3 > 0 THEN now() + (i / 10) * INTERVAL '1 hour' END,
                 '2026-01-01'::timestamptz + (i % 4) * INTERVAL '1 minute'
          FROM generate_series(1, 95) AS i"
@@ -62,13 +62,13 @@ async fn a_page_of_the_filtered_lobby_ends_after_a_thousand_scanned_sessions_and
     let (easy_adventure_id, hard_adventure_id) =
         (world.new_adventure(seer_id).await, world.new_adventure(seer_id).await);
     // An account may run at most twenty live sessions, so 2300 of them need 115 Seers.
-    let seer_ids = world.new_account_array(115).await;
+    let seer_ids_literal = world.new_account_ids_literal(115).await;
     // The lobby shows the sessions in the order of i. Only numbers 1100 and 2200 have the hard adventure.
     let insert_sessions = format!(
         "UPDATE adventures SET difficulty = 'hard' WHERE id = '{hard_adventure_id}';
          UPDATE adventures SET difficulty = 'easy' WHERE id = '{easy_adventure_id}';
          INSERT INTO sessions (seer_id, adventure_id, is_public, scheduled_start, created_at)
-         SELECT ('{seer_ids}'::uuid[])[1 + i % 115],
+         SELECT ('{seer_ids_literal}'::uuid[])[1 + i % 115],
                 CASE WHEN i % 1100 = 0 THEN '{hard_adventure_id}'::uuid ELSE '{easy_adventure_id}' END, true,
                 CASE WHEN i <= 1500 THEN now() + (i / 10) * INTERVAL '1 hour' END,
                 '2026-01-01'::timestamptz - i * INTERVAL '1 minute'
@@ -137,10 +137,10 @@ async fn a_lobby_page_is_read_from_an_index() {
     let seer_id = world.new_account().await;
     let adventure_id = world.new_adventure(seer_id).await;
     // An account may run at most twenty live sessions, so 5000 of them need 250 Seers.
-    let seer_ids = world.new_account_array(250).await;
+    let seer_ids_literal = world.new_account_ids_literal(250).await;
     let insert_sessions = format!(
         "INSERT INTO sessions (seer_id, adventure_id, is_public, scheduled_start)
-         SELECT ('{seer_ids}'::uuid[])[1 + i % 250], '{adventure_id}', i % 2 = 0, now() + i * INTERVAL '1 minute' FROM generate_series(1, 5000) AS i"
+         SELECT ('{seer_ids_literal}'::uuid[])[1 + i % 250], '{adventure_id}', i % 2 = 0, now() + i * INTERVAL '1 minute' FROM generate_series(1, 5000) AS i"
     );
     world.owner().execute(&insert_sessions).await.unwrap();
     world.owner().execute("ANALYZE").await.unwrap();

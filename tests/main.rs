@@ -9,7 +9,7 @@ macro_rules! assert_refused {
     ($outcome:expr, forbidden $(, $($why:tt)+)?) => {{
         let outcome = $outcome;
         assert!(
-            outcome.as_ref().is_err_and(|refusal| refusal.is_forbidden()),
+            outcome.as_ref().is_err_and(|refusal| refusal.is_insufficient_privilege()),
             "must be forbidden, but is {outcome:?} {}",
             String::new() $(+ &format!($($why)+))?
         );
@@ -49,9 +49,10 @@ mod broadcasts;
 mod catalogue_pagination;
 mod characters;
 mod columns_page;
+mod connection_leftovers;
 mod connections;
-mod copies;
 mod counters;
+mod database_copies;
 mod errors;
 mod events;
 mod every_table;
@@ -64,7 +65,6 @@ mod initiative;
 mod inputs;
 mod interleavings;
 mod join_codes;
-mod leftovers;
 mod live_events;
 mod lobby;
 mod logins;
@@ -72,16 +72,16 @@ mod maintenance;
 mod maximum_sizes;
 mod migrations;
 mod model;
-mod nesting;
+mod nested_transactions;
 mod operations;
 mod outages;
 mod pagination;
 mod plans;
 mod pooler;
 mod privacy;
-mod programs;
 mod races;
 mod random_operations;
+mod random_programs;
 mod refusals;
 mod repetitions_after_changes;
 mod repository_text;
@@ -90,7 +90,7 @@ mod rolls;
 mod row_streams;
 mod schema_rules;
 mod seats;
-mod service_updates;
+mod service_writes;
 mod session_operations;
 mod sessions;
 mod sign_ups;
@@ -100,7 +100,7 @@ mod sqlstates;
 mod standby;
 mod subscribe_many;
 mod testdb_server;
-mod texts;
 mod tokens;
 mod tutorial;
+mod unusual_texts;
 mod world;

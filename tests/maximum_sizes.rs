@@ -117,7 +117,7 @@ async fn texts_and_documents_that_a_client_writes_have_a_maximum_size() {
 }
 
 #[tokio::test]
-async fn documents_that_typical_clients_cannot_read_are_refused() {
+async fn documents_that_typical_clients_cannot_parse_are_refused() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let (ada, seer) = (&game.players[0].caller, &game.seer);
@@ -136,15 +136,15 @@ async fn documents_that_typical_clients_cannot_read_are_refused() {
         (seer, "creatures", "abilities"),
         (seer, "sessions", "game_state"),
     ] {
-        for readable in [nested_object(100), nested_list(100)] {
-            caller.execute(&format!("UPDATE {table} SET {column} = '{readable}'")).await.unwrap();
+        for parsable in [nested_object(100), nested_list(100)] {
+            caller.execute(&format!("UPDATE {table} SET {column} = '{parsable}'")).await.unwrap();
         }
-        for unreadable in
+        for unparsable in
             [nested_list(101), nested_object(101), r#"{"a": {"b": 1e400}}"#.to_owned(), "[-1e309]".to_owned()]
         {
             assert_check_violation(
                 caller,
-                &format!("UPDATE {table} SET {column} = '{unreadable}'"),
+                &format!("UPDATE {table} SET {column} = '{unparsable}'"),
                 "parsable_document",
             )
             .await;
@@ -167,7 +167,7 @@ async fn documents_that_typical_clients_cannot_read_are_refused() {
         .replace("'attribute_check')", &format!("'attribute_check', '{modifiers}')"));
     assert_check_violation(ada, &insert_roll, "parsable_document").await;
 
-    // The crate `service` can read the documents that were accepted.
+    // The crate `service` can parse the documents that were accepted.
     let ada_connection = world.sparc.as_user(game.players[0].user_id);
     ada_connection.events().after(game.session_id, 0).await.unwrap();
     let details = ada_connection.sessions().details(game.session_id).await.unwrap();

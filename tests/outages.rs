@@ -16,7 +16,7 @@ use tokio::{
 use uuid::Uuid;
 
 use crate::{
-    programs::poll_once_and_up_to,
+    random_programs::poll_with_extra_polls,
     spans::Log,
     world::{World, outcome_code},
 };
@@ -127,10 +127,10 @@ async fn clients_that_disconnect_cause_no_warning() {
     let ada = sparc.as_user(game.players[0].user_id);
     // Each future is polled up to twelve times before it is dropped, so it is dropped at different waits.
     for client in 0..300 {
-        poll_once_and_up_to(client % 12, ada.events().after(game.session_id, 0)).await;
-        poll_once_and_up_to(client % 12, ada.users().edit(ProfileChanges { bio: Some(None), ..Default::default() }))
+        poll_with_extra_polls(client % 12, ada.events().after(game.session_id, 0)).await;
+        poll_with_extra_polls(client % 12, ada.users().edit(ProfileChanges { bio: Some(None), ..Default::default() }))
             .await;
-        poll_once_and_up_to(client % 12, characters::Entity::find().all(&ada)).await;
+        poll_with_extra_polls(client % 12, characters::Entity::find().all(&ada)).await;
     }
     sparc.close().await.unwrap();
     drop(guard);

@@ -145,7 +145,7 @@ async fn live_and_past_sessions_are_paginated_and_the_past_ones_include_archived
     let world = World::new().await;
     let seer_id = world.new_account().await;
     let adventure_id = world.new_adventure(seer_id).await;
-    let insert_sessions = |status: &str, ended_at: &str, count: u32| {
+    let insert_sessions_sql = |status: &str, ended_at: &str, count: u32| {
         format!(
             "INSERT INTO sessions (seer_id, adventure_id, status, ended_at, created_at)
              SELECT '{seer_id}', '{adventure_id}', '{status}', {ended_at}, '2026-01-01'::timestamptz + (i / 4) * INTERVAL '1 day'
@@ -153,18 +153,18 @@ async fn live_and_past_sessions_are_paginated_and_the_past_ones_include_archived
         )
     };
     let long_ago = "'2026-02-01'::timestamptz + (i / 4) * INTERVAL '1 day'";
-    world.owner().execute(&insert_sessions("completed", long_ago, 40)).await.unwrap();
+    world.owner().execute(&insert_sessions_sql("completed", long_ago, 40)).await.unwrap();
     assert_eq!(world.owner().fetch_value::<i32>("SELECT private.archive_sessions(100)").await, Ok(40));
     let recently = "now() - (i / 4) * INTERVAL '1 minute'";
     for (status, ended_at, count) in [("waiting", "NULL", 19), ("completed", recently, 60), ("cancelled", recently, 60)]
     {
-        world.owner().execute(&insert_sessions(status, ended_at, count)).await.unwrap();
+        world.owner().execute(&insert_sessions_sql(status, ended_at, count)).await.unwrap();
     }
     world.new_session(1).await;
     let me = world.sparc.as_user(seer_id);
     // Inserts a session that ends after all others, so no later page has it.
     let insert_ended_session = async || {
-        world.owner().execute(&insert_sessions("completed", "now() + INTERVAL '1 minute'", 1)).await.unwrap();
+        world.owner().execute(&insert_sessions_sql("completed", "now() + INTERVAL '1 minute'", 1)).await.unwrap();
     };
     let live_session_ids =
         read_all(async |after| me.sessions().my_live(after.as_ref()).await, async || (), |row| row.id).await;

@@ -25,21 +25,21 @@ use crate::world::World;
 /// 5,000 events. Thousands of sessions begin at the same moment, and more than a thousand adventures have equal keys in
 /// each order of the catalogue.
 ///
-/// `{part}` stands for `=`, which inserts every fiftieth row, or `<>`, which inserts the others.
+/// `{operator}` stands for `=`, which inserts every fiftieth row, or `<>`, which inserts the others.
 const FILL_TABLES: &str = "SET LOCAL session_replication_role = replica;
-    INSERT INTO auth.users (id, email) SELECT md5('u' || i)::uuid, i || '@x.org' FROM generate_series(0, 3999) AS i WHERE i % 50 {part} 0;
+    INSERT INTO auth.users (id, email) SELECT md5('u' || i)::uuid, i || '@x.org' FROM generate_series(0, 3999) AS i WHERE i % 50 {operator} 0;
     INSERT INTO users (id, email, display_name)
-    SELECT md5('u' || i)::uuid, i || '@x.org', 'Player ' || i FROM generate_series(0, 3999) AS i WHERE i % 50 {part} 0;
+    SELECT md5('u' || i)::uuid, i || '@x.org', 'Player ' || i FROM generate_series(0, 3999) AS i WHERE i % 50 {operator} 0;
     INSERT INTO private.account_gates (account_id)
-    SELECT md5('u' || i)::uuid FROM generate_series(0, 3999) AS i WHERE i % 50 {part} 0;
+    SELECT md5('u' || i)::uuid FROM generate_series(0, 3999) AS i WHERE i % 50 {operator} 0;
     INSERT INTO characters (id, user_id, name, class, might, grace, wit, heart, special_ability)
-    SELECT md5('c' || i)::uuid, md5('u' || i)::uuid, 'Hero ' || i, 'rogue', 2, 5, 3, 2, '{}' FROM generate_series(0, 3999) AS i WHERE i % 50 {part} 0;
+    SELECT md5('c' || i)::uuid, md5('u' || i)::uuid, 'Hero ' || i, 'rogue', 2, 5, 3, 2, '{}' FROM generate_series(0, 3999) AS i WHERE i % 50 {operator} 0;
     INSERT INTO adventures (id, creator_id, name, status, is_valid, published_at, times_played, average_rating, difficulty,
       estimated_duration)
     SELECT md5('a' || i)::uuid, md5('u' || i)::uuid, 'The mill of ' || i, 'published', true,
       now() - i / 1500 * INTERVAL '1 day', i / 1500, 5 - i / 1500, (enum_range(NULL::difficulty_level))[1 + i % 3],
       30 + i % 7 * 30
-    FROM generate_series(0, 2999) AS i WHERE i % 50 {part} 0;
+    FROM generate_series(0, 2999) AS i WHERE i % 50 {operator} 0;
     INSERT INTO sessions (id, seer_id, adventure_id, code, is_public, status, max_players, seats_taken, scheduled_start,
       started_at, ended_at, created_at)
     SELECT md5('s' || i)::uuid, md5('u' || i % 4000)::uuid, md5('a' || i % 3000)::uuid,
@@ -48,24 +48,24 @@ const FILL_TABLES: &str = "SET LOCAL session_replication_role = replica;
       CASE WHEN i < 5000 AND i % 5 > 0 THEN 4 ELSE 2 END, CASE WHEN i % 10 > 0 THEN now() + i / 2500 * INTERVAL '1 day' END,
       CASE WHEN i >= 20000 THEN now() - i * INTERVAL '1 minute' END,
       CASE WHEN i >= 20000 THEN now() - i * INTERVAL '1 minute' END, now() - i * INTERVAL '1 second'
-    FROM generate_series(0, 39999) AS i WHERE i % 50 {part} 0;
+    FROM generate_series(0, 39999) AS i WHERE i % 50 {operator} 0;
     INSERT INTO session_players (session_id, user_id, character_id)
     SELECT md5('s' || i)::uuid, md5('u' || (i + seat) % 4000)::uuid, md5('c' || (i + seat) % 4000)::uuid
-    FROM generate_series(0, 39999) AS i, generate_series(1, 2) AS seat WHERE i % 50 {part} 0;
+    FROM generate_series(0, 39999) AS i, generate_series(1, 2) AS seat WHERE i % 50 {operator} 0;
     INSERT INTO dice_rolls (id, session_id, character_id, character_name, attribute, dice_count, difficulty, roll_type,
       results, total, modified_total, success, outcome, margin, created_at)
     SELECT md5('r' || i)::uuid, md5('s' || i / 2)::uuid, md5('c' || (i / 2 + 1 + i % 2) % 4000)::uuid, 'Hero', 'might', 2, 5,
       'attack', '{2,3}', 5, 5, true, 'success', 0, now() - i * INTERVAL '1 second'
-    FROM generate_series(40000, 79999) AS i WHERE i % 50 {part} 0;
+    FROM generate_series(40000, 79999) AS i WHERE i % 50 {operator} 0;
     INSERT INTO dice_rolls (session_id, character_id, character_name, attribute, dice_count, difficulty, roll_type, results,
       total, modified_total, success, outcome, margin, created_at)
     SELECT md5('s20006')::uuid, md5('c8')::uuid, 'Hero', 'might', 2, 5,
       (CASE i % 9 WHEN 0 THEN 'attack' ELSE 'damage' END)::roll_type, '{2,3}', 5, 5, true, 'success', 0, now() - i * INTERVAL '1 second'
-    FROM generate_series(1, 5000) AS i WHERE i % 50 {part} 0;
+    FROM generate_series(1, 5000) AS i WHERE i % 50 {operator} 0;
     INSERT INTO session_events (session_id, event_type) OVERRIDING USER VALUE
-    SELECT md5('s20006')::uuid, 'dice_rolled' FROM generate_series(1, 5000) AS i WHERE i % 50 {part} 0;
+    SELECT md5('s20006')::uuid, 'dice_rolled' FROM generate_series(1, 5000) AS i WHERE i % 50 {operator} 0;
     INSERT INTO session_events (session_id, event_type) OVERRIDING USER VALUE
-    SELECT md5('s' || i)::uuid, 'dice_rolled' FROM generate_series(0, 19999) AS i, generate_series(1, 2) WHERE i % 50 {part} 0";
+    SELECT md5('s' || i)::uuid, 'dice_rolled' FROM generate_series(0, 19999) AS i, generate_series(1, 2) WHERE i % 50 {operator} 0";
 
 /// The tables that grow with use.
 const LARGE_TABLES: [&str; 7] =
@@ -91,10 +91,10 @@ const SSD_PAGE_COST: &str = "1.1";
 const HIGH_PAGE_COST: &str = "40";
 
 impl Explainer {
-    /// Runs an operation and explains the last statement that it prepared. Panic messages call the statement `label`.
-    /// `values` are SQL literals for the parameters of that statement. Panics if a plan reads more than `max_rows`
-    /// rows.
-    async fn explain<'a, T, F>(&mut self, label: &str, max_rows: u64, values: &[&str], operation: F) -> T
+    /// Runs an operation, and checks the custom and the generic plan of the last statement that it prepared. Panic
+    /// messages call the statement `label`. `values` are SQL literals for the parameters of that statement. Panics if a
+    /// plan reads more than `max_rows` rows.
+    async fn run_and_check_plans<'a, T, F>(&mut self, label: &str, max_rows: u64, values: &[&str], operation: F) -> T
     where
         F: Future<Output = Result<T, Error>> + 'a,
     {
@@ -105,23 +105,23 @@ impl Explainer {
         let statement =
             new_statements.iter().rfind(|statement| !statement.changes_only_role()).expect("a new statement");
         for mode in ["force_custom_plan", "force_generic_plan"] {
-            let (plan, rows_read_in_all) =
+            let (plan, rows_read_in_three_tables) =
                 self.explain_analyze(&statement.prepare_sql("explained"), mode, values).await;
             let mut rows_read_by_scans = 0;
-            check_scans_and_sum_rows(&plan, label, mode, max_rows, &mut rows_read_by_scans);
+            check_nodes_and_sum_rows(&plan, label, mode, max_rows, &mut rows_read_by_scans);
             assert!(rows_read_by_scans <= max_rows, "{label}, {mode}: {rows_read_by_scans} rows are read\n{plan:#}");
-            // `rows_read_in_all` includes the first and last entries of an index, which the planner itself may read. So
-            // ten more rows are allowed.
+            // `rows_read_in_three_tables` includes the first and last entries of an index, which the planner itself may
+            // read. So ten more rows are allowed.
             assert!(
-                rows_read_in_all <= max_rows as i64 + 10,
-                "{label}, {mode}: {rows_read_in_all} rows are read, including those read in functions\n{plan:#}"
+                rows_read_in_three_tables <= max_rows as i64 + 10,
+                "{label}, {mode}: {rows_read_in_three_tables} rows are read, including those read in functions\n{plan:#}"
             );
         }
         answer
     }
 
-    /// Returns the plan, and how many rows were read according to [`count_rows_read`]. That number includes the rows
-    /// that functions read, which a plan does not show.
+    /// Returns the plan, and how many rows were read according to [`count_rows_read_in_three_tables`]. That number
+    /// includes the rows that functions read, which a plan does not show.
     async fn explain_analyze(&self, prepare: &str, mode: &str, values: &[&str]) -> (Value, i64) {
         let transaction = self.db.begin().await.unwrap();
         let claims = format!("{{\"role\": \"authenticated\", \"sub\": \"{}\"}}", self.user_id);
@@ -132,19 +132,19 @@ impl Explainer {
         let set_planner = format!("SET LOCAL plan_cache_mode = {mode}; SET LOCAL random_page_cost = {cost}");
         transaction.execute_unprepared(&set_planner).await.unwrap();
         let values = if values.is_empty() { String::new() } else { format!("({})", values.join(", ")) };
-        let rows_before = count_rows_read(&transaction).await;
+        let rows_before = count_rows_read_in_three_tables(&transaction).await;
         let explain = format!("EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) EXECUTE explained{values}");
         let row = transaction.query_one_raw(Statement::from_string(DbBackend::Postgres, explain)).await;
         let plan: Value = row.unwrap().unwrap().try_get_by_index(0).unwrap();
         transaction.execute_unprepared("DEALLOCATE explained").await.unwrap();
-        let rows_after = count_rows_read(&transaction).await;
+        let rows_after = count_rows_read_in_three_tables(&transaction).await;
         transaction.rollback().await.unwrap();
         (plan[0]["Plan"].clone(), rows_after - rows_before)
     }
 }
 
 /// Returns how many rows of adventures, rolls and events the transaction has read, including in functions.
-async fn count_rows_read(transaction: &DatabaseTransaction) -> i64 {
+async fn count_rows_read_in_three_tables(transaction: &DatabaseTransaction) -> i64 {
     let sql = "SELECT coalesce(sum(seq_tup_read + idx_tup_fetch), 0)::bigint FROM pg_stat_xact_user_tables
         WHERE relname IN ('adventures', 'dice_rolls', 'session_events')";
     let row = transaction.query_one_raw(Statement::from_string(DbBackend::Postgres, sql)).await;
@@ -153,7 +153,7 @@ async fn count_rows_read(transaction: &DatabaseTransaction) -> i64 {
 
 /// Adds the rows that the scans of a plan read to `rows_read`. Panics on a sequential scan of one of [`LARGE_TABLES`]
 /// and on a sort that returns more than `max_rows` rows.
-fn check_scans_and_sum_rows(node: &Value, label: &str, mode: &str, max_rows: u64, rows_read: &mut u64) {
+fn check_nodes_and_sum_rows(node: &Value, label: &str, mode: &str, max_rows: u64, rows_read: &mut u64) {
     let number = |name: &str| node[name].as_f64().unwrap_or_default();
     let node_type = node["Node Type"].as_str().unwrap_or_default();
     let loops = number("Actual Loops");
@@ -170,7 +170,7 @@ fn check_scans_and_sum_rows(node: &Value, label: &str, mode: &str, max_rows: u64
         assert!(rows <= max_rows as f64, "{label}, {mode}: a sort returns {rows} rows\n{node:#}");
     }
     for child in node["Plans"].as_array().into_iter().flatten() {
-        check_scans_and_sum_rows(child, label, mode, max_rows, rows_read);
+        check_nodes_and_sum_rows(child, label, mode, max_rows, rows_read);
     }
 }
 
@@ -183,9 +183,9 @@ async fn frequent_statements_read_few_rows_with_outdated_and_with_current_statis
     let world = World::new().await;
     let (owner, superuser) = (world.owner(), world.superuser().await);
     // The first statistics are collected when only a fiftieth of the rows exists, so they are outdated afterwards.
-    superuser.execute(&FILL_TABLES.replace("{part}", "=")).await.unwrap();
+    superuser.execute(&FILL_TABLES.replace("{operator}", "=")).await.unwrap();
     owner.execute("ANALYZE").await.unwrap();
-    superuser.execute(&FILL_TABLES.replace("{part}", "<>")).await.unwrap();
+    superuser.execute(&FILL_TABLES.replace("{operator}", "<>")).await.unwrap();
     let user_id: Uuid = owner.fetch_value("SELECT md5('u7')::uuid").await.unwrap();
     for statistics in ["outdated statistics", "current statistics"] {
         // Each pass needs a new connection: on an old one, the driver would reuse the statements that it has prepared,
@@ -223,11 +223,16 @@ async fn check_lobby(
     statistics: &str,
 ) {
     // The statement fetches the twenty rows of a page and one more, each with its Seer and its adventure.
-    let page_row_count = 3 * 21;
+    let rows_read_per_page = 3 * 21;
     let no_filter = LobbyFilter::default();
     // A second scan, of the sessions without a scheduled start, also starts and reads one row.
     explainer
-        .explain(&format!("lobby, {statistics}"), page_row_count + 1, &[], ada.sessions().lobby(&no_filter, None))
+        .run_and_check_plans(
+            &format!("lobby, {statistics}"),
+            rows_read_per_page + 1,
+            &[],
+            ada.sessions().lobby(&no_filter, None),
+        )
         .await;
     let (last_session, cursor) =
         end_of_page(8, async |after| other_connection.sessions().lobby(&no_filter, after.as_ref()).await).await;
@@ -238,14 +243,19 @@ async fn check_lobby(
     // read up to a page.
     let ninth_page = ada.sessions().lobby(&no_filter, Some(&cursor));
     explainer
-        .explain(&format!("lobby, ninth page, {statistics}"), page_row_count + 2 * 21, &sort_key, ninth_page)
+        .run_and_check_plans(
+            &format!("lobby, ninth page, {statistics}"),
+            rows_read_per_page + 2 * 21,
+            &sort_key,
+            ninth_page,
+        )
         .await;
     // One adventure in three is hard, so about three times as many rows are read. Twice that many are allowed.
     let hard_only = LobbyFilter { difficulty: Some(DifficultyLevel::Hard), ..Default::default() };
     explainer
-        .explain(
+        .run_and_check_plans(
             &format!("lobby, one in three, {statistics}"),
-            6 * page_row_count,
+            6 * rows_read_per_page,
             &["'hard'"],
             ada.sessions().lobby(&hard_only, None),
         )
@@ -254,13 +264,15 @@ async fn check_lobby(
     let empty_page = ada.sessions().lobby(&no_match, None);
     // A filtered page scans at most a thousand sessions, each with its Seer and its adventure, and the same sessions
     // once more to find the end of the scan. Each of the two scans also reads one session without a scheduled start.
-    explainer.explain(&format!("lobby, no match, {statistics}"), 4 * 1000 + 2, &["'%nowhere%'"], empty_page).await;
+    explainer
+        .run_and_check_plans(&format!("lobby, no match, {statistics}"), 4 * 1000 + 2, &["'%nowhere%'"], empty_page)
+        .await;
     let one_seer_only = LobbyFilter { seer_id: Some(explainer.user_id), ..Default::default() };
     let quoted_user_id = quoted(explainer.user_id);
     explainer
-        .explain(
+        .run_and_check_plans(
             &format!("lobby, of a Seer, {statistics}"),
-            page_row_count,
+            rows_read_per_page,
             &[&quoted_user_id],
             ada.sessions().lobby(&one_seer_only, None),
         )
@@ -275,33 +287,41 @@ async fn check_statements_during_play(explainer: &mut Explainer, ada: &IdentityC
         (md5_uuid(&explainer.db, "s20006").await, md5_uuid(&explainer.db, "c8").await);
     let no_filter = HistoryFilter::default();
     let rolls = || ada.dice().history(RollScope::Session(session_id), &no_filter, None);
-    explainer.explain(&format!("a session's rolls, {statistics}"), 51, &[&quoted(session_id), "51"], rolls()).await;
+    explainer
+        .run_and_check_plans(&format!("a session's rolls, {statistics}"), 51, &[&quoted(session_id), "51"], rolls())
+        .await;
     let attacks_only = HistoryFilter { kind: Some(RollType::Attack), ..Default::default() };
     // One roll in nine matches. Comparing an enum is not leakproof, so the session's rolls are scanned until the page
     // is full.
     let values = [&quoted(session_id), "'attack'", "51"];
     let attacks = ada.dice().history(RollScope::Session(session_id), &attacks_only, None);
-    explainer.explain(&format!("a session's attacks, {statistics}"), 9 * 51, &values, attacks).await;
+    explainer.run_and_check_plans(&format!("a session's attacks, {statistics}"), 9 * 51, &values, attacks).await;
     // This character belongs to another participant and has thousands of rolls in a session that the caller is in. The
     // parameters that are NULL belong to filters that are not set.
     let values = [&quoted(other_character_id), "NULL", "NULL", "NULL", "NULL", "NULL", "51"];
     let rolls = ada.dice().history(RollScope::Character(other_character_id), &no_filter, None);
-    explainer.explain(&format!("a character's rolls, {statistics}"), 51, &values, rolls).await;
+    explainer.run_and_check_plans(&format!("a character's rolls, {statistics}"), 51, &values, rolls).await;
     // A page has 200 events.
     let events = ada.events().after(session_id, 0);
-    explainer.explain(&format!("events, {statistics}"), 200, &[&quoted(session_id), "0", "200"], events).await;
+    explainer
+        .run_and_check_plans(&format!("events, {statistics}"), 200, &[&quoted(session_id), "0", "200"], events)
+        .await;
     let newest_seq = ada.events().newest_seq(session_id);
-    explainer.explain(&format!("the newest event, {statistics}"), 1, &[&quoted(session_id), "1"], newest_seq).await;
+    explainer
+        .run_and_check_plans(&format!("the newest event, {statistics}"), 1, &[&quoted(session_id), "1"], newest_seq)
+        .await;
     // The caller has thirty sessions. Each may be read, with its Seer, its adventure and the caller's seat.
     let quoted_user_id = quoted(explainer.user_id);
     let own_sessions = ada.sessions().my_live(None);
-    explainer.explain(&format!("own sessions, {statistics}"), 4 * 30, &[&quoted_user_id], own_sessions).await;
+    explainer
+        .run_and_check_plans(&format!("own sessions, {statistics}"), 4 * 30, &[&quoted_user_id], own_sessions)
+        .await;
     // A function collects the details, and the plan does not show what it reads. Outside of the function, the statement
     // looks up only the Seer.
     let details = ada.sessions().details(session_id);
-    explainer.explain(&format!("details, {statistics}"), 1, &[&quoted(session_id)], details).await;
+    explainer.run_and_check_plans(&format!("details, {statistics}"), 1, &[&quoted(session_id)], details).await;
     explainer
-        .explain(
+        .run_and_check_plans(
             &format!("a profile, {statistics}"),
             1,
             &[&quoted_user_id, "1"],
@@ -320,7 +340,7 @@ async fn check_catalogue(
     for order in [CatalogueOrder::Newest, CatalogueOrder::MostPlayed, CatalogueOrder::BestRated] {
         let label = format!("catalogue, {order:?}, {statistics}");
         // The statement fetches the twenty adventures of a page and one more.
-        explainer.explain(&label, 21, &[], ada.adventures().catalogue(&no_filter, order, None)).await;
+        explainer.run_and_check_plans(&label, 21, &[], ada.adventures().catalogue(&no_filter, order, None)).await;
         let fetch_page = async |after: Option<Cursor>| {
             other_connection.adventures().catalogue(&no_filter, order, after.as_ref()).await
         };
@@ -333,18 +353,23 @@ async fn check_catalogue(
         let page_31 = ada.adventures().catalogue(&no_filter, order, Some(&cursor));
         let values = [sort_key.as_str(), &quoted(last_adventure.id)];
         // For the best rated adventures, a function first finds the ids, and the rows are then looked up by id.
-        explainer.explain(&format!("{label}, page 31"), 2 * 21, &values, page_31).await;
+        explainer.run_and_check_plans(&format!("{label}, page 31"), 2 * 21, &values, page_31).await;
         // A filtered page is read by a function that disables sorting, so it scans an index even at a high page cost.
         // One adventure in three is hard, so a single scan of a hundred rows fills the page.
         explainer.random_page_cost = HIGH_PAGE_COST;
         let hard_only = CatalogueFilter { difficulty: Some(DifficultyLevel::Hard), ..Default::default() };
         explainer
-            .explain(&format!("{label}, hard"), 100, &["'hard'"], ada.adventures().catalogue(&hard_only, order, None))
+            .run_and_check_plans(
+                &format!("{label}, hard"),
+                100,
+                &["'hard'"],
+                ada.adventures().catalogue(&hard_only, order, None),
+            )
             .await;
         let no_match = CatalogueFilter { search: Some("nowhere".to_owned()), ..Default::default() };
         let empty_page = ada.adventures().catalogue(&no_match, order, None);
         // No row matches, so the scan of a hundred rows is followed by a scan of a thousand.
-        explainer.explain(&format!("{label}, no match"), 1100, &["'%nowhere%'"], empty_page).await;
+        explainer.run_and_check_plans(&format!("{label}, no match"), 1100, &["'%nowhere%'"], empty_page).await;
         explainer.random_page_cost = SSD_PAGE_COST;
     }
 }

@@ -152,7 +152,7 @@ async fn policies_protect_every_row_even_if_a_privilege_is_granted_by_mistake() 
         (ada, format!("UPDATE users SET id = '{}' WHERE id = '{}'", uuid::Uuid::new_v4(), ada.user_id())),
     ] {
         let error = caller.execute(&sql).await.expect_err(&sql);
-        assert!(error.is_forbidden() && error.message.contains("row-level security"), "{sql}: {error:?}");
+        assert!(error.is_insufficient_privilege() && error.message.contains("row-level security"), "{sql}: {error:?}");
     }
 }
 

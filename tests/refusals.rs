@@ -102,7 +102,7 @@ async fn every_sqlstate_of_the_schema_has_an_error_that_says_what_was_wrong() {
 }
 
 #[tokio::test]
-async fn every_policy_has_an_error_that_says_who_may_write() {
+async fn every_table_with_a_policy_has_an_error_that_says_who_may_write() {
     let world = World::new().await;
     let tables = world
         .owner()

@@ -132,7 +132,8 @@ fn code_blocks_of_documents_are_complete() {
     assert!(violations.is_empty(), "documents with a broken code block: {violations:?}");
 }
 
-/// A comment cites sections by name and headings: `docs/decisions.md`, "HEADING" and "HEADING".
+/// A comment cites sections of a document by the document's name and the headings: `docs/decisions.md`, "HEADING" and
+/// "HEADING".
 #[test]
 fn every_decision_that_is_cited_has_a_heading() {
     let decisions = read(&workspace_root().join("docs/decisions.md"));

@@ -81,13 +81,13 @@ async fn the_service_may_set_results_that_the_checks_accept() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let common_values = format!("'{}', '{}', 'might', 10, 'attack'", game.session_id, game.players[0].character_id);
-    let insert_roll = |columns: &str, values: &str| {
+    let insert_roll_sql = |columns: &str, values: &str| {
         format!(
             "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, {columns})
              VALUES ({common_values}, {values})"
         )
     };
-    assert_eq!(world.service().execute(&insert_roll("results", "'{3,4,5}'")).await, Ok(1));
+    assert_eq!(world.service().execute(&insert_roll_sql("results", "'{3,4,5}'")).await, Ok(1));
     // The results {3,4} give total 7, which fails against difficulty 10 by a margin of -3.
     for (columns, values, constraint) in [
         ("results", "'{}'", "dice_rolls_dice_count_check"),
@@ -109,7 +109,7 @@ async fn the_service_may_set_results_that_the_checks_accept() {
         ("results, original_roll_id", "'{3,4}', gen_random_uuid()", "valid_heroic_save"),
     ] {
         assert_refused!(
-            world.service().execute(&insert_roll(columns, values)).await,
+            world.service().execute(&insert_roll_sql(columns, values)).await,
             CHECK_VIOLATION,
             constraint,
             "{columns} {values}"
@@ -148,16 +148,16 @@ async fn the_attribute_and_the_modifiers_give_from_1_to_10_dice() {
         );
         player.caller.fetch_value::<i32>(&sql).await.unwrap()
     };
-    let dice_modifier = |value| format!(r#"[{{"type": "dice", "value": {value}, "source": "luck"}}]"#);
+    let single_dice_modifier = |value| format!(r#"[{{"type": "dice", "value": {value}, "source": "luck"}}]"#);
     // The character has might 5, grace 3 and wit 2.
     assert_eq!(insert_roll_and_count_dice("attack", "might", "[]").await, 5);
-    assert_eq!(insert_roll_and_count_dice("attack", "grace", &dice_modifier(2)).await, 5);
+    assert_eq!(insert_roll_and_count_dice("attack", "grace", &single_dice_modifier(2)).await, 5);
     // Five dice and ten more would be fifteen, but a roll has at most ten.
     let plus_ten = r#"[{"type":"dice","value":5,"source":"a"},{"type":"dice","value":5,"source":"b"}]"#;
     assert_eq!(insert_roll_and_count_dice("attack", "might", plus_ten).await, 10);
-    assert_eq!(insert_roll_and_count_dice("attack", "wit", &dice_modifier(-5)).await, 1);
+    assert_eq!(insert_roll_and_count_dice("attack", "wit", &single_dice_modifier(-5)).await, 1);
     assert_eq!(
-        insert_roll_and_count_dice("initiative", "might", &dice_modifier(3)).await,
+        insert_roll_and_count_dice("initiative", "might", &single_dice_modifier(3)).await,
         1,
         "initiative must be one die"
     );
@@ -168,7 +168,7 @@ async fn modifiers_must_have_a_valid_form_and_valid_values() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
-    let insert_roll = |modifiers: &str| {
+    let insert_roll_sql = |modifiers: &str| {
         format!(
             "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, modifiers)
              VALUES ('{}', '{}', 'might', 10, 'attack', '{modifiers}')",
@@ -185,7 +185,7 @@ async fn modifiers_must_have_a_valid_form_and_valid_values() {
         modifier("dice", "-5", "x"),
         "[]".into(),
     ] {
-        assert_eq!(player.caller.execute(&insert_roll(&valid)).await, Ok(1), "{valid}");
+        assert_eq!(player.caller.execute(&insert_roll_sql(&valid)).await, Ok(1), "{valid}");
     }
     let eleven_modifiers = format!("[{}]", [r#"{"type":"flat","value":1,"source":"x"}"#; 11].join(","));
     for invalid in [
@@ -206,7 +206,7 @@ async fn modifiers_must_have_a_valid_form_and_valid_values() {
         r#"[{"type":"flat","value":1}]"#.into(),
     ] {
         assert_refused!(
-            player.caller.execute(&insert_roll(&invalid)).await,
+            player.caller.execute(&insert_roll_sql(&invalid)).await,
             CHECK_VIOLATION,
             "valid_modifiers",
             "{invalid}"
@@ -266,15 +266,15 @@ async fn the_seer_rolls_for_seated_characters_their_own_characters_and_creatures
         Ok(1)
     );
     assert_eq!(game.seer.execute(&insert_attribute_check_sql(game.session_id, own_character_id)).await, Ok(1));
-    let insert_wolf =
+    let insert_wolf_sql =
         format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf') RETURNING id", game.adventure_id);
-    let wolf_id: Uuid = world.owner().fetch_value(&insert_wolf).await.unwrap();
-    let insert_attack = format!(
+    let wolf_id: Uuid = world.owner().fetch_value(&insert_wolf_sql).await.unwrap();
+    let insert_attack_sql = format!(
         "INSERT INTO dice_rolls (session_id, creature_id, attribute, difficulty, roll_type)
          VALUES ('{}', '{wolf_id}', 'might', 10, 'attack')",
         game.session_id
     );
-    assert_eq!(game.seer.execute(&insert_attack).await, Ok(1));
+    assert_eq!(game.seer.execute(&insert_attack_sql).await, Ok(1));
     let stranger = world.new_player().await;
     assert_refused!(
         game.seer.execute(&insert_attribute_check_sql(game.session_id, stranger.character_id)).await,
@@ -286,32 +286,33 @@ async fn the_seer_rolls_for_seated_characters_their_own_characters_and_creatures
 async fn creatures_roll_with_their_own_stats_and_their_rolls_outlive_them() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let insert_wolf = |adventure_id| {
+    let insert_wolf_sql = |adventure_id| {
         format!(
             r#"INSERT INTO creatures (adventure_id, name, stats)
                VALUES ('{adventure_id}', 'Wolf', '{{"might": 7, "grace": 3, "wit": 1, "heart": 2}}') RETURNING id"#
         )
     };
-    let wolf_id: Uuid = world.owner().fetch_value(&insert_wolf(game.adventure_id)).await.unwrap();
+    let wolf_id: Uuid = world.owner().fetch_value(&insert_wolf_sql(game.adventure_id)).await.unwrap();
     let other_adventure_id = world.new_adventure(game.seer.user_id()).await;
-    let wolf_id_of_other_adventure: Uuid = world.owner().fetch_value(&insert_wolf(other_adventure_id)).await.unwrap();
-    let insert_attack = |creature_id: Uuid| {
+    let wolf_id_of_other_adventure: Uuid =
+        world.owner().fetch_value(&insert_wolf_sql(other_adventure_id)).await.unwrap();
+    let insert_attack_sql = |creature_id: Uuid| {
         format!(
             "INSERT INTO dice_rolls (session_id, creature_id, attribute, difficulty, roll_type)
              VALUES ('{}', '{creature_id}', 'might', 10, 'attack')",
             game.session_id
         )
     };
-    game.seer.execute(&insert_attack(wolf_id)).await.unwrap();
+    game.seer.execute(&insert_attack_sql(wolf_id)).await.unwrap();
     let roll_row = fetch_row_as_json(&world.owner(), "SELECT character_name, dice_count FROM dice_rolls").await;
     assert_eq!((roll_row["character_name"].as_str(), roll_row["dice_count"].as_i64()), (Some("Wolf"), Some(7)));
     assert_refused!(
-        game.seer.execute(&insert_attack(wolf_id_of_other_adventure)).await,
+        game.seer.execute(&insert_attack_sql(wolf_id_of_other_adventure)).await,
         CREATURE_NOT_IN_ADVENTURE,
         "creature_of_adventure"
     );
     assert_refused!(
-        game.players[0].caller.execute(&insert_attack(wolf_id)).await,
+        game.players[0].caller.execute(&insert_attack_sql(wolf_id)).await,
         forbidden,
         "only the Seer may roll for a creature"
     );

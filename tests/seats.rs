@@ -239,13 +239,17 @@ async fn only_the_player_chooses_their_character_and_only_before_the_start() {
     let game = world.new_session(1).await;
     let player = &game.players[0];
     let other_character_id = world.new_character(player.user_id).await;
-    let choose = |character_id| {
+    let set_character_id = |character_id| {
         format!("UPDATE session_players SET character_id = '{character_id}' WHERE user_id = '{}'", player.user_id)
     };
-    assert_refused!(game.seer.execute(&choose(other_character_id)).await, NOT_YOUR_CHOICE, "own_choice");
-    assert_eq!(player.caller.execute(&choose(other_character_id)).await, Ok(1));
+    assert_refused!(game.seer.execute(&set_character_id(other_character_id)).await, NOT_YOUR_CHOICE, "own_choice");
+    assert_eq!(player.caller.execute(&set_character_id(other_character_id)).await, Ok(1));
     world.update_session(&game, "status = 'active'").await;
-    assert_refused!(player.caller.execute(&choose(player.character_id)).await, SESSION_STARTED, "session_not_started");
+    assert_refused!(
+        player.caller.execute(&set_character_id(player.character_id)).await,
+        SESSION_STARTED,
+        "session_not_started"
+    );
 }
 
 #[tokio::test]
@@ -272,7 +276,7 @@ async fn a_signed_in_user_who_sees_a_session_sees_its_seats() {
 }
 
 #[tokio::test]
-async fn no_user_writes_the_heroic_saves_and_timestamps_of_a_seat_or_deletes_it() {
+async fn no_user_writes_joined_at_left_at_or_the_heroic_saves_of_a_seat_or_deletes_it() {
     let world = World::new().await;
     let game = world.new_session(1).await;
     for caller in [&game.players[0].caller, &game.seer] {

@@ -113,11 +113,11 @@ async fn two_sessions_with_the_same_players_complete_concurrently_without_a_dead
             let session_id: Uuid = world.owner().fetch_value(&sql).await.unwrap();
             // In the second session, the players take their seats in the opposite order, so a scan finds the seats in
             // that order. Without a fixed order of locks, the two completions would deadlock.
-            let mut ordered_players: Vec<_> = players.iter().collect();
+            let mut players_in_seat_order: Vec<_> = players.iter().collect();
             if index == 1 {
-                ordered_players.reverse();
+                players_in_seat_order.reverse();
             }
-            let insert_seats: Vec<String> = ordered_players
+            let insert_seats: Vec<String> = players_in_seat_order
                 .iter()
                 .map(|player| insert_seat_sql(session_id, player.user_id, player.character_id))
                 .collect();

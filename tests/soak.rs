@@ -32,27 +32,27 @@ async fn many_users_who_call_random_operations_break_no_invariant_and_get_no_une
             let (sparc, operations) = (sparc.clone(), operations.clone());
             async move {
                 let mut rng = Rng::with_seed(u64::from(client));
-                let mut outcomes = BTreeMap::<&'static str, usize>::new();
+                let mut counts_by_code = BTreeMap::<&'static str, usize>::new();
                 while Instant::now() < deadline {
                     let outcome = operations.call_random_operation(&sparc, &mut rng).await;
-                    *outcomes.entry(outcome.map_or_else(|error| error.code(), |_| "done")).or_default() += 1;
+                    *counts_by_code.entry(outcome.map_or_else(|error| error.code(), |_| "done")).or_default() += 1;
                 }
-                outcomes
+                counts_by_code
             }
         })
         .collect();
-    let mut outcomes = BTreeMap::new();
-    for outcomes_of_client in run_together(clients).await {
-        for (code, times) in outcomes_of_client {
-            *outcomes.entry(code).or_default() += times;
+    let mut counts_by_code = BTreeMap::new();
+    for counts_of_client in run_together(clients).await {
+        for (code, times) in counts_of_client {
+            *counts_by_code.entry(code).or_default() += times;
         }
     }
     sparc.close().await.unwrap();
-    println!("{seconds} s, {} operations: {outcomes:?}", outcomes.values().sum::<usize>());
-    assert_eq!(unexpected_errors(&outcomes, &[]), [""; 0], "{outcomes:?}");
+    println!("{seconds} s, {} operations: {counts_by_code:?}", counts_by_code.values().sum::<usize>());
+    assert_eq!(unexpected_errors(&counts_by_code, &[]), [""; 0], "{counts_by_code:?}");
     assert!(
-        outcomes["done"] > outcomes.values().sum::<usize>() / 10,
-        "more than a tenth of the operations must succeed: {outcomes:?}"
+        counts_by_code["done"] > counts_by_code.values().sum::<usize>() / 10,
+        "more than a tenth of the operations must succeed: {counts_by_code:?}"
     );
     assert_eq!(broken_invariants(&world).await, [""; 0]);
     let deadlocks: i64 = world

@@ -10,7 +10,7 @@ use sparc::{
 use uuid::Uuid;
 
 use crate::{
-    live_events::{DELIVERY_TIMEOUT, SILENCE_TIMEOUT, connect_sparc, event_numbers, write_events},
+    live_events::{DELIVERY_TIMEOUT, SILENCE_TIMEOUT, connect_sparc, event_seqs, write_events},
     world::{World, run_together},
 };
 
@@ -20,7 +20,7 @@ async fn next_item(stream: &mut Subscriptions) -> Option<(Uuid, Result<Event, Er
 }
 
 /// Returns the numbers (`seq`) of the next `count` events, by session.
-async fn read_event_numbers(stream: &mut Subscriptions, count: usize) -> BTreeMap<Uuid, Vec<i64>> {
+async fn read_event_seqs(stream: &mut Subscriptions, count: usize) -> BTreeMap<Uuid, Vec<i64>> {
     let mut seen = BTreeMap::<Uuid, Vec<i64>>::new();
     for _ in 0..count {
         let (session_id, event) = next_item(stream).await.unwrap();
@@ -31,7 +31,7 @@ async fn read_event_numbers(stream: &mut Subscriptions, count: usize) -> BTreeMa
     seen
 }
 
-/// Returns whether no event arrives within [`SILENCE_TIMEOUT`].
+/// Returns whether the stream yields nothing within [`SILENCE_TIMEOUT`]: no event, no error, and not its end.
 async fn receives_nothing(stream: &mut Subscriptions) -> bool {
     tokio::time::timeout(SILENCE_TIMEOUT, stream.next()).await.is_err()
 }
@@ -45,7 +45,7 @@ async fn a_stream_delivers_each_sessions_events_in_order_while_sessions_are_adde
         games.push(world.new_active_session(1).await);
     }
     let [first_session_id, second_session_id, third_session_id] = [0, 1, 2].map(|index| games[index].session_id);
-    let earlier_numbers = event_numbers(&world, second_session_id).await;
+    let earlier_numbers = event_seqs(&world, second_session_id).await;
     let mut stream = sparc
         .as_service()
         .events()
@@ -59,10 +59,10 @@ async fn a_stream_delivers_each_sessions_events_in_order_while_sessions_are_adde
     let mut expected = BTreeMap::new();
     // Each session had two events when the stream began. The first subscription starts after both, the second after one
     // of them.
-    expected.insert(first_session_id, event_numbers(&world, first_session_id).await.split_off(2));
-    expected.insert(second_session_id, event_numbers(&world, second_session_id).await.split_off(1));
+    expected.insert(first_session_id, event_seqs(&world, first_session_id).await.split_off(2));
+    expected.insert(second_session_id, event_seqs(&world, second_session_id).await.split_off(1));
     let count = expected.values().map(Vec::len).sum();
-    assert_eq!(read_event_numbers(&mut stream, count).await, expected);
+    assert_eq!(read_event_seqs(&mut stream, count).await, expected);
 
     stream.add(third_session_id, Some(0)).await.unwrap();
     assert!(stream.remove(first_session_id));
@@ -71,18 +71,18 @@ async fn a_stream_delivers_each_sessions_events_in_order_while_sessions_are_adde
         write_events(&game.players[0].caller, game.session_id, 1).await;
     }
     let mut expected = BTreeMap::new();
-    expected.insert(second_session_id, vec![*event_numbers(&world, second_session_id).await.last().unwrap()]);
-    expected.insert(third_session_id, event_numbers(&world, third_session_id).await);
+    expected.insert(second_session_id, vec![*event_seqs(&world, second_session_id).await.last().unwrap()]);
+    expected.insert(third_session_id, event_seqs(&world, third_session_id).await);
     let count = expected.values().map(Vec::len).sum();
-    assert_eq!(read_event_numbers(&mut stream, count).await, expected);
+    assert_eq!(read_event_seqs(&mut stream, count).await, expected);
     assert!(receives_nothing(&mut stream).await, "no event of a removed session may arrive, and none twice");
 
     // A session that is added again with a later `seq` continues there: unread events up to it are not delivered.
     write_events(&games[1].players[0].caller, second_session_id, 5).await;
-    stream.add(second_session_id, Some(*event_numbers(&world, second_session_id).await.last().unwrap())).await.unwrap();
+    stream.add(second_session_id, Some(*event_seqs(&world, second_session_id).await.last().unwrap())).await.unwrap();
     write_events(&games[1].players[0].caller, second_session_id, 1).await;
-    let newest_number = *event_numbers(&world, second_session_id).await.last().unwrap();
-    assert_eq!(read_event_numbers(&mut stream, 1).await, BTreeMap::from([(second_session_id, vec![newest_number])]));
+    let newest_number = *event_seqs(&world, second_session_id).await.last().unwrap();
+    assert_eq!(read_event_seqs(&mut stream, 1).await, BTreeMap::from([(second_session_id, vec![newest_number])]));
     assert!(receives_nothing(&mut stream).await);
     let mut session_ids: Vec<Uuid> = stream.session_ids().collect();
     session_ids.sort_unstable();
@@ -115,7 +115,7 @@ async fn an_error_for_one_session_ends_the_events_of_that_session_only() {
     assert_eq!(stream.add(other_game.session_id, None).await.unwrap_err().code(), "not_allowed");
     assert_eq!(stream.add(game.session_id, Some(i64::MAX)).await.unwrap_err().code(), "events_expired");
     write_events(&game.players[0].caller, game.session_id, 2).await;
-    read_event_numbers(&mut stream, 2).await;
+    read_event_seqs(&mut stream, 2).await;
 
     // Without the seat, the player is no longer a participant.
     world
@@ -145,7 +145,7 @@ async fn a_stream_without_sessions_returns_none_until_a_session_is_added() {
     assert!(next_item(&mut stream).await.is_none());
     stream.add(game.session_id, None).await.unwrap();
     write_events(&game.players[0].caller, game.session_id, 1).await;
-    read_event_numbers(&mut stream, 1).await;
+    read_event_seqs(&mut stream, 1).await;
     sparc.clone().close().await.unwrap();
     let (session_id, outcome) = next_item(&mut stream).await.unwrap();
     assert_eq!((session_id, outcome.unwrap_err().code()), (game.session_id, "pool_closed"));
@@ -202,7 +202,7 @@ async fn a_thousand_subscriptions_in_502_streams_get_all_events_of_their_250_ses
     }
     for mut stream in many_session_streams {
         let event_count = EVENTS_PER_SESSION * SESSION_COUNT;
-        read_tasks.push(tokio::spawn(async move { read_event_numbers(&mut stream, event_count).await }));
+        read_tasks.push(tokio::spawn(async move { read_event_seqs(&mut stream, event_count).await }));
     }
     let write_tasks = games.iter().map(|game| {
         let (caller, session_id) = (game.players[0].caller.clone(), game.session_id);
@@ -216,7 +216,7 @@ async fn a_thousand_subscriptions_in_502_streams_get_all_events_of_their_250_ses
     for task in read_tasks {
         for (session_id, seen) in task.await.unwrap() {
             // Each session had two events before the streams began.
-            assert_eq!(seen, event_numbers(&world, session_id).await.split_off(2), "{session_id}");
+            assert_eq!(seen, event_seqs(&world, session_id).await.split_off(2), "{session_id}");
         }
     }
 }

@@ -67,11 +67,10 @@ pub fn choose_argument_sets(data_set: &DataSet) -> Vec<ArgumentSet> {
                         && session.state == SessionState::Waiting
                         && (1..session.max_players).contains(&session.seats_taken)
                 });
-            // If the lobby has no such session, `open_session` is an active one, and the statements about it fail.
+            // If no unstarted session is like that, `open_session` is an active one, and the statements about it fail.
             let open_session = open_session.unwrap_or(active_session);
             let index = number as usize;
-            let account_numbers = data_set.newcomer_numbers();
-            let newcomer = account_numbers.start + number;
+            let newcomer = data_set.newcomer_numbers().start + number;
             ArgumentSet {
                 session: row_id(RowKind::Session, active_session.number),
                 seer: row_id(RowKind::User, active_session.seer),

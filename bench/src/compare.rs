@@ -52,7 +52,7 @@ struct Databases {
     data_set: DataSet,
     argument_sets: Vec<ArgumentSet>,
     /// What was measured while the databases were created.
-    growth: CreationResult,
+    creation: CreationResult,
 }
 
 /// The number of sessions of the load test's first step, few enough to be sustained.
@@ -79,7 +79,7 @@ pub async fn run(options: &CompareOptions) -> Result<(), Failure> {
         println!("scale {scale}");
         let databases = create_databases(&server, scale).await?;
         let (index_uses, pairs) = measure_statements(&databases, scale, options, &mut report).await?;
-        let Databases { specification, ours, data_set, argument_sets, growth } = databases;
+        let Databases { specification, ours, data_set, argument_sets, creation } = databases;
         drop(specification);
         measure_statements_in_isolation(&ours, &pairs, scale, &mut report).await?;
         if scale == scale_nearest_to_1 {
@@ -91,7 +91,7 @@ pub async fn run(options: &CompareOptions) -> Result<(), Failure> {
             }
             measure_at_one_scale(&ours, &argument_sets, data_set, postmaster_pid, options, &mut report).await?;
         }
-        report.growth.push(growth);
+        report.growth.push(creation);
         report.run_info.seconds = start.elapsed().as_secs_f64();
         document::write(&report, &options.out, options.write_to_docs)?;
     }
@@ -138,7 +138,7 @@ async fn create_databases(server: &Server, scale: f64) -> Result<Databases, Fail
         argument_set.event_seq = client.fetch_number(&select_seq).await? as i64;
     }
     client.close().await?;
-    let growth = CreationResult {
+    let creation = CreationResult {
         scale,
         specification_bytes_per_session: bytes_per_session(specification.url(), &data_set).await?,
         ours_bytes_per_session: bytes_per_session(ours.url(), &data_set).await?,
@@ -149,7 +149,7 @@ async fn create_databases(server: &Server, scale: f64) -> Result<Databases, Fail
         longest_lock_ms: longest_lock.as_secs_f64() * 1000.0,
         longest_lock_table,
     };
-    Ok(Databases { specification, ours, data_set, argument_sets, growth })
+    Ok(Databases { specification, ours, data_set, argument_sets, creation })
 }
 
 /// Measures reads and writes in both schemas, and records which indexes of this schema they use.
@@ -232,7 +232,8 @@ async fn measure_statements_in_isolation(
     client.close().await
 }
 
-/// Measures the cost of triggers and policies, whole operations, the load test and simulated days.
+/// Measures what is measured at one scale only, except the indexes: the cost of triggers and policies, whole
+/// operations, the load test and simulated days.
 async fn measure_at_one_scale(
     ours: &Database,
     argument_sets: &[ArgumentSet],

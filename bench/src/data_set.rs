@@ -1,7 +1,7 @@
 //! The rows of both databases, the specification's and this project's, as a function of the scale.
 //!
 //! Every row is computed from its number, so both databases are filled with the same rows, and a measurement knows the
-//! rows' ids without a query. Scale 1 is 200 thousand users, 300 thousand sessions (100 thousand wait in the lobby),
+//! rows' ids without a query. Scale 1 is 200 thousand users, 300 thousand sessions (100 thousand have not started),
 //! 700 thousand seats, a million rolls and a million events. The rows per user and per session do not grow with the
 //! scale.
 //!
@@ -34,7 +34,7 @@ pub struct DataSet {
     pub adventures: u64,
     /// Active sessions, with six players each.
     pub active_sessions: u64,
-    /// Sessions in the lobby.
+    /// Sessions that have not started. Nine tenths are public, and three quarters have a free seat.
     pub unstarted_sessions: u64,
     /// Ended sessions. The first [`SESSIONS_TO_ARCHIVE`] ended more than 90 days ago, the next ones within the last
     /// day, and the others on the days between.
@@ -63,7 +63,7 @@ pub enum RowKind {
 pub enum SessionState {
     /// Being played.
     Active,
-    /// Waiting in the lobby.
+    /// Waiting for its start.
     Waiting,
     /// Waiting, and about to start.
     StartingSoon,
@@ -146,8 +146,8 @@ impl DataSet {
         (status, self.pick_seer(draw(40, number)))
     }
 
-    /// Returns the numbers of the accounts that neither have a seat in any session nor are Seers. Players have smaller
-    /// numbers ([`Self::player`]), Seers greater ones.
+    /// Returns the account numbers of the newcomers: users who neither have a seat in any session nor are Seers.
+    /// Players have smaller numbers ([`Self::player`]), Seers greater ones.
     #[must_use]
     pub fn newcomer_numbers(&self) -> Range<u64> {
         self.users * 7 / 10..self.users * 9 / 10
@@ -159,16 +159,16 @@ impl DataSet {
         self.users * 9 / 10 + drawn % (self.users / 20)
     }
 
-    /// Returns the account number of the Seer of a live session (one that is active or in the lobby). Live sessions are
-    /// distributed evenly among the Seers; if their Seers were drawn at random, some would exceed the limit of twenty
-    /// live sessions.
+    /// Returns the account number of the Seer of a live session (one that is active or has not started). Live sessions
+    /// are distributed evenly among the Seers; if their Seers were drawn at random, some would exceed the limit of
+    /// twenty live sessions.
     fn seer_of_live_session(&self, session: u64) -> u64 {
         let seers = self.users / 20;
         // 7919 is a large prime, so the Seers of consecutive sessions have distant numbers.
         self.pick_seer(session % seers * 7919 + session / seers)
     }
 
-    /// Returns a session by its number: first the active ones, then the lobby, then the ended ones.
+    /// Returns a session by its number: first the active ones, then the unstarted ones, then the ended ones.
     #[must_use]
     pub fn session(&self, number: u64) -> Session {
         let (state, max_players) = if number < self.active_sessions {
@@ -195,7 +195,7 @@ impl DataSet {
         };
         let seats_taken = match state {
             SessionState::Active => 6,
-            // A quarter of the sessions in the lobby are full; the others have a free seat.
+            // A quarter of the unstarted sessions are full; the others have a free seat.
             SessionState::Waiting | SessionState::StartingSoon if draw(5, number).is_multiple_of(4) => max_players,
             SessionState::Waiting | SessionState::StartingSoon => draw(6, number) % max_players,
             SessionState::Completed(_) | SessionState::Cancelled(_) => (1 + draw(6, number) % 4).min(max_players),

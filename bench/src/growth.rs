@@ -16,7 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Failure, client::Client, data_set::DataSet, fill::IndexBuild};
 
-/// Sizes and migration times at one scale, in the report.
+/// What was measured at one scale while the databases were created and filled: sizes, index builds and migrations, in
+/// the report.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CreationResult {
     /// The scale; 1 is 300 thousand sessions.

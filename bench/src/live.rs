@@ -47,7 +47,8 @@ pub const SUBSCRIBERS_PER_SESSION: u64 = 4;
 const RUN_LENGTH: Duration = Duration::from_millis(1500);
 /// The number of pairs of runs, one with and one without subscribers, for each number of clients.
 const RUN_PAIRS: usize = 12;
-/// The number of pairs of runs, one with and one without an alternative, for each number of clients.
+/// The number of pairs of runs, one with and one without the alternative, for each alternative and each number of
+/// clients.
 const RUN_PAIRS_PER_ALTERNATIVE: usize = 6;
 /// The number of sessions in the first step of the load test, few enough that the machine sustains them.
 const FIRST_STEP_SESSIONS: u64 = 200;
@@ -83,7 +84,7 @@ pub struct LiveResults {
     pub max_sustained_sessions: (u64, u64),
     /// The time of a roll with and without a broadcast of its event.
     pub broadcast: Option<broadcasts::BroadcastCost>,
-    /// The alternatives to the poller.
+    /// The results of the alternatives to the poller.
     pub alternatives: Vec<AlternativeResult>,
 }
 

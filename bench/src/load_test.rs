@@ -177,7 +177,7 @@ struct SessionResult {
     polls: usize,
 }
 
-/// A session that is played.
+/// A session that is ready to be played: its players are known, and have their subscriptions if they subscribe.
 struct PreparedSession {
     sparc: Sparc,
     number: u64,

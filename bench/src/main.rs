@@ -148,7 +148,7 @@ pub struct CompareOptions {
     #[arg(long)]
     out: PathBuf,
     /// Also writes `performance.md` and the plots to `docs/`.
-    #[arg(long)]
+    #[arg(long = "docs")]
     write_to_docs: bool,
     /// Seconds of each run that compares the service's operations with pgbench; 0 skips these runs.
     #[arg(long, default_value = "4")]
@@ -174,7 +174,7 @@ pub struct LiveOptions {
     #[arg(long)]
     out: PathBuf,
     /// Also replaces this command's section of `docs/performance.md`.
-    #[arg(long)]
+    #[arg(long = "docs")]
     write_to_docs: bool,
     /// Skips the load tests, which find how many sessions this machine sustains with subscriptions and with clients
     /// that poll.
@@ -193,7 +193,7 @@ pub struct ReplicaOptions {
     #[arg(long)]
     out: PathBuf,
     /// Also replaces this command's section of `docs/performance.md`.
-    #[arg(long)]
+    #[arg(long = "docs")]
     write_to_docs: bool,
     /// Number of concurrent sessions of six players.
     #[arg(long, default_value = "200")]
@@ -207,7 +207,7 @@ pub struct HttpOptions {
     #[arg(long)]
     out: PathBuf,
     /// Also replaces this command's section of `docs/performance.md`.
-    #[arg(long)]
+    #[arg(long = "docs")]
     write_to_docs: bool,
     /// Seconds per run.
     #[arg(long, default_value = "1.5")]
@@ -224,7 +224,7 @@ pub struct DriverOptions {
     #[arg(long, default_value = "target/drivers")]
     out: PathBuf,
     /// Also replaces this command's section of `docs/performance.md`.
-    #[arg(long)]
+    #[arg(long = "docs")]
     write_to_docs: bool,
     /// Seconds per run.
     #[arg(long, default_value = "1")]
@@ -249,7 +249,7 @@ pub struct ReportOptions {
     #[arg(long)]
     out: PathBuf,
     /// Also writes `performance.md` and the plots to `docs/`.
-    #[arg(long)]
+    #[arg(long = "docs")]
     write_to_docs: bool,
 }
 

@@ -141,7 +141,7 @@ pub async fn measure_overhead(
     {
         client.run(&format!("PREPARE {name} AS {sql}")).await?;
     }
-    let execute_roll = format!("EXECUTE roll({})", roll_values(argument_set).join(", "));
+    let execute_roll_sql = format!("EXECUTE roll({})", roll_values(argument_set).join(", "));
     // A payload that a trigger wrote, so that the event of the bare roll has the same size.
     let payload_literal = client
         .fetch_value(
@@ -159,15 +159,16 @@ pub async fn measure_overhead(
     let begin_as_player = begin_and_setup_sql(Role::Authenticated, &execution);
     let begin_as_owner = format!("BEGIN; {DISABLE_TRIGGERS}");
 
-    let execute_event = format!("EXECUTE event(gen_random_uuid(), '{}', 'client.wave', '{{}}')", argument_set.session);
+    let execute_event_sql =
+        format!("EXECUTE event(gen_random_uuid(), '{}', 'client.wave', '{{}}')", argument_set.session);
     let execute_bare_event_sql =
         format!("EXECUTE bare_event('{}', '{{}}', '{}')", argument_set.session, argument_set.player);
     // The times of each statement, in the order in which they are destructured below.
     let mut times: [Vec<Duration>; 4] = Default::default();
     for _ in 0..TRANSACTIONS_PER_STATEMENT {
-        times[0].extend(time_executions(client, &begin_as_player, &execute_roll).await?);
+        times[0].extend(time_executions(client, &begin_as_player, &execute_roll_sql).await?);
         times[1].extend(time_executions(client, &begin_as_owner, &execute_bare_roll_and_event_sql).await?);
-        times[2].extend(time_executions(client, &begin_as_player, &execute_event).await?);
+        times[2].extend(time_executions(client, &begin_as_player, &execute_event_sql).await?);
         times[3].extend(time_executions(client, &begin_as_owner, &execute_bare_event_sql).await?);
     }
     client.run("DEALLOCATE ALL").await?;

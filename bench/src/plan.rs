@@ -52,15 +52,15 @@ pub async fn explain(
     // The first argument set runs twice, because its first run is the warm-up.
     for (run, execution) in executions.iter().take(1).chain(executions).enumerate() {
         let mut statements: Vec<&str> = execution.timed_sql.split("; ").collect();
-        let last_new_statement = statements.pop().unwrap_or_default();
+        let last_statement = statements.pop().unwrap_or_default();
         let setup = format!(
             "{}; SET LOCAL plan_cache_mode = {plan_cache_mode}; {}",
             begin_and_setup_sql(role, execution),
             statements.join("; ")
         );
         client.run(&setup).await?;
-        let json = client.fetch_rows(&format!("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {last_new_statement}")).await;
-        let text = client.fetch_rows(&format!("EXPLAIN (COSTS OFF) {last_new_statement}")).await;
+        let json = client.fetch_rows(&format!("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {last_statement}")).await;
+        let text = client.fetch_rows(&format!("EXPLAIN (COSTS OFF) {last_statement}")).await;
         client.run("ROLLBACK").await?;
         let json: String = json?.into_iter().map(|mut row| row.remove(0)).collect::<Vec<_>>().join("\n");
         let explanations: Value = serde_json::from_str(&json)?;

@@ -46,8 +46,8 @@ impl Report {
         let present_keys: HashSet<_> = self.statements.iter().map(StatementResult::key).collect();
         self.statements
             .extend(other.statements.into_iter().filter(|statement| !present_keys.contains(&statement.key())));
-        let present_scales: Vec<f64> = self.growth.iter().map(|growth| growth.scale).collect();
-        self.growth.extend(other.growth.into_iter().filter(|growth| !present_scales.contains(&growth.scale)));
+        let present_scales: Vec<f64> = self.growth.iter().map(|creation| creation.scale).collect();
+        self.growth.extend(other.growth.into_iter().filter(|creation| !present_scales.contains(&creation.scale)));
         fn fill_if_empty<T>(list: &mut Vec<T>, other: Vec<T>) {
             if list.is_empty() {
                 *list = other;

@@ -167,7 +167,7 @@ pub fn append_session(lines: &mut String, context: &FillContext, number: u64) {
         }
         SessionState::Cancelled(minutes) => ("cancelled", null(), context.minutes_ago(minutes), minutes + 3000),
     };
-    // One in ten sessions of the lobby has no start time; the others start in five hours to two weeks.
+    // One in ten unstarted sessions has no start time; the others start in five hours to two weeks.
     let scheduled_start = match session.state {
         SessionState::Waiting | SessionState::StartingSoon if draw(31, number).is_multiple_of(10) => null(),
         SessionState::Waiting | SessionState::StartingSoon => {

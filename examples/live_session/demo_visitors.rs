@@ -63,7 +63,7 @@ impl CurrentDemoSession {
 }
 
 /// Returns the id of the session that the demo plays at the moment.
-pub async fn current_session_id(State(app): State<App>) -> Json<Option<Uuid>> {
+pub async fn demo_session_id(State(app): State<App>) -> Json<Option<Uuid>> {
     Json(*app.demo_session.current_session_id.borrow())
 }
 

@@ -6,7 +6,7 @@
 //!
 //! This file has the program, and `routes.rs` has its routes. `auth.rs` authenticates requests, `input.rs` reads their
 //! bodies, `api_error.rs` has the error responses, and `openapi.rs` describes the routes. `demo.rs` plays the demo
-//! game, and `demo_visitors.rs` lets visitors take part.
+//! game, `demo_visitors.rs` lets visitors take part, and `game_state.rs` writes the game state of a session.
 
 mod api_error;
 mod auth;

@@ -46,7 +46,7 @@ pub fn routes() -> axum::Router<App> {
         .route::<(), Vec<characters::Model>, _>(
             Method::GET,
             "/api/characters",
-            "The caller's characters",
+            "The caller's living characters",
             my_living_characters,
         )
         .route::<NewCharacter, characters::Model, _>(
@@ -57,7 +57,7 @@ pub fn routes() -> axum::Router<App> {
         )
         .route::<(), Page<AdventureSummary>, _>(Method::GET, "/api/adventures", "The published adventures", adventures)
         .route::<LobbyQuery, Page<SessionSummary>, _>(Method::GET, "/api/lobby", "Sessions with a free seat", lobby)
-        .route::<(), Page<MySession>, _>(Method::GET, "/api/sessions", "The caller's sessions", my_live_sessions)
+        .route::<(), Page<MySession>, _>(Method::GET, "/api/sessions", "The caller's live sessions", my_live_sessions)
         .route::<NewSession, sessions::Model, _>(Method::POST, "/api/sessions", "Creates a session", create_session)
         .route::<(), SessionDetails, _>(Method::GET, "/api/sessions/{id}", "A session with its participants", details)
         .route::<(), Page<dice_rolls::Model>, _>(
@@ -110,7 +110,7 @@ pub fn routes() -> axum::Router<App> {
             Method::GET,
             "/api/demo-session",
             "The id of the session that the demo plays",
-            demo_visitors::current_session_id,
+            demo_visitors::demo_session_id,
         )
         .router()
         .layer(axum::middleware::from_fn(auth::add_log_position_header))

@@ -1,16 +1,18 @@
 -- Makes up for triggers on `auth.users` that did not exist yet, were missing, or had no effect (because they were
--- disabled, for example): creates a profile for each account that has none, and brings profiles up to date with new
--- e-mail addresses, soft deletions (`deleted_at`) and deletions of their accounts. A closed account stays closed, even
--- if the platform (Supabase) has not recorded its deletion. The first query reads every account, while the migration
--- command `up` holds its locks on the tables. So an `up` runs this script only if it has applied migrations, or
--- restores one of these triggers or its function.
+-- disabled, for example): creates or reopens the profile of each account that has none, and brings profiles up to date
+-- with new e-mail addresses, soft deletions (`deleted_at`) and deletions of their accounts. A closed account stays
+-- closed, even if the platform (Supabase) has not recorded its deletion. The first query reads every account, while the
+-- migration command `up` holds its locks on the tables. So an `up` runs this script only if it has applied migrations,
+-- or restores one of these triggers or its function.
 DO $$
 DECLARE
   account_to_sync record;
   missed_deletion record;
 BEGIN
   FOR account_to_sync IN
-    SELECT account.id, account.email, account.raw_user_meta_data, account.deleted_at, profile.id IS NULL AS lacks_profile
+    SELECT
+      account.id, account.email, account.raw_user_meta_data, account.deleted_at,
+      profile.id IS NULL AS lacks_profile
     FROM auth.users AS account
     LEFT JOIN public.users AS profile ON profile.account_id = account.id
     WHERE profile.id IS NULL
@@ -21,7 +23,9 @@ BEGIN
     ORDER BY account.created_at, account.id
   LOOP
     IF account_to_sync.lacks_profile THEN
-      PERFORM private.create_or_reopen_profile(account_to_sync.id, account_to_sync.email, account_to_sync.raw_user_meta_data);
+      PERFORM private.create_or_reopen_profile(
+        account_to_sync.id, account_to_sync.email, account_to_sync.raw_user_meta_data
+      );
     ELSE
       PERFORM private.change_email(account_to_sync.id, account_to_sync.email);
     END IF;

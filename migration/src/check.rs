@@ -112,7 +112,8 @@ impl State {
         self.expected.contains_key(object) || self.record.objects.contains(object)
     }
 
-    /// Whether an earlier version has installed the schema, with all its functions, triggers, policies and views.
+    /// Whether an earlier version has installed the schema, with all its functions, triggers, policies and views, and
+    /// migrations of this version are pending.
     pub(crate) fn needs_upgrade(&self) -> bool {
         !self.record.migrations.is_empty() && !self.pending_migrations().is_empty()
     }
@@ -201,7 +202,7 @@ impl State {
 
     /// Returns the definitions of the database's objects. Because the database may lack `pg_cron`, the jobs'
     /// definitions are taken from `sql/jobs/schedule.sql`.
-    pub(crate) fn definitions_for_manifest(&self) -> Definitions {
+    pub(crate) fn found_definitions(&self) -> Definitions {
         let mut definitions: Definitions =
             self.found_objects.iter().map(|found| (found.name.clone(), found.definition.clone())).collect();
         definitions.extend(repeatable::jobs().into_iter().map(|(name, command)| (format!("job {name}"), command)));
@@ -211,7 +212,7 @@ impl State {
     /// Returns the manifest of the database. The lines of objects that this database cannot have are taken from the
     /// committed manifest.
     pub(crate) fn manifest(&self) -> String {
-        let mut definitions = self.definitions_for_manifest();
+        let mut definitions = self.found_definitions();
         definitions.extend(
             manifest::definitions()
                 .into_iter()

@@ -26,13 +26,13 @@ pub async fn connect(url: &str) -> Result<DatabaseConnection, ConnectError> {
     // A single connection is opened first, because it reports at once what is wrong, whereas a pool would retry until
     // its timeout. The returned options say whether the server was reached with TLS.
     let (connection, options) = open(&options, CONNECT_TIMEOUT).await?;
-    let to_connect_error = |error| to_connect_error(&options, &error);
-    connection.close().await.map_err(to_connect_error)?;
+    let with_options = |error| to_connect_error(&options, &error);
+    connection.close().await.map_err(with_options)?;
     let pool = PgPoolOptions::new()
         .max_connections(1)
         .acquire_timeout(CONNECT_TIMEOUT)
         .connect_with(options.clone())
         .await
-        .map_err(to_connect_error)?;
+        .map_err(with_options)?;
     Ok(SqlxPostgresConnector::from_sqlx_postgres_pool(pool))
 }

@@ -83,7 +83,7 @@ pub async fn partial_manifest_of<'c, C>(db: C) -> Result<String, DbErr>
 where
     C: IntoSchemaManagerConnection<'c>,
 {
-    Ok(manifest::format_lines(&run::read_state(&db.into_database_executor()).await?.definitions_for_manifest()))
+    Ok(manifest::format_lines(&run::read_state(&db.into_database_executor()).await?.found_definitions()))
 }
 
 // This program's command `generate` edits this file. It replaces everything from the list of migrations to the last

@@ -127,8 +127,8 @@ fn split_line(line: &str) -> Option<(&str, &str)> {
     None
 }
 
-/// Returns the definitions of all objects in [`MANIFEST`]. A unit test may have added a migration; then those of the
-/// next release.
+/// Returns the definitions of all objects in [`MANIFEST`]; in a unit test that uses the next release (`next_release`),
+/// also those of the objects that its migration creates.
 pub(crate) fn definitions() -> Definitions {
     let definitions = parse(MANIFEST);
     #[cfg(test)]

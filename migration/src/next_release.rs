@@ -28,20 +28,22 @@ fn use_this_release() {
     USES_NEXT_RELEASE.set(false);
 }
 
-/// Adds the migration, if [`use_next_release`] was called.
-pub(crate) fn add_migration_if_used(mut migrations: Vec<Box<dyn MigrationTrait>>) -> Vec<Box<dyn MigrationTrait>> {
+/// Adds the migration, if this thread uses the next release.
+pub(crate) fn add_migration_of_next_release(
+    mut migrations: Vec<Box<dyn MigrationTrait>>,
+) -> Vec<Box<dyn MigrationTrait>> {
     if USES_NEXT_RELEASE.get() {
         migrations.push(Box::new(Migration));
     }
     migrations
 }
 
-/// Returns the migration's name and SQL, if [`use_next_release`] was called.
+/// Returns the migration's name and SQL, if this thread uses the next release.
 pub(crate) fn migration_sql() -> Option<(String, Vec<String>)> {
     USES_NEXT_RELEASE.get().then(|| (Migration.name().to_owned(), up_sql()))
 }
 
-/// Returns the lines of the manifest for the migration, if [`use_next_release`] was called.
+/// Returns the lines of the manifest for the migration, if this thread uses the next release.
 pub(crate) fn manifest_lines() -> &'static str {
     if USES_NEXT_RELEASE.get() { LINES } else { "" }
 }
@@ -97,7 +99,7 @@ mod tests {
         let sql = "INSERT INTO auth.users (email) VALUES ('ada@x.org');
             CREATE VIEW public.names AS SELECT display_name FROM public.users;
             DROP FUNCTION private.event_progress() CASCADE;
-            CREATE FUNCTION private.event_progress() RETURNS text LANGUAGE sql AS $$ SELECT 'noon' $$;
+            CREATE FUNCTION private.event_progress() RETURNS text LANGUAGE sql AS $$ SELECT 'none' $$;
             ALTER POLICY \"Users can update own profile\" ON public.users USING (true)";
         db.execute_unprepared(sql).await.unwrap();
         (database, db)

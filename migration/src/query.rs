@@ -1,4 +1,4 @@
-//! Runs statements and catalog queries, and quotes literals for them.
+//! Runs statements and queries, and quotes literals for them.
 
 use sea_orm_migration::{
     prelude::*,
@@ -25,7 +25,7 @@ pub(crate) async fn fetch_one<C: ConnectionTrait, T: FromQueryResult>(db: &C, sq
     T::find_by_statement(Statement::from_string(DbBackend::Postgres, sql))
         .one(db)
         .await?
-        .ok_or_else(|| DbErr::RecordNotFound("a catalog query returned no row".to_owned()))
+        .ok_or_else(|| DbErr::RecordNotFound("a query returned no row".to_owned()))
 }
 
 /// Returns all rows.

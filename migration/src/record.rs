@@ -15,7 +15,7 @@ use crate::{Migrator, manifest, preflight, query, script};
 /// The rows of `private.sparc_record`.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Record {
-    /// Whether the table exists and the role may read it. If not, all other fields are empty.
+    /// Whether the table exists and the role can read all its rows. If not, all other fields are empty.
     pub(crate) is_readable: bool,
     /// Version of the program that last migrated the database.
     pub(crate) version: Option<String>,
@@ -62,7 +62,7 @@ impl Record {
 
 /// What could be read of `public.sparc_migrations`.
 pub(crate) enum AppliedMigrations {
-    /// The role lacks the privilege to read the table.
+    /// The role cannot read all rows of the table: it lacks a privilege, or row-level security applies to it.
     Unreadable,
     /// The names of the applied migrations.
     Listed(Vec<String>),
@@ -87,7 +87,7 @@ pub(crate) async fn read_applied<C: ConnectionTrait>(db: &C) -> Result<AppliedMi
 pub(crate) fn migrations() -> Vec<Box<dyn MigrationTrait>> {
     let migrations = Migrator::migrations();
     #[cfg(test)]
-    let migrations = crate::next_release::add_migration_if_used(migrations);
+    let migrations = crate::next_release::add_migration_of_next_release(migrations);
     migrations
 }
 

@@ -91,7 +91,7 @@ pub(crate) fn describe_swapped_names(state: &State) -> Vec<String> {
         if has_own_comment(object) || !matches!(kind, "table" | "column") {
             continue;
         }
-        // Columns of different tables may have the same comment.
+        // Columns of different tables may have the same comment, so only columns of the same table are comparable.
         let is_comparable = |other: &str| kind == "table" || manifest::table_of(other) == manifest::table_of(object);
         if let Some(actual_comment) = found.get(comment_line.as_str()) {
             let object_by_comment = state.expected.iter().find_map(|(line, comment)| {

@@ -211,12 +211,13 @@ $$",
 
 /// Returns the SQL that gives the selected objects exactly the privileges of the manifest.
 fn privileges_of_manifest_sql(is_selected: impl Fn(&str) -> bool) -> Vec<String> {
-    let manifest = manifest::definitions();
+    let definitions = manifest::definitions();
     let mut sql = Vec::new();
-    for object in manifest.keys().filter(|object| is_selected(object)) {
+    for object in definitions.keys().filter(|object| is_selected(object)) {
         sql.push(format!("REVOKE ALL ON {object} FROM {PUBLIC_AND_API_ROLES}"));
         let prefix = format!("grant on {object} to ");
-        let grants = manifest.iter().filter_map(|(grant, privileges)| Some((grant.strip_prefix(&prefix)?, privileges)));
+        let grants =
+            definitions.iter().filter_map(|(grant, privileges)| Some((grant.strip_prefix(&prefix)?, privileges)));
         sql.extend(grants.map(|(role, privileges)| format!("GRANT {privileges} ON {object} TO {role}")));
     }
     sql

@@ -19,8 +19,8 @@ pub(crate) use failure::{server_address, to_connect_error_with_timeout};
 
 use crate::sqlstate;
 
-/// Timeout for one attempt of a caller that has no timeout of its own. It is also the timeout that [`to_connect_error`]
-/// states.
+/// Timeout for one attempt of a caller that has no timeout of its own. It is also the timeout that an error
+/// of [`to_connect_error`] states.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Returns the connect options of the URL. As in libpq, what the URL leaves out is taken from the environment (such as

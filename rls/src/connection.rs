@@ -20,7 +20,7 @@ use crate::{
     identity::{check_role, check_settings},
     position::{LogPosition, ReadRequirement},
     servers::{Purpose, Servers},
-    statement_kind::may_run_on_replica,
+    statement_kind::may_run_read_only,
     transaction::{impl_transaction_trait, modes_sql},
     transaction_state::{BeginRequest, OUTERMOST_FRAME_ID, READ_ONLY},
 };
@@ -255,7 +255,7 @@ impl IdentityConnection {
 
     /// Whether raw SQL may run on a replica. Without replicas, raw SQL always runs in a transaction that may write.
     fn may_run_raw_on_replica(&self, statement: &Statement) -> bool {
-        self.has_replicas() && may_run_on_replica(&statement.sql)
+        self.has_replicas() && may_run_read_only(&statement.sql)
     }
 }
 
@@ -344,7 +344,7 @@ impl ConnectionTrait for IdentityConnection {
 
     async fn query_one<S: StatementBuilder>(&self, statement: &S) -> Result<Option<QueryResult>, DbErr> {
         let statement = DbBackend::Postgres.build(statement);
-        run_in_own_transaction!(self, runs_read_only = may_run_on_replica(&statement.sql), |transaction| transaction
+        run_in_own_transaction!(self, runs_read_only = may_run_read_only(&statement.sql), |transaction| transaction
             .query_one_built(statement.clone()))
     }
 
@@ -356,7 +356,7 @@ impl ConnectionTrait for IdentityConnection {
 
     async fn query_all<S: StatementBuilder>(&self, statement: &S) -> Result<Vec<QueryResult>, DbErr> {
         let statement = DbBackend::Postgres.build(statement);
-        run_in_own_transaction!(self, runs_read_only = may_run_on_replica(&statement.sql), |transaction| transaction
+        run_in_own_transaction!(self, runs_read_only = may_run_read_only(&statement.sql), |transaction| transaction
             .query_all_built(statement.clone()))
     }
 }

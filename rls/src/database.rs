@@ -11,7 +11,7 @@ use sea_orm::{
 use crate::{
     Error, Identity, connect,
     pool::{Pool, PoolOptions, PoolStatus, conn_error},
-    position::{LogPosition, ReadRequirements},
+    position::{LogPosition, ReadRequirementsByIdentity},
     servers::{Cluster, ServerStatus, Servers, ServersByIdentityRole},
     transaction::MapError,
     wire::{PreparedStatementMode, query_scalar},
@@ -31,9 +31,9 @@ pub struct Database {
     pub(crate) map_error: MapError,
     /// See [`with_context`](Self::with_context).
     pub(crate) context: Option<Arc<dyn Any + Send + Sync>>,
-    /// For each identity, the position in the write-ahead log up to which it has seen the database; used only if there
+    /// The read requirement of each identity; used only if there
     /// are replicas.
-    positions: Arc<ReadRequirements>,
+    read_requirements: Arc<ReadRequirementsByIdentity>,
 }
 
 impl Database {
@@ -57,10 +57,10 @@ impl Database {
     /// [`Error::Connect`] if no connection can be opened, with the cause and the remedy;
     /// [`Error::Misconfigured`] if [`Options::max_connections`] is out of range.
     pub async fn connect(url: &str, options: &Options) -> Result<Self, Error> {
-        let positions = Arc::default();
+        let read_requirements = Arc::default();
         let (query, login_url) = (None, None);
-        let (servers, _) = open_servers(url, options, query, login_url, &positions).await?;
-        Ok(Self::new(servers, options.deadline, positions))
+        let (servers, _) = open_servers(url, options, query, login_url, &read_requirements).await?;
+        Ok(Self::new(servers, options.deadline, read_requirements))
     }
 
     /// Connects as [`connect`](Self::connect) does, and runs one query as the login, without an identity, on a separate
@@ -76,15 +76,15 @@ impl Database {
         options: &Options,
         query: &'static str,
     ) -> Result<(Self, Option<String>), Error> {
-        let positions = Arc::default();
+        let read_requirements = Arc::default();
         let login_url = None;
-        let (servers, answer) = open_servers(url, options, Some(query), login_url, &positions).await?;
-        Ok((Self::new(servers, options.deadline, positions), answer))
+        let (servers, answer) = open_servers(url, options, Some(query), login_url, &read_requirements).await?;
+        Ok((Self::new(servers, options.deadline, read_requirements), answer))
     }
 
-    fn new(shared: Servers, deadline: Option<Duration>, positions: Arc<ReadRequirements>) -> Self {
+    fn new(shared: Servers, deadline: Option<Duration>, read_requirements: Arc<ReadRequirementsByIdentity>) -> Self {
         let servers_by_identity_role = ServersByIdentityRole { shared, separate: Arc::default() };
-        Self { servers_by_identity_role, deadline, map_error: |_, error| error, context: None, positions }
+        Self { servers_by_identity_role, deadline, map_error: |_, error| error, context: None, read_requirements }
     }
 
     /// Returns the same handle, with a separate pool for the identities of one role. Its connections use the login of
@@ -102,7 +102,7 @@ impl Database {
         options: &Options,
     ) -> Result<Self, Error> {
         let (query, login_url) = (None, Some(url));
-        let (servers, _) = open_servers(url, options, query, login_url, &self.positions).await?;
+        let (servers, _) = open_servers(url, options, query, login_url, &self.read_requirements).await?;
         let mut separate = (*self.servers_by_identity_role.separate).clone();
         separate.insert(role.into(), servers);
         self.servers_by_identity_role.separate = Arc::new(separate);
@@ -133,7 +133,7 @@ impl Database {
     }
 
     pub(crate) fn record_seen_log_position(&self, identity: &Identity, position: LogPosition) {
-        self.positions.record(identity, position);
+        self.read_requirements.record(identity, position);
     }
 
     /// Returns the status of each server: which one is the primary, and which are used for reads. Without replicas, the
@@ -185,7 +185,7 @@ async fn open_servers(
     options: &Options,
     query: Option<&'static str>,
     login_url: Option<&str>,
-    positions: &Arc<ReadRequirements>,
+    read_requirements: &Arc<ReadRequirementsByIdentity>,
 ) -> Result<(Servers, Option<String>), Error> {
     let pg_options = connect_options(url, options)?;
     if !options.replicas.is_empty() {
@@ -196,9 +196,9 @@ async fn open_servers(
                 Some(login_url) => connect_options(&connect::with_address_of(replica_url, login_url)?, options)?,
             });
         }
-        let tls_choices = server_options.into_iter().map(|server| connect::probe_tls(server, options.acquire_timeout));
-        let server_options = join_all(tls_choices).await;
-        let cluster = Cluster::connect(server_options, options.pool_options(), positions.clone()).await?;
+        let tls_probes = server_options.into_iter().map(|server| connect::probe_tls(server, options.acquire_timeout));
+        let server_options = join_all(tls_probes).await;
+        let cluster = Cluster::connect(server_options, options.pool_options(), read_requirements.clone()).await?;
         let answer = match query {
             Some(query) => within_acquire_timeout(options, cluster.query_scalar(query)).await?,
             None => None,

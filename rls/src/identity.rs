@@ -130,9 +130,9 @@ impl Identity {
         condition
     }
 
-    /// Returns the hash under which the log position of the identity is remembered: the hash of the user id, if the
+    /// Returns the hash under which the read requirement of the identity is remembered: the hash of the user id, if the
     /// identity has one, and otherwise that of the role and the settings.
-    pub(crate) fn position_key(&self) -> u64 {
+    pub(crate) fn read_requirement_key(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         match self.0.user_id {
             Some(id) => id.hash(&mut hasher),
@@ -365,7 +365,8 @@ mod tests {
 
     #[test]
     fn without_a_user_id_a_log_position_is_remembered_under_role_and_settings() {
-        let key_of_tenant = |name: &str| Identity::new("tenant").with_setting("app.tenant", name).position_key();
+        let key_of_tenant =
+            |name: &str| Identity::new("tenant").with_setting("app.tenant", name).read_requirement_key();
         assert_eq!(key_of_tenant("1"), key_of_tenant("1"));
         assert_ne!(key_of_tenant("1"), key_of_tenant("2"));
     }

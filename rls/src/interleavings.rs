@@ -129,9 +129,9 @@ impl TaskContext {
             // Writes in another role, and may be cancelled.
             2 => {
                 let row_number = self.log_row(frame_id);
-                let set_roles = ["service", USER_ROLE].map(|role| statement(set_role_statement(role)));
+                let set_role_statements = ["service", USER_ROLE].map(|role| statement(set_role_statement(role)));
                 let insert = statement(format!("INSERT {row_number} AS service"));
-                let write = self.shared.execute_as_role(frame_id, set_roles, insert);
+                let write = self.shared.execute_as_role(frame_id, set_role_statements, insert);
                 let answer = if random_below(2) == 0 { poll_and_drop(write).await } else { Some(write.await) };
                 self.record_answer(row_number, answer);
             }

@@ -44,9 +44,9 @@ pub(crate) async fn prevent_statement_name_collisions(
     connection: &mut impl Connection,
     process_id: Option<i64>,
 ) -> Result<(), sqlx::Error> {
-    let requires_name_check_in =
+    let requires_name_check =
         connection.server_process().is_some_and(|process| process.requires_name_check_in(process_id));
-    if requires_name_check_in {
+    if requires_name_check {
         ensure_safe_statement_names(connection).await?;
     }
     // The id is recorded only now: if this call is dropped during the check, the next transaction must check again.
@@ -56,6 +56,8 @@ pub(crate) async fn prevent_statement_name_collisions(
     Ok(())
 }
 
+/// Counts the prepared statements in the server process. Depending on who has named them, makes the driver forget its
+/// own, records that the pooler tracks them, or fails.
 async fn ensure_safe_statement_names(connection: &mut impl Connection) -> Result<(), sqlx::Error> {
     let mut response = SimpleQueryResponse::default();
     connection.simple_query(COUNT_DRIVER_AND_POOLER_STATEMENTS.to_owned(), &mut response).await?;

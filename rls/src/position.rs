@@ -1,5 +1,5 @@
-//! ReadRequirements in the write-ahead log, and the memory of the position up to which each identity has written or
-//! read.
+//! Positions in the write-ahead log, and the memory of what a server must have replayed before each identity may read
+//! from it.
 
 use std::{
     collections::HashMap,
@@ -113,9 +113,9 @@ const MAX_IDENTITIES_PER_GENERATION: usize = 8192;
 /// its requirements demand together is kept as `floor`, which applies to all identities without an entry. By then
 /// replicas have usually replayed the position of `floor`, so nobody waits for it.
 #[derive(Debug, Default)]
-pub(crate) struct ReadRequirements(Mutex<RememberedRequirements>);
+pub(crate) struct ReadRequirementsByIdentity(Mutex<RememberedRequirements>);
 
-/// What [`ReadRequirements`] remembers. The keys are those of [`Identity::position_key`].
+/// What [`ReadRequirementsByIdentity`] remembers. The keys are those of [`Identity::read_requirement_key`].
 #[derive(Debug, Default)]
 struct RememberedRequirements {
     recent: HashMap<u64, ReadRequirement>,
@@ -125,18 +125,19 @@ struct RememberedRequirements {
     unknown_commit_count: u64,
 }
 
-impl ReadRequirements {
+impl ReadRequirementsByIdentity {
     /// Returns what a server must fulfil before the identity may read from it.
     pub(crate) fn get(&self, identity: &Identity) -> ReadRequirement {
         let remembered = self.lock();
-        let key = &identity.position_key();
+        let key = &identity.read_requirement_key();
         let entry = remembered.recent.get(key).or_else(|| remembered.older.get(key)).copied();
         entry.unwrap_or(remembered.floor)
     }
 
     /// Records that the identity has written or read up to the position.
     pub(crate) fn record(&self, identity: &Identity, position: LogPosition) {
-        self.lock().update(identity.position_key(), |entry| entry.position = entry.position.max(Some(position)));
+        self.lock()
+            .update(identity.read_requirement_key(), |entry| entry.position = entry.position.max(Some(position)));
     }
 
     /// Returns how many unknown commits there have been so far.
@@ -153,7 +154,7 @@ impl ReadRequirements {
         position: LogPosition,
         unknown_commit_count_before: u64,
     ) {
-        self.lock().update(identity.position_key(), |entry| {
+        self.lock().update(identity.read_requirement_key(), |entry| {
             let last_unknown_commit = entry.last_unknown_commit.filter(|number| *number > unknown_commit_count_before);
             *entry = ReadRequirement { position: entry.position.max(Some(position)), last_unknown_commit };
         });
@@ -164,7 +165,7 @@ impl ReadRequirements {
         let mut remembered = self.lock();
         remembered.unknown_commit_count += 1;
         let number = remembered.unknown_commit_count;
-        remembered.update(identity.position_key(), |entry| entry.last_unknown_commit = Some(number));
+        remembered.update(identity.read_requirement_key(), |entry| entry.last_unknown_commit = Some(number));
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, RememberedRequirements> {
@@ -190,7 +191,7 @@ impl RememberedRequirements {
 
 #[cfg(test)]
 mod tests {
-    use super::{LogPosition, MAX_IDENTITIES_PER_GENERATION, ReadRequirement, ReadRequirements};
+    use super::{LogPosition, MAX_IDENTITIES_PER_GENERATION, ReadRequirement, ReadRequirementsByIdentity};
     use crate::Identity;
 
     /// Returns an identity that is different for each number.
@@ -220,48 +221,48 @@ mod tests {
 
     #[test]
     fn memory_is_bounded_and_an_identity_without_an_entry_still_reads_its_own_writes() {
-        let positions = ReadRequirements::default();
+        let requirements = ReadRequirementsByIdentity::default();
         let at = |number: usize| LogPosition { timeline: 1, lsn: number as u64 };
         let identity_count = MAX_IDENTITIES_PER_GENERATION * 5;
         for number in 0..identity_count {
-            positions.record(&numbered_identity(number), at(number));
+            requirements.record(&numbered_identity(number), at(number));
         }
         // Of these four identities, the first three have been dropped, and the last still has an entry.
         for number in [0, 1, MAX_IDENTITIES_PER_GENERATION, identity_count - 1] {
-            assert!(positions.get(&numbered_identity(number)).position >= Some(at(number)), "{number}");
+            assert!(requirements.get(&numbered_identity(number)).position >= Some(at(number)), "{number}");
         }
         let last_number = identity_count - 1;
-        assert_eq!(positions.get(&numbered_identity(last_number)).position, Some(at(last_number)));
-        let remembered = positions.lock();
+        assert_eq!(requirements.get(&numbered_identity(last_number)).position, Some(at(last_number)));
+        let remembered = requirements.lock();
         assert!(remembered.recent.len() + remembered.older.len() <= 2 * MAX_IDENTITIES_PER_GENERATION);
     }
 
     #[test]
     fn after_an_unknown_commit_an_identity_reads_on_the_primary_until_a_commit_there_is_answered() {
-        let (positions, ada) = (ReadRequirements::default(), numbered_identity(0));
+        let (requirements, ada) = (ReadRequirementsByIdentity::default(), numbered_identity(0));
         let at = |lsn| LogPosition { timeline: 1, lsn };
-        positions.record_unknown_commit(&ada);
+        requirements.record_unknown_commit(&ada);
         // Recording the position of a read does not settle whether the commit has succeeded.
-        positions.record(&ada, at(1));
-        assert!(positions.get(&ada).last_unknown_commit.is_some());
-        positions.record_primary_commit(&ada, at(2), positions.unknown_commit_count());
-        assert_eq!(positions.get(&ada), ReadRequirement { position: Some(at(2)), last_unknown_commit: None });
+        requirements.record(&ada, at(1));
+        assert!(requirements.get(&ada).last_unknown_commit.is_some());
+        requirements.record_primary_commit(&ada, at(2), requirements.unknown_commit_count());
+        assert_eq!(requirements.get(&ada), ReadRequirement { position: Some(at(2)), last_unknown_commit: None });
     }
 
     #[test]
     fn a_commit_forgets_only_unknown_commits_that_were_recorded_before_it_was_sent() {
-        let (positions, [ada, ben]) = (ReadRequirements::default(), [0, 1].map(numbered_identity));
+        let (requirements, [ada, ben]) = (ReadRequirementsByIdentity::default(), [0, 1].map(numbered_identity));
         let at = |lsn| LogPosition { timeline: 1, lsn };
-        positions.record_unknown_commit(&ada);
-        let unknown_commit_count_before = positions.unknown_commit_count();
-        positions.record_unknown_commit(&ada);
-        positions.record_unknown_commit(&ben);
-        positions.record_primary_commit(&ada, at(2), unknown_commit_count_before);
-        assert!(positions.get(&ada).last_unknown_commit.is_some());
-        positions.record_primary_commit(&ada, at(3), positions.unknown_commit_count());
-        assert_eq!(positions.get(&ada), ReadRequirement { position: Some(at(3)), last_unknown_commit: None });
+        requirements.record_unknown_commit(&ada);
+        let unknown_commit_count_before = requirements.unknown_commit_count();
+        requirements.record_unknown_commit(&ada);
+        requirements.record_unknown_commit(&ben);
+        requirements.record_primary_commit(&ada, at(2), unknown_commit_count_before);
+        assert!(requirements.get(&ada).last_unknown_commit.is_some());
+        requirements.record_primary_commit(&ada, at(3), requirements.unknown_commit_count());
+        assert_eq!(requirements.get(&ada), ReadRequirement { position: Some(at(3)), last_unknown_commit: None });
         assert!(
-            positions.get(&ben).last_unknown_commit.is_some(),
+            requirements.get(&ben).last_unknown_commit.is_some(),
             "a commit of Ada must not settle the unknown commit of Ben"
         );
     }

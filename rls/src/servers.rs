@@ -29,7 +29,7 @@ use crate::{
     Error, Identity,
     connect::server_address,
     pool::{Pool, PoolOptions},
-    position::{LogPosition, ReadRequirement, ReadRequirements},
+    position::{LogPosition, ReadRequirement, ReadRequirementsByIdentity},
     shared_transaction::{DEADLINE_GRACE, SharedTransaction},
     tracked_server::PositionTracking,
     transaction_state::BeginRequest,
@@ -40,7 +40,8 @@ use crate::{
 /// shorter, that is the timeout instead. Also the timeout of each attempt of [`Cluster::query_scalar`].
 const SERVER_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The servers for each role, with the pools that it uses. Roles that have no separate pools use `shared`.
+/// The servers for each database role of an identity, with the pools that the role uses. Roles that have no separate
+/// pools use `shared`.
 #[derive(Clone, Debug)]
 pub(crate) struct ServersByIdentityRole {
     pub(crate) shared: Servers,
@@ -66,7 +67,7 @@ pub(crate) enum Servers {
     Several(Arc<Cluster>),
 }
 
-/// On which server a transaction may run.
+/// What a transaction is for, as far as the choice of its server depends on it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Purpose {
     /// It may write, or it is `SERIALIZABLE`, which a standby does not support. It runs on the primary.
@@ -141,7 +142,7 @@ pub(crate) struct Cluster {
     newest_timeline: Arc<AtomicU32>,
     /// The number of reads so far, by which they are distributed over the replicas in turn.
     read_count: AtomicUsize,
-    positions: Arc<ReadRequirements>,
+    read_requirements: Arc<ReadRequirementsByIdentity>,
     /// Asks the monitor to check the servers soon.
     monitor_wake: Arc<Notify>,
     is_closed: AtomicBool,
@@ -157,7 +158,7 @@ struct Member {
     pool: Pool,
     /// Whether it is a replica to which reads are sent.
     serves_reads: AtomicBool,
-    /// Whether it answered the last check.
+    /// Whether it answered the last check, as a copy of the other servers.
     passed_last_check: AtomicBool,
     position_tracking: Arc<PositionTracking>,
     /// Its log position when it was last checked, or a later one that it reported when a transaction began on it.
@@ -208,7 +209,7 @@ impl Cluster {
     pub(crate) async fn connect(
         server_options: Vec<PgConnectOptions>,
         pool_options: PoolOptions,
-        positions: Arc<ReadRequirements>,
+        read_requirements: Arc<ReadRequirementsByIdentity>,
     ) -> Result<Arc<Self>, Error> {
         let newest_timeline = Arc::<AtomicU32>::default();
         let mut members = Vec::new();
@@ -219,7 +220,7 @@ impl Cluster {
                 pool: Pool::managed(options.clone(), pool_options)?,
                 serves_reads: AtomicBool::new(false),
                 passed_last_check: AtomicBool::new(false),
-                position_tracking: Arc::new(PositionTracking::new(positions.clone(), newest_timeline.clone())),
+                position_tracking: Arc::new(PositionTracking::new(read_requirements.clone(), newest_timeline.clone())),
                 lsn: AtomicU64::new(0),
             });
         }
@@ -228,7 +229,7 @@ impl Cluster {
             primary: watch::Sender::new(0),
             newest_timeline,
             read_count: AtomicUsize::new(0),
-            positions,
+            read_requirements,
             monitor_wake: Arc::default(),
             is_closed: AtomicBool::new(false),
             acquire_timeout: pool_options.acquire_timeout,
@@ -243,14 +244,14 @@ impl Cluster {
 
     /// Returns the requirement that follows from what this identity wrote or read.
     pub(crate) fn recorded_requirement(&self, identity: &Identity) -> ReadRequirement {
-        self.positions.get(identity)
+        self.read_requirements.get(identity)
     }
 
     /// Returns the primary's answer to a query, or that of another server if the query fails on the primary. If it
     /// fails on all servers, returns the primary's error.
     pub(crate) async fn query_scalar(&self, query: &'static str) -> Result<Option<String>, sqlx::Error> {
         let primary_index = self.primary_index();
-        // The primary first, then the reachable servers. (`false` sorts before `true`.)
+        // The primary first, then the servers that passed the last check. (`false` sorts before `true`.)
         let mut order: Vec<usize> = (0..self.members.len()).collect();
         order.sort_by_key(|index| {
             (*index != primary_index, !self.members[*index].passed_last_check.load(Ordering::SeqCst))

@@ -134,7 +134,7 @@ impl<C: Connection> SharedTransaction<C> {
         let mut state = self.lock().await;
         state.settle(&self.unlocked_state).await?;
         state.check_usable(frame_id)?;
-        if state.frame(frame_id).is_some_and(|frame| frame.is_unverified) {
+        if state.frame(frame_id).is_some_and(|frame| frame.needs_verification) {
             // `Pending::Discardable`, because the frame need not fail if the call is dropped here: no statement of the
             // caller has been sent.
             state.verify(frame_id, Pending::Discardable).await?;
@@ -150,18 +150,18 @@ impl<C: Connection> SharedTransaction<C> {
     }
 
     /// Does the same as [`within_deadline`](Self::within_deadline) for a statement of the caller. `work` sets
-    /// `is_raw_commit_sent` if the statement may commit the transaction; then it is unknown at the deadline whether the
+    /// `may_be_raw_commit` if the statement may commit the transaction; then it is unknown at the deadline whether the
     /// transaction was committed.
     pub(crate) async fn within_deadline_of_statement<T>(
         &self,
-        is_raw_commit_sent: &AtomicBool,
+        may_be_raw_commit: &AtomicBool,
         work: impl Future<Output = Result<T, DbErr>>,
     ) -> Result<T, DbErr> {
         let Some(deadline) = self.statement_deadline else { return work.await };
         let outcome = timeout(deadline.saturating_add(DEADLINE_GRACE), work).await;
         outcome.unwrap_or_else(|_| {
             let error_at_close = self.close_if_unanswered();
-            Err(if is_raw_commit_sent.load(Ordering::SeqCst) {
+            Err(if may_be_raw_commit.load(Ordering::SeqCst) {
                 commit_unknown_error("the server did not answer in time")
             } else {
                 error_at_close.unwrap_or_else(|| Error::DeadlineExceeded.into())

@@ -70,7 +70,7 @@ pub(crate) fn cannot_change_session(sql: &str) -> bool {
 
 /// Whether, as far as its text shows, the statement only reads, locks no rows and cannot change the database session,
 /// so that a replica can run it. (A view or a policy may still call a function that writes.)
-pub(crate) fn may_run_on_replica(sql: &str) -> bool {
+pub(crate) fn may_run_read_only(sql: &str) -> bool {
     // ` FOR ` begins a locking clause, and `pg_` the name of a system view, which has other rows on another server.
     // Both can also occur in a name or a string; the statement then runs on the primary without need.
     sql.starts_with("SELECT ") && ![" FOR ", "pg_"].iter().any(|part| sql.contains(part)) && cannot_change_session(sql)
@@ -180,7 +180,7 @@ fn is_part_of_name(character: char) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{WriteKind, cannot_change_session, may_commit, may_run_on_replica, returns_written_rows, write_kind};
+    use super::{WriteKind, cannot_change_session, may_commit, may_run_read_only, returns_written_rows, write_kind};
 
     #[test]
     fn the_keyword_returning_counts_only_outside_of_strings() {
@@ -221,8 +221,8 @@ mod tests {
     }
 
     #[test]
-    fn only_a_plain_select_counts_as_reading_only() {
-        assert!(may_run_on_replica(r#"SELECT "a"."id" FROM "a" WHERE "a"."id" IN ($1)"#));
+    fn only_a_plain_select_may_run_read_only() {
+        assert!(may_run_read_only(r#"SELECT "a"."id" FROM "a" WHERE "a"."id" IN ($1)"#));
         for sql in [
             r#"SELECT "a"."id" FROM "a" FOR UPDATE"#,
             r#"SELECT "a"."id" FROM "a" FOR NO KEY UPDATE SKIP LOCKED"#,
@@ -232,7 +232,7 @@ mod tests {
             r#"INSERT INTO "a" ("id") VALUES ($1)"#,
             r#"WITH "b" AS (DELETE FROM "a" RETURNING "id") SELECT "id" FROM "b""#,
         ] {
-            assert!(!may_run_on_replica(sql), "{sql}");
+            assert!(!may_run_read_only(sql), "{sql}");
         }
     }
 

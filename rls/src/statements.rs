@@ -22,23 +22,24 @@ macro_rules! run_statement {
     ) => {{
         let statement: StatementToRun = $statement;
         check_values(&statement.statement)?;
-        let is_raw_commit_sent = AtomicBool::new(false);
+        // Whether the statement may commit the transaction. If so, its outcome is unknown at the deadline.
+        let may_be_raw_commit = AtomicBool::new(false);
         let run = async {
             let mut call = $shared.begin_call($frame_id).await?;
             let write_kind = write_kind(&statement.statement.sql);
-            let returns_written_rows = returns_written_rows(&statement.statement.sql);
+            let returns_each_row = returns_written_rows(&statement.statement.sql);
             if write_kind != WriteKind::None {
                 $shared.count_write();
             }
             if $verification != Verification::Skipped {
                 call.expect_session_changes();
-                is_raw_commit_sent.store(call.record_if_raw_commit(&statement.statement), Ordering::SeqCst);
+                may_be_raw_commit.store(call.record_if_raw_commit(&statement.statement), Ordering::SeqCst);
             }
             let $query = driver_query(statement.statement, statement.is_cacheable);
             let $connection = call.connection()?;
             let outcome = $run.await;
             let result = call.record_outcome_for_caller(outcome, $to_db_err)?;
-            if write_kind == WriteKind::Rows && result.affected_no_row(returns_written_rows) {
+            if write_kind == WriteKind::Rows && result.affected_no_row(returns_each_row) {
                 $shared.uncount_write();
             }
             if $verification == Verification::Immediate {
@@ -46,11 +47,11 @@ macro_rules! run_statement {
             }
             Ok(result)
         };
-        $shared.within_deadline_of_statement(&is_raw_commit_sent, run).await
+        $shared.within_deadline_of_statement(&may_be_raw_commit, run).await
     }};
 }
 
-/// A statement, and whether the driver caches it as a prepared statement.
+/// A statement, and whether the driver may cache it as a prepared statement.
 pub(crate) struct StatementToRun {
     pub(crate) statement: Statement,
     pub(crate) is_cacheable: bool,
@@ -100,16 +101,16 @@ impl<C: Connection> SharedTransaction<C> {
     }
 
     /// Runs one statement in another role and restores the role, with exclusive access to the connection. Of the two
-    /// `set_roles`, the first sets the other role, and the second restores the identity's role. After a failure the
-    /// role need not be restored: the frame can only be rolled back, which restores the role.
+    /// `set_role_statements`, the first sets the other role, and the second restores the identity's role. After a
+    /// failure the role need not be restored: the frame can only be rolled back, which restores the role.
     pub(crate) async fn execute_as_role(
         &self,
         frame_id: u64,
-        set_roles: [Statement; 2],
+        set_role_statements: [Statement; 2],
         statement: Statement,
     ) -> Result<ExecResult, DbErr> {
         check_values(&statement)?;
-        let [set_role, restore_role] = set_roles;
+        let [set_role, restore_role] = set_role_statements;
         let run = async {
             let mut call = self.begin_call(frame_id).await?;
             self.count_write();

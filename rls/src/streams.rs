@@ -13,7 +13,7 @@ use crate::{
     Error,
     runtime::{AtomicBool, AtomicUsize, Ordering, spawn, timeout},
     shared_transaction::{Call, DEADLINE_GRACE, SharedTransaction, Verification},
-    statement_kind::{WriteKind, may_run_on_replica, write_kind},
+    statement_kind::{WriteKind, may_run_read_only, write_kind},
     transaction_state::{OUTERMOST_FRAME_ID, commit_unknown_error},
     wire::{Connection, check_values, driver_query, query_error},
 };
@@ -221,7 +221,7 @@ async fn send_all<C: Connection>(
 ) -> Result<StreamEnd, DbErr> {
     // Dropped before `call`, so that no other call gets the connection before the frame has failed.
     let mut frame_guard = FailFrameOnDrop { shared, frame_id, is_disarmed: false };
-    let seems_read_only = may_run_on_replica(&statement.sql);
+    let seems_read_only = may_run_read_only(&statement.sql);
     call.expect_rows();
     let connection = call.connection()?;
     let sending = async {

@@ -8,15 +8,15 @@ use std::sync::{
 
 use crate::{
     Identity,
-    position::{LogPosition, ReadRequirements},
+    position::{LogPosition, ReadRequirementsByIdentity},
     wire::ReplicationStatus,
 };
 
 /// What is needed to track the log positions that the transactions on one server reach.
 #[derive(Debug)]
 pub(crate) struct PositionTracking {
-    /// The log positions of the identities. The trackings of all servers share them.
-    positions: Arc<ReadRequirements>,
+    /// The read requirements of the identities. The trackings of all servers share them.
+    read_requirements: Arc<ReadRequirementsByIdentity>,
     /// The newest timeline that any primary has had so far. The trackings of all servers share it.
     newest_timeline: Arc<AtomicU32>,
     /// The timeline that the server was on when the monitor (`servers/monitor.rs`) last checked it; 0 before the first
@@ -25,8 +25,8 @@ pub(crate) struct PositionTracking {
 }
 
 impl PositionTracking {
-    pub(crate) fn new(positions: Arc<ReadRequirements>, newest_timeline: Arc<AtomicU32>) -> Self {
-        Self { positions, newest_timeline, timeline: AtomicU32::new(0) }
+    pub(crate) fn new(read_requirements: Arc<ReadRequirementsByIdentity>, newest_timeline: Arc<AtomicU32>) -> Self {
+        Self { read_requirements, newest_timeline, timeline: AtomicU32::new(0) }
     }
 }
 
@@ -57,7 +57,7 @@ impl TrackedServer {
 
     /// Returns the record of a commit that is about to be sent.
     pub(crate) fn track_commit(&self, identity: &Identity) -> CommitInProgress {
-        let unknown_commit_count_before = self.position_tracking.positions.unknown_commit_count();
+        let unknown_commit_count_before = self.position_tracking.read_requirements.unknown_commit_count();
         CommitInProgress {
             position_tracking: self.position_tracking.clone(),
             identity: identity.clone(),
@@ -85,16 +85,16 @@ impl CommitInProgress {
     /// commit. `is_unanswered` is whether the server's answer was lost; then, and if a commit was not followed by a
     /// status, the drop records an unknown commit.
     pub(crate) fn record_outcome(mut self, is_committed: bool, status: Option<ReplicationStatus>, is_unanswered: bool) {
-        let PositionTracking { positions, newest_timeline, timeline } = &*self.position_tracking;
+        let PositionTracking { read_requirements, newest_timeline, timeline } = &*self.position_tracking;
         match status {
             Some(status) if is_committed && status.is_standby => {
                 let timeline = timeline.load(Ordering::SeqCst);
-                positions.record(&self.identity, LogPosition { timeline, lsn: status.lsn });
+                read_requirements.record(&self.identity, LogPosition { timeline, lsn: status.lsn });
             }
             Some(status) if is_committed => {
                 newest_timeline.fetch_max(status.timeline, Ordering::SeqCst);
                 let position = LogPosition { timeline: status.timeline, lsn: status.lsn };
-                positions.record_primary_commit(&self.identity, position, self.unknown_commit_count_before);
+                read_requirements.record_primary_commit(&self.identity, position, self.unknown_commit_count_before);
             }
             // The transaction is committed at an unknown log position, or its outcome is unknown. In both cases the
             // drop of `self` records an unknown commit.
@@ -108,7 +108,7 @@ impl CommitInProgress {
 impl Drop for CommitInProgress {
     fn drop(&mut self) {
         if !self.is_settled {
-            self.position_tracking.positions.record_unknown_commit(&self.identity);
+            self.position_tracking.read_requirements.record_unknown_commit(&self.identity);
         }
     }
 }

@@ -120,9 +120,9 @@ impl UnverifiedTransaction {
             let reason = format!("the role {role} has a separate pool and must be used through it");
             return Err(crate::Error::Misconfigured { reason }.into());
         }
-        let set_roles = [&*role, self.identity().role()]
+        let set_role_statements = [&*role, self.identity().role()]
             .map(|role| Statement::from_string(DbBackend::Postgres, set_role_statement(role)));
-        self.shared.execute_as_role(self.frame_id, set_roles, statement).await
+        self.shared.execute_as_role(self.frame_id, set_role_statements, statement).await
     }
 
     /// Records that an operation of several statements did not complete. After that, the transaction can only be rolled
@@ -190,7 +190,7 @@ impl ConnectionTrait for UnverifiedTransaction {
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        self.shared.execute(self.frame_id, uncached_statement(sql), Verification::Skipped).await
+        self.shared.execute(self.frame_id, uncacheable_statement(sql), Verification::Skipped).await
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
@@ -204,7 +204,7 @@ impl ConnectionTrait for UnverifiedTransaction {
 
 /// Returns raw SQL as one statement without values, to be sent with the extended query protocol, which accepts only one
 /// statement. The driver does not cache it, because its text is unlikely to recur.
-fn uncached_statement(sql: &str) -> StatementToRun {
+fn uncacheable_statement(sql: &str) -> StatementToRun {
     StatementToRun { statement: Statement::from_string(DbBackend::Postgres, sql), is_cacheable: false }
 }
 
@@ -331,7 +331,7 @@ impl ConnectionTrait for Transaction {
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        self.execute_for_caller(uncached_statement(sql), self.verification).await
+        self.execute_for_caller(uncacheable_statement(sql), self.verification).await
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {

@@ -52,15 +52,15 @@ pub(crate) struct TransactionState<C: Connection = PooledConnection> {
     /// The start time of the transaction, as the server prints it.
     pub(crate) started_at: String,
     pub(crate) identity: Identity,
-    /// The identity with its settings in the form in which the server stores them. Verification compares with this
-    /// form.
+    /// The identity with its settings as they were read back from the server, which may print them in another form than
+    /// the one in which they were set. Verification compares with this form.
     pub(crate) read_back_identity: Identity,
     /// The time limit of each statement, counted from its start.
     pub(crate) statement_deadline: Option<Duration>,
     pub(crate) prepared_statement_mode: PreparedStatementMode,
     /// Whether the transaction belongs to an operation that only reads, and is not SERIALIZABLE, so that what it read
     /// is valid whether it is committed or rolled back. Then the caller need not wait for its end.
-    pub(crate) needs_no_commit: bool,
+    pub(crate) need_not_await_end: bool,
     /// Whether the transaction is REPEATABLE READ, so that all its statements see the snapshot of the first one. Also
     /// `false` if its isolation level was not read when it began.
     pub(crate) is_repeatable_read: bool,
@@ -72,7 +72,7 @@ pub(crate) struct TransactionState<C: Connection = PooledConnection> {
 
 impl<C: Connection> TransactionState<C> {
     /// Whether the transaction can write nothing, so that the outcome of its commit does not matter: it is `READ ONLY`,
-    /// which no later statement can change, or it runs on a standby.
+    /// which no later statement can change, or it began on a standby.
     pub(crate) fn cannot_write(&self) -> bool {
         self.is_read_only || self.tracked_server.as_ref().is_some_and(|server| server.was_standby)
     }
@@ -120,7 +120,7 @@ impl<C: Connection> TransactionState<C> {
             if breaks_connection(error) || is_from_pooler(error) && self.has_unknown_raw_commit() {
                 self.close(EndReason::ConnectionLost);
             } else if error.as_database_error().is_some() {
-                self.set_raw_commit_unknown(false);
+                self.set_has_unknown_raw_commit(false);
                 self.has_outdated_statement |= is_outdated_statement(error);
                 self.must_finish_response = true;
                 self.mark_failed(frame_id, Failure::CallFailed);
@@ -249,14 +249,14 @@ impl<C: Connection> TransactionState<C> {
                 Pending::End => self.close(EndReason::EndedByCrate),
             }
             if has_server_error {
-                self.set_raw_commit_unknown(false);
+                self.set_has_unknown_raw_commit(false);
             } else if self.has_unknown_raw_commit() && self.end_reason.is_none() {
                 // The call that sent the COMMIT was dropped. The verification fails if the transaction has ended.
                 self.verify(self.innermost_frame_id(), Pending::Discardable).await?;
             }
         }
-        for (frame_id, unfinished) in unlocked_state.take_unfinished() {
-            match unfinished {
+        for (frame_id, reason) in unlocked_state.take_unfinished() {
+            match reason {
                 UnfinishedReason::Failed => self.mark_failed(frame_id, Failure::CallFailed),
                 UnfinishedReason::Abandoned => {
                     if let Some(frame) = self.frame(frame_id) {
@@ -286,14 +286,14 @@ impl<C: Connection> TransactionState<C> {
         let integer = |column| row.as_ref().and_then(|row| row.integer(column));
         let (finding, prepared_count) = (integer(0), integer(1));
         if finding.is_some() {
-            self.set_raw_commit_unknown(false);
+            self.set_has_unknown_raw_commit(false);
         }
         match finding {
             // The identity is unchanged.
             Some(0) => {
                 self.forget_statements_if_deallocated(prepared_count, pending).await?;
                 if let Some(frame) = self.frame(frame_id) {
-                    frame.is_unverified = false;
+                    frame.needs_verification = false;
                 }
                 Ok(())
             }

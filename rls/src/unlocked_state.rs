@@ -49,8 +49,8 @@ impl Drop for WaiterGuard<'_> {
 }
 
 impl UnlockedState {
-    pub(crate) fn record_unfinished(&self, frame_id: u64, unfinished: UnfinishedReason) {
-        self.unfinished.lock().unwrap_or_else(PoisonError::into_inner).push((frame_id, unfinished));
+    pub(crate) fn record_unfinished(&self, frame_id: u64, reason: UnfinishedReason) {
+        self.unfinished.lock().unwrap_or_else(PoisonError::into_inner).push((frame_id, reason));
     }
 
     /// Returns whether a call waits for the connection.
@@ -69,7 +69,7 @@ impl UnlockedState {
         }
     }
 
-    /// Returns the unfinished frames, and forgets them.
+    /// Returns the unfinished frames with their reasons, and forgets them.
     pub(crate) fn take_unfinished(&self) -> Vec<(u64, UnfinishedReason)> {
         std::mem::take(&mut *self.unfinished.lock().unwrap_or_else(PoisonError::into_inner))
     }

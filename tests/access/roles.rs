@@ -18,7 +18,10 @@ async fn is_allowed(caller: &SqlCaller, sql: &str) -> bool {
     // PostgreSQL reports two errors before it checks privileges, so they do not count as allowed: a generated or
     // identity column cannot be written, and a view does not support the operation.
     outcome.map_or_else(
-        |refusal| !refusal.is_forbidden() && ![GENERATED_ALWAYS, WRONG_OBJECT_TYPE].contains(&refusal.code.as_str()),
+        |refusal| {
+            !refusal.is_insufficient_privilege()
+                && ![GENERATED_ALWAYS, WRONG_OBJECT_TYPE].contains(&refusal.code.as_str())
+        },
         |_| true,
     )
 }

@@ -21,7 +21,7 @@ macro_rules! statements {
     };
 }
 
-/// Writes a heading, and the head of a table with one column per actor.
+/// Writes the heading and introduction of a section, and the head of its table, with one column per actor.
 fn write_section_start_with_actors(page: &mut String, title: &str, introduction: &str) {
     let columns: Vec<&str> = ["row"].into_iter().chain(ACTORS).collect();
     write_section_start(page, title, introduction, &columns);

@@ -169,8 +169,8 @@ impl OwnSession {
         )
     }
 
-    /// Asserts that the other Seer can still end their session, and that their account and the attacker's can be
-    /// closed.
+    /// Ends the other Seer's session and closes both accounts, the attacker's and the other Seer's. Asserts that all of
+    /// this still succeeds.
     async fn end_other_game_and_close_accounts(&self, world: &World) {
         assert_invariants(world).await;
         let cancel = format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{}'", self.other_game.session_id);

@@ -1,5 +1,6 @@
-//! When a statement begins, the caller may make a certain write. When the statement comes to that write, the caller no
-//! longer may: another part of the statement, or a transaction that has committed meanwhile, has ended the permission.
+//! When a statement begins, its caller is allowed to make a certain write. When the statement comes to that write, the
+//! caller is no longer allowed to: another part of the statement, or a transaction that has committed meanwhile, has
+//! ended the permission.
 //! Row security uses the statement's snapshot, so triggers check the permission again.
 
 use uuid::Uuid;

@@ -129,7 +129,7 @@ async fn a_stranger_does_not_learn_how_many_rows_an_account_has() {
     let world = World::new().await;
     let (newcomer, account_at_limits, closed_player) =
         (world.new_player().await, world.new_account().await, world.new_player().await);
-    // Ten is the limit on living characters.
+    // An account may have at most ten characters that are not retired.
     for _ in 0..10 {
         world.new_character(account_at_limits).await;
     }
@@ -263,13 +263,13 @@ async fn the_planner_has_no_statistics_of_mail_addresses_and_join_codes() {
     superuser.execute("ANALYZE users, sessions").await.unwrap();
     let has_statistics = "EXISTS (SELECT FROM pg_statistic WHERE starelid = attrelid AND staattnum = attnum)";
     for (table, columns) in [("users", "email"), ("sessions", "code")] {
-        let columns_without: String = superuser
+        let columns_without_statistics: String = superuser
             .fetch_value(&format!(
                 "SELECT string_agg(attname, ', ' ORDER BY attnum) FROM pg_attribute
                  WHERE attrelid = 'public.{table}'::regclass AND attnum > 0 AND NOT attisdropped AND NOT {has_statistics}"
             ))
             .await
             .unwrap();
-        assert_eq!(columns_without, columns, "{table}");
+        assert_eq!(columns_without_statistics, columns, "{table}");
     }
 }

@@ -194,7 +194,7 @@ async fn no_client_writes_a_deceptive_or_invisible_name() {
 }
 
 #[tokio::test]
-async fn a_name_of_blank_code_points_is_refused_and_any_other_code_point_is_accepted_as_a_name() {
+async fn a_name_of_invisible_code_points_is_refused_and_any_other_code_point_is_accepted_as_a_name() {
     let world = World::new().await;
     for (first, last) in invisible_ranges() {
         // 12288 is the ideographic space, and 10240 the blank Braille pattern.

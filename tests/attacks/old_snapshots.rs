@@ -40,7 +40,7 @@ async fn a_write_with_an_old_snapshot_is_refused_after_the_account_is_closed() {
 }
 
 #[tokio::test]
-async fn closing_an_account_with_an_old_snapshot_covers_newer_writes_or_fails() {
+async fn closing_an_account_in_an_old_snapshot_also_applies_to_newer_writes_or_fails() {
     let world = World::new().await;
     let write_count = all_writes(&create_populated_account(&world).await).len();
     // Only every second write of `all_writes` is tried, to save time. The first is replaced by one that is not in the
@@ -76,7 +76,7 @@ async fn a_seated_character_is_not_retired_or_deleted_through_an_old_snapshot() 
     let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", player.character_id);
     let outcome = execute_and_commit(retiring_transaction, &retire).await;
     assert!([CHARACTER_SEATED, SERIALIZATION_FAILURE].contains(&outcome.as_str()), "{outcome}");
-    // The snapshot in which a player takes a seat shows a living character, which is retired meanwhile.
+    // The snapshot in which a player takes a seat shows the character as it was before it was retired.
     let second_player = world.new_player().await;
     let joining_transaction = second_player.caller.begin_repeatable_read().await;
     let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", second_player.character_id);
@@ -159,8 +159,8 @@ async fn a_closed_account_writes_nothing_in_a_snapshot_where_it_is_still_open() 
     }
 }
 
-/// The insertion of an inactive seat changes no counter of the profile. So only the seat's foreign key notices that the
-/// profile was closed.
+/// The insertion of an inactive seat updates no counter in the account's row of `users`. So only the seat's foreign key
+/// to that row shows that the account was closed.
 #[tokio::test]
 async fn the_service_seats_no_player_in_a_snapshot_where_the_closed_account_is_still_open() {
     let world = World::new().await;

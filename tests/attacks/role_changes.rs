@@ -154,8 +154,8 @@ async fn a_callers_own_trigger_neither_locks_a_hidden_session_nor_draws_a_second
             let number_before = query_number(&world, select_last_event_number).await;
             let outcome = execute_and_commit(transaction, "INSERT INTO callers_table VALUES (1)").await;
             assert_eq!(outcome, INSUFFICIENT_PRIVILEGE, "{event_type} {options} {first_statement}");
-            // The identity column `seq` draws one number per row before any trigger runs. The trigger that numbers
-            // events would draw another.
+            // The identity column `seq` draws one number per row before any trigger runs. Our trigger `prepare_event`
+            // would draw another.
             assert!(
                 query_number(&world, select_last_event_number).await <= number_before + 1,
                 "{event_type} {options} {first_statement}"

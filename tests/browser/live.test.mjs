@@ -67,7 +67,7 @@ test("the page shows the game live within ten seconds", async () => {
   await page.locator("#feed .is-new").first().waitFor({ timeout: 10000 });
   await page.locator("#connection-state", { hasText: "Live" }).waitFor({ timeout: 1000 });
   assert.ok((await page.locator(".seat h3").allTextContents()).includes("Brunhild"));
-  // The later tests use the default interval, at which the game lasts longer than the tests.
+  // The later tests use the default interval, with which the game lasts longer than the tests.
   await program.stop();
   program = await startProgram({ port: program.port });
 });

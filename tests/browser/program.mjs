@@ -53,8 +53,8 @@ async function freePort() {
 }
 
 /**
- * Starts the program, on a free port if none is given. `actionInterval` is the number of seconds between two actions of the demo
- * game; at the default, the game lasts longer than the tests.
+ * Starts the program, on a free port if none is given. `actionInterval` is the number of seconds between two actions of
+ * the demo game; with the default, the game lasts longer than the tests.
  */
 export async function startProgram({ port, actionInterval = 12 } = {}) {
   port ??= await freePort();

@@ -9,7 +9,7 @@ use fastrand::Rng;
 use sparc::service::{Options, Sparc};
 use testdb::Server;
 
-use super::{Load, assert_all_transactions_end, assert_calls_succeed_again, assert_nothing_lost, env_number};
+use super::{Load, assert_all_transactions_end, assert_call_succeeds, assert_nothing_lost, env_number};
 use crate::{
     random_operations::{RandomOperations, broken_invariants, unexpected_errors},
     world::World,
@@ -30,7 +30,7 @@ async fn acknowledged_rows_survive_a_crash() {
         tokio::time::sleep(Duration::from_millis(rng.u64(100..600))).await;
         let server = server.clone();
         tokio::task::spawn_blocking(move || server.crash_and_restart()).await.unwrap().unwrap();
-        assert_calls_succeed_again(&sparc).await;
+        assert_call_succeeds(&sparc).await;
         let reconnected_world = world.with_new_pool().await;
         assert_eq!(broken_invariants(&reconnected_world).await, [""; 0]);
     }
@@ -79,6 +79,6 @@ async fn terminating_random_backends_loses_no_acknowledged_row() {
     println!("{terminated} backends terminated; calls by outcome: {:?}", outcomes.counts_by_code);
     assert_eq!(unexpected_errors(&outcomes.counts_by_code, &["connection_lost", "commit_unknown"]), [""; 0]);
     assert!(terminated > 0, "no backend was terminated");
-    assert_calls_succeed_again(&sparc).await;
+    assert_call_succeeds(&sparc).await;
     sparc.close().await.unwrap();
 }

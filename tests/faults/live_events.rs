@@ -11,9 +11,7 @@ use sparc::{
 
 use super::network::{CUT, OPEN, Proxy, SLOW, SWALLOWING};
 use crate::{
-    live_events::{
-        connect_sparc, event_numbers, next_event, read_to_error, read_until, receives_nothing, write_events,
-    },
+    live_events::{connect_sparc, event_seqs, next_event, read_to_error, read_until, receives_nothing, write_events},
     pooler::start_pooler,
     world::{World, server},
 };
@@ -26,7 +24,7 @@ async fn an_exhausted_pool_delays_events_but_loses_none() {
     let sparc = Sparc::connect_with(world.url(), options).await.unwrap();
     let ada = sparc.as_user(game.players[0].user_id);
     let mut stream = ada.events().subscribe(game.session_id, None).await.unwrap();
-    let count_before = event_numbers(&world, game.session_id).await.len();
+    let count_before = event_seqs(&world, game.session_id).await.len();
     for _ in 0..2 {
         let transaction = loop {
             // The poller uses the only connection from time to time, so `begin` may fail.
@@ -37,10 +35,10 @@ async fn an_exhausted_pool_delays_events_but_loses_none() {
         write_events(&game.players[0].caller, game.session_id, 2).await;
         assert!(receives_nothing(&mut stream).await, "the poller has no connection to read with");
         transaction.rollback().await.unwrap();
-        let newest_seq = *event_numbers(&world, game.session_id).await.last().unwrap();
+        let newest_seq = *event_seqs(&world, game.session_id).await.last().unwrap();
         assert_eq!(read_until(&mut stream, newest_seq).await.len(), 2);
     }
-    assert_eq!(event_numbers(&world, game.session_id).await.len(), count_before + 4);
+    assert_eq!(event_seqs(&world, game.session_id).await.len(), count_before + 4);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -55,7 +53,7 @@ async fn no_event_is_lost_if_the_network_is_slow_or_silent_or_cut() {
         streams.push(caller.events().subscribe(game.session_id, None).await.unwrap());
     }
     for state in [SLOW, CUT, OPEN, CUT, SWALLOWING, CUT] {
-        let count_before = event_numbers(&world, game.session_id).await.len();
+        let count_before = event_seqs(&world, game.session_id).await.len();
         proxy.set_state(state);
         for _ in 0..4 {
             write_events(&game.players[0].caller, game.session_id, 15).await;
@@ -65,7 +63,7 @@ async fn no_event_is_lost_if_the_network_is_slow_or_silent_or_cut() {
         proxy.set_state(if state == SWALLOWING { CUT } else { OPEN });
         tokio::time::sleep(Duration::from_millis(50)).await;
         proxy.set_state(OPEN);
-        let numbers = event_numbers(&world, game.session_id).await;
+        let numbers = event_seqs(&world, game.session_id).await;
         for stream in &mut streams {
             assert_eq!(read_until(stream, *numbers.last().unwrap()).await, numbers[count_before..], "state {state}");
         }
@@ -88,7 +86,7 @@ async fn streams_behind_a_pooler_in_transaction_mode_work_or_end_with_an_error_t
     }
     for _ in 0..5 {
         write_events(&game.players[0].caller, game.session_id, 3).await;
-        let newest_seq = *event_numbers(&world, game.session_id).await.last().unwrap();
+        let newest_seq = *event_seqs(&world, game.session_id).await.last().unwrap();
         for stream in &mut streams {
             assert_eq!(read_until(stream, newest_seq).await.len(), 3);
         }
@@ -169,7 +167,7 @@ async fn replacing_the_database_by_an_older_copy_ends_only_streams_that_are_ahea
     for _ in 0..3 {
         next_event(&mut streams[1]).await;
     }
-    let original_numbers = event_numbers(&original, busy_game.session_id).await;
+    let original_numbers = event_seqs(&original, busy_game.session_id).await;
     original.pool.close().await.unwrap();
     world.pool.close_by_ref().await.unwrap();
 
@@ -185,7 +183,7 @@ async fn replacing_the_database_by_an_older_copy_ends_only_streams_that_are_ahea
     write_events(&replacement.user(busy_game.players[0].user_id), busy_game.session_id, 5).await;
     write_events(&replacement.user(quiet_game.players[0].user_id), quiet_game.session_id, 2).await;
     write_events(&replacement.user(eventless_game.players[0].user_id), eventless_game.session_id, 1).await;
-    let replacement_numbers = event_numbers(&replacement, busy_game.session_id).await;
+    let replacement_numbers = event_seqs(&replacement, busy_game.session_id).await;
     assert_eq!(
         replacement_numbers[..original_numbers.len()],
         original_numbers,
@@ -198,7 +196,7 @@ async fn replacing_the_database_by_an_older_copy_ends_only_streams_that_are_ahea
         "events_expired",
         "the stream has read events that are lost, and would miss the new ones with the same numbers"
     );
-    let numbers = event_numbers(&replacement, quiet_game.session_id).await;
+    let numbers = event_seqs(&replacement, quiet_game.session_id).await;
     assert_eq!(read_until(quiet_stream, *numbers.last().unwrap()).await, numbers[numbers.len() - 2..]);
     next_event(eventless_stream).await;
     let mut new_stream = service.events().subscribe(busy_game.session_id, None).await.unwrap();

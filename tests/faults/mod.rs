@@ -3,7 +3,7 @@
 
 mod crashes;
 mod disk;
-mod dropped;
+mod dropped_calls;
 mod live_events;
 pub mod network;
 
@@ -89,8 +89,8 @@ pub fn env_number(name: &str, default: u32) -> u32 {
     std::env::var(name).map_or(default, |value| value.parse().unwrap())
 }
 
-/// Asserts that a call on the handle succeeds again. The handle was connected before the fault.
-pub async fn assert_calls_succeed_again(sparc: &Sparc) {
+/// Asserts that a call on the handle, which was connected before the fault, succeeds.
+pub async fn assert_call_succeeds(sparc: &Sparc) {
     let visitor = sparc.as_anon();
     let filter = LobbyFilter::default();
     let lobby = visitor.sessions().lobby(&filter, None);
@@ -107,8 +107,8 @@ pub async fn assert_nothing_lost(world: &World, acknowledged: &BTreeSet<Acknowle
     }
 }
 
-/// Asserts that no other connection has an open transaction, after waiting for connections that are being returned to
-/// their pool.
+/// Asserts that the transactions of all other connections end within ten seconds. (A connection that is being returned
+/// to its pool may still have an open one.)
 pub async fn assert_all_transactions_end(world: &World) {
     let open_transactions =
         "pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start IS NOT NULL

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{
-    Load, MAX_OPERATION_TIME, assert_all_transactions_end, assert_calls_succeed_again, assert_nothing_lost, env_number,
+    Load, MAX_OPERATION_TIME, assert_all_transactions_end, assert_call_succeeds, assert_nothing_lost, env_number,
 };
 use crate::{
     random_operations::{RandomOperations, broken_invariants, unexpected_errors},
@@ -33,13 +33,13 @@ pub const SWALLOWING: u8 = 2;
 /// State of a [`Proxy`]: closes a connection as soon as something is sent over it.
 pub const CUT: u8 = 3;
 /// State of a [`Proxy`]: forwards a limited number of chunks from the server, and then becomes [`CUT`].
-const COUNTING: u8 = 4;
+const COUNTING_DOWN: u8 = 4;
 
 /// A TCP proxy to a PostgreSQL server.
 #[derive(Clone)]
 pub struct Proxy {
     state: Arc<AtomicU8>,
-    /// In the state [`COUNTING`], how many more chunks from the server are forwarded.
+    /// In the state [`COUNTING_DOWN`], how many more chunks from the server are forwarded.
     chunks_left: Arc<AtomicU32>,
     /// The number of connections that were accepted.
     accepted_count: Arc<AtomicU32>,
@@ -80,11 +80,11 @@ impl Proxy {
     /// Forwards the given number of chunks from the server, about one per response. After that, the proxy is [`CUT`].
     pub fn cut_after(&self, chunks: u32) {
         self.chunks_left.store(chunks, Ordering::SeqCst);
-        self.set_state(COUNTING);
+        self.set_state(COUNTING_DOWN);
     }
 
     /// Returns how many connections the proxy has accepted.
-    pub fn accepted_connections(&self) -> u32 {
+    pub fn accepted_count(&self) -> u32 {
         self.accepted_count.load(Ordering::SeqCst)
     }
 
@@ -107,7 +107,7 @@ async fn forward(
             SLOW => tokio::time::sleep(Duration::from_millis(20)).await,
             SWALLOWING => continue,
             CUT => return,
-            COUNTING => {
+            COUNTING_DOWN => {
                 if let Some(chunks_left) = &chunks_left
                     && chunks_left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_err()
                 {
@@ -151,7 +151,7 @@ async fn a_network_that_is_cut_or_slow_loses_no_acknowledged_row() {
             || outcomes.counts_by_code.contains_key("commit_unknown"),
         "no client lost its connection"
     );
-    assert_calls_succeed_again(&sparc).await;
+    assert_call_succeeds(&sparc).await;
     sparc.close().await.unwrap();
 }
 
@@ -200,11 +200,7 @@ async fn if_a_server_does_not_answer_a_new_connection_no_second_connection_is_tr
     // The transaction uses the connection that is already open.
     let _transaction = me.begin().await.unwrap();
     proxy.set_state(SWALLOWING);
-    let accepted_before = proxy.accepted_connections();
+    let accepted_before = proxy.accepted_count();
     assert_eq!(me.characters().living().await.unwrap_err().code(), "connection_lost");
-    assert_eq!(
-        proxy.accepted_connections(),
-        accepted_before + 1,
-        "another attempt would wait for `acquire_timeout` again"
-    );
+    assert_eq!(proxy.accepted_count(), accepted_before + 1, "another attempt would wait for `acquire_timeout` again");
 }

@@ -310,17 +310,17 @@ impl Runner {
     }
 }
 
-/// Adds a problem for each refusal that is not listed, for each statement without an answer, and for each write that a
-/// user made after their account was closed.
+/// Adds a problem for each refusal that is not expected, for each statement without an answer, and for each write that
+/// a user made after their account was closed.
 fn collect_problems(case: &Case<'_>, outcomes: &[Outcome], problems: &mut Vec<String>) {
     for (statement, outcome) in case.statements.iter().zip(outcomes) {
         match &outcome.answer {
             None => problems.push(format!("{} has no answer, because its connection has ended", statement.name)),
             Some(Err((code, message))) => {
                 // At REPEATABLE READ, PostgreSQL refuses a write to a row that changed after the snapshot.
-                let is_listed = statement.refusals.contains(&code.as_str())
+                let is_expected = statement.refusals.contains(&code.as_str())
                     || (code == SERIALIZATION_FAILURE && case.level == IsolationLevel::RepeatableRead);
-                if !is_listed {
+                if !is_expected {
                     problems.push(format!("{} is refused with {code}: {message}", statement.name));
                 }
             }
@@ -328,15 +328,15 @@ fn collect_problems(case: &Case<'_>, outcomes: &[Outcome], problems: &mut Vec<St
         }
     }
     for (closing, closing_outcome) in case.statements.iter().zip(outcomes) {
-        let (Some(account), Some(closed_at)) = (closing.closed_account, closing_outcome.commit_position) else {
+        let (Some(account), Some(closing_position)) = (closing.closed_account, closing_outcome.commit_position) else {
             continue;
         };
         for (statement, outcome) in case.statements.iter().zip(outcomes) {
-            let has_written = matches!(outcome.answer, Some(Ok(1..)))
-                && outcome.commit_position.is_some_and(|position| position > closed_at)
+            let wrote_after_closing = matches!(outcome.answer, Some(Ok(1..)))
+                && outcome.commit_position.is_some_and(|position| position > closing_position)
                 && statement.caller == Caller::User(account)
                 && statement.closed_account.is_none();
-            if has_written {
+            if wrote_after_closing {
                 problems.push(format!("{} wrote after {}", statement.name, closing.name));
             }
         }

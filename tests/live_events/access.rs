@@ -7,8 +7,8 @@ use sparc::service::{Operations, sessions::Participation};
 use uuid::Uuid;
 
 use super::{
-    DELIVERY_TIMEOUT, all_callers, connect_sparc, event_numbers, next_event, read_to_error, read_until,
-    subscribe_outcome, write_events,
+    DELIVERY_TIMEOUT, all_callers, connect_sparc, event_seqs, next_event, read_to_error, read_until,
+    subscribe_outcome_code, write_events,
 };
 use crate::world::{World, insert_seat_sql};
 
@@ -22,7 +22,7 @@ async fn only_participants_and_the_service_may_subscribe() {
     let missing_session = Uuid::new_v4();
     for after in [None, Some(0), Some(1)] {
         let subscribe = async |caller: sparc::service::IdentityConnection, session| {
-            subscribe_outcome(caller.events().subscribe(session, after).await)
+            subscribe_outcome_code(caller.events().subscribe(session, after).await)
         };
         assert_eq!(subscribe(sparc.as_user(stranger), game.session_id).await, "not_allowed");
         assert_eq!(subscribe(sparc.as_user(stranger), missing_session).await, "not_allowed");
@@ -31,7 +31,7 @@ async fn only_participants_and_the_service_may_subscribe() {
         assert_eq!(subscribe(sparc.as_service(), missing_session).await, "not_found");
     }
     for caller in all_callers(&sparc, &game) {
-        assert_eq!(subscribe_outcome(caller.events().subscribe(game.session_id, Some(0)).await), "subscribed");
+        assert_eq!(subscribe_outcome_code(caller.events().subscribe(game.session_id, Some(0)).await), "subscribed");
     }
     let mut former_players_stream =
         sparc.as_user(game.players[0].user_id).events().subscribe(game.session_id, None).await.unwrap();
@@ -55,7 +55,7 @@ async fn subscribing_and_reading_are_refused_in_the_same_way() {
         let after_code = caller.events().after(session, 0).await.map_or_else(|error| error.code(), |_| "done");
         let newest_code = caller.events().newest_seq(session).await.map_or_else(|error| error.code(), |_| "done");
         assert_eq!(after_code, newest_code);
-        let subscribed_code = subscribe_outcome(caller.events().subscribe(session, None).await);
+        let subscribed_code = subscribe_outcome_code(caller.events().subscribe(session, None).await);
         assert_eq!(after_code.replace("done", "subscribed"), subscribed_code);
         after_code
     };
@@ -87,14 +87,14 @@ async fn losing_access_ends_a_stream_with_an_error_but_not_the_streams_of_others
 
     sparc.as_service().users().close_account(game.players[0].user_id).await.unwrap();
     assert_eq!(read_to_error(&mut closed_account_stream).await, "account_closed");
-    assert_eq!(subscribe_outcome(closed_caller.events().subscribe(game.session_id, None).await), "account_closed");
+    assert_eq!(subscribe_outcome_code(closed_caller.events().subscribe(game.session_id, None).await), "account_closed");
 
     let sql = format!("DELETE FROM session_players WHERE user_id = '{}'", game.players[1].user_id);
     world.owner().execute(&sql).await.unwrap();
     assert_eq!(read_to_error(&mut unseated_stream).await, "not_allowed");
 
     write_events(&game.players[2].caller, game.session_id, 1).await;
-    let newest_seq = *event_numbers(&world, game.session_id).await.last().unwrap();
+    let newest_seq = *event_seqs(&world, game.session_id).await.last().unwrap();
     read_until(&mut remaining_stream, newest_seq).await;
     read_until(&mut service_stream, newest_seq).await;
 
@@ -120,7 +120,7 @@ async fn an_account_with_the_nil_id_loses_access_like_any_other() {
     seer.sessions().remove_player(game.session_id, nil_id).await.unwrap();
     assert_eq!(read_to_error(&mut nil_stream).await, "not_allowed");
     write_events(&game.seer, game.session_id, 1).await;
-    read_until(&mut service_stream, *event_numbers(&world, game.session_id).await.last().unwrap()).await;
+    read_until(&mut service_stream, *event_seqs(&world, game.session_id).await.last().unwrap()).await;
 }
 
 #[tokio::test]
@@ -135,14 +135,14 @@ async fn events_after_the_closing_of_an_account_are_not_delivered_to_it() {
             sparc.as_user(game.players[0].user_id).events().subscribe(game.session_id, None).await.unwrap();
         let mut service_stream = sparc.as_service().events().subscribe(game.session_id, None).await.unwrap();
         world.sparc.as_service().users().close_account(game.players[0].user_id).await.unwrap();
-        let newest_seq_at_closing = *event_numbers(&world, game.session_id).await.last().unwrap();
+        let newest_seq_at_closing = *event_seqs(&world, game.session_id).await.last().unwrap();
         write_events(&game.players[1].caller, game.session_id, 1).await;
         while let Some(Ok(event)) =
             tokio::time::timeout(DELIVERY_TIMEOUT, closed_account_stream.next()).await.expect("the stream must end")
         {
             assert!(event.seq <= newest_seq_at_closing, "an event that was written after the closing was delivered");
         }
-        read_until(&mut service_stream, *event_numbers(&world, game.session_id).await.last().unwrap()).await;
+        read_until(&mut service_stream, *event_seqs(&world, game.session_id).await.last().unwrap()).await;
     }
 }
 

@@ -1,5 +1,5 @@
-//! Each event arrives once and in order. This is also so under load, for an event that is committed late, for a large
-//! one, and after the server has crashed.
+//! Each event arrives once and in order: also under load, if it is committed late, if it is large, and after the server
+//! has crashed.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use testdb::Server;
 use uuid::Uuid;
 
 use super::{
-    all_callers, connect_sparc, event_numbers, insert_events_sql, new_wave, next_event, read_to_error, read_until,
+    all_callers, connect_sparc, event_seqs, insert_events_sql, new_wave, next_event, read_to_error, read_until,
     receives_nothing, write_events,
 };
 use crate::world::{BoxedTask, World, insert_attribute_check_sql, run_together};
@@ -21,7 +21,7 @@ async fn an_event_arrives_once_and_in_order_whoever_writes_it() {
     let game = world.new_active_session(1).await;
     let (first_sparc, second_sparc, player) =
         (connect_sparc(&world).await, connect_sparc(&world).await, &game.players[0]);
-    let numbers_before = event_numbers(&world, game.session_id).await;
+    let numbers_before = event_seqs(&world, game.session_id).await;
     let ada = first_sparc.as_user(player.user_id);
     let mut stream_from_now = ada.events().subscribe(game.session_id, None).await.unwrap();
     // A stream that starts after 0 delivers all events of the last day.
@@ -43,7 +43,7 @@ async fn an_event_arrives_once_and_in_order_whoever_writes_it() {
     write_events(&player.caller, game.session_id, 3).await;
     world.owner().execute(&insert_attribute_check_sql(game.session_id, player.character_id)).await.unwrap();
 
-    let numbers = event_numbers(&world, game.session_id).await;
+    let numbers = event_seqs(&world, game.session_id).await;
     let newest_seq = *numbers.last().unwrap();
     let new_numbers = numbers[numbers_before.len()..].to_vec();
     assert_eq!(new_numbers.len(), 6, "two were sent, three inserted, and the roll caused one");
@@ -77,7 +77,7 @@ async fn fifty_subscribers_in_ten_sessions_get_every_event_under_load() {
                 }
             }));
         }
-        games.push((event_numbers(&world, game.session_id).await.len(), game));
+        games.push((event_seqs(&world, game.session_id).await.len(), game));
     }
     assert_eq!(streams.len(), 50, "each session must have five subscribers");
     let readers: Vec<_> = streams
@@ -97,7 +97,7 @@ async fn fifty_subscribers_in_ten_sessions_get_every_event_under_load() {
     for reader in readers {
         let (session, received_numbers, mut stream) = reader.await.unwrap();
         let (count_before, _) = games.iter().find(|(_, game)| game.session_id == session).unwrap();
-        assert_eq!(received_numbers, event_numbers(&world, session).await[*count_before..]);
+        assert_eq!(received_numbers, event_seqs(&world, session).await[*count_before..]);
         assert!(
             tokio::time::timeout(Duration::from_millis(60), stream.next()).await.is_err(),
             "no further event may arrive"
@@ -133,13 +133,13 @@ async fn a_slow_subscriber_delays_no_other_and_loses_no_event() {
     let ada = sparc.as_user(game.players[0].user_id);
     let mut slow_stream = ada.events().subscribe(game.session_id, None).await.unwrap();
     let mut fast_stream = ada.events().subscribe(game.session_id, None).await.unwrap();
-    let count_before = event_numbers(&world, game.session_id).await.len();
+    let count_before = event_seqs(&world, game.session_id).await.len();
     for _ in 0..5 {
         write_events(&game.players[0].caller, game.session_id, 100).await;
-        let newest_seq = *event_numbers(&world, game.session_id).await.last().unwrap();
+        let newest_seq = *event_seqs(&world, game.session_id).await.last().unwrap();
         assert_eq!(read_until(&mut fast_stream, newest_seq).await.len(), 100);
     }
-    let numbers = event_numbers(&world, game.session_id).await;
+    let numbers = event_seqs(&world, game.session_id).await;
     assert_eq!(read_until(&mut slow_stream, *numbers.last().unwrap()).await, numbers[count_before..]);
 }
 
@@ -197,7 +197,7 @@ async fn a_stream_survives_a_crash_of_the_server() {
             tokio::task::spawn_blocking(move || server.crash_and_restart()).await.unwrap().unwrap();
         }
     }
-    let numbers = event_numbers(&world.with_new_pool().await, game.session_id).await;
+    let numbers = event_seqs(&world.with_new_pool().await, game.session_id).await;
     assert_eq!(received_numbers, numbers[numbers.len() - received_numbers.len()..]);
 }
 
@@ -210,7 +210,7 @@ async fn large_events_and_large_batches_arrive() {
     for caller in all_callers(&sparc, &game) {
         streams.push(caller.events().subscribe(game.session_id, None).await.unwrap());
     }
-    let count_before = event_numbers(&world, game.session_id).await.len();
+    let count_before = event_seqs(&world, game.session_id).await.len();
     for round in 0..3 {
         // The database stores a large event compressed, but its reader gets it in full. The first round's event is
         // small.
@@ -220,7 +220,7 @@ async fn large_events_and_large_batches_arrive() {
         // With the event of the game state, these are 121 events. They are read in pages of at most 50.
         write_events(&game.players[0].caller, game.session_id, 99).await;
         write_events(&game.players[0].caller, game.session_id, 21).await;
-        let numbers = event_numbers(&world, game.session_id).await;
+        let numbers = event_seqs(&world, game.session_id).await;
         // The first subscriber reads nothing in the second round, and the events of two rounds in the third.
         for (index, stream) in streams.iter_mut().enumerate().skip(usize::from(round == 1)) {
             let rounds = if index == 0 && round == 2 { 2 } else { 1 };
@@ -228,7 +228,7 @@ async fn large_events_and_large_batches_arrive() {
         }
     }
     write_events(&game.players[0].caller, game.session_id, 1).await;
-    let numbers = event_numbers(&world, game.session_id).await;
+    let numbers = event_seqs(&world, game.session_id).await;
     assert_eq!(numbers.len() - count_before, 3 * 121 + 1);
     for stream in &mut streams {
         assert_eq!(read_until(stream, *numbers.last().unwrap()).await.len(), 1);
@@ -242,14 +242,14 @@ async fn events_with_numbers_near_the_maximum_arrive_and_resetting_the_sequence_
     let sparc = connect_sparc(&world).await;
     let ada = sparc.as_user(game.players[0].user_id);
     let mut stream = ada.events().subscribe(game.session_id, None).await.unwrap();
-    let count_before = event_numbers(&world, game.session_id).await.len();
+    let count_before = event_seqs(&world, game.session_id).await.len();
     // The largest 32-bit integer; 2^53, up to which a JSON reader that uses doubles can tell all integers apart; and
     // almost the last value of the sequence.
     for start in [i64::from(i32::MAX), 1 << 53, i64::MAX - 4] {
         world.owner().execute(&format!("SELECT setval('session_events_seq_seq', {start})")).await.unwrap();
         write_events(&game.players[0].caller, game.session_id, 2).await;
     }
-    let numbers = event_numbers(&world, game.session_id).await.split_off(count_before);
+    let numbers = event_seqs(&world, game.session_id).await.split_off(count_before);
     assert!(
         numbers.len() == 6 && numbers[1] > i64::from(i32::MAX) && numbers[3] > 1 << 53 && numbers[5] > i64::MAX - 4
     );

@@ -5,8 +5,8 @@ use std::time::Duration;
 use sparc::service::Operations;
 
 use super::{
-    all_callers, connect_sparc, event_numbers, next_event, read_to_error, read_until, receives_nothing,
-    subscribe_outcome, write_events,
+    all_callers, connect_sparc, event_seqs, next_event, read_to_error, read_until, receives_nothing,
+    subscribe_outcome_code, write_events,
 };
 use crate::world::{World, outcome_code};
 
@@ -17,13 +17,13 @@ async fn resuming_after_an_event_that_does_not_exist_fails_with_events_expired()
     let sparc = connect_sparc(&world).await;
     let ada = sparc.as_user(game.players[0].user_id);
     write_events(&game.players[0].caller, game.session_id, 3).await;
-    let numbers = event_numbers(&world, game.session_id).await;
+    let numbers = event_seqs(&world, game.session_id).await;
     let delete = format!("DELETE FROM session_events WHERE seq <= {}", numbers[1]);
     world.owner().execute(&delete).await.unwrap();
     // Two deleted events, and two numbers that no event ever had.
     for seq in [numbers[0], numbers[1], numbers.last().unwrap() + 1, -1] {
         assert_eq!(
-            subscribe_outcome(ada.events().subscribe(game.session_id, Some(seq)).await),
+            subscribe_outcome_code(ada.events().subscribe(game.session_id, Some(seq)).await),
             "events_expired",
             "{seq}"
         );
@@ -43,16 +43,19 @@ async fn nobody_resumes_after_an_event_older_than_a_day_if_newer_ones_follow() {
     let sparc = connect_sparc(&world).await;
     let ada = sparc.as_user(game.players[0].user_id);
     write_events(&game.players[0].caller, game.session_id, 2).await;
-    let numbers = event_numbers(&world, game.session_id).await;
+    let numbers = event_seqs(&world, game.session_id).await;
     // The clean-up skips locked rows, so an event older than a day may remain.
     let age_first_event =
         format!("UPDATE session_events SET created_at = now() - INTERVAL '25 hours' WHERE seq = {}", numbers[0]);
     world.owner().execute(&age_first_event).await.unwrap();
-    assert_eq!(subscribe_outcome(ada.events().subscribe(game.session_id, Some(numbers[0])).await), "events_expired");
+    assert_eq!(
+        subscribe_outcome_code(ada.events().subscribe(game.session_id, Some(numbers[0])).await),
+        "events_expired"
+    );
     assert_eq!(outcome_code(ada.events().after(game.session_id, numbers[0]).await), "events_expired");
-    assert_eq!(subscribe_outcome(ada.events().subscribe(game.session_id, Some(numbers[1])).await), "subscribed");
+    assert_eq!(subscribe_outcome_code(ada.events().subscribe(game.session_id, Some(numbers[1])).await), "subscribed");
     assert_eq!(outcome_code(ada.events().after(game.session_id, numbers[1]).await), "done");
-    assert_eq!(subscribe_outcome(ada.events().subscribe(game.session_id, None).await), "subscribed");
+    assert_eq!(subscribe_outcome_code(ada.events().subscribe(game.session_id, None).await), "subscribed");
 }
 
 #[tokio::test]
@@ -115,7 +118,7 @@ async fn closing_the_handle_ends_its_streams() {
     next_event(&mut stream).await;
     sparc.close().await.unwrap();
     assert_eq!(read_to_error(&mut stream).await, "pool_closed");
-    assert_eq!(subscribe_outcome(ada.events().subscribe(game.session_id, None).await), "pool_closed");
+    assert_eq!(subscribe_outcome_code(ada.events().subscribe(game.session_id, None).await), "pool_closed");
 }
 
 #[tokio::test]
@@ -130,13 +133,13 @@ async fn the_stream_of_a_session_without_events_of_the_last_day_starts_after_its
     let mut stream_after_newest = ada.events().subscribe(game.session_id, Some(newest_seq)).await.unwrap();
     let mut stream_from_now = ada.events().subscribe(game.session_id, None).await.unwrap();
     assert!(
-        !event_numbers(&world, game.session_id).await.is_empty(),
+        !event_seqs(&world, game.session_id).await.is_empty(),
         "the old events must stay until the next event is written"
     );
     assert!(ada.events().after(game.session_id, 0).await.unwrap().is_empty());
     assert!(receives_nothing(&mut stream_after_newest).await, "an event older than a day must not be delivered as new");
     write_events(&game.players[0].caller, game.session_id, 1).await;
-    let newest_seq_after_write = event_numbers(&world, game.session_id).await.pop().unwrap();
+    let newest_seq_after_write = event_seqs(&world, game.session_id).await.pop().unwrap();
     assert_eq!(ada.events().newest_seq(game.session_id).await.unwrap(), newest_seq_after_write);
     for stream in [&mut stream_after_newest, &mut stream_from_now] {
         assert_eq!(next_event(stream).await.seq, newest_seq_after_write);
@@ -150,13 +153,13 @@ async fn a_stream_knows_where_to_resume_before_and_after_each_event() {
     let sparc = connect_sparc(&world).await;
     let ada = sparc.as_user(game.players[0].user_id);
     write_events(&game.players[0].caller, game.session_id, 2).await;
-    let numbers_before = event_numbers(&world, game.session_id).await;
+    let numbers_before = event_seqs(&world, game.session_id).await;
     let resumed_stream = ada.events().subscribe(game.session_id, Some(numbers_before[0])).await.unwrap();
     assert_eq!(resumed_stream.last_seq(), numbers_before[0]);
     let mut stream = ada.events().subscribe(game.session_id, None).await.unwrap();
     assert_eq!(stream.last_seq(), *numbers_before.last().unwrap(), "a new stream starts after the newest event");
     write_events(&game.players[0].caller, game.session_id, 2).await;
-    for seq in &event_numbers(&world, game.session_id).await[numbers_before.len()..] {
+    for seq in &event_seqs(&world, game.session_id).await[numbers_before.len()..] {
         assert_eq!((next_event(&mut stream).await.seq, stream.last_seq()), (*seq, *seq));
     }
     let eventless_game = world.new_session(0).await;
@@ -172,7 +175,7 @@ async fn pages_of_events_have_at_most_two_hundred_and_follow_each_other_without_
     for _ in 0..5 {
         write_events(&game.players[0].caller, game.session_id, 100).await;
     }
-    let numbers = event_numbers(&world, game.session_id).await;
+    let numbers = event_seqs(&world, game.session_id).await;
     let mut read_numbers = Vec::new();
     for expected_count in [200, 200, numbers.len() - 400, 0] {
         let last_seq = read_numbers.last().copied().unwrap_or_default();

@@ -62,12 +62,12 @@ pub async fn read_to_error(stream: &mut Subscription) -> &'static str {
 }
 
 /// Returns `subscribed`, or the code of the error.
-pub fn subscribe_outcome(outcome: Result<Subscription, Error>) -> &'static str {
+pub fn subscribe_outcome_code(outcome: Result<Subscription, Error>) -> &'static str {
     outcome.map_or_else(|error| error.code(), |_| "subscribed")
 }
 
 /// Returns the numbers of the session's events in order.
-pub async fn event_numbers(world: &World, session: Uuid) -> Vec<i64> {
+pub async fn event_seqs(world: &World, session: Uuid) -> Vec<i64> {
     let sql = format!("SELECT seq FROM session_events WHERE session_id = '{session}' ORDER BY seq");
     world.owner().fetch_values(&sql).await.unwrap()
 }

@@ -4,11 +4,11 @@
 use sea_orm::ConnectionTrait;
 use sparc::migration::{self, Migrator, check, sea_orm_migration::MigratorTrait};
 
-use super::{create_plain_database, query_lines};
+use super::{create_unmigrated_database_without_platform, query_lines};
 
 #[tokio::test]
 async fn existing_accounts_get_a_profile() {
-    let (_database, db) = create_plain_database().await;
+    let (_database, db) = create_unmigrated_database_without_platform().await;
     // The first migration creates the accounts' table, but no profiles and no triggers.
     Migrator::up(&db, Some(1)).await.unwrap();
     db.execute_unprepared(
@@ -30,7 +30,7 @@ async fn existing_accounts_get_a_profile() {
 
 #[tokio::test]
 async fn up_restores_the_triggers_on_accounts_applies_missed_changes_and_reopens_no_account() {
-    let (_database, db) = create_plain_database().await;
+    let (_database, db) = create_unmigrated_database_without_platform().await;
     Migrator::up(&db, None).await.unwrap();
     // The account of `ben` is closed. Setting `deleted_at` to NULL again does not reopen it.
     db.execute_unprepared(
@@ -78,7 +78,7 @@ async fn up_applies_sign_ups_and_deletions_that_the_triggers_missed() {
         "CREATE OR REPLACE FUNCTION private.handle_new_user() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
          CREATE OR REPLACE FUNCTION private.handle_deleted_user() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
     ] {
-        let (_database, db) = create_plain_database().await;
+        let (_database, db) = create_unmigrated_database_without_platform().await;
         Migrator::up(&db, None).await.unwrap();
         db.execute_unprepared(&format!(
             "INSERT INTO auth.users (email) VALUES ('ada@x.org'), ('ben@x.org'), ('cas@x.org'), ('dan@x.org');

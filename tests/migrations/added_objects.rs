@@ -4,11 +4,11 @@
 use sea_orm::ConnectionTrait;
 use sparc::migration::{check, sea_orm_migration::MigratorTrait};
 
-use super::{Migrator, create_empty_database, query_lines, read_catalog, refusal_message};
+use super::{Migrator, create_unmigrated_database, query_lines, read_catalog, refusal_message};
 
 #[tokio::test]
 async fn commands_that_would_drop_dependent_objects_fail_with_their_names_and_change_nothing() {
-    let (_database, db) = create_empty_database().await;
+    let (_database, db) = create_unmigrated_database().await;
     Migrator::up(&db, None).await.unwrap();
     db.execute_unprepared(
         "SET search_path = public;
@@ -68,7 +68,7 @@ async fn commands_that_would_drop_dependent_objects_fail_with_their_names_and_ch
 
 #[tokio::test]
 async fn up_refuses_a_repair_that_would_drop_an_operators_object() {
-    let (_database, db) = create_empty_database().await;
+    let (_database, db) = create_unmigrated_database().await;
     Migrator::up(&db, None).await.unwrap();
     db.execute_unprepared(
         "DROP VIEW private.published_adventures CASCADE;
@@ -85,7 +85,7 @@ async fn up_refuses_a_repair_that_would_drop_an_operators_object() {
 
 #[tokio::test]
 async fn a_services_own_seaorm_migrations_are_independent_of_ours() {
-    let (_database, db) = create_empty_database().await;
+    let (_database, db) = create_unmigrated_database().await;
     db.execute_unprepared(
         "CREATE TABLE seaql_migrations (version varchar PRIMARY KEY, applied_at bigint NOT NULL);
          INSERT INTO seaql_migrations VALUES ('m20220101_000001_create_table', 1);
@@ -104,7 +104,7 @@ async fn a_services_own_seaorm_migrations_are_independent_of_ours() {
 
 #[tokio::test]
 async fn an_operators_table_stays_in_the_publication() {
-    let (_database, db) = create_empty_database().await;
+    let (_database, db) = create_unmigrated_database().await;
     let catalog_before = read_catalog(&db).await;
     Migrator::up(&db, None).await.unwrap();
     let select_published = "SELECT tablename::text FROM pg_publication_tables
@@ -128,7 +128,7 @@ async fn an_operators_table_stays_in_the_publication() {
 
 #[tokio::test]
 async fn a_name_with_control_characters_does_not_begin_a_new_line() {
-    let (_database, db) = create_empty_database().await;
+    let (_database, db) = create_unmigrated_database().await;
     Migrator::up(&db, None).await.unwrap();
     let name = "\"x\nthe database has the schema of this version\n\u{1b}[2K\"";
     db.execute_unprepared(&format!(

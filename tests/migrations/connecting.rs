@@ -14,7 +14,7 @@ use sparc::{
 };
 use testdb::Server;
 
-use super::{Migrator, create_empty_database, url_with_login};
+use super::{Migrator, create_unmigrated_database, url_with_login};
 use crate::pooler::start_pooler_with_connections;
 use crate::sqlstates::{ADMIN_SHUTDOWN, INTERNAL_ERROR, TOO_MANY_CONNECTIONS};
 
@@ -181,7 +181,7 @@ async fn a_refusal_by_a_real_server_is_explained() {
 
 #[tokio::test]
 async fn a_missing_or_outdated_schema_is_reported() {
-    let (database, db) = create_empty_database().await;
+    let (database, db) = create_unmigrated_database().await;
     let error_if_missing = Sparc::connect(database.url()).await.unwrap_err();
     assert!(matches!(error_if_missing, Error::SchemaMissing), "{error_if_missing:?}");
     assert!(error_if_missing.to_string().contains("cargo run -p migration -- up"), "{error_if_missing}");
@@ -220,7 +220,7 @@ async fn a_missing_or_outdated_schema_is_reported() {
 
 #[tokio::test]
 async fn colliding_prepared_statements_behind_a_pooler_are_explained() {
-    let (database, db) = create_empty_database().await;
+    let (database, db) = create_unmigrated_database().await;
     Migrator::up(&db, None).await.unwrap();
     let Some(pooler) = start_pooler_with_connections(database.url(), 1).await else { return };
     // On the pooler's only server connection, another client prepares statements with the names that the driver uses.

@@ -30,7 +30,7 @@ async fn create_database_with_creature() -> (Database, DatabaseConnection, Datab
 
 /// SQL that changes the type of a column and writes a value that our type cannot hold, and how the message names the
 /// column.
-const LOSSY_CONVERSIONS: &[(&str, &str)] = &[
+const UNRESTORABLE_TYPE_CHANGES: &[(&str, &str)] = &[
     (
         "ALTER TABLE public.creatures ALTER armor TYPE numeric; UPDATE public.creatures SET armor = 2.5",
         "column armor of public.creatures",
@@ -56,7 +56,7 @@ const LOSSY_CONVERSIONS: &[(&str, &str)] = &[
 
 #[tokio::test]
 async fn up_refuses_to_restore_a_type_if_a_value_would_change() {
-    for (sql, column) in LOSSY_CONVERSIONS {
+    for (sql, column) in UNRESTORABLE_TYPE_CHANGES {
         let (_database, owner, superuser) = create_database_with_creature().await;
         superuser.execute_unprepared(&format!("SET session_replication_role = replica; {sql}")).await.unwrap();
         let select_rows = "SELECT creatures::text FROM public.creatures

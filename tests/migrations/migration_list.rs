@@ -8,7 +8,7 @@ use sparc::migration::{
 };
 
 use super::{
-    Migrator, create_empty_database,
+    Migrator, create_unmigrated_database,
     drift::{create_migrated_database, up, up_refusal},
     query_lines, read_catalog, refusal_message,
 };
@@ -47,7 +47,7 @@ async fn down_reset_and_refresh_refuse_a_broken_list_and_up_repairs_it() {
 }
 
 #[tokio::test]
-async fn rows_that_name_an_unknown_migration_are_reported() {
+async fn check_refuses_rows_that_name_an_unknown_migration() {
     for version in ["''", "'m20220101_000001_create_table'", "'; DROP TABLE users'"] {
         let (_database, owner, _superuser) = create_migrated_database().await;
         owner.execute_unprepared(&format!("INSERT INTO sparc_migrations VALUES ({version}, 1)")).await.unwrap();
@@ -70,7 +70,7 @@ async fn up_refuses_to_take_over_our_tables_if_both_sparc_migrations_and_sparc_r
 
 #[tokio::test]
 async fn a_database_with_tables_of_another_program_is_left_alone() {
-    let (_database, owner) = create_empty_database().await;
+    let (_database, owner) = create_unmigrated_database().await;
     owner.execute_unprepared("CREATE TABLE users (id integer); CREATE TABLE notes (id integer)").await.unwrap();
     let catalog_before = read_catalog(&owner).await;
     let message = up_refusal(&owner).await;
@@ -82,7 +82,7 @@ async fn a_database_with_tables_of_another_program_is_left_alone() {
 
 #[tokio::test]
 async fn a_table_of_another_program_that_has_the_name_of_the_list_is_left_alone() {
-    let (_database, owner) = create_empty_database().await;
+    let (_database, owner) = create_unmigrated_database().await;
     owner.execute_unprepared("CREATE TABLE sparc_migrations (id integer)").await.unwrap();
     let message = up_refusal(&owner).await;
     assert!(message.contains("already has table public.sparc_migrations, and no record"), "{message}");

@@ -37,14 +37,14 @@ use crate::{
 };
 
 /// Creates a database without the schema.
-pub async fn create_empty_database() -> (Database, DatabaseConnection) {
+pub async fn create_unmigrated_database() -> (Database, DatabaseConnection) {
     let database = server().await.create_unmigrated().await.unwrap();
     let db = connect(database.url()).await.unwrap();
     (database, db)
 }
 
 /// Creates a database without the schema on plain PostgreSQL, even if the other tests run on a Supabase-like project.
-async fn create_plain_database() -> (Database, DatabaseConnection) {
+async fn create_unmigrated_database_without_platform() -> (Database, DatabaseConnection) {
     static SERVER: tokio::sync::OnceCell<Server> = tokio::sync::OnceCell::const_new();
     let server = SERVER.get_or_init(|| async { Server::start_plain(None).await.unwrap() }).await;
     let database = server.create_unmigrated().await.unwrap();
@@ -77,7 +77,7 @@ pub fn refusal_message(error: DbErr) -> String {
 
 #[tokio::test]
 async fn reset_leaves_nothing_and_up_refresh_and_fresh_create_exactly_the_same_schema_again() {
-    let (_database, db) = create_empty_database().await;
+    let (_database, db) = create_unmigrated_database().await;
     let catalog_before = read_catalog(&db).await;
     Migrator::up(&db, None).await.unwrap();
     let migrated_catalog = read_catalog(&db).await;
@@ -97,7 +97,7 @@ async fn reset_leaves_nothing_and_up_refresh_and_fresh_create_exactly_the_same_s
 
 #[tokio::test]
 async fn each_step_down_undoes_its_step_up() {
-    let (_database, db) = create_empty_database().await;
+    let (_database, db) = create_unmigrated_database().await;
     // `down` keeps the list of applied migrations (the table `sparc_migrations`), which the first `up` creates.
     let without_list = |mut catalog: Vec<String>| {
         catalog.retain(|line| !line.contains("sparc_migrations"));
@@ -118,7 +118,7 @@ async fn each_step_down_undoes_its_step_up() {
 
 #[tokio::test]
 async fn every_table_has_row_security_after_each_step_up() {
-    let (_database, db) = create_empty_database().await;
+    let (_database, db) = create_unmigrated_database().await;
     let select_tables_without_row_security = "SELECT relname::text
                 FROM pg_class
                 WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND NOT relrowsecurity";
@@ -130,7 +130,7 @@ async fn every_table_has_row_security_after_each_step_up() {
 
 #[tokio::test]
 async fn eight_concurrent_ups_all_succeed() {
-    let (database, db) = create_empty_database().await;
+    let (database, db) = create_unmigrated_database().await;
     let tasks = (0..8)
         .map(|_| {
             let url = database.url().to_owned();
@@ -148,16 +148,16 @@ async fn eight_concurrent_ups_all_succeed() {
 /// Each round uses a new database. The first round cuts the connection after 4 chunks of data from the server (there is
 /// about one chunk per response), and each further round 16 chunks later. In the last round, `up` ends before the cut.
 /// To cut after every chunk from the fourth on, set the step of 16 to 1:
-/// `SPARC_KILL_STEP=1 cargo test --test integration after_its_connection_was_cut`.
+/// `SPARC_UP_CUT_STEP=1 cargo test --test integration after_its_connection_was_cut`.
 #[tokio::test]
 async fn rerunning_up_after_its_connection_was_cut_creates_the_same_schema() {
     let migrated_database = server().await.create_migrated().await.unwrap();
     let migrated_catalog = read_catalog(&connect(migrated_database.url()).await.unwrap()).await;
-    let chunk_limit_step = env_number("SPARC_KILL_STEP", 16);
+    let chunk_limit_step = env_number("SPARC_UP_CUT_STEP", 16);
     let mut chunk_limit = 4;
     let mut cuts = 0;
     loop {
-        let (database, db) = create_empty_database().await;
+        let (database, db) = create_unmigrated_database().await;
         let proxy = Proxy::start_for_url(database.url()).await;
         proxy.cut_after(chunk_limit);
         let ended_before_cut = match connect(&proxy.url).await {
@@ -178,7 +178,7 @@ async fn rerunning_up_after_its_connection_was_cut_creates_the_same_schema() {
 
 #[tokio::test]
 async fn a_migration_in_the_callers_transaction_is_rolled_back_with_it() {
-    let (_database, db) = create_empty_database().await;
+    let (_database, db) = create_unmigrated_database().await;
     let catalog_before = read_catalog(&db).await;
     let transaction = db.begin().await.unwrap();
     Migrator::up(&transaction, None).await.unwrap();
@@ -188,7 +188,7 @@ async fn a_migration_in_the_callers_transaction_is_rolled_back_with_it() {
 
 #[tokio::test]
 async fn objects_of_another_program_with_the_same_names_are_left_alone() {
-    let (_database, db) = create_empty_database().await;
+    let (_database, db) = create_unmigrated_database().await;
     db.execute_unprepared("CREATE TABLE users (id int); CREATE TYPE attribute AS ENUM ('x')").await.unwrap();
     let catalog_before = read_catalog(&db).await;
     for attempt in [Migrator::up(&db, None).await, Migrator::fresh(&db).await, Migrator::refresh(&db).await] {
@@ -200,7 +200,7 @@ async fn objects_of_another_program_with_the_same_names_are_left_alone() {
 
 #[tokio::test]
 async fn commands_refuse_if_the_list_of_applied_migrations_has_an_unknown_one() {
-    let (_database, db) = create_empty_database().await;
+    let (_database, db) = create_unmigrated_database().await;
     Migrator::up(&db, None).await.unwrap();
     db.execute_unprepared("INSERT INTO sparc_migrations VALUES ('m29991231_000001_future', 1)").await.unwrap();
     let catalog_before = read_catalog(&db).await;
@@ -212,7 +212,7 @@ async fn commands_refuse_if_the_list_of_applied_migrations_has_an_unknown_one() 
 
 #[tokio::test]
 async fn a_role_without_the_privileges_gets_an_error_that_names_them() {
-    let (database, db) = create_empty_database().await;
+    let (database, db) = create_unmigrated_database().await;
     let role = format!("unprivileged_{}", uuid::Uuid::new_v4().simple());
     db.execute_unprepared(&format!("CREATE ROLE {role} LOGIN PASSWORD 'x'")).await.unwrap();
     let unprivileged = connect(&url_with_login(database.url(), &role, "x")).await.unwrap();
@@ -255,7 +255,7 @@ async fn an_owner_who_created_the_roles_can_assume_them() {
 
 #[tokio::test]
 async fn a_schema_named_auth_that_is_not_the_platforms_is_refused() {
-    let (_database, db) = create_plain_database().await;
+    let (_database, db) = create_unmigrated_database_without_platform().await;
     db.execute_unprepared("CREATE SCHEMA auth").await.unwrap();
     assert!(refusal_message(Migrator::up(&db, None).await.unwrap_err()).contains("table auth.users"));
 }
@@ -323,7 +323,7 @@ async fn the_owner_of_a_supabase_project_can_check_and_repair() {
 async fn the_platforms_default_privileges_give_no_access() {
     let (_database, owner, superuser) = create_platform_database().await;
     Migrator::up(&owner, None).await.unwrap();
-    let (_plain_database, plain) = create_plain_database().await;
+    let (_plain_database, plain) = create_unmigrated_database_without_platform().await;
     Migrator::up(&plain, None).await.unwrap();
     // Plain PostgreSQL has no such default privileges. So if both databases have the same grants, those privileges gave
     // no access. A cast to `regrole` turns PUBLIC into `-`.

@@ -4,14 +4,14 @@ use sea_orm::{ConnectionTrait, DatabaseConnection};
 use sparc::migration::{check, connect, sea_orm_migration::MigratorTrait};
 use testdb::Server;
 
-use super::{Migrator, create_plain_database, query_lines, refusal_message};
+use super::{Migrator, create_unmigrated_database_without_platform, query_lines, refusal_message};
 
 /// Starts a private server with `pg_cron`, and connects to the one database in which the extension can be created.
 /// Returns `None` if the installed server binaries do not include it.
 async fn start_server_with_pg_cron() -> Option<(Server, DatabaseConnection)> {
-    // This empty database is only asked which extensions are installed. The server with `pg_cron`, which is started
-    // below, has the same binaries.
-    let (_database, db) = create_plain_database().await;
+    // This unmigrated database is only asked which extensions are installed. The server with `pg_cron`, which is
+    // started below, has the same binaries.
+    let (_database, db) = create_unmigrated_database_without_platform().await;
     if query_lines(&db, "SELECT name::text FROM pg_available_extensions WHERE name = 'pg_cron'").await.is_empty() {
         eprintln!("skipped: pg_cron is not installed");
         return None;
@@ -128,7 +128,7 @@ async fn a_job_of_a_user_who_cannot_do_its_work_is_a_difference_and_up_takes_it_
     let Some((_server, db)) = start_server_with_pg_cron().await else { return };
     db.execute_unprepared("CREATE EXTENSION pg_cron; CREATE ROLE stranger").await.unwrap();
     Migrator::up(&db, None).await.unwrap();
-    let change_user = |user: &str| {
+    let job_change_sql = |user: &str| {
         format!(
             "SELECT cron.alter_job(jobid, schedule := '5 5 * * *', active := false)
              FROM cron.job WHERE jobname = 'delete-old-events';
@@ -139,7 +139,7 @@ async fn a_job_of_a_user_who_cannot_do_its_work_is_a_difference_and_up_takes_it_
         WHERE jobname = 'delete-old-events'";
     // There is no role `nobody`, and the role `stranger` has no privileges on our objects.
     for user in ["nobody", "stranger"] {
-        db.execute_unprepared(&change_user(user)).await.unwrap();
+        db.execute_unprepared(&job_change_sql(user)).await.unwrap();
         let report = check(&db).await.unwrap();
         let objects: Vec<&str> = report.differences.iter().map(|difference| difference.object.as_str()).collect();
         assert_eq!(objects, ["job delete-old-events"], "{report:#?}");
@@ -148,7 +148,7 @@ async fn a_job_of_a_user_who_cannot_do_its_work_is_a_difference_and_up_takes_it_
         assert_eq!(query_lines(&db, select_job).await, ["t 5 5 * * * f SELECT private.delete_old_events(100000)"]);
         assert!(check(&db).await.unwrap().is_clean());
     }
-    db.execute_unprepared(&change_user("nobody")).await.unwrap();
+    db.execute_unprepared(&job_change_sql("nobody")).await.unwrap();
     Migrator::reset(&db).await.unwrap();
     assert_eq!(query_lines(&db, "SELECT jobname FROM cron.job").await, Vec::<String>::new());
 }

@@ -7,12 +7,12 @@ use sparc::migration::{
     sea_orm_migration::{IntoSchemaManagerConnection, MigratorTrait},
 };
 
-use super::{Migrator, create_empty_database};
+use super::{Migrator, create_unmigrated_database};
 use crate::pooler::{start_pooler, start_pooler_with_connections};
 
 #[tokio::test]
 async fn every_command_works_through_a_pooler_in_transaction_mode() {
-    let (database, direct) = create_empty_database().await;
+    let (database, direct) = create_unmigrated_database().await;
     let Some(pooler) = start_pooler(database.url()).await else { return };
     // Prepare statements with the driver's names on server connections that the pooler later gives to other clients.
     let other_client = sea_orm::Database::connect(&pooler.url).await.unwrap();
@@ -40,7 +40,7 @@ async fn every_command_works_through_a_pooler_in_transaction_mode() {
 /// The pooler has one server connection, so that the next client surely gets the one that the command used.
 #[tokio::test]
 async fn a_command_that_fails_leaves_no_prepared_statements_on_the_server_connection() {
-    let (database, direct) = create_empty_database().await;
+    let (database, direct) = create_unmigrated_database().await;
     let Some(pooler) = start_pooler_with_connections(database.url(), 1).await else { return };
     Migrator::up(&direct, None).await.unwrap();
     for sql in [

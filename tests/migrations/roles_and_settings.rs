@@ -15,7 +15,8 @@ use super::{
     scripts::run_program,
 };
 
-/// Creates a migrated database on a plain server of its own, and connects to it as the superuser, who owns it.
+/// Creates a migrated database on a server of its own, which lacks the schemas and roles of a Supabase project, and
+/// connects to it as the superuser, who owns the database.
 async fn create_migrated_database_on_own_server() -> (Server, Database, DatabaseConnection) {
     let server = Server::start_plain(None).await.unwrap();
     let database = server.create_unmigrated().await.unwrap();
@@ -85,7 +86,7 @@ fn with_setting(url: &str, setting: &str, value: &str) -> String {
 #[tokio::test]
 async fn check_reports_a_connection_whose_options_disable_triggers_and_the_script_enables_them() {
     let (server, database, db) = create_migrated_database_on_own_server().await;
-    let empty_database = server.create_unmigrated().await.unwrap();
+    let unmigrated_database = server.create_unmigrated().await.unwrap();
     let with_option = |url: &str| with_setting(url, "session_replication_role", "replica");
     let connection = connect(&with_option(database.url())).await.unwrap();
     assert!(!check(&connection).await.unwrap().is_clean());
@@ -93,17 +94,17 @@ async fn check_reports_a_connection_whose_options_disable_triggers_and_the_scrip
     Migrator::up(&connection, None).await.unwrap();
     assert!(check(&db).await.unwrap().is_clean());
 
-    // So does the script.
-    let url = with_option(empty_database.url());
+    // So does the script that creates the schema in an empty database.
+    let url = with_option(unmigrated_database.url());
     let Some(outcome) = run_program("psql", &["-X", "-q", "-v", "ON_ERROR_STOP=1", &url], &migration::sql()) else {
         return;
     };
     outcome.unwrap();
-    assert!(check(&connect(empty_database.url()).await.unwrap()).await.unwrap().is_clean());
+    assert!(check(&connect(unmigrated_database.url()).await.unwrap()).await.unwrap().is_clean());
 }
 
 #[tokio::test]
-async fn up_leaves_no_api_role_more_than_the_manifest_grants_and_keeps_harmless_memberships() {
+async fn up_revokes_what_the_manifest_does_not_grant_to_api_roles_but_keeps_harmless_memberships() {
     let (_server, _database, db) = create_migrated_database_on_own_server().await;
     let database_name = query_lines(&db, "SELECT quote_ident(current_database())").await.concat();
     db.execute_unprepared("CREATE ROLE harmless; GRANT harmless TO anon, authenticated, service_role").await.unwrap();
@@ -147,7 +148,7 @@ async fn up_leaves_no_api_role_more_than_the_manifest_grants_and_keeps_harmless_
 async fn an_api_role_that_owns_the_database_or_an_object_is_named_and_up_refuses() {
     let (server, _database, _db) = create_migrated_database_on_own_server().await;
     for (sql, object, phrase) in [
-        (GIVE_SCHEMA_TO_ANON, "role anon", "owns the schema"),
+        (GIVE_OBJECTS_TO_ANON, "role anon", "owns the objects of the schema"),
         ("ALTER SCHEMA extensions OWNER TO authenticated", "role authenticated", "owns schema extensions"),
         ("ALTER SCHEMA public OWNER TO anon", "role anon", "owns schema public"),
         ("ALTER DATABASE {database} OWNER TO service_role", "role service_role", "owns the database"),
@@ -165,18 +166,18 @@ async fn an_api_role_that_owns_the_database_or_an_object_is_named_and_up_refuses
         db.execute_unprepared(&sql).await.unwrap();
         let catalog_before = read_catalog(&db).await;
         let report = check(&owner).await.unwrap();
-        let is_named = |difference: &Difference| {
+        let names_object = |difference: &Difference| {
             difference.object == object && difference.found.as_ref().is_some_and(|found| found.contains(phrase))
         };
-        assert!(report.differences.iter().any(is_named), "{sql}: {report:#?}");
+        assert!(report.differences.iter().any(names_object), "{sql}: {report:#?}");
         let message = up_refusal(&db).await;
         assert!(message.contains(object) && message.contains(phrase), "{message}");
         assert_eq!(read_catalog(&db).await, catalog_before);
     }
 }
 
-/// Makes `anon` the owner of all tables, views and functions of the schema.
-const GIVE_SCHEMA_TO_ANON: &str = "DO $$
+/// Makes `anon` the owner of all tables, views and functions in `public` and `private`.
+const GIVE_OBJECTS_TO_ANON: &str = "DO $$
      DECLARE
        target text;
      BEGIN

@@ -8,7 +8,7 @@ use std::{
 use sea_orm::ConnectionTrait;
 use sparc::migration::{self, MANIFEST, check, connect, sea_orm_migration::MigratorTrait};
 
-use super::{Migrator, create_empty_database, query_lines, read_catalog};
+use super::{Migrator, create_unmigrated_database, query_lines, read_catalog};
 
 /// Runs a program with the given input. Returns what it writes to standard output, or to standard error if it fails;
 /// `None` if the program is not installed.
@@ -37,11 +37,11 @@ pub fn run_program(name: &str, arguments: &[&str], input: &str) -> Option<Result
 
 #[tokio::test]
 async fn the_script_creates_what_up_creates() {
-    let (_database, db) = create_empty_database().await;
+    let (_database, db) = create_unmigrated_database().await;
     Migrator::up(&db, None).await.unwrap();
     let migrated_catalog = read_catalog(&db).await;
 
-    let (database, scripted_db) = create_empty_database().await;
+    let (database, scripted_db) = create_unmigrated_database().await;
     let Some(outcome) = run_program("psql", &["-X", "-q", "-v", "ON_ERROR_STOP=1", database.url()], &migration::sql())
     else {
         return;
@@ -64,15 +64,15 @@ async fn the_script_creates_what_up_creates() {
 /// transaction.
 #[tokio::test]
 async fn the_script_also_runs_as_one_query() {
-    let (_database, db) = create_empty_database().await;
+    let (_database, db) = create_unmigrated_database().await;
     db.execute_unprepared(&migration::sql()).await.unwrap();
     assert!(check(&db).await.unwrap().is_clean());
 }
 
 #[tokio::test]
-async fn the_sql_of_a_dry_run_creates_what_up_creates() {
+async fn the_sql_of_a_dry_run_creates_the_schema() {
     use sparc::migration::sea_orm_migration::IntoSchemaManagerConnection;
-    let (_database, db) = create_empty_database().await;
+    let (_database, db) = create_unmigrated_database().await;
     let catalog_before = read_catalog(&db).await;
     let sql = migration::dry_run(&(&db).into_database_executor()).await.unwrap();
     assert_eq!(read_catalog(&db).await, catalog_before, "a dry run must change nothing");
@@ -137,7 +137,7 @@ async fn up_upgrades_the_schema_of_every_release_and_keeps_its_rows() {
             continue;
         }
         let Some(sql) = run_program("gzip", &["-dc", path.to_str().unwrap()], "") else { return };
-        let (_database, db) = create_empty_database().await;
+        let (_database, db) = create_unmigrated_database().await;
         db.execute_unprepared(&sql.unwrap()).await.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let id = uuid::Uuid::new_v4();
         db.execute_unprepared(&format!("INSERT INTO auth.users (id, email) VALUES ('{id}', 'ada@x.org')"))

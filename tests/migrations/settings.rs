@@ -6,7 +6,7 @@ use sparc::migration::{
     sea_orm_migration::{IntoSchemaManagerConnection, MigratorTrait},
 };
 
-use super::{Migrator, create_empty_database, query_lines, refusal_message, scripts::run_program};
+use super::{Migrator, create_unmigrated_database, query_lines, refusal_message, scripts::run_program};
 use crate::world::server;
 
 /// Settings that change how PostgreSQL reads, checks or prints SQL, or what a transaction sees.
@@ -24,7 +24,7 @@ const SETTINGS: [&str; 7] = [
 #[tokio::test]
 async fn settings_of_the_database_do_not_affect_the_schema() {
     for setting in SETTINGS {
-        let (database, db) = create_empty_database().await;
+        let (database, db) = create_unmigrated_database().await;
         let database_name = query_lines(&db, "SELECT current_database()::text").await.concat();
         let superuser = connect(&database.superuser_url()).await.unwrap();
         superuser.execute_unprepared(&format!("ALTER DATABASE {database_name} SET {setting}")).await.unwrap();
@@ -121,7 +121,7 @@ async fn up_runs_with_triggers_or_refuses() {
 
 #[tokio::test]
 async fn the_databases_statement_timeout_does_not_apply_to_commands_that_only_read() {
-    let (database, db) = create_empty_database().await;
+    let (database, db) = create_unmigrated_database().await;
     Migrator::up(&db, None).await.unwrap();
     let database_name = query_lines(&db, "SELECT current_database()::text").await.concat();
     let superuser = connect(&database.superuser_url()).await.unwrap();
@@ -148,7 +148,7 @@ async fn default_privileges_of_the_migrating_role_do_not_affect_the_schema() {
     let breaking_sql = "DROP TABLE public.tutorial_progress, public.session_events CASCADE; DROP VIEW public.profiles;
                   DROP SCHEMA private CASCADE; DROP TYPE public.attribute CASCADE";
     for sql in [grants, revocations] {
-        let (_database, db) = create_empty_database().await;
+        let (_database, db) = create_unmigrated_database().await;
         db.execute_unprepared(sql).await.unwrap();
         Migrator::up(&db, None).await.unwrap();
         let report = check(&db).await.unwrap();
@@ -159,7 +159,7 @@ async fn default_privileges_of_the_migrating_role_do_not_affect_the_schema() {
         Migrator::up(&db, None).await.unwrap();
         assert_eq!(migration::full_manifest_of(&db).await.unwrap(), MANIFEST, "{sql}");
 
-        let (_database, db) = create_empty_database().await;
+        let (_database, db) = create_unmigrated_database().await;
         db.execute_unprepared(sql).await.unwrap();
         db.execute_unprepared(&migration::sql()).await.unwrap();
         assert!(check(&db).await.unwrap().is_clean(), "{sql}, created by the script");

@@ -9,7 +9,7 @@ use sparc::migration::{
     sea_orm_migration::{IntoSchemaManagerConnection, sea_orm::DbErr},
 };
 
-use super::{create_empty_database, drift::create_migrated_database, query_lines, scripts::run_program};
+use super::{create_unmigrated_database, drift::create_migrated_database, query_lines, scripts::run_program};
 
 /// Returns what the operator reads about an error.
 fn message_of<T>(outcome: Result<T, DbErr>) -> String {
@@ -88,6 +88,6 @@ async fn a_script_gives_up_waiting_for_a_locked_table() {
     assert!(begin.elapsed() < Duration::from_secs(40), "waited for {:?}", begin.elapsed());
     holder.rollback().await.unwrap();
     assert!(migration::sql().contains("SET LOCAL lock_timeout"));
-    let (_database, db) = create_empty_database().await;
+    let (_database, db) = create_unmigrated_database().await;
     assert_eq!(query_lines(&db, "SHOW lock_timeout").await, ["0"], "neither the server nor `connect` may set a limit");
 }

@@ -19,9 +19,9 @@ impl Game {
     }
 
     /// Returns whether a session of the adventure is live or had a player, so that the adventure cannot be deleted.
-    pub fn has_history(&self, adventure: usize) -> bool {
+    pub fn adventure_has_history(&self, adventure: usize) -> bool {
         let counts_as_history = |session: &Session| {
-            session.adventure == adventure && !session.is_deleted && (session.is_live() || session.was_played())
+            session.adventure == adventure && !session.is_deleted && (session.is_live() || session.had_player())
         };
         self.sessions.iter().any(counts_as_history)
     }
@@ -39,7 +39,7 @@ impl Game {
         if self.adventures[adventure].is_deleted || self.adventures[adventure].creator != me {
             return Ok(false);
         }
-        if self.has_history(adventure) {
+        if self.adventure_has_history(adventure) {
             return Err("has_history");
         }
         self.mark_adventure_deleted(adventure);

@@ -21,13 +21,13 @@ pub const MAX_LIVE_SESSIONS: usize = 20;
 /// Whether the call affected a row, or the code of its error.
 pub type Answer = Result<bool, &'static str>;
 
-/// A user's account.
+/// A user and their account.
 #[derive(Clone, Debug)]
 pub struct User {
     pub id: Uuid,
     pub games_played: u32,
     pub games_run: u32,
-    pub is_account_closed: bool,
+    pub has_closed_account: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -58,10 +58,10 @@ pub struct Seat {
     pub hero: usize,
     pub is_active: bool,
     /// Whether the heroic save was used in the current encounter.
-    pub is_heroic_save_used: bool,
+    pub has_used_heroic_save: bool,
     /// Whether the column `heroic_saves_used` is 1. A new encounter sets it to 0, except for a removed player, so it
-    /// can differ from `is_heroic_save_used`.
-    pub is_heroic_save_column_set: bool,
+    /// can differ from `has_used_heroic_save`.
+    pub has_heroic_save_column_set: bool,
     /// Whether the Seer has removed the player and not readmitted them.
     pub is_removed: bool,
 }
@@ -132,7 +132,7 @@ impl Session {
     }
 
     /// Returns whether anybody except the session's Seer ever had a seat.
-    pub fn was_played(&self) -> bool {
+    pub fn had_player(&self) -> bool {
         self.seats.keys().any(|player| *player != self.seer)
     }
 
@@ -146,7 +146,7 @@ impl Session {
     }
 
     /// Counts an event.
-    pub fn emit(&mut self, kind: &'static str) {
+    pub fn count_event(&mut self, kind: &'static str) {
         *self.events.entry(kind).or_default() += 1;
     }
 
@@ -171,7 +171,7 @@ impl Game {
     /// Fails if the caller's account is closed. An update or deletion by a closed account gets this error even if it
     /// would affect no row.
     pub fn require_open_account(&self, me: usize) -> Result<(), &'static str> {
-        if self.users[me].is_account_closed { Err("account_closed") } else { Ok(()) }
+        if self.users[me].has_closed_account { Err("account_closed") } else { Ok(()) }
     }
 
     /// Returns `account_closed` if the caller's account is closed, and otherwise the given error. The error
@@ -251,13 +251,13 @@ impl Game {
     /// Takes hit points from a character; negative points heal.
     pub fn damage(&mut self, me: usize, hero: usize, points: i32) -> Answer {
         self.require_open_account(me)?;
-        let is_seer_of_hero = |session: &Session| {
+        let lets_me_damage = |session: &Session| {
             session.is_live()
                 && session.seer == me
                 && matches!(session.status, "active" | "paused")
                 && session.seats.values().any(|seat| seat.is_active && seat.hero == hero)
         };
-        let is_allowed = self.characters[hero].owner == me || self.sessions.iter().any(is_seer_of_hero);
+        let is_allowed = self.characters[hero].owner == me || self.sessions.iter().any(lets_me_damage);
         let character = &mut self.characters[hero];
         if !is_allowed || character.is_deleted {
             return Ok(false);
@@ -277,7 +277,7 @@ impl Game {
             return Err(self.closed_account_or(me, "not_seated"));
         }
         self.require_open_account(me)?;
-        self.sessions[session].emit("client.wave");
+        self.sessions[session].count_event("client.wave");
         Ok(true)
     }
 
@@ -285,21 +285,21 @@ impl Game {
     /// deletes its drafts, or archives those that have history.
     pub fn close_account(&mut self, me: usize) -> Answer {
         self.require_open_account(me)?;
-        self.users[me].is_account_closed = true;
+        self.users[me].has_closed_account = true;
         for session in self.sessions.iter_mut().filter(|session| session.is_live()) {
             if let Some(seat) = session.seats.get_mut(&me).filter(|seat| seat.is_active) {
                 seat.is_active = false;
-                session.emit("player_left");
+                session.count_event("player_left");
             }
             if session.seer == me {
                 session.status = "cancelled";
-                session.emit("session_status");
+                session.count_event("session_status");
             }
         }
         for index in 0..self.adventures.len() {
             let adventure = &self.adventures[index];
             if adventure.creator == me && adventure.status == "draft" && !adventure.is_deleted {
-                if self.has_history(index) {
+                if self.adventure_has_history(index) {
                     self.adventures[index].status = "archived";
                 } else {
                     self.mark_adventure_deleted(index);

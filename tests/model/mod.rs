@@ -1,5 +1,5 @@
 //! A model of the game in plain Rust, which is compared with the database: random users make random calls to both.
-//! After each call, both must give the same answer, and a random identity must see the same rows in both.
+//! After each call, both must give the same answer, and a random reader must see the same rows in both.
 //!
 //! For a longer run: `SPARC_STEPS=1000000 SPARC_SEED=7 cargo test --release --test integration model`.
 
@@ -27,7 +27,7 @@ mod visible;
 
 use game::{Adventure, Game, User};
 use steps::{Step, Target, step_strategy};
-use visible::{Identity, read_visible_lines};
+use visible::{ModelIdentity, read_visible_lines};
 
 const USER_COUNT: usize = 5;
 
@@ -39,7 +39,7 @@ async fn create_game(world: &World) -> Game {
     let mut game = Game::default();
     for _ in 0..USER_COUNT {
         let id = world.new_account().await;
-        game.users.push(User { id, games_played: 0, games_run: 0, is_account_closed: false });
+        game.users.push(User { id, games_played: 0, games_run: 0, has_closed_account: false });
     }
     for (creator, status) in [(0, "published"), (1, "draft")] {
         let (id, creature) = (game.next_id(), game.next_id());
@@ -83,25 +83,25 @@ async fn run_case(steps: &[Step], tally: &Tally) -> Result<(), TestCaseError> {
             // anything, so both count as the refusal.
             let actual = if actual == Ok(false) && expected == Err("account_closed") { expected } else { actual };
             prop_assert_eq!(actual, expected, "step {}: {:?}", number, step);
-            let answer = actual.map_or_else(|code| code, |is_affected| if is_affected { "done" } else { "no row" });
+            let answer = actual.map_or_else(|code| code, |affects_row| if affects_row { "done" } else { "no row" });
             *tally.lock().unwrap().entry(answer).or_default() += 1;
         }
-        let identity = match usize::from(step.identity) % (USER_COUNT + 2) {
-            0 => Identity::Visitor,
-            1 => Identity::Service,
-            user => Identity::User(user - 2),
+        let reader = match usize::from(step.reader) % (USER_COUNT + 2) {
+            0 => ModelIdentity::Visitor,
+            1 => ModelIdentity::Service,
+            user => ModelIdentity::User(user - 2),
         };
         let (visible_lines, expected_lines) =
-            (read_visible_lines(target.pool, &game, identity).await, game.lines_visible_to(identity));
+            (read_visible_lines(target.pool, &game, reader).await, game.lines_visible_to(reader));
         let missing_lines: Vec<&String> = expected_lines.iter().filter(|line| !visible_lines.contains(line)).collect();
         let unexpected_lines: Vec<&String> =
             visible_lines.iter().filter(|line| !expected_lines.contains(line)).collect();
         prop_assert!(
             visible_lines == expected_lines,
-            "step {}: {:?}: the identity {:?} must also see {:#?}, and must not see {:#?}",
+            "step {}: {:?}: the reader {:?} must also see {:#?}, and must not see {:#?}",
             number,
             step,
-            identity,
+            reader,
             missing_lines,
             unexpected_lines
         );

@@ -67,12 +67,12 @@ impl Game {
         let seat = Seat {
             hero,
             is_active: true,
-            is_heroic_save_used: false,
-            is_heroic_save_column_set: false,
+            has_used_heroic_save: false,
+            has_heroic_save_column_set: false,
             is_removed: false,
         };
         game_session.seats.insert(player, seat);
-        game_session.emit("player_joined");
+        game_session.count_event("player_joined");
         Ok(true)
     }
 
@@ -109,13 +109,13 @@ impl Game {
         let seat = game_session.seats.entry(me).or_insert(Seat {
             hero,
             is_active: true,
-            is_heroic_save_used: false,
-            is_heroic_save_column_set: false,
+            has_used_heroic_save: false,
+            has_heroic_save_column_set: false,
             is_removed: false,
         });
         seat.hero = hero;
         seat.is_active = true;
-        game_session.emit("player_joined");
+        game_session.count_event("player_joined");
         Ok(true)
     }
 
@@ -152,7 +152,7 @@ impl Game {
             seat.is_removed |= !is_active && player != me;
         }
         if changes_activity {
-            game_session.emit(if is_active { "player_joined" } else { "player_left" });
+            game_session.count_event(if is_active { "player_joined" } else { "player_left" });
         }
         Ok(true)
     }
@@ -243,13 +243,13 @@ impl Game {
     ) -> Answer {
         self.check_may_roll(me, session, hero).map_err(|error| self.closed_account_or(me, error))?;
         self.require_open_account(me)?;
-        let has_no_such_creature =
+        let is_other_or_deleted =
             |adventure: usize| self.sessions[session].adventure != adventure || self.adventures[adventure].is_deleted;
-        if adventure_of_creature.is_some_and(has_no_such_creature) {
+        if adventure_of_creature.is_some_and(is_other_or_deleted) {
             return Err("creature_not_in_adventure");
         }
         self.rolls.push(Roll { id, session, hero, success: false, original: None });
-        self.sessions[session].emit("dice_rolled");
+        self.sessions[session].count_event("dice_rolled");
         Ok(true)
     }
 
@@ -268,16 +268,16 @@ impl Game {
         if roll.success {
             return Err("heroic_save_not_needed");
         }
-        let has_unused_save = |seat: &Seat| seat.is_active && seat.hero == hero && !seat.is_heroic_save_used;
+        let has_unused_save = |seat: &Seat| seat.is_active && seat.hero == hero && !seat.has_used_heroic_save;
         let Some(player) = game_session.seats.iter().find(|(_, seat)| has_unused_save(seat)).map(|(player, _)| *player)
         else {
             return Err("heroic_save_spent");
         };
         let game_session = &mut self.sessions[session];
         if let Some(seat) = game_session.seats.get_mut(&player) {
-            (seat.is_heroic_save_used, seat.is_heroic_save_column_set) = (true, true);
+            (seat.has_used_heroic_save, seat.has_heroic_save_column_set) = (true, true);
         }
-        game_session.emit("dice_rolled");
+        game_session.count_event("dice_rolled");
         self.rolls.push(Roll { id, session, hero: Some(hero), success: false, original: Some(original) });
         Ok(true)
     }

@@ -63,8 +63,8 @@ impl Game {
             return Err("session_has_no_player");
         }
         game_session.status = to;
-        game_session.emit("session_status");
-        if to == "completed" && game_session.was_played() {
+        game_session.count_event("session_status");
+        if to == "completed" && game_session.had_player() {
             let (seer, adventure) = (game_session.seer, game_session.adventure);
             let players: Vec<usize> = game_session.seats.keys().copied().collect();
             self.users[seer].games_run += 1;
@@ -85,10 +85,10 @@ impl Game {
             session.current_encounter_id = to;
             session.encounter_number += 1;
             for seat in session.seats.values_mut() {
-                seat.is_heroic_save_used = false;
-                seat.is_heroic_save_column_set &= seat.is_removed;
+                seat.has_used_heroic_save = false;
+                seat.has_heroic_save_column_set &= seat.is_removed;
             }
-            session.emit("encounter_changed");
+            session.count_event("encounter_changed");
         }
         Ok(true)
     }
@@ -100,7 +100,7 @@ impl Game {
                 return Err("session_over");
             }
             session.current_scene_id = to;
-            session.emit("scene_changed");
+            session.count_event("scene_changed");
         }
         Ok(true)
     }
@@ -113,7 +113,7 @@ impl Game {
             }
             session.game_state = to;
             session.game_state_version += 1;
-            session.emit("game_state");
+            session.count_event("game_state");
         }
         Ok(true)
     }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::{
     game::{Answer, Game, STATUSES},
     picks::{LIKELY_PICK_LIMIT, Pick, pick_character, pick_index, pick_player, pick_session},
-    visible::{Identity, begin_sql},
+    visible::{ModelIdentity, begin_sql},
 };
 
 /// A random call by a random user.
@@ -19,7 +19,7 @@ pub struct Step {
     pub caller: Pick,
     pub action: Action,
     /// Selects who reads everything after the call.
-    pub identity: Pick,
+    pub reader: Pick,
 }
 
 /// What a step does. `hero` is a character, `name_number` the number in its name, and `to` the new value (for a status,
@@ -92,7 +92,7 @@ pub fn step_strategy() -> impl Strategy<Value = Step> {
         1 => (0_u8..8).prop_map(|number| if number == 0 { Action::CloseAccount } else { Action::CreateAdventure }),
         1 => (0_u8..4).prop_map(|number| if number == 0 { Action::ArchiveSessions } else { Action::CreateAdventure }),
     ];
-    (any::<u8>(), action, any::<u8>()).prop_map(|(caller, action, identity)| Step { caller, action, identity })
+    (any::<u8>(), action, any::<u8>()).prop_map(|(caller, action, reader)| Step { caller, action, reader })
 }
 
 /// The database under test, for calls in plain SQL and through the crate `service`.
@@ -109,7 +109,7 @@ fn error_code(error: sea_orm::sqlx::Error) -> &'static str {
 impl Target<'_> {
     /// Runs one statement as the user `me`, in a transaction that is sent as one message.
     async fn run_sql(&self, game: &Game, me: usize, sql: &str) -> Answer {
-        let message = format!("{}{sql}; COMMIT", begin_sql(Identity::User(me), game));
+        let message = format!("{}{sql}; COMMIT", begin_sql(ModelIdentity::User(me), game));
         let mut connection = self.pool.acquire().await.map_err(error_code)?;
         let outcome = raw_sql(AssertSqlSafe(message)).execute(&mut *connection).await;
         if outcome.is_err() {

@@ -1,4 +1,4 @@
-//! The rows that a identity sees in the model and in the database, as one line of text per row (for events, one line
+//! The rows that an identity sees in the model and in the database, as one line of text per row (for events, one line
 //! per session and type, with the number of events).
 
 use std::sync::LazyLock;
@@ -10,7 +10,7 @@ use super::game::Game;
 
 /// Whose role and claims a transaction has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Identity {
+pub enum ModelIdentity {
     Visitor,
     Service,
     /// The user with this index in the model's list of users.
@@ -31,7 +31,7 @@ const QUERIES_FOR_EVERYBODY: &str = "
     SELECT concat_ws(' ', 'archived', id, seer_id, is_public, status, seats_taken) FROM public.archived_sessions";
 
 /// Queries that a visitor may not run.
-const QUERIES_FOR_SIGNED_IN_USERS: &str = "
+const QUERIES_NOT_FOR_VISITORS: &str = "
     UNION ALL
     SELECT concat_ws(' ', 'character', id, user_id, name, retired_at IS NOT NULL, hit_points) FROM public.characters
     UNION ALL
@@ -48,22 +48,22 @@ const QUERIES_FOR_SIGNED_IN_USERS: &str = "
     SELECT concat_ws(' ', 'archived roll', id, session_id, success) FROM public.archived_dice_rolls";
 
 /// Returns the statements that begin a transaction with this identity.
-pub fn begin_sql(identity: Identity, game: &Game) -> String {
+pub fn begin_sql(identity: ModelIdentity, game: &Game) -> String {
     let (role, id) = match identity {
-        Identity::Visitor => ("anon", None),
-        Identity::Service => ("service_role", None),
-        Identity::User(user) => ("authenticated", Some(game.users[user].id)),
+        ModelIdentity::Visitor => ("anon", None),
+        ModelIdentity::Service => ("service_role", None),
+        ModelIdentity::User(user) => ("authenticated", Some(game.users[user].id)),
     };
     let claims = serde_json::json!({ "role": role, "sub": id });
     format!("BEGIN; SET LOCAL ROLE {role}; SET LOCAL request.jwt.claims = '{claims}'; ")
 }
 
-/// Returns what a identity sees in the database. There are only two query texts, so each connection prepares each of
+/// Returns what an identity sees in the database. There are only two query texts, so each connection prepares each of
 /// them once.
-pub async fn read_visible_lines(pool: &PgPool, game: &Game, identity: Identity) -> Vec<String> {
+pub async fn read_visible_lines(pool: &PgPool, game: &Game, identity: ModelIdentity) -> Vec<String> {
     static ALL_QUERIES: LazyLock<String> =
-        LazyLock::new(|| format!("{QUERIES_FOR_EVERYBODY}{QUERIES_FOR_SIGNED_IN_USERS}"));
-    let sql = if identity == Identity::Visitor { QUERIES_FOR_EVERYBODY } else { &ALL_QUERIES };
+        LazyLock::new(|| format!("{QUERIES_FOR_EVERYBODY}{QUERIES_NOT_FOR_VISITORS}"));
+    let sql = if identity == ModelIdentity::Visitor { QUERIES_FOR_EVERYBODY } else { &ALL_QUERIES };
     let mut connection = pool.acquire().await.unwrap();
     raw_sql(AssertSqlSafe(begin_sql(identity, game))).execute(&mut *connection).await.unwrap();
     let lines = query_scalar::<_, String>(AssertSqlSafe(sql)).fetch_all(&mut *connection).await;
@@ -79,11 +79,11 @@ fn pg_bool(value: bool) -> char {
 }
 
 impl Game {
-    /// Returns what a identity sees in the model.
-    pub fn lines_visible_to(&self, identity: Identity) -> Vec<String> {
+    /// Returns what an identity sees in the model.
+    pub fn lines_visible_to(&self, identity: ModelIdentity) -> Vec<String> {
         let mut lines = Vec::new();
-        let is_service_or = |user: usize| identity == Identity::Service || identity == Identity::User(user);
-        let is_signed_in = identity != Identity::Visitor;
+        let is_service_or = |user: usize| identity == ModelIdentity::Service || identity == ModelIdentity::User(user);
+        let is_visitor = identity == ModelIdentity::Visitor;
         let user_id = |index: usize| self.users[index].id;
         let character_id = |index: usize| self.characters[index].id;
         for user in &self.users {
@@ -92,7 +92,7 @@ impl Game {
                 user.id,
                 user.games_played,
                 user.games_run,
-                pg_bool(user.is_account_closed)
+                pg_bool(user.has_closed_account)
             ));
         }
         for adventure in self.adventures.iter().filter(|adventure| !adventure.is_deleted) {
@@ -113,9 +113,9 @@ impl Game {
         let or_dash = |id: Option<u8>| id.map_or("-".to_owned(), |id| id.to_string());
         for session in self.sessions.iter().filter(|session| !session.is_deleted) {
             let sees_as_participant = match identity {
-                Identity::Visitor => false,
-                Identity::Service => true,
-                Identity::User(user) => session.has_participant(user),
+                ModelIdentity::Visitor => false,
+                ModelIdentity::Service => true,
+                ModelIdentity::User(user) => session.has_participant(user),
             };
             let (id, seer, public) = (session.id, user_id(session.seer), pg_bool(session.is_public));
             if sees_as_participant || session.is_public {
@@ -136,13 +136,13 @@ impl Game {
             }
             // A removed player still sees their own seat.
             let sees_seat =
-                |player: usize| sees_as_participant || (is_signed_in && (session.is_public || is_service_or(player)));
+                |player: usize| sees_as_participant || (!is_visitor && (session.is_public || is_service_or(player)));
             for (player, seat) in session.seats.iter().filter(|(player, _)| sees_seat(**player)) {
                 let (player, hero, active) = (user_id(*player), character_id(seat.hero), pg_bool(seat.is_active));
                 lines.push(if session.is_archived {
                     format!("archived seat {id} {player} {hero} {active}")
                 } else {
-                    let (saves_used, removed) = (u8::from(seat.is_heroic_save_column_set), pg_bool(seat.is_removed));
+                    let (saves_used, removed) = (u8::from(seat.has_heroic_save_column_set), pg_bool(seat.is_removed));
                     format!("seat {id} {player} {hero} {active} {saves_used} {removed}")
                 });
             }

@@ -1,6 +1,6 @@
 //! The callers of operations.
 
-/// The caller of an operation. The outcomes of an operation are listed in the order of the first six callers.
+/// The caller of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Caller {
     Visitor,
@@ -16,5 +16,6 @@ pub enum Caller {
     AccountAtLimits,
 }
 
-pub const CALLERS: [Caller; 6] =
+/// The callers for whom the outcomes of an operation are listed, in the order of [`Operation::outcomes`].
+pub const LISTED_CALLERS: [Caller; 6] =
     [Caller::Visitor, Caller::Stranger, Caller::FormerPlayer, Caller::Player, Caller::Seer, Caller::Service];

@@ -17,10 +17,10 @@ fn new_character(name: &str) -> NewCharacter {
 }
 
 /// The character's owner, the Seer of a session where it is seated, and the service may call the operation.
-const OWNER_OR_SEER_MAY_CALL: [&str; 6] = ["not_signed_in", "not_found", "not_found", "done", "done", "done"];
+const OWNER_SEER_AND_SERVICE_MAY_CALL: [&str; 6] = ["not_signed_in", "not_found", "not_found", "done", "done", "done"];
 
 /// The character's owner and the service may call the operation.
-const OWNER_MAY_CALL: [&str; 6] = ["not_signed_in", "not_found", "not_found", "done", "not_found", "done"];
+const OWNER_AND_SERVICE_MAY_CALL: [&str; 6] = ["not_signed_in", "not_found", "not_found", "done", "not_found", "done"];
 
 pub fn operations() -> Vec<Operation> {
     vec![
@@ -29,35 +29,41 @@ pub fn operations() -> Vec<Operation> {
             .create(new_character("Brunhild"))),
         operation!("characters.living", USERS_MAY_CALL, |tx, fixture| tx.characters().living()),
         operation!("characters.retired", USERS_MAY_CALL, |tx, fixture| tx.characters().retired()),
-        operation!("characters.get", OWNER_MAY_CALL, |tx, fixture| tx.characters().get(fixture.player.character_id)),
+        operation!("characters.get", OWNER_AND_SERVICE_MAY_CALL, |tx, fixture| tx
+            .characters()
+            .get(fixture.player.character_id)),
         operation!("characters.seats", USERS_AND_SERVICE_MAY_CALL, |tx, fixture| tx
             .characters()
             .seats(fixture.player.character_id)),
-        operation!("characters.rename", OWNER_MAY_CALL, |tx, fixture| tx
+        operation!("characters.rename", OWNER_AND_SERVICE_MAY_CALL, |tx, fixture| tx
             .characters()
             .rename(fixture.player.character_id, "Other")),
-        operation!("characters.set_equipment", OWNER_MAY_CALL, |tx, fixture| async {
+        operation!("characters.set_equipment", OWNER_AND_SERVICE_MAY_CALL, |tx, fixture| async {
             let rope = Item { name: "rope".into(), ..Default::default() };
             tx.characters().set_equipment(fixture.player.character_id, &[rope]).await
         }),
-        operation!("characters.set_special_ability", OWNER_MAY_CALL, |tx, fixture| async {
+        operation!("characters.set_special_ability", OWNER_AND_SERVICE_MAY_CALL, |tx, fixture| async {
             let song = SpecialAbility { name: "song".into(), ..Default::default() };
             tx.characters().set_special_ability(fixture.player.character_id, &song).await
         }),
-        operation!("characters.damage", OWNER_OR_SEER_MAY_CALL, |tx, fixture| tx
+        operation!("characters.damage", OWNER_SEER_AND_SERVICE_MAY_CALL, |tx, fixture| tx
             .characters()
             .damage(fixture.player.character_id, 2)),
-        operation!("characters.heal", OWNER_OR_SEER_MAY_CALL, |tx, fixture| tx
+        operation!("characters.heal", OWNER_SEER_AND_SERVICE_MAY_CALL, |tx, fixture| tx
             .characters()
             .heal(fixture.player.character_id, 2)),
-        operation!("characters.rest", OWNER_OR_SEER_MAY_CALL, |tx, fixture| tx
+        operation!("characters.rest", OWNER_SEER_AND_SERVICE_MAY_CALL, |tx, fixture| tx
             .characters()
             .rest(fixture.player.character_id)),
-        operation!("characters.retire", OWNER_MAY_CALL, |tx, fixture| tx.characters().retire(fixture.spare_character)),
-        operation!("characters.unretire", OWNER_MAY_CALL, |tx, fixture| tx
+        operation!("characters.retire", OWNER_AND_SERVICE_MAY_CALL, |tx, fixture| tx
+            .characters()
+            .retire(fixture.spare_character)),
+        operation!("characters.unretire", OWNER_AND_SERVICE_MAY_CALL, |tx, fixture| tx
             .characters()
             .unretire(fixture.retired_character)),
-        operation!("characters.delete", OWNER_MAY_CALL, |tx, fixture| tx.characters().delete(fixture.spare_character)),
+        operation!("characters.delete", OWNER_AND_SERVICE_MAY_CALL, |tx, fixture| tx
+            .characters()
+            .delete(fixture.spare_character)),
         operation!("characters.award_experience", SERVICE_MAY_CALL, |tx, fixture| {
             tx.characters().award_experience(fixture.player.character_id, 100)
         }),
@@ -123,13 +129,13 @@ pub fn refusals() -> Vec<Refusal> {
             tx.characters().retire(fixture.player.character_id)
         }),
         refusal!("characters.retire", AccountAtLimits, "retired_limit_reached", |tx, fixture| {
-            tx.characters().retire(fixture.unseated_character_at_limits)
+            tx.characters().retire(fixture.unseated_character_of_account_at_limits)
         }),
         refusal!("characters.retire", Service, "account_closed", |tx, fixture| {
             tx.characters().retire(fixture.living_character_of_closed_account)
         }),
         refusal!("characters.unretire", AccountAtLimits, "character_limit_reached", |tx, fixture| {
-            tx.characters().unretire(fixture.retired_character_at_limits)
+            tx.characters().unretire(fixture.retired_character_of_account_at_limits)
         }),
         refusal!("characters.unretire", ClosedAccount, "account_closed", |tx, fixture| {
             tx.characters().unretire(fixture.retired_character_of_closed_account)

@@ -14,18 +14,20 @@ fn new_creature(name: &str) -> NewCreature {
 }
 
 /// The creator of the adventure (the Seer) and the service may call the operation.
-const CREATOR_MAY_CALL: [&str; 6] =
+const CREATOR_AND_SERVICE_MAY_CALL: [&str; 6] =
     ["not_signed_in", "adventure_not_yours", "adventure_not_yours", "adventure_not_yours", "done", "done"];
 
 pub fn operations() -> Vec<Operation> {
     vec![
-        operation!("creatures.add", CREATOR_MAY_CALL, |tx, fixture| tx
+        operation!("creatures.add", CREATOR_AND_SERVICE_MAY_CALL, |tx, fixture| tx
             .creatures()
             .add(fixture.adventure, new_creature("Wolf"))),
-        operation!("creatures.edit", CREATOR_MAY_CALL, |tx, fixture| {
+        operation!("creatures.edit", CREATOR_AND_SERVICE_MAY_CALL, |tx, fixture| {
             tx.creatures().edit(fixture.creature, CreatureChanges { armor: Some(2), ..Default::default() })
         }),
-        operation!("creatures.remove", CREATOR_MAY_CALL, |tx, fixture| tx.creatures().remove(fixture.creature)),
+        operation!("creatures.remove", CREATOR_AND_SERVICE_MAY_CALL, |tx, fixture| tx
+            .creatures()
+            .remove(fixture.creature)),
         operation!("creatures.get", EVERYBODY_MAY_CALL, |tx, fixture| tx.creatures().get(fixture.creature)),
         operation!("creatures.list", EVERYBODY_MAY_CALL, |tx, fixture| tx.creatures().list(fixture.adventure)),
     ]

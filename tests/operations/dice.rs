@@ -120,7 +120,7 @@ pub fn refusals() -> Vec<Refusal> {
         }),
         refusal!("dice.use_heroic_save", Player, "heroic_save_spent", |tx, fixture| tx
             .dice()
-            .use_heroic_save(fixture.unsaved_roll)),
+            .use_heroic_save(fixture.failed_roll_with_save_used)),
         refusal!("dice.use_heroic_save", Player, "heroic_save_not_needed", |tx, fixture| {
             tx.dice().use_heroic_save(fixture.successful_roll)
         }),

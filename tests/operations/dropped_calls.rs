@@ -4,8 +4,8 @@
 use sea_orm::{ConnectionTrait, DbBackend, Statement, TransactionTrait};
 use sparc::service::{Error, IdentityConnection, Operations, Options, Sparc, Transaction};
 
-use super::{callers::CALLERS, fixture::Fixture, operations};
-use crate::{faults::network::Proxy, programs::poll_once_and_up_to};
+use super::{callers::LISTED_CALLERS, fixture::Fixture, operations};
+use crate::{faults::network::Proxy, random_programs::poll_with_extra_polls};
 
 /// Returns the role and the user of the transaction, as the server sees them.
 async fn current_identity(tx: &Transaction) -> Result<(String, Option<uuid::Uuid>), Error> {
@@ -33,15 +33,15 @@ async fn an_operation_dropped_at_any_point_does_not_affect_the_next_caller() {
     let next_caller = sparc.as_user(fixture.stranger.user_id);
     let mut drop_points = 0;
     for operation in operations() {
-        // The last caller in `CALLERS` who may call the operation.
+        // The last caller in `LISTED_CALLERS` who may call the operation.
         let caller_index = operation.outcomes.iter().rposition(|outcome| *outcome == "done");
-        let Some(caller) = caller_index.map(|index| fixture.as_caller(&sparc, CALLERS[index])) else { continue };
+        let Some(caller) = caller_index.map(|index| fixture.as_caller(&sparc, LISTED_CALLERS[index])) else { continue };
         for extra_polls in 0.. {
             let context = format!("{} after {} polls", operation.name, extra_polls + 1);
             let tx = caller.begin().await.unwrap();
             let inner = tx.begin().await.unwrap();
             let inner_call_finished =
-                poll_once_and_up_to(extra_polls, (operation.call)(&inner, &fixture)).await.is_some();
+                poll_with_extra_polls(extra_polls, (operation.call)(&inner, &fixture)).await.is_some();
             assert_same_identity_or_failed(&inner, &caller, &context).await;
             inner.rollback().await.unwrap();
             let identity = current_identity(&tx)
@@ -50,7 +50,8 @@ async fn an_operation_dropped_at_any_point_does_not_affect_the_next_caller() {
             assert_eq!(identity, (caller.identity().role().to_owned(), caller.user_id()), "{context}");
             // Drop the call again, now together with its transaction: the pool's only connection goes to the next
             // caller.
-            let outer_call_finished = poll_once_and_up_to(extra_polls, (operation.call)(&tx, &fixture)).await.is_some();
+            let outer_call_finished =
+                poll_with_extra_polls(extra_polls, (operation.call)(&tx, &fixture)).await.is_some();
             drop(tx);
             let me =
                 next_caller.users().me().await.unwrap_or_else(|error| panic!("{context}, the next caller: {error}"));

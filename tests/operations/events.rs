@@ -12,7 +12,7 @@ fn new_wave(session_id: Uuid) -> NewEvent {
 }
 
 /// Participants, including those who left, and the service may call the operation.
-const PARTICIPANTS_MAY_CALL: [&str; 6] = ["not_signed_in", "not_allowed", "done", "done", "done", "done"];
+const PARTICIPANTS_AND_SERVICE_MAY_CALL: [&str; 6] = ["not_signed_in", "not_allowed", "done", "done", "done", "done"];
 
 pub fn operations() -> Vec<Operation> {
     vec![
@@ -21,8 +21,10 @@ pub fn operations() -> Vec<Operation> {
             ["not_signed_in", "not_allowed", "not_seated", "done", "done", "done"],
             |tx, fixture| tx.events().send(new_wave(fixture.active_session))
         ),
-        operation!("events.after", PARTICIPANTS_MAY_CALL, |tx, fixture| tx.events().after(fixture.active_session, 0)),
-        operation!("events.newest_seq", PARTICIPANTS_MAY_CALL, |tx, fixture| tx
+        operation!("events.after", PARTICIPANTS_AND_SERVICE_MAY_CALL, |tx, fixture| tx
+            .events()
+            .after(fixture.active_session, 0)),
+        operation!("events.newest_seq", PARTICIPANTS_AND_SERVICE_MAY_CALL, |tx, fixture| tx
             .events()
             .newest_seq(fixture.active_session)),
     ]

@@ -16,14 +16,14 @@ pub struct Fixture {
     pub former_player: Player,
     pub stranger: Player,
     /// An account with ten living characters, one of them in twenty live sessions, and a hundred retired ones. It runs
-    /// twenty live sessions as Seer, left `left_session_at_limits`, and has two hundred adventures.
+    /// twenty live sessions as Seer, left `session_left_by_account_at_limits`, and has two hundred adventures.
     pub account_at_limits: Uuid,
     /// The character that is in twenty live sessions. It is the same as `most_experienced_character`.
-    pub living_character_at_limits: Uuid,
+    pub character_at_seat_limit: Uuid,
     /// A living character without a seat.
-    pub unseated_character_at_limits: Uuid,
-    pub retired_character_at_limits: Uuid,
-    pub left_session_at_limits: Uuid,
+    pub unseated_character_of_account_at_limits: Uuid,
+    pub retired_character_of_account_at_limits: Uuid,
+    pub session_left_by_account_at_limits: Uuid,
     /// An adventure with two hundred creatures.
     pub adventure_at_limits: Uuid,
     /// A closed account with a retired and a living character.
@@ -59,18 +59,19 @@ pub struct Fixture {
     /// Waiting sessions of the Seer that `former_player` has left: one with three of four seats taken, one with two of
     /// two.
     pub session_with_one_seat_free: Uuid,
-    pub session_with_no_seat_free: Uuid,
+    pub left_full_session: Uuid,
     /// A public session of another Seer, with another player, that is active.
     pub public_active_session: Uuid,
     /// An active session whose only player has left.
     pub session_without_player: Uuid,
-    /// Rolls of the player's character. `expired_roll` is too old for a heroic save; `saved_roll` and `unsaved_roll`
-    /// failed in `session_with_save_used`, and `saved_roll` was repeated by the heroic save.
+    /// Rolls of the player's character. `expired_roll` is too old for a heroic save; `saved_roll` and
+    /// `failed_roll_with_save_used` failed in `session_with_save_used`, and `saved_roll` was repeated by the heroic
+    /// save.
     pub failed_roll: Uuid,
     pub successful_roll: Uuid,
     pub expired_roll: Uuid,
     pub saved_roll: Uuid,
-    pub unsaved_roll: Uuid,
+    pub failed_roll_with_save_used: Uuid,
     /// Failed rolls in `active_session` that the player cannot save.
     pub roll_of_creature: Uuid,
     pub roll_of_retired_character: Uuid,
@@ -90,7 +91,7 @@ impl Fixture {
         let spare_character = world.new_character(player.user_id).await;
         let retired_character = world.new_character(player.user_id).await;
         let (account_at_limits, closed_account) = (world.new_account().await, world.new_account().await);
-        let retired_character_at_limits = world.new_character(account_at_limits).await;
+        let retired_character_of_account_at_limits = world.new_character(account_at_limits).await;
         let retired_character_of_closed_account = world.new_character(closed_account).await;
         let living_character_of_closed_account = world.new_character(closed_account).await;
         let most_experienced_character = world.new_character(account_at_limits).await;
@@ -104,18 +105,18 @@ impl Fixture {
             .execute(&format!(
                 "UPDATE characters SET retired_at = now()
                  WHERE id IN (
-                   '{retired_character}', '{retired_character_at_limits}', '{retired_character_of_closed_account}'
+                   '{retired_character}', '{retired_character_of_account_at_limits}', '{retired_character_of_closed_account}'
                  )"
             ))
             .await
             .unwrap();
-        // With `most_experienced_character` and `unseated_character_at_limits`, `account_at_limits` has ten living
-        // characters.
+        // With `most_experienced_character` and `unseated_character_of_account_at_limits`, `account_at_limits` has ten
+        // living characters.
         for _ in 0..8 {
             world.new_character(account_at_limits).await;
         }
-        let unseated_character_at_limits = world.new_character(account_at_limits).await;
-        // With `retired_character_at_limits`, `account_at_limits` has a hundred retired characters.
+        let unseated_character_of_account_at_limits = world.new_character(account_at_limits).await;
+        // With `retired_character_of_account_at_limits`, `account_at_limits` has a hundred retired characters.
         let insert = format!(
             "INSERT INTO characters (user_id, name, class, might, grace, wit, heart, special_ability, retired_at)
              SELECT '{account_at_limits}', 'Veteran ' || i, 'warrior', 5, 3, 2, 2, '{{}}', now()
@@ -205,9 +206,9 @@ impl Fixture {
         world.update_session(&full_game, "is_public = true, max_players = 2").await;
         let sql = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{seer}', '{adventure}') RETURNING id");
         let session_without_player: Uuid = owner.fetch_value(&sql).await.unwrap();
-        let (session_with_one_seat_free, session_with_no_seat_free): (Uuid, Uuid) =
+        let (session_with_one_seat_free, left_full_session): (Uuid, Uuid) =
             (owner.fetch_value(&sql).await.unwrap(), owner.fetch_value(&sql).await.unwrap());
-        for session in [session_with_one_seat_free, session_with_no_seat_free] {
+        for session in [session_with_one_seat_free, left_full_session] {
             owner.execute(&insert_seat_sql(session, former_player.user_id, former_player.character_id)).await.unwrap();
             let leave = format!("UPDATE session_players SET is_active = false WHERE session_id = '{session}'");
             owner.execute(&leave).await.unwrap();
@@ -217,7 +218,7 @@ impl Fixture {
             .execute(&insert_seat_sql(session_without_player, only_player.user_id, only_player.character_id))
             .await
             .unwrap();
-        for (session, other_player_count) in [(session_with_one_seat_free, 2), (session_with_no_seat_free, 1)] {
+        for (session, other_player_count) in [(session_with_one_seat_free, 2), (left_full_session, 1)] {
             owner.execute(&insert_seat_sql(session, player.user_id, player.character_id)).await.unwrap();
             for _ in 0..other_player_count {
                 let other_player = world.new_player().await;
@@ -236,10 +237,7 @@ impl Fixture {
             .execute(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{closed_account}'"))
             .await
             .unwrap();
-        owner
-            .execute(&format!("UPDATE sessions SET max_players = 2 WHERE id = '{session_with_no_seat_free}'"))
-            .await
-            .unwrap();
+        owner.execute(&format!("UPDATE sessions SET max_players = 2 WHERE id = '{left_full_session}'")).await.unwrap();
         owner
             .execute(&format!("UPDATE sessions SET status = 'active' WHERE id = '{session_without_player}'"))
             .await
@@ -269,22 +267,22 @@ impl Fixture {
             .unwrap();
         // `account_at_limits` takes a seat in 21 sessions. A Seer may run at most twenty live ones, so two Seers share
         // the 21.
-        let seer_array = world.new_account_array(2).await;
+        let seer_ids_literal = world.new_account_ids_literal(2).await;
         let create_and_join_sessions = |count: usize| {
             format!(
                 "WITH created AS (
                    INSERT INTO sessions (seer_id, adventure_id)
-                   SELECT ('{seer_array}'::uuid[])[1 + i % 2], '{adventure}' FROM generate_series(1, {count}) AS i
+                   SELECT ('{seer_ids_literal}'::uuid[])[1 + i % 2], '{adventure}' FROM generate_series(1, {count}) AS i
                    RETURNING id
                  )
                  INSERT INTO session_players (session_id, user_id, character_id)
                  SELECT id, '{account_at_limits}', '{most_experienced_character}' FROM created RETURNING session_id"
             )
         };
-        let left_session_at_limits: Uuid = owner.fetch_value(&create_and_join_sessions(1)).await.unwrap();
+        let session_left_by_account_at_limits: Uuid = owner.fetch_value(&create_and_join_sessions(1)).await.unwrap();
         owner
             .execute(&format!(
-                "UPDATE session_players SET is_active = false WHERE session_id = '{left_session_at_limits}'"
+                "UPDATE session_players SET is_active = false WHERE session_id = '{session_left_by_account_at_limits}'"
             ))
             .await
             .unwrap();
@@ -297,7 +295,8 @@ impl Fixture {
         let successful_roll = world.new_attack_roll(active_session, character, "{6}", 10, -3600).await;
         let expired_roll = world.new_attack_roll(active_session, character, "{1,2}", 10, 3600).await;
         let saved_roll = world.new_attack_roll(session_with_save_used, character, "{1,2}", 10, -3600).await;
-        let unsaved_roll = world.new_attack_roll(session_with_save_used, character, "{1,2}", 10, -3600).await;
+        let failed_roll_with_save_used =
+            world.new_attack_roll(session_with_save_used, character, "{1,2}", 10, -3600).await;
         owner
             .execute(&crate::world::insert_heroic_save_sql(session_with_save_used, character, saved_roll))
             .await
@@ -319,10 +318,10 @@ impl Fixture {
             former_player,
             stranger,
             account_at_limits,
-            living_character_at_limits: most_experienced_character,
-            unseated_character_at_limits,
-            retired_character_at_limits,
-            left_session_at_limits,
+            character_at_seat_limit: most_experienced_character,
+            unseated_character_of_account_at_limits,
+            retired_character_of_account_at_limits,
+            session_left_by_account_at_limits,
             adventure_at_limits,
             closed_account,
             retired_character_of_closed_account,
@@ -345,14 +344,14 @@ impl Fixture {
             session_with_save_used,
             full_session: full_game.session_id,
             session_with_one_seat_free,
-            session_with_no_seat_free,
+            left_full_session,
             public_active_session: public_active_game.session_id,
             session_without_player,
             failed_roll,
             successful_roll,
             expired_roll,
             saved_roll,
-            unsaved_roll,
+            failed_roll_with_save_used,
             roll_of_creature,
             roll_of_retired_character,
             world,

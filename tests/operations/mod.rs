@@ -26,10 +26,10 @@ mod standby;
 mod tutorial;
 mod users;
 
-use callers::{CALLERS, Caller};
+use callers::{Caller, LISTED_CALLERS};
 use fixture::Fixture;
 
-use crate::world::{has_platform_layout, outcome_code};
+use crate::world::{is_platform_layout_requested, outcome_code};
 
 /// A future that returns the outcome of a call: `done`, or the code of its error.
 type OutcomeFuture<'a> = Pin<Box<dyn Future<Output = &'static str> + Send + 'a>>;
@@ -65,7 +65,7 @@ impl Operation {
         const PREFERENCE: [Caller; 6] =
             [Caller::Player, Caller::Seer, Caller::Service, Caller::FormerPlayer, Caller::Stranger, Caller::Visitor];
         let is_allowed = |caller: &Caller| {
-            CALLERS.iter().zip(self.outcomes).any(|(one, outcome)| one == caller && outcome == "done")
+            LISTED_CALLERS.iter().zip(self.outcomes).any(|(one, outcome)| one == caller && outcome == "done")
         };
         PREFERENCE.into_iter().find(is_allowed)
     }
@@ -162,7 +162,7 @@ async fn each_caller_gets_the_listed_outcome_and_a_rollback_undoes_everything() 
     let mut mismatches = Vec::new();
     for operation in operations() {
         let mut outcomes = Vec::new();
-        for caller in CALLERS {
+        for caller in LISTED_CALLERS {
             outcomes.push(call_and_roll_back(&fixture.world.sparc, &fixture, caller, operation.call).await);
         }
         if outcomes != operation.outcomes {
@@ -180,7 +180,7 @@ async fn every_refusal_has_the_listed_code_and_changes_nothing() {
     let mut mismatches = Vec::new();
     // On a Supabase-like project, the platform (Supabase) signs users up, not the service, so the refusals of
     // `users.sign_up` have another code.
-    let may_run = |refusal: &Refusal| !has_platform_layout() || refusal.operation != "users.sign_up";
+    let may_run = |refusal: &Refusal| !is_platform_layout_requested() || refusal.operation != "users.sign_up";
     for refusal in refusals().into_iter().filter(may_run) {
         let outcome = call_and_roll_back(&fixture.world.sparc, &fixture, refusal.caller, refusal.call).await;
         if outcome != refusal.code {

@@ -81,7 +81,7 @@ impl ResponseProxy {
                         from_server.read_exact(&mut body).await?;
                         if head[0] == b'Z' {
                             ready_count.fetch_add(1, Ordering::SeqCst);
-                            wait_for_delivery(&hold).await;
+                            wait_until_deliverable(&hold).await;
                             let decrement = |left: u32| left.checked_sub(1);
                             if cut_countdown.fetch_update(Ordering::SeqCst, Ordering::SeqCst, decrement) == Ok(1) {
                                 return Ok(());
@@ -129,7 +129,7 @@ impl ResponseProxy {
 }
 
 /// Waits until the next response may be delivered.
-async fn wait_for_delivery(hold: &watch::Sender<Hold>) {
+async fn wait_until_deliverable(hold: &watch::Sender<Hold>) {
     if hold.borrow().responses_left == Some(0) {
         hold.send_modify(|hold| hold.is_holding = true);
         hold.subscribe().wait_for(|hold| hold.responses_left != Some(0)).await.unwrap();
@@ -254,7 +254,8 @@ async fn a_retry_with_the_same_id_returns_the_row_whose_response_was_lost() {
     roll(Uuid::new_v4()).await.unwrap();
 
     let roll_id = Uuid::new_v4();
-    // This transaction occupies the only connection, so no other response arrives before those that are counted.
+    // While this transaction occupies the only connection, nothing else is sent on it. So the first response that
+    // `cut_at` counts is that to the rollback below.
     let occupying_transaction = sparc.as_service().begin().await.unwrap();
     // The fourth response, to the commit, is lost: rollback, begin and insert come before it.
     proxy.cut_at(4);
@@ -264,7 +265,7 @@ async fn a_retry_with_the_same_id_returns_the_row_whose_response_was_lost() {
     let returned_roll = roll(roll_id).await.unwrap();
     assert_eq!((returned_roll.id, count_rolls(roll_id).await), (roll_id, 1), "the retry must not add a roll");
 
-    // If the response to begin is lost, nothing was done, so the crate `service` retries on another connection.
+    // If the response to begin is lost, nothing was done, so the crate `rls` begins again on another connection.
     let occupying_transaction = sparc.as_service().begin().await.unwrap();
     proxy.cut_at(2);
     occupying_transaction.rollback().await.unwrap();

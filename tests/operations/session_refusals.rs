@@ -35,7 +35,7 @@ fn seat_and_code_refusals() -> Vec<Refusal> {
         }),
         refusal!("sessions.join", AccountAtLimits, "character_retired", |tx, fixture| async {
             tx.sessions()
-                .join(&fixture.join_code(fixture.waiting_session).await, fixture.retired_character_at_limits)
+                .join(&fixture.join_code(fixture.waiting_session).await, fixture.retired_character_of_account_at_limits)
                 .await
         }),
         refusal!("sessions.join", Stranger, "not_found", |tx, fixture| async {
@@ -56,7 +56,7 @@ fn seat_and_code_refusals() -> Vec<Refusal> {
             tx.sessions().join_by_id(fixture.completed_session, fixture.former_player.character_id)
         }),
         refusal!("sessions.join_by_id", AccountAtLimits, "character_retired", |tx, fixture| {
-            tx.sessions().join_by_id(fixture.waiting_session, fixture.retired_character_at_limits)
+            tx.sessions().join_by_id(fixture.waiting_session, fixture.retired_character_of_account_at_limits)
         }),
         refusal!("sessions.join_by_id", Stranger, "not_found", |tx, fixture| {
             tx.sessions().join_by_id(fixture.waiting_session, Uuid::new_v4())
@@ -74,7 +74,7 @@ fn seat_and_code_refusals() -> Vec<Refusal> {
             .sessions()
             .leave(fixture.completed_session)),
         refusal!("sessions.rejoin", FormerPlayer, "session_full", |tx, fixture| {
-            tx.sessions().rejoin(fixture.session_with_no_seat_free, fixture.former_player.character_id)
+            tx.sessions().rejoin(fixture.left_full_session, fixture.former_player.character_id)
         }),
         refusal!("sessions.rejoin", FormerPlayer, "session_over", |tx, fixture| {
             tx.sessions().rejoin(fixture.completed_session, fixture.former_player.character_id)
@@ -110,7 +110,7 @@ fn seat_and_code_refusals() -> Vec<Refusal> {
         }),
         refusal!("sessions.seat_player", Service, "session_full", |tx, fixture| {
             tx.sessions().seat_player(
-                fixture.session_with_no_seat_free,
+                fixture.left_full_session,
                 fixture.stranger.user_id,
                 fixture.stranger.character_id,
             )
@@ -129,7 +129,7 @@ fn seat_and_code_refusals() -> Vec<Refusal> {
             tx.sessions().seat_player(
                 fixture.waiting_session,
                 fixture.account_at_limits,
-                fixture.retired_character_at_limits,
+                fixture.retired_character_of_account_at_limits,
             )
         }),
         refusal!("sessions.seat_player", Service, "not_found", |tx, fixture| {
@@ -167,19 +167,17 @@ fn seat_and_code_refusals() -> Vec<Refusal> {
             tx.sessions().seat_player(
                 fixture.waiting_session,
                 fixture.account_at_limits,
-                fixture.living_character_at_limits,
+                fixture.character_at_seat_limit,
             )
         }),
         refusal!("sessions.join", AccountAtLimits, "seat_limit_reached", |tx, fixture| async {
-            tx.sessions()
-                .join(&fixture.join_code(fixture.waiting_session).await, fixture.living_character_at_limits)
-                .await
+            tx.sessions().join(&fixture.join_code(fixture.waiting_session).await, fixture.character_at_seat_limit).await
         }),
         refusal!("sessions.join_by_id", AccountAtLimits, "seat_limit_reached", |tx, fixture| {
-            tx.sessions().join_by_id(fixture.waiting_session, fixture.living_character_at_limits)
+            tx.sessions().join_by_id(fixture.waiting_session, fixture.character_at_seat_limit)
         }),
         refusal!("sessions.rejoin", AccountAtLimits, "seat_limit_reached", |tx, fixture| {
-            tx.sessions().rejoin(fixture.left_session_at_limits, fixture.living_character_at_limits)
+            tx.sessions().rejoin(fixture.session_left_by_account_at_limits, fixture.character_at_seat_limit)
         }),
         refusal!("sessions.join", FormerPlayer, "player_removed", |tx, fixture| async {
             tx.sessions()

@@ -11,11 +11,13 @@ use super::{EVERYBODY_MAY_CALL, Operation, USERS_AND_SERVICE_MAY_CALL, USERS_MAY
 
 /// Only the Seer and the service may call the operation. The session is public, so the stranger can see it and gets
 /// `not_a_seer`.
-const SEER_OF_PUBLIC_MAY_CALL: [&str; 6] = ["not_signed_in", "not_a_seer", "not_a_seer", "not_a_seer", "done", "done"];
+const SEER_OF_PUBLIC_AND_SERVICE_MAY_CALL: [&str; 6] =
+    ["not_signed_in", "not_a_seer", "not_a_seer", "not_a_seer", "done", "done"];
 
 /// Only the Seer and the service may call the operation. The session is private, so the stranger cannot see it and gets
 /// `not_found`.
-const SEER_OF_PRIVATE_MAY_CALL: [&str; 6] = ["not_signed_in", "not_found", "not_a_seer", "not_a_seer", "done", "done"];
+const SEER_OF_PRIVATE_AND_SERVICE_MAY_CALL: [&str; 6] =
+    ["not_signed_in", "not_found", "not_a_seer", "not_a_seer", "done", "done"];
 
 /// The character is the stranger's, so only the stranger can join with it. (The player has a seat with another one.)
 const ONLY_THE_STRANGER_JOINS: [&str; 6] =
@@ -26,7 +28,7 @@ pub fn operations() -> Vec<Operation> {
         operation!("sessions.create", USERS_MAY_CALL, |tx, fixture| {
             tx.sessions().create(NewSession { adventure_id: fixture.adventure, ..Default::default() })
         }),
-        operation!("sessions.edit", SEER_OF_PUBLIC_MAY_CALL, |tx, fixture| {
+        operation!("sessions.edit", SEER_OF_PUBLIC_AND_SERVICE_MAY_CALL, |tx, fixture| {
             let changes = SessionChanges { visibility: Some(Visibility::Private), ..Default::default() };
             tx.sessions().edit(fixture.waiting_session, changes)
         }),
@@ -84,10 +86,10 @@ pub fn operations() -> Vec<Operation> {
             ["not_signed_in", "not_found", "player_removed", "not_a_seer", "done", "done"],
             |tx, fixture| tx.sessions().readmit(fixture.starting_soon_session, fixture.former_player.user_id)
         ),
-        operation!("sessions.replace_code", SEER_OF_PUBLIC_MAY_CALL, |tx, fixture| tx
+        operation!("sessions.replace_code", SEER_OF_PUBLIC_AND_SERVICE_MAY_CALL, |tx, fixture| tx
             .sessions()
             .replace_code(fixture.waiting_session)),
-        operation!("sessions.announce_start", SEER_OF_PUBLIC_MAY_CALL, |tx, fixture| tx
+        operation!("sessions.announce_start", SEER_OF_PUBLIC_AND_SERVICE_MAY_CALL, |tx, fixture| tx
             .sessions()
             .announce_start(fixture.waiting_session)),
         // The Seer has removed `former_player` from this session, so `former_player` does not see it either.
@@ -96,28 +98,28 @@ pub fn operations() -> Vec<Operation> {
             ["not_signed_in", "not_found", "not_found", "not_a_seer", "done", "done"],
             |tx, fixture| tx.sessions().withdraw_announcement(fixture.starting_soon_session)
         ),
-        operation!("sessions.start", SEER_OF_PUBLIC_MAY_CALL, |tx, fixture| tx
+        operation!("sessions.start", SEER_OF_PUBLIC_AND_SERVICE_MAY_CALL, |tx, fixture| tx
             .sessions()
             .start(fixture.waiting_session)),
-        operation!("sessions.pause", SEER_OF_PRIVATE_MAY_CALL, |tx, fixture| tx
+        operation!("sessions.pause", SEER_OF_PRIVATE_AND_SERVICE_MAY_CALL, |tx, fixture| tx
             .sessions()
             .pause(fixture.active_session)),
-        operation!("sessions.resume", SEER_OF_PRIVATE_MAY_CALL, |tx, fixture| tx
+        operation!("sessions.resume", SEER_OF_PRIVATE_AND_SERVICE_MAY_CALL, |tx, fixture| tx
             .sessions()
             .resume(fixture.paused_session)),
-        operation!("sessions.complete", SEER_OF_PRIVATE_MAY_CALL, |tx, fixture| tx
+        operation!("sessions.complete", SEER_OF_PRIVATE_AND_SERVICE_MAY_CALL, |tx, fixture| tx
             .sessions()
             .complete(fixture.active_session)),
-        operation!("sessions.cancel", SEER_OF_PUBLIC_MAY_CALL, |tx, fixture| tx
+        operation!("sessions.cancel", SEER_OF_PUBLIC_AND_SERVICE_MAY_CALL, |tx, fixture| tx
             .sessions()
             .cancel(fixture.waiting_session)),
-        operation!("sessions.set_scene", SEER_OF_PRIVATE_MAY_CALL, |tx, fixture| {
+        operation!("sessions.set_scene", SEER_OF_PRIVATE_AND_SERVICE_MAY_CALL, |tx, fixture| {
             tx.sessions().set_scene(fixture.active_session, Some("ford"))
         }),
-        operation!("sessions.set_encounter", SEER_OF_PRIVATE_MAY_CALL, |tx, fixture| {
+        operation!("sessions.set_encounter", SEER_OF_PRIVATE_AND_SERVICE_MAY_CALL, |tx, fixture| {
             tx.sessions().set_encounter(fixture.active_session, Some("wade"))
         }),
-        operation!("sessions.set_game_state", SEER_OF_PRIVATE_MAY_CALL, |tx, fixture| {
+        operation!("sessions.set_game_state", SEER_OF_PRIVATE_AND_SERVICE_MAY_CALL, |tx, fixture| {
             tx.sessions().set_game_state(fixture.active_session, json!({ "torches": 3 }), ExpectedVersion::Version(0))
         }),
         operation!("sessions.participation", USERS_MAY_CALL, |tx, fixture| tx

@@ -118,10 +118,10 @@ async fn an_old_primary_that_is_started_again_is_not_used() {
     run_blocking(&cluster.primary, |primary| primary.start_again().unwrap()).await;
     // The old primary does not know of the promotion and accepts writes. No `Sparc` handle may read what is written
     // there.
-    let old_primary = cluster.world.with_new_pool().await;
-    let lost_account = old_primary.new_account().await;
+    let world_of_old_primary = cluster.world.with_new_pool().await;
+    let lost_account = world_of_old_primary.new_account().await;
     let profile = format!("users WHERE id = '{lost_account}'");
-    assert_eq!(old_primary.owner().count(&profile).await, 1);
+    assert_eq!(world_of_old_primary.owner().count(&profile).await, 1);
 
     // Neither the handle that was open during the promotion nor a new one may use the old primary.
     let new_sparc = cluster.connect().await;

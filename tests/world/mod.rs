@@ -16,7 +16,7 @@ pub use sql_caller::{SqlCaller, SqlError, into_sql_error};
 
 /// Returns whether `SPARC_PLATFORM` is set, as by `.ci/platform`: the databases of [`server`] are then laid out as on
 /// Supabase, unless `DATABASE_URL` is set.
-pub fn has_platform_layout() -> bool {
+pub fn is_platform_layout_requested() -> bool {
     std::env::var_os("SPARC_PLATFORM").is_some_and(|value| !value.is_empty())
 }
 
@@ -150,9 +150,9 @@ impl World {
         id
     }
 
-    /// Creates `count` accounts and returns their ids as the text of an SQL array, for tests that need more rows than a
-    /// single account may have.
-    pub async fn new_account_array(&self, count: usize) -> String {
+    /// Creates `count` accounts and returns their ids as the text of an SQL array literal, without its quotes, for
+    /// tests that need more rows than a single account may have.
+    pub async fn new_account_ids_literal(&self, count: usize) -> String {
         let sql = format!(
             "WITH created AS (
                INSERT INTO auth.users (id) SELECT gen_random_uuid() FROM generate_series(1, {count}) RETURNING id

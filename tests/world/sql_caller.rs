@@ -86,10 +86,10 @@ impl SqlCaller {
         panic!("fewer than {waiter_count} backends wait for a lock");
     }
 
-    /// Asserts that no connection to this database that has the same login as this caller stays idle in a transaction
-    /// for more than two seconds. (A transaction that is dropped stays open until a background task has rolled it back
-    /// and returned its connection to the pool.) Call this on `World::owner`: other roles do not see in which state
-    /// backends are.
+    /// Asserts that no connection of the tests or of the crate `service` to this database stays idle in a transaction
+    /// for more than two seconds. These connections have the same login as this caller, and `application_name` is empty
+    /// or `sparc`. (A transaction that is dropped stays open until a background task has rolled it back and returned
+    /// its connection to the pool.) Call this on `World::owner`: other roles do not see in which state backends are.
     pub async fn assert_no_transaction_stays_open(&self) {
         let idle_in_transaction =
             "pg_stat_activity WHERE datname = current_database() AND usename = session_user AND client_port IS NOT NULL
@@ -138,8 +138,9 @@ impl SqlCaller {
 }
 
 impl SqlError {
-    /// Returns whether row security or a missing privilege refused the statement: `insufficient_privilege`.
-    pub fn is_forbidden(&self) -> bool {
+    /// Returns whether the error has the SQLSTATE `insufficient_privilege`: a privilege is missing, or row security, a
+    /// trigger or a function refused the statement.
+    pub fn is_insufficient_privilege(&self) -> bool {
         self.code == INSUFFICIENT_PRIVILEGE
     }
 

@@ -163,7 +163,8 @@ row_type! {
     }
 }
 
-/// A session in the lobby with its adventure, as the crate `service` returns it.
+/// A session in the lobby with its adventure. It has the fields of `service::sessions::SessionSummary`, so that the
+/// programs' results can be compared.
 #[derive(Debug, Serialize)]
 pub struct SessionSummary {
     id: Uuid,

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{Failure, argument_sets::ArgumentSet};
 
-/// The program in plain sqlx, with its pool of connections.
+/// The implementation in plain sqlx (one of the *programs* that the report compares), with its pool of connections.
 pub struct PlainSqlx {
     pool: PgPool,
     statements: Statements,

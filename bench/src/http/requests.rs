@@ -16,7 +16,7 @@ use crate::{
 /// A measured operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Operation {
-    /// The first page of the lobby.
+    /// The first page of the unstarted.
     Lobby,
     /// A session with its participants.
     Details,
@@ -74,12 +74,11 @@ pub async fn players(argument_sets: &[ArgumentSet], secret: &str, client: &mut C
     add_tokens(callers.collect(), secret, client).await
 }
 
-/// Returns newcomers: users without a seat in any session, each with a public session of the lobby that has a free
-/// seat.
+/// Returns newcomers: users without a seat in any session, each with a waiting public session that has a free seat.
 pub async fn newcomers(data_set: &DataSet, secret: &str, client: &mut Client) -> Result<Vec<Caller>, Failure> {
-    let lobby = (data_set.active_sessions..data_set.active_sessions + data_set.unstarted_sessions)
+    let unstarted = (data_set.active_sessions..data_set.active_sessions + data_set.unstarted_sessions)
         .map(|number| data_set.session(number));
-    let with_free_seat = lobby.filter(|session| {
+    let with_free_seat = unstarted.filter(|session| {
         session.is_public && session.state == SessionState::Waiting && session.seats_taken < session.max_players
     });
     let sessions_and_users = with_free_seat.zip(data_set.newcomer_numbers());
@@ -99,13 +98,13 @@ pub fn delete_seats_sql(callers: &[Caller]) -> String {
     format!("DELETE FROM session_players WHERE user_id = ANY ('{{{}}}')", users.join(","))
 }
 
-/// Returns a caller whose token is not signed yet.
+/// Returns a caller whose token is still empty; [`add_tokens`] adds it.
 fn caller_without_token(user: Uuid, session: Uuid, character: Uuid) -> Caller {
     Caller { user, session, character, token: String::new() }
 }
 
-/// Signs the callers' tokens as Supabase does, with HMAC-SHA256. The database computes the hashes, so that the
-/// benchmark needs no library.
+/// Gives each caller a token, signed as Supabase signs tokens, with HMAC-SHA256. The database computes the hashes, so
+/// that the benchmark needs no library.
 async fn add_tokens(mut callers: Vec<Caller>, secret: &str, client: &mut Client) -> Result<Vec<Caller>, Failure> {
     // The secret, combined with HMAC's inner and outer padding.
     let [inner_key, outer_key] = [0x36, 0x5c].map(|pad: u8| {

@@ -59,10 +59,10 @@ struct StatementRepeater {
 impl StatementRepeater {
     fn start(url: &str, sql: &'static str, interval: Duration) -> Self {
         let is_stop_requested = Arc::new(AtomicBool::new(false));
-        let (stop_is_requested, url) = (is_stop_requested.clone(), url.to_owned());
+        let (is_stop_requested_for_task, url) = (is_stop_requested.clone(), url.to_owned());
         let task = tokio::spawn(async move {
             let mut client = Client::open(&url).await?;
-            while !stop_is_requested.load(Ordering::SeqCst) {
+            while !is_stop_requested_for_task.load(Ordering::SeqCst) {
                 client.run(sql).await?;
                 tokio::time::sleep(interval).await;
             }

@@ -27,7 +27,7 @@ const DATA_SET: DataSet =
     DataSet { users: 1000, adventures: 100, active_sessions: 20, unstarted_sessions: 20, ended_sessions: 2000 };
 /// The number of rolls per transaction.
 const ROLLS_PER_TRANSACTION: usize = 200;
-/// The number of transactions with broadcasts, and also of those without.
+/// The number of pairs of transactions, one without broadcasts and one with them.
 const TRANSACTION_PAIRS: usize = 8;
 
 /// The median time of a roll with and without its broadcast, in milliseconds.

@@ -174,8 +174,8 @@ WITH
     CROSS JOIN LATERAL aclexplode(coalesce(typacl, acldefault('T', typowner))) AS acl_item
     WHERE typtype IN ('e', 'd')
   ),
-  -- The privileges that owners lack on their own objects, because somebody revoked them. Many functions run as their
-  -- owner, and fail without these privileges.
+  -- The privileges that owners lack on their own objects, because somebody revoked them: one row for each
+  -- object, which lists all of them. Many functions run as their owner, and fail without these privileges.
   revoked_owner_privilege AS (
     SELECT
       classid, objid,
@@ -290,7 +290,7 @@ WITH
           WHEN has_parameter_privilege(api_role.oid, 'session_replication_role', 'SET') AND NOT api_role.rolsuper
             THEN 'disables triggers by session_replication_role'
         END,
-        CASE WHEN api_role.oid = owner.oid THEN 'owns the schema' END,
+        CASE WHEN api_role.oid = owner.oid THEN 'owns the objects of the schema' END,
         CASE WHEN api_role.oid = database.datdba THEN 'owns the database' END,
         (
           SELECT string_agg('owns schema ' || nspname, ', ' ORDER BY nspname)
@@ -385,7 +385,12 @@ WITH
       END
         || CASE WHEN typowner = owner.oid THEN '' ELSE ', owned by another role' END
         || coalesce(
-          (SELECT description FROM revoked_owner_privilege WHERE classid = 'pg_type'::regclass AND objid = type.oid), ''
+          (
+            SELECT description
+            FROM revoked_owner_privilege
+            WHERE classid = 'pg_type'::regclass AND objid = type.oid
+          ),
+          ''
         ),
       'pg_type', type.oid, 0
     FROM pg_type AS type
@@ -416,7 +421,12 @@ WITH
         || CASE WHEN relpersistence = 'p' THEN '' ELSE ', unlogged' END
         || CASE WHEN relowner = owner.oid THEN '' ELSE ', owned by another role' END
         || coalesce(
-          (SELECT description FROM revoked_owner_privilege WHERE classid = 'pg_class'::regclass AND objid = base_table.oid), ''
+          (
+            SELECT description
+            FROM revoked_owner_privilege
+            WHERE classid = 'pg_class'::regclass AND objid = base_table.oid
+          ),
+          ''
         ),
       'pg_class', base_table.oid, 0
     FROM base_table
@@ -506,7 +516,12 @@ WITH
         || CASE WHEN relpersistence = 'p' THEN '' ELSE ', unlogged' END
         || CASE WHEN relowner = owner.oid THEN '' ELSE ', owned by another role' END
         || coalesce(
-          (SELECT description FROM revoked_owner_privilege WHERE classid = 'pg_class'::regclass AND objid = relation.oid), ''
+          (
+            SELECT description
+            FROM revoked_owner_privilege
+            WHERE classid = 'pg_class'::regclass AND objid = relation.oid
+          ),
+          ''
         ),
       'pg_class', relation.oid, 0
     FROM relation
@@ -557,7 +572,12 @@ WITH
         CASE WHEN proowner <> owner.oid THEN 'owned by another role' END
       )
         || coalesce(
-          (SELECT description FROM revoked_owner_privilege WHERE classid = 'pg_proc'::regclass AND objid = routine.oid), ''
+          (
+            SELECT description
+            FROM revoked_owner_privilege
+            WHERE classid = 'pg_proc'::regclass AND objid = routine.oid
+          ),
+          ''
         ),
       'pg_proc', routine.oid, 0
     FROM routine
@@ -589,7 +609,12 @@ WITH
         )
       )
         || coalesce(
-          (SELECT description FROM revoked_owner_privilege WHERE classid = 'pg_class'::regclass AND objid = relation.oid), ''
+          (
+            SELECT description
+            FROM revoked_owner_privilege
+            WHERE classid = 'pg_class'::regclass AND objid = relation.oid
+          ),
+          ''
         )
         || ' as ' || btrim(regexp_replace(
           regexp_replace(pg_get_viewdef(relation.oid), '("[^"]+"|[a-z_][a-z0-9_]*)\.', '', 'g'), '\s+', ' ', 'g'

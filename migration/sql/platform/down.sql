@@ -1,5 +1,6 @@
 -- Removes what the first migration (`m20261101_000001_platform`) created, except the roles: they belong to the cluster,
 -- and other databases may use them.
+
 -- `private.sparc_record` is the migration program's record of this database.
 DROP TABLE IF EXISTS private.sparc_record;
 

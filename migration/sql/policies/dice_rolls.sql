@@ -17,7 +17,7 @@ DECLARE
   caller record;
   own_character record;
 BEGIN
-  -- What the caller is in the session, from the session and the caller's own seat. A player who has left still counts
+  -- The caller's role and seat in the session, and whether the session is active. A player who has left still counts
   -- as a player; one whom the Seer removed does not.
   SELECT
     session.seer_id = me AS is_seer,

@@ -1,5 +1,6 @@
--- A session's events can be read by its Seer and by everybody who has or had a seat in it, except removed players. Only
--- the Seer and players with an active seat may send events, whose type must begin with `client.`.
+-- A session's events can be read by its Seer and by everybody who has or had a seat in it, except removed players. Of
+-- the users, only the Seer and players with an active seat may send events, and only of types that begin with
+-- `client.`. The service may send any.
 
 CREATE POLICY "Events visible to session participants"
 ON public.session_events FOR SELECT

@@ -57,7 +57,11 @@ BEGIN
     );
   END IF;
   IF target_session.status IN ('completed', 'cancelled') THEN
-    PERFORM private.refuse('The session has ended; its seats can no longer change', 'session_players', 'session_not_ended');
+    PERFORM private.refuse(
+      'The session has ended; its seats can no longer change',
+      'session_players',
+      'session_not_ended'
+    );
   END IF;
   IF target_session.status NOT IN ('waiting', 'starting_soon') THEN
     PERFORM private.refuse(

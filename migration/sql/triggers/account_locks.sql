@@ -187,7 +187,11 @@ $$;
 -- Writers who keep many rows busy could make every such round fail. So after eight rounds that have waited for one row,
 -- each further round begins with waiting for all rows that were busy, one after the other, which can end in a deadlock.
 -- If `waits_in_random_order` is true, the order of these waits is random.
-CREATE OR REPLACE FUNCTION private.lock_rows_of_account(account uuid, for_deletion boolean, waits_in_random_order boolean)
+CREATE OR REPLACE FUNCTION private.lock_rows_of_account(
+  account uuid,
+  for_deletion boolean,
+  waits_in_random_order boolean
+)
 RETURNS void
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -259,9 +263,9 @@ BEGIN
 END
 $$;
 
--- Locks the gate and the rows of an account. If that ends in a deadlock, it is tried again, up to ten times in all,
--- because the platform (Supabase), whose statements close and delete accounts, does not retry them. A failed attempt
--- releases its locks, so the statement with which it collided proceeds.
+-- Locks the gate of an account (FOR UPDATE, unlike `lock_gate`) and its rows. If that ends in a deadlock, it is tried
+-- again, up to ten times in all, because the platform (Supabase), whose statements close and delete accounts, does not
+-- retry them. A failed attempt releases its locks, so the statement with which it collided proceeds.
 --
 -- An attempt that ends in a deadlock over the gate does not count towards the limit of ten. A deletion has already
 -- locked the account's row in `auth.users`, and transactions of the account that hold the gate and wait for that row

@@ -52,8 +52,8 @@ BEGIN
     NEW.published_at := coalesce(OLD.published_at, now());
   END IF;
   -- Closing an account deletes or archives its drafts. A transaction that closes this account may have an older
-  -- snapshot, in which this adventure is not yet a draft. Updating the account's row in `account_gates`, which closing
-  -- locks first, makes that transaction fail with a serialization error.
+  -- snapshot, in which this adventure is not yet a draft. The closing first locks the account's row in `account_gates`,
+  -- so an update of that row makes that transaction fail with a serialization error.
   IF NEW.status = 'draft' AND OLD.status <> 'draft' AND auth.uid() = NEW.creator_id THEN
     UPDATE private.account_gates
     SET is_open = is_open
@@ -183,6 +183,7 @@ CREATE OR REPLACE TRIGGER set_updated_at
   ON public.adventures
   FOR EACH ROW EXECUTE FUNCTION private.touch_updated_at();
 
+-- Refuses content that a typical client could not parse (see `is_parsable`); 1048576 is the maximum size in bytes.
 CREATE OR REPLACE TRIGGER check_parsable_content
   BEFORE INSERT OR UPDATE OF content ON public.adventures
   FOR EACH ROW

@@ -236,7 +236,10 @@ BEGIN
     );
     newly_skipped_ids := private.sessions_with_locked_rows('archive', session_ids);
     newly_skipped_ids := newly_skipped_ids
-      || private.run_skipping_failures('archive', ARRAY(SELECT unnest(session_ids) EXCEPT SELECT unnest(newly_skipped_ids)));
+      || private.run_skipping_failures(
+        'archive',
+        ARRAY(SELECT unnest(session_ids) EXCEPT SELECT unnest(newly_skipped_ids))
+      );
     archived_count := archived_count + cardinality(session_ids) - cardinality(newly_skipped_ids);
     EXIT WHEN cardinality(newly_skipped_ids) = 0;
     skipped_ids := skipped_ids || newly_skipped_ids;
@@ -358,7 +361,10 @@ BEGIN
     );
     newly_skipped_ids := private.sessions_with_locked_rows('cancel', abandoned_ids);
     newly_skipped_ids := newly_skipped_ids
-      || private.run_skipping_failures('cancel', ARRAY(SELECT unnest(abandoned_ids) EXCEPT SELECT unnest(newly_skipped_ids)));
+      || private.run_skipping_failures(
+        'cancel',
+        ARRAY(SELECT unnest(abandoned_ids) EXCEPT SELECT unnest(newly_skipped_ids))
+      );
     cancelled_count := cancelled_count + cardinality(abandoned_ids) - cardinality(newly_skipped_ids);
     EXIT WHEN cardinality(newly_skipped_ids) = 0;
     skipped_ids := skipped_ids || newly_skipped_ids;

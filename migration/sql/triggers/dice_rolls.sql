@@ -117,7 +117,7 @@ BEGIN
   IF NEW.modifiers <> '[]' THEN
     -- Modifiers above their size limit (8192 bytes) are not parsed: the check constraint on their size refuses them.
     IF pg_column_size(NEW.modifiers) <= 8192 THEN
-      -- The check constraint would refuse invalid modifiers too, but only after the refusal of an unreadable document
+      -- The check constraint would refuse invalid modifiers too, but only after the refusal of an unparsable document
       -- below, which says less.
       IF NOT private.are_valid_modifiers(NEW.modifiers) THEN
         RAISE EXCEPTION USING

@@ -23,9 +23,10 @@ AS $$
 DECLARE
   stored_size CONSTANT integer := pg_column_size(document);
   document_text text;
-  -- Whether the document has at most 4096 bytes, its text has at most eight times `max_bytes`, and no number in it has
-  -- 64 digits in a row, which implies that every number is in range.
-  is_cleared_by_text boolean := false;
+  -- Whether the text shows that size and numbers are acceptable (the levels are checked separately): the document has
+  -- at most 4096 bytes, its text has at most eight times `max_bytes`, and no number in it has 64 digits in a row, which
+  -- implies that every number is in range.
+  has_harmless_text boolean := false;
   max_decimals integer;
   greatest_number numeric;
   least_number numeric;
@@ -40,8 +41,8 @@ BEGIN
   -- than a hundred levels.
   IF stored_size <= 4096 THEN
     document_text := document::text;
-    is_cleared_by_text := octet_length(document_text) <= 8 * max_bytes AND document_text !~ '[0-9]{64}';
-    IF is_cleared_by_text AND octet_length(document_text) <= 200 THEN
+    has_harmless_text := octet_length(document_text) <= 8 * max_bytes AND document_text !~ '[0-9]{64}';
+    IF has_harmless_text AND octet_length(document_text) <= 200 THEN
       RETURN true;
     END IF;
   END IF;
@@ -49,7 +50,7 @@ BEGIN
   IF jsonb_path_exists(document, 'strict $.**{100} ? (@.type() == "array" || @.type() == "object")') THEN
     RETURN false;
   END IF;
-  IF is_cleared_by_text THEN
+  IF has_harmless_text THEN
     RETURN true;
   END IF;
   -- `jsonb_path_query`, which returns a row for each number, costs four times as much as this array of all numbers.

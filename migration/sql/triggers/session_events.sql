@@ -2,8 +2,8 @@
 -- only *client events*, whose type begins with `client.`.
 
 -- Draws the number of an event (`seq`), and sets its sender from the token, whatever a client sends. Refuses a client
--- event from a user who neither is the Seer nor holds a seat, and a client event with an unreadable payload. At most
--- once a day, updates the session's `last_event_at`. The writer of an event locks the session until the end of the
+-- event from a user who neither is the Seer nor holds a seat, and a client event whose payload clients cannot parse. At
+-- most once a day, updates the session's `last_event_at`. The writer of an event locks the session until the end of the
 -- transaction, so within a session numbers become visible in order: a reader that has seen a number has missed no lower
 -- one.
 CREATE OR REPLACE FUNCTION private.prepare_event()
@@ -267,9 +267,9 @@ END
 $$;
 
 -- Runs after each statement that inserts events. Mostly there is nothing to clean up, so this function first looks for
--- an old event: a query costs less than a DELETE that finds no row. While an account is being closed, old events stay
--- (`lock_gate_and_rows`). A client may set `sparc.keeps_old_events` too, which does no harm: events of other clients,
--- and maintenance, still delete old events.
+-- an old event: a query costs less than a DELETE that finds no row. While an account is being closed, old events stay,
+-- because `lock_gate_and_rows` sets `sparc.keeps_old_events`. A client may set it too, which does no harm: events of
+-- other clients, and maintenance, still delete old events.
 CREATE OR REPLACE FUNCTION private.cleanup_old_events()
 RETURNS trigger
 LANGUAGE plpgsql

@@ -1,6 +1,7 @@
 -- One statement of a user inserts, changes or deletes at most a hundred rows of a table. Otherwise one INSERT of fifty
 -- thousand events would make all participants of the session wait, and so would one UPDATE that writes a large document
--- to every session that a Seer has ever run. In addition, all events of one statement must belong to one session.
+-- to every session that a Seer has ever run. In addition, all events of one statement must belong to one session; all
+-- rolls must, too, which `finish_roll` in `triggers/dice_rolls.sql` checks.
 --
 -- The policies of `policies/statement_limits.sql` refuse row 101 as it is written. They miss two kinds of statements:
 -- one with several writing parts (`WITH ... INSERT`), each of which they count separately, and a deletion that finds
@@ -8,12 +9,13 @@
 -- count of the policies nor that of the triggers is kept where a caller could change it. Rows that our triggers write
 -- as their owner, and rows that are deleted with their parent row, are not counted.
 --
--- These rules apply to the roles `anon` and `authenticated`, and to the logins that may assume one of them, unless row
--- security does not apply to the login. The logins are included because a statement can change its role (`RETURNING
+-- These rules apply to the roles `anon` and `authenticated`, and to each login that may assume one of them and is
+-- itself subject to row security. The logins are included because a statement can change its role (`RETURNING
 -- set_config('role', 'none', true)`) and then runs as its login. Row security does not apply to the service (role
 -- `service_role`), nor to the owner, as whom our triggers write. An operator's role that may assume neither `anon` nor
--- `authenticated` is not limited. Each trigger function below repeats the condition that says so, which begins with
--- `row_security_active`. If the condition were a function of its own, all of these roles would need EXECUTE on it.
+-- `authenticated` is not limited. Each trigger function below repeats the condition that decides to whom the rules
+-- apply. It begins with `row_security_active`. If the condition were a function of its own, all of these roles would
+-- need EXECUTE on it.
 
 -- Always raises an error. It is declared to return a boolean because the policies of `policies/statement_limits.sql`
 -- call it in their conditions.
@@ -50,7 +52,7 @@ BEGIN
     RETURN NULL;
   END IF;
   IF pg_stat_get_xact_tuples_updated('private.account_gates'::regclass) > 0 THEN
-    -- If no row was written, `require_open_account` is not called.
+    -- If no row was affected, `require_open_account` is not called.
     PERFORM private.require_open_account() FROM affected_rows LIMIT 1;
   END IF;
   IF EXISTS (SELECT FROM affected_rows OFFSET 100) THEN
@@ -68,8 +70,8 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  -- This is a separate IF, and not part of the last condition below, because the service has no EXECUTE on
-  -- `owns_adventure`, which PostgreSQL requires for an expression that contains the call.
+  -- This is a separate IF, and not part of the last condition below: the service has no EXECUTE on `owns_adventure`,
+  -- and PostgreSQL checks that privilege for every call in an expression, even for one that is not evaluated.
   IF NOT (
     row_security_active(TG_RELID)
     AND (pg_has_role('anon', 'MEMBER') OR pg_has_role('authenticated', 'MEMBER'))
@@ -91,6 +93,7 @@ CREATE OR REPLACE TRIGGER limit_deleted_rows
   REFERENCING OLD TABLE AS deleted_rows
   FOR EACH STATEMENT EXECUTE FUNCTION private.check_deleted_creatures();
 
+-- Always raises an error. `relation` is `session_events` or `dice_rolls`.
 CREATE OR REPLACE FUNCTION private.refuse_several_sessions(relation text)
 RETURNS void
 LANGUAGE plpgsql
@@ -153,10 +156,11 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  written_summary record;
+  event_summary record;
 BEGIN
-  -- The second condition clears the setting, because the next statement may write events of another session. It is
-  -- always false, because `set_config` returns the new value, the empty text.
+  -- `set_config` is called only for its effect: it clears the setting, because the next statement may write events of
+  -- another session. The condition after OR is always false, because `set_config` returns the new value, the empty
+  -- text.
   IF NOT (
     row_security_active(TG_RELID)
     AND (pg_has_role('anon', 'MEMBER') OR pg_has_role('authenticated', 'MEMBER'))
@@ -170,12 +174,12 @@ BEGIN
   END IF;
   IF EXISTS (SELECT FROM affected_rows OFFSET 1) THEN
     SELECT count(*) AS event_count, min(session_id::text) <> max(session_id::text) AS has_several_sessions
-    INTO written_summary
+    INTO event_summary
     FROM affected_rows;
-    IF written_summary.event_count > 100 THEN
+    IF event_summary.event_count > 100 THEN
       PERFORM private.refuse_too_many_rows('session_events');
     END IF;
-    IF written_summary.has_several_sessions THEN
+    IF event_summary.has_several_sessions THEN
       PERFORM private.refuse_several_sessions('session_events');
     END IF;
   END IF;

@@ -63,11 +63,11 @@ EXCEPTION
 END
 $$;
 
--- Creates a profile. This must never fail, because the sign-up would fail with it. An account without an e-mail
--- address, or with one that another account has (single sign-on allows that), gets its reserved address
--- (`email_to_store`). If another sign-up with the same address is in progress, ON CONFLICT waits for it, but no longer
--- than a second. If the id already has a profile, the account gets that profile back, with its history, and is open
--- again.
+-- Creates the profile of an account, or gives the account its former profile back. This must never fail, because the
+-- sign-up would fail with it. An account without an e-mail address, or with one that another account has (single
+-- sign-on allows that), gets its reserved address (`email_to_store`). If another sign-up with the same address is in
+-- progress, ON CONFLICT waits for it, but no longer than a second. If the id already has a profile, the account gets
+-- that profile back, with its history, and is open again.
 CREATE OR REPLACE FUNCTION private.create_or_reopen_profile(account uuid, account_email text, metadata jsonb)
 RETURNS void
 LANGUAGE plpgsql

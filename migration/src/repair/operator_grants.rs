@@ -1,5 +1,6 @@
-//! Restores the privileges that operators' roles have on objects that are dropped and created again. An operator is a
-//! person who runs the database; an operator's role is any role but the owner of the objects and the API's roles.
+//! Plans how to restore the privileges that operators' roles have on objects that are dropped and created again. An
+//! operator is a person who runs the database; an operator's role is any role but the owner of the objects and the
+//! API's roles.
 
 use sea_orm_migration::{prelude::*, sea_orm::FromQueryResult};
 
@@ -15,12 +16,12 @@ struct Grant {
 }
 
 /// Returns the statements that restore the privileges of an operator's roles on the views and functions among
-/// `recreated`.
+/// `to_recreate`.
 pub(super) async fn plan_grants<C: ConnectionTrait>(
     db: &C,
-    recreated: &[&CatalogObject],
+    to_recreate: &[&CatalogObject],
 ) -> Result<Vec<Repair>, DbErr> {
-    let rows: Vec<String> = recreated
+    let rows: Vec<String> = to_recreate
         .iter()
         .filter_map(|catalog_object| {
             let (kind, name) = catalog_object.name.split_once(' ')?;

@@ -148,7 +148,8 @@ pub(super) fn enum_values(definition: &str) -> Vec<&str> {
     inside.split(", ").filter(|value| !value.is_empty()).collect()
 }
 
-/// Returns whether the object must have the same owner as the schema's other objects, but has another.
+/// Returns whether the repair must change the object's owner: it must be that of the schema's other objects, but is
+/// not.
 pub(super) fn needs_owner_change(difference: &Difference) -> bool {
     difference.found.as_deref().is_some_and(|found| found.contains(OTHER_OWNER))
         && difference.expected.as_deref().is_some_and(|expected| !expected.contains(OTHER_OWNER))

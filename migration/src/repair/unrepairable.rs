@@ -1,17 +1,17 @@
-//! The differences that no statement can repair without losing rows, or at all.
+//! The differences that `up` cannot repair, and leaves to the operator.
 
 use super::structure;
 use crate::{check::Difference, manifest};
 
-/// If `up` cannot repair the difference, returns a text that describes it, for types and roles with what the operator
-/// must do.
+/// If `up` cannot repair the difference, returns a text that describes it. For types and roles, the text also says what
+/// the operator must do.
 pub(super) fn describe_if_unrepairable(difference: &Difference) -> Option<String> {
     let (Some(actual), Some(expected)) = (&difference.found, &difference.expected) else { return None };
     match manifest::kind(&difference.object) {
         "type" if !structure::needs_owner_change(difference) && structure::enum_changes(actual, expected).is_none() => {
             Some(format!(
-                "{difference} (PostgreSQL can neither remove an enum value nor change the order: rename the type, \
-                 create it with the values of the manifest, and change the columns to it)"
+                "{difference} (PostgreSQL can neither remove enum values nor reorder them: rename the existing type, \
+                 create a new type under the old name with the manifest's values, and convert the columns to it)"
             ))
         }
         "domain" if !structure::needs_owner_change(difference) => Some(difference.to_string()),

@@ -14,11 +14,11 @@ pub(super) async fn explain_error(
 ) -> DbErr {
     let Some(object_under_repair) = object_under_repair else { return error };
     if is_integrity_violation(&error) {
-        let violation = in_read_only_transaction(db, async |transaction| {
+        let blocking_rows = in_read_only_transaction(db, async |transaction| {
             violations::blocking_rows_error(transaction, &object_under_repair).await
         });
-        if let Ok(Some(violation)) = violation.await {
-            return violation.into();
+        if let Ok(Some(blocking_rows_error)) = blocking_rows.await {
+            return blocking_rows_error.into();
         }
     }
     match db_error::rejection_reason(&error) {

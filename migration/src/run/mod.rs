@@ -52,7 +52,7 @@ pub enum SchemaChange {
     /// The named migration was undone.
     Undone(String),
     /// All functions, triggers, policies and views, of which there are this many, were created.
-    CreatedRepeatables(usize),
+    CreatedRepeatableObjects(usize),
     /// A renamed object (the first name) got its original name back (the second).
     Renamed(String, String),
     /// A missing object was created.
@@ -68,7 +68,7 @@ impl fmt::Display for SchemaChange {
         let line = match self {
             Self::Applied(name) => format!("applied {name}"),
             Self::Undone(name) => format!("undone  {name}"),
-            Self::CreatedRepeatables(count) => {
+            Self::CreatedRepeatableObjects(count) => {
                 format!("created {count} functions, triggers, policies and views, and their privileges")
             }
             Self::Renamed(wrong_name, object) => format!("renamed {wrong_name} to {object}"),
@@ -206,7 +206,7 @@ async fn up(
             query::execute_all(db, &script::finish_install_sql(state.record.jobs_were_scheduled)).await?;
             state = State::read(db).await?;
             let is_counted = |found: &&CatalogObject| state.is_ours(&found.name) && record::is_repeatable(&found.name);
-            changes.push(SchemaChange::CreatedRepeatables(state.found_objects.iter().filter(is_counted).count()));
+            changes.push(SchemaChange::CreatedRepeatableObjects(state.found_objects.iter().filter(is_counted).count()));
         }
     }
     let report = state.report();

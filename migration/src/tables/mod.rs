@@ -192,7 +192,7 @@ mod tests {
     /// Supabase's default privileges grant every new table to the API's roles. So a table that is missing in
     /// `initial_access.sql` would be accessible to them.
     #[test]
-    fn revoke_all_sql_lists_every_table() {
+    fn initial_access_sql_lists_every_table() {
         for table in TABLES {
             assert!(INITIAL_ACCESS.contains(&format!("'public.{table}'")), "initial_access.sql must list {table}");
         }

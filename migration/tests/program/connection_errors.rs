@@ -1,4 +1,4 @@
-//! What the program says if there is no database to connect to.
+//! What the program says if it cannot connect to a database.
 
 use std::time::Duration;
 

@@ -48,8 +48,9 @@ pub enum ConnectError {
         /// Host and port.
         server: String,
     },
-    /// No server listens on the host and port, or on the socket. This is also returned for any network error that no
-    /// other variant names.
+    /// The server cannot be reached, usually because none listens on the host and port, or on the socket. This is also
+    /// returned for any network error that no other variant names; for a host or network without a route, see
+    /// [`NoRoute`](Self::NoRoute).
     #[error("No PostgreSQL server answers at {server}: start it, or correct the host and port of the URL.")]
     Unreachable {
         /// Host and port, or the socket.
@@ -292,7 +293,7 @@ pub(crate) fn server_address(options: &PgConnectOptions) -> String {
     }
 }
 
-/// Returns the reason why a connection could not be opened, from the driver's error and the server's message. If
+/// Converts the driver's error, with the server's message in it, to the reason why a connection could not be opened. If
 /// the attempt timed out, the message says that the server did not answer within [`CONNECT_TIMEOUT`].
 #[must_use]
 pub fn to_connect_error(options: &PgConnectOptions, error: &sqlx::Error) -> ConnectError {

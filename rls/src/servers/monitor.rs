@@ -28,7 +28,7 @@ use crate::{
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 /// The interval while no primary is known, and the pause before a check that a caller has asked for.
 const SHORT_CHECK_INTERVAL: Duration = Duration::from_millis(100);
-/// Timeout of a check; after it, the server counts as unreachable.
+/// Timeout of a check; after it, the server has not passed the check.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long [`start`] waits for a primary when only replicas answer.
 const PRIMARY_TIMEOUT: Duration = Duration::from_secs(1);
@@ -207,7 +207,7 @@ impl Monitor {
         let Some((index, report)) = found else { return };
         cluster.newest_timeline.fetch_max(report.status.timeline, Ordering::SeqCst);
         // An old primary may have reached a log position beyond that of the new one. What it wrote there is lost, so
-        // replicas that have not replayed it do not lag. ReadRequirements are kept for twice `MAX_LAG`, because
+        // replicas that have not replayed it do not lag. Positions are kept for twice `MAX_LAG`, because
         // `update_members` needs one that is at least `MAX_LAG` old.
         self.primary_positions
             .retain(|(checked_at, lsn)| now.duration_since(*checked_at) < MAX_LAG * 2 && *lsn <= report.status.lsn);

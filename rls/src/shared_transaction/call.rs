@@ -50,7 +50,7 @@ impl<C: Connection> Call<C> {
     pub(crate) fn record_if_raw_commit(&mut self, statement: &Statement) -> bool {
         let may_commit = may_commit(&statement.sql);
         if may_commit {
-            self.state.set_raw_commit_unknown(true);
+            self.state.set_has_unknown_raw_commit(true);
         }
         may_commit
     }
@@ -86,7 +86,7 @@ impl<C: Connection> Call<C> {
     pub(crate) fn expect_session_changes(&mut self) {
         self.state.must_clean_session = true;
         if let Some(frame) = self.state.frame(self.frame_id) {
-            frame.is_unverified = true;
+            frame.needs_verification = true;
         }
     }
 

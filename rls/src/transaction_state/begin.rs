@@ -115,7 +115,7 @@ impl<C: Connection> TransactionState<C> {
             read_back_identity: identity.clone(),
             statement_deadline,
             prepared_statement_mode,
-            needs_no_commit: false,
+            need_not_await_end: false,
             is_repeatable_read: false,
             is_read_only: modes.contains(READ_ONLY),
             tracked_server: server,
@@ -149,7 +149,7 @@ impl<C: Connection> TransactionState<C> {
         state.started_at = values.started_at;
         // What a SERIALIZABLE transaction reads is valid only once it is committed, so the caller must wait for its
         // end.
-        state.needs_no_commit =
+        state.need_not_await_end =
             allows_background_end && values.isolation.as_deref().is_some_and(|isolation| isolation != "serializable");
         state.is_repeatable_read = values.isolation.as_deref() == Some("repeatable read");
         if let Some(read_back_identity) = values.read_back_identity {

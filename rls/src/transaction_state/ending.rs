@@ -34,11 +34,11 @@ impl<C: Connection> TransactionState<C> {
     /// Whether the commit or rollback need not be awaited: the connection can be used again, there is nothing to verify
     /// or clean, and no log position to record.
     fn may_end_in_background(&self) -> bool {
-        self.needs_no_commit
+        self.need_not_await_end
             && !self.must_clean_session
             && !self.has_outdated_statement
             && self.tracked_server.is_none()
-            && !self.frames.iter().any(|frame| frame.is_unverified)
+            && !self.frames.iter().any(|frame| frame.needs_verification)
     }
 
     /// Commits the transaction. If the transaction can write, sets `may_have_taken_effect` when the COMMIT is sent, and
@@ -51,8 +51,8 @@ impl<C: Connection> TransactionState<C> {
             self.end_in_background(Ending::Commit);
             return Ok(());
         }
-        let has_unverified = self.frames.iter().any(|frame| frame.is_unverified);
-        let check_sql = if has_unverified {
+        let needs_verification = self.frames.iter().any(|frame| frame.needs_verification);
+        let check_sql = if needs_verification {
             self.read_back_identity.assert_unchanged_sql(&self.started_at)
         } else {
             // Like any statement, it fails in a failed transaction. Otherwise it only closes cursors.
@@ -110,7 +110,7 @@ impl<C: Connection> TransactionState<C> {
     /// clean.
     fn record_end(&mut self, response: &SimpleQueryResponse) -> Result<(), DbErr> {
         self.pending = None;
-        self.set_raw_commit_unknown(false);
+        self.set_has_unknown_raw_commit(false);
         self.end_reason = Some(EndReason::EndedByCrate);
         if self.must_clean_session {
             let prepared_statement_mode = self.prepared_statement_mode;
@@ -123,7 +123,7 @@ impl<C: Connection> TransactionState<C> {
     /// Returns the error of a commit that the server refused after `completed_count` statements of its message. If the
     /// transaction had ended before, this is recorded.
     fn record_commit_error(&mut self, error: sqlx::Error, completed_count: usize) -> DbErr {
-        self.set_raw_commit_unknown(false);
+        self.set_has_unknown_raw_commit(false);
         let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
         match (completed_count, code.as_deref()) {
             (0, Some(TRANSACTION_ENDED_SQLSTATE)) => self.record_end_by_statement().into(),
@@ -137,7 +137,7 @@ impl<C: Connection> TransactionState<C> {
     /// before it, at an unknown log position.
     pub(crate) fn record_end_by_statement(&mut self) -> Error {
         self.end_reason = Some(EndReason::EndedByStatement);
-        self.set_raw_commit_unknown(false);
+        self.set_has_unknown_raw_commit(false);
         self.record_unknown_commit();
         Error::TransactionEndedByStatement
     }
@@ -155,7 +155,7 @@ impl<C: Connection> TransactionState<C> {
         self.has_unknown_raw_commit.load(Ordering::SeqCst)
     }
 
-    pub(crate) fn set_raw_commit_unknown(&self, value: bool) {
+    pub(crate) fn set_has_unknown_raw_commit(&self, value: bool) {
         self.has_unknown_raw_commit.store(value, Ordering::SeqCst);
     }
 

@@ -17,7 +17,7 @@ pub(crate) struct Frame {
     /// back.
     pub(crate) is_abandoned: bool,
     /// Whether a statement that may have changed the identity has run since the identity was last verified.
-    pub(crate) is_unverified: bool,
+    pub(crate) needs_verification: bool,
 }
 
 /// Why a frame can only be rolled back.
@@ -52,7 +52,7 @@ pub(crate) enum Pending {
 /// Why the transaction has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EndReason {
-    /// It was committed or rolled back, or this crate has closed the connection, so that the server rolls back.
+    /// This crate has committed it, rolled it back, or closed the connection, so that the server rolls back.
     EndedByCrate,
     /// The connection was lost.
     ConnectionLost,
@@ -67,7 +67,7 @@ pub(crate) enum EndReason {
 
 impl Frame {
     pub(crate) fn new(id: u64) -> Self {
-        Self { id, failure: None, is_abandoned: false, is_unverified: false }
+        Self { id, failure: None, is_abandoned: false, needs_verification: false }
     }
 }
 

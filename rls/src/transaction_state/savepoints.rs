@@ -14,9 +14,9 @@ impl<C: Connection> TransactionState<C> {
     /// verified in the frame around them.
     pub(crate) fn remove_frames_from(&mut self, frame_id: u64) {
         let Some(index) = self.frames.iter().position(|frame| frame.id == frame_id) else { return };
-        let had_unverified = self.frames.drain(index..).any(|frame| frame.is_unverified);
+        let needed_verification = self.frames.drain(index..).any(|frame| frame.needs_verification);
         if let Some(outer) = self.frames.last_mut() {
-            outer.is_unverified |= had_unverified;
+            outer.needs_verification |= needed_verification;
         }
     }
 
@@ -42,7 +42,7 @@ impl<C: Connection> TransactionState<C> {
         frame_id: u64,
         may_have_taken_effect: &AtomicBool,
     ) -> Result<(), DbErr> {
-        if self.frame(frame_id).is_some_and(|frame| frame.is_unverified)
+        if self.frame(frame_id).is_some_and(|frame| frame.needs_verification)
             && let Err(error) = self.verify(frame_id, Pending::Discardable).await
         {
             self.roll_back_failed_commit(frame_id).await;

@@ -13,7 +13,7 @@ use super::Adventures;
 use crate::{
     Caller, Cursor, Error, Page,
     binds::Binds,
-    bounded_scan::{PageQuery, SCAN_LIMIT},
+    limited_scan::{PageQuery, SCAN_LIMIT},
     operation::operation,
     page::ListId,
     rows,
@@ -73,7 +73,7 @@ pub struct CatalogueFilter {
     #[serde(deserialize_with = "crate::values::optional_number")]
     pub max_minutes: Option<i32>,
     /// Only adventures that this number of players can play.
-    #[serde(rename = "players", deserialize_with = "crate::values::optional_number")]
+    #[serde(deserialize_with = "crate::values::optional_number")]
     pub player_count: Option<i32>,
     /// Only adventures whose name or description contains this text, ignoring case.
     pub search: Option<String>,
@@ -222,7 +222,7 @@ fn page_query(
     after: Option<&ListPosition>,
 ) -> Result<PageQuery, Error> {
     let mut binds = Binds::default();
-    let unindexed_conditions = unindexed_conditions(filter, &mut binds);
+    let conditions = unindexed_conditions(filter, &mut binds);
     let (sort_column, nulls_clause, list_function) = match order {
         CatalogueOrder::Newest => ("published_at", "", "newest_adventures"),
         CatalogueOrder::MostPlayed => ("times_played", "", "most_played_adventures"),
@@ -249,13 +249,13 @@ fn page_query(
     let after_value = after_value.unwrap_or_else(sql_null);
     let after_id = after_id.map_or_else(sql_null, |id| binds.bind(*id));
     let limit = PAGE_SIZE + 1;
-    Ok(if !unindexed_conditions.is_empty() {
+    Ok(if !conditions.is_empty() {
         // The function returns rows in the order of the list, so the first rows that match are the page. PostgreSQL
         // collects all rows of a function before it returns the first, so a short scan is tried before the long one.
         let ctes = format!(
             "short_scan AS MATERIALIZED (
                 SELECT {SUMMARY_COLUMNS} FROM private.{list_function}({after_value}, {after_id}, {SHORT_SCAN_LIMIT})
-                WHERE {unindexed_conditions} LIMIT {limit}
+                WHERE {conditions} LIMIT {limit}
               ),
               long_scan AS MATERIALIZED (
                 SELECT * FROM private.{list_function}({after_value}, {after_id}, {SCAN_LIMIT}) WITH ORDINALITY
@@ -265,7 +265,7 @@ fn page_query(
         let page_sql = format!(
             "(SELECT * FROM short_scan WHERE NOT EXISTS (SELECT FROM long_scan))
              UNION ALL
-             (SELECT {SUMMARY_COLUMNS} FROM long_scan WHERE {unindexed_conditions} LIMIT {limit})"
+             (SELECT {SUMMARY_COLUMNS} FROM long_scan WHERE {conditions} LIMIT {limit})"
         );
         let scan_positions_sql =
             format!("SELECT {sort_column} AS sort_value, id AS scanned_id, ordinality AS scan_ordinal FROM long_scan");

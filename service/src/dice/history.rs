@@ -26,7 +26,7 @@ pub struct HistoryFilter {
     /// Only rolls before this time.
     pub until: Option<DateTime<Utc>>,
     /// Rolls per page, 1 to 200. 50 by default.
-    #[serde(deserialize_with = "crate::values::page_size")]
+    #[serde(deserialize_with = "crate::values::rolls_page_size")]
     pub page_size: RollsPageSize,
 }
 
@@ -139,7 +139,7 @@ impl<C: Caller> Dice<'_, C> {
     /// Returns a page of rolls, the latest first: those of a session, or those of a character in the sessions that the
     /// caller takes or took part in.
     ///
-    /// Who may: the session's participants and the service; others get an empty page. Three round trips.
+    /// Who may: the session's participants and the service; other users get an empty page. Three round trips.
     ///
     /// # Errors
     ///

@@ -129,7 +129,7 @@ fn explain_initiative_error(error: Error) -> Error {
     }
 }
 
-/// Returns whether the roll was made by this request, or by an earlier request with the same request id. If not, the
+/// Returns whether the roll has the values that this request asks for. If not, the
 /// roll's id was already taken by another roll.
 fn has_requested_values(roll: &dice_rolls::Model, session_id: Uuid, roller: Option<Roller>) -> bool {
     roll.session_id == session_id

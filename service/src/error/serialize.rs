@@ -205,7 +205,7 @@ mod tests {
             let message = serialized["message"].as_str().unwrap();
             let is_for_programmers = matches!(error.code(), "identity_changed" | "transaction_ended");
             assert!(
-                is_for_programmers || expected_phrases.iter().any(|word| message.contains(word)),
+                is_for_programmers || expected_phrases.iter().any(|phrase| message.contains(phrase)),
                 "{}: {message}",
                 error.code()
             );

@@ -184,15 +184,19 @@ impl Hub {
             // One of the two histories is outdated. The next poll finds out which one.
             state.history_id = None;
         }
-        let (history_id, log_position) = (state.history_id.clone(), state.latest_log_position);
+        let (history_id, latest_log_position) = (state.history_id.clone(), state.latest_log_position);
         let session = state.sessions.entry(snapshot.session_id).or_default();
         let is_new_session = session.subscribers.is_empty();
         if is_new_session {
             session.newest_seq = snapshot.newest_seq;
             session.recent = RecentEvents::starting_after(snapshot.newest_seq);
         }
-        let (sender, receiver) =
-            watch::channel(Notification { newest_seq: session.newest_seq, history_id, log_position, end_error: None });
+        let (sender, receiver) = watch::channel(Notification {
+            newest_seq: session.newest_seq,
+            history_id,
+            log_position: latest_log_position,
+            end_error: None,
+        });
         session.subscribers.insert(id, Subscriber { account_id, notifications: sender });
         state.has_new_session |= is_new_session;
         if state.poller_id.is_none() {
@@ -269,11 +273,11 @@ impl Hub {
 
     /// Starts a new history, after another server has answered. Discards the events that were read from the previous
     /// server, and makes each subscriber check that the new history has the last event that the subscriber has read.
-    /// `newest_seqs` have no events, only the newest `seq` of each session that has an event.
+    /// `newest_seq_updates` have no events, only the newest `seq` of each session that has an event.
     pub(super) fn start_history(
         &self,
         history_id: &HistoryId,
-        newest_seqs: Vec<SessionUpdate>,
+        newest_seq_updates: Vec<SessionUpdate>,
         log_position: Option<LogPosition>,
     ) {
         let mut state = self.lock();
@@ -281,7 +285,7 @@ impl Hub {
         let latest_log_position = state.latest_log_position;
         state.history_id = Some(history_id.clone());
         let newest_seqs: HashMap<Uuid, i64> =
-            newest_seqs.into_iter().map(|update| (update.session_id, update.newest_seq)).collect();
+            newest_seq_updates.into_iter().map(|update| (update.session_id, update.newest_seq)).collect();
         for (id, session) in &mut state.sessions {
             session.newest_seq = newest_seqs.get(id).copied().unwrap_or_default();
             session.recent = RecentEvents::starting_after(session.newest_seq);

@@ -115,8 +115,9 @@ struct SequenceState {
     first_seen_at: Instant,
     /// Whether a number may have been drawn whose event no poll has read.
     may_have_unread: bool,
-    /// A transaction id. Once no transaction with a lower id is running, each event up to `last_drawn` is visible, or
-    /// was rolled back. `None` until a second reading has the same number.
+    /// A transaction id: the transactions that drew the numbers up to `last_drawn` have lower ids. Once no transaction
+    /// with a lower id is running, each event up to `last_drawn` is visible, or was rolled back. `None` until a second
+    /// reading has the same number.
     drawn_before_transaction: Option<i64>,
     /// Lets [`must_read_early`](Self::must_read_early) choose every tenth poll.
     poll_count: u32,
@@ -176,7 +177,7 @@ const SELECT_EVENT_PROGRESS: &str =
 enum PollOutcome {
     /// The server's history is not the one that the hub has, or the hub does not know which history is current. The
     /// updates have no events, only the newest `seq` of each session that has an event.
-    NewHistory { history_id: HistoryId, newest_seqs: Vec<SessionUpdate> },
+    NewHistory { history_id: HistoryId, newest_seq_updates: Vec<SessionUpdate> },
     /// The sequence was set back. Subscribers would miss new events, whose numbers are not above those already read.
     SequenceSetBack,
     /// The new events, and the subscribers that may no longer listen, if there are any.
@@ -188,8 +189,8 @@ enum PollOutcome {
 impl PollOutcome {
     fn publish(self, hub: &Hub, polled_at: Instant, log_position: Option<LogPosition>) {
         match self {
-            Self::NewHistory { history_id, newest_seqs } => {
-                hub.start_history(&history_id, newest_seqs, log_position);
+            Self::NewHistory { history_id, newest_seq_updates } => {
+                hub.start_history(&history_id, newest_seq_updates, log_position);
             }
             Self::SequenceSetBack => hub.end_all(&Error::EventsExpired),
             Self::Updates { access_check, updates } => hub.publish(polled_at, access_check, updates, log_position),
@@ -221,8 +222,8 @@ impl Poll<'_> {
         let history_id = choose_history_id(self.tx, reading.history_id.clone())?;
         if watched.history_id.as_deref() != Some(&history_id) {
             *sequence = SequenceState::default();
-            let newest_seqs = self.read_newest_seqs(watched.session_ids).await?;
-            return Ok(PollOutcome::NewHistory { history_id: history_id.into(), newest_seqs });
+            let newest_seq_updates = self.read_newest_seqs(watched.session_ids).await?;
+            return Ok(PollOutcome::NewHistory { history_id: history_id.into(), newest_seq_updates });
         }
         if !is_standby && watched.newest_seqs.iter().any(|newest_seq| *newest_seq > reading.last_drawn) {
             return Ok(PollOutcome::SequenceSetBack);

@@ -22,20 +22,21 @@ use crate::{Error, IdentityConnection, binds::Binds, connection::OperationTransa
 /// Maximum number of events that a subscription holds.
 const SUBSCRIPTION_PAGE_SIZE: i64 = 50;
 
-/// Idle time within which no event after the position can have been deleted: half of the day for which events are kept.
+/// For this long after `caught_up_at`, no event after the position can have been deleted. Events are kept for 24 hours;
+/// half of that leaves a wide margin.
 const SAFE_IDLE_TIME: Duration = Duration::from_secs(12 * 60 * 60);
 
 /// Maximum time that a subscription waits for a notification before its [`Reader`] updates `caught_up_at`.
 const MAX_WAIT: Duration = Duration::from_secs(60 * 60);
 
-/// A position in a session's events: the last event that was read.
+/// A position in a session's events: the event after which reading continues.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct EventPosition {
-    /// 0 if no event was read.
+    /// 0 if reading starts at the first event.
     pub(super) seq: i64,
     /// The id of the event, and the time at which it was created. The id is needed because another server may have
-    /// given the same `seq` to a different event. `None` if no event was read, or if the event was deleted before it
-    /// could be read.
+    /// given the same `seq` to a different event. `None` if reading starts at the first event, or if the event
+    /// was deleted before it could be read.
     pub(super) id_and_time: Option<(Uuid, DateTime<Utc>)>,
 }
 
@@ -45,7 +46,7 @@ impl EventPosition {
     }
 
     /// Returns whether the clean-up may have deleted the event because of its age. Events are deleted after 24 hours;
-    /// one hour less allows for a difference between the clocks.
+    /// one hour less allows for a difference between the clocks. `false` if the event's time is unknown.
     fn event_may_have_expired(&self) -> bool {
         self.id_and_time.is_some_and(|(_, created_at)| Utc::now() - created_at > TimeDelta::hours(23))
     }
@@ -59,7 +60,8 @@ pub(super) struct Reader {
     position: EventPosition,
     /// The history in which the position was read.
     history_id: HistoryId,
-    /// The last time at which it was certain that no event followed the position.
+    /// The last time at which it was certain that no event after the position was missing: the start of the
+    /// subscription, or a later time at which no event followed the position.
     caught_up_at: Instant,
     /// Whether there may be more events to read, even without a further notification from the poller.
     has_more: bool,
@@ -128,8 +130,8 @@ impl Reader {
     }
 
     /// Fills `pending` with events after the position: those that the poller has read for all subscribers or, if the
-    /// hub does not have all of them, a page that this reader reads itself. `log_position` is where the log was when
-    /// the poller read the events up to `newest_seq`.
+    /// hub does not have all of them, a page that this reader reads itself. `log_position` is the position in
+    /// the write-ahead log at which the poller read the events up to `newest_seq`; `None` without replicas.
     async fn fill_pending(&mut self, newest_seq: i64, log_position: Option<rls::LogPosition>) -> Result<(), Error> {
         let was_idle_too_long = self.caught_up_at.elapsed() > SAFE_IDLE_TIME;
         let recent =
@@ -145,7 +147,8 @@ impl Reader {
             }
             None => {
                 let read_at = Instant::now();
-                // A server that has not replayed the log up to `log_position` would show a gap.
+                // A server that has not replayed the log up to `log_position` may lack the newest events, and the
+                // position would be moved past them (see below).
                 let caller = self.caller.clone().with_min_position(log_position);
                 let page = self.read_page_in_task(caller).await?;
                 self.check_and_adopt_history(&page, was_idle_too_long)?;
@@ -190,8 +193,8 @@ impl Reader {
         let history_changed = *page.history_id != *self.history_id;
         let server_lacks_event =
             history_changed && !page.position_event_exists && !self.position.event_may_have_expired();
-        let event_has_expired = was_idle_too_long && !page.position_event_is_unexpired;
-        if self.position.seq > 0 && (server_lacks_event || event_has_expired) {
+        let later_events_may_be_deleted = was_idle_too_long && !page.position_event_is_recent;
+        if self.position.seq > 0 && (server_lacks_event || later_events_may_be_deleted) {
             return Err(Error::EventsExpired);
         }
         if history_changed {
@@ -208,7 +211,7 @@ struct EventPage {
     /// Whether the event at the position still exists.
     position_event_exists: bool,
     /// Whether the event at the position exists and is less than a day old.
-    position_event_is_unexpired: bool,
+    position_event_is_recent: bool,
 }
 
 /// Reads a page as the caller, under row-level security.
@@ -220,7 +223,7 @@ async fn read_page(caller: &IdentityConnection, session_id: Uuid, position: Even
         struct PositionRow {
             event_history_id: Option<String>,
             position_event_exists: bool,
-            position_event_is_unexpired: bool,
+            position_event_is_recent: bool,
         }
         let mut binds = Binds::default();
         let (session, seq) = (binds.bind(session_id), binds.bind(position.seq));
@@ -228,23 +231,27 @@ async fn read_page(caller: &IdentityConnection, session_id: Uuid, position: Even
         let sql = format!(
             "SELECT CASE WHEN NOT pg_is_in_recovery() THEN private.event_history_id() END AS event_history_id, \
                event.id IS NOT NULL AS position_event_exists, \
-               COALESCE(event.created_at > now() - INTERVAL '24 hours', false) AS position_event_is_unexpired \
+               COALESCE(event.created_at > now() - INTERVAL '24 hours', false) AS position_event_is_recent \
              FROM (SELECT) AS one_row \
              LEFT JOIN public.session_events AS event \
                ON event.session_id = {session} AND event.seq = {seq} AND event.id = {id}"
         );
-        let decode =
-            |rows: &[PgRow]| rows::decode_rows!(rows => PositionRow { event_history_id, position_event_exists, position_event_is_unexpired });
+        let decode = |rows: &[PgRow]| {
+            rows::decode_rows!(rows => PositionRow {
+                event_history_id, position_event_exists, position_event_is_recent
+            })
+        };
         let row = rows::fetch_all(tx, binds.into_statement(sql), decode).await?.pop();
-        let Some(PositionRow { event_history_id, position_event_exists, position_event_is_unexpired }) = row else {
+        let Some(PositionRow { event_history_id, position_event_exists, position_event_is_recent }) = row else {
             return Err(Error::EventsExpired);
         };
-        Ok(EventPage { events, history_id: choose_history_id(tx, event_history_id)?, position_event_exists, position_event_is_unexpired })
+        let history_id = choose_history_id(tx, event_history_id)?;
+        Ok(EventPage { events, history_id, position_event_exists, position_event_is_recent })
     })
 }
 
-/// Reads a session's events after a `seq`, the oldest first. After 0, omits events older than a day, some of which may
-/// still exist. Returns an error if the caller may not listen to the session.
+/// Reads a session's events after a `seq`, the oldest first. If `after_seq` is 0, omits events older than a day,
+/// even those that have not been deleted yet. Returns an error if the caller may not listen to the session.
 pub(super) async fn read_events_after(
     tx: &OperationTransaction,
     session_id: Uuid,

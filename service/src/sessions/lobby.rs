@@ -10,7 +10,7 @@ use super::Sessions;
 use crate::{
     Caller, Cursor, Error, Page,
     binds::Binds,
-    bounded_scan::{PageQuery, SCAN_LIMIT},
+    limited_scan::{PageQuery, SCAN_LIMIT},
     operation::operation,
     page::ListId,
     rows,
@@ -214,7 +214,8 @@ const IS_PUBLIC_AND_OPEN: &str = "session.is_public
 
 const ORDER_BY: &str = "ORDER BY scheduled_start NULLS LAST, created_at DESC, id";
 
-/// The lobby omits sessions whose scheduled start is more than six hours ago (`docs/decisions.md`, "Sessions").
+/// The condition on sessions with a scheduled start. The lobby omits those whose start is more than six hours ago
+/// (`docs/decisions.md`, "Sessions").
 const IS_SCHEDULED_AND_NOT_OVERDUE: &str = "session.scheduled_start >= now() - INTERVAL '6 hours'";
 
 /// Returns the table or subquery from which the sessions are selected, and the WHERE clause with the filters that
@@ -303,8 +304,8 @@ fn page_query(filter: &LobbyFilter, after: Option<&ListPosition>) -> PageQuery {
             }
         }
     };
-    let unindexed_conditions = unindexed_conditions(filter, &mut binds);
-    if unindexed_conditions.is_empty() {
+    let conditions = unindexed_conditions(filter, &mut binds);
+    if conditions.is_empty() {
         // The page is selected before Seers and adventures are joined to it, so that a wrong estimate of the planner
         // does not change the plan.
         return PageQuery::without_scan_limit(
@@ -314,7 +315,7 @@ fn page_query(filter: &LobbyFilter, after: Option<&ListPosition>) -> PageQuery {
     }
     let (limit, scanned_sessions_sql) = (PAGE_SIZE + 1, select_first_sessions(SCAN_LIMIT));
     let page_sql = format!(
-        "{SELECT_SUMMARY} FROM ({scanned_sessions_sql}) AS session{LATERAL_JOINS} WHERE {unindexed_conditions} \
+        "{SELECT_SUMMARY} FROM ({scanned_sessions_sql}) AS session{LATERAL_JOINS} WHERE {conditions} \
          {ORDER_BY} LIMIT {limit}"
     );
     let scan_positions_sql = format!(

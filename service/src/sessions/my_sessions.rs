@@ -72,8 +72,8 @@ const SELECT_MY_SESSIONS: &str = "SELECT
     session.adventure_id, adventure.name AS adventure_name, seat.character_id, session.seats_taken,
     session.max_players, session.scheduled_start, session.started_at, session.ended_at, session.created_at";
 
-/// The sessions that the caller runs or has or had a seat in, except archived ones, and those from which the Seer
-/// removed the caller. `$1` is the caller's id.
+/// The sessions that the caller runs, or has or had a seat in. Archived sessions, and sessions from which the Seer
+/// removed the caller, are left out. `$1` is the caller's id.
 const FROM_WHERE_MY_SESSIONS: &str = "
   FROM public.sessions AS session
   JOIN public.users AS seer ON seer.id = session.seer_id
@@ -179,7 +179,7 @@ impl<C: Caller> Sessions<'_, C> {
 
     /// Returns a page of the rolls of an archived session, the oldest first.
     ///
-    /// Who may: the session's participants and the service; others get an empty page. Three round trips.
+    /// Who may: the session's participants and the service; other users get an empty page. Three round trips.
     ///
     /// # Errors
     ///

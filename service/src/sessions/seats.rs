@@ -96,7 +96,7 @@ impl<C: Caller> Sessions<'_, C> {
 
     /// Returns the caller to a seat that they gave up, with the same character or another.
     ///
-    /// Who may: a player who left, while the session is live and has a free seat. Three round trips. Event
+    /// Who may: a player who left, until the session ends, if it has a free seat. Three round trips. Event
     /// `player_joined`.
     ///
     /// # Errors
@@ -116,10 +116,10 @@ impl<C: Caller> Sessions<'_, C> {
         })
     }
 
-    /// Changes the character in the caller's seat. A player who left or was removed can do so until the session ends;
-    /// the player does not take the seat again by it.
+    /// Changes the character in the caller's seat. A player who left or was removed can do so until the session ends,
+    /// but does not return to the seat by doing so.
     ///
-    /// Who may: a seated player before the session starts, and a player without a seat until it ends. Three round
+    /// Who may: a seated player before the session starts; a player who left or was removed, until it ends. Three round
     /// trips. No event.
     ///
     /// # Errors
@@ -133,9 +133,9 @@ impl<C: Caller> Sessions<'_, C> {
         })
     }
 
-    /// Seats a player in a live session, even one who left or was removed. If the player is already seated with this
-    /// character, returns that seat unchanged. If the player is seated with another character, changes it, which is
-    /// possible only before the session starts.
+    /// Seats a player in a session that has not ended, even one who left or was removed. If the player is already
+    /// seated with this character, returns that seat unchanged. If the player is seated with another character, changes
+    /// it, which is possible only before the session starts.
     ///
     /// Who may: the service; others may only seat themselves, because a seat lets the Seer damage the character. Four
     /// round trips, or three if the seat stays unchanged. Event `player_joined`.
@@ -144,7 +144,8 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// [`Error::SessionFull`], [`Error::SessionOver`], [`Error::CharacterNotYours`] if it is not the player's,
     /// [`Error::CharacterRetired`], [`Error::SeatLimitReached`], [`Error::NotFound`] for the session or the character,
-    /// [`Error::SessionStarted`] if the player is the caller or is seated with another character,
+    /// [`Error::SessionStarted`] if the session has started, and the player is seated with another character, or is the
+    /// caller and never had a seat in it,
     /// [`Error::PlayerRemoved`] if the player is the caller, [`Error::NotYourChoice`] if the caller is another user who
     /// can see the session, [`Error::NotAllowed`] if the caller cannot see it, [`Error::NotSignedIn`],
     /// [`Error::AccountClosed`] if the player's account is closed.

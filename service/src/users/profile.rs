@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 /// The public columns of an account: `users` without the e-mail address and the columns that only the database's rules
-/// need, such as the counters of limits (`docs/decisions.md`, "Privacy and server-owned columns").
+/// need, such as the numbers of rows to which limits apply (`docs/decisions.md`, "Privacy and server-owned columns").
 ///
 /// Users have no privilege to read the other columns, so `users::Entity::find()`, which selects all columns, fails for
 /// them. Use this partial model instead: `users::Entity::find().into_partial_model::<Profile>()`.
@@ -19,7 +19,7 @@ pub struct Profile {
     pub id: Uuid,
     /// Display name.
     pub display_name: String,
-    /// URL of the avatar.
+    /// http(s) URL or path of the avatar.
     pub avatar_url: Option<String>,
     /// Short text about the user.
     pub bio: Option<String>,

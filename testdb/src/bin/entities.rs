@@ -108,7 +108,7 @@ async fn add_documentation(folder: &Path, url: &str) -> Result<(), Box<dyn Error
             (row.try_get_by_index(0)?, row.try_get_by_index(1)?, row.try_get_by_index(2)?);
         let file = folder.join(format!("{table}.rs"));
         if !file.exists() {
-            // The comment of a relation that has no model, such as an index.
+            // The comment of an object in `pg_class` that has no model, such as an index.
             continue;
         }
         let mut lines: Vec<String> = fs::read_to_string(&file)?.lines().map(str::to_owned).collect();

@@ -16,7 +16,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut lines = BTreeSet::new();
     let mut listed_objects = BTreeSet::new();
     for is_supabase_project in [false, true] {
-        for line in runtime.block_on(migrate_and_list_objects(is_supabase_project))?.lines() {
+        for line in runtime.block_on(partial_manifest_after_migration(is_supabase_project))?.lines() {
             let object = migration::object_of_line(line).ok_or_else(|| format!("not a line of a manifest: {line}"))?;
             // The line is new, but its object is not: the two databases have different lines for the object.
             if lines.insert(line.to_owned()) && !listed_objects.insert(object.to_owned()) {
@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-async fn migrate_and_list_objects(is_supabase_project: bool) -> Result<String, Box<dyn Error>> {
+async fn partial_manifest_after_migration(is_supabase_project: bool) -> Result<String, Box<dyn Error>> {
     // The server of `DATABASE_URL` is not used, because its new databases may contain objects that do not belong to the
     // schema: copies of those in its database `template1`.
     let server =
@@ -38,7 +38,7 @@ async fn migrate_and_list_objects(is_supabase_project: bool) -> Result<String, B
     let db = database.connect(1).await?;
     // `Migrator::up` is not used, because it fails if the result differs from the committed manifest.
     db.execute_unprepared(&migration::sql()).await?;
-    let objects = migration::partial_manifest_of(&db).await?;
+    let partial_manifest = migration::partial_manifest_of(&db).await?;
     db.close().await?;
-    Ok(objects)
+    Ok(partial_manifest)
 }

@@ -15,7 +15,7 @@ pub(crate) struct Registration {
     pub(crate) notifications: watch::Receiver<Notification>,
 }
 
-/// Identifies a subscriber in the hub, and removes it.
+/// Identifies a subscriber in the hub. [`remove`](Self::remove) removes the subscriber; dropping a handle does not.
 #[derive(Clone, Debug)]
 pub(crate) struct SubscriberHandle {
     pub(super) hub: Arc<Hub>,
@@ -28,9 +28,9 @@ impl Registration {
         self.handle.clone()
     }
 
-    /// Returns the time of the last successful poll. The subscribers have been notified of every event that was visible
-    /// then, unless its transaction took longer than `EAGER_READING_TIME`: the poller may notice such an event up to
-    /// ten polls later.
+    /// Returns the time at which the last successful poll began, or `None` before the first. The subscribers have been
+    /// notified of every event that was visible at that time, with one exception: if an event's transaction stayed open
+    /// for longer than `EAGER_READING_TIME` after it had drawn the event's number, only every tenth poll looks for it.
     pub(crate) fn polled_at(&self) -> Option<Instant> {
         self.handle.hub.lock().polled_at
     }

@@ -2,7 +2,7 @@
 
 /// Parts of the names of tests that are never run: those whose outcome does not depend on the schema's rules (tests of
 /// the test server, the documents, the migrations and so on), and those that make random calls (`model::`,
-/// `programs::`, `soak::`).
+/// `random_programs::`, `soak::`).
 pub const SKIPPED_TESTS: &[&str] = &[
     "testdb_server::",
     "migrations::",
@@ -10,7 +10,7 @@ pub const SKIPPED_TESTS: &[&str] = &[
     "spans::",
     "pooler::",
     "model::",
-    "programs::",
+    "random_programs::",
     "soak::",
     "faults::",
     "standby::",

@@ -260,7 +260,7 @@ fn find_killer(
             &["bounds::", "counters::", "schema_rules::", "refusals::"],
             &[
                 "limits::",
-                "texts::",
+                "unusual_texts::",
                 "names::",
                 "urls::",
                 "archive::",

@@ -3,8 +3,8 @@
 //! streams. At the end, the database must have every row whose insert was committed and no row whose insert failed or
 //! was rolled back. Each statement must run as its caller.
 //!
-//! For a longer run: `SPARC_PROGRAMS=5000 cargo test --release --test integration programs`. `SPARC_SEED=7` runs only
-//! the program with that seed.
+//! For a longer run: `SPARC_PROGRAMS=5000 cargo test --release --test integration random_programs`. `SPARC_SEED=7` runs
+//! only the program with that seed.
 
 mod dropped_calls;
 mod model;
@@ -16,7 +16,7 @@ use sparc::service::{Options, Sparc};
 
 use crate::{faults::env_number, world::World};
 use model::Task;
-pub use model::poll_once_and_up_to;
+pub use model::poll_with_extra_polls;
 
 /// The number of steps of one task.
 const STEPS_PER_TASK: u32 = 60;

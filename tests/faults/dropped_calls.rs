@@ -13,7 +13,7 @@ use sparc::{
 };
 
 use super::{assert_all_transactions_end, network::Proxy};
-use crate::{programs::poll_once_and_up_to, random_operations::broken_invariants, world::World};
+use crate::{random_operations::broken_invariants, random_programs::poll_with_extra_polls, world::World};
 
 /// Calls an operation again and again: drops it at the first wait, at the second, and so on, until it finishes before
 /// it is dropped.
@@ -24,7 +24,7 @@ async fn drop_at_every_wait<F: Future<Output = Result<(), Error>>>(
 ) {
     let mut waits = 0;
     loop {
-        let outcome = poll_once_and_up_to(waits, operation()).await;
+        let outcome = poll_with_extra_polls(waits, operation()).await;
         assert_all_transactions_end(world).await;
         assert_eq!(broken_invariants(world).await, [""; 0], "{name} dropped at wait {waits}");
         match outcome {
@@ -96,12 +96,12 @@ async fn a_call_dropped_in_a_transaction_never_leaves_it_in_another_role() {
     for waits in 0..60 {
         // The call that begins a nested transaction is dropped, at two depths. The outer transactions must continue.
         let tx = me.begin().await.unwrap();
-        let is_begin_dropped = poll_once_and_up_to(waits, tx.begin()).await.is_none();
+        let is_begin_dropped = poll_with_extra_polls(waits, tx.begin()).await.is_none();
         assert_user_role_or_failed(&tx, "outer").await;
         tx.commit().await.unwrap();
         let tx = me.begin().await.unwrap();
         let inner = tx.begin().await.unwrap();
-        drop(poll_once_and_up_to(waits, inner.begin()).await);
+        drop(poll_with_extra_polls(waits, inner.begin()).await);
         assert_user_role_or_failed(&inner, "middle").await;
         inner.commit().await.unwrap();
         assert_user_role_or_failed(&tx, "outer of three").await;
@@ -109,7 +109,7 @@ async fn a_call_dropped_in_a_transaction_never_leaves_it_in_another_role() {
         // Here the dropped call is an operation that runs a statement as `service_role`.
         let tx = me.begin().await.unwrap();
         let is_validation_dropped =
-            poll_once_and_up_to(waits, tx.adventures().validate(draft_adventure)).await.is_none();
+            poll_with_extra_polls(waits, tx.adventures().validate(draft_adventure)).await.is_none();
         dropped_validations += u32::from(is_validation_dropped);
         assert_user_role_or_failed(&tx, "after a statement as service_role").await;
         drop(tx);

@@ -15,7 +15,7 @@ use sparc::{
 };
 use uuid::Uuid;
 
-use super::poll_once_and_up_to;
+use super::poll_with_extra_polls;
 use crate::{faults::network::Proxy, world::World};
 
 type CallFuture<'a> = Pin<Box<dyn Future<Output = Result<(), DbErr>> + 'a>>;
@@ -111,7 +111,7 @@ async fn dropping_a_call_on_a_connection_does_not_affect_the_next_caller() {
     for (name, method) in methods::<IdentityConnection>() {
         for extra_polls in 0.. {
             let context = format!("{name} after {extra_polls} extra polls");
-            let outcome = poll_once_and_up_to(extra_polls, method(&ada)).await;
+            let outcome = poll_with_extra_polls(extra_polls, method(&ada)).await;
             assert_identity(&ben, ben.user_id().unwrap(), &context).await;
             assert_eq!(ben.users().me().await.unwrap().id, ben.user_id().unwrap());
             if let Some(outcome) = outcome {
@@ -137,7 +137,7 @@ async fn dropping_a_call_on_a_transaction_fails_at_most_the_innermost_transactio
             let tx = ada.begin().await.unwrap();
             tx.execute_unprepared(&format!("UPDATE users SET bio = '{context}' WHERE id = '{id}'")).await.unwrap();
             let inner = tx.begin().await.unwrap();
-            let is_finished = poll_once_and_up_to(extra_polls, method(&inner)).await.is_some();
+            let is_finished = poll_with_extra_polls(extra_polls, method(&inner)).await.is_some();
             match inner.execute_raw(raw_statement("SELECT 1")).await {
                 Ok(_) => assert_identity(&inner, id, &context).await,
                 Err(error) => assert_eq!(sparc::service::Error::from(error).code(), "transaction_failed", "{context}"),
@@ -177,14 +177,14 @@ async fn a_commit_or_rollback_dropped_at_any_point_still_ends_the_transaction() 
                     Some(tx) => {
                         tx.execute_unprepared(&update).await.unwrap();
                         let end = async { if is_commit { tx.commit().await } else { tx.rollback().await } };
-                        let outcome = poll_once_and_up_to(extra_polls, end).await;
+                        let outcome = poll_with_extra_polls(extra_polls, end).await;
                         assert_identity(&outer, id, &context).await;
                         outer.commit().await.unwrap();
                         outcome
                     }
                     None => {
                         outer.execute_unprepared(&update).await.unwrap();
-                        poll_once_and_up_to(extra_polls, async {
+                        poll_with_extra_polls(extra_polls, async {
                             if is_commit { outer.commit().await } else { outer.rollback().await }
                         })
                         .await

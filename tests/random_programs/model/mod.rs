@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 /// Polls the future once, and then at most `extra_polls` more times. If it is still pending, drops it and returns
 /// `None`. (A future that is passed by reference is not dropped.)
-pub async fn poll_once_and_up_to<T>(extra_polls: u32, future: impl Future<Output = T>) -> Option<T> {
+pub async fn poll_with_extra_polls<T>(extra_polls: u32, future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     let mut polls_left = extra_polls;
     poll_fn(|context| match future.as_mut().poll(context) {
@@ -70,7 +70,7 @@ pub struct Task {
     draft_adventure: Uuid,
     /// The last number that was used as a key or as the id of a savepoint (the outermost transaction has the id 0).
     /// Each task has a range of its own.
-    last_key: i64,
+    last_id: i64,
     /// The open transactions and savepoints, from the outermost to the innermost.
     open_transactions: Vec<OpenTransaction>,
     /// The transactions that the task holds, in the order in which they were begun. The methods' parameter `index` is a
@@ -78,7 +78,7 @@ pub struct Task {
     held_transactions: Vec<HeldTransaction>,
     /// Whether a COMMIT in raw SQL has ended the outermost transaction, and so all its savepoints, while the task still
     /// holds their values.
-    is_transaction_ended_by_raw_sql: bool,
+    has_committed_by_raw_sql: bool,
     /// The keys that must be in the table.
     committed_keys: Keys,
     /// The keys of which the model does not know whether they are committed. Of each set, either all
@@ -101,10 +101,10 @@ impl Task {
             number,
             connection,
             draft_adventure,
-            last_key: number as i64 * 1_000_000,
+            last_id: number as i64 * 1_000_000,
             open_transactions: Vec::new(),
             held_transactions: Vec::new(),
-            is_transaction_ended_by_raw_sql: false,
+            has_committed_by_raw_sql: false,
             committed_keys: Keys::new(),
             uncertain_key_sets: Vec::new(),
             log: Vec::new(),
@@ -139,7 +139,7 @@ impl Task {
                 77..85 => self.drop_call(index).await,
                 85..91 => self.stream(index).await,
                 91..97 => self.call_concurrently(index).await,
-                _ => self.call_on_another_connection().await,
+                _ => self.maybe_call_on_another_connection().await,
             }
         }
         while !self.held_transactions.is_empty() {
@@ -179,9 +179,9 @@ impl Task {
         format!("SPARC_SEED={} task {}:\n{}", self.seed, self.number, self.log.join("\n"))
     }
 
-    fn next_key(&mut self) -> i64 {
-        self.last_key += 1;
-        self.last_key
+    fn next_id(&mut self) -> i64 {
+        self.last_id += 1;
+        self.last_id
     }
 
     /// Returns the position of the held transaction in `open_transactions`, or `None` if it has ended.
@@ -191,12 +191,12 @@ impl Task {
 
     /// Asserts that a call had the outcome that the model predicts, and updates the model. The call must be one that
     /// always succeeds on a good transaction. Returns whether it succeeded.
-    fn assert_outcome<T>(&mut self, index: usize, context: &str, outcome: &Result<T, Error>) -> bool {
+    fn assert_and_record_outcome<T>(&mut self, index: usize, context: &str, outcome: &Result<T, Error>) -> bool {
         let actual = outcome_code(outcome);
         self.log.push(format!("{context} on {index} of {}: {actual}", self.held_transactions.len()));
         let position = self.open_transaction_position(index);
         let expected = match position {
-            _ if self.is_transaction_ended_by_raw_sql => "transaction_ended",
+            _ if self.has_committed_by_raw_sql => "transaction_ended",
             // The held transaction has ended: it, or one around it, was committed, rolled back or dropped.
             None => "transaction_over",
             Some(at) if at + 1 < self.open_transactions.len() => "nested_transaction_open",

@@ -7,14 +7,14 @@ use sparc::service::{Error, Operations, Transaction};
 use super::{
     Health, HeldTransaction, Keys, OpenTransaction, Task,
     notes::{InsertMethod, assert_caller, insert, raw_statement},
-    outcome_code, poll_once_and_up_to,
+    outcome_code, poll_with_extra_polls,
 };
 
 impl Task {
     pub(super) async fn begin(&mut self) {
         let tx = self.connection.begin().await.unwrap_or_else(|error| panic!("begin: {error}\n{}", self.report()));
         self.log.push("begin".into());
-        self.is_transaction_ended_by_raw_sql = false;
+        self.has_committed_by_raw_sql = false;
         self.open_transactions =
             vec![OpenTransaction { id: 0, health: Health::Good, keys: Keys::new(), uncertain_key_sets: Vec::new() }];
         self.held_transactions.push(HeldTransaction { tx, id: 0 });
@@ -22,9 +22,9 @@ impl Task {
 
     /// Writes a row, by raw SQL or with a query builder.
     pub(super) async fn write(&mut self, index: usize) {
-        let key = self.next_key();
+        let key = self.next_id();
         let outcome = self.insert(index, key, InsertMethod::for_key(key)).await;
-        if self.assert_outcome(index, &format!("write {key}"), &outcome) {
+        if self.assert_and_record_outcome(index, &format!("write {key}"), &outcome) {
             self.innermost().keys.insert(key);
         }
     }
@@ -37,7 +37,7 @@ impl Task {
     pub(super) async fn read(&mut self, index: usize) {
         let select = "SELECT key, current_user::text AS role, auth.uid() AS id FROM notes".to_owned();
         let outcome = self.held_transactions[index].tx.query_all_raw(raw_statement(select)).await.map_err(Error::from);
-        if self.assert_outcome(index, "read", &outcome) {
+        if self.assert_and_record_outcome(index, "read", &outcome) {
             let rows = outcome.unwrap();
             rows.iter().for_each(|row| assert_caller(row, self.user_id()));
             let found_keys: Keys = rows.iter().map(|row| row.try_get("", "key").unwrap()).collect();
@@ -67,12 +67,17 @@ impl Task {
         health_after: Health,
     ) {
         if outcome_code(&outcome) == refusal {
-            // The statement itself was refused, so any other call on the transaction must have been possible.
-            let accepted: Result<(), Error> = Ok(());
-            self.assert_outcome(index, context, &accepted);
+            // The statement itself was refused, so the transaction was still usable: by the model, another call must
+            // have succeeded.
+            let outcome_of_another_call: Result<(), Error> = Ok(());
+            self.assert_and_record_outcome(index, context, &outcome_of_another_call);
             self.innermost().health = health_after;
         } else {
-            assert!(!self.assert_outcome(index, context, &outcome), "{context} was not refused\n{}", self.report());
+            assert!(
+                !self.assert_and_record_outcome(index, context, &outcome),
+                "{context} was not refused\n{}",
+                self.report()
+            );
         }
     }
 
@@ -81,7 +86,7 @@ impl Task {
             ["SET TIME ZONE 'Asia/Tokyo'", "SET search_path = public", "SET statement_timeout = 0", "LISTEN notes"];
         let statement = statements[self.rng.usize(..statements.len())];
         let outcome = self.held_transactions[index].tx.execute_unprepared(statement).await.map_err(Error::from);
-        self.assert_outcome(index, statement, &outcome);
+        self.assert_and_record_outcome(index, statement, &outcome);
     }
 
     pub(super) async fn change_identity(&mut self, index: usize) {
@@ -94,7 +99,7 @@ impl Task {
             .open_transaction_position(index)
             .is_some_and(|at| self.open_transactions[at].health == Health::IdentityChanged);
         if was_changed_before {
-            assert!(!self.assert_outcome(index, statement, &outcome));
+            assert!(!self.assert_and_record_outcome(index, statement, &outcome));
         } else {
             self.expect_refusal(index, statement, outcome, "identity_changed", Health::IdentityChanged);
         }
@@ -103,24 +108,25 @@ impl Task {
     /// Commits by raw SQL. The call fails with `transaction_ended`, but all that was written before is committed.
     pub(super) async fn commit_by_raw_sql(&mut self, index: usize) {
         let outcome = self.held_transactions[index].tx.execute_unprepared("COMMIT").await.map_err(Error::from);
-        if !self.is_transaction_ended_by_raw_sql && outcome_code(&outcome) == "transaction_ended" {
-            let accepted: Result<(), Error> = Ok(());
-            self.assert_outcome(index, "COMMIT", &accepted);
+        if !self.has_committed_by_raw_sql && outcome_code(&outcome) == "transaction_ended" {
+            // The transaction was usable before the COMMIT: by the model, another call must have succeeded.
+            let outcome_of_another_call: Result<(), Error> = Ok(());
+            self.assert_and_record_outcome(index, "COMMIT", &outcome_of_another_call);
             for transaction in std::mem::take(&mut self.open_transactions) {
                 self.committed_keys.extend(transaction.keys);
                 self.uncertain_key_sets.extend(transaction.uncertain_key_sets);
             }
-            self.is_transaction_ended_by_raw_sql = true;
+            self.has_committed_by_raw_sql = true;
         } else {
-            assert!(!self.assert_outcome(index, "COMMIT", &outcome));
+            assert!(!self.assert_and_record_outcome(index, "COMMIT", &outcome));
         }
     }
 
     pub(super) async fn begin_nested(&mut self, index: usize) {
-        let id = self.next_key() as u64;
+        let id = self.next_id() as u64;
         let extra_polls = self.rng.bool().then(|| self.rng.u32(0..4));
         let outcome = match extra_polls {
-            Some(extra_polls) => poll_once_and_up_to(extra_polls, self.held_transactions[index].tx.begin()).await,
+            Some(extra_polls) => poll_with_extra_polls(extra_polls, self.held_transactions[index].tx.begin()).await,
             None => Some(self.held_transactions[index].tx.begin().await),
         };
         let Some(outcome) = outcome else {
@@ -130,7 +136,7 @@ impl Task {
             return;
         };
         let outcome = outcome.map_err(Error::from);
-        if self.assert_outcome(index, "begin", &outcome) {
+        if self.assert_and_record_outcome(index, "begin", &outcome) {
             self.open_transactions.push(OpenTransaction {
                 id,
                 health: Health::Good,
@@ -151,15 +157,16 @@ impl Task {
 
     pub(super) async fn commit(&mut self, index: usize) {
         let extra_polls = (self.rng.u8(..) < 60).then(|| self.rng.u32(0..4));
-        let was_ended_by_raw_sql = self.is_transaction_ended_by_raw_sql;
+        let was_ended_by_raw_sql = self.has_committed_by_raw_sql;
         let position = self.open_transaction_position(index);
         let is_innermost = position.is_some_and(|at| at + 1 == self.open_transactions.len());
         let health_before = position.map(|at| self.open_transactions[at].health);
         let held_count = self.held_transactions.len();
-        self.log.push(format!("commit on {index} of {held_count}, dropped after extra polls: {extra_polls:?}"));
+        self.log
+            .push(format!("commit on {index} of {held_count}, dropped if pending after extra polls: {extra_polls:?}"));
         let (tx, removed) = self.remove(index);
         let outcome = match extra_polls {
-            Some(extra_polls) => poll_once_and_up_to(extra_polls, tx.commit()).await,
+            Some(extra_polls) => poll_with_extra_polls(extra_polls, tx.commit()).await,
             None => Some(tx.commit().await),
         };
         let Some(outcome) = outcome else {
@@ -208,13 +215,13 @@ impl Task {
     }
 
     pub(super) async fn rollback(&mut self, index: usize) {
-        let was_ended_by_raw_sql = self.is_transaction_ended_by_raw_sql;
+        let was_ended_by_raw_sql = self.has_committed_by_raw_sql;
         let was_open = self.open_transaction_position(index).is_some();
         let extra_polls = (self.rng.u8(..) < 60).then(|| self.rng.u32(0..4));
-        self.log.push(format!("rollback on {index}, dropped after extra polls: {extra_polls:?}"));
+        self.log.push(format!("rollback on {index}, dropped if pending after extra polls: {extra_polls:?}"));
         let (tx, _) = self.remove(index);
         let outcome = match extra_polls {
-            Some(extra_polls) => poll_once_and_up_to(extra_polls, tx.rollback()).await,
+            Some(extra_polls) => poll_with_extra_polls(extra_polls, tx.rollback()).await,
             None => Some(tx.rollback().await),
         };
         let Some(outcome) = outcome else {
@@ -237,13 +244,13 @@ impl Task {
 
     /// Makes a call and drops it after some polls.
     pub(super) async fn drop_call(&mut self, index: usize) {
-        let (key, extra_polls) = (self.next_key(), self.rng.u32(0..5));
+        let (key, extra_polls) = (self.next_id(), self.rng.u32(0..5));
         let outcome = match self.rng.u8(0..3) {
-            0 => poll_once_and_up_to(extra_polls, self.insert(index, key, InsertMethod::RawSql)).await,
-            1 => poll_once_and_up_to(extra_polls, self.insert(index, key, InsertMethod::QueryBuilder)).await,
+            0 => poll_with_extra_polls(extra_polls, self.insert(index, key, InsertMethod::RawSql)).await,
+            1 => poll_with_extra_polls(extra_polls, self.insert(index, key, InsertMethod::QueryBuilder)).await,
             _ => {
                 let draft_adventure = self.draft_adventure;
-                poll_once_and_up_to(
+                poll_with_extra_polls(
                     extra_polls,
                     self.held_transactions[index].tx.adventures().validate(draft_adventure),
                 )
@@ -253,7 +260,7 @@ impl Task {
         };
         match outcome {
             Some(outcome) => {
-                if self.assert_outcome(index, &format!("call {key}, not dropped"), &outcome) {
+                if self.assert_and_record_outcome(index, &format!("call {key}, not dropped"), &outcome) {
                     // The call may have been a validation, which writes no row.
                     self.innermost().uncertain_key_sets.push([key].into());
                 }
@@ -280,7 +287,7 @@ impl Task {
         let user = self.user_id();
         let statement =
             format!("SELECT i, current_user::text AS role, auth.uid() AS id FROM generate_series(1, {row_count}) AS i");
-        let key = self.next_key();
+        let key = self.next_id();
         let tx = &self.held_transactions[index].tx;
         let mut write_outcome = None;
         let outcome = async {
@@ -300,16 +307,19 @@ impl Task {
             Ok::<_, DbErr>(())
         };
         let outcome = outcome.await.map_err(Error::from);
-        let is_done = self.assert_outcome(index, "stream", &outcome);
+        let is_done = self.assert_and_record_outcome(index, "stream", &outcome);
         if let Some(write_outcome) = write_outcome {
-            assert!(is_done && self.assert_outcome(index, &format!("write {key} between two rows"), &write_outcome));
+            assert!(
+                is_done
+                    && self.assert_and_record_outcome(index, &format!("write {key} between two rows"), &write_outcome)
+            );
             self.innermost().keys.insert(key);
         }
     }
 
     /// Makes several concurrent calls on one transaction, one of which may be dropped.
     pub(super) async fn call_concurrently(&mut self, index: usize) {
-        let keys: Vec<i64> = (0..4).map(|_| self.next_key()).collect();
+        let keys: Vec<i64> = (0..4).map(|_| self.next_id()).collect();
         let extra_polls = self.rng.bool().then(|| self.rng.u32(0..6));
         let tx = &self.held_transactions[index].tx;
         let (draft_adventure, user) = (self.draft_adventure, self.user_id());
@@ -318,7 +328,7 @@ impl Task {
         let droppable_write = async {
             match extra_polls {
                 Some(extra_polls) => {
-                    poll_once_and_up_to(extra_polls, insert(tx, droppable_key, InsertMethod::RawSql, user)).await
+                    poll_with_extra_polls(extra_polls, insert(tx, droppable_key, InsertMethod::RawSql, user)).await
                 }
                 None => Some(insert(tx, droppable_key, InsertMethod::RawSql, user).await),
             }
@@ -343,7 +353,7 @@ impl Task {
         let is_unknown = self
             .open_transaction_position(index)
             .is_some_and(|at| self.open_transactions[at].health == Health::Unknown);
-        // If a call was dropped, the calls that ran before it succeeded, and those that ran after it may have failed.
+        // If a call was dropped, here or in an earlier step, every call that ran after it may have failed.
         // Key 0 stands for the validation, which writes no row.
         for (key, outcome) in outcomes.into_iter().chain([(0, validation_outcome.map(drop))]) {
             if is_unknown {
@@ -355,18 +365,20 @@ impl Task {
                 } else if key != 0 {
                     self.innermost().keys.insert(key);
                 }
-            } else if self.assert_outcome(index, &format!("write {key} concurrently"), &outcome) && key != 0 {
+            } else if self.assert_and_record_outcome(index, &format!("write {key} concurrently"), &outcome) && key != 0
+            {
                 self.innermost().keys.insert(key);
             }
         }
     }
 
-    /// Half of the time, makes a call outside of the task's transactions, on another connection, and may drop it.
-    pub(super) async fn call_on_another_connection(&mut self) {
+    /// Half of the time, makes a call outside of the task's transactions, for which the pool chooses a connection of
+    /// its own, and may drop the call.
+    pub(super) async fn maybe_call_on_another_connection(&mut self) {
         if self.rng.bool() {
             return;
         }
-        let key = self.next_key();
+        let key = self.next_id();
         let extra_polls = self.rng.u32(0..12);
         let statement = raw_statement(format!(
             "INSERT INTO notes (key) VALUES ({key}) RETURNING current_user::text AS role, auth.uid() AS id"
@@ -374,7 +386,7 @@ impl Task {
         // The other tasks may hold all connections, so the call is dropped if it has to wait for long.
         let call =
             tokio::time::timeout(std::time::Duration::from_millis(200), self.connection.query_one_raw(statement));
-        match poll_once_and_up_to(extra_polls, call).await {
+        match poll_with_extra_polls(extra_polls, call).await {
             Some(Ok(outcome)) => {
                 assert_caller(&outcome.unwrap().unwrap(), self.user_id());
                 self.committed_keys.insert(key);

@@ -9,13 +9,13 @@ use crate::{
 };
 
 /// A row, and the assignments that an UPDATE of it may combine.
-struct UpdatedRow {
+struct RowUpdates {
     /// The table and the condition that selects the row.
     target: String,
     assignments: Vec<String>,
 }
 
-impl UpdatedRow {
+impl RowUpdates {
     /// Returns every UPDATE of the row with one assignment, or with two to different columns.
     fn statements(&self) -> Vec<String> {
         let (table, condition) = self.target.split_once(' ').unwrap();
@@ -51,7 +51,7 @@ async fn no_combination_of_columns_that_the_service_writes_breaks_an_invariant()
     let unused_adventure = world.new_adventure(game.seer.user_id()).await;
     let close = format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{closed_account}'");
     world.owner().execute(&close).await.unwrap();
-    let row = |target: String, assignments: &[&str]| UpdatedRow {
+    let row = |target: String, assignments: &[&str]| RowUpdates {
         target,
         assignments: assignments
             .iter()
@@ -112,7 +112,7 @@ async fn no_combination_of_columns_that_the_service_writes_breaks_an_invariant()
         ),
     ];
     let inserts = insert_statements(&game, &newcomer);
-    let updates = rows.iter().flat_map(UpdatedRow::statements);
+    let updates = rows.iter().flat_map(RowUpdates::statements);
     let transaction = world.service().begin().await;
     let (mut accepted_count, mut refused_count) = (0, 0);
     for sql in updates.chain(inserts) {
