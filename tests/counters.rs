@@ -70,7 +70,7 @@ async fn constraints_refuse_inconsistent_rows_even_from_the_owner() {
             "removed_is_inactive",
         ),
         (update_user(&format!("account_id = '{}'", live_game.seer.user_id())), "account_is_own"),
-        (update_user("display_name = E'two\\nlines'"), "clean_name"),
+        (update_user("display_name = E'two\\nlines'"), "displayable_name"),
         (update_user("avatar_url = 'javascript:alert(1)'"), "web_avatar_url"),
         // A closed account gets the address `ID@deleted.invalid`, so no other account may have it.
         (update_user(&format!("email = '{}@deleted.invalid'", live_game.seer.user_id())), "reserved_email_is_own"),

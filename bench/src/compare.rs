@@ -91,7 +91,7 @@ pub async fn run(options: &CompareOptions) -> Result<(), Failure> {
             }
             measure_at_one_scale(&ours, &argument_sets, data_set, postmaster_pid, options, &mut report).await?;
         }
-        report.growth.push(creation);
+        report.creations.push(creation);
         report.run_info.seconds = start.elapsed().as_secs_f64();
         document::write(&report, &options.out, options.write_to_docs)?;
     }

@@ -109,9 +109,9 @@ fn write_statements(document: &mut String, report: &Report, plots_path: &str) {
          role in the column *role*, under row-level security, and writes are rolled back. Where a trigger of this \
          schema writes an event, the specification's client writes it itself, so that both write equally many rows. \
          `>` means that an execution of the specification's statement was stopped after half a minute; its time and \
-         the ratio are then lower bounds. The last four columns are about this schema: the 99th percentile, \
-         planning and execution time by the server's clock, shared buffers that the plan reads or finds in the cache, \
-         and rows that the statement returns.\n"
+         the ratio are then lower bounds. The last four columns are about this schema: the 99th \
+         percentile; the sum of planning and execution time, by the server's clock; the pages that the plan accesses, \
+         in shared buffers or not (*buffers*); and the rows that the statement returns.\n"
     );
     for scale in scales(report) {
         let _ = write!(
@@ -228,8 +228,8 @@ const MAX_LISTED_INDEX_USES: usize = 4;
 
 /// Writes the uses and the cost of each index.
 fn write_indexes(document: &mut String, report: &Report) {
-    let Some(scale) = nearest_to_1(report.growth.iter().map(|creation| creation.scale)) else { return };
-    let Some(creation) = report.growth.iter().find(|creation| creation.scale == scale) else { return };
+    let Some(scale) = nearest_to_1(report.creations.iter().map(|creation| creation.scale)) else { return };
+    let Some(creation) = report.creations.iter().find(|creation| creation.scale == scale) else { return };
     let _ = write!(
         document,
         "\n## Indexes\n\nThis table was measured at scale {}. *Read by* lists the measured statements that read the \
@@ -266,7 +266,7 @@ fn write_indexes(document: &mut String, report: &Report) {
 fn write_growth(document: &mut String, report: &Report, plots_path: &str) {
     let _ = write!(
         document,
-        "\n## Growth\n\n![Each statement as the tables grow]({plots_path}creation.svg)\n\nThis schema \
+        "\n## Growth\n\n![Each statement as the tables grow]({plots_path}growth.svg)\n\nThis schema \
          was measured twice: alternately with the specification ([Statements](#statements)), and alone. The plot has \
          the specification's times from the first measurement, and this schema's times from the second (the second \
          table below).\n\nThe first \
@@ -278,7 +278,7 @@ fn write_growth(document: &mut String, report: &Report, plots_path: &str) {
          the empty database, ms | `up` on the filled database, ms | longest lock, ms | locked table |\n\
          | --- | --- | --- | --- | --- | --- | --- | --- |\n"
     );
-    for creation in &report.growth {
+    for creation in &report.creations {
         let _ = writeln!(
             document,
             "| {} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | `{}` |",

@@ -1,6 +1,6 @@
 //! The cost of triggers and policies: a roll and an event, compared with *bare* INSERTs of the same rows, which run
-//! without triggers and policies. The command `compare` also runs bare INSERTs in both schemas, to show what their
-//! keys, constraints and indexes cost.
+//! without triggers and policies. The command `compare` makes this comparison in this project's schema. It also runs
+//! bare INSERTs alone in both schemas, to show what their keys, constraints and indexes cost.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ pub struct Overhead {
     pub roll_ratio: f64,
     /// An event sent by a player.
     pub event_ms: f64,
-    /// The bare INSERT of an event: the lower bound for an event with any policies and triggers.
+    /// The bare INSERT of an event: a lower bound for an event, whatever its policies and triggers.
     pub bare_event_ms: f64,
 }
 
@@ -129,8 +129,8 @@ fn bare_insert_pair(
 }
 
 /// Measures a roll, an event and their bare INSERTs alternately, each many times in a transaction that is rolled back.
-/// `roll_sql` and `event_sql` are the service's statements. The database must already have an event of a roll that a
-/// trigger wrote: the bare INSERTs of a roll copy the payload of the newest such event.
+/// `roll_sql` and `event_sql` are the service's statements. The database must already contain a roll's event, which a
+/// trigger wrote: the bare INSERT of the event reuses the payload of the newest one.
 pub async fn measure_overhead(
     client: &mut Client,
     argument_set: &ArgumentSet,

@@ -24,7 +24,7 @@ pub struct Report {
     /// The steps of the load test with polling players, sorted by their numbers of sessions.
     pub load_steps: Vec<LoadStep>,
     /// Sizes, index builds and migrations, at each scale.
-    pub growth: Vec<CreationResult>,
+    pub creations: Vec<CreationResult>,
     /// The uses and the cost of each index.
     pub indexes: Vec<Index>,
     /// The size of the table of events after each simulated day.
@@ -46,8 +46,8 @@ impl Report {
         let present_keys: HashSet<_> = self.statements.iter().map(StatementResult::key).collect();
         self.statements
             .extend(other.statements.into_iter().filter(|statement| !present_keys.contains(&statement.key())));
-        let present_scales: Vec<f64> = self.growth.iter().map(|creation| creation.scale).collect();
-        self.growth.extend(other.growth.into_iter().filter(|creation| !present_scales.contains(&creation.scale)));
+        let present_scales: Vec<f64> = self.creations.iter().map(|creation| creation.scale).collect();
+        self.creations.extend(other.creations.into_iter().filter(|creation| !present_scales.contains(&creation.scale)));
         fn fill_if_empty<T>(list: &mut Vec<T>, other: Vec<T>) {
             if list.is_empty() {
                 *list = other;
@@ -88,7 +88,7 @@ pub fn merge(paths: &[PathBuf]) -> Result<Report, Failure> {
     let order: Vec<String> = longest_list.iter().map(|statement| statement.name.clone()).collect();
     let rank = |statement: &StatementResult| order.iter().position(|name| *name == statement.name);
     merged.statements.sort_by(|a, b| a.scale.total_cmp(&b.scale).then(rank(a).cmp(&rank(b))));
-    merged.growth.sort_by(|a, b| a.scale.total_cmp(&b.scale));
+    merged.creations.sort_by(|a, b| a.scale.total_cmp(&b.scale));
     Ok(merged)
 }
 

@@ -14,7 +14,7 @@ pub enum Role {
     Anon,
     /// The service, when it acts for itself and not for a user.
     Service,
-    /// The owner of the tables, which runs the database's own jobs.
+    /// The owner of the tables, here the superuser. It runs the database's own jobs.
     Owner,
 }
 
@@ -92,7 +92,7 @@ impl Workload {
 }
 
 /// Returns the SQL that begins the transaction, runs the setup, and sets the role and the claims that the caller's
-/// token would have. The owner's transaction keeps the connection's role, which is the superuser.
+/// token would have. For [`Role::Owner`] it sets neither: the connection's role owns the tables.
 #[must_use]
 pub fn begin_and_setup_sql(role: Role, execution: &Execution) -> String {
     // Without a user, the claims have no subject.

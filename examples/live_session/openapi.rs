@@ -1,4 +1,5 @@
-//! The routes and the OpenAPI document that describes them, generated from the types of their inputs and outputs.
+//! A builder that collects the routes (see `routes.rs`), and generates the OpenAPI document that describes them from
+//! the types of their inputs and outputs.
 
 use axum::{
     Json, Router,
@@ -79,8 +80,7 @@ impl Api {
             parameters.push(json!({ "name": "Last-Event-ID", "in": "header", "schema": { "type": "integer" } }));
         }
         let data = operation["responses"]["200"]["content"]["application/json"].take();
-        operation["responses"]["200"] =
-            json!({ "description": "Events, each with such data", "content": { "text/event-stream": data } });
+        operation["responses"]["200"] = json!({ "description": "A stream of events; the data of each event has this schema", "content": { "text/event-stream": data } });
         api
     }
 

@@ -1,9 +1,9 @@
 -- Makes up for triggers on `auth.users` that did not exist yet, were missing, or had no effect (because they were
--- disabled, for example): creates or reopens the profile of each account that has none, and brings profiles up to date
--- with new e-mail addresses, soft deletions (`deleted_at`) and deletions of their accounts. A closed account stays
--- closed, even if the platform (Supabase) has not recorded its deletion. The first query reads every account, while the
--- migration command `up` holds its locks on the tables. So an `up` runs this script only if it has applied migrations,
--- or restores one of these triggers or its function.
+-- disabled, for example): gives each account without a profile a new one, or its former one back, and brings profiles
+-- up to date with new e-mail addresses, soft deletions (`deleted_at`) and deletions of their accounts. A closed account
+-- stays closed, even if the platform (Supabase) has not recorded its deletion. The first query reads every account,
+-- while the migration command `up` holds its locks on the tables. So an `up` runs this script only if it has applied
+-- migrations, or restores one of these triggers or its function.
 DO $$
 DECLARE
   account_to_sync record;

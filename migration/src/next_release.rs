@@ -1,5 +1,6 @@
-//! Tests an upgrade by a numbered migration, of which there is none before the second release. So this module adds one
-//! to the migrations, and its objects to the manifest, but only for a thread that calls [`use_next_release`].
+//! Tests an upgrade that applies a new numbered migration to an existing schema. Until the second release there is no
+//! such migration. So this module adds one to the migrations, and its objects to the manifest, but only for a thread
+//! that calls [`use_next_release`].
 
 use std::cell::Cell;
 
@@ -91,8 +92,8 @@ mod tests {
     use super::{Migration, use_next_release, use_this_release};
     use crate::{Command, SchemaChange, check, dry_run, run};
 
-    /// Returns a database as an earlier release might have left it: with another function and another policy. It
-    /// contains an account and a view of an operator.
+    /// Returns a database as an earlier release might have left it: a function and a policy have other definitions than
+    /// in this release. It contains a user's account, and a view that an operator has created.
     async fn create_database_of_earlier_release() -> (Database, DatabaseConnection) {
         let database = Server::open().await.unwrap().create_migrated().await.unwrap();
         let db = database.connect(2).await.unwrap();

@@ -1,6 +1,6 @@
 //! Splits an SQL file into statements, and finds what each one creates.
 
-/// What a statement creates. Names are as written in the file.
+/// What a statement creates. Names are as written in the file, except that those of policies are unquoted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
     /// A function, with its qualified name.

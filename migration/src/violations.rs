@@ -17,7 +17,7 @@ struct RowSummary {
 
 /// Returns the error that lists the rows violating the object's definition, or that says that a dropped column's values
 /// are lost. `None` if neither is the case.
-pub(crate) async fn blocking_rows_error<C: ConnectionTrait>(
+pub(crate) async fn violating_rows_error<C: ConnectionTrait>(
     db: &C,
     object_under_repair: &ObjectUnderRepair,
 ) -> Result<Option<MigrationError>, DbErr> {

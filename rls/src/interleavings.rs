@@ -2,7 +2,7 @@
 //! chooses at random what it does, and `shuttle` chooses the order in which the tasks run. After each run, these rules
 //! must hold: a write that was answered Ok is saved if its transaction and all outer ones were committed; a write that
 //! was refused or cancelled is not saved; every statement ran in the role that its text names; and the connection was
-//! returned idle and clean, or discarded.
+//! returned idle and clean, or discarded. A *frame* is the transaction or one of the nested transactions in it.
 
 mod server;
 

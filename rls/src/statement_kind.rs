@@ -100,7 +100,7 @@ pub(crate) fn write_kind(sql: &str) -> WriteKind {
 
 /// Whether the text shows that the statement returns each row that it writes.
 pub(crate) fn returns_written_rows(sql: &str) -> bool {
-    // In a string, the word proves nothing.
+    // `RETURNING` in a string proves nothing, so only the text after the last string counts.
     let after_last_string = sql.rsplit('\'').next().unwrap_or_default();
     after_last_string.contains(" RETURNING ")
 }

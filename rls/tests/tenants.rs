@@ -102,8 +102,9 @@ async fn a_missing_role_or_a_pool_without_postgresql_is_reported_as_misconfigure
 #[tokio::test]
 async fn a_setting_that_the_server_refuses_is_not_reported_as_a_missing_role() {
     let (_database, handle, role) = create_tenant_database().await;
-    // The first value is invalid, and only a superuser may set the second setting. The server refuses a role that does
-    // not exist, or that the login may not assume, with the same two SQLSTATEs.
+    // The server refuses the first setting because its value is invalid (22023), and the second because only a
+    // superuser may set it (42501). It refuses a role with the same SQLSTATEs: 22023 if the role does not exist, 42501
+    // if the login may not assume it. Only the error about a role says that the login must be a member of it.
     for (name, value) in [("work_mem", "plenty"), ("session_replication_role", "replica")] {
         let identity = Identity::new(role.clone()).with_setting(name, value);
         let error = handle.as_identity(identity).begin().await.unwrap_err();
@@ -116,8 +117,8 @@ async fn a_setting_that_the_server_refuses_is_not_reported_as_a_missing_role() {
 async fn a_transaction_is_recognized_whatever_the_date_style_and_time_zone() {
     let (_database, handle, role) = create_tenant_database().await;
     let identity = as_tenant(&handle, &role, "acme").identity().clone();
-    // With these settings, PostgreSQL prints the time zone as IST, which it reads as that of Israel. So if a start time
-    // were sent back as text, it would be taken for that of another transaction.
+    // A transaction is recognized by its start time. With these settings, PostgreSQL prints a time with the zone IST
+    // (India), but before version 18 reads IST as Israel's. So a start time that was sent back as text would not match.
     let identity = identity.with_setting("datestyle", "SQL, DMY").with_setting("timezone", "Asia/Kolkata");
     let acme = handle.as_identity(identity);
     assert_eq!(outcome_code(acme.execute_unprepared("INSERT INTO notes (text) VALUES ('hello')").await), "done");
@@ -233,7 +234,7 @@ async fn a_listen_that_raw_sql_commits_is_undone_before_the_next_identity() {
 }
 
 #[tokio::test]
-async fn only_a_statement_that_writes_or_calls_a_function_may_have_written() {
+async fn may_have_written_is_false_only_if_text_or_result_show_that_nothing_was_written() {
     let (database, handle, role) = create_tenant_database().await;
     let schema = format!(
         "GRANT UPDATE ON notes TO {role};
@@ -270,7 +271,7 @@ async fn a_setting_that_would_replace_the_role_is_refused() {
 }
 
 #[tokio::test]
-async fn a_pool_that_allows_no_connection_or_more_than_a_server_has_is_refused() {
+async fn a_pool_of_no_connections_or_of_more_than_any_server_can_have_is_refused() {
     let (database, ..) = create_tenant_database().await;
     for max_connections in [0, 262_144, u32::MAX] {
         let mut options = Options::default();

@@ -58,7 +58,7 @@ impl<C: Caller> Adventures<'_, C> {
     /// Creates a draft for the caller. Repeating the request with the same id returns the existing adventure. An
     /// account can have two hundred adventures.
     ///
-    /// Who may: a user. Three round trips. No event.
+    /// Who may: a user. Three round trips, or four if the request is repeated. No event.
     ///
     /// # Errors
     ///
@@ -129,8 +129,9 @@ impl<C: Caller> Adventures<'_, C> {
     /// Validates the content, stores the result and returns every error with the node that it concerns. Without errors,
     /// the adventure is valid and can be published.
     ///
-    /// If the service has its own login, the result is stored in a separate transaction of that login. So in a caller's
-    /// transaction this operation then fails with [`Error::NotAllowed`], unless the adventure is already published.
+    /// If statements of the role `service_role` run over a login of their own, the result is stored in a separate
+    /// transaction of that login, which would not see what the caller's transaction has written. In a caller's
+    /// transaction, this operation then fails with [`Error::NotAllowed`], unless the adventure is already published.
     ///
     /// Who may: the creator. Six round trips. No event.
     ///
@@ -189,8 +190,8 @@ impl<C: Caller> Adventures<'_, C> {
         })
     }
 
-    /// Deletes an adventure without history, together with its creatures. A live session is history, and so is one that
-    /// ended and had a player besides its Seer. Other ended sessions are deleted with the adventure.
+    /// Deletes an adventure that has no history, together with its creatures. It has history if one of its sessions is
+    /// live, or has ended and had a player besides its Seer. Other ended sessions are deleted with the adventure.
     ///
     /// Who may: the creator and the service. Three round trips. No event.
     ///
@@ -202,7 +203,7 @@ impl<C: Caller> Adventures<'_, C> {
         operation!(self.caller, "adventures.delete", adventure = id, |tx| {
             let deleted = adventures::Entity::delete_by_id(id).exec(tx).await?;
             if deleted.rows_affected == 0 {
-                rows::find::<adventures::Entity>(tx, id, "adventure").await?;
+                rows::require::<adventures::Entity>(tx, id, "adventure").await?;
                 return Err(Error::AdventureNotYours);
             }
             Ok(())
@@ -218,7 +219,7 @@ impl<C: Caller> Adventures<'_, C> {
     /// [`Error::NotFound`].
     pub async fn get(self, id: Uuid) -> Result<adventures::Model, Error> {
         operation!(self.caller, reads "adventures.get", adventure = id, |tx| {
-            rows::find::<adventures::Entity>(tx, id, "adventure").await
+            rows::require::<adventures::Entity>(tx, id, "adventure").await
         })
     }
 
@@ -256,7 +257,7 @@ async fn update_adventure(
     match rows::update_returning(tx, row, id, adventures::Column::Id).await? {
         Some(adventure) => Ok(adventure),
         None => {
-            rows::find::<adventures::Entity>(tx, id, "adventure").await?;
+            rows::require::<adventures::Entity>(tx, id, "adventure").await?;
             Err(Error::AdventureNotYours)
         }
     }
@@ -284,7 +285,7 @@ async fn validate_and_store(
         query = query.lock_exclusive();
     }
     let Some(adventure) = query.one(tx).await? else {
-        rows::find::<adventures::Entity>(tx, id, "adventure").await?;
+        rows::require::<adventures::Entity>(tx, id, "adventure").await?;
         return Err(Error::AdventureNotYours);
     };
     let errors = match json::from_json::<AdventureContent>(adventure.content, "content") {

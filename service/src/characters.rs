@@ -110,7 +110,7 @@ pub struct Characters<'a, C> {
 impl<C: Caller> Characters<'_, C> {
     /// Creates a character for the caller. Repeating the request with the same id returns the existing character.
     ///
-    /// Who may: a user. Three round trips. No event.
+    /// Who may: a user. Three round trips, or four if the request is repeated. No event.
     ///
     /// # Errors
     ///
@@ -192,13 +192,13 @@ impl<C: Caller> Characters<'_, C> {
     /// [`Error::NotFound`], also for another user's character; [`Error::NotSignedIn`].
     pub async fn get(self, id: Uuid) -> Result<characters::Model, Error> {
         operation!(self.caller, reads "characters.get", character = id, |tx| {
-            rows::find::<characters::Entity>(tx, id, "character").await
+            rows::require::<characters::Entity>(tx, id, "character").await
         })
     }
 
     /// Returns the seats that a character holds or has held in sessions that are not archived, the most recently joined
-    /// first. The caller must be able to see the session. So a player does not get the seat in a private session from
-    /// which the Seer removed them.
+    /// first. Seats in sessions that the caller cannot see are left out, such as a player's own seat in a private
+    /// session from which the Seer removed them.
     ///
     /// Who may: its owner and the service, and other users for the sessions that they can see. Three round trips.
     ///

@@ -148,7 +148,8 @@ impl<C: Caller> Creatures<'_, C> {
     /// Adds a creature to an adventure. Repeating the request with the same id returns the existing creature. An
     /// adventure can have at most two hundred creatures.
     ///
-    /// Who may: the adventure's creator and the service. Three round trips. No event.
+    /// Who may: the adventure's creator and the service. Three round trips, or four if the request is repeated. No
+    /// event.
     ///
     /// # Errors
     ///
@@ -196,7 +197,7 @@ impl<C: Caller> Creatures<'_, C> {
             match rows::update_returning(tx, row.clone(), id, creatures::Column::Id).await? {
                 Some(creature) => Ok(creature),
                 None => {
-                    rows::find::<creatures::Entity>(tx, id, "creature").await?;
+                    rows::require::<creatures::Entity>(tx, id, "creature").await?;
                     Err(Error::AdventureNotYours)
                 }
             }
@@ -214,7 +215,7 @@ impl<C: Caller> Creatures<'_, C> {
         operation!(self.caller, "creatures.remove", creature = id, |tx| {
             let deleted = creatures::Entity::delete_by_id(id).exec(tx).await?;
             if deleted.rows_affected == 0 {
-                rows::find::<creatures::Entity>(tx, id, "creature").await?;
+                rows::require::<creatures::Entity>(tx, id, "creature").await?;
                 return Err(Error::AdventureNotYours);
             }
             Ok(())
@@ -230,7 +231,7 @@ impl<C: Caller> Creatures<'_, C> {
     /// [`Error::NotFound`].
     pub async fn get(self, id: Uuid) -> Result<creatures::Model, Error> {
         operation!(self.caller, reads "creatures.get", creature = id, |tx| {
-            rows::find::<creatures::Entity>(tx, id, "creature").await
+            rows::require::<creatures::Entity>(tx, id, "creature").await
         })
     }
 

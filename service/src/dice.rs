@@ -48,7 +48,8 @@ impl<C: Caller> Dice<'_, C> {
     /// the existing roll.
     ///
     /// Who may: in an active session, a player for their own seated character, the Seer for every seated character,
-    /// their own characters and the adventure's creatures, and the service. Three round trips. Event `dice_rolled`.
+    /// their own characters and the adventure's creatures, and the service. Three round trips, or four if the request
+    /// is repeated. Event `dice_rolled`.
     ///
     /// # Errors
     ///
@@ -99,7 +100,7 @@ impl<C: Caller> Dice<'_, C> {
     /// [`Error::NotSessionSeer`] if a player saves a creature's roll, [`Error::NotFound`], [`Error::NotSignedIn`].
     pub async fn use_heroic_save(self, roll_id: Uuid) -> Result<dice_rolls::Model, Error> {
         operation!(self.caller, "dice.use_heroic_save", roll = roll_id, |tx| {
-            let original = rows::find::<dice_rolls::Entity>(tx, roll_id, "roll").await?;
+            let original = rows::require::<dice_rolls::Entity>(tx, roll_id, "roll").await?;
             let row = dice_rolls::ActiveModel {
                 session_id: Set(original.session_id),
                 character_id: Set(original.character_id),
@@ -125,7 +126,7 @@ impl<C: Caller> Dice<'_, C> {
     /// [`Error::NotFound`], [`Error::NotSignedIn`].
     pub async fn get(self, id: Uuid) -> Result<dice_rolls::Model, Error> {
         operation!(self.caller, reads "dice.get", roll = id, |tx| {
-            rows::find::<dice_rolls::Entity>(tx, id, "roll").await
+            rows::require::<dice_rolls::Entity>(tx, id, "roll").await
         })
     }
 }

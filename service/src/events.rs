@@ -93,7 +93,8 @@ impl<C: Caller> Events<'_, C> {
     /// Sends a client's event to a session: its type is `client.` followed by `kind`, and its sender is the caller.
     /// Repeating the request with the same id returns the existing event.
     ///
-    /// Who may: the Seer, everyone who holds a seat, and the service. Three round trips. Event `client.*`.
+    /// Who may: the Seer, everyone who holds a seat, and the service. Three round trips, or four if the request is
+    /// repeated. Event `client.*`.
     ///
     /// # Errors
     ///

@@ -113,7 +113,7 @@ where
 }
 
 /// Returns the row with this id, if the caller may see it. `what` is the kind of row, for the error.
-pub(crate) async fn find<E>(tx: &OperationTransaction, id: Uuid, what: &'static str) -> Result<E::Model, Error>
+pub(crate) async fn require<E>(tx: &OperationTransaction, id: Uuid, what: &'static str) -> Result<E::Model, Error>
 where
     E: EntityTrait,
     <E::PrimaryKey as PrimaryKeyTrait>::ValueType: From<Uuid>,

@@ -140,7 +140,7 @@ impl<C: Caller> Sessions<'_, C> {
     /// Creates a session with the caller as its Seer; the database generates its code. Repeating the request with the
     /// same id returns the existing session.
     ///
-    /// Who may: a user. Three round trips. No event.
+    /// Who may: a user. Three round trips, or four if the request is repeated. No event.
     ///
     /// # Errors
     ///
@@ -201,7 +201,7 @@ impl<C: Caller> Sessions<'_, C> {
 }
 
 async fn find_session(tx: &OperationTransaction, id: Uuid) -> Result<sessions::Model, Error> {
-    rows::find::<sessions::Entity>(tx, id, "session").await
+    rows::require::<sessions::Entity>(tx, id, "session").await
 }
 
 /// Updates a session and returns it; if `row` sets no column, only reads it. If the update finds no row, the error is

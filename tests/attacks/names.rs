@@ -179,14 +179,14 @@ async fn no_client_writes_a_deceptive_or_invisible_name() {
                 ] {
                     let outcome = column.writer.execute(&write.replace("$NAME$", &sql_literal(&text))).await;
                     let is_refused =
-                        outcome.as_ref().err().is_some_and(|refusal| refusal.has(CHECK_VIOLATION, "clean_name"));
+                        outcome.as_ref().err().is_some_and(|refusal| refusal.has(CHECK_VIOLATION, "displayable_name"));
                     assert!(is_refused, "{}: {text:?}: {outcome:?}", column.label);
                 }
             }
             for text in INVISIBLE_NAMES {
                 let outcome = column.writer.execute(&write.replace("$NAME$", &sql_literal(text))).await;
                 let is_refused =
-                    outcome.as_ref().err().is_some_and(|refusal| refusal.has(CHECK_VIOLATION, "clean_name"));
+                    outcome.as_ref().err().is_some_and(|refusal| refusal.has(CHECK_VIOLATION, "displayable_name"));
                 assert!(is_refused, "{}: {text:?}: {outcome:?}", column.label);
             }
         }
@@ -202,7 +202,7 @@ async fn a_name_of_invisible_code_points_is_refused_and_any_other_code_point_is_
             ["chr(point)", "' ' || chr(point)", "repeat(chr(point), 40)", "chr(12288) || chr(point) || chr(10240)"]
         {
             let accepted_code_points =
-                format!("generate_series({first}, {last}) AS point WHERE private.is_clean_name({name})");
+                format!("generate_series({first}, {last}) AS point WHERE private.is_displayable_name({name})");
             assert_eq!(world.owner().count(&accepted_code_points).await, 0, "{first:x} to {last:x}: {name}");
         }
     }
@@ -212,7 +212,7 @@ async fn a_name_of_invisible_code_points_is_refused_and_any_other_code_point_is_
         invisible_ranges().iter().map(|(first, last)| format!("point NOT BETWEEN {first} AND {last}")).collect();
     let refused_code_points = format!(
         "generate_series(1, 1114111) AS point WHERE point NOT BETWEEN 55296 AND 57343 AND {}
-           AND NOT private.is_clean_name(chr(point)) AND point NOT IN (65532, 65533)",
+           AND NOT private.is_displayable_name(chr(point)) AND point NOT IN (65532, 65533)",
         visible_conditions.join(" AND ")
     );
     assert_eq!(world.owner().count(&refused_code_points).await, 0);

@@ -1,6 +1,7 @@
 //! Rules for users also apply to a user whose statement changes the role while it runs, and to a user who writes
-//! through a trigger of their own. The statements run over a login that is a member of `anon` and `authenticated` only,
-//! because resetting the role makes the login the current user.
+//! through a trigger of their own. Resetting the role makes the login the current user, so the statements of users
+//! who change their role run over a login that is a member of `anon` and `authenticated` only. The last test is about
+//! a role that does not change: a statement that waited for a lock is checked against the session as it is then.
 
 use uuid::Uuid;
 

@@ -47,7 +47,8 @@ const NAMES: &[&str] = &[
     "new_row_3",
 ];
 
-/// The tables whose rows a statement may lock, with the columns that identify a row.
+/// The tables in which [`GameDatabase::locked_rows`] looks for rows that a statement has locked, with the columns that
+/// identify a row.
 pub const LOCKABLE_TABLES: &[(&str, &str)] = &[
     ("auth.users", "id"),
     ("private.account_gates", "account_id"),
@@ -172,7 +173,7 @@ impl GameDatabase {
     }
 }
 
-/// Copies every row, except the lists of applied migrations, to a separate schema, and returns the statements that
+/// Copies every row, except those of `sparc_migrations`, to a separate schema, and returns the statements that
 /// restore the rows.
 async fn save_rows(owner: &mut PgConnection) -> String {
     execute(owner, "CREATE SCHEMA saved").await;

@@ -7,7 +7,7 @@ use sparc::service::{Operations, sessions::Participation};
 use uuid::Uuid;
 
 use super::{
-    DELIVERY_TIMEOUT, all_callers, connect_sparc, event_seqs, next_event, read_to_error, read_until,
+    DELIVERY_TIMEOUT, callers_with_access, connect_sparc, event_seqs, next_event, read_to_error, read_until,
     subscribe_outcome_code, write_events,
 };
 use crate::world::{World, insert_seat_sql};
@@ -30,7 +30,7 @@ async fn only_participants_and_the_service_may_subscribe() {
         assert_eq!(subscribe(sparc.as_anon(), game.session_id).await, "not_signed_in");
         assert_eq!(subscribe(sparc.as_service(), missing_session).await, "not_found");
     }
-    for caller in all_callers(&sparc, &game) {
+    for caller in callers_with_access(&sparc, &game) {
         assert_eq!(subscribe_outcome_code(caller.events().subscribe(game.session_id, Some(0)).await), "subscribed");
     }
     let mut former_players_stream =
@@ -75,19 +75,22 @@ async fn losing_access_ends_a_stream_with_an_error_but_not_the_streams_of_others
     let world = World::new().await;
     let game = world.new_active_session(3).await;
     let sparc = connect_sparc(&world).await;
-    let [closed_caller, unseated_caller, remaining_caller] =
+    let [caller_to_close, unseated_caller, remaining_caller] =
         [0, 1, 2].map(|index| sparc.as_user(game.players[index].user_id));
     let subscribe = async |caller: &sparc::service::IdentityConnection| {
         caller.events().subscribe(game.session_id, None).await.unwrap()
     };
     let (mut closed_account_stream, mut unseated_stream) =
-        (subscribe(&closed_caller).await, subscribe(&unseated_caller).await);
+        (subscribe(&caller_to_close).await, subscribe(&unseated_caller).await);
     let (mut remaining_stream, mut service_stream) =
         (subscribe(&remaining_caller).await, subscribe(&sparc.as_service()).await);
 
     sparc.as_service().users().close_account(game.players[0].user_id).await.unwrap();
     assert_eq!(read_to_error(&mut closed_account_stream).await, "account_closed");
-    assert_eq!(subscribe_outcome_code(closed_caller.events().subscribe(game.session_id, None).await), "account_closed");
+    assert_eq!(
+        subscribe_outcome_code(caller_to_close.events().subscribe(game.session_id, None).await),
+        "account_closed"
+    );
 
     let sql = format!("DELETE FROM session_players WHERE user_id = '{}'", game.players[1].user_id);
     world.owner().execute(&sql).await.unwrap();
@@ -106,8 +109,10 @@ async fn losing_access_ends_a_stream_with_an_error_but_not_the_streams_of_others
     assert_eq!(read_to_error(&mut service_stream).await, "not_found");
 }
 
+/// The poller, which checks whether the subscribers may still listen, uses the nil id for the service, which has no
+/// account.
 #[tokio::test]
-async fn an_account_with_the_nil_id_loses_access_like_any_other() {
+async fn an_account_with_the_nil_id_is_not_taken_for_the_service() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let (sparc, nil_id) = (connect_sparc(&world).await, Uuid::nil());

@@ -10,7 +10,7 @@ use testdb::Server;
 use uuid::Uuid;
 
 use super::{
-    all_callers, connect_sparc, event_seqs, insert_events_sql, new_wave, next_event, read_to_error, read_until,
+    callers_with_access, connect_sparc, event_seqs, insert_events_sql, new_wave, next_event, read_to_error, read_until,
     receives_nothing, write_events,
 };
 use crate::world::{BoxedTask, World, insert_attribute_check_sql, run_together};
@@ -62,7 +62,7 @@ async fn fifty_subscribers_in_ten_sessions_get_every_event_under_load() {
     let mut games = Vec::new();
     for _ in 0..10 {
         let game = world.new_active_session(2).await;
-        let mut subscribers = all_callers(&first_sparc, &game);
+        let mut subscribers = callers_with_access(&first_sparc, &game);
         subscribers.push(second_sparc.as_user(game.players[0].user_id));
         for subscriber in subscribers {
             streams.push((game.session_id, subscriber.events().subscribe(game.session_id, None).await.unwrap()));
@@ -207,7 +207,7 @@ async fn large_events_and_large_batches_arrive() {
     let game = world.new_active_session(1).await;
     let (sparc, seer) = (connect_sparc(&world).await, world.sparc.as_user(game.seer.user_id()));
     let mut streams = Vec::new();
-    for caller in all_callers(&sparc, &game) {
+    for caller in callers_with_access(&sparc, &game) {
         streams.push(caller.events().subscribe(game.session_id, None).await.unwrap());
     }
     let count_before = event_seqs(&world, game.session_id).await.len();

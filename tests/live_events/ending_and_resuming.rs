@@ -5,7 +5,7 @@ use std::time::Duration;
 use sparc::service::Operations;
 
 use super::{
-    all_callers, connect_sparc, event_seqs, next_event, read_to_error, read_until, receives_nothing,
+    callers_with_access, connect_sparc, event_seqs, next_event, read_to_error, read_until, receives_nothing,
     subscribe_outcome_code, write_events,
 };
 use crate::world::{World, outcome_code};
@@ -95,7 +95,7 @@ async fn dropping_the_last_stream_stops_the_poller_and_the_next_one_restarts_it(
     let sparc = connect_sparc(&world).await;
     for _ in 0..2 {
         let mut streams = Vec::new();
-        for caller in all_callers(&sparc, &game) {
+        for caller in callers_with_access(&sparc, &game) {
             streams.push(caller.events().subscribe(game.session_id, None).await.unwrap());
         }
         write_events(&game.players[0].caller, game.session_id, 1).await;

@@ -97,7 +97,7 @@ pub async fn connect_sparc(world: &World) -> Sparc {
 }
 
 /// Returns one connection each for the Seer, the service and every player.
-pub fn all_callers(sparc: &Sparc, game: &GameSession) -> Vec<sparc::service::IdentityConnection> {
+pub fn callers_with_access(sparc: &Sparc, game: &GameSession) -> Vec<sparc::service::IdentityConnection> {
     let mut all = vec![sparc.as_user(game.seer.user_id()), sparc.as_service()];
     all.extend(game.players.iter().map(|player| sparc.as_user(player.user_id)));
     all

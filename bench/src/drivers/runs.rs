@@ -1,5 +1,5 @@
-//! Runs the operations in the three programs: to check that all return the same results, to count the round trips that
-//! a caller waits for, and to measure the throughput.
+//! Runs the operations in the three *programs* (see `drivers.rs`): to check that all return the same results, to count
+//! the round trips that a caller waits for, and to measure the throughput.
 
 use std::{
     sync::Arc,
@@ -38,8 +38,8 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// Checks that all programs return the same result, and for a session's rolls also that a user without a seat in
-    /// the session gets no rows.
+    /// Checks that all programs return the same result. For [`Operation::History`], which reads a session's rolls, also
+    /// checks that a user without a seat in the session gets no rows.
     pub async fn check_results(&self, operation: Operation, programs: &[Arc<Program>; 3]) -> Result<(), Failure> {
         let Program::Service(sparc) = &*programs[0] else { return Err(first_program_must_be_service()) };
         let mismatch = |subject: &str, found: &OptionalJson, expected: &OptionalJson| {
@@ -90,7 +90,8 @@ impl Environment {
             let mut fastest_calls = [Duration::MAX; 2];
             for (connected_programs, fastest_call) in programs.iter().zip(&mut fastest_calls) {
                 let program = &connected_programs[index];
-                // The warm-up, with the usual delay, opens connections and prepares statements.
+                // The warm-up, with the usual delay: as many calls as the pool has connections, so that every
+                // connection that the calls below may get is open, and has its statements prepared.
                 for _ in 0..POOL_SIZE {
                     program.run(operation, &self.argument_sets[0], ResultUse::Discard).await?;
                 }

@@ -1,8 +1,8 @@
--- Creates what the game's schema requires and the database lacks: Supabase's roles, its schema `extensions` with two
--- extensions, and schema `private`, which the API does not expose. (`m20261101_000001_platform.rs` creates the stand-in
--- for schema `auth`, with the functions in `auth.sql`.) What exists already is kept as it is, except for the privileges
--- that are granted here. A schema or extension that is created here gets a comment that begins with `made by sparc`,
--- and `down.sql` removes no others.
+-- Creates what the database lacks of what the game's schema and its specification call for: Supabase's roles; schema
+-- `private`, which the API does not expose; and Supabase's schema `extensions` with two optional extensions.
+-- (`m20261101_000001_platform.rs` creates the stand-in for schema `auth`, with the functions in `auth.sql`.) What
+-- exists already is kept as it is, except for the privileges that are granted here. A schema or extension that is
+-- created here gets a comment that begins with `made by sparc`, and `down.sql` removes no others.
 
 -- Roles belong to the cluster, so migrations of two databases may create the same role at the same time. The second one
 -- then gets an error because the role exists, and ignores it.
@@ -55,7 +55,7 @@ BEGIN
   IF to_regnamespace('extensions') IS NULL THEN
     CREATE SCHEMA extensions;
     COMMENT ON SCHEMA extensions IS 'made by sparc: stand-in for the platform';
-    -- Default privileges may grant more.
+    -- Default privileges may have granted these roles more than USAGE, so everything is revoked first.
     REVOKE ALL ON SCHEMA extensions FROM PUBLIC, anon, authenticated, service_role;
     GRANT USAGE ON SCHEMA extensions TO anon, authenticated, service_role;
   END IF;

@@ -151,7 +151,7 @@ $$;
 -- overrides or isolates, no zero-width space, no byte-order mark, and at least one visible character. ZWJ and ZWNJ are
 -- allowed, because Persian and emoji need them. An empty or overlong name passes here, because its length check refuses
 -- it.
-CREATE OR REPLACE FUNCTION private.is_clean_name(name text)
+CREATE OR REPLACE FUNCTION private.is_displayable_name(name text)
 RETURNS boolean
 LANGUAGE plpgsql
 IMMUTABLE

@@ -28,5 +28,5 @@ GRANT EXECUTE ON FUNCTION
   private.are_valid_modifiers(jsonb),
   private.sum_of_modifiers(jsonb, text),
   private.are_valid_stats(jsonb),
-  private.is_clean_name(text)
+  private.is_displayable_name(text)
 TO authenticated, service_role;

@@ -96,6 +96,8 @@ CREATE OR REPLACE TRIGGER set_updated_at
   ON public.characters
   FOR EACH ROW EXECUTE FUNCTION private.touch_updated_at();
 
+-- The next two triggers refuse documents that a typical client could not parse (see `is_parsable`). The numbers are the
+-- maximum sizes in bytes.
 CREATE OR REPLACE TRIGGER check_parsable_equipment
   BEFORE INSERT OR UPDATE OF equipment ON public.characters
   FOR EACH ROW

@@ -5,7 +5,7 @@
 -- Returns a name that is safe to show to others: line breaks and control characters become spaces; zero-width spaces,
 -- byte-order marks and characters that change the direction of the text are removed; and what remains is cut to a
 -- hundred characters. Returns NULL if nothing visible remains, or if the value is not a string.
-CREATE OR REPLACE FUNCTION private.clean_name(value jsonb)
+CREATE OR REPLACE FUNCTION private.displayable_name(value jsonb)
 RETURNS text
 LANGUAGE plpgsql
 IMMUTABLE
@@ -21,7 +21,7 @@ BEGIN
   name := regexp_replace(name, '[\u0001-\u001f\u007f-\u009f\u2028\u2029]+', ' ', 'g');
   name := regexp_replace(name, '[\u200b\u202a-\u202e\u2066-\u2069\ufeff]', '', 'g');
   name := btrim(left(btrim(name), 100));
-  RETURN CASE WHEN name <> '' AND private.is_clean_name(name) THEN name END;
+  RETURN CASE WHEN name <> '' AND private.is_displayable_name(name) THEN name END;
 END
 $$;
 
@@ -79,10 +79,10 @@ DECLARE
   reserved_email CONSTANT text := account || '@no-email.invalid';
   -- The first usable name: from the account's metadata, else the local part of the e-mail address, else `Adventurer`.
   name text := coalesce(
-    private.clean_name(metadata -> 'display_name'),
-    private.clean_name(metadata -> 'full_name'),
-    private.clean_name(metadata -> 'name'),
-    private.clean_name(to_jsonb(split_part(account_email, '@', 1))),
+    private.displayable_name(metadata -> 'display_name'),
+    private.displayable_name(metadata -> 'full_name'),
+    private.displayable_name(metadata -> 'name'),
+    private.displayable_name(to_jsonb(split_part(account_email, '@', 1))),
     'Adventurer'
   );
   avatar text := coalesce(private.http_url(metadata -> 'avatar_url'), private.http_url(metadata -> 'picture'));

@@ -15,16 +15,13 @@ pub(super) fn describe_if_unrepairable(difference: &Difference) -> Option<String
             ))
         }
         "domain" if !structure::needs_owner_change(difference) => Some(difference.to_string()),
-        "role"
-            if actual
-                .split(", member of ")
-                .next()
-                .is_some_and(|before_memberships| before_memberships.contains(", owns ")) =>
-        {
+        // A role's definition is a list of phrases, such as `bound by row security, owns the database, member of ...`.
+        // The memberships come last, and are not searched, because the name of a role may contain anything.
+        "role" if actual.split(", member of ").next().is_some_and(|phrases| phrases.contains(", owns ")) => {
             Some(format!(
-                "{difference} (a role of the API must own nothing of the schema: let an administrator give the \
-                 ownership to the role that migrates, with REASSIGN OWNED BY or ALTER DATABASE, SCHEMA or PUBLICATION \
-                 ... OWNER TO)"
+                "{difference} (a role of the API must not own the database, its schemas, their objects or the \
+                 publication: let an administrator make the role that migrates their owner, with REASSIGN OWNED BY, or \
+                 with ALTER DATABASE ... OWNER TO, ALTER SCHEMA ... OWNER TO or ALTER PUBLICATION ... OWNER TO)"
             ))
         }
         _ => None,

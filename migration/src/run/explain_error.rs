@@ -1,4 +1,4 @@
-//! Finds out why the database rejected a command.
+//! Finds out why the database rejected a statement that repairs an object.
 
 use sea_orm_migration::{SchemaManagerConnection, sea_orm::DbErr};
 
@@ -14,11 +14,11 @@ pub(super) async fn explain_error(
 ) -> DbErr {
     let Some(object_under_repair) = object_under_repair else { return error };
     if is_integrity_violation(&error) {
-        let blocking_rows = in_read_only_transaction(db, async |transaction| {
-            violations::blocking_rows_error(transaction, &object_under_repair).await
+        let violation = in_read_only_transaction(db, async |transaction| {
+            violations::violating_rows_error(transaction, &object_under_repair).await
         });
-        if let Ok(Some(blocking_rows_error)) = blocking_rows.await {
-            return blocking_rows_error.into();
+        if let Ok(Some(violating_rows_error)) = violation.await {
+            return violating_rows_error.into();
         }
     }
     match db_error::rejection_reason(&error) {

@@ -32,7 +32,7 @@ pub(super) fn definition() -> TableDefinition {
             // Number of the adventure's creatures.
             .col(counter("creature_count"))
             .check(named_check("creature_limit", "creature_count <= 200"))
-            .check(named_check("clean_name", "private.is_clean_name(name)"))
+            .check(named_check("displayable_name", "private.is_displayable_name(name)"))
             .check(named_check("adventures_average_rating_check", "average_rating BETWEEN 0 AND 5"))
             .check(named_check("valid_player_range", "min_players <= max_players"))
             .check(named_check("valid_name", "char_length(name) BETWEEN 3 AND 100"))
@@ -50,7 +50,7 @@ pub(super) fn definition() -> TableDefinition {
                 .to_owned(),
             index_on("idx_adventures_status", "adventures", &["status"]),
             // Two sort orders of the published adventures: newest, and most played. The index for the third, best
-            // rated, is in `create_sql`.
+            // rated, is created in `super::create_sql`, because SeaQuery cannot express its NULLS LAST.
             catalogue_index("idx_adventures_published", "published_at"),
             catalogue_index("idx_adventures_most_played", "times_played"),
             index_on("idx_adventures_difficulty", "adventures", &["difficulty"])

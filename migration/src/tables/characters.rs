@@ -32,7 +32,7 @@ pub(super) fn definition() -> TableDefinition {
             // seat cannot be retired.
             .col(counter("live_seats"))
             .check(named_check("character_not_seated", "retired_at IS NULL OR live_seats = 0"))
-            .check(named_check("clean_name", "private.is_clean_name(name)"))
+            .check(named_check("displayable_name", "private.is_displayable_name(name)"))
             // The specification limits `hit_points` to 6, although `max_hit_points` may be up to 10. Here
             // `max_hit_points` is the limit.
             .check(named_check("characters_hit_points_check", "hit_points BETWEEN 0 AND max_hit_points"))

@@ -18,7 +18,7 @@ pub(super) fn definition() -> TableDefinition {
             .col(timestamp_now("created_at"))
             .col(timestamp_now("updated_at"))
             .check(named_check("valid_name", "char_length(name) BETWEEN 1 AND 100"))
-            .check(named_check("clean_name", "private.is_clean_name(name)"))
+            .check(named_check("displayable_name", "private.is_displayable_name(name)"))
             .check(named_check("valid_stats", "private.are_valid_stats(stats)"))
             .foreign_key(&mut foreign_key("creatures", "adventure_id", "adventures", ForeignKeyAction::Cascade))
             .to_owned(),

@@ -43,7 +43,7 @@ pub(super) fn definition() -> TableDefinition {
                 "lower(email) !~ '@(no-email|deleted)\\.invalid$' \
                  OR email IN (id || '@no-email.invalid', id || '@deleted.invalid')",
             ))
-            .check(named_check("clean_name", "private.is_clean_name(display_name)"))
+            .check(named_check("displayable_name", "private.is_displayable_name(display_name)"))
             .foreign_key(&mut foreign_key("users", "account_id", ("auth", "users"), ForeignKeyAction::SetNull))
             .to_owned(),
         indexes: vec![

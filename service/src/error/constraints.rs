@@ -49,7 +49,7 @@ pub(super) fn check_constraint_error(table: &str, constraint: &str) -> Option<Er
         "live_session_limit" => return Some(Error::SessionLimitReached),
         "adventure_limit" => return Some(Error::AdventureLimitReached),
         "creature_limit" => return Some(Error::CreatureLimitReached),
-        "clean_name" => (
+        "displayable_name" => (
             if table == "users" { "display_name" } else { "name" },
             "must have a visible character and no control, bidirectional or zero-width characters",
         ),

@@ -5,8 +5,9 @@ use sea_orm::{DerivePartialModel, prelude::DateTimeWithTimeZone};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// The public columns of an account: `users` without the e-mail address and the columns that only the database's rules
-/// need, such as the numbers of rows to which limits apply (`docs/decisions.md`, "Privacy and server-owned columns").
+/// The public columns of an account: `users` without the e-mail address and the columns that only the database itself
+/// uses: `account_id`, `closed_at`, and the counters with which it enforces limits, such as `live_seats`
+/// (`docs/decisions.md`, "Privacy and server-owned columns").
 ///
 /// Users have no privilege to read the other columns, so `users::Entity::find()`, which selects all columns, fails for
 /// them. Use this partial model instead: `users::Entity::find().into_partial_model::<Profile>()`.
