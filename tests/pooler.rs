@@ -139,14 +139,15 @@ async fn fifty_users_over_four_connections_each_see_only_their_own_rows() {
 }
 
 #[tokio::test]
-async fn a_prepared_statement_of_another_client_never_runs_instead_of_the_callers() {
+async fn no_client_runs_a_prepared_statement_of_another_client() {
     let world = World::new().await;
     let Some(pooler) = start_pooler_for_world(&world).await else {
         eprintln!("skipped: this machine has no pgbouncer");
         return;
     };
-    // This pooler does not track prepared statements, but both handles use them. They prepare different statements
-    // under the same names, with parameters and columns of the same types, so only the answer can reveal a mix-up.
+    // This pooler does not track prepared statements, but both clients (each a `Sparc` of its own) use them. They
+    // prepare different statements under the same names, with parameters and columns of the same types, so only the
+    // answer can reveal a mix-up.
     let mut tasks = Vec::new();
     for client in 0..2_i32 {
         let sparc = Sparc::connect_with(&pooler.url, Options::default().max_connections(6)).await.unwrap();

@@ -1,4 +1,5 @@
-//! Argument sets: the users, sessions and values with which statements are measured. They are the same in both schemas.
+//! Argument sets: the users, sessions and values with which statements are measured. They are the same in both schemas
+//! that are compared (the specification's and this project's).
 
 use uuid::Uuid;
 
@@ -67,7 +68,8 @@ pub fn choose_argument_sets(data_set: &DataSet) -> Vec<ArgumentSet> {
                         && session.state == SessionState::Waiting
                         && (1..session.max_players).contains(&session.seats_taken)
                 });
-            // If no unstarted session is like that, `open_session` is an active one, and the statements about it fail.
+            // If no unstarted session is like that, `open_session` is an active one, and the statements that join or
+            // start it fail.
             let open_session = open_session.unwrap_or(active_session);
             let index = number as usize;
             let newcomer = data_set.newcomer_numbers().start + number;

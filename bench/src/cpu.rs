@@ -5,7 +5,7 @@ use std::{collections::HashMap, fs, time::Duration};
 /// Clock ticks per second (`USER_HZ`), which is 100 on Linux.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// The processor time that each process has used until one moment, by process id.
+/// The total processor time that each process has used so far, by process id.
 #[derive(Debug)]
 pub struct CpuTimes(HashMap<u32, Duration>);
 

@@ -42,7 +42,7 @@ use sea_orm::{DbErr, sqlx};
 pub enum Failure {
     /// This statement failed.
     Statement(String, sqlx::Error),
-    /// An error of a connection that does not belong to a single statement, for example when connecting or closing.
+    /// An error of the driver without the text of a statement, for example when connecting or closing.
     Connection(sqlx::Error),
     /// A statement exceeded the statement timeout on this project's schema. The field is the statement's name in the
     /// report. (On the specification's schema, a timeout is no failure, but a result.)
@@ -180,8 +180,8 @@ pub struct LiveOptions {
     /// that poll.
     #[arg(long)]
     no_load_test: bool,
-    /// Skips the measurements of `NOTIFY` and logical decoding, the alternatives to polling the table, by which the
-    /// service learns of new events.
+    /// Skips the measurements of `NOTIFY` and logical decoding. The service learns of new events by polling the table;
+    /// these are the alternatives.
     #[arg(long)]
     no_alternatives: bool,
 }
@@ -241,7 +241,7 @@ pub struct DriverOptions {
 /// Options of `report`.
 #[derive(Args, Clone, Debug)]
 pub struct ReportOptions {
-    /// Files `report.json` to merge. If several contain the same measurement, the first one is used. Of several
+    /// The `report.json` files to merge. If several contain the same measurement, the first one is used. Of several
     /// simulations of days, the longest is used.
     #[arg(required = true)]
     reports: Vec<PathBuf>,

@@ -19,8 +19,8 @@ pub(crate) use failure::{server_address, to_connect_error_with_timeout};
 
 use crate::sqlstate;
 
-/// Timeout for one attempt of a caller that has no timeout of its own. It is also the timeout that an error
-/// of [`to_connect_error`] states.
+/// Timeout of each attempt to connect, for callers that have no timeout of their own. If an attempt timed out, the
+/// message of the error that [`to_connect_error`] returns names this timeout.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Returns the connect options of the URL. As in libpq, what the URL leaves out is taken from the environment (such as
@@ -172,12 +172,12 @@ fn is_password_or_database_refusal(error: &sqlx::Error) -> bool {
 /// The parameters of a URL that say where the server is.
 const ADDRESS_PARAMETERS: [&str; 3] = ["host", "hostaddr", "port"];
 
-/// Returns `login_url` with the address (host and port, or socket) of `server_url`. Everything else, such as user,
-/// password, database and `sslmode`, is that of `login_url`, because a replica has the roles and databases of its
-/// primary.
-pub(crate) fn with_address_of(server_url: &str, login_url: &str) -> Result<String, ConnectError> {
+/// Returns `login_url` with the address (host and port, or socket) of a replica, `replica_url`. Everything else, such
+/// as user, password, database and `sslmode`, is that of `login_url`: the login is valid there too, because a replica
+/// has the roles and databases of its primary.
+pub(crate) fn with_address_of(replica_url: &str, login_url: &str) -> Result<String, ConnectError> {
     let parse = |url: &str| Url::parse(url).map_err(|_| ConnectError::InvalidUrl);
-    let (server, login) = (parse(server_url)?, parse(login_url)?);
+    let (server, login) = (parse(replica_url)?, parse(login_url)?);
     let mut url = login.clone();
     // A URL with a user must have a host, even if a parameter replaces it.
     let host = server.host_str().filter(|host| !host.is_empty()).unwrap_or("localhost");

@@ -8,7 +8,7 @@ use crate::{
     runtime::timeout,
     wire::{
         Connection, PreparedStatementMode, ROLLBACK_TIMEOUT, SimpleQueryResponse, exec_error,
-        has_only_driver_statements,
+        has_only_the_drivers_prepared_statements,
     },
 };
 
@@ -60,7 +60,7 @@ impl<C: Connection> ConnectionToRelease<C> {
                 connection.simple_query(sql, &mut response).await?;
             }
             Ok::<_, sqlx::Error>(
-                cleaning_mode.is_none_or(|mode| has_only_driver_statements(connection, &response, mode)),
+                cleaning_mode.is_none_or(|mode| has_only_the_drivers_prepared_statements(connection, &response, mode)),
             )
         };
         if matches!(timeout(ROLLBACK_TIMEOUT, end_and_clean).await, Ok(Ok(true)))

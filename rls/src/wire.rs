@@ -156,7 +156,8 @@ impl PreparedStatementMode {
         }
     }
 
-    /// Returns the SQL that cleans the database session. [`has_only_driver_statements`] checks the response.
+    /// Returns the SQL that cleans the database session. [`has_only_the_drivers_prepared_statements`] checks the
+    /// response.
     pub(crate) fn clean_session_sql(self) -> String {
         match self {
             Self::Cached => format!("{CLEAN_SESSION}{COUNT_PREPARED_STATEMENTS}"),
@@ -261,7 +262,7 @@ impl TextRow {
 
 /// Returns whether the database session has exactly the driver's prepared statements, according to the response to
 /// [`PreparedStatementMode::clean_session_sql`].
-pub(crate) fn has_only_driver_statements(
+pub(crate) fn has_only_the_drivers_prepared_statements(
     connection: &impl Connection,
     response: &SimpleQueryResponse,
     prepared_statement_mode: PreparedStatementMode,

@@ -120,9 +120,9 @@ impl<C: Caller> Events<'_, C> {
         })
     }
 
-    /// Returns at most two hundred events of a session after the one with this `seq` (0 for all of the last day), the
-    /// oldest first. A further call with the `seq` of the last event returned misses nothing, or fails because events
-    /// may be missing.
+    /// Returns the next events of a session after the one with this `seq`, at most two hundred, the oldest first. With
+    /// 0, it starts with the oldest event of the last day. A further call with the `seq` of the last event returned
+    /// misses nothing, or fails because events may be missing.
     ///
     /// Who may: the session's listeners. Three round trips.
     ///
@@ -193,15 +193,15 @@ struct NewestSeq {
     seq: i64,
 }
 
-/// Returns an identifier of the history of events that is being read, so that a subscription notices when that may be
-/// another one. With replicas it is the WAL timeline, which the primary and its standbys share, and which changes with
-/// each promotion. Otherwise it is `event_history_id`, the result of `private.event_history_id()`, which also changes
-/// with each restart (`None` on a standby).
+/// Returns an identifier of the history of events that is being read. If it changes, a subscription may be reading
+/// another history. With replicas it is the WAL timeline, which the primary and its standbys share, and which changes
+/// with each promotion. Otherwise it is `event_history_id`: the result of `private.event_history_id()`, which also
+/// changes with each restart, or `None` if the server is a standby.
 fn choose_history_id(tx: &OperationTransaction, event_history_id: Option<String>) -> Result<String, Error> {
     match (tx.timeline(), event_history_id) {
         (Some(timeline), _) => Ok(format!("timeline {timeline}")),
         (None, Some(event_history_id)) => Ok(event_history_id),
-        // Without replicas, the service has connected to a standby. A standby shows events late, and may lack some of
+        // No replicas are configured, but the server is a standby. A standby shows events late, and may lack some of
         // them when it is promoted.
         (None, None) => Err(Error::ReadOnly),
     }

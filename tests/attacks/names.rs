@@ -1,4 +1,5 @@
-//! Names that look like another name, that are invisible, or that look like more than one line.
+//! Names with hidden characters (control characters, line breaks, and characters that reverse the text or have no
+//! width), with which a name could be displayed as another one or on several lines; and names that are invisible.
 
 use uuid::Uuid;
 
@@ -51,7 +52,8 @@ const INVISIBLE_NAMES: &[&str] = &[
 
 /// Ranges of invisible code points, in hexadecimal: spaces and controls (categories Zs, Zl, Zp and Cc), what Unicode
 /// calls default ignorable, invisible viramas (marks that stack consonants), the blanks and joiners of some scripts,
-/// and the noncharacters and specials U+FDD0 to U+FDEF and U+FFF0 to U+FFFF (except U+FFFC and U+FFFD).
+/// and the noncharacters and specials U+FDD0 to U+FDEF and U+FFF0 to U+FFFF (except U+FFFC and U+FFFD, which are
+/// visible).
 const INVISIBLE_RANGES: &str = "1-20 7f-a0 ad 34f 61c 1039 115f-1160 1680 17b4-17b5 17d2 180b-180f 1a60 2000-200f \
     2028-202f 205f-206f 2800 2d7f 3000 3164 aaf6 fdd0-fdef fe00-fe0f feff ffa0 fff0-fffb fffe-ffff 10a3f 1107f \
     11133 113d0 1193e 11a47 11a99 11d45 11d97 11f42 13430-1343f 13441-13442 16fe4 1bca0-1bca3 1d159 \
@@ -206,8 +208,9 @@ async fn a_name_of_invisible_code_points_is_refused_and_any_other_code_point_is_
             assert_eq!(world.owner().count(&accepted_code_points).await, 0, "{first:x} to {last:x}: {name}");
         }
     }
-    // Every other code point (up to 1114111, U+10FFFF) is accepted as a whole name. The exceptions are the surrogates
-    // (55296 to 57343), which are not characters, and the replacement characters U+FFFC and U+FFFD (65532 and 65533).
+    // Every other code point (up to 1114111, U+10FFFF) is accepted as a whole name, except the surrogates (55296 to
+    // 57343), which are not characters, and U+FFFC and U+FFFD (65532 and 65533), which are visible but are in a range
+    // that `private.is_blank` refuses as a whole.
     let visible_conditions: Vec<String> =
         invisible_ranges().iter().map(|(first, last)| format!("point NOT BETWEEN {first} AND {last}")).collect();
     let refused_code_points = format!(

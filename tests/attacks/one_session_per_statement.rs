@@ -1,5 +1,6 @@
-//! All events, and all rolls, that one statement of a user writes must belong to one session. Otherwise the statement
-//! would lock sessions in the order of its rows, and could deadlock with the Seer's update of the same sessions.
+//! All events that one statement of a user writes must belong to one session, and so must all its rolls. Otherwise the
+//! statement would lock sessions in the order of its rows, and could deadlock with the Seer's update of the same
+//! sessions.
 
 use uuid::Uuid;
 

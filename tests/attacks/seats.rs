@@ -240,7 +240,7 @@ async fn a_seer_cannot_reactivate_a_players_seat() {
 }
 
 #[tokio::test]
-async fn a_seer_cannot_seat_a_strangers_character_in_many_sessions() {
+async fn a_seer_cannot_seat_another_users_character_in_their_sessions() {
     let world = World::new().await;
     let (game, victim) = create_session_and_victim(&world).await;
     let seer = game.seer.user_id();

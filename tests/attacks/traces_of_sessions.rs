@@ -1,6 +1,6 @@
 //! What happens in a private session leaves no trace that others can read, and a removed player reads nothing of it but
-//! their own seat. Also: which edits set `updated_at`, to whom a join code shows its session, and the time zone in
-//! documents.
+//! their own seat. Also: which edits set `updated_at`, to whom a join code shows its session, and that times in
+//! JSON are in UTC.
 
 use uuid::Uuid;
 
@@ -231,7 +231,7 @@ async fn a_removed_player_reads_only_their_own_seat_in_a_private_session() {
     assert_eq!(attempt(&game.seer, &update_seat("removed_at = NULL", removed_player.user_id)).await, "done");
     assert!(count_visible_rows(&removed_player.caller, &game).await.starts_with(&[("session", 1), ("rolls", 2)]));
     assert_eq!(attempt(&game.seer, &update_seat("removed_at = now()", removed_player.user_id)).await, "done");
-    // After the end of the session, and in the archive, the removed player also reads only their own seat.
+    // After the end of the session, and in the archive, the removed player still reads nothing but their own seat.
     for set in ["status = 'completed'", "ended_at = now() - INTERVAL '91 days'"] {
         world.update_session(&game, set).await;
     }
@@ -243,7 +243,7 @@ async fn a_removed_player_reads_only_their_own_seat_in_a_private_session() {
 }
 
 #[tokio::test]
-async fn the_code_of_a_session_that_has_started_shows_it_only_to_participants() {
+async fn once_a_session_has_started_its_join_code_does_not_show_the_session_to_others() {
     let world = World::new().await;
     let game = world.new_session(2).await;
     let (player, removed_player, stranger) = (&game.players[0], &game.players[1], world.new_user().await);
@@ -271,7 +271,7 @@ async fn the_code_of_a_session_that_has_started_shows_it_only_to_participants() 
 }
 
 #[tokio::test]
-async fn documents_show_times_in_utc_whatever_zone_the_writer_sets() {
+async fn times_in_json_are_in_utc_whatever_zone_the_caller_sets() {
     let world = World::new().await;
     let game = world.new_session(1).await;
     world.update_session(&game, "scheduled_start = now() + INTERVAL '1 day'").await;
@@ -280,7 +280,7 @@ async fn documents_show_times_in_utc_whatever_zone_the_writer_sets() {
     // `<x>+150` is a time zone in the POSIX notation: 150 hours behind UTC.
     for zone in ["<x>+150", "Asia/Kolkata"] {
         let set_zone = format!("SET LOCAL timezone = '{zone}'; SET LOCAL datestyle = 'German'");
-        // The second zone starts the session again, from `paused`.
+        // With the second zone, the session is `paused` at first, and becomes active again.
         for status in ["active", "paused"] {
             let sql = format!("{set_zone}; UPDATE sessions SET status = '{status}' WHERE id = '{}'", game.session_id);
             assert_eq!(attempt(&game.seer, &sql).await, "done", "{zone}");

@@ -26,9 +26,9 @@ async fn break_and_repair(sql: &str, object: &str) -> Result<(), String> {
         return Ok(());
     }
     let (_database, owner, superuser) = create_migrated_database().await;
-    // The owner breaks the objects, because objects that the superuser creates do not belong to the owner. The
-    // superuser does what the owner may not do. (`auth` also matches statements with `authenticated`, but none of them
-    // creates an object that has an owner.)
+    // The owner breaks the objects wherever it may, because some of these statements create an object again, which must
+    // still belong to the owner. The superuser runs only the statements that the owner may not run. (`auth` also
+    // matches statements with `authenticated`, but none of them creates an object that has an owner.)
     let needs_superuser = ["auth", "OWNER TO", "LEAKPROOF", "SCHEMA public"].iter().any(|text| sql.contains(text));
     let connection = if needs_superuser { &superuser } else { &owner };
     let context = |action: &'static str| move |error: DbErr| format!("{sql}: {action}: {error}");

@@ -101,12 +101,12 @@ async fn up_runs_with_triggers_or_refuses() {
     Migrator::up(&owner, None).await.unwrap();
     let database_name = query_lines(&superuser, "SELECT current_database()::text").await.concat();
     let disable_triggers = format!("ALTER DATABASE {database_name} SET session_replication_role = replica");
-    // The backfill of `up` inserts this account's profile, and a trigger on `public.users` then creates the account's
-    // gate (its row in `private.account_gates`).
-    let add_account = "SET session_replication_role = replica;
+    // `up` restores the trigger, and therefore runs its backfill, which inserts this account's profile. A trigger on
+    // `public.users` then creates the account's gate (its row in `private.account_gates`).
+    let add_account_and_drop_trigger = "SET session_replication_role = replica;
         INSERT INTO auth.users (id, email) VALUES (gen_random_uuid(), 'ada@x.org');
         DROP TRIGGER on_auth_user_created ON auth.users";
-    superuser.execute_unprepared(&format!("{add_account}; {disable_triggers}")).await.unwrap();
+    superuser.execute_unprepared(&format!("{add_account_and_drop_trigger}; {disable_triggers}")).await.unwrap();
     let owner = connect(database.url()).await.unwrap();
     let message = refusal_message(Migrator::up(&owner, None).await.unwrap_err());
     assert!(message.contains("session_replication_role") && message.contains("RESET"), "{message}");

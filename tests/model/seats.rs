@@ -76,8 +76,9 @@ impl Game {
         Ok(true)
     }
 
-    /// Joins by code: with a new seat before the start, or with the player's existing seat while the session is live
-    /// and the Seer has not removed the player.
+    /// Joins by code: with a new seat before the start, or again with the seat that the player left, while the session
+    /// is live and the Seer has not removed the player. For a player who holds an active seat, this changes the
+    /// character.
     pub fn join(&mut self, me: usize, session: usize, hero: usize) -> Answer {
         self.require_open_account(me)?;
         let game_session = &self.sessions[session];
@@ -232,7 +233,8 @@ impl Game {
         if is_seer { Ok(()) } else { Err("not_seated") }
     }
 
-    /// Rolls for the character `hero` or, if it is `None`, for the creature of the adventure `adventure_of_creature`.
+    /// Rolls for the character `hero` or, if it is `None`, for a creature. `adventure_of_creature` is
+    /// the index of the adventure to which the creature belongs.
     pub fn roll(
         &mut self,
         me: usize,

@@ -16,14 +16,14 @@ const PLAIN_SQLX: usize = 1;
 pub fn section(report: &Report) -> Option<String> {
     let results = report.drivers.as_ref()?;
     let mut text = INTRODUCTION.to_owned();
-    write_direct(&mut text, results);
-    write_delayed(&mut text, results);
+    write_without_added_latency(&mut text, results);
+    write_with_added_latency(&mut text, results);
     write_phases(&mut text, results);
     Some(text)
 }
 
-fn write_direct(text: &mut String, results: &DriverResults) {
-    text.push_str(DIRECT_TABLE);
+fn write_without_added_latency(text: &mut String, results: &DriverResults) {
+    text.push_str(HEADER_WITHOUT_ADDED_LATENCY);
     for comparison in results.operations.iter().filter(|comparison| !comparison.has_added_latency) {
         for (name, result) in PROGRAMS.iter().zip(&comparison.results) {
             let or_dash = |time: Option<f64>| time.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.3}"));
@@ -48,12 +48,12 @@ fn ratio_to_sqlx(comparison: &OperationComparison, result: &ProgramResult) -> St
     format!("{:.2}", result.operations_per_second / comparison.results[PLAIN_SQLX].operations_per_second)
 }
 
-fn write_delayed(text: &mut String, results: &DriverResults) {
+fn write_with_added_latency(text: &mut String, results: &DriverResults) {
     let [direct_ms, delayed_ms] = results.round_trip_ms;
     let _ = write!(
         text,
         "\nWith a proxy that prolongs each round trip by about a millisecond, a `SELECT 1` takes {delayed_ms:.2} ms \
-         instead of {direct_ms:.2} ms.\n{DELAYED_TABLE}"
+         instead of {direct_ms:.2} ms.\n{TEXT_AND_HEADER_WITH_ADDED_LATENCY}"
     );
     for comparison in results.operations.iter().filter(|comparison| comparison.has_added_latency) {
         // Round trips do not depend on the number of clients, so only the rows with one client show them.
@@ -76,9 +76,9 @@ fn write_delayed(text: &mut String, results: &DriverResults) {
 }
 
 fn write_phases(text: &mut String, results: &DriverResults) {
-    text.push_str(PHASES_TABLE);
+    text.push_str(TEXT_AND_HEADER_OF_PHASES);
     for phases in &results.phases {
-        // One client at a time runs the phases, so they are shown next to the service's time with one client.
+        // The phases are measured with a single client, so they are shown next to the service's time with one client.
         let comparison = results.operations.iter().find(|comparison| {
             !comparison.has_added_latency && comparison.clients == 1 && comparison.name == phases.name
         });
@@ -116,20 +116,20 @@ run with the median throughput. Processor times are per operation: *CPU ms* is t
 the server's. *Relative to sqlx* is the throughput divided by that of plain sqlx.
 ";
 
-const DIRECT_TABLE: &str = "
+const HEADER_WITHOUT_ADDED_LATENCY: &str = "
 | operation | clients | program | operations/s | relative to sqlx | p50 ms | p99 ms | CPU ms | PostgreSQL CPU ms |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 ";
 
-const DELAYED_TABLE: &str =
-    "The number of round trips that a caller waits for is measured with a latency of 20 ms: the additional time of an
-operation, divided by 20 ms.
+const TEXT_AND_HEADER_WITH_ADDED_LATENCY: &str =
+    "To count the round trips that a caller waits for, the proxy prolongs each by 20 ms instead: the count is how much
+longer the operation then takes than without the proxy, divided by 20 ms.
 
 | operation | clients | program | operations/s | relative to sqlx | p50 ms | p99 ms | round trips |
 | --- | --- | --- | --- | --- | --- | --- | --- |
 ";
 
-const PHASES_TABLE: &str = "
+const TEXT_AND_HEADER_OF_PHASES: &str = "
 The service sends BEGIN, the identity and the check of the account in one message (*service's BEGIN*), and returns from
 a read without waiting for COMMIT. So a caller waits for two round trips, or three to write; with plain sqlx, a caller
 waits for four. On one machine, a round trip costs mostly the processor time for waking the process that waits for the
@@ -140,7 +140,7 @@ The phases of each operation, measured one after the other on one connection, sh
 milliseconds). *Round trip* is a prepared `SELECT 1`. The time of each phase includes a round trip; the rest is
 PostgreSQL's work.
 
-| operation | round trip | service's BEGIN | BEGIN | identity | statement | as the owner, without row security \
+| operation | round trip | service's BEGIN | BEGIN | identity | statement | statement as the owner, without row security \
 | COMMIT | whole operation by the service, p50 |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 ";

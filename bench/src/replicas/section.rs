@@ -43,8 +43,8 @@ pub fn section(report: &Report) -> Option<String> {
         text,
         "\nThe writer of a change sees it at once. Other users saw it {p50:.1} ms after its commit (median; p99 \
          {p99:.1} ms, at most {maximum:.1} ms).\n\nA service with replicas also tracks log positions. Rolls always run \
-         on the primary, so the loss is the cost of tracking. Rolls per second are means, the loss is the median over \
-         pairs of runs:\n\n\
+         on the primary, so the rolls per second that a service with replicas loses are the cost of tracking. Rolls per \
+         second are means; the loss is the median over pairs of runs:\n\n\
          | clients | rolls/s without replicas | rolls/s with replicas | loss % |\n| --- | --- | --- | --- |\n"
     );
     for cost in &results.tracking {

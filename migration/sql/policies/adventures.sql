@@ -83,8 +83,9 @@ WHERE status = 'published';
 -- arguments `last_...` are the sort key and the id of the last row of the previous page; if `last_id` is NULL, the page
 -- starts at the top. One query reads the remaining rows with the same sort key as that last row, and another query the
 -- rows with lower sort keys. A single query for all of them would read every row with the same key again for each page,
--- and most adventures of a young catalogue have been played equally often. Under row security the planner has no
--- statistics for `status`, and would sort the whole list if many rows are requested, so sorting is disabled.
+-- and most adventures of a young catalogue have been played equally often. Under row security the planner may not use
+-- its statistics for `status`, so it misjudges how many adventures are published. For large pages it would then sort
+-- the whole list instead of reading an index in order, so sorting is disabled.
 CREATE OR REPLACE FUNCTION private.newest_adventures(last_published_at timestamptz, last_id uuid, max_rows integer)
 RETURNS SETOF private.published_adventures
 LANGUAGE plpgsql

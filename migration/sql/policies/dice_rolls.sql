@@ -2,7 +2,8 @@
 -- seated character, for their own characters, and for the adventure's creatures. Users cannot supply results, and
 -- nobody changes or deletes a roll through the API.
 
--- Whether the caller may roll for the character or creature. If a participant may not, this raises an error with the
+-- Whether the caller may roll for the character or creature. (The triggers of `dice_rolls` check that the creature
+-- belongs to the session's adventure.) If a participant may not, this raises an error with the
 -- reason. For a caller who is not a participant it returns false, as for a session that does not exist. Reasons that
 -- reveal something about a character (that it is retired) are given only to its owner.
 CREATE OR REPLACE FUNCTION private.may_roll(target_session_id uuid, rolling_character_id uuid, rolling_creature_id uuid)
@@ -83,9 +84,9 @@ $$;
 
 -- Takes the ids of rolls, and returns those of initiative rolls in order: highest total first, ties by grace, then at
 -- random. Rolls that the caller may not read are left out. Other participants cannot see a character's grace; only the
--- order is revealed. If the readable rolls belong to several sessions, the result is empty. Otherwise a Seer could
--- compare rolls from sessions that somebody else runs with rolls of creatures of their own, and so learn the grace of
--- any character whose rolls they see.
+-- order is revealed. If the readable rolls belong to several sessions, the result is empty. If it were not, a Seer
+-- could compare rolls from sessions that somebody else runs with rolls of creatures of their own, and so learn the
+-- grace of any character whose rolls they see.
 CREATE OR REPLACE FUNCTION private.initiative_order(roll_ids uuid[])
 RETURNS uuid[]
 LANGUAGE plpgsql
@@ -116,7 +117,7 @@ BEGIN
     ORDER BY
       roll.total DESC,
       coalesce(character.grace, (creature.stats ->> 'grace')::numeric) DESC NULLS LAST,
-      -- At random, but not by the id, which the caller may choose.
+      -- At random. The id would not do, because the caller may choose it; it decides only between equal seeds.
       roll.animation_seed,
       roll.id
   );
@@ -165,7 +166,7 @@ ON public.dice_rolls FOR SELECT
 TO authenticated
 USING (session_id = ANY ((SELECT private.my_session_ids())::uuid[]));
 
--- The game's specification names this policy so; it also covers the Seer's rolls.
+-- The name of this policy comes from the game's specification; the policy also covers the Seer's rolls.
 CREATE POLICY "Players can create rolls for own characters"
 ON public.dice_rolls FOR INSERT
 TO authenticated

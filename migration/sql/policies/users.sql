@@ -1,5 +1,5 @@
--- Profiles are public, except for the e-mail address, `account_id`, `closed_at` and the counters that limits use. A
--- user can edit only three columns of their own profile.
+-- Profiles are public, except for the e-mail address, `account_id`, `closed_at` and the counters on which limits are
+-- based. A user can edit only three columns of their own profile.
 
 -- Returns the caller's e-mail address. This is a function because a column privilege cannot be limited to the user's
 -- own row.
@@ -73,7 +73,8 @@ GRANT SELECT (id, display_name, avatar_url, bio, is_verified, games_played, game
 ON public.users TO anon, authenticated;
 GRANT UPDATE (display_name, avatar_url, bio) ON public.users TO authenticated;
 
--- Not even the service can write `closed_at` and the counters that limits use; only the schema's functions do.
+-- Not even the service can write `closed_at` and the counters on which limits are based; only the schema's functions
+-- do.
 GRANT SELECT, DELETE ON public.users TO service_role;
 GRANT INSERT (
   id, account_id, email, display_name, avatar_url, bio, is_verified, games_played, games_run, created_at, updated_at

@@ -3,13 +3,13 @@
 -- that setting from the catalog, not with `current_setting`, because a caller could set the parameter.
 
 -- Whether a broadcast is to be sent now: the operator has not turned broadcasts off, and a broadcast would arrive. It
--- would not arrive if a privilege is missing, or if the table of messages has no partition for this day: the platform
--- creates the partition only once a client has connected. `realtime.send` would then write a warning to the server's
--- log for each event.
+-- would not arrive if a privilege is missing, or if the table of messages has no partition for the current day (in UTC,
+-- which `broadcast_event` sets): the platform creates the partition only once a client has connected. `realtime.send`
+-- would then write a warning to the server's log for each event.
 --
 -- If a partition was found, the positive answer is cached in a setting of the connection, until the end of that
--- partition and for a day at most. A caller who changes this setting cannot suppress a broadcast: unless the setting
--- holds a time in the future, the function looks again.
+-- partition and for a day at most. A caller who changes this setting cannot suppress a broadcast: a time in the
+-- future means yes, and with any other value the function looks again.
 CREATE OR REPLACE FUNCTION private.can_broadcast()
 RETURNS boolean
 LANGUAGE plpgsql
@@ -76,7 +76,7 @@ $$;
 -- partition of `realtime.messages` for the date in the time zone of the database session. A caller could set a time
 -- zone whose date has no partition yet, so this function sets UTC. Somebody else may hold a lock on that table. Even a
 -- long read may block this function: the platform's removal of a partition waits for the read, and this function waits
--- behind the removal. So this function waits for a lock a tenth of a second at most.
+-- behind the removal. So this function waits at most a tenth of a second for a lock.
 CREATE OR REPLACE FUNCTION private.broadcast_event()
 RETURNS trigger
 LANGUAGE plpgsql

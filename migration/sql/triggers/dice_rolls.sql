@@ -115,10 +115,11 @@ BEGIN
     is_initiative := original_roll.roll_type = 'initiative';
   END IF;
   IF NEW.modifiers <> '[]' THEN
-    -- Modifiers above their size limit (8192 bytes) are not parsed: the check constraint on their size refuses them.
+    -- Modifiers above their size limit (8192 bytes) are neither validated nor added up: the check constraint on their
+    -- size refuses them.
     IF pg_column_size(NEW.modifiers) <= 8192 THEN
-      -- The check constraint would refuse invalid modifiers too, but only after the refusal of an unparsable document
-      -- below, which says less.
+      -- The check constraint would refuse invalid modifiers too, but only after the refusal below of a document that
+      -- clients cannot parse (`is_parsable`), which says less.
       IF NOT private.are_valid_modifiers(NEW.modifiers) THEN
         RAISE EXCEPTION USING
           ERRCODE = 'check_violation',

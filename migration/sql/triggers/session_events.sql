@@ -2,10 +2,10 @@
 -- only *client events*, whose type begins with `client.`.
 
 -- Draws the number of an event (`seq`), and sets its sender from the token, whatever a client sends. Refuses a client
--- event from a user who neither is the Seer nor holds a seat, and a client event whose payload clients cannot parse. At
--- most once a day, updates the session's `last_event_at`. The writer of an event locks the session until the end of the
--- transaction, so within a session numbers become visible in order: a reader that has seen a number has missed no lower
--- one.
+-- event from a user who neither is the Seer nor holds a seat, and a client event whose payload clients cannot parse
+-- (see `is_parsable`). At most once a day, updates the session's `last_event_at`. The writer of an event locks the
+-- session until the end of the transaction, so within a session numbers become visible in order: a reader that has seen
+-- a number has missed no lower one.
 CREATE OR REPLACE FUNCTION private.prepare_event()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -16,7 +16,7 @@ DECLARE
   me CONSTANT uuid := auth.uid();
   is_client_event CONSTANT boolean := starts_with(NEW.event_type, 'client.');
   is_sent_by_user boolean := false;
-  recorded_event_at timestamptz;
+  previous_last_event_at timestamptz;
 BEGIN
   IF is_client_event THEN
     is_sent_by_user := NOT private.is_service();
@@ -27,7 +27,7 @@ BEGIN
     -- locked first, as the lock order (`shared.sql`) demands.
     PERFORM private.lock_gate(me);
     SELECT session.last_event_at
-    INTO recorded_event_at
+    INTO previous_last_event_at
     FROM public.sessions AS session
     WHERE session.id = NEW.session_id
       AND (
@@ -41,10 +41,11 @@ BEGIN
         )
       )
     FOR NO KEY UPDATE OF session;
-    -- Row security cannot replace this check, because it uses the statement's snapshot: the caller may have left since
-    -- then, or in another part of the statement. The caller may also have left while the query above waited for the
-    -- lock, so `is_seer_or_seated` looks again. The policy's function, `may_send_event`, is called first, because its
-    -- error states the reason, if the caller may know it.
+    -- Row security cannot replace this check, because row security uses the statement's snapshot: it would miss that
+    -- the caller has left since the statement began, or leaves in the same statement (in a WITH clause). The caller may
+    -- also have left while the query above waited for the lock, so `is_seer_or_seated` looks again. Before the general
+    -- error is raised, the policy's function, `may_send_event`, is called: its own error states the reason, if the
+    -- caller may know it.
     IF NOT FOUND OR NOT private.is_seer_or_seated(NEW.session_id) THEN
       PERFORM private.may_send_event(NEW.session_id);
       RAISE EXCEPTION USING
@@ -53,7 +54,7 @@ BEGIN
     END IF;
   ELSE
     SELECT last_event_at
-    INTO recorded_event_at
+    INTO previous_last_event_at
     FROM public.sessions
     WHERE id = NEW.session_id
     FOR NO KEY UPDATE;
@@ -65,7 +66,7 @@ BEGIN
   NEW.sender_id := me;
   -- One update a day is enough to recognize an abandoned session. Each update of `last_event_at` writes a new version
   -- of the session's row.
-  IF recorded_event_at < now() - INTERVAL '1 day' THEN
+  IF previous_last_event_at < now() - INTERVAL '1 day' THEN
     UPDATE public.sessions
     SET last_event_at = now()
     WHERE id = NEW.session_id;

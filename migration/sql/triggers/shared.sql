@@ -4,8 +4,9 @@
 -- **BEFORE triggers fill in values, and AFTER triggers refuse**, once row security and the unique constraints have been
 -- evaluated. So a stranger learns nothing from a refusal, because row security refuses the stranger first. A row that
 -- is skipped by `ON CONFLICT DO NOTHING` does not count towards a limit. And no trigger has to guess whether a new row
--- will conflict with one that has the same key. Where a BEFORE trigger must refuse, it refuses only callers whom row
--- security would permit, or the refusal depends only on the caller's own input, or it has the error of row security.
+-- will conflict with one that has the same key. Where a BEFORE trigger must refuse, one of three things is so: it
+-- refuses only callers whom row security would permit, or its refusal depends only on the caller's own input, or it
+-- raises the same error as row security.
 --
 -- **A limit is a counter** in the row that owns the counted rows (`sessions.seats_taken`, `users.living_characters`,
 -- ...). An AFTER trigger updates the counter, and refuses the change if the counter would exceed the limit. Two
@@ -41,9 +42,10 @@ END
 $$;
 
 -- Returns `number_count` uniformly distributed integers from 0 to `bound` - 1 (`bound` is 1 to 256) from the server's
--- cryptographic random source. Without an extension, only a random UUID gives access to that source. Bytes 6 to 8 of
--- the UUID are skipped, because 6 and 8 contain its version and variant. A byte whose value is not below the largest
--- multiple of `bound` up to 256 is discarded, because such values would favour small numbers.
+-- cryptographic random source. Without an extension, only a random UUID gives access to that source. Bytes 6 and 8 of
+-- the UUID contain its version and variant, so bytes 6 to 8 are skipped (7 only for simplicity). Let m be the largest
+-- multiple of `bound` that is at most 256: a byte of m or more is discarded, because such bytes would favour small
+-- numbers.
 CREATE OR REPLACE FUNCTION private.random_numbers(bound integer, number_count integer)
 RETURNS integer[]
 LANGUAGE plpgsql
@@ -57,7 +59,7 @@ DECLARE
   byte_index integer;
   byte integer;
 BEGIN
-  -- With a NULL argument or a bound out of range, no byte could be used, so the loop does not begin.
+  -- With a NULL argument or a bound out of range, the loop would fail or never end, so it does not begin.
   WHILE drawn_count < number_count AND bound BETWEEN 1 AND 256
   LOOP
     uuid_bytes := uuid_send(gen_random_uuid());
@@ -75,11 +77,13 @@ BEGIN
 END
 $$;
 
--- Refuses a new row whose id is in use, with the error that the primary key would raise. The caller has found that the
--- id is in use. This function is called where the primary key itself cannot refuse the row, or not early enough:
+-- Refuses a new row whose id is in use, with the error that the primary key would raise. The trigger that calls this
+-- function has found that the id is in use. It is called where the primary key itself cannot refuse the row, or not
+-- early enough:
 -- - A row of the archive has the id. An archived session or roll keeps its id, so the new row could never be archived.
--- - The row with this id is somebody else's. The key would refuse the INSERT. But PostgreSQL evaluates the condition of
---   `ON CONFLICT DO UPDATE ... WHERE` before row security, and has then already read and locked that row.
+-- - The row with this id is somebody else's. The key would refuse a plain INSERT. But for `ON CONFLICT DO UPDATE ...
+--   WHERE`, PostgreSQL locks the existing row and evaluates the condition on it before it checks row security, so the
+--   caller could lock the row and test its values.
 -- - The same statement has deleted the row with this id. The primary key and the foreign keys would accept the new row
 --   in its place, and the new row would have the history of the deleted one.
 CREATE OR REPLACE FUNCTION private.refuse_used_id(relation text)
@@ -115,7 +119,8 @@ $$;
 
 -- Adds the given numbers to the counters of an account; a negative number lowers a counter. If a number is positive,
 -- this raises an error if that counter would exceed its limit, or if the account is closed. `living` and `retired` are
--- numbers of characters. `seats` and `sessions` must include only live sessions (those that have not ended).
+-- numbers of characters that are not retired, and that are. `seats` must count only seats in sessions that have not
+-- ended, and `sessions` only such sessions that the account runs as Seer.
 CREATE OR REPLACE FUNCTION private.add_to_account_counters(
   account uuid,
   living integer DEFAULT 0,

@@ -112,7 +112,8 @@ pub async fn run(db: &SchemaManagerConnection<'_>, command: Command) -> Result<V
 async fn set_up_and_lock(db: &DatabaseTransaction) -> Result<(), DbErr> {
     db.execute_unprepared(&script::set_up_and_lock_sql()).await.map(drop).map_err(|error| {
         match db_error::sqlstate(&error).as_deref() {
-            // The only statement that needs a privilege is the one that sets `session_replication_role`.
+            // The only statement that needs a privilege is the one that sets `session_replication_role` back to
+            // `origin`. It runs only if the setting has another value, with which the schema's triggers do not fire.
             Some(db_error::INSUFFICIENT_PRIVILEGE) => MigrationError::TriggersDisabled.into(),
             _ => error,
         }
@@ -124,7 +125,8 @@ pub(crate) async fn read_state(db: &SchemaManagerConnection<'_>) -> Result<State
     in_read_only_transaction(db, async |transaction| State::read(transaction).await).await
 }
 
-/// Returns the number of accounts whose data `down` would delete. 0 if the database is not migrated.
+/// Returns the number of accounts whose data `down` would delete. 0 if the database is not migrated, or if
+/// the role can read all rows of neither `public.users` nor `auth.users`.
 ///
 /// # Errors
 ///

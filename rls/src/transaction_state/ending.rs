@@ -11,7 +11,9 @@ use crate::{
     identity::{IDENTITY_CHANGED_SQLSTATE, TRANSACTION_ENDED_SQLSTATE},
     runtime::{AtomicBool, Ordering, spawn_detached},
     sqlstate,
-    wire::{Connection, REPLICATION_STATUS_SQL, SimpleQueryResponse, exec_error, has_only_driver_statements},
+    wire::{
+        Connection, REPLICATION_STATUS_SQL, SimpleQueryResponse, exec_error, has_only_the_drivers_prepared_statements,
+    },
 };
 
 impl<C: Connection> TransactionState<C> {
@@ -114,7 +116,11 @@ impl<C: Connection> TransactionState<C> {
         self.end_reason = Some(EndReason::EndedByCrate);
         if self.must_clean_session {
             let prepared_statement_mode = self.prepared_statement_mode;
-            let is_clean = has_only_driver_statements(self.connection_after_end()?, response, prepared_statement_mode);
+            let is_clean = has_only_the_drivers_prepared_statements(
+                self.connection_after_end()?,
+                response,
+                prepared_statement_mode,
+            );
             if is_clean { self.must_clean_session = false } else { self.discard_connection() }
         }
         Ok(())

@@ -24,8 +24,8 @@ pub(super) fn unique_constraint_error(constraint: &str) -> Error {
     Error::IdConflict { what }
 }
 
-/// Returns what a foreign key references, in the words of error messages. Foreign keys with other names reference
-/// accounts.
+/// Returns the noun that error messages use for what a foreign key references. A foreign key with none of the suffixes
+/// below references an account, which messages call a user.
 pub(super) fn referenced_kind(constraint: &str) -> &'static str {
     const KINDS_BY_SUFFIX: [(&str, &str); 5] = [
         ("_adventure_id_fkey", "adventure"),
@@ -51,7 +51,8 @@ pub(super) fn check_constraint_error(table: &str, constraint: &str) -> Option<Er
         "creature_limit" => return Some(Error::CreatureLimitReached),
         "displayable_name" => (
             if table == "users" { "display_name" } else { "name" },
-            "must have a visible character and no control, bidirectional or zero-width characters",
+            "must have a visible character, and no control characters, line breaks, bidirectional formatting or zero-width \
+             spaces",
         ),
         // The account's own reserved address is the exception; only the schema's functions store it.
         "reserved_email_is_own" => ("email", "must not be in a reserved domain"),
@@ -108,10 +109,10 @@ pub(super) fn check_constraint_error(table: &str, constraint: &str) -> Option<Er
         "valid_outcome" => ("outcome", "must follow from the results and the difficulty"),
         "valid_success" => ("success", "must follow from the outcome"),
         "valid_roller" => ("roller", "must be one character or one creature"),
-        "valid_heroic_save" => ("original_roll_id", "must be set for a heroic save, and only for one"),
-        "valid_event_type" => {
-            ("kind", "must have 1 to 57 characters (64 with the prefix `client.`), and no control characters")
+        "valid_heroic_save" => {
+            ("original_roll_id", "must be set if the roll is a heroic save, and must be empty otherwise")
         }
+        "valid_event_type" => ("kind", "must have 1 to 57 characters, and no control characters"),
         "valid_step" => ("current_step", "must be a step of the tutorial"),
         "users_games_played_check" => ("games_played", "must not be negative"),
         "users_games_run_check" => ("games_run", "must not be negative"),

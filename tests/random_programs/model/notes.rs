@@ -1,4 +1,4 @@
-//! The insert into the table `notes`, and the assertion that a statement ran as its caller.
+//! The insert into `notes`, a table that these tests create, and the assertion that a statement ran as its caller.
 
 use sea_orm::{
     ConnectionTrait, DbBackend, QueryResult, Statement,
