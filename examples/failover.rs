@@ -1,10 +1,10 @@
 //! A game on three servers, one of which is killed during the game: `cargo run --example failover`.
 //!
 //! A primary and two standbys start on this machine. A commit is acknowledged once one standby has it. A player, Ada,
-//! rolls dice and reads each roll again. Then the primary is killed, the standby that has received more of the log is
-//! promoted, and the game continues. At the end, the servers are removed. The program prints *log positions*, which are
-//! positions in the write-ahead log (WAL): for Ada, the position of what she last wrote or read; for a server, the
-//! position up to which it has replayed or written the log.
+//! rolls dice and reads each roll again. Then the primary is killed, the standby that has received more of the
+//! write-ahead log (WAL) is promoted, and the game continues. At the end, the servers are removed. The program prints
+//! *log positions*, which are positions in the WAL: for Ada, the position of what she last wrote or read; for a server,
+//! the position up to which it has replayed or written the WAL.
 
 use std::time::{Duration, Instant};
 
@@ -23,8 +23,9 @@ use testdb::{Binaries, DemoGame, Server};
 use tokio::{task::spawn_blocking, time::sleep};
 use uuid::Uuid;
 
-/// The settings of all three servers. Each keeps enough WAL for a standby that begins to follow it later, as the other
-/// standby does after the promotion. A standby that receives no WAL tries again after 200 ms instead of five seconds.
+/// The settings of all three servers. Each server keeps enough WAL for a standby that begins to follow it later: after
+/// the promotion, the other standby begins to follow the promoted one. A standby that receives no WAL tries again after
+/// 200 ms instead of five seconds.
 const SETTINGS: [&str; 3] = ["synchronous_commit=on", "wal_keep_size=256MB", "wal_retrieve_retry_interval=200ms"];
 
 #[tokio::main]
@@ -62,10 +63,10 @@ async fn main() -> anyhow::Result<()> {
     // The pause stands for the time that an operator or a failover program needs to notice the failure.
     let promotion = tokio::spawn(async move {
         sleep(Duration::from_millis(500)).await;
-        promote_one_of(first_standby, second_standby).await
+        promote_more_advanced(first_standby, second_standby).await
     });
-    // Ada retries for up to twenty seconds. All attempts have the same id, so the roll is made only once, even if an
-    // attempt is committed but its answer is lost.
+    // Ada retries for up to twenty seconds. All attempts have the same roll id, so the roll is made only once, even if
+    // an attempt is committed but its answer is lost.
     let retried_roll_id = Uuid::new_v4();
     let mut attempts = 1;
     while let Err(error) = roll_and_read(&ada, &game, retried_roll_id).await {
@@ -109,9 +110,9 @@ async fn start_standby_of(primary: &Server) -> anyhow::Result<Server> {
     Ok(spawn_blocking(move || primary.start_standby(&SETTINGS)).await??)
 }
 
-/// Promotes the standby that has received more of the log. Either standby may have acknowledged the last commit, so the
+/// Promotes the standby that has received more of the WAL. Either standby may have acknowledged the last commit, so the
 /// other may lack it. Returns the promoted standby and the other one.
-async fn promote_one_of(first: Server, second: Server) -> anyhow::Result<(Server, Server)> {
+async fn promote_more_advanced(first: Server, second: Server) -> anyhow::Result<(Server, Server)> {
     let (first_position, second_position) = tokio::try_join!(received_position(&first), received_position(&second))?;
     let (new_primary, other) = if first_position >= second_position { (first, second) } else { (second, first) };
     let promoted = new_primary.clone();
@@ -119,8 +120,8 @@ async fn promote_one_of(first: Server, second: Server) -> anyhow::Result<(Server
     Ok((new_primary, other))
 }
 
-/// Returns the position up to which the standby has received the log, as a number of bytes; `None` if it has received
-/// nothing. When it is promoted, it replays all of this before it accepts writes.
+/// Returns the position up to which the standby has received the WAL, as a number of bytes; `None` if it has received
+/// nothing. A promoted standby replays all the WAL that it has received before it accepts writes.
 async fn received_position(standby: &Server) -> anyhow::Result<Option<i64>> {
     let connection = sea_orm::Database::connect(standby.url()).await?;
     let sql = "SELECT (pg_last_wal_receive_lsn() - '0/0')::bigint";
@@ -129,15 +130,15 @@ async fn received_position(standby: &Server) -> anyhow::Result<Option<i64>> {
     Ok(row.map(|row| row.try_get_by_index(0)).transpose()?.flatten())
 }
 
-/// Makes a roll with the id `roll_id`, and reads it again. Returns the id.
+/// Makes a roll with the id `roll_id`, and reads the roll again. Returns the id.
 async fn roll_and_read(
     ada: &IdentityConnection,
     game: &DemoGame,
     roll_id: Uuid,
 ) -> Result<Uuid, sparc::service::Error> {
-    let hero = Roller::Character(game.hero);
-    let new = NewRoll::new(RollType::Attack, game.session, hero, Attribute::Might, Difficulty::MAX);
-    ada.dice().roll(NewRoll { id: Some(roll_id), ..new }).await?;
+    let roller = Roller::Character(game.hero);
+    let new_roll = NewRoll::new(RollType::Attack, game.session, roller, Attribute::Might, Difficulty::MAX);
+    ada.dice().roll(NewRoll { id: Some(roll_id), ..new_roll }).await?;
     // This reads from a replica if one has replayed the roll already, and from the primary otherwise.
     Ok(ada.dice().get(roll_id).await?.id)
 }
@@ -147,7 +148,7 @@ async fn count_newest_rolls(ada: &IdentityConnection, game: &DemoGame) -> Result
     Ok(ada.dice().history(scope, &HistoryFilter::default(), None).await?.items.len())
 }
 
-/// Returns the log position of what Ada last wrote or read.
+/// Returns the log position of what Ada last wrote or read, as text.
 fn position_text(ada: &IdentityConnection) -> String {
     ada.position().map(|position| position.to_string()).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! The lobby in the terminal, page after page.
+//! The lobby (the public sessions that wait for players) in the terminal, page after page.
 //!
 //! `cargo run --example lobby` shows the sessions of a new database with sample rows;
 //! `cargo run --example lobby -- ford` shows those whose adventure or Seer has `ford` in the name. With `DATABASE_URL`,
@@ -40,15 +40,16 @@ async fn main() -> anyhow::Result<()> {
         page_number += 1;
         println!("{}\n{}", format!("page {page_number}").bold(), sessions_table(&page.items));
         match page.next {
-            Some(next) if user_wants_next_page()? => after = Some(next),
+            Some(next) if ask_for_next_page()? => after = Some(next),
             _ => break,
         }
     }
     Ok(sparc.close().await?)
 }
 
-/// Asks whether to show the next page. If the input is not a terminal, all pages are shown.
-fn user_wants_next_page() -> io::Result<bool> {
+/// Asks the person at the terminal whether to show the next page, and returns the answer. If the input is not a
+/// terminal, returns `true` without asking.
+fn ask_for_next_page() -> io::Result<bool> {
     if !io::stdin().is_terminal() {
         return Ok(true);
     }
@@ -96,8 +97,8 @@ fn sessions_table(sessions: &[SessionSummary]) -> Table {
     table
 }
 
-/// Creates two Seers with fifteen sessions each. Of each Seer's sessions, three have no start time, and one of these
-/// three is announced as starting soon; the other twelve start in three to fourteen days.
+/// Creates two Seers with fifteen sessions each. Of each Seer's sessions, three have no scheduled start, and one of
+/// these three is announced as starting soon; the other twelve start in three to fourteen days.
 async fn create_sample_sessions(sparc: &Sparc) -> Result<(), Error> {
     let content = || AdventureContent::single_scene("It begins here, and it ends here.");
     for (seer_name, adventure_name, difficulty) in
@@ -105,18 +106,19 @@ async fn create_sample_sessions(sparc: &Sparc) -> Result<(), Error> {
     {
         let account = NewAccount { display_name: Some(seer_name.into()), ..Default::default() };
         let seer = sparc.as_user(sparc.as_service().users().sign_up(account).await?.id);
-        let new = NewAdventure { name: adventure_name.into(), difficulty, content: content(), ..Default::default() };
-        let adventure = seer.adventures().create(new).await?;
+        let new_adventure =
+            NewAdventure { name: adventure_name.into(), difficulty, content: content(), ..Default::default() };
+        let adventure = seer.adventures().create(new_adventure).await?;
         seer.adventures().publish(adventure.id).await?;
         for number in 0..15 {
-            let new = NewSession {
+            let new_session = NewSession {
                 adventure_id: adventure.id,
                 visibility: Visibility::Public,
                 looking_for: (number % 3 == 0).then(|| "a healer".to_owned()),
                 scheduled_start: (number > 2).then(|| Utc::now() + Duration::days(number)),
                 ..Default::default()
             };
-            let session = seer.sessions().create(new).await?;
+            let session = seer.sessions().create(new_session).await?;
             if number == 1 {
                 // Gives the session the status `starting_soon`.
                 seer.sessions().announce_start(session.id).await?;

@@ -1,8 +1,9 @@
 //! Your own SeaORM queries on the connection of a user, under row-level security.
 //!
-//! `cargo run --example own_query` runs on a new database. With `DATABASE_URL`, it runs on that database and leaves its
-//! rows there: `DATABASE_URL` names the login that migrates, `USERS_DATABASE_URL` the login for users, and
-//! `SERVICE_DATABASE_URL` the login for the service (`docs/guide.md`).
+//! `cargo run --example own_query` runs on a new database. If `DATABASE_URL` is set, the program migrates the database
+//! in that URL, runs on it, and leaves its rows there. To run it with the two logins that `docs/guide.md` recommends,
+//! also set `USERS_DATABASE_URL` and `SERVICE_DATABASE_URL`: the URLs of the same database with the login for users and
+//! the login for the service.
 
 use std::env;
 
@@ -40,8 +41,8 @@ async fn main() -> anyhow::Result<()> {
     let streamed_seats: Vec<_> = session_players::Entity::find().limit(10).stream(&ben).await?.try_collect().await?;
     println!("{} seats read from a stream", streamed_seats.len());
 
-    // Users may not read every column of `users`, so a query for all columns is refused. The error says what to use
-    // instead.
+    // Users may read only some columns of the table `users`, so a query for all columns is refused. The error says what
+    // to use instead.
     let outcome = users::Entity::find().all(&ada).await.map_err(Error::from);
     println!("{}", outcome.map_or_else(|error| error.to_string(), |_| "readable".into()));
     let profiles: Vec<Profile> = users::Entity::find().into_partial_model().all(&ada).await?;
@@ -59,7 +60,7 @@ async fn main() -> anyhow::Result<()> {
         println!("Ada's best {class} has wit {wit}");
     }
 
-    // A statement that changes the identity is refused.
+    // A statement that changes the identity (the role or the claims that policies read) is refused.
     let outcome = ada.execute_unprepared("RESET ROLE").await.map_err(Error::from);
     println!("{}", outcome.map_or_else(|error| error.to_string(), |_| "the role was reset".into()));
 
@@ -73,23 +74,25 @@ async fn main() -> anyhow::Result<()> {
     Ok(sparc.close().await?)
 }
 
-/// Signs up two users, and seats a character of each in one session. The first user is also the session's Seer.
+/// Signs up two users, seats a character of each in one session, and returns the users' connections. The first user is
+/// also the session's Seer.
 async fn seat_two_players(sparc: &Sparc) -> Result<(IdentityConnection, IdentityConnection), Error> {
     let ada = sparc.as_user(sparc.as_service().users().sign_up(NewAccount::default()).await?.id);
     let ben = sparc.as_user(sparc.as_service().users().sign_up(NewAccount::default()).await?.id);
     let adventure = NewAdventure { name: "The Drowned Ford".into(), ..Default::default() };
     let adventure = ada.adventures().create(adventure).await?;
     let session = ada.sessions().create(NewSession { adventure_id: adventure.id, ..Default::default() }).await?;
-    for (user, name) in [(&ada, "Brunhild"), (&ben, "Nim")] {
-        let hero = user.characters().create(NewCharacter { name: name.into(), ..Default::default() }).await?;
-        user.sessions().join(&session.code.parse()?, hero.id).await?;
+    for (user, character_name) in [(&ada, "Brunhild"), (&ben, "Nim")] {
+        let new_character = NewCharacter { name: character_name.into(), ..Default::default() };
+        let character = user.characters().create(new_character).await?;
+        user.sessions().join(&session.code.parse()?, character.id).await?;
     }
     Ok((ada, ben))
 }
 
-/// Connects with the two logins that the environment names, or else with the login of `fallback_url` for both users and
-/// the service. In production, use two: if the login for users is not a member of `service_role`, no SQL that runs for
-/// a user can assume that role.
+/// Connects with two logins if both `USERS_DATABASE_URL` and `SERVICE_DATABASE_URL` are set; if not, connects with the
+/// login of `fallback_url`, which then serves for users and for the service alike. In production, use two logins: if
+/// the login for users is not a member of `service_role`, no SQL that runs for a user can assume that role.
 async fn connect(fallback_url: &str) -> Result<Sparc, Error> {
     match (env::var("USERS_DATABASE_URL"), env::var("SERVICE_DATABASE_URL")) {
         (Ok(users_url), Ok(service_url)) => {

@@ -1,8 +1,9 @@
 //! Several operations and your own statements in one transaction, which commits or rolls back all of them.
 //!
-//! `cargo run --example own_transaction` runs on a new database. With `DATABASE_URL`, it runs on that database and
-//! leaves its rows there: `DATABASE_URL` names the login that migrates, `USERS_DATABASE_URL` the login for users, and
-//! `SERVICE_DATABASE_URL` the login for the service (`docs/guide.md`).
+//! `cargo run --example own_transaction` runs on a new database. If `DATABASE_URL` is set, the program migrates the
+//! database in that URL, runs on it, and leaves its rows there. To run it with the two logins that `docs/guide.md`
+//! recommends, also set `USERS_DATABASE_URL` and `SERVICE_DATABASE_URL`: the URLs of the same database with the login
+//! for users and the login for the service.
 
 use std::env;
 
@@ -24,13 +25,13 @@ async fn main() -> anyhow::Result<()> {
     let tx = ada.begin().await?;
     let adventure = NewAdventure { name: "The Drowned Ford".into(), ..Default::default() };
     let adventure = tx.adventures().create(adventure).await?;
-    let hero = tx.characters().create(NewCharacter { name: "Brunhild".into(), ..Default::default() }).await?;
+    let character = tx.characters().create(NewCharacter { name: "Brunhild".into(), ..Default::default() }).await?;
     let session = tx.sessions().create(NewSession { adventure_id: adventure.id, ..Default::default() }).await?;
-    tx.sessions().join(&session.code.parse()?, hero.id).await?;
+    tx.sessions().join(&session.code.parse()?, character.id).await?;
     // Your own statement in the same transaction: it runs as the same user, and sees what the operations did.
     let seats =
         session_players::Entity::find().filter(session_players::Column::SessionId.eq(session.id)).all(&tx).await?;
-    println!("in the transaction: {} seat taken by {}", seats.len(), hero.name);
+    println!("in the transaction: {} seat taken by {}", seats.len(), character.name);
     tx.rollback().await?;
     println!(
         "after the rollback: {} characters, {} sessions",
@@ -52,8 +53,8 @@ async fn main() -> anyhow::Result<()> {
     println!("the same name twice: {}", outcome.map_or_else(|error| error.to_string(), |()| "done".into()));
     println!("nothing was created: {} characters", living_character_count(&ada).await?);
 
-    // With a savepoint, only the refused statement is rolled back. This one is refused because users cannot change the
-    // level of a character.
+    // With a savepoint, only what was done since the savepoint is rolled back. The update below is refused, because
+    // users cannot change the level of a character.
     let tx = ada.begin().await?;
     let nim = tx.characters().create(NewCharacter { name: "Nim".into(), ..Default::default() }).await?;
     let savepoint = tx.begin().await?;
@@ -67,17 +68,20 @@ async fn main() -> anyhow::Result<()> {
     Ok(sparc.close().await?)
 }
 
+/// Returns the number of the user's living characters (those that are not retired).
 async fn living_character_count(user: &sparc::service::IdentityConnection) -> Result<usize, Error> {
     Ok(user.characters().living().await?.len())
 }
 
+/// Returns the number of live sessions (those that have not ended) that the user runs or has a seat in. One page
+/// contains all of them, because an account can run twenty live sessions and have twenty seats in live sessions.
 async fn live_session_count(user: &sparc::service::IdentityConnection) -> Result<usize, Error> {
     Ok(user.sessions().my_live(None).await?.items.len())
 }
 
-/// Connects with the two logins that the environment names, or else with the login of `fallback_url` for both users and
-/// the service. In production, use two: if the login for users is not a member of `service_role`, no SQL that runs for
-/// a user can assume that role.
+/// Connects with two logins if both `USERS_DATABASE_URL` and `SERVICE_DATABASE_URL` are set; if not, connects with the
+/// login of `fallback_url`, which then serves for users and for the service alike. In production, use two logins: if
+/// the login for users is not a member of `service_role`, no SQL that runs for a user can assume that role.
 async fn connect(fallback_url: &str) -> Result<Sparc, Error> {
     match (env::var("USERS_DATABASE_URL"), env::var("SERVICE_DATABASE_URL")) {
         (Ok(users_url), Ok(service_url)) => {

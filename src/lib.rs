@@ -1,6 +1,8 @@
 //! The data layer of the SPARC role-playing game: a PostgreSQL schema that enforces every rule of the game, and the
 //! game's operations as a typed API. This crate re-exports three others, so that a service needs only one dependency.
 //!
+//! One game is a *session*, and its *Seer* is the game master. The *lobby* lists public sessions that wait for players:
+//!
 //! ```no_run
 //! use sparc::service::{Operations, Sparc, sessions::LobbyFilter};
 //!

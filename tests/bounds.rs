@@ -1,7 +1,7 @@
-//! The bounds of columns: a value at the bound is accepted, one past it is refused. Also: unique values, and numbers
-//! inside a document, which are stored exactly. `counters.rs` tests the counters that limit how many rows an account or
-//! an adventure may have, and the counters of archived rows; `maximum_sizes.rs`, the maximum sizes of texts and
-//! documents.
+//! The bounds of columns: a value at the bound is accepted, one past it is refused. Also: values that must be unique,
+//! and the exact storage of numbers inside a document. `counters.rs` tests the counters that limit how many rows an
+//! account or an adventure may have, and the counters of archived rows. `maximum_sizes.rs` tests the maximum sizes of
+//! texts and documents.
 
 use serde_json::json;
 use sparc::service::{
@@ -24,39 +24,39 @@ pub async fn assert_accepted(caller: &SqlCaller, sql: &str) {
     assert_eq!(caller.execute(sql).await, Ok(1), "{sql}");
 }
 
-/// Asserts that an integer column of the only row of a table accepts `low` and `high`, but neither `low - 1` nor
-/// `high + 1` (which does not exist if `high` is the greatest integer).
+/// Asserts that an integer column of the only row of a table accepts `low` and `high`, and refuses `low - 1` and
+/// (unless `high` is the greatest integer) `high + 1`.
 pub async fn assert_column_bounds(caller: &SqlCaller, table: &str, column: &str, low: i32, high: i32) {
-    let set = |value: i32| format!("UPDATE {table} SET {column} = {value}");
+    let update_sql = |value: i32| format!("UPDATE {table} SET {column} = {value}");
     let constraint = format!("{table}_{column}_check");
     for value in [low, high] {
-        assert_accepted(caller, &set(value)).await;
+        assert_accepted(caller, &update_sql(value)).await;
     }
-    assert_check_violation(caller, &set(low - 1), &constraint).await;
+    assert_check_violation(caller, &update_sql(low - 1), &constraint).await;
     if high < i32::MAX {
-        assert_check_violation(caller, &set(high + 1), &constraint).await;
+        assert_check_violation(caller, &update_sql(high + 1), &constraint).await;
     }
 }
 
-/// Asserts that the statement made from a number succeeds for `low` and `high`, and is refused for `low - 1` and
-/// `high + 1`. The number is a value, or the length of a text.
+/// Asserts that the statement which `statement_sql` returns for a number succeeds for `low` and `high`, and is refused
+/// for `low - 1` and `high + 1`. The number is a value, or the length of a text.
 async fn assert_statement_bounds(
     caller: &SqlCaller,
     low: u32,
     high: u32,
     constraint: &str,
-    statement: impl Fn(u32) -> String,
+    statement_sql: impl Fn(u32) -> String,
 ) {
-    assert_check_violation(caller, &statement(low - 1), constraint).await;
-    assert_accepted(caller, &statement(low)).await;
-    assert_accepted(caller, &statement(high)).await;
-    assert_check_violation(caller, &statement(high + 1), constraint).await;
+    assert_check_violation(caller, &statement_sql(low - 1), constraint).await;
+    assert_accepted(caller, &statement_sql(low)).await;
+    assert_accepted(caller, &statement_sql(high)).await;
+    assert_check_violation(caller, &statement_sql(high + 1), constraint).await;
 }
 
 /// Asserts that the name in the only row of a table may have from `low` to `high` characters, each of two bytes.
 async fn assert_name_length_bounds(caller: &SqlCaller, table: &str, low: u32, high: u32) {
-    let set = |length| format!("UPDATE {table} SET name = repeat('é', {length})");
-    assert_statement_bounds(caller, low, high, "valid_name", set).await;
+    let update_sql = |length| format!("UPDATE {table} SET name = repeat('é', {length})");
+    assert_statement_bounds(caller, low, high, "valid_name", update_sql).await;
 }
 
 #[tokio::test]
@@ -69,7 +69,7 @@ async fn the_bounds_of_characters_hold() {
     }
     assert_column_bounds(&owner, "characters", "level", 1, 10).await;
     assert_column_bounds(&owner, "characters", "experience", 0, i32::MAX).await;
-    // Otherwise the hit points, rather than the bounds, would limit `max_hit_points`.
+    // `max_hit_points` must not be less than `hit_points`, which at 0 excludes none of the values below.
     assert_accepted(&owner, "UPDATE characters SET hit_points = 0").await;
     assert_column_bounds(&owner, "characters", "max_hit_points", 1, 10).await;
     assert_name_length_bounds(&owner, "characters", 2, 50).await;
@@ -82,7 +82,7 @@ async fn the_bounds_of_adventures_hold() {
     let owner = world.owner();
     assert_column_bounds(&owner, "adventures", "estimated_duration", 1, i32::MAX).await;
     assert_column_bounds(&owner, "adventures", "times_played", 0, i32::MAX).await;
-    // With these two as far apart as possible, each of the values below violates only one constraint.
+    // With these two columns as far apart as possible, each of the changes below violates only one constraint.
     assert_accepted(&owner, "UPDATE adventures SET min_players = 1, max_players = 6").await;
     for (assignments, constraint) in [
         ("min_players = 0", "adventures_min_players_check"),
@@ -130,25 +130,25 @@ async fn the_bounds_of_rolls_and_events_hold() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let owner = world.owner();
-    let insert_roll = |difficulty| {
+    let insert_roll_sql = |difficulty| {
         format!(
             "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type)
              VALUES ('{}', '{}', 'wit', {difficulty}, 'damage')",
             game.session_id, game.players[0].character_id
         )
     };
-    assert_statement_bounds(&owner, 3, 18, "dice_rolls_difficulty_check", insert_roll).await;
-    let set_two_rollers = "UPDATE dice_rolls SET creature_id = gen_random_uuid() WHERE character_id IS NOT NULL";
-    assert_check_violation(&owner, set_two_rollers, "valid_roller").await;
+    assert_statement_bounds(&owner, 3, 18, "dice_rolls_difficulty_check", insert_roll_sql).await;
+    let add_second_roller = "UPDATE dice_rolls SET creature_id = gen_random_uuid() WHERE character_id IS NOT NULL";
+    assert_check_violation(&owner, add_second_roller, "valid_roller").await;
     assert_check_violation(&owner, "UPDATE dice_rolls SET modifiers = '[1]'", "valid_modifiers").await;
-    let insert_event = |event_type: &str| {
+    let insert_event_sql = |event_type: &str| {
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', {event_type})", game.session_id)
     };
-    let insert_event_with_type_length = |length| insert_event(&format!("repeat('x', {length})"));
-    assert_statement_bounds(&owner, 1, 64, "valid_event_type", insert_event_with_type_length).await;
+    let insert_event_with_type_length_sql = |length| insert_event_sql(&format!("repeat('x', {length})"));
+    assert_statement_bounds(&owner, 1, 64, "valid_event_type", insert_event_with_type_length_sql).await;
     // Control characters and line separators.
     for code_point in ["1", "10", "13", "31", "127", "133", "8232", "8233"] {
-        let sql = insert_event(&format!("'client.a' || chr({code_point}) || 'b'"));
+        let sql = insert_event_sql(&format!("'client.a' || chr({code_point}) || 'b'"));
         assert_check_violation(&owner, &sql, "valid_event_type").await;
     }
 }
@@ -163,7 +163,7 @@ async fn games_played_and_games_run_are_not_negative() {
 }
 
 #[tokio::test]
-async fn names_codes_and_event_numbers_are_unique_and_a_roll_has_one_heroic_save() {
+async fn character_names_join_codes_and_event_numbers_are_unique_and_a_roll_has_at_most_one_heroic_save() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let owner = world.owner();
@@ -174,14 +174,14 @@ async fn names_codes_and_event_numbers_are_unique_and_a_roll_has_one_heroic_save
     world.new_character(game.players[0].user_id).await;
     let outcome = owner.execute("UPDATE characters SET name = 'Namesake'").await;
     assert_unique_violation(outcome, "unique_user_character_name");
-    let repeat_code = format!(
+    let insert_repeated_code = format!(
         "INSERT INTO sessions (seer_id, adventure_id, code)
          SELECT seer_id, adventure_id, code FROM sessions WHERE id = '{}'",
         game.session_id
     );
-    assert_unique_violation(world.service().execute(&repeat_code).await, "sessions_code_key");
+    assert_unique_violation(world.service().execute(&insert_repeated_code).await, "sessions_code_key");
     let roll_id = world.new_attack_roll(game.session_id, game.players[0].character_id, "{1,2}", 10, 0).await;
-    // Triggers are disabled, as when a dump is restored, so that the unique index itself refuses the row.
+    // Triggers are disabled, so that the unique index itself refuses the row.
     let insert_two_heroic_saves = format!(
         "SET LOCAL session_replication_role = replica;
          INSERT INTO dice_rolls (session_id, character_id, character_name, attribute, dice_count, difficulty, roll_type,
@@ -221,7 +221,7 @@ async fn an_extreme_start_date_is_refused_by_the_database() {
 }
 
 #[tokio::test]
-async fn a_start_date_that_postgresql_cannot_store_is_an_invalid_value() {
+async fn a_start_at_the_earliest_or_latest_time_of_chrono_is_an_invalid_value() {
     let world = World::new().await;
     let seer_id = world.new_account().await;
     let adventure_id = world.new_adventure(seer_id).await;
@@ -241,7 +241,8 @@ async fn numbers_in_a_document_are_returned_as_they_were_sent() {
     let mut numbers: Vec<serde_json::Value> = Vec::new();
     while numbers.len() < 2000 {
         let float = f64::from_bits(rng.u64(..));
-        // The database refuses documents with numbers close to the limits of a double, so this test leaves them out.
+        // The database refuses a document with a number beyond 1e308 or, except for 0, closer to 0 than 1e-308. This
+        // test leaves out numbers close to these limits.
         if float.is_finite() && float.abs() > 1e-300 && float.abs() < 1e300 {
             numbers.push(json!(float));
         }

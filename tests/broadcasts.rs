@@ -8,7 +8,8 @@ use crate::{
     world::{GameSession, SqlCaller, World, insert_attribute_check_sql, into_sql_error},
 };
 
-/// Creates a migrated database like that of a Supabase project, and returns it with a connection of its superuser.
+/// Creates a migrated database like that of a Supabase project, and returns it with a pool of the superuser's
+/// connections.
 async fn new_platform_world() -> (World, DatabaseConnection) {
     let database = platform_server().await.create_migrated().await.unwrap();
     let superuser = sea_orm::Database::connect(database.superuser_url()).await.unwrap();
@@ -26,17 +27,19 @@ async fn count_broadcasts(world: &World, game: &GameSession) -> i64 {
     world.owner().count(&messages).await
 }
 
-/// What somebody may do in a topic after joining it.
+/// What somebody may do in a topic.
 #[derive(Debug, PartialEq, Eq)]
 struct TopicAccess {
     reads: bool,
     writes_broadcasts: bool,
+    /// Announces to the others in the topic that the caller is connected.
     tracks_presence: bool,
 }
 
 const NO_ACCESS: TopicAccess = TopicAccess { reads: false, writes_broadcasts: false, tracks_presence: false };
 
-/// Returns what the caller may do in the topic. Tries it with the statements that the platform's Realtime server uses.
+/// Returns what the caller may do in the topic. To find out, runs the statements with which the platform's Realtime
+/// server checks a client, and rolls them back.
 async fn topic_access(caller: &SqlCaller, topic: &str) -> TopicAccess {
     let select_messages = format!("SELECT FROM realtime.messages WHERE topic = '{topic}'");
     let write_broadcast = format!(
@@ -44,15 +47,16 @@ async fn topic_access(caller: &SqlCaller, topic: &str) -> TopicAccess {
     );
     let track_presence = format!("INSERT INTO realtime.messages (topic, extension) VALUES ('{topic}', 'presence')");
     TopicAccess {
-        reads: affects_rows(caller, topic, &select_messages).await,
-        writes_broadcasts: affects_rows(caller, topic, &write_broadcast).await,
-        tracks_presence: affects_rows(caller, topic, &track_presence).await,
+        reads: dry_run_affects_rows(caller, topic, &select_messages).await,
+        writes_broadcasts: dry_run_affects_rows(caller, topic, &write_broadcast).await,
+        tracks_presence: dry_run_affects_rows(caller, topic, &track_presence).await,
     }
 }
 
-/// Runs a statement of a caller who joins the topic, and rolls it back. Returns whether it returned or inserted rows.
-/// Panics if it failed for any other reason than a missing privilege or row security.
-async fn affects_rows(caller: &SqlCaller, topic: &str, sql: &str) -> bool {
+/// Runs a statement with `realtime.topic` set to the topic, as Realtime does for a client who joins it, and rolls back.
+/// Returns whether the statement returned or inserted rows. Panics if the statement failed for any other reason than a
+/// missing privilege or row security.
+async fn dry_run_affects_rows(caller: &SqlCaller, topic: &str, sql: &str) -> bool {
     let transaction = caller.begin().await;
     transaction.execute_unprepared(&format!("SET LOCAL realtime.topic = '{topic}'")).await.unwrap();
     let affects_rows = match transaction.execute_unprepared(sql).await {
@@ -155,7 +159,7 @@ async fn no_setting_of_a_client_suppresses_the_broadcast_of_a_roll() {
 }
 
 #[tokio::test]
-async fn participants_read_broadcasts_and_track_presence_but_nobody_writes_a_broadcast() {
+async fn participants_read_broadcasts_and_track_presence_but_no_client_writes_a_broadcast() {
     let (world, _superuser) = new_platform_world().await;
     let (game, other_game) = (world.new_active_session(2).await, world.new_active_session(1).await);
     let topic_of_game = topic(&game);
@@ -166,17 +170,20 @@ async fn participants_read_broadcasts_and_track_presence_but_nobody_writes_a_bro
     }
     assert_eq!(topic_access(&world.new_user().await, &topic_of_game).await, NO_ACCESS, "a stranger");
     assert_eq!(topic_access(&world.visitor(), &topic_of_game).await, NO_ACCESS, "a visitor");
-    let closed_player = &game.players[1];
+    let player_with_closed_account = &game.players[1];
     world
         .owner()
-        .execute(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", closed_player.user_id))
+        .execute(&format!(
+            "UPDATE auth.users SET deleted_at = now() WHERE id = '{}'",
+            player_with_closed_account.user_id
+        ))
         .await
         .unwrap();
-    assert_eq!(topic_access(&closed_player.caller, &topic_of_game).await, NO_ACCESS, "a closed account");
+    assert_eq!(topic_access(&player_with_closed_account.caller, &topic_of_game).await, NO_ACCESS, "a closed account");
 }
 
 #[tokio::test]
-async fn a_malformed_topic_grants_nothing_and_raises_no_error() {
+async fn a_malformed_topic_is_treated_like_the_topic_of_another_session() {
     let (world, _superuser) = new_platform_world().await;
     let game = world.new_active_session(1).await;
     let id = game.session_id.to_string();
@@ -205,7 +212,7 @@ async fn a_malformed_topic_grants_nothing_and_raises_no_error() {
 #[tokio::test]
 async fn a_roll_succeeds_even_if_its_broadcast_cannot_be_sent() {
     for obstacle in [
-        // On a day on which no client has connected, the table has no partition for that day.
+        // On a day on which no client has connected, `realtime.messages` has no partition for that day.
         "DO $$ DECLARE part regclass; BEGIN
            FOR part IN SELECT inhrelid FROM pg_inherits WHERE inhparent = 'realtime.messages'::regclass LOOP
              EXECUTE format('DROP TABLE %s', part);
@@ -237,28 +244,30 @@ async fn a_roll_succeeds_even_if_its_broadcast_cannot_be_sent() {
             "{obstacle}"
         );
         assert_eq!(world.owner().count("dice_rolls").await, 1, "{obstacle}");
-        let row_future = superuser.query_one_raw(sea_orm::Statement::from_string(
+        let select_broadcast_count = sea_orm::Statement::from_string(
             sea_orm::DbBackend::Postgres,
             format!("SELECT count(*) FROM realtime.messages WHERE topic = '{}'", topic(&game)),
-        ));
-        let broadcast_count_after: i64 = row_future.await.unwrap().unwrap().try_get_by_index(0).unwrap();
+        );
+        let row = superuser.query_one_raw(select_broadcast_count).await.unwrap().unwrap();
+        let broadcast_count_after: i64 = row.try_get_by_index(0).unwrap();
         // The first obstacle also removes the earlier broadcasts.
-        assert!(broadcast_count_after <= broadcast_count_before, "{obstacle}: nothing may be sent");
+        assert!(broadcast_count_after <= broadcast_count_before, "{obstacle}: the roll must store no broadcast");
         superuser.close().await.unwrap();
     }
 }
 
-/// The platform locks the table when it removes an old partition. If an open transaction has read the table, the
-/// removal waits for that transaction, and later statements wait for the removal.
+/// The platform locks `realtime.messages` when it removes an old partition. If an open transaction has read the table,
+/// the removal waits for that transaction, and later statements wait for the removal. A roll waits for a moment at
+/// most, and is then stored without being broadcast.
 #[tokio::test]
-async fn a_roll_does_not_wait_for_a_lock_on_the_table_of_broadcasts() {
+async fn a_roll_does_not_wait_until_the_table_of_broadcasts_is_unlocked() {
     let (world, superuser) = new_platform_world().await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
-    let lock_transaction = superuser.begin().await.unwrap();
-    lock_transaction.execute_unprepared("LOCK TABLE realtime.messages IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let lock_holder = superuser.begin().await.unwrap();
+    lock_holder.execute_unprepared("LOCK TABLE realtime.messages IN ACCESS EXCLUSIVE MODE").await.unwrap();
     let roll_transaction = player.caller.begin().await;
-    // A roll that waited for the lock would fail with this timeout.
+    // A roll that waited until the table is unlocked would fail with this timeout.
     roll_transaction.execute_unprepared("SET LOCAL statement_timeout = '10s'").await.unwrap();
     let result = roll_transaction
         .execute_unprepared(&insert_attribute_check_sql(game.session_id, player.character_id))
@@ -266,6 +275,6 @@ async fn a_roll_does_not_wait_for_a_lock_on_the_table_of_broadcasts() {
         .unwrap();
     assert_eq!(result.rows_affected(), 1);
     roll_transaction.commit().await.unwrap();
-    lock_transaction.rollback().await.unwrap();
+    lock_holder.rollback().await.unwrap();
     superuser.close().await.unwrap();
 }

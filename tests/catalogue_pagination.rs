@@ -11,8 +11,8 @@ use uuid::Uuid;
 
 use crate::{pagination::read_all, world::World};
 
-/// Creates published adventures. Some of them have equal sort keys, so that a page may end between two such rows.
-async fn create_adventures(world: &World, creator_id: Uuid, count: u32) {
+/// Creates published adventures. Some of them have equal sort keys, so that a page can end between two such rows.
+async fn create_published_adventures(world: &World, creator_id: Uuid, count: u32) {
     let sql = format!(
         "INSERT INTO adventures (creator_id, name, description, status, is_valid, published_at, times_played,
            average_rating, estimated_duration, min_players, max_players, created_at)
@@ -28,7 +28,7 @@ async fn create_adventures(world: &World, creator_id: Uuid, count: u32) {
 async fn the_catalogue_is_paginated_in_each_order() {
     let world = World::new().await;
     let creator_id = world.new_account().await;
-    create_adventures(&world, creator_id, 70).await;
+    create_published_adventures(&world, creator_id, 70).await;
     world.new_draft_adventure(creator_id).await;
     let ids_before: HashSet<Uuid> = world
         .owner()
@@ -65,9 +65,9 @@ async fn the_catalogue_is_paginated_in_each_order() {
             "the pages must have every adventure that existed before: {order:?}"
         );
     }
-    // The function behind the later pages of the best rated adventures is SECURITY DEFINER, so row security does not
-    // hide drafts from it. Here it is asked for the adventures after a position that precedes them all (the
-    // highest rating and the lowest id), and must return the published ones only.
+    // `private.best_rated_ids_after`, which finds the adventures that follow a rated one, is SECURITY DEFINER, so row
+    // security does not hide drafts from it. Here it is called with a position that precedes all adventures (the
+    // highest rating and the lowest id), and must return only the published ones.
     world.new_draft_adventure(creator_id).await;
     let rate_drafts = "UPDATE adventures SET average_rating = 2 WHERE status = 'draft' AND average_rating IS NULL";
     assert_eq!(world.owner().execute(rate_drafts).await, Ok(2));
@@ -87,34 +87,34 @@ async fn the_catalogue_is_paginated_in_each_order() {
 async fn the_catalogue_filters_by_difficulty_duration_players_and_text() {
     let world = World::new().await;
     let creator_id = world.new_account().await;
-    create_adventures(&world, creator_id, 12).await;
+    create_published_adventures(&world, creator_id, 12).await;
     let visitor = world.sparc.as_anon();
-    let assert_finds = async |filter: CatalogueFilter, condition: &str| {
+    let assert_count = async |filter: CatalogueFilter, condition: &str| {
         let page = visitor.adventures().catalogue(&filter, CatalogueOrder::Newest, None).await.unwrap();
         let expected = world.owner().count(&format!("adventures WHERE {condition}")).await;
         assert!(expected > 0 || condition == "false", "some adventure must satisfy {condition}");
         assert_eq!(i64::try_from(page.items.len()).unwrap(), expected, "{condition}");
     };
-    assert_finds(CatalogueFilter { max_minutes: Some(60), ..Default::default() }, "estimated_duration <= 60").await;
-    assert_finds(CatalogueFilter { min_minutes: Some(90), ..Default::default() }, "estimated_duration >= 90").await;
+    assert_count(CatalogueFilter { max_minutes: Some(60), ..Default::default() }, "estimated_duration <= 60").await;
+    assert_count(CatalogueFilter { min_minutes: Some(90), ..Default::default() }, "estimated_duration >= 90").await;
     let player_count = Some(6);
-    assert_finds(CatalogueFilter { player_count, ..Default::default() }, "6 BETWEEN min_players AND max_players").await;
-    assert_finds(CatalogueFilter { search: Some("NO. 3".into()), ..Default::default() }, "description = 'no. 3'").await;
+    assert_count(CatalogueFilter { player_count, ..Default::default() }, "6 BETWEEN min_players AND max_players").await;
+    assert_count(CatalogueFilter { search: Some("NO. 3".into()), ..Default::default() }, "description = 'no. 3'").await;
     // In a search text, `%` is not a wildcard.
-    assert_finds(CatalogueFilter { search: Some("%".into()), ..Default::default() }, "false").await;
+    assert_count(CatalogueFilter { search: Some("%".into()), ..Default::default() }, "false").await;
     let difficulty = Some(DifficultyLevel::Hard);
     world.owner().execute("UPDATE adventures SET difficulty = 'hard' WHERE name LIKE '%1'").await.unwrap();
-    assert_finds(CatalogueFilter { difficulty, ..Default::default() }, "difficulty = 'hard'").await;
+    assert_count(CatalogueFilter { difficulty, ..Default::default() }, "difficulty = 'hard'").await;
 }
 
 #[tokio::test]
-async fn a_page_of_the_filtered_catalogue_scans_a_thousand_adventures_and_the_next_continues() {
+async fn a_page_of_the_filtered_catalogue_scans_at_most_a_thousand_adventures_and_the_next_page_continues() {
     let world = World::new().await;
     // An account may have at most two hundred adventures, so 2300 of them need twelve creators.
     let creator_ids_literal = world.new_account_ids_literal(12).await;
-    // In each order, the adventures come in the order of i. The exceptions are those with equal ratings (ratings are
-    // rounded to two decimals) and those without a rating: they come in the order of their ids. Only numbers 1100
-    // and 2200 are hard.
+    // Each order of the catalogue is also the order of `i`, with one exception: by rating, adventures with equal
+    // ratings (they are rounded to two decimals) and those without a rating come in the order of their ids. Only the
+    // adventures whose `i` is 1100 or 2200 are hard.
     let insert_adventures = format!(
         "INSERT INTO adventures (creator_id, name, status, is_valid, difficulty, published_at, times_played, average_rating)
          SELECT ('{creator_ids_literal}'::uuid[])[1 + i % 12], 'Adventure', 'published', true,
@@ -155,9 +155,9 @@ async fn a_page_of_the_filtered_catalogue_scans_a_thousand_adventures_and_the_ne
 async fn the_callers_own_adventures_are_paginated() {
     let world = World::new().await;
     let creator_id = world.new_account().await;
-    create_adventures(&world, creator_id, 45).await;
+    create_published_adventures(&world, creator_id, 45).await;
     let draft_id = world.new_draft_adventure(creator_id).await;
-    create_adventures(&world, world.new_account().await, 3).await;
+    create_published_adventures(&world, world.new_account().await, 3).await;
     let me = world.sparc.as_user(creator_id);
     let seen = read_all(
         async |after| me.adventures().mine(after.as_ref()).await,

@@ -1,5 +1,5 @@
 //! What a caller's statement leaves behind in its database session is undone before the next caller gets the
-//! connection.
+//! connection. Also: COPY, settings of the login and of the database, and DEALLOCATE and DISCARD in a transaction.
 
 use std::time::Duration;
 
@@ -17,11 +17,14 @@ async fn fetch_text(caller: &IdentityConnection, sql: &str) -> String {
     row.try_get_by_index(0).unwrap()
 }
 
-/// A query that returns, in one line, everything about a database session that a statement may change, except the
-/// settings `role` and `statement_timeout`, which the service sets for each caller.
+/// A query that returns, as one text, what a statement can leave behind in a database session: the session user,
+/// settings, advisory locks, channels, prepared statements, cursors and temporary tables. It leaves out the settings
+/// `role` and `statement_timeout`, which the service sets for each caller. `pg_settings` does not show custom settings,
+/// so the claims are read one by one.
 const SELECT_DATABASE_SESSION_STATE: &str = "SELECT concat_ws('|', session_user::text,
     (SELECT string_agg(name || '=' || setting, ',') FROM pg_settings
      WHERE source = 'session' AND name NOT IN ('role', 'statement_timeout')),
+    current_setting('request.jwt.claims', true), nullif(current_setting('request.jwt.claim.sub', true), ''),
     current_setting('TimeZone'), current_setting('default_transaction_read_only'), current_setting('search_path'),
     (SELECT string_agg(locktype, ',') FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()),
     (SELECT string_agg(channel, ',') FROM pg_listening_channels() AS channel),
@@ -29,7 +32,7 @@ const SELECT_DATABASE_SESSION_STATE: &str = "SELECT concat_ws('|', session_user:
     (SELECT string_agg(name, ',') FROM pg_cursors WHERE name <> ''),
     (SELECT string_agg(relname, ',') FROM pg_class WHERE relnamespace = pg_my_temp_schema() AND relkind = 'r'))";
 
-/// Statements that change the state of a database session.
+/// Statements that change the state of a database session, or try to.
 const STATE_CHANGES: [&str; 20] = [
     "SET TIME ZONE 'Asia/Tokyo'",
     "SET default_transaction_read_only = on",
@@ -139,31 +142,31 @@ async fn changes_that_an_expression_of_a_query_makes_to_a_database_session_are_u
 
 /// The clean-up after raw SQL must not deallocate the prepared statements that later calls use again.
 #[tokio::test]
-async fn a_raw_statement_keeps_the_prepared_statements_of_other_callers() {
+async fn raw_sql_does_not_deallocate_the_prepared_statements_of_other_callers() {
     let world = World::new().await;
     let (ada, ben) = (world.new_player().await, world.new_player().await);
     let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
     let (ada, ben) = (sparc.as_user(ada.user_id), sparc.as_user(ben.user_id));
     ben.characters().living().await.unwrap();
     let backend_pid = fetch_text(&ada, "SELECT pg_backend_pid()::text").await;
-    let count_prepared_statements =
+    let select_prepared_statement_count =
         "SELECT count(*)::text FROM pg_prepared_statements WHERE statement LIKE '%characters%'";
     assert_eq!(
-        fetch_text(&ada, count_prepared_statements).await,
+        fetch_text(&ada, select_prepared_statement_count).await,
         "2",
         "the statement of `living`, and this query itself"
     );
     ben.characters().living().await.unwrap();
     assert_eq!(fetch_text(&ada, "SELECT pg_backend_pid()::text").await, backend_pid, "the connection must be the same");
     assert_eq!(
-        fetch_text(&ada, count_prepared_statements).await,
+        fetch_text(&ada, select_prepared_statement_count).await,
         "2",
         "the statement of `living` must not be prepared again"
     );
 }
 
 #[tokio::test]
-async fn copy_is_refused_and_closes_its_connection_without_waiting_for_the_deadline() {
+async fn copy_fails_without_waiting_for_the_deadline_and_the_next_call_succeeds() {
     let world = World::new().await;
     let player = world.new_player().await;
     world
@@ -175,16 +178,18 @@ async fn copy_is_refused_and_closes_its_connection_without_waiting_for_the_deadl
     let sparc = Sparc::connect_with(world.url(), options).await.unwrap();
     let ada = sparc.as_user(player.user_id);
     let started_at = std::time::Instant::now();
-    for copy in ["COPY copied FROM STDIN", "COPY copied TO STDOUT", "/* */ copy copied from stdin with (format csv)"] {
-        let outcome = ada.execute_unprepared(copy).await.map_err(Error::from);
-        assert_error!(outcome, Error::InvalidStatement { .. }, "{copy}");
+    for copy_sql in
+        ["COPY copied FROM STDIN", "COPY copied TO STDOUT", "/* */ copy copied from stdin with (format csv)"]
+    {
+        let outcome = ada.execute_unprepared(copy_sql).await.map_err(Error::from);
+        assert_error!(outcome, Error::InvalidStatement { .. }, "{copy_sql}");
         assert_eq!(ada.characters().living().await.unwrap().len(), 1);
         let tx = ada.begin().await.unwrap();
-        assert!(tx.execute_unprepared(copy).await.is_err());
-        assert!(tx.users().me().await.is_err(), "the connection must be closed");
+        assert!(tx.execute_unprepared(copy_sql).await.is_err());
+        assert!(tx.users().me().await.is_err(), "a later call in the transaction must fail");
         tx.rollback().await.unwrap();
         let tx = ada.begin().await.unwrap();
-        assert!(tx.execute_unprepared(copy).await.is_err());
+        assert!(tx.execute_unprepared(copy_sql).await.is_err());
         assert!(tx.commit().await.is_err());
         assert_eq!(ada.characters().living().await.unwrap().len(), 1, "the next caller must not be affected");
     }
@@ -209,8 +214,8 @@ async fn a_setting_of_the_login_or_the_database_cannot_replace_the_claims() {
         ] {
             superuser.execute(&format!("ALTER {target} SET {name} = '{value}'")).await.unwrap();
         }
-        let new_connection = world.with_new_pool().await.owner();
-        let setting = new_connection.fetch_value::<String>("SELECT current_setting('request.jwt.claim.sub')").await;
+        let reconnected_owner = world.with_new_pool().await.owner();
+        let setting = reconnected_owner.fetch_value::<String>("SELECT current_setting('request.jwt.claim.sub')").await;
         assert_eq!(setting, Ok(ben.user_id.to_string()), "{target}");
         let sparc = Sparc::connect(world.url()).await.unwrap();
         let select_identity = "SELECT concat_ws('|', auth.uid(), auth.role(), auth.jwt() ->> 'sub')";
@@ -231,7 +236,7 @@ async fn a_transaction_continues_after_deallocate_and_discard() {
     let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
     let ada = sparc.as_user(world.new_account().await);
     let count_characters = || async { characters::Entity::find().all(&ada).await.unwrap().len() };
-    // Prepares the statement on the only connection.
+    // This first call prepares the query on the only connection.
     count_characters().await;
     for statement in [
         "DEALLOCATE ALL",
@@ -255,9 +260,9 @@ async fn a_transaction_continues_after_deallocate_and_discard() {
         inner.commit().await.unwrap();
         tx.characters().create(NewCharacter { name: "Brunhild".into(), ..Default::default() }).await.unwrap();
         tx.commit().await.unwrap();
-        let created = ada.characters().living().await.unwrap();
-        assert_eq!(created.len(), 1, "{statement}");
-        ada.characters().delete(created[0].id).await.unwrap();
+        let living_characters = ada.characters().living().await.unwrap();
+        assert_eq!(living_characters.len(), 1, "{statement}");
+        ada.characters().delete(living_characters[0].id).await.unwrap();
     }
     // PostgreSQL refuses DISCARD ALL in a transaction.
     let tx = ada.begin().await.unwrap();

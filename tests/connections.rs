@@ -246,7 +246,7 @@ async fn a_connection_lost_in_a_callers_transaction_is_reported_as_lost_or_as_an
     assert_error!(
         tx.commit().await.map_err(Error::from),
         Error::ConnectionLost(_),
-        "no commit was sent, so its outcome is known"
+        "no commit was sent, so the transaction is known to be rolled back"
     );
     let tx = ada.begin().await.unwrap();
     assert_eq!(read_bio(&tx).await, None);

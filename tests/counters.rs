@@ -1,5 +1,5 @@
-//! Constraints on counters and on other values, which hold even for the owner of the tables. Also: deletions lower the
-//! counters, and a write of an account locks its row in `private.account_gates`.
+//! Constraints on counters and on other values hold even for the owner of the tables. Also: deletions lower the
+//! counters, and a user's write locks the row of the user's account in `private.account_gates`.
 
 use sea_orm::ConnectionTrait;
 
@@ -25,23 +25,23 @@ async fn counters_and_ratings_are_limited_by_check_constraints() {
         ("users", seer_id, "live_seats", 20, "live_seat_limit"),
         ("adventures", adventure_id, "creature_count", 200, "creature_limit"),
     ] {
-        let set_counter = |count: i32| format!("UPDATE {table} SET {column} = {count} WHERE id = '{id}'");
-        assert_accepted(&owner, &set_counter(limit)).await;
-        assert_check_violation(&owner, &set_counter(limit + 1), constraint).await;
-        assert_accepted(&owner, &set_counter(0)).await;
-        assert_check_violation(&owner, &set_counter(-1), &format!("{table}_{column}_check")).await;
+        let set_counter_sql = |count: i32| format!("UPDATE {table} SET {column} = {count} WHERE id = '{id}'");
+        assert_accepted(&owner, &set_counter_sql(limit)).await;
+        assert_check_violation(&owner, &set_counter_sql(limit + 1), constraint).await;
+        assert_accepted(&owner, &set_counter_sql(0)).await;
+        assert_check_violation(&owner, &set_counter_sql(-1), &format!("{table}_{column}_check")).await;
     }
-    let set_average_rating =
+    let set_average_rating_sql =
         |rating: &str| format!("UPDATE adventures SET average_rating = {rating} WHERE id = '{adventure_id}'");
-    assert_accepted(&owner, &set_average_rating("0")).await;
-    assert_accepted(&owner, &set_average_rating("5")).await;
-    assert_check_violation(&owner, &set_average_rating("-0.01"), "adventures_average_rating_check").await;
-    assert_check_violation(&owner, &set_average_rating("5.01"), "adventures_average_rating_check").await;
-    let set_live_seats = |seats: i32| {
+    assert_accepted(&owner, &set_average_rating_sql("0")).await;
+    assert_accepted(&owner, &set_average_rating_sql("5")).await;
+    assert_check_violation(&owner, &set_average_rating_sql("-0.01"), "adventures_average_rating_check").await;
+    assert_check_violation(&owner, &set_average_rating_sql("5.01"), "adventures_average_rating_check").await;
+    let set_live_seats_sql = |seats: i32| {
         format!("UPDATE characters SET live_seats = {seats} WHERE id = '{}'", game.players[0].character_id)
     };
-    assert_accepted(&owner, &set_live_seats(0)).await;
-    assert_check_violation(&owner, &set_live_seats(-1), "characters_live_seats_check").await;
+    assert_accepted(&owner, &set_live_seats_sql(0)).await;
+    assert_check_violation(&owner, &set_live_seats_sql(-1), "characters_live_seats_check").await;
 }
 
 /// The API's roles can write few of these values, because of privileges and triggers. The constraints bind every role.
@@ -55,7 +55,8 @@ async fn constraints_refuse_inconsistent_rows_even_from_the_owner() {
     assert_eq!(owner.fetch_value::<i32>("SELECT private.archive_sessions(10)").await, Ok(1));
     // Triggers are disabled, because one would clear `is_active` of a removed player, and so make the row consistent.
     owner.execute("ALTER TABLE session_players DISABLE TRIGGER USER").await.unwrap();
-    let update_user = |assignment: &str| format!("UPDATE users SET {assignment} WHERE id = '{}'", other_player.user_id);
+    let update_user_sql =
+        |assignment: &str| format!("UPDATE users SET {assignment} WHERE id = '{}'", other_player.user_id);
     for (sql, constraint) in [
         (
             format!(
@@ -69,11 +70,11 @@ async fn constraints_refuse_inconsistent_rows_even_from_the_owner() {
             format!("UPDATE session_players SET removed_at = now() WHERE session_id = '{}'", live_game.session_id),
             "removed_is_inactive",
         ),
-        (update_user(&format!("account_id = '{}'", live_game.seer.user_id())), "account_is_own"),
-        (update_user("display_name = E'two\\nlines'"), "displayable_name"),
-        (update_user("avatar_url = 'javascript:alert(1)'"), "web_avatar_url"),
-        // A closed account gets the address `ID@deleted.invalid`, so no other account may have it.
-        (update_user(&format!("email = '{}@deleted.invalid'", live_game.seer.user_id())), "reserved_email_is_own"),
+        (update_user_sql(&format!("account_id = '{}'", live_game.seer.user_id())), "account_is_own"),
+        (update_user_sql("display_name = E'two\\nlines'"), "displayable_name"),
+        (update_user_sql("avatar_url = 'javascript:alert(1)'"), "web_avatar_url"),
+        // A closed account gets the address `<its id>@deleted.invalid`, which no other account may have.
+        (update_user_sql(&format!("email = '{}@deleted.invalid'", live_game.seer.user_id())), "reserved_email_is_own"),
         // `private.account_gates` has one row for each account.
         (
             format!("INSERT INTO private.account_gates VALUES ('{}')", uuid::Uuid::new_v4()),
@@ -90,17 +91,18 @@ async fn constraints_refuse_inconsistent_rows_even_from_the_owner() {
     }
 }
 
-/// Closing an account changes its row in `account_gates`, and so waits for the account's uncommitted writes.
+/// Closing an account changes its row in `account_gates`, so it waits until the user's writes are committed or rolled
+/// back.
 #[tokio::test]
-async fn a_write_of_an_account_locks_its_row_in_account_gates() {
+async fn a_users_write_locks_the_row_of_the_account_in_account_gates() {
     let world = World::new().await;
     let player = world.new_player().await;
-    let write_transaction = player.caller.begin().await;
-    write_transaction.execute_unprepared("UPDATE characters SET name = 'Robin'").await.unwrap();
-    let close_transaction = world.owner().begin().await;
-    close_transaction.execute_unprepared("SET LOCAL lock_timeout = '200ms'").await.unwrap();
+    let writer = player.caller.begin().await;
+    writer.execute_unprepared("UPDATE characters SET name = 'Robin'").await.unwrap();
+    let account_closer = world.owner().begin().await;
+    account_closer.execute_unprepared("SET LOCAL lock_timeout = '200ms'").await.unwrap();
     let sql = format!("UPDATE private.account_gates SET is_open = false WHERE account_id = '{}'", player.user_id);
-    let error = into_sql_error(close_transaction.execute_unprepared(&sql).await.unwrap_err());
+    let error = into_sql_error(account_closer.execute_unprepared(&sql).await.unwrap_err());
     assert_eq!(error.code, LOCK_NOT_AVAILABLE, "{error:?}");
 }
 
@@ -143,9 +145,9 @@ async fn deleting_a_live_session_lowers_the_counters() {
     assert_eq!(world.owner().count("characters WHERE live_seats <> 0").await, 0);
 }
 
-/// A login that is itself `service_role` has set no role.
+/// A login that is itself `service_role` runs no SET ROLE, so the setting `role` does not show that it is the service.
 #[tokio::test]
-async fn a_login_that_is_the_service_role_deletes_no_live_session() {
+async fn a_login_that_is_itself_service_role_cannot_delete_a_live_session() {
     let world = World::new().await;
     let game = world.new_session(1).await;
     let delete = format!("DELETE FROM sessions WHERE id = '{}'", game.session_id);

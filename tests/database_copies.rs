@@ -29,8 +29,8 @@ async fn fetch_first_column(db: &DatabaseConnection, sql: &str) -> Vec<String> {
     rows.into_iter().map(|row| row.try_get_by_index(0).unwrap()).collect()
 }
 
-/// A query that returns all rows of all tables in schema `public` except `sparc_migrations`, and of `auth.users` and
-/// `private.account_gates`, as one line of XML per table.
+/// A query that returns, as one line of XML per table, all rows of `auth.users`, of `private.account_gates`, and of the
+/// tables in schema `public` except `sparc_migrations`.
 const SELECT_ALL_ROWS: &str = "
     SELECT oid::regclass || ' ' || replace(
       query_to_xml(format('SELECT * FROM %s ORDER BY 1, 2', oid::regclass), true, true, '')::text, E'\\n', '')
@@ -39,7 +39,7 @@ const SELECT_ALL_ROWS: &str = "
       OR oid IN ('auth.users'::regclass, 'private.account_gates'::regclass)
     ORDER BY oid::regclass::text";
 
-/// Creates an active public session with one roll.
+/// Creates an active public session with two players and one roll.
 async fn new_public_session_with_roll(world: &World) -> GameSession {
     let game = world.new_active_session(2).await;
     world.update_session(&game, "is_public = true").await;
@@ -50,6 +50,7 @@ async fn new_public_session_with_roll(world: &World) -> GameSession {
     game
 }
 
+/// Asserts that the program ran and succeeded, and returns its output.
 fn assert_success(output: std::io::Result<Output>) -> Output {
     let output = output.unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -57,7 +58,7 @@ fn assert_success(output: std::io::Result<Output>) -> Output {
 }
 
 #[tokio::test]
-async fn a_restored_dump_equals_the_original_and_its_game_can_be_completed() {
+async fn a_database_restored_from_a_dump_equals_the_original_and_its_session_can_be_completed() {
     let world = World::new().await;
     let Some(pg_dump) = Binaries::find_or_fetch().unwrap().program("pg_dump") else {
         eprintln!("skipped: the server's installation has no pg_dump");
@@ -66,14 +67,15 @@ async fn a_restored_dump_equals_the_original_and_its_game_can_be_completed() {
     let game = new_public_session_with_roll(&world).await;
     let output = assert_success(Command::new(pg_dump).args(["--inserts", world.url()]).output());
     let dump = String::from_utf8(output.stdout).unwrap();
-    // Lines that begin with a backslash are commands for psql.
+    // Lines that begin with a backslash are commands for psql. The server does not know them.
     let dump: String = dump.lines().filter(|line| !line.starts_with('\\')).map(|line| format!("{line}\n")).collect();
     let database = server().await.create_unmigrated().await.unwrap();
     // The dump is loaded over a connection of its own, because it changes settings such as `search_path`.
     let restore_connection = connect(database.url()).await.unwrap();
     restore_connection.execute_unprepared(&dump).await.unwrap();
     restore_connection.close().await.unwrap();
-    // `from_database` needs a pool, so it gets that of the original. `with_new_pool` replaces it with one to the copy.
+    // `from_database` needs a pool, so it gets that of the original. `with_new_pool` then replaces that pool with one
+    // to the restored database.
     let restored_world = World::from_database(database, world.pool.clone()).with_new_pool().await;
 
     assert_eq!(
@@ -119,7 +121,7 @@ async fn a_standby_answers_reads_with_the_rows_of_its_primary_and_refuses_writes
     let standby = crate::standby::start_standby_of(&server).await;
     let url = world.on_standby(&standby).await.url().to_owned();
     let sparc = Sparc::connect(&url).await.unwrap();
-    // The first session is part of the copy with which the standby started. Later changes are streamed to the standby.
+    // `game` is part of the copy with which the standby started. Later changes are streamed to the standby.
     let later_game = new_public_session_with_roll(&world).await;
     let stranger_id = world.new_account().await;
     let primary_position: String = world.owner().fetch_value("SELECT pg_current_wal_insert_lsn()::text").await.unwrap();
@@ -146,13 +148,13 @@ async fn a_standby_answers_reads_with_the_rows_of_its_primary_and_refuses_writes
         let scope = RollScope::Session(game.session_id);
         assert_eq!(ada.dice().history(scope, &HistoryFilter::default(), None).await.unwrap().items.len(), 1);
         assert_eq!(ada.sessions().details(game.session_id).await.unwrap().players.len(), 2);
-        let rolls_for_stranger =
+        let page_for_stranger =
             sparc.as_user(stranger_id).dice().history(scope, &HistoryFilter::default(), None).await.unwrap();
-        assert!(rolls_for_stranger.items.is_empty(), "row security must apply on a standby too");
+        assert!(page_for_stranger.items.is_empty(), "row security must apply on a standby too");
         assert!(sparc.as_anon().sessions().lobby(&LobbyFilter::default(), None).await.is_ok());
         assert_eq!(ada.characters().retire(game.players[0].character_id).await.unwrap_err().code(), "read_only");
         let error = ada.events().subscribe(game.session_id, None).await.unwrap_err();
-        assert_eq!(error.code(), "read_only", "a standby lags behind, so it must refuse a subscription");
+        assert_eq!(error.code(), "read_only", "a standby can lag behind, so it must refuse a subscription");
     }
     sparc.close().await.unwrap();
     standby_db.close().await.unwrap();
@@ -169,7 +171,7 @@ async fn a_subscriber_of_logical_replication_gets_every_row_once() {
                   private.account_gates";
     world.pool.execute_unprepared(&format!("CREATE PUBLICATION {name} FOR TABLE {tables}")).await.unwrap();
     // Publisher and subscriber are databases of one server, so the replication slot must be created first. If CREATE
-    // SUBSCRIPTION created it, the new slot would wait for all running transactions, including that of the command.
+    // SUBSCRIPTION created the slot, the command would wait for all running transactions, including its own.
     let create_slot = format!("SELECT pg_create_logical_replication_slot('{name}', 'pgoutput')::text");
     fetch_first_column(&world.pool, &create_slot).await;
     let subscribe = format!(

@@ -52,7 +52,7 @@ async fn a_statement_that_cannot_be_run_is_an_invalid_statement() {
     let two_values = Statement::from_sql_and_values(DbBackend::Postgres, "SELECT $1::integer", [1.into(), 2.into()]);
     assert_invalid_statement(ada.query_all_raw(two_values).await, "one value too many");
     assert_invalid_statement(ada.execute_unprepared("SELECT 1; SELECT 2").await, "two statements");
-    assert_invalid_statement(ada.execute_unprepared("SELEC 1").await, "no SQL");
+    assert_invalid_statement(ada.execute_unprepared("SELEC 1").await, "not valid SQL");
     assert_invalid_statement(ada.execute_unprepared("SELECT * FROM nowhere").await, "no such table");
     assert_invalid_statement(ada.execute_unprepared("SELECT nothing FROM users").await, "no such column");
     assert_invalid_statement(
@@ -72,7 +72,7 @@ async fn a_statement_that_cannot_be_run_is_an_invalid_statement() {
 }
 
 #[tokio::test]
-async fn a_missing_value_names_its_column_and_a_row_changed_twice_makes_the_statement_invalid() {
+async fn the_error_names_the_column_without_a_value_and_a_statement_that_changes_a_row_twice_is_invalid() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let seer = world.sparc.as_user(game.seer.user_id());

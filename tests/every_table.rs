@@ -51,8 +51,9 @@ async fn every_table_limits_the_rows_that_one_statement_writes() {
          SELECT command || ' ' || table_name FROM writes WHERE NOT {has_one_row_per_user} AND NOT {limits_rows}"
     ))
     .await;
-    // A policy refuses the 101st row as it is written, but one statement may have several data-modifying parts
-    // (`WITH`). So a trigger counts the rows of all parts at the end of the statement, and checks the account again.
+    // A policy refuses the 101st row as it is written. But if a statement has several data-modifying parts (`WITH`),
+    // the policy counts the rows of each part separately. So a trigger counts the rows of all parts at the end of the
+    // statement, and checks the account again.
     assert_no_rows(&format!(
         "{WITH_WRITES}
          SELECT command || ' ' || table_name
@@ -74,7 +75,7 @@ async fn every_table_limits_the_rows_that_one_statement_writes() {
 }
 
 #[tokio::test]
-async fn every_text_and_document_that_users_write_has_a_limit() {
+async fn every_text_and_document_and_array_that_users_write_has_a_size_limit() {
     assert_no_rows(
         "SELECT class.relname || '.' || attname
          FROM pg_attribute JOIN pg_class AS class ON class.oid = attrelid

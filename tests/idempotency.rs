@@ -1,4 +1,4 @@
-//! A creation that is repeated with the same id returns the row that the first creation made. Another creation with
+//! A creation that is repeated with the same id returns the row that the first creation made. A different creation with
 //! that id is a conflict.
 
 use std::fmt::Debug;
@@ -96,7 +96,7 @@ async fn a_creation_repeated_with_the_same_id_returns_the_first_row() {
 }
 
 #[tokio::test]
-async fn repeated_joins_take_one_seat_and_repeated_rejoins_and_removals_send_one_event() {
+async fn repeated_joins_take_one_seat_and_repeated_rejoins_and_removals_send_one_event_each() {
     let world = World::new().await;
     let game = world.new_session(0).await;
     world.update_session(&game, "is_public = true").await;
@@ -104,7 +104,7 @@ async fn repeated_joins_take_one_seat_and_repeated_rejoins_and_removals_send_one
     let (me, service) = (world.sparc.as_user(player.user_id), world.sparc.as_service());
     let seer = world.sparc.as_user(game.seer.user_id());
     let (session_id, hero_id, user_id) = (game.session_id, player.character_id, player.user_id);
-    // Half of the calls are joins by the player, the others are by the service, which seats the player.
+    // In half of the calls the player joins, and in the other half the service seats the player.
     let tasks = (0..8)
         .map(|index| {
             let (me, service) = (me.clone(), service.clone());
@@ -140,14 +140,14 @@ async fn repeated_joins_take_one_seat_and_repeated_rejoins_and_removals_send_one
     );
 }
 
-/// Asserts that a creation was refused because its id had been used by another caller or in another request.
+/// Asserts that a creation was refused because its id had been used by another caller or in a different request.
 /// `difference` says how this creation differs from the first one.
 pub fn assert_id_conflict<T: Debug>(difference: &str, outcome: Result<T, Error>) {
     assert_error!(outcome, Error::IdConflict { .. }, "{difference}");
 }
 
 #[tokio::test]
-async fn another_creation_with_the_same_id_is_a_conflict() {
+async fn a_different_creation_with_the_same_id_is_a_conflict() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let (session_id, adventure_id) = (game.session_id, game.adventure_id);
@@ -156,7 +156,7 @@ async fn another_creation_with_the_same_id_is_a_conflict() {
     let ada = world.sparc.as_user(game.players[0].user_id);
     let ben = world.sparc.as_user(game.players[1].user_id);
     let service = world.sparc.as_service();
-    // All kinds of rows get the same id, because ids are unique only within a table.
+    // Rows of all kinds can have the same id, because an id is unique only within its table.
     let shared_id = Uuid::new_v4();
     let id = Some(shared_id);
 
@@ -273,7 +273,7 @@ async fn after_an_edit_only_the_original_request_still_returns_the_row() {
     let game = world.new_active_session(1).await;
     let seer = world.sparc.as_user(game.seer.user_id());
     let ada = world.sparc.as_user(game.players[0].user_id);
-    // All kinds of rows get the same id, because ids are unique only within a table.
+    // Rows of all kinds can have the same id, because an id is unique only within its table.
     let shared_id = Uuid::new_v4();
     let id = Some(shared_id);
 

@@ -1,5 +1,5 @@
-//! Connections with an identity, whose role and claims cannot leak to other users, change unnoticed, or be missing.
-//! Also: the transactions and the deadlines of such connections.
+//! Connections with an identity (a role and claims): the identity cannot leak to the connection's next user, change
+//! unnoticed, or be missing. Also: the transactions and the deadlines of such connections.
 
 use futures_util::TryStreamExt;
 use sea_orm::{
@@ -35,7 +35,7 @@ async fn an_identity_does_not_leak_to_the_next_user_of_a_connection() {
             assert_eq!(own_characters.iter().map(|character| character.id).collect::<Vec<_>>(), [player.character_id]);
         }
         assert!(characters::Entity::find().all(&sparc.as_anon()).await.is_err());
-        // A dropped transaction and a failed one leave no identity on their connections either.
+        // A dropped transaction and a failed one leave no identity on the connection either.
         drop(sparc.as_user(ada.user_id).begin().await.unwrap());
         let failing_transaction = sparc.as_user(ada.user_id).begin().await.unwrap();
         assert!(failing_transaction.execute_unprepared("SELECT nonsense").await.is_err());
@@ -117,7 +117,7 @@ async fn after_a_change_of_identity_no_rows_are_returned_until_it_is_rolled_back
 }
 
 #[tokio::test]
-async fn a_statement_that_ends_its_transaction_takes_effect_but_returns_an_error_of_its_own() {
+async fn a_statement_that_ends_its_transaction_takes_effect_but_is_reported_as_an_error() {
     let world = World::new().await;
     let ada = world.sparc.as_user(world.new_account().await);
     for (ending_statement, bio_afterwards) in
@@ -199,11 +199,11 @@ async fn an_operation_that_takes_too_long_ends_at_its_deadline_and_changes_nothi
     let deadline = std::time::Duration::from_millis(300);
     let ada = world.sparc.as_user(player.user_id).with_deadline(deadline);
 
-    let lock_transaction = world.owner().begin().await;
-    lock_transaction.execute_unprepared("SELECT FROM session_players FOR UPDATE").await.unwrap();
+    let lock_holder = world.owner().begin().await;
+    lock_holder.execute_unprepared("SELECT FROM session_players FOR UPDATE").await.unwrap();
     let outcome = ada.sessions().leave(game.session_id).await;
     assert_error!(outcome, Error::DeadlineExceeded);
-    lock_transaction.rollback().await.unwrap();
+    lock_holder.rollback().await.unwrap();
     assert_eq!(world.owner().count("session_players WHERE is_active").await, 1, "nothing may be changed");
     assert!(ada.sessions().leave(game.session_id).await.is_ok(), "the next operation must succeed");
 
@@ -224,7 +224,7 @@ async fn an_operation_that_takes_too_long_ends_at_its_deadline_and_changes_nothi
     assert_error!(outcome, Error::DeadlineExceeded, "waiting for a connection must count towards the deadline");
     drop(open_transaction);
     assert!(sparc.as_user(player.user_id).users().me().await.is_ok());
-    // The pool's own timeout ends the wait if it is shorter than the deadline, which is 30 seconds here.
+    // The deadline is 30 seconds here. The pool's own timeout is shorter, so it ends the wait.
     let options = Options::default().max_connections(1).acquire_timeout(deadline);
     let sparc = Sparc::connect_with(world.url(), options).await.unwrap();
     let _open_transaction = sparc.as_user(player.user_id).begin().await.unwrap();
@@ -265,9 +265,9 @@ async fn operations_in_a_callers_transaction_are_committed_or_rolled_back_togeth
     let tx = ada.begin().await.unwrap();
     tx.sessions().leave(game.session_id).await.unwrap();
     tx.characters().retire(player.character_id).await.unwrap();
-    let seats =
+    let active_seat_count =
         session_players::Entity::find().filter(session_players::Column::IsActive.eq(true)).count(&tx).await.unwrap();
-    assert_eq!(seats, 0, "the caller's own query must see the change");
+    assert_eq!(active_seat_count, 0, "the caller's own query must see the change");
     tx.rollback().await.unwrap();
     assert!(ada.characters().get(player.character_id).await.unwrap().retired_at.is_none());
     assert_eq!(world.owner().count("session_players WHERE is_active").await, 1);
@@ -295,8 +295,8 @@ async fn a_dropped_future_leaves_the_connection_usable() {
     let ada = world.sparc.as_user(world.new_account().await);
     // A call takes longer than 400 microseconds, so its future is dropped while it waits for an answer.
     for _ in 0..50 {
-        let me = ada.users().me();
-        let _ = tokio::time::timeout(std::time::Duration::from_micros(400), me).await;
+        let call = ada.users().me();
+        let _ = tokio::time::timeout(std::time::Duration::from_micros(400), call).await;
     }
     assert!(ada.users().me().await.is_ok());
     // Panics if a dropped call has left its transaction open.

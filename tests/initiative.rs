@@ -21,10 +21,10 @@ async fn initiative_can_be_rolled_for_more_than_a_hundred_creatures() {
          SELECT '{}', 'Rat ' || i FROM generate_series(1, 150) AS i RETURNING id) SELECT array_agg(id) FROM created",
         game.adventure_id
     );
-    let creatures: Vec<Uuid> = world.owner().fetch_value(&sql).await.unwrap();
+    let creature_ids: Vec<Uuid> = world.owner().fetch_value(&sql).await.unwrap();
     let seer = world.sparc.as_user(game.seer.user_id());
     let id = Some(Uuid::new_v4());
-    let initiative = NewInitiative { id, session_id: game.session_id, creature_ids: creatures };
+    let initiative = NewInitiative { id, session_id: game.session_id, creature_ids };
     let turns = seer.dice().roll_initiative(initiative.clone()).await.unwrap();
     assert_eq!(turns.len(), 151, "150 creatures and the player");
     assert!(turns.is_sorted_by(|turn, next| turn.die >= next.die));
@@ -63,27 +63,27 @@ async fn initiative_is_one_die_and_ties_are_ordered_by_grace() {
 }
 
 #[tokio::test]
-async fn initiative_order_orders_only_initiative_rolls_of_one_session_that_the_caller_sees() {
+async fn initiative_order_orders_only_visible_initiative_rolls_of_one_session() {
     let world = World::new().await;
     let (game, other_game) = (world.new_active_session(2).await, world.new_active_session(1).await);
     let seer = world.sparc.as_user(game.seer.user_id());
     let service = world.sparc.as_service();
-    let initiative = |session_id| NewInitiative { id: None, session_id, creature_ids: Vec::new() };
-    let turns = seer.dice().roll_initiative(initiative(game.session_id)).await.unwrap();
-    let other_turns = service.dice().roll_initiative(initiative(other_game.session_id)).await.unwrap();
+    let new_initiative = |session_id| NewInitiative { id: None, session_id, creature_ids: Vec::new() };
+    let turns = seer.dice().roll_initiative(new_initiative(game.session_id)).await.unwrap();
+    let other_turns = service.dice().roll_initiative(new_initiative(other_game.session_id)).await.unwrap();
     let attack_id = world.new_attack_roll(game.session_id, game.players[0].character_id, "{1}", 3, 0).await;
-    let select_order = |ids: &[Uuid]| {
+    let select_order_sql = |ids: &[Uuid]| {
         let list = ids.iter().map(|id| format!("'{id}'")).collect::<Vec<_>>().join(",");
         format!("SELECT unnest(private.initiative_order(ARRAY[{list}]::uuid[]))")
     };
     let roll_ids: Vec<Uuid> = turns.iter().map(|turn| turn.roll.id).collect();
-    assert_eq!(game.seer.fetch_values::<Uuid>(&select_order(&roll_ids)).await, Ok(roll_ids.clone()));
+    assert_eq!(game.seer.fetch_values::<Uuid>(&select_order_sql(&roll_ids)).await, Ok(roll_ids.clone()));
     assert_eq!(
-        game.seer.fetch_values::<Uuid>(&select_order(&[roll_ids[0], attack_id])).await,
+        game.seer.fetch_values::<Uuid>(&select_order_sql(&[roll_ids[0], attack_id])).await,
         Ok(vec![roll_ids[0]]),
-        "an attack is left out"
+        "an attack must be left out"
     );
-    let select_order_of_two_sessions = select_order(&[roll_ids[0], other_turns[0].roll.id]);
+    let select_order_of_two_sessions = select_order_sql(&[roll_ids[0], other_turns[0].roll.id]);
     assert_eq!(
         world.service().fetch_values::<Uuid>(&select_order_of_two_sessions).await,
         Ok(Vec::new()),
@@ -92,11 +92,11 @@ async fn initiative_order_orders_only_initiative_rolls_of_one_session_that_the_c
     // To a caller who may not see a roll, the answer is the same as if the roll did not exist.
     for (seer, visible_roll_id) in [(&game.seer, roll_ids[0]), (&other_game.seer, other_turns[0].roll.id)] {
         assert_eq!(seer.fetch_values::<Uuid>(&select_order_of_two_sessions).await, Ok(vec![visible_roll_id]));
-        let select_order_with_unknown = select_order(&[visible_roll_id, Uuid::new_v4()]);
+        let select_order_with_unknown = select_order_sql(&[visible_roll_id, Uuid::new_v4()]);
         assert_eq!(seer.fetch_values::<Uuid>(&select_order_with_unknown).await, Ok(vec![visible_roll_id]));
     }
     // The function reads private character sheets, so it must return nothing to a caller who cannot see the session.
-    let count_ordered_rolls = format!("SELECT cardinality(ARRAY({}))", select_order(&roll_ids));
+    let count_ordered_rolls = format!("SELECT cardinality(ARRAY({}))", select_order_sql(&roll_ids));
     assert_eq!(world.new_user().await.fetch_value::<i32>(&count_ordered_rolls).await, Ok(0), "a stranger");
     assert_refused!(world.visitor().fetch_value::<i32>(&count_ordered_rolls).await, forbidden);
 }
@@ -108,7 +108,8 @@ async fn ids_that_a_client_chooses_do_not_decide_ties_of_initiative() {
     let hero_id = game.players[0].character_id;
     let random_64_bits = || Uuid::new_v4().as_u128() >> 64;
     let (mut tie_count, mut lower_id_first_count) = (0, 0);
-    // In every pair, the first id is lower than the second. If ids decided ties, the same one would always be first.
+    // In every pair, the first id is lower than the second. If ids decided ties, the lower id would be first in all
+    // ties or in none.
     for _ in 0..150 {
         let ids = [Uuid::from_u128(random_64_bits()), Uuid::from_u128(u128::MAX - random_64_bits())];
         for id in ids {
@@ -132,4 +133,16 @@ async fn ids_that_a_client_chooses_do_not_decide_ties_of_initiative() {
         0 < lower_id_first_count && lower_id_first_count < tie_count,
         "the lower id is first in {lower_id_first_count} of {tie_count} ties"
     );
+}
+
+#[tokio::test]
+async fn a_player_cannot_roll_initiative_even_if_only_their_own_character_is_seated() {
+    let world = World::new().await;
+    let game = world.new_active_session(1).await;
+    let new_initiative = NewInitiative { session_id: game.session_id, ..Default::default() };
+    let player = world.sparc.as_user(game.players[0].user_id);
+    assert_error!(player.dice().roll_initiative(new_initiative.clone()).await, Error::NotSessionSeer);
+    assert_eq!(world.owner().count("dice_rolls").await, 0);
+    let seer = world.sparc.as_user(game.seer.user_id());
+    assert_eq!(seer.dice().roll_initiative(new_initiative).await.unwrap().len(), 1);
 }

@@ -1,4 +1,4 @@
-//! Inputs as JSON: what a web handler takes from a request and passes to an operation.
+//! Inputs of operations as a web handler reads them from a request: JSON documents, query strings and single texts.
 
 use axum::extract::Query;
 use serde::{Deserialize, de::DeserializeOwned};
@@ -15,20 +15,20 @@ use sparc::service::{
 };
 use uuid::Uuid;
 
-/// Asserts that the smallest valid document of an input type is read with the expected defaults, and that serializing
-/// and reading the input again does not change it.
+/// Asserts that an input deserialized from the smallest document possible has the expected defaults, and that
+/// serializing and deserializing the input does not change it.
 macro_rules! assert_defaults {
-    ($type:ty, $smallest:expr, $expected:expr) => {{
-        let input: $type = from_value($smallest).unwrap();
-        let written = to_value(&input).unwrap();
-        assert_eq!(written, $expected, stringify!($type));
-        let reread: $type = from_value(written.clone()).unwrap();
-        assert_eq!(to_value(&reread).unwrap(), written, stringify!($type));
+    ($type:ty, $smallest_document:expr, $expected_document:expr) => {{
+        let input: $type = from_value($smallest_document).unwrap();
+        let serialized = to_value(&input).unwrap();
+        assert_eq!(serialized, $expected_document, stringify!($type));
+        let deserialized: $type = from_value(serialized.clone()).unwrap();
+        assert_eq!(to_value(&deserialized).unwrap(), serialized, stringify!($type));
     }};
 }
 
 #[test]
-fn an_absent_field_has_the_documented_default() {
+fn inputs_are_read_from_json_and_absent_fields_have_the_documented_defaults() {
     let id = Uuid::from_u128(7);
     assert_defaults!(
         NewAdventure,
@@ -71,7 +71,7 @@ fn an_absent_field_has_the_documented_default() {
 }
 
 #[test]
-fn an_absent_field_of_a_change_keeps_the_value_and_null_clears_it() {
+fn in_changes_an_absent_field_keeps_its_value_and_null_clears_a_nullable_one() {
     let changes: ProfileChanges = from_value(json!({ "bio": null })).unwrap();
     assert_eq!((changes.display_name, changes.avatar_url, changes.bio), (None, None, Some(None)));
     let changes: SessionChanges = from_value(json!({ "looking_for": "a healer", "scheduled_start": null })).unwrap();
@@ -82,8 +82,8 @@ fn an_absent_field_of_a_change_keeps_the_value_and_null_clears_it() {
         json!({}),
         "fields that do not change are not serialized"
     );
-    let clear_description = CreatureChanges { description: Some(None), ..Default::default() };
-    assert_eq!(to_value(clear_description).unwrap(), json!({ "description": null }));
+    let changes = CreatureChanges { description: Some(None), ..Default::default() };
+    assert_eq!(to_value(changes).unwrap(), json!({ "description": null }));
     let error = from_value::<ProfileChanges>(json!({ "display_name": null })).unwrap_err().to_string();
     assert!(error.contains("null"), "a name must not be null: {error}");
 }
@@ -99,6 +99,7 @@ fn an_error_names_the_unknown_missing_or_invalid_field() {
 
 #[test]
 fn difficulties_and_join_codes_are_parsed_from_text_and_displayed() {
+    // The difficulty of a roll, 3 to 18. (That of an adventure is a word, such as `medium`.)
     assert_eq!("10".parse::<Difficulty>().unwrap().to_string(), "10");
     for text in ["2", "19", "ten", "", "1e1"] {
         assert_eq!(text.parse::<Difficulty>().unwrap_err().code(), "invalid_value", "{text}");
@@ -162,7 +163,8 @@ fn filters_are_read_from_query_strings_with_and_without_a_cursor_and_from_json()
         let error = parse_query_string::<ListParameters<HistoryFilter>>(&format!("page_size={size}")).unwrap_err();
         assert!(error.contains("page_size") || error.contains("whole number"), "{size}: {error}");
     }
-    // In a query string, every value is a text. In JSON, numbers are numbers, and `null` means no filter.
+    // In a query string, every value is a string. In JSON, numbers are numbers, and a field that is `null` does not
+    // filter.
     let document = json!({ "min_free_seats": 2, "max_minutes": null });
     assert_eq!(from_value::<LobbyFilter>(document).unwrap().min_free_seats, Some(2));
     for invalid in [json!(3_000_000_000_i64), json!(-3_000_000_000_i64), json!(1.5), json!(true), json!([2])] {

@@ -1,4 +1,5 @@
-//! Join codes: their form, that they are unique, and how evenly their characters are drawn.
+//! Join codes: their form, their uniqueness, and whether the random numbers from which they are made are equally
+//! frequent.
 
 use std::collections::HashSet;
 
@@ -24,7 +25,8 @@ async fn join_codes_are_unique_and_have_six_unambiguous_characters() {
             .collect();
         codes.extend(run_together(tasks).await.into_iter().map(Result::unwrap));
         assert_eq!(codes.len(), 24 * round, "every session must have its own code");
-        // An account may run at most twenty live sessions, so those of this round are cancelled.
+        // An account may be the Seer of at most twenty live sessions (neither completed nor cancelled), so those of
+        // this round are cancelled.
         world.owner().execute("UPDATE sessions SET status = 'cancelled' WHERE status = 'waiting'").await.unwrap();
     }
     for code in &codes {
@@ -43,7 +45,7 @@ async fn the_random_numbers_behind_join_codes_are_equally_frequent() {
                GROUP BY number";
     let counts: Vec<i64> = world.owner().fetch_values(sql).await.unwrap();
     assert_eq!(counts.len(), 31);
-    // Of 62,000 numbers, each of the 31 is expected 2,000 times, with a standard deviation of 44. A difference of six
-    // standard deviations does not happen by chance.
+    // Of 62,000 numbers, each of the 31 values is expected 2,000 times, with a standard deviation of 44. A difference
+    // of more than six standard deviations does not happen by chance.
     assert!(counts.iter().all(|count| (1736..=2264).contains(count)), "{counts:?}");
 }

@@ -1,4 +1,5 @@
-//! Two logins: one for users, which is not a member of `service_role`, and one for the service.
+//! A `Sparc` handle with two logins: one for users, without membership in `service_role`, and one for the service.
+//! Also: a login that is not a member of a role that it needs.
 
 use sea_orm::{ConnectionTrait, DbBackend, Statement, TransactionTrait};
 use sparc::service::{
@@ -8,7 +9,7 @@ use sparc::service::{
 
 use crate::world::World;
 
-/// Connects with the two logins that README.md recommends ("Host it").
+/// Creates the two logins that README.md recommends ("Host it"), and connects with them.
 async fn connect_with_two_logins(world: &World) -> Sparc {
     let suffix = uuid::Uuid::new_v4().simple();
     let sql = format!(

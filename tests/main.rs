@@ -1,10 +1,12 @@
-//! Integration tests against a real PostgreSQL, one module per concern. A test that needs a database creates one.
+//! Integration tests against a real PostgreSQL, one module per concern, and the helpers that they share
+//! (`generated_docs`, `random_operations`, `sqlstates`, `world`). A test that needs a database creates one.
 
 #![allow(missing_docs)]
 
-/// Asserts that the database refused a statement of plain SQL. If the second argument is `forbidden`, the cause must be
-/// a missing privilege or row-level security; otherwise, the refusal must have the given SQLSTATE and constraint. The
-/// remaining arguments are a message, as in `assert!`.
+/// Asserts that the database refused a statement of plain SQL. If the second argument is `forbidden`, the SQLSTATE must
+/// be `insufficient_privilege`: a privilege was missing, or row-level security, a trigger or a function refused the
+/// statement. Without `forbidden`, the second and third arguments are the SQLSTATE and the constraint that the refusal
+/// must have. Further arguments are a message, as in `assert!`.
 macro_rules! assert_refused {
     ($outcome:expr, forbidden $(, $($why:tt)+)?) => {{
         let outcome = $outcome;
@@ -26,8 +28,7 @@ macro_rules! assert_refused {
     }};
 }
 
-/// Asserts that a call of the service failed with an error that matches the pattern. The remaining arguments are a
-/// message, as in `assert!`.
+/// Asserts that the outcome is an error that matches the pattern. Further arguments are a message, as in `assert!`.
 macro_rules! assert_error {
     ($outcome:expr, $error:pat $(, $($why:tt)+)?) => {{
         let outcome = $outcome;

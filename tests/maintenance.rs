@@ -1,5 +1,5 @@
-//! Maintenance jobs: they work in batches and for a limited time, and may be repeated and run concurrently. Archived
-//! sessions can be read.
+//! Maintenance jobs: they work in batches and for a limited time, and can be repeated and run concurrently. Also: how
+//! archived sessions are read.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ fn with_batch_size(batch_size: u16) -> JobOptions {
     JobOptions { batch_size, ..Default::default() }
 }
 
-/// Creates events from two days ago. Disables the trigger by which this insert would delete them.
+/// Creates events from two days ago. For this insert, disables the trigger that deletes old events after each insert.
 pub async fn insert_old_events(world: &World, session_id: Uuid, count: u32) {
     let sql = format!(
         "ALTER TABLE session_events DISABLE TRIGGER cleanup_events_trigger;
@@ -143,7 +143,7 @@ async fn a_job_with_a_zero_time_limit_runs_one_batch() {
 }
 
 #[tokio::test]
-async fn a_participant_reads_an_archived_session_and_a_stranger_does_not() {
+async fn a_participant_can_read_an_archived_session_and_a_stranger_cannot() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let player = &game.players[0];
@@ -199,7 +199,7 @@ async fn concurrent_vacuum_runs_succeed_and_vacuuming_needs_the_service_and_a_lo
         "not_signed_in"
     );
 
-    // This login is a member of the three roles that a service assumes, but owns no table.
+    // This login is a member of the three roles that the crate `service` assumes, but owns no table.
     let login = format!("plain_{}", Uuid::new_v4().simple());
     let create_role =
         format!("CREATE ROLE {login} LOGIN PASSWORD 'x'; GRANT anon, authenticated, service_role TO {login}");
@@ -211,7 +211,7 @@ async fn concurrent_vacuum_runs_succeed_and_vacuuming_needs_the_service_and_a_lo
     assert_eq!(error.code(), "not_allowed");
     assert!(
         sparc.as_service().maintenance().backlog().await.is_ok(),
-        "other maintenance must need only the three roles"
+        "reading the backlog must need only the three roles"
     );
     sparc.close().await.unwrap();
     world.pool.execute_unprepared(&format!("DROP ROLE {login}")).await.unwrap();

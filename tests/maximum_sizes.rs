@@ -10,17 +10,17 @@ use crate::{
     world::{SqlCaller, World},
 };
 
-/// Asserts that the caller may write a text or URL of `maximum` characters, but not one that is a character longer.
+/// Asserts that the caller can write a text or URL of `maximum` characters, but not one that is a character longer.
 /// Most of these characters take two bytes, so a limit in bytes would fail the test.
 async fn assert_maximum_text_length(caller: &SqlCaller, table: &str, column: &str, maximum: usize, constraint: &str) {
     let prefix = if column.ends_with("_url") { "https://" } else { "" };
-    let update =
+    let update_sql =
         |length: usize| format!("UPDATE {table} SET {column} = '{prefix}' || repeat('ä', {})", length - prefix.len());
-    caller.execute(&update(maximum)).await.unwrap();
-    assert_check_violation(caller, &update(maximum + 1), constraint).await;
+    caller.execute(&update_sql(maximum)).await.unwrap();
+    assert_check_violation(caller, &update_sql(maximum + 1), constraint).await;
 }
 
-/// Asserts that the caller may write a document of slightly less than `maximum` bytes, but not one of slightly more.
+/// Asserts that the caller can write a document of slightly less than `maximum` bytes, but not one of slightly more.
 /// In the template, `FILL` stands for the text that gives the document its size; the rest of the document takes less
 /// than 200 bytes.
 async fn assert_maximum_document_size(
@@ -31,12 +31,12 @@ async fn assert_maximum_document_size(
     constraint: &str,
     template: &str,
 ) {
-    let update = |length: usize| {
+    let update_sql = |length: usize| {
         let filled = template.replace("FILL", &format!("' || repeat('x', {length}) || '"));
         format!("UPDATE {table} SET {column} = ('{filled}')::jsonb")
     };
-    caller.execute(&update(maximum - 200)).await.unwrap();
-    assert_check_violation(caller, &update(maximum + 1), constraint).await;
+    caller.execute(&update_sql(maximum - 200)).await.unwrap();
+    assert_check_violation(caller, &update_sql(maximum + 1), constraint).await;
 }
 
 #[tokio::test]
@@ -80,7 +80,7 @@ async fn texts_and_documents_that_a_client_writes_have_a_maximum_size() {
         .await;
 
     let ada_connection = world.sparc.as_user(game.players[0].user_id);
-    // The payload of an event may have 16,384 bytes.
+    // The payload of an event may have at most 16,384 bytes.
     let send = |length: usize| {
         let payload = json!({ "x": "x".repeat(length) });
         ada_connection.events().send(NewEvent {
@@ -99,8 +99,8 @@ async fn texts_and_documents_that_a_client_writes_have_a_maximum_size() {
         STATEMENT_TOO_COMPLEX,
         "the server's stack limits the nesting"
     );
-    // The modifiers of a roll may have 8,192 bytes, and its description 500 characters.
-    let insert_roll = |modifier_length: usize, description_length: usize| {
+    // The modifiers of a roll may have at most 8,192 bytes, and its description at most 500 characters.
+    let insert_roll_sql = |modifier_length: usize, description_length: usize| {
         format!(
             "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, modifiers, description)
              VALUES ('{}', '{}', 'might', 3, 'attack',
@@ -111,9 +111,9 @@ async fn texts_and_documents_that_a_client_writes_have_a_maximum_size() {
             game.session_id, game.players[0].character_id
         )
     };
-    ada.execute(&insert_roll(8000, 400)).await.unwrap();
-    assert_check_violation(ada, &insert_roll(9000, 450), "bounded_modifiers").await;
-    assert_check_violation(ada, &insert_roll(100, 501), "bounded_description").await;
+    ada.execute(&insert_roll_sql(8000, 400)).await.unwrap();
+    assert_check_violation(ada, &insert_roll_sql(9000, 450), "bounded_modifiers").await;
+    assert_check_violation(ada, &insert_roll_sql(100, 501), "bounded_description").await;
 }
 
 #[tokio::test]
@@ -126,7 +126,7 @@ async fn documents_that_typical_clients_cannot_parse_are_refused() {
     seer.execute(&format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf')", game.adventure_id))
         .await
         .unwrap();
-    // The parsers of typical clients accept at most a hundred levels, and their numbers are doubles.
+    // The parsers of typical clients accept at most a hundred levels of nesting, and their numbers are doubles.
     let nested_list = |levels: usize| format!("{}1{}", "[".repeat(levels), "]".repeat(levels));
     let nested_object = |levels: usize| format!("{}1{}", r#"{"a": "#.repeat(levels), "}".repeat(levels));
     for (caller, table, column) in [
@@ -152,15 +152,15 @@ async fn documents_that_typical_clients_cannot_parse_are_refused() {
     }
     let stats = r#"{"might": 1, "grace": 1, "wit": 1, "heart": 1, "more": 1e400}"#;
     assert_check_violation(seer, &format!("UPDATE creatures SET stats = '{stats}'"), "parsable_document").await;
-    let insert_event = |payload: &str| {
+    let insert_event_sql = |payload: &str| {
         format!(
             "INSERT INTO session_events (session_id, event_type, payload) VALUES ('{}', 'client.x', '{payload}')",
             game.session_id
         )
     };
-    assert_check_violation(ada, &insert_event(&nested_list(101)), "parsable_document").await;
-    assert_check_violation(ada, &insert_event("1e400"), "parsable_document").await;
-    ada.execute(&insert_event(&nested_list(100))).await.unwrap();
+    assert_check_violation(ada, &insert_event_sql(&nested_list(101)), "parsable_document").await;
+    assert_check_violation(ada, &insert_event_sql("1e400"), "parsable_document").await;
+    ada.execute(&insert_event_sql(&nested_list(100))).await.unwrap();
     let modifiers = r#"[{"type": "flat", "value": 1, "source": "x", "more": 1e400}]"#;
     let insert_roll = crate::world::insert_attribute_check_sql(game.session_id, game.players[0].character_id)
         .replace("roll_type)", "roll_type, modifiers)")
@@ -204,15 +204,16 @@ async fn the_maximum_size_of_a_document_is_exact_to_the_byte() {
         ("sessions", "game_state", 262_144, "{}"),
     ] {
         // Returns an SQL expression for a document with a text of the given length.
-        let document = |length: &str| match minimal_document {
+        let document_sql = |length: &str| match minimal_document {
             "[]" => format!("jsonb_build_array(repeat('x', {length}))"),
             _ => format!("'{minimal_document}'::jsonb || jsonb_build_object('padding', repeat('x', {length}))"),
         };
-        let select_overhead = format!("SELECT pg_column_size({}) - 1000", document("1000"));
+        let select_overhead = format!("SELECT pg_column_size({}) - 1000", document_sql("1000"));
         let overhead: i32 = owner.fetch_value(&select_overhead).await.unwrap();
-        let update = |size: i32| format!("UPDATE {table} SET {column} = {}", document(&(size - overhead).to_string()));
-        assert_accepted(&owner, &update(maximum)).await;
-        assert_check_violation(&owner, &update(maximum + 1), &format!("bounded_{column}")).await;
+        let update_sql =
+            |size: i32| format!("UPDATE {table} SET {column} = {}", document_sql(&(size - overhead).to_string()));
+        assert_accepted(&owner, &update_sql(maximum)).await;
+        assert_check_violation(&owner, &update_sql(maximum + 1), &format!("bounded_{column}")).await;
     }
 }
 
@@ -222,23 +223,24 @@ async fn the_maximum_size_of_modifiers_is_exact_to_the_byte() {
     let game = world.new_active_session(1).await;
     let owner = world.owner();
     // Unknown keys of a modifier are accepted, and they count towards the size of the document.
-    let modifiers = |length: i32| {
+    let modifiers_sql = |length: i32| {
         format!(
             "jsonb_build_array(
                jsonb_build_object('type', 'flat', 'value', 1, 'source', 'x', 'padding', repeat('x', {length}))
              )"
         )
     };
-    let insert_roll = |length: i32| {
+    let insert_roll_sql = |length: i32| {
         format!(
             "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, modifiers)
              VALUES ('{}', '{}', 'might', 10, 'attack', {})",
             game.session_id,
             game.players[0].character_id,
-            modifiers(length)
+            modifiers_sql(length)
         )
     };
-    let overhead: i32 = owner.fetch_value(&format!("SELECT pg_column_size({}) - 1000", modifiers(1000))).await.unwrap();
-    assert_accepted(&owner, &insert_roll(8192 - overhead)).await;
-    assert_check_violation(&owner, &insert_roll(8193 - overhead), "bounded_modifiers").await;
+    let overhead: i32 =
+        owner.fetch_value(&format!("SELECT pg_column_size({}) - 1000", modifiers_sql(1000))).await.unwrap();
+    assert_accepted(&owner, &insert_roll_sql(8192 - overhead)).await;
+    assert_check_violation(&owner, &insert_roll_sql(8193 - overhead), "bounded_modifiers").await;
 }

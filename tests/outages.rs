@@ -1,5 +1,5 @@
-//! The errors that callers get when a server is unreachable or a connection is lost. Clients that disconnect cause no
-//! warning.
+//! The errors that callers get when a server is unreachable or a connection is lost. A web client that disconnects, so
+//! that the future of its request is dropped, causes no warning.
 
 use std::time::{Duration, Instant};
 
@@ -60,7 +60,7 @@ async fn an_unreachable_server_is_reported_at_once_and_not_as_an_exhausted_pool(
     let ada_id = world.new_account().await;
     let proxy = Proxy::start(&world).await;
     let sparc = Sparc::connect_with(&proxy.url, Options::default().max_connections(4)).await.unwrap();
-    // Some connections are idle and one is in use.
+    // One connection is idle and one is in use.
     let open_transaction = sparc.as_user(ada_id).begin().await.unwrap();
     assert!(sparc.as_user(ada_id).users().me().await.is_ok());
     assert!(sparc.ping().await.is_ok());
@@ -93,7 +93,7 @@ async fn an_unreachable_server_is_reported_at_once_and_not_as_an_exhausted_pool(
 }
 
 #[tokio::test]
-async fn an_unreachable_server_is_reported_over_an_applications_existing_pool() {
+async fn an_unreachable_server_is_reported_if_the_application_supplied_the_pool() {
     let world = World::new().await;
     let proxy = Proxy::start(&world).await;
     let mut options = sea_orm::ConnectOptions::new(proxy.url.clone());
@@ -125,7 +125,7 @@ async fn clients_that_disconnect_cause_no_warning() {
     let proxy = Proxy::start(&world).await;
     let sparc = Sparc::connect_with(&proxy.url, Options::default().max_connections(3)).await.unwrap();
     let ada = sparc.as_user(game.players[0].user_id);
-    // Each future is polled up to twelve times before it is dropped, so it is dropped at different waits.
+    // Each future is polled at most `client % 12 + 1` times and then dropped, so they are dropped at different awaits.
     for client in 0..300 {
         poll_with_extra_polls(client % 12, ada.events().after(game.session_id, 0)).await;
         poll_with_extra_polls(client % 12, ada.users().edit(ProfileChanges { bio: Some(None), ..Default::default() }))
@@ -150,7 +150,7 @@ async fn a_connection_that_the_server_closes_is_reported_as_lost() {
 }
 
 #[tokio::test]
-async fn a_failed_connection_is_reported_at_once_and_without_the_password() {
+async fn a_failure_to_connect_is_reported_at_once_and_without_the_password() {
     let world = World::new().await;
     let started_at = std::time::Instant::now();
     let unreachable_server_error = Sparc::connect("postgres://nobody:secret@127.0.0.1:1/nowhere").await.unwrap_err();

@@ -1,5 +1,6 @@
-//! Pagination of a user's sessions and of rolls: even if rows are inserted meanwhile, no row appears twice, and none is
-//! missing. Also: the filters of rolls, and lists that refuse each other's cursors.
+//! Pagination of a user's past sessions and of rolls: even if rows are inserted while the pages are read, no row
+//! appears twice, and none of the earlier rows is missing. Also tests the filters of rolls, the list of a user's live
+//! sessions, and that lists refuse each other's cursors.
 
 use std::{collections::HashSet, fmt::Debug, hash::Hash};
 
@@ -36,7 +37,7 @@ pub async fn read_all<T, K: Hash + Eq + Clone + Debug>(
 }
 
 #[tokio::test]
-async fn a_history_of_rolls_is_paginated_while_rolls_are_made_and_can_be_filtered() {
+async fn a_history_of_rolls_can_be_filtered_and_is_paginated_while_rolls_are_made() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let (ada, ben) = (&game.players[0], &game.players[1]);
@@ -69,7 +70,7 @@ async fn a_history_of_rolls_is_paginated_while_rolls_are_made_and_can_be_filtere
         |row| row.id,
     )
     .await;
-    assert_eq!(seen.len(), 230, "rolls made meanwhile are newer than the first page, thus on no later page");
+    assert_eq!(seen.len(), 230, "rolls made meanwhile are newer than the first page's, so no later page has them");
 
     // `until` leaves out the rolls that were made while the pages were read.
     let count_rolls = async |scope: RollScope, filter: HistoryFilter| {
@@ -141,7 +142,7 @@ async fn a_participant_sees_a_characters_rolls_only_from_shared_sessions() {
 }
 
 #[tokio::test]
-async fn live_and_past_sessions_are_paginated_and_the_past_ones_include_archived_ones() {
+async fn live_sessions_are_listed_and_past_ones_are_paginated_and_include_archived_ones() {
     let world = World::new().await;
     let seer_id = world.new_account().await;
     let adventure_id = world.new_adventure(seer_id).await;
@@ -162,7 +163,8 @@ async fn live_and_past_sessions_are_paginated_and_the_past_ones_include_archived
     }
     world.new_session(1).await;
     let me = world.sparc.as_user(seer_id);
-    // Inserts a session that ends after all others, so no later page has it.
+    // Inserts a session that ends after all others. The list begins with the sessions that ended last, so no later page
+    // has this one.
     let insert_ended_session = async || {
         world.owner().execute(&insert_sessions_sql("completed", "now() + INTERVAL '1 minute'", 1)).await.unwrap();
     };
@@ -227,7 +229,8 @@ async fn a_cursor_works_only_in_its_own_list() {
     let me = world.sparc.as_user(seer_id);
     let other_seer = world.sparc.as_user(other_game.seer.user_id());
     let no_filter = HistoryFilter::default();
-    // The `short` filters find only adventures of at most 90 minutes, and sessions that play one of them.
+    // `short_catalogue_filter` finds only adventures of at most 90 minutes, and `short_lobby_filter` only sessions of
+    // such adventures.
     let (lobby_filter, short_lobby_filter) =
         (LobbyFilter::default(), LobbyFilter { max_minutes: Some(90), ..Default::default() });
     let (catalogue_filter, short_catalogue_filter) =

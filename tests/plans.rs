@@ -1,4 +1,5 @@
-//! Plans of the most frequent statements, exactly as the service sends them, on large tables and in the caller's role.
+//! Plans of the most frequent statements, exactly as the crate `service` sends them, on tables of thousands of rows and
+//! in the caller's role.
 //! Each statement is explained with a custom and with a generic plan, and with outdated and with current statistics.
 
 use std::future::Future;
@@ -19,11 +20,12 @@ use uuid::Uuid;
 
 use crate::world::World;
 
-/// Fills the tables, mostly with other users' rows: 4,000 users, 20,000 waiting sessions with two events each (of the
-/// first 5,000, which begin soonest or have no scheduled start, four in five are full), and 20,000 ended sessions with
-/// two rolls each. Each session has two rows in `session_players`. One of the ended sessions has 5,000 more rolls and
-/// 5,000 events. Thousands of sessions begin at the same moment, and more than a thousand adventures have equal keys in
-/// each order of the catalogue.
+/// Fills the tables: 4,000 users with a character each, 3,000 adventures, 20,000 waiting sessions with two events each,
+/// and 20,000 ended sessions with two rolls each. Each session has two rows in `session_players`. Of the first 5,000
+/// waiting sessions, which begin soonest or have no scheduled start, four in five are full. One of the ended sessions
+/// has 5,000 more rolls and 5,000 events. Thousands of sessions begin at the same moment, and more than a thousand
+/// adventures have equal keys in each order of the catalogue. Most rows do not concern the user whose statements are
+/// explained.
 ///
 /// `{operator}` stands for `=`, which inserts every fiftieth row, or `<>`, which inserts the others.
 const FILL_TABLES: &str = "SET LOCAL session_replication_role = replica;
@@ -67,11 +69,11 @@ const FILL_TABLES: &str = "SET LOCAL session_replication_role = replica;
     INSERT INTO session_events (session_id, event_type) OVERRIDING USER VALUE
     SELECT md5('s' || i)::uuid, 'dice_rolled' FROM generate_series(0, 19999) AS i, generate_series(1, 2) WHERE i % 50 {operator} 0";
 
-/// The tables that grow with use.
+/// The tables that no plan may scan sequentially.
 const LARGE_TABLES: [&str; 7] =
     ["users", "characters", "adventures", "sessions", "session_players", "dice_rolls", "session_events"];
 
-/// Explains the statements that the service has prepared on one connection.
+/// Explains the statements that the crate `service` has prepared on one connection.
 struct Explainer {
     /// A pool of that one connection.
     db: DatabaseConnection,
@@ -91,14 +93,15 @@ const SSD_PAGE_COST: &str = "1.1";
 const HIGH_PAGE_COST: &str = "40";
 
 impl Explainer {
-    /// Runs an operation, and checks the custom and the generic plan of the last statement that it prepared. Panic
-    /// messages call the statement `label`. `values` are SQL literals for the parameters of that statement. Panics if a
-    /// plan reads more than `max_rows` rows.
-    async fn run_and_check_plans<'a, T, F>(&mut self, label: &str, max_rows: u64, values: &[&str], operation: F) -> T
+    /// Awaits `call`, the call of an operation, and checks the custom and the generic plan of the last statement that
+    /// the operation prepared (apart from statements that change only the role). Panic messages call the statement
+    /// `label`. `values` are SQL literals for its parameters. Panics if a plan reads or sorts more than `max_rows`
+    /// rows, or scans one of [`LARGE_TABLES`] sequentially.
+    async fn run_and_check_plans<'a, T, F>(&mut self, label: &str, max_rows: u64, values: &[&str], call: F) -> T
     where
         F: Future<Output = Result<T, Error>> + 'a,
     {
-        let answer = operation.await.unwrap();
+        let answer = call.await.unwrap();
         let mut all_statements = prepared_statements(&self.db).await.unwrap();
         let new_statements = all_statements.split_off(self.known_statement_count);
         self.known_statement_count += new_statements.len();
@@ -110,8 +113,8 @@ impl Explainer {
             let mut rows_read_by_scans = 0;
             check_nodes_and_sum_rows(&plan, label, mode, max_rows, &mut rows_read_by_scans);
             assert!(rows_read_by_scans <= max_rows, "{label}, {mode}: {rows_read_by_scans} rows are read\n{plan:#}");
-            // `rows_read_in_three_tables` includes the first and last entries of an index, which the planner itself may
-            // read. So ten more rows are allowed.
+            // `rows_read_in_three_tables` also includes rows that the planner itself reads: it sometimes looks up the
+            // first or last entry of an index. So ten more rows are allowed.
             assert!(
                 rows_read_in_three_tables <= max_rows as i64 + 10,
                 "{label}, {mode}: {rows_read_in_three_tables} rows are read, including those read in functions\n{plan:#}"
@@ -120,21 +123,22 @@ impl Explainer {
         answer
     }
 
-    /// Returns the plan, and how many rows were read according to [`count_rows_read_in_three_tables`]. That number
-    /// includes the rows that functions read, which a plan does not show.
-    async fn explain_analyze(&self, prepare: &str, mode: &str, values: &[&str]) -> (Value, i64) {
+    /// Executes the statement that `prepare_sql` prepares under the name `explained`. Returns its plan, and how many
+    /// rows were read according to [`count_rows_read_in_three_tables`]. That number includes the rows that functions
+    /// read, which a plan does not show.
+    async fn explain_analyze(&self, prepare_sql: &str, mode: &str, values: &[&str]) -> (Value, i64) {
         let transaction = self.db.begin().await.unwrap();
         let claims = format!("{{\"role\": \"authenticated\", \"sub\": \"{}\"}}", self.user_id);
-        let set_identity =
-            format!("{prepare}; SET LOCAL ROLE authenticated; SET LOCAL request.jwt.claims = '{claims}'");
-        transaction.execute_unprepared(&set_identity).await.unwrap();
+        let prepare_and_set_identity_sql =
+            format!("{prepare_sql}; SET LOCAL ROLE authenticated; SET LOCAL request.jwt.claims = '{claims}'");
+        transaction.execute_unprepared(&prepare_and_set_identity_sql).await.unwrap();
         let cost = self.random_page_cost;
-        let set_planner = format!("SET LOCAL plan_cache_mode = {mode}; SET LOCAL random_page_cost = {cost}");
-        transaction.execute_unprepared(&set_planner).await.unwrap();
+        let set_planner_sql = format!("SET LOCAL plan_cache_mode = {mode}; SET LOCAL random_page_cost = {cost}");
+        transaction.execute_unprepared(&set_planner_sql).await.unwrap();
         let values = if values.is_empty() { String::new() } else { format!("({})", values.join(", ")) };
         let rows_before = count_rows_read_in_three_tables(&transaction).await;
-        let explain = format!("EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) EXECUTE explained{values}");
-        let row = transaction.query_one_raw(Statement::from_string(DbBackend::Postgres, explain)).await;
+        let explain_sql = format!("EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) EXECUTE explained{values}");
+        let row = transaction.query_one_raw(Statement::from_string(DbBackend::Postgres, explain_sql)).await;
         let plan: Value = row.unwrap().unwrap().try_get_by_index(0).unwrap();
         transaction.execute_unprepared("DEALLOCATE explained").await.unwrap();
         let rows_after = count_rows_read_in_three_tables(&transaction).await;
@@ -143,7 +147,8 @@ impl Explainer {
     }
 }
 
-/// Returns how many rows of adventures, rolls and events the transaction has read, including in functions.
+/// Returns how many rows of adventures, rolls and events the transaction has read so far, including those read in
+/// functions.
 async fn count_rows_read_in_three_tables(transaction: &DatabaseTransaction) -> i64 {
     let sql = "SELECT coalesce(sum(seq_tup_read + idx_tup_fetch), 0)::bigint FROM pg_stat_xact_user_tables
         WHERE relname IN ('adventures', 'dice_rolls', 'session_events')";
@@ -151,8 +156,8 @@ async fn count_rows_read_in_three_tables(transaction: &DatabaseTransaction) -> i
     row.unwrap().unwrap().try_get_by_index(0).unwrap()
 }
 
-/// Adds the rows that the scans of a plan read to `rows_read`. Panics on a sequential scan of one of [`LARGE_TABLES`]
-/// and on a sort that returns more than `max_rows` rows.
+/// Adds to `rows_read` how many rows the scans of a plan read, including those that they discard. Panics on a
+/// sequential scan of one of [`LARGE_TABLES`] and on a sort that returns more than `max_rows` rows.
 fn check_nodes_and_sum_rows(node: &Value, label: &str, mode: &str, max_rows: u64, rows_read: &mut u64) {
     let number = |name: &str| node[name].as_f64().unwrap_or_default();
     let node_type = node["Node Type"].as_str().unwrap_or_default();
@@ -189,12 +194,12 @@ async fn frequent_statements_read_few_rows_with_outdated_and_with_current_statis
     let user_id: Uuid = owner.fetch_value("SELECT md5('u7')::uuid").await.unwrap();
     for statistics in ["outdated statistics", "current statistics"] {
         // Each pass needs a new connection: on an old one, the driver would reuse the statements that it has prepared,
-        // and the explainer would find no new one.
+        // and the explainer would find no new statement.
         let single_connection_world = world.with_single_connection().await;
         let db = single_connection_world.pool.clone();
         let mut explainer = Explainer { db, user_id, known_statement_count: 0, random_page_cost: SSD_PAGE_COST };
         let ada = single_connection_world.sparc.as_user(user_id);
-        // Reads the pages whose statements are not explained.
+        // This connection reads the pages whose statements are not explained.
         let other_connection = world.sparc.as_user(user_id);
         check_lobby(&mut explainer, &ada, &other_connection, statistics).await;
         check_statements_during_play(&mut explainer, &ada, statistics).await;
@@ -203,8 +208,8 @@ async fn frequent_statements_read_few_rows_with_outdated_and_with_current_statis
     }
 }
 
-/// Returns the last row of the page with this number, counted from 1, and the cursor after it. So many rows have equal
-/// sort keys that the next page begins with rows that have the same key.
+/// Returns the last row of the page with this number, counted from 1, and the cursor after it. Callers choose the
+/// number so that the next page begins with rows of the same sort key.
 async fn end_of_page<T>(
     page_number: u32,
     fetch: impl AsyncFn(Option<Cursor>) -> Result<Page<T>, Error>,
@@ -239,15 +244,15 @@ async fn check_lobby(
     let sort_key =
         [quoted(last_session.created_at), quoted(last_session.id), quoted(last_session.scheduled_start.unwrap())];
     let sort_key: Vec<&str> = sort_key.iter().map(String::as_str).collect();
-    // There is one scan each of the sessions with the same scheduled start, with a later one, and without one. Each may
-    // read up to a page.
-    let ninth_page = ada.sessions().lobby(&no_filter, Some(&cursor));
+    // There is one scan of the sessions with the same scheduled start as the cursor, one of those with a later start,
+    // and one of those without a scheduled start. Each scan may read up to a page.
+    let ninth_page_call = ada.sessions().lobby(&no_filter, Some(&cursor));
     explainer
         .run_and_check_plans(
             &format!("lobby, ninth page, {statistics}"),
             rows_read_per_page + 2 * 21,
             &sort_key,
-            ninth_page,
+            ninth_page_call,
         )
         .await;
     // One adventure in three is hard, so about three times as many rows are read. Twice that many are allowed.
@@ -261,11 +266,11 @@ async fn check_lobby(
         )
         .await;
     let no_match = LobbyFilter { search: Some("nowhere".to_owned()), ..Default::default() };
-    let empty_page = ada.sessions().lobby(&no_match, None);
+    let empty_page_call = ada.sessions().lobby(&no_match, None);
     // A filtered page scans at most a thousand sessions, each with its Seer and its adventure, and the same sessions
     // once more to find the end of the scan. Each of the two scans also reads one session without a scheduled start.
     explainer
-        .run_and_check_plans(&format!("lobby, no match, {statistics}"), 4 * 1000 + 2, &["'%nowhere%'"], empty_page)
+        .run_and_check_plans(&format!("lobby, no match, {statistics}"), 4 * 1000 + 2, &["'%nowhere%'"], empty_page_call)
         .await;
     let one_seer_only = LobbyFilter { seer_id: Some(explainer.user_id), ..Default::default() };
     let quoted_user_id = quoted(explainer.user_id);
@@ -281,45 +286,52 @@ async fn check_lobby(
 
 /// Checks the statements that clients send during play: rolls, events, own sessions, details and a profile.
 async fn check_statements_during_play(explainer: &mut Explainer, ada: &IdentityConnection, statistics: &str) {
-    // This session has thousands of rolls and events. The caller (user 7) and character 8 have its two seats. A page
-    // has fifty rolls, and the statement fetches one more.
+    // This session has thousands of rolls and events. The caller (user 7) has one of its two seats, and user 8 has the
+    // other, with character 8. A page has fifty rolls, and the statement fetches one more.
     let (session_id, other_character_id) =
         (md5_uuid(&explainer.db, "s20006").await, md5_uuid(&explainer.db, "c8").await);
     let no_filter = HistoryFilter::default();
-    let rolls = || ada.dice().history(RollScope::Session(session_id), &no_filter, None);
-    explainer
-        .run_and_check_plans(&format!("a session's rolls, {statistics}"), 51, &[&quoted(session_id), "51"], rolls())
-        .await;
+    let values = [&quoted(session_id), "51"];
+    let session_rolls_call = ada.dice().history(RollScope::Session(session_id), &no_filter, None);
+    explainer.run_and_check_plans(&format!("a session's rolls, {statistics}"), 51, &values, session_rolls_call).await;
     let attacks_only = HistoryFilter { kind: Some(RollType::Attack), ..Default::default() };
-    // One roll in nine matches. Comparing an enum is not leakproof, so the session's rolls are scanned until the page
-    // is full.
+    // One roll in nine matches. Comparing enums is not leakproof, so with row-level security no index can find the
+    // matching rolls: the session's rolls are scanned until the page is full.
     let values = [&quoted(session_id), "'attack'", "51"];
-    let attacks = ada.dice().history(RollScope::Session(session_id), &attacks_only, None);
-    explainer.run_and_check_plans(&format!("a session's attacks, {statistics}"), 9 * 51, &values, attacks).await;
+    let attacks_call = ada.dice().history(RollScope::Session(session_id), &attacks_only, None);
+    explainer.run_and_check_plans(&format!("a session's attacks, {statistics}"), 9 * 51, &values, attacks_call).await;
     // This character belongs to another participant and has thousands of rolls in a session that the caller is in. The
     // parameters that are NULL belong to filters that are not set.
     let values = [&quoted(other_character_id), "NULL", "NULL", "NULL", "NULL", "NULL", "51"];
-    let rolls = ada.dice().history(RollScope::Character(other_character_id), &no_filter, None);
-    explainer.run_and_check_plans(&format!("a character's rolls, {statistics}"), 51, &values, rolls).await;
+    let character_rolls_call = ada.dice().history(RollScope::Character(other_character_id), &no_filter, None);
+    explainer
+        .run_and_check_plans(&format!("a character's rolls, {statistics}"), 51, &values, character_rolls_call)
+        .await;
     // A page has 200 events.
-    let events = ada.events().after(session_id, 0);
+    let events_call = ada.events().after(session_id, 0);
     explainer
-        .run_and_check_plans(&format!("events, {statistics}"), 200, &[&quoted(session_id), "0", "200"], events)
+        .run_and_check_plans(&format!("events, {statistics}"), 200, &[&quoted(session_id), "0", "200"], events_call)
         .await;
-    let newest_seq = ada.events().newest_seq(session_id);
+    let newest_seq_call = ada.events().newest_seq(session_id);
     explainer
-        .run_and_check_plans(&format!("the newest event, {statistics}"), 1, &[&quoted(session_id), "1"], newest_seq)
+        .run_and_check_plans(
+            &format!("the newest event, {statistics}"),
+            1,
+            &[&quoted(session_id), "1"],
+            newest_seq_call,
+        )
         .await;
-    // The caller has thirty sessions. Each may be read, with its Seer, its adventure and the caller's seat.
+    // The caller takes part in thirty sessions, live and ended. The plan may read each of them, with its Seer, its
+    // adventure and the caller's seat.
     let quoted_user_id = quoted(explainer.user_id);
-    let own_sessions = ada.sessions().my_live(None);
+    let own_sessions_call = ada.sessions().my_live(None);
     explainer
-        .run_and_check_plans(&format!("own sessions, {statistics}"), 4 * 30, &[&quoted_user_id], own_sessions)
+        .run_and_check_plans(&format!("own sessions, {statistics}"), 4 * 30, &[&quoted_user_id], own_sessions_call)
         .await;
     // A function collects the details, and the plan does not show what it reads. Outside of the function, the statement
     // looks up only the Seer.
-    let details = ada.sessions().details(session_id);
-    explainer.run_and_check_plans(&format!("details, {statistics}"), 1, &[&quoted(session_id)], details).await;
+    let details_call = ada.sessions().details(session_id);
+    explainer.run_and_check_plans(&format!("details, {statistics}"), 1, &[&quoted(session_id)], details_call).await;
     explainer
         .run_and_check_plans(
             &format!("a profile, {statistics}"),
@@ -350,10 +362,10 @@ async fn check_catalogue(
             CatalogueOrder::BestRated => quoted(last_adventure.average_rating.unwrap()),
             _ => quoted(last_adventure.published_at.unwrap()),
         };
-        let page_31 = ada.adventures().catalogue(&no_filter, order, Some(&cursor));
+        let page_31_call = ada.adventures().catalogue(&no_filter, order, Some(&cursor));
         let values = [sort_key.as_str(), &quoted(last_adventure.id)];
         // For the best rated adventures, a function first finds the ids, and the rows are then looked up by id.
-        explainer.run_and_check_plans(&format!("{label}, page 31"), 2 * 21, &values, page_31).await;
+        explainer.run_and_check_plans(&format!("{label}, page 31"), 2 * 21, &values, page_31_call).await;
         // A filtered page is read by a function that disables sorting, so it scans an index even at a high page cost.
         // One adventure in three is hard, so a single scan of a hundred rows fills the page.
         explainer.random_page_cost = HIGH_PAGE_COST;
@@ -367,9 +379,9 @@ async fn check_catalogue(
             )
             .await;
         let no_match = CatalogueFilter { search: Some("nowhere".to_owned()), ..Default::default() };
-        let empty_page = ada.adventures().catalogue(&no_match, order, None);
+        let empty_page_call = ada.adventures().catalogue(&no_match, order, None);
         // No row matches, so the scan of a hundred rows is followed by a scan of a thousand.
-        explainer.run_and_check_plans(&format!("{label}, no match"), 1100, &["'%nowhere%'"], empty_page).await;
+        explainer.run_and_check_plans(&format!("{label}, no match"), 1100, &["'%nowhere%'"], empty_page_call).await;
         explainer.random_page_cost = SSD_PAGE_COST;
     }
 }

@@ -1,15 +1,16 @@
--- Lays a database out like a Supabase project, for tests: the roles, schemas, default privileges, event triggers, and
--- the objects of Auth (without accounts) and of Realtime that Supabase's PostgreSQL image, Auth server and Realtime
--- server create. Extensions that only that image has are left out. The superuser `supabase_admin` runs this script in a
--- new database of a private cluster. The project's owner is `postgres`, which is neither a superuser nor a member of
--- the Auth server's role.
+-- Lays a database out like a Supabase project, for tests. Creates roles, schemas, default privileges and event triggers
+-- like those of Supabase's PostgreSQL image, and objects like those that Supabase's Auth server and Realtime server
+-- create, but no account. Extensions that only that image has are left out. The superuser `supabase_admin` runs this
+-- script in a new database of a private cluster. The project's owner is `postgres`, which is neither a superuser nor a
+-- member of the Auth server's role.
 
 -- Roles belong to the cluster, so an earlier run of this script in another database may have created them.
 DO $$
 DECLARE
   role_to_create record;
 BEGIN
-  -- Several databases of the cluster may be created at the same time. The key of the lock is arbitrary.
+  -- If several databases of the cluster are created at the same time, only one run of this script at a time creates the
+  -- roles. The key of the lock is arbitrary.
   PERFORM pg_advisory_xact_lock(1);
   FOR role_to_create IN
     SELECT *
@@ -88,10 +89,10 @@ BEGIN
 END
 $$;
 
--- Default privileges. Everything that `postgres` or `supabase_admin` creates in `public` is granted to `postgres` and
--- to the roles of Supabase's HTTP API: `anon`, `authenticated` and `service_role`. Everything that `supabase_admin`
--- creates in `realtime`, and everything that `supabase_auth_admin` creates in `auth`, is granted to `postgres` and
--- `dashboard_user`.
+-- Default privileges on tables, functions and sequences. On those that `postgres` or `supabase_admin` creates in
+-- `public`, all privileges are granted to `postgres` and to the roles of Supabase's HTTP API: `anon`, `authenticated`
+-- and `service_role`. On those that `supabase_admin` creates in `realtime` or `supabase_auth_admin` creates in `auth`,
+-- all privileges are granted to `postgres` and `dashboard_user`.
 ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public
   GRANT ALL ON TABLES TO postgres, anon, authenticated, service_role;
 ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public
@@ -167,7 +168,8 @@ CREATE UNIQUE INDEX users_email_partial_key ON auth.users (email) WHERE is_sso_u
 ALTER TABLE auth.users ENABLE ROW LEVEL SECURITY;
 GRANT SELECT ON auth.users TO postgres WITH GRANT OPTION;
 
--- Tables of the Auth server whose rows are deleted with their account. Only the columns that this needs are created.
+-- Tables of the Auth server. Their rows are deleted with the account that they belong to. Only the columns that this
+-- deletion needs are created.
 DO $$
 DECLARE
   table_name text;
@@ -236,7 +238,8 @@ ALTER TABLE realtime.messages ENABLE ROW LEVEL SECURITY;
 GRANT ALL ON realtime.messages TO postgres, dashboard_user;
 GRANT SELECT, INSERT, UPDATE ON realtime.messages TO anon, authenticated, service_role;
 
--- The Realtime server creates a partition per day, once a client has connected. This block creates four of them.
+-- The Realtime server creates a partition for each day, once a client has connected. This block creates four of them,
+-- from yesterday's to that of the day after tomorrow.
 DO $$
 DECLARE
   day date;

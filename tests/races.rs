@@ -1,5 +1,5 @@
-//! Concurrent calls, most of them 2, 8 and 32 at once: limits and unique names hold, one of several conflicting changes
-//! takes effect, and creations with one id create one row.
+//! Concurrent calls, in most tests 2, 8 and 32 at once: limits hold and names stay unique, exactly one of several
+//! conflicting changes takes effect, and several creations with the same id create one row.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -22,7 +22,7 @@ use crate::{
     world::{World, insert_heroic_save_sql, run_together},
 };
 
-/// The numbers of concurrent calls with which a test runs, one after another.
+/// The numbers of calls that a test makes at once: first two concurrent calls, then eight, then 32.
 const CALL_COUNTS: [usize; 3] = [2, 8, 32];
 
 /// Makes `call_count` concurrent calls, and returns how often each outcome occurred: `done`, or the code of an error.
@@ -45,14 +45,14 @@ fn expected_outcomes(
     refusal_code: &'static str,
     refusal_count: usize,
 ) -> BTreeMap<&'static str, usize> {
-    [("done", success_count), (refusal_code, refusal_count)].into_iter().filter(|(_, times)| *times > 0).collect()
+    [("done", success_count), (refusal_code, refusal_count)].into_iter().filter(|(_, count)| *count > 0).collect()
 }
 
 #[tokio::test]
 async fn the_limits_of_characters_and_seats_hold_for_concurrent_calls() {
     let world = World::new().await;
     for call_count in CALL_COUNTS {
-        // The account has nine of at most ten characters, so one call may succeed.
+        // The account has nine characters and may have ten, so exactly one call must succeed.
         let account_id = world.new_account().await;
         for _ in 0..9 {
             world.new_character(account_id).await;
@@ -68,8 +68,8 @@ async fn the_limits_of_characters_and_seats_hold_for_concurrent_calls() {
         .await;
         assert_eq!(outcomes, expected_outcomes(1, "character_limit_reached", call_count - 1));
 
-        // The session has four seats. Half of the players join by its code, and half without it, because the session is
-        // public.
+        // The session has four seats. Half of the players join by its code, and half by its id, which is enough to join
+        // a public session.
         let game = world.new_session(0).await;
         world.update_session(&game, "is_public = true").await;
         let (session_id, join_code) = (game.session_id, world.join_code(game.session_id).await);
@@ -100,8 +100,8 @@ async fn exactly_one_of_several_conflicting_calls_takes_effect() {
     for call_count in CALL_COUNTS {
         let game = world.new_active_session(1).await;
         let (session_id, hero_id) = (game.session_id, game.players[0].character_id);
-        // A failed roll may be saved for 30 seconds. This one is dated a minute ahead, so that the time does not run
-        // out while the calls run.
+        // A heroic save can repeat a failed roll for 30 seconds. This roll is dated a minute ahead, so that the time
+        // does not run out while the calls run.
         let failed_roll_id = world.new_attack_roll(session_id, hero_id, "{1,2}", 10, -60).await;
         let player = world.sparc.as_user(game.players[0].user_id);
         let outcomes = call_concurrently(call_count, |_| {
@@ -126,7 +126,7 @@ async fn exactly_one_of_several_conflicting_calls_takes_effect() {
             .await;
         assert_eq!(outcomes, expected_outcomes(1, "character_name_taken", call_count - 1));
 
-        // All calls expect version 0 of the game state, so only the first may replace it.
+        // All calls expect version 0 of the game state, so only the first can replace the state.
         let seer = world.sparc.as_user(game.seer.user_id());
         let outcomes = call_concurrently(call_count, |number| {
             let seer = seer.clone();
@@ -138,7 +138,7 @@ async fn exactly_one_of_several_conflicting_calls_takes_effect() {
         .await;
         assert_eq!(outcomes, expected_outcomes(1, "game_state_changed", call_count - 1));
 
-        // A session ends only once. A call that asks for the status that the session already has succeeds too.
+        // A session ends only once. A call also succeeds if the session already has the status that the call asks for.
         let outcomes = call_concurrently(call_count, |number| {
             let seer = seer.clone();
             async move {
@@ -170,7 +170,7 @@ async fn concurrent_creations_with_one_id_create_one_row() {
         let (player, seer) = (world.sparc.as_user(game.players[0].user_id), world.sparc.as_user(game.seer.user_id()));
         let service = world.sparc.as_service();
         let id = Uuid::new_v4();
-        // A creation that is repeated with the same id returns the row that the first one created.
+        // A creation that is repeated with the same id returns the row that the first creation created.
         let all_successes = expected_outcomes(call_count, "", 0);
         let outcomes = call_concurrently(call_count, |_| {
             let player = player.clone();
@@ -222,8 +222,8 @@ async fn a_new_encounter_waits_for_an_uncommitted_heroic_save() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
-    // This trigger makes a heroic save wait for an advisory lock, after the save has locked its seat. The key 42 is
-    // arbitrary.
+    // This trigger makes a heroic save wait for an advisory lock, after the save has locked the row of the character's
+    // seat. The key 42 is arbitrary.
     world
         .owner()
         .execute(
@@ -237,16 +237,16 @@ async fn a_new_encounter_waits_for_an_uncommitted_heroic_save() {
     let lock_transaction = world.owner().begin().await;
     lock_transaction.execute_unprepared("SELECT pg_advisory_xact_lock(42)").await.unwrap();
     let failed_roll_id = world.new_attack_roll(game.session_id, player.character_id, "{1,2}", 10, 0).await;
-    let (caller, insert_save) =
+    let (caller, insert_save_sql) =
         (player.caller.clone(), insert_heroic_save_sql(game.session_id, player.character_id, failed_roll_id));
-    let save_task = tokio::spawn(async move { caller.execute(&insert_save).await });
+    let save_task = tokio::spawn(async move { caller.execute(&insert_save_sql).await });
     world.owner().wait_until_backends_wait_for_locks(1).await;
-    let begin_encounter = format!(
+    let begin_encounter_sql = format!(
         "SET LOCAL lock_timeout = '200ms'; UPDATE sessions SET current_encounter_id = 'ford' WHERE id = '{}'",
         game.session_id
     );
     assert_eq!(
-        world.owner().execute(&begin_encounter).await.unwrap_err().code,
+        world.owner().execute(&begin_encounter_sql).await.unwrap_err().code,
         LOCK_NOT_AVAILABLE,
         "the new encounter must wait for the save"
     );

@@ -149,7 +149,7 @@ async fn every_rule_of_a_policy_has_its_own_error() {
 }
 
 #[tokio::test]
-async fn errors_of_the_server_have_a_code_an_http_status_and_a_retry_hint() {
+async fn errors_of_postgresql_itself_have_a_code_and_an_http_status_and_say_whether_to_retry() {
     let world = World::new().await;
     for (sqlstate, code, status, is_retryable) in [
         (SERIALIZATION_FAILURE, "busy", 503, true),

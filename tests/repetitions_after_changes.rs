@@ -31,7 +31,7 @@ async fn a_repeated_roll_or_event_returns_the_existing_one_after_the_session_or_
     let (roll, event) = (new_roll(), new_event());
     let first_roll = ada.dice().roll(roll.clone()).await.unwrap();
     let first_event = ada.events().send(event.clone()).await.unwrap();
-    let assert_repeatable = async |change: &str| {
+    let assert_only_exact_repetitions_succeed = async |change: &str| {
         assert_eq!(ada.dice().roll(roll.clone()).await.unwrap(), first_roll, "{change}");
         assert_eq!(ada.events().send(event.clone()).await.unwrap(), first_event, "{change}");
         let other_roll = NewRoll { difficulty: Difficulty::MAX, ..roll.clone() };
@@ -40,20 +40,20 @@ async fn a_repeated_roll_or_event_returns_the_existing_one_after_the_session_or_
     };
 
     seer.sessions().pause(session_id).await.unwrap();
-    assert_repeatable("paused").await;
+    assert_only_exact_repetitions_succeed("paused").await;
     assert_eq!(outcome_code(ada.dice().roll(new_roll()).await), "session_not_active");
     seer.sessions().resume(session_id).await.unwrap();
     ada.sessions().leave(session_id).await.unwrap();
-    assert_repeatable("left").await;
+    assert_only_exact_repetitions_succeed("left").await;
     assert_eq!(outcome_code(ada.dice().roll(new_roll()).await), "not_seated");
     assert_eq!(outcome_code(ada.events().send(new_event()).await), "not_seated");
     seer.sessions().complete(session_id).await.unwrap();
-    assert_repeatable("completed").await;
+    assert_only_exact_repetitions_succeed("completed").await;
     assert_eq!(outcome_code(ada.dice().roll(new_roll()).await), "session_not_active");
 }
 
 #[tokio::test]
-async fn a_repeated_creation_of_a_session_returns_it_after_its_adventure_was_unpublished() {
+async fn a_repeated_creation_returns_the_existing_session_after_its_adventure_was_unpublished() {
     let world = World::new().await;
     let creator_id = world.new_account().await;
     let adventure_id = world.new_adventure(creator_id).await;

@@ -47,9 +47,10 @@ const RETIRED_WORDS: &[(&str, &str)] = &[
 
 /// Returns the files that Git tracks and whose names end with one of the extensions.
 fn tracked_files(extensions: &[&str]) -> Vec<PathBuf> {
-    let listed = Command::new("git").arg("-C").arg(workspace_root()).args(["ls-files", "-z"]).output().unwrap();
-    // In a copy without `.git`, Git lists nothing, so nothing is checked.
-    String::from_utf8(listed.stdout)
+    let output = Command::new("git").arg("-C").arg(workspace_root()).args(["ls-files", "-z"]).output().unwrap();
+    // In a copy without `.git`, Git lists nothing. There the test of citations fails, and the other tests check
+    // nothing.
+    String::from_utf8(output.stdout)
         .unwrap()
         .split('\0')
         .filter(|name| extensions.iter().any(|extension| name.ends_with(extension)))
@@ -115,8 +116,8 @@ fn every_link_between_documents_leads_to_a_file_and_a_heading() {
     assert!(violations.is_empty(), "links whose target does not exist:\n{}", violations.join("\n"));
 }
 
-/// A fence stands on a line of its own, followed by at most the name of a language, and each block that is opened is
-/// closed.
+/// A fence (the three backticks that open or close a code block) stands on a line of its own, followed by at most the
+/// name of a language, and each block that is opened is closed.
 #[test]
 fn code_blocks_of_documents_are_complete() {
     let mut violations = Vec::new();
@@ -132,10 +133,9 @@ fn code_blocks_of_documents_are_complete() {
     assert!(violations.is_empty(), "documents with a broken code block: {violations:?}");
 }
 
-/// A comment cites sections of a document by the document's name and the headings: `docs/decisions.md`, "HEADING" and
-/// "HEADING".
+/// A comment or document cites sections of `decisions.md` in this form: `docs/decisions.md`, "HEADING" and "HEADING".
 #[test]
-fn every_decision_that_is_cited_has_a_heading() {
+fn every_cited_heading_of_the_decisions_exists() {
     let decisions = read(&workspace_root().join("docs/decisions.md"));
     let headings: Vec<&str> = decisions
         .lines()
@@ -144,7 +144,7 @@ fn every_decision_that_is_cited_has_a_heading() {
         .collect();
     let (mut violations, mut citation_count) = (Vec::new(), 0);
     for path in tracked_files(&[".rs", ".sql", ".md", ".sh", ".toml"]) {
-        // A citation may be broken between two lines of a comment.
+        // A citation can extend over two lines of a comment, so the lines are joined.
         let text = read(&path);
         let lines = text.lines().map(|line| line.trim().trim_start_matches(['/', '!', '-', '#']).trim());
         let text = lines.collect::<Vec<_>>().join(" ");
@@ -160,7 +160,7 @@ fn every_decision_that_is_cited_has_a_heading() {
     }
     // This file's own comment and code contain the beginning of a citation.
     violations.retain(|line| !line.starts_with("tests/repository_text.rs"));
-    assert!(citation_count > 10, "the form of the citations must be known to this test");
+    assert!(citation_count > 10, "only {citation_count} citations were found; this test must know their form");
     assert!(violations.is_empty(), "headings that docs/decisions.md does not have:\n{}", violations.join("\n"));
 }
 
@@ -170,7 +170,7 @@ fn comments_and_documents_wrap_at_120_characters() {
     for path in tracked_files(&[".rs", ".sql", ".md", ".sh", ".toml"]) {
         let name = relative_path(&path);
         let (is_document, is_generated) = (name.ends_with(".md"), name.starts_with("docs/generated/"));
-        // These are generated, and nobody reads their source.
+        // These files are generated, and nobody reads their text in an editor.
         if is_generated || name.ends_with("docs/performance.md") || name.starts_with("entity/src/tables/") {
             continue;
         }
@@ -178,7 +178,7 @@ fn comments_and_documents_wrap_at_120_characters() {
         for (index, line) in read(&path).lines().enumerate() {
             is_in_code_block ^= is_document && line.trim_start().starts_with("```");
             let is_prose = if is_document {
-                // A row of a table and a link to an image must be on one line.
+                // Two kinds of lines may be longer: a row of a Markdown table, and a link to an image.
                 !is_in_code_block && !line.starts_with('|') && !line.starts_with("![") && !line.starts_with("[![")
             } else {
                 ["//", "--", "# "].iter().any(|mark| line.trim_start().starts_with(mark))

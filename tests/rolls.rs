@@ -1,4 +1,4 @@
-//! Rolls: the database throws the dice and checks each roll; who may roll for whom, and who sees rolls.
+//! Rolls: the database rolls the dice and checks each row; who may roll for whom; and who sees rolls.
 
 use sea_orm::{ConnectionTrait, DbBackend, Statement};
 use sparc::{
@@ -36,7 +36,7 @@ async fn a_roll_is_one_insert_and_the_database_fills_in_the_rest() {
 }
 
 #[tokio::test]
-async fn no_player_sets_a_column_that_the_database_fills_in() {
+async fn no_player_can_set_a_column_that_the_database_fills_in() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
@@ -62,7 +62,7 @@ async fn no_player_sets_a_column_that_the_database_fills_in() {
 }
 
 #[tokio::test]
-async fn rolls_are_never_updated_or_deleted_through_the_api() {
+async fn no_visitor_player_seer_or_service_can_update_or_delete_rolls() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     game.players[0]
@@ -77,7 +77,7 @@ async fn rolls_are_never_updated_or_deleted_through_the_api() {
 }
 
 #[tokio::test]
-async fn the_service_may_set_results_that_the_checks_accept() {
+async fn the_service_may_set_only_results_that_the_checks_accept() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let common_values = format!("'{}', '{}', 'might', 10, 'attack'", game.session_id, game.players[0].character_id);
@@ -148,16 +148,16 @@ async fn the_attribute_and_the_modifiers_give_from_1_to_10_dice() {
         );
         player.caller.fetch_value::<i32>(&sql).await.unwrap()
     };
-    let single_dice_modifier = |value| format!(r#"[{{"type": "dice", "value": {value}, "source": "luck"}}]"#);
+    let dice_modifiers_json = |value| format!(r#"[{{"type": "dice", "value": {value}, "source": "luck"}}]"#);
     // The character has might 5, grace 3 and wit 2.
     assert_eq!(insert_roll_and_count_dice("attack", "might", "[]").await, 5);
-    assert_eq!(insert_roll_and_count_dice("attack", "grace", &single_dice_modifier(2)).await, 5);
+    assert_eq!(insert_roll_and_count_dice("attack", "grace", &dice_modifiers_json(2)).await, 5);
     // Five dice and ten more would be fifteen, but a roll has at most ten.
     let plus_ten = r#"[{"type":"dice","value":5,"source":"a"},{"type":"dice","value":5,"source":"b"}]"#;
     assert_eq!(insert_roll_and_count_dice("attack", "might", plus_ten).await, 10);
-    assert_eq!(insert_roll_and_count_dice("attack", "wit", &single_dice_modifier(-5)).await, 1);
+    assert_eq!(insert_roll_and_count_dice("attack", "wit", &dice_modifiers_json(-5)).await, 1);
     assert_eq!(
-        insert_roll_and_count_dice("initiative", "might", &single_dice_modifier(3)).await,
+        insert_roll_and_count_dice("initiative", "might", &dice_modifiers_json(3)).await,
         1,
         "initiative must be one die"
     );
@@ -175,30 +175,30 @@ async fn modifiers_must_have_a_valid_form_and_valid_values() {
             game.session_id, player.character_id
         )
     };
-    let modifier = |kind: &str, value: &str, source: &str| {
+    let modifiers_json = |kind: &str, value: &str, source: &str| {
         format!(r#"[{{"type": "{kind}", "value": {value}, "source": "{source}"}}]"#)
     };
     for valid in [
-        modifier("flat", "10", "bless"),
-        modifier("flat", "-10", "curse"),
-        modifier("dice", "5", "x"),
-        modifier("dice", "-5", "x"),
+        modifiers_json("flat", "10", "bless"),
+        modifiers_json("flat", "-10", "curse"),
+        modifiers_json("dice", "5", "x"),
+        modifiers_json("dice", "-5", "x"),
         "[]".into(),
     ] {
         assert_eq!(player.caller.execute(&insert_roll_sql(&valid)).await, Ok(1), "{valid}");
     }
     let eleven_modifiers = format!("[{}]", [r#"{"type":"flat","value":1,"source":"x"}"#; 11].join(","));
     for invalid in [
-        modifier("flat", "11", "x"),
-        modifier("flat", "-11", "x"),
-        modifier("dice", "6", "x"),
-        modifier("dice", "-6", "x"),
-        modifier("flat", "1.5", "x"),
-        modifier("flat", "1", ""),
-        modifier("flat", "1", "  "),
-        modifier("luck", "1", "x"),
-        modifier("flat", "\"1\"", "x"),
-        modifier("flat", "1e400", "x"),
+        modifiers_json("flat", "11", "x"),
+        modifiers_json("flat", "-11", "x"),
+        modifiers_json("dice", "6", "x"),
+        modifiers_json("dice", "-6", "x"),
+        modifiers_json("flat", "1.5", "x"),
+        modifiers_json("flat", "1", ""),
+        modifiers_json("flat", "1", "  "),
+        modifiers_json("luck", "1", "x"),
+        modifiers_json("flat", "\"1\"", "x"),
+        modifiers_json("flat", "1e400", "x"),
         eleven_modifiers,
         "{}".into(),
         "[1]".into(),
@@ -225,9 +225,9 @@ async fn a_player_rolls_only_for_their_seated_character_in_an_active_session() {
         forbidden,
         "the character of another participant"
     );
-    let unseated_id = world.new_character(player.user_id).await;
+    let unseated_character_id = world.new_character(player.user_id).await;
     assert_refused!(
-        player.caller.execute(&insert_attribute_check_sql(game.session_id, unseated_id)).await,
+        player.caller.execute(&insert_attribute_check_sql(game.session_id, unseated_character_id)).await,
         forbidden,
         "a character without a seat"
     );
@@ -257,7 +257,7 @@ async fn a_player_rolls_only_for_their_seated_character_in_an_active_session() {
 }
 
 #[tokio::test]
-async fn the_seer_rolls_for_seated_characters_their_own_characters_and_creatures() {
+async fn the_seer_rolls_for_seated_characters_the_seers_own_characters_and_creatures() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let own_character_id = world.new_character(game.seer.user_id()).await;
@@ -347,7 +347,7 @@ async fn only_participants_see_rolls() {
 }
 
 #[tokio::test]
-async fn random_numbers_returns_an_empty_array_at_once_if_its_arguments_are_impossible() {
+async fn random_numbers_returns_an_empty_array_at_once_if_its_arguments_allow_no_number() {
     let world = World::new().await;
     let transaction = world.owner().begin().await;
     transaction.execute_unprepared("SET LOCAL statement_timeout = '2s'").await.unwrap();

@@ -75,7 +75,7 @@ async fn a_stream_commits_with_its_last_row_and_not_before() {
     let world = World::new().await;
     let player = world.new_player().await;
     let ada = connect_with_one_connection(&world, Duration::from_secs(20)).await.as_user(player.user_id);
-    let update_bio = |bio: &str| {
+    let update_bio_statement = |bio: &str| {
         let sql = format!(
             "WITH written AS (UPDATE users SET bio = '{bio}' WHERE id = '{}' RETURNING id)
              SELECT id FROM written, generate_series(1, 2)",
@@ -83,9 +83,9 @@ async fn a_stream_commits_with_its_last_row_and_not_before() {
         );
         Statement::from_string(DbBackend::Postgres, sql)
     };
-    let mut stream = ada.stream_raw(update_bio("read")).await.unwrap();
+    let mut stream = ada.stream_raw(update_bio_statement("read")).await.unwrap();
     assert!(stream.next().await.unwrap().is_ok());
-    // A commit that does not wait for the reader would be over after this pause.
+    // If the commit did not wait for the reader, it would be complete after this pause.
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(
         world.owner().fetch_value::<Option<String>>("SELECT bio FROM users").await,
@@ -95,7 +95,7 @@ async fn a_stream_commits_with_its_last_row_and_not_before() {
     let later_rows: Vec<_> = stream.try_collect().await.unwrap();
     assert_eq!(later_rows.len(), 1);
     assert_eq!(ada.users().me().await.unwrap().bio.as_deref(), Some("read"));
-    // A stream whose statement changes the identity must not be committed.
+    // If the statement of a stream changes the identity, it must not be committed.
     let sql = format!(
         "UPDATE users SET bio = 'changed' WHERE id = '{}' RETURNING set_config('request.jwt.claim.email', 'x', true)",
         player.user_id
@@ -116,7 +116,8 @@ async fn a_stream_that_fails_half_way_fails_its_transaction() {
     let outcome = tx.stream_raw(failing_query()).await.unwrap().try_collect::<Vec<_>>().await;
     assert!(outcome.is_err());
     assert_error!(tx.commit().await.map_err(Error::from), Error::TransactionFailed);
-    // The server runs the whole statement, which fails although the stream is dropped before the failing row is read.
+    // The server runs the whole statement, even if the stream is dropped early. So the statement fails, although nobody
+    // reads the failing row.
     let tx = ada.begin().await.unwrap();
     let mut stream = tx.stream_raw(failing_query()).await.unwrap();
     assert!(stream.next().await.unwrap().is_ok());

@@ -139,7 +139,7 @@ async fn every_table_and_column_has_a_comment() {
 }
 
 #[tokio::test]
-async fn every_policy_names_its_roles() {
+async fn every_policy_is_for_anon_or_authenticated_only() {
     assert_no_rows(
         "SELECT policyname::text FROM pg_policies
           WHERE schemaname = 'public' AND NOT roles <@ '{anon,authenticated}'::name[]",
@@ -159,7 +159,7 @@ async fn no_policy_evaluates_the_callers_identity_per_row() {
 }
 
 #[tokio::test]
-async fn no_api_role_may_truncate_reference_or_create_triggers() {
+async fn no_api_role_may_truncate_or_reference_a_table_or_create_triggers() {
     assert_no_rows(
         "SELECT relname || ' ' || role || ' ' || privilege
           FROM pg_class,

@@ -1,4 +1,5 @@
-//! Seats: who may take, leave and change one, how many a session has, and who sees them.
+//! Seats: who may take, leave and change one, how many a session may have, and who sees them. A *seat* is a row of
+//! `session_players`: the place of a player in a session. A *live* session is one that has not ended.
 
 use sea_orm::ConnectionTrait;
 use sparc::service::{Error, Operations};
@@ -52,7 +53,7 @@ async fn the_last_two_seats_go_to_two_of_sixteen_players() {
 }
 
 #[tokio::test]
-async fn a_player_who_left_cannot_return_to_a_full_session() {
+async fn a_player_who_left_cannot_rejoin_a_full_session() {
     let world = World::new().await;
     let game = world.new_session(4).await;
     world.update_session(&game, "is_public = true").await;
@@ -66,17 +67,17 @@ async fn a_player_who_left_cannot_return_to_a_full_session() {
 }
 
 #[tokio::test]
-async fn a_player_who_left_can_rejoin_while_the_session_is_live() {
+async fn a_player_can_leave_and_rejoin_an_active_session() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let player = &game.players[0];
-    let set_is_active =
-        |active| format!("UPDATE session_players SET is_active = {active} WHERE user_id = '{}'", player.user_id);
-    player.caller.execute(&set_is_active(false)).await.unwrap();
-    let seat_that_was_left = format!("session_players WHERE user_id = '{}' AND left_at IS NOT NULL", player.user_id);
-    assert_eq!(world.owner().count(&seat_that_was_left).await, 1, "leaving must set left_at");
-    assert_eq!(player.caller.execute(&set_is_active(true)).await, Ok(1));
-    assert_eq!(world.owner().count(&seat_that_was_left).await, 0, "rejoining must clear left_at");
+    let set_is_active_sql =
+        |is_active| format!("UPDATE session_players SET is_active = {is_active} WHERE user_id = '{}'", player.user_id);
+    player.caller.execute(&set_is_active_sql(false)).await.unwrap();
+    let seat_with_left_at = format!("session_players WHERE user_id = '{}' AND left_at IS NOT NULL", player.user_id);
+    assert_eq!(world.owner().count(&seat_with_left_at).await, 1, "leaving must set left_at");
+    assert_eq!(player.caller.execute(&set_is_active_sql(true)).await, Ok(1));
+    assert_eq!(world.owner().count(&seat_with_left_at).await, 0, "rejoining must clear left_at");
 }
 
 #[tokio::test]
@@ -94,7 +95,7 @@ async fn completed_and_cancelled_sessions_accept_no_player() {
         assert_refused!(
             game.seer.execute(&insert_seat_sql(game.session_id, newcomer.user_id, newcomer.character_id)).await,
             forbidden,
-            "no user may seat another"
+            "no user may seat another user"
         );
         let select_code = format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session_id);
         let code: String = world.owner().fetch_value(&select_code).await.unwrap();
@@ -131,9 +132,9 @@ async fn a_stranger_cannot_join_a_public_session_that_has_started() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     world.update_session(&game, "is_public = true").await;
-    let player = world.new_player().await;
+    let stranger = world.new_player().await;
     assert_refused!(
-        player.caller.execute(&insert_seat_sql(game.session_id, player.user_id, player.character_id)).await,
+        stranger.caller.execute(&insert_seat_sql(game.session_id, stranger.user_id, stranger.character_id)).await,
         forbidden
     );
 }
@@ -155,7 +156,7 @@ async fn a_stranger_seats_no_other_user_and_no_user_inserts_an_inactive_seat() {
     assert_refused!(
         player.caller.execute(&insert_inactive_seat).await,
         forbidden,
-        "with an inactive seat, the user would see the session like a player who left it"
+        "with an inactive seat, a user who never joined would count as a player who left"
     );
 }
 
@@ -169,37 +170,37 @@ async fn the_seer_removes_and_readmits_players_but_seats_nobody() {
         forbidden
     );
     let [player, other_player] = &game.players[..] else { panic!("two players are seated") };
-    let update_seat =
-        |assignment: &str| format!("UPDATE session_players SET {assignment} WHERE user_id = '{}'", player.user_id);
+    let update_seat_sql =
+        |assignments: &str| format!("UPDATE session_players SET {assignments} WHERE user_id = '{}'", player.user_id);
     assert_eq!(
-        other_player.caller.execute(&update_seat("is_active = false")).await,
+        other_player.caller.execute(&update_seat_sql("is_active = false")).await,
         Ok(0),
         "a player must not be able to remove another"
     );
     // If the Seer makes a seat inactive, its player is removed.
-    assert_eq!(game.seer.execute(&update_seat("is_active = false")).await, Ok(1));
-    for rejoin in ["is_active = true", "removed_at = NULL", "removed_at = NULL, is_active = true"] {
+    assert_eq!(game.seer.execute(&update_seat_sql("is_active = false")).await, Ok(1));
+    for assignments in ["is_active = true", "removed_at = NULL", "removed_at = NULL, is_active = true"] {
         assert_refused!(
-            player.caller.execute(&update_seat(rejoin)).await,
+            player.caller.execute(&update_seat_sql(assignments)).await,
             PLAYER_REMOVED,
             "player_removed",
-            "{rejoin}"
+            "{assignments}"
         );
     }
     let select_code = format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session_id);
     let code: String = world.owner().fetch_value(&select_code).await.unwrap();
     let join = format!("SELECT user_id FROM private.join_by_code('{code}', '{}')", player.character_id);
     assert_refused!(player.caller.fetch_value::<uuid::Uuid>(&join).await, PLAYER_REMOVED, "player_removed");
-    assert_refused!(game.seer.execute(&update_seat("is_active = true")).await, NOT_YOUR_CHOICE, "own_choice");
+    assert_refused!(game.seer.execute(&update_seat_sql("is_active = true")).await, NOT_YOUR_CHOICE, "own_choice");
     // Clearing `removed_at` readmits the player.
-    assert_eq!(game.seer.execute(&update_seat("removed_at = NULL")).await, Ok(1));
+    assert_eq!(game.seer.execute(&update_seat_sql("removed_at = NULL")).await, Ok(1));
     assert_refused!(
-        game.seer.execute(&update_seat("is_active = true")).await,
+        game.seer.execute(&update_seat_sql("is_active = true")).await,
         NOT_YOUR_CHOICE,
         "own_choice",
         "the Seer may readmit a player, but not seat them"
     );
-    assert_eq!(player.caller.execute(&update_seat("is_active = true")).await, Ok(1));
+    assert_eq!(player.caller.execute(&update_seat_sql("is_active = true")).await, Ok(1));
 }
 
 #[tokio::test]
@@ -207,18 +208,22 @@ async fn a_player_who_already_left_can_be_removed() {
     let world = World::new().await;
     let game = world.new_session(1).await;
     let player = &game.players[0];
-    let update_seat =
-        |assignment: &str| format!("UPDATE session_players SET {assignment} WHERE user_id = '{}'", player.user_id);
-    assert_eq!(player.caller.execute(&update_seat("is_active = false")).await, Ok(1));
+    let update_seat_sql =
+        |assignments: &str| format!("UPDATE session_players SET {assignments} WHERE user_id = '{}'", player.user_id);
+    assert_eq!(player.caller.execute(&update_seat_sql("is_active = false")).await, Ok(1));
     let removed_seats = "session_players WHERE removed_at IS NOT NULL";
     assert_eq!(world.owner().count(removed_seats).await, 0, "leaving must not count as a removal");
-    assert_eq!(game.seer.execute(&update_seat("removed_at = '2000-01-01'")).await, Ok(1));
+    assert_eq!(game.seer.execute(&update_seat_sql("removed_at = '2000-01-01'")).await, Ok(1));
     assert_eq!(
         world.owner().count("session_players WHERE removed_at > '2000-01-01'").await,
         1,
-        "the server must set removed_at"
+        "the database must set removed_at itself"
     );
-    assert_refused!(player.caller.execute(&update_seat("is_active = true")).await, PLAYER_REMOVED, "player_removed");
+    assert_refused!(
+        player.caller.execute(&update_seat_sql("is_active = true")).await,
+        PLAYER_REMOVED,
+        "player_removed"
+    );
 }
 
 #[tokio::test]
@@ -226,11 +231,11 @@ async fn a_player_who_removes_themselves_can_rejoin() {
     let world = World::new().await;
     let game = world.new_session(1).await;
     let player = &game.players[0];
-    let caller = world.sparc.as_user(player.user_id);
-    let seat = caller.sessions().remove_player(game.session_id, player.user_id).await.unwrap();
+    let me = world.sparc.as_user(player.user_id);
+    let seat = me.sessions().remove_player(game.session_id, player.user_id).await.unwrap();
     assert!(!seat.is_active && seat.left_at.is_some());
     assert_eq!(seat.removed_at, None);
-    assert!(caller.sessions().rejoin(game.session_id, player.character_id).await.unwrap().is_active);
+    assert!(me.sessions().rejoin(game.session_id, player.character_id).await.unwrap().is_active);
 }
 
 #[tokio::test]
@@ -239,14 +244,14 @@ async fn only_the_player_chooses_their_character_and_only_before_the_start() {
     let game = world.new_session(1).await;
     let player = &game.players[0];
     let other_character_id = world.new_character(player.user_id).await;
-    let set_character_id = |character_id| {
+    let set_character_id_sql = |character_id| {
         format!("UPDATE session_players SET character_id = '{character_id}' WHERE user_id = '{}'", player.user_id)
     };
-    assert_refused!(game.seer.execute(&set_character_id(other_character_id)).await, NOT_YOUR_CHOICE, "own_choice");
-    assert_eq!(player.caller.execute(&set_character_id(other_character_id)).await, Ok(1));
+    assert_refused!(game.seer.execute(&set_character_id_sql(other_character_id)).await, NOT_YOUR_CHOICE, "own_choice");
+    assert_eq!(player.caller.execute(&set_character_id_sql(other_character_id)).await, Ok(1));
     world.update_session(&game, "status = 'active'").await;
     assert_refused!(
-        player.caller.execute(&set_character_id(player.character_id)).await,
+        player.caller.execute(&set_character_id_sql(player.character_id)).await,
         SESSION_STARTED,
         "session_not_started"
     );
@@ -256,9 +261,10 @@ async fn only_the_player_chooses_their_character_and_only_before_the_start() {
 async fn max_players_cannot_fall_below_the_seats_taken() {
     let world = World::new().await;
     let game = world.new_session(3).await;
-    let set_max_players = |to| format!("UPDATE sessions SET max_players = {to} WHERE id = '{}'", game.session_id);
-    assert_refused!(game.seer.execute(&set_max_players(2)).await, CHECK_VIOLATION, "seats_within_limit");
-    assert_eq!(game.seer.execute(&set_max_players(3)).await, Ok(1));
+    let set_max_players_sql =
+        |max_players| format!("UPDATE sessions SET max_players = {max_players} WHERE id = '{}'", game.session_id);
+    assert_refused!(game.seer.execute(&set_max_players_sql(2)).await, CHECK_VIOLATION, "seats_within_limit");
+    assert_eq!(game.seer.execute(&set_max_players_sql(3)).await, Ok(1));
 }
 
 #[tokio::test]
@@ -276,7 +282,7 @@ async fn a_signed_in_user_who_sees_a_session_sees_its_seats() {
 }
 
 #[tokio::test]
-async fn no_user_writes_joined_at_left_at_or_the_heroic_saves_of_a_seat_or_deletes_it() {
+async fn no_user_deletes_a_seat_or_writes_its_heroic_saves_joined_at_or_left_at() {
     let world = World::new().await;
     let game = world.new_session(1).await;
     for caller in [&game.players[0].caller, &game.seer] {
@@ -324,8 +330,8 @@ async fn rejoining_concurrently_with_two_characters_takes_one_seat() {
     let caller = player.caller.clone();
     let join = format!("SELECT character_id FROM private.join_by_code('{code}', '{other_character_id}')");
     let join_task = tokio::spawn(async move { caller.fetch_value::<uuid::Uuid>(&join).await });
-    // Both statements lock the player's row in `private.account_gates` first. So `join_by_code` waits for the rejoin,
-    // and then finds that the player has already rejoined.
+    // Both statements lock the player's row in `private.account_gates` first. So `join_by_code` waits for the rejoin.
+    // Then it finds that the player has rejoined with the first character, which can no longer be changed.
     world.owner().wait_until_backends_wait_for_locks(1).await;
     rejoin_transaction.commit().await.unwrap();
     assert_refused!(join_task.await.unwrap(), SESSION_STARTED, "session_not_started");
@@ -338,7 +344,7 @@ async fn rejoining_concurrently_with_two_characters_takes_one_seat() {
         "the seat must keep the character with which the player rejoined"
     );
     let active_seats = format!("session_players WHERE session_id = '{}' AND is_active", game.session_id);
-    assert_eq!(world.owner().count(&active_seats).await, 2, "one seat of each player");
+    assert_eq!(world.owner().count(&active_seats).await, 2, "each player must have one seat");
     let select_seats_taken = format!("SELECT seats_taken FROM sessions WHERE id = '{}'", game.session_id);
     assert_eq!(world.owner().fetch_value::<i32>(&select_seats_taken).await, Ok(2));
 }
@@ -389,7 +395,7 @@ async fn joining_by_code_takes_one_seat_and_lets_a_player_rejoin() {
     world.update_session(&game, "status = 'active'").await;
     assert!(
         me.sessions().join(&join_code, player.character_id).await.unwrap().is_active,
-        "a player who left may rejoin while the session is live"
+        "a player who left may rejoin after the start"
     );
     let latecomer = world.new_player().await;
     let outcome = world.sparc.as_user(latecomer.user_id).sessions().join(&join_code, latecomer.character_id).await;

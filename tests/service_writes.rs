@@ -1,5 +1,5 @@
-//! The service may write several columns of a row in one statement. Whatever it combines, the statement is refused, or
-//! the schema's invariants hold afterwards.
+//! The service (the role `service_role`) may write several columns of a row in one statement. Each combination that is
+//! tried here is either refused, or leaves the schema's invariants intact.
 
 use sea_orm::ConnectionTrait;
 
@@ -8,9 +8,9 @@ use crate::{
     world::{GameSession, Player, World},
 };
 
-/// A row, and the assignments that an UPDATE of it may combine.
+/// A row, and the assignments from which each UPDATE of it takes one or two.
 struct RowUpdates {
-    /// The table and the condition that selects the row.
+    /// The table and the WHERE clause that selects the row.
     target: String,
     assignments: Vec<String>,
 }
@@ -18,7 +18,7 @@ struct RowUpdates {
 impl RowUpdates {
     /// Returns every UPDATE of the row with one assignment, or with two to different columns.
     fn statements(&self) -> Vec<String> {
-        let (table, condition) = self.target.split_once(' ').unwrap();
+        let (table, where_clause) = self.target.split_once(' ').unwrap();
         let column = |assignment: &str| assignment.split(' ').next().unwrap().to_owned();
         let mut combinations: Vec<Vec<&String>> = vec![Vec::new()];
         for assignment in &self.assignments {
@@ -34,32 +34,33 @@ impl RowUpdates {
             .filter(|combination| !combination.is_empty())
             .map(|combination| {
                 let assignments: Vec<&str> = combination.iter().map(|assignment| assignment.as_str()).collect();
-                format!("UPDATE {table} SET {} {condition}", assignments.join(", "))
+                format!("UPDATE {table} SET {} {where_clause}", assignments.join(", "))
             })
             .collect()
     }
 }
 
 #[tokio::test]
-async fn no_combination_of_columns_that_the_service_writes_breaks_an_invariant() {
+async fn no_update_of_up_to_two_columns_and_no_insert_by_the_service_breaks_an_invariant() {
     let world = World::new().await;
-    // The other Seer already runs a session, so that the count of their live sessions can also become too low.
+    // The other Seer already runs a session, so the count of their live sessions (those that have not ended) can become
+    // too low as well as too high.
     let (game, other_game) = (world.new_active_session(2).await, world.new_session(0).await);
-    let (player, newcomer, closed_account) = (&game.players[0], world.new_player().await, world.new_account().await);
-    let spare_character = world.new_character(player.user_id).await;
-    let other_adventure = world.new_adventure(game.seer.user_id()).await;
-    let unused_adventure = world.new_adventure(game.seer.user_id()).await;
-    let close = format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{closed_account}'");
-    world.owner().execute(&close).await.unwrap();
+    let (player, newcomer, closed_account_id) = (&game.players[0], world.new_player().await, world.new_account().await);
+    let spare_character_id = world.new_character(player.user_id).await;
+    let other_adventure_id = world.new_adventure(game.seer.user_id()).await;
+    let unused_adventure_id = world.new_adventure(game.seer.user_id()).await;
+    let close_account = format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{closed_account_id}'");
+    world.owner().execute(&close_account).await.unwrap();
     let row = |target: String, assignments: &[&str]| RowUpdates {
         target,
         assignments: assignments
             .iter()
             .map(|assignment| {
                 assignment
-                    .replace("{other_user}", &other_game.seer.user_id().to_string())
-                    .replace("{other_adventure}", &other_adventure.to_string())
-                    .replace("{spare_character}", &spare_character.to_string())
+                    .replace("{other_user_id}", &other_game.seer.user_id().to_string())
+                    .replace("{other_adventure_id}", &other_adventure_id.to_string())
+                    .replace("{spare_character_id}", &spare_character_id.to_string())
             })
             .collect(),
     };
@@ -67,8 +68,8 @@ async fn no_combination_of_columns_that_the_service_writes_breaks_an_invariant()
         row(
             format!("sessions WHERE id = '{}'", game.session_id),
             &[
-                "seer_id = '{other_user}'",
-                "adventure_id = '{other_adventure}'",
+                "seer_id = '{other_user_id}'",
+                "adventure_id = '{other_adventure_id}'",
                 "status = 'paused'",
                 "status = 'completed'",
                 "status = 'cancelled'",
@@ -82,7 +83,7 @@ async fn no_combination_of_columns_that_the_service_writes_breaks_an_invariant()
         row(
             format!("session_players WHERE session_id = '{}' AND user_id = '{}'", game.session_id, player.user_id),
             &[
-                "character_id = '{spare_character}'",
+                "character_id = '{spare_character_id}'",
                 "is_active = false",
                 "removed_at = now()",
                 "left_at = now()",
@@ -91,18 +92,18 @@ async fn no_combination_of_columns_that_the_service_writes_breaks_an_invariant()
         ),
         row(
             format!("characters WHERE id = '{}'", player.character_id),
-            &["user_id = '{other_user}'", "retired_at = now()", "hit_points = 1", "name = 'Renamed'"],
+            &["user_id = '{other_user_id}'", "retired_at = now()", "hit_points = 1", "name = 'Renamed'"],
         ),
         row(
-            format!("characters WHERE id = '{spare_character}'"),
-            &["user_id = '{other_user}'", "retired_at = now()", "hit_points = 1", "name = 'Renamed'"],
+            format!("characters WHERE id = '{spare_character_id}'"),
+            &["user_id = '{other_user_id}'", "retired_at = now()", "hit_points = 1", "name = 'Renamed'"],
         ),
         row(
-            format!("adventures WHERE id = '{unused_adventure}'"),
-            &["creator_id = '{other_user}'", "status = 'archived'", "status = 'draft'", "name = 'Renamed'"],
+            format!("adventures WHERE id = '{unused_adventure_id}'"),
+            &["creator_id = '{other_user_id}'", "status = 'archived'", "status = 'draft'", "name = 'Renamed'"],
         ),
         row(
-            format!("users WHERE id = '{closed_account}'"),
+            format!("users WHERE id = '{closed_account_id}'"),
             &[
                 "email = 'ada@x.org'",
                 "display_name = 'Ada'",
@@ -121,6 +122,7 @@ async fn no_combination_of_columns_that_the_service_writes_breaks_an_invariant()
             Ok(result) => {
                 accepted_count += 1;
                 assert_eq!(result.rows_affected(), 1, "{sql}");
+                // The schema's owner checks the invariants. Rolling back to the savepoint also restores the role.
                 transaction.execute_unprepared("RESET ROLE").await.unwrap();
                 let broken = broken_invariants_in(&transaction).await;
                 assert!(broken.is_empty(), "{sql}: {broken:?}");
@@ -130,18 +132,21 @@ async fn no_combination_of_columns_that_the_service_writes_breaks_an_invariant()
         transaction.execute_unprepared("ROLLBACK TO before").await.unwrap();
     }
     transaction.rollback().await.unwrap();
-    assert!(accepted_count > 80, "{accepted_count} statements were accepted, {refused_count} refused");
+    assert!(
+        accepted_count > 80,
+        "more than 80 statements must be accepted, not {accepted_count} ({refused_count} were refused)"
+    );
 }
 
 /// Returns INSERTs of sessions and seats whose columns may contradict each other.
 fn insert_statements(game: &GameSession, player: &Player) -> Vec<String> {
-    let (seer, adventure) = (game.seer.user_id(), game.adventure_id);
+    let (seer_id, adventure_id) = (game.seer.user_id(), game.adventure_id);
     let mut statements = Vec::new();
     for status in ["waiting", "starting_soon", "active", "paused", "completed", "cancelled"] {
         for (started_at, ended_at) in [("NULL", "NULL"), ("now()", "NULL"), ("NULL", "now()"), ("now()", "now()")] {
             statements.push(format!(
                 "INSERT INTO sessions (seer_id, adventure_id, status, started_at, ended_at)
-                 VALUES ('{seer}', '{adventure}', '{status}', {started_at}, {ended_at})"
+                 VALUES ('{seer_id}', '{adventure_id}', '{status}', {started_at}, {ended_at})"
             ));
         }
     }

@@ -65,7 +65,7 @@ async fn a_join_code_shows_its_session_before_the_player_joins() {
 }
 
 #[tokio::test]
-async fn details_name_the_seer_to_everyone_who_sees_the_session() {
+async fn the_details_of_a_session_include_the_seers_name_for_everyone_who_sees_it() {
     let world = World::new().await;
     let game = world.new_session(1).await;
     let seer = world.sparc.as_user(game.seer.user_id());
@@ -104,7 +104,11 @@ async fn a_session_is_edited_announced_started_paused_resumed_and_completed() {
     let sessions = || seer.sessions();
     assert_eq!(sessions().announce_start(game.session_id).await.unwrap().status, SessionStatus::StartingSoon);
     assert_eq!(sessions().withdraw_announcement(game.session_id).await.unwrap().status, SessionStatus::Waiting);
-    assert_error!(sessions().resume(game.session_id).await, Error::IllegalTransition { .. }, "the session never began");
+    assert_error!(
+        sessions().resume(game.session_id).await,
+        Error::IllegalTransition { .. },
+        "a session that has not started cannot be resumed"
+    );
     let started_at = sessions().start(game.session_id).await.unwrap().started_at;
     assert_eq!(
         sessions().start(game.session_id).await.unwrap().started_at,

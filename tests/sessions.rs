@@ -51,7 +51,7 @@ async fn only_the_legal_transitions_of_status_are_allowed() {
 }
 
 #[tokio::test]
-async fn started_at_is_set_by_the_first_start_only_and_ended_at_by_completing() {
+async fn started_at_is_set_once_and_ended_at_is_set_by_completing() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let select_times = format!("SELECT started_at, ended_at FROM sessions WHERE id = '{}'", game.session_id);
@@ -66,7 +66,7 @@ async fn started_at_is_set_by_the_first_start_only_and_ended_at_by_completing() 
 }
 
 #[tokio::test]
-async fn completing_a_session_counts_once_for_its_seer_players_adventure_and_characters() {
+async fn completing_a_session_counts_for_its_seer_players_and_adventure_and_sets_last_played_at() {
     let world = World::new().await;
     let game = world.new_active_session(3).await;
     let player_who_left = &game.players[2];
@@ -78,11 +78,36 @@ async fn completing_a_session_counts_once_for_its_seer_players_adventure_and_cha
     assert_eq!(
         owner.count("users WHERE games_played = 1").await,
         3,
-        "the game must count for everyone who was seated, including the player who left"
+        "the session must count for everyone who was seated, including the player who left"
     );
     let select_times_played = format!("SELECT times_played FROM adventures WHERE id = '{}'", game.adventure_id);
     assert_eq!(owner.fetch_value::<i32>(&select_times_played).await, Ok(1));
     assert_eq!(owner.count("characters WHERE last_played_at IS NOT NULL").await, 3);
+}
+
+#[tokio::test]
+async fn a_session_that_ended_earlier_does_not_move_last_played_at_back() {
+    let world = World::new().await;
+    let game = world.new_active_session(1).await;
+    world.update_session(&game, "status = 'completed'").await;
+    let select_time =
+        format!("SELECT last_played_at::text FROM characters WHERE id = '{}'", game.players[0].character_id);
+    let time_before: String = world.owner().fetch_value(&select_time).await.unwrap();
+    // The service records a session of the same character that ended a day ago.
+    let player = &game.players[0];
+    let earlier_session = world.new_active_session(1).await;
+    world
+        .service()
+        .execute(&insert_seat_sql(earlier_session.session_id, player.user_id, player.character_id))
+        .await
+        .unwrap();
+    world
+        .update_session(
+            &earlier_session,
+            "status = 'completed', started_at = now() - INTERVAL '25 hours', ended_at = now() - INTERVAL '1 day'",
+        )
+        .await;
+    assert_eq!(world.owner().fetch_value::<String>(&select_time).await, Ok(time_before));
 }
 
 #[tokio::test]
@@ -142,13 +167,13 @@ async fn two_sessions_with_the_same_players_complete_concurrently_without_a_dead
 async fn a_session_needs_a_published_adventure_or_a_draft_of_its_seer() {
     let world = World::new().await;
     let (seer, other_account_id) = (world.new_user().await, world.new_account().await);
-    let insert_session = |adventure_id| {
+    let insert_session_sql = |adventure_id| {
         format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure_id}')", seer.user_id())
     };
-    assert_eq!(seer.execute(&insert_session(world.new_draft_adventure(seer.user_id()).await)).await, Ok(1));
-    assert_eq!(seer.execute(&insert_session(world.new_adventure(other_account_id).await)).await, Ok(1));
+    assert_eq!(seer.execute(&insert_session_sql(world.new_draft_adventure(seer.user_id()).await)).await, Ok(1));
+    assert_eq!(seer.execute(&insert_session_sql(world.new_adventure(other_account_id).await)).await, Ok(1));
     assert_refused!(
-        seer.execute(&insert_session(world.new_draft_adventure(other_account_id).await)).await,
+        seer.execute(&insert_session_sql(world.new_draft_adventure(other_account_id).await)).await,
         ADVENTURE_NOT_PLAYABLE,
         "adventure_playable"
     );
@@ -174,7 +199,7 @@ async fn only_the_seer_changes_a_session_and_only_its_granted_columns() {
     let world = World::new().await;
     let game = world.new_session(1).await;
     let where_session = format!("WHERE id = '{}'", game.session_id);
-    for change in [
+    for assignment in [
         "is_public = true",
         "max_players = 6",
         "looking_for = 'a healer'",
@@ -185,17 +210,17 @@ async fn only_the_seer_changes_a_session_and_only_its_granted_columns() {
         "status = 'active'",
     ] {
         assert_eq!(
-            game.players[0].caller.execute(&format!("UPDATE sessions SET {change} {where_session}")).await,
+            game.players[0].caller.execute(&format!("UPDATE sessions SET {assignment} {where_session}")).await,
             Ok(0),
-            "{change}"
+            "{assignment}"
         );
         assert_eq!(
-            game.seer.execute(&format!("UPDATE sessions SET {change} {where_session}")).await,
+            game.seer.execute(&format!("UPDATE sessions SET {assignment} {where_session}")).await,
             Ok(1),
-            "{change}"
+            "{assignment}"
         );
     }
-    for change in [
+    for assignment in [
         "seer_id = gen_random_uuid()",
         "code = 'AAAAAA'",
         "adventure_id = gen_random_uuid()",
@@ -206,9 +231,9 @@ async fn only_the_seer_changes_a_session_and_only_its_granted_columns() {
         "encounter_number = 0",
     ] {
         assert_refused!(
-            game.seer.execute(&format!("UPDATE sessions SET {change} {where_session}")).await,
+            game.seer.execute(&format!("UPDATE sessions SET {assignment} {where_session}")).await,
             forbidden,
-            "{change}"
+            "{assignment}"
         );
     }
     assert_refused!(game.seer.execute(&format!("DELETE FROM sessions {where_session}")).await, forbidden);
@@ -241,11 +266,11 @@ async fn a_user_creates_a_session_as_its_seer_and_sets_only_granted_columns() {
 async fn get_session_details_returns_only_sessions_that_the_caller_may_see() {
     let world = World::new().await;
     let game = world.new_session(2).await;
-    let details_function = format!("get_session_details('{}')", game.session_id);
+    let details_call = format!("get_session_details('{}')", game.session_id);
     let stranger = world.new_user().await;
-    assert_eq!(stranger.count(&details_function).await, 0);
-    assert_eq!(world.visitor().count(&details_function).await, 0);
-    let details = fetch_row_as_json(&game.players[0].caller, &format!("SELECT * FROM {details_function}")).await;
+    assert_eq!(stranger.count(&details_call).await, 0);
+    assert_eq!(world.visitor().count(&details_call).await, 0);
+    let details = fetch_row_as_json(&game.players[0].caller, &format!("SELECT * FROM {details_call}")).await;
     assert_eq!(details["session_data"]["id"], game.session_id.to_string());
     assert_eq!(details["players"].as_array().unwrap().len(), 2);
     let other_player = &details["players"][1];
@@ -257,13 +282,13 @@ async fn get_session_details_returns_only_sessions_that_the_caller_may_see() {
     assert_eq!(other_player["characterClass"], "warrior");
     assert_eq!(details["adventure_data"]["name"], "The Drowned Ford");
     world.update_session(&game, "is_public = true").await;
-    assert_eq!(stranger.count(&details_function).await, 1);
-    let service_details = fetch_row_as_json(&world.service(), &format!("SELECT * FROM {details_function}")).await;
+    assert_eq!(stranger.count(&details_call).await, 1);
+    let service_details = fetch_row_as_json(&world.service(), &format!("SELECT * FROM {details_call}")).await;
     assert_eq!(service_details["players"].as_array().unwrap().len(), 2);
 }
 
 #[tokio::test]
-async fn get_session_details_returns_an_empty_list_for_a_session_without_players() {
+async fn get_session_details_returns_players_as_an_empty_list_if_there_are_none() {
     let world = World::new().await;
     let game = world.new_session(0).await;
     let details =
@@ -298,7 +323,7 @@ async fn an_ended_session_shows_nothing_of_an_adventure_that_became_a_draft_agai
     for status in ["completed", "cancelled"] {
         let game = world.new_active_session(1).await;
         world.update_session(&game, &format!("is_public = true, status = '{status}'")).await;
-        // The adventure belongs to somebody other than the Seer, because its creator may always read it.
+        // The creator of an adventure may always read it, so this one is given to somebody other than the Seer.
         let creator_id = world.new_account().await;
         let set_creator =
             format!("UPDATE adventures SET creator_id = '{creator_id}' WHERE id = '{}'", game.adventure_id);
@@ -339,10 +364,11 @@ async fn a_session_that_the_service_inserts_has_consistent_times_in_every_status
 }
 
 #[tokio::test]
-async fn a_session_cannot_end_before_it_started() {
+async fn ended_at_is_never_earlier_than_started_at() {
     let world = World::new().await;
     let game = world.new_session(1).await;
-    // This transaction begins before the one that starts the session, so its now() is earlier than started_at.
+    // This transaction begins before the one that starts the session. So the `now()` of this one, by which it ends the
+    // session, is earlier than `started_at`.
     let early_transaction = game.seer.begin().await;
     early_transaction.execute_unprepared("SELECT now()").await.unwrap();
     world.update_session(&game, "status = 'active'").await;
@@ -354,21 +380,21 @@ async fn a_session_cannot_end_before_it_started() {
 }
 
 #[tokio::test]
-async fn session_details_in_schema_private_returns_no_session_that_the_caller_may_not_see() {
+async fn session_details_in_schema_private_returns_only_sessions_that_the_caller_may_see() {
     let world = World::new().await;
     let game = world.new_session(1).await;
-    let details_function = format!("private.session_details('{}')", game.session_id);
-    assert_eq!(world.new_user().await.count(&details_function).await, 0, "a stranger");
-    assert_eq!(world.visitor().count(&details_function).await, 0, "a visitor");
+    let details_call = format!("private.session_details('{}')", game.session_id);
+    assert_eq!(world.new_user().await.count(&details_call).await, 0, "a stranger");
+    assert_eq!(world.visitor().count(&details_call).await, 0, "a visitor");
     for caller in [&game.seer, &game.players[0].caller, &world.service()] {
-        assert_eq!(caller.count(&details_function).await, 1);
+        assert_eq!(caller.count(&details_call).await, 1);
     }
     world.update_session(&game, "is_public = true").await;
-    let count_listed_players = format!("SELECT jsonb_array_length(players) FROM {details_function}");
+    let select_player_count = format!("SELECT jsonb_array_length(players) FROM {details_call}");
     assert_eq!(
-        world.visitor().fetch_value::<i32>(&count_listed_players).await.unwrap(),
+        world.visitor().fetch_value::<i32>(&select_player_count).await.unwrap(),
         0,
         "a visitor may not see seats"
     );
-    assert_eq!(world.new_user().await.fetch_value::<i32>(&count_listed_players).await.unwrap(), 1);
+    assert_eq!(world.new_user().await.fetch_value::<i32>(&select_player_count).await.unwrap(), 1);
 }

@@ -77,7 +77,7 @@ async fn a_repeated_sign_up_is_recognized_after_the_account_has_changed() {
             "a closed account must leave no digest of its personal data"
         );
 
-        // Once the platform has deleted the account, another request may sign up with the same id.
+        // Once the platform has deleted the account, a different request with the same id creates a new account.
         owner.execute(&format!("DELETE FROM auth.users WHERE id = '{id}'")).await.unwrap();
         sign_up(&other_request).await.unwrap();
         assert!(sign_up(&other_request).await.is_ok());
@@ -110,13 +110,14 @@ async fn an_account_that_the_platform_created_has_no_digest_and_only_the_service
     );
     let answer_to_service = world.service().fetch_value::<bool>(&compare_with_digest).await;
     assert_eq!(answer_to_service, Ok(true));
-    // A sign-up by the service is stored with `requested_by` NULL. This transaction sets no claims, so its caller's id
-    // is NULL too. The callers differ only in that this one is not the service, so the answer must be false.
+    // The digest of a sign-up by the service is stored with `requested_by` NULL. This transaction sets no claims, so
+    // its caller's id is NULL too. The caller differs from the service only in the role, and that must make the answer
+    // false.
     let tx = world.owner().begin().await;
     tx.execute_unprepared("SET LOCAL ROLE authenticated").await.unwrap();
-    let answer =
+    let row =
         tx.query_one_raw(Statement::from_string(DbBackend::Postgres, compare_with_digest)).await.unwrap().unwrap();
-    assert!(!answer.try_get_by_index::<bool>(0).unwrap(), "a user must not learn whether the guess is right");
+    assert!(!row.try_get_by_index::<bool>(0).unwrap(), "a user must not learn whether the guess is right");
 }
 
 #[tokio::test]
@@ -129,9 +130,10 @@ async fn only_the_service_learns_whether_an_email_address_is_taken() {
     let ada = service.users().sign_up(account.clone()).await.unwrap();
     assert!(service.users().is_email_taken(&email).await.unwrap());
     assert!(service.users().is_email_taken(&email.to_uppercase()).await.unwrap());
-    // An address in a reserved domain counts as taken, because a sign-up ignores it.
+    // Only the database assigns addresses in the domain `no-email.invalid`. A sign-up ignores such an address, so it
+    // counts as taken.
     assert!(service.users().is_email_taken("x@no-email.invalid").await.unwrap());
-    // A second sign-up with Ada's address succeeds, but the new profile gets the reserved address of the new account.
+    // A second sign-up with Ada's address succeeds, but the new profile gets an address that is made of its own id.
     let second_account = service.users().sign_up(account).await.unwrap();
     let address = world.sparc.as_user(second_account.id).users().my_email().await.unwrap();
     assert_eq!(address, format!("{}@no-email.invalid", second_account.id));

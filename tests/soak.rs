@@ -1,5 +1,5 @@
-//! Many users call random operations in the same sessions at once. Deadlocks are retried, so no caller gets an error
-//! because of one, and every invariant holds at the end.
+//! Many users call random operations in the same sessions at once. A transaction that fails because of a deadlock is
+//! retried, so no caller gets an error because of one, and every invariant holds at the end.
 //!
 //! For a longer run, with 64 clients for five minutes: `SPARC_SOAK=300 cargo test --release --test integration soak`.
 
@@ -26,14 +26,14 @@ async fn many_users_who_call_random_operations_break_no_invariant_and_get_no_une
     let operations = Arc::new(RandomOperations::new(&world, user_count).await);
     let options = Options::default().max_connections(client_count).acquire_timeout(Duration::from_secs(60));
     let sparc = Sparc::connect_with(world.url(), options).await.unwrap();
-    let deadline = Instant::now() + Duration::from_secs(seconds);
-    let clients: Vec<_> = (0..client_count)
-        .map(|client| {
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let tasks: Vec<_> = (0..client_count)
+        .map(|client_index| {
             let (sparc, operations) = (sparc.clone(), operations.clone());
             async move {
-                let mut rng = Rng::with_seed(u64::from(client));
+                let mut rng = Rng::with_seed(u64::from(client_index));
                 let mut counts_by_code = BTreeMap::<&'static str, usize>::new();
-                while Instant::now() < deadline {
+                while Instant::now() < end {
                     let outcome = operations.call_random_operation(&sparc, &mut rng).await;
                     *counts_by_code.entry(outcome.map_or_else(|error| error.code(), |_| "done")).or_default() += 1;
                 }
@@ -42,7 +42,7 @@ async fn many_users_who_call_random_operations_break_no_invariant_and_get_no_une
         })
         .collect();
     let mut counts_by_code = BTreeMap::new();
-    for counts_of_client in run_together(clients).await {
+    for counts_of_client in run_together(tasks).await {
         for (code, times) in counts_of_client {
             *counts_by_code.entry(code).or_default() += times;
         }

@@ -1,5 +1,5 @@
-//! The log lines of the spans of the service's operations: they contain the operation, ids, outcome, duration and
-//! number of retries, and neither personal data nor secrets.
+//! The log lines of the spans of the service's operations: they contain the operation's name, ids, outcome,
+//! duration and number of retries, but neither personal data nor secrets.
 
 use std::{
     io,
@@ -29,9 +29,9 @@ use crate::world::World;
 pub struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl io::Write for Log {
-    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(text);
-        Ok(text.len())
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {

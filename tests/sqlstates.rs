@@ -1,5 +1,5 @@
-//! SQLSTATEs that tests expect: first PostgreSQL's, under the names in its manual, then those of the schema's own
-//! errors (class `SP`), which `docs/schema.md` lists.
+//! SQLSTATEs that tests expect or raise: first PostgreSQL's, under the names in its manual, then those of the schema's
+//! own errors (class `SP`), which `docs/schema.md` lists.
 
 pub const NULL_VALUE_NOT_ALLOWED: &str = "22004";
 pub const INVALID_TEXT_REPRESENTATION: &str = "22P02";

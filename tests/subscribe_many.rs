@@ -77,7 +77,8 @@ async fn a_stream_delivers_each_sessions_events_in_order_while_sessions_are_adde
     assert_eq!(read_event_seqs(&mut stream, count).await, expected);
     assert!(receives_nothing(&mut stream).await, "no event of a removed session may arrive, and none twice");
 
-    // A session that is added again with a later `seq` continues there: unread events up to it are not delivered.
+    // A session that is added again with a later `seq` continues after that event: unread events up to it are not
+    // delivered.
     write_events(&games[1].players[0].caller, second_session_id, 5).await;
     stream.add(second_session_id, Some(*event_seqs(&world, second_session_id).await.last().unwrap())).await.unwrap();
     write_events(&games[1].players[0].caller, second_session_id, 1).await;
@@ -137,7 +138,7 @@ async fn an_error_for_one_session_ends_the_events_of_that_session_only() {
 }
 
 #[tokio::test]
-async fn a_stream_without_sessions_returns_none_until_a_session_is_added() {
+async fn a_stream_without_sessions_returns_none_until_a_session_is_added_and_fails_once_the_handle_is_closed() {
     let world = World::new().await;
     let sparc = connect_sparc(&world).await;
     let game = world.new_active_session(1).await;

@@ -1,5 +1,5 @@
-//! The private server of `testdb`: it creates migrated databases, leaves nothing behind when the program ends, and
-//! reports failed commands.
+//! The private server of `testdb` (one that only this process uses): it creates migrated databases, leaves nothing
+//! behind when the process ends, and returns an error if a command fails.
 
 use std::time::{Duration, Instant};
 
@@ -18,17 +18,17 @@ async fn data_directory(server: &Server) -> String {
 #[tokio::test]
 async fn nothing_is_left_of_a_server_when_its_last_handle_is_dropped() {
     let server = Server::start_plain(None).await.unwrap();
-    let folder = data_directory(&server).await;
-    assert!(std::path::Path::new(&folder).exists());
+    let directory = data_directory(&server).await;
+    assert!(std::path::Path::new(&directory).exists());
     let url = server.url().to_owned();
     drop(server);
-    assert!(!std::path::Path::new(&folder).exists(), "the data directory must be deleted");
+    assert!(!std::path::Path::new(&directory).exists(), "the data directory must be deleted");
     let address = url.rsplit_once('@').and_then(|(_, rest)| rest.split_once('/')).unwrap().0;
     assert!(std::net::TcpStream::connect(address).is_err(), "the server must not listen any more");
 }
 
 #[tokio::test]
-async fn nothing_is_left_after_a_panic() {
+async fn the_data_directory_is_deleted_after_a_panic() {
     let (sender, receiver) = std::sync::mpsc::channel();
     let outcome = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -92,8 +92,8 @@ async fn nothing_is_left_after_ctrl_c_or_a_kill_at_various_moments() {
                 );
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            let servers = std::process::Command::new("pgrep").args(["-f", folder.to_str().unwrap()]).output();
-            assert!(servers.unwrap().stdout.is_empty(), "{signal} after {delay_ms} ms leaves a server");
+            let pgrep_output = std::process::Command::new("pgrep").args(["-f", folder.to_str().unwrap()]).output();
+            assert!(pgrep_output.unwrap().stdout.is_empty(), "{signal} after {delay_ms} ms leaves a server");
             std::fs::remove_dir(&folder).unwrap();
         }
     }
@@ -110,7 +110,7 @@ fn is_used_as_temporary_folder(folder: &std::path::Path) -> bool {
 }
 
 #[tokio::test]
-async fn promoting_a_server_that_is_no_standby_returns_an_error() {
+async fn promoting_a_server_that_is_not_a_standby_returns_an_error() {
     let server = Server::start_plain(None).await.unwrap();
     let outcome = tokio::task::spawn_blocking(move || server.promote()).await.unwrap();
     let Err(Error::Control(reason)) = outcome else { panic!("{outcome:?}") };

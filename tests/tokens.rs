@@ -1,4 +1,4 @@
-//! Tokens: the claims that the database sees, invalid claims, and tokens of closed and unknown accounts.
+//! Access tokens (JWTs): the claims that the database sees, invalid claims, and tokens of closed and unknown accounts.
 
 use sea_orm::{ConnectionTrait, DbBackend, EntityTrait, Statement, TransactionTrait};
 use serde_json::{Value, json};
@@ -78,7 +78,8 @@ async fn every_call_of_a_closed_or_unknown_account_is_refused_as_account_closed_
 async fn the_database_sees_the_claims_of_a_token_and_invalid_claims_are_refused() {
     let world = World::new().await;
     let user_id = world.new_account().await;
-    // The claim `session_id` has characters that must be escaped in SQL.
+    // The claim `session_id` is the id of a login, not of a game's session. It has characters that must be escaped in
+    // SQL.
     let claims = json!({
         "role": "authenticated", "sub": user_id, "aal": "aal2", "session_id": "s'1\\", "app_metadata": { "roles": ["judge"] }
     });
@@ -91,7 +92,7 @@ async fn the_database_sees_the_claims_of_a_token_and_invalid_claims_are_refused(
     assert_eq!(row.try_get_by_index::<Uuid>(1).unwrap(), user_id);
     assert_eq!(row.try_get_by_index::<String>(2).unwrap(), "authenticated");
 
-    // Anything that serializes to an object is accepted as claims.
+    // Claims may be of any type that serializes to an object.
     let claims_of = |id: Uuid| std::collections::BTreeMap::from([("role", json!("authenticated")), ("sub", json!(id))]);
     assert!(world.sparc.as_claims(claims_of(user_id)).is_ok());
     let unknown_account = world.sparc.as_claims(claims_of(Uuid::new_v4())).unwrap();

@@ -17,7 +17,7 @@ async fn is_refused_as_out_of_order(caller: &SqlCaller, sql: &str) -> bool {
 }
 
 #[tokio::test]
-async fn the_steps_of_both_paths_must_be_completed_in_order() {
+async fn the_steps_of_each_path_must_be_completed_in_order() {
     let world = World::new().await;
     for path in [TutorialPath::Player, TutorialPath::Seer] {
         let me = world.sparc.as_user(world.new_account().await);
@@ -66,14 +66,14 @@ async fn a_skipped_tutorial_may_still_be_begun() {
     let me = world.sparc.as_user(world.new_account().await);
     assert!(me.tutorial().skip().await.unwrap().skipped);
     assert!(me.tutorial().skip().await.unwrap().skipped, "skipping again must succeed");
-    // A skipped tutorial has no path yet, so it has no next step and no last one.
+    // This tutorial was skipped before it began. So it has no path yet, and without a path no next or last step.
     assert_error!(me.tutorial().advance(Step::Welcome).await, Error::TutorialOutOfOrder);
     assert_error!(me.tutorial().complete().await, Error::TutorialOutOfOrder);
     let progress = me.tutorial().begin(TutorialPath::Player).await.unwrap();
     assert_eq!(progress.path, Some(TutorialPath::Player), "a user who skipped the tutorial may still begin it");
     assert_eq!(me.tutorial().advance(Step::Welcome).await.unwrap().current_step, "character-basics");
     let restarted_progress = me.tutorial().restart(TutorialPath::Player).await.unwrap();
-    assert!(!restarted_progress.skipped, "a restart must clear the mark that the tutorial was skipped");
+    assert!(!restarted_progress.skipped, "a restart must set `skipped` to false");
 }
 
 #[tokio::test]

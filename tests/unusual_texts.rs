@@ -1,6 +1,7 @@
-//! Unusual texts in inputs that take a text: each text is either stored unchanged, or refused with an error that names
-//! the field and says what its text must be. Afterwards, every invariant of the database holds. Two further tests are
-//! about escapes in JSON documents and about join codes as a person types them.
+//! Unusual texts in inputs that take a text: each text is either accepted (and, unless it is only searched for, stored
+//! unchanged), or refused with an error that names the field and says what its text must be. Afterwards, every
+//! invariant of the database holds. Two further tests are about escapes in JSON documents and about join codes as a
+//! person types them.
 
 use std::pin::Pin;
 
@@ -26,7 +27,7 @@ use crate::{
     world::World,
 };
 
-/// Returns unusual texts that a person or a client may send, each with a description.
+/// Returns unusual texts that a person or a client could send, each with a description.
 fn unusual_texts() -> Vec<(&'static str, String)> {
     vec![
         ("empty", String::new()),
@@ -73,7 +74,7 @@ macro_rules! text_input {
     };
 }
 
-/// Returns the inputs of the service to which each text is passed.
+/// Returns inputs of the service's operations. The test passes each text to each of them.
 fn text_inputs() -> Vec<TextInput> {
     vec![
         text_input!("users.edit display_name", |fixture, text| {
@@ -249,7 +250,7 @@ async fn an_escaped_lone_surrogate_or_nul_in_json_is_refused() {
 }
 
 #[test]
-fn a_join_code_is_accepted_as_a_person_would_type_it() {
+fn a_join_code_is_accepted_as_a_person_would_type_it_and_other_texts_are_refused() {
     let expected: JoinCode = "ABC234".parse().unwrap();
     for typed in ["abc234", " ABC234 ", "abc 234", "ABC-234", "\tAbC234\n"] {
         assert_eq!(typed.parse::<JoinCode>().ok(), Some(expected.clone()), "{typed:?}");

@@ -30,12 +30,13 @@ pub async fn run(folder: &Path) -> Result<(), Failure> {
     let player = sparc.as_user(game.player);
     let argument_set = ArgumentSet { session: game.session, character: game.hero, ..Default::default() };
     let seer = sparc.as_user(game.seer);
-    // More than the twenty sessions of a full lobby page. Two users open them, because a Seer may have at most twenty
-    // live sessions.
+    // These are more than the twenty sessions of a full lobby page. Two users open them, because an account may be the
+    // Seer of at most twenty sessions that have not ended.
     for number in 0..25 {
-        let new = NewSession { adventure_id: game.adventure, visibility: Visibility::Public, ..NewSession::default() };
+        let new_session =
+            NewSession { adventure_id: game.adventure, visibility: Visibility::Public, ..NewSession::default() };
         let opener = if number % 2 == 0 { &seer } else { &player };
-        opener.sessions().create(new).await?;
+        opener.sessions().create(new_session).await?;
     }
     // The rolls of the first operation fill the page that the last operation reads.
     for (operation, name) in

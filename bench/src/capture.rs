@@ -1,5 +1,5 @@
-//! Captures the statements that the service sends. `pg_prepared_statements` lists only the statements of the connection
-//! that reads it, so it is read on the connection on which the service prepared them.
+//! Captures the statements that the service prepares. `pg_prepared_statements` lists only the statements of the
+//! connection that reads it, so it is read on the service's own connection.
 
 use sea_orm::DatabaseConnection;
 use service::Sparc;
@@ -12,7 +12,7 @@ pub struct StatementCapture {
     pool: DatabaseConnection,
     /// The handle whose statements are captured.
     pub sparc: Sparc,
-    /// The number of prepared statements that have been returned so far.
+    /// The number of prepared statements that [`new_statements`](Self::new_statements) has returned so far.
     returned_count: usize,
 }
 
@@ -28,7 +28,7 @@ impl StatementCapture {
         Ok(self.pool.close().await?)
     }
 
-    /// Returns the last of the [new statements](Self::new_statements), without those that only change the role.
+    /// Returns the last of the [new statements](Self::new_statements) that does more than change the role.
     pub async fn last_new_statement(&mut self) -> Result<PreparedStatement, Failure> {
         let new = self.new_statements().await?;
         new.into_iter()
@@ -36,7 +36,7 @@ impl StatementCapture {
             .ok_or(Failure::Message("no new statement was prepared".into()))
     }
 
-    /// Returns all statements prepared since the previous call of this method or of
+    /// Returns all statements that were prepared since the previous call of this method or of
     /// [`last_new_statement`](Self::last_new_statement).
     pub async fn new_statements(&mut self) -> Result<Vec<PreparedStatement>, Failure> {
         let mut all = prepared_statements(&self.pool).await?;

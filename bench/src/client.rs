@@ -10,15 +10,15 @@ use sea_orm::sqlx::{
 
 use crate::Failure;
 
-/// A connection to one of the databases that the benchmark creates.
+/// A connection to a database of a server that the benchmark has started.
 #[derive(Debug)]
 pub struct Client {
     connection: PgConnection,
 }
 
 impl Client {
-    /// Connects to a database of the server that the command has started. The role in the URL must be a superuser,
-    /// because the measurements set roles and disable triggers.
+    /// Connects to the database at `url`. The role in the URL must be a superuser, because the measurements set roles
+    /// and disable triggers.
     pub async fn open(url: &str) -> Result<Self, Failure> {
         let options: PgConnectOptions = url.parse()?;
         Ok(Self { connection: PgConnection::connect_with(&options).await? })
@@ -52,7 +52,7 @@ impl Client {
         Ok(self.fetch_rows(sql).await?.into_iter().next().and_then(|row| row.into_iter().next()).unwrap_or_default())
     }
 
-    /// Runs a query, and returns the first column of the first row as a number, or 0 if it is not a number.
+    /// Runs a query, and returns the first column of the first row as a number, or 0 if there is none.
     pub async fn fetch_number(&mut self, sql: &str) -> Result<f64, Failure> {
         Ok(self.fetch_value(sql).await?.parse().unwrap_or_default())
     }

@@ -1,5 +1,6 @@
 //! The command `compare`: the specification's schema and this project's schema, in two databases of one cluster, filled
-//! with the same rows and measured alternately. Comments call this project's schema "this schema", and names `ours`.
+//! with the same rows and measured alternately. Comments call this project's schema "this schema", and names call it
+//! `ours`.
 
 use std::{fs, time::Instant};
 
@@ -55,7 +56,7 @@ struct Databases {
     creation: CreationResult,
 }
 
-/// The number of sessions of the load test's first step, few enough to be sustained.
+/// The number of sessions in the first step of the load test, few enough that the machine sustains them.
 const FIRST_STEP_SESSIONS: u64 = 50;
 
 /// Runs the command `compare`.
@@ -73,7 +74,7 @@ pub async fn run(options: &CompareOptions) -> Result<(), Failure> {
 
     let mut scales = options.scales.clone();
     scales.sort_by(f64::total_cmp);
-    // Indexes, operations, the load test and simulated days are measured once, at this scale.
+    // The indexes, and what `measure_at_one_scale` measures, are measured once, at this scale.
     let scale_nearest_to_1 = nearest_to_1(scales.iter().copied()).unwrap_or(1.0);
     for scale in scales {
         println!("scale {scale}");
@@ -98,7 +99,8 @@ pub async fn run(options: &CompareOptions) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Creates both databases and fills them with the same rows. Measures their sizes, and the migrations of this schema.
+/// Creates both databases and fills them with the same rows. Measures the sizes of both, and the index builds and the
+/// migrations of this schema.
 async fn create_databases(server: &Server, scale: f64) -> Result<Databases, Failure> {
     let data_set = DataSet::at_scale(scale);
     let now = Utc::now();
@@ -142,7 +144,7 @@ async fn create_databases(server: &Server, scale: f64) -> Result<Databases, Fail
         scale,
         specification_bytes_per_session: bytes_per_session(specification.url(), &data_set).await?,
         ours_bytes_per_session: bytes_per_session(ours.url(), &data_set).await?,
-        index_builds_ms: index_builds.iter().map(|index| index.ms).sum(),
+        index_builds_ms: index_builds.iter().map(|build| build.ms).sum(),
         index_builds,
         up_on_empty_database_ms,
         up_on_filled_database_ms,
@@ -195,14 +197,14 @@ async fn measure_statements(
 
 /// Reads all tables and indexes into the operating system's page cache, because a production host has memory for its
 /// data.
-const PREWARM: &str = "CREATE EXTENSION IF NOT EXISTS pg_prewarm SCHEMA extensions;
+const PREWARM_SQL: &str = "CREATE EXTENSION IF NOT EXISTS pg_prewarm SCHEMA extensions;
     SELECT extensions.pg_prewarm(oid, 'read')
     FROM pg_class
     WHERE relnamespace = 'public'::regnamespace
       AND relkind IN ('r', 'i')";
 
-/// The number of times that each statement is measured in isolation, about a minute apart. The smallest median counts,
-/// because other load on the machine varies.
+/// The number of rounds, each about a minute long, in which each statement is measured in isolation once. The smallest
+/// median counts, because other load on the machine varies.
 const ISOLATED_ROUNDS: u32 = 3;
 
 /// Measures this schema's statements in isolation: without the specification's statements in between. The
@@ -216,7 +218,7 @@ async fn measure_statements_in_isolation(
 ) -> Result<(), Failure> {
     let mut client = Client::open(ours.url()).await?;
     if client.fetch_number("SELECT count(*) FROM pg_available_extensions WHERE name = 'pg_prewarm'").await? > 0.0 {
-        client.run(PREWARM).await?;
+        client.run(PREWARM_SQL).await?;
     }
     let results = report.statements.iter_mut().filter(|result| result.scale == scale);
     let mut pairs_and_results: Vec<_> = pairs.iter().zip(results).collect();

@@ -1,7 +1,7 @@
 //! Simulated days, in which events are written and expire. The table of events should not grow beyond the events of one
 //! day.
 //!
-//! A simulated day takes a minute. Each event is written as if it had been created 24 hours minus one minute ago.
+//! A simulated day takes a minute. Each event is written as if it had been created 23 hours and 59 minutes ago.
 //! Events expire 24 hours after their creation, so such an event expires a minute after it is written. Then the
 //! clean-up that runs with each new event deletes it.
 

@@ -51,17 +51,17 @@ fn live_goals(report: &Report) -> Vec<Goal> {
             percent <= 3.0,
         ));
     }
-    let (with_subscriptions, with_polling) = live.max_sustained_sessions;
-    // `with_polling` is 0 if the load test was skipped, or if no number of sessions was sustained.
-    if with_polling > 0 {
+    let (max_with_subscriptions, max_with_polling) = live.max_sustained_sessions;
+    // `max_with_polling` is 0 if the load test was skipped, or if no number of sessions was sustained.
+    if max_with_polling > 0 {
         goals.push(goal(
             "sessions that the load test sustains, with subscriptions instead of polling".to_owned(),
             "twice as many",
             format!(
-                "{:.1} times ({with_subscriptions}, {with_polling})",
-                with_subscriptions as f64 / with_polling as f64
+                "{:.1} times ({max_with_subscriptions}, {max_with_polling})",
+                max_with_subscriptions as f64 / max_with_polling as f64
             ),
-            with_subscriptions >= 2 * with_polling,
+            max_with_subscriptions >= 2 * max_with_polling,
         ));
     }
     goals
@@ -114,39 +114,39 @@ pub fn goals(report: &Report) -> Vec<Goal> {
         });
     }
     goals.extend(live_goals(report));
-    let round_trips: Vec<String> = report
+    let round_trip_texts: Vec<String> = report
         .operations
         .iter()
         .filter(|result| result.clients == 1)
         .map(|result| format!("{} {}", result.name, result.round_trips))
         .collect();
-    if !round_trips.is_empty() {
+    if !round_trip_texts.is_empty() {
         goals.push(Goal {
             name:
                 "round trips, including BEGIN, identity and COMMIT (`tests/operations/round_trips.rs` counts those of a join)"
                     .to_owned(),
             target: "at most 4".to_owned(),
-            measured: round_trips.join(", "),
+            measured: round_trip_texts.join(", "),
             is_met: report.operations.iter().all(|result| result.round_trips <= 4),
         });
     }
     // Operations are measured with 1, 8 and 64 clients; there are no goals for 64.
     goals.extend(report.operations.iter().filter(|result| result.clients <= 8).map(operation_goal));
     // The ratio is the specification's time divided by this schema's.
-    let mut slower_statements: Vec<&str> = report
+    let mut slow_statement_names: Vec<&str> = report
         .statements
         .iter()
         .filter(|statement| statement.ratio < 0.5 && !is_bare_insert(statement))
         .map(|statement| statement.name.as_str())
         .collect();
-    slower_statements.sort_unstable();
-    slower_statements.dedup();
+    slow_statement_names.sort_unstable();
+    slow_statement_names.dedup();
     if !report.statements.is_empty() {
         goals.push(Goal {
             name: "statements that take more than twice the time of the specification's".to_owned(),
             target: "none".to_owned(),
-            measured: if slower_statements.is_empty() { "none".to_owned() } else { slower_statements.join("; ") },
-            is_met: slower_statements.is_empty(),
+            measured: if slow_statement_names.is_empty() { "none".to_owned() } else { slow_statement_names.join("; ") },
+            is_met: slow_statement_names.is_empty(),
         });
     }
     goals
@@ -155,17 +155,21 @@ pub fn goals(report: &Report) -> Vec<Goal> {
 /// Returns the goal for an operation of the service: its throughput compared with pgbench's, or its processor time
 /// compared with PostgreSQL's.
 ///
-/// With several clients, client and server compete for fully used processors. Then the throughput of an operation that
-/// returns a page of rows depends on the time that the service needs to decode them; pgbench does not decode rows. So
-/// the goal for such an operation is about the service's processor time, where the system reports it.
+/// With several clients, the processors are fully used, and the service (or pgbench) and PostgreSQL compete for them.
+/// Then the throughput of an operation that returns a page of rows depends on the time that the service needs to decode
+/// these rows; pgbench decodes none. So the goal for such an operation is about the service's processor time, where the
+/// system reports it.
 fn operation_goal(result: &OperationResult) -> Goal {
-    let clients = format!("{} client{}", result.clients, if result.clients == 1 { "" } else { "s" });
+    let clients_text = format!("{} client{}", result.clients, if result.clients == 1 { "" } else { "s" });
     if let (true, Some(service_ms), Some(postgresql_ms)) =
         (result.clients > 1 && result.operation_returns_page(), result.service_cpu_ms, result.postgresql_cpu_ms)
     {
         let ratio = service_ms / postgresql_ms;
         return Goal {
-            name: format!("{} by the service, its processor time compared with PostgreSQL's, {clients}", result.name),
+            name: format!(
+                "{} by the service, its processor time compared with PostgreSQL's, {clients_text}",
+                result.name
+            ),
             target: "at most 0.6 times".to_owned(),
             measured: format!("{ratio:.2} times ({service_ms:.3} ms, {postgresql_ms:.3} ms)"),
             is_met: ratio <= 0.6,
@@ -173,7 +177,7 @@ fn operation_goal(result: &OperationResult) -> Goal {
     }
     let min_ratio = if result.clients == 1 { 0.85 } else { 0.9 };
     Goal {
-        name: format!("{} by the service, compared with pgbench, {clients}", result.name),
+        name: format!("{} by the service, compared with pgbench, {clients_text}", result.name),
         target: format!("at least {min_ratio}"),
         measured: format!("{:.2}", result.ratio),
         is_met: result.ratio >= min_ratio,
@@ -192,7 +196,8 @@ pub fn at_scales_1_and_10(report: &Report) -> Vec<(&StatementResult, &StatementR
         .collect()
 }
 
-/// Whether the statement is an INSERT without triggers and policies, which is measured only for comparison.
+/// Whether the statement is a bare INSERT: one that runs without triggers and policies, and is measured only for
+/// comparison.
 fn is_bare_insert(statement: &StatementResult) -> bool {
     BARE_INSERT_NAMES.contains(&statement.name.as_str())
 }
@@ -208,25 +213,25 @@ fn growth_goal(report: &Report) -> Option<Goal> {
     if statements.is_empty() {
         return None;
     }
-    let name_and_ratio = |(statement, ratio): &(&StatementResult, f64)| format!("{} {ratio:.2}", statement.name);
+    let name_and_ratio_text = |(statement, ratio): &(&StatementResult, f64)| format!("{} {ratio:.2}", statement.name);
     let above_target: Vec<_> = statements.iter().filter(|(_, ratio)| *ratio > 1.3).collect();
-    let exceptions = if above_target.is_empty() {
+    let exceptions_text = if above_target.is_empty() {
         String::new()
     } else {
         format!(
             " (exceptions: {})",
-            above_target.iter().map(|exception| name_and_ratio(exception)).collect::<Vec<_>>().join(", ")
+            above_target.iter().map(|exception| name_and_ratio_text(exception)).collect::<Vec<_>>().join(", ")
         )
     };
-    let bare_inserts: Vec<String> = bare_inserts.iter().map(name_and_ratio).collect();
+    let bare_insert_texts: Vec<String> = bare_inserts.iter().map(name_and_ratio_text).collect();
     Some(Goal {
         name: "the time of each statement at scale 10, compared with scale 1".to_owned(),
         target: "at most 1.3 times".to_owned(),
         measured: format!(
-            "{} of {}{exceptions}; for comparison, INSERTs without triggers and policies: {}",
+            "{} of {}{exceptions_text}; for comparison, INSERTs without triggers and policies: {}",
             statements.len() - above_target.len(),
             statements.len(),
-            bare_inserts.join(", ")
+            bare_insert_texts.join(", ")
         ),
         is_met: above_target.is_empty(),
     })

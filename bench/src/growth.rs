@@ -1,4 +1,4 @@
-//! What may grow with the data: the size on disk, the time that migrations take, and the time for which they lock
+//! What can grow with the data: the size on disk, the time that migrations take, and the time for which they lock
 //! tables.
 
 use std::{
@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Failure, client::Client, data_set::DataSet, fill::IndexBuild};
 
-/// What was measured at one scale while the databases were created and filled: sizes, index builds and migrations, in
-/// the report.
+/// The report's measurements of sizes, index builds and migrations, made at one scale while the databases were created
+/// and filled.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CreationResult {
     /// The scale; 1 is 300 thousand sessions.
@@ -34,9 +34,10 @@ pub struct CreationResult {
     pub up_on_empty_database_ms: f64,
     /// Milliseconds that `up` takes when it runs again, on the filled database.
     pub up_on_filled_database_ms: f64,
-    /// The longest time that this second `up` held an ACCESS EXCLUSIVE lock on a table, in milliseconds.
+    /// The longest time for which, during this second `up`, an ACCESS EXCLUSIVE lock on a table was seen, in
+    /// milliseconds.
     pub longest_lock_ms: f64,
-    /// The table that it locked; empty if no such lock was seen.
+    /// The table with that lock; empty if no such lock was seen.
     pub longest_lock_table: String,
 }
 
@@ -56,11 +57,12 @@ pub async fn migrate(pool: &DatabaseConnection, steps: Option<u32>) -> Result<f6
     Ok(start.elapsed().as_secs_f64() * 1000.0)
 }
 
-/// Runs `up` while watching locks. Returns the milliseconds that `up` took, the longest time that an ACCESS EXCLUSIVE
-/// lock was held, and the table that it locked.
+/// Runs `up` while watching locks. Returns the milliseconds that `up` took, and what [`watch_locks`] returns: the
+/// longest time for which an ACCESS EXCLUSIVE lock was seen, and the table with that lock.
 pub async fn migrate_watching_locks(pool: &DatabaseConnection, url: &str) -> Result<(f64, Duration, String), Failure> {
     let is_done = Arc::new(AtomicBool::new(false));
-    let watcher = tokio::spawn(watch_locks(url.to_owned(), is_done.clone()));
+    // The watcher must be connected before `up` takes its first lock.
+    let watcher = tokio::spawn(watch_locks(Client::open(url).await?, is_done.clone()));
     let up_ms = migrate(pool, None).await;
     is_done.store(true, Ordering::Relaxed);
     let (longest_lock, longest_lock_table) = watcher.await.map_err(|error| Failure::Message(error.to_string()))??;
@@ -68,9 +70,8 @@ pub async fn migrate_watching_locks(pool: &DatabaseConnection, url: &str) -> Res
 }
 
 /// Looks every few milliseconds for ACCESS EXCLUSIVE locks on tables of `public`, until `is_done`. Returns the longest
-/// time for which such a lock was seen, and the table that it locked.
-async fn watch_locks(url: String, is_done: Arc<AtomicBool>) -> Result<(Duration, String), Failure> {
-    let mut client = Client::open(&url).await?;
+/// time for which such a lock was seen, and the table with that lock.
+async fn watch_locks(mut client: Client, is_done: Arc<AtomicBool>) -> Result<(Duration, String), Failure> {
     let mut locked_since: HashMap<String, Instant> = HashMap::new();
     let (mut longest_lock, mut longest_lock_table) = (Duration::ZERO, String::new());
     while !is_done.load(Ordering::Relaxed) {

@@ -46,11 +46,11 @@ use crate::{
 const CLIENT_COUNTS: [usize; 3] = [1, 8, 64];
 /// The maximum duration of the warm-up, which opens connections and prepares statements.
 const MAX_WARM_UP_LENGTH: Duration = Duration::from_millis(300);
-/// A database that fits in the shared buffers.
+/// The rows of the database, few enough to fit in the shared buffers.
 const DATA_SET: DataSet =
     DataSet { users: 10_000, adventures: 100, active_sessions: 64, unstarted_sessions: 4000, ended_sessions: 2000 };
 
-/// An operation, measured with a number of clients, in the report.
+/// The report's results of both APIs for an operation with a number of clients.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct HttpComparison {
     /// The operation.
@@ -151,7 +151,7 @@ pub async fn run(options: &HttpOptions) -> Result<(), Failure> {
 }
 
 impl Environment {
-    /// Measures both APIs alternately. Returns the run with the median throughput of each.
+    /// Measures both APIs alternately. Returns for each API the run with its median throughput.
     async fn compare(
         &self,
         operation: Operation,
@@ -181,8 +181,8 @@ impl Environment {
         Ok(HttpComparison { name: name.to_owned(), clients, postgrest, service, ratio })
     }
 
-    /// Sends requests as fast as possible from concurrent clients, each on a connection of its own. The run ends early
-    /// if all newcomers have joined.
+    /// Sends requests as fast as possible from concurrent clients, each on a connection of its own. A run of
+    /// [`Operation::Join`] ends early if all newcomers have joined, and deletes their seats at its end.
     async fn run(
         &self,
         (api, server): &(Api, ApiServer),
@@ -196,8 +196,8 @@ impl Environment {
         for _ in 0..clients {
             connections.push(Connection::open(server.port).await?);
         }
-        let api_cpu = || server.pid().and_then(cpu::times_of_process);
-        let (api_before, postgresql_before) = (api_cpu(), cpu::times_of_child_processes(self.postmaster_pid));
+        let api_cpu_times = || server.pid().and_then(cpu::times_of_process);
+        let (api_before, postgresql_before) = (api_cpu_times(), cpu::times_of_child_processes(self.postmaster_pid));
         let start = Instant::now();
         let mut tasks = JoinSet::new();
         for (number, mut connection) in connections.into_iter().enumerate() {
@@ -205,8 +205,8 @@ impl Environment {
             tasks.spawn(async move {
                 let (mut latencies, mut bytes) = (Vec::new(), 0);
                 while start.elapsed() < run_length {
-                    // A newcomer can take a seat only once, so each request to join is sent only once: each client
-                    // sends the next one. Other requests can be repeated, so each client repeats a request of its own.
+                    // A newcomer can take a seat only once per run, so each request to join is sent only once: the
+                    // clients take them one after another. Other requests can be repeated, so each client repeats one.
                     let request = match operation {
                         Operation::Join => requests.get(next_newcomer_index.fetch_add(1, Ordering::Relaxed)),
                         _ => requests.get(number % requests.len()),
@@ -231,7 +231,7 @@ impl Environment {
             bytes += client_bytes;
         }
         let seconds = start.elapsed().as_secs_f64();
-        let (api_after, postgresql_after) = (api_cpu(), cpu::times_of_child_processes(self.postmaster_pid));
+        let (api_after, postgresql_after) = (api_cpu_times(), cpu::times_of_child_processes(self.postmaster_pid));
         if operation == Operation::Join {
             self.delete_seats().await?;
         }

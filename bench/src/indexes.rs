@@ -15,15 +15,15 @@ pub struct Index {
     pub name: String,
     /// Bytes on disk.
     pub bytes: f64,
-    /// Its uses: first the measured statements that read it, then the constraints that need it, then the uses in
-    /// `OTHER_USES`.
+    /// Its uses: first the names of the measured statements that read it, then the constraints that it serves, then the
+    /// uses in `OTHER_USES`.
     pub used_by: Vec<String>,
     /// Microseconds that it adds to each written row; `None` if it belongs to a constraint, or if the table has too few
     /// rows to measure it.
     pub write_cost_us: Option<f64>,
 }
 
-/// Indexes with uses other than by the measured statements, and a description of each such use.
+/// Indexes that are used by more than the measured statements, each with a description of these other uses.
 const OTHER_USES: [(&str, &str); 17] = [
     ("idx_adventures_creator_id", "the caller's adventures (`adventures.mine`)"),
     ("idx_archived_sessions_seer", "archived sessions of a Seer"),
@@ -31,10 +31,10 @@ const OTHER_USES: [(&str, &str); 17] = [
     ("idx_archived_dice_rolls_session", "the rolls of an archived session"),
     ("idx_characters_user_id", "the caller's characters (`characters.living`) and their number"),
     ("idx_creatures_adventure_id", "the creatures of an adventure"),
-    ("idx_dice_rolls_original", "one heroic save per roll"),
+    ("idx_dice_rolls_original", "uniqueness: a roll is repeated by at most one heroic save"),
     ("idx_dice_rolls_type", "a session's rolls of one type"),
     ("idx_session_events_cleanup", "deletion of expired events with each new event"),
-    ("idx_session_events_seq", "events after a number; unique number within a session"),
+    ("idx_session_events_seq", "events after a given number (`seq`); uniqueness of the number within a session"),
     ("idx_session_players_active", "active seats, for clients of the API"),
     ("idx_session_players_character", "seats of a character"),
     ("idx_sessions_ended", "sessions that can be archived"),
@@ -48,7 +48,7 @@ const OTHER_USES: [(&str, &str); 17] = [
 const MAX_WRITTEN_ROWS: u32 = 2000;
 /// The minimum number of these rows. The indexes of a table with fewer rows are not measured.
 const MIN_WRITTEN_ROWS: u32 = MAX_WRITTEN_ROWS / 10;
-/// The number of times that the rows are written with and without the index. The medians are compared.
+/// The number of times that the rows are written with the index, and again without it. The medians are compared.
 const ROUNDS: usize = 5;
 
 /// The indexes that the measured statements read.
@@ -57,13 +57,13 @@ pub struct IndexUses {
     /// The number of scans of each index so far.
     scan_counts: HashMap<String, u64>,
     /// The names of the statements that read each index.
-    statements_by_index: HashMap<String, Vec<String>>,
+    statement_names_by_index: HashMap<String, Vec<String>>,
 }
 
 impl IndexUses {
     /// Starts recording: reads how often each index has been scanned so far.
     pub async fn start(client: &mut Client) -> Result<Self, Failure> {
-        Ok(Self { scan_counts: read_scan_counts(client).await?, statements_by_index: HashMap::new() })
+        Ok(Self { scan_counts: read_scan_counts(client).await?, statement_names_by_index: HashMap::new() })
     }
 
     /// Records that the statement with this name read the indexes that have been scanned since the previous call of
@@ -72,7 +72,7 @@ impl IndexUses {
         let scan_counts = read_scan_counts(client).await?;
         for (index, count) in &scan_counts {
             if self.scan_counts.get(index) != Some(count) {
-                self.statements_by_index.entry(index.clone()).or_default().push(statement_name.to_owned());
+                self.statement_names_by_index.entry(index.clone()).or_default().push(statement_name.to_owned());
             }
         }
         self.scan_counts = scan_counts;
@@ -93,8 +93,8 @@ async fn read_scan_counts(client: &mut Client) -> Result<HashMap<String, u64>, F
         .collect())
 }
 
-/// Lists all indexes: the table, the name, the size, the kind of the index's constraint, and a foreign key that the
-/// index supports.
+/// Lists all indexes: the table, the name, the size, the kind of the constraint to which the index belongs, and a
+/// foreign key that the index serves. Either of the last two is empty if there is none.
 const LIST_INDEXES: &str = "SELECT indexed_table.relname, index.relname, pg_relation_size(index.oid),
     coalesce((
       SELECT CASE contype WHEN 'p' THEN 'primary key' ELSE 'unique' END
@@ -121,19 +121,20 @@ pub async fn measure_indexes(client: &mut Client, uses: &IndexUses) -> Result<Ve
     for row in client.fetch_rows(LIST_INDEXES).await? {
         let Ok([table, name, bytes, constraint, foreign_key]) = <[String; 5]>::try_from(row) else { continue };
         let other_uses =
-            OTHER_USES.iter().filter(|(index, _)| *index == name).map(|(_, used_by)| (*used_by).to_owned());
-        let has_constraint = !constraint.is_empty();
-        let constraints = [constraint, foreign_key].into_iter().filter(|used_by| !used_by.is_empty());
-        let statements = uses.statements_by_index.get(&name).into_iter().flatten().cloned();
-        let used_by = statements.chain(constraints).chain(other_uses).collect();
-        let write_cost_us = if has_constraint { None } else { measure_write_cost_us(client, &table, &name).await? };
+            OTHER_USES.iter().filter(|(index, _)| *index == name).map(|(_, other_use)| (*other_use).to_owned());
+        let belongs_to_constraint = !constraint.is_empty();
+        let constraints = [constraint, foreign_key].into_iter().filter(|text| !text.is_empty());
+        let statement_names = uses.statement_names_by_index.get(&name).into_iter().flatten().cloned();
+        let used_by = statement_names.chain(constraints).chain(other_uses).collect();
+        let write_cost_us =
+            if belongs_to_constraint { None } else { measure_write_cost_us(client, &table, &name).await? };
         indexes.push(Index { table, bytes: bytes.parse().unwrap_or_default(), used_by, write_cost_us, name });
     }
     Ok(indexes)
 }
 
-/// Writes the same rows with and without the index, and returns the difference per row in microseconds, or `None` if
-/// the table has too few rows.
+/// Writes the same rows with and without the index, in transactions that are rolled back. Returns the difference per
+/// row in microseconds, or `None` if the table has too few rows.
 async fn measure_write_cost_us(client: &mut Client, table: &str, index: &str) -> Result<Option<f64>, Failure> {
     let row_count = client
         .fetch_number(&format!("SELECT count(*) FROM (SELECT FROM {table} LIMIT {MAX_WRITTEN_ROWS}) AS existing"))
@@ -158,8 +159,8 @@ async fn measure_write_cost_us(client: &mut Client, table: &str, index: &str) ->
                      DELETE FROM {table} USING chosen WHERE {table}.ctid = row_ctid"
                 ))
                 .await?;
-            let insert = format!("INSERT INTO {table} OVERRIDING SYSTEM VALUE SELECT * FROM copied");
-            times.push(client.run_timed(&insert).await?.0);
+            let insert_sql = format!("INSERT INTO {table} OVERRIDING SYSTEM VALUE SELECT * FROM copied");
+            times.push(client.run_timed(&insert_sql).await?.0);
             client.run("ROLLBACK").await?;
         }
     }

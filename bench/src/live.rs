@@ -1,9 +1,10 @@
-//! The command `live` measures live events: their cost to writers, their delay until another process receives them, and
-//! the cost of a thousand idle subscribers. It also measures alternatives to the service's poller, which reads new
-//! events from the database; the cost of broadcasts; and the load test with subscriptions and with polling.
+//! The command `live` measures live events, those that participants receive while they are subscribed to a session:
+//! their cost to writers, their delay until another process receives them, and the cost of a thousand idle subscribers.
+//! It also measures alternatives to the service's poller, the task that reads new events from the database; the cost of
+//! broadcasts; and the load test, once with subscriptions and once with polling.
 //!
-//! The machine may do other work. So short runs alternate, and they are compared by processor time per operation as
-//! well as by throughput.
+//! Other work on the machine affects the measurements. So short runs alternate, and they are compared by processor time
+//! per operation as well as by throughput.
 
 mod alternatives;
 mod broadcasts;
@@ -105,7 +106,7 @@ pub struct WriterComparison {
     /// PostgreSQL's processor time per roll with the load, including what the load itself costs PostgreSQL.
     pub postgresql_cpu_ms_with_load: Option<f64>,
     /// Processor time of the process that adds the load, per roll, in milliseconds; `None` if PostgreSQL or this
-    /// process adds it.
+    /// process adds it, or where the system does not report it.
     pub load_cpu_ms: Option<f64>,
 }
 
@@ -161,9 +162,9 @@ pub async fn run(options: &LiveOptions) -> Result<(), Failure> {
     let sparc = Sparc::connect_with(url, Options::default().max_connections(16)).await?;
     results.delays_at_human_speed = measure_delays(&sparc, &argument_sets, &mut subscribers).await?;
     println!("at human speed: {:?}", results.delays_at_human_speed);
-    let rolls = operations::run_service_clients(Operation::Roll, &sparc, 8, &environment, DELAY_MEASUREMENT_LENGTH);
+    let rolling = operations::run_service_clients(Operation::Roll, &sparc, 8, &environment, DELAY_MEASUREMENT_LENGTH);
     (_, results.delays_while_rolling) =
-        tokio::try_join!(rolls, measure_delays(&sparc, &argument_sets, &mut subscribers))?;
+        tokio::try_join!(rolling, measure_delays(&sparc, &argument_sets, &mut subscribers))?;
     println!("while eight clients roll: {:?}", results.delays_while_rolling);
     sparc.close().await?;
     subscribers.unsubscribe().await?;
@@ -232,8 +233,8 @@ async fn compare_writers(
                 let (run, _) =
                     operations::run_service_clients(Operation::Roll, &sparc, clients, environment, RUN_LENGTH).await?;
                 if is_on && let (Some(before), Some(after)) = (before, load_pid.and_then(cpu::times_of_process)) {
-                    let rolls = run.operations_per_second * RUN_LENGTH.as_secs_f64();
-                    load_cpu_ms_by_run.push(after.since(&before).as_secs_f64() * 1000.0 / rolls);
+                    let roll_count = run.operations_per_second * RUN_LENGTH.as_secs_f64();
+                    load_cpu_ms_by_run.push(after.since(&before).as_secs_f64() * 1000.0 / roll_count);
                 }
                 runs[usize::from(is_on)].push(run);
             }
@@ -313,7 +314,7 @@ async fn measure_delays(
         sparc.as_user(argument_set.player).events().send(event).await?;
         sent += 1;
     }
-    // Allows the last events to arrive.
+    // Gives the last events time to arrive.
     tokio::time::sleep(Duration::from_millis(500)).await;
     subscribers.take_delays().await
 }
@@ -323,8 +324,8 @@ fn now_us() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since_1970| since_1970.as_micros() as u64)
 }
 
-/// Returns the ids of a session and of the user who is one of its participants. Participant 0 is the Seer; the others
-/// are the players, in the order of their seats.
+/// Returns the id of the session with this number, and the user id of one of its participants. Participant 0 is the
+/// Seer; the others are the players, in the order of their seats.
 fn session_and_user(data_set: &DataSet, number: u64, participant: u64) -> (uuid::Uuid, uuid::Uuid) {
     let user = if participant == 0 { data_set.session(number).seer } else { data_set.player(number, participant - 1) };
     (row_id(RowKind::Session, number), row_id(RowKind::User, user))

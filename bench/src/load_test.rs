@@ -70,6 +70,8 @@ pub const MAX_ROLL_P99_MS: f64 = 50.0;
 const WARM_UP_SESSIONS: u64 = 20;
 /// The size of the service's connection pool in the load test.
 pub const POOL_SIZE: u32 = 16;
+/// The pause of a polling player after a replica did not have the event yet.
+const POLL_PAUSE: Duration = Duration::from_millis(5);
 
 /// How the players get new events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +84,7 @@ pub enum Delivery {
 
 /// Runs steps, each with twice as many sessions as the step before, until a step is not sustained or has all active
 /// sessions. Then bisects between the largest number of sessions that was sustained and the smallest that was not,
-/// until they differ by at most a tenth.
+/// until they differ by at most a tenth. Returns the steps, sorted by their numbers of sessions.
 pub async fn run_load_test(
     url: &str,
     data_set: &DataSet,
@@ -96,7 +98,7 @@ pub async fn run_load_test(
     let (mut max_sustained, mut min_not_sustained) = (0, None);
     let mut sessions = first_step_sessions.min(data_set.active_sessions);
     run_step(&sparc, data_set, WARM_UP_SESSIONS.min(data_set.active_sessions), postmaster_pid, delivery).await?;
-    // Ends when the two differ by a tenth, or when there is no number between them.
+    // Ends when the two differ by at most a tenth, or when there is no number between them.
     while min_not_sustained.is_none_or(|not_sustained| not_sustained - max_sustained > (max_sustained / 10).max(1)) {
         let step = run_step(&sparc, data_set, sessions, postmaster_pid, delivery).await?;
         steps.push(step);
@@ -129,14 +131,28 @@ pub async fn run_step(
     postmaster_pid: Option<u32>,
     delivery: Delivery,
 ) -> Result<LoadStep, Failure> {
+    let (step, server_cpus) = run_step_on(sparc, data_set, sessions, postmaster_pid.as_slice(), delivery).await?;
+    Ok(LoadStep { postgresql_cpus: server_cpus.first().copied().flatten(), ..step })
+}
+
+/// Does the same as [`run_step`] on several servers, and also returns how many processors each server kept busy. The
+/// step itself does not have these numbers.
+pub async fn run_step_on(
+    sparc: &Sparc,
+    data_set: &DataSet,
+    sessions: u64,
+    postmaster_pids: &[u32],
+    delivery: Delivery,
+) -> Result<(LoadStep, Vec<Option<f64>>), Failure> {
     // The players subscribe before the measured time begins.
     let mut prepared_sessions = Vec::new();
     for chunk in (0..sessions).collect::<Vec<_>>().chunks(POOL_SIZE as usize) {
         let preparations = chunk.iter().map(|number| PreparedSession::prepare(sparc, data_set, *number, delivery));
         prepared_sessions.extend(try_join_all(preparations).await?);
     }
-    let (postgresql_before, service_before) =
-        (cpu::times_of_child_processes(postmaster_pid), cpu::times_of_this_process());
+    let server_times =
+        || -> Vec<_> { postmaster_pids.iter().map(|pid| cpu::times_of_child_processes(Some(*pid))).collect() };
+    let (servers_before, service_before) = (server_times(), cpu::times_of_this_process());
     let start = Instant::now();
     let mut tasks = JoinSet::new();
     for session in prepared_sessions {
@@ -152,7 +168,9 @@ pub async fn run_step(
     let seconds = start.elapsed().as_secs_f64();
     let used_cpus =
         |before: Option<CpuTimes>, after: Option<CpuTimes>| Some(after?.since(&before?).as_secs_f64() / seconds);
-    Ok(LoadStep {
+    let server_cpus =
+        servers_before.into_iter().zip(server_times()).map(|(before, after)| used_cpus(before, after)).collect();
+    let step = LoadStep {
         sessions,
         due_rolls_per_second: sessions as f64 / ROLL_INTERVAL.as_secs_f64(),
         rolls_per_second: totals.roll_latencies.len() as f64 / seconds,
@@ -161,12 +179,13 @@ pub async fn run_step(
         roll_p99_ms: quantile_ms(&mut totals.roll_latencies, 0.99),
         delivered_to_all_p50_ms: quantile_ms(&mut totals.delivery_times, 0.5),
         delivered_to_all_p99_ms: quantile_ms(&mut totals.delivery_times, 0.99),
-        postgresql_cpus: used_cpus(postgresql_before, cpu::times_of_child_processes(postmaster_pid)),
+        postgresql_cpus: None,
         service_cpus: used_cpus(service_before, cpu::times_of_this_process()),
-    })
+    };
+    Ok((step, server_cpus))
 }
 
-/// The measurements of one played session.
+/// The measurements of one played session, or their totals over all sessions.
 #[derive(Default)]
 struct SessionResult {
     /// Each roll's time from the moment it was due until the player had its result.
@@ -184,7 +203,8 @@ struct PreparedSession {
     id: Uuid,
     /// The account numbers of its players.
     players: Vec<u64>,
-    /// The `seq` of the newest event that all players have received. It is not updated if they have subscriptions.
+    /// When players poll, they request the events after this `seq`. It is at first that of the session's newest event,
+    /// and later that of the newest event that all players have received.
     newest_seq: i64,
     /// The players' subscriptions, one each; empty if the players poll.
     subscriptions: Vec<Subscription>,
@@ -212,12 +232,12 @@ impl PreparedSession {
         // Spreads the first rolls of the sessions over one interval, at 97 moments.
         let mut due = start + ROLL_INTERVAL.mul_f64((self.number % 97) as f64 / 97.0);
         let mut result = SessionResult::default();
-        for turn in 0.. {
+        for roll_number in 0.. {
             if due > start + STEP_LENGTH {
                 break;
             }
             tokio::time::sleep_until(due.into()).await;
-            let player = self.players[turn % self.players.len()];
+            let player = self.players[roll_number % self.players.len()];
             let argument_set = ArgumentSet {
                 session: self.id,
                 character: row_id(RowKind::Character, player),
@@ -232,8 +252,8 @@ impl PreparedSession {
         Ok(result)
     }
 
-    /// Waits until all six players have received the event of the roll. Returns the number of requests that they made
-    /// for this: none if they have subscriptions.
+    /// Waits until all six players have received the event of the roll. With polling, returns the number of requests: a
+    /// player who reads from a replica may have to ask more than once.
     async fn receive_events(&mut self) -> Result<usize, Failure> {
         for subscription in &mut self.subscriptions {
             subscription.try_next().await?.ok_or_else(|| Failure::Message("a subscription ended".to_owned()))?;
@@ -243,11 +263,19 @@ impl PreparedSession {
         }
         let (session_id, newest_seq) = (self.id, self.newest_seq);
         let callers = self.players.iter().map(|player| self.sparc.as_user(row_id(RowKind::User, *player)));
-        let requests = callers.map(|caller| async move { caller.events().after(session_id, newest_seq).await });
-        let answers = try_join_all(requests).await?;
-        // A player who reads from a replica may not have received the event yet.
-        let newest_seqs = answers.iter().map(|events| events.last().map_or(newest_seq, |event| event.seq));
-        self.newest_seq = newest_seqs.min().unwrap_or(newest_seq);
-        Ok(self.players.len())
+        let polls = callers.map(|caller| async move {
+            let mut request_count = 0;
+            loop {
+                request_count += 1;
+                let events = caller.events().after(session_id, newest_seq).await?;
+                if let Some(event) = events.last() {
+                    return Ok::<_, Failure>((request_count, event.seq));
+                }
+                tokio::time::sleep(POLL_PAUSE).await;
+            }
+        });
+        let answers = try_join_all(polls).await?;
+        self.newest_seq = answers.iter().map(|(_, seq)| *seq).max().unwrap_or(newest_seq);
+        Ok(answers.iter().map(|(request_count, _)| request_count).sum())
     }
 }

@@ -159,7 +159,8 @@ pub struct CompareOptions {
     /// Number of simulated days, a minute each, in which events are written and expire; 0 skips the simulation.
     #[arg(long, default_value = "3")]
     simulated_days: u64,
-    /// Measures only the statements whose name contains this text; can be repeated.
+    /// Of the single statements, measures only those whose name contains this text, and skips the indexes; the other
+    /// measurements still run. Can be repeated.
     #[arg(long)]
     only: Vec<String>,
     /// Skips the measurements of single statements and of indexes.

@@ -74,11 +74,12 @@ pub struct StatementResult {
 
 /// The time for measuring one pair of statements.
 const TIME_BUDGET: Duration = Duration::from_secs(4);
-/// The maximum number of timed executions of the service's statement per round.
+/// The maximum number of timed executions of the service's statement per round, and the number of its untimed
+/// executions before them, if there are any ([`EVICTION_THRESHOLD`]).
 const MAX_EXECUTIONS_PER_ROUND: usize = 10;
-/// If the specification's statement takes longer than this, it has evicted this schema's pages from the caches. In
-/// production the two schemas would not share a host's memory, so the service's statement then runs untimed before it
-/// is timed.
+/// If the specification's statement takes longer than this, it is assumed to have evicted this schema's pages from the
+/// caches. In that case the service's statement first runs untimed, because in production the two schemas would not
+/// share a host's memory.
 const EVICTION_THRESHOLD: Duration = Duration::from_millis(50);
 /// The minimum number of timed executions when the service's statement is measured in isolation.
 const MIN_ISOLATED_EXECUTIONS: usize = 3;
@@ -86,8 +87,8 @@ const MIN_ISOLATED_EXECUTIONS: usize = 3;
 const MAX_ISOLATED_EXECUTIONS_PER_ARGUMENT_SET: usize = 10;
 /// The time for measuring one of the service's statements in isolation.
 const ISOLATED_TIME_BUDGET: Duration = Duration::from_millis(1500);
-/// Executions before timing begins. The server chooses between a custom and a generic plan after five executions of a
-/// statement. For the statements in a function, it does so after five executions of the function.
+/// The number of executions before timing begins. The server chooses between a custom and a generic plan after five
+/// executions of a statement. For the statements in a function, it does so after five executions of the function.
 const WARM_UP_EXECUTIONS: usize = 16;
 /// If an execution takes longer than this, it is the last one of the statement's warm-up.
 const SLOW_EXECUTION: Duration = Duration::from_millis(100);
@@ -95,14 +96,14 @@ const SLOW_EXECUTION: Duration = Duration::from_millis(100);
 const TARGET_MESSAGE_TIME: Duration = Duration::from_millis(2);
 /// The maximum number of times that a statement is repeated in one message.
 const MAX_REPEATS: u128 = 25;
-/// The minimum and maximum number of rounds. In each round, the specification's statement is executed once, and then
-/// the service's statement repeatedly for about as long as that took.
+/// The minimum and maximum number of rounds. In each round, the specification's statement is executed once. Then the
+/// service's statement is executed repeatedly, for about as long as the specification's took.
 const ROUND_LIMITS: std::ops::RangeInclusive<usize> = 3..=200;
 
 impl StatementPair {
     /// Warms up one of the two statements, and returns how many times to send it in one message: as often as it runs in
     /// [`TARGET_MESSAGE_TIME`], but at most [`MAX_REPEATS`] times, and only once if it is not repeatable. After a slow
-    /// execution ([`SLOW_EXECUTION`]), the warm-up ends and the statement is sent once per message.
+    /// execution ([`SLOW_EXECUTION`]) or a timeout, the warm-up ends and the statement is sent once per message.
     async fn warm_up_and_choose_repeats(&self, workload: &Workload, client: &mut Client) -> Result<u32, Failure> {
         let mut fastest = TIME_BUDGET;
         for index in 0..WARM_UP_EXECUTIONS {
@@ -154,10 +155,10 @@ impl StatementPair {
         self.specification.prepare(specification_client).await?;
         self.ours.prepare(our_client).await?;
         let (mut specification_times, mut ours_times, mut specification_timed_out) = (Vec::new(), Vec::new(), false);
-        // The rows that the last execution returned.
+        // The numbers of rows that the last executions returned.
         let (mut rows, mut specification_rows) = (0, 0);
 
-        // After these warm-ups the server has chosen between custom and generic plans.
+        // After these warm-ups the server has chosen between custom and generic plans, except for slow statements.
         let repeats = self.warm_up_and_choose_repeats(&self.ours, our_client).await?;
         let specification_repeats = self.warm_up_and_choose_repeats(&self.specification, specification_client).await?;
         let start = Instant::now();

@@ -1,5 +1,5 @@
-//! Whole operations of the service, compared with pgbench, which runs the same statements in the same transactions, and
-//! discards their results.
+//! Whole operations of the service, compared with pgbench, which runs the same statements, also in one transaction per
+//! operation, and discards their results.
 
 use std::{
     path::Path,
@@ -41,17 +41,18 @@ pub struct OperationResult {
     pub ratio: f64,
     /// Transactions per second by pgbench when it sends BEGIN and the identity in one round trip, as the service does.
     pub pgbench_pipelined_operations_per_second: f64,
-    /// Round trips per operation.
+    /// Round trips per operation of the service.
     pub round_trips: usize,
     /// Median latency of the service's operation, in milliseconds.
     pub p50_ms: f64,
     /// The 99th percentile of that latency, in milliseconds.
     pub p99_ms: f64,
-    /// PostgreSQL's processor time per operation, in milliseconds; `None` where the system does not report it.
+    /// PostgreSQL's processor time per operation of the service, in milliseconds; `None` where the system does not
+    /// report it.
     pub postgresql_cpu_ms: Option<f64>,
     /// The service's own processor time per operation, in milliseconds.
     pub service_cpu_ms: Option<f64>,
-    /// PostgreSQL's processor time per transaction of pgbench, in milliseconds.
+    /// PostgreSQL's processor time per transaction of pgbench without pipelining, in milliseconds.
     pub postgresql_cpu_ms_with_pgbench: Option<f64>,
 }
 
@@ -85,19 +86,21 @@ const OPERATIONS: [(Operation, &str); 4] = [
     (Operation::History, "a session's rolls"),
 ];
 
-/// Numbers of concurrent clients.
+/// The numbers of concurrent clients with which each operation is measured.
 const CLIENT_COUNTS: [u32; 3] = [1, 8, 64];
-/// The number of times that the service and pgbench run alternately. Throughput and processor time are those of the run
-/// with the median throughput; latencies are those of all runs.
+/// The number of runs of the service and of pgbench, which alternate, for each operation and number of clients.
+/// Throughput and processor time are those of the run with the median throughput; latencies are those of all runs.
 const ROUNDS: u32 = 3;
 /// The maximum number of pgbench's threads (`--jobs`).
 const MAX_PGBENCH_THREADS: u32 = 2;
-/// The deadline of each operation, which is the service's default. The service sends it as `statement_timeout`, and so
-/// does pgbench.
+/// The deadline of each operation: the service's default. The service sends it as `statement_timeout`, and so does
+/// pgbench.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// The statement with which pgbench sets the identity and checks the account. The service needs two statements, because
-/// its login may not call `require_open_account` before the role is set; it sends both in one message with BEGIN.
+/// The statement with which pgbench sets the identity and checks the account. The service needs two statements, which
+/// it sends in one message with BEGIN: in production, its login has no privilege to call `require_open_account` until
+/// the role is set, and PostgreSQL resolves the names in a statement before it runs the statement. Here the login is a
+/// superuser, so one statement is enough for pgbench.
 const SET_IDENTITY_SQL: &str = "SELECT set_config('role', $1, true), set_config('request.jwt.claims', $2, true),
     set_config('statement_timeout', $3, true), private.require_open_account()";
 
@@ -106,8 +109,8 @@ const SET_IDENTITY_SQL: &str = "SELECT set_config('role', $1, true), set_config(
 pub struct Environment<'a> {
     /// URL of the database.
     pub url: &'a str,
-    /// The users and sessions of the clients. Each client has one argument set; clients share argument sets if there
-    /// are fewer argument sets than clients.
+    /// The users and sessions of the clients. Each client uses one argument set; if there are fewer argument sets than
+    /// clients, clients share them.
     pub argument_sets: &'a [ArgumentSet],
     /// The process id of the server's postmaster.
     pub postmaster_pid: Option<u32>,
@@ -155,7 +158,7 @@ pub async fn measure_operations(
             tokio::fs::write(path, script).await?;
         }
         for clients in CLIENT_COUNTS {
-            // One connection per client, and at least ten, the service's default.
+            // One connection per client, but at least ten, the service's default.
             let connections = clients.max(10);
             let sparc = Sparc::connect_with(environment.url, Options::default().max_connections(connections)).await?;
             let (mut service_runs, mut latencies) = (Vec::new(), Vec::new());
@@ -233,8 +236,8 @@ pub async fn run_once(
     Ok(())
 }
 
-/// Runs the operation by the service as fast as possible for `run_length`, with concurrent clients, each with an
-/// argument set of its own if there are enough. Returns the result and the latency of each operation.
+/// Runs the operation through the service as fast as possible for `run_length`, with concurrent clients, each with an
+/// argument set of its own if there are enough. Returns the result of the run, and the latency of each operation.
 pub async fn run_service_clients(
     operation: Operation,
     sparc: &Sparc,
@@ -255,8 +258,8 @@ pub async fn run_service_clients(
                 let operation_start = Instant::now();
                 run_once(operation, &caller, &argument_set).await?;
                 latencies.push(operation_start.elapsed());
-                // In a service, the task would wait for its next request here. Without the yield, a task whose answers
-                // have already arrived would continue while the others wait.
+                // In a service, the task would wait for its next request here. Without the yield, a task whose answer
+                // has already arrived would continue while the others wait.
                 tokio::task::yield_now().await;
             }
             Ok::<_, Failure>(latencies)
@@ -285,8 +288,8 @@ fn cpu_ms_per_operation(before: Option<CpuTimes>, after: Option<CpuTimes>, opera
     Some(used.as_secs_f64() * 1000.0 / operations)
 }
 
-/// Runs the operation once and captures its statements. Returns the statement that sets the identity and the captured
-/// statements, each with the values of each argument set.
+/// Runs the operation once and captures its statements. Returns first the statement that sets the identity, and then
+/// the captured statements, each with its values for each argument set.
 async fn capture_statements(
     operation: Operation,
     mut capture: StatementCapture,
@@ -298,6 +301,7 @@ async fn capture_statements(
         let claims = format!("{{\"role\":\"authenticated\",\"sub\":\"{}\"}}", argument_set.player);
         vec![quote_literal("authenticated"), quote_literal(claims), quote_literal(DEADLINE.as_millis())]
     };
+    // The values of the operation's only statement.
     let statement_values = |argument_set: &ArgumentSet| -> Vec<String> {
         let session = quote_literal(argument_set.session);
         match operation {
@@ -310,9 +314,10 @@ async fn capture_statements(
             Operation::History => vec![session, quote_literal(51)],
         }
     };
-    let set_identity = SET_IDENTITY_SQL.to_owned();
-    let mut statements =
-        vec![ScriptStatement { sql: set_identity, values: argument_sets.iter().map(identity_values).collect() }];
+    let mut statements = vec![ScriptStatement {
+        sql: SET_IDENTITY_SQL.to_owned(),
+        values: argument_sets.iter().map(identity_values).collect(),
+    }];
     for captured in capture.new_statements().await? {
         let values = argument_sets.iter().map(statement_values).collect();
         statements.push(ScriptStatement { sql: captured.sql, values });
@@ -336,8 +341,8 @@ async fn run_pgbench(
         .arg("--file")
         .arg(script_path)
         .arg(environment.url);
-    // When pgbench ends, its server processes end too, and their processor times can no longer be read. So the times
-    // are read shortly before, and divided by the number of operations until then.
+    // When pgbench ends, the server processes of its connections end too, and their processor times can no longer be
+    // read. So the times are read shortly before, and divided by the number of operations until then.
     let time_until_cpu_reading = pgbench_options.run_length.saturating_sub(Duration::from_millis(300));
     let (output, after) = tokio::join!(command.output(), async {
         tokio::time::sleep(time_until_cpu_reading).await;

@@ -9,8 +9,8 @@ pub struct ScriptStatement {
     pub sql: String,
     /// The values as SQL expressions, in the order of the parameters: one list per argument set (the values for one
     /// execution). A client uses the list whose index is the client's number, modulo the number of lists. Only quoted
-    /// strings and numbers may differ between the lists. Any other expression must be the same in all, because the
-    /// script contains only the first list's.
+    /// strings and numbers may differ between the lists. Any other expression must be the same in all lists, because
+    /// the script contains only the expression of the first list.
     pub values: Vec<Vec<String>>,
 }
 
@@ -67,7 +67,8 @@ pub fn build_script(statements: &[ScriptStatement], is_pipelined: bool) -> Strin
 mod tests {
     use super::*;
 
-    /// A statement with the values of one argument set. It has ten parameters, because `$1` is the beginning of `$10`.
+    /// A statement with the values of one argument set. It has ten parameters, so that the tests cover `$10`, in which
+    /// `$1` must not be replaced.
     fn statement_with_ten_parameters() -> ScriptStatement {
         ScriptStatement {
             sql: "INSERT INTO t VALUES ($1, $2, $10)".to_owned(),

@@ -14,9 +14,10 @@ use crate::{
 pub struct Plan {
     /// The text of EXPLAIN.
     pub text: String,
-    /// The plan's nodes with their tables and indexes. Costs and times are left out, because they differ between runs.
+    /// The plan's nodes with their tables, indexes and join types. Costs and times are left out, because they differ
+    /// between runs.
     pub shape: String,
-    /// The sum of planning and execution time in milliseconds.
+    /// The sum of planning and execution time, in milliseconds.
     pub ms: f64,
     /// Shared buffers hit or read, the mean over several argument sets.
     pub buffers: u64,
@@ -37,9 +38,9 @@ impl Plan {
 /// The maximum number of argument sets over which the buffers are averaged.
 const MAX_EXPLAINED_ARGUMENT_SETS: usize = 16;
 
-/// Runs the timed statements of each of the first [`MAX_EXPLAINED_ARGUMENT_SETS`] executions, the last statement under
-/// EXPLAIN, with the given `plan_cache_mode`. Returns the last statement's plan for the first argument set, with the
-/// mean of its buffers over these argument sets.
+/// For each of the first [`MAX_EXPLAINED_ARGUMENT_SETS`] argument sets, runs the timed statements of its execution with
+/// the given `plan_cache_mode`, the last statement under EXPLAIN ANALYZE, and rolls them back. Returns the last
+/// statement's plan for the first argument set; [`Plan::buffers`] is the mean over these argument sets.
 pub async fn explain(
     client: &mut Client,
     workload: &Workload,
@@ -53,21 +54,21 @@ pub async fn explain(
     for (run, execution) in executions.iter().take(1).chain(executions).enumerate() {
         let mut statements: Vec<&str> = execution.timed_sql.split("; ").collect();
         let last_statement = statements.pop().unwrap_or_default();
-        let setup = format!(
+        let sql_before = format!(
             "{}; SET LOCAL plan_cache_mode = {plan_cache_mode}; {}",
             begin_and_setup_sql(role, execution),
             statements.join("; ")
         );
-        client.run(&setup).await?;
-        let json = client.fetch_rows(&format!("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {last_statement}")).await;
-        let text = client.fetch_rows(&format!("EXPLAIN (COSTS OFF) {last_statement}")).await;
+        client.run(&sql_before).await?;
+        let json_rows = client.fetch_rows(&format!("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {last_statement}")).await;
+        let text_rows = client.fetch_rows(&format!("EXPLAIN (COSTS OFF) {last_statement}")).await;
         client.run("ROLLBACK").await?;
-        let json: String = json?.into_iter().map(|mut row| row.remove(0)).collect::<Vec<_>>().join("\n");
+        let json: String = json_rows?.into_iter().map(|mut row| row.remove(0)).collect::<Vec<_>>().join("\n");
         let explanations: Value = serde_json::from_str(&json)?;
         // One statement has one explanation.
         let explanation = &explanations[0];
         if run == 1 {
-            plan.text = text?.into_iter().map(|mut row| row.remove(0)).collect::<Vec<_>>().join("\n");
+            plan.text = text_rows?.into_iter().map(|mut row| row.remove(0)).collect::<Vec<_>>().join("\n");
             append_shape(&explanation["Plan"], &mut plan.shape);
             plan.ms = explanation["Planning Time"].as_f64().unwrap_or_default()
                 + explanation["Execution Time"].as_f64().unwrap_or_default();

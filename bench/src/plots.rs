@@ -10,7 +10,8 @@ use plotters::{
 use crate::{Failure, measure::StatementResult, report::Report};
 
 // Colours that people with red-green colour blindness can distinguish: blue, vermilion and green. Where schemas are
-// compared, the first is this schema's and the second the specification's. `LINE_COLOR` is grey.
+// compared, the first is that of this project's schema ("this schema"), and the second that of the specification's.
+// `LINE_COLOR` is grey.
 const FIRST_COLOR: RGBColor = RGBColor(0, 114, 178);
 const SECOND_COLOR: RGBColor = RGBColor(213, 94, 0);
 const THIRD_COLOR: RGBColor = RGBColor(0, 158, 115);
@@ -42,12 +43,12 @@ fn plot_failure(error: Box<dyn std::error::Error>) -> Failure {
     Failure::Message(format!("drawing a plot failed: {error}"))
 }
 
-/// Draws a line for each statement, from its time in this schema to its time in the specification's, at scale 1 or, if
-/// that was not measured, at the largest scale.
+/// Draws a line for each pair of statements, from the time in this schema to the time in the specification's, at scale
+/// 1 or, if that was not measured, at the largest scale.
 fn draw_statements(report: &Report, path: &Path) -> DrawResult {
     let scale = report.statements.iter().map(|statement| statement.scale).find(|scale| *scale == 1.0);
     let scale = scale.or(report.statements.last().map(|statement| statement.scale)).unwrap_or(1.0);
-    // Reversed, because the axis begins at the bottom.
+    // Reversed, because the vertical axis begins at the bottom.
     let statements: Vec<_> = report.statements.iter().filter(|statement| statement.scale == scale).rev().collect();
     if statements.is_empty() {
         return Ok(());
@@ -145,13 +146,13 @@ fn draw_statements_by_scale(report: &Report, path: &Path) -> DrawResult {
         .label_style(("sans-serif", 13))
         .draw()?;
     for name in names {
-        let points = |ms: fn(&StatementResult) -> f64| -> Vec<_> {
+        let points_of = |ms_of: fn(&StatementResult) -> f64| -> Vec<_> {
             let results_at_scales = report.statements.iter().filter(|statement| statement.name == name);
-            results_at_scales.map(|statement| (statement.scale, ms(statement))).collect()
+            results_at_scales.map(|statement| (statement.scale, ms_of(statement))).collect()
         };
         for (points, color) in [
-            (points(|statement| statement.specification_ms), SECOND_COLOR),
-            (points(|statement| statement.ours_isolated_ms), FIRST_COLOR),
+            (points_of(|statement| statement.specification_ms), SECOND_COLOR),
+            (points_of(|statement| statement.ours_isolated_ms), FIRST_COLOR),
         ] {
             chart.draw_series(LineSeries::new(points.clone(), color.mix(0.7)))?;
             chart.draw_series(points.into_iter().map(|point| Circle::new(point, 3, color.filled())))?;
@@ -267,7 +268,7 @@ fn draw_event_table_size(report: &Report, path: &Path) -> DrawResult {
     Ok(())
 }
 
-/// Draws curves with their legend.
+/// Draws a chart with axes, curves and their legend.
 fn draw_curves<'a, X, Y>(
     root: &DrawingArea<SVGBackend<'a>, plotters::coord::Shift>,
     caption: &str,

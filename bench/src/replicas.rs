@@ -1,7 +1,7 @@
-//! The command `replicas` measures the effect of read replicas: the same step of the load test without a replica, with
-//! one and with two; the delay until other users see a write; and the cost of tracking log positions, by which a
-//! service with replicas ensures that users see their own writes. All servers share this machine, so their processor
-//! times are compared, not the throughput.
+//! The command `replicas` measures the effect of read replicas: the same step of the load test (a run with a fixed
+//! number of sessions) without a replica, with one and with two; the delay until other users see a write; and the cost
+//! of tracking log positions (positions in the write-ahead log), by which a service with replicas ensures that users
+//! see their own writes. All servers share this machine, so their processor times are compared, not the throughput.
 
 mod section;
 
@@ -20,7 +20,6 @@ use crate::{
     argument_sets::choose_argument_sets,
     client::Client,
     compare::PRODUCTION_SETTINGS,
-    cpu::{self, CpuTimes},
     data_set::{RowKind, row_id},
     live::{self, DATA_SET},
     load_test::{self, Delivery, POOL_SIZE},
@@ -30,17 +29,18 @@ use crate::{
     sections,
 };
 
-/// Settings of the standbys. The copy of the database on each standby is a replica, from which the service reads.
+/// Settings of the standbys. A standby from which the service reads is called a replica.
 const STANDBY_SETTINGS: [&str; 3] = ["shared_buffers=1GB", "hot_standby=on", "max_connections=200"];
-/// Settings of the primary, in addition to [`PRODUCTION_SETTINGS`]. Without `synchronous_standby_names`, replication is
-/// asynchronous, so a commit waits only for the primary's disk.
+/// Settings of the primary, in addition to [`PRODUCTION_SETTINGS`]. `synchronous_standby_names` is not set, so
+/// replication is asynchronous, and a commit waits only for the primary's disk.
 const PRIMARY_SETTINGS: [&str; 2] = ["wal_keep_size=1GB", "max_connections=200"];
-/// The number of rounds. In each, the step of the load test is measured without a replica, with one and with two. For
-/// each number of replicas, the round with the median processor use of the primary is reported.
+/// The number of rounds for each [`Delivery`]. In each, the step of the load test is measured without a replica, with
+/// one and with two. For each number of replicas, the round with the median processor use of the primary is reported.
 const ROUNDS: usize = 3;
 /// The number of writes for which [`measure_visibility_delay`] measures the delay.
 const WRITES: usize = 200;
-/// The number of pairs of runs to measure the cost of tracking: one run of rolls without replicas, one with them.
+/// The number of pairs of runs with which the cost of tracking is measured: one run of rolls without replicas, and one
+/// with them.
 const RUN_PAIRS: usize = 9;
 /// The duration of a run of rolls.
 const RUN_LENGTH: Duration = Duration::from_secs(2);
@@ -53,9 +53,10 @@ pub struct ReplicaResults {
     /// The step of the load test with polling players and with subscribing players, each without a replica, with one
     /// and with two.
     pub load_steps: Vec<ReplicaLoadStep>,
-    /// Milliseconds from a commit until another user sees the write: the median, the 99th percentile and the maximum.
+    /// Milliseconds from the answer to a write's commit until another user sees the write: the median, the 99th
+    /// percentile and the maximum.
     pub visibility_delay_ms: [f64; 3],
-    /// The cost of tracking log positions, measured on rolls by one client and by eight.
+    /// The cost of tracking log positions, measured with rolls by one client and by eight clients.
     pub tracking: Vec<TrackingCost>,
 }
 
@@ -71,16 +72,17 @@ pub struct ReplicaLoadStep {
     /// The 99th percentile of the time from the moment a roll was due until all six players have received its event, in
     /// milliseconds.
     pub delivered_to_all_p99_ms: f64,
-    /// The mean number of processors that the primary kept busy.
-    pub primary_cpus: f64,
+    /// The mean number of processors that the primary kept busy; `None` on a system without `/proc`. So are the next
+    /// two.
+    pub primary_cpus: Option<f64>,
     /// The mean number of processors that each replica kept busy.
-    pub replica_cpus: Vec<f64>,
+    pub replica_cpus: Vec<Option<f64>>,
     /// The mean number of processors that the service kept busy.
-    pub service_cpus: f64,
+    pub service_cpus: Option<f64>,
 }
 
-/// Rolls by a service with replicas, which tracks log positions, and by a service without replicas, which does not. All
-/// rolls run on the primary, so the difference is the cost of tracking.
+/// The cost of tracking: rolls by a service with replicas, which tracks log positions, and by a service without
+/// replicas, which does not. All rolls run on the primary, so the difference is the cost of tracking.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct TrackingCost {
     /// Concurrent clients.
@@ -109,8 +111,8 @@ pub async fn run(options: &ReplicaOptions) -> Result<(), Failure> {
     let mut postmaster_pids = vec![postmaster_pid(&primary).await?];
     for _ in 0..2 {
         let primary_of_standby = primary.clone();
-        let standby = tokio::task::spawn_blocking(move || primary_of_standby.start_standby(&STANDBY_SETTINGS));
-        let standby = standby.await.map_err(|error| Failure::Message(error.to_string()))??;
+        let starting_standby = tokio::task::spawn_blocking(move || primary_of_standby.start_standby(&STANDBY_SETTINGS));
+        let standby = starting_standby.await.map_err(|error| Failure::Message(error.to_string()))??;
         replica_urls.push(standby.replica_of(&database)?.url().to_owned());
         postmaster_pids.push(postmaster_pid(&standby).await?);
         standbys.push(standby);
@@ -158,7 +160,8 @@ async fn postmaster_pid(server: &Server) -> Result<u32, Failure> {
 }
 
 /// Runs a step of the load test with the given replicas, and measures the processor use of the primary and of these
-/// replicas. `postmaster_pids` has the primary's first, and then those of all replicas, in the order of their URLs.
+/// replicas. `postmaster_pids` has the primary's first, and then those of all standbys; the first of these are the
+/// given replicas.
 async fn measure_load_step(
     url: &str,
     replica_urls: &[String],
@@ -168,16 +171,7 @@ async fn measure_load_step(
 ) -> Result<ReplicaLoadStep, Failure> {
     let options = Options::default().max_connections(POOL_SIZE).replicas(replica_urls);
     let sparc = Sparc::connect_with(url, options).await?;
-    let start = Instant::now();
-    let before: Vec<_> = postmaster_pids.iter().map(|pid| cpu::times_of_child_processes(Some(*pid))).collect();
-    // No postmaster is given, because the processor times of the servers are measured here.
-    let result = load_test::run_step(&sparc, &DATA_SET, sessions, None, delivery).await?;
-    let seconds = start.elapsed().as_secs_f64();
-    let used_cpus = |(pid, before): (&u32, &Option<CpuTimes>)| {
-        let after = cpu::times_of_child_processes(Some(*pid));
-        after.zip(before.as_ref()).map_or(f64::NAN, |(after, before)| after.since(before).as_secs_f64() / seconds)
-    };
-    let mut cpus: Vec<f64> = postmaster_pids.iter().zip(&before).map(used_cpus).collect();
+    let (result, mut cpus) = load_test::run_step_on(&sparc, &DATA_SET, sessions, postmaster_pids, delivery).await?;
     sparc.close().await?;
     let primary_cpus = cpus.remove(0);
     cpus.truncate(replica_urls.len());
@@ -188,7 +182,7 @@ async fn measure_load_step(
         delivered_to_all_p99_ms: result.delivered_to_all_p99_ms,
         primary_cpus,
         replica_cpus: cpus,
-        service_cpus: result.service_cpus.unwrap_or(f64::NAN),
+        service_cpus: result.service_cpus,
     };
     println!("{step:?}");
     Ok(step)
@@ -196,13 +190,14 @@ async fn measure_load_step(
 
 /// Returns the step with the median processor use of the primary.
 fn median_step(mut steps: Vec<ReplicaLoadStep>) -> ReplicaLoadStep {
-    steps.sort_by(|a, b| a.primary_cpus.total_cmp(&b.primary_cpus));
+    let primary_cpus = |step: &ReplicaLoadStep| step.primary_cpus.unwrap_or_default();
+    steps.sort_by(|a, b| primary_cpus(a).total_cmp(&primary_cpus(b)));
     steps.swap_remove(steps.len() / 2)
 }
 
-/// Measures how long after a commit another user sees the write, here of a display name. A writer always sees their own
-/// writes, but other users may read from a replica that lags behind. Returns the median, the 99th percentile and the
-/// maximum, in milliseconds.
+/// Measures how long after the answer to a commit another user sees the write, here of a display name. A writer always
+/// sees their own writes, but other users may read from a replica that lags behind. Returns the median, the 99th
+/// percentile and the maximum, in milliseconds.
 async fn measure_visibility_delay(sparc: &Sparc) -> Result<[f64; 3], Failure> {
     let (writer_id, reader) = (row_id(RowKind::User, 1), sparc.as_user(row_id(RowKind::User, 2)));
     let mut delays = Vec::new();
@@ -210,15 +205,15 @@ async fn measure_visibility_delay(sparc: &Sparc) -> Result<[f64; 3], Failure> {
         let name = format!("Name {number}");
         let changes = ProfileChanges { display_name: Some(name.clone()), ..Default::default() };
         sparc.as_user(writer_id).users().edit(changes).await?;
-        let committed_at = Instant::now();
+        let answered_at = Instant::now();
         while reader.users().profile(writer_id).await?.display_name != name {}
-        delays.push(committed_at.elapsed());
+        delays.push(answered_at.elapsed());
     }
     Ok([0.5, 0.99, 1.0].map(|fraction| quantile_ms(&mut delays, fraction)))
 }
 
-/// Measures rolls with and without replicas, in pairs of runs whose order alternates. `options_with_replicas` are the
-/// options of the service with replicas.
+/// Measures rolls with and without replicas, in pairs of runs. The order of the two runs alternates from pair to pair.
+/// `options_with_replicas` are the options of the service with replicas.
 async fn measure_tracking_cost(
     environment: &Environment<'_>,
     options_with_replicas: Options,

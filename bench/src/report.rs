@@ -15,11 +15,11 @@ use crate::{
 pub struct Report {
     /// The machine, the server and the duration.
     pub run_info: RunInfo,
-    /// Single statements, in both schemas, at each scale.
+    /// Single statements, in the specification's schema and in this project's, at each scale.
     pub statements: Vec<StatementResult>,
     /// Whole operations, by the service and by pgbench.
     pub operations: Vec<OperationResult>,
-    /// The cost of triggers and policies to a roll and to an event.
+    /// What triggers and policies add to the time of a roll and of an event.
     pub overhead: Option<Overhead>,
     /// The steps of the load test with polling players, sorted by their numbers of sessions.
     pub load_steps: Vec<LoadStep>,
@@ -29,9 +29,9 @@ pub struct Report {
     pub indexes: Vec<Index>,
     /// The size of the table of events after each simulated day.
     pub days: Vec<DayResult>,
-    /// Live events.
+    /// Live events, which the service streams to subscribers as they happen.
     pub live: Option<LiveResults>,
-    /// Read replicas.
+    /// The effect of read replicas.
     pub replicas: Option<ReplicaResults>,
     /// The example web service compared with PostgREST, the server of Supabase's HTTP API.
     pub http: Vec<HttpComparison>,
@@ -40,7 +40,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Adds the measurements of `other` that this report lacks, and the duration of that run. The simulated days of
+    /// Adds the measurements of `other` that this report lacks, and the duration of its run. The simulated days of
     /// `other` replace those of this report if they are more.
     fn merge_with(&mut self, other: Self) {
         let present_keys: HashSet<_> = self.statements.iter().map(StatementResult::key).collect();
@@ -48,9 +48,9 @@ impl Report {
             .extend(other.statements.into_iter().filter(|statement| !present_keys.contains(&statement.key())));
         let present_scales: Vec<f64> = self.creations.iter().map(|creation| creation.scale).collect();
         self.creations.extend(other.creations.into_iter().filter(|creation| !present_scales.contains(&creation.scale)));
-        fn fill_if_empty<T>(list: &mut Vec<T>, other: Vec<T>) {
+        fn fill_if_empty<T>(list: &mut Vec<T>, other_list: Vec<T>) {
             if list.is_empty() {
-                *list = other;
+                *list = other_list;
             }
         }
         fill_if_empty(&mut self.operations, other.operations);
@@ -69,8 +69,8 @@ impl Report {
     }
 }
 
-/// Merges several reports. If several contain the same measurement, the first one counts; of simulated days, the
-/// longest simulation. The run info is the first report's, but [`RunInfo::seconds`] is the sum of all.
+/// Merges several reports. If several contain the same measurement, the first one counts; of several simulations of
+/// days, the longest. The run info is the first report's, but [`RunInfo::seconds`] is the sum of all.
 pub fn merge(paths: &[PathBuf]) -> Result<Report, Failure> {
     let mut merged: Option<Report> = None;
     for path in paths {
@@ -92,14 +92,14 @@ pub fn merge(paths: &[PathBuf]) -> Result<Report, Failure> {
     Ok(merged)
 }
 
-/// Returns the scale that is nearest to 1, by ratio: 0.1 and 10 are equally near. The goals are about scale 1, so what
-/// is measured at one scale only is measured at this one.
+/// Returns the scale that is nearest to 1, by ratio: 0.1 and 10 are equally near. Most goals are about scale 1, so what
+/// is measured at only one scale is measured at this one.
 #[must_use]
 pub fn nearest_to_1(scales: impl IntoIterator<Item = f64>) -> Option<f64> {
     scales.into_iter().min_by(|a, b| a.ln().abs().total_cmp(&b.ln().abs()))
 }
 
-/// The machine and the server of a run, and its duration.
+/// The machine, the server and the duration of a run.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct RunInfo {
     /// The server's version.
@@ -122,7 +122,7 @@ const SELECT_SETTINGS: &str = "SELECT name, setting || coalesce(' ' || unit, '')
     ORDER BY name";
 
 impl RunInfo {
-    /// Reads the information from the server and from the operating system. `seconds` remains 0.
+    /// Reads the information from the server and from the operating system, except `seconds`, which is 0.
     pub async fn read(client: &mut Client) -> Result<Self, Failure> {
         let memory_gib = std::fs::read_to_string("/proc/meminfo").ok().and_then(|meminfo| {
             let kib: u64 = meminfo.lines().next()?.split_whitespace().nth(1)?.parse().ok()?;

@@ -1,7 +1,8 @@
 //! Generates rows in the text format of COPY: columns are separated by tabs, and `\N` is NULL.
 //!
-//! What varies between rows comes from [`draw`], a pseudorandom function. Its first argument differs from property to
-//! property, so that the values drawn for one row are independent of each other.
+//! Values that look random come from [`draw`], a pseudorandom function. Its first argument differs from property to
+//! property, so that the values drawn for one row are independent of each other. The properties of a roll, however, are
+//! all computed from one drawn number.
 
 use std::fmt::Write;
 
@@ -17,7 +18,7 @@ use crate::{
 
 const MINUTES_PER_YEAR: u64 = 365 * MINUTES_PER_DAY;
 
-/// What the content of a row depends on, in addition to its number.
+/// What the content of a row depends on, in addition to the row's number.
 #[derive(Clone, Copy, Debug)]
 pub struct FillContext {
     /// How many rows there are of each kind.
@@ -29,7 +30,7 @@ pub struct FillContext {
 }
 
 impl FillContext {
-    /// Returns the time `minutes` before `now`.
+    /// Returns the time `minutes` before `now`, as text.
     fn minutes_ago(&self, minutes: u64) -> String {
         (self.now - Duration::minutes(i64::try_from(minutes).unwrap_or_default())).to_rfc3339()
     }
@@ -51,7 +52,7 @@ pub fn append_user(lines: &mut String, context: &FillContext, number: u64) {
     );
 }
 
-/// Classes, each with the values of its attributes: might, grace, wit and heart.
+/// The classes of characters, each with the values of its attributes: might, grace, wit and heart.
 const CLASSES: [(&str, [u64; 4]); 4] =
     [("warrior", [5, 3, 2, 2]), ("rogue", [2, 5, 3, 2]), ("wizard", [1, 2, 5, 4]), ("cleric", [2, 2, 3, 5])];
 
@@ -167,7 +168,7 @@ pub fn append_session(lines: &mut String, context: &FillContext, number: u64) {
         }
         SessionState::Cancelled(minutes) => ("cancelled", null(), context.minutes_ago(minutes), minutes + 3000),
     };
-    // One in ten unstarted sessions has no start time; the others start in five hours to two weeks.
+    // One in ten unstarted sessions has no scheduled start; the others start in five hours to two weeks.
     let scheduled_start = match session.state {
         SessionState::Waiting | SessionState::StartingSoon if draw(31, number).is_multiple_of(10) => null(),
         SessionState::Waiting | SessionState::StartingSoon => {
@@ -193,7 +194,8 @@ pub fn append_session(lines: &mut String, context: &FillContext, number: u64) {
     lines.push('\n');
 }
 
-/// Appends the seats of a session. Each player plays their first character, which has the player's number.
+/// Appends the seats of a session. Each player plays their first character, which has the same number as the player's
+/// account.
 pub fn append_seats(lines: &mut String, context: &FillContext, number: u64) {
     let session = context.data_set.session(number);
     let joined_at = match session.state {
@@ -215,14 +217,15 @@ pub fn append_seats(lines: &mut String, context: &FillContext, number: u64) {
 /// Appends the rolls of a session.
 pub fn append_rolls(lines: &mut String, context: &FillContext, number: u64) {
     let session = context.data_set.session(number);
-    // The rolls are spread over the 170 minutes after the start of the session, which takes 180 minutes.
+    // A session started 180 minutes before its end, or before `now` if it is active. Its rolls are spread over the
+    // first 170 of these minutes.
     let started_minutes_ago = match session.state {
         SessionState::Completed(minutes) => minutes + 180,
         _ => 180,
     };
     let roll_count = context.data_set.rolls(&session);
     for roll in 0..roll_count {
-        // All random properties of the roll are computed from these bits.
+        // All random properties of the roll are computed from these bits. Some share bits, so they are not independent.
         let random_bits = draw(33, number * 1000 + roll);
         let player = context.data_set.player(number, roll % session.seats_taken);
         let (_, attributes) = CLASSES[(player % 4) as usize];

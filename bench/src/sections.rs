@@ -1,5 +1,6 @@
-//! Writes a command's report and its section of `performance.md`. In the page, the section replaces the one of an
-//! earlier run, or is inserted; the rest of the page stays as it is. Markers show where each section begins and ends.
+//! Writes a command's report, and the command's section of `performance.md`. In the page, the section replaces that of
+//! an earlier run, or is inserted; the rest of the page stays as it is. Markers (HTML comments) show where each section
+//! begins and ends.
 
 use std::{fs, path::Path};
 
@@ -26,13 +27,13 @@ pub fn write_report_and_section(
     Ok(())
 }
 
-/// Encloses a section in markers, by which a later run finds it.
+/// Returns the section `text` between the markers by which a later run finds it.
 pub fn wrap_in_markers(name: &str, text: &str) -> String {
     format!("\n<!-- {name}: begin -->\n\n{}\n\n<!-- {name}: end -->\n", text.trim())
 }
 
-/// Returns the document in which `text` replaces the section called `name`. If there is none, `text` is inserted before
-/// the heading `## Plans`, or appended if there is no such heading.
+/// Returns the document in which `text` replaces the section called `name`. If there is no such section, `text` is
+/// inserted before the heading `## Plans`, or appended if there is no such heading.
 fn insert_or_replace_section(document: &str, name: &str, text: &str) -> String {
     let marked = wrap_in_markers(name, text);
     let (begin, end) = (format!("\n<!-- {name}: begin -->\n"), format!("<!-- {name}: end -->\n"));

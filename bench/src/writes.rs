@@ -1,8 +1,8 @@
 //! The statements with which users and jobs write: the specification's, and the service's, which are captured by
 //! calling its operations. Identifiers call the service's statements `ours`.
 //!
-//! In both schemas, a write adds equally many events of similar size. Where a trigger of this project's schema writes
-//! an event, the specification's client writes one with made-up values.
+//! Each write adds equally many events in both schemas, of similar size. Where a trigger of this project's schema
+//! writes an event, the specification's client writes one with made-up values.
 
 mod accounts_and_jobs;
 
@@ -29,10 +29,10 @@ use crate::{
 const INSERT_EVENT: &str =
     "INSERT INTO session_events (session_id, event_type, payload) VALUES ($1, $2, $3) RETURNING *";
 
-/// Inserts a thousand expired events, which the job that is measured then deletes. They have the payloads of existing
-/// events, so each is too large for the free space that is left on existing pages. So all of them go to new pages
-/// together, like events that are written one after another. With empty payloads, they would be scattered over the free
-/// space of a thousand pages.
+/// Inserts a thousand expired events, without triggers; the measured job deletes them. They have the payloads of
+/// existing events, so each is too large for the free space that is left on existing pages. So all of them go to new
+/// pages together, like events that are written one after another. With empty payloads, they would be scattered over
+/// the free space of a thousand pages.
 const INSERT_OLD_EVENTS: &str = "SET LOCAL session_replication_role = replica;
     INSERT INTO session_events (session_id, event_type, payload, created_at)
     SELECT session_id, event_type, payload, now() - INTERVAL '1 day' - INTERVAL '1 minute' * row_number() OVER ()
@@ -126,7 +126,7 @@ async fn capture_rolls_and_events(
     tx.dice().roll(new_roll(argument_set)?).await?;
     tx.rollback().await?;
     let ours = capture.last_new_statement().await?;
-    let insert_roll =
+    let insert_roll_sql =
         "INSERT INTO dice_rolls (session_id, character_id, character_name, attribute, dice_count, difficulty,
             roll_type, results, total, modified_total, success, outcome, margin, animation_seed)
         VALUES ($1, $2, 'Hero', 'might', 3, 9, 'attribute_check', '{4,2,6}', 12, 12, true, 'success', 3, 4711)
@@ -136,10 +136,10 @@ async fn capture_rolls_and_events(
         role: Role::Authenticated,
         is_repeatable: true,
         specification: specification_workload(
-            &[("roll", insert_roll), ("event", INSERT_EVENT)],
+            &[("roll", insert_roll_sql), ("event", INSERT_EVENT)],
             argument_sets,
             |argument_set| {
-                let execute_roll = format!(
+                let execute_roll_sql = format!(
                     "EXECUTE roll({}, {})",
                     quote_literal(argument_set.session),
                     quote_literal(argument_set.character)
@@ -147,7 +147,7 @@ async fn capture_rolls_and_events(
                 (
                     argument_set.player.to_string(),
                     format!(
-                        "{execute_roll}; {}",
+                        "{execute_roll_sql}; {}",
                         execute_event_sql(argument_set.session, "dice_rolled", ROLL_EVENT_PAYLOAD)
                     ),
                 )
@@ -170,8 +170,9 @@ pub fn new_roll(argument_set: &ArgumentSet) -> Result<NewRoll, Failure> {
     ))
 }
 
-/// Returns the values of the service's INSERT of a roll, in the order of its parameters: the ids of the roll, the
-/// session and the character, no creature, the attribute, the difficulty, the type, no modifiers and no description.
+/// Returns the values of the service's INSERT of a roll as SQL expressions, in the order of its parameters: the ids of
+/// the roll, the session and the character, no creature, the attribute, the difficulty, the type, no modifiers and no
+/// description.
 pub fn roll_values(argument_set: &ArgumentSet) -> Vec<String> {
     let [session, character] = [argument_set.session, argument_set.character].map(quote_literal);
     ["gen_random_uuid()", &session, &character, "NULL", "'might'", "9", "'attribute_check'", "'[]'", "NULL"]
@@ -190,7 +191,7 @@ async fn capture_seats_and_statuses(
     tx.sessions().join(&argument_set.open_session_code.parse::<JoinCode>()?, argument_set.newcomer_character).await?;
     tx.rollback().await?;
     let ours = capture.last_new_statement().await?;
-    let insert_seat = "INSERT INTO session_players (session_id, user_id, character_id)
+    let insert_seat_sql = "INSERT INTO session_players (session_id, user_id, character_id)
         SELECT id, $2, $3 FROM sessions WHERE code = $1
         RETURNING *";
     let join = StatementPair {
@@ -198,7 +199,7 @@ async fn capture_seats_and_statuses(
         role: Role::Authenticated,
         is_repeatable: false,
         specification: specification_workload(
-            &[("take_seat", insert_seat), ("event", INSERT_EVENT)],
+            &[("take_seat", insert_seat_sql), ("event", INSERT_EVENT)],
             argument_sets,
             |argument_set| {
                 let [code, character, newcomer] = [
@@ -206,11 +207,11 @@ async fn capture_seats_and_statuses(
                     quote_literal(argument_set.newcomer_character),
                     quote_literal(argument_set.newcomer),
                 ];
-                let execute_take_seat = format!("EXECUTE take_seat({code}, {newcomer}, {character})");
+                let execute_take_seat_sql = format!("EXECUTE take_seat({code}, {newcomer}, {character})");
                 (
                     argument_set.newcomer.to_string(),
                     format!(
-                        "{execute_take_seat}; {}",
+                        "{execute_take_seat_sql}; {}",
                         execute_event_sql(argument_set.open_session, "player_joined", SEAT_EVENT_PAYLOAD)
                     ),
                 )
@@ -228,7 +229,7 @@ async fn capture_seats_and_statuses(
     tx.sessions().leave(argument_set.open_session).await?;
     tx.rollback().await?;
     let ours = capture.last_new_statement().await?;
-    let update_seat = "UPDATE session_players SET is_active = false, left_at = now()
+    let update_seat_sql = "UPDATE session_players SET is_active = false, left_at = now()
         WHERE session_id = $1 AND user_id = $2
         RETURNING *";
     let leave = StatementPair {
@@ -236,10 +237,10 @@ async fn capture_seats_and_statuses(
         role: Role::Authenticated,
         is_repeatable: false,
         specification: specification_workload(
-            &[("leave_seat", update_seat), ("event", INSERT_EVENT)],
+            &[("leave_seat", update_seat_sql), ("event", INSERT_EVENT)],
             argument_sets,
             |argument_set| {
-                let execute_leave_seat = format!(
+                let execute_leave_seat_sql = format!(
                     "EXECUTE leave_seat({}, {})",
                     quote_literal(argument_set.open_session),
                     quote_literal(argument_set.open_session_player)
@@ -247,7 +248,7 @@ async fn capture_seats_and_statuses(
                 (
                     argument_set.open_session_player.to_string(),
                     format!(
-                        "{execute_leave_seat}; {}",
+                        "{execute_leave_seat_sql}; {}",
                         execute_event_sql(argument_set.open_session, "player_left", SEAT_EVENT_PAYLOAD)
                     ),
                 )
@@ -278,8 +279,8 @@ async fn capture_seats_and_statuses(
     let specification_start_sql = update_status_sql("active", "started_at");
     let specification_completion_sql = update_status_sql("completed", "ended_at");
     // `allowed_old_statuses` are the last parameters of the captured statement that starts a session: the database does
-    // not tell starting from resuming, so the statement itself excludes paused sessions. The statement that completes a
-    // session has none, because the database's own check of the old status is enough.
+    // not distinguish starting from resuming, so the statement itself excludes paused sessions. The statement that
+    // completes a session has no such parameters, because the database's own check of the old status is enough.
     let status_change_pair =
         |name,
          specification_sql: &str,
@@ -295,12 +296,12 @@ async fn capture_seats_and_statuses(
                 argument_sets,
                 |argument_set| {
                     let (session, seer) = session_and_seer(argument_set);
-                    let execute_change_status = format!("EXECUTE change_status({})", quote_literal(session));
+                    let execute_change_status_sql = format!("EXECUTE change_status({})", quote_literal(session));
                     let payload = format!(
                         r#"{{"from": "{old_status}", "to": "{new_status}", "started_at": null, "ended_at": null}}"#
                     );
-                    let execute_event = execute_event_sql(session, "session_status", &payload);
-                    (seer.to_string(), format!("{execute_change_status}; {execute_event}"))
+                    let event_sql = execute_event_sql(session, "session_status", &payload);
+                    (seer.to_string(), format!("{execute_change_status_sql}; {event_sql}"))
                 },
             ),
             ours: single_statement_workload("ours", ours_sql.to_owned(), argument_sets, |argument_set| {

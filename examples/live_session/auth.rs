@@ -19,13 +19,16 @@ use uuid::Uuid;
 
 use crate::{App, api_error::ApiError};
 
-/// The claims of a signed-in user's token. A token without one of them is refused.
+/// The claims of a signed-in user's token. A token that lacks any of them is refused.
 #[derive(Debug, Serialize, Deserialize)]
 struct Claims {
+    /// The user's id.
     sub: Uuid,
+    /// When the token expires, in seconds since 1970.
     exp: u64,
+    /// The audience; must be [`AUTHENTICATED`].
     aud: String,
-    /// Not used: the data layer gives every signed-in user the role `authenticated`.
+    /// Required but not used: the data layer gives every signed-in user the database role `authenticated`.
     role: String,
 }
 
@@ -52,8 +55,8 @@ impl TokenKeys {
         let shared_key = DecodingKey::from_secret(secret.as_bytes());
         let mut verifying_keys = vec![VerifyingKey { id: None, algorithm: Algorithm::HS256, key: shared_key }];
         for jwk in &published_keys.keys {
-            // The key, not the token, determines the algorithm, so that no token can use a public key as a shared
-            // secret.
+            // The key, not the token, determines the algorithm, so that a token cannot make this program use a public
+            // key as a shared secret.
             let algorithm = match &jwk.algorithm {
                 AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => Algorithm::ES256,
                 AlgorithmParameters::RSA(_) => Algorithm::RS256,
@@ -72,8 +75,8 @@ impl TokenKeys {
         encode(&Header::default(), &claims, &self.signing_key).map_err(|_| ApiError::internal())
     }
 
-    /// Verifies a token and returns its claims. Every key is tried, except those of another algorithm and those whose
-    /// id is not the key id that the token names.
+    /// Verifies a token and returns its claims. Tries each key whose algorithm is that of the token. If both the key
+    /// and the token have a key id (`kid`), the ids must be equal.
     fn verify(&self, token: &str) -> Result<Claims, jsonwebtoken::errors::Error> {
         let header = decode_header(token)?;
         // The error of the last key that was tried; at first, the error for a token that no key fits.
@@ -133,7 +136,7 @@ impl FromRequestParts<App> for Viewer {
 /// this program or from a replica. An invalid value is ignored.
 const POSITION_HEADER: &str = "sparc-position";
 
-/// A request extension in which [`Viewer`] leaves the caller for [`add_log_position_header`].
+/// A request extension in which [`Viewer`] stores the caller for [`add_log_position_header`].
 type CallerSlot = Arc<OnceLock<IdentityConnection>>;
 
 /// Middleware that adds the caller's log position to the response, in the header [`POSITION_HEADER`].

@@ -27,8 +27,8 @@ use uuid::Uuid;
 
 use crate::game_state::{change_game_state, write_hit_points_to_game_state};
 
-/// An action in a scene: an element of `beats`, a list that the demo adds as a field to each node of the adventure's
-/// content. The data layer stores such additional fields unchanged.
+/// An action in a scene: an element of `beats`, a list that `the_lantern_road.json` adds as a field to each scene (a
+/// node of the adventure's content). The data layer stores such additional fields unchanged.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 struct Action {
@@ -57,7 +57,7 @@ struct Action {
     /// Key of the player whom the action heals if the roll succeeds.
     #[serde(rename = "heal")]
     healed_player_key: Option<String>,
-    /// Whether the action is the roll for initiative of all players and the foe.
+    /// Whether this action rolls for the initiative of all players and the foe.
     #[serde(rename = "initiative")]
     is_initiative_roll: bool,
 }
@@ -82,13 +82,14 @@ struct Demo {
     action_interval: Duration,
 }
 
-/// The hit points that a successful attack costs, and that a successful healing restores.
+/// The hit points that a successful attack takes away, and that a successful healing roll restores.
 const HIT_POINTS_PER_SUCCESS: u8 = 2;
 
-/// Returns one of the demo's ids, which are fixed: so after a restart, the same requests return the existing rows.
+/// Returns one of the demo's ids. They are fixed, so that after a restart the same requests return the existing rows.
 ///
-/// 1 to 4 are the users, 102 to 104 the players' characters, 10 the adventure and 11 the foe. Each session in the lobby
-/// has three consecutive ids from 20 on: its Seer's, its adventure's and its own.
+/// Numbers 1 to 4 are the Seer and the players, 102 to 104 the players' characters, 10 the adventure and 11 the foe.
+/// Each of the three other sessions in the lobby has three consecutive numbers from 20 on: its Seer's, its adventure's
+/// and its own.
 fn fixed_id(number: u128) -> Uuid {
     Uuid::from_u128(0x5ba2_c000_0000_4000_8000_0000_0000_0000 + number)
 }
@@ -98,11 +99,11 @@ fn fixed_id(number: u128) -> Uuid {
 /// actions.
 pub async fn play(sparc: Sparc, current_session_id: watch::Sender<Option<Uuid>>, action_interval: Duration) {
     loop {
-        let game = async {
+        let demo_run = async {
             let demo = Demo::prepare(&sparc, action_interval).await?;
             tokio::try_join!(demo.play_sessions(&current_session_id), demo.join_sessions_of_visitors())
         };
-        match game.await {
+        match demo_run.await {
             Ok(_) | Err(Error::PoolClosed) => return,
             Err(error) => eprintln!("the demo restarts after an error: {error}"),
         }
@@ -111,7 +112,8 @@ pub async fn play(sparc: Sparc, current_session_id: watch::Sender<Option<Uuid>>,
 }
 
 impl Demo {
-    /// Signs the users up, and creates their characters, adventures and sessions in the lobby, unless they exist.
+    /// Signs up the users; creates their characters and adventures, the foe, and three sessions in the lobby; and seats
+    /// the players in these sessions. What exists already is kept.
     async fn prepare(sparc: &Sparc, action_interval: Duration) -> Result<Self, Error> {
         let seer = sign_up(sparc, 1, "Morgan").await?;
         let mut party = BTreeMap::new();
@@ -156,16 +158,17 @@ impl Demo {
         {
             let other_seer = sign_up(sparc, first_number, seer_name).await?;
             let content = AdventureContent::single_scene(description);
-            let adventure = create_and_publish(&other_seer, first_number + 1, title, description, content).await?;
-            let session = NewSession {
+            let other_adventure =
+                create_and_publish(&other_seer, first_number + 1, title, description, content).await?;
+            let new_session = NewSession {
                 id: Some(fixed_id(first_number + 2)),
-                adventure_id: adventure.id,
+                adventure_id: other_adventure.id,
                 visibility: Visibility::Public,
                 looking_for: Some(looking_for.into()),
                 scheduled_start: Some(Utc::now() + TimeDelta::hours(hours_until_start)),
                 ..Default::default()
             };
-            let session = match other_seer.sessions().create(session).await {
+            let session = match other_seer.sessions().create(new_session).await {
                 // An earlier run of the program created it, with another start time.
                 Err(Error::IdConflict { .. }) => other_seer.sessions().get(fixed_id(first_number + 2)).await?,
                 outcome => outcome?,
@@ -177,7 +180,8 @@ impl Demo {
         Ok(Self { sparc: sparc.clone(), seer, party, adventure, content, foe, action_interval })
     }
 
-    /// Plays one session after another. A session that is active already is continued in its current scene.
+    /// Plays one session after another. If a session is active already, continues it from the beginning of its current
+    /// scene.
     async fn play_sessions(&self, current_session_id: &watch::Sender<Option<Uuid>>) -> Result<(), Error> {
         loop {
             let session = self.active_or_new_session().await?;
@@ -202,9 +206,10 @@ impl Demo {
         }
     }
 
-    /// Returns the Seer's active session if there is one. Otherwise creates and starts one, in which all players of the
-    /// demo have seats.
+    /// Returns the Seer's active session if there is one. Otherwise creates and starts a session, in which all players
+    /// of the demo have seats.
     async fn active_or_new_session(&self) -> Result<sessions::Model, Error> {
+        // Live sessions are those that have not ended.
         let live_sessions = self.seer.sessions().my_live(None).await?.items;
         if let Some(active) = live_sessions.iter().find(|session| session.status == SessionStatus::Active) {
             return self.seer.sessions().get(active.id).await;
@@ -245,10 +250,12 @@ impl Demo {
         Ok(())
     }
 
+    /// Performs an action: the roll for initiative, an attack by the foe, or what a player says or rolls. Applies the
+    /// damage or the healing.
     async fn perform(&self, session_id: Uuid, action: &Action) -> Result<(), Error> {
         if action.is_initiative_roll {
-            let creatures = vec![self.foe.id];
-            self.seer.dice().roll_initiative(NewInitiative { id: None, session_id, creature_ids: creatures }).await?;
+            let creature_ids = vec![self.foe.id];
+            self.seer.dice().roll_initiative(NewInitiative { id: None, session_id, creature_ids }).await?;
             return Ok(());
         }
         let difficulty = action.difficulty.unwrap_or(Difficulty::MIN);
@@ -280,8 +287,9 @@ impl Demo {
         if !roll.success && action.attack.is_some() {
             sleep(self.action_interval).await;
             match player.user.dice().use_heroic_save(roll.id).await {
-                Ok(saved) => roll = saved,
-                // 409: a save is not possible, for example because the player has used the one of this encounter.
+                Ok(repeated_roll) => roll = repeated_roll,
+                // 409: the roll cannot be saved, for example because the player has already used the save of this
+                // encounter.
                 Err(error) if error.http_status() == 409 => {}
                 Err(error) => return Err(error),
             }
@@ -304,9 +312,10 @@ impl Demo {
         Ok(())
     }
 
-    /// Ada and Ben join every session that a visitor of the page creates in the lobby, and roll once in each scene.
+    /// Ada and Ben join every session that a visitor of the page creates in the lobby, unless they are refused, and
+    /// roll once in each of its scenes.
     async fn join_sessions_of_visitors(&self) -> Result<(), Error> {
-        // The three sessions that the demo itself has created in the lobby count as seen, because nobody plays them.
+        // The three sessions that the demo itself has created in the lobby count as seen, because nobody plays in them.
         let mut seen_session_ids = vec![fixed_id(22), fixed_id(25), fixed_id(28)];
         loop {
             for session in self.sparc.as_anon().sessions().lobby(&LobbyFilter::default(), None).await?.items {
@@ -332,8 +341,8 @@ impl Demo {
     }
 }
 
-/// Rolls once in each scene, when `delay` has passed since the event of the scene arrived. Ends when the session ends
-/// or a roll is refused.
+/// Rolls once in each scene, when `delay` has passed since the event of the scene arrived. Ends when the session ends,
+/// or when a roll or the stream of events fails.
 async fn roll_in_each_scene(
     user: IdentityConnection,
     session_id: Uuid,
@@ -341,14 +350,14 @@ async fn roll_in_each_scene(
     attribute: Attribute,
     delay: Duration,
 ) -> Result<(), Error> {
-    // After event 0: from the session's first event, so that no scene is missed.
+    // After event 0 means from the oldest event on, so that no scene is missed.
     let mut events = user.events().subscribe(session_id, Some(0)).await?;
     while let Some(event) = events.try_next().await? {
         match (event.event_type.as_str(), event.payload["to"].as_str()) {
             ("scene_changed", Some(_)) => {
                 sleep(delay).await;
-                let hero = Roller::Character(hero_id);
-                let roll = NewRoll::attribute_check(session_id, hero, attribute, Difficulty::new(12)?);
+                let roller = Roller::Character(hero_id);
+                let roll = NewRoll::attribute_check(session_id, roller, attribute, Difficulty::new(12)?);
                 user.dice().roll(roll).await?;
             }
             ("session_status", Some("completed" | "cancelled")) => break,

@@ -16,8 +16,8 @@ use uuid::Uuid;
 
 use crate::{App, api_error::ApiError, demo, input::Input};
 
-/// The session that the demo plays at the moment. When that session has ended, the demo plays another. Unlike other
-/// sessions, this one can be watched by everyone, and players can take a seat after it has started.
+/// The session that the demo plays at the moment. When it has ended, the demo plays another. Unlike other sessions, it
+/// can be watched by everyone, and players can take a seat after it has started.
 #[derive(Clone)]
 pub struct CurrentDemoSession {
     sparc: Sparc,
@@ -25,7 +25,7 @@ pub struct CurrentDemoSession {
 }
 
 impl CurrentDemoSession {
-    /// Starts the demo, and returns once its first session exists, or without a session after 20 seconds.
+    /// Starts the demo, and returns once the first session exists, or after 20 seconds if there is none by then.
     pub async fn start(sparc: &Sparc, action_interval: Duration) -> Self {
         let (sender, mut current_session_id) = watch::channel(None);
         tokio::spawn(demo::play(sparc.clone(), sender, action_interval));
@@ -42,10 +42,10 @@ impl CurrentDemoSession {
         *self.current_session_id.borrow() == Some(session_id)
     }
 
-    /// Returns the connection with which to read a session for the viewer. Row-level security hides events from users
-    /// who do not take part, so the demo's current session is read as the service.
-    pub fn connection_for_watching(&self, viewer: IdentityConnection, session_id: Uuid) -> IdentityConnection {
-        if self.is_current(session_id) { self.sparc.as_service() } else { viewer }
+    /// Returns the connection with which to read a session for the caller. Row-level security hides events from
+    /// everyone who does not take part, so the demo's current session is read as the service.
+    pub fn connection_for_watching(&self, caller: IdentityConnection, session_id: Uuid) -> IdentityConnection {
+        if self.is_current(session_id) { self.sparc.as_service() } else { caller }
     }
 
     /// Seats a player in the demo's current session. This is done as the service, because players can only join
@@ -67,8 +67,8 @@ pub async fn demo_session_id(State(app): State<App>) -> Json<Option<Uuid>> {
     Json(*app.demo_session.current_session_id.borrow())
 }
 
-/// What a visitor chooses at sign-up. Unlike [`NewAccount`], this has no id: with the id of an existing account,
-/// sign-up returns that account, and whoever sent the id would get a token for it.
+/// What a visitor chooses at sign-up. Unlike [`NewAccount`], this has no id: a request that repeats an earlier sign-up
+/// with its id would return the existing account, with a token for whoever sent the request.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SignUpRequest {

@@ -1,12 +1,13 @@
-//! A live session in the browser: an HTTP service on the data layer, small enough to copy.
+//! A live session (a game that is being played) in the browser: an HTTP service on the data layer, small enough to
+//! copy.
 //!
 //! `cargo run --example live_session` creates a new database and prints the URL of a page with a demo game. Visitors of
 //! the page can watch, take a seat and roll. With `DATABASE_URL`, the program uses that database.
 //! `cargo run --example live_session -- --help` lists the options.
 //!
-//! This file has the program, and `routes.rs` has its routes. `auth.rs` authenticates requests, `input.rs` reads their
-//! bodies, `api_error.rs` has the error responses, and `openapi.rs` describes the routes. `demo.rs` plays the demo
-//! game, `demo_visitors.rs` lets visitors take part, and `game_state.rs` writes the game state of a session.
+//! This file starts the service, and `routes.rs` has its routes. `auth.rs` authenticates requests, `input.rs` reads
+//! their bodies, `api_error.rs` has the error responses, and `openapi.rs` describes the routes. `demo.rs` plays the
+//! demo game, `demo_visitors.rs` lets visitors take part, and `game_state.rs` writes the game state of a session.
 
 mod api_error;
 mod auth;
@@ -51,7 +52,8 @@ struct Arguments {
     jwks: Option<PathBuf>,
 }
 
-/// More seconds than any process runs. It is half of the maximum, so that it can be added to the current time.
+/// More seconds than any process runs. The exact number does not matter, because `sleep` limits it to about thirty
+/// years.
 const FOREVER_SECONDS: u64 = u64::MAX / 2;
 
 /// The state that all handlers share.
@@ -97,12 +99,12 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let message = if arguments.no_demo { "The service listens" } else { "A game is being played" };
     println!("{message} at http://{}\nPress Ctrl-C to stop.", listener.local_addr()?);
     let app = App { sparc: sparc.clone(), token_keys, demo_session };
-    let shutdown = async move {
+    let shutdown_signal = async move {
         wait_for_stop_signal(Duration::from_secs(arguments.for_seconds.unwrap_or(FOREVER_SECONDS))).await;
-        // Closing ends the live streams, for which the HTTP server would otherwise wait.
+        // Closing ends the streams of events, for which the HTTP server would otherwise wait.
         let _ = sparc.close().await;
     };
-    Ok(axum::serve(listener, routes::routes().with_state(app)).with_graceful_shutdown(shutdown).await?)
+    Ok(axum::serve(listener, routes::routes().with_state(app)).with_graceful_shutdown(shutdown_signal).await?)
 }
 
 /// Waits for Ctrl-C or SIGTERM, but not longer than `max_time`.

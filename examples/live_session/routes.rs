@@ -127,6 +127,7 @@ async fn edit_me(User(user): User, Input(changes): Input<ProfileChanges>) -> Api
     Ok(Json(user.users().edit(changes).await?))
 }
 
+/// Returns the characters that are not retired.
 async fn my_living_characters(User(user): User) -> ApiResult<Vec<characters::Model>> {
     Ok(Json(user.characters().living().await?))
 }
@@ -152,6 +153,7 @@ async fn lobby(Viewer { caller, .. }: Viewer, Query(query): Query<LobbyQuery>) -
     Ok(Json(caller.sessions().lobby(&query.filter, query.after.as_ref()).await?))
 }
 
+/// Returns the sessions that have not ended, and that the caller runs or has a seat in.
 async fn my_live_sessions(User(user): User) -> ApiResult<Page<MySession>> {
     Ok(Json(user.sessions().my_live(None).await?))
 }
@@ -223,7 +225,7 @@ async fn set_scene(User(seer): User, Path((session_id, scene_id)): Path<(Uuid, S
 #[derive(Deserialize, JsonSchema)]
 struct HitPointChange {
     character_id: Uuid,
-    /// Hit points that the character loses; negative if it gets them back.
+    /// Hit points that the character loses; negative if it regains hit points.
     damage: i8,
 }
 
@@ -253,9 +255,9 @@ async fn send_event(User(user): User, Input(new): Input<NewEvent>) -> ApiResult<
     Ok(Json(user.events().send(new).await?))
 }
 
-/// Streams the events of a session. Each event has its `seq` as id, and a browser that reconnects sends the last id as
-/// `Last-Event-ID`. The stream ends when the token expires. If the stream fails, its last event is `ended`, with the
-/// error.
+/// Streams the events of a session. The id of each event in the stream is its number (`seq`), and a browser that
+/// reconnects sends the last id as `Last-Event-ID`. The stream ends when the token expires. If the stream fails, its
+/// last event is `ended`, with the error.
 async fn events(
     State(app): State<App>,
     Viewer { caller, token_expires_at }: Viewer,

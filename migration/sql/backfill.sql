@@ -1,13 +1,14 @@
 -- Makes up for triggers on `auth.users` that did not exist yet, were missing, or had no effect (because they were
--- disabled, for example): gives each account without a profile a new one, or its former one back, and brings profiles
--- up to date with new e-mail addresses, soft deletions (`deleted_at`) and deletions of their accounts. A closed account
--- stays closed, even if the platform (Supabase) has not recorded its deletion. The first query reads every account,
--- while the migration command `up` holds its locks on the tables. So an `up` runs this script only if it has applied
--- migrations, or restores one of these triggers or its function.
+-- disabled, for example). An account is a row of `auth.users`; its profile is a row of `public.users`. Gives each
+-- account that has no profile a new profile, or its former one back. Brings the other profiles up to date with new
+-- e-mail addresses, soft deletions (`deleted_at`) and deletions of their accounts. A closed account stays closed, even
+-- if the platform (Supabase) has not recorded its deletion. The first query reads every account, which can take long,
+-- and meanwhile the migration command `up` holds its locks on the tables. So an `up` runs this script only if it has
+-- applied migrations, or restores one of these triggers or its function.
 DO $$
 DECLARE
   account_to_sync record;
-  missed_deletion record;
+  profile_without_account record;
 BEGIN
   FOR account_to_sync IN
     SELECT
@@ -33,15 +34,15 @@ BEGIN
       PERFORM private.close_account_unchecked(account_to_sync.id);
     END IF;
   END LOOP;
-  -- When an account was deleted, the foreign key has set `account_id` of its profile to NULL.
-  FOR missed_deletion IN
+  -- If an account was deleted without the trigger, the foreign key has set `account_id` of its profile to NULL.
+  FOR profile_without_account IN
     SELECT profile.id
     FROM public.users AS profile
     WHERE profile.account_id IS NULL
       AND profile.closed_at IS NULL
     ORDER BY profile.id
   LOOP
-    PERFORM private.apply_account_deletion(missed_deletion.id);
+    PERFORM private.apply_account_deletion(profile_without_account.id);
   END LOOP;
 END
 $$;

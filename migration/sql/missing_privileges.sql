@@ -30,10 +30,10 @@ FROM migrating_role
 WHERE EXISTS (SELECT FROM api_role WHERE name = 'service_role' AND NOT exists_already)
   AND (server_version < 160000 OR NOT rolbypassrls)
 UNION ALL
--- The current role must be able to assume each of the API's roles, or to grant itself the membership for that, as
--- `platform/up.sql` does. Before PostgreSQL 16, a role with CREATEROLE can grant itself any membership. Since then, it
--- needs a membership with the option ADMIN for that, and a membership without the option SET does not let its member
--- assume the role.
+-- The current role must be able to assume each of the API's roles (`anon`, `authenticated`, `service_role`), or to
+-- grant itself the membership for that, as `platform/up.sql` does. Before PostgreSQL 16, a role with CREATEROLE can
+-- grant itself any membership. From PostgreSQL 16 on, it needs a membership with the option ADMIN for that, and only a
+-- membership with the option SET lets its member assume the role.
 SELECT 'membership in role ' || api_role.name
 FROM api_role, migrating_role
 WHERE CASE

@@ -1,9 +1,9 @@
 -- Recomputes, from the rows themselves, the counters that limits depend on (of seats, characters, sessions, adventures
 -- and creatures), and whether each account's gate (its row in `private.account_gates`) is open. Creates gates that are
--- missing. `games_played`, `games_run` and `times_played` are not recomputed, because they include sessions that have
--- been deleted. Run this script after rows were loaded with triggers disabled (`session_replication_role = replica`),
--- or when `invariants.sql` finds that one of these counters or gates is wrong. Run it in one transaction while nobody
--- writes, as a role that may set `session_replication_role`.
+-- missing. Run this script after rows were loaded with triggers disabled (`session_replication_role = replica`), or
+-- when `invariants.sql` finds that one of these counters or gates is wrong. Run it in one transaction while nobody
+-- writes, as a role that may set `session_replication_role`. The counters `games_played`, `games_run` and
+-- `times_played` are not recomputed, because they include sessions that have been deleted.
 
 -- Disables the triggers until the transaction ends, so that they neither count nor refuse what this script writes.
 SET LOCAL session_replication_role = replica;

@@ -1,4 +1,4 @@
-//! Compares a database with the manifest.
+//! Compares a database with the manifest, the list of every object of the schema with its definition.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -70,7 +70,7 @@ pub(crate) struct State {
     pub(crate) found_objects: Vec<CatalogObject>,
     /// The lines of the manifest that apply to this database: each object that it must have, with its definition.
     pub(crate) expected: Definitions,
-    /// Applied migrations, in order, including the unlisted ones. `None` if the role cannot read
+    /// Applied migrations, in order, including `unlisted_migrations`. `None` if the role cannot read
     /// `public.sparc_migrations`.
     pub(crate) applied_migrations: Option<Vec<String>>,
     /// Migrations that `private.sparc_record` lists as applied, but `public.sparc_migrations` does not.
@@ -81,7 +81,7 @@ pub(crate) struct State {
 
 impl State {
     /// Reads the state. The call must be in a transaction, whose `search_path` is `pg_catalog` afterwards. Returns an
-    /// error if a migration was applied that this program does not have.
+    /// error if `public.sparc_migrations` lists a migration that this program does not have.
     pub(crate) async fn read<C: ConnectionTrait>(db: &C) -> Result<Self, DbErr> {
         let record = Record::read(db).await?;
         let environment = Environment::read(db, &record).await?;
@@ -137,9 +137,9 @@ impl State {
         }
         let found_by_name = self.found_by_name();
         let renames = renames::find(self);
-        // The columns, indexes and so on of a renamed table are listed under its new name. They are neither missing nor
-        // new. If schema `private` itself was renamed, this is so for every object whose name or definition mentions
-        // that schema.
+        // The columns, indexes and so on of a renamed table are found under its new name. So the report mentions them
+        // neither as missing nor as new. If schema `private` itself was renamed, the same applies to every object whose
+        // name or definition mentions that schema.
         let private_schema_was_renamed = renames.iter().any(|rename| rename.object == "schema private");
         let is_affected_by_rename = |object: &str| {
             if private_schema_was_renamed {
@@ -221,8 +221,8 @@ impl State {
         manifest::format_lines(&definitions)
     }
 
-    /// Whether a missing object is the operator's choice: a table that is no longer in the publication
-    /// `supabase_realtime`, or a job that was scheduled before and no longer is.
+    /// Whether the operator may have removed the missing object on purpose: it is a table's membership in the
+    /// publication `supabase_realtime`, which itself exists, or a job that was scheduled before.
     fn is_operators_choice(&self, object: &str, found_by_name: &BTreeMap<&str, &CatalogObject>) -> bool {
         match manifest::kind(object) {
             "publication of" => found_by_name.contains_key("publication supabase_realtime"),

@@ -7,7 +7,7 @@ use sea_orm_migration::sea_orm::{
 
 pub use rls::connect::{CONNECT_TIMEOUT, ConnectError, open, options, to_connect_error};
 
-/// The program's name in `pg_stat_activity`.
+/// The program's name in `pg_stat_activity`. By this name, `run` also recognizes a connection that [`connect`] opened.
 pub(crate) const APPLICATION_NAME: &str = "sparc migration";
 
 /// Connects to the database at `url`, through a pool of one connection that caches no prepared statements.
@@ -26,13 +26,13 @@ pub async fn connect(url: &str) -> Result<DatabaseConnection, ConnectError> {
     // A single connection is opened first, because it reports at once what is wrong, whereas a pool would retry until
     // its timeout. The returned options say whether the server was reached with TLS.
     let (connection, options) = open(&options, CONNECT_TIMEOUT).await?;
-    let with_options = |error| to_connect_error(&options, &error);
-    connection.close().await.map_err(with_options)?;
+    let to_error = |error| to_connect_error(&options, &error);
+    connection.close().await.map_err(to_error)?;
     let pool = PgPoolOptions::new()
         .max_connections(1)
         .acquire_timeout(CONNECT_TIMEOUT)
         .connect_with(options.clone())
         .await
-        .map_err(with_options)?;
+        .map_err(to_error)?;
     Ok(SqlxPostgresConnector::from_sqlx_postgres_pool(pool))
 }

@@ -8,11 +8,11 @@ use crate::printable::escape_unprintable;
 pub(crate) const LOCK_NOT_AVAILABLE: &str = "55P03";
 
 /// The SQLSTATE of a PREPARE whose name is already in use on the server connection. Another client of the pooler may
-/// have left it there.
+/// have left a statement of that name there.
 const DUPLICATE_PREPARED_STATEMENT: &str = "42P05";
 
 /// The SQLSTATE of the execution of a prepared statement that the server connection does not have. The pooler may have
-/// switched to another connection.
+/// switched to another server connection.
 const INVALID_SQL_STATEMENT_NAME: &str = "26000";
 
 /// The SQLSTATE of a write on a standby or in a read-only transaction.
@@ -76,6 +76,7 @@ fn is_connection_loss_code(code: &str) -> bool {
     code.starts_with("57P") || code.starts_with("08")
 }
 
+/// Whether an error that has no SQLSTATE says that the connection was lost.
 fn is_connection_loss(error: &DbErr) -> bool {
     match error {
         DbErr::Exec(RuntimeErr::SqlxError(error))

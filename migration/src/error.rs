@@ -37,7 +37,7 @@ pub enum MigrationError {
         /// Each missing privilege with its object, and each missing role attribute, membership or ownership.
         missing: Vec<String>,
     },
-    /// The database has objects with the schema's names, but no record that these migrations created them.
+    /// The database has objects with names of the schema's objects, but no record that these migrations created them.
     #[error(
         "The database already has {}, and no record that these migrations made it: {}.",
         shorten_list(found),
@@ -48,14 +48,14 @@ pub enum MigrationError {
         }
     )]
     NameCollision {
-        /// The qualified name of each object.
+        /// Each object's kind and name, such as `table public.users`.
         found: Vec<String>,
         /// Whether these are most of the schema's objects, as after a restore without rows.
         includes_most_objects: bool,
     },
     /// Other objects have taken the names of missing ones.
     #[error(
-        "{} is missing and cannot be created, because its name is taken by {}: rename or drop that, and run up again; \
+        "{} is missing and cannot be created, because its name is taken by {}: rename or drop that, and run `up` again; \
          nothing was changed.",
         missing.join(", "),
         found.join(", ")
@@ -68,7 +68,7 @@ pub enum MigrationError {
     },
     /// Tables or columns have each other's names.
     #[error(
-        "Names were swapped: {}. Restore each name by hand (ALTER TABLE ... RENAME), and run up again; nothing was \
+        "Names were swapped: {}. Restore each name by hand (ALTER TABLE ... RENAME), and run `up` again; nothing was \
          changed.",
         found.join("; ")
     )]
@@ -76,10 +76,11 @@ pub enum MigrationError {
         /// Each object, and what it is according to its comment.
         found: Vec<String>,
     },
-    /// Missing tables seem to be in another PostgreSQL schema: tables there have their comments.
+    /// Missing tables seem to have been moved to another PostgreSQL schema: tables there have the comments by which
+    /// this program recognizes them.
     #[error(
         "Tables of the schema seem to have been moved: {}. Move them back (ALTER TABLE ... SET SCHEMA), or, if they \
-         are copies, remove their comments (COMMENT ON TABLE ... IS NULL), and run up again; nothing was changed.",
+         are copies, remove their comments (COMMENT ON TABLE ... IS NULL), and run `up` again; nothing was changed.",
         found.join(", ")
     )]
     MovedTables {
@@ -88,7 +89,7 @@ pub enum MigrationError {
     },
     /// Objects are renamed, so the objects to drop cannot be found by their names.
     #[error(
-        "Objects of the schema were renamed: {}. Run up, which restores their names, and then this command; nothing \
+        "Objects of the schema were renamed: {}. Run `up`, which restores their names, and then this command; nothing \
          was changed.",
         found.join(", ")
     )]
@@ -96,16 +97,18 @@ pub enum MigrationError {
         /// Each object's name in the schema and its present name.
         found: Vec<String>,
     },
-    /// `sparc_migrations` is no longer the list of migrations.
+    /// `sparc_migrations` is not a table, or lacks one of its columns or the row of an applied migration.
     #[error(
         "public.sparc_migrations is not the list of applied migrations (columns version and applied_at, one row for \
-         each migration): run up, which creates it again, and then this command; nothing was changed."
+         each migration): run `up`, which creates it again, and then this command; nothing was changed."
     )]
     InvalidMigrationsTable,
-    /// `sparc_migrations` is no longer the list of migrations, and this version has further ones.
+    /// The same as [`InvalidMigrationsTable`](Self::InvalidMigrationsTable), in a database that an earlier version
+    /// migrated: this version has further migrations to apply, and does not repair the table before it applies them.
     #[error(
-        "public.sparc_migrations is not the list of applied migrations: run up of version {database_version} of this \
-         program, which creates it again, and then up of version {}; nothing was changed.",
+        "public.sparc_migrations is not the list of applied migrations: run `up` of version \
+         {database_version} of this program, which creates that list again, and then `up` of version {}; nothing was \
+         changed.",
         env!("CARGO_PKG_VERSION")
     )]
     InvalidMigrationsTableBeforeUpgrade {
@@ -163,7 +166,7 @@ pub enum MigrationError {
         /// Each object, as PostgreSQL describes it.
         found: Vec<String>,
     },
-    /// The setting `session_replication_role` turns the triggers off.
+    /// The setting `session_replication_role` turns the triggers off, and the role may not change it.
     #[error(
         "The setting session_replication_role is not \"origin\", so no trigger fires, and this role may not change it: \
          let a superuser reset it (ALTER DATABASE ... RESET session_replication_role, or ALTER ROLE ... RESET), and \
@@ -180,14 +183,14 @@ pub enum MigrationError {
         holders: String,
     },
     /// There are differences that `up` cannot repair.
-    #[error("up cannot repair this: {}. Correct it by hand, and run up again; nothing was changed.", found.join("; "))]
+    #[error("`up` cannot repair this: {}. Correct it by hand, and run `up` again; nothing was changed.", found.join("; "))]
     NotRepairable {
         /// Each difference.
         found: Vec<String>,
     },
     /// The database rejected a repair.
     #[error(
-        "up cannot repair {object}, because the database rejects it ({reason}): correct that by hand, and run up \
+        "`up` cannot repair {object}, because the database rejects it ({reason}): correct that by hand, and run `up` \
          again; nothing was changed."
     )]
     RepairRejected {
@@ -199,7 +202,7 @@ pub enum MigrationError {
     /// A column that must not be NULL was dropped together with its values.
     #[error(
         "{object} must not be NULL, but was dropped with the values of {row_count} rows: restore them from a backup, \
-         or add the column with its values by hand, and run up again; nothing was changed."
+         or add the column with its values by hand, and run `up` again; nothing was changed."
     )]
     ValuesLost {
         /// The column.
@@ -209,7 +212,7 @@ pub enum MigrationError {
     },
     /// Rows violate a missing constraint or unique index.
     #[error(
-        "{object} cannot be created again, because rows of {table} violate it: {rows}. Correct those rows, and run up \
+        "{object} cannot be created again, because rows of {table} violate it: {rows}. Correct those rows, and run `up` \
          again; nothing was changed."
     )]
     ViolatingRows {
@@ -224,7 +227,7 @@ pub enum MigrationError {
 
 impl From<MigrationError> for DbErr {
     fn from(error: MigrationError) -> Self {
-        // The message contains names of objects.
+        // The message contains names of objects, and a quoted name may contain any character.
         DbErr::Migration(escape_unprintable(&error.to_string()))
     }
 }
@@ -232,7 +235,7 @@ impl From<MigrationError> for DbErr {
 /// Maximum number of objects that [`shorten_list`] lists.
 const MAX_NAMES: usize = 10;
 
-/// Returns the first of the names, and the number of further ones, as a phrase.
+/// Returns a phrase with the first [`MAX_NAMES`] names and the number of further ones.
 fn shorten_list(names: &[String]) -> String {
     let first = names.get(..MAX_NAMES).unwrap_or(names).join(", ");
     match names.len().saturating_sub(MAX_NAMES) {

@@ -47,8 +47,9 @@ pub const RECOUNT: &str = include_str!("../sql/recount.sql");
 ///
 /// # Errors
 ///
-/// [`DbErr::Migration`] with the message of a [`MigrationError`] if the database records a migration that this program
-/// does not know; otherwise the error of the database.
+/// [`DbErr::Migration`] with the message of a [`MigrationError`] if `public.sparc_migrations` lists a migration that
+/// this program does not know, or if another database session holds a lock for which the call waits too long; otherwise
+/// the error of the database.
 pub async fn check<'c, C>(db: C) -> Result<Report, DbErr>
 where
     C: IntoSchemaManagerConnection<'c>,
@@ -63,7 +64,7 @@ where
 ///
 /// # Errors
 ///
-/// The error of the database.
+/// Those of [`check()`].
 pub async fn full_manifest_of<'c, C>(db: C) -> Result<String, DbErr>
 where
     C: IntoSchemaManagerConnection<'c>,
@@ -77,7 +78,7 @@ where
 ///
 /// # Errors
 ///
-/// The error of the database.
+/// Those of [`check()`].
 #[doc(hidden)]
 pub async fn partial_manifest_of<'c, C>(db: C) -> Result<String, DbErr>
 where
@@ -99,9 +100,9 @@ where
 ///   may migrate when they start;
 /// - first checks that the server, the role and the objects in the database permit it; if not, it changes nothing and
 ///   reports the cause and the remedy (a [`MigrationError`], as [`DbErr::Migration`]);
-/// - drops only what it created: it fails if an object that somebody else has added to the database would be dropped
-///   too, and `fresh` undoes the migrations instead of dropping all of `public`;
-/// - records the applied migrations in a table of its own, `sparc_migrations`.
+/// - drops only what these migrations created: it fails if an object that somebody else has added to the database would
+///   be dropped too, and `fresh` undoes the migrations instead of dropping all of `public`;
+/// - lists the applied migrations in the table `sparc_migrations`, not in SeaORM's default `seaql_migrations`.
 #[derive(Clone, Copy, Debug)]
 pub struct Migrator;
 

@@ -1,5 +1,6 @@
-//! What the schema needs of the platform (Supabase): roles and schemas. This migration creates those that the database
-//! lacks; on plain PostgreSQL, schema `auth` is then a stand-in for Supabase's.
+//! What the game's schema needs from the platform (Supabase): roles and PostgreSQL schemas. This migration creates
+//! those that the database lacks; on plain PostgreSQL, schema `auth` is then a stand-in for Supabase's. The migration
+//! also creates schema `private` and the program's record, `private.sparc_record`.
 
 use sea_orm_migration::prelude::*;
 
@@ -20,7 +21,8 @@ impl MigrationTrait for Migration {
 }
 
 /// Returns the SQL that creates the API's roles, the schemas `auth` (as a stand-in for Supabase's), `extensions` and
-/// `private`, and the table `private.sparc_record`, as far as they do not exist, and sets the privileges on them.
+/// `private`, two optional extensions, and the table `private.sparc_record`, as far as they do not exist, and sets the
+/// privileges on them.
 pub(crate) fn up_sql() -> Vec<String> {
     let stand_in_sql = format!(
         "CREATE SCHEMA auth;
@@ -50,7 +52,8 @@ $do$"
     sql
 }
 
-/// Defines the stand-in's `auth.users`, which has only those columns of Supabase's table that the game's schema uses.
+/// Defines the stand-in's `auth.users`, which has only some columns of Supabase's table: those that the game's schema
+/// uses, and also `is_sso_user` and `is_anonymous`.
 fn auth_users_table() -> TableCreateStatement {
     Table::create()
         .table(("auth", "users"))

@@ -18,8 +18,8 @@ impl MigrationTrait for Migration {
     }
 }
 
-/// Returns the SQL that creates the types, tables and indexes, and adds four tables to the publication
-/// `supabase_realtime`.
+/// Returns the SQL that creates the types, tables and indexes, and the functions that check constraints call. It also
+/// enables row-level security on the tables, and adds four of them to the publication `supabase_realtime`.
 pub(crate) fn up_sql() -> Vec<String> {
     let mut sql = vec![
         tables::CHECK_FUNCTIONS.to_owned(),
@@ -33,7 +33,7 @@ pub(crate) fn up_sql() -> Vec<String> {
             tables::VALUE_LIMITS,
             tables::COMMENTS,
             tables::STORAGE_AND_STATISTICS,
-            tables::INITIAL_ACCESS,
+            tables::ROW_SECURITY_AND_REVOKES,
             repeatable::PUBLICATION,
         ]
         .map(str::to_owned),
@@ -41,6 +41,8 @@ pub(crate) fn up_sql() -> Vec<String> {
     sql
 }
 
+/// Returns the SQL that unschedules the jobs, which `up` schedules after the migrations, and drops what the tables
+/// need. The functions have already been dropped, with the other repeatable objects.
 fn down_sql() -> Vec<String> {
     let mut sql = vec![repeatable::unschedule_jobs_sql(), include_str!("../sql/publication/down.sql").to_owned()];
     sql.push("DROP TABLE IF EXISTS private.requests CASCADE".to_owned());

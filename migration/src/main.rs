@@ -35,7 +35,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum CliCommand {
     /// Apply pending migrations, then repair what differs from the manifest (the list of every object of the schema);
-    /// prints each change
+    /// print each change
     Up {
         /// Number of migrations to apply; all by default
         #[arg(short, long)]
@@ -44,7 +44,7 @@ enum CliCommand {
         #[arg(long, conflicts_with = "num")]
         dry_run: bool,
     },
-    /// Compare the database with the manifest; prints each difference and exits with 1 if there is one
+    /// Compare the database with the manifest; print each difference, and exit with 1 if there is one
     Check,
     /// Show which migrations are applied and, if all are, how many differences from the manifest there are
     Status,
@@ -60,7 +60,7 @@ enum CliCommand {
         #[command(flatten)]
         consent: DeleteConsent,
     },
-    /// Undo all migrations
+    /// Undo all migrations, and drop the list of migrations
     Reset {
         #[command(flatten)]
         consent: DeleteConsent,
@@ -118,7 +118,7 @@ async fn run_program(arguments: Arguments) -> Result<ExitCode, String> {
     result
 }
 
-/// Does the same as [`migration::user_message`], and fits `map_err`.
+/// Does the same as [`migration::user_message`], but takes the error by value, as `map_err` needs.
 fn user_message(error: DbErr) -> String {
     migration::user_message(&error)
 }
@@ -150,7 +150,8 @@ async fn run_subcommand(db: &DatabaseConnection, subcommand: CliCommand) -> Resu
     print(if changes.is_empty() { "nothing to do\n" } else { &text })
 }
 
-/// Prints the text. It is not an error if the program that reads the output closes the pipe early, as `head` does.
+/// Prints the text, and returns exit status 0. It is not an error if the program that reads the output closes the pipe
+/// early, as `head` does.
 fn print(text: &str) -> Result<ExitCode, String> {
     match io::stdout().lock().write_all(text.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {

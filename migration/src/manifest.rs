@@ -12,7 +12,7 @@ pub const MANIFEST: &str = include_str!("../manifest.txt");
 /// The definition of each object, by the object's name.
 pub(crate) type Definitions = BTreeMap<String, String>;
 
-/// An object in the database.
+/// An object in the database, or an attribute of an object, such as a privilege or a comment.
 #[derive(Clone, Debug, FromQueryResult)]
 pub(crate) struct CatalogObject {
     /// The object as the manifest names it: `index idx_users_email on public.users`.
@@ -22,22 +22,25 @@ pub(crate) struct CatalogObject {
     /// The system catalog that contains it. `None` for jobs, roles and `session_replication_role`, and for attributes
     /// of another object, such as privileges, row-level security and comments.
     pub(crate) class: Option<String>,
-    /// Its oid in that catalog. For an attribute, the oid of the object to which it belongs; for a job, the job's id.
+    /// Its oid in that catalog. For an attribute, the oid of the object to which it belongs; for a role, the role's
+    /// oid; for a job, the job's id; for `session_replication_role`, 0.
     pub(crate) objid: i64,
-    /// The number of a column, whose `objid` is that of its table. Otherwise 0.
+    /// For a column, and for its comment and its statistics target, the number of the column; `objid` is then the oid
+    /// of the table. Otherwise 0.
     pub(crate) subid: i32,
 }
 
 /// Properties of a database that decide which lines of the manifest apply to it.
 #[derive(Clone, Debug, Default, FromQueryResult)]
 pub(crate) struct Environment {
-    /// These migrations created schema `auth` as a stand-in for Supabase's, even if somebody has dropped it since.
+    /// Whether these migrations created schema `auth` as a stand-in for Supabase's (even if somebody has dropped it
+    /// since).
     pub(crate) has_platform_stand_in: bool,
-    /// Supabase's table `realtime.messages`, which holds broadcasts, exists.
+    /// Whether Supabase's table `realtime.messages`, which holds broadcasts, exists.
     pub(crate) has_realtime: bool,
-    /// `pg_cron` is installed, and this role may read its schema.
+    /// Whether `pg_cron` is installed, and this role has USAGE on its schema.
     pub(crate) has_cron: bool,
-    /// These migrations created schema `private`, or will create it, because it did not exist before.
+    /// Whether these migrations created schema `private`, or will create it, because it did not exist before.
     pub(crate) creates_schema_private: bool,
 }
 
@@ -149,7 +152,7 @@ pub(crate) async fn read_objects<C: ConnectionTrait>(
     }
     let mut found: Vec<CatalogObject> = query::fetch_all(db, &catalog_sql).await?;
     if environment.has_cron {
-        let names: Vec<String> = repeatable::jobs().into_iter().map(|(name, _)| name).collect();
+        let job_names: Vec<String> = repeatable::jobs().into_iter().map(|(name, _)| name).collect();
         let jobs_sql = format!(
             // A role without the privileges of the schema's owner cannot do the job's work. If such a role runs the
             // job, the definition says so.
@@ -166,7 +169,7 @@ pub(crate) async fn read_objects<C: ConnectionTrait>(
                0 AS subid
              FROM cron.job
              WHERE database = current_database() AND jobname IN ({})",
-            query::literals(names.iter().map(String::as_str))
+            query::literals(job_names.iter().map(String::as_str))
         );
         found.extend(query::fetch_all::<_, CatalogObject>(db, &jobs_sql).await?);
     }

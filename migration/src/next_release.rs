@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_numbered_migration_upgrades_a_schema_and_is_undone_alone() {
+    async fn a_numbered_migration_upgrades_a_schema_and_can_be_undone_without_the_earlier_ones() {
         let (_database, db) = create_database_of_earlier_release().await;
         let upgrade = SchemaChange::Applied(Migration.name().to_owned());
         use_next_release();
@@ -122,7 +122,7 @@ mod tests {
         assert_eq!(run(&(&db).into(), Command::Up(None)).await.unwrap(), []);
         db.execute_unprepared("SELECT note FROM public.users, public.names, public.notes").await.unwrap();
 
-        // The operator's view uses a table that stays.
+        // The operator's view uses only a table that stays, so the migration can be undone, and the view is kept.
         run(&(&db).into(), Command::Down(Some(1))).await.unwrap();
         db.execute_unprepared("SELECT FROM public.names").await.unwrap();
         assert_eq!(check(&db).await.unwrap().pending, [Migration.name()]);

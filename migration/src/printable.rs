@@ -1,8 +1,9 @@
 //! Makes lines that contain names of database objects printable.
 
-/// Replaces control characters, separators of lines and paragraphs, and characters that embed, override or isolate the
-/// direction of the text by escapes such as `\n`. A quoted name may contain any character, so a name could otherwise
-/// forge a line of the output, such as one that says that the database has no differences from the manifest.
+/// Replaces some characters with escapes such as `\n`: control characters, separators of lines and paragraphs, and
+/// characters that embed, override or isolate the direction of the text. A quoted name may contain any character, so a
+/// name could otherwise forge a line of the output, such as one that says that the database has no differences from the
+/// manifest.
 pub(crate) fn escape_unprintable(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {

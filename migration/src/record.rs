@@ -96,22 +96,23 @@ pub(crate) fn migration_names() -> Vec<String> {
     migrations().iter().map(|migration| migration.name().to_owned()).collect()
 }
 
-/// Returns the comment on `public.sparc_migrations`, in which the service reads the schema's version when it connects.
+/// Returns the comment on `public.sparc_migrations`. When the service connects, it reads the schema's version from this
+/// comment.
 pub(crate) fn version_comment() -> String {
     format!("Applied migrations of the SPARC schema {}", script::SCHEMA_VERSION)
 }
 
 /// Returns the SQL that records this program's version and what it has created.
 pub(crate) fn record_sql() -> Vec<String> {
-    let one_per_line = |names: Vec<String>| query::literal(&names.join("\n"));
+    let list_literal = |names: Vec<String>| query::literal(&names.join("\n"));
     vec![
         format!(
             "INSERT INTO private.sparc_record (name, value)
 VALUES ('version', '{}'), ('objects', {}), ('migrations', {})
 ON CONFLICT (name) DO UPDATE SET value = excluded.value",
             env!("CARGO_PKG_VERSION"),
-            one_per_line(repeatable_objects()),
-            one_per_line(migration_names())
+            list_literal(repeatable_objects()),
+            list_literal(migration_names())
         ),
         "INSERT INTO private.sparc_record (name, value)
 SELECT 'schemas', string_agg(nspname, E'\\n' ORDER BY nspname)
@@ -131,9 +132,10 @@ ON CONFLICT (name) DO NOTHING"
     ]
 }
 
-/// SQL that clears the recorded migrations and the schema's version after some migrations were undone, so that nobody
-/// takes the partial schema for a complete one. If the tables were dropped, the jobs were unscheduled with them. Then
-/// the SQL also deletes the record that they were scheduled, so that the next `up` schedules them again.
+/// SQL that clears the recorded migrations and the schema's version (the comment on `public.sparc_migrations`) after
+/// some migrations were undone, so that nobody takes the partial schema for a complete one. If the tables were dropped,
+/// the jobs were unscheduled with them. In that case the SQL also deletes the record that the jobs were scheduled, so
+/// that the next `up` schedules them again.
 pub(crate) const FORGET_MIGRATIONS: &str = "DELETE FROM private.sparc_record WHERE name = 'migrations';
 DELETE FROM private.sparc_record WHERE name = 'jobs' AND pg_catalog.to_regclass('public.sessions') IS NULL;
 COMMENT ON TABLE public.sparc_migrations IS NULL";
@@ -144,8 +146,9 @@ pub(crate) fn repeatable_objects() -> Vec<String> {
     manifest::definitions().into_keys().filter(|object| is_repeatable(object)).collect()
 }
 
-/// Whether an object of the schema is a function, trigger, policy or view. The functions in schema `auth` do not count,
-/// because the first migration creates them, or they are Supabase's.
+/// Whether an object of the schema is a function, trigger, policy or view. (Privileges and jobs are repeatable objects,
+/// too, but do not count here.) The functions in schema `auth` do not count, because the first migration creates them,
+/// or they are Supabase's.
 pub(crate) fn is_repeatable(object: &str) -> bool {
     match manifest::kind(object) {
         "function" => !object.starts_with("function auth."),

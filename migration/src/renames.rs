@@ -1,15 +1,16 @@
-//! Finds objects of the schema that somebody has renamed, so that `up` can restore their names. Otherwise `up` would
-//! create an empty table, for example, next to the renamed one.
+//! Finds objects of the schema that somebody has renamed, or moved to another PostgreSQL schema that the manifest
+//! covers, so that `up` can restore their names. Otherwise `up` would create an empty table, for example, next to the
+//! renamed one.
 //!
 //! A schema, table or column is recognized by its comment, which a rename keeps; any other object by its definition, if
 //! no other object of its kind has the same definition. If two objects could be the missing one, neither counts as
 //! renamed.
 //!
-//! Only an object that belongs to the schema's owner is recognized. Comments and definitions are public, so anyone who
-//! may create a table could make it look like ours; and the functions in its defaults and checks would then run with
-//! the privileges of the role that migrates. (The definition of a type, sequence or function says whether another role
-//! owns it. The catalog query lists the comment of another schema only if the owner is the same. A column, constraint,
-//! trigger or policy must be on our table.)
+//! Only an object that belongs to the schema's owner is recognized. Every role can read comments and definitions in the
+//! catalog, so a role that may create a table could make it look like ours; and the functions in its defaults and
+//! checks would then run with the privileges of the role that migrates. (The definition of a table, type, sequence or
+//! function says whether another role owns it. Of schemas with other names, the catalog query lists a comment only if
+//! the schema's owner owns them. A column, constraint, trigger or policy must be on our table.)
 
 use crate::{
     check::State,
@@ -59,7 +60,7 @@ pub(crate) fn find(state: &State) -> Vec<Rename> {
             continue;
         }
         // If two missing objects have the same definition, the candidate could be either of them.
-        let is_unique = state
+        let is_only_missing_one = state
             .expected
             .iter()
             .filter(|(other, _)| !found.contains_key(other.as_str()) && scope(other) == scope(object))
@@ -68,7 +69,9 @@ pub(crate) fn find(state: &State) -> Vec<Rename> {
             == 1;
         let is_identified_by_comment = matches!(manifest::kind(object), "schema" | "table" | "column");
         let renamed_to = candidate.name.strip_prefix("comment on ").unwrap_or(&candidate.name);
-        if let (true, Some(sql)) = (is_unique || is_identified_by_comment, restore_name_sql(object, renamed_to)) {
+        if let (true, Some(sql)) =
+            (is_only_missing_one || is_identified_by_comment, restore_name_sql(object, renamed_to))
+        {
             renames.push(Rename { object: object.clone(), renamed_to: renamed_to.to_owned(), sql });
         }
     }
@@ -81,21 +84,21 @@ pub(crate) fn find(state: &State) -> Vec<Rename> {
 pub(crate) fn describe_swapped_names(state: &State) -> Vec<String> {
     let found = state.found_by_name();
     let has_own_comment = |object: &str| {
-        let comment = format!("comment on {object}");
-        found.get(comment.as_str()).map(|actual| &actual.definition) == state.expected.get(&comment)
+        let comment_object = format!("comment on {object}");
+        found.get(comment_object.as_str()).map(|actual| &actual.definition) == state.expected.get(&comment_object)
     };
     let mut swapped = Vec::new();
-    for comment_line in state.expected.keys() {
-        let Some(object) = comment_line.strip_prefix("comment on ") else { continue };
+    for comment_object in state.expected.keys() {
+        let Some(object) = comment_object.strip_prefix("comment on ") else { continue };
         let kind = manifest::kind(object);
         if has_own_comment(object) || !matches!(kind, "table" | "column") {
             continue;
         }
         // Columns of different tables may have the same comment, so only columns of the same table are comparable.
         let is_comparable = |other: &str| kind == "table" || manifest::table_of(other) == manifest::table_of(object);
-        if let Some(actual_comment) = found.get(comment_line.as_str()) {
-            let object_by_comment = state.expected.iter().find_map(|(line, comment)| {
-                let other = line.strip_prefix("comment on ")?;
+        if let Some(actual_comment) = found.get(comment_object.as_str()) {
+            let object_by_comment = state.expected.iter().find_map(|(other_object, comment)| {
+                let other = other_object.strip_prefix("comment on ")?;
                 let is_same_kind = manifest::kind(other) == kind && is_comparable(other);
                 (is_same_kind && *comment == actual_comment.definition && !has_own_comment(other)).then_some(other)
             });
@@ -115,8 +118,9 @@ pub(crate) fn describe_swapped_names(state: &State) -> Vec<String> {
     swapped
 }
 
-/// Returns the comments in the database that are equal to the object's comment in the manifest, and are on an object of
-/// the same kind and owner with a name that is not in the manifest.
+/// Returns the comments in the database that are equal to the object's comment in the manifest. Each is on an object of
+/// the same kind that belongs to the schema's owner, whose name is not in the manifest, and for which `is_candidate` is
+/// true.
 fn comments_of_candidates<'a>(
     state: &'a State,
     object: &str,
@@ -124,7 +128,7 @@ fn comments_of_candidates<'a>(
 ) -> Vec<&'a CatalogObject> {
     let Some(comment) = state.expected.get(&format!("comment on {object}")) else { return Vec::new() };
     let kind = manifest::kind(object);
-    let is_strangers_table = |commented: &str| {
+    let is_table_of_other_role = |commented: &str| {
         kind == "table"
             && state.found_objects.iter().any(|found| found.name == commented && found.definition.contains(OTHER_OWNER))
     };
@@ -136,7 +140,7 @@ fn comments_of_candidates<'a>(
             found.name.strip_prefix("comment on ").is_some_and(|commented| {
                 manifest::kind(commented) == kind
                     && !state.expected.contains_key(commented)
-                    && !is_strangers_table(commented)
+                    && !is_table_of_other_role(commented)
                     && is_candidate(commented)
             })
         })

@@ -1,6 +1,7 @@
 //! The repeatable objects: functions, triggers, policies, views, privileges and jobs. They are defined only in the
-//! files under `sql/`. After the migrations, `up` runs all statements of these files. A later `up` runs only those that
-//! create an object that differs from the manifest.
+//! files under `sql/`. After the migrations, `up` runs all statements of these files. A later `up` runs only the
+//! statements that create a function, trigger, policy or view that is missing or differs from the manifest; it restores
+//! privileges from the manifest.
 
 use crate::{
     manifest,
@@ -9,7 +10,7 @@ use crate::{
 };
 
 /// The files of functions and triggers, then those of policies and grants. A function precedes the triggers, policies
-/// and views that call it, but not every function that calls it.
+/// and views that call it. Functions may call functions that come later.
 const FILES: [&str; 35] = [
     include_str!("../sql/triggers/callers.sql"),
     include_str!("../sql/triggers/shared.sql"),
@@ -48,12 +49,12 @@ const FILES: [&str; 35] = [
     include_str!("../sql/policies/function_grants.sql"),
 ];
 
-/// SQL that adds four tables to the publication `supabase_realtime`. It runs again only if the publication is missing,
-/// because the operator may remove tables from the publication.
+/// SQL that creates the publication `supabase_realtime` if it is missing, and adds four tables to it. It runs again
+/// only if the publication is missing, because which tables stay in it is the operator's choice.
 pub(crate) const PUBLICATION: &str = include_str!("../sql/publication/up.sql");
 
-/// SQL that schedules the jobs if `pg_cron` is installed. It runs once; afterwards the operator decides when the jobs
-/// run.
+/// SQL that schedules the jobs if `pg_cron` is installed. Once it has scheduled them, `up` does not run it again,
+/// because the operator decides when the jobs run.
 pub(crate) const JOBS: &str = include_str!("../sql/jobs/schedule.sql");
 
 /// SQL that brings the profiles (`public.users`) up to date with the accounts (`auth.users`): it creates the profiles
@@ -61,8 +62,8 @@ pub(crate) const JOBS: &str = include_str!("../sql/jobs/schedule.sql");
 /// profiles the changes of their accounts that a missing trigger did not apply.
 pub(crate) const BACKFILL: &str = include_str!("../sql/backfill.sql");
 
-/// SQL that creates every account's row in `private.account_gates` after a repair has created that table again. Every
-/// write of the account locks this row.
+/// SQL that creates every account's row in `private.account_gates` (its *gate*) after a repair has created that table
+/// again. Every write by the account's user locks this row.
 pub(crate) const CREATE_GATES: &str = "INSERT INTO private.account_gates (account_id, is_open)
 SELECT id, closed_at IS NULL
 FROM public.users
@@ -71,10 +72,10 @@ ON CONFLICT DO NOTHING";
 /// The roles to which default privileges may have granted something.
 pub(crate) const PUBLIC_AND_API_ROLES: &str = "PUBLIC, anon, authenticated, service_role";
 
-/// Returns every statement that creates repeatable objects, in the order of their dependencies: the functions that
-/// CHECK constraints call come first.
+/// Returns every statement that creates repeatable objects, except the jobs and the objects of the stand-in, in the
+/// order of their dependencies: the functions that CHECK constraints call come first.
 pub(crate) fn statements() -> Vec<Statement> {
-    [tables::CHECK_FUNCTIONS, tables::INITIAL_ACCESS].into_iter().chain(FILES).flat_map(parse).collect()
+    [tables::CHECK_FUNCTIONS, tables::ROW_SECURITY_AND_REVOKES].into_iter().chain(FILES).flat_map(parse).collect()
 }
 
 /// Returns the statements that create the functions and privileges of the stand-in for Supabase's schema `auth`.
@@ -131,8 +132,8 @@ pub(crate) fn jobs() -> Vec<(String, String)> {
 }
 
 /// Returns the SQL that creates or replaces all functions, triggers, policies and views, revokes the privileges of
-/// PUBLIC and the API roles on functions, views and types, and grants those of the files and, on types, those of the
-/// manifest.
+/// PUBLIC and the API roles on functions, views and types, and grants the privileges of the files and, on types, those
+/// of the manifest.
 pub(crate) fn create_all_sql() -> Vec<String> {
     let (privilege_statements, create_statements): (Vec<Statement>, Vec<Statement>) =
         statements().into_iter().partition(|statement| statement.target == Target::Privilege);
@@ -149,20 +150,20 @@ pub(crate) fn create_all_sql() -> Vec<String> {
     sql
 }
 
-/// Returns the SQL that revokes what default privileges grant to PUBLIC or the API roles on every new function and
-/// view.
+/// Returns the SQL that revokes what default privileges have granted to PUBLIC or the API roles on the functions and
+/// views that the statements create.
 pub(crate) fn revoke_on_created_sql(create_statements: &[Statement]) -> String {
-    let mut functions = Vec::new();
+    let mut function_name_literals = Vec::new();
     let mut sql = String::new();
     for statement in create_statements {
         match &statement.target {
-            Target::Function(name) => functions.push(format!("'{name}'")),
+            Target::Function(name) => function_name_literals.push(format!("'{name}'")),
             Target::View(name) => sql.push_str(&format!("REVOKE ALL ON {name} FROM {PUBLIC_AND_API_ROLES};\n")),
             _ => {}
         }
     }
     // Functions with different arguments may have the same name, which is listed once.
-    functions.dedup();
+    function_name_literals.dedup();
     sql + &format!(
         "DO $$
 DECLARE
@@ -180,18 +181,18 @@ BEGIN
   END LOOP;
 END
 $$",
-        functions.join(",\n      ")
+        function_name_literals.join(",\n      ")
     )
 }
 
-/// Returns the SQL that gives the schema's types the privileges of the manifest, whatever the role's default privileges
-/// granted or revoked when they were created.
+/// Returns the SQL that sets the privileges on the schema's types to those of the manifest, whatever default privileges
+/// granted or revoked when the types were created.
 fn privileges_on_types_sql() -> Vec<String> {
     privileges_of_manifest_sql(|object| matches!(manifest::kind(object), "type" | "domain"))
 }
 
-/// Returns the SQL that gives schema `private` the privileges of the manifest. If the stand-in for schema `auth` was
-/// created, the SQL does the same for that schema and its functions.
+/// Returns the SQL that sets the privileges on schema `private` to those of the manifest. If the stand-in for schema
+/// `auth` was created, the SQL does the same for that schema and its functions.
 pub(crate) fn privileges_on_schemas_sql() -> Vec<String> {
     let mut sql = privileges_of_manifest_sql(|object| object == "schema private");
     let stand_in_sql =
@@ -209,7 +210,7 @@ $$",
     sql
 }
 
-/// Returns the SQL that gives the selected objects exactly the privileges of the manifest.
+/// Returns the SQL that sets the privileges on the selected objects to those of the manifest.
 fn privileges_of_manifest_sql(is_selected: impl Fn(&str) -> bool) -> Vec<String> {
     let definitions = manifest::definitions();
     let mut sql = Vec::new();
@@ -230,7 +231,7 @@ pub(crate) fn unschedule_jobs_sql() -> String {
         "DO $$
 BEGIN
   IF EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'pg_cron') THEN
-    -- By its id, because by its name only the user who scheduled a job can unschedule it.
+    -- Jobs are unscheduled by id, because only the user who scheduled a job can unschedule it by name.
     PERFORM cron.unschedule(jobid)
     FROM cron.job
     WHERE jobname IN ({})

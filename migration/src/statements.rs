@@ -102,7 +102,7 @@ fn target(sql: &str) -> Target {
     }
 }
 
-/// Returns the words of a statement without parentheses and commas. A quoted name is one word.
+/// Returns the words of a statement without parentheses and commas. A quoted name that is not qualified is one word.
 fn words(sql: &str) -> impl Iterator<Item = &str> {
     let mut rest = sql;
     std::iter::from_fn(move || {

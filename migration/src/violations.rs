@@ -1,5 +1,5 @@
 //! Finds the rows that prevent the repair of a constraint, a unique index or NOT NULL. The error contains the number of
-//! these rows and the keys of the first five, but never other values.
+//! these rows and the keys of at most five, but never other values.
 
 use sea_orm_migration::{prelude::*, sea_orm::FromQueryResult};
 
@@ -8,7 +8,7 @@ use crate::{MigrationError, query, repair::ObjectUnderRepair};
 /// Maximum number of rows whose keys an error contains.
 const MAX_KEYS: i64 = 5;
 
-/// The number of rows, and the keys of the first [`MAX_KEYS`].
+/// The number of rows, and the keys of at most [`MAX_KEYS`] of them.
 #[derive(FromQueryResult)]
 struct RowSummary {
     row_count: i64,
@@ -64,8 +64,8 @@ async fn values_lost_error<C: ConnectionTrait>(
     Ok(Some(MigrationError::ValuesLost { object: object_under_repair.name.clone(), row_count: summary.row_count }))
 }
 
-/// Returns the SQL expression for the primary key, as text, of a row called `row`, or for its ctid if the table has no
-/// primary key.
+/// Returns an SQL expression whose value is the primary key, as text, of a row called `row`, or the row's ctid if the
+/// table has no primary key.
 async fn key_expression<C: ConnectionTrait>(db: &C, table: &str) -> Result<String, DbErr> {
     let columns = query::fetch_names(
         db,

@@ -30,11 +30,11 @@ const MAX_ATTEMPTS: u32 = 3;
 
 /// The database as one identity sees it. [`Database::as_identity`] creates it; it is cheap to clone.
 ///
-/// It is a SeaORM connection: finds, inserts, updates, raw statements, loaders, paginators and streams run under
-/// row-level security, each in a short transaction of its own. That takes three round trips; without replicas, a read
-/// that SeaORM builds waits for only two. To run several statements in one transaction, use
-/// [`begin`](TransactionTrait::begin). Without the traits of [`unverified`](crate::unverified), this type gives no
-/// access to the bare connection or to another identity.
+/// It is a SeaORM connection: statements that SeaORM builds, raw statements, loaders, paginators and streams run under
+/// row-level security. Each statement runs in a short transaction of its own. That takes three round trips once the
+/// statement has been prepared on its connection; without replicas, a read that SeaORM builds waits for only two. To
+/// run several statements in one transaction, use [`begin`](TransactionTrait::begin). Without the traits of
+/// [`unverified`](crate::unverified), this type gives no access to the bare connection or to another identity.
 #[derive(Clone, Debug)]
 pub struct IdentityConnection {
     database: Database,
@@ -80,8 +80,8 @@ impl IdentityConnection {
     /// Returns the same connection with a deadline for each statement, including those in transactions that it begins.
     ///
     /// The server cancels a statement that takes longer (`statement_timeout`); if the server does not answer, the
-    /// client gives up a second later. The same limit applies separately to the begin of a transaction, which includes
-    /// the wait for a connection, and to the commit, which always gets at least a second. A statement that misses its
+    /// client gives up a second later. The same limit applies separately to beginning a transaction, which includes the
+    /// wait for a connection, and to the commit, which always gets at least a second. A statement that misses its
     /// deadline returns [`Error::DeadlineExceeded`](crate::Error::DeadlineExceeded) and leaves nothing in the database.
     /// If a commit is not answered in time, its outcome is unknown
     /// ([`Error::CommitUnknown`](crate::Error::CommitUnknown)).
@@ -93,16 +93,18 @@ impl IdentityConnection {
 
     /// Returns the log position of what this identity last wrote or read through this connection's [`Database`] and its
     /// clones, or the position given to [`with_min_position`](Self::with_min_position) if that is later. Pass the
-    /// position to the client as a token, so that whichever process handles the client's next request reads nothing
-    /// older. Without replicas, it is `None`.
+    /// position to the client as a token. If the process that handles the client's next request gives the token to
+    /// [`with_min_position`](Self::with_min_position), it reads nothing older. Without replicas, the position is
+    /// `None`.
     #[must_use]
     pub fn position(&self) -> Option<LogPosition> {
         self.servers().cluster()?;
         self.read_requirement().position
     }
 
-    /// Returns the same connection, whose reads then run only on a server that has replayed at least `position`: a
-    /// token that another process got from [`position`](Self::position). Without replicas, this has no effect.
+    /// Returns the same connection, whose reads then run on a replica only if that replica has replayed at least
+    /// `position`, a token that another process got from [`position`](Self::position). Without replicas, this has no
+    /// effect.
     #[must_use]
     pub fn with_min_position(mut self, position: impl Into<Option<LogPosition>>) -> Self {
         self.min_position = self.min_position.max(position.into());
@@ -228,9 +230,9 @@ impl IdentityConnection {
         (self.database.map_error)(&self.identity, error)
     }
 
-    /// Returns whether a failed statement may be retried on another connection: only if it has left nothing in the
+    /// Returns whether a failed statement may be retried in a new transaction: only if it has left nothing in the
     /// database. Sets `runs_read_only` to `false` if the retry must run in a transaction that may write, or on the
-    /// primary.
+    /// primary. Wakes the monitor if the server that was the primary is read-only.
     fn decide_retry(&self, error: &DbErr, runs_read_only: &mut bool) -> bool {
         if sqlx_error(error).is_some_and(is_outdated_statement) {
             // The connection was discarded, and none that was opened before will be used again, so the statement will
@@ -245,12 +247,12 @@ impl IdentityConnection {
             // The primary may accept what the replica refused.
             return may_succeed_on_primary(error);
         }
-        let is_read_only = is_read_only_error(error);
-        if is_read_only {
+        let failed_as_read_only = is_read_only_error(error);
+        if failed_as_read_only {
             // The server that was the primary may have become a standby.
             cluster.wake_monitor();
         }
-        is_read_only || is_connection_lost(error)
+        failed_as_read_only || is_connection_lost(error)
     }
 
     /// Whether raw SQL may run on a replica. Without replicas, raw SQL always runs in a transaction that may write.
@@ -265,8 +267,8 @@ struct Attempts<'a> {
     /// Whether the next attempt runs in a `READ ONLY` transaction, on a replica if one is fresh enough.
     runs_read_only: bool,
     attempt_count: u32,
-    /// Whether the last attempt to begin a transaction has waited for as long as a call may wait for a server. Then the
-    /// statement is not retried.
+    /// Whether the last attempt to begin a transaction failed after waiting for at least the pool's `acquire_timeout`.
+    /// Then the statement is not retried.
     has_waited_in_vain: bool,
 }
 
@@ -293,9 +295,9 @@ impl<'a> Attempts<'a> {
     }
 }
 
-/// Runs a statement in a transaction of its own, and returns from the calling method. If the statement fails for a
-/// reason that [`decide_retry`](IdentityConnection::decide_retry) accepts, such as a connection lost before the
-/// commit, the statement is retried on another connection.
+/// Runs a statement in a transaction of its own, and returns from the calling method. If an attempt fails for a reason
+/// that [`decide_retry`](IdentityConnection::decide_retry) accepts, such as a connection lost before the commit, the
+/// statement is retried in a new transaction, up to [`MAX_ATTEMPTS`] attempts in all.
 macro_rules! run_in_own_transaction {
     ($self:ident, runs_read_only = $runs_read_only:expr, |$transaction:ident| $run:expr) => {{
         let mut attempts = Attempts::new($self, $runs_read_only);
@@ -368,9 +370,9 @@ impl StreamTrait for IdentityConnection {
         DbBackend::Postgres
     }
 
-    /// Streams rows in a transaction of its own, which is committed after the last row, and rolled back if the stream
-    /// is dropped before that. The deadline applies to the whole stream. A statement that fails before its first row is
-    /// retried like any other.
+    /// Streams the rows of a statement in a transaction of its own, which is committed after the last row. What the
+    /// statement wrote is rolled back if the stream is dropped before its last row was read. The deadline applies to
+    /// the whole stream. A statement that fails before its first row is retried like any other.
     fn stream_raw<'a>(
         &'a self,
         statement: Statement,

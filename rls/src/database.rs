@@ -31,8 +31,8 @@ pub struct Database {
     pub(crate) map_error: MapError,
     /// See [`with_context`](Self::with_context).
     pub(crate) context: Option<Arc<dyn Any + Send + Sync>>,
-    /// The read requirement of each identity; used only if there
-    /// are replicas.
+    /// The read requirement of each identity (what a server must have replayed before the identity may read from it);
+    /// used only if there are replicas.
     read_requirements: Arc<ReadRequirementsByIdentity>,
 }
 
@@ -50,7 +50,7 @@ impl Database {
         Self::new(Servers::One(Pool::external(db)), deadline, Arc::default())
     }
 
-    /// Connects, with a new pool.
+    /// Connects, with a new pool; with replicas, with a new pool for each server.
     ///
     /// # Errors
     ///
@@ -65,12 +65,13 @@ impl Database {
 
     /// Connects as [`connect`](Self::connect) does, and runs one query as the login, without an identity, on a separate
     /// connection. The first column of the query must have the type text; its value in the first row is returned with
-    /// the handle, or `None` if the value is NULL or there is no row. A program can use this to check that the database
-    /// has the schema that it needs.
+    /// the handle, or `None` if the value is NULL or there is no row. An application can use this to check that the
+    /// database has the required schema.
     ///
     /// # Errors
     ///
-    /// Those of [`connect`](Self::connect), and any error of the query.
+    /// Those of [`connect`](Self::connect), and any error of the query; [`Error::PoolTimeout`] if the query is not
+    /// answered within [`Options::acquire_timeout`].
     pub async fn connect_and_query_scalar(
         url: &str,
         options: &Options,
@@ -87,10 +88,10 @@ impl Database {
         Self { servers_by_identity_role, deadline, map_error: |_, error| error, context: None, read_requirements }
     }
 
-    /// Returns the same handle, with a separate pool for the identities of one role. Its connections use the login of
-    /// `url`. If the login of the shared pool is not a member of that role, no SQL on the shared pool can assume the
-    /// role. The replicas of the separate pool are those of `options`, with the login of `url`. The deadline is that of
-    /// the handle, not that of `options`.
+    /// Returns the same handle, with a separate pool for the identities of one role. The connections of that pool use
+    /// the login of `url`. If the login of the shared pool is not a member of that role, no SQL on the shared pool can
+    /// assume the role. The replicas of the separate pool are those of `options`, with the login of `url`. The deadline
+    /// is that of the handle, not that of `options`.
     ///
     /// # Errors
     ///
@@ -109,7 +110,8 @@ impl Database {
         Ok(self)
     }
 
-    /// Returns the same handle, with another deadline for each statement, or none; see [`Options::deadline`].
+    /// Returns the same handle, with this deadline for each statement instead of the present one; see
+    /// [`Options::deadline`].
     #[must_use]
     pub fn with_deadline(mut self, deadline: Option<Duration>) -> Self {
         self.deadline = deadline;
@@ -117,15 +119,17 @@ impl Database {
     }
 
     /// Returns the same handle, with a function that maps the error of a caller's statement to the error that the
-    /// caller gets. Errors of `begin` and of commits are not mapped. Retries depend on the error before it is mapped.
+    /// caller gets. Errors of `begin` and of commits are not mapped, except the error of the commit that follows the
+    /// last row of a stream outside a transaction. Retries depend on the error before it is mapped.
     #[must_use]
     pub fn with_error_mapper(mut self, map_error: fn(&Identity, DbErr) -> DbErr) -> Self {
         self.map_error = map_error;
         self
     }
 
-    /// Returns the same handle, with a value of the program's own that all identities share. The program's operations
-    /// get it from an identity's connection with [`UnverifiedExt::context`](crate::unverified::UnverifiedExt::context).
+    /// Returns the same handle, with a value of the application's own that all identities share. The application's
+    /// operations get it from an identity's connection with
+    /// [`UnverifiedExt::context`](crate::unverified::UnverifiedExt::context).
     #[must_use]
     pub fn with_context<T: Any + Send + Sync>(mut self, context: Arc<T>) -> Self {
         self.context = Some(context);
@@ -143,8 +147,8 @@ impl Database {
         self.servers_by_identity_role.shared.cluster().map(|cluster| cluster.status()).unwrap_or_default()
     }
 
-    /// Pings the server through each pool, without an identity, for a health check; with replicas, only the primary. If
-    /// the server is unreachable, this is reported immediately; if it does not answer, after a few seconds.
+    /// Pings the server through each pool, without an identity, for a health check; with replicas, pings only the
+    /// primary. If the server is unreachable, this is reported immediately; if it does not answer, after a few seconds.
     ///
     /// # Errors
     ///
@@ -207,13 +211,13 @@ async fn open_servers(
     }
     // The pool opens no connection before the first call. So a connection outside the pool shows now whether the server
     // can be reached, and whether with TLS.
-    let (mut probe, pg_options) = connect::open(&pg_options, options.acquire_timeout).await?;
+    let (mut probe_connection, pg_options) = connect::open(&pg_options, options.acquire_timeout).await?;
     let query_and_close = async {
         let answer = match query {
-            Some(query) => query_scalar(&mut probe, query).await?,
+            Some(query) => query_scalar(&mut probe_connection, query).await?,
             None => None,
         };
-        probe.close().await?;
+        probe_connection.close().await?;
         Ok(answer)
     };
     let answer = within_acquire_timeout(options, query_and_close).await?;
@@ -251,7 +255,8 @@ pub struct Options {
     /// The maximum number of connections of a pool, from 1 to 262,143. The default is 10. With replicas, each server
     /// has a pool of its own.
     pub max_connections: u32,
-    /// The timeout for acquiring a connection. The default is 5 seconds.
+    /// The timeout for acquiring a connection, for each attempt to open the first one, and, with replicas, for finding
+    /// a server that accepts writes. The default is 5 seconds.
     pub acquire_timeout: Duration,
     /// Whether prepared statements are cached on their connection. The default is `true`. Use `false` behind a pooler
     /// in transaction mode that does not track prepared statements (PgBouncer before 1.21): each transaction then

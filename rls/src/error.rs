@@ -1,5 +1,5 @@
-//! The errors of an identity's connection, and how they are told apart. Other errors of the server are passed on
-//! unchanged, as [`Error::Database`].
+//! The errors of this crate, and how the errors of SeaORM, the driver and the server are converted to them. An error
+//! whose cause is not recognized is passed on unchanged, as [`Error::Database`].
 
 use std::{error::Error as StdError, fmt, sync::Arc};
 
@@ -16,12 +16,13 @@ use crate::sqlstate;
 
 /// An error of a connection, a transaction or a pool.
 ///
-/// SeaORM's traits return [`DbErr`]; `Error::from` converts a `DbErr` back to the variant that it was created from.
-/// Nothing was committed, except where a variant says that something may have been.
+/// SeaORM's traits return [`DbErr`]; `Error::from` converts a `DbErr` back to the variant that it was created from, or
+/// to the one that names its cause. Nothing was committed, except where a variant says that something was or may have
+/// been.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A transaction was used or committed while a transaction nested in it is open.
+    /// A transaction was used or committed while a transaction nested in it was open.
     #[error("a nested transaction is open; commit it or roll it back first")]
     NestedTransactionOpen,
     /// The transaction, or an outer one, was committed or rolled back.
@@ -37,8 +38,8 @@ pub enum Error {
     /// A statement ended the transaction that it ran in. What was done before it may have been committed.
     #[error("a statement ended its transaction; what was done before it may have been committed")]
     TransactionEndedByStatement,
-    /// The statement cannot be run. For example, it is several statements, has too many or too few values, or is a
-    /// `COPY` from or to the client.
+    /// The statement cannot be run. For example, its text contains several statements, it has too many or too few
+    /// values, or it is a `COPY` from or to the client.
     #[error("the statement cannot be run: {reason}")]
     InvalidStatement {
         /// What the statement must be, or why it cannot be run.
@@ -66,12 +67,12 @@ pub enum Error {
     /// The URL is invalid, or the first connection of a pool could not be opened.
     #[error(transparent)]
     Connect(#[from] crate::ConnectError),
-    /// The connection could not be opened, or was lost before the commit was sent or in a transaction that can write
-    /// nothing. Nothing was committed.
+    /// The connection could not be opened, or was lost: before the commit was sent, or at any time in a transaction
+    /// that can write nothing. Nothing was committed.
     #[error("the connection to the database was lost before the commit; nothing was committed")]
     ConnectionLost(#[source] DbErr),
-    /// The server did not answer the commit: the connection was lost, or the deadline was exceeded. The outcome is
-    /// unknown.
+    /// The server did not answer the commit: the connection was lost, a pooler reported an error in the server's place,
+    /// or the deadline was exceeded. The outcome is unknown.
     #[error("the answer to the commit was lost; the transaction may have been committed")]
     CommitUnknown(#[source] DbErr),
     /// The claims of a token cannot be used for an identity.
@@ -80,7 +81,7 @@ pub enum Error {
         /// What the claims must be.
         rule: &'static str,
     },
-    /// An error of the program's own type, which the function given to
+    /// An error of the application's own type, which the function given to
     /// [`Database::with_error_mapper`](crate::Database::with_error_mapper) returned.
     #[error(transparent)]
     Application(Arc<dyn StdError + Send + Sync>),
@@ -256,7 +257,7 @@ pub fn sqlx_error(error: &DbErr) -> Option<&SqlxError> {
     }
 }
 
-/// Returns the server's error, if the error came from the server.
+/// Returns the error as PostgreSQL's protocol reports it, if it came from the server or a pooler.
 #[must_use]
 pub fn pg_error(error: &SqlxError) -> Option<&SqlxPostgresError> {
     error.as_database_error().and_then(|error| error.try_downcast_ref())
@@ -272,8 +273,8 @@ enum ErrorClass {
     InvalidStatement(String),
 }
 
-/// Whether the connection is unusable after this error: the network failed, the server closed the connection, or the
-/// protocol is out of sync.
+/// Whether the connection is unusable after this error: the network failed, the server closed the connection, a pooler
+/// has lost the server, or the protocol is out of sync.
 pub(crate) fn breaks_connection(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => true,
@@ -282,8 +283,8 @@ pub(crate) fn breaks_connection(error: &sqlx::Error) -> bool {
 }
 
 /// Whether the server closes the connection after this error, or a pooler has lost the server. (If PostgreSQL reports
-/// an error of class 08 without closing the connection, it is about PostgreSQL's own connection to another server:
-/// `dblink`, foreign tables.)
+/// an error of class 08 without closing the connection, the error is about the number of a statement's values, or about
+/// PostgreSQL's own connection to another server: `dblink`, foreign tables.)
 fn is_fatal(error: &SqlxPostgresError) -> bool {
     let reports_lost_server = || {
         error.code().starts_with("08")
@@ -307,7 +308,7 @@ pub(crate) fn is_from_pooler(error: &sqlx::Error) -> bool {
     pg_error(error).is_some_and(|error| !is_from_postgres(error))
 }
 
-/// Recognizes the cause of an error. Returns `None` if it is none of [`ErrorClass`].
+/// Recognizes the cause of an error. Returns `None` if the cause is none of those in [`ErrorClass`].
 fn classify(error: &SqlxError) -> Option<ErrorClass> {
     Some(match error {
         SqlxError::PoolTimedOut => ErrorClass::PoolTimeout,
@@ -342,7 +343,7 @@ fn classify_server_error(error: &SqlxPostgresError) -> Option<ErrorClass> {
         }
         // The statement was cancelled, as a rule by `statement_timeout`, which has the value of the deadline.
         sqlstate::QUERY_CANCELED => Some(ErrorClass::DeadlineExceeded),
-        // One of the server's connections may become free.
+        // The server allows no further connection, but one of them may become free.
         sqlstate::TOO_MANY_CONNECTIONS => Some(ErrorClass::PoolTimeout),
         // The server is shutting down or starting, or has closed the connection.
         code if code.starts_with("57P") || is_fatal(error) => Some(ErrorClass::ConnectionLost),

@@ -71,7 +71,7 @@ impl Identity {
     /// the same message. The expression can refuse the identity by raising an error, for example because the account is
     /// closed; its value is ignored.
     ///
-    /// The expression is sent as it is, so it must not contain text from outside the program.
+    /// The expression is sent as it is, so it must not contain text from outside the application.
     #[must_use]
     pub fn with_begin_check(mut self, sql: impl Into<Cow<'static, str>>) -> Self {
         Arc::make_mut(&mut self.0).begin_check = Some(sql.into());
@@ -143,11 +143,12 @@ impl Identity {
 
     /// Returns the SQL that sets the role, the settings and, with a `timeout`, `statement_timeout` for the rest of the
     /// transaction. If the identity has a begin check, a second SELECT evaluates it. The last SELECT also returns
-    /// `extra_columns`, which begin with a comma, and as its last column the start time of the transaction.
+    /// `extra_columns` (SQL that is empty or begins with a comma) and, as its last column, the start time of the
+    /// transaction.
     ///
-    /// The SQL has the effect of SET LOCAL, but calls `set_config`. SET LOCAL would be slightly faster, but
-    /// `pg_stat_statements` counts two SET LOCAL statements with different values as different statements, and would
-    /// have an entry for every user.
+    /// The SQL has the effect of SET LOCAL, but calls `set_config`. SET LOCAL would be slightly faster. But up to
+    /// PostgreSQL 17, `pg_stat_statements` counts two SET LOCAL statements with different values as different
+    /// statements, and would have an entry for every user.
     pub(crate) fn set_local_sql(&self, timeout: Option<Duration>, extra_columns: &str) -> String {
         // Every transaction needs this text, so it is usually built in one allocation. `num_nulls` evaluates all its
         // arguments, and returns one small column instead of each value.
@@ -174,7 +175,7 @@ impl Identity {
     }
 
     /// Returns a query of two columns. The first is 0 if the identity is unchanged, 1 if it was changed, and 2 if the
-    /// query runs in another transaction than the one that began at `started_at`. The second is the number of
+    /// query runs in a transaction other than the one that began at `started_at`. The second is the number of
     /// statements that the driver has prepared in the database session.
     pub(crate) fn verify_sql(&self, started_at: &str) -> String {
         let (unchanged, started_at) = (self.unchanged_sql(), quoted(started_at));
@@ -184,11 +185,11 @@ impl Identity {
         )
     }
 
-    /// Returns the check of [`verify_sql`](Self::verify_sql) as a statement that fails unless the identity is
-    /// unchanged, so that the statements after it in the same message do not run. It fails with
-    /// [`TRANSACTION_ENDED_SQLSTATE`] if this is another transaction, and with [`IDENTITY_CHANGED_SQLSTATE`] if the
-    /// identity was changed. (It uses `concat`, which is not immutable, so that the planner does not evaluate the
-    /// branches that fail.)
+    /// Returns a statement that makes the same check as [`verify_sql`](Self::verify_sql), but raises an error if the
+    /// check fails, so that the statements after it in the same message do not run. The error is
+    /// [`TRANSACTION_ENDED_SQLSTATE`] if the statement runs in another transaction, and [`IDENTITY_CHANGED_SQLSTATE`]
+    /// if the identity was changed. (The SQL uses `concat`, which is not immutable, so that the planner does not
+    /// evaluate the branches that fail.)
     pub(crate) fn assert_unchanged_sql(&self, started_at: &str) -> String {
         let (unchanged, started_at) = (self.unchanged_sql(), quoted(started_at));
         format!(
@@ -198,7 +199,8 @@ impl Identity {
     }
 }
 
-/// The SQLSTATE with which [`Identity::assert_unchanged_sql`] fails if this is another transaction.
+/// The SQLSTATE with which [`Identity::assert_unchanged_sql`] fails if it runs in another transaction: the SQL then
+/// divides by zero.
 pub(crate) const TRANSACTION_ENDED_SQLSTATE: &str = sqlstate::DIVISION_BY_ZERO;
 /// The SQLSTATE with which [`Identity::assert_unchanged_sql`] fails if the identity was changed: the text "identity
 /// changed" cannot be converted to an integer.
@@ -236,7 +238,8 @@ pub(crate) fn check_role(role: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Returns the statement that changes only the role. The settings still identify the caller.
+/// Returns the statement that changes only the role, for the rest of the transaction. The settings still identify the
+/// caller.
 pub(crate) fn set_role_statement(role: &str) -> String {
     let mut sql = "SELECT ".to_owned();
     push_set_config(&mut sql, "role", role);
@@ -351,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn identities_with_the_same_role_settings_and_begin_check_are_equal() {
+    fn identities_that_differ_in_a_setting_or_the_begin_check_are_unequal() {
         let identity = |name: &'static str, value| Identity::new("tenant").with_setting(name, value);
         let (first, second) = (identity("app.tenant", "1"), identity("app.tenant", "2"));
         assert_eq!(first, identity("app.tenant", "1"));
@@ -364,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_user_id_a_log_position_is_remembered_under_role_and_settings() {
+    fn without_a_user_id_the_read_requirement_key_depends_on_the_settings() {
         let key_of_tenant =
             |name: &str| Identity::new("tenant").with_setting("app.tenant", name).read_requirement_key();
         assert_eq!(key_of_tenant("1"), key_of_tenant("1"));

@@ -1,7 +1,7 @@
 //! Gives [`IdentityConnection`] and [`Transaction`] those inherent methods of SeaORM's own types that an application
-//! usually calls: for the backend, for closures in a transaction, `ping`, `commit` and `rollback`. So code that takes a
-//! `DatabaseConnection` or a `DatabaseTransaction` and calls no others compiles after only the type's name is replaced,
-//! without another import.
+//! usually calls: for the backend, for asynchronous closures in a transaction, `ping`, `commit` and `rollback`. So code
+//! that takes a `DatabaseConnection` or a `DatabaseTransaction`, and calls no other inherent method of it, compiles
+//! after only the type's name is replaced, without another import.
 
 use std::fmt::{Debug, Display};
 
@@ -64,7 +64,7 @@ impl_inherent_methods!(IdentityConnection);
 impl_inherent_methods!(Transaction);
 
 impl IdentityConnection {
-    /// Checks that the server answers and that this identity can run statements.
+    /// Checks that the server (with replicas, the primary) answers and that this identity can run statements.
     ///
     /// # Errors
     ///

@@ -31,7 +31,7 @@ use crate::{Error, error::breaks_connection, pooler::ServerProcess, wire::Prepar
 const UPKEEP_TIMEOUT: Duration = Duration::from_secs(1);
 /// Timeout of a health check's ping.
 const HEALTH_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
-/// Connections idle for longer are closed.
+/// Idle connections that were last acquired longer ago than this are closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
 /// How often connections that have exceeded [`IDLE_TIMEOUT`] are looked for.
 const REAP_INTERVAL: Duration = Duration::from_secs(60);
@@ -79,7 +79,7 @@ pub(crate) enum PooledConnection {
 }
 
 impl Pool {
-    /// Creates a pool, and a task that closes connections idle for longer than [`IDLE_TIMEOUT`].
+    /// Creates a pool, and a task that closes the idle connections that have exceeded [`IDLE_TIMEOUT`].
     pub(crate) fn managed(pg_options: PgConnectOptions, options: PoolOptions) -> Result<Self, Error> {
         if !(1..=MAX_POOL_SIZE).contains(&options.max_connections) {
             let reason = format!("max_connections must be from 1 to {MAX_POOL_SIZE}, not {}", options.max_connections);
@@ -87,7 +87,7 @@ impl Pool {
         }
         let mut config = PoolConfig::new(options.max_connections as usize);
         config.queue_mode = QueueMode::Lifo;
-        let connector = Connector { options: pg_options, server_state: Arc::default() };
+        let connector = Connector { pg_options, server_state: Arc::default() };
         let server_state = connector.server_state.clone();
         let pool = ManagedPool::builder(connector).config(config).build();
         let pool = pool.map_err(|error| Error::Misconfigured { reason: error.to_string() })?;
@@ -125,12 +125,12 @@ impl Pool {
         static OPTIONS_WITHOUT_LOG: Mutex<Vec<Weak<PgConnectOptions>>> = Mutex::new(Vec::new());
         if is_postgres(&db) && Handle::try_current().is_ok() {
             let pool = db.get_postgres_connection_pool();
-            let mut without_log = OPTIONS_WITHOUT_LOG.lock().unwrap_or_else(PoisonError::into_inner);
-            without_log.retain(|options| options.strong_count() > 0);
-            let options = Arc::downgrade(&pool.connect_options());
-            if !without_log.iter().any(|known| known.ptr_eq(&options)) {
+            let mut options_without_log = OPTIONS_WITHOUT_LOG.lock().unwrap_or_else(PoisonError::into_inner);
+            options_without_log.retain(|pg_options| pg_options.strong_count() > 0);
+            let pg_options = Arc::downgrade(&pool.connect_options());
+            if !options_without_log.iter().any(|known| known.ptr_eq(&pg_options)) {
                 pool.set_connect_options((*pool.connect_options()).clone().disable_statement_logging());
-                without_log.push(Arc::downgrade(&pool.connect_options()));
+                options_without_log.push(Arc::downgrade(&pool.connect_options()));
                 while let Some(mut connection) = pool.try_acquire() {
                     connection.close_on_drop();
                 }
@@ -168,8 +168,8 @@ impl Pool {
                     Ok(Ok(object)) => Ok(PooledConnection::Managed(object)),
                     Ok(Err(PoolError::Backend(error))) => Err(conn_error(error)),
                     Ok(Err(PoolError::Closed)) => Err(DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed)),
-                    // A connection is still being opened, so the server does not answer. (If none is being opened, the
-                    // pool is too small, and calls wait for other calls.)
+                    // A connection is still being opened, so the server does not answer. (Otherwise the pool is too
+                    // small or the server has no connections left, and calls wait for other calls.)
                     Ok(Err(_)) | Err(_) if server_state.is_waiting_for_server() => Err(no_answer_error().into()),
                     Ok(Err(_)) | Err(_) => Err(DbErr::ConnectionAcquire(ConnAcquireErr::Timeout)),
                 }
@@ -241,7 +241,7 @@ impl Pool {
                     if is_last_attempt {
                         return Err(no_answer_error().into());
                     }
-                    // Otherwise the idle connections would be tried one by one, each until the timeout.
+                    // If the idle connections stayed, they would be tried one by one, each until the timeout.
                     self.drop_idle_connections();
                 }
             }
@@ -250,7 +250,7 @@ impl Pool {
     }
 
     /// Closes the idle connections, except those of a pool that the application already had. This is for a server that
-    /// is gone: otherwise callers would try the connections one by one.
+    /// is gone or has been replaced: otherwise callers would try the connections one by one.
     pub(crate) fn drop_idle_connections(&self) {
         if let Self::Managed { pool, .. } = self {
             drop(pool.retain(|_, _| false));
@@ -280,12 +280,12 @@ impl Pool {
 pub struct PoolStatus {
     /// The maximum number of connections.
     pub max_connections: usize,
-    /// Connections that are open or being opened.
+    /// Connections that are open; for a pool that the application already had, also those that are being opened.
     pub connections: usize,
     /// Connections that are idle.
     pub idle: usize,
-    /// Calls that wait for a connection. Always 0 for a pool that the application already had, because such a pool does
-    /// not report this number.
+    /// Calls that wait for a connection to become free or to be opened. Always 0 for a pool that the application
+    /// already had, because such a pool does not report this number.
     pub waiting: usize,
 }
 
@@ -338,8 +338,8 @@ impl PooledConnection {
         }
     }
 
-    /// Discards the connection because a cached prepared statement no longer fits its table. Its pool will not use any
-    /// connection again that was opened before. (A pool that the application already had will.)
+    /// Discards the connection because a cached prepared statement no longer fits its table. The pool will never again
+    /// use a connection that was opened before this call. (A pool that the application already had will.)
     pub(crate) fn discard_as_outdated(self) {
         if let Self::Managed(object) = &self
             && let Some(pool) = Object::pool(object)
@@ -375,8 +375,8 @@ async fn close_all(connections: Vec<ServerConnection>) {
 }
 
 /// Checks over a separate connection whether the server answers.
-async fn probe(options: &PgConnectOptions) -> Result<(), sqlx::Error> {
-    let connect_and_close = async { PgConnection::connect_with(options).await?.close().await };
+async fn probe(pg_options: &PgConnectOptions) -> Result<(), sqlx::Error> {
+    let connect_and_close = async { PgConnection::connect_with(pg_options).await?.close().await };
     timeout(UPKEEP_TIMEOUT, connect_and_close).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
 }
 

@@ -28,7 +28,7 @@ impl ServerProcess {
 }
 
 /// Counts the prepared statements in the server process: those named by the driver, and those named by a pooler.
-const COUNT_DRIVER_AND_POOLER_STATEMENTS: &str = r"SELECT count(*) FILTER (WHERE name LIKE 'sqlx\_s\_%'),
+const COUNT_DRIVER_AND_POOLER_STATEMENTS_SQL: &str = r"SELECT count(*) FILTER (WHERE name LIKE 'sqlx\_s\_%'),
      count(*) FILTER (WHERE name ~* '^(pgbouncer|pgcat|odyssey|supavisor)_')
      FROM pg_catalog.pg_prepared_statements";
 
@@ -38,8 +38,8 @@ const UNTRACKED_STATEMENTS_REASON: &str = "a pooler in transaction mode does not
      Options::without_prepared_statement_cache, or PgBouncer 1.21 or later with max_prepared_statements";
 
 /// Makes sure, at the beginning of a transaction, that no prepared statement of another client can be mistaken for one
-/// of this connection. Fails if that is not possible. This takes a round trip, but only if the process is not that of
-/// the connection's last transaction.
+/// of this connection. Fails if that is not possible. This takes a round trip or two, but only if the process is not
+/// that of the connection's last transaction, and the pooler is not known to track prepared statements.
 pub(crate) async fn prevent_statement_name_collisions(
     connection: &mut impl Connection,
     process_id: Option<i64>,
@@ -60,7 +60,7 @@ pub(crate) async fn prevent_statement_name_collisions(
 /// own, records that the pooler tracks them, or fails.
 async fn ensure_safe_statement_names(connection: &mut impl Connection) -> Result<(), sqlx::Error> {
     let mut response = SimpleQueryResponse::default();
-    connection.simple_query(COUNT_DRIVER_AND_POOLER_STATEMENTS.to_owned(), &mut response).await?;
+    connection.simple_query(COUNT_DRIVER_AND_POOLER_STATEMENTS_SQL.to_owned(), &mut response).await?;
     let count = |column| response.last_row.as_ref().and_then(|row| row.integer(column));
     let (named_by_driver, named_by_pooler) = (count(0), count(1));
     match (named_by_driver, named_by_pooler) {

@@ -1,5 +1,5 @@
-//! Positions in the write-ahead log, and the memory of what a server must have replayed before each identity may read
-//! from it.
+//! Positions in the write-ahead log, and a record of the position that a server must have replayed before an identity
+//! may read from that server.
 
 use std::{
     collections::HashMap,
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn after_an_unknown_commit_an_identity_reads_on_the_primary_until_a_commit_there_is_answered() {
+    fn after_an_unknown_commit_an_identity_reads_on_the_primary_until_a_later_commit_has_succeeded() {
         let (requirements, ada) = (ReadRequirementsByIdentity::default(), numbered_identity(0));
         let at = |lsn| LogPosition { timeline: 1, lsn };
         requirements.record_unknown_commit(&ada);

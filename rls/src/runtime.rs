@@ -49,7 +49,7 @@ mod under_shuttle {
 
     /// Polls the future. If deadlines may be exceeded, one poll in twelve, chosen at random, reports that the deadline
     /// is exceeded. The length of the deadline is ignored.
-    pub(crate) async fn timeout<T>(_time: Duration, future: impl Future<Output = T>) -> Result<T, ()> {
+    pub(crate) async fn timeout<T>(_limit: Duration, future: impl Future<Output = T>) -> Result<T, ()> {
         let mut future = pin!(future);
         std::future::poll_fn(|context| {
             if DEADLINES_MAY_BE_EXCEEDED.get() && shuttle::rand::thread_rng().gen_ratio(1, 12) {

@@ -36,8 +36,8 @@ use crate::{
     wire::query_scalar,
 };
 
-/// Timeout for beginning a transaction on a replica, after which another server is tried. If a third of the deadline is
-/// shorter, that is the timeout instead. Also the timeout of each attempt of [`Cluster::query_scalar`].
+/// Timeout for beginning a transaction on a replica, after which another server is tried. It is reduced to a third of
+/// the statement deadline, if that is shorter. Also the timeout of each attempt of [`Cluster::query_scalar`].
 const SERVER_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The servers for each database role of an identity, with the pools that the role uses. Roles that have no separate
@@ -58,7 +58,7 @@ impl ServersByIdentityRole {
     }
 }
 
-/// The servers on which the transactions of one login run, with a pool for each server.
+/// The servers for the pools of one login (the database user in the URL), with one pool for each server.
 #[derive(Clone, Debug)]
 pub(crate) enum Servers {
     /// One server, without replicas: log positions and timelines are not tracked.
@@ -133,14 +133,14 @@ impl Servers {
     }
 }
 
-/// The servers of one database, with one login.
+/// The servers of one database, with the pools of one login.
 pub(crate) struct Cluster {
     members: Vec<Member>,
     /// Index in `members` of the server last known to accept writes.
     primary: watch::Sender<usize>,
     /// The newest timeline of any primary so far. A primary on an older timeline has been replaced.
     newest_timeline: Arc<AtomicU32>,
-    /// The number of reads so far, by which they are distributed over the replicas in turn.
+    /// The number of reads so far. It selects the replica for the next read, so that the replicas take turns.
     read_count: AtomicUsize,
     read_requirements: Arc<ReadRequirementsByIdentity>,
     /// Asks the monitor to check the servers soon.
@@ -158,7 +158,7 @@ struct Member {
     pool: Pool,
     /// Whether it is a replica to which reads are sent.
     serves_reads: AtomicBool,
-    /// Whether it answered the last check, as a copy of the other servers.
+    /// Whether it answered the last check, and with the system identifier of the other servers.
     passed_last_check: AtomicBool,
     position_tracking: Arc<PositionTracking>,
     /// Its log position when it was last checked, or a later one that it reported when a transaction began on it.

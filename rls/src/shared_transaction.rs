@@ -3,8 +3,8 @@
 //!
 //! From the check of the state to the response, each call has exclusive access to the connection ([`Call`]). The state
 //! is a stack of frames (the transaction and its savepoints), of which only the innermost may be used. A call that was
-//! dropped before its response arrived leaves a [`Pending`] in the state. The next call settles it before it sends
-//! anything else: it reads the response, and updates the frames.
+//! dropped before its response arrived leaves a [`Pending`] in the state. Before the next call sends anything, it reads
+//! that response and updates the frames (`settle`).
 
 mod call;
 
@@ -53,7 +53,7 @@ pub(crate) struct SharedTransaction<C: Connection = PooledConnection> {
     has_unknown_raw_commit: Arc<AtomicBool>,
 }
 
-/// When the identity is verified after a statement of the caller.
+/// When the identity is verified after a statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verification {
     /// Not at all: the statement is a library's own, or cannot change the identity.
@@ -65,9 +65,10 @@ pub(crate) enum Verification {
 }
 
 impl SharedTransaction {
-    /// Acquires a connection, and begins a transaction of the request's identity on it, in one message. A dead
-    /// connection is replaced by another one, unless the dead one was newly opened. Returns the transaction with the
-    /// server's replication status, if there are replicas. `server` is `None` without replicas.
+    /// Acquires a connection, and begins a transaction of the request's identity on it. A dead connection is replaced
+    /// by another one, unless the dead one was newly opened or more connections than the pool can hold were already
+    /// replaced. Returns the transaction and, if there are replicas, the server's replication status. `server` is
+    /// `None` without replicas.
     pub(crate) async fn begin(
         pool: &Pool,
         request: &BeginRequest<'_>,
@@ -123,7 +124,8 @@ impl<C: Connection> SharedTransaction<C> {
         Ok(response.last_row.as_ref().and_then(|row| ReplicationStatus::read(row, 0)))
     }
 
-    /// Closes the connection. To be called only before any statement of the caller has run in this transaction.
+    /// Closes the connection, so that the server rolls back. Must be called before any statement of the caller has run
+    /// in this transaction.
     pub(crate) async fn discard(self) {
         self.lock().await.close(EndReason::EndedByCrate);
     }
@@ -143,8 +145,8 @@ impl<C: Connection> SharedTransaction<C> {
         Ok(Call { state, frame_id })
     }
 
-    /// Applies the deadline to `work`. If the deadline is exceeded, the connection is closed, because the response may
-    /// still arrive on it.
+    /// Applies the deadline to `work`. If the deadline is exceeded while a request of `work` is unanswered, the
+    /// connection is closed, because the response may still arrive on it.
     pub(crate) async fn within_deadline<T>(&self, work: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
         self.within_deadline_of_statement(&AtomicBool::new(false), work).await
     }
@@ -210,8 +212,8 @@ impl<C: Connection> SharedTransaction<C> {
                 return Err(error);
             }
             if !modes.is_empty() {
-                let set_modes = format!("SET TRANSACTION{modes}");
-                if let Err(error) = state.run_own_sql(set_modes, Pending::Savepoint(frame_id)).await {
+                let set_modes_sql = format!("SET TRANSACTION{modes}");
+                if let Err(error) = state.run_own_sql(set_modes_sql, Pending::Savepoint(frame_id)).await {
                     state.roll_back_savepoint(frame_id).await?;
                     return Err(explain_nested_mode_error(error));
                 }
@@ -224,7 +226,7 @@ impl<C: Connection> SharedTransaction<C> {
     /// Commits the transaction, or releases the savepoint. Returns `Ok` only if the server has done so, or if the
     /// transaction has only read and its end need not be awaited.
     pub(crate) async fn commit(&self, frame_id: u64) -> Result<(), DbErr> {
-        let deadline =
+        let time_limit =
             self.statement_deadline.map(|deadline| deadline.max(DEADLINE_GRACE).saturating_add(DEADLINE_GRACE));
         let may_have_taken_effect = AtomicBool::new(false);
         let commit = async {
@@ -245,9 +247,9 @@ impl<C: Connection> SharedTransaction<C> {
         let mut commit = pin!(Some(commit));
         // Always `Some`: the future is dropped only below.
         let Some(commit_future) = commit.as_mut().as_pin_mut() else { return Err(Error::TransactionOver.into()) };
-        match deadline {
+        match time_limit {
             None => commit_future.await,
-            Some(deadline) => match timeout(deadline, commit_future).await {
+            Some(limit) => match timeout(limit, commit_future).await {
                 Ok(outcome) => outcome,
                 Err(_) => {
                     // `may_have_taken_effect` is not part of the state behind the lock, because another call may hold
@@ -278,7 +280,8 @@ impl<C: Connection> SharedTransaction<C> {
     pub(crate) async fn rollback(&self, frame_id: u64) -> Result<(), DbErr> {
         let rollback = async {
             let mut state = self.lock().await;
-            // An error is ignored. If the connection was closed, the server rolls back; otherwise the rollback follows.
+            // An error of `settle` is ignored. If the connection was closed, the server rolls back; otherwise the
+            // rollback follows.
             let _ = state.settle(&self.unlocked_state).await;
             if matches!(
                 state.end_reason,
@@ -305,12 +308,13 @@ impl<C: Connection> SharedTransaction<C> {
         })
     }
 
-    /// Records that the handle of a frame was dropped. The next call rolls the frame back before it sends a request.
+    /// Records that the handle of a frame was dropped, or that the frame's commit or rollback was not answered in time.
+    /// The next call rolls the frame back before it sends a request of its own.
     pub(crate) fn abandon(&self, frame_id: u64) {
         self.unlocked_state.record_unfinished(frame_id, UnfinishedReason::Abandoned);
     }
 
-    /// Records that an operation did not complete. The frame can only be rolled back.
+    /// Records that an operation in the frame did not complete. From then on, the frame can only be rolled back.
     pub(crate) fn mark_failed(&self, frame_id: u64) {
         self.unlocked_state.record_unfinished(frame_id, UnfinishedReason::Failed);
     }

@@ -21,8 +21,8 @@ use crate::{
 /// A stream of rows.
 pub type RowStream<'a> = Pin<Box<dyn Stream<Item = Result<QueryResult, DbErr>> + Send + 'a>>;
 
-/// The number of unread rows at which the buffer of a slow reader is full. While it is full, no further row is read
-/// from the server, unless another call waits for the connection ([`RowSender::send`]).
+/// The number of unread rows at which the buffer of a slow reader is full. While it is full, at most one further row is
+/// read from the server, unless another call waits for the connection ([`RowSender::send`]).
 const STREAM_BUFFER_ROWS: usize = if cfg!(test) { 2 } else { 64 };
 
 /// What the task that has the connection sends to the reader of a stream.
@@ -46,7 +46,7 @@ struct RowSender<R> {
 struct StreamProgress {
     /// The number of rows sent and not yet read.
     unread_count: AtomicUsize,
-    /// Notified after each row that is read.
+    /// Notified each time the reader has read a row.
     row_read: Notify,
     /// Whether the task may have sent the COMMIT of a transaction that can write. (The outcome of any other COMMIT does
     /// not matter.)
@@ -209,7 +209,7 @@ pub(crate) async fn stream_rows<C: Connection>(
 }
 
 /// Sends all rows of the statement to the reader. With `waits_for_reader`, waits until they have been read or the
-/// stream is dropped, unless the transaction has written nothing.
+/// stream is dropped, unless the statement seems only to read and the transaction has written nothing.
 async fn send_all<C: Connection>(
     shared: &SharedTransaction<C>,
     frame_id: u64,
@@ -219,7 +219,7 @@ async fn send_all<C: Connection>(
     row_sender: &RowSender<C::Row>,
     waits_for_reader: bool,
 ) -> Result<StreamEnd, DbErr> {
-    // Dropped before `call`, so that no other call gets the connection before the frame has failed.
+    // Dropped before `call`, so that no other call gets the connection before the frame is marked as failed.
     let mut frame_guard = FailFrameOnDrop { shared, frame_id, is_disarmed: false };
     let seems_read_only = may_run_read_only(&statement.sql);
     call.expect_rows();
@@ -241,7 +241,7 @@ async fn send_all<C: Connection>(
     };
     frame_guard.is_disarmed = true;
     match outcome {
-        // The next call discards the rows that are still unread.
+        // The server's remaining rows are still on the connection; the next call reads and discards them.
         Ok(Ok(StreamEnd::Dropped)) => return Ok(StreamEnd::Dropped),
         Ok(outcome) => call.record_outcome_for_caller(outcome, query_error)?,
         Err(_) => return Err(call.close_at_deadline()),
@@ -251,8 +251,8 @@ async fn send_all<C: Connection>(
             call.verify().await?;
         }
         // If nothing was written, there is nothing to roll back, so the connection is free as soon as the last row was
-        // sent. The server is asked even if the statement seems only to read, because a view may call a function that
-        // writes.
+        // sent. If the statement seems only to read, the server is asked whether anything was written, because a view
+        // may call a function that writes. Any other statement is taken to have written something.
         if waits_for_reader
             && !(seems_read_only && call.transaction_has_written_nothing().await?)
             && !row_sender.wait_until_read().await

@@ -1,5 +1,5 @@
-//! With replicas: the server that a transaction runs on, and the log position that is recorded when the transaction
-//! commits.
+//! With replicas: the server that a transaction runs on, and the log position (the position in the write-ahead log)
+//! that is recorded when the transaction commits.
 
 use std::sync::{
     Arc,
@@ -15,9 +15,9 @@ use crate::{
 /// What is needed to track the log positions that the transactions on one server reach.
 #[derive(Debug)]
 pub(crate) struct PositionTracking {
-    /// The read requirements of the identities. The trackings of all servers share them.
+    /// What a server must fulfil before an identity may read from it, for each identity. All servers share this record.
     read_requirements: Arc<ReadRequirementsByIdentity>,
-    /// The newest timeline that any primary has had so far. The trackings of all servers share it.
+    /// The newest timeline that any primary has had so far. All servers share this number.
     newest_timeline: Arc<AtomicU32>,
     /// The timeline that the server was on when the monitor (`servers/monitor.rs`) last checked it; 0 before the first
     /// check.
@@ -69,11 +69,12 @@ impl TrackedServer {
 }
 
 /// The record of a commit in progress. If it is dropped before [`record_outcome`](Self::record_outcome) has settled it,
-/// the outcome is recorded as unknown, so that the identity reads only on the primary.
+/// an *unknown commit* is recorded: one whose outcome or log position is unknown. From then on, the identity reads only
+/// on the primary, until another of its commits has succeeded there.
 pub(crate) struct CommitInProgress {
     position_tracking: Arc<PositionTracking>,
     identity: Identity,
-    /// How many unknown commits there were before this commit was sent.
+    /// How many unknown commits of all identities there were before this commit was sent.
     unknown_commit_count_before: u64,
     /// Whether the drop has nothing to record.
     is_settled: bool,
@@ -82,8 +83,9 @@ pub(crate) struct CommitInProgress {
 impl CommitInProgress {
     /// Records the log position of what the identity wrote or read. The position of a read on a replica is recorded
     /// too, because the next replica must not show an older state. `status` is what the server reported after the
-    /// commit. `is_unanswered` is whether the server's answer was lost; then, and if a commit was not followed by a
-    /// status, the drop records an unknown commit.
+    /// commit. `is_unanswered` is whether the server's answer to the message of the commit was lost. If the commit
+    /// succeeded but no status followed, or if it is unknown whether the commit succeeded, the drop of `self` records
+    /// an unknown commit, unless the transaction began on a standby.
     pub(crate) fn record_outcome(mut self, is_committed: bool, status: Option<ReplicationStatus>, is_unanswered: bool) {
         let PositionTracking { read_requirements, newest_timeline, timeline } = &*self.position_tracking;
         match status {
@@ -97,7 +99,7 @@ impl CommitInProgress {
                 read_requirements.record_primary_commit(&self.identity, position, self.unknown_commit_count_before);
             }
             // The transaction is committed at an unknown log position, or its outcome is unknown. In both cases the
-            // drop of `self` records an unknown commit.
+            // drop of `self` records an unknown commit (except on a standby).
             _ if is_committed || is_unanswered => return,
             _ => {}
         }

@@ -1,5 +1,6 @@
-//! A transaction of an identity, in two forms: [`Transaction`] for callers, which verifies the identity after each
-//! statement that may change it, and [`UnverifiedTransaction`] for a library's own statements, which never verifies it.
+//! A transaction of an identity, in two forms. [`Transaction`] is for an application's statements; it verifies the
+//! identity after each statement that may change it. [`UnverifiedTransaction`] is for the statements that a library on
+//! top of this crate runs for its own operations; it never verifies the identity.
 
 mod closures;
 
@@ -31,13 +32,13 @@ pub(crate) type MapError = fn(&Identity, DbErr) -> DbErr;
 /// A transaction with the identity that began it. It is rolled back if it is dropped without
 /// [`commit`](TransactionSession::commit).
 ///
-/// Transactions begun from it are savepoints. They form a stack, and only the innermost may be used. The table on the
-/// crate's front page lists the errors and outcomes.
+/// Transactions begun from it are savepoints. They form a stack, and only the innermost may be used. The crate's front
+/// page lists the errors and outcomes.
 #[derive(Debug)]
 pub struct Transaction {
     unverified: UnverifiedTransaction,
     map_error: MapError,
-    /// When the identity is verified after a statement.
+    /// When the identity is verified after a statement that may change it.
     verification: Verification,
 }
 
@@ -46,6 +47,7 @@ pub struct Transaction {
 #[derive(Debug)]
 pub struct UnverifiedTransaction {
     shared: SharedTransaction,
+    /// The id of its frame, which is the whole transaction or a savepoint in it.
     frame_id: u64,
     rolls_back_on_drop: bool,
     servers_by_identity_role: ServersByIdentityRole,
@@ -94,26 +96,25 @@ impl UnverifiedTransaction {
     ///
     /// # Errors
     ///
-    /// Those of [`ConnectionTrait::query_all`].
+    /// Those of [`ConnectionTrait::query_all_raw`].
     pub async fn fetch_all(&self, statement: Statement) -> Result<Vec<PgRow>, DbErr> {
         self.shared.fetch_all(self.frame_id, statement, Verification::Skipped).await
     }
 
-    /// Returns whether [`execute_as_role`](Self::execute_as_role) can use the role: whether the role has no separate
-    /// pool.
+    /// Returns whether the role has no separate pool, as [`execute_as_role`](Self::execute_as_role) requires.
     #[must_use]
     pub fn can_execute_as_role(&self, role: &str) -> bool {
         !self.servers_by_identity_role.has_separate_pool(role)
     }
 
-    /// Runs one statement in another role, then restores the role. The settings still identify the caller. Use it only
-    /// for what a user may do through the library, but not with statements of their own, and give the reason at each
-    /// use.
+    /// Runs one statement in another role, then restores the role. The settings still identify the caller. Use this
+    /// method only if a user may do something through the library that the user's own statements may not do, and give
+    /// the reason at each use.
     ///
     /// # Errors
     ///
     /// Those of [`ConnectionTrait::execute_raw`]; [`Error::Misconfigured`](crate::Error::Misconfigured) if the role has
-    /// a separate pool.
+    /// a separate pool or is `none`.
     pub async fn execute_as_role(&self, role: Cow<'static, str>, statement: Statement) -> Result<ExecResult, DbErr> {
         check_role(&role)?;
         if self.servers_by_identity_role.has_separate_pool(&role) {
@@ -151,8 +152,8 @@ impl UnverifiedTransaction {
         self.shared.timeline
     }
 
-    /// Returns whether a statement that may have written something was sent through this handle. A statement that only
-    /// writes rows, and whose result shows that it affected none, does not count.
+    /// Returns whether a statement that may have written something was sent through this handle, or in a transaction
+    /// nested in it. A statement that only writes rows, and whose result shows that it affected none, does not count.
     #[must_use]
     pub fn may_have_written(&self) -> bool {
         self.shared.write_count() > 0
@@ -363,6 +364,7 @@ impl StreamTrait for Transaction {
         statement: Statement,
     ) -> Pin<Box<dyn Future<Output = Result<RowStream<'a>, DbErr>> + 'a + Send>> {
         Box::pin(async move {
+            // The statement may also be one that SeaORM built, because SeaORM's `stream` calls this method.
             let verification =
                 if cannot_change_session(&statement.sql) { Verification::Skipped } else { Verification::Immediate };
             let commits_at_end = false;

@@ -33,23 +33,25 @@ pub(crate) struct TransactionState<C: Connection = PooledConnection> {
     pub(crate) connection: Option<C>,
     /// The stack of frames; the innermost is the last.
     pub(crate) frames: Vec<Frame>,
+    /// The request in progress, if there is one.
     pub(crate) pending: Option<Pending>,
     /// Whether the end of a response is still unread: after an error, the server also sends ReadyForQuery, which the
     /// driver does not read before it returns the error.
     pub(crate) must_finish_response: bool,
     /// `None` while the transaction is open.
     pub(crate) end_reason: Option<EndReason>,
-    /// Whether a statement has run that may have changed the database session.
+    /// Whether a statement that may change the database session was sent, so that the session must be cleaned before
+    /// the connection is used again.
     pub(crate) must_clean_session: bool,
     /// Whether a raw statement of the caller that may commit (COMMIT, END, PREPARE TRANSACTION) was sent, and the
     /// server has neither refused it nor answered the verification that follows it. Shared with the handles of the
     /// transaction, which read it while a call holds the connection.
     pub(crate) has_unknown_raw_commit: Arc<AtomicBool>,
-    /// Whether a cached statement no longer fits its table. The connection is then discarded as outdated.
+    /// Whether a cached prepared statement no longer fits its table. The connection is then discarded as outdated.
     pub(crate) has_outdated_statement: bool,
     /// The highest id that a frame has had so far.
     pub(crate) highest_frame_id: u64,
-    /// The start time of the transaction, as the server prints it.
+    /// The start time of the transaction in seconds since 1970, as the server prints that number.
     pub(crate) started_at: String,
     pub(crate) identity: Identity,
     /// The identity with its settings as they were read back from the server, which may print them in another form than
@@ -58,13 +60,13 @@ pub(crate) struct TransactionState<C: Connection = PooledConnection> {
     /// The time limit of each statement, counted from its start.
     pub(crate) statement_deadline: Option<Duration>,
     pub(crate) prepared_statement_mode: PreparedStatementMode,
-    /// Whether the transaction belongs to an operation that only reads, and is not SERIALIZABLE, so that what it read
-    /// is valid whether it is committed or rolled back. Then the caller need not wait for its end.
+    /// Whether the caller need not wait for the end of the transaction: the transaction was begun only to read, and is
+    /// not SERIALIZABLE, so what it has read is valid whether it is committed or rolled back.
     pub(crate) need_not_await_end: bool,
     /// Whether the transaction is REPEATABLE READ, so that all its statements see the snapshot of the first one. Also
     /// `false` if its isolation level was not read when it began.
     pub(crate) is_repeatable_read: bool,
-    /// Whether the transaction is `READ ONLY`.
+    /// Whether the transaction was begun as `READ ONLY`.
     is_read_only: bool,
     /// The server that the transaction runs on, if there are replicas.
     pub(crate) tracked_server: Option<TrackedServer>,
@@ -149,9 +151,10 @@ impl<C: Connection> TransactionState<C> {
         }
     }
 
-    /// Reads the last response to its end. Otherwise the driver would read the rest of it at the start of the next
-    /// call, before it sends that call's request, and if that call were dropped, nobody would know whether its request
-    /// was sent. After this, the driver sends a request as soon as the call is first polled.
+    /// Reads the last response to its end. If this were left to the driver, it would read the rest of the response at
+    /// the start of the next call, before it sends that call's request. If that call were then dropped, nobody would
+    /// know whether its request was sent. Once the response has been read, the driver sends a call's request as soon as
+    /// the call is first polled.
     async fn finish_response(&mut self) -> Result<(), DbErr> {
         if !self.must_finish_response || self.end_reason.is_some() {
             return Ok(());
@@ -197,7 +200,7 @@ impl<C: Connection> TransactionState<C> {
     }
 
     /// Completes what earlier calls left unfinished: reads an outstanding response, updates the frames, and rolls back
-    /// abandoned frames. If this call is dropped too, the next call continues where it stopped.
+    /// abandoned frames. If this call is dropped too, the next call continues where this one stopped.
     pub(crate) async fn settle(&mut self, unlocked_state: &UnlockedState) -> Result<(), DbErr> {
         if self.pending.is_none() {
             self.finish_response().await?;

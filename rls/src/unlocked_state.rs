@@ -16,6 +16,7 @@ pub(crate) struct UnlockedState {
     unfinished: BlockingMutex<Vec<(u64, UnfinishedReason)>>,
     /// How many calls wait for the connection.
     waiter_count: AtomicUsize,
+    /// Notified when a call begins to wait.
     waiter_added: Notify,
 }
 
@@ -27,11 +28,12 @@ pub(crate) enum UnfinishedReason {
     Abandoned,
     /// An operation of several statements did not complete (see
     /// [`UnverifiedTransaction::mark_failed`](crate::UnverifiedTransaction::mark_failed)). The value also stands for a
-    /// stream whose task has stopped, and for a RELEASE SAVEPOINT that was not answered in time.
+    /// stream whose task stopped before the end of the stream, and for a RELEASE SAVEPOINT that was not answered in
+    /// time.
     Failed,
 }
 
-/// Counts one call that waits for the connection.
+/// Counts one call as waiting for the connection, until the guard is dropped.
 pub(crate) struct WaiterGuard<'a>(&'a UnlockedState);
 
 impl<'a> WaiterGuard<'a> {

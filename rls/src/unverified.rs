@@ -1,6 +1,6 @@
 //! Transactions for a library's own statements.
 //!
-//! In the transactions of this module, the identity is not verified after each statement. They are for a library with
+//! In the transactions of this module, the identity is never verified after a statement. They are for a library with
 //! operations of its own, which knows that none of its statements changes the database session or the identity. The
 //! methods are in traits, so that a user of such a library does not call them by accident.
 
@@ -23,23 +23,26 @@ pub trait UnverifiedExt {
     fn context<T: Any + Send + Sync>(&self) -> Option<Arc<T>>;
 
     /// Begins a transaction after whose statements the identity is not verified. The deadline applies to each
-    /// statement, as in [`with_deadline`](IdentityConnection::with_deadline).
+    /// statement, as in [`with_deadline`](IdentityConnection::with_deadline). It replaces the connection's own
+    /// deadline; with `None`, there is no deadline.
     fn begin_unverified(
         &self,
         options: TransactionOptions,
         deadline: Option<Duration>,
     ) -> impl Future<Output = Result<UnverifiedTransaction, DbErr>> + Send;
 
-    /// Begins a `READ ONLY` transaction, on a replica that is fresh enough for the identity, if there is one. Without
-    /// replicas, its commit and rollback return before the server has answered, unless the transaction is
-    /// `SERIALIZABLE` by the database's default.
+    /// Begins a `READ ONLY` transaction, on a replica that is fresh enough for the identity, or else on the primary.
+    /// The deadline applies as in [`begin_unverified`](Self::begin_unverified). Without replicas, the transaction's
+    /// commit and rollback normally return before the server has answered, but not if the transaction is `SERIALIZABLE`
+    /// by the database's default.
     fn begin_read(
         &self,
         deadline: Option<Duration>,
     ) -> impl Future<Output = Result<UnverifiedTransaction, DbErr>> + Send;
 
-    /// Returns the log position of what the identity itself wrote or read through this handle. A position that was
-    /// given to [`with_min_position`](IdentityConnection::with_min_position) is not considered.
+    /// Returns the log position of what the identity itself wrote or read through this connection's
+    /// [`Database`](crate::Database) and its clones; `None` without replicas. A position that was given to
+    /// [`with_min_position`](IdentityConnection::with_min_position) is not considered.
     fn seen_log_position(&self) -> Option<LogPosition>;
 
     /// Records the log position of what another identity read on behalf of this one. The next read of this identity
@@ -94,9 +97,9 @@ impl UnverifiedExt for IdentityConnection {
     }
 }
 
-/// Access to a caller's transaction without verification.
+/// Lets a library run its own statements in a caller's transaction, without verifying the identity after them.
 pub trait AsUnverified {
-    /// Returns the same transaction, without verification.
+    /// Returns the same transaction, in the form in which the identity is not verified after a statement.
     fn unverified(&self) -> &UnverifiedTransaction;
 }
 

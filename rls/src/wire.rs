@@ -46,7 +46,7 @@ pub(crate) trait Connection: Send + Sized + 'static {
     /// Returns how many prepared statements the database session has according to the driver.
     fn cached_statement_count(&self) -> Option<i64>;
 
-    /// Makes the driver forget its prepared statements.
+    /// Closes the driver's prepared statements on the server, and empties the driver's cache of them.
     fn forget_prepared_statements(&mut self) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
 
     /// Returns the server process of the connection's last transaction; `None` if it is not tracked, as for the
@@ -119,11 +119,11 @@ impl Connection for PooledConnection {
 }
 
 /// Timeout for rolling back a transaction, and for cleaning the database session of a connection that is released.
-/// After it, the connection is closed, and the server rolls back. A call with a shorter deadline waits this long for
-/// the rest of an earlier call's response.
+/// After it, the connection is closed, and the server rolls back. A call with a shorter deadline waits up to this long
+/// for the rest of an earlier call's response.
 pub(crate) const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The maximum number of values of one statement. The protocol has a 16-bit count.
+/// The maximum number of values of one statement. The protocol sends their number in 16 bits.
 const MAX_VALUES: usize = u16::MAX as usize;
 
 /// Undoes what a statement may have changed in a database session, except for prepared statements. `RESET ALL` resets
@@ -171,16 +171,16 @@ impl PreparedStatementMode {
 pub(crate) struct SimpleQueryResponse {
     /// How many statements completed.
     pub(crate) completed_count: usize,
-    /// The last row of any of the statements.
+    /// The row that was received last, whichever statement returned it.
     pub(crate) last_row: Option<TextRow>,
     /// The third statement's row, read as the server's replication status. It has a meaning only in the response to the
-    /// message of a commit with replicas, which begins with a statement that fails if the transaction must not be
-    /// committed, the COMMIT, and the query of the status.
+    /// message that commits a transaction with replicas. The first three statements of that message are a check, which
+    /// fails if the transaction must not be committed; the COMMIT; and the query of the status.
     pub(crate) status_after_commit: Option<ReplicationStatus>,
 }
 
 /// Whether a server is a standby, its position in the write-ahead log, and its timeline. A standby does not report its
-/// timeline here; its timeline is then 0.
+/// timeline here, so `timeline` is then 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ReplicationStatus {
     pub(crate) is_standby: bool,
@@ -189,9 +189,9 @@ pub(crate) struct ReplicationStatus {
 }
 
 /// The SQL of a [`ReplicationStatus`]: a column with the position (LSN), and one with the name of the current WAL file,
-/// which begins with the timeline; on a standby, the second column is NULL. Any role may call these functions. The
-/// columns have no casts, because the server parses this SQL in each message, and parsing would take three times as
-/// long with casts.
+/// whose first eight digits are the timeline; on a standby, the second column is NULL. Any role may call these
+/// functions. The columns have no casts, because the server parses this SQL in each message, and parsing would take
+/// three times as long with casts.
 pub(crate) const REPLICATION_STATUS_SQL: &str = "CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() \
      ELSE pg_current_wal_insert_lsn() END, \
      CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_walfile_name(pg_current_wal_insert_lsn()) END";
@@ -199,7 +199,7 @@ pub(crate) const REPLICATION_STATUS_SQL: &str = "CASE WHEN pg_is_in_recovery() T
 pub(crate) const REPLICATION_STATUS_COLUMN_COUNT: usize = 2;
 
 impl ReplicationStatus {
-    /// Reads the columns of a row in text format, starting at `first_column`.
+    /// Reads the status from the columns of [`REPLICATION_STATUS_SQL`], which begin at `first_column` of the row.
     pub(crate) fn read(row: &TextRow, first_column: usize) -> Option<Self> {
         // A standby that has replayed nothing yet has no log position.
         let lsn = row.0.get(first_column)?.as_deref().map_or(Some(0), parse_lsn)?;
@@ -244,7 +244,7 @@ pub(crate) async fn query_scalar(
     }
 }
 
-/// A row in text format.
+/// A row in text format. `None` is NULL.
 #[derive(Clone, Debug)]
 pub(crate) struct TextRow(pub(crate) Vec<Option<String>>);
 
@@ -284,8 +284,8 @@ pub(crate) type PgQuery = Query<'static, Postgres, SqlxValues>;
 /// recur.
 ///
 /// The driver finds a prepared statement by its text alone, whatever the types of the values. If a connection had
-/// prepared a statement for an integer, and the next value were a text of eight bytes, the server would read those
-/// bytes as an integer. So a comment that depends on the types is appended to the text.
+/// prepared a statement for a `bigint`, and the next value were a text of eight bytes, the server would read those
+/// bytes as a `bigint`. So a comment that depends on the types is appended to the text.
 pub(crate) fn driver_query(statement: Statement, is_cacheable: bool) -> PgQuery {
     let Statement { mut sql, values, .. } = statement;
     let values = values.unwrap_or_else(|| Values(Vec::new()));
@@ -331,7 +331,7 @@ pub(crate) fn check_values(statement: &Statement) -> Result<(), Error> {
     Ok(())
 }
 
-/// Checks that a value can be sent. Otherwise returns what the value must be: the text that follows "must" in the
+/// Checks that a value can be sent. If it cannot, returns what the value must be: the text that follows "must" in the
 /// message.
 fn check_value(value: &Value) -> Result<(), &'static str> {
     match value {

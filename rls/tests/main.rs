@@ -1,4 +1,4 @@
-//! The integration tests of the crate, in one program.
+//! The integration tests of the crate, in one executable.
 
 #![allow(missing_docs)]
 

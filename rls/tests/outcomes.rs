@@ -48,7 +48,7 @@ async fn count_notes(database: &testdb::Database) -> i64 {
     row.try_get_by_index(0).unwrap()
 }
 
-/// What an armed [`Pooler`] does when a message contains its word.
+/// What an armed [`Pooler`] does when a message contains the pooler's word.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
     /// The server gets the message, but instead of the server's answer the client gets an error with this SQLSTATE.
@@ -59,8 +59,8 @@ enum Fault {
     Cut,
 }
 
-/// A pooler between client and server. Once armed, it causes its fault at the next message that contains its word.
-/// After that, it is no longer armed.
+/// A stand-in for a pooler between client and server. Once armed, it causes its fault at the next message that contains
+/// its word. After that, it is no longer armed.
 struct Pooler {
     url: String,
     is_armed: Arc<AtomicBool>,
@@ -204,11 +204,11 @@ async fn a_raw_commit_without_an_answer_leaves_its_outcome_unknown() {
             );
             let tx = owner.begin().await.unwrap();
             pooler.arm();
-            let streamed = async {
+            let stream_commit = async {
                 let rows = tx.stream_raw(statement(commit)).await?;
                 rows.try_collect::<Vec<_>>().await
             };
-            assert_eq!(outcome_code(streamed.await), "commit_unknown", "{fault:?} {commit}, streamed");
+            assert_eq!(outcome_code(stream_commit.await), "commit_unknown", "{fault:?} {commit}, streamed");
         }
     }
 }
@@ -228,7 +228,7 @@ async fn a_pooler_error_in_reply_to_a_statement_counts_as_a_lost_connection_and_
 }
 
 #[tokio::test]
-async fn only_a_commit_that_may_write_has_an_unknown_outcome() {
+async fn only_the_commit_of_a_transaction_that_may_write_has_an_unknown_outcome() {
     for (fault, read_only_outcome) in [
         (Fault::Silence, "deadline_exceeded"),
         (Fault::Cut, "connection_lost"),
@@ -266,19 +266,19 @@ async fn a_class_08_error_that_postgresql_itself_raises_is_not_a_lost_connection
              CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON notes DEFERRABLE INITIALLY DEFERRED
                FOR EACH ROW EXECUTE FUNCTION refuse()"
         );
-        let superuser = database.connect(1).await.unwrap();
-        superuser.execute_unprepared(&create_trigger).await.unwrap();
+        let setup_connection = database.connect(1).await.unwrap();
+        setup_connection.execute_unprepared(&create_trigger).await.unwrap();
         let tx = owner.begin().await.unwrap();
         tx.execute_unprepared(INSERT_NOTE).await.unwrap();
         assert_eq!(outcome_code(tx.commit().await), "database", "{sqlstate}");
         assert_eq!(outcome_code(owner.execute_unprepared(INSERT_NOTE).await), "database", "{sqlstate}");
-        superuser.execute_unprepared("DROP FUNCTION refuse CASCADE").await.unwrap();
+        setup_connection.execute_unprepared("DROP FUNCTION refuse CASCADE").await.unwrap();
         assert_eq!(count_notes(&database).await, 0, "{sqlstate}");
     }
 }
 
 #[tokio::test]
-async fn a_handle_over_the_applications_pool_has_the_default_deadline_unless_it_is_replaced() {
+async fn a_handle_over_the_applications_pool_has_the_default_deadline_unless_with_deadline_replaces_it() {
     let database = create_database().await;
     let handle = Database::from_connection(database.connect(1).await.unwrap());
     assert_eq!(as_owner(&handle).deadline(), Options::default().deadline);
@@ -291,13 +291,13 @@ async fn without_a_deadline_a_dropped_statement_is_awaited_however_long_it_takes
     let handle = Database::connect(database.url(), &Options::default()).await.unwrap().with_deadline(None);
     let tx = as_owner(&handle).begin().await.unwrap();
     // Longer than `ROLLBACK_TIMEOUT` (5 seconds), the least time for which a handle with a deadline waits.
-    let sleep = tx.execute_unprepared("SELECT pg_sleep(7)");
-    assert!(timeout(Duration::from_millis(500), sleep).await.is_err());
+    let long_call = tx.execute_unprepared("SELECT pg_sleep(7)");
+    assert!(timeout(Duration::from_millis(500), long_call).await.is_err());
     assert_eq!(outcome_code(tx.execute_unprepared(INSERT_NOTE).await), "transaction_failed");
 }
 
 #[test]
-fn transactions_on_the_applications_pool_may_be_dropped_outside_its_runtime() {
+fn transactions_on_the_applications_pool_can_be_dropped_outside_the_runtime_of_the_pool() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let database = runtime.block_on(create_database());
     let mut options = ConnectOptions::new(database.url());
@@ -322,11 +322,11 @@ fn transactions_on_the_applications_pool_may_be_dropped_outside_its_runtime() {
     });
 }
 
-/// How many connections the tests of the firewall have in the pool.
+/// How many connections the tests of the firewall open in the pool.
 const CONNECTION_COUNT: usize = 8;
 
-/// Opens the connections of the pool, by beginning as many transactions at once, and leaves them idle. The connection
-/// that is opened first is returned last, so that the pool hands it out first.
+/// Opens the connections of the pool, by keeping as many transactions open at the same time, and leaves the connections
+/// idle. The one that is opened first is returned last, so that the pool hands it out first.
 async fn open_connections(owner: &IdentityConnection) {
     let mut transactions = Vec::new();
     for _ in 0..CONNECTION_COUNT {
@@ -337,34 +337,34 @@ async fn open_connections(owner: &IdentityConnection) {
     }
 }
 
-/// Starts a firewall that forwards connections to the server. Returns the URL of the database through the firewall, and
-/// a channel: once a number N is sent to it, the firewall silently drops what is sent on the first N connections, and
-/// does not close them.
+/// Starts a proxy that stands for a firewall and forwards connections to the server. Returns the URL of the database
+/// through the firewall, and a channel: once a number N is sent to it, the firewall silently drops what is sent on the
+/// first N connections since its start, and does not close them.
 async fn start_firewall(database: &testdb::Database) -> (String, watch::Sender<usize>) {
     let (listener, url, server_address) = listen_in_front_of(database).await;
-    let (dropped_count_sender, dropped_count) = watch::channel(0);
+    let (silenced_count_sender, silenced_count) = watch::channel(0);
     tokio::spawn(async move {
         for connection_number in 1.. {
             let (mut client, _) = listener.accept().await.unwrap();
-            let (server_address, mut dropped_count) = (server_address.clone(), dropped_count.clone());
+            let (server_address, mut silenced_count) = (server_address.clone(), silenced_count.clone());
             tokio::spawn(async move {
                 let mut server = tokio::net::TcpStream::connect(server_address).await.unwrap();
-                let until_dropped = async { drop(dropped_count.wait_for(|count| *count >= connection_number).await) };
+                let until_silenced = async { drop(silenced_count.wait_for(|count| *count >= connection_number).await) };
                 tokio::select! {
                     _ = tokio::io::copy_bidirectional(&mut client, &mut server) => return,
-                    () = until_dropped => {}
+                    () = until_silenced => {}
                 }
                 std::future::pending::<()>().await;
             });
         }
     });
-    (url, dropped_count_sender)
+    (url, silenced_count_sender)
 }
 
 #[tokio::test]
 async fn if_a_firewall_drops_all_idle_connections_a_call_waits_for_only_one_of_them() {
     let database = create_database().await;
-    let (url, dropped_count_sender) = start_firewall(&database).await;
+    let (url, silenced_count_sender) = start_firewall(&database).await;
     let mut options = Options::default();
     options.max_connections = u32::try_from(CONNECTION_COUNT).unwrap();
     let handle = Database::connect(&url, &options).await.unwrap();
@@ -375,7 +375,7 @@ async fn if_a_firewall_drops_all_idle_connections_a_call_waits_for_only_one_of_t
     // one second each, would take longer than `acquire_timeout` (5 seconds).
     tokio::time::sleep(Duration::from_secs(31)).await;
     // One more, because `connect` has opened and closed a connection.
-    dropped_count_sender.send(CONNECTION_COUNT + 1).unwrap();
+    silenced_count_sender.send(CONNECTION_COUNT + 1).unwrap();
     assert_eq!(outcome_code(owner.execute_unprepared(INSERT_NOTE).await), "done");
     assert_eq!(handle.pool_status("postgres").connections, 1, "the others are replaced when they are needed");
 }
@@ -383,11 +383,11 @@ async fn if_a_firewall_drops_all_idle_connections_a_call_waits_for_only_one_of_t
 #[tokio::test]
 async fn if_a_firewall_drops_all_idle_connections_a_health_check_waits_for_only_one_of_them() {
     let database = create_database().await;
-    let (url, dropped_count_sender) = start_firewall(&database).await;
+    let (url, silenced_count_sender) = start_firewall(&database).await;
     let handle = Database::connect(&url, &Options::default()).await.unwrap();
     open_connections(&as_owner(&handle)).await;
     // One more, because `connect` has opened and closed a connection.
-    dropped_count_sender.send(CONNECTION_COUNT + 1).unwrap();
+    silenced_count_sender.send(CONNECTION_COUNT + 1).unwrap();
     // A health check pings a connection however long it was idle. Waiting for one ping takes two seconds; waiting for
     // eight would take sixteen.
     timeout(Duration::from_secs(10), handle.ping()).await.unwrap().unwrap();

@@ -18,18 +18,18 @@ async fn a_prepared_statement_is_not_reused_if_the_count_or_types_of_the_values_
     options.max_connections = 1;
     let handle = Database::connect(database.url(), &options).await.unwrap();
     let (acme, globex) = (as_tenant(&handle, &role, "acme"), as_tenant(&handle, &role, "globex"));
-    let statement = |sql: &str, values: Vec<Value>| Statement::from_sql_and_values(DbBackend::Postgres, sql, values);
-    let insert = |value: Value| acme.execute_raw(statement("INSERT INTO numbers (n) VALUES ($1)", vec![value]));
+    let with_values = |sql: &str, values: Vec<Value>| Statement::from_sql_and_values(DbBackend::Postgres, sql, values);
+    let insert = |value: Value| acme.execute_raw(with_values("INSERT INTO numbers (n) VALUES ($1)", vec![value]));
     insert(5_i64.into()).await.unwrap();
     insert(6_i32.into()).await.unwrap();
     insert(7.0_f64.into()).await.unwrap();
-    // A text of eight bytes, which the server would read as a bigint if the driver used the statement
-    // that it prepared for a bigint.
+    // A text of eight bytes, which the server would read as a bigint if the driver used the statement that it prepared
+    // for a bigint.
     assert_eq!(outcome_code(insert("12345678".into()).await), "database", "a text is not a number");
-    let sum = acme.query_one_raw(statement("SELECT sum(n)::bigint FROM numbers", Vec::new())).await.unwrap().unwrap();
+    let sum = acme.query_one_raw(with_values("SELECT sum(n)::bigint FROM numbers", Vec::new())).await.unwrap().unwrap();
     assert_eq!(sum.try_get_by_index::<i64>(0).unwrap(), 5 + 6 + 7);
 
-    let select_with_values = |count: i32| statement("SELECT $1::integer", (0..count).map(Value::from).collect());
+    let select_with_values = |count: i32| with_values("SELECT $1::integer", (0..count).map(Value::from).collect());
     assert_eq!(outcome_code(acme.query_all_raw(select_with_values(2)).await), "invalid_statement", "one too many");
     assert_eq!(outcome_code(acme.query_all_raw(select_with_values(0)).await), "invalid_statement", "one too few");
     assert_eq!(outcome_code(globex.query_all_raw(select_with_values(1)).await), "done", "after the refused ones");
@@ -59,7 +59,7 @@ async fn a_statement_that_no_longer_fits_its_table_is_prepared_again() {
     let (database, handle, role) = create_tenant_database().await;
     let acme = as_tenant(&handle, &role, "acme");
     let owner = database.connect(1).await.unwrap();
-    let select_all = || acme.query_all_raw(statement("SELECT * FROM notes"));
+    let query_notes = || acme.query_all_raw(statement("SELECT * FROM notes"));
     // Both connections of the pool cache the statement.
     let (first, second) = tokio::join!(acme.begin(), acme.begin());
     for tx in [first.unwrap(), second.unwrap()] {
@@ -67,7 +67,7 @@ async fn a_statement_that_no_longer_fits_its_table_is_prepared_again() {
         tx.commit().await.unwrap();
     }
     owner.execute_unprepared("ALTER TABLE notes ADD COLUMN author text").await.unwrap();
-    assert_eq!(outcome_code(select_all().await), "done", "a single statement is retried");
+    assert_eq!(outcome_code(query_notes().await), "done", "a single statement is retried");
 
     let mapping_handle = handle.clone().with_error_mapper(|_, _| Error::InvalidClaims { rule: "mapped" }.into());
     let mapping_acme = as_tenant(&mapping_handle, &role, "acme");
@@ -95,7 +95,7 @@ async fn a_statement_that_no_longer_fits_its_table_is_prepared_again() {
 }
 
 #[tokio::test]
-async fn a_connection_that_only_reads_does_not_keep_an_outdated_statement() {
+async fn after_a_read_transaction_has_failed_on_an_outdated_statement_the_next_one_prepares_it_again() {
     let (database, _, role) = create_tenant_database().await;
     let mut options = Options::default();
     options.max_connections = 1;
@@ -130,8 +130,8 @@ async fn an_outdated_statement_is_prepared_again_although_the_other_connection_i
     let [first, second] = transactions;
     first.commit().await.unwrap();
     second.commit().await.unwrap();
-    // This transaction occupies one of the two connections, whose prepared statement is about to be outdated. It holds
-    // no lock on the table, so ALTER TABLE does not wait for it.
+    // This transaction occupies one of the two connections. The statement prepared on that connection is about to
+    // become outdated. The transaction holds no lock on the table, so ALTER TABLE does not wait for it.
     let busy = acme.begin().await.unwrap();
     owner.execute_unprepared("ALTER TABLE notes ADD COLUMN author text").await.unwrap();
     assert_eq!(outcome_code(acme.query_all_raw(select_all()).await), "done");

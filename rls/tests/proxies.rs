@@ -6,8 +6,8 @@ use tokio::net::TcpListener;
 /// proxy, and the address of the server.
 pub async fn listen_in_front_of(database: &testdb::Database) -> (TcpListener, String, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (login, address) = database.url().rsplit_once('@').unwrap();
-    let (server_address, database_name) = address.split_once('/').unwrap();
-    let url = format!("{login}@{}/{database_name}", listener.local_addr().unwrap());
+    let (scheme_and_login, address_and_name) = database.url().rsplit_once('@').unwrap();
+    let (server_address, database_name) = address_and_name.split_once('/').unwrap();
+    let url = format!("{scheme_and_login}@{}/{database_name}", listener.local_addr().unwrap());
     (listener, url, server_address.to_owned())
 }

@@ -1,5 +1,5 @@
-//! Commits that a caller sends as raw SQL. What the handle of the transaction then says must not contradict what the
-//! server has done.
+//! Commits that a caller sends as raw SQL. What the calls in the transaction return must not contradict what the server
+//! has done.
 
 use std::time::Duration;
 
@@ -21,7 +21,8 @@ use crate::{
 
 const INSERT_NOTE: &str = "INSERT INTO notes (text) VALUES ('hello')";
 
-/// Creates a database in which each commit of a note takes `seconds`.
+/// Creates a database in which a commit takes `seconds` for each note that it saves. Returns the database, and a
+/// connection to it for a tenant.
 pub async fn create_database_with_commit_delay(seconds: f32) -> (testdb::Database, IdentityConnection) {
     let (database, handle, role) = create_tenant_database().await;
     let schema = format!(
@@ -35,7 +36,7 @@ pub async fn create_database_with_commit_delay(seconds: f32) -> (testdb::Databas
 }
 
 #[tokio::test]
-async fn a_rollback_after_a_streamed_commit_says_that_a_statement_ended_the_transaction() {
+async fn a_rollback_after_a_streamed_raw_commit_says_that_a_statement_ended_the_transaction() {
     let (_database, acme) = create_database_with_commit_delay(0.0).await;
     for is_nested in [false, true] {
         let tx = acme.begin().await.unwrap();
@@ -53,7 +54,7 @@ async fn a_rollback_after_a_streamed_commit_says_that_a_statement_ended_the_tran
 }
 
 #[tokio::test]
-async fn every_call_after_a_dropped_commit_says_that_a_statement_ended_the_transaction() {
+async fn every_kind_of_call_after_a_dropped_raw_commit_says_that_a_statement_ended_the_transaction() {
     let (_database, acme) = create_database_with_commit_delay(0.5).await;
     for next_call in ["query", "rollback", "commit"] {
         for is_streamed in [false, true] {
@@ -79,13 +80,13 @@ async fn every_call_after_a_dropped_commit_says_that_a_statement_ended_the_trans
 }
 
 #[tokio::test]
-async fn a_dropped_call_whose_commit_the_server_refused_leaves_a_failed_transaction() {
+async fn a_dropped_raw_commit_that_the_server_refused_leaves_a_failed_transaction() {
     let (database, acme) = create_database_with_commit_delay(0.5).await;
-    let refuse = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+    let create_trigger = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
            $$ BEGIN RAISE 'refused'; END $$;
          CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON notes DEFERRABLE INITIALLY DEFERRED
            FOR EACH ROW EXECUTE FUNCTION refuse()";
-    database.connect(1).await.unwrap().execute_unprepared(refuse).await.unwrap();
+    database.connect(1).await.unwrap().execute_unprepared(create_trigger).await.unwrap();
     let tx = acme.begin().await.unwrap();
     tx.execute_unprepared(INSERT_NOTE).await.unwrap();
     assert!(timeout(Duration::from_millis(100), tx.execute_unprepared("COMMIT")).await.is_err());
@@ -95,8 +96,9 @@ async fn a_dropped_call_whose_commit_the_server_refused_leaves_a_failed_transact
 }
 
 #[tokio::test]
-async fn a_commit_that_reaches_its_deadline_while_another_call_waits_has_an_unknown_outcome() {
-    // The call gives up a second after its deadline. The other call, which began later, then learns the outcome.
+async fn a_raw_commit_that_exceeds_its_deadline_while_another_call_waits_has_an_unknown_outcome() {
+    // The call that sends the COMMIT gives up a second after its deadline. The other call, which began later, still
+    // learns the outcome.
     let (_database, acme) = create_database_with_commit_delay(2.5).await;
     let tx = acme.clone().with_deadline(Duration::from_secs(1)).begin().await.unwrap();
     tx.execute_unprepared(INSERT_NOTE).await.unwrap();
@@ -131,21 +133,21 @@ async fn a_commit_after_a_dropped_raw_commit_has_an_unknown_outcome_if_the_serve
 
 /// The proxy cuts the connection when the client sends the verification that follows the answered COMMIT.
 #[tokio::test]
-async fn a_commit_whose_verification_is_lost_has_an_unknown_outcome() {
+async fn a_raw_commit_whose_verification_is_lost_has_an_unknown_outcome() {
     for call in ["execute", "stream"] {
         let (database, handle, role) = create_tenant_database().await;
         let (listener, url, server_address) = listen_in_front_of(&database).await;
-        let (arm, armed) = watch::channel(false);
+        let (is_armed_sender, is_armed) = watch::channel(false);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let server = TcpStream::connect(&server_address).await.unwrap();
-                tokio::spawn(forward_until_verification(client, server, armed.clone()));
+                tokio::spawn(forward_until_verification(client, server, is_armed.clone()));
             }
         });
         let through_proxy = Database::connect(&url, &Options::default()).await.unwrap();
         let tx = as_tenant(&through_proxy, &role, "acme").begin().await.unwrap();
         tx.execute_unprepared(INSERT_NOTE).await.unwrap();
-        arm.send(true).unwrap();
+        is_armed_sender.send(true).unwrap();
         let outcome = match call {
             "execute" => tx.execute_unprepared("COMMIT").await.map(drop),
             _ => tx.stream_raw(statement("COMMIT")).await.map(drop),
@@ -156,17 +158,18 @@ async fn a_commit_whose_verification_is_lost_has_an_unknown_outcome() {
     }
 }
 
-async fn forward_until_verification(client: TcpStream, server: TcpStream, armed: watch::Receiver<bool>) {
+/// Forwards what client and server send. Once armed, closes both connections when the client sends a verification.
+async fn forward_until_verification(client: TcpStream, server: TcpStream, is_armed: watch::Receiver<bool>) {
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
     let forward_to_server = async {
         let mut buffer = vec![0; 65536];
         while let Ok(size @ 1..) = from_client.read(&mut buffer).await {
             let message = &buffer[..size];
-            // The verification reads the start time of the transaction. So does the statement that sets the identity,
-            // which also has `num_nulls`.
+            // The verification reads the start time of the transaction. The statement that sets the identity reads it
+            // too, but also calls `num_nulls`.
             let is_verification = contains(message, b"extract(epoch") && !contains(message, b"num_nulls");
-            if *armed.borrow() && is_verification || to_server.write_all(message).await.is_err() {
+            if *is_armed.borrow() && is_verification || to_server.write_all(message).await.is_err() {
                 return;
             }
         }

@@ -1,4 +1,4 @@
-//! What an identity sees on a replica, and what a replica refuses.
+//! What an identity sees on a replica, what a replica refuses, and what happens if no server answers.
 
 use std::time::Duration;
 
@@ -13,9 +13,10 @@ use tokio::time::sleep;
 
 use crate::statement;
 
-/// A primary with one replica, and an identity that reads on the replica.
+/// A primary with one replica, and a connection whose reads run on the replica.
 struct Cluster {
-    identity: IdentityConnection,
+    /// The connection of the identity with the role `member`.
+    connection: IdentityConnection,
     /// The owner's connection to the primary.
     owner: DatabaseConnection,
     /// The owner's connection to the replica.
@@ -24,7 +25,7 @@ struct Cluster {
 }
 
 impl Cluster {
-    /// Starts the servers, runs the SQL on the primary, and waits until reads run on the replica.
+    /// Starts the servers, runs the SQL of `schema` on the primary, and waits until reads run on the replica.
     async fn start(schema: &str) -> Self {
         let settings = ["synchronous_commit=on"];
         let primary = Server::start_plain(Some(&settings)).await.unwrap();
@@ -41,11 +42,11 @@ impl Cluster {
             sleep(Duration::from_millis(50)).await;
         }
         let replica = replica_database.connect(1).await.unwrap();
-        let identity = handle.as_identity(Identity::new("member"));
-        Self { identity, owner, replica, _databases: [database, replica_database] }
+        let connection = handle.as_identity(Identity::new("member"));
+        Self { connection, owner, replica, _databases: [database, replica_database] }
     }
 
-    /// Pauses the replica, and returns once it no longer applies what it receives.
+    /// Pauses the replay on the replica, and returns once the replica no longer applies what it receives.
     async fn pause_replica(&self) {
         self.replica.execute_unprepared("SELECT pg_wal_replay_pause()").await.unwrap();
         let select_is_paused = "SELECT pg_get_wal_replay_pause_state() = 'paused'";
@@ -82,14 +83,14 @@ async fn an_identity_sees_its_own_writes_even_if_transactions_are_repeatable_rea
             .columns([column.clone()])
             .values_panic([number.into()])
             .to_owned();
-        cluster.identity.execute(&insert).await.unwrap();
-        // The replica continues while the read waits for it.
+        cluster.connection.execute(&insert).await.unwrap();
+        // The replay continues while the read waits for the replica.
         let replica = cluster.replica.clone();
         let resume = tokio::spawn(async move {
             sleep(Duration::from_millis(6)).await;
             replica.execute_unprepared("SELECT pg_wal_replay_resume()").await.unwrap();
         });
-        let rows = cluster.identity.query_all(&select).await.unwrap();
+        let rows = cluster.connection.query_all(&select).await.unwrap();
         resume.await.unwrap();
         let numbers: Vec<i32> = rows.iter().map(|row| row.try_get_by_index(0).unwrap()).collect();
         assert!(numbers.contains(&number), "{numbers:?} must contain {number}");
@@ -104,19 +105,21 @@ async fn what_only_the_primary_can_run_is_retried_there_streamed_or_not() {
          INSERT INTO cache VALUES (1);
          CREATE TABLE log (n integer);
          CREATE FUNCTION log_read() RETURNS integer LANGUAGE sql AS 'INSERT INTO log VALUES (1) RETURNING n';
-         CREATE VIEW logged AS SELECT log_read() AS n;
+         CREATE VIEW view_that_writes AS SELECT log_read() AS n;
          GRANT SELECT, INSERT, UPDATE ON cache, log, logged TO member",
     )
     .await;
     for sql in [
         r#"SELECT "n" FROM "cache""#,
         r#"SELECT "n" FROM "logged""#,
-        // After a line break, the locking clause is not recognized as one.
+        // `rls` recognizes a locking clause only between spaces. After a line break, it sends the statement to the
+        // replica, which refuses it.
         "SELECT \"n\" FROM \"log\"\nFOR UPDATE",
     ] {
-        let rows = cluster.identity.query_all_raw(statement(sql)).await.unwrap();
+        let rows = cluster.connection.query_all_raw(statement(sql)).await.unwrap();
         assert!(!rows.is_empty(), "{sql}");
-        let streamed: Vec<_> = cluster.identity.stream_raw(statement(sql)).await.unwrap().try_collect().await.unwrap();
+        let streamed: Vec<_> =
+            cluster.connection.stream_raw(statement(sql)).await.unwrap().try_collect().await.unwrap();
         assert!(!streamed.is_empty(), "{sql}, streamed");
     }
     let count = cluster.owner.query_one_raw(statement("SELECT count(*) FROM log")).await.unwrap().unwrap();
@@ -125,9 +128,9 @@ async fn what_only_the_primary_can_run_is_retried_there_streamed_or_not() {
 
 #[tokio::test]
 async fn if_no_server_of_a_cluster_answers_the_error_says_how_long_the_call_has_waited() {
-    // The operating system accepts the connections, and nobody answers.
-    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("postgres://member@{}/game?sslmode=disable", silent.local_addr().unwrap());
+    // The operating system accepts the connections, but no server answers on them.
+    let silent_listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("postgres://member@{}/game?sslmode=disable", silent_listener.local_addr().unwrap());
     let mut options = Options::default();
     options.replicas = vec![url.clone()];
     options.acquire_timeout = Duration::from_secs(2);

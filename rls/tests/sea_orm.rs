@@ -29,7 +29,7 @@ mod bakery {
 use bakery::Entity as Bakery;
 
 /// The context of a test, named as in SeaORM's tests. `db` is the connection that is tested; the other two fields are
-/// what it is opened on.
+/// the handle and the database that it belongs to.
 struct TestContext {
     db: IdentityConnection,
     handle: Database,
@@ -114,11 +114,11 @@ async fn _transaction_with_reference(
 async fn transaction_begin_out_of_scope() -> Result<(), DbErr> {
     let ctx = TestContext::new().await;
     {
-        // Transaction begin in this scope
+        // The transaction begins in this scope
         let txn = ctx.db.begin().await?;
         new_bakery("SeaSide Bakery").save(&txn).await?;
         assert_eq!(count_bakeries(&txn).await, 1);
-        // The scope ended and transaction is dropped without commit
+        // The scope ends, and the transaction is dropped without a commit
     }
     assert_eq!(count_bakeries(&ctx.db).await, 0);
     ctx.delete().await;
@@ -132,7 +132,7 @@ async fn transaction_begin_commit() -> Result<(), DbErr> {
         let txn = ctx.db.begin().await?;
         new_bakery("SeaSide Bakery").save(&txn).await?;
         assert_eq!(count_bakeries(&txn).await, 1);
-        // Commit changes before the end of scope
+        // Commit the changes before the end of the scope
         txn.commit().await?;
     }
     assert_eq!(count_bakeries(&ctx.db).await, 1);
@@ -146,7 +146,7 @@ async fn transaction_begin_rollback() -> Result<(), DbErr> {
     {
         let txn = ctx.db.begin().await?;
         new_bakery("SeaSide Bakery").save(&txn).await?;
-        // Rollback changes before the end of scope
+        // Roll back the changes before the end of the scope
         txn.rollback().await?;
     }
     assert_eq!(count_bakeries(&ctx.db).await, 0);
@@ -271,8 +271,8 @@ async fn the_backend_method_is_not_ambiguous_and_a_stream_and_a_ping_succeed() {
     assert_eq!(ctx.db.get_database_backend(), DbBackend::Postgres);
     let txn = ctx.db.begin().await.unwrap();
     assert_eq!(txn.get_database_backend(), DbBackend::Postgres);
-    let streamed = StreamTrait::stream_raw(&txn, crate::statement("SELECT 1"));
-    assert!(streamed.await.is_ok());
+    let begin_stream = StreamTrait::stream_raw(&txn, crate::statement("SELECT 1"));
+    assert!(begin_stream.await.is_ok());
     drop(txn);
     ctx.db.ping().await.unwrap();
     ctx.delete().await;

@@ -16,14 +16,14 @@ use crate::{
     tenants::{as_tenant, count_notes, create_tenant_database},
 };
 
-/// Reads the stream of a statement's rows to its end, and returns their number.
+/// Runs a statement as a stream, reads the stream to its end, and returns the number of rows.
 async fn count_streamed(connection: &impl StreamTrait, sql: &str) -> Result<usize, DbErr> {
     let rows = connection.stream_raw(statement(sql)).await?;
     Ok(rows.try_collect::<Vec<_>>().await?.len())
 }
 
 #[tokio::test]
-async fn a_temporary_table_that_a_streamed_statement_created_is_dropped_before_the_next_identity() {
+async fn a_temporary_table_that_a_streamed_statement_created_is_dropped_before_another_identity_gets_the_connection() {
     let (_database, handle, role) = create_tenant_database().await;
     let (acme, globex) = (as_tenant(&handle, &role, "acme"), as_tenant(&handle, &role, "globex"));
     acme.execute_unprepared("INSERT INTO notes (text) VALUES ('secret')").await.unwrap();
@@ -50,12 +50,13 @@ async fn only_a_stream_that_is_read_to_its_end_in_time_saves_what_its_statement_
     assert_eq!(count_notes(&acme).await, 0);
     assert_eq!(count_streamed(&acme, insert).await.unwrap(), 3);
     assert_eq!(count_notes(&acme).await, 3);
-    // This test reads no row until the deadline (one second) and its grace period (another second) have passed.
+    // No row of the next stream is read until the deadline (one second) and its grace period (another second) have
+    // passed.
     let acme_with_deadline = acme.clone().with_deadline(Duration::from_secs(1));
-    let mut unread = acme_with_deadline.stream_raw(statement(insert)).await.unwrap();
+    let mut unread_rows = acme_with_deadline.stream_raw(statement(insert)).await.unwrap();
     sleep(Duration::from_millis(2500)).await;
     let read_to_end = async {
-        while unread.try_next().await?.is_some() {}
+        while unread_rows.try_next().await?.is_some() {}
         Ok(())
     };
     assert_eq!(outcome_code(read_to_end.await), "deadline_exceeded");
@@ -78,7 +79,7 @@ async fn only_a_stream_that_may_write_counts_as_a_write() {
 }
 
 #[tokio::test]
-async fn an_error_in_a_stream_is_mapped_like_that_of_any_other_statement() {
+async fn an_error_of_a_streamed_statement_is_mapped_like_that_of_any_other_statement() {
     let (_database, handle, role) = create_tenant_database().await;
     let handle = handle.with_error_mapper(|_, _| Error::InvalidClaims { rule: "mapped" }.into());
     let acme = as_tenant(&handle, &role, "acme");
@@ -93,11 +94,11 @@ async fn an_error_in_a_stream_is_mapped_like_that_of_any_other_statement() {
 async fn a_value_that_cannot_be_sent_is_refused_by_streams_and_other_calls_and_nothing_is_written() {
     let (_database, handle, role) = create_tenant_database().await;
     let acme = as_tenant(&handle, &role, "acme");
-    let array = |items: Vec<Value>| Value::Array(ArrayType::Int, Some(Box::new(items)));
+    let int_array = |items: Vec<Value>| Value::Array(ArrayType::Int, Some(Box::new(items)));
     for value in [
         u64::MAX.into(),
-        array(vec![Value::Int(Some(1)), Value::Int(None)]),
-        array(vec![Value::BigInt(Some(1))]),
+        int_array(vec![Value::Int(Some(1)), Value::Int(None)]),
+        int_array(vec![Value::BigInt(Some(1))]),
         Value::Array(ArrayType::BigUnsigned, Some(Box::new(vec![u64::MAX.into()]))),
     ] {
         let insert = Statement::from_sql_and_values(
@@ -113,21 +114,21 @@ async fn a_value_that_cannot_be_sent_is_refused_by_streams_and_other_calls_and_n
             "invalid_statement",
             "{value:?}, in a transaction"
         );
-        let in_same_role = tx.unverified().execute_as_role(role.clone().into(), insert).await;
-        assert_eq!(outcome_code(in_same_role), "invalid_statement", "{value:?}, as a role");
+        let outcome_as_role = tx.unverified().execute_as_role(role.clone().into(), insert).await;
+        assert_eq!(outcome_code(outcome_as_role), "invalid_statement", "{value:?}, as a role");
         tx.commit().await.unwrap();
     }
     assert_eq!(count_notes(&acme).await, 0);
 }
 
 #[tokio::test]
-async fn a_statement_that_fails_before_its_first_row_fails_the_call_and_not_the_stream() {
+async fn a_statement_that_fails_before_its_first_row_fails_the_call_that_begins_the_stream() {
     let (_database, handle, role) = create_tenant_database().await;
     let acme = as_tenant(&handle, &role, "acme");
-    let failing = || statement("SELECT 1 / n FROM generate_series(0, 3) AS n");
-    assert_eq!(outcome_code(acme.stream_raw(failing()).await), "database");
+    let failing_statement = || statement("SELECT 1 / n FROM generate_series(0, 3) AS n");
+    assert_eq!(outcome_code(acme.stream_raw(failing_statement()).await), "database");
     let tx = acme.begin().await.unwrap();
-    assert_eq!(outcome_code(tx.stream_raw(failing()).await), "database");
+    assert_eq!(outcome_code(tx.stream_raw(failing_statement()).await), "database");
     assert_eq!(outcome_code(tx.commit().await), "transaction_failed");
     // This one fails in its third row.
     let mut rows = acme.stream_raw(statement("SELECT 1 / (2 - n) FROM generate_series(0, 3) AS n")).await.unwrap();
@@ -138,7 +139,7 @@ async fn a_statement_that_fails_before_its_first_row_fails_the_call_and_not_the_
 }
 
 #[tokio::test]
-async fn dropping_a_stream_of_a_view_that_writes_rolls_the_writes_back() {
+async fn what_a_streamed_view_has_written_is_rolled_back_if_the_stream_is_dropped() {
     let (database, handle, role) = create_tenant_database().await;
     let schema = format!(
         "CREATE FUNCTION note() RETURNS text LANGUAGE sql AS
@@ -190,7 +191,7 @@ fn a_stream_whose_runtime_shuts_down_ends_with_an_error() {
 }
 
 #[tokio::test]
-async fn a_select_frees_its_connection_as_soon_as_its_last_row_was_sent() {
+async fn a_streamed_select_that_wrote_nothing_frees_its_connection_as_soon_as_its_last_row_has_been_sent() {
     let (_database, handle, role) = create_tenant_database().await;
     let acme = as_tenant(&handle, &role, "acme");
     acme.execute_unprepared("INSERT INTO notes (text) VALUES ('hello')").await.unwrap();

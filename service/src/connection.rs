@@ -10,18 +10,18 @@ use uuid::Uuid;
 
 use crate::{Error, identity::Identity};
 
-/// The transaction of an operation. The identity is not verified after each statement, because no statement of an
-/// operation leaves a changed identity.
+/// The transaction of an operation. It does not verify after each statement that the identity is unchanged, because no
+/// statement of an operation leaves the identity changed.
 pub(crate) type OperationTransaction = UnverifiedTransaction;
 
-/// A type on which operations are called: the connection of an identity, where each operation runs in a transaction of
-/// its own; or a transaction, in which operations take part. The trait is sealed.
+/// A type on which operations are called: an [`IdentityConnection`], on which each operation runs in a transaction of
+/// its own, or a [`Transaction`], in which the operations that are called on it run. The trait is sealed.
 pub trait Caller: sealed::Sealed + Send + Sync {}
 
 impl Caller for IdentityConnection {}
 impl Caller for Transaction {}
 
-/// What an operation needs of its transaction, in addition to running statements as the caller.
+/// What an operation needs from its transaction, besides the methods that run statements as the caller.
 pub(crate) trait OperationTransactionExt {
     /// Returns the caller's identity.
     fn caller_identity(&self) -> Identity;
@@ -64,18 +64,18 @@ pub(crate) mod sealed {
     pub enum BegunOrJoinedTransaction {
         /// A new transaction, which the operation ends.
         Begun(OperationTransaction),
-        /// The operation's part in the caller's transaction, which the caller ends.
+        /// The operation's part in the caller's transaction. The caller ends that transaction.
         Joined(JoinedOperation),
     }
 
-    /// An operation's part in a caller's transaction. If the operation fails or is dropped after it has written
-    /// something, the transaction can only be rolled back: a commit would keep only some of the operation's changes.
+    /// An operation's part in a caller's transaction. If the operation may have written something and then fails or is
+    /// dropped, the transaction can only be rolled back: a commit could keep only some of the operation's changes.
     #[derive(Debug)]
     pub struct JoinedOperation {
         pub(crate) transaction: OperationTransaction,
         /// Whether the operation only reads; the caller's transaction may write all the same.
         is_read_only: bool,
-        /// Whether the operation has succeeded. If not, it has failed or was dropped.
+        /// Whether the operation has succeeded. If this is `false` on drop, the operation has failed or was dropped.
         has_succeeded: bool,
     }
 
@@ -96,18 +96,20 @@ pub(crate) mod sealed {
     pub trait Sealed {
         fn identity(&self) -> Identity;
 
-        /// Returns how long each operation may take. `None` if there is no limit.
+        /// Returns how long each operation may take as a whole. `None` if there is no such limit; each statement may
+        /// have one all the same.
         fn deadline(&self) -> Option<Duration>;
 
         /// Returns a connection to the same database with the identity of the service. `None` for a caller's
         /// transaction, because that connection would not see the transaction's uncommitted rows.
         fn as_service(&self) -> Option<IdentityConnection>;
 
-        /// Returns whether there are replicas, on which reads may run, and of which one may become the primary.
+        /// Returns whether a retry of an operation may run on another server, because there are replicas. `false` for a
+        /// caller's transaction, which stays on its server.
         fn has_replicas(&self) -> bool;
 
         /// Begins a transaction, or joins the caller's. `deadline` applies to each statement of a new transaction; a
-        /// joined one keeps the deadline that it began with. A new read-only transaction may run on a replica.
+        /// joined transaction keeps the deadline that it began with. A new read-only transaction may run on a replica.
         fn begin_or_join(
             &self,
             deadline: Option<Duration>,

@@ -5,8 +5,8 @@ use std::collections::{HashMap, HashSet};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// The story of an adventure (`adventures.content`): nodes, the connections between them, and the node at which the
-/// story starts. Unknown fields are kept.
+/// The story of an adventure (`adventures.content`): nodes (its scenes), the connections between them, and the node at
+/// which the story starts. Unknown fields are kept.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct AdventureContent {
@@ -86,7 +86,8 @@ pub struct NodeConnection {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct ValidationError {
-    /// Id of the node that has the error. `None` if the error concerns the content as a whole.
+    /// Id of the node that the error is about; a dangling connection names a node that does not exist. `None` if the
+    /// error concerns the content as a whole.
     pub node: Option<String>,
     /// What is wrong.
     pub kind: ValidationErrorKind,
@@ -108,7 +109,7 @@ pub enum ValidationErrorKind {
     Unreachable,
     /// A connection leads from or to this node, which does not exist.
     DanglingConnection,
-    /// No node ends the story. A node ends it if no connection leads from it and it is not a decision.
+    /// No node ends the story. A node ends the story if no connection leads from the node and it is not a decision.
     NoEnding,
     /// A decision has fewer than two connections that lead from it.
     TooFewChoices,
@@ -117,7 +118,7 @@ pub enum ValidationErrorKind {
 }
 
 impl AdventureContent {
-    /// Returns the shortest valid content: one node, at which the story starts and ends.
+    /// Returns valid content with a single node, at which the story starts and ends. `text` is the text of the node.
     #[must_use]
     pub fn single_scene(text: &str) -> Self {
         let node = Node {
@@ -131,8 +132,9 @@ impl AdventureContent {
         Self { nodes: vec![node], start: Some("start".to_owned()), ..Default::default() }
     }
 
-    /// Returns all errors; valid content has none. Duplicate ids come first, then dangling connections, a missing
-    /// start, the other errors of nodes in the order of the nodes, and a missing ending.
+    /// Returns all errors; valid content has none. Their order: duplicate ids, dangling connections, a missing start,
+    /// the other errors of nodes in the order of the nodes, a missing ending. Without a start, no node is reported as
+    /// unreachable.
     #[must_use]
     pub fn validate(&self) -> Vec<ValidationError> {
         let mut errors = Vec::new();
@@ -158,20 +160,20 @@ impl AdventureContent {
         let outgoing_count = |node: &Node| targets_by_source.get(node.id.as_str()).map_or(0, Vec::len);
 
         let start = self.start.as_deref().filter(|start| node_ids.contains(start));
-        let mut reached = HashSet::new();
+        let mut reached_ids = HashSet::new();
         match start {
             None => add_error(None, ValidationErrorKind::NoStart),
             Some(start) => {
-                let mut pending = vec![start];
-                while let Some(node_id) = pending.pop() {
-                    if reached.insert(node_id) {
-                        pending.extend(targets_by_source.get(node_id).into_iter().flatten());
+                let mut pending_ids = vec![start];
+                while let Some(node_id) = pending_ids.pop() {
+                    if reached_ids.insert(node_id) {
+                        pending_ids.extend(targets_by_source.get(node_id).into_iter().flatten());
                     }
                 }
             }
         }
         for node in &self.nodes {
-            if start.is_some() && !reached.contains(node.id.as_str()) {
+            if start.is_some() && !reached_ids.contains(node.id.as_str()) {
                 add_error(Some(&node.id), ValidationErrorKind::Unreachable);
             }
             match node.kind {

@@ -29,8 +29,8 @@ use crate::{
     rows::{self, set_if_some},
 };
 
-/// The attributes of a creature: `creatures.stats`. Each is 1 to 10, the number of dice that the creature rolls before
-/// modifiers. Unknown fields are kept.
+/// The attributes of a creature: `creatures.stats`. Each is 1 to 10: the number of dice that a check of the attribute
+/// rolls before dice modifiers. Unknown fields are kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Stats {
@@ -153,10 +153,10 @@ impl<C: Caller> Creatures<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::CreatureLimitReached`] with two hundred creatures, [`Error::AdventureNotYours`] for another user's
-    /// published adventure, [`Error::NotAllowed`] for another user's unpublished adventure and if there is no such
-    /// adventure ([`Error::NotFound`] for the service), [`Error::InvalidValue`], [`Error::IdConflict`],
-    /// [`Error::NotSignedIn`].
+    /// [`Error::CreatureLimitReached`] if the adventure already has two hundred creatures,
+    /// [`Error::AdventureNotYours`] for another user's published adventure, [`Error::NotAllowed`] for another user's
+    /// unpublished adventure. If there is no such adventure, [`Error::NotAllowed`] for a user and [`Error::NotFound`]
+    /// for the service. [`Error::InvalidValue`], [`Error::IdConflict`], [`Error::NotSignedIn`].
     pub async fn add(self, adventure_id: Uuid, creature: NewCreature) -> Result<creatures::Model, Error> {
         let id = creature.id.unwrap_or_else(Uuid::new_v4);
         let stats = json::to_json(&creature.stats)?;
@@ -183,8 +183,8 @@ impl<C: Caller> Creatures<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidValue`], [`Error::NotFound`] if the caller cannot read it, [`Error::AdventureNotYours`] if the
-    /// caller can read but not change it, [`Error::NotSignedIn`].
+    /// [`Error::InvalidValue`], [`Error::NotFound`] if the caller cannot read the creature,
+    /// [`Error::AdventureNotYours`] if the caller can read but not change it, [`Error::NotSignedIn`].
     pub async fn edit(self, id: Uuid, changes: CreatureChanges) -> Result<creatures::Model, Error> {
         let mut row = creatures::ActiveModel::default();
         set_if_some(&mut row.name, &changes.name);
@@ -204,7 +204,7 @@ impl<C: Caller> Creatures<'_, C> {
         })
     }
 
-    /// Removes a creature from its adventure. Rolls that the creature has made remain, and keep its name.
+    /// Removes a creature from its adventure. The creature's rolls remain, and keep its name.
     ///
     /// Who may: the adventure's creator and the service. Three round trips. No event.
     ///

@@ -44,20 +44,20 @@ pub struct Dice<'a, C> {
 
 impl<C: Caller> Dice<'_, C> {
     /// Makes a roll. The database computes the number of dice from the attribute of the character or creature and from
-    /// the modifiers, and draws the results; a user can choose neither. Repeating the request with the same id returns
-    /// the existing roll.
+    /// the modifiers, and draws the results; a user can choose neither the number nor the results. Repeating the
+    /// request with the same id returns the existing roll.
     ///
-    /// Who may: in an active session, a player for their own seated character, the Seer for every seated character,
-    /// their own characters and the adventure's creatures, and the service. Three round trips, or four if the request
-    /// is repeated. Event `dice_rolled`.
+    /// Who may: in an active session, a player for their own seated character, and the Seer for every seated character,
+    /// for their own characters and for the adventure's creatures; in any session, the service. Three round trips, or
+    /// four if the request is repeated. Event `dice_rolled`.
     ///
     /// # Errors
     ///
-    /// [`Error::SessionNotActive`], [`Error::NotSeated`] for a character or a player without a seat,
-    /// [`Error::CharacterNotYours`], [`Error::CharacterRetired`], [`Error::NotSessionSeer`] for a creature,
-    /// [`Error::NotAllowed`] if the caller is not a participant or there is no such session, [`Error::NotFound`] for
-    /// the service if there is no such session or character; [`Error::InvalidValue`]
-    /// for modifiers or a description out of bounds and for the kind `heroic_save`, [`Error::CreatureNotInAdventure`],
+    /// [`Error::SessionNotActive`], [`Error::NotSeated`] if the player or the character has no seat,
+    /// [`Error::CharacterNotYours`], [`Error::CharacterRetired`], [`Error::NotSessionSeer`] if a player rolls for a
+    /// creature, [`Error::NotAllowed`] if the caller is not a participant or there is no such session,
+    /// [`Error::NotFound`] for the service if there is no such session or character; [`Error::InvalidValue`] for
+    /// modifiers or a description out of bounds and for the kind `heroic_save`, [`Error::CreatureNotInAdventure`],
     /// [`Error::IdConflict`], [`Error::NotSignedIn`].
     pub async fn roll(self, roll: NewRoll) -> Result<dice_rolls::Model, Error> {
         let id = roll.id.unwrap_or_else(Uuid::new_v4);
@@ -84,8 +84,8 @@ impl<C: Caller> Dice<'_, C> {
         })
     }
 
-    /// Repeats a failed roll with the same attribute, difficulty and modifiers; the new result stands even if it is
-    /// worse.
+    /// Saves a failed roll: repeats it with the same attribute, difficulty and modifiers; the new result stands even if
+    /// it is worse.
     ///
     /// Each seat has one heroic save per encounter; a character without a seat has none. A roll can be saved only once,
     /// within 30 seconds. A creature's roll and a heroic save cannot be saved.

@@ -23,26 +23,27 @@ use crate::content::ValidationError;
 /// [`NestedTransactionOpen`](Self::NestedTransactionOpen) and [`TransactionOver`](Self::TransactionOver). An
 /// operation's documentation lists its other errors. Below, *the handle* is [`Sparc`](crate::Sparc).
 ///
-/// Every error serializes to the same shape, which a web handler can return as it is: `code`, `message`, `retryable`,
-/// and `details`, an object with the variant's fields by name (`errors` for an invalid adventure), which is empty if
-/// there are none. The message can be shown to a person. Message and details reveal nothing about the server's
-/// configuration: fields that only an operator may see are omitted.
+/// Every error serializes to the same shape, which a web handler can return as it is: an object with `code`, `message`,
+/// `retryable` and `details`. The details are an object with the variant's fields by name (for an invalid adventure,
+/// the field `errors`); it is empty for a variant without fields. The message can be shown to a person. Message and
+/// details reveal nothing about the server's configuration: fields that only an operator may see are omitted.
 ///
 /// Match on the variant, or on [`code`](Error::code) where a string must cross a process boundary, but never on the
 /// message.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The account has ten living characters; retire one first. Code `character_limit_reached`.
+    /// The account has ten living (not retired) characters; retire one first. Code `character_limit_reached`.
     #[error("character limit reached (maximum 10); retire a character first")]
     CharacterLimitReached,
     /// The account has a hundred retired characters; delete one first. Code `retired_limit_reached`.
     #[error("retired character limit reached (maximum 100); delete one first")]
     RetiredLimitReached,
-    /// The account has twenty seats in live sessions; leave one first. Code `seat_limit_reached`.
+    /// The account has twenty seats in live sessions (not completed or cancelled); leave such a session first. Code
+    /// `seat_limit_reached`.
     #[error("seat limit reached (maximum 20 in live sessions); leave a session first")]
     SeatLimitReached,
-    /// The account runs twenty live sessions; end one first. Code `session_limit_reached`.
+    /// The account is the Seer of twenty live sessions; end one first. Code `session_limit_reached`.
     #[error("session limit reached (maximum 20 live sessions); end a session first")]
     SessionLimitReached,
     /// The account has two hundred adventures; delete one first. Code `adventure_limit_reached`.
@@ -60,13 +61,13 @@ pub enum Error {
     /// The character is retired. Code `character_retired`.
     #[error("the character is retired; bring it back first")]
     CharacterRetired,
-    /// The character has a seat in a live session; leave it first. Code `character_seated`.
+    /// The character has a seat in a live session; leave that session first. Code `character_seated`.
     #[error("the character has a seat in a live session; leave it first")]
     CharacterSeated,
     /// The character belongs to somebody else. Code `character_not_yours`.
     #[error("the character belongs to somebody else; choose one of your own")]
     CharacterNotYours,
-    /// Only the player may take the seat and choose the character. Code `not_your_choice`.
+    /// Only the player whose seat it is may take it and choose its character. Code `not_your_choice`.
     #[error("only the player may take the seat and choose the character")]
     NotYourChoice,
     /// All seats are taken. Code `session_full`.
@@ -110,10 +111,10 @@ pub enum Error {
     /// The adventure is published; unpublish it before editing its content. Code `adventure_published`.
     #[error("the adventure is published; unpublish it before editing its content")]
     AdventurePublished,
-    /// The content has errors; each names the node that has it, if any. Code `adventure_invalid`.
+    /// The content has errors; each names the node that it is about, if there is one. Code `adventure_invalid`.
     #[error("the adventure has errors, which must be fixed before it is published")]
     AdventureInvalid(Vec<ValidationError>),
-    /// The seat's heroic save of this encounter has been used. Code `heroic_save_spent`.
+    /// The seat's heroic save of this encounter has been used, or the character has no seat. Code `heroic_save_spent`.
     #[error("the heroic save of this encounter is spent; only a new encounter restores it")]
     HeroicSaveSpent,
     /// The roll succeeded, so there is nothing to save. Code `heroic_save_not_needed`.
@@ -122,14 +123,14 @@ pub enum Error {
     /// More than thirty seconds have passed since the roll. Code `heroic_save_too_late`.
     #[error("a heroic save must follow its roll within 30 seconds")]
     HeroicSaveTooLate,
-    /// The roll has already been saved. Code `roll_already_saved`.
+    /// A heroic save has already repeated the roll. Code `roll_already_saved`.
     #[error("a roll can be saved only once")]
     RollAlreadySaved,
-    /// The roll cannot be repeated by this heroic save: it is a heroic save itself, a creature's roll, or a roll of
-    /// another character or session. Code `roll_not_saveable`.
+    /// This heroic save cannot repeat the roll: the roll does not exist, is itself a heroic save, or is a roll of a
+    /// creature or of another character or session. Code `roll_not_saveable`.
     #[error("a heroic save must repeat a roll, not a heroic save, of the same character in the same session")]
     RollNotSaveable,
-    /// The creature is not one of the adventure that the session plays. Code `creature_not_in_adventure`.
+    /// The creature does not belong to the adventure that the session plays. Code `creature_not_in_adventure`.
     #[error("the creature must be one of the adventure that the session plays")]
     CreatureNotInAdventure,
     /// Tutorial steps must be completed in the order of their path. Code `tutorial_out_of_order`.
@@ -144,10 +145,10 @@ pub enum Error {
     /// The session is not active: it has not started, is paused, or has ended. Code `session_not_active`.
     #[error("the session is not active; its Seer must start or resume it first")]
     SessionNotActive,
-    /// The caller has no seat in the session, or the character has none. Code `not_seated`.
+    /// The caller or the character has no seat in the session. Code `not_seated`.
     #[error("only a player whose character has a seat in the session may do that; take a seat first")]
     NotSeated,
-    /// The token is valid, but its account does not exist. Code `unknown_account`.
+    /// The user's account does not exist; their token may be valid all the same. Code `unknown_account`.
     #[error("the account does not exist; sign up first")]
     UnknownAccount,
     /// The token's claims cannot be used for an identity. Code `invalid_claims`.
@@ -189,17 +190,17 @@ pub enum Error {
     #[error("a statement ended its transaction; what was done before it may have been committed")]
     TransactionEndedByStatement,
     /// A statement failed in this transaction, or a call was dropped before it completed. The transaction can only be
-    /// rolled back.    /// Code `transaction_failed`.
+    /// rolled back. Code `transaction_failed`.
     #[error("a statement failed or was cancelled in this transaction; roll it back, nothing of it will be committed")]
     TransactionFailed,
-    /// A transaction was used or committed while a transaction nested in it is open. Code `nested_transaction_open`.
+    /// A transaction was used or committed while a transaction nested in it was open. Code `nested_transaction_open`.
     #[error("a nested transaction is open; commit it or roll it back first")]
     NestedTransactionOpen,
     /// The transaction, or the one that it is nested in, was committed or rolled back. Code `transaction_over`.
     #[error("the transaction was already committed or rolled back; begin another one")]
     TransactionOver,
-    /// The caller's statement cannot be run: it is not valid SQL, consists of several statements, has too many or too
-    /// few bound values, or updates an entity's row without the primary key. Code `invalid_statement`.
+    /// The caller's statement cannot be run. For example, it is not valid SQL, consists of several statements, has too
+    /// many or too few bound values, or updates an entity's row without the primary key. Code `invalid_statement`.
     #[error("the statement cannot be run: {reason}")]
     InvalidStatement {
         /// What is wrong with the statement.
@@ -231,8 +232,8 @@ pub enum Error {
         /// The constraint's name.
         constraint: String,
     },
-    /// Events after the requested one may have been deleted, because events are kept for a day. Subscribe from now on,
-    /// and then reload the session. Code `events_expired`.
+    /// Events after the requested one may be missing, because events are kept for a day, or because the server was
+    /// replaced or restored. Subscribe again with `None`, and then reload the session. Code `events_expired`.
     #[error("events after that one may have been deleted (they are kept for a day); subscribe again, then reload")]
     EventsExpired,
     /// The cursor does not belong to this list. Code `bad_cursor`.
@@ -241,7 +242,7 @@ pub enum Error {
     /// The deadline was exceeded. Nothing was done. Code `deadline_exceeded`.
     #[error("deadline exceeded; nothing was done, try again")]
     DeadlineExceeded,
-    /// Repeated deadlocks or serialization failures. A retry may help. Code `busy`.
+    /// A deadlock, a serialization failure, or a lock that was not available in time. A retry may help. Code `busy`.
     #[error("the database is busy; try again")]
     Busy,
     /// The connection was lost before the commit. Nothing was done. Code `connection_lost`.
@@ -253,7 +254,8 @@ pub enum Error {
         "the answer to the commit was lost, so the change may have been made; check, or try again with the same id"
     )]
     CommitUnknown(#[source] DbErr),
-    /// No connection of the pool became free within the timeout. Nothing was done. Code `pool_exhausted`.
+    /// No connection of the pool became free within the timeout, or the server allows no further connection. Nothing
+    /// was done. Code `pool_exhausted`.
     #[error("no database connection was free in time; allow more connections, or wait longer")]
     PoolExhausted,
     /// The handle is closed. Nothing was done. Code `pool_closed`.
@@ -265,8 +267,8 @@ pub enum Error {
         /// What is wrong, and what is required.
         reason: String,
     },
-    /// No connection could be opened when the handle was created. The message names the cause and the remedy. Code
-    /// `connect_failed`.
+    /// The URL is invalid, or no connection could be opened when the handle was created. The message names the cause
+    /// and the remedy. Code `connect_failed`.
     #[error(transparent)]
     ConnectFailed(rls::ConnectError),
     /// The database has no SPARC schema; migrate it first. Code `schema_missing`.
@@ -277,12 +279,13 @@ pub enum Error {
         "the database's schema is {found}, but this service needs version {needed}: run `cargo run -p migration -- up`"
     )]
     SchemaOutdated {
-        /// The schema of the database.
+        /// The version of the database's schema, for example `version 0.16`, or `unfinished`.
         found: String,
         /// The oldest schema version that is recent enough.
         needed: &'static str,
     },
-    /// The server is out of disk space or memory. Nothing was done. Code `server_exhausted`.
+    /// The server is out of disk space, memory or another resource, or had an I/O error. Nothing was done. Code
+    /// `server_exhausted`.
     #[error("the database server is out of disk space or memory; try again later")]
     ServerExhausted(#[source] DbErr),
     /// The server is a standby, or the transaction is `READ ONLY`. Nothing was done. Code `read_only`.
@@ -291,7 +294,7 @@ pub enum Error {
          that writes"
     )]
     ReadOnly,
-    /// Any other error of the database, with its source. Code `database`.
+    /// Any other error of the database or of SeaORM, with its source. Code `database`.
     #[error("the database failed; try again later, or tell the operator")]
     Database(#[source] DbErr),
 }

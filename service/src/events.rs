@@ -122,7 +122,7 @@ impl<C: Caller> Events<'_, C> {
 
     /// Returns the next events of a session after the one with this `seq`, at most two hundred, the oldest first. With
     /// 0, it starts with the oldest event of the last day. A further call with the `seq` of the last event returned
-    /// misses nothing, or fails because events may be missing.
+    /// continues without a gap, or fails if later events may have been deleted.
     ///
     /// Who may: the session's listeners. Three round trips.
     ///
@@ -195,8 +195,8 @@ struct NewestSeq {
 
 /// Returns an identifier of the history of events that is being read. If it changes, a subscription may be reading
 /// another history. With replicas it is the WAL timeline, which the primary and its standbys share, and which changes
-/// with each promotion. Otherwise it is `event_history_id`: the result of `private.event_history_id()`, which also
-/// changes with each restart, or `None` if the server is a standby.
+/// with each promotion. Otherwise it is the argument `event_history_id`, the result of `private.event_history_id()`,
+/// which also changes with each restart. On a standby it is `None`; without replicas, that is an error.
 fn choose_history_id(tx: &OperationTransaction, event_history_id: Option<String>) -> Result<String, Error> {
     match (tx.timeline(), event_history_id) {
         (Some(timeline), _) => Ok(format!("timeline {timeline}")),

@@ -3,12 +3,12 @@
 use rls::supabase;
 use uuid::Uuid;
 
-/// The identity that statements run as, without the claims.
+/// The identity that statements run as, without the claims (what a token says about the caller).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Identity {
     /// A signed-in user: role `authenticated`.
     User(Uuid),
-    /// A visitor: role `anon`.
+    /// A visitor, who has not signed in: role `anon`.
     Anon,
     /// The service itself: role `service_role`, which bypasses row-level security.
     Service,
@@ -25,7 +25,7 @@ impl std::fmt::Display for Identity {
 }
 
 impl Identity {
-    /// Converts the identity of a connection or transaction, which also has claims.
+    /// Converts the identity of a connection or transaction. The claims are dropped.
     pub(crate) fn from_rls(identity: &rls::Identity) -> Self {
         match identity.user_id() {
             Some(id) => Self::User(id),
@@ -52,8 +52,8 @@ mod tests {
     #[test]
     fn a_user_is_displayed_as_their_id_and_others_by_name() {
         let id = uuid::Uuid::new_v4();
-        let shown = [supabase::user(id), supabase::anon(), supabase::service()]
+        let texts = [supabase::user(id), supabase::anon(), supabase::service()]
             .map(|identity| Identity::from_rls(&identity).to_string());
-        assert_eq!(shown, [id.to_string(), "anon".to_owned(), "service".to_owned()]);
+        assert_eq!(texts, [id.to_string(), "anon".to_owned(), "service".to_owned()]);
     }
 }

@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 
-/// A session's join code: six characters of `ABCDEFGHJKMNPQRSTUVWXYZ23456789` if the database generated it, or any six
-/// of `A-Z0-9` if the service chose it (`docs/decisions.md`, "Sessions").
+/// A session's join code. The database generates six characters of `ABCDEFGHJKMNPQRSTUVWXYZ23456789`
+/// (`docs/decisions.md`, "Sessions"). A code that a caller with the role `service_role` supplied can be any six
+/// characters of `A-Z0-9`.
 ///
 /// Parsing accepts lower case, spaces and hyphens, as people write them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -34,7 +34,7 @@ pub use sparc::{Options, Sparc};
 pub use values::{AttributeValue, Difficulty, Level, MaxHitPoints, MaxPlayers, RollsPageSize};
 
 /// The game's operations, grouped by aggregate (users, characters, adventures and so on). They are called on the
-/// connection of an identity, or on a transaction begun on one.
+/// connection of an identity, or on a transaction that was begun on such a connection.
 pub trait Operations: Caller + Sized {
     /// Accounts and profiles.
     fn users(&self) -> users::Users<'_, Self> {
@@ -66,7 +66,7 @@ pub trait Operations: Caller + Sized {
         dice::Dice { caller: self }
     }
 
-    /// Events.
+    /// Events of sessions.
     fn events(&self) -> events::Events<'_, Self> {
         events::Events { caller: self }
     }
@@ -76,7 +76,7 @@ pub trait Operations: Caller + Sized {
         tutorial::Tutorial { caller: self }
     }
 
-    /// Maintenance.
+    /// Maintenance jobs.
     fn maintenance(&self) -> maintenance::Maintenance<'_, Self> {
         maintenance::Maintenance { caller: self }
     }

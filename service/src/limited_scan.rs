@@ -1,6 +1,6 @@
-//! Lists with filters that no index covers. To fill a page, the database scans at most a thousand rows of the list,
-//! however few of them match. If the scan ends at this limit and has found no match after the page's last row,
-//! the page has a cursor that continues the scan.
+//! Lists with filters that no index supports. To fill a page, the database scans at most a thousand rows of the list,
+//! however few of them match. If the scan reaches this limit before it finds more matches than the page can hold, the
+//! page has a cursor that continues the scan.
 
 use sea_orm::{DbErr, Statement, sqlx::postgres::PgRow};
 use serde::Serialize;
@@ -15,31 +15,32 @@ pub(crate) const SCAN_LIMIT: usize = 1000;
 pub(crate) struct PageQuery {
     statement: Statement,
     /// Whether the scan is limited. If so, each row of the result also has the columns that describe the last scanned
-    /// row (`scan_end` in [`with_scan_limit`](Self::with_scan_limit)). They are NULL if the scan ended before the
-    /// limit, or found a match after the page's last row.
+    /// row (`scan_end` in [`with_scan_limit`](Self::with_scan_limit)). These columns are NULL if the scan ended before
+    /// the limit, or found more matches than the page can hold.
     has_scan_limit: bool,
 }
 
 impl PageQuery {
-    /// Returns the query of a page whose filters are all covered by an index. Its scan has no limit.
+    /// Returns the query of a page of a list all of whose filters an index supports. The scan has no limit.
     pub(crate) fn without_scan_limit(binds: Binds, page_sql: String) -> Self {
         Self { statement: binds.into_statement(page_sql), has_scan_limit: false }
     }
 
     /// Returns the query of a page of at most `page_size` rows, whose scan is limited.
     ///
-    /// - `page_sql` selects the first `page_size + 1` matching rows among the scanned ones.
-    /// - `scan_positions_sql` selects for each scanned row its number as `scan_ordinal`, its id as `scanned_id`, and
-    ///   its sort keys. `page_sql` must not have columns of these names.
+    /// - `page_sql` selects the first `page_size + 1` matching rows among the scanned ones. Their id must be in the
+    ///   column `id`.
+    /// - `scan_positions_sql` selects for each scanned row its number in the scan (from 1) as `scan_ordinal`, its id as
+    ///   `scanned_id`, and its sort keys. `page_sql` must not have columns of these names.
     /// - `ctes` has the common table expressions that `page_sql` and `scan_positions_sql` use, each followed by a
     ///   comma; it may be empty.
-    /// - `order_by` sorts the page.
+    /// - `order_by` is the ORDER BY clause of the page.
     ///
-    /// The end of the scan is looked up only if the scan found no match after the page's last row; otherwise the next
-    /// page begins after that row. `scan_end` is materialized, because PostgreSQL would otherwise inline it into the
-    /// join and evaluate it before the page. One statement reads the page and the end of the scan. If two statements
-    /// did, and a row left the list between them, the second would take as the end a row that the first did not scan,
-    /// and that row would be on no page.
+    /// The end of the scan is looked up only if the scan found no more matches than the page can hold; otherwise the
+    /// next page begins after the page's last row. `scan_end` is materialized, because PostgreSQL would otherwise
+    /// inline it into the join and evaluate it before the page. One statement reads the page and the end of the scan.
+    /// If two statements did, and a row left the list between them, the second would take as the end a row that the
+    /// first did not scan, and that row would be on no page.
     pub(crate) fn with_scan_limit(
         binds: Binds,
         ctes: &str,
@@ -65,9 +66,9 @@ impl PageQuery {
         Self { statement, has_scan_limit: true }
     }
 
-    /// Runs the query. `position_of` returns a row's position in the list. `scan_end_position` returns the position of
-    /// the last scanned row; its arguments are a row of the result, which contains the sort keys of the last scanned
-    /// row, and the id of the last scanned row.
+    /// Runs the query. `position_of` returns an item's position in the list. `scan_end_position` returns the position
+    /// of the last scanned row. Its first argument is a row of the result, from which it decodes the sort keys of the
+    /// last scanned row; its second argument is the last scanned row's id.
     pub(crate) async fn fetch<T, P: Serialize>(
         &self,
         tx: &OperationTransaction,

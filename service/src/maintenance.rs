@@ -1,6 +1,7 @@
-//! Maintenance jobs. They work in batches, and can be repeated and run concurrently.
+//! Maintenance jobs. They can be repeated and run concurrently. All but the vacuum work in batches.
 //!
-//! Where `pg_cron` is installed, the schema schedules the same jobs, but vacuums only `sessions` and `dice_rolls`.
+//! Where the extension `pg_cron` is installed, the migration schedules the same jobs, but its vacuum jobs process only
+//! `sessions` and `dice_rolls`.
 //!
 //! ```
 //! use service::{Operations, Sparc, maintenance::JobOptions};
@@ -36,10 +37,12 @@ use crate::{
 /// Options of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JobOptions {
-    /// Rows per batch, 1 to 10,000; a number outside this range is clamped to it. Each batch is a transaction of its
-    /// own, unless the job runs in a caller's transaction. A thousand by default. `vacuum` has no batches.
+    /// Maximum number of events or sessions per batch, 1 to 10,000; a number outside this range is clamped to it. Each
+    /// batch is a transaction of its own, unless the job runs in a caller's transaction. A thousand by default.
+    /// `vacuum` has no batches.
     pub batch_size: u16,
-    /// Time after which no further batch begins. The first batch always runs. Ten minutes by default.
+    /// Time after which no further batch (of `vacuum`: no further table) begins. The first one always runs. Ten minutes
+    /// by default.
     pub time_limit: Duration,
 }
 
@@ -57,9 +60,11 @@ pub struct JobReport {
     /// Number of events deleted, of sessions cancelled or archived, or of tables vacuumed or skipped, depending on the
     /// job.
     pub processed: u64,
-    /// Whether the job ended because nothing was left that it could process, and not because the time ran out. Rows
-    /// that another transaction has locked, and sessions that cannot be archived or cancelled, remain even then. Each
-    /// such session leaves a warning in PostgreSQL's log.
+    /// Whether the job ended because it found nothing more that it could process, and not because the time ran out.
+    /// Rows that another transaction has locked, and sessions that cannot be archived or cancelled, remain even then.
+    /// PostgreSQL logs a warning for each session that cannot be archived or cancelled. `delete_old_events` looks only
+    /// at the oldest events, twice as many as a batch has. If others have locked more than half of these, it ends
+    /// although it could delete later ones.
     pub reached_end: bool,
 }
 
@@ -105,23 +110,24 @@ const ARCHIVE_SESSIONS: &str = "SELECT private.archive_sessions($1) AS row_count
 /// The tables with the most updates and deletions.
 const BUSY_TABLES: [&str; 4] = ["sessions", "session_players", "session_events", "dice_rolls"];
 
-/// Whether the login owns all of [`BUSY_TABLES`]. This is checked first, because VACUUM runs as the login, and would
-/// skip a table that the login does not own, with a warning but without an error.
+/// Returns whether the login (the role with which the pool connects) owns all of [`BUSY_TABLES`]. This is checked
+/// first, because VACUUM runs as the login, and would skip a table that the login does not own, with a warning but
+/// without an error.
 const SELECT_OWNS_TABLES: &str = "SELECT bool_and(pg_has_role(session_user, relowner, 'USAGE')) AS owns_all
   FROM pg_catalog.pg_class
   WHERE oid = ANY ('{public.sessions,public.session_players,public.session_events,public.dice_rolls}'::regclass[])";
 
-/// The number of rows that one batch processed.
+/// The result of one batch: the number of events or sessions that it processed.
 #[derive(FromQueryResult)]
 struct BatchResult {
     row_count: i32,
 }
 
-/// Runs batches until one of them is not full or the time has run out. Each batch is an operation of its own: it runs
-/// `$sql`, which calls a database function with the batch size and returns the number of rows that the function
-/// processed.
-macro_rules! in_batches {
-    ($caller:expr, $name:literal, $sql:ident, $options:ident, $progress:ident) => {{
+/// Runs batches until one of them is not full or the time has run out. After each batch, calls `$on_progress` with the
+/// number processed so far. Each batch is an operation of its own, which runs `$sql`. That statement calls a database
+/// function with the batch size, and returns the number of events or sessions that the function processed.
+macro_rules! run_in_batches {
+    ($caller:expr, $name:literal, $sql:ident, $options:ident, $on_progress:ident) => {{
         let started_at = Instant::now();
         let batch_size = i32::from($options.batch_size.clamp(1, 10_000));
         let mut report = JobReport::default();
@@ -132,7 +138,7 @@ macro_rules! in_batches {
             })?;
             report.processed += u64::from(row_count.unsigned_abs());
             report.reached_end = row_count < batch_size;
-            $progress(report.processed);
+            $on_progress(report.processed);
         }
         Ok(report)
     }};
@@ -154,8 +160,8 @@ impl<C: Caller> Maintenance<'_, C> {
         })
     }
 
-    /// Deletes events older than a day, the oldest first, and reports the number deleted so far after each batch.
-    /// Concurrent runs share the work.
+    /// Deletes events older than a day, roughly the oldest first. After each batch, calls `on_progress` with the number
+    /// deleted so far. Concurrent runs share the work.
     ///
     /// Who may: the service. Three round trips for each batch. No event.
     ///
@@ -165,17 +171,17 @@ impl<C: Caller> Maintenance<'_, C> {
     pub async fn delete_old_events(
         self,
         options: JobOptions,
-        mut progress: impl FnMut(u64) + Send,
+        mut on_progress: impl FnMut(u64) + Send,
     ) -> Result<JobReport, Error> {
         require_service(self.caller)?;
-        in_batches!(self.caller, "maintenance.delete_old_events", DELETE_OLD_EVENTS, options, progress)
+        run_in_batches!(self.caller, "maintenance.delete_old_events", DELETE_OLD_EVENTS, options, on_progress)
     }
 
-    /// Cancels abandoned live sessions (*live*: neither completed nor cancelled). A session that has not started is
-    /// abandoned a week after its scheduled start, but no later than a year after its creation; if it has no scheduled
-    /// start, it is abandoned a month after its creation.
-    /// A started session is abandoned after a month without events. Reports the number cancelled so far after each
-    /// batch. Concurrent runs share the work.
+    /// Cancels abandoned live sessions (*live*: neither completed nor cancelled). A session that has not started counts
+    /// as abandoned a week after its scheduled start, but no later than a year after its creation; if it has no
+    /// scheduled start, it counts as abandoned a month after its creation. A started session counts as abandoned after
+    /// a month without events. After each batch, calls `on_progress` with the number cancelled so far. Concurrent runs
+    /// share the work.
     ///
     /// Who may: the service. Three round trips for each batch. Event `session_status`.
     ///
@@ -185,14 +191,14 @@ impl<C: Caller> Maintenance<'_, C> {
     pub async fn cancel_abandoned_sessions(
         self,
         options: JobOptions,
-        mut progress: impl FnMut(u64) + Send,
+        mut on_progress: impl FnMut(u64) + Send,
     ) -> Result<JobReport, Error> {
         require_service(self.caller)?;
-        in_batches!(self.caller, "maintenance.cancel_abandoned_sessions", CANCEL_ABANDONED, options, progress)
+        run_in_batches!(self.caller, "maintenance.cancel_abandoned_sessions", CANCEL_ABANDONED, options, on_progress)
     }
 
-    /// Archives completed and cancelled sessions that ended more than 90 days ago, with their seats and rolls, and
-    /// reports the number archived so far after each batch. Concurrent runs share the work.
+    /// Archives completed and cancelled sessions that ended more than 90 days ago, with their seats and rolls. After
+    /// each batch, calls `on_progress` with the number archived so far. Concurrent runs share the work.
     ///
     /// Who may: the service. Three round trips for each batch. No event.
     ///
@@ -202,19 +208,18 @@ impl<C: Caller> Maintenance<'_, C> {
     pub async fn archive_sessions(
         self,
         options: JobOptions,
-        mut progress: impl FnMut(u64) + Send,
+        mut on_progress: impl FnMut(u64) + Send,
     ) -> Result<JobReport, Error> {
         require_service(self.caller)?;
-        in_batches!(self.caller, "maintenance.archive_sessions", ARCHIVE_SESSIONS, options, progress)
+        run_in_batches!(self.caller, "maintenance.archive_sessions", ARCHIVE_SESSIONS, options, on_progress)
     }
 }
 
 /// `vacuum` is not available within a transaction, because PostgreSQL refuses VACUUM in one.
 impl Maintenance<'_, IdentityConnection> {
-    /// Vacuums and analyzes the tables with the most updates and deletions, and, after each table, reports the
-    /// number processed so far. A table that is locked, for example by another VACUUM, is skipped, but counts as
-    /// processed. After the time limit
-    /// no further table is begun.
+    /// Vacuums and analyzes the tables with the most updates and deletions. After each table, calls `on_progress` with
+    /// the number of tables processed so far. A table that is locked, for example by another VACUUM, is skipped, but
+    /// counts as processed. After the time limit, no further table is begun.
     ///
     /// Who may: the service, through a login that owns the tables (the one that migrated). Three round trips and one
     /// for each table. No event.
@@ -230,7 +235,11 @@ impl Maintenance<'_, IdentityConnection> {
     /// tx.maintenance().vacuum(JobOptions::default(), |_| ()).await; // VACUUM cannot run in a transaction
     /// # }
     /// ```
-    pub async fn vacuum(self, options: JobOptions, mut progress: impl FnMut(u64) + Send) -> Result<JobReport, Error> {
+    pub async fn vacuum(
+        self,
+        options: JobOptions,
+        mut on_progress: impl FnMut(u64) + Send,
+    ) -> Result<JobReport, Error> {
         #[derive(FromQueryResult)]
         struct OwnershipRow {
             owns_all: Option<bool>,
@@ -246,9 +255,9 @@ impl Maintenance<'_, IdentityConnection> {
             retries = tracing::field::Empty,
             duration_us = tracing::field::Empty,
         );
-        // Nothing is retried here: the run only records the outcome in the span.
+        // Nothing is retried here: `operation_run` serves only to record the outcome in the span.
         let operation_run = OperationRun::new(self.caller, Access::ReadWrite);
-        let vacuum = async {
+        let vacuum_future = async {
             let tx = UnverifiedExt::begin_unverified(self.caller, TransactionOptions::default(), None).await?;
             let statement = Statement::from_string(DbBackend::Postgres, SELECT_OWNS_TABLES);
             let row = OwnershipRow::find_by_statement(statement).one(&tx).await?;
@@ -264,17 +273,17 @@ impl Maintenance<'_, IdentityConnection> {
                 }
                 self.caller.execute_as_login(format!("VACUUM (ANALYZE, SKIP_LOCKED) public.{table}")).await?;
                 report.processed += 1;
-                progress(report.processed);
+                on_progress(report.processed);
             }
             report.reached_end = true;
             Ok(report)
         };
-        let vacuum_and_record = async {
-            let outcome = vacuum.await;
+        let recorded_vacuum_future = async {
+            let outcome = vacuum_future.await;
             operation_run.record_outcome(&outcome);
             outcome
         };
-        tracing::Instrument::instrument(vacuum_and_record, span).await
+        tracing::Instrument::instrument(recorded_vacuum_future, span).await
     }
 }
 

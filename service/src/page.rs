@@ -111,8 +111,8 @@ impl ListId {
         if list_id == self.0 { Ok(Some(position)) } else { Err(Error::InvalidCursor) }
     }
 
-    /// Returns a page of the first `page_size` rows. The caller has read one row more, if there is one; the page then
-    /// has a cursor for the position of its last row, which `position_of` returns.
+    /// Returns a page of the first `page_size` rows. If the list continues after these, `rows` must have one more row;
+    /// the page then has a cursor for the position of its own last row. `position_of` returns a row's position.
     pub(crate) fn build_page<T, P: Serialize>(
         self,
         mut rows: Vec<T>,

@@ -22,20 +22,21 @@ use crate::{
 /// How to tell whether an existing row with the requested id was created by the same request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum RepeatCheck<C> {
-    /// For rows that never change: compares all columns that the request sets, and this column, in which the database
-    /// stores the row's author.
+    /// For rows that never change: compares all columns that the request sets, and the column given here, in which the
+    /// database stores the row's author.
     ByColumnsAndAuthor(C),
     /// For rows that may change: compares the digest of the original request, which the database keeps.
     ByDigest,
 }
 
-/// Inserts the row, or returns the existing row with its id if the same caller created it with the same request.
-/// PostgreSQL compares the values, so that notations of the same number (12 and 12.0) are equal. `what` is the kind of
-/// row, for the error if another request created the existing row. `build_row` is called again if the row exists.
+/// Inserts the row and returns it. If a row with the same id exists, and the same caller created that row with the same
+/// request, returns that row. PostgreSQL compares the values, so that notations of the same number (12 and 12.0) are
+/// equal. `what` is the kind of row, for the error if another request created the existing row. `build_row` is called
+/// again if the row exists.
 ///
-/// So a caller may repeat the call after a lost answer, even if the creation would be refused by then. A call takes one
-/// round trip, or two if the row exists. Of two concurrent calls, the second waits for the first and returns the row
-/// that the first inserted.
+/// So a caller can repeat a call whose answer was lost, even if the creation would be refused by now. A call takes one
+/// round trip, or two if the row exists. Of two concurrent calls for the same request, the second waits for the first
+/// and returns the row that the first inserted.
 pub(crate) async fn insert_or_get<A>(
     tx: &OperationTransaction,
     build_row: impl Fn() -> A,
@@ -53,9 +54,9 @@ where
     let row = build_row();
     let query = A::Entity::find().filter(matches_values_of(&row, [id_column]));
     let query = match repeat_check {
-        RepeatCheck::ByColumnsAndAuthor(author) => query
+        RepeatCheck::ByColumnsAndAuthor(author_column) => query
             .filter(matches_values_of(&row, <A::Entity as EntityTrait>::Column::iter()))
-            .filter(equals(author, tx.caller_identity().user_id().into())),
+            .filter(equals(author_column, tx.caller_identity().user_id().into())),
         RepeatCheck::ByDigest => {
             let table = A::Entity::default().table_name().to_owned();
             let is_same_request_sql = "private.is_same_request($1, $2)";
@@ -69,7 +70,7 @@ where
 /// Returns the values that the row sets, as a JSON object. PostgreSQL converts them to the types of the columns.
 fn requested_row_as_json<A: ActiveModelTrait>(row: &A) -> serde_json::Value {
     let columns = <A::Entity as EntityTrait>::Column::iter();
-    let set_values = columns.filter_map(|column| {
+    let members = columns.filter_map(|column| {
         let value = match row.get(column).into_value()? {
             // SeaQuery's own conversion of a time keeps the quotes of the SQL literal.
             Value::ChronoDateTimeWithTimeZone(Some(time)) => serde_json::Value::String(time.to_rfc3339()),
@@ -77,10 +78,11 @@ fn requested_row_as_json<A: ActiveModelTrait>(row: &A) -> serde_json::Value {
         };
         Some((column.as_str().to_owned(), value))
     });
-    serde_json::Value::Object(set_values.collect())
+    serde_json::Value::Object(members.collect())
 }
 
-/// Returns the condition that each of these columns has the row's value, except those that the row does not set.
+/// Returns the condition that each of these columns has the value that the row sets. Columns that the row does not set
+/// are left out.
 fn matches_values_of<A: ActiveModelTrait>(
     row: &A,
     columns: impl IntoIterator<Item = <A::Entity as EntityTrait>::Column>,
@@ -96,23 +98,25 @@ fn equals<C: ColumnTrait>(column: C, value: Value) -> SimpleExpr {
     if value == value.as_null() { column.is_null() } else { column.eq(value) }
 }
 
-/// Inserts the row and returns it, or returns `None` if a row with the same key exists: `INSERT ... ON CONFLICT (key)
-/// DO NOTHING RETURNING ...`. With a look-up first, no policy or trigger refuses the row if such a row exists.
+/// Inserts the row and returns it, or returns `None` if a row with the same key exists: `INSERT ... ON CONFLICT
+/// (key_columns) DO NOTHING RETURNING ...`. With [`ExistenceCheck::ByLookUp`], no policy or trigger refuses the new row
+/// if the caller sees the existing one.
 pub(crate) async fn insert_if_absent<A>(
     tx: &OperationTransaction,
     row: A,
-    key: impl IntoIterator<Item = <A::Entity as EntityTrait>::Column> + Clone,
+    key_columns: impl IntoIterator<Item = <A::Entity as EntityTrait>::Column> + Clone,
     existence_check: ExistenceCheck,
 ) -> Result<Option<<A::Entity as EntityTrait>::Model>, Error>
 where
     A: ActiveModelTrait + ActiveModelBehavior + Send + 'static,
     <A::Entity as EntityTrait>::Model: IntoActiveModel<A>,
 {
-    let inserted = tx.query_one_raw(inserts::insert_statement(row, key, existence_check)).await?;
+    let inserted = tx.query_one_raw(inserts::insert_statement(row, key_columns, existence_check)).await?;
     Ok(inserted.map(|row| FromQueryResult::from_query_result(&row, "")).transpose()?)
 }
 
-/// Returns the row with this id, if the caller may see it. `what` is the kind of row, for the error.
+/// Returns the row with this id, or [`Error::NotFound`] if there is none that the caller may see. `what` is the kind of
+/// row, for the error.
 pub(crate) async fn require<E>(tx: &OperationTransaction, id: Uuid, what: &'static str) -> Result<E::Model, Error>
 where
     E: EntityTrait,
@@ -121,8 +125,8 @@ where
     E::find_by_id(id).one(tx).await?.ok_or(Error::NotFound { what })
 }
 
-/// Updates the row with this id and returns it. Returns `None` if it does not exist or the caller may not update it. If
-/// no column is set, returns the row as it is. One round trip.
+/// Updates the row with this id to the values that `row` sets, and returns it. Returns `None` if there is no such row,
+/// or the caller may not update it. If `row` sets no column, only reads the row. One round trip.
 pub(crate) async fn update_returning<A>(
     tx: &OperationTransaction,
     row: A,
@@ -193,7 +197,7 @@ impl<T: Type<Postgres> + for<'r> Decode<'r, Postgres>> ResultColumn<T> {
         }
     }
 
-    /// Decodes the column's value in a row.
+    /// Decodes the column's value in a row of the same result.
     pub(crate) fn read(&self, row: &PgRow) -> Result<T, DbErr> {
         row.try_get_unchecked(self.index).map_err(query_error)
     }

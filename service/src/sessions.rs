@@ -1,6 +1,6 @@
-//! Sessions, from the lobby to the archive. A Seer runs a session of an adventure, and players take its seats, each
-//! with a character. The session waits for players (`waiting` or `starting_soon`), is played (`active` or `paused`) and
-//! ends (`completed` or `cancelled`). Until it ends, it is live.
+//! Sessions, from the lobby to the archive. A Seer runs a session of an adventure, and players take the session's
+//! seats, each with a character. The session waits for players (`waiting` or `starting_soon`), is played (`active` or
+//! `paused`) and ends (`completed` or `cancelled`). Until it ends, it is *live*.
 //!
 //! ```
 //! use service::{Operations, Sparc, sessions::NewSession};
@@ -99,7 +99,8 @@ pub enum Visibility {
     /// Everyone. While the session waits for players and has a free seat, the lobby lists it, until six hours after its
     /// scheduled start, if it has one.
     Public,
-    /// Its participants. Users who know its code can join.
+    /// Its participants (the Seer and the players, even those who left, but not those whom the Seer removed) and the
+    /// service. Until the session starts, users who know its join code can look at a summary of it, and join.
     Private,
 }
 
@@ -119,7 +120,7 @@ pub struct SessionChanges {
     /// Who can see the session.
     #[serde(deserialize_with = "crate::values::not_null", skip_serializing_if = "Option::is_none")]
     pub visibility: Option<Visibility>,
-    /// Number of seats, at least as many as are taken.
+    /// Number of seats; it must not be below the number of seats taken.
     #[serde(deserialize_with = "crate::values::not_null", skip_serializing_if = "Option::is_none")]
     pub max_players: Option<MaxPlayers>,
     /// Description of the players that the Seer is looking for.
@@ -137,8 +138,8 @@ pub struct Sessions<'a, C> {
 }
 
 impl<C: Caller> Sessions<'_, C> {
-    /// Creates a session with the caller as its Seer; the database generates its code. Repeating the request with the
-    /// same id returns the existing session.
+    /// Creates a session with the caller as its Seer; the database generates its join code. Repeating the request with
+    /// the same id returns the existing session.
     ///
     /// Who may: a user. Three round trips, or four if the request is repeated. No event.
     ///
@@ -159,7 +160,7 @@ impl<C: Caller> Sessions<'_, C> {
                 is_public: Set(session.visibility == Visibility::Public),
                 max_players: Set(session.max_players.get()),
                 looking_for: Set(session.looking_for.clone()),
-                // PostgreSQL stores microseconds, and a repeated request must be equal to what was stored.
+                // PostgreSQL stores microseconds, and the values of a repeated request must equal the stored ones.
                 scheduled_start: Set(session.scheduled_start.map(|start| start.trunc_subsecs(6).into())),
                 ..Default::default()
             };
@@ -204,8 +205,8 @@ async fn find_session(tx: &OperationTransaction, id: Uuid) -> Result<sessions::M
     rows::require::<sessions::Entity>(tx, id, "session").await
 }
 
-/// Updates a session and returns it; if `row` sets no column, only reads it. If the update finds no row, the error is
-/// `NotSessionSeer` if the caller can read the session, and otherwise `NotFound`.
+/// Updates a session to the values that `row` sets, and returns it; if `row` sets no column, only reads it. If no row
+/// is found, the error is `NotSessionSeer` if the caller can read the session, and otherwise `NotFound`.
 async fn update_session(
     tx: &OperationTransaction,
     id: Uuid,

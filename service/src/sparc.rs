@@ -10,14 +10,15 @@ use uuid::Uuid;
 
 use crate::{Error, ServerStatus, error::explain_ungranted_column, events::Hub};
 
-/// Reads the comment on the table of migrations, which ends with the version of the schema. Every login may read it. No
-/// row means that there is no schema; an empty comment means that a migration has not finished.
+/// Reads the comment on the table of migrations (`sparc_migrations`). The comment ends with the version of the schema,
+/// and every login may read it. No row means that there is no schema; an empty comment means that a migration has not
+/// finished.
 const READ_VERSION_COMMENT: &str = "SELECT coalesce(obj_description(pg_class.oid, 'pg_class'), '')::text
      FROM pg_catalog.pg_class
      JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace
      WHERE nspname = 'public' AND relname = 'sparc_migrations'";
 
-/// The oldest schema version that this crate can use. Patch releases share a schema.
+/// The oldest schema version that this crate can use. Releases that differ only in the patch number share a schema.
 const MIN_SCHEMA_VERSION: &str = concat!(env!("CARGO_PKG_VERSION_MAJOR"), ".", env!("CARGO_PKG_VERSION_MINOR"));
 
 /// Checks that the schema exists and is recent enough. `version_comment` is the result of [`READ_VERSION_COMMENT`]. A
@@ -38,21 +39,23 @@ fn check_schema_version(version_comment: Option<&str>) -> Result<(), Error> {
 
 /// A handle to the game's database, cheap to clone. [`as_user`](Self::as_user), [`as_claims`](Self::as_claims),
 /// [`as_anon`](Self::as_anon) and [`as_service`](Self::as_service) return connections; each statement on such a
-/// connection runs as its identity.
+/// connection runs as the connection's identity.
 ///
-/// Two logins are recommended: one for users, a member of the roles `anon` and `authenticated`, and one for the service
-/// ([`Options::service_url`]), a member of `service_role`. A single login must be a member of all three roles. The
-/// logins need no other privileges.
+/// Two logins (roles that may log in) are recommended: one for users, a member of the roles `anon` and `authenticated`,
+/// and one for the service ([`Options::service_url`]), a member of `service_role`. A single login must be a member of
+/// all three roles. The logins need no other privileges.
 #[derive(Clone, Debug)]
 pub struct Sparc {
     database: Database,
+    /// The subscriptions to events.
     hub: Arc<Hub>,
 }
 
 impl Sparc {
-    /// Creates a handle over a pool that the program already has, with the default deadline ([`Options::deadline`]).
-    /// Does not check the version of the schema. Switches off the pool's statement log, which would contain the claims
-    /// of tokens; call this before the pool is in use.
+    /// Creates a handle over a pool that the application already has, with the default deadline
+    /// ([`Options::deadline`]). Does not check the version of the schema. Switches off the pool's statement log, which
+    /// would contain the claims of tokens. Call this inside an async runtime and before the pool is in use; see
+    /// [`rls::Database::from_connection`].
     #[must_use]
     pub fn from_connection(db: DatabaseConnection) -> Self {
         Self::new(Database::from_connection(db))
@@ -63,8 +66,8 @@ impl Sparc {
     /// # Errors
     ///
     /// [`Error::ConnectFailed`] if no connection can be opened. Its message names the cause (wrong host or password,
-    /// unknown database, no TLS, no server) in the same words as the migration program. [`Error::SchemaMissing`] if the
-    /// database is not migrated, [`Error::SchemaOutdated`] if its schema is older than this version needs.
+    /// unknown database, no TLS, no server) in the same words as the program `migration`. [`Error::SchemaMissing`] if
+    /// the database is not migrated, [`Error::SchemaOutdated`] if its schema is older than this crate needs.
     /// [`Error::Misconfigured`] if [`Options::max_connections`] is out of range.
     pub async fn connect(url: &str) -> Result<Self, Error> {
         Self::connect_with(url, Options::default()).await
@@ -98,14 +101,14 @@ impl Sparc {
         self.database.as_identity(with_account_check(supabase::user(id)))
     }
 
-    /// Returns a connection with the identity of the user or visitor that a token describes. Policies read all of the
-    /// token's claims with `auth.jwt()`. The program must have verified the token's signature and expiry. `claims` is
-    /// any value that serializes to a JSON object: a map, or the claims struct of a token library.
+    /// Returns a connection with the identity of the user or visitor that a token describes. Policies can read all of
+    /// the token's claims with `auth.jwt()`. The application must have verified the token's signature and expiry.
+    /// `claims` is any value that serializes to a JSON object: a map, or the claims struct of a token library.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidClaims`] if `claims` does not serialize to an object or a claim contains NUL. The role must be
-    /// `authenticated` and `sub` a UUID, or the role must be `anon` and `sub` absent.
+    /// [`Error::InvalidClaims`] if `claims` does not serialize to an object, or a claim contains NUL; also unless the
+    /// role is `authenticated` and `sub` is a UUID, or the role is `anon` and there is no `sub`.
     pub fn as_claims(&self, claims: impl Serialize) -> Result<IdentityConnection, Error> {
         let Ok(Value::Object(claims)) = serde_json::to_value(claims) else {
             return Err(Error::InvalidClaims { rule: "claims must be a JSON object" });
@@ -158,20 +161,20 @@ impl Sparc {
         self.database.pool_status(supabase::SERVICE_ROLE)
     }
 
-    /// Closes the pools, after everything in progress has ended. Subscriptions to events end with
-    /// [`Error::PoolClosed`].
+    /// Closes the pools: they hand out no more connections, and this call waits until those in use have been returned.
+    /// Subscriptions to events end with [`Error::PoolClosed`].
     ///
     /// # Errors
     ///
-    /// [`Error::Database`].
+    /// [`Error::Database`], from a pool that the application already had.
     pub async fn close(self) -> Result<(), Error> {
         self.hub.close();
         Ok(self.database.close().await?)
     }
 }
 
-/// Adds a check to the identity of a user, which runs when a transaction begins. If the account is closed or does not
-/// exist, the transaction is refused.
+/// Returns the identity of a user with a check that runs when each transaction begins. If the account is closed or does
+/// not exist, the transaction is refused.
 fn with_account_check(user_identity: rls::Identity) -> rls::Identity {
     user_identity.with_begin_check("private.require_open_account()")
 }
@@ -180,15 +183,15 @@ fn with_account_check(user_identity: rls::Identity) -> rls::Identity {
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Options {
-    /// The maximum number of connections of each pool. Each server has a pool for users, and one for the service if it
-    /// has a separate login ([`Options::service_url`]). The default is 10.
+    /// The maximum number of connections of each pool. Each server has a pool for users and, if the service has a
+    /// separate login ([`Options::service_url`]), another one for the service. The default is 10.
     pub max_connections: u32,
     /// The timeout for acquiring a connection. The default is 5 seconds.
     pub acquire_timeout: Duration,
     /// Whether prepared statements are cached on their connection. The default is `true`. Use `false` behind a pooler
-    /// in transaction mode that does not track them (PgBouncer before 1.21): each transaction then begins by
-    /// deallocating what other clients have prepared, in the same round trip, and each statement takes a second round
-    /// trip to be prepared.
+    /// in transaction mode that does not track prepared statements (PgBouncer before 1.21, or without
+    /// `max_prepared_statements`). Each transaction then begins by deallocating what other clients have prepared, in
+    /// the same round trip, and each statement takes a second round trip to be prepared.
     pub cache_prepared_statements: bool,
     /// The deadline of each operation, as in [`IdentityConnection::with_deadline`]. The default is 30 seconds; without
     /// a deadline, an operation would wait forever if the network silently drops packets. `None` means no deadline.
@@ -198,7 +201,8 @@ pub struct Options {
     /// for both.
     pub service_url: Option<String>,
     /// URLs of streaming replicas, which run operations that only read. After a failover, the replica that was promoted
-    /// is used as the primary. A caller always sees what it wrote. The default is none. See [`rls`](rls#replicas).
+    /// is used as the primary. A caller always sees its own writes. The default is no replicas. See
+    /// [`rls`](rls#replicas).
     pub replicas: Vec<String>,
 }
 
@@ -251,7 +255,7 @@ impl Options {
         self
     }
 
-    /// Switches the caching of prepared statements off, for a pooler in transaction mode that does not track them.
+    /// Switches the caching of prepared statements off; see [`Options::cache_prepared_statements`].
     #[must_use]
     pub fn without_prepared_statement_cache(mut self) -> Self {
         self.cache_prepared_statements = false;

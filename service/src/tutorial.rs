@@ -1,8 +1,8 @@
 //! The tutorial: two paths of steps that are completed in order.
 //!
 //! The player's path is welcome, character basics, dice rolling, combat practice, player complete. The Seer's path is
-//! welcome, running sessions, seer complete (`docs/decisions.md`, "Game rules"). The database rejects steps out of
-//! order, and derives the completed steps from the current one.
+//! welcome, running sessions, seer complete (`docs/decisions.md`, "Game rules"). The database refuses a user's steps
+//! that are out of order, and derives the completed steps from the current one.
 //!
 //! ```
 //! use entity::sea_orm_active_enums::TutorialPath;
@@ -154,7 +154,7 @@ impl<C: Caller> Tutorial<'_, C> {
         })
     }
 
-    /// Completes the caller's current step and moves to the next one.
+    /// Completes the caller's current step, which `completed` must name, and moves to the next one.
     ///
     /// Who may: a user. Four round trips. No event.
     ///
@@ -196,7 +196,8 @@ impl<C: Caller> Tutorial<'_, C> {
         })
     }
 
-    /// Marks the tutorial as skipped, even before it has begun. The caller may still continue it. Idempotent.
+    /// Marks the tutorial as skipped, even if the caller has not begun it. The caller may still begin or continue it.
+    /// Idempotent.
     ///
     /// Who may: a user. Three round trips. No event.
     ///
@@ -258,7 +259,7 @@ mod tests {
     use super::{Step, TutorialPath};
 
     #[test]
-    fn steps_parse_from_their_names_and_follow_each_other() {
+    fn a_step_is_parsed_from_its_name_and_the_next_step_depends_on_the_path() {
         for step in [TutorialPath::Player, TutorialPath::Seer].into_iter().flat_map(Step::of_path) {
             assert_eq!(step.to_string().parse::<Step>().unwrap(), *step);
             assert_eq!(serde_json::to_value(step).unwrap(), step.as_str());

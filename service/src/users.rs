@@ -49,7 +49,7 @@ pub struct NewAccount {
     /// E-mail address, if any. If another account already has it, the profile of this account is created without one;
     /// check with [`Users::is_email_taken`] first.
     pub email: Option<String>,
-    /// Display name; by default the local part of the e-mail address.
+    /// Display name; by default the local part of the e-mail address, or else `Adventurer`.
     pub display_name: Option<String>,
 }
 
@@ -78,8 +78,8 @@ const FIND_SAME_SIGN_UP: &str = "SELECT 1
        jsonb_build_object('id', $1::uuid, 'email', $2::text, 'raw_user_meta_data', $3::jsonb)
      )";
 
-/// Whether the e-mail address is in a reserved domain (`docs/decisions.md`, "Sign-up"), or an account already has it:
-/// either as written, or in lower case, as the platform stores it.
+/// Returns whether the e-mail address is in a reserved domain (`docs/decisions.md`, "Sign-up"), or an account already
+/// has the address, either as written, or in lower case, as the platform stores it.
 const SELECT_IS_EMAIL_TAKEN: &str = r"SELECT
     lower($1) ~ '@(no-email|deleted)\.invalid\.?\s*$'
     OR EXISTS (SELECT FROM public.users WHERE email IN ($1, lower($1))) AS is_taken";
@@ -93,11 +93,11 @@ impl<C: Caller> Users<'_, C> {
     /// profile is created without one; check with [`is_email_taken`](Self::is_email_taken) first. Nothing checks
     /// whether the e-mail address is valid and belongs to the person who signs up.
     ///
-    /// Repeating the request with the same id returns the existing account. So a program that issues a token for the
-    /// result must choose the id itself, and not accept it from the person who signs up; otherwise anyone who repeats
-    /// the request gets a token for the account.
+    /// Repeating the request with the same id returns the existing account, unless it has been closed since. So an
+    /// application that issues a token for the returned account must choose the id itself, and not accept it from the
+    /// person who signs up; otherwise anyone who repeats the request gets a token for the account.
     ///
-    /// Who may: the service. Four round trips. No event.
+    /// Who may: the service. Four round trips, or five if the request is repeated. No event.
     ///
     /// # Errors
     ///
@@ -131,7 +131,7 @@ impl<C: Caller> Users<'_, C> {
     pub async fn profiles(self, ids: &[Uuid]) -> Result<Vec<Profile>, Error> {
         operation!(self.caller, reads "users.profiles", |tx| {
             Ok(users::Entity::find()
-                // One parameter for all ids: a statement may have at most 65,535.
+                // One parameter for all ids, because a statement can have at most 65,535 parameters.
                 .filter(users::Column::Id.eq_any(ids.iter().copied()))
                 .into_partial_model()
                 .all(tx)
@@ -190,8 +190,8 @@ impl<C: Caller> Users<'_, C> {
     }
 
     /// Returns whether an account already has this e-mail address, as written or in lower case (as the platform stores
-    /// it). A profile that is created with a taken e-mail address gets none. An address in a reserved domain also
-    /// counts as taken, because sign-up ignores it.
+    /// it). If so, an account that signs up with it gets a profile without one. An address in a reserved domain
+    /// (`docs/decisions.md`, "Sign-up") also counts as taken, because sign-up ignores it.
     ///
     /// Who may: the service, because the answer reveals who has an account. Three round trips.
     ///
@@ -248,7 +248,7 @@ impl<C: Caller> Users<'_, C> {
 
     /// Changes the caller's profile. Without changes, returns it as it is.
     ///
-    /// Who may: a user. Four round trips. No event.
+    /// Who may: a user. Four round trips, or three without changes. No event.
     ///
     /// # Errors
     ///
@@ -261,7 +261,7 @@ impl<C: Caller> Users<'_, C> {
         set_if_some(&mut row.bio, &changes.bio);
         operation!(self.caller, "users.edit", |tx| {
             let id = tx.user_id()?;
-            // Not `Entity::update`: it returns all columns, and users may not read `email`.
+            // `Entity::update` cannot be used: it returns all columns, and users have no privilege to read `email`.
             let update =
                 users::Entity::update_many().set(row.clone().into_active_model()).filter(users::Column::Id.eq(id));
             if sea_orm::ActiveModelTrait::is_changed(&row) {
@@ -271,12 +271,12 @@ impl<C: Caller> Users<'_, C> {
         })
     }
 
-    /// Closes an account: removes its personal data, gives up its seats in live sessions, cancels the live sessions
-    /// that it runs and deletes or archives its drafts; history shared with others remains (`docs/decisions.md`,
-    /// "Retiring, closing, deleting"). Idempotent.
+    /// Closes an account: removes its personal data, gives up its seats in live sessions (neither completed nor
+    /// cancelled), cancels the live sessions that it runs, and deletes or archives its draft adventures. History shared
+    /// with others remains (`docs/decisions.md`, "Retiring, closing, deleting"). Idempotent.
     ///
     /// On Supabase, delete the account through the platform instead, because the platform also signs the owner out.
-    /// There, this operation does all of the above and, if the platform allows it, marks the account as deleted, but it
+    /// This operation does all of the above there too and, if the platform allows it, marks the account as deleted, but
     /// does not sign the owner out.
     ///
     /// Who may: a user, for their own account; the service, for any. Three round trips. Events `player_left` and

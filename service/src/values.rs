@@ -26,9 +26,9 @@ where
     T::deserialize(deserializer).map(Some)
 }
 
-/// An integer that may be written as a string, as every value of a query string is. A deserializer of query strings
-/// converts such a value to a number, but not within a `#[serde(flatten)]` field. A handler's query type may flatten
-/// the filter of a list, so that one query string has the filter's fields and the cursor.
+/// An integer that may be written as a string, as every value of a URL's query string is. A deserializer of query
+/// strings converts such a value to a number, but not within a `#[serde(flatten)]` field. The query type of a web
+/// handler may flatten the filter of a list, so that one query string has the filter's fields and the cursor.
 struct IntegerOrString(i32);
 
 impl<'de> Deserialize<'de> for IntegerOrString {
@@ -115,7 +115,7 @@ macro_rules! impl_text_conversions {
 pub(crate) use impl_text_conversions;
 
 /// Defines an integer type with a range, and the conversions that an input needs. `$field` and `$rule` are those of the
-/// error for a number out of range.
+/// error for a number out of range, and for text that is not an integer.
 macro_rules! bounded_integer {
     ($(#[$doc:meta])* $name:ident, $low:literal to $high:literal, $field:literal, $rule:literal) => {
         $(#[$doc])*
@@ -224,8 +224,8 @@ bounded_integer!(
 );
 
 bounded_integer!(
-    /// The value of a character's attribute: 1 to 6, the number of dice that a check of the attribute rolls before
-    /// dice modifiers.
+    /// The value of a character's attribute: 1 to 6, the number of dice that are rolled for the attribute before dice
+    /// modifiers change this number.
     AttributeValue,
     1 to 6,
     "attribute",
@@ -265,6 +265,7 @@ bounded_integer!(
 );
 
 impl RollsPageSize {
+    /// Returns the maximum number of rolls.
     pub(crate) const fn row_count(self) -> usize {
         self.0 as usize
     }
@@ -282,7 +283,7 @@ mod tests {
     use crate::{adventures::CatalogueOrder, dice::ModifierKind, sessions::Visibility, users::Badge};
 
     #[test]
-    fn a_page_of_rolls_has_fifty_rows_unless_another_size_is_requested() {
+    fn the_page_size_of_rolls_is_fifty_unless_another_is_requested() {
         assert_eq!((RollsPageSize::default().row_count(), RollsPageSize::new(200).unwrap().row_count()), (50, 200));
     }
 

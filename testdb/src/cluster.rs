@@ -31,7 +31,7 @@ const SETTINGS: [&str; 6] = [
     "shared_buffers=128MB",
 ];
 
-/// A private cluster, running. Its server stops when this value is dropped, or when the process ends.
+/// A running private cluster. Its server stops when this value is dropped, or when the process ends.
 #[derive(Debug)]
 pub(crate) struct Cluster {
     supervisor: Child,
@@ -75,7 +75,7 @@ impl Cluster {
         source: Option<&StandbySource>,
     ) -> Result<Self, Error> {
         let mut log = String::new();
-        // Up to five attempts, because another program may take the free port before the server does.
+        // Several attempts are made, because another program may take the free port before the server does.
         for _ in 0..5 {
             match Self::try_start(binaries, superuser, settings, source)? {
                 Ok(cluster) => return Ok(cluster),
@@ -207,10 +207,10 @@ pub(crate) fn is_root() -> bool {
 /// Returns the ids of the user and group that run the server if this process runs as root: `postgres` if that user
 /// exists, else `nobody`.
 fn unprivileged_user() -> Result<(u32, u32), Error> {
-    const NO_USER: &str =
+    const NO_USER_MESSAGE: &str =
         "PostgreSQL does not run as root, and this system has neither a user \"postgres\" nor a user \"nobody\".";
     let ids = |name: &str| Some((numeric_id(&["-u", name])?, numeric_id(&["-g", name])?));
-    ["postgres", "nobody"].into_iter().find_map(ids).ok_or_else(|| Error::Start(NO_USER.to_owned()))
+    ["postgres", "nobody"].into_iter().find_map(ids).ok_or_else(|| Error::Start(NO_USER_MESSAGE.to_owned()))
 }
 
 /// Runs the program `id`, which prints the numeric ids of a user, and returns the number that it prints for these

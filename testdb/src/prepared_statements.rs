@@ -2,7 +2,7 @@
 
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, Statement};
 
-/// A statement with parameters `$1`, `$2` and so on.
+/// A statement that a client prepared. Its parameters are `$1`, `$2` and so on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PreparedStatement {
     /// The text of the statement.
@@ -20,9 +20,9 @@ impl PreparedStatement {
     }
 
     /// Returns whether the statement changes only the role, and not the settings that policies read. (The role and the
-    /// settings together are an identity.) To run one statement of a transaction in another role than the rest, the
-    /// crate `rls` changes the role before that statement and restores it afterwards, with prepared statements of this
-    /// kind. The statement that sets a whole identity is never prepared.
+    /// settings together are an identity.) To run one statement of a transaction as a different role, the crate `rls`
+    /// changes the role before that statement and restores it afterwards, with prepared statements of this kind. The
+    /// statement that sets a whole identity is never prepared.
     #[must_use]
     pub fn changes_only_role(&self) -> bool {
         self.sql.starts_with("SELECT set_config(")

@@ -19,8 +19,8 @@ use crate::{
     database_url::{configured_url, with_database, with_local_port},
 };
 
-/// If this environment variable has a value, [`Server::open`] starts a cluster whose databases are laid out like
-/// Supabase projects. (Supabase is *the platform*.)
+/// If this environment variable has a value and `DATABASE_URL` has none, [`Server::open`] starts a cluster whose
+/// databases are laid out like Supabase projects. (This workspace calls Supabase *the platform*.)
 const SUPABASE_VARIABLE: &str = "SPARC_PLATFORM";
 
 /// The superuser of a cluster of Supabase projects.
@@ -154,8 +154,9 @@ impl Server {
         self.private_cluster()?.send_command("start")
     }
 
-    /// Starts a standby that streams from this private server. Blocks until the standby runs. The standby is removed
-    /// when the last clone of the returned value and the last [`Database`] on the standby have been dropped.
+    /// Starts a standby that streams from this private server, with additional settings (`name=value`). Blocks until
+    /// the standby runs. The standby is removed when the last clone of the returned value and the last [`Database`] on
+    /// the standby have been dropped.
     ///
     /// # Errors
     ///
@@ -196,7 +197,7 @@ impl Server {
         Ok(connection.close().await?)
     }
 
-    /// Returns the copy of a database on this server, which must be a standby of the database's server.
+    /// Returns this server's copy of the database. This server must be a standby of the database's server.
     ///
     /// # Errors
     ///
@@ -220,7 +221,7 @@ impl Server {
     }
 
     /// Creates an empty database or, on a server that [`Server::start_supabase`] started, a new Supabase project.
-    /// Dropping the value drops the database.
+    /// Dropping the returned value drops the database.
     ///
     /// # Errors
     ///
@@ -245,7 +246,7 @@ impl Server {
         self.create_database(Some(project)).await
     }
 
-    /// Creates a database with the whole schema. Dropping the value drops the database.
+    /// Creates a database with the whole schema. Dropping the returned value drops the database.
     ///
     /// On a private cluster, one database is migrated as a template, and the others are copies of it. On the server of
     /// `DATABASE_URL`, each database is migrated, so that no template stays behind.

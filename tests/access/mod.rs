@@ -1,6 +1,6 @@
 //! Determines who may do what by trying it: every kind of user attempts to read and write every kind of row, and every
 //! role attempts to use every column and function. The results are in `docs/generated/access.md`. If the results differ
-//! from that page, the test fails.
+//! from that page, the test in this file fails. (`two_connections.rs` has a test of its own, which writes no page.)
 
 use std::fmt::Write;
 
@@ -21,9 +21,10 @@ mod two_connections;
 enum Outcome {
     /// A row was read or written.
     Done,
-    /// A missing privilege or a policy refused the attempt, or row security hid the row.
+    /// A missing privilege, a policy, a trigger or a function refused the attempt with SQLSTATE
+    /// `insufficient_privilege`, or row security hid the row.
     NoAccess,
-    /// Privileges and policies allow the attempt, but a rule of the game refuses it.
+    /// A rule of the game refused the attempt, with one of the schema's own errors or a constraint violation.
     RefusedByRule,
 }
 
@@ -35,7 +36,7 @@ async fn dry_run(caller: &SqlCaller, sql: &str) -> Outcome {
         Ok(_) => Outcome::NoAccess,
         Err(error) if error.is_insufficient_privilege() => Outcome::NoAccess,
         Err(error) => {
-            // The schema's own errors, and integrity constraint violations.
+            // Only the schema's own errors (SP) and integrity constraint violations (23) are expected.
             assert!(error.code.starts_with("SP") || error.code.starts_with("23"), "{error:?}: {sql}");
             Outcome::RefusedByRule
         }
@@ -78,7 +79,7 @@ async fn the_page_about_access_is_up_to_date() {
     write_or_assert_up_to_date("access.md", &page, "access");
 }
 
-/// Writes the heading and introduction of a section of the page, and the head of the section's table.
+/// Writes the heading and introduction of a section of the page, and the head of the section's Markdown table.
 fn write_section_start(page: &mut String, title: &str, introduction: &str, columns: &[&str]) {
     write!(
         page,
@@ -89,7 +90,7 @@ fn write_section_start(page: &mut String, title: &str, introduction: &str, colum
     .unwrap();
 }
 
-/// Writes a row of a table of the page.
+/// Writes a row of a Markdown table.
 fn write_row(page: &mut String, cells: &[String]) {
     writeln!(page, "| {} |", cells.join(" | ")).unwrap();
 }

@@ -1,4 +1,5 @@
-//! What each role's privileges allow on columns, whole tables and functions.
+//! Writes the sections of the page `docs/generated/access.md` that say what each role's privileges allow on columns,
+//! whole tables and functions.
 
 use sea_orm::ConnectionTrait;
 
@@ -9,14 +10,14 @@ use crate::{
 
 use super::{write_row, write_section_start};
 
-/// Runs the statement, rolls it back, and returns whether the role's privileges allow it. It may still fail with
-/// another error.
+/// Runs the statement, rolls it back, and returns whether the role's privileges allow it. A statement that they allow
+/// can still fail, with another error.
 async fn is_allowed(caller: &SqlCaller, sql: &str) -> bool {
     let transaction = caller.begin().await;
     let outcome = transaction.execute_unprepared(sql).await.map_err(into_sql_error);
     transaction.rollback().await.unwrap();
-    // PostgreSQL reports two errors before it checks privileges, so they do not count as allowed: a generated or
-    // identity column cannot be written, and a view does not support the operation.
+    // PostgreSQL reports two errors before it checks privileges: a generated or identity column cannot be written, and
+    // a view does not support the operation. A statement that fails with one of them does not count as allowed.
     outcome.map_or_else(
         |refusal| {
             !refusal.is_insufficient_privilege()
@@ -26,8 +27,8 @@ async fn is_allowed(caller: &SqlCaller, sql: &str) -> bool {
     )
 }
 
-/// Returns a caller for each of the API's roles.
-fn roles(world: &World) -> [(&'static str, SqlCaller); 3] {
+/// Returns the name and a caller of each of the API's roles.
+fn callers_by_role(world: &World) -> [(&'static str, SqlCaller); 3] {
     [
         ("`anon`", world.visitor()),
         ("`authenticated`", world.user(uuid::Uuid::new_v4())),
@@ -35,11 +36,11 @@ fn roles(world: &World) -> [(&'static str, SqlCaller); 3] {
     ]
 }
 
-/// Attempts to read and write every column of every table, and to delete from every table, in statements that match no
-/// row; also to truncate every table and to create a trigger on it. The attempts show the privileges independently of
-/// what the catalog says about them.
+/// Writes the section about columns. Attempts to read and write every column of every table, and to delete from every
+/// table, in statements that match no row; also to truncate every table and to create a trigger on it. The attempts
+/// show the privileges independently of what the catalog says about them.
 pub async fn write_columns_section(world: &World, page: &mut String) {
-    let roles = roles(world);
+    let callers_by_role = callers_by_role(world);
     write_section_start(
         page,
         "Columns",
@@ -57,7 +58,7 @@ pub async fn write_columns_section(world: &World, page: &mut String) {
         .unwrap();
     for table in tables {
         let mut cells = vec![format!("`{table}`"), String::new()];
-        for (_, caller) in &roles {
+        for (_, caller) in &callers_by_role {
             let mut letters = String::new();
             for (letter, sql) in [
                 ('d', format!("DELETE FROM public.{table} WHERE false")),
@@ -83,7 +84,7 @@ pub async fn write_columns_section(world: &World, page: &mut String) {
         );
         for column in owner.fetch_values::<String>(&select_columns).await.unwrap() {
             let mut cells = vec![String::new(), format!("`{column}`")];
-            for (_, caller) in &roles {
+            for (_, caller) in &callers_by_role {
                 let mut letters = String::new();
                 for (letter, sql) in [
                     ('r', format!("SELECT {column} FROM public.{table} LIMIT 0")),
@@ -101,10 +102,10 @@ pub async fn write_columns_section(world: &World, page: &mut String) {
     }
 }
 
-/// Calls every function with NULL arguments, and writes a row of the page for each function that some role may call.
-/// Below that table the page says what no API role may do; this function asserts it.
+/// Writes the section about functions. Calls every function with NULL arguments, and writes a row for each function
+/// that some role may call. Below these rows, the page says what no API role may do; this Rust function asserts that.
 pub async fn write_functions_section(world: &World, page: &mut String) {
-    let roles = roles(world);
+    let callers_by_role = callers_by_role(world);
     write_section_start(
         page,
         "Functions",
@@ -113,7 +114,7 @@ pub async fn write_functions_section(world: &World, page: &mut String) {
          called.",
         &["function", "visitor", "user", "service", "gives more than plain row access"],
     );
-    let functions: Vec<String> = world
+    let signatures: Vec<String> = world
         .owner()
         .fetch_values(
             "SELECT format('%I.%I(%s)', nspname, proname, pg_get_function_identity_arguments(function.oid))
@@ -122,21 +123,21 @@ pub async fn write_functions_section(world: &World, page: &mut String) {
         )
         .await
         .unwrap();
-    for function in functions {
-        let mut cells = vec![format!("`{function}`")];
-        for (_, caller) in &roles {
-            let (name, arguments) = function.trim_end_matches(')').split_once('(').unwrap();
+    for signature in signatures {
+        let mut cells = vec![format!("`{signature}`")];
+        for (_, caller) in &callers_by_role {
+            let (qualified_name, arguments) = signature.trim_end_matches(')').split_once('(').unwrap();
             let nulls: Vec<String> = arguments
                 .split(", ")
                 .filter(|argument| !argument.is_empty())
                 .map(|argument| format!("NULL::{}", argument.split_once(' ').unwrap().1))
                 .collect();
-            cells.push(if may_call(caller, name, &nulls.join(", ")).await { "x" } else { "" }.to_owned());
+            cells.push(if may_call(caller, qualified_name, &nulls.join(", ")).await { "x" } else { "" }.to_owned());
         }
         if cells[1..].iter().all(String::is_empty) {
             continue;
         }
-        let name = function.split(['.', '(']).nth(1).unwrap();
+        let name = signature.split(['.', '(']).nth(1).unwrap();
         let extra_access =
             EXTRA_ACCESS.iter().find(|(function, _)| *function == name).map_or("", |(_, access)| *access);
         cells.push(extra_access.to_owned());
@@ -145,7 +146,7 @@ pub async fn write_functions_section(world: &World, page: &mut String) {
     page.push_str(
         "\nNo API role may create a table, a function or a schema, draw from a sequence, COPY to a program, disable row security or\ntriggers, or read or update `auth.users` (except the service, where `auth.users` is our stand-in). Each of these was\nattempted.\n",
     );
-    for (role, caller) in &roles {
+    for (role, caller) in &callers_by_role {
         for sql in [
             "CREATE TABLE public.attempted ()",
             "CREATE TABLE private.attempted ()",
@@ -166,16 +167,16 @@ pub async fn write_functions_section(world: &World, page: &mut String) {
     }
 }
 
-/// Returns whether the role may call the function. The message is compared, not the SQLSTATE, because a missing
-/// privilege has the same SQLSTATE as a refusal by the body of the function, or by another function that the body
-/// calls.
-async fn may_call(caller: &SqlCaller, name: &str, arguments: &str) -> bool {
-    let denied = format!("permission denied for function {}", name.split('.').next_back().unwrap());
-    let outcome = caller.execute(&format!("SELECT {name}({arguments})")).await;
+/// Calls the function, and returns whether the role may call it. The message is compared, not the SQLSTATE, because a
+/// missing privilege has the same SQLSTATE as a refusal by the body of the function, or by another function that the
+/// body calls.
+async fn may_call(caller: &SqlCaller, qualified_name: &str, arguments: &str) -> bool {
+    let denied = format!("permission denied for function {}", qualified_name.split('.').next_back().unwrap());
+    let outcome = caller.execute(&format!("SELECT {qualified_name}({arguments})")).await;
     outcome.map_or_else(|refusal| refusal.message != denied, |_| true)
 }
 
-/// What each function gives to its caller that plain row access does not.
+/// The names of the functions that give to their caller what plain row access does not, each with what it gives.
 const EXTRA_ACCESS: &[(&str, &str)] = &[
     ("join_by_code", "a seat in the session of that code, public or private"),
     ("session_by_code", "the summary of the session of that code, before joining"),

@@ -1,5 +1,5 @@
-//! Writes the sections about rows of the page `docs/generated/access.md`: every kind of user attempts to read and write
-//! each kind of row.
+//! Writes the sections of the page `docs/generated/access.md` that are about rows: every kind of user attempts to read
+//! and write each kind of row.
 
 use uuid::Uuid;
 
@@ -21,27 +21,27 @@ macro_rules! statements {
     };
 }
 
-/// Writes the heading and introduction of a section, and the head of its table, with one column per actor.
+/// Writes the heading and introduction of a section, and the head of its Markdown table, with one column per actor.
 fn write_section_start_with_actors(page: &mut String, title: &str, introduction: &str) {
     let columns: Vec<&str> = ["row"].into_iter().chain(ACTORS).collect();
     write_section_start(page, title, introduction, &columns);
 }
 
-/// Attempts the statements as each actor, and writes the results as one row of the table.
+/// Attempts the statements as each actor, and writes the results as one row of the section's Markdown table.
 async fn write_attempts(fixture: &Fixture, page: &mut String, row_name: &str, statements: Statements<'_>) {
     let mut cells = vec![row_name.to_owned()];
     for actor in &fixture.actors {
         let mut cell = String::new();
-        let mut refused_by_rule = String::new();
+        let mut letters_refused_by_rule = String::new();
         for (letter, sql) in &statements {
             match dry_run(&actor.caller, &sql(actor)).await {
                 Outcome::Done => cell.push(*letter),
-                Outcome::RefusedByRule => refused_by_rule.push(*letter),
+                Outcome::RefusedByRule => letters_refused_by_rule.push(*letter),
                 Outcome::NoAccess => {}
             }
         }
-        if !refused_by_rule.is_empty() {
-            cell = format!("{cell} ({refused_by_rule})").trim().to_owned();
+        if !letters_refused_by_rule.is_empty() {
+            cell = format!("{cell} ({letters_refused_by_rule})").trim().to_owned();
         }
         cells.push(cell);
     }
@@ -60,7 +60,7 @@ fn another_account(fixture: &Fixture, actor: &Actor) -> Uuid {
     if actor.id == player { fixture.actor("left").id } else { player }
 }
 
-/// Writes every section about rows, except the transitions of a session's status (`write_transitions_section`).
+/// Writes every section about rows, except the one about a session's status (see [`write_transitions_section`]).
 pub async fn write_sections(fixture: &Fixture, page: &mut String) {
     write_users_section(fixture, page).await;
     write_characters_section(fixture, page).await;
@@ -71,12 +71,12 @@ pub async fn write_sections(fixture: &Fixture, page: &mut String) {
         "r: reads it, u: changes `looking_for`, p: makes it public or private, m: changes max_players, d: deletes it.",
     );
     for SeersSession { name, id, .. } in &fixture.seers_sessions {
-        let update = |set: &str| format!("UPDATE sessions SET {set} WHERE id = '{id}'");
+        let update_sql = |set: &str| format!("UPDATE sessions SET {set} WHERE id = '{id}'");
         let statements = statements![
             'r' => |_| format!("SELECT FROM sessions WHERE id = '{id}'"),
-            'u' => |_| update("looking_for = 'A healer'"),
-            'p' => |_| update("is_public = NOT is_public"),
-            'm' => |_| update("max_players = 5"),
+            'u' => |_| update_sql("looking_for = 'A healer'"),
+            'p' => |_| update_sql("is_public = NOT is_public"),
+            'm' => |_| update_sql("max_players = 5"),
             'd' => |_| format!("DELETE FROM sessions WHERE id = '{id}'"),
         ];
         write_attempts(fixture, page, name, statements).await;
@@ -87,11 +87,11 @@ pub async fn write_sections(fixture: &Fixture, page: &mut String) {
         ("new, of the Seer's archived adventure", "archived"),
     ] {
         let (_, adventure, _) = *fixture.adventures.iter().find(|(name, ..)| *name == adventure_name).unwrap();
-        let insert =
+        let insert_sql =
             |seer: Uuid| format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{seer}', '{adventure}')");
         let statements = statements![
-            'i' => |actor| insert(actor_or_stranger(fixture, actor).id),
-            'f' => |actor| insert(another_account(fixture, actor)),
+            'i' => |actor| insert_sql(actor_or_stranger(fixture, actor).id),
+            'f' => |actor| insert_sql(another_account(fixture, actor)),
         ];
         write_attempts(fixture, page, &format!("{row_name} (i: as its Seer, f: in another's name)"), statements).await;
     }
@@ -109,19 +109,19 @@ async fn write_users_section(fixture: &Fixture, page: &mut String) {
     );
     let player = fixture.actor("player").id;
     for (table, key, set) in [("users", "id", "bio = 'Plays.'"), ("tutorial_progress", "user_id", "skipped = true")] {
-        let statements = |user_of: fn(&Fixture, &Actor) -> Uuid| -> Statements<'_> {
+        let row_statements = |user_of: fn(&Fixture, &Actor) -> Uuid| -> Statements<'_> {
             statements![
                 'r' => |actor| format!("SELECT {key} FROM {table} WHERE {key} = '{}'", user_of(fixture, actor)),
                 'u' => |actor| format!("UPDATE {table} SET {set} WHERE {key} = '{}'", user_of(fixture, actor)),
                 'd' => |actor| format!("DELETE FROM {table} WHERE {key} = '{}'", user_of(fixture, actor)),
             ]
         };
-        write_attempts(fixture, page, &format!("`{table}`, own"), statements(|_, actor| actor.id)).await;
+        write_attempts(fixture, page, &format!("`{table}`, own"), row_statements(|_, actor| actor.id)).await;
         write_attempts(
             fixture,
             page,
             &format!("`{table}`, the player's"),
-            statements(|fixture, _| fixture.actor("player").id),
+            row_statements(|fixture, _| fixture.actor("player").id),
         )
         .await;
     }
@@ -165,7 +165,7 @@ async fn write_characters_section(fixture: &Fixture, page: &mut String) {
     write_attempts(fixture, page, "new (i: their own, f: another user's, x: with a level)", insert_character).await;
 }
 
-/// Returns the attempts on the character that `character_of` returns for an actor.
+/// Returns the statements on the character whose id `character_of` returns for an actor.
 fn character_statements<'a>(character_of: impl Fn(&Actor) -> Uuid + Copy + Send + 'a) -> Statements<'a> {
     statements![
         'r' => |actor| format!("SELECT FROM characters WHERE id = '{}'", character_of(actor)),
@@ -189,13 +189,15 @@ async fn write_adventures_section(fixture: &Fixture, page: &mut String) {
          as valid, d: deletes it. For a creature: r, u, d, and i: adds one.",
     );
     for (name, adventure, creature) in &fixture.adventures {
-        let update = |set: &str| format!("UPDATE adventures SET {set} WHERE id = '{adventure}'");
+        let update_sql = |set: &str| format!("UPDATE adventures SET {set} WHERE id = '{adventure}'");
         let statements = statements![
             'r' => |_| format!("SELECT FROM adventures WHERE id = '{adventure}'"),
-            'u' => |_| update("name = 'Renamed'"),
-            'c' => |_| update("content = '{\"nodes\": []}'"),
-            'p' => |_| update("status = CASE status WHEN 'published' THEN 'draft' ELSE 'published' END::adventure_status"),
-            'v' => |_| update("is_valid = true"),
+            'u' => |_| update_sql("name = 'Renamed'"),
+            'c' => |_| update_sql("content = '{\"nodes\": []}'"),
+            'p' => |_| update_sql(
+                "status = CASE status WHEN 'published' THEN 'draft' ELSE 'published' END::adventure_status"
+            ),
+            'v' => |_| update_sql("is_valid = true"),
             'd' => |_| format!("DELETE FROM adventures WHERE id = '{adventure}'"),
         ];
         write_attempts(fixture, page, name, statements).await;
@@ -207,14 +209,14 @@ async fn write_adventures_section(fixture: &Fixture, page: &mut String) {
         ];
         write_attempts(fixture, page, &format!("{name}: creature"), statements).await;
     }
-    let insert = |creator: Uuid, columns: &str, values: &str| {
+    let insert_sql = |creator: Uuid, columns: &str, values: &str| {
         format!("INSERT INTO adventures (creator_id, name{columns}) VALUES ('{creator}', 'A draft'{values})")
     };
     let insert_adventure = statements![
-        'i' => |actor| insert(actor_or_stranger(fixture, actor).id, "", ""),
-        'f' => |actor| insert(another_account(fixture, actor), "", ""),
-        'p' => |actor| insert(actor_or_stranger(fixture, actor).id, ", status", ", 'published'"),
-        'v' => |actor| insert(actor_or_stranger(fixture, actor).id, ", is_valid", ", true"),
+        'i' => |actor| insert_sql(actor_or_stranger(fixture, actor).id, "", ""),
+        'f' => |actor| insert_sql(another_account(fixture, actor), "", ""),
+        'p' => |actor| insert_sql(actor_or_stranger(fixture, actor).id, ", status", ", 'published'"),
+        'v' => |actor| insert_sql(actor_or_stranger(fixture, actor).id, ", is_valid", ", true"),
     ];
     write_attempts(fixture, page, "new (i: own, f: in another's name, p: published, v: valid)", insert_adventure).await;
 }
@@ -229,7 +231,7 @@ async fn write_seats_section(fixture: &Fixture, page: &mut String) {
     );
     let (player, stranger, removed) = (fixture.actor("player"), fixture.actor("stranger"), fixture.actor("removed"));
     for SeersSession { name, id, .. } in &fixture.seers_sessions {
-        let update = |set: &str, user: Uuid| {
+        let update_sql = |set: &str, user: Uuid| {
             format!("UPDATE session_players SET {set} WHERE session_id = '{id}' AND user_id = '{user}'")
         };
         let statements = statements![
@@ -239,13 +241,13 @@ async fn write_seats_section(fixture: &Fixture, page: &mut String) {
                 insert_seat_sql(*id, account_holder.id, account_holder.spare_character)
             },
             's' => |_| insert_seat_sql(*id, stranger.id, stranger.character),
-            'a' => |actor| update("is_active = NOT is_active", actor.id),
-            'k' => |_| update("is_active = false", player.id),
-            'b' => |_| update("is_active = true", removed.id),
-            'l' => |_| update("removed_at = NULL", removed.id),
-            'c' => |actor| update(&format!("character_id = '{}'", actor.spare_character), actor.id),
-            'x' => |_| update(&format!("character_id = '{}'", player.spare_character), player.id),
-            'h' => |actor| update("heroic_saves_used = 0", actor_or_stranger(fixture, actor).id),
+            'a' => |actor| update_sql("is_active = NOT is_active", actor.id),
+            'k' => |_| update_sql("is_active = false", player.id),
+            'b' => |_| update_sql("is_active = true", removed.id),
+            'l' => |_| update_sql("removed_at = NULL", removed.id),
+            'c' => |actor| update_sql(&format!("character_id = '{}'", actor.spare_character), actor.id),
+            'x' => |_| update_sql(&format!("character_id = '{}'", player.spare_character), player.id),
+            'h' => |actor| update_sql("heroic_saves_used = 0", actor_or_stranger(fixture, actor).id),
             'd' => |_| format!("DELETE FROM session_players WHERE session_id = '{id}' AND user_id = '{}'", player.id),
         ];
         write_attempts(fixture, page, name, statements).await;
@@ -263,7 +265,7 @@ async fn write_rolls_and_events_section(fixture: &Fixture, page: &mut String) {
     );
     let player = fixture.actor("player");
     for SeersSession { name, id, roll_id, event_id, .. } in &fixture.seers_sessions {
-        let insert_event =
+        let insert_event_sql =
             |kind: &str| format!("INSERT INTO session_events (session_id, event_type) VALUES ('{id}', '{kind}')");
         let statements = statements![
             'r' => |_| format!("SELECT FROM dice_rolls WHERE id = '{roll_id}'"),
@@ -280,8 +282,8 @@ async fn write_rolls_and_events_section(fixture: &Fixture, page: &mut String) {
             'u' => |_| format!("UPDATE dice_rolls SET description = '' WHERE id = '{roll_id}'"),
             'd' => |_| format!("DELETE FROM dice_rolls WHERE id = '{roll_id}'"),
             'e' => |_| format!("SELECT FROM session_events WHERE id = '{event_id}'"),
-            'k' => |_| insert_event("client.emote"),
-            'f' => |_| insert_event("dice_rolled"),
+            'k' => |_| insert_event_sql("client.emote"),
+            'f' => |_| insert_event_sql("dice_rolled"),
             'w' => |_| format!("UPDATE session_events SET payload = '{{}}' WHERE id = '{event_id}'"),
             'b' => |_| format!("DELETE FROM session_events WHERE id = '{event_id}'"),
         ];
@@ -346,7 +348,7 @@ pub async fn write_transitions_section(fixture: &Fixture, page: &mut String) {
             let mut cell = String::new();
             for (actor_name, actor) in ACTORS.iter().zip(&fixture.actors) {
                 let sql = format!("UPDATE sessions SET status = '{new_status}' WHERE id = '{id}'");
-                // A status may also be set to its present value, but that is no transition.
+                // An update that sets the status to its present value can succeed, too, but it is no transition.
                 if dry_run(&actor.caller, &sql).await == Outcome::Done && *status != new_status {
                     cell.push_str(match *actor_name {
                         "Seer" => "S",

@@ -1,5 +1,5 @@
 //! A user sends the same write twice, on two connections. The answer to the second write must not depend on whether the
-//! transaction of the first one is still open, or has ended, when the second one begins.
+//! transaction of the first write is still open or has ended when the second transaction begins.
 
 use sea_orm::ConnectionTrait;
 use uuid::Uuid;
@@ -10,7 +10,7 @@ use crate::world::{
 };
 
 /// Returns writes that users may send twice, by a second click or from a second device, each with the user who sends
-/// it. Each write affects rows that no other write affects.
+/// it. The writes do not depend on each other.
 async fn repeated_writes(world: &World) -> Vec<(SqlCaller, String)> {
     let owner = world.owner();
     let mut writes = Vec::new();
@@ -19,7 +19,7 @@ async fn repeated_writes(world: &World) -> Vec<(SqlCaller, String)> {
     writes.push((player.caller.clone(), insert_character_sql(character, player.user_id)));
     writes.push((player.caller.clone(), format!("DELETE FROM characters WHERE id = '{}'", player.character_id)));
 
-    // Ten characters are the limit, so only the first of two such insertions succeeds.
+    // An account may have ten characters, so only the first of two insertions of a tenth succeeds.
     let user_with_nine_characters = world.new_user().await;
     for _ in 0..9 {
         world.new_character(user_with_nine_characters.user_id()).await;
@@ -50,23 +50,25 @@ async fn repeated_writes(world: &World) -> Vec<(SqlCaller, String)> {
     let player = world.new_player().await;
     writes.push((player.caller.clone(), insert_seat_sql(game.session_id, player.user_id, player.character_id)));
     let game = world.new_session(3).await;
-    let code: String =
+    let join_code: String =
         owner.fetch_value(&format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session_id)).await.unwrap();
     let player = world.new_player().await;
     writes.push((
         player.caller.clone(),
-        format!("SELECT * FROM private.join_by_code('{code}', '{}')", player.character_id),
+        format!("SELECT * FROM private.join_by_code('{join_code}', '{}')", player.character_id),
     ));
-    let update_seat = |session: Uuid, player: Uuid, set: &str| {
+    let update_seat_sql = |session: Uuid, player: Uuid, set: &str| {
         format!("UPDATE session_players SET {set} WHERE session_id = '{session}' AND user_id = '{player}'")
     };
     let game = world.new_active_session(2).await;
     let player = &game.players[0];
-    writes.push((player.caller.clone(), update_seat(game.session_id, player.user_id, "is_active = false")));
+    writes.push((player.caller.clone(), update_seat_sql(game.session_id, player.user_id, "is_active = false")));
     // The second of two such updates would give the seat back to the player, which the Seer may not do.
     let game = world.new_active_session(2).await;
-    writes
-        .push((game.seer.clone(), update_seat(game.session_id, game.players[0].user_id, "is_active = NOT is_active")));
+    writes.push((
+        game.seer.clone(),
+        update_seat_sql(game.session_id, game.players[0].user_id, "is_active = NOT is_active"),
+    ));
 
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
@@ -115,22 +117,24 @@ async fn overlapping_transactions_of_a_user_get_the_same_answers_as_consecutive_
     let world = World::new().await;
     for first_commits in [true, false] {
         // Two sets of the same writes, on different rows.
-        let (sequential, concurrent) = (repeated_writes(&world).await, repeated_writes(&world).await);
-        for ((caller, sql), (concurrent_caller, concurrent_sql)) in sequential.into_iter().zip(concurrent) {
+        let (consecutive_writes, overlapping_writes) = (repeated_writes(&world).await, repeated_writes(&world).await);
+        for ((caller, sql), (overlapping_caller, overlapping_sql)) in
+            consecutive_writes.into_iter().zip(overlapping_writes)
+        {
             // The second transaction begins after the first one has ended.
             let first_transaction = caller.begin().await;
             let first_outcome = rows_or_sqlstate(first_transaction.execute_unprepared(&sql).await);
             if first_commits { first_transaction.commit().await } else { first_transaction.rollback().await }.unwrap();
             let expected = rows_or_sqlstate(caller.begin().await.execute_unprepared(&sql).await);
             // The same two transactions, but the second one begins while the first one is open.
-            let first_transaction = concurrent_caller.begin().await;
+            let first_transaction = overlapping_caller.begin().await;
             assert_eq!(
-                rows_or_sqlstate(first_transaction.execute_unprepared(&concurrent_sql).await),
+                rows_or_sqlstate(first_transaction.execute_unprepared(&overlapping_sql).await),
                 first_outcome,
                 "{sql}"
             );
             let second_task = tokio::spawn({
-                let (caller, sql) = (concurrent_caller.clone(), concurrent_sql.clone());
+                let (caller, sql) = (overlapping_caller.clone(), overlapping_sql.clone());
                 async move {
                     let second_transaction = caller.begin().await;
                     let outcome = rows_or_sqlstate(second_transaction.execute_unprepared(&sql).await);

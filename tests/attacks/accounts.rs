@@ -17,8 +17,9 @@ async fn profile_email(world: &World, account: Uuid) -> String {
     world.owner().fetch_value(&format!("SELECT email FROM users WHERE id = '{account}'")).await.unwrap()
 }
 
-/// Returns e-mail addresses in the reserved domains: `deleted.invalid` for closed accounts, and `no-email.invalid` for
-/// accounts without an address. Most look like a reserved address of the account with this id.
+/// Returns e-mail addresses in the reserved domains `deleted.invalid` and `no-email.invalid`. (The profile of a closed
+/// account gets the *reserved address* `ID@deleted.invalid`, and that of an account without an address gets
+/// `ID@no-email.invalid`.) Most of the returned addresses look like a reserved address of the account with this id.
 fn reserved_addresses(id: Uuid) -> Vec<String> {
     let uppercase_id = id.to_string().to_uppercase();
     vec![
@@ -115,8 +116,8 @@ async fn a_closed_account_writes_nothing() {
         let mut unexpected_outcomes = Vec::new();
         for sql in &statements {
             let outcome = dry_run(&fixture.caller, sql).await;
-            // Row security may refuse the write first (42501). "no row" is the outcome if the row no longer exists. A
-            // new session may be refused because its adventure no longer exists.
+            // Row security can refuse the write first (42501). "no row" is the outcome if the row no longer exists. A
+            // new session can be refused because its adventure no longer exists.
             if ![ACCOUNT_CLOSED, INSUFFICIENT_PRIVILEGE, "no row", ADVENTURE_NOT_PLAYABLE].contains(&outcome.as_str()) {
                 unexpected_outcomes.push(format!("{outcome}: {sql}"));
             }
@@ -173,7 +174,7 @@ async fn nobody_reopens_a_closed_account() {
     assert_eq!(profile_email(&world, user.user_id()).await, format!("{}@deleted.invalid", user.user_id()));
 }
 
-/// Returns eight requests that a player may have sent just before their account closes. `left_session` is a session
+/// Returns eight statements that a player can have sent just before their account closes. `left_session` is a session
 /// that the player has left, and `join_code` is the join code of `public_session`.
 fn pending_requests(
     player: &Player,
@@ -198,9 +199,9 @@ fn pending_requests(
 }
 
 #[tokio::test]
-async fn closing_an_account_and_its_own_requests_wait_for_each_other() {
+async fn the_closing_of_an_account_and_its_pending_requests_wait_for_each_other() {
     let world = World::new().await;
-    for closes_first in [true, false] {
+    for closing_is_first in [true, false] {
         for has_old_snapshot in [true, false] {
             // One round for each of the eight pending requests.
             for index in 0..8 {
@@ -236,7 +237,7 @@ async fn closing_an_account_and_its_own_requests_wait_for_each_other() {
                     false => player.caller.begin().await,
                 };
                 let platform_transaction = world.owner().begin().await;
-                if closes_first {
+                if closing_is_first {
                     execute_in(&platform_transaction, &close).await.unwrap();
                     let request = sql.clone();
                     let request_task =
@@ -264,6 +265,7 @@ async fn closing_an_account_and_its_own_requests_wait_for_each_other() {
 async fn no_live_session_outlives_the_account_of_its_seer() {
     for closed_by in ["platform", "user", "deletion"] {
         let world = World::new().await;
+        // The statuses of a live session: one that has not ended.
         for status in ["waiting", "starting_soon", "active", "paused"] {
             let game = world.new_session(2).await;
             if status == "paused" {
@@ -329,20 +331,21 @@ async fn deleting_an_account_always_succeeds() {
             "a profile that stays has no account and no personal data"
         );
     }
-    // Sessions that others have played keep their seats, even those of deleted accounts.
+    // Sessions that others have played keep their seats, even the seats of deleted accounts.
     assert_eq!(
         world.owner().count(&format!("session_players WHERE session_id = '{}'", fixture.live_session.session_id)).await,
         2
     );
-    // An account without history leaves no rows.
+    // An account that had no part in any session leaves no rows.
     let newcomer = world.new_player().await;
     world.new_draft_adventure(newcomer.user_id).await;
     assert_eq!(
         attempt(&world.owner(), &format!("DELETE FROM auth.users WHERE id = '{}'", newcomer.user_id)).await,
         "done"
     );
-    for table in ["users WHERE id", "characters WHERE user_id", "adventures WHERE creator_id"] {
-        assert_eq!(world.owner().count(&format!("{table} = '{}'", newcomer.user_id)).await, 0, "{table}");
+    for table_and_column in ["users WHERE id", "characters WHERE user_id", "adventures WHERE creator_id"] {
+        let rows = format!("{table_and_column} = '{}'", newcomer.user_id);
+        assert_eq!(world.owner().count(&rows).await, 0, "{table_and_column}");
     }
     // A new account with the same id gets the old profile, and may write again.
     let returning_account = fixture.account_id;

@@ -1,6 +1,7 @@
 //! A stranger's session that ends before anybody takes a seat does not prevent the deletion of its adventure. An
 //! unpublished adventure can be read only by its creator, and by the Seers and seated players of its live sessions
-//! (those that have not ended). A JSON document counts as changed even if an edit only adds zeros to a number.
+//! (those that have not ended). A JSON document counts as changed even if an edit adds only trailing zeros to a number
+//! (`12` becomes `12.0`).
 
 use sea_orm::ConnectionTrait;
 use uuid::Uuid;
@@ -125,8 +126,8 @@ async fn history_prevents_the_deletion_of_an_adventure() {
     }
 }
 
-/// Returns whether a user can read the word `secret` in the details of a session, in its adventure or in a creature of
-/// the adventure.
+/// Returns whether the caller can read the word `secret` in the details of a session, in its adventure or in a creature
+/// of the adventure.
 async fn can_read_secret(caller: &SqlCaller, session: Uuid, adventure: Uuid) -> bool {
     for sql in [
         format!(
@@ -243,22 +244,23 @@ async fn json_that_differs_only_in_the_trailing_zeros_of_a_number_counts_as_chan
         format!(r#"{{"scenes": [12.{}], "gold": 0}}"#, "0".repeat(300)),
         r#"{"scenes": [12], "gold": 0.00}"#.to_owned(),
     ];
-    let update =
+    let update_sql =
         |table: &str, assignments: &str, id: Uuid| format!("UPDATE {table} SET {assignments} WHERE id = '{id}'");
     let adventure = world.new_draft_adventure(game.seer.user_id()).await;
     let publish_assignments = format!("content = '{original}', is_valid = true, status = 'published'");
-    assert_eq!(attempt(&world.owner(), &update("adventures", &publish_assignments, adventure)).await, "done");
+    assert_eq!(attempt(&world.owner(), &update_sql("adventures", &publish_assignments, adventure)).await, "done");
     let count_events = "SELECT count(*) FROM session_events WHERE event_type = 'game_state'";
     let select_version = "SELECT game_state_version::bigint FROM sessions";
-    let set_state_sql = |state: &str| update("sessions", &format!("game_state = '{state}'"), game.session_id);
+    let set_state_sql = |state: &str| update_sql("sessions", &format!("game_state = '{state}'"), game.session_id);
     assert_eq!(attempt(&game.seer, &set_state_sql(original)).await, "done");
     for variant in &variants {
-        let edit = update("adventures", &format!("content = '{variant}'"), adventure);
+        let edit = update_sql("adventures", &format!("content = '{variant}'"), adventure);
         assert_eq!(attempt(&game.seer, &edit).await, ADVENTURE_PUBLISHED, "{variant}");
-        let edit_and_unpublish = update("adventures", &format!("content = '{variant}', status = 'draft'"), adventure);
+        let edit_and_unpublish =
+            update_sql("adventures", &format!("content = '{variant}', status = 'draft'"), adventure);
         let transaction = game.seer.begin().await;
         execute_in(&transaction, &edit_and_unpublish).await.unwrap();
-        let republish = update("adventures", "status = 'published'", adventure);
+        let republish = update_sql("adventures", "status = 'published'", adventure);
         assert_eq!(
             execute_and_commit(transaction, &republish).await,
             CHECK_VIOLATION,
@@ -299,7 +301,7 @@ async fn only_the_first_publication_sets_the_time_of_publication() {
     let world = World::new().await;
     let creator = world.new_user().await;
     let published_adventure = world.new_adventure(creator.user_id()).await;
-    let set_status =
+    let set_status_sql =
         |status: &str| format!("UPDATE adventures SET status = '{status}' WHERE id = '{published_adventure}'");
     // The first publication of a draft sets the time.
     let draft_adventure = world.new_draft_adventure(creator.user_id()).await;
@@ -312,7 +314,7 @@ async fn only_the_first_publication_sets_the_time_of_publication() {
     let select_published_at = format!("SELECT published_at::text FROM adventures WHERE id = '{published_adventure}'");
     let time_of_first_publication: String = world.owner().fetch_value(&select_published_at).await.unwrap();
     for status in ["draft", "published", "archived", "published"] {
-        assert_eq!(attempt(&creator, &set_status(status)).await, "done");
+        assert_eq!(attempt(&creator, &set_status_sql(status)).await, "done");
         assert_eq!(
             world.owner().fetch_value::<String>(&select_published_at).await.unwrap(),
             time_of_first_publication,
@@ -330,13 +332,13 @@ async fn two_edits_of_an_adventure_never_have_the_same_updated_at() {
     let draft_adventure = world.new_draft_adventure(creator.user_id()).await;
     let select_updated_at = format!("SELECT updated_at::text FROM adventures WHERE id = '{draft_adventure}'");
     let mut times = std::collections::BTreeSet::new();
-    let edit = |name: &str| {
+    let edit_sql = |name: &str| {
         format!("UPDATE adventures SET content = '{{\"name\": \"{name}\"}}' WHERE id = '{draft_adventure}'")
     };
     let transaction = creator.begin().await;
     // The second edit writes the same content again.
     for name in ["Ford", "Ford", "Mill"] {
-        execute_in(&transaction, &edit(name)).await.unwrap();
+        execute_in(&transaction, &edit_sql(name)).await.unwrap();
         let row = transaction
             .query_one_raw(sea_orm::Statement::from_string(sea_orm::DbBackend::Postgres, &select_updated_at))
             .await;
@@ -346,12 +348,12 @@ async fn two_edits_of_an_adventure_never_have_the_same_updated_at() {
 }
 
 #[tokio::test]
-async fn no_session_is_created_of_an_adventure_that_is_unpublished_meanwhile() {
+async fn a_session_of_an_adventure_that_is_unpublished_meanwhile_is_not_created() {
     let world = World::new().await;
     let adventure = world.new_adventure(world.new_user().await.user_id()).await;
     let seer = world.new_user().await;
     // The INSERT of a session first checks the adventure. Then it updates the Seer's counter of sessions, for which it
-    // waits here, because the counter is in the locked row.
+    // waits here, because the counter is in the locked row. After that, it checks the adventure again.
     let lock_holder = world.owner().begin().await;
     execute_in(&lock_holder, &format!("SELECT FROM users WHERE id = '{}' FOR UPDATE", seer.user_id())).await.unwrap();
     let (caller, sql) = (seer.clone(), format!("INSERT INTO sessions (adventure_id) VALUES ('{adventure}')"));

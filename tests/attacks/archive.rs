@@ -50,16 +50,16 @@ async fn reusing_the_id_of_an_archived_session_is_refused_as_a_duplicate_key() {
     for caller in [&archived_game.seer, &stranger, &archived_game.players[0].caller, &world.service(), &world.owner()] {
         // The service and the owner, who have no user id, insert the stranger as the Seer.
         let seer = caller.id.unwrap_or(stranger.user_id());
-        let insert = |id: Uuid| {
+        let insert_sql = |id: Uuid| {
             format!(
                 "INSERT INTO sessions (id, seer_id, adventure_id) VALUES ('{id}', '{seer}', '{}')",
                 archived_game.adventure_id
             )
         };
-        let duplicate_key_error = caller.execute(&insert(live_game.session_id)).await.unwrap_err();
+        let duplicate_key_error = caller.execute(&insert_sql(live_game.session_id)).await.unwrap_err();
         assert!(duplicate_key_error.has(UNIQUE_VIOLATION, "sessions_pkey"), "{duplicate_key_error:?}");
-        assert_eq!(caller.execute(&insert(archived_game.session_id)).await.unwrap_err(), duplicate_key_error);
-        let insert_skipping_conflicts = format!("{} ON CONFLICT DO NOTHING", insert(archived_game.session_id));
+        assert_eq!(caller.execute(&insert_sql(archived_game.session_id)).await.unwrap_err(), duplicate_key_error);
+        let insert_skipping_conflicts = format!("{} ON CONFLICT DO NOTHING", insert_sql(archived_game.session_id));
         assert_eq!(attempt(caller, &insert_skipping_conflicts).await, UNIQUE_VIOLATION);
         let insert_two_rows = format!(
             "INSERT INTO sessions (id, seer_id, adventure_id)
@@ -88,22 +88,22 @@ async fn reusing_the_id_of_an_archived_roll_is_refused_as_a_duplicate_key() {
     let player = &game.players[0];
     let live_roll = world.new_attack_roll(game.session_id, player.character_id, "{1,2,3,4,5}", 10, 0).await;
     for caller in [&player.caller, &game.seer, &world.service(), &world.owner()] {
-        let insert = |id: Uuid| {
+        let insert_sql = |id: Uuid| {
             format!(
                 "INSERT INTO dice_rolls (id, session_id, character_id, attribute, difficulty, roll_type)
                  VALUES ('{id}', '{}', '{}', 'might', 10, 'attack')",
                 game.session_id, player.character_id
             )
         };
-        let duplicate_key_error = caller.execute(&insert(live_roll)).await.unwrap_err();
+        let duplicate_key_error = caller.execute(&insert_sql(live_roll)).await.unwrap_err();
         assert!(duplicate_key_error.has(UNIQUE_VIOLATION, "dice_rolls_pkey"), "{duplicate_key_error:?}");
-        assert_eq!(caller.execute(&insert(archived_roll)).await.unwrap_err(), duplicate_key_error);
+        assert_eq!(caller.execute(&insert_sql(archived_roll)).await.unwrap_err(), duplicate_key_error);
         assert_eq!(
-            attempt(caller, &format!("{} ON CONFLICT DO NOTHING", insert(archived_roll))).await,
+            attempt(caller, &format!("{} ON CONFLICT DO NOTHING", insert_sql(archived_roll))).await,
             UNIQUE_VIOLATION
         );
         // A roll may have the id of an archived session.
-        assert_eq!(dry_run(caller, &insert(archived_game.session_id)).await, "done");
+        assert_eq!(dry_run(caller, &insert_sql(archived_game.session_id)).await, "done");
     }
     let roller = Roller::Character(player.character_id);
     let attack = NewRoll::attack(game.session_id, roller, Attribute::Might, Difficulty::MIN);
@@ -124,14 +124,14 @@ async fn reusing_the_id_of_an_archived_row_is_refused_in_an_older_snapshot_too()
     // reason: in the snapshot it is still the id of a session that the caller does not run.
     world.update_session(&ended_game, &format!("seer_id = '{}'", live_game.seer.user_id())).await;
     end_session(&world, &ended_game, "completed", 91).await;
-    let insert_session = |id: Uuid| {
+    let insert_session_sql = |id: Uuid| {
         format!(
             "INSERT INTO sessions (id, seer_id, adventure_id) VALUES ('{id}', '{}', '{}')",
             live_game.seer.user_id(),
             live_game.adventure_id
         )
     };
-    let insert_roll = |id: Uuid| {
+    let insert_roll_sql = |id: Uuid| {
         format!(
             "INSERT INTO dice_rolls (id, session_id, character_id, attribute, difficulty, roll_type)
              VALUES ('{id}', '{}', '{}', 'might', 10, 'attack')",
@@ -141,8 +141,8 @@ async fn reusing_the_id_of_an_archived_row_is_refused_in_an_older_snapshot_too()
     let (mut inserts_with_archived_id, mut inserts_with_new_id) = (Vec::new(), Vec::new());
     for level in [IsolationLevel::RepeatableRead, IsolationLevel::Serializable] {
         for (caller, sql_with_archived_id, sql_with_new_id) in [
-            (&live_game.seer, insert_session(ended_game.session_id), insert_session(Uuid::new_v4())),
-            (&player.caller, insert_roll(archived_roll), insert_roll(Uuid::new_v4())),
+            (&live_game.seer, insert_session_sql(ended_game.session_id), insert_session_sql(Uuid::new_v4())),
+            (&player.caller, insert_roll_sql(archived_roll), insert_roll_sql(Uuid::new_v4())),
         ] {
             for (list, sql) in
                 [(&mut inserts_with_archived_id, sql_with_archived_id), (&mut inserts_with_new_id, sql_with_new_id)]

@@ -44,7 +44,8 @@ async fn create_user_with_many_rows(world: &World) -> UserWithManyRows {
     ] {
         world.owner().execute(&sql).await.unwrap();
     }
-    // A Seer may have only twenty live sessions, so 152 sessions are created and cancelled in eight rounds of nineteen.
+    // A Seer may have only twenty sessions that have not ended, so 152 sessions are created and cancelled in eight
+    // rounds of nineteen.
     for _ in 0..8 {
         let insert_sessions = format!(
             "WITH inserted AS (
@@ -53,14 +54,14 @@ async fn create_user_with_many_rows(world: &World) -> UserWithManyRows {
              )
              SELECT array_agg(id)::text FROM inserted"
         );
-        let session_ids: String = world.owner().fetch_value(&insert_sessions).await.unwrap();
+        let session_ids_literal: String = world.owner().fetch_value(&insert_sessions).await.unwrap();
         for sql in [
             format!(
                 "INSERT INTO session_players (session_id, user_id, character_id)
-                 SELECT id, '{}', '{}' FROM unnest('{session_ids}'::uuid[]) AS session (id)",
+                 SELECT id, '{}', '{}' FROM unnest('{session_ids_literal}'::uuid[]) AS session (id)",
                 player.user_id, player.character_id
             ),
-            format!("UPDATE sessions SET status = 'cancelled' WHERE id = ANY ('{session_ids}')"),
+            format!("UPDATE sessions SET status = 'cancelled' WHERE id = ANY ('{session_ids_literal}')"),
         ] {
             world.owner().execute(&sql).await.unwrap();
         }
@@ -85,31 +86,32 @@ async fn one_statement_changes_at_most_a_hundred_rows() {
         ),
     ] {
         let key = if table == "session_players" { "session_id" } else { "id" };
-        let select = |count: usize| format!("SELECT {key} FROM {table} WHERE {condition} LIMIT {count}");
-        let update = |count: usize| format!("UPDATE {table} SET {change} WHERE {key} IN ({})", select(count));
-        assert_eq!(dry_run(&user, &update(100)).await, "done", "{table}");
-        assert_eq!(dry_run(&user, &update(101)).await, TOO_MANY_ROWS, "{table}");
+        let select_sql = |count: usize| format!("SELECT {key} FROM {table} WHERE {condition} LIMIT {count}");
+        let update_sql = |count: usize| format!("UPDATE {table} SET {change} WHERE {key} IN ({})", select_sql(count));
+        assert_eq!(dry_run(&user, &update_sql(100)).await, "done", "{table}");
+        assert_eq!(dry_run(&user, &update_sql(101)).await, TOO_MANY_ROWS, "{table}");
         for sql in [
             format!("UPDATE {table} SET {change}"),
             format!("UPDATE {table} SET {change} WHERE {condition}"),
-            format!("UPDATE {table} SET {change} FROM ({}) AS chosen (chosen) WHERE {key} = chosen", select(140)),
+            format!("UPDATE {table} SET {change} FROM ({}) AS chosen (chosen) WHERE {key} = chosen", select_sql(140)),
             format!(
                 "MERGE INTO {table} USING ({}) AS chosen (chosen) ON {key} = chosen
                  WHEN MATCHED THEN UPDATE SET {change}",
-                select(140)
+                select_sql(140)
             ),
             format!(
                 "PREPARE {table}_many (integer) AS {}; EXECUTE {table}_many (105)",
-                update(1).replace("LIMIT 1", "LIMIT $1")
+                update_sql(1).replace("LIMIT 1", "LIMIT $1")
             ),
             // The EXCEPTION clause makes the UPDATE run in a subtransaction.
-            format!("DO $$ BEGIN {}; EXCEPTION WHEN foreign_key_violation THEN NULL; END $$", update(105)),
+            format!("DO $$ BEGIN {}; EXCEPTION WHEN foreign_key_violation THEN NULL; END $$", update_sql(105)),
         ] {
             assert_eq!(dry_run(&user, &sql).await, TOO_MANY_ROWS, "{sql}");
         }
         // Every statement may change a hundred rows, even after others in the same transaction.
-        assert_eq!(dry_run(&user, &format!("{0}; {0}; {0}", update(100))).await, "done", "{table}");
-        let repeated_updates = format!("SAVEPOINT here; {0}; ROLLBACK TO here; {0}; RELEASE here; {0}", update(100));
+        assert_eq!(dry_run(&user, &format!("{0}; {0}; {0}", update_sql(100))).await, "done", "{table}");
+        let repeated_updates =
+            format!("SAVEPOINT here; {0}; ROLLBACK TO here; {0}; RELEASE here; {0}", update_sql(100));
         assert_eq!(dry_run(&user, &repeated_updates).await, "done", "{table}");
         // The owner and the service have no such limit.
         assert_eq!(dry_run(&world.owner(), &format!("UPDATE {table} SET {change} WHERE {condition}")).await, "done");
@@ -117,14 +119,14 @@ async fn one_statement_changes_at_most_a_hundred_rows() {
         if table != "characters" {
             // A statement with two parts, each of which changes sixty rows. (There are only 110 characters, so two such
             // parts would change some of them twice.)
-            let update_sixty = |order: &str| {
+            let update_sixty_sql = |order: &str| {
                 format!(
                     "UPDATE {table} SET {change}
                      WHERE {key} IN (SELECT {key} FROM {table} WHERE {condition} ORDER BY {key} {order} LIMIT 60)"
                 )
             };
             let update_in_two_parts =
-                format!("WITH first AS ({} RETURNING 1) {}", update_sixty("ASC"), update_sixty("DESC"));
+                format!("WITH first AS ({} RETURNING 1) {}", update_sixty_sql("ASC"), update_sixty_sql("DESC"));
             assert_eq!(dry_run(&user, &update_in_two_parts).await, TOO_MANY_ROWS, "{update_in_two_parts}");
         }
     }
@@ -150,16 +152,16 @@ async fn one_statement_deletes_at_most_a_hundred_rows() {
         ("creatures", format!("adventure_id = {quoted_draft_adventure_id}")),
         ("characters", format!("user_id = {quoted_user_id}")),
     ] {
-        let select = |count: usize| format!("SELECT id FROM {table} WHERE {condition} LIMIT {count}");
-        let delete = |count: usize| format!("DELETE FROM {table} WHERE id IN ({})", select(count));
-        assert_eq!(dry_run(&user, &delete(100)).await, "done", "{table}");
-        assert_eq!(dry_run(&user, &delete(101)).await, TOO_MANY_ROWS, "{table}");
+        let select_sql = |count: usize| format!("SELECT id FROM {table} WHERE {condition} LIMIT {count}");
+        let delete_sql = |count: usize| format!("DELETE FROM {table} WHERE id IN ({})", select_sql(count));
+        assert_eq!(dry_run(&user, &delete_sql(100)).await, "done", "{table}");
+        assert_eq!(dry_run(&user, &delete_sql(101)).await, TOO_MANY_ROWS, "{table}");
         for sql in [
             format!("DELETE FROM {table} WHERE {condition}"),
-            format!("DELETE FROM {table} USING ({}) AS chosen (chosen) WHERE id = chosen", select(105)),
+            format!("DELETE FROM {table} USING ({}) AS chosen (chosen) WHERE id = chosen", select_sql(105)),
             format!(
                 "MERGE INTO {table} USING ({}) AS chosen (chosen) ON id = chosen WHEN MATCHED THEN DELETE",
-                select(105)
+                select_sql(105)
             ),
             format!(
                 "WITH first AS (
@@ -182,7 +184,7 @@ async fn one_statement_deletes_at_most_a_hundred_rows() {
         execute_in(&transaction, "SET LOCAL enable_indexscan = off; SET LOCAL enable_bitmapscan = off").await.unwrap();
         assert_eq!(execute_in(&transaction, &delete_hundred).await, Ok(100), "{delete_hundred}");
         transaction.rollback().await.unwrap();
-        let repeated_deletions = format!("SAVEPOINT here; {0}; ROLLBACK TO here; {0}", delete(100));
+        let repeated_deletions = format!("SAVEPOINT here; {0}; ROLLBACK TO here; {0}", delete_sql(100));
         assert_eq!(dry_run(&user, &repeated_deletions).await, "done", "{table}");
         assert_eq!(dry_run(&world.owner(), &format!("DELETE FROM {table} WHERE {condition}")).await, "done");
     }
@@ -256,11 +258,11 @@ async fn the_seer_of_an_ended_session_changes_only_its_note_and_its_visibility()
     let world = World::new().await;
     for status in ["completed", "cancelled"] {
         let game = world.new_active_session(1).await;
-        let update_session =
+        let update_session_sql =
             |assignments: &str| format!("UPDATE sessions SET {assignments} WHERE id = '{}'", game.session_id);
         // The statement that ends a session may still change its game state.
         assert_eq!(
-            attempt(&game.seer, &update_session(&format!("game_state = '{{}}', status = '{status}'"))).await,
+            attempt(&game.seer, &update_session_sql(&format!("game_state = '{{}}', status = '{status}'"))).await,
             "done"
         );
         for assignments in [
@@ -272,17 +274,17 @@ async fn the_seer_of_an_ended_session_changes_only_its_note_and_its_visibility()
             "is_public = true, max_players = 5",
         ] {
             assert_eq!(
-                attempt(&game.seer, &update_session(assignments)).await,
+                attempt(&game.seer, &update_session_sql(assignments)).await,
                 SESSION_OVER,
                 "{status}: {assignments}"
             );
             assert_eq!(
-                dry_run(&world.service(), &update_session(assignments)).await,
+                dry_run(&world.service(), &update_session_sql(assignments)).await,
                 "done",
                 "{status}: {assignments}"
             );
             let stranger = world.new_user().await;
-            assert_eq!(attempt(&stranger, &update_session(assignments)).await, "no row", "{status}: {assignments}");
+            assert_eq!(attempt(&stranger, &update_session_sql(assignments)).await, "no row", "{status}: {assignments}");
         }
         let merge = format!(
             "MERGE INTO sessions USING (SELECT '{}'::uuid AS ended) AS wanted ON id = ended
@@ -294,7 +296,7 @@ async fn the_seer_of_an_ended_session_changes_only_its_note_and_its_visibility()
         for assignments in
             ["is_public = true", "looking_for = 'Thank you'", "is_public = false, game_state = game_state"]
         {
-            assert_eq!(attempt(&game.seer, &update_session(assignments)).await, "done", "{status}: {assignments}");
+            assert_eq!(attempt(&game.seer, &update_session_sql(assignments)).await, "done", "{status}: {assignments}");
         }
     }
     assert_invariants(&world).await;

@@ -1,7 +1,7 @@
 //! A statement writes a row, and a function that the statement calls changes or deletes that row. If events record both
 //! changes, the triggers would write these events in the wrong order (the event of the function's change first). If the
-//! function deletes a session that the statement ends, or whose seats it changes, the counters of seats would become
-//! wrong. Statements of both kinds are refused with `triggered_data_change_violation`.
+//! statement ends a session or changes its seats, and the function deletes that session, the counters of seats would
+//! become wrong. Statements of both kinds are refused with `triggered_data_change_violation`.
 
 use uuid::Uuid;
 
@@ -73,12 +73,13 @@ async fn a_statement_that_changes_a_session_or_a_seat_twice_is_refused_if_an_eve
 }
 
 #[tokio::test]
-async fn a_statement_that_takes_a_seat_does_not_also_change_its_character() {
+async fn a_statement_that_sets_the_character_of_a_seat_twice_is_refused() {
     let world = World::new().await;
     let (game, player) = (world.new_session(0).await, world.new_player().await);
     world.update_session(&game, "is_public = true").await;
     let second_character = world.new_character(player.user_id).await;
-    // Each character has a seat elsewhere, so that its number of live seats never becomes negative.
+    // Each character has a seat in another session that has not ended. Otherwise its counter `live_seats` would become
+    // negative, and the check constraint of that column would refuse the statement.
     for character_id in [player.character_id, second_character] {
         let other_game = world.new_session(0).await;
         let seat = insert_seat_sql(other_game.session_id, player.user_id, character_id);

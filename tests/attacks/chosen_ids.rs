@@ -1,5 +1,5 @@
-//! A client may choose the id of a row that it inserts. But it can neither reach another user's row by choosing that
-//! row's id, nor create a row that has the history of a deleted one.
+//! A client may choose the id of a row that it inserts. But it can neither read, lock or change another user's row by
+//! choosing that row's id, nor give a new row the history of a deleted one.
 
 use uuid::Uuid;
 
@@ -15,10 +15,10 @@ use crate::world::{World, insert_character_sql};
 const CREATE_FAIL_ON_READ_FUNCTION: &str = "CREATE FUNCTION pg_temp.fail_on_read(anyelement) RETURNS boolean
     LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION USING ERRCODE = 'XX999', MESSAGE = 'read'; END $$";
 
-/// PostgreSQL locks the existing row, and evaluates the condition of `ON CONFLICT DO UPDATE ... WHERE` on it, before it
-/// evaluates row security. So the id of another user's row must be refused even earlier.
+/// For `ON CONFLICT DO UPDATE ... WHERE`, PostgreSQL locks the existing row, and evaluates the condition on that row,
+/// before row security is evaluated. So the id of another user's row must be refused even earlier.
 #[tokio::test]
-async fn the_condition_of_an_upsert_reads_and_locks_no_row_of_others() {
+async fn an_upsert_with_the_id_of_another_users_row_neither_reads_nor_locks_that_row() {
     let world = World::new().await;
     let victim = create_populated_account(&world).await;
     let attacker = create_populated_account(&world).await;
@@ -28,19 +28,20 @@ async fn the_condition_of_an_upsert_reads_and_locks_no_row_of_others() {
     let hidden_creature: Uuid = world.owner().fetch_value(&insert_hidden_creature).await.unwrap();
     world.update_session(&victim.live_session, "is_public = false").await;
     let own_draft = world.new_draft_adventure(attacker.account_id).await;
-    let insert_session = |id: Uuid| {
+    let insert_session_sql = |id: Uuid| {
         format!(
             "INSERT INTO sessions (id, seer_id, adventure_id) VALUES ('{id}', '{}', '{}')",
             attacker.account_id, attacker.published_adventure_id
         )
     };
-    let insert_adventure = |id: Uuid| {
+    let insert_adventure_sql = |id: Uuid| {
         format!("INSERT INTO adventures (id, creator_id, name) VALUES ('{id}', '{}', 'Mine')", attacker.account_id)
     };
-    let insert_creature =
+    let insert_creature_sql =
         |id: Uuid| format!("INSERT INTO creatures (id, adventure_id, name) VALUES ('{id}', '{own_draft}', 'Mine')");
     let attempts = [
-        // The table, a change, an INSERT with the id of a row of the victim, and one with the id of the attacker's row.
+        // The table, a change, an INSERT with the id of a row of the victim's, and one with the id of a row of the
+        // attacker's own.
         (
             "characters",
             "name = 'Mine'",
@@ -50,13 +51,23 @@ async fn the_condition_of_an_upsert_reads_and_locks_no_row_of_others() {
         (
             "sessions",
             "looking_for = 'x'",
-            insert_session(victim.live_session.session_id),
-            insert_session(attacker.live_session.session_id),
+            insert_session_sql(victim.live_session.session_id),
+            insert_session_sql(attacker.live_session.session_id),
         ),
-        ("adventures", "name = 'Mine'", insert_adventure(victims_draft), insert_adventure(own_draft)),
-        ("adventures", "name = 'Mine'", insert_adventure(victim.published_adventure_id), insert_adventure(own_draft)),
-        ("creatures", "name = 'Mine'", insert_creature(hidden_creature), insert_creature(attacker.creature_id)),
-        ("creatures", "name = 'Mine'", insert_creature(victim.creature_id), insert_creature(attacker.creature_id)),
+        ("adventures", "name = 'Mine'", insert_adventure_sql(victims_draft), insert_adventure_sql(own_draft)),
+        (
+            "adventures",
+            "name = 'Mine'",
+            insert_adventure_sql(victim.published_adventure_id),
+            insert_adventure_sql(own_draft),
+        ),
+        ("creatures", "name = 'Mine'", insert_creature_sql(hidden_creature), insert_creature_sql(attacker.creature_id)),
+        (
+            "creatures",
+            "name = 'Mine'",
+            insert_creature_sql(victim.creature_id),
+            insert_creature_sql(attacker.creature_id),
+        ),
     ];
     for (table, change, insert_with_victims_id, insert_with_own_id) in attempts {
         for condition in
@@ -70,8 +81,8 @@ async fn the_condition_of_an_upsert_reads_and_locks_no_row_of_others() {
                     on_conflict.replace("(id)", &format!("ON CONSTRAINT {table}_pkey"))
                 ),
             ] {
-                // While the owner has locked all rows of the table, a statement that tries to lock one waits, and is
-                // cancelled after two seconds.
+                // The schema's owner has locked all rows of the table. So a statement that tries to lock one of them
+                // waits, and fails after two seconds (`lock_timeout`).
                 let lock_holder = world.owner().begin().await;
                 execute_in(&lock_holder, &format!("SELECT FROM {table} FOR UPDATE")).await.unwrap();
                 let transaction = attacker.caller.begin().await;
@@ -97,22 +108,25 @@ async fn the_condition_of_an_upsert_reads_and_locks_no_row_of_others() {
     assert_invariants(&world).await;
 }
 
-/// The statement deletes an adventure, and inserts a creature for it with the id of somebody else's creature. Row
-/// security uses the statement's snapshot, in which the adventure still exists and belongs to the caller.
+/// The statement deletes an adventure of the caller's, and inserts a creature for this adventure with the id of
+/// somebody else's creature. Row security would accept the creature, because it uses the statement's snapshot, in which
+/// the adventure still exists and belongs to the caller. So a trigger has to refuse it before the condition is
+/// evaluated.
 #[tokio::test]
 async fn inserting_a_creature_for_a_deleted_adventure_reads_no_creature_of_others() {
     let world = World::new().await;
     let (attacker, victim) = (world.new_user().await, world.new_user().await);
     let victims_draft = world.new_draft_adventure(victim.user_id()).await;
-    let insert = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{victims_draft}', 'Wolf') RETURNING id");
-    let creature: Uuid = world.owner().fetch_value(&insert).await.unwrap();
+    let insert_victims_creature =
+        format!("INSERT INTO creatures (adventure_id, name) VALUES ('{victims_draft}', 'Wolf') RETURNING id");
+    let victims_creature: Uuid = world.owner().fetch_value(&insert_victims_creature).await.unwrap();
     let own_draft = world.new_draft_adventure(attacker.user_id()).await;
     for condition in ["pg_temp.fail_on_read(creatures)", "true", "false"] {
         let transaction = attacker.begin().await;
         execute_in(&transaction, CREATE_FAIL_ON_READ_FUNCTION).await.unwrap();
         let sql = format!(
             "WITH deleted AS (DELETE FROM adventures WHERE id = '{own_draft}' RETURNING id)
-             INSERT INTO creatures (id, adventure_id, name) SELECT '{creature}', id, 'Mine' FROM deleted
+             INSERT INTO creatures (id, adventure_id, name) SELECT '{victims_creature}', id, 'Mine' FROM deleted
              ON CONFLICT (id) DO UPDATE SET name = 'Mine' WHERE {condition}"
         );
         assert_refused!(execute_in(&transaction, &sql).await, forbidden, "{condition}");
@@ -120,8 +134,8 @@ async fn inserting_a_creature_for_a_deleted_adventure_reads_no_creature_of_other
     }
 }
 
-/// A foreign key only requires that a row with the referenced key exists at the end of the statement. So a new row with
-/// the id of a deleted one would get the history of the deleted one.
+/// A foreign key only requires that a row with the referenced key exists at the end of the statement. So if a statement
+/// could delete a row and insert another with the same id, the new row would get the history of the deleted one.
 #[tokio::test]
 async fn a_statement_cannot_replace_a_row_and_keep_its_history() {
     let world = World::new().await;
@@ -130,8 +144,8 @@ async fn a_statement_cannot_replace_a_row_and_keep_its_history() {
     world.update_session(&fixture.joined_session, &format!("adventure_id = '{played_adventure}'")).await;
     let better_values = "'Better', 'wizard', 6, 6, 6, 6, '{}'";
     let character_columns = "id, user_id, name, class, might, grace, wit, heart, special_ability";
-    // The statement is refused for a row with history (a character with a seat, an adventure that is played) and for
-    // one without. Each case is a table, the id of a row, and the columns and SELECT list of the INSERT.
+    // Such a statement is refused for a row with history (a character with a seat, an adventure that is played) and for
+    // a row without history. Each case is a table, the id of a row, and the columns and SELECT list of the INSERT.
     let mut cases = Vec::new();
     for id in [fixture.seated_character_id, fixture.spare_character_id] {
         cases.push(("characters", id, format!("({character_columns}) SELECT id, user_id, {better_values}")));
@@ -166,11 +180,14 @@ async fn a_statement_cannot_replace_a_row_and_keep_its_history() {
         }
         assert_eq!(world.owner().count(&format!("{table} WHERE id = '{id}' AND name <> 'Better'")).await, 1);
     }
-    // In two statements, the deletion is refused if the row has history. If it has none, the row is deleted, and the
-    // insertion creates a new one.
-    let delete = |id: Uuid| format!("DELETE FROM characters WHERE id = '{id}'");
-    assert_eq!(attempt(&fixture.caller, &delete(fixture.seated_character_id)).await, FOREIGN_KEY_VIOLATION);
-    assert_eq!(attempt(&fixture.caller, &delete(fixture.spare_character_id)).await, "done");
+    // With two statements, the deletion is refused if the row has history. A row without history is deleted, and the
+    // insertion then creates a new row.
+    let delete_character_sql = |id: Uuid| format!("DELETE FROM characters WHERE id = '{id}'");
+    assert_eq!(
+        attempt(&fixture.caller, &delete_character_sql(fixture.seated_character_id)).await,
+        FOREIGN_KEY_VIOLATION
+    );
+    assert_eq!(attempt(&fixture.caller, &delete_character_sql(fixture.spare_character_id)).await, "done");
     assert_eq!(
         attempt(&fixture.caller, &insert_character_sql(fixture.spare_character_id, fixture.account_id)).await,
         "done"
@@ -179,10 +196,10 @@ async fn a_statement_cannot_replace_a_row_and_keep_its_history() {
 }
 
 /// The crate `service` stores the result of a validation only if the adventure still has the `updated_at` that was read
-/// with the content. So the times of the deleted and the new adventure must differ even in one transaction, in which
-/// `now()` does not change.
+/// with the content. So if an adventure is deleted and another is inserted with the same id, their times must differ,
+/// even in one transaction, in which `now()` does not change.
 #[tokio::test]
-async fn an_adventure_with_the_id_of_a_deleted_one_has_another_updated_at() {
+async fn an_adventure_with_the_id_of_a_deleted_one_has_a_different_updated_at() {
     let world = World::new().await;
     let creator = world.new_user().await;
     let id = Uuid::new_v4();

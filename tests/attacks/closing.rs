@@ -1,6 +1,6 @@
-//! Nobody can prevent the closing (the removal of personal data) or the deletion of another account, or delay it for
-//! long. No single statement can both close the caller's account and write. An ended session is *unshared* if nobody
-//! besides its Seer ever had a seat in it.
+//! Nobody can prevent another account from being closed (its personal data is removed) or deleted, or delay this for
+//! long. No single statement can both close the caller's account and write something else. An ended session is
+//! *unshared* if nobody besides its Seer ever had a seat in it.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::{
     world::{GameSession, SqlCaller, World, insert_attribute_check_sql, insert_character_sql, insert_seat_sql},
 };
 
-/// Creates four sessions, each with a Seer of its own, and seats the player in all of them.
+/// Creates four sessions, each with a Seer and a player of its own, and also seats the given player in all of them.
 async fn create_four_sessions(world: &World, player: Uuid, character: Uuid) -> Vec<GameSession> {
     let mut games = Vec::new();
     for _ in 0..4 {
@@ -32,7 +32,7 @@ async fn create_four_sessions(world: &World, player: Uuid, character: Uuid) -> V
 }
 
 /// Spawns two tasks that repeat a statement, each on its own connection, until they are aborted. If the statement takes
-/// some time, its locks are almost never free.
+/// some time, the rows that it locks are almost never free.
 fn spawn_repeating(caller: &SqlCaller, sql: &str) -> Vec<JoinHandle<()>> {
     let repeat = |caller: SqlCaller, sql: String| async move {
         loop {
@@ -72,10 +72,11 @@ async fn short_writes_do_not_delay_closing_or_deleting_an_account_for_ever() {
         let closing_outcome = timeout(Duration::from_secs(60), world.owner().execute(&sql)).await;
         assert_eq!(closing_outcome.expect("the writes must not delay the closing for ever"), Ok(1), "{locked_rows}");
         for write_task in write_tasks {
-            assert!(!write_task.is_finished(), "the writes must go on while the account closes");
+            assert!(!write_task.is_finished(), "the writes must go on while the account is being closed");
             write_task.abort();
         }
-        // The profile of a deleted account stays and is closed, because its seats are part of the Seers' history.
+        // After a deletion, too, there is a closed profile: it stays, because the account's seats are part of the
+        // Seers' history.
         assert!(is_account_closed(&world, player.user_id).await);
     }
 }
@@ -100,10 +101,10 @@ async fn short_writes_do_not_keep_players_from_leaving_several_sessions() {
     write_tasks.iter().for_each(JoinHandle::abort);
 }
 
-/// The account of a Seer is closed. The closing cancels the Seer's session, which changes counters of its players'
-/// characters. So it waits for a player's character, which another transaction has locked. Then that transaction
-/// inserts a character for the Seer's account, which updates a counter in the Seer's profile. If the closing held the
-/// profile while it waited, that would be a deadlock.
+/// The account of a Seer is closed. The closing cancels the Seer's session, and so has to change counters of the
+/// players' characters. It waits for one of these characters, which another transaction has locked. Then that
+/// transaction inserts a character for the Seer's account, and so has to update a counter in the Seer's profile. If the
+/// closing had locked the profile before it waited, that would be a deadlock.
 #[tokio::test]
 async fn closing_does_not_deadlock_with_a_new_character_of_the_account() {
     let world = World::new().await;
@@ -138,13 +139,13 @@ async fn an_account_is_closed_or_deleted_while_another_seer_creates_a_session_of
             format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", other_seer.user_id());
         execute_in(&other_seers_transaction, &insert_session).await.unwrap();
         let sql = close_or_delete_account_sql(author.user_id(), is_deletion);
-        // Closing and deletion wait for none of the other Seer's locks, so overlapping transactions of other users
-        // cannot prevent them.
+        // The closing or deletion waits for none of the other Seer's locks, so overlapping transactions of other users
+        // cannot prevent it.
         assert_eq!(attempt(&world.owner(), &format!("SET LOCAL lock_timeout = '10s'; {sql}")).await, "done");
         assert!(is_account_closed(&world, author.user_id()).await);
         other_seers_transaction.commit().await.unwrap();
-        // The adventure stays for the other Seer's session, and with it, even after a deletion, the closed profile of
-        // its author. But the draft, which nobody has played, is deleted.
+        // The adventure stays, because the other Seer's session refers to it. So its author's profile stays too, even
+        // after a deletion, and is closed. But the draft, which nobody has played, is deleted.
         let session_with_adventure =
             format!("sessions JOIN adventures ON adventures.id = adventure_id WHERE adventure_id = '{adventure}'");
         assert_eq!(world.owner().count(&session_with_adventure).await, 1);
@@ -215,8 +216,8 @@ async fn an_account_is_deleted_while_another_seer_writes_to_an_unshared_ended_se
     let sql = format!("SET LOCAL lock_timeout = '10s'; DELETE FROM auth.users WHERE id = '{}'", author.user_id());
     assert_eq!(attempt(&world.owner(), &sql).await, "done");
     other_seers_transaction.commit().await.unwrap();
-    // The deletion does not wait for an ended session of the account's adventure that another user has locked. So the
-    // adventure stays, and with it the profile, which is closed.
+    // The deletion does not wait for the session, which the other Seer has locked. So the adventure stays, and the
+    // account's profile stays too, and is closed.
     assert_eq!(world.owner().count(&format!("adventures WHERE id = '{adventure}'")).await, 1, "the adventure stays");
     assert!(is_account_closed(&world, author.user_id()).await);
     assert_invariants(&world).await;
@@ -235,67 +236,75 @@ async fn no_statement_both_closes_the_account_and_writes() {
     let (adventure, creature) = (fixture.published_adventure_id, fixture.creature_id);
     let (spare_character, seated_character) = (fixture.spare_character_id, fixture.seated_character_id);
     // An expression that closes the account and returns true.
-    let close = format!("private.close_account('{account}')");
+    let close_sql = format!("private.close_account('{account}')");
     // An expression that closes the account and then yields the value.
-    let close_then_yield = |value: &str| format!("CASE WHEN {close} THEN '{value}' END");
-    let insert_event = |kind: &str, payload: &str| {
+    let close_then_yield_sql = |value: &str| format!("CASE WHEN {close_sql} THEN '{value}' END");
+    let insert_event_sql = |event_type: &str, payload: &str| {
         format!(
             "INSERT INTO session_events (session_id, event_type, payload)
-             VALUES ('{completed_session}', {kind}, {payload})"
+             VALUES ('{completed_session}', {event_type}, {payload})"
         )
     };
     let refused_because_closed = [
-        format!("UPDATE adventures SET name = {} WHERE id = '{adventure}'", close_then_yield("still here")),
+        format!("UPDATE adventures SET name = {} WHERE id = '{adventure}'", close_then_yield_sql("still here")),
         format!(
             "UPDATE adventures SET status = {}::adventure_status WHERE id = '{adventure}'",
-            close_then_yield("draft")
+            close_then_yield_sql("draft")
         ),
-        format!("UPDATE adventures SET name = 'Renamed' WHERE id = '{adventure}' RETURNING {close}"),
+        format!("UPDATE adventures SET name = 'Renamed' WHERE id = '{adventure}' RETURNING {close_sql}"),
         format!(
-            "UPDATE adventures SET name = 'Renamed' FROM (SELECT {close} AS is_closed OFFSET 0) AS closing
+            "UPDATE adventures SET name = 'Renamed' FROM (SELECT {close_sql} AS is_closed OFFSET 0) AS closing
              WHERE is_closed AND id = '{adventure}'"
         ),
         format!(
-            "WITH closing AS MATERIALIZED (SELECT {close} AS is_closed)
+            "WITH closing AS MATERIALIZED (SELECT {close_sql} AS is_closed)
              UPDATE adventures SET name = 'Renamed' FROM closing WHERE is_closed AND id = '{adventure}'"
         ),
         format!(
             "INSERT INTO adventures (creator_id, name) VALUES ('{account}', {})",
-            close_then_yield("Another draft")
+            close_then_yield_sql("Another draft")
         ),
-        format!("INSERT INTO adventures (creator_id, name) VALUES ('{account}', 'Another draft') RETURNING {close}"),
-        format!("DELETE FROM adventures WHERE id = '{adventure}' AND {close}"),
+        format!(
+            "INSERT INTO adventures (creator_id, name) VALUES ('{account}', 'Another draft') RETURNING {close_sql}"
+        ),
+        format!("DELETE FROM adventures WHERE id = '{adventure}' AND {close_sql}"),
         format!(
             "INSERT INTO creatures (adventure_id, name)
-             SELECT '{adventure}', CASE WHEN number = 1 THEN 'Wolf' WHEN {close} THEN 'Mud Hag' END
+             SELECT '{adventure}', CASE WHEN number = 1 THEN 'Wolf' WHEN {close_sql} THEN 'Mud Hag' END
              FROM generate_series(1, 2) AS number"
         ),
-        format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure}', {})", close_then_yield("Mud Hag")),
-        format!("UPDATE creatures SET name = {} WHERE id = '{creature}'", close_then_yield("Mud Hag")),
-        format!("DELETE FROM creatures WHERE id = '{creature}' AND {close}"),
-        format!("DELETE FROM creatures WHERE id = '{creature}' RETURNING {close}"),
-        format!("INSERT INTO characters (user_id, name) VALUES ('{account}', {})", close_then_yield("Another")),
-        format!("UPDATE characters SET name = {} WHERE id = '{spare_character}'", close_then_yield("Renamed")),
-        format!("UPDATE characters SET equipment = '[1]' WHERE id = '{spare_character}' RETURNING {close}"),
-        format!("DELETE FROM characters WHERE id = '{spare_character}' AND {close}"),
+        format!(
+            "INSERT INTO creatures (adventure_id, name) VALUES ('{adventure}', {})",
+            close_then_yield_sql("Mud Hag")
+        ),
+        format!("UPDATE creatures SET name = {} WHERE id = '{creature}'", close_then_yield_sql("Mud Hag")),
+        format!("DELETE FROM creatures WHERE id = '{creature}' AND {close_sql}"),
+        format!("DELETE FROM creatures WHERE id = '{creature}' RETURNING {close_sql}"),
+        format!("INSERT INTO characters (user_id, name) VALUES ('{account}', {})", close_then_yield_sql("Another")),
+        format!("UPDATE characters SET name = {} WHERE id = '{spare_character}'", close_then_yield_sql("Renamed")),
+        format!("UPDATE characters SET equipment = '[1]' WHERE id = '{spare_character}' RETURNING {close_sql}"),
+        format!("DELETE FROM characters WHERE id = '{spare_character}' AND {close_sql}"),
         format!(
             "MERGE INTO characters AS target USING (SELECT '{spare_character}'::uuid AS id) AS wanted
              ON target.id = wanted.id WHEN MATCHED THEN UPDATE SET name = {}",
-            close_then_yield("Merged")
+            close_then_yield_sql("Merged")
         ),
         format!(
             "INSERT INTO sessions (seer_id, adventure_id, looking_for) VALUES ('{account}', '{adventure}', {})",
-            close_then_yield("anybody")
+            close_then_yield_sql("anybody")
         ),
-        format!("UPDATE sessions SET looking_for = {} WHERE id = '{completed_session}'", close_then_yield("anybody")),
-        insert_event(&close_then_yield("client.wave"), "'{}'"),
-        insert_event("'client.wave'", &format!("CASE WHEN {close} THEN '{{}}'::jsonb END")),
-        format!("{} RETURNING {close}", insert_event("'client.wave'", "'{}'")),
-        format!("UPDATE tutorial_progress SET skipped = {close} WHERE user_id = '{account}'"),
-        format!("UPDATE tutorial_progress SET skipped = true WHERE user_id = '{account}' RETURNING {close}"),
+        format!(
+            "UPDATE sessions SET looking_for = {} WHERE id = '{completed_session}'",
+            close_then_yield_sql("anybody")
+        ),
+        insert_event_sql(&close_then_yield_sql("client.wave"), "'{}'"),
+        insert_event_sql("'client.wave'", &format!("CASE WHEN {close_sql} THEN '{{}}'::jsonb END")),
+        format!("{} RETURNING {close_sql}", insert_event_sql("'client.wave'", "'{}'")),
+        format!("UPDATE tutorial_progress SET skipped = {close_sql} WHERE user_id = '{account}'"),
+        format!("UPDATE tutorial_progress SET skipped = true WHERE user_id = '{account}' RETURNING {close_sql}"),
         format!(
             "INSERT INTO tutorial_progress (user_id, skipped) VALUES ('{account}', true)
-             ON CONFLICT (user_id) DO UPDATE SET skipped = {close}"
+             ON CONFLICT (user_id) DO UPDATE SET skipped = {close_sql}"
         ),
     ];
     // Closing changes the rows that these statements write, or rows that they need. So something other than the check
@@ -303,28 +312,28 @@ async fn no_statement_both_closes_the_account_and_writes() {
     // no row.
     let refused_or_without_effect = [
         format!(
-            "UPDATE session_players SET removed_at = CASE WHEN {close} THEN now() END
+            "UPDATE session_players SET removed_at = CASE WHEN {close_sql} THEN now() END
              WHERE session_id = '{completed_session}'"
         ),
-        format!("UPDATE users SET bio = {} WHERE id = '{account}'", close_then_yield("Back.")),
-        format!("UPDATE users SET bio = 'Back.' WHERE id = '{account}' RETURNING {close}"),
-        format!("UPDATE sessions SET looking_for = {} WHERE id = '{live_session}'", close_then_yield("anybody")),
+        format!("UPDATE users SET bio = {} WHERE id = '{account}'", close_then_yield_sql("Back.")),
+        format!("UPDATE users SET bio = 'Back.' WHERE id = '{account}' RETURNING {close_sql}"),
+        format!("UPDATE sessions SET looking_for = {} WHERE id = '{live_session}'", close_then_yield_sql("anybody")),
         format!(
-            "UPDATE session_players SET is_active = {close}
+            "UPDATE session_players SET is_active = {close_sql}
              WHERE session_id = '{left_session}' AND user_id = '{account}'"
         ),
-        format!("{} RETURNING {close}", insert_seat_sql(fixture.public_session_id, account, seated_character)),
+        format!("{} RETURNING {close_sql}", insert_seat_sql(fixture.public_session_id, account, seated_character)),
         format!(
-            "{} RETURNING {close}",
+            "{} RETURNING {close_sql}",
             insert_attribute_check_sql(fixture.joined_session.session_id, seated_character)
         ),
         format!(
-            "{} RETURNING {close}",
+            "{} RETURNING {close_sql}",
             insert_attribute_check_sql(live_session, fixture.live_session.players[0].character_id)
         ),
-        format!("SELECT * FROM private.change_hit_points('{seated_character}', CASE WHEN {close} THEN -1 END)"),
+        format!("SELECT * FROM private.change_hit_points('{seated_character}', CASE WHEN {close_sql} THEN -1 END)"),
     ];
-    for (statements, codes) in [
+    for (statements, possible_outcomes) in [
         (&refused_because_closed[..], &[ACCOUNT_CLOSED][..]),
         (
             &refused_or_without_effect[..],
@@ -345,9 +354,9 @@ async fn no_statement_both_closes_the_account_and_writes() {
                 } else {
                     fixture.caller.begin().await
                 };
-                let code = outcome_code(execute_in(&transaction, sql).await);
+                let outcome = outcome_code(execute_in(&transaction, sql).await);
                 transaction.rollback().await.unwrap();
-                assert!(codes.contains(&code.as_str()), "{code}: {sql}");
+                assert!(possible_outcomes.contains(&outcome.as_str()), "{outcome}: {sql}");
             }
         }
     }
@@ -355,7 +364,7 @@ async fn no_statement_both_closes_the_account_and_writes() {
     let transaction = fixture.caller.begin().await;
     let rename = format!("UPDATE adventures SET name = 'Renamed' WHERE id = '{adventure}'");
     assert_eq!(execute_in(&transaction, &rename).await, Ok(1));
-    assert_eq!(execute_and_commit(transaction, &format!("SELECT {close}")).await, "done");
+    assert_eq!(execute_and_commit(transaction, &format!("SELECT {close_sql}")).await, "done");
     assert!(is_account_closed(&world, account).await);
     assert_invariants(&world).await;
     // The fixture's account has a row in `tutorial_progress` already, so another account begins the tutorial.
@@ -367,10 +376,11 @@ async fn no_statement_both_closes_the_account_and_writes() {
     assert_eq!(attempt(&newcomer, &begin_tutorial).await, ACCOUNT_CLOSED);
 }
 
-/// An event deletes old events of any session. The events of a closing account do not: it goes on to lock more rows,
-/// and could then deadlock with the deletion of the session to which the old events belong.
+/// A statement that inserts events also deletes events that are more than a day old, of any session. The statements
+/// with which the closing of an account writes its events do not: the closing goes on to lock more rows, and could then
+/// deadlock with the deletion of the session to which the old events belong.
 #[tokio::test]
-async fn the_events_of_a_closing_account_delete_no_old_events() {
+async fn closing_an_account_writes_events_without_deleting_old_ones() {
     let world = World::new().await;
     let (game, other_game) = (world.new_active_session(2).await, world.new_active_session(1).await);
     insert_old_events(&world, other_game.session_id, 3).await;

@@ -10,8 +10,9 @@ use super::{
 };
 use crate::world::{World, insert_attribute_check_sql, insert_seat_sql};
 
-/// The insertion of an event also deletes events that are older than 24 hours. Here it deletes the event of a player
-/// who joined another session. While the inserting transaction is open, that player's account is closed or deleted.
+/// The insertion of an event also deletes events that are older than 24 hours. Here it deletes the event which says
+/// that a player joined another session. While the inserting transaction is open, that player's account is closed or
+/// deleted.
 #[tokio::test]
 async fn closing_does_not_wait_for_the_clean_up_of_old_events() {
     for is_deletion in [false, true] {
@@ -36,8 +37,8 @@ async fn closing_does_not_wait_for_the_clean_up_of_old_events() {
     }
 }
 
-/// One write by the account's user is in progress, and the closing waits for it. Then the user makes other writes. If
-/// these overtook the closing, writes that keep arriving would delay it for ever.
+/// A user has a write in progress, and the closing of the user's account waits for it. Then the user makes other
+/// writes. If these overtook the closing, a user who keeps writing would delay the closing for ever.
 #[tokio::test]
 async fn no_write_overtakes_a_closing_that_waits() {
     let world = World::new().await;
@@ -86,9 +87,9 @@ async fn no_write_overtakes_a_closing_that_waits() {
     assert_invariants(&world).await;
 }
 
-/// A Seer's transaction completes a session, which locks its adventure, a draft. Then the account of the draft's
-/// creator is closed or deleted, which waits for the draft. Then the Seer's transaction cancels another session, in
-/// which the creator has a seat.
+/// A Seer's transaction completes a session, and so locks the session's adventure, a draft. Then the account of the
+/// draft's creator is closed or deleted, which has to wait for the lock on the draft. Then the Seer's transaction
+/// cancels another session, in which the creator has a seat.
 #[tokio::test]
 async fn closing_an_account_locks_no_session_while_it_waits_for_the_lock_on_a_draft() {
     let world = World::new().await;
@@ -109,7 +110,8 @@ async fn closing_an_account_locks_no_session_while_it_waits_for_the_lock_on_a_dr
         let sql = close_or_delete_account_sql(creator, is_deletion);
         let closing_task = tokio::spawn(async move { execute_and_commit(closing_transaction, &sql).await });
         world.owner().wait_until_backends_wait_for_locks(1).await;
-        // If the closing held a row of the session with the creator's seat, it would deadlock with this transaction.
+        // If the closing had already locked the session with the creator's seat, or that seat, it would deadlock with
+        // this transaction.
         execute_in(&seers_transaction, "SET LOCAL lock_timeout = '5s'").await.unwrap();
         let cancel = format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{session_with_creator}'");
         assert_eq!(execute_and_commit(seers_transaction, &cancel).await, "done");
@@ -118,9 +120,9 @@ async fn closing_an_account_locks_no_session_while_it_waits_for_the_lock_on_a_dr
     assert_invariants(&world).await;
 }
 
-/// A transaction of the account's user has written, and so holds a lock on the account's row in
-/// `private.account_gates`. Then the platform's deletion locks the account's row in `auth.users`, and waits for the row
-/// in `private.account_gates`.
+/// A user's transaction has written, and so holds a lock on the account's row in `private.account_gates`. Then the
+/// platform deletes the account: the deletion locks the account's row in `auth.users`, and waits for the row in
+/// `private.account_gates`. Then the user's transaction closes the account.
 #[tokio::test]
 async fn closing_ones_own_account_fails_at_once_while_a_deletion_waits_for_the_caller() {
     let world = World::new().await;
@@ -141,7 +143,7 @@ async fn closing_ones_own_account_fails_at_once_while_a_deletion_waits_for_the_c
     }
     // When a transaction updates a profile a second time, PostgreSQL checks the profile's foreign key again, although
     // the key stays the same. The check waits for the account's row in `auth.users`. However often that wait ends in a
-    // deadlock, the deletion goes on.
+    // deadlock error for this transaction, the deletion does not fail.
     for _ in 0..3 {
         execute_in(&writing_transaction, "SAVEPOINT before").await.unwrap();
         let update_bio = format!("UPDATE users SET bio = 'Still here.' WHERE id = '{}'", user.user_id());
@@ -152,8 +154,8 @@ async fn closing_ones_own_account_fails_at_once_while_a_deletion_waits_for_the_c
     assert_eq!(deletion_task.await.unwrap(), "done");
 }
 
-/// A transaction that has written holds locks for which the closing waits. So the transaction's next write must not
-/// wait for the closing.
+/// A transaction that has written holds locks for which the closing of its user's account waits. So the transaction's
+/// next write must not wait for the closing.
 #[tokio::test]
 async fn a_transaction_that_has_written_goes_on_while_a_closing_waits_for_it() {
     let world = World::new().await;

@@ -9,9 +9,10 @@ use crate::world::{
     insert_seat_sql,
 };
 
-/// If the search path of a function does not name `pg_temp`, the caller's temporary types and tables come first.
+/// If the search path of a function does not name `pg_temp`, PostgreSQL looks for types and tables among the caller's
+/// temporary ones first.
 #[tokio::test]
-async fn every_function_resolves_types_in_pg_catalog_first() {
+async fn every_function_has_the_search_path_pg_catalog_and_then_pg_temp() {
     let world = World::new().await;
     let functions_with_another_path: Vec<String> = world
         .owner()
@@ -19,7 +20,7 @@ async fn every_function_resolves_types_in_pg_catalog_first() {
             "SELECT format('%s %s', function.oid::regprocedure, proconfig)
              FROM pg_proc AS function
              WHERE pronamespace IN ('public'::regnamespace, 'private'::regnamespace, 'auth'::regnamespace)
-               -- On the platform (Supabase), the functions in `auth` are the platform's.
+               -- On the platform (Supabase), the functions in `auth` are the platform's, and are not checked.
                AND (
                  pronamespace <> 'auth'::regnamespace
                  OR obj_description('auth'::regnamespace, 'pg_namespace') LIKE 'made by sparc%'
@@ -54,12 +55,13 @@ async fn nothing_that_the_api_serves_runs_with_its_owners_privileges() {
     assert!(objects_with_owners_privileges.is_empty(), "{objects_with_owners_privileges:?}");
 }
 
-/// The SQLSTATE of the error that a trap (see [`CREATE_TRAPS`]) raises if it runs as another role than the attacker's.
+/// The SQLSTATE of the error that a trap (see [`CREATE_TRAPS`]) raises if it runs as a role other than the attacker's.
 const TRAP_SPRUNG: &str = "ZZ666";
 
-/// Creates, for every base type of PostgreSQL and each of our enums, a domain of the same name, and for each of our
-/// tables a temporary table of the same name. The domains' checks and the tables' defaults raise [`TRAP_SPRUNG`] if
-/// they run as a role other than the attacker's, which the setting `sparc.attacker` names.
+/// Creates the traps: for every base type of PostgreSQL (except arrays and those called `pg_...`) and each of our
+/// enums, a domain of the same name, and for each of our tables a temporary table of the same name. The domains' checks
+/// and the tables' defaults raise [`TRAP_SPRUNG`] if they run as a role other than the attacker's, which the setting
+/// `sparc.attacker` names.
 const CREATE_TRAPS: &str = "
 DO $traps$
 DECLARE
@@ -95,8 +97,8 @@ BEGIN
 END
 $traps$";
 
-/// Creates functions and operators with names that our SQL often uses. Each of them checks the role as the traps do, by
-/// a function that [`CREATE_TRAPS`] creates.
+/// Creates functions and operators with names that our SQL often uses. Each of them is a trap too: it checks the role
+/// with the function `check_role`, which [`CREATE_TRAPS`] creates.
 const CREATE_IMPOSTORS: &str = "
 CREATE FUNCTION pg_temp.now() RETURNS pg_catalog.timestamptz LANGUAGE plpgsql AS
   $$ BEGIN PERFORM pg_temp.check_role('now'); RETURN pg_catalog.now(); END $$;
@@ -127,7 +129,7 @@ struct Fixture {
     creature_id: Uuid,
     /// A character of the player's without a seat.
     spare_character_id: Uuid,
-    /// A public session of another Seer that waits for players.
+    /// Another Seer's public session, which waits for players.
     waiting_game: GameSession,
 }
 
@@ -233,7 +235,8 @@ impl Fixture {
             .into_iter()
             .map(|sql| (player_caller.clone(), sql))
             .chain(seer_statements.into_iter().map(|sql| (game.seer.clone(), sql)))
-            // The name of the table is qualified. Otherwise the statement would write to the caller's temporary table.
+            // The table of each INSERT is qualified with its schema. Otherwise the statement would write to the
+            // caller's temporary table.
             .map(|(caller, sql)| {
                 (caller, sql.replace("INSERT INTO ", "INSERT INTO public.").replace("public.public.", "public."))
             })
@@ -278,7 +281,8 @@ async fn no_temporary_object_of_the_caller_runs_as_the_owner() {
                 execute_in(&transaction, "SAVEPOINT before").await.unwrap();
                 let outcome = execute_in(&transaction, sql).await;
                 // With a changed path, unqualified names in the statement itself refer to the caller's objects, which
-                // run as the caller and may fail. Then only the traps' own error is an escalation.
+                // run as the caller and can make the statement fail. So there, only the traps' own error is an
+                // escalation.
                 if outcome.as_ref().is_err_and(|refusal| set_path.is_empty() || refusal.code == TRAP_SPRUNG) {
                     escalations.push(format!("{set_path} {sql}: {outcome:?}"));
                 }
@@ -304,7 +308,7 @@ async fn the_traps_catch_a_function_with_an_empty_search_path() {
         .unwrap();
     let attacker = world.new_user().await;
     let transaction = attacker.begin().await;
-    // The function casts to `uuid` without a schema, so the cast uses the attacker's domain.
+    // The function casts to `uuid`, a name without a schema, so the cast uses the attacker's domain.
     for sql in ["SET LOCAL sparc.attacker = 'authenticated'", CREATE_TRAPS] {
         execute_in(&transaction, sql).await.unwrap();
     }

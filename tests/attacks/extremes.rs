@@ -6,11 +6,12 @@ use uuid::Uuid;
 use super::{leaks::answer_to, query_number, sqlstates::CHECK_VIOLATION};
 use crate::world::{SqlCaller, World};
 
-/// Returns SQL expressions for the smallest, the largest and the most unusual values of a type.
+/// Returns SQL expressions for the smallest, the largest and some unusual values of a type. For a type that is not
+/// listed here, returns only NULL.
 fn extreme_values(sql_type: &str) -> Vec<String> {
     let expressions: &[&str] = match sql_type {
-        // Some values are near the limits: whether the subtraction of such a value overflows depends on the other
-        // operand.
+        // Some values are near the limits, because whether the subtraction of such a value overflows depends on the
+        // other operand.
         "integer" => &["-2147483648", "-2147483641", "-2147483630", "2147483640", "2147483647", "0", "NULL"],
         "smallint" => &["-32768", "32767", "NULL"],
         "bigint" => &["-9223372036854775808", "9223372036854775807", "NULL"],
@@ -38,8 +39,8 @@ fn extreme_values(sql_type: &str) -> Vec<String> {
     expressions.iter().map(|&expression| expression.to_owned()).collect()
 }
 
-/// Returns the columns of a table for which users have the privilege, each with its extreme values and, for an enum,
-/// all its labels.
+/// Returns those columns of a table that users may write with the given privilege (INSERT or UPDATE), each with the
+/// extreme values of its type and, for an enum, all labels.
 async fn values_by_writable_column(world: &World, table: &str, privilege: &str) -> Vec<(String, Vec<String>)> {
     let sql = format!(
         "SELECT attname || '=' || format_type(atttypid, NULL) || '=' || coalesce(
@@ -57,15 +58,15 @@ async fn values_by_writable_column(world: &World, table: &str, privilege: &str) 
     parsed_columns.collect()
 }
 
-/// A row that a stranger tries to insert, as names of columns with SQL expressions. An expression such as `$session` is
-/// a placeholder: it is replaced by the id of a hidden row (one that the stranger may not see) in one attempt, and by
-/// an unused id in another.
+/// A row that a stranger (a user who takes no part in the session with the hidden rows) tries to insert, as names of
+/// columns with SQL expressions. A *hidden* row is one that the stranger may not see. An expression such as `$session`
+/// is a placeholder: [`variants`] replaces it with the id of a hidden row or with an unused id.
 struct InsertAttempt {
     table: &'static str,
     row: Vec<(&'static str, String)>,
 }
 
-/// Returns rows for every table into which users may insert, grouped by table. Each row names a hidden row.
+/// Returns rows for every table into which users may insert, grouped by table. Each row refers to a hidden row.
 fn insert_attempts(stranger: Uuid, own_session: Uuid, own_character: Uuid) -> Vec<InsertAttempt> {
     let row_of = |pairs: &[(&'static str, &str)]| pairs.iter().map(|&(name, value)| (name, value.to_owned())).collect();
     let roll_row = |session: &str, roller: (&'static str, &str)| {
@@ -125,8 +126,8 @@ fn insert_attempts(stranger: Uuid, own_session: Uuid, own_character: Uuid) -> Ve
     ]
 }
 
-/// Creates rows that a stranger may not see, and returns their ids with the names of their placeholders. (The profile
-/// of `$user` is public, but the stranger may not change it.)
+/// Creates rows that a stranger may not see, and returns their placeholders with their ids. (The profile of `$user` is
+/// public, but the stranger may not change it.)
 async fn create_hidden_rows(world: &World) -> Vec<(&'static str, Uuid)> {
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
@@ -151,13 +152,12 @@ async fn create_hidden_rows(world: &World) -> Vec<(&'static str, Uuid)> {
     ]
 }
 
-/// Returns all variants of the statement in which each placeholder is replaced by the hidden row's id, or by an unused
-/// id.
+/// Returns all variants of a statement: each placeholder is replaced by the id of its hidden row, or by an unused id.
 fn variants(sql: &str, hidden_rows: &[(&'static str, Uuid)]) -> Vec<String> {
     let mut variants = vec![sql.to_owned()];
-    for (name, id) in hidden_rows.iter().filter(|(name, _)| sql.contains(name)) {
+    for (placeholder, id) in hidden_rows.iter().filter(|(placeholder, _)| sql.contains(placeholder)) {
         let ids = [*id, Uuid::new_v4()];
-        variants = variants.iter().flat_map(|sql| ids.map(|id| sql.replace(name, &format!("'{id}'")))).collect();
+        variants = variants.iter().flat_map(|sql| ids.map(|id| sql.replace(placeholder, &format!("'{id}'")))).collect();
     }
     variants
 }
@@ -242,13 +242,13 @@ async fn extreme_values_in_an_update_reveal_nothing_about_hidden_rows() {
 }
 
 #[tokio::test]
-async fn an_overflow_does_not_reveal_the_number_of_dice_of_a_hidden_character() {
+async fn an_overflow_does_not_reveal_the_number_of_dice_of_a_hidden_character_or_creature() {
     let world = World::new().await;
     let hidden_rows = create_hidden_rows(&world).await;
     let stranger = world.new_user().await;
     // The total of ten dice is at most 60. If a difficulty near the smallest integer were subtracted from the total,
-    // some totals would overflow and others would not, and so the error would depend on the number of dice. Near the
-    // largest integer, the same would be true of an addition.
+    // the difference would overflow for some totals and not for others, so the error would depend on the number of
+    // dice. With a difficulty near the largest integer, the same would be true of a sum.
     for total in 1..=60 {
         for difficulty in [i32::MIN + total, i32::MAX - total] {
             for roller in ["character_id", "creature_id"] {
@@ -279,11 +279,12 @@ async fn an_overflow_does_not_reveal_the_number_of_dice_of_a_hidden_character() 
     }
 }
 
-/// Returns expressions for an argument of a function. For a type that can contain an id, there is one with the
-/// placeholder of each hidden row.
+/// Returns expressions for an argument of a function. For a type that can contain an id, they include one expression
+/// per hidden row, with that row's placeholder.
 fn argument_expressions(sql_type: &str, hidden_rows: &[(&'static str, Uuid)]) -> Vec<String> {
-    let expressions_with_each_id =
-        |template: &str| hidden_rows.iter().map(|(name, _)| template.replace("ID", name)).collect::<Vec<String>>();
+    let expressions_with_each_id = |template: &str| {
+        hidden_rows.iter().map(|(placeholder, _)| template.replace("ID", placeholder)).collect::<Vec<String>>()
+    };
     match sql_type {
         "uuid" => [expressions_with_each_id("ID"), vec!["NULL::uuid".to_owned()]].concat(),
         "uuid[]" => [expressions_with_each_id("ARRAY[ID]::uuid[]"), vec!["'{}'::uuid[]".to_owned()]].concat(),
@@ -303,8 +304,8 @@ async fn functions_that_users_may_call_reveal_nothing_about_hidden_rows() {
     let hidden_rows = create_hidden_rows(&world).await;
     let stranger = world.new_user().await;
     // The query finds the SECURITY DEFINER functions that users may call; other functions read only what their caller
-    // may see. Each row has three fields, separated by `=`: the function's name, its argument types
-    // (separated by `;`) and its schema.
+    // may see. Each result has three fields, separated by `=`: the function's name, its argument types (separated by
+    // `;`) and its schema.
     let select_functions = "SELECT proname || '='
            || coalesce((SELECT string_agg(format_type(type_oid, NULL), ';' ORDER BY ordinal)
                         FROM unnest(proargtypes::oid[]) WITH ORDINALITY AS argument (type_oid, ordinal)), '')

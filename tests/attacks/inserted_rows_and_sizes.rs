@@ -1,4 +1,4 @@
-//! Limits on the number of rows that one statement inserts, and on the size of a document.
+//! Limits on the number of rows that one statement inserts, and on the size of a JSON document.
 
 use uuid::Uuid;
 
@@ -14,51 +14,51 @@ async fn one_statement_inserts_at_most_a_hundred_rows() {
     let game = world.new_active_session(1).await;
     let (player, session) = (&game.players[0], game.session_id);
     let draft_adventure = world.new_draft_adventure(game.seer.user_id()).await;
-    let from_series = |count: usize| format!("FROM generate_series(1, {count}) AS number");
-    let insert_events = |count| {
+    let from_series_sql = |count: usize| format!("FROM generate_series(1, {count}) AS number");
+    let insert_events_sql = |count| {
         format!(
             "INSERT INTO session_events (session_id, event_type) SELECT '{session}', 'client.wave' {}",
-            from_series(count)
+            from_series_sql(count)
         )
     };
-    let insert_rolls = |count| {
+    let insert_rolls_sql = |count| {
         format!(
             "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type)
              SELECT '{session}', '{}', 'might'::attribute, 10, 'attack'::roll_type {}",
             player.character_id,
-            from_series(count)
+            from_series_sql(count)
         )
     };
-    let insert_creatures = |count| {
+    let insert_creatures_sql = |count| {
         format!(
             "INSERT INTO creatures (adventure_id, name) SELECT '{draft_adventure}', 'Rat ' || number {}",
-            from_series(count)
+            from_series_sql(count)
         )
     };
-    let insert_adventures = |count| {
+    let insert_adventures_sql = |count| {
         format!(
             "INSERT INTO adventures (creator_id, name) SELECT '{}', 'Draft ' || number {}",
             game.seer.user_id(),
-            from_series(count)
+            from_series_sql(count)
         )
     };
-    for (caller, insert) in [
-        (&player.caller, &insert_events as &(dyn Fn(usize) -> String + Sync)),
-        (&player.caller, &insert_rolls),
-        (&game.seer, &insert_creatures),
-        (&game.seer, &insert_adventures),
+    for (caller, insert_sql) in [
+        (&player.caller, &insert_events_sql as &(dyn Fn(usize) -> String + Sync)),
+        (&player.caller, &insert_rolls_sql),
+        (&game.seer, &insert_creatures_sql),
+        (&game.seer, &insert_adventures_sql),
     ] {
-        assert_eq!(dry_run(caller, &insert(100)).await, "done", "{}", insert(100));
-        assert_eq!(dry_run(caller, &insert(101)).await, TOO_MANY_ROWS, "{}", insert(101));
-        assert_eq!(dry_run(caller, &insert(5000)).await, TOO_MANY_ROWS, "{}", insert(5000));
+        assert_eq!(dry_run(caller, &insert_sql(100)).await, "done", "{}", insert_sql(100));
+        assert_eq!(dry_run(caller, &insert_sql(101)).await, TOO_MANY_ROWS, "{}", insert_sql(101));
+        assert_eq!(dry_run(caller, &insert_sql(5000)).await, TOO_MANY_ROWS, "{}", insert_sql(5000));
         // Two parts of one statement, with sixty rows each.
         let insert_in_two_parts = format!(
             "WITH first AS ({} RETURNING id), second AS ({} RETURNING id) SELECT FROM first",
-            insert(60),
-            insert(60)
+            insert_sql(60),
+            insert_sql(60)
         );
         assert_eq!(dry_run(caller, &insert_in_two_parts).await, TOO_MANY_ROWS, "{insert_in_two_parts}");
-        let insert_skipping_conflicts = format!("{} ON CONFLICT DO NOTHING", insert(101));
+        let insert_skipping_conflicts = format!("{} ON CONFLICT DO NOTHING", insert_sql(101));
         assert_eq!(dry_run(caller, &insert_skipping_conflicts).await, TOO_MANY_ROWS, "{insert_skipping_conflicts}");
     }
     let merge = format!(
@@ -66,19 +66,19 @@ async fn one_statement_inserts_at_most_a_hundred_rows() {
          WHEN NOT MATCHED THEN INSERT (session_id, event_type) VALUES ('{session}', 'client.wave')"
     );
     assert_eq!(dry_run(&player.caller, &merge).await, TOO_MANY_ROWS);
-    // The owner is not limited.
-    assert_eq!(outcome_code(world.owner().execute(&insert_events(500)).await), "done");
+    // The schema's owner is not limited.
+    assert_eq!(outcome_code(world.owner().execute(&insert_events_sql(500)).await), "done");
 }
 
 #[tokio::test]
-async fn nobody_resets_the_count_of_inserted_rows() {
+async fn no_statement_evades_the_limit_on_inserted_rows() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let (player, session) = (&game.players[0], game.session_id);
     let insert = "INSERT INTO session_events (session_id, event_type)";
     let row = format!("'{session}'::uuid, 'client.wave'");
     for sql in [
-        // With each row, the statement clears both settings in which triggers keep values.
+        // With each row, the statement clears two settings in which triggers keep values.
         format!(
             "{insert} SELECT {row} FROM generate_series(1, 101) AS number, LATERAL (
                SELECT set_config('sparc.session_of_events', '', true),
@@ -99,7 +99,7 @@ async fn nobody_resets_the_count_of_inserted_rows() {
                   second AS ({insert} VALUES ({row}), ({row}))
              SELECT"
         ),
-        // A prepared statement: a hundred rows are accepted, 101 are not.
+        // A prepared statement, run first with a hundred rows and then with 101.
         format!(
             "PREPARE many AS {insert} SELECT {row} FROM generate_series(1, $1::integer);
              EXECUTE many (100); EXECUTE many (101)"
@@ -124,7 +124,7 @@ async fn too_many_rows_are_refused_before_all_are_inserted() {
     let (player, seer) = (&game.players[0], game.seer.user_id());
     let draft_adventure = world.new_draft_adventure(seer).await;
     let adventure = world.new_adventure(seer).await;
-    // 160 public sessions, of eight Seers, because each may have only twenty live ones.
+    // 160 public sessions, of eight Seers, because each may have only twenty sessions that have not ended.
     for _ in 0..8 {
         let other_seer = world.new_account().await;
         let insert_sessions = format!(
@@ -190,13 +190,14 @@ async fn too_many_rows_are_refused_before_all_are_inserted() {
         execute_in(&transaction, &remember_count).await.unwrap();
         assert_eq!(outcome_code(execute_in(&transaction, &sql).await), TOO_MANY_ROWS, "{sql}");
         execute_in(&transaction, "ROLLBACK TO before").await.unwrap();
-        // The count still includes the rows that were rolled back. The DO block affects no row.
-        let assert_few_inserted = format!(
+        // The count still includes the rows that were rolled back. If the assertion holds, the outcome of the DO block
+        // is "no row".
+        let few_inserted_assertion = format!(
             "DO $$ BEGIN
                ASSERT {inserted_count_expression} - current_setting('test.inserted_before')::bigint BETWEEN 1 AND 100;
              END $$"
         );
-        assert_eq!(outcome_code(execute_in(&transaction, &assert_few_inserted).await), "no row", "{table}");
+        assert_eq!(outcome_code(execute_in(&transaction, &few_inserted_assertion).await), "no row", "{table}");
         transaction.rollback().await.unwrap();
     }
 }
@@ -236,26 +237,27 @@ async fn too_many_events_are_refused_before_all_are_inserted() {
     }
 }
 
-/// Returns, for each column with a JSON document that a user may write, the user, the constraint that limits the
-/// document's size, and a statement with `$DOC$` in place of the document.
+/// Returns, for each column of JSON documents that users may write, a user who may write it, the constraint that limits
+/// the document's size, and a statement with `$DOC$` in place of the document.
 pub(super) async fn document_writes(world: &World) -> Vec<(SqlCaller, &'static str, String)> {
     let game = world.new_active_session(1).await;
     let (player, seer) = (&game.players[0], &game.seer);
     let draft_adventure = world.new_draft_adventure(seer.user_id()).await;
     let sql = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft_adventure}', 'Rat') RETURNING id");
     let creature: Uuid = world.owner().fetch_value(&sql).await.unwrap();
-    let update = |table: &str, column: &str, id: Uuid| format!("UPDATE {table} SET {column} = $DOC$ WHERE id = '{id}'");
+    let update_sql =
+        |table: &str, column: &str, id: Uuid| format!("UPDATE {table} SET {column} = $DOC$ WHERE id = '{id}'");
     vec![
-        (player.caller.clone(), "bounded_equipment", update("characters", "equipment", player.character_id)),
+        (player.caller.clone(), "bounded_equipment", update_sql("characters", "equipment", player.character_id)),
         (
             player.caller.clone(),
             "bounded_special_ability",
-            update("characters", "special_ability", player.character_id),
+            update_sql("characters", "special_ability", player.character_id),
         ),
-        (seer.clone(), "bounded_content", update("adventures", "content", draft_adventure)),
-        (seer.clone(), "bounded_abilities", update("creatures", "abilities", creature)),
-        (seer.clone(), "bounded_stats", update("creatures", "stats", creature)),
-        (seer.clone(), "bounded_game_state", update("sessions", "game_state", game.session_id)),
+        (seer.clone(), "bounded_content", update_sql("adventures", "content", draft_adventure)),
+        (seer.clone(), "bounded_abilities", update_sql("creatures", "abilities", creature)),
+        (seer.clone(), "bounded_stats", update_sql("creatures", "stats", creature)),
+        (seer.clone(), "bounded_game_state", update_sql("sessions", "game_state", game.session_id)),
         (
             player.caller.clone(),
             "bounded_payload",
@@ -279,8 +281,8 @@ pub(super) async fn document_writes(world: &World) -> Vec<(SqlCaller, &'static s
 #[tokio::test]
 async fn the_size_of_a_document_is_checked_before_its_content() {
     let world = World::new().await;
-    // Some of these documents are also nested too deeply or contain a number that no client can read, but the refusal
-    // names the constraint on the size.
+    // All of these documents are too large. Some are also nested too deeply, or contain a number that clients cannot
+    // read, but the refusal names the constraint on the size.
     let too_large = "(SELECT jsonb_agg(md5(number::text)) FROM generate_series(1, 60000) AS number)";
     let too_deep = format!("({too_large} || (repeat('[', 200) || repeat(']', 200))::jsonb)");
     let too_large_with_huge_number = format!("({too_large} || '[1e400]'::jsonb)");

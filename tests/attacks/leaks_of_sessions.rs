@@ -1,4 +1,4 @@
-//! A refusal does not reveal whether a private session or a draft exists, nor what belongs to it.
+//! A refusal does not reveal whether a private session or a draft adventure exists, nor what belongs to it.
 
 use uuid::Uuid;
 
@@ -10,7 +10,7 @@ use super::{
 use crate::world::{World, insert_attribute_check_sql, insert_heroic_save_sql, insert_seat_sql};
 
 #[tokio::test]
-async fn a_stranger_does_not_learn_how_full_a_private_session_is() {
+async fn a_refused_seat_reveals_nothing_about_a_private_session() {
     let world = World::new().await;
     let (empty_game, full_game) = (world.new_session(0).await, world.new_session(4).await);
     let (active_game, completed_game, cancelled_game) =
@@ -62,7 +62,7 @@ async fn a_stranger_does_not_learn_how_full_a_private_session_is() {
         )
         .await;
     }
-    // These statements take a seat in another user's name.
+    // These statements try to take a seat in another user's name.
     let closed_player = world.new_player().await;
     close_account(&world, closed_player.user_id).await;
     let statements = [
@@ -92,7 +92,7 @@ async fn a_stranger_does_not_learn_whether_a_draft_or_a_private_session_exists()
         .execute(&format!("UPDATE adventures SET status = 'archived' WHERE id = '{archived_adventure}'"))
         .await
         .unwrap();
-    // Two hundred creatures are the limit.
+    // An adventure may have at most two hundred creatures.
     let full_adventure = world.new_draft_adventure(creator.user_id()).await;
     let sql = format!(
         "INSERT INTO creatures (adventure_id, name)
@@ -108,36 +108,39 @@ async fn a_stranger_does_not_learn_whether_a_draft_or_a_private_session_exists()
             ("one that does not exist", sql_for(Uuid::new_v4())),
         ]
     };
-    let insert_session = |adventure: Uuid| {
+    let insert_session_sql = |adventure: Uuid| {
         format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", caller.user_id())
     };
-    assert_same_answers(&[&caller], "a session of it", &sql_per_case(&insert_session), ADVENTURE_NOT_PLAYABLE).await;
-    let insert_creature =
+    assert_same_answers(&[&caller], "a session of it", &sql_per_case(&insert_session_sql), ADVENTURE_NOT_PLAYABLE)
+        .await;
+    let insert_creature_sql =
         |adventure: Uuid| format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure}', 'Mine')");
     assert_same_answers(
         &[&caller, &world.visitor()],
         "a creature in it",
-        &sql_per_case(&insert_creature),
+        &sql_per_case(&insert_creature_sql),
         INSUFFICIENT_PRIVILEGE,
     )
     .await;
-    let insert_invalid_creature = |adventure: Uuid| {
+    let insert_invalid_creature_sql = |adventure: Uuid| {
         format!("INSERT INTO creatures (adventure_id, name, stats) VALUES ('{adventure}', 'Mine', '[]')")
     };
-    // Both the invalid creature and the caller are reasons to refuse. Which of them the refusal names is not tested.
+    // There are two reasons to refuse: the creature is invalid, and the adventure is not the caller's. Which of them
+    // the refusal names is not tested.
     let mut answers = Vec::new();
-    for (_, sql) in sql_per_case(&insert_invalid_creature) {
+    for (_, sql) in sql_per_case(&insert_invalid_creature_sql) {
         answers.push(answer_to(&caller, &sql).await);
     }
     assert!(answers.iter().all(|answer| answer == &answers[0]), "{answers:?}");
-    let change = |adventure: Uuid| format!("UPDATE adventures SET name = 'Mine' WHERE id = '{adventure}'");
-    assert_same_answers(&[&caller], "a change of it", &sql_per_case(&change), "0 rows").await;
-    let delete = |adventure: Uuid| format!("DELETE FROM adventures WHERE id = '{adventure}'");
-    assert_same_answers(&[&caller], "its deletion", &sql_per_case(&delete), "0 rows").await;
+    let rename_sql = |adventure: Uuid| format!("UPDATE adventures SET name = 'Mine' WHERE id = '{adventure}'");
+    assert_same_answers(&[&caller], "a change of it", &sql_per_case(&rename_sql), "0 rows").await;
+    let delete_sql = |adventure: Uuid| format!("DELETE FROM adventures WHERE id = '{adventure}'");
+    assert_same_answers(&[&caller], "its deletion", &sql_per_case(&delete_sql), "0 rows").await;
     // A private session looks like one that does not exist.
     let game = world.new_session(1).await;
-    let resize = |session: Uuid| format!("UPDATE sessions SET max_players = 2 WHERE id = '{session}'");
-    let statements = [("existing", resize(game.session_id)), ("one that does not exist", resize(Uuid::new_v4()))];
+    let resize_sql = |session: Uuid| format!("UPDATE sessions SET max_players = 2 WHERE id = '{session}'");
+    let statements =
+        [("existing", resize_sql(game.session_id)), ("one that does not exist", resize_sql(Uuid::new_v4()))];
     assert_same_answers(&[&caller], "another's session", &statements, "0 rows").await;
 }
 
@@ -147,8 +150,8 @@ async fn a_stranger_does_not_learn_what_exists_in_a_private_session() {
     let (active_game, waiting_game) = (world.new_active_session(2).await, world.new_session(1).await);
     let character = active_game.players[0].character_id;
     // A heroic save can repeat only a roll of the last 30 seconds. The failed and the successful rolls are dated an
-    // hour ahead (-3600 seconds ago), so that they are not too old whenever the saves come. The expired one is an hour
-    // old.
+    // hour ahead (-3600 seconds ago), so that they are not too old, however late the saves come. The expired one is an
+    // hour old.
     let failed_roll = world.new_failed_roll(active_game.session_id, character).await;
     let successful_roll = world.new_attack_roll(active_game.session_id, character, "{6,6}", 10, -3600).await;
     let expired_roll = world.new_attack_roll(active_game.session_id, character, "{1,2}", 10, 3600).await;
@@ -162,13 +165,13 @@ async fn a_stranger_does_not_learn_what_exists_in_a_private_session() {
     );
     let creature: Uuid = world.owner().fetch_value(&sql).await.unwrap();
 
-    let insert_save_of = |original: Uuid| insert_heroic_save_sql(active_game.session_id, character, original);
+    let insert_save_sql = |original: Uuid| insert_heroic_save_sql(active_game.session_id, character, original);
     let statements = [
-        ("failed", insert_save_of(failed_roll)),
-        ("successful", insert_save_of(successful_roll)),
-        ("expired", insert_save_of(expired_roll)),
-        ("saved", insert_save_of(saved_roll)),
-        ("one that does not exist", insert_save_of(Uuid::new_v4())),
+        ("failed", insert_save_sql(failed_roll)),
+        ("successful", insert_save_sql(successful_roll)),
+        ("expired", insert_save_sql(expired_roll)),
+        ("saved", insert_save_sql(saved_roll)),
+        ("one that does not exist", insert_save_sql(Uuid::new_v4())),
     ];
     assert_same_answers(&[&stranger.caller, &world.visitor()], "another's save", &statements, INSUFFICIENT_PRIVILEGE)
         .await;
@@ -187,17 +190,17 @@ async fn a_stranger_does_not_learn_what_exists_in_a_private_session() {
         ("a session that does not exist", insert_attribute_check_sql(Uuid::new_v4(), stranger.character_id)),
     ];
     assert_same_answers(&[&stranger.caller, &world.visitor()], "a roll", &statements, INSUFFICIENT_PRIVILEGE).await;
-    let insert_creature_roll = |creature: Uuid, session: Uuid| {
+    let insert_creature_roll_sql = |creature: Uuid, session: Uuid| {
         format!(
             "INSERT INTO dice_rolls (session_id, creature_id, attribute, difficulty, roll_type)
              VALUES ('{session}', '{creature}', 'might', 10, 'attack')"
         )
     };
     let statements = [
-        ("a creature of the adventure", insert_creature_roll(creature, active_game.session_id)),
-        ("a creature of another session's adventure", insert_creature_roll(creature, waiting_game.session_id)),
-        ("a creature that does not exist", insert_creature_roll(Uuid::new_v4(), active_game.session_id)),
-        ("a session that does not exist", insert_creature_roll(creature, Uuid::new_v4())),
+        ("a creature of the adventure", insert_creature_roll_sql(creature, active_game.session_id)),
+        ("a creature of another session's adventure", insert_creature_roll_sql(creature, waiting_game.session_id)),
+        ("a creature that does not exist", insert_creature_roll_sql(Uuid::new_v4(), active_game.session_id)),
+        ("a session that does not exist", insert_creature_roll_sql(creature, Uuid::new_v4())),
     ];
     assert_same_answers(
         &[&stranger.caller, &world.visitor()],
@@ -215,17 +218,17 @@ async fn a_stranger_does_not_learn_what_exists_in_a_private_session() {
         INSUFFICIENT_PRIVILEGE,
     )
     .await;
-    let insert_event = |session: Uuid| {
+    let insert_event_sql = |session: Uuid| {
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{session}', 'client.wave')")
     };
     let statements = [
-        ("active", insert_event(active_game.session_id)),
-        ("waiting", insert_event(waiting_game.session_id)),
-        ("one that does not exist", insert_event(Uuid::new_v4())),
+        ("active", insert_event_sql(active_game.session_id)),
+        ("waiting", insert_event_sql(waiting_game.session_id)),
+        ("one that does not exist", insert_event_sql(Uuid::new_v4())),
     ];
     assert_same_answers(&[&stranger.caller, &world.visitor()], "an event", &statements, INSUFFICIENT_PRIVILEGE).await;
-    let wound = |character: Uuid| format!("SELECT * FROM private.change_hit_points('{character}', -1)");
-    let statements = [("existing", wound(character)), ("one that does not exist", wound(Uuid::new_v4()))];
+    let wound_sql = |character: Uuid| format!("SELECT * FROM private.change_hit_points('{character}', -1)");
+    let statements = [("existing", wound_sql(character)), ("one that does not exist", wound_sql(Uuid::new_v4()))];
     assert_same_answers(&[&stranger.caller], "a wound", &statements, "0 rows").await;
 }
 

@@ -1,4 +1,6 @@
-//! Every limit on the number of rows: at its edge, under concurrency, and in old snapshots.
+//! The limits on the numbers of rows of an account, an adventure and a session: each is tried at its edge, with
+//! concurrent statements, and in transactions with an old snapshot. A *living* character is one that is not retired. A
+//! *live* session is one that has not ended.
 
 use uuid::Uuid;
 
@@ -23,25 +25,25 @@ struct Limit {
     /// A query that reads the counter that the triggers maintain.
     counter_query: String,
     /// Statements that each add one row to the count (by an INSERT, or by an UPDATE of a row), each with the user who
-    /// sends them.
+    /// sends it.
     statements: Vec<(SqlCaller, String)>,
 }
 
 /// Creates `count` more living characters of an account.
-pub(super) async fn create_living_characters(world: &World, user: Uuid, count: i64) {
+pub(super) async fn create_living_characters(world: &World, account: Uuid, count: i64) {
     let sql = format!(
         "INSERT INTO characters (user_id, name, class, might, grace, wit, heart, special_ability)
-         SELECT '{user}', 'Living ' || number, 'warrior', 5, 3, 2, 2, '{{}}'
+         SELECT '{account}', 'Living ' || number, 'warrior', 5, 3, 2, 2, '{{}}'
          FROM generate_series(1, {count}) AS number"
     );
     world.owner().execute(&sql).await.unwrap();
 }
 
 /// Creates `count` more retired characters of an account.
-async fn create_retired_characters(world: &World, user: Uuid, count: i64) {
+async fn create_retired_characters(world: &World, account: Uuid, count: i64) {
     let sql = format!(
         "INSERT INTO characters (user_id, name, class, might, grace, wit, heart, special_ability, retired_at)
-         SELECT '{user}', 'Retired ' || number, 'warrior', 5, 3, 2, 2, '{{}}', now()
+         SELECT '{account}', 'Retired ' || number, 'warrior', 5, 3, 2, 2, '{{}}', now()
          FROM generate_series(1, {count}) AS number"
     );
     world.owner().execute(&sql).await.unwrap();
@@ -52,7 +54,8 @@ async fn create_retired_characters(world: &World, user: Uuid, count: i64) {
 async fn create_rows_below_limits(world: &World, statement_count: usize) -> Vec<Limit> {
     let owner = world.owner();
     let mut limits = Vec::new();
-    let select_counter = |user: Uuid, counter: &str| format!("SELECT {counter} FROM users WHERE id = '{user}'");
+    let select_counter_sql =
+        |account: Uuid, counter: &str| format!("SELECT {counter} FROM users WHERE id = '{account}'");
 
     let user = world.new_user().await;
     create_living_characters(world, user.user_id(), 9).await;
@@ -64,7 +67,7 @@ async fn create_rows_below_limits(world: &World, statement_count: usize) -> Vec<
             "SELECT count(*) FROM characters WHERE user_id = '{}' AND retired_at IS NULL",
             user.user_id()
         ),
-        counter_query: select_counter(user.user_id(), "living_characters"),
+        counter_query: select_counter_sql(user.user_id(), "living_characters"),
         statements: (0..statement_count)
             .map(|_| (user.clone(), insert_character_sql(Uuid::new_v4(), user.user_id())))
             .collect(),
@@ -88,7 +91,7 @@ async fn create_rows_below_limits(world: &World, statement_count: usize) -> Vec<
             "SELECT count(*) FROM characters WHERE user_id = '{}' AND retired_at IS NULL",
             user.user_id()
         ),
-        counter_query: select_counter(user.user_id(), "living_characters"),
+        counter_query: select_counter_sql(user.user_id(), "living_characters"),
         statements: retired_ids
             .iter()
             .map(|id| (user.clone(), format!("UPDATE characters SET retired_at = NULL WHERE id = '{id}'")))
@@ -111,7 +114,7 @@ async fn create_rows_below_limits(world: &World, statement_count: usize) -> Vec<
             "SELECT count(*) FROM characters WHERE user_id = '{}' AND retired_at IS NOT NULL",
             user.user_id()
         ),
-        counter_query: select_counter(user.user_id(), "retired_characters"),
+        counter_query: select_counter_sql(user.user_id(), "retired_characters"),
         statements: living_ids
             .iter()
             .map(|id| (user.clone(), format!("UPDATE characters SET retired_at = now() WHERE id = '{id}'")))
@@ -138,7 +141,7 @@ async fn create_rows_below_limits(world: &World, statement_count: usize) -> Vec<
         code: SEAT_LIMIT_REACHED,
         maximum: 20,
         count_query: format!("SELECT count(*) FROM session_players WHERE user_id = '{}' AND is_active", player.user_id),
-        counter_query: select_counter(player.user_id, "live_seats"),
+        counter_query: select_counter_sql(player.user_id, "live_seats"),
         statements,
     });
 
@@ -152,7 +155,7 @@ async fn create_rows_below_limits(world: &World, statement_count: usize) -> Vec<
         code: SESSION_LIMIT_REACHED,
         maximum: 20,
         count_query: format!("SELECT count(*) FROM sessions WHERE seer_id = '{}' AND ended_at IS NULL", user.user_id()),
-        counter_query: select_counter(user.user_id(), "live_sessions"),
+        counter_query: select_counter_sql(user.user_id(), "live_sessions"),
         statements: (0..statement_count).map(|_| (user.clone(), insert.clone())).collect(),
     });
 
@@ -169,7 +172,7 @@ async fn create_rows_below_limits(world: &World, statement_count: usize) -> Vec<
         code: ADVENTURE_LIMIT_REACHED,
         maximum: 200,
         count_query: format!("SELECT count(*) FROM adventures WHERE creator_id = '{}'", user.user_id()),
-        counter_query: select_counter(user.user_id(), "adventure_count"),
+        counter_query: select_counter_sql(user.user_id(), "adventure_count"),
         statements: (0..statement_count).map(|_| (user.clone(), insert.clone())).collect(),
     });
 
@@ -237,9 +240,9 @@ async fn each_limit_can_be_reached_but_not_exceeded() {
 async fn each_limit_holds_for_eight_concurrent_statements() {
     let world = World::new().await;
     for limit in create_rows_below_limits(&world, 8).await {
-        let attempts: Vec<_> =
+        let tasks: Vec<_> =
             limit.statements.iter().cloned().map(|(caller, sql)| async move { attempt(&caller, &sql).await }).collect();
-        let outcomes = run_together(attempts).await;
+        let outcomes = run_together(tasks).await;
         let success_count = outcomes.iter().filter(|outcome| *outcome == "done").count();
         assert_eq!(success_count, 1, "{}: {outcomes:?}", limit.name);
         assert!(
@@ -312,7 +315,7 @@ async fn an_account_has_no_more_than_twenty_seats_in_live_sessions() {
 }
 
 #[tokio::test]
-async fn a_session_that_has_ended_or_is_deleted_no_longer_counts_towards_the_limit() {
+async fn a_session_that_has_ended_or_is_deleted_no_longer_counts_towards_the_limit_on_live_sessions() {
     let world = World::new().await;
     let user = world.new_user().await;
     let adventure = world.new_adventure(user.user_id()).await;
@@ -347,14 +350,14 @@ async fn a_session_that_has_ended_or_is_deleted_no_longer_counts_towards_the_lim
         query_number(&world, &format!("SELECT live_sessions FROM users WHERE id = '{}'", user.user_id())).await,
         0
     );
-    let insert_sessions = |session_count: usize| {
+    let insert_sessions_sql = |session_count: usize| {
         format!(
             "INSERT INTO sessions (seer_id, adventure_id)
              SELECT '{}', '{adventure}' FROM generate_series(1, {session_count})",
             user.user_id()
         )
     };
-    assert_eq!(attempt(&user, &insert_sessions(21)).await, SESSION_LIMIT_REACHED);
-    assert_eq!(user.execute(&insert_sessions(20)).await, Ok(20));
+    assert_eq!(attempt(&user, &insert_sessions_sql(21)).await, SESSION_LIMIT_REACHED);
+    assert_eq!(user.execute(&insert_sessions_sql(20)).await, Ok(20));
     assert_invariants(&world).await;
 }

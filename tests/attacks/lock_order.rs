@@ -1,9 +1,11 @@
-//! A function that decides by a row's values locks the row before it reads them. Locks are taken so that statements
+//! Two rules of the schema's functions. A function whose decision depends on a row's values locks the row before it
+//! reads them. And locks are taken so that statements
 //! neither deadlock nor delay each other for ever: in a fixed order, or without waiting for one lock while another is
 //! held.
 //!
-//! *Closing* an account removes its personal data and cancels its live sessions (those that have not ended); the
-//! account can no longer write. The platform (Supabase) also deletes accounts, which locks the same rows and some more.
+//! *Closing* an account removes its personal data, gives up its seats in live sessions (those that have not ended), and
+//! cancels the live sessions that it runs; the account can no longer write. The platform (Supabase) also deletes
+//! accounts, which locks the same rows and some more.
 
 use super::{
     assert_invariants, attempt, attempt_while_lock_holder_commits, close_account_sql, close_or_delete_account_sql,
@@ -20,12 +22,13 @@ use crate::world::{World, insert_attribute_check_sql, insert_character_sql, inse
 async fn closing_holds_no_other_row_while_it_waits_for_one() {
     let world = World::new().await;
     for is_deletion in [false, true] {
-        // The number of `rows` below.
+        // How many `rows` there are below.
         let row_count = if is_deletion { 9 } else { 8 };
         for locked_row_index in 0..row_count {
             let fixture = create_populated_account(&world).await;
             let (account, player) = (fixture.account_id, &fixture.live_session.players[0]);
-            // A session that the account cancelled before anybody took a seat. Only deleting the account changes it.
+            // A session of the account's that was cancelled before anybody took a seat. Closing the account does not
+            // change it; deleting the account deletes it.
             let seatless_session = super::new_private_session(&world, account, fixture.published_adventure_id).await;
             let cancel = format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{seatless_session}'");
             world.owner().execute(&cancel).await.unwrap();
@@ -49,8 +52,8 @@ async fn closing_holds_no_other_row_while_it_waits_for_one() {
             }
             assert_eq!(rows.len(), row_count);
             let lock_holder = world.owner().begin().await;
-            let lock = |row: &str| format!("SELECT FROM {row} FOR UPDATE NOWAIT");
-            assert_eq!(execute_in(&lock_holder, &lock(&rows[locked_row_index])).await, Ok(1));
+            let lock_sql = |row: &str| format!("SELECT FROM {row} FOR UPDATE NOWAIT");
+            assert_eq!(execute_in(&lock_holder, &lock_sql(&rows[locked_row_index])).await, Ok(1));
             // Only a superuser may set `deadlock_timeout`.
             let closing_transaction = world.superuser().await.begin().await;
             execute_in(&closing_transaction, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
@@ -58,8 +61,8 @@ async fn closing_holds_no_other_row_while_it_waits_for_one() {
             let closing_task = tokio::spawn(async move { execute_and_commit(closing_transaction, &sql).await });
             world.owner().wait_until_backends_wait_for_locks(1).await;
             for row in &rows {
-                let outcome = execute_in(&lock_holder, &lock(row)).await;
-                assert_eq!(outcome, Ok(1), "is deletion: {is_deletion}, waits for {}: {row}", rows[locked_row_index]);
+                let outcome = execute_in(&lock_holder, &lock_sql(row)).await;
+                assert_eq!(outcome, Ok(1), "deletion: {is_deletion}, waits for {}: {row}", rows[locked_row_index]);
             }
             lock_holder.rollback().await.unwrap();
             assert_eq!(closing_task.await.unwrap(), "done");
@@ -69,8 +72,8 @@ async fn closing_holds_no_other_row_while_it_waits_for_one() {
 }
 
 /// A change of an account's e-mail address waits at most a second for a transaction in which another account gives up
-/// the same address. It waits without limit for a transaction that has locked the account's own profile, as the
-/// insertion of a row that refers to the profile does.
+/// the same address. It waits without limit for a transaction that has locked the account's own profile, for
+/// example by inserting a row that refers to the profile.
 #[tokio::test]
 async fn a_change_of_email_address_waits_as_long_as_the_profile_is_locked() {
     let world = World::new().await;
@@ -90,7 +93,7 @@ async fn a_change_of_email_address_waits_as_long_as_the_profile_is_locked() {
     assert_eq!(world.owner().count(&profile_with_new_address).await, 1);
 }
 
-/// A player retires their character. Before that transaction commits, the service inserts a seat with the character.
+/// A player's transaction retires their character. Before it commits, the service inserts a seat with the character.
 #[tokio::test]
 async fn inserting_a_seat_waits_for_an_uncommitted_change_of_its_character() {
     let world = World::new().await;
@@ -130,7 +133,7 @@ async fn joining_by_code_waits_for_the_change_of_the_players_seat() {
 /// A stranger has created a session of a published adventure, in a transaction that is not yet committed. Meanwhile the
 /// account of the adventure's creator is deleted.
 #[tokio::test]
-async fn a_new_session_of_an_adventure_does_not_delay_the_deletion_of_the_adventures_creator() {
+async fn a_new_session_of_an_adventure_does_not_delay_deleting_the_account_of_the_adventures_creator() {
     let world = World::new().await;
     let creator = world.new_user().await;
     let adventure = world.new_adventure(creator.user_id()).await;
@@ -147,7 +150,7 @@ async fn a_new_session_of_an_adventure_does_not_delay_the_deletion_of_the_advent
     assert_invariants(&world).await;
 }
 
-/// The service seats a player whose account is closing. The statement waits for the closing before it locks the
+/// The service seats a player whose account is being closed. The statement waits for the closing before it locks the
 /// session, which is somebody else's.
 #[tokio::test]
 async fn the_service_waits_for_a_closing_before_it_locks_the_session() {
@@ -167,10 +170,10 @@ async fn the_service_waits_for_a_closing_before_it_locks_the_session() {
     assert_invariants(&world).await;
 }
 
-/// An INSERT of the service for an account that is closing waits for the profile, because it changes a counter there.
-/// Then the INSERT is refused.
+/// An INSERT of the service for an account that is being closed waits for the account's profile, which the closing has
+/// locked. Then the INSERT is refused, because it would increase a counter of a closed account.
 #[tokio::test]
-async fn the_service_adds_nothing_to_an_account_that_is_closing() {
+async fn the_service_adds_nothing_to_an_account_that_is_being_closed() {
     let world = World::new().await;
     let game = world.new_session(0).await;
     let account = world.new_account().await;
@@ -320,7 +323,7 @@ async fn jobs_do_not_wait_for_locked_rows_but_skip_their_sessions() {
             execute_in(&job_transaction, "SET LOCAL statement_timeout = '2500ms'").await.unwrap();
             let run_job = format!("CREATE TEMP TABLE job_result AS SELECT private.{job}(100) AS session_count");
             execute_in(&job_transaction, &run_job).await.unwrap();
-            // This finds the row if the job has processed no session.
+            // The DELETE finds the row if the job has processed no session.
             let matching_rows = execute_in(&job_transaction, "DELETE FROM job_result WHERE session_count = 0").await;
             assert_eq!(matching_rows, Ok(1), "{job}: {locked_rows}");
             job_transaction.rollback().await.unwrap();
@@ -368,9 +371,9 @@ async fn the_deletion_of_an_adventure_holds_no_session_while_it_waits_for_anothe
         );
         world.owner().execute(&insert).await.unwrap();
     }
-    let lock = |id: &str| format!("SELECT FROM sessions WHERE id = '{id}' FOR UPDATE NOWAIT");
+    let lock_sql = |id: &str| format!("SELECT FROM sessions WHERE id = '{id}' FOR UPDATE NOWAIT");
     let lock_holder = world.owner().begin().await;
-    assert_eq!(execute_in(&lock_holder, &lock(low_id)).await, Ok(1));
+    assert_eq!(execute_in(&lock_holder, &lock_sql(low_id)).await, Ok(1));
     // Without index scans, the deletion finds the sessions in the order in which they are stored.
     let deletion_transaction = world.owner().begin().await;
     execute_in(&deletion_transaction, "SET LOCAL enable_indexscan = off").await.unwrap();
@@ -378,7 +381,7 @@ async fn the_deletion_of_an_adventure_holds_no_session_while_it_waits_for_anothe
     let deletion_task = tokio::spawn(async move { execute_and_commit(deletion_transaction, &delete).await });
     world.owner().wait_until_backends_wait_for_locks(1).await;
     assert_eq!(
-        execute_in(&lock_holder, &lock(high_id)).await,
+        execute_in(&lock_holder, &lock_sql(high_id)).await,
         Ok(1),
         "the deletion must not hold the session with the higher id"
     );

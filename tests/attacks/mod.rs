@@ -1,6 +1,7 @@
-//! What somebody with a few ordinary accounts and an hour of time would try: each kind of attack in several forms, in
-//! plain SQL, on two connections, and in transactions with an old snapshot. The attackers are visitors, strangers,
-//! participants, Seers, and users whose account is closed.
+//! What somebody with a few ordinary accounts and an hour of time would try, in plain SQL. Each kind of attack is tried
+//! in several forms, some of them on two connections, or in a transaction with an old snapshot (one that was taken
+//! before another transaction committed). The attackers are visitors, who have not signed in; strangers, who take no
+//! part in the attacked session or adventure; players, Seers, and users whose account is closed.
 
 use sea_orm::{ConnectionTrait, DatabaseTransaction};
 use uuid::Uuid;
@@ -45,8 +46,8 @@ mod traces_of_sessions;
 mod urls;
 mod waits;
 
-/// Returns "done" if the statement wrote rows or, if it is a SELECT, returned rows (whatever their values). Returns "no
-/// row" if there were none (as when a DO block or a DDL statement succeeds), or the SQLSTATE of the refusal.
+/// Returns "done" if the statement wrote rows or, if it is a SELECT, returned rows (whatever their values); "no row" if
+/// it succeeded without a row, as a DO block or a DDL statement does; and the SQLSTATE of the refusal if it failed.
 fn outcome_code(outcome: Result<u64, SqlError>) -> String {
     match outcome {
         Ok(0) => "no row".to_owned(),
@@ -55,13 +56,13 @@ fn outcome_code(outcome: Result<u64, SqlError>) -> String {
     }
 }
 
-/// Runs a statement in its own transaction and returns its [`outcome_code`].
+/// Runs one or more statements in a transaction of their own, commits it, and returns their [`outcome_code`].
 async fn attempt(caller: &SqlCaller, sql: &str) -> String {
     outcome_code(caller.execute(sql).await)
 }
 
-/// Starts a statement, waits until the statement waits for a lock that the transaction `lock_holder` has, commits that
-/// transaction, and returns the statement's [`outcome_code`].
+/// Starts a statement that has to wait for a lock of the transaction `lock_holder`. Once the statement waits, commits
+/// that transaction, and returns the statement's [`outcome_code`].
 async fn attempt_while_lock_holder_commits(
     world: &World,
     caller: &SqlCaller,
@@ -75,7 +76,8 @@ async fn attempt_while_lock_holder_commits(
     attempt_task.await.unwrap()
 }
 
-/// Runs a statement in its own transaction, rolls it back, and returns its [`outcome_code`].
+/// Runs one or more statements in a transaction of their own, rolls the transaction back, and returns the
+/// [`outcome_code`] of the statements.
 async fn dry_run(caller: &SqlCaller, sql: &str) -> String {
     let transaction = caller.begin().await;
     let outcome = outcome_code(execute_in(&transaction, sql).await);
@@ -83,7 +85,7 @@ async fn dry_run(caller: &SqlCaller, sql: &str) -> String {
     outcome
 }
 
-/// Runs a statement in an open transaction.
+/// Runs a statement in an open transaction, and returns the number of rows that it wrote or returned.
 async fn execute_in(transaction: &DatabaseTransaction, sql: &str) -> Result<u64, SqlError> {
     transaction.execute_unprepared(sql).await.map(|result| result.rows_affected()).map_err(into_sql_error)
 }
@@ -108,7 +110,8 @@ fn delete_account_sql(account: Uuid) -> String {
     format!("DELETE FROM auth.users WHERE id = '{account}'")
 }
 
-/// Returns the statement with which the platform closes an account. (The platform calls this a soft deletion.)
+/// Returns the statement with which the platform closes an account. (The platform calls this a soft deletion. A trigger
+/// of the schema then removes the account's personal data.)
 fn close_account_sql(account: Uuid) -> String {
     format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{account}'")
 }
@@ -123,6 +126,7 @@ async fn close_account(world: &World, account: Uuid) {
     assert_eq!(world.owner().execute(&close_account_sql(account)).await, Ok(1));
 }
 
+/// Returns whether an account is closed. Its profile (its row in `public.users`) must still exist.
 async fn is_account_closed(world: &World, account: Uuid) -> bool {
     world.owner().fetch_value(&format!("SELECT closed_at IS NOT NULL FROM users WHERE id = '{account}'")).await.unwrap()
 }

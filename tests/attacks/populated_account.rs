@@ -78,7 +78,8 @@ pub async fn create_populated_account(world: &World) -> PopulatedAccount {
 }
 
 /// Returns writes that the account may make. They cover every table that users may write, every column that they may
-/// update, and every function with which they can write, except `private.close_account`. Each succeeds if none of the others has been run.
+/// update, and every function with which they can write, except `private.close_account`. Each succeeds if none of the
+/// others has been run.
 pub fn all_writes(fixture: &PopulatedAccount) -> Vec<String> {
     let PopulatedAccount {
         account_id: account,

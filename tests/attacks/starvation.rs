@@ -98,7 +98,7 @@ async fn a_session_ends_and_an_account_closes_while_a_player_keeps_locking_rows(
 }
 
 /// A participant keeps their own seat, character or profile locked. The jobs that archive ended sessions and cancel
-/// abandoned ones skip the participant's session and process the others.
+/// abandoned ones skip the participant's session if they need the locked row, and process the others.
 #[tokio::test]
 async fn a_lock_of_a_participant_does_not_stop_maintenance() {
     let world = World::new().await;
@@ -152,13 +152,14 @@ async fn a_lock_of_a_participant_does_not_stop_maintenance() {
     assert_invariants(&world).await;
 }
 
-/// A stranger has created a session of an adventure of the account that is to be closed or deleted. The session has
-/// ended, and nobody but the stranger took part in it. The stranger locks the session, or their own seat in it.
+/// An account that is to be closed or deleted has an adventure, and a stranger has created a session with it. The
+/// session has ended, and nobody but the stranger took part in it. The stranger locks the session, or their own seat in
+/// it.
 #[tokio::test]
 async fn a_lock_in_an_ended_session_with_only_one_participant_does_not_delay_a_closing() {
     let world = World::new().await;
     for is_deletion in [false, true] {
-        for locked_rows in ["session_players WHERE user_id", "sessions WHERE seer_id"] {
+        for (locked_table, user_column) in [("session_players", "user_id"), ("sessions", "seer_id")] {
             let creator = world.new_user().await;
             let adventure = world.new_adventure(creator.user_id()).await;
             let stranger = world.new_player().await;
@@ -174,12 +175,13 @@ async fn a_lock_in_an_ended_session_with_only_one_participant_does_not_delay_a_c
             let unpublish = format!("UPDATE adventures SET status = 'draft' WHERE id = '{adventure}'");
             assert_eq!(attempt(&creator, &unpublish).await, "done");
             let lock_holder = stranger.caller.begin().await;
-            let lock_row = format!("SELECT FROM {locked_rows} = '{}' FOR UPDATE", stranger.user_id);
+            let lock_row =
+                format!("SELECT FROM {locked_table} WHERE {user_column} = '{}' FOR UPDATE", stranger.user_id);
             assert_eq!(execute_in(&lock_holder, &lock_row).await, Ok(1));
             let closing_transaction = world.owner().begin().await;
             execute_in(&closing_transaction, "SET LOCAL statement_timeout = '5s'").await.unwrap();
             let sql = close_or_delete_account_sql(creator.user_id(), is_deletion);
-            assert_eq!(execute_and_commit(closing_transaction, &sql).await, "done", "{locked_rows}");
+            assert_eq!(execute_and_commit(closing_transaction, &sql).await, "done", "{locked_table}");
             lock_holder.rollback().await.unwrap();
         }
     }
@@ -257,8 +259,9 @@ async fn a_fellow_player_does_not_delay_a_heroic_save() {
     assert_invariants(&world).await;
 }
 
-/// The foreign key of a new seat locks the character. If the seat were not refused before that, the statement would
-/// then wait for the session, which an accomplice, the Seer, keeps locked.
+/// The foreign key of a new seat locks the character. If a seat with a victim's character were not refused before that,
+/// the statement would keep the character locked while it waits for the session, which an accomplice, the Seer, keeps
+/// locked.
 #[tokio::test]
 async fn a_seat_with_another_users_character_is_refused_without_waiting() {
     let world = World::new().await;
@@ -274,8 +277,8 @@ async fn a_seat_with_another_users_character_is_refused_without_waiting() {
     accomplices_transaction.rollback().await.unwrap();
 }
 
-/// A transaction that closes an account gives up the account's e-mail address, and may stay open. Somebody who signs up
-/// with that address waits for a second, and then gets its reserved address.
+/// A transaction that closes an account gives up the account's e-mail address, and may stay open. A sign-up
+/// with that address waits for a second. The new account then gets the address that is made of its own id instead.
 #[tokio::test]
 async fn a_sign_up_waits_only_briefly_for_an_address_that_is_being_given_up() {
     let world = World::new().await;
@@ -322,8 +325,8 @@ async fn a_sign_up_waits_while_the_table_of_profiles_is_locked() {
     assert_invariants(&world).await;
 }
 
-/// If a GIN index collected pending entries, those that one user's statements leave would be inserted by somebody
-/// else's statement.
+/// If a GIN index collected pending entries, somebody else's statement might have to insert the entries that one user's
+/// statements left behind.
 #[tokio::test]
 async fn no_index_collects_pending_entries() {
     let world = World::new().await;

@@ -1,35 +1,40 @@
-//! Times that a client writes must lie within bounds, or are replaced by the server's time. So other clients can parse
-//! all of them.
+//! The database refuses a time outside of its bounds. Of the times that users write, it keeps only `scheduled_start`;
+//! triggers replace the others. Clients can therefore parse every time that another client has written.
 
-use super::{attempt, sqlstates::CHECK_VIOLATION};
+use super::{attempt, dry_run, sqlstates::CHECK_VIOLATION};
 use crate::world::{SqlCaller, World};
 
 #[tokio::test]
-async fn every_timestamp_that_a_client_writes_is_bounded_or_replaced_by_the_server_time() {
+async fn no_user_can_store_a_time_that_most_clients_cannot_parse() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let (player, seer) = (&game.players[0], &game.seer);
-    let other_game = world.new_active_session(1).await;
-    let adventure = game.adventure_id;
-    let character = world.new_character(player.user_id).await;
+    let adventure_id = game.adventure_id;
+    let character_id = world.new_character(player.user_id).await;
     let user_without_progress = world.new_user().await;
     world
         .owner()
-        .execute(&format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", player.user_id))
+        .execute(&format!(
+            "INSERT INTO tutorial_progress (user_id, path, current_step, completed_steps)
+             SELECT '{}', 'player', steps[cardinality(steps)], steps[:cardinality(steps) - 1]
+             FROM (SELECT private.tutorial_steps('player') AS steps) AS path",
+            player.user_id
+        ))
         .await
         .unwrap();
     // The outcome of a write does not matter here: a time that is refused is not stored.
     //
-    // First, the Seer and the player write the time of the player's removal, in a live session and in one that has
-    // ended.
+    // First, the player and the Seer write the time of the player's removal, in an active session and in a completed
+    // one.
     for status in ["active", "completed"] {
+        let other_game = world.new_active_session(1).await;
         world.update_session(&other_game, &format!("status = '{status}'")).await;
-        for caller in [&other_game.seer, &other_game.players[0].caller] {
+        for caller in [&other_game.players[0].caller, &other_game.seer] {
             let write_time =
                 format!("UPDATE session_players SET removed_at = $TIME WHERE session_id = '{}'", other_game.session_id);
             let write_time_and_deactivate = write_time.replace(" WHERE", ", is_active = false WHERE");
             for time in UNPARSABLE_TIMES {
-                // The second `write_time` tries to change the time that the database stored at the first one.
+                // If the database stored a time for the first `write_time`, the second one tries to change it.
                 for sql in [&write_time, &write_time, &write_time_and_deactivate] {
                     attempt(caller, &sql.replace("$TIME", time)).await;
                     assert_plausible(&world, "session_players", "removed_at").await;
@@ -37,12 +42,12 @@ async fn every_timestamp_that_a_client_writes_is_bounded_or_replaced_by_the_serv
             }
         }
     }
-    // In the order of the columns' names, for the comparison below.
+    // These writes are sorted by column, as `select_time_columns` sorts its result.
     let writes: [(&str, &SqlCaller, String); 5] = [
         (
             "characters.retired_at",
             &player.caller,
-            format!("UPDATE characters SET retired_at = $TIME WHERE id = '{character}'"),
+            format!("UPDATE characters SET retired_at = $TIME WHERE id = '{character_id}'"),
         ),
         (
             "session_players.removed_at",
@@ -57,7 +62,7 @@ async fn every_timestamp_that_a_client_writes_is_bounded_or_replaced_by_the_serv
         (
             "sessions.scheduled_start",
             seer,
-            format!("INSERT INTO sessions (adventure_id, scheduled_start) VALUES ('{adventure}', $TIME)"),
+            format!("INSERT INTO sessions (adventure_id, scheduled_start) VALUES ('{adventure_id}', $TIME)"),
         ),
         (
             "tutorial_progress.completed_at",
@@ -65,7 +70,7 @@ async fn every_timestamp_that_a_client_writes_is_bounded_or_replaced_by_the_serv
             "UPDATE tutorial_progress SET completed_at = $TIME".to_owned(),
         ),
     ];
-    // The columns with a time that users may insert or update.
+    // Selects the time columns that users may insert or update.
     let select_time_columns = "SELECT class.relname || '.' || attname FROM pg_attribute
          JOIN pg_class AS class ON class.oid = attrelid
          WHERE class.relnamespace = 'public'::regnamespace AND relkind = 'r' AND NOT attisdropped
@@ -74,25 +79,27 @@ async fn every_timestamp_that_a_client_writes_is_bounded_or_replaced_by_the_serv
     let mut tested_columns: Vec<&str> = writes.iter().map(|(column, ..)| *column).collect();
     tested_columns.dedup();
     assert_eq!(world.owner().fetch_values::<String>(select_time_columns).await.unwrap(), tested_columns);
+    let complete_tutorial = "UPDATE tutorial_progress SET completed_at = now()";
+    assert_eq!(dry_run(&player.caller, complete_tutorial).await, "done", "the player must be at the last step");
     let insert_tutorial_progress = "INSERT INTO tutorial_progress (path, current_step, completed_steps, completed_at)
                   VALUES ('seer', 'welcome', '{}', $TIME)"
         .to_owned();
     let borrowed_writes = writes.iter().map(|(column, caller, sql)| (*column, *caller, sql));
-    for (column, caller, sql) in
+    for (qualified_column, caller, sql) in
         borrowed_writes.chain([("tutorial_progress.completed_at", &user_without_progress, &insert_tutorial_progress)])
     {
         for time in UNPARSABLE_TIMES {
             // Each write is sent twice, because the second UPDATE may find a time that the first one has stored.
             for _ in 0..2 {
                 attempt(caller, &sql.replace("$TIME", time)).await;
-                let (table, column) = column.split_once('.').unwrap();
+                let (table, column) = qualified_column.split_once('.').unwrap();
                 assert_plausible(&world, table, column).await;
             }
         }
     }
 }
 
-/// Times that PostgreSQL accepts and most clients cannot parse.
+/// Times, as SQL literals, that PostgreSQL accepts and most clients cannot parse.
 const UNPARSABLE_TIMES: [&str; 4] = ["'infinity'", "'-infinity'", "'294276-01-01'", "'4713-01-01 BC'"];
 
 /// Asserts that every time in a column lies between yesterday and a thousand years from now.
@@ -102,14 +109,14 @@ async fn assert_plausible(world: &World, table: &str, column: &str) {
     assert_eq!(world.owner().count(&implausible_rows).await, 0, "{table}.{column}");
 }
 
-/// Not only users write times: the service may write any column. No reader may fail because of a time that the service
-/// wrote.
+/// Not only users write times: the service may write most time columns. A time that the service has written must
+/// not make a reader fail.
 #[tokio::test]
 async fn the_checks_of_every_table_refuse_times_that_clients_cannot_parse() {
     let world = World::new().await;
     let owner = world.owner();
-    // For each column with a time, a query that returns whether its table's checks on times accept a row in which this
-    // column has the time `TIME` and the others are NULL.
+    // For each time column, a query that returns whether its table's checks on times accept a row in which this column
+    // has the time `TIME` and the others are NULL.
     let queries: Vec<String> = owner
         .fetch_values(
             "SELECT format(
@@ -133,9 +140,9 @@ async fn the_checks_of_every_table_refuse_times_that_clients_cannot_parse() {
         assert!(owner.fetch_value::<bool>(&query.replace("TIME", "now()")).await.unwrap(), "{query}");
     }
     let game = world.new_session(0).await;
-    for assignments in ["created_at = 'infinity'", "started_at = '294276-01-01'"] {
-        let update = format!("UPDATE sessions SET {assignments} WHERE id = '{}'", game.session_id);
-        assert_refused!(world.service().execute(&update).await, CHECK_VIOLATION, "bounded_times", "{assignments}");
+    for assignment in ["created_at = 'infinity'", "started_at = '294276-01-01'"] {
+        let update = format!("UPDATE sessions SET {assignment} WHERE id = '{}'", game.session_id);
+        assert_refused!(world.service().execute(&update).await, CHECK_VIOLATION, "bounded_times", "{assignment}");
     }
 }
 
@@ -144,18 +151,18 @@ async fn the_time_of_a_removal_can_be_cleared_but_not_changed() {
     let world = World::new().await;
     let game = world.new_session(1).await;
     let player = &game.players[0];
-    let update_seat = |assignments: &str| {
+    let update_seat_sql = |assignments: &str| {
         format!("UPDATE session_players SET {assignments} WHERE session_id = '{}'", game.session_id)
     };
     let select_removed_at =
         format!("SELECT removed_at::text FROM session_players WHERE session_id = '{}'", game.session_id);
-    // By this update the Seer removes the player, and a trigger sets `removed_at`.
-    assert_eq!(attempt(&game.seer, &update_seat("is_active = false")).await, "done");
+    // With this update the Seer removes the player, and a trigger sets `removed_at`.
+    assert_eq!(attempt(&game.seer, &update_seat_sql("is_active = false")).await, "done");
     let time_of_removal: String = world.owner().fetch_value(&select_removed_at).await.unwrap();
     for assignments in ["removed_at = 'infinity'", "removed_at = now()", "removed_at = '-infinity', is_active = false"]
     {
         for caller in [&game.seer, &world.service()] {
-            assert_eq!(attempt(caller, &update_seat(assignments)).await, "done");
+            assert_eq!(attempt(caller, &update_seat_sql(assignments)).await, "done");
             assert_eq!(
                 world.owner().fetch_value::<String>(&select_removed_at).await.unwrap(),
                 time_of_removal,
@@ -164,6 +171,6 @@ async fn the_time_of_a_removal_can_be_cleared_but_not_changed() {
         }
     }
     // Once the Seer has cleared the time, the player can rejoin.
-    assert_eq!(attempt(&game.seer, &update_seat("removed_at = NULL")).await, "done");
-    assert_eq!(attempt(&player.caller, &update_seat("is_active = true")).await, "done");
+    assert_eq!(attempt(&game.seer, &update_seat_sql("removed_at = NULL")).await, "done");
+    assert_eq!(attempt(&player.caller, &update_seat_sql("is_active = true")).await, "done");
 }

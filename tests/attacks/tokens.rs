@@ -1,5 +1,5 @@
-//! Requests of the role `authenticated` whose claims name no account: the subject (`sub`) is missing, empty or null, or
-//! there are no claims at all.
+//! Tokens without an account. The request runs with the role `authenticated`, but its claims name no account: the
+//! subject (`sub`) is missing, empty or null, or there are no claims at all.
 
 use sea_orm::ConnectionTrait;
 use uuid::Uuid;
@@ -24,24 +24,25 @@ const CLAIMS_WITHOUT_ACCOUNT: [&str; 4] = [
 async fn a_token_without_an_account_writes_nothing() {
     let world = World::new().await;
     let fixture = create_populated_account(&world).await;
-    // Nobody but its participants may see a private session.
+    // `live_session` must be private, so that nobody but its participants may see it.
     world.update_session(&fixture.live_session, "is_public = false").await;
     let mut statements = all_writes(&fixture);
     let insert_creature = format!(
         "INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf') RETURNING id",
         fixture.live_session.adventure_id
     );
-    let creature: Uuid = world.owner().fetch_value(&insert_creature).await.unwrap();
+    let creature_id: Uuid = world.owner().fetch_value(&insert_creature).await.unwrap();
     statements.push(format!(
         "INSERT INTO dice_rolls (session_id, creature_id, attribute, difficulty, roll_type)
-         VALUES ('{}', '{creature}', 'might', 10, 'attack')",
+         VALUES ('{}', '{creature_id}', 'might', 10, 'attack')",
         fixture.live_session.session_id
     ));
     statements.push(format!(
         "INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.x')",
         fixture.live_session.session_id
     ));
-    // Another transaction keeps the live session locked, and no statement may wait for that lock.
+    // Another transaction keeps `live_session` locked. A statement that waited for that lock would fail with an error
+    // that is not listed below.
     let lock_holder = fixture.caller.begin().await;
     let lock_session =
         format!("UPDATE sessions SET looking_for = 'x' WHERE id = '{}'", fixture.live_session.session_id);
@@ -63,7 +64,7 @@ async fn a_token_without_an_account_writes_nothing() {
                             UNKNOWN_JOIN_CODE,
                             NOT_PARTICIPANT,
                             UNKNOWN_SESSION,
-                            // From a cast of the empty subject, which is not a UUID.
+                            // The empty subject is not a UUID, so its cast fails.
                             INVALID_TEXT_REPRESENTATION
                         ]
                         .contains(&code.as_str()),
@@ -83,20 +84,21 @@ async fn a_token_without_an_account_does_not_learn_which_sessions_exist() {
     let game = world.new_active_session(1).await;
     for claims in CLAIMS_WITHOUT_ACCOUNT {
         let mut answers = Vec::new();
-        for session in [game.session_id, Uuid::new_v4()] {
+        for session_id in [game.session_id, Uuid::new_v4()] {
             // These two functions tell callers whether they may listen to the session's events.
             for function in ["my_listener_status", "require_listener"] {
                 let transaction = world.user(game.seer.user_id()).begin().await;
                 let set_claims = format!("SELECT set_config('request.jwt.claims', '{claims}', true)");
                 transaction.execute_unprepared(&set_claims).await.unwrap();
-                // Whether the function returns or raises an error, the block ends in an error, which has the answer.
-                let sql = format!("DO $$ BEGIN RAISE EXCEPTION '%', private.{function}('{session}'); END $$");
+                // Whether the function returns or raises an error, the block ends in an error. Its message is the
+                // answer.
+                let sql = format!("DO $$ BEGIN RAISE EXCEPTION '%', private.{function}('{session_id}'); END $$");
                 let message = into_sql_error(transaction.execute_unprepared(&sql).await.unwrap_err()).message;
                 answers.push((function, message));
                 transaction.rollback().await.unwrap();
             }
         }
-        // The first two answers are for the session, the last two for one that does not exist.
+        // The first two answers are for the existing session, the last two for one that does not exist.
         assert_eq!(answers[..2], answers[2..], "{claims}");
     }
 }

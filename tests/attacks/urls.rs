@@ -8,7 +8,7 @@ async fn the_url_of_a_picture_is_http_or_https_or_relative() {
     let world = World::new().await;
     let (author, user) = (world.new_user().await, world.new_user().await);
     let draft_adventure = world.new_draft_adventure(author.user_id()).await;
-    // These are all columns with URLs that a user may write, and all are tested below.
+    // These are the columns that users may write and whose names suggest a URL. The loop below tests each of them.
     let select_url_columns = "SELECT class.relname || '.' || attname FROM pg_attribute
          JOIN pg_class AS class ON class.oid = attrelid
          WHERE class.relnamespace = 'public'::regnamespace AND relkind = 'r' AND attname ~ 'url|uri|link|href'

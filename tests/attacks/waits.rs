@@ -1,5 +1,5 @@
-//! A refused event neither waits for a lock on a session, nor draws more event numbers for an existing session than for
-//! one that does not exist. Creating a session does not block updates of its adventure.
+//! A refused INSERT of an event does not wait for a lock on the session, and draws as many event numbers (`seq`) for an
+//! existing session as for one that does not exist. Creating a session does not block updates of its adventure.
 
 use uuid::Uuid;
 
@@ -7,7 +7,7 @@ use super::{attempt, execute_in, sqlstates::SERIALIZATION_FAILURE};
 use crate::world::{World, insert_attribute_check_sql, insert_character_sql, insert_seat_sql};
 
 #[tokio::test]
-async fn a_refused_event_waits_for_no_session_and_draws_at_most_one_number() {
+async fn a_refused_event_does_not_wait_for_its_session_and_draws_at_most_one_number() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let (stranger, former_player) = (world.new_user().await, &game.players[1].caller);
@@ -28,13 +28,13 @@ async fn a_refused_event_waits_for_no_session_and_draws_at_most_one_number() {
         for kind in kinds {
             for suffix in ["", " ON CONFLICT DO NOTHING", " RETURNING seq"] {
                 let mut numbers_drawn = Vec::new();
-                // The session, and one that does not exist.
-                for session in [game.session_id, Uuid::new_v4()] {
+                // First the session that exists, then one that does not.
+                for session_id in [game.session_id, Uuid::new_v4()] {
                     let number_before: String = world.owner().fetch_value(select_last_event_number).await.unwrap();
                     let transaction = caller.begin().await;
                     execute_in(&transaction, "SET LOCAL lock_timeout = '1s'").await.unwrap();
                     let sql = format!(
-                        "INSERT INTO session_events (session_id, event_type) VALUES ('{session}', {kind}){suffix}"
+                        "INSERT INTO session_events (session_id, event_type) VALUES ('{session_id}', {kind}){suffix}"
                     );
                     assert_refused!(execute_in(&transaction, &sql).await, forbidden, "{kind}{suffix}");
                     transaction.rollback().await.unwrap();
@@ -58,38 +58,39 @@ async fn a_refused_event_waits_for_no_session_and_draws_at_most_one_number() {
     );
     let joined_game = world.new_session(0).await;
     world.update_session(&joined_game, "is_public = true").await;
-    let character = world.new_character(stranger.user_id()).await;
+    let character_id = world.new_character(stranger.user_id()).await;
     assert_eq!(
-        attempt(&stranger, &insert_seat_sql(joined_game.session_id, stranger.user_id(), character)).await,
+        attempt(&stranger, &insert_seat_sql(joined_game.session_id, stranger.user_id(), character_id)).await,
         "done"
     );
-    for (session, kind) in [(game.session_id, "dice_rolled"), (joined_game.session_id, "player_joined")] {
-        let events = format!("session_events WHERE session_id = '{session}' AND event_type = '{kind}'");
+    for (session_id, kind) in [(game.session_id, "dice_rolled"), (joined_game.session_id, "player_joined")] {
+        let events = format!("session_events WHERE session_id = '{session_id}' AND event_type = '{kind}'");
         assert!(world.owner().count(&events).await >= 1, "{kind}");
     }
     assert_eq!(attempt(&stranger, &insert_character_sql(Uuid::new_v4(), stranger.user_id())).await, "done");
 }
 
 /// If creating a session kept a shared lock on its adventure (stronger than the KEY SHARE lock of the foreign key),
-/// overlapping transactions that create sessions could keep an exclusive lock waiting for ever.
+/// overlapping transactions that create sessions could make an UPDATE of the adventure wait for ever. At REPEATABLE
+/// READ, creating a session fails instead if the adventure has changed since the snapshot.
 #[tokio::test]
 async fn creating_a_session_does_not_block_updates_of_its_adventure() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let stranger = world.new_user().await;
     for is_repeatable_read in [false, true] {
-        let creating_transaction =
+        let session_creator =
             if is_repeatable_read { stranger.begin_repeatable_read().await } else { stranger.begin().await };
         let insert_session = format!("INSERT INTO sessions (adventure_id) VALUES ('{}')", game.adventure_id);
-        assert_eq!(execute_in(&creating_transaction, &insert_session).await, Ok(1));
+        assert_eq!(execute_in(&session_creator, &insert_session).await, Ok(1));
         for change in ["times_played = times_played + 1", "status = 'draft'", "status = 'published'"] {
-            let updating_transaction = world.owner().begin().await;
-            execute_in(&updating_transaction, "SET LOCAL lock_timeout = '1s'").await.unwrap();
+            let adventure_updater = world.owner().begin().await;
+            execute_in(&adventure_updater, "SET LOCAL lock_timeout = '1s'").await.unwrap();
             let sql = format!("UPDATE adventures SET {change} WHERE id = '{}'", game.adventure_id);
-            assert_eq!(execute_in(&updating_transaction, &sql).await, Ok(1), "{change}");
-            updating_transaction.commit().await.unwrap();
+            assert_eq!(execute_in(&adventure_updater, &sql).await, Ok(1), "{change}");
+            adventure_updater.commit().await.unwrap();
         }
-        creating_transaction.commit().await.unwrap();
+        session_creator.commit().await.unwrap();
     }
     // This transaction takes its snapshot while the adventure is published; then the adventure becomes a draft. At
     // REPEATABLE READ, creating a session locks the adventure for a moment (in a block that is rolled back), and

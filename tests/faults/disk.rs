@@ -1,4 +1,4 @@
-//! A full disk.
+//! A full disk: writes are refused, reads still work, and once there is room, writes succeed again.
 
 use std::{fs, os::unix::fs::MetadataExt, path::PathBuf, process::Command};
 
@@ -25,12 +25,12 @@ impl SmallFileSystem {
         let owner = fs::metadata(data_directory).ok()?.uid();
         let folder = std::env::temp_dir().join(format!("sparc-small-{}", Uuid::new_v4().simple()));
         fs::create_dir(&folder).unwrap();
-        let mounted = Command::new("mount")
+        let is_mounted = Command::new("mount")
             .args(["-t", "tmpfs", "-o", &format!("size=24m,mode=700,uid={owner}"), "tmpfs"])
             .arg(&folder)
             .output()
             .is_ok_and(|output| output.status.success());
-        if mounted {
+        if is_mounted {
             return Some(Self { folder });
         }
         fs::remove_dir(&folder).unwrap();
@@ -68,7 +68,7 @@ async fn a_full_disk_is_reported_and_the_service_recovers_once_there_is_room() {
     ))
     .await
     .unwrap();
-    // Connections from here on create their tables on the small file system.
+    // Connections that are opened after this statement create their tables on the small file system.
     db.execute_unprepared(&format!("ALTER DATABASE {database_name} SET default_tablespace = small_{database_name}"))
         .await
         .unwrap();

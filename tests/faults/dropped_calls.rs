@@ -1,4 +1,4 @@
-//! A future is dropped at each point where it waits, as happens when a client disconnects.
+//! The future of a call is dropped at each point where it waits, as happens when a client disconnects.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -22,21 +22,22 @@ async fn drop_at_every_wait<F: Future<Output = Result<(), Error>>>(
     name: &str,
     operation: impl Fn() -> F,
 ) {
-    let mut waits = 0;
+    // The next call may pass this many waits, and is dropped at the one after.
+    let mut passed_waits = 0;
     loop {
-        let outcome = poll_with_extra_polls(waits, operation()).await;
+        let outcome = poll_with_extra_polls(passed_waits, operation()).await;
         assert_all_transactions_end(world).await;
-        assert_eq!(broken_invariants(world).await, [""; 0], "{name} dropped at wait {waits}");
+        assert_eq!(broken_invariants(world).await, [""; 0], "{name} after {passed_waits} waits");
         match outcome {
             Some(Ok(())) => break,
             // An earlier call may have committed although it was dropped. This call must succeed nevertheless.
-            Some(Err(error)) => panic!("{name} after {waits} waits: {}", error.code()),
-            None => waits += 1,
+            Some(Err(error)) => panic!("{name} after {passed_waits} waits: {}", error.code()),
+            None => passed_waits += 1,
         }
-        assert!(waits < 500, "{name} does not finish");
+        assert!(passed_waits < 500, "{name} does not finish");
     }
-    println!("{name}: dropped at {waits} waits");
-    assert!(waits >= 3, "{name} must wait at least three times");
+    println!("{name}: dropped at {passed_waits} waits");
+    assert!(passed_waits >= 3, "{name} must wait at least three times");
 }
 
 #[tokio::test]
@@ -46,7 +47,7 @@ async fn an_operation_dropped_at_any_point_commits_all_or_nothing() {
     let waiting_game = world.new_session(0).await;
     let code = world.join_code(waiting_game.session_id).await;
     // The proxy runs in this thread, so a response arrives only while a call waits, and the call can be dropped at each
-    // response. With two connections, a call does not wait until the dropped call's connection is back in the pool.
+    // response. With two connections, a call need not wait until the dropped call's connection is back in the pool.
     let proxy = Proxy::start_for_world(&world).await;
     let sparc = Sparc::connect_with(&proxy.url, Options::default().max_connections(2)).await.unwrap();
     let ada = sparc.as_user(game.players[0].user_id);
@@ -61,7 +62,7 @@ async fn an_operation_dropped_at_any_point_commits_all_or_nothing() {
     drop_at_every_wait(&world, "sessions.join", || async { ada.sessions().join(&code, character).await.map(drop) })
         .await;
     drop_at_every_wait(&world, "sessions.set_scene", || async {
-        // A scene of its own for each call, because setting the current scene again would write nothing.
+        // Each call sets a different scene, because setting the current scene again would write nothing.
         let scene = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos()).to_string();
         seer.sessions().set_scene(session, Some(&scene)).await.map(drop)
     })
@@ -92,16 +93,16 @@ async fn a_call_dropped_in_a_transaction_never_leaves_it_in_another_role() {
     let creator = world.new_account().await;
     let draft_adventure = world.new_draft_adventure(creator).await;
     let me = sparc.as_user(creator);
-    let mut dropped_validations = 0;
-    for waits in 0..60 {
+    let mut dropped_validation_count = 0;
+    for passed_waits in 0..60 {
         // The call that begins a nested transaction is dropped, at two depths. The outer transactions must continue.
         let tx = me.begin().await.unwrap();
-        let is_begin_dropped = poll_with_extra_polls(waits, tx.begin()).await.is_none();
+        let is_begin_dropped = poll_with_extra_polls(passed_waits, tx.begin()).await.is_none();
         assert_user_role_or_failed(&tx, "outer").await;
         tx.commit().await.unwrap();
         let tx = me.begin().await.unwrap();
         let inner = tx.begin().await.unwrap();
-        drop(poll_with_extra_polls(waits, inner.begin()).await);
+        drop(poll_with_extra_polls(passed_waits, inner.begin()).await);
         assert_user_role_or_failed(&inner, "middle").await;
         inner.commit().await.unwrap();
         assert_user_role_or_failed(&tx, "outer of three").await;
@@ -109,8 +110,8 @@ async fn a_call_dropped_in_a_transaction_never_leaves_it_in_another_role() {
         // Here the dropped call is an operation that runs a statement as `service_role`.
         let tx = me.begin().await.unwrap();
         let is_validation_dropped =
-            poll_with_extra_polls(waits, tx.adventures().validate(draft_adventure)).await.is_none();
-        dropped_validations += u32::from(is_validation_dropped);
+            poll_with_extra_polls(passed_waits, tx.adventures().validate(draft_adventure)).await.is_none();
+        dropped_validation_count += u32::from(is_validation_dropped);
         assert_user_role_or_failed(&tx, "after a statement as service_role").await;
         drop(tx);
         assert_all_transactions_end(&world).await;
@@ -119,6 +120,6 @@ async fn a_call_dropped_in_a_transaction_never_leaves_it_in_another_role() {
             break;
         }
     }
-    assert!(dropped_validations > 3, "too few validations were dropped before they finished");
+    assert!(dropped_validation_count > 3, "too few validations were dropped before they finished");
     sparc.close().await.unwrap();
 }

@@ -1,5 +1,5 @@
 //! Event streams while servers, networks, pools and poolers fail. The *poller* is the task of a `Sparc` handle that
-//! reads new events for all its streams.
+//! reads new events for all its streams. The number of an event is its `seq`.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ async fn an_exhausted_pool_delays_events_but_loses_none() {
     let sparc = Sparc::connect_with(world.url(), options).await.unwrap();
     let ada = sparc.as_user(game.players[0].user_id);
     let mut stream = ada.events().subscribe(game.session_id, None).await.unwrap();
-    let count_before = event_seqs(&world, game.session_id).await.len();
+    let event_count_before = event_seqs(&world, game.session_id).await.len();
     for _ in 0..2 {
         let transaction = loop {
             // The poller uses the only connection from time to time, so `begin` may fail.
@@ -38,7 +38,7 @@ async fn an_exhausted_pool_delays_events_but_loses_none() {
         let newest_seq = *event_seqs(&world, game.session_id).await.last().unwrap();
         assert_eq!(read_until(&mut stream, newest_seq).await.len(), 2);
     }
-    assert_eq!(event_seqs(&world, game.session_id).await.len(), count_before + 4);
+    assert_eq!(event_seqs(&world, game.session_id).await.len(), event_count_before + 4);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -53,19 +53,19 @@ async fn no_event_is_lost_if_the_network_is_slow_or_silent_or_cut() {
         streams.push(caller.events().subscribe(game.session_id, None).await.unwrap());
     }
     for state in [SLOW, CUT, OPEN, CUT, SWALLOWING, CUT] {
-        let count_before = event_seqs(&world, game.session_id).await.len();
+        let event_count_before = event_seqs(&world, game.session_id).await.len();
         proxy.set_state(state);
         for _ in 0..4 {
             write_events(&game.players[0].caller, game.session_id, 15).await;
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        // Requests that were swallowed are never answered, so their connections are cut.
+        // Requests that were swallowed are never answered, so after `SWALLOWING` the connections are cut.
         proxy.set_state(if state == SWALLOWING { CUT } else { OPEN });
         tokio::time::sleep(Duration::from_millis(50)).await;
         proxy.set_state(OPEN);
-        let numbers = event_seqs(&world, game.session_id).await;
+        let seqs = event_seqs(&world, game.session_id).await;
         for stream in &mut streams {
-            assert_eq!(read_until(stream, *numbers.last().unwrap()).await, numbers[count_before..], "state {state}");
+            assert_eq!(read_until(stream, *seqs.last().unwrap()).await, seqs[event_count_before..], "state {state}");
         }
     }
 }
@@ -94,7 +94,8 @@ async fn streams_behind_a_pooler_in_transaction_mode_work_or_end_with_an_error_t
     drop(streams);
     sparc.close().await.unwrap();
 
-    // With prepared statements: a recent pooler supports them, an older one breaks them sooner or later.
+    // This handle caches prepared statements, which the pooler does not track. So sooner or later a call can fail. Its
+    // error must name the option.
     let sparc = Sparc::connect_with(&pooler.url, Options::default().max_connections(6)).await.unwrap();
     let mut errors = Vec::new();
     for _ in 0..40 {
@@ -120,7 +121,7 @@ async fn streams_behind_a_pooler_in_transaction_mode_work_or_end_with_an_error_t
     }
 }
 
-/// Runs a statement as the server's superuser.
+/// Runs one or more statements as the server's superuser.
 async fn execute(superuser: &DatabaseConnection, sql: &str) {
     superuser.execute_unprepared(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
 }
@@ -136,7 +137,7 @@ async fn lock_out(superuser: &DatabaseConnection, database: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn replacing_the_database_by_an_older_copy_ends_only_streams_that_are_ahead_of_it() {
+async fn replacing_the_database_with_an_older_copy_ends_only_the_streams_that_are_ahead_of_the_copy() {
     let world = World::new().await;
     let (quiet_game, busy_game) = (world.new_active_session(1).await, world.new_active_session(1).await);
     let eventless_game = world.new_session(1).await;
@@ -156,7 +157,7 @@ async fn replacing_the_database_by_an_older_copy_ends_only_streams_that_are_ahea
     next_event(&mut streams[0]).await;
     next_event(&mut streams[1]).await;
 
-    // A copy of the database from this moment, like a backup or a standby that lags behind.
+    // The database is copied at this moment. The copy stands for a backup, or for a standby that lags behind.
     let database: String = world.owner().fetch_value("SELECT current_database()::text").await.unwrap();
     let superuser = connect(server().await.url()).await.unwrap();
     lock_out(&superuser, &database).await;
@@ -167,11 +168,11 @@ async fn replacing_the_database_by_an_older_copy_ends_only_streams_that_are_ahea
     for _ in 0..3 {
         next_event(&mut streams[1]).await;
     }
-    let original_numbers = event_seqs(&original, busy_game.session_id).await;
+    let original_seqs = event_seqs(&original, busy_game.session_id).await;
     original.pool.close().await.unwrap();
     world.pool.close_by_ref().await.unwrap();
 
-    // The copy replaces the original, and other events get the same numbers there.
+    // The copy replaces the original, and in the copy other events get the same numbers.
     lock_out(&superuser, &database).await;
     // Both are renamed in one transaction, so that a database of that name always exists.
     let swap = format!(
@@ -183,10 +184,10 @@ async fn replacing_the_database_by_an_older_copy_ends_only_streams_that_are_ahea
     write_events(&replacement.user(busy_game.players[0].user_id), busy_game.session_id, 5).await;
     write_events(&replacement.user(quiet_game.players[0].user_id), quiet_game.session_id, 2).await;
     write_events(&replacement.user(eventless_game.players[0].user_id), eventless_game.session_id, 1).await;
-    let replacement_numbers = event_seqs(&replacement, busy_game.session_id).await;
+    let replacement_seqs = event_seqs(&replacement, busy_game.session_id).await;
     assert_eq!(
-        replacement_numbers[..original_numbers.len()],
-        original_numbers,
+        replacement_seqs[..original_seqs.len()],
+        original_seqs,
         "the numbers of the lost events must be given out again"
     );
 
@@ -196,8 +197,8 @@ async fn replacing_the_database_by_an_older_copy_ends_only_streams_that_are_ahea
         "events_expired",
         "the stream has read events that are lost, and would miss the new ones with the same numbers"
     );
-    let numbers = event_seqs(&replacement, quiet_game.session_id).await;
-    assert_eq!(read_until(quiet_stream, *numbers.last().unwrap()).await, numbers[numbers.len() - 2..]);
+    let seqs = event_seqs(&replacement, quiet_game.session_id).await;
+    assert_eq!(read_until(quiet_stream, *seqs.last().unwrap()).await, seqs[seqs.len() - 2..]);
     next_event(eventless_stream).await;
     let mut new_stream = service.events().subscribe(busy_game.session_id, None).await.unwrap();
     write_events(&replacement.user(busy_game.players[0].user_id), busy_game.session_id, 1).await;
@@ -235,7 +236,7 @@ async fn dropped_streams_leave_no_task_and_no_busy_connection() {
         }
         let mut multi_session_stream = service.events().subscribe_many([(game.session_id, None)]).await.unwrap();
         next_event(&mut streams[0]).await;
-        // One poller, and no task per stream.
+        // There is one poller, and there is no task per stream.
         wait_until_idle(task_count_before + 1).await;
         multi_session_stream.remove(game.session_id);
         drop(multi_session_stream);

@@ -1,5 +1,5 @@
-//! A proxy between service and server that cuts, delays or swallows traffic, and the tests that call operations through
-//! such a proxy.
+//! A proxy that cuts, delays or swallows the traffic between the service and the server, and tests that call operations
+//! through it. `SPARC_CUTS` sets how often a test cuts the network.
 
 use std::{
     sync::{
@@ -28,7 +28,7 @@ use crate::{
 pub const OPEN: u8 = 0;
 /// State of a [`Proxy`]: delays each chunk (the data of one read from a connection).
 pub const SLOW: u8 = 1;
-/// State of a [`Proxy`]: keeps connections open but forwards nothing.
+/// State of a [`Proxy`]: keeps connections open, but discards all data.
 pub const SWALLOWING: u8 = 2;
 /// State of a [`Proxy`]: closes a connection as soon as something is sent over it.
 pub const CUT: u8 = 3;
@@ -48,26 +48,26 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Starts a proxy to the database of the test.
+    /// Starts a proxy to the server of the world's database.
     pub async fn start_for_world(world: &World) -> Self {
         Self::start_for_url(world.url()).await
     }
 
-    /// Starts a proxy to the server of the URL.
+    /// Starts a proxy to the server that the URL of a database names.
     pub async fn start_for_url(url: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (credentials, rest) = url.rsplit_once('@').unwrap();
-        let (server, database) = rest.split_once('/').unwrap();
+        let (server_address, database) = rest.split_once('/').unwrap();
         let url = format!("{credentials}@127.0.0.1:{}/{database}", listener.local_addr().unwrap().port());
         let state = Arc::new(AtomicU8::new(OPEN));
         let proxy = Self { state, chunks_left: Arc::default(), accepted_count: Arc::default(), url };
         let (state, chunks_left, accepted_count) =
             (proxy.state.clone(), proxy.chunks_left.clone(), proxy.accepted_count.clone());
-        let server = server.to_owned();
+        let server_address = server_address.to_owned();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 accepted_count.fetch_add(1, Ordering::SeqCst);
-                let Ok(server) = TcpStream::connect(&server).await else { continue };
+                let Ok(server) = TcpStream::connect(&server_address).await else { continue };
                 let (from_client, to_client) = client.into_split();
                 let (from_server, to_server) = server.into_split();
                 tokio::spawn(forward(from_client, to_server, state.clone(), None));
@@ -77,9 +77,9 @@ impl Proxy {
         proxy
     }
 
-    /// Forwards the given number of chunks from the server, about one per response. After that, the proxy is [`CUT`].
-    pub fn cut_after(&self, chunks: u32) {
-        self.chunks_left.store(chunks, Ordering::SeqCst);
+    /// Makes the proxy forward this many more chunks from the server, about one per response, and then become [`CUT`].
+    pub fn cut_after(&self, chunk_count: u32) {
+        self.chunks_left.store(chunk_count, Ordering::SeqCst);
         self.set_state(COUNTING_DOWN);
     }
 
@@ -124,13 +124,13 @@ async fn forward(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_network_that_is_cut_or_slow_loses_no_acknowledged_row() {
-    let cuts = env_number("SPARC_CUTS", 5);
+    let cut_count = env_number("SPARC_CUTS", 5);
     let world = World::new().await;
     let proxy = Proxy::start_for_world(&world).await;
     let operations = Arc::new(RandomOperations::new(&world, 20).await);
     let sparc = Sparc::connect_with(&proxy.url, Options::default().max_connections(8)).await.unwrap();
     let load = Load::start(&sparc, &operations, 8);
-    for _ in 0..cuts {
+    for _ in 0..cut_count {
         for state in [OPEN, SLOW, CUT] {
             proxy.set_state(state);
             tokio::time::sleep(Duration::from_millis(150)).await;
@@ -141,7 +141,7 @@ async fn a_network_that_is_cut_or_slow_loses_no_acknowledged_row() {
     assert_nothing_lost(&world, &outcomes.acknowledged).await;
     assert_eq!(broken_invariants(&world).await, [""; 0]);
     assert_all_transactions_end(&world).await;
-    println!("cut {cuts} times; calls by outcome: {:?}", outcomes.counts_by_code);
+    println!("cut {cut_count} times; calls by outcome: {:?}", outcomes.counts_by_code);
     assert_eq!(
         unexpected_errors(&outcomes.counts_by_code, &["connection_lost", "commit_unknown", "pool_exhausted"]),
         [""; 0]
@@ -190,7 +190,7 @@ async fn calls_over_a_network_that_forwards_nothing_end_in_time() {
 }
 
 #[tokio::test]
-async fn if_a_server_does_not_answer_a_new_connection_no_second_connection_is_tried() {
+async fn if_a_server_does_not_answer_a_new_connection_no_second_one_is_attempted() {
     let world = World::new().await;
     let player = world.new_player().await;
     let proxy = Proxy::start_for_world(&world).await;
@@ -200,7 +200,11 @@ async fn if_a_server_does_not_answer_a_new_connection_no_second_connection_is_tr
     // The transaction uses the connection that is already open.
     let _transaction = me.begin().await.unwrap();
     proxy.set_state(SWALLOWING);
-    let accepted_before = proxy.accepted_count();
+    let accepted_count_before = proxy.accepted_count();
     assert_eq!(me.characters().living().await.unwrap_err().code(), "connection_lost");
-    assert_eq!(proxy.accepted_count(), accepted_before + 1, "another attempt would wait for `acquire_timeout` again");
+    assert_eq!(
+        proxy.accepted_count(),
+        accepted_count_before + 1,
+        "another attempt would wait for `acquire_timeout` again"
+    );
 }

@@ -1,9 +1,10 @@
 -- The rows on which the statements of `statements.rs` run. `@name` is an id: see `game_database.rs`.
 --
--- Some limits allow exactly one more row, so that two statements compete for it: Ada has nine of at most ten living
--- characters, and two sessions have one free seat each. Ada and Bob both play in sessions of two Seers: Bob's seat is
--- inserted before Ada's in @zoe_paused (a session of Zoe), and after it in @active (a session of the user @seer). So
--- statements of the two Seers that concern several rows find the rows of Ada and Bob in opposite orders.
+-- Some limits allow exactly one more row, so that two statements compete for it: Ada has nine of at most ten
+-- characters that are not retired, and two sessions have one free seat each. Ada and Bob play together in a session of
+-- Zoe, @zoe_paused, and in one of the user @seer, @active. Bob's seat is inserted before Ada's in the first, and after
+-- it in the second. So if Zoe and @seer each change both seats in one statement, their statements reach the rows of
+-- Ada and Bob (such as their profiles) in opposite orders.
 INSERT INTO auth.users (id, email) VALUES
   (@zoe, 'zoe@example.org'), (@bob, 'bob@example.org'), (@ada, 'ada@example.org'),
   (@eve, 'eve@example.org'), (@seer, 'seer@example.org');
@@ -29,8 +30,8 @@ INSERT INTO adventures (id, creator_id, name, status, is_valid) VALUES
   (@zoe_draft, @zoe, 'A draft that is played', 'draft', true);
 INSERT INTO creatures (id, adventure_id, name) VALUES (@wolf, @ford, 'Wolf'), (@rat, @draft, 'Rat');
 
--- The sessions of 400 days ago ended long enough ago to be archived (90 days). The one of 60 days ago never started, so
--- it is abandoned (a month after its creation).
+-- The sessions created 400 days ago ended more than 90 days ago, so they can be archived. The one created 60 days ago
+-- has not started within a month of its creation, so it is abandoned.
 INSERT INTO sessions (id, seer_id, adventure_id, code, is_public, max_players, created_at) VALUES
   (@zoe_paused, @zoe, @mill, 'PAUSED', false, 4, now()),
   (@zoe_waiting, @zoe, @mill, 'ZWAITS', true, 4, now()),
@@ -54,19 +55,20 @@ INSERT INTO session_players (session_id, user_id, character_id) VALUES
   (@completed, @bob, @bob1), (@completed, @ada, @ada1),
   (@abandoned, @bob, @bob2);
 UPDATE session_players SET is_active = false WHERE session_id = @left_by_ada_and_eve AND user_id IN (@ada, @eve);
--- A session must be active before it can be paused or completed.
+-- A session must become active before it can be paused or completed.
 UPDATE sessions SET status = 'active' WHERE id IN (@zoe_paused, @active, @completed);
 UPDATE sessions SET status = 'paused' WHERE id = @zoe_paused;
 UPDATE sessions SET status = 'completed', ended_at = now() - INTERVAL '399 days' WHERE id = @completed;
 UPDATE sessions SET status = 'cancelled', ended_at = now() - INTERVAL '399 days' WHERE id = @empty_cancelled;
 
--- Both rolls have failed, so they can be saved (one and two miss the difficulty of 18). The rolls are dated in the
--- future, so that a heroic save is never too late.
+-- Both rolls have failed (dice of 1 and 2 do not reach the difficulty of 18), so a heroic save can repeat each of them.
+-- The rolls are dated in the future, so that a heroic save is never too late.
 INSERT INTO dice_rolls (id, session_id, character_id, attribute, difficulty, roll_type, results, created_at) VALUES
   (@failed_roll_1, @active, @ada1, 'might', 18, 'attack', '{1,2}', now() + INTERVAL '1 day'),
   (@failed_roll_2, @active, @ada1, 'wit', 18, 'attack', '{1,2}', now() + INTERVAL '1 day');
--- Events older than a day: the next statement that inserts events deletes them. The trigger is disabled, because by it
--- this insert would delete them. The session @completed can be archived or deleted while its old events are deleted.
+-- Events older than a day. A trigger makes each statement that inserts events delete such events; it is disabled here,
+-- so that these stay. While one transaction deletes the old events of @completed, another can archive or delete that
+-- session.
 ALTER TABLE session_events DISABLE TRIGGER cleanup_events_trigger;
 INSERT INTO session_events (session_id, event_type, created_at)
 SELECT session_id, 'client.old', now() - INTERVAL '2 days'

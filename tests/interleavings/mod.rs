@@ -102,7 +102,8 @@ pub fn has_interleaving_cases(command: &str, table: &str) -> bool {
 type LockedRows = BTreeMap<&'static str, Vec<String>>;
 
 /// Returns the case in which the transactions begin, and send their statements in the given order, while other
-/// connections hold the given rows. Each transaction commits as soon as its statement has finished.
+/// connections hold the given rows. In the schedule each commit follows its statement; the runner postpones it while
+/// the statement is blocked, so the next transaction sends first.
 fn blocked_case(statements: Vec<&'static Statement>, level: IsolationLevel, held_rows: Vec<String>) -> Case<'static> {
     let count = statements.len();
     let schedule = (0..count)

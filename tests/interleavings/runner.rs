@@ -1,4 +1,4 @@
-//! Runs a case: several connections with one transaction each, advanced step by step.
+//! Runs a *case*: transactions of one statement each, on a connection each, in the order of the case's steps.
 
 use std::{
     collections::VecDeque,
@@ -18,7 +18,8 @@ use super::{
 };
 use crate::sqlstates::SERIALIZATION_FAILURE;
 
-/// How long a step may take. A statement that has not finished after this time hangs, or waits for a lock for ever.
+/// How long a statement that is not blocked may take, and how long blocked statements may wait once no other step is
+/// left. A statement that has not finished after this time hangs, or waits for a lock for ever.
 const HANG_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,12 +41,13 @@ pub enum Step {
     Rollback,
 }
 
-/// The number of affected rows, or the SQLSTATE and the message.
+/// The number of affected rows, or the SQLSTATE and the message of the error. If the connection has failed, the text
+/// `connection` takes the place of the SQLSTATE.
 pub type Answer = Result<u64, (String, String)>;
 
 /// A connection with its own task, so that its statement can wait for a lock while other connections continue.
 pub struct Client {
-    /// The process id of the server's backend.
+    /// The process id of the connection's backend on the server.
     backend_pid: i32,
     /// Sends the next statement to the connection's task.
     statement_sender: UnboundedSender<String>,
@@ -72,7 +74,6 @@ impl Client {
                         let message = format!("{} {}", error.message(), context.unwrap_or_default().replace('\n', " "));
                         (error.code().unwrap_or_default().into_owned(), message)
                     }
-                    // No SQLSTATE: the connection has failed.
                     other => ("connection".to_owned(), other.to_string()),
                 });
                 if answer_sender.send(answer).is_err() {
@@ -88,8 +89,8 @@ impl Client {
         self.has_pending_statement = true;
     }
 
-    /// Waits until the statement has finished or waits for a lock. Returns its answer, or `None` if it waits or its
-    /// connection has ended.
+    /// Waits until the statement has finished or is blocked by a lock. Returns its answer, or `None` if it is blocked
+    /// or its connection has ended.
     async fn receive_answer_unless_blocked(&mut self, database: &mut GameDatabase) -> Option<Answer> {
         let started_at = Instant::now();
         loop {
@@ -104,8 +105,8 @@ impl Client {
         }
     }
 
-    /// Waits until the statement has finished, and returns its answer; `None` if it hangs or its connection
-    /// has ended.
+    /// Waits until the statement has finished, and returns its answer; `None` if it has not finished in time or its
+    /// connection has ended.
     async fn receive_answer(&mut self) -> Option<Answer> {
         let answer = timeout(HANG_TIMEOUT, self.answer_receiver.recv()).await.ok().flatten();
         self.has_pending_statement = false;
@@ -115,11 +116,11 @@ impl Client {
 
 /// Returns the statements that begin a transaction, set its identity and, at REPEATABLE READ, take its snapshot.
 fn begin_sql(statement: &Statement, level: IsolationLevel) -> String {
-    let (isolation, snapshot) = match level {
+    let (isolation_sql, snapshot_sql) = match level {
         IsolationLevel::ReadCommitted => ("READ COMMITTED", ""),
         IsolationLevel::RepeatableRead => ("REPEATABLE READ", "; SELECT FROM public.users LIMIT 0"),
     };
-    let identity = match statement.caller {
+    let identity_sql = match statement.caller {
         Caller::User(name) => format!(
             "; SET LOCAL ROLE authenticated; SET LOCAL request.jwt.claims = '{{\"role\": \"authenticated\", \"sub\": \"{}\"}}'",
             id(name)
@@ -129,7 +130,7 @@ fn begin_sql(statement: &Statement, level: IsolationLevel) -> String {
         }
         Caller::Platform => String::new(),
     };
-    format!("BEGIN ISOLATION LEVEL {isolation}{identity}{snapshot}")
+    format!("BEGIN ISOLATION LEVEL {isolation_sql}{identity_sql}{snapshot_sql}")
 }
 
 /// The outcome of one transaction.
@@ -146,7 +147,7 @@ pub struct Case<'a> {
     pub statements: Vec<&'a Statement>,
     pub level: IsolationLevel,
     pub schedule: Schedule,
-    /// Rows that other connections lock until all statements have been sent, each as a table and a condition
+    /// Rows that other connections lock until all statements have been sent. Each text is a table and a condition
     /// (`public.users WHERE (id) = (@ada)`). A statement that reaches such a row is blocked there.
     pub held_rows: Vec<String>,
 }
@@ -180,7 +181,7 @@ pub struct Runner {
     clients: Vec<Client>,
     holders: Vec<Client>,
     cases_run: u32,
-    /// Whether the last case committed, so that the rows must be restored before the next one.
+    /// Whether the rows must be restored before the next case, because a transaction of the last one has committed.
     needs_restore: bool,
 }
 
@@ -204,14 +205,14 @@ impl Runner {
         self.clients[0].receive_answer().await;
         self.clients[0].send(with_ids(statement.sql));
         let answer = self.clients[0].receive_answer().await;
-        assert!(matches!(answer, Some(Ok(1..))), "{} affects no row when it runs alone: {answer:?}", statement.name);
+        assert!(matches!(answer, Some(Ok(1..))), "{} must affect a row when it runs alone: {answer:?}", statement.name);
         let locked = self.database.locked_rows().await;
         self.clients[0].send("ROLLBACK".to_owned());
         self.clients[0].receive_answer().await;
         locked
     }
 
-    /// Runs a case and returns the problems that it shows.
+    /// Runs a case and returns the problems that occurred.
     pub async fn run_case(&mut self, case: &Case<'_>) -> Vec<String> {
         self.cases_run += 1;
         if self.cases_run.is_multiple_of(500) {
@@ -229,7 +230,7 @@ impl Runner {
         }
 
         let mut outcomes: Vec<Outcome> = case.statements.iter().map(|_| Outcome::default()).collect();
-        // For each transaction whose statement waits for a lock, the steps that must follow the statement.
+        // For each transaction, the steps that must follow its statement but could not run while a lock blocked it.
         let mut postponed_steps: Vec<VecDeque<Step>> = case.statements.iter().map(|_| VecDeque::new()).collect();
         let mut commit_count = 0;
         let mut problems = Vec::new();
@@ -264,7 +265,7 @@ impl Runner {
                 if self.clients[..outcomes.len()].iter().all(|client| !client.has_pending_statement) {
                     break;
                 }
-                // PostgreSQL ends a deadlock soon. A statement that waits for longer waits for ever.
+                // PostgreSQL ends a deadlock soon. A statement that still waits after `HANG_TIMEOUT` waits for ever.
                 let since = *stalled_since.get_or_insert_with(Instant::now);
                 assert!(since.elapsed() < HANG_TIMEOUT, "a transaction waits for ever: {case}");
                 continue;
@@ -310,8 +311,8 @@ impl Runner {
     }
 }
 
-/// Adds a problem for each refusal that is not expected, for each statement without an answer, and for each write that
-/// a user made after their account was closed.
+/// Adds a problem for each refusal that is not expected, for each statement without an answer, and for each write of a
+/// user that was committed after the transaction that closed or deleted the user's account.
 fn collect_problems(case: &Case<'_>, outcomes: &[Outcome], problems: &mut Vec<String>) {
     for (statement, outcome) in case.statements.iter().zip(outcomes) {
         match &outcome.answer {
@@ -327,17 +328,18 @@ fn collect_problems(case: &Case<'_>, outcomes: &[Outcome], problems: &mut Vec<St
             Some(Ok(_)) => {}
         }
     }
-    for (closing, closing_outcome) in case.statements.iter().zip(outcomes) {
-        let (Some(account), Some(closing_position)) = (closing.closed_account, closing_outcome.commit_position) else {
+    for (closing_statement, closing_outcome) in case.statements.iter().zip(outcomes) {
+        let (Some(user), Some(closing_position)) = (closing_statement.closed_account, closing_outcome.commit_position)
+        else {
             continue;
         };
         for (statement, outcome) in case.statements.iter().zip(outcomes) {
             let wrote_after_closing = matches!(outcome.answer, Some(Ok(1..)))
                 && outcome.commit_position.is_some_and(|position| position > closing_position)
-                && statement.caller == Caller::User(account)
+                && statement.caller == Caller::User(user)
                 && statement.closed_account.is_none();
             if wrote_after_closing {
-                problems.push(format!("{} wrote after {}", statement.name, closing.name));
+                problems.push(format!("{} wrote after {}", statement.name, closing_statement.name));
             }
         }
     }

@@ -1,5 +1,5 @@
 //! The statements that users, the service, the platform (Supabase) and maintenance send, each with the errors that it
-//! may get if a concurrent statement comes first.
+//! can get if a concurrent statement comes first.
 
 use crate::sqlstates::{
     ACCOUNT_CLOSED, ADVENTURE_NOT_PLAYABLE, CHARACTER_LIMIT_REACHED, CHARACTER_RETIRED, CHARACTER_SEATED,
@@ -8,12 +8,12 @@ use crate::sqlstates::{
     SESSION_HAS_NO_PLAYER, SESSION_OVER, SESSION_STARTED, UNIQUE_VIOLATION, UNKNOWN_JOIN_CODE,
 };
 
-/// The identity as which a statement runs.
+/// The identity with which a statement runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Caller {
     User(&'static str),
     Service,
-    /// The platform's Auth server or the schema's owner.
+    /// The platform's Auth server, in whose place the schema's owner runs the statement.
     Platform,
 }
 
@@ -192,7 +192,7 @@ pub const STATEMENTS: &[Statement] = &[
         "INSERT INTO public.session_players (session_id, user_id, character_id) VALUES (@private, @eve, @eve1)",
         &[FOREIGN_KEY_VIOLATION, UNIQUE_VIOLATION, SESSION_FULL, SESSION_OVER, SESSION_STARTED, CHARACTER_RETIRED, ACCOUNT_CLOSED],
     ),
-    // Play.
+    // Rolls, events, hit points, and the state of a session.
     statement(
         ADA,
         "ada_rolls",
@@ -337,7 +337,7 @@ pub const STATEMENTS: &[Statement] = &[
         "INSERT INTO auth.users (id, email) VALUES (@new_account, 'new@example.org')",
         &[UNIQUE_VIOLATION],
     ),
-    // Maintenance. The jobs return no row if they find nothing to do.
+    // Maintenance. The statement of a job returns no row if the job finds nothing to do.
     statement(
         Service,
         "maintenance_archives_sessions",

@@ -75,20 +75,20 @@ async fn losing_access_ends_a_stream_with_an_error_but_not_the_streams_of_others
     let world = World::new().await;
     let game = world.new_active_session(3).await;
     let sparc = connect_sparc(&world).await;
-    let [caller_to_close, unseated_caller, remaining_caller] =
+    let [caller_with_account_to_close, caller_to_unseat, remaining_caller] =
         [0, 1, 2].map(|index| sparc.as_user(game.players[index].user_id));
     let subscribe = async |caller: &sparc::service::IdentityConnection| {
         caller.events().subscribe(game.session_id, None).await.unwrap()
     };
     let (mut closed_account_stream, mut unseated_stream) =
-        (subscribe(&caller_to_close).await, subscribe(&unseated_caller).await);
+        (subscribe(&caller_with_account_to_close).await, subscribe(&caller_to_unseat).await);
     let (mut remaining_stream, mut service_stream) =
         (subscribe(&remaining_caller).await, subscribe(&sparc.as_service()).await);
 
     sparc.as_service().users().close_account(game.players[0].user_id).await.unwrap();
     assert_eq!(read_to_error(&mut closed_account_stream).await, "account_closed");
     assert_eq!(
-        subscribe_outcome_code(caller_to_close.events().subscribe(game.session_id, None).await),
+        subscribe_outcome_code(caller_with_account_to_close.events().subscribe(game.session_id, None).await),
         "account_closed"
     );
 

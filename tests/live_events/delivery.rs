@@ -1,11 +1,14 @@
-//! Each event arrives once and in order: also under load, if it is committed late, if it is large, and after the server
+//! Each event arrives once and in order, even under load, if it is committed late, if it is large, and after the server
 //! has crashed.
 
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use serde_json::json;
-use sparc::service::{Operations, Options, Sparc, sessions::ExpectedVersion};
+use sparc::{
+    entity::session_events::Model as Event,
+    service::{Operations, Options, Sparc, sessions::ExpectedVersion},
+};
 use testdb::Server;
 use uuid::Uuid;
 
@@ -21,17 +24,13 @@ async fn an_event_arrives_once_and_in_order_whoever_writes_it() {
     let game = world.new_active_session(1).await;
     let (first_sparc, second_sparc, player) =
         (connect_sparc(&world).await, connect_sparc(&world).await, &game.players[0]);
-    let numbers_before = event_seqs(&world, game.session_id).await;
+    let seqs_before = event_seqs(&world, game.session_id).await;
     let ada = first_sparc.as_user(player.user_id);
     let mut stream_from_now = ada.events().subscribe(game.session_id, None).await.unwrap();
     // A stream that starts after 0 delivers all events of the last day.
     let mut stream_of_last_day = ada.events().subscribe(game.session_id, Some(0)).await.unwrap();
-    let mut resumed_stream = second_sparc
-        .as_user(player.user_id)
-        .events()
-        .subscribe(game.session_id, Some(numbers_before[0]))
-        .await
-        .unwrap();
+    let mut resumed_stream =
+        second_sparc.as_user(player.user_id).events().subscribe(game.session_id, Some(seqs_before[0])).await.unwrap();
 
     ada.events().send(new_wave(game.session_id)).await.unwrap();
     let sent_event = second_sparc.as_user(player.user_id).events().send(new_wave(game.session_id)).await.unwrap();
@@ -43,13 +42,13 @@ async fn an_event_arrives_once_and_in_order_whoever_writes_it() {
     write_events(&player.caller, game.session_id, 3).await;
     world.owner().execute(&insert_attribute_check_sql(game.session_id, player.character_id)).await.unwrap();
 
-    let numbers = event_seqs(&world, game.session_id).await;
-    let newest_seq = *numbers.last().unwrap();
-    let new_numbers = numbers[numbers_before.len()..].to_vec();
-    assert_eq!(new_numbers.len(), 6, "two were sent, three inserted, and the roll caused one");
-    assert_eq!(read_until(&mut stream_from_now, newest_seq).await, new_numbers[2..]);
-    assert_eq!(read_until(&mut stream_of_last_day, newest_seq).await, numbers);
-    assert_eq!(read_until(&mut resumed_stream, newest_seq).await, numbers[1..]);
+    let seqs = event_seqs(&world, game.session_id).await;
+    let newest_seq = *seqs.last().unwrap();
+    let new_seqs = seqs[seqs_before.len()..].to_vec();
+    assert_eq!(new_seqs.len(), 6, "two were sent, three inserted, and the roll caused one");
+    assert_eq!(read_until(&mut stream_from_now, newest_seq).await, new_seqs[2..]);
+    assert_eq!(read_until(&mut stream_of_last_day, newest_seq).await, seqs);
+    assert_eq!(read_until(&mut resumed_stream, newest_seq).await, seqs[1..]);
     assert!(receives_nothing(&mut stream_from_now).await, "no event may arrive twice");
 }
 
@@ -59,7 +58,7 @@ async fn fifty_subscribers_in_ten_sessions_get_every_event_under_load() {
     let (first_sparc, second_sparc) = (connect_sparc(&world).await, connect_sparc(&world).await);
     let mut streams = Vec::new();
     let mut writers: Vec<BoxedTask<()>> = Vec::new();
-    let mut games = Vec::new();
+    let mut event_counts_and_games = Vec::new();
     for _ in 0..10 {
         let game = world.new_active_session(2).await;
         let mut subscribers = callers_with_access(&first_sparc, &game);
@@ -68,36 +67,36 @@ async fn fifty_subscribers_in_ten_sessions_get_every_event_under_load() {
             streams.push((game.session_id, subscriber.events().subscribe(game.session_id, None).await.unwrap()));
         }
         for (index, player) in game.players.iter().enumerate() {
-            let (caller, session) = (player.caller.clone(), game.session_id);
+            let (caller, session_id) = (player.caller.clone(), game.session_id);
             let sender = [&first_sparc, &second_sparc][index].as_user(player.user_id);
             writers.push(Box::pin(async move {
                 for _ in 0..8 {
-                    sender.events().send(new_wave(session)).await.unwrap();
-                    write_events(&caller, session, 2).await;
+                    sender.events().send(new_wave(session_id)).await.unwrap();
+                    write_events(&caller, session_id, 2).await;
                 }
             }));
         }
-        games.push((event_seqs(&world, game.session_id).await.len(), game));
+        event_counts_and_games.push((event_seqs(&world, game.session_id).await.len(), game));
     }
     assert_eq!(streams.len(), 50, "each session must have five subscribers");
     let readers: Vec<_> = streams
         .into_iter()
-        .map(|(session, mut stream)| {
+        .map(|(session_id, mut stream)| {
             tokio::spawn(async move {
-                let mut received_numbers = Vec::new();
+                let mut received_seqs = Vec::new();
                 // Two players each write three events, eight times.
                 for _ in 0..48 {
-                    received_numbers.push(next_event(&mut stream).await.seq);
+                    received_seqs.push(next_event(&mut stream).await.seq);
                 }
-                (session, received_numbers, stream)
+                (session_id, received_seqs, stream)
             })
         })
         .collect();
     run_together(writers).await;
     for reader in readers {
-        let (session, received_numbers, mut stream) = reader.await.unwrap();
-        let (count_before, _) = games.iter().find(|(_, game)| game.session_id == session).unwrap();
-        assert_eq!(received_numbers, event_seqs(&world, session).await[*count_before..]);
+        let (session_id, received_seqs, mut stream) = reader.await.unwrap();
+        let (count_before, _) = event_counts_and_games.iter().find(|(_, game)| game.session_id == session_id).unwrap();
+        assert_eq!(received_seqs, event_seqs(&world, session_id).await[*count_before..]);
         assert!(
             tokio::time::timeout(Duration::from_millis(60), stream.next()).await.is_err(),
             "no further event may arrive"
@@ -106,7 +105,7 @@ async fn fifty_subscribers_in_ten_sessions_get_every_event_under_load() {
 }
 
 #[tokio::test]
-async fn an_event_that_commits_long_after_its_number_was_drawn_arrives() {
+async fn an_event_that_is_committed_after_a_higher_number_was_delivered_arrives() {
     let world = World::new().await;
     let (game, other_game) = (world.new_active_session(1).await, world.new_active_session(1).await);
     let sparc = connect_sparc(&world).await;
@@ -126,7 +125,7 @@ async fn an_event_that_commits_long_after_its_number_was_drawn_arrives() {
 }
 
 #[tokio::test]
-async fn a_slow_subscriber_delays_no_other_and_loses_no_event() {
+async fn a_slow_subscriber_loses_no_event_and_delays_no_other_subscriber() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let sparc = connect_sparc(&world).await;
@@ -139,19 +138,19 @@ async fn a_slow_subscriber_delays_no_other_and_loses_no_event() {
         let newest_seq = *event_seqs(&world, game.session_id).await.last().unwrap();
         assert_eq!(read_until(&mut fast_stream, newest_seq).await.len(), 100);
     }
-    let numbers = event_seqs(&world, game.session_id).await;
-    assert_eq!(read_until(&mut slow_stream, *numbers.last().unwrap()).await, numbers[count_before..]);
+    let seqs = event_seqs(&world, game.session_id).await;
+    assert_eq!(read_until(&mut slow_stream, *seqs.last().unwrap()).await, seqs[count_before..]);
 }
 
 #[tokio::test]
-async fn a_stream_that_is_not_polled_keeps_no_connection() {
+async fn a_stream_that_nobody_reads_keeps_no_connection() {
     let world = World::new().await;
     let options = Options::default().max_connections(2).deadline(Duration::from_secs(5));
     let sparc = Sparc::connect_with(world.url(), options).await.unwrap();
     let mut session_ids = Vec::new();
     for _ in 0..8 {
         let game = world.new_active_session(1).await;
-        // These are more events than a page holds, so after its first page each session has another one to read.
+        // A page holds at most 50 events, so each session has a second page to read.
         write_events(&game.players[0].caller, game.session_id, 80).await;
         session_ids.push(game.session_id);
     }
@@ -182,23 +181,23 @@ async fn a_stream_survives_a_crash_of_the_server() {
     let sparc = connect_sparc(&world).await;
     let ada = sparc.as_user(game.players[0].user_id);
     let mut stream = ada.events().subscribe(game.session_id, None).await.unwrap();
-    let mut received_numbers = Vec::new();
+    let mut received_seqs = Vec::new();
     for round in 0..3 {
         let sent_event = loop {
-            // The first attempts may get a connection that the crash has broken.
+            // The first attempts after a crash can get a connection that it has broken.
             match ada.events().send(new_wave(game.session_id)).await {
                 Ok(event) => break event,
                 Err(error) => assert!(error.is_retryable() || error.code() == "commit_unknown", "{error}"),
             }
         };
-        received_numbers.extend(read_until(&mut stream, sent_event.seq).await);
+        received_seqs.extend(read_until(&mut stream, sent_event.seq).await);
         if round < 2 {
             let server = server.clone();
             tokio::task::spawn_blocking(move || server.crash_and_restart()).await.unwrap().unwrap();
         }
     }
-    let numbers = event_seqs(&world.with_new_pool().await, game.session_id).await;
-    assert_eq!(received_numbers, numbers[numbers.len() - received_numbers.len()..]);
+    let seqs = event_seqs(&world.with_new_pool().await, game.session_id).await;
+    assert_eq!(received_seqs, seqs[seqs.len() - received_seqs.len()..]);
 }
 
 #[tokio::test]
@@ -212,31 +211,37 @@ async fn large_events_and_large_batches_arrive() {
     }
     let count_before = event_seqs(&world, game.session_id).await.len();
     for round in 0..3 {
-        // The database stores a large event compressed, but its reader gets it in full. The first round's event is
-        // small.
+        // An event with 6,000 UUIDs is larger than what the poller reads, so each subscriber has to read it from the
+        // database. The event of the first round is small.
         let words: Vec<String> = (0..6000).map(|_| Uuid::new_v4().to_string()).collect();
         let state = if round == 0 { json!(words[..4]) } else { json!(words) };
-        seer.sessions().set_game_state(game.session_id, state, ExpectedVersion::Any).await.unwrap();
+        seer.sessions().set_game_state(game.session_id, state.clone(), ExpectedVersion::Any).await.unwrap();
         // With the event of the game state, these are 121 events. They are read in pages of at most 50.
         write_events(&game.players[0].caller, game.session_id, 99).await;
         write_events(&game.players[0].caller, game.session_id, 21).await;
-        let numbers = event_seqs(&world, game.session_id).await;
+        let seqs = event_seqs(&world, game.session_id).await;
         // The first subscriber reads nothing in the second round, and the events of two rounds in the third.
         for (index, stream) in streams.iter_mut().enumerate().skip(usize::from(round == 1)) {
             let rounds = if index == 0 && round == 2 { 2 } else { 1 };
-            assert_eq!(read_until(stream, *numbers.last().unwrap()).await.len(), rounds * 121);
+            let mut events = Vec::new();
+            while events.last().is_none_or(|event: &Event| event.seq < *seqs.last().unwrap()) {
+                events.push(next_event(stream).await);
+            }
+            assert_eq!(events.len(), rounds * 121);
+            let state_event = events.iter().rfind(|event| event.event_type == "game_state").unwrap();
+            assert!(state_event.payload["game_state"] == state, "the event must arrive in full");
         }
     }
     write_events(&game.players[0].caller, game.session_id, 1).await;
-    let numbers = event_seqs(&world, game.session_id).await;
-    assert_eq!(numbers.len() - count_before, 3 * 121 + 1);
+    let seqs = event_seqs(&world, game.session_id).await;
+    assert_eq!(seqs.len() - count_before, 3 * 121 + 1);
     for stream in &mut streams {
-        assert_eq!(read_until(stream, *numbers.last().unwrap()).await.len(), 1);
+        assert_eq!(read_until(stream, *seqs.last().unwrap()).await.len(), 1);
     }
 }
 
 #[tokio::test]
-async fn events_with_numbers_near_the_maximum_arrive_and_resetting_the_sequence_ends_the_streams() {
+async fn events_with_very_large_numbers_arrive_and_resetting_the_sequence_ends_the_streams() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let sparc = connect_sparc(&world).await;
@@ -249,13 +254,11 @@ async fn events_with_numbers_near_the_maximum_arrive_and_resetting_the_sequence_
         world.owner().execute(&format!("SELECT setval('session_events_seq_seq', {start})")).await.unwrap();
         write_events(&game.players[0].caller, game.session_id, 2).await;
     }
-    let numbers = event_seqs(&world, game.session_id).await.split_off(count_before);
-    assert!(
-        numbers.len() == 6 && numbers[1] > i64::from(i32::MAX) && numbers[3] > 1 << 53 && numbers[5] > i64::MAX - 4
-    );
-    assert_eq!(read_until(&mut stream, numbers[5]).await, numbers);
-    let mut resumed_stream = ada.events().subscribe(game.session_id, Some(numbers[2])).await.unwrap();
-    assert_eq!(read_until(&mut resumed_stream, numbers[5]).await, numbers[3..]);
+    let seqs = event_seqs(&world, game.session_id).await.split_off(count_before);
+    assert!(seqs.len() == 6 && seqs[1] > i64::from(i32::MAX) && seqs[3] > 1 << 53 && seqs[5] > i64::MAX - 4);
+    assert_eq!(read_until(&mut stream, seqs[5]).await, seqs);
+    let mut resumed_stream = ada.events().subscribe(game.session_id, Some(seqs[2])).await.unwrap();
+    assert_eq!(read_until(&mut resumed_stream, seqs[5]).await, seqs[3..]);
     world.owner().execute("SELECT setval('session_events_seq_seq', 1000)").await.unwrap();
     write_events(&game.players[0].caller, game.session_id, 1).await;
     for stream in [&mut stream, &mut resumed_stream] {

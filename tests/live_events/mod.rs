@@ -1,4 +1,5 @@
-//! Live events: each event is delivered once and in order, whoever wrote it, to every subscriber of its session.
+//! Live events: subscribers receive the events of a session as they happen. Each event is delivered once and in order,
+//! whoever wrote it, to every subscriber of its session.
 //!
 //! The number of an event is its `seq`. The *poller* is the task of a `Sparc` handle that reads new events for all its
 //! streams.
@@ -27,7 +28,7 @@ pub const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
 /// The time after which a test concludes that no event is coming.
 pub const SILENCE_TIMEOUT: Duration = Duration::from_millis(400);
 
-/// Returns the next event; panics if none arrives in time or the stream ends.
+/// Returns the next event; panics if none arrives in time, if the stream returns an error, or if it ends.
 pub async fn next_event(stream: &mut Subscription) -> Event {
     let next_item = tokio::time::timeout(DELIVERY_TIMEOUT, stream.next()).await.expect("an event must arrive");
     next_item.expect("the stream must not end").unwrap()
@@ -38,17 +39,17 @@ pub async fn receives_nothing(stream: &mut Subscription) -> bool {
     tokio::time::timeout(SILENCE_TIMEOUT, stream.next()).await.is_err()
 }
 
-/// Reads events up to number `last` and returns their numbers.
-pub async fn read_until(stream: &mut Subscription, last: i64) -> Vec<i64> {
-    let mut numbers = Vec::new();
-    while numbers.last() != Some(&last) {
-        numbers.push(next_event(stream).await.seq);
-        assert!(*numbers.last().unwrap() <= last, "{last} is missing: {numbers:?}");
+/// Reads events up to the one with the number `last_seq`, and returns their numbers.
+pub async fn read_until(stream: &mut Subscription, last_seq: i64) -> Vec<i64> {
+    let mut seqs = Vec::new();
+    while seqs.last() != Some(&last_seq) {
+        seqs.push(next_event(stream).await.seq);
+        assert!(*seqs.last().unwrap() <= last_seq, "{last_seq} is missing: {seqs:?}");
     }
-    numbers
+    seqs
 }
 
-/// Returns the code of the error that ends the stream, and asserts that nothing follows it.
+/// Reads up to the error that ends the stream, and returns its code. Asserts that nothing follows the error.
 pub async fn read_to_error(stream: &mut Subscription) -> &'static str {
     let code = loop {
         match tokio::time::timeout(DELIVERY_TIMEOUT, stream.next()).await.expect("the stream must end") {
@@ -66,9 +67,9 @@ pub fn subscribe_outcome_code(outcome: Result<Subscription, Error>) -> &'static 
     outcome.map_or_else(|error| error.code(), |_| "subscribed")
 }
 
-/// Returns the numbers of the session's events in order.
-pub async fn event_seqs(world: &World, session: Uuid) -> Vec<i64> {
-    let sql = format!("SELECT seq FROM session_events WHERE session_id = '{session}' ORDER BY seq");
+/// Returns the numbers of the session's events in ascending order.
+pub async fn event_seqs(world: &World, session_id: Uuid) -> Vec<i64> {
+    let sql = format!("SELECT seq FROM session_events WHERE session_id = '{session_id}' ORDER BY seq");
     world.owner().fetch_values(&sql).await.unwrap()
 }
 
@@ -79,16 +80,16 @@ pub fn new_wave(session_id: Uuid) -> NewEvent {
 
 /// Returns a plain SQL INSERT of `count` events, like one that a client of the platform (Supabase) sends if it does not
 /// use the crate `service`.
-fn insert_events_sql(session: Uuid, count: usize) -> String {
+fn insert_events_sql(session_id: Uuid, count: usize) -> String {
     format!(
         "INSERT INTO session_events (session_id, event_type)
-         SELECT '{session}', 'client.plain' FROM generate_series(1, {count})"
+         SELECT '{session_id}', 'client.plain' FROM generate_series(1, {count})"
     )
 }
 
-/// Inserts events in one statement, by plain SQL.
-pub async fn write_events(caller: &SqlCaller, session: Uuid, count: usize) {
-    caller.execute(&insert_events_sql(session, count)).await.unwrap();
+/// Inserts `count` events in one statement, by plain SQL.
+pub async fn write_events(caller: &SqlCaller, session_id: Uuid, count: usize) {
+    caller.execute(&insert_events_sql(session_id, count)).await.unwrap();
 }
 
 /// Connects a new `Sparc` handle to the database.
@@ -98,7 +99,7 @@ pub async fn connect_sparc(world: &World) -> Sparc {
 
 /// Returns one connection each for the Seer, the service and every player.
 pub fn callers_with_access(sparc: &Sparc, game: &GameSession) -> Vec<sparc::service::IdentityConnection> {
-    let mut all = vec![sparc.as_user(game.seer.user_id()), sparc.as_service()];
-    all.extend(game.players.iter().map(|player| sparc.as_user(player.user_id)));
-    all
+    let mut callers = vec![sparc.as_user(game.seer.user_id()), sparc.as_service()];
+    callers.extend(game.players.iter().map(|player| sparc.as_user(player.user_id)));
+    callers
 }

@@ -1,5 +1,5 @@
-//! `up` creates profiles for accounts that existed before the schema, and applies the changes to accounts that our
-//! triggers missed.
+//! `up` creates profiles for accounts that existed before the schema. If our triggers on `auth.users` were missing or
+//! disabled, `up` also applies to the profiles what the triggers missed.
 
 use sea_orm::ConnectionTrait;
 use sparc::migration::{self, Migrator, check, sea_orm_migration::MigratorTrait};
@@ -7,9 +7,10 @@ use sparc::migration::{self, Migrator, check, sea_orm_migration::MigratorTrait};
 use super::{create_unmigrated_database_without_platform, query_lines};
 
 #[tokio::test]
-async fn existing_accounts_get_a_profile() {
+async fn each_existing_account_gets_a_profile() {
     let (_database, db) = create_unmigrated_database_without_platform().await;
-    // The first migration creates the accounts' table, but no profiles and no triggers.
+    // The first migration creates the table of the accounts (`auth.users`), but neither that of the profiles (`users`)
+    // nor our triggers.
     Migrator::up(&db, Some(1)).await.unwrap();
     db.execute_unprepared(
         "INSERT INTO auth.users (email, deleted_at)

@@ -7,7 +7,7 @@ use sparc::migration::{check, sea_orm_migration::MigratorTrait};
 use super::{Migrator, create_unmigrated_database, query_lines, read_catalog, refusal_message};
 
 #[tokio::test]
-async fn commands_that_would_drop_dependent_objects_fail_with_their_names_and_change_nothing() {
+async fn a_command_that_would_drop_an_operators_objects_names_each_of_them_and_changes_nothing() {
     let (_database, db) = create_unmigrated_database().await;
     Migrator::up(&db, None).await.unwrap();
     db.execute_unprepared(
@@ -109,17 +109,18 @@ async fn an_operators_table_stays_in_the_publication() {
     Migrator::up(&db, None).await.unwrap();
     let select_published = "SELECT tablename::text FROM pg_publication_tables
         WHERE pubname = 'supabase_realtime' ORDER BY 1";
-    let ours = query_lines(&db, select_published).await;
+    let our_tables = query_lines(&db, select_published).await;
     db.execute_unprepared("CREATE TABLE chat (id int); ALTER PUBLICATION supabase_realtime ADD TABLE chat")
         .await
         .unwrap();
     Migrator::refresh(&db).await.unwrap();
-    let mut all = [vec!["chat".to_owned()], ours].concat();
-    all.sort_unstable();
-    assert_eq!(query_lines(&db, select_published).await, all);
+    let mut all_tables = [vec!["chat".to_owned()], our_tables].concat();
+    all_tables.sort_unstable();
+    assert_eq!(query_lines(&db, select_published).await, all_tables);
     Migrator::reset(&db).await.unwrap();
     assert_eq!(query_lines(&db, select_published).await, ["chat"]);
-    // Without an operator's table, `reset` drops the publication, because its comment still says that `up` created it.
+    // Without an operator's table, `reset` drops the publication, because the publication's comment still says that
+    // `up` created it.
     Migrator::up(&db, None).await.unwrap();
     db.execute_unprepared("DROP TABLE chat").await.unwrap();
     Migrator::reset(&db).await.unwrap();
@@ -127,7 +128,7 @@ async fn an_operators_table_stays_in_the_publication() {
 }
 
 #[tokio::test]
-async fn a_name_with_control_characters_does_not_begin_a_new_line() {
+async fn an_objects_name_with_control_characters_cannot_forge_a_line_of_output() {
     let (_database, db) = create_unmigrated_database().await;
     Migrator::up(&db, None).await.unwrap();
     let name = "\"x\nthe database has the schema of this version\n\u{1b}[2K\"";

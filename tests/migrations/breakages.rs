@@ -125,7 +125,7 @@ pub const BREAKAGES: &[(&str, &str)] = &[
         "ALTER PUBLICATION supabase_realtime SET TABLE sessions, session_players, session_events (id), dice_rolls",
         "publication supabase_realtime of public.session_events",
     ),
-    // More attributes of schemas, tables, columns and sequences, and comments.
+    // Comments, and more attributes of schemas, tables, columns and sequences.
     ("ALTER SCHEMA private OWNER TO authenticated", "schema private"),
     ("COMMENT ON SCHEMA private IS NULL", "comment on schema private"),
     ("DROP SCHEMA private CASCADE", "comment on schema private"),

@@ -1,6 +1,6 @@
-//! Errors when connecting. Each cause of a failed connection has its own message, which is the same from
-//! `migration::connect` and from the crate `service`. The latter also reports a missing or outdated schema, and a
-//! pooler that does not track prepared statements.
+//! Errors when connecting. The message explains why the connection failed, and is the same whether
+//! `migration::connect` or the crate `service` was connecting. The crate `service` also reports a missing or outdated
+//! schema, and a pooler that does not track prepared statements.
 
 use std::{
     io::{Read, Write},
@@ -24,8 +24,8 @@ const INVALID_AUTHORIZATION_SPECIFICATION: &str = "28000";
 const CANNOT_CONNECT_NOW: &str = "57P03";
 const UNDEFINED_FILE: &str = "58P01";
 
-/// Connects with `migration::connect` and with `Sparc::connect`, asserts that both fail with the same message, and
-/// returns that message.
+/// Connects with `migration::connect` and with `Sparc::connect`, asserts that both fail with the same message, which
+/// must be one line without the password, and returns that message.
 async fn connect_error_message(url: &str) -> String {
     let migration_message = connect(url).await.map(|_| ()).unwrap_err().to_string();
     let error = Sparc::connect(url).await.unwrap_err();
@@ -45,7 +45,8 @@ fn start_listener(answer: Vec<u8>) -> String {
     start_listener_that_may_decline_tls(false, answer)
 }
 
-/// Does the same as [`start_listener`], but with `declines_tls`, a client's request for TLS is declined first.
+/// Does the same as [`start_listener`], but if `declines_tls` is true, the listener first declines a client's request
+/// for TLS, and then answers the next message.
 fn start_listener_that_may_decline_tls(declines_tls: bool, answer: Vec<u8>) -> String {
     /// PostgreSQL's message SSLRequest, with which a client asks for TLS.
     const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
@@ -170,7 +171,7 @@ async fn a_refusal_by_a_real_server_is_explained() {
         (format!("{server_url}/template0"), "ALTER DATABASE \"template0\" WITH ALLOW_CONNECTIONS true"),
         (url_with_login(database.url(), "without_login", "hunter2"), "ALTER ROLE \"without_login\" LOGIN"),
         (url_with_login(database.url(), "without_connect", "hunter2"), "GRANT CONNECT ON DATABASE"),
-        // In database `postgres`, because PUBLIC may no longer connect to `database_name`.
+        // This user connects to the database `postgres`, because PUBLIC may no longer connect to `database_name`.
         (url_with_login(&format!("{server_url}/postgres"), "crowded", "hunter2"), "too many connections for role"),
         (format!("{}?sslmode=require", database.url()), "does not support TLS"),
     ] {

@@ -1,6 +1,6 @@
 //! Each kind of object that an operator (a person, not PostgreSQL's operator) can add to a migrated database. If the
 //! object depends on one of ours, `reset` fails with an error that names the object, and changes nothing. Otherwise,
-//! `reset` leaves the object as it is.
+//! `reset` leaves the object as it is. Also: `reset` refuses if somebody has renamed or moved one of our objects.
 
 use sea_orm::ConnectionTrait;
 use sparc::migration::sea_orm_migration::MigratorTrait;
@@ -17,7 +17,7 @@ const DEPENDENTS: &[(&str, &str)] = &[
     ("CREATE TABLE t (person users)", "table public.t"),
     ("CREATE TABLE t (people users[])", "table public.t"),
     ("CREATE TABLE t (kind text DEFAULT 'might'::attribute)", "table public.t"),
-    ("CREATE TABLE t (code text DEFAULT private.generate_session_code())", "table public.t"),
+    ("CREATE TABLE t (code text DEFAULT private.draw_session_code())", "table public.t"),
     ("CREATE TABLE t (n bigint DEFAULT nextval('session_events_seq_seq'))", "table public.t"),
     (
         "CREATE TABLE t (a text, g text GENERATED ALWAYS AS (CASE 'might'::attribute WHEN 'wit' THEN a END) STORED)",
@@ -46,7 +46,7 @@ const DEPENDENTS: &[(&str, &str)] = &[
     ("CREATE VIEW v AS SELECT id FROM profiles", "view public.v"),
     ("CREATE MATERIALIZED VIEW v AS SELECT id FROM users", "materialized view public.v"),
     ("CREATE RULE r AS ON INSERT TO profiles DO INSTEAD NOTHING", "rule r on view public.profiles"),
-    // Functions and what calls them.
+    // Functions, operators, casts, triggers, policies and rules.
     ("CREATE FUNCTION f(users) RETURNS text LANGUAGE sql AS 'SELECT $1.bio'", "function public.f(public.users)"),
     ("CREATE FUNCTION f() RETURNS SETOF users LANGUAGE sql AS 'TABLE public.users'", "function public.f()"),
     (
@@ -84,7 +84,7 @@ const DEPENDENTS: &[(&str, &str)] = &[
         "CREATE TABLE t (id uuid); CREATE RULE r AS ON INSERT TO t DO ALSO DELETE FROM users WHERE id = NEW.id",
         "rule r on table public.t",
     ),
-    // Replication, and what is set for a whole schema.
+    // Replication and default privileges.
     ("CREATE PUBLICATION p FOR TABLE users (id) WHERE (id IS NOT NULL)", "publication of table public.users"),
     ("CREATE PUBLICATION p FOR TABLES IN SCHEMA private", "publication of schema private in publication p"),
     (

@@ -82,7 +82,7 @@ async fn both_up_and_the_sql_of_a_dry_run_record_the_version_if_nothing_else_dif
 /// Before this `up`, everyone may create objects in `public`, row security does not apply to `authenticated`, and the
 /// publication `supabase_realtime` sends only inserts.
 #[tokio::test]
-async fn the_first_up_repairs_what_was_insecure_before() {
+async fn the_first_up_corrects_a_schema_a_role_and_a_publication_that_existed_before() {
     let server = testdb::Server::start_plain(None).await.unwrap();
     let database = server.create_unmigrated().await.unwrap();
     let db = connect(&database.superuser_url()).await.unwrap();
@@ -279,7 +279,7 @@ async fn a_difference_that_cannot_be_repaired_is_named_and_nothing_changes() {
 #[tokio::test]
 async fn up_without_differences_neither_waits_for_locks_nor_blocks_others() {
     let (_database, owner, superuser) = create_migrated_database().await;
-    // A transaction that lets others only read the tables: `up` would wait if it locked any table for writing.
+    // This transaction lets others only read the tables, so `up` would wait if it locked any table for writing.
     let locking_transaction = superuser.begin().await.unwrap();
     for table in query_lines(
         &owner,
@@ -295,7 +295,7 @@ async fn up_without_differences_neither_waits_for_locks_nor_blocks_others() {
     assert_eq!(up(&owner).await, []);
     locking_transaction.rollback().await.unwrap();
 
-    // Run `up` in a transaction of the test, so that its locks can be listed before they are released. The
+    // Here `up` runs in a transaction of the test, so that its locks can be listed before they are released. The
     // advisory lock of `up` keeps out only other migrations.
     let transaction = owner.begin().await.unwrap();
     Migrator::up(&transaction, None).await.unwrap();

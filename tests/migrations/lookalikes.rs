@@ -1,5 +1,6 @@
 //! Objects that a stranger (a role that does not own the schema) has made look like ours: no command adopts one, and
-//! none refuses because of one. The commands recognize an object of ours by its comment, even if it was renamed.
+//! none refuses because of one. A renamed schema, table or column of ours is recognized by its comment, but only if the
+//! owner of the schema owns it.
 
 use sea_orm::ConnectionTrait;
 use sparc::migration::{check, sea_orm_migration::MigratorTrait};
@@ -18,7 +19,7 @@ fn plant_table_sql(schema: &str) -> String {
     )
 }
 
-const OWNER_OF_PLANTED_TABLE: &str = "SELECT relowner::regrole::text FROM pg_class WHERE relname = 'planted'";
+const SELECT_OWNER_OF_PLANTED_TABLE: &str = "SELECT relowner::regrole::text FROM pg_class WHERE relname = 'planted'";
 
 #[tokio::test]
 async fn up_creates_a_missing_table_instead_of_adopting_the_table_of_a_stranger() {
@@ -35,7 +36,7 @@ async fn up_creates_a_missing_table_instead_of_adopting_the_table_of_a_stranger(
         assert!(report.differences.iter().all(|difference| difference.renamed_to.is_none()), "{report:#?}");
         Migrator::up(&owner, None).await.unwrap();
         assert!(check(&owner).await.unwrap().is_clean(), "planted in {schema}");
-        assert_eq!(query_lines(&owner, OWNER_OF_PLANTED_TABLE).await, ["pg_monitor"], "planted in {schema}");
+        assert_eq!(query_lines(&owner, SELECT_OWNER_OF_PLANTED_TABLE).await, ["pg_monitor"], "planted in {schema}");
     }
 }
 
@@ -49,9 +50,9 @@ async fn a_strangers_table_with_our_comment_prevents_neither_up_nor_reset() {
     assert!(check(&owner).await.unwrap().is_clean());
     superuser.execute_unprepared("COMMENT ON TABLE public.creatures IS NULL").await.unwrap();
     Migrator::up(&owner, None).await.unwrap();
-    assert!(check(&owner).await.unwrap().is_clean(), "`up` must not refuse because of a missing comment");
+    assert!(check(&owner).await.unwrap().is_clean(), "`up` must restore the comment of our table");
     Migrator::reset(&owner).await.unwrap();
-    assert_eq!(query_lines(&owner, OWNER_OF_PLANTED_TABLE).await, ["pg_monitor"]);
+    assert_eq!(query_lines(&owner, SELECT_OWNER_OF_PLANTED_TABLE).await, ["pg_monitor"]);
 }
 
 #[tokio::test]

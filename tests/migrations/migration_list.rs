@@ -1,5 +1,5 @@
-//! The list of applied migrations, `sparc_migrations`, damaged in several ways. (`private.sparc_record` lists the
-//! objects that `up` has created.)
+//! The list of applied migrations, `sparc_migrations`, if it is damaged, incomplete or missing, or if a table of
+//! another program has its name. (`private.sparc_record` records, for example, which objects `up` has created.)
 
 use sea_orm::ConnectionTrait;
 use sparc::migration::{
@@ -33,7 +33,7 @@ async fn down_reset_and_refresh_refuse_a_broken_list_and_up_repairs_it() {
         let broken_catalog = read_catalog(&owner).await;
         for command in [Command::Down(Some(1)), Command::Reset, Command::Refresh] {
             if let Err(error) = migration::run(&(&owner).into_database_executor(), command).await {
-                assert!(refusal_message(error).contains("run up"), "{sql}");
+                assert!(refusal_message(error).contains("run `up`"), "{sql}");
                 assert_eq!(read_catalog(&owner).await, broken_catalog, "{sql}");
             } else {
                 panic!("{sql}: {command:?} must refuse to guess which migrations are applied");
@@ -48,9 +48,9 @@ async fn down_reset_and_refresh_refuse_a_broken_list_and_up_repairs_it() {
 
 #[tokio::test]
 async fn check_refuses_rows_that_name_an_unknown_migration() {
-    for version in ["''", "'m20220101_000001_create_table'", "'; DROP TABLE users'"] {
+    for version_literal in ["''", "'m20220101_000001_create_table'", "'; DROP TABLE users'"] {
         let (_database, owner, _superuser) = create_migrated_database().await;
-        owner.execute_unprepared(&format!("INSERT INTO sparc_migrations VALUES ({version}, 1)")).await.unwrap();
+        owner.execute_unprepared(&format!("INSERT INTO sparc_migrations VALUES ({version_literal}, 1)")).await.unwrap();
         let message = refusal_message(check(&owner).await.unwrap_err());
         assert!(message.contains("does not know"), "{message}");
     }
@@ -76,12 +76,12 @@ async fn a_database_with_tables_of_another_program_is_left_alone() {
     let message = up_refusal(&owner).await;
     assert!(message.contains("already has table public.users, and no record"), "{message}");
     assert!(message.contains("use another database"), "{message}");
-    assert!(!message.contains("dump"), "only our own tables can come from a dump of this schema: {message}");
+    assert!(!message.contains("dump"), "another program's tables cannot come from a dump of our schema: {message}");
     assert_eq!(read_catalog(&owner).await, catalog_before);
 }
 
 #[tokio::test]
-async fn a_table_of_another_program_that_has_the_name_of_the_list_is_left_alone() {
+async fn up_refuses_if_a_table_of_another_program_has_the_name_of_the_list() {
     let (_database, owner) = create_unmigrated_database().await;
     owner.execute_unprepared("CREATE TABLE sparc_migrations (id integer)").await.unwrap();
     let message = up_refusal(&owner).await;

@@ -1,5 +1,5 @@
-//! The migrations, called through the library (not the program): up and down, alone and concurrently, on plain
-//! PostgreSQL and on a Supabase-like project.
+//! The migrations, called through the library (not through the command-line program): up and down, by one migrator and
+//! by several at once, on plain PostgreSQL and on a Supabase-like project.
 //!
 //! *Our* objects are those of the schema. The *manifest* (`migration/manifest.txt`) lists all of them, with their
 //! definitions. *An operator's* objects are what those who run the database have added. *The platform* is Supabase, and
@@ -36,14 +36,15 @@ use crate::{
     world::{run_together, server},
 };
 
-/// Creates a database without the schema.
+/// Creates a database without the schema, and connects to it.
 pub async fn create_unmigrated_database() -> (Database, DatabaseConnection) {
     let database = server().await.create_unmigrated().await.unwrap();
     let db = connect(database.url()).await.unwrap();
     (database, db)
 }
 
-/// Creates a database without the schema on plain PostgreSQL, even if the other tests run on a Supabase-like project.
+/// Does the same as [`create_unmigrated_database`], but always on plain PostgreSQL, even if the other tests run on a
+/// Supabase-like project.
 async fn create_unmigrated_database_without_platform() -> (Database, DatabaseConnection) {
     static SERVER: tokio::sync::OnceCell<Server> = tokio::sync::OnceCell::const_new();
     let server = SERVER.get_or_init(|| async { Server::start_plain(None).await.unwrap() }).await;
@@ -68,7 +69,8 @@ pub async fn read_catalog(db: &DatabaseConnection) -> Vec<String> {
     query_lines(db, include_str!("../catalog.sql")).await
 }
 
-/// Returns the message of a refusal by the migrator; panics if the error is of another kind.
+/// Returns the message of a refusal by the migrator. Panics if the error is of another kind, or if the message is not
+/// one line that ends with a period.
 pub fn refusal_message(error: DbErr) -> String {
     let DbErr::Migration(message) = error else { panic!("not a refusal: {error}") };
     assert!(message.ends_with('.') && !message.contains('\n'), "must be one line that ends with a period: {message}");
@@ -117,7 +119,7 @@ async fn each_step_down_undoes_its_step_up() {
 }
 
 #[tokio::test]
-async fn every_table_has_row_security_after_each_step_up() {
+async fn every_table_in_schema_public_has_row_security_after_each_step_up() {
     let (_database, db) = create_unmigrated_database().await;
     let select_tables_without_row_security = "SELECT relname::text
                 FROM pg_class
@@ -146,7 +148,8 @@ async fn eight_concurrent_ups_all_succeed() {
 }
 
 /// Each round uses a new database. The first round cuts the connection after 4 chunks of data from the server (there is
-/// about one chunk per response), and each further round 16 chunks later. In the last round, `up` ends before the cut.
+/// about one chunk per response), and each further round after 16 more than the round before. In the last round, `up`
+/// ends before the cut.
 /// To cut after every chunk from the fourth on, set the step of 16 to 1:
 /// `SPARC_UP_CUT_STEP=1 cargo test --test integration after_its_connection_was_cut`.
 #[tokio::test]
@@ -161,7 +164,7 @@ async fn rerunning_up_after_its_connection_was_cut_creates_the_same_schema() {
         let proxy = Proxy::start_for_url(database.url()).await;
         proxy.cut_after(chunk_limit);
         let ended_before_cut = match connect(&proxy.url).await {
-            Ok(proxied) => Migrator::up(&proxied, None).await.is_ok(),
+            Ok(proxied_db) => Migrator::up(&proxied_db, None).await.is_ok(),
             Err(_) => false,
         };
         Migrator::up(&db, None).await.unwrap();
@@ -187,19 +190,32 @@ async fn a_migration_in_the_callers_transaction_is_rolled_back_with_it() {
 }
 
 #[tokio::test]
-async fn objects_of_another_program_with_the_same_names_are_left_alone() {
+async fn up_fresh_and_refresh_refuse_if_objects_of_another_program_have_our_names() {
     let (_database, db) = create_unmigrated_database().await;
-    db.execute_unprepared("CREATE TABLE users (id int); CREATE TYPE attribute AS ENUM ('x')").await.unwrap();
+    db.execute_unprepared(
+        "CREATE TABLE users (id int); CREATE TYPE attribute AS ENUM ('x'); CREATE DOMAIN roll_type AS text;
+         CREATE VIEW sessions AS SELECT 1 AS id; CREATE SEQUENCE characters",
+    )
+    .await
+    .unwrap();
     let catalog_before = read_catalog(&db).await;
     for attempt in [Migrator::up(&db, None).await, Migrator::fresh(&db).await, Migrator::refresh(&db).await] {
         let message = refusal_message(attempt.unwrap_err());
-        assert!(message.contains("table public.users") && message.contains("type public.attribute"), "{message}");
+        for object in [
+            "table public.users",
+            "type public.attribute",
+            "domain public.roll_type",
+            "view public.sessions",
+            "sequence public.characters",
+        ] {
+            assert!(message.contains(object), "{object}: {message}");
+        }
     }
     assert_eq!(read_catalog(&db).await, catalog_before);
 }
 
 #[tokio::test]
-async fn commands_refuse_if_the_list_of_applied_migrations_has_an_unknown_one() {
+async fn up_down_and_reset_refuse_if_the_list_of_applied_migrations_has_an_unknown_migration() {
     let (_database, db) = create_unmigrated_database().await;
     Migrator::up(&db, None).await.unwrap();
     db.execute_unprepared("INSERT INTO sparc_migrations VALUES ('m29991231_000001_future', 1)").await.unwrap();
@@ -211,7 +227,7 @@ async fn commands_refuse_if_the_list_of_applied_migrations_has_an_unknown_one() 
 }
 
 #[tokio::test]
-async fn a_role_without_the_privileges_gets_an_error_that_names_them() {
+async fn up_names_the_privileges_that_the_role_lacks() {
     let (database, db) = create_unmigrated_database().await;
     let role = format!("unprivileged_{}", uuid::Uuid::new_v4().simple());
     db.execute_unprepared(&format!("CREATE ROLE {role} LOGIN PASSWORD 'x'")).await.unwrap();
@@ -227,17 +243,17 @@ async fn a_role_without_the_privileges_gets_an_error_that_names_them() {
 /// The role `owner` has the privileges that, according to `docs/operations.md`, suffice for the first `up` on
 /// PostgreSQL 16 and newer. On PostgreSQL 15 the role is a superuser, because no lesser role suffices.
 #[tokio::test]
-async fn an_owner_who_created_the_roles_can_assume_them() {
+async fn an_owner_who_created_the_apis_roles_can_assume_them() {
     let server = Server::start_plain(None).await.unwrap();
     let database = server.create_unmigrated().await.unwrap();
     let superuser = connect(database.url()).await.unwrap();
     let version = query_lines(&superuser, "SELECT current_setting('server_version_num')").await;
     let attributes = if version[0].as_str() < "160000" { "SUPERUSER" } else { "CREATEROLE BYPASSRLS" };
     let database_name = query_lines(&superuser, "SELECT current_database()::text").await.remove(0);
-    let grants =
+    let grant_sql =
         format!("GRANT CREATE ON DATABASE \"{database_name}\" TO owner; GRANT CREATE ON SCHEMA public TO owner");
     superuser
-        .execute_unprepared(&format!("CREATE ROLE owner LOGIN PASSWORD 'x' {attributes}; {grants}"))
+        .execute_unprepared(&format!("CREATE ROLE owner LOGIN PASSWORD 'x' {attributes}; {grant_sql}"))
         .await
         .unwrap();
     // `anon` and the other two roles do not exist yet, so `up` creates them.
@@ -266,7 +282,8 @@ pub async fn platform_server() -> &'static Server {
     SERVER.get_or_init(|| async { Server::start_supabase(None).await.unwrap() }).await
 }
 
-/// Creates a Supabase-like project, and connects to it as its owner, who is not a superuser, and as its superuser.
+/// Creates a Supabase-like project without the schema. Connects to it twice: as its owner, who is not a superuser, and
+/// as its superuser.
 pub async fn create_platform_database() -> (Database, DatabaseConnection, DatabaseConnection) {
     let database = platform_server().await.create_unmigrated().await.unwrap();
     let superuser = connect(&database.superuser_url()).await.unwrap();
@@ -274,7 +291,7 @@ pub async fn create_platform_database() -> (Database, DatabaseConnection, Databa
     (database, owner, superuser)
 }
 
-/// Returns the URL with another role and password.
+/// Returns the URL with the given role and password in place of its own.
 pub fn url_with_login(url: &str, role: &str, password: &str) -> String {
     let (_, rest) = url.split_once('@').unwrap();
     format!("postgres://{role}:{password}@{rest}")
@@ -325,8 +342,8 @@ async fn the_platforms_default_privileges_give_no_access() {
     Migrator::up(&owner, None).await.unwrap();
     let (_plain_database, plain) = create_unmigrated_database_without_platform().await;
     Migrator::up(&plain, None).await.unwrap();
-    // Plain PostgreSQL has no such default privileges. So if both databases have the same grants, those privileges gave
-    // no access. A cast to `regrole` turns PUBLIC into `-`.
+    // Plain PostgreSQL has no such default privileges. So if both databases have the same grants, the platform's
+    // default privileges give no access. A cast to `regrole` turns PUBLIC into `-`.
     let select_grants = "SELECT object || ' ' || grantee || ' ' || string_agg(privilege, ',' ORDER BY privilege)
          FROM (
            SELECT relname::text, grantee::regrole::text, privilege_type

@@ -7,10 +7,10 @@ use testdb::Server;
 use super::{Migrator, create_unmigrated_database_without_platform, query_lines, refusal_message};
 
 /// Starts a private server with `pg_cron`, and connects to the one database in which the extension can be created.
-/// Returns `None` if the installed server binaries do not include it.
+/// Returns `None` if the installed server binaries do not include `pg_cron`.
 async fn start_server_with_pg_cron() -> Option<(Server, DatabaseConnection)> {
-    // This unmigrated database is only asked which extensions are installed. The server with `pg_cron`, which is
-    // started below, has the same binaries.
+    // This database is only asked which extensions are available. The server with `pg_cron`, which is started below,
+    // has the same binaries.
     let (_database, db) = create_unmigrated_database_without_platform().await;
     if query_lines(&db, "SELECT name::text FROM pg_available_extensions WHERE name = 'pg_cron'").await.is_empty() {
         eprintln!("skipped: pg_cron is not installed");
@@ -23,7 +23,7 @@ async fn start_server_with_pg_cron() -> Option<(Server, DatabaseConnection)> {
 }
 
 #[tokio::test]
-async fn with_pg_cron_the_jobs_are_scheduled_and_removed_again() {
+async fn up_schedules_jobs_whose_commands_run_and_reset_removes_them() {
     let Some((_server, db)) = start_server_with_pg_cron().await else { return };
     db.execute_unprepared("CREATE EXTENSION pg_cron").await.unwrap();
     Migrator::up(&db, None).await.unwrap();
@@ -78,7 +78,7 @@ async fn if_pg_cron_is_installed_later_the_next_up_schedules_the_jobs_and_later_
     assert_eq!(
         objects,
         ["job archive-sessions"],
-        "neither another schedule nor a job that an operator removed is a difference: {report:?}"
+        "of these changes, only that of the command must be a difference: {report:?}"
     );
     assert!(report.hints.iter().any(|hint| hint.starts_with("job delete-old-events")), "{report:?}");
     Migrator::up(&db, None).await.unwrap();
@@ -89,8 +89,8 @@ async fn if_pg_cron_is_installed_later_the_next_up_schedules_the_jobs_and_later_
     );
     assert!(check(&db).await.unwrap().is_clean());
 
-    // The last migration creates all tables. So one step down removes them, and with them the jobs; the next `up` is a
-    // new start.
+    // The last migration creates all tables of the game. So one step down removes them, and the jobs with them. The
+    // next `up` schedules all jobs anew.
     Migrator::down(&db, Some(1)).await.unwrap();
     Migrator::up(&db, None).await.unwrap();
     assert_eq!(query_lines(&db, select_archive_job).await, ["0 0 1 * * true SELECT private.archive_sessions(100000)"]);
@@ -124,26 +124,26 @@ async fn an_operators_job_with_one_of_our_names_is_a_name_collision() {
 }
 
 #[tokio::test]
-async fn a_job_of_a_user_who_cannot_do_its_work_is_a_difference_and_up_takes_it_over_and_reset_removes_it() {
+async fn a_job_of_a_role_that_cannot_do_its_work_is_a_difference_and_up_takes_it_over_and_reset_removes_it() {
     let Some((_server, db)) = start_server_with_pg_cron().await else { return };
     db.execute_unprepared("CREATE EXTENSION pg_cron; CREATE ROLE stranger").await.unwrap();
     Migrator::up(&db, None).await.unwrap();
-    let job_change_sql = |user: &str| {
+    let job_change_sql = |role: &str| {
         format!(
             "SELECT cron.alter_job(jobid, schedule := '5 5 * * *', active := false)
              FROM cron.job WHERE jobname = 'delete-old-events';
-             UPDATE cron.job SET username = '{user}' WHERE jobname = 'delete-old-events'"
+             UPDATE cron.job SET username = '{role}' WHERE jobname = 'delete-old-events'"
         )
     };
     let select_job = "SELECT concat_ws(' ', username = current_user, schedule, active, command) FROM cron.job
         WHERE jobname = 'delete-old-events'";
     // There is no role `nobody`, and the role `stranger` has no privileges on our objects.
-    for user in ["nobody", "stranger"] {
-        db.execute_unprepared(&job_change_sql(user)).await.unwrap();
+    for role in ["nobody", "stranger"] {
+        db.execute_unprepared(&job_change_sql(role)).await.unwrap();
         let report = check(&db).await.unwrap();
         let objects: Vec<&str> = report.differences.iter().map(|difference| difference.object.as_str()).collect();
         assert_eq!(objects, ["job delete-old-events"], "{report:#?}");
-        assert!(report.differences[0].to_string().contains(user), "{report:#?}");
+        assert!(report.differences[0].to_string().contains(role), "{report:#?}");
         Migrator::up(&db, None).await.unwrap();
         assert_eq!(query_lines(&db, select_job).await, ["t 5 5 * * * f SELECT private.delete_old_events(100000)"]);
         assert!(check(&db).await.unwrap().is_clean());

@@ -1,5 +1,5 @@
-//! Migrating through a pooler in transaction mode: the commands work although the server connections hold other
-//! clients' prepared statements, and leave none of their own behind.
+//! Migrating through a pooler in transaction mode: the commands work although the server connections hold prepared
+//! statements of other clients, and the commands leave no prepared statements of their own behind.
 
 use sea_orm::ConnectionTrait;
 use sparc::migration::{
@@ -13,11 +13,14 @@ use crate::pooler::{start_pooler, start_pooler_with_connections};
 #[tokio::test]
 async fn every_command_works_through_a_pooler_in_transaction_mode() {
     let (database, direct) = create_unmigrated_database().await;
-    let Some(pooler) = start_pooler(database.url()).await else { return };
+    let Some(pooler) = start_pooler(database.url()).await else {
+        eprintln!("skipped: this machine has no pgbouncer");
+        return;
+    };
     // Prepare statements with the driver's names on server connections that the pooler later gives to other clients.
     let other_client = sea_orm::Database::connect(&pooler.url).await.unwrap();
     for number in 1..=40 {
-        // An error is ignored, because this connection's own driver may have used the first names.
+        // An error is ignored, because the driver may already have used the first names for this client.
         let _ = other_client.execute_unprepared(&format!("PREPARE sqlx_s_{number} AS SELECT {number}")).await;
     }
     let db = connect(&pooler.url).await.unwrap();
@@ -39,15 +42,18 @@ async fn every_command_works_through_a_pooler_in_transaction_mode() {
 
 /// The pooler has one server connection, so that the next client surely gets the one that the command used.
 #[tokio::test]
-async fn a_command_that_fails_leaves_no_prepared_statements_on_the_server_connection() {
+async fn neither_a_failed_command_nor_a_dry_run_leaves_prepared_statements_on_the_server_connection() {
     let (database, direct) = create_unmigrated_database().await;
-    let Some(pooler) = start_pooler_with_connections(database.url(), 1).await else { return };
+    let Some(pooler) = start_pooler_with_connections(database.url(), 1).await else {
+        eprintln!("skipped: this machine has no pgbouncer");
+        return;
+    };
     Migrator::up(&direct, None).await.unwrap();
     for sql in [
         "ALTER TABLE public.users DROP CONSTRAINT bounded_bio",
         "INSERT INTO auth.users (id, email) VALUES (gen_random_uuid(), 'ada@example.com')",
         "UPDATE public.users SET bio = repeat('a', 2001)", // prevents the repair of the constraint
-        "ALTER TABLE public.creatures RENAME TO monsters", // prevents `down`; `dry_run` renames it back and rolls back
+        "ALTER TABLE public.creatures RENAME TO monsters", // prevents `down`; a dry run undoes it, then rolls back
     ] {
         direct.execute_unprepared(sql).await.unwrap();
     }
@@ -64,6 +70,6 @@ async fn a_command_that_fails_leaves_no_prepared_statements_on_the_server_connec
     db.close().await.unwrap();
 }
 
-/// Fails if the server connection has prepared statements.
+/// A statement that fails if the server connection has prepared statements.
 const ASSERT_NONE_PREPARED: &str =
     "DO $$ BEGIN ASSERT NOT EXISTS (SELECT FROM pg_prepared_statements), 'prepared statements were left'; END $$";

@@ -1,4 +1,5 @@
-//! Renamed or moved objects: `up` renames them back with their rows, or refuses with a message that says what to do.
+//! Renamed or moved objects: `up` restores their names and keeps their rows, or refuses with a message that says what
+//! to do.
 
 use sea_orm::ConnectionTrait;
 use sparc::migration::{
@@ -12,7 +13,7 @@ use super::{
     query_lines, read_catalog, refusal_message,
 };
 
-/// SQL that renames or moves an object, its name in the manifest, and its new name.
+/// Each entry has three parts: SQL that renames or moves an object; the object's name in the manifest; its new name.
 const RENAMES: &[(&str, &str, &str)] = &[
     ("ALTER TABLE creatures RENAME TO beasts", "table public.creatures", "table public.beasts"),
     ("ALTER TABLE users RENAME TO people", "table public.users", "table public.people"),
@@ -65,7 +66,7 @@ const RENAMES: &[(&str, &str, &str)] = &[
 ];
 
 #[tokio::test]
-async fn a_renamed_or_moved_object_is_named_and_gets_its_name_back() {
+async fn check_reports_a_renamed_or_moved_object_and_up_restores_its_name() {
     for (sql, object, new_name) in RENAMES {
         let (_database, owner, _superuser) = create_migrated_database().await;
         let id = uuid::Uuid::new_v4();
@@ -87,6 +88,7 @@ async fn a_renamed_or_moved_object_is_named_and_gets_its_name_back() {
         let report = check(&owner).await.unwrap();
         assert!(report.is_clean() && report.hints.is_empty(), "{sql}: {report:#?}");
         assert_eq!(migration::full_manifest_of(&owner).await.unwrap(), MANIFEST, "{sql}");
+        // The row of an account in `account_gates` is its *gate*, which every write of its user locks.
         let select_rows = "SELECT display_name || ' ' || is_open FROM public.users
             JOIN private.account_gates AS gate ON gate.account_id = id";
         assert_eq!(query_lines(&owner, select_rows).await, ["ada true"], "{sql}: the rows must still be there");
@@ -94,7 +96,7 @@ async fn a_renamed_or_moved_object_is_named_and_gets_its_name_back() {
 }
 
 #[tokio::test]
-async fn a_renamed_table_is_one_difference_and_the_sql_of_a_dry_run_repairs_it() {
+async fn a_renamed_table_with_a_renamed_column_is_one_difference_and_the_sql_of_a_dry_run_repairs_it() {
     let (_database, owner, _superuser) = create_migrated_database().await;
     owner
         .execute_unprepared(
@@ -125,8 +127,8 @@ async fn a_renamed_enum_value_is_renamed_back() {
     assert_eq!(migration::full_manifest_of(&owner).await.unwrap(), MANIFEST);
 }
 
-/// A column that was added after ours was dropped looks like our column under a new name. It lacks our comment, so `up`
-/// must not rename it.
+/// A column that was added after ours was dropped looks like our column under a new name. It lacks the comment of our
+/// column, so `up` must not rename it.
 #[tokio::test]
 async fn an_operators_column_is_not_taken_for_our_dropped_column() {
     let (_database, owner, _superuser) = create_migrated_database().await;

@@ -45,7 +45,7 @@ impl Certificates {
         let key_file = folder.join("server.key");
         fs::write(&key_file, key.serialize_pem()).unwrap();
         fs::set_permissions(&key_file, fs::Permissions::from_mode(0o600)).unwrap();
-        // If the tests run as root, the server runs as another user, who can read the key only as its owner.
+        // If the tests run as root, the server runs as another user, who must own the key to read it.
         let uid_of = |user_name: &str| {
             let output = Command::new("id").args(["-u", user_name]).output().ok()?;
             String::from_utf8_lossy(&output.stdout).trim().parse().ok()
@@ -60,7 +60,8 @@ impl Certificates {
         self.folder.join(name).display().to_string()
     }
 
-    /// Starts a server with these certificates. Its `pg_hba.conf` has one entry, of the given connection type.
+    /// Starts a server with these certificates. Its `pg_hba.conf` has one entry, of the given connection type (`host`,
+    /// `hostssl` or `hostnossl`).
     async fn start_server(&self, connection_type: &str) -> Server {
         fs::write(self.folder.join("pg_hba.conf"), format!("{connection_type} all all 127.0.0.1/32 password\n"))
             .unwrap();

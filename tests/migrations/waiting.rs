@@ -1,5 +1,5 @@
 //! Commands that wait for a lock that another connection holds: they give up after a while, and name the server process
-//! of that connection.
+//! of that connection. A script that psql runs gives up too, without a name.
 
 use std::time::{Duration, Instant};
 
@@ -11,8 +11,8 @@ use sparc::migration::{
 
 use super::{create_unmigrated_database, drift::create_migrated_database, query_lines, scripts::run_program};
 
-/// Returns what the operator reads about an error.
-fn message_of<T>(outcome: Result<T, DbErr>) -> String {
+/// Returns the message that the operator reads when a command fails. Panics if the command succeeded.
+fn failure_message<T>(outcome: Result<T, DbErr>) -> String {
     migration::user_message(&outcome.err().expect("the command must give up"))
 }
 
@@ -29,8 +29,11 @@ async fn commands_that_only_read_give_up_waiting_for_a_locked_table_and_name_the
         tokio::time::timeout(limit, async { migration::count_accounts(&executor).await.map(|_| ()) }).await,
         tokio::time::timeout(limit, async { migration::dry_run(&executor).await.map(|_| ()) }).await,
     ] {
-        let message = message_of(outcome.expect("the command must not wait without bound"));
-        assert!(message.contains("lock") && message.contains("on public.users"), "{message}");
+        let message = failure_message(outcome.expect("the command must not wait without bound"));
+        assert!(
+            message.contains("lock") && message.contains("process ") && message.contains(" on public.users"),
+            "{message}"
+        );
     }
     holder.rollback().await.unwrap();
     assert!(check(&owner).await.unwrap().is_clean());
@@ -58,7 +61,7 @@ async fn only_the_process_that_blocks_the_command_is_named() {
         holder.query_one_raw(statement(select_pid)).await.unwrap().unwrap().try_get("", "pid").unwrap();
     let innocent_pid: String =
         innocent.query_one_raw(statement(select_pid)).await.unwrap().unwrap().try_get("", "pid").unwrap();
-    let message = message_of(migration::run(&(&owner).into_database_executor(), Command::Up(None)).await);
+    let message = failure_message(migration::run(&(&owner).into_database_executor(), Command::Up(None)).await);
     assert!(message.contains(&format!("process {holder_pid} ")) && message.contains("on public.users"), "{message}");
     assert!(!message.contains(&format!("process {innocent_pid} ")), "{message}");
     holder.rollback().await.unwrap();
@@ -72,10 +75,10 @@ async fn a_script_gives_up_waiting_for_a_locked_table() {
     let script = migration::dry_run(&(&owner).into_database_executor()).await.unwrap();
     let holder = superuser.begin().await.unwrap();
     holder.execute_unprepared("LOCK TABLE public.users IN ROW EXCLUSIVE MODE").await.unwrap();
-    let begin = Instant::now();
+    let started_at = Instant::now();
     let url = database.url().to_owned();
-    let program = tokio::task::spawn_blocking(move || {
-        // The option only limits how long the test can take: if the script did not set `lock_timeout` itself, it would
+    let psql_task = tokio::task::spawn_blocking(move || {
+        // The option `-c` only limits how long the test can take: a script that did not set `lock_timeout` itself would
         // wait for 60 seconds.
         run_program(
             "psql",
@@ -83,11 +86,15 @@ async fn a_script_gives_up_waiting_for_a_locked_table() {
             &script,
         )
     });
-    let Some(outcome) = program.await.unwrap() else { return };
+    let Some(outcome) = psql_task.await.unwrap() else { return };
     assert!(outcome.unwrap_err().contains("lock timeout"));
-    assert!(begin.elapsed() < Duration::from_secs(40), "waited for {:?}", begin.elapsed());
+    assert!(started_at.elapsed() < Duration::from_secs(40), "waited for {:?}", started_at.elapsed());
     holder.rollback().await.unwrap();
     assert!(migration::sql().contains("SET LOCAL lock_timeout"));
     let (_database, db) = create_unmigrated_database().await;
-    assert_eq!(query_lines(&db, "SHOW lock_timeout").await, ["0"], "neither the server nor `connect` may set a limit");
+    assert_eq!(
+        query_lines(&db, "SHOW lock_timeout").await,
+        ["0"],
+        "the limit must come from the script, not from the server or `connect`"
+    );
 }

@@ -18,7 +18,7 @@ impl Game {
         Ok(true)
     }
 
-    /// Returns whether a session of the adventure is live or had a player, so that the adventure cannot be deleted.
+    /// Returns whether a session of the adventure is live or had a player. If so, the adventure cannot be deleted.
     pub fn adventure_has_history(&self, adventure: usize) -> bool {
         let counts_as_history = |session: &Session| {
             session.adventure == adventure && !session.is_deleted && (session.is_live() || session.had_player())

@@ -1,5 +1,6 @@
-//! A model of the game in plain Rust, written independently of the schema's code. This file has its data and the rules
-//! of accounts, characters, events and archiving; the other rules are in `adventures.rs`, `seats.rs` and `sessions.rs`.
+//! A model of the game in plain Rust, written independently of the schema's code. This file has the model's data, and
+//! the rules of accounts, characters, events and archiving; the other rules are in `adventures.rs`, `seats.rs` and
+//! `sessions.rs`.
 //!
 //! The structs and methods refer to rows by their index in [`Game`]: `me` is the index of the caller, `user` or
 //! `player` that of any user, and `hero` that of a character. Where a function needs the index and the row of a
@@ -15,7 +16,7 @@ pub const STATUSES: [&str; 6] = ["waiting", "starting_soon", "active", "paused",
 /// An account may have at most this many living characters (characters that are not retired).
 const MAX_LIVING_CHARACTERS: usize = 10;
 
-/// A Seer may run at most this many live sessions.
+/// A Seer may run at most this many live sessions (sessions that have not ended).
 pub const MAX_LIVE_SESSIONS: usize = 20;
 
 /// Whether the call affected a row, or the code of its error.
@@ -57,10 +58,10 @@ pub struct Adventure {
 pub struct Seat {
     pub hero: usize,
     pub is_active: bool,
-    /// Whether the heroic save was used in the current encounter.
+    /// Whether the heroic save (a second roll that replaces a failed one) was used in the current encounter.
     pub has_used_heroic_save: bool,
-    /// Whether the column `heroic_saves_used` is 1. A new encounter sets it to 0, except for a removed player, so it
-    /// can differ from `has_used_heroic_save`.
+    /// Whether the column `heroic_saves_used` is 1. A new encounter sets the column to 0, except for a removed player,
+    /// so this field can differ from `has_used_heroic_save`.
     pub has_heroic_save_column_set: bool,
     /// Whether the Seer has removed the player and not readmitted them.
     pub is_removed: bool,
@@ -146,8 +147,8 @@ impl Session {
     }
 
     /// Counts an event.
-    pub fn count_event(&mut self, kind: &'static str) {
-        *self.events.entry(kind).or_default() += 1;
+    pub fn count_event(&mut self, event_type: &'static str) {
+        *self.events.entry(event_type).or_default() += 1;
     }
 
     pub fn may_change_to(&self, to: &str) -> bool {
@@ -189,7 +190,10 @@ impl Game {
 
     pub fn create_character(&mut self, me: usize, id: Uuid, name_number: u8) -> Answer {
         self.require_open_account(me)?;
-        if self.characters.iter().any(|hero| hero.owner == me && hero.name_number == name_number && !hero.is_deleted) {
+        let has_same_name = |character: &Character| {
+            character.owner == me && character.name_number == name_number && !character.is_deleted
+        };
+        if self.characters.iter().any(has_same_name) {
             return Err("character_name_taken");
         }
         if self.count_living_characters(me) >= MAX_LIVING_CHARACTERS {
@@ -281,8 +285,8 @@ impl Game {
         Ok(true)
     }
 
-    /// Closes the caller's account: gives up its seats in live sessions, cancels the live sessions that it runs, and
-    /// deletes its drafts, or archives those that have history.
+    /// Closes the caller's account: gives up the caller's seats in live sessions, cancels the live sessions that the
+    /// caller runs, and deletes the caller's drafts. A draft that has history gets the status `archived` instead.
     pub fn close_account(&mut self, me: usize) -> Answer {
         self.require_open_account(me)?;
         self.users[me].has_closed_account = true;
@@ -309,8 +313,8 @@ impl Game {
         Ok(true)
     }
 
-    /// Archives all sessions that have ended. Before it archives, `steps.rs` sets their ends to a year ago, so all are
-    /// old enough.
+    /// Archives all sessions that have ended. Before this call, `steps.rs` sets their ends to a year ago, so all are
+    /// old enough to be archived.
     pub fn archive_sessions(&mut self) -> Answer {
         for session in self.sessions.iter_mut().filter(|session| session.is_over() && !session.is_deleted) {
             session.is_archived = true;

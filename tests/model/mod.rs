@@ -71,7 +71,7 @@ async fn create_game(world: &World) -> Game {
 /// The number of times that each answer occurred.
 type Tally = Mutex<BTreeMap<&'static str, u64>>;
 
-/// Makes the calls of one proptest case, in a new database and in the model, and compares answers and rows after each.
+/// Makes the calls of one proptest case, in a new database and in the model. Compares answers and rows after each call.
 async fn run_case(steps: &[Step], tally: &Tally) -> Result<(), TestCaseError> {
     let world = World::new_with_connections(server().await, 2).await;
     let mut game = create_game(&world).await;
@@ -83,7 +83,7 @@ async fn run_case(steps: &[Step], tally: &Tally) -> Result<(), TestCaseError> {
             // anything, so both count as the refusal.
             let actual = if actual == Ok(false) && expected == Err("account_closed") { expected } else { actual };
             prop_assert_eq!(actual, expected, "step {}: {:?}", number, step);
-            let answer = actual.map_or_else(|code| code, |affects_row| if affects_row { "done" } else { "no row" });
+            let answer = actual.map_or_else(|code| code, |affected_row| if affected_row { "done" } else { "no row" });
             *tally.lock().unwrap().entry(answer).or_default() += 1;
         }
         let reader = match usize::from(step.reader) % (USER_COUNT + 2) {

@@ -26,7 +26,8 @@ impl Game {
         Ok(true)
     }
 
-    /// Returns the session if the caller is its Seer and it was neither archived nor deleted.
+    /// Returns the session if the caller is its Seer and it was neither archived nor deleted. Fails if the caller's
+    /// account is closed.
     pub fn session_as_seer(&mut self, me: usize, session: usize) -> Result<Option<&mut Session>, &'static str> {
         self.require_open_account(me)?;
         let session = &mut self.sessions[session];

@@ -18,12 +18,12 @@ pub struct Step {
     /// Selects the user who makes the call, and whether the session's Seer or the adventure's creator makes it instead.
     pub caller: Pick,
     pub action: Action,
-    /// Selects who reads everything after the call.
+    /// Selects who reads, after the call, all rows that they may see.
     pub reader: Pick,
 }
 
-/// What a step does. `hero` is a character, `name_number` the number in its name, and `to` the new value (for a status,
-/// its index in the list of statuses).
+/// What a step does. `hero` selects a character, `name_number` is the number in a character's name, and `to` the new
+/// value (for a status, its index in the list of statuses).
 #[derive(Clone, Debug)]
 pub enum Action {
     CreateCharacter { name_number: u8 },
@@ -124,8 +124,8 @@ impl Target<'_> {
 }
 
 impl Step {
-    /// Makes the call to the database and to the model, and returns the answer of each. Makes no call and returns
-    /// `None` if no row exists yet that the call could concern.
+    /// Makes the call to the database and to the model, and returns their answers, in this order. Makes no call and
+    /// returns `None` if no row exists yet that the call could concern.
     pub async fn call(&self, game: &mut Game, target: &Target<'_>) -> Option<(Answer, Answer)> {
         let me = pick_index(&game.users, self.caller)?;
         // In half of the calls, the session's Seer makes the call instead of the random user, to whom most changes of a
@@ -266,10 +266,10 @@ impl Step {
             Action::Roll { session: pick, hero: hero_pick } => {
                 let session = pick_session(game, pick)?;
                 let me = caller_or_seer(session, game);
-                let seated_heroes: Vec<usize> = game.sessions[session].seats.values().map(|seat| seat.hero).collect();
-                let hero = pick_index(&seated_heroes, hero_pick)
+                let heroes_of_seats: Vec<usize> = game.sessions[session].seats.values().map(|seat| seat.hero).collect();
+                let hero = pick_index(&heroes_of_seats, hero_pick)
                     .filter(|_| hero_pick < LIKELY_PICK_LIMIT)
-                    .map(|index| seated_heroes[index])
+                    .map(|index| heroes_of_seats[index])
                     .or_else(|| pick_character(game, me, hero_pick))?;
                 let id = game.next_id();
                 let sql = insert_attack_roll_sql(game, id, session, &format!("'{}', NULL", game.characters[hero].id));
@@ -364,9 +364,9 @@ impl Step {
                 (actual.map(|()| true).map_err(|error| error.code()), game.close_account(me))
             }
             Action::ArchiveSessions => {
-                let end_a_year_ago = "UPDATE public.sessions SET ended_at = now() - INTERVAL '1 year'
+                let end_a_year_ago_sql = "UPDATE public.sessions SET ended_at = now() - INTERVAL '1 year'
                      WHERE status IN ('completed', 'cancelled')";
-                raw_sql(end_a_year_ago).execute(target.pool).await.unwrap();
+                raw_sql(end_a_year_ago_sql).execute(target.pool).await.unwrap();
                 let actual =
                     target.sparc.as_service().maintenance().archive_sessions(JobOptions::default(), |_| ()).await;
                 (actual.map(|_| true).map_err(|error| error.code()), game.archive_sessions())
@@ -374,7 +374,7 @@ impl Step {
         })
     }
 
-    /// Copies to the model whether a roll succeeded, because the database rolls the dice.
+    /// Copies to the model whether the new roll, if there is one, succeeded: the database rolls the dice.
     async fn copy_success(&self, game: &mut Game, target: &Target<'_>, id: Uuid, actual: &Answer) {
         if let (Ok(true), Some(roll)) = (actual, game.rolls.last_mut())
             && roll.id == id
@@ -384,11 +384,11 @@ impl Step {
     }
 }
 
-/// Returns an INSERT of an attack roll. `character_and_creature` is the SQL of the values of these two columns.
-fn insert_attack_roll_sql(game: &Game, id: Uuid, session: usize, character_and_creature: &str) -> String {
+/// Returns an INSERT of an attack roll. `roller_values` is the SQL of the values of `character_id` and `creature_id`.
+fn insert_attack_roll_sql(game: &Game, id: Uuid, session: usize, roller_values: &str) -> String {
     format!(
         "INSERT INTO public.dice_rolls (id, session_id, attribute, difficulty, roll_type, character_id, creature_id)
-         VALUES ('{id}', '{}', 'wit', 12, 'attack', {character_and_creature})",
+         VALUES ('{id}', '{}', 'wit', 12, 'attack', {roller_values})",
         game.sessions[session].id
     )
 }

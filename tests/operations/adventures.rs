@@ -15,8 +15,8 @@ fn new_adventure(name: &str) -> NewAdventure {
     NewAdventure { name: name.into(), ..Default::default() }
 }
 
-/// The adventure is a draft, which others cannot read: only its creator (the Seer) and the service may call the
-/// operation.
+/// Only the adventure's creator (the Seer) and the service may call the operation. The adventure is a draft, so others
+/// cannot read it, and are refused with `not_found`.
 const CREATOR_OF_DRAFT_AND_SERVICE_MAY_CALL: [&str; 6] =
     ["not_signed_in", "not_found", "not_found", "not_found", "done", "done"];
 
@@ -25,8 +25,8 @@ const CREATOR_OF_DRAFT_AND_SERVICE_MAY_CALL: [&str; 6] =
 const CREATOR_OF_PUBLISHED_AND_SERVICE_MAY_CALL: [&str; 6] =
     ["not_signed_in", "adventure_not_yours", "adventure_not_yours", "adventure_not_yours", "done", "done"];
 
-/// The adventure is a draft: only its creator (the Seer) may call the operation; not even the service may.
-const ONLY_CREATOR_MAY_CALL: [&str; 6] =
+/// The adventure is a draft. Only its creator (the Seer) may call the operation; not even the service may.
+const ONLY_CREATOR_OF_DRAFT_MAY_CALL: [&str; 6] =
     ["not_signed_in", "not_found", "not_found", "not_found", "done", "not_signed_in"];
 
 pub fn operations() -> Vec<Operation> {
@@ -39,10 +39,10 @@ pub fn operations() -> Vec<Operation> {
         operation!("adventures.set_content", CREATOR_OF_DRAFT_AND_SERVICE_MAY_CALL, |tx, fixture| async {
             tx.adventures().set_content(fixture.draft_adventure, &AdventureContent::default()).await
         }),
-        operation!("adventures.validate", ONLY_CREATOR_MAY_CALL, |tx, fixture| tx
+        operation!("adventures.validate", ONLY_CREATOR_OF_DRAFT_MAY_CALL, |tx, fixture| tx
             .adventures()
             .validate(fixture.draft_adventure)),
-        operation!("adventures.publish", ONLY_CREATOR_MAY_CALL, |tx, fixture| tx
+        operation!("adventures.publish", ONLY_CREATOR_OF_DRAFT_MAY_CALL, |tx, fixture| tx
             .adventures()
             .publish(fixture.draft_adventure)),
         operation!("adventures.unpublish", CREATOR_OF_PUBLISHED_AND_SERVICE_MAY_CALL, |tx, fixture| tx
@@ -70,7 +70,7 @@ pub fn refusals() -> Vec<Refusal> {
         refusal!("adventures.create", AccountAtLimits, "adventure_limit_reached", |tx, fixture| {
             tx.adventures().create(new_adventure("One Too Many"))
         }),
-        // A name has at least three characters.
+        // A name must have at least three characters.
         refusal!("adventures.create", Player, "invalid_value", |tx, fixture| tx
             .adventures()
             .create(new_adventure("xy"))),

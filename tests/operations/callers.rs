@@ -3,12 +3,17 @@
 /// The caller of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Caller {
+    /// Somebody who has not signed in.
     Visitor,
+    /// A user who has no part in any session.
     Stranger,
-    /// A player who left every session.
+    /// A player who has left each session in which they had a seat.
     FormerPlayer,
+    /// A user who has a seat in several sessions of [`Caller::Seer`].
     Player,
+    /// The user who runs these sessions, and who created the adventure that is played in them.
     Seer,
+    /// The role `service_role`.
     Service,
     /// A user whose account was closed and whose token is still valid.
     ClosedAccount,

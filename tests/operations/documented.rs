@@ -1,5 +1,6 @@
-//! Compares the documentation of the operations with the outcomes that the tests expect. Generates
-//! `docs/generated/api.md` from that documentation, and `errors.md` from the documentation of `Error`.
+//! Compares the documentation of the operations with the outcomes that the tests expect. Asserts that two pages in
+//! `docs/generated/` are up to date: `api.md`, generated from that documentation, and `errors.md`, generated from the
+//! documentation of `Error`. With `SPARC_WRITE_DOCS=1`, writes both pages first.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,8 +21,8 @@ pub struct DocumentedOperation {
     allowed_callers: String,
     /// The sentence about the round trips, for example `Three round trips`.
     pub round_trips_in_words: String,
-    /// The sentence after that, which says what events the operation writes. Empty if there is none, or if it is
-    /// `No event`.
+    /// The sentence after the one about the round trips. It says what events the operation writes. Empty if there is no
+    /// such sentence, or if it is `No event`.
     event: String,
     /// The codes of the errors in the section `# Errors`.
     errors: BTreeSet<String>,
@@ -74,10 +75,11 @@ pub fn read_documentation() -> Vec<DocumentedOperation> {
 const AGGREGATES: [&str; 9] =
     ["users", "characters", "adventures", "creatures", "sessions", "dice", "events", "tutorial", "maintenance"];
 
-/// Operations that cannot run in a caller's transaction; `tests/live_events/` and `tests/maintenance.rs` test them.
+/// Operations that cannot run in a caller's transaction. `tests/live_events/`, `tests/subscribe_many.rs` and
+/// `tests/maintenance.rs` test them.
 const OUTSIDE_TRANSACTIONS: [&str; 3] = ["events.subscribe", "events.subscribe_many", "maintenance.vacuum"];
 
-/// Returns the text `aggregate.verb` that stands in quotes in a line.
+/// Returns the first name of an operation (`aggregate.verb`) that stands in quotes in a line.
 fn find_operation_name(line: &str) -> Option<&str> {
     line.split('"').skip(1).step_by(2).find(|text| {
         text.split_once('.').is_some_and(|(aggregate, verb)| AGGREGATES.contains(&aggregate) && !verb.is_empty())
@@ -150,7 +152,8 @@ fn the_tested_operations_are_the_documented_ones() {
     assert_eq!(documented, tested);
 }
 
-/// An operation whose aggregate is missing from [`AGGREGATES`] would be neither documented nor tested.
+/// The other tests of this file would not find the documentation of an operation whose aggregate is missing from
+/// [`AGGREGATES`].
 #[test]
 fn every_operation_belongs_to_a_listed_aggregate() {
     let mut files = Vec::new();
@@ -160,7 +163,7 @@ fn every_operation_belongs_to_a_listed_aggregate() {
         let source = fs::read_to_string(&file).unwrap();
         let code: Vec<&str> = source.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
         for call in code.join("\n").split("operation!(").skip(1) {
-            // In the definition of a macro, the name is a parameter.
+            // In the definition of a macro, the name is a parameter and has no quotes.
             let Some(name) = call.split('|').next().unwrap().split('"').nth(1) else { continue };
             assert!(
                 find_operation_name(&format!("\"{name}\"")).is_some(),

@@ -1,5 +1,5 @@
-//! A call that only reads returns before its transaction has ended. The transaction still ends, and leaves nothing
-//! behind.
+//! A call that only reads usually returns before its transaction has ended. The transaction still ends, and leaves
+//! nothing behind.
 
 use std::pin::pin;
 
@@ -26,22 +26,22 @@ use crate::{random_programs::poll_with_extra_polls, world::World};
 /// commit.
 const RESPONSES_BEFORE_COMMIT: u32 = 2;
 
-/// Makes the call while the proxy delivers only the next `responses` responses. Returns whether the call finishes
-/// without the response that follows these, and the call's result.
+/// Makes the call while the proxy delivers only the next `response_count` responses. Returns whether the call
+/// finishes without the response that follows these, and the call's result.
 async fn call_and_detect_early_return<T>(
     proxy: &ResponseProxy,
-    responses: u32,
+    response_count: u32,
     call: impl Future<Output = T>,
 ) -> (bool, T) {
     let mut call = pin!(call);
-    proxy.hold_after(responses);
+    proxy.hold_after(response_count);
     let early_outcome = select! {
         biased;
         outcome = &mut call => Some(outcome),
         () = proxy.wait_until_held() => None,
     };
     match early_outcome {
-        // Deliver the response that the call did not wait for, so that nothing is in progress afterwards.
+        // Deliver the response that the call did not wait for, so that its transaction can end.
         Some(outcome) => {
             proxy.wait_until_held().await;
             proxy.release();
@@ -59,7 +59,7 @@ async fn every_operation_that_reads_returns_before_its_commit_is_answered() {
     let fixture = Fixture::new().await;
     let (sparc, proxy) = connect_through_new_proxy(&fixture).await;
     let (documented, reads) = (read_documentation(), declared_reads());
-    let (mut mismatches, mut early_returns) = (Vec::new(), 0);
+    let (mut mismatches, mut early_return_count) = (Vec::new(), 0);
     for operation in operations().iter().filter(|operation| reads.contains(operation.name)) {
         let caller = fixture.as_caller(&sparc, operation.allowed_caller().unwrap());
         // The first call also prepares the statements.
@@ -73,12 +73,12 @@ async fn every_operation_that_reads_returns_before_its_commit_is_answered() {
         let responses_before_last = u32::try_from(round_trips).unwrap() - 1;
         let call = (operation.call_in_own_transaction)(&caller, &fixture);
         match call_and_detect_early_return(&proxy, responses_before_last, call).await {
-            (true, "done") => early_returns += 1,
+            (true, "done") => early_return_count += 1,
             other => mismatches.push(format!("{}: {other:?}", operation.name)),
         }
     }
     assert!(mismatches.is_empty(), "{}", mismatches.join("\n"));
-    assert!(early_returns >= 20, "only {early_returns} operations returned early");
+    assert!(early_return_count >= 20, "only {early_return_count} operations returned early");
 }
 
 #[tokio::test]
@@ -87,7 +87,7 @@ async fn a_caller_waits_for_two_round_trips_to_read_and_three_to_write() {
     let (sparc, proxy) = connect_through_new_proxy(&fixture).await;
     let ada = sparc.as_user(fixture.player.user_id);
     let character = fixture.player.character_id;
-    let raw_sql = || Statement::from_string(DbBackend::Postgres, "SELECT 1 AS one");
+    let raw_statement = || Statement::from_string(DbBackend::Postgres, "SELECT 1 AS one");
     macro_rules! assert_early_return_is {
         ($expected:literal, $context:literal, $call:expr) => {
             // The first call also prepares the statement.
@@ -109,7 +109,7 @@ async fn a_caller_waits_for_two_round_trips_to_read_and_three_to_write() {
         tx.commit().await
     });
     // The commit after raw SQL also verifies the identity, so the caller waits for it.
-    assert_early_return_is!(false, "raw SQL", ada.query_one_raw(raw_sql()));
+    assert_early_return_is!(false, "raw SQL", ada.query_one_raw(raw_statement()));
 }
 
 #[tokio::test]
@@ -117,11 +117,11 @@ async fn not_found_is_returned_before_the_rollback_is_answered() {
     let fixture = Fixture::new().await;
     let (sparc, proxy) = connect_through_new_proxy(&fixture).await;
     let ada = sparc.as_user(fixture.player.user_id);
-    let unknown_character = Uuid::new_v4();
-    assert!(ada.characters().get(unknown_character).await.is_err());
+    let unknown_character_id = Uuid::new_v4();
+    assert!(ada.characters().get(unknown_character_id).await.is_err());
     sparc.ping().await.unwrap();
     let (returned_early, outcome) =
-        call_and_detect_early_return(&proxy, RESPONSES_BEFORE_COMMIT, ada.characters().get(unknown_character)).await;
+        call_and_detect_early_return(&proxy, RESPONSES_BEFORE_COMMIT, ada.characters().get(unknown_character_id)).await;
     assert_eq!(outcome.unwrap_err().code(), "not_found");
     assert!(returned_early);
     assert_eq!(ada.characters().get(fixture.player.character_id).await.unwrap().id, fixture.player.character_id);
@@ -154,8 +154,8 @@ async fn a_connection_counts_as_used_until_its_transaction_has_ended() {
     proxy.wait_until_held().await;
     let status = sparc.user_pool_status();
     assert_eq!((status.connections, status.idle), (1, 0));
-    // The next caller, another user, waits for the connection. (The call is polled once, and is
-    // passed by reference, so it is not dropped.)
+    // The next caller, another user, waits for the connection. (The call is polled once, and is passed by reference, so
+    // it is not dropped.)
     let mut bens_call = pin!(ben.users().me());
     assert!(poll_with_extra_polls(0, bens_call.as_mut()).await.is_none());
     assert_eq!(sparc.user_pool_status().waiting, 1);
@@ -176,7 +176,7 @@ async fn a_connection_counts_as_used_until_its_transaction_has_ended() {
 }
 
 #[tokio::test]
-async fn neither_this_call_nor_the_next_fails_if_the_connection_is_lost_before_the_answer_to_the_commit() {
+async fn neither_a_read_nor_the_next_call_fails_if_the_connection_is_lost_before_the_answer_to_the_commit() {
     let fixture = Fixture::new().await;
     let (sparc, proxy) = connect_through_new_proxy(&fixture).await;
     let ada = sparc.as_user(fixture.player.user_id);
@@ -214,8 +214,8 @@ async fn a_runtime_that_shuts_down_before_the_commit_is_answered_leaves_no_trans
     crate::faults::assert_all_transactions_end(&fixture.world).await;
 }
 
-/// A read is first tried in a read-only transaction. If it calls a function that writes, as a view or a policy can,
-/// that attempt fails, and the statement runs again in a transaction that may write.
+/// A read is first tried in a read-only transaction. If the read calls a function that writes (for example, through a
+/// view or a policy), that attempt fails, and the statement runs again in a transaction that may write.
 #[tokio::test]
 async fn a_read_that_calls_a_writing_function_takes_effect_once() {
     let world = World::new().await;

@@ -11,7 +11,7 @@ fn new_wave(session_id: Uuid) -> NewEvent {
     NewEvent { session_id, kind: "wave".into(), ..Default::default() }
 }
 
-/// Participants, including those who left, and the service may call the operation.
+/// Only participants, including those who left, and the service may call the operation.
 const PARTICIPANTS_AND_SERVICE_MAY_CALL: [&str; 6] = ["not_signed_in", "not_allowed", "done", "done", "done", "done"];
 
 pub fn operations() -> Vec<Operation> {

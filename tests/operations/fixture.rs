@@ -1,5 +1,6 @@
 //! The rows that the tests call the operations on: an archived session and sessions in every status but `cancelled`,
-//! with their participants. A *living* character is one that is not retired.
+//! with their participants and rolls; adventures; and accounts that are closed or have reached a limit. A *living*
+//! character is one that is not retired. A *live* session is one that has not ended.
 
 use sparc::service::{IdentityConnection, JoinCode, Sparc};
 use uuid::Uuid;
@@ -15,8 +16,8 @@ pub struct Fixture {
     pub player: Player,
     pub former_player: Player,
     pub stranger: Player,
-    /// An account with ten living characters, one of them in twenty live sessions, and a hundred retired ones. It runs
-    /// twenty live sessions as Seer, left `session_left_by_account_at_limits`, and has two hundred adventures.
+    /// An account with ten living characters (one of them in twenty live sessions) and a hundred retired characters. It
+    /// runs twenty live sessions as Seer, has left `session_left_by_account_at_limits`, and has two hundred adventures.
     pub account_at_limits: Uuid,
     /// The character that is in twenty live sessions. It is the same as `most_experienced_character`.
     pub character_at_seat_limit: Uuid,
@@ -32,7 +33,7 @@ pub struct Fixture {
     pub living_character_of_closed_account: Uuid,
     /// A character with the maximum experience.
     pub most_experienced_character: Uuid,
-    /// Two characters of the player: one that was never played, and a retired one.
+    /// Two characters of the player: one that never had a seat, and a retired one.
     pub spare_character: Uuid,
     pub retired_character: Uuid,
     /// A published adventure that was played, a valid draft that was never played, and an invalid draft.
@@ -42,11 +43,12 @@ pub struct Fixture {
     /// A creature of `adventure`.
     pub creature: Uuid,
     pub creature_of_draft: Uuid,
-    /// Sessions of the Seer: `player` has a seat in each, `former_player` has left each. All are private, except
-    /// `waiting_session`. The status of `private_session` is `waiting`, too.
+    /// The Seer runs this session and those that follow, up to `session_with_save_used`. In each of them `player` has a
+    /// seat, and `former_player` has left. All are private, except `waiting_session`. The status of `private_session`
+    /// is `waiting`, too.
     pub waiting_session: Uuid,
     pub private_session: Uuid,
-    /// A session from which the Seer has removed `former_player`.
+    /// From this session, the Seer has also removed `former_player`.
     pub starting_soon_session: Uuid,
     pub active_session: Uuid,
     pub paused_session: Uuid,
@@ -54,25 +56,24 @@ pub struct Fixture {
     pub archived_session: Uuid,
     /// An active session in which the player's heroic save is used up.
     pub session_with_save_used: Uuid,
-    /// A public session whose seats other players have taken.
+    /// A public session, all of whose seats other players have taken.
     pub full_session: Uuid,
-    /// Waiting sessions of the Seer that `former_player` has left: one with three of four seats taken, one with two of
-    /// two.
+    /// Waiting sessions that the Seer runs and `former_player` has left. In the first, three of the four seats are
+    /// taken; in the second, both of its two seats.
     pub session_with_one_seat_free: Uuid,
     pub left_full_session: Uuid,
-    /// A public session of another Seer, with another player, that is active.
+    /// An active public session of another Seer, with another player.
     pub public_active_session: Uuid,
     /// An active session whose only player has left.
     pub session_without_player: Uuid,
-    /// Rolls of the player's character. `expired_roll` is too old for a heroic save; `saved_roll` and
-    /// `failed_roll_with_save_used` failed in `session_with_save_used`, and `saved_roll` was repeated by the heroic
-    /// save.
+    /// Rolls of the player's character. The first three are in `active_session`; `expired_roll` is too old for a heroic
+    /// save. The last two failed in `session_with_save_used`, and a heroic save has repeated `saved_roll`.
     pub failed_roll: Uuid,
     pub successful_roll: Uuid,
     pub expired_roll: Uuid,
     pub saved_roll: Uuid,
     pub failed_roll_with_save_used: Uuid,
-    /// Failed rolls in `active_session` that the player cannot save.
+    /// Failed rolls that the player cannot repeat with a heroic save. Both are in `active_session`.
     pub roll_of_creature: Uuid,
     pub roll_of_retired_character: Uuid,
 }
@@ -110,13 +111,13 @@ impl Fixture {
             ))
             .await
             .unwrap();
-        // With `most_experienced_character` and `unseated_character_of_account_at_limits`, `account_at_limits` has ten
-        // living characters.
+        // These eight, `most_experienced_character` and `unseated_character_of_account_at_limits` are the ten living
+        // characters of `account_at_limits`.
         for _ in 0..8 {
             world.new_character(account_at_limits).await;
         }
         let unseated_character_of_account_at_limits = world.new_character(account_at_limits).await;
-        // With `retired_character_of_account_at_limits`, `account_at_limits` has a hundred retired characters.
+        // These 99 and `retired_character_of_account_at_limits` are its hundred retired characters.
         let insert = format!(
             "INSERT INTO characters (user_id, name, class, might, grace, wit, heart, special_ability, retired_at)
              SELECT '{account_at_limits}', 'Veteran ' || i, 'warrior', 5, 3, 2, 2, '{{}}', now()
@@ -126,20 +127,20 @@ impl Fixture {
 
         let adventure = world.new_adventure(seer).await;
         let valid_content = r#"{"start": "a", "nodes": [{"id": "a", "type": "story"}]}"#;
-        let insert_draft = |name: &str, content: &str| {
+        let insert_draft_sql = |name: &str, content: &str| {
             format!(
                 "INSERT INTO adventures (creator_id, name, content)
                  VALUES ('{seer}', '{name}', '{content}') RETURNING id"
             )
         };
-        let draft_adventure = owner.fetch_value(&insert_draft("The Quiet Mill", valid_content)).await.unwrap();
-        let invalid_draft_adventure = owner.fetch_value(&insert_draft("The Torn Page", "{}")).await.unwrap();
-        let insert_creature = |adventure: Uuid| {
+        let draft_adventure = owner.fetch_value(&insert_draft_sql("The Quiet Mill", valid_content)).await.unwrap();
+        let invalid_draft_adventure = owner.fetch_value(&insert_draft_sql("The Torn Page", "{}")).await.unwrap();
+        let insert_creature_sql = |adventure: Uuid| {
             format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure}', 'Reed Horror') RETURNING id")
         };
-        let creature_of_draft = owner.fetch_value(&insert_creature(draft_adventure)).await.unwrap();
-        let creature = owner.fetch_value(&insert_creature(adventure)).await.unwrap();
-        let creature_with_roll: Uuid = owner.fetch_value(&insert_creature(adventure)).await.unwrap();
+        let creature_of_draft = owner.fetch_value(&insert_creature_sql(draft_adventure)).await.unwrap();
+        let creature = owner.fetch_value(&insert_creature_sql(adventure)).await.unwrap();
+        let creature_with_roll: Uuid = owner.fetch_value(&insert_creature_sql(adventure)).await.unwrap();
         let adventure_at_limits = world.new_draft_adventure(account_at_limits).await;
         let insert = format!(
             "INSERT INTO adventures (creator_id, name)
@@ -153,7 +154,8 @@ impl Fixture {
         owner.execute(&insert).await.unwrap();
 
         let mut sessions = Vec::new();
-        // Whether the session is public, and the statuses that it is given one after another. The names follow below.
+        // Whether the session is public, and the statuses that it is given one after another. The names of the sessions
+        // follow below.
         for (is_public, statuses) in [
             (true, ""),
             (false, ""),
@@ -172,11 +174,11 @@ impl Fixture {
             for participant in [&former_player, &player] {
                 owner.execute(&insert_seat_sql(session, participant.user_id, participant.character_id)).await.unwrap();
             }
-            let leave = format!(
+            let leave_sql = format!(
                 "UPDATE session_players SET is_active = false WHERE session_id = '{session}' AND user_id = '{}'",
                 former_player.user_id
             );
-            owner.execute(&leave).await.unwrap();
+            owner.execute(&leave_sql).await.unwrap();
             for status in statuses.split_whitespace() {
                 let sql = format!("UPDATE sessions SET status = '{status}' WHERE id = '{session}'");
                 owner.execute(&sql).await.unwrap();
@@ -197,9 +199,9 @@ impl Fixture {
             unreachable!()
         };
         owner.execute(&insert_attribute_check_sql(archived_session, player.character_id)).await.unwrap();
-        let end_long_ago =
+        let end_long_ago_sql =
             format!("UPDATE sessions SET ended_at = now() - INTERVAL '1 year' WHERE id = '{archived_session}'");
-        owner.execute(&end_long_ago).await.unwrap();
+        owner.execute(&end_long_ago_sql).await.unwrap();
         assert_eq!(owner.fetch_value::<i32>("SELECT private.archive_sessions(10)").await, Ok(1));
 
         let full_game = world.new_session(2).await;
@@ -210,8 +212,8 @@ impl Fixture {
             (owner.fetch_value(&sql).await.unwrap(), owner.fetch_value(&sql).await.unwrap());
         for session in [session_with_one_seat_free, left_full_session] {
             owner.execute(&insert_seat_sql(session, former_player.user_id, former_player.character_id)).await.unwrap();
-            let leave = format!("UPDATE session_players SET is_active = false WHERE session_id = '{session}'");
-            owner.execute(&leave).await.unwrap();
+            let leave_sql = format!("UPDATE session_players SET is_active = false WHERE session_id = '{session}'");
+            owner.execute(&leave_sql).await.unwrap();
         }
         let only_player = world.new_player().await;
         owner
@@ -232,7 +234,7 @@ impl Fixture {
             .execute(&insert_seat_sql(session_with_one_seat_free, closed_account, living_character_of_closed_account))
             .await
             .unwrap();
-        // This closes the account, which gives up its seat.
+        // Setting `deleted_at` closes the account, and closing it gives up its seat.
         owner
             .execute(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{closed_account}'"))
             .await
@@ -268,7 +270,7 @@ impl Fixture {
         // `account_at_limits` takes a seat in 21 sessions. A Seer may run at most twenty live ones, so two Seers share
         // the 21.
         let seer_ids_literal = world.new_account_ids_literal(2).await;
-        let create_and_join_sessions = |count: usize| {
+        let create_and_join_sessions_sql = |count: usize| {
             format!(
                 "WITH created AS (
                    INSERT INTO sessions (seer_id, adventure_id)
@@ -279,14 +281,15 @@ impl Fixture {
                  SELECT id, '{account_at_limits}', '{most_experienced_character}' FROM created RETURNING session_id"
             )
         };
-        let session_left_by_account_at_limits: Uuid = owner.fetch_value(&create_and_join_sessions(1)).await.unwrap();
+        let session_left_by_account_at_limits: Uuid =
+            owner.fetch_value(&create_and_join_sessions_sql(1)).await.unwrap();
         owner
             .execute(&format!(
                 "UPDATE session_players SET is_active = false WHERE session_id = '{session_left_by_account_at_limits}'"
             ))
             .await
             .unwrap();
-        owner.execute(&create_and_join_sessions(20)).await.unwrap();
+        owner.execute(&create_and_join_sessions_sql(20)).await.unwrap();
 
         // The rolls of characters, except `expired_roll`, are dated in the future, so that a heroic save is never too
         // late.
@@ -358,7 +361,7 @@ impl Fixture {
         }
     }
 
-    /// Returns a connection of the caller.
+    /// Returns a connection that acts as the caller.
     pub fn as_caller(&self, sparc: &Sparc, caller: Caller) -> IdentityConnection {
         match caller {
             Caller::Visitor => sparc.as_anon(),

@@ -1,7 +1,8 @@
 //! Every operation of the crate `service`, called by every kind of caller: who may call it, and which error the others
 //! get. In the tests of this file, each call runs in a transaction of the caller's that is rolled back, so all calls
 //! run on the same rows. The operations that cannot run in a transaction are tested elsewhere (`OUTSIDE_TRANSACTIONS`
-//! in `documented.rs`). *The service*, as a caller, is the role `service_role`.
+//! in `documented.rs`). A *visitor* has not signed in, a *stranger* is a user who has no part in the session, and *the
+//! service*, as a caller, is the role `service_role`.
 
 use std::{collections::BTreeSet, pin::Pin};
 
@@ -34,10 +35,11 @@ use crate::world::{is_platform_layout_requested, outcome_code};
 /// A future that returns the outcome of a call: `done`, or the code of its error.
 type OutcomeFuture<'a> = Pin<Box<dyn Future<Output = &'static str> + Send + 'a>>;
 
-/// A call of an operation in a transaction.
+/// A function that calls an operation in the given transaction.
 type Call = for<'a> fn(&'a Transaction, &'a Fixture) -> OutcomeFuture<'a>;
 
-/// A call of an operation in a transaction of its own.
+/// A function that calls an operation on the given connection, so that the operation begins and commits a transaction
+/// of its own.
 type CallInOwnTransaction = for<'a> fn(&'a IdentityConnection, &'a Fixture) -> OutcomeFuture<'a>;
 
 /// An operation and its outcomes for the visitor, the stranger, the former player, the player, the Seer and the
@@ -49,7 +51,8 @@ struct Operation {
     call_in_own_transaction: CallInOwnTransaction,
 }
 
-/// A refused call that has other arguments than [`Operation::call`], is made by another caller, or follows other calls.
+/// A refused call that differs from [`Operation::call`] in its arguments, in its caller (who need not be one of
+/// [`LISTED_CALLERS`]) or in the calls before it.
 struct Refusal {
     /// The name of the operation.
     operation: &'static str,
@@ -60,18 +63,20 @@ struct Refusal {
 }
 
 impl Operation {
-    /// Returns a caller who may call the operation: preferably the player, and a visitor only if nobody else may.
+    /// Returns a listed caller whose outcome is `done`: preferably the player, and a visitor only if nobody else's is.
+    /// Returns `None` if every listed outcome is an error.
     fn allowed_caller(&self) -> Option<Caller> {
         const PREFERENCE: [Caller; 6] =
             [Caller::Player, Caller::Seer, Caller::Service, Caller::FormerPlayer, Caller::Stranger, Caller::Visitor];
         let is_allowed = |caller: &Caller| {
-            LISTED_CALLERS.iter().zip(self.outcomes).any(|(one, outcome)| one == caller && outcome == "done")
+            LISTED_CALLERS.iter().zip(self.outcomes).any(|(listed, outcome)| listed == caller && outcome == "done")
         };
         PREFERENCE.into_iter().find(is_allowed)
     }
 }
 
-/// Creates an [`Operation`]. `$call` is expanded twice, because `$tx` has another type in each of the two functions.
+/// Creates an [`Operation`]. `$call` is expanded twice, because `$tx` is a transaction in the first of the two
+/// functions and a connection in the second.
 macro_rules! operation {
     ($name:literal, $outcomes:expr, |$tx:ident, $fixture:ident| $call:expr) => {
         Operation {
@@ -144,7 +149,8 @@ fn refusals() -> Vec<Refusal> {
     all
 }
 
-/// Makes a call in a transaction of the caller's, rolls it back, and returns the outcome.
+/// Begins a transaction as the caller, makes the call in it, rolls the transaction back, and returns the outcome of the
+/// call. If the transaction cannot begin, returns the code of that error.
 async fn call_and_roll_back(sparc: &Sparc, fixture: &Fixture, caller: Caller, call: Call) -> &'static str {
     let tx = match fixture.as_caller(sparc, caller).begin().await {
         Ok(tx) => tx,
@@ -174,14 +180,14 @@ async fn each_caller_gets_the_listed_outcome_and_a_rollback_undoes_everything() 
 }
 
 #[tokio::test]
-async fn every_refusal_has_the_listed_code_and_changes_nothing() {
+async fn every_refusal_has_the_listed_code_and_a_rollback_undoes_everything() {
     let fixture = Fixture::new().await;
     let hash_before = fixture.hash_rows().await;
     let mut mismatches = Vec::new();
     // On a Supabase-like project, the platform (Supabase) signs users up, not the service, so the refusals of
-    // `users.sign_up` have another code.
-    let may_run = |refusal: &Refusal| !is_platform_layout_requested() || refusal.operation != "users.sign_up";
-    for refusal in refusals().into_iter().filter(may_run) {
+    // `users.sign_up` have another code there, and are left out.
+    let has_listed_code = |refusal: &Refusal| !is_platform_layout_requested() || refusal.operation != "users.sign_up";
+    for refusal in refusals().into_iter().filter(has_listed_code) {
         let outcome = call_and_roll_back(&fixture.world.sparc, &fixture, refusal.caller, refusal.call).await;
         if outcome != refusal.code {
             let Refusal { operation, caller, code, .. } = refusal;

@@ -11,12 +11,12 @@ use uuid::Uuid;
 use super::{Caller, Refusal, outcome_code, refusal};
 
 pub fn refusals() -> Vec<Refusal> {
-    let mut all = seat_and_code_refusals();
+    let mut all = seat_and_join_code_refusals();
     all.extend(session_refusals());
     all
 }
 
-fn seat_and_code_refusals() -> Vec<Refusal> {
+fn seat_and_join_code_refusals() -> Vec<Refusal> {
     vec![
         refusal!("sessions.by_code", Stranger, "no_such_code", |tx, fixture| async {
             tx.sessions().by_code(&"ZZZZZZ".parse()?).await
@@ -190,8 +190,8 @@ fn seat_and_code_refusals() -> Vec<Refusal> {
         refusal!("sessions.rejoin", FormerPlayer, "player_removed", |tx, fixture| {
             tx.sessions().rejoin(fixture.starting_soon_session, fixture.former_player.character_id)
         }),
-        // The player has a seat in each of these sessions, and the calls ask for another character or are by somebody
-        // who may not seat the player.
+        // In the sessions of the following calls, the player has a seat. Each call asks for another character, or is by
+        // somebody who may not seat the player.
         refusal!("sessions.join", Player, "session_over", |tx, fixture| async {
             tx.sessions().join(&fixture.join_code(fixture.completed_session).await, fixture.spare_character).await
         }),

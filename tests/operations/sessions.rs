@@ -11,15 +11,16 @@ use super::{EVERYBODY_MAY_CALL, Operation, USERS_AND_SERVICE_MAY_CALL, USERS_MAY
 
 /// Only the Seer and the service may call the operation. The session is public, so the stranger can see it and gets
 /// `not_a_seer`.
-const SEER_OF_PUBLIC_AND_SERVICE_MAY_CALL: [&str; 6] =
+const SEER_AND_SERVICE_MAY_CALL_IN_PUBLIC_SESSION: [&str; 6] =
     ["not_signed_in", "not_a_seer", "not_a_seer", "not_a_seer", "done", "done"];
 
 /// Only the Seer and the service may call the operation. The session is private, so the stranger cannot see it and gets
 /// `not_found`.
-const SEER_OF_PRIVATE_AND_SERVICE_MAY_CALL: [&str; 6] =
+const SEER_AND_SERVICE_MAY_CALL_IN_PRIVATE_SESSION: [&str; 6] =
     ["not_signed_in", "not_found", "not_a_seer", "not_a_seer", "done", "done"];
 
-/// The character is the stranger's, so only the stranger can join with it. (The player has a seat with another one.)
+/// The character is the stranger's, so only the stranger can join with it. (The player already has a seat, with another
+/// character.)
 const ONLY_THE_STRANGER_JOINS: [&str; 6] =
     ["not_signed_in", "done", "character_not_yours", "character_not_yours", "character_not_yours", "not_signed_in"];
 
@@ -28,7 +29,7 @@ pub fn operations() -> Vec<Operation> {
         operation!("sessions.create", USERS_MAY_CALL, |tx, fixture| {
             tx.sessions().create(NewSession { adventure_id: fixture.adventure, ..Default::default() })
         }),
-        operation!("sessions.edit", SEER_OF_PUBLIC_AND_SERVICE_MAY_CALL, |tx, fixture| {
+        operation!("sessions.edit", SEER_AND_SERVICE_MAY_CALL_IN_PUBLIC_SESSION, |tx, fixture| {
             let changes = SessionChanges { visibility: Some(Visibility::Private), ..Default::default() };
             tx.sessions().edit(fixture.waiting_session, changes)
         }),
@@ -65,7 +66,8 @@ pub fn operations() -> Vec<Operation> {
             ["not_signed_in", "not_seated", "character_not_yours", "done", "not_seated", "not_signed_in"],
             |tx, fixture| tx.sessions().change_character(fixture.waiting_session, fixture.spare_character)
         ),
-        // `done` for the stranger, who takes a seat for themselves.
+        // A user can seat only themselves, so the outcome is `done` for the stranger, whose account and character the
+        // call names. The service can seat anybody.
         operation!(
             "sessions.seat_player",
             ["not_signed_in", "done", "not_your_choice", "not_your_choice", "not_your_choice", "done"],
@@ -75,7 +77,7 @@ pub fn operations() -> Vec<Operation> {
                 fixture.stranger.character_id
             )
         ),
-        // `done` for the player, who removes themselves.
+        // The outcome is also `done` for the player, who removes themselves.
         operation!(
             "sessions.remove_player",
             ["not_signed_in", "not_found", "not_a_seer", "done", "done", "done"],
@@ -86,40 +88,41 @@ pub fn operations() -> Vec<Operation> {
             ["not_signed_in", "not_found", "player_removed", "not_a_seer", "done", "done"],
             |tx, fixture| tx.sessions().readmit(fixture.starting_soon_session, fixture.former_player.user_id)
         ),
-        operation!("sessions.replace_code", SEER_OF_PUBLIC_AND_SERVICE_MAY_CALL, |tx, fixture| tx
+        operation!("sessions.replace_code", SEER_AND_SERVICE_MAY_CALL_IN_PUBLIC_SESSION, |tx, fixture| tx
             .sessions()
             .replace_code(fixture.waiting_session)),
-        operation!("sessions.announce_start", SEER_OF_PUBLIC_AND_SERVICE_MAY_CALL, |tx, fixture| tx
+        operation!("sessions.announce_start", SEER_AND_SERVICE_MAY_CALL_IN_PUBLIC_SESSION, |tx, fixture| tx
             .sessions()
             .announce_start(fixture.waiting_session)),
-        // The Seer has removed `former_player` from this session, so `former_player` does not see it either.
+        // The Seer has removed `former_player` from this session, so `former_player` does not see it, like the
+        // stranger.
         operation!(
             "sessions.withdraw_announcement",
             ["not_signed_in", "not_found", "not_found", "not_a_seer", "done", "done"],
             |tx, fixture| tx.sessions().withdraw_announcement(fixture.starting_soon_session)
         ),
-        operation!("sessions.start", SEER_OF_PUBLIC_AND_SERVICE_MAY_CALL, |tx, fixture| tx
+        operation!("sessions.start", SEER_AND_SERVICE_MAY_CALL_IN_PUBLIC_SESSION, |tx, fixture| tx
             .sessions()
             .start(fixture.waiting_session)),
-        operation!("sessions.pause", SEER_OF_PRIVATE_AND_SERVICE_MAY_CALL, |tx, fixture| tx
+        operation!("sessions.pause", SEER_AND_SERVICE_MAY_CALL_IN_PRIVATE_SESSION, |tx, fixture| tx
             .sessions()
             .pause(fixture.active_session)),
-        operation!("sessions.resume", SEER_OF_PRIVATE_AND_SERVICE_MAY_CALL, |tx, fixture| tx
+        operation!("sessions.resume", SEER_AND_SERVICE_MAY_CALL_IN_PRIVATE_SESSION, |tx, fixture| tx
             .sessions()
             .resume(fixture.paused_session)),
-        operation!("sessions.complete", SEER_OF_PRIVATE_AND_SERVICE_MAY_CALL, |tx, fixture| tx
+        operation!("sessions.complete", SEER_AND_SERVICE_MAY_CALL_IN_PRIVATE_SESSION, |tx, fixture| tx
             .sessions()
             .complete(fixture.active_session)),
-        operation!("sessions.cancel", SEER_OF_PUBLIC_AND_SERVICE_MAY_CALL, |tx, fixture| tx
+        operation!("sessions.cancel", SEER_AND_SERVICE_MAY_CALL_IN_PUBLIC_SESSION, |tx, fixture| tx
             .sessions()
             .cancel(fixture.waiting_session)),
-        operation!("sessions.set_scene", SEER_OF_PRIVATE_AND_SERVICE_MAY_CALL, |tx, fixture| {
+        operation!("sessions.set_scene", SEER_AND_SERVICE_MAY_CALL_IN_PRIVATE_SESSION, |tx, fixture| {
             tx.sessions().set_scene(fixture.active_session, Some("ford"))
         }),
-        operation!("sessions.set_encounter", SEER_OF_PRIVATE_AND_SERVICE_MAY_CALL, |tx, fixture| {
+        operation!("sessions.set_encounter", SEER_AND_SERVICE_MAY_CALL_IN_PRIVATE_SESSION, |tx, fixture| {
             tx.sessions().set_encounter(fixture.active_session, Some("wade"))
         }),
-        operation!("sessions.set_game_state", SEER_OF_PRIVATE_AND_SERVICE_MAY_CALL, |tx, fixture| {
+        operation!("sessions.set_game_state", SEER_AND_SERVICE_MAY_CALL_IN_PRIVATE_SESSION, |tx, fixture| {
             tx.sessions().set_game_state(fixture.active_session, json!({ "torches": 3 }), ExpectedVersion::Version(0))
         }),
         operation!("sessions.participation", USERS_MAY_CALL, |tx, fixture| tx

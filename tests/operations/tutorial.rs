@@ -1,14 +1,14 @@
-//! The operations on tutorials, and who may call them. Of the fixture's users, only the player has begun a path: the
-//! player path. The six outcomes of an operation are those of the visitor, the stranger, the former player, the player,
-//! the Seer and the service.
+//! The operations on the tutorial, and who may call them. The tutorial has a path for players and one for Seers. Of the
+//! fixture's users, only the player has begun a path: that for players. The six outcomes of an operation are those of
+//! the visitor, the stranger, the former player, the player, the Seer and the service.
 
 use sparc::entity::sea_orm_active_enums::TutorialPath;
 use sparc::service::{Error, Operations, Transaction, tutorial::Step};
 
 use super::{Caller, Operation, Refusal, USERS_MAY_CALL, operation, outcome_code, refusal};
 
-/// Only the player has progress in a tutorial, so every other user gets `not_found`.
-const USERS_IN_A_TUTORIAL_MAY_CALL: [&str; 6] =
+/// Only the player has progress in the tutorial, so every other user gets `not_found`.
+const USERS_WITH_PROGRESS_MAY_CALL: [&str; 6] =
     ["not_signed_in", "not_found", "not_found", "done", "not_found", "not_signed_in"];
 
 pub fn operations() -> Vec<Operation> {
@@ -16,7 +16,7 @@ pub fn operations() -> Vec<Operation> {
         operation!("tutorial.progress", USERS_MAY_CALL, |tx, fixture| tx.tutorial().progress()),
         operation!("tutorial.begin", USERS_MAY_CALL, |tx, fixture| tx.tutorial().begin(TutorialPath::Seer)),
         // The argument of `advance` is the step that is completed, not the next one.
-        operation!("tutorial.advance", USERS_IN_A_TUTORIAL_MAY_CALL, |tx, fixture| tx
+        operation!("tutorial.advance", USERS_WITH_PROGRESS_MAY_CALL, |tx, fixture| tx
             .tutorial()
             .advance(Step::Welcome)),
         operation!(
@@ -25,7 +25,7 @@ pub fn operations() -> Vec<Operation> {
             |tx, fixture| tx.tutorial().complete()
         ),
         operation!("tutorial.skip", USERS_MAY_CALL, |tx, fixture| tx.tutorial().skip()),
-        operation!("tutorial.restart", USERS_IN_A_TUTORIAL_MAY_CALL, |tx, fixture| tx
+        operation!("tutorial.restart", USERS_WITH_PROGRESS_MAY_CALL, |tx, fixture| tx
             .tutorial()
             .restart(TutorialPath::Seer)),
     ]
@@ -48,7 +48,8 @@ pub fn refusals() -> Vec<Refusal> {
     ]
 }
 
-/// Completes the steps of the player path, as the player, except the last, which `tutorial.complete` completes.
+/// Completes every step of the path for players except the last, which `tutorial.complete` completes. The user of the
+/// transaction must be at the first step of that path.
 pub async fn complete_all_but_the_last_step(tx: &Transaction) -> Result<(), Error> {
     for step in &Step::of_path(TutorialPath::Player)[..4] {
         tx.tutorial().advance(*step).await?;

@@ -1,6 +1,6 @@
-//! Calls on connections and transactions whose futures are dropped before they finish, at each await point: the calls
-//! that [`methods`] lists, commit and rollback. The next caller uses the pool's only connection immediately afterwards,
-//! and must not notice.
+//! Drops the futures of calls on connections and transactions before they finish, at each await point. The calls are
+//! commit, rollback and those that [`methods`] lists. The next caller uses the pool's only connection immediately
+//! afterwards, and must not notice.
 
 use std::pin::Pin;
 
@@ -126,7 +126,7 @@ async fn dropping_a_call_on_a_connection_does_not_affect_the_next_caller() {
 }
 
 #[tokio::test]
-async fn dropping_a_call_on_a_transaction_fails_at_most_the_innermost_transaction() {
+async fn dropping_a_call_on_a_transaction_makes_at_most_the_innermost_transaction_fail() {
     let world = World::new().await;
     let sparc = connect_with_one_connection(&world).await;
     let (ada, ben) = (sparc.as_user(world.new_account().await), sparc.as_user(world.new_account().await));

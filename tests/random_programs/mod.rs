@@ -1,7 +1,7 @@
 //! Random programs, whose outcomes are compared with those of a model. A program is several concurrent tasks, each of
 //! which makes random calls as a user of its own. The model covers identity, savepoints, failures, dropped calls and
 //! streams. At the end, the database must have every row whose insert was committed and no row whose insert failed or
-//! was rolled back. Each statement must run as its caller.
+//! was rolled back. Each statement must run as its caller. (`dropped_calls.rs` has tests that are not random.)
 //!
 //! For a longer run: `SPARC_PROGRAMS=5000 cargo test --release --test integration random_programs`. `SPARC_SEED=7` runs
 //! only the program with that seed.
@@ -21,8 +21,9 @@ pub use model::poll_with_extra_polls;
 /// The number of steps of one task.
 const STEPS_PER_TASK: u32 = 60;
 
-/// Creates the table `notes`, into which the tasks insert rows. Each row is visible only to its owner.
-const CREATE_NOTES: &str = "CREATE TABLE notes (key bigint PRIMARY KEY, owner uuid NOT NULL DEFAULT auth.uid());
+/// Creates the table `notes`, into which the tasks insert rows. A user sees only the rows that they inserted
+/// themselves.
+const CREATE_NOTES_SQL: &str = "CREATE TABLE notes (key bigint PRIMARY KEY, owner uuid NOT NULL DEFAULT auth.uid());
     ALTER TABLE notes ENABLE ROW LEVEL SECURITY;
     CREATE POLICY own ON notes TO authenticated USING (owner = auth.uid()) WITH CHECK (owner = auth.uid());
     GRANT SELECT, INSERT ON notes TO authenticated";
@@ -32,13 +33,13 @@ async fn random_programs_agree_with_the_model() {
     let program_count = env_number("SPARC_PROGRAMS", 25);
     let only_seed = std::env::var("SPARC_SEED").ok().map(|seed| seed.parse::<u64>().unwrap());
     let world = World::new().await;
-    world.pool.execute_unprepared(CREATE_NOTES).await.unwrap();
+    world.pool.execute_unprepared(CREATE_NOTES_SQL).await.unwrap();
     let mut users = Vec::new();
     for _ in 0..4 {
         let id = world.new_account().await;
         users.push((id, world.new_draft_adventure(id).await));
     }
-    let (mut step_count, mut dropped_calls) = (0, 0);
+    let (mut step_count, mut dropped_call_count) = (0, 0);
     for seed in only_seed.map_or(0..u64::from(program_count), |seed| seed..seed + 1) {
         world.pool.execute_unprepared("TRUNCATE notes").await.unwrap();
         // There are as many connections as tasks. A call outside of its task's transaction needs a further connection,
@@ -60,9 +61,9 @@ async fn random_programs_agree_with_the_model() {
             let stored_keys = world.owner().fetch_values::<i64>(&sql).await.unwrap().into_iter().collect();
             task.assert_stored_keys(&stored_keys);
             step_count += u64::from(STEPS_PER_TASK);
-            dropped_calls += task.dropped_calls;
+            dropped_call_count += task.dropped_calls;
         }
     }
-    println!("{step_count} steps, {dropped_calls} calls dropped");
-    assert!(dropped_calls > 0, "some calls must have been dropped");
+    println!("{step_count} steps, {dropped_call_count} calls dropped");
+    assert!(dropped_call_count > 0, "some calls must have been dropped");
 }

@@ -1,5 +1,5 @@
-//! Live events with replicas: each event is delivered once, whichever server it is read from, and even if a standby is
-//! promoted meanwhile.
+//! Live events (which subscribers receive soon after they are written) with replicas: each event is delivered once,
+//! whichever server it is read from, and even if a standby is promoted meanwhile.
 
 use std::time::{Duration, Instant};
 
@@ -28,10 +28,10 @@ async fn subscribers_receive_every_event_once_even_across_a_promotion() {
     let sparc = cluster.connect().await;
     let game = cluster.world.new_active_session(2).await;
     let (ada_id, morgan_id) = (game.players[0].user_id, game.players[1].user_id);
-    let mut subscribers = Vec::new();
+    let mut read_tasks = Vec::new();
     for user_id in [ada_id, morgan_id, game.seer.user_id()] {
         let mut events = sparc.as_user(user_id).events().subscribe(game.session_id, None).await.unwrap();
-        subscribers.push(tokio::spawn(async move {
+        read_tasks.push(tokio::spawn(async move {
             let mut received = Vec::new();
             loop {
                 let event = events.try_next().await.unwrap().unwrap();
@@ -67,8 +67,8 @@ async fn subscribers_receive_every_event_once_even_across_a_promotion() {
         id.is_some()
     })
     .await;
-    for subscriber in subscribers {
-        let received = tokio::time::timeout(Duration::from_secs(20), subscriber).await.unwrap().unwrap();
+    for task in read_tasks {
+        let received = tokio::time::timeout(Duration::from_secs(20), task).await.unwrap().unwrap();
         assert!(received.windows(2).all(|pair| pair[0].0 < pair[1].0), "events must arrive in order, and each once");
         let missing_ids: Vec<_> = sent_ids.iter().filter(|id| !received.iter().any(|(_, seen)| seen == *id)).collect();
         assert!(missing_ids.is_empty(), "{} of {} are missing", missing_ids.len(), sent_ids.len());

@@ -18,8 +18,10 @@ use crate::world::World;
 /// tests of failover make replication synchronous, and then every commit waits for a standby.
 pub const SETTINGS: [&str; 3] = ["synchronous_commit=on", "wal_keep_size=512MB", "wal_retrieve_retry_interval=200ms"];
 
-/// A primary and two standbys, and the game's database on them.
+/// A primary and two standbys, and the game's database on them. (PostgreSQL's manual calls the data of a single server
+/// a cluster.)
 pub struct Cluster {
+    /// The database on the primary.
     pub world: World,
     pub primary: Server,
     pub standbys: Vec<Server>,
@@ -74,7 +76,8 @@ pub async fn current_insert_lsn(world: &World) -> String {
 
 /// Waits until the standby has replayed the WAL up to 40 bytes before the position. The position that the primary
 /// reports may already include the header of a new WAL page, which has at most 40 bytes, but the standby's position
-/// includes it only after the next record was replayed. No record of a commit is as short as that.
+/// includes it only after the next record was replayed. With `wal_level=logical`, which `testdb` sets, the record of a
+/// commit is longer than 40 bytes, so all earlier commits have been replayed.
 pub async fn wait_until_replayed(replica: &World, lsn: &str) {
     let is_replayed_sql = format!("SELECT pg_last_wal_replay_lsn() >= '{lsn}'::pg_lsn - 40::numeric");
     wait_until(async || replica.owner().fetch_value(&is_replayed_sql).await.unwrap()).await;

@@ -27,9 +27,9 @@ use crate::{
 /// Returns whether a read-only transaction of this caller runs on a standby.
 async fn reads_on_standby(me: &IdentityConnection) -> bool {
     let tx = me.begin_with_config(None, Some(AccessMode::ReadOnly)).await.unwrap();
-    let is_standby = is_on_standby(&tx).await;
+    let runs_on_standby = is_on_standby(&tx).await;
     tx.commit().await.unwrap();
-    is_standby
+    runs_on_standby
 }
 
 /// Returns whether the connection's statements run on a standby.
@@ -57,22 +57,23 @@ fn count_servers(sparc: &Sparc, role: ServerRole) -> usize {
 async fn callers_read_their_own_writes_and_never_an_older_state() {
     let Some(cluster) = Cluster::start().await else { return };
     let sparc = cluster.connect().await;
-    // The number of read-only transactions below that ran on a standby. On a loaded machine the standbys may lag behind
-    // for a while, so all clients continue until enough of these transactions ran there.
-    let standby_reads = Arc::new(AtomicUsize::new(0));
-    let mut clients = Vec::new();
+    // The number of those read-only transactions below that ran on a standby. On a loaded machine the standbys may lag
+    // behind for a while, so all clients continue until enough of these transactions ran there.
+    let standby_read_count = Arc::new(AtomicUsize::new(0));
+    let mut tasks = Vec::new();
     for _ in 0..8 {
-        let (player, sparc, standby_reads) = (cluster.world.new_player().await, sparc.clone(), standby_reads.clone());
-        clients.push(async move {
+        let (player, sparc, standby_read_count) =
+            (cluster.world.new_player().await, sparc.clone(), standby_read_count.clone());
+        tasks.push(async move {
             let me = sparc.as_user(player.user_id);
             let (mut last_position, started_at) = (None, Instant::now());
             for round in 0.. {
-                if round >= 40 && standby_reads.load(Relaxed) >= 80 {
+                if round >= 40 && standby_read_count.load(Relaxed) >= 80 {
                     break;
                 }
                 assert!(
                     started_at.elapsed() < Duration::from_secs(90),
-                    "{standby_reads:?} transactions of all clients ran on a standby; this client is in round {round}"
+                    "only {standby_read_count:?} transactions ran on a standby; this client is in round {round}"
                 );
                 let character_id = create_character(&me, &format!("Hero {round}")).await.unwrap();
                 assert!(me.position() > last_position, "a write must advance the caller's log position");
@@ -85,7 +86,7 @@ async fn callers_read_their_own_writes_and_never_an_older_state() {
                 }
                 let tx = me.begin_with_config(None, Some(AccessMode::ReadOnly)).await.unwrap();
                 assert!(characters::Entity::find_by_id(character_id).one(&tx).await.unwrap().is_some());
-                standby_reads.fetch_add(usize::from(is_on_standby(&tx).await), Relaxed);
+                standby_read_count.fetch_add(usize::from(is_on_standby(&tx).await), Relaxed);
                 tx.commit().await.unwrap();
                 last_position = me.position();
                 me.characters().delete(character_id).await.unwrap();
@@ -95,7 +96,7 @@ async fn callers_read_their_own_writes_and_never_an_older_state() {
             }
         });
     }
-    run_together(clients).await;
+    run_together(tasks).await;
     sparc.close().await.unwrap();
 }
 
@@ -133,8 +134,8 @@ async fn callers_read_their_own_writes_while_replicas_are_paused() {
     let token = me.position().unwrap().to_string();
     let with_token = me_elsewhere.clone().with_min_position(token.parse::<LogPosition>().unwrap());
     assert_eq!(with_token.characters().living().await.unwrap().len(), 2);
-    // A client may invent a position (timeline and LSN) that no server has reached. This must delay only the client's
-    // own reads.
+    // A client could invent a token: a position (timeline and LSN) that no server has reached. This must affect only
+    // the client's own reads, which then run on the primary.
     let with_invented_position =
         me_elsewhere.clone().with_min_position("4294967295-FFFFFFFF/FFFFFFFF".parse::<LogPosition>().unwrap());
     assert_eq!(with_invented_position.characters().living().await.unwrap().len(), 2);
@@ -145,8 +146,8 @@ async fn callers_read_their_own_writes_while_replicas_are_paused() {
     // characters are deleted again, because a user may have only ten.
     wait_until(async || {
         create_character(&me, "Robin").await.unwrap();
-        let list = me.characters().living().await.unwrap();
-        for character in list.iter().filter(|character| character.name == "Robin") {
+        let living_characters = me.characters().living().await.unwrap();
+        for character in living_characters.iter().filter(|character| character.name == "Robin") {
             me.characters().delete(character.id).await.unwrap();
         }
         count_servers(&sparc, ServerRole::Unused) == 2
@@ -166,7 +167,7 @@ async fn a_write_committed_by_raw_sql_is_read_by_its_writer() {
     let sparc = cluster.connect().await;
     let replicas = cluster.replicas().await;
     for commit in ["COMMIT", "COMMIT AND CHAIN"] {
-        // This user is new, so `Sparc` knows no position of theirs.
+        // This user is new, so the `Sparc` handle has no position for them yet.
         let me = sparc.as_user(cluster.world.new_player().await.user_id);
         let lsn = current_insert_lsn(&cluster.world).await;
         for replica in &replicas {

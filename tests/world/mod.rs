@@ -20,7 +20,7 @@ pub fn is_platform_layout_requested() -> bool {
     std::env::var_os("SPARC_PLATFORM").is_some_and(|value| !value.is_empty())
 }
 
-/// Returns the server that all tests of this program share; the first call starts it.
+/// Returns the server that the tests of this test program share (some also start their own); the first call opens it.
 pub async fn server() -> &'static Server {
     static SERVER: OnceCell<Server> = OnceCell::const_new();
     SERVER.get_or_init(|| async { Server::open().await.unwrap_or_else(|error| panic!("{error}")) }).await
@@ -133,7 +133,7 @@ impl World {
         self.caller("service_role", None)
     }
 
-    /// Returns a caller with role `authenticated` and the claims of that user.
+    /// Returns a caller with role `authenticated` and the claims of the given user.
     pub fn user(&self, id: Uuid) -> SqlCaller {
         self.caller("authenticated", Some(id))
     }
@@ -168,24 +168,24 @@ impl World {
     }
 
     /// Creates a character and returns its id.
-    pub async fn new_character(&self, user: Uuid) -> Uuid {
+    pub async fn new_character(&self, user_id: Uuid) -> Uuid {
         let id = Uuid::new_v4();
-        self.owner().execute(&insert_character_sql(id, user)).await.unwrap();
+        self.owner().execute(&insert_character_sql(id, user_id)).await.unwrap();
         id
     }
 
     /// Creates a published adventure and returns its id.
-    pub async fn new_adventure(&self, creator: Uuid) -> Uuid {
+    pub async fn new_adventure(&self, creator_id: Uuid) -> Uuid {
         let sql = format!(
             "INSERT INTO adventures (creator_id, name, status, is_valid)
-             VALUES ('{creator}', 'The Drowned Ford', 'published', true) RETURNING id"
+             VALUES ('{creator_id}', 'The Drowned Ford', 'published', true) RETURNING id"
         );
         self.owner().fetch_value(&sql).await.unwrap()
     }
 
     /// Creates a draft adventure and returns its id.
-    pub async fn new_draft_adventure(&self, creator: Uuid) -> Uuid {
-        let sql = format!("INSERT INTO adventures (creator_id, name) VALUES ('{creator}', 'A draft') RETURNING id");
+    pub async fn new_draft_adventure(&self, creator_id: Uuid) -> Uuid {
+        let sql = format!("INSERT INTO adventures (creator_id, name) VALUES ('{creator_id}', 'A draft') RETURNING id");
         self.owner().fetch_value(&sql).await.unwrap()
     }
 
@@ -208,7 +208,7 @@ impl World {
         game
     }
 
-    /// Creates a session as [`World::new_session`] does, and starts it.
+    /// Creates a session as [`World::new_session`] does, and starts it. `player_count` must be at least 1.
     pub async fn new_active_session(&self, player_count: usize) -> GameSession {
         let game = self.new_session(player_count).await;
         self.update_session(&game, "status = 'active'").await;
@@ -216,8 +216,8 @@ impl World {
     }
 
     /// Returns the join code of a session.
-    pub async fn join_code(&self, session: Uuid) -> JoinCode {
-        let sql = format!("SELECT code::text FROM sessions WHERE id = '{session}'");
+    pub async fn join_code(&self, session_id: Uuid) -> JoinCode {
+        let sql = format!("SELECT code::text FROM sessions WHERE id = '{session_id}'");
         self.owner().fetch_value::<String>(&sql).await.unwrap().parse().unwrap()
     }
 
@@ -233,19 +233,19 @@ impl World {
         assert_eq!(self.owner().execute(&sql).await.unwrap(), 1);
     }
 
-    /// Inserts an attack roll with the given dice, and returns its id. `results` is an array literal such as `{1,2}`. A
-    /// negative `seconds_ago` puts the roll in the future.
+    /// Inserts an attack roll with the given dice, and returns its id. `results_literal` is an array literal such as
+    /// `{1,2}`. A negative `seconds_ago` puts the roll in the future.
     pub async fn new_attack_roll(
         &self,
-        session: Uuid,
-        character: Uuid,
-        results: &str,
+        session_id: Uuid,
+        character_id: Uuid,
+        results_literal: &str,
         difficulty: i32,
         seconds_ago: i32,
     ) -> Uuid {
         let sql = format!(
             "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, results, created_at)
-             VALUES ('{session}', '{character}', 'might', {difficulty}, 'attack', '{results}',
+             VALUES ('{session_id}', '{character_id}', 'might', {difficulty}, 'attack', '{results_literal}',
                      now() - INTERVAL '{seconds_ago} seconds')
              RETURNING id"
         );
@@ -254,40 +254,41 @@ impl World {
 
     /// Inserts a failed attack roll, and returns its id. The roll is dated an hour in the future, so that a heroic save
     /// of it is never too late.
-    pub async fn new_failed_roll(&self, session: Uuid, character: Uuid) -> Uuid {
-        self.new_attack_roll(session, character, "{1,2}", 10, -3600).await
+    pub async fn new_failed_roll(&self, session_id: Uuid, character_id: Uuid) -> Uuid {
+        self.new_attack_roll(session_id, character_id, "{1,2}", 10, -3600).await
     }
 }
 
 /// Returns an INSERT of a new character: a warrior with might 5, grace 3, wit 2 and heart 2.
-pub fn insert_character_sql(id: Uuid, user: Uuid) -> String {
+pub fn insert_character_sql(id: Uuid, user_id: Uuid) -> String {
     format!(
         "INSERT INTO characters (id, user_id, name, class, might, grace, wit, heart, special_ability)
-         VALUES ('{id}', '{user}', 'Hero {}', 'warrior', 5, 3, 2, 2, '{{}}')",
+         VALUES ('{id}', '{user_id}', 'Hero {}', 'warrior', 5, 3, 2, 2, '{{}}')",
         &id.to_string()[..8]
     )
 }
 
 /// Returns an INSERT of a new seat.
-pub fn insert_seat_sql(session: Uuid, user: Uuid, character: Uuid) -> String {
+pub fn insert_seat_sql(session_id: Uuid, user_id: Uuid, character_id: Uuid) -> String {
     format!(
-        "INSERT INTO session_players (session_id, user_id, character_id) VALUES ('{session}', '{user}', '{character}')"
+        "INSERT INTO session_players (session_id, user_id, character_id) \
+         VALUES ('{session_id}', '{user_id}', '{character_id}')"
     )
 }
 
 /// Returns an INSERT of a roll: a character's attribute check of might against difficulty 10.
-pub fn insert_attribute_check_sql(session: Uuid, character: Uuid) -> String {
+pub fn insert_attribute_check_sql(session_id: Uuid, character_id: Uuid) -> String {
     format!(
         "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type)
-         VALUES ('{session}', '{character}', 'might', 10, 'attribute_check')"
+         VALUES ('{session_id}', '{character_id}', 'might', 10, 'attribute_check')"
     )
 }
 
-/// Returns an INSERT of a heroic save that repeats the roll with the id `original`.
-pub fn insert_heroic_save_sql(session: Uuid, character: Uuid, original: Uuid) -> String {
+/// Returns an INSERT of a heroic save that repeats the roll with the id `original_roll_id`.
+pub fn insert_heroic_save_sql(session_id: Uuid, character_id: Uuid, original_roll_id: Uuid) -> String {
     format!(
         "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, original_roll_id)
-         VALUES ('{session}', '{character}', 'might', 10, 'heroic_save', '{original}')"
+         VALUES ('{session_id}', '{character_id}', 'might', 10, 'heroic_save', '{original_roll_id}')"
     )
 }
 

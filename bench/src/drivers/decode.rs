@@ -1,5 +1,5 @@
-//! The types into which the two hand-written programs decode the operations' results, from rows of sqlx and from rows
-//! of tokio-postgres. The JSON documents of a session's details have types of the crates `service` and `entity`.
+//! The types into which the two hand-written programs (plain sqlx, and tokio-postgres with pipelining) decode the
+//! operations' results. The JSON documents of a session's details have types of the crates `service` and `entity`.
 
 use chrono::{DateTime, FixedOffset};
 use entity::{
@@ -32,7 +32,7 @@ pub trait DecodeRow<Row>: Serialize + Sized {
     fn decode_row(row: &Row) -> Result<Self, Failure>;
 }
 
-/// Implements [`DecodeRow`] for the rows of a driver.
+/// Implements [`DecodeRow`] for a type, for the rows of one driver.
 macro_rules! impl_decode_row {
     ($row:ty, $name:ident { $($field:ident,)* }) => {
         impl DecodeRow<$row> for $name {
@@ -64,7 +64,7 @@ macro_rules! row_type {
     };
 }
 
-/// Decodes the rows of an operation's statement.
+/// Decodes the rows of an operation's statement, and then discards the result or converts it to JSON.
 pub fn decode_result<Row>(operation: Operation, rows: &[Row], result_use: ResultUse) -> Result<OptionalJson, Failure>
 where
     Profile: DecodeRow<Row>,
@@ -143,8 +143,8 @@ row_type! {
 }
 
 row_type! {
-    /// A session in the lobby, in the same row as its adventure. All columns of the adventure are NULL if row-level
-    /// security hides it.
+    /// A session in the lobby, in the same row as its adventure. If row-level security hides the adventure, all its
+    /// columns are NULL.
     LobbyRow {
         id: Uuid,
         status: EnumValue<SessionStatus>,

@@ -76,7 +76,7 @@ pub async fn measure_round_trip(url: &str) -> Result<Duration, Failure> {
     Ok(times[TIMED_ROUND_TRIPS / 4])
 }
 
-/// Measures the phases of an operation for `seconds`.
+/// Measures the phases of an operation for `seconds`, and at least once after the warm-up.
 pub async fn measure_phases(
     url: &str,
     sparc: &Sparc,

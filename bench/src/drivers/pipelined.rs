@@ -12,12 +12,13 @@ use super::{
 };
 use crate::{Failure, argument_sets::ArgumentSet};
 
-/// The program in tokio-postgres with pipelining, with its pool of connections.
+/// The implementation in tokio-postgres with pipelining (one of the *programs* that the report compares), with its pool
+/// of connections.
 pub struct Pipelined {
     pool: Pool<Connector>,
 }
 
-/// A connection, and the statements that were prepared when it was opened.
+/// A connection, and the statements that were prepared on it when it was opened.
 pub struct PreparedConnection {
     client: Client,
     /// The statement that sets the identity.

@@ -108,8 +108,9 @@ statements on the same rows, each with a pool of ten connections, and decode the
 - plain sqlx, as a careful author writes it: BEGIN, the caller's role and claims, the statement, COMMIT, each awaited.
   The pool's ping before each use is turned off. Its ping after each use cannot be turned off, but no caller waits for
   it;
-- tokio-postgres with pipelining: the same four messages are sent together, so a caller waits for one round trip. The
-  statement runs even if BEGIN fails, so the login must have no privileges of its own.
+- tokio-postgres with pipelining: the same four messages are sent together, so a caller waits for one round trip. If
+  BEGIN fails, the statement still runs, but as the login and not in the caller's role. So an application that pipelines
+  must log in with a role that has no privileges of its own.
 
 The command first checks that all three programs return the same results. Runs alternate; the values are those of the
 run with the median throughput. Processor times are per operation: *CPU ms* is the program's time, *PostgreSQL CPU ms*
@@ -132,7 +133,7 @@ longer the operation then takes than without the proxy, divided by 20 ms.
 const TEXT_AND_HEADER_OF_PHASES: &str = "
 The service sends BEGIN, the identity and the check of the account in one message (*service's BEGIN*), and returns from
 a read without waiting for COMMIT. So a caller waits for two round trips, or three to write; with plain sqlx, a caller
-waits for four. On one machine, a round trip costs mostly the processor time for waking the process that waits for the
+waits for four. If client and server run on the same machine, a round trip costs mostly the processor time for waking the process that waits for the
 message. Fewer round trips therefore also mean more operations per second: pipelining saves much, except where the
 statement or the disk takes most of the time.
 

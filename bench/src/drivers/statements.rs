@@ -1,5 +1,5 @@
-//! The statements of the operations, which the two hand-written programs copy from the service, and the values of their
-//! parameters.
+//! The statements of the operations, and the values of the statements' parameters. The two hand-written programs (plain
+//! sqlx, and tokio-postgres with pipelining) send the same statements as the service.
 
 use std::sync::Arc;
 
@@ -16,8 +16,8 @@ use uuid::Uuid;
 use super::{Operation, OptionalJson, ResultUse};
 use crate::{Failure, argument_sets::ArgumentSet, capture::StatementCapture, writes::new_roll};
 
-/// Sets the identity (the caller's role and claims) in each transaction of the hand-written programs, as PostgREST
-/// does.
+/// Sets the identity (the caller's role and claims). The hand-written programs send this in each transaction, as
+/// PostgREST does.
 pub const SET_IDENTITY_SQL: &str = "SELECT set_config('role', $1, true), set_config('request.jwt.claims', $2, true)";
 
 /// The role of every caller.
@@ -53,7 +53,7 @@ pub struct ServiceStatement {
 pub struct Statements(Vec<ServiceStatement>);
 
 impl Statements {
-    /// Captures the statements by running each operation once.
+    /// Captures the statements by running each operation once through the service.
     pub async fn capture(mut capture: StatementCapture, argument_set: &ArgumentSet) -> Result<Self, Failure> {
         let mut statements = Vec::new();
         for operation in Operation::ALL {
@@ -116,7 +116,7 @@ fn parse_type(name: &str) -> Result<Type, Failure> {
 /// The values of one call of an operation, for tokio-postgres.
 pub struct Values<'a> {
     argument_set: &'a ArgumentSet,
-    /// The id of the new roll. This and the next fields are values of the roll; operations that only read ignore them.
+    /// The id of the new roll. Only [`Operation::Roll`] uses this field and the next ones.
     roll_id: Uuid,
     /// The modifiers: an empty array.
     modifiers: Value,

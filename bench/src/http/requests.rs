@@ -16,7 +16,7 @@ use crate::{
 /// A measured operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Operation {
-    /// The first page of the unstarted.
+    /// The first page of the lobby.
     Lobby,
     /// A session with its participants.
     Details,
@@ -74,7 +74,8 @@ pub async fn players(argument_sets: &[ArgumentSet], secret: &str, client: &mut C
     add_tokens(callers.collect(), secret, client).await
 }
 
-/// Returns newcomers: users without a seat in any session, each with a waiting public session that has a free seat.
+/// Returns newcomers: users without a seat in any session. Each gets a different session to join, which is public and
+/// waiting and has a free seat.
 pub async fn newcomers(data_set: &DataSet, secret: &str, client: &mut Client) -> Result<Vec<Caller>, Failure> {
     let unstarted = (data_set.active_sessions..data_set.active_sessions + data_set.unstarted_sessions)
         .map(|number| data_set.session(number));
@@ -94,8 +95,8 @@ pub async fn newcomers(data_set: &DataSet, secret: &str, client: &mut Client) ->
 
 /// Returns the statement that deletes the seats of these callers.
 pub fn delete_seats_sql(callers: &[Caller]) -> String {
-    let users: Vec<String> = callers.iter().map(|caller| caller.user.to_string()).collect();
-    format!("DELETE FROM session_players WHERE user_id = ANY ('{{{}}}')", users.join(","))
+    let user_ids: Vec<String> = callers.iter().map(|caller| caller.user.to_string()).collect();
+    format!("DELETE FROM session_players WHERE user_id = ANY ('{{{}}}')", user_ids.join(","))
 }
 
 /// Returns a caller whose token is still empty; [`add_tokens`] adds it.
@@ -104,7 +105,7 @@ fn caller_without_token(user: Uuid, session: Uuid, character: Uuid) -> Caller {
 }
 
 /// Gives each caller a token, signed as Supabase signs tokens, with HMAC-SHA256. The database computes the hashes, so
-/// that the benchmark needs no library.
+/// that the benchmark needs no cryptographic library.
 async fn add_tokens(mut callers: Vec<Caller>, secret: &str, client: &mut Client) -> Result<Vec<Caller>, Failure> {
     // The secret, combined with HMAC's inner and outer padding.
     let [inner_key, outer_key] = [0x36, 0x5c].map(|pad: u8| {
@@ -114,26 +115,26 @@ async fn add_tokens(mut callers: Vec<Caller>, secret: &str, client: &mut Client)
     if secret.len() > SHA256_BLOCK_BYTES {
         return Err(Failure::Message(format!("the secret must have at most {SHA256_BLOCK_BYTES} bytes")));
     }
-    // These two closures take and return SQL expressions, and the strings that are built with them are SQL expressions,
-    // too. `translate` replaces `+` and `/`, and removes `=` and line breaks.
-    let base64url = |bytes: &str| format!("translate(encode({bytes}, 'base64'), E'+/=\\n', '-_')");
-    let base64url_text = |text: &str| base64url(&format!("convert_to({text}, 'UTF8')"));
-    let header = base64url_text("'{\"alg\":\"HS256\",\"typ\":\"JWT\"}'");
+    // These two closures take and return SQL expressions. `translate` replaces `+` and `/`, and removes `=` and line
+    // breaks.
+    let base64url_sql = |bytes_sql: &str| format!("translate(encode({bytes_sql}, 'base64'), E'+/=\\n', '-_')");
+    let base64url_of_text_sql = |text_sql: &str| base64url_sql(&format!("convert_to({text_sql}, 'UTF8')"));
+    let header_sql = base64url_of_text_sql("'{\"alg\":\"HS256\",\"typ\":\"JWT\"}'");
     let expires_at = Utc::now().timestamp() + 24 * 60 * 60;
-    let claims = format!(
+    let claims_sql = format!(
         "json_build_object('sub', id, 'exp', {expires_at}, 'aud', 'authenticated', 'role', 'authenticated')::text"
     );
-    let claims = base64url_text(&claims);
-    let signature = base64url(&format!(
+    let encoded_claims_sql = base64url_of_text_sql(&claims_sql);
+    let signature_sql = base64url_sql(&format!(
         "sha256('\\x{outer_key}'::bytea || sha256('\\x{inner_key}'::bytea || convert_to(unsigned, 'UTF8')))"
     ));
-    let users: Vec<String> = callers.iter().map(|caller| caller.user.to_string()).collect();
+    let user_ids: Vec<String> = callers.iter().map(|caller| caller.user.to_string()).collect();
     let sql = format!(
-        "SELECT unsigned || '.' || {signature}
+        "SELECT unsigned || '.' || {signature_sql}
          FROM unnest('{{{}}}'::text[]) WITH ORDINALITY AS users (id, number)
-         CROSS JOIN LATERAL (SELECT {header} || '.' || {claims} AS unsigned) AS tokens
+         CROSS JOIN LATERAL (SELECT {header_sql} || '.' || {encoded_claims_sql} AS unsigned) AS tokens
          ORDER BY number",
-        users.join(",")
+        user_ids.join(",")
     );
     for (caller, row) in callers.iter_mut().zip(client.fetch_rows(&sql).await?) {
         caller.token = row.into_iter().next().unwrap_or_default();
@@ -141,7 +142,7 @@ async fn add_tokens(mut callers: Vec<Caller>, secret: &str, client: &mut Client)
     Ok(callers)
 }
 
-/// Returns the request of an operation.
+/// Returns the request with which the caller runs an operation through an API.
 pub fn request_for(api: Api, operation: Operation, caller: &Caller) -> Result<Request, Failure> {
     let Caller { user, session, character, token } = caller;
     let mut headers = format!("Authorization: Bearer {token}\r\nAccept: application/json\r\n");

@@ -41,8 +41,8 @@ pub fn section(report: &Report) -> Option<String> {
 /// The number of clients for which the table of limits is computed: enough to keep the processors busy.
 const LIMITS_TABLE_CLIENTS: usize = 8;
 
-/// Returns the ratio of throughputs that the processor times explain, and the ratio that would be reached if the web
-/// service's process used no processor time. Each is `-` if a processor time is unknown.
+/// Returns, as texts, the ratio of throughputs that the processor times explain, and the ratio that would be reached if
+/// the web service's process used no processor time. Both are `-` if a processor time is unknown.
 fn explained_and_maximum_ratio(postgrest: &ApiResult, service: &ApiResult) -> (String, String) {
     let (Some(postgrest_api_ms), Some(postgrest_postgresql_ms), Some(service_api_ms), Some(service_postgresql_ms)) =
         (postgrest.api_cpu_ms, postgrest.postgresql_cpu_ms, service.api_cpu_ms, service.postgresql_cpu_ms)

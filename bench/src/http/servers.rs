@@ -35,7 +35,8 @@ impl ApiServer {
         self.child.id()
     }
 
-    /// Starts PostgREST on the database.
+    /// Installs PostgREST if necessary, creates the role as which it logs in, starts it on the database, and waits
+    /// until it answers.
     pub async fn start_postgrest(url: &str, secret: &str) -> Result<Self, Failure> {
         let program = install_postgrest().await?;
         let mut owner = Client::open(url).await?;
@@ -62,7 +63,7 @@ impl ApiServer {
         Self { child, port }.wait_until_ready("/adventures?limit=1").await
     }
 
-    /// Builds the example web service and starts it on the database, without its demo game.
+    /// Builds the example web service, starts it on the database without its demo game, and waits until it answers.
     pub async fn start_service(url: &str, secret: &str) -> Result<Self, Failure> {
         let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         build
@@ -93,8 +94,8 @@ impl ApiServer {
         let request = Request { method: "GET", path: path.into(), headers: String::new(), body: String::new() };
         let start = Instant::now();
         loop {
-            let response = async { Connection::open(self.port).await?.send(&request).await };
-            if response.await.is_ok_and(|response| response.status == 200) {
+            let attempt = async { Connection::open(self.port).await?.send(&request).await };
+            if attempt.await.is_ok_and(|response| response.status == 200) {
                 return Ok(self);
             }
             if let Some(status) = self.child.try_wait()? {
@@ -116,7 +117,8 @@ fn workspace_root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// Installs PostgREST in the folder that `tests/platform/` uses too, unless it is there already, and returns its path.
+/// Installs PostgREST in the folder that `tests/platform/` uses too, unless it is there already. Returns the path of
+/// the program.
 async fn install_postgrest() -> Result<PathBuf, Failure> {
     let folder = workspace_root().join("target/platform");
     let os = match std::env::consts::OS {

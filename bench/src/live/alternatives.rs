@@ -42,12 +42,12 @@ const LOGICAL_DECODING: [&str; 2] = [
      SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = 'bench'",
 ];
 
-/// Reads the decoded events. It is repeated as often as the service's poller reads new events.
+/// Reads the decoded events. This statement is repeated as often as the service's poller reads new events.
 const READ_DECODED_EVENTS: &str = "SELECT count(*) FROM pg_logical_slot_get_binary_changes('bench', NULL, NULL,
      'proto_version', '1', 'publication_names', 'bench')";
 
-/// Sends a notification on a connection other than the writers'. It is repeated at an interval, whether or not there
-/// are new events; each notification stands for all events since the previous one.
+/// Sends a notification on a connection other than the writers'. This statement is repeated at an interval, whether or
+/// not there are new events; each notification stands for all events since the previous one.
 const NOTIFY_BY_OTHER_CONNECTION: &str = "SELECT pg_notify('session_events', 'x')";
 
 /// A background task that repeats a statement until it is stopped.
@@ -80,8 +80,8 @@ impl StatementRepeater {
 /// Measures what each alternative costs writers.
 pub async fn measure_alternatives(environment: &Environment<'_>) -> Result<Vec<AlternativeResult>, Failure> {
     let mut alternatives = Vec::new();
-    // For each: its description, the SQL that sets it up and removes it, and a statement that is repeated while it is
-    // on, with the interval in milliseconds.
+    // Each alternative has a description. It also has the SQL that sets it up and removes it, or a statement that is
+    // repeated while it is on (with the interval in milliseconds), or both.
     for (name, setup_and_removal, repeated_statement) in [
         ("`pg_notify` in the writer's transaction", Some(NOTIFY_IN_TRIGGER), None),
         ("logical decoding (`pgoutput`), read every 25 ms", Some(LOGICAL_DECODING), Some((READ_DECODED_EVENTS, 25))),

@@ -22,7 +22,7 @@ use crate::{
     writes::{new_roll, roll_values},
 };
 
-/// A small database, because only rolls of one session are measured.
+/// The rows of the database: only a few, because only rolls of one session are measured.
 const DATA_SET: DataSet =
     DataSet { users: 1000, adventures: 100, active_sessions: 20, unstarted_sessions: 20, ended_sessions: 2000 };
 /// The number of rolls per transaction.
@@ -35,11 +35,13 @@ const TRANSACTION_PAIRS: usize = 8;
 pub struct BroadcastCost {
     /// With the database's setting `sparc.broadcast` off.
     pub roll_ms_without_broadcast: f64,
-    /// With this setting on. The stand-in has a partition of `realtime.messages` (the table of broadcasts) for the day.
+    /// With this setting on. The stand-in has a partition of `realtime.messages`, the table of broadcasts, for the
+    /// current day; without this partition, no broadcast would be sent.
     pub roll_ms_with_broadcast: f64,
 }
 
-/// Measures rolls alternately with and without broadcasts, in transactions that are rolled back.
+/// Starts a server, and measures rolls on it alternately with and without broadcasts, in transactions that are rolled
+/// back.
 pub async fn measure_broadcasts() -> Result<BroadcastCost, Failure> {
     let server = Server::start_supabase(Some(&PRODUCTION_SETTINGS)).await?;
     let database = server.create_unmigrated().await?;
@@ -49,12 +51,12 @@ pub async fn measure_broadcasts() -> Result<BroadcastCost, Failure> {
     let argument_set = choose_argument_sets(&DATA_SET).swap_remove(0);
     let mut capture = StatementCapture::new(pool);
     capture.sparc.as_user(argument_set.player).dice().roll(new_roll(&argument_set)?).await?;
-    let roll = capture.last_new_statement().await?;
+    let roll_statement = capture.last_new_statement().await?;
     capture.close().await?;
 
     let mut client = Client::open(&database.superuser_url()).await?;
-    client.run(&format!("PREPARE roll AS {}", roll.sql)).await?;
-    let begin = begin_and_setup_sql(
+    client.run(&format!("PREPARE roll AS {}", roll_statement.sql)).await?;
+    let begin_sql = begin_and_setup_sql(
         Role::Authenticated,
         &Execution { user: argument_set.player.to_string(), ..Default::default() },
     );
@@ -68,8 +70,8 @@ pub async fn measure_broadcasts() -> Result<BroadcastCost, Failure> {
         // such as this one.
         let setting = if is_broadcast_on { "on" } else { "off" };
         client.run(&format!("ALTER DATABASE \"{database_name}\" SET sparc.broadcast = '{setting}'")).await?;
-        let messages_before = client.fetch_number("SELECT count(*) FROM realtime.messages").await?;
-        client.run(&begin).await?;
+        let message_count_before = client.fetch_number("SELECT count(*) FROM realtime.messages").await?;
+        client.run(&begin_sql).await?;
         for roll_number in 0..ROLLS_PER_TRANSACTION {
             let (time, _) = client.run_timed(&timed_sql).await?;
             // The first tenth of the rolls is the warm-up.
@@ -80,7 +82,7 @@ pub async fn measure_broadcasts() -> Result<BroadcastCost, Failure> {
         // The rolls ran as a user, to whom row-level security does not show all broadcasts.
         client.run("RESET ROLE").await?;
         let broadcasts_were_sent =
-            client.fetch_number("SELECT count(*) FROM realtime.messages").await? > messages_before;
+            client.fetch_number("SELECT count(*) FROM realtime.messages").await? > message_count_before;
         client.run("ROLLBACK").await?;
         if broadcasts_were_sent != is_broadcast_on {
             return Err(Failure::Message(format!(

@@ -101,14 +101,15 @@ impl SubscriberProcess {
 /// The reply to a command that returns nothing.
 const DONE: &str = "{}";
 
-/// Runs the hidden command `subscribers`: the process of the subscribers, until the measuring process closes the pipe.
+/// Runs the subscribers' process, which is the hidden subcommand `subscribers` of this program. Returns when the
+/// measuring process closes the pipe to its standard input.
 pub async fn run(url: &str, data_set: DataSet) -> Result<(), Failure> {
     let sparc = Sparc::connect_with(url, Options::default().max_connections(10)).await?;
     let delays: Arc<Mutex<Vec<Duration>>> = Arc::default();
     // A task ends only if its subscription has ended or failed.
     let mut subscription_tasks: JoinSet<Result<(), Failure>> = JoinSet::new();
     while let Some(command) = next_command().await? {
-        // The delays of a subscriber whose subscription has ended would be missing.
+        // If a subscription has ended, the measurement fails, because the delays of its subscriber would be missing.
         if let Some(outcome) = subscription_tasks.try_join_next() {
             outcome.map_err(|error| Failure::Message(error.to_string()))??;
             return Err(Failure::Message("a subscription ended".to_owned()));

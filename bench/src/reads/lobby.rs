@@ -26,11 +26,13 @@ fn specification_lobby(join: &str, condition: &str, having: &str, offset: &str) 
     )
 }
 
-/// Captures the service's statements, and adds the reads.
+/// Adds the reads of the lobby. Each pairs a statement of the specification with the service's, which is captured by
+/// calling the operation.
 pub(super) async fn add_lobby_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture) -> Result<(), Failure> {
     let argument_set = reads.argument_sets[0].clone();
-    let no_values = |argument_set: &ArgumentSet| (argument_set.player.to_string(), Vec::new());
-    let no_user = |_: &ArgumentSet| (String::new(), Vec::new());
+    // Both return the user who executes a statement, and the statement's values.
+    let player_without_values = |argument_set: &ArgumentSet| (argument_set.player.to_string(), Vec::new());
+    let visitor_without_values = |_: &ArgumentSet| (String::new(), Vec::new());
     let caller = capture.sparc.as_user(argument_set.player);
 
     let mut page = caller.sessions().lobby(&LobbyFilter::default(), None).await?;
@@ -39,17 +41,17 @@ pub(super) async fn add_lobby_reads(reads: &mut Reads<'_>, capture: &mut Stateme
         "lobby, first page",
         Role::Authenticated,
         &specification_lobby("", "", "", ""),
-        no_values,
+        player_without_values,
         &first_page_statement,
-        no_values,
+        player_without_values,
     );
     reads.add(
         "lobby, first page, visitor",
         Role::Anon,
         &specification_lobby("", "", "", ""),
-        no_user,
+        visitor_without_values,
         &first_page_statement,
-        no_user,
+        visitor_without_values,
     );
 
     // Reads up to 48 more pages; the cursor after the forty-ninth page leads to the fiftieth.
@@ -77,7 +79,7 @@ pub(super) async fn add_lobby_reads(reads: &mut Reads<'_>, capture: &mut Stateme
         "lobby, fiftieth page",
         Role::Authenticated,
         &specification_lobby("", "", "", "OFFSET 980"),
-        no_values,
+        player_without_values,
         &later_page_statement,
         after_cursor,
     );

@@ -24,16 +24,17 @@ pub fn section(report: &Report) -> Option<String> {
          | --- | --- | --- | --- | --- | --- | --- |\n",
         results.sessions
     );
+    let cpus_text = |cpus: Option<f64>| cpus.map_or_else(String::new, |cpus| format!("{cpus:.2}"));
     for step in &results.load_steps {
-        let replica_cpus: Vec<String> = step.replica_cpus.iter().map(|cpus| format!("{cpus:.2}")).collect();
+        let replica_cpus: Vec<String> = step.replica_cpus.iter().copied().map(cpus_text).collect();
         let _ = writeln!(
             text,
-            "| {} | {} | {:.2} | {} | {:.2} | {:.2} | {:.2} |",
+            "| {} | {} | {} | {} | {} | {:.2} | {:.2} |",
             if step.is_polling { "polling" } else { "subscription" },
             step.replicas,
-            step.primary_cpus,
+            cpus_text(step.primary_cpus),
             replica_cpus.join(", "),
-            step.service_cpus,
+            cpus_text(step.service_cpus),
             step.roll_p99_ms,
             step.delivered_to_all_p99_ms
         );
@@ -41,7 +42,7 @@ pub fn section(report: &Report) -> Option<String> {
     let [p50, p99, maximum] = results.visibility_delay_ms;
     let _ = write!(
         text,
-        "\nThe writer of a change sees it at once. Other users saw it {p50:.1} ms after its commit (median; p99 \
+        "\nThe writer of a change sees it at once. Other users saw it {p50:.1} ms after the answer to the commit (median; p99 \
          {p99:.1} ms, at most {maximum:.1} ms).\n\nA service with replicas also tracks log positions. Rolls always run \
          on the primary, so the rolls per second that a service with replicas loses are the cost of tracking. Rolls per \
          second are means; the loss is the median over pairs of runs:\n\n\
@@ -85,11 +86,11 @@ impl CpuCosts {
     /// the reads. These two equations are solved for `replay` and `reads`.
     fn from_steps(steps: &[&ReplicaLoadStep], sessions: f64) -> Option<Self> {
         let [without_replica, with_one, with_two] = steps else { return None };
-        let single_replica_cpus = *with_one.replica_cpus.first()?;
-        let cpus_per_replica_of_two = with_two.replica_cpus.iter().sum::<f64>() / 2.0;
+        let single_replica_cpus = with_one.replica_cpus.first().copied()??;
+        let cpus_per_replica_of_two = with_two.replica_cpus.iter().copied().sum::<Option<f64>>()? / 2.0;
         Some(Self {
-            primary_with_reads: without_replica.primary_cpus / sessions,
-            primary_without_reads: f64::midpoint(with_one.primary_cpus, with_two.primary_cpus) / sessions,
+            primary_with_reads: without_replica.primary_cpus? / sessions,
+            primary_without_reads: f64::midpoint(with_one.primary_cpus?, with_two.primary_cpus?) / sessions,
             replay: (2.0 * cpus_per_replica_of_two - single_replica_cpus).max(0.0) / sessions,
             reads: (2.0 * (single_replica_cpus - cpus_per_replica_of_two)).max(0.0) / sessions,
         })
@@ -149,12 +150,13 @@ mod tests {
     fn the_costs_of_replaying_and_reading_are_separated_and_the_estimate_names_the_limit() {
         let step = |primary_cpus, replica_cpus: &[f64]| ReplicaLoadStep {
             primary_cpus,
-            replica_cpus: replica_cpus.to_vec(),
+            replica_cpus: replica_cpus.iter().copied().map(Some).collect(),
             ..ReplicaLoadStep::default()
         };
         // In CPUs, with 100 sessions. One replica uses 0.1 for replaying and 0.6 for all reads, so each of two uses
         // 0.1 + 0.3.
-        let (without_replica, with_one, with_two) = (step(1.0, &[]), step(0.4, &[0.7]), step(0.4, &[0.4, 0.4]));
+        let (without_replica, with_one, with_two) =
+            (step(Some(1.0), &[]), step(Some(0.4), &[0.7]), step(Some(0.4), &[0.4, 0.4]));
         let costs = CpuCosts::from_steps(&[&without_replica, &with_one, &with_two], 100.0).unwrap();
         assert!((costs.replay - 0.001).abs() < 1e-9 && (costs.reads - 0.006).abs() < 1e-9);
         // Of ten processors, eight are usable; a single replica needs 0.007 of a processor per session.

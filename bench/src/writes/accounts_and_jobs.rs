@@ -23,8 +23,8 @@ pub(super) async fn capture_sign_up_and_jobs(
     let tx = service_connection.begin().await?;
     tx.users().sign_up(NewAccount { email: Some("new@mail.example".to_owned()), ..Default::default() }).await?;
     tx.rollback().await?;
-    // A sign-up inserts the account, for which a trigger writes the profile, and then reads the profile. Only the
-    // INSERT is measured.
+    // The operation inserts the account, and then reads the profile, which a trigger on the account's table has
+    // inserted. Only the INSERT of the account is measured.
     let sign_up_statement =
         capture.new_statements().await?.into_iter().find(|prepared| prepared.sql.contains("INSERT INTO auth.users"));
     let sign_up_statement = sign_up_statement.ok_or(Failure::Message("no sign-up statement was captured".into()))?;
@@ -33,14 +33,14 @@ pub(super) async fn capture_sign_up_and_jobs(
     tx.rollback().await?;
     let delete_old_events_statement = capture.last_new_statement().await?;
     let tx = service_connection.begin().await?;
-    // Only the text of the statement is needed, so the job archives only one session: its batch has one, and with a
+    // Only the text of the statement is needed, so the job archives only one session: its batch size is one, and with a
     // time limit of zero it ends after one batch.
     let one_batch = JobOptions { batch_size: 1, time_limit: Duration::ZERO };
     tx.maintenance().archive_sessions(one_batch, |_| ()).await?;
     tx.rollback().await?;
     let archive_statement = capture.last_new_statement().await?;
 
-    // These statements need no values of the argument sets: each argument set has the same execution.
+    // These statements use no values of the argument sets, so all argument sets have the same execution.
     let workload_with_equal_executions = |name: &str, sql: String, setup_sql: &str, timed_sql: String| Workload {
         prepared: vec![(name.to_owned(), sql)],
         executions: argument_sets
@@ -48,13 +48,15 @@ pub(super) async fn capture_sign_up_and_jobs(
             .map(|_| Execution { setup_sql: setup_sql.to_owned(), timed_sql: timed_sql.clone(), ..Default::default() })
             .collect(),
     };
-    let insert_account = "INSERT INTO auth.users (id, email, raw_user_meta_data) VALUES ($1, $2, $3)";
-    // E-mail addresses must be unique, because the statement runs many times in one transaction.
+    let insert_account_sql = "INSERT INTO auth.users (id, email, raw_user_meta_data) VALUES ($1, $2, $3)";
+    // Each execution makes a new e-mail address: the statement runs many times in one transaction, and the addresses
+    // must be unique.
     let account_values = "gen_random_uuid(), gen_random_uuid() || '@mail.example', '{\"display_name\": \"Newcomer\"}'";
-    let delete_events = "DELETE FROM session_events WHERE created_at < NOW() - INTERVAL '24 hours'";
-    let copy_sessions = "INSERT INTO archived_sessions SELECT * FROM sessions
+    let delete_events_sql = "DELETE FROM session_events WHERE created_at < NOW() - INTERVAL '24 hours'";
+    let copy_sessions_sql = "INSERT INTO archived_sessions SELECT * FROM sessions
         WHERE status = 'completed' AND ended_at < NOW() - INTERVAL '90 days'";
-    let delete_sessions = "DELETE FROM sessions WHERE status = 'completed' AND ended_at < NOW() - INTERVAL '90 days'";
+    let delete_sessions_sql =
+        "DELETE FROM sessions WHERE status = 'completed' AND ended_at < NOW() - INTERVAL '90 days'";
     // The 1000 in the `EXECUTE ours(1000)` of the two jobs is the size of a batch.
     Ok(vec![
         StatementPair {
@@ -63,7 +65,7 @@ pub(super) async fn capture_sign_up_and_jobs(
             is_repeatable: true,
             specification: workload_with_equal_executions(
                 "account",
-                insert_account.to_owned(),
+                insert_account_sql.to_owned(),
                 "",
                 format!("EXECUTE account({account_values})"),
             ),
@@ -80,7 +82,7 @@ pub(super) async fn capture_sign_up_and_jobs(
             is_repeatable: false,
             specification: workload_with_equal_executions(
                 "clean",
-                delete_events.to_owned(),
+                delete_events_sql.to_owned(),
                 INSERT_OLD_EVENTS,
                 "EXECUTE clean".to_owned(),
             ),
@@ -97,8 +99,8 @@ pub(super) async fn capture_sign_up_and_jobs(
             is_repeatable: false,
             specification: Workload {
                 prepared: vec![
-                    ("copy_sessions".to_owned(), copy_sessions.to_owned()),
-                    ("delete_sessions".to_owned(), delete_sessions.to_owned()),
+                    ("copy_sessions".to_owned(), copy_sessions_sql.to_owned()),
+                    ("delete_sessions".to_owned(), delete_sessions_sql.to_owned()),
                 ],
                 executions: vec![Execution {
                     timed_sql: "EXECUTE copy_sessions; EXECUTE delete_sessions".to_owned(),

@@ -33,7 +33,7 @@ pub struct Model {
     pub heroic_saves_encounter: i32,
     /// Time at which the Seer removed the player; NULL if the Seer did not, or has let the player back in since. Set by a trigger.
     pub removed_at: Option<DateTimeWithTimeZone>,
-    /// Random id, sent to realtime subscribers instead of the primary key when the row is deleted, because it does not identify the player.
+    /// Random id, the replica identity of the row: when the row is deleted, realtime subscribers receive this id instead of the primary key, which would identify the player.
     #[sea_orm(unique)]
     pub replica_id: Uuid,
     #[sea_orm(

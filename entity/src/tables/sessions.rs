@@ -58,7 +58,7 @@ pub struct Model {
     pub encounter_number: i32,
     /// Number of changes of `game_state`. A writer can pass the version that it has read, so that it does not overwrite a state that it has not seen. Counted by a trigger.
     pub game_state_version: i32,
-    /// Time of the last event, or up to a day before it; used to find abandoned sessions, which are cancelled. Set by a trigger.
+    /// Approximate time of the last event: at most a day too early, because a trigger updates it at most once a day. The time of creation if there was no event yet. Used to find abandoned sessions, which are cancelled.
     pub last_event_at: DateTimeWithTimeZone,
     #[sea_orm(
         belongs_to,

@@ -30,7 +30,7 @@ pub struct Model {
     pub bio: Option<String>,
     /// Whether the service vouches for the account; set by the service.
     pub is_verified: bool,
-    /// Number of completed sessions in which the user had a seat, without those in which nobody but the Seer had one; counted by a trigger.
+    /// Number of completed sessions in which the user had a seat; a session in which only the Seer had a seat does not count. Counted by a trigger.
     pub games_played: i32,
     /// Number of completed sessions that the user ran as Seer and in which somebody else had a seat; counted by a trigger.
     pub games_run: i32,

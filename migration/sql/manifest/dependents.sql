@@ -1,8 +1,8 @@
 -- Lists the given objects, which are to be dropped, and the objects that DROP ... CASCADE would drop or change with
--- them. The query follows the dependencies that the server records. If a part of an object would be dropped (the rule
--- of a view, the default of a column, the trigger of a foreign key), not the part but the object is listed. The caller
--- replaces the comment in `to_drop` by the given objects, and the comment in `ours` by the existing objects of the
--- SPARC schema.
+-- them. The query follows the dependencies that the server records. If only a part of an object would be dropped (the
+-- rule of a view, the default of a column, the trigger of a foreign key), the whole object is listed instead (the view,
+-- the table, the foreign key). The caller replaces the comment in `to_drop` by the given objects, and the comment in
+-- `ours` by the existing objects of the SPARC schema.
 WITH RECURSIVE
   to_drop (classid, objid) AS (VALUES /* to_drop */),
   ours (classid, objid) AS (VALUES /* ours */),
@@ -15,7 +15,7 @@ WITH RECURSIVE
     SELECT 'pg_attrdef'::regclass, oid, 'pg_class'::regclass, adrelid
     FROM pg_attrdef
     UNION
-    -- From version 18 on, NOT NULL is a constraint.
+    -- From PostgreSQL 18 on, the NOT NULL of a column is a constraint with a row in `pg_constraint`.
     SELECT 'pg_constraint'::regclass, oid, 'pg_class'::regclass, conrelid
     FROM pg_constraint
     WHERE contype = 'n' AND conrelid <> 0
@@ -35,9 +35,9 @@ WITH RECURSIVE
       FROM pg_depend AS dependent
       WHERE dependent.refclassid = reached.classid
         AND dependent.refobjid = reached.objid
-        -- All kinds of dependency (normal, automatic, internal, partition) but those on an extension.
+        -- All kinds of dependency (normal, automatic, internal, partition), except those on an extension.
         AND dependent.deptype IN ('n', 'a', 'i', 'P', 'S')
-        -- The migration program drops a schema only once it is empty. So of the objects that depend on a schema, only
+        -- The crate `migration` drops a schema only once it is empty. So of the objects that depend on a schema, only
         -- its entries in publications and its default privileges are dropped with it.
         AND (
           dependent.refclassid <> 'pg_namespace'::regclass
@@ -64,8 +64,8 @@ WITH RECURSIVE
     LEFT JOIN pg_constraint AS table_constraint
       ON reached.classid = 'pg_constraint'::regclass AND table_constraint.oid = reached.objid
     LEFT JOIN pg_index AS table_index ON reached.classid = 'pg_class'::regclass AND indexrelid = reached.objid
-    -- If a table that is not part of the SPARC schema inherits from ours, that table is listed, but its constraints and
-    -- indexes are not.
+    -- If a table that is not part of the SPARC schema inherits from one of ours, that table is listed, but its
+    -- constraints and indexes are not.
     WHERE ours.objid IS NOT NULL
       OR NOT EXISTS (
         SELECT
@@ -92,7 +92,7 @@ WHERE NOT EXISTS (
     FROM pg_class
     WHERE listed.classid = 'pg_class'::regclass AND oid = listed.objid AND relnamespace = 'pg_toast'::regnamespace
   )
-  -- A dropped table is also removed from the publication of the platform (Supabase); that is not listed.
+  -- A dropped table is also removed from the publication of the platform (Supabase); this removal is not listed.
   AND NOT (
     listed.classid = 'pg_publication_rel'::regclass
     AND EXISTS (

@@ -1,8 +1,8 @@
--- Lists the GRANT statements for the privileges that an operator's roles have on the given views and functions, so that
--- the privileges can be restored after these objects are dropped and created again. An operator's role is any role but
--- the object's owner and the API's roles (`anon`, `authenticated`, `service_role`). The caller replaces the comment in
--- `to_recreate` by the given objects: for each, its name in the manifest (`view ...` or `function ...`), its name as
--- GRANT expects it (`TABLE ...` or `ROUTINE ...`), and its oid.
+-- Lists the GRANT statements for the privileges that operators' roles have on the given views and functions, so that
+-- the privileges can be restored after these objects are dropped and created again. An operator is a person who runs
+-- the database; an operator's role is any role but the object's owner and the API's roles (`anon`, `authenticated`,
+-- `service_role`). The caller replaces the comment in `to_recreate` by the given objects: for each, its name in the
+-- manifest (`view ...` or `function ...`), its name as GRANT expects it (`TABLE ...` or `ROUTINE ...`), and its oid.
 WITH
   to_recreate (object, target, oid) AS (VALUES /* to_recreate */),
   -- The privileges on the given objects, one row for each privilege and grantee; `attname` is NULL unless the privilege
@@ -32,7 +32,7 @@ SELECT DISTINCT
   format(
     'GRANT %s%s ON %s TO %I%s',
     privilege_type,
-    ' (' || quote_ident(attname) || ')', -- If this is NULL, `format` prints nothing.
+    ' (' || quote_ident(attname) || ')', -- NULL if `attname` is; `format` prints nothing for it.
     target,
     rolname,
     CASE WHEN is_grantable THEN ' WITH GRANT OPTION' ELSE '' END

@@ -1,7 +1,8 @@
 -- The functions and privileges of the stand-in for Supabase's schema `auth`. The stand-in is created only where a
--- schema `auth` does not exist. The functions return the caller's claims, as Supabase's functions do. PostgREST passes
--- all claims as one JSON document in `request.jwt.claims`; old versions of it passed each claim in a setting of its own
--- (`request.jwt.claim.sub`). Supabase's `auth.jwt()` also reads `request.jwt.claim`, and so does this one.
+-- schema `auth` does not exist. The functions return claims (fields) of the caller's token (JWT), as Supabase's
+-- functions do. PostgREST, the server of Supabase's HTTP API, passes all claims as one JSON document in the setting
+-- `request.jwt.claims`; old versions of it passed each claim in a setting of its own (such as `request.jwt.claim.sub`).
+-- Supabase's `auth.jwt()` also reads `request.jwt.claim`, and so does the `auth.jwt()` here.
 
 CREATE OR REPLACE FUNCTION auth.jwt()
 RETURNS jsonb
@@ -50,5 +51,5 @@ GRANT USAGE ON SCHEMA auth TO anon, authenticated, service_role;
 GRANT EXECUTE ON FUNCTION auth.jwt(), auth.uid(), auth.role() TO anon, authenticated, service_role;
 
 -- Where this stand-in exists, the crate `service` creates the accounts, as `service_role`. So this role may write
--- accounts. On Supabase only the platform writes them.
+-- accounts. On Supabase, the platform creates them.
 GRANT SELECT, INSERT, UPDATE, DELETE ON auth.users TO service_role;

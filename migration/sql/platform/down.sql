@@ -1,7 +1,7 @@
--- Removes what the first migration (`m20261101_000001_platform`) created, except the roles: they belong to the cluster,
--- and other databases may use them.
+-- Removes what the first migration (`m20261101_000001_platform`) created, except the roles: roles belong to the
+-- cluster, and other databases may use them.
 
--- `private.sparc_record` is the migration program's record of this database.
+-- In this table the crate `migration` records what it has done in this database (`record.sql`).
 DROP TABLE IF EXISTS private.sparc_record;
 
 DO $$
@@ -20,7 +20,7 @@ BEGIN
   LOOP
     EXECUTE format('DROP EXTENSION %I', created_extension.extname);
   END LOOP;
-  -- The schemas `extensions` and `private` are kept if they still contain objects, which are then somebody else's.
+  -- A schema that still contains objects is kept, because these objects are somebody else's.
   IF obj_description(to_regnamespace('extensions'), 'pg_namespace') LIKE 'made by sparc%' THEN
     BEGIN
       DROP SCHEMA extensions;

@@ -1,15 +1,16 @@
--- Participants may read their session's broadcasts and track their presence on the session's topic (show the others
--- that they are connected). Only the trigger `broadcast_event` (`triggers/broadcast.sql`) writes broadcasts, because a
--- client could otherwise forge a roll.
+-- Participants may read their session's broadcasts (live messages) and, on the topic of the session, track their
+-- presence (show the others that they are connected). Only the trigger `broadcast_event` (`triggers/broadcast.sql`)
+-- writes broadcasts, because a client could otherwise forge a roll.
 --
 -- Realtime (Supabase's server for live messages) sets `realtime.topic` to the topic that a client wants to join, and
 -- then tests, with that client's role and JWT claims, whether a row of the topic can be read from or inserted into
--- `realtime.messages`. A caller who can send SQL can change that setting, so the policies also require that the row has
--- the same topic. A row of presence must have no content, because Realtime sends the content of every row to the
+-- `realtime.messages`. A caller who can send SQL can set `realtime.topic` to the topic of a session of theirs. The
+-- policies therefore also require that the row itself has this topic; otherwise such a caller could read the rows of
+-- all topics. A row of presence must have no content, because Realtime sends the content of every row to the
 -- participants.
 
--- Whether the topic is `session:<id>` of a session that the caller takes part in, and the caller's account is open. For
--- a topic in any other form this returns false and raises no error.
+-- Whether the topic is `session:<id>` of a session that the caller takes part in (`my_session_ids`), and the caller's
+-- account is not closed. For a topic in any other form this returns false and raises no error.
 CREATE OR REPLACE FUNCTION private.can_follow_topic(topic text)
 RETURNS boolean
 LANGUAGE plpgsql

@@ -1,4 +1,4 @@
--- Whoever can see an adventure can see its creatures; only the creator of the adventure writes them.
+-- Whoever can see an adventure can see its creatures. Of the users, only the creator of the adventure can write them.
 
 CREATE POLICY "Creatures visible with their adventure"
 ON public.creatures FOR SELECT

@@ -1,6 +1,7 @@
--- Who may call which function. A policy, and the WHEN condition of a trigger, is evaluated as the caller's role, which
--- needs EXECUTE on each function in it. The other functions listed here are called by users or the service, directly or
--- through another function that runs with the caller's role.
+-- These grants decide who may call which function. Policies, and the WHEN conditions of triggers, are evaluated as the
+-- caller's role, which needs EXECUTE on each function in them. Users and the service call the other functions listed
+-- here, directly or through another function that runs with the caller's role. `tables/row_security_and_revokes.sql`
+-- grants EXECUTE on the functions of check constraints.
 
 GRANT EXECUTE ON FUNCTION
   private.my_session_ids(),

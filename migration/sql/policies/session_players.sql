@@ -1,6 +1,6 @@
 -- Any signed-in user who can see a session can see its seats. A player takes a seat in a session that has not started
 -- (a private session requires its join code), and may leave the seat and take it again; the Seer removes players and
--- lets them back in. No user can seat another.
+-- lets them back in. No user can seat another user.
 
 CREATE OR REPLACE FUNCTION private.is_public_session(target_session_id uuid)
 RETURNS boolean
@@ -19,9 +19,9 @@ BEGIN
 END
 $$;
 
--- Returns whether the caller may take the seat of `player_id`. If not, it usually raises an error with the reason. It
--- returns false only if the caller cannot see the session, which must then seem not to exist, or if the session is
--- private and the caller needs its code.
+-- Whether the caller may take a seat in the session for the user `player_id`, who must be the caller. If not, this
+-- usually raises an error with the reason. It returns false only if the caller cannot see the session, which must then
+-- seem not to exist, or if the session is private and the caller needs its code.
 CREATE OR REPLACE FUNCTION private.may_take_seat(target_session_id uuid, player_id uuid)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -35,7 +35,7 @@ DECLARE
 BEGIN
   SELECT
     session.status,
-    session.is_public OR session.seer_id = me AS needs_no_code,
+    session.is_public OR session.seer_id = me AS admits_without_code,
     session.is_public OR session.seer_id = me OR EXISTS (
       SELECT
       FROM public.session_players AS seat
@@ -70,15 +70,16 @@ BEGIN
       'session_not_started'
     );
   END IF;
-  RETURN target_session.needs_no_code;
+  RETURN target_session.admits_without_code;
 END
 $$;
 
--- Seats the caller in the session with this join code, public or private, and returns the seat. It runs as its owner,
--- because the code also admits players who cannot see the session. The API does not expose the schema `private`; the
--- Rust crate `service` calls the function with the player's role. A player who has left takes the seat again, with the
--- chosen character, unless the Seer removed them. If the player holds the seat with another character already, the
--- character changes, which is refused once the session has started.
+-- Seats the caller in the session with this join code, whether the session is public or private, and returns the seat.
+-- The function runs as its owner, because the code also admits players who cannot see the session. The API does not
+-- expose the schema `private`; the Rust crate `service` calls the function with the player's role. A player who has
+-- left takes the seat again, with the chosen character; if the Seer removed the player, this is refused. If the player
+-- already holds the seat with another character, the seat gets the chosen character; once the session has started, this
+-- is refused.
 CREATE OR REPLACE FUNCTION private.join_by_code(session_code text, chosen_character_id uuid)
 RETURNS SETOF public.session_players
 LANGUAGE plpgsql

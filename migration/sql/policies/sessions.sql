@@ -69,13 +69,14 @@ $$;
 -- caller cannot see the session. Character sheets are private, but whoever sees a seat sees the character's name and
 -- class. As in table `session_players`, seats are visible only to signed-in users.
 --
--- The whole adventure is included for callers who may read it, and until the session ends also for the Seer and seated
+-- The whole adventure is included for callers who may read it and, until the session ends, also for the Seer and seated
 -- players. Until the session ends, other callers get only a summary of the adventure, so that a public session does not
 -- publish a draft. Once the session has ended, callers who may not read the adventure get nothing of it, so that it
 -- does not stay readable after it has become a draft again.
 --
--- This function runs as its owner, so that the policy of table `sessions` is not evaluated too, which would look up the
--- session twice. Instead the WHERE clause decides who may see the session, exactly as that policy does.
+-- This function runs as its owner, so that the policy of table `sessions` is not evaluated; otherwise the session would
+-- be looked up twice. Instead the WHERE clause decides who may see the session, by the rule of that policy (the service
+-- sees every session).
 CREATE OR REPLACE FUNCTION private.session_details(target_session_id uuid)
 RETURNS TABLE (session_data jsonb, players jsonb, adventure_data jsonb)
 LANGUAGE plpgsql
@@ -157,9 +158,9 @@ BEGIN
 END
 $$;
 
--- Replaces the join code of a session that has not ended, for a Seer whose code is known to too many people. The old
--- code stops working. Only the Seer and the service may do this; for others the function changes nothing and returns no
--- row. It runs as its owner, because users cannot write the column `code`.
+-- Replaces the join code of a session that has not ended, for a Seer whose code is known to too many people, and
+-- returns the session. The old code stops working. Only the Seer and the service may do this; for others the function
+-- changes nothing and returns no row. It runs as its owner, because users cannot write the column `code`.
 CREATE OR REPLACE FUNCTION private.renew_session_code(target_session_id uuid)
 RETURNS SETOF public.sessions
 LANGUAGE plpgsql
@@ -180,7 +181,7 @@ $$;
 
 -- Returns what callers who know a session's code may see before they join: whoever has the code counts as invited. Once
 -- the session has started or was cancelled, nobody new can join. Then only its Seer, its players (including those who
--- left) and the service get a row, even if the session is public.
+-- left, but not those whom the Seer removed) and the service get a row, even if the session is public.
 CREATE OR REPLACE FUNCTION private.session_by_code(session_code text)
 RETURNS TABLE (
   id uuid,
@@ -255,8 +256,8 @@ GRANT UPDATE (
   is_public, max_players, looking_for, scheduled_start, status, current_scene_id, current_encounter_id, game_state
 ) ON public.sessions TO authenticated;
 
--- Even the service cannot write `seats_taken`, `encounter_number`, `game_state_version` and `last_event_at`; only
--- triggers do.
+-- Even the service cannot write `seats_taken`, `encounter_number`, `game_state_version` or `last_event_at`; only
+-- triggers write these columns.
 GRANT SELECT, DELETE ON public.sessions TO service_role;
 GRANT INSERT (
   id, seer_id, adventure_id, code, is_public, max_players, looking_for, scheduled_start, status, current_scene_id,

@@ -1,10 +1,10 @@
--- One statement of a user of the API inserts, changes or deletes at most a hundred rows of a table;
+-- One statement of a user of the API may insert, change or delete at most a hundred rows of a table;
 -- `triggers/statement_limits.sql` says why. The policies here refuse a statement while it writes; the triggers there
 -- check it again at its end.
 --
 -- The server counts the rows that a transaction writes in each table (`pg_stat_xact_user_tables`), and nobody can reset
--- that count. From the present count each policy subtracts the count before the first row of the statement. The policy
--- reads the latter in a subquery, because a subquery is evaluated only once per statement.
+-- that count. From the present count each policy subtracts the count before the first row of the statement. It reads
+-- that earlier count in a subquery, because a subquery is evaluated only once per statement.
 --
 -- An INSERT or UPDATE is checked as each row is written, and refused at row 101. A DELETE is checked as each row is
 -- found, when it is not yet known whether the statement deletes this row too. So a DELETE is refused only when it has
@@ -46,10 +46,10 @@ END
 $$;
 
 -- An event that `ON CONFLICT DO NOTHING` skips is not inserted, but locks its session all the same. So events are
--- counted by the numbers that they draw from their sequence. Each event, written or not, draws two (the column's
--- default, and the one by which the trigger `prepare_event` replaces it), and each draw reads one block of the
--- sequence. So a hundred events read 200 blocks. The sequence is looked up by name, so that the policy does not depend
--- on it and the column can be dropped.
+-- counted by the numbers that they draw from the sequence of the column `seq`. Each event, written or not, draws two
+-- numbers (the column's default, and the one by which the trigger `prepare_event` replaces it), and each draw reads one
+-- block of the sequence. So a hundred events read 200 blocks. The sequence is looked up by name, so that the policy
+-- does not depend on the sequence and the column can be dropped.
 CREATE POLICY "One statement inserts at most 100 rows"
 ON public.session_events AS RESTRICTIVE FOR INSERT
 TO authenticated

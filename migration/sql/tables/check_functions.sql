@@ -1,8 +1,8 @@
 -- CHECK constraints call these functions, because the conditions are too long for a constraint or need a loop or a
--- subquery. The functions' results depend only on their arguments. They are written in plpgsql, because a SQL function
--- that sets `search_path` is not inlined and would be planned at every call.
+-- subquery. The result of each function depends only on its arguments. The functions are written in plpgsql, because a
+-- SQL function that sets `search_path` is not inlined and would be planned at every call.
 
--- Returns the sum of the dice.
+-- Returns the sum of the results of the dice. A NULL counts as 0.
 CREATE OR REPLACE FUNCTION private.sum_of_dice(results integer[])
 RETURNS integer
 LANGUAGE plpgsql
@@ -22,11 +22,11 @@ BEGIN
 END
 $$;
 
--- Whether a text has no visible character. The characters that show nothing are spaces of every width, control
+-- Whether a text has no visible character. These characters count as invisible: spaces of every width, control
 -- characters, the characters that Unicode calls default ignorable (soft hyphen, joiners, direction marks, fillers,
 -- variation selectors, tags), the invisible signs with which Indic scripts stack consonants, the blanks and joiners of
--- Tifinagh, Braille, Khitan, musical and Egyptian script, and the noncharacters and specials U+FDD0 to U+FDEF and
--- U+FFF0 to U+FFFF.
+-- the scripts Tifinagh, Braille, Khitan, musical and Egyptian, the noncharacters U+FDD0 to U+FDEF, and all of U+FFF0 to
+-- U+FFFF.
 CREATE OR REPLACE FUNCTION private.is_blank(value text)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -78,7 +78,7 @@ BEGIN
     THEN
       RETURN false;
     END IF;
-    -- PostgreSQL considers `5.0` equal to 5, but a typed client cannot parse it as an integer.
+    -- PostgreSQL considers `5.0` equal to 5, but a client that expects an integer cannot parse `5.0`.
     IF modifier ->> 'value' !~ '^-?[0-9]{1,2}$' THEN
       RETURN false;
     END IF;
@@ -98,7 +98,7 @@ END
 $$;
 
 -- Returns the sum of the modifiers whose type is `kind` (`dice` or `flat`). For an invalid list it returns 0; the check
--- `valid_modifiers` refuses the row.
+-- constraint `valid_modifiers` then refuses the row.
 CREATE OR REPLACE FUNCTION private.sum_of_modifiers(modifiers jsonb, kind text)
 RETURNS integer
 LANGUAGE plpgsql
@@ -138,7 +138,7 @@ BEGIN
     IF jsonb_typeof(stats -> attribute) IS DISTINCT FROM 'number' THEN
       RETURN false;
     END IF;
-    -- Digits only: a typed client cannot parse `5.0` as an integer.
+    -- Only digits are accepted, because a client that expects an integer cannot parse `5.0`.
     IF stats ->> attribute !~ '^([1-9]|10)$' THEN
       RETURN false;
     END IF;
@@ -147,10 +147,10 @@ BEGIN
 END
 $$;
 
--- Whether a name is safe to show to others: no control characters or line breaks, no bidirectional embeddings,
--- overrides or isolates, no zero-width space, no byte-order mark, and at least one visible character. ZWJ and ZWNJ are
--- allowed, because Persian and emoji need them. An empty or overlong name passes here, because its length check refuses
--- it.
+-- Whether a name is safe to show to others: it must not contain control characters, line breaks, bidirectional
+-- embeddings, overrides or isolates, zero-width spaces or byte-order marks, and it must have at least one visible
+-- character. Zero-width joiners and non-joiners are allowed, because Persian and emoji need them. For an empty or
+-- overlong name this returns true, because the check constraint on the length refuses such a name.
 CREATE OR REPLACE FUNCTION private.is_displayable_name(name text)
 RETURNS boolean
 LANGUAGE plpgsql

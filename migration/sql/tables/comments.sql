@@ -9,7 +9,7 @@ COMMENT ON COLUMN public.users.display_name IS 'Name shown to others, 1 to 100 c
 COMMENT ON COLUMN public.users.avatar_url IS 'http(s) URL or path of a picture, at most 2,000 characters.';
 COMMENT ON COLUMN public.users.bio IS 'The user''s description of themselves, at most 2,000 characters.';
 COMMENT ON COLUMN public.users.is_verified IS 'Whether the service vouches for the account; set by the service.';
-COMMENT ON COLUMN public.users.games_played IS 'Number of completed sessions in which the user had a seat, without those in which nobody but the Seer had one; counted by a trigger.';
+COMMENT ON COLUMN public.users.games_played IS 'Number of completed sessions in which the user had a seat; a session in which only the Seer had a seat does not count. Counted by a trigger.';
 COMMENT ON COLUMN public.users.games_run IS 'Number of completed sessions that the user ran as Seer and in which somebody else had a seat; counted by a trigger.';
 COMMENT ON COLUMN public.users.created_at IS 'Time at which the profile was created; set by the database.';
 COMMENT ON COLUMN public.users.updated_at IS 'Time of the last edit of the profile; set by the database. A change of `email` or of a counter (`games_played`, `games_run`, `living_characters`, `retired_characters`, `live_seats`, `live_sessions`, `adventure_count`) is not an edit.';
@@ -54,7 +54,7 @@ COMMENT ON COLUMN public.adventures.estimated_duration IS 'Expected length in mi
 COMMENT ON COLUMN public.adventures.min_players IS 'Minimum number of players, 1 to 6.';
 COMMENT ON COLUMN public.adventures.max_players IS 'Maximum number of players, 1 to 6, at least `min_players`.';
 COMMENT ON COLUMN public.adventures.content IS 'The story as a JSON document: its nodes, the connections between them and the node at which it starts; at most 1 MiB.';
-COMMENT ON COLUMN public.adventures.status IS '`published` (everybody can read the adventure), or `draft` or `archived` (only its creator and the participants of its live sessions can); only an adventure with valid content can be published.';
+COMMENT ON COLUMN public.adventures.status IS '`published` (everybody can read the adventure), or `draft` or `archived` (only its creator can; the Seer and the seated players of a live session get it with the details of the session); only an adventure with valid content can be published.';
 COMMENT ON COLUMN public.adventures.published_at IS 'Time of the first publication, or NULL; set by a trigger.';
 COMMENT ON COLUMN public.adventures.is_valid IS 'Whether the current content has passed the service''s validation; set by the service, and reset by a trigger when the content changes.';
 COMMENT ON COLUMN public.adventures.validation_errors IS 'Errors that the last validation found, a JSON list; set by the service.';
@@ -96,7 +96,7 @@ COMMENT ON COLUMN public.sessions.updated_at IS 'Time of the last edit; set by t
 COMMENT ON COLUMN public.sessions.seats_taken IS 'Number of seats that are held now, at most `max_players`; counted by triggers.';
 COMMENT ON COLUMN public.sessions.encounter_number IS 'Number of the current encounter: 0 at first, and one more with each change of `current_encounter_id`. `session_players.heroic_saves_encounter` refers to it. Set by a trigger.';
 COMMENT ON COLUMN public.sessions.game_state_version IS 'Number of changes of `game_state`. A writer can pass the version that it has read, so that it does not overwrite a state that it has not seen. Counted by a trigger.';
-COMMENT ON COLUMN public.sessions.last_event_at IS 'Time of the last event, or up to a day before it; used to find abandoned sessions, which are cancelled. Set by a trigger.';
+COMMENT ON COLUMN public.sessions.last_event_at IS 'Approximate time of the last event: at most a day too early, because a trigger updates it at most once a day. The time of creation if there was no event yet. Used to find abandoned sessions, which are cancelled.';
 
 COMMENT ON TABLE public.session_players IS 'A seat: one player in one session. The row stays when the player leaves.';
 COMMENT ON COLUMN public.session_players.session_id IS 'The session that the seat belongs to.';
@@ -108,7 +108,7 @@ COMMENT ON COLUMN public.session_players.joined_at IS 'Time at which the seat wa
 COMMENT ON COLUMN public.session_players.left_at IS 'Time at which the player last left or was removed; NULL while the player holds the seat. Set by a trigger.';
 COMMENT ON COLUMN public.session_players.heroic_saves_encounter IS 'Number of the encounter in which `heroic_saves_used` were used: the value of `sessions.encounter_number` at that time. Set by a trigger.';
 COMMENT ON COLUMN public.session_players.removed_at IS 'Time at which the Seer removed the player; NULL if the Seer did not, or has let the player back in since. Set by a trigger.';
-COMMENT ON COLUMN public.session_players.replica_id IS 'Random id, sent to realtime subscribers instead of the primary key when the row is deleted, because it does not identify the player.';
+COMMENT ON COLUMN public.session_players.replica_id IS 'Random id, the replica identity of the row: when the row is deleted, realtime subscribers receive this id instead of the primary key, which would identify the player.';
 
 COMMENT ON TABLE public.dice_rolls IS 'A roll of the dice.';
 COMMENT ON COLUMN public.dice_rolls.id IS 'Unique id of the roll.';

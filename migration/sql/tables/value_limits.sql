@@ -1,11 +1,11 @@
--- These checks limit the length of texts, the size of documents, the URLs of pictures, and times, because clients of
--- the API write such values directly. PostgreSQL evaluates checks in the order of their names. The names of the size
--- limits (`bounded_...`) sort before those of the checks that parse a document, so that an oversized document is
--- refused before it is parsed.
+-- These check constraints limit the length of texts, the size of documents, the form of picture URLs, and the range of
+-- times, because clients of the API write such values directly. PostgreSQL evaluates check constraints in the order of
+-- their names. The names of the size limits (`bounded_...`) sort before those of the check constraints that parse a
+-- document, so that an oversized document is refused before it is parsed.
 --
 -- A picture's URL must begin with http:// or https://, or have no scheme at all (a path in Supabase's storage). A
--- `javascript:` URL would run as code in a page that links to it. Browsers ignore line breaks and leading blanks in a
--- scheme, so the pattern accepts no other scheme in any spelling.
+-- `javascript:` URL would run as code in a page that links to it. Browsers ignore blanks before a scheme and line
+-- breaks in it, so the pattern accepts no other scheme in any spelling.
 ALTER TABLE public.users
   ADD CONSTRAINT bounded_display_name CHECK (char_length(display_name) BETWEEN 1 AND 100),
   ADD CONSTRAINT bounded_avatar_url CHECK (char_length(avatar_url) <= 2000),
@@ -37,8 +37,8 @@ ALTER TABLE public.sessions
   ADD CONSTRAINT bounded_encounter CHECK (char_length(current_encounter_id) <= 200),
   ADD CONSTRAINT bounded_game_state CHECK (pg_column_size(game_state) <= 262144);
 
--- Only events that participants send (`client.`) are limited here. All others are written by the database or by the
--- service, and may contain a whole `game_state`.
+-- Only the payloads of client events (their type begins with `client.`), which participants send, are limited here. All
+-- other events are written by the database or by the service, and can contain a whole `game_state`.
 ALTER TABLE public.session_events
   ADD CONSTRAINT bounded_payload CHECK (NOT starts_with(event_type, 'client.') OR pg_column_size(payload) <= 16384);
 
@@ -53,7 +53,7 @@ ALTER TABLE public.dice_rolls
 DO $$
 DECLARE
   relation text;
-  time_columns text;
+  time_column_list text;
 BEGIN
   FOREACH relation IN ARRAY ARRAY[
     'users', 'characters', 'adventures', 'creatures', 'sessions', 'session_players', 'dice_rolls', 'session_events',
@@ -61,13 +61,13 @@ BEGIN
   ]
   LOOP
     SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum)
-    INTO time_columns
+    INTO time_column_list
     FROM pg_attribute
     WHERE attrelid = format('public.%I', relation)::regclass AND attnum > 0 AND atttypid = 'timestamptz'::regtype;
     EXECUTE format(
       'ALTER TABLE public.%1$I ADD CONSTRAINT bounded_times
          CHECK (LEAST(%2$s) >= ''2000-01-01 00:00+00'' AND GREATEST(%2$s) < ''3000-01-01 00:00+00'')',
-      relation, time_columns
+      relation, time_column_list
     );
   END LOOP;
 END

@@ -1,6 +1,6 @@
--- Closing an account removes its personal data and keeps the history of others. Deleting an account closes it and
--- deletes its profile, unless the history of others references the profile. Both first lock most of the rows that they
--- change (`account_locks.sql`). A *live* session is one that has not ended.
+-- Closing an account removes its personal data and keeps the history of others. Deleting an account closes it, and also
+-- deletes its profile (its row in `public.users`) if the history of others does not reference the profile. Both first
+-- lock most of the rows that they change (`account_locks.sql`). A *live* session is one that has not ended.
 
 -- Closes an account: removes its personal data, gives up its seats in live sessions, cancels the live sessions that it
 -- runs, deletes its draft adventures without history (`adventure_has_history`), and archives its other drafts. History
@@ -31,8 +31,9 @@ BEGIN
   -- Events of joining and leaving contain the name and the picture, which are replaced here. Closing must not wait for
   -- a transaction that is deleting a session or old events, so it skips locked events. It also skips the events of
   -- locked sessions, because at the second update of an event in one transaction, PostgreSQL checks the event's foreign
-  -- key again, which locks the session. This function can run twice in one transaction: in `close_account`, and in the
-  -- trigger on `auth.users`, whose row `close_account` changes.
+  -- key again, which locks the session. There can be a second update because this function can run twice in one
+  -- transaction: the trigger on `auth.users` calls it when `close_account` changes the account's row there, and then
+  -- `close_account` itself calls it.
   UPDATE public.session_events
   SET payload = payload || '{"display_name": "Former player", "avatar_url": null}'
   WHERE id = ANY (
@@ -84,9 +85,9 @@ BEGIN
 END
 $$;
 
--- Closes the profile of an account that was deleted from `auth.users`, and deletes it too unless the history of others
--- references it. References do not make this fail. `backfill.sql` calls this for accounts that were deleted while the
--- trigger below was missing.
+-- Closes the profile of an account that was deleted from `auth.users`, and deletes the profile too if the history of
+-- others does not reference it. If the history does, the profile stays, and no error is raised. `backfill.sql` calls
+-- this for accounts that were deleted while the trigger below was missing.
 CREATE OR REPLACE FUNCTION private.apply_account_deletion(account uuid)
 RETURNS void
 LANGUAGE plpgsql
@@ -102,9 +103,9 @@ BEGIN
   SET account_id = NULL
   WHERE id = account;
   PERFORM private.close_account_unchecked(account);
-  -- If the history of others references the profile, only what involves nobody else is deleted. Rows that are deleted
-  -- with a session or an adventure, such as events, have not been locked in advance, so a deadlock is possible. A
-  -- deadlock is treated like a reference.
+  -- If the history of others references the profile, only rows that involve nobody else are deleted. Rows that are
+  -- deleted with a session or an adventure, such as events, have not been locked in advance, so a deadlock is possible.
+  -- A deadlock is treated like a reference.
   BEGIN
     DELETE FROM public.users WHERE id = account;
   EXCEPTION
@@ -132,10 +133,10 @@ BEGIN
 END
 $$;
 
--- Deletes an account's adventures of the given statuses that have no history (`adventure_has_history`). An adventure
--- stays if another transaction has locked it, one of its sessions, or a seat in one of them. Waiting could take for
--- ever: the foreign key of a new session holds a KEY SHARE lock on the adventure until the transaction ends, and
--- several users with overlapping transactions could keep it locked.
+-- Deletes the adventures of an account that have one of the given statuses and no history (`adventure_has_history`). An
+-- adventure stays if another transaction has locked it, one of its sessions, or a seat in one of them. Waiting could
+-- take for ever: the foreign key of a new session holds a KEY SHARE lock on the adventure until the transaction ends,
+-- and several users with overlapping transactions could keep it locked.
 CREATE OR REPLACE FUNCTION private.delete_adventures_without_history(account uuid, statuses public.adventure_status[])
 RETURNS void
 LANGUAGE plpgsql
@@ -170,9 +171,9 @@ BEGIN
 END
 $$;
 
--- Deletes the rows that involve only the account: sessions that it ran and in which nobody else ever had a seat
--- (archived ones too), the progress in the tutorial, adventures without history, and characters that are then no longer
--- referenced.
+-- Deletes the account's *unshared* rows, which involve nobody else: sessions that it ran and in which nobody else ever
+-- had a seat (archived ones too), the progress in the tutorial, adventures without history, and characters that are
+-- then no longer referenced.
 CREATE OR REPLACE FUNCTION private.delete_unshared_rows(account uuid)
 RETURNS void
 LANGUAGE plpgsql
@@ -214,8 +215,8 @@ $$;
 -- Deletes the rows that involve only the account (`delete_unshared_rows`) after its profile was deleted. If the history
 -- of others references the profile, or has come to reference one of these rows meanwhile, the foreign keys refuse the
 -- whole deletion. If an adventure of the account could not be deleted, this trigger itself refuses the deletion of the
--- profile. Otherwise the foreign key would delete the adventure with the profile, and would wait for the transaction
--- that has locked the adventure.
+-- profile. If it did not, the foreign key would delete the adventure with the profile, and would wait for the
+-- transaction that has locked the adventure.
 CREATE OR REPLACE FUNCTION private.delete_unshared_rows_of_profile()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -235,8 +236,8 @@ BEGIN
 END
 $$;
 
--- The capital letter makes this trigger fire before the foreign key's, which would lock the profile before the
--- account's sessions.
+-- The capital letter makes this trigger fire before the trigger of the foreign key, which would lock the profile before
+-- the account's sessions.
 CREATE OR REPLACE TRIGGER "On_auth_user_deleted"
   AFTER DELETE ON auth.users
   FOR EACH ROW EXECUTE FUNCTION private.handle_deleted_user();

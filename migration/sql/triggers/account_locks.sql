@@ -5,10 +5,11 @@
 -- Tries to lock, without waiting, the rows listed here, which closing or deleting an account changes. Returns those
 -- that it could not lock because another transaction has locked them. (Rows that are not listed, such as events, are
 -- not locked in advance.) The rows are:
--- - the account's seats in live sessions, the characters in these seats, and these sessions,
+-- - the account's active seats (those that it holds now) in live sessions, the characters in these seats, and these
+--   sessions,
 -- - the live sessions that the account runs, with the characters and profiles of all who have or had a seat there,
 --   because ending a session changes their counters,
--- - the account's profile, and the draft adventures that it created,
+-- - the account's profile (its row in `public.users`), and the draft adventures that it created,
 -- - if the account is deleted, also the ended sessions that it ran and in which nobody else ever had a seat, because
 --   they are deleted.
 --
@@ -27,10 +28,12 @@ DECLARE
   seated_session_ids uuid[];
   session_ids_as_seer uuid[];
   live_session_ids uuid[];
+  -- Ended sessions that the account ran and in which nobody else ever had a seat.
   unshared_session_ids uuid[] := '{}'::uuid[];
   character_ids uuid[];
   other_player_ids uuid[];
-  -- The ids of the rows that this function has locked in one table. The variable is used for one table after the other.
+  -- The ids of the rows that this function has locked in one table (for seats, the ids of their sessions). The variable
+  -- is used for one table after the other.
   locked_ids uuid[];
 BEGIN
   seated_session_ids := ARRAY(
@@ -121,7 +124,7 @@ BEGIN
     WHERE profile.id = ANY (other_player_ids)
     FOR NO KEY UPDATE SKIP LOCKED
   );
-  -- The closing changes the e-mail address of the account's own profile. The address is a key, so the profile needs the
+  -- Closing changes the e-mail address of the account's own profile. The address is a key, so the profile needs the
   -- stronger lock.
   PERFORM FROM public.users WHERE id = account FOR UPDATE SKIP LOCKED;
   IF FOUND THEN
@@ -144,7 +147,8 @@ BEGIN
 END
 $$;
 
--- Locks a row that `try_lock_rows_of_account` returned, in the same mode, and waits until it can.
+-- Waits for a row that `try_lock_rows_of_account` returned as busy, and locks it in the same mode as that function
+-- does.
 CREATE OR REPLACE FUNCTION private.lock_busy_row_of_account(account uuid, relation text, key uuid)
 RETURNS void
 LANGUAGE plpgsql
@@ -175,18 +179,18 @@ $$;
 
 -- Locks the rows of `try_lock_rows_of_account`, in rounds. The caller has locked the account's gate, so the account's
 -- user has no write in progress, but others may hold locks on some of these rows. No fixed order avoids deadlocks with
--- them, because a user can lock several rows in any order: a statement locks them in scan order, and a transaction in
--- the order of its statements. So each round but the first begins with waiting for one row, while it holds none of the
--- others. Then it tries to lock all the others without waiting. If one of them is busy (locked by another transaction),
--- the round releases all its locks.
+-- those others, because a user can lock several rows in any order: a statement locks them in scan order, and a
+-- transaction in the order of its statements. So each round but the first begins with waiting for one row, while it
+-- holds none of the others. Then it tries to lock all the others without waiting. If one of them is busy (locked by
+-- another transaction), the round releases all its locks.
 --
 -- The row to wait for is chosen at random among the busy ones, so that sooner or later it is the row that the competing
 -- statements lock first. Once this function has locked that row, it finds the others free, because the competing
 -- statements wait for that row too.
 --
 -- Writers who keep many rows busy could make every such round fail. So after eight rounds that have waited for one row,
--- each further round begins with waiting for all rows that were busy, one after the other, which can end in a deadlock.
--- If `waits_in_random_order` is true, the order of these waits is random.
+-- each further round begins with waiting for all rows that were busy, one after the other. This waiting can end in a
+-- deadlock. If `waits_in_random_order` is true, the order of these waits is random.
 CREATE OR REPLACE FUNCTION private.lock_rows_of_account(
   account uuid,
   for_deletion boolean,
@@ -237,9 +241,8 @@ BEGIN
       awaited_relations := busy_relations[1:1];
       awaited_keys := busy_keys[1:1];
     ELSE
-      -- The lock order is that of `shared.sql`. If an attempt of `lock_gate_and_rows` has already ended in a deadlock,
-      -- the order is random, because a statement that always locks in another order could make every attempt in a fixed
-      -- order fail.
+      -- The order is the lock order of `shared.sql`, or random if an attempt of `lock_gate_and_rows` has already ended
+      -- in a deadlock: a statement that always locks in another order could make every attempt in a fixed order fail.
       SELECT
         array_agg(relation ORDER BY lock_rank, key),
         array_agg(key ORDER BY lock_rank, key)
@@ -263,9 +266,9 @@ BEGIN
 END
 $$;
 
--- Locks the gate of an account (FOR UPDATE, unlike `lock_gate`) and its rows. If that ends in a deadlock, it is tried
--- again, up to ten times in all, because the platform (Supabase), whose statements close and delete accounts, does not
--- retry them. A failed attempt releases its locks, so the statement with which it collided proceeds.
+-- Locks the gate of an account (FOR UPDATE, unlike `lock_gate`) and the account's rows. An attempt that ends in a
+-- deadlock is repeated, up to ten attempts in all, because the platform (Supabase) does not repeat its statements that
+-- close and delete accounts. A failed attempt releases its locks, so the statement with which it collided proceeds.
 --
 -- An attempt that ends in a deadlock over the gate does not count towards the limit of ten. A deletion has already
 -- locked the account's row in `auth.users`, and transactions of the account that hold the gate and wait for that row
@@ -284,8 +287,9 @@ DECLARE
   is_gate_locked boolean;
   failed_attempts integer := 0;
 BEGIN
-  -- Closing writes events, and then waits for more rows. Meanwhile it must not hold old events of other sessions, for
-  -- which the deletion of such a session would wait. So its events do not delete old ones (`cleanup_old_events`).
+  -- Closing writes events, and then waits for more rows. Meanwhile it must not hold locks on old events of other
+  -- sessions, because a deletion of such a session would wait for them. So the events that closing writes delete no old
+  -- events (`cleanup_old_events`).
   PERFORM set_config('sparc.keeps_old_events', 'on', true);
   LOOP
     BEGIN

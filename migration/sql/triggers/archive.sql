@@ -2,16 +2,17 @@
 -- ninety days ago, with their seats and rolls, and `cancel_abandoned_sessions` cancels abandoned sessions. Also here:
 -- the check that a new session or roll does not get the id of one that was archived after the transaction's snapshot.
 
--- Archives the sessions (if `job` is `archive`) or cancels them (if it is `cancel`). Returns the sessions for which
--- this fails, and warns of each, so that one session does not keep the job from processing the others. If an attempt
--- fails for several sessions at once, each half of them is tried separately. If the attempt with a single session ends
--- in a deadlock, it is repeated up to twice, because a user's statement may lock characters or profiles in another
--- order.
+-- Archives the sessions (if `job` is `archive`) or cancels them (if it is `cancel`). Returns the ids of the sessions
+-- for which this fails, and warns of each, so that one session does not keep the job from processing the others. If an
+-- attempt fails for several sessions at once, each half of them is tried separately. If the attempt with a single
+-- session ends in a deadlock, it is repeated up to twice, because a user's statement may lock characters or profiles in
+-- another order.
 --
 -- The job keeps all its sessions locked until it ends. So `move_to_archive` and `cancel_sessions` wait at most a fifth
 -- of a second for a row that somebody has locked since `sessions_with_locked_rows` looked. Some errors stop the job,
--- because they do not depend on the session: a serialization failure (class 40), no disk space or memory (53), a
--- shutdown or the cancellation of the statement (57), an I/O error (58), or an internal error (XX).
+-- because they do not depend on the session. These are the classes of SQLSTATE for a serialization failure (40, except
+-- a deadlock), no disk space or memory (53), a shutdown or the cancellation of the statement (57), an I/O error (58),
+-- and an internal error (XX).
 CREATE OR REPLACE FUNCTION private.run_skipping_failures(job text, session_ids uuid[])
 RETURNS uuid[]
 LANGUAGE plpgsql
@@ -50,11 +51,11 @@ BEGIN
 END
 $$;
 
--- Returns the sessions for which the job would have to wait, because somebody has locked a row that the job has to lock
--- too, and warns of each. This function waits for no lock, but locks the rows that nobody else has locked. Archiving a
--- session deletes its seats, and the foreign keys of the archive lock its Seer, the users of its seats, and the
--- characters and creatures of its seats and rolls. Cancelling a session changes the counters of its participants and
--- their characters. The caller has locked the sessions themselves and, for archiving, their adventures.
+-- Returns the ids of the sessions for which the job would have to wait, because somebody has locked a row that the job
+-- has to lock too, and warns of each. This function waits for no lock, but locks the rows that nobody else has locked.
+-- Archiving a session deletes its seats, and the foreign keys of the archive lock its Seer, the users of its seats, and
+-- the characters and creatures of its seats and rolls. Cancelling a session changes the counters of its participants
+-- and their characters. The caller has locked the sessions themselves and, for archiving, their adventures.
 CREATE OR REPLACE FUNCTION private.sessions_with_locked_rows(job text, session_ids uuid[])
 RETURNS uuid[]
 LANGUAGE plpgsql
@@ -98,7 +99,7 @@ BEGIN
         SELECT id FROM public.creatures WHERE id IN (SELECT creature_id FROM needed_rows) FOR KEY SHARE SKIP LOCKED
       ) AS lockable_creatures
     )
-    SELECT array_agg(DISTINCT locked_row.session_id)
+    SELECT array_agg(DISTINCT blocked_row.session_id)
     INTO blocked_session_ids
     FROM (
       SELECT needed_rows.session_id
@@ -107,7 +108,7 @@ BEGIN
         OR (needed_rows.character_id IS NOT NULL AND needed_rows.character_id NOT IN (SELECT id FROM lockable_rows))
         OR (needed_rows.creature_id IS NOT NULL AND needed_rows.creature_id NOT IN (SELECT id FROM lockable_rows))
       UNION ALL
-      SELECT locked_seat.session_id
+      SELECT blocked_seat.session_id
       FROM (
         SELECT seat.session_id, seat.user_id
         FROM public.session_players AS seat
@@ -115,8 +116,8 @@ BEGIN
         EXCEPT
         SELECT lockable_seats.session_id, lockable_seats.user_id
         FROM lockable_seats
-      ) AS locked_seat
-    ) AS locked_row;
+      ) AS blocked_seat
+    ) AS blocked_row;
   ELSE
     WITH needed_rows AS (
       SELECT id AS session_id, seer_id AS user_id, NULL::uuid AS character_id
@@ -270,7 +271,7 @@ EXCEPTION
 END
 $$;
 
--- The same for a new roll.
+-- Does the same for a new roll.
 CREATE OR REPLACE FUNCTION private.check_id_not_archived_since_snapshot(roll public.dice_rolls)
 RETURNS void
 LANGUAGE plpgsql
@@ -296,8 +297,9 @@ END
 $$;
 
 -- Whether a session is abandoned. A session that has not started is abandoned a week after its planned start, but no
--- later than a year after its creation, because the start may be set in any year. Without a planned start it is
--- abandoned a month after its creation. A session that has started is abandoned after a month without events.
+-- later than a year after its creation, because the start can be set in any year. Without a planned start it is
+-- abandoned a month after its creation. A session that has started is abandoned a month after its last event
+-- (`last_event_at`, which may be up to a day too early) or its start, whichever is later.
 CREATE OR REPLACE FUNCTION private.is_abandoned(session public.sessions)
 RETURNS boolean
 LANGUAGE plpgsql

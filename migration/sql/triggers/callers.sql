@@ -1,6 +1,6 @@
--- Who the caller is: the service (role `service_role`) or a user, whether the user's account is open, and which
--- sessions the user takes part in. `policies/function_grants.sql` says who may call each function. An account's *gate*
--- is its row in `private.account_gates`.
+-- These functions say who the caller is (a user, or the service, whose role is `service_role`), whether the user's
+-- account is open, and which sessions the user takes part in. `policies/function_grants.sql` says who may call each
+-- function. An account's *gate* is its row in `private.account_gates`.
 
 -- Whether the caller is the service rather than a user of the API. In a function that runs as its owner, `current_user`
 -- is the owner. So this function checks the role that was set with SET ROLE, and whether the login role may assume the
@@ -133,8 +133,9 @@ $$;
 
 -- Returns the ids of the sessions that the caller takes part in: those that the caller runs, has a seat in, or has
 -- left. A player whom the Seer removed no longer takes part. Otherwise that player could read a renewed join code, and
--- watch the game. A policy that compares with this array computes it once per query and can use an index. A subquery of
--- `session_players` in the policy would instead read that whole table into a hash table.
+-- watch the game. The result is an array, because a policy that compares with an array computes it once per query and
+-- can use an index. A subquery on `session_players` in the policy would instead read that whole table into a hash
+-- table.
 CREATE OR REPLACE FUNCTION private.my_session_ids()
 RETURNS uuid[]
 LANGUAGE plpgsql

@@ -1,4 +1,5 @@
--- Checks the ids of new creatures, and enforces the limit of two hundred creatures per adventure.
+-- Checks the ids of new creatures, enforces the limit of two hundred creatures per adventure, and refuses documents
+-- that clients could not parse.
 
 -- Refuses a new creature whose id belongs to a creature of somebody else's adventure (see `refuse_used_id`). The
 -- service is not refused.
@@ -22,8 +23,9 @@ BEGIN
       PERFORM private.refuse_used_id('creatures');
     END IF;
     -- The caller does not own the adventure of the new row. Row security might accept the row: it uses the statement's
-    -- snapshot, in which an adventure that another part of the statement has deleted still belongs to the caller.
-    -- The policy's function, `may_add_creature`, is called first, because its error states the reason.
+    -- snapshot, in which an adventure that another part of the statement has deleted still belongs to the caller. So
+    -- the row is refused here. The policy's function, `may_add_creature`, is called first, because its error states the
+    -- reason.
     PERFORM private.may_add_creature(NEW.adventure_id);
     RAISE EXCEPTION USING
       ERRCODE = 'insufficient_privilege',
@@ -82,6 +84,8 @@ CREATE OR REPLACE TRIGGER set_updated_at
   BEFORE UPDATE ON public.creatures
   FOR EACH ROW EXECUTE FUNCTION private.touch_updated_at();
 
+-- The next two triggers refuse documents that a typical client could not parse (see `is_parsable`). The numbers are the
+-- maximum sizes in bytes.
 CREATE OR REPLACE TRIGGER check_parsable_stats
   BEFORE INSERT OR UPDATE OF stats ON public.creatures
   FOR EACH ROW

@@ -3,16 +3,18 @@
 -- Whether a typical client, one whose numbers are doubles and whose parser accepts at most a hundred levels (arrays and
 -- objects within each other), can parse a document. A document that it cannot parse would break every client that reads
 -- the row.
+--
 -- `max_bytes` is the size limit of the document. A document whose stored size exceeds the limit is not examined, and
 -- the answer is true, because the check constraint on the size refuses it. A value that arrives compressed from another
 -- table could pass that constraint, so the answer for a compressed value whose text exceeds the limit is false.
 --
--- The text of a number may be far longer than its stored form: `0e-16383` is stored in 12 bytes, and its text has
--- 16,385 characters. So no number may be beyond 1e308 or closer to 0 than 1e-308. A zero may have at most 308 decimals
--- and any other number at most 325, enough for the 17 digits of each double. And the text of a document may be at most
--- eight times as long as its size limit. An escaped character is at most six times as long in the text as in the stored
--- form, so only a document with a number of more than 40 digits before or after the decimal point can exceed this
--- factor. The text of a document of more than 4096 bytes is therefore measured only if it has such a number.
+-- The text of a number can be far longer than its stored form: `0e-16383` is stored in 12 bytes, and its text has
+-- 16,385 characters. So no number may be beyond 1e308, and no number but 0 may be closer to 0 than 1e-308. A zero may
+-- have at most 308 decimals and any other number at most 325, enough for the 17 digits of each double. And the text of
+-- a document may be at most eight times as long as its size limit. The text of an escaped character, or of a number
+-- with at most 40 digits before and 40 after the decimal point, is at most six times as long as the stored form. So
+-- only a document with a longer number can exceed the factor of eight, and the text of a document of more than 4096
+-- bytes is measured only if it has such a number.
 CREATE OR REPLACE FUNCTION private.is_parsable(document jsonb, max_bytes integer)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -23,9 +25,9 @@ AS $$
 DECLARE
   stored_size CONSTANT integer := pg_column_size(document);
   document_text text;
-  -- Whether the text shows that size and numbers are acceptable (the levels are checked separately): the document has
-  -- at most 4096 bytes, its text has at most eight times `max_bytes`, and no number in it has 64 digits in a row, which
-  -- implies that every number is in range.
+  -- Whether the text shows that size and numbers are acceptable (the levels are checked separately): the document is
+  -- stored in at most 4096 bytes, its text is at most eight times `max_bytes` long, and no number in it has 64 digits
+  -- in a row, which implies that every number is in range.
   has_harmless_text boolean := false;
   max_decimals integer;
   greatest_number numeric;
@@ -46,7 +48,7 @@ BEGIN
       RETURN true;
     END IF;
   END IF;
-  -- The document itself is level 0 of the path, so an array or object at level 100 is the hundred-and-first.
+  -- The document itself is level 0 of the path, so an array or object at level 100 is the hundred-and-first level.
   IF jsonb_path_exists(document, 'strict $.**{100} ? (@.type() == "array" || @.type() == "object")') THEN
     RETURN false;
   END IF;

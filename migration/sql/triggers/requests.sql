@@ -1,5 +1,5 @@
 -- Makes the creation of rows idempotent: a client that repeats the request that created a row, with the same id, gets
--- that row. The repetition is recognized by a digest of the request, which `private.requests` stores.
+-- that row. The repetition is recognized by a digest of the request, stored in `private.requests`.
 
 -- Returns the digest of a request: two hashes with different seeds, computed from the columns that the Rust crate
 -- `service` sets when it creates a row.
@@ -109,8 +109,9 @@ CREATE OR REPLACE TRIGGER sync_request_digest
   AFTER INSERT OR DELETE ON public.sessions
   FOR EACH ROW EXECUTE FUNCTION private.sync_request_digest();
 
--- Only for sign-ups by the service. Sign-ups by the platform (Supabase) need no digest, and must not fail because of
--- one. The digest of a sign-up is deleted when the account is closed (`private.close_account_unchecked`).
+-- This trigger fires only for sign-ups by the service. Sign-ups by the platform (Supabase) need no digest, and must not
+-- fail because of one. The digest of a sign-up is deleted when the account is closed
+-- (`private.close_account_unchecked`).
 CREATE OR REPLACE TRIGGER sync_request_digest
   AFTER INSERT ON auth.users
   FOR EACH ROW

@@ -1,5 +1,5 @@
--- Counts the active seats of each session, character and account, so that a session never has more of them than its
--- `max_players`. An *active* seat is one that its player holds now.
+-- Counts the active seats of each session, and those of each character and account in live sessions, and enforces the
+-- limits on seats. An *active* seat is one that its player holds now. A *live* session is one that has not ended.
 
 -- Counts the seats that one statement takes and gives up. Refuses a seat if the session is full or has ended, if the
 -- session has started and a user (not the service) joins it for the first time, if the account has too many seats, or
@@ -56,7 +56,8 @@ BEGIN
     ) AS changed_seats;
     -- A player who has left can choose another character without taking the seat. `prepare_seat`
     -- (`session_players.sql`) has checked that the session has not ended, but at REPEATABLE READ perhaps in an old
-    -- snapshot. If the session has changed since, locking it fails with a serialization error.
+    -- snapshot. So the session is locked here: if it has changed since that snapshot, the lock fails with a
+    -- serialization error.
     PERFORM private.lock_rows(
       'sessions',
       ARRAY(
@@ -74,8 +75,9 @@ BEGIN
   -- A function that the statement calls (in RETURNING, or as a trigger of a temporary table) may have changed
   -- `is_active` or `character_id` of one of these seats again. The trigger of that second change has already run, so
   -- its event would precede that of the first change, which is emitted below. The statement is therefore refused. It is
-  -- also refused if the function has deleted the session, and the seat with it: the session was ended first, which
-  -- subtracted its seats as they are now from counters that still count them as they were before this statement.
+  -- also refused if the function has completed or cancelled the session and then deleted it, and the seat with it:
+  -- ending the session subtracted the session's seats from counters that did not yet include the change of this
+  -- statement.
   IF TG_OP <> 'DELETE' THEN
     IF EXISTS (
       SELECT
@@ -227,7 +229,8 @@ AS $$
 BEGIN
   -- As in `triggers/statement_limits.sql`, the check also applies to a login that may assume `anon` or `authenticated`,
   -- because a function in its statement can change the role. This condition is an IF of its own, because the service
-  -- has no EXECUTE on `may_take_seat`, which PostgreSQL requires for an expression that contains the call.
+  -- has no EXECUTE on `may_take_seat`, which PostgreSQL requires for an expression that contains the call, even if the
+  -- call is not evaluated.
   IF NOT (
     row_security_active(TG_RELID)
     AND (pg_has_role('anon', 'MEMBER') OR pg_has_role('authenticated', 'MEMBER'))

@@ -3,10 +3,10 @@
 -- session that is deleted is subtracted from the counters, too.
 
 -- Updates the counters for all sessions that one statement ends. An ended session and its seats no longer count as
--- live. A completed session counts once for the Seer, once for everyone who had a seat, and once for the adventure; but
--- if nobody except the Seer had a seat, it counts for none of them. All rows of a table are locked before any of them
--- is changed: users and adventures in the order of their keys, characters by `lock_rows`, which tries not to wait for
--- one of them while it holds another.
+-- live. A completed session counts once for the Seer, once for everyone who ever had a seat, and once for the
+-- adventure; but if nobody except the Seer ever had a seat, it counts for none of them. In each table, all rows to
+-- change are locked before the first of them is changed: users and adventures in the order of their keys, characters by
+-- `lock_rows`, which tries not to wait for one character while it holds another.
 CREATE OR REPLACE FUNCTION private.update_user_stats()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -16,7 +16,7 @@ AS $$
 DECLARE
   ended_statuses CONSTANT public.session_status[] := '{completed,cancelled}'::public.session_status[];
   ended_session_ids uuid[];
-  -- The completed sessions among `ended_session_ids` in which somebody besides the Seer had a seat.
+  -- The completed sessions among `ended_session_ids` in which somebody besides the Seer ever had a seat.
   counted_session_ids uuid[];
   character_ids uuid[];
   user_ids uuid[];
@@ -42,7 +42,7 @@ BEGIN
     RETURN NULL;
   END IF;
   -- The statement that ended the sessions may itself have called a function (for example in RETURNING) that deleted one
-  -- of them. Then its seats are gone, and cannot be subtracted from the counters.
+  -- of them. Then that session's seats are gone, and cannot be subtracted from the counters.
   IF EXISTS (
     SELECT
     FROM unnest(ended_session_ids) AS ended_session (id)
@@ -59,7 +59,7 @@ BEGIN
   PERFORM private.lock_rows('characters', character_ids);
   UPDATE public.characters AS character
   SET live_seats = character.live_seats - character_change.ended_seats,
-      last_played_at = coalesce(character_change.last_ended_at, character.last_played_at)
+      last_played_at = greatest(character_change.last_ended_at, character.last_played_at)
   FROM (
     SELECT
       seat.character_id,
@@ -96,7 +96,7 @@ BEGIN
       FROM public.session_players AS seat
       WHERE seat.session_id = ANY (ended_session_ids)
       UNION ALL
-      -- If the statement also assigned the session to another Seer, it still counts as live for the former one.
+      -- If the statement also assigned a session to another Seer, the session still counts as live for the former one.
       SELECT session.seer_id, 0, 1, 0, 0
       FROM old_sessions AS session
       WHERE session.id = ANY (ended_session_ids)
@@ -140,7 +140,7 @@ $$;
 -- with the session, but their own trigger (`subtract_deleted_seats`) cannot subtract them, because it no longer sees
 -- the session. The session is already locked, although it comes after its seats in the lock order, so waiting for
 -- another transaction could end in a deadlock. The deletion therefore fails at once if another transaction has locked
--- one of the rows.
+-- one of the seats, or the row of a character or user whose counter would change.
 CREATE OR REPLACE FUNCTION private.subtract_deleted_session()
 RETURNS trigger
 LANGUAGE plpgsql

@@ -43,9 +43,9 @@ BEGIN
 END
 $$;
 
--- Fills in the player, refuses changes that the caller may not make to a seat, and sets the seat's timestamps. For an
--- update, row security has already refused all callers but the player, the session's Seer, and roles that bypass row
--- security.
+-- Fills in the player, refuses changes that the caller may not make to a seat, and sets the seat's timestamps. Because
+-- row security filters the rows of an UPDATE first, only the player, the session's Seer and roles that bypass row
+-- security reach this function with an existing seat.
 CREATE OR REPLACE FUNCTION private.prepare_seat()
 RETURNS trigger
 LANGUAGE plpgsql

@@ -1,5 +1,5 @@
 -- What belongs to a session itself: its adventure, its planned start, the transitions of its status, its game state,
--- and the events of its changes.
+-- and the events of its changes. A *live* session is one that has not ended.
 
 -- Fills in the Seer. Refuses an adventure that the Seer may not use, and an id that another Seer's session has. This
 -- function refuses only callers who may create the session; for all others row security refuses the row. Users get the
@@ -42,8 +42,8 @@ BEGIN
 END
 $$;
 
--- Refuses a planned start that is more than an hour ago (the trigger's WHEN compares the time), because the lobby
--- should list sessions that can still be joined. The service may set any planned start. The other columns of a session
+-- Refuses a planned start that is more than an hour in the past (the trigger's WHEN compares the time): users plan
+-- sessions for the future, with an hour of grace. The service may set any planned start. The other columns of a session
 -- whose planned start has passed can still be edited.
 CREATE OR REPLACE FUNCTION private.check_schedule()
 RETURNS trigger
@@ -68,12 +68,12 @@ BEGIN
 END
 $$;
 
--- Runs after a session was inserted. Refuses the id of an archived session, counts the session for its Seer (at most
--- twenty live ones), and checks the adventure again, because it may have been unpublished since the caller's snapshot.
--- At READ COMMITTED a plain query sees the change. At higher isolation levels the adventure's row must be locked: the
--- lock fails if the row has changed since the snapshot. The lock is released at once, by rolling back the block that
--- takes it. Otherwise two accounts that keep creating sessions of the adventure in overlapping transactions could make
--- its creator, or the completion of another session, wait for ever.
+-- Runs after a session was inserted. Refuses the id of an archived session, counts the session for its Seer if it is
+-- live (a Seer has at most twenty live sessions), and checks the adventure again, because it may have been unpublished
+-- since the caller's snapshot. At READ COMMITTED a plain query sees that. At higher isolation levels the adventure's
+-- row must be locked: the lock fails if the row has changed since the snapshot. The lock is released at once, by
+-- rolling back the block that takes it. Otherwise two accounts that keep creating sessions of the adventure in
+-- overlapping transactions could make its creator, or the completion of another session, wait for ever.
 CREATE OR REPLACE FUNCTION private.count_and_check_new_session()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -119,9 +119,9 @@ BEGIN
 END
 $$;
 
--- Checks the transitions of the status, sets the timestamps that belong to them, counts encounters, and refuses most
--- changes of an ended session. The Seer of an ended session may still edit its note (`looking_for`) and its visibility
--- (`is_public`), for example to withdraw it from view.
+-- Checks the transitions of the status, sets the timestamps that belong to them, and counts encounters. Refuses to
+-- start or resume a session that has no seated player. Refuses users most changes of an ended session: its Seer may
+-- still edit its note (`looking_for`) and its visibility (`is_public`), for example to withdraw it from view.
 CREATE OR REPLACE FUNCTION private.prepare_session_status()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -192,7 +192,8 @@ $$;
 
 -- Counts the changes of the game state, in `game_state_version`. The trigger's WHEN compares the documents as they are
 -- stored: 12 and 12.0 are equal as numbers, but clients see the difference. A client's UPDATE can name, in its WHERE
--- clause, the version that it replaces, so that two screens of one Seer do not overwrite each other unnoticed.
+-- clause, the version that it replaces, so that two devices of one Seer do not overwrite each other's changes
+-- unnoticed.
 CREATE OR REPLACE FUNCTION private.increment_game_state_version()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -204,11 +205,12 @@ BEGIN
 END
 $$;
 
--- Restores all heroic saves of the session when its encounter changes. It skips a seat whose player is just leaving:
--- the player's transaction has locked the seat and waits for this session, so waiting for the seat would be a deadlock.
--- It also skips the seats of removed players, who still see their own seat and could otherwise learn of encounters in a
--- session that they may no longer see. A skipped seat is still correct, because its used save belongs to an earlier
--- encounter (`heroic_saves_encounter`), and `claim_heroic_save` counts only saves of the current one.
+-- Lets each seat use its heroic save (a second roll of a failed roll, once per encounter) in the session's new
+-- encounter. This function skips locked seats: a player who is just leaving has locked the seat and waits for this
+-- session, so waiting for the seat would be a deadlock. It also skips the seats of removed players, who still see their
+-- own seat and could otherwise learn of encounters in a session that they may no longer see. A skipped seat is still
+-- correct, because its used save belongs to an earlier encounter (`heroic_saves_encounter`), and `claim_heroic_save`
+-- counts only saves of the current one.
 CREATE OR REPLACE FUNCTION private.clear_used_heroic_saves()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -234,7 +236,8 @@ END
 $$;
 
 -- When the service assigns a live session to another Seer, the session counts for the new Seer, and no longer for the
--- former one. This raises an error if the new Seer's account is closed or already has the maximum of live sessions.
+-- former one. The function raises an error if the new Seer's account is closed, or already has the maximum number of
+-- live sessions.
 CREATE OR REPLACE FUNCTION private.move_session_count()
 RETURNS trigger
 LANGUAGE plpgsql

@@ -18,10 +18,12 @@ BEGIN
 END
 $$;
 
--- Derives the path and the completed steps from the current step. A time of completion that the statement sets becomes
--- the current time, or stays the one that was stored. This trigger does not check the order of the steps, because an
--- upsert fires it twice: for the row proposed for insertion, and again for the existing row that is updated instead.
--- `check_tutorial_step` checks the order in the row that was written in the end.
+-- Derives the path from the current step, and starts the tutorial again when the current step goes back to the first.
+-- Unless the service writes the row, this trigger also derives the completed steps; and if the statement sets a time of
+-- completion, its value is ignored: the stored time is kept or, if there is none, the current time is stored. This
+-- trigger does not check the order of the steps, because an upsert fires it twice: for the row proposed for insertion,
+-- and again for the existing row that is updated instead. `check_tutorial_step` checks the order in the row that was
+-- written in the end.
 CREATE OR REPLACE FUNCTION private.prepare_tutorial_step()
 RETURNS trigger
 LANGUAGE plpgsql

@@ -1,6 +1,6 @@
--- Creates a *profile* (a row of `public.users`) for each account in `auth.users`, and changes the profile with the
--- account. The functions that close and delete accounts are in `account_deletion.sql`. An account's *gate* is its row
--- in `private.account_gates`.
+-- Creates a *profile* (a row of `public.users`) for each account in `auth.users`, and keeps the profile up to date with
+-- the account. The functions that close and delete accounts are in `account_deletion.sql`. An account's *gate* is its
+-- row in `private.account_gates`, which says whether the account is open, and which serves as a lock.
 
 -- Returns a name that is safe to show to others: line breaks and control characters become spaces; zero-width spaces,
 -- byte-order marks and characters that change the direction of the text are removed; and what remains is cut to a
@@ -25,8 +25,8 @@ BEGIN
 END
 $$;
 
--- Returns the e-mail address to store in the profile of an account: its own, or its reserved address
--- `<id>@no-email.invalid` if it has none. Only this schema assigns addresses in the reserved domains
+-- Returns the e-mail address to store in the profile of an account: the account's own address or, if it has none, its
+-- *reserved* address `<id>@no-email.invalid`. Only this schema assigns addresses in the reserved domains
 -- (`no-email.invalid`, `deleted.invalid`), so an account with such an address counts as one without an address.
 CREATE OR REPLACE FUNCTION private.email_to_store(account uuid, address text)
 RETURNS text
@@ -43,8 +43,8 @@ END
 $$;
 
 -- Inserts a profile unless the id or the e-mail address is in use, and returns whether it was inserted. A transaction
--- that closes another account may be giving up the address, and may then stay open for long. This function waits for
--- that transaction no longer than a second, and then returns false.
+-- that closes another account may be giving up the address, and may then stay open for a long time. This function waits
+-- for that transaction no longer than a second, and then returns false.
 CREATE OR REPLACE FUNCTION private.try_insert_profile(account uuid, address text, name text, avatar text)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -66,8 +66,8 @@ $$;
 -- Creates the profile of an account, or gives the account its former profile back. This must never fail, because the
 -- sign-up would fail with it. An account without an e-mail address, or with one that another account has (single
 -- sign-on allows that), gets its reserved address (`email_to_store`). If another sign-up with the same address is in
--- progress, ON CONFLICT waits for it, but no longer than a second. If the id already has a profile, the account gets
--- that profile back, with its history, and is open again.
+-- progress, ON CONFLICT waits for it, but no longer than a second; then this account gets its reserved address, too. If
+-- the id already has a profile, the account gets that profile back, with its history, and is open again.
 CREATE OR REPLACE FUNCTION private.create_or_reopen_profile(account uuid, account_email text, metadata jsonb)
 RETURNS void
 LANGUAGE plpgsql
@@ -114,7 +114,7 @@ BEGIN
 END
 $$;
 
--- Returns the URL of a picture if it is an http(s) URL of at most 2,000 characters, else NULL.
+-- Returns the value (the URL of a picture) if it is an http(s) URL of at most 2,000 characters, else NULL.
 CREATE OR REPLACE FUNCTION private.http_url(value jsonb)
 RETURNS text
 LANGUAGE plpgsql
@@ -133,8 +133,9 @@ END
 $$;
 
 -- Stores an e-mail address in an open account's profile. Returns false if another profile has the address. A
--- transaction that closes another account may be giving up the address, and may then stay open for long. This function
--- waits for that transaction no longer than a second, and then returns false.
+-- transaction that closes another account may be giving up the address, and may then stay open for a long time. This
+-- function waits for that transaction no longer than a second, and then returns false. For a closed account it does
+-- nothing, and returns true.
 CREATE OR REPLACE FUNCTION private.try_set_email(account uuid, address text)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -154,8 +155,8 @@ EXCEPTION
 END
 $$;
 
--- Changes the e-mail address of an open account's profile. If another profile has the new address, this profile gets
--- its reserved address instead, so that the change of the account still succeeds.
+-- Changes the e-mail address of an open account's profile. If `try_set_email` cannot store the new address, the profile
+-- gets its reserved address (`email_to_store`) instead, so that the change of the account still succeeds.
 CREATE OR REPLACE FUNCTION private.change_email(account uuid, address text)
 RETURNS void
 LANGUAGE plpgsql
@@ -195,7 +196,8 @@ BEGIN
 END
 $$;
 
--- Creates the gate of a new account: its row in `private.account_gates`, which every write of the account locks first.
+-- Creates the gate of a new account: its row in `private.account_gates`. Every statement with which the account's user
+-- writes locks this row first.
 CREATE OR REPLACE FUNCTION private.create_gate()
 RETURNS trigger
 LANGUAGE plpgsql

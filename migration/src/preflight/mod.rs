@@ -39,7 +39,8 @@ pub(crate) async fn can_read_all_rows<C: ConnectionTrait>(db: &C, schema: &str, 
     .await
 }
 
-/// Returns whether the list of applied migrations exists.
+/// Returns whether `public.sparc_migrations`, the list of applied migrations, exists, as a table or as any other
+/// relation.
 pub(crate) async fn has_migrations_table<C: ConnectionTrait>(db: &C) -> Result<bool, DbErr> {
     fetch_bool(
         db,
@@ -80,7 +81,7 @@ pub(crate) fn check_not_migrated_by_newer_version(state: &State) -> Result<(), M
 
 /// Checks that the server, the role and the objects in the database permit the command.
 pub(crate) async fn check_ready<C: ConnectionTrait>(db: &C, state: &State) -> Result<(), DbErr> {
-    let connection: ConnectionProperties = fetch_one(
+    let properties: ConnectionProperties = fetch_one(
         db,
         "SELECT
            current_setting('server_version_num')::integer AS version_number,
@@ -90,15 +91,15 @@ pub(crate) async fn check_ready<C: ConnectionTrait>(db: &C, state: &State) -> Re
            (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user) AS role_is_superuser",
     )
     .await?;
-    if connection.version_number < 150_000 {
-        return Err(MigrationError::ServerTooOld { found: connection.version }.into());
+    if properties.version_number < 150_000 {
+        return Err(MigrationError::ServerTooOld { found: properties.version }.into());
     }
-    if connection.server_is_standby {
+    if properties.server_is_standby {
         return Err(MigrationError::Standby.into());
     }
     let Some(applied) = &state.applied_migrations else {
         let missing = vec!["SELECT on table public.sparc_migrations (not restricted by row-level security)".to_owned()];
-        return Err(MigrationError::MissingPrivileges { role: connection.role, missing }.into());
+        return Err(MigrationError::MissingPrivileges { role: properties.role, missing }.into());
     };
     if applied.is_empty() {
         check_auth_schema(db).await?;
@@ -110,22 +111,22 @@ pub(crate) async fn check_ready<C: ConnectionTrait>(db: &C, state: &State) -> Re
             check_names_are_free(state)?;
         }
         // The role would own what it creates.
-        if ["anon", "authenticated", "service_role"].contains(&connection.role.as_str()) {
-            return Err(MigrationError::ApiRoleMigrates { role: connection.role }.into());
+        if ["anon", "authenticated", "service_role"].contains(&properties.role.as_str()) {
+            return Err(MigrationError::ApiRoleMigrates { role: properties.role }.into());
         }
     }
     check_job_names_are_free(state)?;
-    if !connection.role_is_superuser {
+    if !properties.role_is_superuser {
         let missing = fetch_names(db, include_str!("../../sql/missing_privileges.sql")).await?;
         if !missing.is_empty() {
-            return Err(MigrationError::MissingPrivileges { role: connection.role, missing }.into());
+            return Err(MigrationError::MissingPrivileges { role: properties.role, missing }.into());
         }
     }
-    check_owners(db, state, connection.role).await
+    check_owners(db, state, properties.role).await
 }
 
-/// Does the same as [`check_migrations_table`], for an `up` that has migrations to apply: such an `up` does not repair
-/// the table.
+/// Checks the same as [`check_migrations_table`], but for an `up` that has migrations to apply. Such an `up` does not
+/// repair the table, so the error names another remedy.
 fn check_migrations_table_before_up(state: &State) -> Result<(), MigrationError> {
     if check_migrations_table(state).is_ok() {
         return Ok(());
@@ -133,8 +134,8 @@ fn check_migrations_table_before_up(state: &State) -> Result<(), MigrationError>
     if let (true, Some(database_version)) = (state.needs_upgrade(), state.record.version.clone()) {
         return Err(MigrationError::InvalidMigrationsTableBeforeUpgrade { database_version });
     }
-    let has_its_name = |object: &&str| object.split(' ').nth(1) == Some("public.sparc_migrations");
-    let found = state.found_by_name().into_keys().filter(has_its_name).map(str::to_owned).collect();
+    let is_called_sparc_migrations = |object: &&str| object.split(' ').nth(1) == Some("public.sparc_migrations");
+    let found = state.found_by_name().into_keys().filter(is_called_sparc_migrations).map(str::to_owned).collect();
     Err(MigrationError::NameCollision { found, includes_most_objects: false })
 }
 
@@ -187,7 +188,8 @@ async fn check_auth_schema<C: ConnectionTrait>(db: &C) -> Result<(), DbErr> {
     }
 }
 
-/// Checks that the role owns every object of the schema, or is a member of the role that owns it.
+/// Checks that the role owns every table, view, sequence, function and type of the schema, or has the privileges of the
+/// role that owns it, as a member of that role.
 async fn check_owners<C: ConnectionTrait>(db: &C, state: &State, role: String) -> Result<(), DbErr> {
     let mut queries = Vec::new();
     for (catalog, owner_column) in [("pg_class", "relowner"), ("pg_proc", "proowner"), ("pg_type", "typowner")] {

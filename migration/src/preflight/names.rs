@@ -1,5 +1,7 @@
 //! Checks that the names of new objects are free, and that existing objects were not renamed or moved.
 
+use std::collections::BTreeSet;
+
 use sea_orm_migration::{prelude::*, sea_orm::FromQueryResult};
 
 use crate::{
@@ -11,29 +13,40 @@ use crate::{
     repair::SCHEMA_OWNER_SQL,
 };
 
-/// Checks, before the schema is created, that no table, view, type or function in the database has a name that the
-/// schema needs.
+/// Checks, before the schema is created, that no relation, type or function in the database has a name that the schema
+/// needs for one of its own.
 pub(super) fn check_names_are_free(state: &State) -> Result<(), MigrationError> {
-    let names_of = |objects: Vec<&str>| -> Vec<String> {
-        // Most other kinds of objects belong to an object of one of these kinds. Roles, schemas and the publication may
-        // exist already, and `check_job_names_are_free` checks the jobs.
-        let is_standalone =
-            |object: &&str| matches!(manifest::kind(object), "table" | "view" | "type" | "domain" | "function");
-        objects
-            .into_iter()
-            .filter(is_standalone)
-            // This program's tables (`sparc_migrations` and `sparc_record`) are created before the others, so they may
-            // exist.
-            .filter(|object| !object.contains(".sparc_"))
-            .map(without_arguments)
-            .collect()
-    };
     let definitions: Definitions = manifest::definitions();
-    let ours = names_of(definitions.keys().map(String::as_str).filter(|object| !object.contains(" auth.")).collect());
-    let mut found = names_of(state.found_objects.iter().map(|found| found.name.as_str()).collect());
-    found.retain(|name| ours.contains(name));
+    let ours: BTreeSet<String> = definitions
+        .keys()
+        .filter(|object| !object.contains(" auth."))
+        .filter_map(|object| name_in_namespace(object))
+        .collect();
+    let mut found: Vec<String> = state
+        .found_objects
+        .iter()
+        .filter(|object| name_in_namespace(&object.name).is_some_and(|name| ours.contains(&name)))
+        .map(|object| without_arguments(&object.name))
+        .collect();
+    found.dedup();
     let includes_most_objects = found.len() * 2 > ours.len();
     if found.is_empty() { Ok(()) } else { Err(MigrationError::NameCollision { found, includes_most_objects }) }
+}
+
+/// Returns the object's name with the namespace in which it must be unique: tables, views and sequences share one, and
+/// so do types and domains. Returns `None` for other objects. Most of these belong to an object that has a name in a
+/// namespace; roles, schemas and the publication may exist already; and [`check_job_names_are_free`] checks the jobs.
+fn name_in_namespace(object: &str) -> Option<String> {
+    let namespace = match manifest::kind(object) {
+        // This program's tables (`sparc_migrations` and `sparc_record`) are created before the others, so they may
+        // exist.
+        "table" | "view" | "sequence" if !object.contains(".sparc_") => "relation",
+        "type" | "domain" => "type",
+        "function" => "function",
+        _ => return None,
+    };
+    let (_, name) = object.split_once(' ')?;
+    Some(format!("{namespace} {}", without_arguments(name)))
 }
 
 /// Checks that no job of somebody else has the name of one of this program's jobs, because `pg_cron` would overwrite
@@ -145,8 +158,9 @@ pub(crate) async fn check_names_of_missing_objects_are_free<C: ConnectionTrait>(
         if objects.is_empty() {
             continue;
         }
-        // `pg_describe_object` calls enums, domains and row types all "type", so the message adds the kind.
-        let kind_note = if catalog == "pg_type" {
+        // `pg_describe_object` calls enums, domains and row types all "type", so the description says which of them are
+        // domains and which are row types.
+        let kind_note_sql = if catalog == "pg_type" {
             " || CASE typtype WHEN 'd' THEN ' (a domain)' WHEN 'c' THEN ' (the row type of a relation)' ELSE '' END"
         } else {
             ""
@@ -156,7 +170,7 @@ pub(crate) async fn check_names_of_missing_objects_are_free<C: ConnectionTrait>(
             &format!(
                 "SELECT
                    format('%I.%I', nspname, {name_column}) AS name,
-                   pg_describe_object('{catalog}'::regclass, {catalog}.oid, 0){kind_note} AS description
+                   pg_describe_object('{catalog}'::regclass, {catalog}.oid, 0){kind_note_sql} AS description
                  FROM pg_catalog.{catalog}
                  JOIN pg_catalog.pg_namespace ON pg_namespace.oid = {schema_column}
                  WHERE format('%I.%I', nspname, {name_column}) IN ({})

@@ -12,9 +12,9 @@ fn has_default_privileges(kind: &str) -> bool {
 }
 
 impl Plan {
-    /// Resets the setting `session_replication_role` wherever it is stored, even if the stored value is `origin`.
-    /// (`set_up_and_lock_sql` in `script` has set it for this transaction.) The roles and databases are selected by
-    /// the same conditions as in the catalog query.
+    /// Resets the setting `session_replication_role` wherever it is stored for a role or a database, even if the stored
+    /// value is `origin`. The roles and databases are selected by the same conditions as in the catalog query. (For
+    /// this transaction, `set_up_and_lock_sql` in `script` has already set the setting to `origin`.)
     pub(super) fn repair_session_replication_role(&mut self, defects: &Defects<'_>) {
         let object = "session_replication_role";
         if !defects.to_restore().any(|(name, _)| name == object) {
@@ -22,9 +22,9 @@ impl Plan {
         }
         let sql = "DO $$
 DECLARE
-  target text;
+  role_or_database text;
 BEGIN
-  FOR target IN
+  FOR role_or_database IN
     SELECT
       CASE
         WHEN setrole <> 0 THEN concat_ws(' IN DATABASE ', 'ROLE ' || setrole::regrole, quote_ident(datname))
@@ -47,7 +47,7 @@ BEGIN
         )
       )
   LOOP
-    EXECUTE format('ALTER %s RESET session_replication_role', target);
+    EXECUTE format('ALTER %s RESET session_replication_role', role_or_database);
   END LOOP;
 END
 $$";
@@ -59,24 +59,24 @@ $$";
         let found = defects.state.found_by_name();
         for difference in &defects.to_alter_or_drop {
             let object = difference.object.as_str();
-            let lacks_privileges = difference.expected.is_some()
+            let owner_lacks_privileges = difference.expected.is_some()
                 && difference.found.as_ref().is_some_and(|definition| definition.contains(", its owner lacks "));
-            let (true, Some(catalog_object)) = (lacks_privileges, found.get(object)) else { continue };
+            let (true, Some(catalog_object)) = (owner_lacks_privileges, found.get(object)) else { continue };
             let (kind, name) = object.split_once(' ').unwrap_or_default();
-            let (target, catalog, owner_column) = match kind {
+            let (kind_keyword, catalog, owner_column) = match kind {
                 "schema" => ("SCHEMA", "pg_namespace", "nspowner"),
                 "table" => ("TABLE", "pg_class", "relowner"),
                 "sequence" => ("SEQUENCE", "pg_class", "relowner"),
                 "function" => ("ROUTINE", "pg_proc", "proowner"),
                 "type" => ("TYPE", "pg_type", "typowner"),
-                // Views are created again.
+                // Views are created again, and then their owner has all privileges.
                 _ => continue,
             };
             let sql = format!(
                 "DO $do$
 BEGIN
   EXECUTE format(
-    'GRANT ALL ON {target} %s TO %I',
+    'GRANT ALL ON {kind_keyword} %s TO %I',
     {},
     (SELECT pg_get_userbyid({owner_column}) FROM {catalog} WHERE oid = {})
   );
@@ -135,7 +135,7 @@ $do$",
     }
 
     /// Removes the attributes, privileges and memberships that an API role must not have, and restores BYPASSRLS of
-    /// `service_role`. The phrases are those of the catalog query.
+    /// `service_role`. The definition of a role is a list of phrases, which the catalog query writes.
     fn repair_roles(&mut self, defects: &Defects<'_>) {
         for difference in &defects.to_alter_or_drop {
             let (Some(role), Some(found), Some(expected)) =
@@ -143,7 +143,7 @@ $do$",
             else {
                 continue;
             };
-            let (phrases, memberships) = found.split_once(", member of ").unwrap_or((found, ""));
+            let (phrases, parent_roles) = found.split_once(", member of ").unwrap_or((found, ""));
             let must_bypass = expected.starts_with("bypasses");
             // A superuser bypasses row security with and without the attribute.
             let bypasses = phrases.split(", ").next() == Some("bypasses row security");
@@ -175,8 +175,8 @@ $$"
                 };
                 self.push_repair(sql, &difference.object, None);
             }
-            if !memberships.is_empty() {
-                self.push_repair(revoke_memberships_sql(role, memberships), &difference.object, None);
+            if !parent_roles.is_empty() {
+                self.push_repair(revoke_memberships_sql(role, parent_roles), &difference.object, None);
             }
         }
     }
@@ -202,8 +202,8 @@ $$"
                 self.push_repair(sql, &difference.object, None);
             }
         }
-        // A table that was dropped has left the publication without the operator's choosing that. So when such a table
-        // is created again, it is also added to the publication again.
+        // A table that is dropped leaves the publication, although the operator did not choose that. So when such a
+        // table is created again, it is also added to the publication again.
         for table in defects.to_create.iter().filter_map(|object| object.strip_prefix("table ")) {
             let object = format!("publication supabase_realtime of {table}");
             if defects.state.expected.contains_key(&object) {
@@ -255,10 +255,12 @@ $do$",
     }
 }
 
-/// Returns the SQL that ends the role's memberships. `memberships` is a list of quoted names. (A name that contains the
-/// separator is not found in the list; then a difference is left, which `up` reports.)
-fn revoke_memberships_sql(role: &str, memberships: &str) -> String {
-    // Since PostgreSQL 16, a membership belongs to its grantor, and REVOKE without a grantor may revoke another one.
+/// Returns the SQL that ends the role's memberships in `parent_roles`, a text of quoted names with `, ` between them.
+/// (A name that itself contains this separator is not found in the text; then a difference is left, which `up`
+/// reports.)
+fn revoke_memberships_sql(role: &str, parent_roles: &str) -> String {
+    // Since PostgreSQL 16, several roles can grant the same membership, and each grant is revoked on its own. REVOKE
+    // without a grantor may revoke the grant of another role.
     format!(
         "DO $$
 DECLARE
@@ -280,6 +282,6 @@ BEGIN
   END LOOP;
 END
 $$",
-        query::literal(memberships)
+        query::literal(parent_roles)
     )
 }

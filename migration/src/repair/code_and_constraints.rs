@@ -1,5 +1,6 @@
-//! Repairs of code (the functions, views, triggers and policies that the files under `sql/` create), and of constraints
-//! and indexes. Functions and views are created first, then constraints and indexes, then triggers and policies.
+//! Repairs of code (the functions, views, triggers and policies that the files under `sql/` create), of constraints and
+//! indexes, and of replica identities. Functions and views are created first, then constraints and indexes. Then
+//! replica identities are set, and last, triggers and policies are created.
 
 use std::collections::BTreeSet;
 
@@ -14,15 +15,15 @@ use crate::{
 impl Plan {
     pub(super) fn repair_code_and_constraints(&mut self, defects: &Defects<'_>) {
         let to_restore: BTreeSet<&str> = defects.to_restore().map(|(object, _)| object).collect();
-        let needs_policy_blocks =
+        let needs_policy_do_blocks =
             created_in_do_blocks(defects.state, "policy").any(|object| to_restore.contains(object));
-        let needs_trigger_blocks =
+        let needs_trigger_do_blocks =
             created_in_do_blocks(defects.state, "trigger").any(|object| to_restore.contains(object));
         let is_needed = |statement: &Statement| match statement.target {
-            // Of these statements, only DO blocks contain one of the two texts.
+            // Of the statements with this target, only DO blocks contain one of the two texts.
             Target::Other => {
-                (needs_policy_blocks && statement.sql.contains("CREATE POLICY"))
-                    || (needs_trigger_blocks && statement.sql.contains(" TRIGGER "))
+                (needs_policy_do_blocks && statement.sql.contains("CREATE POLICY"))
+                    || (needs_trigger_do_blocks && statement.sql.contains(" TRIGGER "))
             }
             _ => object_created_by(statement, &to_restore).is_some(),
         };
@@ -39,8 +40,8 @@ impl Plan {
         }
         self.create_constraints_and_indexes(defects);
         self.restore_replica_identities(defects);
-        // A DO block creates all its policies, even if only one is missing, and would fail at one that exists.
-        if needs_policy_blocks {
+        // A DO block creates all its policies, even if only one is missing, and may fail at one that exists.
+        if needs_policy_do_blocks {
             for (name, table) in created_in_do_blocks(defects.state, "policy").filter_map(name_and_table) {
                 self.push(format!("DROP POLICY IF EXISTS {name} ON {table}"));
             }
@@ -108,7 +109,8 @@ $do$",
     }
 }
 
-/// Returns which of the objects the statement creates. If several functions have the name, returns the first.
+/// Returns the one of the objects that the statement creates. If several are functions with the statement's name,
+/// returns the first.
 fn object_created_by<'a>(statement: &Statement, objects: &BTreeSet<&'a str>) -> Option<&'a str> {
     let find_on_table = |kind: &str, name: &str, table: &str| {
         let unquoted = format!("{kind} {name} on {table}");
@@ -127,14 +129,14 @@ fn object_created_by<'a>(statement: &Statement, objects: &BTreeSet<&'a str>) -> 
     }
 }
 
-/// Returns the schema's policies or triggers (`kind`) that DO blocks create. A DO block creates one on each of many
-/// tables.
+/// Returns the schema's policies or triggers (`kind`) that DO blocks create. Most of these blocks create one for each
+/// of several tables.
 fn created_in_do_blocks<'a>(state: &'a State, kind: &'static str) -> impl Iterator<Item = &'a str> {
-    let outside_do_blocks: Vec<Statement> =
+    let statements_outside_do_blocks: Vec<Statement> =
         repeatable::statements().into_iter().filter(|statement| statement.target != Target::Other).collect();
     state.expected.keys().map(String::as_str).filter(move |object| manifest::kind(object) == kind).filter(
         move |object| {
-            !outside_do_blocks
+            !statements_outside_do_blocks
                 .iter()
                 .any(|statement| object_created_by(statement, &BTreeSet::from([*object])).is_some())
         },

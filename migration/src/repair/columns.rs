@@ -5,7 +5,7 @@ use crate::{check::Difference, manifest, manifest::name_and_table, query, repeat
 
 impl Plan {
     /// Adds the column. `tables_created_with_columns` are the missing tables that the plan creates with their columns
-    /// (it creates the others empty), so this column may exist there already.
+    /// (it creates the other missing tables without columns). In one of these tables, the column may exist already.
     pub(super) fn add_column(&mut self, defects: &Defects<'_>, object: &str, tables_created_with_columns: &[String]) {
         let Some((name, table)) = name_and_table(object) else { return };
         let may_exist = tables_created_with_columns.iter().any(|created_table| created_table == table);
@@ -71,7 +71,7 @@ impl Plan {
             }
             push(format!("{alter} ADD {generated}"), None);
             if is_identity {
-                // On Supabase, default privileges grant every new sequence to the API roles.
+                // On Supabase, default privileges grant the API roles access to every new sequence.
                 push(format!("REVOKE ALL ON SEQUENCE {table}_{name}_seq FROM {PUBLIC_AND_API_ROLES}"), None);
                 // The new sequence starts after the numbers in the column.
                 let sequence = format!("pg_get_serial_sequence('{table}', '{name}')");
@@ -88,14 +88,15 @@ pub(super) fn changes_type(difference: &Difference) -> bool {
         && ColumnDefinition::parse(actual).data_type != ColumnDefinition::parse(expected).data_type
 }
 
-/// Returns the statements that fail if the conversion of the column to another type would change a value: an explicit
-/// cast cuts texts off and rounds numbers without an error.
+/// Returns statements of which the last fails if the conversion of the column to another type would change a value: an
+/// explicit cast cuts texts off and rounds numbers without an error. Returns none if the conversion changes no value.
 fn refuse_changed_values_sql(table: &str, name: &str, actual: &str, expected: &str) -> Vec<String> {
     let Some(condition) = changed_value_condition(name, without_collation(actual), without_collation(expected)) else {
         return Vec::new();
     };
     vec![
-        // Makes sure that every row is counted, and keeps others from writing until the type is changed.
+        // If row-level security is forced on the owner, it would hide rows from the count, so it is forced no longer.
+        // The lock of this statement keeps others from writing until the type is changed.
         format!("ALTER TABLE {table} NO FORCE ROW LEVEL SECURITY"),
         format!(
             "DO $do$
@@ -116,12 +117,12 @@ $do$",
     ]
 }
 
-/// Returns the SQL condition that a conversion would change the value of the column, or `None` if no conversion between
-/// these types changes a value. A `timestamp` that becomes a `timestamp with time zone` is read as UTC, because
-/// `STANDARD_SETTINGS` sets the time zone, so converting it back gives the same value. When a text becomes another
-/// type, PostgreSQL rejects a text that it cannot read as that type, so nothing needs to be compared. The exception is
-/// a type with a precision or scale, such as `numeric(3,2)`, to which PostgreSQL rounds: the rounded value is compared
-/// with the value of the bare type (`numeric`).
+/// Returns the SQL condition that is true for a row in which the conversion would change the value of the column.
+/// `None` if the conversion between these types changes no value. A `timestamp` that becomes a `timestamp with time
+/// zone` is read as UTC (`STANDARD_SETTINGS` in `script` sets that time zone), so converting it back gives the same
+/// value. When a text becomes another type, PostgreSQL rejects a text that it cannot read as that type, so nothing
+/// needs to be compared. The exception is a type with a precision or scale, such as `numeric(3,2)`, to which PostgreSQL
+/// rounds: the rounded value is compared with the value of the bare type (`numeric`).
 fn changed_value_condition(name: &str, actual: &str, expected: &str) -> Option<String> {
     let is_text = |data_type: &str| data_type.starts_with("text") || data_type.starts_with("character");
     let converted = format!("{name}::{expected}");
@@ -131,8 +132,8 @@ fn changed_value_condition(name: &str, actual: &str, expected: &str) -> Option<S
         Some(format!("{converted}::text IS DISTINCT FROM {name}::text"))
     } else if is_text(actual) {
         // PostgreSQL rounds only if the type has a precision or scale.
-        let (unlimited, _) = expected.split_once('(')?;
-        Some(format!("{converted} IS DISTINCT FROM {name}::{unlimited}"))
+        let (bare_type, _) = expected.split_once('(')?;
+        Some(format!("{converted} IS DISTINCT FROM {name}::{bare_type}"))
     } else if actual == "json" {
         // `jsonb` keeps the value, and `json` has no equality.
         None

@@ -29,7 +29,7 @@ pub(crate) struct Plan {
     pub(crate) statements: Vec<Repair>,
     /// One change for each object that differs.
     pub(crate) changes: Vec<Change>,
-    /// Statements that restore the privileges of an operator's roles on objects that are dropped and created again.
+    /// Statements that restore the privileges of operators' roles on objects that are dropped and created again.
     operator_grants: Vec<Repair>,
 }
 
@@ -64,7 +64,7 @@ pub(crate) enum Change {
 /// What the plan must repair, grouped by the kind of repair.
 struct Defects<'a> {
     state: &'a State,
-    /// The missing objects, and those that the plan drops first.
+    /// The missing objects, those that the plan drops and creates again, and the privileges that its statements remove.
     to_create: BTreeSet<String>,
     /// The other differences: objects to alter, privileges to revoke, and objects that the plan only drops.
     to_alter_or_drop: Vec<&'a Difference>,
@@ -90,7 +90,9 @@ impl Defects<'_> {
 }
 
 impl Plan {
-    /// Plans the repairs, and changes nothing. It reads from the database which objects depend on those to be dropped.
+    /// Plans the repairs, and changes nothing. It queries the database, and returns an error if a difference cannot be
+    /// repaired, if the name of a missing object is taken, or if a DROP would affect an object that an operator has
+    /// added.
     pub(crate) async fn new<C: ConnectionTrait>(db: &C, state: &State, report: &Report) -> Result<Self, DbErr> {
         let unrepairable: Vec<String> =
             report.differences.iter().filter_map(unrepairable::describe_if_unrepairable).collect();
@@ -140,24 +142,25 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Adds the statements that drop the objects that cannot be altered in place or are no longer part of the schema,
-    /// those that depend on them, and those that keep the type of a column from changing. Returns the dropped objects
-    /// that must be created again, because they are part of the schema.
+    /// Adds the statements that drop three kinds of objects: those that cannot be altered in place, those that are no
+    /// longer part of the schema, and those that keep the type of a column from changing. With CASCADE, these
+    /// statements also drop dependent objects. Also fills `operator_grants`. Returns the dropped objects that are part
+    /// of the schema, and so must be created again.
     async fn plan_drops<C: ConnectionTrait>(
         &mut self,
         db: &C,
         state: &State,
         report: &Report,
     ) -> Result<BTreeSet<String>, DbErr> {
-        let found = state.found_by_name();
+        let found_by_name = state.found_by_name();
         let mut to_drop: Vec<&CatalogObject> = report
             .differences
             .iter()
             .filter(|difference| difference.found.is_some() && must_be_dropped(difference))
-            .filter_map(|difference| found.get(difference.object.as_str()).copied())
+            .filter_map(|difference| found_by_name.get(difference.object.as_str()).copied())
             .collect();
         // The type of a column cannot change while policies, triggers or views use the column.
-        let tables_with_new_types: Vec<&str> = report
+        let tables_with_type_changes: Vec<&str> = report
             .differences
             .iter()
             .filter(|difference| columns::changes_type(difference))
@@ -165,14 +168,14 @@ impl Plan {
             .collect();
         let mut to_recreate = BTreeSet::new();
         for object in state.expected.keys() {
-            let blocks_new_type = match manifest::kind(object) {
+            let blocks_type_change = match manifest::kind(object) {
                 "policy" | "trigger" => {
-                    name_and_table(object).is_some_and(|(_, table)| tables_with_new_types.contains(&table))
+                    name_and_table(object).is_some_and(|(_, table)| tables_with_type_changes.contains(&table))
                 }
-                "view" => !tables_with_new_types.is_empty(),
+                "view" => !tables_with_type_changes.is_empty(),
                 _ => false,
             };
-            if let (true, Some(found)) = (blocks_new_type, found.get(object.as_str())) {
+            if let (true, Some(found)) = (blocks_type_change, found_by_name.get(object.as_str())) {
                 to_recreate.insert(object.clone());
                 if !to_drop.iter().any(|other| other.name == *object) {
                     to_drop.push(found);
@@ -186,9 +189,9 @@ impl Plan {
             .map(|found| found.name.as_str())
             .chain(to_drop_with_dependents.iter().map(String::as_str))
             .filter(|object| state.expected.contains_key(*object))
-            .filter_map(|object| found.get(object).copied());
+            .filter_map(|object| found_by_name.get(object).copied());
         self.operator_grants = operator_grants::plan_grants(db, &all_to_recreate.collect::<Vec<_>>()).await?;
-        // Views and functions are dropped last, because policies, triggers and constraints may call the functions.
+        // Views and functions are dropped last, because policies, triggers and constraints may use them.
         for kinds in [["policy", "trigger"], ["constraint", "index"], ["view", "function"]] {
             for found in to_drop.iter().filter(|found| kinds.contains(&manifest::kind(&found.name))) {
                 self.push_repair(drop_object_sql(found), &found.name, None);
@@ -203,16 +206,17 @@ impl Plan {
         Ok(to_recreate)
     }
 
-    /// If a column of `sparc_migrations` or `sparc_record` is wrong, drops that table, to create it again. The rows of
-    /// the former can be restored from the latter, and those of the latter from this program.
+    /// If a column of `sparc_migrations` or `sparc_record` is missing or differs, drops that table, so that it is
+    /// created again. The rows of `sparc_migrations` can be restored from `sparc_record`, and those of `sparc_record`
+    /// from this program.
     fn recreate_bookkeeping_tables(&mut self, defects: &mut Defects<'_>) {
         for name in ["public.sparc_migrations", "private.sparc_record"] {
             let table = format!("table {name}");
             let is_of_table = |object: &str| manifest::table_of(object) == Some(name);
             let is_column = |object: &str| object.starts_with("column ") && is_of_table(object);
-            let has_wrong_column = defects.to_create.iter().any(|object| is_column(object))
+            let has_column_defect = defects.to_create.iter().any(|object| is_column(object))
                 || defects.to_alter_or_drop.iter().any(|difference| is_column(&difference.object));
-            if has_wrong_column && !defects.to_create.contains(&table) {
+            if has_column_defect && !defects.to_create.contains(&table) {
                 self.push_repair(format!("DROP TABLE {name}"), &table, None);
                 defects.to_create.extend(defects.state.expected.keys().filter(|object| is_of_table(object)).cloned());
                 defects.to_alter_or_drop.retain(|difference| !is_of_table(&difference.object));
@@ -251,8 +255,8 @@ impl Plan {
     }
 
     /// Adds a statement that repairs one object, which is named if the database rejects the statement. If existing rows
-    /// may violate the object's definition, as with constraints and unique indexes, `table_and_definition` is given, so
-    /// that the error message can name those rows.
+    /// may violate the object's definition, as with constraints and unique indexes, `table_and_definition` must be
+    /// given, so that the error message can name those rows.
     fn push_repair(&mut self, sql: String, object: &str, table_and_definition: Option<(&str, &str)>) {
         let (table, definition) = table_and_definition.unzip();
         let object_under_repair = ObjectUnderRepair {
@@ -275,8 +279,8 @@ impl Plan {
         }
     }
 
-    /// Restores what may be wrong because objects were missing: the list of migrations, the rows of accounts in
-    /// `private.account_gates`, their profiles, and the counters on which limits depend.
+    /// Restores what may be wrong because objects were missing: the list of migrations, the accounts' rows in
+    /// `private.account_gates`, the accounts' profiles, and the counters on which limits depend.
     fn restore_rows(&mut self, defects: &Defects<'_>) {
         if defects.to_create.contains("table public.sparc_migrations")
             || defects.to_create.iter().any(|object| object.starts_with("migration "))
@@ -319,10 +323,11 @@ ON CONFLICT DO NOTHING",
 }
 
 /// Whether the object cannot be altered or replaced in place, or is no longer part of the schema. The kinds in the
-/// first arm are not dropped: a DROP of a table or a column would lose rows (`recreate_bookkeeping_tables` restores the
-/// rows of its two tables), and the others are restored without a DROP.
+/// first arm are not dropped: a DROP of a table or a column would lose rows or values (only
+/// `recreate_bookkeeping_tables` drops tables, because their rows can be restored), and the others are restored without
+/// a DROP.
 fn must_be_dropped(difference: &Difference) -> bool {
-    let signature = |definition: &str| definition.split(" language ").next().unwrap_or_default().to_owned();
+    let arguments_and_result = |definition: &str| definition.split(" language ").next().unwrap_or_default().to_owned();
     match (manifest::kind(&difference.object), &difference.found, &difference.expected) {
         (
             "grant"
@@ -343,10 +348,10 @@ fn must_be_dropped(difference: &Difference) -> bool {
             ..,
         ) => false,
         (_, Some(_), None) => true,
-        ("function", Some(actual), Some(expected)) => signature(actual) != signature(expected),
+        ("function", Some(actual), Some(expected)) => arguments_and_result(actual) != arguments_and_result(expected),
         ("view" | "index" | "constraint", Some(_), Some(_)) => true,
-        // Triggers on `auth.users` are replaced, because on Supabase only the platform, as that table's owner, can drop
-        // them.
+        // Triggers on `auth.users` are replaced, because only that table's owner can drop them, and on Supabase the
+        // role that migrates is not its owner.
         ("trigger", Some(_), Some(_)) => !difference.object.ends_with(" on auth.users"),
         _ => false,
     }
@@ -372,16 +377,16 @@ fn drop_object_sql(found: &CatalogObject) -> String {
     }
 }
 
-/// Returns the SQL that drops the schema's views and functions, and its policies on `realtime.messages`. Other
-/// policies, and all triggers, are dropped with the tables and functions.
+/// Returns the SQL that drops the schema's views and functions, and its policies on `realtime.messages`. Other policies
+/// are dropped with their tables, or with the functions that they call; triggers are dropped with the functions.
 pub(crate) fn drop_repeatable_objects_sql(state: &State) -> Vec<String> {
     let mut sql = Vec::new();
     for kind in ["policy", "view", "function"] {
         for found in
             state.found_objects.iter().filter(|found| manifest::kind(&found.name) == kind && state.is_ours(&found.name))
         {
-            // The functions in `auth` belong to the first migration, which drops them when it is undone.
             let is_on_realtime = found.name.ends_with(" on realtime.messages");
+            // The functions in `auth` belong to the first migration, which drops them when it is undone.
             if (kind == "policy" && !is_on_realtime) || found.name.starts_with("function auth.") {
                 continue;
             }

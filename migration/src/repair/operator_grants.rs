@@ -10,18 +10,18 @@ use crate::{manifest::CatalogObject, query};
 /// A GRANT to an operator's role.
 #[derive(FromQueryResult)]
 struct Grant {
-    /// The object, as the manifest names it.
+    /// The name of the object in the manifest.
     object: String,
     sql: String,
 }
 
-/// Returns the statements that restore the privileges of an operator's roles on the views and functions among
+/// Returns the statements that restore the privileges of operators' roles on the views and functions among
 /// `to_recreate`.
 pub(super) async fn plan_grants<C: ConnectionTrait>(
     db: &C,
     to_recreate: &[&CatalogObject],
 ) -> Result<Vec<Repair>, DbErr> {
-    let rows: Vec<String> = to_recreate
+    let rows_sql: Vec<String> = to_recreate
         .iter()
         .filter_map(|catalog_object| {
             let (kind, name) = catalog_object.name.split_once(' ')?;
@@ -38,10 +38,10 @@ pub(super) async fn plan_grants<C: ConnectionTrait>(
             ))
         })
         .collect();
-    if rows.is_empty() {
+    if rows_sql.is_empty() {
         return Ok(Vec::new());
     }
-    let sql = include_str!("../../sql/manifest/operator_grants.sql").replace("/* to_recreate */", &rows.join(", "));
+    let sql = include_str!("../../sql/manifest/operator_grants.sql").replace("/* to_recreate */", &rows_sql.join(", "));
     let grants: Vec<Grant> = query::fetch_all(db, &sql).await?;
     Ok(grants
         .into_iter()

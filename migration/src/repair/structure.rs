@@ -1,4 +1,4 @@
-//! Repairs of schemas, types, tables, sequences, owners, settings and statistics targets.
+//! Repairs of schemas, types, tables, sequences, owners, settings (storage parameters) and statistics targets.
 
 use super::{Defects, Plan};
 use crate::{check::Difference, manifest, manifest::name_and_table, tables};
@@ -32,7 +32,7 @@ impl Plan {
             let (Some(actual), Some(expected)) = (&difference.found, &difference.expected) else { continue };
             match manifest::kind(&difference.object) {
                 "column" => self.alter_column(&difference.object, actual, expected),
-                "table" => self.set_table_logged(&difference.object, actual),
+                "table" => self.set_logged_if_unlogged(&difference.object, actual),
                 "sequence" => self.alter_sequence(&difference.object, actual, expected),
                 _ => {}
             }
@@ -54,8 +54,8 @@ impl Plan {
         }
     }
 
-    /// Creates the missing tables, and returns those that were created with their columns. The others (in schema
-    /// `private` and `auth`, and `sparc_migrations`) are created without columns, which `add_column` adds.
+    /// Creates the missing tables, and returns those that are created with their columns. The others (those in the
+    /// schemas `private` and `auth`, and `sparc_migrations`) are created without columns, which `add_column` adds.
     fn create_tables(&mut self, defects: &Defects<'_>) -> Vec<String> {
         if defects.to_create_of_kind("table").next().is_none() {
             return Vec::new();
@@ -81,13 +81,13 @@ impl Plan {
         created
     }
 
-    fn set_table_logged(&mut self, object: &str, actual: &str) {
+    fn set_logged_if_unlogged(&mut self, object: &str, actual: &str) {
         if actual.contains(", unlogged") {
             self.push_repair(format!("ALTER {object} SET LOGGED"), object, None);
         }
     }
 
-    /// Sets the table's replica identity. If that is an index, the index must exist already.
+    /// Sets the table's replica identity. If the replica identity is an index, the index must exist already.
     pub(super) fn set_replica_identity(&mut self, object: &str, expected: &str) {
         let Some(table) = object.strip_prefix("table ") else { return };
         if let Some(identity) = expected.strip_prefix("replica identity ") {
@@ -148,8 +148,7 @@ pub(super) fn enum_values(definition: &str) -> Vec<&str> {
     inside.split(", ").filter(|value| !value.is_empty()).collect()
 }
 
-/// Returns whether the repair must change the object's owner: it must be that of the schema's other objects, but is
-/// not.
+/// Returns whether the repair must change the object's owner, because another role owns the schema's other objects.
 pub(super) fn needs_owner_change(difference: &Difference) -> bool {
     difference.found.as_deref().is_some_and(|found| found.contains(OTHER_OWNER))
         && difference.expected.as_deref().is_some_and(|expected| !expected.contains(OTHER_OWNER))
@@ -160,9 +159,9 @@ pub(super) fn needs_owner_change(difference: &Difference) -> bool {
 /// What the catalog query appends to the definition of an object whose owner differs from that of the schema.
 pub(crate) const OTHER_OWNER: &str = "owned by another role";
 
-/// SQL for the oid of the role that should own all objects, the same as in the catalog query: the one that owns most
-/// functions in schema `private`, or, where there are none, the owner of the list of migrations, of schema `private`,
-/// or else the current role.
+/// SQL for the oid of the role that should own all objects, the same as in the catalog query. It is the first of these
+/// that exists: the role that owns most functions in schema `private`, the owner of the list of migrations, the owner
+/// of schema `private`, the current role.
 pub(crate) const SCHEMA_OWNER_SQL: &str = "coalesce(
   (
     SELECT mode() WITHIN GROUP (ORDER BY proowner)
@@ -194,7 +193,7 @@ mod tests {
     use super::{enum_changes, enum_values};
 
     #[test]
-    fn enum_values_are_renamed_and_added_but_not_removed_or_moved() {
+    fn enum_values_are_renamed_and_added_but_not_removed_or_reordered() {
         assert_eq!(enum_values("enum ('a', 'b')"), ["'a'", "'b'"]);
         let changes = |actual, expected| enum_changes(actual, expected);
         assert_eq!(changes("enum ('a', 'x')", "enum ('a', 'b')"), Some(vec!["RENAME VALUE 'x' TO 'b'".to_owned()]));

@@ -23,20 +23,20 @@ use crate::{
 /// Returns the SQL that `up` would run, as one transaction for `psql`, or an empty string if there is nothing to do.
 /// The SQL that installs a new schema lacks the repairs of differences that `up` would find afterwards. Nothing is
 /// changed. Nothing is locked either, unless objects were renamed, or a schema that an earlier version installed has
-/// pending migrations: then their names are restored, or the migrations applied, in a transaction that is rolled back,
-/// to find the other differences.
+/// pending migrations: then the names are restored, or the migrations are applied, in a transaction that is rolled
+/// back, to find the other differences.
 ///
 /// # Errors
 ///
 /// Those of [`run`](super::run).
 pub async fn dry_run(db: &SchemaManagerConnection<'_>) -> Result<String, DbErr> {
-    let statements = in_read_only_transaction(db, async |transaction| {
+    let planning = in_read_only_transaction(db, async |transaction| {
         let state = State::read(transaction).await?;
         let has_renamed_objects = state.pending_migrations().is_empty() && !renames::find(&state).is_empty();
         let must_rehearse = has_renamed_objects || state.needs_upgrade();
         Ok(if must_rehearse { None } else { Some(plan_up(transaction, &state).await?) })
     });
-    if let Some(statements) = statements.await? {
+    if let Some(statements) = planning.await? {
         return Ok(if statements.is_empty() { String::new() } else { script::wrap_in_transaction(&statements) });
     }
     let transaction = begin(db, AccessMode::ReadWrite).await?;
@@ -70,9 +70,9 @@ async fn plan_up(db: &DatabaseTransaction, state: &State) -> Result<Vec<String>,
     Ok(sql)
 }
 
-/// Restores the names of renamed objects, and applies the pending migrations of an upgrade. Returns all the SQL that
-/// `up` would run, which begins with these statements. After an error, `object_under_repair` is the object that the
-/// failed statement was to repair.
+/// Applies the pending migrations of an upgrade, and restores the names of renamed objects. The caller rolls the
+/// transaction back. Returns all the SQL that `up` would run, which begins with the statements that were run here.
+/// After an error, `object_under_repair` is the object that the failed statement was to repair.
 async fn rehearse_up(
     db: &DatabaseTransaction,
     object_under_repair: &mut Option<ObjectUnderRepair>,

@@ -1,5 +1,5 @@
-//! Finds out who holds a lock for which a command waits. Only while the command waits does the server know whom it
-//! waits for, so another connection asks meanwhile.
+//! Finds out who holds a lock for which a command waits. The server knows the holder only while the command waits, so
+//! another connection asks meanwhile.
 
 use std::{pin::pin, time::Duration};
 
@@ -13,20 +13,21 @@ use sea_orm_migration::{
 
 use crate::{MigrationError, db_error, printable::escape_unprintable, query, script};
 
-/// The interval at which another connection asks whether the command waits for a lock. Less than a third of the time
-/// after which a command gives up waiting (`script::STANDARD_SETTINGS`).
-const LOOK_INTERVAL: Duration = Duration::from_secs(3);
+/// The interval at which another connection asks whether the command waits for a lock. It is less than a third of the
+/// time after which a command gives up waiting (`lock_timeout` in `script::STANDARD_SETTINGS`), so that at least one
+/// question is asked during the wait, even if the question before it took a whole interval.
+const ASK_INTERVAL: Duration = Duration::from_secs(3);
 
-/// Who holds the lock for which a command waits.
+/// The processes that block a command: they hold the lock for which the command waits, or are ahead of it in the queue.
 struct Blockers {
-    /// Each process, with the object that is locked.
+    /// Each process, with the lock for which the command waits.
     holders: String,
-    /// Whether the command waits for another migrator to end, and so will not give up for ten minutes.
+    /// Whether the lock is that of the migrators, for which the command waits up to ten minutes.
     are_migrators: bool,
 }
 
-/// Does the work in this transaction. If it gives up waiting for a lock, the error names the processes that hold the
-/// lock. If it waits for another migrator, a line on standard error says so.
+/// Does the work in this transaction. If it gives up waiting for a lock, the error names the processes that block the
+/// command. If it waits for another migrator, a line on standard error says so.
 ///
 /// If no other connection can be opened, the error names no process, and no such line is written.
 pub(super) async fn run_and_name_lock_holders<T>(
@@ -44,12 +45,12 @@ pub(super) async fn run_and_name_lock_holders<T>(
     let mut blockers: Option<Blockers> = None;
     let mut has_announced_wait = false;
     let outcome = loop {
-        if let Ok(outcome) = tokio::time::timeout(LOOK_INTERVAL, work.as_mut()).await {
+        if let Ok(outcome) = tokio::time::timeout(ASK_INTERVAL, work.as_mut()).await {
             break outcome;
         }
-        // The work makes no progress while the other connection asks, so the question may take no longer than the
+        // The work makes no progress while the other connection asks, so the question must not take longer than the
         // interval.
-        blockers = tokio::time::timeout(LOOK_INTERVAL, find_blockers(db, &mut observer, pid)).await.unwrap_or(None);
+        blockers = tokio::time::timeout(ASK_INTERVAL, find_blockers(db, &mut observer, pid)).await.unwrap_or(None);
         if let Some(Blockers { holders, are_migrators: true }) = &blockers
             && !has_announced_wait
         {
@@ -68,8 +69,8 @@ pub(super) async fn run_and_name_lock_holders<T>(
     }
 }
 
-/// Asks who blocks the server process. `None` if nobody does, or if the question cannot be asked. The first call opens
-/// the connection `observer`.
+/// Asks who blocks the server process. `None` if nobody does, or if the question cannot be asked. Opens the connection
+/// `observer` if there is none.
 async fn find_blockers(
     db: &SchemaManagerConnection<'_>,
     observer: &mut Option<PgConnection>,
@@ -93,7 +94,7 @@ async fn find_blockers(
 
 /// Returns a query with one row for each process that blocks the server process `pid`, and two columns: a text with the
 /// blocking process and the lock, and whether that is the lock of the migrators. `pg_locks` shows the upper half of
-/// that lock's key in `classid` and the lower half in `objid`. A prepared transaction has no process, and blocks as
+/// that lock's key in `classid` and the lower half in `objid`. A prepared transaction has no process, and is shown as
 /// process 0.
 fn blockers_sql(pid: i32) -> String {
     format!(

@@ -9,7 +9,8 @@ use sea_orm_migration::{
 use super::lock_wait::run_and_name_lock_holders;
 use crate::{connect, script};
 
-/// Whether [`connect::connect`] opened the connection. If so, the caller keeps no prepared statements on it.
+/// Whether [`connect::connect`] opened the connection, which its application name shows. If so, the caller keeps no
+/// prepared statements on it.
 fn was_opened_by_connect(db: &SchemaManagerConnection<'_>) -> bool {
     match db {
         SchemaManagerConnection::Connection(pool) => {
@@ -20,7 +21,8 @@ fn was_opened_by_connect(db: &SchemaManagerConnection<'_>) -> bool {
     }
 }
 
-/// Begins a transaction. If `db` is itself a transaction, begins a nested one, on which `access` has no effect.
+/// Begins a transaction with the [`script::STANDARD_SETTINGS`]. If `db` is itself a transaction, begins a nested one,
+/// on which `access` has no effect.
 ///
 /// A pooler in transaction mode may provide a server connection on which another client has left prepared statements
 /// with the names that SQLx uses. So all prepared statements are deallocated, unless some may be the caller's own.
@@ -52,8 +54,8 @@ async fn begin_top_level(pool: &DatabaseConnection, access: AccessMode) -> Resul
     pool.begin().await
 }
 
-/// Deallocates the transaction's prepared statements, because the pooler may give the server connection to another
-/// client afterwards.
+/// Deallocates all prepared statements, unless some may be the caller's own: a pooler may give the server connection to
+/// another client afterwards.
 pub(super) async fn deallocate_statements(
     db: &SchemaManagerConnection<'_>,
     transaction: &DatabaseTransaction,
@@ -64,7 +66,7 @@ pub(super) async fn deallocate_statements(
     Ok(())
 }
 
-/// Rolls back, and leaves no prepared statements on the server connection.
+/// Rolls back, and deallocates all prepared statements, unless some may be the caller's own.
 pub(super) async fn rollback(db: &SchemaManagerConnection<'_>, transaction: DatabaseTransaction) -> Result<(), DbErr> {
     if was_opened_by_connect(db) {
         // After an error the server accepts nothing but ROLLBACK. The same message also begins a new transaction, so

@@ -1,4 +1,4 @@
-//! `creatures`: the creatures of an adventure, which the Seer plays. The table is in the specification's diagram; its
+//! `creatures`: the creatures of an adventure; the Seer plays them. The table is in the specification's diagram; its
 //! columns are this project's decision.
 
 use super::*;

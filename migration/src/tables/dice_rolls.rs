@@ -1,4 +1,4 @@
-//! `dice_rolls`: every roll of every session (section "dice_rolls" of the specification).
+//! `dice_rolls`: every roll of the sessions that are not archived (section "dice_rolls" of the specification).
 
 use super::*;
 
@@ -24,8 +24,8 @@ pub(super) fn add_columns(table: &mut TableCreateStatement) {
         .col(optional("description").text())
         .col(optional("animation_seed").big_integer())
         .col(optional("original_roll_id").uuid())
-        // The user who rolled, from the token of the request. It is needed because a repeated request is recognized
-        // only if the same user sends it.
+        // The user who rolled, from the token of the request or as the service says. The column is needed because a
+        // repeated request is recognized only if the same user sends it.
         .col(optional("rolled_by").uuid())
         .col(timestamp_now("created_at"));
 }
@@ -48,7 +48,7 @@ pub(super) fn definition() -> TableDefinition {
             history_index("idx_dice_rolls_character", &["character_id"]),
             index_on("idx_dice_rolls_creature", "dice_rolls", &["creature_id"]),
             index("idx_dice_rolls_created", "dice_rolls").col(("created_at", IndexOrder::Desc)).to_owned(),
-            // For the foreign key. It is unique because a roll may be repeated by only one heroic save.
+            // For the foreign key. The index is unique, because at most one heroic save may repeat a roll.
             index_on("idx_dice_rolls_original", "dice_rolls", &["original_roll_id"]).unique().to_owned(),
         ],
     }

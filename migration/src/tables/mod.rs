@@ -1,9 +1,9 @@
-//! The tables in SeaQuery, one file for each, and one for the three of the archive. Their functions and triggers, and
-//! their policies and grants, are in `sql/`.
+//! The types and the tables of schema `public`, in SeaQuery: one file for the types, one for each table, and one for
+//! the three tables of the archive. Functions, triggers, policies and grants are in `sql/`.
 //!
 //! Where the game's specification (see `docs/decisions.md`) gives a name, the object has that name. An object that the
-//! specification leaves unnamed has the name that PostgreSQL would choose. For foreign keys and for checks on two
-//! columns, this name must be passed to SeaQuery.
+//! specification defines without a name has the name that PostgreSQL would choose. For foreign keys and for checks on
+//! two columns, this name must be passed to SeaQuery.
 
 use sea_orm_migration::prelude::*;
 
@@ -50,7 +50,7 @@ pub(crate) fn drop_sql() -> Vec<String> {
     tables.chain(TYPES.iter().map(|name| format!("DROP TYPE IF EXISTS public.{name} CASCADE"))).collect()
 }
 
-/// Returns the SQL that creates one table, without its indexes.
+/// Returns the SQL that creates one table, without its indexes. `None` if [`TABLES`] does not contain the name.
 pub(crate) fn create_table_sql(name: &str) -> Option<String> {
     let position = TABLES.iter().position(|table| *table == name)?;
     Some(definitions().get(position)?.table.to_string(PostgresQueryBuilder))
@@ -59,8 +59,8 @@ pub(crate) fn create_table_sql(name: &str) -> Option<String> {
 /// SQL that creates the functions that check constraints call.
 pub(crate) const CHECK_FUNCTIONS: &str = include_str!("../../sql/tables/check_functions.sql");
 
-/// SQL that creates `private.account_gates` (one row per account, which every write of the account locks), and sets the
-/// replica identity of `session_players`.
+/// SQL that creates `private.account_gates` (one row per account, which every write by the account's user locks), and
+/// sets the replica identity of `session_players`.
 pub(crate) const GATES_AND_REPLICA_IDENTITY: &str = include_str!("../../sql/tables/gates_and_replica_identity.sql");
 
 /// SQL that creates `private.requests`, which has a digest of each request that created a row (but none for rolls and
@@ -75,13 +75,13 @@ pub(crate) const VALUE_LIMITS: &str = include_str!("../../sql/tables/value_limit
 
 /// SQL that enables row-level security on the tables, revokes what default privileges granted on them, and grants
 /// EXECUTE on the functions that check constraints call.
-pub(crate) const INITIAL_ACCESS: &str = include_str!("../../sql/tables/initial_access.sql");
+pub(crate) const ROW_SECURITY_AND_REVOKES: &str = include_str!("../../sql/tables/row_security_and_revokes.sql");
 
 /// SQL that sets the storage parameters of tables (for autovacuum) and of the index on the adventures' content, and the
 /// statistics targets of two columns.
 pub(crate) const STORAGE_AND_STATISTICS: &str = include_str!("../../sql/tables/storage_and_statistics.sql");
 
-/// Every table in schema `public` but `sparc_migrations`, in the order of creation.
+/// The name of every table in schema `public` but `sparc_migrations`, in the order of creation.
 pub(crate) const TABLES: [&str; 12] = [
     "users",
     "characters",
@@ -187,14 +187,17 @@ mod tests {
 
     use sea_orm_migration::prelude::PostgresQueryBuilder;
 
-    use super::{COMMENTS, INITIAL_ACCESS, TABLES, definitions};
+    use super::{COMMENTS, ROW_SECURITY_AND_REVOKES, TABLES, definitions};
 
-    /// Supabase's default privileges grant every new table to the API's roles. So a table that is missing in
-    /// `initial_access.sql` would be accessible to them.
+    /// Supabase's default privileges grant the API's roles access to every new table. So a table that
+    /// `row_security_and_revokes.sql` does not list would be accessible to them.
     #[test]
-    fn initial_access_sql_lists_every_table() {
+    fn row_security_and_revokes_sql_lists_every_table() {
         for table in TABLES {
-            assert!(INITIAL_ACCESS.contains(&format!("'public.{table}'")), "initial_access.sql must list {table}");
+            assert!(
+                ROW_SECURITY_AND_REVOKES.contains(&format!("'public.{table}'")),
+                "row_security_and_revokes.sql must list {table}"
+            );
         }
     }
 

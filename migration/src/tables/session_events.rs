@@ -13,11 +13,12 @@ pub(super) fn definition() -> TableDefinition {
             .col(timestamp_now("created_at"))
             // The event's number: a reader resumes after the number of the last event that it has.
             .col(required("seq").big_integer().extra("GENERATED ALWAYS AS IDENTITY"))
-            // The user who caused the event, from the token; NULL if no user did. No foreign key, because events are
-            // kept for only a day.
+            // The user who caused the event, from the token; NULL if no user did. The column is not a foreign key,
+            // because events are kept for only a day.
             .col(optional("sender_id").uuid())
             // Participants read events as a `text/event-stream`, in which a line break in the type would end the field.
-            // The condition has no BETWEEN, because PostgreSQL would print it differently after a dump is restored.
+            // The condition has no BETWEEN, because PostgreSQL would print a condition with BETWEEN differently after a
+            // dump is restored.
             .check(named_check(
                 "valid_event_type",
                 r"char_length(event_type) >= 1 AND char_length(event_type) <= 64
@@ -26,9 +27,9 @@ pub(super) fn definition() -> TableDefinition {
             .foreign_key(&mut foreign_key("session_events", "session_id", "sessions", ForeignKeyAction::Cascade))
             .to_owned(),
         indexes: vec![
-            // The id orders events of the same time. It has a second use: without it, the planner would sometimes use
-            // this index instead of `idx_session_events_seq` to find a session's events by `seq`, because it estimates
-            // the same number of rows for both indexes.
+            // The id orders events of the same time. It has a second use: without the id, the planner would sometimes
+            // use this index instead of `idx_session_events_seq` to find a session's events by `seq`, because the
+            // estimated number of rows is the same for both indexes.
             index("idx_session_events_created", "session_events")
                 .col("session_id")
                 .col(("created_at", IndexOrder::Desc))

@@ -23,7 +23,8 @@ pub(super) fn add_columns(table: &mut TableCreateStatement) {
         .col(optional("ended_at").timestamp_with_time_zone())
         .col(timestamp_now("created_at"))
         .col(timestamp_now("updated_at"))
-        // Seats taken now, so that the lobby finds free seats without counting, and a check enforces the limit.
+        // Number of seats taken now. With this column, the lobby finds free seats without counting, and a check can
+        // enforce the limit.
         .col(counter("seats_taken"))
         // Number of the current encounter, which goes up with each change of `current_encounter_id`. A heroic save
         // counts for the encounter with this number.
@@ -56,8 +57,9 @@ pub(super) fn definition() -> TableDefinition {
             index_on("idx_sessions_seer_id", "sessions", &["seer_id"]),
             index_on("idx_sessions_adventure_id", "sessions", &["adventure_id"]),
             index_on("idx_sessions_status", "sessions", &["status"]),
-            // In the sort order of the lobby (soonest first, unscheduled last, newest first among equals), so that a
-            // page needs no sort. The first index is for clients of the API that do not filter by free seats.
+            // The next two indexes have the sort order of the lobby (soonest first, unscheduled last, newest first
+            // among equals), so that a page needs no sort. The first of them is for clients of the API that do not
+            // filter by free seats.
             lobby_index("idx_sessions_public_waiting").and_where(Expr::cust(LOBBY_CONDITION)).to_owned(),
             lobby_index("idx_sessions_free_seats")
                 .and_where(Expr::cust(LOBBY_CONDITION))

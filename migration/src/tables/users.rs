@@ -23,8 +23,9 @@ pub(super) fn definition() -> TableDefinition {
             // Set when the account is closed: its personal data is removed, the history of its games stays, and it
             // cannot write any more.
             .col(optional("closed_at").timestamp_with_time_zone())
-            // Counters of the account's rows. *Live* means: in sessions that have not ended. Triggers maintain the
-            // counters, and the checks below are the limits.
+            // Counters of the account's rows. A *living* character is not retired. A *live* session has not ended, and
+            // a live seat is one in such a session. Triggers maintain the counters, and the checks below enforce the
+            // limits.
             .col(counter("living_characters"))
             .col(counter("retired_characters"))
             .col(counter("live_seats"))
@@ -36,8 +37,9 @@ pub(super) fn definition() -> TableDefinition {
             .check(named_check("live_seat_limit", "live_seats <= 20"))
             .check(named_check("live_session_limit", "live_sessions <= 20"))
             .check(named_check("adventure_limit", "adventure_count <= 200"))
-            // An account that has no e-mail address or is closed gets a reserved one, which contains its id. No other
-            // account can have that address.
+            // If an account has no e-mail address of its own, `email` is `ID@no-email.invalid`; once the account is
+            // closed, `ID@deleted.invalid`. Both domains are reserved: this check refuses an address in them that does
+            // not contain the account's own id.
             .check(named_check(
                 "reserved_email_is_own",
                 "lower(email) !~ '@(no-email|deleted)\\.invalid$' \

@@ -33,7 +33,8 @@ fn migration_names() -> Vec<String> {
     Migrator::migrations().iter().map(|migration| migration.name().to_owned()).collect()
 }
 
-/// Returns the command that runs the program with these arguments, and with `DATABASE_URL` set to `url`.
+/// Returns the command that runs the program with these arguments, and with `DATABASE_URL` set to `url`, or unset if
+/// `url` is `None`.
 fn program_command(arguments: &[&str], url: Option<&str>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_migration"));
     command.args(arguments).env_remove("DATABASE_URL").env("RUST_BACKTRACE", "1").stdin(Stdio::null());
@@ -104,7 +105,7 @@ async fn each_command_works_and_the_help_lists_it() {
     let migration_count = migration_names().len();
     assert_eq!(expect_success(&["status"], url).matches("pending").count(), migration_count);
     assert_eq!(expect_differences(&["check"], url).matches("missing: migration").count(), migration_count);
-    assert_eq!(table_count(&db).await, 0, "status and check change nothing");
+    assert_eq!(table_count(&db).await, 0, "status and check must change nothing");
     assert_eq!(expect_success(&["up", "-n", "1"], url).matches("applied").count(), 1);
     assert_eq!(expect_success(&[], url).matches("applied").count(), migration_count - 1, "up is the default command");
     assert_eq!(expect_success(&["up"], url), "nothing to do\n");
@@ -174,8 +175,8 @@ async fn account_data_is_deleted_only_with_the_yes_option() {
     let (database, db) = empty_database().await;
     let url = Some(database.url());
     expect_success(&["up"], url);
-    let insert_account = "INSERT INTO auth.users (email) VALUES ('ada@x.org')";
-    db.execute_unprepared(insert_account).await.unwrap();
+    let insert_account_sql = "INSERT INTO auth.users (email) VALUES ('ada@x.org')";
+    db.execute_unprepared(insert_account_sql).await.unwrap();
     for command in ["down", "reset", "fresh", "refresh"] {
         let message = expect_error(&[command], url);
         assert!(message.contains("1 account,") && message.contains("--yes"), "{message}");
@@ -184,7 +185,7 @@ async fn account_data_is_deleted_only_with_the_yes_option() {
     for command in ["fresh", "refresh"] {
         expect_success(&[command, "--yes"], url);
         assert_eq!(scalar::<i64>(&db, "SELECT count(*) FROM users").await, 0, "{command} must delete the account");
-        db.execute_unprepared(insert_account).await.unwrap();
+        db.execute_unprepared(insert_account_sql).await.unwrap();
     }
     expect_success(&["down", "--yes"], url);
     assert_eq!(table_count(&db).await, 1, "only `sparc_migrations` must be left");
@@ -197,7 +198,7 @@ async fn account_data_is_deleted_only_with_the_yes_option() {
 }
 
 #[tokio::test]
-async fn an_operators_object_that_depends_on_the_schema_prevents_its_removal() {
+async fn the_schema_is_not_dropped_while_an_operators_object_depends_on_it() {
     let (database, db) = empty_database().await;
     let url = Some(database.url());
     expect_success(&["up"], url);
@@ -307,8 +308,8 @@ async fn missing_privileges_are_named() {
     db.execute_unprepared(&format!("DROP ROLE IF EXISTS {role}; CREATE ROLE {role} LOGIN PASSWORD 'hunter2'"))
         .await
         .unwrap();
-    let (_, address) = database.url().split_once('@').unwrap();
-    let message = expect_error(&["up"], Some(&format!("postgres://{role}:hunter2@{address}")));
+    let (_, address_and_database) = database.url().split_once('@').unwrap();
+    let message = expect_error(&["up"], Some(&format!("postgres://{role}:hunter2@{address_and_database}")));
     assert!(message.contains("CREATE on database") && message.contains("CREATE on schema public"), "{message}");
     assert_eq!(table_count(&db).await, 0, "nothing must change");
 }
@@ -362,8 +363,8 @@ async fn a_migration_is_generated_in_the_folder_of_the_crate() {
     std::fs::remove_dir_all(&folder).unwrap();
     assert_eq!(generated_files.len(), 1);
     assert!(lib.contains(&format!("Box::new({}::Migration)", generated_files[0].trim_end_matches(".rs"))));
-    // `generate` adds line breaks and a trailing comma to the list of migrations, which `cargo fmt` removes. To be
-    // compared, both texts are stripped of white space and trailing commas.
+    // `generate` adds line breaks and a trailing comma to the list of migrations; `cargo fmt` would remove them. So
+    // white space and trailing commas are removed from both texts before they are compared.
     let compact = |text: &str| text.split_whitespace().collect::<String>().replace(",]", "]");
     let module = generated_files[0].trim_end_matches(".rs");
     let lib_without_new =

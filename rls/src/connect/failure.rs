@@ -10,8 +10,8 @@ use sea_orm::sqlx::{
 use super::{CONNECT_TIMEOUT, ERROR_INSTEAD_OF_TLS};
 use crate::sqlstate;
 
-/// The reason why a connection could not be opened. Its message is one sentence for a person: what failed, the
-/// likeliest cause, and the remedy. No message contains a password.
+/// The reason why a connection could not be opened. Its message is one sentence for a person: what failed and, as far
+/// as they are known, the likeliest cause and the remedy. No message contains a password.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
@@ -27,8 +27,8 @@ pub enum ConnectError {
     /// `sslrootcert` does not name a file with certificates.
     #[error("sslrootcert must name a readable file of certificates in PEM format, or be \"system\": {0}.")]
     InvalidRootCertificate(String),
-    /// `sslrootcert=system` requires verification of the host name, because anybody can obtain a certificate from a
-    /// public authority.
+    /// `sslrootcert=system` is combined with an `sslmode` other than `verify-full`. The host name must be verified,
+    /// because anybody can obtain a certificate from a public authority.
     #[error(
         "sslrootcert=system requires sslmode=verify-full: leave sslmode out, because verify-full is then the default."
     )]

@@ -2,8 +2,9 @@
 //! unread response. It records every broken rule instead of panicking, because a connection may also be dropped while a
 //! panic unwinds, and a second panic would abort the process.
 //!
-//! The programs send four statements that only the model knows: `INSERT 7 AS user` writes row 7, and must run in the
-//! role `user`; with `, SWITCH` at its end, it then changes the role; `ROWS 6` returns six rows; `REFUSE` fails.
+//! The random programs of the parent module send four statements that only the model knows. `INSERT 7 AS user` writes
+//! row 7, and must run in the role `user`. `INSERT 7 AS user, SWITCH` does the same, and then changes the role and
+//! leaves the session unclean. `ROWS 6` returns six rows. `REFUSE` fails.
 
 use std::{
     borrow::Cow,
@@ -203,7 +204,7 @@ impl State {
         match statement {
             // The SQL that cleans the database session begins with this statement.
             "SET SESSION AUTHORIZATION DEFAULT" => self.is_session_unclean = false,
-            // The driver has no prepared statements, and neither has the server.
+            // The query that counts prepared statements: the driver's, and those of SQL PREPARE. The model has none.
             _ if statement.starts_with("SELECT count(*) FILTER") => response.last_row = Some(integer_row([0, 0])),
             _ => {}
         }
@@ -252,7 +253,8 @@ impl State {
                 let (process_id, start_time) = ("1".to_owned(), "started".to_owned());
                 response.last_row = Some(TextRow(vec![Some(process_id), Some(start_time)]));
             }
-            // The query that verifies the identity; without `pg_prepared_statements`, the check before a COMMIT.
+            // If the text contains `pg_prepared_statements`, this is the query that verifies the identity; otherwise it
+            // is the check before a COMMIT.
             ["SELECT", "CASE", ..] => {
                 let is_changed = transaction.role != USER_ROLE;
                 if statement.contains("pg_prepared_statements") {

@@ -15,8 +15,8 @@ use tokio::time::{sleep, timeout};
 use super::UPKEEP_TIMEOUT;
 use crate::{pooler::ServerProcess, sqlstate};
 
-/// Connections older than this are closed, because the memory of a server process grows over time, and because a host
-/// name may come to mean another server.
+/// Connections older than this are closed instead of being used again, because the memory of a server process grows
+/// over time, and because a host name may come to mean another server.
 const MAX_LIFETIME: Duration = Duration::from_secs(1800);
 /// Connections that were last acquired longer ago than this are pinged before use, because a firewall or proxy may have
 /// closed them while they were idle.
@@ -26,13 +26,13 @@ const PING_AFTER_IDLE: Duration = Duration::from_secs(30);
 pub(crate) struct ServerConnection {
     pub(super) pg_connection: PgConnection,
     pub(super) process: ServerProcess,
-    /// The value of [`ServerState::schema_changes`] when the connection was opened.
-    schema_changes_before: usize,
+    /// The value of [`ServerState::schema_change_count`] when the connection was opened.
+    schema_change_count_at_open: usize,
 }
 
 /// Opens connections.
 pub(crate) struct Connector {
-    pub(super) options: PgConnectOptions,
+    pub(super) pg_options: PgConnectOptions,
     pub(super) server_state: Arc<ServerState>,
 }
 
@@ -41,15 +41,15 @@ pub(crate) struct Connector {
 pub(crate) struct ServerState {
     /// When the last ping without an answer was sent. The pool hands out the most recently returned connection first.
     /// So a connection that was last acquired before this ping has usually been idle for longer than the one that did
-    /// not answer. Whatever dropped that one (a firewall, the server) has probably dropped it too.
+    /// not answer, and whatever dropped the latter (a firewall, the server) has probably dropped both.
     unanswered_ping_at: Mutex<Option<Instant>>,
     /// The number of connections that are being opened.
     opening_count: AtomicUsize,
-    /// Whether the server's last response was "too many connections".
+    /// Whether the last attempt to open a connection was refused with "too many connections".
     is_full: AtomicBool,
     /// How often a cached prepared statement turned out not to fit its table any more. Each connection that was opened
     /// before may have cached the statement too.
-    schema_changes: AtomicUsize,
+    schema_change_count: AtomicUsize,
 }
 
 impl ServerState {
@@ -58,20 +58,21 @@ impl ServerState {
         *unanswered_ping_at = (*unanswered_ping_at).max(Some(sent_at));
     }
 
-    /// Whether a connection that was last acquired at `last_acquired` is probably dead, because another one has not
-    /// answered a ping since. (If it was in use during that ping, it may be alive, and is replaced unnecessarily.)
-    fn had_unanswered_ping_since(&self, last_acquired: Instant) -> bool {
-        *self.unanswered_ping_at.lock().unwrap_or_else(PoisonError::into_inner) > Some(last_acquired)
+    /// Whether a connection that was last acquired at `last_acquired_at` is probably dead, because a later ping of
+    /// another one was not answered. (A connection that was in use during that ping may be alive, and is replaced
+    /// unnecessarily.)
+    fn had_unanswered_ping_since(&self, last_acquired_at: Instant) -> bool {
+        *self.unanswered_ping_at.lock().unwrap_or_else(PoisonError::into_inner) > Some(last_acquired_at)
     }
 
     /// Records that a cached prepared statement no longer fits its table. No connection that was opened before is used
     /// again.
     pub(super) fn record_schema_change(&self) {
-        self.schema_changes.fetch_add(1, Ordering::SeqCst);
+        self.schema_change_count.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Whether a connection is being opened although the server has connections left: the server does not answer, or it
-    /// is starting or shutting down.
+    /// Whether a connection is still being opened, and not because the server has no connections left. At the end of
+    /// the acquire timeout, this means that the server does not answer, or is starting or shutting down.
     pub(super) fn is_waiting_for_server(&self) -> bool {
         self.opening_count.load(Ordering::Relaxed) > 0 && !self.is_full.load(Ordering::Relaxed)
     }
@@ -103,8 +104,8 @@ impl Manager for Connector {
         let _opening = OpeningGuard::new(&self.server_state);
         let mut pause = Duration::from_millis(10);
         loop {
-            let schema_changes_before = self.server_state.schema_changes.load(Ordering::SeqCst);
-            let connected = PgConnection::connect_with(&self.options).await;
+            let schema_change_count_at_open = self.server_state.schema_change_count.load(Ordering::SeqCst);
+            let connected = PgConnection::connect_with(&self.pg_options).await;
             let code = connected.as_ref().err().and_then(|error| error.as_database_error()?.code());
             self.server_state.is_full.store(code.as_deref() == Some(sqlstate::TOO_MANY_CONNECTIONS), Ordering::Relaxed);
             match connected {
@@ -113,7 +114,7 @@ impl Manager for Connector {
                     return connected.map(|pg_connection| ServerConnection {
                         pg_connection,
                         process: ServerProcess::default(),
-                        schema_changes_before,
+                        schema_change_count_at_open,
                     });
                 }
             }
@@ -126,7 +127,7 @@ impl Manager for Connector {
         if metrics.age() > MAX_LIFETIME {
             return Err(RecycleError::message("maximum lifetime exceeded"));
         }
-        if connection.schema_changes_before != self.server_state.schema_changes.load(Ordering::SeqCst) {
+        if connection.schema_change_count_at_open != self.server_state.schema_change_count.load(Ordering::SeqCst) {
             return Err(RecycleError::message("opened before a table changed"));
         }
         if metrics.last_used() > PING_AFTER_IDLE {

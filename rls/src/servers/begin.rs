@@ -34,21 +34,22 @@ impl Cluster {
         self.begin_on_primary(request).await
     }
 
-    /// Returns the server at this index as an argument of [`SharedTransaction::begin`]. It is always `Some`: only a
-    /// single server, whose log positions nobody tracks, is `None`.
+    /// Returns the server at this index as an argument of [`SharedTransaction::begin`]. Always `Some`, because `None`
+    /// stands for a server without replicas, whose log positions are not tracked.
     fn tracked_server(&self, index: usize) -> Option<TrackedServer> {
         Some(TrackedServer::new(self.members[index].position_tracking.clone()))
     }
 
-    /// Begins a transaction on a replica. Returns `None` if none can be used, or if the one that began the
-    /// transaction is not fresh enough in time.
+    /// Begins a transaction on a replica. Returns `None` if no replica can be used, or if the one on which the
+    /// transaction began is not fresh enough in time.
     async fn begin_on_replica(
         &self,
         request: &BeginRequest<'_>,
         read_requirement: ReadRequirement,
         is_repeatable_read: bool,
     ) -> Option<SharedTransaction> {
-        // If the outcome of one of this identity's commits is unknown, only the primary certainly shows its effect.
+        // If the outcome or log position of one of this identity's commits is unknown, only the primary certainly shows
+        // the effect of that commit.
         if read_requirement.last_unknown_commit.is_some() {
             return None;
         }
@@ -76,8 +77,8 @@ impl Cluster {
         }
         // The replicas are used in turn, but those that have replayed the log position come first. At most two are
         // tried, each for at most a third of the deadline, so that a third remains for the primary.
-        let first_candidate = self.read_count.fetch_add(1, Ordering::Relaxed) % candidate_indexes.len();
-        candidate_indexes.rotate_left(first_candidate);
+        let rotation = self.read_count.fetch_add(1, Ordering::Relaxed) % candidate_indexes.len();
+        candidate_indexes.rotate_left(rotation);
         candidate_indexes.sort_by_key(|index| self.members[*index].lsn.load(Ordering::SeqCst) < required_lsn);
         for index in candidate_indexes.into_iter().take(2) {
             let member = &self.members[index];
@@ -100,7 +101,7 @@ impl Cluster {
                 }
             };
             // This connection leads to a former primary, which another server has already replaced. (A replica that was
-            // promoted a moment ago is on the newest timeline. It may serve the read, because it still has what it had
+            // promoted a moment ago is on the newest timeline. It can serve the read, because it still has what it had
             // replayed.)
             if !status.is_standby && status.timeline < newest_timeline {
                 transaction.discard().await;

@@ -1,5 +1,6 @@
-//! Checks the servers of a cluster, each over a separate connection, with one statement: twice a second, and also a
-//! tenth of a second after a caller has asked for a check, for example because a server could not be reached.
+//! Checks the servers of a cluster, each over a separate connection, with one statement: twice a second (ten times a
+//! second while no primary is known), and also a tenth of a second after a caller has asked for a check, for example
+//! because a server could not be reached.
 
 use std::{
     collections::VecDeque,
@@ -28,7 +29,8 @@ use crate::{
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 /// The interval while no primary is known, and the pause before a check that a caller has asked for.
 const SHORT_CHECK_INTERVAL: Duration = Duration::from_millis(100);
-/// Timeout of a check; after it, the server has not passed the check.
+/// Timeout of the check of one server; after it, the server has failed the check. Also the timeout of closing a
+/// connection.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long [`start`] waits for a primary when only replicas answer.
 const PRIMARY_TIMEOUT: Duration = Duration::from_secs(1);
@@ -55,8 +57,8 @@ struct Probe {
 }
 
 impl Probe {
-    /// Asks the server for its report. A standby's timeline is the one that it streams, if the login may see that
-    /// (`pg_read_all_stats`); otherwise it is the timeline of the last restart point, which may be minutes old.
+    /// Asks the server for its report. A standby's timeline is the one that it is receiving, if the login may see that
+    /// (`pg_read_all_stats`); otherwise it is the one recorded at the last restart point, which may be minutes old.
     async fn fetch_report(&mut self) -> Result<Report, sqlx::Error> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
@@ -100,8 +102,9 @@ impl Probe {
     }
 }
 
-/// Starts a task that checks the cluster until it is closed or dropped. When this function succeeds, every server has
-/// been checked at least once, and at least one has answered.
+/// Checks the servers until a primary is found, or until [`PRIMARY_TIMEOUT`] is over and at least one server has
+/// answered. Then starts a task that keeps checking them until the cluster is closed or dropped. When this function
+/// succeeds, every server has been checked at least once.
 pub(super) async fn start(
     cluster: &Arc<Cluster>,
     server_options: Vec<PgConnectOptions>,
@@ -114,10 +117,11 @@ pub(super) async fn start(
         let failures = monitor.check(cluster).await;
         let has_timed_out = failures.len() == monitor.probes.len() && started_at.elapsed() >= cluster.acquire_timeout;
         for (index, error) in failures {
-            let reason = to_connect_error_with_timeout(&monitor.probes[index].options, &error, cluster.acquire_timeout);
+            let connect_error =
+                to_connect_error_with_timeout(&monitor.probes[index].options, &error, cluster.acquire_timeout);
             // A wrong password is reported at once. A server that is starting may still become ready in time.
             if has_timed_out || matches!(conn_error(error).into(), Error::Misconfigured { .. }) {
-                return Err(reason.into());
+                return Err(connect_error.into());
             }
         }
         let has_waited_for_primary = started_at.elapsed() >= cluster.acquire_timeout.min(PRIMARY_TIMEOUT);
@@ -193,7 +197,8 @@ impl Monitor {
     /// Finds the primary, which is the server that is not in recovery. If there are several such servers, the primary
     /// is the one with the newest timeline, because it was promoted last. The others do not know yet that they have
     /// been replaced. Of servers on the same timeline, one that accepts writes by default is preferred, and then the
-    /// one that is already in use as the primary. If the primary is not the one in use, it replaces that one.
+    /// one that is already in use as the primary. If the primary found is not the server in use, it replaces that
+    /// server.
     fn update_primary(&mut self, cluster: &Cluster, reports: &[(usize, Report)], now: Instant) {
         let primary_index = cluster.primary_index();
         let newest_timeline = cluster.newest_timeline.load(Ordering::SeqCst);

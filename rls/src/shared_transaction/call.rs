@@ -45,8 +45,8 @@ impl<C: Connection> Call<C> {
         self.record_outcome(outcome).map_err(|error| self.state.caller_error(error, to_db_err))
     }
 
-    /// If the caller's statement, which is about to be sent, may be a COMMIT, records that its outcome is unknown.
-    /// Returns whether the statement may be a COMMIT.
+    /// If the caller's statement, which is about to be sent, may commit the transaction (COMMIT, END, PREPARE
+    /// TRANSACTION), records that the outcome is unknown. Returns whether the statement may commit.
     pub(crate) fn record_if_raw_commit(&mut self, statement: &Statement) -> bool {
         let may_commit = may_commit(&statement.sql);
         if may_commit {
@@ -82,7 +82,7 @@ impl<C: Connection> Call<C> {
         self.state.pending = None;
     }
 
-    /// Records that the next statement may change the database session and the identity.
+    /// Records that the next statement may change the database session, the identity or both.
     pub(crate) fn expect_session_changes(&mut self) {
         self.state.must_clean_session = true;
         if let Some(frame) = self.state.frame(self.frame_id) {
@@ -90,7 +90,7 @@ impl<C: Connection> Call<C> {
         }
     }
 
-    /// Verifies that the identity is still the one that was set.
+    /// Verifies that the transaction is still the one that was begun, and the identity the one that was set.
     pub(crate) async fn verify(&mut self) -> Result<(), DbErr> {
         self.state.verify(self.frame_id, Pending::Call(self.frame_id)).await
     }

@@ -4,7 +4,7 @@ use sea_orm::TransactionError;
 
 use crate::Transaction;
 
-/// Commits or rolls back the transaction, depending on the closure's result.
+/// Commits the transaction in which a closure has run, or rolls it back if the closure has returned an error.
 pub(crate) async fn commit_or_rollback<T, E>(
     transaction: Transaction,
     outcome: Result<T, E>,

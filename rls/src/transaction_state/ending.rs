@@ -33,8 +33,8 @@ impl<C: Connection> TransactionState<C> {
         }
     }
 
-    /// Whether the commit or rollback need not be awaited: the connection can be used again, there is nothing to verify
-    /// or clean, and no log position to record.
+    /// Whether the commit or rollback need not be awaited: the transaction has only read, its connection can be used
+    /// again, nothing must be verified or cleaned, and no log position must be recorded.
     fn may_end_in_background(&self) -> bool {
         self.need_not_await_end
             && !self.must_clean_session
@@ -85,7 +85,8 @@ impl<C: Connection> TransactionState<C> {
         }
         match outcome {
             Ok(()) => self.record_end(&response),
-            // The transaction is committed, but the connection could not be cleaned.
+            // The transaction is committed, but a later statement of the message has failed: the query of the log
+            // position, or the cleaning of the database session.
             Err(_) if is_committed => {
                 self.close(EndReason::EndedByCrate);
                 Ok(())
@@ -108,8 +109,8 @@ impl<C: Connection> TransactionState<C> {
         }
     }
 
-    /// Records that the server has ended the transaction, and keeps the connection only if the database session is
-    /// clean.
+    /// Records that the server has executed this crate's COMMIT or ROLLBACK, and keeps the connection only if the
+    /// database session is clean.
     fn record_end(&mut self, response: &SimpleQueryResponse) -> Result<(), DbErr> {
         self.pending = None;
         self.set_has_unknown_raw_commit(false);
@@ -172,7 +173,7 @@ impl<C: Connection> TransactionState<C> {
         }
     }
 
-    /// Returns the connection, which [`connection`](Self::connection) refuses once the transaction has ended.
+    /// Returns the connection even if the transaction has ended, unlike [`connection`](Self::connection).
     fn connection_after_end(&mut self) -> Result<&mut C, DbErr> {
         self.connection.as_mut().ok_or_else(|| Error::TransactionOver.into())
     }
@@ -186,8 +187,8 @@ impl<C: Connection> TransactionState<C> {
     /// Rolls back the transaction.
     pub(crate) async fn roll_back(&mut self) -> Result<(), DbErr> {
         if self.end_reason.is_some() {
-            // If the connection was lost or the deadline exceeded, the server rolls back. If a statement ended the
-            // transaction, there is nothing to roll back.
+            // If the connection was closed (it was lost, or the deadline was exceeded), the server rolls back. If a
+            // statement or this crate has already ended the transaction, there is nothing to roll back.
             return Ok(());
         }
         if self.may_end_in_background() {

@@ -4,7 +4,7 @@ use sea_orm::{DbErr, RuntimeErr};
 
 use crate::Error;
 
-/// The id of the frame of the transaction itself.
+/// The id of the outermost [`Frame`], which is the transaction itself.
 pub(crate) const OUTERMOST_FRAME_ID: u64 = 0;
 
 /// The transaction, or a savepoint in it. The frames of a transaction form a stack.
@@ -13,8 +13,8 @@ pub(crate) struct Frame {
     pub(crate) id: u64,
     /// `None` while the frame can be used.
     pub(crate) failure: Option<Failure>,
-    /// Whether no handle of the frame is left (it was dropped, or never returned), so that the frame must be rolled
-    /// back.
+    /// Whether the frame must be rolled back because no handle of it is left: the handle was dropped or never returned,
+    /// or its commit or rollback was not answered in time.
     pub(crate) is_abandoned: bool,
     /// Whether a statement that may have changed the identity has run since the identity was last verified.
     pub(crate) needs_verification: bool,
@@ -28,8 +28,9 @@ pub(crate) enum Failure {
     IdentityChanged,
 }
 
-/// A request that was sent and is not yet answered. If one is still recorded when the next call begins, the call that
-/// sent it was dropped, or the driver failed before it had read the whole answer. Each number is the id of a frame.
+/// A request that is in progress: it is about to be sent, or was sent and is not yet answered. If one is still recorded
+/// when the next call begins, the call that sent it was dropped, or the driver failed before it had read the whole
+/// answer. The number in a variant is the id of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pending {
     /// One or more statements of this frame.
@@ -52,7 +53,8 @@ pub(crate) enum Pending {
 /// Why the transaction has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EndReason {
-    /// This crate has committed it, rolled it back, or closed the connection, so that the server rolls back.
+    /// This crate has committed or rolled back the transaction, or closed the connection, so that the server rolls
+    /// back.
     EndedByCrate,
     /// The connection was lost.
     ConnectionLost,

@@ -101,8 +101,8 @@ crate::values::impl_text_conversions!(
     "must be newest, most_played or best_rated"
 );
 
-/// Number of adventures that the first, short scan for a filtered page reads. If at most [`PAGE_SIZE`] of them match, a
-/// second scan reads [`SCAN_LIMIT`] adventures.
+/// Maximum number of adventures that the first, short scan for a filtered page reads. If at most [`PAGE_SIZE`] of them
+/// match, a second scan reads up to [`SCAN_LIMIT`] adventures.
 const SHORT_SCAN_LIMIT: usize = 100;
 
 /// A position in the catalogue, in one of its orders: the value by which the list is sorted, and the id.
@@ -117,7 +117,8 @@ impl<C: Caller> Adventures<'_, C> {
     /// Returns a page of at most twenty published adventures: the first, or the one after the cursor.
     ///
     /// Adventures that are published or unpublished between two requests do not shift the next page. In the orders by
-    /// plays and by rating, an adventure that is completed or rated in the meantime may move to another page.
+    /// plays and by rating, an adventure may move to another page if it is rated, or one of its sessions is completed,
+    /// in the meantime.
     ///
     /// With a filter, at most a thousand adventures are scanned for a page. So a page may have fewer than twenty
     /// adventures, or none, although there is a next page.
@@ -191,8 +192,8 @@ rows::row_decoder!(SUMMARY_COLUMNS, decode_summaries: AdventureSummary {
     published_at, is_valid, times_played, average_rating, created_at,
 });
 
-/// Returns the conditions of the filter. PostgreSQL evaluates them for each adventure that is scanned, because the
-/// indexes in the orders of the catalogue do not contain the filtered columns.
+/// Returns the conditions of the filter as SQL; empty if there are none. PostgreSQL evaluates them for each adventure
+/// that is scanned, because the indexes in the orders of the catalogue do not contain the filtered columns.
 fn unindexed_conditions(filter: &CatalogueFilter, binds: &mut Binds) -> String {
     let mut conditions = Vec::new();
     if let Some(difficulty) = filter.difficulty {
@@ -241,7 +242,7 @@ fn page_query(
         (CatalogueOrder::BestRated, Some(ListPosition::BestRated(sort_value, id))) => {
             (sort_value.map(|sort_value| binds.bind(sort_value)), Some(id))
         }
-        // Not reached: the id of the list contains the order, so a cursor of another order has already been refused.
+        // Not reached: the id of the list depends on the order, so a cursor of another order has already been refused.
         _ => return Err(Error::InvalidCursor),
     };
     let is_first_page = after.is_none();

@@ -1,4 +1,4 @@
-//! Changes to a character in play: hit points, experience and level.
+//! Operations that change a character's hit points, experience and level.
 
 use entity::characters;
 use sea_orm::{
@@ -84,7 +84,7 @@ impl<C: Caller> Characters<'_, C> {
     ///
     /// A Seer may not award experience: anyone can create a session and is then its Seer, so a player with a second
     /// account could award it to themselves (`docs/decisions.md`, "Experience and hit points"). A program that lets
-    /// Seers award experience calls this as the service, by rules of its own.
+    /// Seers award experience must apply rules of its own, and then call this as the service.
     ///
     /// Who may: the service. Three round trips. No event.
     ///
@@ -108,7 +108,7 @@ impl<C: Caller> Characters<'_, C> {
         .map_err(|error| error.with_rule_if_not_allowed("only the service may award experience"))
     }
 
-    /// Sets a character's level. A Seer may not, for the same reason as in
+    /// Sets a character's level. A Seer may not set it, for the same reason as in
     /// [`award_experience`](Self::award_experience).
     ///
     /// Who may: the service. Three round trips. No event.
@@ -145,8 +145,8 @@ impl<C: Caller> Characters<'_, C> {
     }
 }
 
-/// Adds `change` to the hit points. The database function is SECURITY DEFINER, because a Seer damages characters whose
-/// rows they cannot see.
+/// Adds `change` to the hit points, which stay between 0 and the maximum. The database function is SECURITY DEFINER,
+/// because a Seer may damage and heal characters whose rows the Seer cannot see.
 async fn change_hit_points(tx: &OperationTransaction, id: Uuid, change: i32) -> Result<HitPoints, Error> {
     let values = [id.into(), change.into()];
     HitPoints::find_by_statement(Statement::from_sql_and_values(DbBackend::Postgres, CHANGE_HIT_POINTS, values))

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{Dice, RollScope};
 use crate::{Caller, Cursor, Error, Page, RollsPageSize, binds::Binds, operation::operation, page::ListId, rows};
 
-/// Filter for the history. By default, all rolls match, fifty per page.
+/// Filter for the history. By default, all rolls match, and a page has at most fifty.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
@@ -35,17 +35,17 @@ pub struct HistoryFilter {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct HeroicSavesRemaining {
-    /// Account of the player.
+    /// Id of the player's account.
     pub user_id: Uuid,
-    /// Character in the seat.
+    /// Id of the character in the seat.
     pub character_id: Uuid,
-    /// Heroic saves remaining in this encounter: 0 or 1.
+    /// Heroic saves remaining in the current encounter: 0 or 1.
     pub remaining: i32,
 }
 
-/// Each seat has one heroic save per encounter. `heroic_saves_used` counts those of the encounter with the number
-/// `heroic_saves_encounter`. If that is not the current encounter, whose number is `sessions.encounter_number`, the
-/// current encounter's save remains.
+/// Each seat has one heroic save per encounter. `heroic_saves_used` counts the saves that were used in the encounter
+/// with the number `heroic_saves_encounter`. If the current encounter, whose number is `sessions.encounter_number`, is
+/// another one, its save remains.
 const SELECT_HEROIC_SAVES_REMAINING: &str = "SELECT
     seat.user_id,
     seat.character_id,
@@ -68,7 +68,7 @@ rows::row_decoder!(ROLL_COLUMNS, decode_rolls: Roll {
 /// A position in the history: the time and the id of a roll.
 type ListPosition = (DateTimeWithTimeZone, Uuid);
 
-/// Returns the name of the kind in the database.
+/// Returns the name that the kind has in the database.
 fn roll_type_name(kind: RollType) -> String {
     kind.to_value().value.into_owned()
 }
@@ -96,7 +96,8 @@ fn session_rolls_statement(
     }
     if let Some((created_at, roll_id)) = after {
         let (created_at, roll_id) = (binds.bind(created_at), binds.bind(roll_id));
-        // Earlier rows, and rows of the same time with a higher id. Only the condition with `<=` limits the index scan.
+        // Earlier rows, and rows of the same time with a higher id. The condition with `<=` follows from the one in
+        // parentheses, but only the former limits the index scan.
         conditions += &format!(" AND created_at <= {created_at} AND (created_at < {created_at} OR id > {roll_id})");
     }
     let limit = binds.bind(limit as i64);
@@ -126,18 +127,18 @@ fn character_rolls_statement(
     ]
     .join(", ");
     // The filter may name another character; then no roll matches.
-    let filter_condition = filter.character_id.map(|id| format!(" WHERE character_id = {}", binds.bind(id)));
-    let filter_condition = filter_condition.unwrap_or_default();
+    let where_clause = filter.character_id.map(|id| format!(" WHERE character_id = {}", binds.bind(id)));
+    let where_clause = where_clause.unwrap_or_default();
     let sql = format!(
-        "SELECT {ROLL_COLUMNS} FROM private.rolls_of_character({arguments}){filter_condition} \
+        "SELECT {ROLL_COLUMNS} FROM private.rolls_of_character({arguments}){where_clause} \
          ORDER BY created_at DESC, id"
     );
     binds.into_statement(sql)
 }
 
 impl<C: Caller> Dice<'_, C> {
-    /// Returns a page of rolls, the latest first: those of a session, or those of a character in the sessions that the
-    /// caller takes or took part in.
+    /// Returns a page of the rolls of a session or of a character, the latest first. [`RollScope`] says which rolls of
+    /// a character these are.
     ///
     /// Who may: the session's participants and the service; other users get an empty page. Three round trips.
     ///
@@ -167,7 +168,7 @@ impl<C: Caller> Dice<'_, C> {
 
     /// Returns the remaining heroic saves in a session, one entry for each seated player.
     ///
-    /// Who may: a user who can see the session, and the service; others get an empty list. Three round trips.
+    /// Who may: a user who can see the session, and the service; other users get an empty list. Three round trips.
     ///
     /// # Errors
     ///

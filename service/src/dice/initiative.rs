@@ -5,11 +5,8 @@ use std::collections::{BTreeSet, HashMap};
 use entity::{
     dice_rolls,
     sea_orm_active_enums::{Attribute, RollType},
-    session_players,
 };
-use sea_orm::{
-    ActiveValue::Set, ColumnTrait, DbBackend, EntityTrait, FromQueryResult, QueryFilter, QuerySelect, Statement,
-};
+use sea_orm::{ActiveValue::Set, ColumnTrait, DbBackend, EntityTrait, FromQueryResult, QueryFilter, Statement};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -48,18 +45,18 @@ pub struct Turn {
 /// Maximum number of rows that a user may insert with one statement ([`Error::TooManyRows`]).
 const MAX_ROWS_PER_STATEMENT: usize = 100;
 
-/// Initiative has no difficulty, but the column is NOT NULL.
+/// Initiative has no difficulty, but the column `difficulty` is NOT NULL.
 const INITIATIVE_DIFFICULTY: Difficulty = Difficulty::MIN;
 
-/// Returns the ids of the rolls `$1` in the order of their turns.
+/// Takes the ids of rolls as `$1`, and returns them in the order of the turns.
 const SELECT_INITIATIVE_ORDER: &str = "SELECT private.initiative_order($1) AS ids";
 
 impl<C: Caller> Dice<'_, C> {
-    /// Rolls one die for every seated character and each listed creature, and returns the turns in order: the highest
+    /// Rolls one die for each seated character and each listed creature, and returns the turns in order: the highest
     /// roll first, among equal rolls the higher grace first, then at random. Either all rolls are made or none.
     ///
     /// Repeating the request with the same id returns the existing rolls, except those of characters that have left
-    /// their seats; characters that were seated in the meantime roll now.
+    /// their seats; characters that have taken a seat since then roll now.
     ///
     /// Who may: the Seer of an active session, and the service. Six round trips, and one more for each hundred rolls
     /// after the first hundred. Event `dice_rolled` for each roll.
@@ -76,10 +73,13 @@ impl<C: Caller> Dice<'_, C> {
             ids: Vec<Uuid>,
         }
         let initiative_id = initiative.id.unwrap_or_else(Uuid::new_v4);
-        let creatures: BTreeSet<Uuid> = initiative.creature_ids.into_iter().collect();
+        let creature_ids: BTreeSet<Uuid> = initiative.creature_ids.into_iter().collect();
         operation!(self.caller, "dice.roll_initiative", session = initiative.session_id, |tx| {
-            let rollers = seated_character_ids(tx, initiative.session_id).await?.into_iter().map(Roller::Character);
-            let rollers: Vec<Roller> = rollers.chain(creatures.iter().copied().map(Roller::Creature)).collect();
+            let seats = read_seats(tx, initiative.session_id).await?;
+            let caller_id = tx.identity().user_id();
+            let is_seer = seats.iter().any(|seat| Some(seat.seer_id) == caller_id);
+            let characters = seats.iter().map(|seat| Roller::Character(seat.character_id));
+            let rollers: Vec<Roller> = characters.chain(creature_ids.iter().copied().map(Roller::Creature)).collect();
             if rollers.is_empty() {
                 return Err(Error::NotFound { what: "seat" });
             }
@@ -91,10 +91,15 @@ impl<C: Caller> Dice<'_, C> {
                     .on_conflict_do_nothing_on([dice_rolls::Column::Id])
                     .exec_without_returning(tx)
                     .await
-                    .map_err(|error| explain_initiative_error(error.into()))?;
+                    .map_err(|error| explain_initiative_error(error.into(), is_seer))?;
+            }
+            // The database lets a player roll for their own character, so it does not refuse a player whose character
+            // is the only one, and who lists no creature.
+            if !is_seer && seats.iter().any(|seat| Some(seat.user_id) == caller_id) {
+                return Err(Error::NotSessionSeer);
             }
 
-            // The database function is SECURITY DEFINER, because the caller may not see the grace of other players'
+            // The database function is SECURITY DEFINER, because the caller cannot see the grace of other players'
             // characters.
             let roll_ids: Vec<Uuid> = rollers_by_roll_id.keys().copied().collect();
             let values = [roll_ids.clone().into()];
@@ -104,12 +109,11 @@ impl<C: Caller> Dice<'_, C> {
             let turn_positions: HashMap<Uuid, usize> =
                 ordered_ids.into_iter().enumerate().map(|(index, id)| (id, index)).collect();
             let mut rolls = dice_rolls::Entity::find().filter(dice_rolls::Column::Id.is_in(roll_ids)).all(tx).await?;
-            let caller_id = tx.identity().user_id();
-            let is_requested = |roll: &dice_rolls::Model| {
+            let was_made_by_request = |roll: &dice_rolls::Model| {
                 roll.rolled_by == caller_id
                     && has_requested_values(roll, initiative.session_id, rollers_by_roll_id.get(&roll.id).copied())
             };
-            if rolls.len() != rollers_by_roll_id.len() || !rolls.iter().all(is_requested) {
+            if rolls.len() != rollers_by_roll_id.len() || !rolls.iter().all(was_made_by_request) {
                 return Err(Error::IdConflict { what: "roll" });
             }
             rolls.sort_by_key(|roll| turn_positions.get(&roll.id).copied());
@@ -120,17 +124,16 @@ impl<C: Caller> Dice<'_, C> {
 
 /// Replaces the reason of a refusal. For a player, the database's error is about the first character or creature for
 /// which the player may not roll. The actual reason is that the player is not the Seer.
-fn explain_initiative_error(error: Error) -> Error {
+fn explain_initiative_error(error: Error, is_seer: bool) -> Error {
     match error {
-        Error::CharacterNotYours | Error::NotSeated => Error::NotSessionSeer,
+        Error::CharacterNotYours | Error::NotSeated if !is_seer => Error::NotSessionSeer,
         error => {
             error.with_rule_if_not_allowed("only the Seer of an active session, and the service, may roll initiative")
         }
     }
 }
 
-/// Returns whether the roll has the values that this request asks for. If not, the
-/// roll's id was already taken by another roll.
+/// Returns whether the roll has the values that this request asks for. If not, the id was already that of another roll.
 fn has_requested_values(roll: &dice_rolls::Model, session_id: Uuid, roller: Option<Roller>) -> bool {
     roll.session_id == session_id
         && roll.roll_type == RollType::Initiative
@@ -139,15 +142,22 @@ fn has_requested_values(roll: &dice_rolls::Model, session_id: Uuid, roller: Opti
         && roller_of(roll) == roller
 }
 
-async fn seated_character_ids(tx: &OperationTransaction, session_id: Uuid) -> Result<Vec<Uuid>, Error> {
-    Ok(session_players::Entity::find()
-        .select_only()
-        .column(session_players::Column::CharacterId)
-        .filter(session_players::Column::SessionId.eq(session_id))
-        .filter(session_players::Column::IsActive.eq(true))
-        .into_tuple()
-        .all(tx)
-        .await?)
+/// An active seat of the session.
+#[derive(FromQueryResult)]
+struct Seat {
+    user_id: Uuid,
+    character_id: Uuid,
+    seer_id: Uuid,
+}
+
+const SELECT_SEATS: &str = "SELECT seat.user_id, seat.character_id, session.seer_id
+     FROM public.session_players AS seat
+     JOIN public.sessions AS session ON session.id = seat.session_id
+     WHERE seat.session_id = $1 AND seat.is_active";
+
+async fn read_seats(tx: &OperationTransaction, session_id: Uuid) -> Result<Vec<Seat>, Error> {
+    let statement = Statement::from_sql_and_values(DbBackend::Postgres, SELECT_SEATS, [session_id.into()]);
+    Ok(Seat::find_by_statement(statement).all(tx).await?)
 }
 
 /// Returns the id of a roller's roll: the XOR of the request's id and the roller's id, which is the same when the

@@ -70,7 +70,8 @@ pub struct NewRoll {
     pub roller: Roller,
     /// The attribute that gives the number of dice. Initiative is one die, whatever the attribute.
     pub attribute: Attribute,
-    /// The difficulty that the modified total must reach.
+    /// The number that the total plus the flat modifiers must reach. Whatever the difficulty, a roll succeeds if all
+    /// dice show six, and fails if all dice show one.
     pub difficulty: Difficulty,
     /// Kind of roll. For a heroic save, call [`Dice::use_heroic_save`](crate::dice::Dice::use_heroic_save).
     pub kind: RollType,
@@ -82,7 +83,7 @@ pub struct NewRoll {
 }
 
 impl NewRoll {
-    /// Creates a roll of a kind, without modifiers.
+    /// Creates a roll of this kind, without modifiers.
     #[must_use]
     pub fn new(kind: RollType, session_id: Uuid, roller: Roller, attribute: Attribute, difficulty: Difficulty) -> Self {
         Self { id: None, session_id, roller, attribute, difficulty, kind, modifiers: Vec::new(), description: None }

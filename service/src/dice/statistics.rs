@@ -16,8 +16,8 @@ use crate::{Caller, Error, operation::operation};
 pub enum RollScope {
     /// All rolls of a session.
     Session(Uuid),
-    /// All rolls of a character in the sessions that the caller takes or took part in; for the service, in all
-    /// sessions.
+    /// The rolls of a character. A user gets those in the sessions where the user takes part: as the Seer, or as a
+    /// player (also one who has left, but not one whom the Seer removed). The service gets those in all sessions.
     Character(Uuid),
 }
 
@@ -59,7 +59,7 @@ pub struct KindStatistics {
     pub mean_modified_total: f64,
 }
 
-/// Statistics of one kind, or of all kinds if `kind` is `None`.
+/// Statistics of one kind, or of all kinds together if `kind` is `None`.
 #[derive(FromQueryResult)]
 struct StatisticsRow {
     kind: Option<RollType>,
@@ -81,15 +81,15 @@ const SELECT_STATISTICS_WHERE: &str = "SELECT
   FROM public.dice_rolls
   WHERE ";
 
-/// Groups all rolls together, and those of each kind.
+/// Returns one row for all rolls together, and one for each kind.
 const GROUP_BY_KIND: &str = " GROUP BY GROUPING SETS ((), (roll_type)) ORDER BY roll_type";
 
 impl<C: Caller> Dice<'_, C> {
-    /// Returns the numbers of rolls, successes and critical results, and the mean total, overall and for each kind of
-    /// roll.
+    /// Returns the numbers of rolls, successes and critical results, and the mean modified total (the total plus the
+    /// flat modifiers), overall and for each kind of roll.
     ///
-    /// Who may: the session's participants and the service; others get zeros. For a character, this counts
-    /// only the rolls in sessions in which the caller takes or took part. Three round trips.
+    /// Who may: the session's participants and the service; other users get zeros. For a character, a user gets the
+    /// statistics of the rolls in the sessions of which that user is a participant. Three round trips.
     ///
     /// # Errors
     ///

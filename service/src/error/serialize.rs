@@ -10,18 +10,18 @@ use super::Error;
 
 impl Serialize for Error {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut shape = serializer.serialize_struct("Error", 4)?;
-        shape.serialize_field("code", self.code())?;
-        shape.serialize_field("message", &self.public_message())?;
-        shape.serialize_field("retryable", &self.is_retryable())?;
-        shape.serialize_field("details", &self.details())?;
-        shape.end()
+        let mut object = serializer.serialize_struct("Error", 4)?;
+        object.serialize_field("code", self.code())?;
+        object.serialize_field("message", &self.public_message())?;
+        object.serialize_field("retryable", &self.is_retryable())?;
+        object.serialize_field("details", &self.details())?;
+        object.end()
     }
 }
 
 impl Error {
-    /// Returns the message. A general one replaces it where it could contain what only an operator may see: names of
-    /// logins and hosts, or the server's message about a statement.
+    /// Returns the message, or a general one in its place if the message could contain what only an operator may see:
+    /// names of logins and hosts, the schema's version, or the server's message about a statement.
     fn public_message(&self) -> Cow<'static, str> {
         match self {
             Self::Misconfigured { .. } => "the service is misconfigured; tell its operator".into(),
@@ -179,8 +179,8 @@ mod tests {
     }
 
     /// A message about an input says what the input must be. Any other message says who may do what was refused, or
-    /// what to do about it. There are three exceptions, whose messages only say what happened: an illegal transition,
-    /// and two errors that are mistakes of the calling program.
+    /// what to do about the refusal. The messages of three errors only say what happened: an illegal transition, and
+    /// two mistakes of the calling program.
     #[test]
     fn messages_say_what_to_do_or_who_may_do_it() {
         let expected_phrases = [
@@ -203,9 +203,9 @@ mod tests {
         for error in one_of_each_variant() {
             let serialized = serde_json::to_value(&error).unwrap();
             let message = serialized["message"].as_str().unwrap();
-            let is_for_programmers = matches!(error.code(), "identity_changed" | "transaction_ended");
+            let is_mistake_of_program = matches!(error.code(), "identity_changed" | "transaction_ended");
             assert!(
-                is_for_programmers || expected_phrases.iter().any(|phrase| message.contains(phrase)),
+                is_mistake_of_program || expected_phrases.iter().any(|phrase| message.contains(phrase)),
                 "{}: {message}",
                 error.code()
             );
@@ -220,7 +220,7 @@ mod tests {
             for fields in text.split("InvalidValue {").skip(1).filter_map(|rest| rest.split('}').next()) {
                 rules.extend(fields.split_once("rule: \"").map(|(_, rule)| rule.to_owned()));
             }
-            // The last literal in a call of one of these macros is a rule.
+            // The last literal in a call of one of these macros is a rule. Calls on a single line are not found.
             for call_start in ["bounded_integer!(\n", "impl_text_conversions!(\n"] {
                 for arguments in text.split(call_start).skip(1).filter_map(|rest| rest.split("\n);").next()) {
                     rules.extend(arguments.rsplit('"').nth(1).map(str::to_owned));
@@ -239,14 +239,14 @@ mod tests {
         assert!(rules.len() > 100, "{}", rules.len());
     }
 
-    /// Calls `check` with the text of each file under a folder.
-    fn for_each_file(folder: &Path, check: &mut impl FnMut(String)) {
+    /// Calls `visit` with the text of each file under a folder.
+    fn for_each_file(folder: &Path, visit: &mut impl FnMut(String)) {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
-                for_each_file(&path, check);
+                for_each_file(&path, visit);
             } else {
-                check(fs::read_to_string(path).unwrap());
+                visit(fs::read_to_string(path).unwrap());
             }
         }
     }

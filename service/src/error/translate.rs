@@ -37,7 +37,7 @@ impl From<rls::Error> for Error {
                 None => Self::Database(rls::Error::Application(source).into()),
             },
             rls::Error::Database(error) => translate_db_err(error),
-            // `rls::Error` is non-exhaustive: this is a variant that was added later.
+            // `rls::Error` is non-exhaustive: a variant that is added later is not listed here.
             other => Self::Database(other.into()),
         }
     }
@@ -71,7 +71,8 @@ fn translate_db_err(error: DbErr) -> Error {
 }
 
 /// Translates an error by its SQLSTATE; `constraints.rs` translates violated constraints. Class `SP` is this project's;
-/// the schema raises each of its codes with a constraint name. Numbers that are missing here are not in use.
+/// the schema raises each code of the class with a constraint name. Numbers that are missing here are not in use.
+/// Returns `None` if the SQLSTATE is not listed.
 fn translate_sqlstate(error: &SqlxPostgresError) -> Option<Error> {
     let constraint = error.constraint().unwrap_or_default();
     Some(match error.code() {
@@ -115,7 +116,7 @@ fn translate_sqlstate(error: &SqlxPostgresError) -> Option<Error> {
         // Unique violation.
         "23505" => unique_constraint_error(constraint),
         // Foreign key violation: the row is still referenced, or references a row that does not exist. Only the message
-        // tells which, and it must be in English (docs/operations.md).
+        // tells which, so the server's messages must be in English (docs/operations.md).
         "23503" if error.message().starts_with("update or delete") => Error::StillReferenced,
         "23503" => Error::NotFound { what: referenced_kind(constraint) },
         // NOT NULL violation. A roll gets the name of its character, which is missing if the character does not exist.
@@ -154,7 +155,7 @@ fn translate_sqlstate(error: &SqlxPostgresError) -> Option<Error> {
         "42601" | "42P01" | "42P02" | "42703" | "42883" | "42804" | "42P18" | "42702" | "42725" | "42846" | "42809"
         | "3F000" | "22P06" | "0A000" => Error::InvalidStatement { reason: error.message().to_owned() },
         // Active SQL transaction, no active SQL transaction: the statement must run outside a transaction, or inside
-        // one.
+        // one, respectively.
         "25001" | "25P01" => Error::InvalidStatement { reason: error.message().to_owned() },
         // Program limit exceeded.
         "54000" => Error::InvalidValue { field: "text", rule: "must be shorter" },
@@ -165,7 +166,7 @@ fn translate_sqlstate(error: &SqlxPostgresError) -> Option<Error> {
 }
 
 /// Returns the error for the reason why a policy refused a statement. A policy gives the reason as a constraint name,
-/// and only to callers who may know it; otherwise `constraint` is empty.
+/// and only to callers who may know it; otherwise `constraint` is empty. `None` if it is empty or not listed.
 fn policy_error(constraint: &str) -> Option<Error> {
     Some(match constraint {
         "seated" => Error::NotSeated,
@@ -183,7 +184,7 @@ fn policy_error(constraint: &str) -> Option<Error> {
 
 /// Explains an error about the number of bound values. An operation always binds as many values as its statement has
 /// parameters. So the cause is a pooler that moved the transaction to a connection on which another statement is
-/// prepared under the same name.
+/// prepared under the same name. Returns other errors unchanged.
 pub(crate) fn explain_bind_mismatch(error: Error) -> Error {
     match error {
         // PostgreSQL's message: "bind message supplies 2 parameters, but prepared statement … requires 1".
@@ -197,17 +198,17 @@ pub(crate) fn explain_bind_mismatch(error: Error) -> Error {
 const UNTRACKED_STATEMENTS_REASON: &str = "a pooler in transaction mode does not track prepared statements; use \
     Options::without_prepared_statement_cache, or PgBouncer 1.21 or later with max_prepared_statements";
 
-/// Returns the error for a caller who may not listen to a session.
+/// Returns the error for a caller who may not listen to a session (receive its events).
 pub(crate) fn not_listener_error() -> Error {
     Error::NotAllowed { rule: "only the Seer, players and players who left may listen to a session" }
 }
 
-/// What an error says when the caller may not write a database table, or uses one of its columns that is not granted.
+/// What errors say when the caller may not write a database table, or uses a column of the table that is not granted.
 struct TableAccess {
     table: &'static str,
     /// Who may write the table.
     rule: &'static str,
-    /// What to do instead of using the column.
+    /// What to do instead.
     instead: &'static str,
 }
 
@@ -273,8 +274,8 @@ const TABLE_ACCESS: [TableAccess; 12] = [
     },
 ];
 
-/// Finds the entry of the table that an error message names. PostgreSQL names the table only in the message, which may
-/// be in any language.
+/// Finds the entry of [`TABLE_ACCESS`] for the table that an error message names. PostgreSQL names the table only in
+/// the message, which may be in any language.
 fn find_table_access(message: &str) -> Option<&'static TableAccess> {
     let words: Vec<&str> = message.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
     TABLE_ACCESS.iter().find(|access| words.contains(&access.table))
@@ -286,7 +287,7 @@ fn table_rule(error: &SqlxPostgresError) -> &'static str {
     find_table_access(error.message()).map_or("only the service may do that", |access| access.rule)
 }
 
-/// A caller's statement uses a column that is not granted to users.
+/// A caller's statement needs a privilege on a table, or on one of its columns, that users lack.
 #[derive(Debug, thiserror::Error)]
 #[error("a statement must not use a column of {table} that is not granted to users: {instead}")]
 struct UngrantedColumn {
@@ -294,7 +295,8 @@ struct UngrantedColumn {
     instead: &'static str,
 }
 
-/// Replaces PostgreSQL's `permission denied` with an error that says what to use instead.
+/// Replaces PostgreSQL's `permission denied`, if a user gets it for a table of [`TABLE_ACCESS`], with an error that
+/// says what to do instead. Returns other errors unchanged.
 pub(crate) fn explain_ungranted_column(identity: &rls::Identity, error: DbErr) -> DbErr {
     // Only users are told which columns to use: a visitor must sign in first, and `instead` does not apply to the
     // service, which may use more columns.

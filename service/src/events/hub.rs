@@ -1,8 +1,9 @@
-//! The hub: the subscribers of each session, and the events that the poller (`poller.rs`) has read for them.
+//! The hub: the subscribers of each session, and the events that the poller (`poller.rs`) has read for them. A
+//! *subscriber* is one subscription, not a user.
 //!
-//! The hub keeps the most recent events of each session, so that one read serves all of its subscribers. A slow
-//! subscriber, which needs older events, reads pages of its own. So the hub's use of memory depends on the number of
-//! sessions, not of subscribers.
+//! The hub keeps the most recent events of each session, so that one read serves all subscribers of the session. A slow
+//! subscriber, which needs older events, reads pages of its own from the database. So the hub's use of memory depends
+//! on the number of sessions, not of subscribers.
 
 mod registration;
 
@@ -29,14 +30,14 @@ pub(crate) type HistoryId = Arc<str>;
 /// A notification to a subscriber.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Notification {
-    /// The `seq` of the newest known event of the session, in the history that was last read.
+    /// The `seq` (number) of the newest known event of the session, in the history that was last read.
     pub(crate) newest_seq: i64,
     /// `None` if it is not known which history is current.
     pub(crate) history_id: Option<HistoryId>,
-    /// With replicas, the position in the write-ahead log at which the poller read the newest event. A reader uses only
-    /// a server that has replayed the log up to this position.
+    /// With replicas, a position in the write-ahead log by which the newest known event had been written. A reader uses
+    /// only a server that has replayed the log up to this position.
     pub(crate) log_position: Option<LogPosition>,
-    /// The error that ended the subscription.
+    /// The error that ended the subscription, if it has ended.
     pub(crate) end_error: Option<Error>,
 }
 
@@ -75,12 +76,13 @@ struct State {
     has_new_session: bool,
     /// The running poller, identified by the subscriber for which it was started.
     poller_id: Option<u64>,
-    /// The time of the last successful poll.
+    /// The time at which the last successful poll began.
     polled_at: Option<Instant>,
     /// The log position that a polled server must have replayed: the latest one up to which any subscriber had read or
     /// written when it subscribed. A server that has not replayed this position may lack that subscriber's seat.
     required_log_position: Option<LogPosition>,
-    /// The latest log position at which the newest event of any session was read.
+    /// The latest log position up to which the poller, or any subscriber when it subscribed, had read or written. The
+    /// newest known event of each session was written by then.
     latest_log_position: Option<LogPosition>,
     /// Whether the `Sparc` handle is closed.
     is_closed: bool,
@@ -109,7 +111,7 @@ struct Subscriber {
 pub(crate) struct SessionSnapshot {
     pub(crate) session_id: Uuid,
     pub(crate) history_id: HistoryId,
-    /// The `seq` of the newest event of the session.
+    /// The `seq` of the newest event of the session, or 0 if it has none.
     pub(crate) newest_seq: i64,
 }
 
@@ -130,19 +132,19 @@ pub(crate) struct WatchedSessions {
     pub(crate) last_subscriber_id: u64,
 }
 
-/// The new events of a session that a poll read, at most fifty. If their payloads are too large, `events` has only the
-/// first few, but `newest_seq` is still that of the last event read.
+/// The new events that a poll found in a session, at most fifty. If their payloads together are too large, `events` has
+/// only the first of them, or none, but `newest_seq` is still that of the last event found.
 #[derive(Debug)]
 pub(crate) struct SessionUpdate {
     pub(crate) session_id: Uuid,
     /// The newest `seq` known before the poll.
     pub(crate) after_seq: i64,
-    /// The newest `seq` that the poll read.
+    /// The newest `seq` that the poll found.
     pub(crate) newest_seq: i64,
     pub(crate) events: Vec<Event>,
 }
 
-/// The result of an access check.
+/// The result of a check whether subscribers may still listen to their sessions (receive the events).
 #[derive(Debug, Default)]
 pub(crate) struct AccessCheck {
     /// In the sessions that were checked (all, or those with new events), all subscribers up to this id were checked.
@@ -162,7 +164,7 @@ pub(crate) struct Refusal {
 
 impl Hub {
     /// Adds a subscriber, and starts the poller if it is not running. `service_connection` returns the poller's
-    /// connection. `log_position` is the one up to which the subscriber has read or written.
+    /// connection. `log_position` is the position up to which the subscriber has read or written.
     pub(crate) fn register(
         self: &Arc<Self>,
         service_connection: impl FnOnce() -> IdentityConnection,
@@ -209,7 +211,7 @@ impl Hub {
         Ok(Registration { handle, notifications: receiver })
     }
 
-    /// Ends all subscriptions, because the `Sparc` handle is closed.
+    /// Ends all subscriptions, and refuses new ones, because the `Sparc` handle is closed.
     pub(crate) fn close(&self) {
         let mut state = self.lock();
         state.is_closed = true;
@@ -217,7 +219,7 @@ impl Hub {
         self.poller_wake.notify_one();
     }
 
-    /// Ends all subscriptions.
+    /// Ends all subscriptions with this error.
     pub(super) fn end_all(&self, error: &Error) {
         self.lock().end_all(error);
     }
@@ -228,8 +230,8 @@ impl Hub {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the sessions to poll. `None` if there are no subscribers: the poller must then stop, and the hub already
-    /// treats it as stopped.
+    /// Returns the sessions to poll, and forgets which sessions are new. `None` if there are no subscribers: the poller
+    /// must then stop, and the hub already treats it as stopped.
     pub(super) fn begin_poll(&self) -> Option<WatchedSessions> {
         let mut state = self.lock();
         if state.sessions.is_empty() {
@@ -265,15 +267,16 @@ impl Hub {
         match updates {
             None => state.sessions.iter().flat_map(accounts_of).collect(),
             Some(updates) => {
-                let updated = updates.iter().filter_map(|update| state.sessions.get_key_value(&update.session_id));
-                updated.flat_map(accounts_of).collect()
+                let updated_sessions =
+                    updates.iter().filter_map(|update| state.sessions.get_key_value(&update.session_id));
+                updated_sessions.flat_map(accounts_of).collect()
             }
         }
     }
 
-    /// Starts a new history, after another server has answered. Discards the events that were read from the previous
-    /// server, and makes each subscriber check that the new history has the last event that the subscriber has read.
-    /// `newest_seq_updates` have no events, only the newest `seq` of each session that has an event.
+    /// Makes a history the current one, because the server that was polled has it. Discards the recent events, and
+    /// makes each subscriber that has read another history check that this one has the last event that the subscriber
+    /// has read. `newest_seq_updates` have no events, only the newest `seq` of each session that has an event.
     pub(super) fn start_history(
         &self,
         history_id: &HistoryId,
@@ -338,7 +341,7 @@ impl Hub {
         state.polled_at = Some(polled_at);
     }
 
-    /// Discards the recent events of each session whose newest events were read before `time`: the subscribers have had
+    /// Discards the recent events of each session whose newest events were read before `time`: its subscribers have had
     /// enough time to take them.
     pub(super) fn discard_events_read_before(&self, time: Instant) {
         for session in self.lock().sessions.values_mut() {

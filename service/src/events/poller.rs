@@ -1,4 +1,4 @@
-//! The poller: one task per `Sparc` handle that reads new events of all sessions that have subscribers.
+//! The poller: a task, one per `Sparc` handle, that reads the new events of all sessions that have subscribers.
 
 use std::time::{Duration, Instant};
 
@@ -16,22 +16,23 @@ use super::{
 };
 use crate::{Error, IdentityConnection, binds::Binds, error::explain_bind_mismatch, rows};
 
-/// Interval between two polls.
+/// Pause between two polls.
 const POLL_INTERVAL: Duration = Duration::from_millis(25);
 /// Interval between two access checks of all subscribers.
 const ACCESS_CHECK_INTERVAL: Duration = Duration::from_secs(2);
-/// After the sequence of event numbers has advanced, polls read events until all transactions that may have drawn a
-/// number have ended: for this long every poll, after that only every tenth.
+/// After the sequence of event numbers has advanced, some of the new events may not be visible yet. Until all
+/// transactions that may have drawn a number have ended, polls read events: during this time every poll, after it only
+/// every tenth.
 const EAGER_READING_TIME: Duration = Duration::from_secs(5);
 /// Timeout of one poll. If the network silently drops packets, the poll fails after this time and is tried again.
 const POLL_TIMEOUT: Duration = Duration::from_secs(5);
-/// Maximum pause after failed polls, and between a reader's attempts.
+/// Maximum pause after failed polls, and between the attempts of a subscription's reader (`reader.rs`).
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
-/// How long the events that were read for all subscribers of a session are kept.
+/// How long the hub keeps the recent events of a session after it got the newest of them.
 const RECENT_RETENTION: Duration = Duration::from_secs(5);
 /// Maximum number of events per session that one poll reads.
 const POLL_PAGE_SIZE: i64 = 50;
-/// Maximum number of payload bytes per session, as stored, that one poll reads.
+/// Maximum size of the payloads, as they are stored, that one poll reads per session.
 const MAX_PAGE_BYTES: i64 = 64 * 1024;
 
 /// Returns whether polling or reading may succeed a moment later: connections recover, servers start, standbys are
@@ -61,9 +62,10 @@ pub(super) async fn run(guard: PollerGuard, service_connection: IdentityConnecti
         let poll = async {
             let tx = UnverifiedExt::begin_read(&connection, Some(POLL_TIMEOUT)).await?;
             let outcome = Poll { hub, tx: &tx, checks_all_subscribers }.run(&mut sequence, watched).await?;
-            // The commit reports the server's log position; later reads use only a server that has replayed it.
+            // The commit reports the server's log position. Later reads use only a server that has replayed the log up
+            // to this position.
             tx.commit().await?;
-            outcome.publish(hub, polled_at, connection.seen_log_position());
+            outcome.apply_to(hub, polled_at, connection.seen_log_position());
             Ok(())
         };
         let result = tokio::time::timeout(POLL_TIMEOUT, poll).await.unwrap_or(Err(Error::DeadlineExceeded));
@@ -106,20 +108,21 @@ pub(super) async fn run(guard: PollerGuard, service_connection: IdentityConnecti
     }
 }
 
-/// What the poller knows of the numbers drawn from the sequence of `session_events.seq`. Each event has a number, which
-/// its transaction draws before the event is visible to others. Each poll begins with a [`ProgressReading`].
+/// What the poller knows of the numbers that were drawn (with `nextval`) from the sequence of `session_events.seq`.
+/// Each event has a number, which its transaction draws before the event is visible to others. Each poll begins with a
+/// [`ProgressReading`].
 struct SequenceState {
-    /// The last number drawn, according to the previous progress reading.
+    /// The last number drawn, according to the latest progress reading. `None` before the first reading.
     last_drawn: Option<i64>,
     /// Time of the first progress reading that had this number.
     first_seen_at: Instant,
-    /// Whether a number may have been drawn whose event no poll has read.
+    /// Whether there may be an event that no poll has read, although its number was drawn.
     may_have_unread: bool,
     /// A transaction id: the transactions that drew the numbers up to `last_drawn` have lower ids. Once no transaction
     /// with a lower id is running, each event up to `last_drawn` is visible, or was rolled back. `None` until a second
     /// reading has the same number.
     drawn_before_transaction: Option<i64>,
-    /// Lets [`must_read_early`](Self::must_read_early) choose every tenth poll.
+    /// The number of polls, by which [`must_read_early`](Self::must_read_early) chooses every tenth one.
     poll_count: u32,
 }
 
@@ -137,8 +140,8 @@ impl Default for SequenceState {
 
 /// The result of `private.event_progress`, which shows whether new events were written.
 struct ProgressReading {
-    /// The last number drawn from the sequence. On a standby instead the replayed log position, which advances with
-    /// each event.
+    /// The last number drawn from the sequence. On a standby, it is instead the replayed log position, which advances
+    /// with each event.
     last_drawn: i64,
     /// Id of the oldest transaction that is running. 0 on a standby, where everything up to `last_drawn` is visible.
     oldest_transaction: i64,
@@ -149,8 +152,8 @@ struct ProgressReading {
 }
 
 impl SequenceState {
-    /// Updates the state with a progress reading. Returns whether all events whose numbers were drawn are visible, or
-    /// were rolled back.
+    /// Updates the state with a progress reading. Returns whether it is certain that each event whose number was drawn
+    /// is visible or was rolled back.
     fn update_and_check_visibility(&mut self, reading: &ProgressReading) -> bool {
         self.poll_count = self.poll_count.wrapping_add(1);
         if self.last_drawn != Some(reading.last_drawn) {
@@ -163,7 +166,7 @@ impl SequenceState {
         reading.oldest_transaction >= drawn_before_transaction
     }
 
-    /// Returns whether this poll must read events although some may not be visible yet.
+    /// Returns whether this poll must read events even if some of the new ones may not be visible yet.
     fn must_read_early(&self) -> bool {
         self.may_have_unread
             && (self.first_seen_at.elapsed() < EAGER_READING_TIME || self.poll_count.is_multiple_of(10))
@@ -180,14 +183,14 @@ enum PollOutcome {
     NewHistory { history_id: HistoryId, newest_seq_updates: Vec<SessionUpdate> },
     /// The sequence was set back. Subscribers would miss new events, whose numbers are not above those already read.
     SequenceSetBack,
-    /// The new events, and the subscribers that may no longer listen, if there are any.
+    /// The new events, and the subscribers that may no longer listen. There may be none of either.
     Updates { access_check: AccessCheck, updates: Vec<SessionUpdate> },
     /// `private.event_progress` returned no row.
     NoProgressReading,
 }
 
 impl PollOutcome {
-    fn publish(self, hub: &Hub, polled_at: Instant, log_position: Option<LogPosition>) {
+    fn apply_to(self, hub: &Hub, polled_at: Instant, log_position: Option<LogPosition>) {
         match self {
             Self::NewHistory { history_id, newest_seq_updates } => {
                 hub.start_history(&history_id, newest_seq_updates, log_position);
@@ -247,7 +250,7 @@ impl Poll<'_> {
     }
 
     /// Reads the `seq` of the newest event of each session that has one. The writer of an event locks its session until
-    /// the commit, so no earlier event can become visible later.
+    /// the commit, so no event with a lower `seq` can become visible later.
     async fn read_newest_seqs(&self, session_ids: Vec<Uuid>) -> Result<Vec<SessionUpdate>, Error> {
         struct NewestRow {
             session_id: Uuid,
@@ -274,7 +277,7 @@ impl Poll<'_> {
         Ok(newest_rows.into_iter().map(to_update).collect())
     }
 
-    /// Reads the new events of each session. Also returns whether it has read all of them.
+    /// Reads the new events of each session. Also returns whether it has read all that are visible.
     async fn read_events(&self, watched: WatchedSessions) -> Result<(Vec<SessionUpdate>, bool), Error> {
         let mut binds = Binds::default();
         let (session_ids, after_seqs) = (binds.bind(watched.session_ids), binds.bind(watched.newest_seqs));
@@ -287,9 +290,9 @@ impl Poll<'_> {
              CROSS JOIN LATERAL ( \
                SELECT page.*, sum(pg_column_size(page.payload)) OVER (ORDER BY page.seq) <= {max_bytes} AS fits \
                FROM ( \
-                 SELECT * FROM public.session_events AS event \
-                 WHERE event.session_id = watched.session_id AND event.seq > watched.after_seq \
-                 ORDER BY event.seq LIMIT {page_size} \
+                 SELECT * FROM public.session_events AS new_event \
+                 WHERE new_event.session_id = watched.session_id AND new_event.seq > watched.after_seq \
+                 ORDER BY new_event.seq LIMIT {page_size} \
                ) AS page \
              ) AS event \
              ORDER BY event.session_id, event.seq"
@@ -328,20 +331,20 @@ impl Poll<'_> {
             account_id: Option<Uuid>,
             status: String,
         }
-        let subscribers = self.hub.subscriber_accounts(updates, last_subscriber_id);
-        // The service has no account. SeaORM cannot bind an array that contains NULL, so `are_services` says which of
-        // the `account_ids` to ignore.
-        let (session_ids, account_ids): (Vec<Uuid>, Vec<Option<Uuid>>) = subscribers.into_iter().unzip();
-        let are_services: Vec<bool> = account_ids.iter().map(Option::is_none).collect();
+        let sessions_and_accounts = self.hub.subscriber_accounts(updates, last_subscriber_id);
+        // The service has no account. SeaORM cannot bind an array that contains NULL, so `is_service_flags` says which
+        // of the `account_ids` to ignore.
+        let (session_ids, account_ids): (Vec<Uuid>, Vec<Option<Uuid>>) = sessions_and_accounts.into_iter().unzip();
+        let is_service_flags: Vec<bool> = account_ids.iter().map(Option::is_none).collect();
         let account_ids: Vec<Uuid> = account_ids.into_iter().map(Option::unwrap_or_default).collect();
         let mut binds = Binds::default();
         let (session_ids, account_ids) = (binds.bind(session_ids), binds.bind(account_ids));
-        let are_services = binds.bind(are_services);
+        let is_service_flags = binds.bind(is_service_flags);
         let sql = format!(
             "SELECT subscriber.session_id, subscriber.account_id, status \
              FROM ( \
                SELECT session_id, CASE WHEN NOT is_service THEN account_id END AS account_id \
-               FROM unnest({session_ids}::uuid[], {account_ids}::uuid[], {are_services}::boolean[]) \
+               FROM unnest({session_ids}::uuid[], {account_ids}::uuid[], {is_service_flags}::boolean[]) \
                  AS watched(session_id, account_id, is_service) \
              ) AS subscriber \
              CROSS JOIN LATERAL private.listener_status(subscriber.session_id, subscriber.account_id) AS status \
@@ -356,11 +359,11 @@ impl Poll<'_> {
     }
 }
 
-/// A new event of a session. `fits` is false if the payloads of the session's new events up to this one exceed
-/// [`MAX_PAGE_BYTES`]; this payload was then not read.
+/// A new event of a session. `fits` is false if the payloads of the session's new events up to this one together exceed
+/// [`MAX_PAGE_BYTES`]; this event's payload was then not read.
 struct EventRow {
     session_id: Uuid,
-    /// The `seq` of the newest event of the session that was known before the poll.
+    /// The newest `seq` of the session known before the poll.
     after_seq: i64,
     id: Uuid,
     event_type: String,

@@ -1,4 +1,4 @@
-//! The most recent events of a session, which the poller reads once for all subscribers.
+//! The most recent events of a session. The poller reads them once, for all subscribers of the session.
 
 use std::{collections::VecDeque, time::Instant};
 
@@ -12,43 +12,46 @@ const MAX_RECENT_EVENTS: usize = 50;
 /// The most recent events of a session, without a gap.
 #[derive(Debug, Default)]
 pub(super) struct RecentEvents {
-    /// `events` has every event of the session after this `seq`.
+    /// `events` has every event after this `seq` (an event's number) that the poller has found in the session.
     after_seq: i64,
     events: VecDeque<Event>,
-    /// The access of subscribers up to this id was checked when the newest of the events were read.
+    /// The highest id of a subscriber whose access was checked for the last update. Ids ascend, so later subscribers
+    /// were not checked.
     last_checked_subscriber_id: u64,
-    /// When the newest of the events were read.
-    read_at: Option<Instant>,
+    /// When the poll of the last update began. `None` before the first update.
+    polled_at: Option<Instant>,
 }
 
 impl RecentEvents {
-    /// Creates an empty list, whose first event will follow this `seq`.
+    /// Creates an empty list, for the events after this `seq`.
     pub(super) fn starting_after(after_seq: i64) -> Self {
         Self { after_seq, ..Self::default() }
     }
 
-    /// Returns the events after a `seq` and the time at which they were read. `None` if there are none, if not all of
-    /// them are kept here, or if this subscriber's access was not checked.
+    /// Returns the events after a `seq`, and the time at which the poll that read the newest of them began. `None` if
+    /// there are none, if not all of them are kept here, or if this subscriber's access was not checked.
     pub(super) fn events_after(&self, after_seq: i64, subscriber_id: u64) -> Option<(Vec<Event>, Instant)> {
         if self.last_checked_subscriber_id < subscriber_id || after_seq < self.after_seq {
             return None;
         }
         let start_index = self.events.partition_point(|event| event.seq <= after_seq);
         let events: Vec<Event> = self.events.range(start_index..).cloned().collect();
-        (!events.is_empty()).then_some((events, self.read_at?))
+        (!events.is_empty()).then_some((events, self.polled_at?))
     }
 
-    /// Returns whether the newest of the events were read before `time`.
+    /// Returns whether the poll that read the newest events began before `time`. `false` if there was no update.
     pub(super) fn newest_were_read_before(&self, time: Instant) -> bool {
-        self.read_at.is_some_and(|read_at| read_at < time)
+        self.polled_at.is_some_and(|polled_at| polled_at < time)
     }
 
-    /// Adds the events of an update. If the events would then have a gap, discards all of them.
-    pub(super) fn add(&mut self, update: SessionUpdate, last_checked_subscriber_id: u64, read_at: Instant) {
+    /// Adds the events of an update. If the list would then have a gap, discards all events. `polled_at` is when the
+    /// poll began.
+    pub(super) fn add(&mut self, update: SessionUpdate, last_checked_subscriber_id: u64, polled_at: Instant) {
         self.last_checked_subscriber_id = last_checked_subscriber_id;
-        self.read_at = Some(read_at);
-        // If the session lost its last subscriber and gained another one since the poll began, this list was recreated,
-        // and may begin after another `seq` than the update. An update lacks its newest events if they were too large.
+        self.polled_at = Some(polled_at);
+        // There are two causes of a gap. If the session lost its last subscriber and gained another one since the poll
+        // began, this list was recreated, and the update may begin beyond its end (`update.after_seq` is greater than
+        // `last_seq`). And an update lacks its newest events if its payloads together were too large.
         let last_seq = self.events.back().map_or(self.after_seq, |last| last.seq);
         let is_contiguous =
             update.after_seq <= last_seq && update.events.last().is_some_and(|last| last.seq == update.newest_seq);

@@ -83,7 +83,7 @@ pub struct Subscriptions {
     /// Each item comes with the id of its subscriber. The item of a session to which the caller could not subscribe
     /// comes without one.
     events: SelectAll<BoxStream<'static, (Option<u64>, SessionItem)>>,
-    /// The subscriber of each session in the stream.
+    /// The subscriber of each session in the stream. (A *subscriber* of the hub is one subscription, not a user.)
     subscribers: HashMap<Uuid, SubscriberHandle>,
 }
 
@@ -156,9 +156,9 @@ impl Events<'_, IdentityConnection> {
     /// Subscribes to the events of a session, from now on or from after the event whose `seq` is `after_seq` (0 for all
     /// events of the last day). The stream returns each event once, in order.
     ///
-    /// A slow reader delays nobody and loses nothing, because the stream reads when it is polled. The stream continues
-    /// across restarts of the server and when the pool is exhausted. It stays open after the session has ended, until
-    /// the session is archived or deleted. It ends with
+    /// A slow reader delays nobody, because the stream reads from the database only when it is polled. The stream
+    /// continues across restarts of the server and when the pool is exhausted. It stays open after the session has
+    /// ended, until the session is archived or deleted. It ends with
     ///
     /// - [`Error::AccountClosed`] or [`Error::NotAllowed`] when the caller loses access,
     /// - [`Error::NotFound`] when the session is archived or deleted,
@@ -167,13 +167,14 @@ impl Events<'_, IdentityConnection> {
     /// - [`Error::PoolClosed`] when the [`Sparc`](crate::Sparc) handle is closed,
     /// - any other error that a further attempt would not avoid.
     ///
-    /// Who may: the Seer, players (even after leaving) and the service. Three round trips, and four for each page
-    /// of events that the handle has not already read for all its streams. No event.
+    /// Who may: the Seer, players (even after leaving) and the service. Three round trips, and four more for each
+    /// page of events that the stream must read itself. (The `Sparc` handle reads recent events once, for all its
+    /// streams.) Writes no event.
     ///
     /// # Errors
     ///
     /// [`Error::NotAllowed`] for anyone else, [`Error::AccountClosed`], [`Error::EventsExpired`] if the event whose
-    /// `seq` is `after_seq` is no longer kept (subscribe from now on, and then reload the session);
+    /// `seq` is `after_seq` is no longer kept (subscribe again with `None`, and then reload the session);
     /// [`Error::NotFound`] for the service if there is no such session, [`Error::NotSignedIn`].
     ///
     /// ```
@@ -204,8 +205,7 @@ impl Events<'_, IdentityConnection> {
     /// later. If `subscribe` would refuse one of them, the error is that session's first and last item.
     ///
     /// Who may: a user and the service, for each session as in `subscribe`. Three round trips for any number of
-    /// sessions, and four for each page of events that the handle has not already read for all its streams. Writes
-    /// no event.
+    /// sessions, and four more for each page of events that a stream must read itself. Writes no event.
     ///
     /// # Errors
     ///
@@ -287,8 +287,8 @@ struct StartRow {
     session_id: Uuid,
     /// The result of `private.my_listener_status`.
     status: String,
-    /// The id of the server's history of events (see `super::choose_history_id`). With replicas, an id made from the
-    /// WAL timeline takes its place.
+    /// Identifies the history of events on the server. It changes when the server is promoted or restored, after which
+    /// the same `seq` may belong to another event. (See `super::choose_history_id`.)
     history_id: String,
     newest_seq: Option<i64>,
     newest_id: Option<Uuid>,

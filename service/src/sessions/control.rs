@@ -13,14 +13,14 @@ use crate::{
     operation::operation,
 };
 
-/// The version of the game state that a write replaces.
+/// The version of the game state that a write expects to replace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ExpectedVersion {
-    /// The state with this `sessions.game_state_version`, so that two clients of a Seer do not overwrite each other's
-    /// changes unknowingly.
+    /// Only the state with this `sessions.game_state_version`, so that two clients of a Seer do not overwrite each
+    /// other's changes unknowingly.
     Version(i32),
     /// Any version.
     Any,
@@ -40,7 +40,7 @@ impl<C: Caller> Sessions<'_, C> {
         })
     }
 
-    /// Withdraws the announcement: the session waits again. Idempotent.
+    /// Withdraws the announcement that the session starts soon: the session's status is `waiting` again. Idempotent.
     ///
     /// Who may: the Seer and the service. Three round trips. Event `session_status`.
     ///
@@ -67,7 +67,7 @@ impl<C: Caller> Sessions<'_, C> {
         })
     }
 
-    /// Pauses the session: nobody can roll until it is resumed. The service is exempt from this. Idempotent.
+    /// Pauses the session: until it is resumed, only the service can roll. Idempotent.
     ///
     /// Who may: the Seer and the service. Three round trips. Event `session_status`.
     ///
@@ -121,8 +121,8 @@ impl<C: Caller> Sessions<'_, C> {
         })
     }
 
-    /// Sets the current scene of a session, or clears it. `scene_id` is the id of a scene in the adventure's content;
-    /// nothing checks whether the content has it.
+    /// Sets the current scene of a session; `None` clears it. `scene_id` is the id of a scene in the adventure's
+    /// content; nothing checks whether the content has it.
     ///
     /// Who may: the Seer and the service. Three round trips. Event `scene_changed`.
     ///
@@ -138,8 +138,9 @@ impl<C: Caller> Sessions<'_, C> {
         })
     }
 
-    /// Sets the current encounter; `None` ends it. `encounter_id` is any id that the clients have for the encounter. A
-    /// change restores every seat's heroic save.
+    /// Sets the current encounter; `None` ends the current one. `encounter_id` is any text by which the clients know
+    /// the encounter. A change restores the heroic save of every seat: its one repetition of a failed roll per
+    /// encounter.
     ///
     /// Who may: the Seer and the service. Three round trips. Event `encounter_changed`.
     ///
@@ -157,16 +158,16 @@ impl<C: Caller> Sessions<'_, C> {
         })
     }
 
-    /// Replaces the game state that the session's clients share, if its version is the expected one. An identical state
-    /// changes only `updated_at` and causes no event.
+    /// Replaces the game state that the session's clients share, if the stored state has the expected version. An
+    /// identical state changes only `updated_at` and causes no event.
     ///
     /// Who may: the Seer and the service. Three round trips. Event `game_state`, with the new version.
     ///
     /// # Errors
     ///
-    /// [`Error::GameStateChanged`] if the state has another version, [`Error::SessionOver`] except for the service,
-    /// [`Error::NotSessionSeer`], [`Error::NotFound`], [`Error::NotSignedIn`], [`Error::InvalidValue`] for a state that
-    /// exceeds the bounds of documents (`docs/decisions.md`, "Bounds") or contains NUL.
+    /// [`Error::GameStateChanged`] if the stored state has another version, [`Error::SessionOver`] except for the
+    /// service, [`Error::NotSessionSeer`], [`Error::NotFound`], [`Error::NotSignedIn`], [`Error::InvalidValue`] for a
+    /// state that exceeds the bounds of documents (`docs/decisions.md`, "Bounds") or contains NUL.
     pub async fn set_game_state(
         self,
         id: Uuid,
@@ -187,7 +188,7 @@ impl<C: Caller> Sessions<'_, C> {
         })
     }
 
-    /// Replaces the join code of a live session; the old one no longer works.
+    /// Replaces the join code of a session that has not ended; the old code no longer works.
     ///
     /// Who may: the Seer and the service. Three round trips. No event.
     ///
@@ -215,8 +216,8 @@ async fn set_status(tx: &OperationTransaction, id: Uuid, status: SessionStatus) 
     update_session(tx, id, sessions::ActiveModel { status: Set(status), ..Default::default() }).await
 }
 
-/// Makes a session active if its status is one of `allowed_statuses`, or already active. The database does not
-/// distinguish starting from resuming: it would let a waiting session resume.
+/// Makes a session active if its status is one of `allowed_statuses`, or it is already active. The database does not
+/// distinguish starting from resuming, so without this check `resume` could start a waiting session.
 async fn activate(
     tx: &OperationTransaction,
     id: Uuid,
@@ -240,7 +241,8 @@ async fn activate(
 }
 
 /// Finds a session after an update of it changed no row. Returns an error unless the caller is its Seer or the service.
-/// (A visitor is refused earlier, because visitors have no privilege to update a session.)
+/// (Visitors do not reach this function: they have no privilege to update a session or to call
+/// `private.renew_session_code`.)
 async fn find_as_seer(tx: &OperationTransaction, id: Uuid) -> Result<sessions::Model, Error> {
     let session = find_session(tx, id).await?;
     if tx.caller_identity().user_id().is_none_or(|caller_id| caller_id == session.seer_id) {

@@ -27,7 +27,7 @@ pub struct SessionDetails {
     pub session: sessions::Model,
     /// Display name of the Seer.
     pub seer_name: String,
-    /// Everyone who has or has had a seat, in the order of joining. Empty for a visitor.
+    /// Everyone who has or has had a seat, in the order of joining. Empty for a visitor, who has not signed in.
     pub players: Vec<SessionPlayer>,
     /// The adventure. `None` if the session has ended and the caller may not read the adventure, because it is somebody
     /// else's and not published.
@@ -35,13 +35,13 @@ pub struct SessionDetails {
 }
 
 /// Somebody who has or has had a seat in a session, as every signed-in user who can see the session sees them.
-/// Serialized in snake case; deserialization also accepts the camel-case names of `get_session_details` in the game's
-/// specification.
+/// Serialized in snake case; deserialization also accepts the camel-case names that the database function
+/// `get_session_details` returns, as the game's specification demands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct SessionPlayer {
-    /// Account of the player.
+    /// Id of the player's account.
     #[serde(alias = "userId")]
     pub user_id: Uuid,
     /// Display name of the player.
@@ -62,20 +62,20 @@ pub struct SessionPlayer {
     /// When the seat was first taken.
     #[serde(alias = "joinedAt")]
     pub joined_at: DateTimeWithTimeZone,
-    /// Whether the seat is currently held.
+    /// Whether the player holds the seat now.
     #[serde(alias = "isActive")]
     pub is_active: bool,
 }
 
-/// The adventure of a session. Description and content are included for those who may read the adventure and, while the
-/// session is live, for the Seer and seated players.
+/// The adventure of a session. Description and content are included for callers who may read the adventure and, until
+/// the session ends, also for the Seer and seated players.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct SessionAdventure {
     /// Id of the adventure.
     pub id: Uuid,
-    /// Account that created it.
+    /// Id of the account that created it.
     pub creator_id: Uuid,
     /// Name.
     pub name: String,
@@ -89,8 +89,8 @@ pub struct SessionAdventure {
     pub estimated_duration: i32,
     /// Status: draft, published or archived.
     pub status: AdventureStatus,
-    /// Content. It is also `None` if the adventure is not published and its content does not have the shape of
-    /// [`AdventureContent`].
+    /// Content. `None` if it is not included for the caller, or does not have the shape of [`AdventureContent`] (a
+    /// draft may have any content).
     #[serde(default, deserialize_with = "deserialize_content_if_well_formed")]
     pub content: Option<AdventureContent>,
 }
@@ -105,7 +105,7 @@ fn deserialize_content_if_well_formed<'de, D: Deserializer<'de>>(
 }
 
 /// `get_session_details`, which the game's specification defines, does not return the Seer's name. A subquery reads the
-/// name, because the planner expects a thousand rows from the function, and would join them to all users.
+/// name. With a join, the planner, which expects a thousand rows from the function, would read all users.
 const SELECT_DETAILS: &str = "SELECT session_data, players, adventure_data,
         (SELECT display_name FROM public.users WHERE id = (session_data ->> 'seer_id')::uuid) AS seer_name
     FROM public.get_session_details($1)";

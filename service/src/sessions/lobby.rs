@@ -40,7 +40,7 @@ pub struct LobbyFilter {
     pub seer_id: Option<Uuid>,
     /// Only sessions of this adventure.
     pub adventure_id: Option<Uuid>,
-    /// Only sessions whose adventure's or Seer's name contains this text, ignoring case.
+    /// Only sessions for which the name of the adventure or of the Seer contains this text, ignoring case.
     pub search: Option<String>,
 }
 
@@ -63,7 +63,7 @@ pub struct SessionSummary {
     pub max_players: i32,
     /// When it was created.
     pub created_at: DateTimeWithTimeZone,
-    /// Account of the Seer.
+    /// Id of the Seer's account.
     pub seer_id: Uuid,
     /// Display name of the Seer.
     pub seer_name: String,
@@ -72,7 +72,7 @@ pub struct SessionSummary {
     pub adventure: Option<SessionSummaryAdventure>,
 }
 
-/// The adventure of a session as the lobby lists it.
+/// The adventure of a [`SessionSummary`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
@@ -98,7 +98,7 @@ struct ListPosition {
     id: Uuid,
 }
 
-/// A row of the lobby, and of `private.session_by_code`.
+/// A row that the lobby's query or `private.session_by_code` returns.
 pub(super) struct SummaryRow {
     id: Uuid,
     status: SessionStatus,
@@ -122,7 +122,7 @@ impl<C: Caller> Sessions<'_, C> {
     /// six hours ago are omitted.
     ///
     /// With a filter by difficulty, duration, free seats or text, at most a thousand sessions are scanned for a page.
-    /// So a page may have fewer than twenty sessions, or none, although there is a next page.
+    /// So a page can have fewer than twenty sessions, or none, although there is a next page.
     ///
     /// Who may: everyone. Three round trips.
     ///
@@ -218,8 +218,8 @@ const ORDER_BY: &str = "ORDER BY scheduled_start NULLS LAST, created_at DESC, id
 /// (`docs/decisions.md`, "Sessions").
 const IS_SCHEDULED_AND_NOT_OVERDUE: &str = "session.scheduled_start >= now() - INTERVAL '6 hours'";
 
-/// Returns the table or subquery from which the sessions are selected, and the WHERE clause with the filters that
-/// indexes cover.
+/// Returns the SQL of the table or subquery from which the sessions are selected, and the WHERE clause with the filters
+/// that indexes support.
 fn indexed_source_and_where(filter: &LobbyFilter, binds: &mut Binds) -> (String, String) {
     // A Seer has few sessions, so they are selected first; the planner might otherwise scan the whole list. This
     // subquery already excludes private sessions, so that no other condition is evaluated on them.
@@ -244,8 +244,8 @@ fn indexed_source_and_where(filter: &LobbyFilter, binds: &mut Binds) -> (String,
     (source, where_clause)
 }
 
-/// Returns the conditions that no index covers, which PostgreSQL evaluates for each scanned session. The text is empty
-/// if the filter has none of them.
+/// Returns the SQL of the filter's conditions that no index supports. PostgreSQL evaluates them for each scanned
+/// session. The text is empty if the filter has none of them.
 fn unindexed_conditions(filter: &LobbyFilter, binds: &mut Binds) -> String {
     let mut conditions = Vec::new();
     if let Some(min_free_seats) = filter.min_free_seats {
@@ -269,37 +269,40 @@ fn unindexed_conditions(filter: &LobbyFilter, binds: &mut Binds) -> String {
 fn page_query(filter: &LobbyFilter, after: Option<&ListPosition>) -> PageQuery {
     let mut binds = Binds::default();
     let (source, where_clause) = indexed_source_and_where(filter, &mut binds);
-    // The list is a union of ranges, so that an index scan can begin at the first row of each range.
-    let select_range = |range_condition: &str, limit: usize| {
+    // The list is read as a union of ranges, so that an index scan can begin at the first row of each range. The
+    // condition of each range begins with `AND`.
+    let range_sql = |range_condition: &str, limit: usize| {
         format!("SELECT * FROM {source} AS session {where_clause}{range_condition} {ORDER_BY} LIMIT {limit}")
     };
-    let select_ranges = |range_conditions: &[&str], limit: usize| {
-        let ranges: Vec<_> =
-            range_conditions.iter().map(|condition| format!("({})", select_range(condition, limit))).collect();
-        format!("SELECT * FROM ({}) AS session {ORDER_BY} LIMIT {limit}", ranges.join(" UNION ALL "))
+    let ranges_sql = |range_conditions: &[&str], limit: usize| {
+        let subqueries: Vec<_> =
+            range_conditions.iter().map(|condition| format!("({})", range_sql(condition, limit))).collect();
+        format!("SELECT * FROM ({}) AS session {ORDER_BY} LIMIT {limit}", subqueries.join(" UNION ALL "))
     };
-    let unscheduled = " AND session.scheduled_start IS NULL";
+    let and_unscheduled = " AND session.scheduled_start IS NULL";
     // Returns the SQL that selects the first sessions of the list, or the first after the cursor, up to a limit.
-    let select_first_sessions: Box<dyn Fn(usize) -> String> = match after {
-        None => Box::new(|limit| select_ranges(&[&format!(" AND {IS_SCHEDULED_AND_NOT_OVERDUE}"), unscheduled], limit)),
+    let first_sessions_sql: Box<dyn Fn(usize) -> String> = match after {
+        None => {
+            Box::new(|limit| ranges_sql(&[&format!(" AND {IS_SCHEDULED_AND_NOT_OVERDUE}"), and_unscheduled], limit))
+        }
         Some(ListPosition { start, created, id }) => {
             let (created, id) = (binds.bind(*created), binds.bind(*id));
-            // The sessions after the cursor among those with the same start. The second condition implies the first,
-            // but only the first can limit the scan of the index.
-            let after_cursor = format!(
+            // The condition on the sessions after the cursor, among those with the same start. Its part in parentheses
+            // implies its first part, but only the first part can limit the scan of the index.
+            let follows_cursor = format!(
                 "session.created_at <= {created} \
                  AND (session.created_at < {created} OR (session.created_at = {created} AND session.id > {id}))"
             );
             match start {
-                None => Box::new(move |limit| select_range(&format!("{unscheduled} AND {after_cursor}"), limit)),
+                None => Box::new(move |limit| range_sql(&format!("{and_unscheduled} AND {follows_cursor}"), limit)),
                 Some(start) => {
                     let start = binds.bind(*start);
-                    let same_start = format!(
-                        " AND {IS_SCHEDULED_AND_NOT_OVERDUE} AND session.scheduled_start = {start} AND {after_cursor}"
+                    let and_same_start = format!(
+                        " AND {IS_SCHEDULED_AND_NOT_OVERDUE} AND session.scheduled_start = {start} AND {follows_cursor}"
                     );
-                    let later_start =
+                    let and_later_start =
                         format!(" AND {IS_SCHEDULED_AND_NOT_OVERDUE} AND session.scheduled_start > {start}");
-                    Box::new(move |limit| select_ranges(&[&same_start, &later_start, unscheduled], limit))
+                    Box::new(move |limit| ranges_sql(&[&and_same_start, &and_later_start, and_unscheduled], limit))
                 }
             }
         }
@@ -310,10 +313,10 @@ fn page_query(filter: &LobbyFilter, after: Option<&ListPosition>) -> PageQuery {
         // does not change the plan.
         return PageQuery::without_scan_limit(
             binds,
-            format!("{SELECT_SUMMARY} FROM ({}) AS session{JOINS} {ORDER_BY}", select_first_sessions(PAGE_SIZE + 1)),
+            format!("{SELECT_SUMMARY} FROM ({}) AS session{JOINS} {ORDER_BY}", first_sessions_sql(PAGE_SIZE + 1)),
         );
     }
-    let (limit, scanned_sessions_sql) = (PAGE_SIZE + 1, select_first_sessions(SCAN_LIMIT));
+    let (limit, scanned_sessions_sql) = (PAGE_SIZE + 1, first_sessions_sql(SCAN_LIMIT));
     let page_sql = format!(
         "{SELECT_SUMMARY} FROM ({scanned_sessions_sql}) AS session{LATERAL_JOINS} WHERE {conditions} \
          {ORDER_BY} LIMIT {limit}"

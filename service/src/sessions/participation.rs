@@ -1,4 +1,4 @@
-//! The caller's role in a session.
+//! The caller's part in a session.
 
 use sea_orm::{DbBackend, Statement, sqlx::postgres::PgRow};
 use serde::{Deserialize, Serialize};
@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::Sessions;
 use crate::{Caller, Error, operation::operation, rows};
 
-/// The caller's role in a session: [`Sessions::participation`].
+/// The caller's part in a session: [`Sessions::participation`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Participation {
@@ -15,12 +15,12 @@ pub enum Participation {
     Seer,
     /// The caller holds a seat.
     Player,
-    /// The caller gave up their seat, and may take it again while the session is live.
+    /// The caller gave up their seat, and may take it again until the session ends, if a seat is free.
     Left,
     /// The Seer removed the caller. Until the Seer readmits them, the caller cannot rejoin and, if the session is
     /// private, can read only their own seat.
     Removed,
-    /// The caller has no part in the session, or there is no such session.
+    /// The caller has no part in the session, or there is no such session, or it is archived.
     None,
 }
 
@@ -33,24 +33,25 @@ impl Participation {
     }
 }
 
-/// The caller's part in a session, as the database stores it.
+/// The row that [`SELECT_PARTICIPATION`] returns.
 struct ParticipationRow {
     is_seer: bool,
-    /// Whether the caller holds their seat. `None` if they have never had one.
-    is_active: Option<bool>,
+    /// Whether the caller holds their seat now. `None` if they have never had one.
+    is_seated: Option<bool>,
     is_removed: bool,
 }
 
-/// Runs under row-level security, which lets every user see their own seats and the sessions that they run.
+/// `$1` is the id of the session, `$2` that of the caller. Row-level security lets every user see their own seats and
+/// the sessions that they run.
 const SELECT_PARTICIPATION: &str = "SELECT \
       EXISTS (SELECT FROM public.sessions WHERE id = $1 AND seer_id = $2) AS is_seer, \
-      seat.is_active, seat.removed_at IS NOT NULL AS is_removed \
+      seat.is_active AS is_seated, seat.removed_at IS NOT NULL AS is_removed \
     FROM (SELECT) AS one_row \
     LEFT JOIN public.session_players AS seat ON seat.session_id = $1 AND seat.user_id = $2";
 
 impl<C: Caller> Sessions<'_, C> {
-    /// Returns the caller's role in a session. It is [`None`](Participation::None) if the session is archived or does
-    /// not exist.
+    /// Returns the caller's part in a session. The result is [`None`](Participation::None) also if the session is
+    /// archived or does not exist.
     ///
     /// Who may: a user. Three round trips.
     ///
@@ -62,13 +63,13 @@ impl<C: Caller> Sessions<'_, C> {
             let values = [id.into(), tx.user_id()?.into()];
             let statement = Statement::from_sql_and_values(DbBackend::Postgres, SELECT_PARTICIPATION, values);
             let decode =
-                |rows: &[PgRow]| rows::decode_rows!(rows => ParticipationRow { is_seer, is_active, is_removed });
+                |rows: &[PgRow]| rows::decode_rows!(rows => ParticipationRow { is_seer, is_seated, is_removed });
             let row = rows::fetch_all(tx, statement, decode).await?.pop();
             Ok(match row {
                 Some(ParticipationRow { is_seer: true, .. }) => Participation::Seer,
-                Some(ParticipationRow { is_active: Some(true), .. }) => Participation::Player,
-                Some(ParticipationRow { is_active: Some(false), is_removed: true, .. }) => Participation::Removed,
-                Some(ParticipationRow { is_active: Some(false), .. }) => Participation::Left,
+                Some(ParticipationRow { is_seated: Some(true), .. }) => Participation::Player,
+                Some(ParticipationRow { is_seated: Some(false), is_removed: true, .. }) => Participation::Removed,
+                Some(ParticipationRow { is_seated: Some(false), .. }) => Participation::Left,
                 _ => Participation::None,
             })
         })

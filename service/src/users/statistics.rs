@@ -24,8 +24,8 @@ pub struct UserStatistics {
     pub published_adventures: i64,
     /// Number of completed sessions of the user's adventures, run by anyone, that had a player besides the Seer.
     pub adventure_plays: i64,
-    /// Number of rolls of the user's characters. Rolls of archived sessions do not count, because they are in a table
-    /// of the archive. Rolls of sessions from which the Seer removed the user do not count either, because the user
+    /// Number of rolls of the user's characters. Rolls in archived sessions do not count, because they are in a table
+    /// of the archive. Rolls in sessions from which the Seer removed the user do not count either, because the user
     /// cannot read them.
     pub rolls: i64,
 }
@@ -68,7 +68,7 @@ impl<C: Caller> Users<'_, C> {
         operation!(self.caller, reads "users.statistics", |tx| {
             let statement =
                 Statement::from_sql_and_values(DbBackend::Postgres, SELECT_STATISTICS, [tx.user_id()?.into()]);
-            // The profile exists: the transaction began with a check that the account does.
+            // The profile exists, because the transaction began with a check that the account exists.
             UserStatistics::find_by_statement(statement).one(tx).await?.ok_or(Error::NotFound { what: "user" })
         })
     }

@@ -69,8 +69,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
 fn remove_false_relation(text: &str, lines: &str) -> Result<String, String> {
     if text.matches(lines).count() != 1 {
         return Err(format!(
-            "the generator's output no longer contains the false relation as these lines; remove this step if the \
-             generator has been fixed:\n{lines}"
+            "the generator's output must contain these lines of the false relation exactly once; if the generator has \
+             been fixed, remove this step:\n{lines}"
         ));
     }
     Ok(text.replace(lines, ""))
@@ -119,7 +119,8 @@ async fn add_documentation(folder: &Path, url: &str) -> Result<(), Box<dyn Error
         let Some(mut index) = lines.iter().position(declares) else {
             return Err(format!("{table}.{column} has a comment, but no field was generated for it").into());
         };
-        // The documentation goes before the attributes.
+        // The documentation of a field goes before the field's attributes. (That of a table goes directly before `pub
+        // struct`, because the last attribute there, from `add_json_schema`, ends with a line that has no `#[`.)
         while index > 0 && lines[index - 1].trim_start().starts_with("#[") {
             index -= 1;
         }

@@ -1,5 +1,5 @@
 //! `cargo manifest`: migrates a plain database and a Supabase project, and regenerates `migration/manifest.txt` from
-//! both.
+//! both. The manifest lists every object of the migrated schema with its definition, one per line.
 //!
 //! Only the plain database has the stand-in for Supabase's schema `auth`, which the migration creates there, and only
 //! the Supabase project has policies on `realtime.messages`. So the manifest contains the lines of both databases. If

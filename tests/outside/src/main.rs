@@ -1,7 +1,7 @@
-//! Plays a session and runs ten short programs that resemble the services of a game. This package is outside of the
-//! workspace and depends on no crate of the data layer except `sparc`.
+//! Plays a session and runs ten short programs (the functions of `programs.rs`), which resemble the services of a game.
+//! This package is outside of the workspace and depends on no crate of the data layer except `sparc`.
 //!
-//! Run it from the root of the workspace, on a new migrated database that is removed afterwards:
+//! This command, in the root of the workspace, runs it on a new migrated database, which is removed afterwards:
 //! `cargo with-database cargo run --manifest-path tests/outside/Cargo.toml`.
 
 mod programs;
@@ -19,8 +19,8 @@ use sparc::service::{
 };
 use uuid::Uuid;
 
-/// The game that the programs work on: the handle to the database, connections of the Seer and of the player Ada, the
-/// ids of Ada's character (`hero`), the adventure and the session, and the session's join code.
+/// The game that the programs work on: the handle to the database; connections of the Seer and of the player Ada; the
+/// ids of Ada's character (`hero`), of the adventure and of the session; and the session's join code.
 pub struct DemoGame {
     pub sparc: Sparc,
     pub seer: IdentityConnection,
@@ -42,7 +42,8 @@ async fn main() -> Result<(), Box<dyn StdError>> {
     Ok(sparc.close().await?)
 }
 
-/// Signs up a Seer and a player, creates a session, seats the player's character and starts the session.
+/// Signs up a Seer and a player, publishes an adventure, creates a session of it, seats the player, starts the session,
+/// and makes one roll.
 async fn start_demo_game(sparc: &Sparc) -> Result<DemoGame, Error> {
     let (seer, ada) = (sign_up(sparc, "Morgan").await?, sign_up(sparc, "Ada").await?);
     let content = AdventureContent::single_scene("The water is higher than it was.");

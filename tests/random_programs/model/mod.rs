@@ -1,5 +1,5 @@
 //! One of the concurrent tasks of a random program (see the parent module): it makes random calls on a connection, and
-//! keeps a model of what the calls have written. The model says what the outcome of the next call must be.
+//! keeps a model of what the calls have written. The model says which outcomes the next call may have.
 
 mod notes;
 mod steps;
@@ -36,7 +36,7 @@ enum Health {
     /// A call was dropped. If its statement had already been sent, the transaction has failed; otherwise it is good.
     Unknown,
     Failed,
-    /// A statement has changed the role or the claims that the statements run with, so every further call is refused.
+    /// A statement has changed the role or the claims of the transaction, so every further call is refused.
     IdentityChanged,
 }
 
@@ -47,8 +47,8 @@ struct OpenTransaction {
     health: Health,
     /// The keys that the transaction has written.
     keys: Keys,
-    /// The keys of which the model does not know whether the transaction has written them. Of each set, it has written
-    /// either all keys or none.
+    /// Sets of keys that the transaction may have written: the model does not know. Of each set, the transaction has
+    /// written either all keys or none.
     uncertain_key_sets: Vec<Keys>,
 }
 
@@ -58,6 +58,7 @@ struct HeldTransaction {
     id: u64,
 }
 
+/// A task, and its model of what its calls have written.
 pub struct Task {
     rng: Rng,
     /// The seed of the program.
@@ -65,8 +66,8 @@ pub struct Task {
     /// The number of the task in the program.
     number: u64,
     connection: IdentityConnection,
-    /// A draft adventure of the task's user, which the task validates when it calls an operation of the crate
-    /// `service`.
+    /// A draft adventure of the task's user. When the task calls an operation of the crate `service`, it calls the
+    /// validation of this draft.
     draft_adventure: Uuid,
     /// The last number that was used as a key or as the id of a savepoint (the outermost transaction has the id 0).
     /// Each task has a range of its own.
@@ -81,8 +82,8 @@ pub struct Task {
     has_committed_by_raw_sql: bool,
     /// The keys that must be in the table.
     committed_keys: Keys,
-    /// The keys of which the model does not know whether they are committed. Of each set, either all
-    /// keys are committed or none is.
+    /// Sets of keys that may be in the table: the model does not know. Of each set, either all keys are there or none
+    /// is.
     uncertain_key_sets: Vec<Keys>,
     /// What the task has done, for the message of a failed assertion.
     log: Vec<String>,
@@ -116,6 +117,7 @@ impl Task {
         self.connection.user_id().unwrap()
     }
 
+    /// Takes `steps` random steps, and then drops the transactions that the task still holds.
     pub async fn run(&mut self, steps: u32) {
         for _ in 0..steps {
             if self.held_transactions.is_empty() {
@@ -147,12 +149,12 @@ impl Task {
         }
     }
 
-    /// Asserts that the keys that are stored at the end are those that the model allows.
+    /// Asserts that the keys that are in the table at the end agree with the model.
     pub fn assert_stored_keys(&self, stored_keys: &Keys) {
         self.assert_keys(stored_keys, &self.committed_keys, &self.uncertain_key_sets);
     }
 
-    /// Asserts that all required keys were found, and of each uncertain set either all keys or none, but no other keys.
+    /// Asserts that all required keys were found, of each uncertain set either all keys or none, and no other keys.
     fn assert_keys(&self, found_keys: &Keys, required_keys: &Keys, uncertain_key_sets: &[Keys]) {
         let missing_keys: Vec<_> = required_keys.difference(found_keys).collect();
         assert!(
@@ -189,8 +191,9 @@ impl Task {
         self.open_transactions.iter().position(|transaction| transaction.id == self.held_transactions[index].id)
     }
 
-    /// Asserts that a call had the outcome that the model predicts, and updates the model. The call must be one that
-    /// always succeeds on a good transaction. Returns whether it succeeded.
+    /// Asserts that a call had an outcome that the model allows, and logs the outcome. If the health of the transaction
+    /// was unknown, the model learns it from the outcome. The call must be one that always succeeds on a good
+    /// transaction. Returns whether it succeeded.
     fn assert_and_record_outcome<T>(&mut self, index: usize, context: &str, outcome: &Result<T, Error>) -> bool {
         let actual = outcome_code(outcome);
         self.log.push(format!("{context} on {index} of {}: {actual}", self.held_transactions.len()));

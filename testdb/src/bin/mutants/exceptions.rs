@@ -1,8 +1,8 @@
 //! The tests that are not run on mutants, and the mutants that no test can kill.
 
-/// Parts of the names of tests that are never run: those whose outcome does not depend on the schema's rules (tests of
-/// the test server, the documents, the migrations and so on), and those that make random calls (`model::`,
-/// `random_programs::`, `soak::`).
+/// Parts of the names of the tests that this program never runs: those whose outcome does not depend on the schema's
+/// rules (tests of the test server, the documents, the migrations and so on), and those that make random calls
+/// (`model::`, `random_programs::`, `soak::`).
 pub const SKIPPED_TESTS: &[&str] = &[
     "testdb_server::",
     "migrations::",
@@ -19,7 +19,8 @@ pub const SKIPPED_TESTS: &[&str] = &[
     "plpgsql_check",
 ];
 
-/// The kind and name of each *equivalent* mutant, which no test can detect, with the reason.
+/// The kind and name of each *equivalent* mutant, which no test can detect, with the reason. (In the reasons, a *live*
+/// session is one that has not ended, and a live seat is a seat that is held in such a session.)
 pub const EQUIVALENT_MUTANTS: &[(&str, &str, &str)] = &[
     (
         "bound",

@@ -2,12 +2,13 @@
 //! or loosened. It is *killed* if an integration test fails on it (that test is its *killer*), and *survives*
 //! otherwise. The program writes `docs/generated/mutants.md`, which lists the killer of each mutant.
 //!
-//! If words are given, the program tries only the rules whose kind or name contains one of them. The word `new` is
-//! special: it selects the rules whose mutants have no known killer, except those in `EQUIVALENT_MUTANTS`.
+//! If words are given, the program tries only the mutants whose kind or name contains one of them. The word `new` is
+//! special: it selects the mutants that have no known killer, except those in `EQUIVALENT_MUTANTS`. If `new` is given
+//! together with other words, the program tries only the mutants that meet both conditions.
 //!
-//! On each mutant, the program first runs the test that failed last time, then the tests that fail without other rules
-//! of the same function, then the tests for rules of its kind. At the end, it runs all tests on the mutants that
-//! survived.
+//! On each mutant, the program first runs the likely tests: the test that killed it last time, then the tests that
+//! killed other mutants of the same function, then the tests for rules of its kind. At the end, it runs all tests
+//! (except `SKIPPED_TESTS`) on the mutants that survived the likely ones.
 
 mod exceptions;
 
@@ -42,7 +43,8 @@ impl Mutant {
     }
 }
 
-/// The test that kills each mutant, by the mutant's kind and name; an empty string if the mutant survives all tests.
+/// The name of the test that kills each mutant, by the mutant's kind and name: an empty string if the mutant survives
+/// all tests, and no entry if it has never been tried.
 type Killers = BTreeMap<(String, String), String>;
 
 fn main() -> ExitCode {
@@ -62,13 +64,13 @@ fn main() -> ExitCode {
 /// Runs the mutation test. Returns the number of mutants that survive although a test should detect them.
 fn run() -> Result<usize, Box<dyn std::error::Error>> {
     let mut words: Vec<String> = env::args().skip(1).collect();
-    let only_unkilled = words.iter().any(|word| word == "new");
+    let only_needing_killer = words.iter().any(|word| word == "new");
     words.retain(|word| word != "new");
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("the workspace folder was not found")?;
     let page = workspace.join("docs/generated/mutants.md");
     let mutants = tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(list_mutants())?;
     let test_program = build_tests(workspace)?;
-    let outcome = run_tests_on_mutants(&test_program, &mutants, &page, &words, only_unkilled);
+    let outcome = run_tests_on_mutants(&test_program, &mutants, &page, &words, only_needing_killer);
     fs::remove_file(&test_program)?;
     outcome
 }
@@ -80,7 +82,7 @@ fn run_tests_on_mutants(
     mutants: &[Mutant],
     page: &Path,
     words: &[String],
-    only_unkilled: bool,
+    only_needing_killer: bool,
 ) -> Result<usize, Box<dyn std::error::Error>> {
     if let Some(test) = first_failing_test(test_program, "", &[])? {
         return Err(format!("{test} fails although no rule was removed").into());
@@ -93,21 +95,21 @@ fn run_tests_on_mutants(
             let needs_killer = reason_for_equivalence(mutant).is_none()
                 && known_killers.get(&mutant.key()).is_none_or(String::is_empty);
             let contains_word = |word: &String| mutant.kind.contains(word) || mutant.name.contains(word);
-            (needs_killer || !only_unkilled) && (words.is_empty() || words.iter().any(contains_word))
+            (needs_killer || !only_needing_killer) && (words.is_empty() || words.iter().any(contains_word))
         })
         .collect();
     let killers = Mutex::new(known_killers.clone());
-    let some_tests_could_not_run = AtomicBool::new(false);
+    let some_run_had_an_error = AtomicBool::new(false);
     let mut unkilled: Vec<&Mutant> = selected_mutants.clone();
     for tests in [Tests::Likely, Tests::All] {
         unkilled = find_unkilled(unkilled, |mutant| {
             let killer = match find_killer(test_program, mutant, &known_killers, tests) {
                 Ok(killer) => killer,
                 Err(error) => {
-                    // The tests could not be run, which says nothing about the mutant: its line in the page stays as
+                    // The tests could not be run, which says nothing about the mutant: its line on the page stays as
                     // it was.
                     eprintln!("{} {}: {error}", mutant.kind, mutant.name);
-                    some_tests_could_not_run.store(true, Ordering::Relaxed);
+                    some_run_had_an_error.store(true, Ordering::Relaxed);
                     return false;
                 }
             };
@@ -124,7 +126,7 @@ fn run_tests_on_mutants(
     }
     let killers = killers.into_inner().map_err(|_| "a thread panicked")?;
     write_page(page, mutants, &killers)?;
-    if some_tests_could_not_run.into_inner() {
+    if some_run_had_an_error.into_inner() {
         return Err("the tests could not be run on every mutant".into());
     }
     let still_needs_killer = |mutant: &&&Mutant| {
@@ -136,8 +138,8 @@ fn run_tests_on_mutants(
 /// The tests that are run on a mutant.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Tests {
-    /// The test that killed the mutant last time, the tests that kill other mutants of the same function, and the tests
-    /// for rules of the same kind.
+    /// The test that killed the mutant last time, the tests that killed other mutants of the same function, and the
+    /// tests for rules of the same kind.
     Likely,
     /// All tests, except [`SKIPPED_TESTS`].
     All,
@@ -226,7 +228,7 @@ fn build_tests(workspace: &Path) -> Result<PathBuf, Box<dyn std::error::Error>> 
     }
     // The last line of the log ends with the path of the program, in parentheses.
     let path = log.rsplit_once('(').and_then(|(_, rest)| rest.split_once(')')).ok_or_else(|| log.clone())?.0;
-    // A copy, because another build would replace the program.
+    // The copy is needed because another build would replace the program.
     let copy = env::temp_dir().join(format!("sparc-mutants-{}", std::process::id()));
     fs::copy(workspace.join(path), &copy)?;
     Ok(copy)
@@ -242,11 +244,11 @@ fn find_killer(
     if tests == Tests::All {
         return first_failing_test(test_program, &mutant.statement, &[]);
     }
-    // Parts of the names of the tests for rules of this kind. The tests of the second list run only if none of the
-    // first fails.
-    let tests_of_kind: [&[&str]; 2] = match mutant.kind.as_str() {
-        // The policies that limit the rows of a statement, and those that refuse closed accounts, are known by their
-        // names.
+    // Parts of the names of the tests for rules of this kind. The tests of the second list run only if no test of the
+    // first list fails.
+    let name_parts_of_kind: [&[&str]; 2] = match mutant.kind.as_str() {
+        // The policies that limit how many rows a statement writes, and those that refuse closed accounts, are
+        // recognized by their names.
         "policy gone" | "policy open" if mutant.name.contains("One statement") => {
             [&["every_table::", "changed_rows_per_statement::"], &["inserted_rows_and_sizes::"]]
         }
@@ -254,7 +256,7 @@ fn find_killer(
             [&["every_table::"], &["accounts::"]]
         }
         "grant" | "policy gone" | "policy open" | "row security" => {
-            [&["schema_rules::", "access::roles"], &["access::"]]
+            [&["schema_rules::", "access::the_page_about_access"], &["access::"]]
         }
         "not null" | "constraint" | "unique index" | "bound" => [
             &["bounds::", "counters::", "schema_rules::", "refusals::"],
@@ -291,7 +293,7 @@ fn find_killer(
         .filter(|test| !test.is_empty())
         .collect();
     let killers_of_function: Vec<&str> = killers_of_function.into_iter().collect();
-    for name_parts in [&last_killer, &killers_of_function, tests_of_kind[0], tests_of_kind[1]] {
+    for name_parts in [&last_killer, &killers_of_function, name_parts_of_kind[0], name_parts_of_kind[1]] {
         // If there were no parts, or only empty ones, all tests would run.
         if name_parts.iter().all(|part| part.is_empty()) {
             continue;

@@ -6,7 +6,7 @@
 -- is dropped), `policy open` (its USING or WITH CHECK becomes `true`), `grant` (a role gets a privilege that it
 -- lacks, on a whole table or on a function), and three kinds of parts of functions: `raise`, `call` and `lock`.
 WITH our_tables AS (
-  -- Without `sparc_migrations` and `sparc_record`, in which the migration program stores what it has applied.
+  -- `sparc_migrations` and `sparc_record`, in which the migration program records what it has done, are left out.
   -- `name` includes the schema (as in `private.requests`) unless the schema is in the search path.
   SELECT pg_class.oid, oid::regclass::text AS name, relnamespace = 'public'::regnamespace AS is_public
   FROM pg_catalog.pg_class

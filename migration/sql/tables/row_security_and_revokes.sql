@@ -1,7 +1,7 @@
 -- Enables row security and revokes all privileges on the new tables, because the platform (Supabase) grants privileges
 -- on every new table to the API's roles (`anon`, `authenticated`, `service_role`). The migration that creates the
--- tables does this itself, so that they are never exposed, even if `up` stops before it installs the policies. The
--- files in `policies/` grant what is meant to be accessible.
+-- tables runs this script, so that the tables are never exposed, even if `up` stops before it installs the policies.
+-- The files in `policies/` grant what is meant to be accessible.
 DO $$
 DECLARE
   relation regclass;
