@@ -137,7 +137,7 @@ mod tests {
             db.execute_unprepared(sql).await.unwrap();
             use_next_release();
             let message = run(&(&db).into(), Command::Up(None)).await.unwrap_err().to_string();
-            assert!(message.contains("run up of version"), "{sql}: {message}");
+            assert!(message.contains("run `up` of version"), "{sql}: {message}");
             use_this_release();
             run(&(&db).into(), Command::Up(None)).await.unwrap();
             use_next_release();
