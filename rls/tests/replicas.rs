@@ -106,12 +106,12 @@ async fn what_only_the_primary_can_run_is_retried_there_streamed_or_not() {
          CREATE TABLE log (n integer);
          CREATE FUNCTION log_read() RETURNS integer LANGUAGE sql AS 'INSERT INTO log VALUES (1) RETURNING n';
          CREATE VIEW view_that_writes AS SELECT log_read() AS n;
-         GRANT SELECT, INSERT, UPDATE ON cache, log, logged TO member",
+         GRANT SELECT, INSERT, UPDATE ON cache, log, view_that_writes TO member",
     )
     .await;
     for sql in [
         r#"SELECT "n" FROM "cache""#,
-        r#"SELECT "n" FROM "logged""#,
+        r#"SELECT "n" FROM "view_that_writes""#,
         // `rls` recognizes a locking clause only between spaces. After a line break, it sends the statement to the
         // replica, which refuses it.
         "SELECT \"n\" FROM \"log\"\nFOR UPDATE",
